@@ -1,0 +1,69 @@
+# Set-up and the commands of the README. Needs git, make and Python; everything is kept in this folder.
+#
+#   make demo                          the experiment: pretraining, then RLP and its control, in minutes
+#   make demo ARGS="--config.seed=3"   the same with other flags
+#   make test                          the fast tests; ARGS="-k scoring" picks some
+#   make slow-test                     the tests that take minutes
+#   make lint                          ruff and mypy;  make format  rewrites the code in ruff's format
+#   make clean                         removes environments and caches, never runs/
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+# Compiled programs are kept between runs, from 0.2 seconds of compile time on.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
+
+run := "$(VENV)/bin/python" -m
+install := $(run) pip install --disable-pip-version-check --no-input
+
+# The pinned packages exist for these versions; venv and ensurepip are packages of their own on Debian.
+usable := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
+version = $(or $(shell "$(PYTHON)" --version 2>&1 | head -n 1),no answer)
+refusal = needed: Python 3.11, 3.12, 3.13 or 3.14 with its venv module; "$(PYTHON)" will not do ($(version)); \
+name another with: make PYTHON=/path/to/python3
+check_python = $(if $(shell "$(PYTHON)" -c '$(usable)' >/dev/null 2>&1 && echo yes),,$(error $(refusal)))
+
+# `.ready` is written last, so an environment without it was interrupted, and is made again from
+# nothing; so is one whose interpreter is gone. When only the requirements changed, it is updated.
+alive := $(shell test -e "$(VENV)/.ready" && "$(VENV)/bin/python" -c 'print("yes")' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow-test lint format clean remake
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(VENV)/.ready
+	$(run) launch.train --config=configs/demo.py --workdir=runs/demo $(ARGS)
+
+test: $(VENV)/.ready-test
+	$(run) pytest $(ARGS)
+
+slow-test: $(VENV)/.ready-test
+	$(run) pytest -m slow $(ARGS)
+
+lint: $(VENV)/.ready-test
+	$(run) ruff check .
+	$(run) ruff format --check .
+	$(run) mypy
+
+format: $(VENV)/.ready-test
+	$(run) ruff check --fix .
+	$(run) ruff format .
+
+$(VENV)/.ready: requirements.txt $(if $(alive),,remake)
+	$(if $(alive),,$(check_python))
+	$(if $(alive),rm -f "$@" "$@-test","$(PYTHON)" -m venv --clear "$(VENV)")
+	$(install) -r requirements.txt
+	touch "$@"
+
+$(VENV)/.ready-test: requirements-test.txt $(VENV)/.ready
+	rm -f "$@"
+	$(install) -r requirements-test.txt -c requirements.txt
+	touch "$@"
+
+clean:
+	rm -rf "$(VENV)" .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find benchmarks configs launch models rlp tests -type d -name __pycache__ -prune -exec rm -rf {} +
