@@ -1,0 +1,71 @@
+"""The decoder: embedding, stacked blocks, final norm, logits.
+
+Parameters are a plain nested dict of arrays, so that theta, theta_old and phi are three such dicts
+through one graph: `bind(config, params)` gives the module to call. The blocks are stacked on a
+leading axis and scanned; compile time does not grow with depth. What attends to what, and what is
+cached, is the business of `models.tree`.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from models.config import ModelConfig
+from models.layers import INIT_STDDEV, Block, Linear, RMSNorm
+
+Params = dict[str, Any]  # nested dict of float32 arrays
+
+
+class Transformer(nnx.Module):
+    """Parameters of the network and the maps at its two ends."""
+
+    def __init__(self, config: ModelConfig, key: jax.Array):
+        embed, blocks, head = jax.random.split(key, 3)
+        shape = (config.vocab_size, config.hidden_size)
+        self.config = config
+        self.embedding = nnx.Param(INIT_STDDEV * jax.random.normal(embed, shape))
+        self.blocks = jax.vmap(lambda k: Block(config, k))(
+            jax.random.split(blocks, config.num_layers)
+        )
+        self.norm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.head = None if config.tie_embeddings else Linear(shape[1], shape[0], head)
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        """Token ids [...] to the residual stream [..., D] in the compute dtype."""
+        return self.embedding[...][tokens].astype(self.config.dtype)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """Normalised hidden states [..., D] to float32 logits [..., V]."""
+        if self.head is None:
+            weights = self.embedding[...].astype(hidden.dtype).T
+        else:
+            weights = self.head.kernel[...].astype(hidden.dtype)
+        return jnp.matmul(hidden, weights, preferred_element_type=jnp.float32)
+
+
+def init(config: ModelConfig, key: jax.Array) -> Params:
+    """Fresh parameters: normal with standard deviation 0.02, norms at one."""
+    return nnx.to_pure_dict(nnx.split(Transformer(config, key))[1])
+
+
+@functools.cache
+def _graph(config: ModelConfig) -> nnx.GraphDef:
+    return nnx.split(nnx.eval_shape(lambda: Transformer(config, jax.random.key(0))))[0]
+
+
+def bind(config: ModelConfig, params: Params) -> Transformer:
+    """The network of `config` with these parameters. Cheap; call it inside a jitted function."""
+    return nnx.merge(_graph(config), params)
+
+
+def shapes(config: ModelConfig) -> Params:
+    """Shapes and dtypes of the parameters, without making them."""
+    return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Number of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(config)))
