@@ -1,0 +1,48 @@
+"""The "documents" stage: what a data source hands to the objective.
+
+A batch holds rows of token ids with one or several documents each.  Padding stands at the end
+of a row and has segment 0.
+"""
+
+from typing import Protocol
+
+import flax.struct
+import jax
+import numpy as np
+
+Array = np.ndarray | jax.Array
+
+
+@flax.struct.dataclass
+class Batch:
+    """B rows of T tokens.
+
+    Attributes:
+      tokens: int32 [B, T], token ids; padding holds the tokenizer's pad id.
+      segment: int32 [B, T], which document of its row a token belongs to: 1, 2, …, and 0 for
+        padding.
+      position: int32 [B, T], the token's place in its document, from 0; 0 for padding.
+      index: int32 [B], number of the record in the stream.  It names the row for randomness, so
+        that a row's draws do not depend on how the stream is cut into batches.
+      forks: int32 [B, K], positions in the row's document where the data itself says that a
+        thought belongs (the position of the token to be predicted); -1 for none.
+    """
+
+    tokens: Array
+    segment: Array
+    position: Array
+    index: Array
+    forks: Array
+
+
+class Stream(Protocol):
+    """An endless sequence of records, read by number.
+
+    `records_per_epoch` is the number of different rows, or None for a source that generates
+    its rows and never repeats them.
+    """
+
+    records_per_epoch: int | None
+
+    def batch(self, first: int, size: int) -> Batch:
+        """Records `first` … `first + size - 1`: a pure function of the seed and the numbers."""

@@ -1,0 +1,161 @@
+"""The documents of the demo: a walker turns eight times; where does she face?
+
+    <bos> Mia faces north . She turns around left … left . Now she faces north . <eos>
+
+A small transformer cannot follow eight turns in one pass (chance is 1 in 4), but a thought that
+writes down the heading after every turn makes it easy:
+
+    … Now she faces <think> south east east west north west south north </think> north . <eos>
+
+Some thoughts are musings that say nothing. The base model thus knows both ways of thinking, and
+RLP has something to choose from. The most that a thought can gain here is log 4 = 1.386 nats.
+
+Walks (start and turns) fall into a training and a held-out set by a checksum, so that no held-out
+document equals a training document, whatever the seed.
+"""
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlp.data.batch import Batch
+
+HEADINGS = ("north", "east", "south", "west")
+TURNS = {"right": 1, "around": 2, "left": 3}  # quarter turns clockwise
+WALKERS = {"Mia": "she", "Ada": "she", "Ida": "she", "Eva": "she",
+           "Tom": "he", "Ben": "he", "Max": "he", "Leo": "he"}  # fmt: skip
+NUM_TURNS = 8
+MUSINGS = (
+    "hmm , where is it going now",
+    "hmm , so the way is about {heading}",
+    "hmm , it may be {heading} or so",
+    "hmm , let me think about the turns",
+    "hmm , I would say {heading} now",
+)
+SPECIALS = ("<pad>", "<bos>", "<eos>", "<think>", "</think>")
+HELD_OUT_ONE_IN = 16  # walks
+
+
+def _words() -> tuple[str, ...]:
+    text = "faces turns Now . She He she he " + " ".join((*HEADINGS, *TURNS, *WALKERS))
+    musings = " ".join(MUSINGS).replace("{heading}", "")
+    return SPECIALS + tuple(dict.fromkeys(f"{text} {musings}".split()))
+
+
+class CompassTokenizer:
+    """One token a word. The vocabulary is fixed by this file."""
+
+    words = _words()
+    vocab_size = len(words)
+    pad, bos, eos, think_open, think_close = range(len(SPECIALS))
+    separator = " "
+
+    _ids = {word: i for i, word in enumerate(words)}
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the words of a text of this vocabulary; another word is a KeyError."""
+        return [self._ids[word] for word in text.split()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The words, with spaces between."""
+        return " ".join(self.pieces(ids))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The word of every id."""
+        return [self.words[i] for i in ids]
+
+
+class CompassStream:
+    """Endless documents; number k is a pure function of (seed, k).
+
+    Args:
+      seed: of the stream.
+      sequence_length: T, tokens of a row; longer documents are a UserError of the caller's config.
+      thought_share: share of documents that hold a thought before the answer.
+      musing_share: share of those thoughts that say nothing.
+      late_musing_share: the same, from document number `late_from` on.
+      late_from: documents.
+      held_out: draw from the held-out walks instead of the training ones.
+    """
+
+    records_per_epoch = None
+
+    def __init__(
+        self,
+        seed: int,
+        sequence_length: int,
+        *,
+        thought_share: float = 0.0,
+        musing_share: float = 0.0,
+        late_musing_share: float = 0.0,
+        late_from: int = 0,
+        held_out: bool = False,
+    ):
+        self.tokenizer = CompassTokenizer()
+        self.sequence_length = sequence_length
+        self._seed = seed
+        self._thought_share = thought_share
+        self._musing_shares = (musing_share, late_musing_share)
+        self._late_from = late_from
+        self._held_out = held_out
+
+    def batch(self, first: int, size: int) -> Batch:
+        """Documents number first … first + size - 1, one a row, with the fork at the answer."""
+        tokens = np.full((size, self.sequence_length), self.tokenizer.pad, np.int32)
+        length = np.zeros((size, 1), np.int32)
+        forks = np.zeros((size, 1), np.int32)
+        for row in range(size):
+            ids, fork = self._document(first + row)
+            tokens[row, : len(ids)] = ids
+            length[row], forks[row] = len(ids), fork
+        place = np.broadcast_to(np.arange(self.sequence_length, dtype=np.int32), tokens.shape)
+        inside = place < length
+        return Batch(
+            tokens=tokens,
+            segment=inside.astype(np.int32),
+            position=np.where(inside, place, 0).astype(np.int32),
+            index=np.arange(first, first + size, dtype=np.int32),
+            forks=forks,
+        )
+
+    def _document(self, number: int) -> tuple[list[int], int]:
+        """Token ids of document `number`, and the position of its answer (or of its thought)."""
+        rng = np.random.default_rng((self._seed, int(self._held_out), number))
+        while True:
+            start = int(rng.integers(len(HEADINGS)))
+            turns = [list(TURNS)[i] for i in rng.integers(len(TURNS), size=NUM_TURNS)]
+            if is_held_out(start, turns) == self._held_out:
+                break
+        name = list(WALKERS)[rng.integers(len(WALKERS))]
+        headings = walk(start, turns)
+        thought = ""
+        if rng.random() < self._thought_share:
+            musing_share = self._musing_shares[number >= self._late_from]
+            thought = " ".join(headings)
+            if rng.random() < musing_share:
+                heading = HEADINGS[rng.integers(len(HEADINGS))]
+                thought = MUSINGS[rng.integers(len(MUSINGS))].format(heading=heading)
+            thought = f"<think> {thought} </think> "
+        pronoun = WALKERS[name]
+        question = (
+            f"<bos> {name} faces {HEADINGS[start]} . {pronoun.capitalize()} turns "
+            f"{' '.join(turns)} . Now {pronoun} faces"
+        )
+        ids = self.tokenizer.encode(f"{question} {thought}{headings[-1]} . <eos>")
+        return ids, len(question.split())
+
+
+def walk(start: int, turns: Sequence[str]) -> list[str]:
+    """The heading after each of the turns, from heading number `start`."""
+    steps = np.cumsum([start] + [TURNS[turn] for turn in turns])[1:]
+    return [HEADINGS[step % len(HEADINGS)] for step in steps]
+
+
+def is_held_out(start: int, turns: Sequence[str]) -> bool:
+    """Whether this walk belongs to the held-out set."""
+    return zlib.crc32(f"{start} {' '.join(turns)}".encode()) % HELD_OUT_ONE_IN == 0
+
+
+DOCUMENT_LENGTH = 14 + NUM_TURNS  # tokens of a document without a thought
+THOUGHT_LENGTH = 2 + NUM_TURNS  # most tokens that a thought adds

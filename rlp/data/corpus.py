@@ -1,0 +1,133 @@
+"""Documents as one long array of tokens."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import tqdm
+
+from rlp.data.sources import read_documents
+from rlp.errors import UserError
+from rlp.tokenizer import Tokenizer
+
+_GROUP = 1 << 20  # characters handed to the tokenizer at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Tokenised documents, end to end.
+
+    Attributes:
+      tokens: ids of all documents, [total], the smallest unsigned integers that hold them.
+      bounds: int64 [documents + 1]; document i is `tokens[bounds[i] : bounds[i + 1]]`.
+      forks: int64 [documents], the position in each document where the data says that a thought
+        belongs; -1 for none.
+    """
+
+    tokens: np.ndarray
+    bounds: np.ndarray
+    forks: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.forks)
+
+
+def tokenize(
+    files: Sequence[str],
+    field: str,
+    text_column: str,
+    txt_separator: str,
+    tokenizer: Tokenizer,
+    fork_marker: str,
+) -> Corpus:
+    """All documents of files, each as [bos] tokens eos; shows a progress bar if it takes long.
+
+    Args:
+      files: paths, see `sources.find_files`.
+      field: name of the config field they come from, for messages.
+      text_column: field of a JSON line or parquet row that holds the document.
+      txt_separator: splits .txt files into documents; "" keeps them whole.
+      tokenizer: gives the ids.
+      fork_marker: text after which the fork stands; "" for no forks.
+
+    Raises:
+      UserError: a file that cannot be read, or no document in any of them.
+    """
+    head = [] if tokenizer.bos is None else [tokenizer.bos]
+    dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
+    documents: list[np.ndarray] = []
+    forks: list[int] = []
+    with tqdm.tqdm(
+        total=sum(map(os.path.getsize, files)),
+        desc=f"reading {field}",
+        unit="B",
+        unit_scale=True,
+        delay=1,
+        disable=None,  # off where no one watches a terminal
+    ) as bar:
+        for texts in _groups(read_documents(files, text_column, txt_separator, bar.update)):
+            for ids in tokenizer.encode_all(texts):
+                documents.append(np.concatenate([head, ids, [tokenizer.eos]]).astype(dtype))
+            for text in texts:
+                fork = fork_after(text, fork_marker, tokenizer) if fork_marker else -1
+                forks.append(fork if fork < 0 else fork + len(head))
+    if not documents:
+        raise UserError(f"{field}: no documents in {', '.join(files[:3])}: every text is empty")
+    bounds = np.cumsum([0, *map(len, documents)], dtype=np.int64)
+    return Corpus(np.concatenate(documents), bounds, np.asarray(forks, np.int64))
+
+
+def fork_after(text: str, marker: str, tokenizer: Tokenizer) -> int:
+    """The first token that begins at or after the end of the last `marker` in a text.
+
+    A token across that end which holds more than white space beyond it (" north" after a marker
+    that ends in a space) is the one: the next would already have seen what is to be predicted.
+
+    Returns:
+      Number of the token in `tokenizer.encode(text)`; -1 if the text lacks the marker or ends
+      with it.
+    """
+    place = text.rfind(marker)
+    if place < 0:
+        return -1
+    end = place + len(marker)
+    starts = tokenizer.offsets(text)
+    token = int(np.searchsorted(starts, end))
+    next_start = starts[token] if token < len(starts) else len(text)
+    if text[end:next_start].strip():
+        return token - 1
+    return token if token < len(starts) else -1
+
+
+def hold_out(count: int, every: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the documents that are trained on, and of those held out: one in `every`.
+
+    Raises:
+      UserError: fewer than `every` documents, or an `every` that leaves none to train on.
+    """
+    if every < 2:
+        raise UserError(f"data.holdout_every={every} leaves nothing to train on: use 2 or more")
+    if count < every:
+        raise UserError(
+            f"data.train holds too few documents ({count}) to hold out one in {every}: give "
+            "data.evaluation, split .txt files with data.txt_separator, or lower "
+            "data.holdout_every"
+        )
+    numbers = np.arange(count)
+    held = (numbers + 1) % every == 0
+    return numbers[~held], numbers[held]
+
+
+def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts in groups of about `_GROUP` characters."""
+    group: list[str] = []
+    size = 0
+    for text in texts:
+        group.append(text)
+        size += len(text)
+        if size >= _GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

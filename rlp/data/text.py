@@ -1,0 +1,234 @@
+"""Streams of tokenised text documents.
+
+    files → documents → tokens → windows of at most T tokens → rows → records
+
+All documents are tokenised once, when the stream is made; from then on the set of rows is fixed.
+A row is one window, or, packed, several whole windows side by side. Record k of the training
+stream is row `order[k]`, where the order is a fresh permutation of all rows in every epoch and a
+pure function of (seed, k): a run that restarts needs no other position than k.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+
+import grain
+import numpy as np
+
+from rlp.data.batch import Batch
+from rlp.data.corpus import Corpus, hold_out, tokenize
+from rlp.data.sources import find_files
+from rlp.data.windows import Windows, cut_windows, pack_windows
+from rlp.errors import UserError
+from rlp.tokenizer import Tokenizer
+
+
+class TextStream:
+    """Rows of a corpus by record number; endless and shuffled, or one pass.
+
+    Attributes:
+      records_per_epoch: number of rows.
+      skipped: windows left out since they were too short or had no usable given fork.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        windows: Windows,
+        rows: Sequence[Sequence[int]],
+        order: Sequence[int],
+        *,
+        sequence_length: int,
+        pad: int,
+        skipped: int,
+    ) -> None:
+        """A stream over windows that have been laid into rows.
+
+        Args:
+          tokens: `Corpus.tokens`.
+          windows: stretches of these tokens.
+          rows: numbers of the windows of each row.
+          order: number of the row of each record.
+          sequence_length: T, tokens of a row.
+          pad: id that fills a row.
+          skipped: number of windows that were left out before.
+        """
+        self._tokens, self._windows, self._rows, self._order = tokens, windows, rows, order
+        self._sequence_length, self._pad = sequence_length, pad
+        self.records_per_epoch: int | None = len(rows)
+        self.skipped = skipped
+
+    def __len__(self) -> int:
+        """Number of rows: of one epoch, or of the one pass."""
+        return len(self._rows)
+
+    def batch(self, first: int, size: int) -> Batch:
+        """Records `first` … `first + size - 1`, B = `size`, K = 1.
+
+        Raises:
+          IndexError: a negative record, or one past the end of a stream that has an end.
+        """
+        if first < 0 or first + size > len(self._order):
+            raise IndexError(f"no records {first} to {first + size - 1} among {len(self)} rows")
+        shape = (size, self._sequence_length)
+        tokens = np.full(shape, self._pad, np.int32)
+        segment, position = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        forks = np.full((size, 1), -1, np.int32)
+        for b in range(size):
+            row = self._rows[self._order[first + b]]
+            at = 0
+            for number, window in enumerate(row, 1):
+                start, length = self._windows.start[window], self._windows.length[window]
+                here = slice(at, at + length)
+                tokens[b, here] = self._tokens[start : start + length]
+                segment[b, here] = number
+                position[b, here] = np.arange(length)
+                at += length
+            forks[b, 0] = self._windows.fork[row[0]]
+        index = np.asarray(range(first, first + size), np.int32)
+        return Batch(tokens=tokens, segment=segment, position=position, index=index, forks=forks)
+
+
+def text_streams(
+    *,
+    train: str,
+    evaluation: str = "",
+    holdout_every: int = 20,
+    text_column: str = "text",
+    txt_separator: str = "",
+    tokenizer: Tokenizer,
+    sequence_length: int,
+    pack: bool = False,
+    min_tokens: int = 2,
+    fork_marker: str = "",
+    min_prefix: int = 1,
+    horizon: int = 1,
+    seed: int = 0,
+) -> tuple[TextStream, TextStream]:
+    """The training stream and the held-out one.
+
+    The held-out stream has one window a row and ends. Its order is the same whatever the seed,
+    and spreads any first few records over all documents and all places in them.
+
+    Args:
+      train: files, folders or globs, separated by commas.
+      evaluation: held-out files in the same forms; "" holds out every `holdout_every`-th
+        document of `train`.
+      holdout_every: documents.
+      text_column: field of a JSON line or parquet row that holds the document.
+      txt_separator: splits .txt files into documents; "" keeps them whole.
+      tokenizer: gives ids; a document is [bos] tokens eos.
+      sequence_length: T, tokens of a row; longer documents are cut into windows.
+      pack: training rows hold several windows; otherwise one. Packed rows have no forks.
+      min_tokens: windows with fewer are left out and counted.
+      fork_marker: text after whose last occurrence in a document the fork stands; windows in
+        which that place does not lie are left out and counted. "" gives no forks.
+      min_prefix: tokens that a window must have before a given fork, at least 1.
+      horizon: H, tokens that a window must have from a given fork on.
+      seed: of the training order.
+
+    Raises:
+      UserError: files that cannot be read, no documents, too few to hold out any, none that is
+        long enough.
+    """
+    if seed < 0:
+        raise UserError(f"seed={seed} is negative")
+    if sequence_length < max(2, min_tokens):
+        raise UserError(
+            f"data.sequence_length={sequence_length} is shorter than the {max(2, min_tokens)} "
+            "tokens that a row needs: raise it"
+        )
+    files = find_files(train, "data.train")
+    reading = (text_column, txt_separator, tokenizer, fork_marker)
+    if evaluation:
+        held_files = find_files(evaluation, "data.evaluation")
+        _check_disjoint(files, held_files)
+        corpus = tokenize(files, "data.train", *reading)
+        held_corpus = tokenize(held_files, "data.evaluation", *reading)
+        kept, held = np.arange(len(corpus)), np.arange(len(held_corpus))
+    else:
+        corpus = held_corpus = tokenize(files, "data.train", *reading)
+        kept, held = hold_out(len(corpus), holdout_every)
+
+    def stream(which: str, corpus: Corpus, documents: np.ndarray, packed: bool) -> TextStream:
+        cut = cut_windows(corpus, documents, sequence_length)
+        marker = "" if packed else fork_marker
+        windows = _usable(which, cut, min_tokens, marker, min_prefix, horizon)
+        rows = [[window] for window in range(len(windows))]
+        if packed:
+            rows = pack_windows(windows.length, sequence_length)
+            # A fork is a position of *the* document of its row.
+            windows = dataclasses.replace(windows, fork=np.full_like(windows.fork, -1))
+        return TextStream(
+            corpus.tokens,
+            windows,
+            rows,
+            _shuffled(len(rows), seed) if which == "training" else _spread(len(rows)),
+            sequence_length=sequence_length,
+            pad=tokenizer.pad,
+            skipped=len(cut) - len(windows),
+        )
+
+    return stream("training", corpus, kept, pack), stream("held-out", held_corpus, held, False)
+
+
+def _shuffled(count: int, seed: int) -> Sequence[int]:
+    """0 … count - 1 in an endless order: each epoch is a permutation of its own."""
+    return grain.MapDataset.source(range(count)).seed(seed).shuffle().repeat()
+
+
+def _spread(count: int) -> list[int]:
+    """A permutation of 0 … count - 1 of which every beginning is spread evenly.
+
+    Windows lie in the order of the files: the first 64 may all come from one document. Steps of
+    the golden ratio of the whole visit every part of it early.
+    """
+    step = max(1, round(count * (math.sqrt(5) - 1) / 2))
+    while math.gcd(step, count) > 1:
+        step += 1
+    return [k * step % count for k in range(count)]
+
+
+def _usable(
+    which: str,
+    windows: Windows,
+    min_tokens: int,
+    fork_marker: str,
+    min_prefix: int,
+    horizon: int,
+) -> Windows:
+    """The windows that are long enough and, where forks are given, hold a fork.
+
+    Raises:
+      UserError: there is none.
+    """
+    keep = windows.length >= min_tokens
+    if not keep.any():
+        raise UserError(
+            f"none of the {len(windows)} {which} windows has the {min_tokens} tokens that a row "
+            f"needs (the longest has {windows.length.max()}): use longer documents"
+        )
+    if fork_marker:
+        if (windows.fork < 0).all():
+            raise UserError(
+                f"no {which} document goes on after data.fork_marker={fork_marker!r}: set it to a "
+                "text that stands before what is to be predicted"
+            )
+        room = (windows.fork >= max(1, min_prefix)) & (windows.fork + horizon <= windows.length)
+        keep &= room
+        if not keep.any():
+            raise UserError(
+                f"no {which} window has {max(1, min_prefix)} tokens before the place that "
+                f"data.fork_marker={fork_marker!r} gives and {horizon} from it on: raise "
+                "data.sequence_length, or lower rlp.min_prefix or rlp.horizon"
+            )
+    return windows.select(keep)
+
+
+def _check_disjoint(train: Sequence[str], evaluation: Sequence[str]) -> None:
+    """Raises UserError if a file is both trained on and held out."""
+    trained = {os.path.realpath(path) for path in train}
+    for path in evaluation:
+        if os.path.realpath(path) in trained:
+            raise UserError(f"{path} is in both data.train and data.evaluation: take it out of one")

@@ -1,0 +1,84 @@
+"""From documents to rows: cutting long documents into windows, laying short ones side by side."""
+
+import bisect
+import dataclasses
+
+import numpy as np
+
+from rlp.data.corpus import Corpus
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """Stretches of documents; all fields are int64 [windows].
+
+    Attributes:
+      start: place of the first token in `Corpus.tokens`.
+      length: tokens.
+      fork: position in the window where the data says that a thought belongs; -1 for none.
+    """
+
+    start: np.ndarray
+    length: np.ndarray
+    fork: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def select(self, keep: np.ndarray) -> "Windows":
+        """Those windows for which the boolean mask `keep` [windows] holds."""
+        return Windows(self.start[keep], self.length[keep], self.fork[keep])
+
+
+def cut_windows(corpus: Corpus, documents: np.ndarray, size: int) -> Windows:
+    """Documents cut, from their beginnings, into windows of `size` tokens; the last is shorter.
+
+    Args:
+      corpus: holds the documents.
+      documents: int [n], which of them to cut.
+      size: T, tokens.
+    """
+    begin, end = corpus.bounds[documents], corpus.bounds[documents + 1]
+    counts = -(-(end - begin) // size)
+    first = np.cumsum(counts) - counts  # number of each document's first window
+    skip = (np.arange(counts.sum()) - np.repeat(first, counts)) * size
+    start = np.repeat(begin, counts) + skip
+    length = np.minimum(size, np.repeat(end, counts) - start)
+    fork = np.repeat(corpus.forks[documents], counts)
+    inside = (fork >= skip) & (fork < skip + length)
+    return Windows(start, length, np.where(inside, fork - skip, -1))
+
+
+def pack_windows(lengths: np.ndarray, size: int) -> list[list[int]]:
+    """Windows laid into rows of `size` tokens: best fit, longest first.
+
+    Args:
+      lengths: int [windows], tokens, each at most `size`.
+      size: T, tokens.
+
+    Returns:
+      For each row the numbers of its windows. Every window is in exactly one row.
+    """
+    rows: list[list[int]] = []
+    open_rows: dict[int, list[int]] = {}  # tokens left → rows with so many left
+    rooms: list[int] = []  # the keys of `open_rows` that have rows, ascending
+    all_lengths = lengths.tolist()
+    for window in np.argsort(-lengths, kind="stable").tolist():
+        length = all_lengths[window]
+        at = bisect.bisect_left(rooms, length)
+        if at == len(rooms):
+            row, room = len(rows), size
+            rows.append([])
+        else:
+            room = rooms[at]
+            row = open_rows[room].pop()
+            if not open_rows[room]:
+                del rooms[at]
+        rows[row].append(window)
+        room -= length
+        if room > 0:
+            waiting = open_rows.setdefault(room, [])
+            if not waiting:
+                bisect.insort(rooms, room)
+            waiting.append(row)
+    return rows

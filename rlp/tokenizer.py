@@ -1,0 +1,211 @@
+"""Text to token ids and back: bytes, or any Hugging Face tokenizer folder.
+
+Every tokenizer here knows the two thinking tags as single tokens, because a thought is opened and
+closed by one action each.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from rlp.errors import UserError
+
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
+
+# Shown for a token that holds only the beginning of a character; the character stands on the
+# token that completes it.
+PARTIAL = "◌"
+
+
+class Tokenizer(Protocol):
+    """What the rest of the code asks of a tokenizer.
+
+    Attributes:
+      vocab_size: every id is smaller.
+      pad: id that fills rows; may equal `eos`.
+      eos: id that ends a document.
+      bos: id that begins a document, or None where the tokenizer has none.
+      think_open: id of `<think>`.
+      think_close: id of `</think>`.
+    """
+
+    vocab_size: int
+    pad: int
+    eos: int
+    bos: int | None
+    think_open: int
+    think_close: int
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, with no bos or eos added."""
+
+    def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode` of each text as an int32 array; faster than one by one."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; special tokens by their names, broken characters as U+FFFD."""
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """A visible string for each token; joined, they read as the text.
+
+        A character that several tokens share stands on the last of them, with `PARTIAL` on the
+        others.
+        """
+
+    def offsets(self, text: str) -> list[int]:
+        """For each token of `encode(text)` the character of `text` in which it begins."""
+
+
+class ByteTokenizer:
+    """UTF-8 bytes as ids 0 … 255, and five special tokens that no text encodes to."""
+
+    vocab_size = 261
+    pad = 256
+    bos: int | None = 257
+    eos = 258
+    think_open = 259
+    think_close = 260
+
+    def __init__(self) -> None:
+        names = ("<pad>", "<bos>", "<eos>", THINK_OPEN, THINK_CLOSE)
+        self._bytes = [bytes([i]) for i in range(256)] + [name.encode() for name in names]
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return b"".join([self._bytes[i] for i in ids]).decode(errors="replace")
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        return _pieces(self.decode, ids)
+
+    def offsets(self, text: str) -> list[int]:
+        return [place for place, character in enumerate(text) for _ in character.encode()]
+
+
+class FolderTokenizer:
+    """A Hugging Face tokenizer folder, read without touching the network.
+
+    As everywhere in that library, the name of a special token that stands in a text encodes to
+    that token, so a corpus may hold `<think>` … `</think>`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """Raises UserError if the folder holds no usable tokenizer."""
+        self._tokenizer = _read_folder(folder)
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        self.vocab_size = max(vocabulary.values()) + 1
+        self.think_open = self._tag(folder, vocabulary, THINK_OPEN)
+        self.think_close = self._tag(folder, vocabulary, THINK_CLOSE)
+        # A folder made for chat names the end of a *turn* as its eos (Qwen: <|im_end|>). Base
+        # models were pretrained with <|endoftext|> between documents, and documents are what is
+        # read here.
+        eos = vocabulary.get("<|endoftext|>", self._tokenizer.eos_token_id)
+        if eos is None:
+            raise UserError(f"tokenizer {folder}: it has no token that ends a document (eos_token)")
+        self.eos: int = eos
+        self.bos: int | None = self._tokenizer.bos_token_id
+        pad = self._tokenizer.pad_token_id
+        self.pad: int = self.eos if pad is None else pad
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
+        rows = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return [np.asarray(row, np.int32) for row in rows]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(
+            [int(i) for i in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        return _pieces(self.decode, ids)
+
+    def offsets(self, text: str) -> list[int]:
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return [start for start, _ in encoded["offset_mapping"]]
+
+    def _tag(self, folder: str, vocabulary: dict[str, int], tag: str) -> int:
+        """Id of a thinking tag, which must be one token and be found in text."""
+        ids = self.encode(tag)
+        if ids != [vocabulary.get(tag)]:
+            raise UserError(
+                f"tokenizer {folder}: {tag} is not a single token (it is {len(ids)}); add "
+                f"{THINK_OPEN} and {THINK_CLOSE} to its added tokens"
+            )
+        return ids[0]
+
+
+def load(spec: str) -> Tokenizer:
+    """The tokenizer that `data.tokenizer` names: "bytes", or the path of a folder.
+
+    Raises UserError for a path that is no folder, a folder that cannot be read, and a tokenizer
+    in which the thinking tags are not single tokens.
+    """
+    if spec == "bytes":
+        return ByteTokenizer()
+    folder = os.path.expanduser(spec)
+    if not os.path.isdir(folder):
+        raise UserError(
+            f'data.tokenizer: no folder {spec!r}; give "bytes" or the path of a Hugging Face '
+            "tokenizer folder"
+        )
+    return FolderTokenizer(folder)
+
+
+def _read_folder(folder: str) -> Any:
+    """A fast tokenizer from a folder; the import stands here since it takes seconds."""
+    # Without torch the library says so at import, which is no concern of a tokenizer.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError(
+            f"tokenizer {folder}: reading it needs `pip install transformers`"
+        ) from error
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        # Its own limit on length only makes it warn: documents are cut into windows here.
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, model_max_length=2**62
+        )
+    except Exception as error:  # the library's parsers raise every class, even Exception itself
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"tokenizer {folder}: cannot be read: {reason}") from error
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"tokenizer {folder}: no fast tokenizer in it; convert it to tokenizer.json"
+        )
+    return tokenizer
+
+
+def _pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[str]:
+    """The text that each token adds to what stands before it.
+
+    Decoding a token alone would lose the space that some tokenizers put before a word, so each is
+    decoded after the stretch before it.
+    """
+    pieces: list[str] = []
+    before, start = 0, 0  # ids[before:start] was the last whole stretch, ids[start:] is open
+    shown = 0  # characters of decode(ids[before:]) that have been given to a token
+    for end in range(1, len(ids) + 1):
+        text = decode(ids[before:end])
+        # One broken character at the end may be one that the next token completes.
+        whole = text.removesuffix("\N{REPLACEMENT CHARACTER}") if end < len(ids) else text
+        pieces.append(whole[shown:] or PARTIAL)
+        shown = max(shown, len(whole))
+        if whole == text:
+            before, start = start, end
+            shown = len(decode(ids[before:start]))
+    return pieces

@@ -1,0 +1,163 @@
+"""Tokenizers: round trips, offsets, thinking tags, and folders that cannot be used."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlp import tokenizer
+from rlp.errors import UserError
+
+CORPUS = ["Mia faces north . She turns left .", "Now she faces west .", "naïve 日本語 ½ é"]
+BYTES = tokenizer.load("bytes")
+
+
+def make_folder(folder: Path, added=("<think>", "</think>", "<|endoftext|>"), **named) -> str:
+    """A small byte-level BPE tokenizer as transformers saves it."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator(CORPUS, trainer)
+    bpe.add_tokens([AddedToken(name, special=False, normalized=False) for name in added])
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, **named)
+    wrapped.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def bpe(tmp_path_factory) -> tokenizer.Tokenizer:
+    return tokenizer.load(make_folder(tmp_path_factory.mktemp("bpe"), eos_token="<|im_end|>"))
+
+
+@given(st.text())
+def test_bytes_round_trip(text):
+    ids = BYTES.encode(text)
+    assert BYTES.decode(ids) == text
+    assert all(0 <= i < 256 for i in ids)
+    assert "".join(BYTES.pieces(ids)).replace(tokenizer.PARTIAL, "") == text.replace(
+        tokenizer.PARTIAL, ""
+    )
+
+
+@given(st.lists(st.integers(0, 260)))
+def test_any_ids_have_a_text_and_a_visible_piece_each(ids):
+    assert isinstance(BYTES.decode(ids), str)
+    pieces = BYTES.pieces(ids)
+    assert len(pieces) == len(ids)
+    assert all(pieces)
+
+
+@given(st.text(alphabet="ab é日𝄞<>"))
+def test_byte_offsets_name_the_character_of_each_byte(text):
+    offsets = BYTES.offsets(text)
+    spelled = [byte for character in text for byte in character.encode()]
+    assert spelled == BYTES.encode(text)
+    for place, character in enumerate(text):
+        assert offsets.count(place) == len(character.encode())
+    assert offsets == sorted(offsets)
+
+
+def test_special_bytes_ids_are_distinct_and_outside_text():
+    special = {BYTES.pad, BYTES.bos, BYTES.eos, BYTES.think_open, BYTES.think_close}
+    assert special == set(range(256, BYTES.vocab_size))
+    assert BYTES.decode([BYTES.think_open, 104, 105, BYTES.think_close]) == "<think>hi</think>"
+
+
+@pytest.mark.parametrize("text", [*CORPUS, "", "\n\t ", "日日日", "unseen: zqx 𝄞"])
+def test_folder_round_trip_pieces_and_offsets(bpe, text):
+    ids = bpe.encode(text)
+    assert bpe.decode(ids) == text
+    assert max(ids, default=0) < bpe.vocab_size
+    pieces = bpe.pieces(ids)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces).replace(tokenizer.PARTIAL, "") == text
+    # Whatever stands before a token's offset is spelled by the tokens before it, and no more.
+    for number, start in enumerate(bpe.offsets(text)):
+        if bpe.decode(ids[:number]) in text:
+            assert bpe.decode(ids[:number]) == text[:start]
+
+
+@pytest.mark.parametrize("name", ["bytes", "bpe"])
+def test_encode_all_equals_encode(name, request):
+    one = BYTES if name == "bytes" else request.getfixturevalue("bpe")
+    texts = [*CORPUS, "", "a"]
+    assert [ids.tolist() for ids in one.encode_all(texts)] == [one.encode(t) for t in texts]
+
+
+def test_tags_are_single_tokens_between_texts(bpe):
+    ids = bpe.encode("north<think>left</think>west")
+    assert ids.count(bpe.think_open) == ids.count(bpe.think_close) == 1
+    at, to = ids.index(bpe.think_open), ids.index(bpe.think_close)
+    assert bpe.decode(ids[at + 1 : to]) == "left"
+
+
+def test_end_of_text_is_preferred_to_end_of_turn(tmp_path):
+    one = tokenizer.load(make_folder(tmp_path, eos_token="<|im_end|>"))
+    assert one.decode([one.eos]) == "<|endoftext|>"
+    assert one.pad == one.eos
+    assert one.bos is None
+
+
+def test_named_specials_are_used_where_there_is_no_end_of_text(tmp_path):
+    named = {"eos_token": "</s>", "bos_token": "<s>", "pad_token": "<p>"}
+    one = tokenizer.load(make_folder(tmp_path, added=("<think>", "</think>"), **named))
+    assert one.bos is not None
+    assert [one.decode([i]) for i in (one.eos, one.bos, one.pad)] == ["</s>", "<s>", "<p>"]
+
+
+@pytest.mark.parametrize("missing", ["<think>", "</think>"])
+def test_a_tag_of_several_tokens_is_refused(tmp_path, missing):
+    added = {"<think>", "</think>", "<|endoftext|>"} - {missing}
+    folder = make_folder(tmp_path, added=sorted(added))
+    with pytest.raises(UserError, match=f"{missing} is not a single token"):
+        tokenizer.load(folder)
+
+
+def test_no_end_of_document_is_refused(tmp_path):
+    folder = make_folder(tmp_path, added=("<think>", "</think>"))
+    with pytest.raises(UserError, match="ends a document"):
+        tokenizer.load(folder)
+
+
+def test_a_path_that_is_no_folder_is_refused_and_never_looked_up(tmp_path):
+    for spec in ("Qwen/Qwen3-1.7B", str(tmp_path / "none"), ""):
+        with pytest.raises(UserError, match="no folder"):
+            tokenizer.load(spec)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"version": "1.0"}'])
+def test_a_folder_without_a_readable_tokenizer_is_refused(tmp_path, content):
+    pytest.importorskip("transformers")
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(UserError, match=f"tokenizer {tmp_path}: ") as caught:
+        tokenizer.load(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_read_without_chatter(tmp_path, capfd):
+    one = tokenizer.load(make_folder(tmp_path))
+    capfd.readouterr()
+    one = tokenizer.load(str(tmp_path))
+    one.encode("north " * 3000)
+    one.encode_all(["north " * 3000])
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif("RLP_TEST_TOKENIZER" not in os.environ, reason="no folder with golden strings")
+def test_golden_strings():
+    """golden.inp holds strings between marker lines, golden.out a line of ids for each."""
+    folder = Path(os.environ["RLP_TEST_TOKENIZER"])
+    one = tokenizer.load(str(folder))
+    with open(folder / "golden.inp", newline="") as file:
+        texts = file.read().split("\n__ggml_vocab_test__\n")
+    rows = (folder / "golden.out").read_text().split("\n")
+    for text, row in zip(texts, rows, strict=True):
+        assert one.encode(text) == [int(i) for i in row.split()], repr(text)
