@@ -1,0 +1,109 @@
+"""The arithmetic of RLP, equation by equation (arXiv 2510.01265). Arrays in, arrays out.
+
+    evidence            S(c) = log p(x_t … x_{t+H-1} | …)                 nats
+    information gain    r(c) = S_pred(c) - S_ema                          eq. 3
+    advantage           A_i = G/(G-1) (r_i - mean_j r_j)                  eq. 4
+    surrogate           -mean_i 1/|c_i| sum_u min(rho A, clip(rho) A)     eq. 5
+
+The reward is a constant of the update: nothing here that makes A carries a gradient.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def horizon_weights(horizon: int, weighting: str, discount: float) -> jax.Array:
+    """Weight of each of the H target tokens in the evidence, [H]. H = 1 is the paper's."""
+    if weighting == "sum":
+        return jnp.ones((horizon,))
+    if weighting == "mean":
+        return jnp.full((horizon,), 1.0 / horizon)
+    if weighting == "discount":
+        return discount ** jnp.arange(horizon, dtype=jnp.float32)
+    raise ValueError(
+        f"rlp.horizon_weighting={weighting!r}; use one of ['sum', 'mean', 'discount']"
+    )
+
+
+def evidence(target_logprobs: jax.Array, weights: jax.Array) -> jax.Array:
+    """S: weighted log-likelihood of the target, in nats. [..., H] and [H] give [...]."""
+    return target_logprobs @ weights
+
+
+def information_gain(reasoned: jax.Array, baseline: jax.Array) -> jax.Array:
+    """r = S_pred - S_ema in nats, eq. 3. Reasoned [B, K, G], baseline [B, K]; gives [B, K, G]."""
+    return jax.lax.stop_gradient(reasoned - baseline[..., None])
+
+
+def rewards(gain: jax.Array, closed: jax.Array, unclosed: str, penalty: float) -> jax.Array:
+    """The gain, less `penalty` nats for a thought that never closed when unclosed="penalty"."""
+    return gain - penalty * ~closed if unclosed == "penalty" else gain
+
+
+def group_advantages(rewards: jax.Array, counted: jax.Array) -> jax.Array:
+    """A_i = n/(n-1) (r_i - mean_j r_j) over the counted thoughts of each group, eq. 4.
+
+    This equals leave-one-out: r_i less the mean of the others. There is no division by a standard
+    deviation. A thought that is not counted has advantage 0 and is in nobody's mean; so has a lone
+    counted one. A group of one has no others: its advantage is its reward, the gain over phi.
+
+    Args:
+      rewards: [B, K, G] in nats.
+      counted: [B, K, G] bool; all true except for unclosed="mask".
+    """
+    if rewards.shape[-1] == 1:
+        return jnp.where(counted, rewards, 0.0)
+    number = counted.sum(axis=-1, keepdims=True)
+    mean = jnp.where(counted, rewards, 0.0).sum(axis=-1, keepdims=True) / jnp.maximum(number, 1)
+    scale = number / jnp.maximum(number - 1, 1)
+    return jnp.where(counted & (number > 1), scale * (rewards - mean), 0.0)
+
+
+def action_weights(
+    length: jax.Array, counted: jax.Array, limit: int, normalization: str
+) -> jax.Array:
+    """Weight of every action in the loss, [B, N, L]: mean over thoughts of 1/|c| per token, eq. 5.
+
+    Args:
+      length: |c|, sampled tokens of each thought, a sampled closing tag included; [B, N].
+      counted: [B, N] bool; thoughts that carry loss. The mean is over all of them regardless, so
+        that the weight of a thought does not depend on its neighbours.
+      limit: L.
+      normalization: "thought" divides by |c|, "limit" by L, which removes the length bias.
+    """
+    live = jnp.arange(limit)[None, None, :] < length[..., None]
+    divisor = jnp.maximum(length, 1) if normalization == "thought" else jnp.full_like(length, limit)
+    per_thought = counted / (divisor * length.size)
+    return live * per_thought[..., None]
+
+
+def clipped_surrogate(
+    logprobs: jax.Array,
+    behaviour_logprobs: jax.Array,
+    advantages: jax.Array,
+    weights: jax.Array,
+    clip_low: float,
+    clip_high: float,
+) -> tuple[jax.Array, jax.Array]:
+    """The loss of eq. 5 and the share of actions whose gradient the clip has stopped.
+
+    Args:
+      logprobs: log pi_theta of every action at the sampling temperature, [B, N, L] nats.
+      behaviour_logprobs: log pi_theta_old of the same, as recorded by the sampler.
+      advantages: [B, N].
+      weights: [B, N, L] from `action_weights`.
+      clip_low: epsilon_l.
+      clip_high: epsilon_h.
+    """
+    live = weights > 0
+    ratio = jnp.exp(jnp.where(live, logprobs - behaviour_logprobs, 0.0))
+    clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
+    a = advantages[..., None]
+    loss = -jnp.sum(weights * jnp.minimum(ratio * a, clipped * a))
+    stopped = live & (clipped * a < ratio * a)
+    return loss, stopped.sum() / jnp.maximum(live.sum(), 1)
+
+
+def ema(baseline: jax.Array, policy: jax.Array, decay: float) -> jax.Array:
+    """phi <- tau phi + (1 - tau) theta, in float32."""
+    return decay * baseline + (1 - decay) * policy

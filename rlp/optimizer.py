@@ -1,0 +1,57 @@
+"""AdamW with warm-up, schedule and global-norm clipping, from optax."""
+
+import optax
+
+
+def make_optimizer(
+    *,
+    learning_rate: float,
+    schedule: str,
+    warmup_steps: int,
+    final_share: float,
+    total_steps: int,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+    clip_norm: float,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer and its learning rate as a function of the step.
+
+    Args:
+      learning_rate: peak.
+      schedule: "constant" or "cosine", after a linear warm-up from 0.
+      warmup_steps: steps; the first step has learning_rate / warmup_steps.
+      final_share: of the peak, reached at `total_steps` by the cosine.
+      total_steps: optimizer updates of the run.
+      beta1, beta2, epsilon, weight_decay: of AdamW; decay touches matrices only.
+      clip_norm: global gradient norm, 0 for none.
+
+    Raises:
+      ValueError: for an unknown schedule.
+    """
+    if schedule == "constant":
+        after = optax.constant_schedule(learning_rate)
+    elif schedule == "cosine":
+        decay_steps = max(total_steps - warmup_steps, 1)
+        after = optax.cosine_decay_schedule(learning_rate, decay_steps, final_share)
+    else:
+        raise ValueError(f"optimizer.schedule={schedule!r}; use one of ['constant', 'cosine']")
+    rate = after
+    if warmup_steps:
+        first = learning_rate / warmup_steps
+        warmup = optax.linear_schedule(first, learning_rate, max(warmup_steps - 1, 1))
+        rate = optax.join_schedules([warmup, after], [warmup_steps])
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    adam = optax.adamw(
+        rate, beta1, beta2, epsilon, weight_decay=weight_decay, mask=_is_matrix
+    )
+    return optax.chain(clip, adam), rate
+
+
+def _is_matrix(params):
+    """Kernels and the embedding decay; norm scales do not."""
+    return {
+        name: _is_matrix(child) if isinstance(child, dict) else name != "scale"
+        for name, child in params.items()
+    }

@@ -1,0 +1,170 @@
+"""Log-probabilities and evidence: how likely the text that follows is, with and without a thought.
+
+`token_scores` is the only place that turns hidden states into log-probabilities, for the update,
+the evidence and the baseline alike. It works on chunks of tokens and computes each chunk's logits
+again in the backward pass, so that [tokens, V] never exists in full.
+"""
+
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.attention import HIDDEN_SCORE
+from models.transformer import Transformer
+from models.tree import Branches, Cache, Trunk, extend, forward
+from rlp.branches import Vocabulary
+
+CHUNK_LOGITS = 2**25  # float32 logits alive at once; 128 MiB
+
+
+@flax.struct.dataclass
+class Scores:
+    """How a network predicts given tokens; three arrays of the tokens' shape."""
+
+    logprob: jax.Array  # nats
+    entropy: jax.Array  # nats, of the whole distribution; carries no gradient
+    likeliest: jax.Array  # bool: no other token is likelier
+
+
+def mask_logits(
+    logits: jax.Array,
+    banned: Sequence[int],
+    temperature: float,
+    close: int | None = None,
+    first: jax.Array | None = None,
+) -> jax.Array:
+    """The measure that sampler and trainer share: logits / temperature without banned tokens.
+
+    Args:
+      logits: [M, V] float32.
+      banned: ids that cannot occur.
+      temperature: above 0.
+      close: closing tag, which cannot be the first action (|c| >= 1).
+      first: [M] bool, rows that hold a first action.
+    """
+    size = logits.shape[-1]
+    allowed = np.ones(size, bool)
+    allowed[list(banned)] = False
+    keep = jnp.asarray(allowed)[None, :]
+    if first is not None:
+        is_close = jnp.arange(size)[None, :] == close
+        keep = keep & ~(first[:, None] & is_close)
+    return jnp.where(keep, logits / temperature, HIDDEN_SCORE)
+
+
+def token_scores(
+    model: Transformer,
+    hidden: jax.Array,
+    targets: jax.Array,
+    banned: Sequence[int] = (),
+    temperature: float = 1.0,
+    close: int | None = None,
+    first: jax.Array | None = None,
+) -> Scores:
+    """Log-probability of every target, with the entropy of its distribution.
+
+    Args:
+      model: reads the logits.
+      hidden: final hidden states [..., D] that predict the targets.
+      targets: ids [...].
+      banned, temperature, close, first: as in `mask_logits`, with `first` [...].
+    """
+    shape, width = targets.shape, hidden.shape[-1]
+    hidden, targets = hidden.reshape(-1, width), targets.reshape(-1)
+    first = None if first is None else jnp.broadcast_to(first, shape).reshape(-1)
+
+    def score(inputs):
+        hidden, targets, first = inputs
+        logits = mask_logits(model.logits(hidden), banned, temperature, close, first)
+        logits = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+        weights = jnp.exp(logits)
+        total = weights.sum(axis=-1)
+        normalizer = jnp.log(total)
+        chosen = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+        mean_logit = (jax.lax.stop_gradient(weights * logits)).sum(axis=-1) / total
+        return Scores(
+            logprob=chosen - normalizer,
+            entropy=jax.lax.stop_gradient(normalizer - mean_logit),
+            likeliest=chosen >= 0,
+        )
+
+    count = targets.shape[0]
+    chunks = logit_chunks(count, model.config.vocab_size)
+    if chunks == 1:
+        scores = score((hidden, targets, first))
+    else:
+        size = -(-count // chunks)
+        pad = lambda x: jnp.pad(x, [(0, chunks * size - count)] + [(0, 0)] * (x.ndim - 1))
+        split = lambda x: pad(x).reshape(chunks, size, *x.shape[1:])
+        scores = jax.lax.map(jax.checkpoint(score), jax.tree.map(split, (hidden, targets, first)))
+        scores = jax.tree.map(lambda x: x.reshape(-1)[:count], scores)
+    return jax.tree.map(lambda x: x.reshape(shape), scores)
+
+
+def logit_chunks(count: int, vocab_size: int) -> int:
+    """Into how many chunks the logits of `count` tokens are cut."""
+    return max(1, -(-count * vocab_size // CHUNK_LOGITS))
+
+
+def reasoned_scores(
+    model: Transformer,
+    trunk: Trunk,
+    trunk_cache: Cache,
+    branches: Branches,
+    branch_cache: Cache,
+    target: jax.Array,
+    vocabulary: Vocabulary,
+) -> Scores:
+    """How the policy predicts every target token after its thought, [B, N, H].
+
+    Continues the caches of the rollout: only the slots from the last word on are run.
+    """
+    horizon = target.shape[-1]
+    start = branches.tokens.shape[-1] - horizon - 1
+    hidden, _ = extend(model, trunk, trunk_cache, branches, branch_cache, start, horizon + 1)
+    banned = vocabulary.not_in_documents
+    return token_scores(model, hidden[:, :, 1:], target, banned)
+
+
+def no_think_scores(
+    model: Transformer, hidden: jax.Array, fork: jax.Array, target: jax.Array, vocabulary: Vocabulary
+) -> Scores:
+    """How a network predicts every target token without a thought, [B, K, H].
+
+    Args:
+      model: policy or baseline.
+      hidden: its final hidden states [B, T, D] over the documents.
+      fork: [B, K], t.
+      target: [B, K, H].
+      vocabulary: for the ids that document text cannot hold.
+    """
+    batch, forks, horizon = target.shape
+    place = fork[:, :, None] - 1 + jnp.arange(horizon, dtype=jnp.int32)[None, None, :]
+    place = place.reshape(batch, -1, 1)
+    chosen = jnp.take_along_axis(hidden, place, axis=1).reshape(batch, forks, horizon, -1)
+    return token_scores(model, chosen, target, vocabulary.not_in_documents)
+
+
+def document_scores(
+    model: Transformer, trunk: Trunk, vocabulary: Vocabulary | None = None
+) -> Scores:
+    """How a network predicts the token at every position, [B, T].
+
+    Position 0 of a document and padding have no prediction and hold 0. With a vocabulary, ids that
+    document text cannot hold are banned; without, as in next-token training, nothing is.
+    """
+    hidden = forward(model, trunk)
+    banned = vocabulary.not_in_documents if vocabulary else ()
+    scores = token_scores(model, hidden[:, :-1], trunk.tokens[:, 1:], banned)
+    predicted = predicted_tokens(trunk)
+    place = lambda x: jnp.where(predicted, jnp.pad(x, ((0, 0), (1, 0))), jnp.zeros((), x.dtype))
+    return jax.tree.map(place, scores)
+
+
+def predicted_tokens(trunk: Trunk) -> jax.Array:
+    """Whether the token at each place is predicted by the one before it, [B, T] bool."""
+    same = trunk.segment[:, 1:] == trunk.segment[:, :-1]
+    return jnp.pad(same & (trunk.segment[:, 1:] > 0), ((0, 0), (1, 0)))
