@@ -1,0 +1,17 @@
+"""Checkpoints of a run: saved in the background, checked before use, restored onto any mesh.
+
+On disk, for one run:
+
+    <workdir>/checkpoints/<step>/params/ optimizer/ baseline/    array trees, one Orbax item each
+                                 step/ data/ meta/ metrics/      small JSON items
+                                 manifest.json                   size and CRC-32 of every file
+    <workdir>/checkpoints/damaged/<step>/                        failed its check, moved aside
+
+Reading order: `folder` (what a whole checkpoint is, on disk), `store` (the checkpoints of the run
+that is training), `load` (items of one checkpoint onto a mesh; parameters of another run).
+"""
+
+from rlp.checkpoint.load import load_params
+from rlp.checkpoint.store import Checkpoints
+
+__all__ = ["Checkpoints", "load_params"]

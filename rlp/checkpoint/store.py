@@ -1,0 +1,200 @@
+"""The checkpoints of the run that is training: saved in the background, restored to resume."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+from absl import logging
+from orbax.checkpoint import v1 as orbax
+
+from rlp.checkpoint import folder as folders
+from rlp.checkpoint.load import JSON_ITEMS, load_items, orbax_context
+from rlp.errors import UserError
+
+
+class Checkpoints:
+    """The checkpoints of one run: the latest `keep` steps, and the best step by a held-out figure.
+
+    Opening it clears what a killed process left behind, and moves damaged steps aside. A damaged
+    step gives one line in the log, as a warning, and in `warnings`. One process at a time may hold
+    a directory open. Use it as a context manager, or call `close`.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep: int = 2,
+        best_metric: str = "",
+        lower_is_better: bool = True,
+    ):
+        """Opens `directory`, making it if need be.
+
+        Args:
+          directory: `<workdir>/checkpoints`.
+          keep: latest steps that are kept; at least 1.
+          best_metric: name of the held-out figure that picks the best step, which is kept besides
+            the latest; "" keeps no best step.
+          lower_is_better: whether the best figure is the lowest.
+        """
+        if keep < 1:
+            raise UserError(f"checkpoint.keep is {keep}; keep at least 1 checkpoint")
+        if jax.process_count() > 1:
+            raise UserError("checkpoints are written by one process; start a single one")
+        self._directory = Path(directory).absolute()
+        self._best_metric = best_metric
+        self._lower_is_better = lower_is_better
+        self._pending: tuple[int, dict[str, Any] | None] | None = None
+        self.warnings: list[str] = []
+        self._directory.mkdir(parents=True, exist_ok=True)
+        folders.clear_leftovers(self._directory)
+        for step in self.steps:
+            folder = self._directory / str(step)
+            # Sizes of all files; contents of the figures, for Orbax is about to read those.
+            fault = folders.find_fault(folder) or folders.find_fault(
+                folder, items=("metrics",), contents=True
+            )
+            if fault:
+                self._set_aside(step, fault)
+        context = orbax_context()
+        # A lambda, for Orbax deep-copies its options, and with a bound method this object.
+        context.async_options.post_finalization_callback = lambda: self._before_commit()
+        policies = orbax.training.preservation_policies
+        best = policies.BestN(
+            n=1, get_metric_fn=self._goodness, keep_checkpoints_without_metrics=False
+        )
+        self._orbax = orbax.training.Checkpointer(
+            self._directory,
+            context=context,
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+        )
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that are saved and committed, rising."""
+        return folders.saved_steps(self._directory)
+
+    def save(
+        self, step: int, items: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Saves `items` as `step` in the background; a step saved before is replaced.
+
+        Returns when the caller may donate, delete or change everything it passed. Waits for the
+        save before this one, and raises what went wrong with it.
+
+        Args:
+          step: optimizer steps taken.
+          items: name → tree of arrays; "data" and "meta" are JSON values instead (dicts of
+            numbers and strings), and come back as JSON does.
+          metrics: held-out figures of this step, `best_metric` among them; None if it was not
+            evaluated. A figure that is not finite never makes a step the best.
+        """
+        if "step" in items:
+            raise ValueError("the item `step` is written by save itself")
+        # Orbax encodes JSON later, in its thread: give it a copy that nobody changes.
+        copies = {name: json.loads(json.dumps(items[name])) for name in JSON_ITEMS if name in items}
+        figure = self._figure(metrics)
+        self.wait()
+        if step in self.steps:
+            folder = self._directory / str(step)
+            folder.rename(folder.with_name(folder.name + folders.REPLACED))
+            self._orbax.reload()
+        self._pending = (step, figure)
+        self._orbax.save_checkpointables_async(
+            step, {**items, **copies, "step": step}, force=True, metrics=figure
+        )
+
+    def restore(self, abstract_items: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        """Loads the newest checkpoint that is whole, bit for bit as it was saved.
+
+        Damaged ones on the way are moved aside, with a warning, so that their steps can be saved
+        again.
+
+        Args:
+          abstract_items: name → tree of `jax.ShapeDtypeStruct`. An array lands on the sharding of
+            its struct, whatever mesh wrote it; without a sharding, on the first device.
+
+        Returns:
+          (step, items): the items asked for, and "data" and "meta" where they were saved. None if
+          nothing was ever saved.
+
+        Raises:
+          UserError: every checkpoint is damaged, or the checkpoint does not fit `abstract_items`.
+        """
+        self.wait()
+        for step in reversed(self.steps):
+            folder = self._directory / str(step)
+            fault = folders.find_fault(folder, contents=True)
+            if fault is None:
+                return step, load_items(folder, abstract_items, JSON_ITEMS)
+            self._set_aside(step, fault)
+            self._orbax.reload()
+        damaged = self._directory / folders.DAMAGED
+        if damaged.exists():
+            raise UserError(
+                f"every checkpoint in {self._directory} is damaged; to start again from step 0, "
+                f"delete {damaged}"
+            )
+        return None
+
+    def wait(self) -> None:
+        """Waits until the save under way is committed; raises what went wrong with it."""
+        self._orbax.wait()
+        folders.clear_leftovers(self._directory)
+
+    def close(self) -> None:
+        """Waits for the save under way and lets go of the directory."""
+        self.wait()
+        self._orbax.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _before_commit(self) -> None:
+        """Writes the manifest. Orbax calls this when all is written, before it renames."""
+        assert self._pending is not None
+        step, figure = self._pending
+        folders.write_manifest(self._directory / f"{step}{folders.UNFINISHED}", step, figure)
+
+    def _figure(self, metrics: Mapping[str, float] | None) -> dict[str, Any] | None:
+        """What the best step is picked by, as it is stored; None if this step has no say."""
+        if metrics is None or not self._best_metric:
+            return None
+        if self._best_metric not in metrics:
+            raise UserError(
+                f"evaluation.best_metric is {self._best_metric!r}, which is not a held-out figure; "
+                f"choose one of {', '.join(sorted(metrics))}"
+            )
+        value = float(metrics[self._best_metric])
+        if not math.isfinite(value):
+            return None
+        lower = self._lower_is_better
+        return {"name": self._best_metric, "value": value, "lower_is_better": lower}
+
+    def _goodness(self, figure: Mapping[str, Any]) -> float:
+        """The higher the better. A figure of another name, from another config, is the worst."""
+        if figure["name"] != self._best_metric:
+            return -math.inf
+        return -figure["value"] if self._lower_is_better else figure["value"]
+
+    def _set_aside(self, step: int, fault: str) -> None:
+        """Moves a damaged step out of the way and says so."""
+        target = self._directory / folders.DAMAGED / str(step)
+        target.parent.mkdir(exist_ok=True)
+        folders.remove(target)
+        (self._directory / str(step)).rename(target)
+        line = f"checkpoint {step} is damaged ({fault}); left out, and moved to {target}"
+        logging.warning("%s", line)
+        self.warnings.append(line)
