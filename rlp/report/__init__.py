@@ -1,0 +1,57 @@
+"""The report of one run, one experiment, or several of either: a page, plots, a terminal table.
+
+    folders -> load -> compare -> figures (the table), curves -> plots (PNG) and page (HTML)
+
+`load` reads and checks the files of the folders, `compare` decides which runs are seeds of one
+another, `figures` holds the figures of the table, `curves` the lines of the plots. The page is one
+file that asks nothing of a network; its script and style are the .js and .css files beside this
+one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlp.errors import UserError
+from rlp.report.compare import Group, group_runs
+from rlp.report.figures import terminal_table
+from rlp.report.load import Run, Source, load_folders
+
+__all__ = [
+    "Group",
+    "Run",
+    "Source",
+    "group_runs",
+    "load_folders",
+    "terminal_table",
+    "write_report",
+    "write_sources",
+]
+
+
+def write_report(folders: Sequence[Path], out: Path) -> None:
+    """Writes the page `out` and the PNG plots `out.parent/plots` over all `folders`.
+
+    Args:
+        folders: run folders and experiment folders, in the order of the page.
+        out: the HTML file to write; its folder is made if missing.
+
+    Raises:
+        UserError: a folder or a file in it is missing or damaged, or `out` cannot be written.
+            Nothing is written then.
+    """
+    write_sources(load_folders(folders), out)
+
+
+def write_sources(sources: Sequence[Source], out: Path) -> None:
+    """`write_report` of folders already read. Raises UserError if `out` cannot be written."""
+    from rlp.report import page, plots  # here: a training run needs matplotlib only at its end
+
+    groups = group_runs(sources)
+    if out.is_dir():
+        raise UserError(f"{out} is a folder: name a file, for example {out}/report.html")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        plots.write_plots(groups, out.parent / "plots")
+        page.write_page(sources, groups, out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error}") from error

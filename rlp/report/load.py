@@ -1,0 +1,236 @@
+"""Reads run folders and experiment folders, and refuses what is damaged with the name of the file.
+
+A run folder has `config.json` and `metrics.jsonl`; `evaluation.json` and `thoughts.json` appear
+when the run ends. An experiment folder has `config.json` and `summary.json`, and a run folder per
+arm. What has not been written yet is no error: it becomes a note that the page shows.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlp.errors import UserError
+from rlp.report.figures import FIGURES, METRICS
+from rlp.report.thoughts import check_thoughts
+
+_NUMBERS = {
+    *("step", "steps", "flops", "wall_s", "skipped_updates"),
+    *(figure.key for figure in FIGURES),
+    *(metric.key for metric in METRICS),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained model.
+
+    Attributes:
+        name: of its folder, or of the arm of an experiment.
+        folder: where it was read.
+        config: its resolved config; empty if an arm left no folder.
+        seed: of its config or of its experiment; None if neither says.
+        summary: the evaluation figures, "flops", "steps" and "wall_s" (seconds by stage), in the
+            form of an arm in summary.json; a key that is not known is absent.
+        metrics: one mapping per step, in order of steps.
+        thoughts: the content of thoughts.json, or None.
+    """
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    seed: int | None
+    summary: Mapping[str, Any]
+    metrics: Sequence[Mapping[str, Any]]
+    thoughts: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One folder that was named: an experiment with its arms, or a single run.
+
+    Attributes:
+        name: short, and unlike that of any other source.
+        runs: the arms in the order of summary.json; one for a plain run.
+        arms: whether this is an experiment.
+        versions: of the libraries, as far as recorded.
+        wall_seconds: of the whole, as far as recorded.
+        notes: what was missing, one line each.
+    """
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    seed: int | None
+    runs: tuple[Run, ...]
+    arms: bool
+    versions: Mapping[str, str]
+    wall_seconds: float | None
+    notes: tuple[str, ...]
+
+
+def load_folders(folders: Sequence[Path]) -> list[Source]:
+    """Reads every folder. Raises UserError, naming the file, at the first unusable one."""
+    if not folders:
+        raise UserError("no folder to report on: name at least one run, for example runs/demo")
+    paths = [Path(folder) for folder in folders]
+    resolved = [path.resolve() for path in paths]
+    for path, real in zip(paths, resolved, strict=True):
+        if resolved.count(real) > 1:
+            raise UserError(f"{path} is named twice: name every folder once")
+    bases = [real.name for real in resolved]
+    names = [
+        base if bases.count(base) == 1 else str(path)
+        for base, path in zip(bases, paths, strict=True)
+    ]
+    return [_load_source(path, name) for path, name in zip(paths, names, strict=True)]
+
+
+def _load_source(folder: Path, name: str) -> Source:
+    if not folder.exists():
+        raise UserError(f"{folder} does not exist: name a run folder or an experiment folder")
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file: name the run folder that holds it")
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is not a run folder: it has no config.json")
+    if (folder / "summary.json").exists():
+        return _load_experiment(folder, name)
+    notes: list[str] = []
+    run = _load_run(folder, name, None, notes)
+    if not run.metrics and "step" not in run.summary:
+        raise UserError(
+            f"{folder} has no summary.json, metrics.jsonl or evaluation.json yet: train first"
+        )
+    seconds = _mapping(run.summary.get("wall_s")).get("train")
+    return Source(name, folder, run.config, run.seed, (run,), False, {}, seconds, tuple(notes))
+
+
+def _load_experiment(folder: Path, name: str) -> Source:
+    path = folder / "summary.json"
+    config = _read_object(folder / "config.json")
+    summary = _read_object(path)
+    arms = summary.get("arms")
+    _check_numbers({"wall_s": summary.get("wall_s")}, str(path))
+    if not isinstance(arms, list) or not arms or not all(isinstance(arm, str) for arm in arms):
+        raise UserError(f'{path}: "arms" must list the names of the arms; the file is damaged')
+    seed = summary.get("seed", config.get("seed"))
+    notes: list[str] = []
+    runs = []
+    for arm in arms:
+        figures = summary.get(arm)
+        if not isinstance(figures, dict):
+            raise UserError(f'{path}: arm "{arm}" has no figures; the file is damaged')
+        _check_numbers(figures, f'{path}: arm "{arm}"')
+        if (folder / arm).is_dir():
+            runs.append(_load_run(folder / arm, arm, seed, notes, figures))
+        else:
+            notes.append(f"{folder / arm} is missing: no curves and no thoughts of this arm")
+            runs.append(Run(arm, folder / arm, {}, seed, figures, (), None))
+    versions = {str(k): str(v) for k, v in _mapping(summary.get("versions")).items()}
+    return Source(
+        name, folder, config, seed, tuple(runs), True, versions, summary.get("wall_s"), tuple(notes)
+    )
+
+
+def _load_run(
+    folder: Path,
+    name: str,
+    seed: int | None,
+    notes: list[str],
+    arm_summary: Mapping[str, Any] | None = None,
+) -> Run:
+    """Reads one run folder; an arm brings its summary along. Adds to `notes` what is missing."""
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is not a run folder: it has no config.json")
+    config = _read_object(folder / "config.json")
+    metrics = _read_metrics(folder / "metrics.jsonl", notes)
+    thoughts = None
+    if (folder / "thoughts.json").exists():
+        thoughts = _read_object(folder / "thoughts.json")
+        check_thoughts(thoughts, folder / "thoughts.json")
+    summary = arm_summary if arm_summary is not None else _summarise(folder, metrics, notes)
+    if any((line.get("skipped_updates") or 0) > 0 for line in metrics):
+        notes.append(f"{folder}: updates were skipped because a loss or gradient was not finite")
+    seed = config.get("seed") if seed is None else seed
+    return Run(name, folder, config, seed, summary, metrics, thoughts)
+
+
+def _summarise(
+    folder: Path, metrics: Sequence[Mapping[str, Any]], notes: list[str]
+) -> dict[str, Any]:
+    """The summary of a plain run: its last evaluation, and cost and time from its metrics."""
+    summary: dict[str, Any] = {}
+    path = folder / "evaluation.json"
+    if path.exists():
+        summary.update(_read_object(path))
+        _check_numbers(summary, str(path))
+    else:
+        notes.append(f"{path} is missing: the run has not been evaluated, its figures are blank")
+    if metrics:
+        summary["steps"] = summary.get("step", metrics[-1]["step"])
+        if isinstance(metrics[-1].get("flops"), int | float):
+            summary["flops"] = metrics[-1]["flops"]
+        stages = [v for line in metrics for k, v in line.items() if k.startswith("seconds_")]
+        if stages:
+            summary["wall_s"] = {"train": math.fsum(v for v in stages if v is not None)}
+    return summary
+
+
+def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, ordered by step; of a step that was logged twice, the later line.
+
+    A last line without its newline is one that a run was writing when it was read or killed: it is
+    left out, with a note. Any other line that cannot be read raises UserError with its number.
+    """
+    if not path.exists():
+        notes.append(f"{path} is missing: no curves of this run")
+        return []
+    *lines, unfinished = _read_text(path).split("\n")
+    if unfinished:
+        notes.append(f"{path}: the last line is unfinished and was left out")
+    by_step: dict[int, dict[str, Any]] = {}
+    for number, text in enumerate(lines, 1):
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            raise UserError(f'{path}, line {number}: not an object with a whole number "step"')
+        _check_numbers(line, f"{path}, line {number}")
+        by_step[line["step"]] = line
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _check_numbers(content: Mapping[str, Any], where: str) -> None:
+    """What the report reads must be a number or null; "wall_s" holds seconds by stage."""
+    for key, value in content.items():
+        if key == "wall_s" and isinstance(value, dict):
+            _check_numbers({f"seconds_{stage}": s for stage, s in value.items()}, where)
+            continue
+        read = key in _NUMBERS or key.startswith("seconds_")
+        if read and value is not None and not isinstance(value, int | float):
+            raise UserError(f'{where}: "{key}" is not a number; the file is damaged')
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        message = f"{path}, line {error.lineno}: not valid JSON ({error.msg}); the file is damaged"
+        raise UserError(message) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold one JSON object; the file is damaged")
+    return content

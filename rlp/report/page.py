@@ -1,0 +1,250 @@
+"""The page: one HTML file with its style, script and data inside.
+
+Words that come from files are untrusted. Python writes them only through `html.escape`; the script
+gets them as JSON in which no "<" is left, and puts them on the page as text, never as markup. A
+content policy in the page's head allows this one script and no connection at all.
+"""
+
+import base64
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rlp.report.compare import Group, differing_settings
+from rlp.report.curves import Line, build_plots, smooth, thin
+from rlp.report.figures import format_figure
+from rlp.report.load import Source
+from rlp.report.table import distinct, escape, figure_meanings, objective, results_table, steps
+from rlp.report.thoughts import browser_documents
+
+MOST_POINTS = 240  # of a line on the page; the PNG files have all
+SCRIPTS = ("dom.js", "curves.js", "browser.js")
+
+
+def write_page(sources: Sequence[Source], groups: Sequence[Group], out: Path) -> None:
+    """Writes the page in one move: whoever opens `out` finds the old page or the new one."""
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(render(sources, groups), encoding="utf-8", errors="backslashreplace")
+    os.replace(partial, out)
+
+
+def render(sources: Sequence[Source], groups: Sequence[Group]) -> str:
+    """The whole page as text."""
+    script = "\n".join(_asset(name) for name in SCRIPTS)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    data = {
+        "plots": _plot_data(groups),
+        "groups": [g.name for g in groups],
+        "runs": _thoughts(groups),
+    }
+    parts = {
+        "policy": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        "title": escape("RLP report: " + ", ".join(source.name for source in sources)),
+        "heading": escape(", ".join(source.name for source in sources)),
+        "style": _asset("page.css"),
+        "facts": _facts(sources, groups),
+        "notes": _notes(sources),
+        "caveats": _caveats(sources, groups),
+        "table": results_table(groups),
+        "meanings": figure_meanings(),
+        "settings": _settings(groups),
+        "data": json_for_html(data),
+        "script": script,
+    }
+    # One pass: what is put in is never looked at again, whatever it contains.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
+
+
+def json_for_html(data: object) -> str:
+    """JSON fit for a script element: ASCII, no "<", and null for what is not finite."""
+    text = json.dumps(_finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return data
+
+
+def _asset(name: str) -> str:
+    return (files("rlp.report") / name).read_text(encoding="utf-8")
+
+
+# ---- the words around the figures ----
+
+
+def _facts(sources: Sequence[Source], groups: Sequence[Group]) -> str:
+    """What ran, as a list of terms."""
+    objectives = distinct(objective(group) for group in groups)
+    seeds = distinct(run.seed for group in groups for run in group.runs)
+    flops = [run.summary.get("flops") for group in groups for run in group.runs]
+    walls = [s.wall_seconds for s in sources if s.wall_seconds is not None]
+    versions = distinct(
+        " ".join(f"{name} {version}" for name, version in source.versions.items())
+        for source in sources
+    )
+    facts = {
+        "Folder" if len(sources) == 1 else "Folders": ", ".join(str(s.folder) for s in sources),
+        "Objective": ", ".join(objectives),
+        "Steps": ", ".join(f"{group.name} {done}" for group in groups if (done := steps(group))),
+        "Seed" if len(seeds) == 1 else "Seeds": ", ".join(seeds),
+        "Data": "; ".join(distinct(_data(source.config) for source in sources)),
+        "Model": "; ".join(distinct(_model(source.config) for source in sources)),
+        "Compute": f"{format_figure(total, 'flops')} FLOPs in training"
+        if (total := math.fsum(value for value in flops if value is not None))
+        else "",
+        "Wall time": _duration(math.fsum(walls)) if walls else "",
+        "Versions": "; ".join(versions),
+    }
+    items = (f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items() if v)
+    return "\n".join(items)
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _data(config: Mapping[str, Any]) -> str:
+    data = _section(config, "data")
+    if data.get("kind") == "compass":
+        return "compass (generated)"
+    return ", ".join(str(data[key]) for key in ("train", "tokenizer") if data.get(key))
+
+
+def _model(config: Mapping[str, Any]) -> str:
+    model = _section(config, "model")
+    if not {"num_layers", "hidden_size"} <= model.keys():
+        return ""
+    return f"{model['num_layers']} layers, width {model['hidden_size']}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _notes(sources: Sequence[Source]) -> str:
+    notes = [note for source in sources for note in source.notes]
+    if not notes:
+        return ""
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<ul class="notes">{items}</ul>'
+
+
+def _caveats(sources: Sequence[Source], groups: Sequence[Group]) -> str:
+    """How far the figures carry: seeds, held-out documents, and what the demo can show at all."""
+    lines = []
+    fewest = min(len(group.runs) for group in groups)
+    if any(len(group.runs) > 1 for group in groups):
+        lines.append("Large: the mean over seeds. Small: every seed, in the order of the row head.")
+    if len(groups) > 1 and fewest >= 3:
+        lines.append("Bold: every seed of this model beats every seed of every other.")
+    elif len(groups) > 1:
+        lines.append(
+            f"None is marked as best: {'one seed' if fewest == 1 else 'two seeds'} cannot tell a "
+            "difference between models from a difference between seeds."
+        )
+    for count, forks in dict.fromkeys(filter(None, map(_held_out, sources))):
+        each = "one position" if forks == 1 else f"{forks} positions"
+        error = 0.5 / math.sqrt(count * forks)
+        lines.append(
+            f"Evaluated on up to {count:,} held-out documents, {each} each; that leaves an "
+            f"accuracy near 0.5 a standard error of about {error:.3f}."
+        )
+    if any(_section(source.config, "data").get("kind") == "compass" for source in sources):
+        lines.append(
+            "Compass asks for one of four headings: chance is 0.25, and a thought can gain at "
+            "most log 4 = 1.386 nats on a model at chance. The base was shown worked thoughts and "
+            "uses them rarely, so what RLP shows here is the selection of a way of thinking that "
+            "the base has, not a new skill. Whether predictions without a thought improve too is "
+            "in the no-think columns."
+        )
+    return "".join(f"<p>{escape(line)}</p>" for line in lines)
+
+
+def _held_out(source: Source) -> tuple[int, int] | None:
+    evaluation = _section(source.config, "evaluation")
+    count, forks = evaluation.get("documents"), evaluation.get("forks_per_document")
+    if not isinstance(count, int) or not isinstance(forks, int) or count * forks <= 0:
+        return None
+    return count, forks
+
+
+# ---- settings, curves, thoughts ----
+
+
+def _settings(groups: Sequence[Group]) -> str:
+    """The fields in which the groups differ, and every run's whole config, folded."""
+    page = ""
+    fields = differing_settings(groups) if len(groups) > 1 else {}
+    if fields:
+        heads = "".join(f'<th scope="col">{escape(group.name)}</th>' for group in groups)
+        rows = "".join(
+            f'<tr><th scope="row">{escape(field)}</th>'
+            + "".join(f"<td>{escape(value)}</td>" for value in values)
+            + "</tr>"
+            for field, values in fields.items()
+        )
+        page += (
+            '<div class="wide"><table class="settings"><thead><tr><th scope="col">field</th>'
+            f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+        )
+    for group in groups:
+        for run in group.runs:
+            text = json.dumps(run.config, indent=2)
+            page += (
+                f"<details><summary>{escape(run.folder)}/config.json</summary>"
+                f"<pre>{escape(text)}</pre></details>"
+            )
+    return page
+
+
+def _plot_data(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """The plots for the script: thin lines per seed, and the bold line (the running mean)."""
+    data = []
+    for plot in build_plots(groups):
+        metric = plot.metric
+        series = [
+            {
+                "colour": s.colour,
+                "lines": [_line_data(line) for line in s.lines],
+                "bold": _line_data(s.mean if metric.held_out else smooth(s.mean)),
+            }
+            for s in plot.series
+        ]
+        words = {"title": metric.title, "unit": metric.unit, "meaning": metric.meaning}
+        data.append({**words, "heldOut": metric.held_out, "series": series})
+    return data
+
+
+def _line_data(line: Line) -> dict[str, list[float]]:
+    short = thin(line, MOST_POINTS)
+    parts = {"step": short.steps, "flops": short.flops, "y": short.values}
+    return {key: [float(f"{value:.6g}") for value in values] for key, values in parts.items()}
+
+
+def _thoughts(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """What the thought browser shows: the runs that left thoughts, RLP's first choice marked."""
+    shown = []
+    for group in groups:
+        for run in group.runs:
+            documents = browser_documents(run.thoughts) if run.thoughts else []
+            if documents:
+                label = group.name if len(group.runs) == 1 else f"{group.name}, seed {run.seed}"
+                preferred = run.config.get("objective") == "rlp"
+                shown.append({"label": label, "preferred": preferred, "documents": documents})
+    return shown

@@ -1,0 +1,108 @@
+"""The plots as PNG files, for papers and slides: one per metric, and all of them on one sheet."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+
+from rlp.report.compare import Group
+from rlp.report.curves import Line, Plot, build_plots, smooth
+
+# Okabe and Ito's colours, apart for every kind of colour vision; dashes tell them apart in grey.
+COLOURS = ("#6b6b6b", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#000000")
+DASHES = ("-", "-", (0, (5, 1.6)), (0, (1.4, 1.2)), (0, (6, 1.5, 1.4, 1.5)))
+PANEL = (4.6, 3.1)  # inches
+DOTS_PER_INCH = 130
+
+
+def write_plots(groups: Sequence[Group], folder: Path) -> list[Path]:
+    """Writes `<metric>.png` for every metric that a run has, and `overview.png` of all.
+
+    Returns the files, in order; none if no run has metrics, and then makes no folder.
+    """
+    plots = build_plots(groups)
+    if not plots:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for plot in plots:
+        canvas = Canvas(figsize=PANEL, layout="constrained")
+        axes = canvas.add_subplot()
+        _draw(axes, plot)
+        if len(groups) > 1:
+            axes.legend(fontsize=7, frameon=False, handlelength=2.6)
+        files.append(_save(canvas, folder / f"{plot.metric.key.replace('/', '_')}.png"))
+    files.append(_overview(plots, groups, folder / "overview.png"))
+    return files
+
+
+def _overview(plots: Sequence[Plot], groups: Sequence[Group], path: Path) -> Path:
+    across = min(4, len(plots))
+    down = math.ceil(len(plots) / across)
+    canvas = Canvas(figsize=(across * PANEL[0] * 0.8, down * PANEL[1] * 0.8), layout="constrained")
+    grid = canvas.subplots(down, across, squeeze=False)
+    handles: dict[str, Artist] = {}
+    for number, axes in enumerate(grid.flat):
+        if number < len(plots):
+            _draw(axes, plots[number])
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+        else:
+            axes.set_axis_off()
+    names = [group.name for group in groups if group.name in handles]
+    if len(groups) > 1:
+        canvas.legend(
+            [handles[name] for name in names],
+            names,
+            loc="outside upper left",
+            ncols=5,
+            frameon=False,
+            fontsize=9,
+        )
+    return _save(canvas, path)
+
+
+def _draw(axes: Axes, plot: Plot) -> None:
+    """Thin: every seed, every logged step. Thick: the running mean of the mean over seeds."""
+    metric = plot.metric
+    use_flops = all(line.flops for series in plot.series for line in series.lines)
+
+    def across(line: Line) -> Sequence[float]:
+        return line.flops if use_flops else line.steps
+
+    marker = "o" if metric.held_out else None
+    for series in plot.series:
+        colour = COLOURS[series.colour % len(COLOURS)]
+        dash = DASHES[series.colour % len(DASHES)]
+        for line in series.lines:
+            axes.plot(across(line), line.values, color=colour, lw=0.6, alpha=0.45)
+        bold = series.mean if metric.held_out else smooth(series.mean)
+        axes.plot(
+            across(bold), bold.values, color=colour, lw=1.6, ls=dash, label=series.name,
+            marker=marker, ms=3.5,
+        )  # fmt: skip
+    if metric.key == "information_gain":
+        axes.axhline(0, color="#999999", lw=0.6)
+    if metric.unit == "share":
+        axes.set_ylim(-0.03, 1.03)
+    axes.set_xlim(left=0)
+    title = f"{metric.title} (held out)" if metric.held_out else metric.title
+    axes.set_title(title, loc="left", fontsize=9.5)
+    axes.set_ylabel(metric.unit, fontsize=8)
+    axes.set_xlabel("training FLOPs" if use_flops else "step", fontsize=8)
+    axes.tick_params(labelsize=7.5, length=3, color="#888888")
+    axes.xaxis.get_offset_text().set_fontsize(7.5)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#888888")
+
+
+def _save(canvas: Canvas, path: Path) -> Path:
+    FigureCanvasAgg(canvas)
+    canvas.savefig(path, dpi=DOTS_PER_INCH, format="png")
+    return path

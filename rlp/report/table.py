@@ -1,0 +1,106 @@
+"""The table of results as HTML: a row per group, a column per figure.
+
+Everything that comes from a file goes through `escape`.
+"""
+
+import html
+from collections.abc import Iterable, Sequence
+
+from rlp.report.compare import Group
+from rlp.report.figures import (
+    FIGURES,
+    Figure,
+    clearly_best,
+    figure_value,
+    format_figure,
+    mean,
+)
+
+
+def escape(text: object) -> str:
+    """Text that HTML shows as it is, also inside an attribute."""
+    return html.escape(str(text), quote=True)
+
+
+def distinct(values: Iterable[object]) -> list[str]:
+    """The values as text, each once, in order; without those that are None or empty."""
+    return list(dict.fromkeys(str(value) for value in values if value not in (None, "")))
+
+
+def objective(group: Group) -> str:
+    """What the group was trained on, in the words of the page; empty if its config is gone."""
+    name = str(group.runs[0].config.get("objective", ""))
+    return {"next_token": "next-token", "rlp": "RLP"}.get(name, name)
+
+
+def steps(group: Group) -> str:
+    """The optimizer steps of the group's runs; the least and the most if seeds differ."""
+    counts = sorted({run.summary.get("steps") or 0 for run in group.runs} - {0})
+    return (
+        "–".join(dict.fromkeys(f"{count:.0f}" for count in (counts[0], counts[-1])))
+        if counts
+        else ""
+    )
+
+
+def results_table(groups: Sequence[Group]) -> str:
+    """A row per group; in a cell the mean over seeds, and below it every seed's own value."""
+    families: dict[str, int] = {}
+    for figure in FIGURES:
+        families[figure.family] = families.get(figure.family, 0) + 1
+    upper = "".join(
+        f'<th colspan="{span}" scope="colgroup">{escape(name)}</th>'
+        for name, span in families.items()
+    )
+    columns = [[[figure_value(run.summary, f) for run in g.runs] for g in groups] for f in FIGURES]
+    best = [clearly_best(c, f.better) for c, f in zip(columns, FIGURES, strict=True)]
+    body = ""
+    for row, group in enumerate(groups):
+        cells = "".join(
+            _cell(figure, column[row], best[place] == row)
+            for place, (figure, column) in enumerate(zip(FIGURES, columns, strict=True))
+        )
+        body += f'<tr><th scope="row">{_row_head(group)}</th>{cells}</tr>\n'
+    return (
+        f'<thead><tr class="families"><td></td>{upper}</tr>\n'
+        f'<tr><th scope="col">model</th>{"".join(map(_column_head, FIGURES))}</tr></thead>\n'
+        f"<tbody>{body}</tbody>"
+    )
+
+
+def _column_head(figure: Figure) -> str:
+    arrow = {1: "&nbsp;↑", -1: "&nbsp;↓", 0: ""}[figure.better]
+    unit = f'<span class="unit">{escape(figure.unit)}</span>' if figure.unit else ""
+    meaning = escape(figure.meaning)
+    head = escape(figure.head).replace("-", "&#8209;")  # a hyphen at which no line breaks
+    return f'<th scope="col" title="{meaning}">{head}{arrow}{unit}</th>'
+
+
+def _row_head(group: Group) -> str:
+    details = [objective(group), f"{done} steps" if (done := steps(group)) else ""]
+    seeds = distinct(run.seed for run in group.runs)
+    details.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else "")
+    line = " · ".join(escape(part).replace(" ", "&nbsp;") for part in details if part)
+    return f'{escape(group.name)}<span class="unit">{line}</span>'
+
+
+def _cell(figure: Figure, values: Sequence[float | None], best: bool) -> str:
+    """A cell; `data-values` carries the figures of the seeds in full precision."""
+    middle = escape(format_figure(mean(values), figure.form))
+    middle = f"<b>{middle}</b>" if best else middle
+    seeds = ""
+    if len(values) > 1:
+        each = "".join(f"<span>{escape(format_figure(v, figure.form))}</span>" for v in values)
+        seeds = f'<span class="seeds">{each}</span>'
+    label = escape(f"{figure.family}: {figure.head}" + (f" ({figure.unit})" if figure.unit else ""))
+    exact = " ".join("null" if value is None else repr(value) for value in values)
+    marks = f'data-figure="{figure.key}" data-values="{exact}" data-label="{label}"'
+    return f"<td {marks}>{middle}{seeds}</td>"
+
+
+def figure_meanings() -> str:
+    """A list of terms: what every column means."""
+    return "".join(
+        f"<div><dt>{escape(f'{f.family}, {f.head}')}</dt><dd>{escape(f.meaning)}</dd></div>"
+        for f in FIGURES
+    )
