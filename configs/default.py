@@ -1,0 +1,104 @@
+"""Every field of a run, with its unit and, where it has one, its symbol in the RLP paper (arXiv 2510.01265).
+
+The configs beside this file start from `get_config()` and change what they need. A field that is not
+here does not exist: `launch.train` refuses it and names the nearest one that does.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The default run: the paper's algorithm, on a model small enough for a laptop."""
+    config = ConfigDict()
+    config.seed = 0  # root of all randomness: parameters, data order, forks, thoughts
+    config.objective = "next_token"  # what is optimised: "next_token" or "rlp"
+    config.init_from = ""  # run whose parameters to start from: "<workdir>", "<workdir>@<step>" or "<workdir>@best"
+    config.steps = 1000  # optimizer steps; one RLP step is one rollout
+    config.batch_size = 16  # B: documents a step (rlp) or rows a step (next_token)
+    config.match = ""  # "<workdir>:flops": take as many steps as cost the FLOPs of that finished run
+    config.max_bad_steps = 5  # consecutive non-finite losses or gradients before the run stops
+    config.log_every = 10  # steps between lines on the terminal; metrics.jsonl has every step
+
+    config.model = ConfigDict()
+    config.model.vocab_size = 0  # V: rows of the embedding; 0 = the tokenizer's size, up to a multiple of 64
+    config.model.hidden_size = 128  # D: width of the residual stream
+    config.model.num_layers = 2  # transformer blocks
+    config.model.num_heads = 4  # query heads
+    config.model.num_kv_heads = 4  # key and value heads; divides num_heads
+    config.model.head_dim = 32  # width of one head
+    config.model.ffn_size = 256  # inner width of the SwiGLU feed-forward
+    config.model.qk_norm = True  # RMSNorm on every query and key head, as Qwen3 has
+    config.model.tie_embeddings = True  # read logits with the embedding itself
+    config.model.rope_theta = 1e4  # base of the rotary frequencies
+    config.model.norm_epsilon = 1e-6  # added to the mean square in RMSNorm
+    config.model.compute_dtype = "float32"  # activations and matmuls: "float32" or "bfloat16"; parameters are float32
+    config.model.remat = "none"  # activations recomputed in the backward pass: "none", "block" or "dots"
+    config.model.attention = ""  # attention implementation by name; "" = best for the backend
+
+    config.data = ConfigDict()
+    config.data.kind = "text"  # "text" (files) or "compass" (the documents of the demo, generated)
+    config.data.train = ""  # .txt .jsonl .jsonl.gz .jsonl.zst .parquet: files, folders or globs, comma-separated
+    config.data.evaluation = ""  # held-out files, same forms; "" = every `holdout_every`-th training document
+    config.data.holdout_every = 20  # documents; one in so many is held out when `evaluation` is empty
+    config.data.text_column = "text"  # field of a jsonl or parquet row that holds the document
+    config.data.txt_separator = ""  # splits a .txt file into documents; "" = one file, one document
+    config.data.tokenizer = "bytes"  # "bytes" or the path of a Hugging Face tokenizer folder
+    config.data.sequence_length = 128  # T: tokens of a row; a longer document is cut into windows
+    config.data.pack = True  # several documents a row (next_token only; an RLP row is one document)
+    config.data.fork_marker = ""  # positions="given": the fork stands after the last occurrence of this text
+
+    config.data.compass = ConfigDict()
+    config.data.compass.thought_share = 0.75  # share of documents that hold a thought; 0 = direct documents
+    config.data.compass.musing_share = 0.2  # share of those thoughts that say nothing
+    config.data.compass.late_musing_share = 0.8  # the same, from record `late_from` on
+    config.data.compass.late_from = 19200  # documents
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 3e-4  # peak, AdamW
+    config.optimizer.schedule = "constant"  # after the warm-up: "constant" or "cosine"
+    config.optimizer.warmup_steps = 0  # steps of linear warm-up from 0
+    config.optimizer.final_share = 0.05  # of the peak, at the end of the cosine
+    config.optimizer.beta1 = 0.9  # AdamW, first moment
+    config.optimizer.beta2 = 0.95  # AdamW, second moment
+    config.optimizer.epsilon = 1e-8  # AdamW
+    config.optimizer.weight_decay = 0.0  # AdamW, on matrices only
+    config.optimizer.clip_norm = 1.0  # global gradient norm; 0 = no clipping
+
+    config.rlp = ConfigDict()
+    config.rlp.group_size = 16  # G: thoughts per fork
+    config.rlp.forks_per_document = 1  # K: positions t per document
+    config.rlp.thought_length = 64  # L: most tokens sampled per thought, its closing tag included
+    config.rlp.horizon = 1  # H: document tokens scored after the thought; the paper scores 1
+    config.rlp.horizon_weighting = "sum"  # of the H log-likelihoods: "sum", "mean" or "discount"
+    config.rlp.discount = 0.9  # per token, for horizon_weighting="discount"
+    config.rlp.temperature = 0.7  # of the behaviour policy pi_theta_old; rewards are at temperature 1
+    config.rlp.positions = "uniform"  # forks: "uniform", "stride", "loss", "entropy" (highest first) or "given"
+    config.rlp.min_prefix = 1  # tokens of the document before the earliest fork
+    config.rlp.prompt = "default"  # before the document when thinking: "default", "none" or the path of a text file
+    config.rlp.baseline = "ema"  # phi of S_ema: "ema", "frozen" (at the start) or "none" (no baseline pass)
+    config.rlp.ema_decay = 0.999  # tau: phi <- tau phi + (1 - tau) theta
+    config.rlp.clip_low = 0.2  # epsilon_l: ratio is clipped from below at 1 - epsilon_l
+    config.rlp.clip_high = 0.2  # epsilon_h: ratio is clipped from above at 1 + epsilon_h
+    config.rlp.updates_per_rollout = 1  # optimizer updates on one rollout; above 1 makes the clip live
+    config.rlp.unclosed = "mask"  # thoughts that hit L: "append" a tag, "mask" out of group and loss, or "penalty"
+    config.rlp.unclosed_penalty = 1.0  # nats taken from the reward, for unclosed="penalty"
+    config.rlp.length_normalization = "thought"  # loss of a thought is divided by "thought" = |c| or "limit" = L
+
+    config.evaluation = ConfigDict()
+    config.evaluation.every = 0  # steps between held-out evaluations during training; 0 = at the end only
+    config.evaluation.documents = 64  # held-out documents
+    config.evaluation.forks_per_document = 1  # positions per held-out document
+    config.evaluation.thoughts = 4  # sampled thoughts per position
+    config.evaluation.browse_documents = 2  # documents in the report's thought browser
+    config.evaluation.browse_positions = 32  # most positions per document in the thought browser
+    config.evaluation.best_metric = ""  # held-out figure that picks the best checkpoint; "" = think_loss (rlp), no_think_loss
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 200  # steps between checkpoints; the last step is always saved
+    config.checkpoint.keep = 2  # latest checkpoints kept, besides the best
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # devices along the batch; -1 = all that are left
+    config.mesh.fsdp = 1  # devices along the batch that also split the parameters
+    config.mesh.tensor = 1  # devices that split heads and feed-forward
+    return config

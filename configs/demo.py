@@ -1,0 +1,64 @@
+"""RLP in minutes on two CPU cores: the "compass" experiment.
+
+    make demo
+    python -m launch.train --config=configs/demo.py --workdir=runs/demo --config.seed=1
+
+Three arms: `base` learns next-token prediction on documents in which most thoughts say nothing and
+some work the answer out; `rlp` and `cpt` (continued next-token training, as many FLOPs as `rlp`)
+start from it and see only documents without thoughts.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """The experiment. What the arms share stands first, what tells them apart under `arms`."""
+    config = default.get_config()
+    config.batch_size = 64
+    config.model.rope_theta = 100.0
+
+    config.data.kind = "compass"
+    config.data.sequence_length = 22  # a document without a thought
+
+    config.data.compass.thought_share = 0.0
+    config.data.pack = False
+
+    config.optimizer.warmup_steps = 5
+
+    config.rlp.prompt = "none"
+    config.rlp.positions = "given"  # at the answer
+    config.rlp.group_size = 8  # G
+    config.rlp.thought_length = 9  # L: eight headings and the closing tag
+    config.rlp.temperature = 1.0  # at 0.7 the policy drifts into one deterministic chain
+
+    config.evaluation.every = 20
+    config.evaluation.documents = 256
+    config.evaluation.thoughts = 8
+    config.evaluation.browse_documents = 4
+
+    config.arms = ConfigDict()
+    config.arms.base = ConfigDict()
+    config.arms.base.steps = 380
+    config.arms.base.evaluation = ConfigDict({"every": 100})
+    config.arms.base.data = ConfigDict()
+    config.arms.base.data.sequence_length = 32
+    config.arms.base.data.compass = ConfigDict({"thought_share": 0.75})
+    config.arms.base.optimizer = ConfigDict()
+    config.arms.base.optimizer.learning_rate = 3e-3
+    config.arms.base.optimizer.schedule = "cosine"
+    config.arms.base.optimizer.warmup_steps = 50
+    config.arms.base.optimizer.weight_decay = 0.05
+
+    config.arms.rlp = ConfigDict()
+    config.arms.rlp.objective = "rlp"
+    config.arms.rlp.init_from = "base"
+    config.arms.rlp.steps = 60
+    config.arms.rlp.batch_size = 16
+
+    config.arms.cpt = ConfigDict()
+    config.arms.cpt.init_from = "base"
+    config.arms.cpt.match = "rlp:flops"
+    config.arms.cpt.batch_size = 48
+    return config

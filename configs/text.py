@@ -1,0 +1,60 @@
+"""Training from scratch on any text, small enough for a CPU: bytes, or a tokenizer folder.
+
+    python -m launch.train --config=configs/text.py --workdir=runs/text --config.data.train=<path>
+    python -m launch.train --config=configs/text.py:rlp --workdir=runs/text_rlp \
+        --config.data.train=<path> --config.init_from=runs/text
+
+The first command pretrains (3.4M parameters, 600 steps of 4,096 bytes); the second goes on with RLP
+from its checkpoint. A model this small, on text that holds no thoughts, finds none that help in a
+short run: this config is for the machinery and for your own text and model, not for a result.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config(objective: str = "next_token") -> ConfigDict:
+    """The run for an objective: "next_token" (default) or "rlp"."""
+    config = default.get_config()
+    config.objective = objective
+    config.data.sequence_length = 256  # T
+    config.data.holdout_every = 20
+
+    config.model.hidden_size = 256
+    config.model.num_layers = 4
+    config.model.num_heads = 4
+    config.model.num_kv_heads = 2
+    config.model.head_dim = 64
+    config.model.ffn_size = 768
+
+    config.steps = 600
+    config.batch_size = 16
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 50
+    config.optimizer.weight_decay = 0.1
+
+    config.rlp.prompt = "none"  # a model trained from scratch cannot follow instructions
+    config.rlp.group_size = 8  # G
+    config.rlp.forks_per_document = 4  # K
+    config.rlp.thought_length = 16  # L
+    config.rlp.horizon = 8  # H
+    config.rlp.min_prefix = 32
+    config.rlp.temperature = 1.0
+    config.rlp.unclosed = "append"  # a model that never saw a thought does not close its first ones
+
+    config.evaluation.documents = 64
+    config.evaluation.forks_per_document = 4
+    config.evaluation.browse_positions = 16
+    config.checkpoint.every = 100
+
+    if objective == "rlp":
+        config.steps = 50
+        config.batch_size = 8
+        config.log_every = 5
+        config.optimizer.learning_rate = 1e-4
+        config.optimizer.schedule = "constant"
+        config.optimizer.warmup_steps = 5
+        config.optimizer.weight_decay = 0.0
+    return config

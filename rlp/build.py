@@ -1,0 +1,285 @@
+"""From a config to the things a run is made of, each checked before any long work starts.
+
+This and `rlp.loop` are where a ConfigDict is read; everything they build takes plain arguments.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from models.config import ModelConfig
+from models.sharding import make_mesh, parameter_shardings
+from models.transformer import shapes
+from rlp.branches import Vocabulary, vocabulary
+from rlp.data import compass
+from rlp.data.batch import Batch, Stream
+from rlp.data.text import text_streams
+from rlp.errors import UserError
+from rlp.evaluation import FIGURES, Evaluator
+from rlp.optimizer import make_optimizer
+from rlp.positions import RULES
+from rlp.step import RLPSettings
+from rlp.tokenizer import Tokenizer
+from rlp.tokenizer import load as load_tokenizer
+
+OBJECTIVES = ("next_token", "rlp")
+CHOICES = {
+    "objective": OBJECTIVES,
+    "data.kind": ("text", "compass"),
+    "optimizer.schedule": ("constant", "cosine"),
+    "rlp.horizon_weighting": ("sum", "mean", "discount"),
+    "rlp.positions": RULES,
+    "rlp.baseline": ("ema", "frozen", "none"),
+    "rlp.unclosed": ("append", "mask", "penalty"),
+    "rlp.length_normalization": ("thought", "limit"),
+}
+AT_LEAST_ONE = (
+    "steps", "batch_size", "max_bad_steps", "log_every", "rlp.group_size",
+    "rlp.forks_per_document", "rlp.thought_length", "rlp.horizon", "rlp.min_prefix",
+    "rlp.updates_per_rollout", "evaluation.documents", "evaluation.forks_per_document",
+    "evaluation.thoughts", "evaluation.browse_documents", "evaluation.browse_positions",
+    "checkpoint.every", "checkpoint.keep", "data.holdout_every",
+)  # fmt: skip
+
+# Ours, in the spirit of the paper's: think briefly about what comes next, then go on in style.
+DEFAULT_PROMPT = (
+    "You are given the beginning of a text. Think briefly, inside the thinking tags, about what "
+    "comes next: recall, infer or calculate what the next words depend on. Then continue the text "
+    "in the same style, as if nothing had come between.\n\n"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The things a run is made of, all but its documents: those take time to read."""
+
+    tokenizer: Tokenizer | compass.CompassTokenizer
+    model: ModelConfig
+    settings: RLPSettings
+    vocabulary: Vocabulary
+    evaluator: Evaluator
+    mesh: Mesh
+
+    @property
+    def separator(self) -> str:
+        """What stands between the pieces of a text when it is shown."""
+        return getattr(self.tokenizer, "separator", "")
+
+
+def build(config: ConfigDict) -> Run:
+    """Builds a run.
+
+    Raises:
+      UserError: for a value that cannot be used, naming its field.
+    """
+    check(config)
+    tokenizer = _tokenizer(config)
+    model = _named(lambda: _model(config, tokenizer.vocab_size))
+    mesh = _named(lambda: _mesh(config))
+    _named(lambda: parameter_shardings(mesh, shapes(model)))
+    settings = _settings(config, _prompt(config, tokenizer))
+    words = vocabulary(
+        think_open=tokenizer.think_open,
+        think_close=tokenizer.think_close,
+        pad=tokenizer.pad,
+        bos=tokenizer.bos,
+        eos=tokenizer.eos,
+        used=tokenizer.vocab_size,
+        size=model.vocab_size,
+    )
+    evaluator = Evaluator(
+        model=model,
+        settings=settings,
+        vocabulary=words,
+        forks=config.evaluation.forks_per_document,
+        thoughts=config.evaluation.thoughts,
+        batch_size=config.batch_size,
+    )
+    return Run(tokenizer, model, settings, words, evaluator, mesh)
+
+
+def build_optimizer(
+    config: ConfigDict, steps: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer of a run of `steps` steps, and its learning rate by update."""
+    updates = config.rlp.updates_per_rollout if config.objective == "rlp" else 1
+    return make_optimizer(total_steps=steps * updates, **config.optimizer)
+
+
+def best_metric(config: ConfigDict) -> str:
+    """The held-out figure that picks the best checkpoint."""
+    default = "think_loss" if config.objective == "rlp" else "document_loss"
+    return config.evaluation.best_metric or default
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a held-out figure is a loss."""
+    return metric.endswith("_loss")
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses values that no run can use, before anything is built. Raises UserError."""
+    for field, allowed in CHOICES.items():
+        value = _field(config, field)
+        if value not in allowed:
+            raise UserError(f"{field}={value!r} is unknown; use one of {', '.join(allowed)}")
+    for field in AT_LEAST_ONE:
+        if (value := _field(config, field)) < 1:
+            raise UserError(f"{field}={value}; it must be at least 1")
+    rlp = config.rlp
+    if rlp.temperature <= 0:
+        raise UserError(f"rlp.temperature={rlp.temperature}; a policy needs one above 0")
+    if not 0 <= rlp.ema_decay <= 1:
+        raise UserError(f"rlp.ema_decay={rlp.ema_decay}; it must lie in [0, 1]")
+    if rlp.group_size == 1 and rlp.baseline == "none" and config.objective == "rlp":
+        raise UserError(
+            "rlp.group_size=1 has no group to compare with, and rlp.baseline='none' nothing else; "
+            "set group_size to 2 or more, or baseline to 'ema'"
+        )
+    if rlp.positions == "given":
+        if rlp.forks_per_document != 1 or config.evaluation.forks_per_document != 1:
+            raise UserError(
+                "rlp.positions='given' has one fork per document; set rlp.forks_per_document=1 "
+                "and evaluation.forks_per_document=1"
+            )
+        if config.data.kind == "text" and not config.data.fork_marker:
+            raise UserError("rlp.positions='given' needs data.fork_marker to say where forks stand")
+    metrics = (*FIGURES, "document_loss")
+    if best_metric(config) not in metrics:
+        raise UserError(
+            f"evaluation.best_metric={config.evaluation.best_metric!r}; "
+            f"use one of {', '.join(metrics)}"
+        )
+    _check_data(config)
+
+
+def _check_data(config: ConfigDict) -> None:
+    data = config.data
+    if data.kind == "text":
+        if not data.train:
+            raise UserError(
+                "data.train is empty; give text files with --config.data.train=<file, folder, glob>"
+            )
+        return
+    need = compass.DOCUMENT_LENGTH
+    if data.compass.thought_share > 0:
+        need += compass.THOUGHT_LENGTH
+    if data.sequence_length < need:
+        raise UserError(f"data.sequence_length={data.sequence_length}; compass needs {need}")
+
+
+def _field(config: ConfigDict, path: str):
+    for name in path.split("."):
+        config = config[name]
+    return config
+
+
+def _named(make):
+    """A ValueError of the models' own checks, which name the field, as the user's."""
+    try:
+        return make()
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _tokenizer(config: ConfigDict) -> Tokenizer | compass.CompassTokenizer:
+    if config.data.kind == "compass":
+        return compass.CompassTokenizer()
+    return load_tokenizer(config.data.tokenizer)
+
+
+def _model(config: ConfigDict, used: int) -> ModelConfig:
+    fields = dict(config.model)
+    fields["attention"] = fields["attention"] or None
+    if not fields["vocab_size"]:
+        fields["vocab_size"] = -(-used // 64) * 64
+    if fields["vocab_size"] < used:
+        raise UserError(
+            f"model.vocab_size={fields['vocab_size']} is smaller than the tokenizer's {used} ids"
+        )
+    return ModelConfig(**fields)
+
+
+def _mesh(config: ConfigDict) -> Mesh:
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    split = mesh.shape["data"] * mesh.shape["fsdp"]
+    if config.batch_size % split:
+        raise UserError(
+            f"batch_size={config.batch_size} is no multiple of the {split} devices that share it "
+            f"(mesh.data={mesh.shape['data']}, mesh.fsdp={mesh.shape['fsdp']})"
+        )
+    return mesh
+
+
+def _prompt(config: ConfigDict, tokenizer) -> tuple[int, ...]:
+    """Token ids of the thinking prompt."""
+    if config.rlp.prompt == "none":
+        return ()
+    text = DEFAULT_PROMPT
+    if config.rlp.prompt != "default":
+        path = Path(config.rlp.prompt)
+        if not path.is_file():
+            raise UserError(
+                f"rlp.prompt={config.rlp.prompt!r} is no file; give one, or 'default' or 'none'"
+            )
+        text = path.read_text(encoding="utf-8")
+    if config.data.kind == "compass":
+        raise UserError("compass has no words for a prompt; set rlp.prompt='none'")
+    start = () if tokenizer.bos is None else (tokenizer.bos,)
+    return (*start, *tokenizer.encode(text))
+
+
+def _settings(config: ConfigDict, prompt: tuple[int, ...]) -> RLPSettings:
+    return RLPSettings(**(dict(config.rlp) | {"prompt": prompt}))
+
+
+def read_documents(
+    config: ConfigDict, tokenizer: Tokenizer | compass.CompassTokenizer
+) -> tuple[Stream, Batch]:
+    """The training stream, and the held-out rows of one document each.
+
+    Raises:
+      UserError: for files that cannot be used.
+    """
+    data, rlp = config.data, config.rlp
+    wanted = config.evaluation.documents
+    if data.kind == "compass":
+        train = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
+        held_out = compass.CompassStream(0, compass.DOCUMENT_LENGTH, held_out=True)
+        return train, held_out.batch(0, wanted)
+    forks = max(rlp.forks_per_document, config.evaluation.forks_per_document)
+    streams = {
+        "train": data.train,
+        "evaluation": data.evaluation,
+        "holdout_every": data.holdout_every,
+        "text_column": data.text_column,
+        "txt_separator": data.txt_separator,
+        "tokenizer": tokenizer,
+        "sequence_length": data.sequence_length,
+        "pack": data.pack and config.objective == "next_token",
+        "min_tokens": rlp.min_prefix + rlp.horizon + forks - 1,
+        "fork_marker": data.fork_marker,
+        "min_prefix": rlp.min_prefix,
+        "horizon": rlp.horizon,
+        "seed": config.seed,
+    }
+    text, held_out = text_streams(**streams)
+    return text, held_out.batch(0, min(wanted, len(held_out)))
+
+
+def root_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Keys of the parameters, of training and of evaluation."""
+    parameters, training, evaluation = jax.random.split(jax.random.key(seed), 3)
+    return parameters, training, evaluation
+
+
+def browse_rows(held_out: Batch, count: int) -> Batch:
+    """The first few held-out rows."""
+    return jax.tree.map(lambda x: np.asarray(x)[:count], held_out)

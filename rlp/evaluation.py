@@ -1,0 +1,226 @@
+"""Held-out figures of a network, with and without thoughts, and thoughts to look at.
+
+Both paths are the network's own: the gain reported here is the network with a thought against the
+same network without one (phi = theta), at the same positions.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.config import ModelConfig
+from models.transformer import Params, bind
+from models.tree import forward
+from rlp import objective
+from rlp.branches import Vocabulary, document_trunk
+from rlp.data.batch import Batch
+from rlp.scoring import document_scores, no_think_scores, predicted_tokens, reasoned_scores
+from rlp.step import RLPSettings, rollout_stage
+
+FIGURES = (
+    "no_think_accuracy",  # share of target tokens that are the likeliest, without a thought
+    "greedy_think_accuracy",  # the same after a greedy thought
+    "sampled_think_accuracy",  # the same after sampled thoughts, mean over them
+    "no_think_loss",  # nats per target token, without a thought
+    "think_loss",  # the same after sampled thoughts, mean over them
+    "mean_information_gain",  # nats per target, sampled thoughts against no thought
+    "thought_length",  # tokens of a sampled thought, its closing tag included
+    "closed_fraction",  # share of sampled thoughts that closed by themselves
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Scores a network on held-out documents, always at the same forks with the same draws.
+
+    Attributes:
+      model: shape of the network.
+      settings: of the method; forks are uniform unless they are given by the data.
+      vocabulary: tags and banned ids.
+      forks: positions per document.
+      thoughts: sampled thoughts per position.
+      batch_size: documents at a time.
+    """
+
+    model: ModelConfig
+    settings: RLPSettings
+    vocabulary: Vocabulary
+    forks: int
+    thoughts: int
+    batch_size: int
+
+    def figures(
+        self, params: Params, documents: Batch, key: jax.Array, watch: Callable = iter
+    ) -> dict[str, float]:
+        """Means of `FIGURES`, and `document_loss` (nats per token over whole documents).
+
+        Args:
+          params: the network.
+          documents: held-out rows of one document each.
+          key: PRNG key of the forks and draws.
+          watch: wraps the iterable of batches, for a progress bar or to stop early.
+        """
+        totals: dict[str, float] = {}
+        size = len(documents.index)
+        for part in watch(list(_parts(documents, self.batch_size))):
+            weight = len(part.index) / size
+            for name, value in self._score(params, part, key).items():
+                totals[name] = totals.get(name, 0.0) + weight * float(value)
+        loss = totals.pop("document_nats") / totals.pop("document_tokens")
+        return {name: totals[name] for name in FIGURES} | {"document_loss": loss}
+
+    @functools.cached_property
+    def _score(self):
+        rule = "given" if self.settings.positions == "given" else "uniform"
+        sampled = dataclasses.replace(
+            self.settings,
+            positions=rule,
+            forks_per_document=self.forks,
+            group_size=self.thoughts,
+        )
+        greedy = dataclasses.replace(sampled, group_size=1, temperature=0.0)
+
+        @jax.jit
+        def score(params, batch, key):
+            found = _think(self.model, sampled, self.vocabulary, params, batch, key)
+            best = _think(self.model, greedy, self.vocabulary, params, batch, key)
+            trunk = document_trunk(batch)
+            whole = document_scores(bind(self.model, params), trunk, self.vocabulary)
+            return {
+                "no_think_accuracy": found["no_think"].likeliest.mean(),
+                "greedy_think_accuracy": best["reasoned"].likeliest.mean(),
+                "sampled_think_accuracy": found["reasoned"].likeliest.mean(),
+                "no_think_loss": -found["no_think"].logprob.mean(),
+                "think_loss": -found["reasoned"].logprob.mean(),
+                "mean_information_gain": found["gain"].mean(),
+                "thought_length": found["rollout"].thoughts.length.mean(),
+                "closed_fraction": found["rollout"].thoughts.closed.mean(),
+                "document_nats": -whole.logprob.sum() / len(batch.index),
+                "document_tokens": predicted_tokens(trunk).sum() / len(batch.index),
+            }
+
+        return score
+
+    def browse(
+        self,
+        params: Params,
+        documents: Batch,
+        key: jax.Array,
+        pieces: Callable[[list[int]], list[str]],
+        separator: str,
+        positions: int,
+    ) -> list[dict]:
+        """Thoughts all along some documents, as plain data for `thoughts.json`.
+
+        Args:
+          params: the network.
+          documents: a few held-out rows.
+          key: PRNG key of the draws.
+          pieces: ids to visible strings.
+          separator: put between pieces when a text is shown.
+          positions: most positions per document, spread evenly; given forks are always among them.
+        """
+        length = (np.asarray(documents.segment) > 0).sum(axis=-1)
+        s = self.settings
+        places = [
+            _spread(s.min_prefix, int(n) - s.horizon, positions, given.tolist())
+            for n, given in zip(length, np.asarray(documents.forks), strict=True)
+        ]
+        most = max(map(len, places))
+        padded = np.array([p + p[-1:] * (most - len(p)) for p in places], np.int32)
+        group = max(self.thoughts, 2)  # an advantage needs company
+        settings = dataclasses.replace(
+            s, positions="given", forks_per_document=most, group_size=group
+        )
+        found = jax.jit(functools.partial(_think, self.model, settings, self.vocabulary))(
+            params, documents.replace(forks=padded), key
+        )
+        found = jax.tree.map(np.asarray, {k: v for k, v in found.items() if k != "rollout"}) | {
+            "thoughts": jax.tree.map(np.asarray, found["rollout"].thoughts)
+        }
+        return [
+            {
+                "tokens": pieces(np.asarray(documents.tokens)[row, : length[row]].tolist()),
+                "separator": separator,
+                "positions": [
+                    self._position(found, row, i, fork, group, pieces, documents)
+                    for i, fork in enumerate(places[row])
+                ],
+            }
+            for row in range(len(places))
+        ]
+
+    def _position(self, found, row, i, fork, group, pieces, documents) -> dict:
+        branches = range(i * group, (i + 1) * group)
+        thoughts = found["thoughts"]
+        target = np.asarray(documents.tokens)[row, fork : fork + self.settings.horizon]
+        return {
+            "fork": fork,
+            "target": pieces(target.tolist()),
+            "baseline_logprob": float(found["no_think"].logprob[row, i].sum()),
+            "information_gain": float(found["gain"][row, i].mean()),
+            "thoughts": [
+                {
+                    "pieces": pieces(
+                        thoughts.actions[
+                            row, n, : thoughts.length[row, n] - thoughts.closed[row, n]
+                        ].tolist()
+                    ),
+                    "closed": bool(thoughts.closed[row, n]),
+                    "reasoned_logprob": float(found["reasoned"].logprob[row, i, g].sum()),
+                    "reward": float(found["gain"][row, i, g]),
+                    "advantage": float(found["advantages"][row, i, g]),
+                }
+                for g, n in enumerate(branches)
+            ],
+        }
+
+
+def _think(
+    model_config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    params: Params,
+    batch: Batch,
+    key: jax.Array,
+) -> dict:
+    """A rollout, scored with and without its thoughts by the same network."""
+    s, model = settings, bind(model_config, params)
+    grouped = lambda x: x.reshape(x.shape[0], s.forks_per_document, s.group_size, *x.shape[2:])
+    rollout, forks = rollout_stage(model_config, s, vocabulary, params, params, batch, key, 0)
+    target = jnp.repeat(forks.target, s.group_size, axis=1)
+    reasoned = reasoned_scores(
+        model,
+        rollout.trunk,
+        rollout.trunk_cache,
+        rollout.branches,
+        rollout.branch_cache,
+        target,
+        vocabulary,
+    )
+    reasoned = jax.tree.map(grouped, reasoned)
+    hidden = forward(model, document_trunk(batch)) if s.prompt else rollout.hidden
+    no_think = no_think_scores(model, hidden, forks.position, forks.target, vocabulary)
+    gain = objective.information_gain(reasoned.logprob.sum(axis=-1), no_think.logprob.sum(axis=-1))
+    return {
+        "rollout": rollout,
+        "reasoned": reasoned,
+        "no_think": no_think,
+        "gain": gain,
+        "advantages": objective.group_advantages(gain, jnp.ones(gain.shape, bool)),
+    }
+
+
+def _parts(batch: Batch, size: int) -> Iterator[Batch]:
+    for first in range(0, len(batch.index), size):
+        yield jax.tree.map(lambda x: x[first : first + size], batch)
+
+
+def _spread(first: int, last: int, count: int, given: list[int]) -> list[int]:
+    """At most `count` positions from `first` to `last`, and the given ones (-1 is none)."""
+    even = np.linspace(first, last, min(count, last - first + 1)).round().astype(int)
+    return sorted({*even.tolist(), *(fork for fork in given if fork >= 0)})

@@ -1,0 +1,362 @@
+"""The training loop: where config, data, checkpoints and metrics meet.
+
+    build       what the run is made of, checked        rlp.build
+    state       restored, or started from another run, or fresh
+    steps       batch k -> trainer -> metrics; evaluation and checkpoints on the way
+    end         held-out figures, thoughts to look at, report
+
+A run that was stopped at any moment goes on with the same command and ends with the same bits: the
+state after step k is a function of the config alone, and record k of the data is too.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from models.transformer import init
+from rlp import build as building
+from rlp.build import Run
+from rlp.checkpoint import Checkpoints, load_params
+from rlp.data.batch import Batch, Stream
+from rlp.errors import UserError
+from rlp.flops import next_token_flops
+from rlp.metrics import MetricsWriter, progress
+from rlp.preemption import Preempted, Preemption
+from rlp.report import terminal_table, write_report
+from rlp.run_config import check_same, load_config, save_config
+from rlp.step import TrainState, new_state
+from rlp.trainers import (
+    Cost,
+    NextTokenTrainer,
+    RLPTrainer,
+    Trainer,
+    abstract_params,
+    state_shardings,
+)
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Totals:
+    """What a run has used so far; saved with every checkpoint."""
+
+    position: int = 0  # records of the data stream
+    tokens_documents: int = 0
+    tokens_rollout: int = 0
+    tokens_update: int = 0
+    flops: int = 0
+    seconds_train: float = 0.0
+    seconds_evaluate: float = 0.0
+
+    def add(self, cost: Cost) -> None:
+        """Adds a step."""
+        self.tokens_documents += cost.documents
+        self.tokens_rollout += cost.rollout
+        self.tokens_update += cost.update
+        self.flops += cost.flops
+
+    def metrics(self) -> dict[str, int]:
+        """The cumulative counts, as metrics."""
+        names = ("tokens_documents", "tokens_rollout", "tokens_update", "flops")
+        return {name: getattr(self, name) for name in names}
+
+
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    allow_config_change: bool = False,
+    report: bool = True,
+) -> dict[str, Any]:
+    """Runs a config in a folder, from where it stands to its end.
+
+    Args:
+      config: fields as in `configs/default.py`.
+      workdir: folder of the run; made if need be, resumed if it holds a run of the same config.
+      allow_config_change: resume although the config differs from the saved one.
+      report: write report.html and plots at the end.
+
+    Returns:
+      The content of evaluation.json: held-out figures, "step", "flops", "wall_s" (seconds by stage).
+
+    Raises:
+      UserError: for input that cannot be used; nothing is written then.
+      Preempted: SIGTERM came; the state is saved.
+    """
+    workdir = Path(workdir)
+    check_workdir(config, workdir, allow_config_change)
+    if (done := _finished(workdir)) is not None and not allow_config_change:
+        LOGGER.info("%s is finished; nothing to do", workdir)
+        return done
+    run = building.build(config)
+    steps = _number_of_steps(config, run)
+    with Preemption() as preemption:
+        loop = _Loop(config, workdir, run, steps, preemption)
+        result = loop.run()
+    if report:
+        write_report([workdir], workdir / "report.html")
+        print(terminal_table({workdir.name: result}))
+        print(f"report: {workdir / 'report.html'}")
+    return result
+
+
+class _Loop:
+    """One run in progress."""
+
+    def __init__(
+        self, config: ConfigDict, workdir: Path, run: Run, steps: int, preemption: Preemption
+    ):
+        self.config, self.workdir, self.made, self.steps = config, workdir, run, steps
+        self.preemption = preemption
+        self.label = f"{workdir.name} {config.objective}"
+        self.optimizer, self.rate = building.build_optimizer(config, steps)
+        self.baseline = config.objective == "rlp" and config.rlp.baseline != "none"
+        self.shardings = state_shardings(run.mesh, run.model, self.optimizer, self.baseline)
+        self.init_key, self.key, self.evaluation_key = building.root_keys(config.seed)
+        self.totals = Totals()
+
+    def run(self) -> dict[str, Any]:
+        """From the newest checkpoint to evaluation.json."""
+        start = self._started_from()
+        train, held_out = building.read_documents(self.config, self.made.tokenizer)
+        if skipped := getattr(train, "skipped", 0):
+            LOGGER.info("%d windows are too short for a fork and were left out", skipped)
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        save_config(self.config, self.workdir / "config.json")
+        metric = building.best_metric(self.config)
+        with Checkpoints(
+            self.workdir / "checkpoints",
+            keep=self.config.checkpoint.keep,
+            best_metric=metric,
+            lower_is_better=building.lower_is_better(metric),
+        ) as checkpoints:
+            state = self._restore(checkpoints) or self._fresh(start)
+            state = self._steps(state, checkpoints, train, held_out)
+            return self._finish(state, checkpoints, held_out)
+
+    def _started_from(self):
+        """The parameters to start from, before any long work; None for fresh ones."""
+        if not self.config.init_from:
+            return None
+        shapes = abstract_params(self.made.model, self.made.mesh)
+        params, step = load_params(self.config.init_from, shapes)
+        LOGGER.info("starting from step %d of %s", step, self.config.init_from)
+        return params
+
+    def _fresh(self, params) -> TrainState:
+        """The state before the first step."""
+        if params is None:
+            make = jax.jit(
+                init, static_argnums=0, out_shardings=self.shardings.params
+            )
+            params = make(self.made.model, self.init_key)
+        begin = jax.jit(
+            lambda p: new_state(p, self.optimizer, self.baseline), out_shardings=self.shardings
+        )
+        return begin(params)
+
+    def _restore(self, checkpoints: Checkpoints) -> TrainState | None:
+        """The newest whole checkpoint, or None."""
+        abstract = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            jax.eval_shape(lambda: self._blank_state()),
+            self.shardings,
+        )
+        found = checkpoints.restore(_arrays(abstract))
+        if found is None:
+            return None
+        step, items = found
+        self.totals = Totals(**items["meta"]["totals"], **items["data"])
+        LOGGER.info("resuming %s at step %d of %d", self.workdir, step, self.steps)
+        return TrainState(baseline=items.get("baseline"), **items["counters"], **{
+            name: items[name] for name in ("params", "optimizer")
+        })
+
+    def _blank_state(self) -> TrainState:
+        return new_state(init(self.made.model, self.init_key), self.optimizer, self.baseline)
+
+    def _trainer(self) -> Trainer:
+        made = self.made
+        if self.config.objective == "next_token":
+            return NextTokenTrainer(made.model, self.optimizer, made.mesh, self.shardings)
+        return RLPTrainer(
+            made.model, made.settings, made.vocabulary, self.optimizer, made.mesh, self.shardings
+        )
+
+    def _steps(
+        self, state: TrainState, checkpoints: Checkpoints, train: Stream, held_out: Batch
+    ) -> TrainState:
+        """All steps that are left, with the evaluations and checkpoints between them."""
+        config, first = self.config, int(state.step)
+        trainer = self._trainer()
+        with (
+            MetricsWriter(self.workdir, first) as writer,
+            progress(self.steps, first, self.label) as bar,
+        ):
+            for step in range(first + 1, self.steps + 1):
+                try:
+                    self.preemption.check()
+                except Preempted:
+                    self._save(state, checkpoints)
+                    checkpoints.close()
+                    raise
+                state, metrics = self._one_step(trainer, state, train)
+                figures = None
+                every = config.evaluation.every
+                if every and step % every == 0 and step < self.steps:
+                    figures = self._evaluate(state, held_out)
+                    metrics |= {f"evaluation/{name}": value for name, value in figures.items()}
+                writer.write(step, metrics)
+                bar.update(1)
+                self._check_health(state)
+                if figures or (step % config.checkpoint.every == 0 and step < self.steps):
+                    self._save(state, checkpoints, figures)
+        return state
+
+    def _one_step(
+        self, trainer: Trainer, state: TrainState, train: Stream
+    ) -> tuple[TrainState, dict[str, float]]:
+        start = time.perf_counter()
+        batch = train.batch(self.totals.position, self.config.batch_size)
+        waited = time.perf_counter() - start
+        updates = int(state.step) * (
+            self.config.rlp.updates_per_rollout if self.config.objective == "rlp" else 1
+        )
+        state, metrics, cost = trainer.step(state, batch, self.key)
+        self.totals.add(cost)
+        self.totals.position += self.config.batch_size
+        self.totals.seconds_train += time.perf_counter() - start
+        seconds = {f"seconds_{stage}": value for stage, value in cost.seconds.items()}
+        return state, metrics | self.totals.metrics() | seconds | {
+            "seconds_data": waited,
+            "learning_rate": float(self.rate(updates)),
+            "skipped_updates": int(state.skipped),
+        }
+
+    def _check_health(self, state: TrainState) -> None:
+        """Stops a run that only produces numbers that are not finite."""
+        bad = int(state.skipped_in_row)
+        if bad >= self.config.max_bad_steps:
+            raise UserError(
+                f"{bad} updates in a row had a loss or gradient that is not finite, the last at "
+                f"step {int(state.step)}; lower optimizer.learning_rate and start from the last "
+                f"checkpoint in {self.workdir / 'checkpoints'}, which is good"
+            )
+
+    def _evaluate(self, state: TrainState, held_out: Batch) -> dict[str, float]:
+        start = time.perf_counter()
+        figures = self.made.evaluator.figures(
+            state.params, held_out, self.evaluation_key, self.preemption.watch
+        )
+        self.totals.seconds_evaluate += time.perf_counter() - start
+        return figures
+
+    def _save(
+        self,
+        state: TrainState,
+        checkpoints: Checkpoints,
+        figures: dict[str, float] | None = None,
+    ) -> None:
+        totals = dataclasses.asdict(self.totals)
+        data = {"position": totals.pop("position")}
+        items = _arrays(state) | {"data": data, "meta": {"totals": totals}}
+        checkpoints.save(int(state.step), items, figures)
+
+    def _finish(
+        self, state: TrainState, checkpoints: Checkpoints, held_out: Batch
+    ) -> dict[str, Any]:
+        """Held-out figures and thoughts of the last step, and its checkpoint."""
+        try:
+            figures = self._evaluate(state, held_out)
+        except Preempted:
+            self._save(state, checkpoints)
+            raise
+        self._save(state, checkpoints, figures)
+        rows = building.browse_rows(held_out, self.config.evaluation.browse_documents)
+        documents = self.made.evaluator.browse(
+            state.params,
+            rows,
+            self.evaluation_key,
+            self.made.tokenizer.pieces,
+            self.made.separator,
+            self.config.evaluation.browse_positions,
+        )
+        checkpoints.wait()
+        step = int(state.step)
+        _write_json(self.workdir / "thoughts.json", {"step": step, "documents": documents})
+        wall = {"train": self.totals.seconds_train, "evaluate": self.totals.seconds_evaluate}
+        result = {
+            "step": step,
+            "steps": self.steps,
+            **figures,
+            **self.totals.metrics(),
+            "skipped_updates": int(state.skipped),
+            "wall_s": wall,
+        }
+        _write_json(self.workdir / "evaluation.json", result)
+        return result
+
+
+def _arrays(state: TrainState) -> dict[str, Any]:
+    """The array items of a checkpoint."""
+    items = {
+        "params": state.params,
+        "optimizer": state.optimizer,
+        "counters": {
+            "step": state.step,
+            "skipped": state.skipped,
+            "skipped_in_row": state.skipped_in_row,
+        },
+    }
+    return items if state.baseline is None else items | {"baseline": state.baseline}
+
+
+def check_workdir(config: ConfigDict, workdir: Path, allow_config_change: bool) -> None:
+    """Refuses a folder that holds a run of another config."""
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file; give a folder")
+    saved = workdir / "config.json"
+    if not saved.exists() or allow_config_change:
+        return
+    if changes := check_same(load_config(saved), config):
+        raise UserError(
+            f"{workdir} holds a run of another config ({'; '.join(changes)}); take another "
+            "--workdir, or --allow_config_change to go on with the new config"
+        )
+
+
+def _finished(workdir: Path) -> dict[str, Any] | None:
+    """evaluation.json of a finished run."""
+    path = workdir / "evaluation.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _number_of_steps(config: ConfigDict, run: Run) -> int:
+    """`steps`, or as many as cost the FLOPs of the run that `match` names."""
+    if not config.match:
+        return config.steps
+    other, _, what = config.match.rpartition(":")
+    if what != "flops" or not other:
+        raise UserError(f"match={config.match!r} is not '<workdir>:flops'")
+    if config.objective != "next_token":
+        raise UserError("match works for objective='next_token', whose steps all cost the same")
+    done = _finished(Path(other))
+    if done is None:
+        raise UserError(f"match={config.match!r}: {other} is not a finished run")
+    cost = next_token_flops(run.model, config.batch_size, config.data.sequence_length)
+    return max(1, round(done["flops"] / cost))
+
+
+def _write_json(path: Path, content: Any) -> None:
+    """Writes a file whole or not at all."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    os.replace(unfinished, path)

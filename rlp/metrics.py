@@ -1,0 +1,150 @@
+"""What a run reports while it goes: metrics.jsonl, event files for TensorBoard, progress bars.
+
+metrics.jsonl holds one JSON object a line and one line a step, its "step" first. A figure that is
+not finite (nan, inf) is written as null, since JSON has no word for it: every reader then sees a
+gap. A line is in the file, and in the event file, when `write` returns, so a run that is killed
+loses at most the line it was writing.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, TextIO
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tqdm import tqdm
+
+from rlp.errors import UserError
+
+
+class Number(Protocol):
+    """A Python number, or an array of one number, of numpy or jax."""
+
+    def __float__(self) -> float: ...
+
+
+class MetricsWriter:
+    """Writes the figures of every step of a run; a context manager.
+
+    Opening it takes back what was logged after the step that the run goes on from: metrics.jsonl is
+    cut behind that step, and TensorBoard is told to drop the events behind it.
+    """
+
+    def __init__(self, workdir: str | Path, resume_step: int | None) -> None:
+        """Opens `workdir`/metrics.jsonl and a new event file in `workdir`/tensorboard.
+
+        Args:
+          workdir: folder of the run; made if need be.
+          resume_step: the last step to keep of what is there; None keeps nothing.
+
+        Raises:
+          UserError: a line of metrics.jsonl that is to be kept cannot be read.
+        """
+        path, events = Path(workdir, "metrics.jsonl"), Path(workdir, "tensorboard")
+        last = -1 if resume_step is None else resume_step
+        end = _end_of(last, path) if path.exists() else 0
+        events.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
+        self._file.truncate(end)
+        self._step = last
+        # Nanoseconds keep the files of two starts in one second apart, and in order for TensorBoard.
+        self._events = EventsWriter(str(events / "events"), f".{time.time_ns()}")
+        restart = SessionLog(status=SessionLog.START)
+        self._events.write_event(Event(wall_time=time.time(), step=last + 1, session_log=restart))
+        self._events.flush()
+
+    def write(self, step: int, values: Mapping[str, Number]) -> None:
+        """Writes the figures of one step.
+
+        Args:
+          step: later than every step written before.
+          values: name to number; names with a slash are grouped by TensorBoard.
+        """
+        if step <= self._step:
+            raise ValueError(f"step {step} comes after step {self._step}, which is written already")
+        numbers = {name: _plain(value) for name, value in values.items()}
+        finite = {n: v if math.isfinite(v) else None for n, v in numbers.items()}
+        line = json.dumps({"step": step, **finite}, allow_nan=False) + "\n"
+        self._file.write(line.encode())
+        scalars = [Summary.Value(tag=name, simple_value=v) for name, v in numbers.items()]
+        event = Event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
+        self._events.write_event(event)
+        self._events.flush()
+        self._step = step
+
+    def close(self) -> None:
+        """Closes both files."""
+        self._file.close()
+        self._events.close()
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _plain(value: Number) -> int | float:
+    return value if isinstance(value, int) else float(value)
+
+
+def _end_of(last: int, path: Path) -> int:
+    """Bytes of `path` up to the end of the last line to keep; a line without an end is not kept."""
+    end = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                beyond = json.loads(line)["step"] > last
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{path}, line {number}: not a line of metrics; move the file away to go on"
+                ) from error
+            if beyond:
+                break
+            end += len(line)
+    return end
+
+
+class _Lines:
+    """A stream for tqdm where there is no terminal: one line for each state it shows."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self._stream.write(text.strip() + "\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def progress(total: int, initial: int = 0, label: str = "", unit: str = "step") -> tqdm:
+    """A progress bar on stderr, with rate and remaining time; `update(1)` it, and close it.
+
+    It is a context manager. Where stderr is not a terminal it writes a line at the start, every
+    half minute, and at the end.
+
+    Args:
+      total: units of the whole stage.
+      initial: units that were done before, in another process.
+      label: what the stage does.
+      unit: what is counted.
+    """
+    shared = {"total": total, "initial": initial, "desc": label, "unit": unit}
+    if sys.stderr.isatty():
+        return tqdm(**shared, dynamic_ncols=True, mininterval=0.5)
+    return tqdm(**shared, file=_Lines(sys.stderr), ncols=100, mininterval=30, maxinterval=30)

@@ -1,0 +1,88 @@
+"""The config that a run was made with: written into its folder, read back, compared.
+
+It is JSON, nested as the config is. Reading gives back what was written: the same fields, of the
+same types (1 and 1.0 stay apart), and floats to the last bit.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from rlp.errors import UserError
+
+Value = bool | int | float | str
+
+
+def fields(config: ConfigDict, group: str = "") -> Iterator[tuple[str, Value]]:
+    """Every field as its dotted path and its value, in the order of the names.
+
+    Args:
+      config: what to walk.
+      group: put before every path, with a dot at its end.
+
+    Raises:
+      UserError: a value is not a finite number, a text, True or False.
+    """
+    for name, value in config.items():
+        path = group + name
+        if isinstance(value, ConfigDict):
+            yield from fields(value, path + ".")
+        elif not isinstance(value, Value):
+            kind = type(value).__name__
+            raise UserError(f"config field {path} is a {kind}; use a number, a text, True or False")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config field {path} is {value}; use a finite number")
+        else:
+            yield path, value
+
+
+def save_config(config: ConfigDict, path: str | Path) -> None:
+    """Writes `config` to `path`, whole or not at all.
+
+    Raises:
+      UserError: a value cannot be written, see `fields`.
+    """
+    path = Path(path)
+    for _ in fields(config):  # refuses what JSON cannot hold exactly
+        pass
+    text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    unfinished = path.with_name(path.name + ".tmp")
+    with open(unfinished, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def load_config(path: str | Path) -> ConfigDict:
+    """The config that `save_config` wrote to `path`.
+
+    Raises:
+      UserError: the file is missing or is not such a file.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; is its folder one that a run has made?") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a config: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} cannot be read as a config: it is not a JSON object")
+    return ConfigDict(content)
+
+
+def check_same(saved: ConfigDict, new: ConfigDict) -> list[str]:
+    """What differs between two configs, one item a field: `steps: 100 -> 200`.
+
+    A field that one of them lacks is shown as missing there. Equal configs give an empty list.
+    """
+    before, after = ({k: json.dumps(v) for k, v in fields(config)} for config in (saved, new))
+    return [
+        f"{path}: {before.get(path, 'missing')} -> {after.get(path, 'missing')}"
+        for path in sorted(before | after)
+        if before.get(path) != after.get(path)
+    ]
