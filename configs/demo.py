@@ -60,5 +60,8 @@ def get_config() -> ConfigDict:
     config.arms.cpt = ConfigDict()
     config.arms.cpt.init_from = "base"
     config.arms.cpt.match = "rlp:flops"
-    config.arms.cpt.batch_size = 48
+    config.arms.cpt.optimizer = ConfigDict()  # the paper's: cosine to a tenth, weight decay 0.1
+    config.arms.cpt.optimizer.schedule = "cosine"
+    config.arms.cpt.optimizer.final_share = 0.1
+    config.arms.cpt.optimizer.weight_decay = 0.1
     return config

@@ -4,11 +4,11 @@ This and `rlp.loop` are where a ConfigDict is read; everything they build takes 
 """
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -21,11 +21,13 @@ from rlp.data.batch import Batch, Stream
 from rlp.data.text import text_streams
 from rlp.errors import UserError
 from rlp.evaluation import FIGURES, Evaluator
-from rlp.optimizer import make_optimizer
+from rlp.optimizer import Optimizer, make_optimizer
 from rlp.positions import RULES
 from rlp.step import RLPSettings
 from rlp.tokenizer import Tokenizer
 from rlp.tokenizer import load as load_tokenizer
+
+LOGGER = logging.getLogger(__name__)
 
 OBJECTIVES = ("next_token", "rlp")
 CHOICES = {
@@ -103,10 +105,8 @@ def build(config: ConfigDict) -> Run:
     return Run(tokenizer, model, settings, words, evaluator, mesh)
 
 
-def build_optimizer(
-    config: ConfigDict, steps: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer of a run of `steps` steps, and its learning rate by update."""
+def build_optimizer(config: ConfigDict, steps: int) -> Optimizer:
+    """The optimizer of a run of `steps` steps."""
     updates = config.rlp.updates_per_rollout if config.objective == "rlp" else 1
     return make_optimizer(total_steps=steps * updates, **config.optimizer)
 
@@ -254,7 +254,7 @@ def read_documents(
         train = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
         held_out = compass.CompassStream(0, compass.DOCUMENT_LENGTH, held_out=True)
         return train, held_out.batch(0, wanted)
-    forks = max(rlp.forks_per_document, config.evaluation.forks_per_document)
+    room = rlp.min_prefix + rlp.horizon - 1  # tokens besides one for every fork
     streams = {
         "train": data.train,
         "evaluation": data.evaluation,
@@ -264,13 +264,16 @@ def read_documents(
         "tokenizer": tokenizer,
         "sequence_length": data.sequence_length,
         "pack": data.pack and config.objective == "next_token",
-        "min_tokens": rlp.min_prefix + rlp.horizon + forks - 1,
-        "fork_marker": data.fork_marker,
+        "min_tokens": room + rlp.forks_per_document if config.objective == "rlp" else 2,
+        "held_out_min_tokens": room + config.evaluation.forks_per_document,
+        "fork_marker": data.fork_marker if rlp.positions == "given" else "",
         "min_prefix": rlp.min_prefix,
         "horizon": rlp.horizon,
         "seed": config.seed,
     }
     text, held_out = text_streams(**streams)
+    for name, stream in (("training", text), ("held-out", held_out)):
+        LOGGER.info("%s: %d rows, %d windows skipped (too short, or no fork)", name, len(stream), stream.skipped)
     return text, held_out.batch(0, min(wanted, len(held_out)))
 
 

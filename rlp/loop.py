@@ -117,7 +117,7 @@ class _Loop:
         self.config, self.workdir, self.made, self.steps = config, workdir, run, steps
         self.preemption = preemption
         self.label = f"{workdir.name} {config.objective}"
-        self.optimizer, self.rate = building.build_optimizer(config, steps)
+        self.optimizer = building.build_optimizer(config, steps)
         self.baseline = config.objective == "rlp" and config.rlp.baseline != "none"
         self.shardings = state_shardings(run.mesh, run.model, self.optimizer, self.baseline)
         self.init_key, self.key, self.evaluation_key = building.root_keys(config.seed)
@@ -127,8 +127,6 @@ class _Loop:
         """From the newest checkpoint to evaluation.json."""
         start = self._started_from()
         train, held_out = building.read_documents(self.config, self.made.tokenizer)
-        if skipped := getattr(train, "skipped", 0):
-            LOGGER.info("%d windows are too short for a fork and were left out", skipped)
         self.workdir.mkdir(parents=True, exist_ok=True)
         save_config(self.config, self.workdir / "config.json")
         metric = building.best_metric(self.config)
@@ -237,7 +235,7 @@ class _Loop:
         seconds = {f"seconds_{stage}": value for stage, value in cost.seconds.items()}
         return state, metrics | self.totals.metrics() | seconds | {
             "seconds_data": waited,
-            "learning_rate": float(self.rate(updates)),
+            "learning_rate": float(self.optimizer.learning_rate(updates)),
             "skipped_updates": int(state.skipped),
         }
 

@@ -53,7 +53,7 @@ class MetricsWriter:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
         self._file.truncate(end)
         self._step = last
-        # Nanoseconds keep the files of two starts in one second apart, and in order for TensorBoard.
+        # Nanoseconds keep the files of two starts in one second apart, and in order.
         self._events = EventsWriter(str(events / "events"), f".{time.time_ns()}")
         restart = SessionLog(status=SessionLog.START)
         self._events.write_event(Event(wall_time=time.time(), step=last + 1, session_log=restart))

@@ -1,6 +1,49 @@
 """AdamW with warm-up, schedule and global-norm clipping, from optax."""
 
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """An optax transformation and its learning rate.
+
+    Attributes:
+      transformation: gradients to updates.
+      learning_rate: number of updates done -> learning rate of the next one.
+    """
+
+    transformation: optax.GradientTransformation
+    learning_rate: Callable[[int], Any]
+
+    def init(self, params: Any) -> Any:
+        """The state before the first update."""
+        return self.transformation.init(params)
+
+    def apply(self, gradients: Any, state: Any, params: Any) -> tuple[Any, Any, jax.Array]:
+        """New parameters, new state and the global norm of the gradients before clipping."""
+        updates, state = self.transformation.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, optax.global_norm(gradients)
+
+    def shardings(self, params: Any, placed: Any, others: Any) -> Any:
+        """Shardings of the state: moments live where their parameter lives.
+
+        Args:
+          params: shapes of the parameters.
+          placed: their shardings.
+          others: sharding of what belongs to no parameter.
+        """
+        return optax.tree_utils.tree_map_params(
+            self.transformation,
+            lambda _, sharding: sharding,
+            jax.eval_shape(self.init, params),
+            placed,
+            transform_non_params=lambda _: others,
+        )
 
 
 def make_optimizer(
@@ -15,8 +58,8 @@ def make_optimizer(
     epsilon: float,
     weight_decay: float,
     clip_norm: float,
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer and its learning rate as a function of the step.
+) -> Optimizer:
+    """The optimizer of a run.
 
     Args:
       learning_rate: peak.
@@ -46,7 +89,7 @@ def make_optimizer(
     adam = optax.adamw(
         rate, beta1, beta2, epsilon, weight_decay=weight_decay, mask=_is_matrix
     )
-    return optax.chain(clip, adam), rate
+    return Optimizer(optax.chain(clip, adam), rate)
 
 
 def _is_matrix(params):

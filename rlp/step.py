@@ -15,7 +15,6 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 
 from models.config import ModelConfig
 from models.transformer import Params, bind
@@ -23,6 +22,7 @@ from models.tree import forward, forward_tree
 from rlp import objective
 from rlp.branches import Forks, Vocabulary, document_trunk, make_forks
 from rlp.data.batch import Batch
+from rlp.optimizer import Optimizer
 from rlp.positions import select_forks
 from rlp.rollout import Rollout, document_keys, fork_keys, roll_out, thought_uniforms
 from rlp.scoring import (
@@ -85,7 +85,7 @@ class Evidence:
     no_think_loss: jax.Array  # scalar, nats per target token, of theta
 
 
-def new_state(params: Params, optimizer: optax.GradientTransformation, baseline: bool) -> TrainState:
+def new_state(params: Params, optimizer: Optimizer, baseline: bool) -> TrainState:
     """The state before the first step. phi starts as a copy of theta."""
     zero = lambda: jnp.zeros((), jnp.int32)
     return TrainState(
@@ -249,7 +249,7 @@ def update_stage(
     model_config: ModelConfig,
     settings: RLPSettings,
     vocabulary: Vocabulary,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     state: TrainState,
     rollout: Rollout,
     evidence: Evidence,
@@ -282,7 +282,7 @@ def finish_step(settings: RLPSettings, state: TrainState) -> TrainState:
 
 def next_token_stage(
     model_config: ModelConfig,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     state: TrainState,
     batch: Batch,
 ) -> tuple[TrainState, Metrics]:
@@ -300,15 +300,13 @@ def next_token_stage(
 
 def _apply(
     loss: Callable[[Params], tuple[jax.Array, Metrics]],
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     state: TrainState,
 ) -> tuple[TrainState, Metrics]:
     """Gradient and optimizer update; a non-finite loss or gradient leaves the state as it was."""
     (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
-    norm = optax.global_norm(gradients)
+    params, new_optimizer, norm = optimizer.apply(gradients, state.optimizer, state.params)
     good = jnp.isfinite(value) & jnp.isfinite(norm)
-    updates, new_optimizer = optimizer.update(gradients, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
     keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
     state = state.replace(
         params=keep(params, state.params),

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from models.config import ModelConfig
@@ -21,6 +20,7 @@ from rlp import step as stages
 from rlp.branches import Vocabulary
 from rlp.data.batch import Batch
 from rlp.flops import next_token_flops, rlp_flops
+from rlp.optimizer import Optimizer
 from rlp.step import RLPSettings, TrainState
 
 
@@ -45,23 +45,16 @@ class Trainer(Protocol):
 
 
 def state_shardings(
-    mesh: Mesh, model: ModelConfig, optimizer: optax.GradientTransformation, baseline: bool
+    mesh: Mesh, model: ModelConfig, optimizer: Optimizer, baseline: bool
 ) -> TrainState:
     """Shardings of a whole state: optimizer moments and phi live where their parameter lives."""
     params = shapes(model)
     placed = parameter_shardings(mesh, params)
     whole = replicated(mesh)
-    moments = optax.tree_utils.tree_map_params(
-        optimizer,
-        lambda _, sharding: sharding,
-        jax.eval_shape(optimizer.init, params),
-        placed,
-        transform_non_params=lambda _: whole,
-    )
     return TrainState(
         step=whole,
         params=placed,
-        optimizer=moments,
+        optimizer=optimizer.shardings(params, placed, whole),
         baseline=placed if baseline else None,
         skipped=whole,
         skipped_in_row=whole,
@@ -72,7 +65,7 @@ class NextTokenTrainer:
     """Next-token prediction on packed rows."""
 
     def __init__(
-        self, model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, shardings: Any
+        self, model: ModelConfig, optimizer: Optimizer, mesh: Mesh, shardings: Any
     ):
         self._model, self._mesh = model, mesh
         self._update = jax.jit(
@@ -106,7 +99,7 @@ class RLPTrainer:
         model: ModelConfig,
         settings: RLPSettings,
         vocabulary: Vocabulary,
-        optimizer: optax.GradientTransformation,
+        optimizer: Optimizer,
         mesh: Mesh,
         shardings: Any,
     ):

@@ -91,7 +91,8 @@ class Checkpoints:
           items: name → tree of arrays; "data" and "meta" are JSON values instead (dicts of
             numbers and strings), and come back as JSON does.
           metrics: held-out figures of this step, `best_metric` among them; None if it was not
-            evaluated. A figure that is not finite never makes a step the best.
+            evaluated (a step that was saved before keeps the figure it has). A figure that is not
+            finite never makes a step the best.
         """
         if "step" in items:
             raise ValueError("the item `step` is written by save itself")
@@ -101,6 +102,8 @@ class Checkpoints:
         self.wait()
         if step in self.steps:
             folder = self._directory / str(step)
+            if metrics is None and not folders.find_fault(folder):
+                figure = folders.read_manifest(folder)["figure"]
             folder.rename(folder.with_name(folder.name + folders.REPLACED))
             self._orbax.reload()
         self._pending = (step, figure)

@@ -101,6 +101,7 @@ def text_streams(
     sequence_length: int,
     pack: bool = False,
     min_tokens: int = 2,
+    held_out_min_tokens: int = 2,
     fork_marker: str = "",
     min_prefix: int = 1,
     horizon: int = 1,
@@ -121,7 +122,8 @@ def text_streams(
       tokenizer: gives ids; a document is [bos] tokens eos.
       sequence_length: T, tokens of a row; longer documents are cut into windows.
       pack: training rows hold several windows; otherwise one. Packed rows have no forks.
-      min_tokens: windows with fewer are left out and counted.
+      min_tokens: training windows with fewer are left out and counted.
+      held_out_min_tokens: the same for held-out windows.
       fork_marker: text after whose last occurrence in a document the fork stands; windows in
         which that place does not lie are left out and counted. "" gives no forks.
       min_prefix: tokens that a window must have before a given fork, at least 1.
@@ -134,9 +136,9 @@ def text_streams(
     """
     if seed < 0:
         raise UserError(f"seed={seed} is negative")
-    if sequence_length < max(2, min_tokens):
+    if sequence_length < (least := max(2, min_tokens, held_out_min_tokens)):
         raise UserError(
-            f"data.sequence_length={sequence_length} is shorter than the {max(2, min_tokens)} "
+            f"data.sequence_length={sequence_length} is shorter than the {least} "
             "tokens that a row needs: raise it"
         )
     files = find_files(train, "data.train")
@@ -151,10 +153,12 @@ def text_streams(
         corpus = held_corpus = tokenize(files, "data.train", *reading)
         kept, held = hold_out(len(corpus), holdout_every)
 
-    def stream(which: str, corpus: Corpus, documents: np.ndarray, packed: bool) -> TextStream:
+    def stream(
+        which: str, corpus: Corpus, documents: np.ndarray, packed: bool, least: int
+    ) -> TextStream:
         cut = cut_windows(corpus, documents, sequence_length)
         marker = "" if packed else fork_marker
-        windows = _usable(which, cut, min_tokens, marker, min_prefix, horizon)
+        windows = _usable(which, cut, least, marker, min_prefix, horizon)
         rows = [[window] for window in range(len(windows))]
         if packed:
             rows = pack_windows(windows.length, sequence_length)
@@ -170,7 +174,10 @@ def text_streams(
             skipped=len(cut) - len(windows),
         )
 
-    return stream("training", corpus, kept, pack), stream("held-out", held_corpus, held, False)
+    return (
+        stream("training", corpus, kept, pack, min_tokens),
+        stream("held-out", held_corpus, held, False, held_out_min_tokens),
+    )
 
 
 def _shuffled(count: int, seed: int) -> Sequence[int]:

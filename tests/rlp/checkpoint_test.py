@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,18 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 from rlp.checkpoint import Checkpoints, load_params
 from rlp.checkpoint import folder as folders
 from rlp.errors import UserError
+
+
+class Moments(NamedTuple):
+    """Like the states of an optax chain: a named tuple,"""
+
+    steps: jax.Array
+    mean: dict
+
+
+class Nothing(NamedTuple):
+    """and one without fields."""
+
 
 META = {"tokens": 2**60 + 1, "flops": 0.1 + 0.2, "skipped": 0}
 
@@ -36,7 +49,7 @@ def make_items(seed):
     key = jax.random.key_data(jax.random.key(seed))
     return {
         "params": params,
-        "optimizer": (moments, {"count": jnp.int32(seed), "key": key}),
+        "optimizer": (Nothing(), Moments(jnp.int32(seed), moments), {"key": key}),
         "baseline": jax.tree.map(lambda x: x[::-1], params),
         "data": {"record": 16 * seed},
         "meta": META,
@@ -249,6 +262,14 @@ def test_saving_a_step_again_replaces_it(workdir):
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1", "2"]
 
 
+def test_a_step_saved_again_without_figures_stays_the_best(workdir):
+    with Checkpoints(workdir / "checkpoints", keep=1, best_metric="think_loss") as checkpoints:
+        checkpoints.save(1, make_items(1))
+        checkpoints.save(3, make_items(3), {"think_loss": 0.4})
+    assert checkpoints.steps == [1, 3]
+    assert load_params(f"{workdir}@best", abstract(make_items(1))["params"])[1] == 1
+
+
 # Damage.
 
 
@@ -342,7 +363,7 @@ def test_a_tree_that_does_not_fit_is_an_error_and_no_damage(workdir):
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         message = (
             r"`optimizer` of checkpoint .*/2 does not fit this run's config: "
-            r"0/embed is float32\[16,8\] there and float16\[16,8,3\] here; .*; and 1 more$"
+            r".*1/mean/embed is float32\[16,8\] there and float16\[16,8,3\] here; .*; and 1 more$"
         )
         with pytest.raises(UserError, match=message):
             checkpoints.restore(other)

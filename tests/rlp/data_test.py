@@ -28,7 +28,8 @@ def make(tmp_path):
     """Streams over `texts`, written to a file of their own."""
 
     def make_streams(texts=TEXTS, **options):
-        options = {"tokenizer": BYTES, "sequence_length": 48, "min_tokens": 1, **options}
+        lengths = {"min_tokens": 1, "held_out_min_tokens": 1}
+        options = {"tokenizer": BYTES, "sequence_length": 48, **lengths, **options}
         return text_streams(train=str(write(tmp_path / "a.jsonl", texts)), **options)
 
     return make_streams
@@ -105,7 +106,8 @@ def test_packing_puts_every_window_in_one_row_and_leaves_no_two_rows_half_empty(
 def test_any_text_comes_back_from_its_windows(tmp_path_factory, texts, size):
     texts = ["x" + text for text in texts]
     path = write(tmp_path_factory.mktemp("any") / "a.jsonl", texts)
-    options = {"tokenizer": BYTES, "sequence_length": size, "min_tokens": 1, "holdout_every": 2}
+    options = {"tokenizer": BYTES, "sequence_length": size, "holdout_every": 2}
+    options |= {"min_tokens": 1, "held_out_min_tokens": 1}
     for stream, kept in zip(
         text_streams(train=str(path), **options), hold_out(len(texts), 2), strict=True
     ):
@@ -114,10 +116,11 @@ def test_any_text_comes_back_from_its_windows(tmp_path_factory, texts, size):
 
 
 def test_short_windows_are_left_out_and_counted(make):
-    train, held = make(min_tokens=30, holdout_every=4)
-    for stream, numbers in zip((train, held), hold_out(len(TEXTS), 4), strict=True):
+    streams = make(min_tokens=30, held_out_min_tokens=20, holdout_every=4)
+    kept = hold_out(len(TEXTS), 4)
+    for stream, numbers, least in zip(streams, kept, (30, 20), strict=True):
         every = [w for i in numbers for w in windows(TEXTS[i], 48)]
-        long = [w for w in every if len(w) >= 30]
+        long = [w for w in every if len(w) >= least]
         assert collections.Counter(segments(stream.batch(0, len(stream)))) == collections.Counter(
             long
         )
@@ -131,6 +134,7 @@ def test_given_evaluation_files_are_held_out_whole(tmp_path):
         tokenizer=BYTES,
         sequence_length=48,
         min_tokens=1,
+        held_out_min_tokens=1,
     )
     assert collections.Counter(segments(train.batch(0, len(train)))) == all_windows(TEXTS[:9], 48)
     assert collections.Counter(segments(held.batch(0, len(held)))) == all_windows(TEXTS[9:20], 48)
