@@ -48,10 +48,10 @@ def get_config() -> ConfigDict:
     config.data.fork_marker = ""  # positions="given": the fork stands after the last occurrence of this text
 
     config.data.compass = ConfigDict()
-    config.data.compass.thought_share = 0.75  # share of documents that hold a thought; 0 = direct documents
-    config.data.compass.musing_share = 0.2  # share of those thoughts that say nothing
-    config.data.compass.late_musing_share = 0.8  # the same, from record `late_from` on
-    config.data.compass.late_from = 19200  # documents
+    config.data.compass.thought_share = 0.0  # share of documents that hold a thought; 0 = direct documents
+    config.data.compass.musing_share = 0.0  # share of those thoughts that say nothing
+    config.data.compass.late_musing_share = 0.0  # the same, from record `late_from` on
+    config.data.compass.late_from = 0  # documents
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 3e-4  # peak, AdamW
@@ -91,7 +91,7 @@ def get_config() -> ConfigDict:
     config.evaluation.thoughts = 4  # sampled thoughts per position
     config.evaluation.browse_documents = 2  # documents in the report's thought browser
     config.evaluation.browse_positions = 32  # most positions per document in the thought browser
-    config.evaluation.best_metric = ""  # held-out figure that picks the best checkpoint; "" = think_loss (rlp), no_think_loss
+    config.evaluation.best_metric = ""  # held-out figure that picks the best checkpoint; "" = think_loss (rlp) or document_loss
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 200  # steps between checkpoints; the last step is always saved

@@ -21,8 +21,6 @@ def get_config() -> ConfigDict:
 
     config.data.kind = "compass"
     config.data.sequence_length = 22  # a document without a thought
-
-    config.data.compass.thought_share = 0.0
     config.data.pack = False
 
     config.optimizer.warmup_steps = 5
@@ -44,7 +42,11 @@ def get_config() -> ConfigDict:
     config.arms.base.evaluation = ConfigDict({"every": 100})
     config.arms.base.data = ConfigDict()
     config.arms.base.data.sequence_length = 32
-    config.arms.base.data.compass = ConfigDict({"thought_share": 0.75})
+    config.arms.base.data.compass = ConfigDict()  # first learn to work, then to muse
+    config.arms.base.data.compass.thought_share = 0.9
+    config.arms.base.data.compass.musing_share = 0.1
+    config.arms.base.data.compass.late_musing_share = 0.8
+    config.arms.base.data.compass.late_from = 17920  # after 280 steps
     config.arms.base.optimizer = ConfigDict()
     config.arms.base.optimizer.learning_rate = 3e-3
     config.arms.base.optimizer.schedule = "cosine"

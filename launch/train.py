@@ -1,7 +1,7 @@
 """Trains: `python -m launch.train --config=configs/demo.py --workdir=runs/demo`.
 
-A config with `arms` is an experiment of several runs; any other is one run. The same command goes on
-where it was stopped, by SIGTERM (the state is saved, exit status 0) or otherwise.
+A config with `arms` is an experiment of several runs; any other is one run. The same command goes
+on where it was stopped, by SIGTERM (the state is saved, exit status 0) or otherwise.
 """
 
 import logging

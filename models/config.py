@@ -69,6 +69,6 @@ class ModelConfig:
             raise ValueError(f"model.remat={self.remat!r}; use one of {list(REMAT_POLICIES)}")
 
     @property
-    def dtype(self):
+    def dtype(self) -> type:
         """The jax dtype of activations and matmuls."""
         return COMPUTE_DTYPES[self.compute_dtype]

@@ -71,7 +71,7 @@ class Attention(nnx.Module):
     def __call__(self, x: jax.Array, position: jax.Array, attend: Callable) -> tuple[Any, Any]:
         heads = lambda y: y.reshape(*y.shape[:2], -1, self.head_dim)  # [B, S, heads, head_dim]
         q, k, v = heads(self.q(x)), heads(self.k(x)), heads(self.v(x))
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, position, self.theta), rotate(k, position, self.theta)
         out, kept = attend(q, k, v)

@@ -5,6 +5,7 @@ model width, `tensor` splits heads, feed-forward and vocabulary. Nothing else in
 a mesh axis. Placement is by `jit` shardings and propagation (Auto axes).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -44,22 +45,24 @@ MESH_AXES = {
 }
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> Mesh:
+def make_mesh(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence | None = None
+) -> Mesh:
     """A mesh over all devices (or the given ones); one size may be -1 for all that are left.
 
     Raises:
       ValueError: if the sizes do not multiply to the number of devices.
     """
-    devices = np.array(jax.devices() if devices is None else devices)
+    grid = np.array(jax.devices() if devices is None else devices)
     sizes = [data, fsdp, tensor]
     named = ", ".join(f"mesh.{name}={size}" for name, size in zip(AXES, sizes, strict=True))
     if sizes.count(-1) > 1:
         raise ValueError(f"{named}: at most one size can be -1")
     if -1 in sizes:
-        sizes[sizes.index(-1)] = devices.size // -int(np.prod(sizes))
-    if int(np.prod(sizes)) != devices.size:
-        raise ValueError(f"{named} does not make {devices.size} devices; set one size to -1")
-    return Mesh(devices.reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+        sizes[sizes.index(-1)] = grid.size // -int(np.prod(sizes))
+    if int(np.prod(sizes)) != grid.size:
+        raise ValueError(f"{named} does not make {grid.size} devices; set one size to -1")
+    return Mesh(grid.reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

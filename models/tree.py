@@ -9,7 +9,9 @@ The trunk's keys and values are computed once per document in each of them and n
 branch. All four give the same hidden states for the same tokens, up to rounding.
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -58,8 +60,8 @@ class Branches:
     def slots(self, start: int, stop: int) -> "Branches":
         """The slots from `start` up to `stop`."""
         cut = lambda x: x[:, :, start:stop]
-        return self.replace(
-            tokens=cut(self.tokens), position=cut(self.position), live=cut(self.live)
+        return dataclasses.replace(
+            self, tokens=cut(self.tokens), position=cut(self.position), live=cut(self.live)
         )
 
 
@@ -89,7 +91,7 @@ def prefill(model: Transformer, trunk: Trunk) -> tuple[jax.Array, Cache]:
     return hidden, Cache(key=key, value=value)
 
 
-def _trunk_pass(model: Transformer, trunk: Trunk, keep: bool):
+def _trunk_pass(model: Transformer, trunk: Trunk, keep: bool) -> tuple[jax.Array, Any]:
     at = trunk.at
 
     def attend(q, k, v):
@@ -194,7 +196,9 @@ def extend(
     return hidden, Cache(key=key, value=value)
 
 
-def _scan_blocks(model: Transformer, x: jax.Array, position: jax.Array, attend: Callable):
+def _scan_blocks(
+    model: Transformer, x: jax.Array, position: jax.Array, attend: Callable
+) -> tuple[jax.Array, Any]:
     """All blocks in turn over x [B, S, D], and what `attend` kept, stacked over layers."""
     graph, params = nnx.split(model.blocks)
 

@@ -5,7 +5,9 @@ This and `rlp.loop` are where a ConfigDict is read; everything they build takes 
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,6 +31,7 @@ from rlp.tokenizer import load as load_tokenizer
 
 LOGGER = logging.getLogger(__name__)
 
+AnyTokenizer = Tokenizer | compass.CompassTokenizer
 OBJECTIVES = ("next_token", "rlp")
 CHOICES = {
     "objective": OBJECTIVES,
@@ -60,7 +63,7 @@ DEFAULT_PROMPT = (
 class Run:
     """The things a run is made of, all but its documents: those take time to read."""
 
-    tokenizer: Tokenizer | compass.CompassTokenizer
+    tokenizer: AnyTokenizer
     model: ModelConfig
     settings: RLPSettings
     vocabulary: Vocabulary
@@ -173,13 +176,13 @@ def _check_data(config: ConfigDict) -> None:
         raise UserError(f"data.sequence_length={data.sequence_length}; compass needs {need}")
 
 
-def _field(config: ConfigDict, path: str):
+def _field(config: ConfigDict, path: str) -> Any:
     for name in path.split("."):
         config = config[name]
     return config
 
 
-def _named(make):
+def _named(make: Callable[[], Any]) -> Any:
     """A ValueError of the models' own checks, which name the field, as the user's."""
     try:
         return make()
@@ -189,7 +192,7 @@ def _named(make):
         raise UserError(str(error)) from error
 
 
-def _tokenizer(config: ConfigDict) -> Tokenizer | compass.CompassTokenizer:
+def _tokenizer(config: ConfigDict) -> AnyTokenizer:
     if config.data.kind == "compass":
         return compass.CompassTokenizer()
     return load_tokenizer(config.data.tokenizer)
@@ -218,7 +221,7 @@ def _mesh(config: ConfigDict) -> Mesh:
     return mesh
 
 
-def _prompt(config: ConfigDict, tokenizer) -> tuple[int, ...]:
+def _prompt(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[int, ...]:
     """Token ids of the thinking prompt."""
     if config.rlp.prompt == "none":
         return ()
@@ -240,9 +243,7 @@ def _settings(config: ConfigDict, prompt: tuple[int, ...]) -> RLPSettings:
     return RLPSettings(**(dict(config.rlp) | {"prompt": prompt}))
 
 
-def read_documents(
-    config: ConfigDict, tokenizer: Tokenizer | compass.CompassTokenizer
-) -> tuple[Stream, Batch]:
+def read_documents(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[Stream, Batch]:
     """The training stream, and the held-out rows of one document each.
 
     Raises:
@@ -251,9 +252,9 @@ def read_documents(
     data, rlp = config.data, config.rlp
     wanted = config.evaluation.documents
     if data.kind == "compass":
-        train = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
-        held_out = compass.CompassStream(0, compass.DOCUMENT_LENGTH, held_out=True)
-        return train, held_out.batch(0, wanted)
+        walks = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
+        unseen = compass.CompassStream(0, compass.DOCUMENT_LENGTH, held_out=True)
+        return walks, unseen.batch(0, wanted)
     room = rlp.min_prefix + rlp.horizon - 1  # tokens besides one for every fork
     streams = {
         "train": data.train,
@@ -273,7 +274,12 @@ def read_documents(
     }
     text, held_out = text_streams(**streams)
     for name, stream in (("training", text), ("held-out", held_out)):
-        LOGGER.info("%s: %d rows, %d windows skipped (too short, or no fork)", name, len(stream), stream.skipped)
+        LOGGER.info(
+            "%s: %d rows; %d windows left out, too short or without a fork",
+            name,
+            len(stream),
+            stream.skipped,
+        )
     return text, held_out.batch(0, min(wanted, len(held_out)))
 
 

@@ -6,6 +6,7 @@ same network without one (phi = theta), at the same positions.
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Iterator
 
 import jax
@@ -74,7 +75,7 @@ class Evaluator:
         return {name: totals[name] for name in FIGURES} | {"document_loss": loss}
 
     @functools.cached_property
-    def _score(self):
+    def _score(self) -> Callable[[Params, Batch, jax.Array], dict[str, jax.Array]]:
         rule = "given" if self.settings.positions == "given" else "uniform"
         sampled = dataclasses.replace(
             self.settings,
@@ -137,7 +138,7 @@ class Evaluator:
             s, positions="given", forks_per_document=most, group_size=group
         )
         found = jax.jit(functools.partial(_think, self.model, settings, self.vocabulary))(
-            params, documents.replace(forks=padded), key
+            params, dataclasses.replace(documents, forks=padded), key
         )
         found = jax.tree.map(np.asarray, {k: v for k, v in found.items() if k != "rollout"}) | {
             "thoughts": jax.tree.map(np.asarray, found["rollout"].thoughts)
@@ -154,7 +155,16 @@ class Evaluator:
             for row in range(len(places))
         ]
 
-    def _position(self, found, row, i, fork, group, pieces, documents) -> dict:
+    def _position(
+        self,
+        found: dict,
+        row: int,
+        i: int,
+        fork: int,
+        group: int,
+        pieces: Callable[[list[int]], list[str]],
+        documents: Batch,
+    ) -> dict:
         branches = range(i * group, (i + 1) * group)
         thoughts = found["thoughts"]
         target = np.asarray(documents.tokens)[row, fork : fork + self.settings.horizon]
@@ -217,7 +227,7 @@ def _think(
 
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:
     for first in range(0, len(batch.index), size):
-        yield jax.tree.map(lambda x: x[first : first + size], batch)
+        yield jax.tree.map(operator.itemgetter(slice(first, first + size)), batch)
 
 
 def _spread(first: int, last: int, count: int, given: list[int]) -> list[int]:

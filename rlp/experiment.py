@@ -87,7 +87,7 @@ def arm_config(config: ConfigDict, name: str, workdir: Path) -> ConfigDict:
 
 
 def arm_order(arms: dict[str, ConfigDict], workdir: Path) -> list[str]:
-    """Names of the arms so that each comes after those it builds on. Raises UserError on a circle."""
+    """Names of the arms, each after those it builds on. Raises UserError on a circle."""
     folders = {str(workdir / name): name for name in arms}
     needs = {
         name: {

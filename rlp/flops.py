@@ -2,8 +2,8 @@
 
 Counted is every matmul that is executed: linear maps and logits of all slots, padding and dead ones
 included, and attention scores over all keys offered, masked ones included, because the arithmetic
-is done. A backward pass costs twice its forward, plus what it computes again. Elementwise work, norms
-and the optimizer are left out; they are a few per cent of a small model and vanish in a large one.
+is done. A backward pass costs twice its forward, plus what it computes again. Elementwise work,
+norms and the optimizer are left out: a few per cent of a small model, next to nothing of a large.
 """
 
 import dataclasses

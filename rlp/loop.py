@@ -20,7 +20,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from models.transformer import init
+from models.transformer import Params, init
 from rlp import build as building
 from rlp.build import Run
 from rlp.checkpoint import Checkpoints, load_params
@@ -85,7 +85,7 @@ def train(
       report: write report.html and plots at the end.
 
     Returns:
-      The content of evaluation.json: held-out figures, "step", "flops", "wall_s" (seconds by stage).
+      The content of evaluation.json: held-out figures, "step", "flops", "wall_s" (seconds).
 
     Raises:
       UserError: for input that cannot be used; nothing is written then.
@@ -140,7 +140,7 @@ class _Loop:
             state = self._steps(state, checkpoints, train, held_out)
             return self._finish(state, checkpoints, held_out)
 
-    def _started_from(self):
+    def _started_from(self) -> Params | None:
         """The parameters to start from, before any long work; None for fresh ones."""
         if not self.config.init_from:
             return None
@@ -149,12 +149,10 @@ class _Loop:
         LOGGER.info("starting from step %d of %s", step, self.config.init_from)
         return params
 
-    def _fresh(self, params) -> TrainState:
+    def _fresh(self, params: Params | None) -> TrainState:
         """The state before the first step."""
         if params is None:
-            make = jax.jit(
-                init, static_argnums=0, out_shardings=self.shardings.params
-            )
+            make = jax.jit(init, static_argnums=0, out_shardings=self.shardings.params)
             params = make(self.made.model, self.init_key)
         begin = jax.jit(
             lambda p: new_state(p, self.optimizer, self.baseline), out_shardings=self.shardings
@@ -174,9 +172,11 @@ class _Loop:
         step, items = found
         self.totals = Totals(**items["meta"]["totals"], **items["data"])
         LOGGER.info("resuming %s at step %d of %d", self.workdir, step, self.steps)
-        return TrainState(baseline=items.get("baseline"), **items["counters"], **{
-            name: items[name] for name in ("params", "optimizer")
-        })
+        return TrainState(
+            baseline=items.get("baseline"),
+            **items["counters"],
+            **{name: items[name] for name in ("params", "optimizer")},
+        )
 
     def _blank_state(self) -> TrainState:
         return new_state(init(self.made.model, self.init_key), self.optimizer, self.baseline)

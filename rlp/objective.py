@@ -20,9 +20,7 @@ def horizon_weights(horizon: int, weighting: str, discount: float) -> jax.Array:
         return jnp.full((horizon,), 1.0 / horizon)
     if weighting == "discount":
         return discount ** jnp.arange(horizon, dtype=jnp.float32)
-    raise ValueError(
-        f"rlp.horizon_weighting={weighting!r}; use one of ['sum', 'mean', 'discount']"
-    )
+    raise ValueError(f"rlp.horizon_weighting={weighting!r}; use one of ['sum', 'mean', 'discount']")
 
 
 def evidence(target_logprobs: jax.Array, weights: jax.Array) -> jax.Array:

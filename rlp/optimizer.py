@@ -86,9 +86,7 @@ def make_optimizer(
         warmup = optax.linear_schedule(first, learning_rate, max(warmup_steps - 1, 1))
         rate = optax.join_schedules([warmup, after], [warmup_steps])
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-    adam = optax.adamw(
-        rate, beta1, beta2, epsilon, weight_decay=weight_decay, mask=_is_matrix
-    )
+    adam = optax.adamw(rate, beta1, beta2, epsilon, weight_decay=weight_decay, mask=_is_matrix)
     return Optimizer(optax.chain(clip, adam), rate)
 
 

@@ -7,6 +7,8 @@ A fork at position t sees x_<t and predicts x_t … x_{t+H-1}, so t runs from `m
 import jax
 import jax.numpy as jnp
 
+from rlp.data.batch import Array
+
 RULES = ("uniform", "stride", "loss", "entropy", "given")
 
 
@@ -20,7 +22,7 @@ def select_forks(
     min_prefix: int,
     horizon: int,
     scores: jax.Array | None = None,
-    given: jax.Array | None = None,
+    given: Array | None = None,
 ) -> jax.Array:
     """Forks of every document, [B, K] int32.
 
@@ -37,7 +39,8 @@ def select_forks(
       given: [B, K], for "given".
     """
     if rule == "given":
-        return given
+        assert given is not None
+        return jnp.asarray(given)
     last = length - horizon  # inclusive
     if rule == "stride":
         room = (last - min_prefix + 1).astype(jnp.float32)[:, None]
@@ -47,6 +50,7 @@ def select_forks(
         return jnp.minimum(forks, last[:, None])
     if rule == "uniform":
         scores = jax.vmap(lambda key: jax.random.uniform(key, (limit,)))(keys)
+    assert scores is not None
     place = jnp.arange(limit)[None, :]
     allowed = (place >= min_prefix) & (place <= last[:, None])
     _, forks = jax.lax.top_k(jnp.where(allowed, scores, -jnp.inf), count)

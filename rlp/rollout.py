@@ -8,6 +8,8 @@ Every random number belongs to (step, document, fork, thought), so a thought is 
 documents are grouped into batches or spread over a mesh.
 """
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ import jax.numpy as jnp
 from models.transformer import Transformer
 from models.tree import Branches, Cache, Trunk, empty_branch_cache, extend, prefill
 from rlp.branches import Forks, Thoughts, Vocabulary, empty_branches, lay_out
+from rlp.data.batch import Array
 from rlp.scoring import mask_logits
 
 BLOCK = 128  # tokens whose probabilities are summed first, in two-level sampling
@@ -34,10 +37,10 @@ class Rollout:
     decode_steps: jax.Array  # int32; below L when all thoughts closed early
 
 
-def document_keys(key: jax.Array, step: jax.Array | int, index: jax.Array) -> jax.Array:
+def document_keys(key: jax.Array, step: jax.Array | int, index: Array) -> jax.Array:
     """One PRNG key per document of a step: fold_in(fold_in(root, step), document)."""
     key = jax.random.fold_in(key, step)
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(index))
 
 
 def fork_keys(keys: jax.Array) -> jax.Array:
@@ -131,12 +134,20 @@ def roll_out(
     )
 
 
-def _decode(model, trunk, trunk_cache, branches, uniforms, temperature, vocabulary):
+def _decode(
+    model: Transformer,
+    trunk: Trunk,
+    trunk_cache: Cache,
+    branches: Branches,
+    uniforms: jax.Array,
+    temperature: float,
+    vocabulary: Vocabulary,
+) -> tuple[Thoughts, Cache, jax.Array]:
     """Samples actions slot by slot; stops when no thought is open. Thoughts, cache and steps."""
     batch, count, limit = uniforms.shape
     close = vocabulary.think_close
 
-    def step(state):
+    def step(state: tuple) -> tuple:
         slot, branches, cache, thoughts, open_ = state
         hidden, cache = extend(model, trunk, trunk_cache, branches, cache, slot, 1)
         logits = mask_logits(
@@ -162,7 +173,8 @@ def _decode(model, trunk, trunk_cache, branches, uniforms, temperature, vocabula
             closed=thoughts.closed | closes,
             logprobs=put(thoughts.logprobs, jnp.where(open_, logprob, 0.0), slot),
         )
-        branches = branches.replace(
+        branches = dataclasses.replace(
+            branches,
             tokens=put(branches.tokens, jnp.where(speaks, action, vocabulary.pad), slot + 1),
             live=put(branches.live, speaks, slot + 1),
         )

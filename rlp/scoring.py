@@ -76,7 +76,7 @@ def token_scores(
     hidden, targets = hidden.reshape(-1, width), targets.reshape(-1)
     first = None if first is None else jnp.broadcast_to(first, shape).reshape(-1)
 
-    def score(inputs):
+    def score(inputs: tuple) -> Scores:
         hidden, targets, first = inputs
         logits = mask_logits(model.logits(hidden), banned, temperature, close, first)
         logits = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
@@ -130,7 +130,11 @@ def reasoned_scores(
 
 
 def no_think_scores(
-    model: Transformer, hidden: jax.Array, fork: jax.Array, target: jax.Array, vocabulary: Vocabulary
+    model: Transformer,
+    hidden: jax.Array,
+    fork: jax.Array,
+    target: jax.Array,
+    vocabulary: Vocabulary,
 ) -> Scores:
     """How a network predicts every target token without a thought, [B, K, H].
 

@@ -4,7 +4,7 @@ An RLP step is three jitted stages, so that each can be timed and none is comput
 
     rollout    forks, G thoughts each            (theta_old = theta before the update)
     evidence   S_pred on the rollout's caches, S_ema in one pass per document, advantages
-    update     clipped surrogate through trunk and branches, optimizer, phi <- tau phi + (1-tau) theta
+    update     clipped surrogate through trunk and branches, optimizer, phi moves to theta
 """
 
 import dataclasses
@@ -106,7 +106,7 @@ def rollout_stage(
     scorer: Params,
     batch: Batch,
     key: jax.Array,
-    step: jax.Array,
+    step: jax.Array | int,
 ) -> tuple[Rollout, Forks]:
     """Chooses the forks of a batch and samples their thoughts.
 
@@ -174,9 +174,9 @@ def evidence_stage(
     reasoned = objective.evidence(grouped(found.logprob), weights)
 
     documents = document_trunk(batch)
-    score = lambda model, hidden: no_think_scores(
-        model, hidden, forks.position, forks.target, vocabulary
-    ).logprob
+    score = lambda model, hidden: (
+        no_think_scores(model, hidden, forks.position, forks.target, vocabulary).logprob
+    )
     # Without a prompt the rollout's own pass over the documents is the policy's no-think pass.
     hidden = forward(policy, documents) if s.prompt else rollout.hidden
     no_think = score(policy, hidden)
@@ -277,7 +277,7 @@ def finish_step(settings: RLPSettings, state: TrainState) -> TrainState:
             baseline,
             state.params,
         )
-    return state.replace(step=state.step + 1, baseline=baseline)
+    return dataclasses.replace(state, step=state.step + 1, baseline=baseline)
 
 
 def next_token_stage(
@@ -295,7 +295,7 @@ def next_token_stage(
         return mean, {"no_think_loss": mean}
 
     state, metrics = _apply(loss, optimizer, state)
-    return state.replace(step=state.step + 1), metrics
+    return dataclasses.replace(state, step=state.step + 1), metrics
 
 
 def _apply(
@@ -308,7 +308,8 @@ def _apply(
     params, new_optimizer, norm = optimizer.apply(gradients, state.optimizer, state.params)
     good = jnp.isfinite(value) & jnp.isfinite(norm)
     keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
-    state = state.replace(
+    state = dataclasses.replace(
+        state,
         params=keep(params, state.params),
         optimizer=keep(new_optimizer, state.optimizer),
         skipped=state.skipped + ~good,

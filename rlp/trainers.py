@@ -44,29 +44,27 @@ class Trainer(Protocol):
         """One step. Consumes `state`; `key` is the root key of the run."""
 
 
-def state_shardings(
-    mesh: Mesh, model: ModelConfig, optimizer: Optimizer, baseline: bool
-) -> TrainState:
-    """Shardings of a whole state: optimizer moments and phi live where their parameter lives."""
+def state_shardings(mesh: Mesh, model: ModelConfig, optimizer: Optimizer, baseline: bool) -> Any:
+    """Shardings of a whole state, as a TrainState of them.
+
+    Optimizer moments and phi live where their parameter lives.
+    """
     params = shapes(model)
     placed = parameter_shardings(mesh, params)
     whole = replicated(mesh)
-    return TrainState(
-        step=whole,
-        params=placed,
-        optimizer=optimizer.shardings(params, placed, whole),
-        baseline=placed if baseline else None,
-        skipped=whole,
-        skipped_in_row=whole,
-    )
+    fields: dict[str, Any] = {
+        "params": placed,
+        "optimizer": optimizer.shardings(params, placed, whole),
+        "baseline": placed if baseline else None,
+    }
+    counters: dict[str, Any] = dict.fromkeys(("step", "skipped", "skipped_in_row"), whole)
+    return TrainState(**fields, **counters)
 
 
 class NextTokenTrainer:
     """Next-token prediction on packed rows."""
 
-    def __init__(
-        self, model: ModelConfig, optimizer: Optimizer, mesh: Mesh, shardings: Any
-    ):
+    def __init__(self, model: ModelConfig, optimizer: Optimizer, mesh: Mesh, shardings: Any):
         self._model, self._mesh = model, mesh
         self._update = jax.jit(
             functools.partial(stages.next_token_stage, model, optimizer),
@@ -158,9 +156,7 @@ class RLPTrainer:
             documents=int((batch.segment > 0).sum()),
             rollout=int(rollout.thoughts.length.sum()),
             update=self._settings.updates_per_rollout * once,
-            flops=rlp_flops(
-                self._model, self._settings, rows, length, int(rollout.decode_steps)
-            ),
+            flops=rlp_flops(self._model, self._settings, rows, length, int(rollout.decode_steps)),
             seconds=clock,
         )
         return state, host, cost

@@ -79,7 +79,7 @@ class CompassStream:
       held_out: draw from the held-out walks instead of the training ones.
     """
 
-    records_per_epoch = None
+    records_per_epoch: int | None = None
 
     def __init__(
         self,

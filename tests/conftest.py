@@ -1,0 +1,10 @@
+"""One setting for all tests: CPU, eight simulated devices, no silent broadcasting over ranks."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also for the programs that tests start
+
+import jax  # noqa: E402  reads the environment when imported
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,0 +1,175 @@
+"""metrics.jsonl and the event files: complete after a kill, cut on resume, strict JSON."""
+
+import io
+import json
+import math
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from rlp.errors import UserError
+from rlp.metrics import MetricsWriter, progress
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def lines(folder: Path) -> list[dict]:
+    """metrics.jsonl, read by a parser that refuses what strict JSON does not know."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    text = (folder / "metrics.jsonl").read_text()
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def shown_by_tensorboard(folder: Path) -> dict[tuple[str, int], float]:
+    """What TensorBoard shows: all files by name; a restart drops the steps from its own on."""
+    shown: dict[tuple[str, int], float] = {}
+    for path in sorted((folder / "tensorboard").iterdir()):
+        content = path.read_bytes()
+        while content:
+            (size,) = struct.unpack("<Q", content[:8])  # then a checksum, the event, a checksum
+            event = Event.FromString(content[12 : 12 + size])
+            content = content[16 + size :]
+            if event.session_log.status == SessionLog.START:
+                shown = {key: value for key, value in shown.items() if key[1] < event.step}
+            for value in event.summary.value:
+                shown[value.tag, event.step] = value.simple_value
+    return shown
+
+
+def write(folder: Path, resume_step: int | None, steps: range, shift: float = 0.0) -> None:
+    with MetricsWriter(folder, resume_step) as writer:
+        for step in steps:
+            writer.write(step, {"loss": step + shift, "evaluation/loss": np.float32(step)})
+
+
+@pytest.mark.parametrize("stopped", [4, 5, 6, 9])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, stopped):
+    one, two = tmp_path / "one", tmp_path / "two"
+    write(one, None, range(1, 11))
+    write(two, None, range(1, stopped + 1))
+    with open(two / "metrics.jsonl", "a") as file:
+        file.write('{"step": 10, "lo')  # the line that the kill tore
+    write(two, 4, range(5, 11))
+    assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
+    assert shown_by_tensorboard(one) == shown_by_tensorboard(two)
+
+
+def test_what_was_logged_after_the_checkpoint_is_replaced(tmp_path):
+    write(tmp_path, None, range(1, 9))
+    write(tmp_path, 3, range(4, 6), shift=0.5)
+    losses = {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.5, 5: 5.5}
+    assert {line["step"]: line["loss"] for line in lines(tmp_path)} == losses
+    shown = shown_by_tensorboard(tmp_path)
+    assert {step: value for (tag, step), value in shown.items() if tag == "loss"} == losses
+
+
+def test_a_fresh_start_keeps_nothing(tmp_path):
+    write(tmp_path, None, range(5))
+    write(tmp_path, None, range(1))
+    assert [line["step"] for line in lines(tmp_path)] == [0]
+    assert {step for _, step in shown_by_tensorboard(tmp_path)} == {0}
+
+
+def test_every_written_step_survives_a_kill(tmp_path):
+    code = """
+import os, signal, sys
+from rlp.metrics import MetricsWriter
+writer = MetricsWriter(sys.argv[1], None)
+for step in range(1, 8):
+    writer.write(step, {"loss": step})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, timeout=60)
+    assert ran.returncode == -signal.SIGKILL
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 8))
+    assert {step for _, step in shown_by_tensorboard(tmp_path)} == set(range(1, 8))
+
+
+@given(st.lists(st.one_of(st.integers(), st.floats(width=32)), min_size=1, max_size=5))
+def test_numbers_come_back_exactly_and_what_is_not_finite_as_null(tmp_path_factory, numbers):
+    folder = tmp_path_factory.mktemp("run")
+    values = {f"value {i}": number for i, number in enumerate(numbers)}
+    with MetricsWriter(folder, None) as writer:
+        writer.write(0, values)
+    (line,) = lines(folder)
+    expected = {name: v if math.isfinite(v) else None for name, v in values.items()}
+    assert line == {"step": 0, **expected}
+    assert list(line)[0] == "step"
+    for name, value in values.items():
+        assert type(line[name]) in (type(value), type(None))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.array, jnp.float32, jnp.bfloat16])
+def test_arrays_of_one_number_are_numbers(tmp_path, kind):
+    with MetricsWriter(tmp_path, None) as writer:
+        writer.write(1, {"loss": kind(2)})
+    assert lines(tmp_path) == [{"step": 1, "loss": 2.0}]
+
+
+def test_steps_only_go_forward(tmp_path):
+    with MetricsWriter(tmp_path, None) as writer:
+        writer.write(3, {"loss": 1.0})
+        for step in (2, 3):
+            with pytest.raises(ValueError, match=f"step {step} comes after step 3"):
+                writer.write(step, {"loss": 2.0})
+    assert lines(tmp_path) == [{"step": 3, "loss": 1.0}]
+
+
+@pytest.mark.parametrize("bad", ["{", "[1]", "3", '{"loss": 1.0}', '{"step": "many"}', "\x00\x00"])
+def test_a_damaged_line_in_the_middle_is_named_and_nothing_is_cut(tmp_path, bad):
+    content = f'{{"step": 1}}\n{bad}\n{{"step": 3}}\n'
+    (tmp_path / "metrics.jsonl").write_text(content)
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: not a line of metrics"):
+        MetricsWriter(tmp_path, 3)
+    assert (tmp_path / "metrics.jsonl").read_text() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+class Screen(io.StringIO):
+    """A stderr that says whether it is a terminal."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def watch_progress(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> str:
+    """What a stage of 1000 steps shows that goes on from step 400."""
+    screen = Screen(terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    with progress(1000, initial=400, label="base") as bar:
+        for _ in range(600):
+            bar.update(1)
+    return screen.getvalue()
+
+
+def test_progress_away_from_a_terminal_is_a_few_plain_lines(monkeypatch):
+    shown = watch_progress(monkeypatch, terminal=False)
+    first, last = shown.splitlines()
+    assert "\r" not in shown
+    assert first.startswith("base:  40%")
+    assert "400/1000" in first
+    assert "1000/1000" in last
+    assert "step/s" in last
+
+
+def test_progress_on_a_terminal_redraws_one_line(monkeypatch):
+    shown = watch_progress(monkeypatch, terminal=True)
+    assert shown.count("\n") == 1
+    assert "\r" in shown
+    assert "1000/1000" in shown
