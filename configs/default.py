@@ -17,7 +17,6 @@ def get_config() -> ConfigDict:
     config.batch_size = 16  # B: documents a step (rlp) or rows a step (next_token)
     config.match = ""  # "<workdir>:flops": take as many steps as cost the FLOPs of that finished run
     config.max_bad_steps = 5  # consecutive non-finite losses or gradients before the run stops
-    config.log_every = 10  # steps between lines on the terminal; metrics.jsonl has every step
 
     config.model = ConfigDict()
     config.model.vocab_size = 0  # V: rows of the embedding; 0 = the tokenizer's size, up to a multiple of 64

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.data.sequence_length = 22  # a document without a thought
     config.data.pack = False
 
+    config.optimizer.learning_rate = 2e-4
     config.optimizer.warmup_steps = 5
 
     config.rlp.prompt = "none"
@@ -30,6 +31,7 @@ def get_config() -> ConfigDict:
     config.rlp.group_size = 8  # G
     config.rlp.thought_length = 9  # L: eight headings and the closing tag
     config.rlp.temperature = 1.0  # at 0.7 the policy drifts into one deterministic chain
+    config.rlp.unclosed = "append"  # masked, a drift towards thoughts that do not close goes unpunished
 
     config.evaluation.every = 20
     config.evaluation.documents = 256
@@ -43,8 +45,8 @@ def get_config() -> ConfigDict:
     config.arms.base.data = ConfigDict()
     config.arms.base.data.sequence_length = 32
     config.arms.base.data.compass = ConfigDict()  # first learn to work, then to muse
-    config.arms.base.data.compass.thought_share = 0.9
-    config.arms.base.data.compass.musing_share = 0.1
+    config.arms.base.data.compass.thought_share = 0.75
+    config.arms.base.data.compass.musing_share = 0.0
     config.arms.base.data.compass.late_musing_share = 0.8
     config.arms.base.data.compass.late_from = 17920  # after 280 steps
     config.arms.base.optimizer = ConfigDict()
@@ -57,7 +59,7 @@ def get_config() -> ConfigDict:
     config.arms.rlp.objective = "rlp"
     config.arms.rlp.init_from = "base"
     config.arms.rlp.steps = 60
-    config.arms.rlp.batch_size = 16
+    config.arms.rlp.batch_size = 32
 
     config.arms.cpt = ConfigDict()
     config.arms.cpt.init_from = "base"

@@ -4,7 +4,7 @@
     python -m launch.train --config=configs/text.py:rlp --workdir=runs/text_rlp \
         --config.data.train=<path> --config.init_from=runs/text
 
-The first command pretrains (3.4M parameters, 600 steps of 4,096 bytes); the second goes on with RLP
+The first command pretrains (3.2M parameters, 300 steps of 4,096 bytes); the second goes on with RLP
 from its checkpoint. A model this small, on text that holds no thoughts, finds none that help in a
 short run: this config is for the machinery and for your own text and model, not for a result.
 """
@@ -28,7 +28,7 @@ def get_config(objective: str = "next_token") -> ConfigDict:
     config.model.head_dim = 64
     config.model.ffn_size = 768
 
-    config.steps = 600
+    config.steps = 300
     config.batch_size = 16
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"
@@ -52,7 +52,6 @@ def get_config(objective: str = "next_token") -> ConfigDict:
     if objective == "rlp":
         config.steps = 50
         config.batch_size = 8
-        config.log_every = 5
         config.optimizer.learning_rate = 1e-4
         config.optimizer.schedule = "constant"
         config.optimizer.warmup_steps = 5

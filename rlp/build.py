@@ -22,9 +22,10 @@ from rlp.data import compass
 from rlp.data.batch import Batch, Stream
 from rlp.data.text import text_streams
 from rlp.errors import UserError
-from rlp.evaluation import FIGURES, Evaluator
+from rlp.evaluation import Evaluator
 from rlp.optimizer import Optimizer, make_optimizer
-from rlp.positions import RULES
+from rlp.run_check import check
+from rlp.run_config import fields
 from rlp.step import RLPSettings
 from rlp.tokenizer import Tokenizer
 from rlp.tokenizer import load as load_tokenizer
@@ -32,24 +33,6 @@ from rlp.tokenizer import load as load_tokenizer
 LOGGER = logging.getLogger(__name__)
 
 AnyTokenizer = Tokenizer | compass.CompassTokenizer
-OBJECTIVES = ("next_token", "rlp")
-CHOICES = {
-    "objective": OBJECTIVES,
-    "data.kind": ("text", "compass"),
-    "optimizer.schedule": ("constant", "cosine"),
-    "rlp.horizon_weighting": ("sum", "mean", "discount"),
-    "rlp.positions": RULES,
-    "rlp.baseline": ("ema", "frozen", "none"),
-    "rlp.unclosed": ("append", "mask", "penalty"),
-    "rlp.length_normalization": ("thought", "limit"),
-}
-AT_LEAST_ONE = (
-    "steps", "batch_size", "max_bad_steps", "log_every", "rlp.group_size",
-    "rlp.forks_per_document", "rlp.thought_length", "rlp.horizon", "rlp.min_prefix",
-    "rlp.updates_per_rollout", "evaluation.documents", "evaluation.forks_per_document",
-    "evaluation.thoughts", "evaluation.browse_documents", "evaluation.browse_positions",
-    "checkpoint.every", "checkpoint.keep", "data.holdout_every",
-)  # fmt: skip
 
 # Ours, in the spirit of the paper's: think briefly about what comes next, then go on in style.
 DEFAULT_PROMPT = (
@@ -82,7 +65,7 @@ def build(config: ConfigDict) -> Run:
     Raises:
       UserError: for a value that cannot be used, naming its field.
     """
-    check(config)
+    check(dict(fields(config)))
     tokenizer = _tokenizer(config)
     model = _named(lambda: _model(config, tokenizer.vocab_size))
     mesh = _named(lambda: _mesh(config))
@@ -125,63 +108,6 @@ def lower_is_better(metric: str) -> bool:
     return metric.endswith("_loss")
 
 
-def check(config: ConfigDict) -> None:
-    """Refuses values that no run can use, before anything is built. Raises UserError."""
-    for field, allowed in CHOICES.items():
-        value = _field(config, field)
-        if value not in allowed:
-            raise UserError(f"{field}={value!r} is unknown; use one of {', '.join(allowed)}")
-    for field in AT_LEAST_ONE:
-        if (value := _field(config, field)) < 1:
-            raise UserError(f"{field}={value}; it must be at least 1")
-    rlp = config.rlp
-    if rlp.temperature <= 0:
-        raise UserError(f"rlp.temperature={rlp.temperature}; a policy needs one above 0")
-    if not 0 <= rlp.ema_decay <= 1:
-        raise UserError(f"rlp.ema_decay={rlp.ema_decay}; it must lie in [0, 1]")
-    if rlp.group_size == 1 and rlp.baseline == "none" and config.objective == "rlp":
-        raise UserError(
-            "rlp.group_size=1 has no group to compare with, and rlp.baseline='none' nothing else; "
-            "set group_size to 2 or more, or baseline to 'ema'"
-        )
-    if rlp.positions == "given":
-        if rlp.forks_per_document != 1 or config.evaluation.forks_per_document != 1:
-            raise UserError(
-                "rlp.positions='given' has one fork per document; set rlp.forks_per_document=1 "
-                "and evaluation.forks_per_document=1"
-            )
-        if config.data.kind == "text" and not config.data.fork_marker:
-            raise UserError("rlp.positions='given' needs data.fork_marker to say where forks stand")
-    metrics = (*FIGURES, "document_loss")
-    if best_metric(config) not in metrics:
-        raise UserError(
-            f"evaluation.best_metric={config.evaluation.best_metric!r}; "
-            f"use one of {', '.join(metrics)}"
-        )
-    _check_data(config)
-
-
-def _check_data(config: ConfigDict) -> None:
-    data = config.data
-    if data.kind == "text":
-        if not data.train:
-            raise UserError(
-                "data.train is empty; give text files with --config.data.train=<file, folder, glob>"
-            )
-        return
-    need = compass.DOCUMENT_LENGTH
-    if data.compass.thought_share > 0:
-        need += compass.THOUGHT_LENGTH
-    if data.sequence_length < need:
-        raise UserError(f"data.sequence_length={data.sequence_length}; compass needs {need}")
-
-
-def _field(config: ConfigDict, path: str) -> Any:
-    for name in path.split("."):
-        config = config[name]
-    return config
-
-
 def _named(make: Callable[[], Any]) -> Any:
     """A ValueError of the models' own checks, which name the field, as the user's."""
     try:
@@ -199,15 +125,11 @@ def _tokenizer(config: ConfigDict) -> AnyTokenizer:
 
 
 def _model(config: ConfigDict, used: int) -> ModelConfig:
-    fields = dict(config.model)
-    fields["attention"] = fields["attention"] or None
-    if not fields["vocab_size"]:
-        fields["vocab_size"] = -(-used // 64) * 64
-    if fields["vocab_size"] < used:
-        raise UserError(
-            f"model.vocab_size={fields['vocab_size']} is smaller than the tokenizer's {used} ids"
-        )
-    return ModelConfig(**fields)
+    size = config.model.vocab_size or -(-used // 64) * 64
+    if size < used:
+        raise UserError(f"model.vocab_size={size} is smaller than the tokenizer's {used} ids")
+    changes = {"vocab_size": size, "attention": config.model.attention or None}
+    return ModelConfig(**(dict(config.model) | changes))
 
 
 def _mesh(config: ConfigDict) -> Mesh:
@@ -232,9 +154,10 @@ def _prompt(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[int, ...]:
             raise UserError(
                 f"rlp.prompt={config.rlp.prompt!r} is no file; give one, or 'default' or 'none'"
             )
-        text = path.read_text(encoding="utf-8")
-    if config.data.kind == "compass":
-        raise UserError("compass has no words for a prompt; set rlp.prompt='none'")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"rlp.prompt={config.rlp.prompt!r} cannot be read: {error}") from error
     start = () if tokenizer.bos is None else (tokenizer.bos,)
     return (*start, *tokenizer.encode(text))
 

@@ -33,40 +33,15 @@ from rlp.report import terminal_table, write_report
 from rlp.run_config import check_same, load_config, save_config
 from rlp.step import TrainState, new_state
 from rlp.trainers import (
-    Cost,
     NextTokenTrainer,
     RLPTrainer,
+    Totals,
     Trainer,
     abstract_params,
     state_shardings,
 )
 
 LOGGER = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass
-class Totals:
-    """What a run has used so far; saved with every checkpoint."""
-
-    position: int = 0  # records of the data stream
-    tokens_documents: int = 0
-    tokens_rollout: int = 0
-    tokens_update: int = 0
-    flops: int = 0
-    seconds_train: float = 0.0
-    seconds_evaluate: float = 0.0
-
-    def add(self, cost: Cost) -> None:
-        """Adds a step."""
-        self.tokens_documents += cost.documents
-        self.tokens_rollout += cost.rollout
-        self.tokens_update += cost.update
-        self.flops += cost.flops
-
-    def metrics(self) -> dict[str, int]:
-        """The cumulative counts, as metrics."""
-        names = ("tokens_documents", "tokens_rollout", "tokens_update", "flops")
-        return {name: getattr(self, name) for name in names}
 
 
 def train(

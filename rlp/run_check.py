@@ -1,0 +1,148 @@
+"""Values that no run can use, refused before anything is built or read.
+
+It looks at the fields of a config as `run_config.fields` lists them: dotted path and value. What
+only the things themselves can tell (shapes that do not divide, files that are not there) they say
+when they are built.
+"""
+
+import math
+from collections.abc import Mapping
+
+from models.attention import IMPLEMENTATIONS
+from rlp.data import compass
+from rlp.errors import UserError
+from rlp.evaluation import FIGURES
+from rlp.positions import RULES
+from rlp.run_config import Value
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "objective": ("next_token", "rlp"),
+    "data.kind": ("text", "compass"),
+    "model.attention": ("", *IMPLEMENTATIONS),
+    "optimizer.schedule": ("constant", "cosine"),
+    "rlp.horizon_weighting": ("sum", "mean", "discount"),
+    "rlp.positions": RULES,
+    "rlp.baseline": ("ema", "frozen", "none"),
+    "rlp.unclosed": ("append", "mask", "penalty"),
+    "rlp.length_normalization": ("thought", "limit"),
+    "evaluation.best_metric": ("", *FIGURES, "document_loss"),
+}
+AT_LEAST_ONE = (
+    "steps", "batch_size", "max_bad_steps", "rlp.group_size",
+    "rlp.forks_per_document", "rlp.thought_length", "rlp.horizon", "rlp.min_prefix",
+    "rlp.updates_per_rollout", "evaluation.documents", "evaluation.forks_per_document",
+    "evaluation.thoughts", "evaluation.browse_documents", "evaluation.browse_positions",
+    "checkpoint.every", "checkpoint.keep", "data.holdout_every",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "model.vocab_size", "data.compass.late_from", "optimizer.learning_rate",
+    "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.clip_norm",
+    "rlp.clip_low", "rlp.clip_high", "rlp.unclosed_penalty", "evaluation.every",
+)  # fmt: skip
+POSITIVE = ("model.rope_theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature")
+SHARES = (
+    "data.compass.thought_share", "data.compass.musing_share", "data.compass.late_musing_share",
+    "optimizer.final_share", "optimizer.beta1", "optimizer.beta2", "rlp.discount", "rlp.ema_decay",
+)  # fmt: skip
+ANSWER_LENGTH = 3  # tokens of a compass document from its answer on: "north . <eos>"
+MESH = ("mesh.data", "mesh.fsdp", "mesh.tensor")
+SEEDS = 2**32  # what the shuffle of the data takes
+
+
+def check(config: Mapping[str, Value]) -> None:
+    """Refuses values that no run can use.
+
+    Args:
+      config: dotted path of every field to its value.
+
+    Raises:
+      UserError: names the field, its value and what it can be.
+    """
+    for field, allowed in CHOICES.items():
+        if config[field] not in allowed:
+            names = ", ".join(name or "''" for name in allowed)
+            raise UserError(f"{field}={config[field]!r} is unknown; use one of {names}")
+    _check_numbers(config)
+    _check_match(config)
+    lone = config["rlp.group_size"] == 1 and config["rlp.baseline"] == "none"
+    if lone and config["objective"] == "rlp":
+        raise UserError(
+            "rlp.group_size=1 has no group to compare with, and rlp.baseline='none' nothing else; "
+            "set group_size to 2 or more, or baseline to 'ema'"
+        )
+    if config["rlp.positions"] == "given":
+        for field in ("rlp.forks_per_document", "evaluation.forks_per_document"):
+            if config[field] != 1:
+                raise UserError(
+                    f"{field}={config[field]}; rlp.positions='given' has one fork per document, so "
+                    "set it to 1"
+                )
+    check_data = _check_compass if config["data.kind"] == "compass" else _check_text
+    check_data(config)
+
+
+def _check_numbers(config: Mapping[str, Value]) -> None:
+    ranges = (
+        (AT_LEAST_ONE, 1, math.inf, "be at least 1"),
+        (NOT_NEGATIVE, 0, math.inf, "not be negative"),
+        (POSITIVE, math.ulp(0), math.inf, "be above 0"),
+        (SHARES, 0, 1, "lie in [0, 1]"),
+        (("seed",), 0, SEEDS - 1, f"lie in [0, {SEEDS - 1}]"),
+    )
+    for fields, least, most, rule in ranges:
+        for field in fields:
+            if not least <= float(config[field]) <= most:
+                raise UserError(f"{field}={config[field]}; it must {rule}")
+    for field in MESH:
+        if config[field] != -1 and float(config[field]) < 1:
+            raise UserError(
+                f"{field}={config[field]}; give a number of devices, or -1 for the rest"
+            )
+
+
+def _check_match(config: Mapping[str, Value]) -> None:
+    """`match` is "<workdir>:flops", for an objective whose steps all cost the same."""
+    if not config["match"]:
+        return
+    other, _, what = str(config["match"]).rpartition(":")
+    if what != "flops" or not other:
+        raise UserError(f"match={config['match']!r} is not '<workdir>:flops'")
+    if config["objective"] != "next_token":
+        raise UserError("match works for objective='next_token', whose steps all cost the same")
+
+
+def _check_text(config: Mapping[str, Value]) -> None:
+    if not config["data.train"]:
+        raise UserError(
+            "data.train is empty; give text files with --config.data.train=<file, folder, glob>"
+        )
+    if config["rlp.positions"] == "given" and not config["data.fork_marker"]:
+        raise UserError("rlp.positions='given' needs data.fork_marker to say where forks stand")
+
+
+def _check_compass(config: Mapping[str, Value]) -> None:
+    """Documents of one length: what is asked of them fits, or never will."""
+    number = lambda field: int(config[field])
+    need = compass.DOCUMENT_LENGTH
+    if float(config["data.compass.thought_share"]) > 0:
+        need += compass.THOUGHT_LENGTH
+    if number("data.sequence_length") < need:
+        raise UserError(
+            f"data.sequence_length={config['data.sequence_length']}; compass needs {need}"
+        )
+    if config["rlp.prompt"] != "none":
+        raise UserError("compass has no words for a prompt; set rlp.prompt='none'")
+    prefix, horizon = number("rlp.min_prefix"), number("rlp.horizon")
+    forks = number("evaluation.forks_per_document")
+    if config["objective"] == "rlp":
+        forks = max(forks, number("rlp.forks_per_document"))
+    if prefix + horizon + forks - 1 > compass.DOCUMENT_LENGTH:
+        raise UserError(
+            f"rlp.min_prefix={prefix}, rlp.horizon={horizon} and {forks} forks do not fit into the "
+            f"{compass.DOCUMENT_LENGTH} tokens of a compass document; lower one of them"
+        )
+    if config["rlp.positions"] == "given" and horizon > ANSWER_LENGTH:
+        raise UserError(
+            f"rlp.horizon={horizon}; from the answer on, which rlp.positions='given' means, a "
+            f"compass document has {ANSWER_LENGTH} tokens"
+        )
