@@ -170,6 +170,7 @@ class Evaluator:
         target = np.asarray(documents.tokens)[row, fork : fork + self.settings.horizon]
         return {
             "fork": fork,
+            "given": bool((np.asarray(documents.forks)[row] == fork).any()),
             "target": pieces(target.tolist()),
             "baseline_logprob": float(found["no_think"].logprob[row, i].sum()),
             "information_gain": float(found["gain"][row, i].mean()),

@@ -6,8 +6,6 @@ order that this needs, each in its own folder, and finished ones are not run aga
 """
 
 import importlib.metadata
-import json
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,12 @@ from ml_collections import ConfigDict
 from rlp import build as building
 from rlp import loop
 from rlp.errors import UserError
+from rlp.preemption import Preemption
 from rlp.report import terminal_table, write_report
 from rlp.run_config import save_config
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+SUMMARY_KEYS = ("arms", "seed", "versions", "wall_s")  # besides the arms themselves
 
 
 def run(
@@ -40,63 +40,103 @@ def run(
       UserError, Preempted: as `loop.train` does.
     """
     workdir = Path(workdir)
-    arms = {name: arm_config(config, name, workdir) for name in config.arms}
+    arms = {name: arm_config(config, name, workdir) for name in _arm_names(config)}
     order = arm_order(arms, workdir)
     loop.check_workdir(config, workdir, allow_config_change)
     for name in order:
-        building.check(arms[name])
-    workdir.mkdir(parents=True, exist_ok=True)
-    save_config(config, workdir / "config.json")
-    results = {
-        name: loop.train(
-            arms[name], workdir / name, allow_config_change=allow_config_change, report=False
-        )
-        for name in order
-    }
-    summary = {name: results[name] for name in order} | {
-        "arms": order,
+        _check_arm(name, arms[name])
+    results: dict[str, dict[str, Any]] = {}
+    with Preemption() as preemption:
+        for name in order:
+            preemption.check()
+            results[name] = loop.train(
+                arms[name], workdir / name, allow_config_change=allow_config_change, report=False
+            )
+            # Not before: an arm that cannot start leaves no folder.
+            save_config(config, workdir / "config.json")
+        return _finish(config, workdir, results)
+
+
+def _finish(
+    config: ConfigDict, workdir: Path, results: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Writes summary.json and the report over the arms' results, in the order they ran."""
+    summary = results | {
+        "arms": list(results),
         "seed": config.seed,
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
         "wall_s": sum(sum(result["wall_s"].values()) for result in results.values()),
     }
-    unfinished = workdir / "summary.json.tmp"
-    unfinished.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    os.replace(unfinished, workdir / "summary.json")
+    loop.write_json(workdir / "summary.json", summary)
     write_report([workdir], workdir / "report.html")
-    print(terminal_table({name: results[name] for name in order}))
+    print(terminal_table(results))
     print(f"report: {workdir / 'report.html'}")
     return summary
 
 
+def _arm_names(config: ConfigDict) -> list[str]:
+    """Names of the arms, each of which becomes a folder and a key of summary.json."""
+    names = list(config.arms) if isinstance(config.arms, ConfigDict) else []
+    if not names:
+        raise UserError("arms is empty; an experiment needs at least one: config.arms.<name>")
+    for name in names:
+        if name in SUMMARY_KEYS or name == "plots":
+            raise UserError(f"an arm cannot be called {name!r}; take another name")
+    return names
+
+
+def _check_arm(name: str, arm: ConfigDict) -> None:
+    """Refuses what an arm cannot be built from, before the arms in front of it have run."""
+    try:
+        building.build(arm)
+    except UserError as error:
+        raise UserError(f"arm {name}: {error}") from error
+
+
 def arm_config(config: ConfigDict, name: str, workdir: Path) -> ConfigDict:
-    """The whole config of an arm, with the names of other arms turned into their folders."""
-    arm = ConfigDict(config.to_dict())
-    changes = arm.arms[name].to_dict()
-    names = set(config.arms)
-    del arm.arms
+    """The whole config of an arm, with the names of other arms turned into their folders.
+
+    Raises:
+      UserError: the arm changes a field that does not exist, or to a value of another type.
+    """
+    shared = config.to_dict()
+    arms = shared.pop("arms")
+    arm = ConfigDict(shared)
     arm.lock()
-    arm.update(changes)
+    try:
+        arm.update(arms[name])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error.args[0]).splitlines()[0]
+        raise UserError(f"arms.{name} changes what a run does not have: {reason}") from error
     start, _, rest = arm.init_from.partition("@")
-    if start in names:
+    if start in arms:
         arm.init_from = str(workdir / start) + (f"@{rest}" if rest else "")
     other, _, what = arm.match.rpartition(":")
-    if other in names:
+    if other in arms:
         arm.match = f"{workdir / other}:{what}"
     return arm
 
 
 def arm_order(arms: dict[str, ConfigDict], workdir: Path) -> list[str]:
-    """Names of the arms, each after those it builds on. Raises UserError on a circle."""
+    """Names of the arms so that each comes after those it builds on.
+
+    Raises:
+      UserError: on a circle, and on a run to build on that is neither an arm nor a folder.
+    """
     folders = {str(workdir / name): name for name in arms}
-    needs = {
-        name: {
-            folders[path]
-            for path in (arm.init_from.partition("@")[0], arm.match.rpartition(":")[0])
-            if path in folders
-        }
-        for name, arm in arms.items()
-    }
+    needs: dict[str, set[str]] = {}
+    for name, arm in arms.items():
+        start, which = arm.init_from, arm.init_from.rpartition("@")[0]
+        sources = [start if start in folders or Path(start).is_dir() else which or start]
+        sources.append(arm.match.rpartition(":")[0])
+        for source in filter(None, sources):
+            if source not in folders and not Path(source).is_dir():
+                raise UserError(
+                    f"arm {name} builds on {source}, which is no arm (they are "
+                    f"{', '.join(arms)}) and no folder"
+                )
+        needs[name] = {folders[source] for source in sources if source in folders}
     order: list[str] = []
     while len(order) < len(arms):
         ready = [name for name in arms if name not in order and needs[name] <= set(order)]

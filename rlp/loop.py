@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from models.transformer import Params, init
 from rlp import build as building
 from rlp.build import Run
 from rlp.checkpoint import Checkpoints, load_params
+from rlp.checkpoint.folder import saved_steps
 from rlp.data.batch import Batch, Stream
 from rlp.errors import UserError
 from rlp.flops import next_token_flops
@@ -68,18 +70,20 @@ def train(
     """
     workdir = Path(workdir)
     check_workdir(config, workdir, allow_config_change)
-    if (done := _finished(workdir)) is not None and not allow_config_change:
+    result = None if allow_config_change else _finished(workdir)
+    page = workdir / "report.html"
+    if result is not None and (page.exists() or not report):
         LOGGER.info("%s is finished; nothing to do", workdir)
-        return done
-    run = building.build(config)
-    steps = _number_of_steps(config, run)
+        return result
     with Preemption() as preemption:
-        loop = _Loop(config, workdir, run, steps, preemption)
-        result = loop.run()
-    if report:
-        write_report([workdir], workdir / "report.html")
-        print(terminal_table({workdir.name: result}))
-        print(f"report: {workdir / 'report.html'}")
+        if result is None:
+            run = building.build(config)
+            steps = _number_of_steps(config, run)
+            result = _Loop(config, workdir, run, steps, preemption).run()
+        if report:
+            write_report([workdir], page)
+            print(terminal_table({workdir.name: result}))
+            print(f"report: {page}")
     return result
 
 
@@ -100,18 +104,23 @@ class _Loop:
 
     def run(self) -> dict[str, Any]:
         """From the newest checkpoint to evaluation.json."""
-        start = self._started_from()
+        directory = self.workdir / "checkpoints"
+        start = None if saved_steps(directory) else self._started_from()
         train, held_out = building.read_documents(self.config, self.made.tokenizer)
+        self.preemption.check()
         self.workdir.mkdir(parents=True, exist_ok=True)
-        save_config(self.config, self.workdir / "config.json")
         metric = building.best_metric(self.config)
         with Checkpoints(
-            self.workdir / "checkpoints",
+            directory,
             keep=self.config.checkpoint.keep,
             best_metric=metric,
             lower_is_better=building.lower_is_better(metric),
         ) as checkpoints:
             state = self._restore(checkpoints) or self._fresh(start)
+            del start  # it would take as much memory as the parameters, to the end
+            # Only now: a state that does not fit the config leaves the folder as it was.
+            save_config(self.config, self.workdir / "config.json")
+            (self.workdir / "evaluation.json").unlink(missing_ok=True)
             state = self._steps(state, checkpoints, train, held_out)
             return self._finish(state, checkpoints, held_out)
 
@@ -179,7 +188,6 @@ class _Loop:
                     self.preemption.check()
                 except Preempted:
                     self._save(state, checkpoints)
-                    checkpoints.close()
                     raise
                 state, metrics = self._one_step(trainer, state, train)
                 figures = None
@@ -189,7 +197,7 @@ class _Loop:
                     metrics |= {f"evaluation/{name}": value for name, value in figures.items()}
                 writer.write(step, metrics)
                 bar.update(1)
-                self._check_health(state)
+                self._check_health(state, checkpoints)
                 if figures or (step % config.checkpoint.every == 0 and step < self.steps):
                     self._save(state, checkpoints, figures)
         return state
@@ -214,21 +222,22 @@ class _Loop:
             "skipped_updates": int(state.skipped),
         }
 
-    def _check_health(self, state: TrainState) -> None:
+    def _check_health(self, state: TrainState, checkpoints: Checkpoints) -> None:
         """Stops a run that only produces numbers that are not finite."""
         bad = int(state.skipped_in_row)
         if bad >= self.config.max_bad_steps:
+            saved = f"those of {self.workdir} are" if checkpoints.steps else "there is none"
             raise UserError(
                 f"{bad} updates in a row had a loss or gradient that is not finite, the last at "
-                f"step {int(state.step)}; lower optimizer.learning_rate and start from the last "
-                f"checkpoint in {self.workdir / 'checkpoints'}, which is good"
+                f"step {int(state.step)}; lower optimizer.learning_rate, and start again or from a "
+                f"checkpoint that still is good ({saved})"
             )
 
-    def _evaluate(self, state: TrainState, held_out: Batch) -> dict[str, float]:
+    def _evaluate(
+        self, state: TrainState, held_out: Batch, watch: Callable[[Iterable], Iterable] = iter
+    ) -> dict[str, float]:
         start = time.perf_counter()
-        figures = self.made.evaluator.figures(
-            state.params, held_out, self.evaluation_key, self.preemption.watch
-        )
+        figures = self.made.evaluator.figures(state.params, held_out, self.evaluation_key, watch)
         self.totals.seconds_evaluate += time.perf_counter() - start
         return figures
 
@@ -248,7 +257,7 @@ class _Loop:
     ) -> dict[str, Any]:
         """Held-out figures and thoughts of the last step, and its checkpoint."""
         try:
-            figures = self._evaluate(state, held_out)
+            figures = self._evaluate(state, held_out, self.preemption.watch)
         except Preempted:
             self._save(state, checkpoints)
             raise
@@ -264,7 +273,7 @@ class _Loop:
         )
         checkpoints.wait()
         step = int(state.step)
-        _write_json(self.workdir / "thoughts.json", {"step": step, "documents": documents})
+        write_json(self.workdir / "thoughts.json", {"step": step, "documents": documents})
         wall = {"train": self.totals.seconds_train, "evaluate": self.totals.seconds_evaluate}
         result = {
             "step": step,
@@ -274,7 +283,7 @@ class _Loop:
             "skipped_updates": int(state.skipped),
             "wall_s": wall,
         }
-        _write_json(self.workdir / "evaluation.json", result)
+        write_json(self.workdir / "evaluation.json", result)
         return result
 
 
@@ -316,11 +325,7 @@ def _number_of_steps(config: ConfigDict, run: Run) -> int:
     """`steps`, or as many as cost the FLOPs of the run that `match` names."""
     if not config.match:
         return config.steps
-    other, _, what = config.match.rpartition(":")
-    if what != "flops" or not other:
-        raise UserError(f"match={config.match!r} is not '<workdir>:flops'")
-    if config.objective != "next_token":
-        raise UserError("match works for objective='next_token', whose steps all cost the same")
+    other = config.match.rpartition(":")[0]
     done = _finished(Path(other))
     if done is None:
         raise UserError(f"match={config.match!r}: {other} is not a finished run")
@@ -328,7 +333,7 @@ def _number_of_steps(config: ConfigDict, run: Run) -> int:
     return max(1, round(done["flops"] / cost))
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Writes a file whole or not at all."""
     unfinished = path.with_name(path.name + ".tmp")
     unfinished.write_text(json.dumps(content, indent=1), encoding="utf-8")

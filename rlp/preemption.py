@@ -19,6 +19,8 @@ class Preemption:
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGTERM, self._previous)
+        if self._requested and callable(self._previous):
+            self._previous(signal.SIGTERM, None)  # of a Preemption around this one
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self._requested = True

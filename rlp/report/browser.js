@@ -37,8 +37,11 @@ function probability(logProbability) {
   return p >= 0.001 || p === 0 ? p.toFixed(3) : scientific(p, 1);
 }
 
+/** Number of the position to show first: the most gain, among those that the data gives if it gives any. */
 function mostGain(positions) {
-  return positions.reduce((best, p, n) => ((p.gain ?? -Infinity) > (positions[best].gain ?? -Infinity) ? n : best), 0);
+  const given = positions.some((p) => p.given);
+  const worth = positions.map((p) => (given && !p.given ? -Infinity : p.gain ?? -Number.MAX_VALUE));
+  return worth.indexOf(Math.max(...worth));
 }
 
 // ---- the document ----

@@ -59,6 +59,7 @@ def browser_documents(content: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "target": join(position["target"]),
                 "baseline": position["baseline_logprob"],
                 "gain": position["information_gain"],
+                "given": position.get("given", False),
                 "thoughts": [
                     {
                         "text": join(thought["pieces"]),
