@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     config.rlp.temperature = 1.0  # at 0.7 the policy drifts into one deterministic chain
     config.rlp.unclosed = "append"  # masked, a drift towards thoughts that do not close goes unpunished
 
-    config.evaluation.every = 20
+    config.evaluation.every = 10
     config.evaluation.documents = 256
     config.evaluation.thoughts = 8
     config.evaluation.browse_documents = 4
@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
     config.arms.base.data.compass = ConfigDict()  # first learn to work, then to muse
     config.arms.base.data.compass.thought_share = 0.75
     config.arms.base.data.compass.musing_share = 0.0
-    config.arms.base.data.compass.late_musing_share = 0.8
+    config.arms.base.data.compass.late_musing_share = 0.85
     config.arms.base.data.compass.late_from = 23040  # after 360 steps
     config.arms.base.optimizer = ConfigDict()
     config.arms.base.optimizer.learning_rate = 2e-3  # at 3e-3 some seeds never learn to work
@@ -58,7 +58,7 @@ def get_config() -> ConfigDict:
     config.arms.rlp = ConfigDict()
     config.arms.rlp.objective = "rlp"
     config.arms.rlp.init_from = "base"
-    config.arms.rlp.steps = 60
+    config.arms.rlp.steps = 40
     config.arms.rlp.batch_size = 32
 
     config.arms.cpt = ConfigDict()

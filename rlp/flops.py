@@ -38,12 +38,15 @@ def forward_flops(config: ModelConfig, work: Work) -> int:
 
 def training_flops(config: ModelConfig, work: Work) -> int:
     """FLOPs of a forward and backward pass, with what the backward computes again."""
-    again = Work(logits=work.logits if logit_chunks(work.logits, config.vocab_size) > 1 else 0)
-    if config.remat == "block":
-        again += Work(tokens=work.tokens, pairs=work.pairs)
-    elif config.remat == "dots":
-        again += Work(pairs=work.pairs)
-    return 3 * forward_flops(config, work) + forward_flops(config, again)
+    again = 0
+    if logit_chunks(work.logits, config.vocab_size) > 1:
+        again += work.logits * logit_flops(config)
+    if config.remat in ("block", "dots"):
+        again += work.pairs * attention_flops(config)
+    if config.remat == "block":  # all but the last matmul, whose output no gradient needs
+        down = 2 * config.num_layers * config.ffn_size * config.hidden_size
+        again += work.tokens * (linear_flops(config) - down)
+    return 3 * forward_flops(config, work) + again
 
 
 def linear_flops(config: ModelConfig) -> int:

@@ -27,7 +27,7 @@ class Optimizer:
     def apply(self, gradients: Any, state: Any, params: Any) -> tuple[Any, Any, jax.Array]:
         """New parameters, new state and the global norm of the gradients before clipping."""
         updates, state = self.transformation.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state, optax.global_norm(gradients)
+        return optax.apply_updates(params, updates), state, optax.tree.norm(gradients)
 
     def shardings(self, params: Any, placed: Any, others: Any) -> Any:
         """Shardings of the state: moments live where their parameter lives.

@@ -43,11 +43,11 @@ def select_forks(
         return jnp.asarray(given)
     last = length - horizon  # inclusive
     if rule == "stride":
-        room = (last - min_prefix + 1).astype(jnp.float32)[:, None]
-        start = jax.vmap(jax.random.uniform)(keys)[:, None]
-        steps = jnp.arange(count, dtype=jnp.float32)[None, :]
-        forks = min_prefix + jnp.floor((steps + start) * room / count).astype(jnp.int32)
-        return jnp.minimum(forks, last[:, None])
+        room = (last - min_prefix + 1)[:, None]
+        start = jax.vmap(lambda key, room: jax.random.randint(key, (1,), 0, room))(keys, room[:, 0])
+        steps = jnp.arange(count, dtype=jnp.int32)[None, :]
+        # In whole numbers: the start is below room, so forks are distinct and end within it.
+        return min_prefix + (steps * room + start) // count
     if rule == "uniform":
         scores = jax.vmap(lambda key: jax.random.uniform(key, (limit,)))(keys)
     assert scores is not None

@@ -9,6 +9,7 @@ documents are grouped into batches or spread over a mesh.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.struct
 import jax
@@ -35,6 +36,11 @@ class Rollout:
     thoughts: Thoughts  # [B, N, L]
     hidden: jax.Array  # [B, P + T, D], final hidden states of the trunk
     decode_steps: jax.Array  # int32; below L when all thoughts closed early
+
+    def without_caches(self) -> "Rollout":
+        """What the update needs: the rest is only read by the evidence, and its memory is large."""
+        gone: Any = None
+        return dataclasses.replace(self, trunk_cache=gone, branch_cache=gone, hidden=gone)
 
 
 def document_keys(key: jax.Array, step: jax.Array | int, index: Array) -> jax.Array:

@@ -164,6 +164,7 @@ class RLPTrainer:
         figures = self._figures(rollout, evidence)
         clock["evidence"] = _since(start, figures)
 
+        rollout = rollout.without_caches()
         start = time.perf_counter()
         updates = []
         for _ in range(self._settings.updates_per_rollout):

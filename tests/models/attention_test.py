@@ -1,0 +1,178 @@
+"""Every attention implementation is the rule of the mask, forward and backward."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.attention import IMPLEMENTATIONS, Coordinates, Keys, attention, visible
+from tests import tiny
+
+B, N, Q, S, W, HEAD_DIM = 2, 3, 4, 11, 5, 8
+SHAPES = [(4, 2, True), (4, 2, False), (3, 3, True)]  # query heads, key heads, own keys or none
+
+
+def random_coordinates(random, own: bool):
+    """Two documents and padding in a row; branches of random documents, with dead slots."""
+    segment = np.zeros((B, S), np.int32)
+    position = np.zeros((B, S), np.int32)
+    for row in range(B):
+        first, second = random.integers(2, 6, 2)
+        segment[row, :first], segment[row, first : first + second] = 1, 2
+        position[row, :first] = np.arange(first)
+        position[row, first : first + second] = np.arange(second)
+    trunk = Coordinates.of_trunk(jnp.asarray(segment), jnp.asarray(position))
+
+    def slots(width, start):
+        fork = random.integers(1, 4, (B, N, 1))
+        live = random.random((B, N, width)) < 0.7
+        document = random.integers(1, 3, (B, N, 1))
+        spread = lambda x: jnp.asarray(np.broadcast_to(x, (B, N, width)).astype(np.int32))
+        return (
+            fork,
+            document,
+            lambda: Coordinates(
+                segment=spread(np.where(live, document, 0)),
+                branch=spread(np.arange(1, N + 1)[None, :, None]),
+                position=spread(fork + start + np.arange(width)),
+                fork=spread(fork),
+            ),
+        )
+
+    fork, document, queries = slots(Q, 1)
+    query = queries()
+    if not own:
+        return query, trunk, None
+    live = jnp.asarray(random.random((B, N, W)) < 0.7)
+    spread = lambda x: jnp.broadcast_to(jnp.asarray(x, jnp.int32), (B, N, W))
+    key = Coordinates(
+        segment=jnp.where(live, spread(document), 0),
+        branch=spread(np.arange(1, N + 1)[None, :, None]),
+        position=spread(fork + np.arange(W)),
+        fork=spread(fork),
+    )
+    return query, trunk, key
+
+
+def random_case(seed: int, heads: int, kv_heads: int, own: bool, dtype=jnp.float32):
+    random = np.random.default_rng(seed)
+    query_at, trunk_at, own_at = random_coordinates(random, own)
+    draw = lambda *shape: jnp.asarray(random.normal(size=shape), dtype)
+    q = draw(B, N, Q, heads, HEAD_DIM)
+    arrays = {"q": q, "k": draw(B, S, kv_heads, HEAD_DIM), "v": draw(B, S, kv_heads, HEAD_DIM)}
+    if own:
+        arrays["own_k"] = draw(B, N, W, kv_heads, HEAD_DIM)
+        arrays["own_v"] = draw(B, N, W, kv_heads, HEAD_DIM)
+    return arrays, query_at, trunk_at, own_at, draw(*q.shape)
+
+
+def by_loops(arrays, query_at, trunk_at, own_at):
+    """Attention query by query and key by key, in float64, from the rule as the design words it."""
+    a = {name: np.asarray(x, np.float64) for name, x in arrays.items()}
+    q, out = a["q"], np.zeros(a["q"].shape)
+    seen = np.zeros(q.shape[:3], bool)
+    at = lambda c, *i: [int(x[i]) for x in (c.segment, c.branch, c.position, c.fork)]
+    repeat = q.shape[3] // a["k"].shape[2]
+    for b, n, i in np.ndindex(*q.shape[:3]):
+        segment, branch, position, fork = at(query_at, b, n, i)
+        keys = [(at(trunk_at, b, j), a["k"][b, j], a["v"][b, j]) for j in range(S)]
+        if own_at is not None:
+            for m in range(N):
+                keys += [
+                    (at(own_at, b, m, j), a["own_k"][b, m, j], a["own_v"][b, m, j])
+                    for j in range(W)
+                ]
+        keys = [
+            (k, v)
+            for (k_segment, k_branch, k_position, _), k, v in keys
+            if k_segment == segment > 0
+            and k_position <= position
+            and (k_branch == branch or (k_branch == 0 and k_position < fork))
+        ]
+        seen[b, n, i] = bool(keys)
+        for h in range(q.shape[3] if keys else 0):
+            scores = np.array([k[h // repeat] @ q[b, n, i, h] for k, _ in keys]) / HEAD_DIM**0.5
+            weights = np.exp(scores - scores.max())
+            weights /= weights.sum()
+            out[b, n, i, h] = sum(
+                w * v[h // repeat] for w, (_, v) in zip(weights, keys, strict=True)
+            )
+    return out, seen
+
+
+@functools.partial(tiny.jit, static_argnames="name")
+def forward_and_vjp(arrays, query_at, trunk_at, own_at, cotangent, name):
+    def run(arrays):
+        own = Keys(arrays["own_k"], arrays["own_v"], own_at) if own_at is not None else None
+        shared = Keys(arrays["k"], arrays["v"], trunk_at)
+        return attention(arrays["q"], query_at, shared, own, implementation=name)
+
+    out, back = jax.vjp(run, arrays)
+    return out, back(cotangent)[0]
+
+
+@pytest.mark.parametrize("name", sorted(IMPLEMENTATIONS))
+@pytest.mark.parametrize(("heads", "kv_heads", "own"), SHAPES)
+def test_forward_is_the_rule(name, heads, kv_heads, own):
+    for seed in range(3):
+        *case, cotangent = random_case(seed, heads, kv_heads, own)
+        out, _ = forward_and_vjp(*case, cotangent, name)
+        expected, seen = by_loops(*case)
+        assert seen.any()
+        assert not seen.all()  # some queries are padding and see nobody
+        assert np.isfinite(out).all()
+        np.testing.assert_allclose(np.asarray(out)[seen], expected[seen], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(set(IMPLEMENTATIONS) - {"reference"}))
+@pytest.mark.parametrize(("heads", "kv_heads", "own"), SHAPES)
+def test_gradients_are_the_reference(name, heads, kv_heads, own):
+    for seed in range(4):
+        arrays, query_at, trunk_at, own_at, cotangent = random_case(seed, heads, kv_heads, own)
+        # What a query that sees nobody gives has no meaning, so nothing flows back from it.
+        cotangent = jnp.where((query_at.segment > 0)[..., None, None], cotangent, 0.0)
+        case = (arrays, query_at, trunk_at, own_at, cotangent)
+        _, expected = forward_and_vjp(*case, "reference")
+        _, found = forward_and_vjp(*case, name)
+        for leaf in expected:
+            np.testing.assert_allclose(found[leaf], expected[leaf], rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", sorted(IMPLEMENTATIONS))
+def test_what_cannot_be_seen_has_no_gradient(name):
+    arrays, query_at, trunk_at, own_at, cotangent = random_case(5, 4, 2, True)
+    cotangent = jnp.where((query_at.segment > 0)[..., None, None], cotangent, 0.0)
+    _, gradient = forward_and_vjp(arrays, query_at, trunk_at, own_at, cotangent, name)
+    live = (query_at.segment > 0)[..., None]
+    by_row = jnp.any(visible(query_at, jax.tree.map(lambda x: x[:, None], trunk_at)) & live, (1, 2))
+    assert bool(by_row.any())
+    assert not bool(by_row.all())
+    assert np.array_equal(np.any(np.asarray(gradient["v"]) != 0, axis=(2, 3)), by_row)
+    own = jnp.any(visible(query_at, own_at) & live, axis=2)
+    assert not bool(own.all())
+    assert np.array_equal(np.any(np.asarray(gradient["own_v"]) != 0, axis=(3, 4)), own)
+
+
+@pytest.mark.parametrize("name", sorted(IMPLEMENTATIONS))
+def test_bfloat16_is_float32_rounded(name):
+    # Every input, the weights and the result are rounded to 8 bits: a few times 2**-8 of the
+    # largest value.
+    *case, cotangent = random_case(2, 4, 2, True, jnp.bfloat16)
+    out, _ = forward_and_vjp(*case, cotangent, name)
+    assert out.dtype == jnp.bfloat16
+    expected, seen = by_loops(*case)
+    error = np.abs(np.asarray(out, np.float64) - expected)[seen]
+    assert error.max() < 4 * 2**-8 * np.abs(expected).max()
+
+
+def test_an_unknown_implementation_is_named():
+    arrays, query_at, trunk_at, _, _ = random_case(0, 2, 2, False)
+    with pytest.raises(ValueError, match="flashy.*reference.*xla"):
+        attention(
+            arrays["q"],
+            query_at,
+            Keys(arrays["k"], arrays["v"], trunk_at),
+            implementation="flashy",
+        )

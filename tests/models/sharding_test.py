@@ -1,0 +1,89 @@
+"""The table of shardings: every parameter is in it, and what cannot be placed is named."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec
+
+from models import sharding
+from models.sharding import batch_sharding, make_mesh, parameter_shardings, replicated
+from models.transformer import shapes
+from tests import tiny
+
+
+def test_every_parameter_has_its_place():
+    mesh = make_mesh(2, 2, 2)
+    for changes in ({}, {"tie_embeddings": False}, {"qk_norm": False}):
+        tree = shapes(tiny.model_config(**changes))
+        placed = parameter_shardings(mesh, tree)
+        assert jax.tree.structure(placed) == jax.tree.structure(tree)
+    assert placed["embedding"].spec == PartitionSpec("tensor", "fsdp")
+    assert placed["blocks"]["ffn"]["down"]["kernel"].spec == PartitionSpec(None, "tensor", "fsdp")
+    assert placed["norm"]["scale"].spec == PartitionSpec(None)
+
+
+def test_parameters_are_split_as_the_table_says():
+    mesh = make_mesh(1, 4, 2)
+    tree = shapes(tiny.model_config())
+    placed = parameter_shardings(mesh, tree)
+    q = tree["blocks"]["attention"]["q"]["kernel"].shape
+    assert placed["blocks"]["attention"]["q"]["kernel"].shard_shape(q) == (2, 32 // 4, 32 // 2)
+    assert placed["embedding"].shard_shape(tree["embedding"].shape) == (24 // 2, 32 // 4)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [
+        ((-1, 1, 1), (8, 1, 1)),
+        ((2, -1, 2), (2, 2, 2)),
+        ((1, 1, -1), (1, 1, 8)),
+        ((1, 4, 2), (1, 4, 2)),
+    ],
+)
+def test_one_size_may_be_all_that_are_left(sizes, shape):
+    mesh = make_mesh(*sizes)
+    assert tuple(mesh.shape.values()) == shape
+    assert tuple(mesh.shape) == ("data", "fsdp", "tensor")
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (-1, -1, 1), (2, 2, 4), (-1, 16, 1)])
+def test_sizes_that_do_not_fit_the_devices_are_refused(sizes):
+    with pytest.raises(ValueError, match=f"mesh.data={sizes[0]}, mesh.fsdp={sizes[1]}"):
+        make_mesh(*sizes)
+
+
+def test_a_mesh_over_some_devices():
+    mesh = make_mesh(2, 1, 1, devices=jax.devices()[:2])
+    assert mesh.devices.size == 2
+
+
+def test_rows_are_split_over_data_and_fsdp():
+    mesh = make_mesh(2, 2, 2)
+    assert batch_sharding(mesh).shard_shape((8, 5)) == (2, 5)
+    assert replicated(mesh).shard_shape((8, 5)) == (8, 5)
+
+
+def test_an_unknown_parameter_is_named():
+    tree = {"blocks": {"attention": {"bias": jnp.zeros((2, 4))}}}
+    with pytest.raises(ValueError, match="blocks/attention/bias is not in .*LOGICAL_AXES"):
+        parameter_shardings(make_mesh(), tree)
+
+
+def test_a_parameter_of_another_rank_is_named():
+    with pytest.raises(ValueError, match=r"embedding has shape \(4,\)"):
+        parameter_shardings(make_mesh(), {"embedding": jnp.zeros((4,))})
+
+
+def test_a_size_that_does_not_divide_is_named():
+    tree = shapes(tiny.model_config(num_kv_heads=1, head_dim=4))  # 4 columns for 8 devices
+    with pytest.raises(ValueError, match="kv_heads=4 of .*attention/k/kernel.*mesh.tensor=8"):
+        parameter_shardings(make_mesh(1, 1, 8), tree)
+    tree = shapes(tiny.model_config(hidden_size=36))
+    with pytest.raises(ValueError, match="width=36 of parameter .*mesh.fsdp=8"):
+        parameter_shardings(make_mesh(1, 8, 1), tree)
+
+
+def test_a_mesh_axis_cannot_split_two_dimensions(monkeypatch):
+    monkeypatch.setitem(sharding.MESH_AXES, "vocab", "fsdp")
+    with pytest.raises(ValueError, match="embedding would use a mesh axis twice"):
+        parameter_shardings(make_mesh(), shapes(tiny.model_config()))

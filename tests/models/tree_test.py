@@ -1,0 +1,275 @@
+"""A branch computed with its trunk is the same text computed alone: forward, backward and cached.
+
+The law of this file: whatever way a document and its branches are run (packed, all at once, slot
+by slot on caches), hidden states are those of the plain row `trunk before the fork + live tokens of
+the branch`, and gradients are those of such rows.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.transformer import bind
+from models.tree import Branches, Trunk, empty_branch_cache, extend, forward, forward_tree, prefill
+from tests import tiny
+
+B, T, N, W = 2, 20, 3, 5
+CONFIG = tiny.model_config(vocab_size=40)
+
+
+def random_tree(seed: int, vocab: int = 40):
+    """Rows of several documents with padding, and branches with dead slots that leave them."""
+    random = np.random.default_rng(seed)
+    segment, position = np.zeros((B, T), np.int32), np.zeros((B, T), np.int32)
+    fork, document = np.zeros((B, N), np.int32), np.zeros((B, N), np.int32)
+    for row in range(B):
+        lengths = random.integers(3, 7, 3)
+        start = 0
+        for number, length in enumerate(lengths, 1):
+            segment[row, start : start + length] = number
+            position[row, start : start + length] = np.arange(length)
+            start += length
+        for n in range(N):
+            document[row, n] = random.integers(1, 4)
+            fork[row, n] = random.integers(1, lengths[document[row, n] - 1] + 1)
+    live = random.random((B, N, W)) < 0.7
+    live[:, :, 0] = True
+    trunk = Trunk(random.integers(0, vocab, (B, T)).astype(np.int32), segment, position)
+    branches = Branches(
+        tokens=random.integers(0, vocab, (B, N, W)).astype(np.int32),
+        position=(fork[:, :, None] + np.maximum(np.cumsum(live, axis=-1) - 1, 0)).astype(np.int32),
+        live=live,
+        segment=document,
+        fork=fork,
+    )
+    return jax.tree.map(jnp.asarray, (trunk, branches))
+
+
+def alone(trunk: Trunk, branches: Branches):
+    """Every branch as a plain row; tokens and lengths, and where its live slots went."""
+    tokens = np.zeros((B * N, T), np.int32)
+    length = np.zeros(B * N, np.int32)
+    place = np.zeros((B * N, W), np.int32)
+    trunk, branches = jax.tree.map(np.asarray, (trunk, branches))
+    for r, (b, n) in enumerate(np.ndindex(B, N)):
+        prefix = (trunk.segment[b] == branches.segment[b, n]) & (
+            trunk.position[b] < branches.fork[b, n]
+        )
+        line = trunk.tokens[b, prefix].tolist()
+        for slot in range(W):
+            if branches.live[b, n, slot]:
+                place[r, slot] = len(line)
+                line.append(branches.tokens[b, n, slot])
+        tokens[r, : len(line)], length[r] = line, len(line)
+    return tokens, length, place
+
+
+def run_plain(params, tokens, length, place, *, config=CONFIG):
+    """Hidden states [B, N, W, D] of the branches' tokens, each branch a row."""
+    at = jnp.broadcast_to(jnp.arange(T)[None, :], tokens.shape)
+    rows = Trunk(tokens, (at < length[:, None]).astype(jnp.int32), at)
+    hidden = forward(bind(config, params), rows)
+    return jnp.take_along_axis(hidden, place[:, :, None], axis=1).reshape(B, N, W, -1)
+
+
+def run_packed(params, trunk, branches, *, config=CONFIG):
+    return forward_tree(bind(config, params), trunk, branches)
+
+
+plain = tiny.jit(run_plain, static_argnames="config")
+packed = tiny.jit(run_packed, static_argnames="config")
+
+
+@functools.partial(tiny.jit, static_argnames=("config", "sizes"))
+def cached(params, trunk, branches, *, sizes, config=CONFIG):
+    """The branches' hidden states by `extend`, so many slots at a time."""
+    model = bind(config, params)
+    _, trunk_cache = prefill(model, trunk)
+    cache = empty_branch_cache(model, B, N, W)
+    found, start = [], 0
+    for size in sizes:
+        hidden, cache = extend(model, trunk, trunk_cache, branches, cache, start, size)
+        found.append(hidden)
+        start += size
+    return jnp.concatenate(found, axis=2)
+
+
+def _weighted(hidden, cotangent, live):
+    return jnp.sum(jnp.where(live[..., None], hidden.astype(jnp.float32) * cotangent, 0.0))
+
+
+@functools.partial(tiny.jit, static_argnames="config")
+def packed_gradient(params, trunk, branches, cotangent, *, config=CONFIG):
+    loss = lambda p: _weighted(
+        run_packed(p, trunk, branches, config=config), cotangent, branches.live
+    )
+    return jax.grad(loss)(params)
+
+
+@functools.partial(tiny.jit, static_argnames="config")
+def plain_gradient(params, rows, live, cotangent, *, config=CONFIG):
+    return jax.grad(lambda p: _weighted(run_plain(p, *rows, config=config), cotangent, live))(
+        params
+    )
+
+
+def random_cotangent(seed: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), (B, N, W, CONFIG.hidden_size))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_branches_with_their_trunk_are_plain_rows(seed):
+    params = tiny.params(CONFIG)
+    trunk, branches = random_tree(seed)
+    rows, live = alone(trunk, branches), np.asarray(branches.live)
+    expected = np.asarray(plain(params, *rows))[live]
+    found = np.asarray(packed(params, trunk, branches))
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[live], expected, rtol=1e-5, atol=1e-5)
+    cotangent = random_cotangent(seed)
+    error = tiny.relative_error(
+        packed_gradient(params, trunk, branches, cotangent),
+        plain_gradient(params, rows, branches.live, cotangent),
+    )
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (2, 3), (5,)])
+def test_cached_slots_are_teacher_forced_ones(sizes):
+    params = tiny.params(CONFIG)
+    for seed in range(3):
+        trunk, branches = random_tree(seed)
+        live = np.asarray(branches.live)
+        found = np.asarray(cached(params, trunk, branches, sizes=sizes))
+        expected = np.asarray(packed(params, trunk, branches))
+        np.testing.assert_allclose(found[live], expected[live], rtol=1e-5, atol=1e-5)
+
+
+def test_prefill_is_forward():
+    trunk, _ = random_tree(0)
+    model = bind(CONFIG, tiny.params(CONFIG))
+    hidden, cache = tiny.jit(prefill)(model, trunk)
+    assert np.array_equal(hidden, tiny.jit(forward)(model, trunk))
+    assert cache.key.shape == (2, B, T, CONFIG.num_kv_heads, CONFIG.head_dim)
+
+
+def test_documents_of_a_row_do_not_see_each_other():
+    # Several documents in a row have the hidden states of one document per row.
+    model = bind(CONFIG, tiny.params(CONFIG))
+    run = tiny.jit(forward)
+    trunk, _ = random_tree(1)
+    together = np.asarray(run(model, trunk))
+    for document in (1, 2, 3):
+        for row in range(B):
+            inside = np.asarray(trunk.segment)[row] == document
+            tokens = np.zeros((B, T), np.int32)
+            tokens[0, : inside.sum()] = np.asarray(trunk.tokens)[row, inside]
+            segment = (np.arange(T) < inside.sum()).astype(np.int32) * np.ones((B, 1), np.int32)
+            place = np.broadcast_to(np.arange(T, dtype=np.int32), (B, T))
+            single = np.asarray(run(model, Trunk(tokens, segment, place)))[0, : inside.sum()]
+            np.testing.assert_allclose(single, together[row, inside], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"remat": "block"}, {"remat": "dots"}, {"attention": "reference"}]
+)
+def test_how_it_is_computed_does_not_change_the_gradient(changes):
+    config = tiny.model_config(vocab_size=40, **changes)
+    params = tiny.params(CONFIG)
+    trunk, branches = random_tree(3)
+    cotangent = random_cotangent(3)
+    error = tiny.relative_error(
+        packed_gradient(params, trunk, branches, cotangent, config=config),
+        packed_gradient(params, trunk, branches, cotangent),
+    )
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("policy", ["block", "dots"])
+def test_rematerialisation_keeps_less(policy):
+    def residuals(config):
+        trunk, branches = random_tree(3)
+        loss = lambda p: forward_tree(bind(config, p), trunk, branches).sum()
+        _, back = jax.eval_shape(functools.partial(jax.vjp, loss), tiny.params(CONFIG))
+        return sum(x.size for x in jax.tree.leaves(back))
+
+    kept = residuals(tiny.model_config(vocab_size=40, remat=policy))
+    assert kept < 0.7 * residuals(CONFIG)
+
+
+def test_only_what_a_branch_may_see_has_a_gradient():
+    """Exactly zero for trunk tokens from the fork on, other documents and branches, dead slots.
+
+    Every token of the row has an id of its own, so the rows of the embedding tell who was read.
+    """
+    count = B * (T + N * W)
+    config = tiny.model_config(vocab_size=count)
+    trunk, branches = random_tree(4)
+    ids = jnp.arange(count, dtype=jnp.int32)
+    trunk = trunk.replace(tokens=ids[: B * T].reshape(B, T))
+    branches = branches.replace(tokens=ids[B * T :].reshape(B, N, W))
+    cotangent = random_cotangent(0)
+    params = tiny.params(config)
+
+    def reads(one_slot):
+        loss = lambda p: _weighted(
+            forward_tree(bind(config, p), trunk, branches), cotangent, one_slot
+        )
+        return jnp.any(jax.grad(loss)(params)["embedding"] != 0, axis=-1)
+
+    places = [(b, n, w) for b, n, w in np.ndindex(B, N, W) if branches.live[b, n, w]]
+    masks = np.zeros((len(places), B, N, W), bool)
+    for i, place in enumerate(places):
+        masks[(i, *place)] = True
+    read = np.asarray(tiny.jit(lambda m: jax.lax.map(reads, m))(jnp.asarray(masks)))
+
+    t, b_ = jax.tree.map(np.asarray, (trunk, branches))
+    for (b, n, w), found in zip(places, read, strict=True):
+        expected = np.zeros(count, bool)
+        seen = (t.segment[b] == b_.segment[b, n]) & (t.position[b] < b_.fork[b, n])
+        expected[t.tokens[b, seen]] = True
+        expected[b_.tokens[b, n, : w + 1][b_.live[b, n, : w + 1]]] = True
+        assert np.array_equal(found, expected)
+
+
+ROUGH = tiny.model_config(vocab_size=40, compute_dtype="bfloat16")
+
+
+def distance(a, b) -> float:
+    pairs = zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    return np.sqrt(sum(float(jnp.sum((x - y).astype(jnp.float32) ** 2)) for x, y in pairs))
+
+
+# Packing only reorders sums: against float32 it may lose no more than plain bfloat16 rows do, up to
+# the factor of two by which two roundings of the same size differ.
+def assert_packing_loses_nothing(exact, as_plain, as_packed):
+    lost = distance(as_plain, exact)
+    assert 0 < lost < 0.1 * distance(exact, jax.tree.map(jnp.zeros_like, exact))
+    assert distance(as_packed, exact) < 2 * lost
+
+
+def test_bfloat16_packs_as_well_as_it_runs_plain():
+    params = tiny.params(CONFIG)
+    trunk, branches = random_tree(5)
+    rows, live = alone(trunk, branches), branches.live[..., None]
+    keep = lambda x: jnp.where(live, x.astype(jnp.float32), 0)
+    assert_packing_loses_nothing(
+        keep(plain(params, *rows)),
+        keep(plain(params, *rows, config=ROUGH)),
+        keep(packed(params, trunk, branches, config=ROUGH)),
+    )
+
+
+@pytest.mark.slow  # compiling bfloat16 backward passes for a CPU
+def test_bfloat16_gradient_packs_as_well_as_it_runs_plain():
+    params = tiny.params(CONFIG)
+    trunk, branches = random_tree(5)
+    rows, cotangent = alone(trunk, branches), random_cotangent(5)
+    assert_packing_loses_nothing(
+        plain_gradient(params, rows, branches.live, cotangent),
+        plain_gradient(params, rows, branches.live, cotangent, config=ROUGH),
+        packed_gradient(params, trunk, branches, cotangent, config=ROUGH),
+    )

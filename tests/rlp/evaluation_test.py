@@ -1,0 +1,166 @@
+"""Held-out figures are what one finds by going through the thoughts one at a time."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlp.evaluation import FIGURES, Evaluator
+from tests import naive, tiny
+from tests.tiny import CLOSE
+
+CONFIG = tiny.model_config()
+WORDS = tiny.words(CONFIG)
+PARAMS = tiny.params(CONFIG, 4)
+LENGTHS = [12, 16, 9, 14]
+BATCH = tiny.documents(0, LENGTHS, 16, 22)
+KEY = jax.random.key(2)
+PROMPT = (14, 5, 16)
+# Training's group size, forks and rule are not those of evaluation.
+SETTINGS = tiny.rlp_settings(prompt=PROMPT, positions="entropy", temperature=0.9)
+FORKS, THOUGHTS = 2, 3
+EVALUATOR = Evaluator(CONFIG, SETTINGS, WORDS, FORKS, THOUGHTS, batch_size=1)
+
+
+@functools.cache
+def figures() -> dict[str, float]:
+    """Of four documents, one at a time."""
+    return EVALUATOR.figures(PARAMS, BATCH, KEY)
+
+
+def rolled_out(group: int, temperature: float):
+    """Thoughts of the evaluation, from the product's own rollout (which has tests of its own)."""
+    settings = dataclasses.replace(
+        SETTINGS,
+        positions="uniform",
+        forks_per_document=FORKS,
+        group_size=group,
+        temperature=temperature,
+    )
+    stage = tiny.rollout_stage(CONFIG, settings, WORDS)
+    rollout, forks = stage(PARAMS, PARAMS, BATCH, KEY, jnp.int32(0))
+    thoughts = jax.tree.map(np.asarray, rollout.thoughts)
+    found = []
+    for b, n in np.ndindex(*thoughts.length.shape):
+        line = thoughts.actions[b, n, : thoughts.length[b, n]].tolist()
+        fork = int(forks.position[b, n // group])
+        found.append((b, fork, naive.Branch(BATCH.tokens[b].tolist(), fork, line, 2)))
+    return found
+
+
+def predictions(tokens, length) -> np.ndarray:
+    """log p(· | …) at every place, [R, S, V]."""
+    found = naive.predictions(PARAMS, tokens, length, config=CONFIG, banned=WORDS.not_in_documents)
+    return np.asarray(found, np.float64)
+
+
+def tables(rows: naive.Rows) -> np.ndarray:
+    """log p(· | …) of every target token, [R, H, V]."""
+    table = predictions(rows.tokens, rows.length)
+    return table[np.arange(len(table))[:, None], rows.target_at - 1]
+
+
+def test_figures_are_those_of_a_slow_count():
+    documents = predictions(BATCH.tokens, np.array(LENGTHS))
+
+    def think(group, temperature):
+        branches = rolled_out(group, temperature)
+        rows = naive.write_out([b for *_, b in branches], WORDS, 4, 28, PROMPT)
+        right, nats, gain = [], [], []
+        for (b, fork, _), table, target in zip(branches, tables(rows), rows.target, strict=True):
+            found = [table[h, target[h]] for h in range(2)]
+            without = [documents[b, fork + h - 1, target[h]] for h in range(2)]
+            right += [table[h].argmax() == target[h] for h in range(2)]
+            nats += [-x for x in found]
+            gain.append(sum(found) - sum(without))
+        return branches, np.mean(right), np.mean(nats), np.mean(gain)
+
+    sampled, accuracy, loss, gain = think(THOUGHTS, SETTINGS.temperature)
+    _, greedy_accuracy, _, _ = think(1, 0.0)
+    places = {(b, fork) for b, fork, _ in sampled}
+    assert len(places) == 4 * FORKS
+    targets = [(b, fork + h) for b, fork in places for h in range(2)]
+    no_think = [documents[b, t - 1, BATCH.tokens[b, t]] for b, t in targets]
+    likeliest = [documents[b, t - 1].argmax() == BATCH.tokens[b, t] for b, t in targets]
+    nats = [
+        -documents[b, t - 1, BATCH.tokens[b, t]] for b, n in enumerate(LENGTHS) for t in range(1, n)
+    ]
+    actions = [branch.actions for *_, branch in sampled]
+    by_hand = {
+        "no_think_accuracy": np.mean(likeliest),
+        "greedy_think_accuracy": greedy_accuracy,
+        "sampled_think_accuracy": accuracy,
+        "no_think_loss": -np.mean(no_think),
+        "think_loss": loss,
+        "mean_information_gain": gain,
+        "thought_length": np.mean([len(line) for line in actions]),
+        "closed_fraction": np.mean([line[-1] == CLOSE for line in actions]),
+        "document_loss": np.mean(nats),
+    }
+    found = figures()
+    assert set(found) == set(by_hand) == {*FIGURES, "document_loss"}
+    for name, value in by_hand.items():
+        assert found[name] == pytest.approx(float(value), rel=1e-5, abs=1e-5), name
+    assert 0 < found["closed_fraction"] < 1
+
+
+def test_figures_are_the_same_every_time():
+    assert EVALUATOR.figures(PARAMS, BATCH, KEY) == figures()
+    assert EVALUATOR.figures(PARAMS, BATCH, jax.random.key(3)) != figures()
+
+
+@pytest.mark.slow  # two more compilations
+def test_figures_do_not_depend_on_the_batch():
+    # In a batch of three and a short one, which weighs by its documents.
+    uneven = dataclasses.replace(EVALUATOR, batch_size=3).figures(PARAMS, BATCH, KEY)
+    for name, value in figures().items():
+        assert uneven[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
+def test_a_watcher_sees_every_batch():
+    seen = []
+
+    def watch(parts):
+        seen.extend(parts)
+        return iter(parts)
+
+    EVALUATOR.figures(PARAMS, BATCH, KEY, watch)
+    assert [part.index.tolist() for part in seen] == [[100], [101], [102], [103]]
+
+
+def test_browsing_shows_thoughts_with_their_worth():
+    given = BATCH.replace(forks=np.array([[3], [-1], [4], [5]], np.int32))
+    pieces = lambda ids: [str(i) for i in ids]
+    found = EVALUATOR.browse(PARAMS, given, KEY, pieces, " ", positions=3)
+    assert [len(d["tokens"]) for d in found] == LENGTHS
+    for row, document in enumerate(found):
+        assert document["tokens"] == pieces(BATCH.tokens[row, : LENGTHS[row]])
+        assert document["separator"] == " "
+        forks = [p["fork"] for p in document["positions"]]
+        assert forks == sorted(set(forks))
+        assert {1, LENGTHS[row] - 2} <= set(forks)
+        assert given.forks[row, 0] < 0 or given.forks[row, 0] in forks
+        for place in document["positions"]:
+            fork = place["fork"]
+            assert place["target"] == document["tokens"][fork : fork + 2]
+            rewards = [t["reward"] for t in place["thoughts"]]
+            assert len(rewards) == THOUGHTS
+            assert place["information_gain"] == pytest.approx(np.mean(rewards), abs=1e-5)
+            expected = naive.leave_one_out(rewards, [True] * THOUGHTS)
+            assert [t["advantage"] for t in place["thoughts"]] == pytest.approx(expected, abs=1e-4)
+            for thought in place["thoughts"]:
+                gain = thought["reasoned_logprob"] - place["baseline_logprob"]
+                assert thought["reward"] == pytest.approx(gain, abs=1e-4)
+                assert str(CLOSE) not in thought["pieces"]
+
+    # The figures of one thought, by hand.
+    place = found[0]["positions"][1]
+    thought = place["thoughts"][2]
+    actions = [*map(int, thought["pieces"]), *[CLOSE] * thought["closed"]]
+    branch = naive.Branch(BATCH.tokens[0].tolist(), place["fork"], actions, 2)
+    rows = naive.write_out([branch], WORDS, 4, 28, PROMPT)
+    by_hand = naive.target_logprobs(PARAMS, rows, config=CONFIG, vocabulary=WORDS).sum()
+    assert thought["reasoned_logprob"] == pytest.approx(float(by_hand), abs=1e-4)

@@ -1,0 +1,114 @@
+"""Counted FLOPs against those that XLA counts in the program itself.
+
+XLA counts a loop's body once, so the network has one layer and the rollout is counted for one
+decoding step. Its sum also holds norms, softmax, rotary angles, sampling and the optimizer, which
+ours leaves out by design. Their work grows with width and tokens, that of the matmuls with width
+times width, and at the width of 256 used here they are at most a twentieth.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.config import ModelConfig
+from models.transformer import bind, shapes
+from models.tree import Trunk, forward
+from rlp import flops, scoring, step
+from rlp.data.batch import Batch
+from tests import tiny
+
+CONFIG = ModelConfig(512, 256, 1, 4, 2, 64, 768)
+ROWS, LENGTH = 4, 96
+
+
+def counted_by_xla(run, *args) -> float:
+    """FLOPs of the program as written, before XLA changes it. Nothing is compiled."""
+    return jax.jit(run).lower(*args).cost_analysis()["flops"]
+
+
+def struct(*shape, dtype=jnp.int32):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+TRUNK = Trunk(*[struct(ROWS, LENGTH)] * 3)
+BATCH = Batch(*[struct(ROWS, LENGTH)] * 3, struct(ROWS), struct(ROWS, 1))  # type: ignore[arg-type]
+VARIANTS = [
+    {},
+    {"prompt": tuple(range(5, 21))},
+    {"baseline": "none", "group_size": 2, "horizon": 8},
+    {"positions": "loss", "forks_per_document": 4},
+]
+
+
+def test_forward():
+    def run(params, trunk):
+        model = bind(CONFIG, params)
+        return model.logits(forward(model, trunk))
+
+    work = flops.Work(ROWS * LENGTH, ROWS * LENGTH**2, ROWS * LENGTH)
+    found = counted_by_xla(run, shapes(CONFIG), TRUNK)
+    assert 1 <= found / flops.forward_flops(CONFIG, work) < 1.05
+
+
+@pytest.mark.parametrize("remat", ["none", "block", "dots"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_training(remat, chunked, monkeypatch):
+    config = ModelConfig(512, 256, 1, 4, 2, 64, 768, remat=remat)
+    if chunked:  # in two halves
+        monkeypatch.setattr(scoring, "CHUNK_LOGITS", ROWS * (LENGTH - 1) * 512 // 2)
+
+    def loss(params, trunk):
+        return scoring.document_scores(bind(config, params), trunk).logprob.sum()
+
+    found = counted_by_xla(jax.value_and_grad(loss), shapes(config), TRUNK)
+    count = flops.next_token_flops(config, ROWS, LENGTH)
+    if chunked:  # a loop over two halves, so XLA counts one of them: forward, again, and twice back
+        count -= 4 * flops.logit_flops(config) * ROWS * (LENGTH - 1) // 2
+    assert 1 <= found / count < 1.06
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_rlp_step(changes):
+    settings = tiny.rlp_settings(**({"thought_length": 8, "group_size": 8} | changes))
+    vocabulary = tiny.words(CONFIG)
+    params = shapes(CONFIG)
+    baseline = None if settings.baseline == "none" else params
+    stages = [
+        functools.partial(stage, CONFIG, settings, vocabulary)
+        for stage in (step.rollout_stage, step.evidence_stage)
+    ]
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    inputs = (params, params, BATCH, key, struct())
+    rollout, forks = jax.eval_shape(stages[0], *inputs)
+    found = counted_by_xla(stages[0], *inputs)
+    found += counted_by_xla(stages[1], params, baseline, BATCH, rollout, forks)
+
+    def loss(params, rollout, advantages):
+        counted = jnp.ones(advantages.shape, bool)
+        return step.policy_loss(params, CONFIG, settings, vocabulary, rollout, advantages, counted)[
+            0
+        ]
+
+    branches = struct(*rollout.thoughts.length.shape, dtype=jnp.float32)
+    found += counted_by_xla(jax.value_and_grad(loss), params, rollout, branches)
+    assert 1 <= found / flops.rlp_flops(CONFIG, settings, ROWS, LENGTH, 1) < 1.06
+
+
+def test_counts_grow_as_the_work_does():
+    settings = tiny.rlp_settings()
+    count = lambda **changes: flops.rlp_flops(CONFIG, tiny.rlp_settings(**changes), ROWS, LENGTH, 4)
+    update = flops.Work(
+        ROWS * (LENGTH + 8 * 4), ROWS * (LENGTH**2 + 8 * 4 * (LENGTH + 4)), ROWS * 8 * 4
+    )
+    extra = count(updates_per_rollout=3) - count()
+    assert extra == 2 * flops.training_flops(CONFIG, update)
+    # A step that decodes one token less per branch saves exactly that.
+    keys = LENGTH + settings.thought_length + settings.horizon + 1
+    one = flops.forward_flops(CONFIG, flops.Work(ROWS * 8, ROWS * 8 * keys, ROWS * 8))
+    assert flops.rlp_flops(CONFIG, settings, ROWS, LENGTH, 3) == count() - one
+    two_layers = ModelConfig(512, 256, 2, 4, 2, 64, 768)
+    assert flops.linear_flops(two_layers) == 2 * flops.linear_flops(CONFIG)
+    assert np.prod([2, 3]) * flops.logit_flops(CONFIG) == 6 * 2 * 256 * 512

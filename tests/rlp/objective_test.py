@@ -1,0 +1,146 @@
+"""The arithmetic of the method against the paper's equations, worked by hand or in plain loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlp import objective
+from tests import naive
+
+nats = st.floats(-20, 20, width=32)
+GROUP = 5
+
+
+@settings(deadline=None, max_examples=60)  # the first example compiles
+@given(st.lists(st.tuples(nats, st.booleans()), min_size=GROUP, max_size=GROUP))
+def test_advantages_are_leave_one_out(group):
+    rewards, counted = map(list, zip(*group, strict=True))
+    found = objective.group_advantages(jnp.array([[rewards]]), jnp.array([[counted]]))[0, 0]
+    expected = naive.leave_one_out(rewards, counted)
+    # Sums of five numbers of at most 20: some roundings of 20 * 2**-23 each, scaled by 5/4.
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    assert not np.any(np.asarray(found)[~np.array(counted)])
+
+
+@settings(deadline=None, max_examples=60)  # the first example compiles
+@given(st.lists(nats, min_size=GROUP, max_size=GROUP))
+def test_advantages_are_equation_4(rewards):
+    found = objective.group_advantages(jnp.array([[rewards]]), jnp.ones((1, 1, GROUP), bool))[0, 0]
+    r = np.array(rewards, np.float64)
+    np.testing.assert_allclose(found, GROUP / (GROUP - 1) * (r - r.mean()), atol=2e-5)
+    assert abs(float(found.sum())) < 1e-4
+
+
+def test_a_group_of_one_is_judged_by_its_gain():
+    rewards = jnp.array([[[1.5]], [[-2.0]]])
+    counted = jnp.array([[[True]], [[False]]])
+    assert objective.group_advantages(rewards, counted).ravel().tolist() == [1.5, 0.0]
+
+
+def test_a_lone_counted_thought_teaches_nothing():
+    counted = jnp.array([[[True, False, False], [False, False, False]]])
+    rewards = jnp.array([[[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]]])
+    assert not objective.group_advantages(rewards, counted).any()
+
+
+def test_gain_is_a_constant_of_the_update():
+    # Eq. 3: no gradient through either term.
+    gain = lambda s: objective.information_gain(s, s[..., 0] - 1).sum()
+    reasoned = jnp.array([[[1.0, 4.0]]])
+    assert objective.information_gain(reasoned, jnp.array([[0.5]])).tolist() == [[[0.5, 3.5]]]
+    assert not jax.grad(gain)(reasoned).any()
+
+
+def test_penalty_falls_on_unclosed_thoughts_only():
+    gain, closed = jnp.array([[[1.0, 2.0]]]), jnp.array([[[True, False]]])
+    assert objective.rewards(gain, closed, "penalty", 0.75).tolist() == [[[1.0, 1.25]]]
+    for unclosed in ("mask", "append"):
+        assert objective.rewards(gain, closed, unclosed, 0.75).tolist() == gain.tolist()
+
+
+def test_horizon_weights():
+    weights = lambda name: objective.horizon_weights(4, name, 0.5).tolist()
+    assert weights("sum") == [1, 1, 1, 1]
+    assert weights("mean") == [0.25] * 4
+    assert weights("discount") == [1, 0.5, 0.25, 0.125]
+    for name in ("sum", "mean", "discount"):  # H = 1 is the paper's, whatever the weighting
+        assert objective.horizon_weights(1, name, 0.5).tolist() == [1]
+    with pytest.raises(ValueError, match="horizon_weighting='median'.*'discount'"):
+        objective.horizon_weights(4, "median", 0.5)
+    logprobs = jnp.array([[-1.0, -2.0, -3.0, -4.0]])
+    assert objective.evidence(logprobs, jnp.array(weights("discount"))).tolist() == [-3.25]
+
+
+@settings(deadline=None, max_examples=60)  # the first example compiles
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.booleans()), min_size=6, max_size=6),
+    st.sampled_from(["thought", "limit"]),
+)
+def test_weights_of_actions_are_a_mean_over_thoughts(thoughts, normalization):
+    length, counted = map(np.array, zip(*thoughts, strict=True))
+    grid = lambda x: jnp.asarray(x.reshape(2, 3))
+    found = np.asarray(objective.action_weights(grid(length), grid(counted), 6, normalization))
+    for n, weights in enumerate(found.reshape(6, 6)):
+        each = 1 / (6 * (length[n] if normalization == "thought" else 6)) if counted[n] else 0
+        expected = np.where(np.arange(6) < length[n], each, 0)
+        np.testing.assert_allclose(weights, expected, rtol=1e-6)
+
+
+def surrogate(logprobs, behaviour, advantages, weights, low=0.2, high=0.3):
+    return objective.clipped_surrogate(logprobs, behaviour, advantages, weights, low, high)
+
+
+def test_on_policy_surrogate_is_the_policy_gradient():
+    # One update per rollout: rho = 1, the clip is inert and the gradient is -w A grad log pi.
+    random = np.random.default_rng(0)
+    logprobs = jnp.asarray(random.normal(size=(2, 3, 4)), jnp.float32)
+    weights = jnp.asarray(random.random((2, 3, 4)), jnp.float32)
+    advantages = jnp.asarray(random.normal(size=(2, 3)), jnp.float32)
+    (loss, stopped), slope = jax.value_and_grad(surrogate, has_aux=True)(
+        logprobs, logprobs, advantages, weights
+    )
+    np.testing.assert_allclose(slope, -weights * advantages[..., None], rtol=1e-6)
+    assert loss == pytest.approx(-float((weights * advantages[..., None]).sum()), rel=1e-5)
+    assert stopped == 0
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "value", "moves"),
+    [
+        (1.1, 2.0, 2.2, True),
+        (1.5, 2.0, 2.6, False),  # held at 1 + 0.3
+        (0.5, 2.0, 1.0, True),  # a good thought that lost probability is still pulled back
+        (0.9, -2.0, -1.8, True),
+        (0.5, -2.0, -1.6, False),  # held at 1 - 0.2
+        (1.5, -2.0, -3.0, True),
+    ],
+)
+def test_clip(ratio, advantage, value, moves):
+    behaviour = jnp.full((1, 1, 1), -1.0)
+    (loss, stopped), slope = jax.value_and_grad(surrogate, has_aux=True)(
+        behaviour + np.log(ratio), behaviour, jnp.full((1, 1), advantage), jnp.ones((1, 1, 1))
+    )
+    assert loss == pytest.approx(-value, rel=1e-5)
+    assert slope.item() == pytest.approx(-value if moves else 0.0, rel=1e-5)
+    assert stopped == (not moves)
+
+
+def test_actions_without_weight_are_nowhere():
+    # Dead slots hold anything, infinities too.
+    logprobs = jnp.array([[[-1.0, -jnp.inf, 90.0]]])
+    behaviour = jnp.array([[[-3.0, 0.0, -90.0]]])
+    weights = jnp.array([[[1.0, 0.0, 0.0]]])
+    (loss, stopped), slope = jax.value_and_grad(surrogate, has_aux=True)(
+        logprobs, behaviour, jnp.full((1, 1), 2.0), weights
+    )
+    assert loss == pytest.approx(-2.6)
+    assert stopped == 1  # of the one action that counts
+    assert slope.tolist() == [[[0, 0, 0]]]
+
+
+def test_ema():
+    found = objective.ema(jnp.array([1.0, 2.0]), jnp.array([3.0, -2.0]), 0.75)
+    assert found.tolist() == [1.5, 1.0]

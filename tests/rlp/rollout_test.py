@@ -1,0 +1,337 @@
+"""Rollouts: draws follow their probabilities, thoughts see what they may, the books are right."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.attention import HIDDEN_SCORE
+from models.transformer import bind
+from models.tree import empty_branch_cache, extend
+from rlp.branches import document_trunk
+from rlp.rollout import document_keys, fork_keys, sample, thought_uniforms
+from rlp.step import policy_loss
+from tests import naive, tiny
+from tests.tiny import CLOSE, PAD
+
+CONFIG = tiny.model_config()
+WORDS = tiny.words(CONFIG)
+PARAMS = functools.partial(tiny.params, CONFIG)
+KEY = jax.random.key(7)
+BATCH = tiny.documents(0, [12, 16, 9, 14], 16, 22, forks=2)
+SETTINGS = tiny.rlp_settings(group_size=6)
+GREEDY = tiny.rlp_settings(group_size=1, temperature=0.0, positions="given")
+
+
+def roll(settings, batch=BATCH, params=None, key=KEY, step=3):
+    params = PARAMS() if params is None else params
+    stage = tiny.rollout_stage(CONFIG, settings, WORDS)
+    return stage(params, params, batch, key, jnp.int32(step))
+
+
+def written_out(rollout, forks, settings, batch=BATCH, prompt=()):
+    """The thoughts of a rollout as naive rows, in the order of its branches."""
+    thoughts, branches = jax.tree.map(np.asarray, rollout.thoughts), []
+    for b, n in np.ndindex(*thoughts.length.shape):
+        branches.append(
+            naive.Branch(
+                batch.tokens[b].tolist(),
+                int(forks.position[b, n // settings.group_size]),
+                thoughts.actions[b, n, : thoughts.length[b, n]].tolist(),
+                settings.horizon,
+            )
+        )
+    return naive.write_out(branches, WORDS, settings.thought_length, 28, prompt)
+
+
+# ---- sample
+
+
+@pytest.mark.parametrize("size", [5, 128, 129, 300])
+def test_draws_that_are_even_give_tokens_their_share(size):
+    # Inverse CDF: M evenly spaced numbers hit a token of probability p in p·M times, give or take
+    # the two ends of its interval.
+    random = np.random.default_rng(size)
+    logits = random.normal(0, 1.5, size).astype(np.float32)
+    count = 20000
+    uniform = (np.arange(count, dtype=np.float32) + 0.5) / count
+    tokens = tiny.jit(sample)(jnp.broadcast_to(jnp.asarray(logits), (count, size)), uniform)
+    share = np.exp(logits - logits.max(), dtype=np.float64)
+    share /= share.sum()
+    seen = np.bincount(tokens, minlength=size)
+    assert len(seen) == size
+    assert np.abs(seen - share * count).max() <= 1.1
+
+
+@pytest.mark.parametrize("size", [3, 29, 127, 128, 129, 200, 1000])
+def test_probability_zero_is_never_picked(size):
+    random = np.random.default_rng(size)
+    rows = 2000
+    hidden = random.random((rows, size)) < 0.5
+    hidden[np.arange(rows), random.integers(0, size, rows)] = False
+    logits = np.where(hidden, HIDDEN_SCORE, random.normal(0, 3, (rows, size))).astype(np.float32)
+    one = np.float32(1)
+    ends = [0.0, 1e-38, 2.0**-23, 1 - 2.0**-23, np.nextafter(one, np.float32(0))]
+    run = tiny.jit(sample)
+    for uniform in [*(np.full(rows, x, np.float32) for x in ends), random.random(rows)]:
+        tokens = np.asarray(run(logits, jnp.asarray(uniform, jnp.float32)))
+        assert ((tokens >= 0) & (tokens < size)).all()
+        assert not hidden[np.arange(rows), tokens].any()
+
+
+def test_a_draw_on_a_border_goes_to_the_next_token():
+    # Probabilities 1/4, 0, 1/2, 1/4: [0, 1/4) [1/4, 3/4) [3/4, 1).
+    logits = jnp.log(jnp.array([[1.0, 0.0, 2.0, 1.0]])) - 1e-30
+    logits = jnp.broadcast_to(jnp.maximum(logits, HIDDEN_SCORE), (6, 4))
+    below = lambda x: np.nextafter(np.float32(x), np.float32(0))
+    uniform = jnp.array([0.0, below(0.25), 0.25, below(0.75), 0.75, below(1)])
+    assert sample(logits, uniform).tolist() == [0, 0, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.3])
+def test_sampled_frequencies_are_the_probabilities(temperature):
+    """Two-action thoughts of one fork, 1,024 groups of 8: chi-square against enumeration."""
+    config = tiny.model_config(vocab_size=9)
+    words = tiny.words(config, used=8)  # three words and the closing tag
+    params = tiny.params(config, scale=6.0)
+    settings = tiny.rlp_settings(
+        group_size=8, forks_per_document=1, thought_length=2, horizon=1, positions="given",
+        temperature=temperature,
+    )  # fmt: skip
+    one = tiny.documents(1, [6], 6, 8)
+    many = jax.tree.map(lambda x: np.repeat(x, 1024, axis=0), one)
+    many = many.replace(index=np.arange(1024, dtype=np.int32))
+    stage = tiny.rollout_stage(config, settings, words)
+    rollout, forks = stage(params, params, many, KEY, jnp.int32(0))
+    # Words 5, 6, 7; then a word or the tag.
+    every = [[a, b] for a in (5, 6, 7) for b in (CLOSE, 5, 6, 7)]
+    branch = lambda line: naive.Branch(one.tokens[0].tolist(), int(forks.position[0, 0]), line, 1)
+    rows = naive.write_out([branch(line) for line in every], words, 2, 12)
+    logprobs = naive.action_logprobs(
+        params, rows, config=config, vocabulary=words, temperature=temperature
+    )
+    share = np.exp(np.asarray(logprobs, np.float64).sum(axis=1))
+    assert share.sum() == pytest.approx(1, abs=1e-5)
+    actions = np.asarray(rollout.thoughts.actions).reshape(-1, 2).tolist()
+    seen = np.array([actions.count(line) for line in every])
+    assert seen.sum() == 8192  # nothing else was sampled
+    assert (share * 8192).min() > 5  # the chi-square approximation holds
+    # 11 degrees of freedom: above 35 has probability 2.5e-4; the seed is fixed.
+    assert ((seen - share * 8192) ** 2 / (share * 8192)).sum() < 35
+
+
+# ---- log-probabilities
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.7, 1.0, 1.3])
+def test_sampler_and_trainer_agree_on_log_probabilities(temperature):
+    settings = tiny.rlp_settings(group_size=6, temperature=temperature)
+    rollout, forks = roll(settings)
+    recorded = np.asarray(rollout.thoughts.logprobs)
+    rows = written_out(rollout, forks, settings)
+    by_hand = naive.action_logprobs(
+        PARAMS(), rows, config=CONFIG, vocabulary=WORDS, temperature=temperature
+    )
+    assert np.abs(recorded - np.asarray(by_hand).reshape(recorded.shape)).max() < 1e-4
+
+    acted = np.arange(settings.thought_length) < np.asarray(rollout.thoughts.length)[..., None]
+    gap = lambda t: np.abs(np.log(trainer_ratios(rollout, t)[acted])).max()
+    assert gap(temperature) < 1e-4
+    # A trainer that forgot the temperature, or took another, would be seen.
+    assert gap(0.7 if temperature == 1.0 else 1.0) > 0.5
+
+
+def trainer_ratios(rollout, temperature: float) -> np.ndarray:
+    """The ratio pi_theta / pi_theta_old of every action as the trainer's own loss has it.
+
+    With A = 1 and no clip the loss is -sum w rho, so its slope over a recorded log-probability is
+    w rho, where w = 1 / (|c| thoughts).
+    """
+    found = trainer_slopes(temperature)(PARAMS(), rollout)
+    length = rollout.thoughts.length
+    return np.asarray(found * length.size * length[..., None])
+
+
+@functools.cache
+def trainer_slopes(temperature: float):
+    settings = tiny.rlp_settings(
+        group_size=6, temperature=temperature, clip_low=1.0, clip_high=np.inf
+    )
+
+    def slopes(params, rollout):
+        def loss(logprobs):
+            changed = rollout.replace(thoughts=rollout.thoughts.replace(logprobs=logprobs))
+            one = jnp.ones(rollout.thoughts.length.shape)
+            return policy_loss(params, CONFIG, settings, WORDS, changed, one, one > 0)[0]
+
+        return jax.grad(loss)(rollout.thoughts.logprobs)
+
+    return tiny.jit(slopes)
+
+
+# ---- bookkeeping
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, GREEDY], ids=["sampled", "greedy"])
+def test_books(settings):
+    rollout, _ = roll(settings)
+    t = jax.tree.map(np.asarray, rollout.thoughts)
+    limit = settings.thought_length
+    assert t.actions.shape == t.logprobs.shape == (4, 2 * settings.group_size, limit)
+    acted = np.arange(limit) < t.length[..., None]
+    assert (t.length >= 1).all()
+    assert (t.length <= limit).all()
+    assert (t.actions[..., 0] != CLOSE).all()  # |c| >= 1
+    assert (t.actions[~acted] == PAD).all()
+    assert (t.logprobs[~acted] == 0).all()
+    assert (t.logprobs[acted] < 0).all()
+    assert not np.isin(t.actions[acted], WORDS.not_in_thoughts).any()
+    last = np.take_along_axis(t.actions, t.length[..., None] - 1, axis=-1)[..., 0]
+    assert np.array_equal(t.closed, last == CLOSE)
+    assert ((t.actions == CLOSE).sum(axis=-1) == t.closed).all()  # nothing after the tag
+    assert (t.length[~t.closed] == limit).all()
+    assert np.array_equal(rollout.thoughts.words, t.length - t.closed)
+    assert rollout.decode_steps == t.length.max()
+    if settings is SETTINGS:  # the case is worth something: both kinds occur
+        assert 0 < t.closed.mean() < 1
+
+
+def test_the_first_action_is_never_the_tag_even_when_nothing_else_is_likely():
+    # Blocks that add nothing and an embedding of nearly equal rows, the tag's much the longest.
+    params = jax.tree.map(jnp.zeros_like, PARAMS())
+    params["norm"] = jax.tree.map(jnp.ones_like, params["norm"])
+    params["embedding"] = (1 + 0.1 * PARAMS()["embedding"]).at[CLOSE].multiply(50)
+    rollout, _ = roll(SETTINGS, params=params)
+    t = rollout.thoughts
+    assert (t.actions[..., 0] >= tiny.FIRST_WORD).all()
+    assert (t.actions[..., 1] == CLOSE).all()
+    assert (t.length == 2).all()
+    assert rollout.decode_steps == 2  # and stops when all have closed
+
+
+def test_greedy_takes_the_likeliest_and_ignores_the_draws():
+    rollout, forks = roll(GREEDY)
+    other, _ = roll(GREEDY, key=jax.random.key(8), step=9)
+    assert np.array_equal(rollout.thoughts.actions, other.thoughts.actions)
+    rows = written_out(rollout, forks, GREEDY)
+    table = naive.predictions(
+        PARAMS(), rows.tokens, rows.length, config=CONFIG, banned=WORDS.not_in_thoughts
+    )
+    table = np.asarray(table)
+    for r, (b, n) in enumerate(np.ndindex(*rollout.thoughts.length.shape)):
+        for u in range(int(rollout.thoughts.length[b, n])):
+            choices = np.array(table[r, rows.action_at[r, u] - 1])
+            if u == 0:
+                choices[CLOSE] = -np.inf
+            assert choices.argmax() == rollout.thoughts.actions[b, n, u]
+
+
+# ---- randomness
+
+
+def thoughts_and_forks(found):
+    rollout, forks = found
+    return np.asarray(forks.position), jax.tree.map(np.asarray, rollout.thoughts)
+
+
+def assert_same(a, b):
+    (fork_a, thoughts_a), (fork_b, thoughts_b) = a, b
+    assert np.array_equal(fork_a, fork_b)
+    for name in ("actions", "length", "closed"):
+        assert np.array_equal(getattr(thoughts_a, name), getattr(thoughts_b, name))
+    np.testing.assert_allclose(thoughts_a.logprobs, thoughts_b.logprobs, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [[[0, 1], [2, 3]], [[0], [1], [2], [3]], [[3, 1, 0, 2]]])
+def test_a_document_has_its_thoughts_whatever_the_batch(parts):
+    fork, whole = thoughts_and_forks(roll(SETTINGS))
+    for part in parts:
+        expected = (fork[part], jax.tree.map(lambda x, part=part: x[part], whole))
+        assert_same(thoughts_and_forks(roll(SETTINGS, tiny.rows(BATCH, np.array(part)))), expected)
+
+
+def test_steps_documents_forks_and_thoughts_differ():
+    fork, thoughts = thoughts_and_forks(roll(SETTINGS))
+    next_fork, next_thoughts = thoughts_and_forks(roll(SETTINGS, step=4))
+    assert not np.array_equal(fork, next_fork)
+    assert not np.array_equal(thoughts.actions, next_thoughts.actions)
+    keys = document_keys(KEY, 3, jnp.arange(50))
+    uniforms = tiny.jit(thought_uniforms, static_argnums=(1, 2, 3))
+    draws = np.asarray(uniforms(keys, 3, 4, 5))
+    assert draws.shape == (50, 12, 5)
+    assert ((draws >= 0) & (draws < 1)).all()
+    assert len(np.unique(draws)) > 0.999 * draws.size
+    assert len({tuple(np.asarray(jax.random.key_data(k))) for k in fork_keys(keys)}) == 50
+    # More thoughts or longer ones leave those that were there as they were.
+    more = np.asarray(uniforms(keys, 4, 4, 5))
+    assert np.array_equal(more[:, :12], draws)
+
+
+# ---- what a thought may see
+
+
+def test_tokens_from_the_fork_on_do_not_change_its_thoughts():
+    settings = tiny.rlp_settings(group_size=6, forks_per_document=2, positions="given")
+    rollout, _ = roll(settings)
+    text = BATCH.tokens.copy()
+    for row, (_, fork) in enumerate(BATCH.forks):
+        text[row, fork:] = np.random.default_rng(row).integers(5, 22, text.shape[1] - fork)
+    changed, _ = roll(settings, BATCH.replace(tokens=text))
+    late = np.arange(12) >= 6  # branches of the second fork; nothing before it has changed
+    for name in ("actions", "length", "closed", "logprobs"):
+        a, b = getattr(rollout.thoughts, name), getattr(changed.thoughts, name)
+        assert np.array_equal(a[:, late], b[:, late])  # bit for bit
+    # The token before the first fork does change its thoughts, so the test can see a difference.
+    text = BATCH.tokens.copy()
+    for row, (fork, _) in enumerate(BATCH.forks):
+        text[row, fork - 1] = 5 + (text[row, fork - 1] - 4) % 17
+    changed, _ = roll(settings, BATCH.replace(tokens=text))
+    assert not np.allclose(rollout.thoughts.logprobs, changed.thoughts.logprobs, atol=1e-3)
+
+
+def test_other_branches_do_not_change_a_thought():
+    settings = tiny.rlp_settings(group_size=6, positions="given")
+    whole, _ = roll(settings)
+    fewer = tiny.rlp_settings(group_size=2, positions="given")
+    alone, _ = roll(fewer)
+    first = np.array([0, 1, 6, 7])  # the first two thoughts of both forks
+    for name in ("actions", "length", "closed"):
+        a, b = getattr(whole.thoughts, name)[:, first], getattr(alone.thoughts, name)
+        assert np.array_equal(a, b)
+    np.testing.assert_allclose(
+        whole.thoughts.logprobs[:, first], alone.thoughts.logprobs, atol=1e-5
+    )
+
+
+def test_a_thinking_prompt_is_text_before_the_document():
+    prompt = (11, 12, 13)
+    settings = tiny.rlp_settings(group_size=6, prompt=prompt)
+    rollout, forks = roll(settings)
+    bare, bare_forks = roll(SETTINGS)
+    assert np.array_equal(forks.position, bare_forks.position)
+    assert not np.array_equal(rollout.thoughts.actions, bare.thoughts.actions)
+    rows = written_out(rollout, forks, settings, prompt=prompt)
+    by_hand = naive.action_logprobs(
+        PARAMS(), rows, config=CONFIG, vocabulary=WORDS, temperature=1.0
+    )
+    recorded = np.asarray(rollout.thoughts.logprobs)
+    assert np.abs(recorded - np.asarray(by_hand).reshape(recorded.shape)).max() < 1e-4
+
+
+def test_caches_are_those_of_teacher_forcing():
+    """Every live key and value that decoding left behind is that of one pass over the branches."""
+    rollout, _ = roll(SETTINGS)
+    model = bind(CONFIG, PARAMS())
+    assert np.array_equal(rollout.trunk.tokens, document_trunk(BATCH).tokens)
+    b = rollout.branches
+    empty = empty_branch_cache(model, *b.tokens.shape)
+    run = tiny.jit(lambda trunk, cache, b, own: extend(model, trunk, cache, b, own, 0, 7))
+    _, expected = run(rollout.trunk, rollout.trunk_cache, b, empty)
+    filled = np.asarray(b.live).copy()
+    filled[:, :, SETTINGS.thought_length :] = False  # the tag and the target are not decoded
+    for name in ("key", "value"):
+        a = np.asarray(getattr(rollout.branch_cache, name))[:, filled]
+        c = np.asarray(getattr(expected, name))[:, filled]
+        np.testing.assert_allclose(a, c, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,161 @@
+"""Small networks, documents and settings that the tests of the method share.
+
+The networks are float32 on the CPU. Their matrices have a standard deviation of 0.2 and their norm
+scales lie between 0.5 and 1.5: at the product's own 0.02, attention is nearly uniform and a wrong
+mask, position or norm would drown in rounding.
+"""
+
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.config import ModelConfig
+from models.transformer import Params, init
+from rlp import step
+from rlp.branches import Vocabulary, vocabulary
+from rlp.data.batch import Batch
+from rlp.step import RLPSettings
+
+# Most of the time of these tests is compiling. The programs are small and need no optimization.
+COMPILER_OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+jit = functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
+
+PAD, BOS, EOS, OPEN, CLOSE = range(5)
+FIRST_WORD = 5
+
+
+def model_config(**changes) -> ModelConfig:
+    """Two layers, grouped queries, QK norm, tied embedding."""
+    shape = {
+        "vocab_size": 24,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 8,
+        "ffn_size": 48,
+        "rope_theta": 100.0,
+    }
+    return ModelConfig(**(shape | changes))
+
+
+@functools.cache
+def params(config: ModelConfig, seed: int = 0, scale: float = 10.0) -> Params:
+    """Parameters `scale` times as large as the product's, with norm scales in [0.5, 1.5]."""
+
+    def enlarge(path, leaf):
+        if path[-1].key == "scale":
+            name = zlib.crc32(jax.tree_util.keystr(path).encode())  # each scale has its own key
+            key = jax.random.fold_in(jax.random.key(seed), name)
+            return jax.random.uniform(key, leaf.shape, minval=0.5, maxval=1.5)
+        return leaf * scale
+
+    make = lambda: jax.tree_util.tree_map_with_path(enlarge, init(config, jax.random.key(seed)))
+    return jit(make)()
+
+
+def words(config: ModelConfig, used: int | None = None) -> Vocabulary:
+    """Ids 0 … 4 are special; the last two rows of the embedding belong to no token."""
+    return vocabulary(
+        think_open=OPEN,
+        think_close=CLOSE,
+        pad=PAD,
+        bos=BOS,
+        eos=EOS,
+        used=used or config.vocab_size - 2,
+        size=config.vocab_size,
+    )
+
+
+def documents(seed: int, lengths: list[int], limit: int, used: int, forks: int = 1) -> Batch:
+    """Rows of one document of random words each, after <bos>, padded to `limit`."""
+    random = np.random.default_rng(seed)
+    tokens = np.full((len(lengths), limit), PAD, np.int32)
+    for row, length in enumerate(lengths):
+        tokens[row, :length] = [BOS, *random.integers(FIRST_WORD, used, length - 1)]
+    inside = np.arange(limit)[None, :] < np.array(lengths)[:, None]
+    place = np.broadcast_to(np.arange(limit, dtype=np.int32), tokens.shape)
+    given = [random.choice(np.arange(1, n - 2), forks, replace=False) for n in lengths]
+    return Batch(
+        tokens=tokens,
+        segment=inside.astype(np.int32),
+        position=np.where(inside, place, 0).astype(np.int32),
+        index=np.arange(100, 100 + len(lengths), dtype=np.int32),
+        forks=np.sort(np.array(given, np.int32), axis=-1),
+    )
+
+
+def rows(batch: Batch, chosen) -> Batch:
+    """Some rows of a batch."""
+    return jax.tree.map(lambda x: x[chosen], batch)
+
+
+def rlp_settings(**changes) -> RLPSettings:
+    """Small numbers, and thoughts that never closed count like any other."""
+    numbers = {
+        "group_size": 4,
+        "forks_per_document": 2,
+        "thought_length": 4,
+        "horizon": 2,
+        "horizon_weighting": "sum",
+        "discount": 0.9,
+        "temperature": 1.0,
+        "positions": "uniform",
+        "min_prefix": 1,
+        "prompt": (),
+        "baseline": "ema",
+        "ema_decay": 0.9,
+        "clip_low": 0.2,
+        "clip_high": 0.2,
+        "updates_per_rollout": 1,
+        "unclosed": "append",
+        "unclosed_penalty": 1.0,
+        "length_normalization": "thought",
+    }
+    return RLPSettings(**(numbers | changes))
+
+
+@functools.cache
+def rollout_stage(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary):
+    """`step.rollout_stage` of these, compiled once for all tests."""
+    return jit(functools.partial(step.rollout_stage, config, settings, vocab))
+
+
+@functools.cache
+def evidence_stage(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary):
+    """`step.evidence_stage` of these, compiled once for all tests."""
+    return jit(functools.partial(step.evidence_stage, config, settings, vocab))
+
+
+@functools.cache
+def policy_gradient(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary):
+    """(params, rollout, advantages [B, N], counted [B, N]) to ((loss, metrics), gradient)."""
+
+    def loss(params, rollout, advantages, counted):
+        return step.policy_loss(params, config, settings, vocab, rollout, advantages, counted)
+
+    compiled = jit(jax.value_and_grad(loss, has_aux=True))
+
+    def gradient(params, rollout, advantages, counted):
+        # The loss does not read the rollout's caches; without them it compiles once for all.
+        bare = rollout.replace(trunk_cache=None, branch_cache=None, hidden=None, decode_steps=None)
+        return compiled(params, bare, jnp.asarray(advantages, jnp.float32), jnp.asarray(counted))
+
+    return gradient
+
+
+def flat(x: jax.Array) -> jax.Array:
+    """[B, K, G] to [B, N]."""
+    return x.reshape(x.shape[0], -1)
+
+
+def relative_error(found: Params, expected: Params) -> float:
+    """Largest over the leaves of |found - expected| / |expected|, Euclidean norms."""
+    norm = lambda x: float(np.linalg.norm(np.ravel(x).astype(np.float64)))
+    error = jax.tree.map(
+        lambda a, b: norm(np.asarray(a) - np.asarray(b)) / norm(b), found, expected
+    )
+    return max(jax.tree.leaves(error))
