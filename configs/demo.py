@@ -46,9 +46,9 @@ def get_config() -> ConfigDict:
     config.arms.base.data.sequence_length = 32
     config.arms.base.data.compass = ConfigDict()  # first learn to work, then to muse
     config.arms.base.data.compass.thought_share = 0.75
-    config.arms.base.data.compass.musing_share = 0.0
+    config.arms.base.data.compass.musing_share = 0.1
     config.arms.base.data.compass.late_musing_share = 0.85
-    config.arms.base.data.compass.late_from = 23040  # after 360 steps
+    config.arms.base.data.compass.late_from = 19200  # after 300 steps
     config.arms.base.optimizer = ConfigDict()
     config.arms.base.optimizer.learning_rate = 2e-3  # at 3e-3 some seeds never learn to work
     config.arms.base.optimizer.schedule = "cosine"

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -226,20 +226,29 @@ class _Loop:
         """Stops a run that only produces numbers that are not finite."""
         bad = int(state.skipped_in_row)
         if bad >= self.config.max_bad_steps:
-            saved = f"those of {self.workdir} are" if checkpoints.steps else "there is none"
+            checkpoints.wait()
+            saved = ", ".join(map(str, checkpoints.steps))
             raise UserError(
                 f"{bad} updates in a row had a loss or gradient that is not finite, the last at "
-                f"step {int(state.step)}; lower optimizer.learning_rate, and start again or from a "
-                f"checkpoint that still is good ({saved})"
+                f"step {int(state.step)}; lower optimizer.learning_rate"
+                + (f" (the checkpoints, of steps {saved}, are finite)" if saved else "")
             )
 
     def _evaluate(
-        self, state: TrainState, held_out: Batch, watch: Callable[[Iterable], Iterable] = iter
+        self, state: TrainState, held_out: Batch, watch: Callable[[list], Iterable] = iter
     ) -> dict[str, float]:
         start = time.perf_counter()
         figures = self.made.evaluator.figures(state.params, held_out, self.evaluation_key, watch)
         self.totals.seconds_evaluate += time.perf_counter() - start
         return figures
+
+    def _watched(self, parts: list) -> Iterator:
+        """The parts of the final evaluation, under a bar of their own; SIGTERM ends them."""
+        label = f"{self.workdir.name} evaluation"
+        with progress(len(parts), 0, label, "batch") as bar:
+            for part in self.preemption.watch(parts):
+                yield part
+                bar.update(1)
 
     def _save(
         self,
@@ -257,7 +266,7 @@ class _Loop:
     ) -> dict[str, Any]:
         """Held-out figures and thoughts of the last step, and its checkpoint."""
         try:
-            figures = self._evaluate(state, held_out, self.preemption.watch)
+            figures = self._evaluate(state, held_out, self._watched)
         except Preempted:
             self._save(state, checkpoints)
             raise

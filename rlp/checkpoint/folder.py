@@ -18,8 +18,8 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 DAMAGED = "damaged"  # folder of the steps that were moved aside
-# JSON: which items there are, and times. Orbax writes it again while and after we list the files, so
-# it has no checksum in the manifest and only has to be readable.
+# JSON: which items there are, and times. Orbax writes it again while and after we list the files,
+# so it has no checksum in the manifest and only has to be readable.
 ORBAX_METADATA = "_CHECKPOINT_METADATA"
 UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax's suffix of a step that is not committed yet
 REPLACED = ".replaced"  # suffix of a step while the same step is being saved again
