@@ -208,9 +208,8 @@ class _Loop:
         start = time.perf_counter()
         batch = train.batch(self.totals.position, self.config.batch_size)
         waited = time.perf_counter() - start
-        updates = int(state.step) * (
-            self.config.rlp.updates_per_rollout if self.config.objective == "rlp" else 1
-        )
+        per_step = self.config.rlp.updates_per_rollout if self.config.objective == "rlp" else 1
+        updates = int(state.step) * per_step - int(state.skipped)
         state, metrics, cost = trainer.step(state, batch, self.key)
         self.totals.add(cost)
         self.totals.position += self.config.batch_size
@@ -231,7 +230,7 @@ class _Loop:
             raise UserError(
                 f"{bad} updates in a row had a loss or gradient that is not finite, the last at "
                 f"step {int(state.step)}; lower optimizer.learning_rate"
-                + (f" (the checkpoints, of steps {saved}, are finite)" if saved else "")
+                + (f" (there are checkpoints of steps {saved})" if saved else "")
             )
 
     def _evaluate(

@@ -303,10 +303,14 @@ def _apply(
     optimizer: Optimizer,
     state: TrainState,
 ) -> tuple[TrainState, Metrics]:
-    """Gradient and optimizer update; a non-finite loss or gradient leaves the state as it was."""
+    """Gradient and optimizer update.
+
+    A loss, gradient or new parameter that is not finite leaves the state as it was.
+    """
     (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
     params, new_optimizer, norm = optimizer.apply(gradients, state.optimizer, state.params)
-    good = jnp.isfinite(value) & jnp.isfinite(norm)
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
+    good = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.stack(finite).all()
     keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
     state = dataclasses.replace(
         state,

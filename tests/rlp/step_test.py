@@ -262,10 +262,10 @@ def test_ranked_positions_are_those_of_the_scorer(rule):
 
 
 @functools.cache
-def trained():
+def trained(learning_rate=0.001):
     """The compiled update with a real optimizer, its rollout and evidence, and the first state."""
     optimizer = make_optimizer(
-        learning_rate=0.001, schedule="constant", warmup_steps=0, final_share=1.0, total_steps=9,
+        learning_rate=learning_rate, schedule="constant", warmup_steps=0, final_share=1.0, total_steps=9,
         beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0,
     )  # fmt: skip
     update = tiny.jit(functools.partial(step.update_stage, CONFIG, SETTINGS, WORDS, optimizer))
@@ -298,6 +298,15 @@ def test_a_bad_gradient_leaves_the_state_and_is_counted(poison):
     after, _ = update(state, rollout, evidence)
     assert (after.skipped, after.skipped_in_row) == (2, 0)
     assert tiny.relative_error(after.params, state.params) > 0
+
+
+def test_a_step_into_overflow_is_not_taken():
+    update, rollout, evidence, state = trained(learning_rate=1e39)
+    after, metrics = update(state, rollout, evidence)
+    assert np.isfinite(metrics["loss"])
+    assert np.isfinite(metrics["grad_norm"])
+    assert (after.skipped, after.skipped_in_row) == (1, 1)
+    assert_identical((after.params, after.optimizer), (state.params, state.optimizer))
 
 
 def test_further_updates_on_a_rollout_are_off_policy():

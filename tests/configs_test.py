@@ -1,0 +1,246 @@
+"""Every config can be built, every field is read somewhere and says what it is."""
+
+import ast
+import functools
+import inspect
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from ml_collections import ConfigDict
+
+from configs import default, demo, qwen3_1p7b_rlp, text
+from models.config import ModelConfig
+from models.transformer import count_parameters, shapes
+from rlp import build, experiment, step
+from rlp.data.batch import Batch
+from rlp.data.compass import CompassStream
+from rlp.optimizer import make_optimizer
+from rlp.run_config import fields
+from rlp.step import RLPSettings
+from rlp.trainers import state_shardings
+
+ROOT = Path(__file__).resolve().parents[1]
+KNOWN = dict(fields(default.get_config()))
+CONFIGS = {
+    "default": default.get_config(),
+    "text": text.get_config(),
+    "text:rlp": text.get_config("rlp"),
+    "qwen3_1p7b_rlp": qwen3_1p7b_rlp.get_config(),
+}
+
+
+def paragraphs():
+    """The config files by name, as text."""
+    return {path.stem: path.read_text() for path in (ROOT / "configs").glob("*.py")}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_of_a_run_can_be_built_once_it_has_data(name):
+    config = CONFIGS[name].copy_and_resolve_references()
+    config.data.train = "some.txt"
+    run = build.build(config)
+    assert run.settings.group_size == config.rlp.group_size
+    assert set(dict(fields(config))) == set(KNOWN)
+
+
+def test_the_arms_of_the_demo_can_be_built_and_share_a_model(tmp_path):
+    config = demo.get_config()
+    config.batch_size = 64
+    arms = {name: experiment.arm_config(config, name, tmp_path) for name in config.arms}
+    assert experiment.arm_order(arms, tmp_path) == ["base", "rlp", "cpt"]
+    made = {name: build.build(arm) for name, arm in arms.items()}
+    assert len({run.model for run in made.values()}) == 1
+    assert count_parameters(made["base"].model) == pytest.approx(336_512, rel=0.01)
+    for arm in arms.values():
+        assert set(dict(fields(arm))) == set(KNOWN)
+
+
+# The paper's recipe.
+
+
+def test_the_recipe_for_qwen3_has_the_published_shape():
+    """1,720,574,976 parameters, as counted from the numbers in the model's own config."""
+    model = build.build(recipe()).model
+    d, layers, heads, kv, width, ffn = 2048, 28, 16, 8, 128, 6144
+    attention = d * heads * width * 2 + d * kv * width * 2 + 2 * width
+    block = attention + 3 * d * ffn + 2 * d
+    by_hand = 151_936 * d + layers * block + d  # the embedding is the head too
+    assert by_hand == 1_720_574_976
+    assert count_parameters(model) == by_hand
+    assert "1,720,574,976" in (ROOT / "configs" / "qwen3_1p7b_rlp.py").read_text()
+
+
+def recipe():
+    config = qwen3_1p7b_rlp.get_config()
+    config.data.train = "some.txt"
+    return config
+
+
+def test_the_recipe_for_qwen3_traces_from_documents_to_new_parameters():
+    """All of an RLP step at full width, depth, length and group, on two documents."""
+    config, size = recipe(), 2
+    run = build.build(config)
+    model, s, words = run.model, run.settings, run.vocabulary
+    optimizer = build.build_optimizer(config, config.steps)
+    length, group = config.data.sequence_length, s.group_size
+    rows = jax.ShapeDtypeStruct((size, length), jnp.int32)
+    row = jax.ShapeDtypeStruct((size,), jnp.int32)
+    forks = jax.ShapeDtypeStruct((size, 1), jnp.int32)
+    batch = Batch(tokens=rows, segment=rows, position=rows, index=row, forks=forks)
+    params = shapes(model)
+    state = jax.eval_shape(
+        functools.partial(step.new_state, optimizer=optimizer, baseline=True), params
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+
+    rollout, chosen = jax.eval_shape(
+        functools.partial(step.rollout_stage, model, s, words),
+        params, params, batch, key, state.step,
+    )  # fmt: skip
+    assert rollout.thoughts.actions.shape == (size, group, 2048)
+    assert rollout.trunk.tokens.shape == (size, len(s.prompt) + 2048)
+    assert rollout.hidden.dtype == jnp.bfloat16
+    evidence = jax.eval_shape(
+        functools.partial(step.evidence_stage, model, s, words),
+        params, state.baseline, batch, rollout, chosen,
+    )  # fmt: skip
+    assert evidence.advantages.shape == (size, 1, group)
+    after, metrics = jax.eval_shape(
+        functools.partial(step.update_stage, model, s, words, optimizer), state, rollout, evidence
+    )
+    after = jax.eval_shape(functools.partial(step.finish_step, s), after)
+    same = lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype)
+    assert jax.tree.all(jax.tree.map(same, after, state))
+    kept = jax.tree.leaves((after.params, after.baseline))
+    assert {leaf.dtype for leaf in kept} == {jnp.dtype("float32")}
+    assert metrics["loss"].shape == ()
+
+
+def test_the_recipe_for_qwen3_splits_over_eight_devices():
+    config = recipe()
+    run = build.build(config)
+    assert run.mesh.shape == {"data": 1, "fsdp": 8, "tensor": 1}
+    optimizer = build.build_optimizer(config, config.steps)
+    placed = state_shardings(run.mesh, run.model, optimizer, baseline=True)
+    whole = split = 0
+    for leaf, sharding in zip(
+        jax.tree.leaves(shapes(run.model)), jax.tree.leaves(placed.params), strict=True
+    ):
+        whole += leaf.size
+        split += jnp.prod(jnp.array(sharding.shard_shape(leaf.shape))).item()
+    assert split < whole / 7.9  # all but the norms
+
+
+def test_the_recipe_for_qwen3_has_the_numbers_of_the_paper():
+    config = qwen3_1p7b_rlp.get_config()
+    paper = {
+        "batch_size": 512,
+        "steps": 200,
+        "data.sequence_length": 2048,
+        "optimizer.learning_rate": 1e-6,
+        "optimizer.schedule": "constant",
+        "rlp.group_size": 16,
+        "rlp.forks_per_document": 1,
+        "rlp.thought_length": 2048,
+        "rlp.horizon": 1,
+        "rlp.temperature": 0.7,
+        "rlp.positions": "uniform",
+        "rlp.baseline": "ema",
+        "rlp.ema_decay": 0.999,
+        "rlp.prompt": "default",
+    }
+    found = dict(fields(config))
+    assert {name: found[name] for name in paper} == paper
+
+
+# Fields.
+
+
+# Groups that go whole to something with a parameter or attribute for each of their fields.
+HANDED_ON = {
+    "model": ModelConfig,
+    "rlp": RLPSettings,
+    "optimizer": make_optimizer,
+    "data.compass": CompassStream,
+}
+
+
+def reads(*folders):
+    """Every name and every dotted name, such as `config.rlp.prompt`, that code in folders reads."""
+    found = set()
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
+                found.add(dotted(node))
+    return found
+
+
+def dotted(node):
+    """The text of a dotted name, with nothing in place of what is no name."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+@pytest.fixture(scope="module")
+def read_somewhere():
+    """Whether the program reads a field; that a check names it in a string does not count."""
+    found = reads("rlp", "models")
+
+    def is_read(field):
+        group, _, name = field.rpartition(".")
+        if name in inspect.signature(HANDED_ON.get(group, lambda: None)).parameters:
+            return any(read == name or read.endswith(f".{name}") for read in found)
+        ends = f"config.{field}"
+        # `data.train`, where a line before says `data = config.data`
+        return any(read.endswith(ends) for read in found) or (bool(group) and field in found)
+
+    return is_read
+
+
+@pytest.mark.parametrize("field", sorted(KNOWN))
+def test_a_field_is_read_by_the_program(field, read_somewhere):
+    assert read_somewhere(field)
+
+
+def test_a_field_that_nothing_reads_is_found(read_somewhere):
+    for field in ("nonsense", "rlp.nonsense", "evaluation.nonsense", "data.group_size"):
+        assert not read_somewhere(field)
+
+
+@pytest.mark.parametrize("field", sorted(KNOWN))
+def test_a_field_has_a_comment_that_says_what_it_is(field):
+    line = re.compile(rf"^    config\.{re.escape(field)} = .+?  # (.{{5,}})$", re.MULTILINE)
+    found = line.findall(paragraphs()["default"])
+    assert len(found) == 1, f"no comment on config.{field} in configs/default.py"
+
+
+def test_symbols_of_the_paper_stand_beside_their_fields():
+    source = paragraphs()["default"]
+    symbols = {
+        "rlp.group_size": "G",
+        "rlp.forks_per_document": "K",
+        "rlp.thought_length": "L",
+        "rlp.horizon": "H",
+        "rlp.ema_decay": "tau",
+        "rlp.clip_low": "epsilon_l",
+        "rlp.clip_high": "epsilon_h",
+        "rlp.baseline": "phi",
+        "batch_size": "B",
+        "data.sequence_length": "T",
+    }
+    for field, symbol in symbols.items():
+        assert re.search(rf"config\.{re.escape(field)} = .*# .*\b{symbol}\b", source), field
+
+
+def test_changed_fields_are_fields():
+    """A config that misspells a field fails where it is made: ConfigDict would take it silently."""
+    for name, config in CONFIGS.items():
+        assert isinstance(config, ConfigDict)
+        assert set(dict(fields(config))) <= set(KNOWN), name
+    shared = dict(fields(demo.get_config()))
+    plain = {re.sub(r"^arms\.[^.]*\.", "", field) for field in shared}
+    assert plain == set(KNOWN)

@@ -1,0 +1,204 @@
+"""What a run is made of, and every value that none can be made of: one line, before anything."""
+
+import re
+
+import pytest
+
+from configs import default
+from models.config import ModelConfig
+from models.transformer import count_parameters
+from rlp import build, loop
+from rlp.errors import UserError
+from rlp.run_check import AT_LEAST_ONE, CHOICES, NOT_NEGATIVE, POSITIVE, SHARES, check
+from rlp.run_config import fields
+from tests import runs
+
+KNOWN = dict(fields(default.get_config()))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return runs.text_file(tmp_path_factory.mktemp("data"))
+
+
+RLP = {"objective": "rlp"}
+LONE = RLP | {"rlp.group_size": 1, "rlp.baseline": "none"}
+BAD = {
+    "an unknown objective": ({"objective": "rlvr"}, "objective='rlvr' is unknown; use one of next"),
+    "an unknown attention": ({"model.attention": "flash"}, "model.attention='flash' is unknown"),
+    "an unknown figure": ({"evaluation.best_metric": "bleu"}, "best_metric='bleu' is unknown"),
+    "nothing to compare with": (LONE, "set group_size to 2 or more, or baseline to 'ema'"),
+    "no documents": ({"data.train": ""}, "data.train is empty; give text files with --config"),
+    "no such documents": ({"data.train": "no/such.txt"}, "data.train: no file or folder no/such"),
+    "no such held-out documents": ({"data.evaluation": "no/such.txt"}, "data.evaluation: no file"),
+    "no place for a fork": ({"rlp.positions": "given"}, "needs data.fork_marker"),
+    "a marker that never comes": (
+        {"rlp.positions": "given", "data.fork_marker": "~~"},
+        "document goes on after data.fork_marker='~~'",
+    ),
+    "rows too short for their forks": (
+        RLP | {"rlp.min_prefix": 20, "rlp.horizon": 8},
+        "data.sequence_length=24 is shorter than the 28 tokens",
+    ),
+    "two forks at a given place": (
+        {"rlp.positions": "given", "data.fork_marker": " ", "rlp.forks_per_document": 2},
+        "rlp.forks_per_document=2; rlp.positions='given' has one fork per document",
+    ),
+    "no such tokenizer": ({"data.tokenizer": "no/such"}, "data.tokenizer: no folder 'no/such'"),
+    "a vocabulary too small": ({"model.vocab_size": 64}, "smaller than the tokenizer's 261 ids"),
+    "heads that do not share": ({"model.num_kv_heads": 3}, "model.num_heads=2 is no multiple of"),
+    "an unknown precision": ({"model.compute_dtype": "fp8"}, "model.compute_dtype='fp8'"),
+    "no such prompt": ({"rlp.prompt": "no/such.txt"}, "rlp.prompt='no/such.txt' is no file"),
+    "no such start": ({"init_from": "no/such"}, "no such folder: no/such"),
+    "a match without a run": ({"match": "flops"}, "match='flops' is not '<workdir>:flops'"),
+    "a match of something else": ({"match": "a:tokens"}, "match='a:tokens' is not '<workdir>:flo"),
+    "a match that is not finished": ({"match": "no/such:flops"}, "no/such is not a finished run"),
+    "a match of rollouts": (RLP | {"match": "a:flops"}, "match works for objective='next_token'"),
+    "a batch that does not split": (
+        {"batch_size": 12, "mesh.data": 8},
+        "batch_size=12 is no multiple of the 8 devices that share it (mesh.data=8, mesh.fsdp=1)",
+    ),
+    "a mesh of other devices": ({"mesh.data": 3}, "mesh.data=3, mesh.fsdp=1, mesh.tensor=1 does"),
+    "two sizes of all devices": ({"mesh.fsdp": -1}, "at most one size can be -1"),
+    "no device at all": ({"mesh.fsdp": 0}, "mesh.fsdp=0; give a number of devices, or -1"),
+    "a mesh that shapes do not fit": (
+        {"mesh.tensor": 8, "model.ffn_size": 36},
+        "ffn=36 of parameter blocks/ffn/",
+    ),
+    "a negative seed": ({"seed": -1}, "seed=-1; it must lie in [0, 4294967295]"),
+}
+BAD_COMPASS = {
+    "rows too short": ({"data.sequence_length": 21}, "data.sequence_length=21; compass needs 22"),
+    "rows too short to think": (
+        {"data.compass.thought_share": 0.5, "data.sequence_length": 31},
+        "data.sequence_length=31; compass needs 32",
+    ),
+    "a prompt": ({"rlp.prompt": "default"}, "compass has no words for a prompt"),
+    "a target past the end": ({"rlp.horizon": 4}, "rlp.horizon=4; from the answer on"),
+    "more forks than tokens": (
+        RLP | {"rlp.positions": "uniform", "rlp.forks_per_document": 21, "rlp.horizon": 2},
+        "rlp.min_prefix=1, rlp.horizon=2 and 21 forks do not fit into the 22 tokens",
+    ),
+    "more held-out forks than tokens": (
+        {"rlp.positions": "uniform", "evaluation.forks_per_document": 22},
+        "rlp.min_prefix=1, rlp.horizon=1 and 22 forks do not fit into the 22 tokens",
+    ),
+}
+
+
+def refused(config, message, tmp_path):
+    """Runs a config that must be refused in one line, with no trace on the disk."""
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        loop.train(config, tmp_path / "run", report=False)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named_and_leaves_nothing(case, tmp_path, text):
+    changes, message = BAD[case]
+    refused(runs.config(runs.TEXT, text, {"batch_size": 8}, changes), message, tmp_path)
+
+
+@pytest.mark.parametrize("case", BAD_COMPASS)
+def test_bad_input_for_the_compass_is_named_and_leaves_nothing(case, tmp_path):
+    changes, message = BAD_COMPASS[case]
+    refused(runs.config(runs.COMPASS, {"batch_size": 8}, changes), message, tmp_path)
+
+
+def test_a_prompt_that_is_no_text_is_refused(tmp_path, text):
+    (tmp_path / "prompt").write_bytes(b"\xff\xfe\x00")
+    prompt = {"rlp.prompt": str(tmp_path / "prompt"), "batch_size": 8}
+    refused(runs.config(runs.TEXT, text, prompt), "prompt' cannot be read", tmp_path)
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path, text):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UserError, match="run is a file; give a folder"):
+        loop.train(runs.config(runs.TEXT, text), tmp_path / "run", report=False)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((field, "no such choice") for field in CHOICES),
+        *((field, 0) for field in AT_LEAST_ONE),
+        *((field, -1) for field in NOT_NEGATIVE),
+        *((field, 0.0) for field in POSITIVE),
+        *((field, value) for field in SHARES for value in (-0.1, 1.1)),
+        *((f"mesh.{axis}", value) for axis in ("data", "fsdp", "tensor") for value in (0, -2)),
+        ("seed", 2**32),
+    ],
+)
+def test_a_value_outside_its_range_is_named(field, value):
+    good = KNOWN | {"data.train": "some"}
+    check(good)
+    with pytest.raises(UserError, match=re.escape(f"{field}={value!r}")) as caught:
+        check(good | {field: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_borders_of_the_ranges_are_allowed():
+    least = dict.fromkeys(AT_LEAST_ONE, 1) | dict.fromkeys(NOT_NEGATIVE, 0)
+    for share in (0.0, 1.0):
+        check(KNOWN | {"data.train": "some"} | least | dict.fromkeys(SHARES, share))
+
+
+def test_a_group_of_one_is_allowed_with_a_baseline_and_without_rlp(text):
+    for changes in ({"objective": "next_token"}, {"rlp.baseline": "ema"}):
+        build.build(runs.config(runs.TEXT, text, LONE, {"batch_size": 8}, changes))
+
+
+def test_the_vocabulary_has_room_for_the_tokenizer_in_whole_blocks_of_64(text):
+    for data, used, size in ((runs.TEXT | text, 261, 320), (runs.COMPASS, 50, 64)):
+        run = build.build(runs.config(data, {"batch_size": 8}))
+        assert run.model.vocab_size == size
+        assert run.tokenizer.vocab_size <= used
+        for banned in (run.vocabulary.not_in_thoughts, run.vocabulary.not_in_documents):
+            assert set(range(run.tokenizer.vocab_size, size)) <= set(banned)
+
+
+def test_a_prompt_of_the_user_stands_in_front_of_the_document(tmp_path, text):
+    (tmp_path / "prompt.txt").write_text("Think é first.\n")
+    config = runs.config(runs.TEXT, text, {"batch_size": 8})
+    prompts = {}
+    for name in ("none", "default", str(tmp_path / "prompt.txt")):
+        config.rlp.prompt = name
+        run = build.build(config)
+        prompts[name] = run.settings.prompt
+    first, default_prompt, own = prompts.values()
+    assert first == ()
+    assert own[0] == default_prompt[0] == run.tokenizer.bos
+    assert run.tokenizer.decode(own[1:]) == "Think é first.\n"
+    assert run.tokenizer.decode(default_prompt[1:]) == build.DEFAULT_PROMPT
+
+
+def test_updates_and_not_steps_drive_the_schedule():
+    """The cosine ends with the run, also when each rollout is used for several updates."""
+    config = default.get_config()
+    config.optimizer.schedule, config.optimizer.warmup_steps = "cosine", 10
+    config.rlp.updates_per_rollout = 4
+    peak, end = config.optimizer.learning_rate, config.optimizer.final_share
+    for objective, updates in (("next_token", 50), ("rlp", 200)):
+        config.objective = objective
+        rate = build.build_optimizer(config, 50).learning_rate
+        assert float(rate(9)) == pytest.approx(peak)
+        assert float(rate(updates)) == pytest.approx(end * peak)
+        assert float(rate(updates - 1)) > end * peak
+
+
+def test_keys_of_parameters_training_and_evaluation_differ_between_and_within_seeds():
+    keys = [str(key) for seed in range(3) for key in build.root_keys(seed)]
+    assert len(set(keys)) == 9
+
+
+def test_model_fields_reach_the_model():
+    config = default.get_config()
+    values = {name: value for name, value in config.model.items() if name != "attention"}
+    values |= {"vocab_size": 320, "num_layers": 3, "tie_embeddings": False, "remat": "dots"}
+    config.model.update(values)
+    config.data.train = "some"
+    model = build.build(config).model
+    assert model == ModelConfig(**values)
+    assert count_parameters(model) > 0

@@ -1,0 +1,415 @@
+"""A run that was stopped, however and wherever, ends as the one that was not."""
+
+import json
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from models import sharding
+from rlp import build, loop
+from rlp.checkpoint import Checkpoints
+from rlp.data.compass import CompassStream
+from rlp.data.text import TextStream
+from rlp.errors import UserError
+from rlp.evaluation import Evaluator
+from rlp.flops import next_token_flops, rlp_flops
+from rlp.metrics import MetricsWriter
+from rlp.preemption import Preempted
+from rlp.trainers import NextTokenTrainer, RLPTrainer
+from tests import runs
+from tests.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
+
+pytestmark = pytest.mark.usefixtures("one_device")
+
+# One after another, each from where the one before left the folder. With checkpoints at 2, 3, 4, 6
+# and 7 of 7 steps, evaluations at 3 and 6.
+CRASHES = {
+    "a first step": ("trainer", 1),
+    "reading data": ("stream", 2),
+    "a line of metrics": (MetricsWriter, "write", 3),
+    "behind a line of metrics": (MetricsWriter, "write", -1),
+    "an evaluation": (Evaluator, "figures", 1),
+    "a save": (Checkpoints, "save", 1),
+    "behind a save": (Checkpoints, "save", -1),
+    "two steps further": ("trainer", 3),
+    "the last evaluation": (Evaluator, "figures", -2),
+    "the thoughts": (Evaluator, "browse", 1),
+    "behind the last save": (loop, "write_json", 1),
+    "between the last files": (loop, "write_json", 2),
+}
+KINDS = {
+    "next_token": (NextTokenTrainer, TextStream, runs.TEXT),
+    "rlp": (RLPTrainer, CompassStream, runs.COMPASS | {"objective": "rlp"}),
+    "rlp on text": (RLPTrainer, TextStream, runs.TEXT_RLP),
+}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return runs.text_file(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Makes the uninterrupted run of a config, once."""
+    made = {}
+
+    def finish(config):
+        key = json.dumps(config.to_dict())
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("run") / "whole"
+            loop.train(config, made[key], report=False)
+        return made[key]
+
+    return finish
+
+
+@pytest.fixture
+def kind(request, text):
+    """(trainer, stream, config) of one of KINDS."""
+    trainer, stream, changes = KINDS[request.param]
+    return trainer, stream, runs.config(changes, text if stream is TextStream else {})
+
+
+every_kind = pytest.mark.parametrize("kind", KINDS, indirect=True)
+quickest_kind = pytest.mark.parametrize("kind", ["next_token"], indirect=True)
+
+
+def crashed(config, workdir, *moment):
+    with crash_at(*moment), pytest.raises(Crash):
+        loop.train(config, workdir, report=False)
+
+
+@every_kind
+def test_a_run_that_crashes_again_and_again_ends_like_one_that_never_did(kind, tmp_path, finished):
+    trainer, stream, config = kind
+    places = {"trainer": (trainer, "step"), "stream": (stream, "batch")}
+    reached = []
+    for owner, *moment in CRASHES.values():
+        crashed(config, tmp_path, *places.get(owner, (owner,)), *moment)
+        reached.append(max(runs.steps(tmp_path), default=0))
+        assert not (tmp_path / "evaluation.json").exists()
+    assert {0, 2, 3, 6, 7} <= set(reached)
+    loop.train(config, tmp_path, report=False)
+    whole = finished(config)
+    assert runs.outcome(tmp_path) == runs.outcome(whole)
+    assert [line["step"] for line in runs.metrics(tmp_path)] == list(range(1, config.steps + 1))
+    if stream is TextStream:
+        train, _ = build.read_documents(config, build.build(config).tokenizer)
+        assert train.records_per_epoch < config.steps * config.batch_size
+
+
+@pytest.mark.parametrize("kind", ["rlp"], indirect=True)
+def test_another_seed_is_another_run(kind, tmp_path, finished):
+    _, _, config = kind
+    whole = runs.outcome(finished(config))
+    with config.unlocked():
+        config.seed = 1
+    loop.train(config, tmp_path, report=False)
+    other = runs.outcome(tmp_path)
+    assert other["evaluation"] != whole["evaluation"]
+    for before, after in zip(whole["metrics"], other["metrics"], strict=True):
+        assert before["loss"] != after["loss"]
+
+
+# SIGTERM.
+
+
+def stopped_at(config, workdir, owner, name, call):
+    """Runs until SIGTERM comes in the middle of a call; the step of the newest checkpoint."""
+    before, calls = getattr(owner, name), []
+
+    def count(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return before(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, count)
+        with pytest.raises(Preempted):
+            loop.train(config, workdir, report=False)
+    assert not (workdir / "evaluation.json").exists()
+    return max(runs.steps(workdir), default=None) if any(workdir.iterdir()) else None
+
+
+@pytest.mark.parametrize("kind", ["next_token", "rlp"], indirect=True)
+def test_sigterm_saves_the_step_reached_and_the_run_goes_on_from_it(kind, tmp_path, finished):
+    trainer, stream, config = kind
+    stops = [
+        ((trainer, "step", 1), 1),
+        ((Evaluator, "figures", 1), 3),  # seen to its end, for its figures belong to the step
+        ((MetricsWriter, "write", 2), 5),
+        ((stream, "batch", 2), 6),  # the first were held-out documents
+        ((trainer, "step", 1), 7),  # noticed in the last evaluation
+        ((Evaluator, "figures", 1), 7),
+    ]
+    for moment, step in stops:
+        assert stopped_at(config, tmp_path, *moment) == step
+        lines = runs.metrics(tmp_path)
+        assert [line["step"] for line in lines] == list(range(1, step + 1))
+        assert [line["step"] for line in lines if "evaluation/think_loss" in line] == [
+            evaluated for evaluated in (3, 6) if evaluated <= step
+        ]
+    loop.train(config, tmp_path, report=False)
+    assert runs.outcome(tmp_path) == runs.outcome(finished(config))
+
+
+@quickest_kind
+def test_sigterm_before_the_first_step_leaves_a_folder_that_goes_on(kind, tmp_path, finished):
+    _, _, config = kind
+    assert stopped_at(config, tmp_path, build, "read_documents", 1) is None
+    assert stopped_at(config, tmp_path, Checkpoints, "restore", 1) == 0
+    loop.train(config, tmp_path, report=False)
+    assert runs.outcome(tmp_path) == runs.outcome(finished(config))
+
+
+# Damage.
+
+
+@quickest_kind
+@pytest.mark.parametrize("damage", ["cut short", "bits changed", "emptied"])
+def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(
+    kind, tmp_path, finished, damage, caplog
+):
+    trainer, _, config = kind
+    crashed(config, tmp_path, trainer, "step", 7)
+    newest = tmp_path / "checkpoints" / "6"
+    largest = max((newest / "params").rglob("*"), key=lambda path: path.stat().st_size)
+    if damage == "cut short":
+        os.truncate(largest, 10)
+    elif damage == "bits changed":
+        content = np.fromfile(largest, np.uint8)
+        content[len(content) // 2] ^= 64
+        content.tofile(largest)
+    else:
+        shutil.rmtree(newest)
+        newest.mkdir()
+    caplog.set_level("INFO", "rlp")
+    loop.train(config, tmp_path, report=False)
+    assert any("checkpoint 6 is damaged" in message for message in caplog.messages)
+    assert any("at step 4 of 7" in message for message in caplog.messages)
+    assert runs.outcome(tmp_path) == runs.outcome(finished(config))
+
+
+# Metrics.
+
+COMMON = {
+    *("step", "loss", "grad_norm", "no_think_loss", "learning_rate", "tokens_documents"),
+    *("tokens_rollout", "tokens_update", "flops", "seconds_data", "seconds_update"),
+    "skipped_updates",
+}
+RLP = COMMON | {
+    *("reward_mean", "reward_positive_share", "information_gain", "reasoned_evidence"),
+    *("baseline_evidence", "advantage_std", "zero_variance_share", "thought_length"),
+    *("closed_fraction", "thought_entropy", "distinct_thoughts", "clip_fraction", "logprob_gap"),
+    *("seconds_rollout", "seconds_evidence"),
+}
+FIGURES = {
+    *("no_think_accuracy", "greedy_think_accuracy", "sampled_think_accuracy", "no_think_loss"),
+    *("think_loss", "mean_information_gain", "thought_length", "closed_fraction", "document_loss"),
+}
+
+
+@every_kind
+def test_every_step_has_every_figure_and_each_is_finite(kind, finished):
+    _, _, config = kind
+    lines = runs.metrics(finished(config))
+    assert [line["step"] for line in lines] == list(range(1, config.steps + 1))
+    for line in lines:
+        held_out = {name for name in line if name.startswith("evaluation/")}
+        evaluated = line["step"] in (3, 6)
+        assert held_out == ({f"evaluation/{name}" for name in FIGURES} if evaluated else set())
+        assert set(line) - held_out == (COMMON if config.objective == "next_token" else RLP)
+        assert all(np.isfinite(value) for value in line.values())
+        assert line["skipped_updates"] == 0
+
+
+@every_kind
+def test_costs_add_up(kind, finished):
+    """Each line's counts exceed those before by what the step's shapes and thoughts say."""
+    _, _, config = kind
+    run = build.build(config)
+    train, _ = build.read_documents(config, run.tokenizer)
+    size, length, s = config.batch_size, config.data.sequence_length, run.settings
+    before = dict.fromkeys(("tokens_documents", "tokens_rollout", "tokens_update", "flops"), 0)
+    for number, line in enumerate(runs.metrics(finished(config))):
+        spent = {name: line[name] - before[name] for name in before}
+        before = {name: line[name] for name in before}
+        read = train.batch(number * size, size).segment
+        assert spent["tokens_documents"] == (read > 0).sum()
+        if config.objective == "next_token":
+            assert spent["tokens_rollout"] == 0
+            assert spent["tokens_update"] == size * length
+            assert spent["flops"] == next_token_flops(run.model, size, length)
+        else:
+            branches = size * s.forks_per_document * s.group_size
+            assert spent["tokens_rollout"] == round(line["thought_length"] * branches)
+            packed = size * length + branches * s.thought_length
+            assert spent["tokens_update"] == s.updates_per_rollout * packed
+            assert spent["flops"] in [
+                rlp_flops(run.model, s, size, length, decoded)
+                for decoded in range(1, s.thought_length + 1)
+            ]
+
+
+# Starting from another run.
+
+
+@pytest.mark.parametrize("which", ["", "@6", "@best"])
+def test_a_run_starts_from_exactly_the_parameters_it_names(which, tmp_path, text, finished):
+    base = finished(runs.config(runs.TEXT, text))
+    if which == "@best":
+        figures = {
+            line["step"]: line["evaluation/document_loss"]
+            for line in runs.metrics(base)
+            if "evaluation/document_loss" in line
+        }
+        figures[7] = json.loads((base / "evaluation.json").read_text())["document_loss"]
+        step = min(figures, key=figures.get)
+    else:
+        step = int(which[1:] or 7)
+    config = runs.config(runs.TEXT_RLP, text, {"init_from": f"{base}{which}"})
+    with crash_at(RLPTrainer, "step", 1) as calls, pytest.raises(Crash):
+        loop.train(config, tmp_path, report=False)
+    ((_, state, _, _),) = calls
+    expected = runs.bits(runs.checkpoint(base, step)["params"])
+    assert runs.bits(state.params) == expected
+    assert runs.bits(state.baseline) == expected
+    assert int(state.step) == 0
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(state.optimizer))
+
+
+def test_a_run_goes_on_without_the_run_it_started_from(tmp_path, text, finished):
+    base = shutil.copytree(finished(runs.config(runs.TEXT, text)), tmp_path / "base")
+    config = runs.config(runs.TEXT, text, {"init_from": str(base), "steps": 3})
+    crashed(config, tmp_path / "next", NextTokenTrainer, "step", 3)
+    shutil.rmtree(base)
+    loop.train(config, tmp_path / "next", report=False)
+    assert runs.steps(tmp_path / "next")[-1] == 3
+
+
+def test_match_takes_the_flops_of_the_other_run(tmp_path, text, finished):
+    other = finished(runs.config(runs.TEXT_RLP, text))
+    config = runs.config(runs.TEXT, text, {"match": f"{other}:flops", "evaluation.every": 0})
+    result = loop.train(config, tmp_path, report=False)
+    wanted = json.loads((other / "evaluation.json").read_text())["flops"]
+    one_step = result["flops"] / result["steps"]
+    assert abs(result["flops"] - wanted) <= one_step
+    assert result["steps"] == len(runs.metrics(tmp_path)) > 7
+
+
+# One folder, one run.
+
+
+@quickest_kind
+def test_a_finished_run_is_left_as_it_is(kind, tmp_path, finished, monkeypatch):
+    _, _, config = kind
+    workdir = shutil.copytree(finished(config), tmp_path / "run")
+    before = snapshot(workdir)
+    monkeypatch.setattr(loop, "_Loop", None)
+    result = loop.train(config, workdir, report=False)
+    assert result == json.loads((workdir / "evaluation.json").read_text())
+    assert snapshot(workdir) == before
+    loop.train(config, workdir)  # it was stopped before its report was written
+    assert "</html>" in (workdir / "report.html").read_text()
+    monkeypatch.setattr(loop, "write_report", None)
+    loop.train(config, workdir)
+
+
+@quickest_kind
+def test_another_config_is_refused_unless_allowed(kind, tmp_path, finished):
+    _, _, config = kind
+    workdir = shutil.copytree(finished(config), tmp_path / "run")
+    before = snapshot(workdir)
+    with config.unlocked():
+        config.steps, config.optimizer.learning_rate = 9, 5e-4
+    with pytest.raises(UserError, match="another config") as caught:
+        loop.train(config, workdir, report=False)
+    named = str(caught.value)
+    assert "optimizer.learning_rate: 0.001 -> 0.0005; steps: 7 -> 9" in named
+    assert snapshot(workdir) == before
+    with crash_at(NextTokenTrainer, "step", 2), pytest.raises(Crash):
+        loop.train(config, workdir, allow_config_change=True, report=False)
+    # The folder is the new run's now: the old end does not stand for it.
+    result = loop.train(config, workdir, report=False)
+    assert result["step"] == 9
+    assert [line["step"] for line in runs.metrics(workdir)] == list(range(1, 10))
+    assert [line["learning_rate"] for line in runs.metrics(workdir)[6:]] == pytest.approx(
+        [1e-3, 5e-4, 5e-4], rel=1e-6
+    )
+
+
+@quickest_kind
+def test_a_state_that_does_not_fit_is_refused_and_nothing_is_touched(kind, tmp_path, finished):
+    _, _, config = kind
+    workdir = shutil.copytree(finished(config), tmp_path / "run")
+    before = snapshot(workdir)
+    with config.unlocked():
+        config.model.ffn_size = 48
+    with pytest.raises(UserError, match=r"does not fit this run's config: .*float32\[1,32,32\] th"):
+        loop.train(config, workdir, allow_config_change=True, report=False)
+    assert snapshot(workdir) == before
+
+
+def snapshot(folder):
+    """Every file below a folder, with its content."""
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# The mesh.
+
+
+@pytest.mark.parametrize("kind", ["rlp on text"], indirect=True)
+def test_the_mesh_changes_nothing_but_rounding(kind, tmp_path, finished, monkeypatch):
+    """The same forks and thoughts, and the same figures but for sums in another order.
+
+    Float32 rounds each sum by 1e-7 of its size. Adam divides a gradient by its own size, so where
+    it vanishes, rounding moves a parameter by up to the learning rate, 1e-3 here: then figures
+    differ by some 1e-6. (A draw that close to the border of two tokens takes the other one; none
+    of this seed does.)
+    """
+    _, _, config = kind
+    one = finished(config)
+    monkeypatch.setattr(build, "make_mesh", sharding.make_mesh)
+    config.update_from_flattened_dict({"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2})
+    assert build.build(config).mesh.shape == {"data": 2, "fsdp": 2, "tensor": 2}
+    loop.train(config, tmp_path, report=False)
+    for name in ("metrics", "evaluation", "thoughts"):
+        expected, found = runs.outcome(one)[name], runs.outcome(tmp_path)[name]
+        assert_close(found, expected)
+
+
+def assert_close(found, expected):
+    """Structure, texts and whole numbers are equal, other numbers up to 1e-4 of their size."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        if isinstance(b, float):
+            assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
+        else:
+            assert a == b
+
+
+# The guard.
+
+
+@pytest.mark.parametrize("every", [2, 50])
+def test_a_run_that_only_gives_nan_stops_and_what_it_saved_is_finite(every, tmp_path, text):
+    numbers = {"optimizer.learning_rate": 1e38, "max_bad_steps": 3, "evaluation.every": 0}
+    config = runs.config(runs.TEXT, text, numbers, {"checkpoint.every": every})
+    message = r"3 updates in a row had a loss or gradient that is not finite, the last at step 4;"
+    with pytest.raises(UserError, match=message) as caught:
+        loop.train(config, tmp_path, report=False)
+    assert ("there are checkpoints of steps 2" in str(caught.value)) == (every == 2)
+    assert [line["skipped_updates"] for line in runs.metrics(tmp_path)] == [0, 1, 2, 3]
+    assert runs.steps(tmp_path) == ([2] if every == 2 else [])
+    if every == 2:
+        for leaf in jax.tree.leaves(runs.checkpoint(tmp_path)["params"]):
+            assert np.isfinite(leaf).all()
+    assert not (tmp_path / "evaluation.json").exists()
+    with pytest.raises(UserError, match=message):
+        loop.train(config, tmp_path, report=False)
