@@ -265,8 +265,8 @@ def test_ranked_positions_are_those_of_the_scorer(rule):
 def trained(learning_rate=0.001):
     """The compiled update with a real optimizer, its rollout and evidence, and the first state."""
     optimizer = make_optimizer(
-        learning_rate=learning_rate, schedule="constant", warmup_steps=0, final_share=1.0, total_steps=9,
-        beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0,
+        learning_rate=learning_rate, schedule="constant", warmup_steps=0, final_share=1.0,
+        total_steps=9, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0,
     )  # fmt: skip
     update = tiny.jit(functools.partial(step.update_stage, CONFIG, SETTINGS, WORDS, optimizer))
     rollout, _, evidence = run(SETTINGS, PHI)
