@@ -1,7 +1,8 @@
 # Set-up and the commands of the README. Needs git, make and Python; everything is kept in this folder.
 #
 #   make demo                          the experiment: pretraining, then RLP and its control, in minutes
-#   make demo ARGS="--config.seed=3"   the same with other flags
+#   make demo WORKDIR=runs/seed3 ARGS="--config.seed=3"   the same with other flags, elsewhere
+#   make setup                         only what a run needs, into .venv
 #   make test                          the fast tests; ARGS="-k scoring" picks some
 #   make slow-test                     the tests that take minutes
 #   make lint                          ruff and mypy;  make format  rewrites the code in ruff's format
@@ -10,6 +11,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+WORKDIR ?= runs/demo
 
 # Compiled programs are kept between runs, from 0.2 seconds of compile time on.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
@@ -30,13 +32,15 @@ check_python = $(if $(shell "$(PYTHON)" -c '$(usable)' >/dev/null 2>&1 && echo y
 alive := $(shell test -e "$(VENV)/.ready" && "$(VENV)/bin/python" -c 'print("yes")' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow-test lint format clean remake
+.PHONY: help setup demo test slow-test lint format clean remake
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
+setup: $(VENV)/.ready
+
 demo: $(VENV)/.ready
-	$(run) launch.train --config=configs/demo.py --workdir=runs/demo $(ARGS)
+	$(run) launch.train --config=configs/demo.py --workdir=$(WORKDIR) $(ARGS)
 
 test: $(VENV)/.ready-test
 	$(run) pytest $(ARGS)
@@ -66,4 +70,4 @@ $(VENV)/.ready-test: requirements-test.txt $(VENV)/.ready
 
 clean:
 	rm -rf "$(VENV)" .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find benchmarks configs launch models rlp tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find configs launch models rlp tests -type d -name __pycache__ -prune -exec rm -rf {} +

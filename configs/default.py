@@ -12,10 +12,10 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # root of all randomness: parameters, data order, forks, thoughts
     config.objective = "next_token"  # what is optimised: "next_token" or "rlp"
-    config.init_from = ""  # run whose parameters to start from: "<workdir>", "<workdir>@<step>" or "<workdir>@best"
-    config.steps = 1000  # optimizer steps; one RLP step is one rollout
+    config.init_from = ""  # run whose parameters to start from: "<workdir>", "<workdir>@<step>" or "<workdir>@best"; an arm may name an arm
+    config.steps = 1000  # training steps; one RLP step is one rollout and its updates
     config.batch_size = 16  # B: documents a step (rlp) or rows a step (next_token)
-    config.match = ""  # "<workdir>:flops": take as many steps as cost the FLOPs of that finished run
+    config.match = ""  # "<workdir>:flops": take as many steps as cost the FLOPs of that finished run; an arm may name an arm
     config.max_bad_steps = 5  # consecutive non-finite losses or gradients before the run stops
 
     config.model = ConfigDict()
@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 3e-4  # peak, AdamW
     config.optimizer.schedule = "constant"  # after the warm-up: "constant" or "cosine"
-    config.optimizer.warmup_steps = 0  # steps of linear warm-up from 0
+    config.optimizer.warmup_steps = 0  # updates of linear warm-up, from learning_rate / warmup_steps
     config.optimizer.final_share = 0.05  # of the peak, at the end of the cosine
     config.optimizer.beta1 = 0.9  # AdamW, first moment
     config.optimizer.beta2 = 0.95  # AdamW, second moment
@@ -70,10 +70,10 @@ def get_config() -> ConfigDict:
     config.rlp.horizon = 1  # H: document tokens scored after the thought; the paper scores 1
     config.rlp.horizon_weighting = "sum"  # of the H log-likelihoods: "sum", "mean" or "discount"
     config.rlp.discount = 0.9  # per token, for horizon_weighting="discount"
-    config.rlp.temperature = 0.7  # of the behaviour policy pi_theta_old; rewards are at temperature 1
+    config.rlp.temperature = 0.7  # of the behaviour policy pi_theta_old, held-out thoughts too; rewards are at temperature 1
     config.rlp.positions = "uniform"  # forks: "uniform", "stride", "loss", "entropy" (highest first) or "given"
     config.rlp.min_prefix = 1  # tokens of the document before the earliest fork
-    config.rlp.prompt = "default"  # before the document when thinking: "default", "none" or the path of a text file
+    config.rlp.prompt = "default"  # before the document when thinking, after a bos of its own: "default", "none" or a text file
     config.rlp.baseline = "ema"  # phi of S_ema: "ema", "frozen" (at the start) or "none" (no baseline pass)
     config.rlp.ema_decay = 0.999  # tau: phi <- tau phi + (1 - tau) theta
     config.rlp.clip_low = 0.2  # epsilon_l: ratio is clipped from below at 1 - epsilon_l
@@ -93,7 +93,7 @@ def get_config() -> ConfigDict:
     config.evaluation.best_metric = ""  # held-out figure that picks the best checkpoint; "" = think_loss (rlp) or document_loss
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.every = 200  # steps between checkpoints; the last step is always saved
+    config.checkpoint.every = 200  # steps between checkpoints; the last step and evaluated ones are saved too
     config.checkpoint.keep = 2  # latest checkpoints kept, besides the best
 
     config.mesh = ConfigDict()

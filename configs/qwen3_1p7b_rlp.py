@@ -5,6 +5,9 @@
         --config.init_from=<workdir that holds the model's parameters>
 
 Not run by this project, which has no such machine; its shapes are checked (1,720,574,976 parameters).
+It needs the model's parameters as a checkpoint, and the import of Hugging Face weights is not here
+yet; nor are micro-batches and a fused attention, without which a step of this size does not fit the
+memory of 32 devices.
 The paper trained on 32 H100; 200 steps are the 170M input tokens of its ablations. It reports, for
 the base and after RLP: MATH-500 48.45 and 58.48, GSM8K 54.16 and 74.48, MMLU-Pro 28.17 and 34.62.
 
@@ -50,6 +53,8 @@ def get_config() -> ConfigDict:
 
     config.checkpoint.every = 20
     config.evaluation.every = 20
+    config.evaluation.browse_documents = 1
+    config.evaluation.browse_positions = 4  # each costs `thoughts` caches of L tokens
 
     config.mesh.data = 1
     config.mesh.fsdp = -1

@@ -105,6 +105,10 @@ def check_config_flags(arguments: Sequence[str]) -> None:
             if value is None and type(known[path]) is not bool:
                 value = "".join(arguments[position + 1 : position + 2])
             _check_value(path, type(known[path]), value, negated=bool(negated))
+            own = [name for name in known if re.fullmatch(rf"arms\.[^.]+\.{re.escape(path)}", name)]
+            if own:
+                note = f"note: --{_FLAG}.{path} does not reach the arms that set their own: "
+                print(note + ", ".join(own), file=sys.stderr)
 
 
 def _check_names(file: str, known: Collection[str]) -> None:

@@ -32,6 +32,7 @@ class Trunk:
 
     @property
     def at(self) -> Coordinates:
+        """Coordinates of the tokens, [B, T]."""
         return Coordinates.of_trunk(self.segment, self.position)
 
 
@@ -47,6 +48,7 @@ class Branches:
 
     @property
     def at(self) -> Coordinates:
+        """Coordinates of the slots, [B, N, W]; dead ones have segment 0."""
         shape = self.tokens.shape
         spread = lambda x: jnp.broadcast_to(x[:, :, None], shape)
         number = jnp.arange(1, shape[1] + 1, dtype=jnp.int32)[None, :]

@@ -188,6 +188,7 @@ def read_documents(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[Stream,
         "tokenizer": tokenizer,
         "sequence_length": data.sequence_length,
         "pack": data.pack and config.objective == "next_token",
+        "train_forks": config.objective == "rlp",
         "min_tokens": room + rlp.forks_per_document if config.objective == "rlp" else 2,
         "held_out_min_tokens": room + config.evaluation.forks_per_document,
         "fork_marker": data.fork_marker if rlp.positions == "given" else "",
@@ -198,7 +199,7 @@ def read_documents(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[Stream,
     text, held_out = text_streams(**streams)
     for name, stream in (("training", text), ("held-out", held_out)):
         LOGGER.info(
-            "%s: %d rows; %d windows left out, too short or without a fork",
+            "%s: %d rows; %d windows left out: too short, with tags, or without their given fork",
             name,
             len(stream),
             stream.skipped,

@@ -183,7 +183,7 @@ class Evaluator:
                     ),
                     "closed": bool(thoughts.closed[row, n]),
                     "reasoned_logprob": float(found["reasoned"].logprob[row, i, g].sum()),
-                    "reward": float(found["gain"][row, i, g]),
+                    "reward": float(found["rewards"][row, i, g]),
                     "advantage": float(found["advantages"][row, i, g]),
                 }
                 for g, n in enumerate(branches)
@@ -217,12 +217,21 @@ def _think(
     hidden = forward(model, document_trunk(batch)) if s.prompt else rollout.hidden
     no_think = no_think_scores(model, hidden, forks.position, forks.target, vocabulary)
     gain = objective.information_gain(reasoned.logprob.sum(axis=-1), no_think.logprob.sum(axis=-1))
+    # The reward and the advantage that training would see, with phi = theta.
+    weights = objective.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
+    scored = [objective.evidence(scores.logprob, weights) for scores in (reasoned, no_think)]
+    closed = grouped(rollout.thoughts.closed)
+    rewards = objective.rewards(
+        objective.information_gain(*scored), closed, s.unclosed, s.unclosed_penalty
+    )
+    counted = objective.counted_thoughts(closed, s.unclosed)
     return {
         "rollout": rollout,
         "reasoned": reasoned,
         "no_think": no_think,
         "gain": gain,
-        "advantages": objective.group_advantages(gain, jnp.ones(gain.shape, bool)),
+        "rewards": rewards,
+        "advantages": objective.group_advantages(rewards, counted),
     }
 
 

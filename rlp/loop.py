@@ -136,6 +136,8 @@ class _Loop:
     def _fresh(self, params: Params | None) -> TrainState:
         """The state before the first step."""
         if params is None:
+            if self.config.objective == "rlp":
+                LOGGER.warning("init_from is empty: RLP starts from random parameters")
             make = jax.jit(init, static_argnums=0, out_shardings=self.shardings.params)
             params = make(self.made.model, self.init_key)
         begin = jax.jit(
@@ -196,6 +198,7 @@ class _Loop:
                     figures = self._evaluate(state, held_out)
                     metrics |= {f"evaluation/{name}": value for name, value in figures.items()}
                 writer.write(step, metrics)
+                bar.set_postfix_str(_brief(metrics), refresh=False)
                 bar.update(1)
                 self._check_health(state, checkpoints)
                 if figures or (step % config.checkpoint.every == 0 and step < self.steps):
@@ -293,6 +296,13 @@ class _Loop:
         }
         write_json(self.workdir / "evaluation.json", result)
         return result
+
+
+def _brief(metrics: dict[str, float]) -> str:
+    """The figures that stand behind the progress bar."""
+    if "reward_mean" not in metrics:
+        return f"loss {metrics['loss']:.3f}"
+    return f"reward {metrics['reward_mean']:+.3f}, closed {metrics['closed_fraction']:.2f}"
 
 
 def _arrays(state: TrainState) -> dict[str, Any]:

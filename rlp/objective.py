@@ -38,6 +38,11 @@ def rewards(gain: jax.Array, closed: jax.Array, unclosed: str, penalty: float) -
     return gain - penalty * ~closed if unclosed == "penalty" else gain
 
 
+def counted_thoughts(closed: jax.Array, unclosed: str) -> jax.Array:
+    """Thoughts that are in their group's mean and carry loss: with "mask", those that closed."""
+    return closed if unclosed == "mask" else jnp.ones_like(closed)
+
+
 def group_advantages(rewards: jax.Array, counted: jax.Array) -> jax.Array:
     """A_i = n/(n-1) (r_i - mean_j r_j) over the counted thoughts of each group, eq. 4.
 

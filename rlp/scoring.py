@@ -98,9 +98,10 @@ def token_scores(
     else:
         size = -(-count // chunks)
         pad = lambda x: jnp.pad(x, [(0, chunks * size - count)] + [(0, 0)] * (x.ndim - 1))
-        split = lambda x: pad(x).reshape(chunks, size, *x.shape[1:])
+        # Neighbours go to different chunks, so that each chunk has a share of every device's rows.
+        split = lambda x: pad(x).reshape(size, chunks, *x.shape[1:]).swapaxes(0, 1)
         scores = jax.lax.map(jax.checkpoint(score), jax.tree.map(split, (hidden, targets, first)))
-        scores = jax.tree.map(lambda x: x.reshape(-1)[:count], scores)
+        scores = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1)[:count], scores)
     return jax.tree.map(lambda x: x.reshape(shape), scores)
 
 

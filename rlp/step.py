@@ -189,7 +189,7 @@ def evidence_stage(
     gain = objective.information_gain(reasoned, base)
     closed = grouped(rollout.thoughts.closed)
     rewards = objective.rewards(gain, closed, s.unclosed, s.unclosed_penalty)
-    counted = closed if s.unclosed == "mask" else jnp.ones_like(closed)
+    counted = objective.counted_thoughts(closed, s.unclosed)
     return Evidence(
         reasoned=reasoned,
         baseline=base,

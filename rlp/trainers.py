@@ -171,7 +171,9 @@ class RLPTrainer:
             state, metrics = self._update(state, rollout, evidence)
             updates.append(metrics)
         state = self._finish(state)
-        host = _to_host(figures) | _mean([_to_host(metrics) for metrics in updates])
+        each = [_to_host(metrics) for metrics in updates]
+        # The gap between sampler and trainer is that of the first update: later ones move theta.
+        host = _to_host(figures) | _mean(each) | {"logprob_gap": each[0]["logprob_gap"]}
         clock["update"] = _since(start, state.step)
 
         rows, length = batch.tokens.shape

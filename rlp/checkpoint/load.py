@@ -32,6 +32,12 @@ def load_params(spec: str, abstract_params: Any) -> tuple[Any, int]:
     directory = workdir.absolute() / "checkpoints"
     steps = folders.saved_steps(directory)
     if not steps:
+        arms = sorted(path.parent.name for path in workdir.glob("*/checkpoints"))
+        if arms:
+            raise UserError(
+                f"{workdir} is an experiment; name one of its runs: "
+                f"{', '.join(str(workdir / arm) for arm in arms)}"
+            )
         raise UserError(f"{workdir} has no checkpoint; train that run first")
     there = f"it has {', '.join(map(str, steps))}"
     step = _choose(workdir, which, steps, there)

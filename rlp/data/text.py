@@ -100,6 +100,7 @@ def text_streams(
     tokenizer: Tokenizer,
     sequence_length: int,
     pack: bool = False,
+    train_forks: bool = True,
     min_tokens: int = 2,
     held_out_min_tokens: int = 2,
     fork_marker: str = "",
@@ -122,6 +123,9 @@ def text_streams(
       tokenizer: gives ids; a document is [bos] tokens eos.
       sequence_length: T, tokens of a row; longer documents are cut into windows.
       pack: training rows hold several windows; otherwise one. Packed rows have no forks.
+      train_forks: thoughts branch off training rows, as they do off held-out rows. Windows must
+        then be without tags (`<think>`, `</think>`, padding, a bos inside), which no target can
+        hold; those with one are left out and counted.
       min_tokens: training windows with fewer are left out and counted.
       held_out_min_tokens: the same for held-out windows.
       fork_marker: text after whose last occurrence in a document the fork stands; windows in
@@ -154,11 +158,17 @@ def text_streams(
         kept, held = hold_out(len(corpus), holdout_every)
 
     def stream(
-        which: str, corpus: Corpus, documents: np.ndarray, packed: bool, least: int
+        which: str, corpus: Corpus, documents: np.ndarray, packed: bool, least: int, forked: bool
     ) -> TextStream:
         cut = cut_windows(corpus, documents, sequence_length)
-        marker = "" if packed else fork_marker
-        windows = _usable(which, cut, least, marker, min_prefix, horizon)
+        plain = cut.select(~_tagged(corpus.tokens, cut, tokenizer)) if forked else cut
+        if not len(plain):
+            raise UserError(
+                f"every {which} window holds a thinking tag, where no thought can branch off: use "
+                "documents without tags"
+            )
+        marker = fork_marker if forked else ""
+        windows = _usable(which, plain, least, marker, min_prefix, horizon)
         rows = [[window] for window in range(len(windows))]
         if packed:
             rows = pack_windows(windows.length, sequence_length)
@@ -175,8 +185,8 @@ def text_streams(
         )
 
     return (
-        stream("training", corpus, kept, pack, min_tokens),
-        stream("held-out", held_corpus, held, False, held_out_min_tokens),
+        stream("training", corpus, kept, pack, min_tokens, train_forks and not pack),
+        stream("held-out", held_corpus, held, False, held_out_min_tokens, True),
     )
 
 
@@ -195,6 +205,15 @@ def _spread(count: int) -> list[int]:
     while math.gcd(step, count) > 1:
         step += 1
     return [k * step % count for k in range(count)]
+
+
+def _tagged(tokens: np.ndarray, windows: Windows, tokenizer: Tokenizer) -> np.ndarray:
+    """Whether each window holds an id that document text cannot hold, bool [windows]."""
+    tags = {tokenizer.think_open, tokenizer.think_close, tokenizer.pad} - {tokenizer.eos}
+    bos = -1 if tokenizer.bos is None else tokenizer.bos
+    before = np.concatenate([[0], np.cumsum(np.isin(tokens, [*tags, bos]))])
+    found = before[windows.start + windows.length] - before[windows.start]
+    return found > (tokens[windows.start] == bos)  # a bos that begins its document is no tag
 
 
 def _usable(

@@ -141,8 +141,11 @@ def test_a_value_outside_its_range_is_named(field, value):
 
 def test_the_borders_of_the_ranges_are_allowed():
     least = dict.fromkeys(AT_LEAST_ONE, 1) | dict.fromkeys(NOT_NEGATIVE, 0)
+    least |= {"data.train": "some", "rlp.unclosed": "append"}
     for share in (0.0, 1.0):
-        check(KNOWN | {"data.train": "some"} | least | dict.fromkeys(SHARES, share))
+        check(KNOWN | least | dict.fromkeys(SHARES, share))
+    with pytest.raises(UserError, match=r"rlp.thought_length=1 .* rlp.unclosed='mask'"):
+        check(KNOWN | least | {"rlp.unclosed": "mask"})
 
 
 def test_a_group_of_one_is_allowed_with_a_baseline_and_without_rlp(text):

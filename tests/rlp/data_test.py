@@ -127,6 +127,32 @@ def test_short_windows_are_left_out_and_counted(make):
         assert stream.skipped == len(every) - len(long) > 0
 
 
+class Tagged(tokenizer.ByteTokenizer):
+    """Reads U+0001 and U+0002 in a text as the thinking tags."""
+
+    def encode_all(self, texts):
+        tags = {1: self.think_open, 2: self.think_close}
+        return [np.array([tags.get(i, i) for i in self.encode(text)], np.int32) for text in texts]
+
+
+def test_thoughts_branch_off_windows_without_tags(make):
+    texts = [f"\1thought {i}\2 document {i}" if i % 3 else f"document {i}" for i in range(30)]
+    tagged = [text for i, text in enumerate(texts) if i % 3]
+    for train_forks in (True, False):
+        streams = make(texts, tokenizer=Tagged(), holdout_every=5, train_forks=train_forks)
+        for stream, numbers, forked in zip(
+            streams, hold_out(len(texts), 5), (train_forks, True), strict=True
+        ):
+            here = [texts[i] for i in numbers]
+            left_out = [text for text in here if text in tagged] if forked else []
+            assert stream.skipped == len(left_out)
+            assert len(stream) == len(here) - len(left_out)
+            has_tag = np.isin(stream.batch(0, len(stream)).tokens, (259, 260)).any()
+            assert has_tag == (not forked)
+    with pytest.raises(UserError, match="every training window holds a thinking tag"):
+        make(["\1a\2 document"] * 30, tokenizer=Tagged())
+
+
 def test_given_evaluation_files_are_held_out_whole(tmp_path):
     train, held = text_streams(
         train=str(write(tmp_path / "a.jsonl", TEXTS[:9])),
