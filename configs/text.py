@@ -52,7 +52,7 @@ def get_config(objective: str = "next_token") -> ConfigDict:
     if objective == "rlp":
         config.steps = 50
         config.batch_size = 8
-        config.optimizer.learning_rate = 1e-4
+        config.optimizer.learning_rate = 1e-5  # at 1e-4 these steps double the no-think loss
         config.optimizer.schedule = "constant"
         config.optimizer.warmup_steps = 5
         config.optimizer.weight_decay = 0.0
