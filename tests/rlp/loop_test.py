@@ -381,15 +381,18 @@ def test_the_mesh_changes_nothing_but_rounding(kind, tmp_path, finished, monkeyp
     loop.train(config, tmp_path, report=False)
     for name in ("metrics", "evaluation", "thoughts"):
         expected, found = runs.outcome(one)[name], runs.outcome(tmp_path)[name]
-        assert_close(found, expected)
+        # In thoughts.json every single gain is there: the difference of two log-likelihoods, whose
+        # rounding it has, however small it is itself. The untrained model's are some 11 nats.
+        terms = [abs(x) for x in jax.tree.leaves(expected) if isinstance(x, float)]
+        assert_close(found, expected, 5e-6 * max(terms) if name == "thoughts" else 1e-5)
 
 
-def assert_close(found, expected):
+def assert_close(found, expected, absolute):
     """Structure, texts and whole numbers are equal, other numbers up to 1e-4 of their size."""
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         if isinstance(b, float):
-            assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
+            assert a == pytest.approx(b, rel=1e-4, abs=absolute)
         else:
             assert a == b
 
