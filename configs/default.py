@@ -83,6 +83,10 @@ def get_config() -> ConfigDict:
     config.rlp.unclosed_penalty = 1.0  # nats taken from the reward, for unclosed="penalty"
     config.rlp.length_normalization = "thought"  # loss of a thought is divided by "thought" = |c| or "limit" = L
 
+    config.rlp.next_token_weight = 0.0  # lambda: times the documents' next-token loss (nats per token), added to the loss; costs its logits alone
+    config.rlp.max_branches_in_flight = 0  # thoughts sampled at once, over all devices; bounds the caches; 0 = all of a step
+    config.rlp.update_micro_batch = 0  # thoughts in one backward pass, over all devices; bounds the activations; 0 = all of a step
+
     config.evaluation = ConfigDict()
     config.evaluation.every = 0  # steps between held-out evaluations during training; 0 = at the end only
     config.evaluation.documents = 64  # held-out documents

@@ -9,11 +9,14 @@ Queries come in N groups (branches). All groups see the `shared` keys of their r
 copied per group; group n also sees its `own` keys. A plain packed row is N = 1 with no own keys.
 """
 
+import functools
 from collections.abc import Callable
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+
+from models.backend import choices
 
 HIDDEN_SCORE = -1e30  # finite, so that a query that sees nothing (padding) stays finite
 
@@ -36,8 +39,8 @@ class Coordinates:
 
 @flax.struct.dataclass
 class Keys:
-    """Keys and values with their coordinates: shared [B, S, kv_heads, head_dim] at [B, S], or own
-    [B, N, S, kv_heads, head_dim] at [B, N, S]."""
+    """Keys and values, heads before tokens, with their coordinates: shared [B, kv_heads, S,
+    head_dim] at [B, S], or own [B, kv_heads, N, S, head_dim] at [B, N, S]."""
 
     key: jax.Array
     value: jax.Array
@@ -64,6 +67,7 @@ def attention(
     shared: Keys,
     own: Keys | None = None,
     *,
+    in_order: bool = False,
     implementation: str | None = None,
 ) -> jax.Array:
     """Softmax attention of N groups of queries over shared and own keys, under one softmax.
@@ -71,8 +75,10 @@ def attention(
     Args:
       q: queries [B, N, Q, heads, head_dim], not yet scaled.
       at: their coordinates [B, N, Q].
-      shared: keys that all groups of a row see, [B, S, kv_heads, head_dim] at [B, S].
-      own: keys of each group, [B, N, W, kv_heads, head_dim] at [B, N, W], or None.
+      shared: keys that all groups of a row see, [B, kv_heads, S, head_dim] at [B, S].
+      own: keys of each group, [B, kv_heads, N, W, head_dim] at [B, N, W], or None.
+      in_order: the queries are the tokens of the shared keys, as one group and in the same order,
+        and no token sees a later one of its row. Lets an implementation skip those.
       implementation: a name of `IMPLEMENTATIONS`; None picks the best for the backend.
 
     Returns:
@@ -88,83 +94,220 @@ def attention(
             f"model.attention={name!r} is not an implementation; use one of "
             f"{sorted(IMPLEMENTATIONS)} or leave it empty"
         )
-    return IMPLEMENTATIONS[name](q, at, shared, own)
+    return IMPLEMENTATIONS[name](q, at, shared, own, in_order)
 
 
-def reference_attention(q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None) -> jax.Array:
+def reference_attention(
+    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None, in_order: bool
+) -> jax.Array:
     """The rule spelled out with a dense mask over the whole row. For tests: clear, not fast."""
-    batch, groups, length, heads, head_dim = q.shape
-    flat = lambda x: x.reshape(batch, -1, *x.shape[3:])  # [B, N, W, …] -> [B, N·W, …]
+    head_dim = q.shape[-1]
+    row = lambda x: x.reshape(x.shape[0], -1, *x.shape[3:])  # [B, N, W, …] -> [B, N·W, …]
+    heads = lambda x: x.reshape(*x.shape[:2], -1, head_dim)  # [B, kv, N, W, …] -> [B, kv, N·W, …]
     key, value, key_at = shared.key, shared.value, shared.at
     if own is not None:
-        join = lambda a, b: jnp.concatenate([a, flat(b)], axis=1)
-        key, value = join(key, own.key), join(value, own.value)
-        key_at = jax.tree.map(join, key_at, own.at)
-    repeat = heads // key.shape[2]
-    key = jnp.repeat(key, repeat, axis=2).astype(jnp.float32)
-    value = jnp.repeat(value, repeat, axis=2).astype(jnp.float32)
-    mask = visible(jax.tree.map(flat, at), key_at)  # [B, N·Q, S + N·W]
-    scores = jnp.einsum("bqhd,bkhd->bhqk", flat(q).astype(jnp.float32), key) / head_dim**0.5
+        join = lambda a, b, axis: jnp.concatenate([a, b], axis=axis)
+        key, value = join(key, heads(own.key), 2), join(value, heads(own.value), 2)
+        key_at = jax.tree.map(lambda a, b: join(a, row(b), 1), key_at, own.at)
+    repeat = q.shape[3] // key.shape[1]
+    key = jnp.repeat(key, repeat, axis=1).astype(jnp.float32)
+    value = jnp.repeat(value, repeat, axis=1).astype(jnp.float32)
+    mask = visible(jax.tree.map(row, at), key_at)  # [B, N·Q, S + N·W]
+    scores = jnp.einsum("bqhd,bhkd->bhqk", row(q).astype(jnp.float32), key) / head_dim**0.5
     weights = jax.nn.softmax(jnp.where(mask[:, None], scores, HIDDEN_SCORE), axis=-1)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(q.shape).astype(q.dtype)
+    return jnp.einsum("bhqk,bhkd->bqhd", weights, value).reshape(q.shape).astype(q.dtype)
 
 
-def xla_attention(q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None) -> jax.Array:
-    """Plain batched matmuls: all groups against the shared keys at once, each against its own.
+def xla_attention(
+    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None, in_order: bool
+) -> jax.Array:
+    """Plain batched matmuls, a bounded number of scores at a time, forward and backward.
 
-    Both parts meet under one softmax through a common maximum, so the shared keys are read once per
-    row and the own scores are [Q, W] per group, never [Q, N·W].
+    All groups meet the shared keys in one matmul, so those are read once per row; each group meets
+    its own keys, [Q, W] and never [Q, N·W]; a common maximum joins the parts under one softmax. The
+    backward pass computes the scores again from the kept normalizers instead of storing them.
     """
     batch, groups, length, heads, head_dim = q.shape
-    kv_heads = shared.key.shape[2]
-    repeat = heads // kv_heads
-    q = (q * head_dim**-0.5).reshape(batch, groups, length, kv_heads, repeat, head_dim)
+    kv_heads = shared.key.shape[1]
+    q = (q * head_dim**-0.5).reshape(batch, groups, length, kv_heads, -1, head_dim)
     q = q.transpose(0, 3, 1, 4, 2, 5)  # [B, kv, N, repeat, Q, head_dim]
-    scores = [_shared_scores(q, at, shared)]
-    if own is not None:
-        scores.append(_own_scores(q, at, own))
-    top = jax.lax.stop_gradient(
-        jnp.max(jnp.stack([s.max(axis=-1, keepdims=True) for s in scores]), axis=0)
-    )
-    weights = [jnp.exp(s - top) for s in scores]
-    total = sum(w.sum(axis=-1, keepdims=True) for w in weights)
-    value = shared.value.transpose(0, 2, 1, 3)  # [B, kv, S, head_dim]
-    mixed = jnp.matmul(
-        weights[0].astype(value.dtype).reshape(batch, kv_heads, -1, value.shape[2]),
-        value,
-        preferred_element_type=jnp.float32,
-    ).reshape(q.shape)
-    if own is not None:
-        value = own.value.transpose(0, 3, 1, 2, 4)  # [B, kv, N, W, head_dim]
-        mixed += jnp.matmul(
-            weights[1].astype(value.dtype).reshape(*q.shape[:3], -1, value.shape[3]),
-            value,
-            preferred_element_type=jnp.float32,
-        ).reshape(q.shape)
-    mixed = (mixed / total).astype(q.dtype)
+    mixed = _in_order(q, at, shared) if in_order else _in_parts(q, at, shared, own)
     return mixed.transpose(0, 2, 4, 1, 3, 5).reshape(batch, groups, length, heads, head_dim)
 
 
-def _shared_scores(q: jax.Array, at: Coordinates, keys: Keys) -> jax.Array:
-    """Float32 scores [B, kv, N, repeat, Q, S] of all groups against the keys of the row."""
-    batch, kv_heads, *_, head_dim = q.shape
-    key = keys.key.transpose(0, 2, 3, 1)  # [B, kv, head_dim, S]
-    scores = jnp.matmul(
-        q.reshape(batch, kv_heads, -1, head_dim), key, preferred_element_type=jnp.float32
-    ).reshape(*q.shape[:-1], key.shape[-1])
-    to_row = jax.tree.map(lambda x: x[:, None], keys.at)  # [B, 1, S]
-    mask = visible(at, to_row)[:, None, :, None]  # [B, 1, N, 1, Q, S]
-    return jnp.where(mask, scores, HIDDEN_SCORE)
+QUERY_BLOCK = 128  # queries of a trunk that are one group, where there are so many
+EXTENTS = 8  # a trunk's queries are cut into at most so many runs, each with the keys up to its end
 
 
-def _own_scores(q: jax.Array, at: Coordinates, keys: Keys) -> jax.Array:
-    """Float32 scores [B, kv, N, repeat, Q, W] of each group against its own keys."""
-    key = keys.key.transpose(0, 3, 1, 4, 2)  # [B, kv, N, head_dim, W]
-    scores = jnp.matmul(
-        q.reshape(*q.shape[:3], -1, q.shape[-1]), key, preferred_element_type=jnp.float32
-    ).reshape(*q.shape[:-1], key.shape[-1])
-    mask = visible(at, keys.at)[:, None, :, None]  # [B, 1, N, 1, Q, W]
-    return jnp.where(mask, scores, HIDDEN_SCORE)
+def query_runs(length: int) -> list[tuple[int, int]]:
+    """First query of every run of a trunk of `length` tokens, and the end of its queries and keys."""
+    run = QUERY_BLOCK * -(-length // (QUERY_BLOCK * EXTENTS))
+    return [(start, min(start + run, length)) for start in range(0, length, run)]
+
+
+def _in_order(q: jax.Array, at: Coordinates, shared: Keys) -> jax.Array:
+    """Trunk queries in runs, each over the keys up to its end: little more than half the pairs."""
+    batch, kv_heads, _, repeat, length, head_dim = q.shape
+    found = []
+    for start, stop in query_runs(length):
+        groups = 1 if (stop - start) % QUERY_BLOCK else (stop - start) // QUERY_BLOCK
+        part = q[:, :, 0, :, start:stop].reshape(batch, kv_heads, repeat, groups, -1, head_dim)
+        part_at = jax.tree.map(lambda x: x[:, 0, start:stop].reshape(batch, groups, -1), at)  # noqa: B023
+        keys = Keys(
+            shared.key[:, :, :stop],
+            shared.value[:, :, :stop],
+            jax.tree.map(lambda x: x[:, :stop], shared.at),  # noqa: B023
+        )
+        mixed = _in_parts(part.transpose(0, 1, 3, 2, 4, 5), part_at, keys, None)
+        mixed = mixed.transpose(0, 1, 3, 2, 4, 5)
+        found.append(mixed.reshape(batch, kv_heads, 1, repeat, stop - start, head_dim))
+    return jnp.concatenate(found, axis=4)
+
+
+@jax.custom_vjp
+def _in_parts(q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None) -> jax.Array:
+    """Mixed values of scaled queries, both [B, kv, N, repeat, Q, head_dim]."""
+    return _forward(q, at, shared, own)[0]
+
+
+def _forward(q, at, shared, own):
+    def some(inputs):
+        q, at, own = inputs
+        scores = _scores(q, at, shared, own)
+        top = functools.reduce(
+            jnp.maximum, [part.max(axis=-1, keepdims=True) for part in scores]
+        )
+        weights = [jnp.exp(part - top) for part in scores]
+        total = sum(part.sum(axis=-1, keepdims=True) for part in weights)
+        mixed = sum(
+            _mix(part, keys.value)
+            for part, keys in zip(weights, _both(shared, own), strict=True)
+        )
+        return (mixed / total).astype(q.dtype), top + jnp.log(total)
+
+    mixed, normalizer = _over_groups(some, (q, at, own), _chunks(q, shared, own))
+    return mixed, (q, at, shared, own, mixed, normalizer)
+
+
+def _backward(kept, cotangent):
+    q, at, shared, own, mixed, normalizer = kept
+
+    def some(inputs):
+        q, at, own, mixed, normalizer, cotangent = inputs
+        scores = _scores(q, at, shared, own)
+        slope = jnp.sum((mixed * cotangent).astype(jnp.float32), axis=-1, keepdims=True)
+        dq, dkeys = 0.0, []
+        for part, keys in zip(scores, _both(shared, own), strict=True):
+            weights = jnp.exp(part - normalizer)
+            dscores = weights * (_score(cotangent, keys.value) - slope)
+            dq += _mix(dscores, keys.key)
+            dkeys.append((_gather(dscores, q, keys.key), _gather(weights, cotangent, keys.key)))
+        return dq.astype(q.dtype), dkeys[1:], dkeys[0]
+
+    inputs = (q, at, own, mixed, normalizer, cotangent)
+    dq, down, dshared = _over_groups(some, inputs, _chunks(q, shared, own), summed=True)
+    dkeys = [
+        Keys(dkey.astype(keys.key.dtype), dvalue.astype(keys.value.dtype), None)
+        for (dkey, dvalue), keys in zip([dshared, *down], _both(shared, own), strict=True)
+    ]
+    return dq, None, dkeys[0], dkeys[1] if own is not None else None
+
+
+_in_parts.defvjp(_forward, _backward)
+
+
+def _both(shared: Keys, own: Keys | None) -> tuple[Keys, ...]:
+    return (shared,) if own is None else (shared, own)
+
+
+def _chunks(q: jax.Array, shared: Keys, own: Keys | None) -> int:
+    """Into how many runs of groups the work is cut; divides their number.
+
+    The bound is per row of documents, so that how a document is computed does not depend on its
+    neighbours.
+    """
+    _, kv_heads, groups, repeat, length, _ = q.shape
+    keys = sum(part.key.shape[-2] for part in _both(shared, own))
+    wanted = groups * kv_heads * repeat * length * keys / choices().row_scores
+    return next(n for n in range(1, groups + 1) if groups % n == 0 and (n >= wanted or n == groups))
+
+
+def _over_groups(run, inputs, chunks: int, summed: bool = False):
+    """`run` on all groups, a chunk of them at a time.
+
+    Args:
+      run: inputs to outputs, both with the groups in dimension 2 (of coordinates: 1).
+      inputs: of all groups.
+      chunks: how many.
+      summed: the last output of `run` has no groups and is added up.
+    """
+    if chunks == 1:
+        return run(inputs)
+
+    def split(x, axis):
+        x = x.reshape(*x.shape[:axis], chunks, -1, *x.shape[axis + 1 :])
+        return jnp.moveaxis(x, axis, 0)
+
+    def join(x):
+        x = jnp.moveaxis(x, 0, 2)
+        return x.reshape(*x.shape[:2], -1, *x.shape[4:])
+
+    axis = lambda x: 1 if jnp.issubdtype(x.dtype, jnp.integer) else 2
+    pieces = jax.tree.map(lambda x: split(x, axis(x)), inputs)
+    if not summed:
+        return jax.tree.map(join, jax.lax.map(run, pieces))
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(run, jax.tree.map(lambda x: x[0], pieces))[-1],
+    )
+
+    def add(sums, piece):
+        *each, extra = run(piece)
+        return jax.tree.map(jnp.add, sums, extra), each
+
+    sums, each = jax.lax.scan(add, zeros, pieces)
+    return *jax.tree.map(join, each), sums
+
+
+def _scores(q, at, shared, own) -> list[jax.Array]:
+    """Float32 scores [B, kv, N, repeat, Q, S or W] against the shared and then the own keys."""
+    row = jax.tree.map(lambda x: x[:, None], shared.at)  # [B, 1, S]
+    found = []
+    for keys, key_at in zip(_both(shared, own), (row, own and own.at), strict=False):
+        mask = visible(at, key_at)[:, None, :, None]  # [B, 1, N, 1, Q, S or W]
+        found.append(jnp.where(mask, _score(q, keys.key), HIDDEN_SCORE))
+    return found
+
+
+def _score(q: jax.Array, key: jax.Array) -> jax.Array:
+    """q [B, kv, N, repeat, Q, d] times shared [B, kv, S, d] or own [B, kv, N, W, d] keys."""
+    if key.ndim == 5 and q.shape[3] * q.shape[4] <= choices().small_rows:
+        product = q[..., None, :].astype(jnp.float32) * key[:, :, :, None, None]
+        return product.sum(axis=-1)
+    rows = _rows(q, key)
+    found = jnp.matmul(rows, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
+    return found.reshape(*q.shape[:-1], key.shape[-2])
+
+
+def _mix(weights: jax.Array, value: jax.Array) -> jax.Array:
+    """weights [B, kv, N, repeat, Q, S or W] times values; float32 [B, kv, N, repeat, Q, d]."""
+    if value.ndim == 5 and weights.shape[3] * weights.shape[4] <= choices().small_rows:
+        return (weights[..., None] * value[:, :, :, None, None]).sum(axis=-2)
+    rows = _rows(weights.astype(value.dtype), value)
+    found = jnp.matmul(rows, value, preferred_element_type=jnp.float32)
+    return found.reshape(*weights.shape[:-1], value.shape[-1])
+
+
+def _gather(weights: jax.Array, q: jax.Array, key: jax.Array) -> jax.Array:
+    """Sum over the queries of weights [B, kv, N, repeat, Q, S or W] times q [..., d]; as `key`."""
+    rows = jnp.swapaxes(_rows(weights.astype(q.dtype), key), -1, -2)
+    return jnp.matmul(rows, _rows(q, key), preferred_element_type=jnp.float32)
+
+
+def _rows(x: jax.Array, key: jax.Array) -> jax.Array:
+    """[B, kv, N, repeat, Q, …] as the rows that meet shared keys, [B, kv, rows, …], or own ones,
+    [B, kv, N, rows, …]."""
+    return x.reshape(*x.shape[: key.ndim - 2], -1, x.shape[-1])
 
 
 IMPLEMENTATIONS: dict[str, Callable] = {"reference": reference_attention, "xla": xla_attention}

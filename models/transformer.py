@@ -2,8 +2,9 @@
 
 Parameters are a plain nested dict of arrays, so that theta, theta_old and phi are three such dicts
 through one graph: `bind(config, params)` gives the module to call. The blocks are stacked on a
-leading axis and scanned; compile time does not grow with depth. What attends to what, and what is
-cached, is the business of `models.tree`.
+leading axis; they are scanned, so that compile time does not grow with depth, or unrolled where the
+backend wants that (`models.backend`). What attends to what, and what is cached, is the business of
+`models.tree`.
 """
 
 import functools
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from models.backend import choices
 from models.config import ModelConfig
 from models.layers import INIT_STDDEV, Block, Linear, RMSNorm
 
@@ -57,8 +59,14 @@ def _graph(config: ModelConfig) -> nnx.GraphDef:
 
 
 def bind(config: ModelConfig, params: Params) -> Transformer:
-    """The network of `config` with these parameters. Cheap; call it inside a jitted function."""
-    return nnx.merge(_graph(config), params)
+    """The network of `config` with these parameters. Cheap; call it inside a jitted function, and
+    outside of loops: where the backend wants straight code, the blocks are taken apart here."""
+    model = nnx.merge(_graph(config), params)
+    if config.num_layers <= choices().unrolled_layers:
+        graph, stacked = nnx.split(model.blocks)
+        layer = lambda i: nnx.merge(graph, jax.tree.map(lambda x: x[i], stacked))
+        model.blocks = nnx.List([layer(i) for i in range(config.num_layers)])
+    return model
 
 
 def shapes(config: ModelConfig) -> Params:

@@ -1,12 +1,15 @@
 """A document is a trunk, a thought is a branch: the forward passes over both, and their caches.
 
-    forward        packed rows of documents, no cache          next-token loss, baseline evidence
-    prefill        the same, keeping the trunk's cache         start of a rollout
-    extend         a few tokens per branch on the caches       decoding, teacher-forced evidence
-    forward_tree   trunk and all branches in one pass          the update, differentiable
+    forward    packed rows of documents, no cache           next-token loss, baseline evidence
+    prefill    the same, keeping the trunk's cache          start of a rollout and of an update
+    extend     some slots of all branches on the caches     decoding, evidence, and, with all slots
+                                                            at once and no cache of their own, the
+                                                            update
 
-The trunk's keys and values are computed once per document in each of them and never copied per
-branch. All four give the same hidden states for the same tokens, up to rounding.
+The trunk's keys and values are computed once per document and never copied per branch. All passes
+are differentiable, in the parameters and in the caches they read, and give the same hidden states
+for the same tokens, up to rounding. A gradient through `extend` ends in the trunk's cache; one
+backward pass of `prefill` then serves all branches.
 """
 
 import dataclasses
@@ -19,12 +22,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models.attention import Coordinates, Keys, attention
+from models.layers import Rotation
 from models.transformer import Transformer
 
 
 @flax.struct.dataclass
 class Trunk:
-    """Rows of documents."""
+    """Rows of documents, one after the other."""
 
     tokens: jax.Array  # [B, T] int32
     segment: jax.Array  # [B, T] int32; which document of the row, 0 = padding
@@ -59,9 +63,9 @@ class Branches:
             fork=spread(self.fork),
         )
 
-    def slots(self, start: int, stop: int) -> "Branches":
-        """The slots from `start` up to `stop`."""
-        cut = lambda x: x[:, :, start:stop]
+    def slots(self, start: jax.Array | int, count: int) -> "Branches":
+        """The `count` slots from `start` on; `start` may be traced."""
+        cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=2)
         return dataclasses.replace(
             self, tokens=cut(self.tokens), position=cut(self.position), live=cut(self.live)
         )
@@ -69,17 +73,32 @@ class Branches:
 
 @flax.struct.dataclass
 class Cache:
-    """Keys and values of all layers. Memory grows with the tokens it holds, not with who reads."""
+    """Keys and values of all layers. Memory grows with the tokens it holds, not with who reads.
 
-    key: jax.Array  # [layers, B, T, kv_heads, head_dim], or [layers, B, N, W, kv_heads, head_dim]
-    value: jax.Array
+    One array for all layers, stacked on a leading axis, or a list with one for each, as the
+    network's blocks are. Of one layer: a trunk's [B, kv_heads, T, head_dim], or the branches'
+    [B, kv_heads, N, W, head_dim].
+    """
+
+    key: Any
+    value: Any
+
+    def grown(self, slots: int) -> "Cache":
+        """With room for so many more tokens."""
+        pad = lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, slots), (0, 0)])
+        return jax.tree.map(pad, self)
 
 
 def empty_branch_cache(model: Transformer, batch: int, branches: int, slots: int) -> Cache:
     """Room for `slots` tokens on each of `branches` branches of `batch` rows."""
     c = model.config
-    shape = (c.num_layers, batch, branches, slots, c.num_kv_heads, c.head_dim)
-    return Cache(key=jnp.zeros(shape, c.dtype), value=jnp.zeros(shape, c.dtype))
+    zeros = lambda *lead: jnp.zeros(
+        (*lead, batch, c.num_kv_heads, branches, slots, c.head_dim), c.dtype
+    )
+    if isinstance(model.blocks, nnx.List):
+        each = lambda: [zeros() for _ in range(c.num_layers)]
+        return Cache(key=each(), value=each())
+    return Cache(key=zeros(c.num_layers), value=zeros(c.num_layers))
 
 
 def forward(model: Transformer, trunk: Trunk) -> jax.Array:
@@ -95,44 +114,21 @@ def prefill(model: Transformer, trunk: Trunk) -> tuple[jax.Array, Cache]:
 
 def _trunk_pass(model: Transformer, trunk: Trunk, keep: bool) -> tuple[jax.Array, Any]:
     at = trunk.at
+    one_group = jax.tree.map(lambda x: x[:, None], at)
 
     def attend(q, k, v):
-        one_group = jax.tree.map(lambda x: x[:, None], at)
+        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
         mixed = attention(
-            q[:, None], one_group, Keys(k, v, at), implementation=model.config.attention
+            q[:, None],
+            one_group,
+            Keys(k, v, at),
+            in_order=True,
+            implementation=model.config.attention,
         )
         return mixed[:, 0], (k, v) if keep else None
 
-    hidden, kept = _scan_blocks(model, model.embed(trunk.tokens), trunk.position, attend)
+    hidden, kept = _through_blocks(model, trunk.tokens, trunk.position, attend)
     return model.norm(hidden), kept
-
-
-def forward_tree(model: Transformer, trunk: Trunk, branches: Branches) -> jax.Array:
-    """Final hidden states [B, N, W, D] of the branches, computed together with their trunk.
-
-    Trunk and branches share every matmul with a weight: a row is the T trunk tokens followed by the
-    N·W branch tokens. Gradients flow through the trunk's keys and values, once for all branches.
-    """
-    batch, length = trunk.tokens.shape
-    _, count, slots = branches.tokens.shape
-    flat = lambda x: x.reshape(batch, count * slots)
-    join = lambda a, b: jnp.concatenate([a, flat(b)], axis=1)
-    trunk_at, branch_at = trunk.at, branches.at
-    group = lambda x: x[:, length:].reshape(batch, count, slots, *x.shape[2:])
-
-    def attend(q, k, v):
-        keys = Keys(k[:, :length], v[:, :length], trunk_at)
-        one_group = jax.tree.map(lambda x: x[:, None], trunk_at)
-        name = model.config.attention
-        trunk_out = attention(q[:, None, :length], one_group, keys, implementation=name)[:, 0]
-        own = Keys(group(k), group(v), branch_at)
-        branch_out = attention(group(q), branch_at, keys, own, implementation=name)
-        branch_out = branch_out.reshape(batch, count * slots, *branch_out.shape[3:])
-        return jnp.concatenate([trunk_out, branch_out], axis=1), None
-
-    x = model.embed(join(trunk.tokens, branches.tokens))
-    x, _ = _scan_blocks(model, x, join(trunk.position, branches.position), attend)
-    return model.norm(group(x))
 
 
 def extend(
@@ -140,9 +136,9 @@ def extend(
     trunk: Trunk,
     trunk_cache: Cache,
     branches: Branches,
-    branch_cache: Cache,
-    start: jax.Array | int,
-    count: int,
+    branch_cache: Cache | None = None,
+    start: jax.Array | int = 0,
+    count: int | None = None,
 ) -> tuple[jax.Array, Cache]:
     """Runs slots start … start+count-1 of every branch on the caches.
 
@@ -150,71 +146,79 @@ def extend(
       model: the network that filled the caches.
       trunk: the rows whose cache is `trunk_cache`.
       trunk_cache: keys and values of the trunk, read and not changed.
-      branches: all W slots; those before `start` must have been run, `live` says which count.
-      branch_cache: keys and values of the slots run so far.
+      branches: W slots; those before `start` must have been run, `live` says which count.
+      branch_cache: keys and values of the slots run so far, with room for these; None to run all
+        slots at once.
       start: first slot, may be traced.
-      count: number of slots, static.
+      count: number of slots, static; None runs all.
 
     Returns:
       Final hidden states [B, N, count, D] and the branch cache with these slots filled.
     """
-    batch, groups, _ = branches.tokens.shape
-    run = lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=2)
-    trunk_at, own_at = trunk.at, branches.at
-    query_at = jax.tree.map(run, own_at)
-    position = run(branches.position).reshape(batch, groups * count)
-    graph, params = nnx.split(model.blocks)
+    batch, groups, slots = branches.tokens.shape
+    count = slots if count is None else count
+    run = branches if branch_cache is None else branches.slots(start, count)
+    trunk_at, run_at = trunk.at, run.at
+    own_at = run_at
+    if branch_cache is not None:
+        own_at = branches.slots(0, jax.tree.leaves(branch_cache)[0].shape[-2]).at
+    flat = lambda x: x.reshape(batch, groups * count, *x.shape[3:])
 
-    def layer(carry, inputs):
-        x, own_key, own_value = carry
-        block_params, trunk_key, trunk_value, index = inputs
+    def attend(q, k, v, trunk_layer, own_layer=None):
+        group = lambda x: x.reshape(batch, groups, count, *x.shape[2:])
+        own = Cache(key=group(k).transpose(0, 3, 1, 2, 4), value=group(v).transpose(0, 3, 1, 2, 4))
+        if own_layer is not None:
+            put = lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, start, axis=3)
+            own = jax.tree.map(put, own_layer, own)
+        mixed = attention(
+            group(q),
+            run_at,
+            Keys(trunk_layer.key, trunk_layer.value, trunk_at),
+            Keys(own.key, own.value, own_at),
+            implementation=model.config.attention,
+        )
+        return flat(mixed), (own.key, own.value)
 
-        def attend(q, k, v):
-            group = lambda y: y.reshape(batch, groups, count, *y.shape[2:])
-            put = lambda cache, new: jax.lax.dynamic_update_slice(
-                cache, group(new)[None], (index, 0, 0, start, 0, 0)
-            )
-            key, value = put(own_key, k), put(own_value, v)
-            own = Keys(key[index], value[index], own_at)
-            mixed = attention(
-                group(q),
-                query_at,
-                Keys(trunk_key, trunk_value, trunk_at),
-                own,
-                implementation=model.config.attention,
-            )
-            return mixed.reshape(batch, groups * count, *mixed.shape[3:]), (key, value)
-
-        x, (own_key, own_value) = nnx.merge(graph, block_params)(x, position, attend)
-        return (x, own_key, own_value), None
-
-    x = model.embed(run(branches.tokens).reshape(batch, groups * count))
-    (x, key, value), _ = jax.lax.scan(
-        layer,
-        (x, branch_cache.key, branch_cache.value),
-        (params, trunk_cache.key, trunk_cache.value, jnp.arange(model.config.num_layers)),
+    caches = (trunk_cache,) if branch_cache is None else (trunk_cache, branch_cache)
+    x, (key, value) = _through_blocks(
+        model, flat(run.tokens), flat(run.position), attend, *caches
     )
-    hidden = model.norm(x).reshape(batch, groups, count, -1)
-    return hidden, Cache(key=key, value=value)
+    return model.norm(x).reshape(batch, groups, count, -1), Cache(key=key, value=value)
 
 
-def _scan_blocks(
-    model: Transformer, x: jax.Array, position: jax.Array, attend: Callable
+def _through_blocks(
+    model: Transformer, tokens: jax.Array, position: jax.Array, attend: Callable, *caches: Cache
 ) -> tuple[jax.Array, Any]:
-    """All blocks in turn over x [B, S, D], and what `attend` kept, stacked over layers."""
+    """The tokens [B, S] through all blocks: [B, S, D] before the final norm, and what `attend` kept
+    of each layer. `attend` is given the layer's part of the caches."""
+    x, rotation = model.embed(tokens), Rotation.at(position, model.config)
+
+    def block(x, module, layer):
+        return module(x, rotation, lambda q, k, v: attend(q, k, v, *layer))
+
+    if isinstance(model.blocks, nnx.List):
+        kept = []
+        is_list = lambda x: isinstance(x, list)
+        for i, module in enumerate(model.blocks):
+            graph, params = nnx.split(module)
+            layer = jax.tree.map(lambda each: each[i], caches, is_leaf=is_list)  # noqa: B023
+            run = lambda x, params, layer: block(x, nnx.merge(graph, params), layer)  # noqa: B023
+            x, new = _rematerialised(run, model.config.remat, scanned=False)(x, params, layer)
+            kept.append(new)
+        return x, jax.tree.map(lambda *each: list(each), *kept)
     graph, params = nnx.split(model.blocks)
-
-    def block(x, block_params):
-        return nnx.merge(graph, block_params)(x, position, attend)
-
-    return jax.lax.scan(_rematerialised(block, model.config.remat), x, params)
+    run = lambda x, layer: block(x, nnx.merge(graph, layer[0]), layer[1])
+    return jax.lax.scan(_rematerialised(run, model.config.remat, scanned=True), x, (params, caches))
 
 
-def _rematerialised(block: Callable, policy: str) -> Callable:
-    """The block with its activations kept ("none"), or computed again in the backward pass."""
+def _rematerialised(block: Callable, policy: str, *, scanned: bool) -> Callable:
+    """The block with its activations kept ("none"), or computed again in the backward pass.
+
+    Outside of a scan the compiler must be kept from merging the second computation with the first.
+    """
     if policy == "none":
         return block
-    if policy == "dots":
-        saveable = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-        return jax.checkpoint(block, policy=saveable, prevent_cse=False)
-    return jax.checkpoint(block, prevent_cse=False)
+    saveable = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return jax.checkpoint(
+        block, policy=saveable if policy == "dots" else None, prevent_cse=not scanned
+    )

@@ -20,7 +20,7 @@ from rlp import objective
 from rlp.branches import Vocabulary, document_trunk
 from rlp.data.batch import Batch
 from rlp.scoring import document_scores, no_think_scores, predicted_tokens, reasoned_scores
-from rlp.step import RLPSettings, rollout_stage
+from rlp.step import RLPSettings, read_stage, rollout_stage
 
 FIGURES = (
     "no_think_accuracy",  # share of target tokens that are the likeliest, without a thought
@@ -202,19 +202,19 @@ def _think(
     """A rollout, scored with and without its thoughts by the same network."""
     s, model = settings, bind(model_config, params)
     grouped = lambda x: x.reshape(x.shape[0], s.forks_per_document, s.group_size, *x.shape[2:])
-    rollout, forks = rollout_stage(model_config, s, vocabulary, params, params, batch, key, 0)
-    target = jnp.repeat(forks.target, s.group_size, axis=1)
+    reading = read_stage(model_config, s, vocabulary, params, params, batch, key, 0)
+    rollout, forks = rollout_stage(model_config, s, vocabulary, params, reading), reading.forks
     reasoned = reasoned_scores(
         model,
         rollout.trunk,
-        rollout.trunk_cache,
+        reading.documents.cache,
         rollout.branches,
         rollout.branch_cache,
-        target,
+        jnp.repeat(forks.target, s.group_size, axis=1),
         vocabulary,
     )
     reasoned = jax.tree.map(grouped, reasoned)
-    hidden = forward(model, document_trunk(batch)) if s.prompt else rollout.hidden
+    hidden = forward(model, document_trunk(batch)) if s.prompt else reading.documents.hidden
     no_think = no_think_scores(model, hidden, forks.position, forks.target, vocabulary)
     gain = objective.information_gain(reasoned.logprob.sum(axis=-1), no_think.logprob.sum(axis=-1))
     # The reward and the advantage that training would see, with phi = theta.

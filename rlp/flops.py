@@ -8,6 +8,8 @@ norms and the optimizer are left out: a few per cent of a small model, next to n
 
 import dataclasses
 
+from models.attention import query_runs
+from models.backend import choices
 from models.config import ModelConfig
 from rlp.scoring import logit_chunks
 from rlp.step import RLPSettings
@@ -38,7 +40,7 @@ def forward_flops(config: ModelConfig, work: Work) -> int:
 
 def training_flops(config: ModelConfig, work: Work) -> int:
     """FLOPs of a forward and backward pass, with what the backward computes again."""
-    again = 0
+    again = work.pairs * attention_flops(config) // 2  # the scores, not the mix
     if logit_chunks(work.logits, config.vocab_size) > 1:
         again += work.logits * logit_flops(config)
     if config.remat in ("block", "dots"):
@@ -66,34 +68,43 @@ def logit_flops(config: ModelConfig) -> int:
     return 2 * config.hidden_size * config.vocab_size
 
 
+def trunk_pairs(length: int) -> int:
+    """(query, key) pairs offered to attention by a row of `length` trunk tokens."""
+    return sum((stop - start) * stop for start, stop in query_runs(length))
+
+
 def next_token_flops(config: ModelConfig, rows: int, length: int) -> int:
     """FLOPs of a next-token step on [rows, length] tokens."""
-    work = Work(rows * length, rows * length * length, rows * (length - 1))
+    work = Work(rows * length, rows * trunk_pairs(length), rows * (length - 1))
     return training_flops(config, work)
 
 
 def rlp_flops(
-    config: ModelConfig, settings: RLPSettings, batch: int, length: int, decode_steps: int
+    config: ModelConfig,
+    settings: RLPSettings,
+    batch: int,
+    length: int,
+    decoded: int,
 ) -> int:
     """FLOPs of an RLP step: forks, rollout, evidence and updates.
 
     Args:
       batch: B.
       length: T, without the thinking prompt.
-      decode_steps: tokens decoded per branch in this step; at most L.
+      decoded: tokens decoded in this step's rollout.
     """
     s = settings
     trunk = length + len(s.prompt)
     branches = batch * s.forks_per_document * s.group_size
     targets = batch * s.forks_per_document * s.horizon
-    keys = trunk + s.thought_length + s.horizon + 1  # offered to a token on a branch
 
-    prefill = Work(batch * trunk, batch * trunk * trunk)
-    documents = Work(batch * length, batch * length * length)
-    decoded, scored = branches * decode_steps, branches * (s.horizon + 1)
-    forward = prefill + Work(decoded, decoded * keys, decoded)
+    prefill = Work(batch * trunk, batch * trunk_pairs(trunk))
+    documents = Work(batch * length, batch * trunk_pairs(length))
+    forward = prefill + Work(logits=targets) + (documents if s.prompt else Work())  # no-think
+    forward += Work(decoded, decoded * (trunk + s.thought_length), decoded)
+    scored = branches * (s.horizon + 1)
+    keys = trunk + s.thought_length + s.horizon + 1
     forward += Work(scored, scored * keys, branches * s.horizon)
-    forward += Work(logits=targets) + (documents if s.prompt else Work())  # no-think, policy
     if s.baseline != "none":
         forward += documents + Work(logits=targets)
     if s.positions in ("loss", "entropy"):
@@ -101,5 +112,20 @@ def rlp_flops(
 
     acted = branches * s.thought_length
     update = prefill + Work(acted, acted * (trunk + s.thought_length), acted)
-    updates = s.updates_per_rollout * training_flops(config, update)
-    return forward_flops(config, forward) + updates
+    if s.next_token_weight:
+        update += Work(logits=batch * (trunk - 1))
+    each = training_flops(config, update)
+    if not s.next_token_weight and config.num_layers <= choices().unrolled_layers:
+        each -= _last_block_flops(config, prefill)
+    return forward_flops(config, forward) + s.updates_per_rollout * each
+
+
+def _last_block_flops(config: ModelConfig, trunk: Work) -> int:
+    """FLOPs of a trunk's last block in training, all but those of its keys and values.
+
+    Branches read nothing else of it; straight code leaves the rest out, a scan does not.
+    """
+    block = dataclasses.replace(config, num_layers=1)
+    keys_and_values = 4 * trunk.tokens * config.hidden_size * config.num_kv_heads * config.head_dim
+    passes = 4 if config.remat == "block" else 3
+    return training_flops(block, trunk) - passes * keys_and_values

@@ -88,7 +88,7 @@ def clipped_surrogate(
     clip_low: float,
     clip_high: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """The loss of eq. 5 and the share of actions whose gradient the clip has stopped.
+    """The loss of eq. 5, and which actions' gradient the clip has stopped, [B, N, L] bool.
 
     Args:
       logprobs: log pi_theta of every action at the sampling temperature, [B, N, L] nats.
@@ -104,7 +104,7 @@ def clipped_surrogate(
     a = advantages[..., None]
     loss = -jnp.sum(weights * jnp.minimum(ratio * a, clipped * a))
     stopped = live & (clipped * a < ratio * a)
-    return loss, stopped.sum() / jnp.maximum(live.sum(), 1)
+    return loss, stopped
 
 
 def ema(baseline: jax.Array, policy: jax.Array, decay: float) -> jax.Array:

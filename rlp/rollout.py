@@ -1,11 +1,10 @@
 """The rollout: G thoughts at every fork, decoded against one trunk cache per document.
 
-    prefill      the trunk once per document
-    decode       one token per branch and step, until every thought has closed or has L actions
-    lay_out      the branches with their targets, ready for evidence and update
+    read_documents   the trunk once per document, and its cache
+    roll_out         one token per branch and step, until every thought has closed or has L actions
 
 Every random number belongs to (step, document, fork, thought), so a thought is the same however
-documents are grouped into batches or spread over a mesh.
+documents and forks are grouped into waves, batches or devices.
 """
 
 import dataclasses
@@ -23,24 +22,32 @@ from rlp.scoring import mask_logits
 
 BLOCK = 128  # tokens whose probabilities are summed first, in two-level sampling
 FORK_STREAM = 2**31 - 1  # beside the fork numbers, which are small
+CROWDS = (1, 2, 4)  # decoding goes on with all of a document's branches, then a half, a quarter
+
+
+@flax.struct.dataclass
+class Documents:
+    """Documents that the policy has read, ready to be thought about."""
+
+    trunk: Trunk  # [B, P + T], thinking prompt included
+    cache: Cache
+    hidden: jax.Array  # [B, P + T, D], final hidden states
 
 
 @flax.struct.dataclass
 class Rollout:
-    """The thoughts of every fork, and the computation that they left behind."""
+    """The thoughts of some forks, and the computation that they left behind."""
 
     trunk: Trunk  # [B, P + T], thinking prompt included
-    trunk_cache: Cache
     branches: Branches  # [B, N, L + H + 1]
-    branch_cache: Cache  # slots 0 … L - 1 are filled
+    branch_cache: Cache  # slots 0 … L - 1
     thoughts: Thoughts  # [B, N, L]
-    hidden: jax.Array  # [B, P + T, D], final hidden states of the trunk
-    decode_steps: jax.Array  # int32; below L when all thoughts closed early
+    decoded: jax.Array  # int32, tokens decoded: branches that were run, times steps
 
-    def without_caches(self) -> "Rollout":
-        """What the update needs: the rest is only read by the evidence, and its memory is large."""
+    def without_cache(self) -> "Rollout":
+        """What the update needs: the cache is only read by the evidence, and its memory is large."""
         gone: Any = None
-        return dataclasses.replace(self, trunk_cache=gone, branch_cache=gone, hidden=gone)
+        return dataclasses.replace(self, branch_cache=gone)
 
 
 def document_keys(key: jax.Array, step: jax.Array | int, index: Array) -> jax.Array:
@@ -54,8 +61,11 @@ def fork_keys(keys: jax.Array) -> jax.Array:
     return jax.vmap(lambda key: jax.random.fold_in(key, FORK_STREAM))(keys)
 
 
-def thought_uniforms(keys: jax.Array, forks: int, group: int, length: int) -> jax.Array:
-    """One uniform number in [0, 1) per document, fork, thought and action: [B, K·G, L]."""
+def thought_uniforms(
+    keys: jax.Array, first: jax.Array | int, forks: int, group: int, length: int
+) -> jax.Array:
+    """One uniform number in [0, 1) per document, fork from `first` on, thought and action:
+    [B, forks · G, L]."""
 
     def thought(key, fork, member):
         key = jax.random.fold_in(jax.random.fold_in(key, fork), member)
@@ -63,7 +73,7 @@ def thought_uniforms(keys: jax.Array, forks: int, group: int, length: int) -> ja
 
     over = jax.vmap(thought, (None, None, 0))
     over = jax.vmap(jax.vmap(over, (None, 0, None)), (0, None, None))
-    return over(keys, jnp.arange(forks), jnp.arange(group)).reshape(-1, forks * group, length)
+    return over(keys, first + jnp.arange(forks), jnp.arange(group)).reshape(-1, forks * group, length)
 
 
 def sample(logits: jax.Array, uniform: jax.Array) -> jax.Array:
@@ -91,9 +101,15 @@ def sample(logits: jax.Array, uniform: jax.Array) -> jax.Array:
     return (block * BLOCK + token).astype(jnp.int32)
 
 
+def read_documents(model: Transformer, trunk: Trunk) -> Documents:
+    """Prefills rows of one document each, [B, P + T], with the thinking prompt in front."""
+    hidden, cache = prefill(model, trunk)
+    return Documents(trunk=trunk, cache=cache, hidden=hidden)
+
+
 def roll_out(
     model: Transformer,
-    trunk: Trunk,
+    documents: Documents,
     forks: Forks,
     uniforms: jax.Array,
     *,
@@ -101,103 +117,179 @@ def roll_out(
     temperature: float,
     vocabulary: Vocabulary,
 ) -> Rollout:
-    """Prefills the documents and samples G thoughts at each of their forks.
+    """Samples G thoughts at each fork.
 
     Args:
-      model: the behaviour policy theta_old.
-      trunk: rows of one document each, [B, P + T], with the thinking prompt in front.
+      model: the behaviour policy theta_old, which read the documents.
+      documents: [B, P + T].
       forks: [B, K] with targets [B, K, H].
       uniforms: [B, N, L] from `thought_uniforms`; N = K · G, L the most actions of a thought.
       prompt_length: P.
       temperature: of the sampler; 0 takes the likeliest token and ignores `uniforms`.
       vocabulary: tags and banned ids.
     """
-    batch, count, limit = uniforms.shape
+    count, limit = uniforms.shape[1:]
     group = count // forks.position.shape[1]
     fork = jnp.repeat(forks.position + prompt_length, group, axis=1)  # [B, N]
     target = jnp.repeat(forks.target, group, axis=1)  # [B, N, H]
     segment = jnp.ones_like(fork)
-    slots = limit + target.shape[-1] + 1
 
-    hidden, trunk_cache = prefill(model, trunk)
-    thoughts, cache, steps = _decode(
-        model,
-        trunk,
-        trunk_cache,
-        empty_branches(fork, segment, slots, vocabulary),
-        uniforms,
-        temperature,
-        vocabulary,
-    )
+    decoder = _Decoder(model, documents, temperature, vocabulary)
+    writing = _Writing.fresh(model, fork, segment, uniforms, vocabulary)
+    slot, decoded = jnp.int32(0), jnp.int32(0)
+    widths = sorted({-(-count // share) for share in CROWDS}, reverse=True)
+    for width, next_width in zip(widths, [*widths[1:], 0], strict=True):
+        slot, writing, decoded = decoder.run(slot, writing, decoded, width, next_width)
     return Rollout(
-        trunk=trunk,
-        trunk_cache=trunk_cache,
-        branches=lay_out(thoughts, target, fork, segment, vocabulary),
-        branch_cache=cache,
-        thoughts=thoughts,
-        hidden=hidden,
-        decode_steps=steps,
+        trunk=documents.trunk,
+        branches=lay_out(writing.thoughts, target, fork, segment, vocabulary),
+        branch_cache=writing.cache,
+        thoughts=writing.thoughts,
+        decoded=decoded,
     )
 
 
-def _decode(
-    model: Transformer,
-    trunk: Trunk,
-    trunk_cache: Cache,
-    branches: Branches,
-    uniforms: jax.Array,
-    temperature: float,
-    vocabulary: Vocabulary,
-) -> tuple[Thoughts, Cache, jax.Array]:
-    """Samples actions slot by slot; stops when no thought is open. Thoughts, cache and steps."""
-    batch, count, limit = uniforms.shape
-    close = vocabulary.think_close
+@flax.struct.dataclass
+class _Writing:
+    """Thoughts in the making, on N branches of every document."""
 
-    def step(state: tuple) -> tuple:
-        slot, branches, cache, thoughts, open_ = state
-        hidden, cache = extend(model, trunk, trunk_cache, branches, cache, slot, 1)
-        logits = mask_logits(
-            model.logits(hidden.reshape(batch * count, -1)),
-            vocabulary.not_in_thoughts,
-            temperature or 1.0,
-            close,
-            jnp.broadcast_to(slot == 0, (batch * count,)),
+    branches: Branches  # slots 0 … L
+    cache: Cache  # slots 0 … L - 1
+    thoughts: Thoughts  # [B, N, L]
+    uniforms: jax.Array  # [B, N, L]
+    open: jax.Array  # [B, N] bool, not closed yet
+
+    @classmethod
+    def fresh(cls, model, fork, segment, uniforms, vocabulary: Vocabulary) -> "_Writing":
+        """Branches [B, N] that hold their opening tag and nothing else."""
+        zeros = lambda dtype: jnp.zeros(fork.shape, dtype)
+        return cls(
+            branches=empty_branches(fork, segment, uniforms.shape[-1] + 1, vocabulary),
+            cache=empty_branch_cache(model, *uniforms.shape),
+            thoughts=Thoughts(
+                actions=jnp.full(uniforms.shape, vocabulary.pad, jnp.int32),
+                length=zeros(jnp.int32),
+                closed=zeros(bool),
+                logprobs=jnp.zeros(uniforms.shape, jnp.float32),
+            ),
+            uniforms=uniforms,
+            open=~zeros(bool),
         )
-        if temperature:
-            uniform = jax.lax.dynamic_index_in_dim(uniforms, slot, axis=2, keepdims=False)
+
+    def add(self, slot, action, logprob, cache: Cache, vocabulary: Vocabulary) -> "_Writing":
+        """With one more action [B, N] on every open thought, predicted by `slot`."""
+        t, b = self.thoughts, self.branches
+        closes = self.open & (action == vocabulary.think_close)
+        speaks = self.open & ~closes
+        put = lambda x, new, at: jax.lax.dynamic_update_index_in_dim(x, new, at, axis=2)
+        thoughts = Thoughts(
+            actions=put(t.actions, jnp.where(self.open, action, vocabulary.pad), slot),
+            length=t.length + self.open,
+            closed=t.closed | closes,
+            logprobs=put(t.logprobs, jnp.where(self.open, logprob, 0.0), slot),
+        )
+        branches = dataclasses.replace(
+            b,
+            tokens=put(b.tokens, jnp.where(speaks, action, vocabulary.pad), slot + 1),
+            live=put(b.live, speaks, slot + 1),
+        )
+        return dataclasses.replace(
+            self, branches=branches, cache=cache, thoughts=thoughts, open=speaks
+        )
+
+    def pick(self, index: jax.Array) -> "_Writing":
+        """The branches `index` [B, M] of every document."""
+        return self._map(lambda x, axis: _pick(x, index, axis))
+
+    def put_back(self, index: jax.Array, crowd: "_Writing") -> "_Writing":
+        """With the branches `index` [B, M] as they are in `crowd`."""
+        return self._map(lambda x, axis, new: _put(x, index, new, axis), crowd)
+
+    def _map(self, change, *others: "_Writing") -> "_Writing":
+        """`change(array, axis of the branches, …)` on every array."""
+        bare = lambda writing: dataclasses.replace(writing, cache=None)
+        rest = jax.tree.map(lambda x, *y: change(x, 1, *y), bare(self), *map(bare, others))
+        cache = jax.tree.map(
+            lambda x, *y: change(x, x.ndim - 3, *y), self.cache, *(other.cache for other in others)
+        )
+        return dataclasses.replace(rest, cache=cache)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Decoder:
+    """Samples actions slot by slot."""
+
+    model: Transformer
+    documents: Documents
+    temperature: float
+    vocabulary: Vocabulary
+
+    def run(self, slot, writing: _Writing, decoded, width: int, next_width: int):
+        """Goes on from `slot` with `width` branches of every document, all open ones among them,
+        until no document has more than `next_width` of those or L slots are run."""
+        batch, count = writing.open.shape
+        if width == count:
+            return self._loop(slot, writing, decoded, next_width)
+        order = jnp.argsort(~writing.open, axis=1, stable=True)[:, :width]  # open ones first
+        slot, crowd, decoded = self._loop(slot, writing.pick(order), decoded, next_width)
+        return slot, writing.put_back(order, crowd), decoded
+
+    def _loop(self, slot, writing: _Writing, decoded, next_width: int):
+        limit = writing.uniforms.shape[-1]
+
+        def running(state):
+            slot, writing, _ = state
+            return (slot < limit) & (writing.open.sum(axis=1).max() > next_width)
+
+        def step(state):
+            slot, writing, decoded = state
+            hidden, cache = extend(
+                self.model,
+                self.documents.trunk,
+                self.documents.cache,
+                writing.branches,
+                writing.cache,
+                slot,
+                1,
+            )
+            action, logprob = self._act(hidden, writing, slot)
+            writing = writing.add(slot, action, logprob, cache, self.vocabulary)
+            return slot + 1, writing, decoded + writing.open.size
+
+        return jax.lax.while_loop(running, step, (slot, writing, decoded))
+
+    def _act(self, hidden, writing: _Writing, slot) -> tuple[jax.Array, jax.Array]:
+        """Actions and their log-probabilities, [B, N]."""
+        shape = writing.open.shape
+        logits = mask_logits(
+            self.model.logits(hidden.reshape(-1, hidden.shape[-1])),
+            self.vocabulary.not_in_thoughts,
+            self.temperature or 1.0,
+            self.vocabulary.think_close,
+            jnp.broadcast_to(slot == 0, (shape[0] * shape[1],)),
+        )
+        if self.temperature:
+            uniform = jax.lax.dynamic_index_in_dim(writing.uniforms, slot, axis=2, keepdims=False)
             action = sample(logits, uniform.reshape(-1))
         else:
             action = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         logprob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=-1)
-        action, logprob = action.reshape(batch, count), logprob.reshape(batch, count)
-        closes = open_ & (action == close)
-        speaks = open_ & ~closes
-        put = lambda x, new, at: jax.lax.dynamic_update_index_in_dim(x, new, at, axis=2)
-        thoughts = Thoughts(
-            actions=put(thoughts.actions, jnp.where(open_, action, vocabulary.pad), slot),
-            length=thoughts.length + open_,
-            closed=thoughts.closed | closes,
-            logprobs=put(thoughts.logprobs, jnp.where(open_, logprob, 0.0), slot),
-        )
-        branches = dataclasses.replace(
-            branches,
-            tokens=put(branches.tokens, jnp.where(speaks, action, vocabulary.pad), slot + 1),
-            live=put(branches.live, speaks, slot + 1),
-        )
-        return slot + 1, branches, cache, thoughts, speaks
+        return action.reshape(shape), logprob.reshape(shape)
 
-    start = (
-        jnp.int32(0),
-        branches,
-        empty_branch_cache(model, batch, count, branches.tokens.shape[-1]),
-        Thoughts(
-            actions=jnp.full((batch, count, limit), vocabulary.pad, jnp.int32),
-            length=jnp.zeros((batch, count), jnp.int32),
-            closed=jnp.zeros((batch, count), bool),
-            logprobs=jnp.zeros((batch, count, limit), jnp.float32),
-        ),
-        jnp.ones((batch, count), bool),
-    )
-    running = lambda state: (state[0] < limit) & jnp.any(state[-1])
-    steps, _, cache, thoughts, _ = jax.lax.while_loop(running, step, start)
-    return thoughts, cache, steps
+
+def _rows_first(x: jax.Array, axis: int) -> tuple[jax.Array, Any]:
+    """x with rows and branches in front, and the way back. Branches stand on `axis`, the rows on
+    the axis before the one before it, or, where `axis` is 1, just before it."""
+    here = (0 if axis == 1 else axis - 2, axis)
+    return jnp.moveaxis(x, here, (0, 1)), lambda y: jnp.moveaxis(y, (0, 1), here)
+
+
+def _pick(x: jax.Array, index: jax.Array, axis: int) -> jax.Array:
+    x, back = _rows_first(x, axis)
+    return back(jax.vmap(lambda row, i: row[i])(x, index))
+
+
+def _put(x: jax.Array, index: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+    x, back = _rows_first(x, axis)
+    new, _ = _rows_first(new, axis)
+    return back(jax.vmap(lambda row, i, y: row.at[i].set(y))(x, index, new))

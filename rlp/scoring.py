@@ -13,12 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.attention import HIDDEN_SCORE
+from models.backend import choices
 from models.transformer import Transformer
 from models.tree import Branches, Cache, Trunk, extend, forward
 from rlp.branches import Vocabulary
-
-CHUNK_LOGITS = 2**25  # float32 logits alive at once; 128 MiB
-
 
 @flax.struct.dataclass
 class Scores:
@@ -78,18 +76,7 @@ def token_scores(
 
     def score(inputs: tuple) -> Scores:
         hidden, targets, first = inputs
-        logits = mask_logits(model.logits(hidden), banned, temperature, close, first)
-        logits = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
-        weights = jnp.exp(logits)
-        total = weights.sum(axis=-1)
-        normalizer = jnp.log(total)
-        chosen = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-        mean_logit = (jax.lax.stop_gradient(weights * logits)).sum(axis=-1) / total
-        return Scores(
-            logprob=chosen - normalizer,
-            entropy=jax.lax.stop_gradient(normalizer - mean_logit),
-            likeliest=chosen >= 0,
-        )
+        return _scores(mask_logits(model.logits(hidden), banned, temperature, close, first), targets)
 
     count = targets.shape[0]
     chunks = logit_chunks(count, model.config.vocab_size)
@@ -105,9 +92,36 @@ def token_scores(
     return jax.tree.map(lambda x: x.reshape(shape), scores)
 
 
+@jax.custom_vjp
+def _scores(logits: jax.Array, targets: jax.Array) -> Scores:
+    """Scores of targets [M] under logits [M, V]. Only the log-probability carries a gradient."""
+    return _scores_forward(logits, targets)[0]
+
+
+def _scores_forward(logits, targets):
+    top = logits.max(axis=-1)
+    weights = jnp.exp(logits - top[:, None])
+    total = weights.sum(axis=-1)
+    mean_logit = (weights * (logits - top[:, None])).sum(axis=-1) / total
+    normalizer = jnp.log(total)
+    chosen = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0] - top
+    scores = Scores(chosen - normalizer, normalizer - mean_logit, chosen >= 0)
+    return scores, (logits, top + normalizer, targets)
+
+
+def _scores_backward(kept, cotangent):
+    logits, normalizer, targets = kept
+    is_target = jnp.arange(logits.shape[-1])[None, :] == targets[:, None]
+    probabilities = jnp.exp(logits - normalizer[:, None])
+    return cotangent.logprob[:, None] * (is_target - probabilities), None
+
+
+_scores.defvjp(_scores_forward, _scores_backward)
+
+
 def logit_chunks(count: int, vocab_size: int) -> int:
     """Into how many chunks the logits of `count` tokens are cut."""
-    return max(1, -(-count * vocab_size // CHUNK_LOGITS))
+    return max(1, -(-count * vocab_size // choices().logits))
 
 
 def reasoned_scores(
@@ -125,7 +139,8 @@ def reasoned_scores(
     """
     horizon = target.shape[-1]
     start = branches.tokens.shape[-1] - horizon - 1
-    hidden, _ = extend(model, trunk, trunk_cache, branches, branch_cache, start, horizon + 1)
+    room = branch_cache.grown(horizon + 1)
+    hidden, _ = extend(model, trunk, trunk_cache, branches, room, start, horizon + 1)
     banned = vocabulary.not_in_documents
     return token_scores(model, hidden[:, :, 1:], target, banned)
 

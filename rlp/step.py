@@ -1,15 +1,19 @@
 """One training step: Algorithm 1 of the paper, and next-token training, on one state.
 
-An RLP step is three jitted stages, so that each can be timed and none is computed twice:
+An RLP step is a chain of jitted stages, so that each can be timed and none is computed twice:
 
-    rollout    forks, G thoughts each            (theta_old = theta before the update)
-    evidence   S_pred on the rollout's caches, S_ema in one pass per document, advantages
-    update     clipped surrogate through trunk and branches, optimizer, phi moves to theta
+    read       forks are chosen, documents read by theta       a wave of documents
+    rollout    G thoughts at each fork                          a wave of their forks
+    no-think   S_ema, one pass per document for all its forks   a wave of documents
+    evidence   S_pred on the rollout's caches, advantages       a wave of their forks
+    update     clipped surrogate, optimizer                     the whole batch, in micro-batches
+
+Waves bound the caches that are alive; with enough memory there is one. theta is that of before the
+update in all stages but the last; phi moves to it at the end of the step.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -18,22 +22,23 @@ import jax.numpy as jnp
 
 from models.config import ModelConfig
 from models.transformer import Params, bind
-from models.tree import forward, forward_tree
+from models.tree import forward
 from rlp import objective
 from rlp.branches import Forks, Vocabulary, document_trunk, make_forks
 from rlp.data.batch import Batch
+from rlp.gradient import Loss, Metrics, policy_gradient
 from rlp.optimizer import Optimizer
 from rlp.positions import select_forks
-from rlp.rollout import Rollout, document_keys, fork_keys, roll_out, thought_uniforms
-from rlp.scoring import (
-    document_scores,
-    no_think_scores,
-    predicted_tokens,
-    reasoned_scores,
-    token_scores,
+from rlp.rollout import (
+    Documents,
+    Rollout,
+    document_keys,
+    fork_keys,
+    read_documents,
+    roll_out,
+    thought_uniforms,
 )
-
-Metrics = dict[str, jax.Array]
+from rlp.scoring import document_scores, no_think_scores, predicted_tokens, reasoned_scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +63,9 @@ class RLPSettings:
     unclosed: str
     unclosed_penalty: float
     length_normalization: str
+    next_token_weight: float
+    max_branches_in_flight: int
+    update_micro_batch: int
 
 
 @flax.struct.dataclass
@@ -73,6 +81,23 @@ class TrainState:
 
 
 @flax.struct.dataclass
+class Reading:
+    """Documents with their forks, read by theta and ready for thoughts."""
+
+    documents: Documents
+    forks: Forks  # [B, K]
+    keys: jax.Array  # [B] PRNG keys, one per document and step
+
+
+@flax.struct.dataclass
+class NoThink:
+    """How likely the targets are without a thought, [B, K]."""
+
+    policy: jax.Array  # mean over the target, nats per token, of theta
+    baseline: jax.Array  # S_ema in nats; 0 when there is no baseline
+
+
+@flax.struct.dataclass
 class Evidence:
     """What the thoughts of a rollout are worth. Nats; N = K · G."""
 
@@ -82,7 +107,7 @@ class Evidence:
     rewards: jax.Array  # [B, K, G]
     advantages: jax.Array  # [B, K, G]
     counted: jax.Array  # [B, K, G] bool: thoughts in the group's mean and in the loss
-    no_think_loss: jax.Array  # scalar, nats per target token, of theta
+    no_think: jax.Array  # [B, K], nats per target token, of theta
 
 
 def new_state(params: Params, optimizer: Optimizer, baseline: bool) -> TrainState:
@@ -98,7 +123,7 @@ def new_state(params: Params, optimizer: Optimizer, baseline: bool) -> TrainStat
     )
 
 
-def rollout_stage(
+def read_stage(
     model_config: ModelConfig,
     settings: RLPSettings,
     vocabulary: Vocabulary,
@@ -107,11 +132,11 @@ def rollout_stage(
     batch: Batch,
     key: jax.Array,
     step: jax.Array | int,
-) -> tuple[Rollout, Forks]:
-    """Chooses the forks of a batch and samples their thoughts.
+) -> Reading:
+    """Chooses the forks of documents and prefills them.
 
     Args:
-      params: theta_old.
+      params: theta.
       scorer: parameters whose no-think loss or entropy ranks positions, when the rule asks.
       batch: rows of one document each, [B, T].
       key: root PRNG key of the run.
@@ -134,18 +159,59 @@ def rollout_stage(
         scores=scores,
         given=batch.forks,
     )
-    forks = make_forks(batch, fork, s.horizon)
-    uniforms = thought_uniforms(keys, s.forks_per_document, s.group_size, s.thought_length)
-    rollout = roll_out(
+    documents = read_documents(bind(model_config, params), document_trunk(batch, s.prompt))
+    return Reading(documents=documents, forks=make_forks(batch, fork, s.horizon), keys=keys)
+
+
+def no_think_stage(
+    model_config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    params: Params,
+    baseline: Params | None,
+    batch: Batch,
+    reading: Reading,
+) -> NoThink:
+    """Scores the targets of all forks without thoughts, in one pass per document and network."""
+    s, forks, documents = settings, reading.forks, document_trunk(batch)
+
+    def score(params, hidden=None):
+        model = bind(model_config, params)
+        hidden = forward(model, documents) if hidden is None else hidden
+        return no_think_scores(model, hidden, forks.position, forks.target, vocabulary).logprob
+
+    # Without a prompt the reading is the policy's no-think pass.
+    policy = score(params, None if s.prompt else reading.documents.hidden)
+    if baseline is None:
+        base = jnp.zeros(forks.position.shape, jnp.float32)
+    else:
+        weights = objective.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
+        base = objective.evidence(score(baseline), weights)
+    return NoThink(policy=policy.mean(axis=-1), baseline=base)
+
+
+def rollout_stage(
+    model_config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    params: Params,
+    reading: Reading,
+    first: jax.Array | int = 0,
+    forks: int | None = None,
+) -> Rollout:
+    """Samples G thoughts at each of `forks` forks of every document (None: all), from `first` on."""
+    s = settings
+    forks = s.forks_per_document if forks is None else forks
+    uniforms = thought_uniforms(reading.keys, first, forks, s.group_size, s.thought_length)
+    return roll_out(
         bind(model_config, params),
-        document_trunk(batch, s.prompt),
-        forks,
+        reading.documents,
+        _some(reading.forks, first, forks),
         uniforms,
         prompt_length=len(s.prompt),
         temperature=s.temperature,
         vocabulary=vocabulary,
     )
-    return rollout, forks
 
 
 def evidence_stage(
@@ -153,96 +219,63 @@ def evidence_stage(
     settings: RLPSettings,
     vocabulary: Vocabulary,
     params: Params,
-    baseline: Params | None,
-    batch: Batch,
+    reading: Reading,
+    no_think: NoThink,
     rollout: Rollout,
-    forks: Forks,
+    first: jax.Array | int = 0,
 ) -> Evidence:
-    """Scores the targets with and without thoughts, and turns gains into advantages."""
-    s, policy = settings, bind(model_config, params)
-    grouped = lambda x: x.reshape(x.shape[0], s.forks_per_document, s.group_size, *x.shape[2:])
+    """Scores the targets after the thoughts of a wave, and turns gains into advantages.
+
+    Args:
+      first: the document's fork with which the rollout begins.
+    """
+    s = settings
+    forks = rollout.thoughts.length.shape[1] // s.group_size
+    wave, no_think = _some((reading.forks, no_think), first, forks)
+    grouped = lambda x: x.reshape(x.shape[0], forks, s.group_size, *x.shape[2:])
     found = reasoned_scores(
-        policy,
+        bind(model_config, params),
         rollout.trunk,
-        rollout.trunk_cache,
+        reading.documents.cache,
         rollout.branches,
         rollout.branch_cache,
-        jnp.repeat(forks.target, s.group_size, axis=1),
+        jnp.repeat(wave.target, s.group_size, axis=1),
         vocabulary,
     )
     weights = objective.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
     reasoned = objective.evidence(grouped(found.logprob), weights)
-
-    documents = document_trunk(batch)
-    score = lambda model, hidden: (
-        no_think_scores(model, hidden, forks.position, forks.target, vocabulary).logprob
-    )
-    # Without a prompt the rollout's own pass over the documents is the policy's no-think pass.
-    hidden = forward(policy, documents) if s.prompt else rollout.hidden
-    no_think = score(policy, hidden)
-    if baseline is None:
-        base = jnp.zeros(forks.position.shape, jnp.float32)
-    else:
-        phi = bind(model_config, baseline)
-        base = objective.evidence(score(phi, forward(phi, documents)), weights)
-
-    gain = objective.information_gain(reasoned, base)
+    gain = objective.information_gain(reasoned, no_think.baseline)
     closed = grouped(rollout.thoughts.closed)
     rewards = objective.rewards(gain, closed, s.unclosed, s.unclosed_penalty)
     counted = objective.counted_thoughts(closed, s.unclosed)
     return Evidence(
         reasoned=reasoned,
-        baseline=base,
+        baseline=no_think.baseline,
         gain=gain,
         rewards=rewards,
         advantages=objective.group_advantages(rewards, counted),
         counted=counted,
-        no_think_loss=-no_think.mean(),
+        no_think=-no_think.policy,
     )
 
 
-def policy_loss(
-    params: Params,
-    model_config: ModelConfig,
-    settings: RLPSettings,
-    vocabulary: Vocabulary,
-    rollout: Rollout,
-    advantages: jax.Array,
-    counted: jax.Array,
-) -> tuple[jax.Array, Metrics]:
-    """Eq. 5 over one packed pass of trunks and branches.
+def _some(of_forks: Any, first: jax.Array | int, forks: int) -> Any:
+    """`forks` forks of every document from `first` on, of arrays [B, K, …]."""
+    cut = lambda x: jax.lax.dynamic_slice_in_dim(x, first, forks, axis=1)
+    return jax.tree.map(cut, of_forks)
 
-    Args:
-      params: theta, differentiated.
-      rollout: its trunk, branches and thoughts; the caches are not used.
-      advantages, counted: [B, N].
-    """
-    s, model, thoughts = settings, bind(model_config, params), rollout.thoughts
-    branches = rollout.branches.slots(0, s.thought_length)  # the slots that predict actions
-    hidden = forward_tree(model, rollout.trunk, branches)
-    first = jnp.arange(s.thought_length)[None, None, :] == 0
-    scores = token_scores(
-        model,
-        hidden,
-        thoughts.actions,
-        vocabulary.not_in_thoughts,
-        s.temperature,
-        vocabulary.think_close,
-        first,
+
+def loss_numbers(settings: RLPSettings) -> Loss:
+    """The settings that the gradient reads."""
+    s = settings
+    return Loss(
+        temperature=s.temperature,
+        clip_low=s.clip_low,
+        clip_high=s.clip_high,
+        length_normalization=s.length_normalization,
+        next_token_weight=s.next_token_weight,
+        prompt_length=len(s.prompt),
     )
-    weights = objective.action_weights(
-        thoughts.length, counted, s.thought_length, s.length_normalization
-    )
-    loss, clip_fraction = objective.clipped_surrogate(
-        scores.logprob, thoughts.logprobs, advantages, weights, s.clip_low, s.clip_high
-    )
-    live = jnp.arange(s.thought_length)[None, None, :] < thoughts.length[..., None]
-    mean = lambda x: jnp.where(live, x, 0.0).sum() / jnp.maximum(live.sum(), 1)
-    return loss, {
-        "clip_fraction": clip_fraction,
-        "thought_entropy": mean(scores.entropy),
-        "logprob_gap": mean(jnp.abs(scores.logprob - thoughts.logprobs)),
-    }
 
 
 def update_stage(
@@ -253,19 +286,27 @@ def update_stage(
     state: TrainState,
     rollout: Rollout,
     evidence: Evidence,
+    *,
+    shards: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """One optimizer update on a rollout; does not advance `step` or phi (see `finish_step`)."""
+    """One optimizer update on a rollout; does not advance `step` or phi (see `finish_step`).
+
+    Args:
+      shards: devices that split the documents.
+    """
     flat = lambda x: x.reshape(x.shape[0], -1)
-    loss = functools.partial(
-        policy_loss,
-        model_config=model_config,
-        settings=settings,
-        vocabulary=vocabulary,
-        rollout=rollout,
-        advantages=flat(evidence.advantages),
-        counted=flat(evidence.counted),
+    value, metrics, gradient = policy_gradient(
+        state.params,
+        model_config,
+        loss_numbers(settings),
+        vocabulary,
+        rollout,
+        flat(evidence.advantages),
+        flat(evidence.counted),
+        micro_batch=settings.update_micro_batch,
+        shards=shards,
     )
-    return _apply(loss, optimizer, state)
+    return _apply(value, metrics, gradient, optimizer, state)
 
 
 def finish_step(settings: RLPSettings, state: TrainState) -> TrainState:
@@ -294,20 +335,22 @@ def next_token_stage(
         mean = -scores.logprob.sum() / jnp.maximum(predicted_tokens(trunk).sum(), 1)
         return mean, {"no_think_loss": mean}
 
-    state, metrics = _apply(loss, optimizer, state)
+    (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    state, metrics = _apply(value, metrics, gradient, optimizer, state)
     return dataclasses.replace(state, step=state.step + 1), metrics
 
 
 def _apply(
-    loss: Callable[[Params], tuple[jax.Array, Metrics]],
+    value: jax.Array,
+    metrics: Metrics,
+    gradients: Params,
     optimizer: Optimizer,
     state: TrainState,
 ) -> tuple[TrainState, Metrics]:
-    """Gradient and optimizer update.
+    """The optimizer's update, and the metrics with loss and gradient norm.
 
     A loss, gradient or new parameter that is not finite leaves the state as it was.
     """
-    (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
     params, new_optimizer, norm = optimizer.apply(gradients, state.optimizer, state.params)
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
     good = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.stack(finite).all()
@@ -320,34 +363,3 @@ def _apply(
         skipped_in_row=jnp.where(good, 0, state.skipped_in_row + 1),
     )
     return state, metrics | {"loss": value, "grad_norm": norm}
-
-
-def rollout_metrics(rollout: Rollout, evidence: Evidence, settings: RLPSettings) -> Metrics:
-    """Figures of one rollout, each a mean over branches or groups."""
-    thoughts, counted = rollout.thoughts, evidence.counted
-    rewards = evidence.rewards
-    spread = jnp.where(counted, evidence.advantages, 0.0)
-    no_variance = jnp.all(jnp.abs(spread) < 1e-6, axis=-1)
-    metrics = {
-        "reward_mean": rewards.mean(),
-        "reward_positive_share": (rewards > 0).mean(),
-        "reasoned_evidence": evidence.reasoned.mean(),
-        "advantage_std": evidence.advantages.std(),
-        "zero_variance_share": no_variance.mean(),
-        "thought_length": thoughts.length.mean(),
-        "closed_fraction": thoughts.closed.mean(),
-        "distinct_thoughts": distinct_share(thoughts.actions, settings.group_size),
-        "no_think_loss": evidence.no_think_loss,
-    }
-    if settings.baseline != "none":
-        metrics["baseline_evidence"] = evidence.baseline.mean()
-        metrics["information_gain"] = evidence.gain.mean()
-    return metrics
-
-
-def distinct_share(actions: jax.Array, group: int) -> jax.Array:
-    """Mean share of thoughts in a group that no earlier thought of the group equals, in (0, 1]."""
-    groups = actions.reshape(-1, group, actions.shape[-1])
-    equal = jnp.all(groups[:, :, None] == groups[:, None, :], axis=-1)
-    seen = jnp.any(jnp.tril(equal, -1), axis=-1)
-    return 1 - seen.mean()

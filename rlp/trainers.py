@@ -7,21 +7,26 @@ sources; the loop hands it what it needs.
 import dataclasses
 import functools
 import time
+from collections import Counter
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from models.config import ModelConfig
-from models.sharding import batch_sharding, parameter_shardings, replicated
+from models.sharding import batch_sharding, batch_shards, parameter_shardings, replicated
 from models.transformer import Params, shapes
 from rlp import step as stages
 from rlp.branches import Vocabulary
 from rlp.data.batch import Batch
+from rlp.figures import rollout_metrics
 from rlp.flops import next_token_flops, rlp_flops
 from rlp.optimizer import Optimizer
-from rlp.step import RLPSettings, TrainState
+from rlp.rollout import Rollout
+from rlp.step import Evidence, RLPSettings, TrainState
+from rlp.waves import wave_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,14 +132,17 @@ class RLPTrainer:
         shardings: Any,
     ):
         self._model, self._settings, self._mesh = model, settings, mesh
-        self._rollout = jax.jit(
-            functools.partial(stages.rollout_stage, model, settings, vocabulary)
-        )
-        self._evidence = jax.jit(
-            functools.partial(stages.evidence_stage, model, settings, vocabulary)
-        )
+        self._shards = batch_shards(mesh)
+        method = functools.partial(_jit_stage, model, settings, vocabulary)
+        self._read = method(stages.read_stage)
+        self._no_think = method(stages.no_think_stage)
+        self._rollout = method(stages.rollout_stage, static_argnames="forks")
+        self._evidence = method(stages.evidence_stage)
+        self._join = jax.jit(_join_waves, static_argnums=1)
         self._update = jax.jit(
-            functools.partial(stages.update_stage, model, settings, vocabulary, optimizer),
+            functools.partial(
+                stages.update_stage, model, settings, vocabulary, optimizer, shards=self._shards
+            ),
             donate_argnums=0,
             out_shardings=(shardings, replicated(mesh)),
         )
@@ -144,28 +152,18 @@ class RLPTrainer:
             out_shardings=shardings,
         )
         self._figures = jax.jit(
-            functools.partial(stages.rollout_metrics, settings=settings),
-            out_shardings=replicated(mesh),
+            functools.partial(rollout_metrics, settings=settings), out_shardings=replicated(mesh)
         )
 
     def step(
         self, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[TrainState, dict[str, float], Cost]:
         """One rollout and its updates."""
-        clock = {}
-        placed = jax.device_put(batch, batch_sharding(self._mesh))
-        start = time.perf_counter()
-        scorer = state.params if state.baseline is None else state.baseline
-        rollout, forks = self._rollout(state.params, scorer, placed, key, state.step)
-        clock["rollout"] = _since(start, rollout)
+        clock: Counter = Counter()
+        rollout, evidence = self._think(state, batch, key, clock)
 
         start = time.perf_counter()
-        evidence = self._evidence(state.params, state.baseline, placed, rollout, forks)
         figures = self._figures(rollout, evidence)
-        clock["evidence"] = _since(start, figures)
-
-        rollout = rollout.without_caches()
-        start = time.perf_counter()
         updates = []
         for _ in range(self._settings.updates_per_rollout):
             state, metrics = self._update(state, rollout, evidence)
@@ -174,20 +172,97 @@ class RLPTrainer:
         each = [_to_host(metrics) for metrics in updates]
         # The gap between sampler and trainer is that of the first update: later ones move theta.
         host = _to_host(figures) | _mean(each) | {"logprob_gap": each[0]["logprob_gap"]}
-        clock["update"] = _since(start, state.step)
+        clock["update"] += _since(start, state.step)
+        return state, host, self._cost(batch, rollout, dict(clock))
 
+    def _think(
+        self, state: TrainState, batch: Batch, key: jax.Array, clock: Counter
+    ) -> tuple[Rollout, Evidence]:
+        """Rollout and evidence of a batch, one wave after the other. Adds seconds to `clock`."""
+        s = self._settings
+        scorer = state.params if state.baseline is None else state.baseline
+        rows, forks = rollout_wave(s, len(batch.index), self._shards)
+        waves = []
+        for part in _cut(batch, rows, self._shards):
+            start = time.perf_counter()
+            placed = jax.device_put(part, batch_sharding(self._mesh))
+            reading = self._read(state.params, scorer, placed, key, state.step)
+            clock["rollout"] += _since(start, reading)
+
+            start = time.perf_counter()
+            no_think = self._no_think(state.params, state.baseline, placed, reading)
+            clock["evidence"] += _since(start, no_think)
+            for first in range(0, s.forks_per_document, forks):
+                start = time.perf_counter()
+                rollout = self._rollout(state.params, reading, first, forks=forks)
+                clock["rollout"] += _since(start, rollout)
+
+                start = time.perf_counter()
+                evidence = self._evidence(state.params, reading, no_think, rollout, first)
+                clock["evidence"] += _since(start, evidence)
+                waves.append((rollout.without_cache(), evidence))
+        if len(waves) == 1:
+            return waves[0]
+        return self._join(waves, s.forks_per_document // forks)
+
+    def _cost(self, batch: Batch, rollout: Rollout, seconds: dict[str, float]) -> Cost:
         rows, length = batch.tokens.shape
-        branches = rollout.thoughts.length.size
-        trunk = length + len(self._settings.prompt)
-        once = rows * trunk + branches * self._settings.thought_length
-        cost = Cost(
+        s = self._settings
+        once = rows * (length + len(s.prompt)) + rollout.thoughts.length.size * s.thought_length
+        return Cost(
             documents=int((batch.segment > 0).sum()),
             rollout=int(rollout.thoughts.length.sum()),
-            update=self._settings.updates_per_rollout * once,
-            flops=rlp_flops(self._model, self._settings, rows, length, int(rollout.decode_steps)),
-            seconds=clock,
+            update=s.updates_per_rollout * once,
+            flops=rlp_flops(self._model, s, rows, length, int(rollout.decoded)),
+            seconds=seconds,
         )
-        return state, host, cost
+
+
+def rollout_wave(settings: RLPSettings, documents: int, shards: int) -> tuple[int, int]:
+    """Documents of a wave of the rollout, and forks of each.
+
+    Raises:
+      ValueError: if `rlp.max_branches_in_flight` is too small for one group on every device.
+    """
+    s = settings
+    branches = s.forks_per_document * s.group_size
+    try:
+        rows, each = wave_shape(
+            documents, branches, s.group_size, s.max_branches_in_flight, shards
+        )
+    except ValueError as error:
+        raise ValueError(f"rlp.max_branches_in_flight: {error}") from error
+    return rows, each // s.group_size
+
+
+def _jit_stage(model, settings, vocabulary, stage, **options) -> Any:
+    return jax.jit(functools.partial(stage, model, settings, vocabulary), **options)
+
+
+def _cut(batch: Batch, rows: int, shards: int) -> list[Batch]:
+    """The batch in waves of `rows` documents, each with its share of every device's rows."""
+    waves = len(batch.index) // rows
+    if waves == 1:
+        return [batch]
+    order = np.arange(len(batch.index)).reshape(shards, waves, -1).swapaxes(0, 1)
+    return [jax.tree.map(lambda x: x[part], batch) for part in order.reshape(waves, -1)]  # noqa: B023
+
+
+def _join_waves(
+    waves: list[tuple[Rollout, Evidence]], per_document: int
+) -> tuple[Rollout, Evidence]:
+    """One rollout of all waves; `per_document` of them hold forks of the same documents."""
+    join = lambda axis, parts: jax.tree.map(lambda *x: jnp.concatenate(x, axis=axis), *parts)
+    trunks = [rollout.trunk for rollout, _ in waves[::per_document]]
+    decoded = sum(rollout.decoded for rollout, _ in waves)
+    bare: Any = None
+    without = [
+        (dataclasses.replace(rollout, trunk=bare, decoded=bare), evidence)
+        for rollout, evidence in waves
+    ]
+    rows = [join(1, without[i : i + per_document]) for i in range(0, len(waves), per_document)]
+    rollout, evidence = join(0, rows)
+    return dataclasses.replace(rollout, trunk=join(0, trunks), decoded=decoded), evidence
 
 
 def abstract_params(model: ModelConfig, mesh: Mesh) -> Params:

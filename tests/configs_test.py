@@ -96,17 +96,15 @@ def test_the_recipe_for_qwen3_traces_from_documents_to_new_parameters():
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
 
-    rollout, chosen = jax.eval_shape(
-        functools.partial(step.rollout_stage, model, s, words),
-        params, params, batch, key, state.step,
-    )  # fmt: skip
+    method = (model, s, words)
+    shape_of = lambda stage, *inputs: jax.eval_shape(functools.partial(stage, *method), *inputs)
+    reading = shape_of(step.read_stage, params, params, batch, key, state.step)
+    no_think = shape_of(step.no_think_stage, params, state.baseline, batch, reading)
+    rollout = shape_of(step.rollout_stage, params, reading)
     assert rollout.thoughts.actions.shape == (size, group, 2048)
     assert rollout.trunk.tokens.shape == (size, len(s.prompt) + 2048)
-    assert rollout.hidden.dtype == jnp.bfloat16
-    evidence = jax.eval_shape(
-        functools.partial(step.evidence_stage, model, s, words),
-        params, state.baseline, batch, rollout, chosen,
-    )  # fmt: skip
+    assert reading.documents.hidden.dtype == jnp.bfloat16
+    evidence = shape_of(step.evidence_stage, params, reading, no_think, rollout)
     assert evidence.advantages.shape == (size, 1, group)
     after, metrics = jax.eval_shape(
         functools.partial(step.update_stage, model, s, words, optimizer), state, rollout, evidence

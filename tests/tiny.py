@@ -14,6 +14,7 @@ import numpy as np
 
 from models.config import ModelConfig
 from models.transformer import Params, init
+from rlp import gradient as gradients
 from rlp import step
 from rlp.branches import Vocabulary, vocabulary
 from rlp.data.batch import Batch
@@ -114,34 +115,53 @@ def rlp_settings(**changes) -> RLPSettings:
         "unclosed": "append",
         "unclosed_penalty": 1.0,
         "length_normalization": "thought",
+        "next_token_weight": 0.0,
+        "max_branches_in_flight": 0,
+        "update_micro_batch": 0,
     }
     return RLPSettings(**(numbers | changes))
 
 
 @functools.cache
 def rollout_stage(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary):
-    """`step.rollout_stage` of these, compiled once for all tests."""
-    return jit(functools.partial(step.rollout_stage, config, settings, vocab))
+    """(params, scorer, batch, key, step) to (rollout, reading), compiled once for all tests."""
+    method = (config, settings, vocab)
+
+    def run(params, scorer, batch, key, at_step):
+        reading = step.read_stage(*method, params, scorer, batch, key, at_step)
+        return step.rollout_stage(*method, params, reading), reading
+
+    return jit(run)
 
 
 @functools.cache
 def evidence_stage(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary):
-    """`step.evidence_stage` of these, compiled once for all tests."""
-    return jit(functools.partial(step.evidence_stage, config, settings, vocab))
+    """(params, phi, batch, rollout, reading) to evidence, compiled once for all tests."""
+    method = (config, settings, vocab)
+
+    def run(params, phi, batch, rollout, reading):
+        no_think = step.no_think_stage(*method, params, phi, batch, reading)
+        return step.evidence_stage(*method, params, reading, no_think, rollout)
+
+    return jit(run)
 
 
 @functools.cache
 def policy_gradient(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary):
     """(params, rollout, advantages [B, N], counted [B, N]) to ((loss, metrics), gradient)."""
 
-    def loss(params, rollout, advantages, counted):
-        return step.policy_loss(params, config, settings, vocab, rollout, advantages, counted)
+    def run(params, rollout, advantages, counted):
+        value, metrics, gradient = gradients.policy_gradient(
+            params, config, step.loss_numbers(settings), vocab, rollout, advantages, counted,
+            micro_batch=settings.update_micro_batch,
+        )  # fmt: skip
+        return (value, metrics), gradient
 
-    compiled = jit(jax.value_and_grad(loss, has_aux=True))
+    compiled = jit(run)
 
     def gradient(params, rollout, advantages, counted):
-        # The loss does not read the rollout's caches; without them it compiles once for all.
-        bare = rollout.replace(trunk_cache=None, branch_cache=None, hidden=None, decode_steps=None)
+        # The loss does not read the rollout's cache; without it it compiles once for all.
+        bare = rollout.replace(branch_cache=None, decoded=None)
         return compiled(params, bare, jnp.asarray(advantages, jnp.float32), jnp.asarray(counted))
 
     return gradient

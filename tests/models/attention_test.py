@@ -105,8 +105,10 @@ def by_loops(arrays, query_at, trunk_at, own_at):
 @functools.partial(tiny.jit, static_argnames="name")
 def forward_and_vjp(arrays, query_at, trunk_at, own_at, cotangent, name):
     def run(arrays):
-        own = Keys(arrays["own_k"], arrays["own_v"], own_at) if own_at is not None else None
-        shared = Keys(arrays["k"], arrays["v"], trunk_at)
+        heads_first = lambda x: jnp.moveaxis(x, -2, 1)
+        a = {name: heads_first(x) for name, x in arrays.items() if name != "q"}
+        own = Keys(a["own_k"], a["own_v"], own_at) if own_at is not None else None
+        shared = Keys(a["k"], a["v"], trunk_at)
         return attention(arrays["q"], query_at, shared, own, implementation=name)
 
     out, back = jax.vjp(run, arrays)

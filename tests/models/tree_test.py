@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models.transformer import bind
-from models.tree import Branches, Trunk, empty_branch_cache, extend, forward, forward_tree, prefill
+from models.tree import Branches, Trunk, empty_branch_cache, extend, forward, prefill
 from tests import tiny
 
 B, T, N, W = 2, 20, 3, 5
@@ -75,8 +75,14 @@ def run_plain(params, tokens, length, place, *, config=CONFIG):
     return jnp.take_along_axis(hidden, place[:, :, None], axis=1).reshape(B, N, W, -1)
 
 
+def run_tree(model, trunk, branches):
+    """Hidden states [B, N, W, D] of the branches, all slots at once on the trunk's cache."""
+    _, cache = prefill(model, trunk)
+    return extend(model, trunk, cache, branches)[0]
+
+
 def run_packed(params, trunk, branches, *, config=CONFIG):
-    return forward_tree(bind(config, params), trunk, branches)
+    return run_tree(bind(config, params), trunk, branches)
 
 
 plain = tiny.jit(run_plain, static_argnames="config")
@@ -153,7 +159,8 @@ def test_prefill_is_forward():
     model = bind(CONFIG, tiny.params(CONFIG))
     hidden, cache = tiny.jit(prefill)(model, trunk)
     assert np.array_equal(hidden, tiny.jit(forward)(model, trunk))
-    assert cache.key.shape == (2, B, T, CONFIG.num_kv_heads, CONFIG.head_dim)
+    layers = [x.shape for x in cache.key]
+    assert layers == [(B, CONFIG.num_kv_heads, T, CONFIG.head_dim)] * CONFIG.num_layers
 
 
 def test_documents_of_a_row_do_not_see_each_other():
@@ -192,7 +199,7 @@ def test_how_it_is_computed_does_not_change_the_gradient(changes):
 def test_rematerialisation_keeps_less(policy):
     def residuals(config):
         trunk, branches = random_tree(3)
-        loss = lambda p: forward_tree(bind(config, p), trunk, branches).sum()
+        loss = lambda p: run_tree(bind(config, p), trunk, branches).sum()
         _, back = jax.eval_shape(functools.partial(jax.vjp, loss), tiny.params(CONFIG))
         return sum(x.size for x in jax.tree.leaves(back))
 
@@ -216,7 +223,7 @@ def test_only_what_a_branch_may_see_has_a_gradient():
 
     def reads(one_slot):
         loss = lambda p: _weighted(
-            forward_tree(bind(config, p), trunk, branches), cotangent, one_slot
+            run_tree(bind(config, p), trunk, branches), cotangent, one_slot
         )
         return jnp.any(jax.grad(loss)(params)["embedding"] != 0, axis=-1)
 

@@ -41,12 +41,12 @@ def rolled_out(group: int, temperature: float):
         temperature=temperature,
     )
     stage = tiny.rollout_stage(CONFIG, settings, WORDS)
-    rollout, forks = stage(PARAMS, PARAMS, BATCH, KEY, jnp.int32(0))
+    rollout, reading = stage(PARAMS, PARAMS, BATCH, KEY, jnp.int32(0))
     thoughts = jax.tree.map(np.asarray, rollout.thoughts)
     found = []
     for b, n in np.ndindex(*thoughts.length.shape):
         line = thoughts.actions[b, n, : thoughts.length[b, n]].tolist()
-        fork = int(forks.position[b, n // group])
+        fork = int(reading.forks.position[b, n // group])
         found.append((b, fork, naive.Branch(BATCH.tokens[b].tolist(), fork, line, 2)))
     return found
 

@@ -6,6 +6,7 @@ ours leaves out by design. Their work grows with width and tokens, that of the m
 times width, and at the width of 256 used here they are at most a twentieth.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -13,11 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models import backend
 from models.config import ModelConfig
 from models.transformer import bind, shapes
 from models.tree import Trunk, forward
 from rlp import flops, scoring, step
+from rlp import rollout as rollouts
 from rlp.data.batch import Batch
+from rlp.gradient import policy_gradient
 from tests import tiny
 
 CONFIG = ModelConfig(512, 256, 1, 4, 2, 64, 768)
@@ -58,7 +62,8 @@ def test_forward():
 def test_training(remat, chunked, monkeypatch):
     config = ModelConfig(512, 256, 1, 4, 2, 64, 768, remat=remat)
     if chunked:  # in two halves
-        monkeypatch.setattr(scoring, "CHUNK_LOGITS", ROWS * (LENGTH - 1) * 512 // 2)
+        half = ROWS * (LENGTH - 1) * 512 // 2
+        monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, logits=half))
 
     def loss(params, trunk):
         return scoring.document_scores(bind(config, params), trunk).logprob.sum()
@@ -71,44 +76,52 @@ def test_training(remat, chunked, monkeypatch):
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
-def test_rlp_step(changes):
+def test_rlp_step(changes, monkeypatch):
+    monkeypatch.setattr(rollouts, "CROWDS", (1,))  # one decoding loop, so one step is counted
     settings = tiny.rlp_settings(**({"thought_length": 8, "group_size": 8} | changes))
     vocabulary = tiny.words(CONFIG)
     params = shapes(CONFIG)
     baseline = None if settings.baseline == "none" else params
-    stages = [
-        functools.partial(stage, CONFIG, settings, vocabulary)
-        for stage in (step.rollout_stage, step.evidence_stage)
-    ]
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    inputs = (params, params, BATCH, key, struct())
-    rollout, forks = jax.eval_shape(stages[0], *inputs)
-    found = counted_by_xla(stages[0], *inputs)
-    found += counted_by_xla(stages[1], params, baseline, BATCH, rollout, forks)
+    counts = []
 
-    def loss(params, rollout, advantages):
-        counted = jnp.ones(advantages.shape, bool)
-        return step.policy_loss(params, CONFIG, settings, vocabulary, rollout, advantages, counted)[
-            0
-        ]
+    def run(stage, *inputs):
+        stage = functools.partial(stage, CONFIG, settings, vocabulary)
+        counts.append(counted_by_xla(stage, *inputs))
+        return jax.eval_shape(stage, *inputs)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    reading = run(step.read_stage, params, params, BATCH, key, struct())
+    no_think = run(step.no_think_stage, params, baseline, BATCH, reading)
+    rollout = run(step.rollout_stage, params, reading)
+    run(step.evidence_stage, params, reading, no_think, rollout)
+
+    def gradient(config, settings, vocabulary, params, rollout, advantages):
+        loss, counted = step.loss_numbers(settings), jnp.ones(advantages.shape, bool)
+        return policy_gradient(params, config, loss, vocabulary, rollout, advantages, counted)
 
     branches = struct(*rollout.thoughts.length.shape, dtype=jnp.float32)
-    found += counted_by_xla(jax.value_and_grad(loss), params, rollout, branches)
-    assert 1 <= found / flops.rlp_flops(CONFIG, settings, ROWS, LENGTH, 1) < 1.06
+    run(gradient, params, rollout, branches)
+    count = flops.rlp_flops(CONFIG, settings, ROWS, LENGTH, rollout.thoughts.length.size)
+    assert 1 <= sum(counts) / count < 1.06
 
 
 def test_counts_grow_as_the_work_does():
     settings = tiny.rlp_settings()
-    count = lambda **changes: flops.rlp_flops(CONFIG, tiny.rlp_settings(**changes), ROWS, LENGTH, 4)
+    count = lambda **changes: flops.rlp_flops(
+        CONFIG, tiny.rlp_settings(**changes), ROWS, LENGTH, ROWS * 8 * 4
+    )
     update = flops.Work(
         ROWS * (LENGTH + 8 * 4), ROWS * (LENGTH**2 + 8 * 4 * (LENGTH + 4)), ROWS * 8 * 4
     )
-    extra = count(updates_per_rollout=3) - count()
+    # With a loss on the documents every block of the trunk is trained, and its logits computed.
+    text = {"next_token_weight": 1.0}
+    extra = count(updates_per_rollout=3, **text) - count(**text)
+    update += flops.Work(logits=ROWS * (LENGTH - 1))
     assert extra == 2 * flops.training_flops(CONFIG, update)
     # A step that decodes one token less per branch saves exactly that.
-    keys = LENGTH + settings.thought_length + settings.horizon + 1
+    keys = LENGTH + settings.thought_length
     one = flops.forward_flops(CONFIG, flops.Work(ROWS * 8, ROWS * 8 * keys, ROWS * 8))
-    assert flops.rlp_flops(CONFIG, settings, ROWS, LENGTH, 3) == count() - one
+    assert flops.rlp_flops(CONFIG, settings, ROWS, LENGTH, ROWS * 8 * 3) == count() - one
     two_layers = ModelConfig(512, 256, 2, 4, 2, 64, 768)
     assert flops.linear_flops(two_layers) == 2 * flops.linear_flops(CONFIG)
     assert np.prod([2, 3]) * flops.logit_flops(CONFIG) == 6 * 2 * 256 * 512

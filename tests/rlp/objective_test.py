@@ -104,7 +104,7 @@ def test_on_policy_surrogate_is_the_policy_gradient():
     )
     np.testing.assert_allclose(slope, -weights * advantages[..., None], rtol=1e-6)
     assert loss == pytest.approx(-float((weights * advantages[..., None]).sum()), rel=1e-5)
-    assert stopped == 0
+    assert not stopped.any()
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_clip(ratio, advantage, value, moves):
     )
     assert loss == pytest.approx(-value, rel=1e-5)
     assert slope.item() == pytest.approx(-value if moves else 0.0, rel=1e-5)
-    assert stopped == (not moves)
+    assert stopped.all() == stopped.any() == (not moves)
 
 
 def test_actions_without_weight_are_nowhere():
@@ -137,7 +137,7 @@ def test_actions_without_weight_are_nowhere():
         logprobs, behaviour, jnp.full((1, 1), 2.0), weights
     )
     assert loss == pytest.approx(-2.6)
-    assert stopped == 1  # of the one action that counts
+    assert stopped.sum() == 1  # of the one action that counts
     assert slope.tolist() == [[[0, 0, 0]]]
 
 

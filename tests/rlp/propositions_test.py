@@ -96,8 +96,8 @@ def without_thought(params, text: list[int], fork: int) -> np.ndarray:
 
 def stages(batch, params=PARAMS, phi=PHI, settings=SETTINGS, at_step=0):
     rollout_stage = tiny.rollout_stage(CONFIG, settings, WORDS)
-    rollout, forks = rollout_stage(params, params, batch, KEY, jnp.int32(at_step))
-    evidence = tiny.evidence_stage(CONFIG, settings, WORDS)(params, phi, batch, rollout, forks)
+    rollout, reading = rollout_stage(params, params, batch, KEY, jnp.int32(at_step))
+    evidence = tiny.evidence_stage(CONFIG, settings, WORDS)(params, phi, batch, rollout, reading)
     return rollout, evidence
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from models.attention import HIDDEN_SCORE
 from models.transformer import bind
-from models.tree import empty_branch_cache, extend
+from models.tree import extend
 from rlp.branches import document_trunk
+from rlp.gradient import policy_gradient
 from rlp.rollout import document_keys, fork_keys, sample, thought_uniforms
-from rlp.step import policy_loss
+from rlp.step import loss_numbers
 from tests import naive, tiny
 from tests.tiny import CLOSE, PAD
 
@@ -28,7 +29,8 @@ GREEDY = tiny.rlp_settings(group_size=1, temperature=0.0, positions="given")
 def roll(settings, batch=BATCH, params=None, key=KEY, step=3):
     params = PARAMS() if params is None else params
     stage = tiny.rollout_stage(CONFIG, settings, WORDS)
-    return stage(params, params, batch, key, jnp.int32(step))
+    rollout, reading = stage(params, params, batch, key, jnp.int32(step))
+    return rollout, reading.forks
 
 
 def written_out(rollout, forks, settings, batch=BATCH, prompt=()):
@@ -104,10 +106,10 @@ def test_sampled_frequencies_are_the_probabilities(temperature):
     many = jax.tree.map(lambda x: np.repeat(x, 1024, axis=0), one)
     many = many.replace(index=np.arange(1024, dtype=np.int32))
     stage = tiny.rollout_stage(config, settings, words)
-    rollout, forks = stage(params, params, many, KEY, jnp.int32(0))
+    rollout, reading = stage(params, params, many, KEY, jnp.int32(0))
     # Words 5, 6, 7; then a word or the tag.
     every = [[a, b] for a in (5, 6, 7) for b in (CLOSE, 5, 6, 7)]
-    branch = lambda line: naive.Branch(one.tokens[0].tolist(), int(forks.position[0, 0]), line, 1)
+    branch = lambda line: naive.Branch(one.tokens[0].tolist(), int(reading.forks.position[0, 0]), line, 1)
     rows = naive.write_out([branch(line) for line in every], words, 2, 12)
     logprobs = naive.action_logprobs(
         params, rows, config=config, vocabulary=words, temperature=temperature
@@ -164,7 +166,8 @@ def trainer_slopes(temperature: float):
         def loss(logprobs):
             changed = rollout.replace(thoughts=rollout.thoughts.replace(logprobs=logprobs))
             one = jnp.ones(rollout.thoughts.length.shape)
-            return policy_loss(params, CONFIG, settings, WORDS, changed, one, one > 0)[0]
+            numbers = loss_numbers(settings)
+            return policy_gradient(params, CONFIG, numbers, WORDS, changed, one, one > 0)[0]
 
         return jax.grad(loss)(rollout.thoughts.logprobs)
 
@@ -193,7 +196,7 @@ def test_books(settings):
     assert ((t.actions == CLOSE).sum(axis=-1) == t.closed).all()  # nothing after the tag
     assert (t.length[~t.closed] == limit).all()
     assert np.array_equal(rollout.thoughts.words, t.length - t.closed)
-    assert rollout.decode_steps == t.length.max()
+    assert t.length.sum() <= rollout.decoded <= t.length.size * t.length.max()
     if settings is SETTINGS:  # the case is worth something: both kinds occur
         assert 0 < t.closed.mean() < 1
 
@@ -208,7 +211,7 @@ def test_the_first_action_is_never_the_tag_even_when_nothing_else_is_likely():
     assert (t.actions[..., 0] >= tiny.FIRST_WORD).all()
     assert (t.actions[..., 1] == CLOSE).all()
     assert (t.length == 2).all()
-    assert rollout.decode_steps == 2  # and stops when all have closed
+    assert rollout.decoded == 2 * t.length.size  # and stops when all have closed
 
 
 def test_greedy_takes_the_likeliest_and_ignores_the_draws():
@@ -258,15 +261,16 @@ def test_steps_documents_forks_and_thoughts_differ():
     assert not np.array_equal(fork, next_fork)
     assert not np.array_equal(thoughts.actions, next_thoughts.actions)
     keys = document_keys(KEY, 3, jnp.arange(50))
-    uniforms = tiny.jit(thought_uniforms, static_argnums=(1, 2, 3))
-    draws = np.asarray(uniforms(keys, 3, 4, 5))
+    uniforms = tiny.jit(thought_uniforms, static_argnums=(2, 3, 4))
+    draws = np.asarray(uniforms(keys, 0, 3, 4, 5))
     assert draws.shape == (50, 12, 5)
     assert ((draws >= 0) & (draws < 1)).all()
     assert len(np.unique(draws)) > 0.999 * draws.size
     assert len({tuple(np.asarray(jax.random.key_data(k))) for k in fork_keys(keys)}) == 50
     # More thoughts or longer ones leave those that were there as they were.
-    more = np.asarray(uniforms(keys, 4, 4, 5))
+    more = np.asarray(uniforms(keys, 0, 4, 4, 5))
     assert np.array_equal(more[:, :12], draws)
+    assert np.array_equal(uniforms(keys, 1, 2, 4, 5), draws[:, 4:])  # a wave that begins later
 
 
 # ---- what a thought may see
@@ -322,16 +326,15 @@ def test_a_thinking_prompt_is_text_before_the_document():
 
 def test_caches_are_those_of_teacher_forcing():
     """Every live key and value that decoding left behind is that of one pass over the branches."""
-    rollout, _ = roll(SETTINGS)
-    model = bind(CONFIG, PARAMS())
-    assert np.array_equal(rollout.trunk.tokens, document_trunk(BATCH).tokens)
-    b = rollout.branches
-    empty = empty_branch_cache(model, *b.tokens.shape)
-    run = tiny.jit(lambda trunk, cache, b, own: extend(model, trunk, cache, b, own, 0, 7))
-    _, expected = run(rollout.trunk, rollout.trunk_cache, b, empty)
-    filled = np.asarray(b.live).copy()
-    filled[:, :, SETTINGS.thought_length :] = False  # the tag and the target are not decoded
-    for name in ("key", "value"):
-        a = np.asarray(getattr(rollout.branch_cache, name))[:, filled]
-        c = np.asarray(getattr(expected, name))[:, filled]
-        np.testing.assert_allclose(a, c, rtol=1e-5, atol=1e-5)
+    params, limit = PARAMS(), SETTINGS.thought_length
+    rollout, reading = tiny.rollout_stage(CONFIG, SETTINGS, WORDS)(
+        params, params, BATCH, KEY, jnp.int32(3)
+    )
+    trunk, branches = rollout.trunk, rollout.branches.slots(0, limit)
+    assert np.array_equal(trunk.tokens, document_trunk(BATCH).tokens)
+    run = tiny.jit(lambda cache: extend(bind(CONFIG, params), trunk, cache, branches)[1])
+    layers = lambda cache: jax.tree.map(lambda x: np.moveaxis(x, -4, -2), jax.tree.leaves(cache))
+    found, expected = layers(rollout.branch_cache), layers(run(reading.documents.cache))
+    filled = np.asarray(branches.live)
+    for a, b in zip(found, expected, strict=True):  # [B, N, W, kv_heads, head_dim] of a layer
+        np.testing.assert_allclose(a[filled], b[filled], rtol=1e-5, atol=1e-5)

@@ -1,5 +1,6 @@
 """Log-probabilities: those of the plain softmax, in chunks or not, and of the right tokens."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models import backend
 from models.transformer import bind
 from models.tree import Trunk, forward
-from rlp import scoring
 from rlp.scoring import (
     document_scores,
     logit_chunks,
@@ -66,7 +67,7 @@ def test_chunks_change_nothing(monkeypatch, limit):
         tiny.params(CONFIG), hidden
     )
     expected = step()
-    monkeypatch.setattr(scoring, "CHUNK_LOGITS", limit)
+    monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, logits=limit))
     assert logit_chunks(15, 24) == {360: 1, 96: 4, 24: 15}[limit]
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5), step(), expected

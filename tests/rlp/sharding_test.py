@@ -61,19 +61,17 @@ def next_token(sizes):
 def rlp_step(sizes):
     state, batch, shardings, whole = place(sizes)
     plain = (CONFIG, SETTINGS, WORDS)
-    rollout, forks = tiny.jit(functools.partial(step.rollout_stage, *plain))(
+    rollout, reading = tiny.rollout_stage(*plain)(
         state.params, state.params, batch, KEY, state.step
     )
-    evidence = tiny.jit(functools.partial(step.evidence_stage, *plain))(
-        state.params, state.baseline, batch, rollout, forks
-    )
+    evidence = tiny.evidence_stage(*plain)(state.params, state.baseline, batch, rollout, reading)
     run = tiny.jit(
         functools.partial(step.update_stage, *plain, OPTIMIZER), out_shardings=(shardings, whole)
     )
     after, metrics = run(state, rollout, evidence)
     kept = after.params["embedding"].sharding
     assert kept == shardings.params["embedding"]
-    return jax.device_get((forks, rollout.thoughts, evidence, after, metrics))
+    return jax.device_get((reading.forks, rollout.thoughts, evidence, after, metrics))
 
 
 def assert_same_state(found, expected):

@@ -11,6 +11,7 @@ from models.tree import Trunk
 from rlp import objective, step
 from rlp.branches import Thoughts, lay_out
 from rlp.data.batch import Batch
+from rlp.figures import rollout_metrics
 from rlp.optimizer import make_optimizer
 from rlp.rollout import Rollout
 from tests import naive, tiny
@@ -48,9 +49,9 @@ VARIANTS = {
 def run(settings, phi, batch=BATCH, params=PARAMS):
     """Rollout, forks and evidence of the product."""
     rollout_stage = tiny.rollout_stage(CONFIG, settings, WORDS)
-    rollout, forks = rollout_stage(params, params, batch, KEY, jnp.int32(5))
-    evidence = tiny.evidence_stage(CONFIG, settings, WORDS)(params, phi, batch, rollout, forks)
-    return rollout, forks, evidence
+    rollout, reading = rollout_stage(params, params, batch, KEY, jnp.int32(5))
+    evidence = tiny.evidence_stage(CONFIG, settings, WORDS)(params, phi, batch, rollout, reading)
+    return rollout, reading.forks, evidence
 
 
 def naive_branches(settings, batch, thoughts: Thoughts, forks) -> list[naive.Branch]:
@@ -184,7 +185,7 @@ def random_forest(seed: int):
     laid_out = lay_out(thoughts, *map(jnp.asarray, (target, fork, document)), WORDS)
     advantages = random.normal(size=(rows, count)).astype(np.float32)
     counted = random.random((rows, count)) < 0.8
-    rollout = Rollout(trunk, None, laid_out, None, thoughts, None, None)  # type: ignore[arg-type]
+    rollout = Rollout(trunk, laid_out, None, thoughts, None)  # type: ignore[arg-type]
     return rollout, written, advantages, counted
 
 
@@ -238,9 +239,7 @@ def test_the_rollout_does_not_read_the_baseline():
 @pytest.mark.parametrize("rule", ["loss", "entropy"])
 def test_ranked_positions_are_those_of_the_scorer(rule):
     settings = tiny.rlp_settings(positions=rule, min_prefix=2)
-    stage = tiny.jit(  # the thoughts are not computed
-        lambda *args: step.rollout_stage(CONFIG, settings, WORDS, *args)[1].position
-    )
+    stage = tiny.jit(lambda *args: step.read_stage(CONFIG, settings, WORDS, *args).forks.position)
     found = np.asarray(stage(PARAMS, PHI, BATCH, KEY, jnp.int32(5)))
     for row, length in enumerate([12, 16, 9, 14]):
         text = BATCH.tokens[row : row + 1]
@@ -408,7 +407,7 @@ class Descent:
 
 def test_metrics_of_a_rollout_are_counted_by_hand():
     rollout, _, evidence = run(SETTINGS, PHI)
-    found = step.rollout_metrics(rollout, evidence, SETTINGS)
+    found = rollout_metrics(rollout, evidence, SETTINGS)
     t = jax.tree.map(np.asarray, rollout.thoughts)
     rewards, advantages = np.asarray(evidence.rewards), np.asarray(evidence.advantages)
     distinct = [
@@ -425,7 +424,8 @@ def test_metrics_of_a_rollout_are_counted_by_hand():
         "thought_length": t.length.mean(),
         "closed_fraction": t.closed.mean(),
         "distinct_thoughts": np.mean(distinct),
-        "no_think_loss": float(evidence.no_think_loss),
+        "decode_use": t.length.sum() / int(rollout.decoded),
+        "no_think_loss": float(evidence.no_think.mean()),
     }
     assert set(found) == set(by_hand)
     for name, value in by_hand.items():

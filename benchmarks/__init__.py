@@ -1,0 +1,1 @@
+"""Timing of the product's own RLP step, alone and beside other implementations."""

@@ -1,0 +1,181 @@
+"""The gradient of an RLP update: one trunk forward and backward, branches in micro-batches.
+
+    trunk      prefill, its linearization kept                       once per document
+    branches   loss and gradient, in theta and in the trunk's cache  one micro-batch at a time
+    trunk      backward, from the sum of the cache's gradients       once per document
+
+Activations of one micro-batch and of the trunk are alive at a time. The sum is the gradient of the
+whole batch, whatever the micro-batch: every weight in the loss is fixed before the batch is cut.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from models.config import ModelConfig
+from models.transformer import Params, bind
+from models.tree import Branches, Trunk, extend, prefill
+from rlp import objective
+from rlp.branches import Vocabulary
+from rlp.rollout import Rollout
+from rlp.scoring import predicted_tokens, token_scores
+from rlp.waves import split, wave_shape
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """The numbers of the loss; `configs/default.py` explains each, under `rlp`."""
+
+    temperature: float
+    clip_low: float
+    clip_high: float
+    length_normalization: str
+    next_token_weight: float
+    prompt_length: int
+
+
+@flax.struct.dataclass
+class _Actions:
+    """What the loss reads of some branches."""
+
+    branches: Branches  # slots 0 … L - 1, those that predict actions
+    actions: jax.Array  # [B, N, L]
+    behaviour: jax.Array  # [B, N, L] nats
+    live: jax.Array  # [B, N, L] bool
+    weights: jax.Array  # [B, N, L], of the whole batch's mean
+    advantages: jax.Array  # [B, N]
+
+
+@flax.struct.dataclass
+class _Text:
+    """What the loss reads of some documents."""
+
+    trunk: Trunk
+    weights: jax.Array  # [B, T], of every predicted token in the whole batch's mean
+
+
+def policy_gradient(
+    params: Params,
+    model_config: ModelConfig,
+    loss: Loss,
+    vocabulary: Vocabulary,
+    rollout: Rollout,
+    advantages: jax.Array,
+    counted: jax.Array,
+    *,
+    micro_batch: int = 0,
+    shards: int = 1,
+) -> tuple[jax.Array, Metrics, Params]:
+    """Eq. 5, with `next_token_weight` times the documents' next-token loss, and its gradient.
+
+    Args:
+      params: theta.
+      loss: its numbers.
+      rollout: its trunk, branches and thoughts; the cache is not used.
+      advantages, counted: [B, N].
+      micro_batch: most branches in one backward pass; 0 for all.
+      shards: devices that split the documents.
+
+    Returns:
+      The loss, figures of the pass, and the gradient.
+    """
+    thoughts = rollout.thoughts
+    documents, branches, limit = thoughts.actions.shape
+    live = jnp.arange(limit)[None, None, :] < thoughts.length[..., None]
+    weights = objective.action_weights(thoughts.length, counted, limit, loss.length_normalization)
+    actions = _Actions(
+        branches=rollout.branches.slots(0, limit),
+        actions=thoughts.actions,
+        behaviour=thoughts.logprobs,
+        live=live,
+        weights=weights,
+        advantages=advantages,
+    )
+    trunk = rollout.trunk
+    predicted = predicted_tokens(trunk) & (trunk.position > loss.prompt_length)
+    text = _Text(trunk, predicted / jnp.maximum(predicted.sum(), 1))
+
+    rows, columns = wave_shape(documents, branches, 1, micro_batch, shards)
+    waves, parts = documents // rows, branches // columns
+    each_wave = jax.tree.map(lambda x: split(x, waves), (text, actions))
+
+    def wave(inputs):
+        text, actions = inputs
+        each_part = jax.tree.map(lambda x: split(x, parts, axis=1), actions)
+        return _wave(params, model_config, loss, vocabulary, text, each_part, parts)
+
+    (value, sums), gradient = _summed(wave, each_wave, waves)
+    share = lambda name, of: sums[name] / jnp.maximum(of.sum(), 1)
+    metrics = {
+        "clip_fraction": share("stopped", weights > 0),
+        "thought_entropy": share("entropy", live),
+        "logprob_gap": share("gap", live),
+    }
+    if loss.next_token_weight:
+        metrics["next_token_loss"] = sums["next_token"]
+        value = value + loss.next_token_weight * sums["next_token"]
+    return value, metrics, gradient
+
+
+def _wave(params, model_config, loss, vocabulary, text: _Text, each_part: _Actions, parts: int):
+    """((loss, sums), gradient) of some documents; `each_part` holds their branches in parts."""
+
+    def read(params):
+        model = bind(model_config, params)
+        hidden, cache = prefill(model, text.trunk)
+        if not loss.next_token_weight:
+            return cache, jnp.zeros(())
+        scores = token_scores(model, hidden[:, :-1], text.trunk.tokens[:, 1:])
+        return cache, -jnp.sum(scores.logprob * text.weights[:, 1:])
+
+    (cache, next_token), back = jax.vjp(read, params)
+
+    def branch_loss(params, cache, actions: _Actions):
+        model = bind(model_config, params)
+        hidden, _ = extend(model, text.trunk, cache, actions.branches)
+        scores = token_scores(
+            model,
+            hidden,
+            actions.actions,
+            vocabulary.not_in_thoughts,
+            loss.temperature,
+            vocabulary.think_close,
+            jnp.arange(actions.actions.shape[-1])[None, None, :] == 0,
+        )
+        value, stopped = objective.clipped_surrogate(
+            scores.logprob,
+            actions.behaviour,
+            actions.advantages,
+            actions.weights,
+            loss.clip_low,
+            loss.clip_high,
+        )
+        total = lambda x: jnp.where(actions.live, x, 0.0).sum()
+        return value, {
+            "stopped": stopped.sum(),
+            "entropy": total(scores.entropy),
+            "gap": total(jnp.abs(scores.logprob - actions.behaviour)),
+        }
+
+    slope = jax.value_and_grad(branch_loss, argnums=(0, 1), has_aux=True)
+    found = _summed(lambda actions: slope(params, cache, actions), each_part, parts)
+    (value, sums), (gradient, cache_gradient) = found
+    (through_trunk,) = back((cache_gradient, jnp.float32(loss.next_token_weight)))
+    gradient = jax.tree.map(jnp.add, gradient, through_trunk)
+    return (value, sums | {"next_token": next_token}), gradient
+
+
+def _summed(run: Callable[[Any], Any], pieces: Any, count: int) -> Any:
+    """The sum of what `run` gives for each of `count` pieces, stacked in front."""
+    piece = lambda i: jax.tree.map(lambda x: x[i], pieces)
+    if count == 1:
+        return run(piece(0))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run, piece(0)))
+    add = lambda total, piece: (jax.tree.map(jnp.add, total, run(piece)), None)
+    return jax.lax.scan(add, zeros, pieces)[0]

@@ -1,0 +1,44 @@
+"""How many branches are worked on at once: waves of a rollout, micro-batches of an update.
+
+A document's trunk serves all of its branches, so a wave takes whole documents where it can and cuts
+a document's branches only where one document alone is too many. What is computed does not depend on
+it, up to the rounding of sums.
+"""
+
+import jax
+
+
+def wave_shape(documents: int, branches: int, unit: int, limit: int, shards: int) -> tuple[int, int]:
+    """Documents of a wave and branches of each that are in it; both divide the whole.
+
+    Args:
+      documents: B.
+      branches: N, of every document.
+      unit: branches that must stay together; divides N.
+      limit: most branches of a wave, over all devices; 0 for no limit.
+      shards: devices that split the documents; divides B.
+
+    Raises:
+      ValueError: if `limit` is less than `unit` branches of one document on each device.
+    """
+    if not limit:
+        return documents, branches
+    for size in range(documents, 0, -1):
+        if documents % size == 0 and size % shards == 0 and size * branches <= limit:
+            return size, branches
+    for size in range(branches, 0, -1):
+        if branches % size == 0 and size % unit == 0 and shards * size <= limit:
+            return shards, size
+    raise ValueError(
+        f"{limit} branches at once are less than {unit} of one document on each of {shards} "
+        f"devices that split the documents; allow {unit * shards} or more, or 0 for no limit"
+    )
+
+
+def split(x: jax.Array, waves: int, axis: int = 0) -> jax.Array:
+    """[…, M, …] to [waves, …, M / waves, …].
+
+    Neighbours go to different waves, so that each wave has a share of every device's rows.
+    """
+    x = x.reshape(*x.shape[:axis], -1, waves, *x.shape[axis + 1 :])
+    return jax.numpy.moveaxis(x, axis + 1, 0)
