@@ -16,10 +16,12 @@ from benchmarks.case import Case, batches, make_case, make_trainer
 from benchmarks.workload import Workload
 from models.transformer import count_parameters, init
 from rlp.data.batch import Batch
+from rlp.flops import rlp_stage_flops
 from rlp.step import TrainState, new_state
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 MATMUL_SIZE = 1024
+STAGES = {"rollout": "rollout", "score": "evidence", "update": "update"}  # our name, the product's
 
 
 def measure(sizes: Workload) -> dict[str, Any]:
@@ -42,6 +44,7 @@ def measure(sizes: Workload) -> dict[str, Any]:
         "thought_tokens_per_s": round(median["tokens"] / median["step_s"], 1),
         "rollout_tokens_per_s": round(median["tokens"] / median["rollout_s"], 1),
         "gflop": round(median["flops"] / 1e9, 3),
+        **{f"gflop_{stage}": round(median[f"flops_{stage}"] / 1e9, 3) for stage in STAGES},
         "gflop_per_s": round(median["flops"] / 1e9 / median["step_s"], 2),
         "matmul_gflop_per_s": round(matmul, 2),
         "closed_fraction": round(median["closed_fraction"], 4),
@@ -62,6 +65,7 @@ class _Steps:
     """A run in progress, on one device."""
 
     def __init__(self, case: Case, seed: int):
+        self.case = case
         self.trainer, shardings = make_trainer(case)
         init_key, self.key = jax.random.split(jax.random.key(seed))
 
@@ -76,7 +80,11 @@ class _Steps:
         """One step; seconds, tokens sampled, FLOPs and the share of thoughts that closed."""
         start, burned = time.perf_counter(), time.process_time()
         self.state, metrics, cost = self.trainer.step(self.state, batch, self.key)
+        decoded = round(cost.rollout / metrics["decode_use"])
+        rows, length = batch.tokens.shape
+        by_stage = rlp_stage_flops(self.case.model, self.case.settings, rows, length, decoded)
         return {
+            **{f"flops_{ours}": by_stage[name] for ours, name in STAGES.items()},
             "rollout_s": cost.seconds["rollout"],
             "score_s": cost.seconds["evidence"],
             "update_s": cost.seconds["update"],

@@ -11,6 +11,7 @@ copied per group; group n also sees its `own` keys. A plain packed row is N = 1 
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -140,7 +141,7 @@ EXTENTS = 8  # a trunk's queries are cut into at most so many runs, each with th
 
 
 def query_runs(length: int) -> list[tuple[int, int]]:
-    """First query of every run of a trunk of `length` tokens, and the end of its queries and keys."""
+    """First query of every run of a trunk of `length` tokens, and the end of its keys too."""
     run = QUERY_BLOCK * -(-length // (QUERY_BLOCK * EXTENTS))
     return [(start, min(start + run, length)) for start in range(0, length, run)]
 
@@ -170,50 +171,58 @@ def _in_parts(q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None) -> 
     return _forward(q, at, shared, own)[0]
 
 
-def _forward(q, at, shared, own):
+Kept = tuple[jax.Array, Coordinates, Keys, Keys | None, jax.Array, jax.Array]
+
+
+def _forward(
+    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None
+) -> tuple[jax.Array, Kept]:
+    """The mixed values, and what the gradient needs: a normalizer per query, but no scores."""
+
     def some(inputs):
         q, at, own = inputs
         scores = _scores(q, at, shared, own)
-        top = functools.reduce(
-            jnp.maximum, [part.max(axis=-1, keepdims=True) for part in scores]
-        )
+        top = functools.reduce(jnp.maximum, [part.max(axis=-1, keepdims=True) for part in scores])
         weights = [jnp.exp(part - top) for part in scores]
-        total = sum(part.sum(axis=-1, keepdims=True) for part in weights)
-        mixed = sum(
-            _mix(part, keys.value)
-            for part, keys in zip(weights, _both(shared, own), strict=True)
-        )
+        total = _added([part.sum(axis=-1, keepdims=True) for part in weights])
+        both = zip(weights, _both(shared, own), strict=True)
+        mixed = _added([_mix(part, keys.value) for part, keys in both])
         return (mixed / total).astype(q.dtype), top + jnp.log(total)
 
     mixed, normalizer = _over_groups(some, (q, at, own), _chunks(q, shared, own))
     return mixed, (q, at, shared, own, mixed, normalizer)
 
 
-def _backward(kept, cotangent):
+def _backward(kept: Kept, cotangent: jax.Array) -> tuple:
     q, at, shared, own, mixed, normalizer = kept
 
     def some(inputs):
         q, at, own, mixed, normalizer, cotangent = inputs
         scores = _scores(q, at, shared, own)
-        slope = jnp.sum((mixed * cotangent).astype(jnp.float32), axis=-1, keepdims=True)
-        dq, dkeys = 0.0, []
+        slope = jnp.sum(mixed.astype(jnp.float32) * cotangent, axis=-1, keepdims=True)
+        dq, dkeys = [], []
         for part, keys in zip(scores, _both(shared, own), strict=True):
             weights = jnp.exp(part - normalizer)
             dscores = weights * (_score(cotangent, keys.value) - slope)
-            dq += _mix(dscores, keys.key)
+            dq.append(_mix(dscores, keys.key))
             dkeys.append((_gather(dscores, q, keys.key), _gather(weights, cotangent, keys.key)))
-        return dq.astype(q.dtype), dkeys[1:], dkeys[0]
+        return _added(dq).astype(q.dtype), dkeys[1:], dkeys[0]
 
     inputs = (q, at, own, mixed, normalizer, cotangent)
     dq, down, dshared = _over_groups(some, inputs, _chunks(q, shared, own), summed=True)
+    no_slope: Any = None  # coordinates are integers
     dkeys = [
-        Keys(dkey.astype(keys.key.dtype), dvalue.astype(keys.value.dtype), None)
+        Keys(dkey.astype(keys.key.dtype), dvalue.astype(keys.value.dtype), no_slope)
         for (dkey, dvalue), keys in zip([dshared, *down], _both(shared, own), strict=True)
     ]
     return dq, None, dkeys[0], dkeys[1] if own is not None else None
 
 
 _in_parts.defvjp(_forward, _backward)
+
+
+def _added(parts: list[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, parts)
 
 
 def _both(shared: Keys, own: Keys | None) -> tuple[Keys, ...]:
@@ -232,7 +241,7 @@ def _chunks(q: jax.Array, shared: Keys, own: Keys | None) -> int:
     return next(n for n in range(1, groups + 1) if groups % n == 0 and (n >= wanted or n == groups))
 
 
-def _over_groups(run, inputs, chunks: int, summed: bool = False):
+def _over_groups(run: Callable, inputs: Any, chunks: int, summed: bool = False) -> Any:
     """`run` on all groups, a chunk of them at a time.
 
     Args:
@@ -269,7 +278,7 @@ def _over_groups(run, inputs, chunks: int, summed: bool = False):
     return *jax.tree.map(join, each), sums
 
 
-def _scores(q, at, shared, own) -> list[jax.Array]:
+def _scores(q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None) -> list[jax.Array]:
     """Float32 scores [B, kv, N, repeat, Q, S or W] against the shared and then the own keys."""
     row = jax.tree.map(lambda x: x[:, None], shared.at)  # [B, 1, S]
     found = []

@@ -36,17 +36,19 @@ def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
     return (_normalised(x, epsilon)[0] * _wide(scale, x)).astype(x.dtype)
 
 
-def _wide(scale, x):
+def _wide(scale: jax.Array, x: jax.Array) -> jax.Array:
     return scale.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def _normalised(x, epsilon):
+def _normalised(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
     y = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + epsilon)
     return y * inverse, inverse
 
 
-def _rms_norm_backward(epsilon, kept, cotangent):
+def _rms_norm_backward(
+    epsilon: float, kept: tuple, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, scale = kept
     y, inverse = _normalised(x, epsilon)
     cotangent = cotangent.astype(jnp.float32)
@@ -76,7 +78,7 @@ def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return x @ kernel
 
 
-def _multiply_backward(kept, cotangent):
+def _multiply_backward(kept: tuple, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
     return cotangent @ kernel.T, kernel_gradient(x, cotangent)
 
@@ -165,12 +167,14 @@ def swiglu(x: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array) -> jax
     return _swiglu_forward(x, gate, up, down)[0]
 
 
-def _swiglu_forward(x, gate, up, down):
+def _swiglu_forward(
+    x: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array
+) -> tuple[jax.Array, tuple]:
     g, u = x @ gate, x @ up
     return (g * jax.nn.sigmoid(g) * u) @ down, (x, g, u, gate, up, down)
 
 
-def _swiglu_backward(kept, cotangent):
+def _swiglu_backward(kept: tuple, cotangent: jax.Array) -> tuple:
     x, g, u, gate, up, down = kept
     share = jax.nn.sigmoid(g)
     inner = cotangent @ down.T

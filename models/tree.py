@@ -13,6 +13,8 @@ backward pass of `prefill` then serves all branches.
 """
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -108,15 +110,14 @@ def forward(model: Transformer, trunk: Trunk) -> jax.Array:
 
 def prefill(model: Transformer, trunk: Trunk) -> tuple[jax.Array, Cache]:
     """Final hidden states [B, T, D] of packed rows, and their cache."""
-    hidden, (key, value) = _trunk_pass(model, trunk, keep=True)
-    return hidden, Cache(key=key, value=value)
+    return _trunk_pass(model, trunk, keep=True)
 
 
 def _trunk_pass(model: Transformer, trunk: Trunk, keep: bool) -> tuple[jax.Array, Any]:
     at = trunk.at
     one_group = jax.tree.map(lambda x: x[:, None], at)
 
-    def attend(q, k, v):
+    def attend(q, k, v, _, keep_new):
         k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
         mixed = attention(
             q[:, None],
@@ -125,7 +126,7 @@ def _trunk_pass(model: Transformer, trunk: Trunk, keep: bool) -> tuple[jax.Array
             in_order=True,
             implementation=model.config.attention,
         )
-        return mixed[:, 0], (k, v) if keep else None
+        return mixed[:, 0], keep_new(Cache(key=k, value=v))[1] if keep else None
 
     hidden, kept = _through_blocks(model, trunk.tokens, trunk.position, attend)
     return model.norm(hidden), kept
@@ -164,12 +165,10 @@ def extend(
         own_at = branches.slots(0, jax.tree.leaves(branch_cache)[0].shape[-2]).at
     flat = lambda x: x.reshape(batch, groups * count, *x.shape[3:])
 
-    def attend(q, k, v, trunk_layer, own_layer=None):
+    def attend(q, k, v, trunk_layer, keep):
         group = lambda x: x.reshape(batch, groups, count, *x.shape[2:])
-        own = Cache(key=group(k).transpose(0, 3, 1, 2, 4), value=group(v).transpose(0, 3, 1, 2, 4))
-        if own_layer is not None:
-            put = lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, start, axis=3)
-            own = jax.tree.map(put, own_layer, own)
+        heads_first = lambda x: group(x).transpose(0, 3, 1, 2, 4)
+        own, kept = keep(Cache(key=heads_first(k), value=heads_first(v)))
         mixed = attention(
             group(q),
             run_at,
@@ -177,38 +176,97 @@ def extend(
             Keys(own.key, own.value, own_at),
             implementation=model.config.attention,
         )
-        return flat(mixed), (own.key, own.value)
+        return flat(mixed), kept
 
-    caches = (trunk_cache,) if branch_cache is None else (trunk_cache, branch_cache)
-    x, (key, value) = _through_blocks(
-        model, flat(run.tokens), flat(run.position), attend, *caches
+    x, kept = _through_blocks(
+        model, flat(run.tokens), flat(run.position), attend, trunk_cache, branch_cache, start
     )
-    return model.norm(x).reshape(batch, groups, count, -1), Cache(key=key, value=value)
+    return model.norm(x).reshape(batch, groups, count, -1), kept
 
 
 def _through_blocks(
-    model: Transformer, tokens: jax.Array, position: jax.Array, attend: Callable, *caches: Cache
+    model: Transformer,
+    tokens: jax.Array,
+    position: jax.Array,
+    attend: Callable,
+    read: Cache | None = None,
+    written: Cache | None = None,
+    start: jax.Array | int = 0,
 ) -> tuple[jax.Array, Any]:
-    """The tokens [B, S] through all blocks: [B, S, D] before the final norm, and what `attend` kept
-    of each layer. `attend` is given the layer's part of the caches."""
-    x, rotation = model.embed(tokens), Rotation.at(position, model.config)
+    """The tokens through all blocks.
 
-    def block(x, module, layer):
-        return module(x, rotation, lambda q, k, v: attend(q, k, v, *layer))
+    Args:
+      model: the network.
+      tokens: [B, S] ids.
+      position: [B, S].
+      attend: `attend(q, k, v, read, keep)` of one layer gives the mixed values and what it keeps;
+        `keep(cache of the new tokens)` gives the cache to attend to and that which is to be kept.
+      read: a cache that is only read, or None.
+      written: a cache into which the new tokens are written, or None to keep theirs alone.
+      start: slot of the first of them in `written`.
+
+    Returns:
+      Hidden states [B, S, D] before the final norm, and what was kept, of all layers.
+    """
+    x, rotation = model.embed(tokens), Rotation.at(position, model.config)
+    remat = functools.partial(_rematerialised, policy=model.config.remat)
+    alone = lambda new: (new, new)
+
+    def block(graph: nnx.GraphDef, x: jax.Array, params: Any, layer: Any, keep: Callable) -> Any:
+        module = nnx.merge(graph, params)
+        return module(x, rotation, lambda q, k, v: attend(q, k, v, layer, keep))
 
     if isinstance(model.blocks, nnx.List):
+
+        def one(graph: nnx.GraphDef, x: jax.Array, params: Any, layer: Any, own: Any) -> Any:
+            def put(new: Cache) -> tuple[Cache, Cache]:
+                return (_write(own, new, start),) * 2
+
+            return block(graph, x, params, layer, alone if own is None else put)
+
         kept = []
-        is_list = lambda x: isinstance(x, list)
         for i, module in enumerate(model.blocks):
             graph, params = nnx.split(module)
-            layer = jax.tree.map(lambda each: each[i], caches, is_leaf=is_list)  # noqa: B023
-            run = lambda x, params, layer: block(x, nnx.merge(graph, params), layer)  # noqa: B023
-            x, new = _rematerialised(run, model.config.remat, scanned=False)(x, params, layer)
+            of_layer = functools.partial(jax.tree.map, operator.itemgetter(i), is_leaf=_is_list)
+            run = remat(functools.partial(one, graph), scanned=False)
+            x, new = run(x, params, of_layer(read), of_layer(written))
             kept.append(new)
         return x, jax.tree.map(lambda *each: list(each), *kept)
+
     graph, params = nnx.split(model.blocks)
-    run = lambda x, layer: block(x, nnx.merge(graph, layer[0]), layer[1])
-    return jax.lax.scan(_rematerialised(run, model.config.remat, scanned=True), x, (params, caches))
+    if written is None:
+        run = lambda x, layer: block(graph, x, layer[0], layer[1], alone)
+        return jax.lax.scan(remat(run, scanned=True), x, (params, read))
+
+    # The cache is carried and written in place: as an output of the scan it would be copied whole.
+    def step(carry: tuple, layer: tuple) -> Any:
+        x, cache = carry
+        params, read, index = layer
+
+        def put(new: Cache) -> tuple[Cache, Cache]:
+            whole = _write(cache, jax.tree.map(lambda y: y[None], new), start, index)
+            return jax.tree.map(lambda y: y[index], whole), whole
+
+        return block(graph, x, params, read, put), None
+
+    layers = jnp.arange(model.config.num_layers)
+    return jax.lax.scan(step, (x, written), (params, read, layers))[0]
+
+
+def _is_list(x: Any) -> bool:
+    return isinstance(x, list)
+
+
+def _write(
+    cache: Cache, new: Cache, start: jax.Array | int, layer: jax.Array | None = None
+) -> Cache:
+    """The cache with the new tokens from slot `start` on, of one layer or of `layer` in a stack."""
+
+    def put(x: jax.Array, y: jax.Array) -> jax.Array:
+        place = [0 if layer is None else layer, *[0] * (x.ndim - 3), start, 0]
+        return jax.lax.dynamic_update_slice(x, y, place)
+
+    return jax.tree.map(put, cache, new)
 
 
 def _rematerialised(block: Callable, policy: str, *, scanned: bool) -> Callable:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from models.config import ModelConfig
-from models.sharding import make_mesh, parameter_shardings
+from models.sharding import batch_shards, make_mesh, parameter_shardings
 from models.transformer import shapes
 from rlp.branches import Vocabulary, vocabulary
 from rlp.data import compass
@@ -29,6 +29,7 @@ from rlp.run_config import fields
 from rlp.step import RLPSettings
 from rlp.tokenizer import Tokenizer
 from rlp.tokenizer import load as load_tokenizer
+from rlp.waves import wave_shape
 
 LOGGER = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ def build(config: ConfigDict) -> Run:
     mesh = _named(lambda: _mesh(config))
     _named(lambda: parameter_shardings(mesh, shapes(model)))
     settings = _settings(config, _prompt(config, tokenizer))
+    if config.objective == "rlp":
+        _named(lambda: _check_waves(config, batch_shards(mesh)))
     words = vocabulary(
         think_open=tokenizer.think_open,
         think_close=tokenizer.think_close,
@@ -86,7 +89,7 @@ def build(config: ConfigDict) -> Run:
         vocabulary=words,
         forks=config.evaluation.forks_per_document,
         thoughts=config.evaluation.thoughts,
-        batch_size=config.batch_size,
+        batch_size=_evaluated_at_once(config),
     )
     return Run(tokenizer, model, settings, words, evaluator, mesh)
 
@@ -134,13 +137,28 @@ def _model(config: ConfigDict, used: int) -> ModelConfig:
 
 def _mesh(config: ConfigDict) -> Mesh:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    split = mesh.shape["data"] * mesh.shape["fsdp"]
+    split = batch_shards(mesh)
     if config.batch_size % split:
         raise UserError(
             f"batch_size={config.batch_size} is no multiple of the {split} devices that share it "
             f"(mesh.data={mesh.shape['data']}, mesh.fsdp={mesh.shape['fsdp']})"
         )
     return mesh
+
+
+def _check_waves(config: ConfigDict, shards: int) -> None:
+    branches = config.rlp.forks_per_document * config.rlp.group_size
+    together = {"max_branches_in_flight": config.rlp.group_size, "update_micro_batch": 1}
+    for field, unit in together.items():
+        wave_shape(config.batch_size, branches, unit, config.rlp[field], shards, f"rlp.{field}")
+
+
+def _evaluated_at_once(config: ConfigDict) -> int:
+    """Held-out documents whose thoughts are sampled together."""
+    if not config.rlp.max_branches_in_flight:
+        return config.batch_size
+    branches = config.evaluation.forks_per_document * config.evaluation.thoughts
+    return min(config.batch_size, max(1, config.rlp.max_branches_in_flight // branches))
 
 
 def _prompt(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[int, ...]:

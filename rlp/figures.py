@@ -7,7 +7,9 @@ from rlp.rollout import Rollout
 from rlp.step import Evidence, RLPSettings
 
 
-def rollout_metrics(rollout: Rollout, evidence: Evidence, settings: RLPSettings) -> dict[str, jax.Array]:
+def rollout_metrics(
+    rollout: Rollout, evidence: Evidence, settings: RLPSettings
+) -> dict[str, jax.Array]:
     """Figures of the rollout of a step."""
     thoughts, counted = rollout.thoughts, evidence.counted
     rewards = evidence.rewards

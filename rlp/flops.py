@@ -80,35 +80,41 @@ def next_token_flops(config: ModelConfig, rows: int, length: int) -> int:
 
 
 def rlp_flops(
-    config: ModelConfig,
-    settings: RLPSettings,
-    batch: int,
-    length: int,
-    decoded: int,
+    config: ModelConfig, settings: RLPSettings, batch: int, length: int, decoded: int
 ) -> int:
-    """FLOPs of an RLP step: forks, rollout, evidence and updates.
+    """FLOPs of an RLP step; arguments as of `rlp_stage_flops`."""
+    return sum(rlp_stage_flops(config, settings, batch, length, decoded).values())
+
+
+def rlp_stage_flops(
+    config: ModelConfig, settings: RLPSettings, batch: int, length: int, decoded: int
+) -> dict[str, int]:
+    """FLOPs of the stages of an RLP step that its clock tells apart.
 
     Args:
       batch: B.
       length: T, without the thinking prompt.
       decoded: tokens decoded in this step's rollout.
+
+    Returns:
+      "rollout" (forks, reading, decoding), "evidence" (with and without thoughts), "update" (all).
     """
     s = settings
     trunk = length + len(s.prompt)
     branches = batch * s.forks_per_document * s.group_size
-    targets = batch * s.forks_per_document * s.horizon
-
     prefill = Work(batch * trunk, batch * trunk_pairs(trunk))
     documents = Work(batch * length, batch * trunk_pairs(length))
-    forward = prefill + Work(logits=targets) + (documents if s.prompt else Work())  # no-think
-    forward += Work(decoded, decoded * (trunk + s.thought_length), decoded)
-    scored = branches * (s.horizon + 1)
-    keys = trunk + s.thought_length + s.horizon + 1
-    forward += Work(scored, scored * keys, branches * s.horizon)
-    if s.baseline != "none":
-        forward += documents + Work(logits=targets)
+
+    rollout = prefill + Work(decoded, decoded * (trunk + s.thought_length), decoded)
     if s.positions in ("loss", "entropy"):
-        forward += documents + Work(logits=batch * (length - 1))
+        rollout += documents + Work(logits=batch * (length - 1))
+
+    scored, keys = branches * (s.horizon + 1), trunk + s.thought_length + s.horizon + 1
+    evidence = Work(scored, scored * keys, branches * s.horizon)
+    without = Work(logits=batch * s.forks_per_document * s.horizon)
+    evidence += without + (documents if s.prompt else Work())  # of theta
+    if s.baseline != "none":
+        evidence += without + documents
 
     acted = branches * s.thought_length
     update = prefill + Work(acted, acted * (trunk + s.thought_length), acted)
@@ -117,7 +123,11 @@ def rlp_flops(
     each = training_flops(config, update)
     if not s.next_token_weight and config.num_layers <= choices().unrolled_layers:
         each -= _last_block_flops(config, prefill)
-    return forward_flops(config, forward) + s.updates_per_rollout * each
+    return {
+        "rollout": forward_flops(config, rollout),
+        "evidence": forward_flops(config, evidence),
+        "update": s.updates_per_rollout * each,
+    }
 
 
 def _last_block_flops(config: ModelConfig, trunk: Work) -> int:

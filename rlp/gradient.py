@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from models.config import ModelConfig
 from models.transformer import Params, bind
-from models.tree import Branches, Trunk, extend, prefill
+from models.tree import Branches, Cache, Trunk, extend, prefill
 from rlp import objective
 from rlp.branches import Vocabulary
 from rlp.rollout import Rollout
@@ -101,11 +101,13 @@ def policy_gradient(
     predicted = predicted_tokens(trunk) & (trunk.position > loss.prompt_length)
     text = _Text(trunk, predicted / jnp.maximum(predicted.sum(), 1))
 
-    rows, columns = wave_shape(documents, branches, 1, micro_batch, shards)
+    rows, columns = wave_shape(
+        documents, branches, 1, micro_batch, shards, "rlp.update_micro_batch"
+    )
     waves, parts = documents // rows, branches // columns
     each_wave = jax.tree.map(lambda x: split(x, waves), (text, actions))
 
-    def wave(inputs):
+    def wave(inputs: tuple[_Text, _Actions]) -> Any:
         text, actions = inputs
         each_part = jax.tree.map(lambda x: split(x, parts, axis=1), actions)
         return _wave(params, model_config, loss, vocabulary, text, each_part, parts)
@@ -123,10 +125,18 @@ def policy_gradient(
     return value, metrics, gradient
 
 
-def _wave(params, model_config, loss, vocabulary, text: _Text, each_part: _Actions, parts: int):
+def _wave(
+    params: Params,
+    model_config: ModelConfig,
+    loss: Loss,
+    vocabulary: Vocabulary,
+    text: _Text,
+    each_part: _Actions,
+    parts: int,
+) -> tuple[tuple[jax.Array, Metrics], Params]:
     """((loss, sums), gradient) of some documents; `each_part` holds their branches in parts."""
 
-    def read(params):
+    def read(params: Params) -> tuple[Cache, jax.Array]:
         model = bind(model_config, params)
         hidden, cache = prefill(model, text.trunk)
         if not loss.next_token_weight:
@@ -136,7 +146,7 @@ def _wave(params, model_config, loss, vocabulary, text: _Text, each_part: _Actio
 
     (cache, next_token), back = jax.vjp(read, params)
 
-    def branch_loss(params, cache, actions: _Actions):
+    def branch_loss(params: Params, cache: Cache, actions: _Actions) -> tuple[jax.Array, Metrics]:
         model = bind(model_config, params)
         hidden, _ = extend(model, text.trunk, cache, actions.branches)
         scores = token_scores(

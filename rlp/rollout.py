@@ -8,6 +8,7 @@ documents and forks are grouped into waves, batches or devices.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -45,7 +46,7 @@ class Rollout:
     decoded: jax.Array  # int32, tokens decoded: branches that were run, times steps
 
     def without_cache(self) -> "Rollout":
-        """What the update needs: the cache is only read by the evidence, and its memory is large."""
+        """What the update needs: the cache is large, and only the evidence reads it."""
         gone: Any = None
         return dataclasses.replace(self, branch_cache=gone)
 
@@ -73,7 +74,9 @@ def thought_uniforms(
 
     over = jax.vmap(thought, (None, None, 0))
     over = jax.vmap(jax.vmap(over, (None, 0, None)), (0, None, None))
-    return over(keys, first + jnp.arange(forks), jnp.arange(group)).reshape(-1, forks * group, length)
+    return over(keys, first + jnp.arange(forks), jnp.arange(group)).reshape(
+        -1, forks * group, length
+    )
 
 
 def sample(logits: jax.Array, uniform: jax.Array) -> jax.Array:
@@ -136,10 +139,11 @@ def roll_out(
 
     decoder = _Decoder(model, documents, temperature, vocabulary)
     writing = _Writing.fresh(model, fork, segment, uniforms, vocabulary)
-    slot, decoded = jnp.int32(0), jnp.int32(0)
+    state = (jnp.int32(0), writing, jnp.int32(0))
     widths = sorted({-(-count // share) for share in CROWDS}, reverse=True)
     for width, next_width in zip(widths, [*widths[1:], 0], strict=True):
-        slot, writing, decoded = decoder.run(slot, writing, decoded, width, next_width)
+        state = decoder.run(state, width, next_width)
+    _, writing, decoded = state
     return Rollout(
         trunk=documents.trunk,
         branches=lay_out(writing.thoughts, target, fork, segment, vocabulary),
@@ -160,7 +164,14 @@ class _Writing:
     open: jax.Array  # [B, N] bool, not closed yet
 
     @classmethod
-    def fresh(cls, model, fork, segment, uniforms, vocabulary: Vocabulary) -> "_Writing":
+    def fresh(
+        cls,
+        model: Transformer,
+        fork: jax.Array,
+        segment: jax.Array,
+        uniforms: jax.Array,
+        vocabulary: Vocabulary,
+    ) -> "_Writing":
         """Branches [B, N] that hold their opening tag and nothing else."""
         zeros = lambda dtype: jnp.zeros(fork.shape, dtype)
         return cls(
@@ -176,7 +187,14 @@ class _Writing:
             open=~zeros(bool),
         )
 
-    def add(self, slot, action, logprob, cache: Cache, vocabulary: Vocabulary) -> "_Writing":
+    def add(
+        self,
+        slot: jax.Array,
+        action: jax.Array,
+        logprob: jax.Array,
+        cache: Cache,
+        vocabulary: Vocabulary,
+    ) -> "_Writing":
         """With one more action [B, N] on every open thought, predicted by `slot`."""
         t, b = self.thoughts, self.branches
         closes = self.open & (action == vocabulary.think_close)
@@ -205,7 +223,7 @@ class _Writing:
         """With the branches `index` [B, M] as they are in `crowd`."""
         return self._map(lambda x, axis, new: _put(x, index, new, axis), crowd)
 
-    def _map(self, change, *others: "_Writing") -> "_Writing":
+    def _map(self, change: Callable, *others: "_Writing") -> "_Writing":
         """`change(array, axis of the branches, …)` on every array."""
         bare = lambda writing: dataclasses.replace(writing, cache=None)
         rest = jax.tree.map(lambda x, *y: change(x, 1, *y), bare(self), *map(bare, others))
@@ -213,6 +231,9 @@ class _Writing:
             lambda x, *y: change(x, x.ndim - 3, *y), self.cache, *(other.cache for other in others)
         )
         return dataclasses.replace(rest, cache=cache)
+
+
+_State = tuple[jax.Array, _Writing, jax.Array]  # next slot, thoughts, tokens decoded so far
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,24 +245,23 @@ class _Decoder:
     temperature: float
     vocabulary: Vocabulary
 
-    def run(self, slot, writing: _Writing, decoded, width: int, next_width: int):
-        """Goes on from `slot` with `width` branches of every document, all open ones among them,
-        until no document has more than `next_width` of those or L slots are run."""
-        batch, count = writing.open.shape
-        if width == count:
-            return self._loop(slot, writing, decoded, next_width)
+    def run(self, state: _State, width: int, next_width: int) -> _State:
+        """Goes on with `width` branches of every document, all open ones among them, until no
+        document has more than `next_width` of those or L slots are run."""
+        slot, writing, decoded = state
+        if width == writing.open.shape[1]:
+            return self._loop(state, next_width)
         order = jnp.argsort(~writing.open, axis=1, stable=True)[:, :width]  # open ones first
-        slot, crowd, decoded = self._loop(slot, writing.pick(order), decoded, next_width)
+        slot, crowd, decoded = self._loop((slot, writing.pick(order), decoded), next_width)
         return slot, writing.put_back(order, crowd), decoded
 
-    def _loop(self, slot, writing: _Writing, decoded, next_width: int):
-        limit = writing.uniforms.shape[-1]
-
-        def running(state):
+    def _loop(self, state: _State, next_width: int) -> _State:
+        def running(state: _State) -> jax.Array:
             slot, writing, _ = state
+            limit = writing.uniforms.shape[-1]
             return (slot < limit) & (writing.open.sum(axis=1).max() > next_width)
 
-        def step(state):
+        def step(state: _State) -> _State:
             slot, writing, decoded = state
             hidden, cache = extend(
                 self.model,
@@ -256,9 +276,11 @@ class _Decoder:
             writing = writing.add(slot, action, logprob, cache, self.vocabulary)
             return slot + 1, writing, decoded + writing.open.size
 
-        return jax.lax.while_loop(running, step, (slot, writing, decoded))
+        return jax.lax.while_loop(running, step, state)
 
-    def _act(self, hidden, writing: _Writing, slot) -> tuple[jax.Array, jax.Array]:
+    def _act(
+        self, hidden: jax.Array, writing: _Writing, slot: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """Actions and their log-probabilities, [B, N]."""
         shape = writing.open.shape
         logits = mask_logits(

@@ -18,6 +18,7 @@ from models.transformer import Transformer
 from models.tree import Branches, Cache, Trunk, extend, forward
 from rlp.branches import Vocabulary
 
+
 @flax.struct.dataclass
 class Scores:
     """How a network predicts given tokens; three arrays of the tokens' shape."""
@@ -76,7 +77,9 @@ def token_scores(
 
     def score(inputs: tuple) -> Scores:
         hidden, targets, first = inputs
-        return _scores(mask_logits(model.logits(hidden), banned, temperature, close, first), targets)
+        return _scores(
+            mask_logits(model.logits(hidden), banned, temperature, close, first), targets
+        )
 
     count = targets.shape[0]
     chunks = logit_chunks(count, model.config.vocab_size)
@@ -98,7 +101,7 @@ def _scores(logits: jax.Array, targets: jax.Array) -> Scores:
     return _scores_forward(logits, targets)[0]
 
 
-def _scores_forward(logits, targets):
+def _scores_forward(logits: jax.Array, targets: jax.Array) -> tuple[Scores, tuple]:
     top = logits.max(axis=-1)
     weights = jnp.exp(logits - top[:, None])
     total = weights.sum(axis=-1)
@@ -109,7 +112,7 @@ def _scores_forward(logits, targets):
     return scores, (logits, top + normalizer, targets)
 
 
-def _scores_backward(kept, cotangent):
+def _scores_backward(kept: tuple, cotangent: Scores) -> tuple[jax.Array, None]:
     logits, normalizer, targets = kept
     is_target = jnp.arange(logits.shape[-1])[None, :] == targets[:, None]
     probabilities = jnp.exp(logits - normalizer[:, None])

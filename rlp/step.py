@@ -13,7 +13,6 @@ update in all stages but the last; phi moves to it at the end of the step.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import flax.struct
@@ -199,7 +198,7 @@ def rollout_stage(
     first: jax.Array | int = 0,
     forks: int | None = None,
 ) -> Rollout:
-    """Samples G thoughts at each of `forks` forks of every document (None: all), from `first` on."""
+    """Samples G thoughts at each of `forks` forks of every document, None for all, from `first`."""
     s = settings
     forks = s.forks_per_document if forks is None else forks
     uniforms = thought_uniforms(reading.keys, first, forks, s.group_size, s.thought_length)

@@ -7,7 +7,7 @@ sources; the loop hands it what it needs.
 import dataclasses
 import functools
 import time
-from collections import Counter
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -159,7 +159,7 @@ class RLPTrainer:
         self, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[TrainState, dict[str, float], Cost]:
         """One rollout and its updates."""
-        clock: Counter = Counter()
+        clock = dict.fromkeys(("rollout", "evidence", "update"), 0.0)
         rollout, evidence = self._think(state, batch, key, clock)
 
         start = time.perf_counter()
@@ -173,10 +173,10 @@ class RLPTrainer:
         # The gap between sampler and trainer is that of the first update: later ones move theta.
         host = _to_host(figures) | _mean(each) | {"logprob_gap": each[0]["logprob_gap"]}
         clock["update"] += _since(start, state.step)
-        return state, host, self._cost(batch, rollout, dict(clock))
+        return state, host, self._cost(batch, rollout, clock)
 
     def _think(
-        self, state: TrainState, batch: Batch, key: jax.Array, clock: Counter
+        self, state: TrainState, batch: Batch, key: jax.Array, clock: dict[str, float]
     ) -> tuple[Rollout, Evidence]:
         """Rollout and evidence of a batch, one wave after the other. Adds seconds to `clock`."""
         s = self._settings
@@ -222,20 +222,22 @@ def rollout_wave(settings: RLPSettings, documents: int, shards: int) -> tuple[in
     """Documents of a wave of the rollout, and forks of each.
 
     Raises:
-      ValueError: if `rlp.max_branches_in_flight` is too small for one group on every device.
+      ValueError: `rlp.max_branches_in_flight` is too small for one group on every device.
     """
     s = settings
-    branches = s.forks_per_document * s.group_size
-    try:
-        rows, each = wave_shape(
-            documents, branches, s.group_size, s.max_branches_in_flight, shards
-        )
-    except ValueError as error:
-        raise ValueError(f"rlp.max_branches_in_flight: {error}") from error
+    branches, limit = s.forks_per_document * s.group_size, s.max_branches_in_flight
+    name = "rlp.max_branches_in_flight"
+    rows, each = wave_shape(documents, branches, s.group_size, limit, shards, name)
     return rows, each // s.group_size
 
 
-def _jit_stage(model, settings, vocabulary, stage, **options) -> Any:
+def _jit_stage(
+    model: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    stage: Callable,
+    **options: Any,
+) -> Any:
     return jax.jit(functools.partial(stage, model, settings, vocabulary), **options)
 
 

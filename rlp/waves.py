@@ -6,9 +6,12 @@ it, up to the rounding of sums.
 """
 
 import jax
+import jax.numpy as jnp
 
 
-def wave_shape(documents: int, branches: int, unit: int, limit: int, shards: int) -> tuple[int, int]:
+def wave_shape(
+    documents: int, branches: int, unit: int, limit: int, shards: int, name: str
+) -> tuple[int, int]:
     """Documents of a wave and branches of each that are in it; both divide the whole.
 
     Args:
@@ -17,6 +20,7 @@ def wave_shape(documents: int, branches: int, unit: int, limit: int, shards: int
       unit: branches that must stay together; divides N.
       limit: most branches of a wave, over all devices; 0 for no limit.
       shards: devices that split the documents; divides B.
+      name: of the field that sets `limit`, for the error.
 
     Raises:
       ValueError: if `limit` is less than `unit` branches of one document on each device.
@@ -30,8 +34,8 @@ def wave_shape(documents: int, branches: int, unit: int, limit: int, shards: int
         if branches % size == 0 and size % unit == 0 and shards * size <= limit:
             return shards, size
     raise ValueError(
-        f"{limit} branches at once are less than {unit} of one document on each of {shards} "
-        f"devices that split the documents; allow {unit * shards} or more, or 0 for no limit"
+        f"{name}={limit} is too few: {unit} branches of a document stay together, on each of "
+        f"{shards} device(s) that split the batch; set it to {unit * shards} or more, or to 0"
     )
 
 
@@ -41,4 +45,4 @@ def split(x: jax.Array, waves: int, axis: int = 0) -> jax.Array:
     Neighbours go to different waves, so that each wave has a share of every device's rows.
     """
     x = x.reshape(*x.shape[:axis], -1, waves, *x.shape[axis + 1 :])
-    return jax.numpy.moveaxis(x, axis + 1, 0)
+    return jnp.moveaxis(x, axis + 1, 0)

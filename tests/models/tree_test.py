@@ -222,9 +222,7 @@ def test_only_what_a_branch_may_see_has_a_gradient():
     params = tiny.params(config)
 
     def reads(one_slot):
-        loss = lambda p: _weighted(
-            run_tree(bind(config, p), trunk, branches), cotangent, one_slot
-        )
+        loss = lambda p: _weighted(run_tree(bind(config, p), trunk, branches), cotangent, one_slot)
         return jnp.any(jax.grad(loss)(params)["embedding"] != 0, axis=-1)
 
     places = [(b, n, w) for b, n, w in np.ndindex(B, N, W) if branches.live[b, n, w]]

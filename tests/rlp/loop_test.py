@@ -207,7 +207,7 @@ RLP = COMMON | {
     *("reward_mean", "reward_positive_share", "information_gain", "reasoned_evidence"),
     *("baseline_evidence", "advantage_std", "zero_variance_share", "thought_length"),
     *("closed_fraction", "thought_entropy", "distinct_thoughts", "clip_fraction", "logprob_gap"),
-    *("seconds_rollout", "seconds_evidence"),
+    *("seconds_rollout", "seconds_evidence", "decode_use"),
 }
 FIGURES = {
     *("no_think_accuracy", "greedy_think_accuracy", "sampled_think_accuracy", "no_think_loss"),
@@ -251,10 +251,8 @@ def test_costs_add_up(kind, finished):
             assert spent["tokens_rollout"] == round(line["thought_length"] * branches)
             packed = size * length + branches * s.thought_length
             assert spent["tokens_update"] == s.updates_per_rollout * packed
-            assert spent["flops"] in [
-                rlp_flops(run.model, s, size, length, decoded)
-                for decoded in range(1, s.thought_length + 1)
-            ]
+            decoded = round(spent["tokens_rollout"] / line["decode_use"])
+            assert spent["flops"] == rlp_flops(run.model, s, size, length, decoded)
 
 
 # Starting from another run.

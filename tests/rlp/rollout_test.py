@@ -109,7 +109,9 @@ def test_sampled_frequencies_are_the_probabilities(temperature):
     rollout, reading = stage(params, params, many, KEY, jnp.int32(0))
     # Words 5, 6, 7; then a word or the tag.
     every = [[a, b] for a in (5, 6, 7) for b in (CLOSE, 5, 6, 7)]
-    branch = lambda line: naive.Branch(one.tokens[0].tolist(), int(reading.forks.position[0, 0]), line, 1)
+    branch = lambda line: naive.Branch(
+        one.tokens[0].tolist(), int(reading.forks.position[0, 0]), line, 1
+    )
     rows = naive.write_out([branch(line) for line in every], words, 2, 12)
     logprobs = naive.action_logprobs(
         params, rows, config=config, vocabulary=words, temperature=temperature
