@@ -10,7 +10,6 @@ from typing import Any
 from benchmarks import command
 from benchmarks.workload import Workload
 
-
 # Large temporaries stay with the process. By default glibc returns each to the system when it is
 # freed, and the next program pays for every page again: a sixth of a step on a CPU.
 KEEP_MEMORY = {

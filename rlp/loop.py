@@ -21,6 +21,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from models.sharding import batch_shards
 from models.transformer import Params, init
 from rlp import build as building
 from rlp.build import Run
@@ -40,6 +41,8 @@ from rlp.trainers import (
     Totals,
     Trainer,
     abstract_params,
+    cache_bytes,
+    rollout_wave,
     state_shardings,
 )
 
@@ -171,6 +174,14 @@ class _Loop:
         made = self.made
         if self.config.objective == "next_token":
             return NextTokenTrainer(made.model, self.optimizer, made.mesh, self.shardings)
+        wave = rollout_wave(made.settings, self.config.batch_size, batch_shards(made.mesh))
+        length = self.config.data.sequence_length
+        LOGGER.info(
+            "a wave of the rollout: %d documents, %d forks of each, %d thoughts a fork, %.3g MiB",
+            *wave,
+            made.settings.group_size,
+            cache_bytes(made.model, made.settings, length, *wave) / 2**20,
+        )
         return RLPTrainer(
             made.model, made.settings, made.vocabulary, self.optimizer, made.mesh, self.shardings
         )

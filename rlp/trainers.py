@@ -231,6 +231,22 @@ def rollout_wave(settings: RLPSettings, documents: int, shards: int) -> tuple[in
     return rows, each // s.group_size
 
 
+def cache_bytes(
+    model: ModelConfig, settings: RLPSettings, length: int, rows: int, forks: int
+) -> int:
+    """Bytes of the caches of a wave, over all devices.
+
+    Args:
+      length: T, without the thinking prompt.
+      rows, forks: from `rollout_wave`.
+    """
+    s = settings
+    branch_slots = forks * s.group_size * (s.thought_length + s.horizon + 1)
+    tokens = rows * (len(s.prompt) + length + branch_slots)
+    each = 2 * model.num_layers * model.num_kv_heads * model.head_dim
+    return tokens * each * np.dtype(model.dtype).itemsize
+
+
 def _jit_stage(
     model: ModelConfig,
     settings: RLPSettings,

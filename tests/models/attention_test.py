@@ -1,5 +1,6 @@
 """Every attention implementation is the rule of the mask, forward and backward."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.attention import IMPLEMENTATIONS, Coordinates, Keys, attention, visible
+from models import backend
+from models.attention import (
+    EXTENTS,
+    IMPLEMENTATIONS,
+    Coordinates,
+    Keys,
+    attention,
+    query_runs,
+    visible,
+)
 from tests import tiny
 
 B, N, Q, S, W, HEAD_DIM = 2, 3, 4, 11, 5, 8
@@ -178,3 +188,51 @@ def test_an_unknown_implementation_is_named():
             Keys(arrays["k"], arrays["v"], trunk_at),
             implementation="flashy",
         )
+
+
+@functools.partial(tiny.jit, static_argnames=("name", "row_scores"))
+def row_and_vjp(arrays, at, cotangent, name, row_scores=None):
+    """A packed row attending to itself, its keys in order; mixed values and gradients.
+
+    `row_scores` is that of the backend's choices, which are read when this is traced.
+    """
+
+    def run(arrays):
+        shared = Keys(arrays["k"], arrays["v"], at)
+        one = jax.tree.map(lambda x: x[:, None], at)
+        return attention(arrays["q"][:, None], one, shared, in_order=True, implementation=name)
+
+    out, back = jax.vjp(run, arrays)
+    return out, back(cotangent[:, None])[0]
+
+
+# One run of queries and several, the last of them short or full; a group or many of them.
+@pytest.mark.parametrize("length", [5, 128, 130, 300, 1100])
+@pytest.mark.parametrize("row_scores", [2**22, 128 * 128])
+def test_a_row_in_order_skips_nothing_that_it_sees(length, row_scores, monkeypatch):
+    monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, row_scores=row_scores))
+    random = np.random.default_rng(length)
+    first = length // 3 + 1
+    segment = np.repeat([1, 2], [first, length - first])
+    segment[length - length // 8 :] = 0  # padding, where there is room
+    position = np.concatenate([np.arange(first), np.arange(length - first)])
+    at = Coordinates.of_trunk(*(jnp.asarray(x[None], jnp.int32) for x in (segment, position)))
+    draw = lambda *shape: jnp.asarray(random.normal(size=shape), jnp.float32)
+    arrays = {"q": draw(1, length, 2, 8), "k": draw(1, 1, length, 8), "v": draw(1, 1, length, 8)}
+    live = jnp.asarray(segment > 0)[None, :, None, None]
+    cotangent = jnp.where(live, draw(1, length, 2, 8), 0.0)
+    out, gradient = row_and_vjp(arrays, at, cotangent, "xla", row_scores)
+    expected, expected_gradient = row_and_vjp(arrays, at, cotangent, "reference")
+    seen = lambda x: np.asarray(jnp.where(live, x[:, 0], 0.0))
+    np.testing.assert_allclose(seen(out), seen(expected), rtol=1e-5, atol=1e-5)
+    assert tiny.relative_error(gradient, expected_gradient) < 1e-5
+
+
+def test_runs_of_queries_cover_a_row_and_little_more_than_half_its_pairs():
+    for length in (1, 127, 128, 129, 1000, 4096, 4097):
+        runs = query_runs(length)
+        assert [start for start, _ in runs] == [0, *(stop for _, stop in runs[:-1])]
+        assert runs[-1][1] == length
+        assert len(runs) <= EXTENTS
+    pairs = sum((stop - start) * stop for start, stop in query_runs(4096))
+    assert pairs == pytest.approx(4096**2 * (1 + 1 / EXTENTS) / 2)

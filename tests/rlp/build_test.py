@@ -54,6 +54,16 @@ BAD = {
     "a match of something else": ({"match": "a:tokens"}, "match='a:tokens' is not '<workdir>:flo"),
     "a match that is not finished": ({"match": "no/such:flops"}, "no/such is not a finished run"),
     "a match of rollouts": (RLP | {"match": "a:flops"}, "match works for objective='next_token'"),
+    "waves too small for a group": (
+        RLP
+        | {"rlp.group_size": 4, "rlp.max_branches_in_flight": 6, "mesh.data": 2, "mesh.fsdp": 4},
+        "rlp.max_branches_in_flight=6 is too few: 4 branches of a document stay together, on each "
+        "of 8 device(s) that split the batch; set it to 32 or more, or to 0",
+    ),
+    "micro-batches too small for a mesh": (
+        RLP | {"rlp.update_micro_batch": 4, "mesh.data": 8},
+        "rlp.update_micro_batch=4 is too few",
+    ),
     "a batch that does not split": (
         {"batch_size": 12, "mesh.data": 8},
         "batch_size=12 is no multiple of the 8 devices that share it (mesh.data=8, mesh.fsdp=1)",

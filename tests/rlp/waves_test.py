@@ -26,18 +26,22 @@ def test_a_wave_is_the_largest_that_is_allowed(documents, branches):
                 sizes = (documents, branches, unit, limit, shards)
                 allowed = shapes(*sizes)
                 if allowed:
-                    assert wave_shape(*sizes) == max(allowed, key=lambda wave: wave[0] * wave[1])
+                    assert wave_shape(*sizes, "rlp.of") == max(
+                        allowed, key=lambda wave: wave[0] * wave[1]
+                    )
                 else:
                     assert 0 < limit < unit * shards
-                    with pytest.raises(ValueError, match=f"allow {unit * shards} or more, or 0"):
-                        wave_shape(*sizes)
+                    with pytest.raises(
+                        ValueError, match=rf"rlp\.of={limit} .* set it to {unit * shards} or"
+                    ):
+                        wave_shape(*sizes, "rlp.of")
 
 
 def test_without_a_limit_there_is_one_wave():
-    assert wave_shape(6, 12, 4, 0, 2) == (6, 12)
-    assert wave_shape(6, 12, 4, 72, 2) == (6, 12)
-    assert wave_shape(6, 12, 4, 71, 1) == (3, 12)
-    assert wave_shape(6, 12, 4, 71, 2) == (2, 12)  # 3 documents are no multiple of 2 devices
+    assert wave_shape(6, 12, 4, 0, 2, "") == (6, 12)
+    assert wave_shape(6, 12, 4, 72, 2, "") == (6, 12)
+    assert wave_shape(6, 12, 4, 71, 1, "") == (3, 12)
+    assert wave_shape(6, 12, 4, 71, 2, "") == (2, 12)  # 3 documents are no multiple of 2 devices
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -53,8 +57,8 @@ def test_every_element_is_in_one_wave(waves, axis):
 
 @pytest.mark.parametrize(("documents", "limit", "shards"), [(8, 8, 2), (12, 8, 4), (12, 16, 2)])
 def test_every_device_has_an_equal_share_of_every_wave(documents, limit, shards):
-    rows, _ = wave_shape(documents, 2, 1, limit, shards)
+    rows, _ = wave_shape(documents, 2, 1, limit, shards, "")
     device = np.arange(documents) // (documents // shards)  # as a batch is laid over devices
-    assert 1 < documents // rows
+    assert documents // rows > 1
     for wave in np.asarray(split(device, documents // rows)):
         assert np.bincount(wave, minlength=shards).tolist() == [rows // shards] * shards
