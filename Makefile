@@ -76,4 +76,4 @@ $(VENV)/.ready-test: requirements-test.txt $(VENV)/.ready
 
 clean:
 	rm -rf "$(VENV)" .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find configs launch models rlp tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find benchmarks configs launch models rlp tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -24,6 +24,7 @@ from rlp.scoring import mask_logits
 BLOCK = 128  # tokens whose probabilities are summed first, in two-level sampling
 FORK_STREAM = 2**31 - 1  # beside the fork numbers, which are small
 CROWDS = (1, 2, 4)  # decoding goes on with all of a document's branches, then a half, a quarter
+CROWD_ROWS = 32  # but with no fewer in a batch: a step of fewer rows takes as long
 
 
 @flax.struct.dataclass
@@ -140,7 +141,7 @@ def roll_out(
     decoder = _Decoder(model, documents, temperature, vocabulary)
     writing = _Writing.fresh(model, fork, segment, uniforms, vocabulary)
     state = (jnp.int32(0), writing, jnp.int32(0))
-    widths = sorted({-(-count // share) for share in CROWDS}, reverse=True)
+    widths = crowd_widths(*uniforms.shape[:2])
     for width, next_width in zip(widths, [*widths[1:], 0], strict=True):
         state = decoder.run(state, width, next_width)
     _, writing, decoded = state
@@ -151,6 +152,12 @@ def roll_out(
         thoughts=writing.thoughts,
         decoded=decoded,
     )
+
+
+def crowd_widths(documents: int, branches: int) -> list[int]:
+    """With how many branches of every document decoding goes on, one after the other."""
+    widths = sorted({-(-branches // share) for share in CROWDS}, reverse=True)
+    return [width for width in widths if width == branches or documents * width >= CROWD_ROWS]
 
 
 @flax.struct.dataclass

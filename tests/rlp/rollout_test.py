@@ -12,7 +12,7 @@ from models.transformer import bind
 from models.tree import extend
 from rlp.branches import document_trunk
 from rlp.gradient import policy_gradient
-from rlp.rollout import document_keys, fork_keys, sample, thought_uniforms
+from rlp.rollout import crowd_widths, document_keys, fork_keys, sample, thought_uniforms
 from rlp.step import loss_numbers
 from tests import naive, tiny
 from tests.tiny import CLOSE, PAD
@@ -231,6 +231,14 @@ def test_greedy_takes_the_likeliest_and_ignores_the_draws():
             if u == 0:
                 choices[CLOSE] = -np.inf
             assert choices.argmax() == rollout.thoughts.actions[b, n, u]
+
+
+def test_crowds_shrink_while_a_batch_has_rows_enough():
+    assert crowd_widths(64, 16) == [16, 8, 4]
+    assert crowd_widths(4, 16) == [16, 8]  # 32 rows, not 16
+    assert crowd_widths(1, 7) == [7]
+    assert crowd_widths(64, 7) == [7, 4, 2]
+    assert crowd_widths(64, 1) == [1]
 
 
 # ---- randomness
