@@ -11,7 +11,7 @@ from benchmarks import command
 from benchmarks.workload import Workload
 
 # Large temporaries stay with the process. By default glibc returns each to the system when it is
-# freed, and the next program pays for every page again: a sixth of a step on a CPU.
+# freed, and the next program pays for every page again: an eighth of a step on a CPU.
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",

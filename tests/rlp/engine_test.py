@@ -57,6 +57,7 @@ SETTINGS = tiny.rlp_settings()  # 4 documents, 2 forks each, 4 thoughts each
 PROMPTED = tiny.rlp_settings(
     prompt=PROMPT, positions="loss", unclosed="mask", thought_length=8, temperature=1.3
 )
+LONG = tiny.rlp_settings(thought_length=12)
 BOTH = dataclasses.replace(SETTINGS, next_token_weight=0.5, update_micro_batch=4)
 
 
@@ -139,6 +140,17 @@ def test_a_step_in_waves_on_two_devices_is_the_step_at_once(settings, limit):
     assert_same_step(found, stepped(settings), documents=np.array([0, 2, 1, 3]))
 
 
+@slow
+def test_waves_whose_crowds_shrink_are_the_step_at_once(monkeypatch):
+    monkeypatch.setattr(rollouts, "CROWD_ROWS", 1)
+    whole = stepped(LONG)
+    thoughts, _, metrics = whole
+    assert metrics["decode_use"] > thoughts.length.mean() / thoughts.length.max()  # they do
+    for limit in (8, 4):
+        found = stepped(dataclasses.replace(LONG, max_branches_in_flight=limit))
+        assert_same_step(found, whole)
+
+
 def test_a_limit_below_one_group_is_refused():
     trainer, shardings = make_trainer(tiny.rlp_settings(max_branches_in_flight=3))
     with pytest.raises(ValueError, match=r"rlp\.max_branches_in_flight=3 .* set it to 4 or"):
@@ -199,7 +211,6 @@ def live_cache(rollout):
     return choose(rollout.branch_cache.key), choose(rollout.branch_cache.value)
 
 
-LONG = tiny.rlp_settings(thought_length=12)
 SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # caches of another form
 
 
@@ -291,8 +302,16 @@ def test_a_gradient_one_branch_at_a_time_is_the_gradient_at_once(config):
 
 
 @slow
-@pytest.mark.parametrize("remat", ["none", "block", "dots"])
-@pytest.mark.parametrize("limit", [0, 1, 3, 4, 8, 16])
+@pytest.mark.parametrize(
+    ("limit", "remat"),
+    [
+        *((n, "none") for n in (1, 3, 4, 8, 16)),
+        (0, "block"),
+        (4, "block"),
+        (0, "dots"),
+        (8, "dots"),
+    ],
+)
 @pytest.mark.parametrize("settings", [SETTINGS, MASKED, WEIGHTED], ids=["", "mask", "weighted"])
 def test_a_gradient_in_micro_batches_is_the_gradient_at_once(settings, limit, remat):
     cut = dataclasses.replace(settings, update_micro_batch=limit)
@@ -511,11 +530,12 @@ def test_the_gap_between_sampler_and_trainer_is_bfloat16_rounding():
     )
     exact, live = scored(SMALL), rows.action_at > 0
     distance = lambda x: np.abs(x.reshape(exact.shape) - exact)[live].mean()
-    # What bfloat16 costs the plain forward pass, it may cost each of the two.
+    # What bfloat16 costs the plain forward pass, it may cost each of the two. Much of that is the
+    # rounding of the parameters, which they share: they are nearer to each other than to float32.
     rounding = distance(scored(half))
     assert 1e-4 < rounding < 2e-2
     assert distance(thoughts.logprobs) < 1.5 * rounding
-    assert 1e-4 < metrics["logprob_gap"] < 2 * rounding
+    assert 1e-4 < metrics["logprob_gap"] < rounding
 
 
 # ---- no baseline
