@@ -209,37 +209,64 @@ def _through_blocks(
       Hidden states [B, S, D] before the final norm, and what was kept, of all layers.
     """
     x, rotation = model.embed(tokens), Rotation.at(position, model.config)
-    remat = functools.partial(_rematerialised, policy=model.config.remat)
-    alone = lambda new: (new, new)
 
     def block(graph: nnx.GraphDef, x: jax.Array, params: Any, layer: Any, keep: Callable) -> Any:
         module = nnx.merge(graph, params)
         return module(x, rotation, lambda q, k, v: attend(q, k, v, layer, keep))
 
-    if isinstance(model.blocks, nnx.List):
+    through = _unrolled if isinstance(model.blocks, nnx.List) else _scanned
+    return through(model, block, x, read, written, start)
 
-        def one(graph: nnx.GraphDef, x: jax.Array, params: Any, layer: Any, own: Any) -> Any:
-            def put(new: Cache) -> tuple[Cache, Cache]:
-                return (_write(own, new, start),) * 2
 
-            return block(graph, x, params, layer, alone if own is None else put)
+def _alone(new: Cache) -> tuple[Cache, Cache]:
+    return new, new
 
-        kept = []
-        for i, module in enumerate(model.blocks):
-            graph, params = nnx.split(module)
-            of_layer = functools.partial(jax.tree.map, operator.itemgetter(i), is_leaf=_is_list)
-            run = remat(functools.partial(one, graph), scanned=False)
-            x, new = run(x, params, of_layer(read), of_layer(written))
-            kept.append(new)
-        return x, jax.tree.map(lambda *each: list(each), *kept)
 
+def _unrolled(
+    model: Transformer,
+    block: Callable,
+    x: jax.Array,
+    read: Cache | None,
+    written: Cache | None,
+    start: jax.Array | int,
+) -> tuple[jax.Array, Any]:
+    """One block after the other, as straight code; caches are lists."""
+
+    def run(graph: nnx.GraphDef, x: jax.Array, params: Any, layer: Any, own: Any) -> Any:
+        put = lambda new: (_write(own, new, start),) * 2
+        return block(graph, x, params, layer, _alone if own is None else put)
+
+    blocks: Any = model.blocks
+    kept = []
+    for i, module in enumerate(blocks):
+        graph, params = nnx.split(module)
+        of_layer = functools.partial(jax.tree.map, operator.itemgetter(i), is_leaf=_is_list)
+        layer = _rematerialised(functools.partial(run, graph), model.config.remat, scanned=False)
+        x, new = layer(x, params, of_layer(read), of_layer(written))
+        kept.append(new)
+    return x, jax.tree.map(lambda *each: list(each), *kept)
+
+
+def _scanned(
+    model: Transformer,
+    block: Callable,
+    x: jax.Array,
+    read: Cache | None,
+    written: Cache | None,
+    start: jax.Array | int,
+) -> tuple[jax.Array, Any]:
+    """A scan over the stacked blocks; caches are stacked.
+
+    A cache that is written is carried and changed in place: as an output of the scan it would be
+    copied whole.
+    """
     graph, params = nnx.split(model.blocks)
-    if written is None:
-        run = lambda x, layer: block(graph, x, layer[0], layer[1], alone)
-        return jax.lax.scan(remat(run, scanned=True), x, (params, read))
 
-    # The cache is carried and written in place: as an output of the scan it would be copied whole.
-    def step(carry: tuple, layer: tuple) -> Any:
+    def fresh(x: jax.Array, layer: tuple) -> Any:
+        params, read = layer
+        return block(graph, x, params, read, _alone)
+
+    def further(carry: tuple, layer: tuple) -> Any:
         x, cache = carry
         params, read, index = layer
 
@@ -249,8 +276,11 @@ def _through_blocks(
 
         return block(graph, x, params, read, put), None
 
+    if written is None:
+        layer = _rematerialised(fresh, model.config.remat, scanned=True)
+        return jax.lax.scan(layer, x, (params, read))
     layers = jnp.arange(model.config.num_layers)
-    return jax.lax.scan(step, (x, written), (params, read, layers))[0]
+    return jax.lax.scan(further, (x, written), (params, read, layers))[0]
 
 
 def _is_list(x: Any) -> bool:
