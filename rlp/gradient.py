@@ -176,16 +176,19 @@ def _wave(
     slope = jax.value_and_grad(branch_loss, argnums=(0, 1), has_aux=True)
     found = _summed(lambda actions: slope(params, cache, actions), each_part, parts)
     (value, sums), (gradient, cache_gradient) = found
+    cache_gradient = jax.tree.map(lambda x, like: x.astype(like.dtype), cache_gradient, cache)
     (through_trunk,) = back((cache_gradient, jnp.float32(loss.next_token_weight)))
     gradient = jax.tree.map(jnp.add, gradient, through_trunk)
     return (value, sums | {"next_token": next_token}), gradient
 
 
 def _summed(run: Callable[[Any], Any], pieces: Any, count: int) -> Any:
-    """The sum of what `run` gives for each of `count` pieces, stacked in front."""
+    """The sum, in float32, of what `run` gives for each of `count` pieces, stacked in front."""
     piece = lambda i: jax.tree.map(lambda x: x[i], pieces)
     if count == 1:
         return run(piece(0))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run, piece(0)))
+    wide = lambda x: jnp.promote_types(x.dtype, jnp.float32)
+    shapes = jax.eval_shape(run, piece(0))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, wide(x)), shapes)
     add = lambda total, piece: (jax.tree.map(jnp.add, total, run(piece)), None)
     return jax.lax.scan(add, zeros, pieces)[0]
