@@ -17,12 +17,6 @@ WORKDIR ?= runs/demo
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 
-# Memory stays with the process (glibc): a step on a CPU else pays again for every page it uses.
-export MALLOC_ARENA_MAX ?= 1
-export MALLOC_MMAP_MAX_ ?= 0
-export MALLOC_TRIM_THRESHOLD_ ?= 1099511627776
-export MALLOC_TOP_PAD_ ?= 16777216
-
 run := "$(VENV)/bin/python" -m
 install := $(run) pip install --disable-pip-version-check --no-input
 

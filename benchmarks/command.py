@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from rlp.errors import UserError
+from rlp.memory import keep_freed_memory
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -26,6 +27,7 @@ class Parser(argparse.ArgumentParser):
 
 def run(main: Callable[[list[str]], int]) -> NoReturn:
     """Runs a program and exits with what it returns; a UserError is one line on stderr and 2."""
+    keep_freed_memory()  # as the product's programs do
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:

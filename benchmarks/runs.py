@@ -10,8 +10,7 @@ from typing import Any
 from benchmarks import command
 from benchmarks.workload import Workload
 
-# Large temporaries stay with the process. By default glibc returns each to the system when it is
-# freed, and the next program pays for every page again: an eighth of a step on a CPU.
+# What `rlp.memory` does for the product, for everyone: freed memory stays with the process.
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",

@@ -31,6 +31,7 @@ from ml_collections import ConfigDict, config_flags
 
 from configs import default
 from rlp.errors import UserError
+from rlp.memory import keep_freed_memory
 from rlp.run_config import fields
 
 flags.disclaim_key_flags()  # --help lists the config flag with the program that asked for it
@@ -74,6 +75,7 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
             raise UserError(f"unexpected argument {unexpected[0]!r}; flags begin with --")
         return arguments
 
+    keep_freed_memory()
     try:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:
