@@ -25,14 +25,34 @@ def get_config() -> ConfigDict:
     config.model.num_heads = 4  # query heads
     config.model.num_kv_heads = 4  # key and value heads; divides num_heads
     config.model.head_dim = 32  # width of one head
-    config.model.ffn_size = 256  # inner width of the SwiGLU feed-forward
-    config.model.qk_norm = True  # RMSNorm on every query and key head, as Qwen3 has
-    config.model.tie_embeddings = True  # read logits with the embedding itself
-    config.model.rope_theta = 1e4  # base of the rotary frequencies
+    config.model.ffn_size = 256  # inner width of the gated feed-forward
+    config.model.activation = "silu"  # of its gate: "silu" or "gelu_tanh"
+    config.model.norm = "before"  # RMSNorm "before" each sublayer, "after" it (OLMo 2), or "around" it: both (Gemma 3)
+    config.model.zero_centered_norm = False  # norms multiply by 1 + their parameter (Gemma 3)
     config.model.norm_epsilon = 1e-6  # added to the mean square in RMSNorm
+    config.model.qk_norm = "head"  # RMSNorm of queries and keys: "none", of every "head" (Qwen3), or of "all_heads" as one vector (OLMo 2)
+    config.model.qkv_bias = False  # queries, keys and values have a bias (Qwen 2)
+    config.model.query_pre_attn_scalar = 0.0  # attention scores are divided by its square root; 0 = head_dim
+    config.model.sliding_window = 0  # tokens that a local layer sees; 0 = there is none
+    config.model.layer_pattern = "G"  # G: global layer, L: local layer; repeated over the layers ("LLLLLG": Gemma 3)
+    config.model.scale_embedding = False  # embeddings times sqrt(hidden_size) (Gemma 3)
+    config.model.tie_embeddings = True  # read logits with the embedding itself
+    config.model.logit_softcap = 0.0  # logits are cap * tanh(logits / cap); 0 = as they are
     config.model.compute_dtype = "float32"  # activations and matmuls: "float32" or "bfloat16"; parameters are float32
     config.model.remat = "none"  # activations recomputed in the backward pass: "none", "block" or "dots"
     config.model.attention = ""  # attention implementation by name; "" = best for the backend
+
+    config.model.rope = ConfigDict()
+    config.model.rope.theta = 1e4  # base of the rotary frequencies
+    config.model.rope.local_theta = 0.0  # base in local layers, never scaled there; 0 = the same as everywhere
+    config.model.rope.scaling = "none"  # "none", "linear", "llama3" or "yarn"
+    config.model.rope.factor = 1.0  # by which the context grew
+    config.model.rope.original_length = 0  # tokens of the context before that (llama3, yarn)
+    config.model.rope.low_frequency_factor = 1.0  # llama3: turns in original_length below which a pair is slowed by factor
+    config.model.rope.high_frequency_factor = 4.0  # llama3: turns above which it is left alone
+    config.model.rope.beta_fast = 32.0  # yarn: turns above which a pair is left alone
+    config.model.rope.beta_slow = 1.0  # yarn: turns below which it is slowed by factor
+    config.model.rope.attention_factor = 0.0  # yarn: times queries and keys; 0 = 1 + ln(factor) / 10
 
     config.data = ConfigDict()
     config.data.kind = "text"  # "text" (files) or "compass" (the documents of the demo, generated)

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     """The experiment. What the arms share stands first, what tells them apart under `arms`."""
     config = default.get_config()
     config.batch_size = 64
-    config.model.rope_theta = 100.0
+    config.model.rope.theta = 100.0
 
     config.data.kind = "compass"
     config.data.sequence_length = 22  # a document without a thought

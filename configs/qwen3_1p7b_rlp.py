@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     config.model.num_kv_heads = 8
     config.model.head_dim = 128
     config.model.ffn_size = 6144
-    config.model.rope_theta = 1e6
+    config.model.rope.theta = 1e6
     config.model.compute_dtype = "bfloat16"
     config.model.remat = "block"
 

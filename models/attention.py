@@ -3,7 +3,8 @@
 Every token carries four integers (`Coordinates`). Query q sees key k when their segment is the
 same, k's position is not after q's, and k is of q's own branch or of the trunk before the place
 where q's branch left it. Packing, causality and branching are all this one rule; no implementation
-takes a dense mask.
+takes a dense mask. A layer with a sliding window also asks that k is near: positions count along
+the branch, so a window reaches back through the thought into the trunk.
 
 Queries come in N groups (branches). All groups see the `shared` keys of their row, which are never
 copied per group; group n also sees its `own` keys. A plain packed row is N = 1 with no own keys.
@@ -48,18 +49,22 @@ class Keys:
     at: Coordinates
 
 
-def visible(query: Coordinates, key: Coordinates) -> jax.Array:
+Window = int | jax.Array | None  # tokens that a query sees, itself included; None is all
+
+
+def visible(query: Coordinates, key: Coordinates, window: Window = None) -> jax.Array:
     """The rule. Coordinates [..., Q] and [..., S] give bool [..., Q, S]."""
     q = jax.tree.map(lambda x: x[..., :, None], query)
     k = jax.tree.map(lambda x: x[..., None, :], key)
     same_branch = k.branch == q.branch
     trunk_before_fork = (k.branch == 0) & (k.position < q.fork)
-    return (
+    seen = (
         (k.segment == q.segment)
         & (k.segment > 0)
         & (k.position <= q.position)
         & (same_branch | trunk_before_fork)
     )
+    return seen if window is None else seen & (q.position - k.position < window)
 
 
 def attention(
@@ -68,6 +73,8 @@ def attention(
     shared: Keys,
     own: Keys | None = None,
     *,
+    scale: float | None = None,
+    window: Window = None,
     in_order: bool = False,
     implementation: str | None = None,
 ) -> jax.Array:
@@ -78,6 +85,8 @@ def attention(
       at: their coordinates [B, N, Q].
       shared: keys that all groups of a row see, [B, kv_heads, S, head_dim] at [B, S].
       own: keys of each group, [B, kv_heads, N, W, head_dim] at [B, N, W], or None.
+      scale: what scores are multiplied by; None is 1 / sqrt(head_dim).
+      window: tokens that a query sees, itself included; an int32 scalar may be traced.
       in_order: the queries are the tokens of the shared keys, as one group and in the same order,
         and no token sees a later one of its row. Lets an implementation skip those.
       implementation: a name of `IMPLEMENTATIONS`; None picks the best for the backend.
@@ -95,11 +104,18 @@ def attention(
             f"model.attention={name!r} is not an implementation; use one of "
             f"{sorted(IMPLEMENTATIONS)} or leave it empty"
         )
-    return IMPLEMENTATIONS[name](q, at, shared, own, in_order)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return IMPLEMENTATIONS[name](q, at, shared, own, scale, window, in_order)
 
 
 def reference_attention(
-    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None, in_order: bool
+    q: jax.Array,
+    at: Coordinates,
+    shared: Keys,
+    own: Keys | None,
+    scale: float,
+    window: Window,
+    in_order: bool,
 ) -> jax.Array:
     """The rule spelled out with a dense mask over the whole row. For tests: clear, not fast."""
     head_dim = q.shape[-1]
@@ -113,14 +129,20 @@ def reference_attention(
     repeat = q.shape[3] // key.shape[1]
     key = jnp.repeat(key, repeat, axis=1).astype(jnp.float32)
     value = jnp.repeat(value, repeat, axis=1).astype(jnp.float32)
-    mask = visible(jax.tree.map(row, at), key_at)  # [B, N·Q, S + N·W]
-    scores = jnp.einsum("bqhd,bhkd->bhqk", row(q).astype(jnp.float32), key) / head_dim**0.5
+    mask = visible(jax.tree.map(row, at), key_at, window)  # [B, N·Q, S + N·W]
+    scores = jnp.einsum("bqhd,bhkd->bhqk", row(q).astype(jnp.float32), key) * scale
     weights = jax.nn.softmax(jnp.where(mask[:, None], scores, HIDDEN_SCORE), axis=-1)
     return jnp.einsum("bhqk,bhkd->bqhd", weights, value).reshape(q.shape).astype(q.dtype)
 
 
 def xla_attention(
-    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None, in_order: bool
+    q: jax.Array,
+    at: Coordinates,
+    shared: Keys,
+    own: Keys | None,
+    scale: float,
+    window: Window,
+    in_order: bool,
 ) -> jax.Array:
     """Plain batched matmuls, a bounded number of scores at a time, forward and backward.
 
@@ -130,10 +152,10 @@ def xla_attention(
     """
     batch, groups, length, heads, head_dim = q.shape
     kv_heads = shared.key.shape[1]
-    q = (q * head_dim**-0.5).reshape(batch, groups, length, kv_heads, -1, head_dim)
+    q = (q * scale).reshape(batch, groups, length, kv_heads, -1, head_dim)
     q = q.transpose(0, 3, 1, 4, 2, 5)  # [B, kv, N, repeat, Q, head_dim]
-    mixed = _in_order(q, at, shared) if in_order else _in_parts(q, at, shared, own)
-    return mixed.transpose(0, 2, 4, 1, 3, 5).reshape(batch, groups, length, heads, head_dim)
+    parts = _in_order(q, at, shared, window) if in_order else _in_parts(q, at, shared, own, window)
+    return parts.transpose(0, 2, 4, 1, 3, 5).reshape(batch, groups, length, heads, head_dim)
 
 
 QUERY_BLOCK = 128  # queries of a trunk that are one group, where there are so many
@@ -146,7 +168,7 @@ def query_runs(length: int) -> list[tuple[int, int]]:
     return [(start, min(start + run, length)) for start in range(0, length, run)]
 
 
-def _in_order(q: jax.Array, at: Coordinates, shared: Keys) -> jax.Array:
+def _in_order(q: jax.Array, at: Coordinates, shared: Keys, window: Window) -> jax.Array:
     """Trunk queries in runs, each over the keys up to its end: little more than half the pairs."""
     batch, kv_heads, _, repeat, length, head_dim = q.shape
     found = []
@@ -159,29 +181,31 @@ def _in_order(q: jax.Array, at: Coordinates, shared: Keys) -> jax.Array:
             shared.value[:, :, :stop],
             jax.tree.map(lambda x: x[:, :stop], shared.at),  # noqa: B023
         )
-        mixed = _in_parts(part.transpose(0, 1, 3, 2, 4, 5), part_at, keys, None)
+        mixed = _in_parts(part.transpose(0, 1, 3, 2, 4, 5), part_at, keys, None, window)
         mixed = mixed.transpose(0, 1, 3, 2, 4, 5)
         found.append(mixed.reshape(batch, kv_heads, 1, repeat, stop - start, head_dim))
     return jnp.concatenate(found, axis=4)
 
 
 @jax.custom_vjp
-def _in_parts(q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None) -> jax.Array:
+def _in_parts(
+    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None, window: Window
+) -> jax.Array:
     """Mixed values of scaled queries, both [B, kv, N, repeat, Q, head_dim]."""
-    return _forward(q, at, shared, own)[0]
+    return _forward(q, at, shared, own, window)[0]
 
 
-Kept = tuple[jax.Array, Coordinates, Keys, Keys | None, jax.Array, jax.Array]
+Kept = tuple[jax.Array, Coordinates, Keys, Keys | None, Window, jax.Array, jax.Array]
 
 
 def _forward(
-    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None
+    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None, window: Window
 ) -> tuple[jax.Array, Kept]:
     """The mixed values, and what the gradient needs: a normalizer per query, but no scores."""
 
     def some(inputs):
         q, at, own = inputs
-        scores = _scores(q, at, shared, own)
+        scores = _scores(q, at, shared, own, window)
         top = functools.reduce(jnp.maximum, [part.max(axis=-1, keepdims=True) for part in scores])
         weights = [jnp.exp(part - top) for part in scores]
         total = _added([part.sum(axis=-1, keepdims=True) for part in weights])
@@ -190,15 +214,15 @@ def _forward(
         return (mixed / total).astype(q.dtype), top + jnp.log(total)
 
     mixed, normalizer = _over_groups(some, (q, at, own), _chunks(q, shared, own))
-    return mixed, (q, at, shared, own, mixed, normalizer)
+    return mixed, (q, at, shared, own, window, mixed, normalizer)
 
 
 def _backward(kept: Kept, cotangent: jax.Array) -> tuple:
-    q, at, shared, own, mixed, normalizer = kept
+    q, at, shared, own, window, mixed, normalizer = kept
 
     def some(inputs):
         q, at, own, mixed, normalizer, cotangent = inputs
-        scores = _scores(q, at, shared, own)
+        scores = _scores(q, at, shared, own, window)
         slope = jnp.sum(mixed.astype(jnp.float32) * cotangent, axis=-1, keepdims=True)
         dq, dkeys = [], []
         for part, keys in zip(scores, _both(shared, own), strict=True):
@@ -215,7 +239,7 @@ def _backward(kept: Kept, cotangent: jax.Array) -> tuple:
         Keys(dkey.astype(keys.key.dtype), dvalue.astype(keys.value.dtype), no_slope)
         for (dkey, dvalue), keys in zip([dshared, *down], _both(shared, own), strict=True)
     ]
-    return dq, None, dkeys[0], dkeys[1] if own is not None else None
+    return dq, None, dkeys[0], dkeys[1] if own is not None else None, None
 
 
 _in_parts.defvjp(_forward, _backward)
@@ -278,12 +302,14 @@ def _over_groups(run: Callable, inputs: Any, chunks: int, summed: bool = False) 
     return *jax.tree.map(join, each), sums
 
 
-def _scores(q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None) -> list[jax.Array]:
+def _scores(
+    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None, window: Window
+) -> list[jax.Array]:
     """Float32 scores [B, kv, N, repeat, Q, S or W] against the shared and then the own keys."""
     row = jax.tree.map(lambda x: x[:, None], shared.at)  # [B, 1, S]
     found = []
     for keys, key_at in zip(_both(shared, own), (row, own and own.at), strict=False):
-        mask = visible(at, key_at)[:, None, :, None]  # [B, 1, N, 1, Q, S or W]
+        mask = visible(at, key_at, window)[:, None, :, None]  # [B, 1, N, 1, Q, S or W]
         found.append(jnp.where(mask, _score(q, keys.key), HIDDEN_SCORE))
     return found
 

@@ -4,13 +4,21 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from models.rope import Rope
+
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 REMAT_POLICIES = ("none", "block", "dots")
+QK_NORMS = ("none", "head", "all_heads")
+NORMS = ("before", "after", "around")
+ACTIVATIONS = ("silu", "gelu_tanh")
+HOW = ("compute_dtype", "remat", "attention")  # how a network is computed, not which one it is
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A decoder with grouped-query attention, RMSNorm, RoPE and SwiGLU, shaped like Qwen3.
+    """A decoder with grouped-query attention, RMSNorm, RoPE and a gated feed-forward.
+
+    The defaults of the fields that have one are Qwen3's.
 
     Attributes:
       vocab_size: rows of the embedding (V).
@@ -20,10 +28,22 @@ class ModelConfig:
       num_kv_heads: key and value heads; divides `num_heads`.
       head_dim: width of one head; even, because RoPE turns pairs.
       ffn_size: inner width of the feed-forward.
-      qk_norm: RMSNorm over every query and key head before RoPE.
-      tie_embeddings: logits are read with the embedding; else with a matrix of their own.
-      rope_theta: base of the rotary frequencies.
+      activation: of the feed-forward's gate, "silu" or "gelu_tanh".
+      norm: where a sublayer has RMSNorm: "before" it, "after" it (on its output, before that joins
+        the residual stream; OLMo 2), or "around" (both; Gemma 3).
+      zero_centered_norm: norms multiply by 1 + their parameter (Gemma).
       norm_epsilon: added to the mean square in RMSNorm.
+      qk_norm: RMSNorm of queries and keys before RoPE: "none", over every "head" (Qwen3), or over
+        "all_heads" as one vector (OLMo 2).
+      qkv_bias: queries, keys and values have a bias (Qwen 2).
+      query_pre_attn_scalar: attention scores are divided by its square root; 0 = `head_dim`.
+      sliding_window: tokens that a local layer sees, the querying one included; 0 = no local layer.
+      layer_pattern: "G" for a layer that sees everything, "L" for a local one; repeated over the
+        layers, so "LLLLLG" is five local layers and a global one, over and over.
+      rope: rotary positions.
+      scale_embedding: embeddings are multiplied by the square root of `hidden_size` (Gemma).
+      tie_embeddings: logits are read with the embedding; else with a matrix of their own.
+      logit_softcap: logits are cap · tanh(logits / cap); 0 = as they are.
       compute_dtype: "float32" or "bfloat16", for activations and matmuls. Parameters, norms,
         softmax and logits are float32.
       remat: what the backward pass computes again: "none", "block" (all but the residual
@@ -41,10 +61,19 @@ class ModelConfig:
     num_kv_heads: int
     head_dim: int
     ffn_size: int
-    qk_norm: bool = True
-    tie_embeddings: bool = True
-    rope_theta: float = 1e4
+    activation: str = "silu"
+    norm: str = "before"
+    zero_centered_norm: bool = False
     norm_epsilon: float = 1e-6
+    qk_norm: str = "head"
+    qkv_bias: bool = False
+    query_pre_attn_scalar: float = 0.0
+    sliding_window: int = 0
+    layer_pattern: str = "G"
+    rope: Rope = Rope()
+    scale_embedding: bool = False
+    tie_embeddings: bool = True
+    logit_softcap: float = 0.0
     compute_dtype: str = "float32"
     remat: str = "none"
     attention: str | None = None
@@ -61,14 +90,38 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"model.head_dim={self.head_dim} is odd; RoPE needs an even width")
-        if self.compute_dtype not in COMPUTE_DTYPES:
+        for field, allowed in (
+            ("activation", ACTIVATIONS),
+            ("norm", NORMS),
+            ("qk_norm", QK_NORMS),
+            ("compute_dtype", sorted(COMPUTE_DTYPES)),
+            ("remat", REMAT_POLICIES),
+        ):
+            if (value := getattr(self, field)) not in allowed:
+                raise ValueError(f"model.{field}={value!r}; use one of {list(allowed)}")
+        if not self.layer_pattern or set(self.layer_pattern) - set("GL"):
             raise ValueError(
-                f"model.compute_dtype={self.compute_dtype!r}; use one of {sorted(COMPUTE_DTYPES)}"
+                f"model.layer_pattern={self.layer_pattern!r}; write a G for every global layer and "
+                "an L for every local one"
             )
-        if self.remat not in REMAT_POLICIES:
-            raise ValueError(f"model.remat={self.remat!r}; use one of {list(REMAT_POLICIES)}")
+        if any(self.is_local) != (self.sliding_window > 0):
+            raise ValueError(
+                f"model.sliding_window={self.sliding_window} does not go with model.layer_pattern="
+                f"{self.layer_pattern!r}; local layers have a window, global ones none"
+            )
 
     @property
     def dtype(self) -> type:
         """The jax dtype of activations and matmuls."""
         return COMPUTE_DTYPES[self.compute_dtype]
+
+    @property
+    def is_local(self) -> tuple[bool, ...]:
+        """Of every layer, whether it sees a sliding window only."""
+        pattern = self.layer_pattern
+        return tuple(pattern[i % len(pattern)] == "L" for i in range(self.num_layers))
+
+    @property
+    def attention_scale(self) -> float:
+        """What attention scores are multiplied by."""
+        return (self.query_pre_attn_scalar or self.head_dim) ** -0.5

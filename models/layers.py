@@ -1,4 +1,5 @@
-"""The layers of a block: RMSNorm, linear maps, rotary positions, SwiGLU and the block itself.
+"""The layers of a block: RMSNorm, linear maps, attention's projections, the gated feed-forward and
+the block itself.
 
 Parameters are float32; a layer casts them to the dtype of what comes in. Layers carry no
 sharding metadata: `models.sharding` assigns it by path, because the layers are stacked
@@ -9,25 +10,29 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from models.config import ModelConfig
+from models.rope import Rotation, rotate
 
 INIT_STDDEV = 0.02
 
 
 class RMSNorm(nnx.Module):
-    """x / rms(x) * scale over the last axis, computed in float32."""
+    """x / rms(x) * scale over the last axis, computed in float32; zero-centered, the factor is
+    1 + scale."""
 
-    def __init__(self, size: int, epsilon: float):
-        self.scale = nnx.Param(jnp.ones((size,), jnp.float32))
-        self.epsilon = epsilon
+    def __init__(self, size: int, config: ModelConfig):
+        start = jnp.zeros if config.zero_centered_norm else jnp.ones
+        self.scale = nnx.Param(start((size,), jnp.float32))
+        self.epsilon = config.norm_epsilon
+        self.zero_centered = config.zero_centered_norm
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return rms_norm(x, self.scale[...], self.epsilon)
+        scale = self.scale[...]
+        return rms_norm(x, 1 + scale if self.zero_centered else scale, self.epsilon)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -63,13 +68,17 @@ rms_norm.defvjp(
 
 
 class Linear(nnx.Module):
-    """x @ kernel, with kernel [inputs, outputs] and no bias."""
+    """x @ kernel, with kernel [inputs, outputs], and plus bias [outputs] where there is one."""
 
-    def __init__(self, inputs: int, outputs: int, key: jax.Array):
+    def __init__(self, inputs: int, outputs: int, key: jax.Array, *, bias: bool = False):
         self.kernel = nnx.Param(INIT_STDDEV * jax.random.normal(key, (inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return multiply(x, self.kernel[...].astype(x.dtype))
+        product = multiply(x, self.kernel[...].astype(x.dtype))
+        if self.bias is None:
+            return product
+        return product + self.bias[...].astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 @jax.custom_vjp
@@ -98,107 +107,106 @@ def kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
     return x.T @ cotangent
 
 
-@flax.struct.dataclass
-class Rotation:
-    """Cosines and sines of the rotary angles of tokens, [B, S, head_dim / 2] float32."""
-
-    cos: jax.Array
-    sin: jax.Array
-
-    @classmethod
-    def at(cls, position: jax.Array, config: ModelConfig) -> "Rotation":
-        """The angles at position [B, S] (tokens)."""
-        half = config.head_dim // 2
-        frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-        angle = position.astype(jnp.float32)[..., None] * frequency[None, None, :]
-        return cls(cos=jnp.cos(angle), sin=jnp.sin(angle))
-
-
-def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
-    """Rotary position embedding of x [B, S, heads, head_dim].
-
-    The halves convention of Llama and Qwen: dimension i turns with dimension i + head_dim / 2.
-    """
-    cos, sin = rotation.cos[:, :, None], rotation.sin[:, :, None]
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
-
-
 class Attention(nnx.Module):
     """Projections and norms around attention; what attends to what is the caller's `attend`."""
 
     def __init__(self, config: ModelConfig, key: jax.Array):
         q, k, v, o = jax.random.split(key, 4)
         width, head_dim = config.hidden_size, config.head_dim
-        self.q = Linear(width, config.num_heads * head_dim, q)
-        self.k = Linear(width, config.num_kv_heads * head_dim, k)
-        self.v = Linear(width, config.num_kv_heads * head_dim, v)
-        self.o = Linear(config.num_heads * head_dim, width, o)
-        self.q_norm = RMSNorm(head_dim, config.norm_epsilon) if config.qk_norm else None
-        self.k_norm = RMSNorm(head_dim, config.norm_epsilon) if config.qk_norm else None
+        queries, keys = config.num_heads * head_dim, config.num_kv_heads * head_dim
+        self.q = Linear(width, queries, q, bias=config.qkv_bias)
+        self.k = Linear(width, keys, k, bias=config.qkv_bias)
+        self.v = Linear(width, keys, v, bias=config.qkv_bias)
+        self.o = Linear(queries, width, o)
+        normed = {"none": (0, 0), "head": (head_dim, head_dim), "all_heads": (queries, keys)}
+        self.q_norm, self.k_norm = (
+            RMSNorm(size, config) if size else None for size in normed[config.qk_norm]
+        )
+        self.norm_all_heads = config.qk_norm == "all_heads"
         self.head_dim = head_dim
 
     def __call__(self, x: jax.Array, rotation: Rotation, attend: Callable) -> tuple[Any, Any]:
         heads = lambda y: y.reshape(*y.shape[:2], -1, self.head_dim)  # [B, S, heads, head_dim]
-        q, k, v = heads(self.q(x)), heads(self.k(x)), heads(self.v(x))
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = self.q(x), self.k(x), heads(self.v(x))
+        if self.norm_all_heads:
+            q, k = heads(_normed(self.q_norm, q)), heads(_normed(self.k_norm, k))
+        else:
+            q, k = _normed(self.q_norm, heads(q)), _normed(self.k_norm, heads(k))
         out, kept = attend(rotate(q, rotation), rotate(k, rotation), v)
         return self.o(out.reshape(*x.shape[:2], -1)), kept
 
 
 class FeedForward(nnx.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x))."""
+    """The gated feed-forward, down(activation(gate(x)) * up(x)): SwiGLU with silu."""
 
     def __init__(self, config: ModelConfig, key: jax.Array):
         gate, up, down = jax.random.split(key, 3)
         self.gate = Linear(config.hidden_size, config.ffn_size, gate)
         self.up = Linear(config.hidden_size, config.ffn_size, up)
         self.down = Linear(config.ffn_size, config.hidden_size, down)
+        self.activation = config.activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
         cast = lambda linear: linear.kernel[...].astype(x.dtype)
-        return swiglu(x, cast(self.gate), cast(self.up), cast(self.down))
+        return gated(x, cast(self.gate), cast(self.up), cast(self.down), self.activation)
 
 
-@jax.custom_vjp
-def swiglu(x: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
-    """(silu(x @ gate) * (x @ up)) @ down, keeping x and the two inner products for the gradient."""
-    return _swiglu_forward(x, gate, up, down)[0]
+ACTIVATION: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+}
 
 
-def _swiglu_forward(
-    x: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def gated(
+    x: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array, activation: str
+) -> jax.Array:
+    """(activation(x @ gate) * (x @ up)) @ down, keeping x and the two inner products for the
+    gradient."""
+    return _gated_forward(x, gate, up, down, activation)[0]
+
+
+def _gated_forward(
+    x: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array, activation: str
 ) -> tuple[jax.Array, tuple]:
     g, u = x @ gate, x @ up
-    return (g * jax.nn.sigmoid(g) * u) @ down, (x, g, u, gate, up, down)
+    return (ACTIVATION[activation](g) * u) @ down, (x, g, u, gate, up, down)
 
 
-def _swiglu_backward(kept: tuple, cotangent: jax.Array) -> tuple:
+def _gated_backward(activation: str, kept: tuple, cotangent: jax.Array) -> tuple:
     x, g, u, gate, up, down = kept
-    share = jax.nn.sigmoid(g)
+    active, slope = jax.jvp(ACTIVATION[activation], (g,), (jnp.ones_like(g),))
     inner = cotangent @ down.T
-    ddown = kernel_gradient(g * share * u, cotangent)
-    dg, du = inner * u * share * (1 + g * (1 - share)), inner * g * share
+    ddown = kernel_gradient(active * u, cotangent)
+    dg, du = inner * u * slope, inner * active
     return dg @ gate.T + du @ up.T, kernel_gradient(x, dg), kernel_gradient(x, du), ddown
 
 
-swiglu.defvjp(_swiglu_forward, _swiglu_backward)
+gated.defvjp(_gated_forward, _gated_backward)
 
 
 class Block(nnx.Module):
-    """Pre-norm attention and feed-forward around the residual stream."""
+    """Attention and feed-forward around the residual stream, with norms before them, after them or
+    both."""
 
     def __init__(self, config: ModelConfig, key: jax.Array):
         attention, feed_forward = jax.random.split(key)
-        self.attention_norm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        norm = lambda where: RMSNorm(config.hidden_size, config) if where else None
+        before, after = config.norm != "after", config.norm != "before"
+        self.attention_norm = norm(before)
         self.attention = Attention(config, attention)
-        self.ffn_norm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.attention_post_norm = norm(after)
+        self.ffn_norm = norm(before)
         self.ffn = FeedForward(config, feed_forward)
+        self.ffn_post_norm = norm(after)
 
     def __call__(self, x: jax.Array, rotation: Rotation, attend: Callable) -> tuple[Any, Any]:
         """x [B, S, D]; `attend(q, k, v)` gives the mixed values [B, S, heads, head_dim] and
         whatever is to be kept of this layer (a cache, or None)."""
-        mixed, kept = self.attention(self.attention_norm(x), rotation, attend)
-        x = x + mixed
-        return x + self.ffn(self.ffn_norm(x)), kept
+        mixed, kept = self.attention(_normed(self.attention_norm, x), rotation, attend)
+        x = x + _normed(self.attention_post_norm, mixed)
+        return x + _normed(self.ffn_post_norm, self.ffn(_normed(self.ffn_norm, x))), kept
+
+
+def _normed(norm: RMSNorm | None, x: jax.Array) -> jax.Array:
+    return x if norm is None else norm(x)

@@ -32,12 +32,15 @@ class Transformer(nnx.Module):
         self.blocks = jax.vmap(lambda k: Block(config, k))(
             jax.random.split(blocks, config.num_layers)
         )
-        self.norm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.norm = RMSNorm(config.hidden_size, config)
         self.head = None if config.tie_embeddings else Linear(shape[1], shape[0], head)
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """Token ids [...] to the residual stream [..., D] in the compute dtype."""
-        return self.embedding[...][tokens].astype(self.config.dtype)
+        found = self.embedding[...][tokens].astype(self.config.dtype)
+        if self.config.scale_embedding:
+            return found * jnp.asarray(self.config.hidden_size**0.5, found.dtype)
+        return found
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Normalised hidden states [..., D] to float32 logits [..., V]."""
@@ -45,11 +48,13 @@ class Transformer(nnx.Module):
             weights = self.embedding[...].astype(hidden.dtype).T
         else:
             weights = self.head.kernel[...].astype(hidden.dtype)
-        return jnp.matmul(hidden, weights, preferred_element_type=jnp.float32)
+        logits = jnp.matmul(hidden, weights, preferred_element_type=jnp.float32)
+        cap = self.config.logit_softcap
+        return cap * jnp.tanh(logits / cap) if cap else logits
 
 
 def init(config: ModelConfig, key: jax.Array) -> Params:
-    """Fresh parameters: normal with standard deviation 0.02, norms at one."""
+    """Fresh parameters: normal with standard deviation 0.02, norms at one, biases at zero."""
     return nnx.to_pure_dict(nnx.split(Transformer(config, key))[1])
 
 

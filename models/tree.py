@@ -23,9 +23,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.attention import Coordinates, Keys, attention
-from models.layers import Rotation
+from models.attention import Coordinates, Keys, Window, attention
+from models.config import ModelConfig
+from models.rope import Rotation
 from models.transformer import Transformer
+
+FAR = 2**30  # a window that holds every text
 
 
 @flax.struct.dataclass
@@ -117,12 +120,14 @@ def _trunk_pass(model: Transformer, trunk: Trunk, keep: bool) -> tuple[jax.Array
     at = trunk.at
     one_group = jax.tree.map(lambda x: x[:, None], at)
 
-    def attend(q, k, v, _, keep_new):
+    def attend(q, k, v, _, keep_new, window):
         k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
         mixed = attention(
             q[:, None],
             one_group,
             Keys(k, v, at),
+            scale=model.config.attention_scale,
+            window=window,
             in_order=True,
             implementation=model.config.attention,
         )
@@ -165,7 +170,7 @@ def extend(
         own_at = branches.slots(0, jax.tree.leaves(branch_cache)[0].shape[-2]).at
     flat = lambda x: x.reshape(batch, groups * count, *x.shape[3:])
 
-    def attend(q, k, v, trunk_layer, keep):
+    def attend(q, k, v, trunk_layer, keep, window):
         group = lambda x: x.reshape(batch, groups, count, *x.shape[2:])
         heads_first = lambda x: group(x).transpose(0, 3, 1, 2, 4)
         own, kept = keep(Cache(key=heads_first(k), value=heads_first(v)))
@@ -174,6 +179,8 @@ def extend(
             run_at,
             Keys(trunk_layer.key, trunk_layer.value, trunk_at),
             Keys(own.key, own.value, own_at),
+            scale=model.config.attention_scale,
+            window=window,
             implementation=model.config.attention,
         )
         return flat(mixed), kept
@@ -199,8 +206,9 @@ def _through_blocks(
       model: the network.
       tokens: [B, S] ids.
       position: [B, S].
-      attend: `attend(q, k, v, read, keep)` of one layer gives the mixed values and what it keeps;
-        `keep(cache of the new tokens)` gives the cache to attend to and that which is to be kept.
+      attend: `attend(q, k, v, read, keep, window)` of one layer gives the mixed values and what it
+        keeps; `keep(cache of the new tokens)` gives the cache to attend to and that which is to be
+        kept.
       read: a cache that is only read, or None.
       written: a cache into which the new tokens are written, or None to keep theirs alone.
       start: slot of the first of them in `written`.
@@ -208,14 +216,40 @@ def _through_blocks(
     Returns:
       Hidden states [B, S, D] before the final norm, and what was kept, of all layers.
     """
-    x, rotation = model.embed(tokens), Rotation.at(position, model.config)
+    x, kind = model.embed(tokens), _kinds(model.config, position)
 
-    def block(graph: nnx.GraphDef, x: jax.Array, params: Any, layer: Any, keep: Callable) -> Any:
+    def block(
+        graph: nnx.GraphDef, x: jax.Array, params: Any, layer: Any, keep: Callable, local: Any
+    ) -> Any:
+        rotation, window = kind(local)
         module = nnx.merge(graph, params)
-        return module(x, rotation, lambda q, k, v: attend(q, k, v, layer, keep))
+        return module(x, rotation, lambda q, k, v: attend(q, k, v, layer, keep, window))
 
     through = _unrolled if isinstance(model.blocks, nnx.List) else _scanned
     return through(model, block, x, read, written, start)
+
+
+def _kinds(config: ModelConfig, position: jax.Array) -> Callable:
+    """What local layers have of their own: `local`, a bool or a traced one, to rotation and window.
+
+    Where all layers are of one kind, `local` is not asked.
+    """
+    kinds = [_kind(config, position, local) for local in sorted(set(config.is_local))]
+    if len(kinds) == 1:
+        return lambda local: kinds[0]
+
+    def choose(local: Any) -> tuple[Rotation, Window]:
+        if isinstance(local, bool):
+            return kinds[local]
+        wide, near = ((rotation, window or FAR) for rotation, window in kinds)
+        return jax.tree.map(lambda a, b: jnp.where(local, b, a), wide, near)
+
+    return choose
+
+
+def _kind(config: ModelConfig, position: jax.Array, local: bool) -> tuple[Rotation, Window]:
+    rotation = Rotation.at(position, config.rope, config.head_dim, local=local)
+    return rotation, config.sliding_window if local else None
 
 
 def _alone(new: Cache) -> tuple[Cache, Cache]:
@@ -232,16 +266,19 @@ def _unrolled(
 ) -> tuple[jax.Array, Any]:
     """One block after the other, as straight code; caches are lists."""
 
-    def run(graph: nnx.GraphDef, x: jax.Array, params: Any, layer: Any, own: Any) -> Any:
+    def run(
+        graph: nnx.GraphDef, local: bool, x: jax.Array, params: Any, layer: Any, own: Any
+    ) -> Any:
         put = lambda new: (_write(own, new, start),) * 2
-        return block(graph, x, params, layer, _alone if own is None else put)
+        return block(graph, x, params, layer, _alone if own is None else put, local)
 
     blocks: Any = model.blocks
     kept = []
     for i, module in enumerate(blocks):
         graph, params = nnx.split(module)
         of_layer = functools.partial(jax.tree.map, operator.itemgetter(i), is_leaf=_is_list)
-        layer = _rematerialised(functools.partial(run, graph), model.config.remat, scanned=False)
+        of_kind = functools.partial(run, graph, model.config.is_local[i])
+        layer = _rematerialised(of_kind, model.config.remat, scanned=False)
         x, new = layer(x, params, of_layer(read), of_layer(written))
         kept.append(new)
     return x, jax.tree.map(lambda *each: list(each), *kept)
@@ -263,24 +300,25 @@ def _scanned(
     graph, params = nnx.split(model.blocks)
 
     def fresh(x: jax.Array, layer: tuple) -> Any:
-        params, read = layer
-        return block(graph, x, params, read, _alone)
+        params, local, read = layer
+        return block(graph, x, params, read, _alone, local)
 
     def further(carry: tuple, layer: tuple) -> Any:
         x, cache = carry
-        params, read, index = layer
+        params, local, read, index = layer
 
         def put(new: Cache) -> tuple[Cache, Cache]:
             whole = _write(cache, jax.tree.map(lambda y: y[None], new), start, index)
             return jax.tree.map(lambda y: y[index], whole), whole
 
-        return block(graph, x, params, read, put), None
+        return block(graph, x, params, read, put, local), None
 
+    local = jnp.asarray(model.config.is_local)
     if written is None:
         layer = _rematerialised(fresh, model.config.remat, scanned=True)
-        return jax.lax.scan(layer, x, (params, read))
+        return jax.lax.scan(layer, x, (params, local, read))
     layers = jnp.arange(model.config.num_layers)
-    return jax.lax.scan(further, (x, written), (params, read, layers))[0]
+    return jax.lax.scan(further, (x, written), (params, local, read, layers))[0]
 
 
 def _is_list(x: Any) -> bool:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from models.config import ModelConfig
+from models.rope import Rope
 from models.sharding import batch_shards, make_mesh, parameter_shardings
 from models.transformer import shapes
 from rlp.branches import Vocabulary, vocabulary
@@ -132,7 +133,7 @@ def _model(config: ConfigDict, used: int) -> ModelConfig:
     if size < used:
         raise UserError(f"model.vocab_size={size} is smaller than the tokenizer's {used} ids")
     changes = {"vocab_size": size, "attention": config.model.attention or None}
-    return ModelConfig(**(dict(config.model) | changes))
+    return ModelConfig(**(dict(config.model) | changes | {"rope": Rope(**config.model.rope)}))
 
 
 def _mesh(config: ConfigDict) -> Mesh:

@@ -91,8 +91,8 @@ def make_optimizer(
 
 
 def _is_matrix(params):
-    """Kernels and the embedding decay; norm scales do not."""
+    """Kernels and the embedding decay; norm scales and biases do not."""
     return {
-        name: _is_matrix(child) if isinstance(child, dict) else name != "scale"
+        name: _is_matrix(child) if isinstance(child, dict) else name not in ("scale", "bias")
         for name, child in params.items()
     }

@@ -35,12 +35,13 @@ AT_LEAST_ONE = (
     "checkpoint.every", "checkpoint.keep", "data.holdout_every",
 )  # fmt: skip
 NOT_NEGATIVE = (
-    "model.vocab_size", "data.compass.late_from", "optimizer.learning_rate",
-    "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.clip_norm",
+    "model.vocab_size", "model.query_pre_attn_scalar", "model.sliding_window",
+    "model.logit_softcap", "model.rope.local_theta", "model.rope.attention_factor",
+    "data.compass.late_from", "optimizer.learning_rate", "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.clip_norm",
     "rlp.clip_low", "rlp.clip_high", "rlp.unclosed_penalty", "rlp.next_token_weight",
     "rlp.max_branches_in_flight", "rlp.update_micro_batch", "evaluation.every",
 )  # fmt: skip
-POSITIVE = ("model.rope_theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature")
+POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature")
 SHARES = (
     "data.compass.thought_share", "data.compass.musing_share", "data.compass.late_musing_share",
     "optimizer.final_share", "optimizer.beta1", "optimizer.beta2", "rlp.discount", "rlp.ema_decay",

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import default, demo, qwen3_1p7b_rlp, text
 from models.config import ModelConfig
+from models.rope import Rope
 from models.transformer import count_parameters, shapes
 from rlp import build, experiment, step
 from rlp.data.batch import Batch
@@ -160,6 +161,7 @@ def test_the_recipe_for_qwen3_has_the_numbers_of_the_paper():
 # Groups that go whole to something with a parameter or attribute for each of their fields.
 HANDED_ON = {
     "model": ModelConfig,
+    "model.rope": Rope,
     "rlp": RLPSettings,
     "optimizer": make_optimizer,
     "data.compass": CompassStream,

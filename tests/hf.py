@@ -1,52 +1,130 @@
-"""Copies parameters of Hugging Face Llama-shaped decoders into our parameter tree, for tests."""
+"""Tiny random models of transformers, one for every family and every part that a family may have.
+
+Their matrices are larger and their norms further from one than transformers makes them: attention
+is far from uniform, so that a wrong mask, position, norm or scale cannot hide.
+"""
+
+import functools
+import json
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from models import hf
 from models.config import ModelConfig
 from models.transformer import Params
 
-# Where a block's parameter is found there. Their kernels are [outputs, inputs], ours the reverse.
-KERNELS = {
-    "attention/q": "self_attn.q_proj",
-    "attention/k": "self_attn.k_proj",
-    "attention/v": "self_attn.v_proj",
-    "attention/o": "self_attn.o_proj",
-    "ffn/gate": "mlp.gate_proj",
-    "ffn/up": "mlp.up_proj",
-    "ffn/down": "mlp.down_proj",
+BASE = {
+    "vocab_size": 96,
+    "hidden_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "intermediate_size": 80,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
 }
-SCALES = {
-    "attention/q_norm": "self_attn.q_norm",
-    "attention/k_norm": "self_attn.k_norm",
-    "attention_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
+# Name -> class, and what it has besides `BASE`.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True, "rope_theta": 1e6}),
+    "qwen3-yarn": ("Qwen3", {"head_dim": 16, "rope_theta": 1e6, "rope_scaling": YARN}),
+    "qwen2": ("Qwen2", {"tie_word_embeddings": True, "rope_theta": 1e6}),
+    "qwen2-window": (
+        "Qwen2",
+        {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2},
+    ),
+    "llama": ("Llama", {"num_key_value_heads": 6}),
+    "llama3": ("Llama", {"head_dim": 16, "rope_theta": 5e5, "rope_scaling": LLAMA3}),
+    "mistral": ("Mistral", {"sliding_window": 7}),
+    "olmo2": ("Olmo2", {"rms_norm_eps": 1e-5}),
+    "olmo3": (
+        "Olmo3",
+        {
+            "sliding_window": 7,
+            "rope_theta": 5e5,
+            "rope_scaling": YARN | {"attention_factor": 1.2},
+        },
+    ),
+    "gemma3": (
+        "Gemma3Text",
+        {
+            "head_dim": 16,
+            "num_hidden_layers": 7,
+            "sliding_window": 7,
+            "query_pre_attn_scalar": 24,
+            "final_logit_softcapping": 5.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+    ),
 }
 
 
-def parameters(model, config: ModelConfig) -> Params:
-    """Our parameters of a transformers model; all of its parameters must find a place."""
-    left = {name: x.detach().numpy().copy() for name, x in model.named_parameters()}
+@functools.cache
+def their_model(name: str) -> Any:
+    """A random transformers model of `MODELS`, float32; skips the test where there is no torch."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    kind, own = MODELS[name]
+    config = getattr(transformers, f"{kind}Config")(**BASE | own, attn_implementation="eager")
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    around_one = kind != "Gemma3Text"
+    with torch.no_grad():
+        for path, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.15)
+            else:
+                parameter.uniform_(-0.5, 0.5).add_(around_one and not path.endswith("bias"))
+    return model
+
+
+def config_json(model: Any) -> hf.Json:
+    """What transformers writes into config.json."""
+    return json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}
+
+
+def parameters(model: Any, config: ModelConfig) -> Params:
+    """Our parameters of a transformers model."""
+    family = hf.family_of(config_json(model))
+    state = {name: x.detach().numpy() for name, x in model.state_dict().items()}
+    leaves: dict[str, Any] = {}
+    for tensor in hf.tensors(family, config):
+        value = jnp.asarray(tensor.ours(state[tensor.name]).copy())
+        if tensor.layer is not None:
+            leaves.setdefault(tensor.path, []).append(value)
+        elif not tensor.copy_of:
+            leaves[tensor.path] = value
     params: Params = {}
-
-    def put(path: str, value: np.ndarray) -> None:
-        *folders, name = path.split("/")
+    for path, value in leaves.items():
+        *folders, last = path.split("/")
         node = params
         for folder in folders:
             node = node.setdefault(folder, {})
-        node[name] = jnp.asarray(value)
-
-    def stacked(name: str) -> np.ndarray:
-        return np.stack([left.pop(f"model.layers.{i}.{name}") for i in range(config.num_layers)])
-
-    for ours, theirs in KERNELS.items():
-        put(f"blocks/{ours}/kernel", stacked(f"{theirs}.weight").transpose(0, 2, 1))
-    for ours, theirs in SCALES.items():
-        if config.qk_norm or "attention/" not in ours:
-            put(f"blocks/{ours}/scale", stacked(f"{theirs}.weight"))
-    put("embedding", left.pop("model.embed_tokens.weight"))
-    put("norm/scale", left.pop("model.norm.weight"))
-    if not config.tie_embeddings:
-        put("head/kernel", left.pop("lm_head.weight").T)
-    assert not left, f"not copied: {sorted(left)}"
+        node[last] = jnp.stack(value) if isinstance(value, list) else value
     return params
+
+
+def their_logits(model: Any, tokens: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """Logits [B, S, V] of ids [B, S], where `mask` [B, S] is 0 on padding."""
+    torch = pytest.importorskip("torch")
+    given = None if mask is None else torch.tensor(mask)
+    with torch.no_grad():
+        return model(torch.tensor(tokens), attention_mask=given).logits.float().numpy()

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.config import ModelConfig
+from models.rope import Rope
 from models.transformer import Params, init
 from rlp import gradient as gradients
 from rlp import step
@@ -38,20 +39,22 @@ def model_config(**changes) -> ModelConfig:
         "num_kv_heads": 2,
         "head_dim": 8,
         "ffn_size": 48,
-        "rope_theta": 100.0,
+        "rope": Rope(theta=100.0),
     }
     return ModelConfig(**(shape | changes))
 
 
 @functools.cache
 def params(config: ModelConfig, seed: int = 0, scale: float = 10.0) -> Params:
-    """Parameters `scale` times as large as the product's, with norm scales in [0.5, 1.5]."""
+    """Parameters `scale` times as large as the product's, with norms that multiply by 0.5 to 1.5
+    and biases between -0.5 and 0.5."""
 
     def enlarge(path, leaf):
-        if path[-1].key == "scale":
+        if path[-1].key in ("scale", "bias"):
             name = zlib.crc32(jax.tree_util.keystr(path).encode())  # each scale has its own key
             key = jax.random.fold_in(jax.random.key(seed), name)
-            return jax.random.uniform(key, leaf.shape, minval=0.5, maxval=1.5)
+            around_one = path[-1].key == "scale" and not config.zero_centered_norm
+            return jax.random.uniform(key, leaf.shape, minval=-0.5, maxval=0.5) + around_one
         return leaf * scale
 
     make = lambda: jax.tree_util.tree_map_with_path(enlarge, init(config, jax.random.key(seed)))

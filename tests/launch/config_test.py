@@ -87,7 +87,7 @@ def test_overrides_reach_the_program(tmp_path):
         "--config.rlp.group_size=3",
         "--config.optimizer.learning_rate=1e-4",
         "--config.optimizer.clip_norm=2",  # a whole number for a field of floats
-        "--config.model.qk_norm=false",
+        "--config.model.tie_embeddings=false",
         "--noconfig.data.pack",
         "--config.data.train",
         "a b=c",
@@ -97,7 +97,7 @@ def test_overrides_reach_the_program(tmp_path):
     config.rlp.group_size = 3
     config.optimizer.learning_rate = 1e-4
     config.optimizer.clip_norm = 2.0
-    config.model.qk_norm = False
+    config.model.tie_embeddings = False
     config.data.pack = False
     config.data.train = "a b=c"
     assert ran.stdout == f"['x'] {config.to_json_best_effort()}\n"

@@ -21,7 +21,8 @@ from models.attention import (
 from tests import tiny
 
 B, N, Q, S, W, HEAD_DIM = 2, 3, 4, 11, 5, 8
-SHAPES = [(4, 2, True), (4, 2, False), (3, 3, True)]  # query heads, key heads, own keys or none
+# Query heads, key heads, own keys or none, window.
+SHAPES = [(4, 2, True, None), (4, 2, False, None), (3, 3, True, None), (4, 2, True, 3)]
 
 
 def random_coordinates(random, own: bool):
@@ -78,8 +79,9 @@ def random_case(seed: int, heads: int, kv_heads: int, own: bool, dtype=jnp.float
     return arrays, query_at, trunk_at, own_at, draw(*q.shape)
 
 
-def by_loops(arrays, query_at, trunk_at, own_at):
+def by_loops(arrays, query_at, trunk_at, own_at, window=None):
     """Attention query by query and key by key, in float64, from the rule as the design words it."""
+    window = window or 1000
     a = {name: np.asarray(x, np.float64) for name, x in arrays.items()}
     q, out = a["q"], np.zeros(a["q"].shape)
     seen = np.zeros(q.shape[:3], bool)
@@ -98,7 +100,7 @@ def by_loops(arrays, query_at, trunk_at, own_at):
             (k, v)
             for (k_segment, k_branch, k_position, _), k, v in keys
             if k_segment == segment > 0
-            and k_position <= position
+            and position - window < k_position <= position
             and (k_branch == branch or (k_branch == 0 and k_position < fork))
         ]
         seen[b, n, i] = bool(keys)
@@ -113,25 +115,26 @@ def by_loops(arrays, query_at, trunk_at, own_at):
 
 
 @functools.partial(tiny.jit, static_argnames="name")
-def forward_and_vjp(arrays, query_at, trunk_at, own_at, cotangent, name):
+def forward_and_vjp(arrays, query_at, trunk_at, own_at, cotangent, name, window=None):
     def run(arrays):
         heads_first = lambda x: jnp.moveaxis(x, -2, 1)
         a = {name: heads_first(x) for name, x in arrays.items() if name != "q"}
         own = Keys(a["own_k"], a["own_v"], own_at) if own_at is not None else None
         shared = Keys(a["k"], a["v"], trunk_at)
-        return attention(arrays["q"], query_at, shared, own, implementation=name)
+        q = arrays["q"]
+        return attention(q, query_at, shared, own, window=window, implementation=name)
 
     out, back = jax.vjp(run, arrays)
     return out, back(cotangent)[0]
 
 
 @pytest.mark.parametrize("name", sorted(IMPLEMENTATIONS))
-@pytest.mark.parametrize(("heads", "kv_heads", "own"), SHAPES)
-def test_forward_is_the_rule(name, heads, kv_heads, own):
+@pytest.mark.parametrize(("heads", "kv_heads", "own", "window"), SHAPES)
+def test_forward_is_the_rule(name, heads, kv_heads, own, window):
     for seed in range(3):
         *case, cotangent = random_case(seed, heads, kv_heads, own)
-        out, _ = forward_and_vjp(*case, cotangent, name)
-        expected, seen = by_loops(*case)
+        out, _ = forward_and_vjp(*case, cotangent, name, window)
+        expected, seen = by_loops(*case, window)
         assert seen.any()
         assert not seen.all()  # some queries are padding and see nobody
         assert np.isfinite(out).all()
@@ -139,15 +142,15 @@ def test_forward_is_the_rule(name, heads, kv_heads, own):
 
 
 @pytest.mark.parametrize("name", sorted(set(IMPLEMENTATIONS) - {"reference"}))
-@pytest.mark.parametrize(("heads", "kv_heads", "own"), SHAPES)
-def test_gradients_are_the_reference(name, heads, kv_heads, own):
+@pytest.mark.parametrize(("heads", "kv_heads", "own", "window"), SHAPES)
+def test_gradients_are_the_reference(name, heads, kv_heads, own, window):
     for seed in range(4):
-        arrays, query_at, trunk_at, own_at, cotangent = random_case(seed, heads, kv_heads, own)
+        *case, cotangent = random_case(seed, heads, kv_heads, own)
         # What a query that sees nobody gives has no meaning, so nothing flows back from it.
-        cotangent = jnp.where((query_at.segment > 0)[..., None, None], cotangent, 0.0)
-        case = (arrays, query_at, trunk_at, own_at, cotangent)
-        _, expected = forward_and_vjp(*case, "reference")
-        _, found = forward_and_vjp(*case, name)
+        _, seen = by_loops(*case, window)
+        case.append(jnp.where(jnp.asarray(seen)[..., None, None], cotangent, 0.0))
+        _, expected = forward_and_vjp(*case, "reference", window)
+        _, found = forward_and_vjp(*case, name, window)
         for leaf in expected:
             np.testing.assert_allclose(found[leaf], expected[leaf], rtol=1e-5, atol=2e-6)
 

@@ -3,6 +3,7 @@
 import pytest
 
 from models.config import ModelConfig
+from models.rope import Rope
 from tests import tiny
 
 
@@ -15,6 +16,12 @@ from tests import tiny
         ("head_dim", 7),
         ("compute_dtype", "float16"),
         ("remat", "all"),
+        ("norm", "within"),
+        ("qk_norm", "yes"),
+        ("activation", "relu"),
+        ("layer_pattern", "GX"),
+        ("layer_pattern", ""),
+        ("sliding_window", 4),  # and no local layer
     ],
 )
 def test_a_meaningless_field_is_named(field, value):
@@ -22,6 +29,26 @@ def test_a_meaningless_field_is_named(field, value):
         ValueError, match=f"model.{field}={value}|model.{field}='{value}'|{field} is"
     ):
         tiny.model_config(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("scaling", {"scaling": "dynamic"}),
+        ("factor", {"scaling": "linear", "factor": 0.5}),
+        ("original_length", {"scaling": "llama3", "factor": 8.0}),
+        ("high_frequency_factor", {"high_frequency_factor": 1.0}),
+        ("beta_fast", {"beta_fast": 1.0}),
+    ],
+)
+def test_a_meaningless_field_of_rope_is_named(field, values):
+    with pytest.raises(ValueError, match=f"model.rope.{field}="):
+        Rope(**values)
+
+
+def test_layers_are_local_by_the_pattern():
+    config = tiny.model_config(num_layers=7, layer_pattern="LLG", sliding_window=4)
+    assert config.is_local == (True, True, False, True, True, False, True)
 
 
 def test_equal_shapes_are_one_key():

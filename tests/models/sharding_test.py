@@ -13,7 +13,7 @@ from tests import tiny
 
 def test_every_parameter_has_its_place():
     mesh = make_mesh(2, 2, 2)
-    for changes in ({}, {"tie_embeddings": False}, {"qk_norm": False}):
+    for changes in ({}, {"tie_embeddings": False}, {"qk_norm": "none"}):
         tree = shapes(tiny.model_config(**changes))
         placed = parameter_shardings(mesh, tree)
         assert jax.tree.structure(placed) == jax.tree.structure(tree)

@@ -5,6 +5,7 @@ by slot on caches), hidden states are those of the plain row `trunk before the f
 the branch`, and gradients are those of such rows.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -12,12 +13,39 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.rope import Rope
 from models.transformer import bind
 from models.tree import Branches, Trunk, empty_branch_cache, extend, forward, prefill
 from tests import tiny
 
 B, T, N, W = 2, 20, 3, 5
 CONFIG = tiny.model_config(vocab_size=40)
+# Everything that a family may have of its own, in straight code and scanned. A window of 4 tokens
+# ends now in the trunk, now in the branch.
+FAMILY = tiny.model_config(
+    vocab_size=40,
+    num_layers=3,
+    activation="gelu_tanh",
+    norm="around",
+    zero_centered_norm=True,
+    qkv_bias=True,
+    query_pre_attn_scalar=5.0,
+    sliding_window=4,
+    layer_pattern="LLG",
+    rope=Rope(100.0, local_theta=10.0, scaling="yarn", factor=4.0, original_length=16),
+    scale_embedding=True,
+)
+CONFIGS = {
+    "plain": CONFIG,
+    "family": FAMILY,
+    "scanned": dataclasses.replace(FAMILY, num_layers=9, norm="after", qk_norm="all_heads"),
+    "local": tiny.model_config(vocab_size=40, num_layers=9, sliding_window=4, layer_pattern="L"),
+}
+
+
+def weights(name: str):
+    """Parameters of one of `CONFIGS`; smaller ones where more layers would amplify rounding."""
+    return tiny.params(CONFIGS[name], scale=10.0 if name == "plain" else 5.0)
 
 
 def random_tree(seed: int, vocab: int = 40):
@@ -126,31 +154,37 @@ def random_cotangent(seed: int) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), (B, N, W, CONFIG.hidden_size))
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_branches_with_their_trunk_are_plain_rows(seed):
-    params = tiny.params(CONFIG)
+@pytest.mark.parametrize(
+    ("name", "seed"), [("plain", n) for n in range(6)] + [(n, 7) for n in sorted(CONFIGS)]
+)
+def test_branches_with_their_trunk_are_plain_rows(name, seed):
+    config, params = CONFIGS[name], weights(name)
     trunk, branches = random_tree(seed)
     rows, live = alone(trunk, branches), np.asarray(branches.live)
-    expected = np.asarray(plain(params, *rows))[live]
-    found = np.asarray(packed(params, trunk, branches))
+    expected = np.asarray(plain(params, *rows, config=config))[live]
+    found = np.asarray(packed(params, trunk, branches, config=config))
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[live], expected, rtol=1e-5, atol=1e-5)
     cotangent = random_cotangent(seed)
     error = tiny.relative_error(
-        packed_gradient(params, trunk, branches, cotangent),
-        plain_gradient(params, rows, branches.live, cotangent),
+        packed_gradient(params, trunk, branches, cotangent, config=config),
+        plain_gradient(params, rows, branches.live, cotangent, config=config),
     )
     assert error < 1e-5
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (2, 3), (5,)])
-def test_cached_slots_are_teacher_forced_ones(sizes):
-    params = tiny.params(CONFIG)
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("plain", (1, 1, 1, 1, 1)), ("plain", (2, 3)), ("plain", (5,))]
+    + [(name, (2, 3)) for name in sorted(set(CONFIGS) - {"plain"})],
+)
+def test_cached_slots_are_teacher_forced_ones(name, sizes):
+    config, params = CONFIGS[name], weights(name)
     for seed in range(3):
         trunk, branches = random_tree(seed)
         live = np.asarray(branches.live)
-        found = np.asarray(cached(params, trunk, branches, sizes=sizes))
-        expected = np.asarray(packed(params, trunk, branches))
+        found = np.asarray(cached(params, trunk, branches, sizes=sizes, config=config))
+        expected = np.asarray(packed(params, trunk, branches, config=config))
         np.testing.assert_allclose(found[live], expected[live], rtol=1e-5, atol=1e-5)
 
 

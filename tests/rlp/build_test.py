@@ -6,6 +6,7 @@ import pytest
 
 from configs import default
 from models.config import ModelConfig
+from models.rope import Rope
 from models.transformer import count_parameters
 from rlp import build, loop
 from rlp.errors import UserError
@@ -211,7 +212,8 @@ def test_model_fields_reach_the_model():
     values = {name: value for name, value in config.model.items() if name != "attention"}
     values |= {"vocab_size": 320, "num_layers": 3, "tie_embeddings": False, "remat": "dots"}
     config.model.update(values)
+    config.model.rope.theta = 500.0
     config.data.train = "some"
     model = build.build(config).model
-    assert model == ModelConfig(**values)
+    assert model == ModelConfig(**values | {"rope": Rope(theta=500.0)})
     assert count_parameters(model) > 0

@@ -1,0 +1,550 @@
+"""Model families of Hugging Face, as configuration of our one transformer.
+
+    read_config     config.json -> ModelConfig; what it does not know is refused by name
+    write_config    ModelConfig -> the fields of config.json
+    tensors         every tensor of a checkpoint, its place in our parameters, and how to get there
+
+A family is a declaration: a few fields of `ModelConfig` that all its members share, and one list of
+weights. A weight is a name there, a path here, and operations that can be undone; importing runs
+them forwards and exporting backwards. There is no input or output here: `rlp.huggingface` reads and
+writes the files.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from models.config import HOW, ModelConfig
+from models.rope import Rope
+from models.transformer import shapes
+
+Json = dict[str, Any]
+
+
+class Operation(Protocol):
+    """A step from their array to ours that can be undone. Works on numpy and jax arrays."""
+
+    def forward(self, x: Any) -> Any:
+        """Theirs to ours."""
+
+    def inverse(self, x: Any) -> Any:
+        """Ours to theirs."""
+
+    def their_shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of `inverse` of an array of this shape."""
+
+
+class Transposed:
+    """Their kernels are [outputs, inputs], ours the reverse."""
+
+    def forward(self, x: Any) -> Any:
+        return x.T
+
+    def inverse(self, x: Any) -> Any:
+        return x.T
+
+    def their_shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
+        return ours[::-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """A parameter of ours and the tensor, or one tensor per layer, that holds it there.
+
+    Attributes:
+      path: place in our parameters, as in `models.sharding.LOGICAL_AXES`.
+      name: of the tensor; a `*` stands for the layer's number.
+      operations: from their array to ours, of one layer.
+    """
+
+    path: str
+    name: str
+    operations: tuple[Operation, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One tensor of a checkpoint and its place in our parameters.
+
+    Attributes:
+      name: there.
+      shape: there.
+      path: "blocks/attention/q/kernel", the leaf here.
+      layer: its place on the leading axis of the leaf; None where there is no such axis.
+      operations: from theirs to ours.
+      copy_of: the tensor whose values it repeats (the logits' matrix of a model that reads logits
+        with its embedding): it may be absent, and is never written.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    path: str
+    layer: int | None
+    operations: tuple[Operation, ...] = ()
+    copy_of: str = ""
+
+    def ours(self, x: Any) -> Any:
+        """Their array as one layer of ours."""
+        for operation in self.operations:
+            x = operation.forward(x)
+        return x
+
+    def theirs(self, x: Any) -> Any:
+        """One layer of ours as their array."""
+        for operation in reversed(self.operations):
+            x = operation.inverse(x)
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Models of one architecture.
+
+    Attributes:
+      name: `model_type` in config.json.
+      architecture: the class that transformers gives a checkpoint to.
+      shared: the fields of `ModelConfig` that are the same in all members.
+      weights: where its parameters are; those that a member does not have are passed over.
+      layers: how config.json tells local layers from global ones: "none" (it cannot), "all" (a
+        `sliding_window` means all layers), "types" (`layer_types`), "pattern" (these or
+        `sliding_window_pattern`), or "switch" (these or `use_sliding_window`).
+      activation_field: name of the activation's field.
+      tied_by_default: whether logits are read with the embedding if config.json does not say.
+      head_dim: width of a head if config.json does not say; 0 = hidden_size / heads.
+      default_theta: base of the rotary frequencies if config.json does not say.
+      local_rope: local layers have rotary frequencies of their own.
+    """
+
+    name: str
+    architecture: str
+    shared: Mapping[str, Any]
+    weights: tuple[Weight, ...]
+    layers: str = "none"
+    activation_field: str = "hidden_act"
+    tied_by_default: bool = False
+    head_dim: int = 0
+    default_theta: float = 1e4
+    local_rope: bool = False
+
+
+TRANSPOSED = (Transposed(),)
+WEIGHTS = (
+    Weight("embedding", "model.embed_tokens.weight"),
+    Weight("blocks/attention/q/kernel", "model.layers.*.self_attn.q_proj.weight", TRANSPOSED),
+    Weight("blocks/attention/q/bias", "model.layers.*.self_attn.q_proj.bias"),
+    Weight("blocks/attention/k/kernel", "model.layers.*.self_attn.k_proj.weight", TRANSPOSED),
+    Weight("blocks/attention/k/bias", "model.layers.*.self_attn.k_proj.bias"),
+    Weight("blocks/attention/v/kernel", "model.layers.*.self_attn.v_proj.weight", TRANSPOSED),
+    Weight("blocks/attention/v/bias", "model.layers.*.self_attn.v_proj.bias"),
+    Weight("blocks/attention/o/kernel", "model.layers.*.self_attn.o_proj.weight", TRANSPOSED),
+    Weight("blocks/attention/q_norm/scale", "model.layers.*.self_attn.q_norm.weight"),
+    Weight("blocks/attention/k_norm/scale", "model.layers.*.self_attn.k_norm.weight"),
+    Weight("blocks/ffn/gate/kernel", "model.layers.*.mlp.gate_proj.weight", TRANSPOSED),
+    Weight("blocks/ffn/up/kernel", "model.layers.*.mlp.up_proj.weight", TRANSPOSED),
+    Weight("blocks/ffn/down/kernel", "model.layers.*.mlp.down_proj.weight", TRANSPOSED),
+    Weight("norm/scale", "model.norm.weight"),
+    Weight("head/kernel", "lm_head.weight", TRANSPOSED),
+)
+# The same name, `post_attention_layernorm`, is the feed-forward's norm in the first and attention's
+# in the others.
+BEFORE = (
+    *WEIGHTS,
+    Weight("blocks/attention_norm/scale", "model.layers.*.input_layernorm.weight"),
+    Weight("blocks/ffn_norm/scale", "model.layers.*.post_attention_layernorm.weight"),
+)
+AFTER = (
+    *WEIGHTS,
+    Weight("blocks/attention_post_norm/scale", "model.layers.*.post_attention_layernorm.weight"),
+    Weight("blocks/ffn_post_norm/scale", "model.layers.*.post_feedforward_layernorm.weight"),
+)
+AROUND = (
+    *AFTER,
+    Weight("blocks/attention_norm/scale", "model.layers.*.input_layernorm.weight"),
+    Weight("blocks/ffn_norm/scale", "model.layers.*.pre_feedforward_layernorm.weight"),
+)
+
+FAMILIES = (
+    Family("qwen3", "Qwen3ForCausalLM", {"qk_norm": "head"}, BEFORE, "switch", head_dim=128),
+    Family("qwen2", "Qwen2ForCausalLM", {"qk_norm": "none", "qkv_bias": True}, BEFORE, "switch"),
+    Family("llama", "LlamaForCausalLM", {"qk_norm": "none"}, BEFORE),
+    Family("mistral", "MistralForCausalLM", {"qk_norm": "none"}, BEFORE, "all"),
+    Family("olmo2", "Olmo2ForCausalLM", {"norm": "after", "qk_norm": "all_heads"}, AFTER),
+    Family(
+        "olmo3",
+        "Olmo3ForCausalLM",
+        {"norm": "after", "qk_norm": "all_heads"},
+        AFTER,
+        "types",
+        default_theta=5e5,
+        local_rope=True,
+    ),
+    Family(
+        "gemma3_text",
+        "Gemma3ForCausalLM",
+        {
+            "norm": "around",
+            "qk_norm": "head",
+            "zero_centered_norm": True,
+            "scale_embedding": True,
+        },
+        AROUND,
+        "pattern",
+        activation_field="hidden_activation",
+        tied_by_default=True,
+        head_dim=256,
+        default_theta=1e6,
+        local_rope=True,
+    ),
+)
+BY_NAME = {family.name: family for family in FAMILIES}
+
+# What stands in a config.json and changes nothing of what the network computes from tokens.
+INERT = frozenset(
+    (
+        "_attn_implementation_autoset", "_name_or_path", "_sliding_window_pattern", "architectures",
+        "bos_token_id", "cache_implementation", "dtype", "eos_token_id", "initializer_range",
+        "max_position_embeddings", "model_type", "pad_token_id", "pretraining_tp", "torch_dtype",
+        "transformers_version", "use_cache",
+    )
+)  # fmt: skip
+# Fields that are supported at these values alone: the first is what is written.
+FIXED: dict[str, tuple[Any, ...]] = {
+    "attention_bias": (False,),
+    "attention_dropout": (0.0, 0),
+    "attn_logit_softcapping": (None,),
+    "mlp_bias": (False,),
+    "use_bidirectional_attention": (False, None),
+}
+ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+LAYER_TYPES = {"full_attention": "G", "sliding_attention": "L"}
+# rope_type -> its parameters: name there -> field of `Rope`.
+ROPES: dict[str, dict[str, str]] = {
+    "default": {},
+    "linear": {"factor": "factor"},
+    "llama3": {
+        "factor": "factor",
+        "original_max_position_embeddings": "original_length",
+        "low_freq_factor": "low_frequency_factor",
+        "high_freq_factor": "high_frequency_factor",
+    },
+    "yarn": {
+        "factor": "factor",
+        "original_max_position_embeddings": "original_length",
+        "beta_fast": "beta_fast",
+        "beta_slow": "beta_slow",
+        "attention_factor": "attention_factor",
+    },
+}
+
+
+class Unsupported(ValueError):
+    """A config.json that says something which we would compute differently."""
+
+
+class _Fields:
+    """A config.json in reading. Whatever nobody has asked for is refused at the end."""
+
+    def __init__(self, config: Json):
+        self._config, self._left = config, set(config) - INERT
+
+    def __contains__(self, name: str) -> bool:
+        return self._config.get(name) is not None
+
+    def take(self, name: str, *default: Any) -> Any:
+        """The value; null counts as absent. Without a default it must be there."""
+        self._left.discard(name)
+        value = self._config.get(name)
+        if value is not None:
+            return value
+        if not default:
+            raise Unsupported(f"it lacks {name}")
+        return default[0]
+
+    def finish(self) -> None:
+        """Refuses the fields that are left."""
+        for name in sorted(self._left & set(FIXED)):
+            if (value := self._config[name]) not in FIXED[name]:
+                raise Unsupported(f"{name}={value!r} is not supported, only {FIXED[name][0]!r} is")
+        if unknown := sorted(self._left - set(FIXED)):
+            given = ", ".join(f"{name}={self._config[name]!r}" for name in unknown)
+            raise Unsupported(f"it has fields that are not supported: {given}")
+
+
+def family_of(config: Json) -> Family:
+    """The family that a config.json names.
+
+    Raises:
+      Unsupported: for another one.
+    """
+    name = config.get("model_type")
+    if name == "gemma3":
+        raise Unsupported(
+            "model_type='gemma3' is a model of images and text; save its text part alone, with "
+            "transformers: Gemma3ForCausalLM.from_pretrained(…).save_pretrained(…)"
+        )
+    if name not in BY_NAME:
+        raise Unsupported(f"model_type={name!r} is not supported; these are: {', '.join(BY_NAME)}")
+    family = BY_NAME[name]
+    architectures = config.get("architectures") or [family.architecture]
+    if architectures != [family.architecture]:
+        raise Unsupported(f"architectures={architectures!r}; only {family.architecture} is read")
+    return family
+
+
+def read_config(config: Json) -> ModelConfig:
+    """The network that a config.json describes.
+
+    Raises:
+      Unsupported: for a field or a value that would be computed differently here, by name.
+    """
+    family = family_of(config)
+    f = _Fields(config)
+    width, heads = int(f.take("hidden_size")), int(f.take("num_attention_heads"))
+    layers = int(f.take("num_hidden_layers"))
+    activation = f.take(family.activation_field)
+    if activation not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise Unsupported(f"{family.activation_field}={activation!r} is not supported; {known} are")
+    window, pattern = _read_layers(family, f, layers)
+    values = dict(family.shared) | {
+        "vocab_size": int(f.take("vocab_size")),
+        "hidden_size": width,
+        "num_layers": layers,
+        "num_heads": heads,
+        "num_kv_heads": int(f.take("num_key_value_heads")),
+        "head_dim": int(f.take("head_dim", family.head_dim or width // heads)),
+        "ffn_size": int(f.take("intermediate_size")),
+        "activation": ACTIVATIONS[activation],
+        "norm_epsilon": float(f.take("rms_norm_eps")),
+        "sliding_window": window,
+        "layer_pattern": pattern,
+        "rope": _read_rope(family, f, config),
+        "tie_embeddings": bool(f.take("tie_word_embeddings", family.tied_by_default)),
+    }
+    if family.name == "gemma3_text":
+        scalar = float(f.take("query_pre_attn_scalar"))
+        values["query_pre_attn_scalar"] = 0.0 if scalar == values["head_dim"] else scalar
+        values["logit_softcap"] = float(f.take("final_logit_softcapping", 0.0))
+    f.finish()
+    return ModelConfig(**values)
+
+
+def write_config(family: Family, model: ModelConfig) -> Json:
+    """The fields of config.json that describe this network, in the forms of old and new readers.
+
+    Raises:
+      Unsupported: the family has no such network.
+    """
+    activations = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
+    found: Json = {
+        "architectures": [family.architecture],
+        "model_type": family.name,
+        "vocab_size": model.vocab_size,
+        "hidden_size": model.hidden_size,
+        "num_hidden_layers": model.num_layers,
+        "num_attention_heads": model.num_heads,
+        "num_key_value_heads": model.num_kv_heads,
+        "head_dim": model.head_dim,
+        "intermediate_size": model.ffn_size,
+        family.activation_field: activations[model.activation],
+        "rms_norm_eps": model.norm_epsilon,
+        "tie_word_embeddings": model.tie_embeddings,
+        "attention_dropout": 0.0,
+    }
+    if family.name not in ("qwen2", "mistral"):
+        found["attention_bias"] = False
+    if family.name == "llama":
+        found["mlp_bias"] = False
+    if family.name == "gemma3_text":
+        found["query_pre_attn_scalar"] = int(model.query_pre_attn_scalar) or model.head_dim
+        found["final_logit_softcapping"] = model.logit_softcap or None
+    found |= _write_layers(family, model) | _write_rope(family, model.rope)
+    again = read_config(found)
+    if differences := [
+        f"model.{field.name}={getattr(model, field.name)!r}"
+        for field in dataclasses.fields(model)
+        if field.name not in HOW and getattr(model, field.name) != getattr(again, field.name)
+    ]:
+        raise Unsupported(f"{family.name} has no networks with {', '.join(differences)}")
+    return found
+
+
+def family_for(model: ModelConfig) -> Family:
+    """The first family that has such a network.
+
+    Raises:
+      Unsupported: none has.
+    """
+    reasons = []
+    for family in FAMILIES:
+        try:
+            write_config(family, model)
+        except Unsupported as error:
+            reasons.append(str(error))
+        else:
+            return family
+    raise Unsupported("no Hugging Face family has this network: " + "; ".join(reasons))
+
+
+def tensors(family: Family, model: ModelConfig) -> list[Tensor]:
+    """Every tensor of a checkpoint of this network, in the order of the layers."""
+    leaves = _leaves(shapes(model))
+    once: list[Tensor] = []
+    layered: list[list[Tensor]] = [[] for _ in range(model.num_layers)]
+    for weight in family.weights:
+        if weight.path not in leaves:
+            continue
+        shape = leaves[weight.path]
+        if "*" not in weight.name:
+            once.append(_tensor(weight, weight.name, shape, None))
+            continue
+        for layer, found in enumerate(layered):
+            found.append(_tensor(weight, weight.name.replace("*", str(layer)), shape[1:], layer))
+    if model.tie_embeddings:
+        source = next(tensor for tensor in once if tensor.path == "embedding")
+        once.append(dataclasses.replace(source, name="lm_head.weight", copy_of=source.name))
+    first, *last = once
+    return [first, *(tensor for layer in layered for tensor in layer), *last]
+
+
+def _tensor(weight: Weight, name: str, shape: tuple[int, ...], layer: int | None) -> Tensor:
+    for operation in reversed(weight.operations):
+        shape = operation.their_shape(shape)
+    return Tensor(name, shape, weight.path, layer, weight.operations)
+
+
+def _leaves(tree: Any, path: str = "") -> dict[str, tuple[int, ...]]:
+    if not isinstance(tree, dict):
+        return {path: tree.shape}
+    found: dict[str, tuple[int, ...]] = {}
+    for name, child in tree.items():
+        found |= _leaves(child, f"{path}/{name}" if path else name)
+    return found
+
+
+def _read_layers(family: Family, f: _Fields, layers: int) -> tuple[int, str]:
+    """Window and pattern of the layers."""
+    if family.layers == "none":
+        return 0, "G"
+    types, window = f.take("layer_types", None), f.take("sliding_window", None)
+    if family.layers == "switch":
+        switched, since = f.take("use_sliding_window", False), f.take("max_window_layers", layers)
+        letters = ["L" if switched and i >= since else "G" for i in range(layers)]
+    elif family.layers == "all":
+        letters = ["G" if window is None else "L"] * layers
+    else:
+        every = f.take("sliding_window_pattern", 6) if family.layers == "pattern" else 4
+        letters = ["G" if (i + 1) % every == 0 else "L" for i in range(layers)]
+    if types is not None:
+        if family.layers == "all" or len(types) != layers or set(types) - set(LAYER_TYPES):
+            raise Unsupported(f"layer_types={types!r} is not supported")
+        letters = [LAYER_TYPES[kind] for kind in types]
+    if "L" not in letters:
+        return 0, "G"
+    if window is None:
+        raise Unsupported("it lacks sliding_window, but has layers with sliding_attention")
+    return int(window), _shortest("".join(letters))
+
+
+def _shortest(letters: str) -> str:
+    """The shortest pattern that, repeated, gives these layers."""
+    size = len(letters)
+    repeated = (letters[:n] for n in range(1, size + 1))
+    return next(part for part in repeated if (part * size)[:size] == letters)
+
+
+def _write_layers(family: Family, model: ModelConfig) -> Json:
+    types = ["sliding_attention" if local else "full_attention" for local in model.is_local]
+    window = model.sliding_window or None
+    if family.layers == "none":
+        return {}
+    if family.layers == "all":
+        return {"sliding_window": window}
+    found: Json = {"sliding_window": window, "layer_types": types}
+    if family.layers == "switch":
+        found["use_sliding_window"] = window is not None
+        # Old readers know no layer_types, but a number of global layers before the local ones.
+        found["max_window_layers"] = types.count("full_attention")
+    return found
+
+
+def _read_rope(family: Family, f: _Fields, config: Json) -> Rope:
+    """Rotary positions, as old readers know them (rope_theta, rope_scaling), as new ones do
+    (rope_parameters), or as both, which then agree."""
+    length = config.get("max_position_embeddings")
+    theta, scaling = f.take("rope_theta", None), f.take("rope_scaling", None)
+    new = f.take("rope_parameters", None)
+    base = float(theta or family.default_theta)
+    local = base
+    if family.name == "gemma3_text":
+        local = float(f.take("rope_local_base_freq", 1e4))
+    found = []
+    if new is not None and family.local_rope:
+        if set(new) != set(LAYER_TYPES):
+            raise Unsupported(f"rope_parameters={new!r} does not hold {', '.join(LAYER_TYPES)}")
+        near = new["sliding_attention"]
+        if (kind := near.get("rope_type", "default")) != "default":
+            raise Unsupported(f"rope_type={kind!r} of sliding_attention is not supported")
+        local = float(near.get("rope_theta", local))
+        found.append(_rope(family, new["full_attention"], base, local, length))
+    elif new is not None:
+        found.append(_rope(family, new, base, local, length))
+    if new is None or theta is not None or scaling is not None:
+        found.append(_rope(family, scaling or {}, base, local, length))
+    if found[0] != found[-1]:
+        raise Unsupported("rope_parameters contradicts rope_theta and rope_scaling; keep one form")
+    return found[0]
+
+
+def _rope(family: Family, parameters: Json, theta: float, local: float, length: Any) -> Rope:
+    values = _read_scaling(parameters, length)
+    theta = float(parameters.get("rope_theta", theta))
+    try:
+        return Rope(theta=theta, local_theta=local if family.local_rope else 0.0, **values)
+    except ValueError as error:
+        raise Unsupported(str(error)) from error
+
+
+def _read_scaling(parameters: Json, length: Any) -> Json:
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if kind not in ROPES:
+        raise Unsupported(f"rope_type={kind!r} is not supported; {', '.join(ROPES)} are")
+    given = {name: x for name, x in parameters.items() if x is not None}
+    for name in ("rope_type", "type", "rope_theta"):
+        given.pop(name, None)
+    if given.get("truncate") is True:
+        given.pop("truncate")
+    if kind in ("llama3", "yarn") and length is not None:
+        given.setdefault("original_max_position_embeddings", length)
+    names = ROPES[kind]
+    if unknown := sorted(set(given) - set(names)):
+        said = ", ".join(f"{name}={given[name]!r}" for name in unknown)
+        raise Unsupported(f"rope_type={kind!r} with {said} is not supported")
+    needed = set(names) - {"beta_fast", "beta_slow", "attention_factor"}
+    if missing := sorted(needed - set(given)):
+        raise Unsupported(f"rope_type={kind!r} lacks {', '.join(missing)}")
+    values: Json = {ours: float(given[name]) for name, ours in names.items() if name in given}
+    if "original_length" in values:
+        values["original_length"] = int(values["original_length"])
+    return values | ({"scaling": kind} if kind != "default" else {})
+
+
+def _write_rope(family: Family, rope: Rope) -> Json:
+    scaling: Json = {"rope_type": "default"}
+    if rope.scaling != "none":
+        names = ROPES[rope.scaling]
+        scaling = {"rope_type": rope.scaling} | {
+            name: getattr(rope, ours) for name, ours in names.items()
+        }
+        if not scaling.get("attention_factor", True):
+            del scaling["attention_factor"]
+    wide = scaling | {"rope_theta": rope.theta}
+    found: Json = {"rope_theta": rope.theta, "rope_parameters": wide}
+    if rope.scaling != "none":
+        found["rope_scaling"] = scaling
+    if family.local_rope:
+        near = {"rope_type": "default", "rope_theta": rope.local_theta or rope.theta}
+        found["rope_parameters"] = {"full_attention": wide, "sliding_attention": near}
+        if family.name == "gemma3_text":
+            found["rope_local_base_freq"] = near["rope_theta"]
+    return found

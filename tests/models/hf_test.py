@@ -1,0 +1,259 @@
+"""A network of a Hugging Face family is the one of transformers: the same logits, to rounding."""
+
+import copy
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models import hf
+from models.config import ModelConfig
+from models.rope import Rope
+from models.sharding import LOGICAL_AXES
+from models.transformer import bind, count_parameters, shapes
+from models.tree import Trunk, forward
+from tests import hf as theirs
+from tests import tiny
+
+NAMES = sorted(theirs.MODELS)
+
+
+@tiny.jit
+def all_logits(model, trunk: Trunk) -> jax.Array:
+    return model.logits(forward(model, trunk))
+
+
+def our_logits(params, config: ModelConfig, tokens, segment, position) -> np.ndarray:
+    trunk = Trunk(*(jnp.asarray(x, jnp.int32) for x in (tokens, segment, position)))
+    return np.asarray(all_logits(bind(config, params), trunk))
+
+
+def ours(name: str):
+    """(their model, our config, our parameters)."""
+    model = theirs.their_model(name)
+    config = hf.read_config(theirs.config_json(model))
+    return model, config, theirs.parameters(model, config)
+
+
+def random_tokens(seed: int, rows: int, length: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(3, theirs.BASE["vocab_size"], (rows, length))
+
+
+def assert_same_logits(found: np.ndarray, expected: np.ndarray) -> None:
+    assert np.std(expected) > 0.5
+    assert np.abs(found - expected).max() <= 1e-5 * (expected.max() - expected.min())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_are_those_of_transformers(name):
+    model, config, params = ours(name)
+    for length in (1, 33, 130):
+        tokens = random_tokens(length, 2, length)
+        place = np.broadcast_to(np.arange(length), tokens.shape)
+        found = our_logits(params, config, tokens, np.ones_like(place), place)
+        assert_same_logits(found, theirs.their_logits(model, tokens))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_and_packed_documents_change_nothing(name):
+    model, config, params = ours(name)
+    tokens, lengths = random_tokens(7, 2, 40), np.array([40, 23])
+    mask = np.arange(40)[None, :] < lengths[:, None]
+    place = np.broadcast_to(np.arange(40), tokens.shape)
+    expected = theirs.their_logits(model, tokens, mask.astype(np.int64))
+    padded = our_logits(params, config, tokens, mask, place)
+    assert_same_logits(padded[mask], expected[mask])
+    # The two rows side by side in one, as two documents.
+    row = lambda x: x[mask][None]
+    segment = np.repeat([1, 2], lengths)[None]
+    packed = our_logits(params, config, row(tokens), segment, row(place))
+    assert_same_logits(packed[0], expected[mask])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_rounds_as_much_as_transformers_does(name):
+    """Both round every activation to 8 bits; neither is nearer to float32 by more than chance."""
+    torch = pytest.importorskip("torch")
+    model, config, params = ours(name)
+    tokens = random_tokens(3, 4, 64)
+    place = np.broadcast_to(np.arange(64), tokens.shape)
+    rough = copy.deepcopy(model)
+    for parameter in rough.parameters():  # and not the rotary frequencies, as `.to` would
+        parameter.data = parameter.data.to(torch.bfloat16)
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), params)
+    run = lambda dtype: our_logits(
+        params, dataclasses.replace(config, compute_dtype=dtype), tokens, np.ones_like(place), place
+    )
+    exact = run("float32")
+    error = lambda found: np.sqrt(np.mean((found - exact) ** 2))
+    their_error = error(theirs.their_logits(rough, tokens))
+    assert 0 < error(run("bfloat16")) < 1.25 * their_error
+    assert their_error < 0.05 * np.std(exact)
+    assert_same_logits(exact, theirs.their_logits(rough.float(), tokens))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_goes_there_and_back(name):
+    given = theirs.config_json(theirs.their_model(name))
+    config = hf.read_config(given)
+    family = hf.family_of(given)
+    written = hf.write_config(family, config)
+    assert hf.read_config(written) == config
+    # transformers reads from it what it had been given.
+    transformers = pytest.importorskip("transformers")
+    again = transformers.AutoConfig.for_model(**written).to_dict()
+    for field in set(given) - hf.INERT - {"attention_dropout", "query_pre_attn_scalar"}:
+        assert again[field] == given[field] or field in ("head_dim", "max_window_layers"), field
+    # Old readers know other names for rotary positions.
+    old = {name: x for name, x in written.items() if name != "rope_parameters"}
+    new = {name: x for name, x in written.items() if name in again}
+    assert hf.read_config(old) == hf.read_config(new) == config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_has_one_weight_and_every_operation_can_be_undone(name):
+    given = theirs.config_json(theirs.their_model(name))
+    config, family = hf.read_config(given), hf.family_of(given)
+    leaves = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes(config))
+    }
+    found = [t for t in hf.tensors(family, config) if not t.copy_of]
+    assert {t.path for t in found} == set(leaves) <= set(LOGICAL_AXES)
+    assert sum(np.prod(t.shape) for t in found) == count_parameters(config)
+    assert len({t.name for t in found}) == len(found)
+    for tensor in found:
+        x = np.random.default_rng(0).normal(size=tensor.shape)
+        shape = leaves[tensor.path].shape
+        assert tensor.ours(x).shape == (shape if tensor.layer is None else shape[1:])
+        assert np.array_equal(tensor.theirs(tensor.ours(x)), x)
+
+
+def plain(**changes) -> hf.Json:
+    return theirs.config_json(theirs.their_model("qwen3")) | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_type": "gpt2"}, "model_type='gpt2' is not supported; these are: qwen3"),
+        ({"model_type": "gemma3"}, "images"),
+        ({"architectures": ["Qwen3ForSequenceClassification"]}, "only Qwen3ForCausalLM"),
+        ({"hidden_act": "relu"}, "hidden_act='relu'"),
+        ({"hidden_size": None}, "lacks hidden_size"),
+        ({"attention_bias": True}, "attention_bias=True is not supported, only False"),
+        ({"attention_dropout": 0.1}, "attention_dropout=0.1"),
+        ({"quantization_config": {"bits": 4}}, r"quantization_config=\{'bits': 4\}"),
+        ({"num_experts": 8, "rope_scaling": None}, "num_experts=8"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "rope_type='longrope'.*llama3.*yarn"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "mscale": 1.0}},
+            "rope_type='yarn' with mscale=1.0",
+        ),
+        ({"rope_parameters": {"rope_type": "linear"}}, "'linear' lacks factor"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "truncate": False}},
+            "truncate=False",
+        ),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
+        ({"rope_theta": 5.0}, "contradicts"),
+        (
+            {"use_sliding_window": True, "layer_types": None, "max_window_layers": 1},
+            "lacks sliding",
+        ),
+        ({"layer_types": ["chunked_attention"] * 4}, "layer_types="),
+    ],
+)
+def test_what_would_be_computed_differently_is_refused_by_name(changes, said):
+    with pytest.raises(hf.Unsupported, match=said):
+        hf.read_config(plain(**changes))
+
+
+def test_a_cap_that_transformers_does_not_apply_is_refused():
+    given = theirs.config_json(theirs.their_model("gemma3"))
+    with pytest.raises(hf.Unsupported, match="attn_logit_softcapping=50.0"):
+        hf.read_config(given | {"attn_logit_softcapping": 50.0})
+
+
+def test_the_family_of_a_network_made_here_is_found():
+    for changes, name in (
+        ({}, "qwen3"),
+        ({"qk_norm": "none", "qkv_bias": True}, "qwen2"),
+        ({"qk_norm": "none"}, "llama"),
+        ({"qk_norm": "none", "sliding_window": 4, "layer_pattern": "L"}, "mistral"),
+        ({"qk_norm": "all_heads", "norm": "after"}, "olmo2"),
+    ):
+        assert hf.family_for(tiny.model_config(**changes)).name == name
+    with pytest.raises(hf.Unsupported, match=r"no Hugging Face family.*model.scale_embedding=True"):
+        hf.family_for(tiny.model_config(scale_embedding=True))
+
+
+# Public configs, and the parameters that transformers counts in them; the cards round these.
+SIZES = {
+    "Qwen3-0.6B": ("qwen3", 151936, 1024, 28, 16, 8, 128, 3072, True, 596_049_920),
+    "Qwen3-1.7B": ("qwen3", 151936, 2048, 28, 16, 8, 128, 6144, True, 1_720_574_976),
+    "Qwen3-8B": ("qwen3", 151936, 4096, 36, 32, 8, 128, 12288, False, 8_190_735_360),
+    "Qwen3-14B": ("qwen3", 151936, 5120, 40, 40, 8, 128, 17408, False, 14_768_307_200),
+    "Qwen2.5-0.5B": ("qwen2", 151936, 896, 24, 14, 2, 64, 4864, True, 494_032_768),
+    "Qwen2.5-7B": ("qwen2", 152064, 3584, 28, 28, 4, 128, 18944, False, 7_615_616_512),
+    "Llama-3.2-1B": ("llama", 128256, 2048, 16, 32, 8, 64, 8192, True, 1_235_814_400),
+    "Llama-3.1-8B": ("llama", 128256, 4096, 32, 32, 8, 128, 14336, False, 8_030_261_248),
+    "Llama-3.1-70B": ("llama", 128256, 8192, 80, 64, 8, 128, 28672, False, 70_553_706_496),
+    "Mistral-7B-v0.1": ("mistral", 32000, 4096, 32, 32, 8, 128, 14336, False, 7_241_732_096),
+    "OLMo-2-1124-7B": ("olmo2", 100352, 4096, 32, 32, 32, 128, 11008, False, 7_298_617_344),
+    "Olmo-3-1025-7B": ("olmo3", 100278, 4096, 32, 32, 32, 128, 11008, False, 7_298_011_136),
+    "gemma-3-1b-pt": ("gemma3_text", 262144, 1152, 26, 4, 1, 256, 6912, True, 999_885_952),
+}
+
+
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_full_size_shapes_have_the_parameters_of_their_cards(name):
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    kind, vocab, width, layers, heads, kv_heads, head_dim, ffn, tied, count = SIZES[name]
+    given = {
+        "model_type": kind,
+        "vocab_size": vocab,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "intermediate_size": ffn,
+        "tie_word_embeddings": tied,
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "silu",
+    }
+    if kind == "gemma3_text":
+        del given["hidden_act"]
+        given |= {"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 256}
+    if kind in ("gemma3_text", "olmo3", "mistral"):
+        given["sliding_window"] = 4096
+    config = hf.read_config(given)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.for_model(**given)
+        )
+    expected = {path: tuple(x.shape) for path, x in model.named_parameters()}
+    found = {t.name: t.shape for t in hf.tensors(hf.family_of(given), config) if not t.copy_of}
+    assert found == expected
+    assert count_parameters(config) == count
+
+
+def test_stretched_positions_keep_the_fast_pairs_and_slow_the_slow_ones():
+    plain = Rope(1e4).frequencies(64, local=False)
+    for rope in (
+        Rope(1e4, scaling="llama3", factor=8.0, original_length=1024),
+        Rope(1e4, scaling="yarn", factor=8.0, original_length=1024),
+    ):
+        ratio = rope.frequencies(64, local=False) / plain
+        assert ratio[0] == 1
+        assert ratio[-1] == pytest.approx(1 / 8)
+        assert np.all(np.diff(ratio) <= 0)
+    linear = Rope(1e4, scaling="linear", factor=8.0, local_theta=10.0)
+    assert np.allclose(linear.frequencies(64, local=False), plain / 8)
+    assert np.array_equal(
+        linear.frequencies(64, local=True), Rope(10.0).frequencies(64, local=False)
+    )
