@@ -60,11 +60,11 @@ def make_case(sizes: Workload) -> Case:
         "update_micro_batch": sizes.micro_batch,
     }
     optimizer = {"learning_rate": sizes.lr, "schedule": "constant", "clip_norm": 1.0}
-    words = {"pad": 0, "eos": 1, "bos": 2, "think_open": 3, "think_close": 4}
+    words = {"pad": 0, "eos": 1, "bos": 2, "used": sizes.vocab, "size": sizes.vocab}
     return Case(
         model=model,
         settings=RLPSettings(**(dict(default.rlp) | method)),
-        vocabulary=vocabulary(**words, used=sizes.vocab, size=sizes.vocab),
+        vocabulary=vocabulary(think_open=(3,), think_close=(4,), **words),
         optimizer=make_optimizer(
             **(dict(default.optimizer) | optimizer), total_steps=sizes.warmup + sizes.steps
         ),

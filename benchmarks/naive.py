@@ -63,7 +63,8 @@ def figures(
       forks: places in every document.
       thoughts: of every fork of every document.
     """
-    width = max(forks) + case.settings.thought_length + case.settings.horizon + 2  # both tags
+    tags = len(case.vocabulary.think_open) + len(case.vocabulary.think_close)
+    width = max(forks) + case.settings.thought_length + case.settings.horizon + tags
     found: dict[str, list] = {"reasoned": [], "baseline": [], "logprobs": []}
     gradient = jax.tree.map(jnp.zeros_like, params)
     for document, groups in zip(documents, thoughts, strict=True):
@@ -92,11 +93,12 @@ def write_rows(
     case: Case, document: list[int], fork: int, group: list[list[int]], width: int
 ) -> Rows:
     """The branches of one fork as rows of `width` tokens."""
-    close = case.vocabulary.think_close
-    before = [*document[:fork], case.vocabulary.think_open]
+    close = list(case.vocabulary.think_close)
+    before = [*document[:fork], *case.vocabulary.think_open]
     target = document[fork : fork + case.settings.horizon]
+    closed = lambda actions: actions[-len(close) :] == close
     pieces = [
-        (before, actions, actions if actions[-1] == close else [*actions, close], target)
+        (before, actions, actions if closed(actions) else actions + close, target)
         for actions in group
     ]
     return _rows(pieces, case.settings.thought_length, width)
@@ -133,10 +135,13 @@ def _scores(case: Case, params: Params, rows: Rows) -> tuple[jax.Array, jax.Arra
     logits = _logits(case, params, rows)
     limit, banned = case.settings.thought_length, case.vocabulary.not_in_thoughts
     cooled = _at(logits, rows.first_action, limit) / case.settings.temperature
-    # A thought has at least one word, so its first action cannot close it.
-    start = _log_softmax(cooled, (*banned, case.vocabulary.think_close))
+    # A thought has at least one word, so the tag cannot be all of it.
+    *begin, last = case.vocabulary.think_close
+    begun = jnp.all(rows.actions[:, : len(begin)] == jnp.array(begin, jnp.int32), axis=1)
     slot = jnp.arange(limit)[None, :]
-    table = jnp.where(slot[:, :, None] == 0, start, _log_softmax(cooled, banned))
+    empty = begun[:, None] & (slot == len(begin))
+    without = _log_softmax(cooled, (*banned, last))
+    table = jnp.where(empty[:, :, None], without, _log_softmax(cooled, banned))
     logprobs = jnp.where(slot < rows.count[:, None], _chosen(table, rows.actions), 0.0)
     after = _at(logits, rows.first_target, case.settings.horizon)
     evidence = _chosen(_log_softmax(after, case.vocabulary.not_in_documents), rows.target)

@@ -82,7 +82,9 @@ class _Steps:
         self.state, metrics, cost = self.trainer.step(self.state, batch, self.key)
         decoded = round(cost.rollout / metrics["decode_use"])
         rows, length = batch.tokens.shape
-        by_stage = rlp_stage_flops(self.case.model, self.case.settings, rows, length, decoded)
+        by_stage = rlp_stage_flops(
+            self.case.model, self.case.settings, self.case.vocabulary, rows, length, decoded
+        )
         return {
             **{f"flops_{ours}": by_stage[name] for ours, name in STAGES.items()},
             "rollout_s": cost.seconds["rollout"],

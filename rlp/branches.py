@@ -1,13 +1,17 @@
 """The slots of a branch, and the documents that branches leave.
 
-A branch has W = L + H + 1 slots, each with its own place whatever the thought's length:
+The tags are O and C token ids long. A branch has W = O + L + C + H - 1 slots, each with its own
+place whatever the thought's length:
 
-    slot      0        1 … L            L + 1      L + 2 … L + H
-    token     <think>  c_1 … c_L        </think>   x_t … x_{t+H-2}
+    tokens   opening tag   thought     appended tag   its last   target
+             o_1 … o_O     c_1 … c_L   k_1 … k_{C-1}  k_C        x_t … x_{t+H-2}
+    slots    O             L           C - 1          1          H - 1
 
-Action u (1 … L) is predicted by slot u - 1; target token x_{t+h} by slot L + 1 + h. A closing tag,
-sampled or appended, always stands in slot L + 1; slots between the thought's last word and the tag
-are dead. Positions count live tokens only, so the network sees the thought without the gap.
+Action u (1 … L) is predicted by slot O + u - 2; target token x_{t+h} by slot W - H + h. The last
+token of a closing tag, sampled or appended, always stands in slot W - H. Its other tokens stay
+where they were sampled, among the actions; a thought that did not close by itself has them in the
+slots between, which are dead otherwise, as are those of actions that were not taken. Positions
+count live tokens only, so the network sees the thought without the gaps.
 """
 
 import dataclasses
@@ -27,16 +31,18 @@ class Vocabulary:
     """The token ids that the method must know.
 
     Attributes:
-      think_open: the tag that starts a thought; put there, never sampled.
-      think_close: the tag that ends one; an action when sampled.
+      think_open: ids of the tag that starts a thought; put there, never sampled.
+      think_close: ids of the tag that ends one; actions when sampled. A thought is closed by
+        exactly these ids, not by others that read the same.
       pad: fills rows and dead slots.
       not_in_thoughts: ids that a thought cannot hold (specials other than the closing tag, and
         rows of the embedding that the tokenizer does not use).
-      not_in_documents: ids that document text cannot hold when it is scored as evidence.
+      not_in_documents: ids that document text cannot hold when it is scored as evidence. The
+        pieces of a tag of several tokens are ordinary text, here and in thoughts.
     """
 
-    think_open: int
-    think_close: int
+    think_open: tuple[int, ...]
+    think_close: tuple[int, ...]
     pad: int
     not_in_thoughts: tuple[int, ...]
     not_in_documents: tuple[int, ...]
@@ -44,8 +50,8 @@ class Vocabulary:
 
 def vocabulary(
     *,
-    think_open: int,
-    think_close: int,
+    think_open: tuple[int, ...],
+    think_close: tuple[int, ...],
     pad: int,
     bos: int | None,
     eos: int,
@@ -54,9 +60,10 @@ def vocabulary(
 ) -> Vocabulary:
     """The vocabulary of a tokenizer with `used` ids in an embedding of `size` rows."""
     unused = tuple(range(used, size))
-    never = {think_open, pad} | ({bos} if bos is not None else set())
+    whole = lambda tag: set(tag) if len(tag) == 1 else set()
+    never = whole(think_open) | {pad} | ({bos} if bos is not None else set())
     # Where padding and end of text share an id, it is text: padding is masked by segment.
-    documents = (never - {eos}) | {think_close}
+    documents = (never - {eos}) | whole(think_close)
     return Vocabulary(
         think_open=think_open,
         think_close=think_close,
@@ -80,13 +87,47 @@ class Thoughts:
 
     actions: jax.Array  # [B, N, L] int32; sampled ids, a sampled closing tag included; then pad
     length: jax.Array  # [B, N] int32, |c|: number of actions
-    closed: jax.Array  # [B, N] bool: the last action is the closing tag
+    closed: jax.Array  # [B, N] bool: the last actions are the closing tag
     logprobs: jax.Array  # [B, N, L] nats, behaviour policy, at the sampling temperature; then 0
 
-    @property
-    def words(self) -> jax.Array:
-        """Number of sampled tokens that are not the closing tag, [B, N]."""
-        return self.length - self.closed
+    def words(self, vocabulary: Vocabulary) -> jax.Array:
+        """Number of sampled tokens that are not of the closing tag, [B, N]."""
+        return self.length - len(vocabulary.think_close) * self.closed
+
+
+def closes(actions: jax.Array, last: jax.Array, tag: tuple[int, ...]) -> jax.Array:
+    """Whether the actions [..., L] up to number `last`, counted from 0, end with the closing tag
+    and say something before it; [...] bool."""
+    size = len(tag)
+    if size >= actions.shape[-1]:
+        return jnp.zeros(actions.shape[:-1], bool)
+    end = jax.lax.dynamic_slice_in_dim(actions, last - size + 1, size, axis=-1)
+    return _are(end, tag) & (last >= size)
+
+
+def unclosable(actions: jax.Array, number: jax.Array, tag: tuple[int, ...]) -> jax.Array:
+    """Where the last token of the closing tag is banned, since the tag would be the whole thought.
+
+    A thought has at least one word. The rule of sampler and trainer.
+
+    Args:
+      actions: [..., L]; read are those before the tag's last token.
+      number: [M], numbers of the actions in question, counted from 0.
+      tag: ids of the closing tag.
+
+    Returns:
+      [..., M] bool.
+    """
+    before = len(tag) - 1
+    begun = _are(actions[..., :before], tag[: min(before, actions.shape[-1])])
+    here = jnp.reshape(number == before, (1,) * begun.ndim + (-1,))
+    return begun[..., None] & here
+
+
+def _are(tokens: jax.Array, ids: tuple[int, ...]) -> jax.Array:
+    """Whether the tokens [..., n] are these n ids, [...] bool."""
+    expected = jnp.broadcast_to(jnp.array(ids, jnp.int32), tokens.shape)
+    return jnp.all(tokens == expected, axis=-1)
 
 
 def document_trunk(batch: Batch, prompt: Sequence[int] = ()) -> Trunk:
@@ -116,14 +157,14 @@ def empty_branches(
     fork: jax.Array, segment: jax.Array, slots: int, vocabulary: Vocabulary
 ) -> Branches:
     """Branches [B, N] that hold their opening tag and nothing else."""
-    shape = (*fork.shape, slots)
+    shape, opening = (*fork.shape, slots), vocabulary.think_open
     slot = jnp.arange(slots, dtype=jnp.int32)[None, None, :]
+    tokens = np.full(slots, vocabulary.pad, np.int32)
+    tokens[: len(opening)] = opening
     return Branches(
-        tokens=jnp.broadcast_to(
-            jnp.where(slot == 0, vocabulary.think_open, vocabulary.pad), shape
-        ).astype(jnp.int32),
+        tokens=jnp.broadcast_to(jnp.asarray(tokens), shape),
         position=fork[:, :, None] + slot,
-        live=jnp.broadcast_to(slot == 0, shape),
+        live=jnp.broadcast_to(slot < len(opening), shape),
         segment=segment,
         fork=fork,
     )
@@ -146,27 +187,36 @@ def lay_out(
       vocabulary: for the tags.
     """
     limit, horizon = thoughts.actions.shape[-1], target.shape[-1]
-    words = thoughts.words[..., None]  # [B, N, 1]
-    tag = lambda id_: jnp.full_like(words, id_)
+    opening, rest = len(vocabulary.think_open), len(vocabulary.think_close) - 1
+    closed = thoughts.closed[..., None]  # [B, N, 1]
+    kept = thoughts.length[..., None] - closed  # actions that stay in their slots
     place = lambda n: jnp.arange(n, dtype=jnp.int32)[None, None, :]
-    always = jnp.ones_like(words, bool)
-    is_word = place(limit) < words
+    spread = lambda x, n: jnp.broadcast_to(x, (*kept.shape[:2], n))
+    tag = lambda ids: spread(jnp.array(ids, jnp.int32), len(ids))
+    is_kept = place(limit) < kept
+    last = opening + kept + jnp.where(closed, 0, rest)  # of the closing tag's last token
     tokens = [
         tag(vocabulary.think_open),
-        jnp.where(is_word, thoughts.actions, vocabulary.pad),
+        jnp.where(is_kept, thoughts.actions, vocabulary.pad),
         tag(vocabulary.think_close),
         target[..., :-1],
     ]
-    after = jnp.broadcast_to(always, (*words.shape[:2], horizon))
+    live = [
+        spread(jnp.array(True), opening),
+        is_kept,
+        spread(~closed, rest),
+        spread(jnp.array(True), horizon),
+    ]
     offset = [
-        jnp.zeros_like(words),
-        jnp.broadcast_to(place(limit) + 1, thoughts.actions.shape),
-        words + 1 + place(horizon),
+        spread(place(opening), opening),
+        spread(opening + place(limit), limit),
+        opening + kept + place(rest),
+        last + place(horizon),
     ]
     return Branches(
         tokens=jnp.concatenate(tokens, axis=-1).astype(jnp.int32),
         position=fork[..., None] + jnp.concatenate(offset, axis=-1).astype(jnp.int32),
-        live=jnp.concatenate([always, is_word, after], axis=-1),
+        live=jnp.concatenate(live, axis=-1),
         segment=segment,
         fork=fork,
     )

@@ -72,6 +72,7 @@ def build(config: ConfigDict) -> Run:
     model = _named(lambda: _model(config, tokenizer.vocab_size))
     mesh = _named(lambda: _mesh(config))
     _named(lambda: parameter_shardings(mesh, shapes(model)))
+    _check_room(config, len(tokenizer.think_close))
     settings = _settings(config, _prompt(config, tokenizer))
     if config.objective == "rlp":
         _named(lambda: _check_waves(config, batch_shards(mesh)))
@@ -126,6 +127,16 @@ def _tokenizer(config: ConfigDict) -> AnyTokenizer:
     if config.data.kind == "compass":
         return compass.CompassTokenizer()
     return load_tokenizer(config.data.tokenizer)
+
+
+def _check_room(config: ConfigDict, tag: int) -> None:
+    """Refuses thoughts that cannot close where those that do not are masked."""
+    if config.rlp.thought_length <= tag and config.rlp.unclosed == "mask":
+        raise UserError(
+            f"rlp.thought_length={config.rlp.thought_length} leaves no room for a closing tag of "
+            f"{tag} token{'s' * (tag > 1)} after a word, so rlp.unclosed='mask' would mask every "
+            f"thought; set thought_length to {tag + 1} or more, or unclosed to 'append'"
+        )
 
 
 def _model(config: ConfigDict, used: int) -> ModelConfig:

@@ -167,6 +167,7 @@ class Evaluator:
     ) -> dict:
         branches = range(i * group, (i + 1) * group)
         thoughts = found["thoughts"]
+        words = thoughts.words(self.vocabulary)
         target = np.asarray(documents.tokens)[row, fork : fork + self.settings.horizon]
         return {
             "fork": fork,
@@ -176,11 +177,7 @@ class Evaluator:
             "information_gain": float(found["gain"][row, i].mean()),
             "thoughts": [
                 {
-                    "pieces": pieces(
-                        thoughts.actions[
-                            row, n, : thoughts.length[row, n] - thoughts.closed[row, n]
-                        ].tolist()
-                    ),
+                    "pieces": pieces(thoughts.actions[row, n, : words[row, n]].tolist()),
                     "closed": bool(thoughts.closed[row, n]),
                     "reasoned_logprob": float(found["reasoned"].logprob[row, i, g].sum()),
                     "reward": float(found["rewards"][row, i, g]),

@@ -7,10 +7,12 @@ norms and the optimizer are left out: a few per cent of a small model, next to n
 """
 
 import dataclasses
+from collections.abc import Callable
 
 from models.attention import query_runs
 from models.backend import choices
 from models.config import ModelConfig
+from rlp.branches import Vocabulary
 from rlp.scoring import logit_chunks
 from rlp.step import RLPSettings
 
@@ -80,18 +82,29 @@ def next_token_flops(config: ModelConfig, rows: int, length: int) -> int:
 
 
 def rlp_flops(
-    config: ModelConfig, settings: RLPSettings, batch: int, length: int, decoded: int
+    config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    batch: int,
+    length: int,
+    decoded: int,
 ) -> int:
     """FLOPs of an RLP step; arguments as of `rlp_stage_flops`."""
-    return sum(rlp_stage_flops(config, settings, batch, length, decoded).values())
+    return sum(rlp_stage_flops(config, settings, vocabulary, batch, length, decoded).values())
 
 
 def rlp_stage_flops(
-    config: ModelConfig, settings: RLPSettings, batch: int, length: int, decoded: int
+    config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    batch: int,
+    length: int,
+    decoded: int,
 ) -> dict[str, int]:
     """FLOPs of the stages of an RLP step that its clock tells apart.
 
     Args:
+      vocabulary: for the lengths of the tags.
       batch: B.
       length: T, without the thinking prompt.
       decoded: tokens decoded in this step's rollout.
@@ -105,37 +118,47 @@ def rlp_stage_flops(
     prefill = Work(batch * trunk, batch * trunk_pairs(trunk))
     documents = Work(batch * length, batch * trunk_pairs(length))
 
-    rollout = prefill + Work(decoded, decoded * (trunk + s.thought_length), decoded)
+    # Slots that predict actions, and before them those of the opening tag that do not.
+    slots = len(vocabulary.think_open) - 1 + s.thought_length
+    known = branches * (len(vocabulary.think_open) - 1)
+    opening = Work(known, known * (trunk + slots))
+    rollout = prefill + opening + Work(decoded, decoded * (trunk + slots), decoded)
     if s.positions in ("loss", "entropy"):
         rollout += documents + Work(logits=batch * (length - 1))
 
-    scored, keys = branches * (s.horizon + 1), trunk + s.thought_length + s.horizon + 1
-    evidence = Work(scored, scored * keys, branches * s.horizon)
+    after = len(vocabulary.think_close) + s.horizon  # the last action, the tag, the target
+    scored = branches * after
+    evidence = Work(scored, scored * (trunk + slots + after), branches * s.horizon)
     without = Work(logits=batch * s.forks_per_document * s.horizon)
     evidence += without + (documents if s.prompt else Work())  # of theta
     if s.baseline != "none":
         evidence += without + documents
 
-    acted = branches * s.thought_length
-    update = prefill + Work(acted, acted * (trunk + s.thought_length), acted)
+    run, acted = branches * slots, branches * s.thought_length
+    update = prefill + Work(run, run * (trunk + slots), acted)
     if s.next_token_weight:
         update += Work(logits=batch * (trunk - 1))
-    each = training_flops(config, update)
-    if not s.next_token_weight and config.num_layers <= choices().unrolled_layers:
-        each -= _last_block_flops(config, prefill)
+    think, each = forward_flops(config, rollout), training_flops(config, update)
+    if config.num_layers <= choices().unrolled_layers:
+        think -= _last_block_flops(config, forward_flops, opening)
+        if not s.next_token_weight:
+            each -= _last_block_flops(config, training_flops, prefill)
     return {
-        "rollout": forward_flops(config, rollout),
+        "rollout": think,
         "evidence": forward_flops(config, evidence),
         "update": s.updates_per_rollout * each,
     }
 
 
-def _last_block_flops(config: ModelConfig, trunk: Work) -> int:
-    """FLOPs of a trunk's last block in training, all but those of its keys and values.
+def _last_block_flops(config: ModelConfig, count: Callable, work: Work) -> int:
+    """FLOPs of the last block on tokens of which nothing else is read than its keys and values,
+    less those: of a trunk in training, and of an opening tag.
 
-    Branches read nothing else of it; straight code leaves the rest out, a scan does not.
+    Straight code leaves them out, a scan does not.
     """
     block = dataclasses.replace(config, num_layers=1)
-    keys_and_values = 4 * trunk.tokens * config.hidden_size * config.num_kv_heads * config.head_dim
-    passes = 4 if config.remat == "block" else 3
-    return training_flops(block, trunk) - passes * keys_and_values
+    keys_and_values = 4 * work.tokens * config.hidden_size * config.num_kv_heads * config.head_dim
+    passes = 1
+    if count is training_flops:
+        passes = 4 if config.remat == "block" else 3
+    return count(block, work) - passes * keys_and_values

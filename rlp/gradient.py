@@ -20,7 +20,7 @@ from models.config import ModelConfig
 from models.transformer import Params, bind
 from models.tree import Branches, Cache, Trunk, extend, prefill
 from rlp import objective
-from rlp.branches import Vocabulary
+from rlp.branches import Vocabulary, unclosable
 from rlp.rollout import Rollout
 from rlp.scoring import predicted_tokens, token_scores
 from rlp.waves import split, wave_shape
@@ -44,7 +44,7 @@ class Loss:
 class _Actions:
     """What the loss reads of some branches."""
 
-    branches: Branches  # slots 0 … L - 1, those that predict actions
+    branches: Branches  # slots 0 … O + L - 2: the last L predict actions
     actions: jax.Array  # [B, N, L]
     behaviour: jax.Array  # [B, N, L] nats
     live: jax.Array  # [B, N, L] bool
@@ -90,7 +90,7 @@ def policy_gradient(
     live = jnp.arange(limit)[None, None, :] < thoughts.length[..., None]
     weights = objective.action_weights(thoughts.length, counted, limit, loss.length_normalization)
     actions = _Actions(
-        branches=rollout.branches.slots(0, limit),
+        branches=rollout.branches.slots(0, len(vocabulary.think_open) - 1 + limit),
         actions=thoughts.actions,
         behaviour=thoughts.logprobs,
         live=live,
@@ -149,14 +149,15 @@ def _wave(
     def branch_loss(params: Params, cache: Cache, actions: _Actions) -> tuple[jax.Array, Metrics]:
         model = bind(model_config, params)
         hidden, _ = extend(model, text.trunk, cache, actions.branches)
+        close, limit = vocabulary.think_close, actions.actions.shape[-1]
         scores = token_scores(
             model,
-            hidden,
+            hidden[:, :, len(vocabulary.think_open) - 1 :],
             actions.actions,
             vocabulary.not_in_thoughts,
             loss.temperature,
-            vocabulary.think_close,
-            jnp.arange(actions.actions.shape[-1])[None, None, :] == 0,
+            close[-1],
+            unclosable(actions.actions, jnp.arange(limit), close),
         )
         value, stopped = objective.clipped_surrogate(
             scores.logprob,

@@ -1,7 +1,8 @@
 """The rollout: G thoughts at every fork, decoded against one trunk cache per document.
 
     read_documents   the trunk once per document, and its cache
-    roll_out         one token per branch and step, until every thought has closed or has L actions
+    roll_out         the opening tag but its last token at once, then one token per branch and
+                     step, until every thought has closed or has L actions
 
 Every random number belongs to (step, document, fork, thought), so a thought is the same however
 documents and forks are grouped into waves, batches or devices.
@@ -17,7 +18,15 @@ import jax.numpy as jnp
 
 from models.transformer import Transformer
 from models.tree import Branches, Cache, Trunk, empty_branch_cache, extend, prefill
-from rlp.branches import Forks, Thoughts, Vocabulary, empty_branches, lay_out
+from rlp.branches import (
+    Forks,
+    Thoughts,
+    Vocabulary,
+    closes,
+    empty_branches,
+    lay_out,
+    unclosable,
+)
 from rlp.data.batch import Array
 from rlp.scoring import mask_logits
 
@@ -41,8 +50,8 @@ class Rollout:
     """The thoughts of some forks, and the computation that they left behind."""
 
     trunk: Trunk  # [B, P + T], thinking prompt included
-    branches: Branches  # [B, N, L + H + 1]
-    branch_cache: Cache  # slots 0 … L - 1
+    branches: Branches  # [B, N, W], see rlp/branches.py
+    branch_cache: Cache  # slots 0 … O + L - 2, those that predict actions
     thoughts: Thoughts  # [B, N, L]
     decoded: jax.Array  # int32, tokens decoded: branches that were run, times steps
 
@@ -139,7 +148,7 @@ def roll_out(
     segment = jnp.ones_like(fork)
 
     decoder = _Decoder(model, documents, temperature, vocabulary)
-    writing = _Writing.fresh(model, fork, segment, uniforms, vocabulary)
+    writing = decoder.begin(_Writing.fresh(model, fork, segment, uniforms, vocabulary))
     state = (jnp.int32(0), writing, jnp.int32(0))
     widths = crowd_widths(*uniforms.shape[:2])
     for width, next_width in zip(widths, [*widths[1:], 0], strict=True):
@@ -164,8 +173,8 @@ def crowd_widths(documents: int, branches: int) -> list[int]:
 class _Writing:
     """Thoughts in the making, on N branches of every document."""
 
-    branches: Branches  # slots 0 … L
-    cache: Cache  # slots 0 … L - 1
+    branches: Branches  # slots 0 … O + L - 1
+    cache: Cache  # slots 0 … O + L - 2
     thoughts: Thoughts  # [B, N, L]
     uniforms: jax.Array  # [B, N, L]
     open: jax.Array  # [B, N] bool, not closed yet
@@ -181,9 +190,11 @@ class _Writing:
     ) -> "_Writing":
         """Branches [B, N] that hold their opening tag and nothing else."""
         zeros = lambda dtype: jnp.zeros(fork.shape, dtype)
+        batch, branches, limit = uniforms.shape
+        slots = len(vocabulary.think_open) + limit
         return cls(
-            branches=empty_branches(fork, segment, uniforms.shape[-1] + 1, vocabulary),
-            cache=empty_branch_cache(model, *uniforms.shape),
+            branches=empty_branches(fork, segment, slots, vocabulary),
+            cache=empty_branch_cache(model, batch, branches, slots - 1),
             thoughts=Thoughts(
                 actions=jnp.full(uniforms.shape, vocabulary.pad, jnp.int32),
                 length=zeros(jnp.int32),
@@ -196,30 +207,33 @@ class _Writing:
 
     def add(
         self,
-        slot: jax.Array,
+        number: jax.Array,
         action: jax.Array,
         logprob: jax.Array,
         cache: Cache,
         vocabulary: Vocabulary,
     ) -> "_Writing":
-        """With one more action [B, N] on every open thought, predicted by `slot`."""
+        """With action `number`, counted from 0, [B, N] on every open thought."""
         t, b = self.thoughts, self.branches
-        closes = self.open & (action == vocabulary.think_close)
-        speaks = self.open & ~closes
         put = lambda x, new, at: jax.lax.dynamic_update_index_in_dim(x, new, at, axis=2)
+        action = jnp.where(self.open, action, vocabulary.pad)
+        actions = put(t.actions, action, number)
+        closed = self.open & closes(actions, number, vocabulary.think_close)
+        still_open = self.open & ~closed
         thoughts = Thoughts(
-            actions=put(t.actions, jnp.where(self.open, action, vocabulary.pad), slot),
+            actions=actions,
             length=t.length + self.open,
-            closed=t.closed | closes,
-            logprobs=put(t.logprobs, jnp.where(self.open, logprob, 0.0), slot),
+            closed=t.closed | closed,
+            logprobs=put(t.logprobs, jnp.where(self.open, logprob, 0.0), number),
         )
+        slot = len(vocabulary.think_open) + number
         branches = dataclasses.replace(
             b,
-            tokens=put(b.tokens, jnp.where(speaks, action, vocabulary.pad), slot + 1),
-            live=put(b.live, speaks, slot + 1),
+            tokens=put(b.tokens, jnp.where(still_open, action, vocabulary.pad), slot),
+            live=put(b.live, still_open, slot),
         )
         return dataclasses.replace(
-            self, branches=branches, cache=cache, thoughts=thoughts, open=speaks
+            self, branches=branches, cache=cache, thoughts=thoughts, open=still_open
         )
 
     def pick(self, index: jax.Array) -> "_Writing":
@@ -240,65 +254,80 @@ class _Writing:
         return dataclasses.replace(rest, cache=cache)
 
 
-_State = tuple[jax.Array, _Writing, jax.Array]  # next slot, thoughts, tokens decoded so far
+_State = tuple[jax.Array, _Writing, jax.Array]  # next action, thoughts, tokens decoded so far
 
 
 @dataclasses.dataclass(frozen=True)
 class _Decoder:
-    """Samples actions slot by slot."""
+    """Samples actions one by one."""
 
     model: Transformer
     documents: Documents
     temperature: float
     vocabulary: Vocabulary
 
+    def begin(self, writing: _Writing) -> _Writing:
+        """With the opening tag in the cache, all but its last token, which predicts an action."""
+        known = len(self.vocabulary.think_open) - 1
+        if not known:
+            return writing
+        return dataclasses.replace(writing, cache=self._extend(writing, 0, known)[1])
+
     def run(self, state: _State, width: int, next_width: int) -> _State:
         """Goes on with `width` branches of every document, all open ones among them, until no
-        document has more than `next_width` of those or L slots are run."""
-        slot, writing, decoded = state
+        document has more than `next_width` of those or L actions are taken."""
+        number, writing, decoded = state
         if width == writing.open.shape[1]:
             return self._loop(state, next_width)
         order = jnp.argsort(~writing.open, axis=1, stable=True)[:, :width]  # open ones first
-        slot, crowd, decoded = self._loop((slot, writing.pick(order), decoded), next_width)
-        return slot, writing.put_back(order, crowd), decoded
+        number, crowd, decoded = self._loop((number, writing.pick(order), decoded), next_width)
+        return number, writing.put_back(order, crowd), decoded
 
     def _loop(self, state: _State, next_width: int) -> _State:
         def running(state: _State) -> jax.Array:
-            slot, writing, _ = state
+            number, writing, _ = state
             limit = writing.uniforms.shape[-1]
-            return (slot < limit) & (writing.open.sum(axis=1).max() > next_width)
+            return (number < limit) & (writing.open.sum(axis=1).max() > next_width)
 
         def step(state: _State) -> _State:
-            slot, writing, decoded = state
-            hidden, cache = extend(
-                self.model,
-                self.documents.trunk,
-                self.documents.cache,
-                writing.branches,
-                writing.cache,
-                slot,
-                1,
-            )
-            action, logprob = self._act(hidden, writing, slot)
-            writing = writing.add(slot, action, logprob, cache, self.vocabulary)
-            return slot + 1, writing, decoded + writing.open.size
+            number, writing, decoded = state
+            slot = len(self.vocabulary.think_open) - 1 + number
+            hidden, cache = self._extend(writing, slot, 1)
+            action, logprob = self._act(hidden, writing, number)
+            writing = writing.add(number, action, logprob, cache, self.vocabulary)
+            return number + 1, writing, decoded + writing.open.size
 
         return jax.lax.while_loop(running, step, state)
 
+    def _extend(
+        self, writing: _Writing, start: jax.Array | int, count: int
+    ) -> tuple[jax.Array, Cache]:
+        """Hidden states [B, N, count, D] of slots from `start` on, and the cache with them."""
+        documents = self.documents
+        return extend(
+            self.model,
+            documents.trunk,
+            documents.cache,
+            writing.branches,
+            writing.cache,
+            start,
+            count,
+        )
+
     def _act(
-        self, hidden: jax.Array, writing: _Writing, slot: jax.Array
+        self, hidden: jax.Array, writing: _Writing, number: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Actions and their log-probabilities, [B, N]."""
-        shape = writing.open.shape
+        shape, close = writing.open.shape, self.vocabulary.think_close
         logits = mask_logits(
             self.model.logits(hidden.reshape(-1, hidden.shape[-1])),
             self.vocabulary.not_in_thoughts,
             self.temperature or 1.0,
-            self.vocabulary.think_close,
-            jnp.broadcast_to(slot == 0, (shape[0] * shape[1],)),
+            close[-1],
+            unclosable(writing.thoughts.actions, number[None], close).reshape(-1),
         )
         if self.temperature:
-            uniform = jax.lax.dynamic_index_in_dim(writing.uniforms, slot, axis=2, keepdims=False)
+            uniform = jax.lax.dynamic_index_in_dim(writing.uniforms, number, axis=2, keepdims=False)
             action = sample(logits, uniform.reshape(-1))
         else:
             action = jnp.argmax(logits, axis=-1).astype(jnp.int32)

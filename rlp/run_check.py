@@ -72,11 +72,6 @@ def check(config: Mapping[str, Value]) -> None:
             "rlp.group_size=1 has no group to compare with, and rlp.baseline='none' nothing else; "
             "set group_size to 2 or more, or baseline to 'ema'"
         )
-    if config["rlp.thought_length"] == 1 and config["rlp.unclosed"] == "mask":
-        raise UserError(
-            "rlp.thought_length=1 leaves no room for a closing tag, so rlp.unclosed='mask' would "
-            "mask every thought; set thought_length to 2 or more, or unclosed to 'append'"
-        )
     if config["rlp.positions"] == "given":
         for field in ("rlp.forks_per_document", "evaluation.forks_per_document"):
             if config[field] != 1:

@@ -33,7 +33,7 @@ def mask_logits(
     banned: Sequence[int],
     temperature: float,
     close: int | None = None,
-    first: jax.Array | None = None,
+    unclosable: jax.Array | None = None,
 ) -> jax.Array:
     """The measure that sampler and trainer share: logits / temperature without banned tokens.
 
@@ -41,16 +41,16 @@ def mask_logits(
       logits: [M, V] float32.
       banned: ids that cannot occur.
       temperature: above 0.
-      close: closing tag, which cannot be the first action (|c| >= 1).
-      first: [M] bool, rows that hold a first action.
+      close: last token of the closing tag.
+      unclosable: [M] bool, rows in which it is banned (see `branches.unclosable`).
     """
     size = logits.shape[-1]
     allowed = np.ones(size, bool)
     allowed[list(banned)] = False
     keep = jnp.asarray(allowed)[None, :]
-    if first is not None:
+    if unclosable is not None:
         is_close = jnp.arange(size)[None, :] == close
-        keep = keep & ~(first[:, None] & is_close)
+        keep = keep & ~(unclosable[:, None] & is_close)
     return jnp.where(keep, logits / temperature, HIDDEN_SCORE)
 
 
@@ -61,7 +61,7 @@ def token_scores(
     banned: Sequence[int] = (),
     temperature: float = 1.0,
     close: int | None = None,
-    first: jax.Array | None = None,
+    unclosable: jax.Array | None = None,
 ) -> Scores:
     """Log-probability of every target, with the entropy of its distribution.
 
@@ -69,28 +69,29 @@ def token_scores(
       model: reads the logits.
       hidden: final hidden states [..., D] that predict the targets.
       targets: ids [...].
-      banned, temperature, close, first: as in `mask_logits`, with `first` [...].
+      banned, temperature, close, unclosable: as in `mask_logits`, with `unclosable` [...].
     """
     shape, width = targets.shape, hidden.shape[-1]
     hidden, targets = hidden.reshape(-1, width), targets.reshape(-1)
-    first = None if first is None else jnp.broadcast_to(first, shape).reshape(-1)
+    if unclosable is not None:
+        unclosable = jnp.broadcast_to(unclosable, shape).reshape(-1)
 
     def score(inputs: tuple) -> Scores:
-        hidden, targets, first = inputs
-        return _scores(
-            mask_logits(model.logits(hidden), banned, temperature, close, first), targets
-        )
+        hidden, targets, unclosable = inputs
+        logits = mask_logits(model.logits(hidden), banned, temperature, close, unclosable)
+        return _scores(logits, targets)
 
     count = targets.shape[0]
     chunks = logit_chunks(count, model.config.vocab_size)
     if chunks == 1:
-        scores = score((hidden, targets, first))
+        scores = score((hidden, targets, unclosable))
     else:
         size = -(-count // chunks)
         pad = lambda x: jnp.pad(x, [(0, chunks * size - count)] + [(0, 0)] * (x.ndim - 1))
         # Neighbours go to different chunks, so that each chunk has a share of every device's rows.
         split = lambda x: pad(x).reshape(size, chunks, *x.shape[1:]).swapaxes(0, 1)
-        scores = jax.lax.map(jax.checkpoint(score), jax.tree.map(split, (hidden, targets, first)))
+        inputs = jax.tree.map(split, (hidden, targets, unclosable))
+        scores = jax.lax.map(jax.checkpoint(score), inputs)
         scores = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1)[:count], scores)
     return jax.tree.map(lambda x: x.reshape(shape), scores)
 
@@ -138,14 +139,15 @@ def reasoned_scores(
 ) -> Scores:
     """How the policy predicts every target token after its thought, [B, N, H].
 
-    Continues the caches of the rollout: only the slots from the last word on are run.
+    Continues the caches of the rollout: only the slots from the last action on are run.
     """
-    horizon = target.shape[-1]
-    start = branches.tokens.shape[-1] - horizon - 1
-    room = branch_cache.grown(horizon + 1)
-    hidden, _ = extend(model, trunk, trunk_cache, branches, room, start, horizon + 1)
+    horizon, close = target.shape[-1], len(vocabulary.think_close)
+    count = close + horizon  # the last action, whose slot no action needed, the tag, the target
+    start = branches.tokens.shape[-1] - count
+    room = branch_cache.grown(count)
+    hidden, _ = extend(model, trunk, trunk_cache, branches, room, start, count)
     banned = vocabulary.not_in_documents
-    return token_scores(model, hidden[:, :, 1:], target, banned)
+    return token_scores(model, hidden[:, :, close:], target, banned)
 
 
 def no_think_scores(

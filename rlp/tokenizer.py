@@ -1,7 +1,8 @@
 """Text to token ids and back: bytes, or any Hugging Face tokenizer folder.
 
-Every tokenizer here knows the two thinking tags as single tokens, because a thought is opened and
-closed by one action each.
+A thinking tag is one or more tokens: those that a tokenizer gives for the tag when it stands alone.
+A thought is closed by exactly these ids. Other ids that read the same (`</` joined with the token
+before it) do not close it, nor are they looked for in documents.
 """
 
 import os
@@ -28,16 +29,16 @@ class Tokenizer(Protocol):
       pad: id that fills rows; may equal `eos`.
       eos: id that ends a document.
       bos: id that begins a document, or None where the tokenizer has none.
-      think_open: id of `<think>`.
-      think_close: id of `</think>`.
+      think_open: ids of `<think>`.
+      think_close: ids of `</think>`.
     """
 
     vocab_size: int
     pad: int
     eos: int
     bos: int | None
-    think_open: int
-    think_close: int
+    think_open: tuple[int, ...]
+    think_close: tuple[int, ...]
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, with no bos or eos added."""
@@ -66,8 +67,8 @@ class ByteTokenizer:
     pad = 256
     bos: int | None = 257
     eos = 258
-    think_open = 259
-    think_close = 260
+    think_open: tuple[int, ...] = (259,)
+    think_close: tuple[int, ...] = (260,)
 
     def __init__(self) -> None:
         names = ("<pad>", "<bos>", "<eos>", THINK_OPEN, THINK_CLOSE)
@@ -93,7 +94,8 @@ class FolderTokenizer:
     """A Hugging Face tokenizer folder, read without touching the network.
 
     As everywhere in that library, the name of a special token that stands in a text encodes to
-    that token, so a corpus may hold `<think>` … `</think>`.
+    that token, so a corpus may hold `<think>` … `</think>`. Where a tag is no token of its own, it
+    is the ids of its text; a thought is closed by exactly those of `</think>`.
     """
 
     def __init__(self, folder: str) -> None:
@@ -101,8 +103,8 @@ class FolderTokenizer:
         self._tokenizer = _read_folder(folder)
         vocabulary: dict[str, int] = self._tokenizer.get_vocab()
         self.vocab_size = max(vocabulary.values()) + 1
-        self.think_open = self._tag(folder, vocabulary, THINK_OPEN)
-        self.think_close = self._tag(folder, vocabulary, THINK_CLOSE)
+        self.think_open = self._tag(folder, THINK_OPEN)
+        self.think_close = self._tag(folder, THINK_CLOSE)
         # A folder made for chat names the end of a *turn* as its eos (Qwen: <|im_end|>). Base
         # models were pretrained with <|endoftext|> between documents, and documents are what is
         # read here.
@@ -133,22 +135,22 @@ class FolderTokenizer:
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return [start for start, _ in encoded["offset_mapping"]]
 
-    def _tag(self, folder: str, vocabulary: dict[str, int], tag: str) -> int:
-        """Id of a thinking tag, which must be one token and be found in text."""
+    def _tag(self, folder: str, tag: str) -> tuple[int, ...]:
+        """Ids of a thinking tag that stands alone."""
         ids = self.encode(tag)
-        if ids != [vocabulary.get(tag)]:
+        if (text := self.decode(ids)) != tag:
             raise UserError(
-                f"tokenizer {folder}: {tag} is not a single token (it is {len(ids)}); add "
+                f"tokenizer {folder}: {tag} cannot be written with it (it reads {text!r}); add "
                 f"{THINK_OPEN} and {THINK_CLOSE} to its added tokens"
             )
-        return ids[0]
+        return tuple(ids)
 
 
 def load(spec: str) -> Tokenizer:
     """The tokenizer that `data.tokenizer` names: "bytes", or the path of a folder.
 
     Raises UserError for a path that is no folder, a folder that cannot be read, and a tokenizer
-    in which the thinking tags are not single tokens.
+    that cannot write the thinking tags.
     """
     if spec == "bytes":
         return ByteTokenizer()

@@ -132,6 +132,7 @@ class RLPTrainer:
         shardings: Any,
     ):
         self._model, self._settings, self._mesh = model, settings, mesh
+        self._vocabulary = vocabulary
         self._shards = batch_shards(mesh)
         method = functools.partial(_jit_stage, model, settings, vocabulary)
         self._read = method(stages.read_stage)
@@ -207,13 +208,14 @@ class RLPTrainer:
 
     def _cost(self, batch: Batch, rollout: Rollout, seconds: dict[str, float]) -> Cost:
         rows, length = batch.tokens.shape
-        s = self._settings
-        once = rows * (length + len(s.prompt)) + rollout.thoughts.length.size * s.thought_length
+        s, words = self._settings, self._vocabulary
+        slots = len(words.think_open) - 1 + s.thought_length
+        once = rows * (length + len(s.prompt)) + rollout.thoughts.length.size * slots
         return Cost(
             documents=int((batch.segment > 0).sum()),
             rollout=int(rollout.thoughts.length.sum()),
             update=s.updates_per_rollout * once,
-            flops=rlp_flops(self._model, s, rows, length, int(rollout.decoded)),
+            flops=rlp_flops(self._model, s, words, rows, length, int(rollout.decoded)),
             seconds=seconds,
         )
 
@@ -232,16 +234,22 @@ def rollout_wave(settings: RLPSettings, documents: int, shards: int) -> tuple[in
 
 
 def cache_bytes(
-    model: ModelConfig, settings: RLPSettings, length: int, rows: int, forks: int
+    model: ModelConfig,
+    settings: RLPSettings,
+    length: int,
+    rows: int,
+    forks: int,
+    tags: int = 2,
 ) -> int:
     """Bytes of the caches of a wave, over all devices.
 
     Args:
       length: T, without the thinking prompt.
       rows, forks: from `rollout_wave`.
+      tags: tokens of both thinking tags.
     """
     s = settings
-    branch_slots = forks * s.group_size * (s.thought_length + s.horizon + 1)
+    branch_slots = forks * s.group_size * (tags + s.thought_length + s.horizon - 1)
     tokens = rows * (len(s.prompt) + length + branch_slots)
     each = 2 * model.num_layers * model.num_kv_heads * model.head_dim
     return tokens * each * np.dtype(model.dtype).itemsize

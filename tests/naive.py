@@ -40,6 +40,7 @@ class Rows:
     length: jax.Array  # [R], tokens of the row; the rest is padding
     action: jax.Array  # [R, L], ids; 0 after the last
     action_at: jax.Array  # [R, L], place of each action in the row; 0 after the last
+    empty: jax.Array  # [R, L] bool, a closing tag that ended here would be the whole thought
     target: jax.Array  # [R, H]
     target_at: jax.Array  # [R, H]
 
@@ -48,11 +49,11 @@ def write_out(
     branches: list[Branch], vocabulary: Vocabulary, limit: int, width: int, prompt=()
 ) -> Rows:
     """The branches as rows of `width` tokens; thoughts have at most `limit` actions."""
-    rows = []
+    rows, close = [], list(vocabulary.think_close)
     for branch in branches:
-        prefix = [*prompt, *branch.document[: branch.fork], vocabulary.think_open]
-        closed = branch.actions[-1] == vocabulary.think_close
-        thought = branch.actions if closed else [*branch.actions, vocabulary.think_close]
+        prefix = [*prompt, *branch.document[: branch.fork], *vocabulary.think_open]
+        closed = branch.actions[-len(close) :] == close
+        thought = branch.actions if closed else [*branch.actions, *close]
         target = branch.document[branch.fork : branch.fork + branch.horizon]
         line = [*prefix, *thought, *target]
         action_at = [len(prefix) + u for u in range(len(branch.actions))]
@@ -62,6 +63,7 @@ def write_out(
                 "length": len(line),
                 "action": _pad(branch.actions, limit),
                 "action_at": _pad(action_at, limit),
+                "empty": [[*branch.actions[:u], close[-1]] == close for u in range(limit)],
                 "target": target,
                 "target_at": [len(prefix) + len(thought) + h for h in range(branch.horizon)],
             }
@@ -120,11 +122,11 @@ def traced_action_logprobs(
     """log pi of every action, [R, L] nats; 0 after the last."""
     everything = logits(config, params, rows.tokens, rows.length)
     banned = vocabulary.not_in_thoughts
-    later = _predicted(distribution(everything, banned, temperature), rows.action, rows.action_at)
-    banned = (*banned, vocabulary.think_close)  # a thought has at least one word
-    opening = distribution(everything, banned, temperature)
-    first = _predicted(opening, rows.action[:, :1], rows.action_at[:, :1])
-    chosen = jnp.concatenate([first, later[:, 1:]], axis=1)
+    either = _predicted(distribution(everything, banned, temperature), rows.action, rows.action_at)
+    banned = (*banned, vocabulary.think_close[-1])  # a thought has at least one word
+    unclosed = distribution(everything, banned, temperature)
+    unclosed = _predicted(unclosed, rows.action, rows.action_at)
+    chosen = jnp.where(jnp.asarray(rows.empty) > 0, unclosed, either)
     return jnp.where(jnp.asarray(rows.action_at) > 0, chosen, 0.0)
 
 

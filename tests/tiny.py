@@ -61,11 +61,16 @@ def params(config: ModelConfig, seed: int = 0, scale: float = 10.0) -> Params:
     return jit(make)()
 
 
-def words(config: ModelConfig, used: int | None = None) -> Vocabulary:
+def words(
+    config: ModelConfig,
+    used: int | None = None,
+    think_open: tuple[int, ...] = (OPEN,),
+    think_close: tuple[int, ...] = (CLOSE,),
+) -> Vocabulary:
     """Ids 0 … 4 are special; the last two rows of the embedding belong to no token."""
     return vocabulary(
-        think_open=OPEN,
-        think_close=CLOSE,
+        think_open=think_open,
+        think_close=think_close,
         pad=PAD,
         bos=BOS,
         eos=EOS,

@@ -48,7 +48,8 @@ class CompassTokenizer:
 
     words = _words()
     vocab_size = len(words)
-    pad, bos, eos, think_open, think_close = range(len(SPECIALS))
+    pad, bos, eos = range(3)
+    think_open, think_close = (3,), (4,)
     separator = " "
 
     _ids = {word: i for i, word in enumerate(words)}

@@ -208,12 +208,26 @@ def _spread(count: int) -> list[int]:
 
 
 def _tagged(tokens: np.ndarray, windows: Windows, tokenizer: Tokenizer) -> np.ndarray:
-    """Whether each window holds an id that document text cannot hold, bool [windows]."""
-    tags = {tokenizer.think_open, tokenizer.think_close, tokenizer.pad} - {tokenizer.eos}
-    bos = -1 if tokenizer.bos is None else tokenizer.bos
-    before = np.concatenate([[0], np.cumsum(np.isin(tokens, [*tags, bos]))])
-    found = before[windows.start + windows.length] - before[windows.start]
-    return found > (tokens[windows.start] == bos)  # a bos that begins its document is no tag
+    """Whether each window holds a tag, whole, or an id that document text cannot hold, bool
+    [windows]."""
+    start, bos = windows.start, -1 if tokenizer.bos is None else tokenizer.bos
+    tags = {tokenizer.think_open, tokenizer.think_close, (tokenizer.pad,)} - {(tokenizer.eos,)}
+    found = np.zeros(len(windows), np.int64)
+    for tag in tags | {(bos,)}:
+        before = np.concatenate([[0], np.cumsum(_begins(tokens, tag))])
+        # A tag of n tokens that is whole in a window begins before its last n - 1 tokens.
+        end = np.maximum(start, start + windows.length - (len(tag) - 1))
+        found += before[end] - before[start]
+    return found > (tokens[start] == bos)  # a bos that begins its document is no tag
+
+
+def _begins(tokens: np.ndarray, sequence: Sequence[int]) -> np.ndarray:
+    """Where a sequence of ids begins in the tokens, bool [total]."""
+    begins = np.ones(len(tokens), bool)
+    for offset, token in enumerate(sequence):
+        begins[: len(tokens) - offset] &= tokens[offset:] == token
+        begins[max(0, len(tokens) - offset) :] = False
+    return begins
 
 
 def _usable(

@@ -81,7 +81,7 @@ def test_the_product_equals_the_naive_layout(both):
 
 def test_thoughts_that_closed_and_that_did_not_are_compared(both):
     _, case, (*_, thoughts), _ = both
-    ends = [actions[-1] for document in thoughts for group in document for actions in group]
+    ends = [(actions[-1],) for document in thoughts for group in document for actions in group]
     assert 0 < ends.count(case.vocabulary.think_close) < len(ends)
 
 

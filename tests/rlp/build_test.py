@@ -12,6 +12,7 @@ from rlp import build, loop
 from rlp.errors import UserError
 from rlp.run_check import AT_LEAST_ONE, CHOICES, NOT_NEGATIVE, POSITIVE, SHARES, check
 from rlp.run_config import fields
+from rlp.tokenizer import ByteTokenizer
 from tests import runs
 
 KNOWN = dict(fields(default.get_config()))
@@ -152,16 +153,27 @@ def test_a_value_outside_its_range_is_named(field, value):
 
 def test_the_borders_of_the_ranges_are_allowed():
     least = dict.fromkeys(AT_LEAST_ONE, 1) | dict.fromkeys(NOT_NEGATIVE, 0)
-    least |= {"data.train": "some", "rlp.unclosed": "append"}
+    least |= {"data.train": "some"}
     for share in (0.0, 1.0):
         check(KNOWN | least | dict.fromkeys(SHARES, share))
-    with pytest.raises(UserError, match=r"rlp.thought_length=1 .* rlp.unclosed='mask'"):
-        check(KNOWN | least | {"rlp.unclosed": "mask"})
 
 
 def test_a_group_of_one_is_allowed_with_a_baseline_and_without_rlp(text):
     for changes in ({"objective": "next_token"}, {"rlp.baseline": "ema"}):
         build.build(runs.config(runs.TEXT, text, LONE, {"batch_size": 8}, changes))
+
+
+def test_masked_thoughts_have_room_for_a_word_and_the_tag(text, monkeypatch):
+    masked = lambda length: runs.config(
+        runs.TEXT, text, {"batch_size": 8, "rlp.unclosed": "mask", "rlp.thought_length": length}
+    )
+    build.build(masked(2))
+    with pytest.raises(UserError, match=r"rlp.thought_length=1 .* of 1 token .*length to 2"):
+        build.build(masked(1))
+    monkeypatch.setattr(ByteTokenizer, "think_close", (60, 47, 62))
+    build.build(masked(4))
+    with pytest.raises(UserError, match=r"rlp.thought_length=3 .* of 3 tokens .*length to 4"):
+        build.build(masked(3))
 
 
 def test_the_vocabulary_has_room_for_the_tokenizer_in_whole_blocks_of_64(text):

@@ -75,11 +75,16 @@ def test_training(remat, chunked, monkeypatch):
     assert 1 <= found / count < 1.06
 
 
-@pytest.mark.parametrize("changes", VARIANTS, ids=str)
-def test_rlp_step(changes, monkeypatch):
+TAGS = {"think_open": (5, 6, 7), "think_close": (8, 9)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "tags"), [*((changes, {}) for changes in VARIANTS), ({}, TAGS)], ids=str
+)
+def test_rlp_step(changes, tags, monkeypatch):
     monkeypatch.setattr(rollouts, "CROWDS", (1,))  # one decoding loop, so one step is counted
     settings = tiny.rlp_settings(**({"thought_length": 8, "group_size": 8} | changes))
-    vocabulary = tiny.words(CONFIG)
+    vocabulary = tiny.words(CONFIG, **tags)
     params = shapes(CONFIG)
     baseline = None if settings.baseline == "none" else params
     counts = []
@@ -101,14 +106,16 @@ def test_rlp_step(changes, monkeypatch):
 
     branches = struct(*rollout.thoughts.length.shape, dtype=jnp.float32)
     run(gradient, params, rollout, branches)
-    count = flops.rlp_flops(CONFIG, settings, ROWS, LENGTH, rollout.thoughts.length.size)
+    count = flops.rlp_flops(
+        CONFIG, settings, vocabulary, ROWS, LENGTH, rollout.thoughts.length.size
+    )
     assert 1 <= sum(counts) / count < 1.06
 
 
 def test_counts_grow_as_the_work_does():
-    settings = tiny.rlp_settings()
+    settings, words = tiny.rlp_settings(), tiny.words(CONFIG)
     count = lambda **changes: flops.rlp_flops(
-        CONFIG, tiny.rlp_settings(**changes), ROWS, LENGTH, ROWS * 8 * 4
+        CONFIG, tiny.rlp_settings(**changes), words, ROWS, LENGTH, ROWS * 8 * 4
     )
     update = flops.Work(
         ROWS * (LENGTH + 8 * 4), ROWS * (LENGTH**2 + 8 * 4 * (LENGTH + 4)), ROWS * 8 * 4
@@ -121,7 +128,7 @@ def test_counts_grow_as_the_work_does():
     # A step that decodes one token less per branch saves exactly that.
     keys = LENGTH + settings.thought_length
     one = flops.forward_flops(CONFIG, flops.Work(ROWS * 8, ROWS * 8 * keys, ROWS * 8))
-    assert flops.rlp_flops(CONFIG, settings, ROWS, LENGTH, ROWS * 8 * 3) == count() - one
+    assert flops.rlp_flops(CONFIG, settings, words, ROWS, LENGTH, ROWS * 8 * 3) == count() - one
     two_layers = ModelConfig(512, 256, 2, 4, 2, 64, 768)
     assert flops.linear_flops(two_layers) == 2 * flops.linear_flops(CONFIG)
     assert np.prod([2, 3]) * flops.logit_flops(CONFIG) == 6 * 2 * 256 * 512

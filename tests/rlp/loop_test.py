@@ -252,7 +252,7 @@ def test_costs_add_up(kind, finished):
             packed = size * length + branches * s.thought_length
             assert spent["tokens_update"] == s.updates_per_rollout * packed
             decoded = round(spent["tokens_rollout"] / line["decode_use"])
-            assert spent["flops"] == rlp_flops(run.model, s, size, length, decoded)
+            assert spent["flops"] == rlp_flops(run.model, s, run.vocabulary, size, length, decoded)
 
 
 # Starting from another run.

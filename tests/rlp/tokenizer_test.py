@@ -65,9 +65,9 @@ def test_byte_offsets_name_the_character_of_each_byte(text):
 
 
 def test_special_bytes_ids_are_distinct_and_outside_text():
-    special = {BYTES.pad, BYTES.bos, BYTES.eos, BYTES.think_open, BYTES.think_close}
+    special = {BYTES.pad, BYTES.bos, BYTES.eos, *BYTES.think_open, *BYTES.think_close}
     assert special == set(range(256, BYTES.vocab_size))
-    assert BYTES.decode([BYTES.think_open, 104, 105, BYTES.think_close]) == "<think>hi</think>"
+    assert BYTES.decode([*BYTES.think_open, 104, 105, *BYTES.think_close]) == "<think>hi</think>"
 
 
 @pytest.mark.parametrize("text", [*CORPUS, "", "\n\t ", "日日日", "unseen: zqx 𝄞"])
@@ -91,11 +91,22 @@ def test_encode_all_equals_encode(name, request):
     assert [ids.tolist() for ids in one.encode_all(texts)] == [one.encode(t) for t in texts]
 
 
-def test_tags_are_single_tokens_between_texts(bpe):
+def test_tags_that_were_added_are_single_tokens_between_texts(bpe):
     ids = bpe.encode("north<think>left</think>west")
-    assert ids.count(bpe.think_open) == ids.count(bpe.think_close) == 1
-    at, to = ids.index(bpe.think_open), ids.index(bpe.think_close)
+    (think_open,), (think_close,) = bpe.think_open, bpe.think_close
+    assert ids.count(think_open) == ids.count(think_close) == 1
+    at, to = ids.index(think_open), ids.index(think_close)
     assert bpe.decode(ids[at + 1 : to]) == "left"
+
+
+@pytest.mark.parametrize("added", [(), ("<think>",), ("</think>",)], ids=str)
+def test_tags_that_were_not_added_are_the_ids_of_their_text(tmp_path, added):
+    one = tokenizer.load(make_folder(tmp_path, added=(*added, "<|endoftext|>")))
+    for ids, tag in ((one.think_open, "<think>"), (one.think_close, "</think>")):
+        assert isinstance(ids, tuple)
+        assert list(ids) == one.encode(tag)
+        assert one.decode(ids) == tag
+        assert (len(ids) == 1) == (tag in added)
 
 
 def test_end_of_text_is_preferred_to_end_of_turn(tmp_path):
@@ -112,12 +123,17 @@ def test_named_specials_are_used_where_there_is_no_end_of_text(tmp_path):
     assert [one.decode([i]) for i in (one.eos, one.bos, one.pad)] == ["</s>", "<s>", "<p>"]
 
 
-@pytest.mark.parametrize("missing", ["<think>", "</think>"])
-def test_a_tag_of_several_tokens_is_refused(tmp_path, missing):
-    added = {"<think>", "</think>", "<|endoftext|>"} - {missing}
-    folder = make_folder(tmp_path, added=sorted(added))
-    with pytest.raises(UserError, match=f"{missing} is not a single token"):
-        tokenizer.load(folder)
+def test_a_tag_that_cannot_be_written_is_refused(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    known = {"[unk]": 0, "<": 1, ">": 2, "think": 3, "[end]": 4}  # no "/"
+    words = Tokenizer(models.WordLevel(known, unk_token="[unk]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    named = {"unk_token": "[unk]", "eos_token": "[end]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, **named).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="think> cannot be written with it"):
+        tokenizer.load(str(tmp_path))
 
 
 def test_no_end_of_document_is_refused(tmp_path):
