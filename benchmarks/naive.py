@@ -137,7 +137,7 @@ def _scores(case: Case, params: Params, rows: Rows) -> tuple[jax.Array, jax.Arra
     cooled = _at(logits, rows.first_action, limit) / case.settings.temperature
     # A thought has at least one word, so the tag cannot be all of it.
     *begin, last = case.vocabulary.think_close
-    begun = jnp.all(rows.actions[:, : len(begin)] == jnp.array(begin, jnp.int32), axis=1)
+    begun = jnp.all(rows.actions[:, : len(begin)] == jnp.array([begin], jnp.int32), axis=1)
     slot = jnp.arange(limit)[None, :]
     empty = begun[:, None] & (slot == len(begin))
     without = _log_softmax(cooled, (*banned, last))

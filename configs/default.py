@@ -86,7 +86,7 @@ def get_config() -> ConfigDict:
     config.rlp = ConfigDict()
     config.rlp.group_size = 16  # G: thoughts per fork
     config.rlp.forks_per_document = 1  # K: positions t per document
-    config.rlp.thought_length = 64  # L: most tokens sampled per thought, its closing tag included
+    config.rlp.thought_length = 64  # L: most tokens sampled per thought, those of its closing tag included
     config.rlp.horizon = 1  # H: document tokens scored after the thought; the paper scores 1
     config.rlp.horizon_weighting = "sum"  # of the H log-likelihoods: "sum", "mean" or "discount"
     config.rlp.discount = 0.9  # per token, for horizon_weighting="discount"

@@ -132,7 +132,30 @@ class Tagged(tokenizer.ByteTokenizer):
 
     def encode_all(self, texts):
         tags = {1: self.think_open, 2: self.think_close}
-        return [np.array([tags.get(i, i) for i in self.encode(text)], np.int32) for text in texts]
+        rows = [[i for k in self.encode(text) for i in tags.get(k, (k,))] for text in texts]
+        return [np.array(row, np.int32) for row in rows]
+
+
+class Spelled(tokenizer.ByteTokenizer):
+    """Has no token for `</think>`, which it spells."""
+
+    think_close = tuple(b"</think>")
+
+
+def test_windows_that_hold_a_spelled_tag_whole_are_left_out(make):
+    texts = [f"{'-' * before}</think>{'+' * 20}" for before in range(40)]
+    texts += [f"</ {i} <think>" for i in range(40)] + ["<" * 10, "</think", "/think>"]
+    train, held = make(texts, tokenizer=Spelled(), sequence_length=16, holdout_every=5)
+    for stream, numbers in zip((train, held), hold_out(len(texts), 5), strict=True):
+        cut = [window for i in numbers for window in windows(texts[i], 16)]
+        whole = [b"</think>" in bytes(i for i in window if i < 256) for window in cut]
+        assert any(whole)
+        plain = [window for window, tagged in zip(cut, whole, strict=True) if not tagged]
+        cut_tags = [Spelled.think_close[:n] for n in range(1, 8)]
+        assert any(window[-len(tag) :] == tag for window in plain for tag in cut_tags)
+        found = segments(stream.batch(0, len(stream)))
+        assert collections.Counter(found) == collections.Counter(plain)
+        assert stream.skipped == sum(whole)
 
 
 def test_thoughts_branch_off_windows_without_tags(make):

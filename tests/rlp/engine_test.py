@@ -58,6 +58,8 @@ PROMPTED = tiny.rlp_settings(
     prompt=PROMPT, positions="loss", unclosed="mask", thought_length=8, temperature=1.3
 )
 LONG = tiny.rlp_settings(thought_length=12)
+# Tags of two tokens; the closing one is such as these parameters like to write.
+TAGS = tiny.words(CONFIG, think_open=(7, 8), think_close=(4, 15))
 BOTH = dataclasses.replace(SETTINGS, next_token_weight=0.5, update_micro_batch=4)
 
 
@@ -65,13 +67,13 @@ BOTH = dataclasses.replace(SETTINGS, next_token_weight=0.5, update_micro_batch=4
 
 
 @functools.cache
-def make_trainer(settings, devices=1):
+def make_trainer(settings, devices=1, words=WORDS):
     """A trainer and the shardings of its state."""
     mesh = make_mesh(devices=jax.devices()[:devices])
     shardings = state_shardings(mesh, SMALL, OPTIMIZER, True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", tiny.jit)  # compiles faster
-        trainer = RLPTrainer(SMALL, settings, WORDS, OPTIMIZER, mesh, shardings)
+        trainer = RLPTrainer(SMALL, settings, words, OPTIMIZER, mesh, shardings)
     return trainer, shardings
 
 
@@ -82,9 +84,9 @@ def fresh_state(shardings):
 
 
 @functools.cache
-def stepped(settings, devices=1):
+def stepped(settings, devices=1, words=WORDS):
     """Thoughts of a step, the state after it, and its metrics."""
-    trainer, shardings = make_trainer(settings, devices)
+    trainer, shardings = make_trainer(settings, devices, words)
     rollout, _ = trainer._think(fresh_state(shardings), BATCH, KEY, Counter())
     state, metrics, _ = trainer.step(fresh_state(shardings), BATCH, KEY)
     return jax.device_get((rollout.thoughts, state, metrics))
@@ -129,6 +131,15 @@ in_waves = pytest.mark.parametrize(
 def test_a_step_in_waves_is_the_step_at_once(settings, limit):
     found = stepped(dataclasses.replace(settings, max_branches_in_flight=limit))
     assert_same_step(found, stepped(settings))
+
+
+@slow
+@pytest.mark.parametrize("limit", [4, 8, 16])
+def test_a_step_in_waves_with_long_tags_is_the_step_at_once(limit):
+    settings = dataclasses.replace(LONG, max_branches_in_flight=limit, update_micro_batch=limit)
+    whole = stepped(LONG, words=TAGS)
+    assert_same_step(stepped(settings, words=TAGS), whole)
+    assert 0 < whole[0].closed.mean() < 1
 
 
 @slow
@@ -180,9 +191,9 @@ def test_a_run_compiles_in_its_first_step_only(limit):
 
 
 @functools.cache
-def rolled(config, settings, crowds, choices=backend.CPU):
+def rolled(config, settings, crowds, choices=backend.CPU, words=WORDS):
     """A rollout whose decoding goes on with these shares of a document's branches."""
-    method = (config, settings, WORDS)
+    method = (config, settings, words)
 
     def run(params):
         reading = step.read_stage(*method, params, params, BATCH, KEY, 5)
@@ -205,7 +216,7 @@ def decoded_tokens(length, crowds) -> int:
 
 def live_cache(rollout):
     """Keys and values [M, layers, kv_heads, head_dim] of the slots that somebody sees."""
-    live = rollout.branches.live[:, :, : rollout.thoughts.actions.shape[-1]]
+    live = rollout.branches.live[:, :, : jax.tree.leaves(rollout.branch_cache)[0].shape[-2]]
     layers = lambda cache: np.stack(cache) if isinstance(cache, list) else np.asarray(cache)
     choose = lambda x: layers(x).transpose(1, 3, 4, 0, 2, 5)[live]
     return choose(rollout.branch_cache.key), choose(rollout.branch_cache.value)
@@ -215,16 +226,18 @@ SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # caches of anoth
 
 
 @pytest.mark.parametrize(
-    ("crowds", "choices"),
+    ("crowds", "choices", "words"),
     [
-        pytest.param((1, 2, 4), backend.CPU, id="1-2-4"),
-        pytest.param((1, 2, 4), SCANNED, id="1-2-4, scanned", marks=slow),
-        pytest.param((1, 2), backend.CPU, id="1-2", marks=slow),
-        pytest.param((1, 3), backend.CPU, id="1-3", marks=slow),  # 3 does not divide 8
+        pytest.param((1, 2, 4), backend.CPU, WORDS, id="1-2-4"),
+        pytest.param((1, 2, 4), SCANNED, WORDS, id="1-2-4, scanned", marks=slow),
+        pytest.param((1, 2), backend.CPU, WORDS, id="1-2", marks=slow),
+        pytest.param((1, 3), backend.CPU, WORDS, id="1-3", marks=slow),  # 3 does not divide 8
+        pytest.param((1, 2, 4), backend.CPU, TAGS, id="1-2-4, tags of two"),
     ],
 )
-def test_a_smaller_crowd_decodes_the_same_thoughts_with_less(crowds, choices):
-    whole, found = rolled(SMALL, LONG, (1,)), rolled(SMALL, LONG, crowds, choices)
+def test_a_smaller_crowd_decodes_the_same_thoughts_with_less(crowds, choices, words):
+    whole = rolled(SMALL, LONG, (1,), words=words)
+    found = rolled(SMALL, LONG, crowds, choices, words)
     assert isinstance(found.branch_cache.key, list) == (choices is backend.CPU)
     assert np.array_equal(found.thoughts.actions, whole.thoughts.actions)
     assert np.array_equal(found.thoughts.length, whole.thoughts.length)

@@ -1,5 +1,6 @@
 """One step of the method: the packed stages are eq. 1 to 5 on rows that repeat the prefix."""
 
+import dataclasses
 import functools
 
 import jax
@@ -23,34 +24,48 @@ PARAMS = tiny.params(CONFIG, 4)  # closes a fifth of its thoughts
 PHI = tiny.params(CONFIG, 1)
 BATCH = tiny.documents(0, [12, 16, 9, 14], 16, 22, forks=2)
 KEY = jax.random.key(3)
-WIDTH = 28  # of a naive row
+WIDTH = 30  # of a naive row
 
 SETTINGS = tiny.rlp_settings()
+MASKED = tiny.rlp_settings(
+    unclosed="mask",
+    prompt=(14, 5, 16),
+    temperature=1.3,
+    horizon_weighting="discount",
+    length_normalization="limit",
+)
+LONG = {"group_size": 6, "thought_length": 6}
+# Tags of several tokens are such as these parameters like to write.
 VARIANTS = {
-    "append": SETTINGS,
-    "mask": tiny.rlp_settings(
-        unclosed="mask",
-        prompt=(14, 5, 16),
-        temperature=1.3,
-        horizon_weighting="discount",
-        length_normalization="limit",
+    "append": (SETTINGS, WORDS),
+    "mask": (MASKED, WORDS),
+    "penalty": (
+        tiny.rlp_settings(
+            unclosed="penalty",
+            group_size=8,
+            forks_per_document=1,
+            positions="given",
+            temperature=0.7,
+            horizon_weighting="mean",
+        ),
+        WORDS,
     ),
-    "penalty": tiny.rlp_settings(
-        unclosed="penalty",
-        group_size=8,
-        forks_per_document=1,
-        positions="given",
-        temperature=0.7,
-        horizon_weighting="mean",
+    "tags of two": (
+        dataclasses.replace(SETTINGS, **LONG),
+        tiny.words(CONFIG, think_open=(7, 8), think_close=(4, 4)),
+    ),
+    "tags of one and three": (
+        dataclasses.replace(MASKED, temperature=0.4, **LONG),
+        tiny.words(CONFIG, think_close=(13, 13, 13)),
     ),
 }
 
 
-def run(settings, phi, batch=BATCH, params=PARAMS):
+def run(settings, phi, batch=BATCH, words=WORDS):
     """Rollout, forks and evidence of the product."""
-    rollout_stage = tiny.rollout_stage(CONFIG, settings, WORDS)
-    rollout, reading = rollout_stage(params, params, batch, KEY, jnp.int32(5))
-    evidence = tiny.evidence_stage(CONFIG, settings, WORDS)(params, phi, batch, rollout, reading)
+    rollout_stage = tiny.rollout_stage(CONFIG, settings, words)
+    rollout, reading = rollout_stage(PARAMS, PARAMS, batch, KEY, jnp.int32(5))
+    evidence = tiny.evidence_stage(CONFIG, settings, words)(PARAMS, phi, batch, rollout, reading)
     return rollout, reading.forks, evidence
 
 
@@ -67,7 +82,7 @@ def naive_branches(settings, batch, thoughts: Thoughts, forks) -> list[naive.Bra
     ]
 
 
-def naive_loss_and_gradient(settings, rows, behaviour, advantages, counted):
+def naive_loss_and_gradient(settings, words, rows, behaviour, advantages, counted):
     acted = (rows.action_at > 0).sum(axis=1)
     limit = np.full_like(acted, settings.thought_length)
     return naive.surrogate(
@@ -78,25 +93,25 @@ def naive_loss_and_gradient(settings, rows, behaviour, advantages, counted):
         jnp.asarray(counted).ravel(),
         acted if settings.length_normalization == "thought" else limit,
         config=CONFIG,
-        vocabulary=WORDS,
+        vocabulary=words,
         temperature=settings.temperature,
         clip=(settings.clip_low, settings.clip_high),
     )
 
 
-@pytest.mark.parametrize("name", sorted(VARIANTS))
+@pytest.mark.parametrize("name", VARIANTS)
 def test_a_step_is_its_equations_on_repeated_prefixes(name):
-    settings = VARIANTS[name]
+    settings, words = VARIANTS[name]
     batch = BATCH.replace(forks=BATCH.forks[:, : settings.forks_per_document])
-    rollout, forks, evidence = run(settings, PHI, batch)
+    rollout, forks, evidence = run(settings, PHI, batch, words)
     closed = np.asarray(rollout.thoughts.closed).ravel()
     assert 0 < closed.mean() < 1
 
     # Evidence and reward, branch by branch.
     branches = naive_branches(settings, batch, rollout.thoughts, forks)
-    rows = naive.write_out(branches, WORDS, settings.thought_length, WIDTH, settings.prompt)
-    with_thought = naive.target_logprobs(PARAMS, rows, config=CONFIG, vocabulary=WORDS)
-    without = naive.document_logprobs(PHI, batch.tokens, config=CONFIG, vocabulary=WORDS)
+    rows = naive.write_out(branches, words, settings.thought_length, WIDTH, settings.prompt)
+    with_thought = naive.target_logprobs(PARAMS, rows, config=CONFIG, vocabulary=words)
+    without = naive.document_logprobs(PHI, batch.tokens, config=CONFIG, vocabulary=words)
     baseline = [
         np.asarray(without)[r // (len(branches) // 4), b.fork - 1 : b.fork - 1 + settings.horizon]
         for r, b in enumerate(branches)
@@ -125,11 +140,11 @@ def test_a_step_is_its_equations_on_repeated_prefixes(name):
     assert np.array_equal(np.ravel(evidence.counted), counted)
 
     # Loss and gradient, from the same advantages.
-    (loss, metrics), gradient = tiny.policy_gradient(CONFIG, settings, WORDS)(
+    (loss, metrics), gradient = tiny.policy_gradient(CONFIG, settings, words)(
         PARAMS, rollout, tiny.flat(evidence.advantages), tiny.flat(evidence.counted)
     )
     expected, expected_gradient = naive_loss_and_gradient(
-        settings, rows, rollout.thoughts.logprobs, evidence.advantages, counted
+        settings, words, rows, rollout.thoughts.logprobs, evidence.advantages, counted
     )
     # On policy the loss is a sum of advantages that nearly cancel: it rounds as its terms do.
     scale = np.abs(advantages).mean()
@@ -196,7 +211,7 @@ def test_packed_documents_and_branches_are_repeated_prefixes(seed):
         PARAMS, rollout, advantages, counted
     )
     expected, expected_gradient = naive_loss_and_gradient(
-        SETTINGS, rows, rollout.thoughts.logprobs, advantages, counted
+        SETTINGS, WORDS, rows, rollout.thoughts.logprobs, advantages, counted
     )
     assert loss == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
     assert tiny.relative_error(gradient, expected_gradient) < 1e-5
