@@ -62,6 +62,9 @@ def get_config() -> ConfigDict:
     config.data.text_column = "text"  # field of a jsonl or parquet row that holds the document
     config.data.txt_separator = ""  # splits a .txt file into documents; "" = one file, one document
     config.data.tokenizer = "bytes"  # "bytes" or the path of a Hugging Face tokenizer folder
+    config.data.bos = ""  # token before every document; "" = the tokenizer's bos_token if it has one, "none" = none
+    config.data.eos = ""  # token that ends a text; "" = the tokenizer's eos_token
+    config.data.separator = ""  # token after every document; "" = eos
     config.data.sequence_length = 128  # T: tokens of a row; a longer document is cut into windows
     config.data.pack = True  # several documents a row (next_token only; an RLP row is one document)
     config.data.fork_marker = ""  # positions="given": the fork stands after the last occurrence of this text

@@ -38,6 +38,9 @@ def get_config() -> ConfigDict:
     config.model.compute_dtype = "bfloat16"
     config.model.remat = "block"
 
+    # Of the two folders of this tokenizer, the chat one has <|im_end|> as its eos_token, which ends a
+    # turn; the base model was pretrained with <|endoftext|> between documents.
+    config.data.eos = "<|endoftext|>"
     config.data.sequence_length = 2048  # T: context
 
     config.optimizer.learning_rate = 1e-6

@@ -55,20 +55,25 @@ def vocabulary(
     pad: int,
     bos: int | None,
     eos: int,
+    separator: int,
     used: int,
     size: int,
 ) -> Vocabulary:
-    """The vocabulary of a tokenizer with `used` ids in an embedding of `size` rows."""
+    """The vocabulary of a tokenizer with `used` ids in an embedding of `size` rows.
+
+    A thought can hold neither `eos`, which ends a text, nor `separator`, which ends a document.
+    """
     unused = tuple(range(used, size))
     whole = lambda tag: set(tag) if len(tag) == 1 else set()
     never = whole(think_open) | {pad} | ({bos} if bos is not None else set())
-    # Where padding and end of text share an id, it is text: padding is masked by segment.
-    documents = (never - {eos}) | whole(think_close)
+    ends = {eos, separator}
+    # Padding or bos that shares an id with an end of text is text: padding is masked by segment.
+    documents = (never - ends) | whole(think_close)
     return Vocabulary(
         think_open=think_open,
         think_close=think_close,
         pad=pad,
-        not_in_thoughts=tuple(sorted(never | {eos})) + unused,
+        not_in_thoughts=tuple(sorted(never | ends)) + unused,
         not_in_documents=tuple(sorted(documents)) + unused,
     )
 

@@ -58,7 +58,7 @@ class Run:
     @property
     def separator(self) -> str:
         """What stands between the pieces of a text when it is shown."""
-        return getattr(self.tokenizer, "separator", "")
+        return getattr(self.tokenizer, "between_pieces", "")
 
 
 def build(config: ConfigDict) -> Run:
@@ -82,6 +82,7 @@ def build(config: ConfigDict) -> Run:
         pad=tokenizer.pad,
         bos=tokenizer.bos,
         eos=tokenizer.eos,
+        separator=tokenizer.separator,
         used=tokenizer.vocab_size,
         size=model.vocab_size,
     )
@@ -126,7 +127,8 @@ def _named(make: Callable[[], Any]) -> Any:
 def _tokenizer(config: ConfigDict) -> AnyTokenizer:
     if config.data.kind == "compass":
         return compass.CompassTokenizer()
-    return load_tokenizer(config.data.tokenizer)
+    data = config.data
+    return load_tokenizer(data.tokenizer, data.bos, data.eos, data.separator)
 
 
 def _check_room(config: ConfigDict, tag: int) -> None:

@@ -132,6 +132,11 @@ def _check_compass(config: Mapping[str, Value]) -> None:
         raise UserError(
             f"data.sequence_length={config['data.sequence_length']}; compass needs {need}"
         )
+    for field in ("data.bos", "data.eos", "data.separator"):
+        if config[field]:
+            raise UserError(
+                f"{field}={config[field]!r}; compass has tokens of its own: leave it ''"
+            )
     if config["rlp.prompt"] != "none":
         raise UserError("compass has no words for a prompt; set rlp.prompt='none'")
     prefix, horizon = number("rlp.min_prefix"), number("rlp.horizon")

@@ -27,8 +27,9 @@ class Tokenizer(Protocol):
     Attributes:
       vocab_size: every id is smaller.
       pad: id that fills rows; may equal `eos`.
-      eos: id that ends a document.
-      bos: id that begins a document, or None where the tokenizer has none.
+      eos: id that ends a text.
+      bos: id that stands before every document, or None.
+      separator: id that stands after every document; may equal `eos`.
       think_open: ids of `<think>`.
       think_close: ids of `</think>`.
     """
@@ -37,6 +38,7 @@ class Tokenizer(Protocol):
     pad: int
     eos: int
     bos: int | None
+    separator: int
     think_open: tuple[int, ...]
     think_close: tuple[int, ...]
 
@@ -66,7 +68,7 @@ class ByteTokenizer:
     vocab_size = 261
     pad = 256
     bos: int | None = 257
-    eos = 258
+    eos = separator = 258
     think_open: tuple[int, ...] = (259,)
     think_close: tuple[int, ...] = (260,)
 
@@ -98,21 +100,34 @@ class FolderTokenizer:
     is the ids of its text; a thought is closed by exactly those of `</think>`.
     """
 
-    def __init__(self, folder: str) -> None:
-        """Raises UserError if the folder holds no usable tokenizer."""
-        self._tokenizer = _read_folder(folder)
-        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
-        self.vocab_size = max(vocabulary.values()) + 1
-        self.think_open = self._tag(folder, THINK_OPEN)
-        self.think_close = self._tag(folder, THINK_CLOSE)
-        # A folder made for chat names the end of a *turn* as its eos (Qwen: <|im_end|>). Base
-        # models were pretrained with <|endoftext|> between documents, and documents are what is
-        # read here.
-        eos = vocabulary.get("<|endoftext|>", self._tokenizer.eos_token_id)
-        if eos is None:
-            raise UserError(f"tokenizer {folder}: it has no token that ends a document (eos_token)")
-        self.eos: int = eos
+    def __init__(self, folder: str, bos: str = "", eos: str = "", separator: str = "") -> None:
+        """Reads a folder.
+
+        Args:
+          folder: path.
+          bos: token before every document; "" for the folder's bos_token if it has one, "none" for
+            none.
+          eos: token that ends a text; "" for the folder's eos_token. A folder made for chat may
+            name the end of a *turn* there.
+          separator: token after every document; "" for eos.
+
+        Raises:
+          UserError: the folder holds no usable tokenizer, or not these tokens.
+        """
+        self._folder, self._tokenizer = folder, _read_folder(folder)
+        self.vocab_size = max(self._tokenizer.get_vocab().values()) + 1
+        self.think_open = self._tag(THINK_OPEN)
+        self.think_close = self._tag(THINK_CLOSE)
+        ends = self._token("data.eos", eos) if eos else self._tokenizer.eos_token_id
+        if ends is None:
+            raise UserError(
+                f"tokenizer {folder}: it names no token that ends a text (eos_token); set data.eos"
+            )
+        self.eos: int = ends
+        self.separator = self._token("data.separator", separator) if separator else self.eos
         self.bos: int | None = self._tokenizer.bos_token_id
+        if bos:
+            self.bos = None if bos == "none" else self._token("data.bos", bos)
         pad = self._tokenizer.pad_token_id
         self.pad: int = self.eos if pad is None else pad
 
@@ -135,24 +150,41 @@ class FolderTokenizer:
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return [start for start, _ in encoded["offset_mapping"]]
 
-    def _tag(self, folder: str, tag: str) -> tuple[int, ...]:
+    def _tag(self, tag: str) -> tuple[int, ...]:
         """Ids of a thinking tag that stands alone."""
         ids = self.encode(tag)
         if (text := self.decode(ids)) != tag:
             raise UserError(
-                f"tokenizer {folder}: {tag} cannot be written with it (it reads {text!r}); add "
-                f"{THINK_OPEN} and {THINK_CLOSE} to its added tokens"
+                f"tokenizer {self._folder}: {tag} cannot be written with it (it reads {text!r}); "
+                f"add {THINK_OPEN} and {THINK_CLOSE} to its added tokens"
             )
         return tuple(ids)
 
+    def _token(self, field: str, name: str) -> int:
+        """The id of a token by its name."""
+        ids = self.encode(name)
+        if len(ids) != 1 or self.decode(ids) != name:
+            raise UserError(f"{field}={name!r} is not one token of the tokenizer {self._folder}")
+        return ids[0]
 
-def load(spec: str) -> Tokenizer:
+
+def load(spec: str, bos: str = "", eos: str = "", separator: str = "") -> Tokenizer:
     """The tokenizer that `data.tokenizer` names: "bytes", or the path of a folder.
 
-    Raises UserError for a path that is no folder, a folder that cannot be read, and a tokenizer
-    that cannot write the thinking tags.
+    Args:
+      spec: its name.
+      bos, eos, separator: as of `FolderTokenizer`; bytes have their own.
+
+    Raises:
+      UserError: a path that is no folder, a folder that cannot be read, a tokenizer that cannot
+        write the thinking tags, and a token that it does not have.
     """
     if spec == "bytes":
+        for field, name in (("bos", bos), ("eos", eos), ("separator", separator)):
+            if name:
+                raise UserError(
+                    f"data.{field}={name!r}; bytes have tokens of their own: leave it ''"
+                )
         return ByteTokenizer()
     folder = os.path.expanduser(spec)
     if not os.path.isdir(folder):
@@ -160,7 +192,7 @@ def load(spec: str) -> Tokenizer:
             f'data.tokenizer: no folder {spec!r}; give "bytes" or the path of a Hugging Face '
             "tokenizer folder"
         )
-    return FolderTokenizer(folder)
+    return FolderTokenizer(folder, bos, eos, separator)
 
 
 def _read_folder(folder: str) -> Any:

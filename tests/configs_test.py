@@ -31,6 +31,7 @@ CONFIGS = {
     "text:rlp": text.get_config("rlp"),
     "qwen3_1p7b_rlp": qwen3_1p7b_rlp.get_config(),
 }
+BYTES = {"data.train": "some.txt", "data.eos": ""}  # data, and the tokenizer that needs no folder
 
 
 def paragraphs():
@@ -41,7 +42,7 @@ def paragraphs():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_of_a_run_can_be_built_once_it_has_data(name):
     config = CONFIGS[name].copy_and_resolve_references()
-    config.data.train = "some.txt"
+    config.update_from_flattened_dict(BYTES)
     run = build.build(config)
     assert run.settings.group_size == config.rlp.group_size
     assert set(dict(fields(config))) == set(KNOWN)
@@ -76,7 +77,7 @@ def test_the_recipe_for_qwen3_has_the_published_shape():
 
 def recipe():
     config = qwen3_1p7b_rlp.get_config()
-    config.data.train = "some.txt"
+    config.update_from_flattened_dict(BYTES)
     return config
 
 

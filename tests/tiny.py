@@ -74,6 +74,7 @@ def words(
         pad=PAD,
         bos=BOS,
         eos=EOS,
+        separator=EOS,
         used=used or config.vocab_size - 2,
         size=config.vocab_size,
     )

@@ -49,8 +49,9 @@ class CompassTokenizer:
     words = _words()
     vocab_size = len(words)
     pad, bos, eos = range(3)
+    separator = eos
     think_open, think_close = (3,), (4,)
-    separator = " "
+    between_pieces = " "
 
     _ids = {word: i for i, word in enumerate(words)}
 

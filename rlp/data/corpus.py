@@ -41,7 +41,7 @@ def tokenize(
     tokenizer: Tokenizer,
     fork_marker: str,
 ) -> Corpus:
-    """All documents of files, each as [bos] tokens eos; shows a progress bar if it takes long.
+    """All documents of files, each as [bos] tokens separator; shows its progress if it takes long.
 
     Args:
       files: paths, see `sources.find_files`.
@@ -54,7 +54,7 @@ def tokenize(
     Raises:
       UserError: a file that cannot be read, or no document in any of them.
     """
-    head = [] if tokenizer.bos is None else [tokenizer.bos]
+    head, tail = [] if tokenizer.bos is None else [tokenizer.bos], [tokenizer.separator]
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
     documents: list[np.ndarray] = []
     forks: list[int] = []
@@ -68,7 +68,7 @@ def tokenize(
     ) as bar:
         for texts in _groups(read_documents(files, text_column, txt_separator, bar.update)):
             for ids in tokenizer.encode_all(texts):
-                documents.append(np.concatenate([head, ids, [tokenizer.eos]]).astype(dtype))
+                documents.append(np.concatenate([head, ids, tail]).astype(dtype))
             for text in texts:
                 fork = fork_after(text, fork_marker, tokenizer) if fork_marker else -1
                 forks.append(fork if fork < 0 else fork + len(head))

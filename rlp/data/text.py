@@ -120,7 +120,7 @@ def text_streams(
       holdout_every: documents.
       text_column: field of a JSON line or parquet row that holds the document.
       txt_separator: splits .txt files into documents; "" keeps them whole.
-      tokenizer: gives ids; a document is [bos] tokens eos.
+      tokenizer: gives ids; a document is [bos] tokens separator.
       sequence_length: T, tokens of a row; longer documents are cut into windows.
       pack: training rows hold several windows; otherwise one. Packed rows have no forks.
       train_forks: thoughts branch off training rows, as they do off held-out rows. Windows must
@@ -210,15 +210,19 @@ def _spread(count: int) -> list[int]:
 def _tagged(tokens: np.ndarray, windows: Windows, tokenizer: Tokenizer) -> np.ndarray:
     """Whether each window holds a tag, whole, or an id that document text cannot hold, bool
     [windows]."""
-    start, bos = windows.start, -1 if tokenizer.bos is None else tokenizer.bos
-    tags = {tokenizer.think_open, tokenizer.think_close, (tokenizer.pad,)} - {(tokenizer.eos,)}
+    start, one = windows.start, {(tokenizer.pad,)}
+    if tokenizer.bos is not None:
+        one.add((tokenizer.bos,))
+    one -= {(tokenizer.eos,), (tokenizer.separator,)}  # an id that ends a text is text
     found = np.zeros(len(windows), np.int64)
-    for tag in tags | {(bos,)}:
+    for tag in {tokenizer.think_open, tokenizer.think_close} | one:
         before = np.concatenate([[0], np.cumsum(_begins(tokens, tag))])
         # A tag of n tokens that is whole in a window begins before its last n - 1 tokens.
         end = np.maximum(start, start + windows.length - (len(tag) - 1))
         found += before[end] - before[start]
-    return found > (tokens[start] == bos)  # a bos that begins its document is no tag
+    if (tokenizer.bos,) in one:
+        found -= tokens[start] == tokenizer.bos  # which begins its document
+    return found > 0
 
 
 def _begins(tokens: np.ndarray, sequence: Sequence[int]) -> np.ndarray:

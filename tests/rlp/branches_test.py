@@ -179,18 +179,28 @@ def test_targets_are_the_tokens_at_the_fork():
 
 def test_vocabulary_bans_what_cannot_occur():
     ids = {"think_open": (OPEN,), "think_close": (CLOSE,), "used": 7, "size": 9}
-    full = vocabulary(**ids, pad=PAD, bos=BOS, eos=EOS)
+    full = vocabulary(**ids, pad=PAD, bos=BOS, eos=EOS, separator=EOS)
     assert set(full.not_in_thoughts) == {OPEN, PAD, BOS, EOS, 7, 8}
     assert set(full.not_in_documents) == {OPEN, CLOSE, PAD, BOS, 7, 8}
     assert CLOSE not in full.not_in_thoughts  # it ends a thought
     assert EOS not in full.not_in_documents  # it ends a document
-    shared = vocabulary(**ids, pad=EOS, bos=None, eos=EOS)
+    shared = vocabulary(**ids, pad=EOS, bos=None, eos=EOS, separator=EOS)
     assert EOS in shared.not_in_thoughts
     assert EOS not in shared.not_in_documents
 
 
+def test_a_thought_holds_neither_eos_nor_separator_and_a_document_may():
+    ids = {"think_open": (OPEN,), "think_close": (CLOSE,), "used": 9, "size": 9, "pad": PAD}
+    other = vocabulary(**ids, bos=BOS, eos=EOS, separator=7)
+    assert set(other.not_in_thoughts) == {OPEN, PAD, BOS, EOS, 7}
+    assert set(other.not_in_documents) == {OPEN, CLOSE, PAD, BOS}
+    one_for_both = vocabulary(**ids, bos=BOS, eos=EOS, separator=BOS)
+    assert set(one_for_both.not_in_thoughts) == {OPEN, PAD, BOS, EOS}
+    assert set(one_for_both.not_in_documents) == {OPEN, CLOSE, PAD}
+
+
 def test_the_pieces_of_a_tag_are_banned_nowhere():
-    rest = {"pad": PAD, "bos": BOS, "eos": EOS, "used": 9, "size": 9}
+    rest = {"pad": PAD, "bos": BOS, "eos": EOS, "separator": EOS, "used": 9, "size": 9}
     both = vocabulary(think_open=(5, 6), think_close=(7, 6, 8), **rest)
     assert set(both.not_in_thoughts) == {PAD, BOS, EOS}
     assert set(both.not_in_documents) == {PAD, BOS}

@@ -47,6 +47,7 @@ BAD = {
         "rlp.forks_per_document=2; rlp.positions='given' has one fork per document",
     ),
     "no such tokenizer": ({"data.tokenizer": "no/such"}, "data.tokenizer: no folder 'no/such'"),
+    "a separator for bytes": ({"data.separator": "."}, "data.separator='.'; bytes have tokens of"),
     "a vocabulary too small": ({"model.vocab_size": 64}, "smaller than the tokenizer's 261 ids"),
     "heads that do not share": ({"model.num_kv_heads": 3}, "model.num_heads=2 is no multiple of"),
     "an unknown precision": ({"model.compute_dtype": "fp8"}, "model.compute_dtype='fp8'"),
@@ -80,6 +81,9 @@ BAD = {
     "a negative seed": ({"seed": -1}, "seed=-1; it must lie in [0, 4294967295]"),
 }
 BAD_COMPASS = {
+    "a bos": ({"data.bos": "none"}, "data.bos='none'; compass has tokens of its own"),
+    "an eos": ({"data.eos": "."}, "data.eos='.'; compass has tokens of its own"),
+    "a separator": ({"data.separator": "."}, "data.separator='.'; compass has tokens of its own"),
     "rows too short": ({"data.sequence_length": 21}, "data.sequence_length=21; compass needs 22"),
     "rows too short to think": (
         {"data.compass.thought_share": 0.5, "data.sequence_length": 31},

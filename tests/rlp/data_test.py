@@ -127,6 +127,24 @@ def test_short_windows_are_left_out_and_counted(make):
         assert stream.skipped == len(every) - len(long) > 0
 
 
+class Separated(tokenizer.ByteTokenizer):
+    """Puts a line break after every document, or the token that stands before it."""
+
+    def __init__(self, separator):
+        super().__init__()
+        self.separator = separator
+
+
+@pytest.mark.parametrize("separator", [ord("\n"), BYTES.bos])
+def test_the_separator_ends_every_document_and_is_text(make, separator):
+    streams = make(tokenizer=Separated(separator), holdout_every=4, sequence_length=400)
+    for stream, numbers in zip(streams, hold_out(len(TEXTS), 4), strict=True):
+        found = collections.Counter(segments(stream.batch(0, len(stream))))
+        expected = [(BYTES.bos, *BYTES.encode(TEXTS[i]), separator) for i in numbers]
+        assert found == collections.Counter(expected)
+        assert stream.skipped == 0
+
+
 class Tagged(tokenizer.ByteTokenizer):
     """Reads U+0001 and U+0002 in a text as the thinking tags."""
 

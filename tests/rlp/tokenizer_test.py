@@ -1,6 +1,7 @@
 """Tokenizers: round trips, offsets, thinking tags, and folders that cannot be used."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ def test_tags_that_were_added_are_single_tokens_between_texts(bpe):
 
 @pytest.mark.parametrize("added", [(), ("<think>",), ("</think>",)], ids=str)
 def test_tags_that_were_not_added_are_the_ids_of_their_text(tmp_path, added):
-    one = tokenizer.load(make_folder(tmp_path, added=(*added, "<|endoftext|>")))
+    one = tokenizer.load(make_folder(tmp_path, added=added, eos_token="</s>"))
     for ids, tag in ((one.think_open, "<think>"), (one.think_close, "</think>")):
         assert isinstance(ids, tuple)
         assert list(ids) == one.encode(tag)
@@ -109,18 +110,42 @@ def test_tags_that_were_not_added_are_the_ids_of_their_text(tmp_path, added):
         assert (len(ids) == 1) == (tag in added)
 
 
-def test_end_of_text_is_preferred_to_end_of_turn(tmp_path):
-    one = tokenizer.load(make_folder(tmp_path, eos_token="<|im_end|>"))
-    assert one.decode([one.eos]) == "<|endoftext|>"
-    assert one.pad == one.eos
-    assert one.bos is None
+NAMED = {"eos_token": "</s>", "bos_token": "<s>", "pad_token": "<p>"}
 
 
-def test_named_specials_are_used_where_there_is_no_end_of_text(tmp_path):
-    named = {"eos_token": "</s>", "bos_token": "<s>", "pad_token": "<p>"}
-    one = tokenizer.load(make_folder(tmp_path, added=("<think>", "</think>"), **named))
+def test_named_specials_are_used_where_nothing_is_asked_for(tmp_path):
+    one = tokenizer.load(make_folder(tmp_path, **NAMED))
     assert one.bos is not None
-    assert [one.decode([i]) for i in (one.eos, one.bos, one.pad)] == ["</s>", "<s>", "<p>"]
+    names = [one.decode([i]) for i in (one.eos, one.bos, one.pad, one.separator)]
+    assert names == ["</s>", "<s>", "<p>", "</s>"]
+
+
+def test_a_folder_without_bos_and_pad_pads_with_eos(bpe):
+    assert bpe.decode([bpe.eos]) == "<|im_end|>"
+    assert bpe.pad == bpe.separator == bpe.eos
+    assert bpe.bos is None
+
+
+def test_tokens_that_are_asked_for_are_taken(tmp_path):
+    folder = make_folder(tmp_path, **NAMED)
+    text = tokenizer.load(folder, eos="<|endoftext|>")
+    assert text.decode([text.eos]) == text.decode([text.separator]) == "<|endoftext|>"
+    assert text.decode([text.bos]) == "<s>"
+    none = tokenizer.load(folder, bos="none", separator="<|endoftext|>")
+    assert none.bos is None
+    assert [none.decode([i]) for i in (none.eos, none.separator)] == ["</s>", "<|endoftext|>"]
+    first = tokenizer.load(folder, bos="<|endoftext|>")
+    assert first.decode([first.bos]) == "<|endoftext|>"
+
+
+@pytest.mark.parametrize("field", ["bos", "eos", "separator"])
+def test_a_token_that_is_not_there_is_refused_by_its_name(tmp_path, field):
+    folder = make_folder(tmp_path, eos_token="</s>")
+    for name in ("<|nowhere|>", "north west", "日"):
+        with pytest.raises(UserError, match=re.escape(f"data.{field}='{name}' is not one token")):
+            tokenizer.load(folder, **{field: name})
+    with pytest.raises(UserError, match=f"data.{field}='</s>'; bytes have tokens of their own"):
+        tokenizer.load("bytes", **{field: "</s>"})
 
 
 def test_a_tag_that_cannot_be_written_is_refused(tmp_path):
@@ -136,10 +161,11 @@ def test_a_tag_that_cannot_be_written_is_refused(tmp_path):
         tokenizer.load(str(tmp_path))
 
 
-def test_no_end_of_document_is_refused(tmp_path):
-    folder = make_folder(tmp_path, added=("<think>", "</think>"))
-    with pytest.raises(UserError, match="ends a document"):
+def test_no_end_of_text_is_refused(tmp_path):
+    folder = make_folder(tmp_path)
+    with pytest.raises(UserError, match="ends a text .*set data.eos"):
         tokenizer.load(folder)
+    assert tokenizer.load(folder, eos="<|endoftext|>").bos is None
 
 
 def test_a_path_that_is_no_folder_is_refused_and_never_looked_up(tmp_path):
@@ -159,7 +185,7 @@ def test_a_folder_without_a_readable_tokenizer_is_refused(tmp_path, content):
 
 
 def test_a_folder_is_read_without_chatter(tmp_path, capfd):
-    one = tokenizer.load(make_folder(tmp_path))
+    one = tokenizer.load(make_folder(tmp_path, eos_token="</s>"))
     capfd.readouterr()
     one = tokenizer.load(str(tmp_path))
     one.encode("north " * 3000)
