@@ -1,0 +1,140 @@
+"""A model's folder in the Hugging Face format: where it is, its config, its weight files."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import safetensors
+from huggingface_hub.errors import HTTPError
+
+from rlp.errors import UserError
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"  # tensor name -> file, of weights in several files
+# What of a repository on the hub is fetched: weights in other formats are not.
+PATTERNS = (
+    *("*.json", "*.safetensors", "*.jinja"),
+    *("tokenizer*", "*.tiktoken", "merges.txt", "vocab.txt"),
+)
+
+
+def find(name: str) -> Path:
+    """The folder of a model; fetched from the hub, or found in its cache, where that is needed.
+
+    Args:
+      name: a folder, or "<owner>/<name>" or "<owner>/<name>@<revision>" of the hub.
+
+    Raises:
+      UserError: no such folder, or the hub does not give it.
+    """
+    folder = Path(name)
+    if name and folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise UserError(f"{name} is a file; pass the folder that it is in")
+    repository, _, revision = name.partition("@")
+    if name.startswith(("/", ".", "~")) or repository.count("/") != 1:
+        raise UserError(f"no such folder: {name}; a name on the hub looks like owner/name")
+    try:
+        fetched = huggingface_hub.snapshot_download(
+            repository, revision=revision or None, allow_patterns=list(PATTERNS)
+        )
+    # What the hub's client raises: most errors are OSErrors, malformed names are ValueErrors.
+    except (OSError, ValueError, HTTPError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{name} cannot be fetched ({reason}); pass the path of a downloaded folder"
+        ) from error
+    return Path(fetched)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The object in a folder's config.json, as it stands.
+
+    Raises:
+      UserError: there is none, or it is not a JSON object.
+    """
+    return _read_object(folder / CONFIG, "pass the folder of a model in the Hugging Face format")
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """The safetensors file of every tensor of a folder, by tensor name. Reads headers only.
+
+    Raises:
+      UserError: no safetensors, a damaged file, or an index that does not tell what the files hold.
+    """
+    single, index = folder / WEIGHTS, folder / INDEX
+    if single.is_file() and index.is_file():
+        raise UserError(
+            f"{folder} has both {WEIGHTS} and {INDEX}; remove the one that is not meant"
+        )
+    if index.is_file():
+        return _indexed_files(index)
+    if single.is_file():
+        with open_weights(single) as file:
+            return dict.fromkeys(file.keys(), single)
+    if others := sorted(path.name for path in folder.glob("pytorch_model*.bin")):
+        raise UserError(
+            f"{folder} has {others[0]}, but only safetensors are read; convert it with"
+            f" transformers: AutoModelForCausalLM.from_pretrained({str(folder)!r})"
+            ".save_pretrained(<new folder>)"
+        )
+    raise UserError(f"{folder} has neither {WEIGHTS} nor {INDEX}; pass the folder of a model")
+
+
+@contextlib.contextmanager
+def open_weights(path: Path) -> Iterator[safetensors.safe_open]:
+    """An open safetensors file, whose tensors come as numpy arrays in memory of their own.
+
+    They are read, not mapped: pages of a mapped file would count as memory of this process.
+
+    Raises:
+      UserError: the file cannot be read, or is not whole.
+    """
+    try:
+        with safetensors.safe_open(path, framework="np", backend="pread") as file:
+            yield file
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); download or copy it again") from error
+
+
+def _indexed_files(index: Path) -> dict[str, Path]:
+    """`weight_files` of weights in several files, which must hold exactly what the index says."""
+    again = "download or copy the folder again"
+    listed = _read_object(index, again).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(file, str) for file in listed.values()):
+        raise UserError(f"{index} has no weight_map from tensor names to files; {again}")
+    held: dict[str, set[str]] = {}
+    for name in sorted(set(listed.values())):
+        path = index.parent / name
+        if not path.is_file():
+            raise UserError(f"{path} is missing, though {index} lists it; {again}")
+        with open_weights(path) as file:
+            held[name] = set(file.keys())
+    for tensor, name in listed.items():
+        if tensor not in held[name]:
+            raise UserError(f"{index} says that {tensor} is in {name}, which lacks it; {again}")
+    for name, tensors in held.items():
+        if extra := sorted(tensor for tensor in tensors if listed.get(tensor) != name):
+            raise UserError(
+                f"{index.parent / name} holds {', '.join(extra)}, which {index} does not list"
+                f" there; {again}"
+            )
+    return {tensor: index.parent / name for tensor, name in listed.items()}
+
+
+def _read_object(path: Path, advice: str) -> dict[str, Any]:
+    """The JSON object in a file; UserError ending in `advice` if there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {advice}") from error
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise UserError(f"{path} is not JSON ({error}); {advice}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is no JSON object; {advice}")
+    return value

@@ -1,0 +1,87 @@
+"""A small model whose files and parameters differ in names, layout and stacking."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.sharding import make_mesh, parameter_shardings
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """What `models.hf` makes, with one operation: a transposition."""
+
+    name: str
+    shape: tuple[int, ...]
+    path: str
+    layer: int | None = None
+    transposed: bool = False
+    copy_of: str = ""
+
+    def ours(self, x):
+        return x.T if self.transposed else x
+
+    def theirs(self, x):
+        return x.T if self.transposed else x
+
+
+def tensors(layers=3, width=8, ffn=16, vocab=24, tied=False):
+    """Tensors of a model, those of one layer beside each other as in real files."""
+    made = [Tensor("model.embed_tokens.weight", (vocab, width), "embedding")]
+    for i in range(layers):
+        up, norm = f"model.layers.{i}.mlp.up_proj.weight", f"model.layers.{i}.norm.weight"
+        made += [
+            Tensor(up, (ffn, width), "blocks/ffn/up/kernel", i, transposed=True),
+            Tensor(norm, (width,), "blocks/ffn_norm/scale", i),
+        ]
+    made.append(Tensor("model.norm.weight", (width,), "norm/scale"))
+    head = Tensor("lm_head.weight", (vocab, width), "head/kernel", transposed=True)
+    if tied:
+        head = Tensor(head.name, head.shape, "embedding", copy_of="model.embed_tokens.weight")
+    return [*made, head]
+
+
+def arrays(made, dtype=np.float32, seed=0):
+    """Their tensors by name: values that `dtype` can hold; copies are left out."""
+    rng = np.random.default_rng(seed)
+    return {t.name: rng.standard_normal(t.shape).astype(dtype) for t in made if not t.copy_of}
+
+
+def params(made, values):
+    """Our parameters, put together on the host the simple way."""
+    stacks = {}
+    for tensor in made:
+        if not tensor.copy_of:
+            x = tensor.ours(values[tensor.name].astype(np.float32))
+            stacks.setdefault(tensor.path, []).append(x)
+    tree = {}
+    for path, parts in stacks.items():
+        node = tree
+        *folders, name = path.split("/")
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[name] = np.stack(parts) if path.startswith("blocks") else parts[0]
+    return tree
+
+
+def shardings(tree, mesh=(1, 1, 1)):
+    """Where the parameters live, on as many of the devices as the mesh has."""
+    devices = jax.devices()[: int(np.prod(mesh))]
+    return parameter_shardings(make_mesh(*mesh, devices=devices), tree)
+
+
+def on_mesh(tree, mesh=(1, 1, 1)):
+    return jax.tree.map(jax.device_put, tree, shardings(tree, mesh))
+
+
+def assert_same_bits(tree, other):
+    def same(x, y):
+        assert (x.dtype, x.shape) == (y.dtype, y.shape)
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+    jax.tree.map(same, tree, other)
+
+
+BFLOAT16 = jnp.bfloat16
