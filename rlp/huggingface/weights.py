@@ -57,15 +57,21 @@ def read_params(
     params: dict[str, jax.Array] = {}
     for tensor in watch([tensor for tensor in tensors if not tensor.copy_of]):
         path, sharding = tensor.path, places[tensor.path]
-        x = tensor.ours(_read(files[tensor.name], tensor.name))
-        if tensor.layer is None:
-            params[path] = _copier(sharding, dtype)(jax.device_put(x, sharding))
+        stacked = tensor.layer is not None
+        axes = PartitionSpec(*sharding.spec[1:]) if stacked else sharding.spec
+        x = jax.device_put(
+            tensor.ours(_read(files[tensor.name], tensor.name)),
+            NamedSharding(sharding.mesh, axes),
+        )
+        # At every step: else the host reads ahead, and holds what the devices have not taken yet.
+        jax.block_until_ready(x)
+        if stacked and path not in params:
+            shape = (layers[path], *x.shape)
+            params[path] = jnp.zeros(shape, dtype, device=sharding)
+        if stacked:
+            params[path] = _writer(sharding)(params[path], x, tensor.layer)
         else:
-            if path not in params:
-                params[path] = jnp.zeros((layers[path], *x.shape), dtype, device=sharding)
-            one = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
-            params[path] = _writer(sharding)(params[path], jax.device_put(x, one), tensor.layer)
-        # Else the host would read ahead, and hold what the devices have not taken yet.
+            params[path] = _copier(sharding, dtype)(x)
         jax.block_until_ready(params[path])
         del x  # before the next is read
     return jax.tree.unflatten(jax.tree.structure(shardings), [params[path] for path in places])
