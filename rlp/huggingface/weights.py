@@ -97,8 +97,8 @@ def _writer(sharding: NamedSharding) -> Callable[..., jax.Array]:
 def _copier(sharding: NamedSharding, dtype: Any) -> Callable[[jax.Array], jax.Array]:
     """An array that `device_put` made -> the same in `dtype`, in memory of its own.
 
-    On a CPU, `device_put` may keep to the memory of numpy, even if told not to; such a parameter
-    could not be donated.
+    On a CPU, `device_put` keeps to the memory of numpy where that is aligned, even if told not to;
+    a step that such a parameter is donated to would not write in place.
     """
     return jax.jit(lambda x: jnp.array(x, dtype, copy=True), out_shardings=sharding)
 
