@@ -12,13 +12,13 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # root of all randomness: parameters, data order, forks, thoughts
     config.objective = "next_token"  # what is optimised: "next_token" or "rlp"
-    config.init_from = ""  # run whose parameters to start from: "<workdir>", "<workdir>@<step>" or "<workdir>@best"; an arm may name an arm
+    config.init_from = ""  # what to start from, network and tokenizer included: "<workdir>", "<workdir>@<step>", "<workdir>@best", a Hugging Face folder or hub name; an arm may name an arm
     config.steps = 1000  # training steps; one RLP step is one rollout and its updates
     config.batch_size = 16  # B: documents a step (rlp) or rows a step (next_token)
     config.match = ""  # "<workdir>:flops": take as many steps as cost the FLOPs of that finished run; an arm may name an arm
     config.max_bad_steps = 5  # consecutive non-finite losses or gradients before the run stops
 
-    config.model = ConfigDict()
+    config.model = ConfigDict()  # which network, and how it is computed; with init_from the last three fields alone count
     config.model.vocab_size = 0  # V: rows of the embedding; 0 = the tokenizer's size, up to a multiple of 64
     config.model.hidden_size = 128  # D: width of the residual stream
     config.model.num_layers = 2  # transformer blocks
@@ -38,10 +38,6 @@ def get_config() -> ConfigDict:
     config.model.scale_embedding = False  # embeddings times sqrt(hidden_size) (Gemma 3)
     config.model.tie_embeddings = True  # read logits with the embedding itself
     config.model.logit_softcap = 0.0  # logits are cap * tanh(logits / cap); 0 = as they are
-    config.model.compute_dtype = "float32"  # activations and matmuls: "float32" or "bfloat16"; parameters are float32
-    config.model.remat = "none"  # activations recomputed in the backward pass: "none", "block" or "dots"
-    config.model.attention = ""  # attention implementation by name; "" = best for the backend
-
     config.model.rope = ConfigDict()
     config.model.rope.theta = 1e4  # base of the rotary frequencies
     config.model.rope.local_theta = 0.0  # base in local layers, never scaled there; 0 = the same as everywhere
@@ -54,6 +50,10 @@ def get_config() -> ConfigDict:
     config.model.rope.beta_slow = 1.0  # yarn: turns below which it is slowed by factor
     config.model.rope.attention_factor = 0.0  # yarn: times queries and keys; 0 = 1 + ln(factor) / 10
 
+    config.model.compute_dtype = "float32"  # activations and matmuls: "float32" or "bfloat16"; parameters are float32
+    config.model.remat = "none"  # activations recomputed in the backward pass: "none", "block" or "dots"
+    config.model.attention = ""  # attention implementation by name; "" = best for the backend
+
     config.data = ConfigDict()
     config.data.kind = "text"  # "text" (files) or "compass" (the documents of the demo, generated)
     config.data.train = ""  # .txt .jsonl .jsonl.gz .jsonl.zst .parquet: files, folders or globs, comma-separated
@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
     config.data.holdout_every = 20  # documents; one in so many is held out when `evaluation` is empty
     config.data.text_column = "text"  # field of a jsonl or parquet row that holds the document
     config.data.txt_separator = ""  # splits a .txt file into documents; "" = one file, one document
-    config.data.tokenizer = "bytes"  # "bytes" or the path of a Hugging Face tokenizer folder
+    config.data.tokenizer = ""  # "bytes" or the path of a Hugging Face tokenizer folder; "" = that of init_from, else bytes
     config.data.bos = ""  # token before every document; "" = the tokenizer's bos_token if it has one, "none" = none
     config.data.eos = ""  # token that ends a text; "" = the tokenizer's eos_token
     config.data.separator = ""  # token after every document; "" = eos

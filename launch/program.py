@@ -18,6 +18,7 @@ them; they are checked here before, since it answers an unknown field with a tra
 import difflib
 import importlib.util
 import inspect
+import logging
 import math
 import re
 import sys
@@ -27,6 +28,7 @@ from pathlib import Path
 from types import ModuleType
 
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from configs import default
@@ -75,9 +77,14 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
             raise UserError(f"unexpected argument {unexpected[0]!r}; flags begin with --")
         return arguments
 
+    def start(arguments: list[str]) -> None:
+        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it writes
+        logging.getLogger("rlp").setLevel(logging.INFO)
+        main(arguments)
+
     keep_freed_memory()
     try:
-        app.run(main, flags_parser=parse_flags)
+        app.run(start, flags_parser=parse_flags)
     except UserError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
@@ -111,6 +118,12 @@ def check_config_flags(arguments: Sequence[str]) -> None:
             if own:
                 note = f"note: --{_FLAG}.{path} does not reach the arms that set their own: "
                 print(note + ", ".join(own), file=sys.stderr)
+
+
+def fields_set_by_hand() -> list[str]:
+    """Dotted paths of the fields that the command line sets."""
+    matches = map(_OVERRIDE.fullmatch, sys.argv[1:])
+    return [match[2] for match in matches if match]
 
 
 def _check_names(file: str, known: Collection[str]) -> None:

@@ -4,11 +4,9 @@ A config with `arms` is an experiment of several runs; any other is one run. The
 on where it was stopped, by SIGTERM (the state is saved, exit status 0) or otherwise.
 """
 
-import logging
 from collections.abc import Sequence
 
 from absl import flags
-from absl import logging as absl_logging
 
 from launch import program
 
@@ -24,12 +22,15 @@ def main(arguments: Sequence[str]) -> None:
     from rlp import experiment, loop  # here: they bring jax, which a wrong flag should not wait for
     from rlp.preemption import Preempted
 
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it writes
-    logging.getLogger("rlp").setLevel(logging.INFO)
     config = _CONFIG.value
     train = experiment.run if "arms" in config else loop.train
     try:
-        train(config, _WORKDIR.value, allow_config_change=_ALLOW_CONFIG_CHANGE.value)
+        train(
+            config,
+            _WORKDIR.value,
+            allow_config_change=_ALLOW_CONFIG_CHANGE.value,
+            explicit=program.fields_set_by_hand(),
+        )
     except Preempted:
         print("stopped by SIGTERM; the state is saved, and the same command goes on from it")
 

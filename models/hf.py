@@ -14,6 +14,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import jax
+
 from models.config import HOW, ModelConfig
 from models.rope import Rope
 from models.transformer import shapes
@@ -369,6 +371,17 @@ def write_config(family: Family, model: ModelConfig) -> Json:
     return found
 
 
+def same_network(a: ModelConfig, b: ModelConfig) -> bool:
+    """Whether two configs are the same network, however it is computed."""
+    fields = [field.name for field in dataclasses.fields(a) if field.name not in HOW]
+    return all(getattr(a, name) == getattr(b, name) for name in fields)
+
+
+def replaced(given: Json, fields: Json) -> Json:
+    """A config.json with another network: what is inert stays, and the rest is `fields`."""
+    return {name: value for name, value in given.items() if name in INERT} | fields
+
+
 def family_for(model: ModelConfig) -> Family:
     """The first family that has such a network.
 
@@ -388,7 +401,10 @@ def family_for(model: ModelConfig) -> Family:
 
 def tensors(family: Family, model: ModelConfig) -> list[Tensor]:
     """Every tensor of a checkpoint of this network, in the order of the layers."""
-    leaves = _leaves(shapes(model))
+    leaves = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes(model))
+    }
     once: list[Tensor] = []
     layered: list[list[Tensor]] = [[] for _ in range(model.num_layers)]
     for weight in family.weights:
@@ -411,15 +427,6 @@ def _tensor(weight: Weight, name: str, shape: tuple[int, ...], layer: int | None
     for operation in reversed(weight.operations):
         shape = operation.their_shape(shape)
     return Tensor(name, shape, weight.path, layer, weight.operations)
-
-
-def _leaves(tree: Any, path: str = "") -> dict[str, tuple[int, ...]]:
-    if not isinstance(tree, dict):
-        return {path: tree.shape}
-    found: dict[str, tuple[int, ...]] = {}
-    for name, child in tree.items():
-        found |= _leaves(child, f"{path}/{name}" if path else name)
-    return found
 
 
 def _read_layers(family: Family, f: _Fields, layers: int) -> tuple[int, str]:

@@ -62,6 +62,9 @@ def vocabulary(
     """The vocabulary of a tokenizer with `used` ids in an embedding of `size` rows.
 
     A thought can hold neither `eos`, which ends a text, nor `separator`, which ends a document.
+
+    Raises:
+      ValueError: the closing tag has a token that a thought cannot hold.
     """
     unused = tuple(range(used, size))
     whole = lambda tag: set(tag) if len(tag) == 1 else set()
@@ -69,6 +72,12 @@ def vocabulary(
     ends = {eos, separator}
     # Padding or bos that shares an id with an end of text is text: padding is masked by segment.
     documents = (never - ends) | whole(think_close)
+    if amiss := set(think_close) & (never | ends):
+        raise ValueError(
+            f"the ids {sorted(amiss)} of the closing tag {think_close} are also those of bos, eos, "
+            "separator, padding or the opening tag, so no thought could close; set data.bos, "
+            "data.eos and data.separator to other tokens"
+        )
     return Vocabulary(
         think_open=think_open,
         think_close=think_close,

@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from models.config import ModelConfig
-from models.rope import Rope
 from models.sharding import batch_shards, make_mesh, parameter_shardings
 from models.transformer import shapes
 from rlp.branches import Vocabulary, vocabulary
@@ -27,6 +26,7 @@ from rlp.evaluation import Evaluator
 from rlp.optimizer import Optimizer, make_optimizer
 from rlp.run_check import check
 from rlp.run_config import fields
+from rlp.start import network
 from rlp.step import RLPSettings
 from rlp.tokenizer import Tokenizer
 from rlp.tokenizer import load as load_tokenizer
@@ -45,15 +45,13 @@ DEFAULT_PROMPT = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """The things a run is made of, all but its documents: those take time to read."""
+class Method:
+    """What it takes to compute something with a network, on any machine."""
 
     tokenizer: AnyTokenizer
     model: ModelConfig
     settings: RLPSettings
     vocabulary: Vocabulary
-    evaluator: Evaluator
-    mesh: Mesh
 
     @property
     def separator(self) -> str:
@@ -61,40 +59,48 @@ class Run:
         return getattr(self.tokenizer, "between_pieces", "")
 
 
-def build(config: ConfigDict) -> Run:
-    """Builds a run.
+@dataclasses.dataclass(frozen=True)
+class Run(Method):
+    """The things a run is made of, all but its documents: those take time to read."""
+
+    evaluator: Evaluator
+    mesh: Mesh
+
+
+def build_method(config: ConfigDict, files: Path | None = None) -> Method:
+    """What a run computes with, without its mesh and its data.
+
+    Args:
+      config: of the run.
+      files: folder of the tokenizer where the config names none; None for bytes.
 
     Raises:
       UserError: for a value that cannot be used, naming its field.
     """
-    check(dict(fields(config)))
-    tokenizer = _tokenizer(config)
+    tokenizer = _tokenizer(config, files)
     model = _named(lambda: _model(config, tokenizer.vocab_size))
-    mesh = _named(lambda: _mesh(config))
-    _named(lambda: parameter_shardings(mesh, shapes(model)))
     _check_room(config, len(tokenizer.think_close))
-    settings = _settings(config, _prompt(config, tokenizer))
+    words = _named(lambda: _vocabulary(tokenizer, model.vocab_size))
+    return Method(tokenizer, model, _settings(config, _prompt(config, tokenizer)), words)
+
+
+def build(config: ConfigDict, files: Path | None = None) -> Run:
+    """Builds a run; arguments and errors as of `build_method`."""
+    check(dict(fields(config)))
+    made = build_method(config, files)
+    mesh = _named(lambda: _mesh(config))
+    _named(lambda: parameter_shardings(mesh, shapes(made.model)))
     if config.objective == "rlp":
         _named(lambda: _check_waves(config, batch_shards(mesh)))
-    words = vocabulary(
-        think_open=tokenizer.think_open,
-        think_close=tokenizer.think_close,
-        pad=tokenizer.pad,
-        bos=tokenizer.bos,
-        eos=tokenizer.eos,
-        separator=tokenizer.separator,
-        used=tokenizer.vocab_size,
-        size=model.vocab_size,
-    )
     evaluator = Evaluator(
-        model=model,
-        settings=settings,
-        vocabulary=words,
+        model=made.model,
+        settings=made.settings,
+        vocabulary=made.vocabulary,
         forks=config.evaluation.forks_per_document,
         thoughts=config.evaluation.thoughts,
         batch_size=_evaluated_at_once(config),
     )
-    return Run(tokenizer, model, settings, words, evaluator, mesh)
+    return Run(made.tokenizer, made.model, made.settings, made.vocabulary, evaluator, mesh)
 
 
 def build_optimizer(config: ConfigDict, steps: int) -> Optimizer:
@@ -124,11 +130,25 @@ def _named(make: Callable[[], Any]) -> Any:
         raise UserError(str(error)) from error
 
 
-def _tokenizer(config: ConfigDict) -> AnyTokenizer:
+def _tokenizer(config: ConfigDict, files: Path | None) -> AnyTokenizer:
     if config.data.kind == "compass":
         return compass.CompassTokenizer()
     data = config.data
-    return load_tokenizer(data.tokenizer, data.bos, data.eos, data.separator)
+    folder = data.tokenizer or (str(files) if files else "bytes")
+    return load_tokenizer(folder, data.bos, data.eos, data.separator)
+
+
+def _vocabulary(tokenizer: AnyTokenizer, size: int) -> Vocabulary:
+    return vocabulary(
+        think_open=tokenizer.think_open,
+        think_close=tokenizer.think_close,
+        pad=tokenizer.pad,
+        bos=tokenizer.bos,
+        eos=tokenizer.eos,
+        separator=tokenizer.separator,
+        used=tokenizer.vocab_size,
+        size=size,
+    )
 
 
 def _check_room(config: ConfigDict, tag: int) -> None:
@@ -145,8 +165,7 @@ def _model(config: ConfigDict, used: int) -> ModelConfig:
     size = config.model.vocab_size or -(-used // 64) * 64
     if size < used:
         raise UserError(f"model.vocab_size={size} is smaller than the tokenizer's {used} ids")
-    changes = {"vocab_size": size, "attention": config.model.attention or None}
-    return ModelConfig(**(dict(config.model) | changes | {"rope": Rope(**config.model.rope)}))
+    return network(dict(config.model) | {"vocab_size": size})
 
 
 def _mesh(config: ConfigDict) -> Mesh:

@@ -87,8 +87,8 @@ class Evaluator:
 
         @jax.jit
         def score(params, batch, key):
-            found = _think(self.model, sampled, self.vocabulary, params, batch, key)
-            best = _think(self.model, greedy, self.vocabulary, params, batch, key)
+            found = think(self.model, sampled, self.vocabulary, params, batch, key)
+            best = think(self.model, greedy, self.vocabulary, params, batch, key)
             trunk = document_trunk(batch)
             whole = document_scores(bind(self.model, params), trunk, self.vocabulary)
             return {
@@ -137,7 +137,7 @@ class Evaluator:
         settings = dataclasses.replace(
             s, positions="given", forks_per_document=most, group_size=group
         )
-        found = jax.jit(functools.partial(_think, self.model, settings, self.vocabulary))(
+        found = jax.jit(functools.partial(think, self.model, settings, self.vocabulary))(
             params, dataclasses.replace(documents, forks=padded), key
         )
         found = jax.tree.map(np.asarray, {k: v for k, v in found.items() if k != "rollout"}) | {
@@ -188,7 +188,7 @@ class Evaluator:
         }
 
 
-def _think(
+def think(
     model_config: ModelConfig,
     settings: RLPSettings,
     vocabulary: Vocabulary,

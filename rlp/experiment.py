@@ -7,6 +7,7 @@ order that this needs, each in its own folder, and finished ones are not run aga
 
 import importlib.metadata
 import platform
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 
 from rlp import build as building
 from rlp import loop
+from rlp import start as starting
 from rlp.errors import UserError
 from rlp.preemption import Preemption
 from rlp.report import terminal_table, write_report
@@ -24,14 +26,18 @@ SUMMARY_KEYS = ("arms", "seed", "versions", "wall_s")  # besides the arms themse
 
 
 def run(
-    config: ConfigDict, workdir: str | Path, *, allow_config_change: bool = False
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    allow_config_change: bool = False,
+    explicit: Collection[str] = (),
 ) -> dict[str, Any]:
     """Runs all arms, writes summary.json and the report, and prints the table.
 
     Args:
       config: with `arms`.
       workdir: folder of the experiment.
-      allow_config_change: as in `loop.train`, for every arm.
+      allow_config_change, explicit: as in `loop.train`, for every arm.
 
     Returns:
       The content of summary.json.
@@ -43,14 +49,19 @@ def run(
     arms = {name: arm_config(config, name, workdir) for name in _arm_names(config)}
     order = arm_order(arms, workdir)
     loop.check_workdir(config, workdir, allow_config_change)
+    planned: dict[str, ConfigDict] = {}
     for name in order:
-        _check_arm(name, arms[name])
+        planned[str(workdir / name)] = _check_arm(name, arms[name], workdir, explicit, planned)
     results: dict[str, dict[str, Any]] = {}
     with Preemption() as preemption:
         for name in order:
             preemption.check()
             results[name] = loop.train(
-                arms[name], workdir / name, allow_config_change=allow_config_change, report=False
+                arms[name],
+                workdir / name,
+                allow_config_change=allow_config_change,
+                report=False,
+                explicit=explicit,
             )
             # Not before: an arm that cannot start leaves no folder.
             save_config(config, workdir / "config.json")
@@ -86,12 +97,24 @@ def _arm_names(config: ConfigDict) -> list[str]:
     return names
 
 
-def _check_arm(name: str, arm: ConfigDict) -> None:
-    """Refuses what an arm cannot be built from, before the arms in front of it have run."""
+def _check_arm(
+    name: str,
+    arm: ConfigDict,
+    workdir: Path,
+    explicit: Collection[str],
+    planned: Mapping[str, ConfigDict],
+) -> ConfigDict:
+    """Refuses what an arm cannot be built from, before the arms in front of it have run.
+
+    Returns the arm's config with the network that it will start from.
+    """
+    folder = workdir / name
     try:
-        building.build(arm)
+        adopted = starting.adopt(arm, folder, explicit, planned)
+        building.build(adopted, starting.files_for(adopted, folder, planned))
     except UserError as error:
         raise UserError(f"arm {name}: {error}") from error
+    return adopted
 
 
 def arm_config(config: ConfigDict, name: str, workdir: Path) -> ConfigDict:

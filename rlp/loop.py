@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from ml_collections import ConfigDict
 from models.sharding import batch_shards
 from models.transformer import Params, init
 from rlp import build as building
+from rlp import start as starting
 from rlp.build import Run
-from rlp.checkpoint import Checkpoints, load_params
+from rlp.checkpoint import Checkpoints
 from rlp.checkpoint.folder import saved_steps
 from rlp.data.batch import Batch, Stream
 from rlp.errors import UserError
@@ -55,6 +56,7 @@ def train(
     *,
     allow_config_change: bool = False,
     report: bool = True,
+    explicit: Collection[str] = (),
 ) -> dict[str, Any]:
     """Runs a config in a folder, from where it stands to its end.
 
@@ -63,6 +65,7 @@ def train(
       workdir: folder of the run; made if need be, resumed if it holds a run of the same config.
       allow_config_change: resume although the config differs from the saved one.
       report: write report.html and plots at the end.
+      explicit: dotted paths of fields that were set by hand, as `rlp.start.adopt` takes them.
 
     Returns:
       The content of evaluation.json: held-out figures, "step", "flops", "wall_s" (seconds).
@@ -72,6 +75,7 @@ def train(
       Preempted: SIGTERM came; the state is saved.
     """
     workdir = Path(workdir)
+    config = starting.adopt(config, workdir, explicit)
     check_workdir(config, workdir, allow_config_change)
     result = None if allow_config_change else _finished(workdir)
     page = workdir / "report.html"
@@ -80,7 +84,7 @@ def train(
         return result
     with Preemption() as preemption:
         if result is None:
-            run = building.build(config)
+            run = building.build(config, starting.files_for(config, workdir))
             steps = _number_of_steps(config, run)
             result = _Loop(config, workdir, run, steps, preemption).run()
         if report:
@@ -108,10 +112,11 @@ class _Loop:
     def run(self) -> dict[str, Any]:
         """From the newest checkpoint to evaluation.json."""
         directory = self.workdir / "checkpoints"
-        start = None if saved_steps(directory) else self._started_from()
         train, held_out = building.read_documents(self.config, self.made.tokenizer)
+        begin = None if saved_steps(directory) else self._started_from()
         self.preemption.check()
         self.workdir.mkdir(parents=True, exist_ok=True)
+        files = starting.files_for(self.config, self.workdir)
         metric = building.best_metric(self.config)
         with Checkpoints(
             directory,
@@ -119,9 +124,11 @@ class _Loop:
             best_metric=metric,
             lower_is_better=building.lower_is_better(metric),
         ) as checkpoints:
-            state = self._restore(checkpoints) or self._fresh(start)
-            del start  # it would take as much memory as the parameters, to the end
+            state = self._restore(checkpoints) or self._fresh(begin)
+            del begin  # it would take as much memory as the parameters, to the end
             # Only now: a state that does not fit the config leaves the folder as it was.
+            if files is not None and files.parent != self.workdir:
+                starting.copy_files(files, self.workdir)
             save_config(self.config, self.workdir / "config.json")
             (self.workdir / "evaluation.json").unlink(missing_ok=True)
             state = self._steps(state, checkpoints, train, held_out)
@@ -132,8 +139,8 @@ class _Loop:
         if not self.config.init_from:
             return None
         shapes = abstract_params(self.made.model, self.made.mesh)
-        params, step = load_params(self.config.init_from, shapes)
-        LOGGER.info("starting from step %d of %s", step, self.config.init_from)
+        params, _, described = starting.find(self.config.init_from).load(shapes)
+        LOGGER.info("starting from %s", described)
         return params
 
     def _fresh(self, params: Params | None) -> TrainState:
@@ -180,7 +187,7 @@ class _Loop:
             "a wave of the rollout: %d documents, %d forks of each, %d thoughts a fork, %.3g MiB",
             *wave,
             made.settings.group_size,
-            cache_bytes(made.model, made.settings, length, *wave) / 2**20,
+            cache_bytes(made.model, made.settings, made.vocabulary, length, *wave) / 2**20,
         )
         return RLPTrainer(
             made.model, made.settings, made.vocabulary, self.optimizer, made.mesh, self.shardings

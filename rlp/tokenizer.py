@@ -5,8 +5,10 @@ A thought is closed by exactly these ids. Other ids that read the same (`</` joi
 before it) do not close it, nor are they looked for in documents.
 """
 
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +17,13 @@ from rlp.errors import UserError
 
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
+
+# What a tokenizer may consist of, in a folder in the Hugging Face format.
+FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model"),
+    *("chat_template.jinja", "chat_template.json"),
+)
 
 # Shown for a token that holds only the beginning of a character; the character stands on the
 # token that completes it.
@@ -61,6 +70,9 @@ class Tokenizer(Protocol):
     def offsets(self, text: str) -> list[int]:
         """For each token of `encode(text)` the character of `text` in which it begins."""
 
+    def files(self) -> Mapping[str, Path | str]:
+        """The tokenizer in the Hugging Face format: name of a file to its content, or a copy."""
+
 
 class ByteTokenizer:
     """UTF-8 bytes as ids 0 … 255, and five special tokens that no text encodes to."""
@@ -90,6 +102,20 @@ class ByteTokenizer:
 
     def offsets(self, text: str) -> list[int]:
         return [place for place, character in enumerate(text) for _ in character.encode()]
+
+    def files(self) -> Mapping[str, Path | str]:
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+        # A byte without a printable character of its own has one assigned to it, beyond 255.
+        printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+        others = [byte for byte in range(256) if byte not in printable]
+        letters = {byte: chr(byte) for byte in printable}
+        letters |= {byte: chr(256 + place) for place, byte in enumerate(others)}
+        made = Tokenizer(models.BPE({letters[byte]: byte for byte in range(256)}, []))
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        made.decoder = decoders.ByteLevel()
+        names = [name.decode() for name in self._bytes[256:]]
+        return _files(made, names, dict(zip(("pad", "bos", "eos"), names, strict=False)))
 
 
 class FolderTokenizer:
@@ -149,6 +175,10 @@ class FolderTokenizer:
     def offsets(self, text: str) -> list[int]:
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return [start for start, _ in encoded["offset_mapping"]]
+
+    def files(self) -> Mapping[str, Path | str]:
+        paths = {name: Path(self._folder) / name for name in FILES}
+        return {name: path for name, path in paths.items() if path.is_file()}
 
     def _tag(self, tag: str) -> tuple[int, ...]:
         """Ids of a thinking tag that stands alone."""
@@ -222,6 +252,64 @@ def _read_folder(folder: str) -> Any:
             f"tokenizer {folder}: no fast tokenizer in it; convert it to tokenizer.json"
         )
     return tokenizer
+
+
+def word_level_files(
+    ids: Mapping[str, int], specials: Sequence[str], **named: str
+) -> Mapping[str, Path | str]:
+    """A tokenizer of one token a word, as the files of a folder in the Hugging Face format.
+
+    Args:
+      ids: of all words.
+      specials: those of them that no text is split from: found wherever they stand.
+      named: which of these are unk, pad, bos, eos.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel(dict(ids), unk_token=named["unk"]))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return _files(made, specials, named)
+
+
+def _files(made: Any, specials: Sequence[str], named: Mapping[str, str]) -> dict[str, Path | str]:
+    """A tokenizer of the library `tokenizers` as files, with its special tokens added."""
+    made.add_special_tokens(list(specials))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    config |= {f"{role}_token": name for role, name in named.items()}
+    return {
+        "tokenizer.json": made.to_str(),
+        "tokenizer_config.json": json.dumps(config, indent=2),
+    }
+
+
+def add_tokens(folder: Path, names: Sequence[str]) -> list[int]:
+    """Adds special tokens to the tokenizer in a folder, in place.
+
+    Returns:
+      Their ids.
+
+    Raises:
+      UserError: there is no usable tokenizer, or it has one of them already.
+    """
+    tokenizer = _read_folder(str(folder))
+    known = tokenizer.get_vocab()
+    for name in names:
+        if not name or name in known:
+            raise UserError(
+                f"{name!r} cannot be added: "
+                + (f"it is token {known[name]} of the tokenizer already" if name else "it is empty")
+            )
+    tokenizer.add_tokens(list(names), special_tokens=True)
+    settings = folder / "tokenizer_config.json"
+    limit = json.loads(settings.read_text(encoding="utf-8")).get("model_max_length")
+    for old in FILES:
+        (folder / old).unlink(missing_ok=True)
+    tokenizer.save_pretrained(str(folder))
+    saved = json.loads(settings.read_text(encoding="utf-8"))  # with a limit of ours, from reading
+    saved.pop("model_max_length", None)
+    saved |= {} if limit is None else {"model_max_length": limit}
+    settings.write_text(json.dumps(saved, indent=2, ensure_ascii=False), encoding="utf-8")
+    return tokenizer.convert_tokens_to_ids(list(names))
 
 
 def _pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[str]:

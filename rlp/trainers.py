@@ -236,19 +236,20 @@ def rollout_wave(settings: RLPSettings, documents: int, shards: int) -> tuple[in
 def cache_bytes(
     model: ModelConfig,
     settings: RLPSettings,
+    vocabulary: Vocabulary,
     length: int,
     rows: int,
     forks: int,
-    tags: int = 2,
 ) -> int:
     """Bytes of the caches of a wave, over all devices.
 
     Args:
+      vocabulary: for the lengths of the thinking tags.
       length: T, without the thinking prompt.
       rows, forks: from `rollout_wave`.
-      tags: tokens of both thinking tags.
     """
     s = settings
+    tags = len(vocabulary.think_open) + len(vocabulary.think_close)
     branch_slots = forks * s.group_size * (tags + s.thought_length + s.horizon - 1)
     tokens = rows * (len(s.prompt) + length + branch_slots)
     each = 2 * model.num_layers * model.num_kv_heads * model.head_dim

@@ -97,8 +97,8 @@ def one_device():
     make_run, make_trainer = build.build, loop._Loop._trainer
     name = lambda config: json.dumps(config.to_dict())
 
-    def kept_run(config):
-        return _kept(("run", name(config)), lambda: make_run(config))
+    def kept_run(config, files=None):
+        return _kept(("run", name(config), files), lambda: make_run(config, files))
 
     def kept_trainer(self):
         return _kept(("trainer", name(self.config), self.steps), lambda: make_trainer(self))

@@ -15,11 +15,13 @@ document equals a training document, whatever the seed.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from rlp.data.batch import Batch
+from rlp.tokenizer import word_level_files
 
 HEADINGS = ("north", "east", "south", "west")
 TURNS = {"right": 1, "around": 2, "left": 3}  # quarter turns clockwise
@@ -66,6 +68,11 @@ class CompassTokenizer:
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The word of every id."""
         return [self.words[i] for i in ids]
+
+    def files(self) -> Mapping[str, Path | str]:
+        """The tokenizer in the Hugging Face format."""
+        pad, bos, eos, *_ = SPECIALS
+        return word_level_files(self._ids, SPECIALS, unk=pad, pad=pad, bos=bos, eos=eos)
 
 
 class CompassStream:

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from models.hf import Tensor
 from rlp.errors import UserError
 from rlp.huggingface.folder import CONFIG, INDEX, WEIGHTS
-from rlp.huggingface.tensors import Tensor, by_path, stacked_layers
+from rlp.huggingface.tensors import by_path, stacked_layers
 
 RECORD = "rlp.json"  # where the parameters come from
 DTYPES = ("bfloat16", "float32")
@@ -34,7 +35,7 @@ def write_folder(
     tensors: Sequence[Tensor],
     config: Mapping[str, Any],
     *,
-    dtype: Literal["bfloat16", "float32"],
+    dtype: str,
     files: Mapping[str, bytes | str | Path],
     record: Mapping[str, Any],
     shard_bytes: int = 2 * 1024**3,
@@ -47,7 +48,7 @@ def write_folder(
       params: tree of arrays, on any mesh.
       tensors: what to write, in this order; copies are left out.
       config: content of config.json.
-      dtype: of the weights in the files; rounded to nearest, ties to even.
+      dtype: "bfloat16" or "float32", of the weights in the files; rounded to nearest, ties to even.
       files: name -> content, or a file to copy: what else is to be in the folder.
       record: content of rlp.json.
       shard_bytes: most bytes of tensors in a file; a larger tensor has a file of its own.

@@ -1,41 +1,11 @@
-"""What reading and writing ask of the map between their tensors and our parameters.
-
-The map itself is made by `models.hf`, which knows the architectures and touches no file.
-"""
+"""The map between their tensors and our parameters, checked; `models.hf` makes it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
-
-class Tensor(Protocol):
-    """One tensor of a Hugging Face file, and its place among our parameters.
-
-    Attributes:
-      name: its name there.
-      shape: its shape there.
-      path: of our parameter, as in "blocks/attention/q/kernel".
-      layer: index on the first axis of our parameter; None where it is not stacked over layers.
-      copy_of: the tensor that this one repeats, where weights are tied. A file may lack it.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def path(self) -> str: ...
-    @property
-    def layer(self) -> int | None: ...
-    @property
-    def copy_of(self) -> str: ...
-
-    def ours(self, x: Any) -> Any:
-        """Their array to ours, of one layer."""
-
-    def theirs(self, x: Any) -> Any:
-        """The inverse of `ours`."""
+from models.hf import Tensor
 
 
 def by_path(tree: Any) -> dict[str, Any]:

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from models.hf import Tensor
 from rlp.errors import UserError
 from rlp.huggingface.folder import open_weights, weight_files
-from rlp.huggingface.tensors import Tensor, by_path, stacked_layers
+from rlp.huggingface.tensors import by_path, stacked_layers
 
 DTYPES = ("F32", "BF16", "F16")  # as safetensors calls them
 COMPARED = 2**22  # elements of a tensor and its copy that are in memory at a time, about

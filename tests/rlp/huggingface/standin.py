@@ -1,45 +1,26 @@
 """A small model whose files and parameters differ in names, layout and stacking."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.hf import TRANSPOSED, Tensor
 from models.sharding import make_mesh, parameter_shardings
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """What `models.hf` makes, with one operation: a transposition."""
-
-    name: str
-    shape: tuple[int, ...]
-    path: str
-    layer: int | None = None
-    transposed: bool = False
-    copy_of: str = ""
-
-    def ours(self, x):
-        return x.T if self.transposed else x
-
-    def theirs(self, x):
-        return x.T if self.transposed else x
 
 
 def tensors(layers=3, width=8, ffn=16, vocab=24, tied=False):
     """Tensors of a model, those of one layer beside each other as in real files."""
-    made = [Tensor("model.embed_tokens.weight", (vocab, width), "embedding")]
+    made = [Tensor("model.embed_tokens.weight", (vocab, width), "embedding", None)]
     for i in range(layers):
         up, norm = f"model.layers.{i}.mlp.up_proj.weight", f"model.layers.{i}.norm.weight"
         made += [
-            Tensor(up, (ffn, width), "blocks/ffn/up/kernel", i, transposed=True),
+            Tensor(up, (ffn, width), "blocks/ffn/up/kernel", i, TRANSPOSED),
             Tensor(norm, (width,), "blocks/ffn_norm/scale", i),
         ]
-    made.append(Tensor("model.norm.weight", (width,), "norm/scale"))
-    head = Tensor("lm_head.weight", (vocab, width), "head/kernel", transposed=True)
+    made.append(Tensor("model.norm.weight", (width,), "norm/scale", None))
+    head = Tensor("lm_head.weight", (vocab, width), "head/kernel", None, TRANSPOSED)
     if tied:
-        head = Tensor(head.name, head.shape, "embedding", copy_of="model.embed_tokens.weight")
+        head = Tensor(head.name, head.shape, "embedding", None, copy_of="model.embed_tokens.weight")
     return [*made, head]
 
 

@@ -1,0 +1,42 @@
+"""Imports a model in the Hugging Face format, as the folder of a run of no steps.
+
+    python -m launch.import_hf --hf=<folder> --out=runs/base
+    --hf=Qwen/Qwen3-1.7B-Base             a name on the hub, where there is a network
+    --add_tokens='<think>,</think>'       special tokens to add to its tokenizer …
+    --like='<|im_start|>'                 … whose embeddings begin as this token's, or as the mean
+
+Other runs start from it: `python -m launch.train --config.init_from=runs/base …` has its network,
+its parameters and its tokenizer.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from launch import program
+
+_HF = flags.DEFINE_string("hf", None, "folder of the model, or its name on the hub", required=True)
+_OUT = flags.DEFINE_string("out", None, "folder of a run, to make", required=True)
+_ADD_TOKENS = flags.DEFINE_list("add_tokens", [], "special tokens to add, comma-separated")
+_LIKE = flags.DEFINE_string("like", "mean", "what their embeddings begin as: 'mean', or a token")
+
+
+def main(_: Sequence[str]) -> None:
+    """Imports the model and says what it is."""
+    from configs import default  # here: what follows brings jax
+    from rlp import exchange
+
+    opened = exchange.import_model(
+        _HF.value,
+        Path(_OUT.value),
+        default.get_config(),
+        new_tokens=_ADD_TOKENS.value,
+        like=_LIKE.value,
+    )
+    print("\n".join(exchange.described(opened)))
+    print(f"imported: {_OUT.value}")
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,111 @@
+"""Shows what a network writes: `python -m launch.sample --checkpoint=runs/rlp --prompt='Once'`.
+
+    --think --thoughts=4        thoughts at the end of the prompt, instead of a continuation …
+    --target=' upon a time'     … and how much each raises the log-likelihood of this
+
+`--checkpoint` takes what `init_from` does: a run, a step of it, or a model in the Hugging Face
+format.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from launch import program
+from rlp.errors import UserError
+
+if TYPE_CHECKING:
+    import jax
+
+    from rlp.exchange import Opened
+
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "a run, <workdir>@<step>, or a Hugging Face folder", required=True
+)
+_PROMPT = flags.DEFINE_string("prompt", None, "text before", required=True)
+_THINK = flags.DEFINE_bool("think", False, "sample thoughts at the end of the prompt")
+_TARGET = flags.DEFINE_string("target", "", "text after, to be scored with and without thoughts")
+_THOUGHTS = flags.DEFINE_integer("thoughts", 4, "how many", lower_bound=1)
+_LENGTH = flags.DEFINE_integer("length", 128, "most tokens of a text or a thought", lower_bound=1)
+_TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "0 = the likeliest token", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "of the draws", lower_bound=0)
+
+
+def main(_: Sequence[str]) -> None:
+    """Streams a continuation, or shows thoughts."""
+    import jax
+
+    from configs import default
+    from rlp import exchange
+
+    opened = exchange.open_model(_CHECKPOINT.value, default.get_config(), jax.devices()[0])
+    (prompt,) = exchange.prompts_of(opened, [_PROMPT.value])
+    if not prompt:
+        raise UserError("--prompt is empty, and the tokenizer has no bos to begin with")
+    key = jax.random.key(_SEED.value)
+    show = _show_thoughts if _THINK.value else _stream
+    show(opened, prompt, key)
+
+
+def _stream(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
+    """Prints the prompt, and what follows it as it comes."""
+    from rlp.generate import continuation
+
+    method = opened.method
+    tokenizer, ids = method.tokenizer, []
+    print(_PROMPT.value, end="", flush=True)
+    shown = ""
+    for token in continuation(
+        method.model,
+        opened.params,
+        prompt,
+        _LENGTH.value,
+        temperature=_TEMPERATURE.value,
+        key=key if _TEMPERATURE.value else None,
+        banned=tuple(range(tokenizer.vocab_size, method.model.vocab_size)),
+        ends=(tokenizer.eos, tokenizer.separator),
+    ):
+        ids.append(token)
+        text = tokenizer.decode(ids)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            print(text[len(shown) :], end="", flush=True)
+            shown = text
+    print()
+
+
+def _show_thoughts(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
+    """Prints thoughts, and what they do for the target."""
+    from rlp.generate import thoughts_after
+
+    method = opened.method
+    tokenizer = method.tokenizer
+    settings = dataclasses.replace(
+        method.settings, temperature=_TEMPERATURE.value, thought_length=_LENGTH.value
+    )
+    target = tokenizer.encode(_TARGET.value)
+    thoughts, without = thoughts_after(
+        method.model,
+        opened.params,
+        settings,
+        method.vocabulary,
+        prompt,
+        target,
+        _THOUGHTS.value,
+        key,
+    )
+    for number, thought in enumerate(thoughts, 1):
+        ended = "closed" if thought.closed else "unclosed"
+        text = tokenizer.decode(thought.words)
+        print(f"thought {number} ({len(thought.words)} tokens, {ended}): {text}")
+        if thought.reasoned is not None and without is not None:
+            gain = thought.reasoned - without
+            print(f"  log-likelihood of the target {thought.reasoned:.3f} nats, gain {gain:+.3f}")
+    if without is not None:
+        mean = sum(thought.reasoned or 0.0 for thought in thoughts) / len(thoughts)
+        print(f"without a thought {without:.3f} nats; mean gain {mean - without:+.3f}")
+
+
+if __name__ == "__main__":
+    program.run(main)

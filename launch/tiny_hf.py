@@ -1,0 +1,79 @@
+"""Writes a tiny random model in the Hugging Face format, to try the programs on.
+
+    python -m launch.tiny_hf --out=runs/tiny --family=gemma3_text
+
+It has a family's architecture, a tokenizer of bytes, and nothing to say.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from launch import program
+from rlp.errors import UserError
+
+if TYPE_CHECKING:
+    from models import hf
+    from models.config import ModelConfig
+
+_OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
+_FAMILY = flags.DEFINE_string("family", "qwen3", "model_type, as in config.json")
+_SEED = flags.DEFINE_integer("seed", 0, "of the parameters", lower_bound=0)
+
+
+def main(_: Sequence[str]) -> None:
+    """Makes the model."""
+    import jax
+
+    from models import hf
+    from models.transformer import init
+    from rlp import huggingface
+    from rlp.exchange import token_ids
+    from rlp.start import GENERATION
+    from rlp.tokenizer import ByteTokenizer
+
+    if _FAMILY.value not in hf.BY_NAME:
+        known = ", ".join(hf.BY_NAME)
+        raise UserError(f"--family={_FAMILY.value!r} is unknown; use one of {known}")
+    family, tokenizer = hf.BY_NAME[_FAMILY.value], ByteTokenizer()
+    model, ids = _network(family), token_ids(tokenizer)
+    huggingface.write_folder(
+        Path(_OUT.value),
+        init(model, jax.random.key(_SEED.value)),
+        hf.tensors(family, model),
+        hf.write_config(family, model) | ids | {"max_position_embeddings": 4096},
+        dtype="float32",
+        files={**tokenizer.files(), GENERATION: json.dumps(ids, indent=2)},
+        record={"seed": _SEED.value},
+    )
+    print(f"written: {_OUT.value} ({family.architecture})")
+
+
+def _network(family: "hf.Family") -> "ModelConfig":
+    """A small network of a family, with local layers where it has such."""
+    from models.config import ModelConfig
+    from models.rope import Rope
+
+    pattern = {"all": "L", "types": "LLLG", "pattern": "LLLG"}.get(family.layers, "G")
+    return ModelConfig(
+        vocab_size=320,
+        hidden_size=64,
+        num_layers=4,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=32,
+        ffn_size=128,
+        activation="gelu_tanh" if family.activation_field == "hidden_activation" else "silu",
+        sliding_window=64 if "L" in pattern else 0,
+        layer_pattern=pattern,
+        rope=Rope(family.default_theta, local_theta=1e4 if family.local_rope else 0.0),
+        tie_embeddings=family.tied_by_default,
+        **family.shared,
+    )
+
+
+if __name__ == "__main__":
+    program.run(main)

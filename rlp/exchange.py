@@ -1,0 +1,260 @@
+"""Models in the Hugging Face format become the folder of a run, and runs become such models.
+
+    open_model      a run or such a model, ready to compute with
+    import_model    such a model as checkpoint 0 of a run, which others start from
+    export_model    a run, or such a model, as a folder that transformers and vLLM load
+
+All of it happens on the host: no accelerator is needed, nor is its memory.
+"""
+
+import copy
+import dataclasses
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from models import hf
+from models.sharding import make_mesh
+from models.transformer import Params, count_parameters
+from rlp import huggingface
+from rlp import start as starting
+from rlp.build import Method, build_method
+from rlp.checkpoint import Checkpoints
+from rlp.errors import UserError
+from rlp.metrics import progress
+from rlp.run_config import save_config
+from rlp.start import FILES, GENERATION
+from rlp.tokenizer import add_tokens
+from rlp.trainers import abstract_params
+
+MEAN = "mean"  # what rows of new tokens begin with, if not like those of another
+LIBRARIES = ("jax", "flax", "orbax-checkpoint", "safetensors", "transformers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A trained network.
+
+    Attributes:
+      name: as it was given.
+      config: of its run.
+      method: what it takes to compute with it.
+      params: float32, on one device.
+      step: of its checkpoint; None where there is none.
+      files: folder of its files in the Hugging Face format, or None.
+    """
+
+    name: str
+    config: ConfigDict
+    method: Method
+    params: Params
+    step: int | None
+    files: Path | None
+
+
+def open_model(name: str, default: ConfigDict, device: jax.Device) -> Opened:
+    """Opens whatever `init_from` can name.
+
+    Args:
+      name: a run, with or without @step, or a model in the Hugging Face format.
+      default: the config of a model that is no run's.
+      device: where its parameters are to be.
+
+    Raises:
+      UserError: there is no such thing, or it cannot be used.
+    """
+    start = starting.find(name)
+    config = start.config
+    if config is None:
+        config = copy.deepcopy(default)
+        config.model.update(start.model)
+    method = build_method(config, start.files)
+    params, step, _ = start.load(abstract_params(method.model, make_mesh(devices=[device])))
+    return Opened(name, config, method, params, step, start.files)
+
+
+def import_model(
+    name: str, out: Path, default: ConfigDict, *, new_tokens: Sequence[str] = (), like: str = MEAN
+) -> Opened:
+    """Writes a model in the Hugging Face format as a run of no steps.
+
+    Args:
+      name: its folder, or its name on the hub.
+      out: the folder to make; it appears whole or not at all.
+      default: its config, but for the network.
+      new_tokens: special tokens to add to its tokenizer.
+      like: what their rows of the embedding (and of the logits' matrix) begin as: "mean" of the
+        rows of all tokens, or the row of the token of this name.
+
+    Raises:
+      UserError: `out` exists, or the model cannot be used.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists already; remove it or name another folder")
+    files = starting.find(name).files
+    if files is None or files.name == FILES:
+        raise UserError(f"{name} is the folder of a run, no model in the Hugging Face format")
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        starting.copy_files(files, unfinished)
+        opened = open_model(name, default, jax.devices("cpu")[0])
+        if new_tokens:
+            opened = _with_tokens(opened, unfinished / FILES, new_tokens, like)
+        save_config(opened.config, unfinished / "config.json")
+        with Checkpoints(unfinished / "checkpoints", keep=1) as checkpoints:
+            checkpoints.save(0, {"params": opened.params})
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return opened
+
+
+def _with_tokens(opened: Opened, files: Path, names: Sequence[str], like: str) -> Opened:
+    """The model with special tokens added, to its tokenizer in `files` too."""
+    tokenizer, before = opened.method.tokenizer, opened.method.model
+    used = tokenizer.vocab_size
+    source: Any = slice(0, used)
+    if like != MEAN:
+        ids = tokenizer.encode(like)
+        if len(ids) != 1:
+            raise UserError(f"{like!r} is {len(ids)} tokens; name one token, or {MEAN!r}")
+        source = slice(ids[0], ids[0] + 1)
+    places = add_tokens(files, names)
+    size = before.vocab_size
+    if max(places) >= size:
+        size = -(-(max(places) + 1) // 64) * 64
+    rows = jnp.asarray(places)
+
+    def grown(x: jax.Array, axis: int) -> jax.Array:
+        """With the new rows, on `axis`."""
+        x = jnp.moveaxis(x, axis, 0)
+        begin = x[source].mean(axis=0, keepdims=True)
+        x = jnp.pad(x, [(0, size - before.vocab_size)] + [(0, 0)] * (x.ndim - 1))
+        return jnp.moveaxis(
+            x.at[rows].set(jnp.broadcast_to(begin, (len(places), *x.shape[1:]))), 0, axis
+        )
+
+    params = dict(opened.params)
+    params["embedding"] = grown(params["embedding"], 0)
+    if "head" in params:
+        params["head"] = {"kernel": grown(params["head"]["kernel"], 1)}
+    opened.config.model.vocab_size = size
+    method = build_method(opened.config, files)
+    return dataclasses.replace(opened, params=params, method=method, files=files)
+
+
+def export_model(opened: Opened, out: Path, dtype: str, shard_bytes: int) -> hf.Family:
+    """Writes a model in the Hugging Face format, with its tokenizer, whole or not at all.
+
+    Args:
+      opened: the model.
+      out: the folder to make.
+      dtype: of the weights.
+      shard_bytes: most bytes of weights in a file.
+
+    Raises:
+      UserError: no family of models has such a network, or `out` exists or cannot be written.
+    """
+    family, config = _their_config(opened, dtype)
+    files = dict(opened.method.tokenizer.files())
+    kept = opened.files / GENERATION if opened.files else None
+    if kept and kept.is_file():
+        files[GENERATION] = kept
+    else:
+        files[GENERATION] = json.dumps(token_ids(opened.method.tokenizer), indent=2)
+    tensors = hf.tensors(family, opened.method.model)
+    record = {
+        "checkpoint": opened.name,
+        "step": opened.step,
+        "parameters": count_parameters(opened.method.model),
+        "config": opened.config.to_dict(),
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+    def watch(written: Sequence[hf.Tensor]) -> Iterator[hf.Tensor]:
+        with progress(len(written), 0, f"writing {out.name}", "tensor") as bar:
+            for tensor in written:
+                yield tensor
+                bar.update(1)
+
+    huggingface.write_folder(
+        out,
+        opened.params,
+        tensors,
+        config,
+        dtype=dtype,
+        files=files,
+        record=record,
+        shard_bytes=shard_bytes,
+        watch=watch,
+    )
+    return family
+
+
+def _their_config(opened: Opened, dtype: str) -> tuple[hf.Family, hf.Json]:
+    """Family and config.json: the one that the model came with, where it still tells the truth."""
+    model = opened.method.model
+    given = huggingface.read_config(opened.files) if opened.files else {}
+    try:
+        family = hf.family_of(given) if given else hf.family_for(model)
+        fields = hf.write_config(family, model)
+    except hf.Unsupported as error:
+        raise UserError(f"{opened.name} cannot be exported: {error}") from error
+    if not given:
+        fields |= token_ids(opened.method.tokenizer)
+        fields["max_position_embeddings"] = _longest(opened)
+    elif not hf.same_network(hf.read_config(given), model):
+        fields = hf.replaced(given, fields)
+    else:
+        fields = dict(given)
+    fields.pop("dtype", None)
+    return family, fields | {"torch_dtype": dtype}  # old readers know this name, new ones both
+
+
+def token_ids(tokenizer: Any) -> hf.Json:
+    """The fields of config.json and generation_config.json that name tokens."""
+    ids = {"bos": tokenizer.bos, "eos": tokenizer.eos, "pad": tokenizer.pad}
+    return {f"{role}_token_id": x for role, x in ids.items()}
+
+
+def _longest(opened: Opened) -> int:
+    """Tokens of the longest text that the run has met: prompt, document, thought, target, tags."""
+    rlp, words = opened.method.settings, opened.method.vocabulary
+    tags = len(words.think_open) + len(words.think_close)
+    document = opened.config.data.sequence_length
+    return len(rlp.prompt) + document + tags + rlp.thought_length + rlp.horizon
+
+
+def rounded(params: Params, dtype: str) -> Params:
+    """The parameters as they are read back from an export."""
+    return jax.tree.map(lambda x: x.astype(dtype).astype(jnp.float32), params)
+
+
+def prompts_of(opened: Opened, texts: Iterable[str]) -> list[list[int]]:
+    """Ids of texts, each after the bos of documents where there is one."""
+    tokenizer = opened.method.tokenizer
+    start = [] if tokenizer.bos is None else [tokenizer.bos]
+    return [[*start, *tokenizer.encode(text)] for text in texts]
+
+
+def described(opened: Opened) -> list[str]:
+    """A few lines on a model: its network, and what its tokenizer makes of the tags."""
+    model, tokenizer = opened.method.model, opened.method.tokenizer
+    name = lambda ids: f"token {ids[0]}" if len(ids) == 1 else f"{len(ids)} tokens {list(ids)}"
+    known = lambda x: "none" if x is None else f"{tokenizer.decode([x])!r} {x}"
+    return [
+        f"network: {count_parameters(model):,} parameters, {model.num_layers} layers of width "
+        f"{model.hidden_size}, {tokenizer.vocab_size} tokens in {model.vocab_size} rows",
+        f"tags: <think> is {name(tokenizer.think_open)}, </think> is {name(tokenizer.think_close)}",
+        f"documents: before each {known(tokenizer.bos)}, after each {known(tokenizer.separator)}; "
+        f"a text ends with {known(tokenizer.eos)}",
+    ]

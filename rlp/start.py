@@ -1,0 +1,213 @@
+"""What a run starts from: another run, or a model in the Hugging Face format.
+
+Either brings its network, its parameters and its tokenizer, and a run takes over all three: the
+fields of `config.model` that say which network it is, not how it is computed, count for fresh
+parameters only, and those of the tokenizer where they are empty.
+"""
+
+import copy
+import dataclasses
+import logging
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from models import hf
+from models.config import HOW, ModelConfig
+from models.rope import Rope
+from models.transformer import Params
+from rlp import huggingface
+from rlp.checkpoint import load_params
+from rlp.errors import UserError
+from rlp.metrics import progress
+from rlp.run_config import fields, load_config
+from rlp.tokenizer import FILES as TOKENIZER_FILES
+
+LOGGER = logging.getLogger(__name__)
+
+# In the folder of a run: what of a Hugging Face model is not weights (config.json, tokenizer, chat
+# template, generation config). The run's tokenizer is read from here, and its export has it all.
+FILES = "hf"
+GENERATION = "generation_config.json"
+TOKENS = ("tokenizer", "bos", "eos", "separator")  # fields of config.data
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Something to start from.
+
+    Attributes:
+      name: as it was given.
+      config: of the run; None for a model in the Hugging Face format.
+      model: fields of `config.model` that say which network it is, nested.
+      tokens: its `TOKENS`.
+      files: folder of its files in the Hugging Face format, or None.
+      load: abstract parameters, with their places, to (parameters, step or None, what they are).
+    """
+
+    name: str
+    config: ConfigDict | None
+    model: Mapping[str, Any]
+    tokens: Mapping[str, str]
+    files: Path | None
+    load: Callable[[Params], tuple[Params, int | None, str]]
+
+
+def find(name: str) -> Start:
+    """What `init_from` names: the folder of a run, with or without @step, a folder in the Hugging
+    Face format, or a name on the hub.
+
+    Raises:
+      UserError: there is no such thing, or its network is not supported.
+    """
+    folder = Path(name)
+    workdir = folder if folder.is_dir() else Path(name.rpartition("@")[0])
+    if name and workdir != Path() and workdir.is_dir() and not _is_hugging_face(workdir):
+        return _run(name, workdir)
+    return _model(name, huggingface.find(name))
+
+
+def adopt(
+    config: ConfigDict,
+    workdir: Path,
+    explicit: Collection[str] = (),
+    planned: Mapping[str, ConfigDict] = MappingProxyType({}),
+) -> ConfigDict:
+    """The config with the network and the tokenizer of what it starts from.
+
+    A run that has begun keeps those that it began with, so what it started from may be gone.
+
+    Args:
+      config: of a run.
+      workdir: folder of the run.
+      explicit: dotted paths of fields that were set by hand, which are not overruled.
+      planned: folder -> config of runs that are yet to be made.
+
+    Raises:
+      UserError: there is nothing of that name, or an explicit field contradicts it.
+    """
+    if not config.init_from:
+        return config
+    model: Mapping[str, Any]
+    tokens: Mapping[str, str]
+    saved = workdir / "config.json"
+    begun = load_config(saved) if saved.is_file() else None
+    if begun is not None and begun.get("init_from") == config.init_from:
+        model, tokens = _of_run(begun)
+    elif source := _planned(config.init_from, planned):
+        model, tokens = _of_run(planned[source])
+    else:
+        start = find(config.init_from)
+        model, tokens = start.model, start.tokens
+    adopted = copy.deepcopy(config)
+    if not config.data.tokenizer:
+        adopted.data.update({name: config.data[name] or tokens[name] for name in TOKENS})
+    adopted.model.update(model)
+    before, after = dict(fields(config.model, "model.")), dict(fields(adopted.model, "model."))
+    if odd := sorted(after.keys() ^ before.keys()):
+        raise UserError(f"{config.init_from} is of another version: {', '.join(odd)}")
+    changed = [path for path in after if after[path] != before[path]]
+    for path in changed:
+        if path in explicit:
+            raise UserError(
+                f"{path}={before[path]!r}, but {config.init_from} has {after[path]!r}; leave it "
+                "out: a run has the network that it starts from"
+            )
+    if changed and begun is None:
+        told = ", ".join(f"{path}={after[path]!r}" for path in changed)
+        LOGGER.info("the network is that of %s: %s", config.init_from, told)
+    return adopted
+
+
+def files_for(
+    config: ConfigDict, workdir: Path, planned: Mapping[str, ConfigDict] = MappingProxyType({})
+) -> Path | None:
+    """The folder of the Hugging Face files of a run: its own, or before it has begun, those of
+    what it starts from. None if neither has any."""
+    if (workdir / "config.json").is_file():
+        own = workdir / FILES
+        return own if own.is_dir() else None
+    if source := _planned(config.init_from, planned):
+        return files_for(planned[source], Path(source), planned)
+    return find(config.init_from).files if config.init_from else None
+
+
+def _planned(name: str, planned: Mapping[str, ConfigDict]) -> str:
+    """The folder among the planned runs that `name` means, or ""."""
+    folders = (name, name.rpartition("@")[0])
+    return next((folder for folder in folders if folder in planned), "")
+
+
+def _is_hugging_face(folder: Path) -> bool:
+    path = folder / huggingface.CONFIG
+    return path.is_file() and "model_type" in huggingface.read_config(folder)
+
+
+def _run(name: str, workdir: Path) -> Start:
+    def load(abstract: Params) -> tuple[Params, int | None, str]:
+        params, step = load_params(name, abstract)
+        return params, step, f"step {step} of {name}"
+
+    if not (workdir / "config.json").is_file():
+        load({})  # says what is wrong
+    files = workdir / FILES
+    saved = load_config(workdir / "config.json")
+    return Start(name, saved, *_of_run(saved), files if files.is_dir() else None, load)
+
+
+def _of_run(config: ConfigDict) -> tuple[dict[str, Any], dict[str, str]]:
+    """Fields of the network, and of the tokenizer."""
+    model = {name: x for name, x in config.model.to_dict().items() if name not in HOW}
+    return model, {name: config.data[name] for name in TOKENS}
+
+
+def _model(name: str, folder: Path) -> Start:
+    config = huggingface.read_config(folder)
+    try:
+        family, model = hf.family_of(config), hf.read_config(config)
+    except hf.Unsupported as error:
+        raise UserError(f"{folder / 'config.json'}: {error}") from error
+
+    def load(abstract: Params) -> tuple[Params, int | None, str]:
+        tensors = hf.tensors(family, model)
+        count = sum(not tensor.copy_of for tensor in tensors)
+        with progress(count, 0, f"reading {folder.name}", "tensor") as bar:
+
+            def watch(some: Collection[hf.Tensor]) -> Iterator[hf.Tensor]:
+                for tensor in some:
+                    yield tensor
+                    bar.update(1)
+
+            places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+            params = huggingface.read_params(folder, tensors, places, watch=watch)
+        return params, None, f"{name} ({family.architecture})"
+
+    which = {k: x for k, x in dataclasses.asdict(model).items() if k not in HOW}
+    return Start(name, None, which, dict.fromkeys(TOKENS, ""), folder, load)
+
+
+def network(fields: Mapping[str, Any]) -> ModelConfig:
+    """The network that the fields of `config.model` describe.
+
+    Raises:
+      ValueError: a field has no meaning, or there is no such field.
+    """
+    values = dict(fields) | {"rope": Rope(**fields["rope"])}
+    return ModelConfig(**values | {"attention": fields["attention"] or None})
+
+
+def copy_files(files: Path, workdir: Path) -> None:
+    """Puts what is not weights of a model into the folder of a run, whole or not at all."""
+    unfinished = workdir / f"{FILES}.tmp"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    for name in (huggingface.CONFIG, GENERATION, *TOKENIZER_FILES):
+        if (files / name).is_file():
+            shutil.copyfile(files / name, unfinished / name)
+    shutil.rmtree(workdir / FILES, ignore_errors=True)
+    unfinished.rename(workdir / FILES)
