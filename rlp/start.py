@@ -22,7 +22,7 @@ from models.config import HOW, ModelConfig
 from models.rope import Rope
 from models.transformer import Params
 from rlp import huggingface
-from rlp.checkpoint import load_params
+from rlp.checkpoint import find_step, load_params
 from rlp.errors import UserError
 from rlp.metrics import progress
 from rlp.run_config import fields, load_config
@@ -153,8 +153,7 @@ def _run(name: str, workdir: Path) -> Start:
         params, step = load_params(name, abstract)
         return params, step, f"step {step} of {name}"
 
-    if not (workdir / "config.json").is_file():
-        load({})  # says what is wrong
+    find_step(name)  # there is one
     files = workdir / FILES
     saved = load_config(workdir / "config.json")
     return Start(name, saved, *_of_run(saved), files if files.is_dir() else None, load)

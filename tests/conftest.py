@@ -1,8 +1,9 @@
-"""One setting for all tests: CPU, eight simulated devices, no silent broadcasting over ranks."""
+"""One setting for all tests: CPU, eight simulated devices, no network, no silent broadcasting."""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also for the programs that tests start
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
 
 import jax  # noqa: E402  reads the environment when imported
 

@@ -11,7 +11,7 @@ Reading order: `folder` (what a whole checkpoint is, on disk), `store` (the chec
 that is training), `load` (items of one checkpoint onto a mesh; parameters of another run).
 """
 
-from rlp.checkpoint.load import load_params
+from rlp.checkpoint.load import find_step, load_params
 from rlp.checkpoint.store import Checkpoints
 
-__all__ = ["Checkpoints", "load_params"]
+__all__ = ["Checkpoints", "find_step", "load_params"]

@@ -26,11 +26,27 @@ def load_params(spec: str, abstract_params: Any) -> tuple[Any, int]:
       (params, step of the checkpoint).
 
     Raises:
-      UserError: no such run, checkpoint or step; a damaged checkpoint; another tree or shape.
+      UserError: as `find_step` does; a damaged checkpoint; another tree or shape.
+    """
+    workdir, step = find_step(spec)
+    directory = workdir.absolute() / "checkpoints"
+    fault = folders.find_fault(directory / str(step), items=("params",), contents=True)
+    if fault:
+        raise UserError(
+            f"checkpoint {step} of {workdir} is damaged ({fault}); "
+            f"{_there(folders.saved_steps(directory))}: name another step"
+        )
+    return load_items(directory / str(step), {"params": abstract_params})["params"], step
+
+
+def find_step(spec: str) -> tuple[Path, int]:
+    """The workdir and the step that a spec of `load_params` names.
+
+    Raises:
+      UserError: no such run, checkpoint or step.
     """
     workdir, which = _parse(spec)
-    directory = workdir.absolute() / "checkpoints"
-    steps = folders.saved_steps(directory)
+    steps = folders.saved_steps(workdir.absolute() / "checkpoints")
     if not steps:
         arms = sorted(path.parent.name for path in workdir.glob("*/checkpoints"))
         if arms:
@@ -39,14 +55,11 @@ def load_params(spec: str, abstract_params: Any) -> tuple[Any, int]:
                 f"{', '.join(str(workdir / arm) for arm in arms)}"
             )
         raise UserError(f"{workdir} has no checkpoint; train that run first")
-    there = f"it has {', '.join(map(str, steps))}"
-    step = _choose(workdir, which, steps, there)
-    fault = folders.find_fault(directory / str(step), items=("params",), contents=True)
-    if fault:
-        raise UserError(
-            f"checkpoint {step} of {workdir} is damaged ({fault}); {there}: name another step"
-        )
-    return load_items(directory / str(step), {"params": abstract_params})["params"], step
+    return workdir, _choose(workdir, which, steps, _there(steps))
+
+
+def _there(steps: list[int]) -> str:
+    return f"it has {', '.join(map(str, steps))}"
 
 
 def _parse(spec: str) -> tuple[Path, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import huggingface_hub
 import safetensors
-from huggingface_hub.errors import HTTPError
+from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
 from rlp.errors import UserError
 
@@ -46,6 +46,8 @@ def find(name: str) -> Path:
     # What the hub's client raises: most errors are OSErrors, malformed names are ValueErrors.
     except (OSError, ValueError, HTTPError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, LocalEntryNotFoundError):  # with a long text of its own
+            reason = "no connection to the hub, and it is not in the hub's cache"
         raise UserError(
             f"{name} cannot be fetched ({reason}); pass the path of a downloaded folder"
         ) from error

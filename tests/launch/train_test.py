@@ -212,7 +212,7 @@ BAD = {
     "missing data": ({"data.train": "gone.jsonl"}, "data.train: no file or folder gone.jsonl"),
     "start": ({"init_from": "gone"}, "no such folder: gone"),
     "start's step": ({"init_from": "base@77"}, "base has no checkpoint of step 77; it has 1"),
-    "start's shape": (OTHER_SHAPE, "`params` of checkpoint .* does not fit this run's config"),
+    "start's shape": (OTHER_SHAPE, "model.hidden_size=48, but base has 32; leave it out"),
     "prompt": ({"rlp.prompt": "gone.txt"}, "rlp.prompt='gone.txt' is no file"),
     "match": ({"match": "base"}, "match='base' is not '<workdir>:flops'"),
     "match's run": ({"match": "gone:flops"}, "match='gone:flops': gone is not a finished run"),

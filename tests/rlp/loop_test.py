@@ -367,11 +367,12 @@ def test_the_mesh_changes_nothing_but_rounding(kind, tmp_path, finished, monkeyp
     """The same forks and thoughts, and the same figures but for sums in another order.
 
     Float32 rounds each sum by 1e-7 of its size. Adam divides a gradient by its own size, so where
-    it vanishes, rounding moves a parameter by up to the learning rate, 1e-3 here: then figures
-    differ by some 1e-6. (A draw that close to the border of two tokens takes the other one; none
-    of this seed does.)
+    it vanishes, rounding would move a parameter by the learning rate; the epsilon here keeps such
+    parameters where they are. (A draw that close to the border of two tokens takes the other one;
+    none of this seed does.)
     """
     _, _, config = kind
+    config.optimizer.epsilon = 1e-3
     one = finished(config)
     monkeypatch.setattr(build, "make_mesh", sharding.make_mesh)
     config.update_from_flattened_dict({"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2})
