@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from models import hf
+from models import backend, hf
 from models.config import ModelConfig
 from models.rope import Rope
-from models.sharding import LOGICAL_AXES
+from models.sharding import LOGICAL_AXES, batch_sharding, make_mesh, parameter_shardings
 from models.transformer import bind, count_parameters, shapes
 from models.tree import Trunk, forward
 from tests import hf as theirs
@@ -54,6 +55,28 @@ def test_logits_are_those_of_transformers(name):
         place = np.broadcast_to(np.arange(length), tokens.shape)
         found = our_logits(params, config, tokens, np.ones_like(place), place)
         assert_same_logits(found, theirs.their_logits(model, tokens))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_that_are_scanned_are_the_same(name, monkeypatch):
+    model, config, params = ours(name)
+    monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, unrolled_layers=0))
+    tokens = random_tokens(5, 2, 33)
+    place = np.broadcast_to(np.arange(33), tokens.shape)
+    found = our_logits(params, config, tokens, np.ones_like(place), place)
+    assert not isinstance(bind(config, params).blocks, nnx.List)
+    assert_same_logits(found, theirs.their_logits(model, tokens))
+
+
+@pytest.mark.parametrize("name", ["qwen2", "olmo3", "gemma3"])
+def test_a_mesh_changes_nothing(name):
+    model, config, params = ours(name)
+    mesh = make_mesh(2, 2, 2)
+    params = jax.device_put(params, parameter_shardings(mesh, params))
+    tokens = jax.device_put(random_tokens(6, 4, 20), batch_sharding(mesh))
+    place = np.broadcast_to(np.arange(20), tokens.shape)
+    found = our_logits(params, config, tokens, np.ones_like(place), place)
+    assert_same_logits(found, theirs.their_logits(model, np.asarray(tokens)))
 
 
 @pytest.mark.parametrize("name", NAMES)

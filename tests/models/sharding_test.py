@@ -13,7 +13,13 @@ from tests import tiny
 
 def test_every_parameter_has_its_place():
     mesh = make_mesh(2, 2, 2)
-    for changes in ({}, {"tie_embeddings": False}, {"qk_norm": "none"}):
+    for changes in (
+        {},
+        {"tie_embeddings": False},
+        {"qk_norm": "none", "qkv_bias": True},
+        {"qk_norm": "all_heads", "norm": "after"},
+        {"norm": "around", "zero_centered_norm": True},
+    ):
         tree = shapes(tiny.model_config(**changes))
         placed = parameter_shardings(mesh, tree)
         assert jax.tree.structure(placed) == jax.tree.structure(tree)

@@ -181,9 +181,9 @@ def test_names_that_are_taken_and_other_models_are_an_error(tmp_path):
         write(tmp_path / "m", made=standin.tensors(tied=True))
     with pytest.raises(ValueError, match="of layers"):
         write(tmp_path / "m", made=[tensor for tensor in MADE if tensor.layer != 0])
+    wrong = standin.Tensor("embed_tokens.weight", (8, 24), "embedding", None)
     with pytest.raises(ValueError, match=r"embed_tokens.weight becomes \(24, 8\) instead of"):
-        write(tmp_path / "m", made=[standin.Tensor("embed_tokens.weight", (8, 24), "embedding", None)]
-              + MADE[1:])  # fmt: skip
+        write(tmp_path / "m", made=[wrong, *MADE[1:]])
     assert list(tmp_path.iterdir()) == []
 
 
