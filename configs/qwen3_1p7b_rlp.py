@@ -1,13 +1,12 @@
 """The paper's recipe for Qwen3-1.7B-Base (arXiv 2510.01265, section 4), in full.
 
     python -m launch.train --config=configs/qwen3_1p7b_rlp.py --workdir=<folder> \
-        --config.data.train=<documents> --config.data.tokenizer=<folder of the Qwen3 tokenizer> \
-        --config.init_from=<workdir that holds the model's parameters>
+        --config.data.train=<documents> --config.init_from=Qwen/Qwen3-1.7B-Base
 
+`init_from` can be a folder that holds that model, too; its network and its tokenizer are taken over.
 Not run by this project, which has no such machine; its shapes are checked (1,720,574,976 parameters).
-It needs the model's parameters as a checkpoint, and the import of Hugging Face weights is not here
-yet; nor are micro-batches and a fused attention, without which a step of this size does not fit the
-memory of 32 devices.
+There is no fused attention yet, and decoding reads the training layout, so a step of this size has no
+known cost; rlp.max_branches_in_flight and rlp.update_micro_batch bound what it keeps in memory.
 The paper trained on 32 H100; 200 steps are the 170M input tokens of its ablations. It reports, for
 the base and after RLP: MATH-500 48.45 and 58.48, GSM8K 54.16 and 74.48, MMLU-Pro 28.17 and 34.62.
 
