@@ -34,6 +34,7 @@ LOGGER = logging.getLogger(__name__)
 # template, generation config). The run's tokenizer is read from here, and its export has it all.
 FILES = "hf"
 GENERATION = "generation_config.json"
+CHECKPOINTS = "checkpoints"
 TOKENS = ("tokenizer", "bos", "eos", "separator")  # fields of config.data
 
 
@@ -59,13 +60,15 @@ class Start:
 
 
 def find(name: str) -> Start:
-    """What `init_from` names: the folder of a run, with or without @step, a folder in the Hugging
-    Face format, or a name on the hub.
+    """What `init_from` names: the folder of a run, with or without @step, the folder of one of its
+    checkpoints, a folder in the Hugging Face format, or a name on the hub.
 
     Raises:
       UserError: there is no such thing, or its network is not supported.
     """
     folder = Path(name)
+    if folder.is_dir() and folder.parent.name == CHECKPOINTS:
+        return find(f"{folder.parent.parent}@{folder.name}")
     workdir = folder if folder.is_dir() else Path(name.rpartition("@")[0])
     if name and workdir != Path() and workdir.is_dir() and not _is_hugging_face(workdir):
         return _run(name, workdir)

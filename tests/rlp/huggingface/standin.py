@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.hf import TRANSPOSED, Tensor
+from models.hf import Tensor
+from models.hf.families import TRANSPOSED
 from models.sharding import make_mesh, parameter_shardings
 
 

@@ -1,204 +1,17 @@
-"""Model families of Hugging Face, as configuration of our one transformer.
+"""config.json to `ModelConfig` and back.
 
-    read_config     config.json -> ModelConfig; what it does not know is refused by name
-    write_config    ModelConfig -> the fields of config.json
-    tensors         every tensor of a checkpoint, its place in our parameters, and how to get there
-
-A family is a declaration: a few fields of `ModelConfig` that all its members share, and one list of
-weights. A weight is a name there, a path here, and operations that can be undone; importing runs
-them forwards and exporting backwards. There is no input or output here: `rlp.huggingface` reads and
-writes the files.
+What nobody here has asked for is refused by name, and so is a value that would be computed
+differently: a model that is not the one of its card is worse than none.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Protocol
-
-import jax
+from typing import Any
 
 from models.config import HOW, ModelConfig
+from models.hf.families import BY_NAME, FAMILIES, Family
 from models.rope import Rope
-from models.transformer import shapes
 
 Json = dict[str, Any]
-
-
-class Operation(Protocol):
-    """A step from their array to ours that can be undone. Works on numpy and jax arrays."""
-
-    def forward(self, x: Any) -> Any:
-        """Theirs to ours."""
-
-    def inverse(self, x: Any) -> Any:
-        """Ours to theirs."""
-
-    def their_shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of `inverse` of an array of this shape."""
-
-
-class Transposed:
-    """Their kernels are [outputs, inputs], ours the reverse."""
-
-    def forward(self, x: Any) -> Any:
-        return x.T
-
-    def inverse(self, x: Any) -> Any:
-        return x.T
-
-    def their_shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        return ours[::-1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Weight:
-    """A parameter of ours and the tensor, or one tensor per layer, that holds it there.
-
-    Attributes:
-      path: place in our parameters, as in `models.sharding.LOGICAL_AXES`.
-      name: of the tensor; a `*` stands for the layer's number.
-      operations: from their array to ours, of one layer.
-    """
-
-    path: str
-    name: str
-    operations: tuple[Operation, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """One tensor of a checkpoint and its place in our parameters.
-
-    Attributes:
-      name: there.
-      shape: there.
-      path: "blocks/attention/q/kernel", the leaf here.
-      layer: its place on the leading axis of the leaf; None where there is no such axis.
-      operations: from theirs to ours.
-      copy_of: the tensor whose values it repeats (the logits' matrix of a model that reads logits
-        with its embedding): it may be absent, and is never written.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    path: str
-    layer: int | None
-    operations: tuple[Operation, ...] = ()
-    copy_of: str = ""
-
-    def ours(self, x: Any) -> Any:
-        """Their array as one layer of ours."""
-        for operation in self.operations:
-            x = operation.forward(x)
-        return x
-
-    def theirs(self, x: Any) -> Any:
-        """One layer of ours as their array."""
-        for operation in reversed(self.operations):
-            x = operation.inverse(x)
-        return x
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """Models of one architecture.
-
-    Attributes:
-      name: `model_type` in config.json.
-      architecture: the class that transformers gives a checkpoint to.
-      shared: the fields of `ModelConfig` that are the same in all members.
-      weights: where its parameters are; those that a member does not have are passed over.
-      layers: how config.json tells local layers from global ones: "none" (it cannot), "all" (a
-        `sliding_window` means all layers), "types" (`layer_types`), "pattern" (these or
-        `sliding_window_pattern`), or "switch" (these or `use_sliding_window`).
-      activation_field: name of the activation's field.
-      tied_by_default: whether logits are read with the embedding if config.json does not say.
-      head_dim: width of a head if config.json does not say; 0 = hidden_size / heads.
-      default_theta: base of the rotary frequencies if config.json does not say.
-      local_rope: local layers have rotary frequencies of their own.
-    """
-
-    name: str
-    architecture: str
-    shared: Mapping[str, Any]
-    weights: tuple[Weight, ...]
-    layers: str = "none"
-    activation_field: str = "hidden_act"
-    tied_by_default: bool = False
-    head_dim: int = 0
-    default_theta: float = 1e4
-    local_rope: bool = False
-
-
-TRANSPOSED = (Transposed(),)
-WEIGHTS = (
-    Weight("embedding", "model.embed_tokens.weight"),
-    Weight("blocks/attention/q/kernel", "model.layers.*.self_attn.q_proj.weight", TRANSPOSED),
-    Weight("blocks/attention/q/bias", "model.layers.*.self_attn.q_proj.bias"),
-    Weight("blocks/attention/k/kernel", "model.layers.*.self_attn.k_proj.weight", TRANSPOSED),
-    Weight("blocks/attention/k/bias", "model.layers.*.self_attn.k_proj.bias"),
-    Weight("blocks/attention/v/kernel", "model.layers.*.self_attn.v_proj.weight", TRANSPOSED),
-    Weight("blocks/attention/v/bias", "model.layers.*.self_attn.v_proj.bias"),
-    Weight("blocks/attention/o/kernel", "model.layers.*.self_attn.o_proj.weight", TRANSPOSED),
-    Weight("blocks/attention/q_norm/scale", "model.layers.*.self_attn.q_norm.weight"),
-    Weight("blocks/attention/k_norm/scale", "model.layers.*.self_attn.k_norm.weight"),
-    Weight("blocks/ffn/gate/kernel", "model.layers.*.mlp.gate_proj.weight", TRANSPOSED),
-    Weight("blocks/ffn/up/kernel", "model.layers.*.mlp.up_proj.weight", TRANSPOSED),
-    Weight("blocks/ffn/down/kernel", "model.layers.*.mlp.down_proj.weight", TRANSPOSED),
-    Weight("norm/scale", "model.norm.weight"),
-    Weight("head/kernel", "lm_head.weight", TRANSPOSED),
-)
-# The same name, `post_attention_layernorm`, is the feed-forward's norm in the first and attention's
-# in the others.
-BEFORE = (
-    *WEIGHTS,
-    Weight("blocks/attention_norm/scale", "model.layers.*.input_layernorm.weight"),
-    Weight("blocks/ffn_norm/scale", "model.layers.*.post_attention_layernorm.weight"),
-)
-AFTER = (
-    *WEIGHTS,
-    Weight("blocks/attention_post_norm/scale", "model.layers.*.post_attention_layernorm.weight"),
-    Weight("blocks/ffn_post_norm/scale", "model.layers.*.post_feedforward_layernorm.weight"),
-)
-AROUND = (
-    *AFTER,
-    Weight("blocks/attention_norm/scale", "model.layers.*.input_layernorm.weight"),
-    Weight("blocks/ffn_norm/scale", "model.layers.*.pre_feedforward_layernorm.weight"),
-)
-
-FAMILIES = (
-    Family("qwen3", "Qwen3ForCausalLM", {"qk_norm": "head"}, BEFORE, "switch", head_dim=128),
-    Family("qwen2", "Qwen2ForCausalLM", {"qk_norm": "none", "qkv_bias": True}, BEFORE, "switch"),
-    Family("llama", "LlamaForCausalLM", {"qk_norm": "none"}, BEFORE),
-    Family("mistral", "MistralForCausalLM", {"qk_norm": "none"}, BEFORE, "all"),
-    Family("olmo2", "Olmo2ForCausalLM", {"norm": "after", "qk_norm": "all_heads"}, AFTER),
-    Family(
-        "olmo3",
-        "Olmo3ForCausalLM",
-        {"norm": "after", "qk_norm": "all_heads"},
-        AFTER,
-        "types",
-        default_theta=5e5,
-        local_rope=True,
-    ),
-    Family(
-        "gemma3_text",
-        "Gemma3ForCausalLM",
-        {
-            "norm": "around",
-            "qk_norm": "head",
-            "zero_centered_norm": True,
-            "scale_embedding": True,
-        },
-        AROUND,
-        "pattern",
-        activation_field="hidden_activation",
-        tied_by_default=True,
-        head_dim=256,
-        default_theta=1e6,
-        local_rope=True,
-    ),
-)
-BY_NAME = {family.name: family for family in FAMILIES}
 
 # What stands in a config.json and changes nothing of what the network computes from tokens.
 INERT = frozenset(
@@ -248,9 +61,6 @@ class _Fields:
 
     def __init__(self, config: Json):
         self._config, self._left = config, set(config) - INERT
-
-    def __contains__(self, name: str) -> bool:
-        return self._config.get(name) is not None
 
     def take(self, name: str, *default: Any) -> Any:
         """The value; null counts as absent. Without a default it must be there."""
@@ -323,9 +133,10 @@ def read_config(config: Json) -> ModelConfig:
         "rope": _read_rope(family, f, config),
         "tie_embeddings": bool(f.take("tie_word_embeddings", family.tied_by_default)),
     }
-    if family.name == "gemma3_text":
+    if "query_pre_attn_scalar" in family.extras:
         scalar = float(f.take("query_pre_attn_scalar"))
         values["query_pre_attn_scalar"] = 0.0 if scalar == values["head_dim"] else scalar
+    if "final_logit_softcapping" in family.extras:
         values["logit_softcap"] = float(f.take("final_logit_softcapping", 0.0))
     f.finish()
     return ModelConfig(**values)
@@ -351,14 +162,11 @@ def write_config(family: Family, model: ModelConfig) -> Json:
         family.activation_field: activations[model.activation],
         "rms_norm_eps": model.norm_epsilon,
         "tie_word_embeddings": model.tie_embeddings,
-        "attention_dropout": 0.0,
     }
-    if family.name not in ("qwen2", "mistral"):
-        found["attention_bias"] = False
-    if family.name == "llama":
-        found["mlp_bias"] = False
-    if family.name == "gemma3_text":
+    found |= {name: FIXED[name][0] for name in family.fixed}
+    if "query_pre_attn_scalar" in family.extras:
         found["query_pre_attn_scalar"] = int(model.query_pre_attn_scalar) or model.head_dim
+    if "final_logit_softcapping" in family.extras:
         found["final_logit_softcapping"] = model.logit_softcap or None
     found |= _write_layers(family, model) | _write_rope(family, model.rope)
     again = read_config(found)
@@ -397,36 +205,6 @@ def family_for(model: ModelConfig) -> Family:
         else:
             return family
     raise Unsupported("no Hugging Face family has this network: " + "; ".join(reasons))
-
-
-def tensors(family: Family, model: ModelConfig) -> list[Tensor]:
-    """Every tensor of a checkpoint of this network, in the order of the layers."""
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes(model))
-    }
-    once: list[Tensor] = []
-    layered: list[list[Tensor]] = [[] for _ in range(model.num_layers)]
-    for weight in family.weights:
-        if weight.path not in leaves:
-            continue
-        shape = leaves[weight.path]
-        if "*" not in weight.name:
-            once.append(_tensor(weight, weight.name, shape, None))
-            continue
-        for layer, found in enumerate(layered):
-            found.append(_tensor(weight, weight.name.replace("*", str(layer)), shape[1:], layer))
-    if model.tie_embeddings:
-        source = next(tensor for tensor in once if tensor.path == "embedding")
-        once.append(dataclasses.replace(source, name="lm_head.weight", copy_of=source.name))
-    first, *last = once
-    return [first, *(tensor for layer in layered for tensor in layer), *last]
-
-
-def _tensor(weight: Weight, name: str, shape: tuple[int, ...], layer: int | None) -> Tensor:
-    for operation in reversed(weight.operations):
-        shape = operation.their_shape(shape)
-    return Tensor(name, shape, weight.path, layer, weight.operations)
 
 
 def _read_layers(family: Family, f: _Fields, layers: int) -> tuple[int, str]:
@@ -483,8 +261,8 @@ def _read_rope(family: Family, f: _Fields, config: Json) -> Rope:
     new = f.take("rope_parameters", None)
     base = float(theta or family.default_theta)
     local = base
-    if family.name == "gemma3_text":
-        local = float(f.take("rope_local_base_freq", 1e4))
+    if family.local_theta_field:
+        local = float(f.take(family.local_theta_field, family.default_local_theta))
     found = []
     if new is not None and family.local_rope:
         if set(new) != set(LAYER_TYPES):
@@ -552,6 +330,6 @@ def _write_rope(family: Family, rope: Rope) -> Json:
     if family.local_rope:
         near = {"rope_type": "default", "rope_theta": rope.local_theta or rope.theta}
         found["rope_parameters"] = {"full_attention": wide, "sliding_attention": near}
-        if family.name == "gemma3_text":
-            found["rope_local_base_freq"] = near["rope_theta"]
+        if family.local_theta_field:
+            found[family.local_theta_field] = near["rope_theta"]
     return found
