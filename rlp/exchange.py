@@ -93,6 +93,9 @@ def import_model(
       like: what their rows of the embedding (and of the logits' matrix) begin as: "mean" of the
         rows of all tokens, or the row of the token of this name.
 
+    Returns:
+      What opening `out` gives, under the name that the model came by.
+
     Raises:
       UserError: `out` exists, or the model cannot be used.
     """
@@ -115,7 +118,8 @@ def import_model(
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return opened
+    method = build_method(opened.config, out / FILES)  # what it was made from may go, or has gone
+    return dataclasses.replace(opened, method=method, step=0, files=out / FILES)
 
 
 def _with_tokens(opened: Opened, files: Path, names: Sequence[str], like: str) -> Opened:
@@ -125,8 +129,8 @@ def _with_tokens(opened: Opened, files: Path, names: Sequence[str], like: str) -
     source: Any = slice(0, used)
     if like != MEAN:
         ids = tokenizer.encode(like)
-        if len(ids) != 1:
-            raise UserError(f"{like!r} is {len(ids)} tokens; name one token, or {MEAN!r}")
+        if len(ids) != 1 or tokenizer.decode(ids) != like:  # a word may have become "unknown"
+            raise UserError(f"{like!r} is not one token of the tokenizer; name one, or {MEAN!r}")
         source = slice(ids[0], ids[0] + 1)
     places = add_tokens(files, names)
     size = before.vocab_size
