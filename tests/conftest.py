@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also for the programs that tests start
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads would wait for each other, spinning
 
 import jax  # noqa: E402  reads the environment when imported
 

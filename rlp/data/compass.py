@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from rlp.data.batch import Batch
+from rlp.errors import UserError
 from rlp.tokenizer import word_level_files
 
 HEADINGS = ("north", "east", "south", "west")
@@ -58,8 +59,16 @@ class CompassTokenizer:
     _ids = {word: i for i, word in enumerate(words)}
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the words of a text of this vocabulary; another word is a KeyError."""
-        return [self._ids[word] for word in text.split()]
+        """Ids of the words of a text.
+
+        Raises:
+          UserError: a word that no document of the demo has.
+        """
+        try:
+            return [self._ids[word] for word in text.split()]
+        except KeyError as error:
+            known = " ".join(self.words)
+            raise UserError(f"{error} is no word of the compass; these are: {known}") from error
 
     def decode(self, ids: Sequence[int]) -> str:
         """The words, with spaces between."""
