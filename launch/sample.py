@@ -54,9 +54,10 @@ def _stream(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
     from rlp.generate import continuation
 
     method = opened.method
-    tokenizer, ids = method.tokenizer, []
+    # Decoded behind the prompt: alone, what follows would lose the space before its first word.
+    tokenizer, ids = method.tokenizer, list(prompt)
     print(_PROMPT.value, end="", flush=True)
-    shown = ""
+    shown = len(tokenizer.decode(ids))
     for token in continuation(
         method.model,
         opened.params,
@@ -69,10 +70,10 @@ def _stream(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
     ):
         ids.append(token)
         text = tokenizer.decode(ids)
-        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
-            print(text[len(shown) :], end="", flush=True)
-            shown = text
-    print()
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # the next may complete a character
+            print(text[shown:], end="", flush=True)
+            shown = len(text)
+    print(tokenizer.decode(ids)[shown:])
 
 
 def _show_thoughts(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:

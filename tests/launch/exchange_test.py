@@ -1,0 +1,339 @@
+"""The programs that bring models in, show what they write and hand them out, from outside."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from configs import default
+from launch import sample
+from models import hf
+from rlp import exchange
+from rlp.checkpoint import Checkpoints
+from rlp.generate import continuation, thoughts_after
+from rlp.run_config import save_config
+from tests import folders, runs, tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(ROOT),
+    "JAX_NUM_CPU_DEVICES": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+# Command lines share one process, which forks before jax has started: each is a real one with its
+# own exit status, without seconds of imports.
+FORK = """
+import importlib, json, os, sys
+import transformers
+from launch import program
+from rlp import exchange, experiment, generate, loop
+
+for module, *words, out, err in json.loads(sys.stdin.read()):
+    child = os.fork()
+    if child == 0:
+        sys.argv = [module, *words]
+        for number, path in ((1, out), (2, err)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+        program.run(importlib.import_module("launch." + module).main)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def run_all(command_lines, folder, log):
+    """(exit status, stdout, stderr) of each command line, in order; texts go through `log`."""
+    count = len(list(log.iterdir()))
+    names = [
+        (str(log / f"{i}.out"), str(log / f"{i}.err")) for i, _ in enumerate(command_lines, count)
+    ]
+    work = [[*words, *files] for words, files in zip(command_lines, names, strict=True)]
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK],
+        input=json.dumps(work), cwd=folder, env=ENVIRONMENT, timeout=300, check=True,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    statuses = map(int, ran.stdout.split())
+    texts = [tuple(Path(name).read_text() for name in files) for files in names]
+    return [(status, *text) for status, text in zip(statuses, texts, strict=True)]
+
+
+GOOD = {
+    "tiny": ("tiny_hf", "--out=tiny", "--family=gemma3_text"),
+    "import": (
+        "import_hf",
+        "--hf=tiny",
+        "--out=made/run",
+        "--add_tokens=<|a|>,<|b|>",
+        "--like=<think>",
+    ),
+    "stream": ("sample", "--checkpoint=made/run", "--prompt=Once<|a|>", "--length=6"),
+    "think": (
+        *("sample", "--checkpoint=made/run@0", "--prompt=Once", "--think", "--thoughts=2"),
+        *("--target= upon", "--length=3", "--temperature=0"),
+    ),
+    "export": (
+        *("export_hf", "--checkpoint=made/run", "--out=exported", "--shard_gb=0.001"),
+        *("--step=0", "--verify", "--prompt=é<|b|>", "--tokens=6"),
+    ),
+}
+NEW = ("import_hf", "--out=new")
+BAD = {
+    "no folder": ((*NEW, "--hf=gone"), "no such folder: gone; a name on the hub"),
+    "the hub": ((*NEW, "--hf=nobody/nothing"), "pass the path of a downloaded folder"),
+    "no model": ((*NEW,), "--hf is missing"),
+    "a run": ((*NEW, "--hf=made/run"), "made/run is the folder of a run"),
+    "import over": (("import_hf", "--hf=tiny", "--out=made/run"), "made/run exists already"),
+    "known token": ((*NEW, "--hf=tiny", "--add_tokens=<eos>"), "it is token 258 of the tokenizer"),
+    "no such row": (
+        (*NEW, "--hf=tiny", "--add_tokens=<|c|>", "--like=<|d|>"),
+        "'<|d|>' is not one token of the tokenizer",
+    ),
+    "cut weights": ((*NEW, "--hf=cut"), "cut/model.safetensors cannot be read"),
+    "other weights": ((*NEW, "--hf=swapped"), "the weights in swapped are not those of its config"),
+    "rope": ((*NEW, "--hf=roped"), "roped/config.json: rope_type='longrope' is not supported"),
+    "family": (("tiny_hf", "--out=new", "--family=gpt2"), "--family='gpt2' is unknown; use one of"),
+    "tiny over": (("tiny_hf", "--out=tiny"), "tiny exists already"),
+    "no step": (
+        ("export_hf", "--checkpoint=made/run", "--out=new", "--step=7"),
+        "made/run has no checkpoint of step 7; it has 0",
+    ),
+    "export over": (
+        ("export_hf", "--checkpoint=made/run", "--out=exported"),
+        "exported exists already",
+    ),
+    "dtype": (
+        ("export_hf", "--checkpoint=made/run", "--out=new", "--dtype=int8"),
+        "value should be one of <bfloat16|float32>",
+    ),
+    "no run": (("sample", "--checkpoint=gone", "--prompt=a"), "no such folder: gone"),
+    "unknown word": (
+        ("sample", "--checkpoint=compass", "--prompt=Once"),
+        "'Once' is no word of the compass",
+    ),
+    "another network": (
+        (
+            *("train", f"--config={ROOT}/configs/default.py", "--workdir=new"),
+            *("--config.init_from=made/run", "--config.model.num_layers=3"),
+        ),
+        "model.num_layers=3, but made/run has 4; leave it out",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The folder of all command lines, and what came of each."""
+    pytest.importorskip("torch")
+    folder, log = tmp_path_factory.mktemp("programs"), tmp_path_factory.mktemp("log")
+    found = dict(zip(GOOD, run_all(list(GOOD.values()), folder, log), strict=True))
+    damage(folder)
+    before = folders.below(folder), sorted(folder.rglob("*"))
+    results = run_all([words for words, _ in BAD.values()], folder, log)
+    assert (folders.below(folder), sorted(folder.rglob("*"))) == before
+    return folder, found | dict(zip(BAD, results, strict=True))
+
+
+def damage(folder: Path) -> None:
+    """Models that cannot be used, beside those that can, and a run of the demo."""
+    for name in ("cut", "swapped", "roped"):
+        folders.write(folder / name)
+    weights = folder / "cut/model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 100)
+    (folder / "swapped/config.json").write_bytes((folder / "tiny/config.json").read_bytes())
+    config = folders.config_json(folder / "roped") | {"rope_scaling": {"rope_type": "longrope"}}
+    (folder / "roped/config.json").write_text(json.dumps(config))
+    compass(folder / "compass")
+
+
+def compass(out: Path) -> exchange.Opened:
+    """A run of the demo that has taken no step."""
+    config = runs.config(runs.COMPASS)
+    params = tiny.params(exchange.build_method(config).model)
+    out.mkdir()
+    save_config(config, out / "config.json")
+    with Checkpoints(out / "checkpoints", keep=1) as checkpoints:
+        checkpoints.save(0, {"params": params})
+    return opened(out)
+
+
+def opened(folder: Path) -> exchange.Opened:
+    return exchange.open_model(str(folder), default.get_config(), jax.devices("cpu")[0])
+
+
+def shown(ran, case: str) -> list[str]:
+    status, out, err = ran[1][case]
+    assert status == 0, err
+    assert "Traceback" not in err
+    return out.splitlines()
+
+
+def test_models_are_made_imported_and_exported(ran):
+    folder, _ = ran
+    assert shown(ran, "tiny") == ["written: tiny (Gemma3ForCausalLM)"]
+    network, tags, documents, last = shown(ran, "import")
+    assert "261 tokens" not in network
+    assert "263 tokens in 320 rows" in network
+    assert tags == "tags: <think> is token 259, </think> is token 260"
+    assert documents == (
+        "documents: before each '<bos>' 257, after each '<eos>' 258; a text ends with '<eos>' 258"
+    )
+    assert last == "imported: made/run"
+    *told, said, compared = shown(ran, "export")
+    assert told == [network, tags, documents]
+    assert said == "exported: exported (Gemma3ForCausalLM, bfloat16)"
+    assert re.fullmatch(
+        r"same: 'é<\|b\|>': logits differ by \S+e-\d\d of their range, 6 of 6 greedy tokens agree",
+        compared,
+    )
+    run, exported = opened(folder / "made/run"), opened(folder / "exported")
+    assert exported.method.model == run.method.model
+    folders.assert_same_bits(exported.params, exchange.rounded(run.params, "bfloat16"))
+    assert exported.method.tokenizer.encode("<|a|>b<|b|>") == [261, 98, 262]
+    rows = run.params["embedding"]
+    assert rows[261].tobytes() == rows[262].tobytes() == rows[259].tobytes()
+
+
+def test_what_is_sampled_is_what_the_run_writes(ran):
+    run = opened(ran[0] / "made/run")
+    method, tokenizer = run.method, run.method.tokenizer
+    (prompt,) = exchange.prompts_of(run, ["Once<|a|>"])
+    assert prompt == [257, *b"Once", 261]
+    ids = continuation(
+        method.model,
+        run.params,
+        prompt,
+        6,
+        temperature=0.7,
+        key=jax.random.key(0),
+        banned=range(263, 320),
+        ends=(258,),
+    )
+    expected = "Once<|a|>" + tokenizer.decode(list(ids))
+    assert "\n".join(shown(ran, "stream")).split() == expected.split()
+
+
+def test_thoughts_are_shown_with_their_gains(ran):
+    lines = shown(ran, "think")
+    number = r"(-?\d+\.\d{3})"
+    last = re.fullmatch(
+        rf"without a thought {number} nats; mean gain ([+-]\d+\.\d{{3}})", lines[-1]
+    )
+    pattern = rf"  log-likelihood of the target {number} nats, gain ([+-]\d+\.\d{{3}})"
+    found = [match for line in lines if (match := re.fullmatch(pattern, line))]
+    assert len(found) == 2
+    assert last is not None
+    without, mean = map(float, last.groups())
+    for match in found:
+        reasoned, gain = map(float, match.groups())
+        assert gain == pytest.approx(reasoned - without, abs=0.0011)
+        assert mean == pytest.approx(gain, abs=0.0011)  # the greedy thought, twice
+    heads = [
+        line for line in lines if re.match(r"thought [12] \([123] tokens, (un)?closed\): ", line)
+    ]
+    assert [line.split(" ", 2)[1] for line in heads] == ["1", "2"]
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line_and_status_2(case, ran):
+    """And leaves nothing: the folder of all these attempts is as it was before."""
+    status, out, err = ran[1][case]
+    assert (status, out) == (2, "")
+    line = err.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert BAD[case][1] in line
+    assert "Traceback" not in err
+    assert err.count("error") <= 2
+
+
+@pytest.mark.slow  # seconds for each family
+@pytest.mark.parametrize("family", sorted(hf.BY_NAME))
+def test_a_tiny_model_of_every_family_is_read_and_handed_out_again(family, tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "log").mkdir()
+    steps = [
+        ("tiny_hf", "--out=tiny", f"--family={family}"),
+        ("import_hf", "--hf=tiny", "--out=run"),
+        ("export_hf", "--checkpoint=run", "--out=out", "--verify", "--dtype=float32"),
+    ]
+    for status, _, err in run_all(steps, tmp_path, tmp_path / "log"):
+        assert status == 0, err
+    folders.assert_same_bits(folders.tensors(tmp_path / "out"), folders.tensors(tmp_path / "tiny"))
+
+
+# What `sample` prints, here.
+
+
+def streamed(run, text, monkeypatch, capsys, length=40, temperature=0.0):
+    """(what is printed, ids of the text that follows)."""
+    flags = {"PROMPT": text, "LENGTH": length, "TEMPERATURE": temperature}
+    for name, value in flags.items():
+        monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
+    (prompt,) = exchange.prompts_of(run, [text])
+    sample._stream(run, prompt, jax.random.key(0))
+    tokenizer, model = run.method.tokenizer, run.method.model
+    ids = continuation(
+        model,
+        run.params,
+        prompt,
+        length,
+        temperature=temperature,
+        key=jax.random.key(0),
+        banned=tuple(range(tokenizer.vocab_size, model.vocab_size)),
+        ends=(tokenizer.eos, tokenizer.separator),
+    )
+    return capsys.readouterr().out, prompt, list(ids)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 3.0])
+def test_what_is_streamed_is_the_text_broken_characters_and_all(
+    temperature, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("transformers")
+    run = opened(folders.write(tmp_path / "m"))
+    out, _, ids = streamed(run, "é", monkeypatch, capsys, temperature=temperature)
+    assert out == "é" + run.method.tokenizer.decode(ids) + "\n"
+    assert len(ids) == 40 or ids[-1] == 258
+
+
+def test_what_is_streamed_stands_behind_the_prompt_as_one_text(tmp_path, monkeypatch, capsys):
+    run = compass(tmp_path / "run")
+    out, prompt, ids = streamed(run, "Mia faces", monkeypatch, capsys, length=3)
+    assert "<bos> " + out == run.method.tokenizer.decode(prompt + ids) + "\n"
+    assert out.startswith("Mia faces ")
+
+
+@pytest.mark.parametrize("target", ["", "north ."])
+def test_thoughts_are_printed_with_what_they_do(target, tmp_path, monkeypatch, capsys):
+    run = compass(tmp_path / "run")
+    flags = {"THOUGHTS": 3, "LENGTH": 4, "TEMPERATURE": 1.0, "TARGET": target}
+    for name, value in flags.items():
+        monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
+    (prompt,) = exchange.prompts_of(run, ["Mia faces"])
+    method, key = run.method, jax.random.key(1)
+    sample._show_thoughts(run, prompt, key)
+    lines = capsys.readouterr().out.splitlines()
+    settings = tiny.rlp_settings(thought_length=4)
+    ids = method.tokenizer.encode(target)
+    thoughts, without = thoughts_after(
+        method.model, run.params, settings, method.vocabulary, prompt, ids, 3, key
+    )
+    expected = []
+    for number, thought in enumerate(thoughts, 1):
+        ended = "closed" if thought.closed else "unclosed"
+        text = method.tokenizer.decode(thought.words)
+        expected.append(f"thought {number} ({len(thought.words)} tokens, {ended}): {text}")
+        if target:
+            gain = thought.reasoned - without
+            told = f"  log-likelihood of the target {thought.reasoned:.3f} nats, gain {gain:+.3f}"
+            expected.append(told)
+    if target:
+        mean = sum(thought.reasoned for thought in thoughts) / 3 - without
+        expected.append(f"without a thought {without:.3f} nats; mean gain {mean:+.3f}")
+    assert lines == expected
