@@ -1,5 +1,6 @@
 """The programs that bring models in, show what they write and hand them out, from outside."""
 
+import contextlib
 import json
 import os
 import re
@@ -31,41 +32,56 @@ ENVIRONMENT = os.environ | {
 # own exit status, without seconds of imports.
 FORK = """
 import importlib, json, os, sys
-import transformers
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from launch import program
 from rlp import exchange, experiment, generate, loop
 
-for module, *words, out, err in json.loads(sys.stdin.read()):
+for line in sys.stdin:
+    (module, *words), out, err = json.loads(line)
     child = os.fork()
     if child == 0:
         sys.argv = [module, *words]
         for number, path in ((1, out), (2, err)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-        program.run(importlib.import_module("launch." + module).main)
-        os._exit(0)
+        try:
+            program.run(importlib.import_module("launch." + module).main)
+        except SystemExit as end:  # at once: to take all that was imported down takes a second
+            sys.stdout.flush()
+            os._exit(end.code or 0)
+        os._exit(70)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def run_all(command_lines, folder, log):
-    """(exit status, stdout, stderr) of each command line, in order; texts go through `log`."""
-    count = len(list(log.iterdir()))
-    names = [
-        (str(log / f"{i}.out"), str(log / f"{i}.err")) for i, _ in enumerate(command_lines, count)
-    ]
-    work = [[*words, *files] for words, files in zip(command_lines, names, strict=True)]
-    ran = subprocess.run(
+@contextlib.contextmanager
+def programs(folder, log):
+    """In here, a function that runs a command line: (exit status, stdout, stderr).
+
+    It works in `folder`; what it prints goes through files in `log`.
+    """
+    with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", FORK],
-        input=json.dumps(work), cwd=folder, env=ENVIRONMENT, timeout=300, check=True,
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    statuses = map(int, ran.stdout.split())
-    texts = [tuple(Path(name).read_text() for name in files) for files in names]
-    return [(status, *text) for status, text in zip(statuses, texts, strict=True)]
+        cwd=folder, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+
+        def run(*words):
+            number = len(list(log.iterdir()))
+            files = [str(log / f"{number}.{name}") for name in ("out", "err")]
+            process.stdin.write(json.dumps([words, *files]) + "\n")
+            process.stdin.flush()
+            status = int(process.stdout.readline())
+            return (status, *(Path(name).read_text() for name in files))
+
+        try:
+            yield run
+        finally:
+            process.stdin.close()
+            process.wait(60)
 
 
 GOOD = {
-    "tiny": ("tiny_hf", "--out=tiny", "--family=gemma3_text"),
+    "tiny": ("tiny_hf", "--out=tiny", "--family=llama"),
     "import": (
         "import_hf",
         "--hf=tiny",
@@ -132,12 +148,13 @@ def ran(tmp_path_factory):
     """The folder of all command lines, and what came of each."""
     pytest.importorskip("torch")
     folder, log = tmp_path_factory.mktemp("programs"), tmp_path_factory.mktemp("log")
-    found = dict(zip(GOOD, run_all(list(GOOD.values()), folder, log), strict=True))
-    damage(folder)
-    before = folders.below(folder), sorted(folder.rglob("*"))
-    results = run_all([words for words, _ in BAD.values()], folder, log)
+    with programs(folder, log) as run:
+        found = {case: run(*words) for case, words in GOOD.items()}
+        damage(folder)
+        before = folders.below(folder), sorted(folder.rglob("*"))
+        found |= {case: run(*words) for case, (words, _) in BAD.items()}
     assert (folders.below(folder), sorted(folder.rglob("*"))) == before
-    return folder, found | dict(zip(BAD, results, strict=True))
+    return folder, found
 
 
 def damage(folder: Path) -> None:
@@ -176,7 +193,7 @@ def shown(ran, case: str) -> list[str]:
 
 def test_models_are_made_imported_and_exported(ran):
     folder, _ = ran
-    assert shown(ran, "tiny") == ["written: tiny (Gemma3ForCausalLM)"]
+    assert shown(ran, "tiny") == ["written: tiny (LlamaForCausalLM)"]
     network, tags, documents, last = shown(ran, "import")
     assert "261 tokens" not in network
     assert "263 tokens in 320 rows" in network
@@ -187,7 +204,7 @@ def test_models_are_made_imported_and_exported(ran):
     assert last == "imported: made/run"
     *told, said, compared = shown(ran, "export")
     assert told == [network, tags, documents]
-    assert said == "exported: exported (Gemma3ForCausalLM, bfloat16)"
+    assert said == "exported: exported (LlamaForCausalLM, bfloat16)"
     assert re.fullmatch(
         r"same: 'é<\|b\|>': logits differ by \S+e-\d\d of their range, 6 of 6 greedy tokens agree",
         compared,
@@ -262,8 +279,10 @@ def test_a_tiny_model_of_every_family_is_read_and_handed_out_again(family, tmp_p
         ("import_hf", "--hf=tiny", "--out=run"),
         ("export_hf", "--checkpoint=run", "--out=out", "--verify", "--dtype=float32"),
     ]
-    for status, _, err in run_all(steps, tmp_path, tmp_path / "log"):
-        assert status == 0, err
+    with programs(tmp_path, tmp_path / "log") as run:
+        for words in steps:
+            status, _, err = run(*words)
+            assert status == 0, err
     folders.assert_same_bits(folders.tensors(tmp_path / "out"), folders.tensors(tmp_path / "tiny"))
 
 

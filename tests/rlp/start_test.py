@@ -162,8 +162,7 @@ def test_a_run_brings_its_network_and_its_tokenizer(base, tmp_path):
     saved = json.loads((base / "config.json").read_text())
     saved["data"] |= {"tokenizer": "some folder", "bos": "none", "separator": "<|sep|>"}
     saved["model"] |= OWN
-    other = tmp_path / "base"
-    other.mkdir()
+    other = shutil.copytree(base, tmp_path / "base")
     save_config(ConfigDict(saved), other / "config.json")
     adopted = start.adopt(config(init_from=str(other)), tmp_path / "run")
     assert network_of(adopted) == network_of(ConfigDict(saved))
