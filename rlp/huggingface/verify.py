@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -77,10 +78,8 @@ def _compare(
             torch.tensor([prompt]), do_sample=False, max_new_tokens=tokens, eos_token_id=None
         )
     place = jnp.arange(len(prompt), dtype=jnp.int32)[None]
-    bound = bind(model, params)
-    found = np.asarray(
-        bound.logits(forward(bound, Trunk(jnp.asarray([prompt]), jnp.ones_like(place), place)))
-    )[0]
+    trunk = Trunk(jnp.asarray([prompt]), jnp.ones_like(place), place)
+    found = np.asarray(jax.jit(_logits, static_argnums=0)(model, params, trunk))[0]
     spread = float(expected.max() - expected.min())
     followed = more[0, len(prompt) :].tolist()
     ours = list(continuation(model, params, prompt, tokens))
@@ -95,3 +94,8 @@ def _compare(
         if first - second <= TOLERANCE * spread:
             asked = agreed
     return Comparison(float(np.abs(found - expected).max()) / spread, agreed, asked)
+
+
+def _logits(model: ModelConfig, params: Params, trunk: Trunk) -> jax.Array:
+    bound = bind(model, params)
+    return bound.logits(forward(bound, trunk))
