@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from models import hf
@@ -27,6 +28,7 @@ GENERATION = {"do_sample": True, "eos_token_id": [2, 5], "temperature": 0.6, "to
 
 def word_files(words=WORDS, specials=SPECIALS) -> dict[str, str]:
     """A tokenizer of one token a word, with a chat template and a limit of its own."""
+    pytest.importorskip("tokenizers")
     files = dict(word_level_files({word: i for i, word in enumerate(words)}, specials, **NAMED))
     settings = json.loads(str(files["tokenizer_config.json"])) | {"model_max_length": 4321}
     return files | {"tokenizer_config.json": json.dumps(settings), "chat_template.jinja": CHAT}
@@ -34,6 +36,7 @@ def word_files(words=WORDS, specials=SPECIALS) -> dict[str, str]:
 
 def byte_files(tags: bool = True) -> dict[str, str]:
     """The tokenizer of bytes; without tokens for the tags, each is the bytes of its text."""
+    pytest.importorskip("tokenizers")
     files = dict(ByteTokenizer().files())
     told = json.loads(str(files["tokenizer.json"]))
     if not tags:
