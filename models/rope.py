@@ -54,6 +54,11 @@ class Rope:
     def __post_init__(self):
         if self.scaling not in SCALINGS:
             raise ValueError(f"model.rope.scaling={self.scaling!r}; use one of {list(SCALINGS)}")
+        if self.theta <= 0 or self.local_theta < 0:
+            raise ValueError(
+                f"model.rope.theta={self.theta} must be above 0, and model.rope.local_theta="
+                f"{self.local_theta} not below"
+            )
         if self.scaling != "none" and self.factor < 1:
             raise ValueError(f"model.rope.factor={self.factor}; it must be at least 1")
         if self.scaling in ("llama3", "yarn") and self.original_length < 1:

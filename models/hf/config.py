@@ -5,6 +5,7 @@ differently: a model that is not the one of its card is worse than none.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from models.config import HOW, ModelConfig
@@ -18,16 +19,20 @@ INERT = frozenset(
     (
         "_attn_implementation_autoset", "_name_or_path", "_sliding_window_pattern", "architectures",
         "bos_token_id", "cache_implementation", "dtype", "eos_token_id", "initializer_range",
-        "max_position_embeddings", "model_type", "pad_token_id", "pretraining_tp", "torch_dtype",
-        "transformers_version", "use_cache",
+        "is_llama_config", "max_position_embeddings", "model_type", "pad_token_id",
+        "pretraining_tp", "torch_dtype", "transformers_version", "unsloth_fixed",
+        "unsloth_version", "use_cache",
     )
 )  # fmt: skip
 # Fields that are supported at these values alone: the first is what is written.
 FIXED: dict[str, tuple[Any, ...]] = {
     "attention_bias": (False,),
-    "attention_dropout": (0.0, 0),
+    "attention_dropout": (0.0,),
     "attn_logit_softcapping": (None,),
     "mlp_bias": (False,),
+    "partial_rotary_factor": (1.0, None),
+    "rope_interleaved": (False, None),
+    "use_mrope": (False,),
     "use_bidirectional_attention": (False, None),
 }
 ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -56,18 +61,39 @@ class Unsupported(ValueError):
     """A config.json that says something which we would compute differently."""
 
 
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "a whole number above 0": lambda x: type(x) is int and x > 0,
+    "a number above 0": lambda x: type(x) in (int, float) and x > 0,
+    "true or false": lambda x: type(x) is bool,
+    "a text": lambda x: type(x) is str,
+    "a list of texts": lambda x: type(x) is list and all(type(y) is str for y in x),
+    "an object": lambda x: type(x) is dict,
+}
+COUNT, NUMBER, FLAG, TEXT, TEXTS, OBJECT = KINDS
+
+
+def _checked(name: str, value: Any, kind: str) -> Any:
+    """The value, if it is of that kind."""
+    if not KINDS[kind](value):
+        raise Unsupported(f"{name}={value!r} is not {kind}")
+    return value
+
+
 class _Fields:
     """A config.json in reading. Whatever nobody has asked for is refused at the end."""
 
     def __init__(self, config: Json):
         self._config, self._left = config, set(config) - INERT
 
-    def take(self, name: str, *default: Any) -> Any:
-        """The value; null counts as absent. Without a default it must be there."""
+    def __contains__(self, name: str) -> bool:
+        return name in self._config
+
+    def take(self, name: str, kind: str, *default: Any) -> Any:
+        """The value, of one of `KINDS`; null counts as absent. It must be there, or have a default."""
         self._left.discard(name)
         value = self._config.get(name)
         if value is not None:
-            return value
+            return _checked(name, value, kind)
         if not default:
             raise Unsupported(f"it lacks {name}")
         return default[0]
@@ -88,7 +114,7 @@ def family_of(config: Json) -> Family:
     Raises:
       Unsupported: for another one.
     """
-    name = config.get("model_type")
+    name = str(config.get("model_type"))
     if name == "gemma3":
         raise Unsupported(
             "model_type='gemma3' is a model of images and text; save its text part alone, with "
@@ -111,35 +137,38 @@ def read_config(config: Json) -> ModelConfig:
     """
     family = family_of(config)
     f = _Fields(config)
-    width, heads = int(f.take("hidden_size")), int(f.take("num_attention_heads"))
-    layers = int(f.take("num_hidden_layers"))
-    activation = f.take(family.activation_field)
+    width, heads = f.take("hidden_size", COUNT), f.take("num_attention_heads", COUNT)
+    layers = f.take("num_hidden_layers", COUNT)
+    activation = f.take(family.activation_field, TEXT)
     if activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise Unsupported(f"{family.activation_field}={activation!r} is not supported; {known} are")
     window, pattern = _read_layers(family, f, layers)
     values = dict(family.shared) | {
-        "vocab_size": int(f.take("vocab_size")),
+        "vocab_size": f.take("vocab_size", COUNT),
         "hidden_size": width,
         "num_layers": layers,
         "num_heads": heads,
-        "num_kv_heads": int(f.take("num_key_value_heads")),
-        "head_dim": int(f.take("head_dim", family.head_dim or width // heads)),
-        "ffn_size": int(f.take("intermediate_size")),
+        "num_kv_heads": f.take("num_key_value_heads", COUNT),
+        "head_dim": f.take("head_dim", COUNT, family.head_dim or width // heads),
+        "ffn_size": f.take("intermediate_size", COUNT),
         "activation": ACTIVATIONS[activation],
-        "norm_epsilon": float(f.take("rms_norm_eps")),
+        "norm_epsilon": float(f.take("rms_norm_eps", NUMBER)),
         "sliding_window": window,
         "layer_pattern": pattern,
         "rope": _read_rope(family, f, config),
-        "tie_embeddings": bool(f.take("tie_word_embeddings", family.tied_by_default)),
+        "tie_embeddings": f.take("tie_word_embeddings", FLAG, family.tied_by_default),
     }
     if "query_pre_attn_scalar" in family.extras:
-        scalar = float(f.take("query_pre_attn_scalar"))
+        scalar = float(f.take("query_pre_attn_scalar", COUNT))
         values["query_pre_attn_scalar"] = 0.0 if scalar == values["head_dim"] else scalar
     if "final_logit_softcapping" in family.extras:
-        values["logit_softcap"] = float(f.take("final_logit_softcapping", 0.0))
+        values["logit_softcap"] = float(f.take("final_logit_softcapping", NUMBER, 0.0))
     f.finish()
-    return ModelConfig(**values)
+    try:
+        return ModelConfig(**values)
+    except ValueError as error:
+        raise Unsupported(str(error)) from error
 
 
 def write_config(family: Family, model: ModelConfig) -> Json:
@@ -211,24 +240,29 @@ def _read_layers(family: Family, f: _Fields, layers: int) -> tuple[int, str]:
     """Window and pattern of the layers."""
     if family.layers == "none":
         return 0, "G"
-    types, window = f.take("layer_types", None), f.take("sliding_window", None)
+    if family.layers == "all" and "sliding_window" not in f:
+        raise Unsupported("it lacks sliding_window (null, where there is none)")
+    types, window = f.take("layer_types", TEXTS, None), f.take("sliding_window", COUNT, None)
     if family.layers == "switch":
-        switched, since = f.take("use_sliding_window", False), f.take("max_window_layers", layers)
-        letters = ["L" if switched and i >= since else "G" for i in range(layers)]
+        local = f.take("use_sliding_window", FLAG, False)
+        unsaid = () if local and types is None else (layers,)
+        since = f.take("max_window_layers", COUNT, *unsaid)
+        letters = ["L" if local and i >= since else "G" for i in range(layers)]
     elif family.layers == "all":
         letters = ["G" if window is None else "L"] * layers
     else:
-        every = f.take("sliding_window_pattern", 6) if family.layers == "pattern" else 4
+        every = 4 if family.layers == "types" else f.take("sliding_window_pattern", COUNT, 6)
         letters = ["G" if (i + 1) % every == 0 else "L" for i in range(layers)]
     if types is not None:
-        if family.layers == "all" or len(types) != layers or set(types) - set(LAYER_TYPES):
+        said = [LAYER_TYPES.get(kind, "") for kind in types]
+        if len(said) != layers or "" in said or (family.layers == "all" and said != letters):
             raise Unsupported(f"layer_types={types!r} is not supported")
-        letters = [LAYER_TYPES[kind] for kind in types]
+        letters = said
     if "L" not in letters:
         return 0, "G"
     if window is None:
         raise Unsupported("it lacks sliding_window, but has layers with sliding_attention")
-    return int(window), _shortest("".join(letters))
+    return window, _shortest("".join(letters))
 
 
 def _shortest(letters: str) -> str:
@@ -257,21 +291,21 @@ def _read_rope(family: Family, f: _Fields, config: Json) -> Rope:
     """Rotary positions, as old readers know them (rope_theta, rope_scaling), as new ones do
     (rope_parameters), or as both, which then agree."""
     length = config.get("max_position_embeddings")
-    theta, scaling = f.take("rope_theta", None), f.take("rope_scaling", None)
-    new = f.take("rope_parameters", None)
+    theta, scaling = f.take("rope_theta", NUMBER, None), f.take("rope_scaling", OBJECT, None)
+    new = f.take("rope_parameters", OBJECT, None)
     base = float(theta or family.default_theta)
     local = base
     if family.local_theta_field:
-        local = float(f.take(family.local_theta_field, family.default_local_theta))
+        local = float(f.take(family.local_theta_field, NUMBER, family.default_local_theta))
     found = []
     if new is not None and family.local_rope:
         if set(new) != set(LAYER_TYPES):
             raise Unsupported(f"rope_parameters={new!r} does not hold {', '.join(LAYER_TYPES)}")
-        near = new["sliding_attention"]
+        wide, near = (_checked("rope_parameters", new[kind], OBJECT) for kind in LAYER_TYPES)
         if (kind := near.get("rope_type", "default")) != "default":
             raise Unsupported(f"rope_type={kind!r} of sliding_attention is not supported")
-        local = float(near.get("rope_theta", local))
-        found.append(_rope(family, new["full_attention"], base, local, length))
+        local = float(_checked("rope_theta", near.get("rope_theta", local), NUMBER))
+        found.append(_rope(family, wide, base, local, length))
     elif new is not None:
         found.append(_rope(family, new, base, local, length))
     if new is None or theta is not None or scaling is not None:
@@ -283,7 +317,7 @@ def _read_rope(family: Family, f: _Fields, config: Json) -> Rope:
 
 def _rope(family: Family, parameters: Json, theta: float, local: float, length: Any) -> Rope:
     values = _read_scaling(parameters, length)
-    theta = float(parameters.get("rope_theta", theta))
+    theta = float(_checked("rope_theta", parameters.get("rope_theta", theta), NUMBER))
     try:
         return Rope(theta=theta, local_theta=local if family.local_rope else 0.0, **values)
     except ValueError as error:
@@ -291,14 +325,17 @@ def _rope(family: Family, parameters: Json, theta: float, local: float, length: 
 
 
 def _read_scaling(parameters: Json, length: Any) -> Json:
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    kind = _checked(
+        "rope_type", parameters.get("rope_type", parameters.get("type", "default")), TEXT
+    )
     if kind not in ROPES:
         raise Unsupported(f"rope_type={kind!r} is not supported; {', '.join(ROPES)} are")
     given = {name: x for name, x in parameters.items() if x is not None}
     for name in ("rope_type", "type", "rope_theta"):
         given.pop(name, None)
-    if given.get("truncate") is True:
-        given.pop("truncate")
+    for name, plain in (("truncate", True), ("partial_rotary_factor", 1.0)):
+        if given.get(name) == plain:
+            given.pop(name)
     if kind in ("llama3", "yarn") and length is not None:
         given.setdefault("original_max_position_embeddings", length)
     names = ROPES[kind]
@@ -308,14 +345,19 @@ def _read_scaling(parameters: Json, length: Any) -> Json:
     needed = set(names) - {"beta_fast", "beta_slow", "attention_factor"}
     if missing := sorted(needed - set(given)):
         raise Unsupported(f"rope_type={kind!r} lacks {', '.join(missing)}")
-    values: Json = {ours: float(given[name]) for name, ours in names.items() if name in given}
+    values: Json = {
+        ours: float(_checked(name, given[name], NUMBER))
+        for name, ours in names.items()
+        if name in given
+    }
     if "original_length" in values:
         values["original_length"] = int(values["original_length"])
     return values | ({"scaling": kind} if kind != "default" else {})
 
 
 def _write_rope(family: Family, rope: Rope) -> Json:
-    scaling: Json = {"rope_type": "default"}
+    """In the form of old readers, which new ones know, too."""
+    scaling: Json = {}
     if rope.scaling != "none":
         names = ROPES[rope.scaling]
         scaling = {"rope_type": rope.scaling} | {
@@ -323,13 +365,16 @@ def _write_rope(family: Family, rope: Rope) -> Json:
         }
         if not scaling.get("attention_factor", True):
             del scaling["attention_factor"]
+    found: Json = {"rope_theta": rope.theta, "rope_scaling": scaling or None}
+    if not family.local_rope:
+        return found
+    near = rope.local_theta or rope.theta
+    if family.local_theta_field:
+        return found | {family.local_theta_field: near}
+    if rope.theta == near == family.default_theta:
+        return found
+    # Old readers have no word for this, and new ones give local layers the default theta alone.
     wide = scaling | {"rope_theta": rope.theta}
-    found: Json = {"rope_theta": rope.theta, "rope_parameters": wide}
-    if rope.scaling != "none":
-        found["rope_scaling"] = scaling
-    if family.local_rope:
-        near = {"rope_type": "default", "rope_theta": rope.local_theta or rope.theta}
-        found["rope_parameters"] = {"full_attention": wide, "sliding_attention": near}
-        if family.local_theta_field:
-            found[family.local_theta_field] = near["rope_theta"]
-    return found
+    local = {"rope_type": "default", "rope_theta": near}
+    types = {"full_attention": {"rope_type": "default"} | wide, "sliding_attention": local}
+    return {"rope_parameters": types}

@@ -129,10 +129,10 @@ def test_config_goes_there_and_back(name):
     again = transformers.AutoConfig.for_model(**written).to_dict()
     for field in set(given) - hf.INERT - {"attention_dropout", "query_pre_attn_scalar"}:
         assert again[field] == given[field] or field in ("head_dim", "max_window_layers"), field
-    # Old readers know other names for rotary positions.
-    old = {name: x for name, x in written.items() if name != "rope_parameters"}
-    new = {name: x for name, x in written.items() if name in again}
-    assert hf.read_config(old) == hf.read_config(new) == config
+    # Old readers and new ones have names of their own for rotary positions; each form is enough.
+    old = {"rope_theta", "rope_scaling", "rope_local_base_freq"}
+    new = {name: x for name, x in written.items() if name not in old}
+    assert hf.read_config(new | {"rope_parameters": given["rope_parameters"]}) == config
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -192,6 +192,27 @@ def plain(**changes) -> hf.Json:
 def test_what_would_be_computed_differently_is_refused_by_name(changes, said):
     with pytest.raises(hf.Unsupported, match=said):
         hf.read_config(plain(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_mrope": False},  # as the base models of Qwen2.5 have it
+        {"unsloth_fixed": True, "is_llama_config": True, "partial_rotary_factor": 1.0},
+        {"rope_parameters": None, "rope_theta": 1000000.0, "rope_scaling": None},
+        {"head_dim": 16, "attention_dropout": 0},
+    ],
+)
+def test_what_changes_nothing_is_passed_over(changes):
+    assert hf.read_config(plain(**changes)) == hf.read_config(plain())
+
+
+def test_a_window_that_is_left_out_is_asked_for():
+    given = theirs.config_json(theirs.their_model("mistral"))
+    del given["sliding_window"]
+    with pytest.raises(hf.Unsupported, match="lacks sliding_window"):
+        hf.read_config(given)
+    assert hf.read_config(given | {"sliding_window": None}).layer_pattern == "G"
 
 
 def test_a_cap_that_transformers_does_not_apply_is_refused():
