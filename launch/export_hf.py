@@ -43,20 +43,20 @@ def main(_: Sequence[str]) -> None:
     name = _CHECKPOINT.value + (f"@{_STEP.value}" if _STEP.present else "")
     opened = exchange.open_model(name, default.get_config(), jax.devices("cpu")[0])
     out = Path(_OUT.value)
+    prompts = [exchange.prompt_of(opened, text) for text in _PROMPTS.value] if _VERIFY.value else []
     family = exchange.export_model(opened, out, _DTYPE.value, int(_SHARD.value * 1e9))
     print("\n".join(exchange.described(opened)))
     print(f"exported: {out} ({family.architecture}, {_DTYPE.value})")
-    if _VERIFY.value and not _compared(opened, out):
+    if _VERIFY.value and not _compared(opened, prompts, out):
         sys.exit(1)
 
 
-def _compared(opened: "Opened", out: Path) -> bool:
+def _compared(opened: "Opened", prompts: list[list[int]], out: Path) -> bool:
     """Prints a line for every prompt; whether all of them pass."""
     from rlp import exchange
     from rlp.huggingface import verify
 
     params = exchange.rounded(opened.params, _DTYPE.value)
-    prompts = exchange.prompts_of(opened, _PROMPTS.value)
     found = verify.compare(out, opened.method.model, params, prompts, _TOKENS.value)
     for text, result in zip(_PROMPTS.value, found, strict=True):
         tie = "" if result.asked == _TOKENS.value else ", then a tie"

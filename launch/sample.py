@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from launch import program
-from rlp.errors import UserError
 
 if TYPE_CHECKING:
     import jax
@@ -41,12 +40,13 @@ def main(_: Sequence[str]) -> None:
     from rlp import exchange
 
     opened = exchange.open_model(_CHECKPOINT.value, default.get_config(), jax.devices()[0])
-    (prompt,) = exchange.prompts_of(opened, [_PROMPT.value])
-    if not prompt:
-        raise UserError("--prompt is empty, and the tokenizer has no bos to begin with")
+    prompt = exchange.prompt_of(opened, _PROMPT.value)
     key = jax.random.key(_SEED.value)
-    show = _show_thoughts if _THINK.value else _stream
-    show(opened, prompt, key)
+    if _THINK.value:
+        target = exchange.continued(opened, _PROMPT.value, _TARGET.value)
+        _show_thoughts(opened, prompt, target, key)
+    else:
+        _stream(opened, prompt, key)
 
 
 def _stream(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
@@ -76,7 +76,9 @@ def _stream(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
     print(tokenizer.decode(ids)[shown:])
 
 
-def _show_thoughts(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
+def _show_thoughts(
+    opened: "Opened", prompt: list[int], target: list[int], key: "jax.Array"
+) -> None:
     """Prints thoughts, and what they do for the target."""
     from rlp.generate import thoughts_after
 
@@ -85,7 +87,6 @@ def _show_thoughts(opened: "Opened", prompt: list[int], key: "jax.Array") -> Non
     settings = dataclasses.replace(
         method.settings, temperature=_TEMPERATURE.value, thought_length=_LENGTH.value
     )
-    target = tokenizer.encode(_TARGET.value)
     thoughts, without = thoughts_after(
         method.model,
         opened.params,

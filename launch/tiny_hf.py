@@ -57,6 +57,7 @@ def _network(family: "hf.Family") -> "ModelConfig":
     from models.config import ModelConfig
     from models.rope import Rope
 
+    local_theta = family.default_local_theta or family.default_theta
     pattern = {"all": "L", "types": "LLLG", "pattern": "LLLG"}.get(family.layers, "G")
     return ModelConfig(
         vocab_size=320,
@@ -69,7 +70,7 @@ def _network(family: "hf.Family") -> "ModelConfig":
         activation="gelu_tanh" if family.activation_field == "hidden_activation" else "silu",
         sliding_window=64 if "L" in pattern else 0,
         layer_pattern=pattern,
-        rope=Rope(family.default_theta, local_theta=1e4 if family.local_rope else 0.0),
+        rope=Rope(family.default_theta, local_theta=local_theta if family.local_rope else 0.0),
         tie_embeddings=family.tied_by_default,
         **family.shared,
     )

@@ -135,7 +135,7 @@ def _tokenizer(config: ConfigDict, files: Path | None) -> AnyTokenizer:
         return compass.CompassTokenizer()
     data = config.data
     folder = data.tokenizer or (str(files) if files else "bytes")
-    return load_tokenizer(folder, data.bos, data.eos, data.separator)
+    return load_tokenizer(folder, data.bos, data.eos, data.separator, config.model.vocab_size)
 
 
 def _vocabulary(tokenizer: AnyTokenizer, size: int) -> Vocabulary:

@@ -11,8 +11,7 @@ import copy
 import dataclasses
 import importlib.metadata
 import json
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from rlp.run_config import save_config
 from rlp.start import FILES, GENERATION
 from rlp.tokenizer import add_tokens
 from rlp.trainers import abstract_params
+from rlp.whole_folder import refuse_existing, unfinished
 
 MEAN = "mean"  # what rows of new tokens begin with, if not like those of another
 LIBRARIES = ("jax", "flax", "orbax-checkpoint", "safetensors", "transformers")
@@ -99,25 +99,21 @@ def import_model(
     Raises:
       UserError: `out` exists, or the model cannot be used.
     """
-    if out.exists():
-        raise UserError(f"{out} exists already; remove it or name another folder")
-    files = starting.find(name).files
-    if files is None or files.name == FILES:
+    refuse_existing(out)
+    start = starting.find(name)
+    if start.config is not None or start.files is None:
         raise UserError(f"{name} is the folder of a run, no model in the Hugging Face format")
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     try:
-        starting.copy_files(files, unfinished)
-        opened = open_model(name, default, jax.devices("cpu")[0])
-        if new_tokens:
-            opened = _with_tokens(opened, unfinished / FILES, new_tokens, like)
-        save_config(opened.config, unfinished / "config.json")
-        with Checkpoints(unfinished / "checkpoints", keep=1) as checkpoints:
-            checkpoints.save(0, {"params": opened.params})
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with unfinished(out) as folder:
+            starting.copy_files(start.files, folder)
+            opened = open_model(name, default, jax.devices("cpu")[0])
+            if new_tokens:
+                opened = _with_tokens(opened, folder / FILES, new_tokens, like)
+            save_config(opened.config, folder / "config.json")
+            with Checkpoints(folder / starting.CHECKPOINTS, keep=1) as checkpoints:
+                checkpoints.save(0, {"params": opened.params})
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error}); free it or name another") from error
     method = build_method(opened.config, out / FILES)  # what it was made from may go, or has gone
     return dataclasses.replace(opened, method=method, step=0, files=out / FILES)
 
@@ -170,11 +166,9 @@ def export_model(opened: Opened, out: Path, dtype: str, shard_bytes: int) -> hf.
     """
     family, config = _their_config(opened, dtype)
     files = dict(opened.method.tokenizer.files())
-    kept = opened.files / GENERATION if opened.files else None
-    if kept and kept.is_file():
+    files[GENERATION] = json.dumps(token_ids(opened.method.tokenizer), indent=2)
+    if opened.files and (kept := opened.files / GENERATION).is_file() and not _own_tokens(opened):
         files[GENERATION] = kept
-    else:
-        files[GENERATION] = json.dumps(token_ids(opened.method.tokenizer), indent=2)
     tensors = hf.tensors(family, opened.method.model)
     record = {
         "checkpoint": opened.name,
@@ -214,14 +208,20 @@ def _their_config(opened: Opened, dtype: str) -> tuple[hf.Family, hf.Json]:
     except hf.Unsupported as error:
         raise UserError(f"{opened.name} cannot be exported: {error}") from error
     if not given:
-        fields |= token_ids(opened.method.tokenizer)
         fields["max_position_embeddings"] = _longest(opened)
     elif not hf.same_network(hf.read_config(given), model):
         fields = hf.replaced(given, fields)
     else:
         fields = dict(given)
+    if not given or _own_tokens(opened):
+        fields |= token_ids(opened.method.tokenizer)
     fields.pop("dtype", None)
     return family, fields | {"torch_dtype": dtype}  # old readers know this name, new ones both
+
+
+def _own_tokens(opened: Opened) -> bool:
+    """Whether the run's tokenizer is another than that of the model which it came from."""
+    return bool(opened.config.data.tokenizer)
 
 
 def token_ids(tokenizer: Any) -> hf.Json:
@@ -243,11 +243,28 @@ def rounded(params: Params, dtype: str) -> Params:
     return jax.tree.map(lambda x: x.astype(dtype).astype(jnp.float32), params)
 
 
-def prompts_of(opened: Opened, texts: Iterable[str]) -> list[list[int]]:
-    """Ids of texts, each after the bos of documents where there is one."""
+def prompt_of(opened: Opened, text: str) -> list[int]:
+    """Ids of a text, after the bos of documents where there is one.
+
+    Raises:
+      UserError: there is nothing to begin with, or it holds what the tokenizer cannot write.
+    """
     tokenizer = opened.method.tokenizer
-    start = [] if tokenizer.bos is None else [tokenizer.bos]
-    return [[*start, *tokenizer.encode(text)] for text in texts]
+    ids = [] if tokenizer.bos is None else [tokenizer.bos]
+    if not (ids := [*ids, *tokenizer.encode(text)]):
+        raise UserError("a prompt is empty, and the tokenizer has no bos to begin with")
+    return ids
+
+
+def continued(opened: Opened, before: str, text: str) -> list[int]:
+    """Ids of a text that follows another.
+
+    Some tokenizers put a space before a text that stands alone. So the two are encoded together,
+    and apart only where a token spans the place between them.
+    """
+    encode = opened.method.tokenizer.encode
+    first, both = encode(before), encode(before + text)
+    return both[len(first) :] if both[: len(first)] == first else encode(text)
 
 
 def described(opened: Opened) -> list[str]:

@@ -17,6 +17,7 @@ from rlp import build as building
 from rlp import loop
 from rlp import start as starting
 from rlp.errors import UserError
+from rlp.huggingface import may_be_on_hub
 from rlp.preemption import Preemption
 from rlp.report import terminal_table, write_report
 from rlp.run_config import save_config
@@ -152,6 +153,8 @@ def arm_order(arms: dict[str, ConfigDict], workdir: Path) -> list[str]:
     for name, arm in arms.items():
         start, which = arm.init_from, arm.init_from.rpartition("@")[0]
         sources = [start if start in folders or Path(start).is_dir() else which or start]
+        if not Path(sources[0]).is_dir() and may_be_on_hub(start) and sources[0] not in folders:
+            sources = []
         sources.append(arm.match.rpartition(":")[0])
         for source in filter(None, sources):
             if source not in folders and not Path(source).is_dir():

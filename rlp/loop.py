@@ -127,8 +127,7 @@ class _Loop:
             state = self._restore(checkpoints) or self._fresh(begin)
             del begin  # it would take as much memory as the parameters, to the end
             # Only now: a state that does not fit the config leaves the folder as it was.
-            if files is not None and files.parent != self.workdir:
-                starting.copy_files(files, self.workdir)
+            starting.copy_files(files, self.workdir)
             save_config(self.config, self.workdir / "config.json")
             (self.workdir / "evaluation.json").unlink(missing_ok=True)
             state = self._steps(state, checkpoints, train, held_out)

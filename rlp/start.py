@@ -23,6 +23,7 @@ from models.rope import Rope
 from models.transformer import Params
 from rlp import huggingface
 from rlp.checkpoint import find_step, load_params
+from rlp.checkpoint.folder import saved_steps
 from rlp.errors import UserError
 from rlp.metrics import progress
 from rlp.run_config import fields, load_config
@@ -70,8 +71,11 @@ def find(name: str) -> Start:
     if folder.is_dir() and folder.parent.name == CHECKPOINTS:
         return find(f"{folder.parent.parent}@{folder.name}")
     workdir = folder if folder.is_dir() else Path(name.rpartition("@")[0])
-    if name and workdir != Path() and workdir.is_dir() and not _is_hugging_face(workdir):
-        return _run(name, workdir)
+    if name and workdir != Path() and workdir.is_dir():
+        if not _is_hugging_face(workdir):
+            return _run(name, workdir)
+        if workdir != folder:
+            raise UserError(f"{name}: {workdir} is no run and has no steps; name it without the @")
     return _model(name, huggingface.find(name))
 
 
@@ -98,9 +102,8 @@ def adopt(
         return config
     model: Mapping[str, Any]
     tokens: Mapping[str, str]
-    saved = workdir / "config.json"
-    begun = load_config(saved) if saved.is_file() else None
-    if begun is not None and begun.get("init_from") == config.init_from:
+    begun = _begun(config, workdir)
+    if begun is not None:
         model, tokens = _of_run(begun)
     elif source := _planned(config.init_from, planned):
         model, tokens = _of_run(planned[source])
@@ -132,12 +135,22 @@ def files_for(
 ) -> Path | None:
     """The folder of the Hugging Face files of a run: its own, or before it has begun, those of
     what it starts from. None if neither has any."""
-    if (workdir / "config.json").is_file():
+    if _begun(config, workdir) is not None:
         own = workdir / FILES
         return own if own.is_dir() else None
     if source := _planned(config.init_from, planned):
         return files_for(planned[source], Path(source), planned)
     return find(config.init_from).files if config.init_from else None
+
+
+def _begun(config: ConfigDict, workdir: Path) -> ConfigDict | None:
+    """The config that the run in a folder began with; None if it begins now. With a checkpoint it
+    has begun, whatever it is to start from by now."""
+    path = workdir / "config.json"
+    saved = load_config(path) if path.is_file() else None
+    if saved is None or saved.get("init_from") == config.init_from:
+        return saved
+    return saved if saved_steps(workdir / CHECKPOINTS) else None
 
 
 def _planned(name: str, planned: Mapping[str, ConfigDict]) -> str:
@@ -203,13 +216,19 @@ def network(fields: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(**values | {"attention": fields["attention"] or None})
 
 
-def copy_files(files: Path, workdir: Path) -> None:
-    """Puts what is not weights of a model into the folder of a run, whole or not at all."""
+def copy_files(files: Path | None, workdir: Path) -> None:
+    """Puts what is not weights of a model into the folder of a run, whole or not at all; takes away
+    what was there before, unless it is that."""
+    own = workdir / FILES
+    if files == own:
+        return
+    shutil.rmtree(own, ignore_errors=True)
+    if files is None:
+        return
     unfinished = workdir / f"{FILES}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     for name in (huggingface.CONFIG, GENERATION, *TOKENIZER_FILES):
         if (files / name).is_file():
             shutil.copyfile(files / name, unfinished / name)
-    shutil.rmtree(workdir / FILES, ignore_errors=True)
-    unfinished.rename(workdir / FILES)
+    unfinished.rename(own)

@@ -126,7 +126,9 @@ class FolderTokenizer:
     is the ids of its text; a thought is closed by exactly those of `</think>`.
     """
 
-    def __init__(self, folder: str, bos: str = "", eos: str = "", separator: str = "") -> None:
+    def __init__(
+        self, folder: str, bos: str = "", eos: str = "", separator: str = "", rows: int = 0
+    ) -> None:
         """Reads a folder.
 
         Args:
@@ -136,12 +138,19 @@ class FolderTokenizer:
           eos: token that ends a text; "" for the folder's eos_token. A folder made for chat may
             name the end of a *turn* there.
           separator: token after every document; "" for eos.
+          rows: of the embedding; 0 for as many as there are ids. Special tokens may have an id
+            beyond, as that for images in Gemma 3's: a text that holds one is refused.
 
         Raises:
-          UserError: the folder holds no usable tokenizer, or not these tokens.
+          UserError: the folder holds no usable tokenizer, or not these tokens, or has more ids than
+            there are rows.
         """
         self._folder, self._tokenizer = folder, _read_folder(folder)
-        self.vocab_size = max(self._tokenizer.get_vocab().values()) + 1
+        vocabulary = self._tokenizer.get_vocab()
+        special = self._tokenizer.get_added_vocab()
+        self.vocab_size = max(vocabulary.values()) + 1
+        if rows and max(i for name, i in vocabulary.items() if name not in special) < rows:
+            self.vocab_size = min(self.vocab_size, rows)
         self.think_open = self._tag(THINK_OPEN)
         self.think_close = self._tag(THINK_CLOSE)
         ends = self._token("data.eos", eos) if eos else self._tokenizer.eos_token_id
@@ -156,13 +165,14 @@ class FolderTokenizer:
             self.bos = None if bos == "none" else self._token("data.bos", bos)
         pad = self._tokenizer.pad_token_id
         self.pad: int = self.eos if pad is None else pad
+        self._fitting([x for x in (self.pad, self.bos, self.eos, self.separator) if x is not None])
 
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._fitting(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
         rows = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return [np.asarray(row, np.int32) for row in rows]
+        return [np.asarray(self._fitting(row), np.int32) for row in rows]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(
@@ -179,6 +189,15 @@ class FolderTokenizer:
     def files(self) -> Mapping[str, Path | str]:
         paths = {name: Path(self._folder) / name for name in FILES}
         return {name: path for name, path in paths.items() if path.is_file()}
+
+    def _fitting(self, ids: list[int]) -> list[int]:
+        """The ids, none of which may be without a row in the embedding."""
+        if ids and (most := max(ids)) >= self.vocab_size:
+            raise UserError(
+                f"token {self.decode([most])!r} is {most}, and the embedding has "
+                f"{self.vocab_size} rows; take it out of the text or the tokenizer"
+            )
+        return ids
 
     def _tag(self, tag: str) -> tuple[int, ...]:
         """Ids of a thinking tag that stands alone."""
@@ -198,12 +217,12 @@ class FolderTokenizer:
         return ids[0]
 
 
-def load(spec: str, bos: str = "", eos: str = "", separator: str = "") -> Tokenizer:
+def load(spec: str, bos: str = "", eos: str = "", separator: str = "", rows: int = 0) -> Tokenizer:
     """The tokenizer that `data.tokenizer` names: "bytes", or the path of a folder.
 
     Args:
       spec: its name.
-      bos, eos, separator: as of `FolderTokenizer`; bytes have their own.
+      bos, eos, separator, rows: as of `FolderTokenizer`; bytes have their own.
 
     Raises:
       UserError: a path that is no folder, a folder that cannot be read, a tokenizer that cannot
@@ -222,7 +241,7 @@ def load(spec: str, bos: str = "", eos: str = "", separator: str = "") -> Tokeni
             f'data.tokenizer: no folder {spec!r}; give "bytes" or the path of a Hugging Face '
             "tokenizer folder"
         )
-    return FolderTokenizer(folder, bos, eos, separator)
+    return FolderTokenizer(folder, bos, eos, separator, rows)
 
 
 def _read_folder(folder: str) -> Any:
@@ -283,7 +302,7 @@ def _files(made: Any, specials: Sequence[str], named: Mapping[str, str]) -> dict
 
 
 def add_tokens(folder: Path, names: Sequence[str]) -> list[int]:
-    """Adds special tokens to the tokenizer in a folder, in place.
+    """Adds special tokens to the tokenizer in a folder, in place; all else stays as it is.
 
     Returns:
       Their ids.
@@ -295,21 +314,35 @@ def add_tokens(folder: Path, names: Sequence[str]) -> list[int]:
     known = tokenizer.get_vocab()
     for name in names:
         if not name or name in known:
-            raise UserError(
-                f"{name!r} cannot be added: "
-                + (f"it is token {known[name]} of the tokenizer already" if name else "it is empty")
+            reason = (
+                f"it is token {known[name]} of the tokenizer already" if name else "it is empty"
             )
+            raise UserError(f"{name!r} cannot be added: {reason}")
     tokenizer.add_tokens(list(names), special_tokens=True)
-    settings = folder / "tokenizer_config.json"
-    limit = json.loads(settings.read_text(encoding="utf-8")).get("model_max_length")
-    for old in FILES:
-        (folder / old).unlink(missing_ok=True)
-    tokenizer.save_pretrained(str(folder))
-    saved = json.loads(settings.read_text(encoding="utf-8"))  # with a limit of ours, from reading
-    saved.pop("model_max_length", None)
-    saved |= {} if limit is None else {"model_max_length": limit}
-    settings.write_text(json.dumps(saved, indent=2, ensure_ascii=False), encoding="utf-8")
-    return tokenizer.convert_tokens_to_ids(list(names))
+    ids = tokenizer.convert_tokens_to_ids(list(names))
+    (folder / "tokenizer.json").write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+    # What readers of other versions look at, besides.
+    settings = _read_json(folder / "tokenizer_config.json")
+    settings.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    if "added_tokens_decoder" in settings:
+        plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+        added = {
+            str(i): {"content": name} | plain | {"special": True}
+            for name, i in zip(names, ids, strict=True)
+        }
+        settings["added_tokens_decoder"] |= added
+    _write_json(folder / "tokenizer_config.json", settings)
+    if (older := folder / "added_tokens.json").is_file():
+        _write_json(older, _read_json(older) | dict(zip(names, ids, strict=True)))
+    return ids
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[str]:

@@ -89,7 +89,7 @@ class _Fields:
         return name in self._config
 
     def take(self, name: str, kind: str, *default: Any) -> Any:
-        """The value, of one of `KINDS`; null counts as absent. It must be there, or have a default."""
+        """The value, of one of `KINDS`. Null counts as absent, which needs a default."""
         self._left.discard(name)
         value = self._config.get(name)
         if value is not None:

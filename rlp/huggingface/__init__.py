@@ -5,8 +5,8 @@ between their tensors and our parameters, checked), `weights` (their files into 
 `export` (our parameters into a folder of theirs).
 """
 
-from rlp.huggingface.export import RECORD, write_folder
-from rlp.huggingface.folder import CONFIG, find, read_config, weight_files
+from rlp.huggingface.export import write_folder
+from rlp.huggingface.folder import CONFIG, find, may_be_on_hub, read_config
 from rlp.huggingface.weights import read_params
 
-__all__ = ["CONFIG", "RECORD", "find", "read_config", "read_params", "weight_files", "write_folder"]
+__all__ = ["CONFIG", "find", "may_be_on_hub", "read_config", "read_params", "write_folder"]

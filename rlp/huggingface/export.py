@@ -4,13 +4,11 @@ All is written into a hidden folder beside the one asked for, which takes its na
 is on the disk. One file of weights at a time is in memory.
 """
 
-import contextlib
 import itertools
 import json
 import math
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from models.hf import Tensor
 from rlp.errors import UserError
 from rlp.huggingface.folder import CONFIG, INDEX, WEIGHTS
 from rlp.huggingface.tensors import by_path, stacked_layers
+from rlp.whole_folder import refuse_existing, unfinished
 
 RECORD = "rlp.json"  # where the parameters come from
 DTYPES = ("bfloat16", "float32")
@@ -74,7 +73,7 @@ def write_folder(
         total = {"total_size": sum(sizes.values())}
         texts[INDEX] = _json({"metadata": total, "weight_map": weight_map})
     try:
-        with _unfinished(out) as folder:
+        with unfinished(out) as folder:
             for name, content in (texts | dict(files)).items():
                 _write_file(folder / name, content)
             shards = itertools.groupby(watch(written), lambda tensor: weight_map[tensor.name])
@@ -96,8 +95,7 @@ def _check_files(files: Mapping[str, bytes | str | Path], texts: Mapping[str, st
 
 def _check_target(out: Path, needed: int) -> None:
     """Raises UserError if `out` exists, or its disk has no room for `needed` bytes."""
-    if os.path.lexists(out):
-        raise UserError(f"{out} exists already; remove it or name another folder")
+    refuse_existing(out)
     above = next(path for path in out.absolute().parents if path.exists())
     free = shutil.disk_usage(above).free
     if needed > free:
@@ -122,55 +120,6 @@ def _plan(sizes: Mapping[str, int], shard_bytes: int) -> dict[str, str]:
         name: f"model-{number + 1:05d}-of-{shard + 1:05d}.safetensors"
         for name, number in shards.items()
     }
-
-
-@contextlib.contextmanager
-def _unfinished(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name at the end, and is removed on any exception."""
-    start = f".{out.name}.unfinished-"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(out.parent, start)
-    folder = out.parent / f"{start}{os.getpid()}"
-    try:
-        folder.mkdir()
-        yield folder
-        for path in (*folder.iterdir(), folder):
-            _sync(path)
-        folder.rename(out)
-    finally:
-        if folder.exists():
-            shutil.rmtree(folder)
-    _sync(out.parent)
-
-
-def _clear_leftovers(parent: Path, start: str) -> None:
-    """Removes what killed processes of this machine left behind.
-
-    A folder with our own process id is of a process before us: in a container, ids come again.
-    """
-    for path in [path for path in parent.iterdir() if path.name.startswith(start)]:
-        pid = path.name.removeprefix(start)
-        if pid.isdecimal() and (int(pid) == os.getpid() or not _runs(int(pid))):
-            shutil.rmtree(path)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it runs, for another user
-        return True
-    return True
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or the list of names in a folder, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_file(path: Path, content: bytes | str | Path) -> None:

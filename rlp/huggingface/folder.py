@@ -15,9 +15,9 @@ from rlp.errors import UserError
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # tensor name -> file, of weights in several files
-# What of a repository on the hub is fetched: weights in other formats are not.
+# What of a repository on the hub is fetched: weights in other formats, or a second time, are not.
 PATTERNS = (
-    *("*.json", "*.safetensors", "*.jinja"),
+    *("*.json", "model*.safetensors", "*.jinja"),
     *("tokenizer*", "*.tiktoken", "merges.txt", "vocab.txt"),
 )
 
@@ -37,7 +37,7 @@ def find(name: str) -> Path:
     if folder.is_file():
         raise UserError(f"{name} is a file; pass the folder that it is in")
     repository, _, revision = name.partition("@")
-    if name.startswith(("/", ".", "~")) or repository.count("/") != 1:
+    if not may_be_on_hub(name):
         raise UserError(f"no such folder: {name}; a name on the hub looks like owner/name")
     try:
         fetched = huggingface_hub.snapshot_download(
@@ -49,9 +49,15 @@ def find(name: str) -> Path:
         if isinstance(error, LocalEntryNotFoundError):  # with a long text of its own
             reason = "no connection to the hub, and it is not in the hub's cache"
         raise UserError(
-            f"{name} cannot be fetched ({reason}); pass the path of a downloaded folder"
+            f"{name} is no folder, and cannot be fetched ({reason}); pass the path of a downloaded "
+            "folder"
         ) from error
     return Path(fetched)
+
+
+def may_be_on_hub(name: str) -> bool:
+    """Whether a name looks like "<owner>/<name>", and not like a path."""
+    return not name.startswith(("/", ".", "~")) and name.partition("@")[0].count("/") == 1
 
 
 def read_config(folder: Path) -> dict[str, Any]:

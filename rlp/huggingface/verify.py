@@ -65,6 +65,8 @@ def compare(
         ).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"transformers does not load {folder}: {error}") from error
+    # Greedy means the likeliest token: no penalties, no ends of the model's own.
+    theirs.generation_config = transformers.GenerationConfig()
     exact = dataclasses.replace(model, compute_dtype="float32")
     return [_compare(torch, theirs, exact, params, list(prompt), tokens) for prompt in prompts]
 

@@ -209,7 +209,7 @@ def test_models_are_made_imported_and_exported(ran):
 def test_what_is_sampled_is_what_the_run_writes(ran):
     run = opened(ran[0] / "made/run")
     method, tokenizer = run.method, run.method.tokenizer
-    (prompt,) = exchange.prompts_of(run, ["Once<|a|>"])
+    prompt = exchange.prompt_of(run, "Once<|a|>")
     assert prompt == [257, *b"Once", 261]
     ids = continuation(
         method.model,
@@ -283,7 +283,7 @@ def streamed(run, text, monkeypatch, capsys, length=40, temperature=0.0):
     flags = {"PROMPT": text, "LENGTH": length, "TEMPERATURE": temperature}
     for name, value in flags.items():
         monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
-    (prompt,) = exchange.prompts_of(run, [text])
+    prompt = exchange.prompt_of(run, text)
     sample._stream(run, prompt, jax.random.key(0))
     tokenizer, model = run.method.tokenizer, run.method.model
     ids = continuation(
@@ -320,15 +320,16 @@ def test_what_is_streamed_stands_behind_the_prompt_as_one_text(tmp_path, monkeyp
 @pytest.mark.parametrize("target", ["", "north ."])
 def test_thoughts_are_printed_with_what_they_do(target, tmp_path, monkeypatch, capsys):
     run = compass(tmp_path / "run")
-    flags = {"THOUGHTS": 3, "LENGTH": 4, "TEMPERATURE": 1.0, "TARGET": target}
+    flags = {"THOUGHTS": 3, "LENGTH": 4, "TEMPERATURE": 1.0}
     for name, value in flags.items():
         monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
-    (prompt,) = exchange.prompts_of(run, ["Mia faces"])
+    prompt = exchange.prompt_of(run, "Mia faces")
     method, key = run.method, jax.random.key(1)
-    sample._show_thoughts(run, prompt, key)
+    ids = exchange.continued(run, "Mia faces", f" {target}" if target else "")
+    assert ids == method.tokenizer.encode(target)
+    sample._show_thoughts(run, prompt, ids, key)
     lines = capsys.readouterr().out.splitlines()
     settings = tiny.rlp_settings(thought_length=4)
-    ids = method.tokenizer.encode(target)
     thoughts, without = thoughts_after(
         method.model, run.params, settings, method.vocabulary, prompt, ids, 3, key
     )

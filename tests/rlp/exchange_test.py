@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from rlp.data.compass import CompassStream
 from rlp.errors import UserError
 from rlp.huggingface import verify
 from rlp.run_config import save_config
+from rlp.tokenizer import load as load_tokenizer
+from rlp.tokenizer import word_level_files
 from tests import folders, tiny
 from tests import hf as theirs
 from tests.runs import Crash, crash_at
@@ -389,7 +392,7 @@ def test_an_interrupted_import_leaves_nothing_and_can_be_done_again(moment, save
         imported(saved("qwen3"), tmp_path / "run")
     assert not list(tmp_path.iterdir())
     # What a killed one leaves is taken away by the next.
-    (tmp_path / ".run.unfinished" / "checkpoints").mkdir(parents=True)
+    (tmp_path / f".run.unfinished-{os.getpid()}" / "checkpoints").mkdir(parents=True)
     imported(saved("qwen3"), tmp_path / "run")
     assert [*tmp_path.iterdir()] == [tmp_path / "run"]
     assert opened(tmp_path / "run").step == 0
@@ -506,3 +509,120 @@ def test_a_network_that_no_family_has_is_refused_by_its_fields(tmp_path):
     with pytest.raises(UserError, match=r"run cannot be exported: .*model\.logit_softcap=5\.0"):
         exchange.export_model(run, tmp_path / "out", "float32", GB)
     assert [*tmp_path.iterdir()] == [tmp_path / "run"]
+
+
+# What real folders have of their own.
+
+
+def test_a_special_token_beyond_the_rows_is_left_alone_until_a_text_holds_it(tmp_path):
+    """Gemma 3's tokenizer has a token for images that its models of text have no row for."""
+    files = folders.byte_files()
+    told = json.loads(files["tokenizer.json"])
+    told["added_tokens"].append(told["added_tokens"][-1] | {"id": 261, "content": "<image>"})
+    files |= {"tokenizer.json": json.dumps(told)}
+    folder = folders.write(tmp_path / "m", files=files, vocab_size=261)
+    tokenizer = opened(folder).method.tokenizer
+    assert tokenizer.vocab_size == 261
+    assert tokenizer.encode("plain <think>")
+    with pytest.raises(UserError, match="'<image>' is 261, and the embedding has 261 rows"):
+        tokenizer.encode("a picture: <image>")
+    with pytest.raises(UserError, match="'<image>' is 261"):
+        tokenizer.encode_all(["plain", "<image>"])
+    with pytest.raises(UserError, match="'<image>' is 261"):
+        load_tokenizer(str(folder), eos="<image>", rows=261)
+    run = imported(folder, tmp_path / "run", new_tokens=["<new>"])
+    assert run.method.tokenizer.encode("<image><new>") == [261, 262]
+    assert run.method.model.vocab_size == 320
+
+
+def test_words_beyond_the_rows_are_refused_at_once(tmp_path):
+    folder = folders.write(tmp_path / "m", files=folders.word_files(), vocab_size=64)
+    with pytest.raises(UserError, match="model.vocab_size=64 is smaller than the tokenizer's 70"):
+        opened(folder)
+
+
+def test_new_tokens_leave_the_rest_of_a_tokenizer_as_it_was(tmp_path):
+    files = folders.word_files()
+    old = json.loads(files["tokenizer_config.json"])
+    kept = {"add_bos_token": True, "legacy": False}
+    decoder = {"4": {"content": "</think>", "special": True}}
+    told = json.dumps(old | kept | {"added_tokens_decoder": decoder})
+    folder = folders.write(tmp_path / "m", files=files | {"tokenizer_config.json": told})
+    run = imported(folder, tmp_path / "run", new_tokens=["<a>", "<b>"])
+    found = (
+        folders.config_json(folder),
+        json.loads((run.files / "tokenizer_config.json").read_text()),
+    )
+    assert {**found[1], "added_tokens_decoder": decoder} == json.loads(told)
+    added = found[1]["added_tokens_decoder"]
+    assert {i: x["content"] for i, x in added.items()} == {
+        "4": "</think>",
+        "70": "<a>",
+        "71": "<b>",
+    }
+    before = json.loads(files["tokenizer.json"])
+    after = json.loads((run.files / "tokenizer.json").read_text())
+    assert after["model"] == before["model"]
+    assert [x["content"] for x in after["added_tokens"][len(before["added_tokens"]) :]] == [
+        "<a>",
+        "<b>",
+    ]
+
+
+def test_new_tokens_go_into_a_folder_without_a_tokenizer_config(tmp_path):
+    files = {"tokenizer.json": folders.byte_files()["tokenizer.json"]}
+    folder = folders.write(tmp_path / "m", files=files)
+    default_config = default.get_config()
+    default_config.data.eos = "<eos>"
+    run = exchange.import_model(str(folder), tmp_path / "run", default_config, new_tokens=["<a>"])
+    (new,) = run.method.tokenizer.encode("<a>")
+    assert run.method.tokenizer.encode("a<a>a") == [97, new, 97]
+
+
+def test_a_generation_config_of_its_own_does_not_disturb_a_comparison(saved, tmp_path):
+    folder = shutil.copytree(saved("qwen3"), tmp_path / "m")
+    told = folders.GENERATION | {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2}
+    (folder / "generation_config.json").write_text(json.dumps(told))
+    ours = opened(folder)
+    (found,) = verify.compare(folder, ours.method.model, ours.params, [[1, 7, 7, 7]], 24)
+    assert found.passed
+
+
+def test_another_tokenizer_brings_its_tokens_into_the_config(saved, tmp_path):
+    folder = saved("qwen3")
+    run = imported(folder, tmp_path / "run")
+    words = tmp_path / "words"
+    words.mkdir()
+    renamed = {**folders.NAMED, "eos": "w9", "pad": "w8", "unk": "w8"}
+    files = word_level_files({word: i for i, word in enumerate(folders.WORDS)}, (), **renamed)
+    for name, content in files.items():
+        (words / name).write_text(str(content))
+    run.config.data.tokenizer = str(words)
+    method = build_method(run.config, run.files)
+    exchange.export_model(dataclasses.replace(run, method=method), tmp_path / "out", "float32", GB)
+    for file in ("config.json", "generation_config.json"):
+        told = json.loads((tmp_path / "out" / file).read_text())
+        assert (told["eos_token_id"], told["pad_token_id"], told["bos_token_id"]) == (9, 8, 1)
+
+
+def test_an_import_of_a_folder_called_as_ours_is_one(saved, tmp_path):
+    folder = shutil.copytree(saved("qwen3"), tmp_path / "hf")
+    assert imported(folder, tmp_path / "run").step == 0
+
+
+def test_an_import_that_cannot_be_written_says_so(saved, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        imported(saved("qwen3"), tmp_path / "file" / "run")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="exists already"):
+        imported(saved("qwen3"), tmp_path / "link")
+
+
+def test_a_prompt_of_nothing_is_refused(saved):
+    run = opened(saved("qwen3"))
+    assert exchange.prompt_of(run, "") == [1]
+    run.config.data.bos = "none"
+    bare = dataclasses.replace(run, method=build_method(run.config, run.files))
+    with pytest.raises(UserError, match="empty, and the tokenizer has no bos"):
+        exchange.prompt_of(bare, "")

@@ -105,7 +105,7 @@ def test_a_model_is_found_by_its_folder(model):
         ("file", "file is a file; pass the folder"),
         ("empty", "empty has no checkpoint; train that run first"),
         ("empty@3", "empty has no checkpoint"),
-        ("model@3", "no such folder: model@3"),
+        ("model@3", "model@3: model is no run"),
         ("both", "both is an experiment; name one of its runs: both/arm"),
         ("run@77", "run has no checkpoint of step 77; it has "),
         ("run@last", "after the @ comes a step or `best`, not 'last'"),
@@ -362,3 +362,36 @@ def test_arms_in_a_chain_have_the_model_of_the_first(model, text, tmp_path):
         assert folders.below(tmp_path / "run" / arm / "hf").keys() >= {"tokenizer.json"}
     expected = runs.checkpoint(tmp_path / "run/base", 1)["params"]
     assert runs.bits(state.params) == runs.bits(expected)
+
+
+def test_another_start_is_taken_whole_by_a_run_that_has_no_checkpoint(model, base, tmp_path):
+    """Killed before its first checkpoint, then started from something else."""
+    workdir = tmp_path / "run"
+    first = start.adopt(config(init_from=str(model)), workdir)
+    start.copy_files(start.files_for(first, workdir), workdir)
+    save_config(first, workdir / "config.json")
+    other = folders.write(tmp_path / "other", hidden_size=16, files=folders.byte_files(tags=False))
+    changed = config(init_from=str(other))
+    assert start.adopt(changed, workdir).model.hidden_size == 16
+    assert start.files_for(changed, workdir) == other
+    start.copy_files(start.files_for(changed, workdir), workdir)
+    tokenizer = (workdir / start.FILES / "tokenizer.json").read_bytes()
+    assert tokenizer == (other / "tokenizer.json").read_bytes()
+    assert start.files_for(config(init_from=str(base)), workdir) is None
+    start.copy_files(None, workdir)
+    assert not (workdir / start.FILES).exists()
+
+
+def test_a_run_with_a_checkpoint_stays_with_its_own_files(from_model, base, tmp_path):
+    workdir = shutil.copytree(from_model[0], tmp_path / "run")
+    changed = config(init_from=str(base))
+    assert start.files_for(changed, workdir) == workdir / start.FILES
+    saved = start.adopt(config(init_from=str(workdir)), tmp_path / "new")
+    assert flat(start.adopt(changed, workdir).model) == flat(saved.model)
+
+
+def test_an_arm_may_start_from_a_name_on_the_hub(tmp_path):
+    arms = {"b": config(init_from=str(tmp_path / "a")), "a": config(init_from="owner/name")}
+    assert experiment.arm_order(arms, tmp_path) == ["a", "b"]
+    with pytest.raises(UserError, match="no arm .* and no folder"):
+        experiment.arm_order({"a": config(init_from="owner")}, tmp_path)

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from rlp.errors import UserError
-from rlp.huggingface import find, read_config, weight_files, write_folder
+from rlp.huggingface import find, read_config, write_folder
+from rlp.huggingface.folder import weight_files
 from tests.rlp.huggingface import standin
 
 
@@ -200,7 +201,7 @@ def test_what_the_hub_refuses_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     for name in ("owner/name", "owner/na me", "owner/"):
         fault = fault_of(name, find)
-        assert fault.startswith(f"{name} cannot be fetched (")
+        assert fault.startswith(f"{name} is no folder, and cannot be fetched (")
         assert fault.endswith("); pass the path of a downloaded folder")
 
 
