@@ -1,12 +1,26 @@
 """One setting for all tests: CPU, eight simulated devices, no network, no silent broadcasting."""
 
+import gc
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also for the programs that tests start
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads would wait for each other, spinning
 
 import jax  # noqa: E402  reads the environment when imported
+import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room_for_compiled_programs():
+    """Every compiled program holds memory maps, of which Linux grants a process 65,530; all tests
+    together would need more."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_text().splitlines()) > 20_000:
+        jax.clear_caches()
+        gc.collect()
