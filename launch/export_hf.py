@@ -35,13 +35,11 @@ _TOKENS = flags.DEFINE_integer("tokens", 32, "of --verify's continuations", lowe
 
 def main(_: Sequence[str]) -> None:
     """Exports, and compares if asked to."""
-    import jax
-
     from configs import default
     from rlp import exchange
 
     name = _CHECKPOINT.value + (f"@{_STEP.value}" if _STEP.present else "")
-    opened = exchange.open_model(name, default.get_config(), jax.devices("cpu")[0])
+    opened = exchange.open_model(name, default.get_config(), exchange.host())
     out = Path(_OUT.value)
     prompts = [exchange.prompt_of(opened, text) for text in _PROMPTS.value] if _VERIFY.value else []
     family = exchange.export_model(opened, out, _DTYPE.value, int(_SHARD.value * 1e9))

@@ -80,6 +80,21 @@ def open_model(name: str, default: ConfigDict, device: jax.Device) -> Opened:
     return Opened(name, config, method, params, step, start.files)
 
 
+def host() -> jax.Device:
+    """Where models are converted.
+
+    Raises:
+      UserError: JAX was told to leave it out.
+    """
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError as error:
+        raise UserError(
+            "models are converted on the CPU, which JAX_PLATFORMS leaves out; add it: "
+            "JAX_PLATFORMS=<accelerator>,cpu"
+        ) from error
+
+
 def import_model(
     name: str, out: Path, default: ConfigDict, *, new_tokens: Sequence[str] = (), like: str = MEAN
 ) -> Opened:
@@ -106,7 +121,7 @@ def import_model(
     try:
         with unfinished(out) as folder:
             starting.copy_files(start.files, folder)
-            opened = open_model(name, default, jax.devices("cpu")[0])
+            opened = open_model(name, default, host())
             if new_tokens:
                 opened = _with_tokens(opened, folder / FILES, new_tokens, like)
             save_config(opened.config, folder / "config.json")

@@ -76,6 +76,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
+# One of each family, with what is its own; the others take their turn among the slow tests.
+FIRST = ("qwen3", "qwen2-window", "llama3", "mistral", "olmo2", "olmo3", "gemma3")
+every_model = pytest.mark.parametrize(
+    "name",
+    [n if n in FIRST else pytest.param(n, marks=pytest.mark.slow) for n in sorted(MODELS)],
+)
+
 
 @functools.cache
 def their_model(name: str) -> Any:

@@ -18,8 +18,6 @@ from models.tree import Trunk, forward
 from tests import hf as theirs
 from tests import tiny
 
-NAMES = sorted(theirs.MODELS)
-
 
 @tiny.jit
 def all_logits(model, trunk: Trunk) -> jax.Array:
@@ -47,7 +45,7 @@ def assert_same_logits(found: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(found - expected).max() <= 1e-5 * (expected.max() - expected.min())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@theirs.every_model
 def test_logits_are_those_of_transformers(name):
     model, config, params = ours(name)
     for length in (1, 33, 130):
@@ -57,7 +55,7 @@ def test_logits_are_those_of_transformers(name):
         assert_same_logits(found, theirs.their_logits(model, tokens))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@theirs.every_model
 def test_layers_that_are_scanned_are_the_same(name, monkeypatch):
     model, config, params = ours(name)
     monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, unrolled_layers=0))
@@ -68,7 +66,10 @@ def test_layers_that_are_scanned_are_the_same(name, monkeypatch):
     assert_same_logits(found, theirs.their_logits(model, tokens))
 
 
-@pytest.mark.parametrize("name", ["qwen2", "olmo3", "gemma3"])
+@pytest.mark.parametrize(
+    "name",
+    ["gemma3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2", "olmo3"))],
+)
 def test_a_mesh_changes_nothing(name):
     model, config, params = ours(name)
     mesh = make_mesh(2, 2, 2)
@@ -79,7 +80,7 @@ def test_a_mesh_changes_nothing(name):
     assert_same_logits(found, theirs.their_logits(model, np.asarray(tokens)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@theirs.every_model
 def test_padding_and_packed_documents_change_nothing(name):
     model, config, params = ours(name)
     tokens, lengths = random_tokens(7, 2, 40), np.array([40, 23])
@@ -95,7 +96,7 @@ def test_padding_and_packed_documents_change_nothing(name):
     assert_same_logits(packed[0], expected[mask])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@theirs.every_model
 def test_bfloat16_rounds_as_much_as_transformers_does(name):
     """Both round every activation to 8 bits; neither is nearer to float32 by more than chance."""
     torch = pytest.importorskip("torch")
@@ -117,7 +118,7 @@ def test_bfloat16_rounds_as_much_as_transformers_does(name):
     assert_same_logits(exact, theirs.their_logits(rough.float(), tokens))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@theirs.every_model
 def test_config_goes_there_and_back(name):
     given = theirs.config_json(theirs.their_model(name))
     config = hf.read_config(given)
@@ -135,7 +136,7 @@ def test_config_goes_there_and_back(name):
     assert hf.read_config(new | {"rope_parameters": given["rope_parameters"]}) == config
 
 
-@pytest.mark.parametrize("name", NAMES)
+@theirs.every_model
 def test_every_parameter_has_one_weight_and_every_operation_can_be_undone(name):
     given = theirs.config_json(theirs.their_model(name))
     config, family = hf.read_config(given), hf.family_of(given)

@@ -33,7 +33,6 @@ from tests import hf as theirs
 from tests.runs import Crash, crash_at
 
 CPU = jax.devices("cpu")[0]
-NAMES = sorted(theirs.MODELS)
 ROWS, USED = theirs.BASE["vocab_size"], len(folders.WORDS)
 GB = 10**9
 
@@ -96,7 +95,7 @@ def assert_same_logits(found: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", NAMES)
+@theirs.every_model
 def test_transformers_computes_from_an_export_what_we_do(name, dtype, saved, tmp_path):
     ours = opened(saved(name))
     family = exchange.export_model(ours, tmp_path / "out", dtype, GB)
@@ -110,7 +109,7 @@ def test_transformers_computes_from_an_export_what_we_do(name, dtype, saved, tmp
     assert np.array_equal(expected, exact) == (dtype == "float32")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@theirs.every_model
 def test_import_and_export_keep_every_bit(name, saved, tmp_path):
     folder = saved(name)
     imported(folder, tmp_path / "run")
@@ -131,7 +130,7 @@ def without_dtype(config: hf.Json) -> hf.Json:
     return {name: x for name, x in config.items() if name not in ("dtype", "torch_dtype")}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@theirs.every_model
 def test_a_bfloat16_model_comes_back_as_it_was(name, saved, tmp_path):
     folder = saved(name, "bfloat16")
     imported(folder, tmp_path / "run")
@@ -147,7 +146,7 @@ def test_a_bfloat16_model_comes_back_as_it_was(name, saved, tmp_path):
         assert (tmp_path / "out" / file).read_bytes() == (folder / file).read_bytes()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@theirs.every_model
 def test_greedy_continuations_are_those_of_transformers(name, saved):
     torch = pytest.importorskip("torch")
     ours, model = opened(saved(name)), theirs.their_model(name)
@@ -626,3 +625,12 @@ def test_a_prompt_of_nothing_is_refused(saved):
     bare = dataclasses.replace(run, method=build_method(run.config, run.files))
     with pytest.raises(UserError, match="empty, and the tokenizer has no bos"):
         exchange.prompt_of(bare, "")
+
+
+def test_a_jax_without_a_cpu_is_named(monkeypatch):
+    def none(platform):
+        raise RuntimeError(f"Unknown backend {platform}")
+
+    monkeypatch.setattr(jax, "devices", none)
+    with pytest.raises(UserError, match="JAX_PLATFORMS=<accelerator>,cpu"):
+        exchange.host()

@@ -118,7 +118,11 @@ ONE = ((3,), (4,))
         pytest.param(0.7, ONE, [4, 5, 6, 7], 2, id="0.7"),
         pytest.param(1.3, ONE, [4, 5, 6, 7], 2, id="1.3"),
         pytest.param(1.3, ((3, 5), (4, 3)), [3, 4, 5], 4, id="tags of two"),
-        pytest.param(1.3, ((3,), (5, 4, 5)), [4, 5], 6, id="tags of one and three"),
+        pytest.param(
+            *(1.3, ((3,), (5, 4, 5)), [4, 5], 6),
+            id="tags of one and three",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_sampled_frequencies_are_the_probabilities(temperature, tags, allowed, limit):

@@ -99,7 +99,13 @@ def naive_loss_and_gradient(settings, words, rows, behaviour, advantages, counte
     )
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "tags of one and three" else name
+        for name in VARIANTS
+    ],
+)
 def test_a_step_is_its_equations_on_repeated_prefixes(name):
     settings, words = VARIANTS[name]
     batch = BATCH.replace(forks=BATCH.forks[:, : settings.forks_per_document])
