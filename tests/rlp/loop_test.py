@@ -113,7 +113,8 @@ def test_another_seed_is_another_run(kind, tmp_path, finished):
     other = runs.outcome(tmp_path)
     assert other["evaluation"] != whole["evaluation"]
     for before, after in zip(whole["metrics"], other["metrics"], strict=True):
-        assert before["loss"] != after["loss"]
+        # Not the loss, which is next to nothing where the policy is the one that sampled.
+        assert before["grad_norm"] != after["grad_norm"]
 
 
 # SIGTERM.
