@@ -18,19 +18,16 @@ from models.hf.config import (
     same_network,
     write_config,
 )
-from models.hf.families import BY_NAME, FAMILIES, Family, tensors
-from models.hf.weights import Tensor, Transposed, Weight
+from models.hf.families import BY_NAME, Family, tensors
+from models.hf.weights import Tensor
 
 __all__ = [
     "BY_NAME",
-    "FAMILIES",
     "INERT",
     "Family",
     "Json",
     "Tensor",
-    "Transposed",
     "Unsupported",
-    "Weight",
     "family_for",
     "family_of",
     "read_config",
