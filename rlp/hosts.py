@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -21,7 +22,9 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
 import jax
+import numpy as np
 from jax._src import distributed  # the coordinator's key-value store has no public name
+from jax.experimental.multihost_utils import process_allgather
 
 from rlp.errors import UserError
 
@@ -51,6 +54,11 @@ def barrier() -> None:
     """Waits until all processes are here."""
     if count() > 1:
         _client().wait_at_barrier(f"rlp/barrier/{next(_rounds)}", FOREVER_MS)
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is true on any process; all call this in the same order."""
+    return bool(process_allgather(np.array(flag)).any()) if count() > 1 else flag
 
 
 def agree(decide: Callable[[], T]) -> T:
@@ -159,6 +167,7 @@ def _join(address: str | None, number: int | None, process: int | None, timeout:
         ) from error
     finally:
         patience.cancel()
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # JAX has put its own in place
 
 
 def _check_port(address: str) -> None:
