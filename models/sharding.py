@@ -12,11 +12,11 @@ nothing to say.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
@@ -65,16 +65,17 @@ def make_mesh(
     Raises:
       ValueError: if the sizes do not multiply to the number of devices.
     """
-    grid = np.array(jax.devices() if devices is None else devices)
+    devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
     named = ", ".join(f"mesh.{name}={size}" for name, size in zip(AXES, sizes, strict=True))
     if sizes.count(-1) > 1:
         raise ValueError(f"{named}: at most one size can be -1")
     if -1 in sizes:
-        sizes[sizes.index(-1)] = grid.size // -int(np.prod(sizes))
-    if int(np.prod(sizes)) != grid.size:
-        raise ValueError(f"{named} does not make {grid.size} devices; set one size to -1")
-    return Mesh(grid.reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+        sizes[sizes.index(-1)] = len(devices) // -math.prod(sizes)
+    if math.prod(sizes) != len(devices):
+        raise ValueError(f"{named} does not make {len(devices)} devices; set one size to -1")
+    # In the order that suits the wiring between them.
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
