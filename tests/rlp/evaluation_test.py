@@ -23,9 +23,8 @@ PROMPT = (14, 5, 16)
 # Training's group size, forks and rule are not those of evaluation.
 SETTINGS = tiny.rlp_settings(prompt=PROMPT, positions="entropy", temperature=0.9)
 FORKS, THOUGHTS = 2, 3
-EVALUATOR = Evaluator(
-    CONFIG, SETTINGS, WORDS, FORKS, THOUGHTS, 1, make_mesh(devices=jax.devices()[:1])
-)
+ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
+EVALUATOR = Evaluator(CONFIG, SETTINGS, WORDS, FORKS, THOUGHTS, 1, ONE_DEVICE)
 
 
 @functools.cache
