@@ -228,7 +228,7 @@ def _stop_with_the_others() -> None:
         time.sleep(GRACE_S)
         who = f"process {me} on {socket.gethostname()}"
         failed = f"process {end['process']} on {end['host']}"
-        _end(f"{who} stops, for {failed} has: {end['message']}", end["status"])
+        _end(f"error: {who} stops, for {failed} has: {end['message']}", end["status"])
 
 
 def _fail(error: BaseException) -> NoReturn:

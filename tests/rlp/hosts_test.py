@@ -211,7 +211,8 @@ with hosts.Joined(address, number, process, 60):
     name = socket.gethostname()
     assert both.err(1) == "error: the disk of this host is full\n"
     assert both.err(0).splitlines()[-1] == (
-        f"process 0 on {name} stops, for process 1 on {name} has: the disk of this host is full"
+        f"error: process 0 on {name} stops, for process 1 on {name} has: "
+        "the disk of this host is full"
     )
 
 
