@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from rlp.checkpoint.load import load_items
 from tests import hosts as cluster
 from tests import runs
 
@@ -67,15 +68,18 @@ def wait_for_line(processes, workdir, count):
 
 
 def same_figures(found, expected):
-    """Equal but for the rounding of sums over other shards; what is counted is equal."""
+    """Equal but for the rounding of sums over other shards, which AdamW's quotients magnify; what
+    is counted is equal. Only a mesh with shards of parameters has something to gather."""
+    found, expected = (
+        {name: value for name, value in runs.timeless(figures).items() if name != "gather_bytes"}
+        for figures in (found, expected)
+    )
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        if name == "wall_s" or name.startswith("seconds_"):
-            continue
         if value is None or isinstance(value, int):
             assert found[name] == value, name
         else:
-            np.testing.assert_allclose(found[name], value, rtol=2e-5, atol=2e-5, err_msg=name)
+            np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 def same_run(workdir, expected):
@@ -91,7 +95,10 @@ def same_run(workdir, expected):
         for document in read(folder, "thoughts.json")["documents"]
     ]
     assert pieces(workdir) == pieces(expected)
-    assert runs.checkpoint(workdir)["data"] == runs.checkpoint(expected)["data"]
+    assert runs.steps(workdir) == runs.steps(expected)
+    last = lambda folder: folder / "checkpoints" / str(runs.steps(folder)[-1])
+    position = lambda folder: load_items(last(folder), {}, ("data",))["data"]
+    assert position(workdir) == position(expected)
 
 
 def test_stopped_on_two_hosts_killed_on_four_and_ended_on_one_it_is_the_run_of_one(tmp_path):
