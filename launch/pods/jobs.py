@@ -24,16 +24,16 @@ UNTIL_FINISHED = r"""
 # Runs a command, and passes SIGTERM on to it, so that it saves. Gives its status, or 75 where it
 # ended well before the file was there that a run leaves at its end: it is to go on another time.
 until_finished() { # that file, command...
-  local finished=$1 asked='' status=0
+  local finished=$1 asked='' child='' status=0
   shift
+  trap 'asked=yes; if [ -n "$child" ]; then kill -TERM "$child" 2>/dev/null; fi' TERM
   "$@" &
-  local child=$!
-  trap 'asked=yes; kill -TERM "$child"' TERM
+  child=$!
+  if [ -n "$asked" ]; then kill -TERM "$child"; fi
   while :; do
     wait "$child" && status=0 || status=$?
     kill -0 "$child" 2>/dev/null || break
   done
-  trap - TERM
   if [ "$status" -ne 0 ]; then return "$status"; fi
   for _ in {1..60}; do # seconds; another host may still be writing it
     if [ -e "$finished" ]; then return 0; fi

@@ -81,9 +81,9 @@ def submit(runs: Sequence[Job], name: str, folder: Path, after: str = "", at_onc
     Raises:
       UserError: sbatch is not here, or it refuses.
     """
-    jobs.check_tool("sbatch")
     options = [f"--job-name={name}", f"--output={folder}/slurm/%j.log"]
     options += sbatch_options(len(runs), after, at_once)
+    jobs.check_tool("sbatch")
     if not jobs.DRY_RUN.value:
         for made in [folder / "slurm", *(run.log.parent for run in runs if run.log)]:
             made.mkdir(parents=True, exist_ok=True)

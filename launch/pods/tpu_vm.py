@@ -97,10 +97,10 @@ def start_script(arguments: Sequence[str]) -> str:
     """What starts the run on one host, and returns; a run that goes on there is left alone."""
     run = jobs.job_of(arguments, ".venv/bin/python")
     inside = run.workdir.parts[:1] == ("bucket",)
-    if inside != bool(_BUCKET.value):
+    if inside != bool(_BUCKET.value) or not (inside or run.workdir.is_absolute()):
         raise UserError(
             f"--workdir={run.workdir}, --bucket={_BUCKET.value!r}: the disks of a slice go with "
-            "it; give --bucket, and a --workdir below bucket/"
+            "it; give --bucket and a --workdir below bucket/, or that of a disk all hosts share"
         )
     return _START.format(
         folder=_FOLDER,
