@@ -45,7 +45,7 @@ cd {_FOLDER}
 python3 -m pip install --user --quiet uv
 python3 -m uv python install {_PYTHON}
 make setup PYTHON="$(python3 -m uv python find {_PYTHON})"
-.venv/bin/python -m pip install --quiet --constraint requirements.txt 'jax[tpu]'
+.venv/bin/python -m pip install --quiet --constraint requirements.txt 'jax[tpu]' gcsfs
 """
 _MOUNT = """if ! mountpoint --quiet bucket; then
   mkdir -p bucket

@@ -319,7 +319,6 @@ def test_experiments_that_differ_by_seed_are_averaged_over_seeds(tmp_path: Path)
             assert len(each) == 3
 
 
-@pytest.mark.parametrize("change", [{"steps": 61}, {"seed": 0}], ids=["setting", "same seed"])
 def test_runs_that_are_known_to_be_seeds_are_averaged(tmp_path: Path):
     gains = {"a": (0.1, 0.4), "b": (0.3,)}
     pools: dict[str, list[report.Source]] = {}
@@ -350,6 +349,7 @@ def test_arms_of_known_seeds_keep_their_names_behind_that_of_their_point(experim
     assert alone == "x=1"
 
 
+@pytest.mark.parametrize("change", [{"steps": 61}, {"seed": 0}], ids=["setting", "same seed"])
 def test_experiments_that_are_not_seeds_of_one_another_are_not_averaged(
     tmp_path: Path, change: dict
 ):
