@@ -1,4 +1,4 @@
-"""Runs launch.train on a TPU slice in Google Kubernetes Engine, as a JobSet that restarts it.
+r"""Runs launch.train on a TPU slice in Google Kubernetes Engine, as a JobSet that restarts it.
 
     python -m launch.pods.gke start --image=<image> --tpu=v5p:4x4x4 --bucket=<bucket> \
         -- --config=configs/qwen3_1p7b_rlp.py --workdir=/bucket/runs/qwen …
@@ -30,6 +30,8 @@ _ACCOUNT = flags.DEFINE_string(
 )
 _QUEUE = flags.DEFINE_string("queue", "", "Kueue's local queue, where the cluster has one")
 _RESTARTS = flags.DEFINE_integer("max_restarts", 100, "preemptions and failures to survive")
+for _module in (jobs, tpu):
+    flags.adopt_module_key_flags(_module)
 
 MOUNT = "/bucket"
 PYTHON = "python"  # in the image

@@ -1,4 +1,4 @@
-"""Runs launch.train on a cluster of GPUs under SLURM: one process a GPU, requeued until it is done.
+r"""Runs launch.train on a cluster of GPUs under SLURM: one process a GPU, requeued until done.
 
     python -m launch.pods.slurm --nodes=2 --gpus_per_node=8 \
         --sbatch='--partition=gpu --time=8:00:00' \
@@ -28,6 +28,7 @@ _GPUS = flags.DEFINE_integer(
 _SBATCH = flags.DEFINE_string(
     "sbatch", "", "more options of sbatch: '--partition=gpu --time=8:00:00'"
 )
+flags.adopt_module_key_flags(jobs)
 
 _SECONDS_TO_SAVE = 300
 _SCRIPT = r"""#!/bin/bash

@@ -1,4 +1,4 @@
-"""Runs launch.train on a TPU slice of Cloud TPU VMs, and brings it back after a preemption.
+r"""Runs launch.train on a TPU slice of Cloud TPU VMs, and brings it back after a preemption.
 
     python -m launch.pods.tpu_vm create --name=qwen --zone=us-east5-a --tpu=v5p:4x4x4
     python -m launch.pods.tpu_vm setup  --name=qwen --zone=us-east5-a
@@ -31,6 +31,8 @@ _BUCKET = flags.DEFINE_string(
     "bucket", "", "Cloud Storage bucket to mount at ./bucket on every host"
 )
 _PREPARE = flags.DEFINE_string("prepare", "", "shell commands that setup runs on every host first")
+for _module in (jobs, tpu):
+    flags.adopt_module_key_flags(_module)
 
 _GCLOUD = ("gcloud", "compute", "tpus", "tpu-vm")
 _FOLDER = "rlp"  # in the home folder of every host

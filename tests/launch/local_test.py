@@ -87,7 +87,7 @@ from launch import local
 from tests.launch import local_test
 folder = Path(sys.argv[1])
 points = local_test.make(folder)
-body = "trap 'echo saved; exit 0' TERM; touch {folder}/up-{name}; while :; do sleep 0.05; done"
+body = "trap 'echo saved; exit 0' TERM; echo $$ >{folder}/up-{name}; while :; do sleep 0.05; done"
 bodies = {p.name: body.format(folder=folder, name=p.name) for p in points}
 outcome = local_test.run(folder, points, bodies, 2)
 print(sorted(outcome.left), outcome.failed)
@@ -101,7 +101,8 @@ def sweep(tmp_path):
     with open(tmp_path / "out", "wb") as out:
         process = subprocess.Popen(words, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
     end = time.monotonic() + 60
-    while not all((tmp_path / f"up-{name}").exists() for name in "ab"):
+    is_up = lambda name: (path := tmp_path / f"up-{name}").exists() and path.read_text().strip()
+    while not (is_up("a") and is_up("b")):
         assert process.poll() is None, (tmp_path / "out").read_text()
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -127,7 +128,8 @@ def test_a_point_that_outlived_its_sweep_is_not_run_twice(tmp_path, sweep):
     outcome = run(tmp_path, points)
     assert outcome.failed == dict.fromkeys("ab", "another sweep is running it")
     assert points[2].finished
-    subprocess.run(["pkill", "-TERM", "-f", f"{tmp_path}/up-"], check=True)
+    for name in "ab":
+        os.kill(int((tmp_path / f"up-{name}").read_text()), signal.SIGTERM)
     end = time.monotonic() + 30
     while run(tmp_path, points).failed:
         assert time.monotonic() < end

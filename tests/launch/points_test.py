@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from absl import flags
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import config_flags
 
@@ -76,6 +76,7 @@ POINTS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)  # it writes files
 @given(st.lists(POINTS, unique_by=lambda p: json.dumps(p, sort_keys=True), min_size=1, max_size=9))
 def test_different_points_have_different_names_that_folders_can_have(tmp_path_factory, values):
     found = read(tmp_path_factory.mktemp("names"), values)
