@@ -60,8 +60,8 @@ def files_below(folder: str) -> list[str]:
 
 
 def size(path: str) -> int:
-    """Bytes of a file."""
-    return _system(path).size(path) if is_url(path) else os.path.getsize(path)
+    """Bytes of a file; 0 where a server does not tell."""
+    return (_system(path).size(path) or 0) if is_url(path) else os.path.getsize(path)
 
 
 def identity(path: str) -> str:
