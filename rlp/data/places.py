@@ -21,11 +21,6 @@ def is_url(path: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]*://", path) is not None
 
 
-def exists(path: str) -> bool:
-    """Whether there is a file or a folder."""
-    return is_file(path) or is_folder(path)
-
-
 def is_file(path: str) -> bool:
     """Whether there is a file."""
     return _system(path).isfile(path) if is_url(path) else os.path.isfile(path)
