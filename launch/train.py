@@ -14,7 +14,7 @@ from absl import flags
 from launch import program
 
 _CONFIG = program.define_config()
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
+_WORKDIR = program.define_workdir("folder of the run")
 _ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "go on with a run although its config was another one"
 )
