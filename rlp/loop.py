@@ -353,14 +353,13 @@ def _arrays(state: TrainState) -> dict[str, Any]:
 
 
 def check_workdir(config: ConfigDict, workdir: Path, allow_config_change: bool) -> None:
-    """Refuses a folder that holds a run of another config. Another mesh makes no other run."""
+    """Refuses a folder that holds a run of another config."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; give a folder")
     saved = workdir / "config.json"
     if not saved.exists() or allow_config_change:
         return
-    changes = check_same(load_config(saved), config)
-    if changes := [change for change in changes if not change.startswith("mesh.")]:
+    if changes := check_same(load_config(saved), config):
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(changes)}); take another "
             "--workdir, or --allow_config_change to go on with the new config"

@@ -7,6 +7,7 @@ same types (1 and 1.0 stay apart), and floats to the last bit.
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from ml_collections import ConfigDict
 from rlp.errors import UserError
 
 Value = bool | int | float | str
+
+# On which devices and in what pieces a run is computed, which makes no other run of it.
+_WHERE = re.compile(
+    r"(arms\.[^.]+\.)?(mesh\..+|model\.(remat|attention)|rlp\.(max_branches_in_flight"
+    r"|update_micro_batch|rollout_layout|baseline_memory))"
+)
 
 
 def fields(config: ConfigDict, group: str = "") -> Iterator[tuple[str, Value]]:
@@ -76,13 +83,14 @@ def load_config(path: str | Path) -> ConfigDict:
 
 
 def check_same(saved: ConfigDict, new: ConfigDict) -> list[str]:
-    """What differs between two configs, one item a field: `steps: 100 -> 200`.
+    """What differs between the runs of two configs, one item a field: `steps: 100 -> 200`.
 
-    A field that one of them lacks is shown as missing there. Equal configs give an empty list.
+    A field that one of them lacks is shown as missing there. Fields that say on which devices and
+    in what pieces a run is computed may differ: it goes on elsewhere. Equal runs give an empty list.
     """
     before, after = ({k: json.dumps(v) for k, v in fields(config)} for config in (saved, new))
     return [
         f"{path}: {before.get(path, 'missing')} -> {after.get(path, 'missing')}"
         for path in sorted(before | after)
-        if before.get(path) != after.get(path)
+        if before.get(path) != after.get(path) and not _WHERE.fullmatch(path)
     ]

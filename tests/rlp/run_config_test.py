@@ -58,6 +58,22 @@ def test_differences_are_named_field_by_field():
     ]
 
 
+def test_where_and_in_what_pieces_a_run_is_computed_makes_no_difference():
+    def config(devices, waves, remat, layers):
+        own = {
+            "mesh": {"fsdp": devices},
+            "rlp": {"max_branches_in_flight": waves},
+            "model": {"remat": remat, "num_layers": layers},
+        }
+        return ConfigDict(own | {"arms": {"base": own}})
+
+    assert check_same(config(1, 0, "none", 2), config(8, 64, "block", 2)) == []
+    assert check_same(config(1, 0, "none", 2), config(8, 0, "none", 3)) == [
+        "arms.base.model.num_layers: 2 -> 3",
+        "model.num_layers: 2 -> 3",
+    ]
+
+
 def test_a_type_alone_is_a_difference():
     assert check_same(ConfigDict({"a": 1}), ConfigDict({"a": 1.0})) == ["a: 1 -> 1.0"]
     assert check_same(ConfigDict({"a": 1}), ConfigDict({"a": True})) == ["a: 1 -> true"]
