@@ -86,7 +86,7 @@ def check_same(saved: ConfigDict, new: ConfigDict) -> list[str]:
     """What differs between the runs of two configs, one item a field: `steps: 100 -> 200`.
 
     A field that one of them lacks is shown as missing there. Fields that say on which devices and
-    in what pieces a run is computed may differ: it goes on elsewhere. Equal runs give an empty list.
+    in what pieces a run is computed may differ. Equal runs give an empty list.
     """
     before, after = ({k: json.dumps(v) for k, v in fields(config)} for config in (saved, new))
     return [
