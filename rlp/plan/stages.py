@@ -1,0 +1,333 @@
+"""The real stages of a step, compiled for devices that need not be there.
+
+`walk` goes through a step as the trainer does: the same jitted programs on the same shapes and
+placements, each stage's outputs being the next one's arguments. What a stage needs at its worst
+moment is what its program needs and whatever else is alive then.
+"""
+
+import copy
+import dataclasses
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from models.backend import compiling_for
+from models.sharding import batch_sharding, replicated
+from models.transformer import shapes
+from rlp.data.batch import Batch
+from rlp.plan.case import Case
+from rlp.plan.hlo import Collective, collectives
+from rlp.step import TrainState, new_state
+from rlp.trainers import NextTokenTrainer, RLPTrainer, state_shardings
+
+REMATERIALIZED = "Involuntary full rematerialization"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A compiled stage. Bytes are those of one device.
+
+    Attributes:
+      name: of the stage.
+      part: of the step, as its clock tells them apart: "rollout", "evidence" or "update".
+      times: how often a step runs it.
+      arguments, outputs, temporaries: bytes; outputs that take an argument's place are left out.
+      others: bytes of what is alive meanwhile and is no argument.
+      collectives: of one run.
+      remarks: what the compiler's log says about sharding that it could not keep.
+      seconds: that compiling took.
+    """
+
+    name: str
+    part: str
+    times: int
+    arguments: int
+    outputs: int
+    temporaries: int
+    others: int
+    collectives: tuple[Collective, ...]
+    remarks: tuple[str, ...]
+    seconds: float
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the worst moment."""
+        return self.arguments + self.outputs + self.temporaries + self.others
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """Something that lies in memory for long: bytes of one device, and what they are."""
+
+    name: str
+    bytes: int
+    detail: str = ""
+
+
+class OutOfMemory(Exception):  # noqa: N818  not a failure of the program, but its answer
+    """The compiler found no way to run a stage in the memory that there is.
+
+    Attributes:
+      stage: its name.
+      needed: bytes of a device that it asked for; 0 if it did not say.
+    """
+
+    def __init__(self, stage: str, needed: int):
+        super().__init__(stage)
+        self.stage, self.needed = stage, needed
+
+
+@dataclasses.dataclass
+class Plan:
+    """What is known of a step on some devices; filled by `walk`."""
+
+    stages: list[Stage] = dataclasses.field(default_factory=list)
+    held: list[Held] = dataclasses.field(default_factory=list)
+
+    def beside(self, bytes: int) -> None:
+        """So many bytes are alive beside all stages so far."""
+        more = lambda stage: dataclasses.replace(stage, others=stage.others + bytes)
+        self.stages = [more(stage) for stage in self.stages]
+
+    @property
+    def worst(self) -> Stage:
+        """The stage with the highest peak."""
+        return max(self.stages, key=lambda stage: stage.peak)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiler:
+    """Compiles stages for the devices of a mesh and writes down what they need.
+
+    Attributes:
+      mesh: over the devices.
+      plan: takes what is found.
+      tell: is called with a line of progress.
+    """
+
+    mesh: Mesh
+    plan: Plan
+    tell: Callable[[str], None]
+
+    def stage(
+        self,
+        name: str,
+        part: str,
+        program: Any,
+        *arguments: Any,
+        times: int = 1,
+        steps: int = 1,
+        alive: Any = (),
+        **static: Any,
+    ) -> Any:
+        """Compiles a jitted program; shapes and placements of what it gives.
+
+        Args:
+          arguments: shapes with placements, or numbers.
+          steps: of its decode loop.
+          alive: what is alive meanwhile, arguments or not.
+
+        Raises:
+          OutOfMemory: the compiler says that the devices' memory does not do.
+        """
+        self.tell(f"compiling {name}")
+        start = time.perf_counter()
+        lowered = program.lower(*arguments, **static)
+        try:
+            with compiler_log() as log:
+                compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise OutOfMemory(name, _asked_for(str(error))) from error
+        seconds = time.perf_counter() - start
+        memory = compiled.memory_analysis()
+        mine = {id(leaf) for leaf in jax.tree.leaves(arguments)}
+        found = Stage(
+            name=name,
+            part=part,
+            times=times,
+            arguments=max(memory.argument_size_in_bytes, device_bytes(arguments)),
+            outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+            temporaries=memory.temp_size_in_bytes,
+            others=device_bytes(alive, without=mine),
+            collectives=tuple(collectives(compiled.as_text(), self.mesh.size, steps)),
+            remarks=tuple(line for line in log if REMATERIALIZED in line),
+            seconds=seconds,
+        )
+        self.plan.stages.append(found)
+        self.tell(f"compiled {name} in {seconds:.0f} s: peak {found.peak / 2**30:.2f} GiB")
+        return _placed(lowered.out_info, compiled.output_shardings)
+
+
+def device_bytes(tree: Any, without: set[int] = frozenset()) -> int:  # type: ignore[assignment]
+    """Bytes of a tree of shapes with placements on one device; host memory does not count.
+
+    Args:
+      tree: numbers in it have no size.
+      without: ids of leaves that do not count.
+    """
+    total, seen = 0, set(without)
+    for leaf in jax.tree.leaves(tree):
+        if hasattr(leaf, "shape") and id(leaf) not in seen:
+            seen.add(id(leaf))
+            total += _leaf_bytes(leaf)
+    return total
+
+
+def _leaf_bytes(leaf: Any) -> int:
+    place = getattr(leaf, "sharding", None)
+    if place is None:
+        return int(np.prod(leaf.shape)) * leaf.dtype.itemsize
+    if place.memory_kind in ("pinned_host", "unpinned_host"):
+        return 0
+    return int(np.prod(place.shard_shape(leaf.shape))) * leaf.dtype.itemsize
+
+
+def _placed(tree: Any, places: Any) -> Any:
+    struct = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+    return jax.tree.map(struct, tree, places)
+
+
+def _asked_for(message: str) -> int:
+    """Bytes that a compiler's complaint names first; 0 if it names none."""
+    found = re.search(r"(?:Used|total memory required[^(]*\()\s*([\d.]+)([KMGT])", message)
+    return int(float(found[1]) * 2 ** (10 * (" KMGT".index(found[2])))) if found else 0
+
+
+@contextmanager
+def compiler_log() -> Iterator[list[str]]:
+    """The lines that XLA writes to stderr meanwhile; they are complete when the block ends, and
+    are shown only if it fails."""
+    lines: list[str] = []
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
+        stderr = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            file.seek(0)
+            lines += file.read().splitlines()
+
+
+def walk(compiler: Compiler, case: Case) -> None:
+    """Compiles every stage of a step.
+
+    Raises:
+      OutOfMemory: at the first stage that the compiler refuses.
+    """
+    shardings = state_shardings(case.mesh, case.model, case.optimizer, case.baseline)
+    begin = lambda params: new_state(params, case.optimizer, case.baseline)
+    state = _placed(jax.eval_shape(begin, shapes(case.model)), shardings)
+    _hold_state(compiler.plan, state)
+    if case.settings is None:
+        trainer = NextTokenTrainer(case.model, case.optimizer, case.mesh, shardings)
+        _walk_next_token(compiler, trainer, case, state)
+    else:
+        _walk_rlp(
+            compiler,
+            RLPTrainer(
+                case.model, case.settings, case.vocabulary, case.optimizer, case.mesh, shardings
+            ),
+            case,
+            state,
+        )
+
+
+def abstract_batch(mesh: Mesh, rows: int, length: int, forks: int) -> Batch:
+    """Rows of documents, as shapes with placements."""
+    place = batch_sharding(mesh)
+    ints = lambda *shape: jax.ShapeDtypeStruct(shape, np.int32, sharding=place)
+    texts = {name: ints(rows, length) for name in ("tokens", "segment", "position")}
+    return Batch(**texts, index=ints(rows), forks=ints(rows, forks))
+
+
+def abstract_key(mesh: Mesh) -> Any:
+    """The root key of a run."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
+
+
+def _hold_state(plan: Plan, state: TrainState) -> None:
+    """Writes down what of a state lies on a device."""
+    plan.held += [
+        Held("parameters", device_bytes(state.params), "float32"),
+        Held("optimizer", device_bytes(state.optimizer), "two moments, float32"),
+    ]
+    if state.baseline is not None:
+        leaf = jax.tree.leaves(state.baseline)[0]
+        on_host = leaf.sharding.memory_kind == "pinned_host"
+        detail = "in the memory of the host" if on_host else "float32"
+        plan.held.append(Held("baseline", device_bytes(state.baseline), detail))
+
+
+def _walk_next_token(
+    compiler: Compiler, trainer: NextTokenTrainer, case: Case, state: TrainState
+) -> None:
+    batch = abstract_batch(case.mesh, case.rows, case.length, 0)
+    compiler.stage("update", "update", trainer._update, state, batch, alive=[state])
+
+
+def _walk_rlp(compiler: Compiler, trainer: RLPTrainer, case: Case, state: TrainState) -> None:
+    """In the order of the trainer's step."""
+    s, plan, (rows, forks) = case.rlp, compiler.plan, case.wave
+    documents, parts = case.waves
+    waves = documents * parts
+    part = abstract_batch(case.mesh, rows, case.length, s.forks_per_document)
+    key = abstract_key(case.mesh)
+    scorer = state.params if state.baseline is None else state.baseline
+
+    step = compiler.stage
+    reading = step(
+        "read", "rollout", trainer._read, state.params, scorer, part, key, state.step,
+        times=documents, alive=[state, part],
+    )  # fmt: skip
+    _hold_cache(plan, "trunk caches", reading.documents.cache, f"a wave of {rows} documents")
+    no_think = step(
+        "no_think", "evidence", trainer._no_think, state.params, state.baseline, part, reading,
+        times=documents, alive=[state, part, reading],
+    )  # fmt: skip
+    rollout = step(
+        "rollout", "rollout", trainer._rollout, state.params, reading, 0, forks=forks,
+        times=waves, steps=s.thought_length, alive=[state, part, reading, no_think],
+    )  # fmt: skip
+    thoughts = rows * forks * s.group_size
+    _hold_cache(plan, "branch caches", rollout.branch_cache, f"a wave of {thoughts} thoughts")
+    evidence = step(
+        "evidence", "evidence", trainer._evidence, state.params, reading, no_think, rollout, 0,
+        times=waves, alive=[state, part, reading, no_think, rollout],
+    )  # fmt: skip
+    kept = (rollout.without_cache(), evidence)
+    if waves > 1:
+        plan.beside((waves - 1) * device_bytes(kept))
+        each = [jax.tree.map(copy.copy, kept) for _ in range(waves)]
+        kept = step("join", "update", trainer._join, each, parts, alive=[state])
+    step("figures", "update", trainer._figures, *kept, alive=[state])
+    step(
+        "update", "update", trainer._update, state, *kept, times=s.updates_per_rollout
+    )  # fmt: skip
+    step("finish", "update", trainer._finish, state, alive=[kept])
+
+
+def _hold_cache(plan: Plan, name: str, cache: Any, of: str) -> None:
+    leaf = jax.tree.leaves(cache)[0]
+    place = getattr(leaf.sharding, "spec", leaf.sharding)
+    shape = "×".join(map(str, leaf.shape))
+    plan.held.append(Held(name, device_bytes(cache), f"{of}: {leaf.dtype} {shape} {place}"))
+
+
+@contextmanager
+def tracing_for(mesh: Mesh, platform: str) -> Iterator[None]:
+    """Within it, what is traced is meant for the devices of a mesh that need not be there."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), compiling_for(platform):
+        yield
