@@ -1,7 +1,7 @@
 """What is known of a step, as text, and whether it fits."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -81,7 +81,7 @@ def sharding_table(params: Any) -> Iterator[str]:
         spec = ", ".join(_axes(entry) for entry in leaf.sharding.spec)
         rows.append((name, shape, f"({spec})", f"{device_bytes(leaf):,}"))
     rows.append(("all", "", "", f"{device_bytes(params):,}"))
-    return _aligned(rows, left=3)
+    return _aligned(rows, "<<<>")
 
 
 def _axes(entry: Any) -> str:
@@ -92,25 +92,25 @@ def _axes(entry: Any) -> str:
 
 def memory_tables(plan: Plan) -> Iterator[str]:
     """What lies in memory for long, and what each stage needs."""
-    yield "In memory, GiB per device"
-    yield from _aligned(((held.name, _gib(held.bytes), held.detail) for held in plan.held), left=1)
+    unit, size = _unit(held.bytes for held in plan.held)
+    yield f"In memory, {unit} per device"
+    yield from _aligned([(held.name, size(held.bytes), held.detail) for held in plan.held], "<><")
     if not plan.stages:
         return
     yield ""
-    yield "Stages, GiB per device"
-    head = ("stage", "times", "arguments", "outputs", "temporaries", "others alive", "peak")
-    rows = [
-        (s.name, str(s.times), *map(_gib, (s.arguments, s.outputs, s.temporaries, s.others, s.peak)))
-        for s in plan.stages
-    ]
-    yield from _aligned([head, *rows], left=1)
+    unit, size = _unit(stage.peak for stage in plan.stages)
+    yield f"Stages, {unit} per device"
+    rows = [("stage", "times", "arguments", "outputs", "temporaries", "others alive", "peak")]
+    for s in plan.stages:
+        sizes = (s.arguments, s.outputs, s.temporaries, s.others, s.peak)
+        rows.append((s.name, str(s.times), *map(size, sizes)))
+    yield from _aligned(rows, "<>>>>>>")
     for stage in plan.stages:
         yield from (f"  {stage.name}: {remark}" for remark in stage.remarks)
 
 
 def collective_table(stages: Sequence[Stage], node: Callable[[int], int]) -> Iterator[str]:
     """The collectives of a step by stage and kind."""
-    yield "Collectives of a step, per device"
     counts: Counter = Counter()
     sent: Counter = Counter()
     for stage in stages:
@@ -118,9 +118,12 @@ def collective_table(stages: Sequence[Stage], node: Callable[[int], int]) -> Ite
             key = (stage.name, found.kind, "between nodes" if found.crosses(node) else "")
             counts[key] += stage.times * found.count
             sent[key] += stage.times * found.sent
-    rows = [("stage", "kind", "", "count", "GiB sent")]
-    rows += [(*key, f"{counts[key]:,}", _gib(sent[key])) for key in counts if counts[key]]
-    yield from _aligned(rows if len(rows) > 1 else [("none",)], left=3)
+    unit, size = _unit(sent.values())
+    yield f"Collectives of a step, per device{'' if counts else ': none'}"
+    if counts:
+        rows = [("stage", "kind", "", "count", f"{unit} sent")]
+        rows += [(*key, f"{counts[key]:,}", size(sent[key])) for key in counts if counts[key]]
+        yield from _aligned(rows, "<<<>>")
 
 
 def roofline_table(parts: Sequence[Roofline], chip: Chip) -> Iterator[str]:
@@ -133,7 +136,7 @@ def roofline_table(parts: Sequence[Roofline], chip: Chip) -> Iterator[str]:
         numbers = (part.flops / 1e12, part.bytes / 1e9, part.sent / 1e9, part.time)
         rows.append((part.name, *map(_number, numbers), part.bound))
     rows.append(("step", "", "", "", _number(sum(part.time for part in parts)), ""))
-    yield from _aligned(rows, left=1)
+    yield from _aligned(rows, "<>>>><")
 
 
 def verdict(
@@ -143,32 +146,34 @@ def verdict(
     chip = topology.chip
     limit = chip.usable()
     if refused is None and plan.worst.peak <= limit:
-        return True, f"fits: peak {_gib(plan.worst.peak)} of {_gib(limit)} GiB"
+        return True, f"fits: peak {_gib_text(plan.worst.peak)} of {_gib_text(limit)} GiB"
     name = refused.stage if refused else plan.worst.name
     peak = refused.needed if refused else plan.worst.peak
-    needed = f"peak {_gib(peak)} of" if peak else "more than"
-    line = f"does not fit: {needed} {_gib(limit)} GiB in {name}; {advice(name)}"
+    needed = f"peak {_gib_text(peak)} of" if peak else "more than"
+    line = f"does not fit: {needed} {_gib_text(limit)} GiB in {name}; {advice(name)}"
     if chip.platform == "cuda" and limit < peak < chip.memory:
         line += f", or give JAX more of the memory ({GPU_SHARE})"
     return False, line
 
 
-def _gib(size: float) -> str:
+def _gib_text(size: float) -> str:
     return f"{size / GIB:,.2f}"
+
+
+def _unit(sizes: Iterable[float]) -> tuple[str, Callable[[float], str]]:
+    """A unit that suits these bytes, and sizes as text in it."""
+    name, unit = ("GiB", GIB) if max(sizes, default=0) >= GIB / 4 else ("MiB", GIB / 1024)
+    return name, lambda size: f"{size / unit:,.2f}"
 
 
 def _number(value: float) -> str:
     return f"{value:.4g}" if value < 1000 else f"{value:,.0f}"
 
 
-def _aligned(rows: Any, left: int) -> Iterator[str]:
-    """Rows of text as aligned columns; the first `left` and the last one stand on the left if they
-    are words."""
-    rows = [tuple(row) for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+def _aligned(rows: Iterable[Sequence[str]], sides: str) -> Iterator[str]:
+    """Rows of text as columns, each on its side of `sides`: "<" or ">"."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        cells = []
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            words = i < left or not any(letter.isdigit() for letter in rows[-1][i] or rows[1][i])
-            cells.append(cell.ljust(width) if words else cell.rjust(width))
-        yield ("  " + "  ".join(cells)).rstrip()
+        cells = zip(row, sides, widths, strict=True)
+        yield ("  " + "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells)).rstrip()

@@ -98,7 +98,9 @@ def _sent(stages: Sequence[Stage], node: Callable[[int], int]) -> tuple[float, f
 
 def next_token_bytes(case: Case) -> float:
     """Bytes that a device moves in a step of next-token training."""
-    work = Work(case.rows * case.length, case.rows * trunk_pairs(case.length), case.rows * case.length)
+    work = Work(
+        case.rows * case.length, case.rows * trunk_pairs(case.length), case.rows * case.length
+    )
     return 3 * _weights(case) + _gradient_pass(case, work) + _optimizer(case, 1)
 
 
@@ -118,13 +120,10 @@ def rlp_bytes(case: Case) -> dict[str, float]:
     documents = Work(case.rows * case.length, case.rows * trunk_pairs(case.length))
     step = Work(branches, branches * (trunk + slots), branches)  # all branches, one token
     reading = documents_waves * _weights(case) + _forward_pass(case, prefill) + trunks
-    each_step = (
-        waves * _weights(case)
-        + rereads * trunks
-        + thoughts
-        + _forward_pass(case, step)
+    each_step = waves * _weights(case) + rereads * trunks + thoughts + _forward_pass(case, step)
+    scored = Work(
+        branches * after, branches * after * (trunk + slots + after), branches * s.horizon
     )
-    scored = Work(branches * after, branches * after * (trunk + slots + after), branches * s.horizon)
     passes = int(bool(s.prompt)) + int(s.baseline != "none")  # over documents without thoughts
     evidence = (
         (waves + passes * documents_waves) * _weights(case)
@@ -156,12 +155,20 @@ def cache_token_bytes(case: Case) -> float:
 
 def _weights(case: Case) -> float:
     """Bytes of the parameters as a device multiplies by them: whole over fsdp, in its dtype."""
-    return count_parameters(case.model) * np.dtype(case.model.dtype).itemsize / case.mesh.shape["tensor"]
+    return (
+        count_parameters(case.model)
+        * np.dtype(case.model.dtype).itemsize
+        / case.mesh.shape["tensor"]
+    )
 
 
 def _at_rest(case: Case) -> float:
     """Bytes of the parameters as they lie, float32; with mesh.data they lie several times."""
-    return count_parameters(case.model) * FLOAT32 / (case.mesh.shape["tensor"] * case.mesh.shape["fsdp"])
+    return (
+        count_parameters(case.model)
+        * FLOAT32
+        / (case.mesh.shape["tensor"] * case.mesh.shape["fsdp"])
+    )
 
 
 def _optimizer(case: Case, parts: int) -> float:
