@@ -13,8 +13,9 @@ from models.sharding import make_mesh
 from rlp.branches import Vocabulary, vocabulary
 from rlp.data.batch import Batch
 from rlp.optimizer import Optimizer, make_optimizer
+from rlp.placement import state_shardings
 from rlp.step import RLPSettings
-from rlp.trainers import RLPTrainer, state_shardings
+from rlp.trainers import RLPTrainer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from benchmarks.naive import Figures
 from benchmarks.workload import Workload
 from models.transformer import Params, init
 from rlp.data.batch import Batch
+from rlp.data.rows import Rows
 from rlp.optimizer import Optimizer
 from rlp.rollout import Rollout
 from rlp.step import (
@@ -127,7 +128,7 @@ def trained_gradient(
     # A step consumes its state; the parameters are still needed.
     own, phi = jax.tree.map(jnp.copy, (params, baseline))
     state = dataclasses.replace(new_state(own, keeper, baseline=False), baseline=phi)
-    state, _, _ = trainer.step(jax.device_put(state, shardings), batch, key)
+    state, _, _ = trainer.step(jax.device_put(state, shardings), Rows.of(batch), key)
     return state.optimizer
 
 

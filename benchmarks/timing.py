@@ -16,6 +16,7 @@ from benchmarks.case import Case, batches, make_case, make_trainer
 from benchmarks.workload import Workload
 from models.transformer import count_parameters, init
 from rlp.data.batch import Batch
+from rlp.data.rows import Rows
 from rlp.flops import rlp_stage_flops
 from rlp.step import TrainState, new_state
 
@@ -79,7 +80,7 @@ class _Steps:
     def take(self, batch: Batch) -> dict[str, float]:
         """One step; seconds, tokens sampled, FLOPs and the share of thoughts that closed."""
         start, burned = time.perf_counter(), time.process_time()
-        self.state, metrics, cost = self.trainer.step(self.state, batch, self.key)
+        self.state, metrics, cost = self.trainer.step(self.state, Rows.of(batch), self.key)
         decoded = round(cost.rollout / metrics["decode_use"])
         rows, length = batch.tokens.shape
         by_stage = rlp_stage_flops(

@@ -109,6 +109,8 @@ def get_config() -> ConfigDict:
     config.rlp.next_token_weight = 0.0  # lambda: times the documents' next-token loss (nats per token), added to the loss; costs its logits alone
     config.rlp.max_branches_in_flight = 0  # thoughts sampled at once, over all devices; bounds the caches; 0 = all of a step
     config.rlp.update_micro_batch = 0  # thoughts in one backward pass, over all devices; bounds the activations; 0 = all of a step
+    config.rlp.rollout_layout = "gathered"  # parameters that a rollout reads: a copy in compute_dtype, "gathered" over fsdp once a step, or as "training" has them
+    config.rlp.baseline_memory = "device"  # where phi lies between its two uses in a step: "device" or "host"
 
     config.evaluation = ConfigDict()
     config.evaluation.every = 0  # steps between held-out evaluations during training; 0 = at the end only

@@ -1,10 +1,17 @@
-"""Where parameters live on the mesh: one table from path to logical axes to mesh axes.
+"""What lives where on the mesh: one table from parameter path to logical axes to mesh axes.
 
 The mesh has three axes. `data` and `fsdp` both split the batch; `fsdp` also splits the parameters'
 model width, `tensor` splits heads, feed-forward and vocabulary. Nothing else in the project names
-a mesh axis. Placement is by `jit` shardings and propagation (Auto axes).
+a mesh axis.
+
+Parameters lie *at rest* as the table says. To be multiplied by, they are *gathered* over `fsdp`:
+one layer at a time while training (`in_use`), all at once in the copy that a rollout decodes with.
+Activations are split by rows and heads. That is said with constraints (`place`) under
+`jax.set_mesh`, and the rest is propagated (Auto axes). Without a mesh, or on one device, there is
+nothing to say.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +45,8 @@ LOGICAL_AXES = {
 }
 
 # Logical axis -> mesh axis; None keeps it whole on every device.
-MESH_AXES = {
+MESH_AXES: dict[str, str | tuple[str, ...] | None] = {
+    "rows": ("data", "fsdp"),
     "layers": None,
     "width": "fsdp",
     "heads": "tensor",
@@ -71,7 +79,7 @@ def make_mesh(
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows over `data` and `fsdp`; everything behind the first dimension is whole."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(MESH_AXES["rows"]))
 
 
 def batch_shards(mesh: Mesh) -> int:
@@ -84,12 +92,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def parameter_shardings(mesh: Mesh, shapes: Any) -> Any:
+def parameter_shardings(
+    mesh: Mesh, shapes: Any, *, gathered: bool = False, memory: str | None = None
+) -> Any:
     """Shardings of a parameter tree, by path.
 
     Args:
       mesh: from `make_mesh`.
       shapes: the tree of arrays or ShapeDtypeStructs.
+      gathered: whole over `fsdp`, instead of at rest.
+      memory: kind of memory, such as "pinned_host"; None is the device's own.
 
     Raises:
       ValueError: for a path that the table does not know, a dimension that its mesh axis does not
@@ -97,10 +109,8 @@ def parameter_shardings(mesh: Mesh, shapes: Any) -> Any:
     """
 
     def sharding(path, leaf):
-        name = "/".join(str(entry.key) for entry in path)
-        if name not in LOGICAL_AXES:
-            raise ValueError(f"parameter {name} is not in models.sharding.LOGICAL_AXES; add it")
-        logical = LOGICAL_AXES[name]
+        name = _name(path)
+        logical = _logical_axes(name)
         if len(logical) != len(leaf.shape):
             raise ValueError(f"parameter {name} has shape {leaf.shape}, the table says {logical}")
         spec = [MESH_AXES[axis] for axis in logical]
@@ -113,6 +123,90 @@ def parameter_shardings(mesh: Mesh, shapes: Any) -> Any:
                     f"{axis}={size} of parameter {name} is no multiple of "
                     f"mesh.{mesh_axis}={mesh.shape[mesh_axis]}; change one of them"
                 )
-        return NamedSharding(mesh, PartitionSpec(*spec))
+        return NamedSharding(mesh, _spec(logical, gathered), memory_kind=memory)
 
     return jax.tree_util.tree_map_with_path(sharding, shapes)
+
+
+def check_heads(mesh: Mesh, num_kv_heads: int) -> None:
+    """Refuses a mesh that would split a head.
+
+    Raises:
+      ValueError: `tensor` does not divide the heads of keys and values.
+    """
+    if num_kv_heads % mesh.shape["tensor"]:
+        raise ValueError(
+            f"mesh.tensor={mesh.shape['tensor']} does not divide the {num_kv_heads} heads of keys "
+            "and values (model.num_kv_heads); give mesh.fsdp what mesh.tensor has too much"
+        )
+
+
+def place(x: jax.Array, *axes: str | None) -> jax.Array:
+    """An activation with its dimensions split by logical axes; None is whole on every device.
+
+    Dimensions behind those that are named are whole, too.
+    """
+    if not _on_a_mesh():
+        return x
+    return jax.lax.with_sharding_constraint(x, _spec(axes))
+
+
+def in_use(params: Any, root: str = "", dtype: Any = None) -> Any:
+    """Parameters as they are multiplied by: whole over `fsdp`, and matrices in `dtype`.
+
+    Their gradient is at rest again, so that it is summed over `fsdp` in parts.
+
+    Args:
+      params: a tree of parameters of one layer, or of the network; or one array.
+      root: path of the tree in the network's, "blocks" for a layer.
+      dtype: of matrices and biases; None leaves it.
+    """
+
+    def use(path: Any, leaf: jax.Array) -> jax.Array:
+        name = "/".join(filter(None, (root, _name(path))))
+        logical = _logical_axes(name)
+        if dtype is not None and not name.endswith("scale"):
+            leaf = leaf.astype(dtype)
+        return _gathered(leaf, logical[-leaf.ndim :]) if _on_a_mesh() else leaf
+
+    return jax.tree_util.tree_map_with_path(use, params)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _gathered(x: jax.Array, logical: tuple[str, ...]) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, _spec(logical, gathered=True))
+
+
+def _gathered_backward(logical: tuple[str, ...], _: None, slope: jax.Array) -> tuple[jax.Array]:
+    # In two steps: sums over rows first, whole; the compiler then sums each part where it rests.
+    whole = jax.lax.with_sharding_constraint(slope, _spec(logical, gathered=True))
+    return (jax.lax.with_sharding_constraint(whole, _spec(logical)),)
+
+
+_gathered.defvjp(lambda x, logical: (_gathered(x, logical), None), _gathered_backward)
+
+
+def rows_shards() -> int:
+    """Devices that share the rows of the program that is being traced."""
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    return sizes.get("data", 1) * sizes.get("fsdp", 1)
+
+
+def _on_a_mesh() -> bool:
+    return jax.sharding.get_abstract_mesh().size > 1
+
+
+def _name(path: Any) -> str:
+    return "/".join(str(entry.key) for entry in path)
+
+
+def _logical_axes(name: str) -> tuple[str, ...]:
+    if name not in LOGICAL_AXES:
+        raise ValueError(f"parameter {name} is not in models.sharding.LOGICAL_AXES; add it")
+    return LOGICAL_AXES[name]
+
+
+def _spec(logical: Sequence[str | None], gathered: bool = False) -> PartitionSpec:
+    """Where dimensions with these logical axes lie."""
+    axes = [MESH_AXES[axis] if axis else None for axis in logical]
+    return PartitionSpec(*(None if gathered and axis == "fsdp" else axis for axis in axes))

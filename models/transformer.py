@@ -17,12 +17,17 @@ from flax import nnx
 from models.backend import choices
 from models.config import ModelConfig
 from models.layers import INIT_STDDEV, Block, Linear, RMSNorm
+from models.sharding import in_use, place
 
 Params = dict[str, Any]  # nested dict of float32 arrays
 
 
 class Transformer(nnx.Module):
     """Parameters of the network and the maps at its two ends."""
+
+    # In use (see `models.sharding`), set by `bind`.
+    table: jax.Array  # [V, D], the embedding
+    reader: jax.Array  # [D, V], what logits are read with
 
     def __init__(self, config: ModelConfig, key: jax.Array):
         embed, blocks, head = jax.random.split(key, 3)
@@ -37,17 +42,14 @@ class Transformer(nnx.Module):
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """Token ids [...] to the residual stream [..., D] in the compute dtype."""
-        found = self.embedding[...][tokens].astype(self.config.dtype)
+        found = place(self.table[tokens].astype(self.config.dtype), "rows")
         if self.config.scale_embedding:
             return found * jnp.asarray(self.config.hidden_size**0.5, found.dtype)
         return found
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Normalised hidden states [..., D] to float32 logits [..., V]."""
-        if self.head is None:
-            weights = self.embedding[...].astype(hidden.dtype).T
-        else:
-            weights = self.head.kernel[...].astype(hidden.dtype)
+        weights = self.reader.astype(hidden.dtype)
         logits = jnp.matmul(hidden, weights, preferred_element_type=jnp.float32)
         cap = self.config.logit_softcap
         return cap * jnp.tanh(logits / cap) if cap else logits
@@ -67,6 +69,9 @@ def bind(config: ModelConfig, params: Params) -> Transformer:
     """The network of `config` with these parameters. Cheap; call it inside a jitted function, and
     outside of loops: where the backend wants straight code, the blocks are taken apart here."""
     model = nnx.merge(_graph(config), params)
+    model.table = in_use(params["embedding"], "embedding")
+    tied = config.tie_embeddings
+    model.reader = model.table.T if tied else in_use(params["head"]["kernel"], "head/kernel")
     if config.num_layers <= choices().unrolled_layers:
         graph, stacked = nnx.split(model.blocks)
         layer = lambda i: nnx.merge(graph, jax.tree.map(lambda x: x[i], stacked))

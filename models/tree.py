@@ -26,9 +26,11 @@ from flax import nnx
 from models.attention import Coordinates, Keys, Window, attention
 from models.config import ModelConfig
 from models.rope import Rotation
+from models.sharding import in_use, place
 from models.transformer import Transformer
 
 FAR = 2**30  # a window that holds every text
+CACHE_AXES = ("rows", "kv_heads")  # of a layer's cache, in front
 
 
 @flax.struct.dataclass
@@ -97,8 +99,9 @@ class Cache:
 def empty_branch_cache(model: Transformer, batch: int, branches: int, slots: int) -> Cache:
     """Room for `slots` tokens on each of `branches` branches of `batch` rows."""
     c = model.config
-    zeros = lambda *lead: jnp.zeros(
-        (*lead, batch, c.num_kv_heads, branches, slots, c.head_dim), c.dtype
+    shape = (batch, c.num_kv_heads, branches, slots, c.head_dim)
+    zeros = lambda *lead: place(
+        jnp.zeros((*lead, *shape), c.dtype), *[None] * len(lead), *CACHE_AXES
     )
     if isinstance(model.blocks, nnx.List):
         each = lambda: [zeros() for _ in range(c.num_layers)]
@@ -121,7 +124,7 @@ def _trunk_pass(model: Transformer, trunk: Trunk, keep: bool) -> tuple[jax.Array
     one_group = jax.tree.map(lambda x: x[:, None], at)
 
     def attend(q, k, v, _, keep_new, window):
-        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+        k, v = (place(x.swapaxes(1, 2), *CACHE_AXES) for x in (k, v))
         mixed = attention(
             q[:, None],
             one_group,
@@ -172,7 +175,7 @@ def extend(
 
     def attend(q, k, v, trunk_layer, keep, window):
         group = lambda x: x.reshape(batch, groups, count, *x.shape[2:])
-        heads_first = lambda x: group(x).transpose(0, 3, 1, 2, 4)
+        heads_first = lambda x: place(group(x).transpose(0, 3, 1, 2, 4), *CACHE_AXES)
         own, kept = keep(Cache(key=heads_first(k), value=heads_first(v)))
         mixed = attention(
             group(q),
@@ -222,8 +225,11 @@ def _through_blocks(
         graph: nnx.GraphDef, x: jax.Array, params: Any, layer: Any, keep: Callable, local: Any
     ) -> Any:
         rotation, window = kind(local)
-        module = nnx.merge(graph, params)
-        return module(x, rotation, lambda q, k, v: attend(q, k, v, layer, keep, window))
+        module = nnx.merge(graph, in_use(nnx.to_pure_dict(params), "blocks", x.dtype))
+        x, kept = module(
+            place(x, "rows"), rotation, lambda q, k, v: attend(q, k, v, layer, keep, window)
+        )
+        return place(x, "rows"), kept
 
     through = _unrolled if isinstance(model.blocks, nnx.List) else _scanned
     return through(model, block, x, read, written, start)

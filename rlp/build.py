@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from models.config import ModelConfig
-from models.sharding import batch_shards, make_mesh, parameter_shardings
+from models.sharding import batch_shards, check_heads, make_mesh, parameter_shardings
 from models.transformer import shapes
 from rlp.branches import Vocabulary, vocabulary
 from rlp.data import compass
@@ -24,6 +24,7 @@ from rlp.data.text import text_streams
 from rlp.errors import UserError
 from rlp.evaluation import Evaluator
 from rlp.optimizer import Optimizer, make_optimizer
+from rlp.placement import check_memory
 from rlp.run_check import check
 from rlp.run_config import fields
 from rlp.start import network
@@ -93,7 +94,9 @@ def build(
     made = build_method(config, files)
     mesh = _named(lambda: _mesh(config, devices))
     _named(lambda: parameter_shardings(mesh, shapes(made.model)))
+    _named(lambda: check_heads(mesh, made.model.num_kv_heads))
     if config.objective == "rlp":
+        _named(lambda: check_memory(mesh, config.rlp.baseline_memory))
         _named(lambda: _check_waves(config, batch_shards(mesh)))
     evaluator = Evaluator(
         model=made.model,

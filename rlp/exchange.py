@@ -28,10 +28,10 @@ from rlp.build import Method, build_method
 from rlp.checkpoint import Checkpoints
 from rlp.errors import UserError
 from rlp.metrics import progress
+from rlp.placement import abstract_params
 from rlp.run_config import save_config
 from rlp.start import FILES, GENERATION
 from rlp.tokenizer import add_tokens
-from rlp.trainers import abstract_params
 from rlp.whole_folder import refuse_existing, unfinished
 
 MEAN = "mean"  # what rows of new tokens begin with, if not like those of another

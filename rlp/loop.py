@@ -28,10 +28,13 @@ from rlp import start as starting
 from rlp.build import Run
 from rlp.checkpoint import Checkpoints
 from rlp.checkpoint.folder import saved_steps
+from rlp.cost import Totals
 from rlp.data.batch import Batch, Stream
+from rlp.data.rows import Rows
 from rlp.errors import UserError
 from rlp.flops import next_token_flops
 from rlp.metrics import MetricsWriter, progress
+from rlp.placement import abstract_params, state_shardings
 from rlp.preemption import Preempted, Preemption
 from rlp.report import terminal_table, write_report
 from rlp.run_config import check_same, load_config, save_config
@@ -39,12 +42,9 @@ from rlp.step import TrainState, new_state
 from rlp.trainers import (
     NextTokenTrainer,
     RLPTrainer,
-    Totals,
     Trainer,
-    abstract_params,
     cache_bytes,
     rollout_wave,
-    state_shardings,
 )
 
 LOGGER = logging.getLogger(__name__)
@@ -105,7 +105,9 @@ class _Loop:
         self.label = f"{workdir.name} {config.objective}"
         self.optimizer = building.build_optimizer(config, steps)
         self.baseline = config.objective == "rlp" and config.rlp.baseline != "none"
-        self.shardings = state_shardings(run.mesh, run.model, self.optimizer, self.baseline)
+        self.shardings = state_shardings(
+            run.mesh, run.model, self.optimizer, self.baseline, config.rlp.baseline_memory
+        )
         self.init_key, self.key, self.evaluation_key = building.root_keys(config.seed)
         self.totals = Totals()
 
@@ -225,18 +227,16 @@ class _Loop:
     def _one_step(
         self, trainer: Trainer, state: TrainState, train: Stream
     ) -> tuple[TrainState, dict[str, float]]:
-        start = time.perf_counter()
-        batch = train.batch(self.totals.position, self.config.batch_size)
-        waited = time.perf_counter() - start
+        start, first = time.perf_counter(), self.totals.position
+        rows = Rows(self.config.batch_size, lambda row, size: train.batch(first + row, size))
         per_step = self.config.rlp.updates_per_rollout if self.config.objective == "rlp" else 1
         updates = int(state.step) * per_step - int(state.skipped)
-        state, metrics, cost = trainer.step(state, batch, self.key)
+        state, metrics, cost = trainer.step(state, rows, self.key)
         self.totals.add(cost)
         self.totals.position += self.config.batch_size
         self.totals.seconds_train += time.perf_counter() - start
         seconds = {f"seconds_{stage}": value for stage, value in cost.seconds.items()}
         return state, metrics | self.totals.metrics() | seconds | {
-            "seconds_data": waited,
             "learning_rate": float(self.optimizer.learning_rate(updates)),
             "skipped_updates": int(state.skipped),
         }

@@ -16,6 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from models.sharding import place
 from models.transformer import Transformer
 from models.tree import Branches, Cache, Trunk, empty_branch_cache, extend, prefill
 from rlp.branches import (
@@ -319,8 +320,9 @@ class _Decoder:
     ) -> tuple[jax.Array, jax.Array]:
         """Actions and their log-probabilities, [B, N]."""
         shape, close = writing.open.shape, self.vocabulary.think_close
+        # A draw sums over the whole vocabulary, in blocks that `tensor` would cut.
         logits = mask_logits(
-            self.model.logits(hidden.reshape(-1, hidden.shape[-1])),
+            place(self.model.logits(hidden.reshape(-1, hidden.shape[-1])), "rows"),
             self.vocabulary.not_in_thoughts,
             self.temperature or 1.0,
             close[-1],

@@ -12,6 +12,7 @@ from models.attention import IMPLEMENTATIONS
 from rlp.data import compass
 from rlp.errors import UserError
 from rlp.evaluation import FIGURES
+from rlp.placement import LAYOUTS, MEMORIES
 from rlp.positions import RULES
 from rlp.run_config import Value
 
@@ -25,6 +26,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rlp.baseline": ("ema", "frozen", "none"),
     "rlp.unclosed": ("append", "mask", "penalty"),
     "rlp.length_normalization": ("thought", "limit"),
+    "rlp.rollout_layout": LAYOUTS,
+    "rlp.baseline_memory": tuple(MEMORIES),
     "evaluation.best_metric": ("", *FIGURES, "document_loss"),
 }
 AT_LEAST_ONE = (

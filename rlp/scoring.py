@@ -14,6 +14,7 @@ import numpy as np
 
 from models.attention import HIDDEN_SCORE
 from models.backend import choices
+from models.sharding import place, rows_shards
 from models.transformer import Transformer
 from models.tree import Branches, Cache, Trunk, extend, forward
 from rlp.branches import Vocabulary
@@ -67,32 +68,32 @@ def token_scores(
 
     Args:
       model: reads the logits.
-      hidden: final hidden states [..., D] that predict the targets.
-      targets: ids [...].
-      banned, temperature, close, unclosable: as in `mask_logits`, with `unclosable` [...].
+      hidden: final hidden states [B, ..., D] that predict the targets.
+      targets: ids [B, ...].
+      banned, temperature, close, unclosable: as in `mask_logits`, with `unclosable` [B, ...].
     """
-    shape, width = targets.shape, hidden.shape[-1]
-    hidden, targets = hidden.reshape(-1, width), targets.reshape(-1)
+    shape, rows = targets.shape, targets.shape[0]
     if unclosable is not None:
-        unclosable = jnp.broadcast_to(unclosable, shape).reshape(-1)
+        unclosable = jnp.broadcast_to(unclosable, shape).reshape(rows, -1)
 
     def score(inputs: tuple) -> Scores:
-        hidden, targets, unclosable = inputs
-        logits = mask_logits(model.logits(hidden), banned, temperature, close, unclosable)
-        return _scores(logits, targets)
+        hidden, targets, unclosable = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), inputs)
+        logits = place(model.logits(hidden), "rows", "vocab")
+        logits = mask_logits(logits, banned, temperature, close, unclosable)
+        return jax.tree.map(lambda x: x.reshape(rows, -1), _scores(logits, targets))
 
-    count = targets.shape[0]
-    chunks = logit_chunks(count, model.config.vocab_size)
+    inputs = (hidden.reshape(rows, -1, hidden.shape[-1]), targets.reshape(rows, -1), unclosable)
+    each = inputs[1].shape[1]
+    here = -(-rows // rows_shards())  # rows that a device holds
+    chunks = min(each, logit_chunks(here * each, model.config.vocab_size))
     if chunks == 1:
-        scores = score((hidden, targets, unclosable))
-    else:
-        size = -(-count // chunks)
-        pad = lambda x: jnp.pad(x, [(0, chunks * size - count)] + [(0, 0)] * (x.ndim - 1))
-        # Neighbours go to different chunks, so that each chunk has a share of every device's rows.
-        split = lambda x: pad(x).reshape(size, chunks, *x.shape[1:]).swapaxes(0, 1)
-        inputs = jax.tree.map(split, (hidden, targets, unclosable))
-        scores = jax.lax.map(jax.checkpoint(score), inputs)
-        scores = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1)[:count], scores)
+        scores = score(inputs)
+    else:  # of some tokens of every row, so that each chunk has a share of every device's rows
+        size = -(-each // chunks)
+        pad = lambda x: jnp.pad(x, [(0, 0), (0, chunks * size - each)] + [(0, 0)] * (x.ndim - 2))
+        split = lambda x: pad(x).reshape(rows, chunks, size, *x.shape[2:]).swapaxes(0, 1)
+        scores = jax.lax.map(jax.checkpoint(score), jax.tree.map(split, inputs))
+        scores = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(rows, -1)[:, :each], scores)
     return jax.tree.map(lambda x: x.reshape(shape), scores)
 
 
@@ -124,7 +125,7 @@ _scores.defvjp(_scores_forward, _scores_backward)
 
 
 def logit_chunks(count: int, vocab_size: int) -> int:
-    """Into how many chunks the logits of `count` tokens are cut."""
+    """Into how many chunks a device cuts the logits of `count` tokens."""
     return max(1, -(-count * vocab_size // choices().logits))
 
 

@@ -65,6 +65,8 @@ class RLPSettings:
     next_token_weight: float
     max_branches_in_flight: int
     update_micro_batch: int
+    rollout_layout: str
+    baseline_memory: str
 
 
 @flax.struct.dataclass

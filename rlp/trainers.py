@@ -1,13 +1,15 @@
 """Trainers: the jitted stages of an objective on a mesh, with their clock and their bill.
 
-A trainer takes a step on a batch and says what it cost. It knows nothing of configs, files or data
-sources; the loop hands it what it needs.
+A trainer takes a step on some rows and says what it cost. It knows nothing of configs, files or
+data sources; the loop hands it what it needs. What it brings to the host is the same on every
+device, so that every host can read it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -16,111 +18,80 @@ import numpy as np
 from jax.sharding import Mesh
 
 from models.config import ModelConfig
-from models.sharding import batch_sharding, batch_shards, parameter_shardings, replicated
+from models.sharding import batch_shards, parameter_shardings, replicated
 from models.transformer import Params, shapes
 from rlp import step as stages
 from rlp.branches import Vocabulary
+from rlp.cost import Cost
 from rlp.data.batch import Batch
+from rlp.data.rows import Rows
 from rlp.figures import rollout_metrics
 from rlp.flops import next_token_flops, rlp_flops
 from rlp.optimizer import Optimizer
+from rlp.placement import gather, gathered_bytes, gathers
 from rlp.rollout import Rollout
 from rlp.step import Evidence, RLPSettings, TrainState
 from rlp.waves import wave_shape
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What a step cost. Tokens are those that took part, FLOPs those that were executed."""
-
-    documents: int  # document tokens read
-    rollout: int  # tokens sampled
-    update: int  # slots through the differentiated pass
-    flops: int
-    seconds: dict[str, float]  # by stage
-
-
-@dataclasses.dataclass
-class Totals:
-    """What a run has used so far; saved with every checkpoint."""
-
-    position: int = 0  # records of the data stream
-    tokens_documents: int = 0
-    tokens_rollout: int = 0
-    tokens_update: int = 0
-    flops: int = 0
-    seconds_train: float = 0.0
-    seconds_evaluate: float = 0.0
-
-    def add(self, cost: Cost) -> None:
-        """Adds a step."""
-        self.tokens_documents += cost.documents
-        self.tokens_rollout += cost.rollout
-        self.tokens_update += cost.update
-        self.flops += cost.flops
-
-    def metrics(self) -> dict[str, int]:
-        """The cumulative counts, as metrics."""
-        names = ("tokens_documents", "tokens_rollout", "tokens_update", "flops")
-        return {name: getattr(self, name) for name in names}
 
 
 class Trainer(Protocol):
     """Takes steps of one objective."""
 
     def step(
-        self, state: TrainState, batch: Batch, key: jax.Array
+        self, state: TrainState, rows: Rows, key: jax.Array
     ) -> tuple[TrainState, dict[str, float], Cost]:
         """One step. Consumes `state`; `key` is the root key of the run."""
 
 
-def state_shardings(mesh: Mesh, model: ModelConfig, optimizer: Optimizer, baseline: bool) -> Any:
-    """Shardings of a whole state, as a TrainState of them.
-
-    Optimizer moments and phi live where their parameter lives.
-    """
-    params = shapes(model)
-    placed = parameter_shardings(mesh, params)
-    whole = replicated(mesh)
-    fields: dict[str, Any] = {
-        "params": placed,
-        "optimizer": optimizer.shardings(params, placed, whole),
-        "baseline": placed if baseline else None,
-    }
-    counters: dict[str, Any] = dict.fromkeys(("step", "skipped", "skipped_in_row"), whole)
-    return TrainState(**fields, **counters)
-
-
 class NextTokenTrainer:
-    """Next-token prediction on packed rows."""
+    """Next-token prediction on packed rows.
+
+    Attributes:
+      update: jitted (state, batch) to (state, metrics, document tokens).
+    """
 
     def __init__(self, model: ModelConfig, optimizer: Optimizer, mesh: Mesh, shardings: Any):
-        self._model, self._mesh = model, mesh
-        self._update = jax.jit(
-            functools.partial(stages.next_token_stage, model, optimizer),
-            donate_argnums=0,
-            out_shardings=(shardings, replicated(mesh)),
-        )
+        self.mesh = mesh
+        self._model = model
+        whole = replicated(mesh)
+
+        def update(state: TrainState, batch: Batch) -> Any:
+            tokens = (batch.segment > 0).sum()
+            return *stages.next_token_stage(model, optimizer, state, batch), tokens
+
+        self.update = jax.jit(update, donate_argnums=0, out_shardings=(shardings, whole, whole))
 
     def step(
-        self, state: TrainState, batch: Batch, key: jax.Array
+        self, state: TrainState, rows: Rows, key: jax.Array
     ) -> tuple[TrainState, dict[str, float], Cost]:
         """One update."""
-        start = time.perf_counter()
-        state, metrics = self._update(state, jax.device_put(batch, batch_sharding(self._mesh)))
-        host = _to_host(metrics)
-        cost = Cost(
-            documents=int((batch.segment > 0).sum()),
-            rollout=0,
-            update=batch.tokens.size,
-            flops=next_token_flops(self._model, *batch.tokens.shape),
-            seconds={"update": time.perf_counter() - start},
-        )
-        return state, host, cost
+        clock = _Clock("data", "update")
+        with jax.set_mesh(self.mesh):
+            with clock("data"):
+                batch = rows.placed(self.mesh)
+            with clock("update"):
+                state, *found = self.update(state, batch)
+                metrics, tokens = _to_host(found)
+            cost = Cost(
+                documents=int(tokens),
+                rollout=0,
+                update=batch.tokens.size,
+                flops=next_token_flops(self._model, *batch.tokens.shape),
+                seconds=clock.seconds,
+            )
+        return state, metrics, cost
 
 
 class RLPTrainer:
-    """Algorithm 1: rollout, evidence, update."""
+    """Algorithm 1: rollout, evidence, update.
+
+    Attributes:
+      gather: jitted parameters to the copy that a rollout reads; None where it reads the parameters
+        themselves.
+      read, no_think, rollout, evidence, update, finish: jitted stages of `rlp.step`.
+      join: jitted waves, and how many hold forks of the same documents, to one rollout.
+      figures: jitted rollout and evidence to metrics, and counts.
+    """
 
     def __init__(
         self,
@@ -131,93 +102,142 @@ class RLPTrainer:
         mesh: Mesh,
         shardings: Any,
     ):
-        self._model, self._settings, self._mesh = model, settings, mesh
-        self._vocabulary = vocabulary
+        self.mesh = mesh
+        self._model, self._settings, self._vocabulary = model, settings, vocabulary
         self._shards = batch_shards(mesh)
+        self._on_device = parameter_shardings(mesh, shapes(model))
+        whole = replicated(mesh)
         method = functools.partial(_jit_stage, model, settings, vocabulary)
-        self._read = method(stages.read_stage)
-        self._no_think = method(stages.no_think_stage)
-        self._rollout = method(stages.rollout_stage, static_argnames="forks")
-        self._evidence = method(stages.evidence_stage)
-        self._join = jax.jit(_join_waves, static_argnums=1)
-        self._update = jax.jit(
+        self.gather = None
+        if gathers(model, mesh, settings.rollout_layout):
+            places = parameter_shardings(mesh, shapes(model), gathered=True)
+            self.gather = jax.jit(functools.partial(gather, model), out_shardings=places)
+            self._gathered, _ = gathered_bytes(model, mesh)
+        self.read = method(stages.read_stage)
+        self.no_think = method(stages.no_think_stage)
+        self.rollout = method(stages.rollout_stage, static_argnames="forks")
+        self.evidence = method(stages.evidence_stage)
+        self.join = jax.jit(_join_waves, static_argnums=1)
+        # phi takes no part in an update, and may lie in the memory of the host.
+        self.update = jax.jit(
             functools.partial(
                 stages.update_stage, model, settings, vocabulary, optimizer, shards=self._shards
             ),
             donate_argnums=0,
-            out_shardings=(shardings, replicated(mesh)),
+            out_shardings=(dataclasses.replace(shardings, baseline=None), whole),
         )
-        self._finish = jax.jit(
+        self.finish = jax.jit(
             functools.partial(stages.finish_step, settings),
             donate_argnums=0,
             out_shardings=shardings,
         )
-        self._figures = jax.jit(
-            functools.partial(rollout_metrics, settings=settings), out_shardings=replicated(mesh)
-        )
+        self.figures = jax.jit(functools.partial(_figures, settings), out_shardings=whole)
 
     def step(
-        self, state: TrainState, batch: Batch, key: jax.Array
+        self, state: TrainState, rows: Rows, key: jax.Array
     ) -> tuple[TrainState, dict[str, float], Cost]:
         """One rollout and its updates."""
-        clock = dict.fromkeys(("rollout", "evidence", "update"), 0.0)
-        rollout, evidence = self._think(state, batch, key, clock)
-
-        start = time.perf_counter()
-        figures = self._figures(rollout, evidence)
-        updates = []
-        for _ in range(self._settings.updates_per_rollout):
-            state, metrics = self._update(state, rollout, evidence)
-            updates.append(metrics)
-        state = self._finish(state)
-        each = [_to_host(metrics) for metrics in updates]
+        clock = _Clock("data", "rollout", "evidence", "update")
+        with jax.set_mesh(self.mesh):
+            rollout, evidence = self._think(state, rows, key, clock)
+            with clock("update"):
+                figures = self.figures(rollout, evidence)
+                state, updates = self._updated(state, rollout, evidence)
+                jax.block_until_ready(state)
+            figures, counts = _to_host(figures)
+            each = [_to_host(metrics) for metrics in updates]
+            cost = self._cost(rollout, counts, clock.seconds)
         # The gap between sampler and trainer is that of the first update: later ones move theta.
-        host = _to_host(figures) | _mean(each) | {"logprob_gap": each[0]["logprob_gap"]}
-        clock["update"] += _since(start, state.step)
-        return state, host, self._cost(batch, rollout, clock)
+        metrics = figures | _mean(each) | {"logprob_gap": each[0]["logprob_gap"]}
+        if self.gather:
+            metrics["gather_bytes"] = self._gathered
+        return state, metrics, cost
 
     def _think(
-        self, state: TrainState, batch: Batch, key: jax.Array, clock: dict[str, float]
+        self, state: TrainState, rows: Rows, key: jax.Array, clock: "_Clock"
     ) -> tuple[Rollout, Evidence]:
-        """Rollout and evidence of a batch, one wave after the other. Adds seconds to `clock`."""
+        """Rollout and evidence of some rows, one wave after the other."""
         s = self._settings
-        scorer = state.params if state.baseline is None else state.baseline
-        rows, forks = rollout_wave(s, len(batch.index), self._shards)
+        params, baseline = state.params, self._fetched(state.baseline)
+        if self.gather:
+            with clock("gather") as done:
+                params = done(self.gather(params))
+        scorer = params if baseline is None else baseline
+        documents, forks = rollout_wave(s, rows.count, self._shards)
         waves = []
-        for part in _cut(batch, rows, self._shards):
-            start = time.perf_counter()
-            placed = jax.device_put(part, batch_sharding(self._mesh))
-            reading = self._read(state.params, scorer, placed, key, state.step)
-            clock["rollout"] += _since(start, reading)
-
-            start = time.perf_counter()
-            no_think = self._no_think(state.params, state.baseline, placed, reading)
-            clock["evidence"] += _since(start, no_think)
+        for wave in range(rows.count // documents):
+            with clock("data"):
+                batch = rows.placed(self.mesh, wave, rows.count // documents)
+            with clock("rollout") as done:
+                reading = done(self.read(params, scorer, batch, key, state.step))
+            with clock("evidence") as done:
+                no_think = done(self.no_think(params, baseline, batch, reading))
             for first in range(0, s.forks_per_document, forks):
-                start = time.perf_counter()
-                rollout = self._rollout(state.params, reading, first, forks=forks)
-                clock["rollout"] += _since(start, rollout)
-
-                start = time.perf_counter()
-                evidence = self._evidence(state.params, reading, no_think, rollout, first)
-                clock["evidence"] += _since(start, evidence)
+                with clock("rollout") as done:
+                    rollout = done(self.rollout(params, reading, first, forks=forks))
+                with clock("evidence") as done:
+                    evidence = done(self.evidence(params, reading, no_think, rollout, first))
                 waves.append((rollout.without_cache(), evidence))
         if len(waves) == 1:
             return waves[0]
-        return self._join(waves, s.forks_per_document // forks)
+        return self.join(waves, s.forks_per_document // forks)
 
-    def _cost(self, batch: Batch, rollout: Rollout, seconds: dict[str, float]) -> Cost:
-        rows, length = batch.tokens.shape
+    def _updated(
+        self, state: TrainState, rollout: Rollout, evidence: Evidence
+    ) -> tuple[TrainState, list[dict[str, jax.Array]]]:
+        """The state after all updates on a rollout, and their metrics."""
+        baseline = state.baseline
+        state, updates = dataclasses.replace(state, baseline=None), []
+        for _ in range(self._settings.updates_per_rollout):
+            state, metrics = self.update(state, rollout, evidence)
+            updates.append(metrics)
+        if self._settings.baseline == "ema":
+            baseline = self._fetched(baseline)
+        return self.finish(dataclasses.replace(state, baseline=baseline)), updates
+
+    def _fetched(self, baseline: Params | None) -> Params | None:
+        """phi in the memory of the devices."""
+        return None if baseline is None else jax.device_put(baseline, self._on_device)
+
+    def _cost(self, rollout: Rollout, counts: dict[str, float], seconds: dict[str, float]) -> Cost:
+        rows, length = rollout.trunk.tokens.shape
         s, words = self._settings, self._vocabulary
         slots = len(words.think_open) - 1 + s.thought_length
-        once = rows * (length + len(s.prompt)) + rollout.thoughts.length.size * slots
+        once = rows * length + rollout.thoughts.length.size * slots
+        length -= len(s.prompt)
         return Cost(
-            documents=int((batch.segment > 0).sum()),
-            rollout=int(rollout.thoughts.length.sum()),
+            documents=int(counts["documents"]),
+            rollout=int(counts["rollout"]),
             update=s.updates_per_rollout * once,
-            flops=rlp_flops(self._model, s, words, rows, length, int(rollout.decoded)),
+            flops=rlp_flops(self._model, s, words, rows, length, int(counts["decoded"])),
             seconds=seconds,
         )
+
+
+class _Clock:
+    """Seconds by stage. `with clock("x") as done: y = done(f())` waits until y is computed."""
+
+    def __init__(self, *stages: str):
+        self.seconds = dict.fromkeys(stages, 0.0)
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str) -> Iterator[Callable]:
+        start = time.perf_counter()
+        yield jax.block_until_ready
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def _figures(
+    settings: RLPSettings, rollout: Rollout, evidence: Evidence
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Metrics of a rollout, and what the bill counts: tokens."""
+    prompts = rollout.trunk.tokens.shape[0] * len(settings.prompt)
+    counts = {
+        "documents": (rollout.trunk.segment > 0).sum() - prompts,
+        "rollout": rollout.thoughts.length.sum(),
+        "decoded": rollout.decoded,
+    }
+    return rollout_metrics(rollout, evidence, settings), counts
 
 
 def rollout_wave(settings: RLPSettings, documents: int, shards: int) -> tuple[int, int]:
@@ -266,15 +286,6 @@ def _jit_stage(
     return jax.jit(functools.partial(stage, model, settings, vocabulary), **options)
 
 
-def _cut(batch: Batch, rows: int, shards: int) -> list[Batch]:
-    """The batch in waves of `rows` documents, each with its share of every device's rows."""
-    waves = len(batch.index) // rows
-    if waves == 1:
-        return [batch]
-    order = np.arange(len(batch.index)).reshape(shards, waves, -1).swapaxes(0, 1)
-    return [jax.tree.map(lambda x: x[part], batch) for part in order.reshape(waves, -1)]  # noqa: B023
-
-
 def _join_waves(
     waves: list[tuple[Rollout, Evidence]], per_document: int
 ) -> tuple[Rollout, Evidence]:
@@ -292,24 +303,9 @@ def _join_waves(
     return dataclasses.replace(rollout, trunk=join(0, trunks), decoded=decoded), evidence
 
 
-def abstract_params(model: ModelConfig, mesh: Mesh) -> Params:
-    """Shapes of the parameters with their places on the mesh."""
-    tree = shapes(model)
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-        parameter_shardings(mesh, tree),
-    )
-
-
-def _since(start: float, result: Any) -> float:
-    """Seconds from `start` until `result` is computed."""
-    jax.block_until_ready(result)
-    return time.perf_counter() - start
-
-
-def _to_host(metrics: dict[str, jax.Array]) -> dict[str, float]:
-    return {name: float(value) for name, value in jax.device_get(metrics).items()}
+def _to_host(values: Any) -> Any:
+    """A tree of numbers, as floats."""
+    return jax.tree.map(float, jax.device_get(values))
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:

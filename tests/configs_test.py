@@ -19,9 +19,9 @@ from rlp import build, experiment, step
 from rlp.data.batch import Batch
 from rlp.data.compass import CompassStream
 from rlp.optimizer import make_optimizer
+from rlp.placement import state_shardings
 from rlp.run_config import fields
 from rlp.step import RLPSettings
-from rlp.trainers import state_shardings
 
 ROOT = Path(__file__).resolve().parents[1]
 KNOWN = dict(fields(default.get_config()))

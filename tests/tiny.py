@@ -127,6 +127,8 @@ def rlp_settings(**changes) -> RLPSettings:
         "next_token_weight": 0.0,
         "max_branches_in_flight": 0,
         "update_micro_batch": 0,
+        "rollout_layout": "gathered",
+        "baseline_memory": "device",
     }
     return RLPSettings(**(numbers | changes))
 

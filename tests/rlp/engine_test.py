@@ -8,7 +8,6 @@ does not grow with branches times trunk, and no program that is compiled twice.
 
 import dataclasses
 import functools
-from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +23,14 @@ from models.tree import Branches, Trunk, forward
 from rlp import rollout as rollouts
 from rlp import step
 from rlp.branches import Thoughts, document_trunk
+from rlp.data.rows import Rows
 from rlp.figures import rollout_metrics
 from rlp.flops import Work, forward_flops
 from rlp.gradient import policy_gradient
 from rlp.optimizer import make_optimizer
+from rlp.placement import state_shardings
 from rlp.rollout import Rollout
-from rlp.trainers import RLPTrainer, state_shardings
+from rlp.trainers import RLPTrainer, _Clock
 from tests import naive, tiny
 
 CONFIG = tiny.model_config()
@@ -90,8 +91,8 @@ def fresh_state(shardings):
 def stepped(settings, devices=1, words=WORDS):
     """Thoughts of a step, the state after it, and its metrics."""
     trainer, shardings = make_trainer(settings, devices, words)
-    rollout, _ = trainer._think(fresh_state(shardings), BATCH, KEY, Counter())
-    state, metrics, _ = trainer.step(fresh_state(shardings), BATCH, KEY)
+    rollout, _ = trainer._think(fresh_state(shardings), Rows.of(BATCH), KEY, _Clock())
+    state, metrics, _ = trainer.step(fresh_state(shardings), Rows.of(BATCH), KEY)
     return jax.device_get((rollout.thoughts, state, metrics))
 
 
@@ -168,13 +169,13 @@ def test_waves_whose_crowds_shrink_are_the_step_at_once(monkeypatch):
 def test_a_limit_below_one_group_is_refused():
     trainer, shardings = make_trainer(tiny.rlp_settings(max_branches_in_flight=3))
     with pytest.raises(ValueError, match=r"rlp\.max_branches_in_flight=3 .* set it to 4 or"):
-        trainer.step(fresh_state(shardings), BATCH, KEY)
+        trainer.step(fresh_state(shardings), Rows.of(BATCH), KEY)
 
 
 @pytest.mark.parametrize("limit", [0, 4])
 def test_a_run_compiles_in_its_first_step_only(limit):
     trainer, shardings = make_trainer(dataclasses.replace(PROMPTED, max_branches_in_flight=limit))
-    state, *_ = trainer.step(fresh_state(shardings), BATCH, KEY)
+    state, *_ = trainer.step(fresh_state(shardings), Rows.of(BATCH), KEY)
     with compilations() as found:
         jax.jit(lambda x: x + limit)(1.0)
     assert found  # the counter counts
@@ -183,7 +184,7 @@ def test_a_run_compiles_in_its_first_step_only(limit):
     with compilations() as found:
         for number, each in enumerate(lengths):
             batch = tiny.documents(number + 1, each, 16, 22, forks=2)
-            state, metrics, cost = trainer.step(state, batch, jax.random.key(number))
+            state, metrics, cost = trainer.step(state, Rows.of(batch), jax.random.key(number))
             seen.add((cost.rollout, cost.flops, metrics["closed_fraction"]))
     assert found == []
     assert len(seen) == len(lengths)

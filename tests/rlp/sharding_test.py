@@ -17,7 +17,7 @@ import pytest
 from models.sharding import batch_sharding, make_mesh, replicated
 from rlp import step
 from rlp.optimizer import make_optimizer
-from rlp.trainers import state_shardings
+from rlp.placement import state_shardings
 from tests import tiny
 
 CONFIG = tiny.model_config(num_heads=8, num_kv_heads=8, head_dim=4)

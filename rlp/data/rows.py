@@ -1,0 +1,58 @@
+"""The rows of a step, each read where it is needed.
+
+A batch is one global array over all devices of all hosts; a host reads only the rows of its own
+devices. Which rows those are follows from the mesh alone, so the documents of a step, and their
+order, are the same for any number of hosts.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from models.sharding import batch_sharding, batch_shards
+from rlp.data.batch import Array, Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """B rows that can be read in part.
+
+    Attributes:
+      count: B.
+      read: `read(first, size)` gives `size` rows from `first` on, in numpy.
+    """
+
+    count: int
+    read: Callable[[int, int], Batch]
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Rows":
+        """The rows of a batch that every host has whole."""
+        cut = lambda first, size: jax.tree.map(lambda x: x[first : first + size], batch)
+        return cls(len(batch.index), cut)
+
+    def placed(self, mesh: Mesh, wave: int = 0, waves: int = 1) -> Batch:
+        """One of `waves` equal parts of the rows, split over `data` and `fsdp`.
+
+        Each wave has its share of the rows of every device; `waves` times the devices that split
+        rows divide B.
+        """
+        shards = batch_shards(mesh)
+        here = self.count // shards  # rows of a shard in all waves together
+        each = here // waves
+        sharding = batch_sharding(mesh)
+        rows = shards * each
+        places: Any = sharding.addressable_devices_indices_map((rows,))
+        shard = lambda place: place[0].indices(rows)[0] // each
+        mine = {shard(place) for place in places.values()}
+        parts = {i: self.read(i * here + wave * each, each) for i in mine}
+
+        def whole(*leaves: Array) -> jax.Array:
+            own = dict(zip(parts, leaves, strict=True))
+            shape = (rows, *leaves[0].shape[1:])
+            return jax.make_array_from_callback(shape, sharding, lambda place: own[shard(place)])
+
+        return jax.tree.map(whole, *parts.values())

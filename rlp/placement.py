@@ -1,0 +1,98 @@
+"""Where a run's state lies, and in which of two layouts its parameters are read.
+
+at rest    float32, split over fsdp and tensor          training: a layer is gathered when its
+                                                        turn comes, forward and backward
+gathered   in the compute dtype, split over tensor      rollout: made once per step, since every
+                                                        decoded token reads all parameters
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from models.config import ModelConfig
+from models.sharding import in_use, parameter_shardings, replicated
+from models.transformer import Params, shapes
+from rlp.optimizer import Optimizer
+from rlp.step import TrainState
+
+LAYOUTS = ("gathered", "training")  # of the parameters that a rollout reads
+MEMORIES = {"device": None, "host": "pinned_host"}  # where phi lies between its uses
+
+
+def state_shardings(
+    mesh: Mesh,
+    model: ModelConfig,
+    optimizer: Optimizer,
+    baseline: bool,
+    baseline_memory: str = "device",
+) -> Any:
+    """Shardings of a whole state, as a TrainState of them.
+
+    Optimizer moments and phi lie as their parameter does, phi in the memory of that name.
+    """
+    params = shapes(model)
+    placed = parameter_shardings(mesh, params)
+    memory = MEMORIES[baseline_memory]
+    whole = replicated(mesh)
+    fields: dict[str, Any] = {
+        "params": placed,
+        "optimizer": optimizer.shardings(params, placed, whole),
+        "baseline": parameter_shardings(mesh, params, memory=memory) if baseline else None,
+    }
+    counters: dict[str, Any] = dict.fromkeys(("step", "skipped", "skipped_in_row"), whole)
+    return TrainState(**fields, **counters)
+
+
+def check_memory(mesh: Mesh, baseline_memory: str) -> None:
+    """Refuses a kind of memory that the devices do not have.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    kind = MEMORIES[baseline_memory]
+    device = next(iter(mesh.local_devices))
+    there = {memory.kind for memory in device.addressable_memories()}
+    if kind is not None and kind not in there:
+        raise ValueError(
+            f"rlp.baseline_memory={baseline_memory!r}, but a {device.device_kind} cannot reach "
+            f"{kind} memory; set it to 'device'"
+        )
+
+
+def abstract_params(model: ModelConfig, mesh: Mesh) -> Params:
+    """Shapes of the parameters with their places on the mesh."""
+    tree = shapes(model)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        parameter_shardings(mesh, tree),
+    )
+
+
+def gather(model: ModelConfig, params: Params) -> Params:
+    """The parameters in the gathered layout."""
+    return in_use(params, dtype=model.dtype)
+
+
+def gathers(model: ModelConfig, mesh: Mesh, layout: str) -> bool:
+    """Whether a rollout reads a copy of the parameters: in the gathered layout, unless it would be
+    the same."""
+    same = mesh.shape["fsdp"] == 1 and model.dtype == jnp.float32
+    return layout == "gathered" and not same
+
+
+def gathered_bytes(model: ModelConfig, mesh: Mesh) -> tuple[int, int]:
+    """Of the gathered copy: the bytes that a device receives for it, and those that it holds."""
+    tree = jax.eval_shape(lambda params: gather(model, params), shapes(model))
+    held = sharded_bytes(tree, parameter_shardings(mesh, tree, gathered=True))
+    return held - sharded_bytes(tree, parameter_shardings(mesh, tree)), held
+
+
+def sharded_bytes(tree: Any, shardings: Any) -> int:
+    """Bytes of a tree of arrays, or of their shapes, on one device."""
+    leaf_bytes = lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    return sum(jax.tree.leaves(jax.tree.map(leaf_bytes, tree, shardings)))
