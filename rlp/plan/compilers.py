@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rlp.errors import UserError
@@ -47,6 +48,15 @@ class StandIn:
     platform: str = "none"
     device_kind: str = "stand-in"
 
+    @property
+    def client(self) -> SimpleNamespace:
+        """Says that the device is this process's."""
+        return SimpleNamespace(process_index=lambda: self.process_index)
+
+    def addressable_memories(self) -> list[SimpleNamespace]:
+        """Those that accelerators have."""
+        return [SimpleNamespace(kind=kind) for kind in ("device", "pinned_host")]
+
 
 def stand_ins(count: int) -> list[StandIn]:
     """`count` devices to lay a mesh over, with no compiler behind them."""
@@ -63,6 +73,7 @@ def prepare(topology: Topology, environment: MutableMapping[str, str] = os.envir
     environment["JAX_PLATFORMS"] = "cpu"
     if topology.chip.platform == "tpu":
         environment["TPU_SKIP_MDS_QUERY"] = "1"
+        environment["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # there is no TPU to share
         environment["TPU_WORKER_HOSTNAMES"] = "localhost"
         environment["TPU_ACCELERATOR_TYPE"] = "v5litepod-16"  # any will do; the topology decides
     else:

@@ -69,10 +69,14 @@ def rooflines(
     else:
         s = case.settings
         decoded = case.rows * case.branches * s.thought_length
-        flops = rlp_stage_flops(case.model, s, case.vocabulary, case.rows, case.length, decoded)
+        flops = {"gather": 0} | rlp_stage_flops(
+            case.model, s, case.vocabulary, case.rows, case.length, decoded
+        )
         moved = rlp_bytes(case)
     found = []
     for name, work in flops.items():
+        if not any(stage.part == name for stage in stages):
+            continue
         near, far = _sent([stage for stage in stages if stage.part == name], node)
         each = work / case.mesh.size
         seconds = (
@@ -140,6 +144,7 @@ def rlp_bytes(case: Case) -> dict[str, float]:
     )
     average = 3 * _at_rest(case) if s.baseline == "ema" else 0.0
     return {
+        "gather": _at_rest(case) + _weights(case),
         "rollout": reading + s.thought_length * each_step,
         "evidence": evidence,
         "update": s.updates_per_rollout * update + average,

@@ -20,13 +20,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from models.backend import compiling_for
-from models.sharding import batch_sharding, replicated
+from models.sharding import batch_sharding, parameter_shardings, replicated
 from models.transformer import shapes
 from rlp.data.batch import Batch
+from rlp.placement import state_shardings
 from rlp.plan.case import Case
 from rlp.plan.hlo import Collective, collectives
 from rlp.step import TrainState, new_state
-from rlp.trainers import NextTokenTrainer, RLPTrainer, state_shardings
+from rlp.trainers import NextTokenTrainer, RLPTrainer
 
 REMATERIALIZED = "Involuntary full rematerialization"
 
@@ -37,7 +38,8 @@ class Stage:
 
     Attributes:
       name: of the stage.
-      part: of the step, as its clock tells them apart: "rollout", "evidence" or "update".
+      part: of the step, as its clock tells them apart: "gather", "rollout", "evidence" or
+        "update".
       times: how often a step runs it.
       arguments, outputs, temporaries: bytes; outputs that take an argument's place are left out.
       others: bytes of what is alive meanwhile and is no argument.
@@ -92,10 +94,14 @@ class Plan:
     stages: list[Stage] = dataclasses.field(default_factory=list)
     held: list[Held] = dataclasses.field(default_factory=list)
 
-    def beside(self, bytes: int) -> None:
-        """So many bytes are alive beside all stages so far."""
-        more = lambda stage: dataclasses.replace(stage, others=stage.others + bytes)
-        self.stages = [more(stage) for stage in self.stages]
+    def hold(self, name: str, tree: Any, detail: str) -> None:
+        """Writes down something that lies in memory for long."""
+        self.held.append(Held(name, device_bytes(tree), detail))
+
+    def beside(self, size: int, *names: str) -> None:
+        """So many bytes more are alive beside the stages of these names."""
+        more = lambda stage: dataclasses.replace(stage, others=stage.others + size)
+        self.stages = [more(stage) if stage.name in names else stage for stage in self.stages]
 
     @property
     def worst(self) -> Stage:
@@ -226,22 +232,16 @@ def walk(compiler: Compiler, case: Case) -> None:
     Raises:
       OutOfMemory: at the first stage that the compiler refuses.
     """
-    shardings = state_shardings(case.mesh, case.model, case.optimizer, case.baseline)
+    memory = case.settings.baseline_memory if case.settings else "device"
+    shardings = state_shardings(case.mesh, case.model, case.optimizer, case.baseline, memory)
     begin = lambda params: new_state(params, case.optimizer, case.baseline)
     state = _placed(jax.eval_shape(begin, shapes(case.model)), shardings)
-    _hold_state(compiler.plan, state)
+    compiler.plan.hold("parameters", state.params, "float32")
+    compiler.plan.hold("optimizer", state.optimizer, "two moments, float32")
     if case.settings is None:
-        trainer = NextTokenTrainer(case.model, case.optimizer, case.mesh, shardings)
-        _walk_next_token(compiler, trainer, case, state)
+        _walk_next_token(compiler, case, shardings, state)
     else:
-        _walk_rlp(
-            compiler,
-            RLPTrainer(
-                case.model, case.settings, case.vocabulary, case.optimizer, case.mesh, shardings
-            ),
-            case,
-            state,
-        )
+        _walk_rlp(compiler, case, shardings, state)
 
 
 def abstract_batch(mesh: Mesh, rows: int, length: int, forks: int) -> Batch:
@@ -252,78 +252,96 @@ def abstract_batch(mesh: Mesh, rows: int, length: int, forks: int) -> Batch:
     return Batch(**texts, index=ints(rows), forks=ints(rows, forks))
 
 
-def abstract_key(mesh: Mesh) -> Any:
+def _key(mesh: Mesh) -> Any:
     """The root key of a run."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
 
 
-def _hold_state(plan: Plan, state: TrainState) -> None:
-    """Writes down what of a state lies on a device."""
-    plan.held += [
-        Held("parameters", device_bytes(state.params), "float32"),
-        Held("optimizer", device_bytes(state.optimizer), "two moments, float32"),
-    ]
-    if state.baseline is not None:
-        leaf = jax.tree.leaves(state.baseline)[0]
-        on_host = leaf.sharding.memory_kind == "pinned_host"
-        detail = "in the memory of the host" if on_host else "float32"
-        plan.held.append(Held("baseline", device_bytes(state.baseline), detail))
-
-
-def _walk_next_token(
-    compiler: Compiler, trainer: NextTokenTrainer, case: Case, state: TrainState
-) -> None:
+def _walk_next_token(compiler: Compiler, case: Case, shardings: Any, state: TrainState) -> None:
+    trainer = NextTokenTrainer(case.model, case.optimizer, case.mesh, shardings)
     batch = abstract_batch(case.mesh, case.rows, case.length, 0)
-    compiler.stage("update", "update", trainer._update, state, batch, alive=[state])
+    compiler.stage("update", "update", trainer.update, state, batch, alive=[state])
 
 
-def _walk_rlp(compiler: Compiler, trainer: RLPTrainer, case: Case, state: TrainState) -> None:
-    """In the order of the trainer's step."""
-    s, plan, (rows, forks) = case.rlp, compiler.plan, case.wave
-    documents, parts = case.waves
-    waves = documents * parts
-    part = abstract_batch(case.mesh, rows, case.length, s.forks_per_document)
-    key = abstract_key(case.mesh)
-    scorer = state.params if state.baseline is None else state.baseline
+def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState) -> None:
+    """In the order of `RLPTrainer.step`, which keeps each wave's results until the next one's take
+    their names."""
+    s, plan, stage = case.rlp, compiler.plan, compiler.stage
+    (rows, forks), (documents, parts) = case.wave, case.waves
+    trainer = RLPTrainer(
+        case.model, s, case.vocabulary, case.optimizer, case.mesh, shardings
+    )  # fmt: skip
+    params, baseline, alive = state.params, _fetched(case, plan, state.baseline), [state]
+    alive.append(baseline)
+    if trainer.gather:
+        params = stage("gather", "gather", trainer.gather, params, alive=alive)
+        plan.hold("rollout copy", params, f"{case.model.compute_dtype}, whole over fsdp")
+        alive.append(params)
+    scorer = params if baseline is None else baseline
+    batch, key = abstract_batch(case.mesh, rows, case.length, s.forks_per_document), _key(case.mesh)
 
-    step = compiler.stage
-    reading = step(
-        "read", "rollout", trainer._read, state.params, scorer, part, key, state.step,
-        times=documents, alive=[state, part],
+    alive.append(batch)
+    reading = stage(
+        "read", "rollout", trainer.read, params, scorer, batch, key, state.step,
+        times=documents, alive=alive,
     )  # fmt: skip
-    _hold_cache(plan, "trunk caches", reading.documents.cache, f"a wave of {rows} documents")
-    no_think = step(
-        "no_think", "evidence", trainer._no_think, state.params, state.baseline, part, reading,
-        times=documents, alive=[state, part, reading],
+    cache = reading.documents.cache
+    plan.hold("trunk caches", cache, f"a wave of {rows} documents: {_described(cache)}")
+    alive.append(reading)
+    no_think = stage(
+        "no_think", "evidence", trainer.no_think, params, baseline, batch, reading,
+        times=documents, alive=alive,
     )  # fmt: skip
-    rollout = step(
-        "rollout", "rollout", trainer._rollout, state.params, reading, 0, forks=forks,
-        times=waves, steps=s.thought_length, alive=[state, part, reading, no_think],
+    alive.append(no_think)
+    rollout = stage(
+        "rollout", "rollout", trainer.rollout, params, reading, 0,
+        forks=forks, times=documents * parts, steps=s.thought_length, alive=alive,
     )  # fmt: skip
-    thoughts = rows * forks * s.group_size
-    _hold_cache(plan, "branch caches", rollout.branch_cache, f"a wave of {thoughts} thoughts")
-    evidence = step(
-        "evidence", "evidence", trainer._evidence, state.params, reading, no_think, rollout, 0,
-        times=waves, alive=[state, part, reading, no_think, rollout],
+    cache, thoughts = rollout.branch_cache, rows * forks * s.group_size
+    plan.hold("branch caches", cache, f"a wave of {thoughts} thoughts: {_described(cache)}")
+    alive.append(rollout)
+    evidence = stage(
+        "evidence", "evidence", trainer.evidence, params, reading, no_think, rollout, 0,
+        times=documents * parts, alive=alive,
     )  # fmt: skip
-    kept = (rollout.without_cache(), evidence)
-    if waves > 1:
-        plan.beside((waves - 1) * device_bytes(kept))
-        each = [jax.tree.map(copy.copy, kept) for _ in range(waves)]
-        kept = step("join", "update", trainer._join, each, parts, alive=[state])
-    step("figures", "update", trainer._figures, *kept, alive=[state])
-    step(
-        "update", "update", trainer._update, state, *kept, times=s.updates_per_rollout
+
+    kept: Any = (rollout.without_cache(), evidence)
+    if documents * parts > 1:
+        waves = [jax.tree.map(copy.copy, kept) for _ in range(documents * parts)]
+        before = device_bytes(waves[1:])
+        plan.beside(before, "read", "no_think", "rollout", "evidence")
+        plan.beside(device_bytes(rollout.branch_cache), "read", "no_think", "rollout")
+        if documents > 1:
+            plan.beside(device_bytes([reading, no_think]), "read")
+        kept = stage("join", "update", trainer.join, waves, parts, alive=[*alive, waves])
+    stage("figures", "update", trainer.figures, *kept, alive=[state, kept])
+    bare = dataclasses.replace(state, baseline=None)
+    stage(
+        "update", "update", trainer.update, bare, *kept,
+        times=s.updates_per_rollout, alive=[state, kept],
     )  # fmt: skip
-    step("finish", "update", trainer._finish, state, alive=[kept])
+    ready = dataclasses.replace(state, baseline=baseline)
+    stage("finish", "update", trainer.finish, ready, alive=[state, kept])
 
 
-def _hold_cache(plan: Plan, name: str, cache: Any, of: str) -> None:
+def _fetched(case: Case, plan: Plan, baseline: Any) -> Any:
+    """phi in the memory of the devices, where the trainer uses it."""
+    if baseline is None:
+        return None
+    if case.rlp.baseline_memory == "device":
+        plan.hold("baseline", baseline, "float32")
+        return baseline
+    near = _placed(baseline, parameter_shardings(case.mesh, baseline))
+    plan.hold("baseline", near, "float32, in the memory of the host but for its two uses")
+    return near
+
+
+def _described(cache: Any) -> str:
+    """Type, shape and placement of a cache's arrays."""
     leaf = jax.tree.leaves(cache)[0]
-    place = getattr(leaf.sharding, "spec", leaf.sharding)
     shape = "×".join(map(str, leaf.shape))
-    plan.held.append(Held(name, device_bytes(cache), f"{of}: {leaf.dtype} {shape} {place}"))
+    return f"{leaf.dtype} {shape} over {getattr(leaf.sharding, 'spec', leaf.sharding)}"
 
 
 @contextmanager
