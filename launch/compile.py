@@ -56,7 +56,7 @@ def main(_: Sequence[str]) -> None:
 def show_sharding(config: ConfigDict, topology: Topology | None) -> None:
     """Prints where the parameters of a run lie."""
     from rlp.plan import report
-    from rlp.trainers import abstract_params
+    from rlp.placement import abstract_params
 
     run = _build(config, compilers.stand_ins(topology.devices) if topology else None)
     print(f"mesh {report.mesh_text(run.mesh)}")

@@ -79,8 +79,6 @@ def prepare(topology: Topology, environment: MutableMapping[str, str] = os.envir
     else:
         flags = environment.get("XLA_FLAGS", "")
         environment["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()
-    if FOLDER.is_dir() and str(FOLDER) not in sys.path:
-        sys.path.append(str(FOLDER))
     if not installed(topology.chip.platform):
         raise UserError(
             f"there is no compiler for {topology.name} (Python module "
@@ -89,7 +87,9 @@ def prepare(topology: Topology, environment: MutableMapping[str, str] = os.envir
 
 
 def installed(platform: str) -> bool:
-    """Whether the compiler of a platform can be imported."""
+    """Whether the compiler of a platform can be imported; where it lies in `FOLDER`, from now on."""
+    if FOLDER.is_dir() and str(FOLDER) not in sys.path:
+        sys.path.append(str(FOLDER))
     name = MODULES[platform]
     parent = name.partition(".")[0]
     return importlib.util.find_spec(parent) is not None and (

@@ -139,8 +139,8 @@ def _of(
             continue
         turns = 1
         if instruction.opcode == "while":
-            turns = _turns(computations, name, instruction)
-            turns = next(dynamic) if turns is None else turns
+            known = _turns(computations, name, instruction)
+            turns = next(dynamic) if known is None else known
         starts = instruction.name.startswith("async-collective-start")
         inner = lambda called: _of(computations, called, devices, dynamic, starts)  # noqa: B023
         for called in _CALLED.findall(instruction.rest):

@@ -1,6 +1,6 @@
 """What is known of a step, as text, and whether it fits."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -100,7 +100,9 @@ def memory_tables(plan: Plan) -> Iterator[str]:
     yield ""
     unit, size = _unit(stage.peak for stage in plan.stages)
     yield f"Stages, {unit} per device"
-    rows = [("stage", "times", "arguments", "outputs", "temporaries", "others alive", "peak")]
+    rows: list[tuple[str, ...]] = [
+        ("stage", "times", "arguments", "outputs", "temporaries", "others alive", "peak")
+    ]
     for s in plan.stages:
         sizes = (s.arguments, s.outputs, s.temporaries, s.others, s.peak)
         rows.append((s.name, str(s.times), *map(size, sizes)))
@@ -112,7 +114,7 @@ def memory_tables(plan: Plan) -> Iterator[str]:
 def collective_table(stages: Sequence[Stage], node: Callable[[int], int]) -> Iterator[str]:
     """The collectives of a step by stage and kind."""
     counts: Counter = Counter()
-    sent: Counter = Counter()
+    sent: dict[tuple[str, ...], float] = defaultdict(float)
     for stage in stages:
         for found in stage.collectives:
             key = (stage.name, found.kind, "between nodes" if found.crosses(node) else "")
@@ -131,7 +133,7 @@ def roofline_table(parts: Sequence[Roofline], chip: Chip) -> Iterator[str]:
     speeds = f"{chip.flops / 1e12:.0f} TFLOP/s, {chip.bandwidth / 1e9:.0f} GB/s of HBM"
     network = f", {chip.network / 1e9:.0f} GB/s between nodes" if chip.network else ""
     yield f"At the least, per device ({speeds}, {chip.link / 1e9:.0f} GB/s of links{network})"
-    rows = [("part", "TFLOP", "GB of HBM", "GB sent", "seconds", "bound")]
+    rows: list[tuple[str, ...]] = [("part", "TFLOP", "GB of HBM", "GB sent", "seconds", "bound")]
     for part in parts:
         numbers = (part.flops / 1e12, part.bytes / 1e9, part.sent / 1e9, part.time)
         rows.append((part.name, *map(_number, numbers), part.bound))

@@ -247,7 +247,10 @@ def walk(compiler: Compiler, case: Case) -> None:
 def abstract_batch(mesh: Mesh, rows: int, length: int, forks: int) -> Batch:
     """Rows of documents, as shapes with placements."""
     place = batch_sharding(mesh)
-    ints = lambda *shape: jax.ShapeDtypeStruct(shape, np.int32, sharding=place)
+
+    def ints(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, np.int32, sharding=place)
+
     texts = {name: ints(rows, length) for name in ("tokens", "segment", "position")}
     return Batch(**texts, index=ints(rows), forks=ints(rows, forks))
 
@@ -272,8 +275,8 @@ def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState)
     trainer = RLPTrainer(
         case.model, s, case.vocabulary, case.optimizer, case.mesh, shardings
     )  # fmt: skip
-    params, baseline, alive = state.params, _fetched(case, plan, state.baseline), [state]
-    alive.append(baseline)
+    params, baseline = state.params, _fetched(case, plan, state.baseline)
+    alive: list[Any] = [state, baseline]
     if trainer.gather:
         params = stage("gather", "gather", trainer.gather, params, alive=alive)
         plan.hold("rollout copy", params, f"{case.model.compute_dtype}, whole over fsdp")
