@@ -5,7 +5,7 @@
 #   make setup                         only what a run needs, into .venv
 #   make test                          the fast tests; ARGS="-k scoring" picks some
 #   make slow-test                     the tests that take minutes
-#   make compilers                     what launch.compile needs, into .cache/compilers (1 GB, Linux x86-64)
+#   make compilers                     what launch.compile needs, into .venv/compilers (1 GB, Linux x86-64)
 #   make lint                          ruff and mypy;  make format  rewrites the code in ruff's format
 #   make clean                         removes environments and caches, never runs/
 
@@ -49,7 +49,7 @@ test: $(VENV)/.ready-test
 slow-test: $(VENV)/.ready-test
 	$(run) pytest -m slow $(ARGS)
 
-compilers: .cache/compilers/.ready
+compilers: $(VENV)/compilers/.ready
 
 lint: $(VENV)/.ready-test
 	$(run) ruff check .
@@ -71,9 +71,9 @@ $(VENV)/.ready-test: requirements-test.txt $(VENV)/.ready
 	$(install) -r requirements-test.txt -c requirements.txt
 	touch "$@"
 
-.cache/compilers/.ready: requirements-compile.txt $(VENV)/.ready
-	rm -rf .cache/compilers
-	$(install) --no-deps --target .cache/compilers -r requirements-compile.txt
+$(VENV)/compilers/.ready: requirements-compile.txt $(VENV)/.ready
+	rm -rf "$(VENV)/compilers"
+	$(install) --no-deps --target "$(VENV)/compilers" -r requirements-compile.txt
 	touch "$@"
 
 clean:

@@ -17,7 +17,7 @@ from typing import Any
 from rlp.errors import UserError
 from rlp.plan.chips import Topology
 
-FOLDER = Path(__file__).resolve().parent.parent.parent / ".cache" / "compilers"
+FOLDER = Path(sys.prefix) / "compilers"  # in the environment, but on nobody's path
 MODULES = {"tpu": "libtpu", "cuda": "jax_plugins.xla_cuda13"}
 
 # What XLA's GPU compiler asks about a GPU: NVIDIA's figures of the H200 SXM and of compute

@@ -226,14 +226,19 @@ def compiler_log() -> Iterator[list[str]]:
             lines += file.read().splitlines()
 
 
+def shardings_of(case: Case) -> Any:
+    """Where the state of a run lies."""
+    memory = case.settings.baseline_memory if case.settings else "device"
+    return state_shardings(case.mesh, case.model, case.optimizer, case.baseline, memory)
+
+
 def walk(compiler: Compiler, case: Case) -> None:
     """Compiles every stage of a step.
 
     Raises:
       OutOfMemory: at the first stage that the compiler refuses.
     """
-    memory = case.settings.baseline_memory if case.settings else "device"
-    shardings = state_shardings(case.mesh, case.model, case.optimizer, case.baseline, memory)
+    shardings = shardings_of(case)
     begin = lambda params: new_state(params, case.optimizer, case.baseline)
     state = _placed(jax.eval_shape(begin, shapes(case.model)), shardings)
     compiler.plan.hold("parameters", state.params, "float32")
