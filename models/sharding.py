@@ -12,11 +12,11 @@ nothing to say.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
@@ -65,16 +65,18 @@ def make_mesh(
     Raises:
       ValueError: if the sizes do not multiply to the number of devices.
     """
-    grid = np.array(jax.devices() if devices is None else devices)
+    devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
     named = ", ".join(f"mesh.{name}={size}" for name, size in zip(AXES, sizes, strict=True))
     if sizes.count(-1) > 1:
         raise ValueError(f"{named}: at most one size can be -1")
     if -1 in sizes:
-        sizes[sizes.index(-1)] = grid.size // -int(np.prod(sizes))
-    if int(np.prod(sizes)) != grid.size:
-        raise ValueError(f"{named} does not make {grid.size} devices; set one size to -1")
-    return Mesh(grid.reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+        sizes[sizes.index(-1)] = len(devices) // -math.prod(sizes)
+    if math.prod(sizes) != len(devices):
+        raise ValueError(f"{named} does not make {len(devices)} devices; set one size to -1")
+    # In the order that suits the wiring between them.
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -172,24 +174,37 @@ def in_use(params: Any, root: str = "", dtype: Any = None) -> Any:
     return jax.tree_util.tree_map_with_path(use, params)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _gathered(x: jax.Array, logical: tuple[str, ...]) -> jax.Array:
-    return jax.lax.with_sharding_constraint(x, _spec(logical, gathered=True))
+    # The gradient is summed over rows whole, then rests: the compiler sums each part where it goes.
+    return jax.lax.with_sharding_constraint(_resting(x, logical), _spec(logical, gathered=True))
 
 
-def _gathered_backward(logical: tuple[str, ...], _: None, slope: jax.Array) -> tuple[jax.Array]:
-    # In two steps: sums over rows first, whole; the compiler then sums each part where it rests.
-    whole = jax.lax.with_sharding_constraint(slope, _spec(logical, gathered=True))
-    return (jax.lax.with_sharding_constraint(whole, _spec(logical)),)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _resting(x: jax.Array, logical: tuple[str, ...]) -> jax.Array:
+    """x, whose gradient lies as parameters do at rest."""
+    return x
 
 
-_gathered.defvjp(lambda x, logical: (_gathered(x, logical), None), _gathered_backward)
+_resting.defvjp(
+    lambda x, logical: (x, None),
+    lambda logical, _, slope: (jax.lax.with_sharding_constraint(slope, _spec(logical)),),
+)
 
 
 def rows_shards() -> int:
     """Devices that share the rows of the program that is being traced."""
     sizes = dict(jax.sharding.get_abstract_mesh().shape)
     return sizes.get("data", 1) * sizes.get("fsdp", 1)
+
+
+def parameters_are_split() -> bool:
+    """Whether the program that is being traced gathers a layer before it is used."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get("fsdp", 1) > 1
+
+
+def at_rest(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Policy for `jax.checkpoint`: everything may be kept but what was only brought elsewhere."""
+    return primitive.name != "sharding_constraint"
 
 
 def _on_a_mesh() -> bool:

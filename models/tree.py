@@ -26,7 +26,7 @@ from flax import nnx
 from models.attention import Coordinates, Keys, Window, attention
 from models.config import ModelConfig
 from models.rope import Rotation
-from models.sharding import in_use, place
+from models.sharding import at_rest, in_use, parameters_are_split, place
 from models.transformer import Transformer
 
 FAR = 2**30  # a window that holds every text
@@ -346,11 +346,13 @@ def _write(
 def _rematerialised(block: Callable, policy: str, *, scanned: bool) -> Callable:
     """The block with its activations kept ("none"), or computed again in the backward pass.
 
-    Outside of a scan the compiler must be kept from merging the second computation with the first.
+    Gathered parameters are never kept: those of all layers would be the whole network. Outside of
+    a scan the compiler must be kept from merging the second computation with the first.
     """
-    if policy == "none":
+    saveable: Callable | None = at_rest
+    if policy == "none" and not parameters_are_split():
         return block
-    saveable = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    return jax.checkpoint(
-        block, policy=saveable if policy == "dots" else None, prevent_cse=not scanned
-    )
+    if policy != "none":
+        dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        saveable = dots if policy == "dots" else None
+    return jax.checkpoint(block, policy=saveable, prevent_cse=not scanned)

@@ -105,6 +105,7 @@ def build(
         forks=config.evaluation.forks_per_document,
         thoughts=config.evaluation.thoughts,
         batch_size=_evaluated_at_once(config),
+        mesh=mesh,
     )
     return Run(made.tokenizer, made.model, made.settings, made.vocabulary, evaluator, mesh)
 

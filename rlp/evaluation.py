@@ -1,7 +1,8 @@
 """Held-out figures of a network, with and without thoughts, and thoughts to look at.
 
 Both paths are the network's own: the gain reported here is the network with a thought against the
-same network without one (phi = theta), at the same positions.
+same network without one (phi = theta), at the same positions. Documents are spread over the mesh;
+how many are worked on at a time changes no figure beyond the rounding of sums.
 """
 
 import dataclasses
@@ -12,13 +13,17 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from models.config import ModelConfig
+from models.sharding import batch_shards, parameter_shardings, replicated
 from models.transformer import Params, bind
 from models.tree import forward
 from rlp import objective
 from rlp.branches import Vocabulary, document_trunk
 from rlp.data.batch import Batch
+from rlp.data.rows import Rows
+from rlp.placement import gather, gathers
 from rlp.scoring import document_scores, no_think_scores, predicted_tokens, reasoned_scores
 from rlp.step import RLPSettings, read_stage, rollout_stage
 
@@ -45,6 +50,7 @@ class Evaluator:
       forks: positions per document.
       thoughts: sampled thoughts per position.
       batch_size: documents at a time.
+      mesh: that the documents are spread over.
     """
 
     model: ModelConfig
@@ -53,6 +59,7 @@ class Evaluator:
     forks: int
     thoughts: int
     batch_size: int
+    mesh: Mesh
 
     def figures(
         self, params: Params, documents: Batch, key: jax.Array, watch: Callable = iter
@@ -67,15 +74,32 @@ class Evaluator:
         """
         totals: dict[str, float] = {}
         size = len(documents.index)
-        for part in watch(list(_parts(documents, self.batch_size))):
-            weight = len(part.index) / size
-            for name, value in self._score(params, part, key).items():
-                totals[name] = totals.get(name, 0.0) + weight * float(value)
+        with jax.set_mesh(self.mesh):
+            params = self._gathered(params)
+            for part in watch(list(_parts(documents, self.batch_size))):
+                each = jax.device_get(self._score(params, self._placed(part), key))
+                for name, values in each.items():
+                    real = values[: len(part.index)].astype(np.float64)
+                    totals[name] = totals.get(name, 0.0) + float(real.sum()) / size
         loss = totals.pop("document_nats") / totals.pop("document_tokens")
         return {name: totals[name] for name in FIGURES} | {"document_loss": loss}
 
+    def _placed(self, documents: Batch) -> Batch:
+        """The documents on the mesh; the last one is repeated until every device has as many."""
+        size, shards = len(documents.index), batch_shards(self.mesh)
+        chosen = np.minimum(np.arange(-(-size // shards) * shards), size - 1)
+        return Rows.of(jax.tree.map(lambda x: np.asarray(x)[chosen], documents)).placed(self.mesh)
+
+    def _gathered(self, params: Params) -> Params:
+        """What thoughts are decoded with: made once, for every token reads all of it."""
+        if not gathers(self.model, self.mesh, self.settings.rollout_layout):
+            return params
+        places = parameter_shardings(self.mesh, params, gathered=True)
+        return jax.jit(functools.partial(gather, self.model), out_shardings=places)(params)
+
     @functools.cached_property
     def _score(self) -> Callable[[Params, Batch, jax.Array], dict[str, jax.Array]]:
+        """Figures of every document, [B] each."""
         rule = "given" if self.settings.positions == "given" else "uniform"
         sampled = dataclasses.replace(
             self.settings,
@@ -85,23 +109,26 @@ class Evaluator:
         )
         greedy = dataclasses.replace(sampled, group_size=1, temperature=0.0)
 
-        @jax.jit
+        @functools.partial(jax.jit, out_shardings=replicated(self.mesh))
         def score(params, batch, key):
             found = think(self.model, sampled, self.vocabulary, params, batch, key)
             best = think(self.model, greedy, self.vocabulary, params, batch, key)
             trunk = document_trunk(batch)
             whole = document_scores(bind(self.model, params), trunk, self.vocabulary)
-            return {
-                "no_think_accuracy": found["no_think"].likeliest.mean(),
-                "greedy_think_accuracy": best["reasoned"].likeliest.mean(),
-                "sampled_think_accuracy": found["reasoned"].likeliest.mean(),
-                "no_think_loss": -found["no_think"].logprob.mean(),
-                "think_loss": -found["reasoned"].logprob.mean(),
-                "mean_information_gain": found["gain"].mean(),
-                "thought_length": found["rollout"].thoughts.length.mean(),
-                "closed_fraction": found["rollout"].thoughts.closed.mean(),
-                "document_nats": -whole.logprob.sum() / len(batch.index),
-                "document_tokens": predicted_tokens(trunk).sum() / len(batch.index),
+            each = {
+                "no_think_accuracy": found["no_think"].likeliest,
+                "greedy_think_accuracy": best["reasoned"].likeliest,
+                "sampled_think_accuracy": found["reasoned"].likeliest,
+                "no_think_loss": -found["no_think"].logprob,
+                "think_loss": -found["reasoned"].logprob,
+                "mean_information_gain": found["gain"],
+                "thought_length": found["rollout"].thoughts.length,
+                "closed_fraction": found["rollout"].thoughts.closed,
+            }
+            means = {name: x.reshape(x.shape[0], -1).mean(axis=-1) for name, x in each.items()}
+            return means | {
+                "document_nats": -whole.logprob.sum(axis=-1),
+                "document_tokens": predicted_tokens(trunk).sum(axis=-1),
             }
 
         return score
@@ -137,12 +164,15 @@ class Evaluator:
         settings = dataclasses.replace(
             s, positions="given", forks_per_document=most, group_size=group
         )
-        found = jax.jit(functools.partial(think, self.model, settings, self.vocabulary))(
-            params, dataclasses.replace(documents, forks=padded), key
-        )
-        found = jax.tree.map(np.asarray, {k: v for k, v in found.items() if k != "rollout"}) | {
-            "thoughts": jax.tree.map(np.asarray, found["rollout"].thoughts)
-        }
+
+        @functools.partial(jax.jit, out_shardings=replicated(self.mesh))
+        def run(params, batch):
+            found = think(self.model, settings, self.vocabulary, params, batch, key)
+            return found | {"rollout": None, "thoughts": found["rollout"].thoughts}
+
+        with jax.set_mesh(self.mesh):
+            chosen = self._placed(dataclasses.replace(documents, forks=padded))
+            found = jax.device_get(run(self._gathered(params), chosen))
         return [
             {
                 "tokens": pieces(np.asarray(documents.tokens)[row, : length[row]].tolist()),

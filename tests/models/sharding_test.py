@@ -1,13 +1,22 @@
 """The table of shardings: every parameter is in it, and what cannot be placed is named."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from models import sharding
-from models.sharding import batch_sharding, make_mesh, parameter_shardings, replicated
-from models.transformer import shapes
+from models import backend, sharding
+from models.sharding import (
+    batch_sharding,
+    check_heads,
+    make_mesh,
+    parameter_shardings,
+    replicated,
+)
+from models.transformer import bind, shapes
+from models.tree import Trunk, forward
 from tests import tiny
 
 
@@ -93,3 +102,26 @@ def test_a_mesh_axis_cannot_split_two_dimensions(monkeypatch):
     monkeypatch.setitem(sharding.MESH_AXES, "vocab", "fsdp")
     with pytest.raises(ValueError, match="embedding would use a mesh axis twice"):
         parameter_shardings(make_mesh(), shapes(tiny.model_config()))
+
+
+def test_a_mesh_that_would_split_a_head_is_refused():
+    check_heads(make_mesh(2, 2, 2), 2)
+    with pytest.raises(ValueError, match=r"mesh.tensor=8 does not divide the 2 heads"):
+        check_heads(make_mesh(1, 1, 8), 2)
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "block"])
+def test_no_policy_keeps_gathered_layers_for_the_backward_pass(remat, monkeypatch):
+    """A deep network on few tokens: its parameters would be most of what is kept."""
+    monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, unrolled_layers=0))
+    config = tiny.model_config(num_layers=16, hidden_size=64, ffn_size=256, remat=remat)
+    mesh, tree = make_mesh(1, 8, 1), shapes(config)
+    placed = parameter_shardings(mesh, tree)
+    at = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+    trunk = Trunk(*[jax.ShapeDtypeStruct((8, 4), jnp.int32, sharding=batch_sharding(mesh))] * 3)
+    loss = lambda params, trunk: forward(bind(config, params), trunk).sum()
+    with jax.set_mesh(mesh):
+        gradient = jax.jit(jax.grad(loss), out_shardings=placed)
+        compiled = gradient.lower(jax.tree.map(at, tree, placed), trunk).compile()
+    whole = sum(4 * leaf.size for leaf in jax.tree.leaves(tree))
+    assert compiled.memory_analysis().temp_size_in_bytes < whole / 2

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.sharding import make_mesh
 from rlp.evaluation import FIGURES, Evaluator
 from tests import naive, tiny
 from tests.tiny import CLOSE
@@ -22,7 +23,8 @@ PROMPT = (14, 5, 16)
 # Training's group size, forks and rule are not those of evaluation.
 SETTINGS = tiny.rlp_settings(prompt=PROMPT, positions="entropy", temperature=0.9)
 FORKS, THOUGHTS = 2, 3
-EVALUATOR = Evaluator(CONFIG, SETTINGS, WORDS, FORKS, THOUGHTS, batch_size=1)
+ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
+EVALUATOR = Evaluator(CONFIG, SETTINGS, WORDS, FORKS, THOUGHTS, 1, ONE_DEVICE)
 
 
 @functools.cache
@@ -118,6 +120,28 @@ def test_figures_do_not_depend_on_the_batch():
     uneven = dataclasses.replace(EVALUATOR, batch_size=3).figures(PARAMS, BATCH, KEY)
     for name, value in figures().items():
         assert uneven[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 8, 1)], ids=str)
+def test_figures_and_thoughts_do_not_depend_on_the_mesh(sizes):
+    """Five documents, which no mesh divides."""
+    five = tiny.documents(1, [12, 16, 9, 14, 13], 16, 22)
+    found = []
+    for mesh in (ONE_DEVICE, make_mesh(*sizes)):
+        evaluator = dataclasses.replace(EVALUATOR, batch_size=5, mesh=mesh)
+        pieces = lambda ids: [str(i) for i in ids]
+        browsed = evaluator.browse(PARAMS, tiny.rows(five, slice(3)), KEY, pieces, " ", 3)
+        found.append((evaluator.figures(PARAMS, five, KEY), browsed))
+    (one, one_browsed), (spread, browsed) = found
+    for name, value in one.items():
+        assert spread[name] == pytest.approx(value, rel=1e-5, abs=2e-6), name
+    words = lambda documents: [
+        [[t["pieces"] for t in position["thoughts"]] for position in document["positions"]]
+        for document in documents
+    ]
+    assert words(browsed) == words(one_browsed)
+    assert len(browsed) == 3
 
 
 def test_a_watcher_sees_every_batch():

@@ -380,8 +380,10 @@ def test_the_mesh_changes_nothing_but_rounding(kind, tmp_path, finished, monkeyp
     config.update_from_flattened_dict({"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2})
     assert build.build(config).mesh.shape == {"data": 2, "fsdp": 2, "tensor": 2}
     loop.train(config, tmp_path, report=False)
+    outcomes = runs.outcome(one), runs.outcome(tmp_path)
+    assert all(line.pop("gather_bytes") > 0 for line in outcomes[1]["metrics"])
     for name in ("metrics", "evaluation", "thoughts"):
-        expected, found = runs.outcome(one)[name], runs.outcome(tmp_path)[name]
+        expected, found = (outcome[name] for outcome in outcomes)
         # In thoughts.json every single gain is there: the difference of two log-likelihoods, whose
         # rounding it has, however small it is itself. The untrained model's are some 11 nats.
         terms = [abs(x) for x in jax.tree.leaves(expected) if isinstance(x, float)]

@@ -1,4 +1,4 @@
-"""Eight simulated devices do what one does: a next-token step and a whole RLP step.
+"""Eight simulated devices do what one does: the trainers' steps, on every mesh of eight devices.
 
 Splitting a sum over devices changes its order and nothing else, so figures agree to float32
 rounding: 1e-5 of a leaf's norm, as between packed and repeated prefixes. Sampled actions are equal,
@@ -7,17 +7,24 @@ The optimizer has epsilon 1: with a small one Adam's first move is the sign of t
 turns rounding into a full step where a gradient is zero.
 """
 
+import contextlib
+import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
-from models.sharding import batch_sharding, make_mesh, replicated
+from models import backend
+from models.sharding import batch_sharding, make_mesh, parameter_shardings, place
 from rlp import step
+from rlp.data.rows import Rows
 from rlp.optimizer import make_optimizer
-from rlp.placement import state_shardings
+from rlp.placement import check_memory, gathered_bytes, state_shardings
+from rlp.trainers import NextTokenTrainer, RLPTrainer, _Clock
 from tests import tiny
 
 CONFIG = tiny.model_config(num_heads=8, num_kv_heads=8, head_dim=4)
@@ -29,49 +36,62 @@ OPTIMIZER = make_optimizer(
     learning_rate=1.0, schedule="constant", warmup_steps=0, final_share=1.0, total_steps=10,
     beta1=0.9, beta2=0.95, epsilon=1.0, weight_decay=0.0, clip_norm=0.0,
 )  # fmt: skip
-MESHES = [(2, 2, 2), (8, 1, 1), (1, 4, 2), (1, 1, 8), (1, 8, 1)]
+SIZES = (1, 2, 4, 8)
+MESHES = [m for m in itertools.product(SIZES, SIZES, SIZES) if np.prod(m) == 8]
 on_every_mesh = pytest.mark.parametrize(
     "sizes",
     [m if m == (2, 2, 2) else pytest.param(m, marks=pytest.mark.slow) for m in MESHES],
     ids=str,
 )
+slow = pytest.mark.slow
 
 
-def place(sizes):
-    """Initial state and batch on a mesh, the shardings of both, and their compiler."""
-    devices = jax.devices()[: int(np.prod(sizes))]
-    mesh = make_mesh(*sizes, devices=devices)
-    state = step.new_state(tiny.params(CONFIG), OPTIMIZER, True)
-    shardings = state_shardings(mesh, CONFIG, OPTIMIZER, True)
-    batch = jax.device_put(BATCH, batch_sharding(mesh))
-    return jax.device_put(state, shardings), batch, shardings, replicated(mesh)
+def prepared(sizes, settings):
+    """Mesh, shardings of the state, and the state on it."""
+    mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
+    shardings = state_shardings(mesh, CONFIG, OPTIMIZER, True, settings.baseline_memory)
+    params = jax.tree.map(jnp.copy, tiny.params(CONFIG))  # a step consumes its state
+    state = step.new_state(params, OPTIMIZER, True)
+    state = dataclasses.replace(state, baseline=jax.tree.map(lambda x: 0.7 * x, state.baseline))
+    return mesh, shardings, jax.device_put(state, shardings)
+
+
+@contextlib.contextmanager
+def compiling_fast(layers=backend.CPU.unrolled_layers):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", tiny.jit)
+        patch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, unrolled_layers=layers))
+        yield
 
 
 @functools.cache
 def next_token(sizes):
-    state, batch, shardings, whole = place(sizes)
-    run = tiny.jit(
-        functools.partial(step.next_token_stage, CONFIG, OPTIMIZER),
-        out_shardings=(shardings, whole),
-    )
-    return jax.device_get(run(state, batch))
+    mesh, shardings, state = prepared(sizes, SETTINGS)
+    state = dataclasses.replace(state, baseline=None)
+    shardings = dataclasses.replace(shardings, baseline=None)
+    with compiling_fast():
+        trainer = NextTokenTrainer(CONFIG, OPTIMIZER, mesh, shardings)
+        state, metrics, cost = trainer.step(state, Rows.of(BATCH), KEY)
+    return jax.device_get(state), metrics, cost
 
 
 @functools.cache
-def rlp_step(sizes):
-    state, batch, shardings, whole = place(sizes)
-    plain = (CONFIG, SETTINGS, WORDS)
-    rollout, reading = tiny.rollout_stage(*plain)(
-        state.params, state.params, batch, KEY, state.step
-    )
-    evidence = tiny.evidence_stage(*plain)(state.params, state.baseline, batch, rollout, reading)
-    run = tiny.jit(
-        functools.partial(step.update_stage, *plain, OPTIMIZER), out_shardings=(shardings, whole)
-    )
-    after, metrics = run(state, rollout, evidence)
-    kept = after.params["embedding"].sharding
-    assert kept == shardings.params["embedding"]
-    return jax.device_get((reading.forks, rollout.thoughts, evidence, after, metrics))
+def rlp_step(sizes, settings=SETTINGS, layers=backend.CPU.unrolled_layers):
+    """Thoughts and evidence of a step, the state after it, its metrics and its cost."""
+    with compiling_fast(layers):
+        mesh, shardings, state = prepared(sizes, settings)
+        trainer = RLPTrainer(CONFIG, settings, WORDS, OPTIMIZER, mesh, shardings)
+        with jax.set_mesh(mesh):
+            rollout, evidence = trainer._think(state, Rows.of(BATCH), KEY, _Clock())
+        thoughts, evidence = jax.device_get((rollout.thoughts, evidence))
+        state, metrics, cost = trainer.step(state, Rows.of(BATCH), KEY)
+    for found, expected in zip(
+        jax.tree.leaves((state.params, state.baseline, state.optimizer)),
+        jax.tree.leaves((shardings.params, shardings.baseline, shardings.optimizer)),
+        strict=True,
+    ):
+        assert found.sharding.is_equivalent_to(expected, found.ndim)
+    return thoughts, evidence, jax.device_get(state), metrics, cost
 
 
 def assert_same_state(found, expected):
@@ -84,19 +104,9 @@ def assert_same_state(found, expected):
     assert float(jnp.abs(change(expected)["embedding"]).max()) > 1e-3
 
 
-@on_every_mesh
-def test_a_next_token_step_is_that_of_one_device(sizes):
-    (state, metrics), (expected_state, expected) = next_token(sizes), next_token((1, 1, 1))
-    for name, value in expected.items():
-        assert metrics[name] == pytest.approx(float(value), rel=1e-5), name
-    assert_same_state(state, expected_state)
-
-
-@on_every_mesh
-def test_an_rlp_step_is_that_of_one_device(sizes):
-    forks, thoughts, evidence, state, metrics = rlp_step(sizes)
-    one_forks, one_thoughts, one_evidence, one_state, one_metrics = rlp_step((1, 1, 1))
-    assert np.array_equal(forks.position, one_forks.position)
+def assert_same_step(found, expected):
+    thoughts, evidence, state, metrics, cost = found
+    one_thoughts, one_evidence, one_state, one_metrics, one_cost = expected
     assert np.array_equal(thoughts.actions, one_thoughts.actions)
     assert np.array_equal(thoughts.length, one_thoughts.length)
     np.testing.assert_allclose(thoughts.logprobs, one_thoughts.logprobs, atol=2e-5)
@@ -104,6 +114,148 @@ def test_an_rlp_step_is_that_of_one_device(sizes):
         a, b = getattr(evidence, name), getattr(one_evidence, name)
         np.testing.assert_allclose(a, b, atol=5e-5, rtol=1e-5)
     assert np.abs(one_evidence.advantages).max() > 0.1
-    assert metrics["grad_norm"] == pytest.approx(float(one_metrics["grad_norm"]), rel=1e-4)
+    assert metrics["grad_norm"] == pytest.approx(one_metrics["grad_norm"], rel=1e-4)
     # The advantages differ by some 1e-6 of their size, and with them the gradient.
     assert_same_state(state, one_state)
+    if state.baseline is not None:
+        assert tiny.relative_error(state.baseline, one_state.baseline) < 1e-5
+    bill = lambda cost: dataclasses.replace(cost, seconds={})
+    assert bill(cost) == bill(one_cost)
+
+
+@on_every_mesh
+def test_a_next_token_step_is_that_of_one_device(sizes):
+    (state, metrics, cost), (expected_state, expected, bill) = (
+        next_token(sizes),
+        next_token((1,) * 3),
+    )
+    for name, value in expected.items():
+        assert metrics[name] == pytest.approx(float(value), rel=1e-5), name
+    assert cost.documents == bill.documents
+    assert_same_state(state, expected_state)
+
+
+@on_every_mesh
+def test_an_rlp_step_is_that_of_one_device(sizes):
+    assert_same_step(rlp_step(sizes), rlp_step((1, 1, 1)))
+
+
+@slow
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 8, 1), (1, 2, 4)], ids=str)
+def test_a_scan_over_layers_in_waves_and_parts_is_one_device_at_once(sizes):
+    shards = sizes[0] * sizes[1]
+    cut = dataclasses.replace(
+        SETTINGS, max_branches_in_flight=3 * shards, update_micro_batch=2 * shards
+    )
+    found = rlp_step(sizes, cut, layers=0)
+    whole = rlp_step((1, 1, 1))
+    waves = 8 // shards
+    order = np.arange(8).reshape(shards, waves).T.ravel()  # a wave has a document of each shard
+    thoughts, evidence = tiny.rows(whole[0], order), tiny.rows(whole[1], order)
+    flops = dataclasses.replace(whole[4], flops=found[4].flops)  # a scan leaves nothing out
+    assert_same_step(found, (thoughts, evidence, *whole[2:4], flops))
+
+
+@slow
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 8, 1)], ids=str)
+def test_no_layout_and_no_memory_changes_a_bit(sizes):
+    """In bfloat16, where a copy in the compute dtype must round as the layers do themselves."""
+    changes = [
+        {},
+        {"rollout_layout": "training"},
+        {"baseline_memory": "host"},
+        {"baseline_memory": "host", "baseline": "frozen"},
+        {"baseline": "frozen"},
+    ]
+    config = dataclasses.replace(CONFIG, compute_dtype="bfloat16")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "CONFIG", config)
+        run = rlp_step.__wrapped__
+        usual, at_rest, on_host, frozen_on_host, frozen = (
+            run(sizes, dataclasses.replace(SETTINGS, **each)) for each in changes
+        )
+    assert usual[3].pop("gather_bytes") > 0
+    assert "gather_bytes" not in at_rest[3]
+    jax.tree.map(np.testing.assert_array_equal, usual[:4], at_rest[:4])
+    on_host[3].pop("gather_bytes")
+    jax.tree.map(np.testing.assert_array_equal, usual[:4], on_host[:4])
+    jax.tree.map(np.testing.assert_array_equal, frozen[:4], frozen_on_host[:4])
+
+
+def test_phi_on_the_host_lies_there_and_is_refused_where_there_is_no_such_memory(monkeypatch):
+    mesh, shardings, state = prepared(
+        (2, 2, 2), dataclasses.replace(SETTINGS, baseline_memory="host")
+    )
+    kinds = lambda tree: {leaf.sharding.memory_kind for leaf in jax.tree.leaves(tree)}
+    assert kinds(state.baseline) == {"pinned_host"}
+    assert kinds((state.params, state.optimizer)) == {"device"}
+    check_memory(mesh, "host")
+    monkeypatch.setitem(check_memory.__globals__, "MEMORIES", {"host": "attic"})
+    with pytest.raises(ValueError, match="rlp.baseline_memory='host'.* cannot reach attic"):
+        check_memory(mesh, "host")
+
+
+def test_what_a_gathered_copy_costs():
+    """By hand: matrices in bfloat16, gathered over four devices; every device has all norms."""
+    config = dataclasses.replace(CONFIG, compute_dtype="bfloat16")
+    matrices = 24 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 48)
+    norms = 4 * (32 + 2 * (2 * 32 + 2 * 4))  # bytes
+    received, held = gathered_bytes(config, make_mesh(1, 4, 2))
+    assert held == 2 * matrices / 2 + norms
+    assert received == 2 * matrices / 2 * 3 / 4
+    assert gathered_bytes(config, make_mesh(8, 1, 1)) == (0, 2 * matrices + norms)
+
+
+@contextlib.contextmanager
+def not_from_the_cache():
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+
+
+INVOLUNTARY = "Involuntary full rematerialization"
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2), pytest.param((1, 8, 1), marks=slow)], ids=str)
+@pytest.mark.parametrize("layers", [0, pytest.param(8, marks=slow)], ids=["scan", "straight"])
+def test_no_program_is_rematerialised_against_the_compilers_will(sizes, layers, capfd):
+    shards = sizes[0] * sizes[1]
+    settings = tiny.rlp_settings(
+        group_size=3, thought_length=3, prompt=(14, 5, 16), positions="loss",
+        update_micro_batch=2 * shards, next_token_weight=0.5,
+    )  # fmt: skip
+    with not_from_the_cache():
+        rlp_step.__wrapped__(sizes, settings, layers)
+        next_token.__wrapped__(sizes)
+    assert INVOLUNTARY not in capfd.readouterr().err
+
+
+def test_the_compiler_says_so_when_it_does(capfd):
+    """Looking words up in a table that is split both ways, for rows that are split."""
+    mesh = make_mesh(2, 2, 2)
+    table = jax.ShapeDtypeStruct(
+        (24, 32), jnp.float32, sharding=jax.NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
+    )
+    tokens = jax.ShapeDtypeStruct((8, 12), jnp.int32, sharding=batch_sharding(mesh))
+    with not_from_the_cache(), jax.set_mesh(mesh):
+        jax.jit(lambda table, tokens: place(table[tokens], "rows")).lower(table, tokens).compile()
+    assert INVOLUNTARY in capfd.readouterr().err
+
+
+def test_caches_are_split_over_rows_and_heads_and_the_copy_over_tensor_alone():
+    mesh, shardings, state = prepared((2, 2, 2), SETTINGS)
+    with compiling_fast(), jax.set_mesh(mesh):
+        trainer = RLPTrainer(CONFIG, SETTINGS, WORDS, OPTIMIZER, mesh, shardings)
+        params = trainer.gather(state.params)
+        batch = Rows.of(BATCH).placed(mesh)
+        reading = trainer.read(params, params, batch, KEY, 0)
+        rollout = trainer.rollout(params, reading, 0, forks=2)
+    for leaf in jax.tree.leaves((reading.documents.cache, rollout.branch_cache)):
+        assert leaf.sharding.shard_shape(leaf.shape) == (2, 4, *leaf.shape[2:])
+    places = parameter_shardings(mesh, params, gathered=True)
+    assert jax.tree.map(lambda leaf: leaf.sharding.spec, params) == jax.tree.map(
+        lambda place: place.spec, places
+    )
+    assert params["embedding"].sharding.shard_shape((24, 32)) == (12, 32)

@@ -1,5 +1,7 @@
 """What is read is what the files hold, bit for bit and on any mesh, or every misfit is named."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,8 @@ from rlp.errors import UserError
 from rlp.huggingface import read_params, weights, write_folder
 from tests.rlp.huggingface import standin
 
-MESHES = [(1, 1, 1), (2, 2, 2), (1, 8, 1)]
+SIZES = (1, 2, 4, 8)
+MESHES = [m for m in itertools.product(SIZES, SIZES, SIZES) if np.prod(m) in (1, 8)]
 
 
 def folder_of(path, values):
