@@ -13,6 +13,7 @@ for the devices of this machine.
 """
 
 import copy
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path

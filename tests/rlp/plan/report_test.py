@@ -33,7 +33,9 @@ def plan(**gibs):
 
 
 def verdict(plan, refused=None, topology=V5E, **changes):
-    return report.verdict(plan, refused, topology, lambda name: report.advice(case(**changes), name))
+    return report.verdict(
+        plan, refused, topology, lambda name: report.advice(case(**changes), name)
+    )
 
 
 def test_the_worst_stage_decides():

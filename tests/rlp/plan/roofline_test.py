@@ -80,7 +80,9 @@ def stage(sent, groups, times=1):
     return Stage("update", "update", times, 0, 0, 0, 0, (found,), (), 0.0)
 
 
-@pytest.mark.parametrize(("groups", "seconds"), [([[0, 1], [2, 3]], 12.0), ([[0, 2], [1, 3]], 60.0)])
+@pytest.mark.parametrize(
+    ("groups", "seconds"), [([[0, 1], [2, 3]], 12.0), ([[0, 2], [1, 3]], 60.0)]
+)
 def test_what_is_sent_takes_the_links_inside_a_node_and_the_network_between(groups, seconds):
     (found,) = rooflines(case(None), CHIP, [stage(30.0, groups, times=2)], lambda i: i // 2)
     assert found.sent == 60.0
