@@ -56,8 +56,10 @@ def main(_: Sequence[str]) -> None:
 
 def show_sharding(config: ConfigDict, topology: Topology | None) -> None:
     """Prints where the parameters of a run lie."""
-    from rlp.plan import report
+    if topology:
+        os.environ["JAX_PLATFORMS"] = "cpu"  # its chips are looked for nowhere
     from rlp.placement import abstract_params
+    from rlp.plan import report
 
     run = _build(config, compilers.stand_ins(topology.devices) if topology else None)
     print(f"mesh {report.mesh_text(run.mesh)}")
@@ -66,17 +68,17 @@ def show_sharding(config: ConfigDict, topology: Topology | None) -> None:
 
 def compile_step(config: ConfigDict, topology: Topology) -> bool:
     """Compiles a step of a run and prints what it needs; whether it fits."""
-    from rlp.plan import report, stages
+    from rlp.plan import programs, report, stages
 
     devices = compilers.devices(topology)
     run = _build(config, devices)
     case = _case(config, run)
     print("\n".join(report.heading(topology, case)), flush=True)
-    plan, refused = stages.Plan(), None
-    with stages.tracing_for(run.mesh, topology.chip.platform):
+    plan, refused = programs.Plan(), None
+    with programs.tracing_for(run.mesh, topology.chip.platform):
         try:
-            stages.walk(stages.Compiler(run.mesh, plan, _tell), case)
-        except stages.OutOfMemory as error:
+            stages.walk(programs.Compiler(run.mesh, plan, _tell), case)
+        except programs.OutOfMemory as error:
             refused = error
         fits, lines = report.whole(topology, case, plan, refused)
     print("\n".join(lines))

@@ -87,7 +87,7 @@ def prepare(topology: Topology, environment: MutableMapping[str, str] = os.envir
 
 
 def installed(platform: str) -> bool:
-    """Whether the compiler of a platform can be imported; where it lies in `FOLDER`, from now on."""
+    """Whether the compiler of a platform can be imported: from now on, from `FOLDER`, too."""
     if FOLDER.is_dir() and str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))
     name = MODULES[platform]

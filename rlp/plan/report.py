@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 from models.transformer import count_parameters
 from rlp.plan.case import Case
 from rlp.plan.chips import GIB, GPU_SHARE, Chip, Topology
+from rlp.plan.programs import OutOfMemory, Plan, Stage, device_bytes
 from rlp.plan.roofline import Roofline, rooflines
-from rlp.plan.stages import OutOfMemory, Plan, Stage, device_bytes
 
 THINKING = ("read", "no_think", "rollout", "evidence")  # stages that waves make smaller
 

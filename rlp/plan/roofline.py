@@ -27,7 +27,7 @@ from models.transformer import count_parameters
 from rlp.flops import Work, next_token_flops, rlp_stage_flops, trunk_pairs
 from rlp.plan.case import Case
 from rlp.plan.chips import Chip
-from rlp.plan.stages import Stage
+from rlp.plan.programs import Stage
 
 FLOAT32 = 4
 BOUNDS = ("arithmetic", "memory", "interconnect")

@@ -12,7 +12,7 @@ from rlp.placement import abstract_params
 from rlp.plan import compilers, report
 from rlp.plan.case import Case
 from rlp.plan.chips import CHIPS, GIB, Topology, parse_topology
-from rlp.plan.stages import OutOfMemory, Plan, Stage
+from rlp.plan.programs import OutOfMemory, Plan, Stage
 from tests import tiny
 from tests.rlp.sharding_test import OPTIMIZER
 

@@ -12,8 +12,8 @@ from rlp.flops import next_token_flops
 from rlp.plan.case import Case
 from rlp.plan.chips import Chip
 from rlp.plan.hlo import Collective
+from rlp.plan.programs import Stage
 from rlp.plan.roofline import next_token_bytes, rlp_bytes, rooflines
-from rlp.plan.stages import Stage
 from tests import tiny
 from tests.rlp.sharding_test import OPTIMIZER
 

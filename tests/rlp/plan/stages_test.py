@@ -1,4 +1,4 @@
-"""The plan of a step is the step: the same programs on the same shapes and places, the same bytes."""
+"""The plan of a step is the step: the same programs on the same shapes and places."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from models.sharding import make_mesh
 from rlp.data.rows import Rows
-from rlp.plan import stages
+from rlp.plan import programs, stages
 from rlp.plan.case import Case
 from rlp.step import new_state
 from rlp.trainers import RLPTrainer
@@ -33,7 +33,7 @@ def case():
     return Case(MODEL, SETTINGS, WORDS, OPTIMIZER, mesh, rows=4, length=LENGTH)
 
 
-class Recorded(stages.Compiler):
+class Recorded(programs.Compiler):
     """A compiler that remembers what it is asked to compile."""
 
     asked: dict = {}
@@ -54,9 +54,9 @@ def quick_compiles():
 
 @functools.cache
 def planned():
-    plan = stages.Plan()
+    plan = programs.Plan()
     compiler = Recorded(case().mesh, plan, lambda line: None)
-    with stages.tracing_for(case().mesh, "cpu"):
+    with programs.tracing_for(case().mesh, "cpu"):
         stages.walk(compiler, case())
     return plan, compiler.asked
 
@@ -138,9 +138,9 @@ def test_what_is_alive_beside_a_stage_is_counted_once():
     assert found["gather"].others == held["optimizer"] + held["baseline"] + 3 * 4
     assert found["update"].others == held["baseline"]
     # The last wave's branch caches are let go only when the next ones are there.
-    kept = stages.device_bytes([asked["join"][0][0][1:]])
+    kept = programs.device_bytes([asked["join"][0][0][1:]])
     branches = held["branch caches"] + kept
-    waiting = stages.device_bytes([asked["no_think"][1], asked["read"][0][2]])
+    waiting = programs.device_bytes([asked["no_think"][1], asked["read"][0][2]])
     at_rest = held["parameters"] + held["optimizer"] + held["baseline"] + 3 * 4
     assert found["rollout"].others == at_rest + branches + waiting
 
@@ -150,11 +150,11 @@ def test_bytes_of_a_device_by_hand():
     place = lambda *spec, **memory: NamedSharding(mesh, P(*spec), **memory)
     struct = lambda place: jax.ShapeDtypeStruct((8, 6), jnp.bfloat16, sharding=place)
     split, whole = struct(place("fsdp", "tensor")), struct(place())
-    assert stages.device_bytes(split) == 4 * 3 * 2
-    assert stages.device_bytes([split, whole, 7]) == 24 + 96
-    assert stages.device_bytes([split, split]) == 24
-    assert stages.device_bytes([split, whole], without={id(whole)}) == 24
-    assert stages.device_bytes(struct(place("fsdp", memory_kind="pinned_host"))) == 0
+    assert programs.device_bytes(split) == 4 * 3 * 2
+    assert programs.device_bytes([split, whole, 7]) == 24 + 96
+    assert programs.device_bytes([split, split]) == 24
+    assert programs.device_bytes([split, whole], without={id(whole)}) == 24
+    assert programs.device_bytes(struct(place("fsdp", memory_kind="pinned_host"))) == 0
 
 
 def test_a_program_that_does_not_fit_is_named_with_what_it_asked_for():
@@ -168,14 +168,14 @@ def test_a_program_that_does_not_fit_is_named_with_what_it_asked_for():
                 "space hbm. Used 24.50G of 15.75G hbm. Exceeded hbm capacity by 8.75G."
             )
 
-    compiler = stages.Compiler(case().mesh, stages.Plan(), lambda line: None)
-    with pytest.raises(stages.OutOfMemory) as refused:
+    compiler = programs.Compiler(case().mesh, programs.Plan(), lambda line: None)
+    with pytest.raises(programs.OutOfMemory) as refused:
         compiler.stage("update", "update", Refused())
     assert (refused.value.stage, refused.value.needed) == ("update", 24.5 * 2**30)
 
 
 def test_the_compilers_log_is_kept_from_the_terminal_and_read(capfd):
-    with stages.compiler_log() as log:
+    with programs.compiler_log() as log:
         os.write(2, b"W1121 [SPMD] Involuntary full rematerialization. Cannot go\nother\n")
     assert log == ["W1121 [SPMD] Involuntary full rematerialization. Cannot go", "other"]
     assert capfd.readouterr().err == ""
