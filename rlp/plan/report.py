@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from models.sharding import batch_shards
 from models.transformer import count_parameters
 from rlp.plan.case import Case
 from rlp.plan.chips import GIB, GPU_SHARE, Chip, Topology
@@ -47,24 +48,30 @@ def whole(
     if refused is None:
         parts = rooflines(case, topology.chip, plan.stages, node)
         lines += ["", *roofline_table(parts, topology.chip)]
+        if case.settings:
+            lines.append(f"  (every thought {case.settings.thought_length} tokens long)")
     fits, line = verdict(plan, refused, topology, lambda stage: advice(case, stage))
     return fits, [*lines, "", line]
 
 
 def advice(case: Case, stage: str) -> str:
     """What to change where a stage does not fit."""
+    found = []
     if case.settings is None:
-        smaller = "lower batch_size"
+        found.append("lower batch_size")
     elif stage in THINKING:
         (rows, forks), group = case.wave, case.settings.group_size
-        now = rows * forks * group
-        smaller = f"lower rlp.max_branches_in_flight (a wave has {now} thoughts)"
+        if rows * forks * group > batch_shards(case.mesh) * group:
+            found.append(
+                f"lower rlp.max_branches_in_flight (a wave has {rows * forks * group} thoughts)"
+            )
     else:
         rows, branches = case.update_wave
-        smaller = f"lower rlp.update_micro_batch (one has {rows * branches} thoughts)"
+        if rows * branches > batch_shards(case.mesh):
+            found.append(f"lower rlp.update_micro_batch (one has {rows * branches} thoughts)")
     if stage == "update" and case.model.remat == "none":
-        smaller += ", set model.remat to 'block'"
-    return f"{smaller}, raise mesh.fsdp or mesh.tensor, or take more chips"
+        found.append("set model.remat to 'block'")
+    return ", ".join([*found, "raise mesh.fsdp or mesh.tensor", "or take more chips"])
 
 
 def mesh_text(mesh: Mesh) -> str:

@@ -40,16 +40,24 @@ def verdict(plan, refused=None, topology=V5E, **changes):
 
 def test_the_worst_stage_decides():
     assert verdict(plan(read=3, update=12)) == (True, "fits: peak 13.00 of 15.75 GiB")
-    fits, line = verdict(plan(read=15, update=12), max_branches_in_flight=16)
+    fits, line = verdict(plan(read=15, update=12), max_branches_in_flight=32)
     assert not fits
     assert line.startswith("does not fit: peak 16.00 of 15.75 GiB in read; lower ")
-    assert "rlp.max_branches_in_flight (a wave has 16 thoughts)" in line
+    assert "rlp.max_branches_in_flight (a wave has 32 thoughts)" in line
 
 
 def test_each_stage_has_its_own_advice():
     fits, line = verdict(plan(read=3, update=20), update_micro_batch=8)
     assert not fits
     assert "in update; lower rlp.update_micro_batch (one has 8 thoughts), set model.remat" in line
+
+
+def test_what_is_as_small_as_it_can_be_is_not_to_be_lowered():
+    """Four devices share the rows, so a wave has four groups of four at least."""
+    fits, line = verdict(plan(read=15, update=12), max_branches_in_flight=16)
+    assert line.endswith("in read; raise mesh.fsdp or mesh.tensor, or take more chips")
+    fits, line = verdict(plan(update=20), update_micro_batch=4)
+    assert "micro_batch" not in line
 
 
 @pytest.mark.parametrize(
