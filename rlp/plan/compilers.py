@@ -71,11 +71,13 @@ def prepare(topology: Topology, environment: MutableMapping[str, str] = os.envir
       UserError: the compiler is not installed.
     """
     environment["JAX_PLATFORMS"] = "cpu"
+    environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what comes from it logs nothing
     if topology.chip.platform == "tpu":
         environment["TPU_SKIP_MDS_QUERY"] = "1"
         environment["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # there is no TPU to share
         environment["TPU_WORKER_HOSTNAMES"] = "localhost"
         environment["TPU_ACCELERATOR_TYPE"] = "v5litepod-16"  # any will do; the topology decides
+        environment["TPU_STDERR_LOG_LEVEL"] = "1"  # warnings, of which the plan reads some
     else:
         flags = environment.get("XLA_FLAGS", "")
         environment["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()

@@ -20,7 +20,10 @@ from jax.sharding import Mesh
 from models.backend import compiling_for
 from rlp.plan.hlo import Collective, collectives
 
-REMATERIALIZED = "Involuntary full rematerialization"
+REMATERIALIZED = re.compile(
+    r"Involuntary full rematerialization.*? for HLO operation %?(?P<operation>[\w.-]+)"
+    r'(?:.*?op_name="(?P<name>[^"]*)")?'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +160,7 @@ class Compiler:
             temporaries=memory.temp_size_in_bytes,
             others=device_bytes(alive, without=mine),
             collectives=tuple(collectives(compiled.as_text(), self.mesh.size, steps)),
-            remarks=tuple(line for line in log if REMATERIALIZED in line),
+            remarks=tuple(found for line in log if (found := _remark(line))),
             seconds=seconds,
         )
         self.plan.stages.append(found)
@@ -193,6 +196,14 @@ def placed(tree: Any, places: Any) -> Any:
     """Shapes with these placements."""
     struct = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
     return jax.tree.map(struct, tree, places)
+
+
+def _remark(line: str) -> str | None:
+    """What a line of the log says about sharding that the compiler could not keep."""
+    if found := REMATERIALIZED.search(line):
+        where = found["name"] or found["operation"]
+        return f"Involuntary full rematerialization of {where}"
+    return None
 
 
 def _asked_for(message: str) -> int:

@@ -80,6 +80,40 @@ SMALL = {
 }  # fmt: skip
 
 
+# Looks words up in a table that is split both ways, for rows that are split.
+UNWILLING = """
+import sys
+from rlp.plan import chips, compilers
+topology = chips.parse_topology(sys.argv[1])
+compilers.prepare(topology)
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from models.sharding import batch_sharding, make_mesh, place
+from rlp.plan import programs
+mesh = make_mesh(2, 2, 2, devices=compilers.devices(topology))
+split = NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
+table = jax.ShapeDtypeStruct((24, 32), jnp.float32, sharding=split)
+tokens = jax.ShapeDtypeStruct((8, 12), jnp.int32, sharding=batch_sharding(mesh))
+plan = programs.Plan()
+look_up = jax.jit(lambda table, tokens: place(table[tokens], "rows"))
+with programs.tracing_for(mesh, topology.chip.platform):
+    programs.Compiler(mesh, plan, lambda line: None).stage("x", "update", look_up, table, tokens)
+print(*plan.stages[0].remarks, sep="\\n")
+"""
+
+
+@pytest.mark.parametrize(
+    "topology",
+    [pytest.param("v5e:2x4", marks=needs("tpu")), pytest.param("h200:1x8", marks=needs("cuda"))],
+)
+def test_what_is_rematerialised_against_the_compilers_will_is_found(topology):
+    words = [sys.executable, "-c", UNWILLING, topology]
+    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("Involuntary full rematerialization of ")
+    assert ran.stdout.count("\n") == 1
+
+
 @needs("tpu")
 def test_a_small_step_for_four_tpus():
     status, out, err = compile_step(*config("text.py", **SMALL), "--topology=v5e:2x2")
