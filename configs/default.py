@@ -56,7 +56,7 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.kind = "text"  # "text" (files) or "compass" (the documents of the demo, generated)
-    config.data.train = ""  # .txt .jsonl .jsonl.gz .jsonl.zst .parquet: files, folders or globs, comma-separated
+    config.data.train = ""  # .txt .jsonl .jsonl.gz .jsonl.zst .parquet: files, folders or globs, comma-separated; URLs (gs://) too
     config.data.evaluation = ""  # held-out files, same forms; "" = every `holdout_every`-th training document
     config.data.holdout_every = 20  # documents; one in so many is held out when `evaluation` is empty
     config.data.text_column = "text"  # field of a jsonl or parquet row that holds the document

@@ -23,9 +23,10 @@ import math
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -57,6 +58,62 @@ def define_config() -> flags.FlagHolder[ConfigDict]:
     return holder
 
 
+class HostFlags:
+    """The flags with which a program is one of several processes."""
+
+    def __init__(self) -> None:
+        """Defines them."""
+        self._several = flags.DEFINE_bool("multihost", False, "run as one of several processes")
+        self._address = flags.DEFINE_string(
+            "coordinator_address",
+            None,
+            "HOST:PORT of process 0; without it, Cloud TPU, SLURM, GKE or Open MPI say",
+        )
+        self._number = flags.DEFINE_integer("num_processes", None, "how many there are")
+        self._process = flags.DEFINE_integer("process_id", None, "which one this is, from 0")
+        self._timeout = flags.DEFINE_integer(
+            "join_timeout", 300, "seconds to wait for the other processes", lower_bound=1
+        )
+
+    @property
+    def several(self) -> bool:
+        """Whether --multihost is given."""
+        return self._several.value
+
+    def values(self) -> tuple[str | None, int | None, int | None, int]:
+        """Address, number of processes, which one this is, seconds to wait."""
+        return self._address.value, self._number.value, self._process.value, self._timeout.value
+
+    def check(self) -> None:
+        """Raises UserError if they contradict each other."""
+        three = (self._address, self._number, self._process)
+        given = [f"--{flag.name}" for flag in three if flag.value is not None]
+        absent = [f"--{flag.name}" for flag in three if flag.value is None]
+        if given and not self.several:
+            raise UserError(f"{given[0]} needs --multihost")
+        if given and absent:
+            raise UserError(
+                f"{' and '.join(given)} without {' and '.join(absent)}; give all three, or none "
+                "where Cloud TPU, SLURM, GKE or Open MPI say them"
+            )
+        address, number, process, _ = self.values()
+        if address is not None and number is not None and process is not None:
+            self._check_three(address, number, process)
+
+    @staticmethod
+    def _check_three(address: str, number: int, process: int) -> None:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise UserError(f"--coordinator_address={address} is not HOST:PORT of process 0")
+        if number < 1:
+            raise UserError(f"--num_processes={number}; it must be at least 1")
+        if not 0 <= process < number:
+            raise UserError(
+                f"--process_id={process}; with --num_processes={number} it must lie in "
+                f"[0, {number - 1}]"
+            )
+
+
 def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> None:
     """Runs a program and exits: with 2, after one line on stderr, if a UserError was raised.
 
@@ -70,6 +127,8 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
             if _FLAG in flags.FLAGS:
                 check_config_flags(flags.FLAGS.read_flags_from_files(argv, force_gnu=False)[1:])
             arguments = flags.FLAGS(argv)[1:]
+            if "workdir" in flags.FLAGS:
+                check_workdir(flags.FLAGS.workdir)
         except flags.Error as error:
             unset = re.search(r"Flag (--\S+) must have a value other than None", str(error))
             raise UserError(f"{unset[1]} is missing" if unset else str(error)) from error
@@ -114,10 +173,33 @@ def check_config_flags(arguments: Sequence[str]) -> None:
             if value is None and type(known[path]) is not bool:
                 value = "".join(arguments[position + 1 : position + 2])
             _check_value(path, type(known[path]), value, negated=bool(negated))
-            own = [name for name in known if re.fullmatch(rf"arms\.[^.]+\.{re.escape(path)}", name)]
-            if own:
+            if own := set_by_arms(path, known):
                 note = f"note: --{_FLAG}.{path} does not reach the arms that set their own: "
                 print(note + ", ".join(own), file=sys.stderr)
+
+
+def define_workdir(meaning: str) -> flags.FlagHolder[str]:
+    """Defines --workdir=FOLDER; `run` refuses a URL."""
+    return flags.DEFINE_string("workdir", None, meaning, required=True)
+
+
+def check_workdir(folder: str) -> None:
+    """Refuses a workdir that is a URL."""
+    if re.match(r"[a-z][a-z0-9+.-]*://", folder):
+        raise UserError(
+            f"--workdir={folder}: a workdir is a folder, in which files are renamed and appended "
+            "to; mount the bucket (gcsfuse) and give the mounted folder, see docs/pods.md"
+        )
+
+
+def set_by_arms(path: str, known: Iterable[str]) -> list[str]:
+    """The fields of an experiment's arms that stand over the field `path`."""
+    return [name for name in known if re.fullmatch(rf"arms\.[^.]+\.{re.escape(path)}", name)]
+
+
+def config_file() -> str:
+    """What --config names on the command line: "file.py" or "file.py:argument"."""
+    return next(_config_files(sys.argv[1:]))
 
 
 def fields_set_by_hand() -> list[str]:
@@ -143,6 +225,17 @@ def _config_files(arguments: Sequence[str]) -> Iterator[str]:
     for position, argument in enumerate(arguments):
         if match := re.fullmatch(rf"--?{_FLAG}(?:=(.*))?", argument):
             yield "".join(arguments[position + 1 : position + 2]) if match[1] is None else match[1]
+
+
+def check_typed_value(path: str, kind: type, value: object) -> None:
+    """Refuses a value that a field of this type cannot take; whole numbers pass for finite ones.
+
+    Raises:
+      UserError: names the field, what it must be, and the value.
+    """
+    fits = type(value) is kind or (kind is float and type(value) is int)
+    if not fits or (isinstance(value, float) and not math.isfinite(value)):
+        raise UserError(f"{path} must be {_PARSERS[kind][1]}; {value!r} is not")
 
 
 def _check_value(path: str, kind: type, value: str | None, *, negated: bool) -> None:
@@ -200,11 +293,25 @@ def load_config_file(spec: str) -> ConfigDict:
       UserError: the file is missing or cannot be run, it does not take or refuses the argument,
         or what it returns is not a config.
     """
+    config = call_in_file(spec, "get_config")
+    if not isinstance(config, ConfigDict):
+        name = spec.partition(":")[0]
+        raise UserError(f"get_config of {name} returns no ConfigDict but {type(config).__name__}")
+    return config
+
+
+def call_in_file(spec: str, function: str) -> Any:
+    """What a function of the config file `spec` returns: function(), or function(argument) for
+    "file:argument".
+
+    Raises:
+      UserError: the file is missing or cannot be run, it has no such function, or the function
+        does not take or refuses the argument.
+    """
     name, colon, argument = spec.partition(":")
-    module = _run_file(name)
-    make = getattr(module, "get_config", None)
+    make = getattr(_run_file(name), function, None)
     if not callable(make):
-        raise UserError(f"{name} has no function get_config")
+        raise UserError(f"{name} has no function {function}")
     arguments = [argument] if colon else []
     try:
         inspect.signature(make).bind(*arguments)
@@ -215,14 +322,12 @@ def load_config_file(spec: str) -> ConfigDict:
             problem = f"needs an argument; write --{_FLAG}={name}:ARGUMENT"
         raise UserError(f"{name} {problem}") from error
     try:
-        config = make(*arguments)
+        made = make(*arguments)
+        return list(made) if inspect.isgenerator(made) else made  # its errors are the file's
     except UserError:
         raise
     except Exception as error:
         raise UserError(_where(name, error, f" for {argument!r}" if colon else "")) from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"get_config of {name} returns no ConfigDict but {type(config).__name__}")
-    return config
 
 
 def _run_file(name: str) -> ModuleType:

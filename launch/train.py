@@ -2,8 +2,11 @@
 
 A config with `arms` is an experiment of several runs; any other is one run. The same command goes
 on where it was stopped, by SIGTERM (the state is saved, exit status 0) or otherwise.
+
+With --multihost it is one of several processes, each of which is started with the same command.
 """
 
+import contextlib
 from collections.abc import Sequence
 
 from absl import flags
@@ -11,15 +14,24 @@ from absl import flags
 from launch import program
 
 _CONFIG = program.define_config()
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
+_WORKDIR = program.define_workdir("folder of the run")
 _ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "go on with a run although its config was another one"
 )
+_HOSTS = program.HostFlags()
 
 
 def main(arguments: Sequence[str]) -> None:
     """Runs the config in the workdir."""
-    from rlp import experiment, loop  # here: they bring jax, which a wrong flag should not wait for
+    _HOSTS.check()
+    from rlp import hosts  # here: they bring jax, which a wrong flag should not wait for
+
+    with hosts.Joined(*_HOSTS.values()) if _HOSTS.several else contextlib.nullcontext():
+        _train()
+
+
+def _train() -> None:
+    from rlp import experiment, hosts, loop
     from rlp.preemption import Preempted
 
     config = _CONFIG.value
@@ -32,7 +44,8 @@ def main(arguments: Sequence[str]) -> None:
             explicit=program.fields_set_by_hand(),
         )
     except Preempted:
-        print("stopped by SIGTERM; the state is saved, and the same command goes on from it")
+        if hosts.is_first():
+            print("stopped by SIGTERM; the state is saved, and the same command goes on from it")
 
 
 if __name__ == "__main__":

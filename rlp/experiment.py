@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlp import build as building
-from rlp import loop
+from rlp import hosts, loop
 from rlp import start as starting
 from rlp.errors import UserError
 from rlp.huggingface import may_be_on_hub
@@ -65,8 +65,8 @@ def run(
                 explicit=explicit,
             )
             # Not before: an arm that cannot start leaves no folder.
-            save_config(config, workdir / "config.json")
-        return _finish(config, workdir, results)
+            hosts.agree(lambda: save_config(config, workdir / "config.json"))
+        return hosts.agree(lambda: _finish(config, workdir, results))
 
 
 def _finish(

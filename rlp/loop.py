@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from models.sharding import batch_shards
 from models.transformer import Params, init
 from rlp import build as building
+from rlp import hosts
 from rlp import start as starting
 from rlp.build import Run
 from rlp.checkpoint import Checkpoints
@@ -33,7 +34,7 @@ from rlp.data.batch import Batch, Stream
 from rlp.data.rows import Rows
 from rlp.errors import UserError
 from rlp.flops import next_token_flops
-from rlp.metrics import MetricsWriter, progress
+from rlp.metrics import MetricsWriter, NoMetrics, progress
 from rlp.placement import abstract_params, state_shardings
 from rlp.preemption import Preempted, Preemption
 from rlp.report import terminal_table, write_report
@@ -77,9 +78,10 @@ def train(
     workdir = Path(workdir)
     config = starting.adopt(config, workdir, explicit)
     check_workdir(config, workdir, allow_config_change)
-    result = None if allow_config_change else _finished(workdir)
     page = workdir / "report.html"
-    if result is not None and (page.exists() or not report):
+    result, reported = hosts.agree(lambda: (_finished(workdir), page.exists()))
+    result = None if allow_config_change else result
+    if result is not None and (reported or not report):
         LOGGER.info("%s is finished; nothing to do", workdir)
         return result
     with Preemption() as preemption:
@@ -88,10 +90,14 @@ def train(
             steps = _number_of_steps(config, run)
             result = _Loop(config, workdir, run, steps, preemption).run()
         if report:
-            write_report([workdir], page)
-            print(terminal_table({workdir.name: result}))
-            print(f"report: {page}")
+            hosts.agree(lambda: _report(workdir, page, result))
     return result
+
+
+def _report(workdir: Path, page: Path, result: dict[str, Any]) -> None:
+    write_report([workdir], page)
+    print(terminal_table({workdir.name: result}))
+    print(f"report: {page}")
 
 
 class _Loop:
@@ -115,9 +121,9 @@ class _Loop:
         """From the newest checkpoint to evaluation.json."""
         directory = self.workdir / "checkpoints"
         train, held_out = building.read_documents(self.config, self.made.tokenizer)
-        begin = None if saved_steps(directory) else self._started_from()
+        begun = hosts.agree(lambda: bool(saved_steps(directory)))
+        begin = None if begun else self._started_from()
         self.preemption.check()
-        self.workdir.mkdir(parents=True, exist_ok=True)
         files = starting.files_for(self.config, self.workdir)
         metric = building.best_metric(self.config)
         with Checkpoints(
@@ -129,11 +135,14 @@ class _Loop:
             state = self._restore(checkpoints) or self._fresh(begin)
             del begin  # it would take as much memory as the parameters, to the end
             # Only now: a state that does not fit the config leaves the folder as it was.
-            starting.copy_files(files, self.workdir)
-            save_config(self.config, self.workdir / "config.json")
-            (self.workdir / "evaluation.json").unlink(missing_ok=True)
+            hosts.agree(lambda: self._begin_folder(files))
             state = self._steps(state, checkpoints, train, held_out)
             return self._finish(state, checkpoints, held_out)
+
+    def _begin_folder(self, files: Path | None) -> None:
+        starting.copy_files(files, self.workdir)
+        save_config(self.config, self.workdir / "config.json")
+        (self.workdir / "evaluation.json").unlink(missing_ok=True)
 
     def _started_from(self) -> Params | None:
         """The parameters to start from, before any long work; None for fresh ones."""
@@ -201,7 +210,7 @@ class _Loop:
         config, first = self.config, int(state.step)
         trainer = self._trainer()
         with (
-            MetricsWriter(self.workdir, first) as writer,
+            MetricsWriter(self.workdir, first) if hosts.is_first() else NoMetrics() as writer,
             progress(self.steps, first, self.label) as bar,
         ):
             for step in range(first + 1, self.steps + 1):
@@ -209,6 +218,7 @@ class _Loop:
                     self.preemption.check()
                 except Preempted:
                     self._save(state, checkpoints)
+                    checkpoints.wait()
                     raise
                 state, metrics = self._one_step(trainer, state, train)
                 figures = None
@@ -288,6 +298,7 @@ class _Loop:
             figures = self._evaluate(state, held_out, self._watched)
         except Preempted:
             self._save(state, checkpoints)
+            checkpoints.wait()
             raise
         self._save(state, checkpoints, figures)
         rows = building.browse_rows(held_out, self.config.evaluation.browse_documents)
@@ -301,7 +312,6 @@ class _Loop:
         )
         checkpoints.wait()
         step = int(state.step)
-        write_json(self.workdir / "thoughts.json", {"step": step, "documents": documents})
         wall = {"train": self.totals.seconds_train, "evaluate": self.totals.seconds_evaluate}
         result = {
             "step": step,
@@ -311,6 +321,12 @@ class _Loop:
             "skipped_updates": int(state.skipped),
             "wall_s": wall,
         }
+        return hosts.agree(lambda: self._end_folder(documents, result))
+
+    def _end_folder(self, documents: list[dict], result: dict[str, Any]) -> dict[str, Any]:
+        """Writes the thoughts and the figures; a run with evaluation.json is finished."""
+        thoughts = {"step": result["step"], "documents": documents}
+        write_json(self.workdir / "thoughts.json", thoughts)
         write_json(self.workdir / "evaluation.json", result)
         return result
 
@@ -337,13 +353,14 @@ def _arrays(state: TrainState) -> dict[str, Any]:
 
 
 def check_workdir(config: ConfigDict, workdir: Path, allow_config_change: bool) -> None:
-    """Refuses a folder that holds a run of another config."""
+    """Refuses a folder that holds a run of another config. Another mesh makes no other run."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; give a folder")
     saved = workdir / "config.json"
     if not saved.exists() or allow_config_change:
         return
-    if changes := check_same(load_config(saved), config):
+    changes = check_same(load_config(saved), config)
+    if changes := [change for change in changes if not change.startswith("mesh.")]:
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(changes)}); take another "
             "--workdir, or --allow_config_change to go on with the new config"
@@ -361,7 +378,7 @@ def _number_of_steps(config: ConfigDict, run: Run) -> int:
     if not config.match:
         return config.steps
     other = config.match.rpartition(":")[0]
-    done = _finished(Path(other))
+    done = hosts.agree(lambda: _finished(Path(other)))
     if done is None:
         raise UserError(f"match={config.match!r}: {other} is not a finished run")
     cost = next_token_flops(run.model, config.batch_size, config.data.sequence_length)

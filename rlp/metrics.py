@@ -20,6 +20,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
+from rlp import hosts
 from rlp.errors import UserError
 
 
@@ -95,6 +96,19 @@ class MetricsWriter:
         self.close()
 
 
+class NoMetrics:
+    """The writer of a process that is not the first of several: writes nothing."""
+
+    def write(self, step: int, values: Mapping[str, Number]) -> None:
+        """Does nothing."""
+
+    def __enter__(self) -> "NoMetrics":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def _plain(value: Number) -> int | float:
     return value if isinstance(value, int) else float(value)
 
@@ -136,7 +150,7 @@ def progress(total: int, initial: int = 0, label: str = "", unit: str = "step") 
     """A progress bar on stderr, with rate and remaining time; `update(1)` it, and close it.
 
     It is a context manager. Where stderr is not a terminal it writes a line at the start, every
-    half minute, and at the end.
+    half minute, and at the end. Of several processes only the first one shows it.
 
     Args:
       total: units of the whole stage.
@@ -145,6 +159,8 @@ def progress(total: int, initial: int = 0, label: str = "", unit: str = "step") 
       unit: what is counted.
     """
     shared = {"total": total, "initial": initial, "desc": label, "unit": unit}
+    if not hosts.is_first():
+        return tqdm(**shared, disable=True)
     if sys.stderr.isatty():
         return tqdm(**shared, dynamic_ncols=True, mininterval=0.5)
     return tqdm(**shared, file=_Lines(sys.stderr), ncols=100, mininterval=30, maxinterval=30)

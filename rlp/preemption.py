@@ -1,8 +1,15 @@
-"""SIGTERM as a request: finish the step, save, leave."""
+"""SIGTERM as a request: finish the step, save, leave.
+
+Of several processes any may get the signal. At every check they ask one another, so that all stop
+at the same one. (JAX's own service for this counts steps, and so does Orbax, which asks it on every
+save; a run of several arms has no steps that only rise.)
+"""
 
 import signal
 from collections.abc import Iterable, Iterator
 from types import FrameType
+
+from rlp import hosts
 
 
 class Preempted(Exception):  # noqa: N818 - a request, not an error
@@ -26,8 +33,8 @@ class Preemption:
         self._requested = True
 
     def check(self) -> None:
-        """Raises Preempted if SIGTERM came."""
-        if self._requested:
+        """Raises Preempted if SIGTERM came, to whichever process; all make the same checks."""
+        if hosts.any_of(self._requested):
             raise Preempted
 
     def watch(self, items: Iterable) -> Iterator:

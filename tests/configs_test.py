@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from configs import default, demo, qwen3_1p7b_rlp, qwen3_14b_rlp, text
+from configs import ablations, default, demo, qwen3_1p7b_rlp, qwen3_14b_rlp, text
 from models.config import ModelConfig
 from models.rope import Rope
 from models.transformer import count_parameters, shapes
@@ -31,6 +31,7 @@ CONFIGS = {
     "text:rlp": text.get_config("rlp"),
     "qwen3_1p7b_rlp": qwen3_1p7b_rlp.get_config(),
     "qwen3_14b_rlp": qwen3_14b_rlp.get_config(),
+    "ablations:rollouts": ablations.get_config("rollouts"),
 }
 BYTES = {"data.train": "some.txt", "data.eos": ""}  # data, and the tokenizer that needs no folder
 
@@ -59,6 +60,22 @@ def test_the_arms_of_the_demo_can_be_built_and_share_a_model(tmp_path):
     assert count_parameters(made["base"].model) == pytest.approx(336_512, rel=0.01)
     for arm in arms.values():
         assert set(dict(fields(arm))) == set(KNOWN)
+
+
+@pytest.mark.parametrize("arm", ["base", "rlp"])
+def test_the_points_of_the_demo_s_ablations_are_its_arms(arm, tmp_path):
+    """The base, and the RLP arm at the value that the demo has."""
+    point = next(
+        point
+        for point in ablations.sweep("demo_rollouts")
+        if (point.get("name") == "base" if arm == "base" else point.get("rlp.group_size") == 8)
+    )
+    point.pop("name", None)
+    config = ablations.get_config("demo_rollouts")
+    config.update_from_flattened_dict(point)
+    expected = experiment.arm_config(demo.get_config(), arm, tmp_path)
+    expected.init_from, expected.seed = config.init_from, config.seed
+    assert dict(fields(config)) == dict(fields(expected))
 
 
 # The paper's recipe.

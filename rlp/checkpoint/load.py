@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as orbax
 
+from rlp import hosts
 from rlp.checkpoint import folder as folders
 from rlp.errors import UserError
 
@@ -28,6 +29,12 @@ def load_params(spec: str, abstract_params: Any) -> tuple[Any, int]:
     Raises:
       UserError: as `find_step` does; a damaged checkpoint; another tree or shape.
     """
+    folder, step = hosts.agree(lambda: _whole_step(spec))
+    return load_items(Path(folder), {"params": abstract_params})["params"], step
+
+
+def _whole_step(spec: str) -> tuple[str, int]:
+    """The folder of the step that a spec names, with its parameters checked, and its number."""
     workdir, step = find_step(spec)
     directory = workdir.absolute() / "checkpoints"
     fault = folders.find_fault(directory / str(step), items=("params",), contents=True)
@@ -36,7 +43,7 @@ def load_params(spec: str, abstract_params: Any) -> tuple[Any, int]:
             f"checkpoint {step} of {workdir} is damaged ({fault}); "
             f"{_there(folders.saved_steps(directory))}: name another step"
         )
-    return load_items(directory / str(step), {"params": abstract_params})["params"], step
+    return str(directory / str(step)), step
 
 
 def find_step(spec: str) -> tuple[Path, int]:

@@ -7,21 +7,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import jax
 from absl import logging
 from orbax.checkpoint import v1 as orbax
 
+from rlp import hosts
 from rlp.checkpoint import folder as folders
 from rlp.checkpoint.load import JSON_ITEMS, load_items, orbax_context
 from rlp.errors import UserError
+
+COMMIT_TIMEOUT_S = 24 * 3600  # a process that dies meanwhile is noticed otherwise
 
 
 class Checkpoints:
     """The checkpoints of one run: the latest `keep` steps, and the best step by a held-out figure.
 
     Opening it clears what a killed process left behind, and moves damaged steps aside. A damaged
-    step gives one line in the log, as a warning, and in `warnings`. One process at a time may hold
-    a directory open. Use it as a context manager, or call `close`.
+    step gives one line in the log, as a warning, and in `warnings`. One run at a time may hold a
+    directory open. Use it as a context manager, or call `close`.
+
+    Of several processes all make the same calls, and each writes and reads its own shards; the
+    first one does everything else in the folder, while the others wait, and has the warnings.
     """
 
     def __init__(
@@ -43,26 +48,17 @@ class Checkpoints:
         """
         if keep < 1:
             raise UserError(f"checkpoint.keep is {keep}; keep at least 1 checkpoint")
-        if jax.process_count() > 1:
-            raise UserError("checkpoints are written by one process; start a single one")
         self._directory = Path(directory).absolute()
         self._best_metric = best_metric
         self._lower_is_better = lower_is_better
         self._pending: tuple[int, dict[str, Any] | None] | None = None
         self.warnings: list[str] = []
-        self._directory.mkdir(parents=True, exist_ok=True)
-        folders.clear_leftovers(self._directory)
-        for step in self.steps:
-            folder = self._directory / str(step)
-            # Sizes of all files; contents of the figures, for Orbax is about to read those.
-            fault = folders.find_fault(folder) or folders.find_fault(
-                folder, items=("metrics",), contents=True
-            )
-            if fault:
-                self._set_aside(step, fault)
+        hosts.agree(self._tidy)
         context = orbax_context()
         # A lambda, for Orbax deep-copies its options, and with a bound method this object.
         context.async_options.post_finalization_callback = lambda: self._before_commit()
+        # The others wait for the first process, which reads every byte for the manifest.
+        context.async_options.timeout_secs = COMMIT_TIMEOUT_S
         policies = orbax.training.preservation_policies
         best = policies.BestN(
             n=1, get_metric_fn=self._goodness, keep_checkpoints_without_metrics=False
@@ -100,11 +96,8 @@ class Checkpoints:
         copies = {name: json.loads(json.dumps(items[name])) for name in JSON_ITEMS if name in items}
         figure = self._figure(metrics)
         self.wait()
-        if step in self.steps:
-            folder = self._directory / str(step)
-            if metrics is None and not folders.find_fault(folder):
-                figure = folders.read_manifest(folder)["figure"]
-            folder.rename(folder.with_name(folder.name + folders.REPLACED))
+        if replaced := hosts.agree(lambda: self._make_room(step)):
+            figure = replaced["figure"] if metrics is None else figure
             self._orbax.reload()
         self._pending = (step, figure)
         self._orbax.save_checkpointables_async(
@@ -129,25 +122,16 @@ class Checkpoints:
           UserError: every checkpoint is damaged, or the checkpoint does not fit `abstract_items`.
         """
         self.wait()
-        for step in reversed(self.steps):
-            folder = self._directory / str(step)
-            fault = folders.find_fault(folder, contents=True)
-            if fault is None:
-                return step, load_items(folder, abstract_items, JSON_ITEMS)
-            self._set_aside(step, fault)
-            self._orbax.reload()
-        damaged = self._directory / folders.DAMAGED
-        if damaged.exists():
-            raise UserError(
-                f"every checkpoint in {self._directory} is damaged; to start again from step 0, "
-                f"delete {damaged}"
-            )
-        return None
+        step = hosts.agree(self._newest_whole)
+        self._orbax.reload()
+        if step is None:
+            return None
+        return step, load_items(self._directory / str(step), abstract_items, JSON_ITEMS)
 
     def wait(self) -> None:
         """Waits until the save under way is committed; raises what went wrong with it."""
         self._orbax.wait()
-        folders.clear_leftovers(self._directory)
+        hosts.agree(lambda: folders.clear_leftovers(self._directory))
 
     def close(self) -> None:
         """Waits for the save under way and lets go of the directory."""
@@ -163,7 +147,50 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        # One of several processes cannot wait for the others, whom its error did not reach.
+        if error is None or hosts.count() == 1:
+            self.close()
+
+    def _tidy(self) -> None:
+        """Makes the directory, or clears what a killed run left there and moves damage aside."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        folders.clear_leftovers(self._directory)
+        for step in self.steps:
+            folder = self._directory / str(step)
+            # Sizes of all files; contents of the figures, for Orbax is about to read those.
+            fault = folders.find_fault(folder) or folders.find_fault(
+                folder, items=("metrics",), contents=True
+            )
+            if fault:
+                self._set_aside(step, fault)
+
+    def _make_room(self, step: int) -> dict[str, Any] | None:
+        """Moves the step that is about to be saved again out of its name; {"figure": its own}.
+
+        None if there is no such step.
+        """
+        if step not in self.steps:
+            return None
+        folder = self._directory / str(step)
+        whole = not folders.find_fault(folder)
+        figure = folders.read_manifest(folder)["figure"] if whole else None
+        folder.rename(folder.with_name(folder.name + folders.REPLACED))
+        return {"figure": figure}
+
+    def _newest_whole(self) -> int | None:
+        """The newest step that is whole; damaged ones above it are moved aside."""
+        for step in reversed(self.steps):
+            fault = folders.find_fault(self._directory / str(step), contents=True)
+            if fault is None:
+                return step
+            self._set_aside(step, fault)
+        damaged = self._directory / folders.DAMAGED
+        if damaged.exists():
+            raise UserError(
+                f"every checkpoint in {self._directory} is damaged; to start again from step 0, "
+                f"delete {damaged}"
+            )
+        return None
 
     def _before_commit(self) -> None:
         """Writes the manifest. Orbax calls this when all is written, before it renames."""

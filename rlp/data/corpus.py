@@ -1,12 +1,12 @@
 """Documents as one long array of tokens."""
 
 import dataclasses
-import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tqdm
 
+from rlp.data import places
 from rlp.data.sources import read_documents
 from rlp.errors import UserError
 from rlp.tokenizer import Tokenizer
@@ -59,7 +59,7 @@ def tokenize(
     documents: list[np.ndarray] = []
     forks: list[int] = []
     with tqdm.tqdm(
-        total=sum(map(os.path.getsize, files)),
+        total=sum(map(places.size, files)),
         desc=f"reading {field}",
         unit="B",
         unit_scale=True,

@@ -5,21 +5,23 @@
     .parquet                      one document a row
 
 Everything that cannot be read raises UserError, which names the file and the line (for parquet,
-the row; both count from 1). A text of nothing but white space is no document.
+the row; both count from 1). A text of nothing but white space is no document. Files, folders and
+globs may be URLs (gs://bucket/texts), see `places`.
 """
 
 import glob
 import gzip
-import io
 import json
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
 
 import pyarrow
 import pyarrow.parquet
 import zstandard
 
+from rlp.data import places
 from rlp.errors import UserError
 
 ENDINGS = (".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -41,12 +43,12 @@ def find_files(spec: str, field: str) -> list[str]:
       UserError: an item that does not exist, matches nothing or has another ending.
     """
     # A path may itself hold a comma.
-    whole = os.path.exists(os.path.expanduser(spec))
+    whole = not places.is_url(spec) and os.path.exists(os.path.expanduser(spec))
     items = [spec] if whole else [item.strip() for item in spec.split(",")]
     files: dict[str, str] = {}  # real path → path as given
     for item in filter(None, items):
         for path in _expand(os.path.expanduser(item), field):
-            files.setdefault(os.path.realpath(path), path)
+            files.setdefault(places.identity(path), path)
     if not files:
         raise UserError(f"{field} is empty: give files, folders or globs, separated by commas")
     return list(files.values())
@@ -80,31 +82,23 @@ def read_documents(
 
 def _expand(item: str, field: str) -> list[str]:
     """The files of one item of a list."""
-    if os.path.isfile(item):
+    if places.is_file(item):
         if not item.lower().endswith(ENDINGS):
             raise UserError(f"{field}: {item} is of no known kind; known: {' '.join(ENDINGS)}")
         return [item]
-    if os.path.isdir(item):
-        found = _walk(item)
+    if places.is_folder(item):
+        found = places.files_below(item)
     elif glob.has_magic(item):
-        matches = sorted(glob.glob(item, recursive=True))
-        found = [f for m in matches for f in (_walk(m) if os.path.isdir(m) else [m])]
-        found = [f for f in found if f.lower().endswith(ENDINGS)]
+        matches = places.matches(item)
+        found = [
+            f for m in matches for f in (places.files_below(m) if places.is_folder(m) else [m])
+        ]
     else:
         raise UserError(f"{field}: no file or folder {item}")
+    found = [f for f in found if f.lower().endswith(ENDINGS)]
     if not found:
         raise UserError(f"{field}: {item} holds no file of a known kind: {' '.join(ENDINGS)}")
     return found
-
-
-def _walk(folder: str) -> list[str]:
-    """The readable files of a folder and those below it; hidden ones are left out."""
-    found = []
-    for where, below, names in os.walk(folder):
-        below[:] = [name for name in below if not name.startswith(".")]
-        names = [n for n in names if n.lower().endswith(ENDINGS) and not n.startswith(".")]
-        found += [os.path.join(where, name) for name in names]
-    return sorted(found)
 
 
 def _documents(
@@ -149,11 +143,11 @@ def _jsonl(path: str, column: str, on_read: Callable[[int], object]) -> Iterator
 
 def _parquet(path: str, column: str, on_read: Callable[[int], object]) -> Iterator[str]:
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with places.open_file(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             names = file.schema_arrow.names
             if column not in names:
                 raise UserError(_no_column(path, column, names))
-            size, rows, number = os.path.getsize(path), file.metadata.num_rows, 0
+            size, rows, number = places.size(path), file.metadata.num_rows, 0
             for batch in file.iter_batches(_PARQUET_ROWS, columns=[column]):
                 for value in batch.column(0):
                     number += 1
@@ -202,12 +196,12 @@ def _lines(path: str, on_read: Callable[[int], object]) -> Iterator[bytes]:
 
 def _chunks(path: str, on_read: Callable[[int], object]) -> Iterator[bytes]:
     """The content of a file, decompressed by its ending, in pieces."""
-    with open(path, "rb") as file:
+    with places.open_file(path) as file:
         if path.lower().endswith(".zst"):
             yield from _decompress_zstd(path, file, on_read)
             return
         packed = path.lower().endswith(".gz")
-        unpack: io.BufferedIOBase = gzip.GzipFile(fileobj=file) if packed else file
+        unpack = gzip.GzipFile(fileobj=file) if packed else file
         told = 0
         try:
             while chunk := unpack.read(_CHUNK):
@@ -219,7 +213,7 @@ def _chunks(path: str, on_read: Callable[[int], object]) -> Iterator[bytes]:
 
 
 def _decompress_zstd(
-    path: str, file: io.BufferedReader, on_read: Callable[[int], object]
+    path: str, file: BinaryIO, on_read: Callable[[int], object]
 ) -> Iterator[bytes]:
     """The content of a zstd file.
 

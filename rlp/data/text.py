@@ -10,12 +10,12 @@ pure function of (seed, k): a run that restarts needs no other position than k.
 
 import dataclasses
 import math
-import os
 from collections.abc import Sequence
 
 import grain
 import numpy as np
 
+from rlp.data import places
 from rlp.data.batch import Batch
 from rlp.data.corpus import Corpus, hold_out, tokenize
 from rlp.data.sources import find_files
@@ -272,7 +272,7 @@ def _usable(
 
 def _check_disjoint(train: Sequence[str], evaluation: Sequence[str]) -> None:
     """Raises UserError if a file is both trained on and held out."""
-    trained = {os.path.realpath(path) for path in train}
+    trained = {places.identity(path) for path in train}
     for path in evaluation:
-        if os.path.realpath(path) in trained:
+        if places.identity(path) in trained:
             raise UserError(f"{path} is in both data.train and data.evaluation: take it out of one")

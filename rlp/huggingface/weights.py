@@ -60,9 +60,10 @@ def read_params(
         path, sharding = tensor.path, places[tensor.path]
         stacked = tensor.layer is not None
         axes = PartitionSpec(*sharding.spec[1:]) if stacked else sharding.spec
-        x = jax.device_put(
-            tensor.ours(_read(files[tensor.name], tensor.name)),
-            NamedSharding(sharding.mesh, axes),
+        ours = tensor.ours(_read(files[tensor.name], tensor.name))
+        # Each process puts on its own devices what belongs there.
+        x = jax.make_array_from_callback(
+            ours.shape, NamedSharding(sharding.mesh, axes), ours.__getitem__
         )
         # At every step: else the host reads ahead, and holds what the devices have not taken yet.
         jax.block_until_ready(x)

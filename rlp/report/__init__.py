@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlp.errors import UserError
-from rlp.report.compare import Group, group_runs
+from rlp.report.compare import Group, group_pools, group_runs
 from rlp.report.figures import terminal_table
 from rlp.report.load import Run, Source, load_folders
 
@@ -20,6 +20,7 @@ __all__ = [
     "Group",
     "Run",
     "Source",
+    "group_pools",
     "group_runs",
     "load_folders",
     "terminal_table",
@@ -42,16 +43,28 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     write_sources(load_folders(folders), out)
 
 
-def write_sources(sources: Sequence[Source], out: Path) -> None:
-    """`write_report` of folders already read. Raises UserError if `out` cannot be written."""
+def write_sources(
+    sources: Sequence[Source], out: Path, groups: Sequence[Group] | None = None, title: str = ""
+) -> None:
+    """`write_report` of folders already read.
+
+    Args:
+        sources: what was read.
+        out: the HTML file to write.
+        groups: the rows of the table; None for those of `group_runs`.
+        title: of the page; empty for the names of the sources.
+
+    Raises:
+        UserError: `out` cannot be written.
+    """
     from rlp.report import page, plots  # here: a training run needs matplotlib only at its end
 
-    groups = group_runs(sources)
+    groups = group_runs(sources) if groups is None else groups
     if out.is_dir():
         raise UserError(f"{out} is a folder: name a file, for example {out}/report.html")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         plots.write_plots(groups, out.parent / "plots")
-        page.write_page(sources, groups, out)
+        page.write_page(sources, groups, out, title)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error}") from error

@@ -28,16 +28,33 @@ def group_runs(sources: Sequence[Source]) -> list[Group]:
     experiment: each of their arms is one group. Every other arm, and every plain run, is its own.
     """
     pools = _seed_pools(sources)
+    names = [p[0].name if len(p) == 1 else f"{p[0].name} and {len(p) - 1} more" for p in pools]
+    return [
+        group
+        for name, pool in zip(names, pools, strict=True)
+        for group in _pool_groups(pool, name if len(pools) > 1 else "")
+    ]
+
+
+def group_pools(pools: Mapping[str, Sequence[Source]]) -> list[Group]:
+    """Groups of sources that are known to be seeds of one another, by the name of each pool."""
     groups = []
-    for pool in pools:
-        first = pool[0]
-        prefix = first.name if len(pool) == 1 else f"{first.name} and {len(pool) - 1} more"
-        for position, run in enumerate(first.runs):
-            name = run.name
-            if first.arms and len(pools) > 1:
-                name = f"{prefix} / {name}"
-            groups.append(Group(name, tuple(source.runs[position] for source in pool)))
+    for name, pool in pools.items():
+        made = _pool_groups(pool, name)
+        groups += made if pool[0].arms else [Group(name, group.runs) for group in made]
     return groups
+
+
+def _pool_groups(pool: Sequence[Source], prefix: str) -> list[Group]:
+    """One group per arm of the sources of a pool, or one if they are plain runs."""
+    first = pool[0]
+    return [
+        Group(
+            f"{prefix} / {run.name}" if first.arms and prefix else run.name,
+            tuple(source.runs[position] for source in pool),
+        )
+        for position, run in enumerate(first.runs)
+    ]
 
 
 def _seed_pools(sources: Sequence[Source]) -> list[list[Source]]:

@@ -27,15 +27,18 @@ MOST_POINTS = 240  # of a line on the page; the PNG files have all
 SCRIPTS = ("dom.js", "curves.js", "browser.js")
 
 
-def write_page(sources: Sequence[Source], groups: Sequence[Group], out: Path) -> None:
+def write_page(
+    sources: Sequence[Source], groups: Sequence[Group], out: Path, title: str = ""
+) -> None:
     """Writes the page in one move: whoever opens `out` finds the old page or the new one."""
     partial = out.with_name(out.name + ".partial")
-    partial.write_text(render(sources, groups), encoding="utf-8", errors="backslashreplace")
+    partial.write_text(render(sources, groups, title), encoding="utf-8", errors="backslashreplace")
     os.replace(partial, out)
 
 
-def render(sources: Sequence[Source], groups: Sequence[Group]) -> str:
-    """The whole page as text."""
+def render(sources: Sequence[Source], groups: Sequence[Group], title: str = "") -> str:
+    """The whole page as text; its title is the names of the sources if it is given none."""
+    title = title or ", ".join(source.name for source in sources)
     script = "\n".join(_asset(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     data = {
@@ -45,8 +48,8 @@ def render(sources: Sequence[Source], groups: Sequence[Group]) -> str:
     }
     parts = {
         "policy": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        "title": escape("RLP report: " + ", ".join(source.name for source in sources)),
-        "heading": escape(", ".join(source.name for source in sources)),
+        "title": escape(f"RLP report: {title}"),
+        "heading": escape(title),
         "style": _asset("page.css"),
         "facts": _facts(sources, groups),
         "notes": _notes(sources),

@@ -217,6 +217,23 @@ BAD = {
     "match": ({"match": "base"}, "match='base' is not '<workdir>:flops'"),
     "match's run": ({"match": "gone:flops"}, "match='gone:flops': gone is not a finished run"),
 }
+HOST = "--coordinator_address=10.0.0.1:1234"
+BAD_HOSTS = {
+    "no multihost": ([HOST], "--coordinator_address needs --multihost"),
+    "no process": (
+        ["--multihost", HOST, "--num_processes=2"],
+        "--coordinator_address and --num_processes without --process_id; give all three",
+    ),
+    "no port": (
+        ["--multihost", "--coordinator_address=10.0.0.1", "--num_processes=2", "--process_id=0"],
+        "--coordinator_address=10.0.0.1 is not HOST:PORT of process 0",
+    ),
+    "process": (
+        ["--multihost", HOST, "--num_processes=2", "--process_id=2"],
+        "--process_id=2; with --num_processes=2 it must lie in [0, 1]",
+    ),
+    "no cluster": (["--multihost"], "names no cluster (Cloud TPU, SLURM, GKE, Open MPI); give"),
+}
 NAN = {"optimizer.learning_rate": 1e38, "max_bad_steps": 2, "checkpoint.every": 1}
 
 
@@ -232,6 +249,8 @@ def bad(tmp_path_factory):
     attempts = {
         case: command(f"run {case}", runs.TEXT, TEXT, changes) for case, (changes, _) in BAD.items()
     }
+    for case, (more, _) in BAD_HOSTS.items():
+        attempts[case] = command(f"run {case}", runs.TEXT, TEXT, more=more)
     attempts["nan"] = command("run nan", runs.TEXT, TEXT, NAN)
     attempts["another config"] = command("base", runs.TEXT, TEXT, {"steps": 2, "seed": 3})
     ran = dict(zip(attempts, run_all(attempts.values(), folder), strict=True))
@@ -252,6 +271,13 @@ def is_one_line(result, message):
 def test_bad_input_gets_one_line_status_2_and_no_folder(case, bad):
     folder, ran = bad
     is_one_line(ran[case], BAD[case][1] if case == "start's shape" else re.escape(BAD[case][1]))
+    assert not (folder / f"run {case}").exists()
+
+
+@pytest.mark.parametrize("case", BAD_HOSTS)
+def test_bad_flags_of_several_hosts_get_one_line_and_status_2(case, bad):
+    folder, ran = bad
+    is_one_line(ran[case], ".*" + re.escape(BAD_HOSTS[case][1]))
     assert not (folder / f"run {case}").exists()
 
 

@@ -319,6 +319,36 @@ def test_experiments_that_differ_by_seed_are_averaged_over_seeds(tmp_path: Path)
             assert len(each) == 3
 
 
+def test_runs_that_are_known_to_be_seeds_are_averaged(tmp_path: Path):
+    gains = {"a": (0.1, 0.4), "b": (0.3,)}
+    pools: dict[str, list[report.Source]] = {}
+    for name, values in gains.items():
+        for seed, gain in enumerate(values):
+            folder = tmp_path / f"{name},seed={seed}"
+            folder.mkdir()
+            (folder / "config.json").write_text(json.dumps({"seed": seed}))
+            (folder / "evaluation.json").write_text(
+                json.dumps({"step": 1, "mean_information_gain": gain})
+            )
+            pools.setdefault(name, []).extend(report.load_folders([folder]))
+    groups = report.group_pools(pools)
+    assert [group.name for group in groups] == ["a", "b"]
+    for group in groups:
+        found = [run.summary["mean_information_gain"] for run in group.runs]
+        assert tuple(found) == gains[group.name]
+    sources = [source for pool in pools.values() for source in pool]
+    report.write_sources(sources, tmp_path / "page.html", groups, "both of them")
+    text = (tmp_path / "page.html").read_text()
+    assert "<title>RLP report: both of them</title>" in text
+    assert 'data-values="0.1 0.4"' in text
+
+
+def test_arms_of_known_seeds_keep_their_names_behind_that_of_their_point(experiment: Path):
+    sources = report.load_folders([experiment])
+    (alone,) = {group.name.split(" / ")[0] for group in report.group_pools({"x=1": sources})}
+    assert alone == "x=1"
+
+
 @pytest.mark.parametrize("change", [{"steps": 61}, {"seed": 0}], ids=["setting", "same seed"])
 def test_experiments_that_are_not_seeds_of_one_another_are_not_averaged(
     tmp_path: Path, change: dict

@@ -3,7 +3,9 @@
 import gzip
 import json
 import random
+import re
 
+import fsspec
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -89,6 +91,87 @@ def test_files_folders_globs_and_lists_have_one_order(tmp_path):
     assert sorted(found("*")) == ["a.jsonl", "b.txt", "sub/c.TXT", "sub/d.parquet", "x,y.txt"]
     assert found("*.txt", "b.txt", "**/*.txt") == ["b.txt", "x,y.txt"]
     assert found("x,y.txt") == ["x,y.txt"]
+
+
+@pytest.fixture
+def bucket():
+    """Puts files into fsspec's memory; they are gone after the test."""
+    memory = fsspec.filesystem("memory")
+    yield lambda path, name: memory.put(str(path), f"/bucket/{name}")
+    memory.rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_file_at_a_url_gives_the_same_documents(tmp_path, bucket, ending):
+    path = write(tmp_path / f"a{ending}", TEXTS)
+    bucket(path, path.name)
+    read: list[int] = []
+    found = list(read_documents([f"memory://bucket/a{ending}"], "text", SEPARATOR, read.append))
+    assert found == TEXTS
+    assert 0 < sum(read) <= path.stat().st_size
+
+
+def test_folders_globs_and_lists_of_urls_have_one_order(tmp_path, bucket):
+    path = write(tmp_path / "here.txt", TEXTS)
+    for name in (
+        "b.txt",
+        "a.jsonl",
+        "sub/c.TXT",
+        "sub/d.parquet",
+        "notes.md",
+        ".hid/e.txt",
+        ".f.txt",
+    ):
+        bucket(path, name)
+
+    def found(*items):
+        files = find_files(",".join(f"memory://bucket{item}" for item in items), "data.train")
+        return [re.sub("^memory:///?bucket/", "", file) for file in files]
+
+    every = ["a.jsonl", "b.txt", "sub/c.TXT", "sub/d.parquet"]
+    assert found("") == found("/") == every
+    assert found("/sub", "/a.jsonl") == ["sub/c.TXT", "sub/d.parquet", "a.jsonl"]
+    assert sorted(found("/*")) == every
+    assert found("/b.txt", "/*.txt") == ["b.txt"]
+    files = find_files(f"memory://bucket/b.txt,{path}", "data.train")
+    assert files == ["memory://bucket/b.txt", str(path)]
+
+
+def test_text_at_urls_makes_the_same_rows(tmp_path, bucket):
+    here = write(tmp_path / "a.jsonl", TEXTS)
+    bucket(here, "a.jsonl")
+    words = {"tokenizer": tokenizer.ByteTokenizer(), "sequence_length": 32, "holdout_every": 5}
+    for local, remote in zip(
+        text_streams(train=str(here), **words),
+        text_streams(train="memory://bucket", **words),
+        strict=True,
+    ):
+        assert len(local) == len(remote) > 3
+        assert (local.batch(0, 3).tokens == remote.batch(0, 3).tokens).all()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://bucket/gone.txt", "data.train: no file or folder memory://bucket/gone.txt"),
+        ("memory://bucket/*.parquet", "data.train: memory://bucket/\\*.parquet holds no file"),
+        ("memory://bucket/a.md", "data.train: memory://bucket/a.md is of no known kind"),
+        ("nothing://bucket/a.txt", "there is no way to read nothing:// here"),
+    ],
+)
+def test_a_url_that_cannot_be_read_is_named(tmp_path, bucket, url, message):
+    bucket(write(tmp_path / "a.txt", TEXTS), "a.md")
+    with pytest.raises(UserError, match=message):
+        find_files(url, "data.train")
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    def missing(protocol):
+        raise ImportError(f"Please install the package for {protocol}")
+
+    monkeypatch.setattr(fsspec, "filesystem", missing)
+    with pytest.raises(UserError, match="^gs://bucket/a.txt: gs:// needs gcsfs; pip install it$"):
+        find_files("gs://bucket/a.txt", "data.train")
 
 
 @pytest.mark.parametrize(

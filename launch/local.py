@@ -1,0 +1,173 @@
+"""Runs the points of a sweep on this machine: each a process of its own, with a log of its own."""
+
+import fcntl
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from launch.points import Point
+from rlp.metrics import progress
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass
+class Outcome:
+    """What became of the points that were not finished before.
+
+    Attributes:
+      failed: name to what happened, in words, of those that did not finish.
+      left: names of points that have not ended, because the sweep was asked to stop.
+    """
+
+    failed: dict[str, str] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+
+
+class _Requests:
+    """While entered, counts SIGTERM and SIGINT (Ctrl-C) instead of obeying them."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __enter__(self) -> "_Requests":
+        self.count = 0
+        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+
+
+def run_points(
+    points: Sequence[Point],
+    commands: Mapping[str, Sequence[str]],
+    logs: Path,
+    max_parallel: int,
+    label: str,
+) -> Outcome:
+    """Runs all points that are not finished, `max_parallel` at once, in their order.
+
+    A point that fails stops those that need it, and no other. The first SIGTERM or Ctrl-C is
+    passed on to the points that run, which save and end; the second one kills them.
+
+    Args:
+      points: each after those that it needs.
+      commands: words of the command of every point.
+      logs: folder of the logs, <name>.log; what earlier attempts wrote there is kept.
+      max_parallel: processes at a time.
+      label: of the progress line.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    runner = _Runner(points, commands, logs)
+    done = len(points) - len(runner.waiting)
+    with _Requests() as stop, progress(len(points), done, label, "point") as bar:
+        passed_on = 0
+        try:
+            while runner.running or (runner.waiting and not stop.count):
+                if passed_on < stop.count:
+                    passed_on = stop.count
+                    runner.send(signal.SIGTERM if passed_on == 1 else signal.SIGKILL)
+                changed = False
+                for well in runner.collect(stopping=passed_on > 0):
+                    bar.update(well)
+                    changed = True
+                if not stop.count and len(runner.running) < max_parallel:
+                    changed |= runner.start_next()
+                if changed:
+                    bar.set_postfix_str(", ".join(runner.running), refresh=True)
+                else:
+                    time.sleep(_POLL_SECONDS)
+        finally:
+            runner.send(signal.SIGTERM)  # nothing runs here but after an error of our own
+    runner.outcome.left += [point.name for point in runner.waiting]
+    return runner.outcome
+
+
+class _Runner:
+    """The points that wait, those that run, and what became of the others."""
+
+    def __init__(
+        self, points: Sequence[Point], commands: Mapping[str, Sequence[str]], logs: Path
+    ) -> None:
+        self._points = {point.name: point for point in points}
+        self._commands, self._logs = commands, logs
+        self.waiting = [point for point in points if not point.finished]
+        self.running: dict[str, subprocess.Popen] = {}
+        self.outcome = Outcome()
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal to every process."""
+        for process in self.running.values():
+            process.send_signal(number)
+
+    def collect(self, *, stopping: bool) -> Iterator[bool]:
+        """Takes away the processes that have ended: for each, whether its point is finished."""
+        for name, process in list(self.running.items()):
+            if process.poll() is None:
+                continue
+            del self.running[name]
+            well = process.returncode == 0 and self._points[name].finished
+            if not well and stopping:
+                self.outcome.left.append(name)
+            elif not well:
+                self.outcome.failed[name] = _ended(process.returncode)
+            yield well
+
+    def start_next(self) -> bool:
+        """Starts the first point that can; drops those that never will. False: nothing changed."""
+        for point in self.waiting:
+            broken = [name for name in point.needs if name in self.outcome.failed]
+            if broken:
+                self.outcome.failed[point.name] = f"not started, since {broken[0]} failed"
+            elif all(self._points[name].finished for name in point.needs):
+                self._start(point)
+            else:
+                continue
+            self.waiting.remove(point)
+            return True
+        return False
+
+    def _start(self, point: Point) -> None:
+        words, log = self._commands[point.name], self._logs / f"{point.name}.log"
+        process = _start(words, log)
+        if process is None:
+            self.outcome.failed[point.name] = "another sweep is running it"
+        else:
+            self.running[point.name] = process
+
+
+def _start(words: Sequence[str], log: Path) -> subprocess.Popen | None:
+    """Starts a command that writes to `log`, in a session of its own: Ctrl-C reaches it through us.
+
+    The log is locked for as long as the process lives, also if this program is killed before it.
+    Returns None if it is locked.
+    """
+    with open(log, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        file.write(f"$ {shlex.join(words)}\n".encode())
+        file.flush()
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _ended(status: int) -> str:
+    if status == 0:
+        return "was stopped; its state is saved"
+    return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with {status}"

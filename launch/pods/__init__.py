@@ -1,0 +1,1 @@
+"""Programs that carry `launch.train` to clusters; --dry_run shows what each would run."""

@@ -1,0 +1,161 @@
+r"""Runs launch.train on a TPU slice in Google Kubernetes Engine, as a JobSet that restarts it.
+
+    python -m launch.pods.gke start --image=<image> --tpu=v5p:4x4x4 --bucket=<bucket> \
+        -- --config=configs/qwen3_1p7b_rlp.py --workdir=/bucket/runs/qwen …
+    python -m launch.pods.gke status --name=qwen
+    python -m launch.pods.gke delete --name=qwen
+
+The image holds this repository as its working directory, and its environment; the bucket is mounted
+at /bucket on every host. `kubectl` must point at the cluster (docs/pods.md makes one with xpk).
+"""
+
+import hashlib
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from absl import flags
+
+from launch import program
+from launch.pods import jobs, tpu
+from launch.pods.jobs import Job
+from rlp.errors import UserError
+
+_IMAGE = flags.DEFINE_string("image", "", "container image with this repository")
+_BUCKET = flags.DEFINE_string("bucket", "", "Cloud Storage bucket that is mounted at /bucket")
+_ACCOUNT = flags.DEFINE_string(
+    "service_account", "default", "Kubernetes service account that may write to the bucket"
+)
+_QUEUE = flags.DEFINE_string("queue", "", "Kueue's local queue, where the cluster has one")
+_RESTARTS = flags.DEFINE_integer("max_restarts", 100, "preemptions and failures to survive")
+for _module in (jobs, tpu):
+    flags.adopt_module_key_flags(_module)
+
+MOUNT = "/bucket"
+PYTHON = "python"  # in the image
+_SECONDS_TO_SAVE = 60  # a spot machine gives less: 25 seconds
+_LONGEST_NAME = 40  # a pod's name is 23 longer and a label of DNS: 63
+_VOLUME = "bucket"
+_LABEL = "rlp-run"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """start, status or delete."""
+    action, *rest = arguments or [""]
+    if action == "start":
+        submit(jobs.job_of(rest, PYTHON))
+    elif action in ("status", "delete"):
+        if rest or not jobs.NAME.value:
+            raise UserError(f"{action} takes --name=<job> and nothing else")
+        words = ["get", "jobset,pods", "--selector", f"{_LABEL}={jobs.NAME.value}", "--output=wide"]
+        jobs.run_tool(
+            ["kubectl", *(words if action == "status" else ["delete", "jobset", jobs.NAME.value])]
+        )
+    else:
+        raise UserError(f"give one of start, status, delete as the first argument, not {action!r}")
+
+
+def submit(run: Job) -> None:
+    """Hands a run to the cluster, which starts it when there is a slice.
+
+    Raises:
+      UserError: a flag is missing, the workdir is not in the bucket, or kubectl fails.
+    """
+    text = yaml.dump(manifest(run), Dumper=_Dumper, sort_keys=False, width=1000)
+    jobs.run_tool(["kubectl", "apply", "--filename=-"], text)
+
+
+def job_name(name: str) -> str:
+    """A name that Kubernetes takes: the given one, or what it can keep of it, and a hash."""
+    if re.fullmatch(rf"[a-z]([a-z0-9-]{{0,{_LONGEST_NAME - 2}}}[a-z0-9])?", name):
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    left = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[: _LONGEST_NAME - 13].strip("-")
+    return f"rlp-{left}-{digest}"
+
+
+def manifest(run: Job) -> dict[str, Any]:
+    """The JobSet of a run: one job over the hosts of one slice."""
+    for flag in (_IMAGE, _BUCKET, tpu.TPU):
+        if not flag.value:
+            raise UserError(f"--{flag.name} is missing")
+    if not run.workdir.is_relative_to(MOUNT):
+        raise UserError(
+            f"--workdir={run.workdir}: a pod's own disk goes with it; give a folder below {MOUNT}, "
+            f"where gs://{_BUCKET.value} is mounted"
+        )
+    piece = tpu.parse(tpu.TPU.value)
+    name = job_name(run.name)
+    labels = {_LABEL: name}
+    pod = {
+        "metadata": {"annotations": {"gke-gcsfuse/volumes": "true"}, "labels": labels},
+        "spec": _pod(run, piece),
+    }
+    job = {
+        "parallelism": piece.hosts,
+        "completions": piece.hosts,
+        "backoffLimit": 0,  # one lost host restarts all: they wait for one another
+        "template": pod,
+    }
+    queue = {"kueue.x-k8s.io/queue-name": _QUEUE.value} if _QUEUE.value else {}
+    exclusive = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
+    return {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": {"name": name, "labels": labels | queue, "annotations": exclusive},
+        "spec": {
+            "failurePolicy": {"maxRestarts": _RESTARTS.value},
+            "replicatedJobs": [{"name": "slice", "replicas": 1, "template": {"spec": job}}],
+        },
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as they are read."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    ),
+)
+
+
+def _pod(run: Job, piece: tpu.Slice) -> dict[str, Any]:
+    words = jobs.with_flag(run.words, "--multihost") if piece.hosts > 1 else run.words
+    script = (
+        f"{jobs.UNTIL_FINISHED.lstrip()}until_finished {shlex.join([str(run.finished), *words])}\n"
+    )
+    selector = {
+        "cloud.google.com/gke-tpu-accelerator": piece.generation.gke,
+        "cloud.google.com/gke-tpu-topology": piece.topology,
+    }
+    if tpu.SPOT.value:
+        selector["cloud.google.com/gke-spot"] = "true"
+    volume = {
+        "driver": "gcsfuse.csi.storage.gke.io",
+        "volumeAttributes": {"bucketName": _BUCKET.value, "mountOptions": "implicit-dirs"},
+    }
+    container = {
+        "name": "train",
+        "image": _IMAGE.value,
+        "command": ["bash", "-c", script],
+        "ports": [{"containerPort": 8471}, {"containerPort": 8080}],
+        "resources": {"limits": {"google.com/tpu": piece.chips_per_host}},
+        "volumeMounts": [{"name": _VOLUME, "mountPath": MOUNT}],
+    }
+    return {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": _SECONDS_TO_SAVE,
+        "serviceAccountName": _ACCOUNT.value,
+        "nodeSelector": selector,
+        "containers": [container],
+        "volumes": [{"name": _VOLUME, "csi": volume}],
+    }
+
+
+if __name__ == "__main__":
+    program.run(main, most_arguments=None)

@@ -1,0 +1,174 @@
+r"""Runs launch.train on a TPU slice of Cloud TPU VMs, and brings it back after a preemption.
+
+    python -m launch.pods.tpu_vm create --name=qwen --zone=us-east5-a --tpu=v5p:4x4x4
+    python -m launch.pods.tpu_vm setup  --name=qwen --zone=us-east5-a
+    python -m launch.pods.tpu_vm start  --name=qwen --zone=us-east5-a --bucket=<bucket> \
+        -- --config=configs/qwen3_1p7b_rlp.py --workdir=bucket/runs/qwen …
+
+`resume`, with the flags of all three, starts the run where the slice is well, and otherwise makes
+the slice anew before; `status`, `stop` (the run saves) and `delete` say what they do. `setup`
+copies the last commit of this repository to every host, `start` mounts the bucket at ./bucket.
+"""
+
+import re
+import shlex
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from launch import program
+from launch.pods import jobs, tpu
+from rlp.errors import UserError
+
+_ZONE = flags.DEFINE_string("zone", "", "zone of the slice")
+_PROJECT = flags.DEFINE_string("project", "", "Google Cloud project; gcloud's own if left out")
+_VERSION = flags.DEFINE_string(
+    "runtime", "", "runtime of the TPU VMs; that of the generation if left out"
+)
+_BUCKET = flags.DEFINE_string(
+    "bucket", "", "Cloud Storage bucket to mount at ./bucket on every host"
+)
+_PREPARE = flags.DEFINE_string("prepare", "", "shell commands that setup runs on every host first")
+for _module in (jobs, tpu):
+    flags.adopt_module_key_flags(_module)
+
+_GCLOUD = ("gcloud", "compute", "tpus", "tpu-vm")
+_FOLDER = "rlp"  # in the home folder of every host
+_ARCHIVE = "rlp.tar.gz"
+_PYTHON = "3.12"
+_SETUP = f"""
+set -euo pipefail
+{{prepare}}
+mkdir -p {_FOLDER}
+tar -xzf {_ARCHIVE} -C {_FOLDER}
+cd {_FOLDER}
+python3 -m pip install --user --quiet uv
+python3 -m uv python install {_PYTHON}
+make setup PYTHON="$(python3 -m uv python find {_PYTHON})"
+.venv/bin/python -m pip install --quiet --constraint requirements.txt 'jax[tpu]' gcsfs
+"""
+_MOUNT = """if ! mountpoint --quiet bucket; then
+  mkdir -p bucket
+  gcsfuse --implicit-dirs {bucket} bucket
+fi
+"""
+_START = """
+set -euo pipefail
+cd {folder}
+{mount}if [ -e train.pid ] && kill -0 "$(cat train.pid)" 2>/dev/null; then
+  echo 'a run is going on here already'
+  exit 0
+fi
+nohup {words} >>train.log 2>&1 </dev/null &
+echo "$!" >train.pid
+"""
+_STOP = f'kill -TERM "$(cat {_FOLDER}/train.pid)"'
+_STATUS = f"tail -n 5 {_FOLDER}/train.log"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Does what the first argument names."""
+    action, *rest = arguments or [""]
+    actions = {
+        "create": _create,
+        "setup": _setup,
+        "status": _status,
+        "stop": _stop,
+        "delete": _delete,
+    }
+    if action not in (*actions, "start", "resume"):
+        names = ", ".join([*actions, "start", "resume"])
+        raise UserError(f"give one of {names} as the first argument, not {action!r}")
+    for flag in (jobs.NAME, _ZONE):
+        if not flag.value:
+            raise UserError(f"--{flag.name} is missing")
+    if action in ("start", "resume"):
+        start = start_script(rest)  # before a machine is paid for
+        if action == "resume":
+            _make_well()
+        _ssh(start)
+    elif rest:
+        raise UserError(f"{action} takes no argument, but {rest[0]!r} was given")
+    else:
+        actions[action]()
+
+
+def start_script(arguments: Sequence[str]) -> str:
+    """What starts the run on one host, and returns; a run that goes on there is left alone."""
+    run = jobs.job_of(arguments, ".venv/bin/python")
+    inside = run.workdir.parts[:1] == ("bucket",)
+    if inside != bool(_BUCKET.value) or not (inside or run.workdir.is_absolute()):
+        raise UserError(
+            f"--workdir={run.workdir}, --bucket={_BUCKET.value!r}: the disks of a slice go with "
+            "it; give --bucket and a --workdir below bucket/, or that of a disk all hosts share"
+        )
+    return _START.format(
+        folder=_FOLDER,
+        mount=_MOUNT.format(bucket=shlex.quote(_BUCKET.value)),
+        words=shlex.join(jobs.with_flag(run.words, "--multihost")),
+    )
+
+
+def _create() -> None:
+    piece = tpu.parse(tpu.TPU.value)
+    version = _VERSION.value or piece.generation.version
+    words = [f"--accelerator-type={piece.accelerator_type}", f"--version={version}"]
+    _gcloud("create", jobs.NAME.value, *words, *(["--spot"] if tpu.SPOT.value else []))
+
+
+def _setup() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        archive = "/tmp/rlp.tar.gz" if jobs.DRY_RUN.value else str(Path(folder) / _ARCHIVE)
+        jobs.run_tool(["git", "archive", "--format=tar.gz", f"--output={archive}", "HEAD"])
+        _gcloud("scp", archive, f"{jobs.NAME.value}:{_ARCHIVE}", "--worker=all")
+    _ssh(_SETUP.format(prepare=_PREPARE.value))
+
+
+def _status() -> None:
+    _gcloud("describe", jobs.NAME.value, "--format=value(state,health)")
+    _ssh(_STATUS, worker="0")
+
+
+def _stop() -> None:
+    _ssh(_STOP)
+
+
+def _delete() -> None:
+    _gcloud("delete", jobs.NAME.value, "--quiet")
+
+
+def _make_well() -> None:
+    """A slice that is there and ready; one that was taken back is deleted and made anew."""
+    state = "" if jobs.DRY_RUN.value else _state()
+    if jobs.DRY_RUN.value:
+        _state()
+        print(
+            "# the next four only if there is none that is READY; the delete only if there is one"
+        )
+    if state == "READY":
+        return
+    if state or jobs.DRY_RUN.value:
+        _delete()
+    _create()
+    _setup()
+
+
+def _state() -> str:
+    """State of the slice as gcloud calls it; "" if there is none of that name."""
+    here = f"name~/{re.escape(jobs.NAME.value)}$"
+    return _gcloud("list", f"--filter={here}", "--format=value(state)").strip()
+
+
+def _ssh(script: str, worker: str = "all") -> None:
+    _gcloud("ssh", jobs.NAME.value, f"--worker={worker}", f"--command={script}")
+
+
+def _gcloud(*words: str) -> str:
+    project = [f"--project={_PROJECT.value}"] if _PROJECT.value else []
+    return jobs.run_tool([*_GCLOUD, *words, f"--zone={_ZONE.value}", *project])
+
+
+if __name__ == "__main__":
+    program.run(main, most_arguments=None)

@@ -1,0 +1,130 @@
+"""Runs the points of a sweep: `sweep()` of a config file yields what tells them apart.
+
+    python -m launch.sweep --config=configs/ablations.py:demo_rollouts --workdir=runs/rollouts
+    python -m launch.sweep --config=… --workdir=… --launcher=print > commands.sh
+
+Each point has a folder in the workdir that is named by the fields it sets, and runs there as
+`launch.train` would run it. Finished points are skipped and unfinished ones resumed, so the same
+command goes on where it was stopped; when all are finished it writes report.html over them.
+"""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from launch import cluster, local, program
+from launch.pods import gke, jobs, slurm, tpu
+from launch.points import Point, command, point_config, read_points, shell_line
+from rlp import report
+from rlp.errors import UserError
+from rlp.run_config import check_same, fields, load_config
+
+_CONFIG = program.define_config()
+_WORKDIR = program.define_workdir("folder of the sweep, with a folder for each point")
+_LAUNCHER = flags.DEFINE_enum(
+    "launcher",
+    "local",
+    ["local", "print", "slurm", "gke"],
+    "where points run: on this machine, nowhere (their commands are printed), or on a cluster",
+)
+_MAX_PARALLEL = flags.DEFINE_integer(
+    "max_parallel", 0, "points at a time; 0 = one here, as many as SLURM gives there", lower_bound=0
+)
+for _module in (jobs, slurm, gke, tpu):  # how the clusters are to run a point
+    flags.adopt_module_key_flags(_module)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs or submits the points that are not finished; reports on those that are."""
+    spec, config, workdir = program.config_file(), _CONFIG.value, Path(_WORKDIR.value)
+    for_all = program.fields_set_by_hand()
+    points = read_points(spec, config, for_all, workdir)
+    _check(points, config, for_all)
+    python = gke.PYTHON if _LAUNCHER.value == "gke" else sys.executable
+    commands = {point.name: command(point, spec, config, for_all, python) for point in points}
+    left = [point for point in points if not point.finished]
+    if _LAUNCHER.value == "print":
+        for point in left:
+            print(shell_line(point, points, commands[point.name]))
+    elif _LAUNCHER.value == "local" and jobs.DRY_RUN.value:
+        raise UserError("--dry_run is for clusters; --launcher=print shows what would run here")
+    elif _LAUNCHER.value == "local":
+        _run_here(points, commands, workdir)
+    elif left:
+        submit = cluster.submit_slurm if _LAUNCHER.value == "slurm" else cluster.submit_gke
+        submit(points, commands, workdir, _MAX_PARALLEL.value)
+    else:
+        _compare(points, workdir)
+
+
+def _check(points: Sequence[Point], config: ConfigDict, for_all: Sequence[str]) -> None:
+    """Refuses values that no run can use, and folders that hold runs of other configs."""
+    from rlp import experiment, run_check, start  # here: they bring jax
+
+    for point in points:
+        own = point_config(config, point)
+        saved = point.folder / "config.json"
+        try:
+            for arm in _arms(own):
+                run = experiment.arm_config(own, arm, point.folder) if arm else own
+                run_check.check(dict(fields(run)))
+            if saved.exists():
+                now = (
+                    own if point.arms else start.adopt(own, point.folder, [*for_all, *point.fields])
+                )
+                _check_same(load_config(saved), now)
+        except UserError as error:
+            raise UserError(f"{point.folder}: {error}") from error
+
+
+def _arms(config: ConfigDict) -> list[str]:
+    """Names of the arms of an experiment; "" stands for a plain run."""
+    return list(config.arms) if "arms" in config else [""]
+
+
+def _check_same(saved: ConfigDict, now: ConfigDict) -> None:
+    if changes := check_same(saved, now):
+        raise UserError(
+            f"holds a run of another config ({'; '.join(changes)}); take another --workdir, or "
+            "move that folder away"
+        )
+
+
+def _run_here(points: Sequence[Point], commands: dict[str, list[str]], workdir: Path) -> None:
+    outcome = local.run_points(
+        points, commands, workdir / "logs", _MAX_PARALLEL.value or 1, workdir.name
+    )
+    if outcome.left and not outcome.failed:
+        print(f"stopped; {len(outcome.left)} points are not finished: the same command goes on")
+        return
+    _compare(points, workdir)
+    if outcome.failed:
+        for name, what in outcome.failed.items():
+            print(f"error: {name} {what}; its log: {workdir}/logs/{name}.log", file=sys.stderr)
+        sys.exit(1)
+
+
+def _compare(points: Sequence[Point], workdir: Path) -> None:
+    """Writes the report over the finished points, seeds together, and prints their table."""
+    finished = [point for point in points if point.finished]
+    if not finished:
+        return
+    sources = report.load_folders([point.folder for point in finished])
+    pools: dict[str, list[report.Source]] = {}
+    for point, source in zip(finished, sources, strict=True):
+        pools.setdefault(point.label, []).append(source)
+    groups = report.group_pools(pools)
+    report.write_sources(sources, workdir / "report.html", groups, workdir.name)
+    summaries = {group.name: [run.summary for run in group.runs] for group in groups}
+    print(report.terminal_table(summaries, shutil.get_terminal_size((110, 24)).columns))
+    if len(finished) < len(points):
+        print(f"\n{len(points) - len(finished)} of {len(points)} points are missing")
+    print(f"\nreport: {workdir / 'report.html'}")
+
+
+if __name__ == "__main__":
+    program.run(main)

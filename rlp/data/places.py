@@ -1,0 +1,94 @@
+"""Where files of documents lie: on this machine, or at a URL (gs://, s3://, memory://).
+
+URLs go through fsspec, which wants a package of its own for most of them: gcsfs for gs://, s3fs
+for s3://.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+from rlp.errors import UserError
+
+PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "abfs": "adlfs", "az": "adlfs"}
+
+
+def is_url(path: str) -> bool:
+    """Whether a path begins with a protocol."""
+    return re.match(r"[a-z][a-z0-9+.-]*://", path) is not None
+
+
+def is_file(path: str) -> bool:
+    """Whether there is a file."""
+    return _system(path).isfile(path) if is_url(path) else os.path.isfile(path)
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder: at a URL, anything below that name."""
+    return _system(path).isdir(path) if is_url(path) else os.path.isdir(path)
+
+
+def matches(pattern: str) -> list[str]:
+    """The files and folders that a glob matches, sorted; ** stands for folders too."""
+    if not is_url(pattern):
+        return sorted(glob.glob(pattern, recursive=True))
+    system = _system(pattern)
+    found = map(system.unstrip_protocol, system.glob(pattern))
+    return sorted(path for path in found if "/." not in path)  # hidden, as on this machine
+
+
+def files_below(folder: str) -> list[str]:
+    """The files of a folder and of those below it, sorted; hidden ones are left out."""
+    if is_url(folder):
+        system = _system(folder)
+        start = len(system.unstrip_protocol(folder.rstrip("/"))) + 1
+        found = map(system.unstrip_protocol, system.find(folder))
+        return sorted(path for path in found if "/." not in f"/{path[start:]}")
+    files = []
+    for where, below, names in os.walk(folder):
+        below[:] = [name for name in below if not name.startswith(".")]
+        files += [os.path.join(where, name) for name in names if not name.startswith(".")]
+    return sorted(files)
+
+
+def size(path: str) -> int:
+    """Bytes of a file; 0 where a server does not tell."""
+    return (_system(path).size(path) or 0) if is_url(path) else os.path.getsize(path)
+
+
+def identity(path: str) -> str:
+    """One text for all the names that a file has."""
+    if not is_url(path):
+        return os.path.realpath(path)
+    from fsspec.core import url_to_fs
+
+    system, name = url_to_fs(path)
+    return system.unstrip_protocol(name)
+
+
+@contextmanager
+def open_file(path: str) -> Iterator[BinaryIO]:
+    """A file, to be read."""
+    with _system(path).open(path, "rb") if is_url(path) else open(path, "rb") as file:
+        yield file
+
+
+def _system(url: str) -> Any:
+    """The file system of a URL.
+
+    Raises:
+      UserError: the package for it is not installed, or there is no such protocol.
+    """
+    import fsspec  # here: most runs read files of this machine
+
+    protocol = url.partition("://")[0]
+    try:
+        return fsspec.filesystem(protocol)
+    except ImportError as error:
+        package = PACKAGES.get(protocol, "the package of fsspec for it")
+        raise UserError(f"{url}: {protocol}:// needs {package}; pip install it") from error
+    except ValueError as error:
+        raise UserError(f"{url}: there is no way to read {protocol}:// here: {error}") from error

@@ -1,0 +1,153 @@
+"""`python -m launch.train --multihost`: stopped, killed and moved, it is the run of one process."""
+
+import json
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from rlp.checkpoint.load import load_items
+from tests import hosts as cluster
+from tests import runs
+
+pytestmark = pytest.mark.slow
+
+EXPERIMENT = """
+from ml_collections import ConfigDict
+from configs import default
+
+def get_config():
+    config = default.get_config()
+    config.update_from_flattened_dict({fields!r})
+    config.arms = ConfigDict({arms!r})
+    return config
+"""
+ARMS = {"base": {}, "rlp": {"objective": "rlp", "init_from": "base"}}
+
+
+def experiment(folder, arms, *changes):
+    """Writes the config file of an experiment."""
+    text = EXPERIMENT.format(fields=runs.flat_config(*changes), arms=arms)
+    (folder / "tiny.py").write_text(text)
+
+
+def train(folder, name, *more):
+    """Command lines of the processes of a run in `folder`/`name`."""
+    config = [f"--config={folder}/tiny.py", f"--workdir={folder}/{name}"]
+    return [sys.executable, "-m", "launch.train", *config, *more]
+
+
+def several(folder, name, number, *more):
+    return lambda address, i: [
+        *train(folder, name, *more),
+        *("--multihost", f"--coordinator_address={address}"),
+        *(f"--num_processes={number}", f"--process_id={i}"),
+    ]
+
+
+def alone(folder, name, devices, *more):
+    """Runs it in one process to its end."""
+    words = lambda address, i: train(folder, name, *more)
+    with cluster.started(words, 1, folder / f"{name}-alone", devices) as (*process,):
+        assert process[0].wait(600) == 0
+
+
+def lines(workdir):
+    path = workdir / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def wait_for_line(processes, workdir, count):
+    end = time.monotonic() + 600
+    while lines(workdir) < count:
+        assert all(process.poll() is None for process in processes), processes.err(0)
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def same_figures(found, expected):
+    """Equal but for the rounding of sums over other shards, which AdamW's quotients magnify; what
+    is counted is equal. Only a mesh with shards of parameters has something to gather."""
+    found, expected = (
+        {name: value for name, value in runs.timeless(figures).items() if name != "gather_bytes"}
+        for figures in (found, expected)
+    )
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if value is None or isinstance(value, int):
+            assert found[name] == value, name
+        else:
+            np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def same_run(workdir, expected):
+    """The figures of all steps and of the end, the thoughts, and the place in the data."""
+    ours, theirs = runs.metrics(workdir), runs.metrics(expected)
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        same_figures(one, other)
+    read = lambda folder, name: json.loads((folder / name).read_text())
+    same_figures(read(workdir, "evaluation.json"), read(expected, "evaluation.json"))
+    pieces = lambda folder: [
+        [thought["pieces"] for place in document["positions"] for thought in place["thoughts"]]
+        for document in read(folder, "thoughts.json")["documents"]
+    ]
+    assert pieces(workdir) == pieces(expected)
+    assert runs.steps(workdir) == runs.steps(expected)
+    last = lambda folder: folder / "checkpoints" / str(runs.steps(folder)[-1])
+    position = lambda folder: load_items(last(folder), {}, ("data",))["data"]
+    assert position(workdir) == position(expected)
+
+
+def test_stopped_on_two_hosts_killed_on_four_and_ended_on_one_it_is_the_run_of_one(tmp_path):
+    experiment(tmp_path, ARMS, runs.COMPASS, {"steps": 8, "evaluation.every": 4})
+    alone(tmp_path, "expected", 1)
+    run = tmp_path / "run"
+
+    # SIGTERM to process 1 alone, in next-token training.
+    words = several(tmp_path, "run", 2, "--config.mesh.fsdp=2")
+    with cluster.started(words, 2, tmp_path / "stopped") as both:
+        wait_for_line(both, run / "base", 2)
+        both[1].send_signal(signal.SIGTERM)
+        assert both.wait(600) == [0, 0]
+        assert both.out(0).startswith("stopped by SIGTERM; the state is saved")
+        assert both.out(1) == ""
+        assert "step/s" in both.err(0)
+        assert "step/s" not in both.err(1)
+    saved = lines(run / "base")
+    assert 2 <= saved < 8
+    assert runs.steps(run / "base")[-1] == saved
+    assert len(list((run / "base" / "tensorboard").iterdir())) == 1
+
+    # Other hosts go on, over the end of the first arm into RLP; one of them dies.
+    words = several(tmp_path, "run", 4, "--config.mesh.data=2", "--config.mesh.fsdp=2")
+    with cluster.started(words, 4, tmp_path / "killed", devices=1) as four:
+        wait_for_line(four, run / "rlp", 3)
+        four[3].kill()
+        statuses = four.wait(600)  # nobody waits for the dead for ever
+        assert statuses[3] == -signal.SIGKILL
+        assert 0 not in statuses
+    assert lines(run / "rlp") < 8
+
+    # One process ends it, on a mesh with another axis.
+    alone(tmp_path, "run", 2, "--config.mesh.tensor=2")
+    for arm in ARMS:
+        same_run(run / arm, tmp_path / "expected" / arm)
+
+
+def test_a_model_of_hugging_face_comes_onto_two_hosts_as_onto_one(tmp_path):
+    words = lambda address, i: [sys.executable, "-m", "launch.tiny_hf", f"--out={tmp_path}/tiny"]
+    with cluster.started(words, 1, tmp_path / "made") as (process,):
+        assert process.wait(600) == 0
+    arms = {"run": {"init_from": f"{tmp_path}/tiny"}}
+    changes = runs.TEXT_RLP | {"steps": 2, "checkpoint.every": 1, "data.sequence_length": 32}
+    experiment(tmp_path, arms, changes, runs.text_file(tmp_path))
+    alone(tmp_path, "expected", 1)
+    words = several(tmp_path, "run", 2, "--config.mesh.fsdp=2", "--config.mesh.tensor=2")
+    with cluster.started(words, 2, tmp_path / "two") as both:
+        assert both.wait(600) == [0, 0], both.err(0)
+    same_run(tmp_path / "run" / "run", tmp_path / "expected" / "run")
+    files = lambda name: sorted(p.name for p in (tmp_path / name / "run" / "hf").iterdir())
+    assert files("run") == files("expected")
