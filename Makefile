@@ -5,7 +5,7 @@
 #   make setup                         only what a run needs, into .venv
 #   make test                          the fast tests; ARGS="-k scoring" picks some
 #   make slow-test                     the tests that take minutes
-#   make compilers                     what launch.compile needs, into .venv/compilers (1 GB, Linux x86-64)
+#   make compilers                     what launch.compile needs, into .venv/compilers (1.4 GB, Linux x86-64)
 #   make lint                          ruff and mypy;  make format  rewrites the code in ruff's format
 #   make clean                         removes environments and caches, never runs/
 
