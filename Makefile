@@ -5,6 +5,7 @@
 #   make setup                         only what a run needs, into .venv
 #   make test                          the fast tests; ARGS="-k scoring" picks some
 #   make slow-test                     the tests that take minutes
+#   make compilers                     what launch.compile needs, into .venv/compilers (1.4 GB, Linux x86-64)
 #   make lint                          ruff and mypy;  make format  rewrites the code in ruff's format
 #   make clean                         removes environments and caches, never runs/
 
@@ -32,7 +33,7 @@ check_python = $(if $(shell "$(PYTHON)" -c '$(usable)' >/dev/null 2>&1 && echo y
 alive := $(shell test -e "$(VENV)/.ready" && "$(VENV)/bin/python" -c 'print("yes")' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow-test lint format clean remake
+.PHONY: help setup demo test slow-test compilers lint format clean remake
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -47,6 +48,8 @@ test: $(VENV)/.ready-test
 
 slow-test: $(VENV)/.ready-test
 	$(run) pytest -m slow $(ARGS)
+
+compilers: $(VENV)/compilers/.ready
 
 lint: $(VENV)/.ready-test
 	$(run) ruff check .
@@ -66,6 +69,11 @@ $(VENV)/.ready: requirements.txt $(if $(alive),,remake)
 $(VENV)/.ready-test: requirements-test.txt $(VENV)/.ready
 	rm -f "$@"
 	$(install) -r requirements-test.txt -c requirements.txt
+	touch "$@"
+
+$(VENV)/compilers/.ready: requirements-compile.txt $(VENV)/.ready
+	rm -rf "$(VENV)/compilers"
+	$(install) --no-deps --target "$(VENV)/compilers" -r requirements-compile.txt
 	touch "$@"
 
 clean:

@@ -5,8 +5,7 @@
 
 `init_from` can be a folder that holds that model, too; its network and its tokenizer are taken over.
 Not run by this project, which has no such machine; its shapes are checked (1,720,574,976 parameters).
-There is no fused attention yet, and decoding reads the training layout, so a step of this size has no
-known cost; rlp.max_branches_in_flight and rlp.update_micro_batch bound what it keeps in memory.
+What a step needs is known (`python -m launch.compile`, docs/scale.md); there is no fused attention yet.
 The paper trained on 32 H100; 200 steps are the 170M input tokens of its ablations. It reports, for
 the base and after RLP: MATH-500 48.45 and 58.48, GSM8K 54.16 and 74.48, MMLU-Pro 28.17 and 34.62.
 
@@ -52,6 +51,10 @@ def get_config() -> ConfigDict:
     config.rlp.positions = "uniform"
     config.rlp.baseline = "ema"
     config.rlp.ema_decay = 0.999  # tau
+
+    # What fits: docs/scale.md has the memory of a step on several machines.
+    config.rlp.max_branches_in_flight = 2048  # of 8192 thoughts of a step
+    config.rlp.update_micro_batch = 1024
 
     config.checkpoint.every = 20
     config.evaluation.every = 20

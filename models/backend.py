@@ -1,10 +1,14 @@
 """What one backend wants and another does not, in one place.
 
 Everything else in the project is the same for all. The choices are made while tracing, for the
-backend that JAX computes on; none of them changes a result by more than rounding.
+backend that JAX computes on, or the one that it is told to compile for; none of them changes a
+result by more than rounding.
 """
 
+import contextvars
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 
@@ -33,6 +37,24 @@ CPU = Choices(unrolled_layers=8, row_scores=2**22, logits=2**22, small_rows=8)
 ACCELERATOR = Choices(unrolled_layers=0, row_scores=2**25, logits=2**25, small_rows=0)
 
 
+_TARGET: contextvars.ContextVar[str | None] = contextvars.ContextVar("target", default=None)
+
+
+@contextmanager
+def compiling_for(platform: str) -> Iterator[None]:
+    """Within it, what is traced is meant for "cpu", "tpu" or "cuda", wherever it is traced."""
+    token = _TARGET.set(platform)
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
+
+
+def target() -> str:
+    """The platform that what is traced now is meant for."""
+    return _TARGET.get() or jax.default_backend()
+
+
 def choices() -> Choices:
-    """The choices for the backend in use."""
-    return CPU if jax.default_backend() == "cpu" else ACCELERATOR
+    """The choices for that platform."""
+    return CPU if target() == "cpu" else ACCELERATOR

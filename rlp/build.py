@@ -5,7 +5,7 @@ This and `rlp.loop` are where a ConfigDict is read; everything they build takes 
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +85,14 @@ def build_method(config: ConfigDict, files: Path | None = None) -> Method:
     return Method(tokenizer, model, _settings(config, _prompt(config, tokenizer)), words)
 
 
-def build(config: ConfigDict, files: Path | None = None) -> Run:
-    """Builds a run; arguments and errors as of `build_method`."""
+def build(
+    config: ConfigDict, files: Path | None = None, devices: Sequence[Any] | None = None
+) -> Run:
+    """Builds a run over some devices, None for all that JAX has; arguments and errors as of
+    `build_method`."""
     check(dict(fields(config)))
     made = build_method(config, files)
-    mesh = _named(lambda: _mesh(config))
+    mesh = _named(lambda: _mesh(config, devices))
     _named(lambda: parameter_shardings(mesh, shapes(made.model)))
     _named(lambda: check_heads(mesh, made.model.num_kv_heads))
     if config.objective == "rlp":
@@ -172,8 +175,8 @@ def _model(config: ConfigDict, used: int) -> ModelConfig:
     return network(dict(config.model) | {"vocab_size": size})
 
 
-def _mesh(config: ConfigDict) -> Mesh:
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+def _mesh(config: ConfigDict, devices: Sequence[Any] | None) -> Mesh:
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
     split = batch_shards(mesh)
     if config.batch_size % split:
         raise UserError(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from configs import ablations, default, demo, qwen3_1p7b_rlp, text
+from configs import ablations, default, demo, qwen3_1p7b_rlp, qwen3_14b_rlp, text
 from models.config import ModelConfig
 from models.rope import Rope
 from models.transformer import count_parameters, shapes
@@ -30,6 +30,7 @@ CONFIGS = {
     "text": text.get_config(),
     "text:rlp": text.get_config("rlp"),
     "qwen3_1p7b_rlp": qwen3_1p7b_rlp.get_config(),
+    "qwen3_14b_rlp": qwen3_14b_rlp.get_config(),
     "ablations:rollouts": ablations.get_config("rollouts"),
 }
 BYTES = {"data.train": "some.txt", "data.eos": ""}  # data, and the tokenizer that needs no folder
@@ -90,6 +91,16 @@ def test_the_recipe_for_qwen3_has_the_published_shape():
     assert by_hand == 1_720_574_976
     assert count_parameters(model) == by_hand
     assert "1,720,574,976" in (ROOT / "configs" / "qwen3_1p7b_rlp.py").read_text()
+
+
+def test_the_recipe_for_qwen3_14b_has_the_published_shape():
+    config = qwen3_14b_rlp.get_config()
+    config.update_from_flattened_dict(BYTES)
+    d, layers, heads, kv, width, ffn = 5120, 40, 40, 8, 128, 17_408
+    attention = d * heads * width * 2 + d * kv * width * 2 + 2 * width
+    by_hand = 2 * 151_936 * d + layers * (attention + 3 * d * ffn + 2 * d) + d
+    assert count_parameters(build.build(config).model) == by_hand == 14_768_307_200
+    assert f"{by_hand:,}" in (ROOT / "configs" / "qwen3_14b_rlp.py").read_text()
 
 
 def recipe():

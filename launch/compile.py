@@ -1,0 +1,118 @@
+"""Says what a step needs before the machines are rented: nothing is computed, all is compiled.
+
+    python -m launch.compile --config=configs/text.py:rlp --topology=v5e:2x2
+    python -m launch.compile --config=configs/qwen3_1p7b_rlp.py --topology=h200:2x8
+    python -m launch.compile --config=configs/qwen3_1p7b_rlp.py --topology=v5p:4x4x4 --show_sharding
+
+Compiles every stage of a training step for a TPU topology (v4, v5e, v5p, v6e) or NVIDIA GPUs
+(h200:NODESxGPUS) on any x86-64 Linux machine, with the compilers that `make compilers` installs.
+Exits with 0 if the step fits into the chips' memory, and with 1 if it does not.
+
+--show_sharding prints where the parameters lie instead, and needs no compiler; without a topology,
+for the devices of this machine.
+"""
+
+import copy
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from launch import program
+from rlp.errors import UserError
+from rlp.plan import compilers
+from rlp.plan.chips import Topology, parse_topology
+
+if TYPE_CHECKING:
+    from rlp.build import Run
+    from rlp.plan.case import Case
+
+_CONFIG = program.define_config()
+_TOPOLOGY = flags.DEFINE_string("topology", None, "chips to compile for, such as v5p:4x4x4")
+_SHOW_SHARDING = flags.DEFINE_bool(
+    "show_sharding", False, "print where the parameters lie, and compile nothing"
+)
+NOWHERE = Path("/nonexistent")  # the folder of a run that has not begun
+
+
+def main(_: Sequence[str]) -> None:
+    """Compiles, or shows."""
+    config = _CONFIG.value
+    topology = parse_topology(_TOPOLOGY.value) if _TOPOLOGY.value else None
+    if "arms" in config:
+        raise UserError("--config has arms, so it is several runs; give the config of one")
+    if _SHOW_SHARDING.value:
+        show_sharding(config, topology)
+        return
+    if topology is None:
+        raise UserError("--topology is missing; name the chips, such as --topology=v5p:4x4x4")
+    compilers.prepare(topology)
+    sys.exit(0 if compile_step(config, topology) else 1)
+
+
+def show_sharding(config: ConfigDict, topology: Topology | None) -> None:
+    """Prints where the parameters of a run lie."""
+    if topology:
+        os.environ["JAX_PLATFORMS"] = "cpu"  # its chips are looked for nowhere
+    from rlp.placement import abstract_params
+    from rlp.plan import report
+
+    run = _build(config, compilers.stand_ins(topology.devices) if topology else None)
+    print(f"mesh {report.mesh_text(run.mesh)}")
+    print("\n".join(report.sharding_table(abstract_params(run.model, run.mesh))))
+
+
+def compile_step(config: ConfigDict, topology: Topology) -> bool:
+    """Compiles a step of a run and prints what it needs; whether it fits."""
+    from rlp.plan import programs, report, stages
+
+    devices = compilers.devices(topology)
+    run = _build(config, devices)
+    case = _case(config, run)
+    print("\n".join(report.heading(topology, case)), flush=True)
+    plan, refused = programs.Plan(), None
+    with programs.tracing_for(run.mesh, topology.chip.platform):
+        try:
+            stages.walk(programs.Compiler(run.mesh, plan, _tell), case)
+        except programs.OutOfMemory as error:
+            refused = error
+        fits, lines = report.whole(topology, case, plan, refused)
+    print("\n".join(lines))
+    return fits
+
+
+def _case(config: ConfigDict, run: "Run") -> "Case":
+    from rlp.build import build_optimizer
+    from rlp.plan.case import Case
+
+    return Case(
+        model=run.model,
+        settings=run.settings if config.objective == "rlp" else None,
+        vocabulary=run.vocabulary,
+        optimizer=build_optimizer(config, config.steps),
+        mesh=run.mesh,
+        rows=config.batch_size,
+        length=config.data.sequence_length,
+    )
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _build(config: ConfigDict, devices: Sequence[Any] | None) -> "Run":
+    """The run of a config over some devices, None for those of this machine."""
+    from rlp import start
+    from rlp.build import build
+
+    config = copy.deepcopy(start.adopt(config, NOWHERE, program.fields_set_by_hand()))
+    config.data.train = config.data.train or "not read here"
+    return build(config, start.files_for(config, NOWHERE), devices)
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,148 @@
+"""The real stages of a step, compiled one after the other.
+
+`walk` goes through a step as the trainer does: the same jitted programs on the same shapes and
+placements, each stage's outputs being the next one's arguments.
+"""
+
+import copy
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from models.sharding import batch_sharding, parameter_shardings, replicated
+from models.transformer import shapes
+from rlp.data.batch import Batch
+from rlp.placement import state_shardings
+from rlp.plan.case import Case
+from rlp.plan.programs import Compiler, Plan, device_bytes, placed
+from rlp.step import TrainState, new_state
+from rlp.trainers import NextTokenTrainer, RLPTrainer
+
+
+def shardings_of(case: Case) -> Any:
+    """Where the state of a run lies."""
+    memory = case.settings.baseline_memory if case.settings else "device"
+    return state_shardings(case.mesh, case.model, case.optimizer, case.baseline, memory)
+
+
+def walk(compiler: Compiler, case: Case) -> None:
+    """Compiles every stage of a step.
+
+    Raises:
+      OutOfMemory: at the first stage that the compiler refuses.
+    """
+    shardings = shardings_of(case)
+    begin = lambda params: new_state(params, case.optimizer, case.baseline)
+    state = placed(jax.eval_shape(begin, shapes(case.model)), shardings)
+    compiler.plan.hold("parameters", state.params, "float32")
+    compiler.plan.hold("optimizer", state.optimizer, "two moments, float32")
+    if case.settings is None:
+        _walk_next_token(compiler, case, shardings, state)
+    else:
+        _walk_rlp(compiler, case, shardings, state)
+
+
+def abstract_batch(mesh: Mesh, rows: int, length: int, forks: int) -> Batch:
+    """Rows of documents, as shapes with placements."""
+    place = batch_sharding(mesh)
+
+    def ints(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, np.int32, sharding=place)
+
+    texts = {name: ints(rows, length) for name in ("tokens", "segment", "position")}
+    return Batch(**texts, index=ints(rows), forks=ints(rows, forks))
+
+
+def _key(mesh: Mesh) -> Any:
+    """The root key of a run."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
+
+
+def _walk_next_token(compiler: Compiler, case: Case, shardings: Any, state: TrainState) -> None:
+    trainer = NextTokenTrainer(case.model, case.optimizer, case.mesh, shardings)
+    batch = abstract_batch(case.mesh, case.rows, case.length, 0)
+    compiler.stage("update", "update", trainer.update, state, batch, alive=[state])
+
+
+def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState) -> None:
+    """In the order of `RLPTrainer.step`, which keeps each wave's results until the next one's take
+    their names."""
+    s, plan, stage = case.rlp, compiler.plan, compiler.stage
+    (rows, forks), (documents, parts) = case.wave, case.waves
+    trainer = RLPTrainer(
+        case.model, s, case.vocabulary, case.optimizer, case.mesh, shardings
+    )  # fmt: skip
+    params, baseline = state.params, _fetched(case, plan, state.baseline)
+    alive: list[Any] = [state, baseline]
+    if trainer.gather:
+        params = stage("gather", "gather", trainer.gather, params, alive=alive)
+        plan.hold("rollout copy", params, f"{case.model.compute_dtype}, whole over fsdp")
+        alive.append(params)
+    scorer = params if baseline is None else baseline
+    batch, key = abstract_batch(case.mesh, rows, case.length, s.forks_per_document), _key(case.mesh)
+
+    alive.append(batch)
+    reading = stage(
+        "read", "rollout", trainer.read, params, scorer, batch, key, state.step,
+        times=documents, alive=alive,
+    )  # fmt: skip
+    cache = reading.documents.cache
+    plan.hold("trunk caches", cache, f"a wave of {rows} documents: {_described(cache)}")
+    alive.append(reading)
+    no_think = stage(
+        "no_think", "evidence", trainer.no_think, params, baseline, batch, reading,
+        times=documents, alive=alive,
+    )  # fmt: skip
+    alive.append(no_think)
+    rollout = stage(
+        "rollout", "rollout", trainer.rollout, params, reading, 0,
+        forks=forks, times=documents * parts, steps=s.thought_length, alive=alive,
+    )  # fmt: skip
+    cache, thoughts = rollout.branch_cache, rows * forks * s.group_size
+    plan.hold("branch caches", cache, f"a wave of {thoughts} thoughts: {_described(cache)}")
+    alive.append(rollout)
+    evidence = stage(
+        "evidence", "evidence", trainer.evidence, params, reading, no_think, rollout, 0,
+        times=documents * parts, alive=alive,
+    )  # fmt: skip
+
+    kept: Any = (rollout.without_cache(), evidence)
+    if documents * parts > 1:
+        waves = [jax.tree.map(copy.copy, kept) for _ in range(documents * parts)]
+        before = device_bytes(waves[1:])
+        plan.beside(before, "read", "no_think", "rollout", "evidence")
+        plan.beside(device_bytes(rollout.branch_cache), "read", "no_think", "rollout")
+        if documents > 1:
+            plan.beside(device_bytes([reading, no_think]), "read")
+        kept = stage("join", "update", trainer.join, waves, parts, alive=[*alive, waves])
+    stage("figures", "update", trainer.figures, *kept, alive=[state, kept])
+    bare = dataclasses.replace(state, baseline=None)
+    stage(
+        "update", "update", trainer.update, bare, *kept,
+        times=s.updates_per_rollout, alive=[state, kept],
+    )  # fmt: skip
+    ready = dataclasses.replace(state, baseline=baseline)
+    stage("finish", "update", trainer.finish, ready, alive=[state, kept])
+
+
+def _fetched(case: Case, plan: Plan, baseline: Any) -> Any:
+    """phi in the memory of the devices, where the trainer uses it."""
+    if baseline is None:
+        return None
+    if case.rlp.baseline_memory == "device":
+        plan.hold("baseline", baseline, "float32")
+        return baseline
+    near = placed(baseline, parameter_shardings(case.mesh, baseline))
+    plan.hold("baseline", near, "float32, in the memory of the host but for its two uses")
+    return near
+
+
+def _described(cache: Any) -> str:
+    """Type, shape and placement of a cache's arrays."""
+    leaf = jax.tree.leaves(cache)[0]
+    shape = "×".join(map(str, leaf.shape))
+    return f"{leaf.dtype} {shape} over {getattr(leaf.sharding, 'spec', leaf.sharding)}"

@@ -1,0 +1,187 @@
+"""The plan of a step is the step: the same programs on the same shapes and places."""
+
+import dataclasses
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from models.sharding import make_mesh
+from rlp.data.rows import Rows
+from rlp.plan import programs, stages
+from rlp.plan.case import Case
+from rlp.step import new_state
+from rlp.trainers import RLPTrainer
+from tests import tiny
+from tests.rlp.sharding_test import OPTIMIZER
+
+MODEL = tiny.model_config(num_heads=4, num_kv_heads=4, compute_dtype="bfloat16", num_layers=1)
+WORDS = tiny.words(MODEL)
+SETTINGS = tiny.rlp_settings(thought_length=3, max_branches_in_flight=8, prompt=(9, 9))
+LENGTH = 12
+NAMES = ("gather", "read", "no_think", "rollout", "evidence", "join", "figures", "update", "finish")
+
+
+@functools.cache
+def case():
+    mesh = make_mesh(1, 2, 2, devices=jax.devices()[:4])
+    return Case(MODEL, SETTINGS, WORDS, OPTIMIZER, mesh, rows=4, length=LENGTH)
+
+
+class Recorded(programs.Compiler):
+    """A compiler that remembers what it is asked to compile."""
+
+    asked: dict = {}
+
+    def stage(self, name, part, program, *arguments, **options):
+        given = super().stage(name, part, program, *arguments, **options)
+        self.asked[name] = (arguments, given)
+        return given
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiles():
+    """What the programs compute is not asked here."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@functools.cache
+def planned():
+    plan = programs.Plan()
+    compiler = Recorded(case().mesh, plan, lambda line: None)
+    with programs.tracing_for(case().mesh, "cpu"):
+        stages.walk(compiler, case())
+    return plan, compiler.asked
+
+
+@functools.cache
+def trained():
+    """What a real step gives its programs and gets from them, and how often: name to list."""
+    c = case()
+    shardings = stages.shardings_of(c)
+    trainer = RLPTrainer(c.model, SETTINGS, WORDS, OPTIMIZER, c.mesh, shardings)
+    calls: dict = {name: [] for name in NAMES}
+
+    def watched(name):
+        program = getattr(trainer, name)
+
+        def run(*arguments, **options):
+            before = jax.tree.map(description, arguments)
+            given = program(*arguments, **options)
+            calls[name].append((before, jax.tree.map(description, given)))
+            return given
+
+        return run
+
+    for name in NAMES:
+        setattr(trainer, name, watched(name))
+    state = jax.device_put(new_state(tiny.params(MODEL), OPTIMIZER, True), shardings)
+    batch = tiny.documents(0, [12, 10, 9, 12], LENGTH, 22, forks=2)
+    key = jax.device_put(jax.random.key(3), NamedSharding(c.mesh, P()))
+    trainer.step(state, Rows.of(batch), key)
+    return calls
+
+
+def description(leaf):
+    """Shape, type and the shape on one device, of an array, a struct or a number."""
+    if not hasattr(leaf, "sharding"):
+        return leaf
+    return leaf.shape, str(leaf.dtype), leaf.sharding.shard_shape(leaf.shape)
+
+
+def test_the_plan_compiles_every_program_of_a_step_as_often_as_it_runs():
+    calls = trained()
+    assert {stage.name: stage.times for stage in planned()[0].stages} == {
+        name: len(made) for name, made in calls.items()
+    }
+    assert len(calls["rollout"]) == 4  # two waves of documents, two of the forks of each
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_is_compiled_for_the_arrays_that_the_step_gives_it(name):
+    given, got = planned()[1][name]
+    for arguments, results in trained()[name]:
+        numbers = lambda tree: [x for x in jax.tree.leaves(tree) if not isinstance(x, int)]
+        assert numbers(jax.tree.map(description, given)) == numbers(arguments)
+        assert jax.tree.leaves(jax.tree.map(description, got)) == jax.tree.leaves(results)
+
+
+def test_what_is_held_has_the_bytes_of_one_device():
+    """By hand: 24 · 32 + one block of 4 · 32 · 32 + 3 · 32 · 48 + 2 · 8 + 2 · 32, and 32; float32,
+    matrices over four devices. Documents have 2 + 12 tokens, branches 1 + 3 - 1 slots."""
+    held = {held.name: held.bytes for held in planned()[0].held}
+    matrices, scales = 24 * 32 + 4 * 32 * 32 + 3 * 32 * 48, 2 * 8 + 3 * 32
+    at_rest = 4 * (matrices // 4 + scales)
+    token = 2 * 4 * 8 * 2 // 2  # keys and values of four heads over two devices, bfloat16
+    assert held == {
+        "parameters": at_rest,
+        "optimizer": 2 * at_rest + 2 * 4,  # two counters
+        "baseline": at_rest,
+        "rollout copy": 2 * matrices // 2 + 4 * scales,
+        "trunk caches": 14 * token,  # two documents over two devices
+        "branch caches": 4 * 3 * token,
+    }
+
+
+def test_what_is_alive_beside_a_stage_is_counted_once():
+    plan, asked = planned()
+    found = {stage.name: stage for stage in plan.stages}
+    held = {held.name: held.bytes for held in plan.held}
+    # theta is what the copy is made of; the rest of the state waits, of which 3 are counters.
+    assert found["gather"].others == held["optimizer"] + held["baseline"] + 3 * 4
+    assert found["update"].others == held["baseline"]
+    # The last wave's branch caches are let go only when the next ones are there.
+    kept = programs.device_bytes([asked["join"][0][0][1:]])
+    branches = held["branch caches"] + kept
+    waiting = programs.device_bytes([asked["no_think"][1], asked["read"][0][2]])
+    at_rest = held["parameters"] + held["optimizer"] + held["baseline"] + 3 * 4
+    assert found["rollout"].others == at_rest + branches + waiting
+
+
+def test_bytes_of_a_device_by_hand():
+    mesh = case().mesh
+    place = lambda *spec, **memory: NamedSharding(mesh, P(*spec), **memory)
+    struct = lambda place: jax.ShapeDtypeStruct((8, 6), jnp.bfloat16, sharding=place)
+    split, whole = struct(place("fsdp", "tensor")), struct(place())
+    assert programs.device_bytes(split) == 4 * 3 * 2
+    assert programs.device_bytes([split, whole, 7]) == 24 + 96
+    assert programs.device_bytes([split, split]) == 24
+    assert programs.device_bytes([split, whole], without={id(whole)}) == 24
+    assert programs.device_bytes(struct(place("fsdp", memory_kind="pinned_host"))) == 0
+
+
+def test_a_program_that_does_not_fit_is_named_with_what_it_asked_for():
+    class Refused:
+        def lower(self, *_):
+            return self
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory "
+                "space hbm. Used 24.50G of 15.75G hbm. Exceeded hbm capacity by 8.75G."
+            )
+
+    compiler = programs.Compiler(case().mesh, programs.Plan(), lambda line: None)
+    with pytest.raises(programs.OutOfMemory) as refused:
+        compiler.stage("update", "update", Refused())
+    assert (refused.value.stage, refused.value.needed) == ("update", 24.5 * 2**30)
+
+
+def test_the_compilers_log_is_kept_from_the_terminal_and_read(capfd):
+    with programs.compiler_log() as log:
+        os.write(2, b"one line\nanother\n")
+    assert log == ["one line", "another"]
+    assert capfd.readouterr().err == ""
+
+
+def test_waves_divide_the_batch():
+    c = dataclasses.replace(case(), settings=dataclasses.replace(SETTINGS, update_micro_batch=8))
+    assert (c.wave, c.waves, c.micro_batches) == ((2, 1), (2, 2), 4)
+    assert np.prod(c.waves) * c.wave[0] * c.wave[1] == c.rows * SETTINGS.forks_per_document
