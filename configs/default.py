@@ -105,12 +105,13 @@ def get_config() -> ConfigDict:
     config.rlp.unclosed = "mask"  # thoughts that hit L: "append" a tag, "mask" out of group and loss, or "penalty"
     config.rlp.unclosed_penalty = 1.0  # nats taken from the reward, for unclosed="penalty"
     config.rlp.length_normalization = "thought"  # loss of a thought is divided by "thought" = |c| or "limit" = L
+    config.rlp.kl_weight = 0.0  # beta: times the KL term (nats per action) towards the network of the start, added to the loss; above 0 it costs a copy of the parameters and a forward pass
 
     config.rlp.next_token_weight = 0.0  # lambda: times the documents' next-token loss (nats per token), added to the loss; costs its logits alone
     config.rlp.max_branches_in_flight = 0  # thoughts sampled at once, over all devices; bounds the caches; 0 = all of a step
     config.rlp.update_micro_batch = 0  # thoughts in one backward pass, over all devices; bounds the activations; 0 = all of a step
     config.rlp.rollout_layout = "gathered"  # parameters that a rollout reads: a copy in compute_dtype, "gathered" over fsdp once a step, or as "training" has them
-    config.rlp.baseline_memory = "device"  # where phi lies between its two uses in a step: "device" or "host"
+    config.rlp.baseline_memory = "device"  # where phi, and the reference of a KL term, lie between their uses in a step: "device" or "host"
 
     config.evaluation = ConfigDict()
     config.evaluation.every = 0  # steps between held-out evaluations during training; 0 = at the end only

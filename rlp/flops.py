@@ -111,7 +111,8 @@ def rlp_stage_flops(
       decoded: tokens decoded in this step's rollout.
 
     Returns:
-      "rollout" (forks, reading, decoding), "evidence" (with and without thoughts), "update" (all).
+      "rollout" (forks, reading, decoding), "evidence" (with and without thoughts, and the
+      reference of a KL term), "update" (all).
     """
     s = settings
     trunk = length + len(s.prompt)
@@ -136,24 +137,29 @@ def rlp_stage_flops(
         evidence += without + documents
 
     run, acted = branches * slots, branches * s.thought_length
-    update = prefill + Work(run, run * (trunk + slots), acted)
+    thoughts = prefill + Work(run, run * (trunk + slots), acted)  # all slots at once
+    update, scores = thoughts, forward_flops(config, evidence)
+    if s.kl_weight:
+        scores += forward_flops(config, thoughts)
     if s.next_token_weight:
         update += Work(logits=batch * (trunk - 1))
     think, each = forward_flops(config, rollout), training_flops(config, update)
     if config.num_layers <= choices().unrolled_layers:
         think -= _last_block_flops(config, forward_flops, opening)
+        if s.kl_weight:
+            scores -= _last_block_flops(config, forward_flops, prefill)
         if not s.next_token_weight:
             each -= _last_block_flops(config, training_flops, prefill)
     return {
         "rollout": think,
-        "evidence": forward_flops(config, evidence),
+        "evidence": scores,
         "update": s.updates_per_rollout * each,
     }
 
 
 def _last_block_flops(config: ModelConfig, count: Callable, work: Work) -> int:
     """FLOPs of the last block on tokens of which nothing else is read than its keys and values,
-    less those: of a trunk in training, and of an opening tag.
+    less those: of a trunk in training or for a reference, and of an opening tag.
 
     Straight code leaves them out, a scan does not.
     """

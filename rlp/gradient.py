@@ -18,11 +18,11 @@ import jax.numpy as jnp
 
 from models.config import ModelConfig
 from models.transformer import Params, bind
-from models.tree import Branches, Cache, Trunk, extend, prefill
+from models.tree import Branches, Cache, Trunk, prefill
 from rlp import objective
-from rlp.branches import Vocabulary, unclosable
+from rlp.branches import Vocabulary
 from rlp.rollout import Rollout
-from rlp.scoring import predicted_tokens, token_scores
+from rlp.scoring import action_scores, predicted_tokens, token_scores
 from rlp.waves import split, wave_shape
 
 Metrics = dict[str, jax.Array]
@@ -36,6 +36,7 @@ class Loss:
     clip_low: float
     clip_high: float
     length_normalization: str
+    kl_weight: float
     next_token_weight: float
     prompt_length: int
 
@@ -50,6 +51,7 @@ class _Actions:
     live: jax.Array  # [B, N, L] bool
     weights: jax.Array  # [B, N, L], of the whole batch's mean
     advantages: jax.Array  # [B, N]
+    reference: jax.Array | None  # [B, N, L] nats; None without a KL term
 
 
 @flax.struct.dataclass
@@ -68,17 +70,20 @@ def policy_gradient(
     rollout: Rollout,
     advantages: jax.Array,
     counted: jax.Array,
+    reference: jax.Array | None = None,
     *,
     micro_batch: int = 0,
     shards: int = 1,
 ) -> tuple[jax.Array, Metrics, Params]:
-    """Eq. 5, with `next_token_weight` times the documents' next-token loss, and its gradient.
+    """Eq. 5, with `kl_weight` times the KL term and `next_token_weight` times the documents'
+    next-token loss, and its gradient.
 
     Args:
       params: theta.
       loss: its numbers.
       rollout: its trunk, branches and thoughts; the cache is not used.
       advantages, counted: [B, N].
+      reference: log pi_ref of every action, [B, N, L] nats; read where `kl_weight` is above 0.
       micro_batch: most branches in one backward pass; 0 for all.
       shards: devices that split the documents.
 
@@ -96,6 +101,7 @@ def policy_gradient(
         live=live,
         weights=weights,
         advantages=advantages,
+        reference=reference if loss.kl_weight else None,
     )
     trunk = rollout.trunk
     predicted = predicted_tokens(trunk) & (trunk.position > loss.prompt_length)
@@ -119,6 +125,8 @@ def policy_gradient(
         "thought_entropy": share("entropy", live),
         "logprob_gap": share("gap", live),
     }
+    if loss.kl_weight:
+        metrics["kl"] = share("kl", live)
     if loss.next_token_weight:
         metrics["next_token_loss"] = sums["next_token"]
         value = value + loss.next_token_weight * sums["next_token"]
@@ -147,17 +155,14 @@ def _wave(
     (cache, next_token), back = jax.vjp(read, params)
 
     def branch_loss(params: Params, cache: Cache, actions: _Actions) -> tuple[jax.Array, Metrics]:
-        model = bind(model_config, params)
-        hidden, _ = extend(model, text.trunk, cache, actions.branches)
-        close, limit = vocabulary.think_close, actions.actions.shape[-1]
-        scores = token_scores(
-            model,
-            hidden[:, :, len(vocabulary.think_open) - 1 :],
+        scores = action_scores(
+            bind(model_config, params),
+            text.trunk,
+            cache,
+            actions.branches,
             actions.actions,
-            vocabulary.not_in_thoughts,
+            vocabulary,
             loss.temperature,
-            close[-1],
-            unclosable(actions.actions, jnp.arange(limit), close),
         )
         value, stopped = objective.clipped_surrogate(
             scores.logprob,
@@ -168,11 +173,16 @@ def _wave(
             loss.clip_high,
         )
         total = lambda x: jnp.where(actions.live, x, 0.0).sum()
-        return value, {
+        sums = {
             "stopped": stopped.sum(),
             "entropy": total(scores.entropy),
             "gap": total(jnp.abs(scores.logprob - actions.behaviour)),
         }
+        if actions.reference is not None:
+            kl = objective.reference_kl(scores.logprob, actions.reference, actions.live)
+            value = value + loss.kl_weight * jnp.sum(actions.weights * kl)
+            sums["kl"] = kl.sum()
+        return value, sums
 
     slope = jax.value_and_grad(branch_loss, argnums=(0, 1), has_aux=True)
     found = _summed(lambda actions: slope(params, cache, actions), each_part, parts)

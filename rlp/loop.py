@@ -111,8 +111,14 @@ class _Loop:
         self.label = f"{workdir.name} {config.objective}"
         self.optimizer = building.build_optimizer(config, steps)
         self.baseline = config.objective == "rlp" and config.rlp.baseline != "none"
+        self.reference = config.objective == "rlp" and run.settings.keeps_reference
         self.shardings = state_shardings(
-            run.mesh, run.model, self.optimizer, self.baseline, config.rlp.baseline_memory
+            run.mesh,
+            run.model,
+            self.optimizer,
+            self.baseline,
+            config.rlp.baseline_memory,
+            self.reference,
         )
         self.init_key, self.key, self.evaluation_key = building.root_keys(config.seed)
         self.totals = Totals()
@@ -160,16 +166,16 @@ class _Loop:
                 LOGGER.warning("init_from is empty: RLP starts from random parameters")
             make = jax.jit(init, static_argnums=0, out_shardings=self.shardings.params)
             params = make(self.made.model, self.init_key)
-        begin = jax.jit(
-            lambda p: new_state(p, self.optimizer, self.baseline), out_shardings=self.shardings
-        )
-        return begin(params)
+        return jax.jit(self._begun, out_shardings=self.shardings)(params)
+
+    def _begun(self, params: Params) -> TrainState:
+        return new_state(params, self.optimizer, self.baseline, self.reference)
 
     def _restore(self, checkpoints: Checkpoints) -> TrainState | None:
         """The newest whole checkpoint, or None."""
         abstract = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            jax.eval_shape(lambda: self._blank_state()),
+            jax.eval_shape(lambda: self._begun(init(self.made.model, self.init_key))),
             self.shardings,
         )
         found = checkpoints.restore(_arrays(abstract))
@@ -180,12 +186,10 @@ class _Loop:
         LOGGER.info("resuming %s at step %d of %d", self.workdir, step, self.steps)
         return TrainState(
             baseline=items.get("baseline"),
+            reference=items.get("reference"),
             **items["counters"],
             **{name: items[name] for name in ("params", "optimizer")},
         )
-
-    def _blank_state(self) -> TrainState:
-        return new_state(init(self.made.model, self.init_key), self.optimizer, self.baseline)
 
     def _trainer(self) -> Trainer:
         made = self.made
@@ -349,7 +353,8 @@ def _arrays(state: TrainState) -> dict[str, Any]:
             "skipped_in_row": state.skipped_in_row,
         },
     }
-    return items if state.baseline is None else items | {"baseline": state.baseline}
+    beside = {"baseline": state.baseline, "reference": state.reference}
+    return items | {name: params for name, params in beside.items() if params is not None}
 
 
 def check_workdir(config: ConfigDict, workdir: Path, allow_config_change: bool) -> None:

@@ -4,6 +4,7 @@
     information gain    r(c) = S_pred(c) - S_ema                          eq. 3
     advantage           A_i = G/(G-1) (r_i - mean_j r_j)                  eq. 4
     surrogate           -mean_i 1/|c_i| sum_u min(rho A, clip(rho) A)     eq. 5
+    KL term             beta mean_i 1/|c_i| sum_u k3                      section 4's ablation
 
 The reward is a constant of the update: nothing here that makes A carries a gradient.
 """
@@ -105,6 +106,25 @@ def clipped_surrogate(
     loss = -jnp.sum(weights * jnp.minimum(ratio * a, clipped * a))
     stopped = live & (clipped * a < ratio * a)
     return loss, stopped
+
+
+def reference_kl(logprobs: jax.Array, reference_logprobs: jax.Array, live: jax.Array) -> jax.Array:
+    """k3 of every action, an estimate of KL(pi_theta || pi_ref) in nats; [B, N, L], 0 where dead.
+
+        k3 = exp(r) - r - 1,   r = log pi_ref(a) - log pi_theta(a)
+
+    (J. Schulman, "Approximating KL divergence"; GRPO, arXiv 2402.03300, eq. 4.) It is never
+    negative, and over actions drawn from pi_theta its mean is that divergence. Its slope in
+    log pi_theta is 1 - exp(r), so what it adds to the gradient is, in the mean, the gradient of the
+    divergence the other way round, KL(pi_ref || pi_theta).
+
+    Args:
+      logprobs: log pi_theta of every action at the sampling temperature, [B, N, L] nats.
+      reference_logprobs: log pi_ref of the same.
+      live: [B, N, L] bool; the others hold anything.
+    """
+    ratio = jnp.where(live, jax.lax.stop_gradient(reference_logprobs) - logprobs, 0.0)
+    return jnp.expm1(ratio) - ratio
 
 
 def ema(baseline: jax.Array, policy: jax.Array, decay: float) -> jax.Array:

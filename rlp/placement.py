@@ -20,7 +20,8 @@ from rlp.optimizer import Optimizer
 from rlp.step import TrainState
 
 LAYOUTS = ("gathered", "training")  # of the parameters that a rollout reads
-MEMORIES = {"device": None, "host": "pinned_host"}  # where phi lies between its uses
+# Where phi, and a reference, lie between their uses.
+MEMORIES = {"device": None, "host": "pinned_host"}
 
 
 def state_shardings(
@@ -29,19 +30,22 @@ def state_shardings(
     optimizer: Optimizer,
     baseline: bool,
     baseline_memory: str = "device",
+    reference: bool = False,
 ) -> Any:
     """Shardings of a whole state, as a TrainState of them.
 
-    Optimizer moments and phi lie as their parameter does, phi in the memory of that name.
+    Optimizer moments, phi and a reference lie as their parameter does, the last two in the memory
+    of that name.
     """
     params = shapes(model)
     placed = parameter_shardings(mesh, params)
-    memory = MEMORIES[baseline_memory]
+    beside = parameter_shardings(mesh, params, memory=MEMORIES[baseline_memory])
     whole = replicated(mesh)
     fields: dict[str, Any] = {
         "params": placed,
         "optimizer": optimizer.shardings(params, placed, whole),
-        "baseline": parameter_shardings(mesh, params, memory=memory) if baseline else None,
+        "baseline": beside if baseline else None,
+        "reference": beside if reference else None,
     }
     counters: dict[str, Any] = dict.fromkeys(("step", "skipped", "skipped_in_row"), whole)
     return TrainState(**fields, **counters)

@@ -42,7 +42,7 @@ NOT_NEGATIVE = (
     "model.logit_softcap", "model.rope.local_theta", "model.rope.attention_factor",
     "data.compass.late_from", "optimizer.learning_rate", "optimizer.warmup_steps",
     "optimizer.weight_decay", "optimizer.clip_norm", "rlp.clip_low",
-    "rlp.clip_high", "rlp.unclosed_penalty", "rlp.next_token_weight",
+    "rlp.clip_high", "rlp.unclosed_penalty", "rlp.kl_weight", "rlp.next_token_weight",
     "rlp.max_branches_in_flight", "rlp.update_micro_batch", "evaluation.every",
 )  # fmt: skip
 POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature")

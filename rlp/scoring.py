@@ -17,7 +17,7 @@ from models.backend import choices
 from models.sharding import place, rows_shards
 from models.transformer import Transformer
 from models.tree import Branches, Cache, Trunk, extend, forward
-from rlp.branches import Vocabulary
+from rlp.branches import Vocabulary, unclosable
 
 
 @flax.struct.dataclass
@@ -127,6 +127,38 @@ _scores.defvjp(_scores_forward, _scores_backward)
 def logit_chunks(count: int, vocab_size: int) -> int:
     """Into how many chunks a device cuts the logits of `count` tokens."""
     return max(1, -(-count * vocab_size // choices().logits))
+
+
+def action_scores(
+    model: Transformer,
+    trunk: Trunk,
+    cache: Cache,
+    branches: Branches,
+    actions: jax.Array,
+    vocabulary: Vocabulary,
+    temperature: float,
+) -> Scores:
+    """How a network predicts every action of thoughts, [B, N, L]; all slots at once.
+
+    Args:
+      model: read the trunk.
+      trunk, cache: the documents, thinking prompt included.
+      branches: slots 0 … O + L - 2, of which the last L predict actions.
+      actions: [B, N, L].
+      vocabulary: tags and banned ids.
+      temperature: of the sampler.
+    """
+    hidden, _ = extend(model, trunk, cache, branches)
+    close, limit = vocabulary.think_close, actions.shape[-1]
+    return token_scores(
+        model,
+        hidden[:, :, len(vocabulary.think_open) - 1 :],
+        actions,
+        vocabulary.not_in_thoughts,
+        temperature,
+        close[-1],
+        unclosable(actions, jnp.arange(limit), close),
+    )
 
 
 def reasoned_scores(

@@ -6,6 +6,7 @@ An RLP step is a chain of jitted stages, so that each can be timed and none is c
     rollout    G thoughts at each fork                          a wave of their forks
     no-think   S_ema, one pass per document for all its forks   a wave of documents
     evidence   S_pred on the rollout's caches, advantages       a wave of their forks
+    reference  log pi_ref of the actions, for a KL term         the whole batch, in waves
     update     clipped surrogate, optimizer                     the whole batch, in micro-batches
 
 Waves bound the caches that are alive; with enough memory there is one. theta is that of before the
@@ -28,6 +29,7 @@ from rlp.data.batch import Batch
 from rlp.gradient import Loss, Metrics, policy_gradient
 from rlp.optimizer import Optimizer
 from rlp.positions import select_forks
+from rlp.reference import reference_logprobs
 from rlp.rollout import (
     Documents,
     Rollout,
@@ -62,11 +64,17 @@ class RLPSettings:
     unclosed: str
     unclosed_penalty: float
     length_normalization: str
+    kl_weight: float
     next_token_weight: float
     max_branches_in_flight: int
     update_micro_batch: int
     rollout_layout: str
     baseline_memory: str
+
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether a state holds a reference: for a KL term, unless a phi that never moves is it."""
+        return self.kl_weight > 0 and self.baseline != "frozen"
 
 
 @flax.struct.dataclass
@@ -77,6 +85,7 @@ class TrainState:
     params: Params  # theta
     optimizer: Any
     baseline: Params | None  # phi, float32
+    reference: Params | None  # pi_ref, float32: theta as it was at the start
     skipped: jax.Array  # int32, updates skipped because loss or gradient was not finite
     skipped_in_row: jax.Array  # int32, the same since the last good update
 
@@ -109,16 +118,21 @@ class Evidence:
     advantages: jax.Array  # [B, K, G]
     counted: jax.Array  # [B, K, G] bool: thoughts in the group's mean and in the loss
     no_think: jax.Array  # [B, K], nats per target token, of theta
+    reference: jax.Array | None = None  # [B, N, L], log pi_ref of the actions, for a KL term
 
 
-def new_state(params: Params, optimizer: Optimizer, baseline: bool) -> TrainState:
-    """The state before the first step. phi starts as a copy of theta."""
+def new_state(
+    params: Params, optimizer: Optimizer, baseline: bool, reference: bool = False
+) -> TrainState:
+    """The state before the first step. phi starts as a copy of theta, and so does a reference."""
+    copy = lambda wanted: jax.tree.map(jnp.copy, params) if wanted else None
     zero = lambda: jnp.zeros((), jnp.int32)
     return TrainState(
         step=zero(),
         params=params,
         optimizer=optimizer.init(params),
-        baseline=jax.tree.map(jnp.copy, params) if baseline else None,
+        baseline=copy(baseline),
+        reference=copy(reference),
         skipped=zero(),
         skipped_in_row=zero(),
     )
@@ -260,6 +274,31 @@ def evidence_stage(
     )
 
 
+def reference_stage(
+    model_config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    reference: Params,
+    rollout: Rollout,
+    *,
+    shards: int = 1,
+) -> jax.Array:
+    """log pi_ref of all actions of a rollout, [B, N, L] nats, in the sampler's measure.
+
+    Args:
+      rollout: of all waves; its cache is not used.
+      shards: devices that split the documents.
+    """
+    return reference_logprobs(
+        bind(model_config, reference),
+        rollout,
+        vocabulary,
+        settings.temperature,
+        max_branches=settings.max_branches_in_flight,
+        shards=shards,
+    )
+
+
 def _some(of_forks: Any, first: jax.Array | int, forks: int) -> Any:
     """`forks` forks of every document from `first` on, of arrays [B, K, …]."""
     cut = lambda x: jax.lax.dynamic_slice_in_dim(x, first, forks, axis=1)
@@ -274,6 +313,7 @@ def loss_numbers(settings: RLPSettings) -> Loss:
         clip_low=s.clip_low,
         clip_high=s.clip_high,
         length_normalization=s.length_normalization,
+        kl_weight=s.kl_weight,
         next_token_weight=s.next_token_weight,
         prompt_length=len(s.prompt),
     )
@@ -304,6 +344,7 @@ def update_stage(
         rollout,
         flat(evidence.advantages),
         flat(evidence.counted),
+        evidence.reference,
         micro_batch=settings.update_micro_batch,
         shards=shards,
     )

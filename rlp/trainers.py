@@ -89,6 +89,7 @@ class RLPTrainer:
       gather: jitted parameters to the copy that a rollout reads; None where it reads the parameters
         themselves.
       read, no_think, rollout, evidence, update, finish: jitted stages of `rlp.step`.
+      reference: the stage of that name; None without a KL term.
       join: jitted waves, and how many hold forks of the same documents, to one rollout.
       figures: jitted rollout and evidence to metrics, and counts.
     """
@@ -118,13 +119,16 @@ class RLPTrainer:
         self.rollout = method(stages.rollout_stage, static_argnames="forks")
         self.evidence = method(stages.evidence_stage)
         self.join = jax.jit(_join_waves, static_argnums=1)
-        # phi takes no part in an update, and may lie in the memory of the host.
+        self.reference = None
+        if settings.kl_weight:
+            self.reference = method(functools.partial(stages.reference_stage, shards=self._shards))
+        # phi and the reference take no part in an update, and may lie in the memory of the host.
         self.update = jax.jit(
             functools.partial(
                 stages.update_stage, model, settings, vocabulary, optimizer, shards=self._shards
             ),
             donate_argnums=0,
-            out_shardings=(dataclasses.replace(shardings, baseline=None), whole),
+            out_shardings=(_without_others(shardings), whole),
         )
         self.finish = jax.jit(
             functools.partial(stages.finish_step, settings),
@@ -154,6 +158,19 @@ class RLPTrainer:
         return state, metrics, cost
 
     def _think(
+        self, state: TrainState, rows: Rows, key: jax.Array, clock: "_Clock"
+    ) -> tuple[Rollout, Evidence]:
+        """Rollout and evidence of some rows, with what the reference says of the thoughts."""
+        rollout, evidence = self._waves(state, rows, key, clock)
+        if self.reference:
+            frozen = self._settings.baseline == "frozen"
+            with clock("evidence") as done:
+                params = self._fetched(state.baseline if frozen else state.reference)
+                found = done(self.reference(params, rollout))
+            evidence = dataclasses.replace(evidence, reference=found)
+        return rollout, evidence
+
+    def _waves(
         self, state: TrainState, rows: Rows, key: jax.Array, clock: "_Clock"
     ) -> tuple[Rollout, Evidence]:
         """Rollout and evidence of some rows, one wave after the other."""
@@ -186,18 +203,19 @@ class RLPTrainer:
         self, state: TrainState, rollout: Rollout, evidence: Evidence
     ) -> tuple[TrainState, list[dict[str, jax.Array]]]:
         """The state after all updates on a rollout, and their metrics."""
-        baseline = state.baseline
-        state, updates = dataclasses.replace(state, baseline=None), []
+        baseline, reference = state.baseline, state.reference
+        state, updates = _without_others(state), []
         for _ in range(self._settings.updates_per_rollout):
             state, metrics = self.update(state, rollout, evidence)
             updates.append(metrics)
         if self._settings.baseline == "ema":
             baseline = self._fetched(baseline)
-        return self.finish(dataclasses.replace(state, baseline=baseline)), updates
+        state = dataclasses.replace(state, baseline=baseline, reference=reference)
+        return self.finish(state), updates
 
-    def _fetched(self, baseline: Params | None) -> Params | None:
-        """phi in the memory of the devices."""
-        return None if baseline is None else jax.device_put(baseline, self._on_device)
+    def _fetched(self, params: Params | None) -> Params | None:
+        """phi or the reference in the memory of the devices."""
+        return None if params is None else jax.device_put(params, self._on_device)
 
     def _cost(self, rollout: Rollout, counts: dict[str, float], seconds: dict[str, float]) -> Cost:
         rows, length = rollout.trunk.tokens.shape
@@ -225,6 +243,11 @@ class _Clock:
         start = time.perf_counter()
         yield jax.block_until_ready
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def _without_others(state: TrainState) -> TrainState:
+    """Of a state, or of its shardings, all but the networks that stand beside theta."""
+    return dataclasses.replace(state, baseline=None, reference=None)
 
 
 def _figures(

@@ -46,3 +46,9 @@ def split(x: jax.Array, waves: int, axis: int = 0) -> jax.Array:
     """
     x = x.reshape(*x.shape[:axis], -1, waves, *x.shape[axis + 1 :])
     return jnp.moveaxis(x, axis + 1, 0)
+
+
+def unsplit(x: jax.Array, axis: int = 0) -> jax.Array:
+    """What `split` was given: [waves, …, M / waves, …] to […, M, …]."""
+    x = jnp.moveaxis(x, 0, axis + 1)
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])

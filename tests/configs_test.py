@@ -258,6 +258,7 @@ def test_symbols_of_the_paper_stand_beside_their_fields():
         "rlp.clip_low": "epsilon_l",
         "rlp.clip_high": "epsilon_h",
         "rlp.baseline": "phi",
+        "rlp.kl_weight": "beta",
         "batch_size": "B",
         "data.sequence_length": "T",
     }

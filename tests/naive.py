@@ -185,6 +185,33 @@ def leave_one_out(rewards: list[float], counted: list[bool]) -> list[float]:
 
 @functools.partial(tiny.jit, static_argnames=("config", "vocabulary"))
 @jax.value_and_grad
+def kl_term(
+    params: Params,
+    rows: Rows,
+    reference: jax.Array,
+    counted: jax.Array,
+    divisor: jax.Array,
+    *,
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    temperature: float,
+) -> jax.Array:
+    """The mean over thoughts of 1/|c| sum_u (x - ln x - 1) with x = pi_ref / pi, and its gradient.
+
+    Args:
+      reference: log pi_ref, [R, L] nats.
+      counted: [R].
+      divisor: [R], |c| or what stands in its place.
+    """
+    logprob = traced_action_logprobs(params, rows, config, vocabulary, temperature)
+    ratio = jnp.exp(reference) / jnp.exp(logprob)
+    acted = jnp.asarray(rows.action_at) > 0
+    per_thought = jnp.where(acted, ratio - jnp.log(ratio) - 1, 0.0).sum(axis=1) / divisor
+    return jnp.where(counted, per_thought, 0.0).mean()
+
+
+@functools.partial(tiny.jit, static_argnames=("config", "vocabulary"))
+@jax.value_and_grad
 def surrogate(
     params: Params,
     rows: Rows,

@@ -124,6 +124,7 @@ def rlp_settings(**changes) -> RLPSettings:
         "unclosed": "append",
         "unclosed_penalty": 1.0,
         "length_normalization": "thought",
+        "kl_weight": 0.0,
         "next_token_weight": 0.0,
         "max_branches_in_flight": 0,
         "update_micro_batch": 0,
@@ -159,21 +160,23 @@ def evidence_stage(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary
 
 @functools.cache
 def policy_gradient(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary):
-    """(params, rollout, advantages [B, N], counted [B, N]) to ((loss, metrics), gradient)."""
+    """(params, rollout, advantages [B, N], counted [B, N], log pi_ref [B, N, L] for a KL term) to
+    ((loss, metrics), gradient)."""
 
-    def run(params, rollout, advantages, counted):
+    def run(params, rollout, advantages, counted, reference):
         value, metrics, gradient = gradients.policy_gradient(
-            params, config, step.loss_numbers(settings), vocab, rollout, advantages, counted,
-            micro_batch=settings.update_micro_batch,
+            params, config, step.loss_numbers(settings), vocab,
+            rollout, advantages, counted, reference, micro_batch=settings.update_micro_batch,
         )  # fmt: skip
         return (value, metrics), gradient
 
     compiled = jit(run)
 
-    def gradient(params, rollout, advantages, counted):
+    def gradient(params, rollout, advantages, counted, reference=None):
         # The loss does not read the rollout's cache; without it it compiles once for all.
         bare = rollout.replace(branch_cache=None, decoded=None)
-        return compiled(params, bare, jnp.asarray(advantages, jnp.float32), jnp.asarray(counted))
+        advantages = jnp.asarray(advantages, jnp.float32)
+        return compiled(params, bare, advantages, jnp.asarray(counted), reference)
 
     return gradient
 

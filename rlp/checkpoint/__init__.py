@@ -3,6 +3,7 @@
 On disk, for one run:
 
     <workdir>/checkpoints/<step>/params/ optimizer/ baseline/    array trees, one Orbax item each
+                                 reference/ counters/
                                  step/ data/ meta/ metrics/      small JSON items
                                  manifest.json                   size and CRC-32 of every file
     <workdir>/checkpoints/damaged/<step>/                        failed its check, moved aside

@@ -56,15 +56,16 @@ def phi(config):
 
 SETTINGS = tiny.rlp_settings()  # 4 documents, 2 forks each, 4 thoughts each
 PROMPTED = tiny.rlp_settings(
-    prompt=PROMPT, positions="loss", unclosed="mask", thought_length=8, temperature=1.3
-)
+    prompt=PROMPT, positions="loss", unclosed="mask", thought_length=8, temperature=1.3,
+    kl_weight=0.1,
+)  # fmt: skip
 LONG = tiny.rlp_settings(thought_length=12)
 # Tags of two tokens; the closing one is such as these parameters like to write.
 TAGS = tiny.words(CONFIG, think_open=(7, 8), think_close=(4, 15))
 BRIEF = tiny.words(
     CONFIG, used=5, think_open=(7, 8), think_close=(4, 3)
 )  # of two words, so it comes
-BOTH = dataclasses.replace(SETTINGS, next_token_weight=0.5, update_micro_batch=4)
+ALL = dataclasses.replace(SETTINGS, next_token_weight=0.5, kl_weight=0.1, update_micro_batch=4)
 
 
 # ---- waves
@@ -74,7 +75,7 @@ BOTH = dataclasses.replace(SETTINGS, next_token_weight=0.5, update_micro_batch=4
 def make_trainer(settings, devices=1, words=WORDS):
     """A trainer and the shardings of its state."""
     mesh = make_mesh(devices=jax.devices()[:devices])
-    shardings = state_shardings(mesh, SMALL, OPTIMIZER, True)
+    shardings = state_shardings(mesh, SMALL, OPTIMIZER, True, reference=settings.keeps_reference)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", tiny.jit)  # compiles faster
         trainer = RLPTrainer(SMALL, settings, words, OPTIMIZER, mesh, shardings)
@@ -83,7 +84,9 @@ def make_trainer(settings, devices=1, words=WORDS):
 
 def fresh_state(shardings):
     params = jax.tree.map(jnp.copy, PARAMS(SMALL))  # a step consumes its state
-    state = dataclasses.replace(step.new_state(params, OPTIMIZER, False), baseline=phi(SMALL))
+    state = step.new_state(params, OPTIMIZER, False)
+    reference = phi(SMALL) if shardings.reference is not None else None
+    state = dataclasses.replace(state, baseline=phi(SMALL), reference=reference)
     return jax.device_put(state, shardings)
 
 
@@ -121,8 +124,8 @@ in_waves = pytest.mark.parametrize(
         pytest.param(PROMPTED, 4, id="1 fork, prompted"),
         pytest.param(PROMPTED, 8, id="1 document, prompted", marks=slow),
         pytest.param(PROMPTED, 16, id="2 documents, prompted", marks=slow),
-        pytest.param(BOTH, 4, id="1 fork, both losses", marks=slow),
-        pytest.param(BOTH, 8, id="1 document, both losses", marks=slow),
+        pytest.param(ALL, 4, id="1 fork, all losses", marks=slow),
+        pytest.param(ALL, 8, id="1 document, all losses", marks=slow),
         pytest.param(SETTINGS, 4, id="1 fork", marks=slow),
         pytest.param(SETTINGS, 8, id="1 document", marks=slow),
         pytest.param(SETTINGS, 16, id="2 documents", marks=slow),
@@ -137,6 +140,17 @@ def test_a_step_in_waves_is_the_step_at_once(settings, limit):
     assert_same_step(found, stepped(settings))
 
 
+def test_a_phi_that_never_moves_is_the_reference():
+    """With a phi and a reference that are the same network, either gives the same step."""
+    found = stepped(dataclasses.replace(PROMPTED, baseline="frozen"))
+    assert_same_step(found, stepped(PROMPTED))
+    (_, state, metrics), (_, usual, _) = found, stepped(PROMPTED)
+    assert metrics["kl"] > 0.01
+    assert state.reference is None
+    for kept in (state.baseline, usual.reference):
+        jax.tree.map(np.testing.assert_array_equal, kept, jax.device_get(phi(SMALL)))
+
+
 @slow
 @pytest.mark.parametrize("limit", [4, 8, 16])
 def test_a_step_in_waves_with_long_tags_is_the_step_at_once(limit):
@@ -147,7 +161,7 @@ def test_a_step_in_waves_with_long_tags_is_the_step_at_once(limit):
 
 
 @slow
-@pytest.mark.parametrize("settings", [PROMPTED, BOTH], ids=["prompted", "both losses"])
+@pytest.mark.parametrize("settings", [PROMPTED, ALL], ids=["prompted", "all losses"])
 @pytest.mark.parametrize("limit", [16, 8])
 def test_a_step_in_waves_on_two_devices_is_the_step_at_once(settings, limit):
     found = stepped(dataclasses.replace(settings, max_branches_in_flight=limit), devices=2)
@@ -263,7 +277,7 @@ def test_a_smaller_crowd_decodes_the_same_thoughts_with_less(crowds, choices, wo
 
 
 MASKED = tiny.rlp_settings(unclosed="mask", prompt=PROMPT)
-WEIGHTED = dataclasses.replace(MASKED, next_token_weight=0.5)
+WEIGHTED = dataclasses.replace(MASKED, next_token_weight=0.5, kl_weight=0.1)
 
 
 @functools.cache
@@ -294,6 +308,7 @@ def gradient_of(settings, config, remat="none"):
         )  # fmt: skip
 
     drawn = thoughts_of(MASKED if settings.prompt else SETTINGS, config)
+    drawn = (*drawn, drawn[0].thoughts.logprobs) if settings.kl_weight else drawn
     inputs = jax.tree.map(jnp.asarray, drawn)
     return jax.device_get(tiny.jit(run)(PARAMS(config), *inputs))
 
@@ -389,18 +404,19 @@ LARGE, TINY = 2**22, 2**6
 @functools.cache
 def everything(config, choices):
     """Thoughts, evidence and the gradient of their advantages, with these choices."""
-    method = (config, BOTH, WORDS)
+    method = (config, ALL, WORDS)
 
     def run(params, phi):
         reading = step.read_stage(*method, params, params, BATCH, KEY, 5)
         rollout = step.rollout_stage(*method, params, reading)
         no_think = step.no_think_stage(*method, params, phi, BATCH, reading)
         evidence = step.evidence_stage(*method, params, reading, no_think, rollout)
+        reference = step.reference_stage(*method, phi, rollout)
         found = policy_gradient(
-            params, config, step.loss_numbers(BOTH), WORDS, rollout,
-            tiny.flat(evidence.advantages), tiny.flat(evidence.counted),
+            params, config, step.loss_numbers(ALL), WORDS, rollout,
+            tiny.flat(evidence.advantages), tiny.flat(evidence.counted), reference,
         )  # fmt: skip
-        return rollout, evidence, *found
+        return rollout, evidence.replace(reference=reference), *found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "CPU", choices)
@@ -427,7 +443,7 @@ def test_a_backends_choices_change_no_result(config, choices):
     assert isinstance(rollout.branch_cache.key, list) == (choices.unrolled_layers > 0)
     assert np.array_equal(rollout.thoughts.actions, whole.thoughts.actions)
     np.testing.assert_allclose(rollout.thoughts.logprobs, whole.thoughts.logprobs, atol=2e-5)
-    for name in ("reasoned", "baseline", "rewards", "advantages", "no_think"):
+    for name in ("reasoned", "baseline", "rewards", "advantages", "no_think", "reference"):
         a, b = getattr(evidence, name), getattr(whole_evidence, name)
         np.testing.assert_allclose(a, b, atol=5e-5, rtol=1e-5)
     assert loss == pytest.approx(float(whole_loss), rel=1e-5)

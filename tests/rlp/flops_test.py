@@ -44,6 +44,7 @@ VARIANTS = [
     {"prompt": tuple(range(5, 21))},
     {"baseline": "none", "group_size": 2, "horizon": 8},
     {"positions": "loss", "forks_per_document": 4},
+    {"kl_weight": 0.1, "prompt": tuple(range(5, 21))},
 ]
 
 
@@ -100,12 +101,15 @@ def test_rlp_step(changes, tags, monkeypatch):
     rollout = run(step.rollout_stage, params, reading)
     run(step.evidence_stage, params, reading, no_think, rollout)
 
-    def gradient(config, settings, vocabulary, params, rollout, advantages):
+    reference = run(step.reference_stage, params, rollout) if settings.kl_weight else None
+
+    def gradient(config, settings, vocabulary, params, rollout, advantages, reference):
         loss, counted = step.loss_numbers(settings), jnp.ones(advantages.shape, bool)
-        return policy_gradient(params, config, loss, vocabulary, rollout, advantages, counted)
+        inputs = (rollout, advantages, counted, reference)
+        return policy_gradient(params, config, loss, vocabulary, *inputs)
 
     branches = struct(*rollout.thoughts.length.shape, dtype=jnp.float32)
-    run(gradient, params, rollout, branches)
+    run(gradient, params, rollout, branches, reference)
     count = flops.rlp_flops(
         CONFIG, settings, vocabulary, ROWS, LENGTH, rollout.thoughts.length.size
     )

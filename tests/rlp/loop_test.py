@@ -225,7 +225,8 @@ def test_every_step_has_every_figure_and_each_is_finite(kind, finished):
         held_out = {name for name in line if name.startswith("evaluation/")}
         evaluated = line["step"] in (3, 6)
         assert held_out == ({f"evaluation/{name}" for name in FIGURES} if evaluated else set())
-        assert set(line) - held_out == (COMMON if config.objective == "next_token" else RLP)
+        expected = COMMON if config.objective == "next_token" else RLP
+        assert set(line) - held_out == expected | ({"kl"} if config.rlp.kl_weight else set())
         assert all(np.isfinite(value) for value in line.values())
         assert line["skipped_updates"] == 0
 
@@ -279,6 +280,7 @@ def test_a_run_starts_from_exactly_the_parameters_it_names(which, tmp_path, text
     expected = runs.bits(runs.checkpoint(base, step)["params"])
     assert runs.bits(state.params) == expected
     assert runs.bits(state.baseline) == expected
+    assert runs.bits(state.reference) == expected
     assert int(state.step) == 0
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(state.optimizer))
 

@@ -141,6 +141,53 @@ def test_actions_without_weight_are_nowhere():
     assert slope.tolist() == [[[0, 0, 0]]]
 
 
+# ---- the KL term
+
+
+def test_k3_by_hand():
+    found = objective.reference_kl(
+        jnp.log(jnp.array([0.5, 0.25, 0.5, 0.125])), jnp.log(jnp.array([0.5, 0.5, 0.25, 0.5])),
+        jnp.ones(4, bool),
+    )  # fmt: skip
+    by_hand = [0, 2 - np.log(2) - 1, 0.5 + np.log(2) - 1, 4 - np.log(4) - 1]
+    np.testing.assert_allclose(found, by_hand, rtol=1e-6)
+
+
+def test_k3_of_dead_actions_is_nothing():
+    # Dead slots hold anything, infinities too.
+    policy, reference = jnp.array([-1.0, -jnp.inf, -1e30]), jnp.array([-2.0, -1.0, -1.0])
+    live = jnp.array([True, False, False])
+    total = lambda *args: objective.reference_kl(*args, live).sum()
+    value, (slope, none) = jax.value_and_grad(total, argnums=(0, 1))(policy, reference)
+    assert value == pytest.approx(np.exp(-1), rel=1e-6)
+    np.testing.assert_allclose(slope, [1 - np.exp(-1), 0, 0], rtol=1e-6)
+    assert not none.any()  # the reference is a constant
+
+
+def test_k3_near_the_reference_is_half_a_square():
+    # Where exp(r) - r - 1, computed so, would be rounding.
+    found = objective.reference_kl(jnp.array([-1e-3]), jnp.zeros(1), jnp.ones(1, bool))
+    assert found.item() == pytest.approx(1e-6 / 2 + 1e-9 / 6, rel=1e-3)
+
+
+def test_k3_over_what_the_policy_draws_is_the_divergence():
+    """By enumeration; and its slope is that of the divergence the other way round."""
+    random = np.random.default_rng(1)
+    theta, phi = jnp.asarray(random.normal(size=(2, 7)), jnp.float32)
+    policy, reference = jax.nn.log_softmax(theta), jax.nn.log_softmax(phi)
+
+    def drawn(theta):  # the probabilities of the draw are no part of what is differentiated
+        found = objective.reference_kl(jax.nn.log_softmax(theta), reference, jnp.ones(7, bool))
+        return jnp.sum(jnp.exp(policy) * found)
+
+    kl = lambda p, q: jnp.sum(jnp.exp(p) * (p - q))
+    value, slope = jax.value_and_grad(drawn)(theta)
+    assert value == pytest.approx(float(kl(policy, reference)), rel=1e-5)
+    assert value != pytest.approx(float(kl(reference, policy)), rel=1e-2)
+    expected = jax.grad(lambda theta: kl(reference, jax.nn.log_softmax(theta)))(theta)
+    np.testing.assert_allclose(slope, expected, atol=1e-6)
+
+
 def test_ema():
     found = objective.ema(jnp.array([1.0, 2.0]), jnp.array([3.0, -2.0]), 0.75)
     assert found.tolist() == [1.5, 1.0]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from models.transformer import bind
+from rlp import objective
 from rlp.branches import document_trunk
 from rlp.scoring import document_scores
 from tests import naive, tiny
@@ -110,6 +111,17 @@ def test_the_listed_thoughts_are_all_there_are():
     t = rollout.thoughts
     for b, g in np.ndindex(64, 4):
         assert np.asarray(t.actions[b, g, : t.length[b, g]]).tolist() in thoughts
+
+
+def test_the_kl_term_is_the_divergence_of_whole_thoughts():
+    """Over all thoughts, the sum of k3 is the mean of log pi - log pi_ref, token by token."""
+    rows = written()
+    scored = lambda params: naive.action_logprobs(params, rows, CONFIG, WORDS, SETTINGS.temperature)
+    k3 = objective.reference_kl(scored(PARAMS), scored(PHI), jnp.asarray(rows.action_at) > 0)
+    share = shares(PARAMS, rows)
+    divergence = share @ np.asarray(log_policy(PARAMS, rows) - log_policy(PHI, rows))
+    assert divergence > 0.1
+    assert share @ np.asarray(k3).sum(axis=1) == pytest.approx(divergence, rel=1e-4)
 
 
 def test_proposition_1():

@@ -36,6 +36,7 @@ OPTIMIZER = make_optimizer(
     learning_rate=1.0, schedule="constant", warmup_steps=0, final_share=1.0, total_steps=10,
     beta1=0.9, beta2=0.95, epsilon=1.0, weight_decay=0.0, clip_norm=0.0,
 )  # fmt: skip
+WITH_KL = dataclasses.replace(SETTINGS, kl_weight=0.1)
 SIZES = (1, 2, 4, 8)
 MESHES = [m for m in itertools.product(SIZES, SIZES, SIZES) if np.prod(m) == 8]
 on_every_mesh = pytest.mark.parametrize(
@@ -49,10 +50,15 @@ slow = pytest.mark.slow
 def prepared(sizes, settings):
     """Mesh, shardings of the state, and the state on it."""
     mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
-    shardings = state_shardings(mesh, CONFIG, OPTIMIZER, True, settings.baseline_memory)
+    shardings = state_shardings(
+        mesh, CONFIG, OPTIMIZER, True, settings.baseline_memory, settings.keeps_reference
+    )
     params = jax.tree.map(jnp.copy, tiny.params(CONFIG))  # a step consumes its state
-    state = step.new_state(params, OPTIMIZER, True)
-    state = dataclasses.replace(state, baseline=jax.tree.map(lambda x: 0.7 * x, state.baseline))
+    state = step.new_state(params, OPTIMIZER, True, settings.keeps_reference)
+    moved = lambda params, share: jax.tree.map(lambda x: share * x, params)
+    state = dataclasses.replace(
+        state, baseline=moved(state.baseline, 0.7), reference=moved(state.reference, 0.8)
+    )
     return mesh, shardings, jax.device_put(state, shardings)
 
 
@@ -75,6 +81,11 @@ def next_token(sizes):
     return jax.device_get(state), metrics, cost
 
 
+def step_arrays(state):
+    """All but the counters, of a state or of its shardings."""
+    return state.params, state.baseline, state.reference, state.optimizer
+
+
 @functools.cache
 def rlp_step(sizes, settings=SETTINGS, layers=backend.CPU.unrolled_layers):
     """Thoughts and evidence of a step, the state after it, its metrics and its cost."""
@@ -86,8 +97,8 @@ def rlp_step(sizes, settings=SETTINGS, layers=backend.CPU.unrolled_layers):
         thoughts, evidence = jax.device_get((rollout.thoughts, evidence))
         state, metrics, cost = trainer.step(state, Rows.of(BATCH), KEY)
     for found, expected in zip(
-        jax.tree.leaves((state.params, state.baseline, state.optimizer)),
-        jax.tree.leaves((shardings.params, shardings.baseline, shardings.optimizer)),
+        jax.tree.leaves(step_arrays(state)),
+        jax.tree.leaves(step_arrays(shardings)),
         strict=True,
     ):
         assert found.sharding.is_equivalent_to(expected, found.ndim)
@@ -115,6 +126,7 @@ def assert_same_step(found, expected):
         np.testing.assert_allclose(a, b, atol=5e-5, rtol=1e-5)
     assert np.abs(one_evidence.advantages).max() > 0.1
     assert metrics["grad_norm"] == pytest.approx(one_metrics["grad_norm"], rel=1e-4)
+    assert metrics.get("kl", 0) == pytest.approx(one_metrics.get("kl", 0), rel=1e-5)
     # The advantages differ by some 1e-6 of their size, and with them the gradient.
     assert_same_state(state, one_state)
     if state.baseline is not None:
@@ -145,10 +157,10 @@ def test_an_rlp_step_is_that_of_one_device(sizes):
 def test_a_scan_over_layers_in_waves_and_parts_is_one_device_at_once(sizes):
     shards = sizes[0] * sizes[1]
     cut = dataclasses.replace(
-        SETTINGS, max_branches_in_flight=3 * shards, update_micro_batch=2 * shards
+        WITH_KL, max_branches_in_flight=3 * shards, update_micro_batch=2 * shards
     )
     found = rlp_step(sizes, cut, layers=0)
-    whole = rlp_step((1, 1, 1))
+    whole = rlp_step((1, 1, 1), WITH_KL)
     waves = 8 // shards
     order = np.arange(8).reshape(shards, waves).T.ravel()  # a wave has a document of each shard
     thoughts, evidence = tiny.rows(whole[0], order), tiny.rows(whole[1], order)
@@ -172,7 +184,7 @@ def test_no_layout_and_no_memory_changes_a_bit(sizes):
         patch.setitem(globals(), "CONFIG", config)
         run = rlp_step.__wrapped__
         usual, at_rest, on_host, frozen_on_host, frozen = (
-            run(sizes, dataclasses.replace(SETTINGS, **each)) for each in changes
+            run(sizes, dataclasses.replace(WITH_KL, **each)) for each in changes
         )
     assert usual[3].pop("gather_bytes") > 0
     assert "gather_bytes" not in at_rest[3]
@@ -182,12 +194,14 @@ def test_no_layout_and_no_memory_changes_a_bit(sizes):
     jax.tree.map(np.testing.assert_array_equal, frozen[:4], frozen_on_host[:4])
 
 
-def test_phi_on_the_host_lies_there_and_is_refused_where_there_is_no_such_memory(monkeypatch):
+def test_phi_and_reference_on_the_host_lie_there_and_is_refused_where_there_is_no_such_memory(
+    monkeypatch,
+):
     mesh, shardings, state = prepared(
-        (2, 2, 2), dataclasses.replace(SETTINGS, baseline_memory="host")
+        (2, 2, 2), dataclasses.replace(WITH_KL, baseline_memory="host")
     )
     kinds = lambda tree: {leaf.sharding.memory_kind for leaf in jax.tree.leaves(tree)}
-    assert kinds(state.baseline) == {"pinned_host"}
+    assert kinds(state.baseline) == kinds(state.reference) == {"pinned_host"}
     assert kinds((state.params, state.optimizer)) == {"device"}
     check_memory(mesh, "host")
     monkeypatch.setitem(check_memory.__globals__, "MEMORIES", {"host": "attic"})
@@ -224,7 +238,7 @@ def test_no_program_is_rematerialised_against_the_compilers_will(sizes, layers, 
     shards = sizes[0] * sizes[1]
     settings = tiny.rlp_settings(
         group_size=3, thought_length=3, prompt=(14, 5, 16), positions="loss",
-        update_micro_batch=2 * shards, next_token_weight=0.5,
+        update_micro_batch=2 * shards, next_token_weight=0.5, kl_weight=0.1,
     )  # fmt: skip
     with not_from_the_cache():
         rlp_step.__wrapped__(sizes, settings, layers)

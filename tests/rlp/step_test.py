@@ -160,6 +160,60 @@ def test_a_step_is_its_equations_on_repeated_prefixes(name):
     assert metrics["logprob_gap"] < 1e-5
 
 
+@functools.cache
+def referred(name):
+    """log pi_ref of the actions of a variant's rollout, by two references."""
+    settings, words = VARIANTS[name]
+    batch = BATCH.replace(forks=BATCH.forks[:, : settings.forks_per_document])
+    rollout, forks, evidence = run(settings, PHI, batch, words)
+    stage = tiny.jit(functools.partial(step.reference_stage, CONFIG, settings, words))
+    bare = dataclasses.replace(rollout.without_cache(), decoded=None)
+    return rollout, forks, evidence, stage(PHI, bare), stage(PARAMS, bare)
+
+
+@pytest.mark.parametrize("name", ["mask", pytest.param("tags of two", marks=pytest.mark.slow)])
+def test_the_kl_term_is_its_equation_on_repeated_prefixes(name):
+    settings, words = VARIANTS[name]
+    rollout, forks, evidence, reference, at_start = referred(name)
+    branches = naive_branches(settings, BATCH, rollout.thoughts, forks)
+    rows = naive.write_out(branches, words, settings.thought_length, WIDTH, settings.prompt)
+    expected = naive.action_logprobs(PHI, rows, CONFIG, words, settings.temperature)
+    live = np.reshape(rows.action_at > 0, reference.shape)
+    np.testing.assert_allclose(reference, np.reshape(expected, reference.shape), atol=2e-5)
+    assert not live.all()
+
+    weight, counted = 0.3, tiny.flat(evidence.counted)
+    inputs = (PARAMS, rollout, tiny.flat(evidence.advantages), counted)
+    weighted = tiny.policy_gradient(CONFIG, dataclasses.replace(settings, kl_weight=weight), words)
+    (bare, bare_metrics), bare_gradient = tiny.policy_gradient(CONFIG, settings, words)(*inputs)
+    (loss, metrics), gradient = weighted(*inputs, reference)
+    acted = (rows.action_at > 0).sum(axis=1)
+    limit = np.full_like(acted, settings.thought_length)
+    term, slope = naive.kl_term(
+        PARAMS, rows, expected, jnp.ravel(counted),
+        acted if settings.length_normalization == "thought" else limit,
+        config=CONFIG, vocabulary=words, temperature=settings.temperature,
+    )  # fmt: skip
+    assert loss == pytest.approx(float(bare + weight * term), rel=1e-5)
+    whole = jax.tree.map(lambda g, d: g + weight * d, bare_gradient, slope)
+    assert tiny.relative_error(gradient, whole) < 1e-5
+    assert tiny.relative_error(gradient, bare_gradient) > 0.1
+
+    # Reported is the mean over all actions, of thoughts that carry no loss too.
+    r = np.asarray(
+        expected - naive.action_logprobs(PARAMS, rows, CONFIG, words, settings.temperature)
+    )
+    k3 = (np.exp(r) - r - 1)[rows.action_at > 0]
+    assert metrics["kl"] == pytest.approx(k3.mean(), rel=1e-5)
+    assert metrics.keys() - bare_metrics.keys() == {"kl"}
+
+    # At the start the reference is the policy: nothing is added.
+    (loss, metrics), gradient = weighted(*inputs, at_start)
+    assert 0 <= metrics["kl"] < 1e-10
+    assert loss == pytest.approx(float(bare), abs=1e-9)
+    assert tiny.relative_error(gradient, bare_gradient) < 1e-5
+
+
 def random_forest(seed: int):
     """Two documents and padding in every row; branches leave either, with any thought."""
     random = np.random.default_rng(seed)
@@ -358,13 +412,27 @@ def test_finish_step_counts_and_moves_phi():
     assert none.baseline is None
 
 
-def test_phi_starts_as_a_copy_of_theta():
-    *_, state = trained()
+def test_phi_and_the_reference_start_as_copies_of_theta():
+    state = step.new_state(PARAMS, Descent(), baseline=True, reference=True)
     assert_identical(state.baseline, state.params)
-    shared = [
-        a is b for a, b in zip(*map(jax.tree.leaves, (state.baseline, state.params)), strict=True)
-    ]
-    assert not any(shared)  # its buffers are its own, so that theta's can be donated
+    assert_identical(state.reference, state.params)
+    leaves = jax.tree.leaves((state.params, state.baseline, state.reference))
+    # Their buffers are their own, so that theta's can be donated.
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
+
+
+def test_a_reference_is_kept_for_a_kl_term_unless_phi_is_it():
+    kept = lambda **changes: tiny.rlp_settings(**changes).keeps_reference
+    assert not kept()
+    assert kept(kl_weight=0.1)
+    assert kept(kl_weight=0.1, baseline="none")
+    assert not kept(kl_weight=0.1, baseline="frozen")
+
+
+def test_a_reference_never_moves():
+    state = step.new_state(PARAMS, Descent(), baseline=True, reference=True)
+    after = step.finish_step(SETTINGS, state.replace(params=PHI))
+    assert_identical(after.reference, PARAMS)
 
 
 # ---- next-token training

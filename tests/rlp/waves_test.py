@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlp.waves import split, wave_shape
+from rlp.waves import split, unsplit, wave_shape
 
 
 def divisors(number: int) -> list[int]:
@@ -53,6 +53,7 @@ def test_every_element_is_in_one_wave(waves, axis):
     assert pieces.shape == (waves, *x.shape[:axis], size, *x.shape[axis + 1 :])
     for wave, piece in enumerate(np.asarray(pieces)):
         assert np.array_equal(piece, np.take(x, np.arange(size) * waves + wave, axis))
+    assert np.array_equal(unsplit(pieces, axis), x)
 
 
 @pytest.mark.parametrize(("documents", "limit", "shards"), [(8, 8, 2), (12, 8, 4), (12, 16, 2)])
