@@ -47,6 +47,7 @@ LOGICAL_AXES = {
 # Logical axis -> mesh axis; None keeps it whole on every device.
 MESH_AXES: dict[str, str | tuple[str, ...] | None] = {
     "rows": ("data", "fsdp"),
+    "draws": ("data", "fsdp", "tensor"),
     "layers": None,
     "width": "fsdp",
     "heads": "tensor",
@@ -191,15 +192,16 @@ _resting.defvjp(
 )
 
 
-def rows_shards() -> int:
-    """Devices that share the rows of the program that is being traced."""
-    sizes = dict(jax.sharding.get_abstract_mesh().shape)
-    return sizes.get("data", 1) * sizes.get("fsdp", 1)
+def shards(axis: str) -> int:
+    """Devices that share a logical axis, in the program that is being traced."""
+    sizes, over = dict(jax.sharding.get_abstract_mesh().shape), MESH_AXES[axis]
+    names = (over,) if isinstance(over, str) else over or ()
+    return math.prod(sizes.get(name, 1) for name in names)
 
 
 def parameters_are_split() -> bool:
     """Whether the program that is being traced gathers a layer before it is used."""
-    return dict(jax.sharding.get_abstract_mesh().shape).get("fsdp", 1) > 1
+    return shards("width") > 1
 
 
 def at_rest(primitive: Any, *_: Any, **__: Any) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from models.attention import query_runs
 from models.backend import choices
 from models.config import ModelConfig
-from models.sharding import rows_shards
+from models.sharding import shards
 from rlp.branches import Vocabulary
 from rlp.scoring import logit_chunks
 from rlp.step import RLPSettings
@@ -44,7 +44,7 @@ def forward_flops(config: ModelConfig, work: Work) -> int:
 def training_flops(config: ModelConfig, work: Work) -> int:
     """FLOPs of a forward and backward pass, with what the backward computes again."""
     again = work.pairs * attention_flops(config) // 2  # the scores, not the mix
-    if logit_chunks(work.logits // rows_shards(), config.vocab_size) > 1:
+    if logit_chunks(work.logits // shards("rows"), config.vocab_size) > 1:
         again += work.logits * logit_flops(config)
     if config.remat in ("block", "dots"):
         again += work.pairs * attention_flops(config)

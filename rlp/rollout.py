@@ -16,7 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from models.sharding import place
+from models.sharding import place, shards
 from models.transformer import Transformer
 from models.tree import Branches, Cache, Trunk, empty_branch_cache, extend, prefill
 from rlp.branches import (
@@ -320,9 +320,12 @@ class _Decoder:
     ) -> tuple[jax.Array, jax.Array]:
         """Actions and their log-probabilities, [B, N]."""
         shape, close = writing.open.shape, self.vocabulary.think_close
-        # A draw sums over the whole vocabulary, in blocks that `tensor` would cut.
+        logits = self.model.logits(hidden.reshape(-1, hidden.shape[-1]))
+        # A draw sums over the whole vocabulary, in blocks that `tensor` would cut: its devices take
+        # a share of the branches each, where they can.
+        spread = len(logits) % shards("draws") == 0
         logits = mask_logits(
-            place(self.model.logits(hidden.reshape(-1, hidden.shape[-1])), "rows"),
+            place(logits, "draws" if spread else "rows"),
             self.vocabulary.not_in_thoughts,
             self.temperature or 1.0,
             close[-1],

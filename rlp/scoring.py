@@ -14,7 +14,7 @@ import numpy as np
 
 from models.attention import HIDDEN_SCORE
 from models.backend import choices
-from models.sharding import place, rows_shards
+from models.sharding import place, shards
 from models.transformer import Transformer
 from models.tree import Branches, Cache, Trunk, extend, forward
 from rlp.branches import Vocabulary, unclosable
@@ -84,7 +84,7 @@ def token_scores(
 
     inputs = (hidden.reshape(rows, -1, hidden.shape[-1]), targets.reshape(rows, -1), unclosable)
     each = inputs[1].shape[1]
-    here = -(-rows // rows_shards())  # rows that a device holds
+    here = -(-rows // shards("rows"))  # rows that a device holds
     chunks = min(each, logit_chunks(here * each, model.config.vocab_size))
     if chunks == 1:
         scores = score(inputs)

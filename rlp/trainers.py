@@ -174,30 +174,49 @@ class RLPTrainer:
         self, state: TrainState, rows: Rows, key: jax.Array, clock: "_Clock"
     ) -> tuple[Rollout, Evidence]:
         """Rollout and evidence of some rows, one wave after the other."""
-        s = self._settings
-        params, baseline = state.params, self._fetched(state.baseline)
+        params = state.params
         if self.gather:
             with clock("gather") as done:
                 params = done(self.gather(params))
-        scorer = params if baseline is None else baseline
-        documents, forks = rollout_wave(s, rows.count, self._shards)
-        waves = []
-        for wave in range(rows.count // documents):
+        documents, forks = rollout_wave(self._settings, rows.count, self._shards)
+        count, waves = rows.count // documents, []
+        for wave in range(count):
             with clock("data"):
-                batch = rows.placed(self.mesh, wave, rows.count // documents)
-            with clock("rollout") as done:
-                reading = done(self.read(params, scorer, batch, key, state.step))
-            with clock("evidence") as done:
-                no_think = done(self.no_think(params, baseline, batch, reading))
-            for first in range(0, s.forks_per_document, forks):
-                with clock("rollout") as done:
-                    rollout = done(self.rollout(params, reading, first, forks=forks))
-                with clock("evidence") as done:
-                    evidence = done(self.evidence(params, reading, no_think, rollout, first))
-                waves.append((rollout.without_cache(), evidence))
+                batch = rows.placed(self.mesh, wave, count)
+            waves += self._wave(state, params, batch, forks, key, clock)
         if len(waves) == 1:
             return waves[0]
-        return self.join(waves, s.forks_per_document // forks)
+        return self.join(waves, self._settings.forks_per_document // forks)
+
+    def _wave(
+        self,
+        state: TrainState,
+        params: Params,
+        batch: Batch,
+        forks: int,
+        key: jax.Array,
+        clock: "_Clock",
+    ) -> list[tuple[Rollout, Evidence]]:
+        """Rollouts and evidence of a wave of documents, `forks` at a time, sampled with `params`.
+
+        The caches end here, before those of the next wave are made.
+        """
+        baseline = self._fetched(state.baseline)
+        scorer = params if baseline is None else baseline
+        with clock("rollout") as done:
+            reading = done(self.read(params, scorer, batch, key, state.step))
+        with clock("evidence") as done:
+            no_think = done(self.no_think(params, baseline, batch, reading))
+        del baseline, scorer  # where phi lies on the host, this was a copy
+
+        def sampled(first: int) -> tuple[Rollout, Evidence]:
+            with clock("rollout") as done:
+                rollout = done(self.rollout(params, reading, first, forks=forks))
+            with clock("evidence") as done:
+                evidence = done(self.evidence(params, reading, no_think, rollout, first))
+            return rollout.without_cache(), evidence
+
+        return [sampled(first) for first in range(0, self._settings.forks_per_document, forks)]
 
     def _updated(
         self, state: TrainState, rollout: Rollout, evidence: Evidence

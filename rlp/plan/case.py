@@ -52,6 +52,11 @@ class Case:
         return self.settings is not None and self.settings.baseline != "none"
 
     @property
+    def reference(self) -> bool:
+        """Whether there is another one, for a KL term."""
+        return self.settings is not None and self.settings.keeps_reference
+
+    @property
     def branches(self) -> int:
         """Thoughts of a document."""
         s = self.settings

@@ -14,7 +14,13 @@ from rlp.plan.chips import GIB, GPU_SHARE, Chip, Topology
 from rlp.plan.programs import OutOfMemory, Plan, Stage, device_bytes
 from rlp.plan.roofline import Roofline, rooflines
 
-THINKING = ("read", "no_think", "rollout", "evidence")  # stages that waves make smaller
+THINKING = (
+    "read",
+    "no_think",
+    "rollout",
+    "evidence",
+    "reference",
+)  # stages that waves make smaller
 
 
 def heading(topology: Topology, case: Case) -> Iterator[str]:

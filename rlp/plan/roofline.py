@@ -128,6 +128,7 @@ def rlp_bytes(case: Case) -> dict[str, float]:
     scored = Work(
         branches * after, branches * after * (trunk + slots + after), branches * s.horizon
     )
+    written = prefill + Work(branches * slots, branches * slots * (trunk + slots), branches * slots)
     passes = int(bool(s.prompt)) + int(s.baseline != "none")  # over documents without thoughts
     evidence = (
         (waves + passes * documents_waves) * _weights(case)
@@ -136,7 +137,8 @@ def rlp_bytes(case: Case) -> dict[str, float]:
         + _forward_pass(case, scored)
         + passes * _forward_pass(case, documents)
     )
-    written = prefill + Work(branches * slots, branches * slots * (trunk + slots), branches * slots)
+    if s.kl_weight:  # all thoughts once more, by the reference
+        evidence += waves * _weights(case) + _forward_pass(case, written)
     update = (
         3 * case.micro_batches * _weights(case)
         + _gradient_pass(case, written)

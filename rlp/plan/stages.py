@@ -25,7 +25,9 @@ from rlp.trainers import NextTokenTrainer, RLPTrainer
 def shardings_of(case: Case) -> Any:
     """Where the state of a run lies."""
     memory = case.settings.baseline_memory if case.settings else "device"
-    return state_shardings(case.mesh, case.model, case.optimizer, case.baseline, memory)
+    return state_shardings(
+        case.mesh, case.model, case.optimizer, case.baseline, memory, case.reference
+    )
 
 
 def walk(compiler: Compiler, case: Case) -> None:
@@ -35,7 +37,7 @@ def walk(compiler: Compiler, case: Case) -> None:
       OutOfMemory: at the first stage that the compiler refuses.
     """
     shardings = shardings_of(case)
-    begin = lambda params: new_state(params, case.optimizer, case.baseline)
+    begin = lambda params: new_state(params, case.optimizer, case.baseline, case.reference)
     state = placed(jax.eval_shape(begin, shapes(case.model)), shardings)
     compiler.plan.hold("parameters", state.params, "float32")
     compiler.plan.hold("optimizer", state.optimizer, "two moments, float32")
@@ -69,15 +71,15 @@ def _walk_next_token(compiler: Compiler, case: Case, shardings: Any, state: Trai
 
 
 def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState) -> None:
-    """In the order of `RLPTrainer.step`, which keeps each wave's results until the next one's take
-    their names."""
+    """In the order of `RLPTrainer.step`. What a wave leaves for the update is alive beside the next
+    ones; its caches are not."""
     s, plan, stage = case.rlp, compiler.plan, compiler.stage
     (rows, forks), (documents, parts) = case.wave, case.waves
     trainer = RLPTrainer(
         case.model, s, case.vocabulary, case.optimizer, case.mesh, shardings
     )  # fmt: skip
-    params, baseline = state.params, _fetched(case, plan, state.baseline)
-    alive: list[Any] = [state, baseline]
+    params, baseline = state.params, _fetched(case, plan, "baseline", state.baseline)
+    alive: list[Any] = [state]
     if trainer.gather:
         params = stage("gather", "gather", trainer.gather, params, alive=alive)
         plan.hold("rollout copy", params, f"{case.model.compute_dtype}, whole over fsdp")
@@ -88,7 +90,7 @@ def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState)
     alive.append(batch)
     reading = stage(
         "read", "rollout", trainer.read, params, scorer, batch, key, state.step,
-        times=documents, alive=alive,
+        times=documents, alive=[*alive, baseline],
     )  # fmt: skip
     cache = reading.documents.cache
     plan.hold("trunk caches", cache, f"a wave of {rows} documents: {_described(cache)}")
@@ -113,14 +115,12 @@ def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState)
     kept: Any = (rollout.without_cache(), evidence)
     if documents * parts > 1:
         waves = [jax.tree.map(copy.copy, kept) for _ in range(documents * parts)]
-        before = device_bytes(waves[1:])
-        plan.beside(before, "read", "no_think", "rollout", "evidence")
-        plan.beside(device_bytes(rollout.branch_cache), "read", "no_think", "rollout")
-        if documents > 1:
-            plan.beside(device_bytes([reading, no_think]), "read")
-        kept = stage("join", "update", trainer.join, waves, parts, alive=[*alive, waves])
+        plan.beside(device_bytes(waves[1:]), "read", "no_think", "rollout", "evidence")
+        kept = stage("join", "update", trainer.join, waves, parts, alive=[state, params, waves])
+    if trainer.reference:
+        kept = _with_reference(compiler, case, trainer, state, kept)
     stage("figures", "update", trainer.figures, *kept, alive=[state, kept])
-    bare = dataclasses.replace(state, baseline=None)
+    bare = dataclasses.replace(state, baseline=None, reference=None)
     stage(
         "update", "update", trainer.update, bare, *kept,
         times=s.updates_per_rollout, alive=[state, kept],
@@ -129,16 +129,37 @@ def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState)
     stage("finish", "update", trainer.finish, ready, alive=[state, kept])
 
 
-def _fetched(case: Case, plan: Plan, baseline: Any) -> Any:
-    """phi in the memory of the devices, where the trainer uses it."""
-    if baseline is None:
+def _with_reference(
+    compiler: Compiler, case: Case, trainer: RLPTrainer, state: TrainState, kept: Any
+) -> Any:
+    """Rollout and evidence, with what the reference says of the thoughts."""
+    rollout, evidence = kept
+    frozen = state.reference is None  # then phi is the reference, and is written down already
+    reference = (
+        _near(case, state.baseline)
+        if frozen
+        else _fetched(case, compiler.plan, "reference", state.reference)
+    )
+    found = compiler.stage(
+        "reference", "evidence", trainer.reference, reference, rollout, alive=[state, kept]
+    )
+    return rollout, dataclasses.replace(evidence, reference=found)
+
+
+def _fetched(case: Case, plan: Plan, name: str, params: Any) -> Any:
+    """phi or the reference in the memory of the devices, where the trainer uses it."""
+    if params is None:
         return None
-    if case.rlp.baseline_memory == "device":
-        plan.hold("baseline", baseline, "float32")
-        return baseline
-    near = placed(baseline, parameter_shardings(case.mesh, baseline))
-    plan.hold("baseline", near, "float32, in the memory of the host but for its two uses")
+    near = _near(case, params)
+    far = case.rlp.baseline_memory == "host"
+    plan.hold(name, near, "float32" + ", in the memory of the host but for its uses" * far)
     return near
+
+
+def _near(case: Case, params: Any) -> Any:
+    if case.rlp.baseline_memory == "device":
+        return params
+    return placed(params, parameter_shardings(case.mesh, params))
 
 
 def _described(cache: Any) -> str:

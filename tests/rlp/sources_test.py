@@ -185,8 +185,16 @@ def test_a_missing_package_is_named(monkeypatch):
         ("a.jsonl", b'{"text": "\\ud800"}', "a.jsonl, line 1: .*not valid Unicode"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}', "a.jsonl, line 2: not valid UTF-8"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: not valid JSON"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n7'), "a.jsonl.gz, line 2: not a JSON object"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}')[:-9], "a.jsonl.gz: damaged or cut off"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"text": "a"}\n7', mtime=0),
+            "a.jsonl.gz, line 2: not a JSON object",
+        ),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"text": "a"}', mtime=0)[:-9],
+            "a.jsonl.gz: damaged or cut off",
+        ),
         ("a.jsonl.gz", b'{"text": "a"}', "a.jsonl.gz: cannot be read: .*gzip"),
         ("a.jsonl.zst", b'{"text": "a"}', "a.jsonl.zst: damaged zstd"),
         ("a.txt.zst", zstandard.compress(b"abc" * 99)[:-4], "a.txt.zst: cut off"),

@@ -137,12 +137,11 @@ def test_what_is_alive_beside_a_stage_is_counted_once():
     # theta is what the copy is made of; the rest of the state waits, of which 3 are counters.
     assert found["gather"].others == held["optimizer"] + held["baseline"] + 3 * 4
     assert found["update"].others == held["baseline"]
-    # The last wave's branch caches are let go only when the next ones are there.
+    # Of the waves before, what the update reads; their caches are gone.
     kept = programs.device_bytes([asked["join"][0][0][1:]])
-    branches = held["branch caches"] + kept
     waiting = programs.device_bytes([asked["no_think"][1], asked["read"][0][2]])
     at_rest = held["parameters"] + held["optimizer"] + held["baseline"] + 3 * 4
-    assert found["rollout"].others == at_rest + branches + waiting
+    assert found["rollout"].others == at_rest + kept + waiting
 
 
 def test_bytes_of_a_device_by_hand():
