@@ -4,7 +4,7 @@
 #   make demo WORKDIR=runs/seed3 ARGS="--config.seed=3"   the same with other flags, elsewhere
 #   make setup                         only what a run needs, into .venv
 #   make test                          the fast tests; ARGS="-k scoring" picks some
-#   make slow-test                     the tests that take minutes
+#   make slow-test                     the tests that take minutes; both in WORKERS=2 processes
 #   make compilers                     what launch.compile needs, into .venv/compilers (1.4 GB, Linux x86-64)
 #   make lint                          ruff and mypy;  make format  rewrites the code in ruff's format
 #   make clean                         removes environments and caches, never runs/
@@ -12,6 +12,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+WORKERS ?= 2
 WORKDIR ?= runs/demo
 
 # Compiled programs are kept between runs, from 0.2 seconds of compile time on.
@@ -19,6 +20,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 
 run := "$(VENV)/bin/python" -m
+parallel := -n $(WORKERS) --dist loadfile
 install := $(run) pip install --disable-pip-version-check --no-input
 
 # The pinned packages exist for these versions; venv and ensurepip are packages of their own on Debian.
@@ -44,10 +46,10 @@ demo: $(VENV)/.ready
 	$(run) launch.train --config=configs/demo.py --workdir=$(WORKDIR) $(ARGS)
 
 test: $(VENV)/.ready-test
-	$(run) pytest $(ARGS)
+	$(run) pytest $(parallel) $(ARGS)
 
 slow-test: $(VENV)/.ready-test
-	$(run) pytest -m slow $(ARGS)
+	$(run) pytest -m slow $(parallel) $(ARGS)
 
 compilers: $(VENV)/compilers/.ready
 
