@@ -321,22 +321,25 @@ class _Decoder:
         """Actions and their log-probabilities, [B, N]."""
         shape, close = writing.open.shape, self.vocabulary.think_close
         logits = self.model.logits(hidden.reshape(-1, hidden.shape[-1]))
+        uniform = jax.lax.dynamic_index_in_dim(writing.uniforms, number, axis=2, keepdims=False)
+        shut = unclosable(writing.thoughts.actions, number[None], close)
         # A draw sums over the whole vocabulary, in blocks that `tensor` would cut: its devices take
-        # a share of the branches each, where they can.
-        spread = len(logits) % shards("draws") == 0
+        # a share of the branches each, where they can. All that is said, lest it spread.
+        spread = "draws" if len(logits) % shards("draws") == 0 else "rows"
+        each = lambda x: place(place(x.reshape(-1), "rows"), spread)
         logits = mask_logits(
-            place(logits, "draws" if spread else "rows"),
+            place(place(logits, "rows", "vocab"), spread),
             self.vocabulary.not_in_thoughts,
             self.temperature or 1.0,
             close[-1],
-            unclosable(writing.thoughts.actions, number[None], close).reshape(-1),
+            each(shut),
         )
         if self.temperature:
-            uniform = jax.lax.dynamic_index_in_dim(writing.uniforms, number, axis=2, keepdims=False)
-            action = sample(logits, uniform.reshape(-1))
+            action = sample(logits, each(uniform))
         else:
             action = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         logprob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=-1)
+        action, logprob = place(action, "rows"), place(logprob[:, 0], "rows")
         return action.reshape(shape), logprob.reshape(shape)
 
 
