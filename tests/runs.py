@@ -95,7 +95,7 @@ def one_device():
 
     What is kept between runs has no state: the things that `build` makes, and trainers.
     """
-    one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+    one = lambda *sizes: sharding.make_mesh(*sizes[:3], devices=jax.devices()[:1])
     make_run, make_trainer = build.build, loop._Loop._trainer
     name = lambda config: json.dumps(config.to_dict())
 

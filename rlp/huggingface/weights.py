@@ -60,11 +60,8 @@ def read_params(
         path, sharding = tensor.path, places[tensor.path]
         stacked = tensor.layer is not None
         axes = PartitionSpec(*sharding.spec[1:]) if stacked else sharding.spec
-        ours = tensor.ours(_read(files[tensor.name], tensor.name))
-        # Each process puts on its own devices what belongs there.
-        x = jax.make_array_from_callback(
-            ours.shape, NamedSharding(sharding.mesh, axes), ours.__getitem__
-        )
+        place = NamedSharding(sharding.mesh, axes)
+        x = _placed(tensor.ours(_read(files[tensor.name], tensor.name)), place)
         # At every step: else the host reads ahead, and holds what the devices have not taken yet.
         jax.block_until_ready(x)
         if stacked and path not in params:
@@ -77,6 +74,13 @@ def read_params(
         jax.block_until_ready(params[path])
         del x  # before the next is read
     return jax.tree.unflatten(jax.tree.structure(shardings), [params[path] for path in places])
+
+
+def _placed(x: np.ndarray, place: NamedSharding) -> jax.Array:
+    """An array that each process has whole: it puts on its own devices what belongs there."""
+    own = place.addressable_devices_indices_map(x.shape).items()
+    pieces = [jax.device_put(x[part], device) for device, part in own]
+    return jax.make_array_from_single_device_arrays(x.shape, place, pieces)
 
 
 def _read(path: Path, name: str) -> np.ndarray:
