@@ -1,8 +1,13 @@
 """Says what a step needs before the machines are rented: nothing is computed, all is compiled.
 
     python -m launch.compile --config=configs/text.py:rlp --topology=v5e:2x2
-    python -m launch.compile --config=configs/qwen3_1p7b_rlp.py --topology=h200:2x8
-    python -m launch.compile --config=configs/qwen3_1p7b_rlp.py --topology=v5p:4x4x4 --show_sharding
+    python -m launch.compile --config=configs/qwen3_1p7b_rlp.py --topology=h200:2x8 \
+        --config.data.eos=
+    python -m launch.compile --config=configs/qwen3_14b_rlp.py --topology=v5p:4x4x4 \
+        --config.data.eos= --show_sharding
+
+(Without a tokenizer, bytes stand for it, which have no end of text to name; with init_from, the
+model's own is taken.)
 
 Compiles every stage of a training step for a TPU topology (v4, v5e, v5p, v6e) or NVIDIA GPUs
 (h200:NODESxGPUS) on any x86-64 Linux machine, with the compilers that `make compilers` installs.

@@ -104,7 +104,7 @@ def build(
         vocabulary=made.vocabulary,
         forks=config.evaluation.forks_per_document,
         thoughts=config.evaluation.thoughts,
-        batch_size=_evaluated_at_once(config),
+        batch_size=_evaluated_at_once(config, batch_shards(mesh)),
         mesh=mesh,
     )
     return Run(made.tokenizer, made.model, made.settings, made.vocabulary, evaluator, mesh)
@@ -193,12 +193,13 @@ def _check_waves(config: ConfigDict, shards: int) -> None:
         wave_shape(config.batch_size, branches, unit, config.rlp[field], shards, f"rlp.{field}")
 
 
-def _evaluated_at_once(config: ConfigDict) -> int:
-    """Held-out documents whose thoughts are sampled together."""
+def _evaluated_at_once(config: ConfigDict, shards: int) -> int:
+    """Held-out documents whose thoughts are sampled together: as many on each device."""
     if not config.rlp.max_branches_in_flight:
         return config.batch_size
     branches = config.evaluation.forks_per_document * config.evaluation.thoughts
-    return min(config.batch_size, max(1, config.rlp.max_branches_in_flight // branches))
+    each = config.rlp.max_branches_in_flight // (branches * shards)
+    return min(config.batch_size, max(1, each) * shards)
 
 
 def _prompt(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[int, ...]:

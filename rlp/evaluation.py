@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from models.config import ModelConfig
 from models.sharding import batch_shards, parameter_shardings, replicated
-from models.transformer import Params, bind
+from models.transformer import Params, bind, shapes
 from models.tree import forward
 from rlp import objective
 from rlp.branches import Vocabulary, document_trunk
@@ -94,8 +94,12 @@ class Evaluator:
         """What thoughts are decoded with: made once, for every token reads all of it."""
         if not gathers(self.model, self.mesh, self.settings.rollout_layout):
             return params
-        places = parameter_shardings(self.mesh, params, gathered=True)
-        return jax.jit(functools.partial(gather, self.model), out_shardings=places)(params)
+        return self._gather(params)
+
+    @functools.cached_property
+    def _gather(self) -> Callable[[Params], Params]:
+        places = parameter_shardings(self.mesh, shapes(self.model), gathered=True)
+        return jax.jit(functools.partial(gather, self.model), out_shardings=places)
 
     @functools.cached_property
     def _score(self) -> Callable[[Params, Batch, jax.Array], dict[str, jax.Array]]:

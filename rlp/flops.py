@@ -2,8 +2,9 @@
 
 Counted is every matmul that is executed: linear maps and logits of all slots, padding and dead ones
 included, and attention scores over all keys offered, masked ones included, because the arithmetic
-is done. A backward pass costs twice its forward, plus what it computes again. Elementwise work,
-norms and the optimizer are left out: a few per cent of a small model, next to nothing of a large.
+is done. It is what one device would do: the mesh changes no figure. A backward pass costs twice its
+forward, plus what it computes again. Elementwise work, norms and the optimizer are left out: a few
+per cent of a small model, next to nothing of a large.
 """
 
 import dataclasses
@@ -12,7 +13,6 @@ from collections.abc import Callable
 from models.attention import query_runs
 from models.backend import choices
 from models.config import ModelConfig
-from models.sharding import shards
 from rlp.branches import Vocabulary
 from rlp.scoring import logit_chunks
 from rlp.step import RLPSettings
@@ -44,7 +44,7 @@ def forward_flops(config: ModelConfig, work: Work) -> int:
 def training_flops(config: ModelConfig, work: Work) -> int:
     """FLOPs of a forward and backward pass, with what the backward computes again."""
     again = work.pairs * attention_flops(config) // 2  # the scores, not the mix
-    if logit_chunks(work.logits // shards("rows"), config.vocab_size) > 1:
+    if logit_chunks(work.logits, config.vocab_size) > 1:
         again += work.logits * logit_flops(config)
     if config.remat in ("block", "dots"):
         again += work.pairs * attention_flops(config)

@@ -158,8 +158,9 @@ def _join(address: str | None, number: int | None, process: int | None, timeout:
         )
     except ValueError as error:
         raise UserError(
-            f"the environment of {socket.gethostname()} names no cluster (Cloud TPU, SLURM, GKE, "
-            "Open MPI); give --coordinator_address, --num_processes and --process_id"
+            f"the environment of {socket.gethostname()} does not say who the others are as Cloud "
+            "TPU, SLURM, GKE or Open MPI do; give --coordinator_address, --num_processes and "
+            f"--process_id ({error})"
         ) from error
     except RuntimeError as error:
         raise UserError(

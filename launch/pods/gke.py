@@ -49,10 +49,9 @@ def main(arguments: Sequence[str]) -> None:
     elif action in ("status", "delete"):
         if rest or not jobs.NAME.value:
             raise UserError(f"{action} takes --name=<job> and nothing else")
-        words = ["get", "jobset,pods", "--selector", f"{_LABEL}={jobs.NAME.value}", "--output=wide"]
-        jobs.run_tool(
-            ["kubectl", *(words if action == "status" else ["delete", "jobset", jobs.NAME.value])]
-        )
+        name = job_name(jobs.NAME.value)
+        words = ["get", "jobset,pods", "--selector", f"{_LABEL}={name}", "--output=wide"]
+        jobs.run_tool(["kubectl", *(words if action == "status" else ["delete", "jobset", name])])
     else:
         raise UserError(f"give one of start, status, delete as the first argument, not {action!r}")
 

@@ -41,13 +41,18 @@ run() {{ # name, log, file that it leaves at its end, command...
   shift 3
   if [ -n "$log" ]; then exec >>"$log" 2>&1; fi
   echo "job $SLURM_JOB_ID: $name"
-  until_finished "$finished" srun --kill-on-bad-exit=1 "$@" || status=$?
+  # SLURM itself signals what srun runs; srun would answer a signal of ours by killing it.
+  until_finished "$finished" deaf srun --kill-on-bad-exit=1 "$@" || status=$?
   if [ "$status" -eq 75 ]; then
     echo "saved before its end; back into the queue"
     scontrol requeue "$SLURM_JOB_ID"
     status=0
   fi
   exit "$status"
+}}
+deaf() {{ # command...
+  trap '' TERM
+  "$@"
 }}
 need() {{ # file that another run leaves at its end
   if [ ! -e "$1" ]; then

@@ -37,6 +37,8 @@ for _module in (jobs, tpu):
 _GCLOUD = ("gcloud", "compute", "tpus", "tpu-vm")
 _FOLDER = "rlp"  # in the home folder of every host
 _ARCHIVE = "rlp.tar.gz"
+_SET_UP = ".set_up"  # there once a host is
+_GONE = ("PREEMPTED", "TERMINATED", "STOPPED", "FAILED")  # states that lead nowhere
 _PYTHON = "3.12"
 _SETUP = f"""
 set -euo pipefail
@@ -48,6 +50,7 @@ python3 -m pip install --user --quiet uv
 python3 -m uv python install {_PYTHON}
 make setup PYTHON="$(python3 -m uv python find {_PYTHON})"
 .venv/bin/python -m pip install --quiet --constraint requirements.txt 'jax[tpu]' gcsfs
+touch {_SET_UP}
 """
 _MOUNT = """if ! mountpoint --quiet bucket; then
   mkdir -p bucket
@@ -140,15 +143,23 @@ def _delete() -> None:
 
 
 def _make_well() -> None:
-    """A slice that is there and ready; one that was taken back is deleted and made anew."""
-    state = "" if jobs.DRY_RUN.value else _state()
+    """A slice that is ready and set up; one that was taken back is deleted and made anew.
+
+    Raises:
+      UserError: it is in a state that will pass.
+    """
+    tpu.parse(tpu.TPU.value)  # before anything is deleted
+    state = _state()
     if jobs.DRY_RUN.value:
-        _state()
-        print(
-            "# the next four only if there is none that is READY; the delete only if there is one"
-        )
-    if state == "READY":
+        print("# the delete only if the slice was taken back, the next three only if there is none")
+    elif state == "READY":
+        try:
+            _ssh(f"test -e {_FOLDER}/{_SET_UP}")
+        except UserError:
+            _setup()
         return
+    elif state and state not in _GONE:
+        raise UserError(f"{jobs.NAME.value} is {state}; try again when it is READY or gone")
     if state or jobs.DRY_RUN.value:
         _delete()
     _create()

@@ -7,6 +7,7 @@ whatever else is alive then, which its caller knows.
 import dataclasses
 import os
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -220,13 +221,17 @@ def compiler_log() -> Iterator[list[str]]:
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
         stderr = os.dup(2)
         os.dup2(file.fileno(), 2)
+        failed = True
         try:
             yield lines
+            failed = False
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
             file.seek(0)
             lines += file.read().splitlines()
+            if failed:
+                print(*lines, sep="\n", file=sys.stderr)
 
 
 @contextmanager

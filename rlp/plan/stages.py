@@ -125,7 +125,8 @@ def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState)
         "update", "update", trainer.update, bare, *kept,
         times=s.updates_per_rollout, alive=[state, kept],
     )  # fmt: skip
-    ready = dataclasses.replace(state, baseline=baseline)
+    moved = s.baseline == "ema"
+    ready = dataclasses.replace(state, baseline=baseline if moved else state.baseline)
     stage("finish", "update", trainer.finish, ready, alive=[state, kept])
 
 

@@ -232,7 +232,10 @@ BAD_HOSTS = {
         ["--multihost", HOST, "--num_processes=2", "--process_id=2"],
         "--process_id=2; with --num_processes=2 it must lie in [0, 1]",
     ),
-    "no cluster": (["--multihost"], "names no cluster (Cloud TPU, SLURM, GKE, Open MPI); give"),
+    "no cluster": (
+        ["--multihost"],
+        "does not say who the others are as Cloud TPU, SLURM, GKE or Open MPI do; give",
+    ),
 }
 NAN = {"optimizer.learning_rate": 1e38, "max_bad_steps": 2, "checkpoint.every": 1}
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec
 
 from models import backend
@@ -222,11 +223,14 @@ def test_what_a_gathered_copy_costs():
 
 @contextlib.contextmanager
 def not_from_the_cache():
+    """What is compiled anew is logged; JAX asks only once whether there is a cache."""
     jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
     try:
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", True)
+        compilation_cache.reset_cache()
 
 
 INVOLUNTARY = "Involuntary full rematerialization"
