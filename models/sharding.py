@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
@@ -75,9 +76,9 @@ def make_mesh(
         sizes[sizes.index(-1)] = len(devices) // -math.prod(sizes)
     if math.prod(sizes) != len(devices):
         raise ValueError(f"{named} does not make {len(devices)} devices; set one size to -1")
-    # In the order that suits the wiring between them.
-    types = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+    # In the order that suits the wiring between them, a side of which may be split.
+    grid = create_device_mesh(tuple(sizes), devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -1,9 +1,11 @@
 """The table of shardings: every parameter is in it, and what cannot be placed is named."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
@@ -65,6 +67,37 @@ def test_one_size_may_be_all_that_are_left(sizes, shape):
 def test_sizes_that_do_not_fit_the_devices_are_refused(sizes):
     with pytest.raises(ValueError, match=f"mesh.data={sizes[0]}, mesh.fsdp={sizes[1]}"):
         make_mesh(*sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Of a TPU v6e slice of 8 × 8, as far as a mesh looks at it."""
+
+    id: int
+    platform: str = "tpu"
+    device_kind: str = "TPU v6 lite"
+    process_index: int = 0
+    core_on_chip: int = 0
+
+    @property
+    def coords(self):
+        return (self.id % 8, self.id // 8, 0)
+
+    @property
+    def client(self):
+        return SimpleNamespace(process_index=lambda: 0)
+
+
+@pytest.mark.parametrize("sizes", [(1, -1, 4), (2, -1, 2), (1, 8, 8), (1, 64, 1)])
+def test_devices_of_one_tensor_group_are_neighbours(sizes):
+    """Sizes that divide the sides of the torus, and such that split one."""
+    mesh = make_mesh(*sizes, devices=[Chip(i) for i in range(64)])
+    groups = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    assert len({chip.id for chip in groups.flat}) == 64
+    for group in groups:
+        place = np.array([chip.coords[:2] for chip in group])
+        sides = place.max(axis=0) - place.min(axis=0) + 1
+        assert sides.prod() == len(group)  # a rectangle of its own
 
 
 def test_a_mesh_over_some_devices():
