@@ -13,7 +13,11 @@ import pytest
 from tests import runs
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(ROOT),
+    "JAX_NUM_CPU_DEVICES": "1",
+    "COLUMNS": "110",  # of the table
+}
 CONFIG = f"""
 from configs import default
 from configs.sweeps import chain, product
