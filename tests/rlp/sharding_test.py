@@ -234,8 +234,12 @@ def not_from_the_cache():
 
 
 INVOLUNTARY = "Involuntary full rematerialization"
+where_it_is_told = pytest.mark.skipif(
+    jax.__version_info__ >= (0, 12), reason="the compiler of this jax no longer tells"
+)
 
 
+@where_it_is_told
 @pytest.mark.parametrize("sizes", [(2, 2, 2), pytest.param((1, 8, 1), marks=slow)], ids=str)
 @pytest.mark.parametrize("layers", [0, pytest.param(8, marks=slow)], ids=["scan", "straight"])
 def test_no_program_is_rematerialised_against_the_compilers_will(sizes, layers, capfd):
@@ -250,6 +254,7 @@ def test_no_program_is_rematerialised_against_the_compilers_will(sizes, layers, 
     assert INVOLUNTARY not in capfd.readouterr().err
 
 
+@where_it_is_told
 def test_the_compiler_says_so_when_it_does(capfd):
     """Looking words up in a table that is split both ways, for rows that are split."""
     mesh = make_mesh(2, 2, 2)
