@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 
 from launch.points import Point
-from rlp.metrics import progress
 
 _POLL_SECONDS = 0.2
 
@@ -66,6 +65,8 @@ def run_points(
       max_parallel: processes at a time.
       label: of the progress line.
     """
+    from rlp.metrics import progress  # here: it brings jax, which a wrong flag should not wait for
+
     logs.mkdir(parents=True, exist_ok=True)
     runner = _Runner(points, commands, logs)
     done = len(points) - len(runner.waiting)

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from absl import flags
 
 from launch import program
+from launch.host_flags import HostFlags
 
 _CONFIG = program.define_config()
 _WORKDIR = program.define_workdir("folder of the run")
 _ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "go on with a run although its config was another one"
 )
-_HOSTS = program.HostFlags()
+_HOSTS = HostFlags()
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -16,14 +16,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from models.config import ModelConfig
-from models.sharding import batch_shards, parameter_shardings, replicated
-from models.transformer import Params, bind, shapes
+from models.sharding import batch_shards, replicated
+from models.transformer import Params, bind
 from models.tree import forward
 from rlp import objective
 from rlp.branches import Vocabulary, document_trunk
 from rlp.data.batch import Batch
 from rlp.data.rows import Rows
-from rlp.placement import gather, gathers
+from rlp.placement import gatherer
 from rlp.scoring import document_scores, no_think_scores, predicted_tokens, reasoned_scores
 from rlp.step import RLPSettings, read_stage, rollout_stage
 
@@ -75,7 +75,7 @@ class Evaluator:
         totals: dict[str, float] = {}
         size = len(documents.index)
         with jax.set_mesh(self.mesh):
-            params = self._gathered(params)
+            params = self._gather(params) if self._gather else params
             for part in watch(list(_parts(documents, self.batch_size))):
                 each = jax.device_get(self._score(params, self._placed(part), key))
                 for name, values in each.items():
@@ -90,16 +90,9 @@ class Evaluator:
         chosen = np.minimum(np.arange(-(-size // shards) * shards), size - 1)
         return Rows.of(jax.tree.map(lambda x: np.asarray(x)[chosen], documents)).placed(self.mesh)
 
-    def _gathered(self, params: Params) -> Params:
-        """What thoughts are decoded with: made once, for every token reads all of it."""
-        if not gathers(self.model, self.mesh, self.settings.rollout_layout):
-            return params
-        return self._gather(params)
-
     @functools.cached_property
-    def _gather(self) -> Callable[[Params], Params]:
-        places = parameter_shardings(self.mesh, shapes(self.model), gathered=True)
-        return jax.jit(functools.partial(gather, self.model), out_shardings=places)
+    def _gather(self) -> Callable[[Params], Params] | None:
+        return gatherer(self.model, self.mesh, self.settings.rollout_layout)
 
     @functools.cached_property
     def _score(self) -> Callable[[Params, Batch, jax.Array], dict[str, jax.Array]]:
@@ -176,7 +169,8 @@ class Evaluator:
 
         with jax.set_mesh(self.mesh):
             chosen = self._placed(dataclasses.replace(documents, forks=padded))
-            found = jax.device_get(run(self._gathered(params), chosen))
+            params = self._gather(params) if self._gather else params
+            found = jax.device_get(run(params, chosen))
         return [
             {
                 "tokens": pieces(np.asarray(documents.tokens)[row, : length[row]].tolist()),

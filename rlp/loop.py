@@ -35,7 +35,7 @@ from rlp.data.rows import Rows
 from rlp.errors import UserError
 from rlp.flops import next_token_flops
 from rlp.metrics import MetricsWriter, NoMetrics, progress
-from rlp.placement import abstract_params, state_shardings
+from rlp.placement import abstract_params, placed, state_shardings
 from rlp.preemption import Preempted, Preemption
 from rlp.report import terminal_table, write_report
 from rlp.run_config import check_same, load_config, save_config
@@ -173,11 +173,8 @@ class _Loop:
 
     def _restore(self, checkpoints: Checkpoints) -> TrainState | None:
         """The newest whole checkpoint, or None."""
-        abstract = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            jax.eval_shape(lambda: self._begun(init(self.made.model, self.init_key))),
-            self.shardings,
-        )
+        blank = jax.eval_shape(lambda: self._begun(init(self.made.model, self.init_key)))
+        abstract = placed(blank, self.shardings)
         found = checkpoints.restore(_arrays(abstract))
         if found is None:
             return None

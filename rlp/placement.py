@@ -6,7 +6,9 @@ gathered   in the compute dtype, split over tensor      rollout: made once per s
                                                         decoded token reads all parameters
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -70,11 +72,7 @@ def check_memory(mesh: Mesh, baseline_memory: str) -> None:
 def abstract_params(model: ModelConfig, mesh: Mesh) -> Params:
     """Shapes of the parameters with their places on the mesh."""
     tree = shapes(model)
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-        parameter_shardings(mesh, tree),
-    )
+    return placed(tree, parameter_shardings(mesh, tree))
 
 
 def gather(model: ModelConfig, params: Params) -> Params:
@@ -82,21 +80,48 @@ def gather(model: ModelConfig, params: Params) -> Params:
     return in_use(params, dtype=model.dtype)
 
 
-def gathers(model: ModelConfig, mesh: Mesh, layout: str) -> bool:
-    """Whether a rollout reads a copy of the parameters: in the gathered layout, unless it would be
-    the same."""
+def gatherer(model: ModelConfig, mesh: Mesh, layout: str) -> Callable[[Params], Params] | None:
+    """Jitted parameters to the copy that a rollout reads; None where it reads the parameters
+    themselves: in their own layout, or where the copy would be the same."""
     same = mesh.shape["fsdp"] == 1 and model.dtype == jnp.float32
-    return layout == "gathered" and not same
+    if layout == "training" or same:
+        return None
+    places = parameter_shardings(mesh, shapes(model), gathered=True)
+    return jax.jit(functools.partial(gather, model), out_shardings=places)
 
 
 def gathered_bytes(model: ModelConfig, mesh: Mesh) -> tuple[int, int]:
     """Of the gathered copy: the bytes that a device receives for it, and those that it holds."""
-    tree = jax.eval_shape(lambda params: gather(model, params), shapes(model))
-    held = sharded_bytes(tree, parameter_shardings(mesh, tree, gathered=True))
-    return held - sharded_bytes(tree, parameter_shardings(mesh, tree)), held
+    tree = jax.eval_shape(functools.partial(gather, model), shapes(model))
+    held = device_bytes(placed(tree, parameter_shardings(mesh, tree, gathered=True)))
+    return held - device_bytes(placed(tree, parameter_shardings(mesh, tree))), held
 
 
-def sharded_bytes(tree: Any, shardings: Any) -> int:
-    """Bytes of a tree of arrays, or of their shapes, on one device."""
-    leaf_bytes = lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    return sum(jax.tree.leaves(jax.tree.map(leaf_bytes, tree, shardings)))
+def device_bytes(tree: Any, without: set[int] = frozenset()) -> int:  # type: ignore[assignment]
+    """Bytes of a tree of shapes with placements on one device; host memory does not count.
+
+    Args:
+      tree: numbers in it have no size.
+      without: ids of leaves that do not count.
+    """
+    total, seen = 0, set(without)
+    for leaf in jax.tree.leaves(tree):
+        if hasattr(leaf, "shape") and id(leaf) not in seen:
+            seen.add(id(leaf))
+            total += _leaf_bytes(leaf)
+    return total
+
+
+def _leaf_bytes(leaf: Any) -> int:
+    place = getattr(leaf, "sharding", None)
+    if place is None:
+        return math.prod(leaf.shape) * leaf.dtype.itemsize
+    if place.memory_kind in ("pinned_host", "unpinned_host"):
+        return 0
+    return math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def placed(tree: Any, places: Any) -> Any:
+    """Shapes with these placements."""
+    struct = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+    return jax.tree.map(struct, tree, places)

@@ -28,7 +28,7 @@ from rlp.data.rows import Rows
 from rlp.figures import rollout_metrics
 from rlp.flops import next_token_flops, rlp_flops
 from rlp.optimizer import Optimizer
-from rlp.placement import gather, gathered_bytes, gathers
+from rlp.placement import gathered_bytes, gatherer
 from rlp.rollout import Rollout
 from rlp.step import Evidence, RLPSettings, TrainState
 from rlp.waves import wave_shape
@@ -109,11 +109,8 @@ class RLPTrainer:
         self._on_device = parameter_shardings(mesh, shapes(model))
         whole = replicated(mesh)
         method = functools.partial(_jit_stage, model, settings, vocabulary)
-        self.gather = None
-        if gathers(model, mesh, settings.rollout_layout):
-            places = parameter_shardings(mesh, shapes(model), gathered=True)
-            self.gather = jax.jit(functools.partial(gather, model), out_shardings=places)
-            self._gathered, _ = gathered_bytes(model, mesh)
+        self.gather = gatherer(model, mesh, settings.rollout_layout)
+        self._gathered, _ = gathered_bytes(model, mesh)
         self.read = method(stages.read_stage)
         self.no_think = method(stages.no_think_stage)
         self.rollout = method(stages.rollout_stage, static_argnames="forks")

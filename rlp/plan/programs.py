@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from models.backend import compiling_for
+from rlp.placement import device_bytes, placed
 from rlp.plan.hlo import Collective, collectives
 
 REMATERIALIZED = re.compile(
@@ -147,6 +147,7 @@ class Compiler:
                 compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
+                print(*log, sep="\n", file=sys.stderr)
                 raise
             raise OutOfMemory(name, _asked_for(str(error))) from error
         seconds = time.perf_counter() - start
@@ -169,36 +170,6 @@ class Compiler:
         return placed(lowered.out_info, compiled.output_shardings)
 
 
-def device_bytes(tree: Any, without: set[int] = frozenset()) -> int:  # type: ignore[assignment]
-    """Bytes of a tree of shapes with placements on one device; host memory does not count.
-
-    Args:
-      tree: numbers in it have no size.
-      without: ids of leaves that do not count.
-    """
-    total, seen = 0, set(without)
-    for leaf in jax.tree.leaves(tree):
-        if hasattr(leaf, "shape") and id(leaf) not in seen:
-            seen.add(id(leaf))
-            total += _leaf_bytes(leaf)
-    return total
-
-
-def _leaf_bytes(leaf: Any) -> int:
-    place = getattr(leaf, "sharding", None)
-    if place is None:
-        return int(np.prod(leaf.shape)) * leaf.dtype.itemsize
-    if place.memory_kind in ("pinned_host", "unpinned_host"):
-        return 0
-    return int(np.prod(place.shard_shape(leaf.shape))) * leaf.dtype.itemsize
-
-
-def placed(tree: Any, places: Any) -> Any:
-    """Shapes with these placements."""
-    struct = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-    return jax.tree.map(struct, tree, places)
-
-
 def _remark(line: str) -> str | None:
     """What a line of the log says about sharding that the compiler could not keep."""
     if found := REMATERIALIZED.search(line):
@@ -215,23 +186,18 @@ def _asked_for(message: str) -> int:
 
 @contextmanager
 def compiler_log() -> Iterator[list[str]]:
-    """The lines that XLA writes to stderr meanwhile; they are complete when the block ends, and
-    are shown only if it fails."""
+    """The lines that XLA writes to stderr meanwhile; they are complete when the block ends."""
     lines: list[str] = []
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
         stderr = os.dup(2)
         os.dup2(file.fileno(), 2)
-        failed = True
         try:
             yield lines
-            failed = False
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
             file.seek(0)
             lines += file.read().splitlines()
-            if failed:
-                print(*lines, sep="\n", file=sys.stderr)
 
 
 @contextmanager

@@ -9,18 +9,14 @@ from jax.sharding import Mesh
 
 from models.sharding import batch_shards
 from models.transformer import count_parameters
+from rlp.placement import device_bytes
 from rlp.plan.case import Case
 from rlp.plan.chips import GIB, GPU_SHARE, Chip, Topology
-from rlp.plan.programs import OutOfMemory, Plan, Stage, device_bytes
+from rlp.plan.programs import OutOfMemory, Plan, Stage
 from rlp.plan.roofline import Roofline, rooflines
 
-THINKING = (
-    "read",
-    "no_think",
-    "rollout",
-    "evidence",
-    "reference",
-)  # stages that waves make smaller
+# Stages that waves make smaller.
+THINKING = ("read", "no_think", "rollout", "evidence", "reference")
 
 
 def heading(topology: Topology, case: Case) -> Iterator[str]:

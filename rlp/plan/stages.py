@@ -15,9 +15,9 @@ from jax.sharding import Mesh
 from models.sharding import batch_sharding, parameter_shardings, replicated
 from models.transformer import shapes
 from rlp.data.batch import Batch
-from rlp.placement import state_shardings
+from rlp.placement import device_bytes, placed, state_shardings
 from rlp.plan.case import Case
-from rlp.plan.programs import Compiler, Plan, device_bytes, placed
+from rlp.plan.programs import Compiler, Plan
 from rlp.step import TrainState, new_state
 from rlp.trainers import NextTokenTrainer, RLPTrainer
 
