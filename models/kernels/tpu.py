@@ -1,0 +1,407 @@
+"""The attention kernels for TPUs (Pallas, Mosaic).
+
+A kernel walks through a worklist of blocks that meet (`visits`): the grid is as long as there is
+work, a number on the device, and no step of it is empty. The blocks of the next step are fetched
+while one is computed; those that stay are not fetched again.
+
+    forward   of a block of queries: softmax over its blocks of keys, as they come
+    dq        the same walk: dq += p · (do·v - delta) · k, with p from the normalizers
+    dk, dv    of a block of keys: over the blocks of queries that see it, in their order, so the
+              sum over all branches of a trunk has one order, too; scores are [keys, queries] here
+
+Scores are multiplied by scale · log2(e), and exponentials are powers of two. The last block of an
+array may reach beyond its end, where there is anything at all: what lies there is replaced by zeros
+before it meets a matrix unit, for zero times anything may be no number.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from models.kernels.attention import Source
+from models.kernels.visits import KINDS, PARTIAL, Sight, Worklist, by_keys, by_queries, meetings
+
+LANES, SUBLANES = 128, 8
+UNSEEN = -0.7 * float(jnp.finfo(jnp.float32).max)  # a score; finite, for the sake of differences
+LOG2_E = math.log2(math.e)
+CLASS, POSITION = 0, 1  # rows of a block of keys' integers
+LOW, HIGH, ASKED = 1, 2, 3  # with CLASS, rows of a block of queries': ASKED of them a source
+
+Operand = tuple[Any, pl.BlockSpec]  # an array, or the shape of one, and how it is cut
+
+
+@dataclasses.dataclass(frozen=True)
+class TPUKernels:
+    """`attention.Kernels` for TPUs.
+
+    Attributes:
+      query_block: queries of a block, at most; a multiple of 128.
+      key_block: keys of a block, at most; a multiple of 128.
+      interpret: as of `pallas_call`.
+    """
+
+    query_block: int = 512
+    key_block: int = 512
+    interpret: Any = False
+
+    def forward(
+        self, q: jax.Array, sources: Sequence[Source], sights: Sequence[Sight], scale: float
+    ) -> tuple[jax.Array, jax.Array]:
+        """See `attention.Kernels`."""
+        walk = self._by_queries(q, sources, sights)
+        queries = walk.sides[0]
+        normalizers = jax.ShapeDtypeStruct((*q.shape[:2], 1, queries.padded), jnp.float32)
+        mixed, normalizer = walk.call(
+            functools.partial(_forward_kernel, scale * LOG2_E, walk.sides[1:]),
+            [walk.vectors(0, q), walk.asking(0, sights), *walk.sources(sources, sights)],
+            [walk.vectors(0, q), walk.numbers(0, normalizers)],
+            [(queries.block, LANES), (queries.block, LANES), (queries.block, q.shape[-1])],
+        )
+        return mixed, normalizer[:, :, 0, : queries.length]
+
+    def backward(
+        self,
+        q: jax.Array,
+        sources: Sequence[Source],
+        sights: Sequence[Sight],
+        scale: float,
+        normalizer: jax.Array,
+        delta: jax.Array,
+        cotangent: jax.Array,
+    ) -> tuple[jax.Array, list[Source]]:
+        """See `attention.Kernels`."""
+
+        def of_queries(walk: "_Walk", side: int, sights: Sequence[Sight]) -> list[Operand]:
+            per_query = [walk.sides[side].pad(x[:, :, None]) for x in (normalizer, delta)]
+            return [
+                walk.vectors(side, q),
+                walk.vectors(side, cotangent),
+                *(walk.numbers(side, x) for x in per_query),
+                walk.asking(side, sights),
+            ]
+
+        walk = self._by_queries(q, sources, sights)
+        block = walk.sides[0].block
+        (dq,) = walk.call(
+            functools.partial(_dq_kernel, scale, walk.sides[1:]),
+            [*of_queries(walk, 0, sights), *walk.sources(sources, sights)],
+            [walk.vectors(0, q)],
+            [(block, LANES), (block, LANES), (block, q.shape[-1])],
+        )
+        slopes = []
+        for source, sight in zip(sources, sights, strict=True):
+            walk = self._by_keys(q, source, sight)
+            dkey, dvalue = walk.call(
+                functools.partial(_dkeys_kernel, scale, walk.sides[1]),
+                [
+                    *of_queries(walk, 1, [sight]),
+                    *(walk.vectors(0, x) for x in source),
+                    walk.telling(0, sight),
+                ],
+                [walk.vectors(0, x) for x in source],
+                [(walk.sides[0].block, q.shape[-1])] * 2,
+            )
+            slopes.append((dkey, dvalue))
+        return dq, slopes
+
+    def _by_queries(
+        self, q: jax.Array, sources: Sequence[Source], sights: Sequence[Sight]
+    ) -> "_Walk":
+        queries = _Side.of(q.shape[2], self.query_block)
+        keys = [_Side.of(key.shape[2], self.key_block) for key, _ in sources]
+        met = [
+            meetings(sight, queries.block, side.block)
+            for sight, side in zip(sights, keys, strict=True)
+        ]
+        return _Walk.through(
+            by_queries(met, idle=True), (queries, *keys), q.shape[1], self.interpret
+        )
+
+    def _by_keys(self, q: jax.Array, source: Source, sight: Sight) -> "_Walk":
+        queries = _Side.of(q.shape[2], self.query_block)
+        keys = _Side.of(source[0].shape[2], self.key_block)
+        work = by_keys(meetings(sight, queries.block, keys.block), idle=True)
+        return _Walk.through(work, (keys, queries), q.shape[1], self.interpret)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Side:
+    """An axis of queries or of keys, in blocks."""
+
+    length: int
+    block: int
+
+    @classmethod
+    def of(cls, length: int, limit: int) -> "_Side":
+        return cls(length, limit if length > limit else -(-length // 16) * 16)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.length // self.block)
+
+    @property
+    def padded(self) -> int:
+        return self.blocks * self.block
+
+    def pad(self, x: jax.Array) -> jax.Array:
+        """With zeros at the end of the last axis, to whole blocks."""
+        return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.padded - self.length)])
+
+    def within(self, x: jax.Array, number: jax.Array) -> jax.Array:
+        """A block [block, d] of the batch, with zeros beyond the end of its axis."""
+        if self.padded == self.length:
+            return x
+        start = jax.lax.rem(number, self.blocks) * self.block
+        row = start + jax.lax.broadcasted_iota(jnp.int32, x.shape, 0)
+        return jnp.where(row < self.length, x, jnp.zeros_like(x))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Walk:
+    """A grid of heads and of a worklist's items.
+
+    Attributes:
+      scalars: kind of every item, its target, and per other side the block that is at hand then.
+      total: [], number of items.
+      sides: of the targets, and the other ones.
+      heads: H.
+      interpret: as of `pallas_call`.
+    """
+
+    scalars: Sequence[jax.Array]
+    total: jax.Array
+    sides: Sequence[_Side]
+    heads: int
+    interpret: Any
+
+    @classmethod
+    def through(cls, work: Worklist, sides: Sequence[_Side], heads: int, interpret: Any) -> "_Walk":
+        item = jnp.arange(len(work.kind))
+        scalars = [work.kind, work.target]
+        for source in range(len(sides) - 1):  # an item of another source leaves a block in place
+            latest = jax.lax.cummax(jnp.where(work.kind // KINDS == source, item, 0))
+            scalars.append(work.other[latest])
+        return cls(scalars, work.total, sides, heads, interpret)
+
+    def vectors(self, side: int, x: Any) -> Operand:
+        """[B, H, n, d], cut along n."""
+        return self._operand(side, x, (None, None, self.sides[side].block, x.shape[3]), 2)
+
+    def numbers(self, side: int, x: Any) -> Operand:
+        """[B, H, 1, n] in whole blocks, cut along n."""
+        return self._operand(side, x, (None, None, 1, self.sides[side].block), 3)
+
+    def integers(self, side: int, rows: Sequence[jax.Array]) -> Operand:
+        """Some rows [B, n], as [B, 1, 8, n] in whole blocks, cut along n."""
+        x = jnp.stack(rows, axis=1)[:, None]
+        x = jnp.pad(x, [(0, 0), (0, 0), (0, SUBLANES - len(rows)), (0, 0)])
+        x = self.sides[side].pad(x)
+        return self._operand(side, x, (None, None, SUBLANES, self.sides[side].block), 3)
+
+    def asking(self, side: int, sights: Sequence[Sight]) -> Operand:
+        """What queries see, of every source."""
+        return self.integers(side, [x for s in sights for x in (s.query_class, s.low, s.high)])
+
+    def telling(self, side: int, sight: Sight) -> Operand:
+        """Who sees keys."""
+        return self.integers(side, [sight.key_class, sight.key_position])
+
+    def sources(self, sources: Sequence[Source], sights: Sequence[Sight]) -> list[Operand]:
+        """Keys, values and who sees them, one source after the other."""
+        found = []
+        for side, ((key, value), sight) in enumerate(zip(sources, sights, strict=True), start=1):
+            found += [self.vectors(side, key), self.vectors(side, value), self.telling(side, sight)]
+        return found
+
+    def _operand(self, side: int, x: Any, shape: tuple, axis: int) -> Operand:
+        blocks = self.sides[side].blocks
+
+        def index(head: Any, item: Any, kind: Any, *held: Any) -> tuple:
+            row, block = (of(held[side][item], blocks) for of in (jax.lax.div, jax.lax.rem))
+            place = [row, head if x.shape[1] == self.heads else 0, 0, 0]
+            place[axis] = block
+            return tuple(place)
+
+        return x, pl.BlockSpec(shape, index)
+
+    def call(
+        self,
+        kernel: functools.partial,
+        inputs: Sequence[Operand],
+        outputs: Sequence[Operand],
+        scratch: Sequence[tuple[int, int]],
+    ) -> Sequence[jax.Array]:
+        """Results of `kernel(scalars, inputs, outputs, scratch)`, which are lists of refs."""
+        counts = len(self.scalars), len(inputs), len(outputs)
+        cuts = [sum(counts[: n + 1]) for n in range(3)]
+
+        def run(*refs: Any) -> None:
+            kernel(
+                refs[: cuts[0]], refs[cuts[0] : cuts[1]], refs[cuts[1] : cuts[2]], refs[cuts[2] :]
+            )
+
+        return pl.pallas_call(
+            run,
+            out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x, _ in outputs],
+            grid_spec=pltpu.PrefetchScalarGridSpec(
+                num_scalar_prefetch=len(self.scalars),
+                grid=(self.heads, self.total),
+                in_specs=[spec for _, spec in inputs],
+                out_specs=[spec for _, spec in outputs],
+                scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
+            ),
+            compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
+            interpret=self.interpret,
+            name=kernel.func.__name__.strip("_"),
+        )(*self.scalars, *[x for x, _ in inputs])
+
+
+def _forward_kernel(
+    factor: float, sides: Sequence[_Side], scalars: Any, inputs: Any, outputs: Any, scratch: Any
+) -> None:
+    q_ref, asking_ref, *sources = inputs
+    mixed_ref, normalizer_ref = outputs
+    top_ref, total_ref, sum_ref = scratch
+    kind, number, first, last = _item(scalars)
+
+    @pl.when(first)
+    def _start() -> None:
+        top_ref[...] = jnp.full_like(top_ref, UNSEEN)
+        total_ref[...] = jnp.zeros_like(total_ref)
+        sum_ref[...] = jnp.zeros_like(sum_ref)
+
+    def add(source: int, masked: bool) -> None:
+        key_ref, value_ref, telling_ref = sources[3 * source : 3 * source + 3]
+        scores = _product(q_ref[...], key_ref[...], (1, 1)) * factor  # [queries, keys]
+        value = value_ref[...]
+        if masked:
+            scores = jnp.where(_mask(asking_ref, source, telling_ref, 0), scores, UNSEEN)
+            value = sides[source].within(value, number[source])
+        before = top_ref[:, :1]
+        top = jnp.maximum(before, scores.max(axis=1, keepdims=True))
+        weights, shrink = jnp.exp2(scores - top), jnp.exp2(before - top)
+        total = shrink * total_ref[:, :1] + weights.sum(axis=1, keepdims=True)
+        top_ref[...] = jnp.broadcast_to(top, top_ref.shape)
+        total_ref[...] = jnp.broadcast_to(total, total_ref.shape)
+        sum_ref[...] = shrink * sum_ref[...] + _product(weights.astype(value.dtype), value, (1, 0))
+
+    _by_kind(kind, len(sides), add)
+
+    @pl.when(last)
+    def _finish() -> None:
+        top, total = top_ref[...], total_ref[...]
+        sees = top > UNSEEN  # else it has added up whatever there was
+        normalizer = jnp.where(sees, top + jnp.log2(total), 0.0)
+        normalizer_ref[...] = normalizer.T[:1]
+        mixed = jnp.where(sees[:, :1], sum_ref[...] / total[:, :1], 0.0)
+        mixed_ref[...] = mixed.astype(mixed_ref.dtype)
+
+
+def _dq_kernel(
+    scale: float, sides: Sequence[_Side], scalars: Any, inputs: Any, outputs: Any, scratch: Any
+) -> None:
+    q_ref, cotangent_ref, normalizer_row, delta_row, asking_ref, *sources = inputs
+    (dq_ref,) = outputs
+    normalizer_ref, delta_ref, sum_ref = scratch
+    kind, number, first, last = _item(scalars)
+
+    @pl.when(first)
+    def _start() -> None:
+        for row, column in ((normalizer_row, normalizer_ref), (delta_row, delta_ref)):
+            column[...] = jnp.broadcast_to(row[...], (LANES, row.shape[1])).T
+        sum_ref[...] = jnp.zeros_like(sum_ref)
+
+    def add(source: int, masked: bool) -> None:
+        key_ref, value_ref, telling_ref = sources[3 * source : 3 * source + 3]
+        key, value = key_ref[...], value_ref[...]
+        scores = _product(q_ref[...], key, (1, 1)) * (scale * LOG2_E)
+        weights = jnp.exp2(scores - normalizer_ref[:, :1])
+        slope = weights * (_product(cotangent_ref[...], value, (1, 1)) - delta_ref[:, :1])
+        if masked:
+            slope = jnp.where(_mask(asking_ref, source, telling_ref, 0), slope, 0.0)
+            key = sides[source].within(key, number[source])
+        sum_ref[...] += _product(slope.astype(key.dtype), key, (1, 0))
+
+    _by_kind(kind, len(sides), add)
+
+    @pl.when(last)
+    def _finish() -> None:
+        dq_ref[...] = (scale * sum_ref[...]).astype(dq_ref.dtype)
+
+
+def _dkeys_kernel(
+    scale: float, queries: _Side, scalars: Any, inputs: Any, outputs: Any, scratch: Any
+) -> None:
+    q_ref, cotangent_ref, normalizer_ref, delta_ref, asking_ref, *of_keys = inputs
+    key_ref, value_ref, telling_ref = of_keys
+    kind, number, first, last = _item(scalars)
+
+    @pl.when(first)
+    def _start() -> None:
+        for ref in scratch:
+            ref[...] = jnp.zeros_like(ref)
+
+    def add(_: int, masked: bool) -> None:
+        q, cotangent = q_ref[...], cotangent_ref[...]
+        if masked:
+            q, cotangent = (queries.within(x, number[0]) for x in (q, cotangent))
+        scores = _product(key_ref[...], q, (1, 1)) * (scale * LOG2_E)  # [keys, queries]
+        weights = jnp.exp2(scores - normalizer_ref[...])
+        if masked:
+            mask = _mask(asking_ref, 0, telling_ref, 1)
+            weights = jnp.where(mask, weights, 0.0)
+        slope = weights * (_product(value_ref[...], cotangent, (1, 1)) - delta_ref[...])
+        if masked:
+            slope = jnp.where(mask, slope, 0.0)
+        sums = (slope, q), (weights, cotangent)
+        for ref, (factors, vectors) in zip(scratch, sums, strict=True):
+            ref[...] += _product(factors.astype(vectors.dtype), vectors, (1, 0))
+
+    _by_kind(kind, 1, add)
+
+    @pl.when(last)
+    def _finish() -> None:
+        for ref, sums, factor in zip(outputs, scratch, (scale, 1.0), strict=True):
+            ref[...] = (factor * sums[...]).astype(ref.dtype)
+
+
+def _item(scalars: Any) -> tuple[jax.Array, list[jax.Array], jax.Array, jax.Array]:
+    """Of this step: the kind, the other blocks, and whether it is the first and the last of its
+    target."""
+    kind, target, *others = scalars
+    item = pl.program_id(1)
+    here = target[item]
+    first = (item == 0) | (target[jnp.maximum(item - 1, 0)] != here)
+    return kind[item], [other[item] for other in others], first, target[item + 1] != here
+
+
+def _by_kind(kind: jax.Array, sources: int, add: Callable[[int, bool], None]) -> None:
+    """`add(source, masked)` as the item asks."""
+    for n in range(KINDS * sources):
+        pl.when(kind == n)(functools.partial(add, n // KINDS, n % KINDS == PARTIAL))
+
+
+def _mask(asking: Any, source: int, telling: Any, axis: int) -> jax.Array:
+    """Who sees whom in a block, bool, with the queries along `axis` of two."""
+    query_class, low, high = (
+        jnp.expand_dims(asking[ASKED * source + n, :], 1 - axis) for n in (CLASS, LOW, HIGH)
+    )
+    key_class, position = (jnp.expand_dims(telling[n, :], axis) for n in (CLASS, POSITION))
+    same = (query_class == key_class) & (key_class > 0)
+    return same & (low <= position) & (position <= high)
+
+
+def _product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """Of two matrices, summed over one axis of each, in float32; exact for float32."""
+    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
+    dimensions = (((axes[0],), (axes[1],)), ((), ()))
+    return jax.lax.dot_general(
+        a, b, dimensions, precision=precision, preferred_element_type=jnp.float32
+    )
