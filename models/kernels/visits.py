@@ -214,13 +214,9 @@ def _worklist(
     target = np.concatenate([target for target, _, _ in sources])
     other = np.concatenate([other for _, other, _ in sources])
     seen = jnp.concatenate([m.seen.ravel() for _, _, m in sources])
-    kind = jnp.concatenate(
-        [
-            KINDS * n + jnp.where(m.full, FULL, PARTIAL).ravel()
-            for n, (_, _, m) in enumerate(sources)
-        ]
-    )
-    place = target * kinds + kind
+    whole = [jnp.where(m.full, FULL, PARTIAL).ravel() for _, _, m in sources]
+    kind = jnp.concatenate([KINDS * source + x for source, x in enumerate(whole)])
+    place = jnp.asarray(target) * kinds + kind
     count = jnp.zeros(targets * kinds, jnp.int32).at[place].add(seen.astype(jnp.int32))
     if idle:
         alone = count.reshape(targets, kinds).sum(1) == 0
