@@ -23,8 +23,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.attention import Coordinates, Keys, Window, attention
+from models.attention import attention
 from models.config import ModelConfig
+from models.mask import Coordinates, Keys, Window
 from models.rope import Rotation
 from models.sharding import at_rest, in_use, parameters_are_split, place
 from models.transformer import Transformer

@@ -16,7 +16,6 @@ before it meets a matrix unit, for zero times anything may be no number.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,13 +25,21 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from models.kernels.attention import Source
+from models.kernels.blocks import (
+    ASKED,
+    CLASS,
+    HIGH,
+    LOG2_E,
+    LOW,
+    POSITION,
+    UNSEEN,
+    Side,
+    asking,
+    telling,
+)
 from models.kernels.visits import KINDS, PARTIAL, Sight, Worklist, by_keys, by_queries, meetings
 
 LANES, SUBLANES = 128, 8
-UNSEEN = -0.7 * float(jnp.finfo(jnp.float32).max)  # a score; finite, for the sake of differences
-LOG2_E = math.log2(math.e)
-CLASS, POSITION = 0, 1  # rows of a block of keys' integers
-LOW, HIGH, ASKED = 1, 2, 3  # with CLASS, rows of a block of queries': ASKED of them a source
 
 Operand = tuple[Any, pl.BlockSpec]  # an array, or the shape of one, and how it is cut
 
@@ -60,7 +67,7 @@ class TPUKernels:
         normalizers = jax.ShapeDtypeStruct((*q.shape[:2], 1, queries.padded), jnp.float32)
         mixed, normalizer = walk.call(
             functools.partial(_forward_kernel, scale * LOG2_E, walk.sides[1:]),
-            [walk.vectors(0, q), walk.asking(0, sights), *walk.sources(sources, sights)],
+            [walk.vectors(0, q), walk.integers(0, asking(sights)), *walk.sources(sources, sights)],
             [walk.vectors(0, q), walk.numbers(0, normalizers)],
             [(queries.block, LANES), (queries.block, LANES), (queries.block, q.shape[-1])],
         )
@@ -84,7 +91,7 @@ class TPUKernels:
                 walk.vectors(side, q),
                 walk.vectors(side, cotangent),
                 *(walk.numbers(side, x) for x in per_query),
-                walk.asking(side, sights),
+                walk.integers(side, asking(sights)),
             ]
 
         walk = self._by_queries(q, sources, sights)
@@ -103,7 +110,7 @@ class TPUKernels:
                 [
                     *of_queries(walk, 1, [sight]),
                     *(walk.vectors(0, x) for x in source),
-                    walk.telling(0, sight),
+                    walk.integers(0, telling(sight)),
                 ],
                 [walk.vectors(0, x) for x in source],
                 [(walk.sides[0].block, q.shape[-1])] * 2,
@@ -114,8 +121,8 @@ class TPUKernels:
     def _by_queries(
         self, q: jax.Array, sources: Sequence[Source], sights: Sequence[Sight]
     ) -> "_Walk":
-        queries = _Side.of(q.shape[2], self.query_block)
-        keys = [_Side.of(key.shape[2], self.key_block) for key, _ in sources]
+        queries = _side(q.shape[2], self.query_block)
+        keys = [_side(key.shape[2], self.key_block) for key, _ in sources]
         met = [
             meetings(sight, queries.block, side.block)
             for sight, side in zip(sights, keys, strict=True)
@@ -125,42 +132,14 @@ class TPUKernels:
         )
 
     def _by_keys(self, q: jax.Array, source: Source, sight: Sight) -> "_Walk":
-        queries = _Side.of(q.shape[2], self.query_block)
-        keys = _Side.of(source[0].shape[2], self.key_block)
+        queries = _side(q.shape[2], self.query_block)
+        keys = _side(source[0].shape[2], self.key_block)
         work = by_keys(meetings(sight, queries.block, keys.block), idle=True)
         return _Walk.through(work, (keys, queries), q.shape[1], self.interpret)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Side:
-    """An axis of queries or of keys, in blocks."""
-
-    length: int
-    block: int
-
-    @classmethod
-    def of(cls, length: int, limit: int) -> "_Side":
-        return cls(length, limit if length > limit else -(-length // 16) * 16)
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.length // self.block)
-
-    @property
-    def padded(self) -> int:
-        return self.blocks * self.block
-
-    def pad(self, x: jax.Array) -> jax.Array:
-        """With zeros at the end of the last axis, to whole blocks."""
-        return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.padded - self.length)])
-
-    def within(self, x: jax.Array, number: jax.Array) -> jax.Array:
-        """A block [block, d] of the batch, with zeros beyond the end of its axis."""
-        if self.padded == self.length:
-            return x
-        start = jax.lax.rem(number, self.blocks) * self.block
-        row = start + jax.lax.broadcasted_iota(jnp.int32, x.shape, 0)
-        return jnp.where(row < self.length, x, jnp.zeros_like(x))
+def _side(length: int, limit: int) -> Side:
+    return Side(length, limit if length > limit else -(-length // 16) * 16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,12 +156,12 @@ class _Walk:
 
     scalars: Sequence[jax.Array]
     total: jax.Array
-    sides: Sequence[_Side]
+    sides: Sequence[Side]
     heads: int
     interpret: Any
 
     @classmethod
-    def through(cls, work: Worklist, sides: Sequence[_Side], heads: int, interpret: Any) -> "_Walk":
+    def through(cls, work: Worklist, sides: Sequence[Side], heads: int, interpret: Any) -> "_Walk":
         item = jnp.arange(len(work.kind))
         scalars = [work.kind, work.target]
         for source in range(len(sides) - 1):  # an item of another source leaves a block in place
@@ -198,26 +177,21 @@ class _Walk:
         """[B, H, 1, n] in whole blocks, cut along n."""
         return self._operand(side, x, (None, None, 1, self.sides[side].block), 3)
 
-    def integers(self, side: int, rows: Sequence[jax.Array]) -> Operand:
-        """Some rows [B, n], as [B, 1, 8, n] in whole blocks, cut along n."""
-        x = jnp.stack(rows, axis=1)[:, None]
-        x = jnp.pad(x, [(0, 0), (0, 0), (0, SUBLANES - len(rows)), (0, 0)])
-        x = self.sides[side].pad(x)
-        return self._operand(side, x, (None, None, SUBLANES, self.sides[side].block), 3)
-
-    def asking(self, side: int, sights: Sequence[Sight]) -> Operand:
-        """What queries see, of every source."""
-        return self.integers(side, [x for s in sights for x in (s.query_class, s.low, s.high)])
-
-    def telling(self, side: int, sight: Sight) -> Operand:
-        """Who sees keys."""
-        return self.integers(side, [sight.key_class, sight.key_position])
+    def integers(self, side: int, x: jax.Array) -> Operand:
+        """[B, rows, n], as [B, 1, 8, n] in whole blocks, cut along n."""
+        x = jnp.pad(x[:, None], [(0, 0), (0, 0), (0, SUBLANES - x.shape[1]), (0, 0)])
+        shape = (None, None, SUBLANES, self.sides[side].block)
+        return self._operand(side, self.sides[side].pad(x), shape, 3)
 
     def sources(self, sources: Sequence[Source], sights: Sequence[Sight]) -> list[Operand]:
         """Keys, values and who sees them, one source after the other."""
         found = []
         for side, ((key, value), sight) in enumerate(zip(sources, sights, strict=True), start=1):
-            found += [self.vectors(side, key), self.vectors(side, value), self.telling(side, sight)]
+            found += [
+                self.vectors(side, key),
+                self.vectors(side, value),
+                self.integers(side, telling(sight)),
+            ]
         return found
 
     def _operand(self, side: int, x: Any, shape: tuple, axis: int) -> Operand:
@@ -264,7 +238,7 @@ class _Walk:
 
 
 def _forward_kernel(
-    factor: float, sides: Sequence[_Side], scalars: Any, inputs: Any, outputs: Any, scratch: Any
+    factor: float, sides: Sequence[Side], scalars: Any, inputs: Any, outputs: Any, scratch: Any
 ) -> None:
     q_ref, asking_ref, *sources = inputs
     mixed_ref, normalizer_ref = outputs
@@ -283,7 +257,7 @@ def _forward_kernel(
         value = value_ref[...]
         if masked:
             scores = jnp.where(_mask(asking_ref, source, telling_ref, 0), scores, UNSEEN)
-            value = sides[source].within(value, number[source])
+            value = _within(sides[source], value, number[source])
         before = top_ref[:, :1]
         top = jnp.maximum(before, scores.max(axis=1, keepdims=True))
         weights, shrink = jnp.exp2(scores - top), jnp.exp2(before - top)
@@ -305,7 +279,7 @@ def _forward_kernel(
 
 
 def _dq_kernel(
-    scale: float, sides: Sequence[_Side], scalars: Any, inputs: Any, outputs: Any, scratch: Any
+    scale: float, sides: Sequence[Side], scalars: Any, inputs: Any, outputs: Any, scratch: Any
 ) -> None:
     q_ref, cotangent_ref, normalizer_row, delta_row, asking_ref, *sources = inputs
     (dq_ref,) = outputs
@@ -326,7 +300,7 @@ def _dq_kernel(
         slope = weights * (_product(cotangent_ref[...], value, (1, 1)) - delta_ref[:, :1])
         if masked:
             slope = jnp.where(_mask(asking_ref, source, telling_ref, 0), slope, 0.0)
-            key = sides[source].within(key, number[source])
+            key = _within(sides[source], key, number[source])
         sum_ref[...] += _product(slope.astype(key.dtype), key, (1, 0))
 
     _by_kind(kind, len(sides), add)
@@ -337,7 +311,7 @@ def _dq_kernel(
 
 
 def _dkeys_kernel(
-    scale: float, queries: _Side, scalars: Any, inputs: Any, outputs: Any, scratch: Any
+    scale: float, queries: Side, scalars: Any, inputs: Any, outputs: Any, scratch: Any
 ) -> None:
     q_ref, cotangent_ref, normalizer_ref, delta_ref, asking_ref, *of_keys = inputs
     key_ref, value_ref, telling_ref = of_keys
@@ -351,7 +325,7 @@ def _dkeys_kernel(
     def add(_: int, masked: bool) -> None:
         q, cotangent = q_ref[...], cotangent_ref[...]
         if masked:
-            q, cotangent = (queries.within(x, number[0]) for x in (q, cotangent))
+            q, cotangent = (_within(queries, x, number[0]) for x in (q, cotangent))
         scores = _product(key_ref[...], q, (1, 1)) * (scale * LOG2_E)  # [keys, queries]
         weights = jnp.exp2(scores - normalizer_ref[...])
         if masked:
@@ -388,12 +362,21 @@ def _by_kind(kind: jax.Array, sources: int, add: Callable[[int, bool], None]) ->
         pl.when(kind == n)(functools.partial(add, n // KINDS, n % KINDS == PARTIAL))
 
 
-def _mask(asking: Any, source: int, telling: Any, axis: int) -> jax.Array:
+def _within(side: Side, x: jax.Array, number: jax.Array) -> jax.Array:
+    """A block [block, d] of the batch, with zeros beyond the end of its axis."""
+    if side.padded == side.length:
+        return x
+    start = jax.lax.rem(number, side.blocks) * side.block
+    row = start + jax.lax.broadcasted_iota(jnp.int32, x.shape, 0)
+    return jnp.where(row < side.length, x, jnp.zeros_like(x))
+
+
+def _mask(asks: Any, source: int, tells: Any, axis: int) -> jax.Array:
     """Who sees whom in a block, bool, with the queries along `axis` of two."""
     query_class, low, high = (
-        jnp.expand_dims(asking[ASKED * source + n, :], 1 - axis) for n in (CLASS, LOW, HIGH)
+        jnp.expand_dims(asks[ASKED * source + n, :], 1 - axis) for n in (CLASS, LOW, HIGH)
     )
-    key_class, position = (jnp.expand_dims(telling[n, :], axis) for n in (CLASS, POSITION))
+    key_class, position = (jnp.expand_dims(tells[n, :], axis) for n in (CLASS, POSITION))
     same = (query_class == key_class) & (key_class > 0)
     return same & (low <= position) & (position <= high)
 

@@ -1,0 +1,49 @@
+"""Axes cut into blocks, and the integers of a `Sight` as kernels read them."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from models.kernels.visits import Sight
+
+UNSEEN = -0.7 * float(jnp.finfo(jnp.float32).max)  # a score; finite, for the sake of differences
+LOG2_E = math.log2(math.e)
+
+CLASS, LOW, HIGH, ASKED = 0, 1, 2, 3  # rows of `asking`: ASKED of them for each source
+POSITION, TOLD = 1, 2  # with CLASS, rows of `telling`
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """An axis of queries or of keys, in blocks, of which the last may reach beyond its end."""
+
+    length: int
+    block: int
+
+    @property
+    def blocks(self) -> int:
+        """How many."""
+        return -(-self.length // self.block)
+
+    @property
+    def padded(self) -> int:
+        """Length of all blocks."""
+        return self.blocks * self.block
+
+    def pad(self, x: jax.Array) -> jax.Array:
+        """With zeros at the end of the last axis, to whole blocks."""
+        return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.padded - self.length)])
+
+
+def asking(sights: Sequence[Sight]) -> jax.Array:
+    """What queries see: of each source their class, low and high; int32 [B, ASKED · sources, R]."""
+    rows = [x for sight in sights for x in (sight.query_class, sight.low, sight.high)]
+    return jnp.stack(rows, axis=1)
+
+
+def telling(sight: Sight) -> jax.Array:
+    """Who sees keys: their class and position; int32 [B, TOLD, S]."""
+    return jnp.stack([sight.key_class, sight.key_position], axis=1)
