@@ -6,15 +6,17 @@ never copied per group; group n also sees its `own` keys. A plain packed row is 
 keys.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from models.attention_kernels import PLATFORMS, gpu_attention, refusal, tpu_attention
+from models.attention_kernels import PLATFORMS, kernel_attention, kernels_for, plan_kernels, refusal
 from models.attention_xla import xla_attention
 from models.backend import target
 from models.mask import HIDDEN_SCORE, Coordinates, Keys, Window, visible
+
+IMPLEMENTATIONS = ("reference", "xla", *PLATFORMS)
 
 
 def attention(
@@ -27,6 +29,7 @@ def attention(
     window: Window = None,
     in_order: bool = False,
     implementation: str | None = None,
+    plan: Any = None,
 ) -> jax.Array:
     """Softmax attention of N groups of queries over shared and own keys, under one softmax.
 
@@ -41,6 +44,7 @@ def attention(
       in_order: the queries are the tokens of the shared keys, as one group and in the same order,
         and no token sees a later one of its row. Lets an implementation skip those.
       implementation: a name of `IMPLEMENTATIONS`; None picks the best for the backend.
+      plan: from `planned` with the same coordinates, window and implementation; None makes it here.
 
     Returns:
       Mixed values [B, N, Q, heads, head_dim] in the dtype of q. Softmax is in float32. A query that
@@ -50,8 +54,50 @@ def attention(
       ValueError: if the named implementation does not exist or cannot serve.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    run = IMPLEMENTATIONS[chosen(implementation, q.shape[-1])]
-    return run(q, at, shared, own, scale, window, in_order)
+    name = chosen(implementation, q.shape[-1])
+    if name not in PLATFORMS:
+        plain = xla_attention if name == "xla" else reference_attention
+        return plain(q, at, shared, own, scale, window, in_order)
+    if plan is None:
+        own_at = None if own is None else own.at
+        sizes = q.shape[3], shared.key.shape[1], q.shape[4], q.dtype
+        plan = planned(at, shared.at, own_at, *sizes, window=window, implementation=name)
+    return kernel_attention(kernels_for(name, q.shape[-1], q.dtype), plan, q, shared, own, scale)
+
+
+def planned(
+    at: Coordinates,
+    shared: Coordinates,
+    own: Coordinates | None,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    dtype: Any,
+    *,
+    window: Window = None,
+    implementation: str | None = None,
+) -> Any:
+    """What an implementation finds out from coordinates alone: once, for attention in many layers.
+
+    Args:
+      at: coordinates of the queries, [B, N, Q].
+      shared: of the trunk's keys, [B, S].
+      own: of each group's keys, [B, N, W], or None.
+      heads: of queries.
+      kv_heads: of keys.
+      head_dim: of both.
+      dtype: of both.
+      window: as of `attention`.
+      implementation: as of `attention`.
+
+    Returns:
+      A pytree for `attention(plan=…)`; None where there is nothing to find out.
+    """
+    name = chosen(implementation, head_dim)
+    if name not in PLATFORMS:
+        return None
+    kernels = kernels_for(name, head_dim, dtype)
+    return plan_kernels(kernels, at, shared, own, window, heads, kv_heads)
 
 
 def chosen(name: str | None, head_dim: int) -> str:
@@ -98,11 +144,3 @@ def reference_attention(
     scores = jnp.einsum("bqhd,bhkd->bhqk", row(q).astype(jnp.float32), key) * scale
     weights = jax.nn.softmax(jnp.where(mask[:, None], scores, HIDDEN_SCORE), axis=-1)
     return jnp.einsum("bhqk,bhkd->bqhd", weights, value).reshape(q.shape).astype(q.dtype)
-
-
-IMPLEMENTATIONS: dict[str, Callable] = {
-    "reference": reference_attention,
-    "xla": xla_attention,
-    "pallas_tpu": tpu_attention,
-    "pallas_gpu": gpu_attention,
-}

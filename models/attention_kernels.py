@@ -18,7 +18,7 @@ from models.kernels.tpu import TPUKernels
 from models.kernels.triton import tiled
 from models.kernels.visits import Sight
 from models.mask import Coordinates, Keys, Window
-from models.sharding import on_each_device
+from models.sharding import on_each_device, shards
 
 HEAD_DIMS = (64, 128, 256)
 PLATFORMS = {"pallas_tpu": ("tpu",), "pallas_gpu": ("gpu", "cuda")}
@@ -35,49 +35,63 @@ def refusal(name: str, head_dim: int) -> str | None:
     return None
 
 
-def tpu_attention(*arguments: Any) -> jax.Array:
-    """With the kernels for TPUs; arguments as of the reference."""
-    return _attention(TPUKernels(interpret=interpreted() or False), *arguments)
+def kernels_for(name: str, head_dim: int, dtype: Any) -> Kernels:
+    """The kernels of an implementation, sized for vectors of that many numbers."""
+    if name == "pallas_tpu":
+        return TPUKernels(interpret=interpreted() or False)
+    vector = head_dim * jnp.dtype(dtype).itemsize
+    return tiled(vector, gpu(), interpret=interpreted() is not None)
 
 
-def gpu_attention(q: jax.Array, *arguments: Any) -> jax.Array:
-    """With the kernels for GPUs; arguments as of the reference."""
-    kernels = tiled(q.shape[-1] * q.dtype.itemsize, gpu(), interpret=interpreted() is not None)
-    return _attention(kernels, q, *arguments)
-
-
-def _attention(
+def plan_kernels(
     kernels: Kernels,
-    q: jax.Array,
     at: Coordinates,
-    shared: Keys,
-    own: Keys | None,
-    scale: float,
+    shared: Coordinates,
+    own: Coordinates | None,
     window: Window,
-    in_order: bool,
+    heads: int,
+    kv_heads: int,
+) -> Any:
+    """What kernels find out about who sees whom, once for all layers with the same window.
+
+    Returns:
+      A pytree of arrays with an axis of devices in front.
+    """
+
+    def run(at: Coordinates, shared: Coordinates, *rest: Any) -> Any:
+        *own, window = rest
+        sights = [_of_trunk(at, shared, window, heads // kv_heads)]
+        sights += [_of_branches(at, keys, window, heads // kv_heads) for keys in own]
+        found = kernels.plan(sights, kv_heads // shards("kv_heads"))
+        return jax.tree.map(lambda x: x[None], found)
+
+    rows = ("rows",)
+    branches = () if own is None else (own,)
+    run = on_each_device(run, [rows, rows, *[rows] * len(branches), ()], rows)
+    return run(at, shared, *branches, window)
+
+
+def kernel_attention(
+    kernels: Kernels, plan: Any, q: jax.Array, shared: Keys, own: Keys | None, scale: float
 ) -> jax.Array:
-    def run(q: jax.Array, at: Coordinates, window: Window, shared: Keys, *own: Keys) -> jax.Array:
+    """Attention with a plan for the coordinates of these queries and keys; as `attention`."""
+
+    def run(plan: Any, q: jax.Array, *each: jax.Array) -> jax.Array:
         batch, groups, length, heads, head_dim = q.shape
-        kv_heads = shared.key.shape[1]
-        repeat = heads // kv_heads
-        rows = q.reshape(batch, groups * length, kv_heads, repeat, head_dim)
+        kv_heads = each[0].shape[1]
+        rows = q.reshape(batch, groups * length, kv_heads, -1, head_dim)
         rows = rows.transpose(0, 2, 1, 3, 4).reshape(batch, kv_heads, -1, head_dim)
-        sources = [(shared.key, shared.value)]
-        sights = [_of_trunk(at, shared.at, window, repeat)]
-        for keys in own:
-            together = lambda x: x.reshape(batch, kv_heads, -1, head_dim)
-            sources.append((together(keys.key), together(keys.value)))
-            sights.append(_of_branches(at, keys.at, window, repeat))
-        mixed = over_blocks(rows, tuple(sources), tuple(sights), scale, kernels)
-        mixed = mixed.reshape(batch, kv_heads, groups * length, repeat, head_dim)
+        flat = [x.reshape(batch, kv_heads, -1, head_dim) for x in each]
+        sources = tuple(zip(flat[::2], flat[1::2], strict=True))
+        plan = jax.tree.map(lambda x: x[0], plan)
+        mixed = over_blocks(rows, sources, plan, scale, kernels)
+        mixed = mixed.reshape(batch, kv_heads, groups * length, -1, head_dim)
         return mixed.transpose(0, 2, 1, 3, 4).reshape(q.shape)
 
-    rows, of_heads = ("rows",), ("rows", "kv_heads")
-    keys: Any = Keys(of_heads, of_heads, rows)  # type: ignore[arg-type]
-    branches = () if own is None else (own,)
-    places = (("rows", None, None, "heads"), rows, (), keys, *[keys] * len(branches))
-    run = on_each_device(run, places, ("rows", None, None, "heads"))
-    return run(q, at, window, shared, *branches)
+    each = [x for keys in (shared, own) if keys is not None for x in (keys.key, keys.value)]
+    queries = ("rows", None, None, "heads")
+    run = on_each_device(run, [("rows",), queries, *[("rows", "kv_heads")] * len(each)], queries)
+    return run(plan, q, *each)
 
 
 def _of_trunk(at: Coordinates, keys: Coordinates, window: Window, repeat: int) -> Sight:

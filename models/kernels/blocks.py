@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +11,8 @@ from models.kernels.visits import Sight
 UNSEEN = -0.7 * float(jnp.finfo(jnp.float32).max)  # a score; finite, for the sake of differences
 LOG2_E = math.log2(math.e)
 
-CLASS, LOW, HIGH, ASKED = 0, 1, 2, 3  # rows of `asking`: ASKED of them for each source
-POSITION, TOLD = 1, 2  # with CLASS, rows of `telling`
+CLASS, LOW, HIGH = 0, 1, 2  # rows of `asking`
+POSITION = 1  # with CLASS, rows of `telling`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +37,11 @@ class Side:
         return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.padded - self.length)])
 
 
-def asking(sights: Sequence[Sight]) -> jax.Array:
-    """What queries see: of each source their class, low and high; int32 [B, ASKED · sources, R]."""
-    rows = [x for sight in sights for x in (sight.query_class, sight.low, sight.high)]
-    return jnp.stack(rows, axis=1)
+def asking(sight: Sight) -> jax.Array:
+    """What queries see: their class, low and high; int32 [B, 3, R]."""
+    return jnp.stack([sight.query_class, sight.low, sight.high], axis=1)
 
 
 def telling(sight: Sight) -> jax.Array:
-    """Who sees keys: their class and position; int32 [B, TOLD, S]."""
+    """Who sees keys: their class and position; int32 [B, 2, S]."""
     return jnp.stack([sight.key_class, sight.key_position], axis=1)

@@ -26,7 +26,6 @@ from jax.experimental.pallas import tpu as pltpu
 
 from models.kernels.attention import Source
 from models.kernels.blocks import (
-    ASKED,
     CLASS,
     HIGH,
     LOG2_E,
@@ -58,16 +57,28 @@ class TPUKernels:
     key_block: int = 512
     interpret: Any = False
 
+    def plan(self, sights: Sequence[Sight], heads: int) -> "_Plan":
+        """See `attention.Kernels`."""
+        queries = self._queries(sights[0].queries)
+        keys = [self._keys(sight.keys) for sight in sights]
+        met = [meetings(s, queries.block, k.block) for s, k in zip(sights, keys, strict=True)]
+        return _Plan(
+            by_queries=_Steps.of(by_queries(met, idle=True), len(sights)),
+            by_keys=[_Steps.of(by_keys(m, idle=True), 1) for m in met],
+            asks=[_integers(queries.pad(asking(sight))) for sight in sights],
+            tells=[_integers(k.pad(telling(s))) for s, k in zip(sights, keys, strict=True)],
+        )
+
     def forward(
-        self, q: jax.Array, sources: Sequence[Source], sights: Sequence[Sight], scale: float
+        self, q: jax.Array, sources: Sequence[Source], plan: "_Plan", scale: float
     ) -> tuple[jax.Array, jax.Array]:
         """See `attention.Kernels`."""
-        walk = self._by_queries(q, sources, sights)
+        walk = self._by_queries(q, sources, plan)
         queries = walk.sides[0]
         normalizers = jax.ShapeDtypeStruct((*q.shape[:2], 1, queries.padded), jnp.float32)
         mixed, normalizer = walk.call(
             functools.partial(_forward_kernel, scale * LOG2_E, walk.sides[1:]),
-            [walk.vectors(0, q), walk.integers(0, asking(sights)), *walk.sources(sources, sights)],
+            [walk.vectors(0, q), *walk.of_sources(sources, plan)],
             [walk.vectors(0, q), walk.numbers(0, normalizers)],
             [(queries.block, LANES), (queries.block, LANES), (queries.block, q.shape[-1])],
         )
@@ -77,97 +88,117 @@ class TPUKernels:
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        sights: Sequence[Sight],
+        plan: "_Plan",
         scale: float,
         normalizer: jax.Array,
         delta: jax.Array,
         cotangent: jax.Array,
     ) -> tuple[jax.Array, list[Source]]:
         """See `attention.Kernels`."""
+        queries = self._queries(q.shape[2])
+        per_query = [queries.pad(x[:, :, None]) for x in (normalizer, delta)]
 
-        def of_queries(walk: "_Walk", side: int, sights: Sequence[Sight]) -> list[Operand]:
-            per_query = [walk.sides[side].pad(x[:, :, None]) for x in (normalizer, delta)]
-            return [
-                walk.vectors(side, q),
-                walk.vectors(side, cotangent),
-                *(walk.numbers(side, x) for x in per_query),
-                walk.integers(side, asking(sights)),
-            ]
+        def of_queries(walk: "_Walk", side: int) -> list[Operand]:
+            vectors = [walk.vectors(side, x) for x in (q, cotangent)]
+            return vectors + [walk.numbers(side, x) for x in per_query]
 
-        walk = self._by_queries(q, sources, sights)
-        block = walk.sides[0].block
+        walk = self._by_queries(q, sources, plan)
         (dq,) = walk.call(
             functools.partial(_dq_kernel, scale, walk.sides[1:]),
-            [*of_queries(walk, 0, sights), *walk.sources(sources, sights)],
+            [*of_queries(walk, 0), *walk.of_sources(sources, plan)],
             [walk.vectors(0, q)],
-            [(block, LANES), (block, LANES), (block, q.shape[-1])],
+            [(queries.block, LANES), (queries.block, LANES), (queries.block, q.shape[-1])],
         )
         slopes = []
-        for source, sight in zip(sources, sights, strict=True):
-            walk = self._by_keys(q, source, sight)
+        for n, source in enumerate(sources):
+            sides = self._keys(source[0].shape[2]), queries
+            walk = _Walk(plan.by_keys[n], sides, q.shape[1], self.interpret)
+            of_keys = [walk.vectors(0, x) for x in source]
+            integers = [walk.integers(1, plan.asks[n]), walk.integers(0, plan.tells[n])]
             dkey, dvalue = walk.call(
-                functools.partial(_dkeys_kernel, scale, walk.sides[1]),
-                [
-                    *of_queries(walk, 1, [sight]),
-                    *(walk.vectors(0, x) for x in source),
-                    walk.integers(0, telling(sight)),
-                ],
-                [walk.vectors(0, x) for x in source],
-                [(walk.sides[0].block, q.shape[-1])] * 2,
+                functools.partial(_dkeys_kernel, scale, queries),
+                [*of_queries(walk, 1), *of_keys, *integers],
+                of_keys,
+                [(sides[0].block, q.shape[-1])] * 2,
             )
             slopes.append((dkey, dvalue))
         return dq, slopes
 
-    def _by_queries(
-        self, q: jax.Array, sources: Sequence[Source], sights: Sequence[Sight]
-    ) -> "_Walk":
-        queries = _side(q.shape[2], self.query_block)
-        keys = [_side(key.shape[2], self.key_block) for key, _ in sources]
-        met = [
-            meetings(sight, queries.block, side.block)
-            for sight, side in zip(sights, keys, strict=True)
-        ]
-        return _Walk.through(
-            by_queries(met, idle=True), (queries, *keys), q.shape[1], self.interpret
-        )
+    def _queries(self, length: int) -> Side:
+        return _side(length, self.query_block)
 
-    def _by_keys(self, q: jax.Array, source: Source, sight: Sight) -> "_Walk":
-        queries = _side(q.shape[2], self.query_block)
-        keys = _side(source[0].shape[2], self.key_block)
-        work = by_keys(meetings(sight, queries.block, keys.block), idle=True)
-        return _Walk.through(work, (keys, queries), q.shape[1], self.interpret)
+    def _keys(self, length: int) -> Side:
+        return _side(length, self.key_block)
+
+    def _by_queries(self, q: jax.Array, sources: Sequence[Source], plan: "_Plan") -> "_Walk":
+        sides = self._queries(q.shape[2]), *(self._keys(key.shape[2]) for key, _ in sources)
+        return _Walk(plan.by_queries, sides, q.shape[1], self.interpret)
 
 
 def _side(length: int, limit: int) -> Side:
     return Side(length, limit if length > limit else -(-length // 16) * 16)
 
 
+def _integers(x: jax.Array) -> jax.Array:
+    """[B, rows, n] as [B, 1, 8, n]."""
+    return jnp.pad(x[:, None], [(0, 0), (0, 0), (0, SUBLANES - x.shape[1]), (0, 0)])
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["scalars", "total"], meta_fields=[]
+)
 @dataclasses.dataclass(frozen=True)
-class _Walk:
-    """A grid of heads and of a worklist's items.
+class _Steps:
+    """A worklist as the steps of a grid.
 
     Attributes:
-      scalars: kind of every item, its target, and per other side the block that is at hand then.
-      total: [], number of items.
+      scalars: kind of every step, its target, and per other side the block that is at hand then.
+      total: [], number of steps.
+    """
+
+    scalars: Sequence[jax.Array]
+    total: jax.Array
+
+    @classmethod
+    def of(cls, work: Worklist, sources: int) -> "_Steps":
+        step = jnp.arange(len(work.kind))
+        scalars = [work.kind, work.target]
+        for source in range(sources):  # a step with another source leaves a block in its place
+            latest = jax.lax.cummax(jnp.where(work.kind // KINDS == source, step, 0))
+            scalars.append(work.other[latest])
+        return cls(scalars, work.total)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["by_queries", "by_keys", "asks", "tells"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Steps of the walks, and integers [B, 1, 8, n] of queries and of keys, for each source."""
+
+    by_queries: _Steps
+    by_keys: list[_Steps]
+    asks: list[jax.Array]
+    tells: list[jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Walk:
+    """A grid of heads and of steps.
+
+    Attributes:
+      steps: of a worklist.
       sides: of the targets, and the other ones.
       heads: H.
       interpret: as of `pallas_call`.
     """
 
-    scalars: Sequence[jax.Array]
-    total: jax.Array
+    steps: _Steps
     sides: Sequence[Side]
     heads: int
     interpret: Any
-
-    @classmethod
-    def through(cls, work: Worklist, sides: Sequence[Side], heads: int, interpret: Any) -> "_Walk":
-        item = jnp.arange(len(work.kind))
-        scalars = [work.kind, work.target]
-        for source in range(len(sides) - 1):  # an item of another source leaves a block in place
-            latest = jax.lax.cummax(jnp.where(work.kind // KINDS == source, item, 0))
-            scalars.append(work.other[latest])
-        return cls(scalars, work.total, sides, heads, interpret)
 
     def vectors(self, side: int, x: Any) -> Operand:
         """[B, H, n, d], cut along n."""
@@ -178,20 +209,15 @@ class _Walk:
         return self._operand(side, x, (None, None, 1, self.sides[side].block), 3)
 
     def integers(self, side: int, x: jax.Array) -> Operand:
-        """[B, rows, n], as [B, 1, 8, n] in whole blocks, cut along n."""
-        x = jnp.pad(x[:, None], [(0, 0), (0, 0), (0, SUBLANES - x.shape[1]), (0, 0)])
-        shape = (None, None, SUBLANES, self.sides[side].block)
-        return self._operand(side, self.sides[side].pad(x), shape, 3)
+        """[B, 1, 8, n] in whole blocks, cut along n."""
+        return self._operand(side, x, (None, None, SUBLANES, self.sides[side].block), 3)
 
-    def sources(self, sources: Sequence[Source], sights: Sequence[Sight]) -> list[Operand]:
-        """Keys, values and who sees them, one source after the other."""
+    def of_sources(self, sources: Sequence[Source], plan: _Plan) -> list[Operand]:
+        """Keys, values and who sees whom, one source after the other."""
         found = []
-        for side, ((key, value), sight) in enumerate(zip(sources, sights, strict=True), start=1):
-            found += [
-                self.vectors(side, key),
-                self.vectors(side, value),
-                self.integers(side, telling(sight)),
-            ]
+        for n, (key, value) in enumerate(sources):
+            found += [self.vectors(n + 1, key), self.vectors(n + 1, value)]
+            found += [self.integers(0, plan.asks[n]), self.integers(n + 1, plan.tells[n])]
         return found
 
     def _operand(self, side: int, x: Any, shape: tuple, axis: int) -> Operand:
@@ -213,7 +239,8 @@ class _Walk:
         scratch: Sequence[tuple[int, int]],
     ) -> Sequence[jax.Array]:
         """Results of `kernel(scalars, inputs, outputs, scratch)`, which are lists of refs."""
-        counts = len(self.scalars), len(inputs), len(outputs)
+        scalars = self.steps.scalars
+        counts = len(scalars), len(inputs), len(outputs)
         cuts = [sum(counts[: n + 1]) for n in range(3)]
 
         def run(*refs: Any) -> None:
@@ -225,8 +252,8 @@ class _Walk:
             run,
             out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x, _ in outputs],
             grid_spec=pltpu.PrefetchScalarGridSpec(
-                num_scalar_prefetch=len(self.scalars),
-                grid=(self.heads, self.total),
+                num_scalar_prefetch=len(scalars),
+                grid=(self.heads, self.steps.total),
                 in_specs=[spec for _, spec in inputs],
                 out_specs=[spec for _, spec in outputs],
                 scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
@@ -234,13 +261,13 @@ class _Walk:
             compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
             interpret=self.interpret,
             name=kernel.func.__name__.strip("_"),
-        )(*self.scalars, *[x for x, _ in inputs])
+        )(*scalars, *[x for x, _ in inputs])
 
 
 def _forward_kernel(
     factor: float, sides: Sequence[Side], scalars: Any, inputs: Any, outputs: Any, scratch: Any
 ) -> None:
-    q_ref, asking_ref, *sources = inputs
+    q_ref, *sources = inputs
     mixed_ref, normalizer_ref = outputs
     top_ref, total_ref, sum_ref = scratch
     kind, number, first, last = _item(scalars)
@@ -252,11 +279,11 @@ def _forward_kernel(
         sum_ref[...] = jnp.zeros_like(sum_ref)
 
     def add(source: int, masked: bool) -> None:
-        key_ref, value_ref, telling_ref = sources[3 * source : 3 * source + 3]
+        key_ref, value_ref, asks, tells = sources[4 * source : 4 * source + 4]
         scores = _product(q_ref[...], key_ref[...], (1, 1)) * factor  # [queries, keys]
         value = value_ref[...]
         if masked:
-            scores = jnp.where(_mask(asking_ref, source, telling_ref, 0), scores, UNSEEN)
+            scores = jnp.where(_mask(asks, tells, 0), scores, UNSEEN)
             value = _within(sides[source], value, number[source])
         before = top_ref[:, :1]
         top = jnp.maximum(before, scores.max(axis=1, keepdims=True))
@@ -281,7 +308,7 @@ def _forward_kernel(
 def _dq_kernel(
     scale: float, sides: Sequence[Side], scalars: Any, inputs: Any, outputs: Any, scratch: Any
 ) -> None:
-    q_ref, cotangent_ref, normalizer_row, delta_row, asking_ref, *sources = inputs
+    q_ref, cotangent_ref, normalizer_row, delta_row, *sources = inputs
     (dq_ref,) = outputs
     normalizer_ref, delta_ref, sum_ref = scratch
     kind, number, first, last = _item(scalars)
@@ -293,13 +320,13 @@ def _dq_kernel(
         sum_ref[...] = jnp.zeros_like(sum_ref)
 
     def add(source: int, masked: bool) -> None:
-        key_ref, value_ref, telling_ref = sources[3 * source : 3 * source + 3]
+        key_ref, value_ref, asks, tells = sources[4 * source : 4 * source + 4]
         key, value = key_ref[...], value_ref[...]
         scores = _product(q_ref[...], key, (1, 1)) * (scale * LOG2_E)
         weights = jnp.exp2(scores - normalizer_ref[:, :1])
         slope = weights * (_product(cotangent_ref[...], value, (1, 1)) - delta_ref[:, :1])
         if masked:
-            slope = jnp.where(_mask(asking_ref, source, telling_ref, 0), slope, 0.0)
+            slope = jnp.where(_mask(asks, tells, 0), slope, 0.0)
             key = _within(sides[source], key, number[source])
         sum_ref[...] += _product(slope.astype(key.dtype), key, (1, 0))
 
@@ -313,8 +340,7 @@ def _dq_kernel(
 def _dkeys_kernel(
     scale: float, queries: Side, scalars: Any, inputs: Any, outputs: Any, scratch: Any
 ) -> None:
-    q_ref, cotangent_ref, normalizer_ref, delta_ref, asking_ref, *of_keys = inputs
-    key_ref, value_ref, telling_ref = of_keys
+    q_ref, cotangent_ref, normalizer_ref, delta_ref, key_ref, value_ref, asks, tells = inputs
     kind, number, first, last = _item(scalars)
 
     @pl.when(first)
@@ -329,7 +355,7 @@ def _dkeys_kernel(
         scores = _product(key_ref[...], q, (1, 1)) * (scale * LOG2_E)  # [keys, queries]
         weights = jnp.exp2(scores - normalizer_ref[...])
         if masked:
-            mask = _mask(asking_ref, 0, telling_ref, 1)
+            mask = _mask(asks, tells, 1)
             weights = jnp.where(mask, weights, 0.0)
         slope = weights * (_product(value_ref[...], cotangent, (1, 1)) - delta_ref[...])
         if masked:
@@ -371,11 +397,9 @@ def _within(side: Side, x: jax.Array, number: jax.Array) -> jax.Array:
     return jnp.where(row < side.length, x, jnp.zeros_like(x))
 
 
-def _mask(asks: Any, source: int, tells: Any, axis: int) -> jax.Array:
+def _mask(asks: Any, tells: Any, axis: int) -> jax.Array:
     """Who sees whom in a block, bool, with the queries along `axis` of two."""
-    query_class, low, high = (
-        jnp.expand_dims(asks[ASKED * source + n, :], 1 - axis) for n in (CLASS, LOW, HIGH)
-    )
+    query_class, low, high = (jnp.expand_dims(asks[n, :], 1 - axis) for n in (CLASS, LOW, HIGH))
     key_class, position = (jnp.expand_dims(tells[n, :], axis) for n in (CLASS, POSITION))
     same = (query_class == key_class) & (key_class > 0)
     return same & (low <= position) & (position <= high)

@@ -26,7 +26,6 @@ from jax.experimental.pallas import triton as plgpu
 
 from models.kernels.attention import Source
 from models.kernels.blocks import (
-    ASKED,
     CLASS,
     HIGH,
     LOG2_E,
@@ -37,9 +36,18 @@ from models.kernels.blocks import (
     asking,
     telling,
 )
-from models.kernels.visits import KINDS, PARTIAL, Sight, Worklist, by_keys, by_queries, meetings
+from models.kernels.visits import (
+    KINDS,
+    PARTIAL,
+    Meetings,
+    Sight,
+    Worklist,
+    by_keys,
+    by_queries,
+    meetings,
+)
 
-SMALLEST = 16  # side of a product of matrices
+SMALLEST, LARGEST = 16, 128  # sides of a block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,16 +87,32 @@ class TritonKernels:
     programs: int
     interpret: bool = False
 
+    def plan(self, sights: Sequence[Sight], heads: int) -> "_Plan":
+        """See `attention.Kernels`."""
+        batch, rows = sights[0].low.shape
+
+        def met(tiles: Tiles) -> list[Meetings]:
+            queries, *keys = _sides(tiles, rows, [sight.keys for sight in sights])
+            cut = zip(sights, keys, strict=True)
+            return [meetings(sight, queries.block, side.block) for sight, side in cut]
+
+        forward_tiles, _ = self._forward_tiles(batch * heads, rows)
+        whole = lambda x: Side(x.shape[-1], LARGEST).pad(x)
+        return _Plan(
+            forward=by_queries(met(forward_tiles), idle=False),
+            dq=by_queries(met(self.dq_tiles), idle=False),
+            dkeys=[by_keys(m, idle=False) for m in met(self.dkeys_tiles)],
+            asks=[whole(asking(sight)) for sight in sights],
+            tells=[whole(telling(sight)) for sight in sights],
+        )
+
     def forward(
-        self, q: jax.Array, sources: Sequence[Source], sights: Sequence[Sight], scale: float
+        self, q: jax.Array, sources: Sequence[Source], plan: "_Plan", scale: float
     ) -> tuple[jax.Array, jax.Array]:
         """See `attention.Kernels`."""
         batch, heads, rows, _ = q.shape
-        tiles, splits = self.forward_tiles, 1
-        if batch * heads * -(-rows // tiles.queries) < self.programs:
-            tiles = self.few_tiles
-            splits = max(1, self.programs // (batch * heads * -(-rows // tiles.queries)))
-        work, queries, keys = _by_queries(tiles, rows, sources, sights)
+        tiles, splits = self._forward_tiles(batch * heads, rows)
+        queries, *keys = _sides(tiles, rows, [key.shape[2] for key, _ in sources])
         mixed, normalizer = pl.pallas_call(
             functools.partial(_forward_kernel, scale * LOG2_E, queries, keys, splits),
             grid=(queries.blocks * splits, heads, batch),
@@ -97,14 +121,14 @@ class TritonKernels:
                 jax.ShapeDtypeStruct((splits, *q.shape[:3]), jnp.float32),
             ],
             **self._options(tiles, "attention_forward"),
-        )(work.starts, work.other, q, queries.pad(asking(sights)), *_of(sources, sights, keys))
+        )(plan.forward.starts, plan.forward.other, q, *_of(sources, plan))
         return (mixed[0], normalizer[0]) if splits == 1 else _joined(mixed, normalizer, q.dtype)
 
     def backward(
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        sights: Sequence[Sight],
+        plan: "_Plan",
         scale: float,
         normalizer: jax.Array,
         delta: jax.Array,
@@ -112,40 +136,41 @@ class TritonKernels:
     ) -> tuple[jax.Array, list[Source]]:
         """See `attention.Kernels`."""
         batch, heads, rows, _ = q.shape
+        lengths = [key.shape[2] for key, _ in sources]
         of_queries = q, cotangent, normalizer, delta
-        work, queries, keys = _by_queries(self.dq_tiles, rows, sources, sights)
+        queries, *keys = _sides(self.dq_tiles, rows, lengths)
         dq = pl.pallas_call(
             functools.partial(_dq_kernel, scale, queries, keys),
             grid=(queries.blocks, heads, batch),
             out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
             **self._options(self.dq_tiles, "attention_dq"),
-        )(
-            work.starts,
-            work.other,
-            *of_queries,
-            queries.pad(asking(sights)),
-            *_of(sources, sights, keys),
-        )
+        )(plan.dq.starts, plan.dq.other, *of_queries, *_of(sources, plan))
         slopes = []
-        for (key, value), sight in zip(sources, sights, strict=True):
-            queries, side = _sides(self.dkeys_tiles, rows, [sight])
-            work = by_keys(meetings(sight, queries.block, side.block), idle=False)
+        for n, (key, value) in enumerate(sources):
+            queries, side = _sides(self.dkeys_tiles, rows, [lengths[n]])
             dkey, dvalue = pl.pallas_call(
                 functools.partial(_dkeys_kernel, scale, queries, side),
                 grid=(side.blocks, heads, batch),
                 out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (key, value)],
                 **self._options(self.dkeys_tiles, "attention_dkeys"),
             )(
-                work.starts,
-                work.other,
+                plan.dkeys[n].starts,
+                plan.dkeys[n].other,
                 *of_queries,
-                queries.pad(asking([sight])),
                 key,
                 value,
-                side.pad(telling(sight)),
+                plan.asks[n],
+                plan.tells[n],
             )
             slopes.append((dkey, dvalue))
         return dq, slopes
+
+    def _forward_tiles(self, rows_of_heads: int, rows: int) -> tuple[Tiles, int]:
+        """For so many rows of heads of so many queries; and the programs that share a block."""
+        blocks = lambda tiles: rows_of_heads * -(-rows // tiles.queries)
+        if blocks(self.forward_tiles) >= self.programs:
+            return self.forward_tiles, 1
+        return self.few_tiles, max(1, self.programs // blocks(self.few_tiles))
 
     def _options(self, tiles: Tiles, name: str) -> dict[str, Any]:
         parameters = plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages)
@@ -172,26 +197,33 @@ def tiled(vector: int, gpu: Any, interpret: bool) -> TritonKernels:
     return TritonKernels(*table[vector], programs=2 * gpu.cores, interpret=interpret)
 
 
-def _sides(tiles: Tiles, rows: int, sights: Sequence[Sight]) -> tuple[Side, ...]:
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["forward", "dq", "dkeys", "asks", "tells"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Worklists of the kernels, and for each source the integers of queries and of keys, [B, rows,
+    n] with n a multiple of all blocks."""
+
+    forward: Worklist
+    dq: Worklist
+    dkeys: list[Worklist]
+    asks: list[jax.Array]
+    tells: list[jax.Array]
+
+
+def _sides(tiles: Tiles, rows: int, keys: Sequence[int]) -> tuple[Side, ...]:
     of = lambda length, most: Side(length, min(most, max(SMALLEST, pl.next_power_of_2(length))))
-    return of(rows, tiles.queries), *(of(sight.keys, tiles.keys) for sight in sights)
+    return of(rows, tiles.queries), *(of(length, tiles.keys) for length in keys)
 
 
-def _by_queries(
-    tiles: Tiles, rows: int, sources: Sequence[Source], sights: Sequence[Sight]
-) -> tuple[Worklist, Side, list[Side]]:
-    queries, *keys = _sides(tiles, rows, sights)
-    met = [meetings(s, queries.block, side.block) for s, side in zip(sights, keys, strict=True)]
-    return by_queries(met, idle=False), queries, keys
-
-
-def _of(
-    sources: Sequence[Source], sights: Sequence[Sight], sides: Sequence[Side]
-) -> list[jax.Array]:
-    """Keys, values and who sees them, one source after the other."""
+def _of(sources: Sequence[Source], plan: _Plan) -> list[jax.Array]:
+    """Keys, values and who sees whom, one source after the other."""
     found = []
-    for (key, value), sight, side in zip(sources, sights, sides, strict=True):
-        found += [key, value, side.pad(telling(sight))]
+    for n, source in enumerate(sources):
+        found += [*source, plan.asks[n], plan.tells[n]]
     return found
 
 
@@ -206,17 +238,17 @@ def _joined(mixed: jax.Array, normalizer: jax.Array, dtype: Any) -> tuple[jax.Ar
 
 def _forward_kernel(
     factor: float, queries: Side, keys: Sequence[Side], splits: int, starts: Any, other: Any,
-    q_ref: Any, asks: Any, *refs: Any,
+    q_ref: Any, *refs: Any,
 ) -> None:  # fmt: skip
     *sources, mixed_ref, normalizer_ref = refs
     program, head, row = (pl.program_id(axis) for axis in range(3))
     number, split = jax.lax.div(program, splits), jax.lax.rem(program, splits)
     q = _rows(q_ref, (row, head), queries, number)
-    asked = _asked(asks, row, queries, number, len(keys))
+    asked = [_asked(asks, row, queries, number) for asks in sources[2::4]]
 
     def add(source: int, masked: bool, block: jax.Array, carry: Any) -> Any:
         top, total, mixed = carry
-        key_ref, value_ref, tells = sources[3 * source : 3 * source + 3]
+        key_ref, value_ref, _, tells = sources[4 * source : 4 * source + 4]
         key = _rows(key_ref, (row, head), keys[source], block, masked)
         value = _rows(value_ref, (row, head), keys[source], block, masked)
         scores = _product(q, key.T) * factor  # [queries, keys]
@@ -244,17 +276,17 @@ def _forward_kernel(
 
 def _dq_kernel(
     scale: float, queries: Side, keys: Sequence[Side], starts: Any, other: Any, q_ref: Any,
-    cotangent_ref: Any, normalizer_ref: Any, delta_ref: Any, asks: Any, *refs: Any,
+    cotangent_ref: Any, normalizer_ref: Any, delta_ref: Any, *refs: Any,
 ) -> None:  # fmt: skip
     *sources, dq_ref = refs
     number, head, row = (pl.program_id(axis) for axis in range(3))
     at = (row, head), queries, number
     q, cotangent = _rows(q_ref, *at), _rows(cotangent_ref, *at)
     normalizer, delta = _rows(normalizer_ref, *at), _rows(delta_ref, *at)
-    asked = _asked(asks, row, queries, number, len(keys))
+    asked = [_asked(asks, row, queries, number) for asks in sources[2::4]]
 
     def add(source: int, masked: bool, block: jax.Array, dq: jax.Array) -> jax.Array:
-        key_ref, value_ref, tells = sources[3 * source : 3 * source + 3]
+        key_ref, value_ref, _, tells = sources[4 * source : 4 * source + 4]
         key = _rows(key_ref, (row, head), keys[source], block, masked)
         value = _rows(value_ref, (row, head), keys[source], block, masked)
         weights = jnp.exp2(_product(q, key.T) * (scale * LOG2_E) - normalizer[:, None])
@@ -271,8 +303,8 @@ def _dq_kernel(
 
 def _dkeys_kernel(
     scale: float, queries: Side, keys: Side, starts: Any, other: Any, q_ref: Any,
-    cotangent_ref: Any, normalizer_ref: Any, delta_ref: Any, asks: Any, key_ref: Any,
-    value_ref: Any, tells: Any, dkey_ref: Any, dvalue_ref: Any,
+    cotangent_ref: Any, normalizer_ref: Any, delta_ref: Any, key_ref: Any, value_ref: Any,
+    asks: Any, tells: Any, dkey_ref: Any, dvalue_ref: Any,
 ) -> None:  # fmt: skip
     number, head, row = (pl.program_id(axis) for axis in range(3))
     at = (row, head), keys, number
@@ -288,7 +320,7 @@ def _dkeys_kernel(
         weights = jnp.exp2(scores - normalizer[None, :])
         slope = weights * (_product(value, cotangent.T) - delta[None, :])
         if masked:
-            mask = _mask(_asked(asks, row, queries, block, 1)[0], told, 1)
+            mask = _mask(_asked(asks, row, queries, block), told, 1)
             weights, slope = jnp.where(mask, weights, 0.0), jnp.where(mask, slope, 0.0)
         dvalue = dvalue + _product(weights.astype(cotangent.dtype), cotangent)
         return dkey + _product(slope.astype(q.dtype), q), dvalue
@@ -340,13 +372,10 @@ def _within(side: Side, number: jax.Array, vector: tuple[int, ...]) -> jax.Array
     return jnp.broadcast_to(mask[:, None], (side.block, *vector)) if vector else mask
 
 
-def _asked(
-    asks: Any, row: jax.Array, queries: Side, number: jax.Array, sources: int
-) -> list[list[jax.Array]]:
-    """Class, low and high of a block of queries, for each source."""
+def _asked(asks: Any, row: jax.Array, queries: Side, number: jax.Array) -> list[jax.Array]:
+    """Class, low and high of a block of queries."""
     at = pl.ds(number * queries.block, queries.block)
-    load = lambda source, n: asks[row, ASKED * source + n, at]
-    return [[load(source, n) for n in (CLASS, LOW, HIGH)] for source in range(sources)]
+    return [asks[row, n, at] for n in (CLASS, LOW, HIGH)]
 
 
 def _told(tells: Any, row: jax.Array, keys: Side, number: jax.Array) -> list[jax.Array]:
