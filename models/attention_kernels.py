@@ -58,17 +58,13 @@ def plan_kernels(
       A pytree of arrays with an axis of devices in front.
     """
 
-    def run(at: Coordinates, shared: Coordinates, *rest: Any) -> Any:
-        *own, window = rest
-        sights = [_of_trunk(at, shared, window, heads // kv_heads)]
-        sights += [_of_branches(at, keys, window, heads // kv_heads) for keys in own]
+    def run(at: Coordinates, shared: Coordinates, own: Coordinates | None, window: Window) -> Any:
+        sights = sights_of(at, shared, own, window, heads // kv_heads)
         found = kernels.plan(sights, kv_heads // shards("kv_heads"))
         return jax.tree.map(lambda x: x[None], found)
 
     rows = ("rows",)
-    branches = () if own is None else (own,)
-    run = on_each_device(run, [rows, rows, *[rows] * len(branches), ()], rows)
-    return run(at, shared, *branches, window)
+    return on_each_device(run, [rows, rows, rows, ()], rows)(at, shared, own, window)
 
 
 def kernel_attention(
@@ -92,6 +88,14 @@ def kernel_attention(
     queries = ("rows", None, None, "heads")
     run = on_each_device(run, [("rows",), queries, *[("rows", "kv_heads")] * len(each)], queries)
     return run(plan, q, *each)
+
+
+def sights_of(
+    at: Coordinates, shared: Coordinates, own: Coordinates | None, window: Window, repeat: int
+) -> list[Sight]:
+    """What the rows of queries, `repeat` for each token, see of the trunk and of their branch."""
+    trunk = _of_trunk(at, shared, window, repeat)
+    return [trunk] if own is None else [trunk, _of_branches(at, own, window, repeat)]
 
 
 def _of_trunk(at: Coordinates, keys: Coordinates, window: Window, repeat: int) -> Sight:
@@ -125,7 +129,8 @@ def _of_branches(at: Coordinates, keys: Coordinates, window: Window, repeat: int
 
 def _first(at: Coordinates, window: Window) -> jax.Array:
     """The first position that a query sees."""
-    return jnp.zeros_like(at.position) if window is None else at.position - window + 1
+    start = jnp.zeros_like(at.position)
+    return start if window is None else jnp.maximum(start, at.position - window + 1)
 
 
 def _rows(x: jax.Array, repeat: int) -> jax.Array:

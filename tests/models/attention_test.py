@@ -1,95 +1,80 @@
 """Every attention implementation is the rule of the mask, forward and backward."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models import backend
-from models.attention import IMPLEMENTATIONS, attention
+from models.attention import IMPLEMENTATIONS, chosen, planned
 from models.attention_xla import EXTENTS, query_runs
-from models.mask import Coordinates, Keys, visible
+from models.mask import visible
+from models.sharding import batch_sharding, make_mesh
 from tests import tiny
+from tests.models.forest import anywhere, dense, forest, mask, run, run_and_vjp
 
-B, N, Q, S, W, HEAD_DIM = 2, 3, 4, 11, 5, 8
-# Query heads, key heads, own keys or none, window.
-SHAPES = [(4, 2, True, None), (4, 2, False, None), (3, 3, True, None), (4, 2, True, 3)]
+KERNELS = ("pallas_tpu", "pallas_gpu")
+FAST = tuple(name for name in IMPLEMENTATIONS if name != "reference")
 
+# What a batch of them exercises: lengths that are no multiple of a block, several blocks of each.
+FORESTS = {
+    "documents": {"trunk": 700, "documents": 3, "branches": 0},
+    "trees": {"trunk": 600, "branches": 7, "slots": 90},
+    "near": {"trunk": 600, "branches": 7, "slots": 90, "window": 37},
+    "near documents": {"trunk": 700, "documents": 3, "branches": 0, "window": 100},
+    "one branch": {"rows": 1, "trunk": 150, "documents": 1, "branches": 1, "slots": 70},
+    "hundreds": {"rows": 1, "trunk": 70, "branches": 300, "slots": 3},
+    "decoding": {"rows": 1, "trunk": 300, "branches": 20, "slots": 60, "last": True},
+    "every head its keys": {"trunk": 100, "branches": 5, "slots": 20, "heads": 3, "kv_heads": 3},
+    "five heads a key": {"trunk": 100, "branches": 5, "slots": 20, "heads": 5, "kv_heads": 1},
+    "128": {"rows": 1, "trunk": 300, "branches": 5, "slots": 60, "head_dim": 128},
+    "256": {"rows": 1, "trunk": 200, "branches": 5, "slots": 30, "head_dim": 256},
+}
+# Kernels are interpreted, which takes seconds a case: these are the quick ones.
+QUICK = ("documents", "near", "hundreds", "decoding", "five heads a key")
 
-def random_coordinates(random, own: bool):
-    """Two documents and padding in a row; branches of random documents, with dead slots."""
-    segment = np.zeros((B, S), np.int32)
-    position = np.zeros((B, S), np.int32)
-    for row in range(B):
-        first, second = random.integers(2, 6, 2)
-        segment[row, :first], segment[row, first : first + second] = 1, 2
-        position[row, :first] = np.arange(first)
-        position[row, first : first + second] = np.arange(second)
-    trunk = Coordinates.of_trunk(jnp.asarray(segment), jnp.asarray(position))
-
-    def slots(width, start):
-        fork = random.integers(1, 4, (B, N, 1))
-        live = random.random((B, N, width)) < 0.7
-        document = random.integers(1, 3, (B, N, 1))
-        spread = lambda x: jnp.asarray(np.broadcast_to(x, (B, N, width)).astype(np.int32))
-        return (
-            fork,
-            document,
-            lambda: Coordinates(
-                segment=spread(np.where(live, document, 0)),
-                branch=spread(np.arange(1, N + 1)[None, :, None]),
-                position=spread(fork + start + np.arange(width)),
-                fork=spread(fork),
-            ),
-        )
-
-    fork, document, queries = slots(Q, 1)
-    query = queries()
-    if not own:
-        return query, trunk, None
-    live = jnp.asarray(random.random((B, N, W)) < 0.7)
-    spread = lambda x: jnp.broadcast_to(jnp.asarray(x, jnp.int32), (B, N, W))
-    key = Coordinates(
-        segment=jnp.where(live, spread(document), 0),
-        branch=spread(np.arange(1, N + 1)[None, :, None]),
-        position=spread(fork + np.arange(W)),
-        fork=spread(fork),
-    )
-    return query, trunk, key
+# Relative to the size of the whole array. float32 rounds to 2**-24 and sums a few hundred terms.
+# bfloat16 rounds weights, slopes and results to 2**-9; delta is a difference of two such.
+TOLERANCES = {"float32": 2e-6, "bfloat16": 2**-7}
 
 
-def random_case(seed: int, heads: int, kv_heads: int, own: bool, dtype=jnp.float32):
-    random = np.random.default_rng(seed)
-    query_at, trunk_at, own_at = random_coordinates(random, own)
-    draw = lambda *shape: jnp.asarray(random.normal(size=shape), dtype)
-    q = draw(B, N, Q, heads, HEAD_DIM)
-    arrays = {"q": q, "k": draw(B, S, kv_heads, HEAD_DIM), "v": draw(B, S, kv_heads, HEAD_DIM)}
-    if own:
-        arrays["own_k"] = draw(B, N, W, kv_heads, HEAD_DIM)
-        arrays["own_v"] = draw(B, N, W, kv_heads, HEAD_DIM)
-    return arrays, query_at, trunk_at, own_at, draw(*q.shape)
+def cases(names, quick):
+    """Implementations and forests; of kernels, all but the quick ones are slow."""
+    slow = lambda name, case: name in KERNELS and case not in quick
+    return [
+        pytest.param(name, case, marks=[pytest.mark.slow] if slow(name, case) else [])
+        for name in names
+        for case in FORESTS
+    ]
 
 
-def by_loops(arrays, query_at, trunk_at, own_at, window=None):
+def vjp_anywhere(f, name, races=False):
+    with anywhere(name, races):
+        return tiny.jit(lambda f: run_and_vjp(f, name))(f)  # traced anew: here and now matter
+
+
+def by_loops(f):
     """Attention query by query and key by key, in float64, from the rule as the design words it."""
-    window = window or 1000
-    a = {name: np.asarray(x, np.float64) for name, x in arrays.items()}
+    a = {name: np.asarray(x, np.float64) for name, x in f.arrays.items()}
     q, out = a["q"], np.zeros(a["q"].shape)
-    seen = np.zeros(q.shape[:3], bool)
+    window = f.window or 1000
     at = lambda c, *i: [int(x[i]) for x in (c.segment, c.branch, c.position, c.fork)]
-    repeat = q.shape[3] // a["k"].shape[2]
+    repeat = q.shape[3] // a["key"].shape[1]
     for b, n, i in np.ndindex(*q.shape[:3]):
-        segment, branch, position, fork = at(query_at, b, n, i)
-        keys = [(at(trunk_at, b, j), a["k"][b, j], a["v"][b, j]) for j in range(S)]
-        if own_at is not None:
-            for m in range(N):
-                keys += [
-                    (at(own_at, b, m, j), a["own_k"][b, m, j], a["own_v"][b, m, j])
-                    for j in range(W)
-                ]
+        segment, branch, position, fork = at(f.at, b, n, i)
+        keys = [
+            (at(f.shared, b, j), a["key"][b, :, j], a["value"][b, :, j])
+            for j in range(a["key"].shape[2])
+        ]
+        if f.own is not None:
+            keys += [
+                (at(f.own, b, m, j), a["own_key"][b, :, m, j], a["own_value"][b, :, m, j])
+                for m, j in np.ndindex(*a["own_key"].shape[2:4])
+            ]
         keys = [
             (k, v)
             for (k_segment, k_branch, k_position, _), k, v in keys
@@ -97,110 +82,156 @@ def by_loops(arrays, query_at, trunk_at, own_at, window=None):
             and position - window < k_position <= position
             and (k_branch == branch or (k_branch == 0 and k_position < fork))
         ]
-        seen[b, n, i] = bool(keys)
         for h in range(q.shape[3] if keys else 0):
-            scores = np.array([k[h // repeat] @ q[b, n, i, h] for k, _ in keys]) / HEAD_DIM**0.5
+            head = h // repeat
+            scores = np.array([k[head] @ q[b, n, i, h] for k, _ in keys]) / q.shape[-1] ** 0.5
             weights = np.exp(scores - scores.max())
             weights /= weights.sum()
-            out[b, n, i, h] = sum(
-                w * v[h // repeat] for w, (_, v) in zip(weights, keys, strict=True)
-            )
-    return out, seen
+            out[b, n, i, h] = sum(w * v[head] for w, (_, v) in zip(weights, keys, strict=True))
+    return out
 
 
-@functools.partial(tiny.jit, static_argnames="name")
-def forward_and_vjp(arrays, query_at, trunk_at, own_at, cotangent, name, window=None):
-    def run(arrays):
-        heads_first = lambda x: jnp.moveaxis(x, -2, 1)
-        a = {name: heads_first(x) for name, x in arrays.items() if name != "q"}
-        own = Keys(a["own_k"], a["own_v"], own_at) if own_at is not None else None
-        shared = Keys(a["k"], a["v"], trunk_at)
-        q = arrays["q"]
-        return attention(q, query_at, shared, own, window=window, implementation=name)
-
-    out, back = jax.vjp(run, arrays)
-    return out, back(cotangent)[0]
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("branches", [0, 4])
+def test_the_dense_form_is_the_rule(branches, window):
+    f = forest(3, trunk=13, branches=branches, slots=5, head_dim=8, window=window)
+    np.testing.assert_allclose(dense(f)[0], by_loops(f), rtol=1e-12, atol=1e-12)
+    seen = mask(f)
+    assert not seen.any(-1).all()  # some queries are padding and see nobody
+    assert seen.any()
+    at, keys = (jax.tree.map(lambda x: x.reshape(2, -1), c) for c in (f.at, f.shared))
+    assert np.array_equal(visible(at, keys, window), seen[:, :, :13])
 
 
-@pytest.mark.parametrize("name", sorted(IMPLEMENTATIONS))
-@pytest.mark.parametrize(("heads", "kv_heads", "own", "window"), SHAPES)
-def test_forward_is_the_rule(name, heads, kv_heads, own, window):
-    for seed in range(3):
-        *case, cotangent = random_case(seed, heads, kv_heads, own)
-        out, _ = forward_and_vjp(*case, cotangent, name, window)
-        expected, seen = by_loops(*case, window)
-        assert seen.any()
-        assert not seen.all()  # some queries are padding and see nobody
-        assert np.isfinite(out).all()
-        np.testing.assert_allclose(np.asarray(out)[seen], expected[seen], rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize(("name", "case"), cases(IMPLEMENTATIONS, QUICK))
+def test_values_and_gradients_are_those_of_the_dense_form(name, case):
+    f = forest(7, **FORESTS[case])
+    expected, slopes = dense(f)
+    out, gradient = vjp_anywhere(f, name)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((out, gradient)))
+    seen = mask(f).any(-1).reshape(f.at.segment.shape)[..., None, None]
+    assert tiny.relative_error(np.where(seen, out, 0), expected) < TOLERANCES["float32"]
+    for leaf, slope in slopes.items():
+        assert tiny.relative_error(gradient[leaf], slope) < TOLERANCES["float32"], leaf
 
 
-@pytest.mark.parametrize("name", sorted(set(IMPLEMENTATIONS) - {"reference"}))
-@pytest.mark.parametrize(("heads", "kv_heads", "own", "window"), SHAPES)
-def test_gradients_are_the_reference(name, heads, kv_heads, own, window):
-    for seed in range(4):
-        *case, cotangent = random_case(seed, heads, kv_heads, own)
-        # What a query that sees nobody gives has no meaning, so nothing flows back from it.
-        _, seen = by_loops(*case, window)
-        case.append(jnp.where(jnp.asarray(seen)[..., None, None], cotangent, 0.0))
-        _, expected = forward_and_vjp(*case, "reference", window)
-        _, found = forward_and_vjp(*case, name, window)
-        for leaf in expected:
-            np.testing.assert_allclose(found[leaf], expected[leaf], rtol=1e-5, atol=2e-6)
-
-
-@pytest.mark.parametrize("name", sorted(IMPLEMENTATIONS))
-def test_what_cannot_be_seen_has_no_gradient(name):
-    arrays, query_at, trunk_at, own_at, cotangent = random_case(5, 4, 2, True)
-    cotangent = jnp.where((query_at.segment > 0)[..., None, None], cotangent, 0.0)
-    _, gradient = forward_and_vjp(arrays, query_at, trunk_at, own_at, cotangent, name)
-    live = (query_at.segment > 0)[..., None]
-    by_row = jnp.any(visible(query_at, jax.tree.map(lambda x: x[:, None], trunk_at)) & live, (1, 2))
-    assert bool(by_row.any())
-    assert not bool(by_row.all())
-    assert np.array_equal(np.any(np.asarray(gradient["v"]) != 0, axis=(2, 3)), by_row)
-    own = jnp.any(visible(query_at, own_at) & live, axis=2)
-    assert not bool(own.all())
-    assert np.array_equal(np.any(np.asarray(gradient["own_v"]) != 0, axis=(3, 4)), own)
-
-
-@pytest.mark.parametrize("name", sorted(IMPLEMENTATIONS))
-def test_bfloat16_is_float32_rounded(name):
-    # Every input, the weights and the result are rounded to 8 bits: a few times 2**-8 of the
-    # largest value.
-    *case, cotangent = random_case(2, 4, 2, True, jnp.bfloat16)
-    out, _ = forward_and_vjp(*case, cotangent, name)
+@pytest.mark.parametrize(("name", "case"), cases(FAST, ["128"]))
+def test_bfloat16_is_rounded_and_no_more(name, case):
+    f = forest(8, dtype=jnp.bfloat16, **FORESTS[case])
+    expected, slopes = dense(f)
+    out, gradient = vjp_anywhere(f, name)
     assert out.dtype == jnp.bfloat16
-    expected, seen = by_loops(*case)
-    error = np.abs(np.asarray(out, np.float64) - expected)[seen]
-    assert error.max() < 4 * 2**-8 * np.abs(expected).max()
+    seen = mask(f).any(-1).reshape(f.at.segment.shape)[..., None, None]
+    assert tiny.relative_error(np.where(seen, out, 0), expected) < TOLERANCES["bfloat16"]
+    for leaf, slope in slopes.items():
+        assert gradient[leaf].dtype == jnp.bfloat16
+        assert tiny.relative_error(gradient[leaf], slope) < TOLERANCES["bfloat16"], leaf
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_what_cannot_be_seen_has_no_gradient(name):
+    f = forest(5, rows=1, trunk=140, branches=6, slots=30)
+    _, gradient = vjp_anywhere(f, name)
+    seen = mask(f).any(1)
+    assert not seen.all()
+    shared, own = seen[:, :140], seen[:, 140:].reshape(1, 6, 30)
+    for leaf, keys in (("key", shared), ("value", shared), ("own_key", own), ("own_value", own)):
+        some = np.any(np.asarray(gradient[leaf]) != 0, axis=(1, -1))
+        assert np.array_equal(some, keys), leaf
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_two_runs_have_the_same_bits(name):
+    f = forest(6, rows=1, trunk=150, branches=20, slots=20)
+    with anywhere(name):
+        both = jax.jit(lambda f: run_and_vjp(f, name))
+        first, second = (jax.tree.leaves(both(f)) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.slow
+def test_the_cores_of_a_tpu_do_not_race():
+    from jax._src.pallas.mosaic.interpret import interpret_pallas_call
+
+    f = forest(9, rows=1, trunk=600, branches=5, slots=60)
+    jax.block_until_ready(vjp_anywhere(f, "pallas_tpu", races=True))
+    assert interpret_pallas_call.races is not None
+    assert not interpret_pallas_call.races.races_found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KERNELS)
+def test_any_shape(name):
+    @settings(max_examples=20, deadline=None, derandomize=True)
+    @given(
+        seed=st.integers(0, 2**16),
+        rows=st.integers(1, 3),
+        trunk=st.integers(1, 400),
+        documents=st.integers(1, 4),
+        branches=st.integers(0, 12),
+        slots=st.integers(1, 80),
+        last=st.booleans(),
+        shape=st.sampled_from([(1, 1, 64), (4, 2, 64), (6, 1, 64), (2, 2, 128)]),
+        window=st.none() | st.integers(1, 200),
+    )
+    def check(shape, **sizes):
+        heads, kv_heads, head_dim = shape
+        f = forest(heads=heads, kv_heads=kv_heads, head_dim=head_dim, **sizes)
+        expected, slopes = dense(f)
+        out, gradient = vjp_anywhere(f, name)
+        seen = mask(f).any(-1).reshape(f.at.segment.shape)[..., None, None]
+        found, wanted = {"out": np.where(seen, out, 0), **gradient}, {"out": expected, **slopes}
+        for leaf, x in wanted.items():
+            np.testing.assert_allclose(found[leaf], x, rtol=0, atol=1e-5 * (1 + abs(x).max()))
+
+    check()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_plan_serves_many_layers(name):
+    f = forest(2, trunk=90, branches=4, slots=20)
+    with anywhere(name):
+        plan = jax.jit(
+            lambda f: planned(f.at, f.shared, f.own, 4, 2, 64, jnp.float32, implementation=name)
+        )(f)
+        with_plan = jax.jit(lambda f, plan: run(f.arrays, f, name, plan=plan))(f, plan)
+        without = jax.jit(lambda f: run(f.arrays, f, name))(f)
+    assert np.array_equal(with_plan, without)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_on_a_mesh_each_device_has_its_documents_and_heads(name):
+    f = forest(4, rows=4, trunk=70, branches=5, slots=20)
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    with backend.interpreting():
+        alone = jax.jit(lambda f: run_and_vjp(f, name))(f)
+        with jax.set_mesh(mesh):
+            placed = jax.device_put(f, batch_sharding(mesh))
+            program = jax.jit(lambda f: run_and_vjp(f, name)).lower(placed).compile()
+    apart = program(placed)
+    assert "all-gather" not in program.as_text()
+    assert tiny.relative_error(apart, alone) < TOLERANCES["float32"]
+    assert apart[0].sharding.spec[0] == ("data", "fsdp")
 
 
 def test_an_unknown_implementation_is_named():
-    arrays, query_at, trunk_at, _, _ = random_case(0, 2, 2, False)
+    f = forest(0, branches=0)
     with pytest.raises(ValueError, match="flashy.*reference.*xla"):
-        attention(
-            arrays["q"],
-            query_at,
-            Keys(arrays["k"], arrays["v"], trunk_at),
-            implementation="flashy",
-        )
+        run(f.arrays, f, "flashy")
 
 
-@functools.partial(tiny.jit, static_argnames=("name", "row_scores"))
-def row_and_vjp(arrays, at, cotangent, name, row_scores=None):
-    """A packed row attending to itself, its keys in order; mixed values and gradients.
-
-    `row_scores` is that of the backend's choices, which are read when this is traced.
-    """
-
-    def run(arrays):
-        shared = Keys(arrays["k"], arrays["v"], at)
-        one = jax.tree.map(lambda x: x[:, None], at)
-        return attention(arrays["q"][:, None], one, shared, in_order=True, implementation=name)
-
-    out, back = jax.vjp(run, arrays)
-    return out, back(cotangent[:, None])[0]
+def test_a_kernel_that_cannot_serve_says_why():
+    f = forest(0, branches=0)
+    with pytest.raises(ValueError, match="'pallas_tpu' cannot serve: it needs a TPU, and this is"):
+        run(f.arrays, f, "pallas_tpu")
+    with backend.compiling_for("cuda"):
+        with pytest.raises(ValueError, match="head sizes 64, 128, 256, not 80"):
+            chosen("pallas_gpu", 80)
+        assert chosen(None, 80) == "xla"
+        assert chosen(None, 128) == "pallas_gpu"
+    with backend.compiling_for("tpu"):
+        assert chosen(None, 64) == "pallas_tpu"
+    assert chosen(None, 64) == "xla"
 
 
 # One run of queries and several, the last of them short or full; a group or many of them.
@@ -208,21 +239,13 @@ def row_and_vjp(arrays, at, cotangent, name, row_scores=None):
 @pytest.mark.parametrize("row_scores", [2**22, 128 * 128])
 def test_a_row_in_order_skips_nothing_that_it_sees(length, row_scores, monkeypatch):
     monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, row_scores=row_scores))
-    random = np.random.default_rng(length)
-    first = length // 3 + 1
-    segment = np.repeat([1, 2], [first, length - first])
-    segment[length - length // 8 :] = 0  # padding, where there is room
-    position = np.concatenate([np.arange(first), np.arange(length - first)])
-    at = Coordinates.of_trunk(*(jnp.asarray(x[None], jnp.int32) for x in (segment, position)))
-    draw = lambda *shape: jnp.asarray(random.normal(size=shape), jnp.float32)
-    arrays = {"q": draw(1, length, 2, 8), "k": draw(1, 1, length, 8), "v": draw(1, 1, length, 8)}
-    live = jnp.asarray(segment > 0)[None, :, None, None]
-    cotangent = jnp.where(live, draw(1, length, 2, 8), 0.0)
-    out, gradient = row_and_vjp(arrays, at, cotangent, "xla", row_scores)
-    expected, expected_gradient = row_and_vjp(arrays, at, cotangent, "reference")
-    seen = lambda x: np.asarray(jnp.where(live, x[:, 0], 0.0))
-    np.testing.assert_allclose(seen(out), seen(expected), rtol=1e-5, atol=1e-5)
-    assert tiny.relative_error(gradient, expected_gradient) < 1e-5
+    f = forest(length, rows=1, trunk=length, heads=2, kv_heads=1, head_dim=8, branches=0)
+    expected, slopes = dense(f)
+    out, gradient = vjp_anywhere(f, "xla")
+    seen = mask(f).any(-1).reshape(f.at.segment.shape)[..., None, None]
+    assert tiny.relative_error(np.where(seen, out, 0), expected) < TOLERANCES["float32"]
+    for leaf, slope in slopes.items():
+        assert tiny.relative_error(gradient[leaf], slope) < TOLERANCES["float32"], leaf
 
 
 def test_runs_of_queries_cover_a_row_and_little_more_than_half_its_pairs():
