@@ -2,14 +2,18 @@
 
 Counted is every matmul that is executed: linear maps and logits of all slots, padding and dead ones
 included, and attention scores over all keys offered, masked ones included, because the arithmetic
-is done. It is what one device would do: the mesh changes no figure. A backward pass costs twice its
-forward, plus what it computes again. Elementwise work, norms and the optimizer are left out: a few
-per cent of a small model, next to nothing of a large.
+is done. Attention kernels skip what is not visible; as forks are not known here, a branch counts as
+if it saw its whole trunk, which is at most twice too much. It is what one device would do: the mesh
+changes no figure. A backward pass costs twice its forward, plus what it computes again. Elementwise
+work, norms and the optimizer are left out: a few per cent of a small model, next to nothing of a
+large.
 """
 
 import dataclasses
 from collections.abc import Callable
 
+from models.attention import chosen
+from models.attention_kernels import PLATFORMS
 from models.attention_xla import query_runs
 from models.backend import choices
 from models.config import ModelConfig
@@ -43,7 +47,9 @@ def forward_flops(config: ModelConfig, work: Work) -> int:
 
 def training_flops(config: ModelConfig, work: Work) -> int:
     """FLOPs of a forward and backward pass, with what the backward computes again."""
-    again = work.pairs * attention_flops(config) // 2  # the scores, not the mix
+    # Scores; the kernels compute them twice again, and once the products with the values.
+    products = 3 if by_kernels(config) else 1
+    again = products * work.pairs * attention_flops(config) // 2
     if logit_chunks(work.logits, config.vocab_size) > 1:
         again += work.logits * logit_flops(config)
     if config.remat in ("block", "dots"):
@@ -71,14 +77,36 @@ def logit_flops(config: ModelConfig) -> int:
     return 2 * config.hidden_size * config.vocab_size
 
 
-def trunk_pairs(length: int) -> int:
-    """(query, key) pairs offered to attention by a row of `length` trunk tokens."""
+def by_kernels(config: ModelConfig) -> bool:
+    """Whether attention skips blocks in which nothing is visible, and keeps its scores on chip."""
+    return chosen(config.attention, config.head_dim) in PLATFORMS
+
+
+def trunk_pairs(config: ModelConfig, length: int) -> int:
+    """(query, key) pairs that attention computes for a row of `length` trunk tokens."""
+    if by_kernels(config):
+        return length * (length + 1) // 2
     return sum((stop - start) * stop for start, stop in query_runs(length))
+
+
+def branch_pairs(config: ModelConfig, tokens: int, trunk: int, own: int, slots: range) -> int:
+    """(query, key) pairs that attention computes for some tokens on branches.
+
+    Args:
+      tokens: of all branches, as many in each of `slots`.
+      trunk: keys of a trunk.
+      own: keys of a branch.
+      slots: where the tokens stand.
+    """
+    if by_kernels(config):
+        return tokens * (2 * trunk + slots.start + 1 + slots.stop) // 2
+    return tokens * (trunk + own)
 
 
 def next_token_flops(config: ModelConfig, rows: int, length: int) -> int:
     """FLOPs of a next-token step on [rows, length] tokens."""
-    work = Work(rows * length, rows * trunk_pairs(length), rows * (length - 1))
+    pairs = rows * trunk_pairs(config, length)
+    work = Work(rows * length, pairs, rows * (length - 1))
     return training_flops(config, work)
 
 
@@ -117,27 +145,31 @@ def rlp_stage_flops(
     s = settings
     trunk = length + len(s.prompt)
     branches = batch * s.forks_per_document * s.group_size
-    prefill = Work(batch * trunk, batch * trunk_pairs(trunk))
-    documents = Work(batch * length, batch * trunk_pairs(length))
+    prefill = Work(batch * trunk, batch * trunk_pairs(config, trunk))
+    documents = Work(batch * length, batch * trunk_pairs(config, length))
 
     # Slots that predict actions, and before them those of the opening tag that do not.
-    slots = len(vocabulary.think_open) - 1 + s.thought_length
-    known = branches * (len(vocabulary.think_open) - 1)
-    opening = Work(known, known * (trunk + slots))
-    rollout = prefill + opening + Work(decoded, decoded * (trunk + slots), decoded)
+    known = len(vocabulary.think_open) - 1
+    slots = known + s.thought_length
+
+    def on_branches(tokens: int, where: range, own: int = slots, logits: int = 0) -> Work:
+        return Work(tokens, branch_pairs(config, tokens, trunk, own, where), logits)
+
+    opening = on_branches(branches * known, range(known))
+    rollout = prefill + opening + on_branches(decoded, range(known, slots), logits=decoded)
     if s.positions in ("loss", "entropy"):
         rollout += documents + Work(logits=batch * (length - 1))
 
     after = len(vocabulary.think_close) + s.horizon  # the last action, the tag, the target
-    scored = branches * after
-    evidence = Work(scored, scored * (trunk + slots + after), branches * s.horizon)
+    targets = range(slots, slots + after)
+    evidence = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
     without = Work(logits=batch * s.forks_per_document * s.horizon)
     evidence += without + (documents if s.prompt else Work())  # of theta
     if s.baseline != "none":
         evidence += without + documents
 
-    run, acted = branches * slots, branches * s.thought_length
-    thoughts = prefill + Work(run, run * (trunk + slots), acted)  # all slots at once
+    acted = branches * s.thought_length
+    thoughts = prefill + on_branches(branches * slots, range(slots), logits=acted)  # all at once
     update, scores = thoughts, forward_flops(config, evidence)
     if s.kl_weight:
         scores += forward_flops(config, thoughts)

@@ -260,7 +260,7 @@ class _Walk:
             ),
             compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
             interpret=self.interpret,
-            name=kernel.func.__name__.strip("_"),
+            name="attention" + kernel.func.__name__.removesuffix("_kernel"),
         )(*scalars, *[x for x, _ in inputs])
 
 

@@ -7,9 +7,10 @@ between HBM and a chip are counted by a simple model, of what must move whatever
                  compute dtype, and once more by each of the three passes of a gradient
     activations  every linear map reads its input and writes its output once, and three or four
                  times for a gradient
-    caches       written once; read whole by every decoded token and by the evidence
-    scores       of attention without a fused kernel: float32, written and read once; three times
-                 for a gradient
+    caches       written once; read whole by every decoded token and by the evidence; by kernels,
+                 of a branch's own what has been written, half of it on average
+    scores       of attention without kernels: float32, written and read once; three times for a
+                 gradient
     logits       float32, written and read once; three times for a gradient
     update       gradients (written, and read again by each micro-batch and by the optimizer),
                  parameters and two moments (read and written), all float32; the baseline's average
@@ -24,7 +25,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from models.transformer import count_parameters
-from rlp.flops import Work, next_token_flops, rlp_stage_flops, trunk_pairs
+from rlp.flops import (
+    Work,
+    branch_pairs,
+    by_kernels,
+    next_token_flops,
+    rlp_stage_flops,
+    trunk_pairs,
+)
 from rlp.plan.case import Case
 from rlp.plan.chips import Chip
 from rlp.plan.programs import Stage
@@ -103,7 +111,9 @@ def _sent(stages: Sequence[Stage], node: Callable[[int], int]) -> tuple[float, f
 def next_token_bytes(case: Case) -> float:
     """Bytes that a device moves in a step of next-token training."""
     work = Work(
-        case.rows * case.length, case.rows * trunk_pairs(case.length), case.rows * case.length
+        case.rows * case.length,
+        case.rows * trunk_pairs(case.model, case.length),
+        case.rows * case.length,
     )
     return 3 * _weights(case) + _gradient_pass(case, work) + _optimizer(case, 1)
 
@@ -120,15 +130,19 @@ def rlp_bytes(case: Case) -> dict[str, float]:
     each_token = cache_token_bytes(case)
     trunks, thoughts = (tokens * each_token for tokens in (case.rows * trunk, branches * slots))
 
-    prefill = Work(case.rows * trunk, case.rows * trunk_pairs(trunk))
-    documents = Work(case.rows * case.length, case.rows * trunk_pairs(case.length))
-    step = Work(branches, branches * (trunk + slots), branches)  # all branches, one token
+    def on_branches(tokens: int, where: range, own: int = slots, logits: int = 0) -> Work:
+        return Work(tokens, branch_pairs(case.model, tokens, trunk, own, where), logits)
+
+    pairs = lambda tokens: case.rows * trunk_pairs(case.model, tokens)
+    prefill = Work(case.rows * trunk, pairs(trunk))
+    documents = Work(case.rows * case.length, pairs(case.length))
+    step = on_branches(branches, range(slots), logits=branches)  # all branches, one token
     reading = documents_waves * _weights(case) + _forward_pass(case, prefill) + trunks
-    each_step = waves * _weights(case) + rereads * trunks + thoughts + _forward_pass(case, step)
-    scored = Work(
-        branches * after, branches * after * (trunk + slots + after), branches * s.horizon
-    )
-    written = prefill + Work(branches * slots, branches * slots * (trunk + slots), branches * slots)
+    own = thoughts / 2 if by_kernels(case.model) else thoughts
+    each_step = waves * _weights(case) + rereads * trunks + own + _forward_pass(case, step)
+    targets = range(slots, slots + after)
+    scored = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
+    written = prefill + on_branches(branches * slots, range(slots), logits=branches * slots)
     passes = int(bool(s.prompt)) + int(s.baseline != "none")  # over documents without thoughts
     evidence = (
         (waves + passes * documents_waves) * _weights(case)
@@ -205,5 +219,6 @@ def _activations(case: Case, tokens: int) -> float:
 def _scores(case: Case, work: Work) -> float:
     """Bytes of attention scores and of logits."""
     m = case.model
-    values = work.pairs * m.num_layers * m.num_heads + work.logits * m.vocab_size
+    scores = 0 if by_kernels(m) else work.pairs * m.num_layers * m.num_heads
+    values = scores + work.logits * m.vocab_size
     return 2 * FLOAT32 * values / case.mesh.size
