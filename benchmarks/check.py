@@ -53,7 +53,7 @@ def differences_of(sizes: Workload) -> dict[str, float]:
 def differences(found: Figures, expected: Figures) -> dict[str, float]:
     """How far two ways are apart; the keys are those of `LIMITS`."""
     largest = lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max())
-    errors = jax.tree.map(_relative_error, found.gradient, expected.gradient)
+    errors = jax.tree.map(relative_error, found.gradient, expected.gradient)
     return {
         "evidence_error": largest(found.reasoned, expected.reasoned),
         "baseline_error": largest(found.baseline, expected.baseline),
@@ -62,7 +62,8 @@ def differences(found: Figures, expected: Figures) -> dict[str, float]:
     }
 
 
-def _relative_error(found: jax.Array, expected: jax.Array) -> float:
+def relative_error(found: jax.Array | np.ndarray, expected: jax.Array | np.ndarray) -> float:
+    """|found - expected| / |expected|."""
     a, b = (np.ravel(x).astype(np.float64) for x in (found, expected))
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 

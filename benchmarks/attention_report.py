@@ -1,0 +1,68 @@
+"""What seconds of attention mean: rates, ratios and tables. Needs no jax."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks import runs
+from benchmarks.attention_workload import AttentionSizes
+
+Row = dict[str, Any]  # a JSON object: impl, ours, pass, and refused or pairs and seconds
+
+
+def rate(rows: Sequence[Row], sizes: AttentionSizes, reached: dict[str, Any]) -> None:
+    """Adds rates to the rows that have seconds.
+
+    Args:
+      rows: of all passes; the first of a pass is what others are compared with.
+      sizes: the workload.
+      reached: what the machine makes of a large copy and of a large matmul.
+    """
+    first: dict[str, float] = {}
+    for row in rows:
+        if "refused" in row:
+            continue
+        step, seconds = row["pass"], row["seconds"]
+        flops = sizes.flops_of(step, row["pairs"]) / seconds
+        row["useful_tflop_per_s"] = flops / 1e12
+        row["share_of_matmul"] = flops / 1e12 / reached["matmul_tflop_per_s"]
+        if step == "decode":
+            row["gb_per_s"] = sizes.decode_bytes() / seconds / 1e9
+            row["share_of_copy"] = row["gb_per_s"] / reached["copy_gb_per_s"]
+        if row is next(other for other in rows if other["pass"] == step):
+            first[step] = flops
+        if step in first:
+            row["first_over_this"] = first[step] / flops
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Of one workload; a ratio above 1 says that the first of a pass does more useful work."""
+    header = ["pass", "implementation", "ms (low to high)", "useful TFLOP/s", "of a matmul's"]
+    header += ["GB/s that must move", "of a copy's", "first / this"]
+    cells = []
+    for row in rows:
+        line = [row["pass"], row["impl"]]
+        if "refused" in row:
+            cells.append([*line, f"refused: {row['refused']}", *[""] * 5])
+            continue
+        spread = " to ".join(_ms(row[f"seconds_{end}"]) for end in ("low", "high"))
+        line += [f"{_ms(row['seconds'])} ({spread})", f"{row['useful_tflop_per_s']:.4g}"]
+        line += [f"{100 * row['share_of_matmul']:.1f}%"]
+        moved = row["pass"] == "decode"
+        line += [f"{row['gb_per_s']:.4g}" if moved else ""]
+        line += [f"{100 * row['share_of_copy']:.1f}%" if moved else ""]
+        cells.append([*line, f"{row['first_over_this']:.2f}×" if "first_over_this" in row else ""])
+    return runs.markdown(header, cells)
+
+
+def sweep(over: str, values: Sequence[int], measured: Sequence[Sequence[Row]]) -> str:
+    """Milliseconds of every pass and implementation, a line for each value of the flag `over`."""
+    titles = [f"{row['pass']}: {row['impl']}" for row in measured[0]]
+    cells = [
+        [str(value), *(_ms(row["seconds"]) if "seconds" in row else "refused" for row in rows)]
+        for value, rows in zip(values, measured, strict=True)
+    ]
+    return runs.markdown([over, *(f"{title}, ms" for title in titles)], cells)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.4g}"

@@ -1,0 +1,240 @@
+"""Implementations of attention under a clock, in turn, and what the machine could do at best."""
+
+import dataclasses
+import functools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.attention_workload import PASSES
+
+MOST_CALLS = 2000  # of one sample
+
+
+class Refused(Exception):
+    """An implementation cannot run a pass; one line that says why."""
+
+
+class Contender(Protocol):
+    """An implementation with its inputs."""
+
+    name: str
+    ours: bool  # the product's
+    passes: Sequence[str]  # that it is meant for
+
+    def pairs(self, step: str) -> int:
+        """Visible (query, key) pairs of a pass."""
+
+    def prepare(self, step: str, seconds: float) -> None:
+        """Compiles and warms up a pass; its samples will take about so many seconds.
+
+        Raises:
+          Refused: this implementation or this machine cannot run it.
+        """
+
+    def sample(self, step: str) -> float:
+        """Seconds of a call, averaged over those of one sample."""
+
+    def output(self, step: str) -> np.ndarray:
+        """Float32 result of forward or decode, [B, N·Q, heads, head_dim].
+
+        Raises:
+          Refused: it cannot run it, or has other inputs than the workload's.
+        """
+
+
+@dataclasses.dataclass
+class Jitted:
+    """A function of JAX as a contender.
+
+    Attributes:
+      name: to be printed.
+      attend: (inputs, given) to the mixed values, differentiable in `inputs`.
+      inputs: of decode or of the other passes, made when first asked for: a dict with a "query" of
+        the result's shape, what else `attend` is given, and a cotangent of the result.
+      pairs: visible pairs of a pass.
+      passes: that it is meant for.
+      comparable: its inputs are those of the workload.
+      ours: it is the product's.
+    """
+
+    name: str
+    attend: Callable[[Any, Any], jax.Array]
+    inputs: Callable[[bool], tuple[dict[str, jax.Array], Any, jax.Array]]
+    pairs: Callable[[str], int]
+    passes: Sequence[str] = PASSES
+    comparable: bool = True
+    ours: bool = False
+    calls: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def prepare(self, step: str, seconds: float) -> None:
+        _asked(lambda: self._timed(step, 1))
+        took = self._timed(step, 1)
+        self.calls[step] = enough_calls(took, seconds)
+
+    def sample(self, step: str) -> float:
+        return self._timed(step, self.calls[step])
+
+    def output(self, step: str) -> np.ndarray:
+        if not self.comparable:
+            raise Refused("it has other inputs than the others")
+        x, given, _ = self.inputs(step == "decode")
+        found = _asked(lambda: np.asarray(self._forward(x, given).astype(jnp.float32)))
+        return found.reshape(found.shape[0], -1, *found.shape[-2:])
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """By input, for the cotangent of the workload.
+
+        Raises:
+          Refused: it cannot compute them.
+        """
+        x, given, slope = self.inputs(False)
+        return _asked(lambda: jax.device_get(self._whole(x, given, slope)[1][0]))
+
+    @functools.cached_property
+    def _forward(self) -> Callable:
+        return jax.jit(self.attend)
+
+    @functools.cached_property
+    def _linearized(self) -> Callable:
+        return jax.jit(lambda x, given: jax.vjp(lambda y: self.attend(y, given), x))
+
+    @functools.cached_property
+    def _whole(self) -> Callable:
+        def run(x: Any, given: Any, slope: jax.Array) -> Any:
+            mixed, pull = jax.vjp(lambda y: self.attend(y, given), x)
+            return mixed, pull(slope)
+
+        return jax.jit(run)
+
+    @functools.cached_property
+    def _decode(self) -> Callable:
+        def run(x: Any, given: Any, steps: int) -> jax.Array:
+            # As in a rollout, a step begins when the one before it has ended. Behind the barrier
+            # nothing can be computed once for all steps.
+            def step(_: jax.Array, query: jax.Array) -> jax.Array:
+                now, at = jax.lax.optimization_barrier((x | {"query": query}, given))
+                return self.attend(now, at)
+
+            return jax.lax.fori_loop(0, steps, step, x["query"])
+
+        return jax.jit(run)
+
+    def _timed(self, step: str, calls: int) -> float:
+        x, given, slope = self.inputs(step == "decode")
+        if step == "decode":
+            return _clock(lambda: self._decode(x, given, calls), 1) / calls
+        if step == "forward":
+            return _clock(lambda: self._forward(x, given), calls)
+        if step == "whole":
+            return _clock(lambda: self._whole(x, given, slope), calls)
+        # What forward keeps is made outside of the clock, and not kept between samples.
+        _, pull = jax.block_until_ready(self._linearized(x, given))
+        return _clock(lambda: _pulled(pull, slope), calls)
+
+
+@jax.jit
+def _pulled(pull: Callable, slope: jax.Array) -> Any:
+    return pull(slope)
+
+
+def _asked(call: Callable[[], Any]) -> Any:
+    """What an implementation gives, or its refusal: that of a kernel, a compiler or the memory."""
+    try:
+        return jax.block_until_ready(call())
+    except (ValueError, RuntimeError) as error:
+        raise Refused(first_line(error)) from error
+
+
+def _clock(call: Callable[[], Any], calls: int) -> float:
+    """Seconds of a call, of so many that are handed to the device one after the other."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        done = call()
+    jax.block_until_ready(done)
+    return (time.perf_counter() - start) / calls
+
+
+def enough_calls(took: float, seconds: float) -> int:
+    """How many calls, of which one took `took`, fill so many seconds."""
+    return int(min(max(1, seconds / max(took, 1e-9)), MOST_CALLS))
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in short."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
+def alternate(
+    contenders: Sequence[Contender], step: str, rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    """Samples every contender once a round, each round beginning with another one.
+
+    Args:
+      contenders: those not meant for this pass are left out; of those that refuse, it is said.
+      step: the pass, one of `PASSES`.
+      rounds: samples of each.
+      seconds: of one sample, about.
+
+    Returns:
+      Of each contender name, pass and either `refused`, a line, or the median of its seconds with
+      the lowest and the highest.
+    """
+    contenders = [each for each in contenders if step in each.passes]
+    rows: list[dict[str, Any]] = [
+        {"impl": each.name, "ours": each.ours, "pass": step} for each in contenders
+    ]
+    for each, row in zip(contenders, rows, strict=True):
+        try:
+            each.prepare(step, seconds)
+        except Refused as why:
+            row["refused"] = str(why)
+    running = [i for i, row in enumerate(rows) if "refused" not in row]
+    samples: dict[int, list[float]] = {i: [] for i in running}
+    for number in range(rounds):
+        for turn in range(len(running)):
+            which = running[(number + turn) % len(running)]
+            samples[which].append(contenders[which].sample(step))
+    for i, found in samples.items():
+        rows[i] |= {
+            "pairs": contenders[i].pairs(step),
+            "seconds": statistics.median(found),
+            "seconds_low": min(found),
+            "seconds_high": max(found),
+        }
+    return rows
+
+
+def machine() -> dict[str, Any]:
+    """The device, and bytes a second, read and written, of a copy that no cache holds."""
+    device = jax.devices()[0]
+    size = 2**28 if device.platform == "cpu" else 2**32
+    source = jnp.ones(size // 4, jnp.float32)
+    negate = jax.jit(jnp.negative)  # a copy that no compiler leaves out
+    seconds = _best(lambda: negate(source))
+    return {
+        "device": device.platform,
+        "device_kind": device.device_kind,
+        "jax": jax.__version__,
+        "copy_gb_per_s": 2 * size / seconds / 1e9,
+    }
+
+
+def matmul(dtype: str) -> dict[str, float]:
+    """What the device makes of a large matmul in this dtype."""
+    size = 1024 if jax.default_backend() == "cpu" else 8192
+    square = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(dtype))
+    multiply = jax.jit(jnp.matmul)
+    return {"matmul_tflop_per_s": 2 * size**3 / _best(lambda: multiply(square, square)) / 1e12}
+
+
+def _best(call: Callable[[], Any], repeats: int = 7) -> float:
+    """Seconds of a call, the least of some samples of three."""
+    jax.block_until_ready(call())
+    return min(_clock(call, 3) for _ in range(repeats))
