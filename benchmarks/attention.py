@@ -4,6 +4,7 @@
         --heads 16 --kv_heads 8 --head_dim 128 --dtype bfloat16
     python -m benchmarks.attention --forks 0                      # a causal trunk
     python -m benchmarks.attention --check                        # equality with `reference`
+    python -m benchmarks.attention --bounds                       # what no chip can beat
     python -m benchmarks.attention --passes decode --over trunk --values 64,128,256,512
 
 All take turns on the same device. Useful FLOPs are those of the visible (query, key) pairs alone:
@@ -55,6 +56,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="samples of each")
     parser.add_argument("--sample_s", type=float, default=0.2, help="seconds of a sample, about")
     parser.add_argument("--check", action="store_true", help="compare with `reference` alone")
+    parser.add_argument("--bounds", action="store_true", help="print what no chip can beat, alone")
     parser.add_argument("--over", choices=fields.counts(AttentionSizes), help="flag to vary")
     parser.add_argument("--values", help="its values, ascending")
     fields.add_flags(parser, AttentionSizes)
@@ -67,6 +69,9 @@ def main(arguments: list[str]) -> int:
     each = fields.varied(sizes, flags.over, flags.values) if flags.over else [sizes]
     passes = _passes(flags.passes, each)
     asked = _peers(flags.peers)
+    if flags.bounds:
+        print(report.bounds(sizes, passes))
+        return 0
 
     import jax  # only when the command line has proved right
 

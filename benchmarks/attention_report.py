@@ -5,7 +5,11 @@ from typing import Any
 
 from benchmarks import runs
 from benchmarks.attention_workload import AttentionSizes
+from rlp.plan.chips import CHIPS, Chip
 
+# Exponentials of an H200 in a second: 16 a clock of each of 132 multiprocessors, at 1.83 GHz.
+EXPONENTIALS = {"h200": 16 * 132 * 1.83e9}
+BOUNDED = ("h200", "v5e", "v5p", "v6e")
 Row = dict[str, Any]  # a JSON object: impl, ours, pass, and refused or pairs and seconds
 
 
@@ -62,6 +66,25 @@ def sweep(over: str, values: Sequence[int], measured: Sequence[Sequence[Row]]) -
         for value, rows in zip(values, measured, strict=True)
     ]
     return runs.markdown([over, *(f"{title}, ms" for title in titles)], cells)
+
+
+def bounds(sizes: AttentionSizes, passes: Sequence[str]) -> str:
+    """What no implementation can beat, by pass and chip, from the figures of data sheets."""
+    header = ["pass", "visible pairs", "useful TFLOP", "GB", "chip", "arithmetic ms", "bytes ms"]
+    cells = []
+    for step in passes:
+        pairs, flops, moved = sizes.pairs(step == "decode"), sizes.flops(step), sizes.bytes(step)
+        for chip in (CHIPS[name] for name in BOUNDED):
+            line = [step, f"{pairs:.4g}", f"{flops / 1e12:.4g}", f"{moved / 1e9:.4g}", chip.name]
+            line += [_ms(flops / chip.flops), _ms(moved / chip.bandwidth)]
+            cells.append([*line, _exponentials(chip, step, pairs * sizes.heads)])
+    return runs.markdown([*header, "exponentials ms"], cells)
+
+
+def _exponentials(chip: Chip, step: str, scores: int) -> str:
+    times = 2 if step == "whole" else 1  # the backward pass computes them again
+    rate = EXPONENTIALS.get(chip.name)
+    return _ms(times * scores / rate) if rate else ""
 
 
 def _ms(seconds: float) -> str:

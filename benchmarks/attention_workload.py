@@ -112,6 +112,22 @@ class AttentionSizes:
         keys = 2 * int(tokens) * self.kv_heads
         return (keys + 2 * self.fork.size * self.heads) * self.head_dim * DTYPES[self.dtype]
 
+    def bytes(self, step: str) -> int:
+        """Bytes that must move if every array is read or written once.
+
+        Forward: queries, keys, values, results and a float32 normalizer per query and head.
+        Backward: all of these again, the cotangent, and a gradient as large as each input.
+        """
+        if step == "decode":
+            return self.decode_bytes()
+        tokens = self.docs * (self.branches * self.slots if self.forks else self.trunk)
+        keys = self.docs * (self.trunk + self.branches * self.slots)
+        size = self.head_dim * DTYPES[self.dtype]
+        queries, both = tokens * self.heads * size, 2 * keys * self.kv_heads * size
+        forward = 2 * queries + both + 4 * tokens * self.heads
+        backward = forward + 2 * queries + both
+        return {"forward": forward, "backward": backward, "whole": forward + backward}[step]
+
     def causal_length(self) -> int:
         """Length of a causal trunk with as many visible pairs, to the nearest 128."""
         if not self.forks:

@@ -241,6 +241,20 @@ def test_rates_and_ratios_are_those_of_useful_work():
     assert (ours["first_over_this"], peer["first_over_this"]) == pytest.approx((1, 2))
 
 
+def test_bounds_are_those_of_data_sheets(capsys):
+    sizes = ["--docs=1", "--trunk=1000", "--forks=0", "--heads=4", "--kv_heads=2", "--head_dim=64"]
+    assert attention.main(["--bounds", "--passes=whole", "--dtype=bfloat16", *sizes]) == 0
+    _, _, h200, *_ = capsys.readouterr().out.splitlines()
+    cells = [cell.strip() for cell in h200.strip("|").split("|")]
+    assert cells[:5] == ["whole", "5.005e+05", "0.001794", "0.00464", "h200"]
+    flops = 14 * 500500 * 4 * 64
+    # Forward and backward: 1000 tokens of 4 query heads, 6 and 6 times, and of 2 key heads.
+    moved = 2 * 64 * 1000 * (6 * 4 + 6 * 2) + 2 * 4 * 1000 * 4
+    exponentials = 2 * 500500 * 4 / (16 * 132 * 1.83e9)
+    expected = [flops / 989e12, moved / 4800e9, exponentials]
+    assert [float(cell) for cell in cells[5:]] == pytest.approx([1e3 * x for x in expected], 1e-3)
+
+
 def test_a_sweep_is_a_line_for_each_value(capsys):
     words = ["--over=trunk", "--values=8,16", "--passes=decode", "--implementations=xla,reference"]
     quick = ["--peers=none", "--rounds=1", "--sample_s=0.001"]
