@@ -86,6 +86,7 @@ def main(arguments: list[str]) -> int:
 
 def _measure(each: Sequence[AttentionSizes], plan: Plan, over: str | None) -> int:
     from benchmarks import attention_peers, attention_timing
+    from benchmarks.attention_turns import alternate
 
     machine, measured = attention_timing.machine(), []
     failed = False
@@ -94,7 +95,7 @@ def _measure(each: Sequence[AttentionSizes], plan: Plan, over: str | None) -> in
         reached = machine | attention_timing.matmul(sizes.dtype)
         with attention_peers.contenders(sizes, plan.implementations, plan.peers) as every:
             for step in plan.passes:
-                rows += attention_timing.alternate(every, step, plan.rounds, plan.sample_s)
+                rows += alternate(every, step, plan.rounds, plan.sample_s)
         report.rate(rows, sizes, reached)
         given = dataclasses.asdict(sizes) | {"rounds": plan.rounds, "sample_s": plan.sample_s}
         print(json.dumps(reached | given | {"rows": rows}), flush=True)

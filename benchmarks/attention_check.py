@@ -8,7 +8,8 @@ import numpy as np
 
 from benchmarks import attention_case as case
 from benchmarks.attention_peers import contenders
-from benchmarks.attention_timing import Contender, Jitted, Refused
+from benchmarks.attention_timing import Jitted
+from benchmarks.attention_turns import Contender, Refused
 from benchmarks.attention_workload import AttentionSizes, query_places
 from benchmarks.check import relative_error
 from rlp.errors import UserError

@@ -15,7 +15,7 @@ from benchmarks import attention_case as case
 from benchmarks import attention_workload as workload
 from benchmarks import fields
 from benchmarks.attention_case import UPDATE
-from benchmarks.attention_timing import Contender, Refused
+from benchmarks.attention_turns import Contender, Refused
 from benchmarks.attention_workload import PASSES, AttentionSizes
 
 TORCH = {

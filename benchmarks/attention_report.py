@@ -1,5 +1,6 @@
 """What seconds of attention mean: rates, ratios and tables. Needs no jax."""
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,28 +15,29 @@ Row = dict[str, Any]  # a JSON object: impl, ours, pass, and refused or pairs an
 
 
 def rate(rows: Sequence[Row], sizes: AttentionSizes, reached: dict[str, Any]) -> None:
-    """Adds rates to the rows that have seconds.
+    """Adds rates to the rows that have seconds: medians, of ratios of the same round, too.
 
     Args:
       rows: of all passes; the first of a pass is what others are compared with.
       sizes: the workload.
       reached: what the machine makes of a large copy and of a large matmul.
     """
-    first: dict[str, float] = {}
+    first: dict[str, list[float]] = {}
     for row in rows:
         if "refused" in row:
             continue
-        step, seconds = row["pass"], row["seconds"]
-        flops = sizes.flops_of(step, row["pairs"]) / seconds
-        row["useful_tflop_per_s"] = flops / 1e12
-        row["share_of_matmul"] = flops / 1e12 / reached["matmul_tflop_per_s"]
+        step, seconds = row["pass"], statistics.median(row["seconds"])
+        each = [sizes.flops_of(step, row["pairs"]) / second for second in row["seconds"]]
+        row["ms"], row["useful_tflop_per_s"] = 1e3 * seconds, statistics.median(each) / 1e12
+        row["share_of_matmul"] = row["useful_tflop_per_s"] / reached["matmul_tflop_per_s"]
         if step == "decode":
             row["gb_per_s"] = sizes.decode_bytes() / seconds / 1e9
             row["share_of_copy"] = row["gb_per_s"] / reached["copy_gb_per_s"]
         if row is next(other for other in rows if other["pass"] == step):
-            first[step] = flops
+            first[step] = each
         if step in first:
-            row["first_over_this"] = first[step] / flops
+            ratios = [a / b for a, b in zip(first[step], each, strict=True)]
+            row["first_over_this"] = statistics.median(ratios)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -48,8 +50,8 @@ def table(rows: Sequence[Row]) -> str:
         if "refused" in row:
             cells.append([*line, f"refused: {row['refused']}", *[""] * 5])
             continue
-        spread = " to ".join(_ms(row[f"seconds_{end}"]) for end in ("low", "high"))
-        line += [f"{_ms(row['seconds'])} ({spread})", f"{row['useful_tflop_per_s']:.4g}"]
+        spread = f"{_ms(min(row['seconds']))} to {_ms(max(row['seconds']))}"
+        line += [f"{row['ms']:.4g} ({spread})", f"{row['useful_tflop_per_s']:.4g}"]
         line += [f"{100 * row['share_of_matmul']:.1f}%"]
         moved = row["pass"] == "decode"
         line += [f"{row['gb_per_s']:.4g}" if moved else ""]
@@ -62,7 +64,7 @@ def sweep(over: str, values: Sequence[int], measured: Sequence[Sequence[Row]]) -
     """Milliseconds of every pass and implementation, a line for each value of the flag `over`."""
     titles = [f"{row['pass']}: {row['impl']}" for row in measured[0]]
     cells = [
-        [str(value), *(_ms(row["seconds"]) if "seconds" in row else "refused" for row in rows)]
+        [str(value), *(f"{row['ms']:.4g}" if "ms" in row else "refused" for row in rows)]
         for value, rows in zip(values, measured, strict=True)
     ]
     return runs.markdown([over, *(f"{title}, ms" for title in titles)], cells)

@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks import attention_workload as workload
 from benchmarks import command, fields
+from benchmarks.attention_turns import enough_calls, first_line
 from benchmarks.attention_workload import Arrays, AttentionSizes, Places
 
-MOST_CALLS = 2000  # of one sample
 Attend = Callable[..., Any]  # query, key, value, each [B, heads, S, head_dim], to the mixed values
 
 
@@ -71,12 +71,11 @@ class Peers:
             if asked["seconds"]:
                 for _ in range(3):  # compiles, warms up, and tells how long it takes
                     took = self.timed(name, step, 1)
-                self.calls[name, step] = int(min(max(1, asked["seconds"] / took), MOST_CALLS))
+                self.calls[name, step] = enough_calls(took, asked["seconds"])
                 return {}
             return {"seconds": self.timed(name, step, self.calls[name, step])}
         except (RuntimeError, ValueError, TypeError) as error:  # of torch and its compilers
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            return {"refused": lines[0][:200]}
+            return {"refused": first_line(error)}
 
     def timed(self, name: str, step: str, calls: int) -> float:
         """Seconds of a call, of so many that are queued."""

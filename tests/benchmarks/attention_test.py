@@ -13,6 +13,7 @@ from benchmarks import attention, attention_check, attention_splash, attention_t
 from benchmarks import attention_case as case
 from benchmarks import attention_report as report
 from benchmarks import attention_timing as timing
+from benchmarks import attention_turns as turns
 from benchmarks import attention_workload as workload
 from benchmarks.attention_peers import TorchPeer, TorchProcess, contenders
 from benchmarks.attention_workload import PASSES, AttentionSizes
@@ -133,7 +134,7 @@ def test_sdpa_is_given_the_causal_trunk():
 def test_without_torch_or_its_device_the_peer_says_so():
     with TorchProcess(TREE) as process:
         peer = TorchPeer(process, "flex", TREE)
-        (row,) = timing.alternate([peer], "forward", rounds=1, seconds=0.01)
+        (row,) = turns.alternate([peer], "forward", rounds=1, seconds=0.01)
     assert "finds no CUDA device" in row["refused"]
     assert process.running.returncode == 0
 
@@ -175,13 +176,14 @@ def test_nothing_is_compiled_in_a_sample_and_all_peers_are_sampled_in_turn(monke
     with contenders(TREE, ["xla"], ["xla"]) as every:
         for step in PASSES:
             order.clear()
-            rows = timing.alternate(every, step, rounds=3, seconds=0.001)
+            rows = turns.alternate(every, step, rounds=3, seconds=0.001)
             names = [row["impl"] for row in rows]
             assert len(names) == 3
             a, b, c = names
             assert order == [a, b, c, b, c, a, c, a, b]
             for row in rows:
-                assert 0 < row["seconds_low"] <= row["seconds"] <= row["seconds_high"]
+                assert len(row["seconds"]) == 3
+                assert min(row["seconds"]) > 0
 
 
 def contender(attend) -> timing.Jitted:
@@ -232,13 +234,22 @@ def test_an_implementation_that_cannot_serve_is_named_with_its_reason(monkeypatc
 def test_rates_and_ratios_are_those_of_useful_work():
     row = lambda **more: {"impl": "a", "ours": False, "pass": "decode", **more}
     pairs = TREE.pairs(decode=True)
-    rows = [row(pairs=pairs, seconds=1e-6), row(pairs=2 * pairs, seconds=4e-6), row(refused="no")]
+    rows = [
+        row(pairs=pairs, seconds=[1e-6, 4e-6, 2e-6]),
+        row(pairs=2 * pairs, seconds=[4e-6, 4e-6, 9e-6]),  # ratios of rounds are 2, 0.5 and 2.25
+        row(refused="no"),
+    ]
     report.rate(rows, TREE, {"matmul_tflop_per_s": 1.0, "copy_gb_per_s": 1000.0})
     ours, peer, _ = rows
     flops = 4 * pairs * 4 * 8
-    assert ours["useful_tflop_per_s"] == pytest.approx(flops / 1e-6 / 1e12)
-    assert ours["share_of_copy"] == pytest.approx(TREE.decode_bytes() / 1e-6 / 1e12)
+    assert ours["useful_tflop_per_s"] == pytest.approx(flops / 2e-6 / 1e12)
+    assert ours["share_of_matmul"] == pytest.approx(flops / 2e-6 / 1e12)
+    assert ours["share_of_copy"] == pytest.approx(TREE.decode_bytes() / 2e-6 / 1e12)
     assert (ours["first_over_this"], peer["first_over_this"]) == pytest.approx((1, 2))
+    *_, first, second, third = report.table(rows).splitlines()
+    assert "| 0.002 (0.001 to 0.004) |" in first
+    assert second.endswith("| 2.00× |")
+    assert "| refused: no |" in third
 
 
 def test_bounds_are_those_of_data_sheets(capsys):
