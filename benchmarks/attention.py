@@ -16,6 +16,7 @@ relative to `reference`, and the exit status is 1 if one is too large.
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -45,6 +46,7 @@ class Plan:
     passes: Sequence[str]
     rounds: int
     sample_s: float
+    threads: int
 
 
 def main(arguments: list[str]) -> int:
@@ -55,6 +57,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--passes", default="all", help=f"some of {', '.join(PASSES)}")
     parser.add_argument("--rounds", type=int, default=7, help="samples of each")
     parser.add_argument("--sample_s", type=float, default=0.2, help="seconds of a sample, about")
+    parser.add_argument("--threads", type=int, default=0, help="CPUs to use; 0 = all")
     parser.add_argument("--check", action="store_true", help="compare with `reference` alone")
     parser.add_argument("--bounds", action="store_true", help="print what no chip can beat, alone")
     parser.add_argument("--over", choices=fields.counts(AttentionSizes), help="flag to vary")
@@ -66,6 +69,8 @@ def main(arguments: list[str]) -> int:
         raise UserError("--over and --values go together")
     if flags.rounds < 1 or not 0 < flags.sample_s < 1000:
         raise UserError(f"--rounds={flags.rounds}, --sample_s={flags.sample_s}: both above 0")
+    if flags.threads < 0:
+        raise UserError(f"--threads={flags.threads} is below 0")
     each = fields.varied(sizes, flags.over, flags.values) if flags.over else [sizes]
     passes = _passes(flags.passes, each)
     asked = _peers(flags.peers)
@@ -73,12 +78,15 @@ def main(arguments: list[str]) -> int:
         print(report.bounds(sizes, passes))
         return 0
 
+    if flags.threads:  # XLA makes as many as it may use CPUs, when it first computes
+        os.sched_setaffinity(0, command.cpus(flags.threads))
+
     import jax  # only when the command line has proved right
 
     implementations = _implementations(flags.implementations, timed=not flags.check)
     backend = jax.default_backend()
     peers = [name for name, on in PEERS.items() if backend in on] if asked is None else asked
-    plan = Plan(implementations, peers, passes, flags.rounds, flags.sample_s)
+    plan = Plan(implementations, peers, passes, flags.rounds, flags.sample_s, flags.threads)
     if flags.check:
         return _check(each, plan)
     return _measure(each, plan, flags.over)
@@ -97,7 +105,8 @@ def _measure(each: Sequence[AttentionSizes], plan: Plan, over: str | None) -> in
             for step in plan.passes:
                 rows += alternate(every, step, plan.rounds, plan.sample_s)
         report.rate(rows, sizes, reached)
-        given = dataclasses.asdict(sizes) | {"rounds": plan.rounds, "sample_s": plan.sample_s}
+        turns = {name: getattr(plan, name) for name in ("rounds", "sample_s", "threads")}
+        given = dataclasses.asdict(sizes) | turns
         print(json.dumps(reached | given | {"rows": rows}), flush=True)
         measured.append(rows)
         failed |= any("refused" in row for row in rows if row["ours"])

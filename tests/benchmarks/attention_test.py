@@ -295,6 +295,7 @@ def test_a_sweep_is_a_line_for_each_value(capsys):
         ("--over=dead --values=1", "argument --over"),
         ("--over=trunk --values=2,1", "must ascend"),
         ("--rounds=0", "--rounds=0"),
+        ("--threads=100000", "--threads=100000, but this process may use"),
         ("--check --trunk=100000", "--check needs"),
     ],
 )
