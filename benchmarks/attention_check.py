@@ -11,7 +11,7 @@ from benchmarks.attention_peers import contenders
 from benchmarks.attention_timing import Jitted
 from benchmarks.attention_turns import Contender, Refused
 from benchmarks.attention_workload import AttentionSizes, query_places
-from benchmarks.check import relative_error
+from benchmarks.difference import relative_error
 from rlp.errors import UserError
 
 MOST_SCORES = 2**30  # that `reference` may keep, of 4 bytes each; a few times, in its gradient

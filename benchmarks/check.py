@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks import naive
 from benchmarks.case import Case, batches, make_case, make_trainer
+from benchmarks.difference import relative_error
 from benchmarks.naive import Figures
 from benchmarks.workload import Workload
 from models.transformer import Params, init
@@ -60,12 +61,6 @@ def differences(found: Figures, expected: Figures) -> dict[str, float]:
         "logprob_error": largest(found.logprobs, expected.logprobs),
         "gradient_error": float(np.max(jax.tree.leaves(errors))),  # a NaN stays one
     }
-
-
-def relative_error(found: jax.Array | np.ndarray, expected: jax.Array | np.ndarray) -> float:
-    """|found - expected| / |expected|."""
-    a, b = (np.ravel(x).astype(np.float64) for x in (found, expected))
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
 def complaints(differences: dict[str, float]) -> list[str]:

@@ -17,7 +17,7 @@ from benchmarks import attention_turns as turns
 from benchmarks import attention_workload as workload
 from benchmarks.attention_peers import TorchPeer, TorchProcess, contenders
 from benchmarks.attention_workload import PASSES, AttentionSizes
-from benchmarks.check import relative_error
+from benchmarks.difference import relative_error
 from benchmarks.timing import compilations
 from models.attention import visible
 from rlp.errors import UserError
