@@ -14,6 +14,7 @@ from benchmarks.attention_workload import Arrays, AttentionSizes, Places
 from models.attention import Coordinates, Keys, attention, visible
 
 UPDATE = ("forward", "backward", "whole")
+OURS = "models.attention"  # what names of the product begin with
 DEFAULT = "default"  # what `attention` picks where no implementation is named
 
 
@@ -42,7 +43,7 @@ def product(sizes: AttentionSizes, implementation: str) -> Jitted:
         return x, at, slope
 
     return Jitted(
-        f"models.attention {implementation}",
+        f"{OURS} {implementation}",
         product_attention(None if implementation == DEFAULT else implementation),
         inputs,
         lambda step: sizes.pairs(step == "decode"),

@@ -58,13 +58,15 @@ def errors(
 
 
 def complaints(found: dict[str, dict[str, Any]], dtype: str) -> list[str]:
-    """One line for every error that is too large, a NaN among them; what refused has none."""
-    return [
-        f"{name}: {what} is off by {error:.3g}, more than {LIMITS[dtype]:g}"
-        for name, each in found.items()
-        for what, error in each.items()
-        if not isinstance(error, str) and not error <= LIMITS[dtype]
-    ]
+    """One line for every error that is too large, a NaN among them, and for refusals of ours."""
+    lines = []
+    for name, each in found.items():
+        for what, error in each.items():
+            if isinstance(error, str):
+                lines += [f"{name}: {what}: {error}"] if name.startswith(case.OURS) else []
+            elif not error <= LIMITS[dtype]:
+                lines.append(f"{name}: {what} is off by {error:.3g}, more than {LIMITS[dtype]:g}")
+    return lines
 
 
 def _result_error(

@@ -108,10 +108,12 @@ def test_a_wrong_result_is_found(monkeypatch, capsys):
     assert "a copy of the trunk per branch: decode" in second
 
 
-def test_a_nan_is_found_and_a_refusal_is_none():
-    found = {"a": {"forward": float("nan"), "decode": 0.0}, "b": {"forward": "refused: too old"}}
-    (complaint,) = attention_check.complaints(found, "float32")
-    assert complaint.startswith("a: forward is off by nan")
+def test_a_nan_is_found_and_so_is_a_refusal_of_ours():
+    refused = {"forward": "refused: too old"}
+    found = {"a": {"forward": float("nan"), "decode": 0.0}, "b": refused, f"{case.OURS} c": refused}
+    nan, ours = attention_check.complaints(found, "float32")
+    assert nan.startswith("a: forward is off by nan")
+    assert ours == "models.attention c: forward: refused: too old"
 
 
 @pytest.mark.parametrize("sizes", [TREE, END, TRUNK])
