@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks import naive
 from benchmarks.case import Case, batches, make_case, make_trainer
+from benchmarks.difference import relative_error
 from benchmarks.naive import Figures
 from benchmarks.workload import Workload
 from models.transformer import Params, init
@@ -53,18 +54,13 @@ def differences_of(sizes: Workload) -> dict[str, float]:
 def differences(found: Figures, expected: Figures) -> dict[str, float]:
     """How far two ways are apart; the keys are those of `LIMITS`."""
     largest = lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max())
-    errors = jax.tree.map(_relative_error, found.gradient, expected.gradient)
+    errors = jax.tree.map(relative_error, found.gradient, expected.gradient)
     return {
         "evidence_error": largest(found.reasoned, expected.reasoned),
         "baseline_error": largest(found.baseline, expected.baseline),
         "logprob_error": largest(found.logprobs, expected.logprobs),
         "gradient_error": float(np.max(jax.tree.leaves(errors))),  # a NaN stays one
     }
-
-
-def _relative_error(found: jax.Array, expected: jax.Array) -> float:
-    a, b = (np.ravel(x).astype(np.float64) for x in (found, expected))
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
 def complaints(differences: dict[str, float]) -> list[str]:

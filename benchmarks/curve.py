@@ -6,15 +6,13 @@ The last two columns compare with the first value: seconds for every one more, a
 of the first step.
 """
 
-import dataclasses
 import sys
 from typing import Any
 
-from benchmarks import command, runs, workload
-from rlp.errors import UserError
+from benchmarks import command, fields, runs, workload
 
 TIMES = ("step_s", "rollout_s", "score_s", "update_s")
-COUNTS = tuple(f.name for f in dataclasses.fields(workload.Workload) if f.type is int)
+COUNTS = fields.counts(workload.Workload)
 
 
 def main(arguments: list[str]) -> int:
@@ -26,8 +24,7 @@ def main(arguments: list[str]) -> int:
     flags = parser.parse_args(arguments)
     sizes = workload.from_flags(flags)
     # All are made before the first is run, so that a value that makes no sense is refused at once.
-    fields = dataclasses.asdict(sizes)
-    each = [workload.Workload(**fields | {flags.over: v}) for v in _values(flags.values)]
+    each = fields.varied(sizes, flags.over, flags.values)
     command.cpus(max(one.threads for one in each))
     lines = []
     for one in each:
@@ -55,16 +52,6 @@ def table(over: str, lines: list[dict[str, Any]]) -> str:
         rows.append(cells)
     header = [over, *TIMES, "thoughts a step", "s for one more", "of the first step"]
     return runs.markdown(header, rows)
-
-
-def _values(text: str) -> list[int]:
-    try:
-        values = [int(word) for word in text.split(",")]
-    except ValueError as error:
-        raise UserError(f"--values={text!r} are no whole numbers with commas between") from error
-    if values != sorted(set(values)):
-        raise UserError(f"--values={text!r} must ascend")
-    return values
 
 
 if __name__ == "__main__":

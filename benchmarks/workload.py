@@ -6,20 +6,15 @@ documents of the same seed.
 
 import argparse
 import dataclasses
-import math
 import random
-from typing import Any
 
+from benchmarks import fields
 from rlp.errors import UserError
 
 FIRST_WORD = 8  # ids below are special or left out, so that documents hold words only
 POSITION_MODES = ("spread", "last")
 DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "block", "dots")
-
-
-def _flag(default: Any, help_: str, **metadata: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help_, "least": 1} | metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,42 +25,42 @@ class Workload:
       UserError: for values that no step can have, naming the flag.
     """
 
-    docs: int = _flag(4, "documents a step")
-    positions: int = _flag(1, "K: forks per document")
-    pos_mode: str = _flag(
+    docs: int = fields.flag(4, "documents a step")
+    positions: int = fields.flag(1, "K: forks per document")
+    pos_mode: str = fields.flag(
         "spread",
         "spread: fork k (1 to K) at prefix*k/K; last: the last K places up to prefix",
         choices=POSITION_MODES,
     )
-    group: int = _flag(16, "G: thoughts per fork", least=2)
-    prefix: int = _flag(256, "document tokens before the last fork")
-    thought: int = _flag(64, "L: tokens of a thought")
-    horizon: int = _flag(8, "H: document tokens scored after the thought")
-    hidden: int = _flag(256, "width of the residual stream")
-    layers: int = _flag(4, "transformer blocks")
-    heads: int = _flag(4, "query heads")
-    kv_heads: int = _flag(2, "key and value heads")
-    head_dim: int = _flag(64, "width of a head")
-    ffn: int = _flag(0, "inner width of the feed-forward; 0 = 3 * hidden", least=0)
-    vocab: int = _flag(4096, "rows of the embedding", least=FIRST_WORD + 1)
-    threads: int = _flag(1, "CPUs to use")
-    warmup: int = _flag(2, "steps before the clock starts; they compile")
-    steps: int = _flag(3, "steps timed; figures are their medians")
-    seed: int = _flag(0, "of documents, parameters and thoughts", least=0)
-    lr: float = _flag(1e-6, "learning rate of AdamW", least=0)
-    temperature: float = _flag(0.7, "of the sampler", least=0)
-    ema: float = _flag(0.999, "decay of the baseline's parameters", least=0, most=1)
-    dtype: str = _flag("float32", "of activations and matmuls", choices=DTYPES)
-    remat: str = _flag("none", "what the backward pass computes again", choices=REMAT, own=True)
-    max_branches_in_flight: int = _flag(
+    group: int = fields.flag(16, "G: thoughts per fork", least=2)
+    prefix: int = fields.flag(256, "document tokens before the last fork")
+    thought: int = fields.flag(64, "L: tokens of a thought")
+    horizon: int = fields.flag(8, "H: document tokens scored after the thought")
+    hidden: int = fields.flag(256, "width of the residual stream")
+    layers: int = fields.flag(4, "transformer blocks")
+    heads: int = fields.flag(4, "query heads")
+    kv_heads: int = fields.flag(2, "key and value heads")
+    head_dim: int = fields.flag(64, "width of a head")
+    ffn: int = fields.flag(0, "inner width of the feed-forward; 0 = 3 * hidden", least=0)
+    vocab: int = fields.flag(4096, "rows of the embedding", least=FIRST_WORD + 1)
+    threads: int = fields.flag(1, "CPUs to use")
+    warmup: int = fields.flag(2, "steps before the clock starts; they compile")
+    steps: int = fields.flag(3, "steps timed; figures are their medians")
+    seed: int = fields.flag(0, "of documents, parameters and thoughts", least=0)
+    lr: float = fields.flag(1e-6, "learning rate of AdamW", least=0)
+    temperature: float = fields.flag(0.7, "of the sampler", least=0)
+    ema: float = fields.flag(0.999, "decay of the baseline's parameters", least=0, most=1)
+    dtype: str = fields.flag("float32", "of activations and matmuls", choices=DTYPES)
+    remat: str = fields.flag(
+        "none", "what the backward pass computes again", choices=REMAT, own=True
+    )
+    max_branches_in_flight: int = fields.flag(
         0, "rlp.max_branches_in_flight; 0 = all at once", least=0, own=True
     )
-    micro_batch: int = _flag(0, "rlp.update_micro_batch; 0 = all at once", least=0, own=True)
+    micro_batch: int = fields.flag(0, "rlp.update_micro_batch; 0 = all at once", least=0, own=True)
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            if field.type is not str:
-                _check_range(field, getattr(self, field.name))
+        fields.check_ranges(self)
         if self.heads % self.kv_heads:
             raise UserError(f"--heads={self.heads} is no multiple of --kv_heads={self.kv_heads}")
         if self.head_dim % 2:
@@ -114,7 +109,7 @@ class Workload:
 
     def arguments(self) -> list[str]:
         """The flags that make this workload."""
-        return [f"--{name}={value}" for name, value in dataclasses.asdict(self).items()]
+        return fields.arguments(self)
 
     def peer_arguments(self) -> list[str]:
         """The same for another implementation: dashes, and nothing that only the product has."""
@@ -124,24 +119,9 @@ class Workload:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Defines a flag for every field of a workload."""
-    group = parser.add_argument_group("workload")
-    for field in dataclasses.fields(Workload):
-        group.add_argument(
-            f"--{field.name}",
-            type=type(field.default),
-            default=field.default,
-            choices=field.metadata.get("choices"),
-            help=field.metadata["help"],
-        )
+    fields.add_flags(parser, Workload)
 
 
 def from_flags(flags: argparse.Namespace) -> Workload:
     """The workload that parsed flags ask for."""
-    return Workload(**{f.name: getattr(flags, f.name) for f in dataclasses.fields(Workload)})
-
-
-def _check_range(field: dataclasses.Field, value: float) -> None:
-    least, most = field.metadata["least"], field.metadata.get("most", math.inf)
-    if not (least <= value <= most and math.isfinite(value)):
-        limit = f" and at most {most}" if most < math.inf else ""
-        raise UserError(f"--{field.name}={value}; it must be at least {least}{limit}")
+    return Workload(**fields.values(flags, Workload))

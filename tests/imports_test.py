@@ -52,7 +52,7 @@ DOORS = {
     "tokenizers": ("rlp.tokenizer",),
     "safetensors": ("rlp.huggingface",),
     "huggingface_hub": ("rlp.huggingface",),
-    "torch": ("rlp.huggingface.verify",),
+    "torch": ("rlp.huggingface.verify", "benchmarks.attention_torch"),
     "matplotlib": ("rlp.report",),
     "tensorboardX": ("rlp.metrics",),
 }
