@@ -1,0 +1,79 @@
+"""The attention kernels compile for chips that are not here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlp.plan import compilers
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def needs(platform):
+    name = compilers.MODULES[platform]
+    return pytest.mark.skipif(
+        not compilers.installed(platform), reason=f"no {name}: `make compilers` installs it"
+    )
+
+
+def table(*flags):
+    """Rows of the program's table, as dictionaries."""
+    words = [sys.executable, "-m", "benchmarks.attention_compiled", *flags]
+    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    header, _, *rows = (
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in ran.stdout.splitlines()
+    )
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+@needs("tpu")
+@pytest.mark.parametrize(
+    ("topology", "sizes"),
+    [
+        ("v5e:2x2", "128"),
+        *(
+            pytest.param(chip, "64,128,256", marks=pytest.mark.slow)
+            for chip in ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2")
+        ),
+    ],
+)
+def test_for_tpus(topology, sizes):
+    rows = table("--topology", topology, "--head_dims", sizes)
+    kernels = ["attention_dkeys", "attention_dkeys", "attention_dq", "attention_forward"]
+    for size in sizes.split(","):
+        of = lambda name, size=size: sorted(
+            row["kernel"] for row in rows if (row["head size"], row["pass"]) == (size, name)
+        )
+        assert of("training") == kernels
+        assert of("decoding") == kernels[-1:]
+
+
+@needs("cuda")
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "sizes"), [("bfloat16", "64,128,256"), ("float32", "64")])
+def test_for_gpus(dtype, sizes):
+    rows = table("--topology", "h200:1x1", "--dtypes", dtype, "--head_dims", sizes)
+    assert len(rows) == 5 * len(sizes.split(","))
+    for row in rows:
+        assert 0 < int(row["shared KiB"]) <= 227
+        if dtype == "bfloat16":
+            assert int(row["spilled B"]) <= 64, row
+            assert int(row["wgmma"]) + int(row["mma"]) > 0, row
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--dtypes", "float8"], "no float8"),
+        (["--head_dims", "big"], "give integers"),
+        (["--topology", "v5e:2"], "v5e takes 2 sizes"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(flags, said):
+    words = [sys.executable, "-m", "benchmarks.attention_compiled", *flags]
+    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert said in ran.stderr
