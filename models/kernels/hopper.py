@@ -18,8 +18,6 @@ nothing there. Scores are multiplied by scale · log2(e), and exponentials are p
 
 import dataclasses
 import functools
-import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,19 +27,13 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as gpu
 
+from models.kernels import warpgroups
 from models.kernels.attention import Source
-from models.kernels.visits import KINDS, PARTIAL, Sight, Worklist, by_keys, by_queries, meetings
+from models.kernels.visits import KINDS, Sight, Worklist, by_keys, by_queries, meetings
+from models.kernels.warpgroups import ROWS, WARPGROUPS
 
-WARPGROUPS, ROWS = 2, 64  # that compute, and rows of a target that each of them has
-BLOCK = WARPGROUPS * ROWS
-REGISTERS, FETCHER_REGISTERS = 232, 40  # of a thread that computes, and of one that fetches
-UNSEEN = -1e30  # a score; finite, for the sake of differences
-LOG2_E = math.log2(math.e)
-ASKED = 3  # integers of a query for a source: class, low, high
-TOLD = 2  # of a key: class, position
+BLOCK = WARPGROUPS * ROWS  # of the targets
 TILES = gpu.TilingTransform((8, 64)), gpu.SwizzleTransform(128)  # as wgmma reads 16-bit matrices
-MATRIX = gpu.Layout.WGMMA  # of a product, in registers
-ROW, COLUMN = MATRIX.reduce(1), MATRIX.reduce(0)  # of one number per row, or per column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +69,12 @@ class HopperKernels:
         length = walk.sides[0].blocks * BLOCK
         normalizers = jax.ShapeDtypeStruct((*q.shape[:2], 1, length), jnp.float32)
         mixed, normalizer = walk.call(
-            functools.partial(_forward_kernel, scale * LOG2_E),
+            functools.partial(warpgroups.forward_kernel, scale * warpgroups.LOG2_E),
             fixed=[walk.vectors(0, q), walk.asking(0, sights)],
             coming=walk.sources(sources, sights),
             results=[walk.vectors(0, q), walk.numbers(0, normalizers)],
         )
-        return mixed, normalizer[:, :, 0, : q.shape[2]]
+        return mixed, normalizer[:, :, 0]
 
     def backward(
         self,
@@ -103,7 +95,7 @@ class HopperKernels:
         numbers = jnp.stack([normalizer, delta], axis=2)  # [B, H, 2, R]
         walk = self._by_queries(q, sources, sights, self.backward_block)
         (dq,) = walk.call(
-            functools.partial(_dq_kernel, scale),
+            functools.partial(warpgroups.dq_kernel, scale),
             fixed=[
                 *(walk.vectors(0, x) for x in (q, cotangent)),
                 walk.numbers(0, numbers),
@@ -117,7 +109,7 @@ class HopperKernels:
             walk = self._by_keys(q, source, sight)
             queries = [walk.vectors(1, x) for x in (q, cotangent)]
             dkey, dvalue = walk.call(
-                functools.partial(_dkeys_kernel, scale),
+                functools.partial(warpgroups.dkeys_kernel, scale),
                 fixed=[*(walk.vectors(0, x) for x in source), walk.telling(0, sight)],
                 coming=[[[*queries, walk.numbers(1, numbers), walk.asking(1, [sight])]]],
                 results=[walk.vectors(0, x) for x in source],
@@ -129,9 +121,7 @@ class HopperKernels:
         self, q: jax.Array, sources: Sequence[Source], sights: Sequence[Sight], block: int
     ) -> "_Walk":
         keys = [_Side(key.shape[2], block) for key, _ in sources]
-        met = [
-            meetings(sight, BLOCK, side.block) for sight, side in zip(sights, keys, strict=True)
-        ]
+        met = [meetings(sight, BLOCK, side.block) for sight, side in zip(sights, keys, strict=True)]
         sides = [_Side(q.shape[2], BLOCK), *keys]
         return _Walk(by_queries(met, idle=False), sides, True, self.stages, self.interpret)
 
@@ -262,7 +252,7 @@ class _Walk:
         """Results of a kernel for all targets and heads.
 
         Args:
-          kernel: of a `_Program`, what a warpgroup computes: its rows of the results.
+          kernel: of a `Program`, what a warpgroup computes: its rows of the results.
           fixed: of the target. A result of vectors leaves through the buffer of the operand of the
             same number.
           coming: per source, what comes with each of its blocks, by what is free again together;
@@ -271,352 +261,75 @@ class _Walk:
         """
         operands, structure = jax.tree.flatten((list(fixed), list(coming)))
         rows, heads = fixed[0].array.shape[:2]
-        targets = self.sides[0].blocks
-        ring = gpu.Barrier(num_barriers=self.stages)
-        scratch = {
-            "fixed": [x.buffer(WARPGROUPS) for x in fixed],
-            "coming": [[x.buffer(self.stages) for x in group] for group in coming[0]],
-            "extra": [x.buffer(WARPGROUPS) for x in results if not x.transforms],
-            "here": gpu.Barrier(num_arrivals=len(fixed), num_barriers=WARPGROUPS),
-            "ready": [[ring for _ in group] for group in coming[0]],
-            "free": [
-                gpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=self.stages) for _ in coming[0]
-            ],
-            "turn": gpu.Barrier(num_arrivals=WARPGROUPS),
-        }
+        length, targets = self.sides[0].length, self.sides[0].blocks
+        kinds = KINDS * len(coming)
 
         def run(*refs: Any, **shared: Any) -> None:
-            starts, other, *arrays = refs[: 2 + len(operands)]
+            starts, other = refs[:2]
+            arrays = list(zip([*operands, *results], refs[2:], strict=True))
             number = lax.axis_index("program")
             block = lax.rem(number, targets)
             block = targets - 1 - block if self.last_first else block
             number = lax.div(number, targets)
             row, head = lax.div(number, heads), lax.rem(number, heads)
-            kinds = KINDS * (len(self.sides) - 1)
             first = (row * targets + block) * kinds
-            program = _Program(
-                place=(row, head, block * self.sides[0].block),
+            program = warpgroups.Program(
+                place=(row, head, block * BLOCK),
                 bounds=[starts[first + kind] for kind in range(kinds + 1)],
                 stages=self.stages,
-                registers=_Registers(plain=bool(self.interpret)),
+                registers=warpgroups.Registers(plain=bool(self.interpret)),
                 **shared,
             )
+
+            def start(source: int, item: Any) -> jax.Array:
+                side = self.sides[1 + source]
+                return lax.rem(other[item], side.blocks) * side.block
+
             warpgroup = lax.axis_index("warpgroup")
 
             @pl.when(warpgroup == WARPGROUPS)
             def _fetch() -> None:
-                gpu.set_max_registers(FETCHER_REGISTERS, action="decrease")
-                blocks = [side.blocks for side in self.sides[1:]]
-                sizes = [side.block for side in self.sides[1:]]
-                start = lambda source, item: lax.rem(other[item], blocks[source]) * sizes[source]
-                program.fetch(*jax.tree.unflatten(structure, zip(operands, arrays)), start)
+                gpu.set_max_registers(warpgroups.FETCHER_REGISTERS, action="decrease")
+                here, there = jax.tree.unflatten(structure, arrays[: len(operands)])
+                program.fetch(here, there, start)
 
             @pl.when(warpgroup < WARPGROUPS)
             def _compute() -> None:
-                gpu.set_max_registers(REGISTERS, action="increase")
-                program.compute(warpgroup, kernel, list(zip(results, refs[2 + len(operands) :])))
+                gpu.set_max_registers(warpgroups.REGISTERS, action="increase")
+                program.compute(warpgroup, kernel, arrays[len(operands) :])
 
         found = gpu.kernel(
             run,
             out_type=[jax.ShapeDtypeStruct(x.array.shape, x.array.dtype) for x in results],
-            scratch_types=scratch,
+            scratch_types=self._scratch(fixed, coming[0], results),
             grid=(rows * heads * targets,),
             grid_names=("program",),
             num_threads=WARPGROUPS + 1,
             thread_name="warpgroup",
-            kernel_name=kernel.func.__name__.strip("_"),
+            kernel_name=kernel.func.__name__,
             compiler_params=gpu.CompilerParams(approx_math=True),
             interpret=self.interpret,
         )(self.work.starts, self.work.other, *[x.array for x in operands])
-        length = self.sides[0].length
         return [
-            x[:, :, :length] if operand.transforms else x
+            x[:, :, :length] if operand.transforms else x[..., :length]
             for x, operand in zip(found, results, strict=True)
         ]
 
-
-@dataclasses.dataclass(frozen=True)
-class _Program:
-    """One block of queries or keys, and its way through those on the other side.
-
-    Attributes:
-      place: row of the batch, head, and the first row of the target.
-      bounds: [kinds + 1] where items of each kind begin in the worklist.
-      stages: see `HopperKernels`.
-      registers: operations on them.
-      fixed: buffers [WARPGROUPS, ROWS, d] or [WARPGROUPS, a few, ROWS] of the target.
-      coming: buffers [stages, ...] of the blocks that come, grouped by what is free together.
-      extra: buffers of results that are no vectors.
-      here: barriers [WARPGROUPS] of `fixed`.
-      ready: barriers [stages] of every one of `coming`.
-      free: barriers [stages] of every group of them.
-      turn: a barrier at which the warpgroups that compute meet.
-    """
-
-    place: tuple[Any, Any, Any]
-    bounds: Sequence[Any]
-    stages: int
-    registers: "_Registers"
-    fixed: Sequence[Any]
-    coming: Sequence[Sequence[Any]]
-    extra: Sequence[Any]
-    here: Any
-    ready: Sequence[Sequence[Any]]
-    free: Sequence[Any]
-    turn: Any
-
-    def fetch(
-        self, fixed: Sequence[Any], coming: Any, start: Callable[[int, Any], jax.Array]
-    ) -> None:
-        """Starts all copies of the program, each as soon as its buffer is free.
-
-        Args:
-          fixed: operands of the target with their arrays.
-          coming: the same of every source.
-          start: of a source and an item, where the item's block begins.
-        """
-        row, head, target = self.place
-        for warpgroup in range(WARPGROUPS):
-            for (operand, array), buffer in zip(fixed, self.fixed, strict=True):
-                cut = array.at[operand.place(row, head, target + warpgroup * ROWS)]
-                gpu.copy_gmem_to_smem(cut, buffer.at[warpgroup], self.here.at[warpgroup])
-
-        def step(source: int, masked: bool, item: Any, _: None) -> None:
-            slot, turned = self._slot(item)
-            groups = zip(coming[source], self.coming, self.ready, self.free, strict=True)
-            for operands, buffers, ready, free in groups:
-                pl.when(turned)(functools.partial(gpu.barrier_wait, free.at[slot]))
-                for (operand, array), buffer, full in zip(operands, buffers, ready, strict=True):
-                    if masked or not operand.masked:
-                        cut = array.at[operand.place(row, head, start(source, item))]
-                        gpu.copy_gmem_to_smem(cut, buffer.at[slot], full.at[slot])
-
-        self._each(step, None)
-        for slot in range(self.stages):  # all barriers are left as they were found
-            used = slot < self.bounds[-1] - self.bounds[0]
-            for free in self.free:
-                pl.when(used)(functools.partial(gpu.barrier_wait, free.at[slot]))
-
-    def compute(self, warpgroup: Any, kernel: Callable, results: Sequence[Any]) -> None:
-        """Runs the kernel and stores what it returns; `results` are operands and their arrays."""
-        row, head, target = self.place
-        gpu.barrier_wait(self.here.at[warpgroup])
-        mine = dataclasses.replace(self, fixed=[x.at[warpgroup] for x in self.fixed])
-        values = kernel(mine, warpgroup)
-        extra = iter(self.extra)
-        for number, (value, (operand, array)) in enumerate(zip(values, results, strict=True)):
-            buffer = (self.fixed[number] if operand.transforms else next(extra)).at[warpgroup]
-            if operand.transforms:
-                buffer[...] = value.astype(operand.array.dtype)
-            else:
-                buffer[0] = value
-            gpu.commit_smem()
-            cut = array.at[operand.place(row, head, target + warpgroup * ROWS)]
-            gpu.copy_smem_to_gmem(buffer, cut)
-        gpu.wait_smem_to_gmem(0)
-
-    def walk(self, step: Callable[["_Block", Any], Any], carry: Any) -> Any:
-        """`step(block, carry)` over all blocks that the target meets."""
-
-        def take(source: int, masked: bool, item: Any, carry: Any) -> Any:
-            return step(_Block(self, source, masked, self._slot(item)[0]), carry)
-
-        return self._each(take, carry)
-
-    def meet(self) -> None:
-        """Both warpgroups wait here for each other."""
-        gpu.barrier_arrive(self.turn)
-        gpu.barrier_wait(self.turn)
-
-    def _each(self, step: Callable, carry: Any) -> Any:
-        """`step(source, masked, item, carry)` over all items."""
-        for kind, (begin, end) in enumerate(itertools.pairwise(self.bounds)):
-            body = functools.partial(step, kind // KINDS, kind % KINDS == PARTIAL)
-            carry = lax.fori_loop(begin, end, body, carry)
-        return carry
-
-    def _slot(self, item: Any) -> tuple[jax.Array, jax.Array]:
-        """The buffer of an item, and whether it had another before."""
-        number = item - self.bounds[0]
-        return lax.rem(number, self.stages), number >= self.stages
-
-
-@dataclasses.dataclass(frozen=True)
-class _Block:
-    """A block of the other side that has come, or will."""
-
-    program: _Program
-    source: int
-    masked: bool
-    slot: jax.Array
-
-    def get(self, group: int, number: int) -> Any:
-        """A buffer, once it is ready; to be asked for once."""
-        gpu.barrier_wait(self.program.ready[group][number].at[self.slot])
-        return self.program.coming[group][number].at[self.slot]
-
-    def free(self, group: int) -> None:
-        """This warpgroup has read the buffers of a group."""
-        gpu.barrier_arrive(self.program.free[group].at[self.slot])
-
-
-@dataclasses.dataclass(frozen=True)
-class _Registers:
-    """Arithmetic on what a warpgroup has in registers.
-
-    Attributes:
-      plain: for interpret mode.
-    """
-
-    plain: bool
-
-    def full(self, shape: tuple[int, ...], value: float, layout: Any) -> jax.Array:
-        x = jnp.full(shape, value, jnp.float32)
-        return x if self.plain else gpu.layout_cast(x, layout)
-
-    def load(self, ref: Any, row: int, layout: Any) -> jax.Array:
-        """One row of a buffer [rows, n]."""
-        return ref[row] if self.plain else gpu.load(ref, (row,), layout=layout)
-
-    def products(
-        self, pairs: Sequence[tuple[Any, Any]], meanwhile: Callable[[], None] = lambda: None
-    ) -> list[jax.Array]:
-        """float32 [m, n] of each pair of buffers [m, d] and [n, d]; `meanwhile` is called once
-        the work is under way."""
-        if self.plain:
-            meanwhile()
-            return [_dot(a[...], b[...], 1) for a, b in pairs]
-
-        def multiply(*sums: Any) -> list[jax.Array]:
-            for ref, (a, b) in zip(sums, pairs, strict=True):
-                gpu.wgmma(ref, a, gpu.transpose_ref(b, (1, 0)))
-            meanwhile()
-            return [ref[...] for ref in sums]
-
-        shapes = [(a.shape[0], b.shape[0]) for a, b in pairs]
-        return pl.run_scoped(multiply, *[gpu.ACC(shape, jnp.float32) for shape in shapes])
-
-    def added(
-        self, sums: Sequence[jax.Array], pairs: Sequence[tuple[jax.Array, Any]]
-    ) -> Sequence[jax.Array]:
-        """Each sum [m, d] plus the product of [m, n], in registers, and of a buffer [n, d]."""
-        if self.plain:
-            return [
-                x + _dot(a.astype(b.dtype), b[...], 0) for x, (a, b) in zip(sums, pairs, strict=True)
-            ]
-
-        def multiply(refs: Any) -> None:
-            for ref, (a, b) in zip(refs, pairs, strict=True):
-                gpu.wgmma(ref, a.astype(b.dtype), b)
-
-        return pl.run_state(multiply)([gpu.ACC.init(x) for x in sums])
-
-
-def _dot(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
-    return lax.dot_general(
-        a, b, (((1,), (axis,)), ((), ())), preferred_element_type=jnp.float32
-    )
-
-
-def _forward_kernel(factor: float, program: _Program, warpgroup: Any) -> list[jax.Array]:
-    q, asked = program.fixed
-    registers, dtype = program.registers, q.dtype
-    spread = lambda x, like: lax.broadcast_in_dim(x, like.shape, [0])
-
-    def step(block: _Block, carry: Any) -> Any:
-        mixed, top, total = carry
-        key = block.get(0, 0)
-        (scores,) = registers.products([(q, key)], meanwhile=program.meet)
-        if block.masked:
-            scores = jnp.where(_mask(block, asked, block.get(0, 1), 0), scores, UNSEEN)
-        block.free(0)
-        above = jnp.maximum(top, scores.max(axis=1))
-        floor = jnp.where(above > UNSEEN, above, 0.0) if block.masked else above
-        weights = jnp.exp2(scores * factor - spread(floor * factor, scores))
-        shrink = jnp.exp2((top - above) * factor)
-        total = total * shrink + weights.sum(axis=1)
-        mixed = mixed * spread(shrink, mixed)
-        mixed, above, total, weights = lax.optimization_barrier(
-            (mixed, above, total, weights.astype(dtype))
-        )
-        program.meet()
-        (mixed,) = registers.added([mixed], [(weights, block.get(1, 0))])
-        block.free(1)
-        return mixed, above, total
-
-    carry = (
-        registers.full(q.shape, 0.0, MATRIX),
-        registers.full((ROWS,), UNSEEN, ROW),
-        registers.full((ROWS,), 0.0, ROW),
-    )
-    pl.when(warpgroup == 1)(program.meet)  # half a step behind the other
-    mixed, top, total = program.walk(step, carry)
-    pl.when(warpgroup == 0)(program.meet)
-    sees = total > 0.0
-    total = jnp.where(sees, total, 1.0)
-    normalizer = jnp.where(sees, top * factor + jnp.log(total) * LOG2_E, 0.0)
-    return [mixed * spread(1.0 / total, mixed), normalizer]
-
-
-def _dq_kernel(scale: float, program: _Program, _: Any) -> list[jax.Array]:
-    q, cotangent, numbers, asked = program.fixed
-    registers = program.registers
-    normalizer, delta = (registers.load(numbers, n, ROW) for n in range(2))
-    spread = lambda x, like: lax.broadcast_in_dim(x, like.shape, [0])
-
-    def step(block: _Block, dq: jax.Array) -> jax.Array:
-        key, value = block.get(0, 0), block.get(1, 0)
-        scores, slopes = registers.products([(q, key), (cotangent, value)])
-        block.free(1)
-        weights = jnp.exp2(scores * (scale * LOG2_E) - spread(normalizer, scores))
-        if block.masked:
-            weights = jnp.where(_mask(block, asked, block.get(0, 1), 0), weights, 0.0)
-        slopes = weights * (slopes - spread(delta, slopes))
-        (dq,) = registers.added([dq], [(slopes.astype(q.dtype), key)])
-        block.free(0)
-        return dq
-
-    return [program.walk(step, registers.full(q.shape, 0.0, MATRIX)) * scale]
-
-
-def _dkeys_kernel(scale: float, program: _Program, _: Any) -> list[jax.Array]:
-    key, value, told = program.fixed
-    registers = program.registers
-    spread = lambda x, like: lax.broadcast_in_dim(x, like.shape, [1])
-
-    def step(block: _Block, carry: Any) -> Any:
-        q, cotangent, numbers = (block.get(0, n) for n in range(3))
-        scores, slopes = registers.products([(key, q), (value, cotangent)])
-        normalizer, delta = (registers.load(numbers, n, COLUMN) for n in range(2))
-        weights = jnp.exp2(scores * (scale * LOG2_E) - spread(normalizer, scores))
-        if block.masked:
-            weights = jnp.where(_mask(block, block.get(0, 3), told, 1), weights, 0.0)
-        slopes = weights * (slopes - spread(delta, slopes))
-        pairs = [(slopes.astype(q.dtype), q), (weights.astype(q.dtype), cotangent)]
-        carry = registers.added(carry, pairs)
-        block.free(0)
-        return carry
-
-    nothing = registers.full(key.shape, 0.0, MATRIX)
-    dkey, dvalue = program.walk(step, [nothing, nothing])
-    return [dkey * scale, dvalue]
-
-
-def _mask(block: _Block, asked: Any, told: Any, axis: int) -> jax.Array:
-    """Who sees whom in a block, bool, with the queries along `axis` of two.
-
-    Args:
-      block: that has come.
-      asked: buffer [3 · sources, queries]; of one source for a block of queries.
-      told: buffer [2, keys].
-      axis: 0 or 1.
-    """
-    load = block.program.registers.load
-    layouts = ROW, COLUMN
-    shape = (ROWS, told.shape[1] if axis == 0 else asked.shape[1])
-    spread = lambda x, axis: lax.broadcast_in_dim(x, shape, [axis])
-    query = [spread(load(asked, ASKED * block.source + n, layouts[axis]), axis) for n in range(ASKED)]
-    key = [spread(load(told, n, layouts[1 - axis]), 1 - axis) for n in range(TOLD)]
-    (query_class, low, high), (key_class, position) = query, key
-    same = (query_class == key_class) & (key_class > 0)
-    return same & (low <= position) & (position <= high)
+    def _scratch(
+        self,
+        fixed: Sequence[_Operand],
+        groups: Sequence[Sequence[_Operand]],
+        results: Sequence[_Operand],
+    ) -> dict[str, Any]:
+        """Shared memory: the fields of `warpgroups.Program` that are buffers and barriers."""
+        full = gpu.Barrier(num_barriers=self.stages)
+        read = gpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=self.stages)
+        return {
+            "fixed": [x.buffer(WARPGROUPS) for x in fixed],
+            "coming": [[x.buffer(self.stages) for x in group] for group in groups],
+            "extra": [x.buffer(WARPGROUPS) for x in results if not x.transforms],
+            "here": gpu.Barrier(num_arrivals=len(fixed), num_barriers=WARPGROUPS),
+            "ready": [[full for _ in group] for group in groups],
+            "free": [read for _ in groups],
+            "turn": gpu.Barrier(num_arrivals=WARPGROUPS),
+        }
