@@ -172,7 +172,7 @@ class Registers:
 
     def load(self, ref: Any, row: int, layout: Any) -> jax.Array:
         """One row of a buffer [rows, n]."""
-        return ref[row] if self.plain else gpu.load(ref, (row,), layout=layout)
+        return ref[row] if self.plain else gpu.layout_cast(ref[row], layout)
 
     def products(
         self, pairs: Sequence[tuple[Any, Any]], meanwhile: Callable[[], None] = lambda: None
