@@ -1,70 +1,22 @@
-"""Attention over documents and their branches: one rule, one entry point, named implementations.
+"""Attention over documents and their branches: one entry point, named implementations.
 
-Every token carries four integers (`Coordinates`). Query q sees key k when their segment is the
-same, k's position is not after q's, and k is of q's own branch or of the trunk before the place
-where q's branch left it. Packing, causality and branching are all this one rule; no implementation
-takes a dense mask. A layer with a sliding window also asks that k is near: positions count along
-the branch, so a window reaches back through the thought into the trunk.
-
-Queries come in N groups (branches). All groups see the `shared` keys of their row, which are never
-copied per group; group n also sees its `own` keys. A plain packed row is N = 1 with no own keys.
+Who sees whom is said in `models.mask`, by four integers per token; no implementation takes a dense
+mask. Queries come in N groups (branches). All groups see the `shared` keys of their row, which are
+never copied per group; group n also sees its `own` keys. A plain packed row is N = 1 with no own
+keys.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from models.backend import choices
+from models.attention_kernels import PLATFORMS, kernel_attention, kernels_for, plan_kernels, refusal
+from models.attention_xla import xla_attention
+from models.backend import target
+from models.mask import HIDDEN_SCORE, Coordinates, Keys, Window, visible
 
-HIDDEN_SCORE = -1e30  # finite, so that a query that sees nothing (padding) stays finite
-
-
-@flax.struct.dataclass
-class Coordinates:
-    """Where tokens stand. Four int32 arrays of one shape, usually [B, S] or [B, N, S]."""
-
-    segment: jax.Array  # which document of the row; 0 is padding, seen by nobody
-    branch: jax.Array  # 0 is the trunk
-    position: jax.Array  # tokens from the start of the document along this branch
-    fork: jax.Array  # position where the branch left the trunk; 0 in the trunk
-
-    @classmethod
-    def of_trunk(cls, segment: jax.Array, position: jax.Array) -> "Coordinates":
-        """Coordinates of trunk tokens."""
-        zero = jnp.zeros_like(segment)
-        return cls(segment=segment, branch=zero, position=position, fork=zero)
-
-
-@flax.struct.dataclass
-class Keys:
-    """Keys and values, heads before tokens, with their coordinates: shared [B, kv_heads, S,
-    head_dim] at [B, S], or own [B, kv_heads, N, S, head_dim] at [B, N, S]."""
-
-    key: jax.Array
-    value: jax.Array
-    at: Coordinates
-
-
-Window = int | jax.Array | None  # tokens that a query sees, itself included; None is all
-
-
-def visible(query: Coordinates, key: Coordinates, window: Window = None) -> jax.Array:
-    """The rule. Coordinates [..., Q] and [..., S] give bool [..., Q, S]."""
-    q = jax.tree.map(lambda x: x[..., :, None], query)
-    k = jax.tree.map(lambda x: x[..., None, :], key)
-    same_branch = k.branch == q.branch
-    trunk_before_fork = (k.branch == 0) & (k.position < q.fork)
-    seen = (
-        (k.segment == q.segment)
-        & (k.segment > 0)
-        & (k.position <= q.position)
-        & (same_branch | trunk_before_fork)
-    )
-    return seen if window is None else seen & (q.position - k.position < window)
+IMPLEMENTATIONS = ("reference", "xla", *PLATFORMS)
 
 
 def attention(
@@ -77,35 +29,94 @@ def attention(
     window: Window = None,
     in_order: bool = False,
     implementation: str | None = None,
+    plan: Any = None,
 ) -> jax.Array:
     """Softmax attention of N groups of queries over shared and own keys, under one softmax.
 
     Args:
       q: queries [B, N, Q, heads, head_dim], not yet scaled.
       at: their coordinates [B, N, Q].
-      shared: keys that all groups of a row see, [B, kv_heads, S, head_dim] at [B, S].
-      own: keys of each group, [B, kv_heads, N, W, head_dim] at [B, N, W], or None.
+      shared: the trunk's keys, [B, kv_heads, S, head_dim] at [B, S], a document's in order.
+      own: keys of each group, [B, kv_heads, N, W, head_dim] at [B, N, W], or None. A group with
+        keys of its own is one branch.
       scale: what scores are multiplied by; None is 1 / sqrt(head_dim).
       window: tokens that a query sees, itself included; an int32 scalar may be traced.
       in_order: the queries are the tokens of the shared keys, as one group and in the same order,
         and no token sees a later one of its row. Lets an implementation skip those.
       implementation: a name of `IMPLEMENTATIONS`; None picks the best for the backend.
+      plan: from `planned` with the same coordinates, window and implementation; None makes it here.
 
     Returns:
       Mixed values [B, N, Q, heads, head_dim] in the dtype of q. Softmax is in float32. A query that
       sees no key (padding) gets a finite value without meaning.
 
     Raises:
-      ValueError: if the named implementation does not exist.
+      ValueError: if the named implementation does not exist or cannot serve.
     """
-    name = implementation or "xla"
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    name = chosen(implementation, q.shape[-1])
+    if name not in PLATFORMS:
+        plain = xla_attention if name == "xla" else reference_attention
+        return plain(q, at, shared, own, scale, window, in_order)
+    if plan is None:
+        own_at = None if own is None else own.at
+        sizes = q.shape[3], shared.key.shape[1], q.shape[4], q.dtype
+        plan = planned(at, shared.at, own_at, *sizes, window=window, implementation=name)
+    return kernel_attention(kernels_for(name, q.shape[-1], q.dtype), plan, q, shared, own, scale)
+
+
+def planned(
+    at: Coordinates,
+    shared: Coordinates,
+    own: Coordinates | None,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    dtype: Any,
+    *,
+    window: Window = None,
+    implementation: str | None = None,
+) -> Any:
+    """What an implementation finds out from coordinates alone: once, for attention in many layers.
+
+    Args:
+      at: coordinates of the queries, [B, N, Q].
+      shared: of the trunk's keys, [B, S].
+      own: of each group's keys, [B, N, W], or None.
+      heads: of queries.
+      kv_heads: of keys.
+      head_dim: of both.
+      dtype: of both.
+      window: as of `attention`.
+      implementation: as of `attention`.
+
+    Returns:
+      A pytree for `attention(plan=…)`; None where there is nothing to find out.
+    """
+    name = chosen(implementation, head_dim)
+    if name not in PLATFORMS:
+        return None
+    kernels = kernels_for(name, head_dim, dtype)
+    return plan_kernels(kernels, at, shared, own, window, heads, kv_heads)
+
+
+def chosen(name: str | None, head_dim: int) -> str:
+    """The implementation to use: the one named, or the best for what is traced for.
+
+    Raises:
+      ValueError: the one named does not exist, or cannot serve.
+    """
+    if not name:
+        kernels = [name for name in PLATFORMS if target() in PLATFORMS[name]]
+        return next((name for name in kernels if not refusal(name, head_dim)), "xla")
     if name not in IMPLEMENTATIONS:
         raise ValueError(
             f"model.attention={name!r} is not an implementation; use one of "
             f"{sorted(IMPLEMENTATIONS)} or leave it empty"
         )
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return IMPLEMENTATIONS[name](q, at, shared, own, scale, window, in_order)
+    if name in PLATFORMS and (reason := refusal(name, head_dim)):
+        raise ValueError(f"model.attention={name!r} cannot serve: {reason}; leave it empty")
+    return name
 
 
 def reference_attention(
@@ -133,216 +144,3 @@ def reference_attention(
     scores = jnp.einsum("bqhd,bhkd->bhqk", row(q).astype(jnp.float32), key) * scale
     weights = jax.nn.softmax(jnp.where(mask[:, None], scores, HIDDEN_SCORE), axis=-1)
     return jnp.einsum("bhqk,bhkd->bqhd", weights, value).reshape(q.shape).astype(q.dtype)
-
-
-def xla_attention(
-    q: jax.Array,
-    at: Coordinates,
-    shared: Keys,
-    own: Keys | None,
-    scale: float,
-    window: Window,
-    in_order: bool,
-) -> jax.Array:
-    """Plain batched matmuls, a bounded number of scores at a time, forward and backward.
-
-    All groups meet the shared keys in one matmul, so those are read once per row; each group meets
-    its own keys, [Q, W] and never [Q, N·W]; a common maximum joins the parts under one softmax. The
-    backward pass computes the scores again from the kept normalizers instead of storing them.
-    """
-    batch, groups, length, heads, head_dim = q.shape
-    kv_heads = shared.key.shape[1]
-    q = (q * scale).reshape(batch, groups, length, kv_heads, -1, head_dim)
-    q = q.transpose(0, 3, 1, 4, 2, 5)  # [B, kv, N, repeat, Q, head_dim]
-    parts = _in_order(q, at, shared, window) if in_order else _in_parts(q, at, shared, own, window)
-    return parts.transpose(0, 2, 4, 1, 3, 5).reshape(batch, groups, length, heads, head_dim)
-
-
-QUERY_BLOCK = 128  # queries of a trunk that are one group, where there are so many
-EXTENTS = 8  # a trunk's queries are cut into at most so many runs, each with the keys up to its end
-
-
-def query_runs(length: int) -> list[tuple[int, int]]:
-    """First query of every run of a trunk of `length` tokens, and the end of its keys too."""
-    run = QUERY_BLOCK * -(-length // (QUERY_BLOCK * EXTENTS))
-    return [(start, min(start + run, length)) for start in range(0, length, run)]
-
-
-def _in_order(q: jax.Array, at: Coordinates, shared: Keys, window: Window) -> jax.Array:
-    """Trunk queries in runs, each over the keys up to its end: little more than half the pairs."""
-    batch, kv_heads, _, repeat, length, head_dim = q.shape
-    found = []
-    for start, stop in query_runs(length):
-        groups = 1 if (stop - start) % QUERY_BLOCK else (stop - start) // QUERY_BLOCK
-        part = q[:, :, 0, :, start:stop].reshape(batch, kv_heads, repeat, groups, -1, head_dim)
-        part_at = jax.tree.map(lambda x: x[:, 0, start:stop].reshape(batch, groups, -1), at)  # noqa: B023
-        keys = Keys(
-            shared.key[:, :, :stop],
-            shared.value[:, :, :stop],
-            jax.tree.map(lambda x: x[:, :stop], shared.at),  # noqa: B023
-        )
-        mixed = _in_parts(part.transpose(0, 1, 3, 2, 4, 5), part_at, keys, None, window)
-        mixed = mixed.transpose(0, 1, 3, 2, 4, 5)
-        found.append(mixed.reshape(batch, kv_heads, 1, repeat, stop - start, head_dim))
-    return jnp.concatenate(found, axis=4)
-
-
-@jax.custom_vjp
-def _in_parts(
-    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None, window: Window
-) -> jax.Array:
-    """Mixed values of scaled queries, both [B, kv, N, repeat, Q, head_dim]."""
-    return _forward(q, at, shared, own, window)[0]
-
-
-Kept = tuple[jax.Array, Coordinates, Keys, Keys | None, Window, jax.Array, jax.Array]
-
-
-def _forward(
-    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None, window: Window
-) -> tuple[jax.Array, Kept]:
-    """The mixed values, and what the gradient needs: a normalizer per query, but no scores."""
-
-    def some(inputs):
-        q, at, own = inputs
-        scores = _scores(q, at, shared, own, window)
-        top = functools.reduce(jnp.maximum, [part.max(axis=-1, keepdims=True) for part in scores])
-        weights = [jnp.exp(part - top) for part in scores]
-        total = _added([part.sum(axis=-1, keepdims=True) for part in weights])
-        both = zip(weights, _both(shared, own), strict=True)
-        mixed = _added([_mix(part, keys.value) for part, keys in both])
-        return (mixed / total).astype(q.dtype), top + jnp.log(total)
-
-    mixed, normalizer = _over_groups(some, (q, at, own), _chunks(q, shared, own))
-    return mixed, (q, at, shared, own, window, mixed, normalizer)
-
-
-def _backward(kept: Kept, cotangent: jax.Array) -> tuple:
-    q, at, shared, own, window, mixed, normalizer = kept
-
-    def some(inputs):
-        q, at, own, mixed, normalizer, cotangent = inputs
-        scores = _scores(q, at, shared, own, window)
-        slope = jnp.sum(mixed.astype(jnp.float32) * cotangent, axis=-1, keepdims=True)
-        dq, dkeys = [], []
-        for part, keys in zip(scores, _both(shared, own), strict=True):
-            weights = jnp.exp(part - normalizer)
-            dscores = weights * (_score(cotangent, keys.value) - slope)
-            dq.append(_mix(dscores, keys.key))
-            dkeys.append((_gather(dscores, q, keys.key), _gather(weights, cotangent, keys.key)))
-        return _added(dq).astype(q.dtype), dkeys[1:], dkeys[0]
-
-    inputs = (q, at, own, mixed, normalizer, cotangent)
-    dq, down, dshared = _over_groups(some, inputs, _chunks(q, shared, own), summed=True)
-    no_slope: Any = None  # coordinates are integers
-    dkeys = [
-        Keys(dkey.astype(keys.key.dtype), dvalue.astype(keys.value.dtype), no_slope)
-        for (dkey, dvalue), keys in zip([dshared, *down], _both(shared, own), strict=True)
-    ]
-    return dq, None, dkeys[0], dkeys[1] if own is not None else None, None
-
-
-_in_parts.defvjp(_forward, _backward)
-
-
-def _added(parts: list[jax.Array]) -> jax.Array:
-    return functools.reduce(jnp.add, parts)
-
-
-def _both(shared: Keys, own: Keys | None) -> tuple[Keys, ...]:
-    return (shared,) if own is None else (shared, own)
-
-
-def _chunks(q: jax.Array, shared: Keys, own: Keys | None) -> int:
-    """Into how many runs of groups the work is cut; divides their number.
-
-    The bound is per row of documents, so that how a document is computed does not depend on its
-    neighbours.
-    """
-    _, kv_heads, groups, repeat, length, _ = q.shape
-    keys = sum(part.key.shape[-2] for part in _both(shared, own))
-    wanted = groups * kv_heads * repeat * length * keys / choices().row_scores
-    return next(n for n in range(1, groups + 1) if groups % n == 0 and (n >= wanted or n == groups))
-
-
-def _over_groups(run: Callable, inputs: Any, chunks: int, summed: bool = False) -> Any:
-    """`run` on all groups, a chunk of them at a time.
-
-    Args:
-      run: inputs to outputs, both with the groups in dimension 2 (of coordinates: 1).
-      inputs: of all groups.
-      chunks: how many.
-      summed: the last output of `run` has no groups and is added up.
-    """
-    if chunks == 1:
-        return run(inputs)
-
-    def split(x, axis):
-        x = x.reshape(*x.shape[:axis], chunks, -1, *x.shape[axis + 1 :])
-        return jnp.moveaxis(x, axis, 0)
-
-    def join(x):
-        x = jnp.moveaxis(x, 0, 2)
-        return x.reshape(*x.shape[:2], -1, *x.shape[4:])
-
-    axis = lambda x: 1 if jnp.issubdtype(x.dtype, jnp.integer) else 2
-    pieces = jax.tree.map(lambda x: split(x, axis(x)), inputs)
-    if not summed:
-        return jax.tree.map(join, jax.lax.map(run, pieces))
-    zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype),
-        jax.eval_shape(run, jax.tree.map(lambda x: x[0], pieces))[-1],
-    )
-
-    def add(sums, piece):
-        *each, extra = run(piece)
-        return jax.tree.map(jnp.add, sums, extra), each
-
-    sums, each = jax.lax.scan(add, zeros, pieces)
-    return *jax.tree.map(join, each), sums
-
-
-def _scores(
-    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None, window: Window
-) -> list[jax.Array]:
-    """Float32 scores [B, kv, N, repeat, Q, S or W] against the shared and then the own keys."""
-    row = jax.tree.map(lambda x: x[:, None], shared.at)  # [B, 1, S]
-    found = []
-    for keys, key_at in zip(_both(shared, own), (row, own and own.at), strict=False):
-        mask = visible(at, key_at, window)[:, None, :, None]  # [B, 1, N, 1, Q, S or W]
-        found.append(jnp.where(mask, _score(q, keys.key), HIDDEN_SCORE))
-    return found
-
-
-def _score(q: jax.Array, key: jax.Array) -> jax.Array:
-    """q [B, kv, N, repeat, Q, d] times shared [B, kv, S, d] or own [B, kv, N, W, d] keys."""
-    if key.ndim == 5 and q.shape[3] * q.shape[4] <= choices().small_rows:
-        product = q[..., None, :].astype(jnp.float32) * key[:, :, :, None, None]
-        return product.sum(axis=-1)
-    rows = _rows(q, key)
-    found = jnp.matmul(rows, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
-    return found.reshape(*q.shape[:-1], key.shape[-2])
-
-
-def _mix(weights: jax.Array, value: jax.Array) -> jax.Array:
-    """weights [B, kv, N, repeat, Q, S or W] times values; float32 [B, kv, N, repeat, Q, d]."""
-    if value.ndim == 5 and weights.shape[3] * weights.shape[4] <= choices().small_rows:
-        return (weights[..., None] * value[:, :, :, None, None]).sum(axis=-2)
-    rows = _rows(weights.astype(value.dtype), value)
-    found = jnp.matmul(rows, value, preferred_element_type=jnp.float32)
-    return found.reshape(*weights.shape[:-1], value.shape[-1])
-
-
-def _gather(weights: jax.Array, q: jax.Array, key: jax.Array) -> jax.Array:
-    """Sum over the queries of weights [B, kv, N, repeat, Q, S or W] times q [..., d]; as `key`."""
-    rows = jnp.swapaxes(_rows(weights.astype(q.dtype), key), -1, -2)
-    return jnp.matmul(rows, _rows(q, key), preferred_element_type=jnp.float32)
-
-
-def _rows(x: jax.Array, key: jax.Array) -> jax.Array:
-    """[B, kv, N, repeat, Q, …] as the rows that meet shared keys, [B, kv, rows, …], or own ones,
-    [B, kv, N, rows, …]."""
-    return x.reshape(*x.shape[: key.ndim - 2], -1, x.shape[-1])
-
-
-IMPLEMENTATIONS: dict[str, Callable] = {"reference": reference_attention, "xla": xla_attention}

@@ -9,6 +9,7 @@ import contextvars
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 
@@ -58,3 +59,51 @@ def target() -> str:
 def choices() -> Choices:
     """The choices for that platform."""
     return CPU if target() == "cpu" else ACCELERATOR
+
+
+_INTERPRETED: contextvars.ContextVar[Any] = contextvars.ContextVar("interpreted", default=None)
+
+
+@contextmanager
+def interpreting(how: Any = True) -> Iterator[None]:
+    """Within it, kernels are traced to be interpreted, so that any backend can run them, slowly.
+
+    Args:
+      how: True, or the parameters of `pallas_call`'s interpreter for TPUs.
+    """
+    token = _INTERPRETED.set(how)
+    try:
+        yield
+    finally:
+        _INTERPRETED.reset(token)
+
+
+def interpreted() -> Any:
+    """How kernels that are traced now are interpreted; None where they are not."""
+    return _INTERPRETED.get()
+
+
+@dataclasses.dataclass(frozen=True)
+class GPU:
+    """What kernels ask of a GPU.
+
+    Attributes:
+      cores: multiprocessors.
+      shared_memory: bytes that one block of threads can have.
+    """
+
+    cores: int
+    shared_memory: int
+
+
+H200 = GPU(cores=132, shared_memory=227 * 1024)
+SMALL_SHARED_MEMORY = ("8.6", "8.9", "12.0", "12.1")  # compute capabilities with 99 KiB
+
+
+def gpu() -> GPU:
+    """The GPU that is traced for: this machine's, or an H200 where there is none."""
+    if jax.default_backend() != "gpu":
+        return H200
+    device = jax.local_devices()[0]
+    small = device.compute_capability in SMALL_SHARED_MEMORY
+    return GPU(device.core_count, (99 if small else 163) * 1024)

@@ -13,7 +13,7 @@ nothing to say.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -191,6 +191,24 @@ _resting.defvjp(
     lambda x, logical: (x, None),
     lambda logical, _, slope: (jax.lax.with_sharding_constraint(slope, _spec(logical)),),
 )
+
+
+def on_each_device(run: Callable, axes: Sequence[Any], out: tuple[str | None, ...]) -> Callable:
+    """`run`, on every device with its part of the arguments alone, and no exchange between them.
+
+    Args:
+      run: arrays to an array.
+      axes: of each argument the logical axes of its dimensions as for `place`, or a tree of those.
+      out: logical axes of the result.
+    """
+    if not _on_a_mesh():
+        return run
+    specs = jax.tree.map(_spec, tuple(axes), is_leaf=_is_axes)
+    return jax.shard_map(run, in_specs=specs, out_specs=_spec(out), check_vma=False)
+
+
+def _is_axes(x: Any) -> bool:
+    return isinstance(x, tuple) and all(axis is None or isinstance(axis, str) for axis in x)
 
 
 def shards(axis: str) -> int:

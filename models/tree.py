@@ -23,8 +23,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.attention import Coordinates, Keys, Window, attention
+from models.attention import attention, planned
 from models.config import ModelConfig
+from models.mask import Coordinates, Keys, Window
 from models.rope import Rotation
 from models.sharding import at_rest, in_use, parameters_are_split, place
 from models.transformer import Transformer
@@ -123,20 +124,21 @@ def _trunk_pass(model: Transformer, trunk: Trunk, keep: bool) -> tuple[jax.Array
     at = trunk.at
     one_group = jax.tree.map(lambda x: x[:, None], at)
 
-    def attend(q, k, v, _, keep_new, window):
+    def attend(q, k, v, _, keep_new, reach):
         k, v = (place(x.swapaxes(1, 2), *CACHE_AXES) for x in (k, v))
         mixed = attention(
             q[:, None],
             one_group,
             Keys(k, v, at),
             scale=model.config.attention_scale,
-            window=window,
             in_order=True,
             implementation=model.config.attention,
+            **reach,
         )
         return mixed[:, 0], keep_new(Cache(key=k, value=v))[1] if keep else None
 
-    hidden, kept = _through_blocks(model, trunk.tokens, trunk.position, attend)
+    see = _reaches(model.config, one_group, at, None)
+    hidden, kept = _through_blocks(model, trunk.tokens, trunk.position, attend, see)
     return model.norm(hidden), kept
 
 
@@ -173,7 +175,7 @@ def extend(
         own_at = branches.slots(0, jax.tree.leaves(branch_cache)[0].shape[-2]).at
     flat = lambda x: x.reshape(batch, groups * count, *x.shape[3:])
 
-    def attend(q, k, v, trunk_layer, keep, window):
+    def attend(q, k, v, trunk_layer, keep, reach):
         group = lambda x: x.reshape(batch, groups, count, *x.shape[2:])
         heads_first = lambda x: place(group(x).transpose(0, 3, 1, 2, 4), *CACHE_AXES)
         own, kept = keep(Cache(key=heads_first(k), value=heads_first(v)))
@@ -183,13 +185,14 @@ def extend(
             Keys(trunk_layer.key, trunk_layer.value, trunk_at),
             Keys(own.key, own.value, own_at),
             scale=model.config.attention_scale,
-            window=window,
             implementation=model.config.attention,
+            **reach,
         )
         return flat(mixed), kept
 
+    see = _reaches(model.config, run_at, trunk_at, own_at)
     x, kept = _through_blocks(
-        model, flat(run.tokens), flat(run.position), attend, trunk_cache, branch_cache, start
+        model, flat(run.tokens), flat(run.position), attend, see, trunk_cache, branch_cache, start
     )
     return model.norm(x).reshape(batch, groups, count, -1), kept
 
@@ -199,6 +202,7 @@ def _through_blocks(
     tokens: jax.Array,
     position: jax.Array,
     attend: Callable,
+    reaches: dict[bool, Any],
     read: Cache | None = None,
     written: Cache | None = None,
     start: jax.Array | int = 0,
@@ -209,9 +213,10 @@ def _through_blocks(
       model: the network.
       tokens: [B, S] ids.
       position: [B, S].
-      attend: `attend(q, k, v, read, keep, window)` of one layer gives the mixed values and what it
+      attend: `attend(q, k, v, read, keep, reach)` of one layer gives the mixed values and what it
         keeps; `keep(cache of the new tokens)` gives the cache to attend to and that which is to be
         kept.
+      reaches: of local layers (True) and of the others, where there are any.
       read: a cache that is only read, or None.
       written: a cache into which the new tokens are written, or None to keep theirs alone.
       start: slot of the first of them in `written`.
@@ -219,15 +224,15 @@ def _through_blocks(
     Returns:
       Hidden states [B, S, D] before the final norm, and what was kept, of all layers.
     """
-    x, kind = model.embed(tokens), _kinds(model.config, position)
+    x, kind = model.embed(tokens), _kinds(model.config, position, reaches)
 
     def block(
         graph: nnx.GraphDef, x: jax.Array, params: Any, layer: Any, keep: Callable, local: Any
     ) -> Any:
-        rotation, window = kind(local)
+        rotation, reach = kind(local)
         module = nnx.merge(graph, in_use(nnx.to_pure_dict(params), "blocks", x.dtype))
         x, kept = module(
-            place(x, "rows"), rotation, lambda q, k, v: attend(q, k, v, layer, keep, window)
+            place(x, "rows"), rotation, lambda q, k, v: attend(q, k, v, layer, keep, reach)
         )
         return place(x, "rows"), kept
 
@@ -235,27 +240,41 @@ def _through_blocks(
     return through(model, block, x, read, written, start)
 
 
-def _kinds(config: ModelConfig, position: jax.Array) -> Callable:
-    """What local layers have of their own: `local`, a bool or a traced one, to rotation and window.
+def _reaches(
+    config: ModelConfig, at: Coordinates, shared: Coordinates, own: Coordinates | None
+) -> dict[bool, Any]:
+    """What attention is told of who sees whom, for layers that are local and for those that are
+    not, where there are any."""
+    sizes = config.num_heads, config.num_kv_heads, config.head_dim, config.dtype
+
+    def reach(window: Window) -> dict[str, Any]:
+        plan = planned(at, shared, own, *sizes, window=window, implementation=config.attention)
+        return {"window": window, "plan": plan}
+
+    windows = {local: config.sliding_window if local else None for local in set(config.is_local)}
+    if len(windows) == 2:
+        windows[False] = FAR  # of the same type, so that a scan can choose
+    return {local: reach(window) for local, window in windows.items()}
+
+
+def _kinds(config: ModelConfig, position: jax.Array, reaches: dict[bool, Any]) -> Callable:
+    """What local layers have of their own: `local`, a bool or a traced one, to rotation and reach.
 
     Where all layers are of one kind, `local` is not asked.
     """
-    kinds = [_kind(config, position, local) for local in sorted(set(config.is_local))]
+    of = lambda local: Rotation.at(position, config.rope, config.head_dim, local=local)
+    kinds = {local: (of(local), reach) for local, reach in reaches.items()}
     if len(kinds) == 1:
-        return lambda local: kinds[0]
+        return lambda local: next(iter(kinds.values()))
 
-    def choose(local: Any) -> tuple[Rotation, Window]:
+    def choose(local: Any) -> tuple[Rotation, dict[str, Any]]:
         if isinstance(local, bool):
             return kinds[local]
-        wide, near = ((rotation, window or FAR) for rotation, window in kinds)
-        return jax.tree.map(lambda a, b: jnp.where(local, b, a), wide, near)
+        return jax.tree.map(
+            lambda far, near: jnp.where(local, near, far), kinds[False], kinds[True]
+        )
 
     return choose
-
-
-def _kind(config: ModelConfig, position: jax.Array, local: bool) -> tuple[Rotation, Window]:
-    rotation = Rotation.at(position, config.rope, config.head_dim, local=local)
-    return rotation, config.sliding_window if local else None
 
 
 def _alone(new: Cache) -> tuple[Cache, Cache]:

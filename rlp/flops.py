@@ -10,7 +10,7 @@ per cent of a small model, next to nothing of a large.
 import dataclasses
 from collections.abc import Callable
 
-from models.attention import query_runs
+from models.attention_xla import query_runs
 from models.backend import choices
 from models.config import ModelConfig
 from rlp.branches import Vocabulary

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.attention import HIDDEN_SCORE
 from models.backend import choices
+from models.mask import HIDDEN_SCORE
 from models.sharding import place, shards
 from models.transformer import Transformer
 from models.tree import Branches, Cache, Trunk, extend, forward

@@ -15,8 +15,16 @@ Source = tuple[jax.Array, jax.Array]  # keys and values, both [B, H, S, d]
 class Kernels(Protocol):
     """The three kernels of a chip, with all sizes chosen. Hashable."""
 
+    def plan(self, sights: Sequence[Sight], heads: int) -> Any:
+        """What the kernels need to know of who sees whom: arrays, a pytree.
+
+        Args:
+          sights: of each source, what the queries see of it.
+          heads: H.
+        """
+
     def forward(
-        self, q: jax.Array, sources: Sequence[Source], sights: Sequence[Sight], scale: float
+        self, q: jax.Array, sources: Sequence[Source], plan: Any, scale: float
     ) -> tuple[jax.Array, jax.Array]:
         """The mixed values [B, H, R, d] as q, and of each query the logarithm to the base 2 of its
         normalizer, float32 [B, H, R]; of a query that sees nothing, zeros and any number."""
@@ -25,7 +33,7 @@ class Kernels(Protocol):
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        sights: Sequence[Sight],
+        plan: Any,
         scale: float,
         normalizer: jax.Array,
         delta: jax.Array,
@@ -37,39 +45,35 @@ class Kernels(Protocol):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def attention(
-    q: jax.Array,
-    sources: Sequence[Source],
-    sights: Sequence[Sight],
-    scale: float,
-    kernels: Kernels,
+    q: jax.Array, sources: Sequence[Source], plan: Any, scale: float, kernels: Kernels
 ) -> jax.Array:
     """Attention of queries over all sources of keys, under one softmax.
 
     Args:
       q: [B, H, R, d]; the queries of all heads that share a head of keys are rows of that one.
       sources: keys and values, each [B, H, S, d].
-      sights: of each source, what the queries see of it.
+      plan: of the kernels.
       scale: of the scores.
       kernels: of the chip.
 
     Returns:
       Mixed values [B, H, R, d] as q; zeros for a query that sees no key.
     """
-    return kernels.forward(q, sources, sights, scale)[0]
+    return kernels.forward(q, sources, plan, scale)[0]
 
 
 def _forward(
-    q: jax.Array, sources: Sequence[Source], sights: Sequence[Sight], scale: float, kernels: Kernels
+    q: jax.Array, sources: Sequence[Source], plan: Any, scale: float, kernels: Kernels
 ) -> Any:
-    mixed, normalizer = kernels.forward(q, sources, sights, scale)
-    return mixed, (q, sources, sights, mixed, normalizer)
+    mixed, normalizer = kernels.forward(q, sources, plan, scale)
+    return mixed, (q, sources, plan, mixed, normalizer)
 
 
 def _backward(scale: float, kernels: Kernels, kept: Any, cotangent: jax.Array) -> Any:
-    q, sources, sights, mixed, normalizer = kept
+    q, sources, plan, mixed, normalizer = kept
     delta = (mixed.astype(jnp.float32) * cotangent.astype(jnp.float32)).sum(-1)
     cotangent = cotangent.astype(q.dtype)
-    dq, slopes = kernels.backward(q, sources, sights, scale, normalizer, delta, cotangent)
+    dq, slopes = kernels.backward(q, sources, plan, scale, normalizer, delta, cotangent)
     return dq, type(sources)(slopes), None
 
 

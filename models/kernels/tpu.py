@@ -16,7 +16,6 @@ before it meets a matrix unit, for zero times anything may be no number.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,13 +25,20 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from models.kernels.attention import Source
+from models.kernels.blocks import (
+    CLASS,
+    HIGH,
+    LOG2_E,
+    LOW,
+    POSITION,
+    UNSEEN,
+    Side,
+    asking,
+    telling,
+)
 from models.kernels.visits import KINDS, PARTIAL, Sight, Worklist, by_keys, by_queries, meetings
 
 LANES, SUBLANES = 128, 8
-UNSEEN = -0.7 * float(jnp.finfo(jnp.float32).max)  # a score; finite, for the sake of differences
-LOG2_E = math.log2(math.e)
-CLASS, POSITION = 0, 1  # rows of a block of keys' integers
-LOW, HIGH, ASKED = 1, 2, 3  # with CLASS, rows of a block of queries': ASKED of them a source
 
 Operand = tuple[Any, pl.BlockSpec]  # an array, or the shape of one, and how it is cut
 
@@ -51,16 +57,28 @@ class TPUKernels:
     key_block: int = 512
     interpret: Any = False
 
+    def plan(self, sights: Sequence[Sight], heads: int) -> "_Plan":
+        """See `attention.Kernels`."""
+        queries = self._queries(sights[0].queries)
+        keys = [self._keys(sight.keys) for sight in sights]
+        met = [meetings(s, queries.block, k.block) for s, k in zip(sights, keys, strict=True)]
+        return _Plan(
+            by_queries=_Steps.of(by_queries(met, idle=True), len(sights)),
+            by_keys=[_Steps.of(by_keys(m, idle=True), 1) for m in met],
+            asks=[_integers(queries.pad(asking(sight))) for sight in sights],
+            tells=[_integers(k.pad(telling(s))) for s, k in zip(sights, keys, strict=True)],
+        )
+
     def forward(
-        self, q: jax.Array, sources: Sequence[Source], sights: Sequence[Sight], scale: float
+        self, q: jax.Array, sources: Sequence[Source], plan: "_Plan", scale: float
     ) -> tuple[jax.Array, jax.Array]:
         """See `attention.Kernels`."""
-        walk = self._by_queries(q, sources, sights)
+        walk = self._by_queries(q, sources, plan)
         queries = walk.sides[0]
         normalizers = jax.ShapeDtypeStruct((*q.shape[:2], 1, queries.padded), jnp.float32)
         mixed, normalizer = walk.call(
             functools.partial(_forward_kernel, scale * LOG2_E, walk.sides[1:]),
-            [walk.vectors(0, q), walk.asking(0, sights), *walk.sources(sources, sights)],
+            [walk.vectors(0, q), *walk.of_sources(sources, plan)],
             [walk.vectors(0, q), walk.numbers(0, normalizers)],
             [(queries.block, LANES), (queries.block, LANES), (queries.block, q.shape[-1])],
         )
@@ -70,125 +88,117 @@ class TPUKernels:
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        sights: Sequence[Sight],
+        plan: "_Plan",
         scale: float,
         normalizer: jax.Array,
         delta: jax.Array,
         cotangent: jax.Array,
     ) -> tuple[jax.Array, list[Source]]:
         """See `attention.Kernels`."""
+        queries = self._queries(q.shape[2])
+        per_query = [queries.pad(x[:, :, None]) for x in (normalizer, delta)]
 
-        def of_queries(walk: "_Walk", side: int, sights: Sequence[Sight]) -> list[Operand]:
-            per_query = [walk.sides[side].pad(x[:, :, None]) for x in (normalizer, delta)]
-            return [
-                walk.vectors(side, q),
-                walk.vectors(side, cotangent),
-                *(walk.numbers(side, x) for x in per_query),
-                walk.asking(side, sights),
-            ]
+        def of_queries(walk: "_Walk", side: int) -> list[Operand]:
+            vectors = [walk.vectors(side, x) for x in (q, cotangent)]
+            return vectors + [walk.numbers(side, x) for x in per_query]
 
-        walk = self._by_queries(q, sources, sights)
-        block = walk.sides[0].block
+        walk = self._by_queries(q, sources, plan)
         (dq,) = walk.call(
             functools.partial(_dq_kernel, scale, walk.sides[1:]),
-            [*of_queries(walk, 0, sights), *walk.sources(sources, sights)],
+            [*of_queries(walk, 0), *walk.of_sources(sources, plan)],
             [walk.vectors(0, q)],
-            [(block, LANES), (block, LANES), (block, q.shape[-1])],
+            [(queries.block, LANES), (queries.block, LANES), (queries.block, q.shape[-1])],
         )
         slopes = []
-        for source, sight in zip(sources, sights, strict=True):
-            walk = self._by_keys(q, source, sight)
+        for n, source in enumerate(sources):
+            sides = self._keys(source[0].shape[2]), queries
+            walk = _Walk(plan.by_keys[n], sides, q.shape[1], self.interpret)
+            of_keys = [walk.vectors(0, x) for x in source]
+            integers = [walk.integers(1, plan.asks[n]), walk.integers(0, plan.tells[n])]
             dkey, dvalue = walk.call(
-                functools.partial(_dkeys_kernel, scale, walk.sides[1]),
-                [
-                    *of_queries(walk, 1, [sight]),
-                    *(walk.vectors(0, x) for x in source),
-                    walk.telling(0, sight),
-                ],
-                [walk.vectors(0, x) for x in source],
-                [(walk.sides[0].block, q.shape[-1])] * 2,
+                functools.partial(_dkeys_kernel, scale, queries),
+                [*of_queries(walk, 1), *of_keys, *integers],
+                of_keys,
+                [(sides[0].block, q.shape[-1])] * 2,
             )
             slopes.append((dkey, dvalue))
         return dq, slopes
 
-    def _by_queries(
-        self, q: jax.Array, sources: Sequence[Source], sights: Sequence[Sight]
-    ) -> "_Walk":
-        queries = _Side.of(q.shape[2], self.query_block)
-        keys = [_Side.of(key.shape[2], self.key_block) for key, _ in sources]
-        met = [
-            meetings(sight, queries.block, side.block)
-            for sight, side in zip(sights, keys, strict=True)
-        ]
-        return _Walk.through(
-            by_queries(met, idle=True), (queries, *keys), q.shape[1], self.interpret
-        )
+    def _queries(self, length: int) -> Side:
+        return _side(length, self.query_block)
 
-    def _by_keys(self, q: jax.Array, source: Source, sight: Sight) -> "_Walk":
-        queries = _Side.of(q.shape[2], self.query_block)
-        keys = _Side.of(source[0].shape[2], self.key_block)
-        work = by_keys(meetings(sight, queries.block, keys.block), idle=True)
-        return _Walk.through(work, (keys, queries), q.shape[1], self.interpret)
+    def _keys(self, length: int) -> Side:
+        return _side(length, self.key_block)
+
+    def _by_queries(self, q: jax.Array, sources: Sequence[Source], plan: "_Plan") -> "_Walk":
+        sides = self._queries(q.shape[2]), *(self._keys(key.shape[2]) for key, _ in sources)
+        return _Walk(plan.by_queries, sides, q.shape[1], self.interpret)
 
 
+def _side(length: int, limit: int) -> Side:
+    return Side(length, limit if length > limit else -(-length // 16) * 16)
+
+
+def _integers(x: jax.Array) -> jax.Array:
+    """[B, rows, n] as [B, 1, 8, n]."""
+    return jnp.pad(x[:, None], [(0, 0), (0, 0), (0, SUBLANES - x.shape[1]), (0, 0)])
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["scalars", "total"], meta_fields=[]
+)
 @dataclasses.dataclass(frozen=True)
-class _Side:
-    """An axis of queries or of keys, in blocks."""
+class _Steps:
+    """A worklist as the steps of a grid.
 
-    length: int
-    block: int
+    Attributes:
+      scalars: kind of every step, its target, and per other side the block that is at hand then.
+      total: [], number of steps.
+    """
+
+    scalars: Sequence[jax.Array]
+    total: jax.Array
 
     @classmethod
-    def of(cls, length: int, limit: int) -> "_Side":
-        return cls(length, limit if length > limit else -(-length // 16) * 16)
+    def of(cls, work: Worklist, sources: int) -> "_Steps":
+        step = jnp.arange(len(work.kind))
+        scalars = [work.kind, work.target]
+        for source in range(sources):  # a step with another source leaves a block in its place
+            latest = jax.lax.cummax(jnp.where(work.kind // KINDS == source, step, 0))
+            scalars.append(work.other[latest])
+        return cls(scalars, work.total)
 
-    @property
-    def blocks(self) -> int:
-        return -(-self.length // self.block)
 
-    @property
-    def padded(self) -> int:
-        return self.blocks * self.block
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["by_queries", "by_keys", "asks", "tells"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Steps of the walks, and integers [B, 1, 8, n] of queries and of keys, for each source."""
 
-    def pad(self, x: jax.Array) -> jax.Array:
-        """With zeros at the end of the last axis, to whole blocks."""
-        return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.padded - self.length)])
-
-    def within(self, x: jax.Array, number: jax.Array) -> jax.Array:
-        """A block [block, d] of the batch, with zeros beyond the end of its axis."""
-        if self.padded == self.length:
-            return x
-        start = jax.lax.rem(number, self.blocks) * self.block
-        row = start + jax.lax.broadcasted_iota(jnp.int32, x.shape, 0)
-        return jnp.where(row < self.length, x, jnp.zeros_like(x))
+    by_queries: _Steps
+    by_keys: list[_Steps]
+    asks: list[jax.Array]
+    tells: list[jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Walk:
-    """A grid of heads and of a worklist's items.
+    """A grid of heads and of steps.
 
     Attributes:
-      scalars: kind of every item, its target, and per other side the block that is at hand then.
-      total: [], number of items.
+      steps: of a worklist.
       sides: of the targets, and the other ones.
       heads: H.
       interpret: as of `pallas_call`.
     """
 
-    scalars: Sequence[jax.Array]
-    total: jax.Array
-    sides: Sequence[_Side]
+    steps: _Steps
+    sides: Sequence[Side]
     heads: int
     interpret: Any
-
-    @classmethod
-    def through(cls, work: Worklist, sides: Sequence[_Side], heads: int, interpret: Any) -> "_Walk":
-        item = jnp.arange(len(work.kind))
-        scalars = [work.kind, work.target]
-        for source in range(len(sides) - 1):  # an item of another source leaves a block in place
-            latest = jax.lax.cummax(jnp.where(work.kind // KINDS == source, item, 0))
-            scalars.append(work.other[latest])
-        return cls(scalars, work.total, sides, heads, interpret)
 
     def vectors(self, side: int, x: Any) -> Operand:
         """[B, H, n, d], cut along n."""
@@ -198,26 +208,16 @@ class _Walk:
         """[B, H, 1, n] in whole blocks, cut along n."""
         return self._operand(side, x, (None, None, 1, self.sides[side].block), 3)
 
-    def integers(self, side: int, rows: Sequence[jax.Array]) -> Operand:
-        """Some rows [B, n], as [B, 1, 8, n] in whole blocks, cut along n."""
-        x = jnp.stack(rows, axis=1)[:, None]
-        x = jnp.pad(x, [(0, 0), (0, 0), (0, SUBLANES - len(rows)), (0, 0)])
-        x = self.sides[side].pad(x)
+    def integers(self, side: int, x: jax.Array) -> Operand:
+        """[B, 1, 8, n] in whole blocks, cut along n."""
         return self._operand(side, x, (None, None, SUBLANES, self.sides[side].block), 3)
 
-    def asking(self, side: int, sights: Sequence[Sight]) -> Operand:
-        """What queries see, of every source."""
-        return self.integers(side, [x for s in sights for x in (s.query_class, s.low, s.high)])
-
-    def telling(self, side: int, sight: Sight) -> Operand:
-        """Who sees keys."""
-        return self.integers(side, [sight.key_class, sight.key_position])
-
-    def sources(self, sources: Sequence[Source], sights: Sequence[Sight]) -> list[Operand]:
-        """Keys, values and who sees them, one source after the other."""
+    def of_sources(self, sources: Sequence[Source], plan: _Plan) -> list[Operand]:
+        """Keys, values and who sees whom, one source after the other."""
         found = []
-        for side, ((key, value), sight) in enumerate(zip(sources, sights, strict=True), start=1):
-            found += [self.vectors(side, key), self.vectors(side, value), self.telling(side, sight)]
+        for n, (key, value) in enumerate(sources):
+            found += [self.vectors(n + 1, key), self.vectors(n + 1, value)]
+            found += [self.integers(0, plan.asks[n]), self.integers(n + 1, plan.tells[n])]
         return found
 
     def _operand(self, side: int, x: Any, shape: tuple, axis: int) -> Operand:
@@ -239,7 +239,8 @@ class _Walk:
         scratch: Sequence[tuple[int, int]],
     ) -> Sequence[jax.Array]:
         """Results of `kernel(scalars, inputs, outputs, scratch)`, which are lists of refs."""
-        counts = len(self.scalars), len(inputs), len(outputs)
+        scalars = self.steps.scalars
+        counts = len(scalars), len(inputs), len(outputs)
         cuts = [sum(counts[: n + 1]) for n in range(3)]
 
         def run(*refs: Any) -> None:
@@ -251,8 +252,8 @@ class _Walk:
             run,
             out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x, _ in outputs],
             grid_spec=pltpu.PrefetchScalarGridSpec(
-                num_scalar_prefetch=len(self.scalars),
-                grid=(self.heads, self.total),
+                num_scalar_prefetch=len(scalars),
+                grid=(self.heads, self.steps.total),
                 in_specs=[spec for _, spec in inputs],
                 out_specs=[spec for _, spec in outputs],
                 scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
@@ -260,13 +261,13 @@ class _Walk:
             compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
             interpret=self.interpret,
             name=kernel.func.__name__.strip("_"),
-        )(*self.scalars, *[x for x, _ in inputs])
+        )(*scalars, *[x for x, _ in inputs])
 
 
 def _forward_kernel(
-    factor: float, sides: Sequence[_Side], scalars: Any, inputs: Any, outputs: Any, scratch: Any
+    factor: float, sides: Sequence[Side], scalars: Any, inputs: Any, outputs: Any, scratch: Any
 ) -> None:
-    q_ref, asking_ref, *sources = inputs
+    q_ref, *sources = inputs
     mixed_ref, normalizer_ref = outputs
     top_ref, total_ref, sum_ref = scratch
     kind, number, first, last = _item(scalars)
@@ -278,12 +279,12 @@ def _forward_kernel(
         sum_ref[...] = jnp.zeros_like(sum_ref)
 
     def add(source: int, masked: bool) -> None:
-        key_ref, value_ref, telling_ref = sources[3 * source : 3 * source + 3]
+        key_ref, value_ref, asks, tells = sources[4 * source : 4 * source + 4]
         scores = _product(q_ref[...], key_ref[...], (1, 1)) * factor  # [queries, keys]
         value = value_ref[...]
         if masked:
-            scores = jnp.where(_mask(asking_ref, source, telling_ref, 0), scores, UNSEEN)
-            value = sides[source].within(value, number[source])
+            scores = jnp.where(_mask(asks, tells, 0), scores, UNSEEN)
+            value = _within(sides[source], value, number[source])
         before = top_ref[:, :1]
         top = jnp.maximum(before, scores.max(axis=1, keepdims=True))
         weights, shrink = jnp.exp2(scores - top), jnp.exp2(before - top)
@@ -305,9 +306,9 @@ def _forward_kernel(
 
 
 def _dq_kernel(
-    scale: float, sides: Sequence[_Side], scalars: Any, inputs: Any, outputs: Any, scratch: Any
+    scale: float, sides: Sequence[Side], scalars: Any, inputs: Any, outputs: Any, scratch: Any
 ) -> None:
-    q_ref, cotangent_ref, normalizer_row, delta_row, asking_ref, *sources = inputs
+    q_ref, cotangent_ref, normalizer_row, delta_row, *sources = inputs
     (dq_ref,) = outputs
     normalizer_ref, delta_ref, sum_ref = scratch
     kind, number, first, last = _item(scalars)
@@ -319,14 +320,14 @@ def _dq_kernel(
         sum_ref[...] = jnp.zeros_like(sum_ref)
 
     def add(source: int, masked: bool) -> None:
-        key_ref, value_ref, telling_ref = sources[3 * source : 3 * source + 3]
+        key_ref, value_ref, asks, tells = sources[4 * source : 4 * source + 4]
         key, value = key_ref[...], value_ref[...]
         scores = _product(q_ref[...], key, (1, 1)) * (scale * LOG2_E)
         weights = jnp.exp2(scores - normalizer_ref[:, :1])
         slope = weights * (_product(cotangent_ref[...], value, (1, 1)) - delta_ref[:, :1])
         if masked:
-            slope = jnp.where(_mask(asking_ref, source, telling_ref, 0), slope, 0.0)
-            key = sides[source].within(key, number[source])
+            slope = jnp.where(_mask(asks, tells, 0), slope, 0.0)
+            key = _within(sides[source], key, number[source])
         sum_ref[...] += _product(slope.astype(key.dtype), key, (1, 0))
 
     _by_kind(kind, len(sides), add)
@@ -337,10 +338,9 @@ def _dq_kernel(
 
 
 def _dkeys_kernel(
-    scale: float, queries: _Side, scalars: Any, inputs: Any, outputs: Any, scratch: Any
+    scale: float, queries: Side, scalars: Any, inputs: Any, outputs: Any, scratch: Any
 ) -> None:
-    q_ref, cotangent_ref, normalizer_ref, delta_ref, asking_ref, *of_keys = inputs
-    key_ref, value_ref, telling_ref = of_keys
+    q_ref, cotangent_ref, normalizer_ref, delta_ref, key_ref, value_ref, asks, tells = inputs
     kind, number, first, last = _item(scalars)
 
     @pl.when(first)
@@ -351,11 +351,11 @@ def _dkeys_kernel(
     def add(_: int, masked: bool) -> None:
         q, cotangent = q_ref[...], cotangent_ref[...]
         if masked:
-            q, cotangent = (queries.within(x, number[0]) for x in (q, cotangent))
+            q, cotangent = (_within(queries, x, number[0]) for x in (q, cotangent))
         scores = _product(key_ref[...], q, (1, 1)) * (scale * LOG2_E)  # [keys, queries]
         weights = jnp.exp2(scores - normalizer_ref[...])
         if masked:
-            mask = _mask(asking_ref, 0, telling_ref, 1)
+            mask = _mask(asks, tells, 1)
             weights = jnp.where(mask, weights, 0.0)
         slope = weights * (_product(value_ref[...], cotangent, (1, 1)) - delta_ref[...])
         if masked:
@@ -388,12 +388,19 @@ def _by_kind(kind: jax.Array, sources: int, add: Callable[[int, bool], None]) ->
         pl.when(kind == n)(functools.partial(add, n // KINDS, n % KINDS == PARTIAL))
 
 
-def _mask(asking: Any, source: int, telling: Any, axis: int) -> jax.Array:
+def _within(side: Side, x: jax.Array, number: jax.Array) -> jax.Array:
+    """A block [block, d] of the batch, with zeros beyond the end of its axis."""
+    if side.padded == side.length:
+        return x
+    start = jax.lax.rem(number, side.blocks) * side.block
+    row = start + jax.lax.broadcasted_iota(jnp.int32, x.shape, 0)
+    return jnp.where(row < side.length, x, jnp.zeros_like(x))
+
+
+def _mask(asks: Any, tells: Any, axis: int) -> jax.Array:
     """Who sees whom in a block, bool, with the queries along `axis` of two."""
-    query_class, low, high = (
-        jnp.expand_dims(asking[ASKED * source + n, :], 1 - axis) for n in (CLASS, LOW, HIGH)
-    )
-    key_class, position = (jnp.expand_dims(telling[n, :], axis) for n in (CLASS, POSITION))
+    query_class, low, high = (jnp.expand_dims(asks[n, :], 1 - axis) for n in (CLASS, LOW, HIGH))
+    key_class, position = (jnp.expand_dims(tells[n, :], axis) for n in (CLASS, POSITION))
     same = (query_class == key_class) & (key_class > 0)
     return same & (low <= position) & (position <= high)
 

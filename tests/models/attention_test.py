@@ -9,15 +9,9 @@ import numpy as np
 import pytest
 
 from models import backend
-from models.attention import (
-    EXTENTS,
-    IMPLEMENTATIONS,
-    Coordinates,
-    Keys,
-    attention,
-    query_runs,
-    visible,
-)
+from models.attention import IMPLEMENTATIONS, attention
+from models.attention_xla import EXTENTS, query_runs
+from models.mask import Coordinates, Keys, visible
 from tests import tiny
 
 B, N, Q, S, W, HEAD_DIM = 2, 3, 4, 11, 5, 8

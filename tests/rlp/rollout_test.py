@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.attention import HIDDEN_SCORE
+from models.mask import HIDDEN_SCORE
 from models.transformer import bind
 from models.tree import extend
 from rlp.branches import document_trunk

@@ -1,0 +1,133 @@
+"""Attention by the kernels of `models.kernels`: from documents and branches to rows and blocks.
+
+The heads that share a head of keys, and all tokens of all branches, are rows of queries of that
+head, so a kernel knows nothing of grouped queries. What a row sees of the trunk and of its own
+branch are two runs of positions (`visits.Sight`). On a mesh, each device computes its documents and
+its heads; nothing is exchanged.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from models.backend import gpu, interpreted, target
+from models.kernels.attention import Kernels
+from models.kernels.attention import attention as over_blocks
+from models.kernels.tpu import TPUKernels
+from models.kernels.triton import tiled
+from models.kernels.visits import Sight
+from models.mask import Coordinates, Keys, Window
+from models.sharding import on_each_device, shards
+
+HEAD_DIMS = (64, 128, 256)
+PLATFORMS = {"pallas_tpu": ("tpu",), "pallas_gpu": ("gpu", "cuda")}
+
+
+def refusal(name: str, head_dim: int) -> str | None:
+    """Why an implementation of `PLATFORMS` cannot serve, or None."""
+    if interpreted() is None and target() not in PLATFORMS[name]:
+        return (
+            f"it needs a {name.removeprefix('pallas_').upper()}, and this is a {target().upper()}"
+        )
+    if head_dim not in HEAD_DIMS:
+        return f"it has head sizes {', '.join(map(str, HEAD_DIMS))}, not {head_dim}"
+    return None
+
+
+def kernels_for(name: str, head_dim: int, dtype: Any) -> Kernels:
+    """The kernels of an implementation, sized for vectors of that many numbers."""
+    if name == "pallas_tpu":
+        return TPUKernels(interpret=interpreted() or False)
+    vector = head_dim * jnp.dtype(dtype).itemsize
+    return tiled(vector, gpu(), interpret=interpreted() is not None)
+
+
+def plan_kernels(
+    kernels: Kernels,
+    at: Coordinates,
+    shared: Coordinates,
+    own: Coordinates | None,
+    window: Window,
+    heads: int,
+    kv_heads: int,
+) -> Any:
+    """What kernels find out about who sees whom, once for all layers with the same window.
+
+    Returns:
+      A pytree of arrays with an axis of devices in front.
+    """
+
+    def run(at: Coordinates, shared: Coordinates, *rest: Any) -> Any:
+        *own, window = rest
+        sights = [_of_trunk(at, shared, window, heads // kv_heads)]
+        sights += [_of_branches(at, keys, window, heads // kv_heads) for keys in own]
+        found = kernels.plan(sights, kv_heads // shards("kv_heads"))
+        return jax.tree.map(lambda x: x[None], found)
+
+    rows = ("rows",)
+    branches = () if own is None else (own,)
+    run = on_each_device(run, [rows, rows, *[rows] * len(branches), ()], rows)
+    return run(at, shared, *branches, window)
+
+
+def kernel_attention(
+    kernels: Kernels, plan: Any, q: jax.Array, shared: Keys, own: Keys | None, scale: float
+) -> jax.Array:
+    """Attention with a plan for the coordinates of these queries and keys; as `attention`."""
+
+    def run(plan: Any, q: jax.Array, *each: jax.Array) -> jax.Array:
+        batch, groups, length, heads, head_dim = q.shape
+        kv_heads = each[0].shape[1]
+        rows = q.reshape(batch, groups * length, kv_heads, -1, head_dim)
+        rows = rows.transpose(0, 2, 1, 3, 4).reshape(batch, kv_heads, -1, head_dim)
+        flat = [x.reshape(batch, kv_heads, -1, head_dim) for x in each]
+        sources = tuple(zip(flat[::2], flat[1::2], strict=True))
+        plan = jax.tree.map(lambda x: x[0], plan)
+        mixed = over_blocks(rows, sources, plan, scale, kernels)
+        mixed = mixed.reshape(batch, kv_heads, groups * length, -1, head_dim)
+        return mixed.transpose(0, 2, 1, 3, 4).reshape(q.shape)
+
+    each = [x for keys in (shared, own) if keys is not None for x in (keys.key, keys.value)]
+    queries = ("rows", None, None, "heads")
+    run = on_each_device(run, [("rows",), queries, *[("rows", "kv_heads")] * len(each)], queries)
+    return run(plan, q, *each)
+
+
+def _of_trunk(at: Coordinates, keys: Coordinates, window: Window, repeat: int) -> Sight:
+    """What queries at [B, N, Q] see of the trunk's keys at [B, S]."""
+    last = jnp.where(at.branch == 0, at.position, jnp.minimum(at.position, at.fork - 1))
+    return Sight(
+        query_class=_rows(at.segment, repeat),
+        low=_rows(_first(at, window), repeat),
+        high=_rows(last, repeat),
+        key_class=jnp.where(keys.branch == 0, keys.segment, 0),
+        key_position=keys.position,
+        groups=1,
+    )
+
+
+def _of_branches(at: Coordinates, keys: Coordinates, window: Window, repeat: int) -> Sight:
+    """What queries at [B, N, Q] see of their branches' keys at [B, N, W]."""
+    groups = at.segment.shape[1]
+    number = jnp.arange(1, groups + 1, dtype=jnp.int32)[None, :, None]
+    live = lambda segment: jnp.where(segment > 0, number, 0)
+    flat = lambda x: x.reshape(x.shape[0], -1)
+    return Sight(
+        query_class=_rows(live(at.segment), repeat),
+        low=_rows(_first(at, window), repeat),
+        high=_rows(at.position, repeat),
+        key_class=flat(live(keys.segment)),
+        key_position=flat(keys.position),
+        groups=groups,
+    )
+
+
+def _first(at: Coordinates, window: Window) -> jax.Array:
+    """The first position that a query sees."""
+    return jnp.zeros_like(at.position) if window is None else at.position - window + 1
+
+
+def _rows(x: jax.Array, repeat: int) -> jax.Array:
+    """[B, N, Q] as [B, N · Q · repeat]."""
+    return jnp.repeat(x.reshape(x.shape[0], -1), repeat, axis=1)

@@ -1,0 +1,398 @@
+"""The attention kernels for GPUs (Pallas, Triton), from Ampere to Blackwell.
+
+A program has one block of queries, or of keys, and loops over the blocks that it meets: a
+worklist's `starts` are the bounds of its loops, so it does what there is to do and nothing else.
+Pairs of blocks of which every query sees every key come first and need no mask.
+
+    forward   a block of queries: softmax over its blocks of keys
+    dq        the same loops: dq += p · (do·v - delta) · k, with p from the normalizers
+    dk, dv    a block of keys: over the blocks of queries that see it, in their order, so the sum
+              over all branches of a trunk has one order, too; scores are [keys, queries] here
+
+Scores are multiplied by scale · log2(e), and exponentials are powers of two. Where few blocks of
+queries could not fill the chip (decoding), several programs share one, each with a part of its
+keys; what they found is joined by the normalizers.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+
+from models.kernels.attention import Source
+from models.kernels.blocks import (
+    CLASS,
+    HIGH,
+    LOG2_E,
+    LOW,
+    POSITION,
+    UNSEEN,
+    Side,
+    asking,
+    telling,
+)
+from models.kernels.visits import (
+    KINDS,
+    PARTIAL,
+    Meetings,
+    Sight,
+    Worklist,
+    by_keys,
+    by_queries,
+    meetings,
+)
+
+SMALLEST, LARGEST = 16, 128  # sides of a block
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+    """How one of the kernels is cut.
+
+    Attributes:
+      queries: of a block, at most; a power of two, as is the next.
+      keys: of a block, at most.
+      warps: that compute a block.
+      stages: blocks on their way from memory, the one that is computed included.
+    """
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TritonKernels:
+    """`attention.Kernels` for GPUs; head_dim is a power of two.
+
+    Attributes:
+      forward_tiles: of the forward pass.
+      dq_tiles: of the queries' gradient.
+      dkeys_tiles: of the keys' and values' gradients.
+      few_tiles: of a forward pass with so few queries that several programs share a block of them.
+      programs: that fill the chip.
+      interpret: as of `pallas_call`.
+    """
+
+    forward_tiles: Tiles
+    dq_tiles: Tiles
+    dkeys_tiles: Tiles
+    few_tiles: Tiles
+    programs: int
+    interpret: bool = False
+
+    def plan(self, sights: Sequence[Sight], heads: int) -> "_Plan":
+        """See `attention.Kernels`."""
+        batch, rows = sights[0].low.shape
+
+        def met(tiles: Tiles) -> list[Meetings]:
+            queries, *keys = _sides(tiles, rows, [sight.keys for sight in sights])
+            cut = zip(sights, keys, strict=True)
+            return [meetings(sight, queries.block, side.block) for sight, side in cut]
+
+        forward_tiles, _ = self._forward_tiles(batch * heads, rows)
+        whole = lambda x: Side(x.shape[-1], LARGEST).pad(x)
+        return _Plan(
+            forward=by_queries(met(forward_tiles), idle=False),
+            dq=by_queries(met(self.dq_tiles), idle=False),
+            dkeys=[by_keys(m, idle=False) for m in met(self.dkeys_tiles)],
+            asks=[whole(asking(sight)) for sight in sights],
+            tells=[whole(telling(sight)) for sight in sights],
+        )
+
+    def forward(
+        self, q: jax.Array, sources: Sequence[Source], plan: "_Plan", scale: float
+    ) -> tuple[jax.Array, jax.Array]:
+        """See `attention.Kernels`."""
+        batch, heads, rows, _ = q.shape
+        tiles, splits = self._forward_tiles(batch * heads, rows)
+        queries, *keys = _sides(tiles, rows, [key.shape[2] for key, _ in sources])
+        mixed, normalizer = pl.pallas_call(
+            functools.partial(_forward_kernel, scale * LOG2_E, queries, keys, splits),
+            grid=(queries.blocks * splits, heads, batch),
+            out_shape=[
+                jax.ShapeDtypeStruct((splits, *q.shape), q.dtype if splits == 1 else jnp.float32),
+                jax.ShapeDtypeStruct((splits, *q.shape[:3]), jnp.float32),
+            ],
+            **self._options(tiles, "attention_forward"),
+        )(plan.forward.starts, plan.forward.other, q, *_of(sources, plan))
+        return (mixed[0], normalizer[0]) if splits == 1 else _joined(mixed, normalizer, q.dtype)
+
+    def backward(
+        self,
+        q: jax.Array,
+        sources: Sequence[Source],
+        plan: "_Plan",
+        scale: float,
+        normalizer: jax.Array,
+        delta: jax.Array,
+        cotangent: jax.Array,
+    ) -> tuple[jax.Array, list[Source]]:
+        """See `attention.Kernels`."""
+        batch, heads, rows, _ = q.shape
+        lengths = [key.shape[2] for key, _ in sources]
+        of_queries = q, cotangent, normalizer, delta
+        queries, *keys = _sides(self.dq_tiles, rows, lengths)
+        dq = pl.pallas_call(
+            functools.partial(_dq_kernel, scale, queries, keys),
+            grid=(queries.blocks, heads, batch),
+            out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
+            **self._options(self.dq_tiles, "attention_dq"),
+        )(plan.dq.starts, plan.dq.other, *of_queries, *_of(sources, plan))
+        slopes = []
+        for n, (key, value) in enumerate(sources):
+            queries, side = _sides(self.dkeys_tiles, rows, [lengths[n]])
+            dkey, dvalue = pl.pallas_call(
+                functools.partial(_dkeys_kernel, scale, queries, side),
+                grid=(side.blocks, heads, batch),
+                out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (key, value)],
+                **self._options(self.dkeys_tiles, "attention_dkeys"),
+            )(
+                plan.dkeys[n].starts,
+                plan.dkeys[n].other,
+                *of_queries,
+                key,
+                value,
+                plan.asks[n],
+                plan.tells[n],
+            )
+            slopes.append((dkey, dvalue))
+        return dq, slopes
+
+    def _forward_tiles(self, rows_of_heads: int, rows: int) -> tuple[Tiles, int]:
+        """For so many rows of heads of so many queries; and the programs that share a block."""
+        blocks = lambda tiles: rows_of_heads * -(-rows // tiles.queries)
+        if blocks(self.forward_tiles) >= self.programs:
+            return self.forward_tiles, 1
+        return self.few_tiles, max(1, self.programs // blocks(self.few_tiles))
+
+    def _options(self, tiles: Tiles, name: str) -> dict[str, Any]:
+        parameters = plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages)
+        return {"compiler_params": parameters, "interpret": self.interpret, "name": name}
+
+
+# Tiles (forward, dq, dkeys, few) by the bytes of a head's vector. Found by compiling for sm_90a:
+# these fit the shared memory, and spill no registers, or few (benchmarks/attention.md).
+SMALL = {  # with 99 KiB of shared memory
+    64: (Tiles(128, 64, 4, 3), Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 3)),
+    128: (Tiles(128, 128, 8, 3), Tiles(128, 64, 8, 2), Tiles(64, 128, 8, 2), Tiles(64, 64, 4, 3)),
+    256: (Tiles(64, 64, 4, 3), Tiles(64, 64, 4, 2), Tiles(64, 64, 8, 3), Tiles(64, 64, 4, 3)),
+    512: (Tiles(64, 32, 4, 2), Tiles(32, 64, 4, 1), Tiles(32, 32, 8, 1), Tiles(64, 32, 4, 2)),
+    1024: (Tiles(32, 16, 4, 1), Tiles(32, 16, 4, 1), Tiles(16, 32, 4, 1), Tiles(32, 16, 4, 1)),
+}
+LARGE = SMALL | {  # with 163 KiB
+    256: (Tiles(128, 128, 8, 2), Tiles(128, 64, 8, 2), Tiles(64, 128, 8, 2), Tiles(64, 64, 4, 3)),
+}
+
+
+def tiled(vector: int, gpu: Any, interpret: bool) -> TritonKernels:
+    """Kernels for vectors of so many bytes, on a GPU with `cores` and `shared_memory`."""
+    table = SMALL if gpu.shared_memory < 163 * 1024 else LARGE
+    return TritonKernels(*table[vector], programs=2 * gpu.cores, interpret=interpret)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["forward", "dq", "dkeys", "asks", "tells"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Worklists of the kernels, and for each source the integers of queries and of keys, [B, rows,
+    n] with n a multiple of all blocks."""
+
+    forward: Worklist
+    dq: Worklist
+    dkeys: list[Worklist]
+    asks: list[jax.Array]
+    tells: list[jax.Array]
+
+
+def _sides(tiles: Tiles, rows: int, keys: Sequence[int]) -> tuple[Side, ...]:
+    of = lambda length, most: Side(length, min(most, max(SMALLEST, pl.next_power_of_2(length))))
+    return of(rows, tiles.queries), *(of(length, tiles.keys) for length in keys)
+
+
+def _of(sources: Sequence[Source], plan: _Plan) -> list[jax.Array]:
+    """Keys, values and who sees whom, one source after the other."""
+    found = []
+    for n, source in enumerate(sources):
+        found += [*source, plan.asks[n], plan.tells[n]]
+    return found
+
+
+def _joined(mixed: jax.Array, normalizer: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """What several programs found of the same queries, on the leading axis, as one."""
+    top = normalizer.max(0)
+    weights = jnp.exp2(normalizer - top[None])
+    total = weights.sum(0)
+    mixed = (weights[..., None] * mixed).sum(0) / total[..., None]
+    return mixed.astype(dtype), top + jnp.log2(total)
+
+
+def _forward_kernel(
+    factor: float, queries: Side, keys: Sequence[Side], splits: int, starts: Any, other: Any,
+    q_ref: Any, *refs: Any,
+) -> None:  # fmt: skip
+    *sources, mixed_ref, normalizer_ref = refs
+    program, head, row = (pl.program_id(axis) for axis in range(3))
+    number, split = jax.lax.div(program, splits), jax.lax.rem(program, splits)
+    q = _rows(q_ref, (row, head), queries, number)
+    asked = [_asked(asks, row, queries, number) for asks in sources[2::4]]
+
+    def add(source: int, masked: bool, block: jax.Array, carry: Any) -> Any:
+        top, total, mixed = carry
+        key_ref, value_ref, _, tells = sources[4 * source : 4 * source + 4]
+        key = _rows(key_ref, (row, head), keys[source], block, masked)
+        value = _rows(value_ref, (row, head), keys[source], block, masked)
+        scores = _product(q, key.T) * factor  # [queries, keys]
+        if masked:
+            mask = _mask(asked[source], _told(tells, row, keys[source], block), 0)
+            scores = jnp.where(mask, scores, UNSEEN)
+        above = jnp.maximum(top, scores.max(1))
+        weights, shrink = jnp.exp2(scores - above[:, None]), jnp.exp2(top - above)
+        mixed = mixed * shrink[:, None] + _product(weights.astype(value.dtype), value)
+        return above, total * shrink + weights.sum(1), mixed
+
+    carry = (
+        jnp.full(queries.block, UNSEEN, jnp.float32),
+        jnp.zeros(queries.block, jnp.float32),
+        jnp.zeros((queries.block, q.shape[1]), jnp.float32),
+    )
+    target = row * queries.blocks + number
+    top, total, mixed = _loops(starts, other, target, keys, add, carry, split, splits)
+    sees = top > UNSEEN  # else it has added up whatever there was
+    mixed = jnp.where(sees[:, None], mixed / jnp.where(sees, total, 1.0)[:, None], 0.0)
+    normalizer = jnp.where(sees, top + jnp.log2(jnp.where(sees, total, 1.0)), UNSEEN)
+    _store(mixed_ref, (split, row, head), queries, number, mixed)
+    _store(normalizer_ref, (split, row, head), queries, number, normalizer)
+
+
+def _dq_kernel(
+    scale: float, queries: Side, keys: Sequence[Side], starts: Any, other: Any, q_ref: Any,
+    cotangent_ref: Any, normalizer_ref: Any, delta_ref: Any, *refs: Any,
+) -> None:  # fmt: skip
+    *sources, dq_ref = refs
+    number, head, row = (pl.program_id(axis) for axis in range(3))
+    at = (row, head), queries, number
+    q, cotangent = _rows(q_ref, *at), _rows(cotangent_ref, *at)
+    normalizer, delta = _rows(normalizer_ref, *at), _rows(delta_ref, *at)
+    asked = [_asked(asks, row, queries, number) for asks in sources[2::4]]
+
+    def add(source: int, masked: bool, block: jax.Array, dq: jax.Array) -> jax.Array:
+        key_ref, value_ref, _, tells = sources[4 * source : 4 * source + 4]
+        key = _rows(key_ref, (row, head), keys[source], block, masked)
+        value = _rows(value_ref, (row, head), keys[source], block, masked)
+        weights = jnp.exp2(_product(q, key.T) * (scale * LOG2_E) - normalizer[:, None])
+        slope = weights * (_product(cotangent, value.T) - delta[:, None])
+        if masked:
+            mask = _mask(asked[source], _told(tells, row, keys[source], block), 0)
+            slope = jnp.where(mask, slope, 0.0)
+        return dq + _product(slope.astype(key.dtype), key)
+
+    target = row * queries.blocks + number
+    dq = _loops(starts, other, target, keys, add, jnp.zeros(q.shape, jnp.float32))
+    _store(dq_ref, *at, scale * dq)
+
+
+def _dkeys_kernel(
+    scale: float, queries: Side, keys: Side, starts: Any, other: Any, q_ref: Any,
+    cotangent_ref: Any, normalizer_ref: Any, delta_ref: Any, key_ref: Any, value_ref: Any,
+    asks: Any, tells: Any, dkey_ref: Any, dvalue_ref: Any,
+) -> None:  # fmt: skip
+    number, head, row = (pl.program_id(axis) for axis in range(3))
+    at = (row, head), keys, number
+    key, value = _rows(key_ref, *at), _rows(value_ref, *at)
+    told = _told(tells, row, keys, number)
+
+    def add(_: int, masked: bool, block: jax.Array, carry: Any) -> Any:
+        dkey, dvalue = carry
+        there = (row, head), queries, block, masked
+        q, cotangent = _rows(q_ref, *there), _rows(cotangent_ref, *there)
+        normalizer, delta = _rows(normalizer_ref, *there), _rows(delta_ref, *there)
+        scores = _product(key, q.T) * (scale * LOG2_E)  # [keys, queries]
+        weights = jnp.exp2(scores - normalizer[None, :])
+        slope = weights * (_product(value, cotangent.T) - delta[None, :])
+        if masked:
+            mask = _mask(_asked(asks, row, queries, block), told, 1)
+            weights, slope = jnp.where(mask, weights, 0.0), jnp.where(mask, slope, 0.0)
+        dvalue = dvalue + _product(weights.astype(cotangent.dtype), cotangent)
+        return dkey + _product(slope.astype(q.dtype), q), dvalue
+
+    zeros = jnp.zeros(key.shape, jnp.float32)
+    target = row * keys.blocks + number
+    dkey, dvalue = _loops(starts, other, target, [queries], add, (zeros, zeros))
+    _store(dkey_ref, *at, scale * dkey)
+    _store(dvalue_ref, *at, dvalue)
+
+
+def _loops(
+    starts: Any, other: Any, target: jax.Array, sides: Sequence[Side], add: Callable, carry: Any,
+    split: jax.Array | int = 0, splits: int = 1,
+) -> Any:  # fmt: skip
+    """`add(source, masked, block, carry)` on the blocks that the target meets, kind by kind; of
+    each kind the `split`th of `splits` parts."""
+    kinds = KINDS * len(sides)
+    for kind in range(kinds):
+        start, stop = starts[target * kinds + kind], starts[target * kinds + kind + 1]
+        part = lambda n, start=start, stop=stop: start + jax.lax.div((stop - start) * n, splits)
+        source, masked = kind // KINDS, kind % KINDS == PARTIAL
+
+        def step(item: jax.Array, carry: Any, source: int = source, masked: bool = masked) -> Any:
+            return add(source, masked, jax.lax.rem(other[item], sides[source].blocks), carry)
+
+        carry = jax.lax.fori_loop(part(split), part(split + 1), step, carry)
+    return carry
+
+
+def _rows(ref: Any, place: tuple, side: Side, number: jax.Array, may_end: bool = True) -> jax.Array:
+    """A block of vectors or numbers, with zeros beyond the end of its axis."""
+    at = ref.at[(*place, pl.ds(number * side.block, side.block))]
+    if not may_end or side.padded == side.length:
+        return plgpu.load(at)
+    return plgpu.load(at, mask=_within(side, number, ref.shape[len(place) + 1 :]), other=0.0)
+
+
+def _store(ref: Any, place: tuple, side: Side, number: jax.Array, x: jax.Array) -> None:
+    at = ref.at[(*place, pl.ds(number * side.block, side.block))]
+    mask = None if side.padded == side.length else _within(side, number, x.shape[1:])
+    plgpu.store(at, x.astype(ref.dtype), mask=mask)
+
+
+def _within(side: Side, number: jax.Array, vector: tuple[int, ...]) -> jax.Array:
+    """Which elements of a block lie before the end of its axis."""
+    row = number * side.block + jnp.arange(side.block)
+    mask = row < side.length
+    return jnp.broadcast_to(mask[:, None], (side.block, *vector)) if vector else mask
+
+
+def _asked(asks: Any, row: jax.Array, queries: Side, number: jax.Array) -> list[jax.Array]:
+    """Class, low and high of a block of queries."""
+    at = pl.ds(number * queries.block, queries.block)
+    return [asks[row, n, at] for n in (CLASS, LOW, HIGH)]
+
+
+def _told(tells: Any, row: jax.Array, keys: Side, number: jax.Array) -> list[jax.Array]:
+    """Class and position of a block of keys."""
+    at = pl.ds(number * keys.block, keys.block)
+    return [tells[row, n, at] for n in (CLASS, POSITION)]
+
+
+def _mask(asked: Sequence[jax.Array], told: Sequence[jax.Array], axis: int) -> jax.Array:
+    """Who sees whom in a block, bool, with the queries along `axis` of two."""
+    query_class, low, high = (jnp.expand_dims(x, 1 - axis) for x in asked)
+    key_class, position = (jnp.expand_dims(x, axis) for x in told)
+    same = (query_class == key_class) & (key_class > 0)
+    return same & (low <= position) & (position <= high)
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Of two matrices, in float32; exact for float32."""
+    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
+    return plgpu.dot(a, b, precision=precision)
