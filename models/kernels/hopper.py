@@ -29,25 +29,27 @@ from jax.experimental.pallas import mosaic_gpu as gpu
 
 from models.kernels import warpgroups
 from models.kernels.attention import Source
+from models.kernels.blocks import LOG2_E, Side, asking, telling
 from models.kernels.visits import KINDS, Sight, Worklist, by_keys, by_queries, meetings
 from models.kernels.warpgroups import ROWS, WARPGROUPS
 
 BLOCK = WARPGROUPS * ROWS  # of the targets
+SUMS = 128 * 128  # of a row's keys at a time times a head's numbers: as the registers allow
 TILES = gpu.TilingTransform((8, 64)), gpu.SwizzleTransform(128)  # as wgmma reads 16-bit matrices
 
 
 @dataclasses.dataclass(frozen=True)
 class HopperKernels:
-    """`attention.Kernels` for Hopper GPUs: bfloat16 or float16, heads of 64 or 128, and of 256 in
-    the forward pass.
+    """`attention.Kernels` for Hopper GPUs: bfloat16 or float16, with heads of 64 or 128, and in the
+    forward pass of 256, too (`sized`).
 
     Attributes:
-      forward_block: keys that come at a time, at most; a multiple of 64.
-      backward_block: keys (dq) or queries (dk, dv) that come at a time; a multiple of 64.
-      stages: blocks that are on their way or being read, at least 1.
-      interpret: parameters of Pallas' interpret mode, or False. It knows neither layouts of
-        registers nor products of them, and its copies must not reach beyond the end of an array:
-        there, products are plain ones, and arrays are filled up to whole blocks.
+      forward_block: keys that come at a time in the forward pass; 64 or 128.
+      backward_block: keys (dq) or queries (dk, dv) that come at a time in the backward pass.
+      stages: blocks that are on their way or being read.
+      interpret: parameters of Pallas' interpret mode for GPUs, or False. It knows no layouts and
+        no products of registers, and its copies must not reach beyond the end of an array: for it,
+        products are plain ones, and arrays are filled up to whole blocks.
     """
 
     forward_block: int = 128
@@ -55,23 +57,33 @@ class HopperKernels:
     stages: int = 2
     interpret: Any = False
 
+    def plan(self, sights: Sequence[Sight], heads: int) -> "_Plan":
+        """See `attention.Kernels`."""
+        whole = lambda x: Side(x.shape[-1], BLOCK).pad(x)
+        return _Plan(
+            forward=by_queries([meetings(s, BLOCK, self.forward_block) for s in sights], False),
+            dq=by_queries([meetings(s, BLOCK, self.backward_block) for s in sights], False),
+            dkeys=[by_keys(meetings(s, self.backward_block, BLOCK), False) for s in sights],
+            asks=[whole(asking(sight)) for sight in sights],
+            tells=[whole(telling(sight)) for sight in sights],
+        )
+
     def forward(
-        self, q: jax.Array, sources: Sequence[Source], sights: Sequence[Sight], scale: float
+        self, q: jax.Array, sources: Sequence[Source], plan: "_Plan", scale: float
     ) -> tuple[jax.Array, jax.Array]:
         """See `attention.Kernels`.
 
         Raises:
           ValueError: a dtype or a head dimension that these kernels do not serve.
         """
-        _check(q, (64, 128, 256))
-        block = min(self.forward_block, 128 * 128 // q.shape[3])  # as registers allow
-        walk = self._by_queries(q, sources, sights, block)
-        length = walk.sides[0].blocks * BLOCK
+        _check(q, SUMS // self.forward_block)
+        walk = self._by_queries(q, sources, plan.forward, self.forward_block)
+        length = walk.sides[0].padded
         normalizers = jax.ShapeDtypeStruct((*q.shape[:2], 1, length), jnp.float32)
         mixed, normalizer = walk.call(
-            functools.partial(warpgroups.forward_kernel, scale * warpgroups.LOG2_E),
-            fixed=[walk.vectors(0, q), walk.asking(0, sights)],
-            coming=walk.sources(sources, sights),
+            functools.partial(warpgroups.forward_kernel, scale * LOG2_E),
+            fixed=[walk.vectors(0, q), *(walk.integers(0, x) for x in plan.asks)],
+            coming=walk.sources(sources, plan),
             results=[walk.vectors(0, q), walk.numbers(0, normalizers)],
         )
         return mixed, normalizer[:, :, 0]
@@ -80,7 +92,7 @@ class HopperKernels:
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        sights: Sequence[Sight],
+        plan: "_Plan",
         scale: float,
         normalizer: jax.Array,
         delta: jax.Array,
@@ -91,70 +103,72 @@ class HopperKernels:
         Raises:
           ValueError: as `forward`; heads of 256 are among what is not served.
         """
-        _check(q, (64, 128))
+        _check(q, 128)
         numbers = jnp.stack([normalizer, delta], axis=2)  # [B, H, 2, R]
-        walk = self._by_queries(q, sources, sights, self.backward_block)
+        numbers = Side(numbers.shape[3], BLOCK).pad(numbers)
+        walk = self._by_queries(q, sources, plan.dq, self.backward_block)
         (dq,) = walk.call(
             functools.partial(warpgroups.dq_kernel, scale),
             fixed=[
                 *(walk.vectors(0, x) for x in (q, cotangent)),
                 walk.numbers(0, numbers),
-                walk.asking(0, sights),
+                *(walk.integers(0, x) for x in plan.asks),
             ],
-            coming=walk.sources(sources, sights),
+            coming=walk.sources(sources, plan),
             results=[walk.vectors(0, q)],
         )
         slopes = []
-        for source, sight in zip(sources, sights, strict=True):
-            walk = self._by_keys(q, source, sight)
+        for n, source in enumerate(sources):
+            sides = Side(source[0].shape[2], BLOCK), Side(q.shape[2], self.backward_block)
+            walk = _Walk(plan.dkeys[n], sides, False, self.stages, self.interpret)
             queries = [walk.vectors(1, x) for x in (q, cotangent)]
             dkey, dvalue = walk.call(
                 functools.partial(warpgroups.dkeys_kernel, scale),
-                fixed=[*(walk.vectors(0, x) for x in source), walk.telling(0, sight)],
-                coming=[[[*queries, walk.numbers(1, numbers), walk.asking(1, [sight])]]],
+                fixed=[*(walk.vectors(0, x) for x in source), walk.integers(0, plan.tells[n])],
+                coming=[[[*queries, walk.numbers(1, numbers), walk.integers(1, plan.asks[n])]]],
                 results=[walk.vectors(0, x) for x in source],
             )
             slopes.append((dkey, dvalue))
         return dq, slopes
 
     def _by_queries(
-        self, q: jax.Array, sources: Sequence[Source], sights: Sequence[Sight], block: int
+        self, q: jax.Array, sources: Sequence[Source], work: Worklist, block: int
     ) -> "_Walk":
-        keys = [_Side(key.shape[2], block) for key, _ in sources]
-        met = [meetings(sight, BLOCK, side.block) for sight, side in zip(sights, keys, strict=True)]
-        sides = [_Side(q.shape[2], BLOCK), *keys]
-        return _Walk(by_queries(met, idle=False), sides, True, self.stages, self.interpret)
-
-    def _by_keys(self, q: jax.Array, source: Source, sight: Sight) -> "_Walk":
-        work = by_keys(meetings(sight, self.backward_block, BLOCK), idle=False)
-        sides = [_Side(source[0].shape[2], BLOCK), _Side(q.shape[2], self.backward_block)]
-        return _Walk(work, sides, False, self.stages, self.interpret)
+        sides = Side(q.shape[2], BLOCK), *(Side(key.shape[2], block) for key, _ in sources)
+        return _Walk(work, sides, True, self.stages, self.interpret)
 
 
-def _check(q: jax.Array, depths: Sequence[int]) -> None:
-    if q.dtype not in (jnp.bfloat16, jnp.float16) or q.shape[3] not in depths:
+def sized(head_dim: int, interpret: Any = False) -> HopperKernels:
+    """Kernels for heads of so many numbers."""
+    stages = 4 if head_dim <= 64 else 2  # as fit the shared memory
+    return HopperKernels(min(128, SUMS // head_dim), 64, stages, interpret)
+
+
+def _check(q: jax.Array, largest: int) -> None:
+    if q.dtype not in (jnp.bfloat16, jnp.float16):
+        raise ValueError(f"matrices of the Hopper kernels are bfloat16 or float16, not {q.dtype}")
+    if q.shape[3] not in (64, 128, 256) or q.shape[3] > largest:
         raise ValueError(
-            f"the kernels for Hopper GPUs serve bfloat16 and float16 with a head dimension of "
-            f"{', '.join(map(str, depths))} here, not {q.dtype} with {q.shape[3]}"
+            f"a head of {q.shape[3]} numbers is none that these kernels serve (64, 128, and in the "
+            f"forward pass 256), or its sums do not fit the registers: here {largest} do"
         )
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["forward", "dq", "dkeys", "asks", "tells"],
+    meta_fields=[],
+)
 @dataclasses.dataclass(frozen=True)
-class _Side:
-    """An axis of queries or of keys, in blocks."""
+class _Plan:
+    """Worklists of the kernels, and for each source the integers of queries and of keys, [B, rows,
+    n] with n a multiple of `BLOCK`."""
 
-    length: int
-    block: int
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.length // self.block)
-
-    def pad(self, x: jax.Array, axis: int) -> jax.Array:
-        """With zeros at the end of an axis, to whole blocks."""
-        widths = [(0, 0)] * x.ndim
-        widths[axis] = (0, self.blocks * self.block - self.length)
-        return jnp.pad(x, widths)
+    forward: Worklist
+    dq: Worklist
+    dkeys: list[Worklist]
+    asks: list[jax.Array]
+    tells: list[jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +200,7 @@ class _Walk:
     """Programs, one for every target and head.
 
     Attributes:
-      work: as from `by_queries` or `by_keys`.
+      work: items of all targets.
       sides: of the targets, and the other ones.
       last_first: the order of a row's targets; those with the most work should begin.
       stages: see `HopperKernels`, as is the next.
@@ -194,53 +208,40 @@ class _Walk:
     """
 
     work: Worklist
-    sides: Sequence[_Side]
+    sides: Sequence[Side]
     last_first: bool
     stages: int
     interpret: Any
 
     def vectors(self, side: int, x: Any) -> _Operand:
         """[B, H, n, d], cut along n."""
-        if self.interpret and isinstance(x, jax.Array):
-            x = self.sides[side].pad(x, 2)
+        if self.interpret:
+            x = jnp.swapaxes(self.sides[side].pad(jnp.swapaxes(x, 2, 3)), 2, 3)
         rows = self._rows(side)
         place = lambda row, head, start: (row, head, pl.ds(start, rows))
         return _Operand(x, place, (rows, x.shape[3]), TILES)
 
     def numbers(self, side: int, x: Any) -> _Operand:
-        """[B, H, a few, n], cut along n."""
+        """[B, H, a few, n] in whole blocks, cut along n."""
         rows = self._rows(side)
         place = lambda row, head, start: (row, head, slice(None), pl.ds(start, rows))
-        if isinstance(x, jax.Array):
-            x = self.sides[side].pad(x, 3)
         return _Operand(x, place, (x.shape[2], rows))
 
-    def asking(self, side: int, sights: Sequence[Sight]) -> _Operand:
-        """What queries see, of every source."""
-        return self._integers(side, [x for s in sights for x in (s.query_class, s.low, s.high)])
+    def integers(self, side: int, x: jax.Array) -> _Operand:
+        """[B, a few, n] in whole blocks, cut along n; of the other side, for a mask alone."""
+        rows = self._rows(side)
+        place = lambda row, head, start: (row, slice(None), pl.ds(start, rows))
+        return _Operand(x, place, (x.shape[1], rows), masked=side > 0)
 
-    def telling(self, side: int, sight: Sight) -> _Operand:
-        """Who sees keys."""
-        return self._integers(side, [sight.key_class, sight.key_position])
-
-    def sources(
-        self, sources: Sequence[Source], sights: Sequence[Sight]
-    ) -> list[list[list[_Operand]]]:
+    def sources(self, sources: Sequence[Source], plan: _Plan) -> list[list[list[_Operand]]]:
         """Of each source, what is free again together: keys and who sees them; values."""
         return [
-            [[self.vectors(side, key), self.telling(side, sight)], [self.vectors(side, value)]]
-            for side, ((key, value), sight) in enumerate(zip(sources, sights, strict=True), 1)
+            [[self.vectors(side, key), self.integers(side, tells)], [self.vectors(side, value)]]
+            for side, ((key, value), tells) in enumerate(zip(sources, plan.tells, strict=True), 1)
         ]
 
     def _rows(self, side: int) -> int:
         return self.sides[side].block if side else ROWS
-
-    def _integers(self, side: int, rows: Sequence[jax.Array]) -> _Operand:
-        """[B, n] each, cut along n."""
-        x = self.sides[side].pad(jnp.stack(rows, axis=1), 2)
-        width = self._rows(side)
-        place = lambda row, head, start: (row, slice(None), pl.ds(start, width))
-        return _Operand(x, place, (len(rows), width), masked=side > 0)
 
     def call(
         self,

@@ -9,7 +9,6 @@ its way through the blocks on the other side. The third warpgroup fetches these 
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,14 +18,12 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as gpu
 
+from models.kernels.blocks import CLASS, HIGH, LOG2_E, LOW, POSITION
 from models.kernels.visits import KINDS, PARTIAL
 
 WARPGROUPS, ROWS = 2, 64  # that compute, and rows of a target that each of them has
 REGISTERS, FETCHER_REGISTERS = 240, 24  # of a thread that computes, and of one that fetches
-UNSEEN = -1e30  # a score; finite, for the sake of differences
-LOG2_E = math.log2(math.e)
-ASKED = 3  # integers of a query for a source: class, low, high
-TOLD = 2  # of a key: class, position
+UNSEEN = -1e30  # a score, not yet scaled; finite, for the sake of differences
 MATRIX = gpu.Layout.WGMMA  # of a product, in registers
 ROW, COLUMN = MATRIX.reduce(1), MATRIX.reduce(0)  # of one number per row, or per column
 
@@ -220,7 +217,7 @@ def forward_kernel(factor: float, program: Program, warpgroup: Any) -> list[jax.
     warpgroups meet twice for every block of keys, one of them half a block behind: while it
     multiplies, the other computes exponentials.
     """
-    q, asked = program.fixed
+    q, *asked = program.fixed
     registers, dtype = program.registers, q.dtype
     spread = lambda x, like: lax.broadcast_in_dim(x, like.shape, [0])
 
@@ -229,7 +226,9 @@ def forward_kernel(factor: float, program: Program, warpgroup: Any) -> list[jax.
         key = block.get(0, 0)
         (scores,) = registers.products([(q, key)], meanwhile=program.meet)
         if block.masked:
-            scores = jnp.where(_mask(block, asked, block.get(0, 1), 0), scores, UNSEEN)
+            scores = jnp.where(
+                _mask(registers, asked[block.source], block.get(0, 1), 0), scores, UNSEEN
+            )
         block.free(0)
         above = jnp.maximum(top, scores.max(axis=1))
         floor = jnp.where(above > UNSEEN, above, 0.0) if block.masked else above
@@ -261,7 +260,7 @@ def forward_kernel(factor: float, program: Program, warpgroup: Any) -> list[jax.
 
 def dq_kernel(scale: float, program: Program, _: Any) -> list[jax.Array]:
     """Gradient of a block of queries."""
-    q, cotangent, numbers, asked = program.fixed
+    q, cotangent, numbers, *asked = program.fixed
     registers = program.registers
     normalizer, delta = (registers.load(numbers, n, ROW) for n in range(2))
     spread = lambda x, like: lax.broadcast_in_dim(x, like.shape, [0])
@@ -272,7 +271,9 @@ def dq_kernel(scale: float, program: Program, _: Any) -> list[jax.Array]:
         block.free(1)
         weights = jnp.exp2(scores * (scale * LOG2_E) - spread(normalizer, scores))
         if block.masked:
-            weights = jnp.where(_mask(block, asked, block.get(0, 1), 0), weights, 0.0)
+            weights = jnp.where(
+                _mask(registers, asked[block.source], block.get(0, 1), 0), weights, 0.0
+            )
         slopes = weights * (slopes - spread(delta, slopes))
         (dq,) = registers.added([dq], [(slopes.astype(q.dtype), key)])
         block.free(0)
@@ -293,7 +294,7 @@ def dkeys_kernel(scale: float, program: Program, _: Any) -> list[jax.Array]:
         normalizer, delta = (registers.load(numbers, n, COLUMN) for n in range(2))
         weights = jnp.exp2(scores * (scale * LOG2_E) - spread(normalizer, scores))
         if block.masked:
-            weights = jnp.where(_mask(block, block.get(0, 3), told, 1), weights, 0.0)
+            weights = jnp.where(_mask(registers, block.get(0, 3), told, 1), weights, 0.0)
         slopes = weights * (slopes - spread(delta, slopes))
         pairs = [(slopes.astype(q.dtype), q), (weights.astype(q.dtype), cotangent)]
         carry = registers.added(carry, pairs)
@@ -305,23 +306,22 @@ def dkeys_kernel(scale: float, program: Program, _: Any) -> list[jax.Array]:
     return [dkey * scale, dvalue]
 
 
-def _mask(block: Block, asked: Any, told: Any, axis: int) -> jax.Array:
+def _mask(registers: Registers, asked: Any, told: Any, axis: int) -> jax.Array:
     """Who sees whom in a block, bool, with the queries along `axis` of two.
 
     Args:
-      block: that has come.
-      asked: buffer [3 · sources, queries]; of one source for a block of queries.
+      registers: operations on them.
+      asked: buffer [3, queries].
       told: buffer [2, keys].
       axis: 0 or 1.
     """
-    load = block.program.registers.load
-    layouts = ROW, COLUMN
-    shape = (ROWS, told.shape[1] if axis == 0 else asked.shape[1])
-    spread = lambda x, axis: lax.broadcast_in_dim(x, shape, [axis])
-    query = [
-        spread(load(asked, ASKED * block.source + n, layouts[axis]), axis) for n in range(ASKED)
-    ]
-    key = [spread(load(told, n, layouts[1 - axis]), 1 - axis) for n in range(TOLD)]
-    (query_class, low, high), (key_class, position) = query, key
+    shape = (asked.shape[1], told.shape[1]) if axis == 0 else (told.shape[1], asked.shape[1])
+
+    def spread(ref: Any, row: int, axis: int) -> jax.Array:
+        line = registers.load(ref, row, (ROW, COLUMN)[axis])
+        return lax.broadcast_in_dim(line, shape, [axis])
+
+    query_class, low, high = (spread(asked, row, axis) for row in (CLASS, LOW, HIGH))
+    key_class, position = (spread(told, row, 1 - axis) for row in (CLASS, POSITION))
     same = (query_class == key_class) & (key_class > 0)
     return same & (low <= position) & (position <= high)
