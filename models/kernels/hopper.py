@@ -215,9 +215,9 @@ class _Walk:
 
     def vectors(self, side: int, x: Any) -> _Operand:
         """[B, H, n, d], cut along n."""
-        if self.interpret:
-            x = jnp.swapaxes(self.sides[side].pad(jnp.swapaxes(x, 2, 3)), 2, 3)
         rows = self._rows(side)
+        widths = [(0, 0), (0, 0), (0, -x.shape[2] % (BLOCK if self.interpret else 8)), (0, 0)]
+        x = jnp.pad(x, widths) if widths[2][1] else x
         place = lambda row, head, start: (row, head, pl.ds(start, rows))
         return _Operand(x, place, (rows, x.shape[3]), TILES)
 
