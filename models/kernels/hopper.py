@@ -29,7 +29,7 @@ from jax.experimental.pallas import mosaic_gpu as gpu
 
 from models.kernels import warpgroups
 from models.kernels.attention import Source
-from models.kernels.blocks import LOG2_E, Side, asking, telling
+from models.kernels.blocks import CLASS, LOG2_E, Side, asking, telling
 from models.kernels.visits import KINDS, Sight, Worklist, by_keys, by_queries, meetings
 from models.kernels.warpgroups import ROWS, WARPGROUPS
 
@@ -64,7 +64,7 @@ class HopperKernels:
             forward=by_queries([meetings(s, BLOCK, self.forward_block) for s in sights], False),
             dq=by_queries([meetings(s, BLOCK, self.backward_block) for s in sights], False),
             dkeys=[by_keys(meetings(s, self.backward_block, BLOCK), False) for s in sights],
-            asks=[whole(asking(sight)) for sight in sights],
+            asks=[_blind(whole(asking(sight))) for sight in sights],
             tells=[whole(telling(sight)) for sight in sights],
         )
 
@@ -142,6 +142,12 @@ def sized(head_dim: int, interpret: Any = False) -> HopperKernels:
     """Kernels for heads of so many numbers."""
     stages = 4 if head_dim <= 64 else 2  # as fit the shared memory
     return HopperKernels(min(128, SUMS // head_dim), 64, stages, interpret)
+
+
+def _blind(asks: jax.Array) -> jax.Array:
+    """Queries of class 0 have class -1, which no key has: a mask need only compare classes."""
+    query_class = asks[:, CLASS]
+    return asks.at[:, CLASS].set(jnp.where(query_class > 0, query_class, -1))
 
 
 def _check(q: jax.Array, largest: int) -> None:

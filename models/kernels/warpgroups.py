@@ -76,12 +76,13 @@ class Program:
 
         def step(source: int, masked: bool, item: Any, _: None) -> None:
             slot, turned = self._slot(item)
+            begin = start(source, item)  # is on its way while a buffer is waited for
             groups = zip(coming[source], self.coming, self.ready, self.free, strict=True)
             for operands, buffers, ready, free in groups:
                 pl.when(turned)(functools.partial(gpu.barrier_wait, free.at[slot]))
                 for (operand, array), buffer, full in zip(operands, buffers, ready, strict=True):
                     if masked or not operand.masked:
-                        cut = array.at[operand.place(row, head, start(source, item))]
+                        cut = array.at[operand.place(row, head, begin)]
                         gpu.copy_gmem_to_smem(cut, buffer.at[slot], full.at[slot])
 
         self._each(step, None)
@@ -311,7 +312,7 @@ def _mask(registers: Registers, asked: Any, told: Any, axis: int) -> jax.Array:
 
     Args:
       registers: operations on them.
-      asked: buffer [3, queries].
+      asked: buffer [3, queries]; a query that sees nothing has a class that no key has.
       told: buffer [2, keys].
       axis: 0 or 1.
     """
@@ -323,5 +324,4 @@ def _mask(registers: Registers, asked: Any, told: Any, axis: int) -> jax.Array:
 
     query_class, low, high = (spread(asked, row, axis) for row in (CLASS, LOW, HIGH))
     key_class, position = (spread(told, row, 1 - axis) for row in (CLASS, POSITION))
-    same = (query_class == key_class) & (key_class > 0)
-    return same & (low <= position) & (position <= high)
+    return (query_class == key_class) & (low <= position) & (position <= high)
