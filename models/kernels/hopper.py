@@ -44,8 +44,9 @@ class HopperKernels:
     forward pass of 256, too (`sized`).
 
     Attributes:
-      forward_block: keys that come at a time in the forward pass; 64 or 128.
-      backward_block: keys (dq) or queries (dk, dv) that come at a time in the backward pass.
+      forward_block: keys that come at a time in the forward pass; 64 or 128, as are the next.
+      dq_block: keys that come at a time for the gradient of queries.
+      dkeys_block: queries that come at a time for those of keys and values.
       stages: blocks that are on their way or being read.
       interpret: parameters of Pallas' interpret mode for GPUs, or False. It knows no layouts and
         no products of registers, and its copies must not reach beyond the end of an array: for it,
@@ -53,7 +54,8 @@ class HopperKernels:
     """
 
     forward_block: int = 128
-    backward_block: int = 64
+    dq_block: int = 128
+    dkeys_block: int = 64
     stages: int = 2
     interpret: Any = False
 
@@ -62,8 +64,8 @@ class HopperKernels:
         whole = lambda x: Side(x.shape[-1], BLOCK).pad(x)
         return _Plan(
             forward=by_queries([meetings(s, BLOCK, self.forward_block) for s in sights], False),
-            dq=by_queries([meetings(s, BLOCK, self.backward_block) for s in sights], False),
-            dkeys=[by_keys(meetings(s, self.backward_block, BLOCK), False) for s in sights],
+            dq=by_queries([meetings(s, BLOCK, self.dq_block) for s in sights], False),
+            dkeys=[by_keys(meetings(s, self.dkeys_block, BLOCK), False) for s in sights],
             asks=[_blind(whole(asking(sight))) for sight in sights],
             tells=[whole(telling(sight)) for sight in sights],
         )
@@ -106,7 +108,7 @@ class HopperKernels:
         _check(q, 128)
         numbers = jnp.stack([normalizer, delta], axis=2)  # [B, H, 2, R]
         numbers = Side(numbers.shape[3], BLOCK).pad(numbers)
-        walk = self._by_queries(q, sources, plan.dq, self.backward_block)
+        walk = self._by_queries(q, sources, plan.dq, self.dq_block)
         (dq,) = walk.call(
             functools.partial(warpgroups.dq_kernel, scale),
             fixed=[
@@ -119,7 +121,7 @@ class HopperKernels:
         )
         slopes = []
         for n, source in enumerate(sources):
-            sides = Side(source[0].shape[2], BLOCK), Side(q.shape[2], self.backward_block)
+            sides = Side(source[0].shape[2], BLOCK), Side(q.shape[2], self.dkeys_block)
             walk = _Walk(plan.dkeys[n], sides, False, self.stages, self.interpret)
             queries = [walk.vectors(1, x) for x in (q, cotangent)]
             dkey, dvalue = walk.call(
@@ -139,9 +141,12 @@ class HopperKernels:
 
 
 def sized(head_dim: int, interpret: Any = False) -> HopperKernels:
-    """Kernels for heads of so many numbers."""
-    stages = 4 if head_dim <= 64 else 2  # as fit the shared memory
-    return HopperKernels(min(128, SUMS // head_dim), 64, stages, interpret)
+    """Kernels for heads of so many numbers, as fit the registers and the shared memory."""
+    return HopperKernels(
+        forward_block=min(128, SUMS // head_dim),
+        stages=4 if head_dim <= 64 else 2,
+        interpret=interpret,
+    )
 
 
 def _blind(asks: jax.Array) -> jax.Array:

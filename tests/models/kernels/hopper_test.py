@@ -142,11 +142,11 @@ def check_gradients(t, **fields):
 @pytest.mark.parametrize(
     ("given", "fields"),
     [
-        ({}, {}),
+        ({}, {"dkeys_block": 64}),
         ({"rows": 2, "heads": 2, "trunk": 70, "slots": 16, "repeat": 1}, {}),
         ({"head_dim": 128, "branches": 5, "slots": 21}, {}),
         ({"dtype": jnp.float16, "branches": 3}, {"stages": 1, "forward_block": 64}),
-        ({"trunk": 130, "branches": 65, "slots": 2}, {"stages": 3, "backward_block": 128}),
+        ({"trunk": 130, "branches": 65, "slots": 2}, {"stages": 3, "dq_block": 64}),
     ],
 )
 def test_results_and_gradients_are_those_of_dense_attention(given, fields):
@@ -246,5 +246,5 @@ def test_they_compile_for_an_h200_and_stay_in_registers(head_dim, kernels, tmp_p
     assert len(notes) == kernels
     for note in notes:
         assert "sm_90a" in note
-        spilled = re.findall(r"(\d+) bytes spill", note)
-        assert max(map(int, spilled)) <= 8, note  # dk, dv with heads of 128: one pair of registers
+        stored = re.findall(r"(\d+) bytes spill stores", note)
+        assert max(map(int, stored)) <= 24, note  # where loops begin and end, and no matrix
