@@ -13,7 +13,11 @@ with barriers: `ready` once a buffer is full, `free` once both others have read 
 
 Pairs of blocks that are seen whole come first and have no mask; those of the others is made from
 the integers of both sides. The copy engine reads zeros beyond the end of an array and writes
-nothing there. Scores are multiplied by scale · log2(e), and exponentials are powers of two.
+nothing there; it counts rows by eights, so an array of another length is filled up before, which is
+a copy. Scores are multiplied by scale · log2(e), and exponentials are powers of two.
+
+No two programs share a block of queries, so few queries (decoding) leave most of a GPU idle: that
+is for the kernels of `models.kernels.triton`.
 """
 
 import dataclasses
