@@ -54,7 +54,7 @@ def attention(
       ValueError: if the named implementation does not exist or cannot serve.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    name = chosen(implementation, q.shape[-1])
+    name = chosen(implementation, q.shape[-1], q.dtype)
     if name not in PLATFORMS:
         plain = xla_attention if name == "xla" else reference_attention
         return plain(q, at, shared, own, scale, window, in_order)
@@ -62,7 +62,8 @@ def attention(
         own_at = None if own is None else own.at
         sizes = q.shape[3], shared.key.shape[1], q.shape[4], q.dtype
         plan = planned(at, shared.at, own_at, *sizes, window=window, implementation=name)
-    return kernel_attention(kernels_for(name, q.shape[-1], q.dtype), plan, q, shared, own, scale)
+    kernels = kernels_for(name, q.shape[-1], q.dtype, _decoding(at, own))
+    return kernel_attention(kernels, plan, q, shared, own, scale)
 
 
 def planned(
@@ -93,28 +94,36 @@ def planned(
     Returns:
       A pytree for `attention(plan=…)`; None where there is nothing to find out.
     """
-    name = chosen(implementation, head_dim)
+    name = chosen(implementation, head_dim, dtype)
     if name not in PLATFORMS:
         return None
-    kernels = kernels_for(name, head_dim, dtype)
+    kernels = kernels_for(name, head_dim, dtype, _decoding(at, own))
     return plan_kernels(kernels, at, shared, own, window, heads, kv_heads)
 
 
-def chosen(name: str | None, head_dim: int) -> str:
+def _decoding(at: Coordinates, own: object) -> bool:
+    """Whether queries are one token of each branch."""
+    return own is not None and at.segment.shape[2] == 1
+
+
+BEST = {"tpu": "pallas_tpu", "gpu": "pallas_gpu", "cuda": "pallas_gpu"}
+
+
+def chosen(name: str | None, head_dim: int, dtype: Any) -> str:
     """The implementation to use: the one named, or the best for what is traced for.
 
     Raises:
       ValueError: the one named does not exist, or cannot serve.
     """
     if not name:
-        kernels = [name for name in PLATFORMS if target() in PLATFORMS[name]]
-        return next((name for name in kernels if not refusal(name, head_dim)), "xla")
+        best = BEST.get(target(), "xla")
+        return "xla" if best in PLATFORMS and refusal(best, head_dim, dtype) else best
     if name not in IMPLEMENTATIONS:
         raise ValueError(
             f"model.attention={name!r} is not an implementation; use one of "
             f"{sorted(IMPLEMENTATIONS)} or leave it empty"
         )
-    if name in PLATFORMS and (reason := refusal(name, head_dim)):
+    if name in PLATFORMS and (reason := refusal(name, head_dim, dtype)):
         raise ValueError(f"model.attention={name!r} cannot serve: {reason}; leave it empty")
     return name
 

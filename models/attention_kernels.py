@@ -14,33 +14,46 @@ import jax.numpy as jnp
 from models.backend import gpu, interpreted, target
 from models.kernels.attention import Kernels
 from models.kernels.attention import attention as over_blocks
+from models.kernels.hopper import sized
 from models.kernels.tpu import TPUKernels
 from models.kernels.triton import tiled
 from models.kernels.visits import Sight
 from models.mask import Coordinates, Keys, Window
 from models.sharding import on_each_device, shards
 
-HEAD_DIMS = (64, 128, 256)
-PLATFORMS = {"pallas_tpu": ("tpu",), "pallas_gpu": ("gpu", "cuda")}
+GPUS = "gpu", "cuda"
+PLATFORMS = {"pallas_tpu": ("tpu",), "pallas_gpu": GPUS, "pallas_hopper": GPUS}
+HEAD_DIMS = {"pallas_tpu": (64, 128, 256), "pallas_gpu": (64, 128, 256), "pallas_hopper": (64, 128)}
+HOPPER = (9, 0)  # its compute capability
 
 
-def refusal(name: str, head_dim: int) -> str | None:
+def refusal(name: str, head_dim: int, dtype: Any) -> str | None:
     """Why an implementation of `PLATFORMS` cannot serve, or None."""
     if interpreted() is None and target() not in PLATFORMS[name]:
-        return (
-            f"it needs a {name.removeprefix('pallas_').upper()}, and this is a {target().upper()}"
-        )
-    if head_dim not in HEAD_DIMS:
-        return f"it has head sizes {', '.join(map(str, HEAD_DIMS))}, not {head_dim}"
+        kind = PLATFORMS[name][0].upper()
+        return f"it needs a {kind}, and this is a {target().upper()}"
+    if name == "pallas_hopper" and gpu().capability != HOPPER:
+        return "it needs an H100 or H200"
+    if name == "pallas_hopper" and jnp.dtype(dtype) != jnp.bfloat16:
+        return f"it computes in bfloat16 (model.compute_dtype), not {jnp.dtype(dtype).name}"
+    if head_dim not in HEAD_DIMS[name]:
+        return f"it has head sizes {', '.join(map(str, HEAD_DIMS[name]))}, not {head_dim}"
     return None
 
 
-def kernels_for(name: str, head_dim: int, dtype: Any) -> Kernels:
-    """The kernels of an implementation, sized for vectors of that many numbers."""
+def kernels_for(name: str, head_dim: int, dtype: Any, decoding: bool) -> Kernels:
+    """The kernels of an implementation, sized for vectors of that many numbers.
+
+    Args:
+      decoding: queries are one token of each branch. Hopper's kernels leave those to the GPU's, of
+        which several programs share a block of queries.
+    """
+    how = interpreted()
     if name == "pallas_tpu":
-        return TPUKernels(interpret=interpreted() or False)
-    vector = head_dim * jnp.dtype(dtype).itemsize
-    return tiled(vector, gpu(), interpret=interpreted() is not None)
+        return TPUKernels(interpret=how or False)
+    if name == "pallas_hopper" and not decoding:
+        return sized(head_dim, interpret=how or False)
+    return tiled(head_dim * jnp.dtype(dtype).itemsize, gpu(), interpret=how is not None)
 
 
 def plan_kernels(

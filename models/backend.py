@@ -88,16 +88,20 @@ class GPU:
     """What kernels ask of a GPU.
 
     Attributes:
+      capability: compute capability, (9, 0) of an H200.
       cores: multiprocessors.
-      shared_memory: bytes that one block of threads can have.
     """
 
+    capability: tuple[int, int]
     cores: int
-    shared_memory: int
+
+    @property
+    def shared_memory(self) -> int:
+        """Bytes that one block of threads can have, of those that kernels tell apart."""
+        return (99 if self.capability in ((8, 6), (8, 9), (12, 0), (12, 1)) else 163) * 1024
 
 
-H200 = GPU(cores=132, shared_memory=227 * 1024)
-SMALL_SHARED_MEMORY = ("8.6", "8.9", "12.0", "12.1")  # compute capabilities with 99 KiB
+H200 = GPU((9, 0), cores=132)
 
 
 def gpu() -> GPU:
@@ -105,5 +109,5 @@ def gpu() -> GPU:
     if jax.default_backend() != "gpu":
         return H200
     device = jax.local_devices()[0]
-    small = device.compute_capability in SMALL_SHARED_MEMORY
-    return GPU(device.core_count, (99 if small else 163) * 1024)
+    major, minor = device.compute_capability.split(".")
+    return GPU((int(major), int(minor)), device.core_count)

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from models.attention import chosen
 from models.config import ModelConfig
 from models.sharding import batch_shards, check_heads, make_mesh, parameter_shardings
 from models.transformer import shapes
@@ -95,6 +96,7 @@ def build(
     mesh = _named(lambda: _mesh(config, devices))
     _named(lambda: parameter_shardings(mesh, shapes(made.model)))
     _named(lambda: check_heads(mesh, made.model.num_kv_heads))
+    _named(lambda: chosen(made.model.attention, made.model.head_dim, made.model.dtype))
     if config.objective == "rlp":
         _named(lambda: check_memory(mesh, config.rlp.baseline_memory))
         _named(lambda: _check_waves(config, batch_shards(mesh)))

@@ -79,7 +79,7 @@ def logit_flops(config: ModelConfig) -> int:
 
 def by_kernels(config: ModelConfig) -> bool:
     """Whether attention skips blocks in which nothing is visible, and keeps its scores on chip."""
-    return chosen(config.attention, config.head_dim) in PLATFORMS
+    return chosen(config.attention, config.head_dim, config.dtype) in PLATFORMS
 
 
 def trunk_pairs(config: ModelConfig, length: int) -> int:

@@ -17,8 +17,9 @@ from models.sharding import batch_sharding, make_mesh
 from tests import tiny
 from tests.models.forest import anywhere, dense, forest, mask, run, run_and_vjp
 
-KERNELS = ("pallas_tpu", "pallas_gpu")
-FAST = tuple(name for name in IMPLEMENTATIONS if name != "reference")
+KERNELS = ("pallas_tpu", "pallas_gpu")  # that serve every dtype and head
+IN_FLOAT32 = tuple(name for name in IMPLEMENTATIONS if name != "pallas_hopper")
+IN_BFLOAT16 = tuple(name for name in IMPLEMENTATIONS if name != "reference")
 
 # What a batch of them exercises: lengths that are no multiple of a block, several blocks of each.
 FORESTS = {
@@ -44,11 +45,12 @@ TOLERANCES = {"float32": 2e-6, "bfloat16": 2**-7}
 
 def cases(names, quick):
     """Implementations and forests; of kernels, all but the quick ones are slow."""
-    slow = lambda name, case: name in KERNELS and case not in quick
+    slow = lambda name, case: name == "pallas_hopper" or name in KERNELS and case not in quick
     return [
         pytest.param(name, case, marks=[pytest.mark.slow] if slow(name, case) else [])
         for name in names
         for case in FORESTS
+        if (name, case) != ("pallas_hopper", "256")
     ]
 
 
@@ -103,7 +105,7 @@ def test_the_dense_form_is_the_rule(branches, window):
     assert np.array_equal(visible(at, keys, window), seen[:, :, :13])
 
 
-@pytest.mark.parametrize(("name", "case"), cases(IMPLEMENTATIONS, QUICK))
+@pytest.mark.parametrize(("name", "case"), cases(IN_FLOAT32, QUICK))
 def test_values_and_gradients_are_those_of_the_dense_form(name, case):
     f = forest(7, **FORESTS[case])
     expected, slopes = dense(f)
@@ -115,7 +117,7 @@ def test_values_and_gradients_are_those_of_the_dense_form(name, case):
         assert tiny.relative_error(gradient[leaf], slope) < TOLERANCES["float32"], leaf
 
 
-@pytest.mark.parametrize(("name", "case"), cases(FAST, ["128"]))
+@pytest.mark.parametrize(("name", "case"), cases(IN_BFLOAT16, ["128"]))
 def test_bfloat16_is_rounded_and_no_more(name, case):
     f = forest(8, dtype=jnp.bfloat16, **FORESTS[case])
     expected, slopes = dense(f)
@@ -128,7 +130,7 @@ def test_bfloat16_is_rounded_and_no_more(name, case):
         assert tiny.relative_error(gradient[leaf], slope) < TOLERANCES["bfloat16"], leaf
 
 
-@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", IN_FLOAT32)
 def test_what_cannot_be_seen_has_no_gradient(name):
     f = forest(5, rows=1, trunk=140, branches=6, slots=30)
     _, gradient = vjp_anywhere(f, name)
@@ -220,18 +222,24 @@ def test_an_unknown_implementation_is_named():
         run(f.arrays, f, "flashy")
 
 
-def test_a_kernel_that_cannot_serve_says_why():
+def test_a_kernel_that_cannot_serve_says_why(monkeypatch):
     f = forest(0, branches=0)
     with pytest.raises(ValueError, match="'pallas_tpu' cannot serve: it needs a TPU, and this is"):
         run(f.arrays, f, "pallas_tpu")
     with backend.compiling_for("cuda"):
         with pytest.raises(ValueError, match="head sizes 64, 128, 256, not 80"):
-            chosen("pallas_gpu", 80)
-        assert chosen(None, 80) == "xla"
-        assert chosen(None, 128) == "pallas_gpu"
+            chosen("pallas_gpu", 80, jnp.bfloat16)
+        with pytest.raises(ValueError, match="it computes in bfloat16 .*, not float32; leave it"):
+            chosen("pallas_hopper", 128, jnp.float32)
+        assert chosen(None, 80, jnp.bfloat16) == "xla"
+        assert chosen(None, 128, jnp.bfloat16) == "pallas_gpu"
+        assert chosen("pallas_hopper", 128, jnp.bfloat16) == "pallas_hopper"
+        monkeypatch.setattr(backend, "H200", backend.GPU((8, 0), 108))
+        with pytest.raises(ValueError, match="it needs an H100 or H200"):
+            chosen("pallas_hopper", 128, jnp.bfloat16)
     with backend.compiling_for("tpu"):
-        assert chosen(None, 64) == "pallas_tpu"
-    assert chosen(None, 64) == "xla"
+        assert chosen(None, 64, jnp.float32) == "pallas_tpu"
+    assert chosen(None, 64, jnp.float32) == "xla"
 
 
 # One run of queries and several, the last of them short or full; a group or many of them.

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 from jax.experimental.pallas import tpu as pltpu
 
 from models.attention import attention
@@ -188,6 +189,8 @@ def anywhere(implementation: str, races: bool = False) -> contextlib.AbstractCon
     if implementation == "pallas_tpu":
         how = pltpu.InterpretParams(detect_races=races, num_cores_or_threads=2)
         return interpreting(how)
+    if implementation == "pallas_hopper":
+        return interpreting(InterpretGPUParams(detect_races=races))
     return interpreting(True) if implementation.startswith("pallas") else contextlib.nullcontext()
 
 
