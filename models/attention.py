@@ -38,7 +38,8 @@ def attention(
       at: their coordinates [B, N, Q].
       shared: the trunk's keys, [B, kv_heads, S, head_dim] at [B, S], a document's in order.
       own: keys of each group, [B, kv_heads, N, W, head_dim] at [B, N, W], or None. A group with
-        keys of its own is one branch.
+        keys of its own is one branch. Both may be caches of all layers, which kernels read where
+        they are; then there is no gradient.
       scale: what scores are multiplied by; None is 1 / sqrt(head_dim).
       window: tokens that a query sees, itself included; an int32 scalar may be traced.
       in_order: the queries are the tokens of the shared keys, as one group and in the same order,
@@ -57,10 +58,11 @@ def attention(
     name = chosen(implementation, q.shape[-1], q.dtype)
     if name not in PLATFORMS:
         plain = xla_attention if name == "xla" else reference_attention
-        return plain(q, at, shared, own, scale, window, in_order)
+        own = own and own.of_layer()
+        return plain(q, at, shared.of_layer(), own, scale, window, in_order)
     if plan is None:
         own_at = None if own is None else own.at
-        sizes = q.shape[3], shared.key.shape[1], q.shape[4], q.dtype
+        sizes = q.shape[3], shared.key.shape[-3], q.shape[4], q.dtype
         plan = planned(at, shared.at, own_at, *sizes, window=window, implementation=name)
     kernels = kernels_for(name, q.shape[-1], q.dtype, _decoding(at, own))
     return kernel_attention(kernels, plan, q, shared, own, scale)

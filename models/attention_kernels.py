@@ -6,6 +6,7 @@ branch are two runs of positions (`visits.Sight`). On a mesh, each device comput
 its heads; nothing is exchanged.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -83,24 +84,33 @@ def plan_kernels(
 def kernel_attention(
     kernels: Kernels, plan: Any, q: jax.Array, shared: Keys, own: Keys | None, scale: float
 ) -> jax.Array:
-    """Attention with a plan for the coordinates of these queries and keys; as `attention`."""
+    """Attention with a plan for the coordinates of these queries and keys; as `attention`.
 
-    def run(plan: Any, q: jax.Array, *each: jax.Array) -> jax.Array:
+    Raises:
+      ValueError: one kind of keys is of all layers, the other is not.
+    """
+
+    def run(plan: Any, layer: jax.Array, q: jax.Array, *each: jax.Array) -> jax.Array:
         batch, groups, length, heads, head_dim = q.shape
-        kv_heads = each[0].shape[1]
+        kv_heads = each[0].shape[2]
         rows = q.reshape(batch, groups * length, kv_heads, -1, head_dim)
         rows = rows.transpose(0, 2, 1, 3, 4).reshape(batch, kv_heads, -1, head_dim)
-        flat = [x.reshape(batch, kv_heads, -1, head_dim) for x in each]
+        flat = [x.reshape(-1, kv_heads, math.prod(x.shape[3:-1]), head_dim) for x in each]
         sources = tuple(zip(flat[::2], flat[1::2], strict=True))
         plan = jax.tree.map(lambda x: x[0], plan)
-        mixed = over_blocks(rows, sources, plan, scale, kernels)
+        mixed = over_blocks(rows, sources, layer * batch, plan, scale, kernels)
         mixed = mixed.reshape(batch, kv_heads, groups * length, -1, head_dim)
         return mixed.transpose(0, 2, 1, 3, 4).reshape(q.shape)
 
-    each = [x for keys in (shared, own) if keys is not None for x in (keys.key, keys.value)]
-    queries = ("rows", None, None, "heads")
-    run = on_each_device(run, [("rows",), queries, *[("rows", "kv_heads")] * len(each)], queries)
-    return run(plan, q, *each)
+    both = [keys for keys in (shared, own) if keys is not None]
+    stacked = shared.layer is not None
+    if any((keys.layer is not None) != stacked for keys in both):
+        raise ValueError("shared and own keys are both of one layer, or both of all layers")
+    each = [x if stacked else x[None] for keys in both for x in (keys.key, keys.value)]
+    layer = shared.layer if stacked else jnp.int32(0)
+    queries, caches = ("rows", None, None, "heads"), (None, "rows", "kv_heads")
+    run = on_each_device(run, [("rows",), (), queries, *[caches] * len(each)], queries)
+    return run(plan, layer, q, *each)
 
 
 def sights_of(

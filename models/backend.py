@@ -24,6 +24,11 @@ class Choices:
         others read them in place, and compile one layer faster than many.
       row_scores: attention scores per row of documents that are alive at once, at most.
       logits: logits that are alive at once, at most.
+      cache_slots: a branch's cache has a multiple of so many slots, so that kernels can read the
+        caches of all branches as one axis where they are.
+      crowds: decoding goes on with all branches of a document, then with these shares of them, as
+        thoughts close. A chip that has to read its weights gains nothing by it, and holds a second
+        copy of the caches.
       small_rows: up to so many query rows per key head, own-branch attention is multiply-and-add
         rather than a matmul, whose set-up costs a CPU more than the arithmetic.
     """
@@ -31,11 +36,27 @@ class Choices:
     unrolled_layers: int
     row_scores: int
     logits: int
+    cache_slots: int
+    crowds: tuple[int, ...]
     small_rows: int
 
 
-CPU = Choices(unrolled_layers=8, row_scores=2**22, logits=2**22, small_rows=8)
-ACCELERATOR = Choices(unrolled_layers=0, row_scores=2**25, logits=2**25, small_rows=0)
+CPU = Choices(
+    unrolled_layers=8,
+    row_scores=2**22,
+    logits=2**22,
+    cache_slots=1,
+    crowds=(1, 2, 4),
+    small_rows=8,
+)
+ACCELERATOR = Choices(
+    unrolled_layers=0,
+    row_scores=2**25,
+    logits=2**25,
+    cache_slots=16,
+    crowds=(1,),
+    small_rows=0,
+)
 
 
 _TARGET: contextvars.ContextVar[str | None] = contextvars.ContextVar("target", default=None)

@@ -33,11 +33,19 @@ class Coordinates:
 @flax.struct.dataclass
 class Keys:
     """Keys and values, heads before tokens, with their coordinates: shared [B, kv_heads, S,
-    head_dim] at [B, S], or own [B, kv_heads, N, S, head_dim] at [B, N, S]."""
+    head_dim] at [B, S], or own [B, kv_heads, N, S, head_dim] at [B, N, S]; or those of all layers,
+    with an axis of layers in front, and which one is meant."""
 
     key: jax.Array
     value: jax.Array
     at: Coordinates
+    layer: jax.Array | None = None
+
+    def of_layer(self) -> "Keys":
+        """Of that layer alone."""
+        if self.layer is None:
+            return self
+        return Keys(self.key[self.layer], self.value[self.layer], self.at)
 
 
 Window = int | jax.Array | None  # tokens that a query sees, itself included; None is all

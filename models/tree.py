@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models.attention import attention, planned
+from models.backend import choices
 from models.config import ModelConfig
 from models.mask import Coordinates, Keys, Window
 from models.rope import Rotation
@@ -85,22 +86,34 @@ class Cache:
 
     One array for all layers, stacked on a leading axis, or a list with one for each, as the
     network's blocks are. Of one layer: a trunk's [B, kv_heads, T, head_dim], or the branches'
-    [B, kv_heads, N, W, head_dim].
+    [B, kv_heads, N, W, head_dim]. `layer` says which one of a stack is meant, where one is.
     """
 
     key: Any
     value: Any
+    layer: jax.Array | None = None
+
+    @property
+    def slots(self) -> int:
+        """For how many tokens there is room."""
+        return jax.tree.leaves(self.key)[0].shape[-2]
 
     def grown(self, slots: int) -> "Cache":
-        """With room for so many more tokens."""
-        pad = lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, slots), (0, 0)])
+        """With room for so many tokens, or a few more."""
+        more = _room(slots) - self.slots
+        pad = lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, more), (0, 0)])
         return jax.tree.map(pad, self)
 
 
+def _room(slots: int) -> int:
+    """Slots of a cache for so many tokens."""
+    return -(-slots // choices().cache_slots) * choices().cache_slots
+
+
 def empty_branch_cache(model: Transformer, batch: int, branches: int, slots: int) -> Cache:
-    """Room for `slots` tokens on each of `branches` branches of `batch` rows."""
+    """Room for `slots` tokens, or a few more, on each of `branches` branches of `batch` rows."""
     c = model.config
-    shape = (batch, c.num_kv_heads, branches, slots, c.head_dim)
+    shape = (batch, c.num_kv_heads, branches, _room(slots), c.head_dim)
     zeros = lambda *lead: place(
         jnp.zeros((*lead, *shape), c.dtype), *[None] * len(lead), *CACHE_AXES
     )
@@ -172,7 +185,7 @@ def extend(
     trunk_at, run_at = trunk.at, run.at
     own_at = run_at
     if branch_cache is not None:
-        own_at = branches.slots(0, jax.tree.leaves(branch_cache)[0].shape[-2]).at
+        own_at = _padded(branches.at, branch_cache.slots)
     flat = lambda x: x.reshape(batch, groups * count, *x.shape[3:])
 
     def attend(q, k, v, trunk_layer, keep, reach):
@@ -182,8 +195,8 @@ def extend(
         mixed = attention(
             group(q),
             run_at,
-            Keys(trunk_layer.key, trunk_layer.value, trunk_at),
-            Keys(own.key, own.value, own_at),
+            Keys(trunk_layer.key, trunk_layer.value, trunk_at, trunk_layer.layer),
+            Keys(own.key, own.value, own_at, own.layer),
             scale=model.config.attention_scale,
             implementation=model.config.attention,
             **reach,
@@ -195,6 +208,12 @@ def extend(
         model, flat(run.tokens), flat(run.position), attend, see, trunk_cache, branch_cache, start
     )
     return model.norm(x).reshape(batch, groups, count, -1), kept
+
+
+def _padded(at: Coordinates, slots: int) -> Coordinates:
+    """The first slots of branches, [B, N, slots]; those that are not there are seen by nobody."""
+    more = max(0, slots - at.segment.shape[-1])
+    return jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, 0), (0, more)])[..., :slots], at)
 
 
 def _through_blocks(
@@ -320,7 +339,7 @@ def _scanned(
     """A scan over the stacked blocks; caches are stacked.
 
     A cache that is written is carried and changed in place: as an output of the scan it would be
-    copied whole.
+    copied whole. Attention is given stacks and the number of the layer, and need not copy one out.
     """
     graph, params = nnx.split(model.blocks)
 
@@ -330,20 +349,21 @@ def _scanned(
 
     def further(carry: tuple, layer: tuple) -> Any:
         x, cache = carry
-        params, local, read, index = layer
+        params, local, index = layer
+        of_layer = lambda stack: dataclasses.replace(stack, layer=index)
 
         def put(new: Cache) -> tuple[Cache, Cache]:
             whole = _write(cache, jax.tree.map(lambda y: y[None], new), start, index)
-            return jax.tree.map(lambda y: y[index], whole), whole
+            return of_layer(whole), whole
 
-        return block(graph, x, params, read, put, local), None
+        return block(graph, x, params, of_layer(read), put, local), None
 
     local = jnp.asarray(model.config.is_local)
     if written is None:
         layer = _rematerialised(fresh, model.config.remat, scanned=True)
         return jax.lax.scan(layer, x, (params, local, read))
     layers = jnp.arange(model.config.num_layers)
-    return jax.lax.scan(further, (x, written), (params, local, read, layers))[0]
+    return jax.lax.scan(further, (x, written), (params, local, layers))[0]
 
 
 def _is_list(x: Any) -> bool:

@@ -16,6 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from models.backend import choices
 from models.sharding import place, shards
 from models.transformer import Transformer
 from models.tree import Branches, Cache, Trunk, empty_branch_cache, extend, prefill
@@ -33,8 +34,7 @@ from rlp.scoring import mask_logits
 
 BLOCK = 128  # tokens whose probabilities are summed first, in two-level sampling
 FORK_STREAM = 2**31 - 1  # beside the fork numbers, which are small
-CROWDS = (1, 2, 4)  # decoding goes on with all of a document's branches, then a half, a quarter
-CROWD_ROWS = 32  # but with no fewer in a batch: a step of fewer rows takes as long
+CROWD_ROWS = 32  # decoding goes on with no fewer in a batch: a step of fewer rows takes as long
 
 
 @flax.struct.dataclass
@@ -166,7 +166,7 @@ def roll_out(
 
 def crowd_widths(documents: int, branches: int) -> list[int]:
     """With how many branches of every document decoding goes on, one after the other."""
-    widths = sorted({-(-branches // share) for share in CROWDS}, reverse=True)
+    widths = sorted({-(-branches // share) for share in choices().crowds}, reverse=True)
     return [width for width in widths if width == branches or documents * width >= CROWD_ROWS]
 
 

@@ -177,7 +177,7 @@ def reasoned_scores(
     horizon, close = target.shape[-1], len(vocabulary.think_close)
     count = close + horizon  # the last action, whose slot no action needed, the tag, the target
     start = branches.tokens.shape[-1] - count
-    room = branch_cache.grown(count)
+    room = branch_cache.grown(start + count)
     hidden, _ = extend(model, trunk, trunk_cache, branches, room, start, count)
     banned = vocabulary.not_in_documents
     return token_scores(model, hidden[:, :, close:], target, banned)

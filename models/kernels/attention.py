@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from models.kernels.visits import Sight
 
-Source = tuple[jax.Array, jax.Array]  # keys and values, both [B, H, S, d]
+Source = tuple[jax.Array, jax.Array]  # keys and values, both [rows, H, S, d]
 
 
 class Kernels(Protocol):
@@ -24,7 +24,7 @@ class Kernels(Protocol):
         """
 
     def forward(
-        self, q: jax.Array, sources: Sequence[Source], plan: Any, scale: float
+        self, q: jax.Array, sources: Sequence[Source], first: jax.Array, plan: Any, scale: float
     ) -> tuple[jax.Array, jax.Array]:
         """The mixed values [B, H, R, d] as q, and of each query the logarithm to the base 2 of its
         normalizer, float32 [B, H, R]; of a query that sees nothing, zeros and any number."""
@@ -39,33 +39,49 @@ class Kernels(Protocol):
         delta: jax.Array,
         cotangent: jax.Array,
     ) -> tuple[jax.Array, list[Source]]:
-        """Gradients as q and as the sources; delta [B, H, R] is sum(cotangent · mixed) of a
-        query."""
+        """Gradients as q and as the sources, which have B rows; delta [B, H, R] is the sum of
+        cotangent · mixed of a query."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def attention(
-    q: jax.Array, sources: Sequence[Source], plan: Any, scale: float, kernels: Kernels
+    q: jax.Array,
+    sources: Sequence[Source],
+    first: jax.Array,
+    plan: Any,
+    scale: float,
+    kernels: Kernels,
 ) -> jax.Array:
     """Attention of queries over all sources of keys, under one softmax.
 
     Args:
       q: [B, H, R, d]; the queries of all heads that share a head of keys are rows of that one.
-      sources: keys and values, each [B, H, S, d].
+      sources: keys and values, each [B, H, S, d], or of more rows, such as those of all layers.
+      first: the row of the sources that belongs to the first of q, int32 [].
       plan: of the kernels.
       scale: of the scores.
       kernels: of the chip.
 
     Returns:
       Mixed values [B, H, R, d] as q; zeros for a query that sees no key.
+
+    Raises:
+      ValueError: a gradient for sources of more than B rows, which would be mostly zeros.
     """
-    return kernels.forward(q, sources, plan, scale)[0]
+    return kernels.forward(q, sources, first, plan, scale)[0]
 
 
 def _forward(
-    q: jax.Array, sources: Sequence[Source], plan: Any, scale: float, kernels: Kernels
+    q: jax.Array,
+    sources: Sequence[Source],
+    first: jax.Array,
+    plan: Any,
+    scale: float,
+    kernels: Kernels,
 ) -> Any:
-    mixed, normalizer = kernels.forward(q, sources, plan, scale)
+    if any(len(key) != len(q) for key, _ in sources):
+        raise ValueError("attention to caches of all layers has no gradient; give it one layer's")
+    mixed, normalizer = kernels.forward(q, sources, first, plan, scale)
     return mixed, (q, sources, plan, mixed, normalizer)
 
 
@@ -74,7 +90,7 @@ def _backward(scale: float, kernels: Kernels, kept: Any, cotangent: jax.Array) -
     delta = (mixed.astype(jnp.float32) * cotangent.astype(jnp.float32)).sum(-1)
     cotangent = cotangent.astype(q.dtype)
     dq, slopes = kernels.backward(q, sources, plan, scale, normalizer, delta, cotangent)
-    return dq, type(sources)(slopes), None
+    return dq, type(sources)(slopes), None, None
 
 
 attention.defvjp(_forward, _backward)

@@ -75,7 +75,7 @@ class HopperKernels:
         )
 
     def forward(
-        self, q: jax.Array, sources: Sequence[Source], plan: "_Plan", scale: float
+        self, q: jax.Array, sources: Sequence[Source], first: jax.Array, plan: "_Plan", scale: float
     ) -> tuple[jax.Array, jax.Array]:
         """See `attention.Kernels`.
 
@@ -83,6 +83,8 @@ class HopperKernels:
           ValueError: a dtype or a head dimension that these kernels do not serve.
         """
         _check(q, SUMS // self.forward_block)
+        rows = lambda x: x if len(x) == len(q) else lax.dynamic_slice_in_dim(x, first, len(q))
+        sources = jax.tree.map(rows, sources)
         walk = self._by_queries(q, sources, plan.forward, self.forward_block)
         length = walk.sides[0].padded
         normalizers = jax.ShapeDtypeStruct((*q.shape[:2], 1, length), jnp.float32)

@@ -70,10 +70,10 @@ class TPUKernels:
         )
 
     def forward(
-        self, q: jax.Array, sources: Sequence[Source], plan: "_Plan", scale: float
+        self, q: jax.Array, sources: Sequence[Source], first: jax.Array, plan: "_Plan", scale: float
     ) -> tuple[jax.Array, jax.Array]:
         """See `attention.Kernels`."""
-        walk = self._by_queries(q, sources, plan)
+        walk = self._by_queries(q, sources, plan, first)
         queries = walk.sides[0]
         normalizers = jax.ShapeDtypeStruct((*q.shape[:2], 1, queries.padded), jnp.float32)
         mixed, normalizer = walk.call(
@@ -112,7 +112,7 @@ class TPUKernels:
         slopes = []
         for n, source in enumerate(sources):
             sides = self._keys(source[0].shape[2]), queries
-            walk = _Walk(plan.by_keys[n], sides, q.shape[1], self.interpret)
+            walk = _Walk(plan.by_keys[n], sides, q.shape[1], jnp.int32(0), self.interpret)
             of_keys = [walk.vectors(0, x) for x in source]
             integers = [walk.integers(1, plan.asks[n]), walk.integers(0, plan.tells[n])]
             dkey, dvalue = walk.call(
@@ -130,9 +130,11 @@ class TPUKernels:
     def _keys(self, length: int) -> Side:
         return _side(length, self.key_block)
 
-    def _by_queries(self, q: jax.Array, sources: Sequence[Source], plan: "_Plan") -> "_Walk":
+    def _by_queries(
+        self, q: jax.Array, sources: Sequence[Source], plan: "_Plan", first: jax.Array | int = 0
+    ) -> "_Walk":
         sides = self._queries(q.shape[2]), *(self._keys(key.shape[2]) for key, _ in sources)
-        return _Walk(plan.by_queries, sides, q.shape[1], self.interpret)
+        return _Walk(plan.by_queries, sides, q.shape[1], jnp.int32(first), self.interpret)
 
 
 def _side(length: int, limit: int) -> Side:
@@ -192,17 +194,20 @@ class _Walk:
       steps: of a worklist.
       sides: of the targets, and the other ones.
       heads: H.
+      first: row of the sources that belongs to the first of the batch, [].
       interpret: as of `pallas_call`.
     """
 
     steps: _Steps
     sides: Sequence[Side]
     heads: int
+    first: jax.Array
     interpret: Any
 
-    def vectors(self, side: int, x: Any) -> Operand:
-        """[B, H, n, d], cut along n."""
-        return self._operand(side, x, (None, None, self.sides[side].block, x.shape[3]), 2)
+    def vectors(self, side: int, x: Any, moved: bool = False) -> Operand:
+        """[B, H, n, d], cut along n; `moved`, it begins with row `first`."""
+        shape = None, None, self.sides[side].block, x.shape[3]
+        return self._operand(side, x, shape, 2, moved)
 
     def numbers(self, side: int, x: Any) -> Operand:
         """[B, H, 1, n] in whole blocks, cut along n."""
@@ -216,15 +221,16 @@ class _Walk:
         """Keys, values and who sees whom, one source after the other."""
         found = []
         for n, (key, value) in enumerate(sources):
-            found += [self.vectors(n + 1, key), self.vectors(n + 1, value)]
+            found += [self.vectors(n + 1, x, moved=True) for x in (key, value)]
             found += [self.integers(0, plan.asks[n]), self.integers(n + 1, plan.tells[n])]
         return found
 
-    def _operand(self, side: int, x: Any, shape: tuple, axis: int) -> Operand:
+    def _operand(self, side: int, x: Any, shape: tuple, axis: int, moved: bool = False) -> Operand:
         blocks = self.sides[side].blocks
 
-        def index(head: Any, item: Any, kind: Any, *held: Any) -> tuple:
+        def index(head: Any, item: Any, first: Any, kind: Any, *held: Any) -> tuple:
             row, block = (of(held[side][item], blocks) for of in (jax.lax.div, jax.lax.rem))
+            row = row + first[0] if moved else row
             place = [row, head if x.shape[1] == self.heads else 0, 0, 0]
             place[axis] = block
             return tuple(place)
@@ -239,7 +245,7 @@ class _Walk:
         scratch: Sequence[tuple[int, int]],
     ) -> Sequence[jax.Array]:
         """Results of `kernel(scalars, inputs, outputs, scratch)`, which are lists of refs."""
-        scalars = self.steps.scalars
+        scalars = [self.first[None], *self.steps.scalars]
         counts = len(scalars), len(inputs), len(outputs)
         cuts = [sum(counts[: n + 1]) for n in range(3)]
 
@@ -375,7 +381,7 @@ def _dkeys_kernel(
 def _item(scalars: Any) -> tuple[jax.Array, list[jax.Array], jax.Array, jax.Array]:
     """Of this step: the kind, the other blocks, and whether it is the first and the last of its
     target."""
-    kind, target, *others = scalars
+    _, kind, target, *others = scalars
     item = pl.program_id(1)
     here = target[item]
     first = (item == 0) | (target[jnp.maximum(item - 1, 0)] != here)

@@ -107,7 +107,7 @@ class TritonKernels:
         )
 
     def forward(
-        self, q: jax.Array, sources: Sequence[Source], plan: "_Plan", scale: float
+        self, q: jax.Array, sources: Sequence[Source], first: jax.Array, plan: "_Plan", scale: float
     ) -> tuple[jax.Array, jax.Array]:
         """See `attention.Kernels`."""
         batch, heads, rows, _ = q.shape
@@ -121,7 +121,7 @@ class TritonKernels:
                 jax.ShapeDtypeStruct((splits, *q.shape[:3]), jnp.float32),
             ],
             **self._options(tiles, "attention_forward"),
-        )(plan.forward.starts, plan.forward.other, q, *_of(sources, plan))
+        )(first[None], plan.forward.starts, plan.forward.other, q, *_of(sources, plan))
         return (mixed[0], normalizer[0]) if splits == 1 else _joined(mixed, normalizer, q.dtype)
 
     def backward(
@@ -237,20 +237,21 @@ def _joined(mixed: jax.Array, normalizer: jax.Array, dtype: Any) -> tuple[jax.Ar
 
 
 def _forward_kernel(
-    factor: float, queries: Side, keys: Sequence[Side], splits: int, starts: Any, other: Any,
-    q_ref: Any, *refs: Any,
+    factor: float, queries: Side, keys: Sequence[Side], splits: int, first: Any, starts: Any,
+    other: Any, q_ref: Any, *refs: Any,
 ) -> None:  # fmt: skip
     *sources, mixed_ref, normalizer_ref = refs
     program, head, row = (pl.program_id(axis) for axis in range(3))
     number, split = jax.lax.div(program, splits), jax.lax.rem(program, splits)
+    of_keys = row + first[0], head
     q = _rows(q_ref, (row, head), queries, number)
     asked = [_asked(asks, row, queries, number) for asks in sources[2::4]]
 
     def add(source: int, masked: bool, block: jax.Array, carry: Any) -> Any:
         top, total, mixed = carry
         key_ref, value_ref, _, tells = sources[4 * source : 4 * source + 4]
-        key = _rows(key_ref, (row, head), keys[source], block, masked)
-        value = _rows(value_ref, (row, head), keys[source], block, masked)
+        key = _rows(key_ref, of_keys, keys[source], block, masked)
+        value = _rows(value_ref, of_keys, keys[source], block, masked)
         scores = _product(q, key.T) * factor  # [queries, keys]
         if masked:
             mask = _mask(asked[source], _told(tells, row, keys[source], block), 0)

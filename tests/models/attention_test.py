@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import backend
-from models.attention import IMPLEMENTATIONS, chosen, planned
+from models.attention import IMPLEMENTATIONS, attention, chosen, planned
 from models.attention_xla import EXTENTS, query_runs
-from models.mask import visible
+from models.mask import Keys, visible
 from models.sharding import batch_sharding, make_mesh
 from tests import tiny
 from tests.models.forest import anywhere, dense, forest, mask, run, run_and_vjp
@@ -214,6 +214,35 @@ def test_on_a_mesh_each_device_has_its_documents_and_heads(name):
     assert "all-gather" not in program.as_text()
     assert tiny.relative_error(apart, alone) < TOLERANCES["float32"]
     assert apart[0].sharding.spec[0] == ("data", "fsdp")
+
+
+@pytest.mark.parametrize("name", ["reference", "xla", *KERNELS])
+def test_caches_of_all_layers_are_read_where_they_are(name):
+    f = forest(2, trunk=90, branches=4, slots=20)
+    stacked = {
+        leaf: jnp.stack([jnp.full_like(x, jnp.nan), x])
+        for leaf, x in f.arrays.items()
+        if leaf != "q"
+    }
+    keys = lambda arrays, layer=None: (
+        Keys(arrays["key"], arrays["value"], f.shared, layer),
+        Keys(arrays["own_key"], arrays["own_value"], f.own, layer),
+    )
+    run = lambda keys: attention(f.arrays["q"], f.at, *keys, implementation=name)
+    with anywhere(name):
+        alone = jax.jit(run)(keys(f.arrays))
+        found = jax.jit(run)(keys(stacked, jnp.int32(1)))
+    assert np.array_equal(found, alone)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_caches_of_all_layers_have_no_gradient(name):
+    f = forest(2, trunk=90, branches=0)
+    run = lambda key: attention(
+        f.arrays["q"], f.at, Keys(key, key, f.shared, jnp.int32(0)), implementation=name
+    )
+    with backend.interpreting(), pytest.raises(ValueError, match="of all layers has no gradient"):
+        jax.grad(lambda x: run(x).sum())(jnp.stack([f.arrays["key"]] * 2))
 
 
 def test_an_unknown_implementation_is_named():

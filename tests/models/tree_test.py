@@ -53,7 +53,7 @@ def weights(name: str):
 @pytest.fixture(autouse=True)
 def kernels_are_interpreted_in_a_scan(request, monkeypatch):
     if "kernels" in request.node.name:
-        scanned = dataclasses.replace(backend.CPU, unrolled_layers=0)
+        scanned = dataclasses.replace(backend.CPU, unrolled_layers=0, cache_slots=16)
         monkeypatch.setattr(backend, "CPU", scanned)
     with backend.interpreting():
         yield

@@ -16,7 +16,6 @@ import pytest
 
 from benchmarks.timing import compilations
 from models import backend
-from models.backend import Choices
 from models.sharding import make_mesh
 from models.transformer import bind, shapes
 from models.tree import Branches, Trunk, forward
@@ -218,9 +217,8 @@ def rolled(config, settings, crowds, choices=backend.CPU, words=WORDS):
         return step.rollout_stage(*method, params, reading)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollouts, "CROWDS", crowds)
         patch.setattr(rollouts, "CROWD_ROWS", 1)
-        patch.setattr(backend, "CPU", choices)
+        patch.setattr(backend, "CPU", dataclasses.replace(choices, crowds=crowds))
         return jax.device_get(tiny.jit(run)(PARAMS(config)))
 
 
@@ -419,26 +417,29 @@ def everything(config, choices):
         return rollout, evidence.replace(reference=reference), *found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "CPU", choices)
-        patch.setattr(rollouts, "CROWDS", (1,))
+        patch.setattr(backend, "CPU", dataclasses.replace(choices, crowds=(1,)))
         return jax.device_get(tiny.jit(run)(PARAMS(config), phi(config)))
+
+
+def chunks(unrolled_layers, row_scores, logits, small_rows, cache_slots=1):
+    return backend.Choices(unrolled_layers, row_scores, logits, cache_slots, (1,), small_rows)
 
 
 @pytest.mark.parametrize(
     ("config", "choices"),
     [
-        pytest.param(SMALL, Choices(0, TINY, TINY, small_rows=0), id="all"),
-        pytest.param(CONFIG, Choices(0, TINY, TINY, small_rows=0), id="all, 2 layers", marks=slow),
-        pytest.param(CONFIG, Choices(0, LARGE, LARGE, small_rows=8), id="layers", marks=slow),
-        pytest.param(CONFIG, Choices(8, TINY, LARGE, small_rows=8), id="scores", marks=slow),
-        pytest.param(CONFIG, Choices(8, LARGE, TINY, small_rows=8), id="logits", marks=slow),
-        pytest.param(CONFIG, Choices(8, LARGE, LARGE, small_rows=0), id="rows", marks=slow),
+        pytest.param(SMALL, chunks(0, TINY, TINY, 0, 16), id="all"),
+        pytest.param(CONFIG, chunks(0, TINY, TINY, 0, 16), id="all, 2 layers", marks=slow),
+        pytest.param(CONFIG, chunks(0, LARGE, LARGE, 8), id="layers", marks=slow),
+        pytest.param(CONFIG, chunks(8, TINY, LARGE, 8), id="scores", marks=slow),
+        pytest.param(CONFIG, chunks(8, LARGE, TINY, 8), id="logits", marks=slow),
+        pytest.param(CONFIG, chunks(8, LARGE, LARGE, 0), id="rows", marks=slow),
     ],
 )
 def test_a_backends_choices_change_no_result(config, choices):
     rollout, evidence, loss, metrics, gradient = everything(config, choices)
     whole, whole_evidence, whole_loss, whole_metrics, whole_gradient = everything(
-        config, Choices(8, LARGE, LARGE, small_rows=8)
+        config, chunks(8, LARGE, LARGE, 8)
     )
     assert isinstance(rollout.branch_cache.key, list) == (choices.unrolled_layers > 0)
     assert np.array_equal(rollout.thoughts.actions, whole.thoughts.actions)
@@ -456,7 +457,7 @@ def test_a_backends_choices_change_no_result(config, choices):
 
 
 FEW, LENGTH, WORDS_EACH = 32, 64, 16  # branches, tokens of the trunk, tokens of a thought
-CHUNKED = Choices(8, row_scores=2**14, logits=2**14, small_rows=8)
+CHUNKED = dataclasses.replace(backend.CPU, row_scores=2**14, logits=2**14)
 
 
 @functools.cache
@@ -546,7 +547,7 @@ def test_the_gap_between_sampler_and_trainer_is_bfloat16_rounding():
         return rollout.thoughts, reading.forks, metrics
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollouts, "CROWDS", (1,))
+        patch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, crowds=(1,)))
         thoughts, forks, metrics = jax.device_get(tiny.jit(run)(params))
     branches = [
         naive.Branch(

@@ -19,7 +19,6 @@ from models.config import ModelConfig
 from models.transformer import bind, shapes
 from models.tree import Trunk, forward
 from rlp import flops, scoring, step
-from rlp import rollout as rollouts
 from rlp.data.batch import Batch
 from rlp.gradient import policy_gradient
 from tests import tiny
@@ -83,7 +82,8 @@ TAGS = {"think_open": (5, 6, 7), "think_close": (8, 9)}
     ("changes", "tags"), [*((changes, {}) for changes in VARIANTS), ({}, TAGS)], ids=str
 )
 def test_rlp_step(changes, tags, monkeypatch):
-    monkeypatch.setattr(rollouts, "CROWDS", (1,))  # one decoding loop, so one step is counted
+    one_crowd = dataclasses.replace(backend.CPU, crowds=(1,))
+    monkeypatch.setattr(backend, "CPU", one_crowd)  # one decoding loop, so one step is counted
     settings = tiny.rlp_settings(**({"thought_length": 8, "group_size": 8} | changes))
     vocabulary = tiny.words(CONFIG, **tags)
     params = shapes(CONFIG)

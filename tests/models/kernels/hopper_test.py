@@ -97,7 +97,7 @@ def dense(t):
 
 def forward(t, kernels):
     plan = kernels.plan(t.sights, t.q.shape[1])
-    return attention(t.q, t.sources, plan, SCALE, kernels)
+    return attention(t.q, t.sources, jnp.int32(0), plan, SCALE, kernels)
 
 
 def all_of(t, kernels):
@@ -221,7 +221,8 @@ sources = tuple((vectors(n), vectors(n)) for n in lengths)
 sights = tuple(Sight(*[integers(1000)] * 3, *[integers(n)] * 2, g) for n, g in zip(lengths, groups))
 kernels = sized(head_dim)
 def step(q, sources, sights):
-    run = lambda q, sources: attention(q, sources, kernels.plan(sights, 4), 0.1, kernels)
+    plan, first = kernels.plan(sights, 4), jnp.int32(0)
+    run = lambda q, sources: attention(q, sources, first, plan, 0.1, kernels)
     if head_dim == 256:
         return run(q, sources)
     mixed, back = jax.vjp(run, q, sources)
