@@ -7,6 +7,7 @@ its heads; nothing is exchanged.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -69,13 +70,13 @@ def plan_kernels(
     """What kernels find out about who sees whom, once for all layers with the same window.
 
     Returns:
-      A pytree of arrays with an axis of devices in front.
+      A pytree of arrays with an axis of devices, and parts of their batch, in front.
     """
 
     def run(at: Coordinates, shared: Coordinates, own: Coordinates | None, window: Window) -> Any:
         sights = sights_of(at, shared, own, window, heads // kv_heads)
-        found = kernels.plan(sights, kv_heads // shards("kv_heads"))
-        return jax.tree.map(lambda x: x[None], found)
+        make = lambda sights: kernels.plan(sights, kv_heads // shards("kv_heads"))
+        return _each_part(make, kernels.parts(sights), sights)
 
     rows = ("rows",)
     return on_each_device(run, [rows, rows, rows, ()], rows)(at, shared, own, window)
@@ -95,10 +96,16 @@ def kernel_attention(
         kv_heads = each[0].shape[2]
         rows = q.reshape(batch, groups * length, kv_heads, -1, head_dim)
         rows = rows.transpose(0, 2, 1, 3, 4).reshape(batch, kv_heads, -1, head_dim)
+        parts = len(jax.tree.leaves(plan)[0])
+        if parts > 1 and len(each[0]) > 1:
+            each = tuple(x[layer][None] for x in each)  # a part's rows of a stack are not together
+            layer = jnp.int32(0)
         flat = [x.reshape(-1, kv_heads, math.prod(x.shape[3:-1]), head_dim) for x in each]
         sources = tuple(zip(flat[::2], flat[1::2], strict=True))
-        plan = jax.tree.map(lambda x: x[0], plan)
-        mixed = over_blocks(rows, sources, layer * batch, plan, scale, kernels)
+        attend = lambda rows, sources, plan: over_blocks(
+            rows, sources, layer * batch, jax.tree.map(lambda x: x[0], plan), scale, kernels
+        )
+        mixed = jnp.concatenate(_each_part(attend, parts, rows, sources, plan))
         mixed = mixed.reshape(batch, kv_heads, groups * length, -1, head_dim)
         return mixed.transpose(0, 2, 1, 3, 4).reshape(q.shape)
 
@@ -111,6 +118,14 @@ def kernel_attention(
     queries, caches = ("rows", None, None, "heads"), (None, "rows", "kv_heads")
     run = on_each_device(run, [("rows",), (), queries, *[caches] * len(each)], queries)
     return run(plan, layer, q, *each)
+
+
+def _each_part(run: Callable, parts: int, *trees: Any) -> Any:
+    """Results of `run` on each of so many parts of the batch, stacked in front."""
+    if parts == 1:
+        return jax.tree.map(lambda x: x[None], run(*trees))
+    cut = lambda x: x.reshape(parts, -1, *x.shape[1:])
+    return jax.lax.map(lambda part: run(*part), jax.tree.map(cut, trees))
 
 
 def sights_of(

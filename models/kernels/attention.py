@@ -15,6 +15,13 @@ Source = tuple[jax.Array, jax.Array]  # keys and values, both [rows, H, S, d]
 class Kernels(Protocol):
     """The three kernels of a chip, with all sizes chosen. Hashable."""
 
+    def parts(self, sights: Sequence[Sight]) -> int:
+        """Into how many parts of as many rows a batch must be cut, to be planned one by one.
+
+        Raises:
+          ValueError: a single row is too long.
+        """
+
     def plan(self, sights: Sequence[Sight], heads: int) -> Any:
         """What the kernels need to know of who sees whom: arrays, a pytree.
 

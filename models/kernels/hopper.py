@@ -63,6 +63,10 @@ class HopperKernels:
     stages: int = 2
     interpret: Any = False
 
+    def parts(self, sights: Sequence[Sight]) -> int:
+        """See `attention.Kernels`."""
+        return 1
+
     def plan(self, sights: Sequence[Sight], heads: int) -> "_Plan":
         """See `attention.Kernels`."""
         whole = lambda x: Side(x.shape[-1], BLOCK).pad(x)

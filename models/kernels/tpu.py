@@ -36,9 +36,19 @@ from models.kernels.blocks import (
     asking,
     telling,
 )
-from models.kernels.visits import KINDS, PARTIAL, Sight, Worklist, by_keys, by_queries, meetings
+from models.kernels.visits import (
+    KINDS,
+    PARTIAL,
+    Sight,
+    Worklist,
+    by_keys,
+    by_queries,
+    meetings,
+    pairs_offered,
+)
 
 LANES, SUBLANES = 128, 8
+SCALARS = 3 * 2**16  # steps' integers at a time: three quarters of a TPU's scalar memory, 1 MiB
 
 Operand = tuple[Any, pl.BlockSpec]  # an array, or the shape of one, and how it is cut
 
@@ -56,6 +66,24 @@ class TPUKernels:
     query_block: int = 512
     key_block: int = 512
     interpret: Any = False
+
+    def parts(self, sights: Sequence[Sight]) -> int:
+        """See `attention.Kernels`. The steps of a walk are scalars that must fit the chip's scalar
+        memory."""
+        queries = self._queries(sights[0].queries)
+        keys = [self._keys(sight.keys) for sight in sights]
+        offered = sum(
+            pairs_offered(sight, queries.block, side.block)
+            for sight, side in zip(sights, keys, strict=True)
+        )
+        steps = offered + max(side.blocks for side in (queries, *keys))
+        batch, rows = len(sights[0].low), SCALARS // ((2 + len(sights)) * steps)
+        if not rows:
+            raise ValueError(
+                f"a row of {sights[0].queries} queries and {sum(s.keys for s in sights)} keys has "
+                "too many blocks for a TPU's scalar memory; model.attention='xla' has no such limit"
+            )
+        return next(n for n in range(1, batch + 1) if batch % n == 0 and batch // n <= rows)
 
     def plan(self, sights: Sequence[Sight], heads: int) -> "_Plan":
         """See `attention.Kernels`."""

@@ -87,6 +87,10 @@ class TritonKernels:
     programs: int
     interpret: bool = False
 
+    def parts(self, sights: Sequence[Sight]) -> int:
+        """See `attention.Kernels`."""
+        return 1
+
     def plan(self, sights: Sequence[Sight], heads: int) -> "_Plan":
         """See `attention.Kernels`."""
         batch, rows = sights[0].low.shape

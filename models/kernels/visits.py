@@ -97,7 +97,7 @@ def meetings(sight: Sight, query_block: int, key_block: int) -> Meetings:
     """
     query_blocks = math.ceil(sight.queries / query_block)
     key_blocks = math.ceil(sight.keys / key_block)
-    first, last = _offered(sight, query_block, key_block, query_blocks)
+    first, last = _offered(sight, query_block, key_block)
     offered = first[:, None] + np.arange((last - first).max() + 1)  # [query blocks, width]
     inside = offered <= last[:, None]
 
@@ -137,10 +137,15 @@ def meetings(sight: Sight, query_block: int, key_block: int) -> Meetings:
     )
 
 
-def _offered(
-    sight: Sight, query_block: int, key_block: int, query_blocks: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """First and last block of keys that queries of a block could see, by their groups alone."""
+def pairs_offered(sight: Sight, query_block: int, key_block: int) -> int:
+    """Pairs of blocks of a row of the batch that could meet, by their groups alone."""
+    first, last = _offered(sight, query_block, key_block)
+    return int((last - first + 1).sum())
+
+
+def _offered(sight: Sight, query_block: int, key_block: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and last block of keys that queries of each block could see, by their groups alone."""
+    query_blocks = math.ceil(sight.queries / query_block)
     rows, keys = sight.queries // sight.groups, sight.keys // sight.groups
     start = np.arange(query_blocks) * query_block
     stop = np.minimum(start + query_block, sight.queries)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from models import backend
 from models.attention import IMPLEMENTATIONS, attention, chosen, planned
 from models.attention_xla import EXTENTS, query_runs
+from models.kernels import tpu
 from models.mask import Keys, visible
 from models.sharding import batch_sharding, make_mesh
 from tests import tiny
@@ -189,13 +190,17 @@ def test_any_shape(name):
     check()
 
 
+def planned_for(f, name):
+    sizes = f.arrays["q"].shape[3], f.arrays["key"].shape[1], f.arrays["q"].shape[4]
+    dtype = f.arrays["q"].dtype
+    return planned(f.at, f.shared, f.own, *sizes, dtype, window=f.window, implementation=name)
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_plan_serves_many_layers(name):
-    f = forest(2, trunk=90, branches=4, slots=20)
+    f = forest(2, rows=1, trunk=90, branches=4, slots=20)
     with anywhere(name):
-        plan = jax.jit(
-            lambda f: planned(f.at, f.shared, f.own, 4, 2, 64, jnp.float32, implementation=name)
-        )(f)
+        plan = jax.jit(lambda f: planned_for(f, name))(f)
         with_plan = jax.jit(lambda f, plan: run(f.arrays, f, name, plan=plan))(f, plan)
         without = jax.jit(lambda f: run(f.arrays, f, name))(f)
     assert np.array_equal(with_plan, without)
@@ -233,6 +238,21 @@ def test_caches_of_all_layers_are_read_where_they_are(name):
         alone = jax.jit(run)(keys(f.arrays))
         found = jax.jit(run)(keys(stacked, jnp.int32(1)))
     assert np.array_equal(found, alone)
+
+
+def test_what_a_tpus_scalar_memory_cannot_hold_is_planned_in_parts(monkeypatch):
+    f = forest(2, rows=4, trunk=90, branches=4, slots=20)
+    both = lambda f: run_and_vjp(f, "pallas_tpu")
+    with backend.interpreting():
+        whole = jax.jit(both)(f)
+        monkeypatch.setattr(tpu, "SCALARS", 24)  # the steps of two rows, at four numbers each
+        parts = jax.tree.leaves(jax.eval_shape(lambda f: planned_for(f, "pallas_tpu"), f))
+        assert {len(x) for x in parts} == {2}
+        in_parts = jax.jit(lambda f: both(f))(f)
+        monkeypatch.setattr(tpu, "SCALARS", 11)
+        with pytest.raises(ValueError, match="a row of 160 queries and 170 keys has too many"):
+            jax.eval_shape(lambda f: both(f), f)
+    assert tiny.relative_error(in_parts, whole) < TOLERANCES["float32"]
 
 
 @pytest.mark.parametrize("name", KERNELS)
