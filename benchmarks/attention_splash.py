@@ -17,7 +17,7 @@ from benchmarks import attention_workload as workload
 from benchmarks.attention_case import UPDATE, causal_inputs, on_device
 from benchmarks.attention_timing import Jitted
 from benchmarks.attention_workload import AttentionSizes, Places
-from models.attention import Coordinates, visible
+from models.mask import Coordinates, visible
 
 BLOCK = 512  # of queries and of keys, or the largest power of two that divides them
 Kernel = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

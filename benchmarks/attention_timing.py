@@ -52,7 +52,7 @@ class Jitted:
     def output(self, step: str) -> np.ndarray:
         if not self.comparable:
             raise Refused("it has other inputs than the others")
-        x, given, _ = self.inputs(step == "decode")
+        x, given, _ = _asked(lambda: self.inputs(step == "decode"))
         found = _asked(lambda: np.asarray(self._forward(x, given).astype(jnp.float32)))
         return found.reshape(found.shape[0], -1, *found.shape[-2:])
 
@@ -62,7 +62,7 @@ class Jitted:
         Raises:
           Refused: it cannot compute them.
         """
-        x, given, slope = self.inputs(False)
+        x, given, slope = _asked(lambda: self.inputs(False))
         return _asked(lambda: jax.device_get(self._whole(x, given, slope)[1][0]))
 
     @functools.cached_property
@@ -96,7 +96,7 @@ class Jitted:
         return jax.jit(run, static_argnums=2)
 
     def _timed(self, step: str, calls: int) -> float:
-        x, given, slope = self.inputs(step == "decode")
+        x, given, slope = _asked(lambda: self.inputs(step == "decode"))
         if step == "decode":
             return _clock(lambda: self._decode(x, given, calls), 1) / calls
         if step == "forward":

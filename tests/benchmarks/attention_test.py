@@ -19,7 +19,7 @@ from benchmarks.attention_peers import TorchPeer, TorchProcess, contenders
 from benchmarks.attention_workload import PASSES, AttentionSizes
 from benchmarks.difference import relative_error
 from benchmarks.timing import compilations
-from models.attention import visible
+from models.mask import visible
 from rlp.errors import UserError
 
 TREE = AttentionSizes(
@@ -224,7 +224,7 @@ def test_an_implementation_that_cannot_serve_is_named_with_its_reason(monkeypatc
     def refuse(*_):
         raise NotImplementedError("head_dim=8 is not served\nand more")
 
-    monkeypatch.setitem(case.attention.__globals__["IMPLEMENTATIONS"], "xla", refuse)
+    monkeypatch.setitem(case.attention.__globals__, "xla_attention", refuse)
     words = ["--implementations=reference,xla", "--peers=none", "--passes=forward", "--rounds=1"]
     assert attention.main([*words, "--sample_s=0.001", *fields.arguments(TREE)]) == 1
     line, *said = capsys.readouterr().out.splitlines()
@@ -307,7 +307,6 @@ def test_a_bad_command_line_is_refused(flags, said):
     assert said in str(refused.value)
 
 
-def test_kernels_of_other_devices_are_not_timed_on_a_cpu(monkeypatch):
-    monkeypatch.setitem(case.attention.__globals__["IMPLEMENTATIONS"], "pallas_other", None)
+def test_kernels_of_other_devices_are_not_timed_on_a_cpu():
     with pytest.raises(UserError, match="could only be interpreted"):
-        attention.main(["--implementations=pallas_other"])
+        attention.main(["--implementations=pallas_tpu"])
