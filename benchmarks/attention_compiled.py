@@ -57,6 +57,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         if topology.chip.platform == "cuda":
             os.environ["XLA_FLAGS"] = f"--xla_dump_to={folder} {os.environ.get('XLA_FLAGS', '')}"
+            os.environ |= {"MOSAIC_GPU_DUMP_PTXAS": "1", "MOSAIC_GPU_DUMP_TO": folder}
         compilers.prepare(topology)
         for dtype in dtypes:
             for size in sizes:
@@ -139,16 +140,20 @@ def _passes(head_dim: int, dtype: str, implementation: str | None) -> dict[str, 
 
 
 def gpu_kernels(folder: Path) -> list[Kernel]:
-    """The kernels with matrix products that XLA has written to a folder."""
+    """The attention kernels that XLA, for Triton, and Mosaic GPU have written to a folder."""
     shared: dict[str, int] = {}
     for file in folder.glob("*.thunk_sequence.txt"):
         found = re.findall(r"(\w+) grid: .*shared_memory: (\d+) bytes", file.read_text())
         shared |= {name: int(size) for name, size in found}
+    for file in folder.glob("*.mlir-passes.log"):
+        found = re.findall(r"dynamic_shared_memory_size %c(\d+)", file.read_text())
+        name = file.name.split("_kernel_")[0] + "_kernel_mosaic_gpu_kernel"
+        shared[name] = max(map(int, found), default=0)
     kernels = []
     for file in sorted(folder.glob("*.ptx")):
         text = file.read_text()
         name = re.search(r"\.entry (\w+)", text)
-        if name is None or "attention" not in name[1]:
+        if name is None or not re.match(r"attention_|\w+_mosaic_gpu_kernel", name[1]):
             continue
         ran = subprocess.run(
             [PTXAS, "-v", "-arch=sm_90a", file, "-o", os.devnull], capture_output=True, text=True
@@ -158,7 +163,7 @@ def gpu_kernels(folder: Path) -> list[Kernel]:
         number = lambda pattern, text=ran.stderr: sum(map(int, re.findall(pattern, text)))
         kernels.append(
             Kernel(
-                name=name[1],
+                name=name[1].removesuffix("_mosaic_gpu_kernel"),
                 registers=number(r"Used (\d+) registers"),
                 spilled=number(r"(\d+) bytes spill stores"),
                 shared_memory=shared.get(name[1], 0),

@@ -53,9 +53,17 @@ def test_for_tpus(topology, sizes):
 
 @needs("cuda")
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "sizes"), [("bfloat16", "64,128,256"), ("float32", "64")])
-def test_for_gpus(dtype, sizes):
-    rows = table("--topology", "h200:1x1", "--dtypes", dtype, "--head_dims", sizes)
+@pytest.mark.parametrize(
+    ("implementation", "dtype", "sizes"),
+    [
+        ("pallas_gpu", "bfloat16", "64,128,256"),
+        ("pallas_gpu", "float32", "64"),
+        ("pallas_hopper", "bfloat16", "64,128"),
+    ],
+)
+def test_for_gpus(implementation, dtype, sizes):
+    flags = {"implementation": implementation, "dtypes": dtype, "head_dims": sizes}
+    rows = table("--topology=h200:1x1", *(f"--{name}={value}" for name, value in flags.items()))
     assert len(rows) == 5 * len(sizes.split(","))
     for row in rows:
         assert 0 < int(row["shared KiB"]) <= 227
