@@ -147,8 +147,8 @@ def gpu_kernels(folder: Path) -> list[Kernel]:
         shared |= {name: int(size) for name, size in found}
     for file in folder.glob("*.mlir-passes.log"):
         found = re.findall(r"dynamic_shared_memory_size %c(\d+)", file.read_text())
-        name = file.name.split("_kernel_")[0] + "_kernel_mosaic_gpu_kernel"
-        shared[name] = max(map(int, found), default=0)
+        launched = file.name.split("_kernel_")[0] + "_kernel_mosaic_gpu_kernel"
+        shared[launched] = max(map(int, found), default=0)
     kernels = []
     for file in sorted(folder.glob("*.ptx")):
         text = file.read_text()
