@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
 
     config.model.compute_dtype = "float32"  # activations and matmuls: "float32" or "bfloat16"; parameters are float32
     config.model.remat = "none"  # activations recomputed in the backward pass: "none", "block" or "dots"
-    config.model.attention = ""  # attention implementation by name; "" = best for the backend
+    config.model.attention = ""  # pallas_tpu, pallas_gpu, pallas_hopper, xla or reference; "" = best for the backend
 
     config.data = ConfigDict()
     config.data.kind = "text"  # "text" (files) or "compass" (the documents of the demo, generated)
