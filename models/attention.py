@@ -39,7 +39,7 @@ def attention(
       shared: the trunk's keys, [B, kv_heads, S, head_dim] at [B, S], a document's in order.
       own: keys of each group, [B, kv_heads, N, W, head_dim] at [B, N, W], or None. A group with
         keys of its own is one branch. Both may be caches of all layers, which kernels read where
-        they are; then there is no gradient.
+        they are (Hopper's copy the layer out); then kernels have no gradient.
       scale: what scores are multiplied by; None is 1 / sqrt(head_dim).
       window: tokens that a query sees, itself included; an int32 scalar may be traced.
       in_order: the queries are the tokens of the shared keys, as one group and in the same order,

@@ -26,7 +26,7 @@ from models.sharding import on_each_device, shards
 GPUS = "gpu", "cuda"
 PLATFORMS = {"pallas_tpu": ("tpu",), "pallas_gpu": GPUS, "pallas_hopper": GPUS}
 HEAD_DIMS = {"pallas_tpu": (64, 128, 256), "pallas_gpu": (64, 128, 256), "pallas_hopper": (64, 128)}
-HOPPER = (9, 0)  # its compute capability
+AMPERE, HOPPER = (8, 0), (9, 0)  # their compute capabilities
 
 
 def refusal(name: str, head_dim: int, dtype: Any) -> str | None:
@@ -34,6 +34,8 @@ def refusal(name: str, head_dim: int, dtype: Any) -> str | None:
     if interpreted() is None and target() not in PLATFORMS[name]:
         kind = PLATFORMS[name][0].upper()
         return f"it needs a {kind}, and this is a {target().upper()}"
+    if name == "pallas_gpu" and gpu().capability < AMPERE:
+        return "it needs an NVIDIA GPU of Ampere's generation or a later one"
     if name == "pallas_hopper" and gpu().capability != HOPPER:
         return "it needs an H100 or H200"
     if name == "pallas_hopper" and jnp.dtype(dtype) != jnp.bfloat16:

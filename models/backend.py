@@ -7,6 +7,7 @@ result by more than rounding.
 
 import contextvars
 import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -109,7 +110,7 @@ class GPU:
     """What kernels ask of a GPU.
 
     Attributes:
-      capability: compute capability, (9, 0) of an H200.
+      capability: compute capability, (9, 0) of an H200; (0, 0) of one that is not NVIDIA's.
       cores: multiprocessors.
     """
 
@@ -130,5 +131,5 @@ def gpu() -> GPU:
     if jax.default_backend() != "gpu":
         return H200
     device = jax.local_devices()[0]
-    major, minor = device.compute_capability.split(".")
-    return GPU((int(major), int(minor)), device.core_count)
+    found = re.fullmatch(r"(\d+)\.(\d+)", device.compute_capability)  # AMD's is a name, "gfx942"
+    return GPU((int(found[1]), int(found[2])) if found else (0, 0), device.core_count)

@@ -7,9 +7,10 @@
                                                             update
 
 The trunk's keys and values are computed once per document and never copied per branch. All passes
-are differentiable, in the parameters and in the caches they read, and give the same hidden states
-for the same tokens, up to rounding. A gradient through `extend` ends in the trunk's cache; one
-backward pass of `prefill` then serves all branches.
+are differentiable, in the parameters and in the caches they read (`extend` on a branch cache: not
+where kernels compute attention), and give the same hidden states for the same tokens, up to
+rounding. A gradient through `extend` ends in the trunk's cache; one backward pass of `prefill` then
+serves all branches.
 """
 
 import dataclasses

@@ -194,8 +194,8 @@ class _Steps:
         step = jnp.arange(len(work.kind))
         scalars = [work.kind, work.target]
         for source in range(sources):  # a step with another source leaves a block in its place
-            latest = jax.lax.cummax(jnp.where(work.kind // KINDS == source, step, 0))
-            scalars.append(work.other[latest])
+            latest = jax.lax.cummax(jnp.where(work.kind // KINDS == source, step, -1))
+            scalars.append(jnp.where(latest < 0, 0, work.other[latest]))  # at first, any block
         return cls(scalars, work.total)
 
 

@@ -188,10 +188,11 @@ SMALL = {  # with 99 KiB of shared memory
     128: (Tiles(128, 128, 8, 3), Tiles(128, 64, 8, 2), Tiles(64, 128, 8, 2), Tiles(64, 64, 4, 3)),
     256: (Tiles(64, 64, 4, 3), Tiles(64, 64, 4, 2), Tiles(64, 64, 8, 3), Tiles(64, 64, 4, 3)),
     512: (Tiles(64, 32, 4, 2), Tiles(32, 64, 4, 1), Tiles(32, 32, 8, 1), Tiles(64, 32, 4, 2)),
-    1024: (Tiles(32, 16, 4, 1), Tiles(32, 16, 4, 1), Tiles(16, 32, 4, 1), Tiles(32, 16, 4, 1)),
+    1024: (Tiles(32, 16, 4, 1), Tiles(32, 16, 4, 1), Tiles(16, 16, 4, 1), Tiles(32, 16, 4, 1)),
 }
 LARGE = SMALL | {  # with 163 KiB
     256: (Tiles(128, 128, 8, 2), Tiles(128, 64, 8, 2), Tiles(64, 128, 8, 2), Tiles(64, 64, 4, 3)),
+    1024: (Tiles(32, 16, 4, 1), Tiles(32, 16, 4, 1), Tiles(16, 32, 4, 1), Tiles(32, 16, 4, 1)),
 }
 
 

@@ -1,6 +1,7 @@
 """Every attention implementation is the rule of the mask, forward and backward."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -286,9 +287,25 @@ def test_a_kernel_that_cannot_serve_says_why(monkeypatch):
         monkeypatch.setattr(backend, "H200", backend.GPU((8, 0), 108))
         with pytest.raises(ValueError, match="it needs an H100 or H200"):
             chosen("pallas_hopper", 128, jnp.bfloat16)
+        monkeypatch.setattr(backend, "H200", backend.GPU((7, 5), 72))
+        with pytest.raises(ValueError, match="needs an NVIDIA GPU of Ampere's generation"):
+            chosen("pallas_gpu", 128, jnp.bfloat16)
+        assert chosen(None, 128, jnp.bfloat16) == "xla"
     with backend.compiling_for("tpu"):
         assert chosen(None, 64, jnp.float32) == "pallas_tpu"
     assert chosen(None, 64, jnp.float32) == "xla"
+
+
+@pytest.mark.parametrize(
+    ("said", "capability", "best"),
+    [("9.0", (9, 0), "pallas_gpu"), ("7.0", (7, 0), "xla"), ("gfx942", (0, 0), "xla")],
+)
+def test_a_gpu_without_our_kernels_computes_without_them(said, capability, best, monkeypatch):
+    device = types.SimpleNamespace(compute_capability=said, core_count=100)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert backend.gpu() == backend.GPU(capability, 100)
+    assert chosen(None, 128, jnp.bfloat16) == best
 
 
 # One run of queries and several, the last of them short or full; a group or many of them.
