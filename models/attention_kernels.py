@@ -32,8 +32,8 @@ AMPERE, HOPPER = (8, 0), (9, 0)  # their compute capabilities
 def refusal(name: str, head_dim: int, dtype: Any) -> str | None:
     """Why an implementation of `PLATFORMS` cannot serve, or None."""
     if interpreted() is None and target() not in PLATFORMS[name]:
-        kind = PLATFORMS[name][0].upper()
-        return f"it needs a {kind}, and this is a {target().upper()}"
+        names = [{"cuda": "gpu"}.get(x, x).upper() for x in (PLATFORMS[name][0], target())]
+        return f"it needs a {names[0]}, and this is a {names[1]}"
     if name == "pallas_gpu" and gpu().capability < AMPERE:
         return "it needs an NVIDIA GPU of Ampere's generation or a later one"
     if name == "pallas_hopper" and gpu().capability != HOPPER:
@@ -57,7 +57,7 @@ def kernels_for(name: str, head_dim: int, dtype: Any, decoding: bool) -> Kernels
         return TPUKernels(interpret=how or False)
     if name == "pallas_hopper" and not decoding:
         return sized(head_dim, interpret=how or False)
-    return tiled(head_dim * jnp.dtype(dtype).itemsize, gpu(), interpret=how is not None)
+    return tiled(head_dim, jnp.dtype(dtype), gpu(), interpret=how is not None)
 
 
 def plan_kernels(

@@ -181,25 +181,31 @@ class TritonKernels:
         return {"compiler_params": parameters, "interpret": self.interpret, "name": name}
 
 
-# Tiles (forward, dq, dkeys, few) by the bytes of a head's vector. Found by compiling for sm_90a:
-# these fit the shared memory, and spill no registers, or few (benchmarks/attention.md).
-SMALL = {  # with 99 KiB of shared memory
-    64: (Tiles(128, 64, 4, 3), Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 2), Tiles(64, 64, 4, 3)),
-    128: (Tiles(128, 128, 8, 3), Tiles(128, 64, 8, 2), Tiles(64, 128, 8, 2), Tiles(64, 64, 4, 3)),
-    256: (Tiles(64, 64, 4, 3), Tiles(64, 64, 4, 2), Tiles(64, 64, 8, 3), Tiles(64, 64, 4, 3)),
-    512: (Tiles(64, 32, 4, 2), Tiles(32, 64, 4, 1), Tiles(32, 32, 8, 1), Tiles(64, 32, 4, 2)),
-    1024: (Tiles(32, 16, 4, 1), Tiles(32, 16, 4, 1), Tiles(16, 16, 4, 1), Tiles(32, 16, 4, 1)),
+# Tiles (forward, dq, dkeys, few) by the size of a head. Found by compiling for sm_90a and sm_86:
+# they fit the shared memory, and spill no registers, or few (benchmarks/attention.md).
+SMALL = {  # of 16 bits, with 99 KiB of shared memory
+    64: (Tiles(128, 128, 8, 3), Tiles(128, 64, 8, 2), Tiles(64, 128, 8, 2), Tiles(64, 64, 4, 3)),
+    128: (Tiles(64, 64, 4, 3), Tiles(64, 64, 4, 2), Tiles(64, 64, 8, 3), Tiles(64, 64, 4, 3)),
+    256: (Tiles(64, 32, 4, 2), Tiles(32, 64, 4, 1), Tiles(32, 32, 8, 1), Tiles(64, 32, 4, 2)),
 }
-LARGE = SMALL | {  # with 163 KiB
-    256: (Tiles(128, 128, 8, 2), Tiles(128, 64, 8, 2), Tiles(64, 128, 8, 2), Tiles(64, 64, 4, 3)),
-    1024: (Tiles(32, 16, 4, 1), Tiles(32, 16, 4, 1), Tiles(16, 32, 4, 1), Tiles(32, 16, 4, 1)),
+LARGE = SMALL | {  # of 16 bits, with 163 KiB
+    128: (Tiles(128, 128, 8, 2), Tiles(128, 64, 8, 2), Tiles(64, 128, 8, 2), Tiles(64, 64, 4, 3)),
+}
+FLOAT32 = {  # no matrix unit multiplies it exactly, so sums and factors lie in registers
+    64: (Tiles(32, 32, 4, 1),) * 4,
+    128: (Tiles(32, 16, 4, 1), Tiles(32, 16, 4, 1), Tiles(16, 32, 4, 1), Tiles(32, 16, 4, 1)),
+    256: (Tiles(16, 16, 4, 1),) * 4,
 }
 
 
-def tiled(vector: int, gpu: Any, interpret: bool) -> TritonKernels:
-    """Kernels for vectors of so many bytes, on a GPU with `cores` and `shared_memory`."""
+def tiled(head_dim: int, dtype: Any, gpu: Any, interpret: bool) -> TritonKernels:
+    """Kernels for heads of a size and dtype, on a GPU with `cores` and `shared_memory`.
+
+    Interpreted ones have no registers, and the blocks of 16 bits whatever the dtype.
+    """
     table = SMALL if gpu.shared_memory < 163 * 1024 else LARGE
-    return TritonKernels(*table[vector], programs=2 * gpu.cores, interpret=interpret)
+    table = FLOAT32 if dtype == jnp.float32 and not interpret else table
+    return TritonKernels(*table[head_dim], programs=2 * gpu.cores, interpret=interpret)
 
 
 @functools.partial(
