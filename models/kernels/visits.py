@@ -208,31 +208,32 @@ def by_keys(source: Meetings, idle: bool) -> Worklist:
     return _worklist([(keys, queries, m)], len(m.seen) * m.key_blocks, idle)
 
 
-def _numbered(block: np.ndarray, blocks: int, m: Meetings) -> np.ndarray:
-    return (np.arange(len(m.seen))[:, None] * blocks + block).ravel()
+def _numbered(block: np.ndarray, blocks: int, m: Meetings) -> jax.Array:
+    rows = jnp.arange(len(m.seen), dtype=jnp.int32)[:, None]
+    return (rows * blocks + jnp.asarray(block, jnp.int32)[None]).ravel()
 
 
 def _worklist(
-    sources: Sequence[tuple[np.ndarray, np.ndarray, Meetings]], targets: int, idle: bool
+    sources: Sequence[tuple[jax.Array, jax.Array, Meetings]], targets: int, idle: bool
 ) -> Worklist:
     kinds = KINDS * len(sources)
-    target = np.concatenate([target for target, _, _ in sources])
-    other = np.concatenate([other for _, other, _ in sources])
+    target = jnp.concatenate([target for target, _, _ in sources])
+    other = jnp.concatenate([other for _, other, _ in sources])
     seen = jnp.concatenate([m.seen.ravel() for _, _, m in sources])
     whole = [jnp.where(m.full, FULL, PARTIAL).ravel() for _, _, m in sources]
     kind = jnp.concatenate([KINDS * source + x for source, x in enumerate(whole)])
-    place = jnp.asarray(target) * kinds + kind
+    place = target * kinds + kind
     count = jnp.zeros(targets * kinds, jnp.int32).at[place].add(seen.astype(jnp.int32))
     if idle:
         alone = count.reshape(targets, kinds).sum(1) == 0
-        target = np.concatenate([target, np.arange(targets)])
-        other = np.concatenate([other, np.zeros(targets, other.dtype)])
+        target = jnp.concatenate([target, jnp.arange(targets, dtype=jnp.int32)])
+        other = jnp.pad(other, (0, targets))
         seen, kind = jnp.concatenate([seen, alone]), jnp.pad(kind, (0, targets), constant_values=-1)
-        place = jnp.concatenate([place, np.arange(targets) * kinds])
+        place = jnp.concatenate([place, jnp.arange(targets, dtype=jnp.int32) * kinds])
     order = jnp.argsort(jnp.where(seen, place, targets * kinds), stable=True)
     total = seen.sum(dtype=jnp.int32)
     unused = jnp.arange(len(target) + 1) >= total
-    chosen = lambda x: jnp.pad(jnp.asarray(x, jnp.int32)[order], (0, 1))
+    chosen = lambda x: jnp.pad(x[order], (0, 1))
     return Worklist(
         target=jnp.where(unused, -1, chosen(target)),
         other=chosen(other),
