@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -45,3 +46,17 @@ def asking(sight: Sight) -> jax.Array:
 def telling(sight: Sight) -> jax.Array:
     """Who sees keys: their class and position; int32 [B, 2, S]."""
     return jnp.stack([sight.key_class, sight.key_position], axis=1)
+
+
+def mask(asked: Sequence[jax.Array], told: Sequence[jax.Array], axis: int) -> jax.Array:
+    """Who sees whom in a pair of blocks, bool, with the queries along `axis` of two.
+
+    Args:
+      asked: rows of `asking`, [queries] each.
+      told: rows of `telling`, [keys] each.
+      axis: 0 or 1.
+    """
+    query_class, low, high = (jnp.expand_dims(x, 1 - axis) for x in asked)
+    key_class, position = (jnp.expand_dims(x, axis) for x in told)
+    same = (query_class == key_class) & (key_class > 0)
+    return same & (low <= position) & (position <= high)

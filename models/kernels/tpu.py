@@ -34,6 +34,7 @@ from models.kernels.blocks import (
     UNSEEN,
     Side,
     asking,
+    mask,
     telling,
 )
 from models.kernels.visits import (
@@ -389,11 +390,11 @@ def _dkeys_kernel(
         scores = _product(key_ref[...], q, (1, 1)) * (scale * LOG2_E)  # [keys, queries]
         weights = jnp.exp2(scores - normalizer_ref[...])
         if masked:
-            mask = _mask(asks, tells, 1)
-            weights = jnp.where(mask, weights, 0.0)
+            seen = _mask(asks, tells, 1)
+            weights = jnp.where(seen, weights, 0.0)
         slope = weights * (_product(value_ref[...], cotangent, (1, 1)) - delta_ref[...])
         if masked:
-            slope = jnp.where(mask, slope, 0.0)
+            slope = jnp.where(seen, slope, 0.0)
         sums = (slope, q), (weights, cotangent)
         for ref, (factors, vectors) in zip(scratch, sums, strict=True):
             ref[...] += _product(factors.astype(vectors.dtype), vectors, (1, 0))
@@ -432,11 +433,9 @@ def _within(side: Side, x: jax.Array, number: jax.Array) -> jax.Array:
 
 
 def _mask(asks: Any, tells: Any, axis: int) -> jax.Array:
-    """Who sees whom in a block, bool, with the queries along `axis` of two."""
-    query_class, low, high = (jnp.expand_dims(asks[n, :], 1 - axis) for n in (CLASS, LOW, HIGH))
-    key_class, position = (jnp.expand_dims(tells[n, :], axis) for n in (CLASS, POSITION))
-    same = (query_class == key_class) & (key_class > 0)
-    return same & (low <= position) & (position <= high)
+    """`blocks.mask` of the integers of two blocks."""
+    asked, told = [asks[n, :] for n in (CLASS, LOW, HIGH)], [tells[n, :] for n in (CLASS, POSITION)]
+    return mask(asked, told, axis)
 
 
 def _product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:

@@ -34,6 +34,7 @@ from models.kernels.blocks import (
     UNSEEN,
     Side,
     asking,
+    mask,
     telling,
 )
 from models.kernels.visits import (
@@ -265,8 +266,8 @@ def _forward_kernel(
         value = _rows(value_ref, of_keys, keys[source], block, masked)
         scores = _product(q, key.T) * factor  # [queries, keys]
         if masked:
-            mask = _mask(asked[source], _told(tells, row, keys[source], block), 0)
-            scores = jnp.where(mask, scores, UNSEEN)
+            seen = mask(asked[source], _told(tells, row, keys[source], block), 0)
+            scores = jnp.where(seen, scores, UNSEEN)
         above = jnp.maximum(top, scores.max(1))
         weights, shrink = jnp.exp2(scores - above[:, None]), jnp.exp2(top - above)
         mixed = mixed * shrink[:, None] + _product(weights.astype(value.dtype), value)
@@ -304,8 +305,8 @@ def _dq_kernel(
         weights = jnp.exp2(_product(q, key.T) * (scale * LOG2_E) - normalizer[:, None])
         slope = weights * (_product(cotangent, value.T) - delta[:, None])
         if masked:
-            mask = _mask(asked[source], _told(tells, row, keys[source], block), 0)
-            slope = jnp.where(mask, slope, 0.0)
+            seen = mask(asked[source], _told(tells, row, keys[source], block), 0)
+            slope = jnp.where(seen, slope, 0.0)
         return dq + _product(slope.astype(key.dtype), key)
 
     target = row * queries.blocks + number
@@ -332,8 +333,8 @@ def _dkeys_kernel(
         weights = jnp.exp2(scores - normalizer[None, :])
         slope = weights * (_product(value, cotangent.T) - delta[None, :])
         if masked:
-            mask = _mask(_asked(asks, row, queries, block), told, 1)
-            weights, slope = jnp.where(mask, weights, 0.0), jnp.where(mask, slope, 0.0)
+            seen = mask(_asked(asks, row, queries, block), told, 1)
+            weights, slope = jnp.where(seen, weights, 0.0), jnp.where(seen, slope, 0.0)
         dvalue = dvalue + _product(weights.astype(cotangent.dtype), cotangent)
         return dkey + _product(slope.astype(q.dtype), q), dvalue
 
@@ -394,14 +395,6 @@ def _told(tells: Any, row: jax.Array, keys: Side, number: jax.Array) -> list[jax
     """Class and position of a block of keys."""
     at = pl.ds(number * keys.block, keys.block)
     return [tells[row, n, at] for n in (CLASS, POSITION)]
-
-
-def _mask(asked: Sequence[jax.Array], told: Sequence[jax.Array], axis: int) -> jax.Array:
-    """Who sees whom in a block, bool, with the queries along `axis` of two."""
-    query_class, low, high = (jnp.expand_dims(x, 1 - axis) for x in asked)
-    key_class, position = (jnp.expand_dims(x, axis) for x in told)
-    same = (query_class == key_class) & (key_class > 0)
-    return same & (low <= position) & (position <= high)
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
