@@ -91,7 +91,7 @@ def interpreting(how: Any = True) -> Iterator[None]:
     """Within it, kernels are traced to be interpreted, so that any backend can run them, slowly.
 
     Args:
-      how: True, or the parameters of `pallas_call`'s interpreter for TPUs.
+      how: True, or the parameters of Pallas' interpreter for TPUs or for Hopper GPUs.
     """
     token = _INTERPRETED.set(how)
     try:

@@ -182,8 +182,8 @@ class TritonKernels:
         return {"compiler_params": parameters, "interpret": self.interpret, "name": name}
 
 
-# Tiles (forward, dq, dkeys, few) by the size of a head. Found by compiling for sm_90a and sm_86:
-# they fit the shared memory, and spill no registers, or few (benchmarks/attention.md).
+# Tiles (forward, dq, dkeys, few) by the size of a head. Found by compiling for sm_90a: they fit the
+# shared memory, and spill no registers, or few (benchmarks/attention.md).
 SMALL = {  # of 16 bits, with 99 KiB of shared memory
     64: (Tiles(128, 128, 8, 3), Tiles(128, 64, 8, 2), Tiles(64, 128, 8, 2), Tiles(64, 64, 4, 3)),
     128: (Tiles(64, 64, 4, 3), Tiles(64, 64, 4, 2), Tiles(64, 64, 8, 3), Tiles(64, 64, 4, 3)),

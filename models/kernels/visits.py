@@ -2,9 +2,10 @@
 
 A kernel works on blocks, and most pairs of blocks have nothing to do with each other: a branch sees
 no other branch, and of its trunk what lies before its fork. `Sight` says per query which keys it
-sees: those of its class between two positions. `meetings` reduces that to blocks, and `worklist`
-makes a list of it, with the pairs of one block together: the grid of a TPU kernel, the loops of a
-GPU kernel. Shapes are static and contents are not, so forks may change without a compilation.
+sees: those of its class between two positions. `meetings` reduces that to blocks, `by_queries` and
+`by_keys` make lists of it, with the pairs of one block together: the grid of a TPU kernel, the
+loops of a GPU kernel. Shapes are static and contents are not, so forks may change without a
+compilation.
 """
 
 import dataclasses
@@ -59,14 +60,6 @@ class Sight:
     def keys(self) -> int:
         """S."""
         return self.key_class.shape[1]
-
-    def mask(self) -> jax.Array:
-        """Who sees whom, bool [B, R, S]: what the kernels never make."""
-        row = lambda x: x[:, :, None]
-        column = lambda x: x[:, None, :]
-        same = (row(self.query_class) == column(self.key_class)) & (column(self.key_class) > 0)
-        position = column(self.key_position)
-        return same & (row(self.low) <= position) & (position <= row(self.high))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,8 @@ from jax.experimental.pallas import tpu as pltpu
 
 from models.attention import attention
 from models.backend import interpreting
+from models.kernels import blocks
+from models.kernels.visits import Sight
 from models.mask import Coordinates, Keys
 
 COORDINATES = "segment", "branch", "position", "fork"
@@ -123,6 +125,15 @@ def mask(forest: Forest) -> np.ndarray:
         & (k_position <= position)
         & ((k_branch == branch) | (k_branch == 0) & (k_position < fork))
         & (k_position > position - (forest.window or 2**30))
+    )
+
+
+def seen_by(sight: Sight) -> np.ndarray:
+    """Who sees whom, [B, R, S], by the comparisons that kernels make."""
+    return np.asarray(
+        jax.vmap(lambda asked, told: blocks.mask(asked, told, 0))(
+            blocks.asking(sight), blocks.telling(sight)
+        )
     )
 
 

@@ -22,6 +22,7 @@ from rlp import flops, scoring, step
 from rlp.data.batch import Batch
 from rlp.gradient import policy_gradient
 from tests import tiny
+from tests.models.forest import forest, mask
 
 CONFIG = ModelConfig(512, 256, 1, 4, 2, 64, 768)
 ROWS, LENGTH = 4, 96
@@ -73,6 +74,24 @@ def test_training(remat, chunked, monkeypatch):
     if chunked:  # a loop over two halves, so XLA counts one of them: forward, again, and twice back
         count -= 4 * flops.logit_flops(config) * ROWS * (LENGTH - 1) // 2
     assert 1 <= found / count < 1.06
+
+
+def test_kernels_compute_what_can_be_seen():
+    f = forest(rows=1, trunk=30, documents=1, branches=3, slots=8)
+    length = int((f.shared.segment > 0).sum())
+    everywhere = jax.tree.map(jnp.zeros_like, f.own)  # all slots live, all forks at the end
+    own = everywhere.replace(
+        segment=everywhere.segment + 1,
+        branch=everywhere.branch + jnp.arange(1, 4)[None, :, None],
+        position=everywhere.position + length + jnp.arange(8)[None, None],
+        fork=everywhere.fork + length,
+    )
+    trunk = dataclasses.replace(f, own=None, at=jax.tree.map(lambda x: x[:, None], f.shared))
+    branches = dataclasses.replace(f, at=own, own=own)
+    with backend.compiling_for("tpu"):
+        assert flops.trunk_pairs(CONFIG, length) == mask(trunk).sum()
+        assert flops.branch_pairs(CONFIG, 3 * 8, length, 8, range(8)) == mask(branches).sum()
+        assert flops.branch_pairs(CONFIG, 3, length, 8, range(7, 8)) == 3 * (length + 8)
 
 
 TAGS = {"think_open": (5, 6, 7), "think_close": (8, 9)}

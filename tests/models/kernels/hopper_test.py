@@ -20,6 +20,7 @@ from models.kernels.attention import attention
 from models.kernels.hopper import HopperKernels, sized
 from models.kernels.visits import Sight
 from rlp.plan import compilers
+from tests.models.forest import seen_by
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = "mixed", "dq", "dkey", "dvalue", "own dkey", "own dvalue"
@@ -81,7 +82,7 @@ def dense(t):
     key, value = (
         np.concatenate([numbers(source[n]) for source in t.sources], axis=2) for n in range(2)
     )
-    mask = np.concatenate([np.asarray(sight.mask()) for sight in t.sights], axis=2)[:, None]
+    mask = np.concatenate([seen_by(sight) for sight in t.sights], axis=2)[:, None]
     scores = np.where(mask, q @ np.swapaxes(key, 2, 3) * SCALE, -np.inf)
     weights = np.exp(scores - np.maximum(scores.max(-1, keepdims=True), -1e30))
     weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-300)
@@ -131,7 +132,7 @@ def check_gradients(t, **fields):
     check(found, dense(t), t.q.dtype)
     assert not get_races().races_found
     for sight, slopes in zip(t.sights, (found[2:4], found[4:]), strict=False):
-        unseen = ~np.asarray(sight.mask()).any(1)
+        unseen = ~seen_by(sight).any(1)
         assert unseen.any()
         for slope in slopes:
             assert not np.moveaxis(np.asarray(slope, np.float32), 1, 2)[unseen].any()

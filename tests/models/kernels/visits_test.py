@@ -10,7 +10,7 @@ import pytest
 from models.attention_kernels import sights_of
 from models.kernels.visits import KINDS, PARTIAL, Sight, by_keys, by_queries, meetings
 from tests import tiny
-from tests.models.forest import forest, mask
+from tests.models.forest import forest, mask, seen_by
 
 FORESTS = {
     "documents": {"trunk": 300, "documents": 5, "branches": 0},
@@ -49,7 +49,7 @@ def blocks(full, queries, keys):
 @pytest.mark.parametrize("case", FORESTS)
 def test_a_sight_is_the_rule(case):
     f, found = sights(case)
-    seen = np.concatenate([sight.mask() for sight in found], axis=2)
+    seen = np.concatenate([seen_by(sight) for sight in found], axis=2)
     assert np.array_equal(seen, np.repeat(mask(f), 2, axis=1))  # two heads to a head of keys
 
 
@@ -59,7 +59,7 @@ def test_what_is_visited_is_what_is_seen(case, queries, keys):
     for seed in range(2):
         for sight in sights(case, seed)[1]:
             met = meet(sight, queries, keys)
-            cut = blocks(np.asarray(sight.mask()), queries, keys)
+            cut = blocks(seen_by(sight), queries, keys)
             exact, whole = cut.any((2, 4)), cut.all((2, 4))
             assert met.seen.sum() == exact.sum()  # and with the next lines: nothing else
             for n, (query, key) in enumerate(zip(met.query_block, met.key_block, strict=True)):
@@ -73,7 +73,7 @@ def test_keys_in_any_order_are_not_missed():
     low = draw(96, 40)
     sight = Sight(draw(96, 4), low, low + draw(96, 9), draw(160, 4), draw(160, 50), groups=1)
     met = meet(sight, 16, 16)
-    exact = blocks(np.asarray(sight.mask()), 16, 16).any((2, 4))
+    exact = blocks(seen_by(sight), 16, 16).any((2, 4))
     visited = np.zeros_like(exact)
     visited[:, met.query_block, met.key_block] = met.seen
     assert not (exact & ~visited).any()
