@@ -19,10 +19,10 @@ from models.config import ModelConfig
 from models.sharding import batch_shards, replicated
 from models.transformer import Params, bind
 from models.tree import forward
-from rlp import objective
 from rlp.branches import Vocabulary, document_trunk
 from rlp.data.batch import Batch
 from rlp.data.rows import Rows
+from rlp.objective import equations
 from rlp.placement import gatherer
 from rlp.scoring import document_scores, no_think_scores, predicted_tokens, reasoned_scores
 from rlp.step import RLPSettings, read_stage, rollout_stage
@@ -241,22 +241,22 @@ def think(
     reasoned = jax.tree.map(grouped, reasoned)
     hidden = forward(model, document_trunk(batch)) if s.prompt else reading.documents.hidden
     no_think = no_think_scores(model, hidden, forks.position, forks.target, vocabulary)
-    gain = objective.information_gain(reasoned.logprob.sum(axis=-1), no_think.logprob.sum(axis=-1))
+    gain = equations.information_gain(reasoned.logprob.sum(axis=-1), no_think.logprob.sum(axis=-1))
     # The reward and the advantage that training would see, with phi = theta.
-    weights = objective.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
-    scored = [objective.evidence(scores.logprob, weights) for scores in (reasoned, no_think)]
+    weights = equations.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
+    scored = [equations.evidence(scores.logprob, weights) for scores in (reasoned, no_think)]
     closed = grouped(rollout.thoughts.closed)
-    rewards = objective.rewards(
-        objective.information_gain(*scored), closed, s.unclosed, s.unclosed_penalty
+    rewards = equations.rewards(
+        equations.information_gain(*scored), closed, s.unclosed, s.unclosed_penalty
     )
-    counted = objective.counted_thoughts(closed, s.unclosed)
+    counted = equations.counted_thoughts(closed, s.unclosed)
     return {
         "rollout": rollout,
         "reasoned": reasoned,
         "no_think": no_think,
         "gain": gain,
         "rewards": rewards,
-        "advantages": objective.group_advantages(rewards, counted),
+        "advantages": equations.group_advantages(rewards, counted),
     }
 
 

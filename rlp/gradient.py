@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from models.config import ModelConfig
 from models.transformer import Params, bind
 from models.tree import Branches, Cache, Trunk, prefill
-from rlp import objective
 from rlp.branches import Vocabulary
+from rlp.objective import equations
 from rlp.rollout import Rollout
 from rlp.scoring import action_scores, predicted_tokens, token_scores
 from rlp.waves import split, wave_shape
@@ -93,7 +93,7 @@ def policy_gradient(
     thoughts = rollout.thoughts
     documents, branches, limit = thoughts.actions.shape
     live = jnp.arange(limit)[None, None, :] < thoughts.length[..., None]
-    weights = objective.action_weights(thoughts.length, counted, limit, loss.length_normalization)
+    weights = equations.action_weights(thoughts.length, counted, limit, loss.length_normalization)
     actions = _Actions(
         branches=rollout.branches.slots(0, len(vocabulary.think_open) - 1 + limit),
         actions=thoughts.actions,
@@ -164,7 +164,7 @@ def _wave(
             vocabulary,
             loss.temperature,
         )
-        value, stopped = objective.clipped_surrogate(
+        value, stopped = equations.clipped_surrogate(
             scores.logprob,
             actions.behaviour,
             actions.advantages,
@@ -179,7 +179,7 @@ def _wave(
             "gap": total(jnp.abs(scores.logprob - actions.behaviour)),
         }
         if actions.reference is not None:
-            kl = objective.reference_kl(scores.logprob, actions.reference, actions.live)
+            kl = equations.reference_kl(scores.logprob, actions.reference, actions.live)
             value = value + loss.kl_weight * jnp.sum(actions.weights * kl)
             sums["kl"] = kl.sum()
         return value, sums

@@ -23,10 +23,10 @@ import jax.numpy as jnp
 from models.config import ModelConfig
 from models.transformer import Params, bind
 from models.tree import forward
-from rlp import objective
 from rlp.branches import Forks, Vocabulary, document_trunk, make_forks
 from rlp.data.batch import Batch
 from rlp.gradient import Loss, Metrics, policy_gradient
+from rlp.objective import equations
 from rlp.optimizer import Optimizer
 from rlp.positions import select_forks
 from rlp.reference import reference_logprobs
@@ -200,8 +200,8 @@ def no_think_stage(
     if baseline is None:
         base = jnp.zeros(forks.position.shape, jnp.float32)
     else:
-        weights = objective.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
-        base = objective.evidence(score(baseline), weights)
+        weights = equations.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
+        base = equations.evidence(score(baseline), weights)
     return NoThink(policy=policy.mean(axis=-1), baseline=base)
 
 
@@ -257,18 +257,18 @@ def evidence_stage(
         jnp.repeat(wave.target, s.group_size, axis=1),
         vocabulary,
     )
-    weights = objective.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
-    reasoned = objective.evidence(grouped(found.logprob), weights)
-    gain = objective.information_gain(reasoned, no_think.baseline)
+    weights = equations.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
+    reasoned = equations.evidence(grouped(found.logprob), weights)
+    gain = equations.information_gain(reasoned, no_think.baseline)
     closed = grouped(rollout.thoughts.closed)
-    rewards = objective.rewards(gain, closed, s.unclosed, s.unclosed_penalty)
-    counted = objective.counted_thoughts(closed, s.unclosed)
+    rewards = equations.rewards(gain, closed, s.unclosed, s.unclosed_penalty)
+    counted = equations.counted_thoughts(closed, s.unclosed)
     return Evidence(
         reasoned=reasoned,
         baseline=no_think.baseline,
         gain=gain,
         rewards=rewards,
-        advantages=objective.group_advantages(rewards, counted),
+        advantages=equations.group_advantages(rewards, counted),
         counted=counted,
         no_think=-no_think.policy,
     )
@@ -356,7 +356,7 @@ def finish_step(settings: RLPSettings, state: TrainState) -> TrainState:
     baseline = state.baseline
     if settings.baseline == "ema":
         baseline = jax.tree.map(
-            lambda phi, theta: objective.ema(phi, theta, settings.ema_decay),
+            lambda phi, theta: equations.ema(phi, theta, settings.ema_decay),
             baseline,
             state.params,
         )

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from models.transformer import bind
-from rlp import objective
 from rlp.branches import document_trunk
+from rlp.objective import equations
 from rlp.scoring import document_scores
 from tests import naive, tiny
 from tests.tiny import BOS, CLOSE
@@ -117,7 +117,7 @@ def test_the_kl_term_is_the_divergence_of_whole_thoughts():
     """Over all thoughts, the sum of k3 is the mean of log pi - log pi_ref, token by token."""
     rows = written()
     scored = lambda params: naive.action_logprobs(params, rows, CONFIG, WORDS, SETTINGS.temperature)
-    k3 = objective.reference_kl(scored(PARAMS), scored(PHI), jnp.asarray(rows.action_at) > 0)
+    k3 = equations.reference_kl(scored(PARAMS), scored(PHI), jnp.asarray(rows.action_at) > 0)
     share = shares(PARAMS, rows)
     divergence = share @ np.asarray(log_policy(PARAMS, rows) - log_policy(PHI, rows))
     assert divergence > 0.1

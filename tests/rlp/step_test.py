@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from models.tree import Trunk
-from rlp import objective, step
+from rlp import step
 from rlp.branches import Thoughts, lay_out
 from rlp.data.batch import Batch
 from rlp.figures import rollout_metrics
+from rlp.objective import equations
 from rlp.optimizer import make_optimizer
 from rlp.rollout import Rollout
 from tests import naive, tiny
@@ -521,4 +522,4 @@ def test_metrics_of_a_rollout_are_counted_by_hand():
         assert float(found[name]) == pytest.approx(float(value), rel=1e-5), name
     gain = np.asarray(evidence.reasoned) - np.asarray(evidence.baseline)[..., None]
     np.testing.assert_allclose(evidence.gain, gain, rtol=1e-6)
-    assert objective.group_advantages(evidence.rewards, evidence.counted).shape == (4, 2, 4)
+    assert equations.group_advantages(evidence.rewards, evidence.counted).shape == (4, 2, 4)

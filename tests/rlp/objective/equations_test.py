@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlp import objective
+from rlp.objective import equations
 from tests import naive
 
 nats = st.floats(-20, 20, width=32)
@@ -18,7 +18,7 @@ GROUP = 5
 @given(st.lists(st.tuples(nats, st.booleans()), min_size=GROUP, max_size=GROUP))
 def test_advantages_are_leave_one_out(group):
     rewards, counted = map(list, zip(*group, strict=True))
-    found = objective.group_advantages(jnp.array([[rewards]]), jnp.array([[counted]]))[0, 0]
+    found = equations.group_advantages(jnp.array([[rewards]]), jnp.array([[counted]]))[0, 0]
     expected = naive.leave_one_out(rewards, counted)
     # Sums of five numbers of at most 20: some roundings of 20 * 2**-23 each, scaled by 5/4.
     np.testing.assert_allclose(found, expected, atol=2e-5)
@@ -28,7 +28,7 @@ def test_advantages_are_leave_one_out(group):
 @settings(deadline=None, max_examples=60)  # the first example compiles
 @given(st.lists(nats, min_size=GROUP, max_size=GROUP))
 def test_advantages_are_equation_4(rewards):
-    found = objective.group_advantages(jnp.array([[rewards]]), jnp.ones((1, 1, GROUP), bool))[0, 0]
+    found = equations.group_advantages(jnp.array([[rewards]]), jnp.ones((1, 1, GROUP), bool))[0, 0]
     r = np.array(rewards, np.float64)
     np.testing.assert_allclose(found, GROUP / (GROUP - 1) * (r - r.mean()), atol=2e-5)
     assert abs(float(found.sum())) < 1e-4
@@ -37,41 +37,41 @@ def test_advantages_are_equation_4(rewards):
 def test_a_group_of_one_is_judged_by_its_gain():
     rewards = jnp.array([[[1.5]], [[-2.0]]])
     counted = jnp.array([[[True]], [[False]]])
-    assert objective.group_advantages(rewards, counted).ravel().tolist() == [1.5, 0.0]
+    assert equations.group_advantages(rewards, counted).ravel().tolist() == [1.5, 0.0]
 
 
 def test_a_lone_counted_thought_teaches_nothing():
     counted = jnp.array([[[True, False, False], [False, False, False]]])
     rewards = jnp.array([[[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]]])
-    assert not objective.group_advantages(rewards, counted).any()
+    assert not equations.group_advantages(rewards, counted).any()
 
 
 def test_gain_is_a_constant_of_the_update():
     # Eq. 3: no gradient through either term.
-    gain = lambda s: objective.information_gain(s, s[..., 0] - 1).sum()
+    gain = lambda s: equations.information_gain(s, s[..., 0] - 1).sum()
     reasoned = jnp.array([[[1.0, 4.0]]])
-    assert objective.information_gain(reasoned, jnp.array([[0.5]])).tolist() == [[[0.5, 3.5]]]
+    assert equations.information_gain(reasoned, jnp.array([[0.5]])).tolist() == [[[0.5, 3.5]]]
     assert not jax.grad(gain)(reasoned).any()
 
 
 def test_penalty_falls_on_unclosed_thoughts_only():
     gain, closed = jnp.array([[[1.0, 2.0]]]), jnp.array([[[True, False]]])
-    assert objective.rewards(gain, closed, "penalty", 0.75).tolist() == [[[1.0, 1.25]]]
+    assert equations.rewards(gain, closed, "penalty", 0.75).tolist() == [[[1.0, 1.25]]]
     for unclosed in ("mask", "append"):
-        assert objective.rewards(gain, closed, unclosed, 0.75).tolist() == gain.tolist()
+        assert equations.rewards(gain, closed, unclosed, 0.75).tolist() == gain.tolist()
 
 
 def test_horizon_weights():
-    weights = lambda name: objective.horizon_weights(4, name, 0.5).tolist()
+    weights = lambda name: equations.horizon_weights(4, name, 0.5).tolist()
     assert weights("sum") == [1, 1, 1, 1]
     assert weights("mean") == [0.25] * 4
     assert weights("discount") == [1, 0.5, 0.25, 0.125]
     for name in ("sum", "mean", "discount"):  # H = 1 is the paper's, whatever the weighting
-        assert objective.horizon_weights(1, name, 0.5).tolist() == [1]
+        assert equations.horizon_weights(1, name, 0.5).tolist() == [1]
     with pytest.raises(ValueError, match="horizon_weighting='median'.*'discount'"):
-        objective.horizon_weights(4, "median", 0.5)
+        equations.horizon_weights(4, "median", 0.5)
     logprobs = jnp.array([[-1.0, -2.0, -3.0, -4.0]])
-    assert objective.evidence(logprobs, jnp.array(weights("discount"))).tolist() == [-3.25]
+    assert equations.evidence(logprobs, jnp.array(weights("discount"))).tolist() == [-3.25]
 
 
 @settings(deadline=None, max_examples=60)  # the first example compiles
@@ -82,7 +82,7 @@ def test_horizon_weights():
 def test_weights_of_actions_are_a_mean_over_thoughts(thoughts, normalization):
     length, counted = map(np.array, zip(*thoughts, strict=True))
     grid = lambda x: jnp.asarray(x.reshape(2, 3))
-    found = np.asarray(objective.action_weights(grid(length), grid(counted), 6, normalization))
+    found = np.asarray(equations.action_weights(grid(length), grid(counted), 6, normalization))
     for n, weights in enumerate(found.reshape(6, 6)):
         each = 1 / (6 * (length[n] if normalization == "thought" else 6)) if counted[n] else 0
         expected = np.where(np.arange(6) < length[n], each, 0)
@@ -90,7 +90,7 @@ def test_weights_of_actions_are_a_mean_over_thoughts(thoughts, normalization):
 
 
 def surrogate(logprobs, behaviour, advantages, weights, low=0.2, high=0.3):
-    return objective.clipped_surrogate(logprobs, behaviour, advantages, weights, low, high)
+    return equations.clipped_surrogate(logprobs, behaviour, advantages, weights, low, high)
 
 
 def test_on_policy_surrogate_is_the_policy_gradient():
@@ -145,7 +145,7 @@ def test_actions_without_weight_are_nowhere():
 
 
 def test_k3_by_hand():
-    found = objective.reference_kl(
+    found = equations.reference_kl(
         jnp.log(jnp.array([0.5, 0.25, 0.5, 0.125])), jnp.log(jnp.array([0.5, 0.5, 0.25, 0.5])),
         jnp.ones(4, bool),
     )  # fmt: skip
@@ -157,7 +157,7 @@ def test_k3_of_dead_actions_is_nothing():
     # Dead slots hold anything, infinities too.
     policy, reference = jnp.array([-1.0, -jnp.inf, -1e30]), jnp.array([-2.0, -1.0, -1.0])
     live = jnp.array([True, False, False])
-    total = lambda *args: objective.reference_kl(*args, live).sum()
+    total = lambda *args: equations.reference_kl(*args, live).sum()
     value, (slope, none) = jax.value_and_grad(total, argnums=(0, 1))(policy, reference)
     assert value == pytest.approx(np.exp(-1), rel=1e-6)
     np.testing.assert_allclose(slope, [1 - np.exp(-1), 0, 0], rtol=1e-6)
@@ -166,7 +166,7 @@ def test_k3_of_dead_actions_is_nothing():
 
 def test_k3_near_the_reference_is_half_a_square():
     # Where exp(r) - r - 1, computed so, would be rounding.
-    found = objective.reference_kl(jnp.array([-1e-3]), jnp.zeros(1), jnp.ones(1, bool))
+    found = equations.reference_kl(jnp.array([-1e-3]), jnp.zeros(1), jnp.ones(1, bool))
     assert found.item() == pytest.approx(1e-6 / 2 + 1e-9 / 6, rel=1e-3)
 
 
@@ -177,7 +177,7 @@ def test_k3_over_what_the_policy_draws_is_the_divergence():
     policy, reference = jax.nn.log_softmax(theta), jax.nn.log_softmax(phi)
 
     def drawn(theta):  # the probabilities of the draw are no part of what is differentiated
-        found = objective.reference_kl(jax.nn.log_softmax(theta), reference, jnp.ones(7, bool))
+        found = equations.reference_kl(jax.nn.log_softmax(theta), reference, jnp.ones(7, bool))
         return jnp.sum(jnp.exp(policy) * found)
 
     kl = lambda p, q: jnp.sum(jnp.exp(p) * (p - q))
@@ -189,5 +189,5 @@ def test_k3_over_what_the_policy_draws_is_the_divergence():
 
 
 def test_ema():
-    found = objective.ema(jnp.array([1.0, 2.0]), jnp.array([3.0, -2.0]), 0.75)
+    found = equations.ema(jnp.array([1.0, 2.0]), jnp.array([3.0, -2.0]), 0.75)
     assert found.tolist() == [1.5, 1.0]

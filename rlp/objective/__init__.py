@@ -1,0 +1,1 @@
+"""What is optimised: equations on arrays, and objectives made of them."""
