@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
     """The default run: the paper's algorithm, on a model small enough for a laptop."""
     config = ConfigDict()
     config.seed = 0  # root of all randomness: parameters, data order, forks, thoughts
-    config.objective = "next_token"  # what is optimised: "next_token" or "rlp"
+    config.objective = "next_token"  # what is optimised: "next_token", "rlp", another one of docs/objectives.md, or "<module>:<name>" of your own
     config.init_from = ""  # what to start from, network and tokenizer included: "<workdir>", "<workdir>@<step>", "<workdir>@best", a Hugging Face folder or hub name; an arm may name an arm
     config.steps = 1000  # training steps; one RLP step is one rollout and its updates
     config.batch_size = 16  # B: documents a step (rlp) or rows a step (next_token)
@@ -94,7 +94,8 @@ def get_config() -> ConfigDict:
     config.rlp.horizon_weighting = "sum"  # of the H log-likelihoods: "sum", "mean" or "discount"
     config.rlp.discount = 0.9  # per token, for horizon_weighting="discount"
     config.rlp.temperature = 0.7  # of the behaviour policy pi_theta_old, held-out thoughts too; rewards are at temperature 1
-    config.rlp.positions = "uniform"  # forks: "uniform", "stride", "loss", "entropy" (highest first) or "given"
+    config.rlp.positions = "uniform"  # forks: "uniform", "stride", "loss", "entropy" (highest first), "easy_to_hard" or "given"
+    config.rlp.hardest_at = 1000  # positions="easy_to_hard": step at which forks have the document's highest no-think loss; at the first one, its lowest
     config.rlp.min_prefix = 1  # tokens of the document before the earliest fork
     config.rlp.prompt = "default"  # before the document when thinking, after a bos of its own: "default", "none" or a text file
     config.rlp.baseline = "ema"  # phi of S_ema: "ema", "frozen" (at the start) or "none" (no baseline pass)
@@ -104,9 +105,11 @@ def get_config() -> ConfigDict:
     config.rlp.updates_per_rollout = 1  # optimizer updates on one rollout; above 1 makes the clip live
     config.rlp.unclosed = "mask"  # thoughts that hit L: "append" a tag, "mask" out of group and loss, or "penalty"
     config.rlp.unclosed_penalty = 1.0  # nats taken from the reward, for unclosed="penalty"
-    config.rlp.length_normalization = "thought"  # loss of a thought is divided by "thought" = |c| or "limit" = L
+    config.rlp.advantages = ""  # of a group's thoughts: "leave_one_out" (eq. 4), "standardized" (GRPO) or "jensen" (JEPO); "" = the objective's own
+    config.rlp.length_normalization = "thought"  # loss of a thought is divided by "thought" = |c|, "limit" = L, or "none" = 1
     config.rlp.kl_weight = 0.0  # beta: times the KL term (nats per action) towards the network of the start, added to the loss; above 0 it costs a copy of the parameters and a forward pass
 
+    config.rlp.target_weight = 0.0  # lambda: times the target's loss after its thoughts (nats, weighted as the evidence is), added to the loss
     config.rlp.next_token_weight = 0.0  # lambda: times the documents' next-token loss (nats per token), added to the loss; costs its logits alone
     config.rlp.max_branches_in_flight = 0  # thoughts sampled at once, over all devices; bounds the caches; 0 = all of a step
     config.rlp.update_micro_batch = 0  # thoughts in one backward pass, over all devices; bounds the activations; 0 = all of a step

@@ -91,17 +91,18 @@ def compile_step(config: ConfigDict, topology: Topology) -> bool:
 
 
 def _case(config: ConfigDict, run: "Run") -> "Case":
-    from rlp.build import build_optimizer
+    from rlp.build import build_optimizer, thinks
     from rlp.plan.case import Case
 
     return Case(
         model=run.model,
-        settings=run.settings if config.objective == "rlp" else None,
+        settings=run.settings if thinks(config) else None,
         vocabulary=run.vocabulary,
         optimizer=build_optimizer(config, config.steps),
         mesh=run.mesh,
         rows=config.batch_size,
         length=config.data.sequence_length,
+        table=run.evaluator.table,
     )
 
 

@@ -184,6 +184,15 @@ def empty_branches(
     )
 
 
+def with_target(branches: Branches, target: jax.Array) -> Branches:
+    """The branches with another target in their last slots, [B, N, H] int32."""
+    slots = branches.tokens.shape[-1]
+    tokens = jnp.concatenate(
+        [branches.tokens[..., : slots - target.shape[-1] + 1], target[..., :-1]], axis=-1
+    )
+    return dataclasses.replace(branches, tokens=tokens)
+
+
 def lay_out(
     thoughts: Thoughts,
     target: jax.Array,

@@ -24,6 +24,8 @@ from rlp.data.batch import Batch, Stream
 from rlp.data.text import text_streams
 from rlp.errors import UserError
 from rlp.evaluation import Evaluator
+from rlp.judging import TokenBytes, token_table
+from rlp.objective.registry import find
 from rlp.optimizer import Optimizer, make_optimizer
 from rlp.placement import check_memory
 from rlp.run_check import check
@@ -97,7 +99,7 @@ def build(
     _named(lambda: parameter_shardings(mesh, shapes(made.model)))
     _named(lambda: check_heads(mesh, made.model.num_kv_heads))
     _named(lambda: chosen(made.model.attention, made.model.head_dim, made.model.dtype))
-    if config.objective == "rlp":
+    if thinks(config):
         _named(lambda: check_memory(mesh, config.rlp.baseline_memory))
         _named(lambda: _check_waves(config, batch_shards(mesh)))
     evaluator = Evaluator(
@@ -108,19 +110,32 @@ def build(
         thoughts=config.evaluation.thoughts,
         batch_size=_evaluated_at_once(config, batch_shards(mesh)),
         mesh=mesh,
+        table=_table(made),
     )
     return Run(made.tokenizer, made.model, made.settings, made.vocabulary, evaluator, mesh)
 
 
+def thinks(config: ConfigDict) -> bool:
+    """Whether a run samples thoughts: any objective does but plain next-token prediction."""
+    return config.objective != "next_token"
+
+
+def _table(made: Method) -> TokenBytes | None:
+    """Bytes of all tokens, where the objective compares them."""
+    if not find(made.settings.objective).reads_matches:
+        return None
+    return token_table(made.tokenizer.token_bytes(), made.model.vocab_size)
+
+
 def build_optimizer(config: ConfigDict, steps: int) -> Optimizer:
     """The optimizer of a run of `steps` steps."""
-    updates = config.rlp.updates_per_rollout if config.objective == "rlp" else 1
+    updates = config.rlp.updates_per_rollout if thinks(config) else 1
     return make_optimizer(total_steps=steps * updates, **config.optimizer)
 
 
 def best_metric(config: ConfigDict) -> str:
     """The held-out figure that picks the best checkpoint."""
-    default = "think_loss" if config.objective == "rlp" else "document_loss"
+    default = "think_loss" if thinks(config) else "document_loss"
     return config.evaluation.best_metric or default
 
 
@@ -224,7 +239,8 @@ def _prompt(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[int, ...]:
 
 
 def _settings(config: ConfigDict, prompt: tuple[int, ...]) -> RLPSettings:
-    return RLPSettings(**(dict(config.rlp) | {"prompt": prompt}))
+    objective = config.objective if thinks(config) else "rlp"  # of the held-out figures
+    return RLPSettings(**(dict(config.rlp) | {"prompt": prompt, "objective": objective}))
 
 
 def read_documents(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[Stream, Batch]:
@@ -248,9 +264,9 @@ def read_documents(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[Stream,
         "txt_separator": data.txt_separator,
         "tokenizer": tokenizer,
         "sequence_length": data.sequence_length,
-        "pack": data.pack and config.objective == "next_token",
-        "train_forks": config.objective == "rlp",
-        "min_tokens": room + rlp.forks_per_document if config.objective == "rlp" else 2,
+        "pack": data.pack and not thinks(config),
+        "train_forks": thinks(config),
+        "min_tokens": room + rlp.forks_per_document if thinks(config) else 2,
         "held_out_min_tokens": room + config.evaluation.forks_per_document,
         "fork_marker": data.fork_marker if rlp.positions == "given" else "",
         "min_prefix": rlp.min_prefix,

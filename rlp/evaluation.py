@@ -11,7 +11,6 @@ import operator
 from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -22,10 +21,11 @@ from models.tree import forward
 from rlp.branches import Vocabulary, document_trunk
 from rlp.data.batch import Batch
 from rlp.data.rows import Rows
+from rlp.judging import TokenBytes
 from rlp.objective import equations
 from rlp.placement import gatherer
-from rlp.scoring import document_scores, no_think_scores, predicted_tokens, reasoned_scores
-from rlp.step import RLPSettings, read_stage, rollout_stage
+from rlp.scoring import Scores, document_scores, no_think_scores, predicted_tokens
+from rlp.step import RLPSettings, judgement_of, outcome_of, read_stage, rollout_stage
 
 FIGURES = (
     "no_think_accuracy",  # share of target tokens that are the likeliest, without a thought
@@ -51,6 +51,7 @@ class Evaluator:
       thoughts: sampled thoughts per position.
       batch_size: documents at a time.
       mesh: that the documents are spread over.
+      table: bytes of the tokens, for an objective that reads whether predictions match.
     """
 
     model: ModelConfig
@@ -60,6 +61,7 @@ class Evaluator:
     thoughts: int
     batch_size: int
     mesh: Mesh
+    table: TokenBytes | None = None
 
     def figures(
         self, params: Params, documents: Batch, key: jax.Array, watch: Callable = iter
@@ -108,14 +110,14 @@ class Evaluator:
 
         @functools.partial(jax.jit, out_shardings=replicated(self.mesh))
         def score(params, batch, key):
-            found = think(self.model, sampled, self.vocabulary, params, batch, key)
-            best = think(self.model, greedy, self.vocabulary, params, batch, key)
+            found = think(self.model, sampled, self.vocabulary, params, batch, key, self.table)
+            best = think(self.model, greedy, self.vocabulary, params, batch, key, self.table)
             trunk = document_trunk(batch)
             whole = document_scores(bind(self.model, params), trunk, self.vocabulary)
             each = {
-                "no_think_accuracy": found["no_think"].likeliest,
-                "greedy_think_accuracy": best["reasoned"].likeliest,
-                "sampled_think_accuracy": found["reasoned"].likeliest,
+                "no_think_accuracy": _hits(found["no_think"], found["target"]),
+                "greedy_think_accuracy": _hits(best["reasoned"], best["target"]),
+                "sampled_think_accuracy": _hits(found["reasoned"], found["target"]),
                 "no_think_loss": -found["no_think"].logprob,
                 "think_loss": -found["reasoned"].logprob,
                 "mean_information_gain": found["gain"],
@@ -164,7 +166,7 @@ class Evaluator:
 
         @functools.partial(jax.jit, out_shardings=replicated(self.mesh))
         def run(params, batch):
-            found = think(self.model, settings, self.vocabulary, params, batch, key)
+            found = think(self.model, settings, self.vocabulary, params, batch, key, self.table)
             return found | {"rollout": None, "thoughts": found["rollout"].thoughts}
 
         with jax.set_mesh(self.mesh):
@@ -223,41 +225,34 @@ def think(
     params: Params,
     batch: Batch,
     key: jax.Array,
+    table: TokenBytes | None = None,
 ) -> dict:
-    """A rollout, scored with and without its thoughts by the same network."""
-    s, model = settings, bind(model_config, params)
-    grouped = lambda x: x.reshape(x.shape[0], s.forks_per_document, s.group_size, *x.shape[2:])
-    reading = read_stage(model_config, s, vocabulary, params, params, batch, key, 0)
-    rollout, forks = rollout_stage(model_config, s, vocabulary, params, reading), reading.forks
-    reasoned = reasoned_scores(
-        model,
-        rollout.trunk,
-        reading.documents.cache,
-        rollout.branches,
-        rollout.branch_cache,
-        jnp.repeat(forks.target, s.group_size, axis=1),
-        vocabulary,
-    )
-    reasoned = jax.tree.map(grouped, reasoned)
+    """A rollout, scored with and without its thoughts by the same network; `table` as of
+    `step.evidence_stage`."""
+    s, model, method = settings, bind(model_config, params), (model_config, settings, vocabulary)
+    reading = read_stage(*method, params, params, batch, key, 0)
+    rollout, forks = rollout_stage(*method, params, reading), reading.forks
     hidden = forward(model, document_trunk(batch)) if s.prompt else reading.documents.hidden
     no_think = no_think_scores(model, hidden, forks.position, forks.target, vocabulary)
-    gain = equations.information_gain(reasoned.logprob.sum(axis=-1), no_think.logprob.sum(axis=-1))
-    # The reward and the advantage that training would see, with phi = theta.
-    weights = equations.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
-    scored = [equations.evidence(scores.logprob, weights) for scores in (reasoned, no_think)]
-    closed = grouped(rollout.thoughts.closed)
-    rewards = equations.rewards(
-        equations.information_gain(*scored), closed, s.unclosed, s.unclosed_penalty
-    )
-    counted = equations.counted_thoughts(closed, s.unclosed)
+    # The reward and the advantage are those that training would see, with phi = theta.
+    found, reasoned = outcome_of(*method, params, reading, rollout, no_think.logprob, 0, table)
+    judgement = judgement_of(s, found)
+    total = lambda scores: scores.logprob.sum(axis=-1)
     return {
         "rollout": rollout,
+        "target": forks.target,
         "reasoned": reasoned,
         "no_think": no_think,
-        "gain": gain,
-        "rewards": rewards,
-        "advantages": equations.group_advantages(rewards, counted),
+        "gain": equations.information_gain(total(reasoned), total(no_think)),
+        "rewards": judgement.rewards,
+        "advantages": judgement.advantages,
     }
+
+
+def _hits(scores: Scores, target: jax.Array) -> jax.Array:
+    """Whether every target token is the likeliest: scores [B, K, …, H] of [B, K, H]."""
+    between = (1,) * (scores.likeliest.ndim - target.ndim)
+    return scores.likeliest == target.reshape(*target.shape[:2], *between, target.shape[-1])
 
 
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:

@@ -27,6 +27,8 @@ def rollout_metrics(
         "no_think_loss": evidence.no_think.mean(),
         "decode_use": thoughts.length.sum() / rollout.decoded,
     }
+    if evidence.unselected is not None:
+        metrics["no_think_loss_unselected"] = evidence.unselected.mean()
     if settings.baseline != "none":
         metrics["baseline_evidence"] = evidence.baseline.mean()
         metrics["information_gain"] = evidence.gain.mean()

@@ -18,6 +18,8 @@ from models.attention_xla import query_runs
 from models.backend import choices
 from models.config import ModelConfig
 from rlp.branches import Vocabulary
+from rlp.objective.registry import find
+from rlp.positions import SCORED
 from rlp.scoring import logit_chunks
 from rlp.step import RLPSettings
 
@@ -157,12 +159,13 @@ def rlp_stage_flops(
 
     opening = on_branches(branches * known, range(known))
     rollout = prefill + opening + on_branches(decoded, range(known, slots), logits=decoded)
-    if s.positions in ("loss", "entropy"):
+    if s.positions in SCORED:
         rollout += documents + Work(logits=batch * (length - 1))
 
     after = len(vocabulary.think_close) + s.horizon  # the last action, the tag, the target
     targets = range(slots, slots + after)
-    evidence = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
+    scored = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
+    evidence = scored + (scored if find(s.objective).reads_elsewhere else Work())
     without = Work(logits=batch * s.forks_per_document * s.horizon)
     evidence += without + (documents if s.prompt else Work())  # of theta
     if s.baseline != "none":
@@ -173,6 +176,10 @@ def rlp_stage_flops(
     update, scores = thoughts, forward_flops(config, evidence)
     if s.kl_weight:
         scores += forward_flops(config, thoughts)
+    if s.learns_target:  # the slots of tag and target, too, but for the target's last token
+        every = slots + after - 1
+        learnt = on_branches(branches * every, range(every), every, acted + branches * s.horizon)
+        update = prefill + learnt
     if s.next_token_weight:
         update += Work(logits=batch * (trunk - 1))
     think, each = forward_flops(config, rollout), training_flops(config, update)

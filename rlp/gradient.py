@@ -22,7 +22,7 @@ from models.tree import Branches, Cache, Trunk, prefill
 from rlp.branches import Vocabulary
 from rlp.objective import equations
 from rlp.rollout import Rollout
-from rlp.scoring import action_scores, predicted_tokens, token_scores
+from rlp.scoring import action_scores, branch_scores, predicted_tokens, token_scores
 from rlp.waves import split, wave_shape
 
 Metrics = dict[str, jax.Array]
@@ -36,6 +36,8 @@ class Loss:
     clip_low: float
     clip_high: float
     length_normalization: str
+    horizon_weighting: str
+    discount: float
     kl_weight: float
     next_token_weight: float
     prompt_length: int
@@ -45,13 +47,15 @@ class Loss:
 class _Actions:
     """What the loss reads of some branches."""
 
-    branches: Branches  # slots 0 … O + L - 2: the last L predict actions
+    branches: Branches  # slots that predict actions, and those before; all W to learn the target
     actions: jax.Array  # [B, N, L]
     behaviour: jax.Array  # [B, N, L] nats
     live: jax.Array  # [B, N, L] bool
     weights: jax.Array  # [B, N, L], of the whole batch's mean
     advantages: jax.Array  # [B, N]
     reference: jax.Array | None  # [B, N, L] nats; None without a KL term
+    target: jax.Array | None  # [B, N, H] int32; None where the target is not learnt
+    target_weights: jax.Array | None  # [B, N], of the whole batch's mean
 
 
 @flax.struct.dataclass
@@ -71,12 +75,14 @@ def policy_gradient(
     advantages: jax.Array,
     counted: jax.Array,
     reference: jax.Array | None = None,
+    target_weights: jax.Array | None = None,
     *,
     micro_batch: int = 0,
     shards: int = 1,
 ) -> tuple[jax.Array, Metrics, Params]:
-    """Eq. 5, with `kl_weight` times the KL term and `next_token_weight` times the documents'
-    next-token loss, and its gradient.
+    """Eq. 5, with `kl_weight` times the KL term, the weighted negative log-likelihood of the
+    targets after their thoughts (mean over thoughts), and `next_token_weight` times the documents'
+    next-token loss; and its gradient.
 
     Args:
       params: theta.
@@ -84,6 +90,7 @@ def policy_gradient(
       rollout: its trunk, branches and thoughts; the cache is not used.
       advantages, counted: [B, N].
       reference: log pi_ref of every action, [B, N, L] nats; read where `kl_weight` is above 0.
+      target_weights: of the target's evidence after every thought, [B, N]; None learns no target.
       micro_batch: most branches in one backward pass; 0 for all.
       shards: devices that split the documents.
 
@@ -94,15 +101,25 @@ def policy_gradient(
     documents, branches, limit = thoughts.actions.shape
     live = jnp.arange(limit)[None, None, :] < thoughts.length[..., None]
     weights = equations.action_weights(thoughts.length, counted, limit, loss.length_normalization)
+    slots = len(vocabulary.think_open) - 1 + limit
     actions = _Actions(
-        branches=rollout.branches.slots(0, len(vocabulary.think_open) - 1 + limit),
+        branches=rollout.branches.slots(0, slots),
         actions=thoughts.actions,
         behaviour=thoughts.logprobs,
         live=live,
         weights=weights,
         advantages=advantages,
         reference=reference if loss.kl_weight else None,
+        target=None,
+        target_weights=None,
     )
+    if target_weights is not None:
+        actions = dataclasses.replace(
+            actions,
+            branches=rollout.branches,
+            target=rollout.target,
+            target_weights=target_weights / thoughts.length.size,
+        )
     trunk = rollout.trunk
     predicted = predicted_tokens(trunk) & (trunk.position > loss.prompt_length)
     text = _Text(trunk, predicted / jnp.maximum(predicted.sum(), 1))
@@ -127,6 +144,8 @@ def policy_gradient(
     }
     if loss.kl_weight:
         metrics["kl"] = share("kl", live)
+    if target_weights is not None:
+        metrics["target_loss"] = sums["target"] / thoughts.length.size
     if loss.next_token_weight:
         metrics["next_token_loss"] = sums["next_token"]
         value = value + loss.next_token_weight * sums["next_token"]
@@ -155,15 +174,12 @@ def _wave(
     (cache, next_token), back = jax.vjp(read, params)
 
     def branch_loss(params: Params, cache: Cache, actions: _Actions) -> tuple[jax.Array, Metrics]:
-        scores = action_scores(
-            bind(model_config, params),
-            text.trunk,
-            cache,
-            actions.branches,
-            actions.actions,
-            vocabulary,
-            loss.temperature,
-        )
+        acting = bind(model_config, params), text.trunk, cache, actions.branches, actions.actions
+        after = None
+        if actions.target is None:
+            scores = action_scores(*acting, vocabulary, loss.temperature)
+        else:
+            scores, after = branch_scores(*acting, actions.target, vocabulary, loss.temperature)
         value, stopped = equations.clipped_surrogate(
             scores.logprob,
             actions.behaviour,
@@ -182,6 +198,12 @@ def _wave(
             kl = equations.reference_kl(scores.logprob, actions.reference, actions.live)
             value = value + loss.kl_weight * jnp.sum(actions.weights * kl)
             sums["kl"] = kl.sum()
+        if after is not None and actions.target_weights is not None:
+            horizon = after.logprob.shape[-1]
+            weights = equations.horizon_weights(horizon, loss.horizon_weighting, loss.discount)
+            evidence = equations.evidence(after.logprob, weights)
+            value = value - jnp.sum(actions.target_weights * evidence)
+            sums["target"] = -after.logprob.mean(axis=-1).sum()
         return value, sums
 
     slope = jax.value_and_grad(branch_loss, argnums=(0, 1), has_aux=True)

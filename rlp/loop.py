@@ -110,8 +110,8 @@ class _Loop:
         self.preemption = preemption
         self.label = f"{workdir.name} {config.objective}"
         self.optimizer = building.build_optimizer(config, steps)
-        self.baseline = config.objective == "rlp" and config.rlp.baseline != "none"
-        self.reference = config.objective == "rlp" and run.settings.keeps_reference
+        self.baseline = building.thinks(config) and config.rlp.baseline != "none"
+        self.reference = building.thinks(config) and run.settings.keeps_reference
         self.shardings = state_shardings(
             run.mesh,
             run.model,
@@ -162,8 +162,8 @@ class _Loop:
     def _fresh(self, params: Params | None) -> TrainState:
         """The state before the first step."""
         if params is None:
-            if self.config.objective == "rlp":
-                LOGGER.warning("init_from is empty: RLP starts from random parameters")
+            if building.thinks(self.config):
+                LOGGER.warning("init_from is empty: thoughts start from random parameters")
             make = jax.jit(init, static_argnums=0, out_shardings=self.shardings.params)
             params = make(self.made.model, self.init_key)
         return jax.jit(self._begun, out_shardings=self.shardings)(params)
@@ -190,7 +190,7 @@ class _Loop:
 
     def _trainer(self) -> Trainer:
         made = self.made
-        if self.config.objective == "next_token":
+        if not building.thinks(self.config):
             return NextTokenTrainer(made.model, self.optimizer, made.mesh, self.shardings)
         wave = rollout_wave(made.settings, self.config.batch_size, batch_shards(made.mesh))
         length = self.config.data.sequence_length
@@ -201,7 +201,13 @@ class _Loop:
             cache_bytes(made.model, made.settings, made.vocabulary, length, *wave) / 2**20,
         )
         return RLPTrainer(
-            made.model, made.settings, made.vocabulary, self.optimizer, made.mesh, self.shardings
+            made.model,
+            made.settings,
+            made.vocabulary,
+            self.optimizer,
+            made.mesh,
+            self.shardings,
+            made.evaluator.table,
         )
 
     def _steps(
@@ -240,7 +246,7 @@ class _Loop:
     ) -> tuple[TrainState, dict[str, float]]:
         start, first = time.perf_counter(), self.totals.position
         rows = Rows(self.config.batch_size, lambda row, size: train.batch(first + row, size))
-        per_step = self.config.rlp.updates_per_rollout if self.config.objective == "rlp" else 1
+        per_step = self.config.rlp.updates_per_rollout if building.thinks(self.config) else 1
         updates = int(state.step) * per_step - int(state.skipped)
         state, metrics, cost = trainer.step(state, rows, self.key)
         self.totals.add(cost)

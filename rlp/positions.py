@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from rlp.data.batch import Array
 
-RULES = ("uniform", "stride", "loss", "entropy", "given")
+RULES = ("uniform", "stride", "loss", "entropy", "easy_to_hard", "given")
+SCORED = ("loss", "entropy", "easy_to_hard")  # those that ask how every token is predicted
 
 
 def select_forks(
@@ -22,20 +23,23 @@ def select_forks(
     min_prefix: int,
     horizon: int,
     scores: jax.Array | None = None,
+    hardness: jax.Array | float = 1.0,
     given: Array | None = None,
 ) -> jax.Array:
     """Forks of every document, [B, K] int32.
 
     Args:
       rule: "uniform" draws without replacement, "stride" spaces evenly from a random start, "loss"
-        and "entropy" take the highest `scores`, "given" takes what came with the data.
+        and "entropy" take the highest `scores`, "easy_to_hard" those around a quantile of them,
+        "given" takes what came with the data.
       keys: one PRNG key a document, [B].
       length: tokens of each document, [B]; at least min_prefix + horizon + K - 1.
       count: K.
       limit: T, the longest document.
       min_prefix: first position allowed.
       horizon: H.
-      scores: [B, T], score of predicting the token at each position; for "loss" and "entropy".
+      scores: [B, T], score of predicting the token at each position; for the rules of `SCORED`.
+      hardness: the quantile of "easy_to_hard", from 0 (lowest scores) to 1 (highest).
       given: [B, K], for "given".
     """
     if rule == "given":
@@ -51,7 +55,17 @@ def select_forks(
     if rule == "uniform":
         scores = jax.vmap(lambda key: jax.random.uniform(key, (limit,)))(keys)
     assert scores is not None
-    place = jnp.arange(limit)[None, :]
-    allowed = (place >= min_prefix) & (place <= last[:, None])
-    _, forks = jax.lax.top_k(jnp.where(allowed, scores, -jnp.inf), count)
+    allowed = allowed_places(length, limit, min_prefix, horizon)
+    scores = jnp.where(allowed, scores, -jnp.inf)
+    if rule == "easy_to_hard":
+        rank = jnp.argsort(jnp.argsort(scores, axis=-1), axis=-1)  # the places allowed come last
+        wanted = limit - 1 - (1 - hardness) * (allowed.sum(axis=-1, keepdims=True) - 1)
+        scores = jnp.where(allowed, -jnp.abs(rank - wanted), -jnp.inf)
+    _, forks = jax.lax.top_k(scores, count)
     return jnp.sort(forks, axis=-1).astype(jnp.int32)
+
+
+def allowed_places(length: jax.Array, limit: int, min_prefix: int, horizon: int) -> jax.Array:
+    """Where a fork can stand, bool [B, T]; arguments as of `select_forks`."""
+    place = jnp.arange(limit)[None, :]
+    return (place >= min_prefix) & (place <= (length - horizon)[:, None])

@@ -54,6 +54,7 @@ class Rollout:
     branches: Branches  # [B, N, W], see rlp/branches.py
     branch_cache: Cache  # slots 0 … O + L - 2, those that predict actions
     thoughts: Thoughts  # [B, N, L]
+    target: jax.Array  # [B, N, H] int32, the text that follows
     decoded: jax.Array  # int32, tokens decoded: branches that were run, times steps
 
     def without_cache(self) -> "Rollout":
@@ -160,6 +161,7 @@ def roll_out(
         branches=lay_out(writing.thoughts, target, fork, segment, vocabulary),
         branch_cache=writing.cache,
         thoughts=writing.thoughts,
+        target=target,
         decoded=decoded,
     )
 

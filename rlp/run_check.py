@@ -12,12 +12,13 @@ from models.attention import IMPLEMENTATIONS
 from rlp.data import compass
 from rlp.errors import UserError
 from rlp.evaluation import FIGURES
+from rlp.objective.equations import ADVANTAGES
+from rlp.objective.registry import find
 from rlp.placement import LAYOUTS, MEMORIES
 from rlp.positions import RULES
 from rlp.run_config import Value
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "objective": ("next_token", "rlp"),
     "data.kind": ("text", "compass"),
     "model.attention": ("", *IMPLEMENTATIONS),
     "optimizer.schedule": ("constant", "cosine"),
@@ -25,7 +26,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rlp.positions": RULES,
     "rlp.baseline": ("ema", "frozen", "none"),
     "rlp.unclosed": ("append", "mask", "penalty"),
-    "rlp.length_normalization": ("thought", "limit"),
+    "rlp.length_normalization": ("thought", "limit", "none"),
+    "rlp.advantages": ("", *ADVANTAGES),
     "rlp.rollout_layout": LAYOUTS,
     "rlp.baseline_memory": tuple(MEMORIES),
     "evaluation.best_metric": ("", *FIGURES, "document_loss"),
@@ -33,8 +35,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 AT_LEAST_ONE = (
     "steps", "batch_size", "max_bad_steps", "rlp.group_size",
     "rlp.forks_per_document", "rlp.thought_length", "rlp.horizon", "rlp.min_prefix",
-    "rlp.updates_per_rollout", "evaluation.documents", "evaluation.forks_per_document",
-    "evaluation.thoughts", "evaluation.browse_documents", "evaluation.browse_positions",
+    "rlp.hardest_at", "rlp.updates_per_rollout",
+    "evaluation.documents", "evaluation.forks_per_document", "evaluation.thoughts",
+    "evaluation.browse_documents", "evaluation.browse_positions",
     "checkpoint.every", "checkpoint.keep", "data.holdout_every",
 )  # fmt: skip
 NOT_NEGATIVE = (
@@ -42,7 +45,8 @@ NOT_NEGATIVE = (
     "model.logit_softcap", "model.rope.local_theta", "model.rope.attention_factor",
     "data.compass.late_from", "optimizer.learning_rate", "optimizer.warmup_steps",
     "optimizer.weight_decay", "optimizer.clip_norm", "rlp.clip_low",
-    "rlp.clip_high", "rlp.unclosed_penalty", "rlp.kl_weight", "rlp.next_token_weight",
+    "rlp.clip_high", "rlp.unclosed_penalty", "rlp.kl_weight", "rlp.target_weight",
+    "rlp.next_token_weight",
     "rlp.max_branches_in_flight", "rlp.update_micro_batch", "evaluation.every",
 )  # fmt: skip
 POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature")
@@ -70,12 +74,8 @@ def check(config: Mapping[str, Value]) -> None:
             raise UserError(f"{field}={config[field]!r} is unknown; use one of {names}")
     _check_numbers(config)
     _check_match(config)
-    lone = config["rlp.group_size"] == 1 and config["rlp.baseline"] == "none"
-    if lone and config["objective"] == "rlp":
-        raise UserError(
-            "rlp.group_size=1 has no group to compare with, and rlp.baseline='none' nothing else; "
-            "set group_size to 2 or more, or baseline to 'ema'"
-        )
+    if config["objective"] != "next_token":
+        _check_objective(config)
     if config["rlp.positions"] == "given":
         for field in ("rlp.forks_per_document", "evaluation.forks_per_document"):
             if config[field] != 1:
@@ -85,6 +85,29 @@ def check(config: Mapping[str, Value]) -> None:
                 )
     check_data = _check_compass if config["data.kind"] == "compass" else _check_text
     check_data(config)
+
+
+def _check_objective(config: Mapping[str, Value]) -> None:
+    """An objective over thoughts has what it reads."""
+    name = str(config["objective"])
+    objective = find(name)
+    compare = ADVANTAGES.get(str(config["rlp.advantages"]), objective.advantages)
+    if config["rlp.group_size"] == 1 and compare is not ADVANTAGES["leave_one_out"]:
+        raise UserError(
+            "rlp.group_size=1 has no group to compare with; set group_size to 2 or more"
+        )
+    if config["rlp.baseline"] != "none":
+        return
+    if config["rlp.group_size"] == 1:
+        raise UserError(
+            "rlp.group_size=1 has no group to compare with, and rlp.baseline='none' nothing else; "
+            "set group_size to 2 or more, or baseline to 'ema'"
+        )
+    if objective.reads_baseline:
+        raise UserError(
+            f"objective={name!r} compares with the prediction without a thought, which "
+            "rlp.baseline='none' leaves out; set baseline to 'ema' or 'frozen'"
+        )
 
 
 def _check_numbers(config: Mapping[str, Value]) -> None:
@@ -145,7 +168,7 @@ def _check_compass(config: Mapping[str, Value]) -> None:
         raise UserError("compass has no words for a prompt; set rlp.prompt='none'")
     prefix, horizon = number("rlp.min_prefix"), number("rlp.horizon")
     forks = number("evaluation.forks_per_document")
-    if config["objective"] == "rlp":
+    if config["objective"] != "next_token":
         forks = max(forks, number("rlp.forks_per_document"))
     if prefix + horizon + forks - 1 > compass.DOCUMENT_LENGTH:
         raise UserError(

@@ -26,7 +26,7 @@ class Scores:
 
     logprob: jax.Array  # nats
     entropy: jax.Array  # nats, of the whole distribution; carries no gradient
-    likeliest: jax.Array  # bool: no other token is likelier
+    likeliest: jax.Array  # int32: the likeliest token, of several the first
 
 
 def mask_logits(
@@ -110,7 +110,8 @@ def _scores_forward(logits: jax.Array, targets: jax.Array) -> tuple[Scores, tupl
     mean_logit = (weights * (logits - top[:, None])).sum(axis=-1) / total
     normalizer = jnp.log(total)
     chosen = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0] - top
-    scores = Scores(chosen - normalizer, normalizer - mean_logit, chosen >= 0)
+    likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    scores = Scores(chosen - normalizer, normalizer - mean_logit, likeliest)
     return scores, (logits, top + normalizer, targets)
 
 
@@ -149,10 +150,47 @@ def action_scores(
       temperature: of the sampler.
     """
     hidden, _ = extend(model, trunk, cache, branches)
+    return _of_actions(model, hidden, actions, vocabulary, temperature)
+
+
+def branch_scores(
+    model: Transformer,
+    trunk: Trunk,
+    cache: Cache,
+    branches: Branches,
+    actions: jax.Array,
+    target: jax.Array,
+    vocabulary: Vocabulary,
+    temperature: float,
+) -> tuple[Scores, Scores]:
+    """How a network predicts every action of thoughts, and every token of the target after them:
+    [B, N, L] and [B, N, H], in one pass.
+
+    Args:
+      branches: all W slots.
+      target: [B, N, H].
+      model, trunk, cache, actions, vocabulary, temperature: as of `action_scores`.
+    """
+    hidden, _ = extend(model, trunk, cache, branches)
+    after = token_scores(
+        model, hidden[:, :, -target.shape[-1] :], target, vocabulary.not_in_documents
+    )
+    return _of_actions(model, hidden, actions, vocabulary, temperature), after
+
+
+def _of_actions(
+    model: Transformer,
+    hidden: jax.Array,
+    actions: jax.Array,
+    vocabulary: Vocabulary,
+    temperature: float,
+) -> Scores:
+    """Scores of the actions, from the hidden states of slots 0, 1, … of their branches."""
     close, limit = vocabulary.think_close, actions.shape[-1]
+    first = len(vocabulary.think_open) - 1
     return token_scores(
         model,
-        hidden[:, :, len(vocabulary.think_open) - 1 :],
+        hidden[:, :, first : first + limit],
         actions,
         vocabulary.not_in_thoughts,
         temperature,

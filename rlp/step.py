@@ -23,12 +23,15 @@ import jax.numpy as jnp
 from models.config import ModelConfig
 from models.transformer import Params, bind
 from models.tree import forward
-from rlp.branches import Forks, Vocabulary, document_trunk, make_forks
+from rlp.branches import Forks, Vocabulary, document_trunk, make_forks, with_target
 from rlp.data.batch import Batch
 from rlp.gradient import Loss, Metrics, policy_gradient
+from rlp.judging import Judgement, TokenBytes, judge, noise, other_places, outcome
 from rlp.objective import equations
+from rlp.objective.record import Outcome
+from rlp.objective.registry import find
 from rlp.optimizer import Optimizer
-from rlp.positions import select_forks
+from rlp.positions import SCORED, allowed_places, select_forks
 from rlp.reference import reference_logprobs
 from rlp.rollout import (
     Documents,
@@ -39,13 +42,20 @@ from rlp.rollout import (
     roll_out,
     thought_uniforms,
 )
-from rlp.scoring import document_scores, no_think_scores, predicted_tokens, reasoned_scores
+from rlp.scoring import (
+    Scores,
+    document_scores,
+    no_think_scores,
+    predicted_tokens,
+    reasoned_scores,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class RLPSettings:
     """The numbers of the method; `configs/default.py` explains each, under `rlp`."""
 
+    objective: str  # `objective` itself: a name of `rlp.objective.registry`
     group_size: int
     forks_per_document: int
     thought_length: int
@@ -54,6 +64,7 @@ class RLPSettings:
     discount: float
     temperature: float
     positions: str
+    hardest_at: int
     min_prefix: int
     prompt: tuple[int, ...]  # token ids
     baseline: str
@@ -64,12 +75,19 @@ class RLPSettings:
     unclosed: str
     unclosed_penalty: float
     length_normalization: str
+    advantages: str
     kl_weight: float
+    target_weight: float
     next_token_weight: float
     max_branches_in_flight: int
     update_micro_batch: int
     rollout_layout: str
     baseline_memory: str
+
+    @property
+    def learns_target(self) -> bool:
+        """Whether the text after a thought is learnt, too."""
+        return self.target_weight > 0 or find(self.objective).target_weights is not None
 
     @property
     def keeps_reference(self) -> bool:
@@ -96,6 +114,8 @@ class Reading:
 
     documents: Documents
     forks: Forks  # [B, K]
+    elsewhere: Forks | None  # other places of the documents, for an objective that reads them
+    unselected: jax.Array | None  # [B] nats, mean no-think loss where no fork stands, if known
     keys: jax.Array  # [B] PRNG keys, one per document and step
 
 
@@ -104,7 +124,7 @@ class NoThink:
     """How likely the targets are without a thought, [B, K]."""
 
     policy: jax.Array  # mean over the target, nats per token, of theta
-    baseline: jax.Array  # S_ema in nats; 0 when there is no baseline
+    baseline: jax.Array  # [B, K, H], log-probabilities of phi; 0 when there is no baseline
 
 
 @flax.struct.dataclass
@@ -117,7 +137,9 @@ class Evidence:
     rewards: jax.Array  # [B, K, G]
     advantages: jax.Array  # [B, K, G]
     counted: jax.Array  # [B, K, G] bool: thoughts in the group's mean and in the loss
+    target_weights: jax.Array | None  # [B, K, G], of the target's log-likelihood in the loss
     no_think: jax.Array  # [B, K], nats per target token, of theta
+    unselected: jax.Array | None  # [B, K], the document's mean no-think loss where no fork stands
     reference: jax.Array | None = None  # [B, N, L], log pi_ref of the actions, for a KL term
 
 
@@ -159,10 +181,11 @@ def read_stage(
     """
     keys = document_keys(key, step, batch.index)
     s = settings
-    scores = None
-    if s.positions in ("loss", "entropy"):
+    scores = loss = None
+    if s.positions in SCORED:
         found = document_scores(bind(model_config, scorer), document_trunk(batch), vocabulary)
-        scores = -found.logprob if s.positions == "loss" else found.entropy
+        loss = -found.logprob
+        scores = found.entropy if s.positions == "entropy" else loss
     fork = select_forks(
         s.positions,
         fork_keys(keys),
@@ -172,10 +195,32 @@ def read_stage(
         min_prefix=s.min_prefix,
         horizon=s.horizon,
         scores=scores,
+        hardness=jnp.clip(step / s.hardest_at, 0.0, 1.0),
         given=batch.forks,
     )
     documents = read_documents(bind(model_config, params), document_trunk(batch, s.prompt))
-    return Reading(documents=documents, forks=make_forks(batch, fork, s.horizon), keys=keys)
+    elsewhere = None
+    if find(s.objective).reads_elsewhere:
+        length = (batch.segment > 0).sum(axis=-1)
+        place = other_places(keys, fork, length, s.min_prefix, s.horizon)
+        elsewhere = make_forks(batch, place, s.horizon)
+    forks = make_forks(batch, fork, s.horizon)
+    unselected = None if loss is None else _loss_elsewhere(s, batch, fork, loss)
+    return Reading(
+        documents=documents, forks=forks, elsewhere=elsewhere, unselected=unselected, keys=keys
+    )
+
+
+def _loss_elsewhere(
+    settings: RLPSettings, batch: Batch, fork: jax.Array, loss: jax.Array
+) -> jax.Array:
+    """Mean of `loss` [B, T] over the places of every document where a fork could stand and none
+    does, [B]; nan where there is no such place."""
+    s, (documents, limit) = settings, loss.shape
+    length = (batch.segment > 0).sum(axis=-1)
+    left = allowed_places(length, limit, s.min_prefix, s.horizon)
+    left = left.at[jnp.arange(documents)[:, None], fork].set(False)
+    return jnp.where(left, loss, 0.0).sum(axis=-1) / left.sum(axis=-1)
 
 
 def no_think_stage(
@@ -197,11 +242,7 @@ def no_think_stage(
 
     # Without a prompt the reading is the policy's no-think pass.
     policy = score(params, None if s.prompt else reading.documents.hidden)
-    if baseline is None:
-        base = jnp.zeros(forks.position.shape, jnp.float32)
-    else:
-        weights = equations.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
-        base = equations.evidence(score(baseline), weights)
+    base = jnp.zeros_like(policy) if baseline is None else score(baseline)
     return NoThink(policy=policy.mean(axis=-1), baseline=base)
 
 
@@ -238,40 +279,100 @@ def evidence_stage(
     no_think: NoThink,
     rollout: Rollout,
     first: jax.Array | int = 0,
+    table: TokenBytes | None = None,
 ) -> Evidence:
-    """Scores the targets after the thoughts of a wave, and turns gains into advantages.
+    """Scores the targets after the thoughts of a wave, and judges the thoughts by it.
 
     Args:
       first: the document's fork with which the rollout begins.
+      table: bytes of the tokens, for an objective that reads `Outcome.matches`.
     """
     s = settings
     forks = rollout.thoughts.length.shape[1] // s.group_size
-    wave, no_think = _some((reading.forks, no_think), first, forks)
-    grouped = lambda x: x.reshape(x.shape[0], forks, s.group_size, *x.shape[2:])
-    found = reasoned_scores(
-        bind(model_config, params),
-        rollout.trunk,
-        reading.documents.cache,
-        rollout.branches,
-        rollout.branch_cache,
-        jnp.repeat(wave.target, s.group_size, axis=1),
-        vocabulary,
+    _, no_think = _some((reading.forks, no_think), first, forks)
+    found, _ = outcome_of(
+        model_config, s, vocabulary, params, reading, rollout, no_think.baseline, first, table
     )
-    weights = equations.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
-    reasoned = equations.evidence(grouped(found.logprob), weights)
-    gain = equations.information_gain(reasoned, no_think.baseline)
-    closed = grouped(rollout.thoughts.closed)
-    rewards = equations.rewards(gain, closed, s.unclosed, s.unclosed_penalty)
-    counted = equations.counted_thoughts(closed, s.unclosed)
+    judgement = judgement_of(s, found)
     return Evidence(
-        reasoned=reasoned,
-        baseline=no_think.baseline,
-        gain=gain,
-        rewards=rewards,
-        advantages=equations.group_advantages(rewards, counted),
-        counted=counted,
+        reasoned=found.reasoned,
+        baseline=found.baseline,
+        gain=equations.information_gain(found.reasoned, found.baseline),
+        rewards=judgement.rewards,
+        advantages=judgement.advantages,
+        counted=judgement.counted,
+        target_weights=_with_target_weight(s, judgement),
         no_think=-no_think.policy,
+        unselected=None
+        if reading.unselected is None
+        else jnp.broadcast_to(reading.unselected[:, None], no_think.policy.shape),
     )
+
+
+def outcome_of(
+    model_config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    params: Params,
+    reading: Reading,
+    rollout: Rollout,
+    without: jax.Array,
+    first: jax.Array | int = 0,
+    table: TokenBytes | None = None,
+) -> tuple[Outcome, Scores]:
+    """What an objective may look at, of the thoughts of a wave; and the scores of their targets,
+    [B, K, G, H] each.
+
+    Args:
+      without: log-probabilities of the targets without a thought, [B, K, H] nats.
+      first, table: as of `evidence_stage`.
+    """
+    s, model = settings, bind(model_config, params)
+    forks = rollout.thoughts.length.shape[1] // s.group_size
+    wave, elsewhere = _some((reading.forks, reading.elsewhere), first, forks)
+    grouped = lambda x: x.reshape(x.shape[0], forks, s.group_size, *x.shape[2:])
+
+    def after_thoughts(target: jax.Array) -> Scores:
+        target = jnp.repeat(target, s.group_size, axis=1)
+        branches = with_target(rollout.branches, target)
+        found = reasoned_scores(
+            model, rollout.trunk, reading.documents.cache, branches, rollout.branch_cache, target,
+            vocabulary,
+        )  # fmt: skip
+        return jax.tree.map(grouped, found)
+
+    scores = after_thoughts(wave.target)
+    found = outcome(
+        scores,
+        without,
+        rollout.thoughts,
+        noise(reading.keys, first, forks, s.group_size),
+        equations.horizon_weights(s.horizon, s.horizon_weighting, s.discount),
+        target=wave.target,
+        table=table,
+        elsewhere=None if elsewhere is None else after_thoughts(elsewhere.target).logprob,
+    )
+    return found, scores
+
+
+def judgement_of(settings: RLPSettings, found: Outcome) -> Judgement:
+    """What the settings' objective says of an outcome."""
+    s = settings
+    return judge(
+        find(s.objective),
+        found,
+        unclosed=s.unclosed,
+        unclosed_penalty=s.unclosed_penalty,
+        advantages=s.advantages,
+    )
+
+
+def _with_target_weight(settings: RLPSettings, judgement: Judgement) -> jax.Array | None:
+    """The objective's weights of the target, and `target_weight` on top of them."""
+    own, extra = judgement.target_weights, settings.target_weight * judgement.counted
+    if own is None:
+        return extra if settings.target_weight else None
+    return own + extra
 
 
 def reference_stage(
@@ -313,6 +414,8 @@ def loss_numbers(settings: RLPSettings) -> Loss:
         clip_low=s.clip_low,
         clip_high=s.clip_high,
         length_normalization=s.length_normalization,
+        horizon_weighting=s.horizon_weighting,
+        discount=s.discount,
         kl_weight=s.kl_weight,
         next_token_weight=s.next_token_weight,
         prompt_length=len(s.prompt),
@@ -345,6 +448,7 @@ def update_stage(
         flat(evidence.advantages),
         flat(evidence.counted),
         evidence.reference,
+        None if evidence.target_weights is None else flat(evidence.target_weights),
         micro_batch=settings.update_micro_batch,
         shards=shards,
     )

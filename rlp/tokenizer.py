@@ -7,6 +7,7 @@ before it) do not close it, nor are they looked for in documents.
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,6 +68,10 @@ class Tokenizer(Protocol):
         others.
         """
 
+    def token_bytes(self) -> list[bytes]:
+        """The bytes of text that each id stands for, where they do not depend on its neighbours;
+        none for special tokens."""
+
     def offsets(self, text: str) -> list[int]:
         """For each token of `encode(text)` the character of `text` in which it begins."""
 
@@ -100,17 +105,16 @@ class ByteTokenizer:
     def pieces(self, ids: Sequence[int]) -> list[str]:
         return _pieces(self.decode, ids)
 
+    def token_bytes(self) -> list[bytes]:
+        return [*self._bytes[:256], *[b""] * (self.vocab_size - 256)]
+
     def offsets(self, text: str) -> list[int]:
         return [place for place, character in enumerate(text) for _ in character.encode()]
 
     def files(self) -> Mapping[str, Path | str]:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-        # A byte without a printable character of its own has one assigned to it, beyond 255.
-        printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-        others = [byte for byte in range(256) if byte not in printable]
-        letters = {byte: chr(byte) for byte in printable}
-        letters |= {byte: chr(256 + place) for place, byte in enumerate(others)}
+        letters = _byte_letters()
         made = Tokenizer(models.BPE({letters[byte]: byte for byte in range(256)}, []))
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         made.decoder = decoders.ByteLevel()
@@ -181,6 +185,30 @@ class FolderTokenizer:
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         return _pieces(self.decode, ids)
+
+    def token_bytes(self) -> list[bytes]:
+        """See `Tokenizer`: of byte-level BPE, and of pieces with "▁" for a space and "<0xE2>" for a
+        byte. Other kinds (whole words) have none: how a token reads depends on its neighbours."""
+        made = self._tokenizer.backend_tokenizer
+        decoder = json.loads(made.to_str())["decoder"] or {}
+        kinds = {part["type"] for part in [decoder, *decoder.get("decoders", [])] if part}
+        special = set(made.get_added_tokens_decoder())
+        if "ByteLevel" in kinds:
+            bytes_of = {letter: byte for byte, letter in _byte_letters().items()}
+            read = lambda piece: bytes(map(bytes_of.__getitem__, piece))
+        elif "ByteFallback" in kinds:
+            byte = re.compile(r"<0x([0-9A-F]{2})>")
+            read = lambda piece: (
+                bytes([int(found[1], 16)])
+                if (found := byte.fullmatch(piece))
+                else piece.replace("▁", " ").encode()
+            )
+        else:
+            read = lambda piece: b""
+        pieces = [made.id_to_token(i) for i in range(self.vocab_size)]
+        return [
+            b"" if piece is None or i in special else read(piece) for i, piece in enumerate(pieces)
+        ]
 
     def offsets(self, text: str) -> list[int]:
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -343,6 +371,15 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _byte_letters() -> dict[int, str]:
+    """The letter that byte-level BPE writes for each byte: a byte without a printable character of
+    its own has one assigned to it, beyond 255."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = {byte: chr(byte) for byte in printable}
+    return letters | {byte: chr(256 + place) for place, byte in enumerate(others)}
 
 
 def _pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[str]:

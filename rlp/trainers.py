@@ -27,6 +27,7 @@ from rlp.data.batch import Batch
 from rlp.data.rows import Rows
 from rlp.figures import rollout_metrics
 from rlp.flops import next_token_flops, rlp_flops
+from rlp.judging import TokenBytes
 from rlp.optimizer import Optimizer
 from rlp.placement import gathered_bytes, gatherer
 from rlp.rollout import Rollout
@@ -102,8 +103,9 @@ class RLPTrainer:
         optimizer: Optimizer,
         mesh: Mesh,
         shardings: Any,
+        table: TokenBytes | None = None,
     ):
-        self.mesh = mesh
+        self.mesh, self._table = mesh, table
         self._model, self._settings, self._vocabulary = model, settings, vocabulary
         self._shards = batch_shards(mesh)
         self._on_device = parameter_shardings(mesh, shapes(model))
@@ -210,7 +212,9 @@ class RLPTrainer:
             with clock("rollout") as done:
                 rollout = done(self.rollout(params, reading, first, forks=forks))
             with clock("evidence") as done:
-                evidence = done(self.evidence(params, reading, no_think, rollout, first))
+                evidence = done(
+                    self.evidence(params, reading, no_think, rollout, first, self._table)
+                )
             return rollout.without_cache(), evidence
 
         return [sampled(first) for first in range(0, self._settings.forks_per_document, forks)]

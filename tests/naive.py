@@ -185,6 +185,29 @@ def leave_one_out(rewards: list[float], counted: list[bool]) -> list[float]:
 
 @functools.partial(tiny.jit, static_argnames=("config", "vocabulary"))
 @jax.value_and_grad
+def target_term(
+    params: Params,
+    rows: Rows,
+    weights: jax.Array,
+    horizon: jax.Array,
+    *,
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+) -> jax.Array:
+    """Minus the mean over thoughts of w log p(target | thought), and its gradient.
+
+    Args:
+      weights: w, [R].
+      horizon: weights of the target's tokens, [H].
+    """
+    everything = logits(config, params, rows.tokens, rows.length)
+    table = distribution(everything, vocabulary.not_in_documents)
+    logprob = _predicted(table, rows.target, rows.target_at)
+    return -(weights * (logprob @ horizon)).mean()
+
+
+@functools.partial(tiny.jit, static_argnames=("config", "vocabulary"))
+@jax.value_and_grad
 def kl_term(
     params: Params,
     rows: Rows,

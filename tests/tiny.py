@@ -106,6 +106,7 @@ def rows(batch: Batch, chosen) -> Batch:
 def rlp_settings(**changes) -> RLPSettings:
     """Small numbers, and thoughts that never closed count like any other."""
     numbers = {
+        "objective": "rlp",
         "group_size": 4,
         "forks_per_document": 2,
         "thought_length": 4,
@@ -114,6 +115,7 @@ def rlp_settings(**changes) -> RLPSettings:
         "discount": 0.9,
         "temperature": 1.0,
         "positions": "uniform",
+        "hardest_at": 10,
         "min_prefix": 1,
         "prompt": (),
         "baseline": "ema",
@@ -124,7 +126,9 @@ def rlp_settings(**changes) -> RLPSettings:
         "unclosed": "append",
         "unclosed_penalty": 1.0,
         "length_normalization": "thought",
+        "advantages": "",
         "kl_weight": 0.0,
+        "target_weight": 0.0,
         "next_token_weight": 0.0,
         "max_branches_in_flight": 0,
         "update_micro_batch": 0,
@@ -160,23 +164,24 @@ def evidence_stage(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary
 
 @functools.cache
 def policy_gradient(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary):
-    """(params, rollout, advantages [B, N], counted [B, N], log pi_ref [B, N, L] for a KL term) to
-    ((loss, metrics), gradient)."""
+    """(params, rollout, advantages [B, N], counted [B, N], log pi_ref [B, N, L] for a KL term,
+    weights of the target [B, N]) to ((loss, metrics), gradient)."""
 
-    def run(params, rollout, advantages, counted, reference):
+    def run(params, rollout, advantages, counted, reference, targets):
         value, metrics, gradient = gradients.policy_gradient(
             params, config, step.loss_numbers(settings), vocab,
-            rollout, advantages, counted, reference, micro_batch=settings.update_micro_batch,
+            rollout, advantages, counted, reference, targets,
+            micro_batch=settings.update_micro_batch,
         )  # fmt: skip
         return (value, metrics), gradient
 
     compiled = jit(run)
 
-    def gradient(params, rollout, advantages, counted, reference=None):
+    def gradient(params, rollout, advantages, counted, reference=None, targets=None):
         # The loss does not read the rollout's cache; without it it compiles once for all.
         bare = rollout.replace(branch_cache=None, decoded=None)
         advantages = jnp.asarray(advantages, jnp.float32)
-        return compiled(params, bare, advantages, jnp.asarray(counted), reference)
+        return compiled(params, bare, advantages, jnp.asarray(counted), reference, targets)
 
     return gradient
 

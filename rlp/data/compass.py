@@ -78,6 +78,10 @@ class CompassTokenizer:
         """The word of every id."""
         return [self.words[i] for i in ids]
 
+    def token_bytes(self) -> list[bytes]:
+        """See `rlp.tokenizer`: whole words have none."""
+        return [b""] * self.vocab_size
+
     def files(self) -> Mapping[str, Path | str]:
         """The tokenizer in the Hugging Face format."""
         pad, bos, eos, *_ = SPECIALS

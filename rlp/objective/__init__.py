@@ -1,1 +1,5 @@
-"""What is optimised: equations on arrays, and objectives made of them."""
+"""What is optimised: equations on arrays, and the objectives that are made of them."""
+
+from rlp.objective.record import Objective, Outcome
+
+__all__ = ["Objective", "Outcome"]

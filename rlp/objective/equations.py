@@ -12,6 +12,8 @@ The reward is a constant of the update: nothing here that makes A carries a grad
 import jax
 import jax.numpy as jnp
 
+HIDDEN = -1e30  # nats, of what does not count; finite, so that differences are numbers
+
 
 def horizon_weights(horizon: int, weighting: str, discount: float) -> jax.Array:
     """Weight of each of the H target tokens in the evidence, [H]. H = 1 is the paper's."""
@@ -63,6 +65,45 @@ def group_advantages(rewards: jax.Array, counted: jax.Array) -> jax.Array:
     return jnp.where(counted & (number > 1), scale * (rewards - mean), 0.0)
 
 
+def standardized_advantages(rewards: jax.Array, counted: jax.Array) -> jax.Array:
+    """A_i = (r_i - mean_j r_j) / std_j r_j over the counted thoughts of each group (GRPO, arXiv
+    2402.03300, section 4.1); 0 where all rewards are the same. Arguments as of `group_advantages`.
+    """
+    number = jnp.maximum(counted.sum(axis=-1, keepdims=True), 1)
+    mean = lambda x: jnp.where(counted, x, 0.0).sum(axis=-1, keepdims=True) / number
+    centred = jnp.where(counted, rewards - mean(rewards), 0.0)
+    deviation = jnp.sqrt(mean(centred**2))
+    scale = 1e-6 * (1.0 + jnp.abs(mean(rewards)))  # below it, a difference is rounding
+    return jnp.where(deviation > scale, centred / jnp.maximum(deviation, scale), 0.0)
+
+
+def jensen_advantages(evidence: jax.Array, counted: jax.Array) -> jax.Array:
+    """A_i = n (log mean_j p_j - log mean_{j != i} p_j) over the n counted thoughts of each group.
+
+    The gradient of E log mean_j p(y|c_j), a tighter bound on log p(y) than E log p(y|c), is that of
+    sum_i A_i / n · log pi(c_i) and of sum_i p_i / sum_j p_j · log p(y|c_i); the second term of A_i
+    lowers the variance and has no bias (JEPO, arXiv 2503.19618, several samples). Both are taken n
+    times here, so that n equal thoughts weigh as much as in the other objectives.
+
+    Args:
+      evidence: log p_i, [B, K, G] nats.
+      counted: [B, K, G] bool; a lone counted thought has advantage 0.
+    """
+    number = counted.sum(axis=-1, keepdims=True)
+    evidence = jnp.where(counted, evidence, HIDDEN)
+    others = jnp.where(jnp.eye(evidence.shape[-1], dtype=bool), HIDDEN, evidence[..., None, :])
+    mean = lambda x, n: jax.nn.logsumexp(x, axis=-1) - jnp.log(jnp.maximum(n, 1))
+    bound = mean(evidence, number[..., 0])[..., None] - mean(others, number - 1)
+    return jnp.where(counted & (number > 1), number * bound, 0.0)
+
+
+ADVANTAGES = {
+    "leave_one_out": group_advantages,
+    "standardized": standardized_advantages,
+    "jensen": jensen_advantages,
+}
+
+
 def action_weights(
     length: jax.Array, counted: jax.Array, limit: int, normalization: str
 ) -> jax.Array:
@@ -73,11 +114,19 @@ def action_weights(
       counted: [B, N] bool; thoughts that carry loss. The mean is over all of them regardless, so
         that the weight of a thought does not depend on its neighbours.
       limit: L.
-      normalization: "thought" divides by |c|, "limit" by L, which removes the length bias.
+      normalization: "thought" divides by |c|, "limit" by L, which removes the length bias, "none"
+        by 1: the log-likelihood of the whole thought, as a likelihood objective has it.
+
+    Raises:
+      ValueError: an unknown normalization.
     """
+    divisors = {"thought": jnp.maximum(length, 1), "limit": jnp.array(limit), "none": jnp.array(1)}
+    if normalization not in divisors:
+        raise ValueError(
+            f"rlp.length_normalization={normalization!r}; use one of {sorted(divisors)}"
+        )
     live = jnp.arange(limit)[None, None, :] < length[..., None]
-    divisor = jnp.maximum(length, 1) if normalization == "thought" else jnp.full_like(length, limit)
-    per_thought = counted / (divisor * length.size)
+    per_thought = counted / (divisors[normalization] * length.size)
     return live * per_thought[..., None]
 
 

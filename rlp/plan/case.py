@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 from models.config import ModelConfig
 from models.sharding import batch_shards
 from rlp.branches import Vocabulary
+from rlp.judging import TokenBytes
 from rlp.optimizer import Optimizer
 from rlp.step import RLPSettings
 from rlp.trainers import rollout_wave
@@ -25,6 +26,7 @@ class Case:
       mesh: over all devices.
       rows: B.
       length: T, without the thinking prompt.
+      table: bytes of the tokens, for an objective that compares them.
     """
 
     model: ModelConfig
@@ -34,6 +36,7 @@ class Case:
     mesh: Mesh
     rows: int
     length: int
+    table: TokenBytes | None = None
 
     @property
     def rlp(self) -> RLPSettings:

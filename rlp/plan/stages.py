@@ -108,7 +108,7 @@ def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState)
     plan.hold("branch caches", cache, f"a wave of {thoughts} thoughts: {_described(cache)}")
     alive.append(rollout)
     evidence = stage(
-        "evidence", "evidence", trainer.evidence, params, reading, no_think, rollout, 0,
+        "evidence", "evidence", trainer.evidence, params, reading, no_think, rollout, 0, case.table,
         times=documents * parts, alive=alive,
     )  # fmt: skip
 

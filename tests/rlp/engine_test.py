@@ -64,7 +64,9 @@ TAGS = tiny.words(CONFIG, think_open=(7, 8), think_close=(4, 15))
 BRIEF = tiny.words(
     CONFIG, used=5, think_open=(7, 8), think_close=(4, 3)
 )  # of two words, so it comes
-ALL = dataclasses.replace(SETTINGS, next_token_weight=0.5, kl_weight=0.1, update_micro_batch=4)
+ALL = dataclasses.replace(
+    SETTINGS, next_token_weight=0.5, target_weight=0.3, kl_weight=0.1, update_micro_batch=4
+)
 
 
 # ---- waves
@@ -306,7 +308,9 @@ def gradient_of(settings, config, remat="none"):
         )  # fmt: skip
 
     drawn = thoughts_of(MASKED if settings.prompt else SETTINGS, config)
-    drawn = (*drawn, drawn[0].thoughts.logprobs) if settings.kl_weight else drawn
+    reference = drawn[0].thoughts.logprobs if settings.kl_weight else None
+    weights = 0.7 * np.abs(drawn[1]) * drawn[2] if settings.target_weight else None
+    drawn = (*drawn, reference, weights)
     inputs = jax.tree.map(jnp.asarray, drawn)
     return jax.device_get(tiny.jit(run)(PARAMS(config), *inputs))
 
@@ -413,6 +417,7 @@ def everything(config, choices):
         found = policy_gradient(
             params, config, step.loss_numbers(ALL), WORDS, rollout,
             tiny.flat(evidence.advantages), tiny.flat(evidence.counted), reference,
+            tiny.flat(evidence.target_weights),
         )  # fmt: skip
         return rollout, evidence.replace(reference=reference), *found
 
@@ -475,6 +480,7 @@ def memory(branches, length, micro_batch=0, choices=CHUNKED, layers=1):
         branches=Branches(slot, slot, live, per_branch, per_branch),
         branch_cache=None,
         thoughts=Thoughts(action, per_branch, counted, of(jnp.float32, *action.shape[1:])),
+        target=None,
         decoded=None,
     )
 

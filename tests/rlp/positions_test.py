@@ -33,7 +33,7 @@ def select(rule, length, count, *, seed=0, min_prefix=1, horizon=1, **more):
 
 @settings(deadline=None, max_examples=40)  # the first example compiles
 @given(
-    rule=st.sampled_from(["uniform", "stride", "loss", "entropy"]),
+    rule=st.sampled_from(["uniform", "stride", "loss", "entropy", "easy_to_hard"]),
     count=st.integers(1, 4),
     min_prefix=st.integers(1, 4),
     horizon=st.integers(1, 4),
@@ -122,3 +122,18 @@ def test_stride_is_distinct_when_its_start_is_a_hair_below_one():
         horizon=1,
     )
     assert forks[0].tolist() == list(range(1, count + 1))
+
+
+@pytest.mark.parametrize(
+    ("hardness", "expected"), [(0.0, [3, 7]), (0.45, [2, 4]), (0.55, [4, 6]), (1.0, [5, 8])]
+)
+def test_easy_to_hard_goes_from_the_lowest_scores_to_the_highest(hardness, expected):
+    """Places 2 … 8 are allowed; by score they are 3 7 2 4 6 5 8 (the middle is 4)."""
+    scores = np.zeros((1, LIMIT), np.float32)
+    scores[0, [3, 7, 2, 4, 6, 5, 8]] = [1, 2, 3, 4, 5, 6, 7]
+    scores[0, [0, 1, 9, 10]] = [9, -9, 9, -9]
+    found = select(
+        "easy_to_hard", [10], 2, min_prefix=2, horizon=2, scores=jnp.asarray(scores),
+        hardness=hardness,
+    )  # fmt: skip
+    assert found[0].tolist() == expected

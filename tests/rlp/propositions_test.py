@@ -294,6 +294,30 @@ def test_monte_carlo_gradient_is_the_exact_one(normalization):
     assert error[0] < 0.05  # a gradient off by a quarter would be seen
 
 
+def test_a_random_reward_has_no_gradient_in_the_mean():
+    """The control of random rewards: over draws, along any direction, 0 within its standard error;
+    the gain of the same thoughts has a gradient."""
+    settings = dataclasses.replace(SETTINGS, objective="random_reward")
+    gradient = tiny.policy_gradient(CONFIG, SETTINGS, WORDS)
+    random = np.random.default_rng(2)
+    directions = [random.normal(size=x.shape).astype(np.float32) for x in jax.tree.leaves(PARAMS)]
+    exact = jax.tree.leaves(exact_gradient("thought"))
+    found: dict[str, list] = {"random_reward": [], "rlp": []}
+    for i in range(40):
+        rollout, evidence = stages(copies(TEXT, 32, 32 * i), settings=settings, at_step=i)
+        gains = equations.group_advantages(evidence.gain, evidence.counted)
+        for name, advantages in (("random_reward", evidence.advantages), ("rlp", gains)):
+            _, sampled = gradient(PARAMS, rollout, *map(tiny.flat, (advantages, evidence.counted)))
+            leaves = jax.tree.leaves(sampled)
+            along = [np.vdot(x, d) for x, d in zip(leaves, directions, strict=True)]
+            norm = [np.vdot(x, y) for x, y in zip(leaves, exact, strict=True)]
+            found[name].append([sum(along), sum(norm)])
+    error = lambda x: np.std(x, axis=0, ddof=1) / len(x) ** 0.5
+    mean = np.mean(found["random_reward"], axis=0)
+    assert (np.abs(mean) < 4 * error(found["random_reward"])).all()
+    assert np.mean(found["rlp"], axis=0)[1] > 8 * error(found["rlp"])[1]
+
+
 def test_advantages_are_leave_one_out():
     _, evidence = stages(copies(TEXT, 16))
     for group, found in zip(evidence.rewards[:, 0], evidence.advantages[:, 0], strict=True):

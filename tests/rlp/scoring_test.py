@@ -50,8 +50,7 @@ def test_scores_are_those_of_the_masked_softmax(temperature):
         assert found.logprob[row, place] == pytest.approx(np.log(p[target]), abs=1e-5)
         entropy = -sum(x * np.log(x) for x in p.values())
         assert found.entropy[row, place] == pytest.approx(entropy, abs=1e-5)
-        assert found.likeliest[row, place] == (max(p, key=p.get) == target)
-    assert 0 < found.likeliest.sum() < 15 or temperature == 0.6
+        assert found.likeliest[row, place] == max(p, key=p.get)
 
 
 @pytest.mark.parametrize("limit", [24 * 15, 24 * 4, 24])

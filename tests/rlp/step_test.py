@@ -215,6 +215,39 @@ def test_the_kl_term_is_its_equation_on_repeated_prefixes(name):
     assert tiny.relative_error(gradient, bare_gradient) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["mask", pytest.param("tags of two", marks=pytest.mark.slow)])
+def test_a_learnt_target_is_its_likelihood_on_repeated_prefixes(name):
+    """VeriFree's weights, lambda on top of them, after thoughts that closed or had a tag put."""
+    settings, words = VARIANTS[name]
+    settings = dataclasses.replace(settings, objective="verifree", target_weight=0.25)
+    rollout, forks, evidence = run(settings, PHI, BATCH, words)
+    rows = naive.write_out(
+        naive_branches(settings, BATCH, rollout.thoughts, forks),
+        words, settings.thought_length, WIDTH, settings.prompt,
+    )  # fmt: skip
+    h = np.arange(settings.horizon)
+    horizon = settings.discount**h if settings.horizon_weighting == "discount" else 1.0**h
+    logprobs = naive.target_logprobs(PARAMS, rows, config=CONFIG, vocabulary=words)
+    counted = np.ravel(evidence.counted)
+    weights = np.where(counted, np.exp(np.asarray(logprobs) @ horizon) + 0.25, 0.0)
+    np.testing.assert_allclose(np.ravel(evidence.target_weights), weights, rtol=1e-4, atol=1e-7)
+
+    inputs = (PARAMS, rollout, tiny.flat(evidence.advantages), tiny.flat(evidence.counted))
+    gradient_of = tiny.policy_gradient(CONFIG, VARIANTS[name][0], words)
+    (bare, bare_metrics), bare_gradient = gradient_of(*inputs)
+    (loss, metrics), gradient = gradient_of(*inputs, None, tiny.flat(evidence.target_weights))
+    term, slope = naive.target_term(
+        PARAMS, rows, jnp.ravel(evidence.target_weights), jnp.asarray(horizon, jnp.float32),
+        config=CONFIG, vocabulary=words,
+    )  # fmt: skip
+    assert loss == pytest.approx(float(bare + term), rel=1e-5)
+    whole = jax.tree.map(jnp.add, bare_gradient, slope)
+    assert tiny.relative_error(gradient, whole) < 1e-5
+    assert tiny.relative_error(gradient, bare_gradient) > 0.1
+    assert metrics["target_loss"] == pytest.approx(-np.asarray(logprobs).mean(), rel=1e-5)
+    assert metrics.keys() - bare_metrics.keys() == {"target_loss"}
+
+
 def random_forest(seed: int):
     """Two documents and padding in every row; branches leave either, with any thought."""
     random = np.random.default_rng(seed)
@@ -261,7 +294,7 @@ def random_forest(seed: int):
     laid_out = lay_out(thoughts, *map(jnp.asarray, (target, fork, document)), WORDS)
     advantages = random.normal(size=(rows, count)).astype(np.float32)
     counted = random.random((rows, count)) < 0.8
-    rollout = Rollout(trunk, laid_out, None, thoughts, None)  # type: ignore[arg-type]
+    rollout = Rollout(trunk, laid_out, None, thoughts, jnp.asarray(target), None)  # type: ignore[arg-type]
     return rollout, written, advantages, counted
 
 

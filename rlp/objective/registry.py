@@ -1,0 +1,106 @@
+"""The objectives over thoughts by name, and how to bring one of one's own."""
+
+import importlib
+
+from rlp.errors import UserError
+from rlp.objective import rewards
+from rlp.objective.equations import jensen_advantages, standardized_advantages
+from rlp.objective.record import Objective
+
+OBJECTIVES = {
+    "rlp": Objective(
+        formula="r = log p(y|c) - log p_φ(y)",
+        source="RLP, arXiv 2510.01265",
+        reward=rewards.gain,
+    ),
+    "rpt": Objective(
+        formula="r = 1 if the likeliest token after c is what follows, byte for byte up to the end "
+        "of a token, else 0",
+        source="RPT, arXiv 2506.08007, with a greedy prediction",
+        reward=rewards.match,
+        advantages=standardized_advantages,
+        reads_matches=True,
+    ),
+    "latro": Objective(
+        formula="r = log p(y|c), and log p(y|c) is maximised itself",
+        source="LaTRO, arXiv 2411.04282; its KL term is rlp.kl_weight",
+        reward=rewards.evidence,
+        target_weights=rewards.all_of_it,
+    ),
+    "jepo": Objective(
+        formula="log mean_i p(y|c_i) is maximised, in thoughts and in y",
+        source="JEPO with several samples, arXiv 2503.19618",
+        reward=rewards.evidence,
+        advantages=jensen_advantages,
+        target_weights=rewards.by_posterior,
+    ),
+    "verifree": Objective(
+        formula="r = p(y|c), and p(y|c) is maximised itself",
+        source="VeriFree, arXiv 2505.21493",
+        reward=rewards.probability,
+        target_weights=rewards.by_probability,
+    ),
+    "rlpr": Objective(
+        formula="r = clip(mean_h p(y_h|c) - mean_h p_φ(y_h), 0, 1)",
+        source="RLPR, arXiv 2506.18254, without its filter of groups",
+        reward=rewards.probability_gain,
+        advantages=standardized_advantages,
+        reads_baseline=True,
+    ),
+    "nover": Objective(
+        formula="r = -exp(-log p(y|c) / (H N)), N = max(1, 1 + log |c|)",
+        source="NOVER, arXiv 2505.16022: its reasoning perplexity alone, without ranks, without "
+        "rewards for format and efficiency",
+        reward=rewards.reasoning_perplexity,
+        advantages=standardized_advantages,
+    ),
+    "random_reward": Objective(
+        formula="r ~ U[0, 1)",
+        source="control: what sampling and updating do alone",
+        reward=rewards.noise,
+    ),
+    "permuted_reward": Objective(
+        formula="r is the gain of a random thought of the group, each given once",
+        source="control: gains of the right size at the wrong thoughts",
+        reward=rewards.permuted_gain,
+    ),
+    "shuffled_target": Objective(
+        formula="r = log p(y'|c), y' from another place of the document",
+        source="control: thoughts that help any text of the document",
+        reward=rewards.gain_elsewhere,
+        reads_elsewhere=True,
+    ),
+    "length_reward": Objective(
+        formula="r = |c| / L",
+        source="control: longer thoughts, whatever they say",
+        reward=rewards.length,
+    ),
+    "format_reward": Objective(
+        formula="r = 1 if c closed by itself, else 0",
+        source="control: thoughts that close, whatever they say",
+        reward=rewards.closed,
+    ),
+}
+
+
+def find(name: str) -> Objective:
+    """The objective of that name, or the one that "<module>:<name>" says where to import.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name in OBJECTIVES:
+        return OBJECTIVES[name]
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise UserError(
+            f"objective={name!r} is unknown; use one of next_token, {', '.join(OBJECTIVES)}, or "
+            "'<module>:<name>' of an Objective of your own"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"objective={name!r} cannot be imported: {error}") from error
+    if not isinstance(found, Objective):
+        raise UserError(f"objective={name!r} is no rlp.objective.Objective")
+    return found
