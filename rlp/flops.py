@@ -155,6 +155,46 @@ def rlp_flops(
       "update" (all of them, and phi's), each with its parts.
     """
     s = settings
+    work = _rlp_work(config, settings, vocabulary, batch, length, decoded)
+    forward = {part: forward_flops(config, done) for part, done in work.items()}
+    decode = forward["opening"] + forward["sampled"]
+    reference = forward["thoughts"] if s.kl_weight else 0
+    update = training_flops(config, work["thoughts"] + work["text"])
+    if config.num_layers <= choices().unrolled_layers:
+        decode -= _last_block_flops(config, forward_flops, work["opening"])
+        if s.kl_weight:
+            reference -= _last_block_flops(config, forward_flops, work["prefill"])
+        if not s.next_token_weight:
+            update -= _last_block_flops(config, training_flops, work["prefill"])
+    ema = EMA_FLOPS * count_parameters(config) if s.baseline == "ema" else 0
+    return {
+        "rollout": {
+            "scoring": forward["choice"],
+            "prefill": forward["prefill"],
+            "decode": decode,
+        },
+        "evidence": {
+            "scoring": forward["targets"],
+            "baseline": forward["baseline"],
+            "reference": reference,
+        },
+        "update": {
+            "update": s.updates_per_rollout * update,
+            "optimizer": s.updates_per_rollout * optimizer + ema,
+        },
+    }
+
+
+def _rlp_work(
+    config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    batch: int,
+    length: int,
+    decoded: int,
+) -> dict[str, Work]:
+    """What an RLP step passes through a network; arguments as of `rlp_flops`."""
+    s = settings
     trunk = length + len(s.prompt)
     branches = batch * s.forks_per_document * s.group_size
     prefill = Work(batch * trunk, batch * trunk_pairs(config, trunk))
@@ -167,48 +207,21 @@ def rlp_flops(
     def on_branches(tokens: int, where: range, own: int = slots, logits: int = 0) -> Work:
         return Work(tokens, branch_pairs(config, tokens, trunk, own, where), logits)
 
-    opening = on_branches(branches * known, range(known))
-    sampled = opening + on_branches(decoded, range(known, slots), logits=decoded)
-    chosen = Work()
-    if s.positions in ("loss", "entropy"):
-        chosen = documents + Work(logits=batch * (length - 1))
-
     after = len(vocabulary.think_close) + s.horizon  # the last action, the tag, the target
     targets = range(slots, slots + after)
     scored = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
     without = Work(logits=batch * s.forks_per_document * s.horizon)
-    scored += without + (documents if s.prompt else Work())
-    by_phi = without + documents if s.baseline != "none" else Work()
-
+    choice = documents + Work(logits=batch * (length - 1))
     acted = branches * s.thought_length
-    thoughts = prefill + on_branches(branches * slots, range(slots), logits=acted)  # all at once
-    text = Work(logits=batch * (trunk - 1)) if s.next_token_weight else Work()
-
-    decode = forward_flops(config, sampled)
-    reference = forward_flops(config, thoughts) if s.kl_weight else 0
-    update = training_flops(config, thoughts + text)
-    if config.num_layers <= choices().unrolled_layers:
-        decode -= _last_block_flops(config, forward_flops, opening)
-        if s.kl_weight:
-            reference -= _last_block_flops(config, forward_flops, prefill)
-        if not s.next_token_weight:
-            update -= _last_block_flops(config, training_flops, prefill)
-    ema = EMA_FLOPS * count_parameters(config) if s.baseline == "ema" else 0
     return {
-        "rollout": {
-            "scoring": forward_flops(config, chosen),
-            "prefill": forward_flops(config, prefill),
-            "decode": decode,
-        },
-        "evidence": {
-            "scoring": forward_flops(config, scored),
-            "baseline": forward_flops(config, by_phi),
-            "reference": reference,
-        },
-        "update": {
-            "update": s.updates_per_rollout * update,
-            "optimizer": s.updates_per_rollout * optimizer + ema,
-        },
+        "choice": choice if s.positions in ("loss", "entropy") else Work(),
+        "prefill": prefill,
+        "opening": on_branches(branches * known, range(known)),
+        "sampled": on_branches(decoded, range(known, slots), logits=decoded),
+        "targets": scored + without + (documents if s.prompt else Work()),  # by theta
+        "baseline": without + documents if s.baseline != "none" else Work(),
+        "thoughts": prefill + on_branches(branches * slots, range(slots), logits=acted),  # at once
+        "text": Work(logits=batch * (trunk - 1)) if s.next_token_weight else Work(),
     }
 
 
