@@ -119,7 +119,7 @@ def trained_gradient(
     case: Case, params: Params, baseline: Params, batch: Batch, key: jax.Array
 ) -> Params:
     """What the first step of the product's trainer gives to its optimizer."""
-    keeper = _Keeper(case.optimizer.transformation, case.optimizer.learning_rate)
+    keeper = _Keeper(**vars(case.optimizer))
     trainer, shardings = make_trainer(dataclasses.replace(case, optimizer=keeper))
     # A step consumes its state; the parameters are still needed.
     own, phi = jax.tree.map(jnp.copy, (params, baseline))

@@ -84,6 +84,7 @@ def shapes(config: ModelConfig) -> Params:
     return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
 
 
+@functools.cache
 def count_parameters(config: ModelConfig) -> int:
     """Number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(shapes(config)))

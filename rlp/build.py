@@ -18,12 +18,15 @@ from models.attention import chosen
 from models.config import ModelConfig
 from models.sharding import batch_shards, check_heads, make_mesh, parameter_shardings
 from models.transformer import shapes
+from rlp import hosts
 from rlp.branches import Vocabulary, vocabulary
+from rlp.budget import UNITS, Budget, End, Steps, ends_known, split, used_by
 from rlp.data import compass
 from rlp.data.batch import Batch, Stream
 from rlp.data.text import text_streams
 from rlp.errors import UserError
 from rlp.evaluation import Evaluator
+from rlp.flops import by_part, next_token_flops
 from rlp.judging import TokenBytes, token_table
 from rlp.objective.registry import find
 from rlp.optimizer import Optimizer, make_optimizer
@@ -127,10 +130,26 @@ def _table(made: Method) -> TokenBytes | None:
     return token_table(made.tokenizer.token_bytes(), made.model.vocab_size)
 
 
-def build_optimizer(config: ConfigDict, steps: int) -> Optimizer:
-    """The optimizer of a run of `steps` steps."""
+def build_end(config: ConfigDict, model: ModelConfig) -> End:
+    """Where a run ends.
+
+    Raises:
+      UserError: `match` names a run that is not finished, or does not say what it used.
+    """
+    if not config.match:
+        return Steps(config.steps)
+    used, unit = hosts.agree(lambda: used_by(config.match)), split(config.match)[1]
+    if not ends_known(config.objective, unit):
+        return Budget(UNITS[unit], used)
+    update = build_optimizer(config, None).flops(shapes(model))
+    step = next_token_flops(model, update, config.batch_size, config.data.sequence_length)
+    return Steps(max(1, round(used / sum(by_part(step).values()))))
+
+
+def build_optimizer(config: ConfigDict, steps: int | None) -> Optimizer:
+    """The optimizer of a run of `steps` steps; None where the learning rate does not ask."""
     updates = config.rlp.updates_per_rollout if thinks(config) else 1
-    return make_optimizer(total_steps=steps * updates, **config.optimizer)
+    return make_optimizer(total_steps=(steps or 1) * updates, **config.optimizer)
 
 
 def best_metric(config: ConfigDict) -> str:

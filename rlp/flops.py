@@ -4,9 +4,13 @@ Counted is every matmul that is executed: linear maps and logits of all slots, p
 included, and attention scores over all keys offered, masked ones included, because the arithmetic
 is done. Attention kernels skip what is not visible; as forks are not known here, a branch counts as
 if it saw its whole trunk, which is at most twice too much. It is what one device would do: the mesh
-changes no figure. A backward pass costs twice its forward, plus what it computes again. Elementwise
-work, norms and the optimizer are left out: a few per cent of a small model, next to nothing of a
+changes no figure. A backward pass costs twice its forward, plus what it computes again. The
+optimizer's elementwise work is counted for each parameter (`rlp/optimizer.py`); that of the
+networks, norms and softmax, is left out: a few per cent of a small model, next to nothing of a
 large.
+
+A step's bill is ordered twice: by the stages of its trainer's clock, and in each by the parts of
+`rlp/cost.py`.
 """
 
 import dataclasses
@@ -17,11 +21,15 @@ from models.attention_kernels import PLATFORMS
 from models.attention_xla import query_runs
 from models.backend import choices
 from models.config import ModelConfig
+from models.transformer import count_parameters
 from rlp.branches import Vocabulary
 from rlp.objective.registry import find
 from rlp.positions import SCORED
 from rlp.scoring import logit_chunks
 from rlp.step import RLPSettings
+
+Flops = dict[str, dict[str, int]]  # of a step: stage to part to FLOPs
+EMA_FLOPS = 3  # of a parameter: tau phi + (1 - tau) theta
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,45 +113,89 @@ def branch_pairs(config: ModelConfig, tokens: int, trunk: int, own: int, slots: 
     return tokens * (trunk + own)
 
 
-def next_token_flops(config: ModelConfig, rows: int, length: int) -> int:
-    """FLOPs of a next-token step on [rows, length] tokens."""
+def by_part(flops: Flops) -> dict[str, int]:
+    """FLOPs of the parts of a step, of all its stages."""
+    found: dict[str, int] = {}
+    for parts in flops.values():
+        for part, count in parts.items():
+            found[part] = found.get(part, 0) + count
+    return found
+
+
+def by_stage(flops: Flops) -> dict[str, int]:
+    """FLOPs of the stages of a step, all parts together."""
+    return {stage: sum(parts.values()) for stage, parts in flops.items()}
+
+
+def next_token_flops(config: ModelConfig, optimizer: int, rows: int, length: int) -> Flops:
+    """FLOPs of a next-token step on [rows, length] tokens; `optimizer` as of `rlp_flops`."""
     pairs = rows * trunk_pairs(config, length)
     work = Work(rows * length, pairs, rows * (length - 1))
-    return training_flops(config, work)
+    return {"update": {"update": training_flops(config, work), "optimizer": optimizer}}
 
 
 def rlp_flops(
     config: ModelConfig,
     settings: RLPSettings,
     vocabulary: Vocabulary,
+    optimizer: int,
     batch: int,
     length: int,
     decoded: int,
-) -> int:
-    """FLOPs of an RLP step; arguments as of `rlp_stage_flops`."""
-    return sum(rlp_stage_flops(config, settings, vocabulary, batch, length, decoded).values())
+) -> Flops:
+    """FLOPs of an RLP step.
+
+    Args:
+      vocabulary: for the lengths of the tags.
+      optimizer: FLOPs of one update, from `Optimizer.flops`.
+      batch: B.
+      length: T, without the thinking prompt.
+      decoded: tokens decoded in this step's rollout.
+
+    Returns:
+      Stages "rollout" (with the choice of forks), "evidence" (with the reference of a KL term) and
+      "update" (all of them, and phi's), each with its parts.
+    """
+    s = settings
+    work = _rlp_work(config, settings, vocabulary, batch, length, decoded)
+    forward = {part: forward_flops(config, done) for part, done in work.items()}
+    decode = forward["opening"] + forward["sampled"]
+    reference = forward["thoughts"] if s.kl_weight else 0
+    update = training_flops(config, work["learnt"] + work["text"])
+    if config.num_layers <= choices().unrolled_layers:
+        decode -= _last_block_flops(config, forward_flops, work["opening"])
+        if s.kl_weight:
+            reference -= _last_block_flops(config, forward_flops, work["prefill"])
+        if not s.next_token_weight:
+            update -= _last_block_flops(config, training_flops, work["prefill"])
+    ema = EMA_FLOPS * count_parameters(config) if s.baseline == "ema" else 0
+    return {
+        "rollout": {
+            "scoring": forward["choice"],
+            "prefill": forward["prefill"],
+            "decode": decode,
+        },
+        "evidence": {
+            "scoring": forward["targets"],
+            "baseline": forward["baseline"],
+            "reference": reference,
+        },
+        "update": {
+            "update": s.updates_per_rollout * update,
+            "optimizer": s.updates_per_rollout * optimizer + ema,
+        },
+    }
 
 
-def rlp_stage_flops(
+def _rlp_work(
     config: ModelConfig,
     settings: RLPSettings,
     vocabulary: Vocabulary,
     batch: int,
     length: int,
     decoded: int,
-) -> dict[str, int]:
-    """FLOPs of the stages of an RLP step that its clock tells apart.
-
-    Args:
-      vocabulary: for the lengths of the tags.
-      batch: B.
-      length: T, without the thinking prompt.
-      decoded: tokens decoded in this step's rollout.
-
-    Returns:
-      "rollout" (forks, reading, decoding), "evidence" (with and without thoughts, and the
-      reference of a KL term), "update" (all).
-    """
+) -> dict[str, Work]:
+    """What an RLP step passes through a network; arguments as of `rlp_flops`."""
     s = settings
     trunk = length + len(s.prompt)
     branches = batch * s.forks_per_document * s.group_size
@@ -157,42 +209,26 @@ def rlp_stage_flops(
     def on_branches(tokens: int, where: range, own: int = slots, logits: int = 0) -> Work:
         return Work(tokens, branch_pairs(config, tokens, trunk, own, where), logits)
 
-    opening = on_branches(branches * known, range(known))
-    rollout = prefill + opening + on_branches(decoded, range(known, slots), logits=decoded)
-    if s.positions in SCORED:
-        rollout += documents + Work(logits=batch * (length - 1))
-
     after = len(vocabulary.think_close) + s.horizon  # the last action, the tag, the target
     targets = range(slots, slots + after)
     scored = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
-    evidence = scored + (scored if find(s.objective).reads_elsewhere else Work())
     without = Work(logits=batch * s.forks_per_document * s.horizon)
-    evidence += without + (documents if s.prompt else Work())  # of theta
-    if s.baseline != "none":
-        evidence += without + documents
-
+    choice = documents + Work(logits=batch * (length - 1))
     acted = branches * s.thought_length
-    thoughts = prefill + on_branches(branches * slots, range(slots), logits=acted)  # all at once
-    update, scores = thoughts, forward_flops(config, evidence)
-    if s.kl_weight:
-        scores += forward_flops(config, thoughts)
-    if s.learns_target:  # the slots of tag and target, too, but for the target's last token
-        every = slots + after - 1
-        learnt = on_branches(branches * every, range(every), every, acted + branches * s.horizon)
-        update = prefill + learnt
-    if s.next_token_weight:
-        update += Work(logits=batch * (trunk - 1))
-    think, each = forward_flops(config, rollout), training_flops(config, update)
-    if config.num_layers <= choices().unrolled_layers:
-        think -= _last_block_flops(config, forward_flops, opening)
-        if s.kl_weight:
-            scores -= _last_block_flops(config, forward_flops, prefill)
-        if not s.next_token_weight:
-            each -= _last_block_flops(config, training_flops, prefill)
+    thoughts = on_branches(branches * slots, range(slots), logits=acted)  # all at once
+    every = slots + after  # with the slots of tag and target
+    learnt = on_branches(branches * every, range(every), every, acted + branches * s.horizon)
+    elsewhere = scored if find(s.objective).reads_elsewhere else Work()
     return {
-        "rollout": think,
-        "evidence": scores,
-        "update": s.updates_per_rollout * each,
+        "choice": choice if s.positions in SCORED else Work(),
+        "prefill": prefill,
+        "opening": on_branches(branches * known, range(known)),
+        "sampled": on_branches(decoded, range(known, slots), logits=decoded),
+        "targets": scored + elsewhere + without + (documents if s.prompt else Work()),  # by theta
+        "baseline": without + documents if s.baseline != "none" else Work(),
+        "thoughts": prefill + thoughts,
+        "learnt": prefill + (learnt if s.learns_target else thoughts),
+        "text": Work(logits=batch * (trunk - 1)) if s.next_token_weight else Work(),
     }
 
 

@@ -26,6 +26,7 @@ from models.transformer import Params, init
 from rlp import build as building
 from rlp import hosts
 from rlp import start as starting
+from rlp.budget import End
 from rlp.build import Run
 from rlp.checkpoint import Checkpoints
 from rlp.checkpoint.folder import saved_steps
@@ -33,7 +34,6 @@ from rlp.cost import Totals
 from rlp.data.batch import Batch, Stream
 from rlp.data.rows import Rows
 from rlp.errors import UserError
-from rlp.flops import next_token_flops
 from rlp.metrics import MetricsWriter, NoMetrics, progress
 from rlp.placement import abstract_params, placed, state_shardings
 from rlp.preemption import Preempted, Preemption
@@ -69,7 +69,8 @@ def train(
       explicit: dotted paths of fields that were set by hand, as `rlp.start.adopt` takes them.
 
     Returns:
-      The content of evaluation.json: held-out figures, "step", "flops", "wall_s" (seconds).
+      The content of evaluation.json: held-out figures, "step", what `Totals.metrics` counts,
+      "wall_s" (seconds).
 
     Raises:
       UserError: for input that cannot be used; nothing is written then.
@@ -87,8 +88,8 @@ def train(
     with Preemption() as preemption:
         if result is None:
             run = building.build(config, starting.files_for(config, workdir))
-            steps = _number_of_steps(config, run)
-            result = _Loop(config, workdir, run, steps, preemption).run()
+            end = building.build_end(config, run.model)
+            result = _Loop(config, workdir, run, end, preemption).run()
         if report:
             hosts.agree(lambda: _report(workdir, page, result))
     return result
@@ -104,12 +105,12 @@ class _Loop:
     """One run in progress."""
 
     def __init__(
-        self, config: ConfigDict, workdir: Path, run: Run, steps: int, preemption: Preemption
+        self, config: ConfigDict, workdir: Path, run: Run, end: End, preemption: Preemption
     ):
-        self.config, self.workdir, self.made, self.steps = config, workdir, run, steps
+        self.config, self.workdir, self.made, self.end = config, workdir, run, end
         self.preemption = preemption
         self.label = f"{workdir.name} {config.objective}"
-        self.optimizer = building.build_optimizer(config, steps)
+        self.optimizer = building.build_optimizer(config, end.last)
         self.baseline = building.thinks(config) and config.rlp.baseline != "none"
         self.reference = building.thinks(config) and run.settings.keeps_reference
         self.shardings = state_shardings(
@@ -180,7 +181,8 @@ class _Loop:
             return None
         step, items = found
         self.totals = Totals(**items["meta"]["totals"], **items["data"])
-        LOGGER.info("resuming %s at step %d of %d", self.workdir, step, self.steps)
+        of = f" of {self.end.last}" if self.end.last else ""
+        LOGGER.info("resuming %s at step %d%s", self.workdir, step, of)
         return TrainState(
             baseline=items.get("baseline"),
             reference=items.get("reference"),
@@ -214,13 +216,13 @@ class _Loop:
         self, state: TrainState, checkpoints: Checkpoints, train: Stream, held_out: Batch
     ) -> TrainState:
         """All steps that are left, with the evaluations and checkpoints between them."""
-        config, first = self.config, int(state.step)
-        trainer = self._trainer()
+        config, step = self.config, int(state.step)
+        trainer, over = self._trainer(), self.end.reached(step, self.totals)
         with (
-            MetricsWriter(self.workdir, first) if hosts.is_first() else NoMetrics() as writer,
-            progress(self.steps, first, self.label) as bar,
+            MetricsWriter(self.workdir, step) if hosts.is_first() else NoMetrics() as writer,
+            progress(self.end.last, step, self.label) as bar,
         ):
-            for step in range(first + 1, self.steps + 1):
+            while not over:
                 try:
                     self.preemption.check()
                 except Preempted:
@@ -228,16 +230,19 @@ class _Loop:
                     checkpoints.wait()
                     raise
                 state, metrics = self._one_step(trainer, state, train)
+                step += 1
+                over = self.end.reached(step, self.totals)
                 figures = None
                 every = config.evaluation.every
-                if every and step % every == 0 and step < self.steps:
+                if every and step % every == 0 and not over:
                     figures = self._evaluate(state, held_out)
                     metrics |= {f"evaluation/{name}": value for name, value in figures.items()}
                 writer.write(step, metrics)
                 bar.set_postfix_str(_brief(metrics), refresh=False)
+                bar.total = self.end.expected(step, self.totals)
                 bar.update(1)
                 self._check_health(state, checkpoints)
-                if figures or (step % config.checkpoint.every == 0 and step < self.steps):
+                if figures or (step % config.checkpoint.every == 0 and not over):
                     self._save(state, checkpoints, figures)
         return state
 
@@ -249,9 +254,8 @@ class _Loop:
         per_step = self.config.rlp.updates_per_rollout if building.thinks(self.config) else 1
         updates = int(state.step) * per_step - int(state.skipped)
         state, metrics, cost = trainer.step(state, rows, self.key)
-        self.totals.add(cost)
+        self.totals.add(cost, time.perf_counter() - start, self.made.mesh.size)
         self.totals.position += self.config.batch_size
-        self.totals.seconds_train += time.perf_counter() - start
         seconds = {f"seconds_{stage}": value for stage, value in cost.seconds.items()}
         return state, metrics | self.totals.metrics() | seconds | {
             "learning_rate": float(self.optimizer.learning_rate(updates)),
@@ -322,7 +326,7 @@ class _Loop:
         wall = {"train": self.totals.seconds_train, "evaluate": self.totals.seconds_evaluate}
         result = {
             "step": step,
-            "steps": self.steps,
+            "steps": self.end.last or step,
             **figures,
             **self.totals.metrics(),
             "skipped_updates": int(state.skipped),
@@ -378,18 +382,6 @@ def _finished(workdir: Path) -> dict[str, Any] | None:
     """evaluation.json of a finished run."""
     path = workdir / "evaluation.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _number_of_steps(config: ConfigDict, run: Run) -> int:
-    """`steps`, or as many as cost the FLOPs of the run that `match` names."""
-    if not config.match:
-        return config.steps
-    other = config.match.rpartition(":")[0]
-    done = hosts.agree(lambda: _finished(Path(other)))
-    if done is None:
-        raise UserError(f"match={config.match!r}: {other} is not a finished run")
-    cost = next_token_flops(run.model, config.batch_size, config.data.sequence_length)
-    return max(1, round(done["flops"] / cost))
 
 
 def write_json(path: Path, content: Any) -> None:

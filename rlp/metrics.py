@@ -146,14 +146,14 @@ class _Lines:
         self._stream.flush()
 
 
-def progress(total: int, initial: int = 0, label: str = "", unit: str = "step") -> tqdm:
+def progress(total: int | None, initial: int = 0, label: str = "", unit: str = "step") -> tqdm:
     """A progress bar on stderr, with rate and remaining time; `update(1)` it, and close it.
 
     It is a context manager. Where stderr is not a terminal it writes a line at the start, every
     half minute, and at the end. Of several processes only the first one shows it.
 
     Args:
-      total: units of the whole stage.
+      total: units of the whole stage; None where nobody knows yet.
       initial: units that were done before, in another process.
       label: what the stage does.
       unit: what is counted.

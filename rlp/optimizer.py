@@ -7,6 +7,11 @@ from typing import Any
 import jax
 import optax
 
+# FLOPs of an update for one parameter; a square root and a choice count as one.
+_ADAM = 2 + 3 + 4 + 2 + 3 + 2  # norm, both moments, their corrections, the quotient, rate and sum
+_CLIP = 3  # by the norm, times the limit, or as it was
+_DECAY = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
@@ -15,10 +20,13 @@ class Optimizer:
     Attributes:
       transformation: gradients to updates.
       learning_rate: number of updates done -> learning rate of the next one.
+      clips, decays: whether it clips gradients and decays matrices.
     """
 
     transformation: optax.GradientTransformation
     learning_rate: Callable[[int], Any]
+    clips: bool
+    decays: bool
 
     def init(self, params: Any) -> Any:
         """The state before the first update."""
@@ -28,6 +36,12 @@ class Optimizer:
         """New parameters, new state and the global norm of the gradients before clipping."""
         updates, state = self.transformation.update(gradients, state, params)
         return optax.apply_updates(params, updates), state, optax.tree.norm(gradients)
+
+    def flops(self, params: Any) -> int:
+        """FLOPs of `apply` on parameters of these shapes, all of them elementwise."""
+        each = _ADAM + _CLIP * self.clips
+        cost = lambda leaf, matrix: leaf.size * (each + _DECAY * (matrix and self.decays))
+        return sum(jax.tree.leaves(jax.tree.map(cost, params, _is_matrix(params))))
 
     def shardings(self, params: Any, placed: Any, others: Any) -> Any:
         """Shardings of the state: moments live where their parameter lives.
@@ -87,7 +101,7 @@ def make_optimizer(
         rate = optax.join_schedules([warmup, after], [warmup_steps])
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     adam = optax.adamw(rate, beta1, beta2, epsilon, weight_decay=weight_decay, mask=_is_matrix)
-    return Optimizer(optax.chain(clip, adam), rate)
+    return Optimizer(optax.chain(clip, adam), rate, clips=clip_norm > 0, decays=weight_decay > 0)
 
 
 def _is_matrix(params):

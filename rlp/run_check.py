@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 
 from models.attention import IMPLEMENTATIONS
+from rlp import budget
 from rlp.data import compass
 from rlp.errors import UserError
 from rlp.evaluation import FIGURES
@@ -130,14 +131,16 @@ def _check_numbers(config: Mapping[str, Value]) -> None:
 
 
 def _check_match(config: Mapping[str, Value]) -> None:
-    """`match` is "<workdir>:flops", for an objective whose steps all cost the same."""
+    """`match` has its form, and the schedule an end where the steps are known before."""
     if not config["match"]:
         return
-    other, _, what = str(config["match"]).rpartition(":")
-    if what != "flops" or not other:
-        raise UserError(f"match={config['match']!r} is not '<workdir>:flops'")
-    if config["objective"] != "next_token":
-        raise UserError("match works for objective='next_token', whose steps all cost the same")
+    _, unit = budget.split(str(config["match"]))
+    schedule = config["optimizer.schedule"]
+    if not budget.ends_known(str(config["objective"]), unit) and schedule != "constant":
+        raise UserError(
+            f"match={config['match']!r}: how many steps that takes is not known before, and "
+            f"optimizer.schedule={schedule!r} needs to know; set it to 'constant'"
+        )
 
 
 def _check_text(config: Mapping[str, Value]) -> None:

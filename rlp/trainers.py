@@ -26,7 +26,7 @@ from rlp.cost import Cost
 from rlp.data.batch import Batch
 from rlp.data.rows import Rows
 from rlp.figures import rollout_metrics
-from rlp.flops import next_token_flops, rlp_flops
+from rlp.flops import by_part, next_token_flops, rlp_flops
 from rlp.judging import TokenBytes
 from rlp.optimizer import Optimizer
 from rlp.placement import gathered_bytes, gatherer
@@ -54,6 +54,7 @@ class NextTokenTrainer:
     def __init__(self, model: ModelConfig, optimizer: Optimizer, mesh: Mesh, shardings: Any):
         self.mesh = mesh
         self._model = model
+        self._optimizer_flops = optimizer.flops(shapes(model))
         whole = replicated(mesh)
 
         def update(state: TrainState, batch: Batch) -> Any:
@@ -77,7 +78,9 @@ class NextTokenTrainer:
                 documents=int(tokens),
                 rollout=0,
                 update=batch.tokens.size,
-                flops=next_token_flops(self._model, *batch.tokens.shape),
+                flops=by_part(
+                    next_token_flops(self._model, self._optimizer_flops, *batch.tokens.shape)
+                ),
                 seconds=clock.seconds,
             )
         return state, metrics, cost
@@ -109,6 +112,7 @@ class RLPTrainer:
         self._model, self._settings, self._vocabulary = model, settings, vocabulary
         self._shards = batch_shards(mesh)
         self._on_device = parameter_shardings(mesh, shapes(model))
+        self._optimizer_flops = optimizer.flops(shapes(model))
         whole = replicated(mesh)
         method = functools.partial(_jit_stage, model, settings, vocabulary)
         self.gather = gatherer(model, mesh, settings.rollout_layout)
@@ -243,11 +247,14 @@ class RLPTrainer:
         slots = len(words.think_open) - 1 + s.thought_length
         once = rows * length + rollout.thoughts.length.size * slots
         length -= len(s.prompt)
+        flops = rlp_flops(
+            self._model, s, words, self._optimizer_flops, rows, length, int(counts["decoded"])
+        )
         return Cost(
             documents=int(counts["documents"]),
             rollout=int(counts["rollout"]),
             update=s.updates_per_rollout * once,
-            flops=rlp_flops(self._model, s, words, rows, length, int(counts["decoded"])),
+            flops=by_part(flops),
             seconds=seconds,
         )
 

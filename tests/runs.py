@@ -18,6 +18,8 @@ from configs import default
 from models import sharding
 from rlp import build, loop
 from rlp.checkpoint.load import orbax_context
+from rlp.run_check import check
+from rlp.run_config import fields
 
 SHAPE = {
     "model.hidden_size": 32,
@@ -97,13 +99,16 @@ def one_device():
     """
     one = lambda *sizes: sharding.make_mesh(*sizes[:3], devices=jax.devices()[:1])
     make_run, make_trainer = build.build, loop._Loop._trainer
-    name = lambda config: json.dumps(config.to_dict())
+    # Where a run ends is no part of them.
+    name = lambda config: json.dumps(config.to_dict() | {"match": ""})
 
     def kept_run(config, files=None):
+        check(dict(fields(config)))
         return _kept(("run", name(config), files), lambda: make_run(config, files))
 
     def kept_trainer(self):
-        return _kept(("trainer", name(self.config), self.steps), lambda: make_trainer(self))
+        last = self.end.last if self.config.optimizer.schedule == "cosine" else None
+        return _kept(("trainer", name(self.config), last), lambda: make_trainer(self))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "make_mesh", one)

@@ -1,7 +1,8 @@
 """FLOPs and bytes of a step by our own count, and the least time that its stages can take.
 
-FLOPs are those of `rlp.flops`: every matmul that is executed, all thoughts at full length. Bytes
-between HBM and a chip are counted by a simple model, of what must move whatever the compiler does:
+FLOPs are those of `rlp.flops`: every matmul that is executed, all thoughts at full length, and the
+optimizer. Bytes between HBM and a chip are counted by a simple model, of what must move whatever
+the compiler does:
 
     parameters   read once by a forward pass over a wave, a micro-batch or a decoded token, in the
                  compute dtype, and once more by each of the three passes of a gradient
@@ -24,13 +25,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from models.transformer import count_parameters
+from models.transformer import count_parameters, shapes
 from rlp.flops import (
     Work,
     branch_pairs,
     by_kernels,
+    by_stage,
     next_token_flops,
-    rlp_stage_flops,
+    rlp_flops,
     trunk_pairs,
 )
 from rlp.plan.case import Case
@@ -71,14 +73,15 @@ def rooflines(
       stages: compiled, for their collectives.
       node: of a device, by its number in the mesh; devices of one are neighbours.
     """
+    optimizer = case.optimizer.flops(shapes(case.model))
     if case.settings is None:
-        flops = {"update": next_token_flops(case.model, case.rows, case.length)}
+        flops = by_stage(next_token_flops(case.model, optimizer, case.rows, case.length))
         moved = {"update": next_token_bytes(case)}
     else:
         s = case.settings
         decoded = case.rows * case.branches * s.thought_length
-        flops = {"gather": 0} | rlp_stage_flops(
-            case.model, s, case.vocabulary, case.rows, case.length, decoded
+        flops = {"gather": 0} | by_stage(
+            rlp_flops(case.model, s, case.vocabulary, optimizer, case.rows, case.length, decoded)
         )
         moved = rlp_bytes(case)
     found = []

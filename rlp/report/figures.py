@@ -17,7 +17,7 @@ class Figure:
         family: the head over several columns; empty if none.
         head: the column's own head.
         unit: as written behind the head; empty for a plain share.
-        form: how it is written: "share", "nats", "gain", "tokens", "flops" or "seconds".
+        form: how it is written: "share", "nats", "gain", "tokens", "power" (of ten) or "seconds".
         better: +1 if a larger one is better, -1 if a smaller one, 0 if that means nothing.
         meaning: one sentence.
     """
@@ -65,12 +65,20 @@ FIGURES = (
         "share of thoughts that the model ended itself, within the limit of length",
     ),
     Figure(
-        "flops", "Training", "compute", "FLOPs", "flops", 0,
+        "flops", "Training", "compute", "FLOPs", "power", 0,
         "floating-point operations of this run's training, counted from shapes, not from time",
+    ),
+    Figure(
+        "tokens_documents", "Training", "text", "tokens", "power", 0,
+        "tokens of documents that this run's training read, thoughts not counted",
     ),
     Figure(
         "train_seconds", "Training", "time", "s", "seconds", 0,
         "wall-clock time of this run's training",
+    ),
+    Figure(
+        "seconds_device", "Training", "device time", "s", "seconds", 0,
+        "the same times the number of devices that it ran on",
     ),
 )  # fmt: skip
 
@@ -143,7 +151,7 @@ def format_figure(value: float | None, form: str, plain: bool = False) -> str:
         return "-" if plain else "–"
     if not math.isfinite(value):
         return str(value)
-    if form == "flops":
+    if form == "power":
         text = _scientific(value, plain)
     elif form == "seconds":
         text = f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

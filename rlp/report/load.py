@@ -16,6 +16,7 @@ from rlp.errors import UserError
 from rlp.report.figures import FIGURES, METRICS
 from rlp.report.thoughts import check_thoughts
 
+_CUMULATIVE = ("flops", "tokens_documents", "seconds_device")
 _NUMBERS = {
     *("step", "steps", "flops", "wall_s", "skipped_updates"),
     *(figure.key for figure in FIGURES),
@@ -32,8 +33,8 @@ class Run:
         folder: where it was read.
         config: its resolved config; empty if an arm left no folder.
         seed: of its config or of its experiment; None if neither says.
-        summary: the evaluation figures, "flops", "steps" and "wall_s" (seconds by stage), in the
-            form of an arm in summary.json; a key that is not known is absent.
+        summary: the evaluation figures, what training used, "steps" and "wall_s" (seconds by
+            stage), in the form of an arm in summary.json; a key that is not known is absent.
         metrics: one mapping per step, in order of steps.
         thoughts: the content of thoughts.json, or None.
     """
@@ -170,9 +171,10 @@ def _summarise(
         notes.append(f"{path} is missing: the run has not been evaluated, its figures are blank")
     if metrics:
         summary["steps"] = summary.get("step", metrics[-1]["step"])
-        if isinstance(metrics[-1].get("flops"), int | float):
-            summary["flops"] = metrics[-1]["flops"]
-        stages = [v for line in metrics for k, v in line.items() if k.startswith("seconds_")]
+        counts = {name: metrics[-1].get(name) for name in _CUMULATIVE}
+        summary |= {name: count for name, count in counts.items() if count is not None}
+        stage = lambda name: name.startswith("seconds_") and name not in _CUMULATIVE
+        stages = [v for line in metrics for k, v in line.items() if stage(k)]
         if stages:
             summary["wall_s"] = {"train": math.fsum(v for v in stages if v is not None)}
     return summary

@@ -104,7 +104,7 @@ def _facts(sources: Sequence[Source], groups: Sequence[Group]) -> str:
         "Seed" if len(seeds) == 1 else "Seeds": ", ".join(seeds),
         "Data": "; ".join(distinct(_data(source.config) for source in sources)),
         "Model": "; ".join(distinct(_model(source.config) for source in sources)),
-        "Compute": f"{format_figure(total, 'flops')} FLOPs in training"
+        "Compute": f"{format_figure(total, 'power')} FLOPs in training"
         if (total := math.fsum(value for value in flops if value is not None))
         else "",
         "Wall time": _duration(math.fsum(walls)) if walls else "",

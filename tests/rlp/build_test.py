@@ -59,9 +59,17 @@ BAD = {
     "no such start": ({"init_from": "no/such/run"}, "no such folder: no/such/run"),
     "no such model": ({"init_from": "no/such"}, "no/such is no folder, and cannot be fetched (no"),
     "a match without a run": ({"match": "flops"}, "match='flops' is not '<workdir>:flops'"),
-    "a match of something else": ({"match": "a:tokens"}, "match='a:tokens' is not '<workdir>:flo"),
+    "a match of something else": ({"match": "a:steps"}, "match='a:steps' is not '<workdir>:flop"),
     "a match that is not finished": ({"match": "no/such:flops"}, "no/such is not a finished run"),
-    "a match of rollouts": (RLP | {"match": "a:flops"}, "match works for objective='next_token'"),
+    "a cosine to an end that nobody knows": (
+        {"match": "a:tokens", "optimizer.schedule": "cosine"},
+        "match='a:tokens': how many steps that takes is not known before, and optimizer.schedule="
+        "'cosine' needs to know; set it to 'constant'",
+    ),
+    "a cosine of rollouts": (
+        RLP | {"match": "a:flops", "optimizer.schedule": "cosine"},
+        "match='a:flops': how many steps that takes is not known before",
+    ),
     "waves too small for a group": (
         RLP
         | {"rlp.group_size": 4, "rlp.max_branches_in_flight": 6, "mesh.data": 2, "mesh.fsdp": 4},

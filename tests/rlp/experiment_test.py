@@ -155,8 +155,8 @@ BAD_ARMS = {
     ),
     "a bad value in a later arm": ({"base": {}, "a": {"steps": 0}}, "arm a: steps=0"),
     "a bad match in a later arm": (
-        {"base": {}, "a": {"match": "base:tokens"}},
-        "arm a: match='.*base:tokens' is not '<workdir>:flops'",
+        {"base": {}, "a": {"match": "base:steps"}},
+        "arm a: match='.*base:steps' is not '<workdir>:flops'",
     ),
     "a bad model in a later arm": (
         {"base": {}, "a": {"model": {"head_dim": 7}}},

@@ -1,9 +1,9 @@
 """Counted FLOPs against those that XLA counts in the program itself.
 
 XLA counts a loop's body once, so the network has one layer and the rollout is counted for one
-decoding step. Its sum also holds norms, softmax, rotary angles, sampling and the optimizer, which
-ours leaves out by design. Their work grows with width and tokens, that of the matmuls with width
-times width, and at the width of 256 used here they are at most a twentieth.
+decoding step. Its sum also holds norms, softmax, rotary angles and sampling, which ours leaves out
+by design. Their work grows with width and tokens, that of the matmuls with width times width, and
+at the width of 256 used here they are at most a twentieth.
 """
 
 import dataclasses
@@ -16,11 +16,13 @@ import pytest
 
 from models import backend
 from models.config import ModelConfig
-from models.transformer import bind, shapes
+from models.transformer import bind, count_parameters, shapes
 from models.tree import Trunk, forward
 from rlp import flops, scoring, step
+from rlp.cost import PARTS
 from rlp.data.batch import Batch
 from rlp.gradient import policy_gradient
+from rlp.objective import equations
 from tests import tiny
 from tests.models.forest import forest, mask
 
@@ -40,6 +42,7 @@ def struct(*shape, dtype=jnp.int32):
 TRUNK = Trunk(*[struct(ROWS, LENGTH)] * 3)
 BATCH = Batch(*[struct(ROWS, LENGTH)] * 3, struct(ROWS), struct(ROWS, 1))  # type: ignore[arg-type]
 VARIANTS = [
+    {"target_weight": 0.5, "objective": "shuffled_target"},
     {},
     {"prompt": tuple(range(5, 21))},
     {"baseline": "none", "group_size": 2, "horizon": 8},
@@ -70,7 +73,7 @@ def test_training(remat, chunked, monkeypatch):
         return scoring.document_scores(bind(config, params), trunk).logprob.sum()
 
     found = counted_by_xla(jax.value_and_grad(loss), shapes(config), TRUNK)
-    count = flops.next_token_flops(config, ROWS, LENGTH)
+    count = flops.next_token_flops(config, 0, ROWS, LENGTH)["update"]["update"]
     if chunked:  # a loop over two halves, so XLA counts one of them: forward, again, and twice back
         count -= 4 * flops.logit_flops(config) * ROWS * (LENGTH - 1) // 2
     assert 1 <= found / count < 1.06
@@ -100,46 +103,74 @@ TAGS = {"think_open": (5, 6, 7), "think_close": (8, 9)}
 @pytest.mark.parametrize(
     ("changes", "tags"), [*((changes, {}) for changes in VARIANTS), ({}, TAGS)], ids=str
 )
-def test_rlp_step(changes, tags, monkeypatch):
+def test_rlp_step_by_parts(changes, tags, monkeypatch):
     one_crowd = dataclasses.replace(backend.CPU, crowds=(1,))
     monkeypatch.setattr(backend, "CPU", one_crowd)  # one decoding loop, so one step is counted
     settings = tiny.rlp_settings(**({"thought_length": 8, "group_size": 8} | changes))
     vocabulary = tiny.words(CONFIG, **tags)
     params = shapes(CONFIG)
-    baseline = None if settings.baseline == "none" else params
-    counts = []
 
-    def run(stage, *inputs):
+    def run(stage, *inputs, settings=settings):
         stage = functools.partial(stage, CONFIG, settings, vocabulary)
-        counts.append(counted_by_xla(stage, *inputs))
-        return jax.eval_shape(stage, *inputs)
-
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    reading = run(step.read_stage, params, params, BATCH, key, struct())
-    no_think = run(step.no_think_stage, params, baseline, BATCH, reading)
-    rollout = run(step.rollout_stage, params, reading)
-    run(step.evidence_stage, params, reading, no_think, rollout)
-
-    reference = run(step.reference_stage, params, rollout) if settings.kl_weight else None
+        return counted_by_xla(stage, *inputs), jax.eval_shape(stage, *inputs)
 
     def gradient(config, settings, vocabulary, params, rollout, advantages, reference):
         loss, counted = step.loss_numbers(settings), jnp.ones(advantages.shape, bool)
-        inputs = (rollout, advantages, counted, reference)
+        targets = advantages if settings.learns_target else None
+        inputs = (rollout, advantages, counted, reference, targets)
         return policy_gradient(params, config, loss, vocabulary, *inputs)
 
-    branches = struct(*rollout.thoughts.length.shape, dtype=jnp.float32)
-    run(gradient, params, rollout, branches, reference)
-    count = flops.rlp_flops(
-        CONFIG, settings, vocabulary, ROWS, LENGTH, rollout.thoughts.length.size
-    )
-    assert 1 <= sum(counts) / count < 1.06
+    key, found = jax.eval_shape(lambda: jax.random.key(0)), {}
+    read = (params, params, BATCH, key, struct())
+    chosen, reading = run(step.read_stage, *read)
+    anywhere = dataclasses.replace(settings, positions="uniform")
+    found["prefill"], _ = run(step.read_stage, *read, settings=anywhere)
+    policy, no_think = run(step.no_think_stage, params, None, BATCH, reading)
+    found["decode"], rollout = run(step.rollout_stage, params, reading)
+    scored, _ = run(step.evidence_stage, params, reading, no_think, rollout)
+    found["scoring"] = chosen - found["prefill"] + policy + scored
+    if settings.baseline != "none":
+        found["baseline"] = run(step.no_think_stage, params, params, BATCH, reading)[0] - policy
+    reference = None
+    if settings.kl_weight:
+        found["reference"], reference = run(step.reference_stage, params, rollout)
+    advantages = struct(*rollout.thoughts.length.shape, dtype=jnp.float32)
+    found["update"], _ = run(gradient, params, rollout, advantages, reference)
+
+    decoded = rollout.thoughts.length.size
+    counted = flops.by_part(flops.rlp_flops(CONFIG, settings, vocabulary, 0, ROWS, LENGTH, decoded))
+    optimizer = counted.pop("optimizer")
+    assert optimizer == (3 * count_parameters(CONFIG) if settings.baseline == "ema" else 0)
+    assert {part for part, count in counted.items() if count} == set(found)
+    for part, count in found.items():
+        assert 1 <= count / counted[part] < 1.03, part
+
+
+def test_moving_average():
+    params = {"kernel": struct(64, 32, dtype=jnp.float32)}
+    average = lambda phi, theta: jax.tree.map(lambda *x: equations.ema(*x, 0.9), phi, theta)
+    assert counted_by_xla(average, params, params) == flops.EMA_FLOPS * 64 * 32
+
+
+def test_stages_and_parts_are_the_same_bill():
+    settings, words = tiny.rlp_settings(kl_weight=0.1, positions="loss"), tiny.words(CONFIG)
+    bill = flops.rlp_flops(CONFIG, settings, words, 1000, ROWS, LENGTH, 100)
+    parts, stages = flops.by_part(bill), flops.by_stage(bill)
+    assert set(parts) == set(PARTS)
+    assert set(stages) == {"rollout", "evidence", "update"}
+    assert sum(parts.values()) == sum(stages.values())
+    assert parts["scoring"] > bill["evidence"]["scoring"] > 0  # of forks, and of targets
+    assert parts["optimizer"] == 1000 + flops.EMA_FLOPS * count_parameters(CONFIG)
 
 
 def test_counts_grow_as_the_work_does():
     settings, words = tiny.rlp_settings(), tiny.words(CONFIG)
-    count = lambda **changes: flops.rlp_flops(
-        CONFIG, tiny.rlp_settings(**changes), words, ROWS, LENGTH, ROWS * 8 * 4
-    )
+
+    def count(decoded=ROWS * 8 * 4, **changes):
+        settings = tiny.rlp_settings(**changes)
+        bill = flops.rlp_flops(CONFIG, settings, words, 10, ROWS, LENGTH, decoded)
+        return sum(flops.by_stage(bill).values())
+
     update = flops.Work(
         ROWS * (LENGTH + 8 * 4), ROWS * (LENGTH**2 + 8 * 4 * (LENGTH + 4)), ROWS * 8 * 4
     )
@@ -147,11 +178,11 @@ def test_counts_grow_as_the_work_does():
     text = {"next_token_weight": 1.0}
     extra = count(updates_per_rollout=3, **text) - count(**text)
     update += flops.Work(logits=ROWS * (LENGTH - 1))
-    assert extra == 2 * flops.training_flops(CONFIG, update)
+    assert extra == 2 * (flops.training_flops(CONFIG, update) + 10)
     # A step that decodes one token less per branch saves exactly that.
     keys = LENGTH + settings.thought_length
     one = flops.forward_flops(CONFIG, flops.Work(ROWS * 8, ROWS * 8 * keys, ROWS * 8))
-    assert flops.rlp_flops(CONFIG, settings, words, ROWS, LENGTH, ROWS * 8 * 3) == count() - one
+    assert count(ROWS * 8 * 3) == count() - one
     two_layers = ModelConfig(512, 256, 2, 4, 2, 64, 768)
     assert flops.linear_flops(two_layers) == 2 * flops.linear_flops(CONFIG)
     assert np.prod([2, 3]) * flops.logit_flops(CONFIG) == 6 * 2 * 256 * 512

@@ -1,22 +1,27 @@
 """A run that was stopped, however and wherever, ends as the one that was not."""
 
+import itertools
 import json
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from models import sharding
+from models.transformer import shapes
 from rlp import build, loop
+from rlp.budget import UNITS
 from rlp.checkpoint import Checkpoints
+from rlp.cost import PARTS
 from rlp.data.compass import CompassStream
 from rlp.data.text import TextStream
 from rlp.errors import UserError
 from rlp.evaluation import Evaluator
-from rlp.flops import next_token_flops, rlp_flops
+from rlp.flops import by_part, next_token_flops, rlp_flops
 from rlp.metrics import MetricsWriter
 from rlp.preemption import Preempted
 from rlp.trainers import NextTokenTrainer, RLPTrainer
@@ -201,8 +206,8 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(
 
 COMMON = {
     *("step", "loss", "grad_norm", "no_think_loss", "learning_rate", "tokens_documents"),
-    *("tokens_rollout", "tokens_update", "flops", "seconds_data", "seconds_update"),
-    "skipped_updates",
+    *("tokens_rollout", "tokens_update", "flops", *(f"flops_{part}" for part in PARTS)),
+    *("seconds_device", "seconds_data", "seconds_update", "skipped_updates"),
 }
 RLP = COMMON | {
     *("reward_mean", "reward_positive_share", "information_gain", "reasoned_evidence"),
@@ -238,7 +243,9 @@ def test_costs_add_up(kind, finished):
     run = build.build(config)
     train, _ = build.read_documents(config, run.tokenizer)
     size, length, s = config.batch_size, config.data.sequence_length, run.settings
-    before = dict.fromkeys(("tokens_documents", "tokens_rollout", "tokens_update", "flops"), 0)
+    optimizer = build.build_optimizer(config, config.steps).flops(shapes(run.model))
+    counts = {name for name in COMMON if name.startswith(("tokens_", "flops"))}
+    before = dict.fromkeys(counts, 0)
     for number, line in enumerate(runs.metrics(finished(config))):
         spent = {name: line[name] - before[name] for name in before}
         before = {name: line[name] for name in before}
@@ -247,14 +254,21 @@ def test_costs_add_up(kind, finished):
         if config.objective == "next_token":
             assert spent["tokens_rollout"] == 0
             assert spent["tokens_update"] == size * length
-            assert spent["flops"] == next_token_flops(run.model, size, length)
+            bill = next_token_flops(run.model, optimizer, size, length)
         else:
             branches = size * s.forks_per_document * s.group_size
             assert spent["tokens_rollout"] == round(line["thought_length"] * branches)
             packed = size * length + branches * s.thought_length
             assert spent["tokens_update"] == s.updates_per_rollout * packed
             decoded = round(spent["tokens_rollout"] / line["decode_use"])
-            assert spent["flops"] == rlp_flops(run.model, s, run.vocabulary, size, length, decoded)
+            bill = rlp_flops(run.model, s, run.vocabulary, optimizer, size, length, decoded)
+        parts = dict.fromkeys(PARTS, 0) | by_part(bill)
+        assert {part: spent[f"flops_{part}"] for part in PARTS} == parts
+        assert spent["flops"] == sum(parts.values())
+    result = json.loads((finished(config) / "evaluation.json").read_text())
+    assert {name: result[name] for name in counts} == before
+    assert result["seconds_device"] == result["wall_s"]["train"]  # on one device
+    assert line["seconds_device"] == result["seconds_device"]
 
 
 # Starting from another run.
@@ -294,14 +308,42 @@ def test_a_run_goes_on_without_the_run_it_started_from(tmp_path, text, finished)
     assert runs.steps(tmp_path / "next")[-1] == 3
 
 
-def test_match_takes_the_flops_of_the_other_run(tmp_path, text, finished):
-    other = finished(runs.config(runs.TEXT_RLP, text))
-    config = runs.config(runs.TEXT, text, {"match": f"{other}:flops", "evaluation.every": 0})
-    result = loop.train(config, tmp_path, report=False)
-    wanted = json.loads((other / "evaluation.json").read_text())["flops"]
-    one_step = result["flops"] / result["steps"]
-    assert abs(result["flops"] - wanted) <= one_step
-    assert result["steps"] == len(runs.metrics(tmp_path)) > 7
+# Ending where another run did.
+
+
+@pytest.mark.parametrize("unit", ["flops", "tokens"])
+def test_matched_budgets_agree_within_one_step(unit, tmp_path, text, finished):
+    """There and back: next-token training as long as RLP, and RLP, stopped, as long as that."""
+    rlp, cpt, again = finished(runs.config(runs.TEXT_RLP, text)), tmp_path / "cpt", tmp_path / "rlp"
+    matched = lambda changes, other: runs.config(changes, text, {"match": f"{other}:{unit}"})
+    loop.train(matched(runs.TEXT, rlp), cpt, report=False)
+    back = matched(runs.TEXT_RLP, cpt)
+    crashed(back, again, RLPTrainer, "step", 5)
+    crashed(back, again, loop, "write_json", 1)  # behind the last step and its checkpoint
+    loop.train(back, again, report=False)
+
+    for workdir, other in ((cpt, rlp), (again, cpt)):
+        before, last = (line[UNITS[unit]] for line in runs.metrics(workdir)[-2:])
+        result = json.loads((workdir / "evaluation.json").read_text())
+        wanted = json.loads((other / "evaluation.json").read_text())[UNITS[unit]]
+        assert result[UNITS[unit]] == last
+        assert result["step"] == result["steps"] == len(runs.metrics(workdir)) > 5
+        assert abs(last - wanted) < last - before
+    assert runs.metrics(again)[-1]["step"] == 7
+    outcomes = [runs.outcome(workdir) for workdir in (rlp, again)]
+    for outcome in outcomes:
+        del outcome["config"]  # names the other run
+    assert outcomes[0] == outcomes[1]
+
+
+def test_seconds_of_all_devices_are_matched(tmp_path, text, monkeypatch):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "evaluation.json").write_text('{"seconds_device": 3.4}')
+    config = runs.config(runs.TEXT, text, {"match": f"{tmp_path / 'other'}:seconds"})
+    ticks = itertools.count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    result = loop.train(config, tmp_path / "run", report=False)
+    assert result["step"] == result["seconds_device"] == 3  # a tick a step
 
 
 # One folder, one run.

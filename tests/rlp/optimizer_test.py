@@ -104,3 +104,19 @@ def test_gradients_are_clipped_by_their_global_norm():
 
     np.testing.assert_allclose(two_steps(clipped, large), two_steps(clipped, small), rtol=1e-6)
     assert not np.allclose(two_steps(free, large), two_steps(free, small))
+
+
+@pytest.mark.parametrize("changes", [{}, {"clip_norm": 1.0, "weight_decay": 0.1}], ids=str)
+def test_flops_are_those_that_xla_counts(changes):
+    """In the compiled program: as it is written, the norm of the gradients is computed twice."""
+    matrix, vector = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((256, 64), (256,)))
+    params = {
+        "embedding": matrix,
+        "norm": {"scale": vector},
+        "out": {"kernel": matrix, "bias": vector},
+    }
+    optimizer = make(schedule="constant", warmup_steps=0, **changes)
+    state = jax.eval_shape(optimizer.init, params)
+    found = jax.jit(optimizer.apply).lower(params, state, params).compile().cost_analysis()
+    scalars = found["flops"] + found["transcendentals"] - optimizer.flops(params)
+    assert 0 <= scalars < 64  # corrections of the moments and the like, once for all parameters

@@ -22,6 +22,7 @@ FIGURE_KEYS = (
     "no_think_accuracy", "greedy_think_accuracy", "sampled_think_accuracy", "no_think_loss",
     "think_loss", "mean_information_gain", "thought_length", "closed_fraction",
 )  # fmt: skip
+USED = ("flops", "tokens_documents", "seconds_device")
 
 
 # ---- folders as training leaves them ----
@@ -60,6 +61,7 @@ def metric_line(step: int, steps: int, objective: str, rng: random.Random) -> di
         "learning_rate": 3e-4,
         "tokens_documents": step * 1408,
         "flops": step * 2.9e9 * (1 if objective == "next_token" else 3),
+        "seconds_device": step * 0.9,
         "seconds_data": 0.01,
         "seconds_update": 0.2,
         "skipped_updates": 0,
@@ -188,6 +190,8 @@ def make_experiment(folder: Path, seed: int = 0, **changes: object) -> Path:
         )
         cost = {
             "flops": steps * 1.7e10,
+            "tokens_documents": steps * 1408,
+            "seconds_device": 80 + rng.random(),
             "steps": steps,
             "wall_s": {"train": 20 + rng.random(), "evaluate": 3.5},
         }
@@ -264,7 +268,7 @@ def test_every_figure_of_the_summary_is_in_the_table_and_nothing_else(experiment
     summary = json.loads((experiment / "summary.json").read_text())
     assert list(found.rows) == ["base", "rlp", "cpt"]
     for arm, row in found.rows.items():
-        expected = {key: [summary[arm][key]] for key in (*FIGURE_KEYS, "flops")}
+        expected = {key: [summary[arm][key]] for key in (*FIGURE_KEYS, *USED)}
         assert row == expected | {"train_seconds": [summary[arm]["wall_s"]["train"]]}
 
 
@@ -279,15 +283,16 @@ def test_shown_text_is_the_figure_rounded(experiment: Path):
             )
 
 
-def test_plain_run_reports_its_last_evaluation_total_flops_and_logged_seconds(tmp_path: Path):
+def test_plain_run_reports_its_last_evaluation_what_it_used_and_logged_seconds(tmp_path: Path):
     folder = make_run(tmp_path / "text")
     found = read_page(folder)
     evaluation = json.loads((folder / "evaluation.json").read_text())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     row = found.rows["text"]
     assert all(row[key] == [evaluation[key]] for key in FIGURE_KEYS)
-    assert row["flops"] == [lines[-1]["flops"]]
-    seconds = sum(v for line in lines for k, v in line.items() if k.startswith("seconds_"))
+    assert all(row[key] == [lines[-1][key]] for key in USED)
+    stages = ("seconds_data", "seconds_update", "seconds_rollout")
+    seconds = sum(line[stage] for line in lines for stage in stages)
     assert row["train_seconds"] == [pytest.approx(seconds)]
 
 
