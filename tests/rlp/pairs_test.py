@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlp import tokenizer
@@ -341,7 +341,8 @@ def both(tmp_path_factory):
     return documents, pair_streams(train=pairs, form=PAIR, template=None, **words)[0]
 
 
-@given(st.integers(1, 99), st.integers(0, 10**9), st.integers(0, 40))
+@given(st.integers(1, 99), st.integers(0, 10**6), st.integers(0, 20))
+@settings(max_examples=40, deadline=None)
 def test_a_mixture_has_its_share_of_pairs_wherever_it_is_cut(both, percent, first, size):
     documents, pairs = both
     mixed = MixedStream(documents, pairs, percent / 100)
@@ -364,7 +365,7 @@ def test_batches_of_a_mixture_do_not_depend_on_where_it_is_cut(both):
     mixed = MixedStream(*both, 0.3)
     fields = lambda *where: [getattr(mixed.batch(*where), name) for name in NAMES]
     whole = fields(95, 12)
-    for split in range(13):
+    for split in (0, 1, 5, 12):
         parts = zip(fields(95, split), fields(95 + split, 12 - split), strict=True)
         for joined, expected in zip(map(np.concatenate, parts), whole, strict=True):
             np.testing.assert_array_equal(joined, expected)

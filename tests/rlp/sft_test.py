@@ -146,7 +146,8 @@ THOUGHTS = {
 @pytest.mark.usefixtures("one_device")
 def test_a_mixed_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, files):
     sft, text = files
-    config = runs.config(runs.TEXT, text, sft, {"data.sft.share": 0.3})
+    changes = {"data.sft.share": 0.3, "steps": 5, "evaluation.every": 0}
+    config = runs.config(runs.TEXT, text, sft, changes)
     loop.train(config, tmp_path / "whole", report=False)
     with crash_at(MixedStream, "batch", 4), pytest.raises(Crash):
         loop.train(config, tmp_path / "parts", report=False)
