@@ -65,9 +65,18 @@ def get_config() -> ConfigDict:
     config.data.bos = ""  # token before every document; "" = the tokenizer's bos_token if it has one, "none" = none
     config.data.eos = ""  # token that ends a text; "" = the tokenizer's eos_token
     config.data.separator = ""  # token after every document; "" = eos
-    config.data.sequence_length = 128  # T: tokens of a row; a longer document is cut into windows
-    config.data.pack = True  # several documents a row (next_token only; an RLP row is one document)
+    config.data.sequence_length = 128  # T: tokens of a row; a longer document is cut into windows, a longer pair left out
+    config.data.pack = True  # several documents or pairs a row (next_token only; an RLP row is one document)
     config.data.fork_marker = ""  # positions="given": the fork stands after the last occurrence of this text
+
+    config.data.sft = ConfigDict()  # prompts with their responses, whose tokens alone are learnt (next_token only)
+    config.data.sft.train = ""  # .jsonl .jsonl.gz .jsonl.zst .parquet, same forms; "" = none
+    config.data.sft.evaluation = ""  # held-out files, same forms; "" = every `holdout_every`-th row of the files
+    config.data.sft.share = 0.0  # of the rows; the others are documents of data.train, which 1 leaves none
+    config.data.sft.prompt_column = ""  # field of a row that holds the prompt …
+    config.data.sft.response_column = ""  # … and the one with the response; or:
+    config.data.sft.messages_column = ""  # field with a list of {"role", "content"} or {"from", "value"}; what the assistant says is learnt
+    config.data.sft.chat_template = ""  # "none" = response right after prompt, a Jinja file, or "" = the tokenizer's own template if it has one
 
     config.data.compass = ConfigDict()
     config.data.compass.thought_share = 0.0  # share of documents that hold a thought; 0 = direct documents
@@ -118,12 +127,12 @@ def get_config() -> ConfigDict:
 
     config.evaluation = ConfigDict()
     config.evaluation.every = 0  # steps between held-out evaluations during training; 0 = at the end only
-    config.evaluation.documents = 64  # held-out documents
+    config.evaluation.documents = 64  # held-out documents, and as many held-out pairs of data.sft
     config.evaluation.forks_per_document = 1  # positions per held-out document
     config.evaluation.thoughts = 4  # sampled thoughts per position
     config.evaluation.browse_documents = 2  # documents in the report's thought browser
     config.evaluation.browse_positions = 32  # most positions per document in the thought browser
-    config.evaluation.best_metric = ""  # held-out figure that picks the best checkpoint; "" = think_loss (rlp) or document_loss
+    config.evaluation.best_metric = ""  # held-out figure that picks the best checkpoint; "" = think_loss (rlp), response_loss (data.sft.share=1) or document_loss
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 200  # steps between checkpoints; the last step and evaluated ones are saved too

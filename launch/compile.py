@@ -116,7 +116,13 @@ def _build(config: ConfigDict, devices: Sequence[Any] | None) -> "Run":
     from rlp.build import build
 
     config = copy.deepcopy(start.adopt(config, NOWHERE, program.fields_set_by_hand()))
-    config.data.train = config.data.train or "not read here"
+    unread, sft = "not read here", config.data.sft
+    if sft.share:
+        sft.train = sft.train or unread
+        if not (sft.prompt_column or sft.response_column):
+            sft.messages_column = sft.messages_column or unread
+    if sft.share < 1:
+        config.data.train = config.data.train or unread
     return build(config, start.files_for(config, NOWHERE), devices)
 
 

@@ -22,8 +22,11 @@ from rlp import hosts
 from rlp.branches import Vocabulary, vocabulary
 from rlp.budget import UNITS, Budget, End, Steps, ends_known, split, used_by
 from rlp.data import compass
-from rlp.data.batch import Batch, Stream
-from rlp.data.text import text_streams
+from rlp.data.batch import Batch, HeldOut, Stream
+from rlp.data.conversations import Format
+from rlp.data.mix import MixedStream
+from rlp.data.pairs import pair_streams
+from rlp.data.text import TextStream, text_streams
 from rlp.errors import UserError
 from rlp.evaluation import Evaluator
 from rlp.flops import by_part, next_token_flops
@@ -155,6 +158,8 @@ def build_optimizer(config: ConfigDict, steps: int | None) -> Optimizer:
 def best_metric(config: ConfigDict) -> str:
     """The held-out figure that picks the best checkpoint."""
     default = "think_loss" if thinks(config) else "document_loss"
+    if config.data.sft.share == 1:
+        default = "response_loss"
     return config.evaluation.best_metric or default
 
 
@@ -244,17 +249,20 @@ def _prompt(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[int, ...]:
         return ()
     text = DEFAULT_PROMPT
     if config.rlp.prompt != "default":
-        path = Path(config.rlp.prompt)
-        if not path.is_file():
-            raise UserError(
-                f"rlp.prompt={config.rlp.prompt!r} is no file; give one, or 'default' or 'none'"
-            )
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"rlp.prompt={config.rlp.prompt!r} cannot be read: {error}") from error
+        text = _file_text("rlp.prompt", config.rlp.prompt, "'default' or 'none'")
     start = () if tokenizer.bos is None else (tokenizer.bos,)
     return (*start, *tokenizer.encode(text))
+
+
+def _file_text(field: str, name: str, others: str) -> str:
+    """The text of the file that a field names, where it is none of its other values."""
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"{field}={name!r} is no file; give one, or {others}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{field}={name!r} cannot be read: {error}") from error
 
 
 def _settings(config: ConfigDict, prompt: tuple[int, ...]) -> RLPSettings:
@@ -262,18 +270,33 @@ def _settings(config: ConfigDict, prompt: tuple[int, ...]) -> RLPSettings:
     return RLPSettings(**(dict(config.rlp) | {"prompt": prompt, "objective": objective}))
 
 
-def read_documents(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[Stream, Batch]:
-    """The training stream, and the held-out rows of one document each.
+def read_documents(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[Stream, HeldOut]:
+    """The training stream, and the held-out rows of one document, or one pair, each.
 
     Raises:
       UserError: for files that cannot be used.
     """
-    data, rlp = config.data, config.rlp
-    wanted = config.evaluation.documents
+    data, wanted = config.data, config.evaluation.documents
     if data.kind == "compass":
         walks = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
         unseen = compass.CompassStream(0, compass.DOCUMENT_LENGTH, held_out=True)
-        return walks, unseen.batch(0, wanted)
+        return walks, HeldOut(unseen.batch(0, wanted))
+    share = data.sft.share
+    first = lambda rows: rows.batch(0, min(wanted, len(rows)))
+    if share < 1:
+        documents, unseen_documents = _documents(config, tokenizer)
+        if share == 0:
+            return documents, HeldOut(first(unseen_documents))
+    pairs, unseen_pairs = _pairs(config, tokenizer)
+    if share == 1:
+        return pairs, HeldOut(None, first(unseen_pairs))
+    held_out = HeldOut(first(unseen_documents), first(unseen_pairs))
+    return MixedStream(documents, pairs, share), held_out
+
+
+def _documents(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[TextStream, TextStream]:
+    """Rows of documents from files, for training and held out."""
+    data, rlp = config.data, config.rlp
     room = rlp.min_prefix + rlp.horizon - 1  # tokens besides one for every fork
     streams = {
         "train": data.train,
@@ -292,15 +315,44 @@ def read_documents(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[Stream,
         "horizon": rlp.horizon,
         "seed": config.seed,
     }
-    text, held_out = text_streams(**streams)
-    for name, stream in (("training", text), ("held-out", held_out)):
-        LOGGER.info(
-            "%s: %d rows; %d windows left out: too short, with tags, or without their given fork",
-            name,
-            len(stream),
-            stream.skipped,
-        )
-    return text, held_out.batch(0, min(wanted, len(held_out)))
+    made = text_streams(**streams)
+    _tell(made, "%s: %d rows; %d windows left out: too short, with tags, or without their fork")
+    return made
+
+
+def _pairs(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[TextStream, TextStream]:
+    """Rows of prompts with their responses from files, for training and held out."""
+    data = config.data
+    template = None
+    if data.sft.chat_template == "":
+        template = tokenizer.chat_template
+    elif data.sft.chat_template != "none":
+        template = _file_text("data.sft.chat_template", data.sft.chat_template, "'' or 'none'")
+    LOGGER.info("responses follow prompts %s", "plainly" if template is None else "by a template")
+    pairs = {
+        "train": data.sft.train,
+        "evaluation": data.sft.evaluation,
+        "holdout_every": data.holdout_every,
+        "form": Format(
+            prompt=data.sft.prompt_column,
+            response=data.sft.response_column,
+            messages=data.sft.messages_column,
+        ),
+        "template": template,
+        "tokenizer": tokenizer,
+        "sequence_length": data.sequence_length,
+        "pack": data.pack,
+        "seed": config.seed,
+    }
+    made = pair_streams(**pairs)
+    _tell(made, "%s: %d rows of pairs; %d pairs left out: longer than data.sequence_length")
+    return made
+
+
+def _tell(streams: tuple[TextStream, TextStream], line: str) -> None:
+    """Logs how many rows streams have, and how many stretches they left out."""
+    for name, stream in zip(("training", "held-out"), streams, strict=True):
+        LOGGER.info(line, name, len(stream), stream.skipped)
 
 
 def root_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -309,6 +361,6 @@ def root_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     return parameters, training, evaluation
 
 
-def browse_rows(held_out: Batch, count: int) -> Batch:
-    """The first few held-out rows."""
-    return jax.tree.map(lambda x: np.asarray(x)[:count], held_out)
+def browse_rows(documents: Batch, count: int) -> Batch:
+    """The first few held-out documents."""
+    return jax.tree.map(lambda x: np.asarray(x)[:count], documents)

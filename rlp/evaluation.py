@@ -3,6 +3,9 @@
 Both paths are the network's own: the gain reported here is the network with a thought against the
 same network without one (phi = theta), at the same positions. Documents are spread over the mesh;
 how many are worked on at a time changes no figure beyond the rounding of sums.
+
+Thoughts branch off documents only. Of a prompt with its response, which may hold thoughts of its
+own, the loss of the response is all that is asked.
 """
 
 import dataclasses
@@ -11,6 +14,7 @@ import operator
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -19,12 +23,18 @@ from models.sharding import batch_shards, replicated
 from models.transformer import Params, bind
 from models.tree import forward
 from rlp.branches import Vocabulary, document_trunk
-from rlp.data.batch import Batch
+from rlp.data.batch import Batch, HeldOut
 from rlp.data.rows import Rows
 from rlp.judging import TokenBytes
 from rlp.objective import equations
 from rlp.placement import gatherer
-from rlp.scoring import Scores, document_scores, no_think_scores, predicted_tokens
+from rlp.scoring import (
+    Scores,
+    document_scores,
+    learnt_tokens,
+    no_think_scores,
+    predicted_tokens,
+)
 from rlp.step import RLPSettings, judgement_of, outcome_of, read_stage, rollout_stage
 
 FIGURES = (
@@ -63,6 +73,28 @@ class Evaluator:
     mesh: Mesh
     table: TokenBytes | None = None
 
+    def evaluate(
+        self, params: Params, held_out: HeldOut, key: jax.Array, watch: Callable = iter
+    ) -> dict[str, float]:
+        """`figures` of the documents, and `response_loss` of the pairs; of those that there are.
+
+        Args:
+          params, key, watch: as of `figures`; what is watched are the batches of each kind.
+          held_out: rows.
+        """
+        found: dict[str, float] = {}
+        if held_out.documents is not None:
+            found |= self.figures(params, held_out.documents, key, watch)
+        if held_out.pairs is not None:
+            found["response_loss"] = self.response_loss(params, held_out.pairs, watch)
+        return found
+
+    def response_loss(self, params: Params, pairs: Batch, watch: Callable = iter) -> float:
+        """Nats per token of held-out responses, what ends them included."""
+        with jax.set_mesh(self.mesh):
+            totals = self._totals(self._score_responses, params, pairs, watch)
+        return totals["nats"] / totals["tokens"]
+
     def figures(
         self, params: Params, documents: Batch, key: jax.Array, watch: Callable = iter
     ) -> dict[str, float]:
@@ -74,17 +106,24 @@ class Evaluator:
           key: PRNG key of the forks and draws.
           watch: wraps the iterable of batches, for a progress bar or to stop early.
         """
-        totals: dict[str, float] = {}
-        size = len(documents.index)
         with jax.set_mesh(self.mesh):
-            params = self._gather(params) if self._gather else params
-            for part in watch(list(_parts(documents, self.batch_size))):
-                each = jax.device_get(self._score(params, self._placed(part), key))
-                for name, values in each.items():
-                    real = values[: len(part.index)].astype(np.float64)
-                    totals[name] = totals.get(name, 0.0) + float(real.sum()) / size
+            score = lambda params, part: self._score(params, part, key)
+            totals = self._totals(score, params, documents, watch)
         loss = totals.pop("document_nats") / totals.pop("document_tokens")
         return {name: totals[name] for name in FIGURES} | {"document_loss": loss}
+
+    def _totals(
+        self, score: Callable, params: Params, rows: Batch, watch: Callable
+    ) -> dict[str, float]:
+        """Means over rows of what `score` gives for (params, some rows), [B] each."""
+        totals: dict[str, float] = {}
+        params = self._gather(params) if self._gather else params
+        for part in watch(list(_parts(rows, self.batch_size))):
+            each = jax.device_get(score(params, self._placed(part)))
+            for name, values in each.items():
+                real = values[: len(part.index)].astype(np.float64)
+                totals[name] = totals.get(name, 0.0) + float(real.sum()) / len(rows.index)
+        return totals
 
     def _placed(self, documents: Batch) -> Batch:
         """The documents on the mesh; the last one is repeated until every device has as many."""
@@ -129,6 +168,20 @@ class Evaluator:
                 "document_nats": -whole.logprob.sum(axis=-1),
                 "document_tokens": predicted_tokens(trunk).sum(axis=-1),
             }
+
+        return score
+
+    @functools.cached_property
+    def _score_responses(self) -> Callable[[Params, Batch], dict[str, jax.Array]]:
+        """Nats and tokens of the responses of every pair, [B] each; no token is banned there."""
+
+        @functools.partial(jax.jit, out_shardings=replicated(self.mesh))
+        def score(params, batch):
+            trunk = document_trunk(batch)
+            learnt = learnt_tokens(trunk, batch.loss_mask)
+            scores = document_scores(bind(self.model, params), trunk)
+            nats = -jnp.where(learnt, scores.logprob, 0.0).sum(axis=-1)
+            return {"nats": nats, "tokens": learnt.sum(axis=-1)}
 
         return score
 

@@ -31,7 +31,7 @@ from rlp.build import Run
 from rlp.checkpoint import Checkpoints
 from rlp.checkpoint.folder import saved_steps
 from rlp.cost import Totals
-from rlp.data.batch import Batch, Stream
+from rlp.data.batch import HeldOut, Stream
 from rlp.data.rows import Rows
 from rlp.errors import UserError
 from rlp.metrics import MetricsWriter, NoMetrics, progress
@@ -213,7 +213,7 @@ class _Loop:
         )
 
     def _steps(
-        self, state: TrainState, checkpoints: Checkpoints, train: Stream, held_out: Batch
+        self, state: TrainState, checkpoints: Checkpoints, train: Stream, held_out: HeldOut
     ) -> TrainState:
         """All steps that are left, with the evaluations and checkpoints between them."""
         config, step = self.config, int(state.step)
@@ -275,10 +275,10 @@ class _Loop:
             )
 
     def _evaluate(
-        self, state: TrainState, held_out: Batch, watch: Callable[[list], Iterable] = iter
+        self, state: TrainState, held_out: HeldOut, watch: Callable[[list], Iterable] = iter
     ) -> dict[str, float]:
         start = time.perf_counter()
-        figures = self.made.evaluator.figures(state.params, held_out, self.evaluation_key, watch)
+        figures = self.made.evaluator.evaluate(state.params, held_out, self.evaluation_key, watch)
         self.totals.seconds_evaluate += time.perf_counter() - start
         return figures
 
@@ -302,7 +302,7 @@ class _Loop:
         checkpoints.save(int(state.step), items, figures)
 
     def _finish(
-        self, state: TrainState, checkpoints: Checkpoints, held_out: Batch
+        self, state: TrainState, checkpoints: Checkpoints, held_out: HeldOut
     ) -> dict[str, Any]:
         """Held-out figures and thoughts of the last step, and its checkpoint."""
         try:
@@ -312,15 +312,7 @@ class _Loop:
             checkpoints.wait()
             raise
         self._save(state, checkpoints, figures)
-        rows = building.browse_rows(held_out, self.config.evaluation.browse_documents)
-        documents = self.made.evaluator.browse(
-            state.params,
-            rows,
-            self.evaluation_key,
-            self.made.tokenizer.pieces,
-            self.made.separator,
-            self.config.evaluation.browse_positions,
-        )
+        documents = self._thoughts(state, held_out)
         checkpoints.wait()
         step = int(state.step)
         wall = {"train": self.totals.seconds_train, "evaluate": self.totals.seconds_evaluate}
@@ -333,6 +325,19 @@ class _Loop:
             "wall_s": wall,
         }
         return hosts.agree(lambda: self._end_folder(documents, result))
+
+    def _thoughts(self, state: TrainState, held_out: HeldOut) -> list[dict]:
+        """Thoughts along a few held-out documents, where there are any."""
+        if held_out.documents is None:
+            return []
+        return self.made.evaluator.browse(
+            state.params,
+            building.browse_rows(held_out.documents, self.config.evaluation.browse_documents),
+            self.evaluation_key,
+            self.made.tokenizer.pieces,
+            self.made.separator,
+            self.config.evaluation.browse_positions,
+        )
 
     def _end_folder(self, documents: list[dict], result: dict[str, Any]) -> dict[str, Any]:
         """Writes the thoughts and the figures; a run with evaluation.json is finished."""

@@ -31,7 +31,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rlp.advantages": ("", *ADVANTAGES),
     "rlp.rollout_layout": LAYOUTS,
     "rlp.baseline_memory": tuple(MEMORIES),
-    "evaluation.best_metric": ("", *FIGURES, "document_loss"),
+    "evaluation.best_metric": ("", *FIGURES, "document_loss", "response_loss"),
 }
 AT_LEAST_ONE = (
     "steps", "batch_size", "max_bad_steps", "rlp.group_size",
@@ -52,6 +52,7 @@ NOT_NEGATIVE = (
 )  # fmt: skip
 POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature")
 SHARES = (
+    "data.sft.share",
     "data.compass.thought_share", "data.compass.musing_share", "data.compass.late_musing_share",
     "optimizer.final_share", "optimizer.beta1", "optimizer.beta2", "rlp.discount", "rlp.ema_decay",
 )  # fmt: skip
@@ -86,6 +87,7 @@ def check(config: Mapping[str, Value]) -> None:
                 )
     check_data = _check_compass if config["data.kind"] == "compass" else _check_text
     check_data(config)
+    _check_sft(config)
 
 
 def _check_objective(config: Mapping[str, Value]) -> None:
@@ -144,12 +146,45 @@ def _check_match(config: Mapping[str, Value]) -> None:
 
 
 def _check_text(config: Mapping[str, Value]) -> None:
-    if not config["data.train"]:
+    if not config["data.train"] and config["data.sft.share"] != 1:
         raise UserError(
             "data.train is empty; give text files with --config.data.train=<file, folder, glob>"
         )
     if config["rlp.positions"] == "given" and not config["data.fork_marker"]:
         raise UserError("rlp.positions='given' needs data.fork_marker to say where forks stand")
+
+
+def _check_sft(config: Mapping[str, Value]) -> None:
+    """Prompts with their responses: files, columns and a share that agree."""
+    share, train = config["data.sft.share"], config["data.sft.train"]
+    best = config["evaluation.best_metric"]
+    if best == "response_loss" and share == 0 or best not in ("", "response_loss") and share == 1:
+        raise UserError(
+            f"evaluation.best_metric={best!r} is not measured with data.sft.share={share}; "
+            "leave it ''"
+        )
+    if bool(train) != bool(share):
+        raise UserError(
+            f"data.sft.train={train!r} with data.sft.share={share}; set both: files of prompts "
+            "with responses, and their share of the rows (1: all)"
+        )
+    if not share:
+        return
+    if config["objective"] != "next_token" or config["data.kind"] != "text":
+        raise UserError("data.sft is for objective='next_token' with data.kind='text'")
+    if share == 1 and (config["data.train"] or config["data.evaluation"]):
+        raise UserError(
+            "data.sft.share=1 leaves no rows for documents; lower it, or leave data.train and "
+            "data.evaluation ''"
+        )
+    prompt, response, messages = (
+        bool(config[f"data.sft.{name}_column"]) for name in ("prompt", "response", "messages")
+    )
+    if not prompt == response != messages:
+        raise UserError(
+            "data.sft needs either data.sft.prompt_column and data.sft.response_column, or "
+            "data.sft.messages_column: the names of its columns"
+        )
 
 
 def _check_compass(config: Mapping[str, Value]) -> None:

@@ -264,3 +264,14 @@ def predicted_tokens(trunk: Trunk) -> jax.Array:
     """Whether the token at each place is predicted by the one before it, [B, T] bool."""
     same = trunk.segment[:, 1:] == trunk.segment[:, :-1]
     return jnp.pad(same & (trunk.segment[:, 1:] > 0), ((0, 0), (1, 0)))
+
+
+def learnt_tokens(trunk: Trunk, loss_mask: jax.Array | np.ndarray | None) -> jax.Array:
+    """The predicted tokens that a next-token loss is the mean over, [B, T] bool.
+
+    Args:
+      trunk: rows.
+      loss_mask: of the batch, [B, T] bool; None for all.
+    """
+    predicted = predicted_tokens(trunk)
+    return predicted if loss_mask is None else predicted & loss_mask

@@ -45,8 +45,8 @@ from rlp.rollout import (
 from rlp.scoring import (
     Scores,
     document_scores,
+    learnt_tokens,
     no_think_scores,
-    predicted_tokens,
     reasoned_scores,
 )
 
@@ -473,12 +473,17 @@ def next_token_stage(
     state: TrainState,
     batch: Batch,
 ) -> tuple[TrainState, Metrics]:
-    """One update on the mean next-token loss of packed rows, nats per predicted token."""
+    """One update on the mean next-token loss of packed rows, nats per predicted token.
+
+    With a `loss_mask`, of its tokens alone.
+    """
     trunk = document_trunk(batch)
+    learnt = learnt_tokens(trunk, batch.loss_mask)
 
     def loss(params):
         scores = document_scores(bind(model_config, params), trunk)
-        mean = -scores.logprob.sum() / jnp.maximum(predicted_tokens(trunk).sum(), 1)
+        total = jnp.where(learnt, scores.logprob, 0.0).sum()
+        mean = -total / jnp.maximum(learnt.sum(), 1)
         return mean, {"no_think_loss": mean}
 
     (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)

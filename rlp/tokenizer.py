@@ -42,6 +42,7 @@ class Tokenizer(Protocol):
       separator: id that stands after every document; may equal `eos`.
       think_open: ids of `<think>`.
       think_close: ids of `</think>`.
+      chat_template: Jinja, of its own; None for none.
     """
 
     vocab_size: int
@@ -51,6 +52,7 @@ class Tokenizer(Protocol):
     separator: int
     think_open: tuple[int, ...]
     think_close: tuple[int, ...]
+    chat_template: str | None
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, with no bos or eos added."""
@@ -75,6 +77,14 @@ class Tokenizer(Protocol):
     def offsets(self, text: str) -> list[int]:
         """For each token of `encode(text)` the character of `text` in which it begins."""
 
+    def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
+        """Messages, each with a role and a content, as the text that a Jinja template makes of
+        them; at the end what it puts before an answer, where one is asked for.
+
+        Raises:
+          UserError: the template cannot be read or refuses the messages.
+        """
+
     def files(self) -> Mapping[str, Path | str]:
         """The tokenizer in the Hugging Face format: name of a file to its content, or a copy."""
 
@@ -88,6 +98,7 @@ class ByteTokenizer:
     eos = separator = 258
     think_open: tuple[int, ...] = (259,)
     think_close: tuple[int, ...] = (260,)
+    chat_template: str | None = None
 
     def __init__(self) -> None:
         names = ("<pad>", "<bos>", "<eos>", THINK_OPEN, THINK_CLOSE)
@@ -110,6 +121,9 @@ class ByteTokenizer:
 
     def offsets(self, text: str) -> list[int]:
         return [place for place, character in enumerate(text) for _ in character.encode()]
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
+        raise UserError("bytes have no tokens for a chat template; use a tokenizer folder")
 
     def files(self) -> Mapping[str, Path | str]:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -167,6 +181,8 @@ class FolderTokenizer:
         self.bos: int | None = self._tokenizer.bos_token_id
         if bos:
             self.bos = None if bos == "none" else self._token("data.bos", bos)
+        own = self._tokenizer.chat_template
+        self.chat_template: str | None = own.get("default") if isinstance(own, dict) else own
         pad = self._tokenizer.pad_token_id
         self.pad: int = self.eos if pad is None else pad
         self._fitting([x for x in (self.pad, self.bos, self.eos, self.separator) if x is not None])
@@ -213,6 +229,15 @@ class FolderTokenizer:
     def offsets(self, text: str) -> list[int]:
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return [start for start, _ in encoded["offset_mapping"]]
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
+        try:
+            return self._tokenizer.apply_chat_template(
+                list(messages), chat_template=template, add_generation_prompt=ask, tokenize=False
+            )
+        except Exception as error:  # a template can raise what it likes
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"the chat template fails: {reason}") from error
 
     def files(self) -> Mapping[str, Path | str]:
         paths = {name: Path(self._folder) / name for name in FILES}

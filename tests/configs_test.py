@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from configs import ablations, default, demo, qwen3_1p7b_rlp, qwen3_14b_rlp, text
+from configs import ablations, default, demo, qwen3_1p7b_rlp, qwen3_14b_rlp, sft, text
 from models.config import ModelConfig
 from models.rope import Rope
 from models.transformer import count_parameters, shapes
@@ -29,11 +29,14 @@ CONFIGS = {
     "default": default.get_config(),
     "text": text.get_config(),
     "text:rlp": text.get_config("rlp"),
+    "sft": sft.get_config(),
     "qwen3_1p7b_rlp": qwen3_1p7b_rlp.get_config(),
     "qwen3_14b_rlp": qwen3_14b_rlp.get_config(),
     "ablations:rollouts": ablations.get_config("rollouts"),
 }
 BYTES = {"data.train": "some.txt", "data.eos": ""}  # data, and the tokenizer that needs no folder
+
+PAIRS = {"data.sft.train": "some.jsonl", "data.sft.messages_column": "messages"}
 
 
 def paragraphs():
@@ -44,7 +47,7 @@ def paragraphs():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_of_a_run_can_be_built_once_it_has_data(name):
     config = CONFIGS[name].copy_and_resolve_references()
-    config.update_from_flattened_dict(BYTES)
+    config.update_from_flattened_dict(PAIRS if name == "sft" else BYTES)
     run = build.build(config)
     assert run.settings.group_size == config.rlp.group_size
     assert set(dict(fields(config))) == set(KNOWN)

@@ -4,6 +4,7 @@ A batch holds rows of token ids with one or several documents each.  Padding sta
 of a row and has segment 0.
 """
 
+import dataclasses
 from typing import Protocol
 
 import flax.struct
@@ -26,6 +27,8 @@ class Batch:
         that a row's draws do not depend on how the stream is cut into batches.
       forks: int32 [B, K], positions in the row's document where the data itself says that a
         thought belongs (the position of the token to be predicted); -1 for none.
+      loss_mask: bool [B, T], the tokens over which a next-token loss is the mean: those of
+        responses.  None for all tokens.
     """
 
     tokens: Array
@@ -33,13 +36,28 @@ class Batch:
     position: Array
     index: Array
     forks: Array
+    loss_mask: Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Rows that are not trained on.
+
+    Attributes:
+      documents: one a row, for thoughts to branch off; None where all data is prompts with
+        responses.
+      pairs: a prompt with its response a row; None where there are none.
+    """
+
+    documents: Batch | None
+    pairs: Batch | None = None
 
 
 class Stream(Protocol):
     """An endless sequence of records, read by number.
 
     `records_per_epoch` is the number of different rows, or None for a source that generates
-    its rows and never repeats them.
+    its rows and never repeats them, and for a mixture.
     """
 
     records_per_epoch: int | None

@@ -55,6 +55,7 @@ class CompassTokenizer:
     separator = eos
     think_open, think_close = (3,), (4,)
     between_pieces = " "
+    chat_template: str | None = None
 
     _ids = {word: i for i, word in enumerate(words)}
 

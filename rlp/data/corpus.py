@@ -1,7 +1,8 @@
 """Documents as one long array of tokens."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import tqdm
@@ -10,6 +11,8 @@ from rlp.data import places
 from rlp.data.sources import read_documents
 from rlp.errors import UserError
 from rlp.tokenizer import Tokenizer
+
+T = TypeVar("T")
 
 _GROUP = 1 << 20  # characters handed to the tokenizer at once
 
@@ -23,11 +26,13 @@ class Corpus:
       bounds: int64 [documents + 1]; document i is `tokens[bounds[i] : bounds[i + 1]]`.
       forks: int64 [documents], the position in each document where the data says that a thought
         belongs; -1 for none.
+      loss_mask: bool [total], the tokens that a next-token loss counts; None for all.
     """
 
     tokens: np.ndarray
     bounds: np.ndarray
     forks: np.ndarray
+    loss_mask: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.forks)
@@ -58,15 +63,8 @@ def tokenize(
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
     documents: list[np.ndarray] = []
     forks: list[int] = []
-    with tqdm.tqdm(
-        total=sum(map(places.size, files)),
-        desc=f"reading {field}",
-        unit="B",
-        unit_scale=True,
-        delay=1,
-        disable=None,  # off where no one watches a terminal
-    ) as bar:
-        for texts in _groups(read_documents(files, text_column, txt_separator, bar.update)):
+    with reading(files, field) as bar:
+        for texts in grouped(read_documents(files, text_column, txt_separator, bar.update), len):
             for ids in tokenizer.encode_all(texts):
                 documents.append(np.concatenate([head, ids, tail]).astype(dtype))
             for text in texts:
@@ -76,6 +74,18 @@ def tokenize(
         raise UserError(f"{field}: no documents in {', '.join(files[:3])}: every text is empty")
     bounds = np.cumsum([0, *map(len, documents)], dtype=np.int64)
     return Corpus(np.concatenate(documents), bounds, np.asarray(forks, np.int64))
+
+
+def reading(files: Sequence[str], field: str) -> tqdm.tqdm:
+    """A progress bar over the bytes of files, shown if they take long to read."""
+    return tqdm.tqdm(
+        total=sum(map(places.size, files)),
+        desc=f"reading {field}",
+        unit="B",
+        unit_scale=True,
+        delay=1,
+        disable=None,  # off where no one watches a terminal
+    )
 
 
 def fork_after(text: str, marker: str, tokenizer: Tokenizer) -> int:
@@ -100,8 +110,16 @@ def fork_after(text: str, marker: str, tokenizer: Tokenizer) -> int:
     return token if token < len(starts) else -1
 
 
-def hold_out(count: int, every: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(
+    count: int, every: int, group: str = "data", what: str = "documents"
+) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the documents that are trained on, and of those held out: one in `every`.
+
+    Args:
+      count: documents.
+      every: documents.
+      group: of the config fields that name their files, for messages.
+      what: the documents are called there.
 
     Raises:
       UserError: fewer than `every` documents, or an `every` that leaves none to train on.
@@ -109,23 +127,23 @@ def hold_out(count: int, every: int) -> tuple[np.ndarray, np.ndarray]:
     if every < 2:
         raise UserError(f"data.holdout_every={every} leaves nothing to train on: use 2 or more")
     if count < every:
+        split = "split .txt files with data.txt_separator, " if what == "documents" else ""
         raise UserError(
-            f"data.train holds too few documents ({count}) to hold out one in {every}: give "
-            "data.evaluation, split .txt files with data.txt_separator, or lower "
-            "data.holdout_every"
+            f"{group}.train holds too few {what} ({count}) to hold out one in {every}: give "
+            f"{group}.evaluation, {split}or lower data.holdout_every"
         )
     numbers = np.arange(count)
     held = (numbers + 1) % every == 0
     return numbers[~held], numbers[held]
 
 
-def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts in groups of about `_GROUP` characters."""
-    group: list[str] = []
+def grouped(items: Iterable[T], characters: Callable[[T], int]) -> Iterator[list[T]]:
+    """Items in groups of about `_GROUP` characters."""
+    group: list[T] = []
     size = 0
-    for text in texts:
-        group.append(text)
-        size += len(text)
+    for item in items:
+        group.append(item)
+        size += characters(item)
         if size >= _GROUP:
             yield group
             group, size = [], 0

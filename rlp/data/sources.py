@@ -1,4 +1,4 @@
-"""Text documents from files, in a fixed order.
+"""Text documents and rows of columns from files, in a fixed order.
 
     .txt .txt.gz .txt.zst         one document, or several with a separator between them
     .jsonl .jsonl.gz .jsonl.zst   one JSON object a line
@@ -14,7 +14,8 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import pyarrow
@@ -25,6 +26,7 @@ from rlp.data import places
 from rlp.errors import UserError
 
 ENDINGS = (".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+Column = tuple[str, str]  # the field of the config that names it, and its name
 _CHUNK = 1 << 20  # bytes read or decompressed at a time
 _PARQUET_ROWS = 1024  # rows read at a time
 
@@ -72,12 +74,57 @@ def read_documents(
       UserError: a file or line that cannot be read.
     """
     for path in files:
-        try:
+        with _readable(path):
             for document in _documents(path, text_column, txt_separator, on_read):
                 if document and not document.isspace():
                     yield document
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_rows(
+    files: Iterable[str],
+    columns: Sequence[Column],
+    on_read: Callable[[int], object] = lambda count: None,
+) -> Iterator[tuple[str, list[object]]]:
+    """Where each row of JSON lines and parquet files stands ("a.jsonl, line 3"), and its values.
+
+    Args:
+      files: paths with an ending of `ENDINGS`.
+      columns: whose values are wanted, in this order.
+      on_read: told how many bytes of a file have been read since it was last told.
+
+    Raises:
+      UserError: a file or line that cannot be read, or that has no columns.
+    """
+    for path in files:
+        if _is_text(path):
+            names = " and ".join(repr(column) for _, column in columns)
+            raise UserError(f"{path}: a text file has no columns {names}; give .jsonl or .parquet")
+        with _readable(path):
+            yield from _rows(path, columns, on_read)
+
+
+def as_text(where: str, column: str, value: object) -> str:
+    """A value of a column as a text.
+
+    Raises:
+      UserError: it is none, or not valid Unicode.
+    """
+    if not isinstance(value, str):
+        raise UserError(f"{where}: column {column!r} is not a text but {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair
+        raise UserError(f"{where}: column {column!r} is not valid Unicode: {error}") from error
+    return value
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """An OSError in here as a UserError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _expand(item: str, field: str) -> list[str]:
@@ -105,12 +152,22 @@ def _documents(
     path: str, column: str, separator: str, on_read: Callable[[int], object]
 ) -> Iterable[str]:
     """The documents of one file, the empty ones included."""
-    name = path.lower()
-    if name.endswith(".parquet"):
-        return _parquet(path, column, on_read)
-    if name.removesuffix(".gz").removesuffix(".zst").endswith(".txt"):
+    if _is_text(path):
         return _text(path, separator, on_read)
-    return _jsonl(path, column, on_read)
+    rows = _rows(path, [("data.text_column", column)], on_read)
+    return (as_text(where, column, value) for where, (value,) in rows)
+
+
+def _is_text(path: str) -> bool:
+    return path.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt")
+
+
+def _rows(
+    path: str, columns: Sequence[Column], on_read: Callable[[int], object]
+) -> Iterator[tuple[str, list[object]]]:
+    """The rows of one file, see `read_rows`."""
+    read = _parquet if path.lower().endswith(".parquet") else _jsonl
+    return read(path, columns, on_read)
 
 
 def _text(path: str, separator: str, on_read: Callable[[int], object]) -> list[str]:
@@ -123,7 +180,9 @@ def _text(path: str, separator: str, on_read: Callable[[int], object]) -> list[s
     return text.split(separator) if separator else [text]
 
 
-def _jsonl(path: str, column: str, on_read: Callable[[int], object]) -> Iterator[str]:
+def _jsonl(
+    path: str, columns: Sequence[Column], on_read: Callable[[int], object]
+) -> Iterator[tuple[str, list[object]]]:
     for number, line in enumerate(_lines(path, on_read), 1):
         if not line.strip():
             continue
@@ -136,49 +195,40 @@ def _jsonl(path: str, column: str, on_read: Callable[[int], object]) -> Iterator
             raise UserError(f"{where}: not valid JSON: {error}") from error
         if not isinstance(row, dict):
             raise UserError(f"{where}: not a JSON object but {type(row).__name__}")
-        if column not in row:
-            raise UserError(_no_column(where, column, row))
-        yield _document(where, column, row[column])
+        _check_columns(where, columns, row)
+        yield where, [row[column] for _, column in columns]
 
 
-def _parquet(path: str, column: str, on_read: Callable[[int], object]) -> Iterator[str]:
+def _parquet(
+    path: str, columns: Sequence[Column], on_read: Callable[[int], object]
+) -> Iterator[tuple[str, list[object]]]:
     try:
         with places.open_file(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
-            names = file.schema_arrow.names
-            if column not in names:
-                raise UserError(_no_column(path, column, names))
+            _check_columns(path, columns, file.schema_arrow.names)
             size, rows, number = places.size(path), file.metadata.num_rows, 0
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=[column]):
-                for value in batch.column(0):
+            wanted = [column for _, column in columns]
+            for batch in file.iter_batches(_PARQUET_ROWS, columns=list(set(wanted))):
+                for values in zip(*map(batch.column, wanted), strict=True):
                     number += 1
                     where = f"{path}, row {number}"
                     try:
-                        document = value.as_py()
+                        row = [value.as_py() for value in values]
                     except UnicodeDecodeError as error:
                         raise UserError(f"{where}: not valid UTF-8: {error.reason}") from error
-                    yield _document(where, column, document)
+                    yield where, row
                 on_read(size * len(batch) // rows)
     except pyarrow.ArrowException as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"{path}: not a readable parquet file: {reason}") from error
 
 
-def _no_column(where: str, column: str, names: Iterable[str]) -> str:
-    return (
-        f"{where}: no column {column!r}; set data.text_column to one of: "
-        f"{', '.join(names) or '(none)'}"
-    )
-
-
-def _document(where: str, column: str, value: object) -> str:
-    """A value as a text, or UserError."""
-    if not isinstance(value, str):
-        raise UserError(f"{where}: column {column!r} is not a text but {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair
-        raise UserError(f"{where}: column {column!r} is not valid Unicode: {error}") from error
-    return value
+def _check_columns(where: str, columns: Sequence[Column], names: Iterable[str]) -> None:
+    """Raises UserError if a column is missing among the names."""
+    names = list(names)
+    for field, column in columns:
+        if column not in names:
+            known = ", ".join(names) or "(none)"
+            raise UserError(f"{where}: no column {column!r}; set {field} to one of: {known}")
 
 
 def _lines(path: str, on_read: Callable[[int], object]) -> Iterator[bytes]:

@@ -34,7 +34,7 @@ class TextStream:
 
     def __init__(
         self,
-        tokens: np.ndarray,
+        corpus: Corpus,
         windows: Windows,
         rows: Sequence[Sequence[int]],
         order: Sequence[int],
@@ -46,15 +46,15 @@ class TextStream:
         """A stream over windows that have been laid into rows.
 
         Args:
-          tokens: `Corpus.tokens`.
-          windows: stretches of these tokens.
+          corpus: whose tokens are laid out.
+          windows: stretches of them.
           rows: numbers of the windows of each row.
           order: number of the row of each record.
           sequence_length: T, tokens of a row.
           pad: id that fills a row.
           skipped: number of windows that were left out before.
         """
-        self._tokens, self._windows, self._rows, self._order = tokens, windows, rows, order
+        self._corpus, self._windows, self._rows, self._order = corpus, windows, rows, order
         self._sequence_length, self._pad = sequence_length, pad
         self.records_per_epoch: int | None = len(rows)
         self.skipped = skipped
@@ -75,19 +75,23 @@ class TextStream:
         tokens = np.full(shape, self._pad, np.int32)
         segment, position = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         forks = np.full((size, 1), -1, np.int32)
+        learnt = self._corpus.loss_mask
+        mask = None if learnt is None else np.zeros(shape, bool)
         for b in range(size):
             row = self._rows[self._order[first + b]]
             at = 0
             for number, window in enumerate(row, 1):
                 start, length = self._windows.start[window], self._windows.length[window]
                 here = slice(at, at + length)
-                tokens[b, here] = self._tokens[start : start + length]
+                tokens[b, here] = self._corpus.tokens[start : start + length]
+                if mask is not None and learnt is not None:
+                    mask[b, here] = learnt[start : start + length]
                 segment[b, here] = number
                 position[b, here] = np.arange(length)
                 at += length
             forks[b, 0] = self._windows.fork[row[0]]
         index = np.asarray(range(first, first + size), np.int32)
-        return Batch(tokens=tokens, segment=segment, position=position, index=index, forks=forks)
+        return Batch(tokens, segment, position, index, forks, mask)
 
 
 def text_streams(
@@ -149,7 +153,7 @@ def text_streams(
     reading = (text_column, txt_separator, tokenizer, fork_marker)
     if evaluation:
         held_files = find_files(evaluation, "data.evaluation")
-        _check_disjoint(files, held_files)
+        check_disjoint(files, held_files)
         corpus = tokenize(files, "data.train", *reading)
         held_corpus = tokenize(held_files, "data.evaluation", *reading)
         kept, held = np.arange(len(corpus)), np.arange(len(held_corpus))
@@ -175,10 +179,10 @@ def text_streams(
             # A fork is a position of *the* document of its row.
             windows = dataclasses.replace(windows, fork=np.full_like(windows.fork, -1))
         return TextStream(
-            corpus.tokens,
+            corpus,
             windows,
             rows,
-            _shuffled(len(rows), seed) if which == "training" else _spread(len(rows)),
+            shuffled(len(rows), seed) if which == "training" else spread(len(rows)),
             sequence_length=sequence_length,
             pad=tokenizer.pad,
             skipped=len(cut) - len(windows),
@@ -190,12 +194,12 @@ def text_streams(
     )
 
 
-def _shuffled(count: int, seed: int) -> Sequence[int]:
+def shuffled(count: int, seed: int) -> Sequence[int]:
     """0 … count - 1 in an endless order: each epoch is a permutation of its own."""
     return grain.MapDataset.source(range(count)).seed(seed).shuffle().repeat()
 
 
-def _spread(count: int) -> list[int]:
+def spread(count: int) -> list[int]:
     """A permutation of 0 … count - 1 of which every beginning is spread evenly.
 
     Windows lie in the order of the files: the first 64 may all come from one document. Steps of
@@ -270,9 +274,11 @@ def _usable(
     return windows.select(keep)
 
 
-def _check_disjoint(train: Sequence[str], evaluation: Sequence[str]) -> None:
+def check_disjoint(train: Sequence[str], evaluation: Sequence[str], group: str = "data") -> None:
     """Raises UserError if a file is both trained on and held out."""
     trained = {places.identity(path) for path in train}
     for path in evaluation:
         if places.identity(path) in trained:
-            raise UserError(f"{path} is in both data.train and data.evaluation: take it out of one")
+            raise UserError(
+                f"{path} is in both {group}.train and {group}.evaluation: take it out of one"
+            )

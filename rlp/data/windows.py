@@ -49,6 +49,17 @@ def cut_windows(corpus: Corpus, documents: np.ndarray, size: int) -> Windows:
     return Windows(start, length, np.where(inside, fork - skip, -1))
 
 
+def whole_windows(corpus: Corpus, documents: np.ndarray, size: int) -> Windows:
+    """A window for each document that has at most `size` tokens; the others are left out.
+
+    Args:
+      corpus, documents, size: as of `cut_windows`.
+    """
+    start = corpus.bounds[documents]
+    length = corpus.bounds[documents + 1] - start
+    return Windows(start, length, corpus.forks[documents]).select(length <= size)
+
+
 def pack_windows(lengths: np.ndarray, size: int) -> list[list[int]]:
     """Windows laid into rows of `size` tokens: best fit, longest first.
 

@@ -1,7 +1,7 @@
 """The figures of the table and the metrics of the plots; and the table for a terminal."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ class Figure:
         form: how it is written: "share", "nats", "gain", "tokens", "power" (of ten) or "seconds".
         better: +1 if a larger one is better, -1 if a smaller one, 0 if that means nothing.
         meaning: one sentence.
+        always: it has a place in the table; otherwise only where some run has it.
     """
 
     key: str
@@ -29,6 +30,7 @@ class Figure:
     form: str
     better: int
     meaning: str
+    always: bool = True
 
 
 FIGURES = (
@@ -51,6 +53,10 @@ FIGURES = (
     Figure(
         "think_loss", "Loss", "thinking", "nats/token", "nats", -1,
         "the same after a sampled thought",
+    ),
+    Figure(
+        "response_loss", "Loss", "responses", "nats/token", "nats", -1,
+        "negative log-probability of the tokens of held-out responses", always=False,
     ),
     Figure(
         "mean_information_gain", "Thoughts", "information gain", "nats", "gain", 1,
@@ -130,6 +136,12 @@ METRICS = (
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def shown_figures(summaries: Iterable[Summary]) -> tuple[Figure, ...]:
+    """The figures that a table of these summaries has."""
+    known = {key for summary in summaries for key, value in summary.items() if value is not None}
+    return tuple(figure for figure in FIGURES if figure.always or figure.key in known)
+
+
 def figure_value(summary: Summary, figure: Figure) -> float | None:
     """The figure in a summary, or None where it is not known."""
     if figure.key == "train_seconds":
@@ -201,13 +213,14 @@ def terminal_table(summaries: Mapping[str, Summary | Sequence[Summary]], width: 
         width: characters after which further columns go below.
     """
     seeds = {name: [s] if isinstance(s, Mapping) else list(s) for name, s in summaries.items()}
+    figures = shown_figures(summary for rows in seeds.values() for summary in rows)
     labels = [
-        " ".join(filter(None, (f.family, f.head, f"({f.unit})" if f.unit else ""))) for f in FIGURES
+        " ".join(filter(None, (f.family, f.head, f"({f.unit})" if f.unit else ""))) for f in figures
     ]
     left = max(map(len, labels))
     columns = []
     for name, rows in seeds.items():
-        cells = [_plain_cell([figure_value(row, f) for row in rows], f.form) for f in FIGURES]
+        cells = [_plain_cell([figure_value(row, f) for row in rows], f.form) for f in figures]
         size = max(map(len, [name, *cells]))
         columns.append([text.rjust(size) for text in [name, *cells]])
     blocks: list[list[list[str]]] = []

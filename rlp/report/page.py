@@ -55,7 +55,7 @@ def render(sources: Sequence[Source], groups: Sequence[Group], title: str = "") 
         "notes": _notes(sources),
         "caveats": _caveats(sources, groups),
         "table": results_table(groups),
-        "meanings": figure_meanings(),
+        "meanings": figure_meanings(groups),
         "settings": _settings(groups),
         "data": json_for_html(data),
         "script": script,

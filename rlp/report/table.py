@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 
 from rlp.report.compare import Group
 from rlp.report.figures import (
-    FIGURES,
     Figure,
     clearly_best,
     figure_value,
     format_figure,
     mean,
+    shown_figures,
 )
 
 
@@ -45,25 +45,26 @@ def steps(group: Group) -> str:
 
 def results_table(groups: Sequence[Group]) -> str:
     """A row per group; in a cell the mean over seeds, and below it every seed's own value."""
+    figures = _figures(groups)
     families: dict[str, int] = {}
-    for figure in FIGURES:
+    for figure in figures:
         families[figure.family] = families.get(figure.family, 0) + 1
     upper = "".join(
         f'<th colspan="{span}" scope="colgroup">{escape(name)}</th>'
         for name, span in families.items()
     )
-    columns = [[[figure_value(run.summary, f) for run in g.runs] for g in groups] for f in FIGURES]
-    best = [clearly_best(c, f.better) for c, f in zip(columns, FIGURES, strict=True)]
+    columns = [[[figure_value(run.summary, f) for run in g.runs] for g in groups] for f in figures]
+    best = [clearly_best(c, f.better) for c, f in zip(columns, figures, strict=True)]
     body = ""
     for row, group in enumerate(groups):
         cells = "".join(
             _cell(figure, column[row], best[place] == row)
-            for place, (figure, column) in enumerate(zip(FIGURES, columns, strict=True))
+            for place, (figure, column) in enumerate(zip(figures, columns, strict=True))
         )
         body += f'<tr><th scope="row">{_row_head(group)}</th>{cells}</tr>\n'
     return (
         f'<thead><tr class="families"><td></td>{upper}</tr>\n'
-        f'<tr><th scope="col">model</th>{"".join(map(_column_head, FIGURES))}</tr></thead>\n'
+        f'<tr><th scope="col">model</th>{"".join(map(_column_head, figures))}</tr></thead>\n'
         f"<tbody>{body}</tbody>"
     )
 
@@ -98,9 +99,13 @@ def _cell(figure: Figure, values: Sequence[float | None], best: bool) -> str:
     return f"<td {marks}>{middle}{seeds}</td>"
 
 
-def figure_meanings() -> str:
-    """A list of terms: what every column means."""
+def figure_meanings(groups: Sequence[Group]) -> str:
+    """A list of terms: what every column of the table means."""
     return "".join(
         f"<div><dt>{escape(f'{f.family}, {f.head}')}</dt><dd>{escape(f.meaning)}</dd></div>"
-        for f in FIGURES
+        for f in _figures(groups)
     )
+
+
+def _figures(groups: Sequence[Group]) -> tuple[Figure, ...]:
+    return shown_figures(run.summary for group in groups for run in group.runs)

@@ -25,6 +25,12 @@ def text(tmp_path_factory):
 
 RLP = {"objective": "rlp"}
 LONE = RLP | {"rlp.group_size": 1, "rlp.baseline": "none"}
+PAIRS = {
+    "data.sft.train": "a.jsonl",
+    "data.sft.share": 0.5,
+    "data.sft.prompt_column": "q",
+    "data.sft.response_column": "a",
+}
 BAD = {
     "an unknown objective": ({"objective": "rlvr"}, "objective='rlvr' is unknown; use one of next"),
     "an unknown attention": ({"model.attention": "flash"}, "model.attention='flash' is unknown"),
@@ -90,6 +96,37 @@ BAD = {
     "a mesh that shapes do not fit": (
         {"mesh.tensor": 8, "model.ffn_size": 36},
         "ffn=36 of parameter blocks/ffn/",
+    ),
+    "pairs without a share": (
+        {"data.sft.train": "a.jsonl"},
+        "data.sft.train='a.jsonl' with data.sft.share=0.0; set both",
+    ),
+    "a share without pairs": ({"data.sft.share": 0.5}, "data.sft.train='' with data.sft.share=0.5"),
+    "pairs alone beside documents": (PAIRS | {"data.sft.share": 1.0}, "data.sft.share=1 leaves no"),
+    "pairs for thoughts": (
+        PAIRS | RLP,
+        "data.sft is for objective='next_token' with data.kind='te",
+    ),
+    "half a pair": (
+        PAIRS | {"data.sft.response_column": ""},
+        "needs either data.sft.prompt_column",
+    ),
+    "two forms of pairs": (
+        PAIRS | {"data.sft.messages_column": "m"},
+        "needs either data.sft.prompt",
+    ),
+    "a figure without pairs": (
+        {"evaluation.best_metric": "response_loss"},
+        "evaluation.best_metric='response_loss' is not measured with data.sft.share=0.0",
+    ),
+    "a figure of documents without any": (
+        PAIRS | {"data.sft.share": 1.0, "data.train": "", "evaluation.best_metric": "think_loss"},
+        "evaluation.best_metric='think_loss' is not measured with data.sft.share=1.0",
+    ),
+    "no such pairs": (PAIRS, "data.sft.train: no file or folder a.jsonl"),
+    "no such template": (
+        PAIRS | {"data.sft.chat_template": "no/such"},
+        "data.sft.chat_template='no/such' is no file; give one, or '' or 'none'",
     ),
     "a negative seed": ({"seed": -1}, "seed=-1; it must lie in [0, 4294967295]"),
 }
@@ -170,9 +207,8 @@ def test_a_value_outside_its_range_is_named(field, value):
 
 def test_the_borders_of_the_ranges_are_allowed():
     least = dict.fromkeys(AT_LEAST_ONE, 1) | dict.fromkeys(NOT_NEGATIVE, 0)
-    least |= {"data.train": "some"}
-    for share in (0.0, 1.0):
-        check(KNOWN | least | dict.fromkeys(SHARES, share))
+    for share, data in ((0.0, {"data.train": "some"}), (1.0, PAIRS | {"data.train": ""})):
+        check(KNOWN | least | data | dict.fromkeys(SHARES, share))
 
 
 def test_a_group_of_one_is_allowed_with_a_baseline_and_without_rlp(text):

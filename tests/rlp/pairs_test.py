@@ -1,0 +1,372 @@
+"""Prompts with their responses: which tokens a row has, which are learnt, what is left out."""
+
+import collections
+import json
+import re
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlp import tokenizer
+from rlp.data.conversations import Format
+from rlp.data.mix import MixedStream
+from rlp.data.pairs import pair_streams, tokenize_pairs
+from rlp.data.text import text_streams
+from rlp.errors import UserError
+from tests import folders
+
+BYTES = tokenizer.load("bytes")
+PAIR = Format(prompt="question", response="answer")
+CHAT = Format(messages="messages")
+BOS, EOS = BYTES.bos, BYTES.eos
+# Turns between <bos> and <eos>; the thoughts of earlier ones are left out, as by Qwen3's template.
+TEMPLATE = (
+    "{% for m in messages %}<bos>{{ m.role }}:"
+    "{{ m.content if loop.last else m.content.split('</think>')[-1] }}<eos>{% endfor %}"
+    "{% if add_generation_prompt %}<bos>assistant:{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def chatty(tmp_path_factory) -> tokenizer.Tokenizer:
+    """Bytes as a Hugging Face folder with a chat template of its own."""
+    folder = tmp_path_factory.mktemp("chatty")
+    for name, content in (folders.byte_files() | {"chat_template.jinja": TEMPLATE}).items():
+        (folder / name).write_text(content)
+    return tokenizer.load(str(folder))
+
+
+def write(path, rows):
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def turns(*contents, system=()):
+    roles = [*["system" for _ in system], *["user", "assistant"] * len(contents)]
+    return [{"role": r, "content": x} for r, x in zip(roles, [*system, *contents], strict=False)]
+
+
+def tokenized(path, rows, form=PAIR, template=None, words=BYTES):
+    """(ids, whether each is learnt) of every pair, and the conversation of each."""
+    corpus, source = tokenize_pairs([write(path, rows)], "data.sft.train", form, template, words)
+    cut = lambda x: np.split(x, corpus.bounds[1:-1])
+    pairs = zip(cut(corpus.tokens), cut(corpus.loss_mask), strict=True)
+    return [(ids.tolist(), learnt.tolist()) for ids, learnt in pairs], source.tolist()
+
+
+def laid(*stretches):
+    """The same of stretches (ids, learnt)."""
+    ids = [i for stretch, _ in stretches for i in stretch]
+    return ids, [learnt for stretch, learnt in stretches for _ in stretch]
+
+
+# ---- tokens ----
+
+
+def test_without_a_template_a_response_follows_its_prompt_and_its_end_is_learnt(tmp_path):
+    rows = [{"question": "1 + 1 = ", "answer": "é2"}, {"question": "", "answer": " x"}]
+    rows += [{"question": "nothing said", "answer": " \n"}]
+    found, source = tokenized(tmp_path / "a.jsonl", rows)
+    assert found == [
+        laid(([BOS, *b"1 + 1 = "], False), ([*"é2".encode(), EOS], True)),
+        laid(([BOS], False), ([*b" x", EOS], True)),
+    ]
+    assert source == [0, 1]
+
+
+def test_without_a_template_every_assistant_message_is_learnt_and_ended(tmp_path):
+    rows = [{"messages": [*turns("a", "b", "c", "d", "late", system=["s"])]}]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT)
+    expected = laid(
+        ([BOS, *b"sa"], False), ([*b"b", EOS], True), ([*b"c"], False), ([*b"d", EOS], True)
+    )
+    assert found == [expected]
+
+
+def test_no_token_straddles_the_end_of_a_prompt(tmp_path):
+    """The prompt's ids are those of the prompt alone, also where a longer token would fit."""
+
+    class Doubles(tokenizer.ByteTokenizer):
+        """Reads "ab" as one token."""
+
+        def encode_all(self, texts):
+            return [np.array([*text.replace("ab", "\1").encode()], np.int32) for text in texts]
+
+    rows = [{"question": "ab a", "answer": "b ab"}]
+    ((ids, learnt),), _ = tokenized(tmp_path / "a.jsonl", rows, words=Doubles())
+    assert (ids, learnt) == laid(([BOS, *b"\1 a"], False), ([*b"b \1", EOS], True))
+
+
+def test_a_template_says_what_begins_and_ends_a_response(tmp_path, chatty):
+    rows = [{"question": "1 + 1", "answer": "<think>2</think>two"}]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, PAIR, TEMPLATE, chatty)
+    prompt = [BOS, *b"user:1 + 1", EOS, BOS, *b"assistant:"]
+    response = [*BYTES.think_open, *b"2", *BYTES.think_close, *b"two", EOS]
+    assert found == [laid((prompt, False), (response, True))]
+    assert chatty.chat_template == TEMPLATE
+    assert BYTES.chat_template is None
+
+
+def test_a_conversation_is_one_row_unless_its_past_is_told_otherwise(tmp_path, chatty):
+    """Thoughts of the past are left out of a later prompt, so what follows is a row of its own."""
+    plain = turns("a", "b", "c", "d", system=["s"])
+    thought = turns("a", "<think>h</think>b", "c", "<think>k</think>d")
+    rows = [{"messages": plain}, {"messages": thought}]
+    found, source = tokenized(tmp_path / "a.jsonl", rows, CHAT, TEMPLATE, chatty)
+    turn = lambda role, text: [BOS, *role.encode(), *b":", *text.encode(), EOS]
+    ask = [BOS, *b"assistant:"]
+    think = lambda text: [*BYTES.think_open, *text.encode(), *BYTES.think_close]
+    assert found == [
+        laid(
+            ([*turn("system", "s"), *turn("user", "a"), *ask], False),
+            ([*b"b", EOS], True),
+            ([*turn("user", "c"), *ask], False),
+            ([*b"d", EOS], True),
+        ),
+        laid(([*turn("user", "a"), *ask], False), ([*think("h"), *b"b", EOS], True)),
+        laid(
+            ([*turn("user", "a"), *turn("assistant", "b"), *turn("user", "c"), *ask], False),
+            ([*think("k"), *b"d", EOS], True),
+        ),
+    ]
+    assert source == [0, 1, 1]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_every_form_of_a_conversation_gives_the_same_rows(tmp_path, ending, chatty):
+    said = [("a", "b"), ("c", "<think>é</think>d")]
+    pairs = [{"question": q, "answer": a} for q, a in said]
+    chats = [{"messages": turns(q, a)} for q, a in said]
+    shared = [
+        {"messages": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]} for q, a in said
+    ]
+    for template in (None, TEMPLATE):
+        found = [
+            tokenized(tmp_path / f"a.{ending}", rows, form, template, chatty)
+            for rows, form in ((pairs, PAIR), (chats, CHAT), (shared, CHAT))
+        ]
+        assert found[0] == found[1] == found[2]
+
+
+# ---- rows ----
+
+
+def numbered(count):
+    return [{"question": f"q{i}" * (i % 4), "answer": "a" * (i * 5 % 17 + 1)} for i in range(count)]
+
+
+def rows_of(stream):
+    """(ids, learnt) of every stretch of every row, counted."""
+    batch = stream.batch(0, len(stream))
+    assert not batch.loss_mask[batch.segment == 0].any()
+    return collections.Counter(
+        (tuple(tokens[segment == n].tolist()), tuple(mask[segment == n].tolist()))
+        for tokens, segment, mask in zip(batch.tokens, batch.segment, batch.loss_mask, strict=True)
+        for n in range(1, segment.max() + 1)
+    )
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_rows_hold_every_pair_that_fits_once_and_the_others_are_counted(tmp_path, pack):
+    rows, size = numbered(40), 16
+    every, _ = tokenized(tmp_path / "a.jsonl", rows)
+    streams = pair_streams(
+        train=str(tmp_path / "a.jsonl"), holdout_every=4, form=PAIR, template=None,
+        tokenizer=BYTES, sequence_length=size, pack=pack,
+    )  # fmt: skip
+    held = np.arange(1, 41) % 4 == 0
+    for stream, chosen in zip(streams, (~held, held), strict=True):
+        here = [(tuple(i), tuple(m)) for (i, m), is_in in zip(every, chosen, strict=True) if is_in]
+        fits = [pair for pair in here if len(pair[0]) <= size]
+        assert rows_of(stream) == collections.Counter(fits)
+        assert stream.skipped == len(here) - len(fits) > 0
+    assert (streams[0].batch(0, len(streams[0])).segment.max() > 1) == pack
+    assert streams[1].batch(0, len(streams[1])).segment.max() == 1
+    assert any(len(ids) == size for ids, _ in rows_of(streams[0]))  # just fits
+
+
+def test_rows_of_one_conversation_are_held_out_together(tmp_path, chatty):
+    rows = [{"messages": turns(f"{i}", "<think>h</think>b", "c", "d")} for i in range(6)]
+    path = write(tmp_path / "a.jsonl", rows)
+    train, held = pair_streams(
+        train=path, holdout_every=3, form=CHAT, template=TEMPLATE, tokenizer=chatty,
+        sequence_length=99,
+    )  # fmt: skip
+    first = lambda stream: collections.Counter(
+        ids[len(b"?user:")] - 48 for ids, _ in rows_of(stream)
+    )
+    assert first(train) == {0: 2, 1: 2, 3: 2, 4: 2}
+    assert first(held) == {2: 2, 5: 2}
+
+
+def test_files_of_held_out_pairs_are_held_out_whole(tmp_path):
+    rows = numbered(9)
+    paths = [write(tmp_path / f"{n}.jsonl", some) for n, some in enumerate((rows[:5], rows[5:]))]
+    every, _ = tokenized(tmp_path / "a.jsonl", rows)
+    every = [(tuple(ids), tuple(learnt)) for ids, learnt in every]
+    form = {"form": PAIR, "template": None, "tokenizer": BYTES, "sequence_length": 40}
+    train, held = pair_streams(train=paths[0], evaluation=paths[1], **form)
+    assert rows_of(train) == collections.Counter(every[:5])
+    assert rows_of(held) == collections.Counter(every[5:])
+    with pytest.raises(UserError, match=r"1.jsonl is in both data.sft.train and data.sft.eval"):
+        pair_streams(train=",".join(paths), evaluation=paths[1], **form)
+
+
+# ---- what cannot be used ----
+
+ASKED = {"question": "a", "answer": "b"}
+REFUSED = {
+    "no such column": (
+        PAIR,
+        [ASKED, {"question": "a"}],
+        "line 2: no column 'answer'; set data.sft.r",
+    ),
+    "no text": (
+        PAIR,
+        [{"question": 7, "answer": "b"}],
+        "line 1: column 'question' is not a text but",
+    ),
+    "no response": (
+        PAIR,
+        [{"question": "a", "answer": None}],
+        "column 'answer' is not a text but No",
+    ),
+    "nothing said": (
+        PAIR,
+        [{"question": "a", "answer": ""}],
+        "no pairs in .*every response is empty",
+    ),
+    "no list": (CHAT, [{"messages": "a"}], "line 1: column 'messages' is no list of messages: str"),
+    "no message": (
+        CHAT,
+        [{"messages": ["a"]}],
+        "line 1, message 1: not a role with a content but s",
+    ),
+    "no content": (
+        CHAT,
+        [{"messages": [*turns("a"), {"role": "assistant"}]}],
+        "line 1, message 2: column 'content' is not a text but NoneType",
+    ),
+    "nobody to learn from": (
+        CHAT,
+        [{"messages": turns("a")}],
+        "line 1: no message of role 'assist",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_row_that_is_no_pair_is_named(case, tmp_path):
+    form, rows, message = REFUSED[case]
+    with pytest.raises(UserError, match=message) as caught:
+        tokenized(tmp_path / "a.jsonl", rows, form)
+    assert "a.jsonl" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_file_has_no_pairs(tmp_path):
+    (tmp_path / "a.txt").write_text("a b")
+    with pytest.raises(UserError, match=r"a.txt: a text file has no columns 'question' and 'ans"):
+        tokenize_pairs([str(tmp_path / "a.txt")], "data.sft.train", PAIR, None, BYTES)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{% for m in messages %}{{ m.content }}",
+            "line 1: the chat template fails: Unexpected end",
+        ),
+        (
+            "{{ raise_exception('only three\nmay speak') }}",
+            "chat template fails: only three may spe",
+        ),
+        (
+            "{{ messages[-1].content }}{% if add_generation_prompt %}>{% endif %}",
+            "line 1: the chat template does not put the same text before message 2 and where",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_named_with_the_row(tmp_path, template, message, chatty):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        tokenized(tmp_path / "a.jsonl", [ASKED], PAIR, template, chatty)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_have_no_chat_template(tmp_path):
+    with pytest.raises(UserError, match=r"line 1: bytes have no tokens for a chat template"):
+        tokenized(tmp_path / "a.jsonl", [ASKED], PAIR, TEMPLATE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"holdout_every": 9},
+            r"data.sft.train holds too few pairs \(8\) .* one in 9: give data.sft",
+        ),
+        (
+            {"sequence_length": 3},
+            "no training pair of data.sft fits in data.sequence_length=3 .* has 4",
+        ),
+    ],
+)
+def test_unusable_settings_say_what_to_change(tmp_path, changes, message):
+    path = write(tmp_path / "a.jsonl", [{"question": "q", "answer": "a"}] * 8)
+    options = {"holdout_every": 4, "sequence_length": 9, "form": PAIR, "template": None}
+    with pytest.raises(UserError, match=message):
+        pair_streams(train=path, tokenizer=BYTES, **options | changes)
+
+
+# ---- mixtures ----
+
+NAMES = ("tokens", "segment", "position", "index", "forks", "loss_mask")
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """Training rows of documents, and of pairs, packed."""
+    folder = tmp_path_factory.mktemp("both")
+    texts = write(folder / "texts.jsonl", [{"text": f"text {i}" * (i % 3 + 1)} for i in range(30)])
+    words = {"tokenizer": BYTES, "sequence_length": 24, "pack": True, "seed": 3}
+    documents, _ = text_streams(train=texts, **words)
+    pairs = write(folder / "pairs.jsonl", numbered(40))
+    return documents, pair_streams(train=pairs, form=PAIR, template=None, **words)[0]
+
+
+@given(st.integers(1, 99), st.integers(0, 10**6), st.integers(0, 20))
+@settings(max_examples=40, deadline=None)
+def test_a_mixture_has_its_share_of_pairs_wherever_it_is_cut(both, percent, first, size):
+    documents, pairs = both
+    mixed = MixedStream(documents, pairs, percent / 100)
+    before = first * percent // 100
+    number = {True: before, False: first - before}  # of the next record of each stream
+    batch = mixed.batch(first, size)
+    assert batch.index.tolist() == list(range(first, first + size))
+    for row in range(size):
+        is_pair = (first + row + 1) * percent // 100 > (first + row) * percent // 100
+        source = (pairs if is_pair else documents).batch(number[is_pair], 1)
+        number[is_pair] += 1
+        mask = source.loss_mask if is_pair else np.ones((1, 24), bool)
+        for name in NAMES:
+            if name != "index":
+                expected = mask if name == "loss_mask" else getattr(source, name)
+                np.testing.assert_array_equal(getattr(batch, name)[row], expected[0])
+
+
+def test_batches_of_a_mixture_do_not_depend_on_where_it_is_cut(both):
+    mixed = MixedStream(*both, 0.3)
+    fields = lambda *where: [getattr(mixed.batch(*where), name) for name in NAMES]
+    whole = fields(95, 12)
+    for split in (0, 1, 5, 12):
+        parts = zip(fields(95, split), fields(95 + split, 12 - split), strict=True)
+        for joined, expected in zip(map(np.concatenate, parts), whole, strict=True):
+            np.testing.assert_array_equal(joined, expected)
+            assert joined.dtype == expected.dtype
