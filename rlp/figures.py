@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 
+from rlp.branches import Vocabulary
 from rlp.rollout import Rollout
 from rlp.step import Evidence, RLPSettings
 
 
 def rollout_metrics(
-    rollout: Rollout, evidence: Evidence, settings: RLPSettings
+    rollout: Rollout, evidence: Evidence, settings: RLPSettings, vocabulary: Vocabulary
 ) -> dict[str, jax.Array]:
     """Figures of the rollout of a step."""
     thoughts, counted = rollout.thoughts, evidence.counted
@@ -24,6 +25,9 @@ def rollout_metrics(
         "thought_length": thoughts.length.mean(),
         "closed_fraction": thoughts.closed.mean(),
         "distinct_thoughts": distinct_share(thoughts.actions, settings.group_size),
+        "target_named_share": names_target(
+            thoughts.actions, thoughts.words(vocabulary), rollout.target
+        ).mean(),
         "no_think_loss": evidence.no_think.mean(),
         "decode_use": thoughts.length.sum() / rollout.decoded,
     }
@@ -41,3 +45,22 @@ def distinct_share(actions: jax.Array, group: int) -> jax.Array:
     equal = jnp.all(groups[:, :, None] == groups[:, None, :], axis=-1)
     seen = jnp.any(jnp.tril(equal, -1), axis=-1)
     return 1 - seen.mean()
+
+
+def names_target(actions: jax.Array, words: jax.Array, target: jax.Array) -> jax.Array:
+    """Whether the target stands, whole and in one run, among the words of a thought.
+
+    Args:
+      actions: [B, N, L] int32.
+      words: number of actions that are not of the closing tag, [B, N].
+      target: [B, N, H] int32.
+
+    Returns:
+      [B, N] bool; a thought of fewer than H words names nothing.
+    """
+    limit, horizon = actions.shape[-1], target.shape[-1]
+    starts = max(limit - horizon + 1, 0)
+    named = jnp.arange(starts)[None, None, :] <= (words - horizon)[..., None]
+    for h in range(min(horizon, limit)):
+        named &= actions[..., h : h + starts] == target[..., h, None]
+    return named.any(axis=-1)

@@ -138,7 +138,9 @@ class RLPTrainer:
             donate_argnums=0,
             out_shardings=shardings,
         )
-        self.figures = jax.jit(functools.partial(_figures, settings), out_shardings=whole)
+        self.figures = jax.jit(
+            functools.partial(_figures, settings, vocabulary), out_shardings=whole
+        )
 
     def step(
         self, state: TrainState, rows: Rows, key: jax.Array
@@ -278,7 +280,7 @@ def _without_others(state: TrainState) -> TrainState:
 
 
 def _figures(
-    settings: RLPSettings, rollout: Rollout, evidence: Evidence
+    settings: RLPSettings, vocabulary: Vocabulary, rollout: Rollout, evidence: Evidence
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Metrics of a rollout, and what the bill counts: tokens."""
     prompts = rollout.trunk.tokens.shape[0] * len(settings.prompt)
@@ -287,7 +289,7 @@ def _figures(
         "rollout": rollout.thoughts.length.sum(),
         "decoded": rollout.decoded,
     }
-    return rollout_metrics(rollout, evidence, settings), counts
+    return rollout_metrics(rollout, evidence, settings, vocabulary), counts
 
 
 def rollout_wave(settings: RLPSettings, documents: int, shards: int) -> tuple[int, int]:

@@ -116,6 +116,7 @@ METRICS = (
     Metric("thought_entropy", "Entropy of thoughts", "nats/token", "near 0 nothing new is tried"),
     Metric("zero_variance_share", "Groups without variance", "share", "these give no gradient"),
     Metric("distinct_thoughts", "Distinct thoughts", "share", "of the thoughts of one position"),
+    Metric("target_named_share", "Thoughts with the target", "share", "hold the text that follows"),
     Metric("decode_use", "Decoding in use", "share", "decoded tokens that belong to a thought"),
     Metric("grad_norm", "Gradient norm", "", "before clipping"),
     Metric("no_think_loss", "No-think loss", "nats/token", "training documents, without thoughts"),

@@ -608,6 +608,6 @@ def test_without_a_baseline_nothing_of_phi_is_computed():
     assert np.array_equal(evidence.rewards, evidence.reasoned)
     assert np.array_equal(evidence.gain, evidence.reasoned)
     assert np.all(evidence.reasoned < 0)
-    metrics = rollout_metrics(rollout, evidence, settings)
+    metrics = rollout_metrics(rollout, evidence, settings, WORDS)
     assert metrics.keys().isdisjoint({"baseline_evidence", "information_gain"})
     assert metrics["reward_mean"] == metrics["reasoned_evidence"]

@@ -213,7 +213,7 @@ RLP = COMMON | {
     *("reward_mean", "reward_positive_share", "information_gain", "reasoned_evidence"),
     *("baseline_evidence", "advantage_std", "zero_variance_share", "thought_length"),
     *("closed_fraction", "thought_entropy", "distinct_thoughts", "clip_fraction", "logprob_gap"),
-    *("seconds_rollout", "seconds_evidence", "decode_use"),
+    *("seconds_rollout", "seconds_evidence", "decode_use", "target_named_share"),
 }
 FIGURES = {
     *("no_think_accuracy", "greedy_think_accuracy", "sampled_think_accuracy", "no_think_loss"),

@@ -528,9 +528,19 @@ class Descent:
 # ---- metrics
 
 
+def named(thoughts, target, row, branch):
+    """Whether the target stands among the words of a thought."""
+    closing = len(WORDS.think_close) * thoughts.closed[row, branch]
+    words = thoughts.actions[row, branch, : thoughts.length[row, branch] - closing].tolist()
+    sought = np.asarray(target)[row, branch].tolist()
+    return any(words[i : i + len(sought)] == sought for i in range(len(words)))
+
+
 def test_metrics_of_a_rollout_are_counted_by_hand():
     rollout, _, evidence = run(SETTINGS, PHI)
-    found = rollout_metrics(rollout, evidence, SETTINGS)
+    begun = rollout.thoughts.actions[:, :, :2]  # a target that thoughts of two words or more name
+    rollout = dataclasses.replace(rollout, target=rollout.target.at[:, :4].set(begun[:, :4]))
+    found = rollout_metrics(rollout, evidence, SETTINGS, WORDS)
     t = jax.tree.map(np.asarray, rollout.thoughts)
     rewards, advantages = np.asarray(evidence.rewards), np.asarray(evidence.advantages)
     distinct = [
@@ -548,8 +558,12 @@ def test_metrics_of_a_rollout_are_counted_by_hand():
         "closed_fraction": t.closed.mean(),
         "distinct_thoughts": np.mean(distinct),
         "decode_use": t.length.sum() / int(rollout.decoded),
+        "target_named_share": np.mean(
+            [named(t, rollout.target, *branch) for branch in np.ndindex(4, 8)]
+        ),
         "no_think_loss": float(evidence.no_think.mean()),
     }
+    assert 0 < by_hand["target_named_share"] < 1
     assert set(found) == set(by_hand)
     for name, value in by_hand.items():
         assert float(found[name]) == pytest.approx(float(value), rel=1e-5), name
