@@ -18,6 +18,7 @@ from rlp import hosts, loop
 from rlp import start as starting
 from rlp.errors import UserError
 from rlp.huggingface import may_be_on_hub
+from rlp.metrics import write_json
 from rlp.preemption import Preemption
 from rlp.report import terminal_table, write_report
 from rlp.run_config import save_config
@@ -80,7 +81,7 @@ def _finish(
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
         "wall_s": sum(sum(result["wall_s"].values()) for result in results.values()),
     }
-    loop.write_json(workdir / "summary.json", summary)
+    write_json(workdir / "summary.json", summary)
     write_report([workdir], workdir / "report.html")
     print(terminal_table(results))
     print(f"report: {workdir / 'report.html'}")

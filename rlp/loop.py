@@ -12,7 +12,6 @@ state after step k is a function of the config alone, and record k of the data i
 import dataclasses
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
@@ -34,11 +33,12 @@ from rlp.cost import Totals
 from rlp.data.batch import HeldOut, Stream
 from rlp.data.rows import Rows
 from rlp.errors import UserError
-from rlp.metrics import MetricsWriter, NoMetrics, progress
+from rlp.health import Watch
+from rlp.metrics import MetricsWriter, NoMetrics, progress, write_json
 from rlp.placement import abstract_params, placed, state_shardings
 from rlp.preemption import Preempted, Preemption
 from rlp.report import terminal_table, write_report
-from rlp.run_config import check_same, load_config, save_config
+from rlp.run_config import check_same, fields, load_config, save_config
 from rlp.step import TrainState, new_state
 from rlp.trainers import (
     NextTokenTrainer,
@@ -218,8 +218,9 @@ class _Loop:
         """All steps that are left, with the evaluations and checkpoints between them."""
         config, step = self.config, int(state.step)
         trainer, over = self._trainer(), self.end.reached(step, self.totals)
+        watch = Watch(dict(fields(config)))
         with (
-            MetricsWriter(self.workdir, step) if hosts.is_first() else NoMetrics() as writer,
+            MetricsWriter(self.workdir, step, watch) if hosts.is_first() else NoMetrics() as writer,
             progress(self.end.last, step, self.label) as bar,
         ):
             while not over:
@@ -387,10 +388,3 @@ def _finished(workdir: Path) -> dict[str, Any] | None:
     """evaluation.json of a finished run."""
     path = workdir / "evaluation.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file whole or not at all."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    os.replace(unfinished, path)

@@ -1,19 +1,24 @@
-"""What a run reports while it goes: metrics.jsonl, event files for TensorBoard, progress bars.
+"""What a run reports while it goes: metrics.jsonl and the warnings that follow from it, event files
+for TensorBoard, progress bars.
 
 metrics.jsonl holds one JSON object a line and one line a step, its "step" first. A figure that is
 not finite (nan, inf) is written as null, since JSON has no word for it: every reader then sees a
 gap. A line is in the file, and in the event file, when `write` returns, so a run that is killed
-loses at most the line it was writing.
+loses at most the line it was writing. warnings.json is a function of those lines, and so is the
+same however often a run was stopped.
 """
 
+import dataclasses
 import json
+import logging
 import math
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -22,6 +27,9 @@ from tqdm import tqdm
 
 from rlp import hosts
 from rlp.errors import UserError
+from rlp.health import Watch
+
+LOGGER = logging.getLogger(__name__)
 
 
 class Number(Protocol):
@@ -34,22 +42,28 @@ class MetricsWriter:
     """Writes the figures of every step of a run; a context manager.
 
     Opening it takes back what was logged after the step that the run goes on from: metrics.jsonl is
-    cut behind that step, and TensorBoard is told to drop the events behind it.
+    cut behind that step, TensorBoard is told to drop the events behind it, and warnings.json holds
+    what the steps up to it gave.
     """
 
-    def __init__(self, workdir: str | Path, resume_step: int | None) -> None:
+    def __init__(
+        self, workdir: str | Path, resume_step: int | None, watch: Watch | None = None
+    ) -> None:
         """Opens `workdir`/metrics.jsonl and a new event file in `workdir`/tensorboard.
 
         Args:
           workdir: folder of the run; made if need be.
           resume_step: the last step to keep of what is there; None keeps nothing.
+          watch: gives the run's warnings, and has seen no step yet; None for a run without.
 
         Raises:
           UserError: a line of metrics.jsonl that is to be kept cannot be read.
         """
         path, events = Path(workdir, "metrics.jsonl"), Path(workdir, "tensorboard")
         last = -1 if resume_step is None else resume_step
-        end = _end_of(last, path) if path.exists() else 0
+        self._watch, self._warnings = watch, Path(workdir, "warnings.json")
+        see: Callable[[Any], object] = watch.add if watch else lambda row: None
+        end = _end_of(last, path, see) if path.exists() else 0
         events.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
         self._file.truncate(end)
@@ -59,9 +73,10 @@ class MetricsWriter:
         restart = SessionLog(status=SessionLog.START)
         self._events.write_event(Event(wall_time=time.time(), step=last + 1, session_log=restart))
         self._events.flush()
+        self._keep_warnings()
 
     def write(self, step: int, values: Mapping[str, Number]) -> None:
-        """Writes the figures of one step.
+        """Writes the figures of one step, and logs the warnings that they give.
 
         Args:
           step: later than every step written before.
@@ -71,13 +86,21 @@ class MetricsWriter:
             raise ValueError(f"step {step} comes after step {self._step}, which is written already")
         numbers = {name: _plain(value) for name, value in values.items()}
         finite = {n: v if math.isfinite(v) else None for n, v in numbers.items()}
-        line = json.dumps({"step": step, **finite}, allow_nan=False) + "\n"
-        self._file.write(line.encode())
+        row = {"step": step, **finite}
+        self._file.write((json.dumps(row, allow_nan=False) + "\n").encode())
         scalars = [Summary.Value(tag=name, simple_value=v) for name, v in numbers.items()]
         event = Event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
         self._events.write_event(event)
         self._events.flush()
         self._step = step
+        if self._watch and (new := self._watch.add(row)):
+            for warning in new:
+                LOGGER.warning("step %d, %s: %s", step, warning.name, warning.message)
+            self._keep_warnings()
+
+    def _keep_warnings(self) -> None:
+        if self._watch:
+            write_json(self._warnings, [dataclasses.asdict(given) for given in self._watch.given])
 
     def close(self) -> None:
         """Closes both files."""
@@ -113,21 +136,33 @@ def _plain(value: Number) -> int | float:
     return value if isinstance(value, int) else float(value)
 
 
-def _end_of(last: int, path: Path) -> int:
-    """Bytes of `path` up to the end of the last line to keep; a line without an end is not kept."""
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file whole or not at all."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _end_of(last: int, path: Path, see: Callable[[Any], object]) -> int:
+    """Bytes of `path` up to the end of the last line to keep; a line without an end is not kept.
+
+    `see` is called with each line that is.
+    """
     end = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 break
             try:
-                beyond = json.loads(line)["step"] > last
+                row = json.loads(line)
+                beyond = row["step"] > last
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{path}, line {number}: not a line of metrics; move the file away to go on"
                 ) from error
             if beyond:
                 break
+            see(row)
             end += len(line)
     return end
 

@@ -198,6 +198,7 @@ def outcome(workdir: Path) -> dict[str, Any]:
         "data": items["data"],
         "meta": {name: timeless(value) for name, value in items["meta"].items()},
         "metrics": [timeless(line) for line in metrics(workdir)],
+        "warnings": read("warnings.json"),
         "evaluation": timeless(read("evaluation.json")),
         "thoughts": read("thoughts.json"),
         "config": read("config.json"),

@@ -13,7 +13,7 @@ import pytest
 
 from models import sharding
 from models.transformer import shapes
-from rlp import build, loop
+from rlp import build, health, loop, metrics
 from rlp.budget import UNITS
 from rlp.checkpoint import Checkpoints
 from rlp.cost import PARTS
@@ -40,6 +40,7 @@ CRASHES = {
     "an evaluation": (Evaluator, "figures", 1),
     "a save": (Checkpoints, "save", 1),
     "behind a save": (Checkpoints, "save", -1),
+    "a warning": (metrics, "write_json", 2),  # of step 4; the first is what step 3 left
     "two steps further": ("trainer", 3),
     "the last evaluation": (Evaluator, "figures", -2),
     "the thoughts": (Evaluator, "browse", 1),
@@ -51,6 +52,16 @@ KINDS = {
     "rlp": (RLPTrainer, CompassStream, runs.COMPASS | {"objective": "rlp"}),
     "rlp on text": (RLPTrainer, TextStream, runs.TEXT_RLP),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def early_warnings():
+    """Warnings at steps 2 and 4 of any run, which tell the losses of the steps to the bit."""
+    tell = lambda past, settings: repr(past.values("loss"))
+    rules = [health.Rule(f"{last} losses", ("loss",), tell, 1, last) for last in (1, 3)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(health, "RULES", rules)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +113,7 @@ def test_a_run_that_crashes_again_and_again_ends_like_one_that_never_did(kind, t
     loop.train(config, tmp_path, report=False)
     whole = finished(config)
     assert runs.outcome(tmp_path) == runs.outcome(whole)
+    assert [warning["step"] for warning in runs.outcome(whole)["warnings"]] == [2, 4]
     assert [line["step"] for line in runs.metrics(tmp_path)] == list(range(1, config.steps + 1))
     if stream is TextStream:
         train, _ = build.read_documents(config, build.build(config).tokenizer)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from rlp import health
 from rlp.errors import UserError
 from rlp.metrics import MetricsWriter, progress
 
@@ -52,6 +53,31 @@ def write(folder: Path, resume_step: int | None, steps: range, shift: float = 0.
     with MetricsWriter(folder, resume_step) as writer:
         for step in steps:
             writer.write(step, {"loss": step + shift, "evaluation/loss": np.float32(step)})
+
+
+def test_a_warning_is_logged_once_and_kept_as_long_as_its_step(tmp_path, caplog, monkeypatch):
+    tell = lambda past, settings: f"loss {past.values('loss')[1][-1]:g}"
+    monkeypatch.setattr(health, "RULES", [health.Rule("high", ("loss",), tell, 1, 3)])
+    kept = lambda: json.loads((tmp_path / "warnings.json").read_text())
+
+    def go_on(resume_step: int | None, steps: range) -> list[str]:
+        caplog.clear()
+        with MetricsWriter(tmp_path, resume_step, health.Watch({})) as writer:
+            for step in steps:
+                writer.write(step, {"loss": np.float32(step)})
+        return caplog.messages
+
+    expected = [{"name": "high", "step": 4, "message": "loss 4"}]
+    assert go_on(None, range(1, 4)) == []
+    assert kept() == []
+    assert go_on(3, range(4, 8)) == ["step 4, high: loss 4"]
+    assert kept() == expected
+    assert go_on(5, range(6, 9)) == []
+    assert kept() == expected
+    assert go_on(2, range(0)) == []
+    assert kept() == []  # the step it came from is taken back
+    assert go_on(2, range(3, 6)) == ["step 4, high: loss 4"]
+    assert kept() == expected
 
 
 @pytest.mark.parametrize("stopped", [4, 5, 6, 9])
