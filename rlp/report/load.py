@@ -1,8 +1,9 @@
 """Reads run folders and experiment folders, and refuses what is damaged with the name of the file.
 
-A run folder has `config.json` and `metrics.jsonl`; `evaluation.json` and `thoughts.json` appear
-when the run ends. An experiment folder has `config.json` and `summary.json`, and a run folder per
-arm. What has not been written yet is no error: it becomes a note that the page shows.
+A run folder has `config.json`, `metrics.jsonl` and `warnings.json`; `evaluation.json` and
+`thoughts.json` appear when the run ends. An experiment folder has `config.json` and `summary.json`,
+and a run folder per arm. What has not been written yet is no error: it becomes a note that the page
+shows.
 """
 
 import json
@@ -37,6 +38,7 @@ class Run:
             stage), in the form of an arm in summary.json; a key that is not known is absent.
         metrics: one mapping per step, in order of steps.
         thoughts: the content of thoughts.json, or None.
+        warnings: the content of warnings.json: "name", "step" and "message" of each.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Run:
     summary: Mapping[str, Any]
     metrics: Sequence[Mapping[str, Any]]
     thoughts: Mapping[str, Any] | None
+    warnings: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def _load_experiment(folder: Path, name: str) -> Source:
             runs.append(_load_run(folder / arm, arm, seed, notes, figures))
         else:
             notes.append(f"{folder / arm} is missing: no curves and no thoughts of this arm")
-            runs.append(Run(arm, folder / arm, {}, seed, figures, (), None))
+            runs.append(Run(arm, folder / arm, {}, seed, figures, (), None, ()))
     versions = {str(k): str(v) for k, v in _mapping(summary.get("versions")).items()}
     return Source(
         name, folder, config, seed, tuple(runs), True, versions, summary.get("wall_s"), tuple(notes)
@@ -155,7 +158,8 @@ def _load_run(
     if any((line.get("skipped_updates") or 0) > 0 for line in metrics):
         notes.append(f"{folder}: updates were skipped because a loss or gradient was not finite")
     seed = config.get("seed") if seed is None else seed
-    return Run(name, folder, config, seed, summary, metrics, thoughts)
+    warnings = _read_warnings(folder / "warnings.json")
+    return Run(name, folder, config, seed, summary, metrics, thoughts, warnings)
 
 
 def _summarise(
@@ -205,6 +209,21 @@ def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
+def _read_warnings(path: Path) -> list[dict[str, Any]]:
+    """What the run found amiss; nothing where it left no such file."""
+    if not path.exists():
+        return []
+    warnings = _read_json(path)
+    kinds = {"name": str, "step": int, "message": str}
+    whole = lambda warning: (
+        isinstance(warning, dict)
+        and all(isinstance(warning.get(key), kind) for key, kind in kinds.items())
+    )
+    if not isinstance(warnings, list) or not all(map(whole, warnings)):
+        raise UserError(f"{path}: not a list of names, steps and messages; the file is damaged")
+    return warnings
+
+
 def _check_numbers(content: Mapping[str, Any], where: str) -> None:
     """What the report reads must be a number or null; "wall_s" holds seconds by stage."""
     for key, value in content.items():
@@ -227,12 +246,16 @@ def _read_text(path: Path) -> str:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> Any:
     try:
-        content = json.loads(_read_text(path))
+        return json.loads(_read_text(path))
     except json.JSONDecodeError as error:
         message = f"{path}, line {error.lineno}: not valid JSON ({error.msg}); the file is damaged"
         raise UserError(message) from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    content = _read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold one JSON object; the file is damaged")
     return content

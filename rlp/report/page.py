@@ -19,7 +19,7 @@ from typing import Any
 from rlp.report.compare import Group, differing_settings
 from rlp.report.curves import Line, build_plots, smooth, thin
 from rlp.report.figures import format_figure
-from rlp.report.load import Source
+from rlp.report.load import Run, Source
 from rlp.report.table import distinct, escape, figure_meanings, objective, results_table, steps
 from rlp.report.thoughts import browser_documents
 
@@ -53,6 +53,7 @@ def render(sources: Sequence[Source], groups: Sequence[Group], title: str = "") 
         "style": _asset("page.css"),
         "facts": _facts(sources, groups),
         "notes": _notes(sources),
+        "warnings": _warnings(groups),
         "caveats": _caveats(sources, groups),
         "table": results_table(groups),
         "meanings": figure_meanings(groups),
@@ -146,6 +147,29 @@ def _notes(sources: Sequence[Source]) -> str:
         return ""
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f'<ul class="notes">{items}</ul>'
+
+
+def _warnings(groups: Sequence[Group]) -> str:
+    """What the runs found amiss in their own figures; no section where there is nothing."""
+    items = [
+        f"<dt>{escape(_label(group, run))}, step {warning['step']}</dt>"
+        f"<dd><b>{escape(warning['name'])}</b>: {escape(warning['message'])}</dd>"
+        for group in groups
+        for run in group.runs
+        for warning in run.warnings
+    ]
+    if not items:
+        return ""
+    return (
+        '<section class="text" id="warnings"><h2>Warnings</h2><p class="small">What the runs found '
+        "amiss in their own figures while they trained: each once, at the step at which it first "
+        "held, with the settings that usually cure it and their values.</p>"
+        f'<dl class="facts">{"".join(f"<div>{item}</div>" for item in items)}</dl></section>'
+    )
+
+
+def _label(group: Group, run: Run) -> str:
+    return group.name if len(group.runs) == 1 else f"{group.name}, seed {run.seed}"
 
 
 def _caveats(sources: Sequence[Source], groups: Sequence[Group]) -> str:
@@ -247,7 +271,8 @@ def _thoughts(groups: Sequence[Group]) -> list[dict[str, Any]]:
         for run in group.runs:
             documents = browser_documents(run.thoughts) if run.thoughts else []
             if documents:
-                label = group.name if len(group.runs) == 1 else f"{group.name}, seed {run.seed}"
                 preferred = run.config.get("objective") == "rlp"
-                shown.append({"label": label, "preferred": preferred, "documents": documents})
+                shown.append(
+                    {"label": _label(group, run), "preferred": preferred, "documents": documents}
+                )
     return shown

@@ -443,6 +443,22 @@ def test_page_asks_nothing_of_a_network(experiment: Path):
     assert not {"link", "iframe", "object", "embed", "base"} & set(found.tags)
 
 
+# ---- warnings ----
+
+
+def test_warnings_stand_on_the_page_with_run_and_step_and_nothing_where_there_are_none(
+    experiment: Path,
+):
+    assert ("id", "warnings") not in read_page(experiment).attributes
+    warning = {"name": "entropy_collapse", "step": 22, "message": f"fell to 0.02 {ATTACK}"}
+    write_json(experiment / "rlp" / "warnings.json", [warning])
+    write_json(experiment / "base" / "warnings.json", [])
+    found = read_page(experiment)
+    assert ("id", "warnings") in found.attributes
+    assert f"rlp, step 22entropy_collapse: fell to 0.02 {ATTACK}" in found.words
+    assert "img" not in found.tags
+
+
 # ---- what is missing, what is damaged ----
 
 
@@ -529,6 +545,10 @@ DAMAGE = {
         '"think_loss" is not',
     ),
     "thoughts": (lambda f: write_json(f / "thoughts.json", {}), 'thoughts.json has no "documents"'),
+    "warnings": (
+        lambda f: write_json(f / "warnings.json", [{"name": "x", "step": "2", "message": ""}]),
+        "warnings.json: not a list",
+    ),
     "fork": (bad_thought, "document 1, position 2: fork 1000000 is outside"),
 }
 
