@@ -111,7 +111,10 @@ def get_config() -> ConfigDict:
     config.rlp.ema_decay = 0.999  # tau: phi <- tau phi + (1 - tau) theta
     config.rlp.clip_low = 0.2  # epsilon_l: ratio is clipped from below at 1 - epsilon_l
     config.rlp.clip_high = 0.2  # epsilon_h: ratio is clipped from above at 1 + epsilon_h
-    config.rlp.updates_per_rollout = 1  # optimizer updates on one rollout; above 1 makes the clip live
+    config.rlp.clip_dual = 0.0  # c > 1: where the advantage A is negative, the objective is held at c A or more (dual clip); 0 = no bound
+    config.rlp.ratio = "token"  # what is clipped: the ratio of every "token", or the geometric mean of a thought's, one for the "sequence" (GSPO, whose epsilons are 3e-4 and 4e-4)
+    config.rlp.updates_per_rollout = 1  # passes over a rollout, each an optimizer update with every minibatch; above 1 makes the clip live
+    config.rlp.minibatches = 1  # parts of a batch's documents that are an update of their own: every so many-th one, as they come shuffled; above 1 makes the clip live
     config.rlp.unclosed = "mask"  # thoughts that hit L: "append" a tag, "mask" out of group and loss, or "penalty"
     config.rlp.unclosed_penalty = 1.0  # nats taken from the reward, for unclosed="penalty"
     config.rlp.advantages = ""  # of a group's thoughts: "leave_one_out" (eq. 4), "standardized" (GRPO) or "jensen" (JEPO); "" = the objective's own

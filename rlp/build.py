@@ -151,8 +151,13 @@ def build_end(config: ConfigDict, model: ModelConfig) -> End:
 
 def build_optimizer(config: ConfigDict, steps: int | None) -> Optimizer:
     """The optimizer of a run of `steps` steps; None where the learning rate does not ask."""
-    updates = config.rlp.updates_per_rollout if thinks(config) else 1
-    return make_optimizer(total_steps=(steps or 1) * updates, **config.optimizer)
+    updates = (steps or 1) * updates_per_step(config)
+    return make_optimizer(total_steps=updates, **config.optimizer)
+
+
+def updates_per_step(config: ConfigDict) -> int:
+    """Optimizer updates of a step."""
+    return config.rlp.updates_per_rollout * config.rlp.minibatches if thinks(config) else 1
 
 
 def best_metric(config: ConfigDict) -> str:
@@ -228,10 +233,19 @@ def _mesh(config: ConfigDict, devices: Sequence[Any] | None) -> Mesh:
 
 
 def _check_waves(config: ConfigDict, shards: int) -> None:
-    branches = config.rlp.forks_per_document * config.rlp.group_size
-    together = {"max_branches_in_flight": config.rlp.group_size, "update_micro_batch": 1}
-    for field, unit in together.items():
-        wave_shape(config.batch_size, branches, unit, config.rlp[field], shards, f"rlp.{field}")
+    rlp, documents = config.rlp, config.batch_size
+    branches = rlp.forks_per_document * rlp.group_size
+    if documents % (rlp.minibatches * shards):
+        raise UserError(
+            f"batch_size={documents} is no multiple of {rlp.minibatches * shards}, rlp.minibatches="
+            f"{rlp.minibatches} times the {shards} device(s) that share each; change one of them"
+        )
+    wanted = {
+        "max_branches_in_flight": (documents, rlp.group_size),
+        "update_micro_batch": (documents // rlp.minibatches, 1),
+    }
+    for field, (rows, unit) in wanted.items():
+        wave_shape(rows, branches, unit, rlp[field], shards, f"rlp.{field}")
 
 
 def _evaluated_at_once(config: ConfigDict, shards: int) -> int:

@@ -182,7 +182,7 @@ def rlp_flops(
         },
         "update": {
             "update": s.updates_per_rollout * update,
-            "optimizer": s.updates_per_rollout * optimizer + ema,
+            "optimizer": s.updates * optimizer + ema,
         },
     }
 

@@ -35,6 +35,8 @@ class Loss:
     temperature: float
     clip_low: float
     clip_high: float
+    clip_dual: float
+    ratio: str
     length_normalization: str
     horizon_weighting: str
     discount: float
@@ -187,6 +189,8 @@ def _wave(
             actions.weights,
             loss.clip_low,
             loss.clip_high,
+            loss.clip_dual,
+            loss.ratio,
         )
         total = lambda x: jnp.where(actions.live, x, 0.0).sum()
         sums = {

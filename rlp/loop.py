@@ -252,7 +252,7 @@ class _Loop:
     ) -> tuple[TrainState, dict[str, float]]:
         start, first = time.perf_counter(), self.totals.position
         rows = Rows(self.config.batch_size, lambda row, size: train.batch(first + row, size))
-        per_step = self.config.rlp.updates_per_rollout if building.thinks(self.config) else 1
+        per_step = building.updates_per_step(self.config)
         updates = int(state.step) * per_step - int(state.skipped)
         state, metrics, cost = trainer.step(state, rows, self.key)
         self.totals.add(cost, time.perf_counter() - start, self.made.mesh.size)

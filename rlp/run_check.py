@@ -13,7 +13,7 @@ from rlp import budget
 from rlp.data import compass
 from rlp.errors import UserError
 from rlp.evaluation import FIGURES
-from rlp.objective.equations import ADVANTAGES
+from rlp.objective.equations import ADVANTAGES, RATIOS
 from rlp.objective.registry import find
 from rlp.placement import LAYOUTS, MEMORIES
 from rlp.positions import RULES
@@ -29,6 +29,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rlp.unclosed": ("append", "mask", "penalty"),
     "rlp.length_normalization": ("thought", "limit", "none"),
     "rlp.advantages": ("", *ADVANTAGES),
+    "rlp.ratio": RATIOS,
     "rlp.rollout_layout": LAYOUTS,
     "rlp.baseline_memory": tuple(MEMORIES),
     "evaluation.best_metric": ("", *FIGURES, "document_loss", "response_loss"),
@@ -36,7 +37,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 AT_LEAST_ONE = (
     "steps", "batch_size", "max_bad_steps", "rlp.group_size",
     "rlp.forks_per_document", "rlp.thought_length", "rlp.horizon", "rlp.min_prefix",
-    "rlp.hardest_at", "rlp.updates_per_rollout",
+    "rlp.hardest_at", "rlp.updates_per_rollout", "rlp.minibatches",
     "evaluation.documents", "evaluation.forks_per_document", "evaluation.thoughts",
     "evaluation.browse_documents", "evaluation.browse_positions",
     "checkpoint.every", "checkpoint.keep", "data.holdout_every",
@@ -125,6 +126,9 @@ def _check_numbers(config: Mapping[str, Value]) -> None:
         for field in fields:
             if not least <= float(config[field]) <= most:
                 raise UserError(f"{field}={config[field]}; it must {rule}")
+    dual = float(config["rlp.clip_dual"])
+    if dual and not dual > 1:
+        raise UserError(f"rlp.clip_dual={dual}; it must be above 1, or 0 for none")
     for field in MESH:
         if config[field] != -1 and float(config[field]) < 1:
             raise UserError(

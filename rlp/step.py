@@ -7,10 +7,11 @@ An RLP step is a chain of jitted stages, so that each can be timed and none is c
     no-think   S_ema, one pass per document for all its forks   a wave of documents
     evidence   S_pred on the rollout's caches, advantages       a wave of their forks
     reference  log pi_ref of the actions, for a KL term         the whole batch, in waves
-    update     clipped surrogate, optimizer                     the whole batch, in micro-batches
+    update     clipped surrogate, optimizer                     a minibatch, in micro-batches
 
 Waves bound the caches that are alive; with enough memory there is one. theta is that of before the
-update in all stages but the last; phi moves to it at the end of the step.
+updates in all stages but the last, which is taken with every minibatch of documents in turn, as
+often as a rollout is passed over; phi moves to theta at the end of the step.
 """
 
 import dataclasses
@@ -49,6 +50,7 @@ from rlp.scoring import (
     no_think_scores,
     reasoned_scores,
 )
+from rlp.waves import split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,10 @@ class RLPSettings:
     ema_decay: float
     clip_low: float
     clip_high: float
+    clip_dual: float
+    ratio: str
     updates_per_rollout: int
+    minibatches: int
     unclosed: str
     unclosed_penalty: float
     length_normalization: str
@@ -83,6 +88,11 @@ class RLPSettings:
     update_micro_batch: int
     rollout_layout: str
     baseline_memory: str
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates of a step: every pass over its rollout takes one a minibatch."""
+        return self.updates_per_rollout * self.minibatches
 
     @property
     def learns_target(self) -> bool:
@@ -413,6 +423,8 @@ def loss_numbers(settings: RLPSettings) -> Loss:
         temperature=s.temperature,
         clip_low=s.clip_low,
         clip_high=s.clip_high,
+        clip_dual=s.clip_dual,
+        ratio=s.ratio,
         length_normalization=s.length_normalization,
         horizon_weighting=s.horizon_weighting,
         discount=s.discount,
@@ -430,14 +442,24 @@ def update_stage(
     state: TrainState,
     rollout: Rollout,
     evidence: Evidence,
+    minibatch: jax.Array | int = 0,
     *,
     shards: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """One optimizer update on a rollout; does not advance `step` or phi (see `finish_step`).
+    """One optimizer update on a minibatch of a rollout; does not advance `step` or phi (see
+    `finish_step`).
 
     Args:
+      minibatch: its number. Each has the documents that many apart, so that every device has its
+        share of each, and a loss that is the mean over its own thoughts.
       shards: devices that split the documents.
     """
+    if settings.minibatches > 1:
+        gone: Any = None
+        bare = dataclasses.replace(rollout.without_cache(), decoded=gone)
+        each = lambda x: split(x, settings.minibatches)
+        chosen = lambda x: jax.lax.dynamic_index_in_dim(each(x), minibatch, keepdims=False)
+        rollout, evidence = jax.tree.map(chosen, (bare, evidence))
     flat = lambda x: x.reshape(x.shape[0], -1)
     value, metrics, gradient = policy_gradient(
         state.params,

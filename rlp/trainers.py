@@ -121,7 +121,7 @@ class RLPTrainer:
         self.no_think = method(stages.no_think_stage)
         self.rollout = method(stages.rollout_stage, static_argnames="forks")
         self.evidence = method(stages.evidence_stage)
-        self.join = jax.jit(_join_waves, static_argnums=1)
+        self.join = jax.jit(functools.partial(_join_waves, self._shards), static_argnums=1)
         self.reference = None
         if settings.kl_weight:
             self.reference = method(functools.partial(stages.reference_stage, shards=self._shards))
@@ -231,8 +231,9 @@ class RLPTrainer:
         """The state after all updates on a rollout, and their metrics."""
         baseline, reference = state.baseline, state.reference
         state, updates = _without_others(state), []
-        for _ in range(self._settings.updates_per_rollout):
-            state, metrics = self.update(state, rollout, evidence)
+        for number in range(self._settings.updates):
+            minibatch = number % self._settings.minibatches
+            state, metrics = self.update(state, rollout, evidence, minibatch)
             updates.append(metrics)
         if self._settings.baseline == "ema":
             baseline = self._fetched(baseline)
@@ -339,10 +340,21 @@ def _jit_stage(
 
 
 def _join_waves(
-    waves: list[tuple[Rollout, Evidence]], per_document: int
+    shards: int, waves: list[tuple[Rollout, Evidence]], per_document: int
 ) -> tuple[Rollout, Evidence]:
-    """One rollout of all waves; `per_document` of them hold forks of the same documents."""
-    join = lambda axis, parts: jax.tree.map(lambda *x: jnp.concatenate(x, axis=axis), *parts)
+    """One rollout of all waves, its documents in the order of the batch: which of them are in a
+    minibatch does not depend on the waves.
+
+    Args:
+      shards: devices that split the documents; each has its share of every wave (`Rows.placed`).
+      waves: `per_document` in a row hold forks of the same documents.
+    """
+
+    def documents(*parts: jax.Array) -> jax.Array:
+        of_shards = [x.reshape(shards, -1, *x.shape[1:]) for x in parts]
+        return jnp.concatenate(of_shards, axis=1).reshape(-1, *parts[0].shape[1:])
+
+    forks = lambda *parts: jnp.concatenate(parts, axis=1)
     trunks = [rollout.trunk for rollout, _ in waves[::per_document]]
     decoded = sum(rollout.decoded for rollout, _ in waves)
     bare: Any = None
@@ -350,9 +362,11 @@ def _join_waves(
         (dataclasses.replace(rollout, trunk=bare, decoded=bare), evidence)
         for rollout, evidence in waves
     ]
-    rows = [join(1, without[i : i + per_document]) for i in range(0, len(waves), per_document)]
-    rollout, evidence = join(0, rows)
-    return dataclasses.replace(rollout, trunk=join(0, trunks), decoded=decoded), evidence
+    starts = range(0, len(waves), per_document)
+    rows = [jax.tree.map(forks, *without[i : i + per_document]) for i in starts]
+    rollout, evidence = jax.tree.map(documents, *rows)
+    trunk = jax.tree.map(documents, *trunks)
+    return dataclasses.replace(rollout, trunk=trunk, decoded=decoded), evidence
 
 
 def _to_host(values: Any) -> Any:

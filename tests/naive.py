@@ -246,7 +246,8 @@ def surrogate(
     config: ModelConfig,
     vocabulary: Vocabulary,
     temperature: float,
-    clip: tuple[float, float],
+    clip: tuple[float, float, float],
+    sequence: bool | jax.Array,
 ) -> jax.Array:
     """Eq. 5 and its gradient: minus the mean over thoughts of 1/|c| sum_u min(rho A, clip(rho) A).
 
@@ -254,12 +255,17 @@ def surrogate(
       behaviour: [R, L] nats.
       advantages, counted: [R].
       divisor: [R], |c| or what stands in its place.
-      clip: epsilon_l, epsilon_h.
+      clip: epsilon_l, epsilon_h, and c of the dual clip or 0.
+      sequence: rho is the geometric mean of a thought's, the same for all of its actions.
     """
     logprob = traced_action_logprobs(params, rows, config, vocabulary, temperature)
     acted = jnp.asarray(rows.action_at) > 0
-    ratio = jnp.exp(jnp.where(acted, logprob - behaviour, 0.0))
-    a = advantages[:, None]
-    value = jnp.minimum(ratio * a, jnp.clip(ratio, 1 - clip[0], 1 + clip[1]) * a)
+    difference = jnp.where(acted, logprob - behaviour, 0.0)
+    mean = difference.sum(axis=1) / acted.sum(axis=1)
+    difference = jnp.where(sequence, mean[:, None], difference)
+    rho, a = jnp.exp(difference), advantages[:, None]
+    value = jnp.minimum(rho * a, jnp.clip(rho, 1 - clip[0], 1 + clip[1]) * a)
+    bounded = (a < 0) & (clip[2] > 0)
+    value = jnp.where(bounded, jnp.maximum(value, clip[2] * a), value)
     per_thought = jnp.where(acted, value, 0.0).sum(axis=1) / divisor
     return -jnp.where(counted, per_thought, 0.0).mean()

@@ -51,13 +51,14 @@ COMPASS = {
     "rlp.positions": "given",
 }
 TEXT = {"data.kind": "text", "data.sequence_length": 24, "data.holdout_every": 4}
-# Forks of their own, several tokens scored, several updates, a KL term: what the compass does not
-# need.
+# Forks of their own, several tokens scored, several passes in minibatches, a KL term: what the
+# compass does not need.
 TEXT_RLP = TEXT | {
     "objective": "rlp",
     "rlp.forks_per_document": 2,
     "rlp.horizon": 2,
     "rlp.updates_per_rollout": 2,
+    "rlp.minibatches": 2,
     "rlp.kl_weight": 0.1,
     "evaluation.forks_per_document": 2,
 }

@@ -1,17 +1,22 @@
 """The arithmetic of RLP, equation by equation (arXiv 2510.01265). Arrays in, arrays out.
 
-    evidence            S(c) = log p(x_t … x_{t+H-1} | …)                 nats
-    information gain    r(c) = S_pred(c) - S_ema                          eq. 3
-    advantage           A_i = G/(G-1) (r_i - mean_j r_j)                  eq. 4
-    surrogate           -mean_i 1/|c_i| sum_u min(rho A, clip(rho) A)     eq. 5
-    KL term             beta mean_i 1/|c_i| sum_u k3                      section 4's ablation
+    evidence            S(c) = log p(x_t … x_{t+H-1} | …)                nats
+    information gain    r(c) = S_pred(c) - S_ema                         eq. 3
+    advantage           A_i = G/(G-1) (r_i - mean_j r_j)                 eq. 4
+    surrogate           -mean_i 1/|c_i| sum_u min(rho A, clip(rho) A)    eq. 5
+                        ... with one ratio for a thought                 GSPO, arXiv 2507.18071
+                        ... and rho held at c where A < 0                dual clip, arXiv 1912.09729
+    KL term             beta mean_i 1/|c_i| sum_u k3                     section 4's ablation
 
 The reward is a constant of the update: nothing here that makes A carries a gradient.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
+RATIOS = ("token", "sequence")
 HIDDEN = -1e30  # nats, of what does not count; finite, so that differences are numbers
 
 
@@ -137,8 +142,18 @@ def clipped_surrogate(
     weights: jax.Array,
     clip_low: float,
     clip_high: float,
+    clip_dual: float = 0.0,
+    ratio: str = "token",
 ) -> tuple[jax.Array, jax.Array]:
     """The loss of eq. 5, and which actions' gradient the clip has stopped, [B, N, L] bool.
+
+    With ratio="sequence" a thought has one ratio, which is clipped once, and whose gradient reaches
+    all of its actions (GSPO, arXiv 2507.18071, eq. 7):
+
+        s = exp(1/|c| sum_u (log pi_theta - log pi_theta_old))
+
+    Its loss is -w min(s A, clip(s) A), w the sum of its actions' weights. So where these are equal,
+    as `action_weights` makes them, and s = 1, its gradient is that of ratio="token".
 
     Args:
       logprobs: log pi_theta of every action at the sampling temperature, [B, N, L] nats.
@@ -147,13 +162,26 @@ def clipped_surrogate(
       weights: [B, N, L] from `action_weights`.
       clip_low: epsilon_l.
       clip_high: epsilon_h.
+      clip_dual: c > 1, for max(min(rho A, clip(rho) A), c A) where A < 0 (dual clip, Ye et al.,
+        arXiv 1912.09729, eq. 5); 0 for none.
+      ratio: one of `RATIOS`.
     """
     live = weights > 0
-    ratio = jnp.exp(jnp.where(live, logprobs - behaviour_logprobs, 0.0))
-    clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
-    a = advantages[..., None]
-    loss = -jnp.sum(weights * jnp.minimum(ratio * a, clipped * a))
-    stopped = live & (clipped * a < ratio * a)
+    difference = jnp.where(live, logprobs - behaviour_logprobs, 0.0)
+    if ratio == "sequence":
+        number = jnp.maximum(live.sum(axis=-1, keepdims=True), 1)
+        difference = difference.sum(axis=-1, keepdims=True) / number
+        weights = weights.sum(axis=-1, keepdims=True)
+    a, far = advantages[..., None], jnp.zeros_like(difference, bool)
+    if clip_dual:
+        # Before exp, so that what is far off has a gradient of 0 and not 0 times infinity.
+        most = math.log(clip_dual)
+        far = (a < 0) & (difference > most)
+        difference = jnp.where(far, most, difference)
+    rho = jnp.exp(difference)
+    clipped = jnp.clip(rho, 1 - clip_low, 1 + clip_high)
+    loss = -jnp.sum(weights * jnp.minimum(rho * a, clipped * a))
+    stopped = live & ((clipped * a < rho * a) | far)
     return loss, stopped
 
 

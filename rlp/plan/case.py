@@ -77,15 +77,22 @@ class Case:
         return self.rows // rows, self.rlp.forks_per_document // forks
 
     @property
+    def update_rows(self) -> int:
+        """Rows of an update: all, or the documents of a minibatch."""
+        return self.rows // (self.settings.minibatches if self.settings else 1)
+
+    @property
     def update_wave(self) -> tuple[int, int]:
         """Documents of a micro-batch of the update, and branches of each."""
         if self.settings is None:
             return self.rows, 0
         limit, shards = self.settings.update_micro_batch, batch_shards(self.mesh)
-        return wave_shape(self.rows, self.branches, 1, limit, shards, "rlp.update_micro_batch")
+        return wave_shape(
+            self.update_rows, self.branches, 1, limit, shards, "rlp.update_micro_batch"
+        )
 
     @property
     def micro_batches(self) -> int:
         """Backward passes of an update, counted as branches'."""
         rows, branches = self.update_wave
-        return self.rows // rows * (self.branches // branches if branches else 1)
+        return self.update_rows // rows * (self.branches // branches if branches else 1)

@@ -33,7 +33,7 @@ def heading(topology: Topology, case: Case) -> Iterator[str]:
     )
     yield (
         f"  rollout in {documents * parts} wave(s) of {rows} documents × {forks * s.group_size} "
-        f"thoughts, update in {case.micro_batches} micro-batch(es) of "
+        f"thoughts, {s.updates} update(s) in {case.micro_batches} micro-batch(es) of "
         f"{' × '.join(map(str, case.update_wave))}"
     )
 

@@ -146,27 +146,24 @@ def rlp_bytes(case: Case) -> dict[str, float]:
     targets = range(slots, slots + after)
     scored = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
     written = prefill + on_branches(branches * slots, range(slots), logits=branches * slots)
-    passes = int(bool(s.prompt)) + int(s.baseline != "none")  # over documents without thoughts
+    without = int(bool(s.prompt)) + int(s.baseline != "none")  # passes over documents alone
     evidence = (
-        (waves + passes * documents_waves) * _weights(case)
+        (waves + without * documents_waves) * _weights(case)
         + rereads * trunks
         + thoughts
         + _forward_pass(case, scored)
-        + passes * _forward_pass(case, documents)
+        + without * _forward_pass(case, documents)
     )
     if s.kl_weight:  # all thoughts once more, by the reference
         evidence += waves * _weights(case) + _forward_pass(case, written)
-    update = (
-        3 * case.micro_batches * _weights(case)
-        + _gradient_pass(case, written)
-        + _optimizer(case, case.micro_batches)
-    )
+    each_update = 3 * case.micro_batches * _weights(case) + _optimizer(case, case.micro_batches)
+    passes = s.updates_per_rollout * _gradient_pass(case, written)
     average = 3 * _at_rest(case) if s.baseline == "ema" else 0.0
     return {
         "gather": _at_rest(case) + _weights(case),
         "rollout": reading + s.thought_length * each_step,
         "evidence": evidence,
-        "update": s.updates_per_rollout * update + average,
+        "update": passes + s.updates * each_update + average,
     }
 
 

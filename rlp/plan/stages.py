@@ -122,8 +122,8 @@ def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState)
     stage("figures", "update", trainer.figures, *kept, alive=[state, kept])
     bare = dataclasses.replace(state, baseline=None, reference=None)
     stage(
-        "update", "update", trainer.update, bare, *kept,
-        times=s.updates_per_rollout, alive=[state, kept],
+        "update", "update", trainer.update, bare, *kept, 0,
+        times=s.updates, alive=[state, kept],
     )  # fmt: skip
     moved = s.baseline == "ema"
     ready = dataclasses.replace(state, baseline=baseline if moved else state.baseline)

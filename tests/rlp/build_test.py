@@ -86,6 +86,15 @@ BAD = {
         RLP | {"rlp.update_micro_batch": 4, "mesh.data": 8},
         "rlp.update_micro_batch=4 is too few",
     ),
+    "minibatches that devices cannot share": (
+        RLP | {"rlp.minibatches": 2, "mesh.data": 8},
+        "batch_size=8 is no multiple of 16, rlp.minibatches=2 times the 8 device(s) that share "
+        "each; change one of them",
+    ),
+    "micro-batches too small for a minibatch": (
+        RLP | {"batch_size": 32, "rlp.minibatches": 4, "rlp.update_micro_batch": 7, "mesh.data": 8},
+        "rlp.update_micro_batch=7 is too few",
+    ),
     "a batch that does not split": (
         {"batch_size": 12, "mesh.data": 8},
         "batch_size=12 is no multiple of the 8 devices that share it (mesh.data=8, mesh.fsdp=1)",
@@ -195,6 +204,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path, text):
         *((field, value) for field in SHARES for value in (-0.1, 1.1)),
         *((f"mesh.{axis}", value) for axis in ("data", "fsdp", "tensor") for value in (0, -2)),
         ("seed", 2**32),
+        *(("rlp.clip_dual", value) for value in (-3.0, 0.5, 1.0)),
     ],
 )
 def test_a_value_outside_its_range_is_named(field, value):
@@ -209,6 +219,11 @@ def test_the_borders_of_the_ranges_are_allowed():
     least = dict.fromkeys(AT_LEAST_ONE, 1) | dict.fromkeys(NOT_NEGATIVE, 0)
     for share, data in ((0.0, {"data.train": "some"}), (1.0, PAIRS | {"data.train": ""})):
         check(KNOWN | least | data | dict.fromkeys(SHARES, share))
+
+
+def test_a_dual_clip_is_off_or_above_one():
+    for value in (0.0, 1.01, 3.0):
+        check(KNOWN | {"data.train": "some", "rlp.clip_dual": value})
 
 
 def test_a_group_of_one_is_allowed_with_a_baseline_and_without_rlp(text):
@@ -257,7 +272,7 @@ def test_updates_and_not_steps_drive_the_schedule():
     """The cosine ends with the run, also when each rollout is used for several updates."""
     config = default.get_config()
     config.optimizer.schedule, config.optimizer.warmup_steps = "cosine", 10
-    config.rlp.updates_per_rollout = 4
+    config.rlp.updates_per_rollout, config.rlp.minibatches = 2, 2
     peak, end = config.optimizer.learning_rate, config.optimizer.final_share
     for objective, updates in (("next_token", 50), ("rlp", 200)):
         config.objective = objective

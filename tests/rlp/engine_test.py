@@ -9,6 +9,7 @@ does not grow with branches times trunk, and no program that is compiled twice.
 import dataclasses
 import functools
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +30,7 @@ from rlp.gradient import policy_gradient
 from rlp.optimizer import make_optimizer
 from rlp.placement import state_shardings
 from rlp.rollout import Rollout
-from rlp.trainers import RLPTrainer, _Clock
+from rlp.trainers import RLPTrainer, _Clock, _join_waves
 from tests import naive, tiny
 
 CONFIG = tiny.model_config()
@@ -64,6 +65,7 @@ TAGS = tiny.words(CONFIG, think_open=(7, 8), think_close=(4, 15))
 BRIEF = tiny.words(
     CONFIG, used=5, think_open=(7, 8), think_close=(4, 3)
 )  # of two words, so it comes
+IN_PARTS = dataclasses.replace(SETTINGS, minibatches=2)
 ALL = dataclasses.replace(
     SETTINGS, next_token_weight=0.5, target_weight=0.3, kl_weight=0.1, update_micro_batch=4
 )
@@ -100,10 +102,8 @@ def stepped(settings, devices=1, words=WORDS):
     return jax.device_get((rollout.thoughts, state, metrics))
 
 
-def assert_same_step(found, expected, documents=slice(None)):
-    """`documents` of the expected thoughts, in the order in which they are found."""
+def assert_same_step(found, expected):
     (thoughts, state, metrics), (whole, whole_state, whole_metrics) = found, expected
-    whole = tiny.rows(whole, documents)
     assert np.array_equal(thoughts.actions, whole.actions)
     assert np.array_equal(thoughts.length, whole.length)
     np.testing.assert_allclose(thoughts.logprobs, whole.logprobs, atol=2e-5)
@@ -162,12 +162,13 @@ def test_a_step_in_waves_with_long_tags_is_the_step_at_once(limit):
 
 
 @slow
-@pytest.mark.parametrize("settings", [PROMPTED, ALL], ids=["prompted", "all losses"])
+@pytest.mark.parametrize(
+    "settings", [PROMPTED, ALL, IN_PARTS], ids=["prompted", "all losses", "minibatches"]
+)
 @pytest.mark.parametrize("limit", [16, 8])
 def test_a_step_in_waves_on_two_devices_is_the_step_at_once(settings, limit):
     found = stepped(dataclasses.replace(settings, max_branches_in_flight=limit), devices=2)
-    # A wave has a document of each device.
-    assert_same_step(found, stepped(settings), documents=np.array([0, 2, 1, 3]))
+    assert_same_step(found, stepped(settings))
 
 
 @slow
@@ -179,6 +180,64 @@ def test_waves_whose_crowds_shrink_are_the_step_at_once(monkeypatch):
     for limit in (8, 4):
         found = stepped(dataclasses.replace(LONG, max_branches_in_flight=limit))
         assert_same_step(found, whole)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+@pytest.mark.parametrize("waves", [1, 2])
+def test_waves_are_joined_in_the_order_of_the_batch(shards, waves):
+    """Eight documents of two forks, a wave with one fork of each; shards have them in a row."""
+    mesh = make_mesh(-1, 1, 1, devices=jax.devices()[:shards])
+    index = np.arange(8, dtype=np.int32)
+    batch = tiny.documents(0, [9] * 8, 9, 22).replace(index=index)
+    parts = []
+    for wave in range(waves):
+        here = Rows.of(batch).placed(mesh, wave, waves).index
+        fork = lambda k, here=here: here[:, None] * 10 + k
+        parts += [(Joined(here, fork(k), jnp.int32(1)), fork(k)) for k in (0, 1)]
+    rollout, evidence = _join_waves(shards, parts, 2)
+    assert rollout.trunk.tolist() == index.tolist()
+    expected = [[10 * i, 10 * i + 1] for i in index.tolist()]
+    assert rollout.thoughts.tolist() == evidence.tolist() == expected
+    assert rollout.decoded == 2 * waves
+
+
+@flax.struct.dataclass
+class Joined:
+    """What is joined of a rollout."""
+
+    trunk: jax.Array
+    thoughts: jax.Array
+    decoded: jax.Array
+
+
+# ---- minibatches
+
+
+def test_minibatches_are_updates_of_their_own_on_parts_of_the_documents():
+    trainer, shardings = make_trainer(PROMPTED)
+    cut, _ = make_trainer(dataclasses.replace(PROMPTED, minibatches=2, updates_per_rollout=2))
+    rollout, evidence = trainer._think(fresh_state(shardings), Rows.of(BATCH), KEY, _Clock())
+    state, found = cut._updated(fresh_state(shardings), rollout, evidence)
+
+    by_hand, expected = fresh_state(shardings).replace(baseline=None, reference=None), []
+    for documents in ([0, 2], [1, 3]) * 2:
+        # Twice, so that nothing is compiled again: the mean of a loss is the same.
+        part = (rollout.replace(decoded=None), evidence)
+        part, evidence_of_part = tiny.rows(part, np.array(documents * 2))
+        part = part.replace(decoded=rollout.decoded)
+        by_hand, metrics = trainer.update(by_hand, part, evidence_of_part, 0)
+        expected.append(metrics)
+    assert len(found) == len(expected)
+    for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            assert ours[name] == pytest.approx(float(theirs[name]), rel=1e-4, abs=1e-5), name
+        assert (ours["clip_fraction"] > 0) == (number > 0)  # ratios against who sampled
+    assert tiny.relative_error(state.params, by_hand.params) < 1e-5
+    moments = lambda state: state.optimizer[1][0]
+    assert moments(state).count == moments(by_hand).count == 4
+    assert tiny.relative_error(moments(state).mu, moments(by_hand).mu) < 1e-4
+    assert state.step == 1
 
 
 def test_a_limit_below_one_group_is_refused():

@@ -179,6 +179,7 @@ def test_counts_grow_as_the_work_does():
     extra = count(updates_per_rollout=3, **text) - count(**text)
     update += flops.Work(logits=ROWS * (LENGTH - 1))
     assert extra == 2 * (flops.training_flops(CONFIG, update) + 10)
+    assert count(minibatches=2) == count() + 10  # a pass has two updates
     # A step that decodes one token less per branch saves exactly that.
     keys = LENGTH + settings.thought_length
     one = flops.forward_flops(CONFIG, flops.Work(ROWS * 8, ROWS * 8 * keys, ROWS * 8))

@@ -283,6 +283,16 @@ def test_costs_add_up(kind, finished):
     assert line["seconds_device"] == result["seconds_device"]
 
 
+@every_kind
+def test_every_update_counts_for_the_optimizer(kind, finished):
+    _, _, config = kind
+    leaves = jax.tree.leaves(runs.checkpoint(finished(config))["optimizer"])
+    updates = 4 if config.rlp.minibatches > 1 else 1  # two passes in two minibatches
+    counts = [int(leaf) for leaf in leaves if not np.ndim(leaf)]
+    assert counts
+    assert set(counts) == {config.steps * updates}
+
+
 # Starting from another run.
 
 

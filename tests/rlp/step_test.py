@@ -96,7 +96,8 @@ def naive_loss_and_gradient(settings, words, rows, behaviour, advantages, counte
         config=CONFIG,
         vocabulary=words,
         temperature=settings.temperature,
-        clip=(settings.clip_low, settings.clip_high),
+        clip=(settings.clip_low, settings.clip_high, settings.clip_dual),
+        sequence=settings.ratio == "sequence",
     )
 
 
@@ -298,14 +299,19 @@ def random_forest(seed: int):
     return rollout, written, advantages, counted
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_packed_documents_and_branches_are_repeated_prefixes(seed):
+SEQUENCES = tiny.rlp_settings(ratio="sequence", clip_low=0.05, clip_high=0.1, clip_dual=1.15)
+
+
+@pytest.mark.parametrize(
+    ("settings", "seed"), [*((SETTINGS, seed) for seed in range(8)), (SEQUENCES, 0)]
+)
+def test_packed_documents_and_branches_are_repeated_prefixes(settings, seed):
     rollout, rows, advantages, counted = random_forest(seed)
-    (loss, metrics), gradient = tiny.policy_gradient(CONFIG, SETTINGS, WORDS)(
+    (loss, metrics), gradient = tiny.policy_gradient(CONFIG, settings, WORDS)(
         PARAMS, rollout, advantages, counted
     )
     expected, expected_gradient = naive_loss_and_gradient(
-        SETTINGS, WORDS, rows, rollout.thoughts.logprobs, advantages, counted
+        settings, WORDS, rows, rollout.thoughts.logprobs, advantages, counted
     )
     assert loss == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
     assert tiny.relative_error(gradient, expected_gradient) < 1e-5

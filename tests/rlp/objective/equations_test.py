@@ -1,5 +1,7 @@
 """The arithmetic of the method against the paper's equations, worked by hand or in plain loops."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,8 +91,9 @@ def test_weights_of_actions_are_a_mean_over_thoughts(thoughts, normalization):
         np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
 
-def surrogate(logprobs, behaviour, advantages, weights, low=0.2, high=0.3):
-    return equations.clipped_surrogate(logprobs, behaviour, advantages, weights, low, high)
+def surrogate(logprobs, behaviour, advantages, weights, low=0.2, high=0.3, **options):
+    inputs = (logprobs, behaviour, advantages, weights, low, high)
+    return equations.clipped_surrogate(*inputs, **options)
 
 
 def test_on_policy_surrogate_is_the_policy_gradient():
@@ -128,17 +131,146 @@ def test_clip(ratio, advantage, value, moves):
     assert stopped.all() == stopped.any() == (not moves)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "value", "moves"),
+    [
+        (5.0, -2.0, -6.0, False),  # held at c A, with c = 3
+        (2.5, -2.0, -5.0, True),
+        (0.5, -2.0, -1.6, False),  # by the clip alone
+        (5.0, 2.0, 2.6, False),
+        (0.1, 2.0, 0.2, True),
+    ],
+)
+def test_dual_clip(ratio, advantage, value, moves):
+    behaviour = jnp.full((1, 1, 1), -9.0)
+    run = functools.partial(surrogate, clip_dual=3.0)
+    (loss, stopped), slope = jax.value_and_grad(run, has_aux=True)(
+        behaviour + np.log(ratio), behaviour, jnp.full((1, 1), advantage), jnp.ones((1, 1, 1))
+    )
+    assert loss == pytest.approx(-value, rel=1e-5)
+    assert slope.item() == pytest.approx(-ratio * advantage if moves else 0.0, rel=1e-5)
+    assert stopped.all() == stopped.any() == (not moves)
+
+
+@pytest.mark.parametrize("ratio", equations.RATIOS)
+def test_dual_clip_bounds_what_a_bad_thought_can_cost(ratio):
+    """Also where the ratio itself is no number any more; without it the loss is infinite."""
+    behaviour, weights = jnp.array([[[-200.0, -3.0]]]), jnp.array([[[0.25, 0.25]]])
+    inputs = (jnp.array([[[-1.0, -2.0]]]), behaviour, jnp.array([[-2.0]]), weights)
+    loss, _ = surrogate(*inputs, ratio=ratio)
+    assert np.isinf(loss)
+    run = functools.partial(surrogate, clip_dual=3.0, ratio=ratio)
+    (loss, stopped), slope = jax.value_and_grad(run, has_aux=True)(*inputs)
+    second = 0.25 * 2 * np.e if ratio == "token" else 0.25 * 2 * 3
+    assert loss == pytest.approx(0.25 * 2 * 3 + second, rel=1e-5)
+    assert stopped.tolist() == [[[True, ratio == "sequence"]]]
+    np.testing.assert_allclose(slope, [[[0, second if ratio == "token" else 0]]], rtol=1e-5)
+
+
+def test_a_sequence_has_one_ratio():
+    """By hand: token ratios 4 and 1/4 are clipped away each, and are 1 together."""
+    logprobs = jnp.log(jnp.array([[[0.8, 0.1], [0.8, 0.4]]]))
+    behaviour = jnp.log(jnp.array([[[0.2, 0.4], [0.2, 0.4]]]))
+    weights = jnp.array([[[0.25, 0.25], [0.125, 0.125]]])
+    run = functools.partial(surrogate, ratio="sequence")
+    (loss, stopped), slope = jax.value_and_grad(run, has_aux=True)(
+        logprobs, behaviour, jnp.array([[2.0, -2.0]]), weights
+    )
+    # The other thought's is sqrt(4 · 1) = 2.
+    assert loss == pytest.approx(-0.5 * 2 + 0.25 * 2 * 2, abs=1e-6)
+    np.testing.assert_allclose(slope, [[[-0.5, -0.5], [0.5, 0.5]]], rtol=1e-5)
+    assert not stopped.any()
+    _, stopped = surrogate(logprobs, behaviour, jnp.array([[-2.0, 2.0]]), weights, ratio="sequence")
+    assert stopped.tolist() == [[[False, False], [True, True]]]
+
+
+def plain_surrogate(logprobs, behaviour, advantages, weights, low, high, dual, ratio):
+    """The same in loops, without the trick of its logarithm: loss, and whether every action's
+    term still moves."""
+    loss, stopped = 0.0, np.zeros(weights.shape, bool)
+    for n, a in np.ndenumerate(advantages):
+        live = [u for u in range(weights.shape[-1]) if weights[n][u] > 0]
+        differences = [logprobs[n][u] - behaviour[n][u] for u in live]
+        for u, difference in zip(live, differences, strict=True):
+            if ratio == "sequence":
+                difference = sum(differences) / len(live)
+            rho = np.exp(difference)
+            value = min(rho * a, min(max(rho, 1 - low), 1 + high) * a)
+            if dual and a < 0:
+                value = max(value, dual * a)
+            loss -= weights[n][u] * value
+            stopped[n][u] = value != rho * a
+    return loss, stopped
+
+
+@pytest.mark.parametrize("dual", [0.0, 1.2, 1.6])  # below and above 1 + epsilon_h
+@pytest.mark.parametrize("ratio", equations.RATIOS)
+def test_the_surrogate_is_its_equation_in_loops(ratio, dual):
+    random = np.random.default_rng(3)
+    length, counted = random.integers(1, 6, (3, 8)), random.random((3, 8)) < 0.8
+    weights = equations.action_weights(jnp.array(length), jnp.array(counted), 5, "thought")
+    behaviour = random.normal(-2, 1, (3, 8, 5))
+    logprobs = behaviour + random.normal(0, 0.7, behaviour.shape)
+    advantages = random.normal(size=(3, 8))
+    inputs = (logprobs, behaviour, advantages)
+    run = functools.partial(surrogate, clip_dual=dual, ratio=ratio)
+    (loss, stopped), slope = jax.value_and_grad(run, has_aux=True)(
+        *(jnp.asarray(x, jnp.float32) for x in inputs), weights
+    )
+    wide = np.asarray(weights, np.float64)
+    by_hand = lambda x: plain_surrogate(x, *inputs[1:], wide, 0.2, 0.3, dual, ratio)
+    expected, expected_stopped = by_hand(logprobs)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert np.array_equal(stopped, expected_stopped)
+    live, slope = wide > 0, np.asarray(slope)
+    assert 0.1 < np.asarray(stopped)[live].mean() < 0.9
+    for at in np.ndindex(logprobs.shape):
+        up, down = logprobs.copy(), logprobs.copy()
+        up[at], down[at] = up[at] + 1e-5, down[at] - 1e-5
+        difference = (by_hand(up)[0] - by_hand(down)[0]) / 2e-5
+        # Sums of float32 numbers below 0.1; the second order of the difference is far below.
+        assert slope[at] == pytest.approx(difference, rel=1e-4, abs=1e-7)
+        assert live[at] or slope[at] == 0
+
+
+@functools.cache
+def slope_of(**options):
+    run = functools.partial(surrogate, **options)
+    return jax.jit(jax.value_and_grad(run, has_aux=True))
+
+
+@settings(deadline=None, max_examples=20)  # the first examples compile
+@given(
+    st.lists(st.tuples(nats, st.integers(1, 6), st.booleans()), min_size=6, max_size=6),
+    st.sampled_from(["thought", "limit", "none"]),
+)
+def test_on_policy_all_surrogates_have_one_gradient(thoughts, normalization):
+    advantages, length, counted = (np.array(x).reshape(2, 3) for x in zip(*thoughts, strict=True))
+    weights = equations.action_weights(jnp.asarray(length), counted, 6, normalization)
+    logprobs = np.linspace(-3, -1, 36, dtype=np.float32).reshape(2, 3, 6)
+    expected = -np.asarray(weights) * advantages[..., None]
+    for ratio in equations.RATIOS:
+        for dual in (0.0, 1.5):
+            run = slope_of(ratio=ratio, clip_dual=dual)
+            (_, stopped), slope = run(logprobs, logprobs, advantages.astype(np.float32), weights)
+            # Products below 1e-37 are flushed to 0.
+            np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-37)
+            assert not np.any(stopped)
+
+
 def test_actions_without_weight_are_nowhere():
     # Dead slots hold anything, infinities too.
     logprobs = jnp.array([[[-1.0, -jnp.inf, 90.0]]])
     behaviour = jnp.array([[[-3.0, 0.0, -90.0]]])
     weights = jnp.array([[[1.0, 0.0, 0.0]]])
-    (loss, stopped), slope = jax.value_and_grad(surrogate, has_aux=True)(
-        logprobs, behaviour, jnp.full((1, 1), 2.0), weights
-    )
-    assert loss == pytest.approx(-2.6)
-    assert stopped.sum() == 1  # of the one action that counts
-    assert slope.tolist() == [[[0, 0, 0]]]
+    for options in ({}, {"ratio": "sequence"}, {"clip_dual": 3.0}):
+        run = functools.partial(surrogate, **options)
+        (loss, stopped), slope = jax.value_and_grad(run, has_aux=True)(
+            logprobs, behaviour, jnp.full((1, 1), 2.0), weights
+        )
+        assert loss == pytest.approx(-2.6)
+        assert stopped.sum() == 1  # of the one action that counts
+        assert slope.tolist() == [[[0, 0, 0]]]
 
 
 # ---- the KL term

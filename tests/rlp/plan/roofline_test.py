@@ -73,6 +73,18 @@ def test_waves_read_the_parameters_again_and_nothing_else():
     assert cut["update"] - whole["update"] == 3 * 3 * weights + sums
 
 
+def test_more_updates_read_and_write_the_parameters_again():
+    """Every pass goes over all thoughts, every minibatch of it has an optimizer update."""
+    weights, at_rest = 4 * PARAMETERS / 2, 4 * PARAMETERS / 4
+    update = lambda **changes: rlp_bytes(case(dataclasses.replace(SETTINGS, **changes)))["update"]
+    average = 3 * at_rest
+    assert update(minibatches=2) - update() == 3 * weights + 9 * at_rest
+    assert update(updates_per_rollout=3) - average == 3 * (update() - average)
+    assert update(updates_per_rollout=3, minibatches=2) - average == 3 * (
+        update(minibatches=2) - average
+    )
+
+
 CHIP = Chip("one", "cuda", 1e9, flops=100.0, bandwidth=10.0, link=5.0, network=1.0, dimensions=2)
 
 

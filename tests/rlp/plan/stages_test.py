@@ -22,7 +22,9 @@ from tests.rlp.sharding_test import OPTIMIZER
 
 MODEL = tiny.model_config(num_heads=4, num_kv_heads=4, compute_dtype="bfloat16", num_layers=1)
 WORDS = tiny.words(MODEL)
-SETTINGS = tiny.rlp_settings(thought_length=3, max_branches_in_flight=8, prompt=(9, 9))
+SETTINGS = tiny.rlp_settings(
+    thought_length=3, max_branches_in_flight=8, prompt=(9, 9), minibatches=2
+)
 LENGTH = 12
 NAMES = ("gather", "read", "no_think", "rollout", "evidence", "join", "figures", "update", "finish")
 
@@ -102,6 +104,7 @@ def test_the_plan_compiles_every_program_of_a_step_as_often_as_it_runs():
         name: len(made) for name, made in calls.items()
     }
     assert len(calls["rollout"]) == 4  # two waves of documents, two of the forks of each
+    assert len(calls["update"]) == 2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,6 +114,13 @@ def test_a_stage_is_compiled_for_the_arrays_that_the_step_gives_it(name):
         numbers = lambda tree: [x for x in jax.tree.leaves(tree) if not isinstance(x, int)]
         assert numbers(jax.tree.map(description, given)) == numbers(arguments)
         assert jax.tree.leaves(jax.tree.map(description, got)) == jax.tree.leaves(results)
+
+
+def test_waves_are_joined_and_cut_into_minibatches_where_they_are():
+    found = {stage.name: stage for stage in planned()[0].stages}
+    assert not found["join"].collectives
+    moves = {collective.kind for collective in found["update"].collectives}
+    assert moves == {"all-gather", "all-reduce"}  # of parameters and gradients
 
 
 def test_what_is_held_has_the_bytes_of_one_device():
@@ -182,5 +192,8 @@ def test_the_compilers_log_is_kept_from_the_terminal_and_read(capfd):
 
 def test_waves_divide_the_batch():
     c = dataclasses.replace(case(), settings=dataclasses.replace(SETTINGS, update_micro_batch=8))
-    assert (c.wave, c.waves, c.micro_batches) == ((2, 1), (2, 2), 4)
+    assert (c.wave, c.waves) == ((2, 1), (2, 2))
+    assert (c.update_wave, c.micro_batches) == ((2, 4), 2)  # of a minibatch of two documents
+    whole = dataclasses.replace(c, settings=dataclasses.replace(c.rlp, minibatches=1))
+    assert (whole.update_wave, whole.micro_batches) == ((2, 4), 4)
     assert np.prod(c.waves) * c.wave[0] * c.wave[1] == c.rows * SETTINGS.forks_per_document
