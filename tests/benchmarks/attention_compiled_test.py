@@ -34,10 +34,9 @@ def table(*flags):
     ("topology", "sizes"),
     [
         ("v5e:2x2", "128"),
-        *(
-            pytest.param(chip, "64,128,256", marks=pytest.mark.slow)
-            for chip in ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2")
-        ),
+        pytest.param("v5e:2x2", "64,256", marks=pytest.mark.slow),
+        pytest.param("v5p:2x2x1", "64,128,256", marks=pytest.mark.slow),
+        pytest.param("v6e:2x2", "64,128,256", marks=pytest.mark.slow),
     ],
 )
 def test_for_tpus(topology, sizes):
@@ -54,20 +53,20 @@ def test_for_tpus(topology, sizes):
 @needs("cuda")
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("implementation", "dtype", "sizes"),
+    ("implementation", "dtype", "sizes", "most_spilled"),
     [
-        ("pallas_gpu", "bfloat16", "64,128,256"),
-        ("pallas_gpu", "float32", "64,128,256"),
-        ("pallas_hopper", "bfloat16", "64,128"),
+        ("pallas_gpu", "bfloat16", "64,128,256", 64),
+        ("pallas_gpu", "float32", "64,128,256", 640),
+        ("pallas_hopper", "bfloat16", "64,128", 24),  # where loops begin and end, and no matrix
     ],
 )
-def test_for_gpus(implementation, dtype, sizes):
+def test_for_gpus(implementation, dtype, sizes, most_spilled):
     flags = {"implementation": implementation, "dtypes": dtype, "head_dims": sizes}
     rows = table("--topology=h200:1x1", *(f"--{name}={value}" for name, value in flags.items()))
     assert len(rows) == 5 * len(sizes.split(","))
     for row in rows:
         assert 0 < int(row["shared KiB"]) <= 227
-        assert int(row["spilled B"]) <= {"bfloat16": 64, "float32": 640}[dtype], row
+        assert int(row["spilled B"]) <= most_spilled, row
         assert (int(row["wgmma"]) + int(row["mma"]) > 0) == (dtype == "bfloat16"), row
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +12,15 @@ import numpy as np
 from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 from jax.experimental.pallas import tpu as pltpu
 
+from models import attention_kernels
 from models.attention import attention
 from models.backend import interpreting
 from models.kernels import blocks
+from models.kernels.tpu import TPUKernels
+from models.kernels.triton import Tiles, TritonKernels
 from models.kernels.visits import Sight
 from models.mask import Coordinates, Keys
+from tests.models import interpreter  # noqa: F401  makes interpreters quick
 
 COORDINATES = "segment", "branch", "position", "fork"
 
@@ -194,15 +200,39 @@ def run_and_vjp(f: Forest, implementation: str | None) -> tuple[jax.Array, dict[
     return out, back(f.cotangent)[0]
 
 
-def anywhere(implementation: str, races: bool = False) -> contextlib.AbstractContextManager:
-    """Within it, a kernel is interpreted: what it does not write is not a number, and on a TPU two
-    cores share the work."""
+def anywhere(implementation: str, races: bool = False, small: bool = True) -> Any:
+    """A context in which a kernel is interpreted: what it does not write is not a number, and on a
+    TPU two cores share the work.
+
+    Args:
+      implementation: by name.
+      races: whether accesses that nothing orders are looked for.
+      small: blocks are those of `small_blocks`.
+    """
+    context = contextlib.ExitStack()
+    if small:
+        context.enter_context(small_blocks())
     if implementation == "pallas_tpu":
         how = pltpu.InterpretParams(detect_races=races, num_cores_or_threads=2)
-        return interpreting(how)
-    if implementation == "pallas_hopper":
-        return interpreting(InterpretGPUParams(detect_races=races))
-    return interpreting(True) if implementation.startswith("pallas") else contextlib.nullcontext()
+        context.enter_context(interpreting(how))
+    elif implementation == "pallas_hopper":
+        context.enter_context(interpreting(InterpretGPUParams(detect_races=races)))
+    elif implementation.startswith("pallas"):
+        context.enter_context(interpreting())
+    return context
+
+
+def small_blocks() -> Any:
+    """A context in which kernels have blocks so small that a short row has many of them, and a GPU
+    is so small that some programs share a block of queries and others do not. Hopper's blocks are
+    what they are."""
+    tpu = functools.partial(TPUKernels, query_block=128, key_block=64)
+    return mock.patch.multiple(attention_kernels, TPUKernels=tpu, tiled=_small_tiles)
+
+
+def _small_tiles(*_: Any, interpret: bool) -> TritonKernels:
+    sizes = (32, 32), (32, 16), (16, 32), (16, 32)
+    return TritonKernels(*(Tiles(*size, 4, 1) for size in sizes), programs=16, interpret=interpret)
 
 
 jax.tree_util.register_dataclass(
