@@ -64,7 +64,7 @@ def make_case(sizes: Workload) -> Case:
     words = {"pad": 0, "eos": 1, "separator": 1, "bos": 2, "used": sizes.vocab, "size": sizes.vocab}
     return Case(
         model=model,
-        settings=RLPSettings(**(dict(default.rlp) | method)),
+        settings=RLPSettings(**(dict(default.rlp) | {"objective": "rlp"} | method)),
         vocabulary=vocabulary(think_open=(3,), think_close=(4,), **words),
         optimizer=make_optimizer(
             **(dict(default.optimizer) | optimizer), total_steps=sizes.warmup + sizes.steps
