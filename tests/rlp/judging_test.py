@@ -111,22 +111,24 @@ def test_every_way_to_cut_a_text_into_bpe_tokens_begins_right(tmp_path):
 
 def test_another_place_is_another_one_and_any_of_them():
     length, fork = jnp.array([9, 12, 3]), jnp.array([[2, 5], [10, 1], [1, 1]])
-    drawn = jax.vmap(lambda step: other_places(keys(step), fork, length, 1, 2))(jnp.arange(400))
-    drawn = np.asarray(drawn)
+    many = tiny.jit(lambda keys: other_places(keys, *repeated, 1, 2))
+    repeated = jnp.tile(fork, (400, 1)), jnp.tile(length, 400)
+    drawn = np.asarray(many(keys(1200))).reshape(400, 3, 2)
     for row, k in np.ndindex(2, 2):
         allowed = set(range(1, int(length[row]) - 1)) - {int(fork[row, k])}
         assert set(drawn[:, row, k].tolist()) == allowed
     assert (drawn[:, 2] == 1).all()  # there is no other
 
 
-def keys(at_step):
-    return document_keys(KEY, at_step, np.arange(3))
+def keys(documents):
+    return document_keys(KEY, 0, np.arange(documents))
 
 
 def test_noise_belongs_to_the_thought_and_is_even():
-    whole = noise(keys(0), 0, 4, 5)
-    assert np.array_equal(noise(keys(0), 2, 2, 5), whole[:, 2:])
-    many = np.asarray(jax.vmap(lambda step: noise(keys(step), 0, 4, 5))(jnp.arange(200))).ravel()
+    draw = tiny.jit(noise, static_argnums=(2, 3))
+    whole = draw(keys(200), 0, 4, 5)
+    assert np.array_equal(draw(keys(200), 2, 2, 5), whole[:, 2:])
+    many = np.asarray(whole).ravel()
     assert len(set(many.tolist())) > 0.99 * many.size
     assert np.histogram(many, 10, (0, 1))[0].min() > 0.9 * many.size / 10
 
