@@ -7,7 +7,7 @@ have compiled, and compile it without optimization. `races` keeps what they find
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -18,6 +18,7 @@ from jax._src.pallas.mosaic_gpu.interpret import gpu_callbacks
 
 from tests import tiny
 
+STATES = ("GPURaceDetectionState", "RaceDetectionState")
 MOST = 16  # kernels that are kept: more than a test has
 
 _compiled: dict[int, tuple[Any, Any]] = {}  # the kernel is kept, so that no other gets its id
@@ -46,11 +47,17 @@ def races() -> Iterator[list[RaceDetectionState]]:
     interpreters forget it when the next kernel begins."""
     found = []
 
-    def begin(**sizes: Any) -> RaceDetectionState:
-        found.append(RaceDetectionState(**sizes))
-        return found[-1]
+    def kept(state: type[RaceDetectionState]) -> Callable[..., RaceDetectionState]:
+        def begin(**options: Any) -> RaceDetectionState:
+            found.append(state(**options))
+            return found[-1]
+
+        return begin
 
     with contextlib.ExitStack() as stack:
         for module in (interpret_pallas_call, gpu_callbacks):
-            stack.enter_context(mock.patch.object(module, "RaceDetectionState", begin))
+            # That of GPUs is a class of its own from jax 0.12 on.
+            name = next(name for name in STATES if hasattr(module, name))
+            begin = kept(getattr(module, name))
+            stack.enter_context(mock.patch.object(module, name, begin))
         yield found
