@@ -299,7 +299,7 @@ def evidence_stage(
     """
     s = settings
     forks = rollout.thoughts.length.shape[1] // s.group_size
-    _, no_think = _some((reading.forks, no_think), first, forks)
+    no_think = _some(no_think, first, forks)
     found, _ = outcome_of(
         model_config, s, vocabulary, params, reading, rollout, no_think.baseline, first, table
     )
