@@ -69,6 +69,8 @@ def get_config() -> ConfigDict:
     config.data.pack = True  # several documents or pairs a row (next_token only; an RLP row is one document)
     config.data.fork_marker = ""  # positions="given": the fork stands after the last occurrence of this text
 
+    config.data.chat_template = ""  # of data.sft and data.problems: a Jinja file, "none" = response right after prompt, or "" = the tokenizer's own template if it has one
+
     config.data.sft = ConfigDict()  # prompts with their responses, whose tokens alone are learnt (next_token only)
     config.data.sft.train = ""  # .jsonl .jsonl.gz .jsonl.zst .parquet, same forms; "" = none
     config.data.sft.evaluation = ""  # held-out files, same forms; "" = every `holdout_every`-th row of the files
@@ -76,7 +78,21 @@ def get_config() -> ConfigDict:
     config.data.sft.prompt_column = ""  # field of a row that holds the prompt …
     config.data.sft.response_column = ""  # … and the one with the response; or:
     config.data.sft.messages_column = ""  # field with a list of {"role", "content"} or {"from", "value"}; what the assistant says is learnt
-    config.data.sft.chat_template = ""  # "none" = response right after prompt, a Jinja file, or "" = the tokenizer's own template if it has one
+
+    config.data.problems = ConfigDict()  # prompts whose answers can be checked: for objectives over answers, and for `accuracy`
+    config.data.problems.train = ""  # .jsonl .jsonl.gz .jsonl.zst .parquet, same forms; objective="rlvr" and its kin alone
+    config.data.problems.evaluation = ""  # held-out files, same forms, any objective; "" = with `train`, every `holdout_every`-th row of it, else none; "compass" = held-out walks, with data.kind="compass"
+    config.data.problems.prompt_column = "problem"  # field of a row that holds the problem …
+    config.data.problems.answer_column = "answer"  # … the one with its right answer, a text or a number …
+    config.data.problems.options_column = ""  # … and one with a list of choices, shown as lines "A. …"; "" = none
+    config.data.problems.answer_marker = ""  # the answer is what follows its last occurrence in that field ("####"); "" = all of it
+    config.data.problems.instruction = "{problem}"  # the prompt; {problem} stands for the problem
+    config.data.problems.think = True  # responses begin with the opening thinking tag; else with what the chat template puts before them
+    config.data.problems.response_length = 256  # L: most tokens sampled per response, the one that ends it included
+    config.data.problems.verifier = "math"  # "math" (math-verify), "choice" (a letter), "exact", or "<module>:<name>" of your own
+    config.data.problems.time_limit = 5.0  # seconds to check a response; one that takes longer gives no answer
+    config.data.problems.workers = 0  # processes that check responses; 0 = one a core, at most 16
+    config.data.problems.planning = "default"  # objective="hicra": phrases that plan, "default" or a text file with one a line
 
     config.data.compass = ConfigDict()
     config.data.compass.thought_share = 0.0  # share of documents that hold a thought; 0 = direct documents
@@ -123,6 +139,7 @@ def get_config() -> ConfigDict:
 
     config.rlp.target_weight = 0.0  # lambda: times the target's loss after its thoughts (nats, weighted as the evidence is), added to the loss
     config.rlp.next_token_weight = 0.0  # lambda: times the documents' next-token loss (nats per token), added to the loss; costs its logits alone
+    config.rlp.planning_weight = 0.2  # alpha of objective="hicra": planning tokens have the advantage A + alpha |A|
     config.rlp.max_branches_in_flight = 0  # thoughts sampled at once, over all devices; bounds the caches; 0 = all of a step
     config.rlp.update_micro_batch = 0  # thoughts in one backward pass, over all devices; bounds the activations; 0 = all of a step
     config.rlp.rollout_layout = "gathered"  # parameters that a rollout reads: a copy in compute_dtype, "gathered" over fsdp once a step, or as "training" has them
@@ -133,9 +150,11 @@ def get_config() -> ConfigDict:
     config.evaluation.documents = 64  # held-out documents, and as many held-out pairs of data.sft
     config.evaluation.forks_per_document = 1  # positions per held-out document
     config.evaluation.thoughts = 4  # sampled thoughts per position
+    config.evaluation.problems = 64  # held-out problems of each file of data.problems
+    config.evaluation.responses = 4  # sampled responses per problem, at rlp.temperature; and a greedy one
     config.evaluation.browse_documents = 2  # documents in the report's thought browser
     config.evaluation.browse_positions = 32  # most positions per document in the thought browser
-    config.evaluation.best_metric = ""  # held-out figure that picks the best checkpoint; "" = think_loss (rlp), response_loss (data.sft.share=1) or document_loss
+    config.evaluation.best_metric = ""  # held-out figure that picks the best checkpoint; "" = think_loss (rlp), accuracy (rlvr and its kin), response_loss (data.sft.share=1) or document_loss
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 200  # steps between checkpoints; the last step and evaluated ones are saved too

@@ -5,7 +5,7 @@
         --config.data.sft.prompt_column=question --config.data.sft.response_column=answer
 
 or `--config.data.sft.messages_column=messages` for conversations. They go through the tokenizer's own chat
-template if it has one; `--config.data.sft.chat_template` takes a Jinja file, or `none` to let the response
+template if it has one; `--config.data.chat_template` takes a Jinja file, or `none` to let the response
 follow its prompt plainly. Every 20th row is held out for `response_loss` unless `--config.data.sft.evaluation`
 names files. Mixed with documents, here three rows in ten of prompts with responses:
 

@@ -87,6 +87,32 @@ def vocabulary(
     )
 
 
+def response_vocabulary(
+    *,
+    opening: tuple[int, ...],
+    end: int,
+    think_open: tuple[int, ...],
+    pad: int,
+    bos: int | None,
+    eos: int,
+    separator: int,
+    used: int,
+    size: int,
+) -> Vocabulary:
+    """The vocabulary of responses to problems: `opening` and `end` take the place of the tags, and
+    the closing thinking tag is a word like others. Other arguments as of `vocabulary`."""
+    never = {pad, eos, separator} | ({bos} if bos is not None else set())
+    never |= set(think_open) if len(think_open) == 1 else set()
+    unused = tuple(range(used, size))
+    return Vocabulary(
+        think_open=opening,
+        think_close=(end,),
+        pad=pad,
+        not_in_thoughts=tuple(sorted(never - {end})) + unused,
+        not_in_documents=unused,
+    )
+
+
 @flax.struct.dataclass
 class Forks:
     """Branches of every row: where they leave, and what follows. N = K · G."""

@@ -4,13 +4,11 @@ This and `rlp.loop` are where a ConfigDict is read; everything they build takes 
 """
 
 import dataclasses
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -21,30 +19,37 @@ from models.transformer import shapes
 from rlp import hosts
 from rlp.branches import Vocabulary, vocabulary
 from rlp.budget import UNITS, Budget, End, Steps, ends_known, split, used_by
+from rlp.build_data import (
+    answers_problems,
+    asks_problems,
+    chat_template,
+    file_text,
+    phrases,
+)
 from rlp.data import compass
-from rlp.data.batch import Batch, HeldOut, Stream
-from rlp.data.conversations import Format
-from rlp.data.mix import MixedStream
-from rlp.data.pairs import pair_streams
-from rlp.data.text import TextStream, text_streams
 from rlp.errors import UserError
 from rlp.evaluation import Evaluator
 from rlp.flops import by_part, next_token_flops
+from rlp.grading import Grader
 from rlp.judging import TokenBytes, token_table
 from rlp.objective.registry import find
 from rlp.optimizer import Optimizer, make_optimizer
 from rlp.placement import check_memory
+from rlp.responses import (
+    Answering,
+    AnyTokenizer,
+    make_frame,
+    response_settings,
+    words_of_responses,
+)
 from rlp.run_check import check
 from rlp.run_config import fields
 from rlp.start import network
 from rlp.step import RLPSettings
-from rlp.tokenizer import Tokenizer
+from rlp.tokenizer import THINK_CLOSE
 from rlp.tokenizer import load as load_tokenizer
+from rlp.verifiers import find as find_verifier
 from rlp.waves import wave_shape
-
-LOGGER = logging.getLogger(__name__)
-
-AnyTokenizer = Tokenizer | compass.CompassTokenizer
 
 # Ours, in the spirit of the paper's: think briefly about what comes next, then go on in style.
 DEFAULT_PROMPT = (
@@ -62,6 +67,14 @@ class Method:
     model: ModelConfig
     settings: RLPSettings
     vocabulary: Vocabulary
+    answering: Answering | None
+
+    @property
+    def sampled(self) -> tuple[RLPSettings, Vocabulary]:
+        """Settings and vocabulary of what training samples: thoughts, or responses to problems."""
+        if self.answering and find(self.answering.settings.objective).reads_answers:
+            return self.answering.settings, self.answering.vocabulary
+        return self.settings, self.vocabulary
 
     @property
     def separator(self) -> str:
@@ -91,7 +104,9 @@ def build_method(config: ConfigDict, files: Path | None = None) -> Method:
     model = _named(lambda: _model(config, tokenizer.vocab_size))
     _check_room(config, len(tokenizer.think_close))
     words = _named(lambda: _vocabulary(tokenizer, model.vocab_size))
-    return Method(tokenizer, model, _settings(config, _prompt(config, tokenizer)), words)
+    settings = _settings(config, _prompt(config, tokenizer))
+    answering = _answering(config, tokenizer, model.vocab_size, settings)
+    return Method(tokenizer, model, settings, words, answering)
 
 
 def build(
@@ -107,7 +122,7 @@ def build(
     _named(lambda: chosen(made.model.attention, made.model.head_dim, made.model.dtype))
     if thinks(config):
         _named(lambda: check_memory(mesh, config.rlp.baseline_memory))
-        _named(lambda: _check_waves(config, batch_shards(mesh)))
+        _named(lambda: _check_waves(config, made.sampled[0], batch_shards(mesh)))
     evaluator = Evaluator(
         model=made.model,
         settings=made.settings,
@@ -117,8 +132,11 @@ def build(
         batch_size=_evaluated_at_once(config, batch_shards(mesh)),
         mesh=mesh,
         table=_table(made),
+        answering=made.answering,
+        responses=config.evaluation.responses,
     )
-    return Run(made.tokenizer, made.model, made.settings, made.vocabulary, evaluator, mesh)
+    method = (made.tokenizer, made.model, made.settings, made.vocabulary, made.answering)
+    return Run(*method, evaluator, mesh)
 
 
 def thinks(config: ConfigDict) -> bool:
@@ -163,6 +181,8 @@ def updates_per_step(config: ConfigDict) -> int:
 def best_metric(config: ConfigDict) -> str:
     """The held-out figure that picks the best checkpoint."""
     default = "think_loss" if thinks(config) else "document_loss"
+    if answers_problems(config):
+        default = "accuracy"
     if config.data.sft.share == 1:
         default = "response_loss"
     return config.evaluation.best_metric or default
@@ -232,8 +252,8 @@ def _mesh(config: ConfigDict, devices: Sequence[Any] | None) -> Mesh:
     return mesh
 
 
-def _check_waves(config: ConfigDict, shards: int) -> None:
-    rlp, documents = config.rlp, config.batch_size
+def _check_waves(config: ConfigDict, rlp: RLPSettings, shards: int) -> None:
+    documents = config.batch_size
     branches = rlp.forks_per_document * rlp.group_size
     if documents % (rlp.minibatches * shards):
         raise UserError(
@@ -245,7 +265,7 @@ def _check_waves(config: ConfigDict, shards: int) -> None:
         "update_micro_batch": (documents // rlp.minibatches, 1),
     }
     for field, (rows, unit) in wanted.items():
-        wave_shape(rows, branches, unit, rlp[field], shards, f"rlp.{field}")
+        wave_shape(rows, branches, unit, getattr(rlp, field), shards, f"rlp.{field}")
 
 
 def _evaluated_at_once(config: ConfigDict, shards: int) -> int:
@@ -263,118 +283,49 @@ def _prompt(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[int, ...]:
         return ()
     text = DEFAULT_PROMPT
     if config.rlp.prompt != "default":
-        text = _file_text("rlp.prompt", config.rlp.prompt, "'default' or 'none'")
+        text = file_text("rlp.prompt", config.rlp.prompt, "'default' or 'none'")
     start = () if tokenizer.bos is None else (tokenizer.bos,)
     return (*start, *tokenizer.encode(text))
 
 
-def _file_text(field: str, name: str, others: str) -> str:
-    """The text of the file that a field names, where it is none of its other values."""
-    path = Path(name)
-    if not path.is_file():
-        raise UserError(f"{field}={name!r} is no file; give one, or {others}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{field}={name!r} cannot be read: {error}") from error
-
-
 def _settings(config: ConfigDict, prompt: tuple[int, ...]) -> RLPSettings:
-    objective = config.objective if thinks(config) else "rlp"  # of the held-out figures
+    """Of thoughts: where training samples none, of the held-out figures alone."""
+    thinks_of_text = thinks(config) and not answers_problems(config)
+    objective = config.objective if thinks_of_text else "rlp"
     return RLPSettings(**(dict(config.rlp) | {"prompt": prompt, "objective": objective}))
 
 
-def read_documents(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[Stream, HeldOut]:
-    """The training stream, and the held-out rows of one document, or one pair, each.
-
-    Raises:
-      UserError: for files that cannot be used.
-    """
-    data, wanted = config.data, config.evaluation.documents
-    if data.kind == "compass":
-        walks = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
-        unseen = compass.CompassStream(0, compass.DOCUMENT_LENGTH, held_out=True)
-        return walks, HeldOut(unseen.batch(0, wanted))
-    share = data.sft.share
-    first = lambda rows: rows.batch(0, min(wanted, len(rows)))
-    if share < 1:
-        documents, unseen_documents = _documents(config, tokenizer)
-        if share == 0:
-            return documents, HeldOut(first(unseen_documents))
-    pairs, unseen_pairs = _pairs(config, tokenizer)
-    if share == 1:
-        return pairs, HeldOut(None, first(unseen_pairs))
-    held_out = HeldOut(first(unseen_documents), first(unseen_pairs))
-    return MixedStream(documents, pairs, share), held_out
-
-
-def _documents(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[TextStream, TextStream]:
-    """Rows of documents from files, for training and held out."""
-    data, rlp = config.data, config.rlp
-    room = rlp.min_prefix + rlp.horizon - 1  # tokens besides one for every fork
-    streams = {
-        "train": data.train,
-        "evaluation": data.evaluation,
-        "holdout_every": data.holdout_every,
-        "text_column": data.text_column,
-        "txt_separator": data.txt_separator,
-        "tokenizer": tokenizer,
-        "sequence_length": data.sequence_length,
-        "pack": data.pack and not thinks(config),
-        "train_forks": thinks(config),
-        "min_tokens": room + rlp.forks_per_document if thinks(config) else 2,
-        "held_out_min_tokens": room + config.evaluation.forks_per_document,
-        "fork_marker": data.fork_marker if rlp.positions == "given" else "",
-        "min_prefix": rlp.min_prefix,
-        "horizon": rlp.horizon,
-        "seed": config.seed,
-    }
-    made = text_streams(**streams)
-    _tell(made, "%s: %d rows; %d windows left out: too short, with tags, or without their fork")
-    return made
-
-
-def _pairs(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[TextStream, TextStream]:
-    """Rows of prompts with their responses from files, for training and held out."""
-    data = config.data
-    template = None
-    if data.sft.chat_template == "":
-        template = tokenizer.chat_template
-    elif data.sft.chat_template != "none":
-        template = _file_text("data.sft.chat_template", data.sft.chat_template, "'' or 'none'")
-    LOGGER.info("responses follow prompts %s", "plainly" if template is None else "by a template")
-    pairs = {
-        "train": data.sft.train,
-        "evaluation": data.sft.evaluation,
-        "holdout_every": data.holdout_every,
-        "form": Format(
-            prompt=data.sft.prompt_column,
-            response=data.sft.response_column,
-            messages=data.sft.messages_column,
-        ),
-        "template": template,
-        "tokenizer": tokenizer,
-        "sequence_length": data.sequence_length,
-        "pack": data.pack,
-        "seed": config.seed,
-    }
-    made = pair_streams(**pairs)
-    _tell(made, "%s: %d rows of pairs; %d pairs left out: longer than data.sequence_length")
-    return made
-
-
-def _tell(streams: tuple[TextStream, TextStream], line: str) -> None:
-    """Logs how many rows streams have, and how many stretches they left out."""
-    for name, stream in zip(("training", "held-out"), streams, strict=True):
-        LOGGER.info(line, name, len(stream), stream.skipped)
+def _answering(
+    config: ConfigDict, tokenizer: AnyTokenizer, rows: int, settings: RLPSettings
+) -> Answering | None:
+    """How responses to problems are sampled and checked; None for a run without problems."""
+    if not asks_problems(config):
+        return None
+    asked = config.data.problems
+    _named(lambda: find_verifier(asked.verifier))
+    objective = config.objective if answers_problems(config) else "rlvr"
+    settings = dataclasses.replace(settings, objective=objective)
+    texts = None
+    if find(objective).weighs_planning:
+        texts = tokenizer.token_bytes()
+        if not any(texts):
+            raise UserError(
+                f"objective={objective!r} finds phrases in the bytes of tokens, and those of this "
+                "tokenizer have none; take byte-level BPE, or objective='rlvr'"
+            )
+    frame = make_frame(tokenizer, chat_template(config, tokenizer), asked.think)
+    return Answering(
+        settings=response_settings(settings, asked.response_length),
+        vocabulary=words_of_responses(frame, tokenizer, rows),
+        frame=frame,
+        grader=Grader(asked.verifier, asked.time_limit, asked.workers, THINK_CLOSE),
+        decode=tokenizer.decode,
+        texts=texts,
+        phrases=phrases(config),
+    )
 
 
 def root_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Keys of the parameters, of training and of evaluation."""
     parameters, training, evaluation = jax.random.split(jax.random.key(seed), 3)
     return parameters, training, evaluation
-
-
-def browse_rows(documents: Batch, count: int) -> Batch:
-    """The first few held-out documents."""
-    return jax.tree.map(lambda x: np.asarray(x)[:count], documents)

@@ -11,7 +11,8 @@ own, the loss of the response is all that is asked.
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +24,12 @@ from models.sharding import batch_shards, replicated
 from models.transformer import Params, bind
 from models.tree import forward
 from rlp.branches import Vocabulary, document_trunk
-from rlp.data.batch import Batch, HeldOut
+from rlp.data.batch import Batch, HeldOut, Problems
 from rlp.data.rows import Rows
 from rlp.judging import TokenBytes
 from rlp.objective import equations
 from rlp.placement import gatherer
+from rlp.responses import Answering
 from rlp.scoring import (
     Scores,
     document_scores,
@@ -48,6 +50,16 @@ FIGURES = (
     "closed_fraction",  # share of sampled thoughts that closed by themselves
 )
 
+ANSWER_FIGURES = (
+    "accuracy",  # share of sampled responses with the right answer (pass@1)
+    "greedy_accuracy",  # the same of greedy responses
+    "majority_accuracy",  # share of problems whose most common sampled answer is right
+    "any_accuracy",  # share of problems with a right answer among the sampled ones
+    "answered_share",  # share of sampled responses with an answer that can be read
+    "response_length",  # tokens of a sampled response, the one that ends it included
+    "response_closed_fraction",  # share of sampled responses that ended by themselves
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
@@ -62,6 +74,8 @@ class Evaluator:
       batch_size: documents at a time.
       mesh: that the documents are spread over.
       table: bytes of the tokens, for an objective that reads whether predictions match.
+      answering: of problems; None where there are none.
+      responses: sampled per problem, besides a greedy one.
     """
 
     model: ModelConfig
@@ -72,11 +86,14 @@ class Evaluator:
     batch_size: int
     mesh: Mesh
     table: TokenBytes | None = None
+    answering: Answering | None = None
+    responses: int = 1
 
     def evaluate(
         self, params: Params, held_out: HeldOut, key: jax.Array, watch: Callable = iter
     ) -> dict[str, float]:
-        """`figures` of the documents, and `response_loss` of the pairs; of those that there are.
+        """`figures` of the documents, `response_loss` of the pairs, and `answer_figures` of the
+        problems; of those that there are.
 
         Args:
           params, key, watch: as of `figures`; what is watched are the batches of each kind.
@@ -87,7 +104,84 @@ class Evaluator:
             found |= self.figures(params, held_out.documents, key, watch)
         if held_out.pairs is not None:
             found["response_loss"] = self.response_loss(params, held_out.pairs, watch)
+        if held_out.problems:
+            found |= self.answer_figures(params, held_out.problems, key, watch)
         return found
+
+    def answer_figures(
+        self,
+        params: Params,
+        problems: Mapping[str, Problems],
+        key: jax.Array,
+        watch: Callable = iter,
+    ) -> dict[str, float]:
+        """Means of `ANSWER_FIGURES` over files, each the mean over its problems; and of every
+        file that has a name its accuracy, as accuracy/<name>.
+
+        Args:
+          params, key, watch: as of `figures`.
+          problems: of every file.
+        """
+        each = {
+            name: self._answers(params, of_file, key, watch) for name, of_file in problems.items()
+        }
+        mean = lambda figure: float(np.mean([figures[figure] for figures in each.values()]))
+        named = {f"accuracy/{name}": figures["accuracy"] for name, figures in each.items() if name}
+        return {figure: mean(figure) for figure in ANSWER_FIGURES} | named
+
+    def _answers(
+        self, params: Params, problems: Problems, key: jax.Array, watch: Callable
+    ) -> dict[str, float]:
+        """Means of `ANSWER_FIGURES` over some problems."""
+        assert self.answering is not None
+        totals = dict.fromkeys(ANSWER_FIGURES, 0.0)
+        with jax.set_mesh(self.mesh):
+            params = self._gather(params) if self._gather else params
+            for part in watch(list(_parts(problems.prompts, self.batch_size))):
+                size = len(part.index)
+                answers = [problems.answers[int(i)] for i in part.index]
+                found = jax.device_get(self._respond(params, self._placed(part), key))
+                sampled, greedy = (
+                    self.answering.grades(actions[:size], words[:size], answers)
+                    for actions, words, _ in found
+                )
+                _, words, closed = found[0]
+                for row, (group, best) in enumerate(zip(sampled, greedy, strict=True)):
+                    right = [grade.correct for grade in group]
+                    agreed = [grade.agrees and grade.correct for grade in group]
+                    figures = {
+                        "accuracy": np.mean(right),
+                        "greedy_accuracy": best[0].correct,
+                        "majority_accuracy": any(agreed),
+                        "any_accuracy": any(right),
+                        "answered_share": np.mean([grade.answer is not None for grade in group]),
+                        "response_length": np.mean(words[row] + closed[row]),
+                        "response_closed_fraction": np.mean(closed[row]),
+                    }
+                    for name, value in figures.items():
+                        totals[name] += float(value) / len(problems.answers)
+        return totals
+
+    @functools.cached_property
+    def _respond(self) -> Callable[[Params, Batch, jax.Array], Any]:
+        """Sampled responses to every prompt, and a greedy one: actions, how many of them are text,
+        whether they ended by themselves; [B, N, …] each."""
+        assert self.answering is not None
+        words = self.answering.vocabulary
+        sampled = dataclasses.replace(self.answering.settings, group_size=self.responses)
+        greedy = dataclasses.replace(sampled, group_size=1, temperature=0.0)
+
+        @functools.partial(jax.jit, out_shardings=replicated(self.mesh))
+        def respond(params, batch, key):
+            def of(settings):
+                method = (self.model, settings, words)
+                reading = read_stage(*method, params, params, batch, key, 0)
+                found = rollout_stage(*method, params, reading).thoughts
+                return found.actions, found.words(words), found.closed
+
+            return of(sampled), of(greedy)
+
+        return respond
 
     def response_loss(self, params: Params, pairs: Batch, watch: Callable = iter) -> float:
         """Nats per token of held-out responses, what ends them included."""

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from rlp.branches import Vocabulary
+from rlp.branches import Thoughts, Vocabulary
+from rlp.objective.record import Answers
 from rlp.rollout import Rollout
 from rlp.step import Evidence, RLPSettings
 
@@ -19,23 +20,44 @@ def rollout_metrics(
     metrics = {
         "reward_mean": rewards.mean(),
         "reward_positive_share": (rewards > 0).mean(),
-        "reasoned_evidence": evidence.reasoned.mean(),
         "advantage_std": evidence.advantages.std(),
         "zero_variance_share": no_variance.mean(),
         "thought_length": thoughts.length.mean(),
         "closed_fraction": thoughts.closed.mean(),
         "distinct_thoughts": distinct_share(thoughts.actions, settings.group_size),
+        "decode_use": thoughts.length.sum() / rollout.decoded,
+    }
+    if evidence.answers is not None:
+        return metrics | _answer_metrics(evidence.answers, evidence.planning, thoughts)
+    metrics |= {
+        "reasoned_evidence": evidence.reasoned.mean(),
         "target_named_share": names_target(
             thoughts.actions, thoughts.words(vocabulary), rollout.target
         ).mean(),
         "no_think_loss": evidence.no_think.mean(),
-        "decode_use": thoughts.length.sum() / rollout.decoded,
     }
     if evidence.unselected is not None:
         metrics["no_think_loss_unselected"] = evidence.unselected.mean()
     if settings.baseline != "none":
         metrics["baseline_evidence"] = evidence.baseline.mean()
         metrics["information_gain"] = evidence.gain.mean()
+    return metrics
+
+
+def _answer_metrics(
+    answers: Answers, planning: jax.Array | None, responses: Thoughts
+) -> dict[str, jax.Array]:
+    """Figures of responses to problems; a majority is right if one that agrees with it is."""
+    right = (answers.agrees & answers.correct).any(axis=-1)
+    metrics = {
+        "accuracy": answers.correct.mean(),
+        "majority_accuracy": right.mean(),
+        "answered_share": answers.given.mean(),
+        "failed_checks_share": answers.failed.mean(),
+        "stated_confidence_share": (~jnp.isnan(answers.confidence)).mean(),
+    }
+    if planning is not None:
+        metrics["planning_share"] = planning.sum() / responses.length.sum()
     return metrics
 
 

@@ -218,13 +218,15 @@ def _rlp_work(
     thoughts = on_branches(branches * slots, range(slots), logits=acted)  # all at once
     every = slots + after  # with the slots of tag and target
     learnt = on_branches(branches * every, range(every), every, acted + branches * s.horizon)
-    elsewhere = scored if find(s.objective).reads_elsewhere else Work()
+    objective = find(s.objective)
+    elsewhere = scored if objective.reads_elsewhere else Work()
+    targets_read = scored + elsewhere + without + (documents if s.prompt else Work())  # by theta
     return {
         "choice": choice if s.positions in SCORED else Work(),
         "prefill": prefill,
         "opening": on_branches(branches * known, range(known)),
         "sampled": on_branches(decoded, range(known, slots), logits=decoded),
-        "targets": scored + elsewhere + without + (documents if s.prompt else Work()),  # by theta
+        "targets": Work() if objective.reads_answers else targets_read,
         "baseline": without + documents if s.baseline != "none" else Work(),
         "thoughts": prefill + thoughts,
         "learnt": prefill + (learnt if s.learns_target else thoughts),

@@ -54,7 +54,7 @@ class _Actions:
     behaviour: jax.Array  # [B, N, L] nats
     live: jax.Array  # [B, N, L] bool
     weights: jax.Array  # [B, N, L], of the whole batch's mean
-    advantages: jax.Array  # [B, N]
+    advantages: jax.Array  # [B, N] or [B, N, L]
     reference: jax.Array | None  # [B, N, L] nats; None without a KL term
     target: jax.Array | None  # [B, N, H] int32; None where the target is not learnt
     target_weights: jax.Array | None  # [B, N], of the whole batch's mean
@@ -90,7 +90,8 @@ def policy_gradient(
       params: theta.
       loss: its numbers.
       rollout: its trunk, branches and thoughts; the cache is not used.
-      advantages, counted: [B, N].
+      advantages: [B, N], or [B, N, L] where they differ between the actions of a thought.
+      counted: [B, N].
       reference: log pi_ref of every action, [B, N, L] nats; read where `kl_weight` is above 0.
       target_weights: of the target's evidence after every thought, [B, N]; None learns no target.
       micro_batch: most branches in one backward pass; 0 for all.

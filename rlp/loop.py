@@ -25,12 +25,14 @@ from models.transformer import Params, init
 from rlp import build as building
 from rlp import hosts
 from rlp import start as starting
+from rlp.answer_trainer import AnswerTrainer
 from rlp.budget import End
 from rlp.build import Run
+from rlp.build_data import answers_problems, browse_rows, read_data
 from rlp.checkpoint import Checkpoints
 from rlp.checkpoint.folder import saved_steps
 from rlp.cost import Totals
-from rlp.data.batch import HeldOut, Stream
+from rlp.data.batch import Answered, HeldOut, Stream
 from rlp.data.rows import Rows
 from rlp.errors import UserError
 from rlp.health import Watch
@@ -111,8 +113,9 @@ class _Loop:
         self.preemption = preemption
         self.label = f"{workdir.name} {config.objective}"
         self.optimizer = building.build_optimizer(config, end.last)
-        self.baseline = building.thinks(config) and config.rlp.baseline != "none"
-        self.reference = building.thinks(config) and run.settings.keeps_reference
+        sampled, _ = run.sampled
+        self.baseline = building.thinks(config) and sampled.baseline != "none"
+        self.reference = building.thinks(config) and sampled.keeps_reference
         self.shardings = state_shardings(
             run.mesh,
             run.model,
@@ -127,7 +130,8 @@ class _Loop:
     def run(self) -> dict[str, Any]:
         """From the newest checkpoint to evaluation.json."""
         directory = self.workdir / "checkpoints"
-        train, held_out = building.read_documents(self.config, self.made.tokenizer)
+        frame = self.made.answering.frame if self.made.answering else None
+        train, held_out = read_data(self.config, self.made.tokenizer, frame)
         begun = hosts.agree(lambda: bool(saved_steps(directory)))
         begin = None if begun else self._started_from()
         self.preemption.check()
@@ -190,18 +194,24 @@ class _Loop:
             **{name: items[name] for name in ("params", "optimizer")},
         )
 
-    def _trainer(self) -> Trainer:
+    def _trainer(self, train: Stream) -> Trainer:
         made = self.made
         if not building.thinks(self.config):
             return NextTokenTrainer(made.model, self.optimizer, made.mesh, self.shardings)
-        wave = rollout_wave(made.settings, self.config.batch_size, batch_shards(made.mesh))
+        settings, words = made.sampled
+        wave = rollout_wave(settings, self.config.batch_size, batch_shards(made.mesh))
         length = self.config.data.sequence_length
         LOGGER.info(
             "a wave of the rollout: %d documents, %d forks of each, %d thoughts a fork, %.3g MiB",
             *wave,
-            made.settings.group_size,
-            cache_bytes(made.model, made.settings, made.vocabulary, length, *wave) / 2**20,
+            settings.group_size,
+            cache_bytes(made.model, settings, words, length, *wave) / 2**20,
         )
+        if answers_problems(self.config):
+            common = (self.optimizer, made.mesh, self.shardings)
+            assert made.answering is not None
+            assert isinstance(train, Answered)
+            return AnswerTrainer(made.model, made.answering, train.answer, *common)
         return RLPTrainer(
             made.model,
             made.settings,
@@ -217,7 +227,7 @@ class _Loop:
     ) -> TrainState:
         """All steps that are left, with the evaluations and checkpoints between them."""
         config, step = self.config, int(state.step)
-        trainer, over = self._trainer(), self.end.reached(step, self.totals)
+        trainer, over = self._trainer(train), self.end.reached(step, self.totals)
         watch = Watch(dict(fields(config)))
         with (
             MetricsWriter(self.workdir, step, watch) if hosts.is_first() else NoMetrics() as writer,
@@ -333,7 +343,7 @@ class _Loop:
             return []
         return self.made.evaluator.browse(
             state.params,
-            building.browse_rows(held_out.documents, self.config.evaluation.browse_documents),
+            browse_rows(held_out.documents, self.config.evaluation.browse_documents),
             self.evaluation_key,
             self.made.tokenizer.pieces,
             self.made.separator,

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from models.attention import IMPLEMENTATIONS
 from rlp import budget
 from rlp.data import compass
+from rlp.data.problems import PROBLEM
 from rlp.errors import UserError
-from rlp.evaluation import FIGURES
+from rlp.evaluation import ANSWER_FIGURES, FIGURES
 from rlp.objective.equations import ADVANTAGES, RATIOS
 from rlp.objective.registry import find
 from rlp.placement import LAYOUTS, MEMORIES
@@ -32,13 +33,20 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rlp.ratio": RATIOS,
     "rlp.rollout_layout": LAYOUTS,
     "rlp.baseline_memory": tuple(MEMORIES),
-    "evaluation.best_metric": ("", *FIGURES, "document_loss", "response_loss"),
+    "evaluation.best_metric": (
+        "",
+        *FIGURES,
+        "document_loss",
+        "response_loss",
+        *ANSWER_FIGURES,
+    ),  # fmt: skip
 }
 AT_LEAST_ONE = (
     "steps", "batch_size", "max_bad_steps", "rlp.group_size",
     "rlp.forks_per_document", "rlp.thought_length", "rlp.horizon", "rlp.min_prefix",
     "rlp.hardest_at", "rlp.updates_per_rollout", "rlp.minibatches",
     "evaluation.documents", "evaluation.forks_per_document", "evaluation.thoughts",
+    "evaluation.problems", "evaluation.responses", "data.problems.response_length",
     "evaluation.browse_documents", "evaluation.browse_positions",
     "checkpoint.every", "checkpoint.keep", "data.holdout_every",
 )  # fmt: skip
@@ -48,10 +56,11 @@ NOT_NEGATIVE = (
     "data.compass.late_from", "optimizer.learning_rate", "optimizer.warmup_steps",
     "optimizer.weight_decay", "optimizer.clip_norm", "rlp.clip_low",
     "rlp.clip_high", "rlp.unclosed_penalty", "rlp.kl_weight", "rlp.target_weight",
-    "rlp.next_token_weight",
+    "rlp.next_token_weight", "rlp.planning_weight", "data.problems.workers",
     "rlp.max_branches_in_flight", "rlp.update_micro_batch", "evaluation.every",
 )  # fmt: skip
-POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature")
+POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature",
+            "data.problems.time_limit")  # fmt: skip
 SHARES = (
     "data.sft.share",
     "data.compass.thought_share", "data.compass.musing_share", "data.compass.late_musing_share",
@@ -89,6 +98,8 @@ def check(config: Mapping[str, Value]) -> None:
     check_data = _check_compass if config["data.kind"] == "compass" else _check_text
     check_data(config)
     _check_sft(config)
+    _check_problems(config)
+    _check_best_metric(config)
 
 
 def _check_objective(config: Mapping[str, Value]) -> None:
@@ -100,7 +111,7 @@ def _check_objective(config: Mapping[str, Value]) -> None:
         raise UserError(
             "rlp.group_size=1 has no group to compare with; set group_size to 2 or more"
         )
-    if config["rlp.baseline"] != "none":
+    if config["rlp.baseline"] != "none" and not objective.reads_answers:
         return
     if config["rlp.group_size"] == 1:
         raise UserError(
@@ -150,6 +161,8 @@ def _check_match(config: Mapping[str, Value]) -> None:
 
 
 def _check_text(config: Mapping[str, Value]) -> None:
+    if answers_problems(config):
+        return
     if not config["data.train"] and config["data.sft.share"] != 1:
         raise UserError(
             "data.train is empty; give text files with --config.data.train=<file, folder, glob>"
@@ -161,12 +174,15 @@ def _check_text(config: Mapping[str, Value]) -> None:
 def _check_sft(config: Mapping[str, Value]) -> None:
     """Prompts with their responses: files, columns and a share that agree."""
     share, train = config["data.sft.share"], config["data.sft.train"]
-    best = config["evaluation.best_metric"]
-    if best == "response_loss" and share == 0 or best not in ("", "response_loss") and share == 1:
-        raise UserError(
-            f"evaluation.best_metric={best!r} is not measured with data.sft.share={share}; "
-            "leave it ''"
-        )
+    if config["data.kind"] == "compass":
+        if train or share not in (0, 1):
+            raise UserError(
+                f"data.sft.train={train!r} with data.sft.share={share}; compass makes its pairs: "
+                "leave train '', and set share to 1 (all rows are pairs) or 0"
+            )
+        if share and config["objective"] != "next_token":
+            raise UserError("data.sft is for objective='next_token'")
+        return
     if bool(train) != bool(share):
         raise UserError(
             f"data.sft.train={train!r} with data.sft.share={share}; set both: files of prompts "
@@ -174,8 +190,8 @@ def _check_sft(config: Mapping[str, Value]) -> None:
         )
     if not share:
         return
-    if config["objective"] != "next_token" or config["data.kind"] != "text":
-        raise UserError("data.sft is for objective='next_token' with data.kind='text'")
+    if config["objective"] != "next_token":
+        raise UserError("data.sft is for objective='next_token'")
     if share == 1 and (config["data.train"] or config["data.evaluation"]):
         raise UserError(
             "data.sft.share=1 leaves no rows for documents; lower it, or leave data.train and "
@@ -188,6 +204,69 @@ def _check_sft(config: Mapping[str, Value]) -> None:
         raise UserError(
             "data.sft needs either data.sft.prompt_column and data.sft.response_column, or "
             "data.sft.messages_column: the names of its columns"
+        )
+
+
+def answers_problems(config: Mapping[str, Value]) -> bool:
+    """Whether the objective is over the answers to problems."""
+    objective = str(config["objective"])
+    return objective != "next_token" and find(objective).reads_answers
+
+
+def _check_problems(config: Mapping[str, Value]) -> None:
+    """Problems: an objective over answers has some, and no other trains on them."""
+    train, evaluation = config["data.problems.train"], config["data.problems.evaluation"]
+    name, answers = config["objective"], answers_problems(config)
+    if config["data.kind"] == "compass":
+        if train or evaluation not in ("", "compass"):
+            raise UserError(
+                f"data.problems.train={train!r} and evaluation={evaluation!r}; compass makes its "
+                "problems: leave train '', and set evaluation to '' or 'compass'"
+            )
+    elif answers and not train:
+        raise UserError(
+            f"objective={name!r} answers problems; give their files with data.problems.train"
+        )
+    elif train and not answers:
+        raise UserError(
+            f"data.problems.train={train!r} is not for objective={name!r}, which answers no "
+            "problems; take 'rlvr', or give them to data.problems.evaluation"
+        )
+    if answers and (config["data.train"] or config["data.evaluation"]):
+        raise UserError(
+            f"objective={name!r} answers problems and reads no documents; leave data.train and "
+            "data.evaluation ''"
+        )
+    if answers and config["rlp.target_weight"]:
+        raise UserError(
+            f"rlp.target_weight={config['rlp.target_weight']}: no text follows a response of "
+            f"objective={name!r}; set it to 0"
+        )
+    if PROBLEM not in str(config["data.problems.instruction"]):
+        raise UserError(
+            f"data.problems.instruction={config['data.problems.instruction']!r} has no {PROBLEM} "
+            "for the problem"
+        )
+    if answers and find(str(name)).weighs_planning and config["rlp.ratio"] == "sequence":
+        raise UserError(
+            f"objective={name!r} weighs single tokens, and rlp.ratio='sequence' whole responses; "
+            "set ratio to 'token'"
+        )
+
+
+def _check_best_metric(config: Mapping[str, Value]) -> None:
+    """What picks the best checkpoint is measured."""
+    best, compass_data = config["evaluation.best_metric"], config["data.kind"] == "compass"
+    answers, share = answers_problems(config), float(config["data.sft.share"])
+    measured = {
+        "response_loss": share > 0 and not compass_data,
+        **dict.fromkeys(ANSWER_FIGURES, answers or bool(config["data.problems.evaluation"])),
+        **dict.fromkeys((*FIGURES, "document_loss"), compass_data or share < 1 and not answers),
+    }
+    if best and not measured[str(best)]:
+        raise UserError(
+            f"evaluation.best_metric={best!r} is not measured with objective="
+            f"{config['objective']!r} and data.sft.share={share}; leave it ''"
         )
 
 

@@ -29,7 +29,7 @@ from rlp.data.batch import Batch
 from rlp.gradient import Loss, Metrics, policy_gradient
 from rlp.judging import Judgement, TokenBytes, judge, noise, other_places, outcome
 from rlp.objective import equations
-from rlp.objective.record import Outcome
+from rlp.objective.record import Answers, Outcome
 from rlp.objective.registry import find
 from rlp.optimizer import Optimizer
 from rlp.positions import SCORED, allowed_places, select_forks
@@ -88,6 +88,7 @@ class RLPSettings:
     update_micro_batch: int
     rollout_layout: str
     baseline_memory: str
+    planning_weight: float
 
     @property
     def updates(self) -> int:
@@ -151,6 +152,8 @@ class Evidence:
     no_think: jax.Array  # [B, K], nats per target token, of theta
     unselected: jax.Array | None  # [B, K], the document's mean no-think loss where no fork stands
     reference: jax.Array | None = None  # [B, N, L], log pi_ref of the actions, for a KL term
+    answers: Answers | None = None  # of responses to problems
+    planning: jax.Array | None = None  # [B, N, L] bool, of actions that plan, where that counts
 
 
 def new_state(
@@ -385,6 +388,54 @@ def _with_target_weight(settings: RLPSettings, judgement: Judgement) -> jax.Arra
     return own + extra
 
 
+def verdict_stage(
+    model_config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    reading: Reading,
+    rollout: Rollout,
+    answers: Answers,
+    planning: jax.Array | None,
+) -> Evidence:
+    """Judges responses to problems by their answers; takes the place of `evidence_stage`.
+
+    Args:
+      answers: to the problems of a wave.
+      planning: [B, N, L] bool, for an objective that weighs them.
+    """
+    s, thoughts = settings, rollout.thoughts
+    shape = answers.correct.shape
+    grouped = lambda x: x.reshape(shape)
+    nothing, none = jnp.zeros(shape), jnp.zeros(shape[:2])
+    found = Outcome(
+        reasoned=nothing,
+        baseline=none,
+        logprobs=nothing[..., None],
+        baseline_logprobs=none[..., None],
+        matches=None,
+        elsewhere=None,
+        closed=grouped(thoughts.closed),
+        length=grouped(thoughts.length),
+        uniform=noise(reading.keys, 0, 1, s.group_size),
+        limit=s.thought_length,
+        answers=answers,
+    )
+    judgement = judgement_of(s, found)
+    return Evidence(
+        reasoned=nothing,
+        baseline=none,
+        gain=nothing,
+        rewards=judgement.rewards,
+        advantages=judgement.advantages,
+        counted=judgement.counted,
+        target_weights=None,
+        no_think=none,
+        unselected=None,
+        answers=jax.tree.map(jnp.asarray, answers),
+        planning=planning,
+    )
+
+
 def reference_stage(
     model_config: ModelConfig,
     settings: RLPSettings,
@@ -461,13 +512,17 @@ def update_stage(
         chosen = lambda x: jax.lax.dynamic_index_in_dim(each(x), minibatch, keepdims=False)
         rollout, evidence = jax.tree.map(chosen, (bare, evidence))
     flat = lambda x: x.reshape(x.shape[0], -1)
+    advantages = flat(evidence.advantages)
+    if evidence.planning is not None:
+        weight = settings.planning_weight
+        advantages = equations.planning_advantages(advantages, evidence.planning, weight)
     value, metrics, gradient = policy_gradient(
         state.params,
         model_config,
         loss_numbers(settings),
         vocabulary,
         rollout,
-        flat(evidence.advantages),
+        advantages,
         flat(evidence.counted),
         evidence.reference,
         None if evidence.target_weights is None else flat(evidence.target_weights),

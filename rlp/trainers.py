@@ -44,6 +44,19 @@ class Trainer(Protocol):
         """One step. Consumes `state`; `key` is the root key of the run."""
 
 
+class Clock:
+    """Seconds by stage. `with clock("x") as done: y = done(f())` waits until y is computed."""
+
+    def __init__(self, *stages: str):
+        self.seconds = dict.fromkeys(stages, 0.0)
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str) -> Iterator[Callable]:
+        start = time.perf_counter()
+        yield jax.block_until_ready
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
 class NextTokenTrainer:
     """Next-token prediction on packed rows.
 
@@ -67,7 +80,7 @@ class NextTokenTrainer:
         self, state: TrainState, rows: Rows, key: jax.Array
     ) -> tuple[TrainState, dict[str, float], Cost]:
         """One update."""
-        clock = _Clock("data", "update")
+        clock = Clock("data", "update")
         with jax.set_mesh(self.mesh):
             with clock("data"):
                 batch = rows.placed(self.mesh)
@@ -114,7 +127,7 @@ class RLPTrainer:
         self._on_device = parameter_shardings(mesh, shapes(model))
         self._optimizer_flops = optimizer.flops(shapes(model))
         whole = replicated(mesh)
-        method = functools.partial(_jit_stage, model, settings, vocabulary)
+        method = functools.partial(jit_stage, model, settings, vocabulary)
         self.gather = gatherer(model, mesh, settings.rollout_layout)
         self._gathered, _ = gathered_bytes(model, mesh)
         self.read = method(stages.read_stage)
@@ -146,7 +159,7 @@ class RLPTrainer:
         self, state: TrainState, rows: Rows, key: jax.Array
     ) -> tuple[TrainState, dict[str, float], Cost]:
         """One rollout and its updates."""
-        clock = _Clock("data", "rollout", "evidence", "update")
+        clock = Clock("data", "rollout", "evidence", "update")
         with jax.set_mesh(self.mesh):
             rollout, evidence = self._think(state, rows, key, clock)
             with clock("update"):
@@ -163,7 +176,7 @@ class RLPTrainer:
         return state, metrics, cost
 
     def _think(
-        self, state: TrainState, rows: Rows, key: jax.Array, clock: "_Clock"
+        self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock
     ) -> tuple[Rollout, Evidence]:
         """Rollout and evidence of some rows, with what the reference says of the thoughts."""
         rollout, evidence = self._waves(state, rows, key, clock)
@@ -176,7 +189,7 @@ class RLPTrainer:
         return rollout, evidence
 
     def _waves(
-        self, state: TrainState, rows: Rows, key: jax.Array, clock: "_Clock"
+        self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock
     ) -> tuple[Rollout, Evidence]:
         """Rollout and evidence of some rows, one wave after the other."""
         params = state.params
@@ -200,7 +213,7 @@ class RLPTrainer:
         batch: Batch,
         forks: int,
         key: jax.Array,
-        clock: "_Clock",
+        clock: Clock,
     ) -> list[tuple[Rollout, Evidence]]:
         """Rollouts and evidence of a wave of documents, `forks` at a time, sampled with `params`.
 
@@ -262,19 +275,6 @@ class RLPTrainer:
         )
 
 
-class _Clock:
-    """Seconds by stage. `with clock("x") as done: y = done(f())` waits until y is computed."""
-
-    def __init__(self, *stages: str):
-        self.seconds = dict.fromkeys(stages, 0.0)
-
-    @contextlib.contextmanager
-    def __call__(self, stage: str) -> Iterator[Callable]:
-        start = time.perf_counter()
-        yield jax.block_until_ready
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
 def _without_others(state: TrainState) -> TrainState:
     """Of a state, or of its shardings, all but the networks that stand beside theta."""
     return dataclasses.replace(state, baseline=None, reference=None)
@@ -329,13 +329,14 @@ def cache_bytes(
     return tokens * each * np.dtype(model.dtype).itemsize
 
 
-def _jit_stage(
+def jit_stage(
     model: ModelConfig,
     settings: RLPSettings,
     vocabulary: Vocabulary,
     stage: Callable,
     **options: Any,
 ) -> Any:
+    """A stage of `rlp.step` with what all of them begin with, compiled when it is called."""
     return jax.jit(functools.partial(stage, model, settings, vocabulary), **options)
 
 

@@ -38,6 +38,7 @@ DOORS = {
         "launch",
         "rlp.loop",
         "rlp.build",
+        "rlp.build_data",
         "rlp.exchange",
         "rlp.experiment",
         "rlp.run_config",
@@ -53,6 +54,8 @@ DOORS = {
     "safetensors": ("rlp.huggingface",),
     "huggingface_hub": ("rlp.huggingface",),
     "torch": ("rlp.huggingface.verify", "benchmarks.attention_torch"),
+    "math_verify": ("rlp.verifiers",),
+    "pebble": ("rlp.grading",),
     "matplotlib": ("rlp.report",),
     "tensorboardX": ("rlp.metrics",),
 }

@@ -137,6 +137,7 @@ def rlp_settings(**changes) -> RLPSettings:
         "update_micro_batch": 0,
         "rollout_layout": "gathered",
         "baseline_memory": "device",
+        "planning_weight": 0.2,
     }
     return RLPSettings(**(numbers | changes))
 

@@ -5,7 +5,8 @@ of a row and has segment 0.
 """
 
 import dataclasses
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -40,17 +41,31 @@ class Batch:
 
 
 @dataclasses.dataclass(frozen=True)
+class Problems:
+    """Prompts with the answers that are right.
+
+    Attributes:
+      prompts: one a row, its fork at its end.
+      answers: to each.
+    """
+
+    prompts: Batch
+    answers: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class HeldOut:
     """Rows that are not trained on.
 
     Attributes:
-      documents: one a row, for thoughts to branch off; None where all data is prompts with
-        responses.
+      documents: one a row, for thoughts to branch off; None where no data is documents.
       pairs: a prompt with its response a row; None where there are none.
+      problems: by the name of their file; the name is "" where they are some of the training files.
     """
 
     documents: Batch | None
     pairs: Batch | None = None
+    problems: Mapping[str, Problems] = dataclasses.field(default_factory=dict)
 
 
 class Stream(Protocol):
@@ -64,3 +79,11 @@ class Stream(Protocol):
 
     def batch(self, first: int, size: int) -> Batch:
         """Records `first` … `first + size - 1`: a pure function of the seed and the numbers."""
+
+
+@runtime_checkable
+class Answered(Protocol):
+    """What a stream of problems can do besides."""
+
+    def answer(self, record: int) -> str:
+        """The right answer to the problem of a record."""

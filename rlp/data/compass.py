@@ -14,13 +14,14 @@ Walks (start and turns) fall into a training and a held-out set by a checksum, s
 document equals a training document, whatever the seed.
 """
 
+import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from rlp.data.batch import Batch
+from rlp.data.batch import Array, Batch, Problems
 from rlp.errors import UserError
 from rlp.tokenizer import word_level_files
 
@@ -167,6 +168,57 @@ class CompassStream:
         )
         ids = self.tokenizer.encode(f"{question} {thought}{headings[-1]} . <eos>")
         return ids, len(question.split())
+
+
+class CompassPairs:
+    """Walks as prompts with their responses: of each document what stands from its fork on, its
+    thought and its answer, is learnt."""
+
+    records_per_epoch: int | None = None
+
+    def __init__(self, walks: CompassStream):
+        self._walks = walks
+
+    def batch(self, first: int, size: int) -> Batch:
+        """Records `first` … `first + size - 1`."""
+        rows = self._walks.batch(first, size)
+        learnt = (np.asarray(rows.segment) > 0) & (rows.position >= np.asarray(rows.forks))
+        return dataclasses.replace(rows, loss_mask=learnt)
+
+
+class CompassProblems:
+    """Walks as problems: the document up to its fork; the answer is its heading and full stop."""
+
+    records_per_epoch: int | None = None
+
+    def __init__(self, walks: CompassStream):
+        self._walks = walks
+
+    def batch(self, first: int, size: int) -> Batch:
+        """Records `first` … `first + size - 1`."""
+        rows = self._walks.batch(first, size)
+        asked = (np.asarray(rows.segment) > 0) & (rows.position < np.asarray(rows.forks))
+
+        def only(x: Array, rest: int) -> np.ndarray:
+            return np.where(asked, np.asarray(x), rest).astype(np.int32)
+
+        return dataclasses.replace(
+            rows,
+            tokens=only(rows.tokens, CompassTokenizer.pad),
+            segment=only(rows.segment, 0),
+            position=only(rows.position, 0),
+        )
+
+    def answer(self, record: int) -> str:
+        """The right answer to the problem of a record."""
+        row = self._walks.batch(record, 1)
+        start = int(np.asarray(row.forks)[0, 0])
+        ids = np.asarray(row.tokens)[0, start : int(np.asarray(row.segment)[0].sum()) - 1]
+        return CompassTokenizer().decode(ids.tolist())
+
+    def beginning(self, count: int) -> Problems:
+        """The first records with their answers."""
+        return Problems(self.batch(0, count), tuple(self.answer(k) for k in range(count)))
 
 
 def walk(start: int, turns: Sequence[str]) -> list[str]:

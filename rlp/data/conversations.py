@@ -113,7 +113,7 @@ def rendered(where: str, messages: Sequence[Message], render: Render) -> list[li
             raise UserError(
                 f"{where}: the chat template does not put the same text before message "
                 f"{number + 1} and where it asks for it ({before[-40:]!r}), so its response has no "
-                "beginning; give another template with data.sft.chat_template"
+                "beginning; give another template with data.chat_template"
             )
         if not rows or not before.startswith(told):
             rows.append([])

@@ -109,6 +109,21 @@ ADVANTAGES = {
 }
 
 
+def planning_advantages(advantages: jax.Array, planning: jax.Array, weight: float) -> jax.Array:
+    """A + alpha |A| for planning tokens, A for the others (HICRA, arXiv 2509.03646): they earn more
+    where a response is better than its group, and lose less where it is worse.
+
+    Args:
+      advantages: [B, N].
+      planning: [B, N, L] bool, of every action.
+      weight: alpha.
+
+    Returns:
+      [B, N, L].
+    """
+    return advantages[..., None] + weight * jnp.abs(advantages)[..., None] * planning
+
+
 def action_weights(
     length: jax.Array, counted: jax.Array, limit: int, normalization: str
 ) -> jax.Array:
@@ -158,7 +173,7 @@ def clipped_surrogate(
     Args:
       logprobs: log pi_theta of every action at the sampling temperature, [B, N, L] nats.
       behaviour_logprobs: log pi_theta_old of the same, as recorded by the sampler.
-      advantages: [B, N].
+      advantages: [B, N]; or [B, N, L], for ratio="token" alone.
       weights: [B, N, L] from `action_weights`.
       clip_low: epsilon_l.
       clip_high: epsilon_h.
@@ -172,7 +187,8 @@ def clipped_surrogate(
         number = jnp.maximum(live.sum(axis=-1, keepdims=True), 1)
         difference = difference.sum(axis=-1, keepdims=True) / number
         weights = weights.sum(axis=-1, keepdims=True)
-    a, far = advantages[..., None], jnp.zeros_like(difference, bool)
+    a = advantages if advantages.ndim == weights.ndim else advantages[..., None]
+    far = jnp.zeros_like(difference, bool)
     if clip_dual:
         # Before exp, so that what is far off has a gradient of 0 and not 0 times infinity.
         most = math.log(clip_dual)

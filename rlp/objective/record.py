@@ -15,10 +15,26 @@ from rlp.objective import equations
 
 
 @flax.struct.dataclass
+class Answers:
+    """What responses to problems answer, [B, 1, G] each: a document is a prompt, its fork the end.
+
+    A response that gives no answer that can be read is neither correct nor agrees.
+    """
+
+    correct: jax.Array  # bool: it is the right answer
+    agrees: jax.Array  # bool: it is the answer that most responses of its group give
+    confidence: jax.Array  # in [0, 1], stated by the response; nan where it states none
+    given: jax.Array  # bool: it gives an answer that can be read
+    failed: jax.Array  # bool: its check took too long, or broke down
+
+
+@flax.struct.dataclass
 class Outcome:
     """What a reward may look at, of G thoughts at each of K forks of B documents.
 
     Log-probabilities and evidence are in nats, at temperature 1, over tokens that text can hold.
+    Where responses answer problems, they are what is called thoughts here, no text follows them,
+    and evidence is 0.
     """
 
     reasoned: jax.Array  # [B, K, G], S_pred: evidence of the target after the thought
@@ -31,6 +47,7 @@ class Outcome:
     length: jax.Array  # [B, K, G] int32, |c|: actions of the thought
     uniform: jax.Array  # [B, K, G], numbers in [0, 1) that nothing else depends on
     limit: int = flax.struct.field(pytree_node=False)  # L: most actions
+    answers: Answers | None = None
 
 
 Reward = Callable[[Outcome], jax.Array]  # [B, K, G]
@@ -54,6 +71,9 @@ class Objective:
       reads_baseline: the reward means nothing without `baseline`.
       reads_matches: the reward reads `matches`.
       reads_elsewhere: the reward reads `elsewhere`.
+      reads_answers: the reward reads `answers`, so its data is problems.
+      weighs_planning: actions that are planning have an advantage of A + alpha |A|, alpha being
+        `rlp.planning_weight` (HICRA).
     """
 
     formula: str
@@ -64,3 +84,5 @@ class Objective:
     reads_baseline: bool = False
     reads_matches: bool = False
     reads_elsewhere: bool = False
+    reads_answers: bool = False
+    weighs_planning: bool = False

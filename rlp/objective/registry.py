@@ -54,6 +54,36 @@ OBJECTIVES = {
         reward=rewards.reasoning_perplexity,
         advantages=standardized_advantages,
     ),
+    "rlvr": Objective(
+        formula="r = 1 if the answer is right, else 0",
+        source="verified answers: GRPO, arXiv 2402.03300; RLOO, arXiv 2402.14740, is "
+        "rlp.advantages=leave_one_out",
+        reward=rewards.correct,
+        advantages=standardized_advantages,
+        reads_answers=True,
+    ),
+    "ttrl": Objective(
+        formula="r = 1 if the answer is that of most responses of the group, else 0",
+        source="TTRL, arXiv 2504.16084",
+        reward=rewards.agrees,
+        advantages=standardized_advantages,
+        reads_answers=True,
+    ),
+    "rlcr": Objective(
+        formula="r = z - (q - z)², z = 1 if the answer is right, q the confidence it states",
+        source="RLCR, arXiv 2507.16806",
+        reward=rewards.calibrated,
+        advantages=standardized_advantages,
+        reads_answers=True,
+    ),
+    "hicra": Objective(
+        formula="r as of rlvr; A + α |A| for planning tokens",
+        source="HICRA, arXiv 2509.03646, with phrases that are given",
+        reward=rewards.correct,
+        advantages=standardized_advantages,
+        reads_answers=True,
+        weighs_planning=True,
+    ),
     "random_reward": Objective(
         formula="r ~ U[0, 1)",
         source="control: what sampling and updating do alone",

@@ -74,6 +74,27 @@ def closed(outcome: Outcome) -> jax.Array:
     return outcome.closed.astype(jnp.float32)
 
 
+def correct(outcome: Outcome) -> jax.Array:
+    """r = 1 if the response gives the right answer (RLVR)."""
+    assert outcome.answers is not None
+    return outcome.answers.correct.astype(jnp.float32)
+
+
+def agrees(outcome: Outcome) -> jax.Array:
+    """r = 1 if the response gives the answer of the majority of its group (TTRL, arXiv
+    2504.16084)."""
+    assert outcome.answers is not None
+    return outcome.answers.agrees.astype(jnp.float32)
+
+
+def calibrated(outcome: Outcome) -> jax.Array:
+    """r = z - (q - z)², z = 1 if the answer is right, else 0, and q the stated confidence (RLCR,
+    arXiv 2507.16806). A response that states none is given the worst q."""
+    assert outcome.answers is not None
+    right, stated = correct(outcome), outcome.answers.confidence
+    return right - (jnp.where(jnp.isnan(stated), 1 - right, stated) - right) ** 2
+
+
 def all_of_it(outcome: Outcome, counted: jax.Array) -> jax.Array:
     """The target is learnt after every thought alike."""
     return counted.astype(outcome.reasoned.dtype)

@@ -59,6 +59,19 @@ FIGURES = (
         "negative log-probability of the tokens of held-out responses", always=False,
     ),
     Figure(
+        "accuracy", "Answers", "right, sampled", "", "share", 1,
+        "share of sampled responses to held-out problems with the right answer (pass@1)",
+        always=False,
+    ),
+    Figure(
+        "greedy_accuracy", "Answers", "right, greedy", "", "share", 1,
+        "the same of greedy responses", always=False,
+    ),
+    Figure(
+        "majority_accuracy", "Answers", "right, majority", "", "share", 1,
+        "share of problems whose most common sampled answer is right", always=False,
+    ),
+    Figure(
         "mean_information_gain", "Thoughts", "information gain", "nats", "gain", 1,
         "log-probability of the target with a thought minus without, averaged over thoughts",
     ),
@@ -111,6 +124,8 @@ class Metric:
 METRICS = (
     Metric("information_gain", "Information gain", "nats", "mean over thoughts; above 0 they help"),
     Metric("reward_positive_share", "Rewards above 0", "share", "thoughts that help at all"),
+    Metric("accuracy", "Right answers", "share", "of the responses to training problems"),
+    Metric("evaluation/accuracy", "Right answers, held out", "share", "of sampled responses", True),
     Metric("thought_length", "Thought length", "tokens", "mean over thoughts"),
     Metric("closed_fraction", "Closed thoughts", "share", "ended by the model within the limit"),
     Metric("thought_entropy", "Entropy of thoughts", "nats/token", "near 0 nothing new is tried"),

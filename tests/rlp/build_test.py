@@ -134,8 +134,8 @@ BAD = {
     ),
     "no such pairs": (PAIRS, "data.sft.train: no file or folder a.jsonl"),
     "no such template": (
-        PAIRS | {"data.sft.chat_template": "no/such"},
-        "data.sft.chat_template='no/such' is no file; give one, or '' or 'none'",
+        PAIRS | {"data.chat_template": "no/such"},
+        "data.chat_template='no/such' is no file; give one, or '' or 'none'",
     ),
     "a negative seed": ({"seed": -1}, "seed=-1; it must lie in [0, 4294967295]"),
 }

@@ -1,0 +1,202 @@
+"""From a config to documents, pairs and problems: what a run reads, and takes time to read."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from rlp.data import compass
+from rlp.data.batch import Batch, HeldOut, Problems, Stream
+from rlp.data.conversations import Format
+from rlp.data.mix import MixedStream
+from rlp.data.pairs import pair_streams
+from rlp.data.problems import ProblemFormat, problem_streams
+from rlp.data.text import TextStream, text_streams
+from rlp.errors import UserError
+from rlp.objective.registry import find
+from rlp.planning import PHRASES
+from rlp.responses import Frame
+from rlp.tokenizer import Tokenizer
+
+LOGGER = logging.getLogger(__name__)
+
+COMPASS = "compass"  # the source whose documents are made
+
+
+def answers_problems(config: ConfigDict) -> bool:
+    """Whether the objective of a run is over the answers to problems."""
+    return config.objective != "next_token" and find(config.objective).reads_answers
+
+
+def asks_problems(config: ConfigDict) -> bool:
+    """Whether a run answers problems, in training or held out."""
+    return answers_problems(config) or bool(config.data.problems.evaluation)
+
+
+def read_data(config: ConfigDict, tokenizer: Any, frame: Frame | None) -> tuple[Stream, HeldOut]:
+    """The training stream, and the held-out rows of one document, pair or problem each.
+
+    Args:
+      config: of the run.
+      tokenizer: of the run.
+      frame: of responses; None for a run that answers no problems.
+
+    Raises:
+      UserError: for files that cannot be used.
+    """
+    documents: Batch | None = None
+    pairs: Batch | None = None
+    stream: Stream | None = None
+    wanted, share = config.evaluation.documents, config.data.sft.share
+    if config.data.kind == COMPASS:
+        walks = compass.CompassStream(
+            config.seed, config.data.sequence_length, **config.data.compass
+        )
+        unseen = compass.CompassStream(0, compass.DOCUMENT_LENGTH, held_out=True)
+        stream, documents = walks, unseen.batch(0, wanted)
+        if share:
+            stream = compass.CompassPairs(walks)
+    elif not answers_problems(config):
+        first = lambda rows: rows.batch(0, min(wanted, len(rows)))
+        if share < 1:
+            stream, unseen_documents = _documents(config, tokenizer)
+            documents = first(unseen_documents)
+        if share:
+            taught, unseen_pairs = _pairs(config, tokenizer)
+            pairs = first(unseen_pairs)
+            stream = taught if stream is None else MixedStream(stream, taught, share)
+    problems: dict[str, Problems] = {}
+    if frame is not None:
+        training, problems = _problems(config, tokenizer, frame)
+        stream = training if answers_problems(config) else stream
+    assert stream is not None
+    return stream, HeldOut(documents, pairs, problems)
+
+
+def _documents(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, TextStream]:
+    """Rows of documents from files, for training and held out."""
+    data, rlp = config.data, config.rlp
+    room = rlp.min_prefix + rlp.horizon - 1  # tokens besides one for every fork
+    streams = {
+        "train": data.train,
+        "evaluation": data.evaluation,
+        "holdout_every": data.holdout_every,
+        "text_column": data.text_column,
+        "txt_separator": data.txt_separator,
+        "tokenizer": tokenizer,
+        "sequence_length": data.sequence_length,
+        "pack": data.pack and config.objective == "next_token",
+        "train_forks": config.objective != "next_token",
+        "min_tokens": room + rlp.forks_per_document if config.objective != "next_token" else 2,
+        "held_out_min_tokens": room + config.evaluation.forks_per_document,
+        "fork_marker": data.fork_marker if rlp.positions == "given" else "",
+        "min_prefix": rlp.min_prefix,
+        "horizon": rlp.horizon,
+        "seed": config.seed,
+    }
+    made = text_streams(**streams)
+    _tell(made, "%s: %d rows; %d windows left out: too short, with tags, or without their fork")
+    return made
+
+
+def _pairs(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, TextStream]:
+    """Rows of prompts with their responses from files, for training and held out."""
+    data, template = config.data, chat_template(config, tokenizer)
+    LOGGER.info("responses follow prompts %s", "plainly" if template is None else "by a template")
+    pairs = {
+        "train": data.sft.train,
+        "evaluation": data.sft.evaluation,
+        "holdout_every": data.holdout_every,
+        "form": Format(
+            prompt=data.sft.prompt_column,
+            response=data.sft.response_column,
+            messages=data.sft.messages_column,
+        ),
+        "template": template,
+        "tokenizer": tokenizer,
+        "sequence_length": data.sequence_length,
+        "pack": data.pack,
+        "seed": config.seed,
+    }
+    made = pair_streams(**pairs)
+    _tell(made, "%s: %d rows of pairs; %d pairs left out: longer than data.sequence_length")
+    return made
+
+
+def _tell(streams: tuple[TextStream, TextStream], line: str) -> None:
+    """Logs how many rows streams have, and how many stretches they left out."""
+    for name, stream in zip(("training", "held-out"), streams, strict=True):
+        LOGGER.info(line, name, len(stream), stream.skipped)
+
+
+def _problems(
+    config: ConfigDict, tokenizer: Any, frame: Frame
+) -> tuple[Stream | None, dict[str, Problems]]:
+    """Problems for training, where the objective asks for them, and held-out ones."""
+    asked, wanted = config.data.problems, config.evaluation.problems
+    if config.data.kind == COMPASS:
+        length = config.data.sequence_length
+        held = compass.CompassProblems(compass.CompassStream(0, length, held_out=True))
+        walks = compass.CompassProblems(compass.CompassStream(config.seed, length))
+        return walks, {"": held.beginning(wanted)}
+    stream, held_out, skipped = problem_streams(
+        train=asked.train,
+        evaluation=asked.evaluation,
+        holdout_every=config.data.holdout_every,
+        form=ProblemFormat(
+            prompt=asked.prompt_column,
+            answer=asked.answer_column,
+            options=asked.options_column,
+            marker=asked.answer_marker,
+            instruction=asked.instruction,
+        ),
+        ask=frame.ask,
+        tokenizer=tokenizer,
+        head=frame.head,
+        opening=frame.opening[0] if frame.shared else None,
+        sequence_length=config.data.sequence_length,
+        seed=config.seed,
+    )
+    LOGGER.info(
+        "%d training problems, %s held out; %d left out: data.sequence_length tokens or more",
+        len(stream) if stream else 0,
+        " + ".join(str(len(problems)) for problems in held_out.values()),
+        skipped,
+    )
+    return stream, {name: problems.beginning(wanted) for name, problems in held_out.items()}
+
+
+def chat_template(config: ConfigDict, tokenizer: Any) -> str | None:
+    """The Jinja template that makes prompts of messages; None where they are taken as they are."""
+    named = config.data.chat_template
+    if named == "":
+        return tokenizer.chat_template
+    return None if named == "none" else file_text("data.chat_template", named, "'' or 'none'")
+
+
+def phrases(config: ConfigDict) -> tuple[str, ...]:
+    """The phrases that plan."""
+    named = config.data.problems.planning
+    if named == "default":
+        return PHRASES
+    lines = file_text("data.problems.planning", named, "'default'").splitlines()
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def browse_rows(documents: Batch, count: int) -> Batch:
+    """The first few held-out documents."""
+    return jax.tree.map(lambda x: np.asarray(x)[:count], documents)
+
+
+def file_text(field: str, name: str, others: str) -> str:
+    """The text of the file that a field names, where it is none of its other values."""
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"{field}={name!r} is no file; give one, or {others}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{field}={name!r} cannot be read: {error}") from error

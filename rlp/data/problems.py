@@ -1,0 +1,262 @@
+"""Streams of problems: prompts whose answers can be checked.
+
+    files → problems → prompts and answers → rows → records
+
+A row holds the prompt alone, with the fork where the response begins. A prompt is never cut: one
+that is longer than a row is left out and counted.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from rlp.data.batch import Batch, Problems
+from rlp.data.corpus import grouped, hold_out, reading
+from rlp.data.sources import ENDINGS, Column, as_text, find_files, read_rows
+from rlp.data.text import check_disjoint, shuffled, spread
+from rlp.errors import UserError
+from rlp.tokenizer import Tokenizer
+
+GROUP = "data.problems"  # of the fields of the config
+PROBLEM = "{problem}"  # its place in the instruction
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemFormat:
+    """How a row of a file is a problem.
+
+    Attributes:
+      prompt, answer: names of the columns.
+      options: of the column with a list of choices, shown as lines "A. …"; "" for none.
+      marker: the answer is what follows its last occurrence in that column; "" for all of it.
+      instruction: text with `PROBLEM` in it.
+    """
+
+    prompt: str
+    answer: str
+    options: str = ""
+    marker: str = ""
+    instruction: str = PROBLEM
+
+    @property
+    def columns(self) -> list[Column]:
+        """With the fields of the config that name them."""
+        named = (
+            (f"{GROUP}.prompt_column", self.prompt),
+            (f"{GROUP}.answer_column", self.answer),
+            (f"{GROUP}.options_column", self.options),
+        )
+        return [column for column in named if column[1]]
+
+    def problem(self, where: str, values: Sequence[object]) -> tuple[str, str]:
+        """The prompt and the answer of a row.
+
+        Args:
+          where: the row stands, for messages of errors.
+          values: of `columns`.
+
+        Raises:
+          UserError: a value of another kind, an answer without the marker, an empty one.
+        """
+        text, answer = as_text(where, self.prompt, values[0]), values[1]
+        if isinstance(answer, int | float) and not isinstance(answer, bool):
+            answer = str(answer)
+        answer = as_text(where, self.answer, answer)
+        if self.marker:
+            _, found, answer = answer.rpartition(self.marker)
+            if not found:
+                raise UserError(
+                    f"{where}: column {self.answer!r} has no {self.marker!r}, after which "
+                    f"{GROUP}.answer_marker says that the answer stands"
+                )
+        if not answer.strip():
+            raise UserError(f"{where}: column {self.answer!r} holds no answer")
+        if self.options:
+            text = "\n".join([text, *self._choices(where, values[2])])
+        return self.instruction.replace(PROBLEM, text), answer.strip()
+
+    def _choices(self, where: str, values: object) -> list[str]:
+        if not isinstance(values, list) or not 0 < len(values) <= 26:
+            raise UserError(f"{where}: column {self.options!r} is no list of up to 26 choices")
+        return [
+            f"{chr(ord('A') + number)}. {as_text(where, self.options, value)}"
+            for number, value in enumerate(values)
+        ]
+
+
+class ProblemStream:
+    """Prompts by record number; endless and shuffled, or one pass."""
+
+    def __init__(
+        self,
+        prompts: Sequence[np.ndarray],
+        answers: Sequence[str],
+        order: Sequence[int],
+        *,
+        sequence_length: int,
+        pad: int,
+    ) -> None:
+        """A stream over problems.
+
+        Args:
+          prompts: ids of each, fewer than T.
+          answers: of each.
+          order: number of the problem of each record.
+          sequence_length: T, tokens of a row.
+          pad: id that fills a row.
+        """
+        self._prompts, self._answers, self._order = prompts, answers, order
+        self._sequence_length, self._pad = sequence_length, pad
+        self.records_per_epoch: int | None = len(prompts)
+
+    def __len__(self) -> int:
+        """Number of problems."""
+        return len(self._prompts)
+
+    def batch(self, first: int, size: int) -> Batch:
+        """Records `first` … `first + size - 1`: prompts, each with the fork at its end."""
+        tokens = np.full((size, self._sequence_length), self._pad, np.int32)
+        length = np.zeros((size, 1), np.int32)
+        for row in range(size):
+            prompt = self._prompts[self._order[first + row]]
+            tokens[row, : len(prompt)], length[row] = prompt, len(prompt)
+        index = np.arange(first, first + size, dtype=np.int32)
+        return Batch(tokens, *_prompt_places(length, tokens.shape[1]), index, length)
+
+    def answer(self, record: int) -> str:
+        """The right answer to the problem of a record."""
+        return self._answers[self._order[record]]
+
+    def beginning(self, count: int) -> Problems:
+        """The first records, at most `count`, with their answers."""
+        size = min(count, len(self))
+        return Problems(self.batch(0, size), tuple(self.answer(k) for k in range(size)))
+
+
+def _prompt_places(length: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Segments and positions of rows that hold a prompt of `length` [B, 1] tokens each."""
+    place = np.arange(limit, dtype=np.int32)[None, :]
+    inside = place < length
+    return inside.astype(np.int32), np.where(inside, place, 0).astype(np.int32)
+
+
+def problem_streams(
+    *,
+    train: str,
+    evaluation: str = "",
+    holdout_every: int = 20,
+    form: ProblemFormat,
+    ask: Callable[[str], str],
+    tokenizer: Tokenizer,
+    head: Sequence[int] = (),
+    opening: int | None = None,
+    sequence_length: int,
+    seed: int = 0,
+) -> tuple[ProblemStream | None, dict[str, ProblemStream], int]:
+    """The training stream, the held-out ones by name, and how many problems were left out.
+
+    Args:
+      train: files, folders or globs, separated by commas; "" for no training.
+      evaluation: held-out files in the same forms, each a stream that is called as it is, without
+        its ending; "" holds out every `holdout_every`-th row of `train`, called "".
+      holdout_every: rows of files.
+      form: the columns.
+      ask: the text before a response, of a prompt.
+      tokenizer: gives ids.
+      head: ids before every prompt.
+      opening: the last token of every prompt, which the response begins with instead; None if the
+        response has an opening of its own.
+      sequence_length: T; prompts with T tokens or more are left out.
+      seed: of the training order.
+
+    Raises:
+      UserError: files or rows that cannot be used, too few problems, none that is short enough.
+    """
+    skipped = 0
+
+    def made(files: Sequence[str], field: str) -> tuple[list[np.ndarray], list[str]]:
+        nonlocal skipped
+        read = _read(files, f"{GROUP}.{field}", form, ask, tokenizer)
+        prompts, answers = [np.array([*head, *prompt]) for prompt in read[0]], read[1]
+        if opening is not None:
+            prompts = [_without(opening, prompt, field) for prompt in prompts]
+        fits = [len(prompt) < sequence_length for prompt in prompts]
+        if not any(fits):
+            raise UserError(
+                f"no problem of {GROUP}.{field} fits in data.sequence_length={sequence_length} "
+                f"(the shortest has {min(map(len, prompts))} tokens, and one is needed after it): "
+                "raise it"
+            )
+        skipped += len(fits) - sum(fits)
+        keep = lambda items: [item for item, fit in zip(items, fits, strict=True) if fit]
+        return keep(prompts), keep(answers)
+
+    def stream(
+        problems: tuple[list, list], chosen: Sequence[int], order: Sequence[int]
+    ) -> ProblemStream:
+        prompts, answers = ([items[number] for number in chosen] for items in problems)
+        return ProblemStream(
+            prompts, answers, order, sequence_length=sequence_length, pad=tokenizer.pad
+        )
+
+    def all_of(problems: tuple[list, list], held_out: bool) -> ProblemStream:
+        count = len(problems[0])
+        return stream(problems, range(count), spread(count) if held_out else shuffled(count, seed))
+
+    held: dict[str, ProblemStream] = {}
+    if evaluation:
+        files = find_files(evaluation, f"{GROUP}.evaluation")
+        if train:
+            check_disjoint(find_files(train, f"{GROUP}.train"), files, GROUP)
+        for file in files:
+            name = _name(file)
+            if name in held:
+                raise UserError(f"{GROUP}.evaluation names two files {name}; rename one of them")
+            held[name] = all_of(made([file], "evaluation"), held_out=True)
+    if not train:
+        return None, held, skipped
+    problems = made(find_files(train, f"{GROUP}.train"), "train")
+    if evaluation:
+        return all_of(problems, held_out=False), held, skipped
+    kept, out = hold_out(len(problems[0]), holdout_every, GROUP, "problems")
+    order = shuffled(len(kept), seed)
+    held[""] = stream(problems, out.tolist(), spread(len(out)))
+    return stream(problems, kept.tolist(), order), held, skipped
+
+
+def _name(path: str) -> str:
+    """The name of a file without its folder and its ending."""
+    name = PurePosixPath(path).name
+    return next((name.removesuffix(end) for end in ENDINGS if name.endswith(end)), name)
+
+
+def _read(
+    files: Sequence[str],
+    field: str,
+    form: ProblemFormat,
+    ask: Callable[[str], str],
+    tokenizer: Tokenizer,
+) -> tuple[list[np.ndarray], list[str]]:
+    """Ids of the prompts of files, and their answers."""
+    prompts: list[np.ndarray] = []
+    answers: list[str] = []
+    with reading(files, field) as bar:
+        rows = (form.problem(*row) for row in read_rows(files, form.columns, bar.update))
+        for group in grouped(rows, lambda problem: len(problem[0])):
+            answers += [answer for _, answer in group]
+            prompts += tokenizer.encode_all([ask(text) for text, _ in group])
+    if not prompts:
+        raise UserError(f"{field}: no problems in {', '.join(files[:3])}")
+    return prompts, answers
+
+
+def _without(opening: int, prompt: np.ndarray, field: str) -> np.ndarray:
+    """A prompt without its last token, with which the response begins."""
+    if prompt[-1] != opening:
+        raise UserError(
+            f"{GROUP}.{field}: a prompt ends with the token {prompt[-1]}, and the chat template "
+            f"with {opening}; set {GROUP}.think=True"
+        )
+    return prompt[:-1]

@@ -1,0 +1,170 @@
+"""What responses are worth: their answers, checked in processes with a time limit each.
+
+    responses → answers → right or wrong, agreed or not, how sure     `Grader.grade`
+
+Processes, not threads: a verifier that hangs is killed with its process, and no signal handler of
+the run is touched. (math-verify sets an alarm signal, which only a main thread may.)
+"""
+
+import atexit
+import concurrent.futures
+import dataclasses
+import functools
+import multiprocessing
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from rlp import verifiers
+from rlp.errors import UserError
+
+MOST_WORKERS = 16  # where the number is not given
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_CONFIDENCE = re.compile(r"<confidence>\s*([0-9]*\.?[0-9]+)\s*(%?)\s*</confidence>")
+
+
+@dataclasses.dataclass(frozen=True)
+class Grade:
+    """What a response is worth.
+
+    Attributes:
+      answer: that it gives; None where none can be read.
+      correct: that is the right one.
+      agrees: it is the answer that most responses of its group give.
+      confidence: that it states, in [0, 1]; None where none can be read.
+      failed: its check took too long, or killed its process; then it counts as without an answer.
+    """
+
+    answer: str | None
+    correct: bool
+    agrees: bool
+    confidence: float | None
+    failed: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Grader:
+    """Checks responses.
+
+    Attributes:
+      verifier: a name, see `verifiers.find`.
+      time_limit: seconds for the check of one response.
+      workers: processes; 0 for one a core, at most `MOST_WORKERS`.
+      close: text that ends a thought; answers are looked for after the last one.
+    """
+
+    verifier: str
+    time_limit: float
+    workers: int
+    close: str
+
+    def grade(self, responses: Sequence[str], answer: str) -> list[Grade]:
+        """The grades of the responses to one problem; as of `grade_all`."""
+        return self.grade_all([responses], [answer])[0]
+
+    def grade_all(
+        self, groups: Sequence[Sequence[str]], answers: Sequence[str]
+    ) -> list[list[Grade]]:
+        """The grades of all responses.
+
+        Args:
+          groups: the responses to each problem.
+          answers: the right answer to each problem.
+
+        Raises:
+          UserError: a verifier raises.
+        """
+        ends = [[text.rpartition(self.close)[2] for text in group] for group in groups]
+        texts = [[where_the_answer_is(text) for text in group] for group in ends]
+        both = zip(texts, answers, strict=True)
+        work = [(text, answer) for group, answer in both for text in group]
+        checked = iter(self._run(verifiers.checked, work))
+        found = [[next(checked) for _ in group] for group in groups]
+        shared = [_most_common([one[0] for one in group if one]) for group in found]
+        second = iter(self._run(verifiers.agreed, _compared(found, shared)))
+
+        def agrees(answer: str | None, most: str | None) -> bool:
+            if answer is None or answer == most:
+                return answer is not None
+            return bool(next(second))
+
+        return [
+            [
+                Grade(
+                    answer=one[0] if one else None,
+                    correct=one is not None and one[1],
+                    agrees=agrees(one[0] if one else None, most),
+                    confidence=stated_confidence(text),
+                    failed=one is None,
+                )
+                for one, text in zip(group, group_ends, strict=True)
+            ]
+            for group, most, group_ends in zip(found, shared, ends, strict=True)
+        ]
+
+    def _run(self, function: Callable, arguments: Sequence[tuple[str, str]]) -> list[Any]:
+        """What a function of `verifiers` gives for each; None for what failed."""
+        pool = _pool(self.workers or min(os.cpu_count() or 1, MOST_WORKERS))
+        schedule = functools.partial(pool.schedule, function, timeout=self.time_limit)
+        jobs = [schedule(args=(self.verifier, *each)) for each in arguments]
+        return [self._result(job) for job in jobs]
+
+    def _result(self, job: concurrent.futures.Future) -> Any:
+        try:
+            return job.result()
+        except (concurrent.futures.TimeoutError, ProcessExpired):
+            return None
+        except Exception as error:  # a verifier can raise what it likes
+            raise UserError(
+                f"data.problems.verifier={self.verifier!r} raised {type(error).__name__}: {error}"
+            ) from error
+
+
+def where_the_answer_is(response: str) -> str:
+    """What stands last between <answer> and </answer>, else all but the stated confidence."""
+    marked = _ANSWER.findall(response)
+    return marked[-1] if marked else _CONFIDENCE.sub("", response)
+
+
+def stated_confidence(response: str) -> float | None:
+    """The last number between <confidence> and </confidence>, as a share; percent count as such."""
+    found = _CONFIDENCE.findall(response)
+    if not found:
+        return None
+    number, percent = found[-1]
+    share = float(number) / (100 if percent else 1)
+    return share if 0 <= share <= 1 else None
+
+
+def _most_common(answers: Sequence[str | None]) -> str | None:
+    """The answer that most give, of several the one given first; None where there is none."""
+    counts = Counter(answer for answer in answers if answer is not None)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _compared(found: Sequence[Sequence], shared: Sequence[str | None]) -> list[tuple[str, str]]:
+    """The pairs of answers, written otherwise, that may be the same."""
+    return [
+        (one[0], most)
+        for group, most in zip(found, shared, strict=True)
+        for one in group
+        if one and one[0] is not None and one[0] != most
+        if most is not None
+    ]
+
+
+@functools.cache
+def _pool(workers: int) -> ProcessPool:
+    """The processes of a program; spawned, since a fork would lose the threads that JAX has."""
+    pool = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))
+    atexit.register(_end, pool)
+    return pool
+
+
+def _end(pool: ProcessPool) -> None:
+    pool.stop()
+    pool.join()

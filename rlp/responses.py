@@ -1,0 +1,178 @@
+"""How a network answers problems: what stands before a response and around it, and who checks it.
+
+A response is a thought to the engine: actions that leave the prompt at its end. It begins with an
+opening of its own, the thinking tag, or with the last token of the prompt; it ends with the token
+that ends a turn of the chat, or a text.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rlp import hosts
+from rlp.branches import Vocabulary, response_vocabulary
+from rlp.data.compass import CompassTokenizer
+from rlp.data.conversations import ASSISTANT
+from rlp.errors import UserError
+from rlp.grading import Grade, Grader
+from rlp.planning import planning_actions
+from rlp.step import RLPSettings
+from rlp.tokenizer import Tokenizer
+
+AnyTokenizer = Tokenizer | CompassTokenizer
+
+_SOMETHING = "something"  # a message that no template leaves out
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """What stands around a response.
+
+    Attributes:
+      ask: a prompt to the text that asks for its response.
+      head: ids before that text.
+      opening: ids that a response begins with, which are not sampled.
+      shared: the opening is the last token of the prompt's text.
+      end: id that ends a response.
+    """
+
+    ask: Callable[[str], str]
+    head: tuple[int, ...]
+    opening: tuple[int, ...]
+    shared: bool
+    end: int
+
+
+def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Frame:
+    """The frame of responses.
+
+    Args:
+      tokenizer: gives ids.
+      template: of the chat, Jinja; None for prompts as they are.
+      think: responses begin with the opening thinking tag.
+
+    Raises:
+      UserError: a template without an end of a response, one that opens a thought by itself where
+        `think` does too, and no template where the opening is to be its last token.
+    """
+    if template is None:
+        if not think:
+            raise UserError(
+                "data.problems.think=False lets responses begin with what a chat template puts "
+                "before them, and there is none; set data.chat_template, or think=True"
+            )
+        head = () if tokenizer.bos is None else (tokenizer.bos,)
+        return Frame(lambda text: text, head, tokenizer.think_open, False, tokenizer.separator)
+
+    assert not isinstance(tokenizer, CompassTokenizer)
+
+    def ask(text: str) -> str:
+        return tokenizer.chat([{"role": "user", "content": text}], template, True)
+
+    messages = [
+        {"role": "user", "content": _SOMETHING},
+        {"role": ASSISTANT, "content": _SOMETHING},
+    ]
+    after = tokenizer.chat(messages, template, False).rpartition(_SOMETHING)[2].strip()
+    if not after:
+        raise UserError(
+            "the chat template puts nothing after a response, so none could end; set "
+            "data.chat_template to another one, or to 'none'"
+        )
+    before = tokenizer.encode(ask(_SOMETHING))
+    opening = tokenizer.think_open
+    if think and tuple(tokenizer.encode(ask(_SOMETHING).rstrip())[-len(opening) :]) == opening:
+        raise UserError(
+            "the chat template opens a thought by itself; set data.problems.think=False"
+        )
+    return Frame(
+        ask, (), opening if think else (before[-1],), not think, tokenizer.encode(after)[0]
+    )
+
+
+def words_of_responses(frame: Frame, tokenizer: AnyTokenizer, size: int) -> Vocabulary:
+    """The vocabulary of responses in an embedding of `size` rows."""
+    return response_vocabulary(
+        opening=frame.opening,
+        end=frame.end,
+        think_open=tokenizer.think_open,
+        pad=tokenizer.pad,
+        bos=tokenizer.bos,
+        eos=tokenizer.eos,
+        separator=tokenizer.separator,
+        used=tokenizer.vocab_size,
+        size=size,
+    )
+
+
+def response_settings(settings: RLPSettings, length: int) -> RLPSettings:
+    """The settings of a method for responses: one at the end of each prompt, and no text after it.
+
+    Args:
+      settings: whose numbers of groups, sampling and updates are taken.
+      length: most actions of a response.
+    """
+    return dataclasses.replace(
+        settings,
+        thought_length=length,
+        forks_per_document=1,
+        horizon=1,
+        positions="given",
+        prompt=(),
+        baseline="none",
+        target_weight=0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Answering:
+    """Responses to problems.
+
+    Attributes:
+      settings, vocabulary: of a rollout that samples them.
+      frame: what stands around them.
+      grader: checks them.
+      decode: ids to text.
+      texts: bytes of every token, to find planning phrases; None where nobody asks.
+      phrases: that plan.
+    """
+
+    settings: RLPSettings
+    vocabulary: Vocabulary
+    frame: Frame
+    grader: Grader
+    decode: Callable[[Sequence[int]], str]
+    texts: Sequence[bytes] | None
+    phrases: Sequence[str]
+
+    def responses(self, actions: np.ndarray, words: np.ndarray) -> list[list[str]]:
+        """The texts of actions [B, N, L], of which the first `words` [B, N] are text."""
+        return [
+            [
+                self.decode(actions[row, n, : words[row, n]].tolist())
+                for n in range(actions.shape[1])
+            ]
+            for row in range(actions.shape[0])
+        ]
+
+    def grades(
+        self, actions: np.ndarray, words: np.ndarray, answers: Sequence[str]
+    ) -> list[list[Grade]]:
+        """The grades of the responses to problems with these answers.
+
+        They are checked on the first host, since a check that fails for want of time there may
+        pass elsewhere; all hosts call this.
+        """
+
+        def decide() -> list[list[dict]]:
+            grades = self.grader.grade_all(self.responses(actions, words), answers)
+            return [[dataclasses.asdict(grade) for grade in group] for group in grades]
+
+        return [[Grade(**grade) for grade in group] for group in hosts.agree(decide)]
+
+    def planning(self, actions: np.ndarray, words: np.ndarray) -> np.ndarray | None:
+        """Which actions plan, bool [B, N, L]; None where nobody asks."""
+        if self.texts is None:
+            return None
+        return planning_actions(actions, words, self.texts, self.phrases)

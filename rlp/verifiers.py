@@ -1,0 +1,117 @@
+"""Whether a response gives the right answer. Pure functions of texts, which know nothing of JAX.
+
+They run in processes of their own (`rlp/grading.py`): a library that simplifies what a network
+wrote can take for ever, or all memory.
+"""
+
+import dataclasses
+import importlib
+import logging
+import re
+from collections.abc import Callable
+
+from rlp.errors import UserError
+
+CHOICES = "ABCDEFGHIJ"
+_CHOICE = (  # the last of the first that is found
+    re.compile(rf"\\boxed\{{\s*(?:\\text\{{)?\(?([{CHOICES}])\b"),
+    re.compile(rf"(?i:answer)(?:\s+is)?\W{{0,4}}([{CHOICES}])\b"),
+    re.compile(rf"\b([{CHOICES}])\b"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verifier:
+    """How answers are read and compared.
+
+    Attributes:
+      extract: the answer that a response gives, or None; of the text after the thought.
+      equal: whether that answer and the right one are the same.
+    """
+
+    extract: Callable[[str], str | None]
+    equal: Callable[[str, str], bool]
+
+
+def math_answer(response: str) -> str | None:
+    """The last boxed expression, else the last formula or number (math-verify)."""
+    from math_verify import parse  # here: it takes a second, and few programs need it
+
+    _be_quiet()
+    found = parse(response, parsing_timeout=None)
+    return str(found[-1]) if found else None
+
+
+def math_equal(found: str, answer: str) -> bool:
+    """Whether two expressions are the same one, or close numbers (math-verify)."""
+    from math_verify import parse, verify
+
+    _be_quiet()
+    read = lambda text: parse(f"\\boxed{{{text}}}", parsing_timeout=None)
+    return verify(read(answer), read(found), timeout_seconds=None)
+
+
+def _be_quiet() -> None:
+    """The library warns that its own time limit is off; whole processes have one here."""
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+
+
+def whole_text(response: str) -> str | None:
+    """The response itself, without the space around it."""
+    return response.strip() or None
+
+
+def same_text(found: str, answer: str) -> bool:
+    """Whether the texts are equal but for the space around them."""
+    return found.strip() == answer.strip()
+
+
+def choice(response: str) -> str | None:
+    """The last letter that is boxed, else the last that is called the answer, else the last one."""
+    for pattern in _CHOICE:
+        if found := pattern.findall(response):
+            return found[-1]
+    return None
+
+
+VERIFIERS = {
+    "math": Verifier(math_answer, math_equal),
+    "choice": Verifier(choice, same_text),
+    "exact": Verifier(whole_text, same_text),
+}
+
+
+def find(name: str) -> Verifier:
+    """The verifier of that name, or the one that "<module>:<name>" says where to import.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name in VERIFIERS:
+        return VERIFIERS[name]
+    module, _, attribute = name.partition(":")
+    field = f"data.problems.verifier={name!r}"
+    if not attribute:
+        raise UserError(
+            f"{field} is unknown; use one of {', '.join(VERIFIERS)}, or '<module>:<name>' of a "
+            "Verifier of your own"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{field} cannot be imported: {error}") from error
+    if not isinstance(found, Verifier):
+        raise UserError(f"{field} is no rlp.verifiers.Verifier")
+    return found
+
+
+def checked(name: str, response: str, answer: str) -> tuple[str | None, bool]:
+    """What a response answers, and whether that is right: the work of a process."""
+    verifier = find(name)
+    found = verifier.extract(response)
+    return found, found is not None and verifier.equal(found, answer)
+
+
+def agreed(name: str, found: str, other: str) -> bool:
+    """Whether two answers are the same: the work of a process."""
+    return find(name).equal(found, other)
