@@ -33,6 +33,8 @@ class AnswerTrainer(RLPTrainer):
       verdict: the stage of `rlp.step` in the place of `evidence`.
     """
 
+    clocked = ("data", "rollout", "verify", "update")
+
     def __init__(
         self,
         model: ModelConfig,

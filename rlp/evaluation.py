@@ -162,6 +162,49 @@ class Evaluator:
                         totals[name] += float(value) / len(problems.answers)
         return totals
 
+    def browse_answers(
+        self, params: Params, problems: Mapping[str, Problems], key: jax.Array, count: int
+    ) -> list[dict]:
+        """Responses to the first problems of every file, as plain data for `responses.json`.
+
+        Args:
+          params, key: as of `figures`.
+          problems: of every file.
+          count: most problems of a file.
+        """
+        assert self.answering is not None
+        shown = []
+        for name, of_file in problems.items():
+            chosen = next(_parts(of_file.prompts, count))
+            answers = of_file.answers[: len(chosen.index)]
+            with jax.set_mesh(self.mesh):
+                whole = self._gather(params) if self._gather else params
+                found, _ = jax.device_get(self._respond(whole, self._placed(chosen), key))
+            actions, words, closed = (x[: len(answers)] for x in found)
+            grades = self.answering.grades(actions, words, answers)
+            texts = self.answering.responses(actions, words)
+            length = (np.asarray(chosen.segment) > 0).sum(axis=-1)
+            shown += [
+                {
+                    "file": name,
+                    "prompt": self.answering.decode(
+                        np.asarray(chosen.tokens)[row, : length[row]].tolist()
+                    ),
+                    "answer": answers[row],
+                    "responses": [
+                        {
+                            "text": text,
+                            "answer": grade.answer,
+                            "correct": grade.correct,
+                            "closed": bool(closed[row, n]),
+                        }
+                        for n, (text, grade) in enumerate(zip(texts[row], grades[row], strict=True))
+                    ],
+                }
+                for row in range(len(answers))
+            ]
+        return shown
+
     @functools.cached_property
     def _respond(self) -> Callable[[Params, Batch, jax.Array], Any]:
         """Sampled responses to every prompt, and a greedy one: actions, how many of them are text,

@@ -323,7 +323,7 @@ class _Loop:
             checkpoints.wait()
             raise
         self._save(state, checkpoints, figures)
-        documents = self._thoughts(state, held_out)
+        documents, responses = self._thoughts(state, held_out), self._responses(state, held_out)
         checkpoints.wait()
         step = int(state.step)
         wall = {"train": self.totals.seconds_train, "evaluate": self.totals.seconds_evaluate}
@@ -335,7 +335,7 @@ class _Loop:
             "skipped_updates": int(state.skipped),
             "wall_s": wall,
         }
-        return hosts.agree(lambda: self._end_folder(documents, result))
+        return hosts.agree(lambda: self._end_folder(documents, responses, result))
 
     def _thoughts(self, state: TrainState, held_out: HeldOut) -> list[dict]:
         """Thoughts along a few held-out documents, where there are any."""
@@ -350,10 +350,24 @@ class _Loop:
             self.config.evaluation.browse_positions,
         )
 
-    def _end_folder(self, documents: list[dict], result: dict[str, Any]) -> dict[str, Any]:
-        """Writes the thoughts and the figures; a run with evaluation.json is finished."""
+    def _responses(self, state: TrainState, held_out: HeldOut) -> list[dict]:
+        """Responses to a few held-out problems, where there are any."""
+        if not held_out.problems:
+            return []
+        count = self.config.evaluation.browse_documents
+        return self.made.evaluator.browse_answers(
+            state.params, held_out.problems, self.evaluation_key, count
+        )
+
+    def _end_folder(
+        self, documents: list[dict], responses: list[dict], result: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Writes thoughts, responses and figures; a run with evaluation.json is finished."""
         thoughts = {"step": result["step"], "documents": documents}
         write_json(self.workdir / "thoughts.json", thoughts)
+        if responses:
+            answers = {"step": result["step"], "problems": responses}
+            write_json(self.workdir / "responses.json", answers)
         write_json(self.workdir / "evaluation.json", result)
         return result
 

@@ -111,6 +111,8 @@ class RLPTrainer:
       figures: jitted rollout and evidence to metrics, and counts.
     """
 
+    clocked: tuple[str, ...] = ("data", "rollout", "evidence", "update")
+
     def __init__(
         self,
         model: ModelConfig,
@@ -159,7 +161,7 @@ class RLPTrainer:
         self, state: TrainState, rows: Rows, key: jax.Array
     ) -> tuple[TrainState, dict[str, float], Cost]:
         """One rollout and its updates."""
-        clock = Clock("data", "rollout", "evidence", "update")
+        clock = Clock(*self.clocked)
         with jax.set_mesh(self.mesh):
             rollout, evidence = self._think(state, rows, key, clock)
             with clock("update"):

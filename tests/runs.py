@@ -50,6 +50,14 @@ COMPASS = {
     "data.compass.thought_share": 0.0,
     "rlp.positions": "given",
 }
+COMPASS_RLVR = COMPASS | {
+    "objective": "rlvr",
+    "data.problems.verifier": "exact",
+    "data.problems.response_length": 4,
+    "data.problems.workers": 1,
+    "evaluation.problems": 3,
+    "evaluation.responses": 2,
+}
 TEXT = {"data.kind": "text", "data.sequence_length": 24, "data.holdout_every": 4}
 # Forks of their own, several tokens scored, several passes in minibatches, a KL term: what the
 # compass does not need.
@@ -107,9 +115,9 @@ def one_device():
         check(dict(fields(config)))
         return _kept(("run", name(config), files), lambda: make_run(config, files))
 
-    def kept_trainer(self):
+    def kept_trainer(self, train):
         last = self.end.last if self.config.optimizer.schedule == "cosine" else None
-        return _kept(("trainer", name(self.config), last), lambda: make_trainer(self))
+        return _kept(("trainer", name(self.config), last), lambda: make_trainer(self, train))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "make_mesh", one)
@@ -202,5 +210,6 @@ def outcome(workdir: Path) -> dict[str, Any]:
         "warnings": read("warnings.json"),
         "evaluation": timeless(read("evaluation.json")),
         "thoughts": read("thoughts.json"),
+        "responses": read("responses.json") if (workdir / "responses.json").exists() else None,
         "config": read("config.json"),
     }

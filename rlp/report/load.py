@@ -1,9 +1,9 @@
 """Reads run folders and experiment folders, and refuses what is damaged with the name of the file.
 
-A run folder has `config.json`, `metrics.jsonl` and `warnings.json`; `evaluation.json` and
-`thoughts.json` appear when the run ends. An experiment folder has `config.json` and `summary.json`,
-and a run folder per arm. What has not been written yet is no error: it becomes a note that the page
-shows.
+A run folder has `config.json`, `metrics.jsonl` and `warnings.json`; `evaluation.json`,
+`thoughts.json` and, where there are problems, `responses.json` appear when the run ends. An
+experiment folder has `config.json` and `summary.json`, and a run folder per arm. What has not been
+written yet is no error: it becomes a note that the page shows.
 """
 
 import json
@@ -39,6 +39,7 @@ class Run:
         metrics: one mapping per step, in order of steps.
         thoughts: the content of thoughts.json, or None.
         warnings: the content of warnings.json: "name", "step" and "message" of each.
+        problems: those of responses.json, with their responses; none where there is no such file.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Run:
     metrics: Sequence[Mapping[str, Any]]
     thoughts: Mapping[str, Any] | None
     warnings: Sequence[Mapping[str, Any]]
+    problems: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def _load_experiment(folder: Path, name: str) -> Source:
             runs.append(_load_run(folder / arm, arm, seed, notes, figures))
         else:
             notes.append(f"{folder / arm} is missing: no curves and no thoughts of this arm")
-            runs.append(Run(arm, folder / arm, {}, seed, figures, (), None, ()))
+            runs.append(Run(arm, folder / arm, {}, seed, figures, (), None, (), ()))
     versions = {str(k): str(v) for k, v in _mapping(summary.get("versions")).items()}
     return Source(
         name, folder, config, seed, tuple(runs), True, versions, summary.get("wall_s"), tuple(notes)
@@ -159,7 +161,8 @@ def _load_run(
         notes.append(f"{folder}: updates were skipped because a loss or gradient was not finite")
     seed = config.get("seed") if seed is None else seed
     warnings = _read_warnings(folder / "warnings.json")
-    return Run(name, folder, config, seed, summary, metrics, thoughts, warnings)
+    problems = _read_problems(folder / "responses.json")
+    return Run(name, folder, config, seed, summary, metrics, thoughts, warnings, problems)
 
 
 def _summarise(
@@ -214,14 +217,32 @@ def _read_warnings(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     warnings = _read_json(path)
-    kinds = {"name": str, "step": int, "message": str}
-    whole = lambda warning: (
-        isinstance(warning, dict)
-        and all(isinstance(warning.get(key), kind) for key, kind in kinds.items())
-    )
-    if not isinstance(warnings, list) or not all(map(whole, warnings)):
+    if not _all_have(warnings, {"name": str, "step": int, "message": str}):
         raise UserError(f"{path}: not a list of names, steps and messages; the file is damaged")
     return warnings
+
+
+def _read_problems(path: Path) -> list[dict[str, Any]]:
+    """Problems with the responses to them; none where there is no such file."""
+    if not path.exists():
+        return []
+    problems = _read_object(path).get("problems")
+    of_problem = {"file": str, "prompt": str, "answer": str, "responses": list}
+    of_response = {"text": str, "answer": str | None, "correct": bool, "closed": bool}
+    if not _all_have(problems, of_problem) or not all(
+        _all_have(problem["responses"], of_response) for problem in problems or ()
+    ):
+        raise UserError(f"{path}: not a list of problems and responses; the file is damaged")
+    return problems or []
+
+
+def _all_have(items: object, kinds: Mapping[str, Any]) -> bool:
+    """Whether this is a list of objects that hold values of these kinds by these names."""
+    return isinstance(items, list) and all(
+        isinstance(item, dict)
+        and all(name in item and isinstance(item[name], kind) for name, kind in kinds.items())
+        for item in items
+    )
 
 
 def _check_numbers(content: Mapping[str, Any], where: str) -> None:

@@ -57,6 +57,7 @@ def render(sources: Sequence[Source], groups: Sequence[Group], title: str = "") 
         "caveats": _caveats(sources, groups),
         "table": results_table(groups),
         "meanings": figure_meanings(groups),
+        "responses": _responses(groups),
         "settings": _settings(groups),
         "data": json_for_html(data),
         "script": script,
@@ -165,6 +166,37 @@ def _warnings(groups: Sequence[Group]) -> str:
         "amiss in their own figures while they trained: each once, at the step at which it first "
         "held, with the settings that usually cure it and their values.</p>"
         f'<dl class="facts">{"".join(f"<div>{item}</div>" for item in items)}</dl></section>'
+    )
+
+
+def _responses(groups: Sequence[Group]) -> str:
+    """Responses to held-out problems, folded by run; no section where no run has any."""
+    runs = [(_label(g, run), run.problems) for g in groups for run in g.runs if run.problems]
+    if not runs:
+        return ""
+    each = "".join(
+        f"<details><summary>{escape(label)}</summary>{''.join(map(_problem, problems))}</details>"
+        for label, problems in runs
+    )
+    return (
+        '<section class="text" id="responses"><h2>Responses</h2><p class="small">Held-out problems '
+        "as the model saw them, and what it answered: the sampled response, the answer that was "
+        f"read from it, and whether that is right.</p>{each}</section>"
+    )
+
+
+def _problem(problem: Mapping[str, Any]) -> str:
+    """A problem and the responses to it."""
+    items = "".join(
+        f"<div><dt>{'right' if response['correct'] else 'wrong'}: "
+        f"{escape(response['answer']) if response['answer'] is not None else 'no answer'}"
+        f"{'' if response['closed'] else ' (cut off)'}</dt>"
+        f"<dd><pre>{escape(response['text'])}</pre></dd></div>"
+        for response in problem["responses"]
+    )
+    return (
+        f"<pre>{escape(problem['prompt'])}</pre><p>Right answer: {escape(problem['answer'])}</p>"
+        f'<dl class="facts">{items}</dl>'
     )
 
 

@@ -14,13 +14,15 @@ import pytest
 from models import sharding
 from models.transformer import shapes
 from rlp import build, health, loop, metrics
+from rlp.answer_trainer import AnswerTrainer
 from rlp.budget import UNITS
+from rlp.build_data import read_data
 from rlp.checkpoint import Checkpoints
 from rlp.cost import PARTS
-from rlp.data.compass import CompassStream
+from rlp.data.compass import CompassProblems, CompassStream
 from rlp.data.text import TextStream
 from rlp.errors import UserError
-from rlp.evaluation import Evaluator
+from rlp.evaluation import ANSWER_FIGURES, Evaluator
 from rlp.flops import by_part, next_token_flops, rlp_flops
 from rlp.metrics import MetricsWriter
 from rlp.preemption import Preempted
@@ -51,6 +53,7 @@ KINDS = {
     "next_token": (NextTokenTrainer, TextStream, runs.TEXT),
     "rlp": (RLPTrainer, CompassStream, runs.COMPASS | {"objective": "rlp"}),
     "rlp on text": (RLPTrainer, TextStream, runs.TEXT_RLP),
+    "rlvr": (AnswerTrainer, CompassProblems, runs.COMPASS_RLVR),
 }
 
 
@@ -116,7 +119,7 @@ def test_a_run_that_crashes_again_and_again_ends_like_one_that_never_did(kind, t
     assert [warning["step"] for warning in runs.outcome(whole)["warnings"]] == [2, 4]
     assert [line["step"] for line in runs.metrics(tmp_path)] == list(range(1, config.steps + 1))
     if stream is TextStream:
-        train, _ = build.read_documents(config, build.build(config).tokenizer)
+        train, _ = read_data(config, build.build(config).tokenizer, None)
         assert train.records_per_epoch < config.steps * config.batch_size
 
 
@@ -180,7 +183,7 @@ def test_sigterm_saves_the_step_reached_and_the_run_goes_on_from_it(kind, tmp_pa
 @quickest_kind
 def test_sigterm_before_the_first_step_leaves_a_folder_that_goes_on(kind, tmp_path, finished):
     _, _, config = kind
-    assert stopped_at(config, tmp_path, build, "read_documents", 1) is None
+    assert stopped_at(config, tmp_path, loop, "read_data", 1) is None
     assert stopped_at(config, tmp_path, Checkpoints, "restore", 1) == 0
     loop.train(config, tmp_path, report=False)
     assert runs.outcome(tmp_path) == runs.outcome(finished(config))
@@ -217,16 +220,24 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(
 # Metrics.
 
 COMMON = {
-    *("step", "loss", "grad_norm", "no_think_loss", "learning_rate", "tokens_documents"),
+    *("step", "loss", "grad_norm", "learning_rate", "tokens_documents"),
     *("tokens_rollout", "tokens_update", "flops", *(f"flops_{part}" for part in PARTS)),
     *("seconds_device", "seconds_data", "seconds_update", "skipped_updates"),
 }
-RLP = COMMON | {
-    *("reward_mean", "reward_positive_share", "information_gain", "reasoned_evidence"),
-    *("baseline_evidence", "advantage_std", "zero_variance_share", "thought_length"),
-    *("closed_fraction", "thought_entropy", "distinct_thoughts", "clip_fraction", "logprob_gap"),
-    *("seconds_rollout", "seconds_evidence", "decode_use", "target_named_share"),
+SAMPLED = COMMON | {
+    *("reward_mean", "reward_positive_share", "advantage_std", "zero_variance_share"),
+    *("thought_length", "closed_fraction", "thought_entropy", "distinct_thoughts"),
+    *("clip_fraction", "logprob_gap", "seconds_rollout", "decode_use"),
 }
+RLP = SAMPLED | {
+    *("information_gain", "reasoned_evidence", "baseline_evidence", "target_named_share"),
+    *("seconds_evidence", "no_think_loss"),
+}
+RLVR = SAMPLED | {
+    *("accuracy", "majority_accuracy", "answered_share", "failed_checks_share"),
+    *("stated_confidence_share", "seconds_verify"),
+}
+METRICS = {"next_token": COMMON | {"no_think_loss"}, "rlp": RLP, "rlvr": RLVR}
 FIGURES = {
     *("no_think_accuracy", "greedy_think_accuracy", "sampled_think_accuracy", "no_think_loss"),
     *("think_loss", "mean_information_gain", "thought_length", "closed_fraction", "document_loss"),
@@ -240,9 +251,10 @@ def test_every_step_has_every_figure_and_each_is_finite(kind, finished):
     assert [line["step"] for line in lines] == list(range(1, config.steps + 1))
     for line in lines:
         held_out = {name for name in line if name.startswith("evaluation/")}
+        figures = FIGURES | (set(ANSWER_FIGURES) if config.objective == "rlvr" else set())
         evaluated = line["step"] in (3, 6)
-        assert held_out == ({f"evaluation/{name}" for name in FIGURES} if evaluated else set())
-        expected = COMMON if config.objective == "next_token" else RLP
+        assert held_out == ({f"evaluation/{name}" for name in figures} if evaluated else set())
+        expected = METRICS[config.objective]
         assert set(line) - held_out == expected | ({"kl"} if config.rlp.kl_weight else set())
         assert all(np.isfinite(value) for value in line.values())
         assert line["skipped_updates"] == 0
@@ -253,8 +265,8 @@ def test_costs_add_up(kind, finished):
     """Each line's counts exceed those before by what the step's shapes and thoughts say."""
     _, _, config = kind
     run = build.build(config)
-    train, _ = build.read_documents(config, run.tokenizer)
-    size, length, s = config.batch_size, config.data.sequence_length, run.settings
+    train, _ = read_data(config, run.tokenizer, run.answering and run.answering.frame)
+    size, length, (s, words) = config.batch_size, config.data.sequence_length, run.sampled
     optimizer = build.build_optimizer(config, config.steps).flops(shapes(run.model))
     counts = {name for name in COMMON if name.startswith(("tokens_", "flops"))}
     before = dict.fromkeys(counts, 0)
@@ -273,7 +285,7 @@ def test_costs_add_up(kind, finished):
             packed = size * length + branches * s.thought_length
             assert spent["tokens_update"] == s.updates_per_rollout * packed
             decoded = round(spent["tokens_rollout"] / line["decode_use"])
-            bill = rlp_flops(run.model, s, run.vocabulary, optimizer, size, length, decoded)
+            bill = rlp_flops(run.model, s, words, optimizer, size, length, decoded)
         parts = dict.fromkeys(PARTS, 0) | by_part(bill)
         assert {part: spent[f"flops_{part}"] for part in PARTS} == parts
         assert spent["flops"] == sum(parts.values())
