@@ -94,10 +94,11 @@ def _case(config: ConfigDict, run: "Run") -> "Case":
     from rlp.build import build_optimizer, thinks
     from rlp.plan.case import Case
 
+    settings, words = run.sampled
     return Case(
         model=run.model,
-        settings=run.settings if thinks(config) else None,
-        vocabulary=run.vocabulary,
+        settings=settings if thinks(config) else None,
+        vocabulary=words,
         optimizer=build_optimizer(config, config.steps),
         mesh=run.mesh,
         rows=config.batch_size,
@@ -114,6 +115,7 @@ def _build(config: ConfigDict, devices: Sequence[Any] | None) -> "Run":
     """The run of a config over some devices, None for those of this machine."""
     from rlp import start
     from rlp.build import build
+    from rlp.build_data import answers_problems
 
     config = copy.deepcopy(start.adopt(config, NOWHERE, program.fields_set_by_hand()))
     unread, sft = "not read here", config.data.sft
@@ -121,7 +123,9 @@ def _build(config: ConfigDict, devices: Sequence[Any] | None) -> "Run":
         sft.train = sft.train or unread
         if not (sft.prompt_column or sft.response_column):
             sft.messages_column = sft.messages_column or unread
-    if sft.share < 1:
+    if answers_problems(config):
+        config.data.problems.train = config.data.problems.train or unread
+    elif sft.share < 1:
         config.data.train = config.data.train or unread
     return build(config, start.files_for(config, NOWHERE), devices)
 

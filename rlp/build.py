@@ -67,14 +67,6 @@ class Method:
     model: ModelConfig
     settings: RLPSettings
     vocabulary: Vocabulary
-    answering: Answering | None
-
-    @property
-    def sampled(self) -> tuple[RLPSettings, Vocabulary]:
-        """Settings and vocabulary of what training samples: thoughts, or responses to problems."""
-        if self.answering and find(self.answering.settings.objective).reads_answers:
-            return self.answering.settings, self.answering.vocabulary
-        return self.settings, self.vocabulary
 
     @property
     def separator(self) -> str:
@@ -88,6 +80,14 @@ class Run(Method):
 
     evaluator: Evaluator
     mesh: Mesh
+    answering: Answering | None
+
+    @property
+    def sampled(self) -> tuple[RLPSettings, Vocabulary]:
+        """Settings and vocabulary of what training samples: thoughts, or responses to problems."""
+        if self.answering and find(self.answering.settings.objective).reads_answers:
+            return self.answering.settings, self.answering.vocabulary
+        return self.settings, self.vocabulary
 
 
 def build_method(config: ConfigDict, files: Path | None = None) -> Method:
@@ -104,9 +104,7 @@ def build_method(config: ConfigDict, files: Path | None = None) -> Method:
     model = _named(lambda: _model(config, tokenizer.vocab_size))
     _check_room(config, len(tokenizer.think_close))
     words = _named(lambda: _vocabulary(tokenizer, model.vocab_size))
-    settings = _settings(config, _prompt(config, tokenizer))
-    answering = _answering(config, tokenizer, model.vocab_size, settings)
-    return Method(tokenizer, model, settings, words, answering)
+    return Method(tokenizer, model, _settings(config, _prompt(config, tokenizer)), words)
 
 
 def build(
@@ -116,13 +114,15 @@ def build(
     `build_method`."""
     check(dict(fields(config)))
     made = build_method(config, files)
+    answering = _answering(config, made)
     mesh = _named(lambda: _mesh(config, devices))
     _named(lambda: parameter_shardings(mesh, shapes(made.model)))
     _named(lambda: check_heads(mesh, made.model.num_kv_heads))
     _named(lambda: chosen(made.model.attention, made.model.head_dim, made.model.dtype))
     if thinks(config):
         _named(lambda: check_memory(mesh, config.rlp.baseline_memory))
-        _named(lambda: _check_waves(config, made.sampled[0], batch_shards(mesh)))
+        sampled = answering.settings if answers_problems(config) and answering else made.settings
+        _named(lambda: _check_waves(config, sampled, batch_shards(mesh)))
     evaluator = Evaluator(
         model=made.model,
         settings=made.settings,
@@ -132,11 +132,11 @@ def build(
         batch_size=_evaluated_at_once(config, batch_shards(mesh)),
         mesh=mesh,
         table=_table(made),
-        answering=made.answering,
+        answering=answering,
         responses=config.evaluation.responses,
     )
-    method = (made.tokenizer, made.model, made.settings, made.vocabulary, made.answering)
-    return Run(*method, evaluator, mesh)
+    method = (made.tokenizer, made.model, made.settings, made.vocabulary)
+    return Run(*method, evaluator, mesh, answering)
 
 
 def thinks(config: ConfigDict) -> bool:
@@ -295,16 +295,14 @@ def _settings(config: ConfigDict, prompt: tuple[int, ...]) -> RLPSettings:
     return RLPSettings(**(dict(config.rlp) | {"prompt": prompt, "objective": objective}))
 
 
-def _answering(
-    config: ConfigDict, tokenizer: AnyTokenizer, rows: int, settings: RLPSettings
-) -> Answering | None:
+def _answering(config: ConfigDict, made: Method) -> Answering | None:
     """How responses to problems are sampled and checked; None for a run without problems."""
     if not asks_problems(config):
         return None
-    asked = config.data.problems
+    asked, tokenizer = config.data.problems, made.tokenizer
     _named(lambda: find_verifier(asked.verifier))
     objective = config.objective if answers_problems(config) else "rlvr"
-    settings = dataclasses.replace(settings, objective=objective)
+    settings = dataclasses.replace(made.settings, objective=objective)
     texts = None
     if find(objective).weighs_planning:
         texts = tokenizer.token_bytes()
@@ -316,7 +314,7 @@ def _answering(
     frame = make_frame(tokenizer, chat_template(config, tokenizer), asked.think)
     return Answering(
         settings=response_settings(settings, asked.response_length),
-        vocabulary=words_of_responses(frame, tokenizer, rows),
+        vocabulary=words_of_responses(frame, tokenizer, made.model.vocab_size),
         frame=frame,
         grader=Grader(asked.verifier, asked.time_limit, asked.workers, THINK_CLOSE),
         decode=tokenizer.decode,

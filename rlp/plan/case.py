@@ -8,6 +8,7 @@ from models.config import ModelConfig
 from models.sharding import batch_shards
 from rlp.branches import Vocabulary
 from rlp.judging import TokenBytes
+from rlp.objective.registry import find
 from rlp.optimizer import Optimizer
 from rlp.step import RLPSettings
 from rlp.trainers import rollout_wave
@@ -58,6 +59,11 @@ class Case:
     def reference(self) -> bool:
         """Whether there is another one, for a KL term."""
         return self.settings is not None and self.settings.keeps_reference
+
+    @property
+    def answers(self) -> bool:
+        """Whether what is sampled are responses to problems, which the host checks."""
+        return self.settings is not None and find(self.settings.objective).reads_answers
 
     @property
     def branches(self) -> int:

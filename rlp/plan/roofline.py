@@ -154,6 +154,8 @@ def rlp_bytes(case: Case) -> dict[str, float]:
         + _forward_pass(case, scored)
         + without * _forward_pass(case, documents)
     )
+    if case.answers:
+        evidence = 0.0
     if s.kl_weight:  # all thoughts once more, by the reference
         evidence += waves * _weights(case) + _forward_pass(case, written)
     each_update = 3 * case.micro_batches * _weights(case) + _optimizer(case, case.micro_batches)

@@ -15,11 +15,13 @@ from jax.sharding import Mesh
 from models.sharding import batch_sharding, parameter_shardings, replicated
 from models.transformer import shapes
 from rlp.data.batch import Batch
+from rlp.objective.record import Answers
+from rlp.objective.registry import find
 from rlp.placement import device_bytes, placed, state_shardings
 from rlp.plan.case import Case
 from rlp.plan.programs import Compiler, Plan
-from rlp.step import TrainState, new_state
-from rlp.trainers import NextTokenTrainer, RLPTrainer
+from rlp.step import TrainState, new_state, verdict_stage
+from rlp.trainers import NextTokenTrainer, RLPTrainer, jit_stage
 
 
 def shardings_of(case: Case) -> Any:
@@ -95,11 +97,13 @@ def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState)
     cache = reading.documents.cache
     plan.hold("trunk caches", cache, f"a wave of {rows} documents: {_described(cache)}")
     alive.append(reading)
-    no_think = stage(
-        "no_think", "evidence", trainer.no_think, params, baseline, batch, reading,
-        times=documents, alive=alive,
-    )  # fmt: skip
-    alive.append(no_think)
+    no_think = None
+    if not case.answers:
+        no_think = stage(
+            "no_think", "evidence", trainer.no_think, params, baseline, batch, reading,
+            times=documents, alive=alive,
+        )  # fmt: skip
+        alive.append(no_think)
     rollout = stage(
         "rollout", "rollout", trainer.rollout, params, reading, 0,
         forks=forks, times=documents * parts, steps=s.thought_length, alive=alive,
@@ -107,10 +111,17 @@ def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState)
     cache, thoughts = rollout.branch_cache, rows * forks * s.group_size
     plan.hold("branch caches", cache, f"a wave of {thoughts} thoughts: {_described(cache)}")
     alive.append(rollout)
-    evidence = stage(
-        "evidence", "evidence", trainer.evidence, params, reading, no_think, rollout, 0, case.table,
-        times=documents * parts, alive=alive,
-    )  # fmt: skip
+    if case.answers:
+        verdict = jit_stage(case.model, s, case.vocabulary, verdict_stage)
+        evidence = stage(
+            "verdict", "rollout", verdict, reading, rollout, *_from_host(case, rows),
+            times=documents, alive=alive,
+        )  # fmt: skip
+    else:
+        evidence = stage(
+            "evidence", "evidence", trainer.evidence, params, reading, no_think, rollout, 0,
+            case.table, times=documents * parts, alive=alive,
+        )  # fmt: skip
 
     kept: Any = (rollout.without_cache(), evidence)
     if documents * parts > 1:
@@ -128,6 +139,22 @@ def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState)
     moved = s.baseline == "ema"
     ready = dataclasses.replace(state, baseline=baseline if moved else state.baseline)
     stage("finish", "update", trainer.finish, ready, alive=[state, kept])
+
+
+def _from_host(case: Case, rows: int) -> tuple[Answers, Any]:
+    """What the host says of the responses of a wave, as shapes: answers, and which actions plan."""
+    s, whole = case.rlp, replicated(case.mesh)
+
+    def array(dtype: Any, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=whole)
+
+    flags = {
+        name: array(np.bool_, 1, s.group_size) for name in ("correct", "agrees", "given", "failed")
+    }
+    planning = None
+    if find(s.objective).weighs_planning:
+        planning = array(np.bool_, s.group_size, s.thought_length)
+    return Answers(**flags, confidence=array(np.float32, 1, s.group_size)), planning
 
 
 def _with_reference(
