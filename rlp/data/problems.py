@@ -159,8 +159,8 @@ def problem_streams(
 
     Args:
       train: files, folders or globs, separated by commas; "" for no training.
-      evaluation: held-out files in the same forms, each a stream that is called as it is, without
-        its ending; "" holds out every `holdout_every`-th row of `train`, called "".
+      evaluation: held-out files in the same forms, each a stream with the file's name; "" holds
+        out every `holdout_every`-th row of `train`, called "".
       holdout_every: rows of files.
       form: the columns.
       ask: the text before a response, of a prompt.
@@ -210,10 +210,7 @@ def problem_streams(
         files = find_files(evaluation, f"{GROUP}.evaluation")
         if train:
             check_disjoint(find_files(train, f"{GROUP}.train"), files, GROUP)
-        for file in files:
-            name = _name(file)
-            if name in held:
-                raise UserError(f"{GROUP}.evaluation names two files {name}; rename one of them")
+        for name, file in zip(_names(files), files, strict=True):
             held[name] = all_of(made([file], "evaluation"), held_out=True)
     if not train:
         return None, held, skipped
@@ -226,10 +223,23 @@ def problem_streams(
     return stream(problems, kept.tolist(), order), held, skipped
 
 
-def _name(path: str) -> str:
-    """The name of a file without its folder and its ending."""
-    name = PurePosixPath(path).name
-    return next((name.removesuffix(end) for end in ENDINGS if name.endswith(end)), name)
+def _names(paths: Sequence[str]) -> list[str]:
+    """Names of files: without folder and ending; where several share one, with the folder.
+
+    Raises:
+      UserError: two files whose folders have the same name, too.
+    """
+    cut = lambda name: next((name.removesuffix(end) for end in ENDINGS if name.endswith(end)), name)
+    short = [cut(PurePosixPath(path).name) for path in paths]
+    folders = [PurePosixPath(path).parent.name for path in paths]
+    names = [
+        name if short.count(name) == 1 else f"{folder}-{name}"
+        for name, folder in zip(short, folders, strict=True)
+    ]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{GROUP}.evaluation names two files {name}; rename one of them")
+    return names
 
 
 def _read(
