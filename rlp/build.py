@@ -24,6 +24,7 @@ from rlp.budget import UNITS, Budget, End, Steps, ends_known, split, used_by
 from rlp.data import compass
 from rlp.data.batch import Batch, HeldOut, Stream
 from rlp.data.conversations import Format
+from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
 from rlp.data.pairs import pair_streams
 from rlp.data.text import TextStream, text_streams
@@ -294,11 +295,12 @@ def read_documents(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[Stream,
     if data.kind == "compass":
         walks = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
         unseen = compass.CompassStream(0, compass.DOCUMENT_LENGTH, held_out=True)
-        return walks, HeldOut(unseen.batch(0, wanted))
+        return _with_lookaheads(config, tokenizer, walks), HeldOut(unseen.batch(0, wanted))
     share = data.sft.share
     first = lambda rows: rows.batch(0, min(wanted, len(rows)))
     if share < 1:
-        documents, unseen_documents = _documents(config, tokenizer)
+        plain, unseen_documents = _documents(config, tokenizer)
+        documents = _with_lookaheads(config, tokenizer, plain)
         if share == 0:
             return documents, HeldOut(first(unseen_documents))
     pairs, unseen_pairs = _pairs(config, tokenizer)
@@ -332,6 +334,25 @@ def _documents(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[TextStream,
     made = text_streams(**streams)
     _tell(made, "%s: %d rows; %d windows left out: too short, with tags, or without their fork")
     return made
+
+
+def _with_lookaheads(config: ConfigDict, tokenizer: AnyTokenizer, documents: Stream) -> Stream:
+    """Training rows with lookaheads in their share of the documents."""
+    data = config.data
+    if data.lookahead.share == 0:
+        return documents
+    ends = {tokenizer.pad, tokenizer.eos, tokenizer.separator}
+    return LookaheadStream(
+        documents,
+        seed=config.seed,
+        share=data.lookahead.share,
+        length=data.lookahead.length,
+        distance=data.lookahead.distance,
+        think_open=tokenizer.think_open,
+        think_close=tokenizer.think_close,
+        pad=tokenizer.pad,
+        ends=ends if tokenizer.bos is None else ends | {tokenizer.bos},
+    )
 
 
 def _pairs(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[TextStream, TextStream]:

@@ -40,20 +40,20 @@ AT_LEAST_ONE = (
     "rlp.hardest_at", "rlp.updates_per_rollout", "rlp.minibatches",
     "evaluation.documents", "evaluation.forks_per_document", "evaluation.thoughts",
     "evaluation.browse_documents", "evaluation.browse_positions",
-    "checkpoint.every", "checkpoint.keep", "data.holdout_every",
+    "checkpoint.every", "checkpoint.keep", "data.holdout_every", "data.lookahead.length",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "model.vocab_size", "model.query_pre_attn_scalar", "model.sliding_window",
     "model.logit_softcap", "model.rope.local_theta", "model.rope.attention_factor",
-    "data.compass.late_from", "optimizer.learning_rate", "optimizer.warmup_steps",
-    "optimizer.weight_decay", "optimizer.clip_norm", "rlp.clip_low",
-    "rlp.clip_high", "rlp.unclosed_penalty", "rlp.kl_weight", "rlp.target_weight",
-    "rlp.next_token_weight",
+    "data.lookahead.distance", "data.compass.late_from",
+    "optimizer.learning_rate", "optimizer.warmup_steps", "optimizer.weight_decay",
+    "optimizer.clip_norm", "rlp.clip_low", "rlp.clip_high", "rlp.unclosed_penalty",
+    "rlp.kl_weight", "rlp.target_weight", "rlp.next_token_weight",
     "rlp.max_branches_in_flight", "rlp.update_micro_batch", "evaluation.every",
 )  # fmt: skip
 POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature")
 SHARES = (
-    "data.sft.share",
+    "data.sft.share", "data.lookahead.share",
     "data.compass.thought_share", "data.compass.musing_share", "data.compass.late_musing_share",
     "optimizer.final_share", "optimizer.beta1", "optimizer.beta2", "rlp.discount", "rlp.ema_decay",
 )  # fmt: skip
@@ -89,6 +89,7 @@ def check(config: Mapping[str, Value]) -> None:
     check_data = _check_compass if config["data.kind"] == "compass" else _check_text
     check_data(config)
     _check_sft(config)
+    _check_lookahead(config)
 
 
 def _check_objective(config: Mapping[str, Value]) -> None:
@@ -188,6 +189,23 @@ def _check_sft(config: Mapping[str, Value]) -> None:
         raise UserError(
             "data.sft needs either data.sft.prompt_column and data.sft.response_column, or "
             "data.sft.messages_column: the names of its columns"
+        )
+
+
+def _check_lookahead(config: Mapping[str, Value]) -> None:
+    """Lookaheads have documents to stand in, off which no thought branches."""
+    share = config["data.lookahead.share"]
+    if not share:
+        return
+    if config["objective"] != "next_token":
+        raise UserError(
+            f"data.lookahead.share={share} is for objective='next_token', and objective="
+            f"{config['objective']!r} branches off documents without tags; set it to 0"
+        )
+    if config["data.sft.share"] == 1:
+        raise UserError(
+            f"data.lookahead.share={share} is of the documents, of which data.sft.share=1 leaves "
+            "none; lower that, or set it to 0"
         )
 
 
