@@ -94,6 +94,11 @@ def get_config() -> ConfigDict:
     config.data.problems.workers = 0  # processes that check responses; 0 = one a core, at most 16
     config.data.problems.planning = "default"  # objective="hicra": phrases that plan, "default" or a text file with one a line
 
+    config.data.lookahead = ConfigDict()  # copies of a document's own future between thinking tags (next_token only)
+    config.data.lookahead.share = 0.0  # probability that a training document gets one; 0 = none; Trelawney: 0.5
+    config.data.lookahead.length = 16  # most tokens of the copied stretch
+    config.data.lookahead.distance = 32  # most tokens between the lookahead's place and the stretch's start
+
     config.data.compass = ConfigDict()
     config.data.compass.thought_share = 0.0  # share of documents that hold a thought; 0 = direct documents
     config.data.compass.musing_share = 0.0  # share of those thoughts that say nothing

@@ -1,5 +1,6 @@
 """From a config to documents, pairs and problems: what a run reads, and takes time to read."""
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from rlp.data import compass
 from rlp.data.batch import Batch, HeldOut, Problems, Stream
 from rlp.data.conversations import Format
+from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
 from rlp.data.pairs import pair_streams
 from rlp.data.problems import ProblemFormat, problem_streams
@@ -47,33 +49,46 @@ def read_data(config: ConfigDict, tokenizer: Any, frame: Frame | None) -> tuple[
     Raises:
       UserError: for files that cannot be used.
     """
-    documents: Batch | None = None
-    pairs: Batch | None = None
     stream: Stream | None = None
-    wanted, share = config.evaluation.documents, config.data.sft.share
+    held_out = HeldOut(None)
     if config.data.kind == COMPASS:
-        walks = compass.CompassStream(
-            config.seed, config.data.sequence_length, **config.data.compass
-        )
-        unseen = compass.CompassStream(0, compass.DOCUMENT_LENGTH, held_out=True)
-        stream, documents = walks, unseen.batch(0, wanted)
-        if share:
-            stream = compass.CompassPairs(walks)
+        stream, held_out = _compass(config, tokenizer)
     elif not answers_problems(config):
-        first = lambda rows: rows.batch(0, min(wanted, len(rows)))
-        if share < 1:
-            stream, unseen_documents = _documents(config, tokenizer)
-            documents = first(unseen_documents)
-        if share:
-            taught, unseen_pairs = _pairs(config, tokenizer)
-            pairs = first(unseen_pairs)
-            stream = taught if stream is None else MixedStream(stream, taught, share)
-    problems: dict[str, Problems] = {}
+        stream, held_out = _files(config, tokenizer)
     if frame is not None:
         training, problems = _problems(config, tokenizer, frame)
         stream = training if answers_problems(config) else stream
+        held_out = dataclasses.replace(held_out, problems=problems)
     assert stream is not None
-    return stream, HeldOut(documents, pairs, problems)
+    return stream, held_out
+
+
+def _compass(config: ConfigDict, tokenizer: Any) -> tuple[Stream, HeldOut]:
+    """Walks, or pairs of their questions and answers; held out, walks without thoughts, and pairs
+    where training has them."""
+    data, wanted = config.data, config.evaluation.documents
+    walks = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
+    unseen = compass.CompassStream(0, compass.DOCUMENT_LENGTH, held_out=True).batch(0, wanted)
+    if not data.sft.share:
+        return _with_lookaheads(config, tokenizer, walks), HeldOut(unseen)
+    others = compass.CompassStream(0, data.sequence_length, held_out=True, **data.compass)
+    pairs = compass.CompassPairs(others).batch(0, wanted)
+    return compass.CompassPairs(walks), HeldOut(unseen, pairs)
+
+
+def _files(config: ConfigDict, tokenizer: Any) -> tuple[Stream, HeldOut]:
+    """Documents, pairs or a mixture of them, from files."""
+    wanted, share = config.evaluation.documents, config.data.sft.share
+    first = lambda rows: rows.batch(0, min(wanted, len(rows)))
+    if share < 1:
+        plain, unseen = _documents(config, tokenizer)
+        documents = _with_lookaheads(config, tokenizer, plain)
+        if share == 0:
+            return documents, HeldOut(first(unseen))
+    pairs, unseen_pairs = _pairs(config, tokenizer)
+    if share == 1:
+        return pairs, HeldOut(None, first(unseen_pairs))
+    return MixedStream(documents, pairs, share), HeldOut(first(unseen), first(unseen_pairs))
 
 
 def _documents(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, TextStream]:
@@ -100,6 +115,25 @@ def _documents(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, Te
     made = text_streams(**streams)
     _tell(made, "%s: %d rows; %d windows left out: too short, with tags, or without their fork")
     return made
+
+
+def _with_lookaheads(config: ConfigDict, tokenizer: Any, documents: Stream) -> Stream:
+    """Training rows with lookaheads in their share of the documents."""
+    data = config.data
+    if data.lookahead.share == 0:
+        return documents
+    ends = {tokenizer.pad, tokenizer.eos, tokenizer.separator}
+    return LookaheadStream(
+        documents,
+        seed=config.seed,
+        share=data.lookahead.share,
+        length=data.lookahead.length,
+        distance=data.lookahead.distance,
+        think_open=tokenizer.think_open,
+        think_close=tokenizer.think_close,
+        pad=tokenizer.pad,
+        ends=ends if tokenizer.bos is None else ends | {tokenizer.bos},
+    )
 
 
 def _pairs(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, TextStream]:

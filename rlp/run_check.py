@@ -48,21 +48,22 @@ AT_LEAST_ONE = (
     "evaluation.documents", "evaluation.forks_per_document", "evaluation.thoughts",
     "evaluation.problems", "evaluation.responses", "data.problems.response_length",
     "evaluation.browse_documents", "evaluation.browse_positions",
-    "checkpoint.every", "checkpoint.keep", "data.holdout_every",
+    "checkpoint.every", "checkpoint.keep", "data.holdout_every", "data.lookahead.length",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "model.vocab_size", "model.query_pre_attn_scalar", "model.sliding_window",
     "model.logit_softcap", "model.rope.local_theta", "model.rope.attention_factor",
-    "data.compass.late_from", "optimizer.learning_rate", "optimizer.warmup_steps",
-    "optimizer.weight_decay", "optimizer.clip_norm", "rlp.clip_low",
-    "rlp.clip_high", "rlp.unclosed_penalty", "rlp.kl_weight", "rlp.target_weight",
-    "rlp.next_token_weight", "rlp.planning_weight", "data.problems.workers",
+    "data.lookahead.distance", "data.compass.late_from",
+    "optimizer.learning_rate", "optimizer.warmup_steps", "optimizer.weight_decay",
+    "optimizer.clip_norm", "rlp.clip_low", "rlp.clip_high", "rlp.unclosed_penalty",
+    "rlp.kl_weight", "rlp.target_weight", "rlp.next_token_weight",
+    "rlp.planning_weight", "data.problems.workers",
     "rlp.max_branches_in_flight", "rlp.update_micro_batch", "evaluation.every",
 )  # fmt: skip
 POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature",
             "data.problems.time_limit")  # fmt: skip
 SHARES = (
-    "data.sft.share",
+    "data.sft.share", "data.lookahead.share",
     "data.compass.thought_share", "data.compass.musing_share", "data.compass.late_musing_share",
     "optimizer.final_share", "optimizer.beta1", "optimizer.beta2", "rlp.discount", "rlp.ema_decay",
 )  # fmt: skip
@@ -98,6 +99,7 @@ def check(config: Mapping[str, Value]) -> None:
     check_data = _check_compass if config["data.kind"] == "compass" else _check_text
     check_data(config)
     _check_sft(config)
+    _check_lookahead(config)
     _check_problems(config)
     _check_best_metric(config)
 
@@ -207,6 +209,23 @@ def _check_sft(config: Mapping[str, Value]) -> None:
         )
 
 
+def _check_lookahead(config: Mapping[str, Value]) -> None:
+    """Lookaheads have documents to stand in, off which no thought branches."""
+    share = config["data.lookahead.share"]
+    if not share:
+        return
+    if config["objective"] != "next_token":
+        raise UserError(
+            f"data.lookahead.share={share} is for objective='next_token', and objective="
+            f"{config['objective']!r} branches off documents without tags; set it to 0"
+        )
+    if config["data.sft.share"] == 1:
+        raise UserError(
+            f"data.lookahead.share={share} is of the documents, of which data.sft.share=1 leaves "
+            "none; lower that, or set it to 0"
+        )
+
+
 def answers_problems(config: Mapping[str, Value]) -> bool:
     """Whether the objective is over the answers to problems."""
     objective = str(config["objective"])
@@ -259,7 +278,7 @@ def _check_best_metric(config: Mapping[str, Value]) -> None:
     best, compass_data = config["evaluation.best_metric"], config["data.kind"] == "compass"
     answers, share = answers_problems(config), float(config["data.sft.share"])
     measured = {
-        "response_loss": share > 0 and not compass_data,
+        "response_loss": share > 0,
         **dict.fromkeys(ANSWER_FIGURES, answers or bool(config["data.problems.evaluation"])),
         **dict.fromkeys((*FIGURES, "document_loss"), compass_data or share < 1 and not answers),
     }

@@ -29,7 +29,7 @@ class Batch:
       forks: int32 [B, K], positions in the row's document where the data itself says that a
         thought belongs (the position of the token to be predicted); -1 for none.
       loss_mask: bool [B, T], the tokens over which a next-token loss is the mean: those of
-        responses.  None for all tokens.
+        responses, or all but the tags that open lookaheads.  None for all tokens.
     """
 
     tokens: Array

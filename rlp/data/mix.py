@@ -21,8 +21,8 @@ class MixedStream:
         """Mixes two streams of rows of equal length.
 
         Args:
-          documents: all of whose tokens are learnt.
-          pairs: whose batches have a `loss_mask`.
+          documents: all of whose tokens are learnt, unless their batches have a `loss_mask`.
+          pairs: whose batches have one.
           share: of the rows that are pairs, in (0, 1).
         """
         self._documents, self._pairs = documents, pairs
@@ -43,6 +43,8 @@ class MixedStream:
 
         mask = np.ones((size, np.shape(pairs.tokens)[1]), bool)
         mask[is_pair] = pairs.loss_mask
+        if documents.loss_mask is not None:
+            mask[~is_pair] = documents.loss_mask
         names = ("tokens", "segment", "position", "forks")
         index = np.arange(first, first + size, dtype=np.int32)
         return Batch(**{name: mixed(name) for name in names}, index=index, loss_mask=mask)

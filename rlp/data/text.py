@@ -220,7 +220,7 @@ def _tagged(tokens: np.ndarray, windows: Windows, tokenizer: Tokenizer) -> np.nd
     one -= {(tokenizer.eos,), (tokenizer.separator,)}  # an id that ends a text is text
     found = np.zeros(len(windows), np.int64)
     for tag in {tokenizer.think_open, tokenizer.think_close} | one:
-        before = np.concatenate([[0], np.cumsum(_begins(tokens, tag))])
+        before = np.concatenate([[0], np.cumsum(begins(tokens, tag))])
         # A tag of n tokens that is whole in a window begins before its last n - 1 tokens.
         end = np.maximum(start, start + windows.length - (len(tag) - 1))
         found += before[end] - before[start]
@@ -229,7 +229,7 @@ def _tagged(tokens: np.ndarray, windows: Windows, tokenizer: Tokenizer) -> np.nd
     return found > 0
 
 
-def _begins(tokens: np.ndarray, sequence: Sequence[int]) -> np.ndarray:
+def begins(tokens: np.ndarray, sequence: Sequence[int]) -> np.ndarray:
     """Where a sequence of ids begins in the tokens, bool [total]."""
     begins = np.ones(len(tokens), bool)
     for offset, token in enumerate(sequence):

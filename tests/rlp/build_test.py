@@ -137,6 +137,14 @@ BAD = {
         PAIRS | {"data.chat_template": "no/such"},
         "data.chat_template='no/such' is no file; give one, or '' or 'none'",
     ),
+    "lookaheads for thoughts": (
+        RLP | {"data.lookahead.share": 0.5},
+        "data.lookahead.share=0.5 is for objective='next_token', and objective='rlp' branches off",
+    ),
+    "lookaheads in pairs alone": (
+        PAIRS | {"data.sft.share": 1.0, "data.train": "", "data.lookahead.share": 0.5},
+        "data.lookahead.share=0.5 is of the documents, of which data.sft.share=1 leaves none",
+    ),
     "a negative seed": ({"seed": -1}, "seed=-1; it must lie in [0, 4294967295]"),
 }
 BAD_COMPASS = {
@@ -217,8 +225,10 @@ def test_a_value_outside_its_range_is_named(field, value):
 
 def test_the_borders_of_the_ranges_are_allowed():
     least = dict.fromkeys(AT_LEAST_ONE, 1) | dict.fromkeys(NOT_NEGATIVE, 0)
-    for share, data in ((0.0, {"data.train": "some"}), (1.0, PAIRS | {"data.train": ""})):
-        check(KNOWN | least | data | dict.fromkeys(SHARES, share))
+    documents = {"data.train": "some", "data.sft.share": 0.0}
+    pairs = PAIRS | {"data.train": "", "data.sft.share": 1.0, "data.lookahead.share": 0.0}
+    for share, data in ((0.0, documents), (1.0, documents), (1.0, pairs)):
+        check(KNOWN | least | dict.fromkeys(SHARES, share) | data)
 
 
 def test_a_dual_clip_is_off_or_above_one():
