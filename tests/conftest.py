@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also for the programs that tests start
@@ -13,6 +14,28 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--cases", type=int, default=0, help="most cases of a parametrised test; 0 for all"
+    )
+
+
+@pytest.hookimpl(trylast=True)  # what -m and -k leave out is gone
+def pytest_collection_modifyitems(config, items):
+    """With --cases=N, the first N cases of every test: whether it works here at all."""
+    most = config.getoption("--cases")
+    if not most:
+        return
+    seen = Counter()
+    kept, left_out = [], []
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        seen[name] += 1
+        (kept if seen[name] <= most else left_out).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="module", autouse=True)
