@@ -102,7 +102,12 @@ def build_method(config: ConfigDict, files: Path | None = None) -> Method:
     """
     tokenizer = _tokenizer(config, files)
     model = _named(lambda: _model(config, tokenizer.vocab_size))
-    _check_room(config, len(tokenizer.think_close))
+    if answers_problems(config):
+        length = config.data.problems.response_length
+        _check_room(config, "data.problems.response_length", length, 1, "an end")
+    else:
+        length, tag = config.rlp.thought_length, len(tokenizer.think_close)
+        _check_room(config, "rlp.thought_length", length, tag, "a closing tag")
     words = _named(lambda: _vocabulary(tokenizer, model.vocab_size))
     return Method(tokenizer, model, _settings(config, _prompt(config, tokenizer)), words)
 
@@ -183,7 +188,7 @@ def best_metric(config: ConfigDict) -> str:
     default = "think_loss" if thinks(config) else "document_loss"
     if answers_problems(config):
         default = "accuracy"
-    if config.data.sft.share == 1:
+    if config.data.sft.share == 1 and config.data.kind != "compass":
         default = "response_loss"
     return config.evaluation.best_metric or default
 
@@ -224,13 +229,14 @@ def _vocabulary(tokenizer: AnyTokenizer, size: int) -> Vocabulary:
     )
 
 
-def _check_room(config: ConfigDict, tag: int) -> None:
-    """Refuses thoughts that cannot close where those that do not are masked."""
-    if config.rlp.thought_length <= tag and config.rlp.unclosed == "mask":
+def _check_room(config: ConfigDict, field: str, length: int, end: int, what: str) -> None:
+    """Refuses thoughts and responses that cannot end where those that do not are masked."""
+    if length <= end and config.rlp.unclosed == "mask":
+        name = field.rpartition(".")[2]
         raise UserError(
-            f"rlp.thought_length={config.rlp.thought_length} leaves no room for a closing tag of "
-            f"{tag} token{'s' * (tag > 1)} after a word, so rlp.unclosed='mask' would mask every "
-            f"thought; set thought_length to {tag + 1} or more, or unclosed to 'append'"
+            f"{field}={length} leaves no room for {what} of {end} token{'s' * (end > 1)} after a "
+            f"word, so rlp.unclosed='mask' would mask everything; set {name} to {end + 1} or more, "
+            "or unclosed to 'append'"
         )
 
 

@@ -22,7 +22,7 @@ from rlp.tokenizer import Tokenizer
 
 AnyTokenizer = Tokenizer | CompassTokenizer
 
-_SOMETHING = "something"  # a message that no template leaves out
+_ASKED, _SOMETHING = "a problem", "something"  # messages that no template leaves out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,19 +70,21 @@ def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Fr
     def ask(text: str) -> str:
         return tokenizer.chat([{"role": "user", "content": text}], template, True)
 
-    messages = [
-        {"role": "user", "content": _SOMETHING},
-        {"role": ASSISTANT, "content": _SOMETHING},
-    ]
-    after = tokenizer.chat(messages, template, False).rpartition(_SOMETHING)[2].strip()
+    messages = [{"role": "user", "content": _ASKED}, {"role": ASSISTANT, "content": _SOMETHING}]
+    _, said, after = tokenizer.chat(messages, template, False).rpartition(_SOMETHING)
+    after = after.strip()
+    if not said:
+        raise UserError(
+            "the chat template leaves out what an assistant says; set data.chat_template to "
+            "another one, or to 'none'"
+        )
     if not after:
         raise UserError(
             "the chat template puts nothing after a response, so none could end; set "
             "data.chat_template to another one, or to 'none'"
         )
-    before = tokenizer.encode(ask(_SOMETHING))
-    opening = tokenizer.think_open
-    if think and tuple(tokenizer.encode(ask(_SOMETHING).rstrip())[-len(opening) :]) == opening:
+    before, opening = tokenizer.encode(ask(_ASKED)), tokenizer.think_open
+    if think and tuple(tokenizer.encode(ask(_ASKED).rstrip())[-len(opening) :]) == opening:
         raise UserError(
             "the chat template opens a thought by itself; set data.problems.think=False"
         )
