@@ -53,8 +53,9 @@ def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Fr
       think: responses begin with the opening thinking tag.
 
     Raises:
-      UserError: a template without an end of a response, one that opens a thought by itself where
-        `think` does too, and no template where the opening is to be its last token.
+      UserError: a template without an end of a response, or with one that is ordinary text; one
+        that opens a thought by itself where `think` does too; no template where the opening is to
+        be its last token.
     """
     if template is None:
         if not think:
@@ -88,9 +89,14 @@ def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Fr
         raise UserError(
             "the chat template opens a thought by itself; set data.problems.think=False"
         )
-    return Frame(
-        ask, (), opening if think else (before[-1],), not think, tokenizer.encode(after)[0]
-    )
+    end = tokenizer.encode(after)[0]
+    if text := tokenizer.token_bytes()[end]:
+        raise UserError(
+            f"the chat template ends a response with {text.decode(errors='replace')!r}, which "
+            "responses hold, too; set data.chat_template to one that has a token for it, or to "
+            "'none'"
+        )
+    return Frame(ask, (), opening if think else (before[-1],), not think, end)
 
 
 def words_of_responses(frame: Frame, tokenizer: AnyTokenizer, size: int) -> Vocabulary:
