@@ -147,17 +147,17 @@ def test_an_update_weighs_actions_that_plan(name, monkeypatch):
 
 def test_advantages_of_single_actions_go_with_their_branches():
     """In micro-batches and at once: the same gradient."""
-    settings = tiny.rlp_settings()
+    settings, small = tiny.rlp_settings(), tiny.model_config(num_layers=1)
     batch = tiny.documents(0, [9, 12, 10, 8], 12, 22, forks=2)
-    params = tiny.params(CONFIG, 4)
-    rollout, _ = tiny.rollout_stage(CONFIG, settings, WORDS)(
+    params = tiny.params(small, 4)
+    rollout, _ = tiny.rollout_stage(small, settings, WORDS)(
         params, params, batch, KEY, jnp.int32(0)
     )
     shape = rollout.thoughts.actions.shape
     advantages = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     counted = np.ones(shape[:2], bool)
     whole, parts = (
-        tiny.policy_gradient(CONFIG, dataclasses.replace(settings, update_micro_batch=size), WORDS)(
+        tiny.policy_gradient(small, dataclasses.replace(settings, update_micro_batch=size), WORDS)(
             params, rollout, advantages, counted
         )
         for size in (0, 8)
