@@ -305,8 +305,8 @@ def _answering(config: ConfigDict, made: Method) -> Answering | None:
     """How responses to problems are sampled and checked; None for a run without problems."""
     if not asks_problems(config):
         return None
-    asked, tokenizer = config.data.problems, made.tokenizer
-    _named(lambda: find_verifier(asked.verifier))
+    data, tokenizer = config.data, made.tokenizer
+    _named(lambda: find_verifier(data.problems.verifier))
     objective = config.objective if answers_problems(config) else "rlvr"
     settings = dataclasses.replace(made.settings, objective=objective)
     texts = None
@@ -317,12 +317,14 @@ def _answering(config: ConfigDict, made: Method) -> Answering | None:
                 f"objective={objective!r} finds phrases in the bytes of tokens, and those of this "
                 "tokenizer have none; take byte-level BPE, or objective='rlvr'"
             )
-    frame = make_frame(tokenizer, chat_template(config, tokenizer), asked.think)
+    frame = make_frame(tokenizer, chat_template(config, tokenizer), data.problems.think)
     return Answering(
-        settings=response_settings(settings, asked.response_length),
+        settings=response_settings(settings, data.problems.response_length),
         vocabulary=words_of_responses(frame, tokenizer, made.model.vocab_size),
         frame=frame,
-        grader=Grader(asked.verifier, asked.time_limit, asked.workers, THINK_CLOSE),
+        grader=Grader(
+            data.problems.verifier, data.problems.time_limit, data.problems.workers, THINK_CLOSE
+        ),
         decode=tokenizer.decode,
         texts=texts,
         phrases=phrases(config),

@@ -67,8 +67,11 @@ def test_a_confidence_is_a_share_or_none(said, share):
 def test_a_group_agrees_with_the_answer_that_most_give_however_they_write_it():
     box = lambda *texts: [rf"\boxed{{{text}}}" if text else "none" for text in texts]
     groups = {
-        "most": (box("1/2", "3", r"\frac12", "0.5"), [1, 0, 1, 1]),
-        "most, each written otherwise": (box("3", "1/2", "3", r"\frac12", "0.5"), [0, 1, 0, 1, 1]),
+        "most": (box("x + 1", "3", "1 + x", "x + 1"), [1, 0, 1, 1]),
+        "most, each written otherwise": (
+            box("3", "x + 1", "3", "1 + x", "x + 2 - 1"),
+            [0, 1, 0, 1, 1],
+        ),
         "a tie goes to the first": (box("4", "3", "3.0", r"\frac82"), [1, 0, 0, 1]),
         "all differ": (box("1", "2", "3"), [1, 0, 0]),
         "no answer agrees with nothing": (box("", "2", ""), [0, 1, 0]),
