@@ -188,7 +188,7 @@ def best_metric(config: ConfigDict) -> str:
     default = "think_loss" if thinks(config) else "document_loss"
     if answers_problems(config):
         default = "accuracy"
-    if config.data.sft.share == 1 and config.data.kind != "compass":
+    if config.data.sft.share == 1:
         default = "response_loss"
     return config.evaluation.best_metric or default
 
