@@ -102,7 +102,12 @@ def build_method(config: ConfigDict, files: Path | None = None) -> Method:
     """
     tokenizer = _tokenizer(config, files)
     model = _named(lambda: _model(config, tokenizer.vocab_size))
-    _check_room(config, len(tokenizer.think_close))
+    if answers_problems(config):
+        length = config.data.problems.response_length
+        _check_room(config, "data.problems.response_length", length, 1, "an end")
+    else:
+        length, tag = config.rlp.thought_length, len(tokenizer.think_close)
+        _check_room(config, "rlp.thought_length", length, tag, "a closing tag")
     words = _named(lambda: _vocabulary(tokenizer, model.vocab_size))
     return Method(tokenizer, model, _settings(config, _prompt(config, tokenizer)), words)
 
@@ -224,13 +229,14 @@ def _vocabulary(tokenizer: AnyTokenizer, size: int) -> Vocabulary:
     )
 
 
-def _check_room(config: ConfigDict, tag: int) -> None:
-    """Refuses thoughts that cannot close where those that do not are masked."""
-    if config.rlp.thought_length <= tag and config.rlp.unclosed == "mask":
+def _check_room(config: ConfigDict, field: str, length: int, end: int, what: str) -> None:
+    """Refuses thoughts and responses that cannot end where those that do not are masked."""
+    if length <= end and config.rlp.unclosed == "mask":
+        name = field.rpartition(".")[2]
         raise UserError(
-            f"rlp.thought_length={config.rlp.thought_length} leaves no room for a closing tag of "
-            f"{tag} token{'s' * (tag > 1)} after a word, so rlp.unclosed='mask' would mask every "
-            f"thought; set thought_length to {tag + 1} or more, or unclosed to 'append'"
+            f"{field}={length} leaves no room for {what} of {end} token{'s' * (end > 1)} after a "
+            f"word, so rlp.unclosed='mask' would mask everything; set {name} to {end + 1} or more, "
+            "or unclosed to 'append'"
         )
 
 
@@ -299,8 +305,8 @@ def _answering(config: ConfigDict, made: Method) -> Answering | None:
     """How responses to problems are sampled and checked; None for a run without problems."""
     if not asks_problems(config):
         return None
-    asked, tokenizer = config.data.problems, made.tokenizer
-    _named(lambda: find_verifier(asked.verifier))
+    data, tokenizer = config.data, made.tokenizer
+    _named(lambda: find_verifier(data.problems.verifier))
     objective = config.objective if answers_problems(config) else "rlvr"
     settings = dataclasses.replace(made.settings, objective=objective)
     texts = None
@@ -311,12 +317,14 @@ def _answering(config: ConfigDict, made: Method) -> Answering | None:
                 f"objective={objective!r} finds phrases in the bytes of tokens, and those of this "
                 "tokenizer have none; take byte-level BPE, or objective='rlvr'"
             )
-    frame = make_frame(tokenizer, chat_template(config, tokenizer), asked.think)
+    frame = make_frame(tokenizer, chat_template(config, tokenizer), data.problems.think)
     return Answering(
-        settings=response_settings(settings, asked.response_length),
+        settings=response_settings(settings, data.problems.response_length),
         vocabulary=words_of_responses(frame, tokenizer, made.model.vocab_size),
         frame=frame,
-        grader=Grader(asked.verifier, asked.time_limit, asked.workers, THINK_CLOSE),
+        grader=Grader(
+            data.problems.verifier, data.problems.time_limit, data.problems.workers, THINK_CLOSE
+        ),
         decode=tokenizer.decode,
         texts=texts,
         phrases=phrases(config),

@@ -170,22 +170,22 @@ def _problems(
     config: ConfigDict, tokenizer: Any, frame: Frame
 ) -> tuple[Stream | None, dict[str, Problems]]:
     """Problems for training, where the objective asks for them, and held-out ones."""
-    asked, wanted = config.data.problems, config.evaluation.problems
+    data, wanted = config.data, config.evaluation.problems
     if config.data.kind == COMPASS:
         length = config.data.sequence_length
         held = compass.CompassProblems(compass.CompassStream(0, length, held_out=True))
         walks = compass.CompassProblems(compass.CompassStream(config.seed, length))
         return walks, {"": held.beginning(wanted)}
     stream, held_out, skipped = problem_streams(
-        train=asked.train,
-        evaluation=asked.evaluation,
+        train=data.problems.train,
+        evaluation=data.problems.evaluation,
         holdout_every=config.data.holdout_every,
         form=ProblemFormat(
-            prompt=asked.prompt_column,
-            answer=asked.answer_column,
-            options=asked.options_column,
-            marker=asked.answer_marker,
-            instruction=asked.instruction,
+            prompt=data.problems.prompt_column,
+            answer=data.problems.answer_column,
+            options=data.problems.options_column,
+            marker=data.problems.answer_marker,
+            instruction=data.problems.instruction,
         ),
         ask=frame.ask,
         tokenizer=tokenizer,

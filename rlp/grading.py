@@ -10,6 +10,7 @@ import atexit
 import concurrent.futures
 import dataclasses
 import functools
+import itertools
 import multiprocessing
 import os
 import re
@@ -84,20 +85,13 @@ class Grader:
         work = [(text, answer) for group, answer in both for text in group]
         checked = iter(self._run(verifiers.checked, work))
         found = [[next(checked) for _ in group] for group in groups]
-        shared = [_most_common([one[0] for one in group if one]) for group in found]
-        second = iter(self._run(verifiers.agreed, _compared(found, shared)))
-
-        def agrees(answer: str | None, most: str | None) -> bool:
-            if answer is None or answer == most:
-                return answer is not None
-            return bool(next(second))
-
+        shared = self._majorities([[one[0] if one else None for one in group] for group in found])
         return [
             [
                 Grade(
                     answer=one[0] if one else None,
                     correct=one is not None and one[1],
-                    agrees=agrees(one[0] if one else None, most),
+                    agrees=one is not None and one[0] in most,
                     confidence=stated_confidence(text),
                     failed=one is None,
                 )
@@ -106,12 +100,33 @@ class Grader:
             for group, most, group_ends in zip(found, shared, ends, strict=True)
         ]
 
+    def _majorities(self, groups: Sequence[Sequence[str | None]]) -> list[set[str]]:
+        """The answer that most responses of each group give, in all ways in which they write it;
+        of several the one given first. Empty for a group without an answer."""
+        counts = [Counter(answer for answer in group if answer is not None) for group in groups]
+        pairs = [_that_matter(count) for count in counts]
+        verdicts = iter(self._run(verifiers.agreed, [pair for some in pairs for pair in some]))
+        found = []
+        for count, some in zip(counts, pairs, strict=True):
+            same = {answer: {answer} for answer in count}
+            for one, other in some:
+                if next(verdicts):
+                    same[one].add(other)
+                    same[other].add(one)
+            votes = lambda answer, count=count, same=same: sum(count[x] for x in same[answer])
+            found.append(same[max(count, key=votes)] if count else set())
+        return found
+
     def _run(self, function: Callable, arguments: Sequence[tuple[str, str]]) -> list[Any]:
         """What a function of `verifiers` gives for each; None for what failed."""
-        pool = _pool(self.workers or min(os.cpu_count() or 1, MOST_WORKERS))
+        pool = _pool(self.workers or min(os.cpu_count() or 1, MOST_WORKERS), self.verifier)
         schedule = functools.partial(pool.schedule, function, timeout=self.time_limit)
         jobs = [schedule(args=(self.verifier, *each)) for each in arguments]
-        return [self._result(job) for job in jobs]
+        try:
+            return [self._result(job) for job in jobs]
+        finally:
+            for job in jobs:
+                job.cancel()  # those that are left after an error
 
     def _result(self, job: concurrent.futures.Future) -> Any:
         try:
@@ -119,9 +134,8 @@ class Grader:
         except (concurrent.futures.TimeoutError, ProcessExpired):
             return None
         except Exception as error:  # a verifier can raise what it likes
-            raise UserError(
-                f"data.problems.verifier={self.verifier!r} raised {type(error).__name__}: {error}"
-            ) from error
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise UserError(f"data.problems.verifier={self.verifier!r} raised {reason}") from error
 
 
 def where_the_answer_is(response: str) -> str:
@@ -140,27 +154,23 @@ def stated_confidence(response: str) -> float | None:
     return share if 0 <= share <= 1 else None
 
 
-def _most_common(answers: Sequence[str | None]) -> str | None:
-    """The answer that most give, of several the one given first; None where there is none."""
-    counts = Counter(answer for answer in answers if answer is not None)
-    return counts.most_common(1)[0][0] if counts else None
-
-
-def _compared(found: Sequence[Sequence], shared: Sequence[str | None]) -> list[tuple[str, str]]:
-    """The pairs of answers, written otherwise, that may be the same."""
-    return [
-        (one[0], most)
-        for group, most in zip(found, shared, strict=True)
-        for one in group
-        if one and one[0] is not None and one[0] != most
-        if most is not None
-    ]
+def _that_matter(count: Counter[str]) -> list[tuple[str, str]]:
+    """Pairs of answers, written otherwise, whose comparison tells the majority."""
+    first = count.most_common(1)
+    if first and 2 * first[0][1] > count.total():  # whatever the others are
+        return [(other, first[0][0]) for other in count if other != first[0][0]]
+    return list(itertools.combinations(count, 2))
 
 
 @functools.cache
-def _pool(workers: int) -> ProcessPool:
+def _pool(workers: int, verifier: str) -> ProcessPool:
     """The processes of a program; spawned, since a fork would lose the threads that JAX has."""
-    pool = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))
+    pool = ProcessPool(
+        max_workers=workers,
+        context=multiprocessing.get_context("spawn"),
+        initializer=verifiers.prepare,
+        initargs=(verifier,),
+    )
     atexit.register(_end, pool)
     return pool
 

@@ -34,23 +34,40 @@ def planning_actions(
       phrases: whole words, in any case.
     """
     found = np.zeros(actions.shape, bool)
-    wanted = [phrase.strip().lower().encode() for phrase in phrases if phrase.strip()]
+    wanted = [_lower(phrase.strip()) for phrase in phrases if phrase.strip()]
     for place in np.ndindex(words.shape):
         pieces = [texts[token] for token in actions[place][: words[place]]]
         ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-        text = b"".join(pieces).lower()
+        text = b"".join(pieces).decode(errors="surrogateescape")  # one character for a stray byte
+        begins = _byte_offsets(text)
+        text = _lower(text)
         for phrase in wanted:
             start = text.find(phrase)
             while start >= 0:
                 end = start + len(phrase)
                 if not _inside_a_word(text, start, end):
-                    first, last = np.searchsorted(ends, [start, end - 1], side="right")
+                    bytes_of = [begins[start], begins[end] - 1]
+                    first, last = np.searchsorted(ends, bytes_of, side="right")
                     found[place][first : last + 1] = True
                 start = text.find(phrase, start + 1)
     return found
 
 
-def _inside_a_word(text: bytes, start: int, end: int) -> bool:
+def _lower(text: str) -> str:
+    """A text in lower case, of as many characters."""
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+
+
+def _byte_offsets(text: str) -> np.ndarray:
+    """The byte at which every character of a text begins, and where the text ends."""
+    if text.isascii():
+        return np.arange(len(text) + 1)
+    return np.cumsum([0, *(len(c.encode(errors="surrogateescape")) for c in text)])
+
+
+def _inside_a_word(text: str, start: int, end: int) -> bool:
     """Whether a letter stands right before or after a stretch of a text."""
-    letter = lambda around: around.isalpha() or around > b"\x7f"
-    return letter(text[max(start - 1, 0) : start]) or letter(text[end : end + 1])
+    return text[max(start - 1, 0) : start].isalpha() or text[end : end + 1].isalpha()

@@ -22,7 +22,7 @@ from rlp.tokenizer import Tokenizer
 
 AnyTokenizer = Tokenizer | CompassTokenizer
 
-_SOMETHING = "something"  # a message that no template leaves out
+_ASKED, _SOMETHING = "a problem", "something"  # messages that no template leaves out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,9 @@ def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Fr
       think: responses begin with the opening thinking tag.
 
     Raises:
-      UserError: a template without an end of a response, one that opens a thought by itself where
-        `think` does too, and no template where the opening is to be its last token.
+      UserError: a template without an end of a response, or with one that is ordinary text; one
+        that opens a thought by itself where `think` does too; no template where the opening is to
+        be its last token.
     """
     if template is None:
         if not think:
@@ -70,25 +71,32 @@ def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Fr
     def ask(text: str) -> str:
         return tokenizer.chat([{"role": "user", "content": text}], template, True)
 
-    messages = [
-        {"role": "user", "content": _SOMETHING},
-        {"role": ASSISTANT, "content": _SOMETHING},
-    ]
-    after = tokenizer.chat(messages, template, False).rpartition(_SOMETHING)[2].strip()
+    messages = [{"role": "user", "content": _ASKED}, {"role": ASSISTANT, "content": _SOMETHING}]
+    _, said, after = tokenizer.chat(messages, template, False).rpartition(_SOMETHING)
+    after = after.strip()
+    if not said:
+        raise UserError(
+            "the chat template leaves out what an assistant says; set data.chat_template to "
+            "another one, or to 'none'"
+        )
     if not after:
         raise UserError(
             "the chat template puts nothing after a response, so none could end; set "
             "data.chat_template to another one, or to 'none'"
         )
-    before = tokenizer.encode(ask(_SOMETHING))
-    opening = tokenizer.think_open
-    if think and tuple(tokenizer.encode(ask(_SOMETHING).rstrip())[-len(opening) :]) == opening:
+    before, opening = tokenizer.encode(ask(_ASKED)), tokenizer.think_open
+    if think and tuple(tokenizer.encode(ask(_ASKED).rstrip())[-len(opening) :]) == opening:
         raise UserError(
             "the chat template opens a thought by itself; set data.problems.think=False"
         )
-    return Frame(
-        ask, (), opening if think else (before[-1],), not think, tokenizer.encode(after)[0]
-    )
+    end = tokenizer.encode(after)[0]
+    if text := tokenizer.token_bytes()[end]:
+        raise UserError(
+            f"the chat template ends a response with {text.decode(errors='replace')!r}, which "
+            "responses hold, too; set data.chat_template to one that has a token for it, or to "
+            "'none'"
+        )
+    return Frame(ask, (), opening if think else (before[-1],), not think, end)
 
 
 def words_of_responses(frame: Frame, tokenizer: AnyTokenizer, size: int) -> Vocabulary:

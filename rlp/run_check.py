@@ -116,9 +116,11 @@ def _check_objective(config: Mapping[str, Value]) -> None:
     if config["rlp.baseline"] != "none" and not objective.reads_answers:
         return
     if config["rlp.group_size"] == 1:
+        other = "" if objective.reads_answers else ", or baseline to 'ema'"
+        nothing = "answers" if objective.reads_answers else "rlp.baseline='none'"
         raise UserError(
-            "rlp.group_size=1 has no group to compare with, and rlp.baseline='none' nothing else; "
-            "set group_size to 2 or more, or baseline to 'ema'"
+            f"rlp.group_size=1 has no group to compare with, and {nothing} nothing else; set "
+            f"group_size to 2 or more{other}"
         )
     if objective.reads_baseline:
         raise UserError(
@@ -261,6 +263,10 @@ def _check_problems(config: Mapping[str, Value]) -> None:
             f"rlp.target_weight={config['rlp.target_weight']}: no text follows a response of "
             f"objective={name!r}; set it to 0"
         )
+    if answers or evaluation:
+        for field in ("data.problems.prompt_column", "data.problems.answer_column"):
+            if not config[field]:
+                raise UserError(f"{field}=''; give the name of that column")
     if PROBLEM not in str(config["data.problems.instruction"]):
         raise UserError(
             f"data.problems.instruction={config['data.problems.instruction']!r} has no {PROBLEM} "
@@ -304,6 +310,11 @@ def _check_compass(config: Mapping[str, Value]) -> None:
             raise UserError(
                 f"{field}={config[field]!r}; compass has tokens of its own: leave it ''"
             )
+    if config["data.chat_template"] not in ("", "none"):
+        raise UserError(
+            f"data.chat_template={config['data.chat_template']!r}; compass has no words for a "
+            "chat: leave it ''"
+        )
     if config["rlp.prompt"] != "none":
         raise UserError("compass has no words for a prompt; set rlp.prompt='none'")
     prefix, horizon = number("rlp.min_prefix"), number("rlp.horizon")

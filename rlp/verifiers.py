@@ -4,6 +4,7 @@ They run in processes of their own (`rlp/grading.py`): a library that simplifies
 wrote can take for ever, or all memory.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import logging
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from rlp.errors import UserError
 
 CHOICES = "ABCDEFGHIJ"
+BOX = "\\boxed"
 _CHOICE = (  # the last of the first that is found
     re.compile(rf"\\boxed\{{\s*(?:\\text\{{)?\(?([{CHOICES}])\b"),
     re.compile(rf"(?i:answer)(?:\s+is)?\W{{0,4}}([{CHOICES}])\b"),
@@ -38,8 +40,12 @@ def math_answer(response: str) -> str | None:
     from math_verify import parse  # here: it takes a second, and few programs need it
 
     _be_quiet()
-    found = parse(response, parsing_timeout=None)
-    return str(found[-1]) if found else None
+    read = lambda text: parse(text, parsing_timeout=None)
+    # Of several boxes the library makes one list.
+    found = read(response[max(response.rfind(BOX), 0) :])
+    if not found and "\\" in response and BOX not in response:
+        found = read(f"${response.strip()}$")  # nothing but a formula, without its signs
+    return str(found[-1]).rstrip(".") or None if found else None
 
 
 def math_equal(found: str, answer: str) -> bool:
@@ -103,6 +109,17 @@ def find(name: str) -> Verifier:
     if not isinstance(found, Verifier):
         raise UserError(f"{field} is no rlp.verifiers.Verifier")
     return found
+
+
+def prepare(name: str) -> None:
+    """Does what takes long the first time: imports, which are no part of a check's time.
+
+    An error in it is one of the checks, too, and is told there.
+    """
+    with contextlib.suppress(Exception):
+        verifier = find(name)
+        if verifier.extract is math_answer:
+            math_equal("x + 1", "1 + x")
 
 
 def checked(name: str, response: str, answer: str) -> tuple[str | None, bool]:

@@ -71,8 +71,9 @@ class ProblemFormat:
                     f"{where}: column {self.answer!r} has no {self.marker!r}, after which "
                     f"{GROUP}.answer_marker says that the answer stands"
                 )
-        if not answer.strip():
-            raise UserError(f"{where}: column {self.answer!r} holds no answer")
+        for name, value, what in ((self.prompt, text, "problem"), (self.answer, answer, "answer")):
+            if not value.strip():
+                raise UserError(f"{where}: column {name!r} holds no {what}")
         if self.options:
             text = "\n".join([text, *self._choices(where, values[2])])
         return self.instruction.replace(PROBLEM, text), answer.strip()
@@ -116,7 +117,13 @@ class ProblemStream:
         return len(self._prompts)
 
     def batch(self, first: int, size: int) -> Batch:
-        """Records `first` … `first + size - 1`: prompts, each with the fork at its end."""
+        """Records `first` … `first + size - 1`: prompts, each with the fork at its end.
+
+        Raises:
+          IndexError: a negative record, or one past the end of a stream that has an end.
+        """
+        if first < 0 or first + size > len(self._order):
+            raise IndexError(f"no records {first} to {first + size - 1} among {len(self)} problems")
         tokens = np.full((size, self._sequence_length), self._pad, np.int32)
         length = np.zeros((size, 1), np.int32)
         for row in range(size):
@@ -176,34 +183,34 @@ def problem_streams(
     """
     skipped = 0
 
-    def made(files: Sequence[str], field: str) -> tuple[list[np.ndarray], list[str]]:
-        nonlocal skipped
-        read = _read(files, f"{GROUP}.{field}", form, ask, tokenizer)
-        prompts, answers = [np.array([*head, *prompt]) for prompt in read[0]], read[1]
+    def read(files: Sequence[str], field: str) -> tuple[list[np.ndarray], list[str]]:
+        field = f"{GROUP}.{field}"
+        ids, answers = _read(files, field, form, ask, tokenizer)
+        prompts = [np.array([*head, *prompt]) for prompt in ids]
         if opening is not None:
             prompts = [_without(opening, prompt, field) for prompt in prompts]
-        fits = [len(prompt) < sequence_length for prompt in prompts]
-        if not any(fits):
-            raise UserError(
-                f"no problem of {GROUP}.{field} fits in data.sequence_length={sequence_length} "
-                f"(the shortest has {min(map(len, prompts))} tokens, and one is needed after it): "
-                "raise it"
-            )
-        skipped += len(fits) - sum(fits)
-        keep = lambda items: [item for item, fit in zip(items, fits, strict=True) if fit]
-        return keep(prompts), keep(answers)
+        return prompts, answers
 
     def stream(
-        problems: tuple[list, list], chosen: Sequence[int], order: Sequence[int]
+        problems: tuple[list[np.ndarray], list[str]], chosen: Sequence[int], what: str, train: bool
     ) -> ProblemStream:
-        prompts, answers = ([items[number] for number in chosen] for items in problems)
+        nonlocal skipped
+        fits = [number for number in chosen if len(problems[0][number]) < sequence_length]
+        if not fits:
+            shortest = min(len(problems[0][number]) for number in chosen)
+            raise UserError(
+                f"no {what} fits in data.sequence_length={sequence_length} (the shortest has "
+                f"{shortest} tokens, and one is needed after it): raise it"
+            )
+        skipped += len(chosen) - len(fits)
+        prompts, answers = problems
         return ProblemStream(
-            prompts, answers, order, sequence_length=sequence_length, pad=tokenizer.pad
+            [prompts[number] for number in fits],
+            [answers[number] for number in fits],
+            shuffled(len(fits), seed) if train else spread(len(fits)),
+            sequence_length=sequence_length,
+            pad=tokenizer.pad,
         )
-
-    def all_of(problems: tuple[list, list], held_out: bool) -> ProblemStream:
-        count = len(problems[0])
-        return stream(problems, range(count), spread(count) if held_out else shuffled(count, seed))
 
     held: dict[str, ProblemStream] = {}
     if evaluation:
@@ -211,16 +218,17 @@ def problem_streams(
         if train:
             check_disjoint(find_files(train, f"{GROUP}.train"), files, GROUP)
         for name, file in zip(_names(files), files, strict=True):
-            held[name] = all_of(made([file], "evaluation"), held_out=True)
+            problems = read([file], "evaluation")
+            every = range(len(problems[0]))
+            held[name] = stream(problems, every, f"problem of {file}", train=False)
     if not train:
         return None, held, skipped
-    problems = made(find_files(train, f"{GROUP}.train"), "train")
-    if evaluation:
-        return all_of(problems, held_out=False), held, skipped
-    kept, out = hold_out(len(problems[0]), holdout_every, GROUP, "problems")
-    order = shuffled(len(kept), seed)
-    held[""] = stream(problems, out.tolist(), spread(len(out)))
-    return stream(problems, kept.tolist(), order), held, skipped
+    problems = read(find_files(train, f"{GROUP}.train"), "train")
+    kept: Sequence[int] = range(len(problems[0]))
+    if not evaluation:
+        kept, out = (x.tolist() for x in hold_out(len(kept), holdout_every, GROUP, "problems"))
+        held[""] = stream(problems, out, f"held-out problem of {GROUP}.train", train=False)
+    return stream(problems, kept, f"training problem of {GROUP}", train=True), held, skipped
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -266,7 +274,7 @@ def _without(opening: int, prompt: np.ndarray, field: str) -> np.ndarray:
     """A prompt without its last token, with which the response begins."""
     if prompt[-1] != opening:
         raise UserError(
-            f"{GROUP}.{field}: a prompt ends with the token {prompt[-1]}, and the chat template "
+            f"{field}: a prompt ends with the token {prompt[-1]}, and the chat template "
             f"with {opening}; set {GROUP}.think=True"
         )
     return prompt[:-1]

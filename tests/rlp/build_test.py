@@ -10,12 +10,15 @@ from models.rope import Rope
 from models.transformer import count_parameters
 from rlp import build, loop
 from rlp.errors import UserError
+from rlp.evaluation import ANSWER_FIGURES
+from rlp.objective.registry import OBJECTIVES
 from rlp.run_check import AT_LEAST_ONE, CHOICES, NOT_NEGATIVE, POSITIVE, SHARES, check
 from rlp.run_config import fields
 from rlp.tokenizer import ByteTokenizer
 from tests import runs
 
 KNOWN = dict(fields(default.get_config()))
+COMPASS_DATA = runs.COMPASS | {"rlp.prompt": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +34,14 @@ PAIRS = {
     "data.sft.prompt_column": "q",
     "data.sft.response_column": "a",
 }
+RLVR = {
+    "objective": "rlvr",
+    "data.train": "",
+    "data.problems.train": "a.jsonl",
+    "data.problems.response_length": 8,
+}
 BAD = {
-    "an unknown objective": ({"objective": "rlvr"}, "objective='rlvr' is unknown; use one of next"),
+    "an unknown objective": ({"objective": "rlvl"}, "objective='rlvl' is unknown; use one of next"),
     "an unknown attention": ({"model.attention": "flash"}, "model.attention='flash' is unknown"),
     "an unknown figure": ({"evaluation.best_metric": "bleu"}, "best_metric='bleu' is unknown"),
     "nothing to compare with": (LONE, "set group_size to 2 or more, or baseline to 'ema'"),
@@ -114,7 +123,7 @@ BAD = {
     "pairs alone beside documents": (PAIRS | {"data.sft.share": 1.0}, "data.sft.share=1 leaves no"),
     "pairs for thoughts": (
         PAIRS | RLP,
-        "data.sft is for objective='next_token' with data.kind='te",
+        "data.sft is for objective='next_token'",
     ),
     "half a pair": (
         PAIRS | {"data.sft.response_column": ""},
@@ -126,11 +135,13 @@ BAD = {
     ),
     "a figure without pairs": (
         {"evaluation.best_metric": "response_loss"},
-        "evaluation.best_metric='response_loss' is not measured with data.sft.share=0.0",
+        "evaluation.best_metric='response_loss' is not measured with objective='next_token' and "
+        "data.sft.share=0.0",
     ),
     "a figure of documents without any": (
         PAIRS | {"data.sft.share": 1.0, "data.train": "", "evaluation.best_metric": "think_loss"},
-        "evaluation.best_metric='think_loss' is not measured with data.sft.share=1.0",
+        "evaluation.best_metric='think_loss' is not measured with objective='next_token' and "
+        "data.sft.share=1.0",
     ),
     "no such pairs": (PAIRS, "data.sft.train: no file or folder a.jsonl"),
     "no such template": (
@@ -145,6 +156,104 @@ BAD = {
         PAIRS | {"data.sft.share": 1.0, "data.train": "", "data.lookahead.share": 0.5},
         "data.lookahead.share=0.5 is of the documents, of which data.sft.share=1 leaves none",
     ),
+    "an objective without its problems": (
+        RLVR | {"data.problems.train": ""},
+        "objective='rlvr' answers problems; give their files with data.problems.train",
+    ),
+    "problems for thoughts": (
+        RLP | {"data.problems.train": "a.jsonl"},
+        "data.problems.train='a.jsonl' is not for objective='rlp', which answers no problems; take "
+        "'rlvr', or give them to data.problems.evaluation",
+    ),
+    "problems for next tokens": (
+        {"data.problems.train": "a.jsonl"},
+        "data.problems.train='a.jsonl' is not for objective='next_token'",
+    ),
+    "documents beside problems": (
+        RLVR | {"data.train": "a.txt"},
+        "objective='rlvr' answers problems and reads no documents; leave data.train and",
+    ),
+    "held-out documents beside problems": (
+        RLVR | {"objective": "ttrl", "data.evaluation": "a.txt"},
+        "objective='ttrl' answers problems and reads no documents",
+    ),
+    "pairs beside problems": (
+        RLVR | PAIRS,
+        "data.sft is for objective='next_token'",
+    ),
+    "a target behind a response": (
+        RLVR | {"rlp.target_weight": 0.5},
+        "rlp.target_weight=0.5: no text follows a response of objective='rlvr'; set it to 0",
+    ),
+    "an instruction without its problem": (
+        RLVR | {"data.problems.instruction": "Think."},
+        "data.problems.instruction='Think.' has no {problem} for the problem",
+    ),
+    "a problem without a column": (
+        RLVR | {"data.problems.prompt_column": ""},
+        "data.problems.prompt_column=''; give the name of that column",
+    ),
+    "an answer without a column": (
+        {"data.problems.evaluation": "a.jsonl", "data.problems.answer_column": ""},
+        "data.problems.answer_column=''; give the name of that column",
+    ),
+    "single tokens of whole responses": (
+        RLVR | {"objective": "hicra", "rlp.ratio": "sequence"},
+        "objective='hicra' weighs single tokens, and rlp.ratio='sequence' whole responses; set",
+    ),
+    "one response with nothing to compare with": (
+        RLVR | {"rlp.group_size": 1, "rlp.advantages": "leave_one_out", "rlp.baseline": "ema"},
+        "has no group to compare with, and answers nothing else; set group_size to 2 or more",
+    ),
+    "one response and its standard deviation": (
+        RLVR | {"rlp.group_size": 1},
+        "rlp.group_size=1 has no group to compare with; set group_size to 2 or more",
+    ),
+    "a figure of documents of a run of problems": (
+        RLVR | {"evaluation.best_metric": "think_loss"},
+        "evaluation.best_metric='think_loss' is not measured with objective='rlvr' and data.sft.s",
+    ),
+    "a figure of problems without any": (
+        {"evaluation.best_metric": "accuracy"},
+        "evaluation.best_metric='accuracy' is not measured with objective='next_token' and data.s",
+    ),
+    "an unknown verifier": (
+        RLVR | {"data.problems.verifier": "maths"},
+        "data.problems.verifier='maths' is unknown; use one of math, choice, exact, or",
+    ),
+    "a verifier that is none": (
+        {"data.problems.evaluation": "a.jsonl", "data.problems.verifier": "rlp.loop:train"},
+        "data.problems.verifier='rlp.loop:train' is no rlp.verifiers.Verifier",
+    ),
+    "an opening that no template gives": (
+        RLVR | {"data.problems.think": False},
+        "data.problems.think=False lets responses begin with what a chat template puts before them",
+    ),
+    "a template for bytes": (
+        RLVR | {"data.chat_template": __file__},
+        "bytes have no tokens for a chat template",
+    ),
+    "no such template of responses": (
+        RLVR | {"data.chat_template": "no/such"},
+        "data.chat_template='no/such' is no file; give one, or '' or 'none'",
+    ),
+    "no such phrases": (
+        RLVR | {"objective": "hicra", "data.problems.planning": "no/such"},
+        "data.problems.planning='no/such' is no file; give one, or 'default'",
+    ),
+    "responses that cannot end": (
+        RLVR | {"data.problems.response_length": 1, "rlp.unclosed": "mask"},
+        "data.problems.response_length=1 leaves no room for an end of 1 token after a word",
+    ),
+    "waves too small for responses": (
+        RLVR | {"rlp.group_size": 4, "rlp.max_branches_in_flight": 3},
+        "rlp.max_branches_in_flight=3 is too few: 4 branches of a document stay together",
+    ),
+    "no such problems": (RLVR, "data.problems.train: no file or folder a.jsonl"),
+    "no such held-out problems": (
+        {"data.problems.evaluation": "a.jsonl"},
+        "data.problems.evaluation: no file or folder a.jsonl",
+    ),
     "a negative seed": ({"seed": -1}, "seed=-1; it must lie in [0, 4294967295]"),
 }
 BAD_COMPASS = {
@@ -158,6 +267,42 @@ BAD_COMPASS = {
     ),
     "a prompt": ({"rlp.prompt": "default"}, "compass has no words for a prompt"),
     "a target past the end": ({"rlp.horizon": 4}, "rlp.horizon=4; from the answer on"),
+    "a template": (
+        {"data.chat_template": "a.jinja"},
+        "data.chat_template='a.jinja'; compass has no words for a chat: leave it ''",
+    ),
+    "problems from files": (
+        {"data.problems.train": "a.jsonl"},
+        "data.problems.train='a.jsonl' and evaluation=''; compass makes its problems: leave train ",
+    ),
+    "held-out problems from files": (
+        {"objective": "rlvr", "data.problems.evaluation": "a.jsonl"},
+        "data.problems.train='' and evaluation='a.jsonl'; compass makes its problems",
+    ),
+    "an opening that nobody puts there": (
+        {"objective": "rlvr", "data.problems.think": False},
+        "data.problems.think=False lets responses begin with",
+    ),
+    "phrases of words": (
+        {"objective": "hicra"},
+        "objective='hicra' finds phrases in the bytes of tokens, and those of this tokenizer have",
+    ),
+    "pairs from files": (
+        {"data.sft.train": "a.jsonl", "data.sft.share": 1.0},
+        "data.sft.train='a.jsonl' with data.sft.share=1.0; compass makes its pairs",
+    ),
+    "a mixture of walks": (
+        {"data.sft.share": 0.5},
+        "data.sft.train='' with data.sft.share=0.5; compass makes its pairs",
+    ),
+    "pairs for thoughts": (
+        RLP | {"data.sft.share": 1.0},
+        "data.sft is for objective='next_token'",
+    ),
+    "a figure of problems that nobody asks": (
+        RLP | {"evaluation.best_metric": "majority_accuracy"},
+        "evaluation.best_metric='majority_accuracy' is not measured with objective='rlp'",
+    ),
     "more forks than tokens": (
         RLP | {"rlp.positions": "uniform", "rlp.forks_per_document": 21, "rlp.horizon": 2},
         "rlp.min_prefix=1, rlp.horizon=2 and 21 forks do not fit into the 22 tokens",
@@ -234,6 +379,64 @@ def test_the_borders_of_the_ranges_are_allowed():
 def test_a_dual_clip_is_off_or_above_one():
     for value in (0.0, 1.01, 3.0):
         check(KNOWN | {"data.train": "some", "rlp.clip_dual": value})
+
+
+OBJECTIVES_OF_ANSWERS = [name for name, made in OBJECTIVES.items() if made.reads_answers]
+
+
+@pytest.mark.parametrize("name", ["next_token", *OBJECTIVES])
+def test_every_objective_is_for_documents_or_for_problems_of_both_kinds(name):
+    """What it trains on, problems that are held out beside it, and what picks its checkpoint."""
+    answers = name in OBJECTIVES_OF_ANSWERS
+    text = {"data.problems.train": "a"} if answers else {"data.train": "a"}
+    kinds = (text, COMPASS_DATA)
+    for data, held_out in zip(kinds, ("b", "compass"), strict=True):
+        good = KNOWN | data | {"objective": name}
+        check(good)
+        check(good | {"data.problems.evaluation": held_out})
+        for figure in ANSWER_FIGURES:
+            best = {"evaluation.best_metric": figure}
+            check(good | best | {"data.problems.evaluation": held_out})
+            if answers:
+                check(good | best)
+            else:
+                with pytest.raises(UserError, match="is not measured with objective"):
+                    check(good | best)
+    documents = KNOWN | text | {"objective": name, "evaluation.best_metric": "document_loss"}
+    if answers:
+        with pytest.raises(UserError, match="is not measured with objective"):
+            check(documents)
+    else:
+        check(documents)
+    walks = {name: documents[name] for name in ("objective", "evaluation.best_metric")}
+    check(KNOWN | COMPASS_DATA | walks)  # whose held-out documents are always there
+
+
+@pytest.mark.parametrize(
+    ("changes", "metric"),
+    [
+        ({"objective": "next_token"}, "document_loss"),
+        ({"objective": "rlp"}, "think_loss"),
+        ({"objective": "rlvr"}, "accuracy"),
+        ({"objective": "hicra", "data.kind": "compass"}, "accuracy"),
+        ({"data.sft.share": 0.5}, "document_loss"),
+        ({"data.sft.share": 1.0}, "response_loss"),
+        ({"data.sft.share": 1.0, "data.kind": "compass"}, "response_loss"),
+        ({"objective": "rlvr", "evaluation.best_metric": "any_accuracy"}, "any_accuracy"),
+    ],
+)
+def test_the_best_checkpoint_is_picked_by_what_is_measured(changes, metric):
+    config = default.get_config()
+    config.update_from_flattened_dict({"objective": "next_token"} | changes)
+    assert build.best_metric(config) == metric
+    data = {"data.train": "a"} if config.objective in ("next_token", "rlp") else {}
+    if config.data.sft.share:
+        data = PAIRS | (data if config.data.sft.share < 1 else {"data.train": ""})
+    elif not data:
+        data = {"data.problems.train": "a"}
+    data = COMPASS_DATA if config.data.kind == "compass" else data
+    check(KNOWN | data | {"objective": "next_token"} | changes | {"evaluation.best_metric": metric})
+    assert build.lower_is_better(metric) == (metric[-4:] == "loss")
 
 
 def test_a_group_of_one_is_allowed_with_a_baseline_and_without_rlp(text):

@@ -30,7 +30,7 @@ from rlp.gradient import policy_gradient
 from rlp.optimizer import make_optimizer
 from rlp.placement import state_shardings
 from rlp.rollout import Rollout
-from rlp.trainers import RLPTrainer, _Clock, _join_waves
+from rlp.trainers import Clock, RLPTrainer, _join_waves
 from tests import naive, tiny
 
 CONFIG = tiny.model_config()
@@ -97,7 +97,7 @@ def fresh_state(shardings):
 def stepped(settings, devices=1, words=WORDS):
     """Thoughts of a step, the state after it, and its metrics."""
     trainer, shardings = make_trainer(settings, devices, words)
-    rollout, _ = trainer._think(fresh_state(shardings), Rows.of(BATCH), KEY, _Clock())
+    rollout, _ = trainer._think(fresh_state(shardings), Rows.of(BATCH), KEY, Clock())
     state, metrics, _ = trainer.step(fresh_state(shardings), Rows.of(BATCH), KEY)
     return jax.device_get((rollout.thoughts, state, metrics))
 
@@ -216,7 +216,7 @@ class Joined:
 def test_minibatches_are_updates_of_their_own_on_parts_of_the_documents():
     trainer, shardings = make_trainer(PROMPTED)
     cut, _ = make_trainer(dataclasses.replace(PROMPTED, minibatches=2, updates_per_rollout=2))
-    rollout, evidence = trainer._think(fresh_state(shardings), Rows.of(BATCH), KEY, _Clock())
+    rollout, evidence = trainer._think(fresh_state(shardings), Rows.of(BATCH), KEY, Clock())
     state, found = cut._updated(fresh_state(shardings), rollout, evidence)
 
     by_hand, expected = fresh_state(shardings).replace(baseline=None, reference=None), []

@@ -25,7 +25,7 @@ from rlp import step
 from rlp.data.rows import Rows
 from rlp.optimizer import make_optimizer
 from rlp.placement import check_memory, gathered_bytes, state_shardings
-from rlp.trainers import NextTokenTrainer, RLPTrainer, _Clock
+from rlp.trainers import Clock, NextTokenTrainer, RLPTrainer
 from tests import tiny
 
 CONFIG = tiny.model_config(num_heads=8, num_kv_heads=8, head_dim=4)
@@ -94,7 +94,7 @@ def rlp_step(sizes, settings=SETTINGS, layers=backend.CPU.unrolled_layers):
         mesh, shardings, state = prepared(sizes, settings)
         trainer = RLPTrainer(CONFIG, settings, WORDS, OPTIMIZER, mesh, shardings)
         with jax.set_mesh(mesh):
-            rollout, evidence = trainer._think(state, Rows.of(BATCH), KEY, _Clock())
+            rollout, evidence = trainer._think(state, Rows.of(BATCH), KEY, Clock())
         thoughts, evidence = jax.device_get((rollout.thoughts, evidence))
         state, metrics, cost = trainer.step(state, Rows.of(BATCH), KEY)
     for found, expected in zip(

@@ -273,6 +273,61 @@ def test_actions_without_weight_are_nowhere():
         assert slope.tolist() == [[[0, 0, 0]]]
 
 
+# ---- advantages of single actions
+
+
+def test_planning_advantages_by_hand():
+    """A good response's planning earns more, a bad one's loses less; the others are left as they
+    are."""
+    advantages = jnp.array([[2.0, -2.0, 0.0]])
+    planning = jnp.array([[[True, False], [True, False], [True, True]]])
+    found = equations.planning_advantages(advantages, planning, 0.25)
+    assert found.tolist() == [[[2.5, 2.0], [-1.5, -2.0], [0, 0]]]
+    assert equations.planning_advantages(advantages, planning, 0.0).tolist() == [
+        [[2, 2], [-2, -2], [0, 0]]
+    ]
+
+
+@pytest.mark.parametrize("dual", [0.0, 1.2])
+def test_advantages_of_actions_that_are_the_same_are_those_of_their_thought(dual):
+    random = np.random.default_rng(7)
+    behaviour, noise, advantages = (
+        jnp.asarray(random.normal(size=shape), jnp.float32) for shape in 2 * [(3, 8, 5)] + [(3, 8)]
+    )
+    length, counted = random.integers(1, 6, (3, 8)), random.random((3, 8)) < 0.8
+    weights = equations.action_weights(jnp.array(length), jnp.array(counted), 5, "thought")
+    run = jax.value_and_grad(functools.partial(surrogate, clip_dual=dual), has_aux=True)
+    wide = jnp.broadcast_to(advantages[..., None], behaviour.shape)
+    one = run(behaviour + 0.7 * noise, behaviour, advantages, weights)
+    other = run(behaviour + 0.7 * noise, behaviour, wide, weights)
+    (loss, stopped), slope = one
+    assert np.asarray(stopped).any()
+    assert np.abs(slope).max() > 0
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_every_action_moves_by_its_own_advantage():
+    """By hand, of two thoughts: -w min(rho A, clip(rho) A), and its slope -w rho A where it moves.
+
+    The clip works by the action's own sign: a thought whose actions have both is clipped above
+    where A > 0 and below where A < 0."""
+    ratios = jnp.array([[[1.0, 1.5, 0.5], [1.5, 0.5, 2.0]]])
+    advantages = jnp.array([[[2.0, 3.0, -1.0], [-1.0, 4.0, 0.0]]])
+    weights = jnp.array([[[0.1, 0.2, 0.3], [0.4, 0.5, 0.0]]])
+    behaviour = jnp.full((1, 2, 3), -2.0)
+    (loss, stopped), slope = jax.value_and_grad(surrogate, has_aux=True)(
+        behaviour + jnp.log(ratios), behaviour, advantages, weights
+    )
+    values = [[2.0, 1.3 * 3.0, 0.8 * -1.0], [1.5 * -1.0, 0.5 * 4.0, 0.0]]
+    assert loss == pytest.approx(-float(np.sum(np.array(values) * weights[0])), rel=1e-5)
+    assert stopped.tolist() == [[[False, True, True], [False, False, False]]]
+    expected = [[-0.1 * 2.0, 0, 0], [0.4 * 1.5, -0.5 * 0.5 * 4.0, 0]]
+    np.testing.assert_allclose(slope[0], expected, rtol=1e-5)
+    on_policy = jax.grad(lambda x: surrogate(x, behaviour, advantages, weights)[0])(behaviour)
+    np.testing.assert_allclose(on_policy, -weights * advantages, rtol=1e-6)
+
+
 # ---- the KL term
 
 

@@ -9,11 +9,28 @@ import numpy as np
 import pytest
 
 from rlp.errors import UserError
-from rlp.objective import Outcome, equations
+from rlp.objective import Outcome, equations, rewards
+from rlp.objective.record import Answers
 from rlp.objective.registry import OBJECTIVES, find
 
 THOUGHTS = [[-0.5, -1.0], [-2.0, -0.25], [-3.0, -3.0]]  # log p of two target tokens after each
 WITHOUT = [-1.0, -1.5]
+NONE = math.nan  # of a confidence
+
+
+def answers(correct, agrees=None, confidence=None):
+    """Of one group."""
+    each = lambda x, dtype: jnp.asarray([[x]], dtype)
+    agrees = correct if agrees is None else agrees
+    confidence = [NONE] * len(correct) if confidence is None else confidence
+    whole = each([1] * len(correct), bool)
+    return Answers(
+        correct=each(correct, bool),
+        agrees=each(agrees, bool),
+        confidence=each(confidence, jnp.float32),
+        given=whole,
+        failed=~whole,
+    )
 
 
 def outcome(**changes):
@@ -30,6 +47,7 @@ def outcome(**changes):
         "length": jnp.array([[[1, 3, 8]]]),
         "uniform": jnp.array([[[0.7, 0.1, 0.4]]]),
         "limit": 8,
+        "answers": answers([1, 0, 0], [0, 1, 1], [0.75, 0.5, NONE]),
     }
     return Outcome(**(fields | changes))
 
@@ -51,6 +69,10 @@ BY_HAND = {
         -exp(1.125 / (1 + math.log(3))),
         -exp(3.0 / (1 + math.log(8))),
     ],
+    "rlvr": [1, 0, 0],
+    "ttrl": [0, 1, 1],
+    "rlcr": [1 - 0.25**2, -(0.5**2), -1],
+    "hicra": [1, 0, 0],
     "random_reward": [0.7, 0.1, 0.4],
     "permuted_reward": [0.25, -3.5, 1.0],  # in the order of the uniform numbers
     "shuffled_target": [-1.0, -2.0, -4.0],
@@ -64,6 +86,21 @@ def test_rewards_by_hand(name):
     assert set(BY_HAND) == set(OBJECTIVES)
     found = OBJECTIVES[name].reward(outcome())
     np.testing.assert_allclose(found[0, 0], BY_HAND[name], rtol=1e-6)
+
+
+def test_a_stated_confidence_is_worth_most_where_it_is_true():
+    """z - (q - z)²: 1 and -1 at the ends, and a response that states none is given the worst q."""
+    stated = [0.0, 0.25, 0.5, 1.0, NONE]
+    right = rewards.calibrated(outcome(answers=answers([1] * 5, confidence=stated)))
+    wrong = rewards.calibrated(outcome(answers=answers([0] * 5, confidence=stated)))
+    np.testing.assert_allclose(right[0, 0], [0, 0.4375, 0.75, 1, 0], atol=1e-7)
+    np.testing.assert_allclose(wrong[0, 0], [0, -0.0625, -0.25, -1, -1], atol=1e-7)
+    # Whoever is right in a share p of the cases earns most by saying so.
+    q = np.linspace(0, 1, 101)
+    many = lambda z: rewards.calibrated(outcome(answers=answers([z] * 101, confidence=q)))[0, 0]
+    for share in (0.0, 0.2, 0.63, 1.0):
+        earned = share * np.asarray(many(1)) + (1 - share) * np.asarray(many(0))
+        assert q[earned.argmax()] == pytest.approx(share)
 
 
 def test_rewards_are_constants_of_the_update():
@@ -162,10 +199,11 @@ def test_what_is_no_objective_is_refused(name, said):
 
 
 def test_nobody_reads_what_he_does_not_ask_for():
-    """An outcome holds `matches` and `elsewhere` for those that say so; the others have none."""
+    """An outcome holds `matches`, `elsewhere` and `answers` for those that say so; the others have
+    none."""
     for name, objective in OBJECTIVES.items():
-        bare = outcome(matches=None, elsewhere=None)
-        if objective.reads_matches or objective.reads_elsewhere:
+        bare = outcome(matches=None, elsewhere=None, answers=None)
+        if objective.reads_matches or objective.reads_elsewhere or objective.reads_answers:
             with pytest.raises(AssertionError):
                 objective.reward(bare)
         else:

@@ -1,0 +1,27 @@
+"""Verifiers that take too long or break down, for `grading_test`; processes import them."""
+
+import os
+import time
+
+from rlp.verifiers import Verifier, same_text
+
+
+def _obey(response: str) -> str | None:
+    """Does what a response says; else that is its answer."""
+    order = response.strip()
+    if order == "hang":
+        time.sleep(600)
+    if order == "exit":
+        os._exit(3)
+    if order == "raise":
+        raise ValueError("two\nlines")
+    return order or None
+
+
+def _equal(found: str, answer: str) -> bool:
+    if (found, answer) == ("left", "right"):
+        time.sleep(600)
+    return same_text(found, answer)
+
+
+OBEDIENT = Verifier(_obey, _equal)

@@ -1,0 +1,122 @@
+"""What responses are worth: where their answers stand, what a group agrees on, and that a check
+ends, whatever a verifier does."""
+
+import time
+
+import pytest
+
+from rlp.errors import UserError
+from rlp.grading import Grader, stated_confidence, where_the_answer_is
+
+CLOSE = "</think>"
+# One worker each: a process that is started takes a second or two of a test.
+MATH = Grader("math", time_limit=60, workers=1, close=CLOSE)
+LIMIT = 3  # seconds; what is checked takes none, but a machine may be busy
+OBEDIENT = Grader("tests.rlp.bad_verifiers:OBEDIENT", time_limit=LIMIT, workers=1, close=CLOSE)
+
+
+def answers(grades):
+    return [grade.answer for grade in grades]
+
+
+def test_only_what_follows_the_last_closing_tag_is_an_answer():
+    responses = [
+        r"\boxed{1}</think>\boxed{2}",
+        r"\boxed{2}</think>\boxed{3}</think> nothing",
+        r"<answer>2</answer></think><answer>3</answer>",
+        r"<confidence>0.5</confidence></think>2",
+        r"\boxed{2} and no tag",
+    ]
+    grades = MATH.grade(responses, "2")
+    assert answers(grades) == ["2", None, "3", "2", "2"]
+    assert [grade.correct for grade in grades] == [True, False, False, True, True]
+    assert all(grade.confidence is None and not grade.failed for grade in grades)
+
+
+@pytest.mark.parametrize(
+    ("response", "place"),
+    [
+        ("so <answer>7</answer> (of 9)", "7"),
+        ("<answer>1</answer> no, <answer>\n7\n</answer>", "\n7\n"),
+        ("it is 7 <confidence>0.9</confidence>", "it is 7 "),
+        ("<answer>7</answer><confidence>80%</confidence>", "7"),
+        ("<answer>7", "<answer>7"),
+        ("<confidence>very</confidence>", "<confidence>very</confidence>"),
+        ("7", "7"),
+    ],
+)
+def test_the_answer_stands_between_its_tags_or_anywhere(response, place):
+    assert where_the_answer_is(response) == place
+
+
+@pytest.mark.parametrize(
+    ("said", "share"),
+    [
+        ("80%", 0.8), ("80 %", 0.8), ("0.8", 0.8), (".8", 0.8), (" 1 ", 1), ("0", 0), ("100%", 1),
+        ("1.7", None), ("101%", None), ("80", None), ("-0.5", None), ("high", None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_confidence_is_a_share_or_none(said, share):
+    assert stated_confidence(f"7 <confidence>{said}</confidence> .") == share
+    last = f"<confidence>0.1</confidence><confidence>{said}</confidence>"
+    if share is not None:
+        assert stated_confidence(last) == share
+    assert stated_confidence(f"<confidence>{said}") is None
+
+
+def test_a_group_agrees_with_the_answer_that_most_give_however_they_write_it():
+    box = lambda *texts: [rf"\boxed{{{text}}}" if text else "none" for text in texts]
+    groups = {
+        "most": (box("x + 1", "3", "1 + x", "x + 1"), [1, 0, 1, 1]),
+        "most, each written otherwise": (
+            box("3", "x + 1", "3", "1 + x", "x + 2 - 1"),
+            [0, 1, 0, 1, 1],
+        ),
+        "a tie goes to the first": (box("4", "3", "3.0", r"\frac82"), [1, 0, 0, 1]),
+        "all differ": (box("1", "2", "3"), [1, 0, 0]),
+        "no answer agrees with nothing": (box("", "2", ""), [0, 1, 0]),
+        "a group without an answer": (box("", ""), [0, 0]),
+        "an empty group": ([], []),
+    }
+    found = MATH.grade_all([texts for texts, _ in groups.values()], ["3"] * len(groups))
+    for (name, (_, expected)), grades in zip(groups.items(), found, strict=True):
+        assert [grade.agrees for grade in grades] == list(map(bool, expected)), name
+    assert [grade.correct for grade in found[1]] == [True, False, True, False, False]
+
+
+def test_a_check_that_hangs_or_dies_is_ended_and_harms_no_other():
+    """What is told of it: its time, that it counts as without an answer, and the others' grades."""
+    groups = [["a", "hang", "b"], ["exit", "b</think>b", "b <confidence>1</confidence>"]]
+    begin = time.monotonic()
+    found = OBEDIENT.grade_all(groups, ["a", "b"])
+    took = time.monotonic() - begin
+    assert took >= LIMIT  # and not ten minutes:
+    assert took < 20 * LIMIT
+    assert [answers(grades) for grades in found] == [["a", None, "b"], [None, "b", "b"]]
+    assert [[grade.failed for grade in grades] for grades in found] == [[0, 1, 0], [1, 0, 0]]
+    assert [[grade.correct for grade in grades] for grades in found] == [[1, 0, 0], [0, 1, 1]]
+    assert [[grade.agrees for grade in grades] for grades in found] == [[1, 0, 0], [0, 1, 1]]
+    assert found[1][2].confidence == 1
+
+
+def test_a_comparison_that_hangs_is_no_agreement():
+    quick = Grader(OBEDIENT.verifier, 1.5, 1, CLOSE)
+    grades = quick.grade(["left", "right", "a"], "a")
+    assert [grade.agrees for grade in grades] == [True, False, False]
+    assert [grade.failed for grade in grades] == [False, False, False]
+    assert [grade.correct for grade in grades] == [False, False, True]
+
+
+def test_what_a_process_imports_is_no_part_of_the_time_of_a_check():
+    slow = Grader("tests.rlp.slow_verifiers:SLOW_TO_COME", 2, 1, CLOSE)
+    assert slow.grade(["a"], "a")[0].correct
+
+
+def test_a_verifier_that_raises_is_the_users_error_and_the_next_check_is_as_ever():
+    with pytest.raises(UserError, match=r"OBEDIENT' raised ValueError: two lines$") as caught:
+        OBEDIENT.grade(["a", "raise", *["b"] * 50], "a")
+    assert "\n" not in str(caught.value)
+    assert OBEDIENT.grade(["a"], "a")[0].correct
+    nowhere = Grader("tests.rlp.bad_verifiers:NONE", LIMIT, 1, CLOSE)
+    with pytest.raises(UserError, match=r"NONE' cannot be imported"):
+        nowhere.grade(["a"], "a")
