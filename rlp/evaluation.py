@@ -134,12 +134,12 @@ class Evaluator:
     ) -> dict[str, float]:
         """Means of `ANSWER_FIGURES` over some problems."""
         assert self.answering is not None
-        totals = dict.fromkeys(ANSWER_FIGURES, 0.0)
+        totals, left = dict.fromkeys(ANSWER_FIGURES, 0.0), list(problems.answers)
         with jax.set_mesh(self.mesh):
             params = self._gather(params) if self._gather else params
             for part in watch(list(_parts(problems.prompts, self.batch_size))):
                 size = len(part.index)
-                answers = [problems.answers[int(i)] for i in part.index]
+                answers, left = left[:size], left[size:]
                 found = jax.device_get(self._respond(params, self._placed(part), key))
                 sampled, greedy = (
                     self.answering.grades(actions[:size], words[:size], answers)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 
 from models.sharding import make_mesh
+from rlp.data.batch import Problems
 from rlp.evaluation import FIGURES, Evaluator
+from rlp.grading import Grade
+from rlp.responses import Answering, response_settings
 from tests import naive, tiny
-from tests.tiny import CLOSE
+from tests.tiny import CLOSE, OPEN
 
 CONFIG = tiny.model_config()
 WORDS = tiny.words(CONFIG)
@@ -188,3 +192,66 @@ def test_browsing_shows_thoughts_with_their_worth():
     rows = naive.write_out([branch], WORDS, 4, 28, PROMPT)
     by_hand = naive.target_logprobs(PARAMS, rows, config=CONFIG, vocabulary=WORDS).sum()
     assert thought["reasoned_logprob"] == pytest.approx(float(by_hand), abs=1e-4)
+
+
+# Problems.
+
+
+class FirstWord:
+    """Grades in this process: the first word is the answer."""
+
+    def grade_all(self, groups, answers):
+        given = [[text.split()[0] if text else None for text in group] for group in groups]
+        return [
+            [
+                Grade(
+                    word, word == answer, word == Counter(words).most_common(1)[0][0], None, False
+                )
+                for word in words
+            ]
+            for words, answer in zip(given, answers, strict=True)
+        ]
+
+
+def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
+    settings = response_settings(dataclasses.replace(SETTINGS, objective="rlvr"), 3)
+    answering = Answering(
+        settings, WORDS, None, FirstWord(), lambda ids: " ".join(map(str, ids)), None, ()
+    )
+    prompts = dataclasses.replace(BATCH, forks=np.array(LENGTHS, np.int32)[:, None] - 1)
+    prompts = dataclasses.replace(prompts, index=np.arange(4, dtype=np.int32))
+    # The first action of a greedy response, by hand, is right for the first and the last problem.
+    asked = np.array(BATCH.tokens)
+    at = prompts.forks[:, 0]
+    asked[np.arange(4), at] = OPEN
+    banned = (*WORDS.not_in_thoughts, CLOSE)  # a response has at least one word
+    table = naive.predictions(PARAMS, asked, at + 1, config=CONFIG, banned=banned)
+    second, first = np.argsort(np.asarray(table)[np.arange(4), at], axis=-1)[:, -2:].T
+    right = tuple(map(str, (first[0], second[1], second[2], first[3])))
+    files = {
+        "a": Problems(tiny.rows(prompts, slice(3)), right[:3]),
+        "b": Problems(tiny.rows(prompts, slice(3, 4)), right[3:]),
+    }
+    evaluator = dataclasses.replace(EVALUATOR, answering=answering, responses=64)
+    evaluator = dataclasses.replace(evaluator, batch_size=2)
+    found = evaluator.answer_figures(PARAMS, files, KEY)
+    shown = evaluator.browse_answers(PARAMS, files, KEY, 4)
+    assert [(problem["file"], problem["answer"]) for problem in shown] == list(
+        zip("aaab", right, strict=True)
+    )
+    accuracy = [np.mean([one["correct"] for one in problem["responses"]]) for problem in shown]
+    assert 0 < min(accuracy) < max(accuracy) < 1
+    by_file = np.mean(accuracy[:3]), accuracy[3]
+    assert (found["accuracy/a"], found["accuracy/b"]) == pytest.approx(by_file)
+    assert found["accuracy"] == pytest.approx(np.mean(by_file))  # each file counts once
+    assert found["any_accuracy"] == 1
+    closed = [[one["closed"] for one in problem["responses"]] for problem in shown]
+    by_file = np.mean(closed[:3]), np.mean(closed[3])
+    assert found["response_closed_fraction"] == pytest.approx(np.mean(by_file))
+    words = [
+        np.mean([len(one["text"].split()) + one["closed"] for one in problem["responses"]])
+        for problem in shown
+    ]
+    assert found["response_length"] == pytest.approx(np.mean([np.mean(words[:3]), words[3]]))
+    by_file = np.mean([str(first[row]) == right[row] for row in range(3)]), 1.0
+    assert found["greedy_accuracy"] == pytest.approx(np.mean(by_file))
