@@ -13,7 +13,8 @@ from configs import demo
 
 OBJECTIVES = (
     "rpt", "latro", "jepo", "verifree", "rlpr", "nover",
-    "random_reward", "permuted_reward", "shuffled_target", "length_reward", "format_reward",
+    "random_reward", "permuted_reward", "shuffled_target", "other_document",
+    "length_reward", "format_reward",
 )  # fmt: skip
 
 

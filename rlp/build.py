@@ -270,8 +270,15 @@ def _check_waves(config: ConfigDict, rlp: RLPSettings, shards: int) -> None:
         "max_branches_in_flight": (documents, rlp.group_size),
         "update_micro_batch": (documents // rlp.minibatches, 1),
     }
-    for field, (rows, unit) in wanted.items():
-        wave_shape(rows, branches, unit, getattr(rlp, field), shards, f"rlp.{field}")
+    waves = {
+        field: wave_shape(rows, branches, unit, getattr(rlp, field), shards, f"rlp.{field}")
+        for field, (rows, unit) in wanted.items()
+    }
+    if find(rlp.objective).reads_in_another and waves["max_branches_in_flight"][0] < 2:
+        raise UserError(
+            f"objective={rlp.objective!r} puts thoughts into another document of their wave, and a "
+            "wave has one; raise batch_size or rlp.max_branches_in_flight"
+        )
 
 
 def _evaluated_at_once(config: ConfigDict, shards: int) -> int:

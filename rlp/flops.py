@@ -220,6 +220,8 @@ def _rlp_work(
     learnt = on_branches(branches * every, range(every), every, acted + branches * s.horizon)
     objective = find(s.objective)
     elsewhere = scored if objective.reads_elsewhere else Work()
+    if objective.reads_in_another:
+        elsewhere += on_branches(branches * every, range(every), every, branches * s.horizon)
     targets_read = scored + elsewhere + without + (documents if s.prompt else Work())  # by theta
     return {
         "choice": choice if s.positions in SCORED else Work(),

@@ -115,6 +115,7 @@ def outcome(
     target: jax.Array,
     table: TokenBytes | None = None,
     elsewhere: jax.Array | None = None,
+    in_another: jax.Array | None = None,
 ) -> Outcome:
     """What an objective may look at.
 
@@ -127,6 +128,7 @@ def outcome(
       target: [B, K, H] ids.
       table: for `Outcome.matches`.
       elsewhere: log-probability of a target of another place, [B, K, G, H] nats.
+      in_another: log-probability of the target of another document there, [B, K, G, H] nats.
     """
     grouped = lambda x: x.reshape(uniform.shape)
     return Outcome(
@@ -138,6 +140,7 @@ def outcome(
         if table is None
         else matches(scores.likeliest[..., 0], target[:, :, None, :], table),
         elsewhere=None if elsewhere is None else equations.evidence(elsewhere, weights),
+        in_another=None if in_another is None else equations.evidence(in_another, weights),
         closed=grouped(thoughts.closed),
         length=grouped(thoughts.length),
         uniform=uniform,

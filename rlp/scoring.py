@@ -221,6 +221,22 @@ def reasoned_scores(
     return token_scores(model, hidden[:, :, close:], target, banned)
 
 
+def transplanted_scores(
+    model: Transformer,
+    trunk: Trunk,
+    trunk_cache: Cache,
+    branches: Branches,
+    target: jax.Array,
+    vocabulary: Vocabulary,
+) -> Scores:
+    """How the policy predicts every target token after a thought that was sampled elsewhere,
+    [B, N, H]. All slots of the branches are run."""
+    hidden, _ = extend(model, trunk, trunk_cache, branches)
+    return token_scores(
+        model, hidden[:, :, -target.shape[-1] :], target, vocabulary.not_in_documents
+    )
+
+
 def no_think_scores(
     model: Transformer,
     hidden: jax.Array,

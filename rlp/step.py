@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from models.config import ModelConfig
 from models.transformer import Params, bind
 from models.tree import forward
-from rlp.branches import Forks, Vocabulary, document_trunk, make_forks, with_target
+from rlp.branches import Forks, Vocabulary, document_trunk, lay_out, make_forks, with_target
 from rlp.data.batch import Batch
 from rlp.gradient import Loss, Metrics, policy_gradient
 from rlp.judging import Judgement, TokenBytes, judge, noise, other_places, outcome
@@ -49,6 +49,7 @@ from rlp.scoring import (
     learnt_tokens,
     no_think_scores,
     reasoned_scores,
+    transplanted_scores,
 )
 from rlp.waves import split
 
@@ -354,6 +355,16 @@ def outcome_of(
         )  # fmt: skip
         return jax.tree.map(grouped, found)
 
+    def in_another() -> jax.Array:
+        """Each thought in the document before its own, and the last one's in the first."""
+        around = lambda x, places: jax.tree.map(lambda y: jnp.roll(y, places, axis=0), x)
+        own, target = rollout.branches, jnp.repeat(wave.target, s.group_size, axis=1)
+        moved = around(rollout.thoughts, -1)
+        branches = lay_out(moved, target, own.fork, own.segment, vocabulary)
+        cache = reading.documents.cache
+        found = transplanted_scores(model, rollout.trunk, cache, branches, target, vocabulary)
+        return grouped(around(found.logprob, 1))
+
     scores = after_thoughts(wave.target)
     found = outcome(
         scores,
@@ -364,6 +375,7 @@ def outcome_of(
         target=wave.target,
         table=table,
         elsewhere=None if elsewhere is None else after_thoughts(elsewhere.target).logprob,
+        in_another=in_another() if find(s.objective).reads_in_another else None,
     )
     return found, scores
 
@@ -414,6 +426,7 @@ def verdict_stage(
         baseline_logprobs=none[..., None],
         matches=None,
         elsewhere=None,
+        in_another=None,
         closed=grouped(thoughts.closed),
         length=grouped(thoughts.length),
         uniform=noise(reading.keys, 0, 1, s.group_size),

@@ -43,6 +43,7 @@ class Outcome:
     baseline_logprobs: jax.Array  # [B, K, H], without a thought; 0 without a baseline
     matches: jax.Array | None  # [B, K, G] bool: what is predicted after the thought is what follows
     elsewhere: jax.Array | None  # [B, K, G], evidence of the text at another place of the document
+    in_another: jax.Array | None  # [B, K, G], evidence of the thought in another document
     closed: jax.Array  # [B, K, G] bool: the thought closed by itself
     length: jax.Array  # [B, K, G] int32, |c|: actions of the thought
     uniform: jax.Array  # [B, K, G], numbers in [0, 1) that nothing else depends on
@@ -71,6 +72,7 @@ class Objective:
       reads_baseline: the reward means nothing without `baseline`.
       reads_matches: the reward reads `matches`.
       reads_elsewhere: the reward reads `elsewhere`.
+      reads_in_another: the reward reads `in_another`.
       reads_answers: the reward reads `answers`, so its data is problems.
       weighs_planning: actions that are planning have an advantage of A + alpha |A|, alpha being
         `rlp.planning_weight` (HICRA).
@@ -84,5 +86,6 @@ class Objective:
     reads_baseline: bool = False
     reads_matches: bool = False
     reads_elsewhere: bool = False
+    reads_in_another: bool = False
     reads_answers: bool = False
     weighs_planning: bool = False

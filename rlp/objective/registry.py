@@ -100,6 +100,12 @@ OBJECTIVES = {
         reward=rewards.gain_elsewhere,
         reads_elsewhere=True,
     ),
+    "other_document": Objective(
+        formula="r = log p(y'|x', c), x' and y' from another document",
+        source="control: thoughts that help any document",
+        reward=rewards.gain_in_another,
+        reads_in_another=True,
+    ),
     "length_reward": Objective(
         formula="r = |c| / L",
         source="control: longer thoughts, whatever they say",

@@ -64,6 +64,13 @@ def gain_elsewhere(outcome: Outcome) -> jax.Array:
     return outcome.elsewhere
 
 
+def gain_in_another(outcome: Outcome) -> jax.Array:
+    """r = log p(y'|x', c), nats: the thought is put into another document x' and scored by the text
+    y' that follows there."""
+    assert outcome.in_another is not None
+    return outcome.in_another
+
+
 def length(outcome: Outcome) -> jax.Array:
     """r = |c| / L."""
     return outcome.length / outcome.limit

@@ -47,6 +47,7 @@ VARIANTS = [
     {"prompt": tuple(range(5, 21))},
     {"baseline": "none", "group_size": 2, "horizon": 8},
     {"positions": "loss", "forks_per_document": 4},
+    {"objective": "other_document", "horizon": 2},
     {"kl_weight": 0.1, "prompt": tuple(range(5, 21))},
 ]
 

@@ -133,9 +133,10 @@ def test_noise_belongs_to_the_thought_and_is_even():
     assert np.histogram(many, 10, (0, 1))[0].min() > 0.9 * many.size / 10
 
 
-@pytest.mark.parametrize("name", ["shuffled_target", "rpt"])
+@pytest.mark.parametrize("name", ["shuffled_target", "rpt", "other_document"])
 def test_a_step_of_an_objective_is_its_reward_of_naive_scores(name):
-    """Evidence of every thought, here and elsewhere, from rows that repeat the prefix."""
+    """Evidence of every thought, here, elsewhere and in another document, from rows that repeat the
+    prefix."""
     settings = dataclasses.replace(tiny.rlp_settings(unclosed="mask"), objective=name)
     method = (CONFIG, settings, WORDS)
     table = token_table([bytes([65 + i]) for i in range(22)], 24)
@@ -159,15 +160,19 @@ def test_a_step_of_an_objective_is_its_reward_of_naive_scores(name):
     expected = OBJECTIVES[name].reward(found)
     np.testing.assert_allclose(evidence.rewards, expected, rtol=1e-6)
     t, group = rollout.thoughts, settings.group_size
-    places = {"reasoned": reading.forks}
+    places = {"reasoned": (reading.forks, 0)}
     if OBJECTIVES[name].reads_elsewhere:
-        places["elsewhere"] = reading.elsewhere
-    for leaf, at in places.items():
+        places["elsewhere"] = reading.elsewhere, 0
+    if OBJECTIVES[name].reads_in_another:
+        places["in_another"] = reading.forks, 1  # in the document before
+    for leaf, (at, before) in places.items():
         branches = []
         for b, n in np.ndindex(t.length.shape):
-            fork = int(reading.forks.position[b, n // group])
+            there = b - before
+            fork = int(reading.forks.position[there, n // group])
             # The text before the fork, and behind it what is scored.
-            line = [*np.asarray(BATCH.tokens[b, :fork]), *np.asarray(at.target[b, n // group])]
+            target = np.asarray(at.target[there, n // group])
+            line = [*np.asarray(BATCH.tokens[there, :fork]), *target]
             actions = np.asarray(t.actions[b, n, : t.length[b, n]]).tolist()
             branches.append(naive.Branch([int(x) for x in line], fork, actions, 2))
         rows = naive.write_out(branches, WORDS, settings.thought_length, 30)

@@ -43,6 +43,7 @@ def outcome(**changes):
         "baseline_logprobs": jnp.array([[WITHOUT]]),
         "matches": jnp.array([[[True, False, True]]]),
         "elsewhere": jnp.array([[[-1.0, -2.0, -4.0]]]),
+        "in_another": jnp.array([[[-3.0, -0.5, -2.0]]]),
         "closed": jnp.array([[[True, True, False]]]),
         "length": jnp.array([[[1, 3, 8]]]),
         "uniform": jnp.array([[[0.7, 0.1, 0.4]]]),
@@ -76,6 +77,7 @@ BY_HAND = {
     "random_reward": [0.7, 0.1, 0.4],
     "permuted_reward": [0.25, -3.5, 1.0],  # in the order of the uniform numbers
     "shuffled_target": [-1.0, -2.0, -4.0],
+    "other_document": [-3.0, -0.5, -2.0],
     "length_reward": [1 / 8, 3 / 8, 1],
     "format_reward": [1, 1, 0],
 }
@@ -199,11 +201,11 @@ def test_what_is_no_objective_is_refused(name, said):
 
 
 def test_nobody_reads_what_he_does_not_ask_for():
-    """An outcome holds `matches`, `elsewhere` and `answers` for those that say so; the others have
-    none."""
+    """An outcome holds what only some rewards read for those that say so; the others have none."""
+    asked = ("matches", "elsewhere", "in_another", "answers")
     for name, objective in OBJECTIVES.items():
-        bare = outcome(matches=None, elsewhere=None, answers=None)
-        if objective.reads_matches or objective.reads_elsewhere or objective.reads_answers:
+        bare = outcome(**dict.fromkeys(asked))
+        if any(getattr(objective, f"reads_{field}") for field in asked):
             with pytest.raises(AssertionError):
                 objective.reward(bare)
         else:
