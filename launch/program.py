@@ -274,6 +274,15 @@ def call_in_file(spec: str, function: str) -> Any:
         raise UserError(_where(name, error, f" for {argument!r}" if colon else "")) from error
 
 
+def defines(name: str, function: str) -> bool:
+    """Whether the config file `name` has a function of that name.
+
+    Raises:
+      UserError: the file is missing or cannot be run.
+    """
+    return callable(getattr(_run_file(name), function, None))
+
+
 def _run_file(name: str) -> ModuleType:
     path = Path(name)
     if not path.is_file():

@@ -81,13 +81,15 @@ def used_by(match: str) -> float:
     """What the run that `match` names has used, in the unit that it names.
 
     Raises:
-      UserError: the run is not finished, or its evaluation.json does not say.
+      UserError: the run is not finished, its evaluation.json does not say, or it took no step.
     """
     folder, unit = split(match)
     path = Path(folder, "evaluation.json")
     if not path.exists():
         raise UserError(f"match={match!r}: {folder} is not a finished run")
     used = json.loads(path.read_text(encoding="utf-8")).get(UNITS[unit])
-    if not used:
+    if used is None:
         raise UserError(f"match={match!r}: {path} has no {UNITS[unit]}; run {folder} again")
+    if not used:
+        raise UserError(f"match={match!r}: {folder} took no step and has used nothing")
     return used

@@ -85,7 +85,7 @@ class Run(Method):
     @property
     def sampled(self) -> tuple[RLPSettings, Vocabulary]:
         """Settings and vocabulary of what training samples: thoughts, or responses to problems."""
-        if self.answering and find(self.answering.settings.objective).reads_answers:
+        if self.answering and find(self.settings.objective).reads_answers:
             return self.answering.settings, self.answering.vocabulary
         return self.settings, self.vocabulary
 
@@ -188,7 +188,7 @@ def best_metric(config: ConfigDict) -> str:
     default = "think_loss" if thinks(config) else "document_loss"
     if answers_problems(config):
         default = "accuracy"
-    if config.data.sft.share == 1:
+    if config.data.sft.share == 1 and config.data.kind != "compass":
         default = "response_loss"
     return config.evaluation.best_metric or default
 

@@ -48,18 +48,17 @@ def run(
       UserError, Preempted: as `loop.train` does.
     """
     workdir = Path(workdir)
-    arms = {name: arm_config(config, name, workdir) for name in _arm_names(config)}
-    order = arm_order(arms, workdir)
+    arms = arms_in_order(config, workdir)
     loop.check_workdir(config, workdir, allow_config_change)
     planned: dict[str, ConfigDict] = {}
-    for name in order:
-        planned[str(workdir / name)] = _check_arm(name, arms[name], workdir, explicit, planned)
+    for name, arm in arms.items():
+        planned[str(workdir / name)] = _check_arm(name, arm, workdir, explicit, planned)
     results: dict[str, dict[str, Any]] = {}
     with Preemption() as preemption:
-        for name in order:
+        for name, arm in arms.items():
             preemption.check()
             results[name] = loop.train(
-                arms[name],
+                arm,
                 workdir / name,
                 allow_config_change=allow_config_change,
                 report=False,
@@ -99,6 +98,20 @@ def _arm_names(config: ConfigDict) -> list[str]:
     return names
 
 
+def arms_in_order(config: ConfigDict, workdir: Path) -> dict[str, ConfigDict]:
+    """The whole config of every arm, each after those that it builds on.
+
+    Args:
+      config: with `arms`.
+      workdir: folder of the experiment; what names an arm is turned into that arm's folder.
+
+    Raises:
+      UserError: as `arm_config` and `arm_order` do, and for arms that cannot be called so.
+    """
+    arms = {name: arm_config(config, name, workdir) for name in _arm_names(config)}
+    return {name: arms[name] for name in arm_order(arms, workdir)}
+
+
 def _check_arm(
     name: str,
     arm: ConfigDict,
@@ -112,6 +125,9 @@ def _check_arm(
     """
     folder = workdir / name
     try:
+        matched = planned.get(arm.match.rpartition(":")[0])
+        if matched is not None and matched.steps == 0 and not matched.match:
+            raise UserError(f"match={arm.match!r}: that arm takes no step and uses nothing")
         adopted = starting.adopt(arm, folder, explicit, planned)
         building.build(adopted, starting.files_for(adopted, folder, planned))
     except UserError as error:

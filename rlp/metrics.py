@@ -185,7 +185,8 @@ def progress(total: int | None, initial: int = 0, label: str = "", unit: str = "
     """A progress bar on stderr, with rate and remaining time; `update(1)` it, and close it.
 
     It is a context manager. Where stderr is not a terminal it writes a line at the start, every
-    half minute, and at the end. Of several processes only the first one shows it.
+    half minute, and at the end. Of several processes only the first one shows it; a stage of no
+    units is not shown.
 
     Args:
       total: units of the whole stage; None where nobody knows yet.
@@ -194,7 +195,7 @@ def progress(total: int | None, initial: int = 0, label: str = "", unit: str = "
       unit: what is counted.
     """
     shared = {"total": total, "initial": initial, "desc": label, "unit": unit}
-    if not hosts.is_first():
+    if total == 0 or not hosts.is_first():
         return tqdm(**shared, disable=True)
     if sys.stderr.isatty():
         return tqdm(**shared, dynamic_ncols=True, mininterval=0.5)

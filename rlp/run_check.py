@@ -42,7 +42,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     ),  # fmt: skip
 }
 AT_LEAST_ONE = (
-    "steps", "batch_size", "max_bad_steps", "rlp.group_size",
+    "batch_size", "max_bad_steps", "rlp.group_size",
     "rlp.forks_per_document", "rlp.thought_length", "rlp.horizon", "rlp.min_prefix",
     "rlp.hardest_at", "rlp.updates_per_rollout", "rlp.minibatches",
     "evaluation.documents", "evaluation.forks_per_document", "evaluation.thoughts",
@@ -51,7 +51,7 @@ AT_LEAST_ONE = (
     "checkpoint.every", "checkpoint.keep", "data.holdout_every", "data.lookahead.length",
 )  # fmt: skip
 NOT_NEGATIVE = (
-    "model.vocab_size", "model.query_pre_attn_scalar", "model.sliding_window",
+    "steps", "model.vocab_size", "model.query_pre_attn_scalar", "model.sliding_window",
     "model.logit_softcap", "model.rope.local_theta", "model.rope.attention_factor",
     "data.lookahead.distance", "data.compass.late_from",
     "optimizer.learning_rate", "optimizer.warmup_steps", "optimizer.weight_decay",
@@ -86,6 +86,11 @@ def check(config: Mapping[str, Value]) -> None:
             names = ", ".join(name or "''" for name in allowed)
             raise UserError(f"{field}={config[field]!r} is unknown; use one of {names}")
     _check_numbers(config)
+    if config["steps"] == 0 and not config["init_from"] and not config["match"]:
+        raise UserError(
+            "steps=0 evaluates what a run starts from; say with init_from what that is, or set "
+            "steps to 1 or more"
+        )
     _check_match(config)
     if config["objective"] != "next_token":
         _check_objective(config)

@@ -108,8 +108,9 @@ def one_device():
     """
     one = lambda *sizes: sharding.make_mesh(*sizes[:3], devices=jax.devices()[:1])
     make_run, make_trainer = build.build, loop._Loop._trainer
-    # Where a run ends is no part of them.
-    name = lambda config: json.dumps(config.to_dict() | {"match": ""})
+    # Where a run begins and ends is no part of them.
+    ends = {"init_from": "", "match": "", "steps": 1}
+    name = lambda config: json.dumps(config.to_dict() | ends)
 
     def kept_run(config, files=None):
         check(dict(fields(config)))

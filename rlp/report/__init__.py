@@ -5,13 +5,14 @@
 `load` reads and checks the files of the folders, `compare` decides which runs are seeds of one
 another, `figures` holds the figures of the table, `curves` the lines of the plots. The page is one
 file that asks nothing of a network; its script and style are the .js and .css files beside this
-one.
+one. `chain` has the table of a chain of stages.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from rlp.errors import UserError
+from rlp.report.chain import chain_table, places
 from rlp.report.compare import Group, group_pools, group_runs
 from rlp.report.figures import terminal_table
 from rlp.report.load import Run, Source, load_folders
@@ -20,9 +21,11 @@ __all__ = [
     "Group",
     "Run",
     "Source",
+    "chain_table",
     "group_pools",
     "group_runs",
     "load_folders",
+    "places",
     "terminal_table",
     "write_report",
     "write_sources",

@@ -94,3 +94,6 @@ def test_a_budget_is_what_the_other_run_says(tmp_path):
     assert used_by(f"{folder}:tokens") == 33
     with pytest.raises(UserError, match=r"evaluation\.json has no seconds_device; run"):
         used_by(f"{folder}:seconds")
+    (folder / "evaluation.json").write_text('{"flops": 0}')
+    with pytest.raises(UserError, match="took no step and has used nothing"):
+        used_by(f"{folder}:flops")

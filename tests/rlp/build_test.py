@@ -44,6 +44,7 @@ BAD = {
     "an unknown objective": ({"objective": "rlvl"}, "objective='rlvl' is unknown; use one of next"),
     "an unknown attention": ({"model.attention": "flash"}, "model.attention='flash' is unknown"),
     "an unknown figure": ({"evaluation.best_metric": "bleu"}, "best_metric='bleu' is unknown"),
+    "nothing to train or to evaluate": ({"steps": 0}, "say with init_from what that is, or set"),
     "nothing to compare with": (LONE, "set group_size to 2 or more, or baseline to 'ema'"),
     "no documents": ({"data.train": ""}, "data.train is empty; give text files with --config"),
     "no such documents": ({"data.train": "no/such.txt"}, "data.train: no file or folder no/such"),
@@ -369,7 +370,7 @@ def test_a_value_outside_its_range_is_named(field, value):
 
 
 def test_the_borders_of_the_ranges_are_allowed():
-    least = dict.fromkeys(AT_LEAST_ONE, 1) | dict.fromkeys(NOT_NEGATIVE, 0)
+    least = dict.fromkeys(AT_LEAST_ONE, 1) | dict.fromkeys(NOT_NEGATIVE, 0) | {"init_from": "a"}
     documents = {"data.train": "some", "data.sft.share": 0.0}
     pairs = PAIRS | {"data.train": "", "data.sft.share": 1.0, "data.lookahead.share": 0.0}
     for share, data in ((0.0, documents), (1.0, documents), (1.0, pairs)):
@@ -479,6 +480,16 @@ def test_a_prompt_of_the_user_stands_in_front_of_the_document(tmp_path, text):
     assert own[0] == default_prompt[0] == run.tokenizer.bos
     assert run.tokenizer.decode(own[1:]) == "Think é first.\n"
     assert run.tokenizer.decode(default_prompt[1:]) == build.DEFAULT_PROMPT
+
+
+def test_held_out_problems_do_not_change_what_a_run_samples_and_is_judged_by():
+    problems = {"data.problems.evaluation": "compass", "data.problems.verifier": "exact"}
+    for fields_, best in ((RLP, "think_loss"), ({"data.sft.share": 1.0}, "document_loss")):
+        config = runs.config(runs.COMPASS, problems, {"batch_size": 8}, fields_)
+        run = build.build(config)
+        assert run.answering is not None
+        assert run.sampled == (run.settings, run.vocabulary)
+        assert build.best_metric(config) == best
 
 
 def test_updates_and_not_steps_drive_the_schedule():

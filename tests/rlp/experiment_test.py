@@ -158,6 +158,10 @@ BAD_ARMS = {
         {"base": {}, "a": {"match": "base:steps"}},
         "arm a: match='.*base:steps' is not '<workdir>:flops'",
     ),
+    "a match with an arm that takes no step": (
+        {"base": {}, "a": {"init_from": "base", "steps": 0}, "b": {"match": "a:flops"}},
+        "arm b: match='.*a:flops': that arm takes no step",
+    ),
     "a bad model in a later arm": (
         {"base": {}, "a": {"model": {"head_dim": 7}}},
         r"arm a: model\.head_dim=7 is odd",

@@ -395,3 +395,30 @@ def test_an_arm_may_start_from_a_name_on_the_hub(tmp_path):
     assert experiment.arm_order(arms, tmp_path) == ["a", "b"]
     with pytest.raises(UserError, match="no arm .* and no folder"):
         experiment.arm_order({"a": config(init_from="owner")}, tmp_path)
+
+
+# A run that takes no step.
+
+
+def test_a_run_of_no_steps_is_what_it_starts_from_with_its_figures(base, text, tmp_path):
+    """Its checkpoint has the same parameters; starting from it is starting from the other."""
+    changes = (runs.TEXT, text, {"data.tokenizer": "bytes", "init_from": str(base)})
+    found = loop.train(runs.config(*changes, {"steps": 0}), tmp_path / "none")
+    before = json.loads((base / "evaluation.json").read_text())
+    counts = {"step", "steps", "wall_s", "skipped_updates"}
+    measured = {name for name in before if not name.startswith(("seconds_", "tokens_", "flops"))}
+    for name in measured - counts:
+        assert found[name] == before[name], name
+    assert (found["step"], found["steps"], found["flops"], found["seconds_device"]) == (0, 0, 0, 0)
+    assert runs.steps(tmp_path / "none") == [0]
+    assert runs.metrics(tmp_path / "none") == []
+    same = lambda run: runs.bits(runs.checkpoint(run)["params"])
+    assert same(tmp_path / "none") == same(base)
+    assert (tmp_path / "none" / "report.html").exists()
+    assert len(json.loads((tmp_path / "none" / "thoughts.json").read_text())["documents"]) == 1
+
+    other = runs.config(*changes, {"steps": 2, "evaluation.every": 0})
+    loop.train(other, tmp_path / "direct", report=False)
+    other.init_from = f"{tmp_path / 'none'}@best"
+    loop.train(other, tmp_path / "through", report=False)
+    assert same(tmp_path / "through") == same(tmp_path / "direct")

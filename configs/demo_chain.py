@@ -1,0 +1,38 @@
+"""The paper's chain in minutes on two CPU cores, on the walks of the demo.
+
+    python -m launch.pipeline --config=configs/demo_chain.py --workdir=runs/chain
+
+From the base of configs/demo.py three starts: `none` (the base itself), `cpt` (with the FLOPs of `rlp`) and
+`rlp`. Each is fine-tuned on a few walks with their thought and answer, `sft`, and then rewarded for right
+answers alone, `rlvr`. Every run answers the same held-out walks.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import chains, demo
+
+SFT = {
+    "steps": 10,
+    "data.sequence_length": 32,  # a walk with a thought
+    "data.sft.share": 1.0,
+    "data.compass.thought_share": 1.0,
+    "data.compass.musing_share": 0.5,
+}
+RLVR = {"objective": "rlvr", "steps": 20, "batch_size": 32}
+
+
+def get_config() -> ConfigDict:
+    """The experiment; held-out figures at the end of an arm only."""
+    config = demo.get_config()
+    config.evaluation.every = 0
+    config.evaluation.problems = 256
+    config.data.problems.evaluation = "compass"
+    config.data.problems.response_length = 12  # L: eight headings, the closing tag, "north . <eos>"
+    config.data.problems.verifier = "exact"
+
+    base, cpt, rlp = (config.arms[name] for name in ("base", "cpt", "rlp"))
+    base.evaluation.every = 0
+    starts = {"none": {"init_from": "base", "steps": 0}}
+    config.arms = chains.arms(starts | {"cpt": {}, "rlp": {}}, {"sft": SFT, "rlvr": RLVR})
+    config.arms.update({"base": base, "cpt": cpt, "rlp": rlp})
+    return config

@@ -1,0 +1,72 @@
+"""The flags of a program that runs a config in a workdir, and the run they describe."""
+
+import contextlib
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from launch import program
+from launch.host_flags import HostFlags
+
+flags.disclaim_key_flags()  # --help lists them with the program that defines them
+
+
+class RunFlags:
+    """--config, --workdir, --allow_config_change, and those of several hosts."""
+
+    def __init__(self, workdir: str) -> None:
+        """Defines them; `workdir` says what its folder is."""
+        self._config = program.define_config()
+        self._workdir = program.define_workdir(workdir)
+        self._allow_config_change = flags.DEFINE_bool(
+            "allow_config_change", False, "go on with a run although its config was another one"
+        )
+        self._hosts = HostFlags()
+
+    @property
+    def config(self) -> ConfigDict:
+        """What --config gives, with the fields that flags set."""
+        return self._config.value
+
+    @property
+    def workdir(self) -> str:
+        """The folder."""
+        return self._workdir.value
+
+    def joined(self) -> contextlib.AbstractContextManager:
+        """While entered, this process is one of several, with --multihost.
+
+        Raises:
+          UserError: the flags of several hosts contradict each other.
+        """
+        self._hosts.check()
+        if not self._hosts.several:
+            return contextlib.nullcontext()
+        from rlp import hosts  # here: it brings jax, which a wrong flag should not wait for
+
+        return hosts.Joined(*self._hosts.values())
+
+    def train(self) -> dict[str, Any] | None:
+        """Runs the config, an experiment or one run, in the workdir, or goes on with it.
+
+        Returns:
+          The content of summary.json or evaluation.json; None if SIGTERM stopped it.
+        """
+        from rlp import experiment, hosts, loop
+        from rlp.preemption import Preempted
+
+        train = experiment.run if "arms" in self.config else loop.train
+        try:
+            return train(
+                self.config,
+                self.workdir,
+                allow_config_change=self._allow_config_change.value,
+                explicit=program.fields_set_by_hand(),
+            )
+        except Preempted:
+            if hosts.is_first():
+                print(
+                    "stopped by SIGTERM; the state is saved, and the same command goes on from it"
+                )
+            return None
