@@ -85,7 +85,7 @@ class Run(Method):
     @property
     def sampled(self) -> tuple[RLPSettings, Vocabulary]:
         """Settings and vocabulary of what training samples: thoughts, or responses to problems."""
-        if self.answering and find(self.settings.objective).reads_answers:
+        if self.answering and self.answering.trained:
             return self.answering.settings, self.answering.vocabulary
         return self.settings, self.vocabulary
 
@@ -126,7 +126,7 @@ def build(
     _named(lambda: chosen(made.model.attention, made.model.head_dim, made.model.dtype))
     if thinks(config):
         _named(lambda: check_memory(mesh, config.rlp.baseline_memory))
-        sampled = answering.settings if answers_problems(config) and answering else made.settings
+        sampled = answering.settings if answering and answering.trained else made.settings
         _named(lambda: _check_waves(config, sampled, batch_shards(mesh)))
     evaluator = Evaluator(
         model=made.model,
@@ -188,7 +188,7 @@ def best_metric(config: ConfigDict) -> str:
     default = "think_loss" if thinks(config) else "document_loss"
     if answers_problems(config):
         default = "accuracy"
-    if config.data.sft.share == 1 and config.data.kind != "compass":
+    if config.data.sft.share == 1:
         default = "response_loss"
     return config.evaluation.best_metric or default
 
@@ -333,6 +333,7 @@ def _answering(config: ConfigDict, made: Method) -> Answering | None:
             data.problems.verifier, data.problems.time_limit, data.problems.workers, THINK_CLOSE
         ),
         decode=tokenizer.decode,
+        trained=answers_problems(config),
         texts=texts,
         phrases=phrases(config),
     )

@@ -142,6 +142,7 @@ class Answering:
       frame: what stands around them.
       grader: checks them.
       decode: ids to text.
+      trained: training samples responses; else they are held out alone.
       texts: bytes of every token, to find planning phrases; None where nobody asks.
       phrases: that plan.
     """
@@ -151,6 +152,7 @@ class Answering:
     frame: Frame
     grader: Grader
     decode: Callable[[Sequence[int]], str]
+    trained: bool
     texts: Sequence[bytes] | None
     phrases: Sequence[str]
 

@@ -484,12 +484,15 @@ def test_a_prompt_of_the_user_stands_in_front_of_the_document(tmp_path, text):
 
 def test_held_out_problems_do_not_change_what_a_run_samples_and_is_judged_by():
     problems = {"data.problems.evaluation": "compass", "data.problems.verifier": "exact"}
-    for fields_, best in ((RLP, "think_loss"), ({"data.sft.share": 1.0}, "document_loss")):
+    for fields_, best in ((RLP, "think_loss"), ({"data.sft.share": 1.0}, "response_loss")):
         config = runs.config(runs.COMPASS, problems, {"batch_size": 8}, fields_)
         run = build.build(config)
         assert run.answering is not None
         assert run.sampled == (run.settings, run.vocabulary)
         assert build.best_metric(config) == best
+    run = build.build(runs.config(runs.COMPASS_RLVR, {"batch_size": 8}))
+    assert run.sampled == (run.answering.settings, run.answering.vocabulary)
+    assert run.sampled[0].baseline == "none"
 
 
 def test_updates_and_not_steps_drive_the_schedule():

@@ -216,7 +216,7 @@ class FirstWord:
 def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
     settings = response_settings(dataclasses.replace(SETTINGS, objective="rlvr"), 3)
     answering = Answering(
-        settings, WORDS, None, FirstWord(), lambda ids: " ".join(map(str, ids)), None, ()
+        settings, WORDS, None, FirstWord(), lambda ids: " ".join(map(str, ids)), False, None, ()
     )
     prompts = dataclasses.replace(BATCH, forks=np.array(LENGTHS, np.int32)[:, None] - 1)
     prompts = dataclasses.replace(prompts, index=np.arange(4, dtype=np.int32))

@@ -222,7 +222,8 @@ def test_the_words_of_a_response_are_graded_without_what_ends_it():
     frame, told = make_frame(BYTES, None, True), Told()
     answering = Answering(
         settings=tiny.rlp_settings(), vocabulary=words_of_responses(frame, BYTES, 264), frame=frame,
-        grader=told, decode=BYTES.decode, texts=BYTES.token_bytes(), phrases=("wait",),
+        grader=told, decode=BYTES.decode, trained=True, texts=BYTES.token_bytes(),
+        phrases=("wait",),
     )  # fmt: skip
     actions = np.full((2, 2, 8), BYTES.pad)
     close = BYTES.think_close
