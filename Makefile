@@ -21,6 +21,8 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 
 run := "$(VENV)/bin/python" -m
 parallel := -n $(WORKERS) --dist loadfile
+# The order of the folders: files of launch/ have few tests, but the longest, so they come early.
+in_order := --no-loadscope-reorder
 install := $(run) pip install --disable-pip-version-check --no-input
 
 # The pinned packages exist for these versions; venv and ensurepip are packages of their own on Debian.
@@ -49,7 +51,7 @@ test: $(VENV)/.ready-test
 	$(run) pytest $(parallel) $(ARGS)
 
 slow-test: $(VENV)/.ready-test
-	$(run) pytest -m slow $(parallel) $(ARGS)
+	$(run) pytest -m slow $(parallel) $(in_order) $(ARGS)
 
 compilers: $(VENV)/compilers/.ready
 

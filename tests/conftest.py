@@ -1,4 +1,5 @@
-"""One setting for all tests: CPU, eight simulated devices, no network, no silent broadcasting."""
+"""One setting for all tests: CPU, eight simulated devices, no network, no silent broadcasting, and
+compiling fast."""
 
 import gc
 import os
@@ -8,6 +9,13 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also for the programs that tests start
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads would wait for each other, spinning
+
+# Tests compile much and compute little, so what they run is not optimized: neither here nor in the
+# processes that they start. As a user has it (`environment.of_a_user`) are those that compile for
+# accelerators, and runs that are killed at random moments.
+from tests import environment  # noqa: E402
+
+environment.compile_fast()
 
 import jax  # noqa: E402  reads the environment when imported
 import pytest  # noqa: E402

@@ -20,9 +20,9 @@ from rlp import step
 from rlp.branches import Vocabulary, vocabulary
 from rlp.data.batch import Batch
 from rlp.step import RLPSettings
+from tests.environment import COMPILER_OPTIONS
 
-# Most of the time of these tests is compiling. The programs are small and need no optimization.
-COMPILER_OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+# Most of the time of these tests is compiling.
 jit = functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
 
 PAD, BOS, EOS, OPEN, CLOSE = range(5)

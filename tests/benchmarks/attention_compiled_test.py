@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlp.plan import compilers
+from tests import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,7 +22,14 @@ def needs(platform):
 def table(*flags):
     """Rows of the program's table, as dictionaries."""
     words = [sys.executable, "-m", "benchmarks.attention_compiled", *flags]
-    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    ran = subprocess.run(
+        words,
+        cwd=ROOT,
+        env=environment.of_a_user(),
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert ran.returncode == 0, ran.stderr[-2000:]
     header, _, *rows = (
         [cell.strip() for cell in line.strip("| ").split("|")] for line in ran.stdout.splitlines()
@@ -80,6 +88,8 @@ def test_for_gpus(implementation, dtype, sizes, most_spilled):
 )
 def test_bad_input_is_refused_in_one_line(flags, said):
     words = [sys.executable, "-m", "benchmarks.attention_compiled", *flags]
-    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    ran = subprocess.run(
+        words, cwd=ROOT, env=environment.of_a_user(), capture_output=True, text=True
+    )
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
     assert said in ran.stderr

@@ -1,6 +1,5 @@
 """`python -m launch.compile` from outside: for chips that are not here."""
 
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 from rlp.errors import UserError
 from rlp.plan import compilers
 from rlp.plan.chips import parse_topology
+from tests import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,8 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def compile_step(*flags, seconds=3600):
     """Runs the program: (exit status, stdout, stderr)."""
     words = [sys.executable, "-m", "launch.compile", *flags]
-    ran = subprocess.run(words, cwd=ROOT, env=os.environ, capture_output=True, text=True,
-                         timeout=seconds)  # fmt: skip
+    ran = subprocess.run(
+        words, cwd=ROOT, env=environment.of_a_user(), capture_output=True, text=True,
+        timeout=seconds,
+    )  # fmt: skip
     return ran.returncode, ran.stdout, ran.stderr
 
 
@@ -108,7 +110,14 @@ print(*plan.stages[0].remarks, sep="\\n")
 )
 def test_what_is_rematerialised_against_the_compilers_will_is_found(topology):
     words = [sys.executable, "-c", UNWILLING, topology]
-    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    ran = subprocess.run(
+        words,
+        cwd=ROOT,
+        env=environment.of_a_user(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("Involuntary full rematerialization of ")
     assert ran.stdout.count("\n") == 1

@@ -97,15 +97,15 @@ def fakes(tmp_path):
         path = made / name
         path.unlink(missing_ok=True)  # it may be running
         path.write_text(
-            f"#!/bin/bash\nprintf '%s\\0' {name} \"$@\" >>{tmp_path}/calls\n"
-            f"echo >>{tmp_path}/calls\n{body}\n"
+            # One write, for tools may run at once.
+            f"#!/bin/bash\nprintf '%s\\0' {name} \"$@\" $'\\n' >>{tmp_path}/calls\n{body}\n"
         )
         path.chmod(0o755)
         return path
 
     fake.path = f"{made}:{system}"
     fake.calls = lambda: [
-        line.split("\0")[:-1] for line in (tmp_path / "calls").read_text().splitlines()
+        call.split("\0")[:-1] for call in (tmp_path / "calls").read_text().split("\n\0")[:-1]
     ]
     return fake
 

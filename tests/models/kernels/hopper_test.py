@@ -2,7 +2,6 @@
 H200 that is not here."""
 
 import dataclasses
-import os
 import re
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from models.kernels.attention import attention
 from models.kernels.hopper import HopperKernels, sized
 from models.kernels.visits import Sight
 from rlp.plan import compilers
-from tests import tiny
+from tests import environment, tiny
 from tests.models import interpreter
 from tests.models.forest import seen_by
 
@@ -248,10 +247,10 @@ with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     not compilers.installed("cuda"), reason="no compiler for GPUs: `make compilers` installs it"
 )
 def test_large_heads_compile_for_an_h200_and_stay_in_registers(tmp_path):
-    environment = {"MOSAIC_GPU_DUMP_PTXAS": "1", "MOSAIC_GPU_DUMP_TO": str(tmp_path)}
+    dump = {"MOSAIC_GPU_DUMP_PTXAS": "1", "MOSAIC_GPU_DUMP_TO": str(tmp_path)}
     words = [sys.executable, "-c", COMPILED]
-    ran = subprocess.run(words, cwd=ROOT, env=os.environ | environment, capture_output=True,
-                         text=True, timeout=600)  # fmt: skip
+    ran = subprocess.run(words, cwd=ROOT, env=environment.of_a_user() | dump,
+                         capture_output=True, text=True, timeout=600)  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     (note,) = [path.read_text() for path in tmp_path.glob("*.ptxas")]
     assert "sm_90a" in note
