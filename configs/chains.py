@@ -41,13 +41,24 @@ def arms(starts: Mapping[str, Fields], stages: Mapping[str, Fields]) -> ConfigDi
     return made
 
 
+def changed(arm: ConfigDict, fields: Fields) -> ConfigDict:
+    """An arm like another one but for some fields."""
+    made = ConfigDict(arm.to_dict())
+    _set(made, fields)
+    return made
+
+
 def _add(made: ConfigDict, name: str, fields: Fields) -> None:
     if name in made:
         raise ValueError(f"two arms of the chain are called {name!r}")
     made[name] = ConfigDict()
+    _set(made[name], fields)
+
+
+def _set(arm: ConfigDict, fields: Fields) -> None:
     for path, value in fields.items():
         *groups, field = path.split(".")
-        place = made[name]
+        place = arm
         for group in groups:
             if group not in place:
                 place[group] = ConfigDict()

@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
     config.data.separator = ""  # token after every document; "" = eos
     config.data.sequence_length = 128  # T: tokens of a row; a longer document is cut into windows, a longer pair left out
     config.data.pack = True  # several documents or pairs a row (next_token only; an RLP row is one document)
-    config.data.fork_marker = ""  # positions="given": the fork stands after the last occurrence of this text
+    config.data.fork_marker = ""  # positions="given", in training or held out: the fork stands after the last occurrence of this text
 
     config.data.chat_template = ""  # of data.sft and data.problems: a Jinja file, "none" = response right after prompt, or "" = the tokenizer's own template if it has one
 
@@ -104,6 +104,7 @@ def get_config() -> ConfigDict:
     config.data.compass.musing_share = 0.0  # share of those thoughts that say nothing
     config.data.compass.late_musing_share = 0.0  # the same, from record `late_from` on
     config.data.compass.late_from = 0  # documents
+    config.data.compass.thoughts_anywhere = False  # thoughts stand at any place of a document, not before its answer
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 3e-4  # peak, AdamW
@@ -153,6 +154,7 @@ def get_config() -> ConfigDict:
     config.evaluation = ConfigDict()
     config.evaluation.every = 0  # steps between held-out evaluations during training; 0 = at the end only
     config.evaluation.documents = 64  # held-out documents, and as many held-out pairs of data.sft
+    config.evaluation.positions = ""  # of held-out thoughts: "uniform" or "given"; "" = "given" if rlp.positions is, else "uniform"
     config.evaluation.forks_per_document = 1  # positions per held-out document
     config.evaluation.thoughts = 4  # sampled thoughts per position
     config.evaluation.problems = 64  # held-out problems of each file of data.problems

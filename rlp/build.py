@@ -24,6 +24,7 @@ from rlp.build_data import (
     asks_problems,
     chat_template,
     file_text,
+    held_out_positions,
     phrases,
 )
 from rlp.data import compass
@@ -132,6 +133,7 @@ def build(
         model=made.model,
         settings=made.settings,
         vocabulary=made.vocabulary,
+        positions=held_out_positions(config),
         forks=config.evaluation.forks_per_document,
         thoughts=config.evaluation.thoughts,
         batch_size=_evaluated_at_once(config, batch_shards(mesh)),

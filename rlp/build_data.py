@@ -38,6 +38,12 @@ def asks_problems(config: ConfigDict) -> bool:
     return answers_problems(config) or bool(config.data.problems.evaluation)
 
 
+def held_out_positions(config: ConfigDict) -> str:
+    """Where thoughts branch off held-out documents: "uniform" or "given"."""
+    trained = "given" if config.rlp.positions == "given" else "uniform"
+    return config.evaluation.positions or trained
+
+
 def read_data(config: ConfigDict, tokenizer: Any, frame: Frame | None) -> tuple[Stream, HeldOut]:
     """The training stream, and the held-out rows of one document, pair or problem each.
 
@@ -95,6 +101,7 @@ def _documents(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, Te
     """Rows of documents from files, for training and held out."""
     data, rlp = config.data, config.rlp
     room = rlp.min_prefix + rlp.horizon - 1  # tokens besides one for every fork
+    given = "given" in (rlp.positions, held_out_positions(config))
     streams = {
         "train": data.train,
         "evaluation": data.evaluation,
@@ -107,7 +114,7 @@ def _documents(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, Te
         "train_forks": config.objective != "next_token",
         "min_tokens": room + rlp.forks_per_document if config.objective != "next_token" else 2,
         "held_out_min_tokens": room + config.evaluation.forks_per_document,
-        "fork_marker": data.fork_marker if rlp.positions == "given" else "",
+        "fork_marker": data.fork_marker if given else "",
         "min_prefix": rlp.min_prefix,
         "horizon": rlp.horizon,
         "seed": config.seed,

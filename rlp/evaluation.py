@@ -67,8 +67,9 @@ class Evaluator:
 
     Attributes:
       model: shape of the network.
-      settings: of the method; forks are uniform unless they are given by the data.
+      settings: of the method.
       vocabulary: tags and banned ids.
+      positions: forks are "uniform", or "given" by the data.
       forks: positions per document.
       thoughts: sampled thoughts per position.
       batch_size: documents at a time.
@@ -81,6 +82,7 @@ class Evaluator:
     model: ModelConfig
     settings: RLPSettings
     vocabulary: Vocabulary
+    positions: str
     forks: int
     thoughts: int
     batch_size: int
@@ -275,10 +277,9 @@ class Evaluator:
     @functools.cached_property
     def _score(self) -> Callable[[Params, Batch, jax.Array], dict[str, jax.Array]]:
         """Figures of every document, [B] each."""
-        rule = "given" if self.settings.positions == "given" else "uniform"
         sampled = dataclasses.replace(
             self.settings,
-            positions=rule,
+            positions=self.positions,
             forks_per_document=self.forks,
             group_size=self.thoughts,
         )

@@ -26,6 +26,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.schedule": ("constant", "cosine"),
     "rlp.horizon_weighting": ("sum", "mean", "discount"),
     "rlp.positions": RULES,
+    "evaluation.positions": ("", "uniform", "given"),
     "rlp.baseline": ("ema", "frozen", "none"),
     "rlp.unclosed": ("append", "mask", "penalty"),
     "rlp.length_normalization": ("thought", "limit", "none"),
@@ -67,7 +68,6 @@ SHARES = (
     "data.compass.thought_share", "data.compass.musing_share", "data.compass.late_musing_share",
     "optimizer.final_share", "optimizer.beta1", "optimizer.beta2", "rlp.discount", "rlp.ema_decay",
 )  # fmt: skip
-ANSWER_LENGTH = 3  # tokens of a compass document from its answer on: "north . <eos>"
 MESH = ("mesh.data", "mesh.fsdp", "mesh.tensor")
 SEEDS = 2**32  # what the shuffle of the data takes
 
@@ -94,19 +94,26 @@ def check(config: Mapping[str, Value]) -> None:
     _check_match(config)
     if config["objective"] != "next_token":
         _check_objective(config)
-    if config["rlp.positions"] == "given":
-        for field in ("rlp.forks_per_document", "evaluation.forks_per_document"):
-            if config[field] != 1:
-                raise UserError(
-                    f"{field}={config[field]}; rlp.positions='given' has one fork per document, so "
-                    "set it to 1"
-                )
+    for rule, field in _given(config):
+        if config[field] != 1:
+            raise UserError(
+                f"{field}={config[field]}; {rule}='given' has one fork per document, so set it to 1"
+            )
     check_data = _check_compass if config["data.kind"] == "compass" else _check_text
     check_data(config)
     _check_sft(config)
     _check_lookahead(config)
     _check_problems(config)
     _check_best_metric(config)
+
+
+def _given(config: Mapping[str, Value]) -> list[tuple[str, str]]:
+    """The fields that say that the data gives the forks, each with the one that counts these."""
+    trained, held_out = "rlp.positions", "evaluation.positions"
+    counts = [(trained, "rlp.forks_per_document")]
+    which = held_out if config[held_out] else trained  # says it of held-out documents
+    counts.append((which, "evaluation.forks_per_document"))
+    return [(rule, count) for rule, count in counts if config[rule] == "given"]
 
 
 def _check_objective(config: Mapping[str, Value]) -> None:
@@ -176,8 +183,9 @@ def _check_text(config: Mapping[str, Value]) -> None:
         raise UserError(
             "data.train is empty; give text files with --config.data.train=<file, folder, glob>"
         )
-    if config["rlp.positions"] == "given" and not config["data.fork_marker"]:
-        raise UserError("rlp.positions='given' needs data.fork_marker to say where forks stand")
+    if not config["data.fork_marker"]:
+        for rule, _ in _given(config):
+            raise UserError(f"{rule}='given' needs data.fork_marker to say where forks stand")
 
 
 def _check_sft(config: Mapping[str, Value]) -> None:
@@ -331,8 +339,8 @@ def _check_compass(config: Mapping[str, Value]) -> None:
             f"rlp.min_prefix={prefix}, rlp.horizon={horizon} and {forks} forks do not fit into the "
             f"{compass.DOCUMENT_LENGTH} tokens of a compass document; lower one of them"
         )
-    if config["rlp.positions"] == "given" and horizon > ANSWER_LENGTH:
+    for rule, _ in _given(config) if horizon > compass.ANSWER_LENGTH else ():
         raise UserError(
-            f"rlp.horizon={horizon}; from the answer on, which rlp.positions='given' means, a "
-            f"compass document has {ANSWER_LENGTH} tokens"
+            f"rlp.horizon={horizon}; from the answer on, which {rule}='given' means, a compass "
+            f"document has {compass.ANSWER_LENGTH} tokens"
         )

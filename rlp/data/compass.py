@@ -10,6 +10,9 @@ writes down the heading after every turn makes it easy:
 Some thoughts are musings that say nothing. The base model thus knows both ways of thinking, and
 RLP has something to choose from. The most that a thought can gain here is log 4 = 1.386 nats.
 
+Thoughts stand before the answer, or anywhere: then a working tells the heading after each of the
+turns that were told of so far, and is a musing where there was none.
+
 Walks (start and turns) fall into a training and a held-out set by a checksum, so that no held-out
 document equals a training document, whatever the seed.
 """
@@ -39,6 +42,7 @@ MUSINGS = (
 )
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<think>", "</think>")
 HELD_OUT_ONE_IN = 16  # walks
+ANSWER_LENGTH = 3  # tokens of a document from its answer on: "north . <eos>"
 
 
 def _words() -> tuple[str, ...]:
@@ -100,6 +104,7 @@ class CompassStream:
       musing_share: share of those thoughts that say nothing.
       late_musing_share: the same, from document number `late_from` on.
       late_from: documents.
+      thoughts_anywhere: a thought stands at any place behind the first word, not before the answer.
       held_out: draw from the held-out walks instead of the training ones.
     """
 
@@ -114,6 +119,7 @@ class CompassStream:
         musing_share: float = 0.0,
         late_musing_share: float = 0.0,
         late_from: int = 0,
+        thoughts_anywhere: bool = False,
         held_out: bool = False,
     ):
         self.tokenizer = CompassTokenizer()
@@ -122,6 +128,7 @@ class CompassStream:
         self._thought_share = thought_share
         self._musing_shares = (musing_share, late_musing_share)
         self._late_from = late_from
+        self._anywhere = thoughts_anywhere
         self._held_out = held_out
 
     def batch(self, first: int, size: int) -> Batch:
@@ -144,7 +151,7 @@ class CompassStream:
         )
 
     def _document(self, number: int) -> tuple[list[int], int]:
-        """Token ids of document `number`, and the position of its answer (or of its thought)."""
+        """Token ids of document `number`, and the position of its answer, or of its thought."""
         rng = np.random.default_rng((self._seed, int(self._held_out), number))
         while True:
             start = int(rng.integers(len(HEADINGS)))
@@ -153,21 +160,24 @@ class CompassStream:
                 break
         name = list(WALKERS)[rng.integers(len(WALKERS))]
         headings = walk(start, turns)
-        thought = ""
+        pronoun = WALKERS[name]
+        begin = f"<bos> {name} faces {HEADINGS[start]} . {pronoun.capitalize()} turns".split()
+        text = [*begin, *turns, ".", "Now", pronoun, "faces", headings[-1], ".", "<eos>"]
+        place = len(text) - ANSWER_LENGTH
+        thought: list[str] = []
         if rng.random() < self._thought_share:
             musing_share = self._musing_shares[number >= self._late_from]
-            thought = " ".join(headings)
-            if rng.random() < musing_share:
+            muses = rng.random() < musing_share
+            told = NUM_TURNS
+            if self._anywhere:
+                place = int(rng.integers(1, place + 1))
+                told = min(max(place - len(begin), 0), NUM_TURNS)
+            thought = headings[:told]
+            if muses or not thought:
                 heading = HEADINGS[rng.integers(len(HEADINGS))]
-                thought = MUSINGS[rng.integers(len(MUSINGS))].format(heading=heading)
-            thought = f"<think> {thought} </think> "
-        pronoun = WALKERS[name]
-        question = (
-            f"<bos> {name} faces {HEADINGS[start]} . {pronoun.capitalize()} turns "
-            f"{' '.join(turns)} . Now {pronoun} faces"
-        )
-        ids = self.tokenizer.encode(f"{question} {thought}{headings[-1]} . <eos>")
-        return ids, len(question.split())
+                thought = MUSINGS[rng.integers(len(MUSINGS))].format(heading=heading).split()
+            thought = ["<think>", *thought, "</think>"]
+        return self.tokenizer.encode(" ".join([*text[:place], *thought, *text[place:]])), place
 
 
 class CompassPairs:

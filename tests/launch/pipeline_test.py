@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from configs import chains, default, demo_chain
+from configs import chains, default, demo_chain, demo_table
 from configs.paper import base, table1
 from launch import pipeline, program
 from rlp import experiment, loop
@@ -182,6 +182,21 @@ def test_the_arms_of_a_table_can_be_run_and_build_on_one_another(name, tmp_path)
         assert arm.evaluation.to_dict() == config.evaluation.to_dict()
         # Measured alike:
         assert (arm.data.problems.response_length, arm.rlp.temperature) == (4096, 0.7)
+
+
+def test_the_arms_of_the_demo_s_table_differ_from_rlp_as_they_are_called(tmp_path):
+    config = demo_table.get_config()
+    arms = experiment.arms_in_order(config, tmp_path)
+    for arm in arms.values():
+        check(dict(fields(arm)))
+        assert (arm.evaluation.positions, arm.data.problems.evaluation) == ("given", "compass")
+    own = dict(fields(arms["rlp"]))
+    for name, expected in (demo_table.OF_RLP | demo_table.ANYWHERE).items():
+        found = dict(fields(arms[name]))
+        differing = {path: value for path, value in found.items() if own[path] != value}
+        differing.pop("init_from", None)
+        assert differing == expected
+    assert arms["anywhere_given"].init_from == str(tmp_path / "anywhere")
 
 
 def test_the_published_numbers_of_table_1_are_of_its_arms_and_its_benchmarks():

@@ -58,6 +58,14 @@ BAD = {
         RLP | {"rlp.min_prefix": 20, "rlp.horizon": 8},
         "data.sequence_length=24 is shorter than the 28 tokens",
     ),
+    "two held-out forks at a given place": (
+        {"evaluation.positions": "given", "evaluation.forks_per_document": 2},
+        "evaluation.forks_per_document=2; evaluation.positions='given' has one fork per document",
+    ),
+    "no place for a held-out fork": (
+        {"evaluation.positions": "given"},
+        "evaluation.positions='given' needs data.fork_marker",
+    ),
     "two forks at a given place": (
         {"rlp.positions": "given", "data.fork_marker": " ", "rlp.forks_per_document": 2},
         "rlp.forks_per_document=2; rlp.positions='given' has one fork per document",

@@ -28,7 +28,7 @@ PROMPT = (14, 5, 16)
 SETTINGS = tiny.rlp_settings(prompt=PROMPT, positions="entropy", temperature=0.9)
 FORKS, THOUGHTS = 2, 3
 ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
-EVALUATOR = Evaluator(CONFIG, SETTINGS, WORDS, FORKS, THOUGHTS, 1, ONE_DEVICE)
+EVALUATOR = Evaluator(CONFIG, SETTINGS, WORDS, "uniform", FORKS, THOUGHTS, 1, ONE_DEVICE)
 
 
 @functools.cache

@@ -118,7 +118,9 @@ def test_a_mask_of_ones_is_the_loss_of_documents():
 def test_the_response_loss_of_held_out_pairs_bans_no_token():
     """Pairs hold thinking tags, whose ids documents cannot hold."""
     settings = tiny.rlp_settings()
-    evaluator = Evaluator(CONFIG, settings, WORDS, 1, 2, 3, make_mesh(devices=jax.devices()[:1]))
+    evaluator = Evaluator(
+        CONFIG, settings, WORDS, "uniform", 1, 2, 3, make_mesh(devices=jax.devices()[:1])
+    )
     pairs = laid([0], [1], [2], [3])
     found = evaluator.evaluate(PARAMS, HeldOut(None, pairs), jax.random.key(0))
     assert found == {"response_loss": pytest.approx(float(by_hand(PARAMS)[0]), rel=1e-5)}

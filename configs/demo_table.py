@@ -1,0 +1,50 @@
+"""The paper's argument at the scale of the demo: every arm, control and ablation from one base, three seeds.
+
+    for seed in 41 42 43; do
+        python -m launch.pipeline --config=configs/demo_table.py --workdir=runs/table/$seed --config.seed=$seed
+    done
+    python -m launch.report runs/table/41 runs/table/42 runs/table/43
+
+The arms of configs/demo_objectives.py and of configs/demo_chain.py (three starts, each after SFT and RLVR); and
+the fields of `rlp` one at a time: group, length, horizon, KL term, temperature. `anywhere` is a base whose
+thoughts stand at any place of a document, from which RLP is trained at the answer and at uniform places, one a
+document and eight.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import chains, demo_chain, demo_objectives
+
+OF_RLP: dict[str, chains.Fields] = {  # arm to the fields in which it differs from `rlp`
+    "group_2": {"rlp.group_size": 2},
+    "group_4": {"rlp.group_size": 4},
+    "group_16": {"rlp.group_size": 16},
+    "length_5": {"rlp.thought_length": 5},
+    "length_16": {"rlp.thought_length": 16},
+    "horizon_3": {"rlp.horizon": 3},
+    "kl_001": {"rlp.kl_weight": 0.01},
+    "kl_01": {"rlp.kl_weight": 0.1},
+    "temperature_07": {"rlp.temperature": 0.7},
+}
+ANYWHERE: dict[str, chains.Fields] = {  # the same, from the base `anywhere`
+    "anywhere_given": {},
+    "anywhere_uniform": {"rlp.positions": "uniform"},
+    "anywhere_uniform_8": {"rlp.positions": "uniform", "rlp.forks_per_document": 8},
+}
+
+
+def get_config() -> ConfigDict:
+    """The experiment; held-out figures at the answer, at the end of an arm."""
+    config = demo_chain.get_config()
+    chain = config.arms
+    config.arms = demo_objectives.get_config().arms
+    config.arms.update(chain)
+    config.evaluation.positions = "given"
+
+    arms = config.arms
+    arms.anywhere = chains.changed(arms.base, {"data.compass.thoughts_anywhere": True})
+    for name, fields in OF_RLP.items():
+        arms[name] = chains.changed(arms.rlp, fields)
+    for name, fields in ANYWHERE.items():
+        arms[name] = chains.changed(arms.rlp, {"init_from": "anywhere", **fields})
+    return config

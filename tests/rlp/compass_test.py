@@ -1,0 +1,60 @@
+"""The walks of the demo with a thought at any place."""
+
+import numpy as np
+import pytest
+
+from rlp.data.compass import (
+    ANSWER_LENGTH,
+    DOCUMENT_LENGTH,
+    HEADINGS,
+    NUM_TURNS,
+    CompassStream,
+    CompassTokenizer,
+    walk,
+)
+
+WORDS = CompassTokenizer()
+COUNT, LENGTH = 400, 40
+
+
+def documents(**options):
+    """Words and fork of documents."""
+    batch = CompassStream(3, LENGTH, **options).batch(0, COUNT)
+    length = np.asarray(batch.segment).sum(axis=1)
+    return [
+        (WORDS.pieces(row[:n].tolist()), int(fork[0]))
+        for row, n, fork in zip(batch.tokens, length, batch.forks, strict=True)
+    ]
+
+
+def test_a_thought_anywhere_leaves_the_document_as_it_is():
+    plain = [words for words, _ in documents()]
+    places = set()
+    for (words, fork), expected in zip(
+        documents(thought_share=1.0, thoughts_anywhere=True), plain, strict=True
+    ):
+        end = words.index("</think>")
+        assert words[fork] == "<think>"
+        assert [*words[:fork], *words[end + 1 :]] == expected
+        places.add(fork)
+    assert places == set(range(1, DOCUMENT_LENGTH - ANSWER_LENGTH + 1))
+
+
+def test_a_working_tells_of_the_turns_that_were_told():
+    lengths = set()
+    for words, fork in documents(thought_share=1.0, thoughts_anywhere=True):
+        thought = words[fork + 1 : words.index("</think>")]
+        turns = words[7:fork][:NUM_TURNS]  # behind "<bos> Mia faces north . She turns"
+        if not turns:
+            assert thought[0] == "hmm"
+            continue
+        assert thought == walk(HEADINGS.index(words[3]), turns)
+        lengths.add(len(thought))
+    assert lengths == set(range(1, NUM_TURNS + 1))
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_musings_have_their_share_of_the_thoughts_that_could_be_workings(share):
+    made = documents(thought_share=1.0, late_musing_share=share, thoughts_anywhere=True)
+    muses = [words[fork + 1] == "hmm" for words, fork in made if fork > 7]
+    assert np.mean(muses) == pytest.approx(share, abs=0.08)
