@@ -125,6 +125,27 @@ METRICS = (
     Metric("information_gain", "Information gain", "nats", "mean over thoughts; above 0 they help"),
     Metric("reward_positive_share", "Rewards above 0", "share", "thoughts that help at all"),
     Metric("accuracy", "Right answers", "share", "of the responses to training problems"),
+    Metric("thought_length", "Thought length", "tokens", "mean over thoughts"),
+    Metric("closed_fraction", "Closed thoughts", "share", "ended by the model within the limit"),
+    Metric("thought_entropy", "Entropy of thoughts", "nats/token", "near 0 nothing new is tried"),
+    Metric("zero_variance_share", "Groups without variance", "share", "these give no gradient"),
+    Metric("distinct_thoughts", "Distinct thoughts", "share", "of the thoughts of one position"),
+    Metric("target_named_share", "Thoughts with the target", "share", "hold the text that follows"),
+    Metric("decode_use", "Decoding in use", "share", "decoded tokens that belong to a thought"),
+    Metric("grad_norm", "Gradient norm", "", "before clipping"),
+    Metric("no_think_loss", "No-think loss", "nats/token", "training documents, without thoughts"),
+    Metric("loss", "Next-token loss", "nats/token", "the loss that these runs train on"),
+    *(
+        Metric(
+            f"evaluation/{figure.key}",
+            f"{figure.family}: {figure.head}",
+            figure.unit or "share",
+            figure.meaning,
+            held_out=True,
+        )
+        for figure in FIGURES
+        if figure.family != "Training"
+    ),
 )
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

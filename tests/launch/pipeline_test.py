@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 
 from configs import chains, default, demo_chain, demo_table
 from configs.paper import base, table1
@@ -20,6 +21,7 @@ from tests import runs
 from tests.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
+OURS = [f"launch.{name}" for name in ("pipeline", "run_flags", "host_flags", "program")]
 TINY = f"""
 from configs import chains, default
 
@@ -41,7 +43,7 @@ def published():
 
 @pytest.fixture
 def flagged(monkeypatch):
-    """Runs the program with flags, in this process."""
+    """Runs the program with flags, in this process, whatever other programs it has imported."""
 
     def run(*words):
         words = ["pipeline", *map(str, words)]
@@ -49,8 +51,13 @@ def flagged(monkeypatch):
         program.check_config_flags(words[1:])
         flags.FLAGS.unparse_flags()
         flags.FLAGS["plan"].value = False
-        flags.FLAGS(words)
-        pipeline.main([])
+        with flagsaver.flagsaver():
+            for module, theirs in flags.FLAGS.flags_by_module_dict().items():
+                for flag in theirs if module.startswith("launch.") and module not in OURS else ():
+                    if flag.value is None:
+                        flag.value = ""  # it may be one that its own program asks for
+            flags.FLAGS(words)
+            pipeline.main([])
 
     return run
 
