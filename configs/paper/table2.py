@@ -11,8 +11,8 @@ a checkpoint of 19.8T; with one model for both starts, `none` and `rlp` differ b
 
 Published are averages, whose "overall" counts science twice, so no number stands in the table:
 Nemotron-Nano-12B-v2 42.81 -> 61.32 with RLP, after SFT and RLVR 65.31 and 68.09; from its checkpoint of 4T
-tokens 12.05 -> 24.08; Qwen3-14B 60.66 -> 65.00. Which table the last two stand in, and the 14B's budget, we do
-not know; nor are the scores of single tasks known to us.
+tokens 12.05 -> 24.08; Qwen3-14B 60.66 -> 65.00. Which table the last two stand in, whether this is the number of the
+first one's, and the 14B's budget we do not know; nor are the scores of single tasks known to us.
 """
 
 from ml_collections import ConfigDict
