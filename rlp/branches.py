@@ -87,30 +87,16 @@ def vocabulary(
     )
 
 
-def response_vocabulary(
-    *,
-    opening: tuple[int, ...],
-    end: int,
-    think_open: tuple[int, ...],
-    pad: int,
-    bos: int | None,
-    eos: int,
-    separator: int,
-    used: int,
-    size: int,
-) -> Vocabulary:
-    """The vocabulary of responses to problems: `opening` and `end` take the place of the tags, and
-    the closing thinking tag is a word like others. Other arguments as of `vocabulary`."""
-    never = {pad, eos, separator} | ({bos} if bos is not None else set())
-    never |= set(think_open) if len(think_open) == 1 else set()
-    unused = tuple(range(used, size))
-    return Vocabulary(
-        think_open=opening,
-        think_close=(end,),
-        pad=pad,
-        not_in_thoughts=tuple(sorted(never - {end})) + unused,
-        not_in_documents=unused,
-    )
+def response_vocabulary(words: Vocabulary, opening: tuple[int, ...], end: int) -> Vocabulary:
+    """The vocabulary of responses to problems, in which the closing thinking tag is a word.
+
+    Args:
+      words: of thoughts.
+      opening: takes the place of the opening tag.
+      end: takes the place of the closing tag.
+    """
+    never = tuple(token for token in words.not_in_thoughts if token != end)
+    return dataclasses.replace(words, think_open=opening, think_close=(end,), not_in_thoughts=never)
 
 
 @flax.struct.dataclass

@@ -17,7 +17,7 @@ from models.config import ModelConfig
 from models.sharding import batch_shards, check_heads, make_mesh, parameter_shardings
 from models.transformer import shapes
 from rlp import hosts
-from rlp.branches import Vocabulary, vocabulary
+from rlp.branches import Vocabulary, response_vocabulary, vocabulary
 from rlp.budget import UNITS, Budget, End, Steps, ends_known, split, used_by
 from rlp.build_data import (
     answers_problems,
@@ -41,7 +41,6 @@ from rlp.responses import (
     AnyTokenizer,
     make_frame,
     response_settings,
-    words_of_responses,
 )
 from rlp.run_check import check
 from rlp.run_config import fields
@@ -329,7 +328,7 @@ def _answering(config: ConfigDict, made: Method) -> Answering | None:
     frame = make_frame(tokenizer, chat_template(config, tokenizer), data.problems.think)
     return Answering(
         settings=response_settings(settings, data.problems.response_length),
-        vocabulary=words_of_responses(frame, tokenizer, made.model.vocab_size),
+        vocabulary=response_vocabulary(made.vocabulary, frame.opening, frame.end),
         frame=frame,
         grader=Grader(
             data.problems.verifier, data.problems.time_limit, data.problems.workers, THINK_CLOSE

@@ -18,7 +18,7 @@ from rlp.data.pairs import pair_streams
 from rlp.data.problems import ProblemFormat, problem_streams
 from rlp.data.text import TextStream, text_streams
 from rlp.errors import UserError
-from rlp.objective.registry import find
+from rlp.objective.registry import reads_answers
 from rlp.planning import PHRASES
 from rlp.responses import Frame
 from rlp.tokenizer import Tokenizer
@@ -30,7 +30,7 @@ COMPASS = "compass"  # the source whose documents are made
 
 def answers_problems(config: ConfigDict) -> bool:
     """Whether the objective of a run is over the answers to problems."""
-    return config.objective != "next_token" and find(config.objective).reads_answers
+    return reads_answers(config.objective)
 
 
 def asks_problems(config: ConfigDict) -> bool:

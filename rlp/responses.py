@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rlp import hosts
-from rlp.branches import Vocabulary, response_vocabulary
+from rlp.branches import Vocabulary
 from rlp.data.compass import CompassTokenizer
 from rlp.data.conversations import ASSISTANT
 from rlp.errors import UserError
@@ -97,21 +97,6 @@ def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Fr
             "'none'"
         )
     return Frame(ask, (), opening if think else (before[-1],), not think, end)
-
-
-def words_of_responses(frame: Frame, tokenizer: AnyTokenizer, size: int) -> Vocabulary:
-    """The vocabulary of responses in an embedding of `size` rows."""
-    return response_vocabulary(
-        opening=frame.opening,
-        end=frame.end,
-        think_open=tokenizer.think_open,
-        pad=tokenizer.pad,
-        bos=tokenizer.bos,
-        eos=tokenizer.eos,
-        separator=tokenizer.separator,
-        used=tokenizer.vocab_size,
-        size=size,
-    )
 
 
 def response_settings(settings: RLPSettings, length: int) -> RLPSettings:

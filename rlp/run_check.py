@@ -15,7 +15,7 @@ from rlp.data.problems import PROBLEM
 from rlp.errors import UserError
 from rlp.evaluation import ANSWER_FIGURES, FIGURES
 from rlp.objective.equations import ADVANTAGES, RATIOS
-from rlp.objective.registry import find
+from rlp.objective.registry import find, reads_answers
 from rlp.placement import LAYOUTS, MEMORIES
 from rlp.positions import RULES
 from rlp.run_config import Value
@@ -40,7 +40,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
         "document_loss",
         "response_loss",
         *ANSWER_FIGURES,
-    ),  # fmt: skip
+    ),
 }
 AT_LEAST_ONE = (
     "batch_size", "max_bad_steps", "rlp.group_size",
@@ -177,7 +177,7 @@ def _check_match(config: Mapping[str, Value]) -> None:
 
 
 def _check_text(config: Mapping[str, Value]) -> None:
-    if answers_problems(config):
+    if reads_answers(str(config["objective"])):
         return
     if not config["data.train"] and config["data.sft.share"] != 1:
         raise UserError(
@@ -241,16 +241,10 @@ def _check_lookahead(config: Mapping[str, Value]) -> None:
         )
 
 
-def answers_problems(config: Mapping[str, Value]) -> bool:
-    """Whether the objective is over the answers to problems."""
-    objective = str(config["objective"])
-    return objective != "next_token" and find(objective).reads_answers
-
-
 def _check_problems(config: Mapping[str, Value]) -> None:
     """Problems: an objective over answers has some, and no other trains on them."""
     train, evaluation = config["data.problems.train"], config["data.problems.evaluation"]
-    name, answers = config["objective"], answers_problems(config)
+    name, answers = config["objective"], reads_answers(str(config["objective"]))
     if config["data.kind"] == "compass":
         if train or evaluation not in ("", "compass"):
             raise UserError(
@@ -295,7 +289,7 @@ def _check_problems(config: Mapping[str, Value]) -> None:
 def _check_best_metric(config: Mapping[str, Value]) -> None:
     """What picks the best checkpoint is measured."""
     best, compass_data = config["evaluation.best_metric"], config["data.kind"] == "compass"
-    answers, share = answers_problems(config), float(config["data.sft.share"])
+    answers, share = reads_answers(str(config["objective"])), float(config["data.sft.share"])
     measured = {
         "response_loss": share > 0,
         **dict.fromkeys(ANSWER_FIGURES, answers or bool(config["data.problems.evaluation"])),

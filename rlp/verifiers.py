@@ -6,12 +6,11 @@ wrote can take for ever, or all memory.
 
 import contextlib
 import dataclasses
-import importlib
 import logging
 import re
 from collections.abc import Callable
 
-from rlp.errors import UserError
+from rlp.named import find_named
 
 CHOICES = "ABCDEFGHIJ"
 BOX = "\\boxed"
@@ -93,22 +92,7 @@ def find(name: str) -> Verifier:
     Raises:
       UserError: there is none.
     """
-    if name in VERIFIERS:
-        return VERIFIERS[name]
-    module, _, attribute = name.partition(":")
-    field = f"data.problems.verifier={name!r}"
-    if not attribute:
-        raise UserError(
-            f"{field} is unknown; use one of {', '.join(VERIFIERS)}, or '<module>:<name>' of a "
-            "Verifier of your own"
-        )
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{field} cannot be imported: {error}") from error
-    if not isinstance(found, Verifier):
-        raise UserError(f"{field} is no rlp.verifiers.Verifier")
-    return found
+    return find_named("data.problems.verifier", name, VERIFIERS, Verifier, "rlp.verifiers")
 
 
 def prepare(name: str) -> None:

@@ -20,7 +20,7 @@ ONLY = {
     "models": ("jax", "flax", "numpy", "models"),
     "models.kernels": ("jax", "numpy", "models.kernels"),
     "configs": ("ml_collections", "configs"),
-    "rlp.objective": ("jax", "flax", "numpy", "rlp.objective", "rlp.errors"),
+    "rlp.objective": ("jax", "flax", "numpy", "rlp.objective", "rlp.errors", "rlp.named"),
 }
 # They never import these.
 NEVER = {

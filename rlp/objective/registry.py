@@ -1,8 +1,6 @@
 """The objectives over thoughts by name, and how to bring one of one's own."""
 
-import importlib
-
-from rlp.errors import UserError
+from rlp.named import find_named
 from rlp.objective import rewards
 from rlp.objective.equations import jensen_advantages, standardized_advantages
 from rlp.objective.record import Objective
@@ -119,24 +117,17 @@ OBJECTIVES = {
 }
 
 
+def reads_answers(name: str) -> bool:
+    """Whether `objective` is over the answers to problems; "next_token" is over none."""
+    return name != "next_token" and find(name).reads_answers
+
+
 def find(name: str) -> Objective:
     """The objective of that name, or the one that "<module>:<name>" says where to import.
 
     Raises:
       UserError: there is none.
     """
-    if name in OBJECTIVES:
-        return OBJECTIVES[name]
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        raise UserError(
-            f"objective={name!r} is unknown; use one of next_token, {', '.join(OBJECTIVES)}, or "
-            "'<module>:<name>' of an Objective of your own"
-        )
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"objective={name!r} cannot be imported: {error}") from error
-    if not isinstance(found, Objective):
-        raise UserError(f"objective={name!r} is no rlp.objective.Objective")
-    return found
+    return find_named(
+        "objective", name, OBJECTIVES, Objective, "rlp.objective", others=["next_token"]
+    )

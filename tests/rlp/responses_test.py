@@ -6,18 +6,28 @@ import numpy as np
 import pytest
 
 from rlp import tokenizer
-from rlp.branches import vocabulary
+from rlp.branches import response_vocabulary, vocabulary
 from rlp.data.compass import CompassTokenizer
 from rlp.data.conversations import Format
 from rlp.data.pairs import tokenize_pairs
 from rlp.data.problems import ProblemFormat, problem_streams
 from rlp.errors import UserError
 from rlp.grading import Grade
-from rlp.responses import Answering, make_frame, response_settings, words_of_responses
+from rlp.responses import Answering, make_frame, response_settings
 from tests import folders, tiny
 from tests.rlp.tokenizer_test import make_folder
 
 BYTES = tokenizer.load("bytes")
+
+
+def words_of_responses(frame, spelling, size):
+    """In an embedding of `size` rows."""
+    thoughts = vocabulary(
+        think_open=spelling.think_open, think_close=spelling.think_close, pad=spelling.pad,
+        bos=spelling.bos, eos=spelling.eos, separator=spelling.separator,
+        used=spelling.vocab_size, size=size,
+    )  # fmt: skip
+    return response_vocabulary(thoughts, frame.opening, frame.end)
 
 
 def template(turn, ask):
