@@ -15,6 +15,7 @@ from rlp.figures import rollout_metrics
 from rlp.grading import Grade
 from rlp.objective import equations
 from rlp.rollout import document_keys
+from rlp.step import update
 from tests import tiny
 
 CONFIG = tiny.model_config()
@@ -131,8 +132,8 @@ def test_an_update_weighs_actions_that_plan(name, monkeypatch):
     planning = jnp.asarray(np.random.default_rng(0).random((2, 4, 4)) < 0.5)
     planning = planning if name == "hicra" else None
     settings, rollout, evidence = judged(planning, objective=name, planning_weight=0.5)
-    monkeypatch.setattr(step, "policy_gradient", lambda *args, **_: (0.0, {}, args[5:7]))
-    monkeypatch.setattr(step, "_apply", lambda value, metrics, gradient, *_: gradient)
+    monkeypatch.setattr(update, "policy_gradient", lambda *args, **_: (0.0, {}, args[5:7]))
+    monkeypatch.setattr(update, "_apply", lambda value, metrics, gradient, *_: gradient)
     state = types.SimpleNamespace(params=None)
     advantages, counted = step.update_stage(CONFIG, settings, WORDS, None, state, rollout, evidence)
     flat = np.asarray(evidence.advantages).reshape(2, 4)
