@@ -3,7 +3,10 @@
     python -m launch.report runs/demo                       -> runs/demo/report.html
     python -m launch.report runs/a runs/b --out=both.html   -> both.html, plots/ beside it
 
-Experiments that differ in nothing but the seed are shown as one, with the mean over seeds.
+Experiments that differ in nothing but the seed are shown as one, with the mean over seeds and the
+smallest and largest of them. For a document of one's own the table is there as Markdown, too:
+
+    python -m launch.report runs/41 runs/42 --markdown=table.md --figures=think_loss,flops
 """
 
 import shutil
@@ -14,9 +17,14 @@ from absl import flags
 
 from launch import program
 from rlp import report
+from rlp.errors import UserError
 
 _OUT = flags.DEFINE_string(
     "out", "", "page to write; report.html in the one folder given, or here if there are several"
+)
+_MARKDOWN = flags.DEFINE_string("markdown", "", "file for the table as Markdown, a row per run")
+_FIGURES = flags.DEFINE_list(
+    "figures", [], "its columns, by the names of summary.json, as think_loss,flops; all if empty"
 )
 
 
@@ -26,12 +34,23 @@ def main(arguments: Sequence[str]) -> None:
     out = Path(_OUT.value or "report.html")
     if not _OUT.value and len(folders) == 1:
         out = folders[0] / "report.html"
+    if _FIGURES.value and not _MARKDOWN.value:
+        raise UserError("--figures are columns of the table of --markdown=FILE, which is not given")
     sources = report.load_folders(folders)
-    report.write_sources(sources, out)
     groups = report.group_runs(sources)
     summaries = {group.name: [run.summary for run in group.runs] for group in groups}
+    if _MARKDOWN.value:
+        _write(Path(_MARKDOWN.value), report.markdown_table(summaries, _FIGURES.value))
+    report.write_sources(sources, out)
     print(report.terminal_table(summaries, shutil.get_terminal_size((110, 24)).columns))
     print(f"\nreport: {out}")
+
+
+def _write(file: Path, table: str) -> None:
+    try:
+        file.write_text(f"{table}\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"the table cannot be written: {error}") from error
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 `load` reads and checks the files of the folders, `compare` decides which runs are seeds of one
 another, `figures` holds the figures of the table, `curves` the lines of the plots. The page is one
 file that asks nothing of a network; its script and style are the .js and .css files beside this
-one. `chain` has the table of a chain of stages.
+one. `chain` has the table of a chain of stages, `markdown` tables for other documents.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from rlp.report.chain import chain_table, places
 from rlp.report.compare import Group, group_pools, group_runs
 from rlp.report.figures import terminal_table
 from rlp.report.load import Run, Source, load_folders
+from rlp.report.markdown import markdown_table
 
 __all__ = [
     "Group",
@@ -25,6 +26,7 @@ __all__ = [
     "group_pools",
     "group_runs",
     "load_folders",
+    "markdown_table",
     "places",
     "terminal_table",
     "write_report",

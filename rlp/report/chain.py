@@ -1,8 +1,9 @@
 """The table of a chain: what every start has come to, alone and after each later stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from rlp.report.figures import FIGURES, Figure, Summary, figure_value, format_figure
+from rlp.report.markdown import aligned
 
 ALONE = ""  # the stage of a start itself
 OF_A_FILE = "accuracy/"  # figures of single files of problems
@@ -52,7 +53,7 @@ def chain_table(
                 beside = published.get(arm, {}).get(figure.key)
                 cells.append(_cell(figure_value(summaries.get(arm, {}), figure), beside, figure))
             rows.append([_label(figure), start, *cells])
-    return _aligned(rows)
+    return aligned(rows, words=len(_HEAD))
 
 
 def _figures(summaries: Mapping[str, Summary]) -> list[Figure]:
@@ -84,22 +85,3 @@ def _text(value: float, figure: Figure) -> str:
     if figure.form == "share":
         return f"{100 * value:.2f}"
     return format_figure(value, figure.form, plain=True)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the first one the head, as Markdown that is as wide in a terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = len(_HEAD)  # columns of words
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if number < left else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [
-        "-" * width if number < left else "-" * (width - 1) + ":"
-        for number, width in enumerate(widths)
-    ]
-    return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])])

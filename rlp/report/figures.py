@@ -235,7 +235,7 @@ def terminal_table(summaries: Mapping[str, Summary | Sequence[Summary]], width: 
     left = max(map(len, labels))
     columns = []
     for name, rows in seeds.items():
-        cells = [_plain_cell([figure_value(row, f) for row in rows], f.form) for f in figures]
+        cells = [format_spread([figure_value(row, f) for row in rows], f.form) for f in figures]
         size = max(map(len, [name, *cells]))
         columns.append([text.rjust(size) for text in [name, *cells]])
     blocks: list[list[list[str]]] = []
@@ -253,7 +253,8 @@ def terminal_table(summaries: Mapping[str, Summary | Sequence[Summary]], width: 
     )
 
 
-def _plain_cell(values: Sequence[float | None], form: str) -> str:
+def format_spread(values: Sequence[float | None], form: str) -> str:
+    """The mean of seeds, with the smallest and the largest of them behind it where they differ."""
     text = format_figure(mean(values), form, plain=True)
     known = [value for value in values if value is not None]
     if len(known) < 2:

@@ -398,6 +398,19 @@ def test_terminal_table_is_aligned_and_keeps_within_its_width(experiment: Path):
     assert all(f"run number {n}" in many for n in range(9))
 
 
+def test_markdown_has_a_row_per_run_with_the_mean_and_the_ends_of_its_seeds():
+    seeds = [{"think_loss": 1.0, "flops": 2e9}, {"think_loss": 2.5, "flops": 2e9}, {"flops": 2e9}]
+    table = report.markdown_table({"rlp": seeds, "b": [{}]}, ["flops", "think_loss"])
+    assert table.splitlines() == [
+        "| run   | Training, compute (FLOPs) | Loss, thinking (nats/token) |",
+        "| ----- | ------------------------: | --------------------------: |",
+        "| `rlp` |                    2.00e9 |        1.750 [1.000, 2.500] |",
+        "| `b`   |                         - |                           - |",
+    ]
+    every = report.markdown_table({"rlp": seeds}).splitlines()
+    assert every[0].count("|") == 2 + sum(figure.always for figure in figures.FIGURES)
+
+
 # ---- nothing gets in ----
 
 
@@ -674,3 +687,28 @@ def test_program_refuses_a_missing_folder_in_one_line(tmp_path: Path):
         == "error: none does not exist: name a run folder or an experiment folder"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_program_writes_the_table_as_markdown_with_the_figures_asked_for(experiment: Path):
+    flags = ("--markdown=table.md", "--figures=greedy_think_accuracy,flops")
+    done = run_program("demo", *flags, cwd=experiment.parent)
+    assert done.returncode == 0, done.stderr
+    head, _, *rows = (experiment.parent / "table.md").read_text().splitlines()
+    assert head == "| run    | Accuracy, greedy thinking | Training, compute (FLOPs) |"
+    assert [row.split("`")[1] for row in rows] == ["base", "rlp", "cpt"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--markdown=t.md", "--figures=loss"], "error: loss is no figure of a run; these are:"),
+        (["--figures=flops"], "error: --figures are columns of the table of --markdown=FILE"),
+        (["--markdown=no/t.md"], "error: the table cannot be written:"),
+    ],
+)
+def test_a_table_that_cannot_be_made_is_one_line(experiment: Path, flags: list[str], line: str):
+    before = set(experiment.iterdir())
+    done = run_program("demo", *flags, cwd=experiment.parent)
+    assert done.returncode == 2
+    assert done.stderr.startswith(line)
+    assert set(experiment.iterdir()) == before

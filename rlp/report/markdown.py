@@ -1,0 +1,62 @@
+"""Tables as Markdown, aligned so that they can be read in a terminal, too."""
+
+from collections.abc import Mapping, Sequence
+
+from rlp.errors import UserError
+from rlp.report.figures import FIGURES, Figure, Summary, figure_value, format_spread, shown_figures
+
+
+def markdown_table(
+    summaries: Mapping[str, Sequence[Summary]], keys: Sequence[str] | None = None
+) -> str:
+    """A row per arm or run, a column per figure; the mean over seeds [smallest, largest].
+
+    Args:
+      summaries: name of the arm or run to the summaries of its seeds.
+      keys: the figures, by their names in evaluation.json, in this order; None for all there are.
+
+    Raises:
+      UserError: a key names no figure.
+    """
+    figures = (
+        _chosen(keys) if keys else shown_figures(s for each in summaries.values() for s in each)
+    )
+    rows = [["run", *map(_head, figures)]]
+    for name, seeds in summaries.items():
+        cells = (format_spread([figure_value(s, f) for s in seeds], f.form) for f in figures)
+        rows.append([f"`{name}`", *cells])
+    return aligned(rows, words=1)
+
+
+def aligned(rows: Sequence[Sequence[str]], words: int) -> str:
+    """Rows of cells, the first row the head.
+
+    Args:
+      words: columns of words, from the left; those behind hold numbers.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if number < words else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [
+        "-" * width if number < words else "-" * (width - 1) + ":"
+        for number, width in enumerate(widths)
+    ]
+    return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])])
+
+
+def _chosen(keys: Sequence[str]) -> list[Figure]:
+    known = {figure.key: figure for figure in FIGURES}
+    if odd := [key for key in keys if key not in known]:
+        raise UserError(f"{', '.join(odd)} is no figure of a run; these are: {', '.join(known)}")
+    return [known[key] for key in keys]
+
+
+def _head(figure: Figure) -> str:
+    unit = f" ({figure.unit})" if figure.unit and figure.unit != "share" else ""
+    return f"{figure.family}, {figure.head}{unit}"
