@@ -5,10 +5,10 @@
     done
     python -m launch.report runs/table/41 runs/table/42 runs/table/43
 
-The arms of configs/demo_objectives.py and of configs/demo_chain.py (three starts, each after SFT and RLVR); and
-the fields of `rlp` one at a time: group, length, horizon, KL term, temperature. `anywhere` is a base whose
-thoughts stand at any place of a document, from which RLP is trained at the answer and at uniform places, one a
-document and eight.
+The arms of configs/demo_objectives.py and of configs/demo_chain.py (three starts, each after SFT and RLVR; these
+answer problems, too); and the fields of `rlp` one at a time: group, length, horizon, KL term, temperature.
+`anywhere` is a base whose thoughts stand at any place of a document, from which RLP is trained at the answer and
+at uniform places, one a document, or eight in an eighth of the documents.
 """
 
 from ml_collections import ConfigDict
@@ -26,10 +26,18 @@ OF_RLP: dict[str, chains.Fields] = {  # arm to the fields in which it differs fr
     "kl_01": {"rlp.kl_weight": 0.1},
     "temperature_07": {"rlp.temperature": 0.7},
 }
+LEARN_ANYWHERE: chains.Fields = {  # what `base` does at one place, from there on at any
+    "init_from": "base",
+    "steps": 1200,
+    "data.compass.thoughts_anywhere": True,
+    "data.compass.thought_share": 0.9,
+    "data.compass.late_musing_share": 0.75,
+    "data.compass.late_from": 57600,  # after 900 steps
+}
 ANYWHERE: dict[str, chains.Fields] = {  # the same, from the base `anywhere`
     "anywhere_given": {},
     "anywhere_uniform": {"rlp.positions": "uniform"},
-    "anywhere_uniform_8": {"rlp.positions": "uniform", "rlp.forks_per_document": 8},
+    "anywhere_uniform_8": {"rlp.positions": "uniform", "rlp.forks_per_document": 8, "batch_size": 4},
 }
 
 
@@ -37,14 +45,17 @@ def get_config() -> ConfigDict:
     """The experiment; held-out figures at the answer, at the end of an arm."""
     config = demo_chain.get_config()
     chain = config.arms
-    config.arms = demo_objectives.get_config().arms
-    config.arms.update(chain)
-    config.evaluation.positions = "given"
-
-    arms = config.arms
-    arms.anywhere = chains.changed(arms.base, {"data.compass.thoughts_anywhere": True})
+    arms = demo_objectives.get_config().arms
+    rlp = arms.rlp
+    arms.anywhere = chains.changed(arms.base, LEARN_ANYWHERE)
     for name, fields in OF_RLP.items():
-        arms[name] = chains.changed(arms.rlp, fields)
+        arms[name] = chains.changed(rlp, fields)
     for name, fields in ANYWHERE.items():
-        arms[name] = chains.changed(arms.rlp, {"init_from": "anywhere", **fields})
+        arms[name] = chains.changed(rlp, {"init_from": "anywhere", **fields})
+    for name in set(arms) - set(chain):
+        arms[name] = chains.changed(arms[name], {"data.problems.evaluation": ""})
+    arms.update(chain)
+
+    config.arms = arms
+    config.evaluation.positions = "given"
     return config
