@@ -1,0 +1,59 @@
+"""The demo's arms at their own size: what looks at the text ends above what does not."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlp.objective.registry import OBJECTIVES
+from tests import environment
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTROLS = [name for name, each in OBJECTIVES.items() if each.source.startswith("control")]
+ARMS = ["base", "rlp", "cpt", "cpt_tokens", *CONTROLS]
+CONFIG = f"""
+from configs import demo_objectives
+
+def get_config():
+    config = demo_objectives.get_config()
+    for name in set(config.arms) - {set(ARMS)}:
+        del config.arms[name]
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    """Arm to its held-out figures."""
+    folder = tmp_path_factory.mktemp("order")
+    (folder / "config.py").write_text(CONFIG)
+    flags = [f"--config={folder / 'config.py'}", f"--workdir={folder / 'run'}"]
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}  # most stages are the same
+    subprocess.run(
+        [sys.executable, "-m", "launch.train", *flags, "--config.seed=41"],
+        cwd=ROOT,
+        env=os.environ | environment.of_a_user() | cache,
+        check=True,
+    )
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    assert sorted(summary["arms"]) == sorted(ARMS)
+    return {arm: summary[arm] for arm in ARMS}
+
+
+@pytest.mark.slow  # minutes of training
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "rlp"])
+def test_rlp_ends_above_continued_pretraining_and_every_control(arm, figures):
+    rlp, other = figures["rlp"], figures[arm]
+    assert rlp["think_loss"] < other["think_loss"]
+    assert rlp["sampled_think_accuracy"] > other["sampled_think_accuracy"]
+    assert rlp["greedy_think_accuracy"] >= other["greedy_think_accuracy"]
+
+
+@pytest.mark.slow
+def test_controls_are_worth_no_more_than_what_they_look_at(figures):
+    """Length finds the workings, which are the longest thoughts of the base; nothing else does."""
+    solved = {arm for arm in ARMS if figures[arm]["greedy_think_accuracy"] > 0.9}
+    assert solved == {"rlp", "length_reward"}
