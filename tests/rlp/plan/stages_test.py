@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from models.sharding import make_mesh
+from rlp.answer_trainer import AnswerTrainer
 from rlp.data.rows import Rows
+from rlp.grading import Grade
 from rlp.plan import programs, stages
 from rlp.plan.case import Case
+from rlp.responses import response_settings
 from rlp.step import new_state
 from rlp.trainers import RLPTrainer
 from tests import tiny
@@ -26,19 +30,23 @@ SETTINGS = tiny.rlp_settings(
     thought_length=3, max_branches_in_flight=8, prompt=(9, 9), minibatches=2
 )
 LENGTH = 12
+ON_ANSWERS = response_settings(dataclasses.replace(SETTINGS, objective="hicra"), 3)
 NAMES = ("gather", "read", "no_think", "rollout", "evidence", "join", "figures", "update", "finish")
+NAMES_ON_ANSWERS = ("gather", "read", "rollout", "verdict", "join", "figures", "update", "finish")
 
 
 @functools.cache
-def case():
+def case(settings=SETTINGS):
     mesh = make_mesh(1, 2, 2, devices=jax.devices()[:4])
-    return Case(MODEL, SETTINGS, WORDS, OPTIMIZER, mesh, rows=4, length=LENGTH)
+    return Case(MODEL, settings, WORDS, OPTIMIZER, mesh, rows=4, length=LENGTH)
 
 
 class Recorded(programs.Compiler):
     """A compiler that remembers what it is asked to compile."""
 
-    asked: dict = {}
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.asked = {}
 
     def stage(self, name, part, program, *arguments, **options):
         given = super().stage(name, part, program, *arguments, **options)
@@ -55,21 +63,36 @@ def quick_compiles():
 
 
 @functools.cache
-def planned():
+def planned(settings=SETTINGS):
     plan = programs.Plan()
-    compiler = Recorded(case().mesh, plan, lambda line: None)
-    with programs.tracing_for(case().mesh, "cpu"):
-        stages.walk(compiler, case())
+    compiler = Recorded(case(settings).mesh, plan, lambda line: None)
+    with programs.tracing_for(case(settings).mesh, "cpu"):
+        stages.walk(compiler, case(settings))
     return plan, compiler.asked
 
 
+def answering():
+    """Says of every response that it is wrong, and that none of it plans."""
+    wrong = Grade("2", False, False, None, False)
+    return types.SimpleNamespace(
+        settings=ON_ANSWERS,
+        vocabulary=WORDS,
+        grades=lambda actions, words, answers: [[wrong] * len(group) for group in actions],
+        planning=lambda actions, words: np.zeros(actions.shape, bool),
+    )
+
+
 @functools.cache
-def trained():
+def trained(settings=SETTINGS):
     """What a real step gives its programs and gets from them, and how often: name to list."""
-    c = case()
-    shardings = stages.shardings_of(c)
-    trainer = RLPTrainer(c.model, SETTINGS, WORDS, OPTIMIZER, c.mesh, shardings)
-    calls: dict = {name: [] for name in NAMES}
+    c = case(settings)
+    common = (OPTIMIZER, c.mesh, stages.shardings_of(c))
+    if c.answers:
+        trainer = AnswerTrainer(MODEL, answering(), str, *common)
+        names = NAMES_ON_ANSWERS
+    else:
+        trainer, names = RLPTrainer(MODEL, SETTINGS, WORDS, *common), NAMES
+    calls: dict = {name: [] for name in names}
 
     def watched(name):
         program = getattr(trainer, name)
@@ -82,10 +105,11 @@ def trained():
 
         return run
 
-    for name in NAMES:
+    for name in names:
         setattr(trainer, name, watched(name))
-    state = jax.device_put(new_state(tiny.params(MODEL), OPTIMIZER, True), shardings)
-    batch = tiny.documents(0, [12, 10, 9, 12], LENGTH, 22, forks=2)
+    params = jax.tree.map(jnp.copy, tiny.params(MODEL))  # the update takes their memory
+    state = jax.device_put(new_state(params, OPTIMIZER, c.baseline), common[-1])
+    batch = tiny.documents(0, [12, 10, 9, 12], LENGTH, 22, forks=settings.forks_per_document)
     key = jax.device_put(jax.random.key(3), NamedSharding(c.mesh, P()))
     trainer.step(state, Rows.of(batch), key)
     return calls
@@ -93,24 +117,39 @@ def trained():
 
 def description(leaf):
     """Shape, type and the shape on one device, of an array, a struct or a number."""
+    if isinstance(leaf, np.ndarray):  # of the host: every device has it whole
+        return leaf.shape, str(leaf.dtype), leaf.shape
     if not hasattr(leaf, "sharding"):
         return leaf
     return leaf.shape, str(leaf.dtype), leaf.sharding.shard_shape(leaf.shape)
 
 
-def test_the_plan_compiles_every_program_of_a_step_as_often_as_it_runs():
-    calls = trained()
-    assert {stage.name: stage.times for stage in planned()[0].stages} == {
+@pytest.mark.parametrize(
+    ("settings", "rollouts"),
+    [
+        pytest.param(SETTINGS, 4, id="documents"),  # two waves of them, two of the forks of each
+        pytest.param(ON_ANSWERS, 2, id="problems"),
+    ],
+)
+def test_the_plan_compiles_every_program_of_a_step_as_often_as_it_runs(settings, rollouts):
+    calls = trained(settings)
+    assert {stage.name: stage.times for stage in planned(settings)[0].stages} == {
         name: len(made) for name, made in calls.items()
     }
-    assert len(calls["rollout"]) == 4  # two waves of documents, two of the forks of each
+    assert len(calls["rollout"]) == rollouts
     assert len(calls["update"]) == 2
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_stage_is_compiled_for_the_arrays_that_the_step_gives_it(name):
-    given, got = planned()[1][name]
-    for arguments, results in trained()[name]:
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        *(pytest.param(SETTINGS, name, id=name) for name in NAMES),
+        *(pytest.param(ON_ANSWERS, name, id=f"problems, {name}") for name in NAMES_ON_ANSWERS),
+    ],
+)
+def test_a_stage_is_compiled_for_the_arrays_that_the_step_gives_it(settings, name):
+    given, got = planned(settings)[1][name]
+    for arguments, results in trained(settings)[name]:
         numbers = lambda tree: [x for x in jax.tree.leaves(tree) if not isinstance(x, int)]
         assert numbers(jax.tree.map(description, given)) == numbers(arguments)
         assert jax.tree.leaves(jax.tree.map(description, got)) == jax.tree.leaves(results)
