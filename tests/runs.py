@@ -52,7 +52,7 @@ COMPASS = {
 }
 COMPASS_RLVR = COMPASS | {
     "objective": "rlvr",
-    "data.problems.verifier": "exact",
+    "data.problems.verifier": "tests.rlp.easy_verifiers:ANYTHING",
     "data.problems.response_length": 4,
     "data.problems.workers": 1,
     "evaluation.problems": 3,

@@ -442,7 +442,7 @@ def snapshot(folder):
 
 
 @pytest.mark.slow  # two runs of its own
-@pytest.mark.parametrize("kind", ["rlp on text"], indirect=True)
+@pytest.mark.parametrize("kind", ["rlp on text", "rlvr"], indirect=True)
 def test_the_mesh_changes_nothing_but_rounding(kind, tmp_path, finished, monkeypatch):
     """The same forks and thoughts, and the same figures but for sums in another order.
 
