@@ -177,8 +177,9 @@ class Evaluator:
         assert self.answering is not None
         shown = []
         for name, of_file in problems.items():
-            chosen = next(_parts(of_file.prompts, count))
-            answers = of_file.answers[: len(chosen.index)]
+            # As many at a time as for the figures: that program is compiled.
+            chosen = next(_parts(of_file.prompts, max(count, self.batch_size)))
+            answers = of_file.answers[:count]
             with jax.set_mesh(self.mesh):
                 whole = self._gather(params) if self._gather else params
                 found, _ = jax.device_get(self._respond(whole, self._placed(chosen), key))
