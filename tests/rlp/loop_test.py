@@ -461,6 +461,7 @@ def test_the_mesh_changes_nothing_but_rounding(kind, tmp_path, finished, monkeyp
     loop.train(config, tmp_path, report=False)
     outcomes = runs.outcome(one), runs.outcome(tmp_path)
     assert all(line.pop("gather_bytes") > 0 for line in outcomes[1]["metrics"])
+    assert any(line["grad_norm"] > 0 for line in outcomes[0]["metrics"])
     for name in ("metrics", "evaluation", "thoughts"):
         expected, found = (outcome[name] for outcome in outcomes)
         # In thoughts.json every single gain is there: the difference of two log-likelihoods, whose
