@@ -17,6 +17,7 @@ from models.config import ModelConfig
 from models.sharding import batch_shards, check_heads, make_mesh, parameter_shardings
 from models.transformer import shapes
 from rlp import hosts
+from rlp.answer_evaluation import AnswerEvaluator
 from rlp.branches import Vocabulary, response_vocabulary, vocabulary
 from rlp.budget import UNITS, Budget, End, Steps, ends_known, split, used_by
 from rlp.build_data import (
@@ -128,6 +129,11 @@ def build(
         _named(lambda: check_memory(mesh, config.rlp.baseline_memory))
         sampled = answering.settings if answering and answering.trained else made.settings
         _named(lambda: _check_waves(config, sampled, batch_shards(mesh)))
+    at_once = _evaluated_at_once(config, batch_shards(mesh))
+    answers = None
+    if answering is not None:
+        responses = config.evaluation.responses
+        answers = AnswerEvaluator(made.model, answering, responses, at_once, mesh)
     evaluator = Evaluator(
         model=made.model,
         settings=made.settings,
@@ -135,11 +141,10 @@ def build(
         positions=held_out_positions(config),
         forks=config.evaluation.forks_per_document,
         thoughts=config.evaluation.thoughts,
-        batch_size=_evaluated_at_once(config, batch_shards(mesh)),
+        batch_size=at_once,
         mesh=mesh,
         table=_table(made),
-        answering=answering,
-        responses=config.evaluation.responses,
+        answers=answers,
     )
     method = (made.tokenizer, made.model, made.settings, made.vocabulary)
     return Run(*method, evaluator, mesh, answering)

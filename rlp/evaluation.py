@@ -10,9 +10,7 @@ own, the loss of the response is all that is asked.
 
 import dataclasses
 import functools
-import operator
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +18,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from models.config import ModelConfig
-from models.sharding import batch_shards, replicated
+from models.sharding import replicated
 from models.transformer import Params, bind
 from models.tree import forward
+from rlp.answer_evaluation import AnswerEvaluator
 from rlp.branches import Vocabulary, document_trunk
-from rlp.data.batch import Batch, HeldOut, Problems
-from rlp.data.rows import Rows
+from rlp.data.batch import Batch, HeldOut
+from rlp.data.rows import parts, spread
 from rlp.judging import TokenBytes
 from rlp.objective import equations
 from rlp.placement import gatherer
-from rlp.responses import Answering
 from rlp.scoring import (
     Scores,
     document_scores,
@@ -50,16 +48,6 @@ FIGURES = (
     "closed_fraction",  # share of sampled thoughts that closed by themselves
 )
 
-ANSWER_FIGURES = (
-    "accuracy",  # share of sampled responses with the right answer (pass@1)
-    "greedy_accuracy",  # the same of greedy responses
-    "majority_accuracy",  # share of problems whose most common sampled answer is right
-    "any_accuracy",  # share of problems with a right answer among the sampled ones
-    "answered_share",  # share of sampled responses with an answer that can be read
-    "response_length",  # tokens of a sampled response, the one that ends it included
-    "response_closed_fraction",  # share of sampled responses that ended by themselves
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
@@ -75,8 +63,7 @@ class Evaluator:
       batch_size: documents at a time.
       mesh: that the documents are spread over.
       table: bytes of the tokens, for an objective that reads whether predictions match.
-      answering: of problems; None where there are none.
-      responses: sampled per problem, besides a greedy one.
+      answers: of problems; None where there are none.
     """
 
     model: ModelConfig
@@ -88,14 +75,13 @@ class Evaluator:
     batch_size: int
     mesh: Mesh
     table: TokenBytes | None = None
-    answering: Answering | None = None
-    responses: int = 1
+    answers: AnswerEvaluator | None = None
 
     def evaluate(
         self, params: Params, held_out: HeldOut, key: jax.Array, watch: Callable = iter
     ) -> dict[str, float]:
-        """`figures` of the documents, `response_loss` of the pairs, and `answer_figures` of the
-        problems; of those that there are.
+        """`figures` of the documents, `response_loss` of the pairs, and figures of the
+        answers to problems; of those that there are.
 
         Args:
           params, key, watch: as of `figures`; what is watched are the batches of each kind.
@@ -107,127 +93,9 @@ class Evaluator:
         if held_out.pairs is not None:
             found["response_loss"] = self.response_loss(params, held_out.pairs, watch)
         if held_out.problems:
-            found |= self.answer_figures(params, held_out.problems, key, watch)
+            assert self.answers is not None
+            found |= self.answers.figures(params, held_out.problems, key, watch)
         return found
-
-    def answer_figures(
-        self,
-        params: Params,
-        problems: Mapping[str, Problems],
-        key: jax.Array,
-        watch: Callable = iter,
-    ) -> dict[str, float]:
-        """Means of `ANSWER_FIGURES` over files, each the mean over its problems; and of every
-        file that has a name its accuracy, as accuracy/<name>.
-
-        Args:
-          params, key, watch: as of `figures`.
-          problems: of every file.
-        """
-        each = {
-            name: self._answers(params, of_file, key, watch) for name, of_file in problems.items()
-        }
-        mean = lambda figure: float(np.mean([figures[figure] for figures in each.values()]))
-        named = {f"accuracy/{name}": figures["accuracy"] for name, figures in each.items() if name}
-        return {figure: mean(figure) for figure in ANSWER_FIGURES} | named
-
-    def _answers(
-        self, params: Params, problems: Problems, key: jax.Array, watch: Callable
-    ) -> dict[str, float]:
-        """Means of `ANSWER_FIGURES` over some problems."""
-        assert self.answering is not None
-        totals, left = dict.fromkeys(ANSWER_FIGURES, 0.0), list(problems.answers)
-        with jax.set_mesh(self.mesh):
-            params = self._gather(params) if self._gather else params
-            for part in watch(list(_parts(problems.prompts, self.batch_size))):
-                size = len(part.index)
-                answers, left = left[:size], left[size:]
-                found = jax.device_get(self._respond(params, self._placed(part), key))
-                sampled, greedy = (
-                    self.answering.grades(actions[:size], words[:size], answers)
-                    for actions, words, _ in found
-                )
-                _, words, closed = found[0]
-                for row, (group, best) in enumerate(zip(sampled, greedy, strict=True)):
-                    right = [grade.correct for grade in group]
-                    agreed = [grade.agrees and grade.correct for grade in group]
-                    figures = {
-                        "accuracy": np.mean(right),
-                        "greedy_accuracy": best[0].correct,
-                        "majority_accuracy": any(agreed),
-                        "any_accuracy": any(right),
-                        "answered_share": np.mean([grade.answer is not None for grade in group]),
-                        "response_length": np.mean(words[row] + closed[row]),
-                        "response_closed_fraction": np.mean(closed[row]),
-                    }
-                    for name, value in figures.items():
-                        totals[name] += float(value) / len(problems.answers)
-        return totals
-
-    def browse_answers(
-        self, params: Params, problems: Mapping[str, Problems], key: jax.Array, count: int
-    ) -> list[dict]:
-        """Responses to the first problems of every file, as plain data for `responses.json`.
-
-        Args:
-          params, key: as of `figures`.
-          problems: of every file.
-          count: most problems of a file.
-        """
-        assert self.answering is not None
-        shown = []
-        for name, of_file in problems.items():
-            # As many at a time as for the figures: that program is compiled.
-            chosen = next(_parts(of_file.prompts, max(count, self.batch_size)))
-            answers = of_file.answers[:count]
-            with jax.set_mesh(self.mesh):
-                whole = self._gather(params) if self._gather else params
-                found, _ = jax.device_get(self._respond(whole, self._placed(chosen), key))
-            actions, words, closed = (x[: len(answers)] for x in found)
-            grades = self.answering.grades(actions, words, answers)
-            texts = self.answering.responses(actions, words)
-            length = (np.asarray(chosen.segment) > 0).sum(axis=-1)
-            shown += [
-                {
-                    "file": name,
-                    "prompt": self.answering.decode(
-                        np.asarray(chosen.tokens)[row, : length[row]].tolist()
-                    ),
-                    "answer": answers[row],
-                    "responses": [
-                        {
-                            "text": text,
-                            "answer": grade.answer,
-                            "correct": grade.correct,
-                            "closed": bool(closed[row, n]),
-                        }
-                        for n, (text, grade) in enumerate(zip(texts[row], grades[row], strict=True))
-                    ],
-                }
-                for row in range(len(answers))
-            ]
-        return shown
-
-    @functools.cached_property
-    def _respond(self) -> Callable[[Params, Batch, jax.Array], Any]:
-        """Sampled responses to every prompt, and a greedy one: actions, how many of them are text,
-        whether they ended by themselves; [B, N, …] each."""
-        assert self.answering is not None
-        words = self.answering.vocabulary
-        sampled = dataclasses.replace(self.answering.settings, group_size=self.responses)
-        greedy = dataclasses.replace(sampled, group_size=1, temperature=0.0)
-
-        @functools.partial(jax.jit, out_shardings=replicated(self.mesh))
-        def respond(params, batch, key):
-            def of(settings):
-                method = (self.model, settings, words)
-                reading = read_stage(*method, params, params, batch, key, 0)
-                found = rollout_stage(*method, params, reading).thoughts
-                return found.actions, found.words(words), found.closed
-
-            return of(sampled), of(greedy)
-
-        return respond
 
     def response_loss(self, params: Params, pairs: Batch, watch: Callable = iter) -> float:
         """Nats per token of held-out responses, what ends them included."""
@@ -258,18 +126,12 @@ class Evaluator:
         """Means over rows of what `score` gives for (params, some rows), [B] each."""
         totals: dict[str, float] = {}
         params = self._gather(params) if self._gather else params
-        for part in watch(list(_parts(rows, self.batch_size))):
-            each = jax.device_get(score(params, self._placed(part)))
+        for part in watch(list(parts(rows, self.batch_size))):
+            each = jax.device_get(score(params, spread(part, self.mesh)))
             for name, values in each.items():
                 real = values[: len(part.index)].astype(np.float64)
                 totals[name] = totals.get(name, 0.0) + float(real.sum()) / len(rows.index)
         return totals
-
-    def _placed(self, documents: Batch) -> Batch:
-        """The documents on the mesh; the last one is repeated until every device has as many."""
-        size, shards = len(documents.index), batch_shards(self.mesh)
-        chosen = np.minimum(np.arange(-(-size // shards) * shards), size - 1)
-        return Rows.of(jax.tree.map(lambda x: np.asarray(x)[chosen], documents)).placed(self.mesh)
 
     @functools.cached_property
     def _gather(self) -> Callable[[Params], Params] | None:
@@ -346,7 +208,7 @@ class Evaluator:
         length = (np.asarray(documents.segment) > 0).sum(axis=-1)
         s = self.settings
         places = [
-            _spread(s.min_prefix, int(n) - s.horizon, positions, given.tolist())
+            _even_places(s.min_prefix, int(n) - s.horizon, positions, given.tolist())
             for n, given in zip(length, np.asarray(documents.forks), strict=True)
         ]
         most = max(map(len, places))
@@ -362,7 +224,7 @@ class Evaluator:
             return found | {"rollout": None, "thoughts": found["rollout"].thoughts}
 
         with jax.set_mesh(self.mesh):
-            chosen = self._placed(dataclasses.replace(documents, forks=padded))
+            chosen = spread(dataclasses.replace(documents, forks=padded), self.mesh)
             params = self._gather(params) if self._gather else params
             found = jax.device_get(run(params, chosen))
         return [
@@ -447,12 +309,7 @@ def _hits(scores: Scores, target: jax.Array) -> jax.Array:
     return scores.likeliest == target.reshape(*target.shape[:2], *between, target.shape[-1])
 
 
-def _parts(batch: Batch, size: int) -> Iterator[Batch]:
-    for first in range(0, len(batch.index), size):
-        yield jax.tree.map(operator.itemgetter(slice(first, first + size)), batch)
-
-
-def _spread(first: int, last: int, count: int, given: list[int]) -> list[int]:
+def _even_places(first: int, last: int, count: int, given: list[int]) -> list[int]:
     """At most `count` positions from `first` to `last`, and the given ones (-1 is none)."""
     even = np.linspace(first, last, min(count, last - first + 1)).round().astype(int)
     return sorted({*even.tolist(), *(fork for fork in given if fork >= 0)})

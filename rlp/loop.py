@@ -355,9 +355,9 @@ class _Loop:
         if not held_out.problems:
             return []
         count = self.config.evaluation.browse_documents
-        return self.made.evaluator.browse_answers(
-            state.params, held_out.problems, self.evaluation_key, count
-        )
+        answers = self.made.evaluator.answers
+        assert answers is not None
+        return answers.browse(state.params, held_out.problems, self.evaluation_key, count)
 
     def _end_folder(
         self, documents: list[dict], responses: list[dict], result: dict[str, Any]

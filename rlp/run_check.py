@@ -10,10 +10,11 @@ from collections.abc import Mapping
 
 from models.attention import IMPLEMENTATIONS
 from rlp import budget
+from rlp.answer_evaluation import ANSWER_FIGURES
 from rlp.data import compass
 from rlp.data.problems import PROBLEM
 from rlp.errors import UserError
-from rlp.evaluation import ANSWER_FIGURES, FIGURES
+from rlp.evaluation import FIGURES
 from rlp.objective.equations import ADVANTAGES, RATIOS
 from rlp.objective.registry import find, reads_answers
 from rlp.placement import LAYOUTS, MEMORIES

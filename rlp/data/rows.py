@@ -6,10 +6,12 @@ order, are the same for any number of hosts.
 """
 
 import dataclasses
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from models.sharding import batch_sharding, batch_shards
@@ -56,3 +58,16 @@ class Rows:
             return jax.make_array_from_callback(shape, sharding, lambda place: own[shard(place)])
 
         return jax.tree.map(whole, *parts.values())
+
+
+def parts(batch: Batch, size: int) -> Iterator[Batch]:
+    """The rows of a batch, `size` at a time; the last part may have fewer."""
+    for first in range(0, len(batch.index), size):
+        yield jax.tree.map(operator.itemgetter(slice(first, first + size)), batch)
+
+
+def spread(batch: Batch, mesh: Mesh) -> Batch:
+    """The rows on a mesh; the last one is repeated until every device has as many."""
+    size, shards = len(batch.index), batch_shards(mesh)
+    chosen = np.minimum(np.arange(-(-size // shards) * shards), size - 1)
+    return Rows.of(jax.tree.map(lambda x: np.asarray(x)[chosen], batch)).placed(mesh)

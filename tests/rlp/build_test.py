@@ -9,8 +9,8 @@ from models.config import ModelConfig
 from models.rope import Rope
 from models.transformer import count_parameters
 from rlp import build, loop
+from rlp.answer_evaluation import ANSWER_FIGURES
 from rlp.errors import UserError
-from rlp.evaluation import ANSWER_FIGURES
 from rlp.objective.registry import OBJECTIVES
 from rlp.run_check import AT_LEAST_ONE, CHOICES, NOT_NEGATIVE, POSITIVE, SHARES, check
 from rlp.run_config import fields

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from models.sharding import make_mesh
+from rlp.answer_evaluation import AnswerEvaluator
 from rlp.data.batch import Problems
 from rlp.evaluation import FIGURES, Evaluator
 from rlp.grading import Grade
@@ -232,10 +233,9 @@ def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
         "a": Problems(tiny.rows(prompts, slice(3)), right[:3]),
         "b": Problems(tiny.rows(prompts, slice(3, 4)), right[3:]),
     }
-    evaluator = dataclasses.replace(EVALUATOR, answering=answering, responses=64)
-    evaluator = dataclasses.replace(evaluator, batch_size=2)
-    found = evaluator.answer_figures(PARAMS, files, KEY)
-    shown = evaluator.browse_answers(PARAMS, files, KEY, 4)
+    evaluator = AnswerEvaluator(CONFIG, answering, 64, 2, ONE_DEVICE)
+    found = evaluator.figures(PARAMS, files, KEY)
+    shown = evaluator.browse(PARAMS, files, KEY, 4)
     assert [(problem["file"], problem["answer"]) for problem in shown] == list(
         zip("aaab", right, strict=True)
     )

@@ -14,6 +14,7 @@ import pytest
 from models import sharding
 from models.transformer import shapes
 from rlp import build, health, loop, metrics
+from rlp.answer_evaluation import ANSWER_FIGURES
 from rlp.answer_trainer import AnswerTrainer
 from rlp.budget import UNITS
 from rlp.build_data import read_data
@@ -22,7 +23,7 @@ from rlp.cost import PARTS
 from rlp.data.compass import CompassProblems, CompassStream
 from rlp.data.text import TextStream
 from rlp.errors import UserError
-from rlp.evaluation import ANSWER_FIGURES, Evaluator
+from rlp.evaluation import Evaluator
 from rlp.flops import by_part, next_token_flops, rlp_flops
 from rlp.metrics import MetricsWriter
 from rlp.preemption import Preempted
