@@ -192,9 +192,6 @@ def _scores(
 
 def _score(q: jax.Array, key: jax.Array) -> jax.Array:
     """q [B, kv, N, repeat, Q, d] times shared [B, kv, S, d] or own [B, kv, N, W, d] keys."""
-    if key.ndim == 5 and q.shape[3] * q.shape[4] <= choices().small_rows:
-        product = q[..., None, :].astype(jnp.float32) * key[:, :, :, None, None]
-        return product.sum(axis=-1)
     rows = _rows(q, key)
     found = jnp.matmul(rows, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
     return found.reshape(*q.shape[:-1], key.shape[-2])
@@ -202,8 +199,6 @@ def _score(q: jax.Array, key: jax.Array) -> jax.Array:
 
 def _mix(weights: jax.Array, value: jax.Array) -> jax.Array:
     """weights [B, kv, N, repeat, Q, S or W] times values; float32 [B, kv, N, repeat, Q, d]."""
-    if value.ndim == 5 and weights.shape[3] * weights.shape[4] <= choices().small_rows:
-        return (weights[..., None] * value[:, :, :, None, None]).sum(axis=-2)
     rows = _rows(weights.astype(value.dtype), value)
     found = jnp.matmul(rows, value, preferred_element_type=jnp.float32)
     return found.reshape(*weights.shape[:-1], value.shape[-1])

@@ -30,8 +30,6 @@ class Choices:
       crowds: decoding goes on with all branches of a document, then with these shares of them, as
         thoughts close. A chip that has to read its weights gains nothing by it, and holds a second
         copy of the caches.
-      small_rows: up to so many query rows per key head, own-branch attention is multiply-and-add
-        rather than a matmul, whose set-up costs a CPU more than the arithmetic.
     """
 
     unrolled_layers: int
@@ -39,7 +37,6 @@ class Choices:
     logits: int
     cache_slots: int
     crowds: tuple[int, ...]
-    small_rows: int
 
 
 CPU = Choices(
@@ -48,7 +45,6 @@ CPU = Choices(
     logits=2**22,
     cache_slots=1,
     crowds=(1, 2, 4),
-    small_rows=8,
 )
 ACCELERATOR = Choices(
     unrolled_layers=0,
@@ -56,7 +52,6 @@ ACCELERATOR = Choices(
     logits=2**25,
     cache_slots=16,
     crowds=(1,),
-    small_rows=0,
 )
 
 
