@@ -596,7 +596,7 @@ def test_memory_of_micro_batches_is_that_of_one(layers):
 # ---- bfloat16
 
 
-def test_the_gap_between_sampler_and_trainer_is_bfloat16_rounding():
+def test_the_gap_between_sampler_and_trainer_is_within_bfloat16_rounding():
     half = dataclasses.replace(SMALL, compute_dtype="bfloat16")
     method, params = (half, SETTINGS, WORDS), PARAMS(SMALL)
 
@@ -629,11 +629,12 @@ def test_the_gap_between_sampler_and_trainer_is_bfloat16_rounding():
     exact, live = scored(SMALL), rows.action_at > 0
     distance = lambda x: np.abs(x.reshape(exact.shape) - exact)[live].mean()
     # What bfloat16 costs the plain forward pass, it may cost each of the two. Much of that is the
-    # rounding of the parameters, which they share: they are nearer to each other than to float32.
+    # rounding of the parameters, which they share, and on a CPU both round the same products: they
+    # are nearer to each other than to float32.
     rounding = distance(scored(half))
     assert 1e-4 < rounding < 2e-2
     assert distance(thoughts.logprobs) < 1.5 * rounding
-    assert 1e-4 < metrics["logprob_gap"] < rounding
+    assert 0 < metrics["logprob_gap"] < rounding
 
 
 # ---- no baseline
