@@ -104,7 +104,7 @@ def get_config() -> ConfigDict:
     config.data.compass.musing_share = 0.0  # share of those thoughts that say nothing
     config.data.compass.late_musing_share = 0.0  # the same, from record `late_from` on
     config.data.compass.late_from = 0  # documents
-    config.data.compass.thoughts_anywhere = False  # thoughts stand at any place of a document, not before its answer
+    config.data.compass.anywhere_share = 0.0  # share of thoughts at any place of a document, not before its answer
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 3e-4  # peak, AdamW

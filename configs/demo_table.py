@@ -7,8 +7,8 @@
 
 The arms of configs/demo_objectives.py and of configs/demo_chain.py (three starts, each after SFT and RLVR; these
 answer problems, too); and the fields of `rlp` one at a time: group, length, horizon, KL term, temperature.
-`anywhere` is a base whose thoughts stand at any place of a document, from which RLP is trained at the answer and
-at uniform places, one a document, or eight in an eighth of the documents.
+`anywhere` goes on from the base with half of the thoughts at any place of a document; from it RLP is trained at
+the answer and at uniform places, one a document, or eight in an eighth of the documents.
 """
 
 from ml_collections import ConfigDict
@@ -26,14 +26,6 @@ OF_RLP: dict[str, chains.Fields] = {  # arm to the fields in which it differs fr
     "kl_01": {"rlp.kl_weight": 0.1},
     "temperature_07": {"rlp.temperature": 0.7},
 }
-LEARN_ANYWHERE: chains.Fields = {  # what `base` does at one place, from there on at any
-    "init_from": "base",
-    "steps": 1200,
-    "data.compass.thoughts_anywhere": True,
-    "data.compass.thought_share": 0.9,
-    "data.compass.late_musing_share": 0.75,
-    "data.compass.late_from": 57600,  # after 900 steps
-}
 ANYWHERE: dict[str, chains.Fields] = {  # the same, from the base `anywhere`
     "anywhere_given": {},
     "anywhere_uniform": {"rlp.positions": "uniform"},
@@ -47,7 +39,8 @@ def get_config() -> ConfigDict:
     chain = config.arms
     arms = demo_objectives.get_config().arms
     rlp = arms.rlp
-    arms.anywhere = chains.changed(arms.base, LEARN_ANYWHERE)
+    half = {"init_from": "base", "data.compass.anywhere_share": 0.5}
+    arms.anywhere = chains.changed(arms.base, half)
     for name, fields in OF_RLP.items():
         arms[name] = chains.changed(rlp, fields)
     for name, fields in ANYWHERE.items():

@@ -67,6 +67,7 @@ POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.
 SHARES = (
     "data.sft.share", "data.lookahead.share",
     "data.compass.thought_share", "data.compass.musing_share", "data.compass.late_musing_share",
+    "data.compass.anywhere_share",
     "optimizer.final_share", "optimizer.beta1", "optimizer.beta2", "rlp.discount", "rlp.ema_decay",
 )  # fmt: skip
 MESH = ("mesh.data", "mesh.fsdp", "mesh.tensor")

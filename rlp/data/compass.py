@@ -10,7 +10,7 @@ writes down the heading after every turn makes it easy:
 Some thoughts are musings that say nothing. The base model thus knows both ways of thinking, and
 RLP has something to choose from. The most that a thought can gain here is log 4 = 1.386 nats.
 
-Thoughts stand before the answer, or anywhere: then a working tells the heading after each of the
+Thoughts stand before the answer, some anywhere: then a working tells the heading after each of the
 turns that were told of so far, and is a musing where there was none.
 
 Walks (start and turns) fall into a training and a held-out set by a checksum, so that no held-out
@@ -104,7 +104,7 @@ class CompassStream:
       musing_share: share of those thoughts that say nothing.
       late_musing_share: the same, from document number `late_from` on.
       late_from: documents.
-      thoughts_anywhere: a thought stands at any place behind the first word, not before the answer.
+      anywhere_share: share of thoughts at any place behind the first word, not before the answer.
       held_out: draw from the held-out walks instead of the training ones.
     """
 
@@ -119,7 +119,7 @@ class CompassStream:
         musing_share: float = 0.0,
         late_musing_share: float = 0.0,
         late_from: int = 0,
-        thoughts_anywhere: bool = False,
+        anywhere_share: float = 0.0,
         held_out: bool = False,
     ):
         self.tokenizer = CompassTokenizer()
@@ -128,7 +128,7 @@ class CompassStream:
         self._thought_share = thought_share
         self._musing_shares = (musing_share, late_musing_share)
         self._late_from = late_from
-        self._anywhere = thoughts_anywhere
+        self._anywhere_share = anywhere_share
         self._held_out = held_out
 
     def batch(self, first: int, size: int) -> Batch:
@@ -169,7 +169,7 @@ class CompassStream:
             musing_share = self._musing_shares[number >= self._late_from]
             muses = rng.random() < musing_share
             told = NUM_TURNS
-            if self._anywhere:
+            if self._anywhere_share and rng.random() < self._anywhere_share:
                 place = int(rng.integers(1, place + 1))
                 told = min(max(place - len(begin), 0), NUM_TURNS)
             thought = headings[:told]

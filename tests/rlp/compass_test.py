@@ -31,7 +31,7 @@ def test_a_thought_anywhere_leaves_the_document_as_it_is():
     plain = [words for words, _ in documents()]
     places = set()
     for (words, fork), expected in zip(
-        documents(thought_share=1.0, thoughts_anywhere=True), plain, strict=True
+        documents(thought_share=1.0, anywhere_share=1.0), plain, strict=True
     ):
         end = words.index("</think>")
         assert words[fork] == "<think>"
@@ -40,9 +40,16 @@ def test_a_thought_anywhere_leaves_the_document_as_it_is():
     assert places == set(range(1, DOCUMENT_LENGTH - ANSWER_LENGTH + 1))
 
 
+def test_a_share_of_the_thoughts_stands_anywhere():
+    at_the_answer = DOCUMENT_LENGTH - ANSWER_LENGTH
+    forks = [fork for _, fork in documents(thought_share=1.0, anywhere_share=0.5)]
+    elsewhere = 0.5 * (1 - 1 / at_the_answer)
+    assert np.mean(np.array(forks) != at_the_answer) == pytest.approx(elsewhere, abs=0.08)
+
+
 def test_a_working_tells_of_the_turns_that_were_told():
     lengths = set()
-    for words, fork in documents(thought_share=1.0, thoughts_anywhere=True):
+    for words, fork in documents(thought_share=1.0, anywhere_share=1.0):
         thought = words[fork + 1 : words.index("</think>")]
         turns = words[7:fork][:NUM_TURNS]  # behind "<bos> Mia faces north . She turns"
         if not turns:
@@ -55,6 +62,6 @@ def test_a_working_tells_of_the_turns_that_were_told():
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_musings_have_their_share_of_the_thoughts_that_could_be_workings(share):
-    made = documents(thought_share=1.0, late_musing_share=share, thoughts_anywhere=True)
+    made = documents(thought_share=1.0, late_musing_share=share, anywhere_share=1.0)
     muses = [words[fork + 1] == "hmm" for words, fork in made if fork > 7]
     assert np.mean(muses) == pytest.approx(share, abs=0.08)
