@@ -352,11 +352,9 @@ class _Loop:
 
     def _responses(self, state: TrainState, held_out: HeldOut) -> list[dict]:
         """Responses to a few held-out problems, where there are any."""
-        if not held_out.problems:
+        answers, count = self.made.evaluator.answers, self.config.evaluation.browse_documents
+        if answers is None:
             return []
-        count = self.config.evaluation.browse_documents
-        answers = self.made.evaluator.answers
-        assert answers is not None
         return answers.browse(state.params, held_out.problems, self.evaluation_key, count)
 
     def _end_folder(

@@ -169,6 +169,7 @@ class CompassStream:
             musing_share = self._musing_shares[number >= self._late_from]
             muses = rng.random() < musing_share
             told = NUM_TURNS
+            # Nothing is drawn where no thought can stand elsewhere.
             if self._anywhere_share and rng.random() < self._anywhere_share:
                 place = int(rng.integers(1, place + 1))
                 told = min(max(place - len(begin), 0), NUM_TURNS)

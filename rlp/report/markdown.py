@@ -6,21 +6,18 @@ from rlp.errors import UserError
 from rlp.report.figures import FIGURES, Figure, Summary, figure_value, format_spread, shown_figures
 
 
-def markdown_table(
-    summaries: Mapping[str, Sequence[Summary]], keys: Sequence[str] | None = None
-) -> str:
+def markdown_table(summaries: Mapping[str, Sequence[Summary]], keys: Sequence[str] = ()) -> str:
     """A row per arm or run, a column per figure; the mean over seeds [smallest, largest].
 
     Args:
       summaries: name of the arm or run to the summaries of its seeds.
-      keys: the figures, by their names in evaluation.json, in this order; None for all there are.
+      keys: the figures, by their names in evaluation.json, in this order; none for all there are.
 
     Raises:
       UserError: a key names no figure.
     """
-    figures = (
-        _chosen(keys) if keys else shown_figures(s for each in summaries.values() for s in each)
-    )
+    every = [summary for seeds in summaries.values() for summary in seeds]
+    figures = _chosen(keys) if keys else shown_figures(every)
     rows = [["run", *map(_head, figures)]]
     for name, seeds in summaries.items():
         cells = (format_spread([figure_value(s, f) for s in seeds], f.form) for f in figures)

@@ -1,7 +1,6 @@
 """The demo's arms at their own size: what looks at the text ends above what does not."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +34,7 @@ def figures(tmp_path_factory):
     subprocess.run(
         [sys.executable, "-m", "launch.train", *flags, "--config.seed=41"],
         cwd=ROOT,
-        env=os.environ | environment.of_a_user() | cache,
+        env=environment.of_a_user() | cache,
         check=True,
     )
     summary = json.loads((folder / "run" / "summary.json").read_text())
