@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-from rlp.report.figures import FIGURES, Figure, Summary, figure_value, format_figure
+from rlp.report.figures import Figure, Summary, figure_value, format_figure, shown_figures
 from rlp.report.markdown import aligned
 
 ALONE = ""  # the stage of a start itself
-OF_A_FILE = "accuracy/"  # figures of single files of problems
 _HEAD = ("held-out figure", "start")
 
 
@@ -57,16 +56,9 @@ def chain_table(
 
 
 def _figures(summaries: Mapping[str, Summary]) -> list[Figure]:
-    """What is measured of held-out text and has a better and a worse; then accuracies by file."""
-    known = {
-        key: None for summary in summaries.values() for key in summary if summary[key] is not None
-    }
-    of_files = [
-        Figure(key, "Answers", f"right, sampled: {key.removeprefix(OF_A_FILE)}", "", "share", 1, "")
-        for key in known
-        if key.startswith(OF_A_FILE)
-    ]
-    return [f for f in FIGURES if f.key in known and f.better] + of_files
+    """What is measured of held-out text or problems and has a better and a worse."""
+    known = {key for summary in summaries.values() for key in summary if summary[key] is not None}
+    return [f for f in shown_figures(summaries.values()) if f.key in known and f.better]
 
 
 def _label(figure: Figure) -> str:

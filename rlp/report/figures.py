@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Summary = Mapping[str, Any]
+OF_A_FILE = "accuracy/"  # figures of single files of problems, named after them
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ FIGURES = (
     Figure(
         "majority_accuracy", "Answers", "right, majority", "", "share", 1,
         "share of problems whose most common sampled answer is right", always=False,
+    ),
+    Figure(
+        "any_accuracy", "Answers", "right, any", "", "share", 1,
+        "share of problems with a right answer among the sampled ones", always=False,
     ),
     Figure(
         "mean_information_gain", "Thoughts", "information gain", "nats", "gain", 1,
@@ -153,8 +158,20 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def shown_figures(summaries: Iterable[Summary]) -> tuple[Figure, ...]:
     """The figures that a table of these summaries has."""
-    known = {key for summary in summaries for key, value in summary.items() if value is not None}
-    return tuple(figure for figure in FIGURES if figure.always or figure.key in known)
+    known = {
+        key: None for summary in summaries for key, value in summary.items() if value is not None
+    }
+    of_files = [_of_a_file(key) for key in known if key.startswith(OF_A_FILE)]
+    last = max(n for n, figure in enumerate(FIGURES) if figure.family == "Answers")
+    every = (*FIGURES[: last + 1], *of_files, *FIGURES[last + 1 :])
+    return tuple(figure for figure in every if figure.always or figure.key in known)
+
+
+def _of_a_file(key: str) -> Figure:
+    """Share of right answers to the problems of one file."""
+    name = key.removeprefix(OF_A_FILE)
+    meaning = f"share of sampled responses to the problems of {name} with the right answer"
+    return Figure(key, "Answers", f"right, sampled: {name}", "", "share", 1, meaning, always=False)
 
 
 def figure_value(summary: Summary, figure: Figure) -> float | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlp.errors import UserError
-from rlp.report.figures import FIGURES, METRICS
+from rlp.report.figures import FIGURES, METRICS, OF_A_FILE
 from rlp.report.thoughts import check_thoughts
 
 _CUMULATIVE = ("flops", "tokens_documents", "seconds_device")
@@ -251,7 +251,7 @@ def _check_numbers(content: Mapping[str, Any], where: str) -> None:
         if key == "wall_s" and isinstance(value, dict):
             _check_numbers({f"seconds_{stage}": s for stage, s in value.items()}, where)
             continue
-        read = key in _NUMBERS or key.startswith("seconds_")
+        read = key in _NUMBERS or key.startswith(("seconds_", OF_A_FILE))
         if read and value is not None and not isinstance(value, int | float):
             raise UserError(f'{where}: "{key}" is not a number; the file is damaged')
 

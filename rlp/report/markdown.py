@@ -3,7 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 from rlp.errors import UserError
-from rlp.report.figures import FIGURES, Figure, Summary, figure_value, format_spread, shown_figures
+from rlp.report.figures import (
+    FIGURES,
+    Figure,
+    Summary,
+    figure_value,
+    format_spread,
+    shown_figures,
+)
 
 
 def markdown_table(summaries: Mapping[str, Sequence[Summary]], keys: Sequence[str] = ()) -> str:
@@ -17,7 +24,7 @@ def markdown_table(summaries: Mapping[str, Sequence[Summary]], keys: Sequence[st
       UserError: a key names no figure.
     """
     every = [summary for seeds in summaries.values() for summary in seeds]
-    figures = _chosen(keys) if keys else shown_figures(every)
+    figures = _chosen(keys, every) if keys else shown_figures(every)
     rows = [["run", *map(_head, figures)]]
     for name, seeds in summaries.items():
         cells = (format_spread([figure_value(s, f) for s in seeds], f.form) for f in figures)
@@ -47,8 +54,8 @@ def aligned(rows: Sequence[Sequence[str]], words: int) -> str:
     return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])])
 
 
-def _chosen(keys: Sequence[str]) -> list[Figure]:
-    known = {figure.key: figure for figure in FIGURES}
+def _chosen(keys: Sequence[str], summaries: Sequence[Summary]) -> list[Figure]:
+    known = {figure.key: figure for figure in (*FIGURES, *shown_figures(summaries))}
     if odd := [key for key in keys if key not in known]:
         raise UserError(f"{', '.join(odd)} is no figure of a run; these are: {', '.join(known)}")
     return [known[key] for key in keys]

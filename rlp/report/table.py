@@ -95,7 +95,7 @@ def _cell(figure: Figure, values: Sequence[float | None], best: bool) -> str:
         seeds = f'<span class="seeds">{each}</span>'
     label = escape(f"{figure.family}: {figure.head}" + (f" ({figure.unit})" if figure.unit else ""))
     exact = " ".join("null" if value is None else repr(value) for value in values)
-    marks = f'data-figure="{figure.key}" data-values="{exact}" data-label="{label}"'
+    marks = f'data-figure="{escape(figure.key)}" data-values="{exact}" data-label="{label}"'
     return f"<td {marks}>{middle}{seeds}</td>"
 
 

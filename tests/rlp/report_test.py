@@ -1,5 +1,6 @@
 """The report: what stands on the page is what stood in the folders, and nothing else gets in."""
 
+import itertools
 import json
 import math
 import random
@@ -270,6 +271,29 @@ def test_every_figure_of_the_summary_is_in_the_table_and_nothing_else(experiment
     for arm, row in found.rows.items():
         expected = {key: [summary[arm][key]] for key in (*FIGURE_KEYS, *USED)}
         assert row == expected | {"train_seconds": [summary[arm]["wall_s"]["train"]]}
+
+
+def test_accuracies_of_files_of_problems_stand_beside_the_others_in_every_table(tmp_path: Path):
+    folder = make_run(tmp_path / "run")
+    figures_of_answers = {"accuracy": 0.5, "any_accuracy": 0.9}
+    of_files = {"accuracy/gsm8k": 0.25, f"accuracy/{ATTACK}": 0.75}
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    write_json(folder / "evaluation.json", evaluation | figures_of_answers | of_files)
+    (row,) = read_page(folder).rows.values()
+    summary = figures_of_answers | of_files
+    assert {key: row[key] for key in summary} == {key: [value] for key, value in summary.items()}
+    families = [figure.family for figure in figures.shown_figures([evaluation | summary])]
+    assert len([*itertools.groupby(families)]) == len(set(families))  # each has one head
+    assert "img" not in read_page(folder).tags
+    keys = ["accuracy", "accuracy/gsm8k"]
+    assert report.markdown_table({"run": [summary]}, keys).splitlines() == [
+        "| run   | Answers, right, sampled | Answers, right, sampled: gsm8k |",
+        "| ----- | ----------------------: | -----------------------------: |",
+        "| `run` |                   0.500 |                          0.250 |",
+    ]
+    write_json(folder / "evaluation.json", evaluation | {"accuracy/gsm8k": "a quarter"})
+    with pytest.raises(UserError, match='"accuracy/gsm8k" is not a number'):
+        report.load_folders([folder])
 
 
 def test_shown_text_is_the_figure_rounded(experiment: Path):
