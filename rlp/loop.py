@@ -66,7 +66,8 @@ def train(
     Args:
       config: fields as in `configs/default.py`.
       workdir: folder of the run; made if need be, resumed if it holds a run of the same config.
-      allow_config_change: resume although the config differs from the saved one.
+      allow_config_change: resume although the config differs from the saved one; a finished run
+        goes on if it does, or if it has a `match`, whose budget may have grown.
       report: write report.html and plots at the end.
       explicit: dotted paths of fields that were set by hand, as `rlp.start.adopt` takes them.
 
@@ -82,8 +83,9 @@ def train(
     config = starting.adopt(config, workdir, explicit)
     check_workdir(config, workdir, allow_config_change)
     page = workdir / "report.html"
+    goes_on = allow_config_change and (bool(config.match) or bool(_changes(config, workdir)))
     result, reported = hosts.agree(lambda: (_finished(workdir), page.exists()))
-    result = None if allow_config_change else result
+    result = None if goes_on else result
     if result is not None and (reported or not report):
         LOGGER.info("%s is finished; nothing to do", workdir)
         return result
@@ -396,14 +398,17 @@ def check_workdir(config: ConfigDict, workdir: Path, allow_config_change: bool) 
     """Refuses a folder that holds a run of another config."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; give a folder")
-    saved = workdir / "config.json"
-    if not saved.exists() or allow_config_change:
-        return
-    if changes := check_same(load_config(saved), config):
+    if not allow_config_change and (changes := _changes(config, workdir)):
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(changes)}); take another "
             "--workdir, or --allow_config_change to go on with the new config"
         )
+
+
+def _changes(config: ConfigDict, workdir: Path) -> list[str]:
+    """What differs from the run in the folder, as `check_same` says it; nothing without one."""
+    saved = workdir / "config.json"
+    return check_same(load_config(saved), config) if saved.exists() else []
 
 
 def _finished(workdir: Path) -> dict[str, Any] | None:

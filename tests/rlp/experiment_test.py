@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import signal
 
 import pytest
@@ -104,6 +105,23 @@ def test_a_finished_experiment_is_not_run_again(finished, monkeypatch):
     workdir, summary = finished
     monkeypatch.setattr(loop, "_Loop", None)
     assert experiment.run(config(), workdir) == summary
+
+
+def test_where_the_config_may_change_only_what_did_goes_on(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "whole")
+    here = config()  # the names of folders are part of an arm's config
+    experiment.run(here, workdir, allow_config_change=True)
+    before = {arm: stamp(workdir / arm) for arm in ARMS}
+    more = ARMS | {"rlp": ARMS["rlp"] | {"steps": 5}, "more": {"init_from": "rlp", "steps": 1}}
+    summary = experiment.run(config(more), workdir, allow_config_change=True)
+    assert {arm for arm in ARMS if stamp(workdir / arm) != before[arm]} == {"rlp", "cpt"}
+    assert (summary["rlp"]["steps"], summary["more"]["steps"]) == (5, 1)
+    assert summary["cpt"]["steps"] > finished[1]["cpt"]["steps"]  # its budget has grown
+
+
+def stamp(folder):
+    """When a run was last evaluated."""
+    return (folder / "evaluation.json").stat().st_mtime_ns
 
 
 def test_sigterm_late_in_an_arm_stops_before_the_next(tmp_path):
