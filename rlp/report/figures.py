@@ -171,7 +171,7 @@ def _of_a_file(key: str) -> Figure:
     """Share of right answers to the problems of one file."""
     name = key.removeprefix(OF_A_FILE)
     meaning = f"share of sampled responses to the problems of {name} with the right answer"
-    return Figure(key, "Answers", f"right, sampled: {name}", "", "share", 1, meaning, always=False)
+    return Figure(key, "Answers", f"right, {name}", "", "share", 1, meaning, always=False)
 
 
 def figure_value(summary: Summary, figure: Figure) -> float | None:

@@ -287,9 +287,9 @@ def test_accuracies_of_files_of_problems_stand_beside_the_others_in_every_table(
     assert "img" not in read_page(folder).tags
     keys = ["accuracy", "accuracy/gsm8k"]
     assert report.markdown_table({"run": [summary]}, keys).splitlines() == [
-        "| run   | Answers, right, sampled | Answers, right, sampled: gsm8k |",
-        "| ----- | ----------------------: | -----------------------------: |",
-        "| `run` |                   0.500 |                          0.250 |",
+        "| run   | Answers, right, sampled | Answers, right, gsm8k |",
+        "| ----- | ----------------------: | --------------------: |",
+        "| `run` |                   0.500 |                 0.250 |",
     ]
     write_json(folder / "evaluation.json", evaluation | {"accuracy/gsm8k": "a quarter"})
     with pytest.raises(UserError, match='"accuracy/gsm8k" is not a number'):
