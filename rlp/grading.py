@@ -16,6 +16,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -24,6 +25,7 @@ from rlp import verifiers
 from rlp.errors import UserError
 
 MOST_WORKERS = 16  # where the number is not given
+TRIES = 5  # of checks whose processes broke down together
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _CONFIDENCE = re.compile(r"<confidence>\s*([0-9]*\.?[0-9]+)\s*(%?)\s*</confidence>")
 
@@ -119,13 +121,40 @@ class Grader:
 
     def _run(self, function: Callable, arguments: Sequence[tuple[str, str]]) -> list[Any]:
         """What a function of `verifiers` gives for each; None for what failed."""
+        found: dict[int, Any] = {}
+        for tries_left in reversed(range(TRIES)):
+            try:
+                self._run_rest(function, arguments, found)
+                break
+            except BrokenProcessPool as error:
+                _pool.cache_clear()
+                if not tries_left:
+                    raise self._refused(error) from error
+        return [found[number] for number in range(len(arguments))]
+
+    def _run_rest(
+        self, function: Callable, arguments: Sequence[tuple[str, str]], found: dict[int, Any]
+    ) -> None:
+        """Adds to `found` what is not in it yet.
+
+        Raises:
+          BrokenProcessPool: a process ended while it had no check, or before it was seen to have
+            one; the pool gives up on all of them then. What was found by then is in `found`.
+        """
         pool = _pool(self.workers or min(os.cpu_count() or 1, MOST_WORKERS), self.verifier)
         schedule = functools.partial(pool.schedule, function, timeout=self.time_limit)
-        jobs = [schedule(args=(self.verifier, *each)) for each in arguments]
+        jobs: dict[int, concurrent.futures.Future] = {}
         try:
-            return [self._result(job) for job in jobs]
+            for number, each in enumerate(arguments):
+                if number not in found:
+                    try:
+                        jobs[number] = schedule(args=(self.verifier, *each))
+                    except RuntimeError as error:  # it broke down before, or just now
+                        raise BrokenProcessPool(str(error)) from error
+            for number, job in jobs.items():
+                found[number] = self._result(job)
         finally:
-            for job in jobs:
+            for job in jobs.values():
                 job.cancel()  # those that are left after an error
 
     def _result(self, job: concurrent.futures.Future) -> Any:
@@ -133,9 +162,14 @@ class Grader:
             return job.result()
         except (concurrent.futures.TimeoutError, ProcessExpired):
             return None
+        except BrokenProcessPool:
+            raise
         except Exception as error:  # a verifier can raise what it likes
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise UserError(f"data.problems.verifier={self.verifier!r} raised {reason}") from error
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> UserError:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return UserError(f"data.problems.verifier={self.verifier!r} raised {reason}")
 
 
 def where_the_answer_is(response: str) -> str:

@@ -13,6 +13,8 @@ def _obey(response: str) -> str | None:
         time.sleep(600)
     if order == "exit":
         os._exit(3)
+    if order == "pid":
+        return str(os.getpid())
     if order == "raise":
         raise ValueError("two\nlines")
     return order or None

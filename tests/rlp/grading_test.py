@@ -1,6 +1,8 @@
 """What responses are worth: where their answers stand, what a group agrees on, and that a check
 ends, whatever a verifier does."""
 
+import os
+import signal
 import time
 
 import pytest
@@ -105,6 +107,17 @@ def test_a_comparison_that_hangs_is_no_agreement():
     assert [grade.agrees for grade in grades] == [True, False, False]
     assert [grade.failed for grade in grades] == [False, False, False]
     assert [grade.correct for grade in grades] == [False, False, True]
+
+
+def test_a_process_that_is_killed_between_checks_is_replaced():
+    """As the system does where memory is short; the pool of processes gives up on all of them."""
+    (grade,) = OBEDIENT.grade(["pid"], "a")
+    os.kill(int(grade.answer), signal.SIGKILL)
+    time.sleep(1)  # the pool has seen it
+    assert answers(OBEDIENT.grade(["a", "hang", "b"], "a")) == ["a", None, "b"]
+    (grade,) = OBEDIENT.grade(["pid"], "a")
+    os.kill(int(grade.answer), signal.SIGKILL)  # the pool has not
+    assert answers(OBEDIENT.grade(["a", "b"], "a")) == ["a", "b"]
 
 
 def test_what_a_process_imports_is_no_part_of_the_time_of_a_check():
