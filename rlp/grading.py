@@ -121,19 +121,26 @@ class Grader:
 
     def _run(self, function: Callable, arguments: Sequence[tuple[str, str]]) -> list[Any]:
         """What a function of `verifiers` gives for each; None for what failed."""
+        workers = self.workers or min(os.cpu_count() or 1, MOST_WORKERS)
         found: dict[int, Any] = {}
         for tries_left in reversed(range(TRIES)):
+            pool = _pool(workers, self.verifier)
             try:
-                self._run_rest(function, arguments, found)
+                self._run_rest(pool, function, arguments, found)
                 break
             except BrokenProcessPool as error:
+                _end(pool)  # its other processes still run
                 _pool.cache_clear()
                 if not tries_left:
                     raise self._refused(error) from error
         return [found[number] for number in range(len(arguments))]
 
     def _run_rest(
-        self, function: Callable, arguments: Sequence[tuple[str, str]], found: dict[int, Any]
+        self,
+        pool: ProcessPool,
+        function: Callable,
+        arguments: Sequence[tuple[str, str]],
+        found: dict[int, Any],
     ) -> None:
         """Adds to `found` what is not in it yet.
 
@@ -141,7 +148,6 @@ class Grader:
           BrokenProcessPool: a process ended while it had no check, or before it was seen to have
             one; the pool gives up on all of them then. What was found by then is in `found`.
         """
-        pool = _pool(self.workers or min(os.cpu_count() or 1, MOST_WORKERS), self.verifier)
         schedule = functools.partial(pool.schedule, function, timeout=self.time_limit)
         jobs: dict[int, concurrent.futures.Future] = {}
         try:

@@ -154,8 +154,8 @@ class _Loop:
 
     def _begin_folder(self, files: Path | None) -> None:
         starting.copy_files(files, self.workdir)
+        (self.workdir / "evaluation.json").unlink(missing_ok=True)  # first: it is of that config
         save_config(self.config, self.workdir / "config.json")
-        (self.workdir / "evaluation.json").unlink(missing_ok=True)
 
     def _started_from(self) -> Params | None:
         """The parameters to start from, before any long work; None for fresh ones."""

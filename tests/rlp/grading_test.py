@@ -1,6 +1,7 @@
 """What responses are worth: where their answers stand, what a group agrees on, and that a check
 ends, whatever a verifier does."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -111,10 +112,13 @@ def test_a_comparison_that_hangs_is_no_agreement():
 
 def test_a_process_that_is_killed_between_checks_is_replaced():
     """As the system does where memory is short; the pool of processes gives up on all of them."""
-    (grade,) = OBEDIENT.grade(["pid"], "a")
+    two = Grader(OBEDIENT.verifier, LIMIT, 2, CLOSE)
+    (grade,) = two.grade(["pid"], "a")
+    processes = len(multiprocessing.active_children())
     os.kill(int(grade.answer), signal.SIGKILL)
     time.sleep(1)  # the pool has seen it
-    assert answers(OBEDIENT.grade(["a", "hang", "b"], "a")) == ["a", None, "b"]
+    assert answers(two.grade(["a", "hang", "b"], "a")) == ["a", None, "b"]
+    assert len(multiprocessing.active_children()) == processes  # the other one is gone, too
     (grade,) = OBEDIENT.grade(["pid"], "a")
     os.kill(int(grade.answer), signal.SIGKILL)  # the pool has not
     assert answers(OBEDIENT.grade(["a", "b"], "a")) == ["a", "b"]
