@@ -60,6 +60,7 @@ def get_config() -> ConfigDict:
     config.data.evaluation = ""  # held-out files, same forms; "" = every `holdout_every`-th training document
     config.data.holdout_every = 20  # documents; one in so many is held out when `evaluation` is empty
     config.data.text_column = "text"  # field of a jsonl or parquet row that holds the document
+    config.data.max_unusable_share = 0.2  # rows of files that may be left out because they cannot be used (a missing or null text, no response, an answer that no check accepts); the log names the first three; with more, the run is refused
     config.data.txt_separator = ""  # splits a .txt file into documents; "" = one file, one document
     config.data.tokenizer = ""  # "bytes" or the path of a Hugging Face tokenizer folder; "" = that of init_from, else bytes
     config.data.bos = ""  # token before every document; "" = the tokenizer's bos_token if it has one, "none" = none

@@ -65,7 +65,7 @@ NOT_NEGATIVE = (
 POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature",
             "data.problems.time_limit")  # fmt: skip
 SHARES = (
-    "data.sft.share", "data.lookahead.share",
+    "data.sft.share", "data.lookahead.share", "data.max_unusable_share",
     "data.compass.thought_share", "data.compass.musing_share", "data.compass.late_musing_share",
     "data.compass.anywhere_share",
     "optimizer.final_share", "optimizer.beta1", "optimizer.beta2", "rlp.discount", "rlp.ema_decay",
