@@ -29,7 +29,8 @@ GENERATION = {"do_sample": True, "eos_token_id": [2, 5], "temperature": 0.6, "to
 def word_files(words=WORDS, specials=SPECIALS) -> dict[str, str]:
     """A tokenizer of one token a word, with a chat template and a limit of its own."""
     pytest.importorskip("tokenizers")
-    files = dict(word_level_files({word: i for i, word in enumerate(words)}, specials, **NAMED))
+    ids = {word: i for i, word in enumerate(words)}
+    files = dict(word_level_files(ids, specials, (ids["<bos>"],), **NAMED))
     settings = json.loads(str(files["tokenizer_config.json"])) | {"model_max_length": 4321}
     return files | {"tokenizer_config.json": json.dumps(settings), "chat_template.jinja": CHAT}
 
