@@ -184,7 +184,7 @@ def plain(**changes) -> hf.Json:
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
         ({"rope_theta": 5.0}, "contradicts"),
         (
-            {"use_sliding_window": True, "layer_types": None, "max_window_layers": 1},
+            {"use_sliding_window": True, "layer_types": ["sliding_attention"] * 4},
             "lacks sliding",
         ),
         ({"layer_types": ["chunked_attention"] * 4}, "layer_types="),
