@@ -77,6 +77,11 @@ def read_config(config: Json) -> ModelConfig:
     f = Fields(family, config)
     f.check()
     width, heads = f.take("hidden_size", COUNT), f.take("num_attention_heads", COUNT)
+    if family.whole_heads and width % heads:
+        raise Unsupported(
+            f"hidden_size={width} is not a multiple of num_attention_heads={heads}, as "
+            f"{family.name} needs"
+        )
     layers = f.take("num_hidden_layers", COUNT)
     activation = f.take(family.activation_field, TEXT)
     if activation not in ACTIVATIONS:

@@ -29,6 +29,8 @@ class Family:
       local_theta_field: name of the field with their base, in the form of old readers; "" where
         they know none.
       default_local_theta: that base if config.json does not say.
+      whole_heads: its config class wants hidden_size to be a multiple of the number of heads,
+        whatever head_dim is.
       more: supported fields that its config class takes without declaring them.
       ignored: fields of `fields.FIXED` that may have any value, since the network has or lacks
         that part whatever they say.
@@ -45,6 +47,7 @@ class Family:
     local_rope: bool = False
     local_theta_field: str = ""
     default_local_theta: float = 0.0
+    whole_heads: bool = False
     more: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
@@ -174,6 +177,7 @@ FAMILIES = (
         BEFORE,
         LLAMA | {"attention_bias": False, "mlp_bias": False},
         nullable=(HEADS, "head_dim", "attention_dropout"),
+        whole_heads=True,
     ),
     Family(
         "mistral",
@@ -227,6 +231,7 @@ FAMILIES = (
         local_rope=True,
         local_theta_field="rope_local_base_freq",
         default_local_theta=1e4,
+        whole_heads=True,
         more=("rope_local_base_freq", "sliding_window_pattern"),
     ),
 )

@@ -108,7 +108,8 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "models of images, or with layers of other kinds, read it": (
         *("features_only", "image_size", "image_token_id", "layer_norm_eps"),
         *("mm_tokens_per_image", "num_channels", "number_of_conv_states", "out_indices"),
-        *("patch_size", "pretrained_cfg", "qk_head_dim"),
+        *("patch_size", "pretrained_cfg", "qk_head_dim", "vision_aspect_ratio"),
+        *("vision_feature_layer", "vision_feature_select_strategy"),
     ),
     "it is only compared with other fields": ("embed_dim", "num_heads"),
     "layer_types and sliding_window_pattern say it": ("_sliding_window_pattern",),

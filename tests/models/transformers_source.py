@@ -75,7 +75,8 @@ def is_field(family: str, name: str) -> bool:
     cls = config_class(family)
     if name in {field.name for field in dataclasses.fields(cls)}:
         return True
-    if name in generation._get_default_generation_params() or name in PLUMBING:
+    defaults = generation._get_default_generation_params()
+    if name in defaults or name in PLUMBING or name.startswith("__"):
         return False
     value = getattr(cls, name, None)
     if isinstance(value, property):
@@ -88,7 +89,10 @@ def in_source(family: str) -> frozenset[str]:
     """The fields that the source reads for a family."""
     folder = Path("models") / family.removesuffix("_text")
     found: set[str] = set()
-    for path in (*SHARED, *(folder / f"{kind}_{folder.name}.py" for kind in ("configuration", "modeling"))):
+    for path in (
+        *SHARED,
+        *(folder / f"{kind}_{folder.name}.py" for kind in ("configuration", "modeling")),
+    ):
         found |= _reads(root() / path)
     found |= {field.name for field in dataclasses.fields(config_class(family))}
     return frozenset(name for name in found if is_field(family, name))
