@@ -219,15 +219,11 @@ def _their_config(opened: Opened, dtype: str) -> tuple[hf.Family, hf.Json]:
     given = huggingface.read_config(opened.files) if opened.files else {}
     try:
         family = hf.family_of(given) if given else hf.family_for(model)
-        fields = hf.write_config(family, model)
+        fields = hf.replaced(given, model) if given else hf.write_config(family, model)
     except hf.Unsupported as error:
         raise UserError(f"{opened.name} cannot be exported: {error}") from error
     if not given:
         fields["max_position_embeddings"] = _longest(opened)
-    elif not hf.same_network(hf.read_config(given), model):
-        fields = hf.replaced(given, fields)
-    else:
-        fields = dict(given)
     if not given or _own_tokens(opened):
         fields |= token_ids(opened.method.tokenizer)
     fields.pop("dtype", None)
