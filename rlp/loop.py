@@ -32,7 +32,8 @@ from rlp.build_data import answers_problems, browse_rows, read_data
 from rlp.checkpoint import Checkpoints
 from rlp.checkpoint.folder import saved_steps
 from rlp.cost import Totals
-from rlp.data.batch import Answered, HeldOut, Stream
+from rlp.data.batch import Answered, Fingerprint, HeldOut, Stream
+from rlp.data.fingerprint import changes, fingerprint
 from rlp.data.rows import Rows
 from rlp.errors import UserError
 from rlp.health import Watch
@@ -93,7 +94,7 @@ def train(
         if result is None:
             run = building.build(config, starting.files_for(config, workdir))
             end = building.build_end(config, run.model)
-            result = _Loop(config, workdir, run, end, preemption).run()
+            result = _Loop(config, workdir, run, end, preemption, allow_config_change).run()
         if report:
             hosts.agree(lambda: _report(workdir, page, result))
     return result
@@ -109,10 +110,16 @@ class _Loop:
     """One run in progress."""
 
     def __init__(
-        self, config: ConfigDict, workdir: Path, run: Run, end: End, preemption: Preemption
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        run: Run,
+        end: End,
+        preemption: Preemption,
+        allow_data_change: bool = False,
     ):
         self.config, self.workdir, self.made, self.end = config, workdir, run, end
-        self.preemption = preemption
+        self.preemption, self.allow_data_change = preemption, allow_data_change
         self.label = f"{workdir.name} {config.objective}"
         self.optimizer = building.build_optimizer(config, end.last)
         sampled, _ = run.sampled
@@ -128,12 +135,14 @@ class _Loop:
         )
         self.init_key, self.key, self.evaluation_key = building.root_keys(config.seed)
         self.totals = Totals()
+        self.data: dict[str, Fingerprint] = {}
 
     def run(self) -> dict[str, Any]:
         """From the newest checkpoint to evaluation.json."""
         directory = self.workdir / "checkpoints"
         frame = self.made.answering.frame if self.made.answering else None
         train, held_out = read_data(self.config, self.made.tokenizer, frame)
+        self.data = fingerprint(train, held_out)
         begun = hosts.agree(lambda: bool(saved_steps(directory)))
         begin = None if begun else self._started_from()
         self.preemption.check()
@@ -186,7 +195,8 @@ class _Loop:
         if found is None:
             return None
         step, items = found
-        self.totals = Totals(**items["meta"]["totals"], **items["data"])
+        hosts.agree(lambda: self._check_data(items["data"]["fingerprint"]))
+        self.totals = Totals(**items["meta"]["totals"], position=items["data"]["position"])
         of = f" of {self.end.last}" if self.end.last else ""
         LOGGER.info("resuming %s at step %d%s", self.workdir, step, of)
         return TrainState(
@@ -195,6 +205,18 @@ class _Loop:
             **items["counters"],
             **{name: items[name] for name in ("params", "optimizer")},
         )
+
+    def _check_data(self, saved: dict[str, Fingerprint]) -> None:
+        """Refuses to go on with other data than those of the checkpoint, unless that is allowed."""
+        if not (changed := changes(saved, self.data)):
+            return
+        told = "; ".join(changed)
+        if not self.allow_data_change:
+            raise UserError(
+                f"{self.workdir} holds a run on other data ({told}); restore them, take another "
+                "--workdir, or --allow_config_change to go on with the new data"
+            )
+        LOGGER.warning("going on with other data: %s", told)
 
     def _trainer(self, train: Stream) -> Trainer:
         made = self.made
@@ -310,7 +332,7 @@ class _Loop:
         figures: dict[str, float] | None = None,
     ) -> None:
         totals = dataclasses.asdict(self.totals)
-        data = {"position": totals.pop("position")}
+        data = {"position": totals.pop("position"), "fingerprint": self.data}
         items = _arrays(state) | {"data": data, "meta": {"totals": totals}}
         checkpoints.save(int(state.step), items, figures)
 
