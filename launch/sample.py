@@ -40,13 +40,12 @@ def main(_: Sequence[str]) -> None:
     from rlp import exchange
 
     opened = exchange.open_model(_CHECKPOINT.value, default.get_config(), jax.devices()[0])
-    prompt = exchange.prompt_of(opened, _PROMPT.value)
     key = jax.random.key(_SEED.value)
     if _THINK.value:
-        target = exchange.continued(opened, _PROMPT.value, _TARGET.value)
+        prompt, target = exchange.prompt_and_target(opened, _PROMPT.value, _TARGET.value)
         _show_thoughts(opened, prompt, target, key)
     else:
-        _stream(opened, prompt, key)
+        _stream(opened, exchange.prompt_of(opened, _PROMPT.value), key)
 
 
 def _stream(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:

@@ -219,15 +219,11 @@ def _their_config(opened: Opened, dtype: str) -> tuple[hf.Family, hf.Json]:
     given = huggingface.read_config(opened.files) if opened.files else {}
     try:
         family = hf.family_of(given) if given else hf.family_for(model)
-        fields = hf.write_config(family, model)
+        fields = hf.replaced(given, model) if given else hf.write_config(family, model)
     except hf.Unsupported as error:
         raise UserError(f"{opened.name} cannot be exported: {error}") from error
     if not given:
         fields["max_position_embeddings"] = _longest(opened)
-    elif not hf.same_network(hf.read_config(given), model):
-        fields = hf.replaced(given, fields)
-    else:
-        fields = dict(given)
     if not given or _own_tokens(opened):
         fields |= token_ids(opened.method.tokenizer)
     fields.pop("dtype", None)
@@ -241,7 +237,8 @@ def _own_tokens(opened: Opened) -> bool:
 
 def token_ids(tokenizer: Any) -> hf.Json:
     """The fields of config.json and generation_config.json that name tokens."""
-    ids = {"bos": tokenizer.bos, "eos": tokenizer.eos, "pad": tokenizer.pad}
+    bos = tokenizer.bos[0] if tokenizer.bos else None
+    ids = {"bos": bos, "eos": tokenizer.eos, "pad": tokenizer.pad}
     return {f"{role}_token_id": x for role, x in ids.items()}
 
 
@@ -259,38 +256,44 @@ def rounded(params: Params, dtype: str) -> Params:
 
 
 def prompt_of(opened: Opened, text: str) -> list[int]:
-    """Ids of a text, after the bos of documents where there is one.
+    """Ids of a text, behind what stands before every text.
+
+    Raises:
+      UserError: there is nothing to begin with, or it holds what the tokenizer cannot write.
+    """
+    return prompt_and_target(opened, text, "")[0]
+
+
+def prompt_and_target(opened: Opened, prompt: str, target: str) -> tuple[list[int], list[int]]:
+    """Ids of a text, behind what stands before every text, and of another that follows it.
+
+    Together they have the ids of the whole text. A token across the place between them is the first
+    of the target.
 
     Raises:
       UserError: there is nothing to begin with, or it holds what the tokenizer cannot write.
     """
     tokenizer = opened.method.tokenizer
-    ids = [] if tokenizer.bos is None else [tokenizer.bos]
-    if not (ids := [*ids, *tokenizer.encode(text)]):
-        raise UserError("a prompt is empty, and the tokenizer has no bos to begin with")
-    return ids
-
-
-def continued(opened: Opened, before: str, text: str) -> list[int]:
-    """Ids of a text that follows another.
-
-    Some tokenizers put a space before a text that stands alone. So the two are encoded together,
-    and apart only where a token spans the place between them.
-    """
-    encode = opened.method.tokenizer.encode
-    first, both = encode(before), encode(before + text)
-    return both[len(first) :] if both[: len(first)] == first else encode(text)
+    alone, both = tokenizer.encode(prompt), tokenizer.encode(prompt + target)
+    pairs = zip(alone, both, strict=False)
+    shared = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(alone), len(both)))
+    ids = [*tokenizer.bos, *both[:shared]]
+    if not ids:
+        raise UserError(
+            "the prompt is empty, and the tokenizer puts nothing before a text; give a --prompt"
+        )
+    return ids, both[shared:]
 
 
 def described(opened: Opened) -> list[str]:
     """A few lines on a model: its network, and what its tokenizer makes of the tags."""
     model, tokenizer = opened.method.model, opened.method.tokenizer
     name = lambda ids: f"token {ids[0]}" if len(ids) == 1 else f"{len(ids)} tokens {list(ids)}"
-    known = lambda x: "none" if x is None else f"{tokenizer.decode([x])!r} {x}"
+    known = lambda *ids: " ".join(f"{tokenizer.decode([x])!r} {x}" for x in ids) or "nothing"
     return [
         f"network: {count_parameters(model):,} parameters, {model.num_layers} layers of width "
         f"{model.hidden_size}, {tokenizer.vocab_size} tokens in {model.vocab_size} rows",
         f"tags: <think> is {name(tokenizer.think_open)}, </think> is {name(tokenizer.think_close)}",
-        f"documents: before each {known(tokenizer.bos)}, after each {known(tokenizer.separator)}; "
-        f"a text ends with {known(tokenizer.eos)}",
+        f"texts: before each {known(*tokenizer.bos)}, after each document "
+        f"{known(tokenizer.separator)}; a text ends with {known(tokenizer.eos)}",
     ]

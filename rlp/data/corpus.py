@@ -27,9 +27,10 @@ class Corpus:
     """Tokenised documents, end to end.
 
     Attributes:
-      tokens: ids of all documents, [total], the smallest unsigned integers that hold them.
+      tokens: ids of all documents, [total], the smallest unsigned integers that hold them. What
+        stands before a text (bos) is not among them: every row begins with it.
       bounds: int64 [documents + 1]; document i is `tokens[bounds[i] : bounds[i + 1]]`.
-      forks: int64 [documents], the position in each document where the data says that a thought
+      forks: int64 [documents], the token of each document where the data says that a thought
         belongs; -1 for none.
       loss_mask: bool [total], the tokens that a next-token loss counts; None for all.
       summary: of the files that the documents come from.
@@ -74,7 +75,8 @@ def tokenize(
     fork_marker: str,
     max_unusable_share: float = 0.2,
 ) -> Corpus:
-    """All documents of files, each as [bos] tokens separator; shows its progress if it takes long.
+    """All documents of files, each as its tokens and a separator; shows its progress if it takes
+    long.
 
     Args:
       files: paths, see `sources.find_files`.
@@ -89,7 +91,7 @@ def tokenize(
       UserError: a file that cannot be read, too many rows that cannot be used, or no document in
         any of the files.
     """
-    head, tail = [] if tokenizer.bos is None else [tokenizer.bos], [tokenizer.separator]
+    tail = [tokenizer.separator]
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
     summary = Summary(field, files, max_unusable_share, "documents")
     documents: list[np.ndarray] = []
@@ -98,10 +100,9 @@ def tokenize(
         read = read_documents(summary, text_column, txt_separator, bar.update)
         for texts in grouped(read, len):
             for ids in tokenizer.encode_all(texts):
-                documents.append(np.concatenate([head, ids, tail]).astype(dtype))
+                documents.append(np.concatenate([ids, tail]).astype(dtype))
             for text in texts:
-                fork = fork_after(text, fork_marker, tokenizer) if fork_marker else -1
-                forks.append(fork if fork < 0 else fork + len(head))
+                forks.append(fork_after(text, fork_marker, tokenizer) if fork_marker else -1)
     summary.finish(txt_separator)
     if not documents:
         raise UserError(f"{field}: no documents in {listed(files)}: every text is empty")
@@ -136,7 +137,8 @@ def fork_after(text: str, marker: str, tokenizer: Tokenizer) -> int:
     end = _end_of_last(marker, text)
     if end < 0:
         return -1
-    starts = tokenizer.offsets(text)
+    ((_, spans),) = tokenizer.encode_spans([text])
+    starts = spans[:, 0]
     token = int(np.searchsorted(starts, end))
     next_start = starts[token] if token < len(starts) else len(text)
     if text[end:next_start].strip():
