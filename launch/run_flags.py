@@ -20,7 +20,9 @@ class RunFlags:
         self._config = program.define_config()
         self._workdir = program.define_workdir(workdir)
         self._allow_config_change = flags.DEFINE_bool(
-            "allow_config_change", False, "go on with a run although its config was another one"
+            "allow_config_change",
+            False,
+            "go on with a run although its config or its data were others",
         )
         self._hosts = HostFlags()
 

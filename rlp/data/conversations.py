@@ -177,7 +177,7 @@ def rendered(where: str, messages: Sequence[Message], render: Render) -> list[li
 
 def _opened(message: Message, text: str) -> str:
     """What a template puts before the content of the message that opens a conversation."""
-    before, content, _ = text.partition(message["content"].strip())
-    if not content:
+    content = message["content"].strip()
+    if not content or content not in text:
         raise UserError("the chat template leaves out or changes the first message's content")
-    return before
+    return text[: text.index(content)]

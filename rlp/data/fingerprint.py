@@ -67,9 +67,10 @@ def of_settings(**settings: Any) -> Fingerprint:
     return {"digest": digest([json.dumps(settings, sort_keys=True)])}
 
 
-def first_records(order: Sequence[int]) -> np.ndarray:
-    """The beginning of an order of rows, which stands for all of it: int64 [at most `ORDER`]."""
-    return np.array([order[k] for k in range(min(ORDER, len(order)))], np.int64)
+def first_records(order: Sequence[int], rows: int) -> np.ndarray:
+    """The beginning of an order of so many rows, which stands for all of it: int64 [at most
+    `ORDER`]."""
+    return np.array([order[k] for k in range(min(ORDER, rows))], np.int64)
 
 
 def _digest_of(part: Fingerprint | None) -> str:

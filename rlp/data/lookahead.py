@@ -101,6 +101,7 @@ class LookaheadStream:
             length=self._length,
             distance=self._distance,
             tags=[self._open, self._close],
+            first=self._first,
             ends=self._ends.tolist(),
         )
         return self._documents.fingerprint() | {"data.lookahead": settings}

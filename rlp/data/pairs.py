@@ -150,15 +150,14 @@ def tokenize_pairs(
     source: list[int] = []
     with reading(files, field) as bar:
         read = _read(summary, form, template, tokenizer, bar.update)
-        parts = lambda row: [(row, [])] if template is not None else _separated(row, tokenizer)
-        numbered = ((n, parts(row)) for n, rows in enumerate(read) for row in rows)
+        numbered = ((n, row) for n, rows in enumerate(read) for row in rows)
         size = lambda item: sum(len(s.text) for stretches, _ in item[1] for s in stretches)
         for group in grouped(numbered, size):
             texts = ["".join(s.text for s in part) for _, row in group for part, _ in row]
             encoded = iter(tokenizer.encode_spans(texts))
             for number, row in group:
-                marked = [_with_flags(*next(encoded), *part, end) for part in row]
-                ids, flags = zip(*marked, strict=True)
+                parts = [_with_flags(*next(encoded), *part, end) for part in row]
+                ids, flags = zip(*parts, strict=True)
                 tokens.append(np.concatenate(ids).astype(dtype))
                 learnt.append(np.concatenate(flags))
                 source.append(number)
@@ -181,8 +180,8 @@ def _read(
     template: str | None,
     tokenizer: Tokenizer,
     on_read: Callable[[int], object],
-) -> Iterator[list[list[Stretch]]]:
-    """The conversations of files, each as its rows of stretches; counts those left out."""
+) -> Iterator[list[Row]]:
+    """The conversations of files, each as its rows; counts those left out."""
 
     def render(messages: Sequence[Message], ask: bool) -> str:
         assert template is not None
@@ -199,10 +198,12 @@ def _read(
             summary.unusable.count()
             for row in rows:
                 summary.count(path, sum(len(stretch.text) for stretch in row))
-            if rows:
-                yield rows
-            else:
+            if not rows:
                 summary.empty += 1
+            elif template is None:
+                yield [_separated(row, tokenizer) for row in rows]
+            else:
+                yield [[(row, [])] for row in rows]
 
 
 def _stretches(

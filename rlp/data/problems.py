@@ -143,7 +143,7 @@ class ProblemStream:
         lengths = np.array([len(prompt) for prompt in self._prompts])
         tokens = np.concatenate([np.asarray(prompt, np.int32) for prompt in self._prompts])
         shape = np.array([self._sequence_length, self._pad])
-        order = first_records(self._order)
+        order = first_records(self._order, len(self))
         content = {
             "digest": digest([shape, order, lengths, tokens, *self._answers]),
             "problems": len(self),

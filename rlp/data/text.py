@@ -123,8 +123,9 @@ class TextStream:
 
     def _content(self) -> Iterator[np.ndarray]:
         """All that `batch` makes rows of."""
-        yield np.array([self._sequence_length, self._pad, *self._bos])
-        yield first_records(self._order)
+        yield np.array([self._sequence_length, self._pad])
+        yield self._bos
+        yield first_records(self._order, len(self))
         yield np.array([len(row) for row in self._rows])
         windows = np.concatenate([np.asarray(row, np.int64) for row in self._rows])
         yield self._windows.fork[windows]

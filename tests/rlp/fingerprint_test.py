@@ -89,7 +89,7 @@ def test_every_change_of_the_training_rows_is_noticed(tmp_path, pack):
     before = of(texts(tmp_path / "0", **TEXTS), pack=pack)
     variants = {
         "a letter": {"a": ["A" + TEXTS["a"][0][1:], *TEXTS["a"][1:]]},
-        "another order": {"b": [*TEXTS["b"][1::-1], *TEXTS["b"][2:]]},
+        "another order": {"b": [TEXTS["b"][i] for i in (5, 1, 2, 3, 4, 0, *range(6, 12))]},
         "one more": {"c": [*TEXTS["c"], "more"]},
         "one fewer": {"c": TEXTS["c"][:-4]},
         "a bound": {"a": ["".join(TEXTS["a"][:2]), *TEXTS["a"][2:]]},
@@ -110,7 +110,7 @@ def test_every_setting_that_makes_other_rows_is_noticed(tmp_path):
     before = of(folder)
     settings = [
         {"seed": 1}, {"sequence_length": 33}, {"pack": True}, {"holdout_every": 5},
-        {"min_tokens": 9}, {"fork_marker": "1 "}, {"tokenizer": Bosless()},
+        {"min_tokens": 9}, {"fork_marker": "a"}, {"tokenizer": Bosless()},
     ]  # fmt: skip
     found = [of(folder, **setting)["data.train"]["digest"] for setting in settings]
     assert len({before["data.train"]["digest"], *found}) == len(settings) + 1
@@ -217,18 +217,21 @@ def test_every_kind_of_data_is_in_the_fingerprint_of_its_run(tmp_path):
     train = texts(tmp_path / "texts", a=TEXTS["a"]) / "a.jsonl"
     pairs = lines(tmp_path / "pairs.jsonl", PAIRS)
     problems = lines(tmp_path / "problems.jsonl", PROBLEMS)
-    files = {
-        "data.train": str(train),
+    documents = {"data.train": str(train), "data.sequence_length": 64}
+    responses = {
         "data.sft.train": str(pairs),
         "data.sft.prompt_column": "q",
         "data.sft.response_column": "a",
         "data.sft.share": 0.5,
-        "data.problems.evaluation": str(problems),
+    }
+    checked = {
         "data.problems.verifier": "tests.rlp.easy_verifiers:ANYTHING",
         "data.problems.workers": 1,
         "data.problems.response_length": 4,
     }
-    before = read(runs.TEXT | files | {"data.sequence_length": 64})
+    asked = {"data.problems.evaluation": str(problems)}
+    mixed = runs.TEXT | documents | responses | checked | asked
+    before = read(mixed)
     assert list(before) == [
         *("data.train", "data.sft.train", "data.sft.share", "data.train, held out"),
         *("data.sft.train, held out", "data.problems, held out problems"),
@@ -236,20 +239,20 @@ def test_every_kind_of_data_is_in_the_fingerprint_of_its_run(tmp_path):
     for path, rows, field in (
         (pairs, [*PAIRS[:-1], PAIRS[-1] | {"a": "other"}], "data.sft.train, held out"),
         (pairs, [PAIRS[0] | {"a": "answer 00"}, *PAIRS[1:]], "data.sft.train"),
-        (problems, [*PROBLEMS[:-1], PROBLEMS[-1] | {"answer": "0"}], "data.problems, held out"),
+        (problems, [*PROBLEMS[:-1], PROBLEMS[-1] | {"answer": "0"}], "data.problems, held out pro"),
     ):
         content = path.read_text()
         lines(path, rows)
-        (told,) = changes(before, read(runs.TEXT | files | {"data.sequence_length": 64}))
-        assert told.startswith(f"{field}")
+        (told,) = changes(before, read(mixed))
+        assert told.startswith(field)
         path.write_text(content)
-    answers = {
-        "objective": "rlvr",
-        "data.problems.train": str(problems),
-        "data.problems.evaluation": "",
-    }
-    before = read(runs.TEXT | files | answers | {"data.sequence_length": 64, "data.sft.share": 0.0})
+    trained = {"objective": "rlvr", "data.problems.train": str(problems)}
+    answers = runs.TEXT | checked | trained | {"data.sequence_length": 64}
+    before = read(answers)
     assert list(before) == ["data.problems.train", "data.problems, held out"]
+    lines(problems, [PROBLEMS[0] | {"answer": "2"}, *PROBLEMS[1:]])
+    (told,) = changes(before, read(answers))
+    assert told.startswith("data.problems.train: other 9 problems, ")
 
 
 # ---- runs ----
