@@ -25,7 +25,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from absl import app, flags
@@ -89,6 +89,7 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
         main(arguments)
 
     keep_freed_memory()
+    sys.excepthook = _show
     try:
         app.run(start, flags_parser=parse_flags)
     except UserError as error:
@@ -128,6 +129,13 @@ def check_config_flags(arguments: Sequence[str]) -> None:
 def _raised_as_well(record: logging.LogRecord) -> bool:
     """Refuses the stack traces with which Orbax logs, several times, an error that it raises."""
     return not (record.exc_info and "orbax" in Path(record.pathname).parts)
+
+
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Shows an error that nothing has caught, but not what TensorStore's threads say when Orbax
+    does not wait for them any more because a write has failed."""
+    if kind is not RuntimeError or str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def define_output(

@@ -85,6 +85,9 @@ def refuse_unwritable(folder: Path) -> None:
             )
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        longest = os.pathconf(path, "PC_NAME_MAX")
+        if any(len(os.fsencode(part)) > longest for part in folder.parts):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
 def refuse_other(path: Path, mark: str) -> None:
