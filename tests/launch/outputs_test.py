@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from launch import program
+from rlp.errors import UserError
 from tests import folders, runs
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
-# Every case is a real command line, of a process that is forked before jax has started. RUN
-# programs share what takes seconds to import.
+# Every case is a real command line, of a process that is forked before jax has started, and
+# after what takes seconds to import.
 FORK = """
 import importlib, json, os, resource, sys
 import rlp.experiment, rlp.exchange, rlp.loop
@@ -153,9 +155,7 @@ def refused(tmp_path_factory):
         (folder / path).write_text("mine")
     before = everything(folder)
     lines = {
-        (name, place): [*words, f"--{flag}={place}"]
-        for name, (words, flag) in PROGRAMS.items()
-        for place in NO_PLACES
+        name: [*words, f"--{flag}=gs://bucket/x"] for name, (words, flag) in PROGRAMS.items()
     } | {name: words for name, (words, _) in TAKEN.items()}
     ran = dict(zip(lines, run_all([*lines.values()], folder), strict=True))
     assert everything(folder) == before
@@ -163,9 +163,15 @@ def refused(tmp_path_factory):
 
 
 @pytest.mark.parametrize("place", NO_PLACES)
+def test_what_is_no_place_to_write_to_is_refused(place):
+    with pytest.raises(UserError, match=f"^--out.*{NO_PLACES[place]}"):
+        program.check_output("out", place)
+    program.check_output("out", "a folder")
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_what_is_no_place_to_write_to_is_refused(name, place, refused):
-    is_one_line(refused[name, place], f"--{PROGRAMS[name][1]}.*{NO_PLACES[place]}")
+def test_every_program_asks_that_of_where_it_writes(name, refused):
+    is_one_line(refused[name], f"--{PROGRAMS[name][1]}=gs://bucket/x: ")
 
 
 @pytest.mark.parametrize("name", TAKEN)
