@@ -62,7 +62,7 @@ class Start:
 
 def find(name: str) -> Start:
     """What `init_from` names: the folder of a run, with or without @step, the folder of one of its
-    checkpoints, a folder in the Hugging Face format, or a name on the hub.
+    checkpoints, a folder in the Hugging Face format, a GGUF file, or a name on the hub.
 
     Raises:
       UserError: there is no such thing, or its network is not supported.

@@ -61,6 +61,11 @@ def find(name: str) -> Path:
     return Path(fetched)
 
 
+def quantization(name: str) -> str:
+    """The quantized kinds of tensors in a GGUF file, as "Q4_1, Q8_0"; "" for any other model."""
+    return gguf.quantization(Path(name)) if gguf.is_gguf(Path(name)) else ""
+
+
 def may_be_on_hub(name: str) -> bool:
     """Whether a name looks like "<owner>/<name>", and not like a path."""
     return not name.startswith(("/", ".", "~")) and name.partition("@")[0].count("/") == 1
