@@ -103,12 +103,12 @@ def _alone(files: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
             scratch.mkdir()
-            yield scratch
-            shutil.rmtree(scratch)
+            try:
+                yield scratch
+            finally:
+                shutil.rmtree(scratch)
     except OSError as error:
-        raise UserError(
-            f"{files} cannot be written ({error}); name another with --files"
-        ) from error
+        raise UserError(f"{files} cannot be written ({error}); free it or name another") from error
 
 
 def _fetch(model: Model, file: Path, scratch: Path) -> None:

@@ -161,6 +161,8 @@ def _planned(name: str, planned: Mapping[str, ConfigDict]) -> str:
 
 def _is_hugging_face(folder: Path) -> bool:
     path = folder / huggingface.CONFIG
+    if huggingface.holds_gguf(folder):
+        return True
     return path.is_file() and "model_type" in huggingface.read_config(folder)
 
 

@@ -6,12 +6,20 @@ between their tensors and our parameters, checked), `weights` (their files into 
 """
 
 from rlp.huggingface.export import write_folder
-from rlp.huggingface.folder import CONFIG, find, may_be_on_hub, quantization, read_config
+from rlp.huggingface.folder import (
+    CONFIG,
+    find,
+    holds_gguf,
+    may_be_on_hub,
+    quantization,
+    read_config,
+)
 from rlp.huggingface.weights import read_params
 
 __all__ = [
     "CONFIG",
     "find",
+    "holds_gguf",
     "may_be_on_hub",
     "quantization",
     "read_config",

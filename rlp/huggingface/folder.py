@@ -30,14 +30,15 @@ def find(name: str) -> Path:
     """The folder of a model; fetched from the hub, or found in its cache, where that is needed.
 
     Args:
-      name: a folder, a GGUF file, or "<owner>/<name>" or "<owner>/<name>@<revision>" of the hub.
+      name: a GGUF file, or the folder of one; a folder in the Hugging Face format; or
+        "<owner>/<name>" or "<owner>/<name>@<revision>" of the hub.
 
     Raises:
       UserError: no such folder, a GGUF file that cannot be read, or the hub does not give it.
     """
     folder = Path(name)
     if name and folder.is_dir():
-        return folder
+        return _of_gguf(folder) if holds_gguf(folder) else folder
     if gguf.is_gguf(folder):
         return gguf.as_folder(folder)
     if folder.is_file():
@@ -59,6 +60,20 @@ def find(name: str) -> Path:
             "folder"
         ) from error
     return Path(fetched)
+
+
+def holds_gguf(folder: Path) -> bool:
+    """Whether a folder holds GGUF files in place of a model in the Hugging Face format."""
+    return not (folder / CONFIG).exists() and any(folder.glob("*.gguf"))
+
+
+def _of_gguf(folder: Path) -> Path:
+    """`find`, of a folder with GGUF files: one model, which may be in several parts."""
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) > 1 and gguf.parts(files[0]) != files:
+        names = ", ".join(path.name for path in files)
+        raise UserError(f"{folder} holds several GGUF files; pass one of them: {names}")
+    return gguf.as_folder(files[0])
 
 
 def quantization(name: str) -> str:

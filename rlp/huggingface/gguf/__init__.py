@@ -6,7 +6,7 @@ metadata as config.json), `tokenizer` (as the files of a tokenizer), `names` (it
 """
 
 from rlp.huggingface.gguf.folder import FILE, as_folder, quantization, weights
-from rlp.huggingface.gguf.header import is_gguf
+from rlp.huggingface.gguf.header import is_gguf, parts
 from rlp.huggingface.gguf.names import Weights
 
-__all__ = ["FILE", "Weights", "as_folder", "is_gguf", "quantization", "weights"]
+__all__ = ["FILE", "Weights", "as_folder", "is_gguf", "parts", "quantization", "weights"]

@@ -11,7 +11,7 @@ from typing import Any
 from models import hf
 from rlp.errors import UserError
 from rlp.huggingface.gguf import config, tokenizer
-from rlp.huggingface.gguf.header import Header, is_known, read
+from rlp.huggingface.gguf.header import Header, is_known, parts, read
 from rlp.huggingface.gguf.names import ROPE_FACTORS, UNREAD, Weights, hugging_face_name
 
 LOGGER = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ def as_folder(path: Path) -> Path:
         tensors are not those of its network.
     """
     path = path.resolve()
-    state = path.stat()
-    return _made(path, state.st_size, state.st_mtime_ns)
+    states = [part.stat() for part in parts(path)]
+    return _made(path, tuple((state.st_size, state.st_mtime_ns) for state in states))
 
 
 def quantization(path: Path) -> str:
@@ -47,7 +47,8 @@ def weights(link: Path) -> Weights:
 
 
 @functools.lru_cache(maxsize=8)
-def _made(path: Path, size: int, changed: int) -> Path:
+def _made(path: Path, states: tuple[tuple[int, int], ...]) -> Path:
+    """`as_folder`, of files with these sizes and times of the last change."""
     header = read(path)
     fields, passed_over = config.read_config(header)
     try:

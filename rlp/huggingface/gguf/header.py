@@ -97,11 +97,21 @@ def read(path: Path) -> Header:
       UserError: the file is damaged, cut off, of an unknown version or byte order, or a part of
         the model is missing.
     """
-    path = Path(os.path.abspath(path))
-    first = _read_again(path)
-    count = first.metadata.get("split.count", 1)
+    paths = parts(Path(os.path.abspath(path)))
+    if len(paths) == 1:
+        return _read_again(paths[0])
+    return _joined([_read_again(part) for part in paths])
+
+
+def parts(path: Path) -> list[Path]:
+    """The files of a model, of which `path` is one.
+
+    Raises:
+      UserError: one is missing, or `path` cannot be read.
+    """
+    count = _read_again(path).metadata.get("split.count", 1)
     if count == 1:
-        return first
+        return [path]
     found = PART.fullmatch(path.name)
     if found is None or int(found["count"]) != count:
         raise UserError(
@@ -114,7 +124,7 @@ def read(path: Path) -> Header:
             f"{path} is one of {count} parts, and of these {', '.join(missing)} is missing; "
             "download all parts into one folder"
         )
-    return _joined([_read_again(part) for part in paths])
+    return paths
 
 
 def numbers(entry: Entry) -> np.ndarray:

@@ -72,9 +72,7 @@ class Keys:
             value = value[0]
         if not KINDS[kind](value):
             raise self.refusal(f"{self.told(key)} is not {kind}")
-        # A float32 in its shortest decimals: 1e-05, not 9.999999747378752e-06.
-        is_single = type(value) is float and float(np.float32(value)) == value
-        return float(str(np.float32(value))) if is_single else value
+        return _shortest(value)
 
     def take_any(self, key: str) -> Any:
         """The value of a key as it is; None if there is none."""
@@ -83,7 +81,7 @@ class Keys:
 
     def told(self, key: str) -> str:
         """A key and its value, as a message shows them."""
-        value = repr(self._values[key])
+        value = repr(_shortest(self._values[key]))
         return f"{self._architecture}.{key}={value if len(value) <= 60 else value[:60] + '…'}"
 
     def refusal(self, reason: str) -> UserError:
@@ -105,6 +103,12 @@ class Keys:
             told = ", ".join(self.told(key) for key in on)
             raise self.refusal(f"{told} would be computed differently here")
         return [f"{self._architecture}.{key}" for key in left if key not in known]
+
+
+def _shortest(value: Any) -> Any:
+    """A float32 in its shortest decimals: 1e-05, not 9.999999747378752e-06; others as they are."""
+    is_single = type(value) is float and float(np.float32(value)) == value
+    return float(str(np.float32(value))) if is_single else value
 
 
 def _off(key: str) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ from rlp.huggingface.gguf.names import ROPE_FACTORS
 Json = dict[str, Any]
 
 TOLERANCE = 1e-6  # of a factor, which is a float32 in the file
-ORIGINAL_LENGTHS = (8192, *(2**power for power in range(8, 21)))
+ORIGINAL_LENGTHS = (8192, *(2**power for power in range(4, 21)))
 YARN = {"rope.scaling.yarn_beta_fast": "beta_fast", "rope.scaling.yarn_beta_slow": "beta_slow"}
 
 
@@ -91,15 +91,17 @@ def _fitted(factors: np.ndarray, theta: float, head_dim: int) -> list[tuple[int,
     """
     most = factors.max()
     between = (factors > 1 + 1e-4) & (factors < most * (1 - 1e-4))
-    if between.sum() < 2 or most <= 1:
+    if not between.any():
         return []
     kept = (1 / factors[between] - 1 / most) / (1 - 1 / most)
     turns = Rope(theta).frequencies(head_dim, local=False)[between] / (2 * np.pi)
-    slope, start = np.polyfit(turns, kept, 1)
-    if start >= 0:
-        return []
-    high = round(1 - 1 / start, 4)
-    return [(round(slope * (high - 1)), high)]
+    found = [(round((3 * kept[0] + 1) / turns[0]), 4.0)]  # with the published upper bound, 4
+    if between.sum() > 1:
+        slope, start = np.polyfit(turns, kept, 1)
+        if start < 0:
+            high = round(1 - 1 / start, 4)
+            found.append((round(slope * (high - 1)), high))
+    return found
 
 
 def _stated(keys: Keys, config: Json) -> Json | None:

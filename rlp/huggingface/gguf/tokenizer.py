@@ -115,6 +115,14 @@ def _byte_level(header: Header, tokens: Sequence[str]) -> tuple[Json, bool]:
     merges = header.metadata.get("tokenizer.ggml.merges")
     if merges is None:
         raise UserError(f"{header.path} lacks tokenizer.ggml.merges; take another file")
+    vocabulary = {text: i for i, text in enumerate(tokens)}
+    pairs = [merge.split(" ", 1) for merge in merges]
+    for pair in pairs:
+        if lacking := {*pair, "".join(pair)} - vocabulary.keys():
+            raise UserError(
+                f"{header.path}: the merge {' '.join(pair)!r} is of {min(lacking)!r}, which is not "
+                "one of its tokens; download it again"
+            )
     byte_level: Json = {
         "type": "ByteLevel",
         "add_prefix_space": False,
@@ -140,8 +148,8 @@ def _byte_level(header: Header, tokens: Sequence[str]) -> tuple[Json, bool]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": pre in WHOLE_WORDS_AND_BOS,
-            "vocab": {text: i for i, text in enumerate(tokens)},
-            "merges": [merge.split(" ", 1) for merge in merges],
+            "vocab": vocabulary,
+            "merges": pairs,
         },
     }
     return made, pre in WHOLE_WORDS_AND_BOS
