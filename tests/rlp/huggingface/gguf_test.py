@@ -19,9 +19,10 @@ from models.rope import Rope
 from models.tree import Trunk
 from rlp import exchange, huggingface
 from rlp.errors import UserError
+from rlp.generate import continuation
 from rlp.huggingface import verify
 from rlp.huggingface.gguf import header, rope
-from tests import folders, gguf_files
+from tests import folders, gguf_files, real_models
 
 pytest.importorskip("gguf")
 
@@ -35,22 +36,30 @@ def opened(path: Path) -> exchange.Opened:
     return exchange.open_model(str(path), default.get_config(), CPU)
 
 
-def logits(found: exchange.Opened) -> np.ndarray:
+def logits(found: exchange.Opened, ids=PROMPT) -> np.ndarray:
     exact = dataclasses.replace(found.method.model, compute_dtype="float32")
-    place = jnp.arange(len(PROMPT), dtype=jnp.int32)[None]
-    trunk = Trunk(jnp.asarray([PROMPT]), jnp.ones_like(place), place)
+    place = jnp.arange(len(ids), dtype=jnp.int32)[None]
+    trunk = Trunk(jnp.asarray([ids]), jnp.ones_like(place), place)
     return np.asarray(jax.jit(verify._logits, static_argnums=0)(exact, found.params, trunk))[0]
 
 
-def their_logits(folder: Path, **options) -> np.ndarray:
+def their_model(folder: Path, **options):
     torch = pytest.importorskip("torch")
     pytest.importorskip("accelerate")
     transformers = pytest.importorskip("transformers")
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    return transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", **options
-    )
+    ).eval()
+
+
+def logits_of(model, ids=PROMPT) -> np.ndarray:
+    torch = pytest.importorskip("torch")
     with torch.no_grad():
-        return model.eval()(torch.tensor([PROMPT])).logits[0].numpy()
+        return model(torch.tensor([ids])).logits[0].numpy()
+
+
+def their_logits(folder: Path, **options) -> np.ndarray:
+    return logits_of(their_model(folder, **options))
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
@@ -158,6 +167,22 @@ def test_an_import_is_a_run_and_its_export_is_the_model(tmp_path, written):
     exchange.export_model(found, tmp_path / "out", "float32", 2**30)
     assert_close(logits(opened(tmp_path / "out")), expected)
     assert_close(their_logits(tmp_path / "out"), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("real", [real_models.smollm2, real_models.gemma3])
+def test_real_models_compute_and_continue_as_transformers_reads_them(real):
+    torch = pytest.importorskip("torch")
+    path, run = real()
+    theirs, ours = their_model(path.parent, gguf_file=path.name), opened(run)
+    for text in ("The capital of France is", "def fibonacci(n):\n    ", "1. One\n\n2. Two\n\n3."):
+        ids = exchange.prompt_of(ours, text)
+        assert_close(logits(ours, ids), logits_of(theirs, ids))
+        # Greedily, and past every end of a text.
+        options = {"do_sample": False, "max_new_tokens": 32, "eos_token_id": None}
+        expected = theirs.generate(torch.tensor([ids]), **options)[0, len(ids) :].tolist()
+        model = dataclasses.replace(ours.method.model, compute_dtype="float32")
+        assert list(continuation(model, ours.params, ids, 32)) == expected
 
 
 # What the metadata says.
@@ -378,6 +403,10 @@ def test_a_file_that_is_cut_off_anywhere_is_refused_with_one_line(tmp_path, writ
 def test_what_is_not_a_whole_file_is_told(content, said, tmp_path):
     (tmp_path / "m.gguf").write_bytes(content)
     assert said in refusal(tmp_path / "m.gguf")
+
+
+def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub():
+    assert refusal(Path("models/gone.gguf")) == "no such file: models/gone.gguf"
 
 
 def test_a_kind_that_the_package_cannot_read_is_named(tmp_path, monkeypatch):
