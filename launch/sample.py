@@ -4,7 +4,7 @@
     --target=' upon a time'     … and how much each raises the log-likelihood of this
 
 `--checkpoint` takes what `init_from` does: a run, a step of it, or a model in the Hugging Face
-format.
+format or in a GGUF file.
 """
 
 import dataclasses

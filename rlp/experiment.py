@@ -181,12 +181,13 @@ def arm_order(arms: dict[str, ConfigDict], workdir: Path) -> list[str]:
     needs: dict[str, set[str]] = {}
     for name, arm in arms.items():
         start, which = arm.init_from, arm.init_from.rpartition("@")[0]
-        sources = [start if start in folders or Path(start).is_dir() else which or start]
-        if not Path(sources[0]).is_dir() and may_be_on_hub(start) and sources[0] not in folders:
+        # A file: a model in GGUF.
+        sources = [start if start in folders or Path(start).exists() else which or start]
+        if not Path(sources[0]).exists() and may_be_on_hub(start) and sources[0] not in folders:
             sources = []
         sources.append(arm.match.rpartition(":")[0])
         for source in filter(None, sources):
-            if source not in folders and not Path(source).is_dir():
+            if source not in folders and not Path(source).exists():
                 raise UserError(
                     f"arm {name} builds on {source}, which is no arm (they are "
                     f"{', '.join(arms)}) and no folder"

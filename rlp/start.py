@@ -62,7 +62,7 @@ class Start:
 
 def find(name: str) -> Start:
     """What `init_from` names: the folder of a run, with or without @step, the folder of one of its
-    checkpoints, a folder in the Hugging Face format, or a name on the hub.
+    checkpoints, a folder in the Hugging Face format, a GGUF file, or a name on the hub.
 
     Raises:
       UserError: there is no such thing, or its network is not supported.
@@ -160,6 +160,8 @@ def _planned(name: str, planned: Mapping[str, ConfigDict]) -> str:
 
 def _is_hugging_face(folder: Path) -> bool:
     path = folder / huggingface.CONFIG
+    if huggingface.holds_gguf(folder):
+        return True
     return path.is_file() and "model_type" in huggingface.read_config(folder)
 
 

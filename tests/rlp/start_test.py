@@ -393,6 +393,9 @@ def test_a_run_with_a_checkpoint_stays_with_its_own_files(from_model, base, tmp_
 def test_an_arm_may_start_from_a_name_on_the_hub(tmp_path):
     arms = {"b": config(init_from=str(tmp_path / "a")), "a": config(init_from="owner/name")}
     assert experiment.arm_order(arms, tmp_path) == ["a", "b"]
+    (tmp_path / "m.gguf").touch()
+    arms = {"a": config(init_from=str(tmp_path / "m.gguf"))}
+    assert experiment.arm_order(arms, tmp_path / "runs") == ["a"]
     with pytest.raises(UserError, match="no arm .* and no folder"):
         experiment.arm_order({"a": config(init_from="owner")}, tmp_path)
 
