@@ -13,7 +13,7 @@ import pytest
 from models import hf
 from models.config import ModelConfig
 from models.hf.config import ACTIVATIONS
-from models.hf.fields import FIXED, HARMLESS, supported
+from models.hf.fields import FIXED, HARMLESS, fixed, supported
 from models.hf.rope import NEUTRAL, OTHERS, ROPES
 from tests import hf as theirs
 from tests.models import hf_configs as configs
@@ -24,7 +24,7 @@ from tests.models import transformers_source as source
 
 @configs.every_family
 def test_what_the_source_of_transformers_reads_is_declared(family):
-    declared = supported(hf.BY_NAME[family]) | FIXED.keys() | hf.INERT
+    declared = supported(hf.BY_NAME[family]) | fixed(hf.BY_NAME[family]) | hf.INERT
     unknown = source.in_source(family) - declared
     assert not unknown, "support, refuse (FIXED) or declare (HARMLESS) these in models/hf/fields.py"
 
@@ -54,7 +54,7 @@ def test_what_a_run_of_transformers_reads_is_declared(family, tmp_path):
         model(tokens, labels=tokens).loss.backward()
         model.generate(tokens, do_sample=False, max_new_tokens=2)
     assert "hidden_size" in read
-    unknown = read - supported(hf.BY_NAME[family]) - FIXED.keys() - hf.INERT
+    unknown = read - supported(hf.BY_NAME[family]) - fixed(hf.BY_NAME[family]) - hf.INERT
     assert not unknown, "support, refuse (FIXED) or declare (HARMLESS) these in models/hf/fields.py"
 
 
@@ -80,6 +80,19 @@ def test_the_parameters_of_rotary_scaling_are_those_that_transformers_reads():
 
 
 # Missing and null.
+
+
+@configs.every_family
+def test_what_only_other_families_read_changes_nothing(family):
+    """Of the fields that other config classes declare; the shared code may read them, too."""
+    own = source.in_source(family)
+    others = {name for other in hf.BY_NAME.values() for name in other.defaults} - own - hf.INERT
+    assert others
+    given = configs.tiny(family)
+    for name in others:
+        for value in (None, True, 3, "x"):
+            assert hf.read_config(given | {name: value}) == hf.read_config(given)
+            assert hf.unread_fields(given | {name: value}) == [name]
 
 
 @configs.every_family
