@@ -47,7 +47,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "rope_interleaved": (False,),
     "use_mrope": (False,),
     "_rope_type_labels": (None,),
-    # Layers that differ from each other, or that are no decoder's.
+    # Layers that differ from one another, or are of another kind.
     "per_layer_config": (None, {}),
     "mlp_layer_types": (None,),
     "num_experts": (None, 0),
@@ -62,7 +62,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "text_config": (None,),
     "text_encoder": (None,),
     "vision_config": (None,),
-    # The weights are elsewhere, or are not numbers.
+    # The weights are in other files, or are stored in another way.
     "configuration_files": (None, []),
     "fusion_config": (None,),
     "quantization_config": (None,),
