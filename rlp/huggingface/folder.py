@@ -173,7 +173,7 @@ def _indexed_files(index: Path) -> dict[str, Path]:
 def _read_object(path: Path, advice: str) -> dict[str, Any]:
     """The JSON object in a file; UserError ending in `advice` if there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # with a BOM or without
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {advice}") from error
     except ValueError as error:  # not UTF-8, or not JSON
