@@ -394,7 +394,7 @@ def test_one_line_tells_what_was_read(tmp_path, caplog):
     (line,) = [message for message in caplog.messages if "files read" in message]
     assert line == (
         "data.sft.train: 2 files read (.jsonl 2), passed over: .csv 1; 10 pairs of 59 characters "
-        "and 79 tokens, 1 empty and 1 unusable left out; 8 training rows; 1 held-out row, 1 pair "
+        "and 69 tokens, 1 empty and 1 unusable left out; 8 training rows; 1 held-out row, 1 pair "
         "left out (longer than data.sequence_length)"
     )
 

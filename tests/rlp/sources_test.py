@@ -257,7 +257,7 @@ def test_one_line_tells_what_was_read(tmp_path, caplog):
     assert line == (
         "data.train: 3 files read (.jsonl 1, .parquet 1, .txt 1), passed over: .csv 1, hidden 1, "
         f"no ending 1, 1 without documents: {tmp_path}/c.txt; 22 documents of {characters} "
-        f"characters and {characters + 10 + 44} tokens, 3 empty and 2 unusable left out; "
+        f"characters and {characters + 10 + 22} tokens, 3 empty and 2 unusable left out; "
         "20 training rows; 1 held-out row, 2 windows left out (too short, with tags, or without "
         "their fork)"
     )
