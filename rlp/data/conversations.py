@@ -1,6 +1,6 @@
 """Prompts with their responses: rows of files as stretches of text, some of which are learnt.
 
-    row → messages → stretches → tokens (`pairs`)
+    row → messages (`messages`) → stretches → tokens (`pairs`)
 
 A conversation is a list of messages with roles; a prompt with its response is one of two. What the
 role "assistant" says is learnt. The stretches of a row are tokenized together, as one text.

@@ -80,10 +80,11 @@ class Summary:
         """
         self.unusable.finish()
         if self.unsplit:
+            hint = "; in a shell, write $'\\n' for a line break" if "\\n" in txt_separator else ""
             LOGGER.warning(
                 "%s: data.txt_separator=%r does not occur in %d .txt files, each of which is one "
-                "document: %s",
-                self.field, txt_separator, len(self.unsplit), listed(self.unsplit),
+                "document%s: %s",
+                self.field, txt_separator, len(self.unsplit), hint, listed(self.unsplit),
             )  # fmt: skip
 
     def tell(self, tokens: int, rows: str) -> None:

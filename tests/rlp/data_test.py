@@ -355,3 +355,28 @@ class Words(tokenizer.ByteTokenizer):
 )
 def test_a_token_across_the_markers_end_is_predicted_not_read(marker, fork):
     assert fork_after("Now she faces north .", marker, Words()) == fork
+
+
+@pytest.mark.parametrize("written", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("asked", ["=\n", "=\r\n", "=\r"])
+def test_line_ends_of_a_marker_are_those_of_any_text(tmp_path, written, asked):
+    """The fork is behind them in a text that keeps its own, and in a .txt file, which has LF."""
+    lines = ["first=", "=", "", "last=x", "=", " north"]
+    text = written.join(lines)
+    assert fork_after(text, asked, BYTES) == len(text) - len(" north")
+    path = tmp_path / "a.txt"
+    path.write_bytes("%".join([text] * 4).encode())
+    _, held = text_streams(
+        train=str(path), tokenizer=BYTES, sequence_length=48, holdout_every=4,
+        txt_separator="%", fork_marker=asked,
+    )  # fmt: skip
+    ((fork,),) = held.batch(0, 1).forks
+    assert BYTES.decode(held.batch(0, 1).tokens[0, 1:fork]) == "\n".join([*lines[:-1], ""])
+
+
+@pytest.mark.parametrize(
+    ("text", "marker", "end"),
+    [("a\r\nb", "\n", 3), ("a\n\n\nb", "\n\n", 4), ("a\r\rb", "\n\n", 3), ("a\nb", "\nc", -1)],
+)
+def test_the_last_of_overlapping_markers_counts(text, marker, end):
+    assert fork_after(text, marker, BYTES) == end

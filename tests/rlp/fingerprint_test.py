@@ -125,7 +125,7 @@ def test_every_setting_that_makes_other_rows_is_noticed(tmp_path):
 class Bosless(tokenizer.ByteTokenizer):
     """Puts nothing before a document."""
 
-    bos = None
+    bos = ()
 
 
 def test_held_out_rows_and_training_rows_are_told_apart(tmp_path):
@@ -166,7 +166,7 @@ def test_wrapped_streams_have_the_fingerprints_of_what_they_wrap(tmp_path):
 
     def ahead(documents, **changes):
         settings = {"seed": 1, "share": 0.5, "length": 4, "distance": 6, "pad": 0, "ends": (1,)}
-        settings |= {"think_open": (2,), "think_close": (3,)} | changes
+        settings |= {"bos": 1, "think_open": (2,), "think_close": (3,)} | changes
         return LookaheadStream(documents, **settings)
 
     made = [
@@ -175,7 +175,10 @@ def test_wrapped_streams_have_the_fingerprints_of_what_they_wrap(tmp_path):
         ahead(stream),
         ahead(other),
         *(ahead(stream, **change) for change in ({"seed": 2}, {"share": 0.25}, {"length": 5})),
-        *(ahead(stream, **change) for change in ({"distance": 7}, {"think_open": (4,)})),
+        *(
+            ahead(stream, **change)
+            for change in ({"distance": 7}, {"think_open": (4,)}, {"bos": 2})
+        ),
         MixedStream(stream, stream, 0.5),
         MixedStream(stream, stream, 0.25),
         MixedStream(ahead(stream), stream, 0.5),

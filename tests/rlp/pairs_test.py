@@ -526,6 +526,13 @@ def test_rows_that_a_template_refuses_are_left_out(tmp_path, chatty, caplog):
     assert "a.jsonl, line 5: the chat template fails: not this" in caplog.text
 
 
+def test_a_conversation_that_opens_with_a_call_alone_is_left_out(tmp_path, chatty, caplog):
+    row = {"messages": [{"role": "assistant", "content": None} | CALL, *turns("a", "b")]}
+    found, _ = tokenized(tmp_path / "a.jsonl", [SAID] * 4 + [row], CHAT, CALLING, chatty)
+    assert len(found) == 4
+    assert "line 5: the chat template leaves out or changes the first message" in caplog.text
+
+
 def test_half_a_surrogate_pair_in_what_a_template_writes_makes_a_row_unusable(
     tmp_path, chatty, caplog
 ):

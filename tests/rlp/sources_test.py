@@ -13,6 +13,7 @@ import pytest
 import zstandard
 
 from rlp import tokenizer
+from rlp.build_data import file_text
 from rlp.data import content, sources
 from rlp.data.corpus import tokenize
 from rlp.data.sources import ENDINGS, find_files, read_documents, read_rows
@@ -285,6 +286,10 @@ def test_a_separator_that_does_not_occur_is_reported(tmp_path, caplog):
         f"document: {tmp_path}/b.txt, {tmp_path}/c.txt"
     )
     caplog.clear()
+    tokenize(files, "data.train", "text", r"\n", words, "")
+    assert "txt_separator='\\\\n' does not occur in 3 .txt files" in caplog.text
+    assert "in a shell, write $'\\n' for a line break" in caplog.text
+    caplog.clear()
     tokenize(files, "data.train", "text", "", words, "")
     assert not caplog.messages
 
@@ -529,3 +534,8 @@ def test_paths_without_documents_are_refused(tmp_path, spec, message):
         text_streams(
             train=spec.format(tmp_path), tokenizer=tokenizer.load("bytes"), sequence_length=8
         )
+
+
+def test_a_text_that_a_field_names_has_no_byte_order_mark(tmp_path):
+    (tmp_path / "a.jinja").write_bytes(b"\xef\xbb\xbfa\r\nb")
+    assert file_text("data.chat_template", str(tmp_path / "a.jinja"), "''") == "a\nb"
