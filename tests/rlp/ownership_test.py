@@ -353,9 +353,9 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="a.json cannot be written: No space left"):
-        with disk.writing(path):
-            disk.write_whole(path, "after")
+    message = "a.json cannot be written: No space left"
+    with pytest.raises(UserError, match=message), disk.writing(path):
+        disk.write_whole(path, "after")
     assert everything(tmp_path) == {"a.json": b"before"}
 
 
