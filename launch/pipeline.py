@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from launch import program
 from launch.run_flags import RunFlags
-from rlp import disk
+from rlp import disk, whole_folder
 from rlp.errors import UserError
 
 _RUN = RunFlags("folder of the chain, with a folder for each of its runs")
@@ -123,7 +123,7 @@ def _finish(
         table += "\n\nIn brackets: published numbers, of other data and another evaluation."
     path = workdir / "pipeline.md"
     with disk.writing(path):
-        disk.write_whole(path, table + "\n")
+        whole_folder.write_whole(path, table + "\n")
     print(f"\n{table}\n\ntable: {path}")
 
 

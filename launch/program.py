@@ -74,7 +74,7 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
             arguments = flags.FLAGS(argv)[1:]
             for name in _OUTPUTS:
                 if name in flags.FLAGS and flags.FLAGS[name].present:
-                    check_output(name, flags.FLAGS[name].value)
+                    check_output(name, flags.FLAGS[name].value or "")
         except flags.Error as error:
             unset = re.search(r"Flag (--\S+) must have a value other than None", str(error))
             raise UserError(f"{unset[1]} is missing" if unset else str(error)) from error
@@ -138,9 +138,7 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
         sys.__excepthook__(kind, error, trace)
 
 
-def define_output(
-    name: str, meaning: str, default: str | None = None
-) -> flags.FlagHolder[str | None]:
+def define_output(name: str, meaning: str, default: str | None = None) -> flags.FlagHolder[str]:
     """Defines --name=PATH of what a program writes; `run` refuses an empty path and a URL.
 
     Args:
@@ -149,7 +147,9 @@ def define_output(
       default: what it is if it is not given; None makes it required.
     """
     _OUTPUTS.add(name)
-    return flags.DEFINE_string(name, default, meaning, required=default is None)
+    if default is None:
+        return flags.DEFINE_string(name, None, meaning, required=True)
+    return flags.DEFINE_string(name, default, meaning)
 
 
 def check_output(name: str, path: str) -> None:

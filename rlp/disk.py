@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and errors of the disk as one line with their cure."""
+"""Errors of the disk as one line with their cure, most of them before anything is written."""
 
 import contextlib
 import errno
@@ -109,21 +109,3 @@ def refuse_other(path: Path, mark: str) -> None:
         f"{path} exists already and is not what would be written there; move it away, or name "
         "another file"
     )
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all: its content is on the disk before it takes its name.
-
-    Raises:
-      OSError: it cannot be written; what was there before is unchanged.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
-from rlp import disk, hosts
+from rlp import disk, hosts, whole_folder
 from rlp.errors import UserError
 from rlp.health import Watch
 from rlp.strict_json import finite
@@ -153,7 +153,7 @@ def _plain(value: Number) -> int | float:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a file whole or not at all; a number that is not finite becomes null."""
-    disk.write_whole(path, json.dumps(finite(content), indent=1, allow_nan=False))
+    whole_folder.write_whole(path, json.dumps(finite(content), indent=1, allow_nan=False))
 
 
 def _end_of(last: int, path: Path, see: Callable[[Any], object]) -> int:

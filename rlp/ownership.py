@@ -10,9 +10,9 @@ import json
 import os
 from pathlib import Path
 
-from rlp import disk
+from rlp import disk, whole_folder
 from rlp.errors import UserError
-from rlp.run_config import load_config
+from rlp.run_config import kind_of
 from rlp.strict_json import read_object
 
 RECORD = "owner.json"
@@ -70,7 +70,7 @@ def claim(folder: Path, kind: str, files: bool = False) -> None:
     record = {"owner": kind, FILES: files}
     if _record(folder) != record:
         folder.mkdir(parents=True, exist_ok=True)
-        disk.write_whole(folder / RECORD, json.dumps(record, indent=1) + "\n")
+        whole_folder.write_whole(folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def made_files(folder: Path) -> bool | None:
@@ -101,13 +101,7 @@ def _taken(path: Path) -> bool:
 
 def _copied_without_record(folder: Path, kind: str) -> bool:
     """Whether this is a run, or an experiment, of which the config and checkpoints were copied."""
-    places = {"run": f"{CHECKPOINTS}/*/manifest.json"}
-    places["experiment"] = f"*/{places['run']}"
-    if kind not in places or not any(folder.glob(places[kind])):
-        return False
-    try:
-        config = load_config(folder / "config.json")
-    except UserError:
-        return False
-    known = all(name in config for name in ("objective", "data", "model", "rlp"))
-    return known and ("arms" in config) == (kind == "experiment")
+    whole = f"{CHECKPOINTS}/*/manifest.json"
+    places = {"run": whole, "experiment": f"*/{whole}"}
+    saved = kind in places and any(folder.glob(places[kind]))
+    return saved and kind_of(folder / "config.json") == kind

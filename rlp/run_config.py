@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from rlp import disk
+from rlp import whole_folder
 from rlp.errors import UserError
 
 Value = bool | int | float | str
@@ -57,7 +57,7 @@ def save_config(config: ConfigDict, path: str | Path) -> None:
     for _ in fields(config):  # refuses what JSON cannot hold exactly
         pass
     text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-    disk.write_whole(path, text + "\n")
+    whole_folder.write_whole(path, text + "\n")
 
 
 def load_config(path: str | Path) -> ConfigDict:
@@ -75,6 +75,17 @@ def load_config(path: str | Path) -> ConfigDict:
     if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read as a config: it is not a JSON object")
     return ConfigDict(content)
+
+
+def kind_of(path: Path) -> str:
+    """ "run" or "experiment" for a config that `save_config` wrote; "" for any other file."""
+    try:
+        config = load_config(path)
+    except UserError:
+        return ""
+    if not all(isinstance(config.get(name), ConfigDict) for name in ("data", "model", "rlp")):
+        return ""
+    return "experiment" if "arms" in config else "run"
 
 
 def check_same(saved: ConfigDict, new: ConfigDict) -> list[str]:

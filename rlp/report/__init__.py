@@ -11,7 +11,7 @@ one. `chain` has the table of a chain of stages, `markdown` tables for other doc
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlp import disk
+from rlp import disk, whole_folder
 from rlp.errors import UserError
 from rlp.report.chain import chain_table, places
 from rlp.report.compare import Group, group_pools, group_runs
@@ -84,4 +84,4 @@ def write_markdown(table: str, out: Path) -> None:
     """
     disk.refuse_other(out, MARK)
     with disk.writing(out):
-        disk.write_whole(out, f"{table}\n")
+        whole_folder.write_whole(out, f"{table}\n")

@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rlp import disk
+from rlp import whole_folder
 from rlp.report.compare import Group, differing_settings
 from rlp.report.curves import Line, build_plots, smooth, thin
 from rlp.report.figures import format_figure
@@ -33,7 +33,9 @@ def write_page(
     sources: Sequence[Source], groups: Sequence[Group], out: Path, title: str = ""
 ) -> None:
     """Writes the page in one move: whoever opens `out` finds the old page or the new one."""
-    disk.write_whole(out, render(sources, groups, title).encode("utf-8", "backslashreplace"))
+    whole_folder.write_whole(
+        out, render(sources, groups, title).encode("utf-8", "backslashreplace")
+    )
 
 
 def render(sources: Sequence[Source], groups: Sequence[Group], title: str = "") -> str:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
-from rlp import disk
+from rlp import disk, whole_folder
 from rlp.report.compare import Group
 from rlp.report.curves import Line, Plot, build_plots, smooth
 
@@ -116,4 +116,4 @@ def _save(canvas: Canvas, path: Path) -> None:
     FigureCanvasAgg(canvas)
     image = io.BytesIO()
     canvas.savefig(image, dpi=DOTS_PER_INCH, format="png", metadata={"Software": SOFTWARE})
-    disk.write_whole(path, image.getvalue())
+    whole_folder.write_whole(path, image.getvalue())

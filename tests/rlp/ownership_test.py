@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import default
-from rlp import disk, experiment, loop, ownership, start
+from rlp import disk, experiment, loop, ownership, start, whole_folder
 from rlp.errors import UserError
 from rlp.trainers import NextTokenTrainer
 from tests import folders, runs
@@ -326,7 +326,7 @@ def test_a_folder_that_may_not_be_written_is_refused_at_once(tmp_path, monkeypat
 
 def test_where_the_disk_is_full_the_same_command_goes_on_later(tmp_path, monkeypatch):
     """It is full at each of the files of a run in turn."""
-    write = disk.write_whole
+    write = whole_folder.write_whole
     names = ["owner.json", "config.json", "warnings.json", "thoughts.json", "evaluation.json"]
     for name in names:
 
@@ -336,7 +336,7 @@ def test_where_the_disk_is_full_the_same_command_goes_on_later(tmp_path, monkeyp
             return write(path, content)
 
         with monkeypatch.context() as patch:
-            patch.setattr(disk, "write_whole", full)
+            patch.setattr(whole_folder, "write_whole", full)
             with pytest.raises(UserError, match="written: No space left on device; free some"):
                 loop.train(config(), tmp_path / "run", report=False)
         assert not (tmp_path / "run" / name).exists()
@@ -347,15 +347,15 @@ def test_where_the_disk_is_full_the_same_command_goes_on_later(tmp_path, monkeyp
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
-    disk.write_whole(path, "before")
+    whole_folder.write_whole(path, "before")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="a.json cannot be written: No space left"):
-        with disk.writing(path):
-            disk.write_whole(path, "after")
+    message = "a.json cannot be written: No space left"
+    with pytest.raises(UserError, match=message), disk.writing(path):
+        whole_folder.write_whole(path, "after")
     assert everything(tmp_path) == {"a.json": b"before"}
 
 

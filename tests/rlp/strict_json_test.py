@@ -107,4 +107,3 @@ def test_a_budget_that_is_null_is_told(tmp_path):
     config = runs.config(runs.COMPASS, {"match": f"{tmp_path}:seconds"})
     with pytest.raises(UserError, match="has no seconds_device; run"):
         loop.train(config, tmp_path / "run")
-
