@@ -41,6 +41,7 @@ from rlp.placement import abstract_params, placed, state_shardings
 from rlp.preemption import Preempted, Preemption
 from rlp.report import terminal_table, write_report
 from rlp.run_config import check_same, fields, load_config, save_config
+from rlp.small_files import keep
 from rlp.step import TrainState, new_state
 from rlp.trainers import (
     NextTokenTrainer,
@@ -133,7 +134,8 @@ class _Loop:
         """From the newest checkpoint to evaluation.json."""
         directory = self.workdir / "checkpoints"
         frame = self.made.answering.frame if self.made.answering else None
-        train, held_out = read_data(self.config, self.made.tokenizer, frame)
+        made = self.made
+        train, held_out = read_data(self.config, made.tokenizer, made.template, frame)
         begun = hosts.agree(lambda: bool(saved_steps(directory)))
         begin = None if begun else self._started_from()
         self.preemption.check()
@@ -153,7 +155,9 @@ class _Loop:
             return self._finish(state, checkpoints, held_out)
 
     def _begin_folder(self, files: Path | None) -> None:
+        known = starting.same_tokenizer(self.config, files)
         starting.copy_files(files, self.workdir)
+        keep(self.workdir / starting.FILES, self.made, known, self.config.data)
         (self.workdir / "evaluation.json").unlink(missing_ok=True)  # first: it is of that config
         save_config(self.config, self.workdir / "config.json")
 
@@ -408,7 +412,12 @@ def check_workdir(config: ConfigDict, workdir: Path, allow_config_change: bool) 
 def _changes(config: ConfigDict, workdir: Path) -> list[str]:
     """What differs from the run in the folder, as `check_same` says it; nothing without one."""
     saved = workdir / "config.json"
-    return check_same(load_config(saved), config) if saved.exists() else []
+    if not saved.exists():
+        return []
+    changes = check_same(load_config(saved), config)
+    if starting.changed_template(config, workdir):
+        changes.append(f"data.chat_template: {config.data.chat_template} has another content")
+    return changes
 
 
 def _finished(workdir: Path) -> dict[str, Any] | None:

@@ -13,16 +13,16 @@ import numpy as np
 from rlp import hosts
 from rlp.branches import Vocabulary
 from rlp.data.compass import CompassTokenizer
-from rlp.data.conversations import ASSISTANT
 from rlp.errors import UserError
 from rlp.grading import Grade, Grader
 from rlp.planning import planning_actions
 from rlp.step import RLPSettings
 from rlp.tokenizer import Tokenizer
+from rlp.turns import after_response, end_of_turn
 
 AnyTokenizer = Tokenizer | CompassTokenizer
 
-_ASKED, _SOMETHING = "a problem", "something"  # messages that no template leaves out
+_ASKED = "a problem"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,14 +71,7 @@ def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Fr
     def ask(text: str) -> str:
         return tokenizer.chat([{"role": "user", "content": text}], template, True)
 
-    messages = [{"role": "user", "content": _ASKED}, {"role": ASSISTANT, "content": _SOMETHING}]
-    _, said, after = tokenizer.chat(messages, template, False).rpartition(_SOMETHING)
-    after = after.strip()
-    if not said:
-        raise UserError(
-            "the chat template leaves out what an assistant says; set data.chat_template to "
-            "another one, or to 'none'"
-        )
+    after = after_response(tokenizer, template)
     if not after:
         raise UserError(
             "the chat template puts nothing after a response, so none could end; set "
@@ -89,12 +82,12 @@ def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Fr
         raise UserError(
             "the chat template opens a thought by itself; set data.problems.think=False"
         )
-    end = tokenizer.encode(after)[0]
-    if text := tokenizer.token_bytes()[end]:
+    end = end_of_turn(tokenizer, template)
+    if end is None:
+        text = tokenizer.decode(tokenizer.encode(after)[:1])
         raise UserError(
-            f"the chat template ends a response with {text.decode(errors='replace')!r}, which "
-            "responses hold, too; set data.chat_template to one that has a token for it, or to "
-            "'none'"
+            f"the chat template ends a response with {text!r}, which responses hold, too; set "
+            "data.chat_template to one that has a token for it, or to 'none'"
         )
     return Frame(ask, (), opening if think else (before[-1],), not think, end)
 

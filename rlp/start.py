@@ -28,6 +28,7 @@ from rlp.errors import UserError
 from rlp.metrics import progress
 from rlp.run_config import fields, load_config
 from rlp.tokenizer import FILES as TOKENIZER_FILES
+from rlp.tokenizer_files import TEMPLATE
 
 LOGGER = logging.getLogger(__name__)
 
@@ -141,6 +142,43 @@ def files_for(
     if source := _planned(config.init_from, planned):
         return files_for(planned[source], Path(source), planned)
     return find(config.init_from).files if config.init_from else None
+
+
+def same_tokenizer(config: ConfigDict, files: Path | None) -> bool:
+    """Whether some files are of a model with the tokenizer of a run: where its config names none,
+    and where they are those of a run whose config names the same.
+
+    Args:
+      config: of the run.
+      files: as of `files_for`.
+    """
+    if files is None or not config.data.tokenizer:
+        return files is not None
+    return _kept_with(config, files, "tokenizer")
+
+
+def same_template(config: ConfigDict, files: Path | None) -> bool:
+    """Whether some files are those of a run with the same `data.chat_template`, which they hold."""
+    return files is not None and _kept_with(config, files, "chat_template")
+
+
+def _kept_with(config: ConfigDict, files: Path, field: str) -> bool:
+    """Whether some files are those of a run whose config has the same value of a field of data."""
+    saved = files.parent / "config.json"
+    return (
+        files.name == FILES
+        and saved.is_file()
+        and load_config(saved).get("data", {}).get(field) == config.data[field]
+    )
+
+
+def changed_template(config: ConfigDict, workdir: Path) -> bool:
+    """Whether the Jinja file of a run that has begun is there and is not what the run has kept."""
+    kept, named = workdir / FILES / TEMPLATE, Path(config.data.chat_template)
+    if not (same_template(config, kept.parent) and kept.is_file() and named.is_file()):
+        return False
+    lines = lambda path: path.read_bytes().replace(b"\r\n", b"\n")
+    return lines(kept) != lines(named)
 
 
 def _begun(config: ConfigDict, workdir: Path) -> ConfigDict | None:

@@ -181,6 +181,9 @@ class FolderTokenizer:
         self.bos: int | None = self._tokenizer.bos_token_id
         if bos:
             self.bos = None if bos == "none" else self._token("data.bos", bos)
+        # What a template calls bos_token and eos_token, where they are not the folder's.
+        given = {"bos_token": bos, "eos_token": eos}
+        self._named = {role: name for role, name in given.items() if name in special}
         own = self._tokenizer.chat_template
         self.chat_template: str | None = own.get("default") if isinstance(own, dict) else own
         pad = self._tokenizer.pad_token_id
@@ -233,7 +236,11 @@ class FolderTokenizer:
     def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
         try:
             return self._tokenizer.apply_chat_template(
-                list(messages), chat_template=template, add_generation_prompt=ask, tokenize=False
+                list(messages),
+                chat_template=template,
+                add_generation_prompt=ask,
+                tokenize=False,
+                **self._named,
             )
         except Exception as error:  # a template can raise what it likes
             reason = " ".join(str(error).split())[:200]
@@ -345,7 +352,15 @@ def word_level_files(
 
 def _files(made: Any, specials: Sequence[str], named: Mapping[str, str]) -> dict[str, Path | str]:
     """A tokenizer of the library `tokenizers` as files, with its special tokens added."""
+    from tokenizers import processors
+
     made.add_special_tokens(list(specials))
+    if bos := named.get("bos"):  # it stands before each text, as before the documents here
+        made.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A",
+            pair=f"{bos} $A {bos}:1 $B:1",
+            special_tokens=[(bos, made.token_to_id(bos))],
+        )
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     config |= {f"{role}_token": name for role, name in named.items()}
     return {

@@ -7,6 +7,15 @@ between their tensors and our parameters, checked), `weights` (their files into 
 
 from rlp.huggingface.export import write_folder
 from rlp.huggingface.folder import CONFIG, find, may_be_on_hub, read_config
+from rlp.huggingface.tokenized import text_ids
 from rlp.huggingface.weights import read_params
 
-__all__ = ["CONFIG", "find", "may_be_on_hub", "read_config", "read_params", "write_folder"]
+__all__ = [
+    "CONFIG",
+    "find",
+    "may_be_on_hub",
+    "read_config",
+    "read_params",
+    "text_ids",
+    "write_folder",
+]

@@ -191,9 +191,12 @@ def test_models_are_made_imported_and_exported(ran):
         "documents: before each '<bos>' 257, after each '<eos>' 258; a text ends with '<eos>' 258"
     )
     assert last == "imported: made/run"
-    *told, said, compared = shown(ran, "export")
+    *told, said, ends, template, ids, compared = shown(ran, "export")
     assert told == [network, tags, documents]
     assert said == "exported: exported (LlamaForCausalLM, bfloat16)"
+    assert ends == "same: generate stops at '<eos>' 258"
+    assert template == "same: no chat template, so no chat is compared"
+    assert ids == "same: 'é<|b|>': 4 ids"
     assert re.fullmatch(
         r"same: 'é<\|b\|>': logits differ by \S+e-\d\d of their range, 6 of 6 greedy tokens agree",
         compared,
@@ -327,7 +330,7 @@ def test_thoughts_are_printed_with_what_they_do(target, tmp_path, monkeypatch, c
     method, key = run.method, jax.random.key(1)
     ids = exchange.continued(run, "Mia faces", f" {target}" if target else "")
     assert ids == method.tokenizer.encode(target)
-    sample._show_thoughts(run, prompt, ids, key)
+    sample._show_thoughts(run, prompt, ids, key, False)
     lines = capsys.readouterr().out.splitlines()
     settings = tiny.rlp_settings(thought_length=4)
     thoughts, without = thoughts_after(
