@@ -27,7 +27,7 @@ from rlp import hosts
 from rlp import start as starting
 from rlp.answer_trainer import AnswerTrainer
 from rlp.budget import End
-from rlp.build import Run
+from rlp.build import Method, Run
 from rlp.build_data import answers_problems, browse_rows, read_data
 from rlp.checkpoint import Checkpoints
 from rlp.checkpoint.folder import saved_steps
@@ -150,16 +150,9 @@ class _Loop:
             state = self._restore(checkpoints) or self._fresh(begin)
             del begin  # it would take as much memory as the parameters, to the end
             # Only now: a state that does not fit the config leaves the folder as it was.
-            hosts.agree(lambda: self._begin_folder(files))
+            hosts.agree(lambda: begin_folder(self.config, self.made, files, self.workdir))
             state = self._steps(state, checkpoints, train, held_out)
             return self._finish(state, checkpoints, held_out)
-
-    def _begin_folder(self, files: Path | None) -> None:
-        known = starting.same_tokenizer(self.config, files)
-        starting.copy_files(files, self.workdir)
-        keep(self.workdir / starting.FILES, self.made, known, self.config.data)
-        (self.workdir / "evaluation.json").unlink(missing_ok=True)  # first: it is of that config
-        save_config(self.config, self.workdir / "config.json")
 
     def _started_from(self) -> Params | None:
         """The parameters to start from, before any long work; None for fresh ones."""
@@ -374,6 +367,22 @@ class _Loop:
             write_json(self.workdir / "responses.json", answers)
         write_json(self.workdir / "evaluation.json", result)
         return result
+
+
+def begin_folder(config: ConfigDict, made: Method, files: Path | None, workdir: Path) -> None:
+    """Puts into the folder of a run what it needs to go on, and its config last.
+
+    Args:
+      config: of the run.
+      made: of it.
+      files: as of `rlp.start.files_for`.
+      workdir: its folder.
+    """
+    known = starting.same_tokenizer(config, files)
+    starting.copy_files(files, workdir)
+    keep(workdir / starting.FILES, made, known, config.data)
+    (workdir / "evaluation.json").unlink(missing_ok=True)  # first: it is of that config
+    save_config(config, workdir / "config.json")
 
 
 def _brief(metrics: dict[str, float]) -> str:

@@ -123,6 +123,14 @@ BAD = {
         ("sample", "--checkpoint=compass", "--prompt=Once"),
         "'Once' is no word of the compass",
     ),
+    "no chat": (
+        ("sample", "--checkpoint=made/run", "--prompt=a", "--chat"),
+        "made/run has no chat template; leave out --chat, or name a model that has one",
+    ),
+    "no chat with a system": (
+        ("sample", "--checkpoint=made/run", "--prompt=a", "--system=b"),
+        "--system is a message of a chat; add --chat",
+    ),
     "another network": (
         (
             *("train", f"--config={ROOT}/configs/default.py", "--workdir=new"),
