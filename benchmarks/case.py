@@ -51,6 +51,7 @@ def make_case(sizes: Workload) -> Case:
         "temperature": sizes.temperature,
         "positions": "given",
         "prompt": (),
+        "bos": 0,
         "baseline": "ema",
         "ema_decay": sizes.ema,
         "updates_per_rollout": 1,
@@ -61,7 +62,7 @@ def make_case(sizes: Workload) -> Case:
         "update_micro_batch": sizes.micro_batch,
     }
     optimizer = {"learning_rate": sizes.lr, "schedule": "constant", "clip_norm": 1.0}
-    words = {"pad": 0, "eos": 1, "separator": 1, "bos": 2, "used": sizes.vocab, "size": sizes.vocab}
+    words = {"pad": 0, "eos": 1, "separator": 1, "bos": (2,), "used": sizes.vocab, "size": sizes.vocab}
     return Case(
         model=model,
         settings=RLPSettings(**(dict(default.rlp) | {"objective": "rlp"} | method)),

@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
     config.data.max_unusable_share = 0.2  # rows of files that may be left out because they cannot be used (a missing or null text, no response, an answer that no check accepts); the log names the first three; with more, the run is refused
     config.data.txt_separator = ""  # splits a .txt file into documents; "" = one file, one document
     config.data.tokenizer = ""  # "bytes" or the path of a Hugging Face tokenizer folder; "" = that of init_from, else bytes
-    config.data.bos = ""  # token before every document; "" = the tokenizer's bos_token if it has one, "none" = none
+    config.data.bos = ""  # token before every text: documents, each of their windows, prompts; "" = what the model's own tokenizer puts there, "none" = nothing
     config.data.eos = ""  # token that ends a text; "" = the tokenizer's eos_token
     config.data.separator = ""  # token after every document; "" = eos
     config.data.sequence_length = 128  # T: tokens of a row; a longer document is cut into windows, a longer pair left out
@@ -129,7 +129,7 @@ def get_config() -> ConfigDict:
     config.rlp.positions = "uniform"  # forks: "uniform", "stride", "loss", "entropy" (highest first), "easy_to_hard" or "given"
     config.rlp.hardest_at = 1000  # positions="easy_to_hard": step at which forks have the document's highest no-think loss; at the first one, its lowest
     config.rlp.min_prefix = 1  # tokens of the document before the earliest fork
-    config.rlp.prompt = "default"  # before the document when thinking, after a bos of its own: "default", "none" or a text file
+    config.rlp.prompt = "default"  # between the row's bos and its text when thinking: "default", "none" or a text file
     config.rlp.baseline = "ema"  # phi of S_ema: "ema", "frozen" (at the start) or "none" (no baseline pass)
     config.rlp.ema_decay = 0.999  # tau: phi <- tau phi + (1 - tau) theta
     config.rlp.clip_low = 0.2  # epsilon_l: ratio is clipped from below at 1 - epsilon_l

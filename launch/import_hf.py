@@ -19,6 +19,9 @@ from launch import program
 _HF = flags.DEFINE_string("hf", None, "folder of the model, or its name on the hub", required=True)
 _OUT = flags.DEFINE_string("out", None, "folder of a run, to make", required=True)
 _ADD_TOKENS = flags.DEFINE_list("add_tokens", [], "special tokens to add, comma-separated")
+_BOS = flags.DEFINE_string(
+    "bos", "", "token before every text, 'none' for nothing; '' = what its tokenizer puts there"
+)
 _LIKE = flags.DEFINE_string("like", "mean", "what their embeddings begin as: 'mean', or a token")
 
 
@@ -27,10 +30,12 @@ def main(_: Sequence[str]) -> None:
     from configs import default  # here: what follows brings jax
     from rlp import exchange
 
+    config = default.get_config()
+    config.data.bos = _BOS.value
     opened = exchange.import_model(
         _HF.value,
         Path(_OUT.value),
-        default.get_config(),
+        config,
         new_tokens=_ADD_TOKENS.value,
         like=_LIKE.value,
     )

@@ -52,18 +52,18 @@ def main(_: Sequence[str]) -> None:
     text = _PROMPT.value
     if _CHAT.value:
         text = exchange.chat_of(opened, _PROMPT.value, _SYSTEM.value)
-        prompt = opened.method.tokenizer.encode(text)
         if _THINK.value and text.rstrip().endswith(THINK_OPEN):
             raise UserError("the chat template opens a thought by itself; leave out --think")
-    else:
-        prompt = exchange.prompt_of(opened, text)
     if _THINK.value:
-        target = exchange.continued(opened, text, _TARGET.value)
+        if _CHAT.value:
+            prompt, target = exchange.split(opened, text, _TARGET.value)
+        else:
+            prompt, target = exchange.prompt_and_target(opened, text, _TARGET.value)
         _show_thoughts(opened, prompt, target, key, _CHAT.value)
     elif _CHAT.value:
-        _answer(opened, prompt, key)
+        _answer(opened, opened.method.tokenizer.encode(text), key)
     else:
-        _stream(opened, prompt, key)
+        _stream(opened, exchange.prompt_of(opened, text), key)
 
 
 def _stream(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:

@@ -57,7 +57,6 @@ def _network(family: "hf.Family") -> "ModelConfig":
     from models.config import ModelConfig
     from models.rope import Rope
 
-    local_theta = family.default_local_theta or family.default_theta
     pattern = {"all": "L", "types": "LLLG", "pattern": "LLLG"}.get(family.layers, "G")
     return ModelConfig(
         vocab_size=320,
@@ -70,8 +69,8 @@ def _network(family: "hf.Family") -> "ModelConfig":
         activation="gelu_tanh" if family.activation_field == "hidden_activation" else "silu",
         sliding_window=64 if "L" in pattern else 0,
         layer_pattern=pattern,
-        rope=Rope(family.default_theta, local_theta=local_theta if family.local_rope else 0.0),
-        tie_embeddings=family.tied_by_default,
+        rope=Rope(family.default_theta, local_theta=family.default_local_theta),
+        tie_embeddings=family.defaults["tie_word_embeddings"],
         **family.shared,
     )
 

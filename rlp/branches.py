@@ -53,7 +53,7 @@ def vocabulary(
     think_open: tuple[int, ...],
     think_close: tuple[int, ...],
     pad: int,
-    bos: int | None,
+    bos: tuple[int, ...],
     eos: int,
     separator: int,
     used: int,
@@ -68,7 +68,7 @@ def vocabulary(
     """
     unused = tuple(range(used, size))
     whole = lambda tag: set(tag) if len(tag) == 1 else set()
-    never = whole(think_open) | {pad} | ({bos} if bos is not None else set())
+    never = whole(think_open) | {pad, *bos}
     ends = {eos, separator}
     # Padding or bos that shares an id with an end of text is text: padding is masked by segment.
     documents = (never - ends) | whole(think_close)
@@ -156,19 +156,23 @@ def _are(tokens: jax.Array, ids: tuple[int, ...]) -> jax.Array:
     return jnp.all(tokens == expected, axis=-1)
 
 
-def document_trunk(batch: Batch, prompt: Sequence[int] = ()) -> Trunk:
-    """The rows as trunks, with a thinking prompt before the document when there is one.
+def document_trunk(batch: Batch, prompt: Sequence[int] = (), bos: int = 0) -> Trunk:
+    """The rows as trunks, with a thinking prompt before the text when there is one.
 
-    Rows with a prompt must hold one document each.
+    Rows with a prompt must hold one document each. The prompt goes behind the first `bos` tokens of
+    a row, so that a trunk has one bos at its beginning, as any text has.
     """
     tokens, segment, position = map(jnp.asarray, (batch.tokens, batch.segment, batch.position))
     if prompt:
         rows = lambda x: jnp.broadcast_to(x[None, :], (tokens.shape[0], len(prompt)))
         before = jnp.asarray(np.array(prompt, np.int32))
-        tokens = jnp.concatenate([rows(before), tokens], axis=1)
-        segment = jnp.concatenate([rows(jnp.ones_like(before)), segment], axis=1)
-        place = jnp.arange(len(prompt), dtype=jnp.int32)
-        position = jnp.concatenate([rows(place), position + len(prompt)], axis=1)
+        place = bos + jnp.arange(len(prompt), dtype=jnp.int32)
+
+        def put(x: jax.Array, new: jax.Array, further: int = 0) -> jax.Array:
+            return jnp.concatenate([x[:, :bos], rows(new), x[:, bos:] + further], axis=1)
+
+        tokens, segment = put(tokens, before), put(segment, jnp.ones_like(before))
+        position = put(position, place, len(prompt))
     return Trunk(tokens=tokens, segment=segment, position=position)
 
 

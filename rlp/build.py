@@ -119,7 +119,7 @@ def build_method(config: ConfigDict, files: Path | None = None) -> Method:
         length, tag = config.rlp.thought_length, len(tokenizer.think_close)
         _check_room(config, "rlp.thought_length", length, tag, "a closing tag")
     words = _named(lambda: _vocabulary(tokenizer, model.vocab_size))
-    settings = _settings(config, _prompt(config, tokenizer))
+    settings = _settings(config, tokenizer)
     template = chat_template(config, tokenizer, files)
     return Method(tokenizer, model, settings, words, template, _ends(config, tokenizer, template))
 
@@ -233,7 +233,7 @@ def _tokenizer(config: ConfigDict, files: Path | None) -> AnyTokenizer:
     return load_tokenizer(folder, data.bos, data.eos, data.separator, config.model.vocab_size)
 
 
-def _ends(config: ConfigDict, tokenizer: AnyTokenizer, template: str | None) -> tuple[int, ...]:
+def _ends(config: ConfigDict, tokenizer: Any, template: str | None) -> tuple[int, ...]:
     """Ids that end what a run trains on: of a response, and those that the config names."""
     data = config.data
     ends = []
@@ -321,21 +321,27 @@ def _evaluated_at_once(config: ConfigDict, shards: int) -> int:
 
 
 def _prompt(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[int, ...]:
-    """Token ids of the thinking prompt."""
+    """Token ids of the thinking prompt, which goes between a row's bos and its text."""
     if config.rlp.prompt == "none":
         return ()
     text = DEFAULT_PROMPT
     if config.rlp.prompt != "default":
         text = file_text("rlp.prompt", config.rlp.prompt, "'default' or 'none'")
-    start = () if tokenizer.bos is None else (tokenizer.bos,)
-    return (*start, *tokenizer.encode(text))
+    return tuple(tokenizer.encode(text))
 
 
-def _settings(config: ConfigDict, prompt: tuple[int, ...]) -> RLPSettings:
+def _settings(config: ConfigDict, tokenizer: AnyTokenizer) -> RLPSettings:
     """Of thoughts: where training samples none, of the held-out figures alone."""
     thinks_of_text = thinks(config) and not answers_problems(config)
     objective = config.objective if thinks_of_text else "rlp"
-    return RLPSettings(**(dict(config.rlp) | {"prompt": prompt, "objective": objective}))
+    bos = len(tokenizer.bos)
+    own = {
+        "prompt": _prompt(config, tokenizer),
+        "bos": bos,
+        "min_prefix": max(config.rlp.min_prefix, bos),
+        "objective": objective,
+    }
+    return RLPSettings(**(dict(config.rlp) | own))
 
 
 def _answering(config: ConfigDict, made: Method) -> Answering | None:

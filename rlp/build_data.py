@@ -24,6 +24,7 @@ from rlp.responses import Frame
 from rlp.start import same_template, same_tokenizer
 from rlp.tokenizer import FolderTokenizer, Tokenizer
 from rlp.tokenizer_files import TEMPLATE
+from rlp.turns import end_of_turn
 
 LOGGER = logging.getLogger(__name__)
 
@@ -71,7 +72,15 @@ def read_data(
         stream = training if answers_problems(config) else stream
         held_out = dataclasses.replace(held_out, problems=problems)
     assert stream is not None
+    LOGGER.info("%s", before_texts(config, tokenizer))
     return stream, held_out
+
+
+def before_texts(config: ConfigDict, tokenizer: Any) -> str:
+    """What stands before every text of a run, in words."""
+    names = " ".join(f"{tokenizer.decode([i])!r} (token {i})" for i in tokenizer.bos)
+    why = f"data.bos={config.data.bos!r}" if config.data.bos else "as its tokenizer does"
+    return f"before every text: {names or 'nothing'} ({why})"
 
 
 def _compass(config: ConfigDict, tokenizer: Any) -> tuple[Stream, HeldOut]:
@@ -105,7 +114,8 @@ def _files(config: ConfigDict, tokenizer: Any, template: str | None) -> tuple[St
 def _documents(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, TextStream]:
     """Rows of documents from files, for training and held out."""
     data, rlp = config.data, config.rlp
-    room = rlp.min_prefix + rlp.horizon - 1  # tokens besides one for every fork
+    min_prefix = max(rlp.min_prefix, len(tokenizer.bos))  # no thought branches off inside a bos
+    room = min_prefix + rlp.horizon - 1  # tokens besides one for every fork
     given = "given" in (rlp.positions, held_out_positions(config))
     streams = {
         "train": data.train,
@@ -120,7 +130,7 @@ def _documents(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, Te
         "min_tokens": room + rlp.forks_per_document if config.objective != "next_token" else 2,
         "held_out_min_tokens": room + config.evaluation.forks_per_document,
         "fork_marker": data.fork_marker if given else "",
-        "min_prefix": rlp.min_prefix,
+        "min_prefix": min_prefix,
         "horizon": rlp.horizon,
         "seed": config.seed,
     }
@@ -134,7 +144,6 @@ def _with_lookaheads(config: ConfigDict, tokenizer: Any, documents: Stream) -> S
     data = config.data
     if data.lookahead.share == 0:
         return documents
-    ends = {tokenizer.pad, tokenizer.eos, tokenizer.separator}
     return LookaheadStream(
         documents,
         seed=config.seed,
@@ -143,8 +152,9 @@ def _with_lookaheads(config: ConfigDict, tokenizer: Any, documents: Stream) -> S
         distance=data.lookahead.distance,
         think_open=tokenizer.think_open,
         think_close=tokenizer.think_close,
+        bos=len(tokenizer.bos),
         pad=tokenizer.pad,
-        ends=ends if tokenizer.bos is None else ends | {tokenizer.bos},
+        ends={tokenizer.pad, *tokenizer.bos, tokenizer.eos, tokenizer.separator},
     )
 
 
@@ -164,6 +174,7 @@ def _pairs(
             messages=data.sft.messages_column,
         ),
         "template": template,
+        "end": None if template is None else end_of_turn(tokenizer, template),
         "tokenizer": tokenizer,
         "sequence_length": data.sequence_length,
         "pack": data.pack,

@@ -31,7 +31,6 @@ from rlp.data.compass import CompassTokenizer
 from rlp.errors import UserError
 from rlp.metrics import progress
 from rlp.placement import abstract_params
-from rlp.responses import AnyTokenizer
 from rlp.run_config import save_config
 from rlp.small_files import config_ids, eos_ids, small_files, write_files
 from rlp.start import FILES
@@ -242,7 +241,7 @@ def _check_tokenizer(opened: Opened, files: Mapping[str, Path | str], config: hf
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), {**files, huggingface.CONFIG: json.dumps(config)})
         found = huggingface.text_ids(Path(folder), texts)
-    before = _before(tokenizer)
+    before = tokenizer.bos
     after = found[0][len(before) :]  # of an eos it may put after a text, nothing is asked
     for text, ids in zip(texts, found, strict=True):
         expected = [*before, *tokenizer.encode(text), *after]
@@ -260,11 +259,6 @@ def _check_tokenizer(opened: Opened, files: Mapping[str, Path | str], config: hf
             )
 
 
-def _before(tokenizer: AnyTokenizer) -> list[int]:
-    """The ids that stand before a text."""
-    return [] if tokenizer.bos is None else [tokenizer.bos]
-
-
 def _their_config(
     opened: Opened, dtype: str, files: Mapping[str, Path | str]
 ) -> tuple[hf.Family, hf.Json]:
@@ -275,15 +269,11 @@ def _their_config(
         given = huggingface.read_config(opened.files)
     try:
         family = hf.family_of(given) if given else hf.family_for(model)
-        fields = hf.write_config(family, model)
+        fields = hf.replaced(given, model) if given else hf.write_config(family, model)
     except hf.Unsupported as error:
         raise UserError(f"{opened.name} cannot be exported: {error}") from error
     if not given:
         fields["max_position_embeddings"] = _longest(opened)
-    elif not hf.same_network(hf.read_config(given), model):
-        fields = hf.replaced(given, fields)
-    else:
-        fields = dict(given)
     known = starting.same_tokenizer(opened.config, opened.files)
     fields |= config_ids(opened.method, given, known, files, opened.config.data)
     fields.pop("dtype", None)
@@ -306,9 +296,9 @@ def rounded(params: Params, dtype: str) -> Params:
 def ends(opened: Opened, chat: bool = False) -> tuple[int, ...]:
     """The ids after which what the model writes is over: those at which `generate` stops with its
     export, those that end a text or a document, and in a chat the one that ends a turn."""
-    made = opened.method
-    known = [*eos_ids(released(opened)), made.tokenizer.eos, made.tokenizer.separator]
-    if chat and (end := end_of_turn(made.tokenizer, made.template)) is not None:
+    tokenizer: Any = opened.method.tokenizer
+    known = [*eos_ids(released(opened)), tokenizer.eos, tokenizer.separator]
+    if chat and (end := end_of_turn(tokenizer, opened.method.template)) is not None:
         known.append(end)
     return tuple(dict.fromkeys(known))
 
@@ -340,38 +330,51 @@ def messages(text: str, system: str = "") -> list[dict[str, str]]:
 
 
 def prompt_of(opened: Opened, text: str) -> list[int]:
-    """Ids of a text, after the bos of documents where there is one.
+    """Ids of a text, behind what stands before every text.
 
     Raises:
       UserError: there is nothing to begin with, or it holds what the tokenizer cannot write.
     """
-    tokenizer = opened.method.tokenizer
-    ids = [] if tokenizer.bos is None else [tokenizer.bos]
-    if not (ids := [*ids, *tokenizer.encode(text)]):
-        raise UserError("a prompt is empty, and the tokenizer has no bos to begin with")
-    return ids
+    return prompt_and_target(opened, text, "")[0]
 
 
-def continued(opened: Opened, before: str, text: str) -> list[int]:
-    """Ids of a text that follows another.
+def prompt_and_target(opened: Opened, prompt: str, target: str) -> tuple[list[int], list[int]]:
+    """Ids of a text, behind what stands before every text, and of another that follows it.
 
-    Some tokenizers put a space before a text that stands alone. So the two are encoded together,
-    and apart only where a token spans the place between them.
+    Together they have the ids of the whole text. A token across the place between them is the first
+    of the target.
+
+    Raises:
+      UserError: there is nothing to begin with, or it holds what the tokenizer cannot write.
     """
-    encode = opened.method.tokenizer.encode
-    first, both = encode(before), encode(before + text)
-    return both[len(first) :] if both[: len(first)] == first else encode(text)
+    ids, rest = split(opened, prompt, target)
+    ids = [*opened.method.tokenizer.bos, *ids]
+    if not ids:
+        raise UserError(
+            "the prompt is empty, and the tokenizer puts nothing before a text; give a --prompt"
+        )
+    return ids, rest
+
+
+def split(opened: Opened, prompt: str, target: str) -> tuple[list[int], list[int]]:
+    """Ids of a text and of another that follows it, with nothing before them. Together they have
+    the ids of the whole text; a token across the place between them is the first of the target."""
+    tokenizer = opened.method.tokenizer
+    alone, both = tokenizer.encode(prompt), tokenizer.encode(prompt + target)
+    pairs = zip(alone, both, strict=False)
+    shared = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(alone), len(both)))
+    return both[:shared], both[shared:]
 
 
 def described(opened: Opened) -> list[str]:
     """A few lines on a model: its network, and what its tokenizer makes of the tags."""
     model, tokenizer = opened.method.model, opened.method.tokenizer
     name = lambda ids: f"token {ids[0]}" if len(ids) == 1 else f"{len(ids)} tokens {list(ids)}"
-    known = lambda x: "none" if x is None else f"{tokenizer.decode([x])!r} {x}"
+    known = lambda *ids: " ".join(f"{tokenizer.decode([x])!r} {x}" for x in ids) or "nothing"
     return [
         f"network: {count_parameters(model):,} parameters, {model.num_layers} layers of width "
         f"{model.hidden_size}, {tokenizer.vocab_size} tokens in {model.vocab_size} rows",
         f"tags: <think> is {name(tokenizer.think_open)}, </think> is {name(tokenizer.think_close)}",
-        f"documents: before each {known(tokenizer.bos)}, after each {known(tokenizer.separator)}; "
-        f"a text ends with {known(tokenizer.eos)}",
+        f"texts: before each {known(*tokenizer.bos)}, after each document "
+        f"{known(tokenizer.separator)}; a text ends with {known(tokenizer.eos)}",
     ]

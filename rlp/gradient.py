@@ -42,7 +42,7 @@ class Loss:
     discount: float
     kl_weight: float
     next_token_weight: float
-    prompt_length: int
+    first_predicted: int  # position in a trunk; of the text, behind bos and prompt
 
 
 @flax.struct.dataclass
@@ -124,7 +124,7 @@ def policy_gradient(
             target_weights=target_weights / thoughts.length.size,
         )
     trunk = rollout.trunk
-    predicted = predicted_tokens(trunk) & (trunk.position > loss.prompt_length)
+    predicted = predicted_tokens(trunk) & (trunk.position >= loss.first_predicted)
     text = _Text(trunk, predicted / jnp.maximum(predicted.sum(), 1))
 
     rows, columns = wave_shape(

@@ -117,7 +117,7 @@ def sample(logits: jax.Array, uniform: jax.Array) -> jax.Array:
 
 
 def read_documents(model: Transformer, trunk: Trunk) -> Documents:
-    """Prefills rows of one document each, [B, P + T], with the thinking prompt in front."""
+    """Prefills rows of one document each, [B, P + T], with the thinking prompt behind their bos."""
     hidden, cache = prefill(model, trunk)
     return Documents(trunk=trunk, cache=cache, hidden=hidden)
 

@@ -22,7 +22,8 @@ IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # in config.json and GEN
 
 def token_ids(tokenizer: Any) -> dict[str, Any]:
     """The fields of config.json and generation_config.json that name tokens."""
-    ids = {"bos": tokenizer.bos, "eos": tokenizer.eos, "pad": tokenizer.pad}
+    bos = tokenizer.bos[0] if tokenizer.bos else None
+    ids = {"bos": bos, "eos": tokenizer.eos, "pad": tokenizer.pad}
     return {f"{role}_token_id": x for role, x in ids.items()}
 
 
@@ -120,8 +121,7 @@ def _tokenizer_files(made: Method, named: Mapping[str, str]) -> dict[str, Path |
     if named["eos"] and edits.has_token(files, named["eos"]):
         files = edits.with_token(files, "eos_token", named["eos"])
     if named["bos"]:
-        bos = () if tokenizer.bos is None else (tokenizer.bos,)
-        names = {tokenizer.decode([i]): i for i in bos}
+        names = {tokenizer.decode([i]): i for i in tokenizer.bos}
         files = edits.with_beginning(files, names)
         for name in names:
             if edits.has_token(files, name):

@@ -227,6 +227,12 @@ def _model(name: str, folder: Path) -> Start:
         raise UserError(f"{folder / 'config.json'}: {error}") from error
 
     def load(abstract: Params) -> tuple[Params, int | None, str]:
+        if unread := hf.unread_fields(config):
+            LOGGER.info(
+                "%s has fields that change nothing and are kept for exports: %s",
+                folder / huggingface.CONFIG,
+                ", ".join(unread),
+            )
         tensors = hf.tensors(family, model)
         count = sum(not tensor.copy_of for tensor in tensors)
         with progress(count, 0, f"reading {folder.name}", "tensor") as bar:

@@ -5,10 +5,11 @@ A thought is closed by exactly these ids. Other ids that read the same (`</` joi
 before it) do not close it, nor are they looked for in documents.
 """
 
+import importlib.util
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,20 +39,23 @@ class Tokenizer(Protocol):
       vocab_size: every id is smaller.
       pad: id that fills rows; may equal `eos`.
       eos: id that ends a text.
-      bos: id that stands before every document, or None.
+      bos: ids that stand before every text, () for none: what the model's own tokenizer puts there
+        (not what it names its bos_token), unless `data.bos` says otherwise.
       separator: id that stands after every document; may equal `eos`.
       think_open: ids of `<think>`.
       think_close: ids of `</think>`.
+      added: ids of its added tokens: their names are found before a text is split further.
       chat_template: Jinja, of its own; None for none.
     """
 
     vocab_size: int
     pad: int
     eos: int
-    bos: int | None
+    bos: tuple[int, ...]
     separator: int
     think_open: tuple[int, ...]
     think_close: tuple[int, ...]
+    added: Collection[int]
     chat_template: str | None
 
     def encode(self, text: str) -> list[int]:
@@ -72,10 +76,11 @@ class Tokenizer(Protocol):
 
     def token_bytes(self) -> list[bytes]:
         """The bytes of text that each id stands for, where they do not depend on its neighbours;
-        none for special tokens."""
+        none for special tokens and for the thinking tags."""
 
-    def offsets(self, text: str) -> list[int]:
-        """For each token of `encode(text)` the character of `text` in which it begins."""
+    def encode_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """`encode` of each text, int32 [tokens], and the characters of the text that each token
+        covers: the first, and the one after the last, int64 [tokens, 2]."""
 
     def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
         """Messages, each with a role and a content, as the text that a Jinja template makes of
@@ -94,10 +99,11 @@ class ByteTokenizer:
 
     vocab_size = 261
     pad = 256
-    bos: int | None = 257
+    bos: tuple[int, ...] = (257,)
     eos = separator = 258
     think_open: tuple[int, ...] = (259,)
     think_close: tuple[int, ...] = (260,)
+    added: Collection[int] = range(256, 261)
     chat_template: str | None = None
 
     def __init__(self) -> None:
@@ -119,8 +125,13 @@ class ByteTokenizer:
     def token_bytes(self) -> list[bytes]:
         return [*self._bytes[:256], *[b""] * (self.vocab_size - 256)]
 
-    def offsets(self, text: str) -> list[int]:
-        return [place for place, character in enumerate(text) for _ in character.encode()]
+    def encode_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        spans = []
+        for text in texts:
+            sizes = [len(character.encode()) for character in text]
+            first = np.repeat(np.arange(len(text)), sizes)
+            spans.append(np.stack([first, first + 1], axis=1))
+        return list(zip(self.encode_all(texts), spans, strict=True))
 
     def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
         raise UserError("bytes have no tokens for a chat template; use a tokenizer folder")
@@ -133,7 +144,7 @@ class ByteTokenizer:
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         made.decoder = decoders.ByteLevel()
         names = [name.decode() for name in self._bytes[256:]]
-        return _files(made, names, dict(zip(("pad", "bos", "eos"), names, strict=False)))
+        return _files(made, names, self.bos, dict(zip(("pad", "bos", "eos"), names, strict=False)))
 
 
 class FolderTokenizer:
@@ -151,8 +162,8 @@ class FolderTokenizer:
 
         Args:
           folder: path.
-          bos: token before every document; "" for the folder's bos_token if it has one, "none" for
-            none.
+          bos: token before every text; "" for what the tokenizer itself puts there, "none" for
+            nothing.
           eos: token that ends a text; "" for the folder's eos_token. A folder made for chat may
             name the end of a *turn* there.
           separator: token after every document; "" for eos.
@@ -178,9 +189,10 @@ class FolderTokenizer:
             )
         self.eos: int = ends
         self.separator = self._token("data.separator", separator) if separator else self.eos
-        self.bos: int | None = self._tokenizer.bos_token_id
+        self.bos: tuple[int, ...] = _put_before(self._tokenizer)
         if bos:
-            self.bos = None if bos == "none" else self._token("data.bos", bos)
+            self.bos = () if bos == "none" else (self._token("data.bos", bos),)
+        self.added: Collection[int] = set(self._tokenizer.added_tokens_decoder)
         # What a template calls bos_token and eos_token, where they are not the folder's.
         given = {"bos_token": bos, "eos_token": eos}
         self._named = {role: name for role, name in given.items() if name in special}
@@ -188,7 +200,7 @@ class FolderTokenizer:
         self.chat_template: str | None = own.get("default") if isinstance(own, dict) else own
         pad = self._tokenizer.pad_token_id
         self.pad: int = self.eos if pad is None else pad
-        self._fitting([x for x in (self.pad, self.bos, self.eos, self.separator) if x is not None])
+        self._fitting([self.pad, *self.bos, self.eos, self.separator])
 
     def encode(self, text: str) -> list[int]:
         return self._fitting(self._tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -211,7 +223,9 @@ class FolderTokenizer:
         made = self._tokenizer.backend_tokenizer
         decoder = json.loads(made.to_str())["decoder"] or {}
         kinds = {part["type"] for part in [decoder, *decoder.get("decoders", [])] if part}
-        special = set(made.get_added_tokens_decoder())
+        # Added tokens are not written in the tokenizer's alphabet. Those that are not special are
+        # text: Gemma's line breaks, for example.
+        added = made.get_added_tokens_decoder()
         if "ByteLevel" in kinds:
             bytes_of = {letter: byte for byte, letter in _byte_letters().items()}
             read = lambda piece: bytes(map(bytes_of.__getitem__, piece))
@@ -224,14 +238,28 @@ class FolderTokenizer:
             )
         else:
             read = lambda piece: b""
-        pieces = [made.id_to_token(i) for i in range(self.vocab_size)]
-        return [
-            b"" if piece is None or i in special else read(piece) for i, piece in enumerate(pieces)
-        ]
 
-    def offsets(self, text: str) -> list[int]:
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return [start for start, _ in encoded["offset_mapping"]]
+        tags = {tag[0] for tag in (self.think_open, self.think_close) if len(tag) == 1}
+
+        def bytes_of_token(i: int) -> bytes:
+            if i in tags:
+                return b""
+            if i in added:
+                return b"" if added[i].special else added[i].content.encode()
+            piece = made.id_to_token(i)
+            return b"" if piece is None else read(piece)
+
+        return [bytes_of_token(i) for i in range(self.vocab_size)]
+
+    def encode_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        encoded = self._tokenizer(
+            list(texts), add_special_tokens=False, return_offsets_mapping=True
+        )
+        rows = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return [
+            (np.asarray(self._fitting(ids), np.int32), np.array(spans, np.int64).reshape(-1, 2))
+            for ids, spans in rows
+        ]
 
     def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
         try:
@@ -275,6 +303,20 @@ class FolderTokenizer:
         if len(ids) != 1 or self.decode(ids) != name:
             raise UserError(f"{field}={name!r} is not one token of the tokenizer {self._folder}")
         return ids[0]
+
+
+def _put_before(tokenizer: Any) -> tuple[int, ...]:
+    """The ids that a tokenizer of transformers puts before a text by itself.
+
+    Naming a bos_token does not mean that: Qwen2's and SmolLM2's tokenizers name one and put nothing
+    before a text; Llama's and Gemma's put theirs.
+    """
+    probe = "a"
+    plain = tokenizer(probe, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(probe)["input_ids"]
+    places = range(len(whole) - len(plain) + 1)
+    start = next(at for at in places if whole[at : at + len(plain)] == plain)
+    return tuple(whole[:start])
 
 
 def load(spec: str, bos: str = "", eos: str = "", separator: str = "", rows: int = 0) -> Tokenizer:
@@ -323,6 +365,11 @@ def _read_folder(folder: str) -> Any:
         )
     except Exception as error:  # the library's parsers raise every class, even Exception itself
         reason = " ".join(str(error).split())[:200]
+        if _lacks_sentencepiece(Path(folder)):
+            raise UserError(
+                f"tokenizer {folder}: it has tokenizer.model alone, and reading that needs "
+                "`pip install sentencepiece protobuf`; install them, or add its tokenizer.json"
+            ) from error
         raise UserError(f"tokenizer {folder}: cannot be read: {reason}") from error
     finally:
         transformers.logging.set_verbosity(verbosity)
@@ -333,33 +380,44 @@ def _read_folder(folder: str) -> Any:
     return tokenizer
 
 
+def _lacks_sentencepiece(folder: Path) -> bool:
+    """Whether a folder holds a SentencePiece model alone, and the library for it is absent."""
+    alone = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
+    return alone and importlib.util.find_spec("sentencepiece") is None
+
+
 def word_level_files(
-    ids: Mapping[str, int], specials: Sequence[str], **named: str
+    ids: Mapping[str, int], specials: Sequence[str], before: Sequence[int] = (), **named: str
 ) -> Mapping[str, Path | str]:
     """A tokenizer of one token a word, as the files of a folder in the Hugging Face format.
 
     Args:
       ids: of all words.
       specials: those of them that no text is split from: found wherever they stand.
+      before: ids that it puts before a text.
       named: which of these are unk, pad, bos, eos.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     made = Tokenizer(models.WordLevel(dict(ids), unk_token=named["unk"]))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return _files(made, specials, named)
+    return _files(made, specials, before, named)
 
 
-def _files(made: Any, specials: Sequence[str], named: Mapping[str, str]) -> dict[str, Path | str]:
-    """A tokenizer of the library `tokenizers` as files, with its special tokens added."""
+def _files(
+    made: Any, specials: Sequence[str], before: Sequence[int], named: Mapping[str, str]
+) -> dict[str, Path | str]:
+    """A tokenizer of the library `tokenizers` as files, with its special tokens added, and with
+    those that it puts before a text."""
     from tokenizers import processors
 
     made.add_special_tokens(list(specials))
-    if bos := named.get("bos"):  # it stands before each text, as before the documents here
+    if before:
+        names = [made.id_to_token(i) for i in before]
         made.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A",
-            pair=f"{bos} $A {bos}:1 $B:1",
-            special_tokens=[(bos, made.token_to_id(bos))],
+            single=" ".join([*names, "$A"]),
+            pair=" ".join([*names, "$A", "$B"]),
+            special_tokens=list(zip(names, before, strict=True)),
         )
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     config |= {f"{role}_token": name for role, name in named.items()}
@@ -433,8 +491,9 @@ def _pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[
     shown = 0  # characters of decode(ids[before:]) that have been given to a token
     for end in range(1, len(ids) + 1):
         text = decode(ids[before:end])
-        # One broken character at the end may be one that the next token completes.
-        whole = text.removesuffix("\N{REPLACEMENT CHARACTER}") if end < len(ids) else text
+        # Broken characters at the end, one for each of its bytes with some tokenizers, may be one
+        # that the next tokens complete.
+        whole = text.rstrip("\N{REPLACEMENT CHARACTER}") if end < len(ids) else text
         pieces.append(whole[shown:] or PARTIAL)
         shown = max(shown, len(whole))
         if whole == text:

@@ -1,13 +1,27 @@
 """Where a turn of a chat ends, as its template has it."""
 
-from rlp.data.compass import CompassTokenizer
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
 from rlp.errors import UserError
-from rlp.tokenizer import Tokenizer
 
 _ASKED, _SOMETHING = "a problem", "something"  # messages that no template leaves out
 
 
-def after_response(tokenizer: Tokenizer, template: str) -> str:
+class Chats(Protocol):
+    """The part of a tokenizer that this module asks."""
+
+    separator: int
+    added: Collection[int]
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+def after_response(tokenizer: Chats, template: str) -> str:
     """The text that a template puts after what an assistant says, without surrounding space.
 
     Raises:
@@ -26,18 +40,18 @@ def after_response(tokenizer: Tokenizer, template: str) -> str:
     return after.strip()
 
 
-def end_of_turn(tokenizer: Tokenizer | CompassTokenizer, template: str | None) -> int | None:
+def end_of_turn(tokenizer: Chats, template: str | None) -> int | None:
     """The id that ends a response: the first one that the template puts after it, or without a
-    template the separator. None where a template puts nothing after it, or ordinary text.
+    template the separator. None where a template puts nothing after it, or ordinary text (which a
+    line break is, even where it is an added token).
 
     Raises:
       UserError: as `after_response`.
     """
     if template is None:
         return tokenizer.separator
-    assert not isinstance(tokenizer, CompassTokenizer)  # it has no template
     after = after_response(tokenizer, template)
     if not after:
         return None
     end = tokenizer.encode(after)[0]
-    return None if tokenizer.token_bytes()[end] else end
+    return end if end in tokenizer.added and tokenizer.decode([end]).strip() else None

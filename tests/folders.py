@@ -29,7 +29,8 @@ GENERATION = {"do_sample": True, "eos_token_id": [2, 5], "temperature": 0.6, "to
 def word_files(words=WORDS, specials=SPECIALS) -> dict[str, str]:
     """A tokenizer of one token a word, with a chat template and a limit of its own."""
     pytest.importorskip("tokenizers")
-    files = dict(word_level_files({word: i for i, word in enumerate(words)}, specials, **NAMED))
+    ids = {word: i for i, word in enumerate(words)}
+    files = dict(word_level_files(ids, specials, (ids["<bos>"],), **NAMED))
     settings = json.loads(str(files["tokenizer_config.json"])) | {"model_max_length": 4321}
     return files | {"tokenizer_config.json": json.dumps(settings), "chat_template.jinja": CHAT}
 
@@ -43,6 +44,70 @@ def byte_files(tags: bool = True) -> dict[str, str]:
         known = told["added_tokens"]
         told["added_tokens"] = [x for x in known if x["content"] not in (THINK_OPEN, THINK_CLOSE)]
     return files | {"tokenizer.json": json.dumps(told)}
+
+
+def space_in_front_files() -> dict[str, str]:
+    """A tokenizer of the kind of Llama 2: pieces with "▁" for a space, one of which is put before a
+    text that begins, and bytes for what has no piece. It puts <bos> before a text."""
+    tokenizers = pytest.importorskip("tokenizers")
+    from tokenizers import decoders, models, normalizers, processors
+
+    pieces = ["<unk>", *SPECIALS[1:3], *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    pieces += [*"abcdQ:+=123456", "▁a", "▁2", "▁=", "▁+", "▁5"]
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    merges = [("▁", piece[1:]) for piece in pieces if piece[0] == "▁" and len(piece) > 1]
+    made = tokenizers.Tokenizer(
+        models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    made.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    made.add_special_tokens(["<unk>", "<bos>", "<eos>"])
+    made.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", ids["<bos>"])]
+    )
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    config |= {"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"}
+    return {"tokenizer.json": made.to_str(), "tokenizer_config.json": json.dumps(config)}
+
+
+def bpe_files() -> dict[str, str]:
+    """A byte-level BPE tokenizer whose pieces begin with a space. It puts <bos> before a text."""
+    tokenizers = pytest.importorskip("tokenizers")
+    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+    made = tokenizers.Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<bos>", "<eos>"],
+        show_progress=False,
+    )
+    made.train_from_iterator(["1 + 1 = 2", "Q: 5 6", "a b c d 2 2 2 = = 5 5 5"] * 9, trainer)
+    made.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 0)]
+    )
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    config |= {"bos_token": "<bos>", "eos_token": "<eos>"}
+    return {"tokenizer.json": made.to_str(), "tokenizer_config.json": json.dumps(config)}
+
+
+def folder_of(folder: Path, kind: str) -> str:
+    """The folder of a tokenizer of some kind, all of which put <bos> before a text."""
+    kinds = {"bytes": byte_files, "bpe": bpe_files, "space in front": space_in_front_files}
+    for name, content in kinds[kind]().items():
+        (folder / name).write_text(content)
+    return str(folder)
 
 
 def network(**changes: Any) -> ModelConfig:

@@ -87,20 +87,25 @@ every_model = pytest.mark.parametrize(
 @functools.cache
 def their_model(name: str) -> Any:
     """A random transformers model of `MODELS`, float32; skips the test where there is no torch."""
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     kind, own = MODELS[name]
     config = getattr(transformers, f"{kind}Config")(**BASE | own, attn_implementation="eager")
+    return randomized(transformers.AutoModelForCausalLM.from_config(config))
+
+
+def randomized(model: Any) -> Any:
+    """The model, for evaluation, with weights in place of those that transformers gave it."""
+    torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    around_one = kind != "Gemma3Text"
+    around_one = model.config.model_type != "gemma3_text"
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.15)
             else:
                 parameter.uniform_(-0.5, 0.5).add_(around_one and not path.endswith("bias"))
-    return model
+    return model.eval()
 
 
 def config_json(model: Any) -> hf.Json:

@@ -1,6 +1,6 @@
 """RLP the slow way: every branch is a row of its own that repeats the whole prefix.
 
-    prompt  x_0 … x_{t-1}  <think>  c_1 … c_n  </think>  x_t … x_{t+H-1}
+    x_0  prompt  x_1 … x_{t-1}  <think>  c_1 … c_n  </think>  x_t … x_{t+H-1}
 
 A row is an ordinary document to the network: nothing here knows of trunks, forks, slots or caches.
 Rows, rewards and advantages are made in plain Python loops, so that they can be read against the
@@ -48,10 +48,14 @@ class Rows:
 def write_out(
     branches: list[Branch], vocabulary: Vocabulary, limit: int, width: int, prompt=()
 ) -> Rows:
-    """The branches as rows of `width` tokens; thoughts have at most `limit` actions."""
+    """The branches as rows of `width` tokens; thoughts have at most `limit` actions.
+
+    A document begins with its bos, and the prompt stands behind that.
+    """
     rows, close = [], list(vocabulary.think_close)
     for branch in branches:
-        prefix = [*prompt, *branch.document[: branch.fork], *vocabulary.think_open]
+        bos, *seen = branch.document[: branch.fork]
+        prefix = [bos, *prompt, *seen, *vocabulary.think_open]
         closed = branch.actions[-len(close) :] == close
         thought = branch.actions if closed else [*branch.actions, *close]
         target = branch.document[branch.fork : branch.fork + branch.horizon]

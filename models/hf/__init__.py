@@ -1,25 +1,25 @@
 """Model families of Hugging Face, as configuration of our one transformer.
 
     weights     a weight: a path here, a name there, operations that can be undone
-    families    the families: what their members share, and their weights
-    config      config.json to `ModelConfig` and back; what it does not know is refused by name
+    families    the families: what their members share, their weights, their defaults
+    fields      the fields of config.json: supported, refused at other values, or without effect
+    rope        rotary positions in config.json
+    config      config.json to `ModelConfig` and back
 
 There is no input or output here: `rlp.huggingface` reads and writes the files.
 """
 
 from models.hf.config import (
-    INERT,
-    Json,
-    Unsupported,
     family_for,
     family_of,
     read_config,
     replaced,
-    same_network,
+    unread_fields,
     write_config,
 )
 from models.hf.families import BY_NAME, Family, tensors
-from models.hf.weights import Tensor
+from models.hf.fields import INERT, Json, Unsupported
+from models.hf.weights import Tensor, is_buffer
 
 __all__ = [
     "BY_NAME",
@@ -30,9 +30,10 @@ __all__ = [
     "Unsupported",
     "family_for",
     "family_of",
+    "is_buffer",
     "read_config",
     "replaced",
-    "same_network",
     "tensors",
+    "unread_fields",
     "write_config",
 ]

@@ -1,111 +1,45 @@
 """config.json to `ModelConfig` and back.
 
-What nobody here has asked for is refused by name, and so is a value that would be computed
-differently: a model that is not the one of its card is worse than none.
+A value that would be computed differently is refused by name: a model that is not the one of its
+card is worse than none. What changes nothing is accepted, and kept for exports. `fields` has the
+tables, and says what transformers makes of fields that are missing or null.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 
 from models.config import HOW, ModelConfig
 from models.hf.families import BY_NAME, FAMILIES, Family
-from models.rope import Rope
+from models.hf.fields import (
+    COUNT,
+    FIXED,
+    FLAG,
+    INERT,
+    NUMBER,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    Fields,
+    Json,
+    Unsupported,
+    checked,
+    supported,
+)
+from models.hf.rope import read_rope, unread_parameters, write_rope
 
-Json = dict[str, Any]
-
-# What stands in a config.json and changes nothing of what the network computes from tokens.
-INERT = frozenset(
-    (
-        "_attn_implementation_autoset", "_name_or_path", "_sliding_window_pattern", "architectures",
-        "bos_token_id", "cache_implementation", "dtype", "eos_token_id", "initializer_range",
-        "is_llama_config", "max_position_embeddings", "model_type", "pad_token_id",
-        "pretraining_tp", "torch_dtype", "transformers_version", "unsloth_fixed",
-        "unsloth_version", "use_cache",
-    )
-)  # fmt: skip
-# Fields that are supported at these values alone: the first is what is written.
-FIXED: dict[str, tuple[Any, ...]] = {
-    "attention_bias": (False,),
-    "attention_dropout": (0.0,),
-    "attn_logit_softcapping": (None,),
-    "mlp_bias": (False,),
-    "partial_rotary_factor": (1.0, None),
-    "rope_interleaved": (False, None),
-    "use_mrope": (False,),
-    "use_bidirectional_attention": (False, None),
-}
 ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
-LAYER_TYPES = {"full_attention": "G", "sliding_attention": "L"}
-# rope_type -> its parameters: name there -> field of `Rope`.
-ROPES: dict[str, dict[str, str]] = {
-    "default": {},
-    "linear": {"factor": "factor"},
-    "llama3": {
-        "factor": "factor",
-        "original_max_position_embeddings": "original_length",
-        "low_freq_factor": "low_frequency_factor",
-        "high_freq_factor": "high_frequency_factor",
-    },
-    "yarn": {
-        "factor": "factor",
-        "original_max_position_embeddings": "original_length",
-        "beta_fast": "beta_fast",
-        "beta_slow": "beta_slow",
-        "attention_factor": "attention_factor",
-    },
-}
-
-
-class Unsupported(ValueError):
-    """A config.json that says something which we would compute differently."""
-
-
-KINDS: dict[str, Callable[[Any], bool]] = {
-    "a whole number above 0": lambda x: type(x) is int and x > 0,
-    "a number above 0": lambda x: type(x) in (int, float) and x > 0,
-    "true or false": lambda x: type(x) is bool,
-    "a text": lambda x: type(x) is str,
-    "a list of texts": lambda x: type(x) is list and all(type(y) is str for y in x),
-    "an object": lambda x: type(x) is dict,
-}
-COUNT, NUMBER, FLAG, TEXT, TEXTS, OBJECT = KINDS
-
-
-def _checked(name: str, value: Any, kind: str) -> Any:
-    """The value, if it is of that kind."""
-    if not KINDS[kind](value):
-        raise Unsupported(f"{name}={value!r} is not {kind}")
-    return value
-
-
-class _Fields:
-    """A config.json in reading. Whatever nobody has asked for is refused at the end."""
-
-    def __init__(self, config: Json):
-        self._config, self._left = config, set(config) - INERT
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._config
-
-    def take(self, name: str, kind: str, *default: Any) -> Any:
-        """The value, of one of `KINDS`. Null counts as absent, which needs a default."""
-        self._left.discard(name)
-        value = self._config.get(name)
-        if value is not None:
-            return _checked(name, value, kind)
-        if not default:
-            raise Unsupported(f"it lacks {name}")
-        return default[0]
-
-    def finish(self) -> None:
-        """Refuses the fields that are left."""
-        for name in sorted(self._left & set(FIXED)):
-            if (value := self._config[name]) not in FIXED[name]:
-                raise Unsupported(f"{name}={value!r} is not supported, only {FIXED[name][0]!r} is")
-        if unknown := sorted(self._left - set(FIXED)):
-            given = ", ".join(f"{name}={self._config[name]!r}" for name in unknown)
-            raise Unsupported(f"it has fields that are not supported: {given}")
+# "attention" is an old name.
+LAYER_TYPES = {"full_attention": "G", "attention": "G", "sliding_attention": "L"}
+# The fields that say one thing together: a change of one is a change of all.
+TOGETHER = (
+    frozenset(
+        ("layer_types", "max_window_layers", "sliding_window", "sliding_window_pattern",
+         "use_sliding_window")
+    ),
+    frozenset(
+        ("original_max_position_embeddings", "rope_local_base_freq", "rope_parameters",
+         "rope_scaling", "rope_theta")
+    ),
+)  # fmt: skip
 
 
 def family_of(config: Json) -> Family:
@@ -114,17 +48,21 @@ def family_of(config: Json) -> Family:
     Raises:
       Unsupported: for another one.
     """
-    name = str(config.get("model_type"))
+    name = config.get("model_type")
+    known = ", ".join(BY_NAME)
     if name == "gemma3":
         raise Unsupported(
             "model_type='gemma3' is a model of images and text; save its text part alone, with "
             "transformers: Gemma3ForCausalLM.from_pretrained(…).save_pretrained(…)"
         )
-    if name not in BY_NAME:
-        raise Unsupported(f"model_type={name!r} is not supported; these are: {', '.join(BY_NAME)}")
+    if name is None:
+        raise Unsupported(f"it lacks model_type; these are supported: {known}")
+    if not isinstance(name, str) or name not in BY_NAME:
+        raise Unsupported(f"model_type={name!r} is not supported; these are: {known}")
     family = BY_NAME[name]
     architectures = config.get("architectures") or [family.architecture]
-    if architectures != [family.architecture]:
+    # The first conversions of LLaMA wrote LLaMAForCausalLM.
+    if [str(x).lower() for x in architectures] != [family.architecture.lower()]:
         raise Unsupported(f"architectures={architectures!r}; only {family.architecture} is read")
     return family
 
@@ -136,8 +74,14 @@ def read_config(config: Json) -> ModelConfig:
       Unsupported: for a field or a value that would be computed differently here, by name.
     """
     family = family_of(config)
-    f = _Fields(config)
+    f = Fields(family, config)
+    f.check()
     width, heads = f.take("hidden_size", COUNT), f.take("num_attention_heads", COUNT)
+    if family.whole_heads and width % heads:
+        raise Unsupported(
+            f"hidden_size={width} is not a multiple of num_attention_heads={heads}, as "
+            f"{family.name} needs"
+        )
     layers = f.take("num_hidden_layers", COUNT)
     activation = f.take(family.activation_field, TEXT)
     if activation not in ACTIVATIONS:
@@ -149,26 +93,37 @@ def read_config(config: Json) -> ModelConfig:
         "hidden_size": width,
         "num_layers": layers,
         "num_heads": heads,
-        "num_kv_heads": f.take("num_key_value_heads", COUNT),
-        "head_dim": f.take("head_dim", COUNT, family.head_dim or width // heads),
+        "num_kv_heads": f.take("num_key_value_heads", COUNT) or heads,
+        "head_dim": f.take("head_dim", COUNT) or width // heads,
         "ffn_size": f.take("intermediate_size", COUNT),
         "activation": ACTIVATIONS[activation],
         "norm_epsilon": float(f.take("rms_norm_eps", NUMBER)),
         "sliding_window": window,
         "layer_pattern": pattern,
-        "rope": _read_rope(family, f, config),
-        "tie_embeddings": f.take("tie_word_embeddings", FLAG, family.tied_by_default),
+        "rope": read_rope(family, f),
+        "tie_embeddings": f.take("tie_word_embeddings", FLAG),
     }
-    if "query_pre_attn_scalar" in family.extras:
-        scalar = float(f.take("query_pre_attn_scalar", COUNT))
-        values["query_pre_attn_scalar"] = 0.0 if scalar == values["head_dim"] else scalar
-    if "final_logit_softcapping" in family.extras:
-        values["logit_softcap"] = float(f.take("final_logit_softcapping", NUMBER, 0.0))
-    f.finish()
+    if "query_pre_attn_scalar" in family.defaults:
+        scalar = f.take("query_pre_attn_scalar", COUNT)
+        values["query_pre_attn_scalar"] = 0.0 if scalar == values["head_dim"] else float(scalar)
+    if "final_logit_softcapping" in family.defaults:
+        values["logit_softcap"] = float(f.take("final_logit_softcapping", NUMBER) or 0.0)
     try:
         return ModelConfig(**values)
     except ValueError as error:
         raise Unsupported(str(error)) from error
+
+
+def unread_fields(config: Json) -> list[str]:
+    """The fields of a config.json that neither this project nor transformers reads, sorted.
+
+    They change nothing, and exports keep them.
+
+    Raises:
+      Unsupported: the family is.
+    """
+    known = supported(family_of(config)) | FIXED.keys() | INERT
+    return sorted([*(config.keys() - known), *unread_parameters(config)])
 
 
 def write_config(family: Family, model: ModelConfig) -> Json:
@@ -192,12 +147,12 @@ def write_config(family: Family, model: ModelConfig) -> Json:
         "rms_norm_eps": model.norm_epsilon,
         "tie_word_embeddings": model.tie_embeddings,
     }
-    found |= {name: FIXED[name][0] for name in family.fixed}
-    if "query_pre_attn_scalar" in family.extras:
+    found |= {name: FIXED[name][0] for name in family.defaults if name in FIXED}
+    if "query_pre_attn_scalar" in family.defaults:
         found["query_pre_attn_scalar"] = int(model.query_pre_attn_scalar) or model.head_dim
-    if "final_logit_softcapping" in family.extras:
+    if "final_logit_softcapping" in family.defaults:
         found["final_logit_softcapping"] = model.logit_softcap or None
-    found |= _write_layers(family, model) | _write_rope(family, model.rope)
+    found |= _write_layers(family, model) | write_rope(family, model.rope)
     again = read_config(found)
     if differences := [
         f"model.{field.name}={getattr(model, field.name)!r}"
@@ -208,15 +163,27 @@ def write_config(family: Family, model: ModelConfig) -> Json:
     return found
 
 
-def same_network(a: ModelConfig, b: ModelConfig) -> bool:
-    """Whether two configs are the same network, however it is computed."""
-    fields = [field.name for field in dataclasses.fields(a) if field.name not in HOW]
-    return all(getattr(a, name) == getattr(b, name) for name in fields)
+def replaced(given: Json, model: ModelConfig) -> Json:
+    """A config.json that describes another network of its family.
 
+    Fields that say the same of both networks stay as they are, and so does what changes nothing.
+    Whole numbers become integers, since transformers refuses 256.0 where it wants 256.
 
-def replaced(given: Json, fields: Json) -> Json:
-    """A config.json with another network: what is inert stays, and the rest is `fields`."""
-    return {name: value for name, value in given.items() if name in INERT} | fields
+    Raises:
+      Unsupported: the family has no such network.
+    """
+    family = family_of(given)
+    old, new = (write_config(family, network) for network in (read_config(given), model))
+    changed = {name for name in new if name not in old or new[name] != old[name]}
+    for group in TOGETHER:
+        if changed & group:
+            changed |= group
+    found = {name: x for name, x in given.items() if name not in changed}
+    found |= {name: x for name, x in new.items() if name in changed}
+    for name, default in family.defaults.items():
+        if type(default) is int and type(found.get(name)) is float:
+            found[name] = int(found[name])
+    return found
 
 
 def family_for(model: ModelConfig) -> Family:
@@ -236,33 +203,47 @@ def family_for(model: ModelConfig) -> Family:
     raise Unsupported("no Hugging Face family has this network: " + "; ".join(reasons))
 
 
-def _read_layers(family: Family, f: _Fields, layers: int) -> tuple[int, str]:
+def _read_layers(family: Family, f: Fields, layers: int) -> tuple[int, str]:
     """Window and pattern of the layers."""
-    if family.layers == "none":
-        return 0, "G"
-    if family.layers == "all" and "sliding_window" not in f:
-        raise Unsupported("it lacks sliding_window (null, where there is none)")
-    types, window = f.take("layer_types", TEXTS, None), f.take("sliding_window", COUNT, None)
-    if family.layers == "switch":
-        local = f.take("use_sliding_window", FLAG, False)
-        unsaid = () if local and types is None else (layers,)
-        since = f.take("max_window_layers", COUNT, *unsaid)
-        letters = ["L" if local and i >= since else "G" for i in range(layers)]
-    elif family.layers == "all":
-        letters = ["G" if window is None else "L"] * layers
+    types, window = f.take("layer_types", TEXTS), f.take("sliding_window", WHOLE)
+    if family.layers == "switch" and not f.take("use_sliding_window", FLAG):
+        window = None
+    if types is None:
+        letters = _letters(family, f, layers, window)
     else:
-        every = 4 if family.layers == "types" else f.take("sliding_window_pattern", COUNT, 6)
-        letters = ["G" if (i + 1) % every == 0 else "L" for i in range(layers)]
-    if types is not None:
-        said = [LAYER_TYPES.get(kind, "") for kind in types]
-        if len(said) != layers or "" in said or (family.layers == "all" and said != letters):
-            raise Unsupported(f"layer_types={types!r} is not supported")
-        letters = said
+        letters = [LAYER_TYPES.get(kind, "") for kind in types]
+        fixed = family.layers in ("none", "all")
+        if len(letters) != layers or "" in letters:
+            raise Unsupported(f"layer_types={types!r} is not supported in {layers} layers")
+        if fixed and letters != _letters(family, f, layers, window):
+            raise Unsupported(f"layer_types={types!r} is not supported in {family.name}")
+    if family.layers == "none" and window is not None:
+        raise Unsupported(f"sliding_window={window!r} is not supported in {family.name}")
     if "L" not in letters:
         return 0, "G"
     if window is None:
         raise Unsupported("it lacks sliding_window, but has layers with sliding_attention")
+    if window < 1:
+        raise Unsupported(
+            f"sliding_window={window!r} leaves local layers nothing to see; give the tokens that "
+            "they see, or null where none is local"
+        )
     return window, _shortest("".join(letters))
+
+
+def _letters(family: Family, f: Fields, layers: int, window: int | None) -> list[str]:
+    """G or L for each layer, where there are no layer_types."""
+    if family.layers == "types":
+        return ["G" if (i + 1) % 4 == 0 else "L" for i in range(layers)]
+    if family.layers == "pattern":
+        every = 6
+        if "sliding_window_pattern" in f:
+            every = checked("sliding_window_pattern", f.get("sliding_window_pattern"), COUNT)
+        return ["G" if (i + 1) % every == 0 else "L" for i in range(layers)]
+    if family.layers == "none" or window is None:
+        return ["G"] * layers
+    since = f.take("max_window_layers", WHOLE) if family.layers == "switch" else 0
+    return ["L" if i >= since else "G" for i in range(layers)]
 
 
 def _shortest(letters: str) -> str:
@@ -285,96 +266,3 @@ def _write_layers(family: Family, model: ModelConfig) -> Json:
         # Old readers know no layer_types, but a number of global layers before the local ones.
         found["max_window_layers"] = types.count("full_attention")
     return found
-
-
-def _read_rope(family: Family, f: _Fields, config: Json) -> Rope:
-    """Rotary positions, as old readers know them (rope_theta, rope_scaling), as new ones do
-    (rope_parameters), or as both, which then agree."""
-    length = config.get("max_position_embeddings")
-    theta, scaling = f.take("rope_theta", NUMBER, None), f.take("rope_scaling", OBJECT, None)
-    new = f.take("rope_parameters", OBJECT, None)
-    base = float(theta or family.default_theta)
-    local = base
-    if family.local_theta_field:
-        local = float(f.take(family.local_theta_field, NUMBER, family.default_local_theta))
-    found = []
-    if new is not None and family.local_rope:
-        if set(new) != set(LAYER_TYPES):
-            raise Unsupported(f"rope_parameters={new!r} does not hold {', '.join(LAYER_TYPES)}")
-        wide, near = (_checked("rope_parameters", new[kind], OBJECT) for kind in LAYER_TYPES)
-        if (kind := near.get("rope_type", "default")) != "default":
-            raise Unsupported(f"rope_type={kind!r} of sliding_attention is not supported")
-        local = float(_checked("rope_theta", near.get("rope_theta", local), NUMBER))
-        found.append(_rope(family, wide, base, local, length))
-    elif new is not None:
-        found.append(_rope(family, new, base, local, length))
-    if new is None or theta is not None or scaling is not None:
-        found.append(_rope(family, scaling or {}, base, local, length))
-    if found[0] != found[-1]:
-        raise Unsupported("rope_parameters contradicts rope_theta and rope_scaling; keep one form")
-    return found[0]
-
-
-def _rope(family: Family, parameters: Json, theta: float, local: float, length: Any) -> Rope:
-    values = _read_scaling(parameters, length)
-    theta = float(_checked("rope_theta", parameters.get("rope_theta", theta), NUMBER))
-    try:
-        return Rope(theta=theta, local_theta=local if family.local_rope else 0.0, **values)
-    except ValueError as error:
-        raise Unsupported(str(error)) from error
-
-
-def _read_scaling(parameters: Json, length: Any) -> Json:
-    kind = _checked(
-        "rope_type", parameters.get("rope_type", parameters.get("type", "default")), TEXT
-    )
-    if kind not in ROPES:
-        raise Unsupported(f"rope_type={kind!r} is not supported; {', '.join(ROPES)} are")
-    given = {name: x for name, x in parameters.items() if x is not None}
-    for name in ("rope_type", "type", "rope_theta"):
-        given.pop(name, None)
-    for name, plain in (("truncate", True), ("partial_rotary_factor", 1.0)):
-        if given.get(name) == plain:
-            given.pop(name)
-    if kind in ("llama3", "yarn") and length is not None:
-        given.setdefault("original_max_position_embeddings", length)
-    names = ROPES[kind]
-    if unknown := sorted(set(given) - set(names)):
-        said = ", ".join(f"{name}={given[name]!r}" for name in unknown)
-        raise Unsupported(f"rope_type={kind!r} with {said} is not supported")
-    needed = set(names) - {"beta_fast", "beta_slow", "attention_factor"}
-    if missing := sorted(needed - set(given)):
-        raise Unsupported(f"rope_type={kind!r} lacks {', '.join(missing)}")
-    values: Json = {
-        ours: float(_checked(name, given[name], NUMBER))
-        for name, ours in names.items()
-        if name in given
-    }
-    if "original_length" in values:
-        values["original_length"] = int(values["original_length"])
-    return values | ({"scaling": kind} if kind != "default" else {})
-
-
-def _write_rope(family: Family, rope: Rope) -> Json:
-    """In the form of old readers, which new ones know, too."""
-    scaling: Json = {}
-    if rope.scaling != "none":
-        names = ROPES[rope.scaling]
-        scaling = {"rope_type": rope.scaling} | {
-            name: getattr(rope, ours) for name, ours in names.items()
-        }
-        if not scaling.get("attention_factor", True):
-            del scaling["attention_factor"]
-    found: Json = {"rope_theta": rope.theta, "rope_scaling": scaling or None}
-    if not family.local_rope:
-        return found
-    near = rope.local_theta or rope.theta
-    if family.local_theta_field:
-        return found | {family.local_theta_field: near}
-    if rope.theta == near == family.default_theta:
-        return found
-    # Old readers have no word for this, and new ones give local layers the default theta alone.
-    wide = scaling | {"rope_theta": rope.theta}
-    local = {"rope_type": "default", "rope_theta": near}
-    types = {"full_attention": {"rope_type": "default"} | wide, "sliding_attention": local}
-    return {"rope_parameters": types}

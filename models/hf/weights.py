@@ -4,6 +4,7 @@ Importing runs the operations forwards, exporting backwards. There is nothing el
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -11,6 +12,20 @@ import jax
 
 from models.config import ModelConfig
 from models.transformer import shapes
+
+# Tensors that old checkpoints hold and every reader computes: rotary frequencies and angles, the
+# positions, Gemma's scale of embeddings, and the causal mask, which is [1, 1, n, n].
+_BUFFER = re.compile(
+    r"(^|\.)(rotary_emb\w*\.\w*(inv_freq|cos_cached|sin_cached)|position_ids|embed_scale"
+    r"|masked_bias)$"
+)
+_MASK = re.compile(r"(^|\.)(self_attn|attn|attention)\.bias$")
+
+
+def is_buffer(name: str, shape: Sequence[int]) -> bool:
+    """Whether a tensor of a checkpoint is not a weight, but what every reader computes."""
+    mask = len(shape) == 4 and tuple(shape[:2]) == (1, 1) and _MASK.search(name)
+    return bool(mask or _BUFFER.search(name))
 
 
 class Operation(Protocol):

@@ -56,9 +56,11 @@ class CompassTokenizer:
 
     words = _words()
     vocab_size = len(words)
-    pad, bos, eos = range(3)
+    pad, eos = 0, 2
+    bos = (1,)
     separator = eos
     think_open, think_close = (3,), (4,)
+    added = range(len(SPECIALS))
     between_pieces = " "
     chat_template: str | None = None
 
@@ -91,7 +93,8 @@ class CompassTokenizer:
     def files(self) -> Mapping[str, Path | str]:
         """The tokenizer in the Hugging Face format."""
         pad, bos, eos, *_ = SPECIALS
-        return word_level_files(self._ids, SPECIALS, unk=pad, pad=pad, bos=bos, eos=eos)
+        named = {"unk": pad, "pad": pad, "bos": bos, "eos": eos}
+        return word_level_files(self._ids, SPECIALS, self.bos, **named)
 
 
 class CompassStream:

@@ -3,8 +3,7 @@
     row → messages → stretches → tokens (`pairs`)
 
 A conversation is a list of messages with roles; a prompt with its response is one of two. What the
-role "assistant" says is learnt. Stretches are tokenised apart: the tokens of a prompt are those
-that a sampler gives to the network, and a response begins with a token of its own.
+role "assistant" says is learnt. The stretches of a row are tokenized together, as one text.
 """
 
 import dataclasses
@@ -88,9 +87,11 @@ def rendered(where: str, messages: Sequence[Message], render: Render) -> list[li
     """A conversation through a chat template, as one row or several.
 
     What is learnt of a message is what the template adds to a prompt that asks for it: the content,
-    and what ends it. Templates may render earlier messages otherwise once others follow (Qwen3's
-    leaves out their thoughts); then a row of its own begins, which holds the conversation up to
-    there as a sampler would see it. So every response is learnt once, after its very prompt.
+    and what ends it. A message that opens the conversation has no such prompt; there, what is
+    learnt begins with the content. Templates may render earlier messages otherwise once others
+    follow (Qwen3's leaves out their thoughts); then a row of its own begins, which holds the
+    conversation up to there as a sampler would see it. So every response is learnt once, after its
+    very prompt.
 
     Args:
       where: the row stands, for messages of errors.
@@ -106,7 +107,8 @@ def rendered(where: str, messages: Sequence[Message], render: Render) -> list[li
         if message["role"] != ASSISTANT:
             continue
         try:
-            before, after = render(messages[:number], True), render(messages[: number + 1], False)
+            after = render(messages[: number + 1], False)
+            before = render(messages[:number], True) if number else _opened(message, after)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         if not after.startswith(before):
@@ -121,6 +123,14 @@ def rendered(where: str, messages: Sequence[Message], render: Render) -> list[li
         rows[-1] += [Stretch(before[len(told) :], False), Stretch(after[len(before) :], True)]
         told = after
     return rows
+
+
+def _opened(message: Message, text: str) -> str:
+    """What a template puts before the content of the message that opens a conversation."""
+    before, content, _ = text.partition(message["content"].strip())
+    if not content:
+        raise UserError("the chat template leaves out or changes the first message's content")
+    return before
 
 
 def _messages(where: str, column: str, value: object) -> list[Message]:

@@ -22,9 +22,10 @@ class Corpus:
     """Tokenised documents, end to end.
 
     Attributes:
-      tokens: ids of all documents, [total], the smallest unsigned integers that hold them.
+      tokens: ids of all documents, [total], the smallest unsigned integers that hold them. What
+        stands before a text (bos) is not among them: every row begins with it.
       bounds: int64 [documents + 1]; document i is `tokens[bounds[i] : bounds[i + 1]]`.
-      forks: int64 [documents], the position in each document where the data says that a thought
+      forks: int64 [documents], the token of each document where the data says that a thought
         belongs; -1 for none.
       loss_mask: bool [total], the tokens that a next-token loss counts; None for all.
     """
@@ -46,7 +47,8 @@ def tokenize(
     tokenizer: Tokenizer,
     fork_marker: str,
 ) -> Corpus:
-    """All documents of files, each as [bos] tokens separator; shows its progress if it takes long.
+    """All documents of files, each as its tokens and a separator; shows its progress if it takes
+    long.
 
     Args:
       files: paths, see `sources.find_files`.
@@ -59,17 +61,16 @@ def tokenize(
     Raises:
       UserError: a file that cannot be read, or no document in any of them.
     """
-    head, tail = [] if tokenizer.bos is None else [tokenizer.bos], [tokenizer.separator]
+    tail = [tokenizer.separator]
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
     documents: list[np.ndarray] = []
     forks: list[int] = []
     with reading(files, field) as bar:
         for texts in grouped(read_documents(files, text_column, txt_separator, bar.update), len):
             for ids in tokenizer.encode_all(texts):
-                documents.append(np.concatenate([head, ids, tail]).astype(dtype))
+                documents.append(np.concatenate([ids, tail]).astype(dtype))
             for text in texts:
-                fork = fork_after(text, fork_marker, tokenizer) if fork_marker else -1
-                forks.append(fork if fork < 0 else fork + len(head))
+                forks.append(fork_after(text, fork_marker, tokenizer) if fork_marker else -1)
     if not documents:
         raise UserError(f"{field}: no documents in {', '.join(files[:3])}: every text is empty")
     bounds = np.cumsum([0, *map(len, documents)], dtype=np.int64)
@@ -102,7 +103,8 @@ def fork_after(text: str, marker: str, tokenizer: Tokenizer) -> int:
     if place < 0:
         return -1
     end = place + len(marker)
-    starts = tokenizer.offsets(text)
+    ((_, spans),) = tokenizer.encode_spans([text])
+    starts = spans[:, 0]
     token = int(np.searchsorted(starts, end))
     next_start = starts[token] if token < len(starts) else len(text)
     if text[end:next_start].strip():

@@ -36,6 +36,7 @@ class LookaheadStream:
         distance: int,
         think_open: tuple[int, ...],
         think_close: tuple[int, ...],
+        bos: int,
         pad: int,
         ends: Collection[int],
     ) -> None:
@@ -49,6 +50,7 @@ class LookaheadStream:
           distance: most tokens between the place of the lookahead and the stretch's start.
           think_open: ids before the stretch.
           think_close: ids after it.
+          bos: number of tokens at the beginning of a document that are not text.
           pad: id that fills a row.
           ends: ids that no thought can hold: a document is looked ahead in as far as the first of
             them after its first token.
@@ -57,6 +59,7 @@ class LookaheadStream:
         self._seed, self._share = seed, share
         self._length, self._distance = length, distance
         self._open, self._close = think_open, think_close
+        self._first = max(1, bos)  # the earliest place of a lookahead
         self._pad, self._ends = pad, np.array(sorted(ends))
         self.records_per_epoch = documents.records_per_epoch
 
@@ -103,13 +106,14 @@ class LookaheadStream:
             return None
         if any(begins(document, tag).any() for tag in (self._open, self._close)):
             return None
-        body = 1 + int(np.argmax(np.append(np.isin(document[1:], self._ends), True)))
+        first = self._first
+        body = first + int(np.argmax(np.append(np.isin(document[first:], self._ends), True)))
         room -= len(self._open) + len(self._close)
-        longest = min(self._length, body - 1, (room - 1) // 2)
+        longest = min(self._length, body - first, (room - first) // 2)
         if longest < 1:
             return None
         length = int(rng.integers(1, longest + 1))
         last = min(body, room - length) - length  # start of the stretch
-        place = int(rng.integers(1, last + 1))
+        place = int(rng.integers(first, last + 1))
         start = int(rng.integers(place, min(place + self._distance, last) + 1))
         return place, start, length

@@ -19,6 +19,8 @@ from rlp.errors import UserError
 from rlp.tokenizer import Tokenizer
 
 GROUP = "data.sft"  # of the fields of the config
+# Texts that are tokenized whole, in stretches, each with the ids that follow it.
+Row = list[tuple[list[Stretch], list[int]]]
 
 
 def pair_streams(
@@ -28,6 +30,7 @@ def pair_streams(
     holdout_every: int = 20,
     form: Format,
     template: str | None,
+    end: int | None = None,
     tokenizer: Tokenizer,
     sequence_length: int,
     pack: bool = False,
@@ -45,6 +48,8 @@ def pair_streams(
       form: the columns.
       template: Jinja, which renders the messages; None joins them as they are, each response
         followed by the tokenizer's separator.
+      end: id that ends a turn of the template, the last that is learnt of a response; None for all
+        that the template adds.
       tokenizer: gives ids.
       sequence_length: T, tokens of a row; pairs with more are left out and counted.
       pack: training rows hold several pairs; otherwise one.
@@ -55,7 +60,8 @@ def pair_streams(
         that is short enough.
     """
     files = find_files(train, f"{GROUP}.train")
-    how = (form, template, tokenizer)
+    how = (form, template, tokenizer, end)
+    bos = tokenizer.bos if template is None else ()  # a template writes its own
     if evaluation:
         held_files = find_files(evaluation, f"{GROUP}.evaluation")
         check_disjoint(files, held_files, GROUP)
@@ -69,9 +75,9 @@ def pair_streams(
         held_corpus = corpus
 
     def stream(which: str, corpus: Corpus, pairs: np.ndarray, packed: bool) -> TextStream:
-        windows = whole_windows(corpus, pairs, sequence_length)
+        windows = whole_windows(corpus, pairs, sequence_length, len(bos))
         if not len(windows):
-            shortest = np.diff(corpus.bounds)[pairs].min()
+            shortest = len(bos) + np.diff(corpus.bounds)[pairs].min()
             raise UserError(
                 f"no {which} pair of {GROUP} fits in data.sequence_length={sequence_length} (the "
                 f"shortest has {shortest} tokens): raise it"
@@ -85,6 +91,7 @@ def pair_streams(
             rows,
             shuffled(len(rows), seed) if which == "training" else spread(len(rows)),
             sequence_length=sequence_length,
+            bos=bos,
             pad=tokenizer.pad,
             skipped=len(pairs) - len(windows),
         )
@@ -93,32 +100,40 @@ def pair_streams(
 
 
 def tokenize_pairs(
-    files: Sequence[str], field: str, form: Format, template: str | None, tokenizer: Tokenizer
+    files: Sequence[str],
+    field: str,
+    form: Format,
+    template: str | None,
+    tokenizer: Tokenizer,
+    end: int | None = None,
 ) -> tuple[Corpus, np.ndarray]:
     """All pairs of files, and the number of the conversation that each is from, int64 [pairs].
 
-    Without a template, a pair is [bos] prompt response separator. With one, the template's text has
-    the tokens that begin and end it. Learnt are the tokens of responses, what ends them included.
+    Without a template, a pair is prompt, response and separator, behind a bos that is not in the
+    corpus. With one, the template's text has the tokens that begin and end it. Learnt are the
+    tokens of responses, what ends them included.
+
+    The ids are those of the whole text, with every kind of tokenizer: some put a space before a
+    text that is tokenized alone. A token across the place where a response begins is learnt.
 
     Args:
       files: paths, see `sources.read_rows`.
       field: name of the config field they come from, for messages.
-      form, template, tokenizer: as of `pair_streams`.
+      form, template, tokenizer, end: as of `pair_streams`.
 
     Raises:
       UserError: a file, row or template that cannot be used, or no pair in any of the files.
     """
 
-    def rows_of(where: str, values: Sequence[object]) -> list[list[Stretch]]:
+    def rows_of(where: str, values: Sequence[object]) -> list[Row]:
         messages = form.conversation(where, values)
         if not messages:
             return []
         if template is None:
-            return [joined(messages)]
-        return rendered(where, messages, lambda some, ask: tokenizer.chat(some, template, ask))
+            return [_separated(joined(messages), tokenizer)]
+        rows = rendered(where, messages, lambda some, ask: tokenizer.chat(some, template, ask))
+        return [[(row, [])] for row in rows]
 
-    head = [] if template is not None or tokenizer.bos is None else [tokenizer.bos]
-    tail = [tokenizer.separator] if template is None else []
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
     tokens: list[np.ndarray] = []
     learnt: list[np.ndarray] = []
@@ -126,16 +141,15 @@ def tokenize_pairs(
     with reading(files, field) as bar:
         read = (rows_of(*row) for row in read_rows(files, form.columns, bar.update))
         numbered = ((n, row) for n, rows in enumerate(filter(None, read)) for row in rows)
-        size = lambda item: sum(len(stretch.text) for stretch in item[1])
+        size = lambda item: sum(len(s.text) for stretches, _ in item[1] for s in stretches)
         for group in grouped(numbered, size):
-            texts = [stretch.text for _, row in group for stretch in row]
-            ids = iter(tokenizer.encode_all(texts))
+            texts = ["".join(s.text for s in part) for _, row in group for part, _ in row]
+            encoded = iter(tokenizer.encode_spans(texts))
             for number, row in group:
-                ends = [tail if stretch.learnt else [] for stretch in row]
-                parts = [np.array(head), *(np.concatenate([next(ids), end]) for end in ends)]
-                flags = np.array([False, *(stretch.learnt for stretch in row)])
-                tokens.append(np.concatenate(parts).astype(dtype))
-                learnt.append(np.repeat(flags, [len(part) for part in parts]))
+                parts = [_with_flags(*next(encoded), *part, end) for part in row]
+                ids, flags = zip(*parts, strict=True)
+                tokens.append(np.concatenate(ids).astype(dtype))
+                learnt.append(np.concatenate(flags))
                 source.append(number)
     if not tokens:
         raise UserError(f"{field}: no pairs in {', '.join(files[:3])}: every response is empty")
@@ -146,3 +160,48 @@ def tokenize_pairs(
         np.concatenate(learnt),
     )
     return corpus, np.asarray(source, np.int64)
+
+
+def _separated(stretches: Sequence[Stretch], tokenizer: Tokenizer) -> Row:
+    """Stretches with the separator after every response.
+
+    Where its name encodes to it, the row is one text; else what follows a separator is a text of
+    its own, behind its id.
+    """
+    separator = tokenizer.separator
+    name = tokenizer.decode([separator])
+    if tokenizer.encode(name) == [separator]:
+        end = [Stretch(name, True)]
+        return [([x for s in stretches for x in (s, *(end if s.learnt else []))], [])]
+    row: Row = [([], [])]
+    for stretch in stretches:
+        row[-1][0].append(stretch)
+        if stretch.learnt:
+            row[-1][1].append(separator)
+            row.append(([], []))
+    return row[:-1]  # a conversation ends with a response
+
+
+def _with_flags(
+    ids: np.ndarray,
+    spans: np.ndarray,
+    stretches: Sequence[Stretch],
+    after: Sequence[int],
+    end: int | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of a text and those after it, and which of them are learnt.
+
+    Args:
+      ids, spans: of the text, see `Tokenizer.encode_spans`.
+      stretches: of the text. A token belongs to the one that holds its last character.
+      after: ids after the text, which are learnt.
+      end: as of `pair_streams`.
+    """
+    number = np.repeat(np.arange(len(stretches)), [len(s.text) for s in stretches])
+    of = number[np.maximum(spans[:, 1] - 1, 0)] if len(ids) else np.zeros(0, np.int64)
+    learnt = np.array([s.learnt for s in stretches], bool)[of]
+    for stretch in np.unique(of[learnt & (ids == end)]) if end is not None else ():
+        place = np.flatnonzero(of == stretch)
+        first = int(np.argmax(ids[place] == end))
+        learnt[place[first + 1 :]] = False
+    return np.concatenate([ids, after]), np.concatenate([learnt, np.ones(len(after), bool)])

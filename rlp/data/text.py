@@ -1,6 +1,6 @@
 """Streams of tokenised text documents.
 
-    files → documents → tokens → windows of at most T tokens → rows → records
+    files → documents → tokens → windows of at most T tokens, each behind a bos → rows → records
 
 All documents are tokenised once, when the stream is made; from then on the set of rows is fixed.
 A row is one window, or, packed, several whole windows side by side. Record k of the training
@@ -40,6 +40,7 @@ class TextStream:
         order: Sequence[int],
         *,
         sequence_length: int,
+        bos: Sequence[int],
         pad: int,
         skipped: int,
     ) -> None:
@@ -51,11 +52,13 @@ class TextStream:
           rows: numbers of the windows of each row.
           order: number of the row of each record.
           sequence_length: T, tokens of a row.
+          bos: ids at the beginning of every window, which its length includes.
           pad: id that fills a row.
           skipped: number of windows that were left out before.
         """
         self._corpus, self._windows, self._rows, self._order = corpus, windows, rows, order
         self._sequence_length, self._pad = sequence_length, pad
+        self._bos = np.array(bos, np.int32)
         self.records_per_epoch: int | None = len(rows)
         self.skipped = skipped
 
@@ -82,10 +85,12 @@ class TextStream:
             at = 0
             for number, window in enumerate(row, 1):
                 start, length = self._windows.start[window], self._windows.length[window]
-                here = slice(at, at + length)
-                tokens[b, here] = self._corpus.tokens[start : start + length]
+                here, text = slice(at, at + length), at + len(self._bos)
+                source = slice(start, start + length - len(self._bos))
+                tokens[b, at:text] = self._bos
+                tokens[b, text : at + length] = self._corpus.tokens[source]
                 if mask is not None and learnt is not None:
-                    mask[b, here] = learnt[start : start + length]
+                    mask[b, text : at + length] = learnt[source]
                 segment[b, here] = number
                 position[b, here] = np.arange(length)
                 at += length
@@ -124,12 +129,13 @@ def text_streams(
       holdout_every: documents.
       text_column: field of a JSON line or parquet row that holds the document.
       txt_separator: splits .txt files into documents; "" keeps them whole.
-      tokenizer: gives ids; a document is [bos] tokens separator.
-      sequence_length: T, tokens of a row; longer documents are cut into windows.
+      tokenizer: gives ids; a document is tokens separator.
+      sequence_length: T, tokens of a row; longer documents are cut into windows, each of which
+        begins with the tokenizer's bos.
       pack: training rows hold several windows; otherwise one. Packed rows have no forks.
       train_forks: thoughts branch off training rows, as they do off held-out rows. Windows must
-        then be without tags (`<think>`, `</think>`, padding, a bos inside), which no target can
-        hold; those with one are left out and counted.
+        then be without tags (`<think>`, `</think>`, padding, a bos in the text), which no target
+        can hold; those with one are left out and counted.
       min_tokens: training windows with fewer are left out and counted.
       held_out_min_tokens: the same for held-out windows.
       fork_marker: text after whose last occurrence in a document the fork stands; windows in
@@ -144,7 +150,8 @@ def text_streams(
     """
     if seed < 0:
         raise UserError(f"seed={seed} is negative")
-    if sequence_length < (least := max(2, min_tokens, held_out_min_tokens)):
+    head = len(tokenizer.bos)
+    if sequence_length < (least := max(head + 1, 2, min_tokens, held_out_min_tokens)):
         raise UserError(
             f"data.sequence_length={sequence_length} is shorter than the {least} "
             "tokens that a row needs: raise it"
@@ -164,12 +171,12 @@ def text_streams(
     def stream(
         which: str, corpus: Corpus, documents: np.ndarray, packed: bool, least: int, forked: bool
     ) -> TextStream:
-        cut = cut_windows(corpus, documents, sequence_length)
+        cut = cut_windows(corpus, documents, sequence_length, head)
         plain = cut.select(~_tagged(corpus.tokens, cut, tokenizer)) if forked else cut
         if not len(plain):
             raise UserError(
-                f"every {which} window holds a thinking tag, where no thought can branch off: use "
-                "documents without tags"
+                f"every {which} window holds {_never_in_text(tokenizer)}, so no thought can branch "
+                "off: use documents without these tokens"
             )
         marker = fork_marker if forked else ""
         windows = _usable(which, plain, least, marker, min_prefix, horizon)
@@ -184,6 +191,7 @@ def text_streams(
             rows,
             shuffled(len(rows), seed) if which == "training" else spread(len(rows)),
             sequence_length=sequence_length,
+            bos=tokenizer.bos,
             pad=tokenizer.pad,
             skipped=len(cut) - len(windows),
         )
@@ -211,21 +219,26 @@ def spread(count: int) -> list[int]:
     return [k * step % count for k in range(count)]
 
 
+def _never_in_text(tokenizer: Tokenizer) -> str:
+    """The tokens that no text holds off which thoughts branch, in words."""
+    others = {tokenizer.pad: "padding"} | dict.fromkeys(tokenizer.bos, "bos")
+    ends = {tokenizer.eos, tokenizer.separator}
+    named = [f"{what} {tokenizer.decode([i])!r}" for i, what in others.items() if i not in ends]
+    return " or ".join(["a thinking tag", *named])
+
+
 def _tagged(tokens: np.ndarray, windows: Windows, tokenizer: Tokenizer) -> np.ndarray:
     """Whether each window holds a tag, whole, or an id that document text cannot hold, bool
     [windows]."""
-    start, one = windows.start, {(tokenizer.pad,)}
-    if tokenizer.bos is not None:
-        one.add((tokenizer.bos,))
-    one -= {(tokenizer.eos,), (tokenizer.separator,)}  # an id that ends a text is text
+    start, length = windows.start, windows.length - len(tokenizer.bos)
+    ends = {tokenizer.eos, tokenizer.separator}  # an id that ends a text is text
+    one = {(i,) for i in (tokenizer.pad, *tokenizer.bos) if i not in ends}
     found = np.zeros(len(windows), np.int64)
     for tag in {tokenizer.think_open, tokenizer.think_close} | one:
         before = np.concatenate([[0], np.cumsum(begins(tokens, tag))])
         # A tag of n tokens that is whole in a window begins before its last n - 1 tokens.
-        end = np.maximum(start, start + windows.length - (len(tag) - 1))
+        end = np.maximum(start, start + length - (len(tag) - 1))
         found += before[end] - before[start]
-    if (tokenizer.bos,) in one:
-        found -= tokens[start] == tokenizer.bos  # which begins its document
     return found > 0
 
 

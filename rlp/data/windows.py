@@ -10,11 +10,12 @@ from rlp.data.corpus import Corpus
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Stretches of documents; all fields are int64 [windows].
+    """Stretches of documents, each as a row holds it: behind `head` tokens that stand before every
+    text. All fields are int64 [windows].
 
     Attributes:
       start: place of the first token in `Corpus.tokens`.
-      length: tokens.
+      length: tokens, those of the head included.
       fork: position in the window where the data says that a thought belongs; -1 for none.
     """
 
@@ -30,33 +31,38 @@ class Windows:
         return Windows(self.start[keep], self.length[keep], self.fork[keep])
 
 
-def cut_windows(corpus: Corpus, documents: np.ndarray, size: int) -> Windows:
+def cut_windows(corpus: Corpus, documents: np.ndarray, size: int, head: int = 0) -> Windows:
     """Documents cut, from their beginnings, into windows of `size` tokens; the last is shorter.
+
+    Every window begins with the head, since a network that was trained with a bos before its texts
+    predicts badly without one.
 
     Args:
       corpus: holds the documents.
       documents: int [n], which of them to cut.
-      size: T, tokens.
+      size: T, tokens; more than `head`.
+      head: tokens before every text.
     """
     begin, end = corpus.bounds[documents], corpus.bounds[documents + 1]
-    counts = -(-(end - begin) // size)
+    room = size - head
+    counts = -(-(end - begin) // room)
     first = np.cumsum(counts) - counts  # number of each document's first window
-    skip = (np.arange(counts.sum()) - np.repeat(first, counts)) * size
+    skip = (np.arange(counts.sum()) - np.repeat(first, counts)) * room
     start = np.repeat(begin, counts) + skip
-    length = np.minimum(size, np.repeat(end, counts) - start)
+    length = np.minimum(room, np.repeat(end, counts) - start)
     fork = np.repeat(corpus.forks[documents], counts)
     inside = (fork >= skip) & (fork < skip + length)
-    return Windows(start, length, np.where(inside, fork - skip, -1))
+    return Windows(start, head + length, np.where(inside, head + fork - skip, -1))
 
 
-def whole_windows(corpus: Corpus, documents: np.ndarray, size: int) -> Windows:
+def whole_windows(corpus: Corpus, documents: np.ndarray, size: int, head: int = 0) -> Windows:
     """A window for each document that has at most `size` tokens; the others are left out.
 
     Args:
-      corpus, documents, size: as of `cut_windows`.
+      corpus, documents, size, head: as of `cut_windows`.
     """
     start = corpus.bounds[documents]
-    length = corpus.bounds[documents + 1] - start
+    length = head + corpus.bounds[documents + 1] - start
     return Windows(start, length, corpus.forks[documents]).select(length <= size)
 
 

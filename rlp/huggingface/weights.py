@@ -1,4 +1,4 @@
-"""Their weight files into our parameters, on any mesh.
+"""Their weights into our parameters, on any mesh.
 
 What does not fit is found from the headers of the files, before anything is made. Then the tensors
 come one by one: read, turned into ours in float32 (exact for every dtype that is read), put on the
@@ -7,6 +7,7 @@ and about one tensor more, whatever the depth.
 """
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +18,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from models.hf import Tensor
+from models.hf import Tensor, is_buffer
 from rlp.errors import UserError
 from rlp.huggingface.folder import open_weights, weight_files
 from rlp.huggingface.tensors import by_path, stacked_layers
 
+LOGGER = logging.getLogger(__name__)
+
 DTYPES = ("F32", "BF16", "F16")  # as safetensors calls them
-COMPARED = 2**22  # elements of a tensor and its copy that are in memory at a time, about
+DOUBLE = "F64"  # is read as well where float32 holds its values exactly
+COMPARED = 2**20  # elements of a tensor and its copy that are in memory at a time, about
+SAVE_AGAIN = "AutoModelForCausalLM.from_pretrained(…, dtype=torch.float32).save_pretrained(…)"
+
+Watch = Callable[[Sequence[Tensor]], Iterable[Tensor]]
 
 
 def read_params(
@@ -31,7 +38,7 @@ def read_params(
     tensors: Sequence[Tensor],
     shardings: Any,
     dtype: Any = jnp.float32,
-    watch: Callable[[Sequence[Tensor]], Iterable[Tensor]] = iter,
+    watch: Watch = iter,
 ) -> dict[str, Any]:
     """Reads the weights of a folder in the Hugging Face format.
 
@@ -47,21 +54,44 @@ def read_params(
 
     Raises:
       UserError: missing, unexpected or misshapen tensors or ones of another dtype, each named; a
-        copy that differs from what it should repeat; what `folder.weight_files` raises.
+        copy that differs from what it should repeat; values that are not finite, or not exact in
+        float32; what `folder.weight_files` raises.
+      ValueError: `tensors` and `shardings` are not of one model.
+    """
+    stacked_layers(tensors, by_path(shardings))
+    files = weight_files(folder)
+    _check_headers(folder, files, tensors)
+    _check_copies(files, tensors)
+    read = lambda name: _read(files[name], name)
+    return params_from(read, tensors, shardings, dtype, watch)
+
+
+def params_from(
+    read: Callable[[str], np.ndarray],
+    tensors: Sequence[Tensor],
+    shardings: Any,
+    dtype: Any = jnp.float32,
+    watch: Watch = iter,
+) -> dict[str, Any]:
+    """Parameters from any source of tensors, one at a time; the rest is as in `read_params`.
+
+    Args:
+      read: the name of a tensor -> its values in float32, in the shape that `tensors` gives. It is
+        called once for each tensor, copies excepted, in the order of `tensors`.
+
+    Raises:
+      UserError: values that are not finite, with the name of their tensor; what `read` raises.
       ValueError: `tensors` and `shardings` are not of one model.
     """
     places = by_path(shardings)
     layers = stacked_layers(tensors, places)
-    files = weight_files(folder)
-    _check_headers(folder, files, tensors)
-    _check_copies(files, tensors)
     params: dict[str, jax.Array] = {}
     for tensor in watch([tensor for tensor in tensors if not tensor.copy_of]):
         path, sharding = tensor.path, places[tensor.path]
         stacked = tensor.layer is not None
         axes = PartitionSpec(*sharding.spec[1:]) if stacked else sharding.spec
         place = NamedSharding(sharding.mesh, axes)
-        x = _placed(tensor.ours(_read(files[tensor.name], tensor.name)), place)
+        x = _placed(tensor.ours(_finite(tensor.name, read(tensor.name))), place)
         # At every step: else the host reads ahead, and holds what the devices have not taken yet.
         jax.block_until_ready(x)
         if stacked and path not in params:
@@ -84,9 +114,42 @@ def _placed(x: np.ndarray, place: NamedSharding) -> jax.Array:
 
 
 def _read(path: Path, name: str) -> np.ndarray:
-    """A tensor in float32."""
+    """A tensor in float32.
+
+    Raises:
+      UserError: float32 does not hold its values.
+    """
     with open_weights(path) as file:
-        return file.get_tensor(name).astype(np.float32, copy=False)
+        given = file.get_tensor(name)
+    if given.dtype != np.float64:
+        return given.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        x = given.astype(np.float32)
+    if not np.array_equal(x, given, equal_nan=True):
+        count = int((x != given).sum())
+        raise UserError(
+            f"{name} in {path} is float64, and float32 does not hold {count} of its values exactly;"
+            f" save the model in float32 with transformers: {SAVE_AGAIN}"
+        )
+    return x
+
+
+def _finite(name: str, x: np.ndarray) -> np.ndarray:
+    """The values as they are.
+
+    Raises:
+      UserError: some are infinite or NaN.
+    """
+    with np.errstate(invalid="ignore"):  # inf - inf
+        total = x.sum(dtype=np.float64)  # one pass without a copy; it cannot overflow
+    if np.isfinite(total):
+        return x
+    places = np.argwhere(~np.isfinite(x))
+    first = [int(i) for i in places[0]]
+    raise UserError(
+        f"{name} has {len(places)} of {x.size} values that are not finite, the first at {first}"
+        f" ({x[tuple(first)]}); download the model again, or take another checkpoint of it"
+    )
 
 
 @functools.cache
@@ -110,25 +173,33 @@ def _copier(sharding: NamedSharding, dtype: Any) -> Callable[[jax.Array], jax.Ar
 
 
 def _check_headers(folder: Path, files: Mapping[str, Path], tensors: Sequence[Tensor]) -> None:
-    """Raises UserError that names all that does not fit."""
+    """Logs which tensors are passed over.
+
+    Raises:
+      UserError: something does not fit; all that does not is named.
+    """
     expected = {tensor.name: tensor for tensor in tensors}
     missing = [t.name for t in tensors if t.name not in files and not t.copy_of]
-    unexpected = sorted(files.keys() - expected.keys())
-    misshapen, unread = [], []
+    unexpected, buffers, misshapen, unread, double = [], [], [], [], []
     for path in sorted(set(files.values())):
         with open_weights(path) as file:
-            for name in sorted(name for name in expected if files.get(name) == path):
+            for name in sorted(name for name in files if files[name] == path):
                 header = file.get_slice(name)
-                shape, wanted = tuple(header.get_shape()), tuple(expected[name].shape)
+                shape, kind = tuple(header.get_shape()), header.get_dtype()
+                if name not in expected:
+                    (buffers if is_buffer(name, shape) else unexpected).append(name)
+                    continue
+                wanted = tuple(expected[name].shape)
                 if shape != wanted:
                     misshapen.append(f"{name} is {list(shape)} instead of {list(wanted)}")
-                if header.get_dtype() not in DTYPES:
-                    unread.append(f"{name} is {header.get_dtype()}")
+                if kind not in DTYPES:
+                    (double if kind == DOUBLE else unread).append(f"{name} is {kind}")
     found = {
         "missing": missing,
-        "unexpected": unexpected,
+        "unexpected": sorted(unexpected),
         "misshapen": misshapen,
-        f"not one of {', '.join(DTYPES)}": unread,
+        # Doubles are no fault alone, but belong to the answer where others are.
+        f"not one of {', '.join(DTYPES)}": sorted(unread + double) if unread else [],
     }
     faults = [f"{fault}: {', '.join(names)}" for fault, names in found.items() if names]
     if faults:
@@ -136,25 +207,57 @@ def _check_headers(folder: Path, files: Mapping[str, Path], tensors: Sequence[Te
         raise UserError(
             f"the weights in {folder} are not those of its config: {'; '.join(faults)}; {advice}"
         )
+    if buffers:
+        LOGGER.info(
+            "%s: %d tensors are not weights, and are passed over: %s",
+            *(folder, len(buffers), _named(sorted(buffers))),
+        )
+
+
+def _named(names: Sequence[str], most: int = 4) -> str:
+    """The first of the names, and how many there are besides."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _check_copies(files: Mapping[str, Path], tensors: Sequence[Tensor]) -> None:
-    """Raises UserError if a copy that is there differs in any bit from what it should repeat."""
+    """Raises UserError if a copy that is there differs from what it should repeat."""
     for tensor in tensors:
-        if tensor.copy_of and tensor.name in files and not _equal(files, tensor):
-            raise UserError(
-                f"{tensor.name} in {files[tensor.name]} differs from {tensor.copy_of}, which the"
-                " config ties it to; set tie_word_embeddings to false in its config.json"
-            )
+        if tensor.copy_of and tensor.name in files:
+            _check_copy(files[tensor.name], files[tensor.copy_of], tensor)
 
 
-def _equal(files: Mapping[str, Path], tensor: Tensor) -> bool:
-    """Whether a copy equals its original in dtype and bits; some rows at a time are in memory."""
+def _check_copy(path: Path, original: Path, tensor: Tensor) -> None:
+    """Compares values, whatever the two dtypes are; some rows at a time are in memory.
+
+    Raises:
+      UserError: they differ.
+    """
     total, *rest = tensor.shape
     rows = max(1, COMPARED // math.prod(rest))
-    parts = [slice(start, min(start + rows, total)) for start in range(0, total, rows)]
-    with open_weights(files[tensor.name]) as file, open_weights(files[tensor.copy_of]) as other:
-        copy, original = file.get_slice(tensor.name), other.get_slice(tensor.copy_of)
-        return copy.get_dtype() == original.get_dtype() and all(
-            copy[part].tobytes() == original[part].tobytes() for part in parts
+    with open_weights(path) as file, open_weights(original) as other:
+        slices = file.get_slice(tensor.name), other.get_slice(tensor.copy_of)
+        kinds = [part.get_dtype() for part in slices]
+        same, rounded = True, kinds[0] != kinds[1]
+        for start in range(0, total, rows):
+            x, y = (part[start : min(start + rows, total)] for part in slices)
+            same = same and _equal(x, y)
+            with np.errstate(over="ignore"):
+                rounded = rounded and _equal(x, y.astype(x.dtype))
+            if not same and not rounded:
+                break
+    if same:
+        return
+    said = f"{tensor.name} in {path} differs from {tensor.copy_of}, which the config ties it to"
+    if rounded:
+        raise UserError(
+            f"{said}: it is {kinds[0]}, rounded from {kinds[1]}; remove it from the file, or set"
+            " tie_word_embeddings to false in its config.json to keep both"
         )
+    raise UserError(f"{said}; set tie_word_embeddings to false in its config.json")
+
+
+def _equal(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether the values are the same, NaN included; the wider of the two dtypes holds both."""
+    wide = np.float64 if np.float64 in (x.dtype, y.dtype) else np.float32
+    return np.array_equal(x.astype(wide, copy=False), y.astype(wide, copy=False), equal_nan=True)

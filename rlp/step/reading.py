@@ -74,7 +74,7 @@ def read_stage(
         hardness=jnp.clip(step / s.hardest_at, 0.0, 1.0),
         given=batch.forks,
     )
-    documents = read_documents(bind(model_config, params), document_trunk(batch, s.prompt))
+    documents = read_documents(bind(model_config, params), document_trunk(batch, s.prompt, s.bos))
     elsewhere = None
     if find(s.objective).reads_elsewhere:
         length = (batch.segment > 0).sum(axis=-1)

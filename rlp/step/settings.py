@@ -20,7 +20,8 @@ class RLPSettings:
     positions: str
     hardest_at: int
     min_prefix: int
-    prompt: tuple[int, ...]  # token ids
+    prompt: tuple[int, ...]  # token ids, without a bos
+    bos: int  # tokens at the beginning of a row, before the prompt and the text
     baseline: str
     ema_decay: float
     clip_low: float

@@ -65,7 +65,7 @@ def loss_numbers(settings: RLPSettings) -> Loss:
         discount=s.discount,
         kl_weight=s.kl_weight,
         next_token_weight=s.next_token_weight,
-        prompt_length=len(s.prompt),
+        first_predicted=len(s.prompt) + max(s.bos, 1),
     )
 
 

@@ -196,7 +196,8 @@ def test_models_are_made_imported_and_exported(ran):
     assert "263 tokens in 320 rows" in network
     assert tags == "tags: <think> is token 259, </think> is token 260"
     assert documents == (
-        "documents: before each '<bos>' 257, after each '<eos>' 258; a text ends with '<eos>' 258"
+        "texts: before each '<bos>' 257, after each document '<eos>' 258; a text ends with "
+        "'<eos>' 258"
     )
     assert last == "imported: made/run"
     *told, said, ends, template, ids, compared = shown(ran, "export")
@@ -334,9 +335,10 @@ def test_thoughts_are_printed_with_what_they_do(target, tmp_path, monkeypatch, c
     flags = {"THOUGHTS": 3, "LENGTH": 4, "TEMPERATURE": 1.0}
     for name, value in flags.items():
         monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
-    prompt = exchange.prompt_of(run, "Mia faces")
     method, key = run.method, jax.random.key(1)
-    ids = exchange.continued(run, "Mia faces", f" {target}" if target else "")
+    following = f" {target}" if target else ""
+    prompt, ids = exchange.prompt_and_target(run, "Mia faces", following)
+    assert prompt == exchange.prompt_of(run, "Mia faces")
     assert ids == method.tokenizer.encode(target)
     sample._show_thoughts(run, prompt, ids, key, False)
     lines = capsys.readouterr().out.splitlines()

@@ -184,7 +184,7 @@ def plain(**changes) -> hf.Json:
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
         ({"rope_theta": 5.0}, "contradicts"),
         (
-            {"use_sliding_window": True, "layer_types": None, "max_window_layers": 1},
+            {"use_sliding_window": True, "layer_types": ["sliding_attention"] * 4},
             "lacks sliding",
         ),
         ({"layer_types": ["chunked_attention"] * 4}, "layer_types="),
@@ -208,11 +208,10 @@ def test_what_changes_nothing_is_passed_over(changes):
     assert hf.read_config(plain(**changes)) == hf.read_config(plain())
 
 
-def test_a_window_that_is_left_out_is_asked_for():
+def test_a_window_that_is_left_out_is_the_default_one_and_null_is_none():
     given = theirs.config_json(theirs.their_model("mistral"))
     del given["sliding_window"]
-    with pytest.raises(hf.Unsupported, match="lacks sliding_window"):
-        hf.read_config(given)
+    assert hf.read_config(given).sliding_window == 4096
     assert hf.read_config(given | {"sliding_window": None}).layer_pattern == "G"
 
 

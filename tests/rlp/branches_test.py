@@ -64,7 +64,7 @@ def lines_and_words(draw):
 def test_a_laid_out_branch_is_the_row_written_by_hand(thoughts, forks, horizon, prompt):
     lines, words = thoughts
     document = tiny.documents(0, [12], 14, 22)
-    trunk = document_trunk(document, prompt)
+    trunk = document_trunk(document, prompt, 1)
     found = make_forks(document, jnp.array([forks]), horizon)
     branches = lay_out(
         thoughts_of(lines, LIMIT, words.think_close),
@@ -157,11 +157,12 @@ def test_empty_branches_hold_their_opening_tag():
     assert branches.live[0].tolist() == [[True, True, True, False]]
 
 
-def test_trunk_with_a_prompt_is_the_longer_document():
+@pytest.mark.parametrize("bos", [0, 1, 2])
+def test_trunk_with_a_prompt_behind_its_bos_is_the_longer_document(bos):
     document = tiny.documents(1, [6, 8], 8, 22)
-    trunk = document_trunk(document, (9, 10))
-    assert trunk.tokens[:, :2].tolist() == [[9, 10]] * 2
-    assert np.array_equal(trunk.tokens[:, 2:], document.tokens)
+    trunk = document_trunk(document, (9, 10), bos)
+    assert trunk.tokens[:, bos : bos + 2].tolist() == [[9, 10]] * 2
+    assert np.array_equal(np.delete(trunk.tokens, [bos, bos + 1], axis=1), document.tokens)
     assert trunk.segment[0].tolist() == [1] * 8 + [0] * 2
     assert trunk.position[1].tolist() == list(range(10))
     plain = document_trunk(document)
@@ -179,28 +180,28 @@ def test_targets_are_the_tokens_at_the_fork():
 
 def test_vocabulary_bans_what_cannot_occur():
     ids = {"think_open": (OPEN,), "think_close": (CLOSE,), "used": 7, "size": 9}
-    full = vocabulary(**ids, pad=PAD, bos=BOS, eos=EOS, separator=EOS)
+    full = vocabulary(**ids, pad=PAD, bos=(BOS,), eos=EOS, separator=EOS)
     assert set(full.not_in_thoughts) == {OPEN, PAD, BOS, EOS, 7, 8}
     assert set(full.not_in_documents) == {OPEN, CLOSE, PAD, BOS, 7, 8}
     assert CLOSE not in full.not_in_thoughts  # it ends a thought
     assert EOS not in full.not_in_documents  # it ends a document
-    shared = vocabulary(**ids, pad=EOS, bos=None, eos=EOS, separator=EOS)
+    shared = vocabulary(**ids, pad=EOS, bos=(), eos=EOS, separator=EOS)
     assert EOS in shared.not_in_thoughts
     assert EOS not in shared.not_in_documents
 
 
 def test_a_thought_holds_neither_eos_nor_separator_and_a_document_may():
     ids = {"think_open": (OPEN,), "think_close": (CLOSE,), "used": 9, "size": 9, "pad": PAD}
-    other = vocabulary(**ids, bos=BOS, eos=EOS, separator=7)
+    other = vocabulary(**ids, bos=(BOS,), eos=EOS, separator=7)
     assert set(other.not_in_thoughts) == {OPEN, PAD, BOS, EOS, 7}
     assert set(other.not_in_documents) == {OPEN, CLOSE, PAD, BOS}
-    one_for_both = vocabulary(**ids, bos=BOS, eos=EOS, separator=BOS)
+    one_for_both = vocabulary(**ids, bos=(BOS,), eos=EOS, separator=BOS)
     assert set(one_for_both.not_in_thoughts) == {OPEN, PAD, BOS, EOS}
     assert set(one_for_both.not_in_documents) == {OPEN, CLOSE, PAD}
 
 
 def test_the_pieces_of_a_tag_are_banned_nowhere():
-    rest = {"pad": PAD, "bos": BOS, "eos": EOS, "separator": EOS, "used": 9, "size": 9}
+    rest = {"pad": PAD, "bos": (BOS,), "eos": EOS, "separator": EOS, "used": 9, "size": 9}
     both = vocabulary(think_open=(5, 6), think_close=(7, 6, 8), **rest)
     assert set(both.not_in_thoughts) == {PAD, BOS, EOS}
     assert set(both.not_in_documents) == {PAD, BOS}
@@ -213,7 +214,7 @@ def test_the_pieces_of_a_tag_are_banned_nowhere():
 
 
 def test_a_closing_tag_that_no_thought_can_write_is_refused():
-    rest = {"think_open": (OPEN,), "pad": PAD, "bos": BOS, "used": 9, "size": 9}
+    rest = {"think_open": (OPEN,), "pad": PAD, "bos": (BOS,), "used": 9, "size": 9}
     for eos, separator in ((6, EOS), (EOS, 6)):
         with pytest.raises(ValueError, match=r"ids \[6\] of the closing tag \(5, 6\)"):
             vocabulary(**rest, think_close=(5, 6), eos=eos, separator=separator)

@@ -485,9 +485,10 @@ def test_a_prompt_of_the_user_stands_in_front_of_the_document(tmp_path, text):
         prompts[name] = run.settings.prompt
     first, default_prompt, own = prompts.values()
     assert first == ()
-    assert own[0] == default_prompt[0] == run.tokenizer.bos
-    assert run.tokenizer.decode(own[1:]) == "Think é first.\n"
-    assert run.tokenizer.decode(default_prompt[1:]) == build.DEFAULT_PROMPT
+    # The row's own bos stands before the prompt; the prompt brings none.
+    assert run.settings.bos == len(run.tokenizer.bos) == 1
+    assert run.tokenizer.decode(own) == "Think é first.\n"
+    assert run.tokenizer.decode(default_prompt) == build.DEFAULT_PROMPT
 
 
 def test_held_out_problems_do_not_change_what_a_run_samples_and_is_judged_by():

@@ -442,7 +442,7 @@ def test_the_next_token_loss_is_added_with_its_weight(settings, config):
     pairs = [(b, start + t) for b, length in enumerate(lengths) for t in range(1, length)]
     places = tuple(jnp.array(pairs).T)
     loss, slope = tiny.jit(jax.value_and_grad(document_loss), static_argnums=1)(
-        PARAMS(config), config, document_trunk(BATCH, settings.prompt), places
+        PARAMS(config), config, document_trunk(BATCH, settings.prompt, settings.bos), places
     )
     value, bare_metrics, bare_gradient = gradient_of(settings, config)
     weighted = dataclasses.replace(settings, next_token_weight=weight)

@@ -435,9 +435,9 @@ def their_tokenizer(folder: Path):
 
 
 def assert_named_alike(ours, exported) -> None:
-    roles = ("bos", "eos", "pad")
-    expected = [getattr(ours, role) for role in roles]
-    assert [getattr(exported, f"{role}_token_id") for role in roles] == expected
+    named = [getattr(exported, f"{role}_token_id") for role in ("bos", "eos", "pad")]
+    assert named == [*ours.bos, ours.eos, ours.pad]
+    assert exported("")["input_ids"] == list(ours.bos)
     for tag, ids in (("<think>", ours.think_open), ("</think>", ours.think_close)):
         assert exported.encode(tag, add_special_tokens=False) == list(ids)
 
@@ -600,7 +600,8 @@ def test_another_tokenizer_brings_its_tokens_into_the_config(saved, tmp_path):
     words = tmp_path / "words"
     words.mkdir()
     renamed = {**folders.NAMED, "eos": "w9", "pad": "w8", "unk": "w8"}
-    files = word_level_files({word: i for i, word in enumerate(folders.WORDS)}, (), **renamed)
+    ids = {word: i for i, word in enumerate(folders.WORDS)}
+    files = word_level_files(ids, (), (1,), **renamed)
     for name, content in files.items():
         (words / name).write_text(str(content))
     run.config.data.tokenizer = str(words)
@@ -630,7 +631,7 @@ def test_a_prompt_of_nothing_is_refused(saved):
     assert exchange.prompt_of(run, "") == [1]
     run.config.data.bos = "none"
     bare = dataclasses.replace(run, method=build_method(run.config, run.files))
-    with pytest.raises(UserError, match="empty, and the tokenizer has no bos"):
+    with pytest.raises(UserError, match="empty, and the tokenizer puts nothing before"):
         exchange.prompt_of(bare, "")
 
 

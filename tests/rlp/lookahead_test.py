@@ -51,8 +51,13 @@ class Given:
 
 def ahead(documents, tags="one id", **changes):
     opening, closing = TAGS[tags]
-    options = {"seed": 1, "share": 1.0, "length": 4, "distance": 6, "pad": PAD, "ends": (PAD, EOS)}
-    options |= {"think_open": opening, "think_close": closing} | changes
+    options = {"seed": 1, "share": 1.0, "length": 4, "distance": 6, "bos": 1}
+    options |= {
+        "pad": PAD,
+        "ends": (PAD, EOS),
+        "think_open": opening,
+        "think_close": closing,
+    } | changes
     return LookaheadStream(documents, **options)
 
 
@@ -104,6 +109,14 @@ def rows(draw):
         row.append(words)
         room -= length
     return row
+
+
+def test_no_lookahead_stands_inside_a_bos_of_several_tokens():
+    rows = Given([[[BOS, BOS, *WORDS[:12]]]] * 200)
+    batch = ahead(rows, bos=2, ends=(PAD, BOS, EOS)).batch(0, 200)
+    places = {len(parted(documents_of(batch, row)[0][0])[0]) for row in range(200)}
+    assert min(places) == 2
+    assert len(places) > 5
 
 
 LIMITS = {"length": st.integers(1, 40), "distance": st.integers(0, 40), "seed": st.integers(0, 99)}

@@ -1,6 +1,7 @@
 """Prompts with their responses: which tokens a row has, which are learnt, what is left out."""
 
 import collections
+import itertools
 import json
 import re
 
@@ -22,7 +23,7 @@ from tests import folders
 BYTES = tokenizer.load("bytes")
 PAIR = Format(prompt="question", response="answer")
 CHAT = Format(messages="messages")
-BOS, EOS = BYTES.bos, BYTES.eos
+(BOS,), EOS = BYTES.bos, BYTES.eos
 # Turns between <bos> and <eos>; the thoughts of earlier ones are left out, as by Qwen3's template.
 TEMPLATE = (
     "{% for m in messages %}<bos>{{ m.role }}:"
@@ -55,7 +56,8 @@ def turns(*contents, system=()):
 
 def tokenized(path, rows, form=PAIR, template=None, words=BYTES):
     """(ids, whether each is learnt) of every pair, and the conversation of each."""
-    corpus, source = tokenize_pairs([write(path, rows)], "data.sft.train", form, template, words)
+    how = (form, template, words, None if template is None else words.eos)
+    corpus, source = tokenize_pairs([write(path, rows)], "data.sft.train", *how)
     cut = lambda x: np.split(x, corpus.bounds[1:-1])
     pairs = zip(cut(corpus.tokens), cut(corpus.loss_mask), strict=True)
     return [(ids.tolist(), learnt.tolist()) for ids, learnt in pairs], source.tolist()
@@ -75,8 +77,8 @@ def test_without_a_template_a_response_follows_its_prompt_and_its_end_is_learnt(
     rows += [{"question": "nothing said", "answer": " \n"}]
     found, source = tokenized(tmp_path / "a.jsonl", rows)
     assert found == [
-        laid(([BOS, *b"1 + 1 = "], False), ([*"é2".encode(), EOS], True)),
-        laid(([BOS], False), ([*b" x", EOS], True)),
+        laid(([*b"1 + 1 = "], False), ([*"é2".encode(), EOS], True)),
+        laid(([*b" x", EOS], True)),
     ]
     assert source == [0, 1]
 
@@ -84,24 +86,89 @@ def test_without_a_template_a_response_follows_its_prompt_and_its_end_is_learnt(
 def test_without_a_template_every_assistant_message_is_learnt_and_ended(tmp_path):
     rows = [{"messages": [*turns("a", "b", "c", "d", "late", system=["s"])]}]
     found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT)
-    expected = laid(
-        ([BOS, *b"sa"], False), ([*b"b", EOS], True), ([*b"c"], False), ([*b"d", EOS], True)
-    )
+    expected = laid(([*b"sa"], False), ([*b"b", EOS], True), ([*b"c"], False), ([*b"d", EOS], True))
     assert found == [expected]
 
 
-def test_no_token_straddles_the_end_of_a_prompt(tmp_path):
-    """The prompt's ids are those of the prompt alone, also where a longer token would fit."""
+def test_a_token_across_the_end_of_a_prompt_is_learnt(tmp_path):
+    """The ids are those of the whole text, and the response begins with the token that holds its
+    first letter."""
 
     class Doubles(tokenizer.ByteTokenizer):
         """Reads "ab" as one token."""
 
-        def encode_all(self, texts):
-            return [np.array([*text.replace("ab", "\1").encode()], np.int32) for text in texts]
+        def encode_spans(self, texts):
+            found = []
+            for text in texts:
+                pieces = re.findall("ab|.", text)
+                ids = [1 if piece == "ab" else ord(piece) for piece in pieces]
+                ends = np.cumsum([len(piece) for piece in pieces])
+                starts = ends - [len(piece) for piece in pieces]
+                found.append((np.array(ids, np.int32), np.stack([starts, ends], axis=1)))
+            return found
 
-    rows = [{"question": "ab a", "answer": "b ab"}]
-    ((ids, learnt),), _ = tokenized(tmp_path / "a.jsonl", rows, words=Doubles())
-    assert (ids, learnt) == laid(([BOS, *b"\1 a"], False), ([*b"b \1", EOS], True))
+    rows = [{"question": "ab a", "answer": "b ab"}, {"question": "ab", "answer": "a"}]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, words=Doubles())
+    assert found == [
+        laid(([*b"\1 "], False), ([*b"\1 \1", EOS], True)),
+        laid(([*b"\1"], False), ([*b"a", EOS], True)),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe", "space in front"])
+@pytest.mark.parametrize("template", [None, TEMPLATE], ids=["plain", "template"])
+def test_a_row_has_the_ids_of_its_whole_text(tmp_path, kind, template):
+    """With every kind of tokenizer; those that put a space before a text put it there once."""
+    words = tokenizer.load(folders.folder_of(tmp_path, kind))
+    assert words.decode(words.bos) == "<bos>"
+    said = [("1 + 1 = ", "2"), ("Q: 5", "6 é"), ("a b", " c d"), ("c", "\n42")]
+    rows = [{"messages": turns(*(x for pair in said[:n] for x in pair))} for n in range(1, 5)]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, template, words)
+    for n, (ids, learnt) in enumerate(found, 1):
+        if template is None:
+            text = "".join(f"{q}{a}<eos>" for q, a in said[:n])
+        else:
+            text = words.chat(rows[n - 1]["messages"], template, False)
+        assert ids == words.encode(text)
+        # What is learnt reads as what the assistant says, and its ends.
+        runs = [
+            list(run)
+            for flag, run in itertools.groupby(zip(ids, learnt, strict=True), lambda x: x[1])
+            if flag
+        ]
+        heard = [words.decode([i for i, _ in run]) for run in runs]
+        assert [text.strip() for text in heard] == [f"{a}<eos>".strip() for _, a in said[:n]]
+
+
+def test_what_a_template_puts_behind_the_end_of_a_turn_is_not_learnt(tmp_path, chatty):
+    """Some templates ask for the next answer, whether it is wanted or not."""
+    eager = TEMPLATE.replace("<eos>{% endfor %}", "<eos>\n{% endfor %}<bos>assistant:").replace(
+        "{% if add_generation_prompt %}<bos>assistant:{% endif %}", ""
+    )
+    rows = [{"messages": turns("a", "b", "c", "d")}]
+    found, source = tokenized(tmp_path / "a.jsonl", rows, CHAT, eager, chatty)
+    first = [BOS, *b"user:a", EOS, *b"\n", BOS, *b"assistant:"]
+    assert source == [0, 0]
+    behind = [*b"\n", BOS, *b"assistant:"]
+    assert found[0] == laid((first, False), ([*b"b", EOS], True), (behind, False))
+    heard = [i for i, learnt in zip(*found[1], strict=True) if learnt]
+    assert heard == [*b"d", EOS]
+
+
+def test_a_message_that_opens_a_conversation_is_learnt_behind_what_the_template_puts(
+    tmp_path, chatty
+):
+    said = [{"role": "assistant", "content": "hello"}, *turns("a", "b")]
+    found, _ = tokenized(tmp_path / "a.jsonl", [{"messages": said}], CHAT, TEMPLATE, chatty)
+    asked = [BOS, *b"user:a", EOS, BOS, *b"assistant:"]
+    assert found == [
+        laid(
+            ([BOS, *b"assistant:"], False),
+            ([*b"hello", EOS], True),
+            (asked, False),
+            ([*b"b", EOS], True),
+        )
+    ]
 
 
 def test_a_template_says_what_begins_and_ends_a_response(tmp_path, chatty):
@@ -162,6 +229,11 @@ def numbered(count):
     return [{"question": f"q{i}" * (i % 4), "answer": "a" * (i * 5 % 17 + 1)} for i in range(count)]
 
 
+def behind_bos(ids, learnt):
+    """A pair as a row has it."""
+    return [BOS, *ids], [False, *learnt]
+
+
 def rows_of(stream):
     """(ids, learnt) of every stretch of every row, counted."""
     batch = stream.batch(0, len(stream))
@@ -177,6 +249,7 @@ def rows_of(stream):
 def test_rows_hold_every_pair_that_fits_once_and_the_others_are_counted(tmp_path, pack):
     rows, size = numbered(40), 16
     every, _ = tokenized(tmp_path / "a.jsonl", rows)
+    every = [behind_bos(*pair) for pair in every]
     streams = pair_streams(
         train=str(tmp_path / "a.jsonl"), holdout_every=4, form=PAIR, template=None,
         tokenizer=BYTES, sequence_length=size, pack=pack,
@@ -210,7 +283,7 @@ def test_files_of_held_out_pairs_are_held_out_whole(tmp_path):
     rows = numbered(9)
     paths = [write(tmp_path / f"{n}.jsonl", some) for n, some in enumerate((rows[:5], rows[5:]))]
     every, _ = tokenized(tmp_path / "a.jsonl", rows)
-    every = [(tuple(ids), tuple(learnt)) for ids, learnt in every]
+    every = [tuple(map(tuple, behind_bos(*pair))) for pair in every]
     form = {"form": PAIR, "template": None, "tokenizer": BYTES, "sequence_length": 40}
     train, held = pair_streams(train=paths[0], evaluation=paths[1], **form)
     assert rows_of(train) == collections.Counter(every[:5])

@@ -17,7 +17,7 @@ from rlp.data.problems import ProblemFormat, problem_streams
 from rlp.errors import UserError
 
 BYTES = tokenizer.load("bytes")
-BOS, PAD = BYTES.bos, BYTES.pad
+(BOS,), PAD = BYTES.bos, BYTES.pad
 PLAIN = ProblemFormat(prompt="problem", answer="answer")
 T = 24
 

@@ -81,7 +81,8 @@ def prompt_of(path, frame, words, text):
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_response_follows_its_prompt_as_it_does_in_pairs(name, think, bpe, tmp_path):
     """What a sampler sees is what the template asks with; the end is what pairs teach behind the
-    content; and both together are the pair."""
+    content. The pair has the ids of the whole text, so the sampler sees the same ones unless the
+    template asks with a space at its end, which the response's first token takes in."""
     frame = make_frame(bpe, TEMPLATES[name], think)
     asked = bpe.chat([{"role": "user", "content": "north?"}], TEMPLATES[name], True)
     assert frame.ask("north?") == asked
@@ -93,11 +94,14 @@ def test_a_response_follows_its_prompt_as_it_does_in_pairs(name, think, bpe, tmp
     form = Format(prompt="question", response="answer")
     corpus, _ = tokenize_pairs([str(tmp_path / "b.jsonl")], "f", form, TEMPLATES[name], bpe)
     pair = corpus.tokens.tolist()
-    said = [*bpe.encode(asked), *bpe.encode(row["answer"])]
-    assert pair[: len(said)] == said
-    assert pair[len(said)] == frame.end
-    assert pair[: len(seen)] == seen
-    assert corpus.loss_mask[len(said)]
+    messages = [{"role": "user", "content": "north?"}]
+    messages.append({"role": "assistant", "content": row["answer"]})
+    assert pair == bpe.encode(bpe.chat(messages, TEMPLATES[name], False))
+    said = len(bpe.encode(asked + row["answer"]))
+    assert pair[said] == frame.end
+    assert corpus.loss_mask[said]
+    if think or not asked.endswith(" "):
+        assert pair[: len(seen)] == seen
 
 
 def test_space_before_the_end_is_not_the_end(bpe):
@@ -109,7 +113,7 @@ def test_space_before_the_end_is_not_the_end(bpe):
 def test_without_a_template_a_response_begins_with_its_tag_and_ends_as_documents_do(
     bpe, spelled, tmp_path
 ):
-    for words, head in ((BYTES, (BYTES.bos,)), (spelled, (spelled.bos,)), (bpe, ())):
+    for words, head in ((BYTES, BYTES.bos), (spelled, spelled.bos), (bpe, ())):
         frame = make_frame(words, None, think=True)
         assert (frame.head, frame.opening, frame.shared) == (head, words.think_open, False)
         assert frame.end == words.separator
@@ -173,7 +177,7 @@ def test_a_spelled_tag_is_text_in_a_response_and_bos_is_not(spelled):
     frame = make_frame(spelled, None, think=True)
     words = words_of_responses(frame, spelled, spelled.vocab_size + 2)
     unused = [spelled.vocab_size, spelled.vocab_size + 1]
-    assert list(words.not_in_thoughts) == sorted([spelled.bos, spelled.pad]) + unused
+    assert list(words.not_in_thoughts) == sorted([*spelled.bos, spelled.pad]) + unused
     assert len(frame.opening) > 1
     assert words.pad == spelled.pad
 
@@ -187,7 +191,7 @@ def test_the_end_may_be_padding():
     words = words_of_responses(make_frame(Padded(), None, True), Padded(), 300)
     assert words.think_close == (Padded.pad,)
     assert Padded.pad not in words.not_in_thoughts
-    assert {BYTES.bos, *BYTES.think_open} < set(words.not_in_thoughts)
+    assert {*BYTES.bos, *BYTES.think_open} < set(words.not_in_thoughts)
 
 
 def test_what_is_sampled_of_a_thought_differs_in_its_end_alone():

@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 
 from rlp import tokenizer
 from rlp.errors import UserError
+from tests import folders
 
 CORPUS = ["Mia faces north . She turns left .", "Now she faces west .", "naïve 日本語 ½ é"]
 BYTES = tokenizer.load("bytes")
 
 
-def make_folder(folder: Path, added=("<think>", "</think>", "<|endoftext|>"), **named) -> str:
-    """A small byte-level BPE tokenizer as transformers saves it."""
+def make_folder(
+    folder: Path, added=("<think>", "</think>", "<|endoftext|>"), before=None, **named
+) -> str:
+    """A small byte-level BPE tokenizer as transformers saves it; `before` makes its
+    post-processor."""
     transformers = pytest.importorskip("transformers")
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -27,6 +31,9 @@ def make_folder(folder: Path, added=("<think>", "</think>", "<|endoftext|>"), **
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
     bpe.train_from_iterator(CORPUS, trainer)
     bpe.add_tokens([AddedToken(name, special=False, normalized=False) for name in added])
+    bpe.add_special_tokens(list(named.values()))
+    if before:
+        bpe.post_processor = before(bpe)
     wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, **named)
     wrapped.save_pretrained(folder)
     return str(folder)
@@ -56,8 +63,11 @@ def test_any_ids_have_a_text_and_a_visible_piece_each(ids):
 
 
 @given(st.text(alphabet="ab é日𝄞<>"))
-def test_byte_offsets_name_the_character_of_each_byte(text):
-    offsets = BYTES.offsets(text)
+def test_byte_spans_name_the_character_of_each_byte(text):
+    ((ids, spans),) = BYTES.encode_spans([text])
+    assert ids.tolist() == BYTES.encode(text)
+    offsets = spans[:, 0].tolist()
+    assert (spans[:, 1] == spans[:, 0] + 1).all()
     spelled = [byte for character in text for byte in character.encode()]
     assert spelled == BYTES.encode(text)
     for place, character in enumerate(text):
@@ -66,7 +76,7 @@ def test_byte_offsets_name_the_character_of_each_byte(text):
 
 
 def test_special_bytes_ids_are_distinct_and_outside_text():
-    special = {BYTES.pad, BYTES.bos, BYTES.eos, *BYTES.think_open, *BYTES.think_close}
+    special = {BYTES.pad, *BYTES.bos, BYTES.eos, *BYTES.think_open, *BYTES.think_close}
     assert special == set(range(256, BYTES.vocab_size))
     assert BYTES.decode([*BYTES.think_open, 104, 105, *BYTES.think_close]) == "<think>hi</think>"
 
@@ -79,10 +89,50 @@ def test_folder_round_trip_pieces_and_offsets(bpe, text):
     pieces = bpe.pieces(ids)
     assert len(pieces) == len(ids)
     assert "".join(pieces).replace(tokenizer.PARTIAL, "") == text
-    # Whatever stands before a token's offset is spelled by the tokens before it, and no more.
-    for number, start in enumerate(bpe.offsets(text)):
+    # Whatever stands before a token's span is spelled by the tokens before it, and no more.
+    ((again, spans),) = bpe.encode_spans([text])
+    assert again.tolist() == ids
+    assert spans.shape == (len(ids), 2)
+    for number, (start, end) in enumerate(spans):
         if bpe.decode(ids[:number]) in text:
             assert bpe.decode(ids[:number]) == text[:start]
+        if bpe.decode(ids[: number + 1]) in text:
+            assert bpe.decode(ids[: number + 1]) == text[:end]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe", "space in front"])
+@pytest.mark.parametrize("text", ["a 漢字 é ℕ", "é", "1 + 1 = 2 漢", "日\ufffd本", "\ufffd"])
+def test_pieces_lose_no_character_with_any_kind_of_tokenizer(tmp_path, kind, text):
+    """Broken characters are one U+FFFD with some kinds, and one for every byte with others."""
+    one = tokenizer.load(folders.folder_of(tmp_path, kind))
+    ids = one.encode(text)
+    assert "".join(one.pieces(ids)).replace(tokenizer.PARTIAL, "") == text
+    for end in range(len(ids) + 1):
+        pieces = one.pieces(ids[:end])
+        assert len(pieces) == end
+        assert all(pieces)
+
+
+def test_added_tokens_that_are_text_keep_their_bytes(tmp_path):
+    """Gemma's line breaks, for example. Special ones and the thinking tags are no text."""
+    folder = make_folder(tmp_path, added=("\n\n", "<b>", "<think>", "</think>"), eos_token="</s>")
+    one = tokenizer.load(folder)
+    spelled = one.token_bytes()
+    for name, expected in (("\n\n", b"\n\n"), ("<b>", b"<b>"), ("<think>", b""), ("</s>", b"")):
+        (i,) = one.encode(name)
+        assert spelled[i] == expected
+        assert i in one.added
+    text = "north\n\n<b>west"
+    assert b"".join(spelled[i] for i in one.encode(text)) == text.encode()
+
+
+def test_a_sentencepiece_model_alone_asks_for_its_library(tmp_path):
+    pytest.importorskip("transformers")
+    (tmp_path / "tokenizer.model").write_bytes(b"\x0a\x0e\x0a\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    with pytest.raises(UserError, match="pip install sentencepiece protobuf") as caught:
+        tokenizer.load(str(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["bytes", "bpe"])
@@ -115,27 +165,49 @@ NAMED = {"eos_token": "</s>", "bos_token": "<s>", "pad_token": "<p>"}
 
 def test_named_specials_are_used_where_nothing_is_asked_for(tmp_path):
     one = tokenizer.load(make_folder(tmp_path, **NAMED))
-    assert one.bos is not None
-    names = [one.decode([i]) for i in (one.eos, one.bos, one.pad, one.separator)]
-    assert names == ["</s>", "<s>", "<p>", "</s>"]
+    names = [one.decode([i]) for i in (one.eos, one.pad, one.separator)]
+    assert names == ["</s>", "<p>", "</s>"]
+
+
+def put_before(*names):
+    """A post-processor that puts these tokens of `make_folder` before a text, and </s> behind."""
+    from tokenizers import processors
+
+    return lambda made: processors.TemplateProcessing(
+        single=" ".join([*names, "$A", "</s>"]),
+        special_tokens=[(name, made.token_to_id(name)) for name in [*names, "</s>"]],
+    )
+
+
+@pytest.mark.parametrize("names", [(), ("<s>",), ("<p>",), ("<p>", "<s>")], ids=str)
+def test_what_stands_before_a_text_is_what_the_tokenizer_puts_there(tmp_path, names):
+    """The name of its bos_token alone puts nothing anywhere; another token may be put there."""
+    from transformers import AutoTokenizer
+
+    folder = make_folder(tmp_path, before=put_before(*names) if names else None, **NAMED)
+    one = tokenizer.load(folder)
+    assert [one.decode([i]) for i in one.bos] == list(names)
+    whole = AutoTokenizer.from_pretrained(folder)("north west")["input_ids"]
+    assert [*one.bos, *one.encode("north west")] == whole[: len(whole) - bool(names)]
+    assert tokenizer.load(folder, bos="none").bos == ()
+    assert tokenizer.load(folder, bos="<s>").bos == tuple(one.encode("<s>"))
 
 
 def test_a_folder_without_bos_and_pad_pads_with_eos(bpe):
     assert bpe.decode([bpe.eos]) == "<|im_end|>"
     assert bpe.pad == bpe.separator == bpe.eos
-    assert bpe.bos is None
+    assert bpe.bos == ()
 
 
 def test_tokens_that_are_asked_for_are_taken(tmp_path):
     folder = make_folder(tmp_path, **NAMED)
     text = tokenizer.load(folder, eos="<|endoftext|>")
     assert text.decode([text.eos]) == text.decode([text.separator]) == "<|endoftext|>"
-    assert text.decode([text.bos]) == "<s>"
     none = tokenizer.load(folder, bos="none", separator="<|endoftext|>")
-    assert none.bos is None
+    assert none.bos == ()
     assert [none.decode([i]) for i in (none.eos, none.separator)] == ["</s>", "<|endoftext|>"]
     first = tokenizer.load(folder, bos="<|endoftext|>")
-    assert first.decode([first.bos]) == "<|endoftext|>"
+    assert first.decode(first.bos) == "<|endoftext|>"
 
 
 @pytest.mark.parametrize("field", ["bos", "eos", "separator"])
@@ -165,7 +237,7 @@ def test_no_end_of_text_is_refused(tmp_path):
     folder = make_folder(tmp_path)
     with pytest.raises(UserError, match="ends a text .*set data.eos"):
         tokenizer.load(folder)
-    assert tokenizer.load(folder, eos="<|endoftext|>").bos is None
+    assert tokenizer.load(folder, eos="<|endoftext|>").bos == ()
 
 
 def test_a_path_that_is_no_folder_is_refused_and_never_looked_up(tmp_path):

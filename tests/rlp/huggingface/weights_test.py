@@ -102,7 +102,6 @@ def test_a_copy_may_be_absent_or_equal_but_not_differ(tmp_path, rows, monkeypatc
     made = standin.tensors(tied=True)
     values = standin.arrays(made)
     original = values["model.embed_tokens.weight"]
-    original[0, 0] = np.nan
     tree = standin.params(made, values)
     shardings = standin.shardings(tree)
     absent = read_params(folder_of(tmp_path / "absent", values), made, shardings)
@@ -116,8 +115,122 @@ def test_a_copy_may_be_absent_or_equal_but_not_differ(tmp_path, rows, monkeypatc
         fault = fault_of(folder_of(tmp_path / str(number), values), made, tree)
         assert "lm_head.weight in " in fault
         assert "differs from model.embed_tokens.weight" in fault
-    values["lm_head.weight"] = original.astype(np.float16)
-    assert "differs" in fault_of(folder_of(tmp_path / "dtype", values), made, tree)
+
+
+@pytest.mark.parametrize("rows", [5, 1000])
+def test_a_copy_in_another_dtype_is_compared_by_value(tmp_path, rows, monkeypatch):
+    monkeypatch.setattr(weights, "COMPARED", rows * 8)
+    made = standin.tensors(tied=True)
+    values = standin.arrays(made, np.float16)
+    rough = values["model.embed_tokens.weight"]
+    tree = standin.params(made, values)
+    for wide in (np.float32, np.float64):
+        values["lm_head.weight"] = rough.astype(wide)
+        folder = folder_of(tmp_path / f"equal-{np.dtype(wide)}", values)
+        standin.assert_same_bits(read_params(folder, made, standin.shardings(tree)), tree)
+    values["lm_head.weight"] = rough.astype(np.float32) + np.float32(1e-6)
+    fault = fault_of(folder_of(tmp_path / "differs", values), made, tree)
+    assert "rounded" not in fault
+    assert fault.endswith("; set tie_word_embeddings to false in its config.json")
+    exact = rough.astype(np.float32) + np.float32(1e-6)
+    for number, kind in enumerate((np.float16, standin.BFLOAT16)):
+        values["model.embed_tokens.weight"] = exact
+        values["lm_head.weight"] = exact.astype(kind)
+        fault = fault_of(folder_of(tmp_path / str(number), values), made, tree)
+        assert (
+            f"it is {['F16', 'BF16'][number]}, rounded from F32; remove it from the file" in fault
+        )
+
+
+def test_buffers_of_old_checkpoints_are_passed_over_and_told_once(tmp_path, caplog):
+    made = standin.tensors()
+    values = standin.arrays(made)
+    tree = standin.params(made, values)
+    buffers = {
+        "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32),
+        "model.layers.1.self_attn.rotary_emb.inv_freq": np.ones(4, np.float16),
+        "model.rotary_emb.original_inv_freq": np.ones(4, np.float32),
+        "model.layers.0.self_attn.rotary_emb.cos_cached": np.ones((1, 1, 8, 4), np.float32),
+        "model.layers.0.attn.masked_bias": np.array(-1e9, np.float32),
+        "model.layers.0.attn.bias": np.ones((1, 1, 8, 8), np.bool_),
+        "model.embeddings.position_ids": np.arange(8)[None],
+    }
+    with caplog.at_level("INFO", logger="rlp"):
+        read = read_params(
+            folder_of(tmp_path / "m", values | buffers), made, standin.shardings(tree)
+        )
+    standin.assert_same_bits(read, tree)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "7 tensors are not weights, and are passed over: " in line
+    assert line.endswith("and 3 more")
+    for name in ("model.layers.0.self_attn.bias", "inv_freq", "model.layers.0.attn.bias"):
+        wrong = values | {name: np.ones(4, np.float32)}
+        fault = fault_of(folder_of(tmp_path / name, wrong), made, tree)
+        assert f"unexpected: {name};" in fault
+
+
+def test_doubles_are_read_where_float32_holds_them(tmp_path):
+    made = standin.tensors()
+    values = standin.arrays(made)
+    tree = standin.params(made, values)
+    doubles = {name: x.astype(np.float64) for name, x in values.items()}
+    read = read_params(folder_of(tmp_path / "exact", doubles), made, standin.shardings(tree))
+    standin.assert_same_bits(read, tree)
+    for number, value in enumerate((1 + 2.0**-40, 1e300, 1e-320)):
+        doubles["model.norm.weight"][[1, 5]] = value
+        folder = folder_of(tmp_path / str(number), doubles)
+        with pytest.raises(UserError) as caught:
+            read_params(folder, made, standin.shardings(tree))
+        assert f"model.norm.weight in {folder / 'model.safetensors'} is float64" in str(
+            caught.value
+        )
+        assert "does not hold 2 of its values exactly; save the model in float32" in str(
+            caught.value
+        )
+        assert "quanti" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, standin.BFLOAT16, np.float16, np.float64])
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
+@pytest.mark.parametrize(
+    ("name", "place"), [("model.layers.1.mlp.up_proj.weight", (9, 3)), ("model.norm.weight", (7,))]
+)
+def test_a_value_that_is_not_finite_is_named(tmp_path, dtype, value, said, name, place):
+    made = standin.tensors()
+    values = {key: x.astype(dtype) for key, x in standin.arrays(made).items()}
+    tree = standin.params(made, values)
+    values[name][place] = value
+    folder = folder_of(tmp_path / "m", values)
+    with pytest.raises(UserError) as caught:
+        read_params(folder, made, standin.shardings(tree))
+    count = f"{name} has 1 of {values[name].size} values that are not finite"
+    assert str(caught.value).startswith(f"{count}, the first at {list(place)} ({said}); ")
+    assert "\n" not in str(caught.value)
+
+
+def test_infinities_of_both_signs_do_not_cancel_and_the_largest_numbers_are_finite(tmp_path):
+    made = standin.tensors()
+    values = standin.arrays(made)
+    largest = np.finfo(np.float32).max
+    values["model.embed_tokens.weight"][:] = largest
+    tree = standin.params(made, values)
+    read = read_params(folder_of(tmp_path / "large", values), made, standin.shardings(tree))
+    standin.assert_same_bits(read, tree)
+    values["model.norm.weight"][[2, 4]] = np.inf, -np.inf
+    with pytest.raises(UserError, match=r"norm.weight has 2 of 8 values .* at \[2\] \(inf\)"):
+        read_params(folder_of(tmp_path / "m", values), made, standin.shardings(tree))
+
+
+def test_parameters_come_from_any_source_of_tensors():
+    made = standin.tensors(tied=True)
+    values = standin.arrays(made)
+    tree = standin.params(made, values)
+    asked = []
+    read = lambda name: asked.append(name) or values[name]
+    found = weights.params_from(read, made, standin.shardings(tree))
+    standin.assert_same_bits(found, tree)
+    assert asked == list(values)
 
 
 def test_nothing_is_compiled_per_layer(tmp_path):

@@ -1,0 +1,188 @@
+"""The fields of config.json, by what they can do to the network.
+
+    supported   those of `Family.defaults`, rotary positions and layers: they make the network
+    FIXED       read by transformers, but supported here at one value: others are refused by name
+    HARMLESS    read by transformers, but without effect on the logits of a text
+    others      not read by transformers either: they are kept, and reported once
+
+`tests/models/hf_fields_test.py` derives what transformers reads from its source, so that a new
+version of it shows the fields that are missing here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from models.hf.families import Family
+
+Json = dict[str, Any]
+
+
+class Unsupported(ValueError):
+    """A config.json that says something which we would compute differently."""
+
+
+# Supported in all families, besides their `defaults`.
+SHARED = frozenset(
+    ("layer_types", "original_max_position_embeddings", "rope_parameters", "rope_scaling",
+     "rope_theta", "sliding_window")
+)  # fmt: skip
+
+# Name -> the values that are supported; the first one is written to exports. Null means that the
+# field is left out, except where the config class of the family does not take it.
+FIXED: dict[str, tuple[Any, ...]] = {
+    # Parts that our layers do not have.
+    "attention_bias": (False,),
+    "attn_logit_softcapping": (None,),
+    "mlp_bias": (False,),
+    "use_bidirectional_attention": (False,),
+    # Nothing here trains with dropout, so training would not be what the file asks for.
+    "attention_dropout": (0.0,),
+    # The mask: who sees whom.
+    "is_causal": (True,),
+    "attention_chunk_size": (None,),
+    "kv_sharing_modes": (None, []),
+    # Rotary positions of another kind.
+    "partial_rotary_factor": (1.0,),
+    "rope_interleaved": (False,),
+    "use_mrope": (False,),
+    "_rope_type_labels": (None,),
+    # Layers that differ from each other, or that are no decoder's.
+    "per_layer_config": (None, {}),
+    "mlp_layer_types": (None,),
+    "num_experts": (None, 0),
+    "num_local_experts": (None, 0),
+    "n_routed_experts": (None, 0),
+    "num_mtp_layers": (None, 0),
+    # The network is another one, or only a part of the model.
+    "is_encoder_decoder": (False,),
+    "decoder": (None,),
+    "encoder": (None,),
+    "generator": (None,),
+    "text_config": (None,),
+    "text_encoder": (None,),
+    "vision_config": (None,),
+    # The weights are elsewhere, or are not numbers.
+    "configuration_files": (None, []),
+    "fusion_config": (None,),
+    "quantization_config": (None,),
+    "transformers_weights": (None,),
+}
+# Of these, null is a value of its own.
+NULL_IS_A_VALUE = frozenset(("is_causal",))  # it counts as false
+
+# Reason -> names.
+HARMLESS: dict[str, tuple[str, ...]] = {
+    "it says which class reads the model, and is checked apart": ("architectures", "model_type"),
+    "it is read for rotary scaling, and otherwise bounds nothing": ("max_position_embeddings",),
+    "it says where the model comes from": (
+        *("_commit_hash", "_name_or_path", "name_or_path", "transformers_version"),
+    ),
+    "it names code that runs only if it is trusted": ("auto_map",),
+    "tokens have their ids from the tokenizer and the generation config": (
+        *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id"),
+    ),
+    "weights are read in the dtype that they have": ("dtype", "torch_dtype"),
+    "fresh weights begin with it": ("init_std", "initializer_factor", "initializer_range"),
+    "it says how attention is computed, not what": (
+        *("_attn_implementation", "_attn_implementation_internal", "attn_implementation"),
+        *("_experts_implementation", "_experts_implementation_internal", "_is_quantized"),
+        *("experts_implementation",),
+    ),
+    "it says what is returned besides the logits, or as what": (
+        *("_output_attentions", "output_attentions", "output_hidden_states", "return_dict"),
+        "tie_last_hidden_states",
+    ),
+    "it saves memory or time and changes no result": (
+        *("chunk_size_feed_forward", "distributed_config", "gradient_checkpointing"),
+        *("pretraining_tp", "use_cache"),
+    ),
+    "the heads of classifiers read it": (
+        *("classifier_dropout", "hidden_dropout", "id2label", "label2id", "num_labels"),
+        *("problem_type", "token_classification_bias"),
+    ),
+    "it describes extra layers for speculative decoding, which are not loaded": (
+        *("chain_hidden_post_norm", "first_k_dense_replace", "logits_mup_width_multiplier"),
+        *("mtp_hidden_states_first", "mtp_layer_types", "mtp_mlp_layer_types"),
+        *("mtp_per_layer_config", "unpadded_vocab_size"),
+    ),
+    "models of images, or with layers of other kinds, read it": (
+        *("features_only", "image_size", "image_token_id", "layer_norm_eps"),
+        *("mm_tokens_per_image", "num_channels", "number_of_conv_states", "out_indices"),
+        *("patch_size", "pretrained_cfg", "qk_head_dim", "vision_aspect_ratio"),
+        *("vision_feature_layer", "vision_feature_select_strategy"),
+    ),
+    "it is only compared with other fields": ("embed_dim", "num_heads"),
+    "layer_types and sliding_window_pattern say it": ("_sliding_window_pattern",),
+}
+INERT = frozenset(name for names in HARMLESS.values() for name in names)
+
+
+def _whole(x: Any) -> bool:
+    """JSON does not tell 256 and 256.0 apart."""
+    return type(x) is int or (type(x) is float and x.is_integer())
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "a whole number above 0": lambda x: _whole(x) and x > 0,
+    "a whole number": _whole,
+    "a number above 0": lambda x: type(x) in (int, float) and x > 0,
+    "true or false": lambda x: type(x) is bool,
+    "a text": lambda x: type(x) is str,
+    "a list of texts": lambda x: type(x) is list and all(type(y) is str for y in x),
+    "an object": lambda x: type(x) is dict,
+}
+COUNT, WHOLE, NUMBER, FLAG, TEXT, TEXTS, OBJECT = KINDS
+
+
+def checked(name: str, value: Any, kind: str) -> Any:
+    """The value, if it is of that kind; a whole number as an int.
+
+    Raises:
+      Unsupported: it is not.
+    """
+    if not KINDS[kind](value):
+        raise Unsupported(f"{name}={value!r} is not {kind}")
+    return int(value) if kind in (COUNT, WHOLE) else value
+
+
+class Fields:
+    """The fields of a config.json, as the config class of its family reads them."""
+
+    def __init__(self, family: Family, config: Json):
+        self._family, self._config = family, config
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._config
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value as it is, or the default where the field is missing."""
+        return self._config.get(name, default)
+
+    def take(self, name: str, kind: str) -> Any:
+        """The value, of one of `KINDS`; the family's default where the field is missing.
+
+        None where it is null, or has no default.
+
+        Raises:
+          Unsupported: the value is of another kind.
+        """
+        value = self._config.get(name, self._family.defaults.get(name))
+        return None if value is None else checked(name, value, kind)
+
+    def check(self) -> None:
+        """Raises Unsupported for the first field that is null where the family needs a value, or
+        that is one of `FIXED` and has another value."""
+        for name in self._family.defaults:
+            if name in self and self.get(name) is None and name not in self._family.nullable:
+                said = f"it lacks {name}, which is null; {self._family.name} needs a value"
+                raise Unsupported(said)
+        for name in sorted(self._config.keys() & FIXED.keys() - set(self._family.ignored)):
+            value, allowed = self._config[name], FIXED[name]
+            left_out = value is None and name not in NULL_IS_A_VALUE
+            if not left_out and value not in allowed:
+                raise Unsupported(f"{name}={value!r} is not supported, only {allowed[0]!r} is")
+
+
+def supported(family: Family) -> frozenset[str]:
+    """The fields that say which network of this family it is."""
+    return SHARED | family.defaults.keys() | set(family.more)

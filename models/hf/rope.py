@@ -1,0 +1,171 @@
+"""Rotary positions in config.json, in the form of old readers (rope_theta, rope_scaling), in that
+of new ones (rope_parameters), or in both, which then agree."""
+
+from typing import Any
+
+from models.hf.families import Family
+from models.hf.fields import COUNT, NUMBER, OBJECT, TEXT, Fields, Json, Unsupported, checked
+from models.rope import Rope
+
+# rope_type -> its parameters: name there -> field of `Rope`.
+ROPES: dict[str, dict[str, str]] = {
+    "default": {},
+    "linear": {"factor": "factor"},
+    "llama3": {
+        "factor": "factor",
+        "original_max_position_embeddings": "original_length",
+        "low_freq_factor": "low_frequency_factor",
+        "high_freq_factor": "high_frequency_factor",
+    },
+    "yarn": {
+        "factor": "factor",
+        "original_max_position_embeddings": "original_length",
+        "beta_fast": "beta_fast",
+        "beta_slow": "beta_slow",
+        "attention_factor": "attention_factor",
+    },
+}
+OPTIONAL = frozenset(("beta_fast", "beta_slow", "attention_factor"))
+# Parameters that change something in one of transformers' ways to scale -> the value that changes
+# nothing. Where they are not parameters of the rope_type in ROPES, other values are refused.
+NEUTRAL: dict[str, Any] = {
+    "attention_factor": 1.0,
+    "beta_fast": None,
+    "beta_slow": None,
+    "factor": 1.0,
+    "high_freq_factor": None,
+    "long_factor": None,
+    "low_freq_factor": None,
+    "mrope_section": None,
+    "mscale": None,
+    "mscale_all_dim": None,
+    "partial_rotary_factor": 1.0,
+    "short_factor": None,
+    "truncate": True,
+}
+# The rest: what kind of scaling it is, and the length of texts before that.
+OTHERS = frozenset(("original_max_position_embeddings", "rope_theta", "rope_type", "type"))
+# The kinds of layers that have parameters of their own in `rope_parameters`.
+GLOBAL, LOCAL = "full_attention", "sliding_attention"
+
+
+def read_rope(family: Family, f: Fields) -> Rope:
+    """The rotary positions of a config.json.
+
+    Raises:
+      Unsupported: they are of a kind that is not supported here, or its two forms contradict.
+    """
+    scaling, new = (f.take(name, OBJECT) or {} for name in ("rope_scaling", "rope_parameters"))
+    # Null is a fault only where it is used, which these may not be.
+    theta = f.get("rope_theta", family.default_theta)
+    local = f.get(family.local_theta_field, family.default_local_theta)
+    found = []
+    if new and family.local_rope:
+        if unknown := set(new) - {GLOBAL, LOCAL}:
+            raise Unsupported(
+                f"rope_parameters={new!r} does not hold {GLOBAL}, {LOCAL} alone, but "
+                f"{', '.join(sorted(unknown))}"
+            )
+        wide, near = (_object(new.get(kind), f"rope_parameters.{kind}") for kind in (GLOBAL, LOCAL))
+        if _values(f, family, near):
+            raise Unsupported(f"rope_type={_kind(near)!r} of {LOCAL} is not supported")
+        found.append(_rope(f, family, wide, theta, near.get("rope_theta", local)))
+    elif new:
+        found.append(_rope(f, family, new, theta, local))
+    if not new or scaling or f.get("rope_theta") is not None:
+        found.append(_rope(f, family, scaling, theta, local))
+    if found[0] != found[-1]:
+        raise Unsupported("rope_parameters contradicts rope_theta and rope_scaling; keep one form")
+    return found[0]
+
+
+def unread_parameters(config: Json) -> list[str]:
+    """What nobody reads among the rotary parameters of a config.json, by dotted names."""
+    names = []
+    for field in ("rope_scaling", "rope_parameters"):
+        given = config.get(field) or {}
+        nested = {f"{field}.{kind}": given[kind] or {} for kind in (GLOBAL, LOCAL) if kind in given}
+        for prefix, parameters in (nested or {field: given}).items():
+            names += [f"{prefix}.{x}" for x in parameters.keys() - NEUTRAL.keys() - OTHERS]
+    return names
+
+
+def _object(value: Any, name: str) -> Json:
+    """A nested object of parameters; null is one without any."""
+    return checked(name, {} if value is None else value, OBJECT)
+
+
+def _rope(f: Fields, family: Family, parameters: Json, theta: Any, local: Any) -> Rope:
+    bases = {"rope_theta": parameters.get("rope_theta", theta)}
+    if family.local_rope:
+        bases[family.local_theta_field or f"rope_theta of {LOCAL}"] = local
+    for name, base in bases.items():
+        if base is None:
+            raise Unsupported(f"it lacks {name}, which is null; give a number, or leave it out")
+        checked(name, base, NUMBER)
+    try:
+        return Rope(*map(float, bases.values()), **_values(f, family, parameters))
+    except ValueError as error:
+        raise Unsupported(str(error)) from error
+
+
+def _kind(parameters: Json) -> str:
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    return checked("rope_type", kind, TEXT)
+
+
+def _values(f: Fields, family: Family, parameters: Json) -> Json:
+    """The fields of `Rope` that say how frequencies are scaled; none where they are not."""
+    kind = _kind(parameters)
+    if kind not in ROPES:
+        raise Unsupported(f"rope_type={kind!r} is not supported; {', '.join(ROPES)} are")
+    names = ROPES[kind]
+    for name, value in sorted(parameters.items()):
+        foreign = name in NEUTRAL and name not in names
+        if type(value) is dict or (foreign and value not in (None, NEUTRAL[name])):
+            raise Unsupported(f"rope_type={kind!r} with {name}={value!r} is not supported")
+    given = {name: parameters[name] for name in names if name in parameters}
+    length = f.take("max_position_embeddings", COUNT)
+    if "original_max_position_embeddings" in names:
+        # Beside the parameters, it comes first; layers with parameters of their own ignore it.
+        outside = f.take("original_max_position_embeddings", COUNT)
+        if outside is not None and not family.local_rope:
+            given["original_max_position_embeddings"] = outside
+        original = given.setdefault("original_max_position_embeddings", length)
+        checked("original_max_position_embeddings", original, COUNT)
+        if kind == "yarn" and given.get("factor", length) is None:
+            given["factor"] = length / original
+    given = {name: x for name, x in given.items() if x is not None}
+    if missing := sorted(set(names) - OPTIONAL - given.keys()):
+        raise Unsupported(f"rope_type={kind!r} lacks {', '.join(missing)}")
+    values: Json = {
+        ours: float(checked(x, given[x], NUMBER)) for x, ours in names.items() if x in given
+    }
+    if "original_length" in values:
+        values["original_length"] = int(values["original_length"])
+    return values | ({"scaling": kind} if kind != "default" else {})
+
+
+def write_rope(family: Family, rope: Rope) -> Json:
+    """In the form of old readers, which new ones know, too."""
+    scaling: Json = {}
+    if rope.scaling != "none":
+        names = ROPES[rope.scaling]
+        scaling = {"rope_type": rope.scaling} | {
+            name: getattr(rope, ours) for name, ours in names.items()
+        }
+        if not scaling.get("attention_factor", True):
+            del scaling["attention_factor"]
+    found: Json = {"rope_theta": rope.theta, "rope_scaling": scaling or None}
+    if not family.local_rope:
+        return found
+    near = rope.local_theta or rope.theta
+    if family.local_theta_field:
+        return found | {family.local_theta_field: near}
+    if rope.theta == near == family.default_theta:
+        return found
+    # Old readers have no word for this, and new ones give local layers the default theta alone.
+    wide = scaling | {"rope_theta": rope.theta}
+    local = {"rope_type": "default", "rope_theta": near}
+    types = {GLOBAL: {"rope_type": "default"} | wide, LOCAL: local}
+    return {"rope_parameters": types}

@@ -1,0 +1,133 @@
+"""Real pretrained models against transformers, which reads the same GGUF files.
+
+Greedy continuations agree token for token through import, export and reload, and so do the bits per
+token of a long text that is cut into windows.
+"""
+
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import default
+from models.transformer import bind
+from rlp import exchange
+from rlp.branches import document_trunk
+from rlp.data.text import text_streams
+from rlp.generate import continuation
+from rlp.scoring import document_scores, predicted_tokens
+from tests import real_models, tiny
+
+pytestmark = pytest.mark.slow
+
+TOKENS = 64
+PROMPTS = (
+    "The capital of France is",
+    "Once upon a time",
+    "def fibonacci(n):\n",
+    "1 + 1 =",
+    "In the year 1905,",
+    " a space before",
+    "Q: What is 3 + 4?\nA:",
+    "日本の首都は",
+    "The three laws of thermodynamics say that",
+    "<b>Bold</b> and\n\n\ttabs",
+)
+LICENSE = Path(__file__).resolve().parents[2] / "LICENSE"
+WINDOW, WINDOWS = 256, 6
+
+
+@pytest.fixture(scope="module", params=["smollm2", "gemma3"])
+def model(request):
+    """A GGUF file with the run that was imported from it, and the ids before its texts."""
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(2)
+    found = getattr(real_models, request.param)()
+    opened = exchange.open_model(str(found.run), default.get_config(), jax.devices()[0])
+    return found, opened, {"smollm2": [], "gemma3": [2]}[request.param]
+
+
+@pytest.fixture(scope="module")
+def theirs(model):
+    """The model and the tokenizer that transformers reads from the GGUF file."""
+    import torch
+    import transformers
+
+    path = model[0].gguf
+    read = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    network = transformers.AutoModelForCausalLM.from_pretrained(**read, dtype=torch.float32)
+    return network.eval(), transformers.AutoTokenizer.from_pretrained(**read)
+
+
+def greedy(network, ids: list[int]) -> list[int]:
+    """The likeliest continuation by transformers, beyond any end."""
+    import torch
+    import transformers
+
+    network.generation_config = transformers.GenerationConfig()
+    asked = {"do_sample": False, "max_new_tokens": TOKENS, "eos_token_id": None}
+    return network.generate(torch.tensor([ids]), **asked)[0, len(ids) :].tolist()
+
+
+def test_greedy_continuations_are_those_of_transformers_also_after_an_export(
+    model, theirs, tmp_path
+):
+    import torch
+    import transformers
+
+    found, opened, before = model
+    network, tokenizer = theirs
+    exchange.export_model(opened, tmp_path / "out", "float32", 2**31)
+    again = exchange.open_model(str(tmp_path / "out"), default.get_config(), jax.devices()[0])
+    assert jax.tree.all(jax.tree.map(np.array_equal, again.params, opened.params))
+    assert again.method.tokenizer.bos == opened.method.tokenizer.bos
+    reloaded = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", dtype=torch.float32
+    ).eval()
+    their_words = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    for prompt in PROMPTS:
+        ids = exchange.prompt_of(opened, prompt)
+        assert ids[: len(before)] == before
+        assert ids == tokenizer(prompt)["input_ids"] == their_words(prompt)["input_ids"]
+        assert ids == exchange.prompt_of(again, prompt)
+        expected = greedy(network, ids)
+        assert list(continuation(opened.method.model, opened.params, ids, TOKENS)) == expected
+        assert greedy(reloaded, ids) == expected
+
+
+def test_bits_per_token_of_a_long_text_in_windows_are_those_of_transformers(
+    model, theirs, tmp_path
+):
+    """Every window begins with what stands before a text, the later ones of a document too."""
+    import torch
+
+    _, opened, before = model
+    network, tokenizer = theirs
+    words = opened.method.tokenizer
+    # Two copies: one to train on, one held out.
+    (tmp_path / "a.txt").write_text(LICENSE.read_text() + "\1" + LICENSE.read_text())
+    _, held = text_streams(
+        train=str(tmp_path / "a.txt"), txt_separator="\1", holdout_every=2, tokenizer=words,
+        sequence_length=WINDOW,
+    )  # fmt: skip
+    rows = held.batch(0, len(held))
+    whole = tokenizer(LICENSE.read_text(), add_special_tokens=False)["input_ids"]
+    room = WINDOW - len(before)
+    cut = [[*before, *whole[at : at + room]] for at in range(0, len(whole), room)]
+    ours = [
+        row[segment > 0].tolist() for row, segment in zip(rows.tokens, rows.segment, strict=True)
+    ]
+    assert sorted(ours, key=str) == sorted([*cut[:-1], [*cut[-1], words.separator]], key=str)
+    full = [n for n, row in enumerate(ours) if len(row) == WINDOW][:WINDOWS]
+    batch = tiny.rows(rows, np.array(full))
+    trunk = document_trunk(batch)
+    scores = jax.jit(lambda params: document_scores(bind(opened.method.model, params), trunk))
+    nats, tokens = -scores(opened.params).logprob.sum(), predicted_tokens(trunk).sum()
+    with torch.no_grad():
+        ids = torch.tensor(batch.tokens, dtype=torch.long)
+        expected = float(network(ids, labels=ids).loss)
+    bits = float(nats) / int(tokens) / math.log(2)
+    assert bits == pytest.approx(expected / math.log(2), rel=1e-5)
+    assert 1 < bits < 6
