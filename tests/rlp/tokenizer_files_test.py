@@ -137,7 +137,10 @@ def test_the_template_is_the_only_one(holds, wanted, files, tmp_path):
 
 @pytest.mark.parametrize("form", ["a text", "a token", "a map", "no config"])
 def test_a_role_is_given_to_another_token(form, files, tmp_path):
-    given, old = dict(files), {"content": "</s>", "lstrip": False, "special": True}
+    given, old = (
+        dict(files),
+        {"__type": "AddedToken", "content": "</s>", "lstrip": False, "special": True},
+    )
     config = json.loads(files["tokenizer_config.json"])
     if form == "a token":
         given["tokenizer_config.json"] = json.dumps(config | {"eos_token": old})
