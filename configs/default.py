@@ -56,32 +56,32 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.kind = "text"  # "text" (files) or "compass" (the documents of the demo, generated)
-    config.data.train = ""  # .txt .jsonl .jsonl.gz .jsonl.zst .parquet: files, folders or globs, comma-separated; URLs (gs://) too
+    config.data.train = ""  # .txt .jsonl .ndjson (.gz and .zst of them) .parquet: files, folders (through links) or globs, comma-separated; URLs (gs://) too; what is passed over is logged
     config.data.evaluation = ""  # held-out files, same forms; "" = every `holdout_every`-th training document
     config.data.holdout_every = 20  # documents; one in so many is held out when `evaluation` is empty
     config.data.text_column = "text"  # field of a jsonl or parquet row that holds the document
     config.data.max_unusable_share = 0.2  # rows of files that may be left out because they cannot be used (a missing or null text, no response, an answer that no check accepts); the log names the first three; with more, the run is refused
-    config.data.txt_separator = ""  # splits a .txt file into documents; "" = one file, one document
+    config.data.txt_separator = ""  # splits a .txt file into documents; "" = one file, one document; line ends of .txt files, and here, are LF, CRLF or CR alike
     config.data.tokenizer = ""  # "bytes" or the path of a Hugging Face tokenizer folder; "" = that of init_from, else bytes
     config.data.bos = ""  # token before every text: documents, each of their windows, prompts; "" = what the model's own tokenizer puts there, "none" = nothing
     config.data.eos = ""  # token that ends a text; "" = the tokenizer's eos_token
     config.data.separator = ""  # token after every document; "" = eos
     config.data.sequence_length = 128  # T: tokens of a row; a longer document is cut into windows, a longer pair left out
     config.data.pack = True  # several documents or pairs a row (next_token only; an RLP row is one document)
-    config.data.fork_marker = ""  # positions="given", in training or held out: the fork stands after the last occurrence of this text
+    config.data.fork_marker = ""  # positions="given", in training or held out: the fork stands after the last occurrence of this text; its line ends are LF, CRLF or CR alike
 
     config.data.chat_template = ""  # of data.sft and data.problems: a Jinja file, "none" = response right after prompt, or "" = the tokenizer's own template if it has one
 
     config.data.sft = ConfigDict()  # prompts with their responses, whose tokens alone are learnt (next_token only)
-    config.data.sft.train = ""  # .jsonl .jsonl.gz .jsonl.zst .parquet, same forms; "" = none
+    config.data.sft.train = ""  # .jsonl .ndjson (.gz and .zst of them) .parquet, same forms; "" = none
     config.data.sft.evaluation = ""  # held-out files, same forms; "" = every `holdout_every`-th row of the files
     config.data.sft.share = 0.0  # of the rows; the others are documents of data.train, which 1 leaves none
-    config.data.sft.prompt_column = ""  # field of a row that holds the prompt …
-    config.data.sft.response_column = ""  # … and the one with the response; or:
-    config.data.sft.messages_column = ""  # field with a list of {"role", "content"} or {"from", "value"}; what the assistant says is learnt
+    config.data.sft.prompt_column = ""  # field of a row that holds the prompt, a text or a list of messages …
+    config.data.sft.response_column = ""  # … and the one with the response, the same; or:
+    config.data.sft.messages_column = ""  # field with a list of {"role", "content"} or {"from", "value"}, or its JSON text; what the assistant says is learnt; roles: system, user, assistant, tool, or a usual name for one (human, gpt, …)
 
     config.data.problems = ConfigDict()  # prompts whose answers can be checked: for objectives over answers, and for `accuracy`
-    config.data.problems.train = ""  # .jsonl .jsonl.gz .jsonl.zst .parquet, same forms; objective="rlvr" and its kin alone
+    config.data.problems.train = ""  # .jsonl .ndjson (.gz and .zst of them) .parquet, same forms; objective="rlvr" and its kin alone
     config.data.problems.evaluation = ""  # held-out files, same forms, any objective; "" = with `train`, every `holdout_every`-th row of it, else none; "compass" = held-out walks, with data.kind="compass"
     config.data.problems.prompt_column = "problem"  # field of a row that holds the problem …
     config.data.problems.answer_column = "answer"  # … the one with its right answer, a text or a number …

@@ -25,7 +25,7 @@ _CHECKPOINT = flags.DEFINE_string(
 _STEP = flags.DEFINE_integer(
     "step", None, "of the checkpoint, as in <workdir>@<step>", lower_bound=0
 )
-_OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
+_OUT = program.define_output("out", "folder to make")
 _DTYPE = flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "of the weights")
 _SHARD = flags.DEFINE_float("shard_gb", 2.0, "most GB of weights in a file", lower_bound=0.001)
 _VERIFY = flags.DEFINE_bool("verify", False, "compare the result, loaded by transformers")
@@ -39,7 +39,9 @@ def main(_: Sequence[str]) -> None:
     """Exports, and compares if asked to."""
     from configs import default
     from rlp import exchange
+    from rlp.whole_folder import refuse_existing
 
+    refuse_existing(Path(_OUT.value))
     name = _CHECKPOINT.value + (f"@{_STEP.value}" if _STEP.present else "")
     opened = exchange.open_model(name, default.get_config(), exchange.host())
     out = Path(_OUT.value)
@@ -68,9 +70,8 @@ def _compared(opened: "Opened", prompts: "list[Prompt]", out: Path) -> bool:
     """Prints a line for everything that is compared; whether all of it is the same."""
     from rlp import exchange
     from rlp.huggingface import verify
-    from rlp.small_files import eos_ids
 
-    theirs, ends = verify.Theirs(out), eos_ids(exchange.released(opened))
+    theirs, ends = verify.Theirs(out), exchange.exported_ends(opened)
     params = exchange.rounded(opened.params, _DTYPE.value)
     shown = lambda ids: ", ".join(f"{opened.method.tokenizer.decode([i])!r} {i}" for i in ids)
     lines = [

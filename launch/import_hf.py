@@ -17,7 +17,7 @@ from absl import flags
 from launch import program
 
 _HF = flags.DEFINE_string("hf", None, "folder of the model, or its name on the hub", required=True)
-_OUT = flags.DEFINE_string("out", None, "folder of a run, to make", required=True)
+_OUT = program.define_output("out", "folder of a run, to make")
 _ADD_TOKENS = flags.DEFINE_list("add_tokens", [], "special tokens to add, comma-separated")
 _BOS = flags.DEFINE_string(
     "bos", "", "token before every text, 'none' for nothing; '' = what its tokenizer puts there"

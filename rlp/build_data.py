@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rlp.data import compass
-from rlp.data.batch import Batch, HeldOut, Problems, Stream
+from rlp.data.batch import Batch, Fingerprint, HeldOut, Problems, Stream
 from rlp.data.conversations import Format
 from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
@@ -68,9 +68,10 @@ def read_data(
     elif not answers_problems(config):
         stream, held_out = _files(config, tokenizer, template)
     if frame is not None:
-        training, problems = _problems(config, tokenizer, frame)
+        training, problems, found = _problems(config, tokenizer, frame)
         stream = training if answers_problems(config) else stream
-        held_out = dataclasses.replace(held_out, problems=problems)
+        found = {**held_out.fingerprint, **found}
+        held_out = dataclasses.replace(held_out, problems=problems, fingerprint=found)
     assert stream is not None
     LOGGER.info("%s", before_texts(config, tokenizer))
     return stream, held_out
@@ -88,12 +89,14 @@ def _compass(config: ConfigDict, tokenizer: Any) -> tuple[Stream, HeldOut]:
     where training has them."""
     data, wanted = config.data, config.evaluation.documents
     walks = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
-    unseen = compass.CompassStream(0, compass.DOCUMENT_LENGTH, held_out=True).batch(0, wanted)
+    held = compass.CompassStream(0, compass.DOCUMENT_LENGTH, held_out=True)
+    unseen, found = held.batch(0, wanted), held.fingerprint()
     if not data.sft.share:
-        return _with_lookaheads(config, tokenizer, walks), HeldOut(unseen)
+        return _with_lookaheads(config, tokenizer, walks), HeldOut(unseen, fingerprint=found)
     others = compass.CompassStream(0, data.sequence_length, held_out=True, **data.compass)
     pairs = compass.CompassPairs(others).batch(0, wanted)
-    return compass.CompassPairs(walks), HeldOut(unseen, pairs)
+    found = others.fingerprint()
+    return compass.CompassPairs(walks), HeldOut(unseen, pairs, fingerprint=found)
 
 
 def _files(config: ConfigDict, tokenizer: Any, template: str | None) -> tuple[Stream, HeldOut]:
@@ -104,11 +107,13 @@ def _files(config: ConfigDict, tokenizer: Any, template: str | None) -> tuple[St
         plain, unseen = _documents(config, tokenizer)
         documents = _with_lookaheads(config, tokenizer, plain)
         if share == 0:
-            return documents, HeldOut(first(unseen))
+            return documents, HeldOut(first(unseen), fingerprint=unseen.fingerprint())
     pairs, unseen_pairs = _pairs(config, tokenizer, template)
+    found = unseen_pairs.fingerprint()
     if share == 1:
-        return pairs, HeldOut(None, first(unseen_pairs))
-    return MixedStream(documents, pairs, share), HeldOut(first(unseen), first(unseen_pairs))
+        return pairs, HeldOut(None, first(unseen_pairs), fingerprint=found)
+    held_out = HeldOut(first(unseen), first(unseen_pairs), fingerprint=unseen.fingerprint() | found)
+    return MixedStream(documents, pairs, share), held_out
 
 
 def _documents(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, TextStream]:
@@ -132,11 +137,10 @@ def _documents(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, Te
         "fork_marker": data.fork_marker if given else "",
         "min_prefix": min_prefix,
         "horizon": rlp.horizon,
+        "max_unusable_share": data.max_unusable_share,
         "seed": config.seed,
     }
-    made = text_streams(**streams)
-    _tell(made, "%s: %d rows; %d windows left out: too short, with tags, or without their fork")
-    return made
+    return text_streams(**streams)
 
 
 def _with_lookaheads(config: ConfigDict, tokenizer: Any, documents: Stream) -> Stream:
@@ -178,29 +182,23 @@ def _pairs(
         "tokenizer": tokenizer,
         "sequence_length": data.sequence_length,
         "pack": data.pack,
+        "max_unusable_share": data.max_unusable_share,
         "seed": config.seed,
     }
-    made = pair_streams(**pairs)
-    _tell(made, "%s: %d rows of pairs; %d pairs left out: longer than data.sequence_length")
-    return made
-
-
-def _tell(streams: tuple[TextStream, TextStream], line: str) -> None:
-    """Logs how many rows streams have, and how many stretches they left out."""
-    for name, stream in zip(("training", "held-out"), streams, strict=True):
-        LOGGER.info(line, name, len(stream), stream.skipped)
+    return pair_streams(**pairs)
 
 
 def _problems(
     config: ConfigDict, tokenizer: Any, frame: Frame
-) -> tuple[Stream | None, dict[str, Problems]]:
-    """Problems for training, where the objective asks for them, and held-out ones."""
+) -> tuple[Stream | None, dict[str, Problems], dict[str, Fingerprint]]:
+    """Problems for training, where the objective asks for them, held-out ones, and what these
+    are."""
     data, wanted = config.data, config.evaluation.problems
     if config.data.kind == COMPASS:
         length = config.data.sequence_length
         held = compass.CompassProblems(compass.CompassStream(0, length, held_out=True))
         walks = compass.CompassProblems(compass.CompassStream(config.seed, length))
-        return walks, {"": held.beginning(wanted)}
+        return walks, {"": held.beginning(wanted)}, held.fingerprint()
     stream, held_out, skipped = problem_streams(
         train=data.problems.train,
         evaluation=data.problems.evaluation,
@@ -225,7 +223,10 @@ def _problems(
         " + ".join(str(len(problems)) for problems in held_out.values()),
         skipped,
     )
-    return stream, {name: problems.beginning(wanted) for name, problems in held_out.items()}
+    found: dict[str, Fingerprint] = {}
+    for name, problems in held_out.items():
+        found |= problems.fingerprint(f"data.problems, held out {name}".rstrip())
+    return stream, {name: held.beginning(wanted) for name, held in held_out.items()}, found
 
 
 def chat_template(config: ConfigDict, tokenizer: Any, files: Path | None) -> str | None:
@@ -273,6 +274,6 @@ def file_text(field: str, name: str, others: str) -> str:
     if not path.is_file():
         raise UserError(f"{field}={name!r} is no file; give one, or {others}")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # without a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{field}={name!r} cannot be read: {error}") from error

@@ -32,7 +32,7 @@ from rlp.errors import UserError
 from rlp.metrics import progress
 from rlp.placement import abstract_params
 from rlp.run_config import save_config
-from rlp.small_files import config_ids, eos_ids, small_files, write_files
+from rlp.small_files import config_ids, eos_ids, generation_config, small_files, write_files
 from rlp.start import FILES
 from rlp.tokenizer import add_tokens
 from rlp.turns import end_of_turn
@@ -297,10 +297,16 @@ def ends(opened: Opened, chat: bool = False) -> tuple[int, ...]:
     """The ids after which what the model writes is over: those at which `generate` stops with its
     export, those that end a text or a document, and in a chat the one that ends a turn."""
     tokenizer: Any = opened.method.tokenizer
-    known = [*eos_ids(released(opened)), tokenizer.eos, tokenizer.separator]
+    found = [*exported_ends(opened), tokenizer.eos, tokenizer.separator]
     if chat and (end := end_of_turn(tokenizer, opened.method.template)) is not None:
-        known.append(end)
-    return tuple(dict.fromkeys(known))
+        found.append(end)
+    return tuple(dict.fromkeys(found))
+
+
+def exported_ends(opened: Opened) -> tuple[int, ...]:
+    """The ids at which `generate` stops with the export of a model."""
+    known = starting.same_tokenizer(opened.config, opened.files)
+    return eos_ids(generation_config(opened.method, opened.files, known, opened.config.data))
 
 
 def chat_of(opened: Opened, text: str, system: str = "") -> str:

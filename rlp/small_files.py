@@ -6,16 +6,19 @@ a run that starts from it inherits them by copying.
 """
 
 import json
-import os
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlp import huggingface
+from rlp import disk, huggingface
 from rlp import tokenizer_files as edits
 from rlp.build import Method
 from rlp.start import GENERATION
+from rlp.strict_json import read_object
 from rlp.tokenizer import FILES, FolderTokenizer
+
+LOGGER = logging.getLogger(__name__)
 
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # in config.json and GENERATION
 
@@ -41,7 +44,8 @@ def small_files(
     Raises:
       UserError: the tokenizer cannot put the bos of the config before a text.
     """
-    return _tokenizer_files(made, named) | {GENERATION: _generation(made, folder, known, named)}
+    generation = generation_config(made, folder, known, named)
+    return _tokenizer_files(made, named) | {GENERATION: generation}
 
 
 def config_ids(
@@ -64,10 +68,10 @@ def config_ids(
     return _with_ends(made, given, given, named)
 
 
-def eos_ids(files: edits.Files) -> tuple[int, ...]:
-    """The ids at which `generate` stops, as the small files say."""
-    generation = json.loads(edits.text_of(files, GENERATION))
-    return tuple(edits.ids_of(generation.get("eos_token_id")))
+def eos_ids(generation: Path | str) -> tuple[int, ...]:
+    """The ids at which `generate` stops, as a generation_config.json says."""
+    content = json.loads(edits.text_of({GENERATION: generation}, GENERATION))
+    return tuple(edits.ids_of(content.get("eos_token_id")))
 
 
 def keep(folder: Path, made: Method, known: bool, named: Mapping[str, str]) -> None:
@@ -86,6 +90,14 @@ def keep(folder: Path, made: Method, known: bool, named: Mapping[str, str]) -> N
     if not isinstance(made.tokenizer, FolderTokenizer):
         return
     files = small_files(made, folder, known, named)
+    if made.template is None and made.tokenizer.chat_template is not None:
+        LOGGER.info("the chat template is left out of the export: the run uses none")
+    if named["eos"] and not edits.has_token(files, named["eos"]):
+        LOGGER.info(
+            "data.eos=%r is not an added token, so the exported tokenizer keeps its eos_token; "
+            "generate stops at it all the same",
+            named["eos"],
+        )
     if named["tokenizer"]:
         files = {GENERATION: files[GENERATION]}
         if made.template is not None:
@@ -108,9 +120,7 @@ def write_files(folder: Path, files: edits.Files) -> None:
         path = folder / name
         if path.is_file() and path.read_bytes() == new:
             continue
-        unfinished = path.with_name(name + ".tmp")
-        unfinished.write_bytes(new)
-        os.replace(unfinished, path)
+        disk.write_whole(path, new)
 
 
 def _tokenizer_files(made: Method, named: Mapping[str, str]) -> dict[str, Path | str]:
@@ -129,10 +139,14 @@ def _tokenizer_files(made: Method, named: Mapping[str, str]) -> dict[str, Path |
     return files
 
 
-def _generation(
+def generation_config(
     made: Method, folder: Path | None, known: bool, named: Mapping[str, str]
 ) -> Path | str:
-    """generation_config.json: the one that the model came with, with the ends of the run."""
+    """generation_config.json: the one that the model came with, with the ends of the run.
+
+    Args:
+      made, folder, known, named: as of `small_files`.
+    """
     path = folder / GENERATION if folder else None
     given = _read(path)
     config = _read(folder / huggingface.CONFIG if folder else None)
@@ -169,5 +183,9 @@ def _with_ends(
 
 
 def _read(path: Path | None) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+    """The object in a JSON file; empty where there is none.
+
+    Raises:
+      UserError: it is something else.
+    """
+    return read_object(path) if path and path.is_file() else {}

@@ -8,6 +8,7 @@ parameters only, and those of the tokenizer where they are empty.
 import copy
 import dataclasses
 import logging
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -21,22 +22,21 @@ from models import hf
 from models.config import HOW, ModelConfig
 from models.rope import Rope
 from models.transformer import Params
-from rlp import huggingface
+from rlp import huggingface, ownership
 from rlp.checkpoint import find_step, load_params
 from rlp.checkpoint.folder import saved_steps
 from rlp.errors import UserError
 from rlp.metrics import progress
+from rlp.ownership import CHECKPOINTS, FILES
 from rlp.run_config import fields, load_config
 from rlp.tokenizer import FILES as TOKENIZER_FILES
 from rlp.tokenizer_files import TEMPLATE
+from rlp.whole_folder import unfinished
 
 LOGGER = logging.getLogger(__name__)
 
-# In the folder of a run: what of a Hugging Face model is not weights (config.json, tokenizer, chat
-# template, generation config). The run's tokenizer is read from here, and its export has it all.
-FILES = "hf"
 GENERATION = "generation_config.json"
-CHECKPOINTS = "checkpoints"
+COPIED = (huggingface.CONFIG, GENERATION, *TOKENIZER_FILES)  # what FILES of a run may hold
 TOKENS = ("tokenizer", "bos", "eos", "separator")  # fields of config.data
 
 
@@ -137,8 +137,7 @@ def files_for(
     """The folder of the Hugging Face files of a run: its own, or before it has begun, those of
     what it starts from. None if neither has any."""
     if _begun(config, workdir) is not None:
-        own = workdir / FILES
-        return own if own.is_dir() else None
+        return _own_files(workdir)
     if source := _planned(config.init_from, planned):
         return files_for(planned[source], Path(source), planned)
     return find(config.init_from).files if config.init_from else None
@@ -208,9 +207,19 @@ def _run(name: str, workdir: Path) -> Start:
         return params, step, f"step {step} of {name}"
 
     find_step(name)  # there is one
-    files = workdir / FILES
     saved = load_config(workdir / "config.json")
-    return Start(name, saved, *_of_run(saved), files if files.is_dir() else None, load)
+    return Start(name, saved, *_of_run(saved), _own_files(workdir), load)
+
+
+def _own_files(workdir: Path) -> Path | None:
+    """The Hugging Face files of the run in a folder; None if it has none.
+
+    A folder of that name which someone else put there, as an export may be, is not the run's.
+    """
+    own, made = workdir / FILES, ownership.made_files(workdir)
+    if made and not own.is_dir():
+        raise UserError(f"{own} is missing, from which this run has its tokenizer; put it back")
+    return own if made is not False and own.is_dir() else None
 
 
 def _of_run(config: ConfigDict) -> tuple[dict[str, Any], dict[str, str]]:
@@ -260,19 +269,59 @@ def network(fields: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(**values | {"attention": fields["attention"] or None})
 
 
-def copy_files(files: Path | None, workdir: Path) -> None:
-    """Puts what is not weights of a model into the folder of a run, whole or not at all; takes away
-    what was there before, unless it is that."""
+def keeps_further(config: ConfigDict) -> bool:
+    """Whether a run keeps files besides those that it starts from: those that it says of a
+    tokenizer that its config names (see `rlp.small_files`)."""
+    return config.data.kind == "text" and config.data.tokenizer not in ("", "bytes")
+
+
+def copy_files(files: Path | None, workdir: Path, further: bool = False) -> None:
+    """Puts what is not weights of a model into the folder of a run, whole or not at all, and
+    records that the folder is that run's. Its copy from an earlier start is replaced.
+
+    Args:
+      files: to copy; None for none.
+      workdir: folder of the run.
+      further: the run has more to keep there.
+
+    Raises:
+      UserError: something else has the name of the copy.
+    """
     own = workdir / FILES
-    if files == own:
-        return
-    shutil.rmtree(own, ignore_errors=True)
-    if files is None:
-        return
-    unfinished = workdir / f"{FILES}.tmp"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for name in (huggingface.CONFIG, GENERATION, *TOKENIZER_FILES):
-        if (files / name).is_file():
-            shutil.copyfile(files / name, unfinished / name)
-    unfinished.rename(own)
+    if not _are(own, files):
+        replaced = has_former_files(files, workdir, further)
+        ownership.claim(workdir, "run", replaced or further or files is not None)
+        if files is not None:
+            with unfinished(own) as folder:
+                for name in COPIED:
+                    if (files / name).is_file():
+                        shutil.copyfile(files / name, folder / name)
+                if replaced:
+                    shutil.rmtree(own)
+        elif replaced:
+            shutil.rmtree(own)
+    ownership.claim(workdir, "run", further or files is not None)
+
+
+def has_former_files(files: Path | None, workdir: Path, further: bool = False) -> bool:
+    """Whether a run has a copy of other files than those that it is to have.
+
+    Raises:
+      UserError: something that the run did not make has the name of the copy.
+    """
+    own = workdir / FILES
+    if not os.path.lexists(own) or _are(own, files):
+        return False
+    made = ownership.made_files(workdir)
+    if files is None and not further and not made:
+        return False  # whatever it is, it is left alone
+    inside = list(own.iterdir()) if own.is_dir() and not own.is_symlink() else [own]
+    if made and all(path.is_file() and path.name in COPIED for path in inside):
+        return bool(inside)
+    if not inside:
+        return False
+    raise UserError(f"{own} is in the way, since this run did not make it; move it somewhere else")
+
+
+def _are(own: Path, files: Path | None) -> bool:
+    return files is not None and own.is_dir() and own.samefile(files)

@@ -5,7 +5,7 @@ them. Every function returns a new mapping; nothing is written.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +123,21 @@ def _beginning(template: Mapping[str, Any], tokens: Mapping[str, int]) -> dict[s
     }
 
 
-def ids_of(value: int | Sequence[int] | None) -> list[int]:
-    """The ids of a field such as `eos_token_id`: a number, a list of them, or null."""
+def ids_of(value: Any) -> list[int]:
+    """The ids of a field such as `eos_token_id`: a number, a list of them, or null.
+
+    Raises:
+      UserError: it is something else.
+    """
     if value is None:
         return []
-    return [value] if isinstance(value, int) else list(value)
+    ids = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(i, int) for i in ids):
+        raise UserError(f"eos_token_id={value!r} is neither a number nor a list of numbers")
+    return ids
 
 
-def with_ids(value: int | Sequence[int] | None, more: Iterable[int]) -> Any:
+def with_ids(value: Any, more: Iterable[int]) -> Any:
     """A field such as `eos_token_id` with further ids; unchanged where it has them."""
     before = ids_of(value)
     found = list(dict.fromkeys([*before, *more]))

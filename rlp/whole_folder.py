@@ -6,13 +6,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlp import disk
 from rlp.errors import UserError
 
 
 def refuse_existing(out: Path) -> None:
-    """Raises UserError if there is anything of this name."""
+    """Raises UserError if there is anything of this name, or nothing can be written there."""
     if os.path.lexists(out):
         raise UserError(f"{out} exists already; remove it or name another folder")
+    disk.refuse_unwritable(out)
 
 
 @contextlib.contextmanager

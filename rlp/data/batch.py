@@ -6,13 +6,14 @@ of a row and has segment 0.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
 import jax
 import numpy as np
 
 Array = np.ndarray | jax.Array
+Fingerprint = Mapping[str, Any]  # a JSON value, see `rlp.data.fingerprint`
 
 
 @flax.struct.dataclass
@@ -61,11 +62,13 @@ class HeldOut:
       documents: one a row, for thoughts to branch off; None where no data is documents.
       pairs: a prompt with its response a row; None where there are none.
       problems: by the name of their file; the name is "" where they are some of the training files.
+      fingerprint: of all rows that were held out, these and others, by fields of the config.
     """
 
     documents: Batch | None
     pairs: Batch | None = None
     problems: Mapping[str, Problems] = dataclasses.field(default_factory=dict)
+    fingerprint: Mapping[str, Fingerprint] = dataclasses.field(default_factory=dict)
 
 
 class Stream(Protocol):
@@ -79,6 +82,9 @@ class Stream(Protocol):
 
     def batch(self, first: int, size: int) -> Batch:
         """Records `first` … `first + size - 1`: a pure function of the seed and the numbers."""
+
+    def fingerprint(self) -> dict[str, Fingerprint]:
+        """What the rows are, by the fields of the config that they come from."""
 
 
 @runtime_checkable

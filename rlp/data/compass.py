@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlp.data.batch import Array, Batch, Problems
+from rlp.data.batch import Array, Batch, Fingerprint, Problems
+from rlp.data.fingerprint import of_settings
 from rlp.errors import UserError
 from rlp.tokenizer import word_level_files
 
@@ -134,6 +135,18 @@ class CompassStream:
         self._anywhere_share = anywhere_share
         self._held_out = held_out
 
+    def fingerprint(self) -> dict[str, Fingerprint]:
+        """See `Stream`: that of the settings, which say what the documents are."""
+        settings = of_settings(
+            seed=self._seed,
+            sequence_length=self.sequence_length,
+            thought_share=self._thought_share,
+            musing_shares=self._musing_shares,
+            late_from=self._late_from,
+            anywhere_share=self._anywhere_share,
+        )
+        return {"data.compass, held out" if self._held_out else "data.compass": settings}
+
     def batch(self, first: int, size: int) -> Batch:
         """Documents number first … first + size - 1, one a row, with the fork at the answer."""
         tokens = np.full((size, self.sequence_length), self.tokenizer.pad, np.int32)
@@ -193,6 +206,10 @@ class CompassPairs:
     def __init__(self, walks: CompassStream):
         self._walks = walks
 
+    def fingerprint(self) -> dict[str, Fingerprint]:
+        """See `Stream`."""
+        return self._walks.fingerprint()
+
     def batch(self, first: int, size: int) -> Batch:
         """Records `first` … `first + size - 1`."""
         rows = self._walks.batch(first, size)
@@ -207,6 +224,10 @@ class CompassProblems:
 
     def __init__(self, walks: CompassStream):
         self._walks = walks
+
+    def fingerprint(self) -> dict[str, Fingerprint]:
+        """See `Stream`."""
+        return self._walks.fingerprint()
 
     def batch(self, first: int, size: int) -> Batch:
         """Records `first` … `first + size - 1`."""

@@ -7,16 +7,12 @@ role "assistant" says is learnt. The stretches of a row are tokenized together, 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from rlp.data.messages import ASSISTANT, CALLS, SYSTEM, TOOL, USER, Message, read_messages, says
 from rlp.data.sources import Column, as_text
 from rlp.errors import UserError
 
-ASSISTANT = "assistant"
-ROLES = {"human": "user", "gpt": ASSISTANT}  # of ShareGPT's form: {"from": "gpt", "value": …}
-
-Message = Mapping[str, Any]
 Render = Callable[[Sequence[Message], bool], str]  # with what stands before an answer, if asked
 
 
@@ -53,26 +49,80 @@ class Format:
     def conversation(self, where: str, values: Sequence[object]) -> list[Message]:
         """The messages of a row; none if all that its assistant says is white space.
 
+        A prompt and a response are texts, or lists of messages.
+
         Args:
           where: the row stands, for messages of errors.
           values: of `columns`.
 
         Raises:
-          UserError: a value that is no text or no list of messages; no message of an assistant.
+          UserError: a value that is not a text or a list of messages; no message of an assistant.
         """
         if self.messages:
-            messages = _messages(where, self.messages, values[0])
+            messages = read_messages(where, self.messages, values[0])
         else:
-            texts = [
-                as_text(where, name, value)
-                for (_, name), value in zip(self.columns, values, strict=True)
-            ]
-            roles = ("user", ASSISTANT)
-            messages = [{"role": r, "content": x} for r, x in zip(roles, texts, strict=True)]
-        said = [message["content"] for message in messages if message["role"] == ASSISTANT]
+            prompt = _turns(where, self.prompt, values[0], USER)
+            if any(message["role"] == ASSISTANT for message in prompt):
+                raise UserError(
+                    f"{where}: column {self.prompt!r} holds a message of role {ASSISTANT!r}; join "
+                    "it and the response in one list for data.sft.messages_column, where all "
+                    "that the assistant says is learnt"
+                )
+            messages = [*prompt, *_turns(where, self.response, values[1], ASSISTANT)]
+        said = [message for message in messages if message["role"] == ASSISTANT]
         if not said:
             raise UserError(f"{where}: no message of role {ASSISTANT!r}, so nothing to learn")
-        return messages if any(text.strip() for text in said) else []
+        return messages if any(map(says, said)) else []
+
+
+def _turns(where: str, column: str, value: object, role: str) -> list[Message]:
+    """One side of a pair: a text, which `role` says, or a list of messages."""
+    if isinstance(value, list):
+        return read_messages(where, column, value)
+    return [{"role": role, "content": as_text(where, column, value)}]
+
+
+def check_plain(where: str, messages: Sequence[Message]) -> None:
+    """Raises UserError if messages say more than their contents, which `joined` would leave out."""
+    for number, message in enumerate(messages, 1):
+        for call in CALLS:
+            if message.get(call):
+                raise UserError(
+                    f"{where}, message {number}: only a chat template can write its {call!r}; set "
+                    "data.chat_template"
+                )
+
+
+def check_whole(
+    where: str, messages: Sequence[Message], rows: Sequence[Sequence[Stretch]], render: Render
+) -> None:
+    """Raises UserError if a chat template leaves out what a message says.
+
+    Args:
+      where: the row stands, for messages of errors.
+      messages: of a conversation.
+      rows: that `rendered` made of it.
+      render: as of `rendered`.
+    """
+    written = "".join(stretch.text for row in rows for stretch in row)
+    count = max(i for i, message in enumerate(messages, 1) if message["role"] == ASSISTANT)
+    used = list(messages[:count])
+    whole = ""  # rendered when it is needed
+    for number, message in enumerate(used):
+        others: dict[str, Message] = {}  # what is asked about → the message, if it were another
+        # A template may trim or escape a content: it leaves it out if another one reads alike.
+        if message["role"] in (SYSTEM, TOOL) or message["content"].strip() not in written:
+            others["content"] = {**message, "content": message["content"] + "x"}
+        for call in CALLS:
+            if message.get(call):
+                others[call] = {key: x for key, x in message.items() if key != call}
+        for what, other in others.items():
+            whole = whole or render(used, False)
+            if render([*used[:number], other, *used[number + 1 :]], False) == whole:
+                raise UserError(
+                    f"{where}, message {number + 1}: the chat template leaves out the {what!r} of "
+                    f"role {message['role']!r}; give another template with data.chat_template"
+                )
 
 
 def joined(messages: Sequence[Message]) -> list[Stretch]:
@@ -127,27 +177,7 @@ def rendered(where: str, messages: Sequence[Message], render: Render) -> list[li
 
 def _opened(message: Message, text: str) -> str:
     """What a template puts before the content of the message that opens a conversation."""
-    before, content, _ = text.partition(message["content"].strip())
-    if not content:
+    content = message["content"].strip()
+    if not content or content not in text:
         raise UserError("the chat template leaves out or changes the first message's content")
-    return before
-
-
-def _messages(where: str, column: str, value: object) -> list[Message]:
-    """A value as messages with roles and contents, other keys kept for the template."""
-    if not isinstance(value, list):
-        raise UserError(
-            f"{where}: column {column!r} is no list of messages: {type(value).__name__}"
-        )
-    messages: list[Message] = []
-    for number, given in enumerate(value, 1):
-        place = f"{where}, message {number}"
-        if not isinstance(given, dict):
-            raise UserError(f"{place}: not a role with a content but {type(given).__name__}")
-        if "from" in given:
-            role = given["from"]
-            role = ROLES.get(role, role) if isinstance(role, str) else role
-            given = {"role": role, "content": given.get("value")}
-        texts = {name: as_text(place, name, given.get(name)) for name in ("role", "content")}
-        messages.append(given | texts)
-    return messages
+    return text[: text.index(content)]

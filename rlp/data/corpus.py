@@ -1,6 +1,8 @@
 """Documents as one long array of tokens."""
 
 import dataclasses
+import functools
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -8,7 +10,10 @@ import numpy as np
 import tqdm
 
 from rlp.data import places
+from rlp.data.content import universal_newlines
+from rlp.data.fingerprint import MOST_FILES, digest
 from rlp.data.sources import read_documents
+from rlp.data.summary import Summary, listed
 from rlp.errors import UserError
 from rlp.tokenizer import Tokenizer
 
@@ -28,15 +33,37 @@ class Corpus:
       forks: int64 [documents], the token of each document where the data says that a thought
         belongs; -1 for none.
       loss_mask: bool [total], the tokens that a next-token loss counts; None for all.
+      summary: of the files that the documents come from.
     """
 
     tokens: np.ndarray
     bounds: np.ndarray
     forks: np.ndarray
-    loss_mask: np.ndarray | None = None
+    loss_mask: np.ndarray | None
+    summary: Summary
 
     def __len__(self) -> int:
         return len(self.forks)
+
+    @functools.cached_property
+    def files(self) -> list[list[str]]:
+        """Name and digest of each file that gave documents, without its folder; nothing for very
+        many files."""
+        spans, end = [], 0
+        for path, count in self.summary.found.items():
+            first, end = end, end + count
+            if count:
+                spans.append((path.rpartition("/")[2], first, end))
+        if len(spans) > MOST_FILES:
+            return []
+        return [[name, self._digest(first, end)] for name, first, end in spans]
+
+    def _digest(self, first: int, end: int) -> str:
+        """Of the documents `first` … `end - 1`."""
+        inside = slice(self.bounds[first], self.bounds[end])
+        masks = [] if self.loss_mask is None else [self.loss_mask[inside]]
+        lengths = np.diff(self.bounds[first : end + 1])
+        return digest([self.tokens[inside], lengths, self.forks[first:end], *masks])
 
 
 def tokenize(
@@ -46,6 +73,7 @@ def tokenize(
     txt_separator: str,
     tokenizer: Tokenizer,
     fork_marker: str,
+    max_unusable_share: float = 0.2,
 ) -> Corpus:
     """All documents of files, each as its tokens and a separator; shows its progress if it takes
     long.
@@ -57,24 +85,29 @@ def tokenize(
       txt_separator: splits .txt files into documents; "" keeps them whole.
       tokenizer: gives the ids.
       fork_marker: text after which the fork stands; "" for no forks.
+      max_unusable_share: of the rows that may be left out since they cannot be used.
 
     Raises:
-      UserError: a file that cannot be read, or no document in any of them.
+      UserError: a file that cannot be read, too many rows that cannot be used, or no document in
+        any of the files.
     """
     tail = [tokenizer.separator]
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
+    summary = Summary(field, files, max_unusable_share, "documents")
     documents: list[np.ndarray] = []
     forks: list[int] = []
     with reading(files, field) as bar:
-        for texts in grouped(read_documents(files, text_column, txt_separator, bar.update), len):
+        read = read_documents(summary, text_column, txt_separator, bar.update)
+        for texts in grouped(read, len):
             for ids in tokenizer.encode_all(texts):
                 documents.append(np.concatenate([ids, tail]).astype(dtype))
             for text in texts:
                 forks.append(fork_after(text, fork_marker, tokenizer) if fork_marker else -1)
+    summary.finish(txt_separator)
     if not documents:
-        raise UserError(f"{field}: no documents in {', '.join(files[:3])}: every text is empty")
+        raise UserError(f"{field}: no documents in {listed(files)}: every text is empty")
     bounds = np.cumsum([0, *map(len, documents)], dtype=np.int64)
-    return Corpus(np.concatenate(documents), bounds, np.asarray(forks, np.int64))
+    return Corpus(np.concatenate(documents), bounds, np.asarray(forks, np.int64), None, summary)
 
 
 def reading(files: Sequence[str], field: str) -> tqdm.tqdm:
@@ -92,6 +125,8 @@ def reading(files: Sequence[str], field: str) -> tqdm.tqdm:
 def fork_after(text: str, marker: str, tokenizer: Tokenizer) -> int:
     """The first token that begins at or after the end of the last `marker` in a text.
 
+    A line end in the marker stands for LF, CRLF and CR alike.
+
     A token across that end which holds more than white space beyond it (" north" after a marker
     that ends in a space) is the one: the next would already have seen what is to be predicted.
 
@@ -99,10 +134,9 @@ def fork_after(text: str, marker: str, tokenizer: Tokenizer) -> int:
       Number of the token in `tokenizer.encode(text)`; -1 if the text lacks the marker or ends
       with it.
     """
-    place = text.rfind(marker)
-    if place < 0:
+    end = _end_of_last(marker, text)
+    if end < 0:
         return -1
-    end = place + len(marker)
     ((_, spans),) = tokenizer.encode_spans([text])
     starts = spans[:, 0]
     token = int(np.searchsorted(starts, end))
@@ -110,6 +144,17 @@ def fork_after(text: str, marker: str, tokenizer: Tokenizer) -> int:
     if text[end:next_start].strip():
         return token - 1
     return token if token < len(starts) else -1
+
+
+def _end_of_last(marker: str, text: str) -> int:
+    """The place behind the last occurrence of a marker in a text; -1 if there is none."""
+    lines = universal_newlines(marker).split("\n")
+    if len(lines) == 1:
+        place = text.rfind(marker)
+        return place + len(marker) if place >= 0 else -1
+    pattern = r"(?:\r\n|\r|\n)".join(map(re.escape, lines))
+    found = re.finditer(f"(?=({pattern}))", text)  # overlapping ones, as rfind counts them
+    return max((match.end(1) for match in found), default=-1)
 
 
 def hold_out(

@@ -11,7 +11,8 @@ from collections.abc import Collection
 
 import numpy as np
 
-from rlp.data.batch import Batch, Stream
+from rlp.data.batch import Batch, Fingerprint, Stream
+from rlp.data.fingerprint import of_settings
 from rlp.data.text import begins
 
 DRAWS = 2  # in the place where the compass has 0 or 1, so that no draw is one of its own
@@ -91,6 +92,19 @@ class LookaheadStream:
                 tokens[b, here], segment[b, here] = document, number
                 position[b, here] = np.arange(len(document))
         return Batch(tokens, segment, position, source.index, forks, mask)
+
+    def fingerprint(self) -> dict[str, Fingerprint]:
+        """See `Stream`."""
+        settings = of_settings(
+            seed=self._seed,
+            share=self._share,
+            length=self._length,
+            distance=self._distance,
+            tags=[self._open, self._close],
+            first=self._first,
+            ends=self._ends.tolist(),
+        )
+        return self._documents.fingerprint() | {"data.lookahead": settings}
 
     def _draw(
         self, rng: np.random.Generator, document: np.ndarray, room: int

@@ -4,7 +4,8 @@ import fractions
 
 import numpy as np
 
-from rlp.data.batch import Batch, Stream
+from rlp.data.batch import Batch, Fingerprint, Stream
+from rlp.data.fingerprint import of_settings
 
 
 class MixedStream:
@@ -48,3 +49,8 @@ class MixedStream:
         names = ("tokens", "segment", "position", "forks")
         index = np.arange(first, first + size, dtype=np.int32)
         return Batch(**{name: mixed(name) for name in names}, index=index, loss_mask=mask)
+
+    def fingerprint(self) -> dict[str, Fingerprint]:
+        """See `Stream`."""
+        share = {"data.sft.share": of_settings(share=str(self._share))}
+        return self._documents.fingerprint() | self._pairs.fingerprint() | share

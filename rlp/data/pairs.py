@@ -6,14 +6,24 @@ A pair is never cut: one that is longer than a row is left out and counted. Pack
 several side by side, as it does documents.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from rlp.data.conversations import Format, Stretch, joined, rendered
+from rlp.data.conversations import (
+    Format,
+    Message,
+    Render,
+    Stretch,
+    check_plain,
+    check_whole,
+    joined,
+    rendered,
+)
 from rlp.data.corpus import Corpus, grouped, hold_out, reading
-from rlp.data.sources import find_files, read_rows
-from rlp.data.text import TextStream, check_disjoint, shuffled, spread
+from rlp.data.sources import as_text, find_files, read_rows
+from rlp.data.summary import Summary, listed
+from rlp.data.text import HELD_OUT, TextStream, check_disjoint, shuffled, spread, tell
 from rlp.data.windows import pack_windows, whole_windows
 from rlp.errors import UserError
 from rlp.tokenizer import Tokenizer
@@ -34,6 +44,7 @@ def pair_streams(
     tokenizer: Tokenizer,
     sequence_length: int,
     pack: bool = False,
+    max_unusable_share: float = 0.2,
     seed: int = 0,
 ) -> tuple[TextStream, TextStream]:
     """The training stream and the held-out one, whose batches have a `loss_mask`.
@@ -53,6 +64,7 @@ def pair_streams(
       tokenizer: gives ids.
       sequence_length: T, tokens of a row; pairs with more are left out and counted.
       pack: training rows hold several pairs; otherwise one.
+      max_unusable_share: of the rows of files that may be left out since they cannot be used.
       seed: of the training order.
 
     Raises:
@@ -60,13 +72,14 @@ def pair_streams(
         that is short enough.
     """
     files = find_files(train, f"{GROUP}.train")
-    how = (form, template, tokenizer, end)
+    how = (form, template, tokenizer, end, max_unusable_share)
     bos = tokenizer.bos if template is None else ()  # a template writes its own
+    held_field = f"{GROUP}.evaluation" if evaluation else HELD_OUT.format(f"{GROUP}.train")
     if evaluation:
-        held_files = find_files(evaluation, f"{GROUP}.evaluation")
+        held_files = find_files(evaluation, held_field)
         check_disjoint(files, held_files, GROUP)
         corpus, _ = tokenize_pairs(files, f"{GROUP}.train", *how)
-        held_corpus, _ = tokenize_pairs(held_files, f"{GROUP}.evaluation", *how)
+        held_corpus, _ = tokenize_pairs(held_files, held_field, *how)
         kept, held = np.arange(len(corpus)), np.arange(len(held_corpus))
     else:
         corpus, source = tokenize_pairs(files, f"{GROUP}.train", *how)
@@ -90,13 +103,17 @@ def pair_streams(
             windows,
             rows,
             shuffled(len(rows), seed) if which == "training" else spread(len(rows)),
+            field=f"{GROUP}.train" if which == "training" else held_field,
+            documents=len(pairs),
             sequence_length=sequence_length,
             bos=bos,
             pad=tokenizer.pad,
             skipped=len(pairs) - len(windows),
         )
 
-    return stream("training", corpus, kept, pack), stream("held-out", held_corpus, held, False)
+    made = stream("training", corpus, kept, pack), stream("held-out", held_corpus, held, False)
+    tell(corpus, held_corpus, *made, "pairs", "longer than data.sequence_length")
+    return made
 
 
 def tokenize_pairs(
@@ -106,6 +123,7 @@ def tokenize_pairs(
     template: str | None,
     tokenizer: Tokenizer,
     end: int | None = None,
+    max_unusable_share: float = 0.2,
 ) -> tuple[Corpus, np.ndarray]:
     """All pairs of files, and the number of the conversation that each is from, int64 [pairs].
 
@@ -119,28 +137,20 @@ def tokenize_pairs(
     Args:
       files: paths, see `sources.read_rows`.
       field: name of the config field they come from, for messages.
-      form, template, tokenizer, end: as of `pair_streams`.
+      form, template, tokenizer, end, max_unusable_share: as of `pair_streams`.
 
     Raises:
-      UserError: a file, row or template that cannot be used, or no pair in any of the files.
+      UserError: a file that cannot be read, too many rows that cannot be used, or no pair in any of
+        the files.
     """
-
-    def rows_of(where: str, values: Sequence[object]) -> list[Row]:
-        messages = form.conversation(where, values)
-        if not messages:
-            return []
-        if template is None:
-            return [_separated(joined(messages), tokenizer)]
-        rows = rendered(where, messages, lambda some, ask: tokenizer.chat(some, template, ask))
-        return [[(row, [])] for row in rows]
-
+    summary = Summary(field, files, max_unusable_share, "pairs")
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
     tokens: list[np.ndarray] = []
     learnt: list[np.ndarray] = []
     source: list[int] = []
     with reading(files, field) as bar:
-        read = (rows_of(*row) for row in read_rows(files, form.columns, bar.update))
-        numbered = ((n, row) for n, rows in enumerate(filter(None, read)) for row in rows)
+        read = _read(summary, form, template, tokenizer, bar.update)
+        numbered = ((n, row) for n, rows in enumerate(read) for row in rows)
         size = lambda item: sum(len(s.text) for stretches, _ in item[1] for s in stretches)
         for group in grouped(numbered, size):
             texts = ["".join(s.text for s in part) for _, row in group for part, _ in row]
@@ -151,15 +161,70 @@ def tokenize_pairs(
                 tokens.append(np.concatenate(ids).astype(dtype))
                 learnt.append(np.concatenate(flags))
                 source.append(number)
+    summary.finish()
     if not tokens:
-        raise UserError(f"{field}: no pairs in {', '.join(files[:3])}: every response is empty")
+        raise UserError(f"{field}: no pairs in {listed(files)}: every response is empty")
     corpus = Corpus(
         np.concatenate(tokens),
         np.cumsum([0, *map(len, tokens)], dtype=np.int64),
         np.full(len(tokens), -1, np.int64),
         np.concatenate(learnt),
+        summary,
     )
     return corpus, np.asarray(source, np.int64)
+
+
+def _read(
+    summary: Summary,
+    form: Format,
+    template: str | None,
+    tokenizer: Tokenizer,
+    on_read: Callable[[int], object],
+) -> Iterator[list[Row]]:
+    """The conversations of files, each as its rows; counts those left out."""
+
+    def render(messages: Sequence[Message], ask: bool) -> str:
+        assert template is not None
+        return tokenizer.chat(messages, template, ask)
+
+    for path in summary.files:
+        for where, values in read_rows([path], form.columns, on_read):
+            try:
+                messages = form.conversation(where, values)
+                rows = _stretches(where, messages, None if template is None else render)
+            except UserError as error:
+                summary.unusable.count(error)
+                continue
+            summary.unusable.count()
+            for row in rows:
+                summary.count(path, sum(len(stretch.text) for stretch in row))
+            if not rows:
+                summary.empty += 1
+            elif template is None:
+                yield [_separated(row, tokenizer) for row in rows]
+            else:
+                yield [[(row, [])] for row in rows]
+
+
+def _stretches(
+    where: str, messages: Sequence[Message], render: Render | None
+) -> list[list[Stretch]]:
+    """A conversation as rows of stretches; none for an empty one.
+
+    Raises:
+      UserError: it cannot be written whole, or the template refuses it.
+    """
+    if not messages:
+        return []
+    if render is None:
+        check_plain(where, messages)
+        return [joined(messages)]
+    rows = rendered(where, messages, render)
+    check_whole(where, messages, rows, render)
+    for row in rows:
+        for stretch in row:
+            as_text(where, "what the chat template makes", stretch.text)
+    return rows
 
 
 def _separated(stretches: Sequence[Stretch], tokenizer: Tokenizer) -> Row:

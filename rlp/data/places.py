@@ -4,12 +4,13 @@ URLs go through fsspec, which wants a package of its own for most of them: gcsfs
 for s3://.
 """
 
+import dataclasses
 import glob
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from rlp.errors import UserError
 
@@ -40,18 +41,61 @@ def matches(pattern: str) -> list[str]:
     return sorted(path for path in found if "/." not in path)  # hidden, as on this machine
 
 
-def files_below(folder: str) -> list[str]:
-    """The files of a folder and of those below it, sorted; hidden ones are left out."""
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What a folder holds, those below it included.
+
+    Attributes:
+      files: paths, sorted.
+      hidden: files and folders whose names begin with a dot, which are left out.
+      unreadable: links that lead nowhere, and what is neither a file nor a folder.
+    """
+
+    files: list[str]
+    hidden: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+
+def files_below(folder: str) -> Listing:
+    """The files of a folder and of those below it, through links too.
+
+    A folder that several paths lead to is listed once, so links may form a loop.
+
+    Raises:
+      UserError: a folder cannot be listed.
+    """
     if is_url(folder):
         system = _system(folder)
         start = len(system.unstrip_protocol(folder.rstrip("/"))) + 1
-        found = map(system.unstrip_protocol, system.find(folder))
-        return sorted(path for path in found if "/." not in f"/{path[start:]}")
-    files = []
-    for where, below, names in os.walk(folder):
-        below[:] = [name for name in below if not name.startswith(".")]
-        files += [os.path.join(where, name) for name in names if not name.startswith(".")]
-    return sorted(files)
+        found = sorted(map(system.unstrip_protocol, system.find(folder)))
+        is_hidden = lambda path: "/." in f"/{path[start:]}"
+        shown = [path for path in found if not is_hidden(path)]
+        return Listing(shown, tuple(filter(is_hidden, found)))
+    seen = {os.path.realpath(folder)}
+    paths: list[str] = []
+    hidden: list[str] = []
+    for where, below, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        for name in (*below, *names):
+            if name.startswith("."):
+                hidden.append(os.path.join(where, name))
+        paths += [os.path.join(where, name) for name in names if not name.startswith(".")]
+        # Folders that lie here come before links, which may lead to them.
+        inner = [name for name in below if not name.startswith(".")]
+        inner.sort(key=lambda name: (os.path.islink(os.path.join(where, name)), name))
+        below.clear()
+        for name in inner:
+            real = os.path.realpath(os.path.join(where, name))
+            if real not in seen:
+                seen.add(real)
+                below.append(name)
+    paths.sort()
+    files = [path for path in paths if os.path.isfile(path)]
+    unreadable = tuple(path for path in paths if not os.path.isfile(path))
+    return Listing(files, tuple(hidden), unreadable)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 def size(path: str) -> int:

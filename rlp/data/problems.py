@@ -12,9 +12,10 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from rlp.data.batch import Batch, Problems
+from rlp.data.batch import Batch, Fingerprint, Problems
 from rlp.data.corpus import grouped, hold_out, reading
-from rlp.data.sources import ENDINGS, Column, as_text, find_files, read_rows
+from rlp.data.fingerprint import digest, first_records
+from rlp.data.sources import ENDINGS, Column, as_text, check_present, find_files, read_rows
 from rlp.data.text import check_disjoint, shuffled, spread
 from rlp.errors import UserError
 from rlp.tokenizer import Tokenizer
@@ -79,6 +80,7 @@ class ProblemFormat:
         return self.instruction.replace(PROBLEM, text), answer.strip()
 
     def _choices(self, where: str, values: object) -> list[str]:
+        check_present(where, values)
         if not isinstance(values, list) or not 0 < len(values) <= 26:
             raise UserError(f"{where}: column {self.options!r} is no list of up to 26 choices")
         return [
@@ -135,6 +137,19 @@ class ProblemStream:
     def answer(self, record: int) -> str:
         """The right answer to the problem of a record."""
         return self._answers[self._order[record]]
+
+    def fingerprint(self, field: str = f"{GROUP}.train") -> dict[str, Fingerprint]:
+        """See `batch.Stream`: of prompts, answers and order, under the name of a field."""
+        lengths = np.array([len(prompt) for prompt in self._prompts])
+        tokens = np.concatenate([np.asarray(prompt, np.int32) for prompt in self._prompts])
+        shape = np.array([self._sequence_length, self._pad])
+        order = first_records(self._order, len(self))
+        content = {
+            "digest": digest([shape, order, lengths, tokens, *self._answers]),
+            "problems": len(self),
+            "tokens": len(tokens),
+        }
+        return {field: content}
 
     def beginning(self, count: int) -> Problems:
         """The first records, at most `count`, with their answers."""

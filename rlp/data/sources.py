@@ -1,41 +1,53 @@
 """Text documents and rows of columns from files, in a fixed order.
 
-    .txt .txt.gz .txt.zst         one document, or several with a separator between them
-    .jsonl .jsonl.gz .jsonl.zst   one JSON object a line
-    .parquet                      one document a row
+    .txt .txt.gz .txt.zst            one document, or several with a separator between them
+    .jsonl .jsonl.gz .jsonl.zst      one JSON object a line; .ndjson is another name for it
+    .parquet                         one document a row
 
-Everything that cannot be read raises UserError, which names the file and the line (for parquet,
-the row; both count from 1). A text of nothing but white space is no document. Files, folders and
-globs may be URLs (gs://bucket/texts), see `places`.
+A file that is damaged raises UserError, which names the file and the line (for parquet, the row;
+both count from 1). A row that cannot be used is named and counted (`unusable`). A text of nothing
+but white space is not a document. Line ends of .txt files become LF; a JSON string and a parquet
+text are data and keep theirs. Files, folders and globs may be URLs (gs://bucket/texts), see
+`places`.
 """
 
+import dataclasses
 import glob
-import gzip
 import json
 import os
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO
 
 import pyarrow
 import pyarrow.parquet
-import zstandard
 
 from rlp.data import places
+from rlp.data.content import OnRead, read_lines, read_text, universal_newlines
+from rlp.data.summary import Files, Summary, ending
 from rlp.errors import UserError
 
-ENDINGS = (".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+ENDINGS = (
+    *(".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst"),
+    *(".ndjson", ".ndjson.gz", ".ndjson.zst", ".parquet"),
+)
 Column = tuple[str, str]  # the field of the config that names it, and its name
-_CHUNK = 1 << 20  # bytes read or decompressed at a time
 _PARQUET_ROWS = 1024  # rows read at a time
+_PATIENCE = 10_000  # rows of a file after which a column that none of them has is refused
 
 
-def find_files(spec: str, field: str) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class Missing:
+    """Stands for a value that a row does not have; `reason` says why."""
+
+    reason: str
+
+
+def find_files(spec: str, field: str) -> Files:
     """The files that a comma-separated list of files, folders and globs names.
 
-    Items keep their order; a folder (with those below it) and a glob give their files sorted by
-    path, only those with an ending of `ENDINGS`. A file named twice counts once.
+    Items keep their order; a folder (with those below it, through links) and a glob give their
+    files sorted by path, only those with an ending of `ENDINGS`; the others are counted. A file
+    named twice counts once. A path may itself hold commas.
 
     Args:
       spec: the list.
@@ -44,56 +56,81 @@ def find_files(spec: str, field: str) -> list[str]:
     Raises:
       UserError: an item that does not exist, matches nothing or has another ending.
     """
-    # A path may itself hold a comma.
-    whole = not places.is_url(spec) and os.path.exists(os.path.expanduser(spec))
-    items = [spec] if whole else [item.strip() for item in spec.split(",")]
     files: dict[str, str] = {}  # real path → path as given
-    for item in filter(None, items):
-        for path in _expand(os.path.expanduser(item), field):
-            files.setdefault(places.identity(path), path)
+    others: dict[str, str] = {}  # the same of what is passed over
+    hidden: set[str] = set()
+    unreadable: dict[str, str] = {}
+    for item in _items(spec):
+        listing = _expand(os.path.expanduser(item), field)
+        hidden |= {places.identity(path) for path in listing.hidden}
+        for path in listing.files:
+            kept = files if _is_known(path) else others
+            kept.setdefault(places.identity(path), path)
+        for path in listing.unreadable:
+            folder, name = os.path.split(path)
+            unreadable.setdefault(os.path.join(places.identity(folder), name), path)
     if not files:
         raise UserError(f"{field} is empty: give files, folders or globs, separated by commas")
-    return list(files.values())
+    passed_over = [*map(ending, others.values()), *["hidden"] * len(hidden)]
+    return Files(files.values(), passed_over, unreadable.values())
 
 
 def read_documents(
-    files: Iterable[str],
+    summary: Summary,
     text_column: str = "text",
     txt_separator: str = "",
-    on_read: Callable[[int], object] = lambda count: None,
+    on_read: OnRead = lambda count: None,
 ) -> Iterator[str]:
     """The documents of files, in order.
 
     Args:
-      files: paths with an ending of `ENDINGS`.
+      summary: of the files, paths with an ending of `ENDINGS`; it counts what they hold.
       text_column: field of a JSON line or parquet row that holds the document.
-      txt_separator: splits a .txt file into documents; "" keeps it whole.
+      txt_separator: splits a .txt file into documents; "" keeps it whole. Its line ends may be
+        written in any way.
       on_read: told how many bytes of a file have been read since it was last told.
 
     Raises:
-      UserError: a file or line that cannot be read.
+      UserError: a file that cannot be read, or has no such column.
     """
-    for path in files:
+    separator = universal_newlines(txt_separator)
+    for path in summary.files:
         with _readable(path):
-            for document in _documents(path, text_column, txt_separator, on_read):
-                if document and not document.isspace():
-                    yield document
+            texts: Iterable[tuple[str, object]]
+            if _is_text(path):
+                texts = ((path, text) for text in _split(path, separator, summary, on_read))
+            else:
+                rows = _rows(path, [("data.text_column", text_column)], on_read)
+                texts = ((where, value) for where, (value,) in rows)
+            for where, value in texts:
+                try:
+                    text = as_text(where, text_column, value)
+                except UserError as error:
+                    summary.unusable.count(error)
+                    continue
+                summary.unusable.count()
+                if text and not text.isspace():
+                    summary.count(path, len(text))
+                    yield text
+                else:
+                    summary.empty += 1
 
 
 def read_rows(
     files: Iterable[str],
     columns: Sequence[Column],
-    on_read: Callable[[int], object] = lambda count: None,
+    on_read: OnRead = lambda count: None,
 ) -> Iterator[tuple[str, list[object]]]:
     """Where each row of JSON lines and parquet files stands ("a.jsonl, line 3"), and its values.
 
     Args:
       files: paths with an ending of `ENDINGS`.
-      columns: whose values are wanted, in this order.
+      columns: whose values are wanted, in this order. One that a row does not have is `Missing`,
+        as are all those of a JSON line that is not an object.
       on_read: told how many bytes of a file have been read since it was last told.
 
     Raises:
-      UserError: a file or line that cannot be read, or that has no columns.
+      UserError: a file that cannot be read, has no columns, or has none of a name in any row.
     """
     for path in files:
         if _is_text(path):
@@ -107,15 +144,23 @@ def as_text(where: str, column: str, value: object) -> str:
     """A value of a column as a text.
 
     Raises:
-      UserError: it is none, or not valid Unicode.
+      UserError: it is missing, not a text, or not valid Unicode.
     """
+    check_present(where, value)
     if not isinstance(value, str):
-        raise UserError(f"{where}: column {column!r} is not a text but {type(value).__name__}")
+        kind = "null" if value is None else type(value).__name__
+        raise UserError(f"{where}: column {column!r} is not a text but {kind}")
     try:
         value.encode()
     except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair
         raise UserError(f"{where}: column {column!r} is not valid Unicode: {error}") from error
     return value
+
+
+def check_present(where: str, value: object) -> None:
+    """Raises UserError if a row does not have a value."""
+    if isinstance(value, Missing):
+        raise UserError(f"{where}: {value.reason}")
 
 
 @contextmanager
@@ -127,63 +172,88 @@ def _readable(path: str) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _expand(item: str, field: str) -> list[str]:
-    """The files of one item of a list."""
+def _items(spec: str) -> list[str]:
+    """The items of a list. One that exists only together with what follows the next comma is a
+    path that holds a comma."""
+    if _exists(spec):
+        return [spec]
+    items, parts = [], spec.split(",")
+    while parts:
+        whole = [n for n in range(1, len(parts) + 1) if _exists(",".join(parts[:n]).strip())]
+        count = whole[0] if whole and not glob.has_magic(parts[0]) else 1
+        items.append(",".join(parts[:count]).strip())
+        parts = parts[count:]
+    return [item for item in items if item]
+
+
+def _exists(path: str) -> bool:
+    """Whether this is a file or folder of this machine."""
+    return bool(path) and not places.is_url(path) and os.path.exists(os.path.expanduser(path))
+
+
+def _expand(item: str, field: str) -> places.Listing:
+    """The files of one item of a list, of any kind, and at least one of a known kind."""
+    known = " ".join(ENDINGS)
     if places.is_file(item):
-        if not item.lower().endswith(ENDINGS):
-            raise UserError(f"{field}: {item} is of no known kind; known: {' '.join(ENDINGS)}")
-        return [item]
+        if not _is_known(item):
+            raise UserError(f"{field}: {item} is not of a known kind; known: {known}")
+        return places.Listing([item])
     if places.is_folder(item):
-        found = places.files_below(item)
+        found = [places.files_below(item)]
     elif glob.has_magic(item):
-        matches = places.matches(item)
-        found = [
-            f for m in matches for f in (places.files_below(m) if places.is_folder(m) else [m])
-        ]
+        found = [_matched(path) for path in places.matches(item)]
     else:
-        raise UserError(f"{field}: no file or folder {item}")
-    found = [f for f in found if f.lower().endswith(ENDINGS)]
-    if not found:
-        raise UserError(f"{field}: {item} holds no file of a known kind: {' '.join(ENDINGS)}")
-    return found
+        what = f"{item} is a broken link" if os.path.islink(item) else f"no file or folder {item}"
+        raise UserError(f"{field}: {what}")
+    files = [path for listing in found for path in listing.files]
+    unreadable = tuple(path for listing in found for path in listing.unreadable)
+    if not any(map(_is_known, files)):
+        others = Files((), map(ending, files), unreadable).not_read()
+        holds = f" (it has: {others})" if others else ""
+        raise UserError(f"{field}: {item} holds no file of a known kind: {known}{holds}")
+    hidden = tuple(path for listing in found for path in listing.hidden)
+    return places.Listing(files, hidden, unreadable)
 
 
-def _documents(
-    path: str, column: str, separator: str, on_read: Callable[[int], object]
-) -> Iterable[str]:
-    """The documents of one file, the empty ones included."""
-    if _is_text(path):
-        return _text(path, separator, on_read)
-    rows = _rows(path, [("data.text_column", column)], on_read)
-    return (as_text(where, column, value) for where, (value,) in rows)
+def _matched(path: str) -> places.Listing:
+    """The files of what a glob matched."""
+    if places.is_folder(path):
+        return places.files_below(path)
+    return places.Listing([path]) if places.is_file(path) else places.Listing([], (), (path,))
+
+
+def _is_known(path: str) -> bool:
+    return path.lower().endswith(ENDINGS)
 
 
 def _is_text(path: str) -> bool:
     return path.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt")
 
 
+def _split(path: str, separator: str, summary: Summary, on_read: OnRead) -> list[str]:
+    """The documents of a .txt file, the empty ones included."""
+    text = read_text(path, on_read)
+    if not separator:
+        return [text]
+    if separator not in text and text.strip():
+        summary.unsplit.append(path)
+    return text.split(separator)
+
+
 def _rows(
-    path: str, columns: Sequence[Column], on_read: Callable[[int], object]
+    path: str, columns: Sequence[Column], on_read: OnRead
 ) -> Iterator[tuple[str, list[object]]]:
     """The rows of one file, see `read_rows`."""
     read = _parquet if path.lower().endswith(".parquet") else _jsonl
     return read(path, columns, on_read)
 
 
-def _text(path: str, separator: str, on_read: Callable[[int], object]) -> list[str]:
-    data = b"".join(_chunks(path, on_read))
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not valid UTF-8: {error.reason}") from error
-    return text.split(separator) if separator else [text]
-
-
 def _jsonl(
-    path: str, columns: Sequence[Column], on_read: Callable[[int], object]
+    path: str, columns: Sequence[Column], on_read: OnRead
 ) -> Iterator[tuple[str, list[object]]]:
-    for number, line in enumerate(_lines(path, on_read), 1):
+    names: dict[str, None] = {}  # of the columns in the rows so far, in order
+    objects = 0
+    for number, line in enumerate(read_lines(path, on_read), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -194,25 +264,40 @@ def _jsonl(
         except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: not valid JSON: {error}") from error
         if not isinstance(row, dict):
-            raise UserError(f"{where}: not a JSON object but {type(row).__name__}")
-        _check_columns(where, columns, row)
-        yield where, [row[column] for _, column in columns]
+            reason = Missing(f"not a JSON object but {type(row).__name__}")
+            yield where, [reason] * len(columns)
+            continue
+        objects += 1
+        if objects <= _PATIENCE:
+            names |= dict.fromkeys(row)
+        if objects == _PATIENCE:
+            _check_columns(path, columns, names)
+        yield (
+            where,
+            [row[name] if name in row else _no(field, name, row) for field, name in columns],
+        )
+    if 0 < objects < _PATIENCE:
+        _check_columns(path, columns, names)
 
 
 def _parquet(
-    path: str, columns: Sequence[Column], on_read: Callable[[int], object]
+    path: str, columns: Sequence[Column], on_read: OnRead
 ) -> Iterator[tuple[str, list[object]]]:
     try:
         with places.open_file(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
-            _check_columns(path, columns, file.schema_arrow.names)
-            size, rows, number = places.size(path), file.metadata.num_rows, 0
+            names = file.schema_arrow.names
+            _check_columns(path, columns, names)
             wanted = [column for _, column in columns]
+            for column in wanted:
+                if names.count(column) > 1:
+                    raise UserError(f"{path}: several columns are called {column!r}; rename them")
+            size, rows, number = places.size(path), file.metadata.num_rows, 0
             for batch in file.iter_batches(_PARQUET_ROWS, columns=list(set(wanted))):
                 for values in zip(*map(batch.column, wanted), strict=True):
                     number += 1
                     where = f"{path}, row {number}"
                     try:
-                        row = [value.as_py() for value in values]
+                        row = [_without_nulls(value.as_py()) for value in values]
                     except UnicodeDecodeError as error:
                         raise UserError(f"{where}: not valid UTF-8: {error.reason}") from error
                     yield where, row
@@ -222,66 +307,22 @@ def _parquet(
         raise UserError(f"{path}: not a readable parquet file: {reason}") from error
 
 
-def _check_columns(where: str, columns: Sequence[Column], names: Iterable[str]) -> None:
+def _without_nulls(value: object) -> object:
+    """A value without the keys that hold null: parquet gives every struct of a column all keys
+    that one of them has."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(x) for key, x in value.items() if x is not None}
+    return list(map(_without_nulls, value)) if isinstance(value, list) else value
+
+
+def _check_columns(path: str, columns: Sequence[Column], names: Iterable[str]) -> None:
     """Raises UserError if a column is missing among the names."""
     names = list(names)
     for field, column in columns:
         if column not in names:
-            known = ", ".join(names) or "(none)"
-            raise UserError(f"{where}: no column {column!r}; set {field} to one of: {known}")
+            raise UserError(f"{path}: {_no(field, column, names).reason}")
 
 
-def _lines(path: str, on_read: Callable[[int], object]) -> Iterator[bytes]:
-    """The lines of a file, without their newlines."""
-    rest: list[bytes] = []
-    for chunk in _chunks(path, on_read):
-        first, *others = chunk.split(b"\n")
-        rest.append(first)
-        if others:
-            yield b"".join(rest)
-            yield from others[:-1]
-            rest = [others[-1]]
-    yield b"".join(rest)
-
-
-def _chunks(path: str, on_read: Callable[[int], object]) -> Iterator[bytes]:
-    """The content of a file, decompressed by its ending, in pieces."""
-    with places.open_file(path) as file:
-        if path.lower().endswith(".zst"):
-            yield from _decompress_zstd(path, file, on_read)
-            return
-        packed = path.lower().endswith(".gz")
-        unpack = gzip.GzipFile(fileobj=file) if packed else file
-        told = 0
-        try:
-            while chunk := unpack.read(_CHUNK):
-                yield chunk
-                on_read(file.tell() - told)
-                told = file.tell()
-        except (EOFError, zlib.error) as error:
-            raise UserError(f"{path}: damaged or cut off: {error}") from error
-
-
-def _decompress_zstd(
-    path: str, file: BinaryIO, on_read: Callable[[int], object]
-) -> Iterator[bytes]:
-    """The content of a zstd file.
-
-    Frame by frame, since the library's own reader stops after the first frame of several and
-    takes a file that was cut off for a shorter one.
-    """
-    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
-    frame = None  # None between frames
-    try:
-        while data := file.read(_CHUNK):
-            on_read(len(data))
-            while data:
-                frame = frame or decompressor.decompressobj()
-                yield frame.decompress(data)
-                data = frame.unused_data
-                if frame.eof:
-                    frame = None
-    except zstandard.ZstdError as error:
-        raise UserError(f"{path}: damaged zstd file: {error}") from error
-    if frame is not None:
-        raise UserError(f"{path}: cut off: the zstd file ends in the middle of a frame")
+def _no(field: str, column: str, names: Iterable[str]) -> Missing:
+    """The lack of a column that a field names, among those of these names."""
+    return Missing(f"no column {column!r}; set {field} to one of: {', '.join(names) or '(none)'}")

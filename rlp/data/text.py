@@ -10,18 +10,23 @@ pure function of (seed, k): a run that restarts needs no other position than k.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
 
 from rlp.data import places
-from rlp.data.batch import Batch
+from rlp.data.batch import Batch, Fingerprint
 from rlp.data.corpus import Corpus, hold_out, tokenize
+from rlp.data.fingerprint import digest, first_records
 from rlp.data.sources import find_files
+from rlp.data.summary import many
 from rlp.data.windows import Windows, cut_windows, pack_windows
 from rlp.errors import UserError
 from rlp.tokenizer import Tokenizer
+
+HELD_OUT = "{}, held out"  # what a part of a field's files is called
+_HASHED = 4096  # windows whose tokens are hashed at a time
 
 
 class TextStream:
@@ -39,6 +44,8 @@ class TextStream:
         rows: Sequence[Sequence[int]],
         order: Sequence[int],
         *,
+        field: str,
+        documents: int,
         sequence_length: int,
         bos: Sequence[int],
         pad: int,
@@ -51,12 +58,15 @@ class TextStream:
           windows: stretches of them.
           rows: numbers of the windows of each row.
           order: number of the row of each record.
+          field: of the config, which names what the rows are.
+          documents: number of documents (or pairs) that the rows were chosen from.
           sequence_length: T, tokens of a row.
           bos: ids at the beginning of every window, which its length includes.
           pad: id that fills a row.
           skipped: number of windows that were left out before.
         """
         self._corpus, self._windows, self._rows, self._order = corpus, windows, rows, order
+        self._field, self._documents = field, documents
         self._sequence_length, self._pad = sequence_length, pad
         self._bos = np.array(bos, np.int32)
         self.records_per_epoch: int | None = len(rows)
@@ -98,6 +108,40 @@ class TextStream:
         index = np.asarray(range(first, first + size), np.int32)
         return Batch(tokens, segment, position, index, forks, mask)
 
+    def fingerprint(self) -> dict[str, Fingerprint]:
+        """See `Stream`."""
+        summary = self._corpus.summary
+        return {
+            self._field: {
+                "digest": digest(self._content()),
+                summary.what: self._documents,
+                "rows": len(self),
+                "tokens": int(self._windows.length.sum()),
+                "files": self._corpus.files,
+            }
+        }
+
+    def _content(self) -> Iterator[np.ndarray]:
+        """All that `batch` makes rows of."""
+        yield np.array([self._sequence_length, self._pad])
+        yield self._bos
+        yield first_records(self._order, len(self))
+        yield np.array([len(row) for row in self._rows])
+        windows = np.concatenate([np.asarray(row, np.int64) for row in self._rows])
+        yield self._windows.fork[windows]
+        start = self._windows.start[windows]
+        length = self._windows.length[windows] - len(self._bos)
+        yield length
+        learnt = self._corpus.loss_mask
+        for first in range(0, len(windows), _HASHED):
+            some = slice(first, first + _HASHED)
+            before = np.cumsum(length[some]) - length[some]
+            places = np.repeat(start[some] - before, length[some])
+            places += np.arange(len(places))
+            yield self._corpus.tokens[places]
+            if learnt is not None:
+                yield learnt[places]
+
 
 def text_streams(
     *,
@@ -115,9 +159,10 @@ def text_streams(
     fork_marker: str = "",
     min_prefix: int = 1,
     horizon: int = 1,
+    max_unusable_share: float = 0.2,
     seed: int = 0,
 ) -> tuple[TextStream, TextStream]:
-    """The training stream and the held-out one.
+    """The training stream and the held-out one; logs what they were made of.
 
     The held-out stream has one window a row and ends. Its order is the same whatever the seed,
     and spreads any first few records over all documents and all places in them.
@@ -142,6 +187,7 @@ def text_streams(
         which that place does not lie are left out and counted. "" gives no forks.
       min_prefix: tokens that a window must have before a given fork, at least 1.
       horizon: H, tokens that a window must have from a given fork on.
+      max_unusable_share: of the rows of files that may be left out since they cannot be used.
       seed: of the training order.
 
     Raises:
@@ -157,12 +203,13 @@ def text_streams(
             "tokens that a row needs: raise it"
         )
     files = find_files(train, "data.train")
-    reading = (text_column, txt_separator, tokenizer, fork_marker)
+    reading = (text_column, txt_separator, tokenizer, fork_marker, max_unusable_share)
+    held_field = "data.evaluation" if evaluation else HELD_OUT.format("data.train")
     if evaluation:
-        held_files = find_files(evaluation, "data.evaluation")
+        held_files = find_files(evaluation, held_field)
         check_disjoint(files, held_files)
         corpus = tokenize(files, "data.train", *reading)
-        held_corpus = tokenize(held_files, "data.evaluation", *reading)
+        held_corpus = tokenize(held_files, held_field, *reading)
         kept, held = np.arange(len(corpus)), np.arange(len(held_corpus))
     else:
         corpus = held_corpus = tokenize(files, "data.train", *reading)
@@ -190,16 +237,47 @@ def text_streams(
             windows,
             rows,
             shuffled(len(rows), seed) if which == "training" else spread(len(rows)),
+            field="data.train" if which == "training" else held_field,
+            documents=len(documents),
             sequence_length=sequence_length,
             bos=tokenizer.bos,
             pad=tokenizer.pad,
             skipped=len(cut) - len(windows),
         )
 
-    return (
+    made = (
         stream("training", corpus, kept, pack, min_tokens, train_forks and not pack),
         stream("held-out", held_corpus, held, False, held_out_min_tokens, True),
     )
+    tell(corpus, held_corpus, *made, "windows", "too short, with tags, or without their fork")
+    return made
+
+
+def tell(
+    corpus: Corpus,
+    held_corpus: Corpus,
+    train: TextStream,
+    held: TextStream,
+    what: str,
+    reasons: str,
+) -> None:
+    """Logs a line for each field that was read: its files, what they hold, and the rows.
+
+    Args:
+      corpus, held_corpus: what was read, for training and held out; may be the same.
+      train, held: the streams of them.
+      what: the stretches are called that rows are made of.
+      reasons: why some of them are left out.
+    """
+    rows = []
+    for name, stream in (("training", train), ("held-out", held)):
+        left_out = f", {many(stream.skipped, what)} left out ({reasons})" if stream.skipped else ""
+        rows.append(f"{many(len(stream), f'{name} rows')}{left_out}")
+    if corpus is held_corpus:
+        corpus.summary.tell(len(corpus.tokens), "; ".join(rows))
+        return
+    for each, line in zip((corpus, held_corpus), rows, strict=True):
+        each.summary.tell(len(each.tokens), line)
 
 
 def shuffled(count: int, seed: int) -> Sequence[int]:

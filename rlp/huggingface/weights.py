@@ -209,8 +209,8 @@ def _check_headers(folder: Path, files: Mapping[str, Path], tensors: Sequence[Te
         )
     if buffers:
         LOGGER.info(
-            "%s: %d tensors are not weights, and are passed over: %s",
-            *(folder, len(buffers), _named(sorted(buffers))),
+            "%s holds tensors that are not weights, and are passed over: %s",
+            *(folder, _named(sorted(buffers))),
         )
 
 

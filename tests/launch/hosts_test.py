@@ -151,3 +151,29 @@ def test_a_model_of_hugging_face_comes_onto_two_hosts_as_onto_one(tmp_path):
     same_run(tmp_path / "run" / "run", tmp_path / "expected" / "run")
     files = lambda name: sorted(p.name for p in (tmp_path / name / "run" / "hf").iterdir())
     assert files("run") == files("expected")
+
+
+def test_two_hosts_refuse_other_data_together(tmp_path):
+    """Process 0 compares them with the checkpoint's; both end with the same status."""
+    changes = runs.TEXT | {"steps": 500, "checkpoint.every": 1, "evaluation.every": 0}
+    data = runs.text_file(tmp_path)
+    experiment(tmp_path, {"run": {}}, changes, data)
+    words = several(tmp_path, "run", 2)
+    with cluster.started(words, 2, tmp_path / "stopped", devices=1) as both:
+        wait_for_line(both, tmp_path / "run" / "run", 2)
+        both[0].send_signal(signal.SIGTERM)
+        assert both.wait(600) == [0, 0]
+    saved = lines(tmp_path / "run" / "run")
+    with open(data["data.train"], "a") as file:
+        file.write('{"text": "one more"}\n')
+    with cluster.started(words, 2, tmp_path / "refused", devices=1) as both:
+        assert both.wait(600) == [2, 2]
+        for process in (0, 1):
+            assert "holds a run on other data (data.train: 12 documents, " in both.err(process)
+    with cluster.started(
+        several(tmp_path, "run", 2, "--allow_config_change"), 2, tmp_path / "allowed", devices=1
+    ) as both:
+        wait_for_line(both, tmp_path / "run" / "run", saved + 1)
+        assert "going on with other data: data.train: 12 documents, " in both.err(0)
+        both[1].send_signal(signal.SIGTERM)
+        assert both.wait(600) == [0, 0]

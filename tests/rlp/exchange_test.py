@@ -378,7 +378,8 @@ def test_an_import_takes_models_and_no_runs(saved, tmp_path):
     [
         ({"model_type": "gpt2"}, "model_type='gpt2' is not supported"),
         ({"hidden_act": "relu"}, "hidden_act='relu' is not supported"),
-        ({"router_bias": 3}, "router_bias=3"),
+        ({"attention_bias": True}, "attention_bias=True is not supported, only False"),
+        ({"hidden_size": None}, "it lacks hidden_size, which is null"),
         ({"rope_parameters": {"rope_type": "longrope"}}, "rope_type='longrope' is not supported"),
     ],
 )
@@ -390,6 +391,34 @@ def test_an_unsupported_config_is_refused_by_folder_and_field(changes, said, sav
         imported(folder, tmp_path / "new" / "run")
     assert str(caught.value).startswith(f"{folder / 'config.json'}: ")
     assert said in str(caught.value)
+    assert [*tmp_path.iterdir()] == [folder]
+
+
+def test_fields_that_change_nothing_are_reported_once_and_exported(saved, tmp_path, caplog):
+    folder = shutil.copytree(saved("llama"), tmp_path / "m")
+    extra = {"router_bias": 3, "internal_version": "v2", "sep_token_id": None, "prefix": None}
+    config = folders.config_json(folder) | extra
+    (folder / "config.json").write_text(json.dumps(config))
+    with caplog.at_level("INFO", logger="rlp"):
+        imported(folder, tmp_path / "run", new_tokens=two_names(30))
+        run = opened(tmp_path / "run")
+    told = [m for m in (record.getMessage() for record in caplog.records) if "router_bias" in m]
+    assert len(told) == 1
+    assert told[0].endswith("kept for exports: internal_version, prefix, router_bias")
+    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    expected = without_dtype(config) | {"vocab_size": 128}
+    assert without_dtype(folders.config_json(tmp_path / "out")) == expected
+
+
+def test_an_import_of_weights_that_are_not_finite_writes_nothing(saved, tmp_path):
+    folder = shutil.copytree(saved("qwen3"), tmp_path / "m")
+    weights = folders.tensors(folder)
+    weights["model.layers.2.mlp.down_proj.weight"][[1, 4], [3, 0]] = np.nan, np.inf
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError) as caught:
+        imported(folder, tmp_path / "run")
+    said = "model.layers.2.mlp.down_proj.weight has 2 of 3840 values that are not finite, the first"
+    assert str(caught.value).startswith(f"{said} at [1, 3] (nan); ")
     assert [*tmp_path.iterdir()] == [folder]
 
 

@@ -295,53 +295,249 @@ def test_files_of_held_out_pairs_are_held_out_whole(tmp_path):
 # ---- what cannot be used ----
 
 ASKED = {"question": "a", "answer": "b"}
-REFUSED = {
-    "no such column": (
-        PAIR,
-        [ASKED, {"question": "a"}],
-        "line 2: no column 'answer'; set data.sft.r",
-    ),
-    "no text": (
-        PAIR,
-        [{"question": 7, "answer": "b"}],
-        "line 1: column 'question' is not a text but",
-    ),
-    "no response": (
-        PAIR,
-        [{"question": "a", "answer": None}],
-        "column 'answer' is not a text but No",
-    ),
-    "nothing said": (
-        PAIR,
-        [{"question": "a", "answer": ""}],
-        "no pairs in .*every response is empty",
-    ),
-    "no list": (CHAT, [{"messages": "a"}], "line 1: column 'messages' is no list of messages: str"),
-    "no message": (
+SAID = {"messages": turns("a", "b")}
+CALL = {"tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}
+PARTS = [{"type": "text", "text": "a"}, {"type": "image", "image": "a.png"}]
+
+
+def asks(*messages):
+    """A row whose conversation ends with these messages."""
+    return {"messages": [*turns("a", "b", "c"), *messages]}
+
+
+UNUSABLE = {
+    "no such column": (PAIR, {"question": "a"}, "no column 'answer'"),
+    "no text": (PAIR, {"question": 7, "answer": "b"}, "column 'question' is not a text but int"),
+    "no response": (PAIR, ASKED | {"answer": None}, "column 'answer' is not a text but null"),
+    "no object": (PAIR, [1], "not a JSON object but list"),
+    "half a surrogate pair": (PAIR, ASKED | {"answer": "\udc00"}, "'answer' is not valid Unicode"),
+    "no list": (CHAT, {"messages": "a"}, "column 'messages' is not a list of messages but str"),
+    "no messages": (CHAT, {"messages": None}, "'messages' is not a list of messages but null"),
+    "an empty list": (CHAT, {"messages": []}, "column 'messages' is an empty list"),
+    "no message": (CHAT, asks("d"), "message 4: not a role with a content but str"),
+    "no content": (CHAT, asks({"role": "assistant"}), "message 4: it has no content, or null"),
+    "null": (CHAT, asks({"role": "assistant", "content": None}), "message 4: it has no content"),
+    "a number": (CHAT, asks({"role": "tool", "content": 4}), "4: column 'content' is not a text b"),
+    "no role": (
         CHAT,
-        [{"messages": ["a"]}],
-        "line 1, message 1: not a role with a content but s",
+        asks({"content": "d"}),
+        "message 4: it has no role; the roles are sys",
     ),
-    "no content": (
+    "unknown role": (CHAT, asks({"from": "Narrator", "value": "d"}), "4: unknown role 'Narrator'"),
+    "a role of no text": (CHAT, asks({"role": 1, "content": "d"}), "message 4: unknown role 1"),
+    "an image": (
         CHAT,
-        [{"messages": [*turns("a"), {"role": "assistant"}]}],
-        "line 1, message 2: column 'content' is not a text but NoneType",
+        asks({"role": "tool", "content": PARTS}),
+        "part 2: type 'image' is not text",
     ),
-    "nobody to learn from": (
+    "no text in a part": (
         CHAT,
-        [{"messages": turns("a")}],
-        "line 1: no message of role 'assist",
+        asks({"role": "tool", "content": [{"type": "text"}]}),
+        "message 4, part 1: column 'text' is not a text but null",
+    ),
+    "a call without a template": (
+        CHAT,
+        asks({"role": "assistant", "content": "d"} | CALL),
+        "message 4: only a chat template can write its 'tool_calls'; set data.chat_template",
+    ),
+    "nobody to learn from": (CHAT, {"messages": turns("a")}, "no message of role 'assistant'"),
+    "an answer in a prompt": (
+        PAIR,
+        {"question": turns("a", "b", "c"), "answer": "d"},
+        "column 'question' holds a message of role 'assistant'; join it and the response",
     ),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_a_row_that_is_no_pair_is_named(case, tmp_path):
-    form, rows, message = REFUSED[case]
-    with pytest.raises(UserError, match=message) as caught:
-        tokenized(tmp_path / "a.jsonl", rows, form)
-    assert "a.jsonl" in str(caught.value)
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_a_row_that_is_no_pair_is_named_and_left_out_up_to_a_share(case, tmp_path, caplog):
+    form, row, message = UNUSABLE[case]
+    good = ASKED if form is PAIR else SAID
+    rows = [good] * 4 + [row]
+    found, source = tokenized(tmp_path / "a.jsonl", rows, form)
+    assert (len(found), source) == (4, [0, 1, 2, 3])
+    (told,) = caplog.messages
+    assert "data.sft.train: 1 of 5 rows cannot be used and are left out: " in told
+    assert f"{tmp_path}/a.jsonl, line 5" in told
+    assert message in told
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        tokenized(tmp_path / "a.jsonl", [good] * 3 + [row], form)
+    assert "1 of 4 rows cannot be used, more than data.max_unusable_share=0.2" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_no_row_has_is_named_with_those_there_are(tmp_path):
+    form = Format(prompt="question", response="reply")
+    message = "a.jsonl: no column 'reply'; set data.sft.response_column to one of: question, answ"
+    with pytest.raises(UserError, match=message):
+        tokenized(tmp_path / "a.jsonl", [ASKED] * 3, form)
+
+
+def test_empty_responses_are_no_pairs_and_counted(tmp_path, caplog):
+    rows = [ASKED | {"answer": answer} for answer in ("", " \n", "b")]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows)
+    assert len(found) == 1
+    assert not caplog.messages
+    with pytest.raises(UserError, match="no pairs in .*a.jsonl: every response is empty"):
+        tokenized(tmp_path / "a.jsonl", rows[:2])
+
+
+def test_one_line_tells_what_was_read(tmp_path, caplog):
+    write(tmp_path / "a.jsonl", [ASKED] * 9 + [ASKED | {"answer": ""}, ASKED | {"answer": None}])
+    write(tmp_path / "b.jsonl", [ASKED | {"question": "a" * 40}])
+    (tmp_path / "c.csv").touch()
+    caplog.set_level("INFO", "rlp")
+    pair_streams(
+        train=str(tmp_path), holdout_every=5, form=PAIR, template=None, tokenizer=BYTES,
+        sequence_length=9,
+    )  # fmt: skip
+    (line,) = [message for message in caplog.messages if "files read" in message]
+    assert line == (
+        "data.sft.train: 2 files read (.jsonl 2), passed over: .csv 1; 10 pairs of 59 characters "
+        "and 69 tokens, 1 empty and 1 unusable left out; 8 training rows; 1 held-out row, 1 pair "
+        "left out (longer than data.sequence_length)"
+    )
+
+
+# ---- roles and contents ----
+
+NAMES_OF = {
+    "system": ("system", "developer", "System"),
+    "user": ("user", "human", "USER", "Human"),
+    "assistant": (
+        *("assistant", "gpt", "chatgpt", "ChatGPT", "bot", "chatbot", "model", "ai", "AI", "bing"),
+    ),
+    "tool": ("tool", "function", "observation", "ipython"),
+}
+
+
+@pytest.mark.parametrize("role", NAMES_OF)
+@pytest.mark.parametrize("keys", [("role", "content"), ("from", "value")])
+def test_the_usual_names_of_a_role_are_that_role(tmp_path, role, keys, chatty):
+    """Where a name stands in the middle of a conversation, no turn vanishes."""
+
+    def row(name):
+        said = [("human", "a"), ("gpt", "b"), (name, "c"), ("gpt", "d")]
+        return {"messages": [dict(zip(keys, turn, strict=True)) for turn in said]}
+
+    names = NAMES_OF[role]
+    for template in (None, TEMPLATE):
+        found, _ = tokenized(tmp_path / "a.jsonl", map(row, names), CHAT, template, chatty)
+        if template:
+            text = chatty.decode(found[0][0])
+            assert f"<bos>{role}:c<eos>" in text
+        assert len(found) == len(names)
+        assert all(pair == found[0] for pair in found)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_every_form_of_a_content_gives_the_same_row(tmp_path, ending, template, chatty):
+    plain = turns("ab", "cd")
+    as_parts = lambda text: [{"type": "text", "text": letter} for letter in text]
+    forms = [
+        plain,
+        [{"role": m["role"], "content": as_parts(m["content"])} for m in plain],
+        [{"from": m["role"], "value": m["content"]} for m in plain],
+        [m | {"tool_calls": None, "name": None, "from": None, "value": None} for m in plain],
+        json.dumps(plain),
+    ]
+    expected = tokenized(
+        tmp_path / f"a.{ending}", [SAID, {"messages": plain}], CHAT, template, chatty
+    )
+    for messages in forms:
+        rows = [{"messages": messages}]
+        found, _ = tokenized(tmp_path / f"a.{ending}", rows, CHAT, template, chatty)
+        assert found == expected[0][1:]
+
+
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_a_prompt_and_a_response_may_be_lists_of_messages(tmp_path, template, chatty):
+    whole = turns("a", "b", system=["s"])
+    rows = [{"messages": whole}]
+    expected, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, template, chatty)
+    for response in (whole[2:], "b"):
+        rows = [{"question": whole[:2], "answer": response}]
+        found, _ = tokenized(tmp_path / "a.jsonl", rows, PAIR, template, chatty)
+        assert found == expected
+
+
+CALLING = TEMPLATE.replace(
+    "<eos>{% endfor %}",
+    "{% for c in m.tool_calls or [] %}[{{ c.function.name }}{{ c.function.arguments | tojson }}]"
+    "{% endfor %}<eos>{% endfor %}",
+)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_what_an_assistant_calls_is_learnt_also_beside_null(tmp_path, ending, chatty):
+    """A call without a content is a response, and has the arguments that its row has."""
+    call = lambda **given: {"tool_calls": [{"function": {"name": "f", "arguments": given}}]}
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}]
+    rows = [
+        {"messages": [said[0], said[1] | call(x="1")]},
+        {"messages": [said[0], said[1] | call(y="2")]},
+        {"messages": [*said[:1], {"role": "assistant"} | call(x="3")]},
+    ]
+    found, _ = tokenized(tmp_path / f"a.{ending}", rows, CHAT, CALLING, chatty)
+    texts = [
+        chatty.decode([i for i, learnt in zip(*pair, strict=True) if learnt]) for pair in found
+    ]
+    assert texts == ['[f{"x": "1"}]<eos>', '[f{"y": "2"}]<eos>', '[f{"x": "3"}]<eos>']
+
+
+LOOP = "{% for m in messages "
+
+
+@pytest.mark.parametrize(
+    ("shown", "message", "what"),
+    [
+        ("", {"role": "assistant", "content": None} | CALL, "tool_calls"),
+        ("", {"role": "assistant", "content": "d"} | CALL, "tool_calls"),
+        ("if m.role != 'tool' ", {"role": "tool", "content": "b"}, "content"),
+        ("if m.role != 'system' ", {"role": "developer", "content": "c"}, "content"),
+        ("if m.content[0] != 'x' ", {"role": "user", "content": "xyz"}, "content"),
+    ],
+)
+def test_what_a_template_leaves_out_makes_a_row_unusable(
+    tmp_path, shown, message, what, chatty, caplog
+):
+    row = {"messages": [*turns("a", "b", "c"), message, *turns("e", "f")]}
+    template = TEMPLATE.replace(LOOP, LOOP + shown)
+    found, _ = tokenized(tmp_path / "a.jsonl", [SAID] * 4 + [row], CHAT, template, chatty)
+    assert len(found) == 4
+    assert f"message 4: the chat template leaves out the {what!r} of role" in caplog.text
+
+
+def test_a_template_may_trim_and_escape_a_content(tmp_path, chatty, caplog):
+    inside = TEMPLATE[TEMPLATE.index("{{ m.content") : TEMPLATE.index("<eos>")]
+    template = TEMPLATE.replace(inside, "{{ m.content | trim | escape }}")
+    rows = [{"messages": turns(" a \n", " b ", system=[" s "])}, {"messages": turns("&", "<b>")}]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, template, chatty)
+    assert len(found) == 2
+    assert not caplog.messages
+
+
+def test_rows_that_a_template_refuses_are_left_out(tmp_path, chatty, caplog):
+    refuses = "{% if messages[0].content == 'no' %}{{ raise_exception('not this') }}{% endif %}"
+    rows = [SAID] * 4 + [{"messages": turns("no", "b")}]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, refuses + TEMPLATE, chatty)
+    assert len(found) == 4
+    assert "a.jsonl, line 5: the chat template fails: not this" in caplog.text
+
+
+def test_half_a_surrogate_pair_in_what_a_template_writes_makes_a_row_unusable(
+    tmp_path, chatty, caplog
+):
+    call = {"tool_calls": [{"function": {"name": "\ud800", "arguments": {}}}]}
+    row = {"messages": [*turns("a"), {"role": "assistant", "content": None} | call]}
+    found, _ = tokenized(tmp_path / "a.jsonl", [SAID] * 4 + [row], CHAT, CALLING, chatty)
+    assert len(found) == 4
+    assert "line 5: " in caplog.text
+    assert "not valid Unicode" in caplog.text
+
+
+# ---- files ----
 
 
 def test_a_text_file_has_no_pairs(tmp_path):

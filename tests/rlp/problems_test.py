@@ -225,7 +225,7 @@ REFUSED = {
     "no problem": ({}, GOOD | {"problem": " \n"}, "column 'problem' holds no problem"),
     "no answer": ({}, GOOD | {"answer": ""}, "column 'answer' holds no answer"),
     "an answer of another kind": ({}, GOOD | {"answer": True}, "'answer' is not a text but bool"),
-    "nothing": ({}, GOOD | {"answer": None}, "column 'answer' is not a text but NoneType"),
+    "nothing": ({}, GOOD | {"answer": None}, "column 'answer' is not a text but null"),
     "no marker": ({"marker": "####"}, GOOD, "column 'answer' has no '####', after which data.pro"),
     "nothing behind the marker": (
         {"marker": "####"},

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import re
 
@@ -12,7 +13,10 @@ import pytest
 import zstandard
 
 from rlp import tokenizer
-from rlp.data.sources import ENDINGS, find_files, read_documents
+from rlp.data import content, sources
+from rlp.data.corpus import tokenize
+from rlp.data.sources import ENDINGS, find_files, read_documents, read_rows
+from rlp.data.summary import Summary
 from rlp.data.text import text_streams
 from rlp.errors import UserError
 
@@ -39,10 +43,20 @@ def write(path, texts, column="text"):
     return path
 
 
+def documents(path, column="text", separator="", on_read=lambda count: None):
+    """The documents of a file, those that cannot be used being too many if they are a fifth."""
+    summary = Summary("data.train", [str(path)], 0.2, "documents")
+    found = list(read_documents(summary, column, separator, on_read))
+    summary.finish(separator)
+    assert summary.found == {str(path): len(found)}
+    assert summary.characters == sum(map(len, found))
+    return found
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_every_form_gives_the_same_documents(tmp_path, ending):
     path = write(tmp_path / f"a{ending}", TEXTS, column="body")
-    assert list(read_documents([str(path)], "body", SEPARATOR)) == TEXTS
+    assert documents(path, "body", SEPARATOR) == TEXTS
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".jsonl.zst", ".txt.zst", ".parquet"])
@@ -51,21 +65,74 @@ def test_documents_longer_than_a_read_survive(tmp_path, ending):
     texts = ["".join(noise.choices("ab\né日", k=n)) for n in (1_500_000, 3, 700_000)]
     path = write(tmp_path / f"a{ending}", texts)
     read: list[int] = []
-    assert list(read_documents([str(path)], "text", SEPARATOR, read.append)) == texts
+    assert documents(path, "text", SEPARATOR, read.append) == texts
     assert 0 < sum(read) <= path.stat().st_size
 
 
 def test_a_txt_file_is_one_document_unless_separated(tmp_path):
     path = tmp_path / "a.txt"
-    path.write_bytes(b"one\r\n--\ntwo\n")
-    assert list(read_documents([str(path)])) == ["one\r\n--\ntwo\n"]
-    assert list(read_documents([str(path)], txt_separator="--\n")) == ["one\r\n", "two\n"]
+    path.write_bytes(b"one\n--\ntwo\n")
+    assert documents(path) == ["one\n--\ntwo\n"]
+    assert documents(path, separator="--\n") == ["one\n", "two\n"]
+
+
+LINE_ENDS = ["\n", "\r\n", "\r"]
+
+
+@pytest.mark.parametrize("written", LINE_ENDS)
+@pytest.mark.parametrize("asked", LINE_ENDS)
+@pytest.mark.parametrize("mark", ["", "\N{BYTE ORDER MARK}"])
+@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, zstandard.compress])
+def test_line_ends_and_byte_order_marks_of_txt_files_change_nothing(
+    tmp_path, written, asked, mark, pack
+):
+    lines = ["", "first", "second", "", "third\u2028same", "\N{BYTE ORDER MARK}", "", "last", ""]
+    name = {gzip.compress: "a.txt.gz", zstandard.compress: "a.txt.zst"}.get(pack, "a.txt")
+    path = tmp_path / name
+    path.write_bytes(pack((mark + written.join(lines)).encode()))
+    whole = "\n".join(lines)
+    assert documents(path) == [whole]
+    assert documents(path, separator=asked * 2) == whole.split("\n\n")
+
+
+def test_line_ends_are_mixed_in_one_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a\r\n\r\nb\n\r\nc\r\rd\n\ne")
+    assert documents(path, separator="\n\n") == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".ndjson.zst", ".parquet"])
+def test_a_text_in_a_column_keeps_its_line_ends_and_marks(tmp_path, ending):
+    texts = ["a\r\nb\rc\nd", "\N{BYTE ORDER MARK}e", "\r"]
+    path = write(tmp_path / f"a{ending}", texts)
+    assert documents(path, separator="\n") == texts[:2]  # the last one is white space
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_first_json_line_may_begin_with_a_byte_order_mark(tmp_path, line_end, pack, count):
+    name = {gzip.compress: "a.jsonl.gz", zstandard.compress: "a.jsonl.zst"}.get(pack, "a.jsonl")
+    texts = [f"text {i}" for i in range(count)]
+    data = line_end.join(json.dumps({"text": text}) for text in texts)
+    (tmp_path / name).write_bytes(pack(b"\xef\xbb\xbf" + data.encode()))
+    assert documents(tmp_path / name) == texts
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_a_file_in_utf_16_is_named_as_that(tmp_path, encoding, name):
+    text = '\N{BYTE ORDER MARK}{"text": "a"}\n' if encoding == "utf-16-be" else '{"text": "a"}\n'
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    with pytest.raises(UserError, match=r"line 1: not valid UTF-8.*convert it to UTF-8") as caught:
+        documents(tmp_path / name)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_texts_of_nothing_but_space_are_no_documents(tmp_path, ending):
     path = write(tmp_path / f"a{ending}", ["", "a", " \n", "b", ""])
-    assert list(read_documents([str(path)], "text", SEPARATOR)) == ["a", "b"]
+    assert documents(path, "text", SEPARATOR) == ["a", "b"]
 
 
 def test_files_folders_globs_and_lists_have_one_order(tmp_path):
@@ -93,6 +160,135 @@ def test_files_folders_globs_and_lists_have_one_order(tmp_path):
     assert found("x,y.txt") == ["x,y.txt"]
 
 
+def test_paths_with_commas_stand_in_lists(tmp_path):
+    for name in ("a,b.txt", "c.txt", "d, e.txt", "b.txt"):
+        (tmp_path / name).touch()
+    names = ["a,b.txt", "c.txt", "d, e.txt", "b.txt"]
+    assert find_files(",".join(f"{tmp_path}/{name}" for name in names), "f") == [
+        f"{tmp_path}/{name}" for name in names
+    ]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.txt").touch()
+    # What exists as an item of its own is one.
+    assert find_files(f"{tmp_path}/a,{tmp_path}/b.txt", "f") == [
+        f"{tmp_path}/a/x.txt",
+        f"{tmp_path}/b.txt",
+    ]
+    with pytest.raises(UserError, match="f: no file or folder .*/z$"):
+        find_files(f"{tmp_path}/b.txt,{tmp_path}/z,y.txt", "f")
+
+
+def test_links_are_followed_once_and_broken_ones_are_named(tmp_path):
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    for folder in (data / "real", elsewhere / "inner"):
+        folder.mkdir(parents=True)
+    write(data / "real" / "a.jsonl", ["a"])
+    write(elsewhere / "inner" / "b.jsonl", ["b"])
+    (data / "again").symlink_to(data / "real")  # comes first by its name
+    (data / "link").symlink_to(elsewhere)
+    (data / "loop").symlink_to(data)
+    (elsewhere / "back").symlink_to(tmp_path)
+    (data / "same.jsonl").symlink_to(data / "real" / "a.jsonl")
+    (data / "gone.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+    (data / "gone").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(data / "pipe.jsonl")
+    for spec in (str(data), f"{data}/*"):
+        found = find_files(spec, "data.train")
+        assert sorted(map(os.path.realpath, found)) == [
+            f"{data}/real/a.jsonl",
+            f"{elsewhere}/inner/b.jsonl",
+        ]
+        told = found.not_read()
+        assert "broken links 3" in told
+        assert all(f"/{name}" in told for name in ("gone", "gone.jsonl", "pipe.jsonl"))
+    assert find_files(str(data / "link" / "inner"), "f") == [f"{data}/link/inner/b.jsonl"]
+    with pytest.raises(UserError, match="gone.jsonl is a broken link"):
+        find_files(str(data / "gone.jsonl"), "f")
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    write(tmp_path / "a.jsonl", ["a"])
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("inner"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match="inner: cannot be read: Permission denied"):
+        find_files(str(tmp_path), "f")
+
+
+MIXED = ("a.jsonl", "b.json", "c.CSV", "d.txt", "e.jsonl.bz2", "f.ndjson", "README", "LICENSE")
+HIDDEN = (".git/x.jsonl", ".DS_Store")
+PASSED_OVER = ".csv 1, .json 1, .jsonl.bz2 1, hidden 2, no ending 2"
+
+
+def test_what_is_passed_over_is_counted_by_ending(tmp_path, bucket):
+    for name in MIXED + HIDDEN:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"text": "a"}')
+        bucket(tmp_path / name, name)
+    for spec in (str(tmp_path), f"{tmp_path},{tmp_path}/*", "memory://bucket"):
+        found = find_files(spec, "data.train")
+        assert [path.rpartition("/")[2] for path in found] == ["a.jsonl", "d.txt", "f.ndjson"]
+        assert found.not_read() == PASSED_OVER
+    assert find_files(f"{tmp_path}/*.jsonl", "data.train").not_read() == ""
+    for name in ("a.jsonl", "d.txt", "f.ndjson"):
+        (tmp_path / name).unlink()
+    with pytest.raises(UserError, match=r"holds no file of a known kind: .*\(it has: .csv 1"):
+        find_files(str(tmp_path), "data.train")
+
+
+def test_one_line_tells_what_was_read(tmp_path, caplog):
+    """Files, what was passed over, documents, what was left out, characters, tokens, rows."""
+    write(tmp_path / "a.jsonl", [f"document {i}" for i in range(20)] + [" ", "", None, 7])
+    write(tmp_path / "b.parquet", ["é" * 10, "x" * 40])
+    (tmp_path / "c.txt").write_text("\n")
+    for name in ("d.csv", ".hidden", "e"):
+        (tmp_path / name).touch()
+    caplog.set_level("INFO", "rlp")
+    words = {"tokenizer": tokenizer.ByteTokenizer(), "holdout_every": 11, "held_out_min_tokens": 20}
+    text_streams(train=str(tmp_path), sequence_length=32, **words)
+    (line,) = [message for message in caplog.messages if "files read" in message]
+    characters = 10 * 10 + 10 * 11 + 50
+    assert line == (
+        "data.train: 3 files read (.jsonl 1, .parquet 1, .txt 1), passed over: .csv 1, hidden 1, "
+        f"no ending 1, 1 without documents: {tmp_path}/c.txt; 22 documents of {characters} "
+        f"characters and {characters + 10 + 22} tokens, 3 empty and 2 unusable left out; "
+        "20 training rows; 1 held-out row, 2 windows left out (too short, with tags, or without "
+        "their fork)"
+    )
+
+
+def test_held_out_files_have_their_own_line(tmp_path, caplog):
+    paths = [write(tmp_path / f"{name}.jsonl", TEXTS) for name in "ab"]
+    caplog.set_level("INFO", "rlp")
+    words = {"tokenizer": tokenizer.ByteTokenizer(), "sequence_length": 400}
+    text_streams(train=str(paths[0]), evaluation=str(paths[1]), **words)
+    lines = [message for message in caplog.messages if "1 file read (.jsonl 1)" in message]
+    assert [line.partition(":")[0] for line in lines] == ["data.train", "data.evaluation"]
+    assert [line.rpartition("; ")[2] for line in lines] == ["41 training rows", "41 held-out rows"]
+
+
+def test_a_separator_that_does_not_occur_is_reported(tmp_path, caplog):
+    for name, text in {"a": "a%b", "b": "ab", "c": "abc", "d": " \n"}.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    files = find_files(str(tmp_path), "data.train")
+    words = tokenizer.ByteTokenizer()
+    assert len(tokenize(files, "data.train", "text", "%", words, "")) == 4
+    (told,) = (message for message in caplog.messages if "txt_separator" in message)
+    assert told == (
+        "data.train: data.txt_separator='%' does not occur in 2 .txt files, each of which is one "
+        f"document: {tmp_path}/b.txt, {tmp_path}/c.txt"
+    )
+    caplog.clear()
+    tokenize(files, "data.train", "text", "", words, "")
+    assert not caplog.messages
+
+
 @pytest.fixture
 def bucket():
     """Puts files into fsspec's memory; they are gone after the test."""
@@ -106,7 +302,7 @@ def test_a_file_at_a_url_gives_the_same_documents(tmp_path, bucket, ending):
     path = write(tmp_path / f"a{ending}", TEXTS)
     bucket(path, path.name)
     read: list[int] = []
-    found = list(read_documents([f"memory://bucket/a{ending}"], "text", SEPARATOR, read.append))
+    found = documents(f"memory://bucket/a{ending}", "text", SEPARATOR, read.append)
     assert found == TEXTS
     assert 0 < sum(read) <= path.stat().st_size
 
@@ -155,7 +351,7 @@ def test_text_at_urls_makes_the_same_rows(tmp_path, bucket):
     [
         ("memory://bucket/gone.txt", "data.train: no file or folder memory://bucket/gone.txt"),
         ("memory://bucket/*.parquet", "data.train: memory://bucket/\\*.parquet holds no file"),
-        ("memory://bucket/a.md", "data.train: memory://bucket/a.md is of no known kind"),
+        ("memory://bucket/a.md", "data.train: memory://bucket/a.md is not of a known kind"),
         ("nothing://bucket/a.txt", "there is no way to read nothing:// here"),
     ],
 )
@@ -179,9 +375,10 @@ def test_a_missing_package_is_named(monkeypatch):
     [
         ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', "a.jsonl, line 3: not valid JSON"),
         ("a.jsonl", b'{"text": "a"}\n["b"]\n', "a.jsonl, line 2: not a JSON object but list"),
-        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}', "a.jsonl, line 2: no column 'text'; .*body"),
+        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}', "a.jsonl, line 2: no column 'text'"),
         ("a.jsonl", b'{"text": 7}\n', "a.jsonl, line 1: column 'text' is not a text but int"),
-        ("a.jsonl", b'{"text": null}\n', "a.jsonl, line 1: .*not a text but NoneType"),
+        ("a.jsonl", b'{"text": null}\n', "a.jsonl, line 1: .*not a text but null"),
+        ("a.jsonl", b'{"body": 1}\n{"id": 2}', "a.jsonl: no column 'text'; .* one of: body, id$"),
         ("a.jsonl", b'{"text": "\\ud800"}', "a.jsonl, line 1: .*not valid Unicode"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}', "a.jsonl, line 2: not valid UTF-8"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: not valid JSON"),
@@ -193,9 +390,20 @@ def test_a_missing_package_is_named(monkeypatch):
         (
             "a.jsonl.gz",
             gzip.compress(b'{"text": "a"}', mtime=0)[:-9],
-            "a.jsonl.gz: damaged or cut off",
+            "a.jsonl.gz: cut off",
         ),
-        ("a.jsonl.gz", b'{"text": "a"}', "a.jsonl.gz: cannot be read: .*gzip"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"text": "a"}') + gzip.compress(b'{"text": "b"}')[:5],
+            "a.jsonl.gz: cut off",
+        ),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"text": "a"}') + b"\x1f\x8b no deflate",
+            "a.jsonl.gz: damaged gzip file",
+        ),
+        ("a.jsonl.gz", gzip.compress(b"a" * 99)[:-8] + b"12345678", "damaged gzip file: .*check"),
+        ("a.jsonl.gz", b'{"text": "a"}', "a.jsonl.gz: not a gzip file"),
         ("a.jsonl.zst", b'{"text": "a"}', "a.jsonl.zst: damaged zstd"),
         ("a.txt.zst", zstandard.compress(b"abc" * 99)[:-4], "a.txt.zst: cut off"),
         ("a.txt", b"fine\nalso\n\xe6\x97 broken", "a.txt, line 3: not valid UTF-8"),
@@ -205,26 +413,92 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_bad_content_names_its_file_and_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        list(read_documents([str(tmp_path / name)]))
+        documents(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (["a", None, "b"], "a.parquet, row 2: .*not a text but NoneType"),
+        (["a", None, "b"], "a.parquet, row 2: .*not a text but null"),
         ([1, 2], "a.parquet, row 1: .*not a text but int"),
-        (["a"] * 2000 + [None], "a.parquet, row 2001: "),
+        (["a"] * 1600 + [None] * 401, "a.parquet, row 1601: .*row 1603: .*; and 398 more"),
     ],
 )
 def test_bad_parquet_rows_are_named(tmp_path, values, message):
     path = write(tmp_path / "a.parquet", values)
     with pytest.raises(UserError, match=message):
-        list(read_documents([str(path)]))
+        documents(path)
     with pytest.raises(
         UserError, match="no column 'txt'; set data.text_column to one of: id, text"
     ):
-        list(read_documents([str(path)], "txt"))
+        documents(path, "txt")
+
+
+UNUSABLE = {
+    "null": {"text": None},
+    "missing": {"body": "b"},
+    "not a text": {"text": ["a"]},
+    "half of a surrogate pair": {"text": "a\ud800"},
+    "not an object": ["text"],
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_rows_that_cannot_be_used_are_left_out_up_to_a_share(tmp_path, case, caplog):
+    rows = [{"text": f"text {i}"} for i in range(16)]
+    for place in (0, 7, 12, 19):
+        rows.insert(place, UNUSABLE[case])
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert documents(path) == [f"text {i}" for i in range(16)]
+    (told,) = caplog.messages
+    assert told.startswith("data.train: 4 of 20 rows cannot be used and are left out: ")
+    assert all(f"{path}, line {number}: " in told for number in (1, 8, 13))
+    assert told.endswith("; and 1 more")
+    path.write_text(path.read_text() + json.dumps(UNUSABLE[case]))
+    with pytest.raises(UserError, match="5 of 21 rows cannot be used, more than") as caught:
+        documents(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_no_row_of_a_file_has_is_refused_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_PATIENCE", 3)
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"body": 1, "id": 2}\n' * 3 + '{"text": "late"}\nnot JSON')
+    with pytest.raises(UserError, match=r"a.jsonl: no column 'text'; .* one of: body, id$"):
+        documents(path)
+
+
+def test_columns_of_one_name_are_refused_if_they_are_asked_for(tmp_path):
+    column = pyarrow.array(["a", "b"])
+    table = pyarrow.Table.from_arrays([column] * 3, ["text", "text", "id"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="a.parquet: several columns are called 'text'; rename"):
+        documents(tmp_path / "a.parquet")
+    assert documents(tmp_path / "a.parquet", "id") == ["a", "b"]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_structs_have_the_keys_that_their_rows_have(tmp_path, ending):
+    """Parquet fills the keys that other rows have with null; a column's own null stays."""
+    values = [{"a": 1, "list": [{"b": 1}, {"c": {"d": 2}}]}, {"e": "x"}]
+    path = write(tmp_path / f"a{ending}", values)
+    rows = read_rows([str(path)], [("f", "text")])
+    assert [value for _, (value,) in rows] == values
+
+
+@pytest.mark.parametrize("rest", [b"g", b"garbage", b"\0", b"\0" * 600, b"\0" * 9 + b"tail"])
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+def test_bytes_behind_gzip_data_are_left_out_with_a_warning(
+    tmp_path, rest, chunk, caplog, monkeypatch
+):
+    monkeypatch.setattr(content, "_CHUNK", chunk)
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress(b"first, ") + gzip.compress(b"second") + rest)
+    assert documents(path) == ["first, second"]
+    warned = [m for m in caplog.messages if "a.txt.gz: bytes behind the end of its gzip" in m]
+    assert len(warned) == bool(rest.strip(b"\0"))
 
 
 def test_invalid_utf8_in_parquet_is_named(tmp_path):
@@ -232,7 +506,7 @@ def test_invalid_utf8_in_parquet_is_named(tmp_path):
     table = pyarrow.table({"text": pyarrow.Array.from_buffers(pyarrow.string(), 2, raw.buffers())})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(UserError, match="a.parquet, row 2: not valid UTF-8"):
-        list(read_documents([str(tmp_path / "a.parquet")]))
+        documents(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +517,7 @@ def test_invalid_utf8_in_parquet_is_named(tmp_path):
         ("{}/none.txt", "data.train: no file or folder .*none.txt"),
         ("{}/*.zip", "data.train: .*zip holds no file of a known kind"),
         ("{}/empty", "data.train: .*empty holds no file of a known kind"),
-        ("{}/a.csv", "data.train: .*a.csv is of no known kind; known: .txt"),
+        ("{}/a.csv", "data.train: .*a.csv is not of a known kind; known: .txt"),
         ("{}/blank.txt", "data.train: no documents in .*blank.txt"),
     ],
 )
