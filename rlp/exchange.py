@@ -10,8 +10,6 @@ All of it happens on the host: no accelerator is needed, nor is its memory.
 import copy
 import dataclasses
 import importlib.metadata
-import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ from rlp.errors import UserError
 from rlp.metrics import progress
 from rlp.placement import abstract_params
 from rlp.run_config import save_config
-from rlp.small_files import config_ids, eos_ids, generation_config, small_files, write_files
+from rlp.small_files import check_tokenizer, config_ids, eos_ids, generation_config, small_files
 from rlp.start import FILES
 from rlp.tokenizer import add_tokens
 from rlp.turns import end_of_turn
@@ -188,7 +186,7 @@ def export_model(opened: Opened, out: Path, dtype: str, shard_bytes: int) -> hf.
     """
     files = released(opened)
     family, config = _their_config(opened, dtype, files)
-    _check_tokenizer(opened, files, config)
+    check_tokenizer(opened.name, opened.method.tokenizer, files, config)
     tensors = hf.tensors(family, opened.method.model)
     record = {
         "checkpoint": opened.name,
@@ -226,37 +224,6 @@ def released(opened: Opened) -> dict[str, Path | str]:
     """
     known = starting.same_tokenizer(opened.config, opened.files)
     return small_files(opened.method, opened.files, known, opened.config.data)
-
-
-def _check_tokenizer(opened: Opened, files: Mapping[str, Path | str], config: hf.Json) -> None:
-    """Raises UserError unless transformers, beside this config.json, reads text as training did.
-
-    Which class it reads a tokenizer with depends on the model type, and a class may go by rules of
-    its own.
-    """
-    tokenizer = opened.method.tokenizer
-    pieces = [i for i, text in enumerate(tokenizer.token_bytes()) if text]
-    pieces = pieces or list(range(tokenizer.vocab_size))  # of words there are no bytes
-    texts = ["", tokenizer.decode(pieces[:: len(pieces) // 500 + 1])]
-    with tempfile.TemporaryDirectory() as folder:
-        write_files(Path(folder), {**files, huggingface.CONFIG: json.dumps(config)})
-        found = huggingface.text_ids(Path(folder), texts)
-    before = tokenizer.bos
-    after = found[0][len(before) :]  # of an eos it may put after a text, nothing is asked
-    for text, ids in zip(texts, found, strict=True):
-        expected = [*before, *tokenizer.encode(text), *after]
-        if ids != expected:
-            place = next(
-                (i for i, (a, b) in enumerate(zip(ids, expected, strict=False)) if a != b),
-                min(len(ids), len(expected)),
-            )
-            shown = [tokenizer.decode(x[place : place + 3]) for x in (ids, expected)]
-            raise UserError(
-                f"{opened.name} cannot be exported: transformers reads its tokenizer, beside a "
-                f"config.json of model_type {config['model_type']!r}, in another way than training "
-                f"did ({shown[0]!r} for {shown[1]!r}); train with the tokenizer of such a model, "
-                "and with data.bos=''"
-            )
 
 
 def _their_config(

@@ -7,6 +7,7 @@ a run that starts from it inherits them by copying.
 
 import json
 import logging
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from rlp import disk, huggingface
 from rlp import tokenizer_files as edits
 from rlp.build import Method
+from rlp.errors import UserError
+from rlp.responses import AnyTokenizer
 from rlp.start import GENERATION
 from rlp.strict_json import read_object
 from rlp.tokenizer import FILES, FolderTokenizer
@@ -110,6 +113,44 @@ def keep(folder: Path, made: Method, known: bool, named: Mapping[str, str]) -> N
     for name in FILES:
         if name not in files:
             (folder / name).unlink(missing_ok=True)
+
+
+def check_tokenizer(
+    name: str, tokenizer: AnyTokenizer, files: edits.Files, config: Mapping[str, Any]
+) -> None:
+    """Refuses an export whose tokenizer transformers would read in another way than training did.
+
+    Which class it takes depends on the model type, and a class may go by rules of its own.
+
+    Args:
+      name: of the model.
+      tokenizer: of training.
+      files: the small files of the export.
+      config: content of its config.json.
+
+    Raises:
+      UserError: transformers gives other ids, of the text or of what stands before it.
+    """
+    pieces = [i for i, text in enumerate(tokenizer.token_bytes()) if text]
+    pieces = pieces or list(range(tokenizer.vocab_size))  # of words there are no bytes
+    texts = ["", tokenizer.decode(pieces[:: len(pieces) // 500 + 1])]
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(Path(folder), {**files, huggingface.CONFIG: json.dumps(config)})
+        found = huggingface.text_ids(Path(folder), texts)
+    after = found[0][len(tokenizer.bos) :]  # an eos after every text is no concern of prompts
+    for text, ids in zip(texts, found, strict=True):
+        expected = [*tokenizer.bos, *tokenizer.encode(text), *after]
+        if ids != expected:
+            pairs = zip(ids, expected, strict=False)
+            shorter = min(len(ids), len(expected))
+            place = next((i for i, (a, b) in enumerate(pairs) if a != b), shorter)
+            theirs, ours = (tokenizer.decode(x[place : place + 3]) for x in (ids, expected))
+            raise UserError(
+                f"{name} cannot be exported: beside a config.json of model_type "
+                f"{config['model_type']!r} transformers reads its tokenizer in another way than "
+                f"training did ({theirs!r} for {ours!r}); train with a tokenizer of such a model, "
+                "and with data.bos=''"
+            )
 
 
 def write_files(folder: Path, files: edits.Files) -> None:

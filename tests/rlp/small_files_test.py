@@ -368,7 +368,7 @@ def test_a_tokenizer_that_another_model_type_reads_otherwise_is_refused(tmp_path
     with pytest.MonkeyPatch.context() as patch:
         family = exchange._their_config(run, "float32", exchange.released(run))[0]
         patch.setattr(exchange, "_their_config", lambda *_: (family, config))
-        with pytest.raises(UserError, match="model_type 'qwen2', in another way than training"):
+        with pytest.raises(UserError, match="model_type 'qwen2' transformers reads its tokenizer"):
             exchange.export_model(run, tmp_path / "out", "float32", GB)
     assert not (tmp_path / "out").exists()
 
@@ -489,3 +489,47 @@ def test_bytes_have_no_template_to_keep(tmp_path):
 def test_the_end_of_a_turn_is_the_token_that_follows_a_response(text, end, base, number):
     tokenizer = opened(base).method.tokenizer
     assert end_of_turn(tokenizer, text) == (number[end] if end else None)
+
+
+@pytest.mark.slow  # minutes
+def test_a_pretrained_model_learns_to_stop_at_another_token(tmp_path):
+    base = pytest.importorskip("tests.real_models").smollm2().run
+    pytest.importorskip("torch")
+    asked = {"Name a fruit.": "Apple.", "What is 2 + 2?": "4.", "The sky is?": "Blue."}
+    rows = [{"q": q, "a": a} for q, a in asked.items()] * 6
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "my.jinja").write_text(CHATML.replace("<|im_end|>", "<|endoftext|>"))
+    config = default.get_config()
+    config.update_from_flattened_dict(
+        sft(tmp_path)
+        | {
+            "init_from": str(base),
+            "data.chat_template": str(tmp_path / "my.jinja"),
+            "data.sft.train": str(tmp_path / "pairs.jsonl"),
+            "batch_size": 3,
+            "evaluation.documents": 1,
+            "optimizer.learning_rate": 1e-4,
+            "steps": 8,
+        }
+    )
+    loop.train(config, tmp_path / "run", report=False)
+    run = opened(tmp_path / "run")
+    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    theirs = verify.Theirs(tmp_path / "out")
+    ends = exchange.ends(run, chat=True)
+    (end,) = run.method.tokenizer.encode("<|endoftext|>")
+    assert set(theirs.ends) == set(ends) == {end, *run.method.tokenizer.encode("<|im_end|>")}
+    prompts = [
+        verify.Prompt(
+            text,
+            run.method.tokenizer.encode(exchange.chat_of(run, text)),
+            exchange.messages(text),
+        )
+        for text in asked
+    ]
+    prompts.append(verify.Prompt("The moon", exchange.prompt_of(run, "The moon")))
+    *chats, text = verify.compare(theirs, run.method.model, run.params, prompts, 24, ends)
+    for found in (*chats, text):
+        assert found.same_ids
+        assert found.same_text
+    assert [found.stops for found in chats] == [(end, end)] * len(chats)
