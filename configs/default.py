@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
     config.data.pack = True  # several documents or pairs a row (next_token only; an RLP row is one document)
     config.data.fork_marker = ""  # positions="given", in training or held out: the fork stands after the last occurrence of this text; its line ends are LF, CRLF or CR alike
 
-    config.data.chat_template = ""  # of data.sft and data.problems: a Jinja file, "none" = response right after prompt, or "" = the tokenizer's own template if it has one
+    config.data.chat_template = ""  # of data.sft and data.problems: a Jinja file, "none" = response right after prompt, or "" = the tokenizer's own template if it has one; the run keeps it, and an export has it
 
     config.data.sft = ConfigDict()  # prompts with their responses, whose tokens alone are learnt (next_token only)
     config.data.sft.train = ""  # .jsonl .ndjson (.gz and .zst of them) .parquet, same forms; "" = none

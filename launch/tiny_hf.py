@@ -31,7 +31,7 @@ def main(_: Sequence[str]) -> None:
     from models import hf
     from models.transformer import init
     from rlp import huggingface
-    from rlp.exchange import token_ids
+    from rlp.small_files import token_ids
     from rlp.start import GENERATION
     from rlp.tokenizer import ByteTokenizer
 

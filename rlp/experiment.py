@@ -140,7 +140,8 @@ def _check_arm(
         hosts.agree(lambda: ownership.check(folder, "run"))
         adopted = starting.adopt(arm, folder, explicit, planned)
         files = starting.files_for(adopted, folder, planned)
-        starting.has_former_files(files, folder)  # refuses what is in their way
+        further = starting.keeps_further(adopted)
+        starting.has_former_files(files, folder, further)  # refuses what is in their way
         building.build(adopted, files)
     except UserError as error:
         raise UserError(f"arm {name}: {error}") from error

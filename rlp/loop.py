@@ -26,7 +26,7 @@ from rlp import disk, hosts, ownership
 from rlp import start as starting
 from rlp.answer_trainer import AnswerTrainer
 from rlp.budget import End
-from rlp.build import Run
+from rlp.build import Method, Run
 from rlp.build_data import answers_problems, browse_rows, read_data
 from rlp.checkpoint import Checkpoints
 from rlp.checkpoint.folder import saved_steps
@@ -41,6 +41,7 @@ from rlp.placement import abstract_params, placed, state_shardings
 from rlp.preemption import Preempted, Preemption
 from rlp.report import terminal_table, write_report
 from rlp.run_config import check_same, fields, load_config, save_config
+from rlp.small_files import keep
 from rlp.step import TrainState, new_state
 from rlp.strict_json import finite, read_object
 from rlp.trainers import (
@@ -95,7 +96,8 @@ def train(
     with Preemption() as preemption:
         if result is None:
             files = starting.files_for(config, workdir)
-            starting.has_former_files(files, workdir)  # refuses what is in their way
+            further = starting.keeps_further(config)
+            starting.has_former_files(files, workdir, further)  # refuses what is in their way
             run = building.build(config, files)
             end = building.build_end(config, run.model)
             result = _Loop(config, workdir, run, end, preemption, allow_config_change).run()
@@ -145,7 +147,8 @@ class _Loop:
         """From the newest checkpoint to evaluation.json."""
         directory = self.workdir / "checkpoints"
         frame = self.made.answering.frame if self.made.answering else None
-        train, held_out = read_data(self.config, self.made.tokenizer, frame)
+        made = self.made
+        train, held_out = read_data(self.config, made.tokenizer, made.template, frame)
         self.data = fingerprint(train, held_out)
         begun = hosts.agree(lambda: bool(saved_steps(directory)))
         begin = None if begun else self._started_from()
@@ -161,14 +164,10 @@ class _Loop:
             state = self._restore(checkpoints) or self._fresh(begin)
             del begin  # it would take as much memory as the parameters, to the end
             # Only now: a state that does not fit the config leaves the folder as it was.
-            hosts.agree(lambda: self._written(lambda: self._begin_folder(files)))
+            write = lambda: begin_folder(self.config, made, files, self.workdir)
+            hosts.agree(lambda: self._written(write))
             state = self._steps(state, checkpoints, train, held_out)
             return self._finish(state, checkpoints, held_out)
-
-    def _begin_folder(self, files: Path | None) -> None:
-        starting.copy_files(files, self.workdir)
-        (self.workdir / "evaluation.json").unlink(missing_ok=True)  # first: it is of that config
-        save_config(self.config, self.workdir / "config.json")
 
     def _written(self, write: Callable[[], T]) -> T:
         """What `write` returns; where the disk fails, one line says so."""
@@ -404,6 +403,22 @@ class _Loop:
         return result
 
 
+def begin_folder(config: ConfigDict, made: Method, files: Path | None, workdir: Path) -> None:
+    """Puts into the folder of a run what it needs to go on, and its config last.
+
+    Args:
+      config: of the run.
+      made: of it.
+      files: as of `rlp.start.files_for`.
+      workdir: its folder.
+    """
+    known = starting.same_tokenizer(config, files)
+    starting.copy_files(files, workdir, starting.keeps_further(config))
+    keep(workdir / starting.FILES, made, known, config.data)
+    (workdir / "evaluation.json").unlink(missing_ok=True)  # first: it is of that config
+    save_config(config, workdir / "config.json")
+
+
 def _brief(metrics: dict[str, float]) -> str:
     """The figures that stand behind the progress bar."""
     if "reward_mean" not in metrics:
@@ -438,7 +453,12 @@ def check_config(config: ConfigDict, workdir: Path, allow_config_change: bool) -
 def _changes(config: ConfigDict, workdir: Path) -> list[str]:
     """What differs from the run in the folder, as `check_same` says it; nothing without one."""
     saved = workdir / "config.json"
-    return check_same(load_config(saved), config) if saved.exists() else []
+    if not saved.exists():
+        return []
+    changes = check_same(load_config(saved), config)
+    if starting.changed_template(config, workdir):
+        changes.append(f"data.chat_template: {config.data.chat_template} has another content")
+    return changes
 
 
 def _finished(workdir: Path) -> dict[str, Any] | None:

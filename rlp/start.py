@@ -30,6 +30,7 @@ from rlp.metrics import progress
 from rlp.ownership import CHECKPOINTS, FILES
 from rlp.run_config import fields, load_config
 from rlp.tokenizer import FILES as TOKENIZER_FILES
+from rlp.tokenizer_files import TEMPLATE
 from rlp.whole_folder import unfinished
 
 LOGGER = logging.getLogger(__name__)
@@ -142,6 +143,43 @@ def files_for(
     return find(config.init_from).files if config.init_from else None
 
 
+def same_tokenizer(config: ConfigDict, files: Path | None) -> bool:
+    """Whether some files are of a model with the tokenizer of a run: where its config names none,
+    and where they are those of a run whose config names the same.
+
+    Args:
+      config: of the run.
+      files: as of `files_for`.
+    """
+    if files is None or not config.data.tokenizer:
+        return files is not None
+    return _kept_with(config, files, "tokenizer")
+
+
+def same_template(config: ConfigDict, files: Path | None) -> bool:
+    """Whether some files are those of a run with the same `data.chat_template`, which they hold."""
+    return files is not None and _kept_with(config, files, "chat_template")
+
+
+def _kept_with(config: ConfigDict, files: Path, field: str) -> bool:
+    """Whether some files are those of a run whose config has the same value of a field of data."""
+    saved = files.parent / "config.json"
+    return (
+        files.name == FILES
+        and saved.is_file()
+        and load_config(saved).get("data", {}).get(field) == config.data[field]
+    )
+
+
+def changed_template(config: ConfigDict, workdir: Path) -> bool:
+    """Whether the Jinja file of a run that has begun is there and is not what the run has kept."""
+    kept, named = workdir / FILES / TEMPLATE, Path(config.data.chat_template)
+    if not (same_template(config, kept.parent) and kept.is_file() and named.is_file()):
+        return False
+    lines = lambda path: path.read_bytes().replace(b"\r\n", b"\n")
+    return lines(kept) != lines(named)
+
+
 def _begun(config: ConfigDict, workdir: Path) -> ConfigDict | None:
     """The config that the run in a folder began with; None if it begins now. With a checkpoint it
     has begun, whatever it is to start from by now."""
@@ -233,17 +271,28 @@ def network(fields: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(**values | {"attention": fields["attention"] or None})
 
 
-def copy_files(files: Path | None, workdir: Path) -> None:
+def keeps_further(config: ConfigDict) -> bool:
+    """Whether a run keeps files besides those that it starts from: those that it says of a
+    tokenizer that its config names (see `rlp.small_files`)."""
+    return config.data.kind == "text" and config.data.tokenizer not in ("", "bytes")
+
+
+def copy_files(files: Path | None, workdir: Path, further: bool = False) -> None:
     """Puts what is not weights of a model into the folder of a run, whole or not at all, and
     records that the folder is that run's. Its copy from an earlier start is replaced.
+
+    Args:
+      files: to copy; None for none.
+      workdir: folder of the run.
+      further: the run has more to keep there.
 
     Raises:
       UserError: something else has the name of the copy.
     """
     own = workdir / FILES
     if not _are(own, files):
-        replaced = has_former_files(files, workdir)
-        ownership.claim(workdir, "run", replaced or files is not None)
+        replaced = has_former_files(files, workdir, further)
+        ownership.claim(workdir, "run", replaced or further or files is not None)
         if files is not None:
             with unfinished(own) as folder:
                 for name in COPIED:
@@ -253,10 +302,10 @@ def copy_files(files: Path | None, workdir: Path) -> None:
                     shutil.rmtree(own)
         elif replaced:
             shutil.rmtree(own)
-    ownership.claim(workdir, "run", files is not None)
+    ownership.claim(workdir, "run", further or files is not None)
 
 
-def has_former_files(files: Path | None, workdir: Path) -> bool:
+def has_former_files(files: Path | None, workdir: Path, further: bool = False) -> bool:
     """Whether a run has a copy of other files than those that it is to have.
 
     Raises:
@@ -266,7 +315,7 @@ def has_former_files(files: Path | None, workdir: Path) -> bool:
     if not os.path.lexists(own) or _are(own, files):
         return False
     made = ownership.made_files(workdir)
-    if files is None and not made:
+    if files is None and not further and not made:
         return False  # whatever it is, it is left alone
     inside = list(own.iterdir()) if own.is_dir() and not own.is_symlink() else [own]
     if made and all(path.is_file() and path.name in COPIED for path in inside):

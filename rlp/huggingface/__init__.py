@@ -14,6 +14,7 @@ from rlp.huggingface.folder import (
     quantization,
     read_config,
 )
+from rlp.huggingface.tokenized import text_ids
 from rlp.huggingface.weights import read_params
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "quantization",
     "read_config",
     "read_params",
+    "text_ids",
     "write_folder",
 ]

@@ -168,19 +168,27 @@ def test_greedy_continuations_are_those_of_transformers(name, saved):
 # --verify says the same.
 
 
+def compared(ours: exchange.Opened, folder: Path, tokens: int) -> list[verify.Comparison]:
+    """A prompt of three tokens, by transformers from a folder and by us."""
+    prompt = verify.Prompt("w7 w30", [1, 7, 30])
+    theirs_now = verify.Theirs(folder)
+    return verify.compare(
+        theirs_now, ours.method.model, ours.params, [prompt], tokens, theirs_now.ends
+    )
+
+
 def test_verify_passes_an_export_and_not_one_with_another_weight(saved, tmp_path):
     ours = opened(saved("qwen2"))
     exchange.export_model(ours, tmp_path / "out", "float32", GB)
-    ask = lambda folder: verify.compare(folder, ours.method.model, ours.params, [[1, 7, 30]], 12)
-    (result,) = ask(tmp_path / "out")
-    assert result.passed
+    (result,) = compared(ours, tmp_path / "out", 12)
+    assert result.same_text
     assert result.error < 1e-5
     assert (result.agreed, result.asked) == (12, 12)
     changed = folders.tensors(tmp_path / "out")
     changed["model.layers.1.self_attn.v_proj.weight"][:, 3] += 0.05
     save_file(changed, tmp_path / "out/model.safetensors", metadata={"format": "pt"})
-    (result,) = ask(tmp_path / "out")
-    assert not result.passed
+    (result,) = compared(ours, tmp_path / "out", 12)
+    assert not result.same_text
     assert result.error > verify.TOLERANCE
 
 
@@ -611,9 +619,8 @@ def test_a_generation_config_of_its_own_does_not_disturb_a_comparison(saved, tmp
     folder = shutil.copytree(saved("qwen3"), tmp_path / "m")
     told = folders.GENERATION | {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2}
     (folder / "generation_config.json").write_text(json.dumps(told))
-    ours = opened(folder)
-    (found,) = verify.compare(folder, ours.method.model, ours.params, [[1, 7, 7, 7]], 24)
-    assert found.passed
+    (found,) = compared(opened(folder), folder, 24)
+    assert found.same_text
 
 
 def test_another_tokenizer_brings_its_tokens_into_the_config(saved, tmp_path):

@@ -279,6 +279,9 @@ def test_a_run_begins_with_exactly_the_parameters_of_its_model(from_model, model
     assert runs.bits(runs.checkpoint(workdir)["params"]) != expected
     kept = folders.below(workdir / start.FILES)
     given = folders.below(model)
+    ids = json.loads(kept.pop("generation_config.json"))  # of its config.json: it has no other
+    assert ids == {name: json.loads(given["config.json"])[name] for name in ids}
+    assert "eos_token_id" in ids
     assert kept == {name: x for name, x in given.items() if name in kept}
     assert set(given) - set(kept) == {"model.safetensors", "rlp.json"}
 
