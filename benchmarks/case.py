@@ -62,12 +62,11 @@ def make_case(sizes: Workload) -> Case:
         "update_micro_batch": sizes.micro_batch,
     }
     optimizer = {"learning_rate": sizes.lr, "schedule": "constant", "clip_norm": 1.0}
-    ids = {"pad": 0, "eos": 1, "separator": 1, "bos": (2,)}
-    words = ids | {"used": sizes.vocab, "size": sizes.vocab}
+    words = {"pad": 0, "eos": 1, "separator": 1, "used": sizes.vocab, "size": sizes.vocab}
     return Case(
         model=model,
         settings=RLPSettings(**(dict(default.rlp) | {"objective": "rlp"} | method)),
-        vocabulary=vocabulary(think_open=(3,), think_close=(4,), **words),
+        vocabulary=vocabulary(think_open=(3,), think_close=(4,), bos=(2,), **words),
         optimizer=make_optimizer(
             **(dict(default.optimizer) | optimizer), total_steps=sizes.warmup + sizes.steps
         ),

@@ -63,8 +63,8 @@ def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Fr
                 "data.problems.think=False lets responses begin with what a chat template puts "
                 "before them, and there is none; set data.chat_template, or think=True"
             )
-        opening, end = tokenizer.think_open, tokenizer.separator
-        return Frame(lambda text: text, tokenizer.bos, opening, False, end)
+        opening = tokenizer.think_open
+        return Frame(lambda text: text, tokenizer.bos, opening, False, tokenizer.separator)
 
     assert not isinstance(tokenizer, CompassTokenizer)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlp import disk, huggingface
+from rlp import huggingface
 from rlp import tokenizer_files as edits
 from rlp.build import Method
 from rlp.errors import UserError
@@ -20,6 +20,7 @@ from rlp.responses import AnyTokenizer
 from rlp.start import GENERATION
 from rlp.strict_json import read_object
 from rlp.tokenizer import FILES, FolderTokenizer
+from rlp.whole_folder import write_whole
 
 LOGGER = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ def write_files(folder: Path, files: edits.Files) -> None:
         path = folder / name
         if path.is_file() and path.read_bytes() == new:
             continue
-        disk.write_whole(path, new)
+        write_whole(path, new)
 
 
 def _tokenizer_files(made: Method, named: Mapping[str, str]) -> dict[str, Path | str]:
