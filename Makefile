@@ -5,6 +5,7 @@
 #   make setup                         only what a run needs, into .venv
 #   make test                          the fast tests; ARGS="-k scoring" picks some
 #   make slow-test                     the tests that take minutes; both in WORKERS=2 processes
+#   make models                        two small pretrained models, fetched and imported into runs/models
 #   make compilers                     what launch.compile needs, into .venv/compilers (1.4 GB, Linux x86-64)
 #   make lint                          ruff and mypy;  make format  rewrites the code in ruff's format
 #   make clean                         removes environments and caches, never runs/
@@ -37,7 +38,7 @@ check_python = $(if $(shell "$(PYTHON)" -c '$(usable)' >/dev/null 2>&1 && echo y
 alive := $(shell test -e "$(VENV)/.ready" && "$(VENV)/bin/python" -c 'print("yes")' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow-test compilers lint format clean remake
+.PHONY: help setup demo test slow-test models compilers lint format clean remake
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -53,6 +54,9 @@ test: $(VENV)/.ready-test
 slow-test: $(VENV)/.ready-test
 	$(run) pytest -m slow $(parallel) $(in_order) $(ARGS)
 
+models: $(VENV)/.ready-gguf
+	@$(run) launch.fetch_models
+
 compilers: $(VENV)/compilers/.ready
 
 lint: $(VENV)/.ready-test
@@ -66,11 +70,15 @@ format: $(VENV)/.ready-test
 
 $(VENV)/.ready: requirements.txt $(if $(alive),,remake)
 	$(if $(alive),,$(check_python))
-	$(if $(alive),rm -f "$@" "$@-test","$(PYTHON)" -m venv --clear "$(VENV)")
+	$(if $(alive),rm -f "$@" "$@-test" "$@-gguf","$(PYTHON)" -m venv --clear "$(VENV)")
 	$(install) -r requirements.txt
 	touch "$@"
 
-$(VENV)/.ready-test: requirements-test.txt $(VENV)/.ready
+$(VENV)/.ready-gguf: requirements-gguf.txt $(VENV)/.ready
+	$(install) -r requirements-gguf.txt -c requirements.txt
+	touch "$@"
+
+$(VENV)/.ready-test: requirements-test.txt requirements-gguf.txt $(VENV)/.ready
 	rm -f "$@"
 	$(install) -r requirements-test.txt -c requirements.txt
 	touch "$@"

@@ -62,7 +62,8 @@ def make_case(sizes: Workload) -> Case:
         "update_micro_batch": sizes.micro_batch,
     }
     optimizer = {"learning_rate": sizes.lr, "schedule": "constant", "clip_norm": 1.0}
-    words = {"pad": 0, "eos": 1, "separator": 1, "bos": (2,), "used": sizes.vocab, "size": sizes.vocab}
+    ids = {"pad": 0, "eos": 1, "separator": 1, "bos": (2,)}
+    words = ids | {"used": sizes.vocab, "size": sizes.vocab}
     return Case(
         model=model,
         settings=RLPSettings(**(dict(default.rlp) | {"objective": "rlp"} | method)),

@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # root of all randomness: parameters, data order, forks, thoughts
     config.objective = "next_token"  # what is optimised: "next_token", "rlp", another one of docs/objectives.md, or "<module>:<name>" of your own
-    config.init_from = ""  # what to start from, network and tokenizer included: "<workdir>", "<workdir>@<step>", "<workdir>@best", a Hugging Face folder or hub name; an arm may name an arm
+    config.init_from = ""  # what to start from, network and tokenizer included: "<workdir>", "<workdir>@<step>", "<workdir>@best", a Hugging Face folder or hub name, a GGUF file; an arm may name an arm
     config.steps = 1000  # training steps, unless `match` says where to end; one RLP step is one rollout and its updates; 0 = evaluate what init_from names
     config.batch_size = 16  # B: documents a step (rlp) or rows a step (next_token)
     config.match = ""  # "<workdir>:flops", ":tokens" (of documents) or ":seconds" (times devices): end, whatever `steps`, at the step nearest to what that finished run used; an arm may name an arm; but for next_token with flops it needs optimizer.schedule="constant"
@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
     config.data.pack = True  # several documents or pairs a row (next_token only; an RLP row is one document)
     config.data.fork_marker = ""  # positions="given", in training or held out: the fork stands after the last occurrence of this text; its line ends are LF, CRLF or CR alike
 
-    config.data.chat_template = ""  # of data.sft and data.problems: a Jinja file, "none" = response right after prompt, or "" = the tokenizer's own template if it has one
+    config.data.chat_template = ""  # of data.sft and data.problems: a Jinja file, "none" = response right after prompt, or "" = the tokenizer's own template if it has one; the run keeps it, and an export has it
 
     config.data.sft = ConfigDict()  # prompts with their responses, whose tokens alone are learnt (next_token only)
     config.data.sft.train = ""  # .jsonl .ndjson (.gz and .zst of them) .parquet, same forms; "" = none

@@ -2,7 +2,8 @@
 
 The folder is what transformers' `from_pretrained` and vLLM load: weights, config, tokenizer, chat
 template, generation config, and rlp.json, which says where it comes from. `--verify` has
-transformers load it (this needs torch) and compares logits and a greedy continuation.
+transformers load it (this needs torch) and compares, for texts and for a chat: the ids of a prompt,
+the logits, the greedy continuation and where it stops.
 """
 
 import sys
@@ -16,6 +17,7 @@ from launch import program
 
 if TYPE_CHECKING:
     from rlp.exchange import Opened
+    from rlp.huggingface.verify import Prompt
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "<workdir>, <workdir>@<step> or <workdir>@best", required=True
@@ -23,7 +25,7 @@ _CHECKPOINT = flags.DEFINE_string(
 _STEP = flags.DEFINE_integer(
     "step", None, "of the checkpoint, as in <workdir>@<step>", lower_bound=0
 )
-_OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
+_OUT = program.define_output("out", "folder to make")
 _DTYPE = flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "of the weights")
 _SHARD = flags.DEFINE_float("shard_gb", 2.0, "most GB of weights in a file", lower_bound=0.001)
 _VERIFY = flags.DEFINE_bool("verify", False, "compare the result, loaded by transformers")
@@ -37,11 +39,13 @@ def main(_: Sequence[str]) -> None:
     """Exports, and compares if asked to."""
     from configs import default
     from rlp import exchange
+    from rlp.whole_folder import refuse_existing
 
+    refuse_existing(Path(_OUT.value))
     name = _CHECKPOINT.value + (f"@{_STEP.value}" if _STEP.present else "")
     opened = exchange.open_model(name, default.get_config(), exchange.host())
     out = Path(_OUT.value)
-    prompts = [exchange.prompt_of(opened, text) for text in _PROMPTS.value] if _VERIFY.value else []
+    prompts = _prompts(opened) if _VERIFY.value else []
     family = exchange.export_model(opened, out, _DTYPE.value, int(_SHARD.value * 1e9))
     print("\n".join(exchange.described(opened)))
     print(f"exported: {out} ({family.architecture}, {_DTYPE.value})")
@@ -49,21 +53,52 @@ def main(_: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def _compared(opened: "Opened", prompts: list[list[int]], out: Path) -> bool:
-    """Prints a line for every prompt; whether all of them pass."""
+def _prompts(opened: "Opened") -> "list[Prompt]":
+    """What is compared: every prompt as a text, and the first one in a chat if there are chats."""
+    from rlp import exchange
+    from rlp.huggingface.verify import Prompt
+
+    texts = [Prompt(text, exchange.prompt_of(opened, text)) for text in _PROMPTS.value]
+    if opened.method.template is None:
+        return texts
+    first = _PROMPTS.value[0]
+    ids = opened.method.tokenizer.encode(exchange.chat_of(opened, first))
+    return [*texts, Prompt(first, ids, exchange.messages(first))]
+
+
+def _compared(opened: "Opened", prompts: "list[Prompt]", out: Path) -> bool:
+    """Prints a line for everything that is compared; whether all of it is the same."""
     from rlp import exchange
     from rlp.huggingface import verify
 
+    theirs, ends = verify.Theirs(out), exchange.exported_ends(opened)
     params = exchange.rounded(opened.params, _DTYPE.value)
-    found = verify.compare(out, opened.method.model, params, prompts, _TOKENS.value)
-    for text, result in zip(_PROMPTS.value, found, strict=True):
-        tie = "" if result.asked == _TOKENS.value else ", then a tie"
-        print(
-            f"{'same' if result.passed else 'DIFFERENT'}: {text!r}: logits differ by "
-            f"{result.error:.1e} of their range, {result.agreed} of {_TOKENS.value} greedy tokens "
-            f"agree{tie}"
+    shown = lambda ids: ", ".join(f"{opened.method.tokenizer.decode([i])!r} {i}" for i in ids)
+    lines = [
+        (set(theirs.ends) == set(ends), f"generate stops at {shown(theirs.ends) or 'no token'}"),
+        (theirs.template == (opened.method.template is not None), _templates(theirs.template)),
+    ]
+    found = verify.compare(theirs, opened.method.model, params, prompts, _TOKENS.value, ends)
+    for prompt, result in zip(prompts, found, strict=True):
+        name = f"{'chat ' if prompt.messages else ''}{prompt.text!r}"
+        lines.append((result.same_ids, f"{name}: {len(result.their_ids)} ids"))
+        stop = "" if result.stops[0] is None else f", the last is {shown([result.stops[0]])}"
+        tie = ", then a tie" if result.tied else ""
+        lines.append(
+            (
+                result.same_text,
+                f"{name}: logits differ by {result.error:.1e} of their range, {result.agreed} of "
+                f"{result.asked} greedy tokens agree{stop}{tie}",
+            )
         )
-    return all(result.passed for result in found)
+    for same, text in lines:
+        print(f"{'same' if same else 'DIFFERENT'}: {text}")
+    return all(same for same, _ in lines)
+
+
+def _templates(there: bool) -> str:
+    """What is said of the chat template of the export."""
+    return "a chat template" if there else "no chat template, so no chat is compared"
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
     python -m launch.import_hf --hf=<folder> --out=runs/base
     --hf=Qwen/Qwen3-1.7B-Base             a name on the hub, where there is a network
+    --hf=model.Q4_K_M.gguf                a GGUF file of llama, mistral, qwen2, qwen3 or gemma3
     --add_tokens='<think>,</think>'       special tokens to add to its tokenizer …
     --like='<|im_start|>'                 … whose embeddings begin as this token's, or as the mean
 
-Other runs start from it: `python -m launch.train --config.init_from=runs/base …` has its network,
-its parameters and its tokenizer.
+The parameters are float32, dequantized where the file is quantized. Other runs start from it:
+`python -m launch.train --config.init_from=runs/base …` has its network, its parameters and its
+tokenizer.
 """
 
 from collections.abc import Sequence
@@ -16,8 +18,10 @@ from absl import flags
 
 from launch import program
 
-_HF = flags.DEFINE_string("hf", None, "folder of the model, or its name on the hub", required=True)
-_OUT = flags.DEFINE_string("out", None, "folder of a run, to make", required=True)
+_HF = flags.DEFINE_string(
+    "hf", None, "folder or GGUF file of the model, or its name on the hub", required=True
+)
+_OUT = program.define_output("out", "folder of a run, to make")
 _ADD_TOKENS = flags.DEFINE_list("add_tokens", [], "special tokens to add, comma-separated")
 _BOS = flags.DEFINE_string(
     "bos", "", "token before every text, 'none' for nothing; '' = what its tokenizer puts there"
@@ -28,7 +32,7 @@ _LIKE = flags.DEFINE_string("like", "mean", "what their embeddings begin as: 'me
 def main(_: Sequence[str]) -> None:
     """Imports the model and says what it is."""
     from configs import default  # here: what follows brings jax
-    from rlp import exchange
+    from rlp import exchange, huggingface
 
     config = default.get_config()
     config.data.bos = _BOS.value
@@ -40,7 +44,8 @@ def main(_: Sequence[str]) -> None:
         like=_LIKE.value,
     )
     print("\n".join(exchange.described(opened)))
-    print(f"imported: {_OUT.value}")
+    kinds = huggingface.quantization(_HF.value)
+    print(f"imported: {_OUT.value}" + (f" (float32, dequantized from {kinds})" if kinds else ""))
 
 
 if __name__ == "__main__":

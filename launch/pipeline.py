@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from launch import program
 from launch.run_flags import RunFlags
+from rlp import disk, whole_folder
 from rlp.errors import UserError
 
 _RUN = RunFlags("folder of the chain, with a folder for each of its runs")
@@ -121,7 +122,8 @@ def _finish(
     if published:
         table += "\n\nIn brackets: published numbers, of other data and another evaluation."
     path = workdir / "pipeline.md"
-    path.write_text(table + "\n", encoding="utf-8")
+    with disk.writing(path):
+        whole_folder.write_whole(path, table + "\n")
     print(f"\n{table}\n\ntable: {path}")
 
 

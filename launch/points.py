@@ -19,12 +19,13 @@ from urllib.parse import quote
 from ml_collections import ConfigDict
 
 from launch import program
+from rlp import ownership
 from rlp.errors import UserError
 from rlp.run_config import Value, fields
 
 NAME = "name"  # of a point, where the fields that it sets would not do; no field is called so
 REFERENCES = ("init_from", "match")
-RESERVED = ("logs", "plots", "report.html", "slurm")  # what else lies in the folder of a sweep
+RESERVED = (*ownership.NAMES["sweep"], ownership.RECORD)  # what else is in the folder of a sweep
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a log is called <name>.log
 
 

@@ -25,7 +25,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from absl import app, flags
@@ -40,6 +40,7 @@ from rlp.run_config import fields
 flags.disclaim_key_flags()  # --help lists the config flag with the program that asked for it
 
 _FLAG = "config"
+_OUTPUTS: set[str] = set()  # names of the flags that say where to write
 _OVERRIDE = re.compile(rf"--?(no)?{_FLAG}\.([^=]*)(?:=(.*))?", re.DOTALL)
 _PARSERS: dict[type, tuple[flags.ArgumentParser, str]] = {
     bool: (flags.BooleanParser(), "true or false"),
@@ -71,8 +72,9 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
             if _FLAG in flags.FLAGS:
                 check_config_flags(flags.FLAGS.read_flags_from_files(argv, force_gnu=False)[1:])
             arguments = flags.FLAGS(argv)[1:]
-            if "workdir" in flags.FLAGS:
-                check_workdir(flags.FLAGS.workdir)
+            for name in _OUTPUTS:
+                if name in flags.FLAGS and flags.FLAGS[name].present:
+                    check_output(name, flags.FLAGS[name].value or "")
         except flags.Error as error:
             unset = re.search(r"Flag (--\S+) must have a value other than None", str(error))
             raise UserError(f"{unset[1]} is missing" if unset else str(error)) from error
@@ -82,10 +84,12 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
 
     def start(arguments: list[str]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it writes
+        absl_logging.get_absl_logger().addFilter(_raised_as_well)
         logging.getLogger("rlp").setLevel(logging.INFO)
         main(arguments)
 
     keep_freed_memory()
+    sys.excepthook = _show
     try:
         app.run(start, flags_parser=parse_flags)
     except UserError as error:
@@ -122,17 +126,41 @@ def check_config_flags(arguments: Sequence[str]) -> None:
                 print(note + ", ".join(own), file=sys.stderr)
 
 
-def define_workdir(meaning: str) -> flags.FlagHolder[str]:
-    """Defines --workdir=FOLDER; `run` refuses a URL."""
-    return flags.DEFINE_string("workdir", None, meaning, required=True)
+def _raised_as_well(record: logging.LogRecord) -> bool:
+    """Refuses the stack traces with which Orbax logs, several times, an error that it raises."""
+    return not (record.exc_info and "orbax" in Path(record.pathname).parts)
 
 
-def check_workdir(folder: str) -> None:
-    """Refuses a workdir that is a URL."""
-    if re.match(r"[a-z][a-z0-9+.-]*://", folder):
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Shows an error that nothing has caught, but not what TensorStore's threads say when Orbax
+    does not wait for them any more because a write has failed."""
+    if kind is not RuntimeError or str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
+
+
+def define_output(name: str, meaning: str, default: str | None = None) -> flags.FlagHolder[str]:
+    """Defines --name=PATH of what a program writes; `run` refuses an empty path and a URL.
+
+    Args:
+      name: of the flag.
+      meaning: for --help.
+      default: what it is if it is not given; None makes it required.
+    """
+    _OUTPUTS.add(name)
+    if default is None:
+        return flags.DEFINE_string(name, None, meaning, required=True)
+    return flags.DEFINE_string(name, default, meaning)
+
+
+def check_output(name: str, path: str) -> None:
+    """Refuses the value of a flag that names a place to write to, if it is empty or a URL."""
+    if not path.strip():
+        raise UserError(f"--{name} is empty; name a place to write to (is a variable not set?)")
+    if re.match(r"[a-z][a-z0-9+.-]*://", path, re.IGNORECASE):
+        what = "a workdir is a folder" if name == "workdir" else "this is a path"
         raise UserError(
-            f"--workdir={folder}: a workdir is a folder, in which files are renamed and appended "
-            "to; mount the bucket (gcsfuse) and give the mounted folder, see docs/pods.md"
+            f"--{name}={path}: {what} of a file system, where files are renamed and appended to; "
+            "mount the bucket (gcsfuse) and name the mounted folder, see docs/pods.md"
         )
 
 

@@ -19,10 +19,10 @@ from launch import program
 from rlp import report
 from rlp.errors import UserError
 
-_OUT = flags.DEFINE_string(
-    "out", "", "page to write; report.html in the one folder given, or here if there are several"
+_OUT = program.define_output(
+    "out", "page to write; report.html in the one folder given, or here if there are several", ""
 )
-_MARKDOWN = flags.DEFINE_string("markdown", "", "file for the table as Markdown, a row per run")
+_MARKDOWN = program.define_output("markdown", "file for the table as Markdown, a row per run", "")
 _FIGURES = flags.DEFINE_list(
     "figures", [], "its columns, by the names of summary.json, as think_loss,flops; all if empty"
 )
@@ -40,17 +40,11 @@ def main(arguments: Sequence[str]) -> None:
     groups = report.group_runs(sources)
     summaries = {group.name: [run.summary for run in group.runs] for group in groups}
     if _MARKDOWN.value:
-        _write(Path(_MARKDOWN.value), report.markdown_table(summaries, _FIGURES.value))
+        table = report.markdown_table(summaries, _FIGURES.value)
+        report.write_markdown(table, Path(_MARKDOWN.value))
     report.write_sources(sources, out)
     print(report.terminal_table(summaries, shutil.get_terminal_size((110, 24)).columns))
     print(f"\nreport: {out}")
-
-
-def _write(file: Path, table: str) -> None:
-    try:
-        file.write_text(f"{table}\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"the table cannot be written: {error}") from error
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ class RunFlags:
     def __init__(self, workdir: str) -> None:
         """Defines them; `workdir` says what its folder is."""
         self._config = program.define_config()
-        self._workdir = program.define_workdir(workdir)
+        self._workdir = program.define_output("workdir", workdir)
         self._allow_config_change = flags.DEFINE_bool(
             "allow_config_change",
             False,

@@ -1,19 +1,22 @@
 """Shows what a network writes: `python -m launch.sample --checkpoint=runs/rlp --prompt='Once'`.
 
+    --chat                      the prompt is a message of the user, put into the chat template; the
+                                answer ends with its turn (--system='…' is a message before it)
     --think --thoughts=4        thoughts at the end of the prompt, instead of a continuation …
     --target=' upon a time'     … and how much each raises the log-likelihood of this
 
 `--checkpoint` takes what `init_from` does: a run, a step of it, or a model in the Hugging Face
-format.
+format or in a GGUF file.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from launch import program
+from rlp.errors import UserError
 
 if TYPE_CHECKING:
     import jax
@@ -24,6 +27,8 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "a run, <workdir>@<step>, or a Hugging Face folder", required=True
 )
 _PROMPT = flags.DEFINE_string("prompt", None, "text before", required=True)
+_CHAT = flags.DEFINE_bool("chat", False, "the prompt is a message, for the chat template")
+_SYSTEM = flags.DEFINE_string("system", "", "with --chat: the message of the system")
 _THINK = flags.DEFINE_bool("think", False, "sample thoughts at the end of the prompt")
 _TARGET = flags.DEFINE_string("target", "", "text after, to be scored with and without thoughts")
 _THOUGHTS = flags.DEFINE_integer("thoughts", 4, "how many", lower_bound=1)
@@ -38,35 +43,72 @@ def main(_: Sequence[str]) -> None:
 
     from configs import default
     from rlp import exchange
+    from rlp.tokenizer import THINK_OPEN
 
+    if _SYSTEM.value and not _CHAT.value:
+        raise UserError("--system is a message of a chat; add --chat")
     opened = exchange.open_model(_CHECKPOINT.value, default.get_config(), jax.devices()[0])
     key = jax.random.key(_SEED.value)
+    text = _PROMPT.value
+    if _CHAT.value:
+        text = exchange.chat_of(opened, _PROMPT.value, _SYSTEM.value)
+        if _THINK.value and text.rstrip().endswith(THINK_OPEN):
+            raise UserError("the chat template opens a thought by itself; leave out --think")
     if _THINK.value:
-        prompt, target = exchange.prompt_and_target(opened, _PROMPT.value, _TARGET.value)
-        _show_thoughts(opened, prompt, target, key)
+        if _CHAT.value:
+            prompt, target = exchange.split(opened, text, _TARGET.value)
+        else:
+            prompt, target = exchange.prompt_and_target(opened, text, _TARGET.value)
+        _show_thoughts(opened, prompt, target, key, _CHAT.value)
+    elif _CHAT.value:
+        _answer(opened, opened.method.tokenizer.encode(text), key)
     else:
-        _stream(opened, exchange.prompt_of(opened, _PROMPT.value), key)
+        _stream(opened, exchange.prompt_of(opened, text), key)
 
 
 def _stream(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
     """Prints the prompt, and what follows it as it comes."""
+    from rlp import exchange
+
+    print(_PROMPT.value, end="", flush=True)
+    _print(opened, prompt, _sampled(opened, prompt, exchange.ends(opened), key))
+
+
+def _answer(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
+    """Prints the message of the user, and the answer as it comes, without the end of its turn."""
+    from rlp import exchange
+
+    ends = exchange.ends(opened, chat=True)
+    print(_PROMPT.value, flush=True)
+    sampled = _sampled(opened, prompt, ends, key)
+    _print(opened, prompt, (token for token in sampled if token not in ends))
+
+
+def _sampled(
+    opened: "Opened", prompt: list[int], ends: Sequence[int], key: "jax.Array"
+) -> Iterator[int]:
+    """What follows a prompt, up to and with one of the ends."""
     from rlp.generate import continuation
 
     method = opened.method
-    # Decoded behind the prompt: alone, what follows would lose the space before its first word.
-    tokenizer, ids = method.tokenizer, list(prompt)
-    print(_PROMPT.value, end="", flush=True)
-    shown = len(tokenizer.decode(ids))
-    for token in continuation(
+    return continuation(
         method.model,
         opened.params,
         prompt,
         _LENGTH.value,
         temperature=_TEMPERATURE.value,
         key=key if _TEMPERATURE.value else None,
-        banned=tuple(range(tokenizer.vocab_size, method.model.vocab_size)),
-        ends=(tokenizer.eos, tokenizer.separator),
-    ):
+        banned=tuple(range(method.tokenizer.vocab_size, method.model.vocab_size)),
+        ends=ends,
+    )
+
+
+def _print(opened: "Opened", prompt: list[int], tokens: Iterator[int]) -> None:
+    """Prints the text of tokens as they come."""
+    # Decoded behind the prompt: alone, what follows would lose the space before its first word.
+    tokenizer, ids = opened.method.tokenizer, list(prompt)
+    shown = len(tokenizer.decode(ids))
+    for token in tokens:
         ids.append(token)
         text = tokenizer.decode(ids)
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # the next may complete a character
@@ -76,7 +118,7 @@ def _stream(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
 
 
 def _show_thoughts(
-    opened: "Opened", prompt: list[int], target: list[int], key: "jax.Array"
+    opened: "Opened", prompt: list[int], target: list[int], key: "jax.Array", chat: bool
 ) -> None:
     """Prints thoughts, and what they do for the target."""
     from rlp.generate import thoughts_after
@@ -86,6 +128,8 @@ def _show_thoughts(
     settings = dataclasses.replace(
         method.settings, temperature=_TEMPERATURE.value, thought_length=_LENGTH.value
     )
+    if chat:  # it begins with its template, as responses to problems do
+        settings = dataclasses.replace(settings, prompt=())
     thoughts, without = thoughts_after(
         method.model,
         opened.params,

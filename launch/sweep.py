@@ -19,12 +19,12 @@ from ml_collections import ConfigDict
 from launch import cluster, local, program
 from launch.pods import gke, jobs, slurm, tpu
 from launch.points import Point, command, point_config, read_points, shell_line
-from rlp import report
+from rlp import disk, ownership, report
 from rlp.errors import UserError
 from rlp.run_config import check_same, fields, load_config
 
 _CONFIG = program.define_config()
-_WORKDIR = program.define_workdir("folder of the sweep, with a folder for each point")
+_WORKDIR = program.define_output("workdir", "folder of the sweep, with a folder for each point")
 _LAUNCHER = flags.DEFINE_enum(
     "launcher",
     "local",
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str]) -> None:
     spec, config, workdir = program.config_file(), _CONFIG.value, Path(_WORKDIR.value)
     for_all = program.fields_set_by_hand()
     points = read_points(spec, config, for_all, workdir)
+    ownership.refuse_foreign(workdir, "sweep")
     _check(points, config, for_all)
     python = gke.PYTHON if _LAUNCHER.value == "gke" else sys.executable
     commands = {point.name: command(point, spec, config, for_all, python) for point in points}
@@ -53,8 +54,11 @@ def main(arguments: Sequence[str]) -> None:
     elif _LAUNCHER.value == "local" and jobs.DRY_RUN.value:
         raise UserError("--dry_run is for clusters; --launcher=print shows what would run here")
     elif _LAUNCHER.value == "local":
+        _begin(workdir)
         _run_here(points, commands, workdir)
     elif left:
+        if _LAUNCHER.value == "slurm" and not jobs.DRY_RUN.value:
+            _begin(workdir)  # GKE's folder need not be one of this machine
         submit = cluster.submit_slurm if _LAUNCHER.value == "slurm" else cluster.submit_gke
         submit(points, commands, workdir, _MAX_PARALLEL.value)
     else:
@@ -62,13 +66,15 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _check(points: Sequence[Point], config: ConfigDict, for_all: Sequence[str]) -> None:
-    """Refuses values that no run can use, and folders that hold runs of other configs."""
+    """Refuses values that no run can use, and folders that hold runs of other configs, or what no
+    run has made."""
     from rlp import experiment, run_check, start  # here: they bring jax
 
     for point in points:
         own = point_config(config, point)
         saved = point.folder / "config.json"
         try:
+            ownership.refuse_foreign(point.folder, "experiment" if point.arms else "run")
             for arm in _arms(own):
                 run = experiment.arm_config(own, arm, point.folder) if arm else own
                 run_check.check(dict(fields(run)))
@@ -92,6 +98,13 @@ def _check_same(saved: ConfigDict, now: ConfigDict) -> None:
             f"holds a run of another config ({'; '.join(changes)}); take another --workdir, or "
             "move that folder away"
         )
+
+
+def _begin(workdir: Path) -> None:
+    """Makes the folder that of this sweep."""
+    disk.refuse_unwritable(workdir)
+    with disk.writing(workdir):
+        ownership.claim(workdir, "sweep")
 
 
 def _run_here(points: Sequence[Point], commands: dict[str, list[str]], workdir: Path) -> None:

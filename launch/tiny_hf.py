@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from models import hf
     from models.config import ModelConfig
 
-_OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
+_OUT = program.define_output("out", "folder to make")
 _FAMILY = flags.DEFINE_string("family", "qwen3", "model_type, as in config.json")
 _SEED = flags.DEFINE_integer("seed", 0, "of the parameters", lower_bound=0)
 
@@ -31,7 +31,7 @@ def main(_: Sequence[str]) -> None:
     from models import hf
     from models.transformer import init
     from rlp import huggingface
-    from rlp.exchange import token_ids
+    from rlp.small_files import token_ids
     from rlp.start import GENERATION
     from rlp.tokenizer import ByteTokenizer
 

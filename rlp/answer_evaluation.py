@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -55,7 +56,8 @@ class AnswerEvaluator:
         watch: Callable = iter,
     ) -> dict[str, float]:
         """Means of `ANSWER_FIGURES` over files, each the mean over its problems; and of every
-        file that has a name its accuracy, as accuracy/<name>.
+        file that has a name its accuracy, as accuracy/<name>. They are nan where a network's
+        logits were not finite.
 
         Args:
           params: the network.
@@ -83,9 +85,9 @@ class AnswerEvaluator:
                 found = jax.device_get(self._respond(params, spread(part, self.mesh), key))
                 sampled, greedy = (
                     self.answering.grades(actions[:size], words[:size], answers)
-                    for actions, words, _ in found
+                    for actions, words, *_ in found
                 )
-                _, words, closed = found[0]
+                (_, words, closed, sampled_well), (*_, greedy_well) = found
                 for row, (group, best) in enumerate(zip(sampled, greedy, strict=True)):
                     right = [grade.correct for grade in group]
                     agreed = [grade.agrees and grade.correct for grade in group]
@@ -98,6 +100,10 @@ class AnswerEvaluator:
                         "response_length": np.mean(words[row] + closed[row]),
                         "response_closed_fraction": np.mean(closed[row]),
                     }
+                    if not greedy_well[row].all():
+                        figures["greedy_accuracy"] = np.nan
+                    if not sampled_well[row].all():
+                        figures |= dict.fromkeys(figures.keys() - {"greedy_accuracy"}, np.nan)
                     for name, value in figures.items():
                         totals[name] += float(value) / len(problems.answers)
         return totals
@@ -120,7 +126,7 @@ class AnswerEvaluator:
             with jax.set_mesh(self.mesh):
                 whole = self._gather(params) if self._gather else params
                 found, _ = jax.device_get(self._respond(whole, spread(chosen, self.mesh), key))
-            actions, words, closed = (x[: len(answers)] for x in found)
+            actions, words, closed, _ = (x[: len(answers)] for x in found)
             grades = self.answering.grades(actions, words, answers)
             texts = self.answering.responses(actions, words)
             length = (np.asarray(chosen.segment) > 0).sum(axis=-1)
@@ -148,7 +154,7 @@ class AnswerEvaluator:
     @functools.cached_property
     def _respond(self) -> Callable[[Params, Batch, jax.Array], Any]:
         """Sampled responses to every prompt, and a greedy one: actions, how many of them are text,
-        whether they ended by themselves; [B, N, …] each."""
+        whether they ended by themselves, whether the logits were finite; [B, N, …] each."""
         words = self.answering.vocabulary
         sampled = dataclasses.replace(self.answering.settings, group_size=self.responses)
         greedy = dataclasses.replace(sampled, group_size=1, temperature=0.0)
@@ -159,7 +165,8 @@ class AnswerEvaluator:
                 method = (self.model, settings, words)
                 reading = read_stage(*method, params, params, batch, key, 0)
                 found = rollout_stage(*method, params, reading).thoughts
-                return found.actions, found.words(words), found.closed
+                well = jnp.isfinite(found.logprobs).all(axis=-1)
+                return found.actions, found.words(words), found.closed, well
 
             return of(sampled), of(greedy)
 

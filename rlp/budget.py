@@ -1,12 +1,12 @@
 """Where a run ends: after some steps, or when it has used as much as the run that `match` names."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 from rlp import hosts
 from rlp.cost import Totals
 from rlp.errors import UserError
+from rlp.strict_json import read_object
 
 UNITS = {  # of `match`: the figure of evaluation.json that counts it
     "flops": "flops",
@@ -87,8 +87,8 @@ def used_by(match: str) -> float:
     path = Path(folder, "evaluation.json")
     if not path.exists():
         raise UserError(f"match={match!r}: {folder} is not a finished run")
-    used = json.loads(path.read_text(encoding="utf-8")).get(UNITS[unit])
-    if used is None:
+    used = read_object(path).get(UNITS[unit])
+    if not isinstance(used, int | float):
         raise UserError(f"match={match!r}: {path} has no {UNITS[unit]}; run {folder} again")
     if not used:
         raise UserError(f"match={match!r}: {folder} took no step and has used nothing")

@@ -49,6 +49,7 @@ from rlp.start import network
 from rlp.step import RLPSettings
 from rlp.tokenizer import THINK_CLOSE
 from rlp.tokenizer import load as load_tokenizer
+from rlp.turns import end_of_turn
 from rlp.verifiers import find as find_verifier
 from rlp.waves import wave_shape
 
@@ -62,12 +63,20 @@ DEFAULT_PROMPT = (
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What it takes to compute something with a network, on any machine."""
+    """What it takes to compute something with a network, on any machine.
+
+    Attributes:
+      tokenizer, model, settings, vocabulary: of the run.
+      template: Jinja, makes prompts of messages; None where they are taken as they are.
+      ends: ids that end what is trained on, besides those that the run started with.
+    """
 
     tokenizer: AnyTokenizer
     model: ModelConfig
     settings: RLPSettings
     vocabulary: Vocabulary
+    template: str | None
+    ends: tuple[int, ...]
 
     @property
     def separator(self) -> str:
@@ -110,7 +119,9 @@ def build_method(config: ConfigDict, files: Path | None = None) -> Method:
         length, tag = config.rlp.thought_length, len(tokenizer.think_close)
         _check_room(config, "rlp.thought_length", length, tag, "a closing tag")
     words = _named(lambda: _vocabulary(tokenizer, model.vocab_size))
-    return Method(tokenizer, model, _settings(config, tokenizer), words)
+    settings = _settings(config, tokenizer)
+    template = chat_template(config, tokenizer, files)
+    return Method(tokenizer, model, settings, words, template, _ends(config, tokenizer, template))
 
 
 def build(
@@ -146,8 +157,8 @@ def build(
         table=_table(made),
         answers=answers,
     )
-    method = (made.tokenizer, made.model, made.settings, made.vocabulary)
-    return Run(*method, evaluator, mesh, answering)
+    method = {field.name: getattr(made, field.name) for field in dataclasses.fields(Method)}
+    return Run(**method, evaluator=evaluator, mesh=mesh, answering=answering)
 
 
 def thinks(config: ConfigDict) -> bool:
@@ -220,6 +231,19 @@ def _tokenizer(config: ConfigDict, files: Path | None) -> AnyTokenizer:
     data = config.data
     folder = data.tokenizer or (str(files) if files else "bytes")
     return load_tokenizer(folder, data.bos, data.eos, data.separator, config.model.vocab_size)
+
+
+def _ends(config: ConfigDict, tokenizer: Any, template: str | None) -> tuple[int, ...]:
+    """Ids that end what a run trains on: of a response, and those that the config names."""
+    data = config.data
+    ends = []
+    if data.sft.share or answers_problems(config):
+        ends.append(end_of_turn(tokenizer, template))
+    if data.eos:
+        ends.append(tokenizer.eos)
+    if data.separator:
+        ends.append(tokenizer.separator)
+    return tuple(dict.fromkeys(end for end in ends if end is not None))
 
 
 def _vocabulary(tokenizer: AnyTokenizer, size: int) -> Vocabulary:
@@ -336,7 +360,7 @@ def _answering(config: ConfigDict, made: Method) -> Answering | None:
                 f"objective={objective!r} finds phrases in the bytes of tokens, and those of this "
                 "tokenizer have none; take byte-level BPE, or objective='rlvr'"
             )
-    frame = make_frame(tokenizer, chat_template(config, tokenizer), data.problems.think)
+    frame = make_frame(tokenizer, made.template, data.problems.think)
     return Answering(
         settings=response_settings(settings, data.problems.response_length),
         vocabulary=response_vocabulary(made.vocabulary, frame.opening, frame.end),

@@ -21,7 +21,9 @@ from rlp.errors import UserError
 from rlp.objective.registry import reads_answers
 from rlp.planning import PHRASES
 from rlp.responses import Frame
-from rlp.tokenizer import Tokenizer
+from rlp.start import same_template, same_tokenizer
+from rlp.tokenizer import FolderTokenizer, Tokenizer
+from rlp.tokenizer_files import TEMPLATE
 from rlp.turns import end_of_turn
 
 LOGGER = logging.getLogger(__name__)
@@ -45,12 +47,15 @@ def held_out_positions(config: ConfigDict) -> str:
     return config.evaluation.positions or trained
 
 
-def read_data(config: ConfigDict, tokenizer: Any, frame: Frame | None) -> tuple[Stream, HeldOut]:
+def read_data(
+    config: ConfigDict, tokenizer: Any, template: str | None, frame: Frame | None
+) -> tuple[Stream, HeldOut]:
     """The training stream, and the held-out rows of one document, pair or problem each.
 
     Args:
       config: of the run.
       tokenizer: of the run.
+      template: of its chats, Jinja; None where messages are taken as they are.
       frame: of responses; None for a run that answers no problems.
 
     Raises:
@@ -61,7 +66,7 @@ def read_data(config: ConfigDict, tokenizer: Any, frame: Frame | None) -> tuple[
     if config.data.kind == COMPASS:
         stream, held_out = _compass(config, tokenizer)
     elif not answers_problems(config):
-        stream, held_out = _files(config, tokenizer)
+        stream, held_out = _files(config, tokenizer, template)
     if frame is not None:
         training, problems, found = _problems(config, tokenizer, frame)
         stream = training if answers_problems(config) else stream
@@ -94,7 +99,7 @@ def _compass(config: ConfigDict, tokenizer: Any) -> tuple[Stream, HeldOut]:
     return compass.CompassPairs(walks), HeldOut(unseen, pairs, fingerprint=found)
 
 
-def _files(config: ConfigDict, tokenizer: Any) -> tuple[Stream, HeldOut]:
+def _files(config: ConfigDict, tokenizer: Any, template: str | None) -> tuple[Stream, HeldOut]:
     """Documents, pairs or a mixture of them, from files."""
     wanted, share = config.evaluation.documents, config.data.sft.share
     first = lambda rows: rows.batch(0, min(wanted, len(rows)))
@@ -103,7 +108,7 @@ def _files(config: ConfigDict, tokenizer: Any) -> tuple[Stream, HeldOut]:
         documents = _with_lookaheads(config, tokenizer, plain)
         if share == 0:
             return documents, HeldOut(first(unseen), fingerprint=unseen.fingerprint())
-    pairs, unseen_pairs = _pairs(config, tokenizer)
+    pairs, unseen_pairs = _pairs(config, tokenizer, template)
     found = unseen_pairs.fingerprint()
     if share == 1:
         return pairs, HeldOut(None, first(unseen_pairs), fingerprint=found)
@@ -157,9 +162,11 @@ def _with_lookaheads(config: ConfigDict, tokenizer: Any, documents: Stream) -> S
     )
 
 
-def _pairs(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, TextStream]:
+def _pairs(
+    config: ConfigDict, tokenizer: Tokenizer, template: str | None
+) -> tuple[TextStream, TextStream]:
     """Rows of prompts with their responses from files, for training and held out."""
-    data, template = config.data, chat_template(config, tokenizer)
+    data = config.data
     LOGGER.info("responses follow prompts %s", "plainly" if template is None else "by a template")
     pairs = {
         "train": data.sft.train,
@@ -222,12 +229,29 @@ def _problems(
     return stream, {name: held.beginning(wanted) for name, held in held_out.items()}, found
 
 
-def chat_template(config: ConfigDict, tokenizer: Any) -> str | None:
-    """The Jinja template that makes prompts of messages; None where they are taken as they are."""
+def chat_template(config: ConfigDict, tokenizer: Any, files: Path | None) -> str | None:
+    """The Jinja template that makes prompts of messages; None where they are taken as they are.
+
+    Args:
+      config: of the run.
+      tokenizer: of the run.
+      files: of the run, or of what it starts from, in the Hugging Face format. A run that has begun
+        keeps its template there, so the file that the config names may be gone.
+    """
     named = config.data.chat_template
-    if named == "":
-        return tokenizer.chat_template
-    return None if named == "none" else file_text("data.chat_template", named, "'' or 'none'")
+    if named == "none":
+        return None
+    if named and not isinstance(tokenizer, FolderTokenizer):
+        raise UserError(
+            f"data.chat_template={named!r}: bytes have no tokens for a chat template; use a "
+            "tokenizer folder, or leave it ''"
+        )
+    if named and (Path(named).exists() or not same_template(config, files)):
+        return file_text("data.chat_template", named, "'' or 'none'")
+    if files is not None and config.data.tokenizer and same_tokenizer(config, files):
+        kept = files / TEMPLATE  # of a run with this tokenizer
+        return kept.read_text(encoding="utf-8") if kept.is_file() else None
+    return tokenizer.chat_template
 
 
 def phrases(config: ConfigDict) -> tuple[str, ...]:

@@ -106,7 +106,8 @@ class Evaluator:
     def figures(
         self, params: Params, documents: Batch, key: jax.Array, watch: Callable = iter
     ) -> dict[str, float]:
-        """Means of `FIGURES`, and `document_loss` (nats per token over whole documents).
+        """Means of `FIGURES`, and `document_loss` (nats per token over whole documents); nan where
+        a network's logits were not finite.
 
         Args:
           params: the network.
@@ -154,6 +155,8 @@ class Evaluator:
             best = think(self.model, greedy, self.vocabulary, params, batch, key, self.table)
             trunk = document_trunk(batch)
             whole = document_scores(bind(self.model, params), trunk, self.vocabulary)
+            thoughts = found["rollout"].thoughts
+            sampled_well = jnp.isfinite(thoughts.logprobs).all(axis=-1)
             each = {
                 "no_think_accuracy": _hits(found["no_think"], found["target"]),
                 "greedy_think_accuracy": _hits(best["reasoned"], best["target"]),
@@ -161,8 +164,8 @@ class Evaluator:
                 "no_think_loss": -found["no_think"].logprob,
                 "think_loss": -found["reasoned"].logprob,
                 "mean_information_gain": found["gain"],
-                "thought_length": found["rollout"].thoughts.length,
-                "closed_fraction": found["rollout"].thoughts.closed,
+                "thought_length": jnp.where(sampled_well, thoughts.length, jnp.nan),
+                "closed_fraction": jnp.where(sampled_well, thoughts.closed, jnp.nan),
             }
             means = {name: x.reshape(x.shape[0], -1).mean(axis=-1) for name, x in each.items()}
             return means | {
@@ -304,9 +307,13 @@ def think(
 
 
 def _hits(scores: Scores, target: jax.Array) -> jax.Array:
-    """Whether every target token is the likeliest: scores [B, K, …, H] of [B, K, H]."""
+    """Whether every target token is the likeliest, as 1 or 0: scores [B, K, …, H] of [B, K, H].
+
+    It is nan where the logits were not finite: then no token is the likeliest.
+    """
     between = (1,) * (scores.likeliest.ndim - target.ndim)
-    return scores.likeliest == target.reshape(*target.shape[:2], *between, target.shape[-1])
+    hits = scores.likeliest == target.reshape(*target.shape[:2], *between, target.shape[-1])
+    return jnp.where(jnp.isfinite(scores.logprob), hits, jnp.nan)
 
 
 def _even_places(first: int, last: int, count: int, given: list[int]) -> list[int]:

@@ -10,8 +10,7 @@ All of it happens on the host: no accelerator is needed, nor is its memory.
 import copy
 import dataclasses
 import importlib.metadata
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,15 @@ from rlp import huggingface
 from rlp import start as starting
 from rlp.build import Method, build_method
 from rlp.checkpoint import Checkpoints
+from rlp.data.compass import CompassTokenizer
 from rlp.errors import UserError
 from rlp.metrics import progress
 from rlp.placement import abstract_params
 from rlp.run_config import save_config
-from rlp.start import FILES, GENERATION
+from rlp.small_files import check_tokenizer, config_ids, eos_ids, generation_config, small_files
+from rlp.start import FILES
 from rlp.tokenizer import add_tokens
+from rlp.turns import end_of_turn
 from rlp.whole_folder import refuse_existing, unfinished
 
 MEAN = "mean"  # what rows of new tokens begin with, if not like those of another
@@ -75,7 +77,10 @@ def open_model(name: str, default: ConfigDict, device: jax.Device) -> Opened:
     if config is None:
         config = copy.deepcopy(default)
         config.model.update(start.model)
-    method = build_method(config, start.files)
+    asked = copy.deepcopy(config)
+    if starting.same_template(config, start.files):  # the file of that name may have changed
+        asked.data.chat_template = ""
+    method = build_method(asked, start.files)
     params, step, _ = start.load(abstract_params(method.model, make_mesh(devices=[device])))
     return Opened(name, config, method, params, step, start.files)
 
@@ -179,11 +184,9 @@ def export_model(opened: Opened, out: Path, dtype: str, shard_bytes: int) -> hf.
     Raises:
       UserError: no family of models has such a network, or `out` exists or cannot be written.
     """
-    family, config = _their_config(opened, dtype)
-    files = dict(opened.method.tokenizer.files())
-    files[GENERATION] = json.dumps(token_ids(opened.method.tokenizer), indent=2)
-    if opened.files and (kept := opened.files / GENERATION).is_file() and not _own_tokens(opened):
-        files[GENERATION] = kept
+    files = released(opened)
+    family, config = _their_config(opened, dtype, files)
+    check_tokenizer(opened.name, opened.method.tokenizer, files, config)
     tensors = hf.tensors(family, opened.method.model)
     record = {
         "checkpoint": opened.name,
@@ -213,10 +216,24 @@ def export_model(opened: Opened, out: Path, dtype: str, shard_bytes: int) -> hf.
     return family
 
 
-def _their_config(opened: Opened, dtype: str) -> tuple[hf.Family, hf.Json]:
+def released(opened: Opened) -> dict[str, Path | str]:
+    """The small files of the export: name to content, or to a file to copy.
+
+    Raises:
+      UserError: the tokenizer cannot be made to put `data.bos` before a text.
+    """
+    known = starting.same_tokenizer(opened.config, opened.files)
+    return small_files(opened.method, opened.files, known, opened.config.data)
+
+
+def _their_config(
+    opened: Opened, dtype: str, files: Mapping[str, Path | str]
+) -> tuple[hf.Family, hf.Json]:
     """Family and config.json: the one that the model came with, where it still tells the truth."""
     model = opened.method.model
-    given = huggingface.read_config(opened.files) if opened.files else {}
+    given = {}
+    if opened.files and (opened.files / huggingface.CONFIG).is_file():
+        given = huggingface.read_config(opened.files)
     try:
         family = hf.family_of(given) if given else hf.family_for(model)
         fields = hf.replaced(given, model) if given else hf.write_config(family, model)
@@ -224,22 +241,10 @@ def _their_config(opened: Opened, dtype: str) -> tuple[hf.Family, hf.Json]:
         raise UserError(f"{opened.name} cannot be exported: {error}") from error
     if not given:
         fields["max_position_embeddings"] = _longest(opened)
-    if not given or _own_tokens(opened):
-        fields |= token_ids(opened.method.tokenizer)
+    known = starting.same_tokenizer(opened.config, opened.files)
+    fields |= config_ids(opened.method, given, known, files, opened.config.data)
     fields.pop("dtype", None)
     return family, fields | {"torch_dtype": dtype}  # old readers know this name, new ones both
-
-
-def _own_tokens(opened: Opened) -> bool:
-    """Whether the run's tokenizer is another than that of the model which it came from."""
-    return bool(opened.config.data.tokenizer)
-
-
-def token_ids(tokenizer: Any) -> hf.Json:
-    """The fields of config.json and generation_config.json that name tokens."""
-    bos = tokenizer.bos[0] if tokenizer.bos else None
-    ids = {"bos": bos, "eos": tokenizer.eos, "pad": tokenizer.pad}
-    return {f"{role}_token_id": x for role, x in ids.items()}
 
 
 def _longest(opened: Opened) -> int:
@@ -253,6 +258,48 @@ def _longest(opened: Opened) -> int:
 def rounded(params: Params, dtype: str) -> Params:
     """The parameters as they are read back from an export."""
     return jax.tree.map(lambda x: x.astype(dtype).astype(jnp.float32), params)
+
+
+def ends(opened: Opened, chat: bool = False) -> tuple[int, ...]:
+    """The ids after which what the model writes is over: those at which `generate` stops with its
+    export, those that end a text or a document, and in a chat the one that ends a turn."""
+    tokenizer: Any = opened.method.tokenizer
+    found = [*exported_ends(opened), tokenizer.eos, tokenizer.separator]
+    if chat and (end := end_of_turn(tokenizer, opened.method.template)) is not None:
+        found.append(end)
+    return tuple(dict.fromkeys(found))
+
+
+def exported_ends(opened: Opened) -> tuple[int, ...]:
+    """The ids at which `generate` stops with the export of a model."""
+    known = starting.same_tokenizer(opened.config, opened.files)
+    return eos_ids(generation_config(opened.method, opened.files, known, opened.config.data))
+
+
+def chat_of(opened: Opened, text: str, system: str = "") -> str:
+    """What the model's chat template makes of a message of the user, with what asks for an answer.
+
+    Args:
+      opened: the model.
+      text: of the user.
+      system: message before it; "" for none.
+
+    Raises:
+      UserError: there is no template, or it fails.
+    """
+    tokenizer, template = opened.method.tokenizer, opened.method.template
+    if template is None or isinstance(tokenizer, CompassTokenizer):
+        raise UserError(
+            f"{opened.name} has no chat template; leave out --chat, or name a model that has one "
+            "(a run trained with data.chat_template=<Jinja file> keeps it)"
+        )
+    return tokenizer.chat(messages(text, system), template, True)
+
+
+def messages(text: str, system: str = "") -> list[dict[str, str]]:
+    """A chat of one message of the user, after that of the system where there is one."""
+    before = [{"role": "system", "content": system}] if system else []
+    return [*before, {"role": "user", "content": text}]
 
 
 def prompt_of(opened: Opened, text: str) -> list[int]:
@@ -273,16 +320,23 @@ def prompt_and_target(opened: Opened, prompt: str, target: str) -> tuple[list[in
     Raises:
       UserError: there is nothing to begin with, or it holds what the tokenizer cannot write.
     """
-    tokenizer = opened.method.tokenizer
-    alone, both = tokenizer.encode(prompt), tokenizer.encode(prompt + target)
-    pairs = zip(alone, both, strict=False)
-    shared = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(alone), len(both)))
-    ids = [*tokenizer.bos, *both[:shared]]
+    ids, rest = split(opened, prompt, target)
+    ids = [*opened.method.tokenizer.bos, *ids]
     if not ids:
         raise UserError(
             "the prompt is empty, and the tokenizer puts nothing before a text; give a --prompt"
         )
-    return ids, both[shared:]
+    return ids, rest
+
+
+def split(opened: Opened, prompt: str, target: str) -> tuple[list[int], list[int]]:
+    """Ids of a text and of another that follows it, with nothing before them. Together they have
+    the ids of the whole text; a token across the place between them is the first of the target."""
+    tokenizer = opened.method.tokenizer
+    alone, both = tokenizer.encode(prompt), tokenizer.encode(prompt + target)
+    pairs = zip(alone, both, strict=False)
+    shared = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(alone), len(both)))
+    return both[:shared], both[shared:]
 
 
 def described(opened: Opened) -> list[str]:

@@ -14,11 +14,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlp import build as building
-from rlp import hosts, loop
+from rlp import disk, hosts, loop, ownership
 from rlp import start as starting
 from rlp.errors import UserError
 from rlp.huggingface import may_be_on_hub
-from rlp.metrics import write_json
+from rlp.metrics import GO_ON, write_json
 from rlp.preemption import Preemption
 from rlp.report import terminal_table, write_report
 from rlp.run_config import save_config
@@ -49,7 +49,8 @@ def run(
     """
     workdir = Path(workdir)
     arms = arms_in_order(config, workdir)
-    loop.check_workdir(config, workdir, allow_config_change)
+    hosts.agree(lambda: ownership.check(workdir, "experiment"))
+    loop.check_config(config, workdir, allow_config_change)
     planned: dict[str, ConfigDict] = {}
     for name, arm in arms.items():
         planned[str(workdir / name)] = _check_arm(name, arm, workdir, explicit, planned)
@@ -65,8 +66,15 @@ def run(
                 explicit=explicit,
             )
             # Not before: an arm that cannot start leaves no folder.
-            hosts.agree(lambda: save_config(config, workdir / "config.json"))
+            hosts.agree(lambda: _begin(config, workdir))
         return hosts.agree(lambda: _finish(config, workdir, results))
+
+
+def _begin(config: ConfigDict, workdir: Path) -> None:
+    """Makes the folder that of this experiment."""
+    with disk.writing(workdir, GO_ON):
+        ownership.claim(workdir, "experiment")
+        save_config(config, workdir / "config.json")
 
 
 def _finish(
@@ -80,7 +88,8 @@ def _finish(
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
         "wall_s": sum(sum(result["wall_s"].values()) for result in results.values()),
     }
-    write_json(workdir / "summary.json", summary)
+    with disk.writing(workdir, GO_ON):
+        write_json(workdir / "summary.json", summary)
     write_report([workdir], workdir / "report.html")
     print(terminal_table(results))
     print(f"report: {workdir / 'report.html'}")
@@ -93,7 +102,7 @@ def _arm_names(config: ConfigDict) -> list[str]:
     if not names:
         raise UserError("arms is empty; an experiment needs at least one: config.arms.<name>")
     for name in names:
-        if name in SUMMARY_KEYS or name == "plots":
+        if name in (*SUMMARY_KEYS, *ownership.NAMES["experiment"], ownership.RECORD):
             raise UserError(f"an arm cannot be called {name!r}; take another name")
     return names
 
@@ -128,8 +137,12 @@ def _check_arm(
         matched = planned.get(arm.match.rpartition(":")[0])
         if matched is not None and matched.steps == 0 and not matched.match:
             raise UserError(f"match={arm.match!r}: that arm takes no step and uses nothing")
+        hosts.agree(lambda: ownership.check(folder, "run"))
         adopted = starting.adopt(arm, folder, explicit, planned)
-        building.build(adopted, starting.files_for(adopted, folder, planned))
+        files = starting.files_for(adopted, folder, planned)
+        further = starting.keeps_further(adopted)
+        starting.has_former_files(files, folder, further)  # refuses what is in their way
+        building.build(adopted, files)
     except UserError as error:
         raise UserError(f"arm {name}: {error}") from error
     return adopted
@@ -169,12 +182,13 @@ def arm_order(arms: dict[str, ConfigDict], workdir: Path) -> list[str]:
     needs: dict[str, set[str]] = {}
     for name, arm in arms.items():
         start, which = arm.init_from, arm.init_from.rpartition("@")[0]
-        sources = [start if start in folders or Path(start).is_dir() else which or start]
-        if not Path(sources[0]).is_dir() and may_be_on_hub(start) and sources[0] not in folders:
+        # A file: a model in GGUF.
+        sources = [start if start in folders or Path(start).exists() else which or start]
+        if not Path(sources[0]).exists() and may_be_on_hub(start) and sources[0] not in folders:
             sources = []
         sources.append(arm.match.rpartition(":")[0])
         for source in filter(None, sources):
-            if source not in folders and not Path(source).is_dir():
+            if source not in folders and not Path(source).exists():
                 raise UserError(
                     f"arm {name} builds on {source}, which is no arm (they are "
                     f"{', '.join(arms)}) and no folder"

@@ -10,12 +10,11 @@ state after step k is a function of the config alone, and record k of the data i
 """
 
 import dataclasses
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from ml_collections import ConfigDict
@@ -23,11 +22,11 @@ from ml_collections import ConfigDict
 from models.sharding import batch_shards
 from models.transformer import Params, init
 from rlp import build as building
-from rlp import hosts
+from rlp import disk, hosts, ownership
 from rlp import start as starting
 from rlp.answer_trainer import AnswerTrainer
 from rlp.budget import End
-from rlp.build import Run
+from rlp.build import Method, Run
 from rlp.build_data import answers_problems, browse_rows, read_data
 from rlp.checkpoint import Checkpoints
 from rlp.checkpoint.folder import saved_steps
@@ -37,12 +36,14 @@ from rlp.data.fingerprint import changes, fingerprint
 from rlp.data.rows import Rows
 from rlp.errors import UserError
 from rlp.health import Watch
-from rlp.metrics import MetricsWriter, NoMetrics, progress, write_json
+from rlp.metrics import GO_ON, MetricsWriter, NoMetrics, progress, write_json
 from rlp.placement import abstract_params, placed, state_shardings
 from rlp.preemption import Preempted, Preemption
 from rlp.report import terminal_table, write_report
 from rlp.run_config import check_same, fields, load_config, save_config
+from rlp.small_files import keep
 from rlp.step import TrainState, new_state
+from rlp.strict_json import finite, read_object
 from rlp.trainers import (
     NextTokenTrainer,
     RLPTrainer,
@@ -52,6 +53,7 @@ from rlp.trainers import (
 )
 
 LOGGER = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def train(
@@ -81,8 +83,9 @@ def train(
       Preempted: SIGTERM came; the state is saved.
     """
     workdir = Path(workdir)
+    hosts.agree(lambda: ownership.check(workdir, "run"))
     config = starting.adopt(config, workdir, explicit)
-    check_workdir(config, workdir, allow_config_change)
+    check_config(config, workdir, allow_config_change)
     page = workdir / "report.html"
     goes_on = allow_config_change and (bool(config.match) or bool(_changes(config, workdir)))
     result, reported = hosts.agree(lambda: (_finished(workdir), page.exists()))
@@ -92,7 +95,10 @@ def train(
         return result
     with Preemption() as preemption:
         if result is None:
-            run = building.build(config, starting.files_for(config, workdir))
+            files = starting.files_for(config, workdir)
+            further = starting.keeps_further(config)
+            starting.has_former_files(files, workdir, further)  # refuses what is in their way
+            run = building.build(config, files)
             end = building.build_end(config, run.model)
             result = _Loop(config, workdir, run, end, preemption, allow_config_change).run()
         if report:
@@ -141,7 +147,8 @@ class _Loop:
         """From the newest checkpoint to evaluation.json."""
         directory = self.workdir / "checkpoints"
         frame = self.made.answering.frame if self.made.answering else None
-        train, held_out = read_data(self.config, self.made.tokenizer, frame)
+        made = self.made
+        train, held_out = read_data(self.config, made.tokenizer, made.template, frame)
         self.data = fingerprint(train, held_out)
         begun = hosts.agree(lambda: bool(saved_steps(directory)))
         begin = None if begun else self._started_from()
@@ -157,14 +164,15 @@ class _Loop:
             state = self._restore(checkpoints) or self._fresh(begin)
             del begin  # it would take as much memory as the parameters, to the end
             # Only now: a state that does not fit the config leaves the folder as it was.
-            hosts.agree(lambda: self._begin_folder(files))
+            write = lambda: begin_folder(self.config, made, files, self.workdir)
+            hosts.agree(lambda: self._written(write))
             state = self._steps(state, checkpoints, train, held_out)
             return self._finish(state, checkpoints, held_out)
 
-    def _begin_folder(self, files: Path | None) -> None:
-        starting.copy_files(files, self.workdir)
-        (self.workdir / "evaluation.json").unlink(missing_ok=True)  # first: it is of that config
-        save_config(self.config, self.workdir / "config.json")
+    def _written(self, write: Callable[[], T]) -> T:
+        """What `write` returns; where the disk fails, one line says so."""
+        with disk.writing(self.workdir, GO_ON):
+            return write()
 
     def _started_from(self) -> Params | None:
         """The parameters to start from, before any long work; None for fresh ones."""
@@ -359,7 +367,8 @@ class _Loop:
             "skipped_updates": int(state.skipped),
             "wall_s": wall,
         }
-        return hosts.agree(lambda: self._end_folder(documents, responses, result))
+        write = lambda: self._end_folder(documents, responses, finite(result))
+        return hosts.agree(lambda: self._written(write))
 
     def _thoughts(self, state: TrainState, held_out: HeldOut) -> list[dict]:
         """Thoughts along a few held-out documents, where there are any."""
@@ -394,6 +403,22 @@ class _Loop:
         return result
 
 
+def begin_folder(config: ConfigDict, made: Method, files: Path | None, workdir: Path) -> None:
+    """Puts into the folder of a run what it needs to go on, and its config last.
+
+    Args:
+      config: of the run.
+      made: of it.
+      files: as of `rlp.start.files_for`.
+      workdir: its folder.
+    """
+    known = starting.same_tokenizer(config, files)
+    starting.copy_files(files, workdir, starting.keeps_further(config))
+    keep(workdir / starting.FILES, made, known, config.data)
+    (workdir / "evaluation.json").unlink(missing_ok=True)  # first: it is of that config
+    save_config(config, workdir / "config.json")
+
+
 def _brief(metrics: dict[str, float]) -> str:
     """The figures that stand behind the progress bar."""
     if "reward_mean" not in metrics:
@@ -416,10 +441,8 @@ def _arrays(state: TrainState) -> dict[str, Any]:
     return items | {name: params for name, params in beside.items() if params is not None}
 
 
-def check_workdir(config: ConfigDict, workdir: Path, allow_config_change: bool) -> None:
+def check_config(config: ConfigDict, workdir: Path, allow_config_change: bool) -> None:
     """Refuses a folder that holds a run of another config."""
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"--workdir={workdir} is a file; give a folder")
     if not allow_config_change and (changes := _changes(config, workdir)):
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(changes)}); take another "
@@ -430,10 +453,15 @@ def check_workdir(config: ConfigDict, workdir: Path, allow_config_change: bool) 
 def _changes(config: ConfigDict, workdir: Path) -> list[str]:
     """What differs from the run in the folder, as `check_same` says it; nothing without one."""
     saved = workdir / "config.json"
-    return check_same(load_config(saved), config) if saved.exists() else []
+    if not saved.exists():
+        return []
+    changes = check_same(load_config(saved), config)
+    if starting.changed_template(config, workdir):
+        changes.append(f"data.chat_template: {config.data.chat_template} has another content")
+    return changes
 
 
 def _finished(workdir: Path) -> dict[str, Any] | None:
     """evaluation.json of a finished run."""
     path = workdir / "evaluation.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_object(path) if path.exists() else None

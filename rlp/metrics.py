@@ -11,8 +11,6 @@ same however often a run was stopped.
 import dataclasses
 import json
 import logging
-import math
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -25,11 +23,13 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
-from rlp import hosts
+from rlp import disk, hosts, whole_folder
 from rlp.errors import UserError
 from rlp.health import Watch
+from rlp.strict_json import finite
 
 LOGGER = logging.getLogger(__name__)
+GO_ON = "run the same command again, which goes on from the last checkpoint"
 
 
 class Number(Protocol):
@@ -57,23 +57,27 @@ class MetricsWriter:
           watch: gives the run's warnings, and has seen no step yet; None for a run without.
 
         Raises:
-          UserError: a line of metrics.jsonl that is to be kept cannot be read.
+          UserError: a line of metrics.jsonl that is to be kept cannot be read, or the folder
+            cannot be written.
         """
+        self._workdir = Path(workdir)
         path, events = Path(workdir, "metrics.jsonl"), Path(workdir, "tensorboard")
         last = -1 if resume_step is None else resume_step
         self._watch, self._warnings = watch, Path(workdir, "warnings.json")
         see: Callable[[Any], object] = watch.add if watch else lambda row: None
-        end = _end_of(last, path, see) if path.exists() else 0
-        events.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
-        self._file.truncate(end)
         self._step = last
-        # Nanoseconds keep the files of two starts in one second apart, and in order.
-        self._events = EventsWriter(str(events / "events"), f".{time.time_ns()}")
-        restart = SessionLog(status=SessionLog.START)
-        self._events.write_event(Event(wall_time=time.time(), step=last + 1, session_log=restart))
-        self._events.flush()
-        self._keep_warnings()
+        with disk.writing(self._workdir, GO_ON):
+            end = _end_of(last, path, see) if path.exists() else 0
+            events.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
+            self._file.truncate(end)
+            # Nanoseconds keep the files of two starts in one second apart, and in order.
+            self._events = EventsWriter(str(events / "events"), f".{time.time_ns()}")
+            restart = SessionLog(status=SessionLog.START)
+            event = Event(wall_time=time.time(), step=last + 1, session_log=restart)
+            self._events.write_event(event)
+            self._events.flush()
+            self._keep_warnings()
 
     def write(self, step: int, values: Mapping[str, Number]) -> None:
         """Writes the figures of one step, and logs the warnings that they give.
@@ -81,22 +85,32 @@ class MetricsWriter:
         Args:
           step: later than every step written before.
           values: name to number; names with a slash are grouped by TensorBoard.
+
+        Raises:
+          UserError: the disk refuses, for example because it is full.
         """
         if step <= self._step:
             raise ValueError(f"step {step} comes after step {self._step}, which is written already")
         numbers = {name: _plain(value) for name, value in values.items()}
-        finite = {n: v if math.isfinite(v) else None for n, v in numbers.items()}
-        row = {"step": step, **finite}
-        self._file.write((json.dumps(row, allow_nan=False) + "\n").encode())
+        row = {"step": step, **finite(numbers)}
         scalars = [Summary.Value(tag=name, simple_value=v) for name, v in numbers.items()]
         event = Event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
-        self._events.write_event(event)
-        self._events.flush()
+        with disk.writing(self._workdir, GO_ON):
+            self._append((json.dumps(row, allow_nan=False) + "\n").encode())
+            self._events.write_event(event)
+            self._events.flush()
         self._step = step
         if self._watch and (new := self._watch.add(row)):
             for warning in new:
                 LOGGER.warning("step %d, %s: %s", step, warning.name, warning.message)
-            self._keep_warnings()
+            with disk.writing(self._workdir, GO_ON):
+                self._keep_warnings()
+
+    def _append(self, line: bytes) -> None:
+        """Adds a line to metrics.jsonl. A disk that fills up takes a part of what it is given,
+        and gives its error only when it is asked to take the rest."""
+        while line:
+            line = line[self._file.write(line) :]
 
     def _keep_warnings(self) -> None:
         if self._watch:
@@ -104,8 +118,9 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Closes both files."""
-        self._file.close()
-        self._events.close()
+        with disk.writing(self._workdir, GO_ON):
+            self._file.close()
+            self._events.close()
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -137,10 +152,8 @@ def _plain(value: Number) -> int | float:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a file whole or not at all."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    os.replace(unfinished, path)
+    """Writes a file whole or not at all; a number that is not finite becomes null."""
+    whole_folder.write_whole(path, json.dumps(finite(content), indent=1, allow_nan=False))
 
 
 def _end_of(last: int, path: Path, see: Callable[[Any], object]) -> int:

@@ -6,13 +6,13 @@ same types (1 and 1.0 stay apart), and floats to the last bit.
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from rlp import whole_folder
 from rlp.errors import UserError
 
 Value = bool | int | float | str
@@ -57,12 +57,7 @@ def save_config(config: ConfigDict, path: str | Path) -> None:
     for _ in fields(config):  # refuses what JSON cannot hold exactly
         pass
     text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-    unfinished = path.with_name(path.name + ".tmp")
-    with open(unfinished, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    whole_folder.write_whole(path, text + "\n")
 
 
 def load_config(path: str | Path) -> ConfigDict:
@@ -80,6 +75,17 @@ def load_config(path: str | Path) -> ConfigDict:
     if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read as a config: it is not a JSON object")
     return ConfigDict(content)
+
+
+def kind_of(path: Path) -> str:
+    """ "run" or "experiment" for a config that `save_config` wrote; "" for any other file."""
+    try:
+        config = load_config(path)
+    except UserError:
+        return ""
+    if not all(isinstance(config.get(name), ConfigDict) for name in ("data", "model", "rlp")):
+        return ""
+    return "experiment" if "arms" in config else "run"
 
 
 def check_same(saved: ConfigDict, new: ConfigDict) -> list[str]:

@@ -8,6 +8,7 @@ parameters only, and those of the tokenizer where they are empty.
 import copy
 import dataclasses
 import logging
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -21,21 +22,21 @@ from models import hf
 from models.config import HOW, ModelConfig
 from models.rope import Rope
 from models.transformer import Params
-from rlp import huggingface
+from rlp import huggingface, ownership
 from rlp.checkpoint import find_step, load_params
 from rlp.checkpoint.folder import saved_steps
 from rlp.errors import UserError
 from rlp.metrics import progress
+from rlp.ownership import CHECKPOINTS, FILES
 from rlp.run_config import fields, load_config
 from rlp.tokenizer import FILES as TOKENIZER_FILES
+from rlp.tokenizer_files import TEMPLATE
+from rlp.whole_folder import unfinished
 
 LOGGER = logging.getLogger(__name__)
 
-# In the folder of a run: what of a Hugging Face model is not weights (config.json, tokenizer, chat
-# template, generation config). The run's tokenizer is read from here, and its export has it all.
-FILES = "hf"
 GENERATION = "generation_config.json"
-CHECKPOINTS = "checkpoints"
+COPIED = (huggingface.CONFIG, GENERATION, *TOKENIZER_FILES)  # what FILES of a run may hold
 TOKENS = ("tokenizer", "bos", "eos", "separator")  # fields of config.data
 
 
@@ -62,7 +63,7 @@ class Start:
 
 def find(name: str) -> Start:
     """What `init_from` names: the folder of a run, with or without @step, the folder of one of its
-    checkpoints, a folder in the Hugging Face format, or a name on the hub.
+    checkpoints, a folder in the Hugging Face format, a GGUF file, or a name on the hub.
 
     Raises:
       UserError: there is no such thing, or its network is not supported.
@@ -136,11 +137,47 @@ def files_for(
     """The folder of the Hugging Face files of a run: its own, or before it has begun, those of
     what it starts from. None if neither has any."""
     if _begun(config, workdir) is not None:
-        own = workdir / FILES
-        return own if own.is_dir() else None
+        return _own_files(workdir)
     if source := _planned(config.init_from, planned):
         return files_for(planned[source], Path(source), planned)
     return find(config.init_from).files if config.init_from else None
+
+
+def same_tokenizer(config: ConfigDict, files: Path | None) -> bool:
+    """Whether some files are of a model with the tokenizer of a run: where its config names none,
+    and where they are those of a run whose config names the same.
+
+    Args:
+      config: of the run.
+      files: as of `files_for`.
+    """
+    if files is None or not config.data.tokenizer:
+        return files is not None
+    return _kept_with(config, files, "tokenizer")
+
+
+def same_template(config: ConfigDict, files: Path | None) -> bool:
+    """Whether some files are those of a run with the same `data.chat_template`, which they hold."""
+    return files is not None and _kept_with(config, files, "chat_template")
+
+
+def _kept_with(config: ConfigDict, files: Path, field: str) -> bool:
+    """Whether some files are those of a run whose config has the same value of a field of data."""
+    saved = files.parent / "config.json"
+    return (
+        files.name == FILES
+        and saved.is_file()
+        and load_config(saved).get("data", {}).get(field) == config.data[field]
+    )
+
+
+def changed_template(config: ConfigDict, workdir: Path) -> bool:
+    """Whether the Jinja file of a run that has begun is there and is not what the run has kept."""
+    kept, named = workdir / FILES / TEMPLATE, Path(config.data.chat_template)
+    if not (same_template(config, kept.parent) and kept.is_file() and named.is_file()):
+        return False
+    lines = lambda path: path.read_bytes().replace(b"\r\n", b"\n")
+    return lines(kept) != lines(named)
 
 
 def _begun(config: ConfigDict, workdir: Path) -> ConfigDict | None:
@@ -161,6 +198,8 @@ def _planned(name: str, planned: Mapping[str, ConfigDict]) -> str:
 
 def _is_hugging_face(folder: Path) -> bool:
     path = folder / huggingface.CONFIG
+    if huggingface.holds_gguf(folder):
+        return True
     return path.is_file() and "model_type" in huggingface.read_config(folder)
 
 
@@ -170,9 +209,19 @@ def _run(name: str, workdir: Path) -> Start:
         return params, step, f"step {step} of {name}"
 
     find_step(name)  # there is one
-    files = workdir / FILES
     saved = load_config(workdir / "config.json")
-    return Start(name, saved, *_of_run(saved), files if files.is_dir() else None, load)
+    return Start(name, saved, *_of_run(saved), _own_files(workdir), load)
+
+
+def _own_files(workdir: Path) -> Path | None:
+    """The Hugging Face files of the run in a folder; None if it has none.
+
+    A folder of that name which someone else put there, as an export may be, is not the run's.
+    """
+    own, made = workdir / FILES, ownership.made_files(workdir)
+    if made and not own.is_dir():
+        raise UserError(f"{own} is missing, from which this run has its tokenizer; put it back")
+    return own if made is not False and own.is_dir() else None
 
 
 def _of_run(config: ConfigDict) -> tuple[dict[str, Any], dict[str, str]]:
@@ -222,19 +271,59 @@ def network(fields: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(**values | {"attention": fields["attention"] or None})
 
 
-def copy_files(files: Path | None, workdir: Path) -> None:
-    """Puts what is not weights of a model into the folder of a run, whole or not at all; takes away
-    what was there before, unless it is that."""
+def keeps_further(config: ConfigDict) -> bool:
+    """Whether a run keeps files besides those that it starts from: those that it says of a
+    tokenizer that its config names (see `rlp.small_files`)."""
+    return config.data.kind == "text" and config.data.tokenizer not in ("", "bytes")
+
+
+def copy_files(files: Path | None, workdir: Path, further: bool = False) -> None:
+    """Puts what is not weights of a model into the folder of a run, whole or not at all, and
+    records that the folder is that run's. Its copy from an earlier start is replaced.
+
+    Args:
+      files: to copy; None for none.
+      workdir: folder of the run.
+      further: the run has more to keep there.
+
+    Raises:
+      UserError: something else has the name of the copy.
+    """
     own = workdir / FILES
-    if files == own:
-        return
-    shutil.rmtree(own, ignore_errors=True)
-    if files is None:
-        return
-    unfinished = workdir / f"{FILES}.tmp"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for name in (huggingface.CONFIG, GENERATION, *TOKENIZER_FILES):
-        if (files / name).is_file():
-            shutil.copyfile(files / name, unfinished / name)
-    unfinished.rename(own)
+    if not _are(own, files):
+        replaced = has_former_files(files, workdir, further)
+        ownership.claim(workdir, "run", replaced or further or files is not None)
+        if files is not None:
+            with unfinished(own) as folder:
+                for name in COPIED:
+                    if (files / name).is_file():
+                        shutil.copyfile(files / name, folder / name)
+                if replaced:
+                    shutil.rmtree(own)
+        elif replaced:
+            shutil.rmtree(own)
+    ownership.claim(workdir, "run", further or files is not None)
+
+
+def has_former_files(files: Path | None, workdir: Path, further: bool = False) -> bool:
+    """Whether a run has a copy of other files than those that it is to have.
+
+    Raises:
+      UserError: something that the run did not make has the name of the copy.
+    """
+    own = workdir / FILES
+    if not os.path.lexists(own) or _are(own, files):
+        return False
+    made = ownership.made_files(workdir)
+    if files is None and not further and not made:
+        return False  # whatever it is, it is left alone
+    inside = list(own.iterdir()) if own.is_dir() and not own.is_symlink() else [own]
+    if made and all(path.is_file() and path.name in COPIED for path in inside):
+        return bool(inside)
+    if not inside:
+        return False
+    raise UserError(f"{own} is in the way, since this run did not make it; move it somewhere else")
+
+
+def _are(own: Path, files: Path | None) -> bool:
+    return files is not None and own.is_dir() and own.samefile(files)

@@ -193,6 +193,9 @@ class FolderTokenizer:
         if bos:
             self.bos = () if bos == "none" else (self._token("data.bos", bos),)
         self.added: Collection[int] = set(self._tokenizer.added_tokens_decoder)
+        # What a template calls bos_token and eos_token, where they are not the folder's.
+        given = {"bos_token": bos, "eos_token": eos}
+        self._named = {role: name for role, name in given.items() if name in special}
         own = self._tokenizer.chat_template
         self.chat_template: str | None = own.get("default") if isinstance(own, dict) else own
         pad = self._tokenizer.pad_token_id
@@ -261,7 +264,11 @@ class FolderTokenizer:
     def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
         try:
             return self._tokenizer.apply_chat_template(
-                list(messages), chat_template=template, add_generation_prompt=ask, tokenize=False
+                list(messages),
+                chat_template=template,
+                add_generation_prompt=ask,
+                tokenize=False,
+                **self._named,
             )
         except Exception as error:  # a template can raise what it likes
             reason = " ".join(str(error).split())[:200]

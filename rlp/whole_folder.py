@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Folders and files that appear whole or not at all."""
 
 import contextlib
 import os
@@ -6,13 +6,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlp import disk
 from rlp.errors import UserError
 
 
 def refuse_existing(out: Path) -> None:
-    """Raises UserError if there is anything of this name."""
+    """Raises UserError if there is anything of this name, or nothing can be written there."""
     if os.path.lexists(out):
         raise UserError(f"{out} exists already; remove it or name another folder")
+    disk.refuse_unwritable(out)
 
 
 @contextlib.contextmanager
@@ -24,10 +26,8 @@ def unfinished(out: Path) -> Iterator[Path]:
     Raises:
       OSError: `out` cannot be written.
     """
-    start = f".{out.name}.unfinished-"
     out.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(out.parent, start)
-    folder = out.parent / f"{start}{os.getpid()}"
+    folder = _temporary(out)
     try:
         folder.mkdir()
         yield folder
@@ -40,15 +40,35 @@ def unfinished(out: Path) -> Iterator[Path]:
     _sync(out.parent)
 
 
-def _clear_leftovers(parent: Path, start: str) -> None:
-    """Removes what killed processes of this machine left behind.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all: its content is on the disk before it takes its name.
 
-    A folder with our own process id is of a process before us: in a container, ids come again.
+    Raises:
+      OSError: it cannot be written; what was there before is unchanged.
     """
-    for path in [path for path in parent.iterdir() if path.name.startswith(start)]:
-        pid = path.name.removeprefix(start)
+    data = content.encode() if isinstance(content, str) else content
+    file = _temporary(path)
+    try:
+        with file.open("wb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fsync(opened.fileno())
+        file.replace(path)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside `path`, once what killed processes of this machine left behind is removed.
+
+    What has our own process id is of a process before us: in a container, ids come again.
+    """
+    start = f".{path.name}.unfinished-"
+    for left in [left for left in path.parent.iterdir() if left.name.startswith(start)]:
+        pid = left.name.removeprefix(start)
         if pid.isdecimal() and (int(pid) == os.getpid() or not _runs(int(pid))):
-            shutil.rmtree(path)
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f"{start}{os.getpid()}")
 
 
 def _runs(pid: int) -> bool:

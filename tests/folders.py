@@ -13,7 +13,7 @@ from models import hf
 from models.config import ModelConfig
 from models.rope import Rope
 from rlp import huggingface
-from rlp.exchange import token_ids
+from rlp.small_files import token_ids
 from rlp.tokenizer import THINK_CLOSE, THINK_OPEN, ByteTokenizer, word_level_files
 from tests import tiny
 

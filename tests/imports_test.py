@@ -53,6 +53,7 @@ DOORS = {
     "tokenizers": ("rlp.tokenizer",),
     "safetensors": ("rlp.huggingface",),
     "huggingface_hub": ("rlp.huggingface",),
+    "gguf": ("rlp.huggingface",),
     "torch": ("rlp.huggingface.verify", "benchmarks.attention_torch"),
     "math_verify": ("rlp.verifiers",),
     "pebble": ("rlp.grading",),

@@ -78,11 +78,11 @@ def job_of(arguments: Sequence[str], python: str) -> Job:
     """
     values = {}
     for flag in ("config", "workdir"):
-        found = [m[1] for a in arguments if (m := re.fullmatch(rf"--?{flag}=(.+)", a))]
+        found = [m[1] for a in arguments if (m := re.fullmatch(rf"--?{flag}=(.*)", a))]
         if len(found) != 1:
             raise UserError(f"behind -- stand the flags of launch.train, among them one --{flag}=…")
         values[flag] = found[0]
-    program.check_workdir(values["workdir"])
+    program.check_output("workdir", values["workdir"])
     program.check_config_flags(arguments)
     workdir = Path(values["workdir"])
     arms = "arms" in program.load_config_file(values["config"])

@@ -22,6 +22,7 @@ from models.hf.fields import (
     Json,
     Unsupported,
     checked,
+    fixed,
     supported,
 )
 from models.hf.rope import read_rope, unread_parameters, write_rope
@@ -122,7 +123,8 @@ def unread_fields(config: Json) -> list[str]:
     Raises:
       Unsupported: the family is.
     """
-    known = supported(family_of(config)) | FIXED.keys() | INERT
+    family = family_of(config)
+    known = supported(family) | fixed(family) | INERT
     return sorted([*(config.keys() - known), *unread_parameters(config)])
 
 
@@ -212,10 +214,10 @@ def _read_layers(family: Family, f: Fields, layers: int) -> tuple[int, str]:
         letters = _letters(family, f, layers, window)
     else:
         letters = [LAYER_TYPES.get(kind, "") for kind in types]
-        fixed = family.layers in ("none", "all")
+        alike = family.layers in ("none", "all")
         if len(letters) != layers or "" in letters:
             raise Unsupported(f"layer_types={types!r} is not supported in {layers} layers")
-        if fixed and letters != _letters(family, f, layers, window):
+        if alike and letters != _letters(family, f, layers, window):
             raise Unsupported(f"layer_types={types!r} is not supported in {family.name}")
     if family.layers == "none" and window is not None:
         raise Unsupported(f"sliding_window={window!r} is not supported in {family.name}")

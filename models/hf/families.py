@@ -32,8 +32,6 @@ class Family:
       whole_heads: its config class wants hidden_size to be a multiple of the number of heads,
         whatever head_dim is.
       more: supported fields that its config class takes without declaring them.
-      ignored: fields of `fields.FIXED` that may have any value, since the network has or lacks
-        that part whatever they say.
     """
 
     name: str
@@ -49,7 +47,6 @@ class Family:
     default_local_theta: float = 0.0
     whole_heads: bool = False
     more: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
 
     @property
     def activation_field(self) -> str:
@@ -168,7 +165,6 @@ FAMILIES = (
         QWEN2,
         nullable=(HEADS, *LOCAL),
         layers="switch",
-        ignored=("attention_bias",),
     ),
     Family(
         "llama",

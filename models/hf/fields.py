@@ -12,7 +12,7 @@ version of it shows the fields that are missing here.
 from collections.abc import Callable
 from typing import Any
 
-from models.hf.families import Family
+from models.hf.families import FAMILIES, Family
 
 Json = dict[str, Any]
 
@@ -28,7 +28,8 @@ SHARED = frozenset(
 )  # fmt: skip
 
 # Name -> the values that are supported; the first one is written to exports. Null means that the
-# field is left out, except where the config class of the family does not take it.
+# field is left out, except where the config class of the family does not take it. A field that the
+# config classes of some families declare is one of the others in families whose class does not.
 FIXED: dict[str, tuple[Any, ...]] = {
     # Parts that our layers do not have.
     "attention_bias": (False,),
@@ -46,7 +47,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "rope_interleaved": (False,),
     "use_mrope": (False,),
     "_rope_type_labels": (None,),
-    # Layers that differ from each other, or that are no decoder's.
+    # Layers that differ from one another, or are of another kind.
     "per_layer_config": (None, {}),
     "mlp_layer_types": (None,),
     "num_experts": (None, 0),
@@ -61,7 +62,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "text_config": (None,),
     "text_encoder": (None,),
     "vision_config": (None,),
-    # The weights are elsewhere, or are not numbers.
+    # The weights are in other files, or are stored in another way.
     "configuration_files": (None, []),
     "fusion_config": (None,),
     "quantization_config": (None,),
@@ -176,11 +177,17 @@ class Fields:
             if name in self and self.get(name) is None and name not in self._family.nullable:
                 said = f"it lacks {name}, which is null; {self._family.name} needs a value"
                 raise Unsupported(said)
-        for name in sorted(self._config.keys() & FIXED.keys() - set(self._family.ignored)):
+        for name in sorted(self._config.keys() & fixed(self._family)):
             value, allowed = self._config[name], FIXED[name]
             left_out = value is None and name not in NULL_IS_A_VALUE
             if not left_out and value not in allowed:
                 raise Unsupported(f"{name}={value!r} is not supported, only {allowed[0]!r} is")
+
+
+def fixed(family: Family) -> frozenset[str]:
+    """The fields of `FIXED` that count in this family."""
+    declared = {name for other in FAMILIES for name in other.defaults}
+    return frozenset(FIXED.keys() - (declared - family.defaults.keys()))
 
 
 def supported(family: Family) -> frozenset[str]:

@@ -44,7 +44,8 @@ NEUTRAL: dict[str, Any] = {
     "truncate": True,
 }
 # The rest: what kind of scaling it is, and the length of texts before that.
-OTHERS = frozenset(("original_max_position_embeddings", "rope_theta", "rope_type", "type"))
+ORIGINAL = "original_max_position_embeddings"
+OTHERS = frozenset((ORIGINAL, "rope_theta", "rope_type", "type"))
 # The kinds of layers that have parameters of their own in `rope_parameters`.
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
@@ -56,6 +57,11 @@ def read_rope(family: Family, f: Fields) -> Rope:
       Unsupported: they are of a kind that is not supported here, or its two forms contradict.
     """
     scaling, new = (f.take(name, OBJECT) or {} for name in ("rope_scaling", "rope_parameters"))
+    if family.local_rope and "rope_type" not in scaling and _kind(scaling) != "default":
+        raise Unsupported(
+            f"rope_scaling={scaling!r} is not supported: of {family.name}, transformers reads "
+            "rope_type, not type"
+        )
     # Null is a fault only where it is used, which these may not be.
     theta = f.get("rope_theta", family.default_theta)
     local = f.get(family.local_theta_field, family.default_local_theta)
@@ -96,15 +102,14 @@ def _object(value: Any, name: str) -> Json:
 
 
 def _rope(f: Fields, family: Family, parameters: Json, theta: Any, local: Any) -> Rope:
-    bases = {"rope_theta": parameters.get("rope_theta", theta)}
-    if family.local_rope:
-        bases[family.local_theta_field or f"rope_theta of {LOCAL}"] = local
-    for name, base in bases.items():
+    theta = parameters.get("rope_theta", theta)
+    local_name = family.local_theta_field or f"rope_theta of {LOCAL}"
+    for name, base in (("rope_theta", theta), (local_name, local))[: 1 + family.local_rope]:
         if base is None:
             raise Unsupported(f"it lacks {name}, which is null; give a number, or leave it out")
         checked(name, base, NUMBER)
     try:
-        return Rope(*map(float, bases.values()), **_values(f, family, parameters))
+        return Rope(theta=float(theta), local_theta=float(local), **_values(f, family, parameters))
     except ValueError as error:
         raise Unsupported(str(error)) from error
 
@@ -122,17 +127,17 @@ def _values(f: Fields, family: Family, parameters: Json) -> Json:
     names = ROPES[kind]
     for name, value in sorted(parameters.items()):
         foreign = name in NEUTRAL and name not in names
-        if type(value) is dict or (foreign and value not in (None, NEUTRAL[name])):
+        nested = type(value) is dict or name in (GLOBAL, LOCAL)
+        if nested or (foreign and value not in (None, NEUTRAL[name])):
             raise Unsupported(f"rope_type={kind!r} with {name}={value!r} is not supported")
     given = {name: parameters[name] for name in names if name in parameters}
     length = f.take("max_position_embeddings", COUNT)
-    if "original_max_position_embeddings" in names:
+    if ORIGINAL in names:
+        original = given.setdefault(ORIGINAL, length)
+        checked(ORIGINAL, original, COUNT)
         # Beside the parameters, it comes first; layers with parameters of their own ignore it.
-        outside = f.take("original_max_position_embeddings", COUNT)
-        if outside is not None and not family.local_rope:
-            given["original_max_position_embeddings"] = outside
-        original = given.setdefault("original_max_position_embeddings", length)
-        checked("original_max_position_embeddings", original, COUNT)
+        if ORIGINAL in f and not family.local_rope:
+            given[ORIGINAL] = original = checked(ORIGINAL, f.get(ORIGINAL), COUNT)
         if kind == "yarn" and given.get("factor", length) is None:
             given["factor"] = length / original
     given = {name: x for name, x in given.items() if x is not None}

@@ -1,8 +1,9 @@
 """The checkpoints of the run that is training: saved in the background, restored to resume."""
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,10 +11,11 @@ from typing import Any, Self
 from absl import logging
 from orbax.checkpoint import v1 as orbax
 
-from rlp import hosts
+from rlp import disk, hosts
 from rlp.checkpoint import folder as folders
 from rlp.checkpoint.load import JSON_ITEMS, load_items, orbax_context
 from rlp.errors import UserError
+from rlp.metrics import GO_ON
 
 COMMIT_TIMEOUT_S = 24 * 3600  # a process that dies meanwhile is noticed otherwise
 
@@ -53,7 +55,12 @@ class Checkpoints:
         self._lower_is_better = lower_is_better
         self._pending: tuple[int, dict[str, Any] | None] | None = None
         self.warnings: list[str] = []
-        hosts.agree(self._tidy)
+        with self._told():
+            hosts.agree(self._tidy)
+            self._orbax = self._opened(keep)
+
+    def _opened(self, keep: int) -> orbax.training.Checkpointer:
+        """Orbax's view of the directory."""
         context = orbax_context()
         # A lambda, for Orbax deep-copies its options, and with a bound method this object.
         context.async_options.post_finalization_callback = lambda: self._before_commit()
@@ -63,7 +70,7 @@ class Checkpoints:
         best = policies.BestN(
             n=1, get_metric_fn=self._goodness, keep_checkpoints_without_metrics=False
         )
-        self._orbax = orbax.training.Checkpointer(
+        return orbax.training.Checkpointer(
             self._directory,
             context=context,
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
@@ -80,7 +87,8 @@ class Checkpoints:
         """Saves `items` as `step` in the background; a step saved before is replaced.
 
         Returns when the caller may donate, delete or change everything it passed. Waits for the
-        save before this one, and raises what went wrong with it.
+        save before this one, and raises what went wrong with it; where that was the disk, as a
+        UserError. What was saved before is whole then.
 
         Args:
           step: optimizer steps taken.
@@ -96,13 +104,14 @@ class Checkpoints:
         copies = {name: json.loads(json.dumps(items[name])) for name in JSON_ITEMS if name in items}
         figure = self._figure(metrics)
         self.wait()
-        if replaced := hosts.agree(lambda: self._make_room(step)):
-            figure = replaced["figure"] if metrics is None else figure
-            self._orbax.reload()
-        self._pending = (step, figure)
-        self._orbax.save_checkpointables_async(
-            step, {**items, **copies, "step": step}, force=True, metrics=figure
-        )
+        with self._told():
+            if replaced := hosts.agree(lambda: self._make_room(step)):
+                figure = replaced["figure"] if metrics is None else figure
+                self._orbax.reload()
+            self._pending = (step, figure)
+            self._orbax.save_checkpointables_async(
+                step, {**items, **copies, "step": step}, force=True, metrics=figure
+            )
 
     def restore(self, abstract_items: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """Loads the newest checkpoint that is whole, bit for bit as it was saved.
@@ -130,8 +139,9 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until the save under way is committed; raises what went wrong with it."""
-        self._orbax.wait()
-        hosts.agree(lambda: folders.clear_leftovers(self._directory))
+        with self._told():
+            self._orbax.wait()
+            hosts.agree(lambda: folders.clear_leftovers(self._directory))
 
     def close(self) -> None:
         """Waits for the save under way and lets go of the directory."""
@@ -147,9 +157,21 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # One of several processes cannot wait for the others, whom its error did not reach.
-        if error is None or hosts.count() == 1:
+        if error is None:
             self.close()
+        elif (
+            hosts.count() == 1
+        ):  # the others, whom the error did not reach, could not be waited for
+            try:
+                self.close()
+            except UserError as failure:  # the error that came first is the one to show
+                logging.warning("%s", failure)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """While entered, an error of the disk becomes one line with its cure."""
+        with disk.writing(self._directory, GO_ON):
+            yield
 
     def _tidy(self) -> None:
         """Makes the directory, or clears what a killed run left there and moves damage aside."""

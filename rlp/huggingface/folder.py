@@ -1,4 +1,7 @@
-"""A model's folder in the Hugging Face format: where it is, its config, its weight files."""
+"""A model's folder in the Hugging Face format: where it is, its config, its weight files.
+
+A GGUF file becomes such a folder, with a link to it in place of safetensors.
+"""
 
 import contextlib
 import json
@@ -11,6 +14,7 @@ import safetensors
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
 from rlp.errors import UserError
+from rlp.huggingface import gguf
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -26,14 +30,19 @@ def find(name: str) -> Path:
     """The folder of a model; fetched from the hub, or found in its cache, where that is needed.
 
     Args:
-      name: a folder, or "<owner>/<name>" or "<owner>/<name>@<revision>" of the hub.
+      name: a GGUF file, or the folder of one; a folder in the Hugging Face format; or
+        "<owner>/<name>" or "<owner>/<name>@<revision>" of the hub.
 
     Raises:
-      UserError: no such folder, or the hub does not give it.
+      UserError: no such folder, a GGUF file that cannot be read, or the hub does not give it.
     """
     folder = Path(name)
     if name and folder.is_dir():
-        return folder
+        return _of_gguf(folder) if holds_gguf(folder) else folder
+    if gguf.is_gguf(folder):
+        return gguf.as_folder(folder)
+    if folder.suffix == ".gguf":
+        raise UserError(f"no such file: {name}")
     if folder.is_file():
         raise UserError(f"{name} is a file; pass the folder that it is in")
     repository, _, revision = name.partition("@")
@@ -55,6 +64,25 @@ def find(name: str) -> Path:
     return Path(fetched)
 
 
+def holds_gguf(folder: Path) -> bool:
+    """Whether a folder holds GGUF files in place of a model in the Hugging Face format."""
+    return not (folder / CONFIG).exists() and any(folder.glob("*.gguf"))
+
+
+def _of_gguf(folder: Path) -> Path:
+    """`find`, of a folder with GGUF files: one model, which may be in several parts."""
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) > 1 and gguf.parts(files[0]) != files:
+        names = ", ".join(path.name for path in files)
+        raise UserError(f"{folder} holds several GGUF files; pass one of them: {names}")
+    return gguf.as_folder(files[0])
+
+
+def quantization(name: str) -> str:
+    """The quantized kinds of tensors in a GGUF file, as "Q4_1, Q8_0"; "" for any other model."""
+    return gguf.quantization(Path(name)) if gguf.is_gguf(Path(name)) else ""
+
+
 def may_be_on_hub(name: str) -> bool:
     """Whether a name looks like "<owner>/<name>", and not like a path."""
     return not name.startswith(("/", ".", "~")) and name.partition("@")[0].count("/") == 1
@@ -70,21 +98,25 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
-    """The safetensors file of every tensor of a folder, by tensor name. Reads headers only.
+    """The file of every tensor of a folder, by tensor name. Reads headers only.
 
     Raises:
-      UserError: no safetensors, a damaged file, or an index that does not tell what the files hold.
+      UserError: no weights, a damaged file, or an index that does not tell what the files hold.
     """
     single, index = folder / WEIGHTS, folder / INDEX
     if single.is_file() and index.is_file():
         raise UserError(
             f"{folder} has both {WEIGHTS} and {INDEX}; remove the one that is not meant"
         )
+    if (link := folder / gguf.FILE).is_file():
+        return dict.fromkeys(gguf.weights(link).keys(), link)
     if index.is_file():
         return _indexed_files(index)
     if single.is_file():
         with open_weights(single) as file:
             return dict.fromkeys(file.keys(), single)
+    if others := sorted(path.name for path in folder.glob("*.gguf")):
+        raise UserError(f"{folder} has no safetensors; pass the GGUF file: {folder / others[0]}")
     if others := sorted(path.name for path in folder.glob("pytorch_model*.bin")):
         raise UserError(
             f"{folder} has {others[0]}, but only safetensors are read; convert it with"
@@ -95,14 +127,17 @@ def weight_files(folder: Path) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def open_weights(path: Path) -> Iterator[safetensors.safe_open]:
-    """An open safetensors file, whose tensors come as numpy arrays in memory of their own.
+def open_weights(path: Path) -> Iterator[safetensors.safe_open | gguf.Weights]:
+    """An open file of weights, whose tensors come as numpy arrays in memory of their own.
 
     They are read, not mapped: pages of a mapped file would count as memory of this process.
 
     Raises:
       UserError: the file cannot be read, or is not whole.
     """
+    if path.name == gguf.FILE:
+        yield gguf.weights(path)
+        return
     try:
         with safetensors.safe_open(path, framework="np", backend="pread") as file:
             yield file
@@ -138,7 +173,7 @@ def _indexed_files(index: Path) -> dict[str, Path]:
 def _read_object(path: Path, advice: str) -> dict[str, Any]:
     """The JSON object in a file; UserError ending in `advice` if there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # with a BOM or without
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {advice}") from error
     except ValueError as error:  # not UTF-8, or not JSON

@@ -178,40 +178,48 @@ def _check_headers(folder: Path, files: Mapping[str, Path], tensors: Sequence[Te
     Raises:
       UserError: something does not fit; all that does not is named.
     """
-    expected = {tensor.name: tensor for tensor in tensors}
-    missing = [t.name for t in tensors if t.name not in files and not t.copy_of]
-    unexpected, buffers, misshapen, unread, double = [], [], [], [], []
-    for path in sorted(set(files.values())):
-        with open_weights(path) as file:
-            for name in sorted(name for name in files if files[name] == path):
-                header = file.get_slice(name)
-                shape, kind = tuple(header.get_shape()), header.get_dtype()
-                if name not in expected:
-                    (buffers if is_buffer(name, shape) else unexpected).append(name)
-                    continue
-                wanted = tuple(expected[name].shape)
-                if shape != wanted:
-                    misshapen.append(f"{name} is {list(shape)} instead of {list(wanted)}")
-                if kind not in DTYPES:
-                    (double if kind == DOUBLE else unread).append(f"{name} is {kind}")
+    expected = {tensor.name: tuple(tensor.shape) for tensor in tensors}
+    headers = _headers(files)
+    shapes = {name: shape for name, (shape, _) in headers.items()}
+    others = {name: dtype for name, (_, dtype) in headers.items() if dtype not in DTYPES}
+    known = sorted(headers.keys() & expected.keys())
+    extra = sorted(headers.keys() - expected.keys())
+    buffers = [name for name in extra if is_buffer(name, shapes[name])]
+    unread = [f"{name} is {others[name]}" for name in known if name in others]
+    doubles_alone = all(others[name] == DOUBLE for name in known if name in others)
     found = {
-        "missing": missing,
-        "unexpected": sorted(unexpected),
-        "misshapen": misshapen,
-        # Doubles are no fault alone, but belong to the answer where others are.
-        f"not one of {', '.join(DTYPES)}": sorted(unread + double) if unread else [],
+        "missing": [t.name for t in tensors if t.name not in files and not t.copy_of],
+        "unexpected": [name for name in extra if name not in buffers],
+        "misshapen": [
+            f"{name} is {list(shapes[name])} instead of {list(expected[name])}"
+            for name in known
+            if shapes[name] != expected[name]
+        ],
+        f"not one of {', '.join(DTYPES)}": [] if doubles_alone else unread,
     }
     faults = [f"{fault}: {', '.join(names)}" for fault, names in found.items() if names]
     if faults:
-        advice = "take the model before quantisation" if unread else "take weights and config alike"
+        quantised = "take the model before quantisation"
+        advice = "take weights and config alike" if doubles_alone else quantised
         raise UserError(
             f"the weights in {folder} are not those of its config: {'; '.join(faults)}; {advice}"
         )
     if buffers:
         LOGGER.info(
-            "%s: %d tensors are not weights, and are passed over: %s",
-            *(folder, len(buffers), _named(sorted(buffers))),
+            "%s holds tensors that are not weights, and are passed over: %s",
+            *(folder, _named(buffers)),
         )
+
+
+def _headers(files: Mapping[str, Path]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of every tensor, by name."""
+    headers = {}
+    for path in sorted(set(files.values())):
+        with open_weights(path) as file:
+            for name in (name for name in files if files[name] == path):
+                header = file.get_slice(name)
+                headers[name] = tuple(header.get_shape()), header.get_dtype()
+    return headers
 
 
 def _named(names: Sequence[str], most: int = 4) -> str:

@@ -11,12 +11,13 @@ one. `chain` has the table of a chain of stages, `markdown` tables for other doc
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlp import disk, whole_folder
 from rlp.errors import UserError
 from rlp.report.chain import chain_table, places
 from rlp.report.compare import Group, group_pools, group_runs
 from rlp.report.figures import terminal_table
 from rlp.report.load import Run, Source, load_folders
-from rlp.report.markdown import markdown_table
+from rlp.report.markdown import MARK, markdown_table
 
 __all__ = [
     "Group",
@@ -27,6 +28,7 @@ __all__ = [
     "group_runs",
     "load_folders",
     "markdown_table",
+    "write_markdown",
     "places",
     "terminal_table",
     "write_report",
@@ -42,8 +44,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
         out: the HTML file to write; its folder is made if missing.
 
     Raises:
-        UserError: a folder or a file in it is missing or damaged, or `out` cannot be written.
-            Nothing is written then.
+        UserError: a folder or a file in it is missing or damaged, `out` cannot be written, or
+            another file has its name or that of a plot. Nothing is written then.
     """
     write_sources(load_folders(folders), out)
 
@@ -60,16 +62,26 @@ def write_sources(
         title: of the page; empty for the names of the sources.
 
     Raises:
-        UserError: `out` cannot be written.
+        UserError: `out` cannot be written, or another file has its name or that of a plot.
     """
     from rlp.report import page, plots  # here: a training run needs matplotlib only at its end
 
     groups = group_runs(sources) if groups is None else groups
     if out.is_dir():
         raise UserError(f"{out} is a folder: name a file, for example {out}/report.html")
-    try:
+    with disk.writing(out):
+        disk.refuse_other(out, f"<title>{page.TITLE}")
         out.parent.mkdir(parents=True, exist_ok=True)
         plots.write_plots(groups, out.parent / "plots")
         page.write_page(sources, groups, out, title)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error}") from error
+
+
+def write_markdown(table: str, out: Path) -> None:
+    """Writes a table of `markdown_table`.
+
+    Raises:
+        UserError: `out` cannot be written, or is a file with something else.
+    """
+    disk.refuse_other(out, MARK)
+    with disk.writing(out):
+        whole_folder.write_whole(out, f"{table}\n")

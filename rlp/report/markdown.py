@@ -12,6 +12,9 @@ from rlp.report.figures import (
     shown_figures,
 )
 
+HEAD = "run"  # of the first column
+MARK = rf"\A\| {HEAD} "  # by which a file with such a table is known
+
 
 def markdown_table(summaries: Mapping[str, Sequence[Summary]], keys: Sequence[str] = ()) -> str:
     """A row per arm or run, a column per figure; the mean over seeds [smallest, largest].
@@ -25,7 +28,7 @@ def markdown_table(summaries: Mapping[str, Sequence[Summary]], keys: Sequence[st
     """
     every = [summary for seeds in summaries.values() for summary in seeds]
     figures = _chosen(keys, every) if keys else shown_figures(every)
-    rows = [["run", *map(_head, figures)]]
+    rows = [[HEAD, *map(_head, figures)]]
     for name, seeds in summaries.items():
         cells = (format_spread([figure_value(s, f) for s in seeds], f.form) for f in figures)
         rows.append([f"`{name}`", *cells])

@@ -9,21 +9,23 @@ import base64
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rlp import whole_folder
 from rlp.report.compare import Group, differing_settings
 from rlp.report.curves import Line, build_plots, smooth, thin
 from rlp.report.figures import format_figure
 from rlp.report.load import Run, Source
 from rlp.report.table import distinct, escape, figure_meanings, objective, results_table, steps
 from rlp.report.thoughts import browser_documents
+from rlp.strict_json import finite
 
 MOST_POINTS = 240  # of a line on the page; the PNG files have all
+TITLE = "RLP report: "  # in front of the title of every page, by which one is known
 SCRIPTS = ("dom.js", "curves.js", "browser.js")
 
 
@@ -31,9 +33,9 @@ def write_page(
     sources: Sequence[Source], groups: Sequence[Group], out: Path, title: str = ""
 ) -> None:
     """Writes the page in one move: whoever opens `out` finds the old page or the new one."""
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(render(sources, groups, title), encoding="utf-8", errors="backslashreplace")
-    os.replace(partial, out)
+    whole_folder.write_whole(
+        out, render(sources, groups, title).encode("utf-8", "backslashreplace")
+    )
 
 
 def render(sources: Sequence[Source], groups: Sequence[Group], title: str = "") -> str:
@@ -48,7 +50,7 @@ def render(sources: Sequence[Source], groups: Sequence[Group], title: str = "") 
     }
     parts = {
         "policy": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        "title": escape(f"RLP report: {title}"),
+        "title": escape(f"{TITLE}{title}"),
         "heading": escape(title),
         "style": _asset("page.css"),
         "facts": _facts(sources, groups),
@@ -68,18 +70,8 @@ def render(sources: Sequence[Source], groups: Sequence[Group], title: str = "") 
 
 def json_for_html(data: object) -> str:
     """JSON fit for a script element: ASCII, no "<", and null for what is not finite."""
-    text = json.dumps(_finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
-
-
-def _finite(data: Any) -> Any:
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, Mapping):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
-    return data
 
 
 def _asset(name: str) -> str:

@@ -1,5 +1,6 @@
 """The plots as PNG files, for papers and slides: one per metric, and all of them on one sheet."""
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
+from rlp import disk, whole_folder
 from rlp.report.compare import Group
 from rlp.report.curves import Line, Plot, build_plots, smooth
 
@@ -17,30 +19,38 @@ COLOURS = ("#6b6b6b", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#5
 DASHES = ("-", "-", (0, (5, 1.6)), (0, (1.4, 1.2)), (0, (6, 1.5, 1.4, 1.5)))
 PANEL = (4.6, 3.1)  # inches
 DOTS_PER_INCH = 130
+SOFTWARE = "rlp.report"  # in every file, by which one is known
+OVERVIEW = "overview"
 
 
 def write_plots(groups: Sequence[Group], folder: Path) -> list[Path]:
     """Writes `<metric>.png` for every metric that a run has, and `overview.png` of all.
 
     Returns the files, in order; none if no run has metrics, and then makes no folder.
+
+    Raises:
+      UserError: one of these names is taken by another file; nothing is written then.
     """
     plots = build_plots(groups)
     if not plots:
         return []
+    names = [plot.metric.key.replace("/", "_") for plot in plots]
+    paths = [folder / f"{name}.png" for name in (*names, OVERVIEW)]
+    for path in paths:
+        disk.refuse_other(path, SOFTWARE)
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for plot in plots:
+    for plot, path in zip(plots, paths, strict=False):
         canvas = Canvas(figsize=PANEL, layout="constrained")
         axes = canvas.add_subplot()
         _draw(axes, plot)
         if len(groups) > 1:
             axes.legend(fontsize=7, frameon=False, handlelength=2.6)
-        files.append(_save(canvas, folder / f"{plot.metric.key.replace('/', '_')}.png"))
-    files.append(_overview(plots, groups, folder / "overview.png"))
-    return files
+        _save(canvas, path)
+    _overview(plots, groups, paths[-1])
+    return paths
 
 
-def _overview(plots: Sequence[Plot], groups: Sequence[Group], path: Path) -> Path:
+def _overview(plots: Sequence[Plot], groups: Sequence[Group], path: Path) -> None:
     across = min(4, len(plots))
     down = math.ceil(len(plots) / across)
     canvas = Canvas(figsize=(across * PANEL[0] * 0.8, down * PANEL[1] * 0.8), layout="constrained")
@@ -63,7 +73,7 @@ def _overview(plots: Sequence[Plot], groups: Sequence[Group], path: Path) -> Pat
             frameon=False,
             fontsize=9,
         )
-    return _save(canvas, path)
+    _save(canvas, path)
 
 
 def _draw(axes: Axes, plot: Plot) -> None:
@@ -102,7 +112,8 @@ def _draw(axes: Axes, plot: Plot) -> None:
         axes.spines[side].set_color("#888888")
 
 
-def _save(canvas: Canvas, path: Path) -> Path:
+def _save(canvas: Canvas, path: Path) -> None:
     FigureCanvasAgg(canvas)
-    canvas.savefig(path, dpi=DOTS_PER_INCH, format="png")
-    return path
+    image = io.BytesIO()
+    canvas.savefig(image, dpi=DOTS_PER_INCH, format="png", metadata={"Software": SOFTWARE})
+    whole_folder.write_whole(path, image.getvalue())

@@ -123,6 +123,14 @@ BAD = {
         ("sample", "--checkpoint=compass", "--prompt=Once"),
         "'Once' is no word of the compass",
     ),
+    "no chat": (
+        ("sample", "--checkpoint=made/run", "--prompt=a", "--chat"),
+        "made/run has no chat template; leave out --chat, or name a model that has one",
+    ),
+    "no chat with a system": (
+        ("sample", "--checkpoint=made/run", "--prompt=a", "--system=b"),
+        "--system is a message of a chat; add --chat",
+    ),
     "another network": (
         (
             *("train", f"--config={ROOT}/configs/default.py", "--workdir=new"),
@@ -192,9 +200,12 @@ def test_models_are_made_imported_and_exported(ran):
         "'<eos>' 258"
     )
     assert last == "imported: made/run"
-    *told, said, compared = shown(ran, "export")
+    *told, said, ends, template, ids, compared = shown(ran, "export")
     assert told == [network, tags, documents]
     assert said == "exported: exported (LlamaForCausalLM, bfloat16)"
+    assert ends == "same: generate stops at '<eos>' 258"
+    assert template == "same: no chat template, so no chat is compared"
+    assert ids == "same: 'é<|b|>': 4 ids"
     assert re.fullmatch(
         r"same: 'é<\|b\|>': logits differ by \S+e-\d\d of their range, 6 of 6 greedy tokens agree",
         compared,
@@ -329,7 +340,7 @@ def test_thoughts_are_printed_with_what_they_do(target, tmp_path, monkeypatch, c
     prompt, ids = exchange.prompt_and_target(run, "Mia faces", following)
     assert prompt == exchange.prompt_of(run, "Mia faces")
     assert ids == method.tokenizer.encode(target)
-    sample._show_thoughts(run, prompt, ids, key)
+    sample._show_thoughts(run, prompt, ids, key, False)
     lines = capsys.readouterr().out.splitlines()
     settings = tiny.rlp_settings(thought_length=4)
     thoughts, without = thoughts_after(

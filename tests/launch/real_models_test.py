@@ -28,7 +28,7 @@ PROMPTS = (
     "Once upon a time",
     "def fibonacci(n):\n",
     "1 + 1 =",
-    "In the year 1905,",
+    "In the year of the moon landing,",
     " a space before",
     "Q: What is 3 + 4?\nA:",
     "日本の首都は",
@@ -51,14 +51,14 @@ def model(request):
 
 @pytest.fixture(scope="module")
 def theirs(model):
-    """The model and the tokenizer that transformers reads from the GGUF file."""
+    """The model that transformers reads from the GGUF file, and the tokenizer of the import."""
     import torch
     import transformers
 
     path = model[0].gguf
     read = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     network = transformers.AutoModelForCausalLM.from_pretrained(**read, dtype=torch.float32)
-    return network.eval(), transformers.AutoTokenizer.from_pretrained(**read)
+    return network.eval(), transformers.AutoTokenizer.from_pretrained(model[0].run / "hf")
 
 
 def greedy(network, ids: list[int]) -> list[int]:

@@ -379,7 +379,7 @@ def test_a_failed_save_is_reported_and_leaves_the_last_good_one(workdir, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(folders, "write_manifest", no_space)
         checkpoints.save(2, make_items(9))
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(UserError, match="No space left.*free some space.*same command again"):
             checkpoints.wait()
     step, restored = restore(checkpoints, abstract(make_items(2)))
     assert (step, checkpoints.warnings) == (2, [])

@@ -168,19 +168,27 @@ def test_greedy_continuations_are_those_of_transformers(name, saved):
 # --verify says the same.
 
 
+def compared(ours: exchange.Opened, folder: Path, tokens: int) -> list[verify.Comparison]:
+    """A prompt of three tokens, by transformers from a folder and by us."""
+    prompt = verify.Prompt("w7 w30", [1, 7, 30])
+    theirs_now = verify.Theirs(folder)
+    return verify.compare(
+        theirs_now, ours.method.model, ours.params, [prompt], tokens, theirs_now.ends
+    )
+
+
 def test_verify_passes_an_export_and_not_one_with_another_weight(saved, tmp_path):
     ours = opened(saved("qwen2"))
     exchange.export_model(ours, tmp_path / "out", "float32", GB)
-    ask = lambda folder: verify.compare(folder, ours.method.model, ours.params, [[1, 7, 30]], 12)
-    (result,) = ask(tmp_path / "out")
-    assert result.passed
+    (result,) = compared(ours, tmp_path / "out", 12)
+    assert result.same_text
     assert result.error < 1e-5
     assert (result.agreed, result.asked) == (12, 12)
     changed = folders.tensors(tmp_path / "out")
     changed["model.layers.1.self_attn.v_proj.weight"][:, 3] += 0.05
     save_file(changed, tmp_path / "out/model.safetensors", metadata={"format": "pt"})
-    (result,) = ask(tmp_path / "out")
-    assert not result.passed
+    (result,) = compared(ours, tmp_path / "out", 12)
+    assert not result.same_text
     assert result.error > verify.TOLERANCE
 
 
@@ -370,7 +378,8 @@ def test_an_import_takes_models_and_no_runs(saved, tmp_path):
     [
         ({"model_type": "gpt2"}, "model_type='gpt2' is not supported"),
         ({"hidden_act": "relu"}, "hidden_act='relu' is not supported"),
-        ({"router_bias": 3}, "router_bias=3"),
+        ({"attention_bias": True}, "attention_bias=True is not supported, only False"),
+        ({"hidden_size": None}, "it lacks hidden_size, which is null"),
         ({"rope_parameters": {"rope_type": "longrope"}}, "rope_type='longrope' is not supported"),
     ],
 )
@@ -382,6 +391,34 @@ def test_an_unsupported_config_is_refused_by_folder_and_field(changes, said, sav
         imported(folder, tmp_path / "new" / "run")
     assert str(caught.value).startswith(f"{folder / 'config.json'}: ")
     assert said in str(caught.value)
+    assert [*tmp_path.iterdir()] == [folder]
+
+
+def test_fields_that_change_nothing_are_reported_once_and_exported(saved, tmp_path, caplog):
+    folder = shutil.copytree(saved("llama"), tmp_path / "m")
+    extra = {"router_bias": 3, "internal_version": "v2", "sep_token_id": None, "prefix": None}
+    config = folders.config_json(folder) | extra
+    (folder / "config.json").write_text(json.dumps(config))
+    with caplog.at_level("INFO", logger="rlp"):
+        imported(folder, tmp_path / "run", new_tokens=two_names(30))
+        run = opened(tmp_path / "run")
+    told = [m for m in (record.getMessage() for record in caplog.records) if "router_bias" in m]
+    assert len(told) == 1
+    assert told[0].endswith("kept for exports: internal_version, prefix, router_bias")
+    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    expected = without_dtype(config) | {"vocab_size": 128}
+    assert without_dtype(folders.config_json(tmp_path / "out")) == expected
+
+
+def test_an_import_of_weights_that_are_not_finite_writes_nothing(saved, tmp_path):
+    folder = shutil.copytree(saved("qwen3"), tmp_path / "m")
+    weights = folders.tensors(folder)
+    weights["model.layers.2.mlp.down_proj.weight"][[1, 4], [3, 0]] = np.nan, np.inf
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError) as caught:
+        imported(folder, tmp_path / "run")
+    said = "model.layers.2.mlp.down_proj.weight has 2 of 3840 values that are not finite, the first"
+    assert str(caught.value).startswith(f"{said} at [1, 3] (nan); ")
     assert [*tmp_path.iterdir()] == [folder]
 
 
@@ -582,9 +619,8 @@ def test_a_generation_config_of_its_own_does_not_disturb_a_comparison(saved, tmp
     folder = shutil.copytree(saved("qwen3"), tmp_path / "m")
     told = folders.GENERATION | {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2}
     (folder / "generation_config.json").write_text(json.dumps(told))
-    ours = opened(folder)
-    (found,) = verify.compare(folder, ours.method.model, ours.params, [[1, 7, 7, 7]], 24)
-    assert found.passed
+    (found,) = compared(opened(folder), folder, 24)
+    assert found.same_text
 
 
 def test_another_tokenizer_brings_its_tokens_into_the_config(saved, tmp_path):

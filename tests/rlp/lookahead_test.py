@@ -300,11 +300,11 @@ def test_held_out_rows_are_those_of_a_run_without_lookaheads_which_makes_none(fi
     for data in kinds(files).values():
         config = runs.config(data, LOOKAHEAD)
         words = build.build(config).tokenizer
-        foreseen, held_out = build_data.read_data(config, words, None)
+        foreseen, held_out = build_data.read_data(config, words, None, None)
         config.data.lookahead.share = 0.0
         with monkeypatch.context() as patch:
             patch.setattr(build_data, "LookaheadStream", None)
-            plain, unseen = build_data.read_data(config, words, None)
+            plain, unseen = build_data.read_data(config, words, None, None)
         for which in ("documents", "pairs"):
             assert runs.bits(getattr(held_out, which)) == runs.bits(getattr(unseen, which))
         assert foreseen.records_per_epoch == plain.records_per_epoch

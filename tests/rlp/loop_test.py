@@ -120,7 +120,7 @@ def test_a_run_that_crashes_again_and_again_ends_like_one_that_never_did(kind, t
     assert [warning["step"] for warning in runs.outcome(whole)["warnings"]] == [2, 4]
     assert [line["step"] for line in runs.metrics(tmp_path)] == list(range(1, config.steps + 1))
     if stream is TextStream:
-        train, _ = read_data(config, build.build(config).tokenizer, None)
+        train, _ = read_data(config, build.build(config).tokenizer, None, None)
         assert train.records_per_epoch < config.steps * config.batch_size
 
 
@@ -266,7 +266,7 @@ def test_costs_add_up(kind, finished):
     """Each line's counts exceed those before by what the step's shapes and thoughts say."""
     _, _, config = kind
     run = build.build(config)
-    train, _ = read_data(config, run.tokenizer, run.answering and run.answering.frame)
+    train, _ = read_data(config, run.tokenizer, run.template, run.answering and run.answering.frame)
     size, length, (s, words) = config.batch_size, config.data.sequence_length, run.sampled
     optimizer = build.build_optimizer(config, config.steps).flops(shapes(run.model))
     counts = {name for name in COMMON if name.startswith(("tokens_", "flops"))}

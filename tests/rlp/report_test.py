@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -723,11 +724,59 @@ def test_program_writes_the_table_as_markdown_with_the_figures_asked_for(experim
 
 
 @pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("page.html", ["--out=page.html"]),
+        ("demo/report.html", []),
+        ("demo/plots/loss.png", []),
+        ("demo/plots/overview.png", []),
+        ("table.md", ["--markdown=table.md"]),
+        ("document.md", ["--markdown=document.md"]),
+    ],
+)
+def test_a_file_that_is_not_a_report_is_not_overwritten(
+    experiment: Path, name: str, flags: list[str], monkeypatch, capsys
+):
+    monkeypatch.chdir(experiment.parent)
+    one = [metric for metric in figures.METRICS if metric.key == "loss"]
+    monkeypatch.setattr(curves, "METRICS", one)  # drawing all of them takes seconds
+    write = lambda: launched_report(["demo", *flags], monkeypatch)
+    path = Path(name)
+    path.parent.mkdir(exist_ok=True)
+    mine = "Mine:\n\n| run | x |\n| --- | - |\n" if name == "document.md" else "<p>RLP report: mine"
+    path.write_text(mine)
+    before = {p: p.is_file() and p.read_bytes() for p in experiment.parent.rglob("*")}
+    with pytest.raises(UserError, match=f"^{name} exists already and is not what would be written"):
+        write()
+    assert {p: p.is_file() and p.read_bytes() for p in experiment.parent.rglob("*")} == before
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(UserError, match=f"^{name} exists already"):
+        write()
+    path.unlink()
+    for _ in range(2):  # its own it does
+        write()
+        assert path.stat().st_size > len(mine)
+    capsys.readouterr()
+
+
+def launched_report(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the program in this process."""
+    from launch import report as program
+
+    given = dict(word.removeprefix("--").split("=") for word in words if word.startswith("--"))
+    for name, default in {"out": "", "markdown": "", "figures": []}.items():
+        flag = SimpleNamespace(value=given.get(name, default))
+        monkeypatch.setattr(program, f"_{name.upper()}", flag)
+    program.main([word for word in words if not word.startswith("--")])
+
+
+@pytest.mark.parametrize(
     ("flags", "line"),
     [
         (["--markdown=t.md", "--figures=loss"], "error: loss is no figure of a run; these are:"),
         (["--figures=flops"], "error: --figures are columns of the table of --markdown=FILE"),
-        (["--markdown=no/t.md"], "error: the table cannot be written:"),
+        (["--markdown=no/t.md"], "error: no/t.md cannot be written: No such file or directory"),
     ],
 )
 def test_a_table_that_cannot_be_made_is_one_line(experiment: Path, flags: list[str], line: str):

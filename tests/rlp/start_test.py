@@ -279,6 +279,9 @@ def test_a_run_begins_with_exactly_the_parameters_of_its_model(from_model, model
     assert runs.bits(runs.checkpoint(workdir)["params"]) != expected
     kept = folders.below(workdir / start.FILES)
     given = folders.below(model)
+    ids = json.loads(kept.pop("generation_config.json"))  # of its config.json: it has no other
+    assert ids == {name: json.loads(given["config.json"])[name] for name in ids}
+    assert "eos_token_id" in ids
     assert kept == {name: x for name, x in given.items() if name in kept}
     assert set(given) - set(kept) == {"model.safetensors", "rlp.json"}
 
@@ -393,6 +396,9 @@ def test_a_run_with_a_checkpoint_stays_with_its_own_files(from_model, base, tmp_
 def test_an_arm_may_start_from_a_name_on_the_hub(tmp_path):
     arms = {"b": config(init_from=str(tmp_path / "a")), "a": config(init_from="owner/name")}
     assert experiment.arm_order(arms, tmp_path) == ["a", "b"]
+    (tmp_path / "m.gguf").touch()
+    arms = {"a": config(init_from=str(tmp_path / "m.gguf"))}
+    assert experiment.arm_order(arms, tmp_path / "runs") == ["a"]
     with pytest.raises(UserError, match="no arm .* and no folder"):
         experiment.arm_order({"a": config(init_from="owner")}, tmp_path)
 

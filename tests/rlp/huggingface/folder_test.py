@@ -143,6 +143,8 @@ def test_a_folder_without_weights(tmp_path):
 
 def test_the_config_is_an_object(sharded, tmp_path):
     assert read_config(sharded) == {"model_type": "made_up"}
+    (sharded / "config.json").write_bytes(b'\xef\xbb\xbf{"model_type": "with a BOM"}\r\n')
+    assert read_config(sharded) == {"model_type": "with a BOM"}
     assert f"{tmp_path / 'config.json'} cannot be read (No such file" in fault_of(
         tmp_path, read_config
     )

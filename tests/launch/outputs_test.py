@@ -1,0 +1,202 @@
+"""Where the programs write: what is no place is refused at once, and what is there is kept."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import program
+from rlp.errors import UserError
+from tests import folders, runs
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
+# Every case is a real command line, of a process that is forked before jax has started, and
+# after what takes seconds to import.
+FORK = """
+import importlib, json, os, resource, sys
+import rlp.experiment, rlp.exchange, rlp.loop
+from launch import program
+
+for words, limit, out, err in json.loads(sys.stdin.read()):
+    child = os.fork()
+    if child == 0:
+        sys.argv = words
+        for number, path in ((1, out), (2, err)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+        if limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        module = importlib.import_module(words[0])
+        program.run(module.main, None if words[0] == "launch.report" else 0)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+SOME = """
+from configs import default
+
+def get_config():
+    config = default.get_config()
+    config.update_from_flattened_dict({fields!r})
+    return config
+
+def sweep():
+    yield {{"seed": 1}}
+    yield {{"seed": 2}}
+"""
+
+
+def run_all(command_lines, folder, limit=0):
+    """(exit status, stdout, stderr) of each command line, in order; `limit`: bytes of a file."""
+    texts = folder.parent / f"{folder.name}-output"
+    texts.mkdir(exist_ok=True)
+    names = [(str(texts / f"{n}.out"), str(texts / f"{n}.err")) for n in range(len(command_lines))]
+    for path in texts.iterdir():
+        path.unlink()
+    work = [(words, limit, *both) for words, both in zip(command_lines, names, strict=True)]
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK],
+        input=json.dumps(work), cwd=folder, env=ENVIRONMENT, timeout=400, check=True,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    statuses = map(int, ran.stdout.split())
+    return [
+        (status, Path(out).read_text(), Path(err).read_text())
+        for status, (out, err) in zip(statuses, names, strict=True)
+    ]
+
+
+def everything(folder):
+    return {str(p): p.is_file() and p.read_bytes() for p in folder.rglob("*")}
+
+
+def is_one_line(result, message):
+    status, shown, said = result
+    assert status == 2, result
+    assert shown == ""
+    (line,) = said.splitlines()
+    assert re.match("error: " + message, line), line
+
+
+CONFIG = "--config=some.py"
+# Program and flags to the flag that says where it writes.
+PROGRAMS = {
+    "train": (["launch.train", CONFIG], "workdir"),
+    "sweep": (["launch.sweep", CONFIG], "workdir"),
+    "pipeline": (["launch.pipeline", CONFIG], "workdir"),
+    "import": (["launch.import_hf", "--hf=model"], "out"),
+    "export": (["launch.export_hf", "--checkpoint=model"], "out"),
+    "tiny": (["launch.tiny_hf"], "out"),
+    "report": (["launch.report", "model"], "out"),
+    "table": (["launch.report", "model"], "markdown"),
+}
+NO_PLACES = {
+    "": "is empty; name a place to write to",
+    " ": "is empty; name a place to write to",
+    "gs://bucket/x": "=gs://bucket/x: .* mount the bucket",
+    "S3://bucket/x": "=S3://bucket/x: .* mount the bucket",
+    "file:///tmp/x": "=file:///tmp/x: .* mount the bucket",
+}
+TAKEN = {
+    "export over a file": (
+        ["launch.export_hf", "--checkpoint=model", "--out=some.py"],
+        "some.py exists already",
+    ),
+    "export below a file": (
+        ["launch.export_hf", "--checkpoint=model", "--out=some.py/x"],
+        "some.py/x cannot be made, because .*some.py is a file",
+    ),
+    "import below a file": (
+        ["launch.import_hf", "--hf=model", "--out=some.py/x"],
+        "some.py/x cannot be made, because .*some.py is a file",
+    ),
+    "import over its source": (
+        ["launch.import_hf", "--hf=model", "--out=model"],
+        "model exists already",
+    ),
+    "import through a link": (["launch.import_hf", "--hf=model", "--out=link"], "link exists"),
+    "a long name": (["launch.tiny_hf", f"--out={'x' * 300}"], "x+ cannot be .*File name too long"),
+    "train below a file": (
+        ["launch.train", CONFIG, "--workdir=some.py/x"],
+        "some.py/x cannot be made, because .*some.py is a file",
+    ),
+    "train in a model": (
+        ["launch.train", CONFIG, "--workdir=model", "--config.init_from=model"],
+        "model holds config.json, which no run has made there; take another folder",
+    ),
+    "a sweep below a file": (
+        ["launch.sweep", CONFIG, "--workdir=some.py/x"],
+        "some.py/x cannot be made, because .*some.py is a file",
+    ),
+    "logs": (
+        ["launch.sweep", CONFIG, "--workdir=sweep"],
+        "sweep holds logs, which no sweep has made there",
+    ),
+    "a point": (
+        ["launch.sweep", CONFIG, "--workdir=points", "--launcher=print"],
+        "points/unchanged,seed=2: points/unchanged,seed=2 holds evaluation.json, which no run",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """Name of a case to what its command gave; none of them may change anything."""
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("outputs")
+    folders.write(folder / "model")
+    (folder / "some.py").write_text(SOME.format(fields=runs.flat_config(runs.COMPASS)))
+    (folder / "link").symlink_to("nowhere")
+    for path in ("sweep/logs/mine.log", "points/unchanged,seed=2/evaluation.json"):
+        (folder / path).parent.mkdir(parents=True)
+        (folder / path).write_text("mine")
+    before = everything(folder)
+    lines = {
+        name: [*words, f"--{flag}=gs://bucket/x"] for name, (words, flag) in PROGRAMS.items()
+    } | {name: words for name, (words, _) in TAKEN.items()}
+    ran = dict(zip(lines, run_all([*lines.values()], folder), strict=True))
+    assert everything(folder) == before
+    return ran
+
+
+@pytest.mark.parametrize("place", NO_PLACES)
+def test_what_is_no_place_to_write_to_is_refused(place):
+    with pytest.raises(UserError, match=f"^--out.*{NO_PLACES[place]}"):
+        program.check_output("out", place)
+    program.check_output("out", "a folder")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_program_asks_that_of_where_it_writes(name, refused):
+    is_one_line(refused[name], f"--{PROGRAMS[name][1]}=gs://bucket/x: ")
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_is_in_the_way_is_named_and_kept(name, refused):
+    is_one_line(refused[name], TAKEN[name][1])
+
+
+def test_a_disk_that_is_full_while_saving_is_one_line_and_the_same_command_goes_on(tmp_path):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    size = {"model.vocab_size": 2048, "steps": 3, "evaluation.every": 0, "checkpoint.every": 1}
+    fields = runs.flat_config(runs.TEXT, runs.text_file(folder), size)
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    words = ["launch.train", f"--config={ROOT}/configs/default.py", "--workdir=run", *flags]
+    ((status, _, said),) = run_all([words], folder, limit=100_000)  # a kernel is 262,144 bytes
+    assert status == 2
+    assert "Traceback" not in said
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert re.match(
+        r"error: .*run/checkpoints cannot be written: File too large; .* \(ulimit -f\), or name "
+        "another disk, then run the same command again",
+        errors[0],
+    )
+    assert runs.steps(folder / "run") == []
+    ((status, _, said),) = run_all([words], folder)
+    assert status == 0, said
+    assert [line["step"] for line in runs.metrics(folder / "run")] == [1, 2, 3]
