@@ -9,7 +9,7 @@ role "assistant" says is learnt. The stretches of a row are tokenized together, 
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from rlp.data.messages import ASSISTANT, CALLS, SYSTEM, TOOL, USER, Message, read_messages, says
+from rlp.data.messages import ASSISTANT, CALLS, USER, Message, read_messages, says
 from rlp.data.sources import Column, as_text
 from rlp.errors import UserError
 
@@ -82,21 +82,28 @@ def _turns(where: str, column: str, value: object, role: str) -> list[Message]:
     return [{"role": role, "content": as_text(where, column, value)}]
 
 
-def check_plain(where: str, messages: Sequence[Message]) -> None:
-    """Raises UserError if messages say more than their contents, which `joined` would leave out."""
-    for number, message in enumerate(messages, 1):
-        for call in CALLS:
-            if message.get(call):
-                raise UserError(
-                    f"{where}, message {number}: only a chat template can write its {call!r}; set "
-                    "data.chat_template"
-                )
+def leaves_out_calls(messages: Sequence[Message], render: Render | None) -> bool:
+    """Whether what an assistant calls beside its content is not in the text of a conversation.
+
+    Args:
+      messages: with an assistant's.
+      render: as of `rendered`; None where contents are joined as they are.
+    """
+    if not any(message.get(call) for message in messages for call in CALLS):
+        return False
+    if render is None:
+        return True
+    others = [{k: x for k, x in message.items() if k not in CALLS} for message in messages]
+    try:
+        return render(others, False) == render(messages, False)
+    except UserError:  # the template reads them: it refuses the conversation without them
+        return False
 
 
 def check_whole(
     where: str, messages: Sequence[Message], rows: Sequence[Sequence[Stretch]], render: Render
 ) -> None:
-    """Raises UserError if a chat template leaves out what a message says.
+    """Raises UserError if a chat template leaves out the content of a message.
 
     Args:
       where: the row stands, for messages of errors.
@@ -109,20 +116,17 @@ def check_whole(
     used = list(messages[:count])
     whole = ""  # rendered when it is needed
     for number, message in enumerate(used):
-        others: dict[str, Message] = {}  # what is asked about → the message, if it were another
+        plain = message["role"] in (USER, ASSISTANT)
+        if plain and message["content"].strip() in written:
+            continue
         # A template may trim or escape a content: it leaves it out if another one reads alike.
-        if message["role"] in (SYSTEM, TOOL) or message["content"].strip() not in written:
-            others["content"] = {**message, "content": message["content"] + "x"}
-        for call in CALLS:
-            if message.get(call):
-                others[call] = {key: x for key, x in message.items() if key != call}
-        for what, other in others.items():
-            whole = whole or render(used, False)
-            if render([*used[:number], other, *used[number + 1 :]], False) == whole:
-                raise UserError(
-                    f"{where}, message {number + 1}: the chat template leaves out the {what!r} of "
-                    f"role {message['role']!r}; give another template with data.chat_template"
-                )
+        other = {**message, "content": message["content"] + "x"}
+        whole = whole or render(used, False)
+        if render([*used[:number], other, *used[number + 1 :]], False) == whole:
+            raise UserError(
+                f"{where}, message {number + 1}: the chat template leaves out the content of role "
+                f"{message['role']!r}; give another template with data.chat_template"
+            )
 
 
 def joined(messages: Sequence[Message]) -> list[Stretch]:

@@ -15,12 +15,13 @@ from rlp.data.conversations import (
     Message,
     Render,
     Stretch,
-    check_plain,
     check_whole,
     joined,
+    leaves_out_calls,
     rendered,
 )
 from rlp.data.corpus import Corpus, grouped, hold_out, reading
+from rlp.data.messages import ASSISTANT
 from rlp.data.sources import as_text, find_files, read_rows
 from rlp.data.summary import Summary, listed
 from rlp.data.text import HELD_OUT, TextStream, check_disjoint, shuffled, spread, tell
@@ -191,13 +192,15 @@ def _read(
         for where, values in read_rows([path], form.columns, on_read):
             try:
                 messages = form.conversation(where, values)
-                rows = _stretches(where, messages, None if template is None else render)
+                rows, calls = _stretches(where, messages, None if template is None else render)
             except UserError as error:
                 summary.unusable.count(error)
                 continue
             summary.unusable.count()
             for row in rows:
                 summary.count(path, sum(len(stretch.text) for stretch in row))
+            if rows and not calls:
+                summary.without_calls.append(where)
             if not rows:
                 summary.empty += 1
             elif template is None:
@@ -208,23 +211,27 @@ def _read(
 
 def _stretches(
     where: str, messages: Sequence[Message], render: Render | None
-) -> list[list[Stretch]]:
-    """A conversation as rows of stretches; none for an empty one.
+) -> tuple[list[list[Stretch]], bool]:
+    """A conversation as rows of stretches, none for an empty one, and whether they hold what its
+    assistant calls beside its contents.
 
     Raises:
-      UserError: it cannot be written whole, or the template refuses it.
+      UserError: the template refuses it or leaves out a message.
     """
     if not messages:
-        return []
+        return [], True
+    rows = [joined(messages)] if render is None else rendered(where, messages, render)
+    calls = not leaves_out_calls(messages, render)
+    said = (m["content"].strip() for m in messages if m["role"] == ASSISTANT)
+    if not (calls or any(said)):
+        return [], calls
     if render is None:
-        check_plain(where, messages)
-        return [joined(messages)]
-    rows = rendered(where, messages, render)
+        return rows, calls
     check_whole(where, messages, rows, render)
     for row in rows:
         for stretch in row:
             as_text(where, "what the chat template makes", stretch.text)
-    return rows
+    return rows, calls
 
 
 def _separated(stretches: Sequence[Stretch], tokenizer: Tokenizer) -> Row:

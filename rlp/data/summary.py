@@ -49,6 +49,7 @@ class Summary:
       empty: number of texts that hold nothing but white space and are left out.
       characters: of all texts.
       unsplit: .txt files in which the separator does not occur.
+      without_calls: rows of conversations that are used without what their assistant calls.
     """
 
     def __init__(self, field: str, files: Sequence[str], most: float, what: str) -> None:
@@ -63,6 +64,7 @@ class Summary:
         self.found = dict.fromkeys(files, 0)
         self.empty = self.characters = 0
         self.unsplit: list[str] = []
+        self.without_calls: list[str] = []
 
     def count(self, path: str, characters: int) -> None:
         """Counts a text of a file."""
@@ -85,6 +87,13 @@ class Summary:
                 "%s: data.txt_separator=%r does not occur in %d .txt files, each of which is one "
                 "document%s: %s",
                 self.field, txt_separator, len(self.unsplit), hint, listed(self.unsplit),
+            )  # fmt: skip
+
+        if self.without_calls:
+            LOGGER.warning(
+                "%s: the tool calls of %d rows are left out, for no chat template writes them; set "
+                "data.chat_template to one that does: %s",
+                self.field, len(self.without_calls), listed(self.without_calls),
             )  # fmt: skip
 
     def tell(self, tokens: int, rows: str) -> None:

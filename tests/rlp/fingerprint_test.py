@@ -212,7 +212,7 @@ def read(changes):
     config = runs.config(changes)
     made = build.build(config)
     frame = made.answering.frame if made.answering else None
-    return fingerprint(*build_data.read_data(config, made.tokenizer, frame))
+    return fingerprint(*build_data.read_data(config, made.tokenizer, made.template, frame))
 
 
 @pytest.mark.usefixtures("one_device")

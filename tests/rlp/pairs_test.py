@@ -335,11 +335,6 @@ UNUSABLE = {
         asks({"role": "tool", "content": [{"type": "text"}]}),
         "message 4, part 1: column 'text' is not a text but null",
     ),
-    "a call without a template": (
-        CHAT,
-        asks({"role": "assistant", "content": "d"} | CALL),
-        "message 4: only a chat template can write its 'tool_calls'; set data.chat_template",
-    ),
     "nobody to learn from": (CHAT, {"messages": turns("a")}, "no message of role 'assistant'"),
     "an answer in a prompt": (
         PAIR,
@@ -490,23 +485,39 @@ LOOP = "{% for m in messages "
 
 
 @pytest.mark.parametrize(
-    ("shown", "message", "what"),
+    ("shown", "message"),
     [
-        ("", {"role": "assistant", "content": None} | CALL, "tool_calls"),
-        ("", {"role": "assistant", "content": "d"} | CALL, "tool_calls"),
-        ("if m.role != 'tool' ", {"role": "tool", "content": "b"}, "content"),
-        ("if m.role != 'system' ", {"role": "developer", "content": "c"}, "content"),
-        ("if m.content[0] != 'x' ", {"role": "user", "content": "xyz"}, "content"),
+        ("if m.role != 'tool' ", {"role": "tool", "content": "b"}),
+        ("if m.role != 'system' ", {"role": "developer", "content": "c"}),
+        ("if m.content[0] != 'x' ", {"role": "user", "content": "xyz"}),
     ],
 )
-def test_what_a_template_leaves_out_makes_a_row_unusable(
-    tmp_path, shown, message, what, chatty, caplog
-):
+def test_what_a_template_leaves_out_makes_a_row_unusable(tmp_path, shown, message, chatty, caplog):
     row = {"messages": [*turns("a", "b", "c"), message, *turns("e", "f")]}
     template = TEMPLATE.replace(LOOP, LOOP + shown)
     found, _ = tokenized(tmp_path / "a.jsonl", [SAID] * 4 + [row], CHAT, template, chatty)
     assert len(found) == 4
-    assert f"message 4: the chat template leaves out the {what!r} of role" in caplog.text
+    assert "message 4: the chat template leaves out the content of role" in caplog.text
+
+
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_calls_that_nothing_writes_are_left_out_with_a_warning(tmp_path, template, chatty, caplog):
+    called = {"role": "assistant", "content": None} | CALL
+    tool = {"role": "tool", "content": "4"}
+    rows = [
+        {"messages": [*turns("a"), called, tool, *turns("b", "c")[1:]]},
+        {"messages": [*turns("a"), called]},
+        {"messages": [*turns("a"), {"role": "assistant", "content": "b"} | CALL]},
+    ]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, template, chatty)
+    assert len(found) == 2  # the second row says nothing without its call
+    (told,) = caplog.messages
+    assert "data.sft.train: the tool calls of 2 rows are left out" in told
+    assert told.endswith(f"{tmp_path}/a.jsonl, line 1, {tmp_path}/a.jsonl, line 3")
+    caplog.clear()
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, CALLING, chatty)
+    assert len(found) == 3
+    assert not caplog.messages
 
 
 def test_a_template_may_trim_and_escape_a_content(tmp_path, chatty, caplog):
