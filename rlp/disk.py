@@ -81,7 +81,7 @@ def refuse_unwritable(folder: Path) -> None:
             raise UserError(
                 f"{folder} is a file; give a folder"
                 if here
-                else f"{folder} cannot be made, because {path} is a file; name another folder"
+                else f"{folder} cannot be written, because {path} is a file; name another folder"
             )
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))

@@ -107,11 +107,11 @@ TAKEN = {
     ),
     "export below a file": (
         ["launch.export_hf", "--checkpoint=model", "--out=some.py/x"],
-        "some.py/x cannot be made, because .*some.py is a file",
+        "some.py/x cannot be written, because .*some.py is a file",
     ),
     "import below a file": (
         ["launch.import_hf", "--hf=model", "--out=some.py/x"],
-        "some.py/x cannot be made, because .*some.py is a file",
+        "some.py/x cannot be written, because .*some.py is a file",
     ),
     "import over its source": (
         ["launch.import_hf", "--hf=model", "--out=model"],
@@ -121,7 +121,7 @@ TAKEN = {
     "a long name": (["launch.tiny_hf", f"--out={'x' * 300}"], "x+ cannot be .*File name too long"),
     "train below a file": (
         ["launch.train", CONFIG, "--workdir=some.py/x"],
-        "some.py/x cannot be made, because .*some.py is a file",
+        "some.py/x cannot be written, because .*some.py is a file",
     ),
     "train in a model": (
         ["launch.train", CONFIG, "--workdir=model", "--config.init_from=model"],
@@ -129,7 +129,7 @@ TAKEN = {
     ),
     "a sweep below a file": (
         ["launch.sweep", CONFIG, "--workdir=some.py/x"],
-        "some.py/x cannot be made, because .*some.py is a file",
+        "some.py/x cannot be written, because .*some.py is a file",
     ),
     "logs": (
         ["launch.sweep", CONFIG, "--workdir=sweep"],
