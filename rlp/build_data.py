@@ -18,10 +18,12 @@ from rlp.data.pairs import pair_streams
 from rlp.data.problems import ProblemFormat, problem_streams
 from rlp.data.text import TextStream, text_streams
 from rlp.errors import UserError
+from rlp.golds import Golds
+from rlp.grading import Grader
 from rlp.objective.registry import reads_answers
 from rlp.planning import PHRASES
 from rlp.responses import Frame
-from rlp.tokenizer import Tokenizer
+from rlp.tokenizer import THINK_CLOSE, THINK_OPEN, Tokenizer
 
 LOGGER = logging.getLogger(__name__)
 
@@ -195,10 +197,12 @@ def _problems(
             instruction=data.problems.instruction,
         ),
         ask=frame.ask,
+        golds=Golds(make_grader(config)),
         tokenizer=tokenizer,
         head=frame.head,
         opening=frame.opening[0] if frame.shared else None,
         sequence_length=config.data.sequence_length,
+        max_unusable_share=config.data.max_unusable_share,
         seed=config.seed,
     )
     LOGGER.info(
@@ -208,6 +212,19 @@ def _problems(
         skipped,
     )
     return stream, {name: problems.beginning(wanted) for name, problems in held_out.items()}
+
+
+def make_grader(config: ConfigDict, opened: bool = False) -> Grader:
+    """What checks answers; `opened` says that responses begin inside of a thought."""
+    problems = config.data.problems
+    return Grader(
+        verifier=problems.verifier,
+        time_limit=problems.time_limit,
+        workers=problems.workers,
+        close=THINK_CLOSE,
+        open=THINK_OPEN,
+        opened=opened,
+    )
 
 
 def chat_template(config: ConfigDict, tokenizer: Any) -> str | None:

@@ -2,11 +2,14 @@
 
     files → problems → prompts and answers → rows → records
 
-A row holds the prompt alone, with the fork where the response begins. A prompt is never cut: one
-that is longer than a row is left out and counted.
+Rows without a problem or an answer, and rows whose answer no response could give so that it is
+judged right, are left out and counted, up to a share (`unusable`). A row of a batch holds the
+prompt alone, with the fork where the response begins. A prompt is never cut: one that is longer
+than a row is left out and counted.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
@@ -16,8 +19,11 @@ from rlp.data.batch import Batch, Problems
 from rlp.data.corpus import grouped, hold_out, reading
 from rlp.data.sources import ENDINGS, Column, as_text, find_files, read_rows
 from rlp.data.text import check_disjoint, shuffled, spread
+from rlp.data.unusable import Unusable
 from rlp.errors import UserError
+from rlp.golds import Golds
 from rlp.tokenizer import Tokenizer
+from rlp.verifiers import Gold
 
 GROUP = "data.problems"  # of the fields of the config
 PROBLEM = "{problem}"  # its place in the instruction
@@ -50,41 +56,60 @@ class ProblemFormat:
         )
         return [column for column in named if column[1]]
 
-    def problem(self, where: str, values: Sequence[object]) -> tuple[str, str]:
+    def problem(
+        self,
+        where: str,
+        values: Sequence[object],
+        gold: Callable[[str | int | float, Sequence[str] | None], Gold],
+    ) -> tuple[str, Gold]:
         """The prompt and the answer of a row.
 
         Args:
           where: the row stands, for messages of errors.
           values: of `columns`.
+          gold: makes the answer of its value and the texts of the options, see `Golds.gold`.
 
         Raises:
-          UserError: a value of another kind, an answer without the marker, an empty one.
+          UserError: a value of another kind, an answer without the marker, an empty one, one that
+            cannot be right.
         """
-        text, answer = as_text(where, self.prompt, values[0]), values[1]
-        if isinstance(answer, int | float) and not isinstance(answer, bool):
-            answer = str(answer)
-        answer = as_text(where, self.answer, answer)
+        text = as_text(where, self.prompt, values[0])
+        answer = self._answer(where, values[1])
+        if not text.strip():
+            raise UserError(f"{where}: column {self.prompt!r} holds no problem")
+        options = self._options(where, values[2]) if self.options else None
+        try:
+            right = gold(answer, options)
+        except UserError as error:
+            raise UserError(f"{where}: its answer {error}") from error
+        lines = [f"{chr(ord('A') + n)}. {option}" for n, option in enumerate(options or ())]
+        return self.instruction.replace(PROBLEM, "\n".join([text, *lines])), right
+
+    def _answer(self, where: str, value: object) -> str | int | float:
+        """The value of an answer, without what stands before the marker."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and not self.marker:
+            if not math.isfinite(value):  # a missing number, as pandas writes it
+                raise UserError(f"{where}: column {self.answer!r} holds no answer but {value}")
+            return value
+        text = as_text(where, self.answer, str(value) if number else value)
         if self.marker:
-            _, found, answer = answer.rpartition(self.marker)
+            _, found, text = text.rpartition(self.marker)
             if not found:
                 raise UserError(
                     f"{where}: column {self.answer!r} has no {self.marker!r}, after which "
                     f"{GROUP}.answer_marker says that the answer stands"
                 )
-        for name, value, what in ((self.prompt, text, "problem"), (self.answer, answer, "answer")):
-            if not value.strip():
-                raise UserError(f"{where}: column {name!r} holds no {what}")
-        if self.options:
-            text = "\n".join([text, *self._choices(where, values[2])])
-        return self.instruction.replace(PROBLEM, text), answer.strip()
+        if not text.strip():
+            raise UserError(f"{where}: column {self.answer!r} holds no answer")
+        return text.strip()
 
-    def _choices(self, where: str, values: object) -> list[str]:
+    def _options(self, where: str, values: object) -> list[str]:
+        if not isinstance(values, list):
+            as_text(where, self.options, values)  # says what there is, where it is not even a text
         if not isinstance(values, list) or not 0 < len(values) <= 26:
-            raise UserError(f"{where}: column {self.options!r} is no list of up to 26 choices")
-        return [
-            f"{chr(ord('A') + number)}. {as_text(where, self.options, value)}"
-            for number, value in enumerate(values)
-        ]
+            raise UserError(f"{where}: column {self.options!r} is not a list of up to 26 options")
+        return [as_text(where, self.options, value) for value in values]
 
 
 class ProblemStream:
@@ -93,7 +118,7 @@ class ProblemStream:
     def __init__(
         self,
         prompts: Sequence[np.ndarray],
-        answers: Sequence[str],
+        answers: Sequence[Gold],
         order: Sequence[int],
         *,
         sequence_length: int,
@@ -132,7 +157,7 @@ class ProblemStream:
         index = np.arange(first, first + size, dtype=np.int32)
         return Batch(tokens, *_prompt_places(length, tokens.shape[1]), index, length)
 
-    def answer(self, record: int) -> str:
+    def answer(self, record: int) -> Gold:
         """The right answer to the problem of a record."""
         return self._answers[self._order[record]]
 
@@ -156,10 +181,12 @@ def problem_streams(
     holdout_every: int = 20,
     form: ProblemFormat,
     ask: Callable[[str], str],
+    golds: Golds,
     tokenizer: Tokenizer,
     head: Sequence[int] = (),
     opening: int | None = None,
     sequence_length: int,
+    max_unusable_share: float = 0.2,
     seed: int = 0,
 ) -> tuple[ProblemStream | None, dict[str, ProblemStream], int]:
     """The training stream, the held-out ones by name, and how many problems were left out.
@@ -171,28 +198,41 @@ def problem_streams(
       holdout_every: rows of files.
       form: the columns.
       ask: the text before a response, of a prompt.
+      golds: makes and checks the right answers.
       tokenizer: gives ids.
       head: ids before every prompt.
       opening: the last token of every prompt, which the response begins with instead; None if the
         response has an opening of its own.
       sequence_length: T; prompts with T tokens or more are left out.
+      max_unusable_share: largest share of rows that may be left out because they cannot be used.
       seed: of the training order.
 
     Raises:
-      UserError: files or rows that cannot be used, too few problems, none that is short enough.
+      UserError: files that cannot be read, a file without a row that can be used, too many rows
+        that cannot be used, too few problems, none that is short enough.
     """
     skipped = 0
 
-    def read(files: Sequence[str], field: str) -> tuple[list[np.ndarray], list[str]]:
+    def read(files: Sequence[str], field: str) -> tuple[list[np.ndarray], list[Gold]]:
         field = f"{GROUP}.{field}"
-        ids, answers = _read(files, field, form, ask, tokenizer)
+        ids, answers = [], []
+        unusable = Unusable(field, max_unusable_share)
+        with reading(files, field) as bar:
+            for file in files:
+                some = _usable(file, field, form, golds, unusable, bar.update)
+                for group in grouped(some, lambda problem: len(problem[0])):
+                    answers += [answer for _, answer in group]
+                    ids += tokenizer.encode_all([ask(text) for text, _ in group])
+        unusable.finish()
+        if not ids:
+            raise UserError(f"{field}: no problems in {', '.join(files[:3])}")
         prompts = [np.array([*head, *prompt]) for prompt in ids]
         if opening is not None:
             prompts = [_without(opening, prompt, field) for prompt in prompts]
         return prompts, answers
 
     def stream(
-        problems: tuple[list[np.ndarray], list[str]], chosen: Sequence[int], what: str, train: bool
+        problems: tuple[list[np.ndarray], list[Gold]], chosen: Sequence[int], what: str, train: bool
     ) -> ProblemStream:
         nonlocal skipped
         fits = [number for number in chosen if len(problems[0][number]) < sequence_length]
@@ -250,24 +290,45 @@ def _names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _read(
-    files: Sequence[str],
+def _usable(
+    file: str,
     field: str,
     form: ProblemFormat,
-    ask: Callable[[str], str],
-    tokenizer: Tokenizer,
-) -> tuple[list[np.ndarray], list[str]]:
-    """Ids of the prompts of files, and their answers."""
-    prompts: list[np.ndarray] = []
-    answers: list[str] = []
-    with reading(files, field) as bar:
-        rows = (form.problem(*row) for row in read_rows(files, form.columns, bar.update))
-        for group in grouped(rows, lambda problem: len(problem[0])):
-            answers += [answer for _, answer in group]
-            prompts += tokenizer.encode_all([ask(text) for text, _ in group])
-    if not prompts:
-        raise UserError(f"{field}: no problems in {', '.join(files[:3])}")
-    return prompts, answers
+    golds: Golds,
+    unusable: Unusable,
+    on_read: Callable[[int], object],
+) -> list[tuple[str, Gold]]:
+    """The problems of a file, with their answers; counts the rows that cannot be used.
+
+    Raises:
+      UserError: no row of the file can be used.
+    """
+    rows: list[tuple[str, tuple[str, Gold] | UserError]] = []
+    for where, values in read_rows([file], form.columns, on_read):
+        try:
+            rows.append((where, form.problem(where, values, golds.gold)))
+        except UserError as error:
+            rows.append((where, error))
+    read = [row for _, row in rows if not isinstance(row, UserError)]
+    wrong = iter(golds.reasons([answer for _, answer in read]))
+    usable, reasons = [], []
+    for where, row in rows:
+        reason = None if isinstance(row, UserError) else next(wrong)
+        if isinstance(row, UserError):
+            reasons.append(str(row))
+        elif reason is not None:
+            reasons.append(f"{where}: {reason}")
+        else:
+            usable.append(row)
+            unusable.count()
+            continue
+        unusable.count(reasons[-1])
+    if reasons and not usable:
+        raise UserError(
+            f"{field}: none of the {len(rows)} rows of {file} can be used; correct them, or the "
+            f"fields that name their columns and {GROUP}.verifier: {reasons[0]}"
+        )
+    return usable
 
 
 def _without(opening: int, prompt: np.ndarray, field: str) -> np.ndarray:

@@ -1,0 +1,109 @@
+"""Whether two answers are the same mathematics: math-verify's verdict, less where it errs."""
+
+import re
+from typing import Any
+
+from rlp.verifiers import quantities
+from rlp.verifiers.formulas import MathAnswer, read
+from rlp.verifiers.markup import formula
+
+CLOSE = 1e-3  # most that small numbers may differ, as a share of the right one
+_SPLIT = re.compile(r",\s?(?:and|or)\s|\s(?:and|or)\s|[,;]")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+
+
+def same(right: MathAnswer, said: MathAnswer) -> bool:
+    """Whether two answers are the same."""
+    for known in (_as_text(right, said), _as_quantities(right, said)):
+        if known is not None:
+            return known
+    return not _repeats_differ(right, said) and any(
+        _same_values(one, other) for one in right.values for other in said.values
+    )
+
+
+def _as_text(right: MathAnswer, said: MathAnswer) -> bool | None:
+    """What the texts alone tell of whether they are the same; None where values have to."""
+    if _plain(right) == _plain(said):
+        return True
+    times = quantities.clock(right), quantities.clock(said)
+    if times[0] and times[1] and (times[0][2] or times[1][2]):
+        return quantities.same_time(times[0], times[1])
+    if times[0] and times[0][2]:
+        return False
+    bases = quantities.in_base(right), quantities.in_base(said)
+    if bases[0] and bases[1]:
+        return bases[0] == bases[1]
+    words = quantities.letters(right), quantities.letters(said)
+    if words[0] and words[1] and max(len(words[0][1]), len(words[1][1])) > 1:
+        if quantities.same_letters(words[0], words[1]):
+            return True
+        shaped = words[0][0] or words[1][0]
+        return None if not shaped and quantities.may_commute(words[0][1]) else False
+    return None
+
+
+def _as_quantities(right: MathAnswer, said: MathAnswer) -> bool | None:
+    """Whether numbers with units are the same; None unless both have units that are known."""
+    one, other = quantities.quantity(right), quantities.quantity(said)
+    if one is None or other is None:
+        return None
+    kinds = {one.measured, other.measured}
+    if one.measured != other.measured:
+        return None if "angle" in kinds and any("temperature" in kind for kind in kinds) else False
+    if one.size == other.size:
+        return None
+    values, others = (read(f"\\boxed{{{formula(x.number)}}}") for x in (one, other))
+    if not values or not others or isinstance(values[0], str) or isinstance(others[0], str):
+        return False
+    from sympy import Rational
+
+    factor = Rational(other.size.numerator, other.size.denominator) / Rational(
+        one.size.numerator, one.size.denominator
+    )
+    return _same_values(values[0], others[0] * factor)
+
+
+def _plain(text: str) -> str:
+    """A text for comparison by its signs."""
+    text = re.sub(r"\\(?:left|right|displaystyle|[,;:! ])", "", quantities.without_wrappers(text))
+    text = re.sub(r"\\[dt]frac", r"\\frac", text)
+    return re.sub(r"\s", "", text).rstrip(".")
+
+
+def _repeats_differ(right: MathAnswer, said: MathAnswer) -> bool:
+    """Whether one of two lists repeats what the other says once; in braces, that is the same."""
+    counts = []
+    for text in (right, said):
+        if re.search(r"\\[{}]|\\pm|\\cup|\\begin|[()\[\]]", text) or not re.search(
+            r"[,;]| and | or ", text
+        ):
+            return False
+        items = [
+            _plain(item)
+            for item in _SPLIT.split(_THOUSANDS.sub(lambda m: m[0].replace(",", ""), text))
+        ]
+        counts.append((len(items), len(set(items))))
+    return any(all_ != different for all_, different in counts) and counts[0][0] != counts[1][0]
+
+
+def _same_values(right: Any, said: Any) -> bool:
+    """math-verify's verdict; but small numbers are compared by their ratio."""
+    from math_verify import verify
+
+    if not verify([right], [said], timeout_seconds=None):
+        return False
+    numbers = [_number(right), _number(said)]
+    if None in numbers or max(map(abs, numbers)) >= CLOSE:
+        return True
+    return abs(numbers[0] - numbers[1]) <= CLOSE * abs(numbers[0])
+
+
+def _number(value: Any) -> Any:
+    """A value as a number of sympy's; None for others, and for what is not plainly one."""
+    from sympy import Basic, Float, Rational
+
+    if not isinstance(value, Basic) or value.free_symbols or value.count_ops() > 20:
+        return None
+    value = value.doit()
+    return value if isinstance(value, Rational | Float) else None
