@@ -116,6 +116,9 @@ class Tags:
     opened: bool
 
 
+NO_THOUGHT = Tags("", "</think>", False)  # a text that may have a thought before its answer
+
+
 def checked(name: str, response: str, answer: str) -> tuple[str | None, bool]:
     """What a text without a thought answers, and whether that is right."""
     verifier = find(name)
@@ -125,7 +128,7 @@ def checked(name: str, response: str, answer: str) -> tuple[str | None, bool]:
 
 
 def graded(
-    name: str, response: str, answer: str, tags: Tags
+    name: str, response: str, answer: str, tags: Tags = NO_THOUGHT
 ) -> tuple[str | None, bool, float | None]:
     """What a response answers, whether that is right, and how sure it says that it is: the work of
     a process."""
@@ -135,7 +138,7 @@ def graded(
     return *checked(name, rest, answer), stated_confidence(rest)
 
 
-def agreed(name: str, one: str, other: str, options: int, tags: Tags) -> bool:
+def agreed(name: str, one: str, other: str, options: int = 0, tags: Tags = NO_THOUGHT) -> bool:
     """Whether two responses give the same answer: the work of a process."""
     verifier = find(name)
     found = []

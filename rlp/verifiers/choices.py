@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from rlp.errors import UserError
 from rlp.verifiers.markup import boxes, tidy
 
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 UNSAID = 10  # options of a problem whose row does not list them: A to J
 LONGEST = 20_000  # characters at the end of a response in which its answer is looked for
 SHORT = 100  # characters of a text in which a letter alone is an answer
 _BOXED = re.compile(
-    r"(?i)^(?:\\(?:text|textbf|mathrm|mathbf|rm|bf)\s?\{?|option|choice|answer|[\s({\[$:*])*([A-Z])(?![A-Za-z])"
+    r"(?i)^(?:\\(?:text|textbf|mathrm|mathbf|rm|bf)|option|choice|answer|[\s({\[$:*])*([A-Z])(?![A-Za-z])"
 )
 _IN_BOX = re.compile(  # a letter, perhaps with the text of its option; not a word or formula
     r"(?i)^[^A-Za-z]{0,9}(?:\\[a-z]{2,6}\s?\{[^A-Za-z]{0,4})?(?:option\s?|choice\s?|answer\s?:?\s?)?"
@@ -73,7 +74,7 @@ def choice(response: str, options: int = 0) -> str | None:
     """
     raw = response[-LONGEST:]
     text = tidy(raw)
-    valid = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: options or UNSAID]
+    valid = LETTERS[: options or UNSAID]
     for found in _ways(raw, text):
         letters = [letter for letter in found if letter in valid]
         if letters:
@@ -91,40 +92,38 @@ def right_letter(answer: object, options: Sequence[str] | None) -> str:
     Raises:
       UserError: it is none of these; the message is what follows "its answer".
     """
-    known = options or []
-    last = chr(ord("A") + (len(known) or UNSAID) - 1)
-    number = _index(answer)
-    said = str(answer).strip()
-    places = [place for place, text in enumerate(known) if text.strip() == said]
+    known = [text.strip() for text in options or ()]
+    said, number, last = str(answer).strip(), _index(answer), LETTERS[(len(known) or UNSAID) - 1]
     if number is None:
         box = boxes(said)
-        letter = _WHOLE.match(box[-1][2] if box else said) or _BOXED.fullmatch(said)
-        if letter:
+        if letter := _WHOLE.match(box[-1][2] if box else said) or _BOXED.fullmatch(said):
             if letter[1].upper() > last:
                 raise UserError(f"{said!r} is not one of the options A to {last}")
             return letter[1].upper()
-        if not places:
-            places = [p for p, text in enumerate(known) if text.strip().lower() == said.lower()]
-        if len(places) == 1:
-            return chr(ord("A") + places[0])
-        what = "a letter from A to " + last
-        if known:
-            what += ", the number of an option (from 0) or the text of one of them"
-        raise UserError(f"{said[:40]!r} is not {what}")
-    if not known:
+    same = [place for place, text in enumerate(known) if text == said] or [
+        place for place, text in enumerate(known) if text.lower() == said.lower()
+    ]
+    if number is not None and not isinstance(answer, str):
+        same = []  # a number that is no text counts options
+    if number is not None and 0 <= number < len(known):
+        if same and number not in same:
+            raise UserError(
+                f"{said!r} may be the number of an option (from 0) or the text of another one"
+            )
+        return LETTERS[number]
+    if len(same) == 1:
+        return LETTERS[same[0]]
+    if number is not None and not known:
         raise UserError(
             f"{said!r} is not a letter; data.problems.options_column names the options that a "
             "number (from 0) stands for"
         )
-    if isinstance(answer, str) and places and number not in places:
-        raise UserError(
-            f"{said!r} may be the number of an option (from 0) or the text of another one"
-        )
-    if not 0 <= number < len(known):
+    if number is not None:
         raise UserError(
             f"{said} is not the number of one of its {len(known)} options, counted from 0"
         )
-    return chr(ord("A") + number)
+    others = ", the number of an option (from 0) or the text of one of them" if known else ""
+    raise UserError(f"{said[:40]!r} is not a letter from A to {last}{others}")
 
 
 def _index(answer: object) -> int | None:

@@ -21,7 +21,7 @@ from rlp.verifiers.formulas import (
     read,
     unboxed,
 )
-from rlp.verifiers.markup import announced, boxes, tidy
+from rlp.verifiers.markup import BOX, announced, boxes, tidy
 
 LONGEST = 20_000  # characters at the end of a response in which its answer is looked for
 MOST_WORDS = 40  # of a right answer
@@ -29,6 +29,7 @@ _NO_ANSWERS = {
     "correct", "wrong", "right", "not", "incorrect", "yours", "unknown", "unclear", "therefore",
     "given", "simply", "the", "then", "this", "that", "obvious", "clear", "here", "below", "above",
     "a", "an", "it", "in", "as", "of", "to", "now", "thus", "so", "i", "we", "what", "just",
+    "nothing", "none", "sorry",
 }  # fmt: skip
 _REST = re.compile(
     r"(?i)(?:[,;:]?\s(?:because|since|as|which|where|when|not|for|so|after|if|but|thus|hence|given|that"
@@ -42,7 +43,7 @@ _NUMBER_AND_WORDS = re.compile(
 _FIRST_LINE = re.compile(
     r"^\s{0,20}\*\*([^*\n]{1,60})\*\*[.!]?[ \t]{0,9}\n\s{0,20}(?=[A-Z])[^*]{1,2000}$"
 )
-_ONE_WORD = re.compile(r"^[A-Za-z]{2,30}[.!]?$")
+_ONE_WORD = re.compile(r"^[A-Za-z]{2,30}(?:-[A-Za-z]{2,30}){0,2}[.!]?$")
 
 
 def math_answer(response: str) -> MathAnswer | None:
@@ -51,16 +52,17 @@ def math_answer(response: str) -> MathAnswer | None:
     text = tidy(response[-LONGEST:])
     if found := boxes(text):
         return _boxed(text, found)
-    phrases = [answer for rest in announced(text) if (answer := _phrase(rest))]
+    told = [rest for rest in announced(text) if not BOX.search(rest)]
+    phrases = [answer for rest in told if (answer := _phrase(rest))]
     formulas = [answer for answer in phrases if not _ONE_WORD.match(answer)]
     if phrases:
         return (formulas or phrases)[-1]
     stripped = text.strip()
-    if "\\boxed" in stripped or "\\fbox" in stripped:
+    if BOX.search(stripped):
         return None  # a box that was begun, or holds nothing
     if (first := _FIRST_LINE.match(response[-LONGEST:])) and is_formula(first[1]):
         return unboxed(tidy(first[1]))  # the answer, and then its reasons
-    if len(stripped) <= SHORT and (is_formula(stripped) or _ONE_WORD.match(bare(stripped))):
+    if len(stripped) <= SHORT and (is_formula(stripped) or _is_word(bare(stripped))):
         return unboxed(stripped)
     return _last(text)
 
@@ -129,12 +131,16 @@ def _phrase(rest: str) -> MathAnswer | None:
         text = text.strip().rstrip(".!;,:").strip()
         if text and len(text) <= SHORT and is_formula(text):
             return unboxed(text)
-        word = quantities.letters(bare(text))
-        if word and word[1].lower() not in _NO_ANSWERS and " " not in word[1]:
+        if _is_word(bare(quantities.without_wrappers(text))):
             return of_formula(text)
         if number := _NUMBER_AND_WORDS.match(text):
             return MathAnswer.of(text, values=read(number[1]))
     return None
+
+
+def _is_word(text: str) -> bool:
+    """Whether a text is a word that answers something."""
+    return bool(_ONE_WORD.match(text)) and text.lower().strip(".!") not in _NO_ANSWERS
 
 
 def _leading_time(text: str) -> str | None:

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from rlp.errors import UserError
-from rlp.grading import Grader, stated_confidence, where_the_answer_is
+from rlp.grading import Grader
+from rlp.verifiers import stated_confidence, where_the_answer_is
 
 CLOSE = "</think>"
 # One worker each: a process that is started takes a second or two of a test.

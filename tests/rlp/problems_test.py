@@ -15,6 +15,8 @@ from rlp.data import compass
 from rlp.data.batch import Answered
 from rlp.data.problems import ProblemFormat, problem_streams
 from rlp.errors import UserError
+from rlp.golds import Golds
+from rlp.grading import Grader
 
 BYTES = tokenizer.load("bytes")
 BOS, PAD = BYTES.bos, BYTES.pad
@@ -38,8 +40,10 @@ def numbered(count, first=0):
     ]
 
 
-def streams(train="", **options):
+def streams(train="", verifier="exact", **options):
+    golds = Golds(Grader(verifier, 60, 1, "</think>"))
     given = {"form": PLAIN, "ask": lambda text: text, "tokenizer": BYTES, "sequence_length": T}
+    given["golds"] = golds
     return problem_streams(train=train, **given | {"head": (BOS,), "holdout_every": 4} | options)
 
 
@@ -178,10 +182,11 @@ def test_prompts_have_the_ids_that_the_tokenizer_gives(tmp_path):
 # ---- forms ----
 
 
-def asked(path, rows, **form):
-    """Prompt and answer of every row, in the order of the file."""
+def asked(path, rows, verifier="exact", **form):
+    """Prompt and answer of every row that can be used, sorted."""
     form = ProblemFormat(**{"prompt": "problem", "answer": "answer"} | form)
-    _, held, _ = streams("", evaluation=write(path, rows), form=form, sequence_length=999)
+    evaluation = write(path, rows)
+    _, held, _ = streams("", verifier, evaluation=evaluation, form=form, sequence_length=999)
     (stream,) = held.values()
     pairs = told(stream, 0, len(stream))
     assert isinstance(stream, Answered)
@@ -217,6 +222,7 @@ def test_options_are_lettered_lines_and_the_instruction_has_a_place_for_it_all(t
 
 
 GOOD = {"problem": "q", "answer": "1", "choices": ["x", "y"]}
+NO_LIST = "is not a list of up to 26 options"
 REFUSED = {
     "no such column": ({}, {"problem": "q"}, "no column 'answer'; set data.problems.answer_column"),
     "no such prompt": ({"prompt": "q"}, GOOD, "no column 'q'; set data.problems.prompt_column to"),
@@ -232,9 +238,9 @@ REFUSED = {
         GOOD | {"answer": "5 ####"},
         "column 'answer' holds no answer",
     ),
-    "no choices": ({"options": "choices"}, GOOD | {"choices": "xy"}, "is no list of up to 26 choi"),
-    "an empty list": ({"options": "choices"}, GOOD | {"choices": []}, "is no list of up to 26 cho"),
-    "too many": ({"options": "choices"}, GOOD | {"choices": ["x"] * 27}, "is no list of up to 26"),
+    "no choices": ({"options": "choices"}, GOOD | {"choices": "xy"}, NO_LIST),
+    "an empty list": ({"options": "choices"}, GOOD | {"choices": []}, NO_LIST),
+    "too many": ({"options": "choices"}, GOOD | {"choices": ["x"] * 27}, NO_LIST),
     "a choice of another kind": (
         {"options": "choices"},
         GOOD | {"choices": [1]},
@@ -244,13 +250,140 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_row_that_is_no_problem_is_named(case, tmp_path):
+def test_a_row_that_is_no_problem_is_left_out_and_named(case, tmp_path, caplog):
     form, row, message = REFUSED[case]
-    first = GOOD | {"answer": "#### 1", "q": "q", "o": ["x"]}
+    good = GOOD | {"answer": "#### 1", "q": "q", "o": ["x"]}
+    path = tmp_path / "a.jsonl"
+    if "no column" in message:
+        with pytest.raises(UserError, match=re.escape(message)) as caught:
+            asked(path, [good, row], **form)
+        assert "\n" not in str(caught.value)
+        return
+    rows = [good | {"problem": f"q{i}", "q": f"q{i}"} for i in range(5)]
+    assert len(asked(path, [rows[0], row, *rows[1:]], **form)) == 5
+    (said,) = [record.getMessage() for record in caplog.records if "left out" in record.message]
+    assert "data.problems.evaluation: 1 of 6 rows cannot be used and are left out: " in said
+    assert f"{path}, line 2: " in said
+    assert message in said
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        asked(tmp_path / "a.jsonl", [first, row], **form)
-    assert str(caught.value).startswith(f"{tmp_path / 'a.jsonl'}, line 2: ")
+        asked(path, [rows[0], row, row], **form)
+    assert "2 of 3 rows cannot be used, more than data.max_unusable_share=0.2" in str(caught.value)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        asked(path, [row], **form)
+    assert "none of the 1 rows of " in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+OPTIONS = ["Oslo", "Paris", "Rome", "Bern"]
+LETTERS = {
+    "B": (
+        "B",
+        "b",
+        "(B)",
+        "(b)",
+        "B.",
+        " b) ",
+        "**B**",
+        r"\boxed{B}",
+        1,
+        1.0,
+        "1",
+        "Paris",
+        "paris",
+    ),
+    "A": ("A", 0, "0", "Oslo"),
+    "D": ("D", "(d)", 3, "Bern"),
+}
+NO_LETTERS = {
+    "E": "'E' is not one of the options A to D",
+    "4": "4 is not the number of one of its 4 options, counted from 0",
+    "-1": "-1 is not the number of one of its 4 options, counted from 0",
+    "Madrid": "'Madrid' is not a letter from A to D, the number of an option (from 0) or the text",
+    "A or B": "'A or B' is not a letter from A to D",
+    "1.5": "'1.5' is not a letter from A to D",
+}
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_an_answer_that_chooses_becomes_the_letter_of_its_option(tmp_path, ending):
+    form = {"options": "choices"}
+    for letter, answers in LETTERS.items():
+        for kind in (str, int, float):
+            some = [answer for answer in answers if isinstance(answer, kind)]
+            rows = [
+                {"problem": f"q{n}", "answer": answer, "choices": OPTIONS}
+                for n, answer in enumerate(some)
+            ]
+            if rows:
+                found = asked(tmp_path / f"a.{ending}", rows, "choice", **form)
+                assert [answer for _, answer in found] == [letter] * len(rows)
+                assert all(answer.options == 4 for _, answer in found)
+
+
+@pytest.mark.parametrize("answer", NO_LETTERS)
+def test_an_answer_that_is_no_option_is_named(tmp_path, answer):
+    rows = [{"problem": "q", "answer": answer, "choices": OPTIONS}]
+    with pytest.raises(UserError, match=re.escape(NO_LETTERS[answer])) as caught:
+        asked(tmp_path / "a.jsonl", rows, "choice", options="choices")
+    assert f"none of the 1 rows of {tmp_path / 'a.jsonl'} can be used" in str(caught.value)
+    assert "line 1: its answer" in str(caught.value)
+
+
+def test_a_number_may_mean_an_option_in_two_ways(tmp_path):
+    numbers = ["2", "3", "4"]
+    rows = [{"problem": "q", "answer": "2", "choices": numbers}]
+    with pytest.raises(UserError, match="'2' may be the number of an option"):
+        asked(tmp_path / "a.jsonl", rows, "choice", options="choices")
+    for answer, letter in ((2, "C"), ("4", "C"), ("1", "B"), (0, "A")):
+        rows = [{"problem": "q", "answer": answer, "choices": numbers}]
+        found = asked(tmp_path / "a.jsonl", rows, "choice", options="choices")
+        assert [answer for _, answer in found] == [letter]
+
+
+def test_letters_without_options(tmp_path):
+    for answer in ("j", "(J)"):
+        found = asked(tmp_path / "a.jsonl", [{"problem": "q", "answer": answer}], "choice")
+        assert found == [("q", "J")]
+        assert found[0][1].options == 0
+    for answer, message in ((2, "data.problems.options_column names"), ("K", "one of the options")):
+        with pytest.raises(UserError, match=message):
+            asked(tmp_path / "a.jsonl", [{"problem": "q", "answer": answer}], "choice")
+
+
+def test_the_answer_of_a_solution_is_what_its_last_box_holds(tmp_path):
+    rows = [{"problem": "q", "answer": r"So \boxed{1} or rather $\boxed{\frac{1}{2}}$, as shown."}]
+    assert asked(tmp_path / "a.jsonl", rows, "math") == [("q", r"\frac{1}{2}")]
+
+
+def test_solutions_that_no_response_would_repeat_are_refused(tmp_path):
+    for answer, message in (
+        ("48 / 2 = 24 clips\n#### 72", "its answer holds '####'; set data.problems.answer_marker="),
+        (
+            "We add one clip after the other. " * 9,
+            "its answer is a text of 63 words, which no resp",
+        ),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            asked(tmp_path / "a.jsonl", [{"problem": "q", "answer": answer}] * 3, "math")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_number_that_is_missing_is_no_answer(tmp_path):
+    table = pyarrow.table({"problem": ["a", "b", "c", "d", "e"], "answer": [1.0, 2, None, 4, 5]})
+    frame = table.set_column(1, "answer", pyarrow.array([1.0, 2.0, float("nan"), 4.0, 5.0]))
+    for number, some in enumerate((table, frame)):
+        path = tmp_path / f"{number}.parquet"
+        pyarrow.parquet.write_table(some, path)
+        _, held, _ = streams("", evaluation=str(path), sequence_length=99)
+        assert len(held[str(number)]) == 4
+
+
+def test_a_file_none_of_whose_rows_can_be_used_is_refused_among_others(tmp_path):
+    """Though the rows are few beside those of all files."""
+    good = write(tmp_path / "good.jsonl", numbered(40))
+    bad = write(tmp_path / "bad.jsonl", [{"problem": "q", "answer": ""}])
+    with pytest.raises(UserError, match=r"data.problems.train: none of the 1 rows of .*bad.jsonl"):
+        streams(f"{good},{bad}")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from rlp.data.conversations import Format
 from rlp.data.pairs import tokenize_pairs
 from rlp.data.problems import ProblemFormat, problem_streams
 from rlp.errors import UserError
-from rlp.grading import Grade
+from rlp.golds import Golds
+from rlp.grading import Grade, Grader
 from rlp.responses import Answering, make_frame, response_settings
 from tests import folders, tiny
 from tests.rlp.tokenizer_test import make_folder
@@ -70,7 +71,8 @@ def prompt_of(path, frame, words, text):
     path.write_text(json.dumps({"problem": text, "answer": "1"}) + "\n")
     _, held, _ = problem_streams(
         evaluation=str(path), train="", form=ProblemFormat("problem", "answer"), ask=frame.ask,
-        tokenizer=words, head=frame.head, opening=frame.opening[0] if frame.shared else None,
+        golds=Golds(Grader("exact", 60, 1, "</think>")), tokenizer=words, head=frame.head,
+        opening=frame.opening[0] if frame.shared else None,
         sequence_length=300,
     )  # fmt: skip
     batch = held[path.stem].batch(0, 1)
