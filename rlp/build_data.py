@@ -216,11 +216,11 @@ def _problems(
 
 def make_grader(config: ConfigDict, opened: bool = False) -> Grader:
     """What checks answers; `opened` says that responses begin inside of a thought."""
-    problems = config.data.problems
+    data = config.data
     return Grader(
-        verifier=problems.verifier,
-        time_limit=problems.time_limit,
-        workers=problems.workers,
+        verifier=data.problems.verifier,
+        time_limit=data.problems.time_limit,
+        workers=data.problems.workers,
         close=THINK_CLOSE,
         open=THINK_OPEN,
         opened=opened,
