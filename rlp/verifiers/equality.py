@@ -7,6 +7,7 @@ from rlp.verifiers import quantities
 from rlp.verifiers.formulas import MathAnswer, read
 from rlp.verifiers.markup import formula
 
+LARGE = 10**9  # numbers above it may be rounded to as many digits
 CLOSE = 1e-3  # most that small numbers may differ, as a share of the right one
 _SPLIT = re.compile(r",\s?(?:and|or)\s|\s(?:and|or)\s|[,;]")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
@@ -24,7 +25,8 @@ def same(right: MathAnswer, said: MathAnswer) -> bool:
 
 def _as_text(right: MathAnswer, said: MathAnswer) -> bool | None:
     """What the texts alone tell of whether they are the same; None where values have to."""
-    if _plain(right) == _plain(said):
+    plain = _plain(right)
+    if plain in (_plain(said), _plain(said.whole)):
         return True
     times = quantities.clock(right), quantities.clock(said)
     if times[0] and times[1] and (times[0][2] or times[1][2]):
@@ -68,7 +70,8 @@ def _plain(text: str) -> str:
     """A text for comparison by its signs."""
     text = re.sub(r"\\(?:left|right|displaystyle|[,;:! ])", "", quantities.without_wrappers(text))
     text = re.sub(r"\\[dt]frac", r"\\frac", text)
-    return re.sub(r"\s", "", text).rstrip(".")
+    text = re.sub(r"\s", "", text).rstrip(".")
+    return text.lower() if re.search(r"(?<![\\A-Za-z])[A-Za-z]{3}", text) else text
 
 
 def _repeats_differ(right: MathAnswer, said: MathAnswer) -> bool:
@@ -91,12 +94,21 @@ def _same_values(right: Any, said: Any) -> bool:
     """math-verify's verdict; but small numbers are compared by their ratio."""
     from math_verify import verify
 
-    if not verify([right], [said], timeout_seconds=None):
-        return False
+    same = verify([right], [said], timeout_seconds=None, allow_set_relation_comp=True)
     numbers = [_number(right), _number(said)]
+    if not same:
+        return None not in numbers and _nearly(*numbers)
     if None in numbers or max(map(abs, numbers)) >= CLOSE:
         return True
     return abs(numbers[0] - numbers[1]) <= CLOSE * abs(numbers[0])
+
+
+def _nearly(right: Any, said: Any) -> bool:
+    """Whether a large number and a float are the same but for rounding."""
+    from sympy import Float
+
+    large = abs(right) > LARGE and (isinstance(right, Float) or isinstance(said, Float))
+    return bool(large and abs(right - said) <= abs(right) / LARGE)
 
 
 def _number(value: Any) -> Any:

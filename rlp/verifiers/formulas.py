@@ -7,6 +7,15 @@ from typing import Any, Self
 from rlp.verifiers import quantities
 from rlp.verifiers.markup import formula
 
+_SIGNS = {
+    "USD": "$",
+    "US$": "$",
+    "EUR": "\u20ac",
+    "GBP": "\u00a3",
+    "INR": "\u20b9",
+    "Rs.": "\u20b9",
+}
+_CURRENCY = re.compile(r"^(USD|US\$|EUR|GBP|INR|Rs\.)\s?(?=[-\d])")
 SHORT = 200  # characters of a text that may be an answer as a whole
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 COMMAND = re.compile(r"\\[A-Za-z]{1,30}")
@@ -30,9 +39,16 @@ class MathAnswer(str):
 
     Attributes:
       values: what math-verify reads in it; the first is meant, others are other ways to read it.
+      whole: the text that it was read in, where that is short: "March 5".
     """
 
     values: list[Any]
+    whole: str = ""
+
+    def within(self, text: str) -> Self:
+        """The same answer, read in `text`."""
+        self.whole = text if len(text) <= SHORT else ""
+        return self
 
     @classmethod
     def of(cls, text: str, *others: str, values: list[Any] | None = None) -> Self:
@@ -79,9 +95,10 @@ def unboxed(text: str) -> MathAnswer:
 
 def bare(text: str) -> str:
     """A text without dollar signs, brackets of LaTeX or a full stop around it."""
-    text = text.strip(' \t\n"')
+    text = _CURRENCY.sub(lambda m: _SIGNS[m[1]], text.strip(' \t\n"'))
     for _ in range(3):
-        text = text.rstrip(". \n-\u2013\u2014")
+        while text and text[-1] in ".,;: \n-\u2013\u2014" and text[-2:-1] != "\\":
+            text = text[:-1]
         for begin, end in _DELIMITERS:
             inner = text[len(begin) : -len(end)]
             if len(text) > len(begin) + len(end) and text.startswith(begin) and text.endswith(end):
@@ -93,6 +110,8 @@ def is_formula(text: str) -> bool:
     """Whether a text has nothing but a formula, with its unit at most."""
     if "\n" in text.strip() or text.count("$") > 2:
         return False
+    if re.fullmatch(r"\d{1,9} to \d{1,9}", text):
+        return True
     if re.search(r"\d \d", text) and not _SPACED.fullmatch(text):
         return False
     plain = COMMAND.sub(" ", quantities.without_wrappers(_ENVIRONMENT.sub(" ", bare(text))))

@@ -21,7 +21,8 @@ _SIGNS = {
     "\u066a": "%", "\u3002": ". ", "\uff61": ". ", "\u3001": ", ", "\u00d7": r"\times ",
     "\u22c5": r"\cdot ", "\u00b7": r"\cdot ", "\u00f7": "/", "\u2044": "/", "\u221e": r"\infty ",
     "\u03c0": r"\pi ", "\u2264": r"\le ", "\u2265": r"\ge ", "\u2260": r"\ne ",
-    "\u222a": r"\cup ", "\u00b1": r"\pm ", "\u00ba": "\u00b0", "\u2019": "'",
+    "\u222a": r"\cup ",
+    "\u2205": r"\emptyset ", "\u00b1": r"\pm ", "\u00ba": "\u00b0", "\u2019": "'",
     "\u201c": '"', "\u201d": '"',
     "\u25b3": r"\triangle ", "\u2220": r"\angle ", "\ufeff": "",
     "\u200b": "", "\u200c": "", "\u200d": "", "\u200e": "", "\u200f": "", "\u2060": "",
@@ -43,8 +44,10 @@ _DASH = re.compile(r"(?<![\w\u2013])\u2013(?=[\d.$])")  # an en dash in the plac
 
 _SPACE = r"(?:\\[,;:! ]|[\u00a0\u2009\u202f\u2007~])"
 _GROUPED = re.compile(rf"(?<![\d.,])(\d{{1,3}})((?:{_SPACE}\d{{3}})+)(?!\d)")
-_GROUPED_BY_BRACES = re.compile(r"(?<=\d)\{,\}(?=\d)")
-_GROUPED_BY_POINTS = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,9})(?![\d,])")
+_GROUPED_BY_BRACES = re.compile(r"(?<=\d)\{([,.])\}(?=\d)")
+_GROUPED_BY_POINTS = re.compile(
+    r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+|\d{1,3}(?: \d{3})+),(\d{1,9})(?![\d,])"
+)
 _GROUPED_OTHERWISE = re.compile(
     r"(?<![\w.,])\d{1,3}(?:(?:\.\d{3}){2,}(?![\d,]|\.\d)|(?:_\d{3})+(?!\w))"
 )
@@ -58,6 +61,23 @@ _IDEOGRAPHS = "[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 _TOUCHING = re.compile(rf"(?<={_IDEOGRAPHS})(?=[-\d$\\(])|(?<=[\d$)}}%])(?={_IDEOGRAPHS})")
 _PICTURES = re.compile("[\u2500-\u27bf\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff]")
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d{1,30}(?:\.\d{1,30})?)[eE]([+-]?\d{1,3})(?![\w.])")
+
+_NEGATIVE = re.compile(
+    r"(?i)(^\s{0,9}|[:=(,]\s?|\b(?:is|are|be|equals|get|gives)\s)(?:minus|negative)\s(?=[\d.])"
+)
+_TIMES_TEN = re.compile(r"(?<=\d)\s?[xX]\s?(?=10\s?\^)")
+_HALF_OF_DAY = re.compile(
+    r"(?i)(?<=\d)(?:\so'clock)?\s(?:in\sthe\s(morning|afternoon|evening)|at\snight)\b"
+)
+
+_ORDINAL = re.compile(
+    r"(?<=\d)\s?(?:\^\s?\{?\s?(?:\\(?:text|mathrm|rm)\s?\{?)?(?:st|nd|rd|th)\}{0,2}|(?:st|nd|rd|th)\b)"
+)
+_RATIO = re.compile(r"(?<=\d)\s?(?:\\text\s?\{\s?to\s?\}|\bto\b)\s?(?=\d)")
+_REPEATING = re.compile(r"(\d{1,20})?\.(\d{0,20})\\(?:overline|bar|dot)\s?\{?(\d{1,20})\}?")
+_FUNCTION = re.compile(r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|ln|log|exp)(?![A-Za-z])")
+_TWO_DIGITS = re.compile(r"\\([dt]?binom)\s?(\d)\s?(\d)")
+_OUTWARD = re.compile(r"^([\[\]])([^\[\]()]{1,60}[,;][^\[\]()]{1,60})([\[\]])$")
 
 _EMPHASIS = [
     re.compile(
@@ -108,12 +128,14 @@ def tidy(text: str) -> str:
     text = _PICTURES.sub(" ", text.translate(_CHARACTERS))
     text = _TOUCHING.sub(" ", text)
     text = _GROUPED.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
-    text = _GROUPED_BY_BRACES.sub(",", text)
-    text = _GROUPED_BY_POINTS.sub(lambda m: f"{m[1].replace('.', '')}.{m[2]}", text)
+    text = _GROUPED_BY_BRACES.sub(r"\1", text)
+    text = _GROUPED_BY_POINTS.sub(lambda m: f"{re.sub(r'[. ]', '', m[1])}.{m[2]}", text)
     text = _GROUPED_BY_QUOTES.sub(lambda m: m[1].replace("'", ""), text)
     text = _GROUPED_OTHERWISE.sub(lambda m: re.sub(r"\D", "", m[0]), text)
     text = _LARGE.sub(_written_out, _MIXED.sub(_improper, text))
-    return re.sub(r"[\u00a0\u2009\u202f\u2007]", " ", text)
+    text = re.sub(r"[\u00a0\u2009\u202f\u2007]", " ", text)
+    text = _TIMES_TEN.sub(r"\\times ", _NEGATIVE.sub(r"\1-", text))
+    return _HALF_OF_DAY.sub(lambda m: " AM" if m[1].lower() == "morning" else " PM", text)
 
 
 def formula(text: str) -> str:
@@ -121,7 +143,13 @@ def formula(text: str) -> str:
     text = _SCIENTIFIC.sub(lambda m: rf"{m[1]}\times10^{{{int(m[2])}}}", text)
     text = re.sub(r"\*\*\s?(-?\w{1,30})", r"^{\1}", text).replace("**", "^")
     text = re.sub(r"\^\s?\((-?[\w/]{1,30})\)", r"^{\1}", text)
+    text = _REPEATING.sub(_as_fraction, _RATIO.sub(":", _ORDINAL.sub("", text)))
+    text = _TWO_DIGITS.sub(r"\\\1{\2}{\3}", text.replace(r"\varnothing", r"\emptyset"))
+    if outward := _OUTWARD.match(text):
+        first, last = ("[", "(")[outward[1] == "]"], ("]", ")")[outward[3] == "["]
+        text = first + outward[2].replace(";", ",") + last
     text = re.sub(r"(?<![\\A-Za-z])sqrt\s?\(([^()]{1,99})\)", r"\\sqrt{\1}", text)
+    text = _FUNCTION.sub(r"\\\1 ", re.sub(r"(?<![\\A-Za-z])sqrt(\d{1,20})", r"\\sqrt{\1}", text))
     text = re.sub(r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi ", text)
     text = re.sub(r"(?<![\\A-Za-z])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty ", text)
     text = re.sub(r"\\[dt]?frac\s([A-Za-z\d])\s?([A-Za-z\d])", r"\\frac{\1}{\2}", text)
@@ -178,6 +206,14 @@ def _improper(match: re.Match[str]) -> str:
     """A mixed number as a fraction; anything else unchanged."""
     whole, above, below = map(int, match.groups())
     return f"{whole * below + above}/{below}" if above < below else match[0]
+
+
+def _as_fraction(match: re.Match[str]) -> str:
+    """A decimal that repeats for ever as a fraction."""
+    whole, fixed, again = match[1] or "0", match[2], match[3]
+    below = (10 ** len(again) - 1) * 10 ** len(fixed)
+    above = int(whole + fixed + again) - int(whole + fixed)
+    return rf"\frac{{{above}}}{{{below}}}"
 
 
 def _written_out(match: re.Match[str]) -> str:

@@ -5,6 +5,7 @@ else its last formula or number. The library compares values; what it does not l
 of day, bases, the order of letters, repeats in a list, how small a number is) `equality` compares.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -43,6 +44,15 @@ _NUMBER_AND_WORDS = re.compile(
 _FIRST_LINE = re.compile(
     r"^\s{0,20}\*\*([^*\n]{1,60})\*\*[.!]?[ \t]{0,9}\n\s{0,20}(?=[A-Z])[^*]{1,2000}$"
 )
+_UNIT = re.compile(
+    r"\s?(?:\\%|%|\\?\$|(?:square\s|cubic\s)?[A-Za-z\u00b0\u00b5/^{}23]{1,30}(?:\s(?:squared|cubed)\b)?"
+    r"(?:\s?(?:per\s|/\s?)[A-Za-z^{}23]{1,30}(?:\s(?:squared|cubed)\b)?)?)"
+)
+_WORDS = re.compile(  # that answer a problem without a number
+    r"(?i)^(?:there\s(?:is|are)\s)?(?:no\s(?:real\s|such\s)?(?:solutions?|roots?|values?|numbers?)"
+    r"|does\snot\sexist|undefined|impossible|not\spossible|infinitely\smany(?:\ssolutions)?"
+    r"|all\sreal\snumbers|cannot\sbe\sdetermined|not\senough\sinformation)$"
+)
 _ONE_WORD = re.compile(r"^[A-Za-z]{2,30}(?:-[A-Za-z]{2,30}){0,2}[.!]?$")
 
 
@@ -53,7 +63,7 @@ def math_answer(response: str) -> MathAnswer | None:
     if found := boxes(text):
         return _boxed(text, found)
     told = [rest for rest in announced(text) if not BOX.search(rest)]
-    phrases = [answer for rest in told if (answer := _phrase(rest))]
+    phrases = [answer.within(bare(rest)) for rest in told if (answer := _phrase(rest))]
     formulas = [answer for answer in phrases if not _ONE_WORD.match(answer)]
     if phrases:
         return (formulas or phrases)[-1]
@@ -64,7 +74,8 @@ def math_answer(response: str) -> MathAnswer | None:
         return unboxed(tidy(first[1]))  # the answer, and then its reasons
     if len(stripped) <= SHORT and (is_formula(stripped) or _is_word(bare(stripped))):
         return unboxed(stripped)
-    return _last(text)
+    answer = _last(text)
+    return answer and answer.within(bare(told[-1] if told else stripped))
 
 
 def math_equal(found: str, answer: str) -> bool:
@@ -96,6 +107,7 @@ def right_expression(answer: object, options: Sequence[str] | None) -> str:
     return text
 
 
+@functools.lru_cache(maxsize=256)  # the responses of a group have the same one
 def _gold(text: str) -> MathAnswer:
     """A right answer as it stands in a file."""
     text = tidy(text).strip()
@@ -139,7 +151,9 @@ def _phrase(rest: str) -> MathAnswer | None:
 
 
 def _is_word(text: str) -> bool:
-    """Whether a text is a word that answers something."""
+    """Whether a text is a word, or one of few phrases, that answers something."""
+    if _WORDS.match(text.rstrip(".!")):
+        return True
     return bool(_ONE_WORD.match(text)) and text.lower().strip(".!") not in _NO_ANSWERS
 
 
@@ -162,7 +176,7 @@ def _last(text: str) -> MathAnswer | None:
     ):
         return MathAnswer.of(time[0])
     before = text[max(place - 2, 0) : place].lstrip()
-    unit = re.match(r"\s?(?:\\%|%|\\?\$|[A-Za-z\u00b0\u00b5/^23]{1,30})", rest)
+    unit = _UNIT.match(rest)
     for whole in (
         said + unit[0] if unit else "",
         before[-1:] + said if before[-1:] in "$\u20ac\u00a3" else "",

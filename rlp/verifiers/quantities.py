@@ -86,6 +86,7 @@ _NAME = re.compile(
     r"(?:\s?(?:/|per)\s?([A-Za-z]{1,14})(?:\s?\^\{?([23])\}?)?)?\s?[.,;:!]?$"
 )
 _SQUARED = re.compile(r"\b(square|sq|cubic|cu)\.?\s([a-z]{1,14})\b", re.IGNORECASE)
+_POWERED = re.compile(r"(?i)(?<=[a-z])\s(squared|cubed)\b")
 _WRAPPED = re.compile(
     r"\\(?:text|mathrm|textbf|mathbf|textit|mbox|rm|operatorname)\s?\{([^{}]{0,200})\}"
 )
@@ -138,6 +139,7 @@ def quantity(text: str) -> Quantity | None:
             rest = sign + rest.partition(" ")[0]
         return Quantity(rest, *UNITS[name]) if rest[-1:].isdigit() else None
     text = _SQUARED.sub(lambda m: f"{m[2]}^{2 if m[1].lower()[0] == 's' else 3}", text)
+    text = _POWERED.sub(lambda m: "^2" if m[1].lower() == "squared" else "^3", text)
     found = _NAME.search(text)
     number = text[: found.start()].strip() if found else ""
     if found is None or not number or not re.search(r"[\d)}\]]$", number):

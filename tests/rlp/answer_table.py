@@ -89,7 +89,9 @@ MATH: list[tuple[str, list[str], list[str]]] = [
         [
             "-5", "−5", "#### −5", "**−5**", "The answer is **-5**.", r"\boxed{-5}", r"\boxed{−5}",
             "－５", "x = -5", "x = −5", "$-5$", "Answer: –5", r"\boxed{-5.0}", "The answer is −5.",
-            "**Answer:** −5", r"\boxed{\text{-5}}", "*-5*", "`-5`",
+            "**Answer:** −5", r"\boxed{\text{-5}}", "*-5*", "`-5`", "-5°C", "−5 °C", "minus 5",
+            "negative 5", r"\boxed{-5^\circ}", "- 5", r"\boxed{- 5}", "–5", "(-5)", "-5.", "x=-5",
+            "-5 degrees", r"\text{-}5",
         ],
         [
             "5", r"\boxed{5}", "3 - 8 = 5", "**5**",
@@ -128,7 +130,8 @@ MATH: list[tuple[str, list[str], list[str]]] = [
             "The answer is 50 %.",
         ],
         [
-            "2", "-1/2", "0.05", "1/3", r"\boxed{\frac{2}{1}}", "0.6", "5%", "0.5%",
+            "2", "-1/2", "0.05", "1/3", r"\boxed{\frac{2}{1}}", "0.6", "5%", "0.5%", "1/20", "2/1",
+            "1 2", "12",
         ],
     ),
     (
@@ -184,6 +187,8 @@ MATH: list[tuple[str, list[str], list[str]]] = [
         "5",
         [
             r"\boxed{5\text{ cm}}", "5 km/h", "x=5", r"\boxed{x=5}", r"\boxed{5\text{ dollars}}",
+            "5th", "the 5th", r"\boxed{5^{th}}", r"\boxed{5^{\text{th}}}", "five", "**five**",
+            "The answer is five.", "5!/4!", r"\boxed{5\text{ (five)}}", "5/1",
         ],
         [
             "6 cm",
@@ -294,10 +299,10 @@ MATH: list[tuple[str, list[str], list[str]]] = [
     (
         "0",
         [
-            "0", "0.0", r"\boxed{0}", "**0**",
+            "0", "0.0", r"\boxed{0}", "**0**", "zero", "0.", "0.00", "$0",
         ],
         [
-            "0.0000001", r"\boxed{10^{-9}}", "no",
+            "0.0000001", r"\boxed{10^{-9}}", "no", "o", "O", "-1", r"\boxed{\emptyset}",
         ],
     ),
     (
@@ -429,7 +434,8 @@ MATH: list[tuple[str, list[str], list[str]]] = [
     (
         "[0,1)",
         [
-            r"\boxed{[0,1)}", "[0, 1)", "$[0,1)$", "The answer is [0, 1).",
+            r"\boxed{[0,1)}", "[0, 1)", "$[0,1)$", "The answer is [0, 1).", r"0 \le x < 1",
+            r"$0 \leq x < 1$", "[0, 1[", r"x \in [0,1)", r"$x\in[0,1)$",
         ],
         [
             r"\boxed{(0,1)}", r"\boxed{[0,1]}", "0,1",
@@ -559,7 +565,8 @@ MATH: list[tuple[str, list[str], list[str]]] = [
     (
         "3:2",
         [
-            "3:2", r"\boxed{3:2}", "**3:2**",
+            "3:2", r"\boxed{3:2}", "**3:2**", "3 : 2", "3 to 2", r"\boxed{3 : 2}",
+            r"\boxed{3\text{ to }2}", "3/2",
         ],
         [
             "2:3", r"\boxed{2:3}",
@@ -809,6 +816,329 @@ MATH: list[tuple[str, list[str], list[str]]] = [
         ],
         [
             "12:30 AM",
+        ],
+    ),
+    (
+        "1234.56",
+        [
+            "**1,234.56**", "1.234,56", "€1.234,56", "1 234,56", "$1,234.56", r"\$1,234.56",
+            r"**\$1,234.56**", "1234,56", "1,234.56 dollars", r"1\,234.56", r"\boxed{1\,234{.}56}",
+            r"\boxed{1{,}234.56}", "1’234.56",
+        ],
+        [],
+    ),
+    (
+        "3/4",
+        [
+            "**3/4**", r"**\frac{3}{4}**", r"\frac34", "3 / 4", "3/4 cup",
+            r"The answer is $\dfrac{3}{4}$ of it.", "0.75", "75%", "¾ cup", "$3/4$",
+            r"\boxed{3/4}", "**¾**", "Answer: ¾", r"\frac{3}{4}.", r"\(\frac{3}{4}\)",
+        ],
+        [],
+    ),
+    (
+        r"\text{March 5}",
+        [
+            "March 5", r"\boxed{\text{March 5}}", "**March 5**", "The answer is March 5.",
+            r"\boxed{March 5}",
+        ],
+        [
+            "March 6", r"\boxed{\text{March 6}}", r"\boxed{\text{May 5}}", "5",
+        ],
+    ),
+    (
+        "(2,3)",
+        [
+            "x=2, y=3", r"\boxed{x=2, y=3}", "(x,y)=(2,3)", r"\boxed{(x, y) = (2, 3)}",
+            "**(2,3)**", "x = 2 and y = 3",
+        ],
+        [],
+    ),
+    (
+        r"6.02\times 10^{23}",
+        [
+            "6.02e23", "6.02 × 10^23", "6.02 x 10^23", "6.02*10^23", "6.02·10^{23}",
+            "602000000000000000000000", r"$6.02\times10^{23}$",
+        ],
+        [
+            "6.02e22", "6.02 × 10^{-23}", "6.02", "10^23",
+        ],
+    ),
+    (
+        r"\frac13",
+        [
+            r"0.\overline{3}", "1/3", "0.333333333", "0.3333333",
+        ],
+        [
+            "0.33", "0.3", "3",
+        ],
+    ),
+    (
+        r"\emptyset",
+        [
+            r"\boxed{\emptyset}", "∅", r"\boxed{\varnothing}", r"\emptyset",
+        ],
+        [],
+    ),
+    (
+        r"\text{no solution}",
+        [
+            "No solution", r"\boxed{\text{No solution}}", "no solution",
+            "The answer is no solution.", "**No solution**",
+        ],
+        [],
+    ),
+    (
+        r"\infty",
+        [
+            r"\infty", "∞", "infinity", r"\boxed{\infty}", r"+\infty",
+        ],
+        [
+            r"-\infty", "0",
+        ],
+    ),
+    (
+        r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
+        [
+            r"\boxed{\begin{bmatrix}1&2\\3&4\end{bmatrix}}",
+            r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
+            r"$$\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}$$",
+            r"\boxed{\left(\begin{array}{cc}1&2\\3&4\end{array}\right)}",
+        ],
+        [
+            r"\boxed{\begin{pmatrix}1&3\\2&4\end{pmatrix}}",
+        ],
+    ),
+    (
+        r"\frac{\sqrt2}{2}",
+        [
+            "√2/2", "√(2)/2", "sqrt(2)/2", "sqrt2/2", r"\frac{1}{\sqrt{2}}",
+            r"\boxed{\frac{\sqrt{2}}{2}}", "1/√2",
+        ],
+        [
+            "√2", "1/2",
+        ],
+    ),
+    (
+        r"\ln 2",
+        [
+            "ln 2", "ln(2)", r"\ln 2", r"\boxed{\ln 2}", r"$\ln(2)$",
+        ],
+        [],
+    ),
+    (
+        "120",
+        [
+            "5!", r"\boxed{5!}", "120",
+        ],
+        [],
+    ),
+    (
+        "10",
+        [
+            r"\binom{5}{2}", r"\boxed{\binom52}", "C(5,2) = 10",
+        ],
+        [],
+    ),
+    (
+        "3+4i",
+        [
+            "3+4i", "3 + 4i", "4i + 3", r"\boxed{3+4i}",
+        ],
+        [
+            "3-4i", "7",
+        ],
+    ),
+    (
+        "1500000",
+        [
+            "$1.5 million", "1.5 million", "1,500,000 dollars",
+        ],
+        [],
+    ),
+    (
+        "9.8 m/s^2",
+        [
+            "9.8 m/s²", "9.8 m/s^2", r"9.8 \text{ m/s}^2", "9.8 meters per second squared", "9.8",
+        ],
+        [
+            "9.8 m/s", "9.8 cm/s^2",
+        ],
+    ),
+    (
+        "2/3",
+        [
+            "0.666667", "2/3", "66.6667%", r"\frac{4}{6}",
+        ],
+        [
+            "0.67", "0.66", "66%",
+        ],
+    ),
+    (
+        "1.5 hours",
+        [
+            "90 minutes", "1.5 hours", "1 1/2 hours", "1.5 h", "90 min",
+        ],
+        [
+            "1.5 minutes", "90 hours", "15 hours",
+        ],
+    ),
+    (
+        "5 meters",
+        [
+            "5m", "5 m", "5 meter", "500 centimeters", r"\boxed{5~\mathrm{m}}", r"$5\,\mathrm{m}$",
+            r"5 \; \text{meters}", "**5 meters**",
+        ],
+        [
+            "5 centimeters", r"\boxed{5\,\mathrm{cm}}", "5 feet",
+        ],
+    ),
+    (
+        "$5",
+        [
+            "5 dollars", "$5.00", "5", "USD 5", "5 USD",
+        ],
+        [
+            "5 cents", "£5", "5 euros",
+        ],
+    ),
+    (
+        "30%",
+        [
+            "30%", "0.3", "3/10", "30 percent", "30 per cent", r"30\%",
+        ],
+        [
+            "3%", "0.03", "300%",
+        ],
+    ),
+    (
+        "7:30 AM",
+        [
+            "7:30 AM", "7:30 am", "07:30 AM", "7:30a.m.",
+        ],
+        [
+            "7:30 PM", "7:30 in the evening", "19:30",
+        ],
+    ),
+    (
+        "ABCD",
+        [],
+        [
+            r"\boxed{DCBA}", "BADC",
+        ],
+    ),
+    (
+        "BAC",
+        [],
+        [
+            "CAB", r"\boxed{\text{CAB}}", "ABC",
+        ],
+    ),
+    (
+        "HTTH",
+        [],
+        [
+            "THHT", "HHTT",
+        ],
+    ),
+    (
+        "is",
+        [],
+        [
+            "si",
+        ],
+    ),
+    (
+        "ab",
+        [
+            "ab", r"\boxed{ab}", "ba", "a*b",
+        ],
+        [],
+    ),
+    (
+        r"\overline{AB}",
+        [
+            r"\overline{AB}", r"\boxed{\overline{BA}}",
+        ],
+        [],
+    ),
+    (
+        r"\angle XYZ",
+        [
+            "∠XYZ", r"$\angle ZYX$",
+        ],
+        [
+            r"\angle YXZ",
+        ],
+    ),
+    (
+        "101101_2",
+        [],
+        [
+            "101101_3", "101101_{8}",
+        ],
+    ),
+    (
+        "FF_{16}",
+        [
+            "FF_{16}", "ff_{16}",
+        ],
+        [
+            "FF_{15}", "FE_{16}",
+        ],
+    ),
+    (
+        "10^{-9}",
+        [
+            "10^{-9}", "1e-9", "0.000000001", r"1 \times 10^{-9}",
+        ],
+        [
+            "10^{-10}", r"2\times10^{-9}", "0",
+        ],
+    ),
+    (
+        "2,2,5",
+        [
+            "2, 2, 5", "5,2,2",
+        ],
+        [
+            "2,5", "5,2",
+        ],
+    ),
+    (
+        "1,2,3",
+        [],
+        [
+            "1,2,2,3", "1,2",
+        ],
+    ),
+    (
+        "1, 2, 3",
+        [
+            "3,2,1", "1, 2, and 3", "1,2,3", "{1,2,3}",
+        ],
+        [],
+    ),
+    (
+        "12",
+        [
+            "The answer is **12** (twelve).", "There are 12 eggs.", "12 eggs", "Twelve",
+            "**Answer: 12 eggs**", "12;", "12,", "12:", "(12)", "[12]", "{12}", "$12$ eggs",
+            "12 (since 3*4 = 12)", "= 12 eggs", "3 * 4 = **12**", "3 × 4 = 12.", "3*4=12",
+            "so 12, since 3*4=12", "The answer is twelve.",
+        ],
+        [
+            "12.5", "112", "1.2", r"\boxed{12a}", "There are 12 eggs and 13 hens, so 25 animals.",
+            "-12",
+        ],
+    ),
+    (
+        "x^2",
+        [
+            "x^2", "x²", r"\boxed{x^{2}}", "x**2", "x·x", "x*x",
+        ],
+        [
+            "2x", "x_2", "x^3",
         ],
     ),
 ]  # fmt: skip
