@@ -55,6 +55,7 @@ DOORS = {
     "huggingface_hub": ("rlp.huggingface",),
     "torch": ("rlp.huggingface.verify", "benchmarks.attention_torch"),
     "math_verify": ("rlp.verifiers",),
+    "sympy": ("rlp.verifiers",),
     "pebble": ("rlp.grading",),
     "matplotlib": ("rlp.report",),
     "tensorboardX": ("rlp.metrics",),

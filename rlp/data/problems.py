@@ -87,12 +87,13 @@ class ProblemFormat:
 
     def _answer(self, where: str, value: object) -> str | int | float:
         """The value of an answer, without what stands before the marker."""
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and not self.marker:
+        if isinstance(value, int | float) and not isinstance(value, bool):
             if not math.isfinite(value):  # a missing number, as pandas writes it
                 raise UserError(f"{where}: column {self.answer!r} holds no answer but {value}")
-            return value
-        text = as_text(where, self.answer, str(value) if number else value)
+            if not self.marker:
+                return value
+            value = str(value)
+        text = as_text(where, self.answer, value)
         if self.marker:
             _, found, text = text.rpartition(self.marker)
             if not found:

@@ -50,10 +50,9 @@ def _as_quantities(right: MathAnswer, said: MathAnswer) -> bool | None:
     one, other = quantities.quantity(right), quantities.quantity(said)
     if one is None or other is None:
         return None
-    kinds = {one.measured, other.measured}
-    if one.measured != other.measured:
-        return None if "angle" in kinds and any("temperature" in kind for kind in kinds) else False
-    if one.size == other.size:
+    if quantities.differ(one, other):
+        return False
+    if one.measured != other.measured or one.size == other.size:
         return None
     values, others = (read(f"\\boxed{{{formula(x.number)}}}") for x in (one, other))
     if not values or not others or isinstance(values[0], str) or isinstance(others[0], str):

@@ -4,77 +4,66 @@ import dataclasses
 import re
 from fractions import Fraction
 
-_METRIC = {
-    "": 1, "k": 10**3, "d": Fraction(1, 10), "c": Fraction(1, 100), "m": Fraction(1, 1000),
-    "\u00b5": Fraction(1, 10**6), "u": Fraction(1, 10**6), "n": Fraction(1, 10**9),
-}  # fmt: skip
-_WORDS = {
-    "": "",
-    "k": "kilo",
-    "d": "deci",
-    "c": "centi",
-    "m": "milli",
-    "\u00b5": "micro",
-    "n": "nano",
-}
 _Unit = tuple[str, Fraction]  # what is measured, and how much of its first unit
+_PREFIXES = (  # short, long, factor
+    ("", "", Fraction(1)), ("k", "kilo", Fraction(1000)), ("d", "deci", Fraction(1, 10)),
+    ("c", "centi", Fraction(1, 100)), ("m", "milli", Fraction(1, 1000)),
+    ("\u00b5", "micro", Fraction(1, 10**6)), ("u", "micro", Fraction(1, 10**6)),
+    ("n", "nano", Fraction(1, 10**9)),
+)  # fmt: skip
+_METRIC = (  # symbols, names, what is measured, size
+    ("m", "meter meters metre metres", "length", Fraction(1)),
+    ("g", "gram grams", "mass", Fraction(1)),
+    ("L l", "liter liters litre litres", "volume", Fraction(1, 1000)),
+    ("s", "second seconds sec secs", "time", Fraction(1)),
+    ("W", "watt watts", "power", Fraction(1)),
+    ("J", "joule joules", "energy", Fraction(1)),
+    ("N", "newton newtons", "force", Fraction(1)),
+    ("V", "volt volts", "voltage", Fraction(1)),
+    ("A", "ampere amperes amp amps", "current", Fraction(1)),
+    ("Hz", "hertz", "frequency", Fraction(1)),
+    ("Pa", "pascal pascals", "pressure", Fraction(1)),
+    ("mol", "mole moles", "amount", Fraction(1)),
+)
+_OTHERS = (
+    ("inch inches in", "length", Fraction(254, 10000)),
+    ("foot feet ft", "length", Fraction(3048, 10000)),
+    ("yard yards yd", "length", Fraction(9144, 10000)),
+    ("mile miles mi", "length", Fraction(1609344, 1000)),
+    ("pound pounds lb lbs", "mass", Fraction(45359237, 100000)),
+    ("ounce ounces oz", "mass", Fraction(45359237, 1600000)),
+    ("ton tons tonne tonnes t", "mass", Fraction(10**6)),
+    ("minute minutes min mins", "time", Fraction(60)),
+    ("hour hours hr hrs h", "time", Fraction(3600)),
+    ("day days", "time", Fraction(86400)),
+    ("week weeks", "time", Fraction(7 * 86400)),
+    ("month months", "time by the calendar", Fraction(1)),
+    ("year years yr yrs", "time by the calendar", Fraction(12)),
+    ("degree degrees deg \u00b0", "degrees", Fraction(1)),
+    ("radian radians rad", "radians", Fraction(1)),
+    ("\u00b0C", "degrees Celsius", Fraction(1)),
+    ("\u00b0F", "degrees Fahrenheit", Fraction(1)),
+    ("$ dollar dollars USD usd", "dollars", Fraction(1)),
+    ("cent cents \u00a2", "dollars", Fraction(1, 100)),
+    ("\u20ac euro euros EUR", "euros", Fraction(1)),
+    ("\u00a3 GBP", "pounds sterling", Fraction(1)),
+    ("\u00a5 yen JPY", "yen", Fraction(1)),
+    ("\u20b9 rupee rupees INR Rs", "rupees", Fraction(1)),
+)
+# "5 degrees" may be of a temperature, and "5 pounds" money.
+_MAY_BE = {
+    frozenset({"degrees", "degrees Celsius"}), frozenset({"degrees", "degrees Fahrenheit"}),
+    frozenset({"mass", "pounds sterling"}),
+}  # fmt: skip
 
 
 def _units() -> dict[str, _Unit]:
-    units: dict[str, _Unit] = {}
-
-    def add(measured: str, names: str, size: Fraction | int) -> None:
-        for name in names.split():
-            units[name] = measured, Fraction(size)
-
-    for letter, names, measured, scale in (
-        ("m", "meter meters metre metres", "length", 1),
-        ("g", "gram grams", "mass", 1),
-        ("L", "liter liters litre litres", "volume", Fraction(1, 1000)),
-        ("s", "second seconds sec secs", "time", 1),
-        ("W", "watt watts", "power", 1),
-        ("J", "joule joules", "energy", 1),
-        ("N", "newton newtons", "force", 1),
-        ("V", "volt volts", "voltage", 1),
-        ("A", "ampere amperes amp amps", "current", 1),
-        ("Hz", "hertz", "frequency", 1),
-        ("Pa", "pascal pascals", "pressure", 1),
-        ("mol", "mole moles", "amount", 1),
-    ):
-        for prefix, size in _METRIC.items():
-            add(measured, prefix + letter, size * scale)
-            if prefix in _WORDS:
-                add(
-                    measured,
-                    " ".join(_WORDS[prefix] + name for name in names.split()),
-                    size * scale,
-                )
-    add("length", "inch inches in", Fraction(254, 10000))
-    add("length", "foot feet ft", Fraction(3048, 10000))
-    add("length", "yard yards yd", Fraction(9144, 10000))
-    add("length", "mile miles mi", Fraction(1609344, 1000))
-    add("mass", "pound pounds lb lbs", Fraction(45359237, 100000))
-    add("mass", "ounce ounces oz", Fraction(45359237, 1600000))
-    add("mass", "ton tons tonne tonnes t", 10**6)
-    add("volume", "l ml cl dl", Fraction(1, 1000))
-    for name, size in (("ml", 1000), ("cl", 100), ("dl", 10), ("l", 1)):
-        add("volume", name, Fraction(1, 1000 * size))
-    add("time", "minute minutes min mins", 60)
-    add("time", "hour hours hr hrs h", 3600)
-    add("time", "day days", 86400)
-    add("time", "week weeks", 7 * 86400)
-    add("time by the calendar", "month months", 1)
-    add("time by the calendar", "year years yr yrs", 12)
-    add("angle", "degree degrees deg \u00b0", 1)
-    add("angle, as a share of \u03c0", "radian radians rad", 1)
-    add("dollars", "$ dollar dollars USD usd", 1)
-    add("dollars", "cent cents \u00a2", Fraction(1, 100))
-    add("euros", "\u20ac euro euros EUR", 1)
-    add("pounds sterling", "\u00a3 GBP", 1)
-    add("yen", "\u00a5 yen JPY", 1)
-    add("rupees", "\u20b9 rupee rupees INR Rs", 1)
-    add("temperature in C", "\u00b0C", 1)
-    add("temperature in F", "\u00b0F", 1)
+    units = {name: (what, size) for names, what, size in _OTHERS for name in names.split()}
+    for symbols, names, what, size in _METRIC:
+        for short, long, factor in _PREFIXES:
+            each = [short + symbol for symbol in symbols.split()]
+            each += [long + name for name in names.split()]
+            units |= dict.fromkeys(each, (what, size * factor))
     return units
 
 
@@ -149,6 +138,11 @@ def quantity(text: str) -> Quantity | None:
         below = _unit(found[3], found[4])
         unit = below and (f"{unit[0]} / {below[0]}", unit[1] / below[1])
     return Quantity(number, *unit) if unit else None
+
+
+def differ(one: Quantity, other: Quantity) -> bool:
+    """Whether the units measure different things, so that no values can make them equal."""
+    return one.measured != other.measured and {one.measured, other.measured} not in _MAY_BE
 
 
 def _unit(name: str, power: str | None) -> _Unit | None:
