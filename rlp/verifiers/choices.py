@@ -44,6 +44,9 @@ _MARKED = re.compile(
 )
 _ROUND = re.compile(r"(?<![\w)])\(([A-Za-z])\)(?!\w)")
 _LEADING = re.compile(r"^[\s*_#>(\[\"']{0,8}([A-Za-z])[)\].:,](?:\s|$)")
+_LABEL = re.compile(
+    r"^[\s*_#>(\[-]{0,12}(?:[Oo]ption\s|[Cc]hoice\s)?\(?([A-Za-z])[)\].:*]{1,4}(?:\s|$)"
+)
 _WHOLE = re.compile(r"^[\W_]*([A-Za-z])[\W_]*$")
 _ALONE = re.compile(r"(?<![\w'])([A-Z])(?![\w'])")
 _DENIED = re.compile(
@@ -146,13 +149,27 @@ def _ways(raw: str, text: str) -> Iterator[list[str]]:
         yield [whole[1].upper()]
     yield _letters(_NAMED, text)
     yield _letters(_CHOSEN, text)
+    raw, text = _without_list(raw), _without_list(text)
+    yield _letters(_OPTION, text)
+    last = text.strip().rpartition("\n")[2]
+    if whole := _WHOLE.match(last):
+        yield [whole[1].upper()]
+    yield _letters(_ALONE, last) if len(last) <= SHORT // 2 and len(text) > SHORT else []
+    yield _letters(_MARKED, raw)
     if leading := _LEADING.match(text):
         yield [leading[1].upper()]
-    yield _letters(_OPTION, text)
-    yield _letters(_MARKED, raw)
     yield _letters(_ROUND, text)
     if len(text.strip()) <= SHORT:
         yield _letters(_ALONE, text)
+
+
+def _without_list(text: str) -> str:
+    """A text without the lines that go through the options one by one."""
+    lines = text.split("\n")
+    labels = [_LABEL.match(line) for line in lines]
+    if len({label[1].upper() for label in labels if label}) < 2:
+        return text
+    return "\n".join(line for line, label in zip(lines, labels, strict=True) if not label)
 
 
 def _letters(pattern: re.Pattern[str], text: str) -> list[str]:

@@ -30,7 +30,7 @@ _NO_ANSWERS = {
     "correct", "wrong", "right", "not", "incorrect", "yours", "unknown", "unclear", "therefore",
     "given", "simply", "the", "then", "this", "that", "obvious", "clear", "here", "below", "above",
     "a", "an", "it", "in", "as", "of", "to", "now", "thus", "so", "i", "we", "what", "just",
-    "nothing", "none", "sorry",
+    "nothing", "none", "sorry", "answer", "solution", "result",
 }  # fmt: skip
 _REST = re.compile(
     r"(?i)(?:[,;:]?\s(?:because|since|as|which|where|when|not|for|so|after|if|but|thus|hence|given|that"

@@ -1333,3 +1333,25 @@ CHOICE: list[tuple[str, int, list[str], list[str]]] = [
         [],
     ),
 ]  # fmt: skip
+
+# Long responses, which begin like this.
+REASONS = (
+    "Let us go through the options one by one and see which of them can be true given what we "
+    "know.\n"
+)
+_RIGHT = [
+    "(A) is too small. (B) fits. (C) is too large.\n\nTherefore B.",
+    "A. 4 is wrong\nB. 5 is right\nC. 6 is wrong\n\nSo **B**",
+    "**A)** no\n**B)** yes\n**C)** no\n\n**B**", "A) no\nB) yes\nC) no\nD) no\n\nB",
+    "Option A: no\nOption B: yes\nOption C: no\n\nHence, (B).",
+    "We see that (A) and (C) fail.\n\nOption B is right.",
+    "- A: no\n- B: yes\n- C: no\n\nThe answer is B.",
+    "The first is false, and so is the third.\n\n(B)",
+    "The first is false, and so is the third.\n\nb)", "Since I know that A is false:\n\nB",
+    "So we have **B) 5**.", r"So it is \textbf{(B)}.", "Final answer: **B**. A is close, though.",
+]  # fmt: skip
+_WRONG = [
+    "(A) is too small. (B) is, too. (C) fits.\n\nTherefore C.", "A) no\nB) no\nC) yes\n\nC",
+    "I do not know.", "A) no\nB) yes\nC) no\nD) no",
+]  # fmt: skip
+CHOICE.append(("B", 4, [REASONS + text for text in _RIGHT], [REASONS + text for text in _WRONG]))
