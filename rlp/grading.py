@@ -11,6 +11,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import itertools
+import logging
 import multiprocessing
 import os
 from collections import Counter
@@ -23,6 +24,8 @@ from pebble import ProcessExpired, ProcessPool
 from rlp import verifiers
 from rlp.errors import UserError
 from rlp.verifiers import Gold, Tags
+
+LOGGER = logging.getLogger(__name__)
 
 MOST_WORKERS = 16  # where the number is not given
 TRIES = 5  # of checks whose processes broke down together
@@ -37,7 +40,8 @@ class Grade:
       correct: that is the right one.
       agrees: it is the answer that most responses of its group give.
       confidence: that it states, in [0, 1]; None where none can be read.
-      failed: its check took too long, or killed its process; then it counts as without an answer.
+      failed: its check took too long, killed its process, or raised an error (of a verifier of
+        ours); then it counts as without an answer.
     """
 
     answer: str | None
@@ -81,7 +85,7 @@ class Grader:
           answers: the right answer to each problem; a `Gold` says how many options it has.
 
         Raises:
-          UserError: a verifier raises.
+          UserError: a verifier of the user's own raises.
         """
         both = zip(groups, answers, strict=True)
         work = [(text, answer, self._tags) for group, answer in both for text in group]
@@ -192,6 +196,9 @@ class Grader:
         except BrokenProcessPool:
             raise
         except Exception as error:  # a verifier can raise what it likes
+            if self.verifier in verifiers.VERIFIERS:  # no fault of the user's: the run goes on
+                LOGGER.warning("a check failed: %s: %s", type(error).__name__, str(error)[:200])
+                return None
             raise self._refused(error) from error
 
     def _refused(self, error: Exception) -> UserError:

@@ -12,6 +12,7 @@ wrote can take for ever, or all memory.
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -97,6 +98,7 @@ def prepare(name: str) -> None:
 
     An error in it is one of the checks, too, and is reported there.
     """
+    warnings.filterwarnings("ignore", category=DeprecationWarning)  # sympy's, of its own past
     with contextlib.suppress(Exception):
         verifier = find(name)
         if verifier.extract is math_answer:

@@ -54,15 +54,15 @@ def _as_quantities(right: MathAnswer, said: MathAnswer) -> bool | None:
         return False
     if one.measured != other.measured or one.size == other.size:
         return None
-    values, others = (read(f"\\boxed{{{formula(x.number)}}}") for x in (one, other))
-    if not values or not others or isinstance(values[0], str) or isinstance(others[0], str):
+    values = [
+        next(map(_number, read(f"\\boxed{{{formula(x.number)}}}")), None) for x in (one, other)
+    ]
+    if None in values:
         return False
     from sympy import Rational
 
-    factor = Rational(other.size.numerator, other.size.denominator) / Rational(
-        one.size.numerator, one.size.denominator
-    )
-    return _same_values(values[0], others[0] * factor)
+    ratio = other.size / one.size
+    return _same_values(values[0], values[1] * Rational(ratio.numerator, ratio.denominator))
 
 
 def _plain(text: str) -> str:
@@ -114,7 +114,10 @@ def _number(value: Any) -> Any:
     """A value as a number of sympy's; None for others, and for what is not plainly one."""
     from sympy import Basic, Float, Rational
 
-    if not isinstance(value, Basic) or value.free_symbols or value.count_ops() > 20:
+    try:
+        if not isinstance(value, Basic) or value.free_symbols or value.count_ops() > 20:
+            return None
+        value = value.doit()
+    except Exception:  # noqa: BLE001  sympy raises what it likes, for a product of sets, say
         return None
-    value = value.doit()
     return value if isinstance(value, Rational | Float) else None

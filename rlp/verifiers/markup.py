@@ -97,6 +97,7 @@ _QUOTE = re.compile(r"(?m)^[ \t]{0,3}>[ \t]?(?=\S)")
 _RULE = re.compile(r"(?m)^[ \t]{0,3}(?:-{3,200}|\*{3,200}|_{3,200}|={3,200})[ \t]{0,9}$")
 _LEFT_OPEN = re.compile(r"(?<![\w)\]}*])\*\*(?=[\d$\\(-])|(?<=[\d.!?:)}])\*\*(?![\w(])")
 
+_DISPLAY = {"$$": "$$", r"\[": r"\]"}
 _IS = r"(?:\s{0,3}[:\uff1a=]|\s(?:is|are|was|equals|would be|must be|should be)\b)"
 _ANCHOR = re.compile(
     rf"(?i:\banswers?\b[^\n.:=\uff1a]{{0,60}}?{_IS}"
@@ -113,7 +114,7 @@ _ANCHOR = re.compile(
     r"|(?:\u0627\u0644\u062c\u0648\u0627\u0628|\u0627\u0644\u0625\u062c\u0627\u0628\u0629)"
     r"(?:\s(?:\u0647\u0648|\u0647\u064a)|\s?:)"
     r"|\u0909\u0924\u094d\u0924\u0930(?:\s\u0939\u0948|\s?:)"
-    r"|(?m:^\s{0,3}(?:####|(?:A|Ans|ANS|ans)\.?\s?[:=]|Ans\.\s))"
+    r"|(?m:^\s{0,3}(?:####|A\s?:|(?:Ans|ANS|ans)\.?\s?[:=]|Ans\.\s))"
 )
 
 
@@ -187,7 +188,12 @@ def announced(text: str) -> list[str]:
     found = []
     for match in _ANCHOR.finditer(text):
         rest = text[match.end() : match.end() + 600].lstrip(" \t:=*_\n\r")
-        found.append(rest.partition("\n")[0].strip())
+        line = rest.partition("\n")[0].strip()
+        if (end := _DISPLAY.get(line)) and end in rest[
+            len(line) :
+        ]:  # a formula on lines of its own
+            line += " ".join(rest[len(line) :].partition(end)[0].split()) + end
+        found.append(line)
     return [rest for rest in found if rest]
 
 

@@ -44,7 +44,8 @@ FRAMES = (
     "{}", "${}$", "$${}$$", r"\({}\)", r"\[{}\]", r"\boxed{{{}}}", r"$\boxed{{{}}}$",
     r"\fbox{{{}}}",
     "The answer is ${}$.", "**Answer:** ${}$", "**${}$**", "The answer is **${}$**.",
-    "The answer is {}.", "Answer: {}", "Final answer:\n\n$${}$$", "### Answer\n\n**${}$**",
+    "The answer is {}.", "Answer: {}",
+    "The answer is\n\\[\n{}\n\\]", "Answer:\n$$\n{}\n$$", "Final answer:\n\n$${}$$", "### Answer\n\n**${}$**",
     "答案是 ${}$。", "Antwort: ${}$", "We try 17 first. Then\n\\[{}\\]\n\n---",
     r"First $17$, but then \boxed{{{}}}", r"**\boxed{{{}}}**",
     r"The answer is $\boxed{{{}}}$, as 1+1=2.",
@@ -104,6 +105,20 @@ def test_choices_agree_by_their_letters():
     assert agreed("choice", "**b**", "The answer is B because I say so.", 4)
     assert not agreed("choice", "The answer is B.", "The answer is C. B is wrong.", 4)
     assert not agreed("choice", "The answer is E.", "The answer is E.", 4)
+
+
+def test_what_is_no_value_is_compared_without_an_error():
+    """Products and quotients of sets, which sympy cannot even count."""
+    for text in (
+        r"\{1,2\}\%",
+        r"\{1\}\cdot\{2\}",
+        r"\frac{\{1\}}{2}",
+        r"\frac10",
+        r"0^{-1}",
+        "i^i",
+    ):
+        for gold in ("1", "0", r"\{1,2\}", "0.001"):
+            assert not checked("math", f"\\boxed{{{text}}}", gold)[1] or gold in text, (text, gold)
 
 
 HOSTILE = (

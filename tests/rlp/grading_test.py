@@ -181,6 +181,14 @@ def test_what_a_process_imports_is_no_part_of_the_time_of_a_check():
     assert slow.grade(["a"], "a")[0].correct
 
 
+def test_an_error_in_a_verifier_of_ours_is_a_failed_check_and_no_end_of_the_run(caplog):
+    """Whatever a library makes of what a network wrote; here, of an answer that is no text."""
+    grades = MATH.grade_all([["2", r"\boxed{2}"], ["2"]], [None, "2"])
+    assert [[grade.failed for grade in group] for group in grades] == [[True, True], [False]]
+    assert [[grade.correct for grade in group] for group in grades] == [[False, False], [True]]
+    assert "a check failed: " in caplog.text
+
+
 def test_a_verifier_that_raises_is_the_users_error_and_the_next_check_is_as_ever():
     with pytest.raises(UserError, match=r"OBEDIENT' raised ValueError: two lines$") as caught:
         OBEDIENT.grade(["a", "raise", *["b"] * 50], "a")
