@@ -84,13 +84,13 @@ def get_config() -> ConfigDict:
     config.data.problems.train = ""  # .jsonl .ndjson (.gz and .zst of them) .parquet, same forms; objective="rlvr" and its kin alone
     config.data.problems.evaluation = ""  # held-out files, same forms, any objective; "" = with `train`, every `holdout_every`-th row of it, else none; "compass" = held-out walks, with data.kind="compass"
     config.data.problems.prompt_column = "problem"  # field of a row that holds the problem …
-    config.data.problems.answer_column = "answer"  # … the one with its right answer, a text or a number …
+    config.data.problems.answer_column = "answer"  # … the one with its right answer, a text or a number; of a choice a letter, the number of an option from 0, or its text …
     config.data.problems.options_column = ""  # … and one with a list of choices, shown as lines "A. …"; "" = none
     config.data.problems.answer_marker = ""  # the answer is what follows its last occurrence in that field ("####"); "" = all of it
     config.data.problems.instruction = "{problem}"  # the prompt; {problem} stands for the problem
-    config.data.problems.think = True  # responses begin with the opening thinking tag; else with what the chat template puts before them
+    config.data.problems.think = True  # responses begin with the opening thinking tag; else with what the chat template puts before them; a thought that is never closed has no answer
     config.data.problems.response_length = 256  # L: most tokens sampled per response, the one that ends it included
-    config.data.problems.verifier = "math"  # "math" (math-verify), "choice" (a letter), "exact", or "<module>:<name>" of your own
+    config.data.problems.verifier = "math"  # "math" (math-verify), "choice" (a letter of the row's options), "exact", or "<module>:<name>" of your own; rows whose own answer it would judge wrong are left out
     config.data.problems.time_limit = 5.0  # seconds to check a response; one that takes longer gives no answer
     config.data.problems.workers = 0  # processes that check responses; 0 = one a core, at most 16
     config.data.problems.planning = "default"  # objective="hicra": phrases that plan, "default" or a text file with one a line

@@ -6,7 +6,8 @@
 
 Prompts go through the tokenizer's own chat template if it has one; `--config.data.chat_template` takes a Jinja
 file, or `none`. A response begins with the opening thinking tag (`--config.data.problems.think=False` lets it
-begin with what the template puts before it), and its answer is looked for after the closing one. Every 20th
+begin with what the template puts before it), and its answer is looked for after the closing one: a response
+whose thought is never closed has none. Every 20th
 problem is held out unless `--config.data.problems.evaluation` names files. GSM8K's answers stand after ####:
 
     … --config.data.problems.answer_marker="####"

@@ -26,13 +26,13 @@ from rlp.build_data import (
     chat_template,
     file_text,
     held_out_positions,
+    make_grader,
     phrases,
 )
 from rlp.data import compass
 from rlp.errors import UserError
 from rlp.evaluation import Evaluator
 from rlp.flops import by_part, next_token_flops
-from rlp.grading import Grader
 from rlp.judging import TokenBytes, token_table
 from rlp.objective.registry import find
 from rlp.optimizer import Optimizer, make_optimizer
@@ -40,6 +40,7 @@ from rlp.placement import check_memory
 from rlp.responses import (
     Answering,
     AnyTokenizer,
+    begins_in_thought,
     make_frame,
     response_settings,
 )
@@ -47,7 +48,6 @@ from rlp.run_check import check
 from rlp.run_config import fields
 from rlp.start import network
 from rlp.step import RLPSettings
-from rlp.tokenizer import THINK_CLOSE
 from rlp.tokenizer import load as load_tokenizer
 from rlp.turns import end_of_turn
 from rlp.verifiers import find as find_verifier
@@ -365,9 +365,7 @@ def _answering(config: ConfigDict, made: Method) -> Answering | None:
         settings=response_settings(settings, data.problems.response_length),
         vocabulary=response_vocabulary(made.vocabulary, frame.opening, frame.end),
         frame=frame,
-        grader=Grader(
-            data.problems.verifier, data.problems.time_limit, data.problems.workers, THINK_CLOSE
-        ),
+        grader=make_grader(config, begins_in_thought(frame, tokenizer)),
         decode=tokenizer.decode,
         trained=answers_problems(config),
         texts=texts,

@@ -18,11 +18,13 @@ from rlp.data.pairs import pair_streams
 from rlp.data.problems import ProblemFormat, problem_streams
 from rlp.data.text import TextStream, text_streams
 from rlp.errors import UserError
+from rlp.golds import Golds
+from rlp.grading import Grader
 from rlp.objective.registry import reads_answers
 from rlp.planning import PHRASES
 from rlp.responses import Frame
 from rlp.start import same_template, same_tokenizer
-from rlp.tokenizer import FolderTokenizer, Tokenizer
+from rlp.tokenizer import THINK_CLOSE, THINK_OPEN, FolderTokenizer, Tokenizer
 from rlp.tokenizer_files import TEMPLATE
 from rlp.turns import end_of_turn
 
@@ -199,7 +201,7 @@ def _problems(
         held = compass.CompassProblems(compass.CompassStream(0, length, held_out=True))
         walks = compass.CompassProblems(compass.CompassStream(config.seed, length))
         return walks, {"": held.beginning(wanted)}, held.fingerprint()
-    stream, held_out, skipped = problem_streams(
+    stream, held_out = problem_streams(
         train=data.problems.train,
         evaluation=data.problems.evaluation,
         holdout_every=config.data.holdout_every,
@@ -211,22 +213,31 @@ def _problems(
             instruction=data.problems.instruction,
         ),
         ask=frame.ask,
+        golds=Golds(make_grader(config)),
         tokenizer=tokenizer,
         head=frame.head,
         opening=frame.opening[0] if frame.shared else None,
         sequence_length=config.data.sequence_length,
+        max_unusable_share=config.data.max_unusable_share,
         seed=config.seed,
-    )
-    LOGGER.info(
-        "%d training problems, %s held out; %d left out: data.sequence_length tokens or more",
-        len(stream) if stream else 0,
-        " + ".join(str(len(problems)) for problems in held_out.values()),
-        skipped,
     )
     found: dict[str, Fingerprint] = {}
     for name, problems in held_out.items():
         found |= problems.fingerprint(f"data.problems, held out {name}".rstrip())
     return stream, {name: held.beginning(wanted) for name, held in held_out.items()}, found
+
+
+def make_grader(config: ConfigDict, opened: bool = False) -> Grader:
+    """What checks answers; `opened` says that responses begin inside of a thought."""
+    data = config.data
+    return Grader(
+        verifier=data.problems.verifier,
+        time_limit=data.problems.time_limit,
+        workers=data.problems.workers,
+        close=THINK_CLOSE,
+        open=THINK_OPEN,
+        opened=opened,
+    )
 
 
 def chat_template(config: ConfigDict, tokenizer: Any, files: Path | None) -> str | None:

@@ -11,9 +11,9 @@ import concurrent.futures
 import dataclasses
 import functools
 import itertools
+import logging
 import multiprocessing
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -23,11 +23,12 @@ from pebble import ProcessExpired, ProcessPool
 
 from rlp import verifiers
 from rlp.errors import UserError
+from rlp.verifiers import Gold, Tags
+
+LOGGER = logging.getLogger(__name__)
 
 MOST_WORKERS = 16  # where the number is not given
 TRIES = 5  # of checks whose processes broke down together
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_CONFIDENCE = re.compile(r"<confidence>\s*([0-9]*\.?[0-9]+)\s*(%?)\s*</confidence>")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Grade:
       correct: that is the right one.
       agrees: it is the answer that most responses of its group give.
       confidence: that it states, in [0, 1]; None where none can be read.
-      failed: its check took too long, or killed its process; then it counts as without an answer.
+      failed: its check took too long, killed its process, or raised an error (of a verifier of
+        ours); then it counts as without an answer.
     """
 
     answer: str | None
@@ -58,12 +60,16 @@ class Grader:
       time_limit: seconds for the check of one response.
       workers: processes; 0 for one a core, at most `MOST_WORKERS`.
       close: text that ends a thought; answers are looked for after the last one.
+      open: text that begins a thought; a response whose last thought does not end has no answer.
+      opened: a response begins inside of a thought.
     """
 
     verifier: str
     time_limit: float
     workers: int
     close: str
+    open: str = ""
+    opened: bool = False
 
     def grade(self, responses: Sequence[str], answer: str) -> list[Grade]:
         """The grades of the responses to one problem; as of `grade_all`."""
@@ -76,39 +82,58 @@ class Grader:
 
         Args:
           groups: the responses to each problem.
-          answers: the right answer to each problem.
+          answers: the right answer to each problem; a `Gold` says how many options it has.
 
         Raises:
-          UserError: a verifier raises.
+          UserError: a verifier of the user's own raises.
         """
-        ends = [[text.rpartition(self.close)[2] for text in group] for group in groups]
-        texts = [[where_the_answer_is(text) for text in group] for group in ends]
-        both = zip(texts, answers, strict=True)
-        work = [(text, answer) for group, answer in both for text in group]
-        checked = iter(self._run(verifiers.checked, work))
-        found = [[next(checked) for _ in group] for group in groups]
-        shared = self._majorities([[one[0] if one else None for one in group] for group in found])
+        both = zip(groups, answers, strict=True)
+        work = [(text, answer, self._tags) for group, answer in both for text in group]
+        graded = iter(self._run(verifiers.graded, work))
+        found = [[next(graded) for _ in group] for group in groups]
+        shared = self._majorities(
+            groups, [[one and one[0] for one in some] for some in found], answers
+        )
         return [
             [
                 Grade(
                     answer=one[0] if one else None,
                     correct=one is not None and one[1],
                     agrees=one is not None and one[0] in most,
-                    confidence=stated_confidence(text),
+                    confidence=one[2] if one else None,
                     failed=one is None,
                 )
-                for one, text in zip(group, group_ends, strict=True)
+                for one in group
             ]
-            for group, most, group_ends in zip(found, shared, ends, strict=True)
+            for group, most in zip(found, shared, strict=True)
         ]
 
-    def _majorities(self, groups: Sequence[Sequence[str | None]]) -> list[set[str]]:
+    def can_be_given(self, golds: Sequence[Gold]) -> list[str | None]:
+        """What `verifiers.can_be_given` finds of each right answer: "", or why it cannot be used;
+        None where the check took too long, or killed its process."""
+        return self._run(verifiers.can_be_given, [(gold,) for gold in golds])
+
+    @property
+    def _tags(self) -> Tags:
+        return Tags(self.open, self.close, self.opened)
+
+    def _majorities(
+        self,
+        groups: Sequence[Sequence[str]],
+        found: Sequence[Sequence[str | None]],
+        golds: Sequence[str],
+    ) -> list[set[str]]:
         """The answer that most responses of each group give, in all ways in which they write it;
         of several the one given first. Empty for a group without an answer."""
-        counts = [Counter(answer for answer in group if answer is not None) for group in groups]
+        counts = [Counter(answer for answer in group if answer is not None) for group in found]
         pairs = [_that_matter(count) for count in counts]
-        verdicts = iter(self._run(verifiers.agreed, [pair for some in pairs for pair in some]))
-        found = []
+        work = []
+        for texts, answers, some, gold in zip(groups, found, pairs, golds, strict=True):
+            says = dict(zip(reversed(answers), reversed(texts), strict=True))  # the first of each
+            options = getattr(gold, "options", 0)
+            work += [(says[one], says[other], options, self._tags) for one, other in some]
+        verdicts = iter(self._run(verifiers.agreed, work))
+        shared = []
         for count, some in zip(counts, pairs, strict=True):
             same = {answer: {answer} for answer in count}
             for one, other in some:
@@ -116,10 +141,10 @@ class Grader:
                     same[one].add(other)
                     same[other].add(one)
             votes = lambda answer, count=count, same=same: sum(count[x] for x in same[answer])
-            found.append(same[max(count, key=votes)] if count else set())
-        return found
+            shared.append(same[max(count, key=votes)] if count else set())
+        return shared
 
-    def _run(self, function: Callable, arguments: Sequence[tuple[str, str]]) -> list[Any]:
+    def _run(self, function: Callable, arguments: Sequence[tuple]) -> list[Any]:
         """What a function of `verifiers` gives for each; None for what failed."""
         workers = self.workers or min(os.cpu_count() or 1, MOST_WORKERS)
         found: dict[int, Any] = {}
@@ -139,7 +164,7 @@ class Grader:
         self,
         pool: ProcessPool,
         function: Callable,
-        arguments: Sequence[tuple[str, str]],
+        arguments: Sequence[tuple],
         found: dict[int, Any],
     ) -> None:
         """Adds to `found` what is not in it yet.
@@ -171,27 +196,14 @@ class Grader:
         except BrokenProcessPool:
             raise
         except Exception as error:  # a verifier can raise what it likes
+            if self.verifier in verifiers.VERIFIERS:  # no fault of the user's: the run goes on
+                LOGGER.warning("a check failed: %s: %s", type(error).__name__, str(error)[:200])
+                return None
             raise self._refused(error) from error
 
     def _refused(self, error: Exception) -> UserError:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return UserError(f"data.problems.verifier={self.verifier!r} raised {reason}")
-
-
-def where_the_answer_is(response: str) -> str:
-    """What stands last between <answer> and </answer>, else all but the stated confidence."""
-    marked = _ANSWER.findall(response)
-    return marked[-1] if marked else _CONFIDENCE.sub("", response)
-
-
-def stated_confidence(response: str) -> float | None:
-    """The last number between <confidence> and </confidence>, as a share; percent count as such."""
-    found = _CONFIDENCE.findall(response)
-    if not found:
-        return None
-    number, percent = found[-1]
-    share = float(number) / (100 if percent else 1)
-    return share if 0 <= share <= 1 else None
 
 
 def _that_matter(count: Counter[str]) -> list[tuple[str, str]]:

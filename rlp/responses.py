@@ -92,6 +92,15 @@ def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Fr
     return Frame(ask, (), opening if think else (before[-1],), not think, end)
 
 
+def begins_in_thought(frame: Frame, tokenizer: AnyTokenizer) -> bool:
+    """Whether a response begins inside of a thought: after the opening tag of the frame, or of the
+    chat template."""
+    if not frame.shared:
+        return frame.opening == tokenizer.think_open
+    asked = tuple(tokenizer.encode(frame.ask(_ASKED).rstrip()))
+    return asked[-len(tokenizer.think_open) :] == tokenizer.think_open
+
+
 def response_settings(settings: RLPSettings, length: int) -> RLPSettings:
     """The settings of a method for responses: one at the end of each prompt, and no text after it.
 

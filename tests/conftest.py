@@ -3,11 +3,14 @@ compiling fast."""
 
 import gc
 import os
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also for the programs that tests start
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
+CACHE = tempfile.TemporaryDirectory()
+os.environ["XDG_CACHE_HOME"] = CACHE.name  # runs keep nothing in the user's own cache
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads would wait for each other, spinning
 
 # Tests compile much and compute little, so what they run is not optimized: neither here nor in the

@@ -56,6 +56,7 @@ DOORS = {
     "gguf": ("rlp.huggingface",),
     "torch": ("rlp.huggingface.verify", "benchmarks.attention_torch"),
     "math_verify": ("rlp.verifiers",),
+    "sympy": ("rlp.verifiers",),
     "pebble": ("rlp.grading",),
     "matplotlib": ("rlp.report",),
     "tensorboardX": ("rlp.metrics",),

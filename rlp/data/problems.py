@@ -2,12 +2,15 @@
 
     files → problems → prompts and answers → rows → records
 
-A row holds the prompt alone, with the fork where the response begins. A prompt is never cut: one
-that is longer than a row is left out and counted.
+Rows without a problem or an answer, and rows whose answer no response could give so that it is
+judged right, are left out and counted, up to a share (`unusable`). A row of a batch holds the
+prompt alone, with the fork where the response begins. A prompt is never cut: one that is longer
+than a row is left out and counted.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -15,10 +18,14 @@ import numpy as np
 from rlp.data.batch import Batch, Fingerprint, Problems
 from rlp.data.corpus import grouped, hold_out, reading
 from rlp.data.fingerprint import digest, first_records
-from rlp.data.sources import ENDINGS, Column, as_text, check_present, find_files, read_rows
+from rlp.data.sources import ENDINGS, Column, as_text, find_files, read_rows
+from rlp.data.summary import Files, Summary, listed, many
 from rlp.data.text import check_disjoint, shuffled, spread
+from rlp.data.unusable import Unusable
 from rlp.errors import UserError
+from rlp.golds import Golds
 from rlp.tokenizer import Tokenizer
+from rlp.verifiers import Gold
 
 GROUP = "data.problems"  # of the fields of the config
 PROBLEM = "{problem}"  # its place in the instruction
@@ -51,42 +58,61 @@ class ProblemFormat:
         )
         return [column for column in named if column[1]]
 
-    def problem(self, where: str, values: Sequence[object]) -> tuple[str, str]:
+    def problem(
+        self,
+        where: str,
+        values: Sequence[object],
+        gold: Callable[[str | int | float, Sequence[str] | None], Gold],
+    ) -> tuple[str, Gold]:
         """The prompt and the answer of a row.
 
         Args:
           where: the row stands, for messages of errors.
           values: of `columns`.
+          gold: makes the answer of its value and the texts of the options, see `Golds.gold`.
 
         Raises:
-          UserError: a value of another kind, an answer without the marker, an empty one.
+          UserError: a value of another kind, an answer without the marker, an empty one, one that
+            cannot be right.
         """
-        text, answer = as_text(where, self.prompt, values[0]), values[1]
-        if isinstance(answer, int | float) and not isinstance(answer, bool):
-            answer = str(answer)
-        answer = as_text(where, self.answer, answer)
+        text = as_text(where, self.prompt, values[0])
+        answer = self._answer(where, values[1])
+        if not text.strip():
+            raise UserError(f"{where}: column {self.prompt!r} holds no problem")
+        options = self._options(where, values[2]) if self.options else None
+        try:
+            right = gold(answer, options)
+        except UserError as error:
+            raise UserError(f"{where}: its answer {error}") from error
+        lines = [f"{chr(ord('A') + n)}. {option}" for n, option in enumerate(options or ())]
+        return self.instruction.replace(PROBLEM, "\n".join([text, *lines])), right
+
+    def _answer(self, where: str, value: object) -> str | int | float:
+        """The value of an answer, without what stands before the marker."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if not math.isfinite(value):  # a missing number, as pandas writes it
+                raise UserError(f"{where}: column {self.answer!r} holds no answer but {value}")
+            if not self.marker:
+                return value
+            value = str(value)
+        text = as_text(where, self.answer, value)
         if self.marker:
-            _, found, answer = answer.rpartition(self.marker)
+            _, found, text = text.rpartition(self.marker)
             if not found:
                 raise UserError(
                     f"{where}: column {self.answer!r} has no {self.marker!r}, after which "
                     f"{GROUP}.answer_marker says that the answer stands"
                 )
-        for name, value, what in ((self.prompt, text, "problem"), (self.answer, answer, "answer")):
-            if not value.strip():
-                raise UserError(f"{where}: column {name!r} holds no {what}")
-        if self.options:
-            text = "\n".join([text, *self._choices(where, values[2])])
-        return self.instruction.replace(PROBLEM, text), answer.strip()
+        if not text.strip():
+            raise UserError(f"{where}: column {self.answer!r} holds no answer")
+        return text.strip()
 
-    def _choices(self, where: str, values: object) -> list[str]:
-        check_present(where, values)
+    def _options(self, where: str, values: object) -> list[str]:
+        if not isinstance(values, list):
+            as_text(where, self.options, values)  # says what there is, where it is not even a text
         if not isinstance(values, list) or not 0 < len(values) <= 26:
-            raise UserError(f"{where}: column {self.options!r} is no list of up to 26 choices")
-        return [
-            f"{chr(ord('A') + number)}. {as_text(where, self.options, value)}"
-            for number, value in enumerate(values)
-        ]
+            raise UserError(f"{where}: column {self.options!r} is not a list of up to 26 options")
+        return [as_text(where, self.options, value) for value in values]
 
 
 class ProblemStream:
@@ -95,11 +121,12 @@ class ProblemStream:
     def __init__(
         self,
         prompts: Sequence[np.ndarray],
-        answers: Sequence[str],
+        answers: Sequence[Gold],
         order: Sequence[int],
         *,
         sequence_length: int,
         pad: int,
+        skipped: int = 0,
     ) -> None:
         """A stream over problems.
 
@@ -109,10 +136,12 @@ class ProblemStream:
           order: number of the problem of each record.
           sequence_length: T, tokens of a row.
           pad: id that fills a row.
+          skipped: number of problems that were left out because they are too long.
         """
         self._prompts, self._answers, self._order = prompts, answers, order
         self._sequence_length, self._pad = sequence_length, pad
         self.records_per_epoch: int | None = len(prompts)
+        self.skipped = skipped
 
     def __len__(self) -> int:
         """Number of problems."""
@@ -134,7 +163,7 @@ class ProblemStream:
         index = np.arange(first, first + size, dtype=np.int32)
         return Batch(tokens, *_prompt_places(length, tokens.shape[1]), index, length)
 
-    def answer(self, record: int) -> str:
+    def answer(self, record: int) -> Gold:
         """The right answer to the problem of a record."""
         return self._answers[self._order[record]]
 
@@ -142,7 +171,8 @@ class ProblemStream:
         """See `batch.Stream`: of prompts, answers and order, under the name of a field."""
         lengths = np.array([len(prompt) for prompt in self._prompts])
         tokens = np.concatenate([np.asarray(prompt, np.int32) for prompt in self._prompts])
-        shape = np.array([self._sequence_length, self._pad])
+        options = [answer.options for answer in self._answers]
+        shape = np.array([self._sequence_length, self._pad, *options])
         order = first_records(self._order, len(self))
         content = {
             "digest": digest([shape, order, lengths, tokens, *self._answers]),
@@ -164,6 +194,30 @@ def _prompt_places(length: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarr
     return inside.astype(np.int32), np.where(inside, place, 0).astype(np.int32)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """The problems of some files.
+
+    Attributes:
+      prompts: ids of each.
+      answers: to each.
+      summary: of the files.
+    """
+
+    prompts: list[np.ndarray]
+    answers: list[Gold]
+    summary: Summary
+
+    def tell(self, streams: Mapping[str, ProblemStream]) -> None:
+        """Logs the line on these files; `streams` are those made of them, by what they are for."""
+        rows = []
+        for name, stream in streams.items():
+            reason = "data.sequence_length tokens or more"
+            left_out = f", {stream.skipped:,} left out ({reason})" if stream.skipped else ""
+            rows.append(f"{many(len(stream), f'{name} problems')}{left_out}")
+        self.summary.tell(sum(map(len, self.prompts)), "; ".join(rows))
+
+
 def problem_streams(
     *,
     train: str,
@@ -171,13 +225,15 @@ def problem_streams(
     holdout_every: int = 20,
     form: ProblemFormat,
     ask: Callable[[str], str],
+    golds: Golds,
     tokenizer: Tokenizer,
     head: Sequence[int] = (),
     opening: int | None = None,
     sequence_length: int,
+    max_unusable_share: float = 0.2,
     seed: int = 0,
-) -> tuple[ProblemStream | None, dict[str, ProblemStream], int]:
-    """The training stream, the held-out ones by name, and how many problems were left out.
+) -> tuple[ProblemStream | None, dict[str, ProblemStream]]:
+    """The training stream, and the held-out ones by name.
 
     Args:
       train: files, folders or globs, separated by commas; "" for no training.
@@ -186,45 +242,55 @@ def problem_streams(
       holdout_every: rows of files.
       form: the columns.
       ask: the text before a response, of a prompt.
+      golds: makes and checks the right answers.
       tokenizer: gives ids.
       head: ids before every prompt.
       opening: the last token of every prompt, which the response begins with instead; None if the
         response has an opening of its own.
       sequence_length: T; prompts with T tokens or more are left out.
+      max_unusable_share: largest share of rows that may be left out because they cannot be used.
       seed: of the training order.
 
     Raises:
-      UserError: files or rows that cannot be used, too few problems, none that is short enough.
+      UserError: files that cannot be read, a file without a row that can be used, too many rows
+        that cannot be used, too few problems, none that is short enough.
     """
-    skipped = 0
 
-    def read(files: Sequence[str], field: str) -> tuple[list[np.ndarray], list[str]]:
+    def read(files: Sequence[str], field: str) -> _Read:
         field = f"{GROUP}.{field}"
-        ids, answers = _read(files, field, form, ask, tokenizer)
+        ids, answers = [], []
+        summary = Summary(field, files, max_unusable_share, "problems")
+        with reading(files, field) as bar:
+            for file in files:
+                some = _usable(file, field, form, golds, summary.unusable, bar.update)
+                for text, _ in some:
+                    summary.count(file, len(text))
+                for group in grouped(some, lambda problem: len(problem[0])):
+                    answers += [answer for _, answer in group]
+                    ids += tokenizer.encode_all([ask(text) for text, _ in group])
+        summary.finish()
+        if not ids:
+            raise UserError(f"{field}: no problems in {listed(files)}")
         prompts = [np.array([*head, *prompt]) for prompt in ids]
         if opening is not None:
             prompts = [_without(opening, prompt, field) for prompt in prompts]
-        return prompts, answers
+        return _Read(prompts, answers, summary)
 
-    def stream(
-        problems: tuple[list[np.ndarray], list[str]], chosen: Sequence[int], what: str, train: bool
-    ) -> ProblemStream:
-        nonlocal skipped
-        fits = [number for number in chosen if len(problems[0][number]) < sequence_length]
+    def stream(problems: _Read, chosen: Sequence[int], what: str, train: bool) -> ProblemStream:
+        fits = [number for number in chosen if len(problems.prompts[number]) < sequence_length]
         if not fits:
-            shortest = min(len(problems[0][number]) for number in chosen)
+            shortest = min(len(problems.prompts[number]) for number in chosen)
             raise UserError(
                 f"no {what} fits in data.sequence_length={sequence_length} (the shortest has "
                 f"{shortest} tokens, and one is needed after it): raise it"
             )
-        skipped += len(chosen) - len(fits)
-        prompts, answers = problems
         return ProblemStream(
-            [prompts[number] for number in fits],
-            [answers[number] for number in fits],
+            [problems.prompts[number] for number in fits],
+            [problems.answers[number] for number in fits],
             shuffled(len(fits), seed) if train else spread(len(fits)),
             sequence_length=sequence_length,
             pad=tokenizer.pad,
+            skipped=len(chosen) - len(fits),
         )
 
     held: dict[str, ProblemStream] = {}
@@ -233,17 +299,23 @@ def problem_streams(
         if train:
             check_disjoint(find_files(train, f"{GROUP}.train"), files, GROUP)
         for name, file in zip(_names(files), files, strict=True):
-            problems = read([file], "evaluation")
-            every = range(len(problems[0]))
+            one = Files([file])
+            if not held:  # the line on the first file has what was passed over
+                one.passed_over, one.unreadable = files.passed_over, files.unreadable
+            problems = read(one, "evaluation")
+            every = range(len(problems.prompts))
             held[name] = stream(problems, every, f"problem of {file}", train=False)
+            problems.tell({"held-out": held[name]})
     if not train:
-        return None, held, skipped
+        return None, held
     problems = read(find_files(train, f"{GROUP}.train"), "train")
-    kept: Sequence[int] = range(len(problems[0]))
+    kept: Sequence[int] = range(len(problems.prompts))
     if not evaluation:
         kept, out = (x.tolist() for x in hold_out(len(kept), holdout_every, GROUP, "problems"))
         held[""] = stream(problems, out, f"held-out problem of {GROUP}.train", train=False)
-    return stream(problems, kept, f"training problem of {GROUP}", train=True), held, skipped
+    trained = stream(problems, kept, f"training problem of {GROUP}", train=True)
+    problems.tell({"training": trained} | ({} if evaluation else {"held-out": held[""]}))
+    return trained, held
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -265,24 +337,45 @@ def _names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _read(
-    files: Sequence[str],
+def _usable(
+    file: str,
     field: str,
     form: ProblemFormat,
-    ask: Callable[[str], str],
-    tokenizer: Tokenizer,
-) -> tuple[list[np.ndarray], list[str]]:
-    """Ids of the prompts of files, and their answers."""
-    prompts: list[np.ndarray] = []
-    answers: list[str] = []
-    with reading(files, field) as bar:
-        rows = (form.problem(*row) for row in read_rows(files, form.columns, bar.update))
-        for group in grouped(rows, lambda problem: len(problem[0])):
-            answers += [answer for _, answer in group]
-            prompts += tokenizer.encode_all([ask(text) for text, _ in group])
-    if not prompts:
-        raise UserError(f"{field}: no problems in {', '.join(files[:3])}")
-    return prompts, answers
+    golds: Golds,
+    unusable: Unusable,
+    on_read: Callable[[int], object],
+) -> list[tuple[str, Gold]]:
+    """The problems of a file, with their answers; counts the rows that cannot be used.
+
+    Raises:
+      UserError: no row of the file can be used.
+    """
+    rows: list[tuple[str, tuple[str, Gold] | UserError]] = []
+    for where, values in read_rows([file], form.columns, on_read):
+        try:
+            rows.append((where, form.problem(where, values, golds.gold)))
+        except UserError as error:
+            rows.append((where, error))
+    read = [row for _, row in rows if not isinstance(row, UserError)]
+    wrong = iter(golds.reasons([answer for _, answer in read]))
+    usable, reasons = [], []
+    for where, row in rows:
+        reason = None if isinstance(row, UserError) else next(wrong)
+        if isinstance(row, UserError):
+            reasons.append(str(row))
+        elif reason is not None:
+            reasons.append(f"{where}: {reason}")
+        else:
+            usable.append(row)
+            unusable.count()
+            continue
+        unusable.count(reasons[-1])
+    if reasons and not usable:
+        raise UserError(
+            f"{field}: none of the {len(rows)} rows of {file} can be used; correct them, or the "
+            f"fields that name their columns and {GROUP}.verifier: {reasons[0]}"
+        )
+    return usable
 
 
 def _without(opening: int, prompt: np.ndarray, field: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 import os
 import time
 
-from rlp.verifiers import Verifier, same_text
+from rlp.verifiers import Verifier, same_text, whole_text
 
 
 def _obey(response: str) -> str | None:
@@ -27,3 +27,14 @@ def _equal(found: str, answer: str) -> bool:
 
 
 OBEDIENT = Verifier(_obey, _equal)
+
+
+def _picky(found: str, answer: str) -> bool:
+    if answer == "hang":
+        time.sleep(600)
+    if answer == "raise":
+        raise ValueError("it has two lines")
+    return not answer.startswith("wrong") and same_text(found, answer)
+
+
+PICKY = Verifier(whole_text, _picky)

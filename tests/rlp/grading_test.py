@@ -1,6 +1,7 @@
 """What responses are worth: where their answers stand, what a group agrees on, and that a check
 ends, whatever a verifier does."""
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -9,7 +10,8 @@ import time
 import pytest
 
 from rlp.errors import UserError
-from rlp.grading import Grader, stated_confidence, where_the_answer_is
+from rlp.grading import Grader
+from rlp.verifiers import Gold, stated_confidence, where_the_answer_is
 
 CLOSE = "</think>"
 # One worker each: a process that is started takes a second or two of a test.
@@ -36,6 +38,50 @@ def test_only_what_follows_the_last_closing_tag_is_an_answer():
     assert all(grade.confidence is None and not grade.failed for grade in grades)
 
 
+UNFINISHED = [  # response, whether it has an answer if it begins in a thought, and if it does not
+    ("The total is 2. But wait, let me", False, True),
+    ("The total is 3.</think> So it is 2.", True, True),
+    ("</think>2", True, True),
+    ("2</think>", False, False),
+    ("<think>2", False, False),
+    ("<think>3</think>2", True, True),
+    ("2 <think> or 3", False, False),
+    ("3</think>2<think>let me check", False, False),
+    ("<think>a</think><think>b</think> 2", True, True),
+    ("<answer>2</answer>", False, True),
+    ("3 <answer>2</answer> </think> 2", True, True),
+    ("<answer>3</answer> </think> <answer>2</answer> <confidence>0.5</confidence>", True, True),
+    ("<answer>2</answer> <confidence>0.9</confidence>", False, True),
+]
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_thought_that_does_not_end_has_no_answer(opened):
+    """Neither in what is right, nor in what a group agrees on, nor in what is shown."""
+    grader = dataclasses.replace(MATH, open="<think>", opened=opened)
+    texts = [text for text, _, _ in UNFINISHED]
+    has = [inside if opened else outside for _, inside, outside in UNFINISHED]
+    grades = grader.grade(texts, "2")
+    assert [grade.correct for grade in grades] == has
+    assert [grade.agrees for grade in grades] == has
+    assert answers(grades) == ["2" if answered else None for answered in has]
+    assert not any(grade.failed for grade in grades)
+    assert grades[-2].confidence == 0.5
+    assert grades[-1].confidence == (None if opened else 0.9)
+
+
+def test_majorities_compare_answers_as_they_are_judged():
+    """By value and unit, whatever the texts are that are shown of them."""
+    responses = ["**5 m**", "5 cm", "The answer is 500 cm.", r"\boxed{5\text{ m}}", "5 cm"]
+    grades = MATH.grade(responses, "5 m")
+    assert [grade.agrees for grade in grades] == [True, False, True, True, False]
+    assert [grade.correct for grade in grades] == [True, False, True, True, False]
+    letters = ["b", "**B**", "The answer is C. B is wrong.", "I think (C)", "(b) because I said so"]
+    choices = dataclasses.replace(MATH, verifier="choice").grade(letters, Gold("B", 4))
+    assert [grade.agrees for grade in choices] == [True, True, False, False, True]
+    assert answers(choices) == ["B", "B", "C", "C", "B"]
+
+
 @pytest.mark.parametrize(
     ("response", "place"),
     [
@@ -44,6 +90,9 @@ def test_only_what_follows_the_last_closing_tag_is_an_answer():
         ("it is 7 <confidence>0.9</confidence>", "it is 7 "),
         ("<answer>7</answer><confidence>80%</confidence>", "7"),
         ("<answer>7", "<answer>7"),
+        ("7</answer>", "7</answer>"),
+        ("</answer><answer>7", "</answer><answer>7"),
+        ("<answer>1<answer>7</answer>", "7"),
         ("<confidence>very</confidence>", "<confidence>very</confidence>"),
         ("7", "7"),
     ],
@@ -130,6 +179,14 @@ def test_a_process_that_is_killed_between_checks_is_replaced():
 def test_what_a_process_imports_is_no_part_of_the_time_of_a_check():
     slow = Grader("tests.rlp.slow_verifiers:SLOW_TO_COME", 2, 1, CLOSE)
     assert slow.grade(["a"], "a")[0].correct
+
+
+def test_an_error_in_a_verifier_of_ours_is_a_failed_check_and_no_end_of_the_run(caplog):
+    """Whatever a library makes of what a network wrote; here, of an answer that is no text."""
+    grades = MATH.grade_all([["2", r"\boxed{2}"], ["2"]], [None, "2"])
+    assert [[grade.failed for grade in group] for group in grades] == [[True, True], [False]]
+    assert [[grade.correct for grade in group] for group in grades] == [[False, False], [True]]
+    assert "a check failed: " in caplog.text
 
 
 def test_a_verifier_that_raises_is_the_users_error_and_the_next_check_is_as_ever():

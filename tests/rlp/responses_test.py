@@ -12,8 +12,9 @@ from rlp.data.conversations import Format
 from rlp.data.pairs import tokenize_pairs
 from rlp.data.problems import ProblemFormat, problem_streams
 from rlp.errors import UserError
-from rlp.grading import Grade
-from rlp.responses import Answering, make_frame, response_settings
+from rlp.golds import Golds
+from rlp.grading import Grade, Grader
+from rlp.responses import Answering, begins_in_thought, make_frame, response_settings
 from tests import folders, tiny
 from tests.rlp.tokenizer_test import make_folder
 
@@ -68,9 +69,10 @@ def spelled(tmp_path_factory):
 def prompt_of(path, frame, words, text):
     """Ids of the row of a problem, what the response begins with included."""
     path.write_text(json.dumps({"problem": text, "answer": "1"}) + "\n")
-    _, held, _ = problem_streams(
+    _, held = problem_streams(
         evaluation=str(path), train="", form=ProblemFormat("problem", "answer"), ask=frame.ask,
-        tokenizer=words, head=frame.head, opening=frame.opening[0] if frame.shared else None,
+        golds=Golds(Grader("exact", 60, 1, "</think>")), tokenizer=words, head=frame.head,
+        opening=frame.opening[0] if frame.shared else None,
         sequence_length=300,
     )  # fmt: skip
     batch = held[path.stem].batch(0, 1)
@@ -121,6 +123,20 @@ def test_without_a_template_a_response_begins_with_its_tag_and_ends_as_documents
         assert seen == [*head, *words.encode("1 + é"), *words.think_open]
     compass = make_frame(CompassTokenizer(), None, think=True)
     assert (compass.head, compass.opening, compass.end) == ((1,), (3,), 2)
+
+
+def test_whether_a_response_begins_inside_of_a_thought(bpe, spelled):
+    for words, text, think, inside in (
+        (bpe, TEMPLATES["chatml"], True, True),
+        (bpe, TEMPLATES["chatml"], False, False),
+        (bpe, THINKING, False, True),  # the template itself opens it
+        (bpe, None, True, True),
+        (spelled, None, True, True),
+        (BYTES, None, True, True),
+        (CompassTokenizer(), None, True, True),
+    ):
+        frame = make_frame(words, text, think)
+        assert begins_in_thought(frame, words) is inside, (text, think)
 
 
 def test_a_template_that_opens_a_thought_begins_the_response(bpe, tmp_path):

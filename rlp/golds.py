@@ -1,0 +1,145 @@
+"""Right answers of files, checked when they are read: could any response give them?
+
+    value of a file → Gold → judged right in a response that says nothing else? → usable, or not
+
+What was found is kept on disk by content, so that the next start with the same answers takes no
+time: in $XDG_CACHE_HOME/rlp, else ~/.cache/rlp.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlp import hosts, verifiers
+from rlp.grading import Grader
+from rlp.verifiers import Gold
+
+LOGGER = logging.getLogger(__name__)
+
+LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")  # whose versions may change a verdict
+REASONS = 100  # unusable answers whose reasons other hosts are given in full
+
+
+class Golds:
+    """Makes and checks the right answers of files."""
+
+    def __init__(self, grader: Grader) -> None:
+        """Nothing is checked yet; `grader` does it."""
+        self._grader = grader
+
+    def gold(self, answer: str | int | float, options: Sequence[str] | None) -> Gold:
+        """The right answer that a value of a file is.
+
+        Args:
+          answer: the value.
+          options: the texts of the options; None where the row has none.
+
+        Raises:
+          UserError: it cannot be one for this verifier; the message follows "its answer".
+        """
+        made = verifiers.find(self._grader.verifier).gold
+        text = made(answer, options) if made else str(answer)
+        return Gold(text.strip(), len(options or ()))
+
+    def reasons(self, golds: Sequence[Gold]) -> list[str | None]:
+        """Why each of some right answers cannot be used; None where it can.
+
+        The first host checks them, in processes; all hosts call this.
+        """
+        each = sorted({(str(gold), gold.options) for gold in golds})
+        number = {key: place for place, key in enumerate(each)}
+        bad = dict(hosts.agree(lambda: self._bad([Gold(*key) for key in each])))
+        found = (bad.get(number[str(gold), gold.options]) for gold in golds)
+        return [
+            f"its answer {gold[:40]!r} {reason}" if reason else None
+            for gold, reason in zip(golds, found, strict=True)
+        ]
+
+    def _bad(self, golds: Sequence[Gold]) -> list[tuple[int, str]]:
+        """Numbers of the answers that cannot be used, with reasons."""
+        place = self._place(golds)
+        if (known := _read(place)) is not None:
+            return known
+        if len(golds) > 1000:
+            LOGGER.info("checking %d answers of data.problems", len(golds))
+        checked = list(zip(golds, self._grader.can_be_given(golds), strict=True))
+        bad = [
+            (number, self._too_slow() if reason is None else reason)
+            for number, (_, reason) in enumerate(checked)
+            if reason != ""
+        ]
+        bad = bad[:REASONS] + [(number, "cannot be used") for number, _ in bad[REASONS:]]
+        if all(reason is not None for _, reason in checked):  # another time it might be fast enough
+            _write(place, bad)
+        return bad
+
+    def _too_slow(self) -> str:
+        return (
+            f"takes longer to check than data.problems.time_limit={self._grader.time_limit} seconds"
+        )
+
+    def _place(self, golds: Sequence[Gold]) -> Path | None:
+        """The file that keeps what is found of these answers; None without a place for it."""
+        content = {
+            "verifier": self._grader.verifier,
+            "code": _code(self._grader.verifier),
+            "libraries": [importlib.metadata.version(name) for name in LIBRARIES],
+            "answers": [(str(gold), gold.options) for gold in golds],
+        }
+        folder = _cache()
+        name = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return folder and folder / "golds" / f"{name}.json"
+
+
+def _cache() -> Path | None:
+    """The folder for what can be computed again; None where the user has no home."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if named.is_absolute():
+        return named / "rlp"
+    try:
+        return Path.home() / ".cache" / "rlp"
+    except RuntimeError:
+        return None
+
+
+def _code(verifier: str) -> str:
+    """A hash of the code that compares answers: of the verifiers here, and of the user's module."""
+    files = sorted(Path(verifiers.__file__).parent.glob("*.py"))
+    module, _, attribute = verifier.partition(":")
+    if attribute:
+        spec = importlib.util.find_spec(module)
+        if spec and spec.origin and Path(spec.origin).is_file():
+            files.append(Path(spec.origin))
+    made = hashlib.sha256()
+    for file in files:
+        made.update(file.read_bytes())
+    return made.hexdigest()
+
+
+def _read(place: Path | None) -> list[tuple[int, str]] | None:
+    """What a file of the cache says; None where there is none that can be read."""
+    if place is None:
+        return None
+    try:
+        return [(int(number), str(reason)) for number, reason in json.loads(place.read_text())]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write(place: Path | None, bad: Sequence[tuple[int, str]]) -> None:
+    """Keeps what was found, whole or not at all; a folder that cannot be written keeps nothing."""
+    if place is None:
+        return
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False) as file:
+            file.write(json.dumps(bad))
+        os.replace(file.name, place)
+    except OSError as error:
+        LOGGER.info("what was found of the answers is not kept: %s", error)

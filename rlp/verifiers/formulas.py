@@ -1,0 +1,129 @@
+"""Formulas as texts and as what math-verify reads in them."""
+
+import logging
+import re
+from typing import Any, Self
+
+from rlp.verifiers import quantities
+from rlp.verifiers.markup import formula
+
+_SIGNS = {
+    "USD": "$",
+    "US$": "$",
+    "EUR": "\u20ac",
+    "GBP": "\u00a3",
+    "INR": "\u20b9",
+    "Rs.": "\u20b9",
+}
+_CURRENCY = re.compile(r"^(USD|US\$|EUR|GBP|INR|Rs\.)\s?(?=[-\d])")
+SHORT = 200  # characters of a text that may be an answer as a whole
+_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+COMMAND = re.compile(r"\\[A-Za-z]{1,30}")
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\s?\{[a-z*]{1,12}\}")
+_WORD = re.compile(r"[^\W\d_]{1,60}")
+_OF_FORMULAS = {
+    "and", "or", "sqrt", "pi", "sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "lim",
+    "max", "min", "gcd", "lcm", "mod", "infinity", "inf", "base", "percent", "per", "square",
+    "cubic", "sq", "cu", "am", "pm", "no", "oo",
+}  # fmt: skip
+_OF_TEXTS = {
+    "is", "to", "of", "in", "so", "we", "he", "it", "at", "on", "as", "be", "do", "go", "if", "me",
+    "my", "up", "us", "an", "no", "by",
+}  # fmt: skip
+_DECIMAL_COMMA = re.compile(r"^[-+]?\d{1,20},\d{1,20}$")
+_SPACED = re.compile(r"^([-+$]{0,2}\d{1,3})((?: \d{3})+)(?=\D|$)")
+
+
+class MathAnswer(str):
+    """The text of an answer, for showing, with what is compared.
+
+    Attributes:
+      values: what math-verify reads in it; the first is meant, others are other ways to read it.
+      whole: the text that it was read in, where that is short: "March 5".
+    """
+
+    values: list[Any]
+    whole: str = ""
+
+    def within(self, text: str) -> Self:
+        """The same answer, read in `text`."""
+        self.whole = text if len(text) <= SHORT else ""
+        return self
+
+    @classmethod
+    def of(cls, text: str, *others: str, values: list[Any] | None = None) -> Self:
+        """The answer that a text says, which may also be read as `others`."""
+        made = cls(text)
+        made.values = values or [x for each in (text, *others) for x in read(f"\\boxed{{{each}}}")]
+        return made
+
+
+def be_quiet() -> None:
+    """The library warns that its own time limit is off; whole processes have one here."""
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+
+
+def read(text: str, both: bool = False) -> list[Any]:
+    """What math-verify reads: the expression, or its text where it has none; with `both`, the text
+    behind the expression."""
+    from math_verify import parse  # here: it takes a second, and few programs need it
+
+    be_quiet()
+    found = parse(text, parsing_timeout=None)
+    return found if both else found[:1]
+
+
+def of_formula(text: str, *others: str) -> MathAnswer:
+    """A formula without what surrounds it."""
+    text = bare(text)
+    if spaced := _SPACED.match(text):
+        text = spaced[1] + spaced[2].replace(" ", "") + text[spaced.end() :]
+    answer = MathAnswer.of(formula(text), *map(formula, others))
+    if (said := quantities.number_in_words(text)) is not None:
+        answer.values += read(f"\\boxed{{{said}}}")
+    if (number := quantities.quantity(text)) and number.measured:
+        answer.values += [
+            x for x in read(f"\\boxed{{{formula(number.number)}}}") if x not in answer.values
+        ]
+    return answer
+
+
+def unboxed(text: str) -> MathAnswer:
+    """A formula that stands alone; of a number such as 0,5 its comma may be a decimal point."""
+    return of_formula(text, *([text.replace(",", ".")] if _DECIMAL_COMMA.match(text) else []))
+
+
+def bare(text: str) -> str:
+    """A text without dollar signs, brackets of LaTeX or a full stop around it."""
+    text = _CURRENCY.sub(lambda m: _SIGNS[m[1]], text.strip(' \t\n"'))
+    for _ in range(3):
+        while text and text[-1] in ".,;: \n-\u2013\u2014" and text[-2:-1] != "\\":
+            text = text[:-1]
+        for begin, end in _DELIMITERS:
+            inner = text[len(begin) : -len(end)]
+            if len(text) > len(begin) + len(end) and text.startswith(begin) and text.endswith(end):
+                text = inner.strip() if begin not in inner and end not in inner else text
+    return text[1:-1] if re.fullmatch(r"\{[A-Za-z\d]{2,60}\}", text) else text
+
+
+def is_formula(text: str) -> bool:
+    """Whether a text has nothing but a formula, with its unit at most."""
+    if "\n" in text.strip() or text.count("$") > 2:
+        return False
+    if re.fullmatch(r"\d{1,9} to \d{1,9}", text):
+        return True
+    if re.search(r"\d \d", text) and not _SPACED.fullmatch(text):
+        return False
+    plain = COMMAND.sub(" ", quantities.without_wrappers(_ENVIRONMENT.sub(" ", bare(text))))
+    number = quantities.quantity(bare(text)) or quantities.clock(text)
+    words = _WORD.findall(plain)
+    if not words and not re.search(r"\d|\\", text):
+        return False
+    if number and re.match(r"^[-+\u20ac\u00a3$\\]{0,3}[\d.(]", bare(text)) and len(words) <= 4:
+        return True
+    return all(
+        word.lower() in _OF_FORMULAS
+        or (len(word) <= 2 and word.lower() not in _OF_TEXTS and ord(word[0]) < 0x400)
+        or (len(words) == 1 and word.isupper() and len(word) <= 4)
+        for word in words
+    ) and bool(words or re.search(r"\d|\\", text))

@@ -1,0 +1,247 @@
+"""What surrounds an answer in a text: typography, Markdown, LaTeX boxes, phrases that announce it.
+
+A network can write anything, of any length, so every pattern here takes linear time: repetitions
+are bounded, or end at a character that they cannot contain.
+"""
+
+import re
+import unicodedata
+
+BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s{0,3}")
+_WORD = re.compile(r"[^\s$\\{}]{1,99}")  # after a box without braces
+
+_DIGITS = {
+    ord(char): str(unicodedata.decimal(char))
+    for char in map(chr, range(0x80, 0x20000))
+    if unicodedata.decimal(char, None) is not None
+}
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width forms of ASCII
+_SIGNS = {
+    "\u2212": "-", "\ufe63": "-", "\u2010": "-", "\u2011": "-", "\u066b": ".", "\u066c": ",",
+    "\u066a": "%", "\u3002": ". ", "\uff61": ". ", "\u3001": ", ", "\u00d7": r"\times ",
+    "\u22c5": r"\cdot ", "\u00b7": r"\cdot ", "\u00f7": "/", "\u2044": "/", "\u221e": r"\infty ",
+    "\u03c0": r"\pi ", "\u2264": r"\le ", "\u2265": r"\ge ", "\u2260": r"\ne ",
+    "\u222a": r"\cup ",
+    "\u2205": r"\emptyset ", "\u00b1": r"\pm ", "\u00ba": "\u00b0", "\u2019": "'",
+    "\u201c": '"', "\u201d": '"',
+    "\u25b3": r"\triangle ", "\u2220": r"\angle ", "\ufeff": "",
+    "\u200b": "", "\u200c": "", "\u200d": "", "\u200e": "", "\u200f": "", "\u2060": "",
+}  # fmt: skip
+_STYLED = {  # letters in bold, in circles and so on
+    code: unicodedata.normalize("NFKC", chr(code))
+    for code in [*range(0x1D400, 0x1D7CA), *range(0x24B6, 0x24EA)]
+}
+_CHARACTERS = _WIDE | _STYLED | _DIGITS | {ord(sign): text for sign, text in _SIGNS.items()}
+_POWERS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
+_FRACTIONS = {
+    char: unicodedata.normalize("NFKC", char).replace("\u2044", "/")
+    for char in map(chr, [0xBC, 0xBD, 0xBE, *range(0x2150, 0x215F)])
+}
+_FRACTION = re.compile(rf"(\d?)([{''.join(_FRACTIONS)}])")
+_POWER = re.compile(rf"([\w)\]}}])([{_POWERS}]{{1,9}})")
+_ROOT = re.compile(r"\u221a\s?(?:\(([^()]{1,99})\)|([\w.]{1,30}))")
+_DASH = re.compile(r"(?<![\w\u2013])\u2013(?=[\d.$])")  # an en dash in the place of a sign
+
+_SPACE = r"(?:\\[,;:! ]|[\u00a0\u2009\u202f\u2007~])"
+_GROUPED = re.compile(rf"(?<![\d.,])(\d{{1,3}})((?:{_SPACE}\d{{3}})+)(?!\d)")
+_GROUPED_BY_BRACES = re.compile(r"(?<=\d)\{([,.])\}(?=\d)")
+_GROUPED_BY_POINTS = re.compile(
+    r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+|\d{1,3}(?: \d{3})+),(\d{1,9})(?![\d,])"
+)
+_GROUPED_OTHERWISE = re.compile(
+    r"(?<![\w.,])\d{1,3}(?:(?:\.\d{3}){2,}(?![\d,]|\.\d)|(?:_\d{3})+(?!\w))"
+)
+_GROUPED_BY_QUOTES = re.compile(r"(?<![\d.,'])(\d{1,3}(?:'\d{3})+)(?![\d'])")
+_MIXED = re.compile(r"(?<![\d/.,^_}])(\d{1,6}) (\d{1,4})/(\d{1,4})(?!\.?\d|[/^])")
+_LARGE = re.compile(
+    r"(?<![\w.,])(\d{1,3}(?:,\d{3}){0,9}|\d{1,20})(?:\.(\d{1,9}))?\s?(thousand|million|billion|trillion)\b"
+)
+_ZEROS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_IDEOGRAPHS = "[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+_TOUCHING = re.compile(rf"(?<={_IDEOGRAPHS})(?=[-\d$\\(])|(?<=[\d$)}}%])(?={_IDEOGRAPHS})")
+_PICTURES = re.compile("[\u2500-\u27bf\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff]")
+_SCIENTIFIC = re.compile(r"(?<![\w.])(\d{1,30}(?:\.\d{1,30})?)[eE]([+-]?\d{1,3})(?![\w.])")
+
+_NEGATIVE = re.compile(
+    r"(?i)(^\s{0,9}|[:=(,]\s?|\b(?:is|are|be|equals|get|gives)\s)(?:minus|negative)\s(?=[\d.])"
+)
+_TIMES_TEN = re.compile(r"(?<=\d)\s?[xX]\s?(?=10\s?\^)")
+_HALF_OF_DAY = re.compile(
+    r"(?i)(?<=\d)(?:\so'clock)?\s(?:in\sthe\s(morning|afternoon|evening)|at\snight)\b"
+)
+
+_ORDINAL = re.compile(
+    r"(?<=\d)\s?(?:\^\s?\{?\s?(?:\\(?:text|mathrm|rm)\s?\{?)?(?:st|nd|rd|th)\}{0,2}|(?:st|nd|rd|th)\b)"
+)
+_RATIO = re.compile(r"(?<=\d)\s?(?:\\text\s?\{\s?to\s?\}|\bto\b)\s?(?=\d)")
+_REPEATING = re.compile(r"(\d{1,20})?\.(\d{0,20})\\(?:overline|bar|dot)\s?\{?(\d{1,20})\}?")
+_FUNCTION = re.compile(r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|ln|log|exp)(?![A-Za-z])")
+_TWO_DIGITS = re.compile(r"\\([dt]?binom)\s?(\d)\s?(\d)")
+_OUTWARD = re.compile(r"^([\[\]])([^\[\]()]{1,60}[,;][^\[\]()]{1,60})([\[\]])$")
+
+_EMPHASIS = [
+    re.compile(
+        rf"(?<![\dA-Za-z)\]}}*\\]){mark}(?=[^\s*])([^*\n]{{1,400}}?)(?<=[^\s*]){mark}(?![\dA-Za-z(*])"
+    )
+    for mark in (r"\*\*\*", r"\*\*", r"\*")
+] + [
+    re.compile(rf"(?<![\w)\]}}\\]){mark}(?=[^\s_{{])([^_\n]{{1,400}}?)(?<=[^\s_]){mark}(?![\w({{])")
+    for mark in ("___", "__", "_")
+]
+_CODE = re.compile(r"`{1,3}(?:[a-z]{1,12}\n)?([^`]{1,2000})`{1,3}")
+_HEADING = re.compile(r"(?m)^[ \t]{0,3}#{1,6}[ \t]+")
+_BULLET = re.compile(r"(?m)^[ \t]{0,8}[-*+][ \t]{1,4}(?=\*\*|__|`|\$|\\|[A-Za-z]{2})")
+_TAG = re.compile(r"</?(?:b|i|em|strong|u|code|center|p|br|span|sub|sup|mark)\s?/?>")
+_STRUCK = re.compile(r"~~[^~\n]{1,400}~~")
+_QUOTE = re.compile(r"(?m)^[ \t]{0,3}>[ \t]?(?=\S)")
+_RULE = re.compile(r"(?m)^[ \t]{0,3}(?:-{3,200}|\*{3,200}|_{3,200}|={3,200})[ \t]{0,9}$")
+_LEFT_OPEN = re.compile(r"(?<![\w)\]}*])\*\*(?=[\d$\\(-])|(?<=[\d.!?:)}])\*\*(?![\w(])")
+
+_DISPLAY = {"$$": "$$", r"\[": r"\]"}
+_IS = r"(?:\s{0,3}[:\uff1a=]|\s(?:is|are|was|equals|would be|must be|should be)\b)"
+_ANCHOR = re.compile(
+    rf"(?i:\banswers?\b[^\n.:=\uff1a]{{0,60}}?{_IS}"
+    r"|\b(?:antwort|ergebnis|l\u00f6sung)(?:\s(?:ist|lautet)\b|\s?[:=])"
+    r"|\b(?:r\u00e9ponse|r\u00e9sultat)(?:\s(?:finale|correcte))?(?:\sest\b|\s?[:=])"
+    r"|\brespuesta(?:\s(?:final|correcta))?(?:\ses\b|\s?[:=])"
+    r"|\bresposta(?:\s(?:final|correta))?(?:\s(?:\u00e9|es)\b|\s?[:=])"
+    r"|\brisposta(?:\s(?:finale|corretta))?(?:\s\u00e8|\s?[:=])"
+    r"|\b(?:antwoord|svar|cevap|odpowied\u017a|vastaus|r\u0103spuns|\u0111\u00e1p \u00e1n)"
+    r"(?:\s(?:is|\u00e4r|er|to|l\u00e0)\b|\s?[:=])"
+    r"|\b\u043e\u0442\u0432\u0435\u0442(?:\s?[:=\u2014-]))"
+    r"|\u7b54\u6848(?:\u662f|\u4e3a|\u70ba|\u5e94\u4e3a|\s?[:=])"
+    r"|\u7b54\s?:|\u7b54\u3048(?:\u306f|\s?:)|(?:\uc815\ub2f5|\ub2f5)(?:\uc740|\s?:)"
+    r"|(?:\u0627\u0644\u062c\u0648\u0627\u0628|\u0627\u0644\u0625\u062c\u0627\u0628\u0629)"
+    r"(?:\s(?:\u0647\u0648|\u0647\u064a)|\s?:)"
+    r"|\u0909\u0924\u094d\u0924\u0930(?:\s\u0939\u0948|\s?:)"
+    r"|(?m:^\s{0,3}(?:####|A\s?:|(?:Ans|ANS|ans)\.?\s?[:=]|Ans\.\s))"
+)
+
+
+def tidy(text: str) -> str:
+    """A text with plain characters and without Markdown; formulas in it keep their meaning."""
+    text = _without_markdown(unicodedata.normalize("NFC", text))
+    text = _FRACTION.sub(lambda m: f"{m[1]} {_FRACTIONS[m[2]]}" if m[1] else _FRACTIONS[m[2]], text)
+    text = _POWER.sub(
+        lambda m: f"{m[1]}^{{{''.join(str(_POWERS.index(char)) for char in m[2])}}}", text
+    )
+    text = _DASH.sub("-", _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text))
+    text = _PICTURES.sub(" ", text.translate(_CHARACTERS))
+    text = _TOUCHING.sub(" ", text)
+    text = _GROUPED.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
+    text = _GROUPED_BY_BRACES.sub(r"\1", text)
+    text = _GROUPED_BY_POINTS.sub(lambda m: f"{re.sub(r'[. ]', '', m[1])}.{m[2]}", text)
+    text = _GROUPED_BY_QUOTES.sub(lambda m: m[1].replace("'", ""), text)
+    text = _GROUPED_OTHERWISE.sub(lambda m: re.sub(r"\D", "", m[0]), text)
+    text = _LARGE.sub(_written_out, _MIXED.sub(_improper, text))
+    text = re.sub(r"[\u00a0\u2009\u202f\u2007]", " ", text)
+    text = _TIMES_TEN.sub(r"\\times ", _NEGATIVE.sub(r"\1-", text))
+    return _HALF_OF_DAY.sub(lambda m: " AM" if m[1].lower() == "morning" else " PM", text)
+
+
+def formula(text: str) -> str:
+    """The text of a formula, as LaTeX understands it: powers, products and exponents."""
+    text = _SCIENTIFIC.sub(lambda m: rf"{m[1]}\times10^{{{int(m[2])}}}", text)
+    text = re.sub(r"\*\*\s?(-?\w{1,30})", r"^{\1}", text).replace("**", "^")
+    text = re.sub(r"\^\s?\((-?[\w/]{1,30})\)", r"^{\1}", text)
+    text = _REPEATING.sub(_as_fraction, _RATIO.sub(":", _ORDINAL.sub("", text)))
+    text = _TWO_DIGITS.sub(r"\\\1{\2}{\3}", text.replace(r"\varnothing", r"\emptyset"))
+    if outward := _OUTWARD.match(text):
+        first, last = ("[", "(")[outward[1] == "]"], ("]", ")")[outward[3] == "["]
+        text = first + outward[2].replace(";", ",") + last
+    text = re.sub(r"(?<![\\A-Za-z])sqrt\s?\(([^()]{1,99})\)", r"\\sqrt{\1}", text)
+    text = _FUNCTION.sub(r"\\\1 ", re.sub(r"(?<![\\A-Za-z])sqrt(\d{1,20})", r"\\sqrt{\1}", text))
+    text = re.sub(r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi ", text)
+    text = re.sub(r"(?<![\\A-Za-z])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty ", text)
+    text = re.sub(r"\\[dt]?frac\s([A-Za-z\d])\s?([A-Za-z\d])", r"\\frac{\1}{\2}", text)
+    return text.replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ")
+
+
+def boxes(text: str) -> list[tuple[int, int, str]]:
+    r"""The boxes of a text that are closed and not empty: start, end and content.
+
+    Of nested ones only the innermost content counts; `\boxed 5` holds what follows up to a space.
+    """
+    found: list[tuple[int, int, str]] = []
+    last, closing = 0, _closing_braces(text)
+    for match in BOX.finditer(text):
+        if match.start() < last:
+            continue  # inside of another one
+        start, end = match.end(), closing.get(match.end())
+        if end is None:
+            word = _WORD.match(text, start)
+            if word:
+                found.append((match.start(), word.end(), word[0]))
+            continue
+        last, start = end + 1, start + 1
+        while (inner := BOX.match(text, start)) and closing.get(inner.end()) == end - 1:
+            start, end = inner.end() + 1, end - 1
+        content = text[start:end].strip()
+        if content.strip("$.~ "):
+            found.append((match.start(), last, content))
+    return found
+
+
+def announced(text: str) -> list[str]:
+    """What follows each phrase that announces an answer ("The answer is", "Antwort:"), in order:
+    the rest of its line, else the next line."""
+    found = []
+    for match in _ANCHOR.finditer(text):
+        rest = text[match.end() : match.end() + 600].lstrip(" \t:=*_\n\r")
+        line = rest.partition("\n")[0].strip()
+        if (end := _DISPLAY.get(line)) and end in rest[
+            len(line) :
+        ]:  # a formula on lines of its own
+            line += " ".join(rest[len(line) :].partition(end)[0].split()) + end
+        found.append(line)
+    return [rest for rest in found if rest]
+
+
+def _without_markdown(text: str) -> str:
+    text = _RULE.sub("", text)
+    text = _BULLET.sub("", _TAG.sub("", _STRUCK.sub(" ", text)))
+    text = _CODE.sub(r" \1 ", text)
+    for _ in range(2):  # bold within italics
+        for pattern in _EMPHASIS:
+            text = pattern.sub(r"\1", text)
+    text = _LEFT_OPEN.sub("", text)
+    return _QUOTE.sub("", _HEADING.sub(lambda m: m[0] if m[0].strip() == "####" else "", text))
+
+
+def _improper(match: re.Match[str]) -> str:
+    """A mixed number as a fraction; anything else unchanged."""
+    whole, above, below = map(int, match.groups())
+    return f"{whole * below + above}/{below}" if above < below else match[0]
+
+
+def _as_fraction(match: re.Match[str]) -> str:
+    """A decimal that repeats for ever as a fraction."""
+    whole, fixed, again = match[1] or "0", match[2], match[3]
+    below = (10 ** len(again) - 1) * 10 ** len(fixed)
+    above = int(whole + fixed + again) - int(whole + fixed)
+    return rf"\frac{{{above}}}{{{below}}}"
+
+
+def _written_out(match: re.Match[str]) -> str:
+    """A number such as 1.5 million in digits."""
+    zeros, decimals = _ZEROS[match[3]], match[2] or ""
+    if len(decimals) > zeros:
+        return match[0]
+    return match[1].replace(",", "") + decimals.ljust(zeros, "0")
+
+
+def _closing_braces(text: str) -> dict[int, int]:
+    """The place of the brace that closes each opening one, by its place."""
+    opened: list[int] = []
+    found: dict[int, int] = {}
+    escaped = False
+    for place, char in enumerate(text):
+        if escaped:
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char == "{":
+            opened.append(place)
+        elif char == "}" and opened:
+            found[opened.pop()] = place
+    return found

@@ -1,0 +1,186 @@
+"""Answers that are mathematics: math-verify reads and compares them, less where it errs.
+
+A response's answer is the content of its last box, else what follows "The answer is" and its kin,
+else its last formula or number. The library compares values; what it does not look at (units, times
+of day, bases, the order of letters, repeats in a list, how small a number is) `equality` compares.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+
+from rlp.errors import UserError
+from rlp.verifiers import quantities
+from rlp.verifiers.equality import same
+from rlp.verifiers.formulas import (
+    COMMAND,
+    SHORT,
+    MathAnswer,
+    bare,
+    is_formula,
+    of_formula,
+    read,
+    unboxed,
+)
+from rlp.verifiers.markup import BOX, announced, boxes, tidy
+
+LONGEST = 20_000  # characters at the end of a response in which its answer is looked for
+MOST_WORDS = 40  # of a right answer
+_NO_ANSWERS = {
+    "correct", "wrong", "right", "not", "incorrect", "yours", "unknown", "unclear", "therefore",
+    "given", "simply", "the", "then", "this", "that", "obvious", "clear", "here", "below", "above",
+    "a", "an", "it", "in", "as", "of", "to", "now", "thus", "so", "i", "we", "what", "just",
+    "nothing", "none", "sorry", "answer", "solution", "result",
+}  # fmt: skip
+_REST = re.compile(
+    r"(?i)(?:[,;:]?\s(?:because|since|as|which|where|when|not|for|so|after|if|but|thus|hence|given|that"
+    r"|in total|per|while|by|out of)\b|[,;]\s(?:and\s(?:not|so)\b|or\snot\b|I\b)|\s[\u2013\u2014(]"
+    r"|[.!?;](?:\s|$)|\s-\s(?=[A-Za-z])|(?<=[\d)}%$])\s?[\u3040-\u9fff\uac00-\ud7af])"
+)
+_NUMBER_AND_WORDS = re.compile(
+    r"^(?:about\s|exactly\s|approximately\s)?([-+]?[\d.,/]{1,60}%?)"
+    r"\s[A-Za-z][A-Za-z' -]{0,99}[.!]?$"
+)
+_FIRST_LINE = re.compile(
+    r"^\s{0,20}\*\*([^*\n]{1,60})\*\*[.!]?[ \t]{0,9}\n\s{0,20}(?=[A-Z])[^*]{1,2000}$"
+)
+_UNIT = re.compile(
+    r"\s?(?:\\%|%|\\?\$|(?:square\s|cubic\s)?[A-Za-z\u00b0\u00b5/^{}23]{1,30}(?:\s(?:squared|cubed)\b)?"
+    r"(?:\s?(?:per\s|/\s?)[A-Za-z^{}23]{1,30}(?:\s(?:squared|cubed)\b)?)?)"
+)
+_WORDS = re.compile(  # that answer a problem without a number
+    r"(?i)^(?:there\s(?:is|are)\s)?(?:no\s(?:real\s|such\s)?(?:solutions?|roots?|values?|numbers?)"
+    r"|does\snot\sexist|undefined|impossible|not\spossible|infinitely\smany(?:\ssolutions)?"
+    r"|all\sreal\snumbers|cannot\sbe\sdetermined|not\senough\sinformation)$"
+)
+_ONE_WORD = re.compile(r"^[A-Za-z]{2,30}(?:-[A-Za-z]{2,30}){0,2}[.!]?$")
+
+
+def math_answer(response: str) -> MathAnswer | None:
+    """The content of the last box, else what is announced as the answer, else the last formula or
+    number."""
+    text = tidy(response[-LONGEST:])
+    if found := boxes(text):
+        return _boxed(text, found)
+    told = [rest for rest in announced(text) if not BOX.search(rest)]
+    phrases = [answer.within(bare(rest)) for rest in told if (answer := _phrase(rest))]
+    formulas = [answer for answer in phrases if not _ONE_WORD.match(answer)]
+    if phrases:
+        return (formulas or phrases)[-1]
+    stripped = text.strip()
+    if BOX.search(stripped):
+        return None  # a box that was begun, or holds nothing
+    if (first := _FIRST_LINE.match(response[-LONGEST:])) and is_formula(first[1]):
+        return unboxed(tidy(first[1]))  # the answer, and then its reasons
+    if len(stripped) <= SHORT and (is_formula(stripped) or _is_word(bare(stripped))):
+        return unboxed(stripped)
+    answer = _last(text)
+    return answer and answer.within(bare(told[-1] if told else stripped))
+
+
+def math_equal(found: str, answer: str) -> bool:
+    """Whether two expressions are the same one, or close numbers."""
+    right = answer if isinstance(answer, MathAnswer) else _gold(answer)
+    said = found if isinstance(found, MathAnswer) else _gold(found)
+    return same(right, said)
+
+
+def right_expression(answer: object, options: Sequence[str] | None) -> str:
+    """A right answer as it stands in a file: a number, a formula or a few words; of a solution with
+    boxes, what stands in the last one.
+
+    Raises:
+      UserError: it is a whole solution; the message is what follows "its answer".
+    """
+    text = str(answer).strip()
+    if found := boxes(text):
+        return found[-1][2]
+    if "####" in text:
+        raise UserError("holds '####'; set data.problems.answer_marker='####'")
+    words = len(re.findall(r"[^\W\d_]{2,}", COMMAND.sub(" ", text)))
+    if words > MOST_WORDS:
+        raise UserError(
+            f"is a text of {words} words, which no response would repeat; "
+            "data.problems.answer_column names the column of the answer alone, "
+            "data.problems.answer_marker the text before it"
+        )
+    return text
+
+
+@functools.lru_cache(maxsize=256)  # the responses of a group have the same one
+def _gold(text: str) -> MathAnswer:
+    """A right answer as it stands in a file."""
+    text = tidy(text).strip()
+    found = boxes(text)
+    return of_formula(found[-1][2] if found else text)
+
+
+def _boxed(text: str, found: list[tuple[int, int, str]]) -> MathAnswer:
+    """The content of the last box; boxes that are joined by "and" or commas are a list, too."""
+    joined = [found[-1]]
+    for one in reversed(found[:-1]):
+        between = text[one[1] : joined[0][0]]
+        if (
+            len(between) > 20
+            or between.strip(" $,;\n") not in ("", "and", "or")
+            or not between.strip(" $\n")
+        ):
+            break
+        joined.insert(0, one)
+    others = [", ".join(content for _, _, content in joined)] if len(joined) > 1 else []
+    content = found[-1][2]
+    if (said := announced(quantities.without_wrappers(content))) and (answer := _phrase(said[-1])):
+        return answer
+    return of_formula(content, *others)
+
+
+def _phrase(rest: str) -> MathAnswer | None:
+    """The answer that begins what follows "The answer is"; None for words."""
+    if time := _leading_time(rest):
+        return MathAnswer.of(time)
+    cut = _REST.search(rest)
+    for text in (rest, rest[: cut.start()] if cut else rest):
+        text = text.strip().rstrip(".!;,:").strip()
+        if text and len(text) <= SHORT and is_formula(text):
+            return unboxed(text)
+        if _is_word(bare(quantities.without_wrappers(text))):
+            return of_formula(text)
+        if number := _NUMBER_AND_WORDS.match(text):
+            return MathAnswer.of(text, values=read(number[1]))
+    return None
+
+
+def _is_word(text: str) -> bool:
+    """Whether a text is a word, or one of few phrases, that answers something."""
+    if _WORDS.match(text.rstrip(".!")):
+        return True
+    return bool(_ONE_WORD.match(text)) and text.lower().strip(".!") not in _NO_ANSWERS
+
+
+def _leading_time(text: str) -> str | None:
+    found = re.match(r"(?i)\d{1,2}(?::\d{2})?\s{0,3}[ap]\.?\s?m\b\.?", text)
+    return found[0].rstrip(".") if found else None
+
+
+def _last(text: str) -> MathAnswer | None:
+    """The last formula or number of a text, with the unit behind it."""
+    found = read(text, both=True)
+    if not found:
+        return of_formula(text.strip()) if "\\" in text and len(text) <= SHORT else None
+    values, said = [x for x in found if not isinstance(x, str)], str(found[-1]).strip()
+    said = said.rstrip(".*_ \n-") or said
+    place = text.rfind(said)
+    rest = text[place + len(said) : place + len(said) + 60] if place >= 0 else ""
+    if time := re.search(
+        r"(?i)(\d{1,2}:)?\d{1,2}\s{0,3}[ap]\.?\s?m\b", text[max(place - 6, 0) :][:80]
+    ):
+        return MathAnswer.of(time[0])
+    before = text[max(place - 2, 0) : place].lstrip()
+    unit = _UNIT.match(rest)
+    for whole in (
+        said + unit[0] if unit else "",
+        before[-1:] + said if before[-1:] in "$\u20ac\u00a3" else "",
+    ):
+        if whole and quantities.quantity(whole):
+            return MathAnswer.of(whole, values=values or read(whole))
+    return MathAnswer.of(said, values=values or [said])

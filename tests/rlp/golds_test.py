@@ -1,0 +1,168 @@
+"""Right answers of files: which can be given, and that what was found of them is kept."""
+
+import dataclasses
+import json
+import os
+
+import pytest
+
+from rlp import golds as module
+from rlp import grading, hosts, verifiers
+from rlp.errors import UserError
+from rlp.golds import Golds
+from rlp.grading import Grader
+from rlp.verifiers import Gold
+
+MATH = Grader("math", time_limit=60, workers=1, close="</think>")
+PICKY = dataclasses.replace(MATH, verifier="tests.rlp.bad_verifiers:PICKY")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """The cache of a user who has none yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "rlp" / "golds"
+
+
+@pytest.fixture
+def checks(monkeypatch):
+    """What is checked in processes, in order."""
+    seen = []
+    run = Grader.can_be_given
+
+    def watched(self, golds):
+        seen.extend(golds)
+        return run(self, golds)
+
+    monkeypatch.setattr(Grader, "can_be_given", watched)
+    return seen
+
+
+def reasons(grader, *answers):
+    return Golds(grader).reasons([Gold(answer) for answer in answers])
+
+
+def test_answers_of_all_kinds_can_be_given():
+    """As they stand, or in a box."""
+    kinds = [
+        "42", "-5", "1,234", "$18", "50%", r"\frac{1}{2}", r"2\sqrt{3}", "x + 1", "(1, 2)", "[0,1)",
+        r"\{1,2\}", r"\text{east}", "CAB", "5 cm", "11:00 AM", "1024_5", "1, 1, 2", "x=5",
+        r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"90^\circ", "east side", r"\angle ABC", "0",
+    ]  # fmt: skip
+    assert reasons(MATH, *kinds) == [None] * len(kinds)
+
+
+def test_an_answer_that_no_response_can_give_is_named():
+    (good, wrong, raises) = reasons(PICKY, "good", "wrong", "raise")
+    assert good is None
+    assert wrong == "its answer 'wrong' would be judged wrong in a response that gives exactly it"
+    assert raises == "its answer 'raise' makes the verifier raise ValueError: it has two lines"
+
+
+def test_a_check_that_takes_too_long_is_named_and_not_kept(cache, checks):
+    quick = dataclasses.replace(PICKY, time_limit=1.5)
+    for _ in range(2):
+        assert reasons(quick, "hang", "good") == [
+            "its answer 'hang' takes longer to check than data.problems.time_limit=1.5 seconds",
+            None,
+        ]
+    assert checks == ["good", "hang"] * 2
+    assert not cache.exists()
+
+
+def test_what_was_found_is_kept_by_content(cache, checks, monkeypatch):
+    found = reasons(PICKY, "good", "wrong", "good")
+    assert checks == ["good", "wrong"]  # each once
+    (kept,) = cache.iterdir()
+    assert reasons(PICKY, "wrong", "good", "good") == [found[1], None, None]
+    assert len(checks) == 2
+    reasons(PICKY, "wrong")  # other answers
+    reasons(dataclasses.replace(PICKY, verifier="exact"), "good", "wrong")  # another verifier
+    assert checks[2:] == ["wrong", "good", "wrong"]
+    Golds(PICKY).reasons([Gold("good", 4), Gold("wrong")])  # among options
+    assert checks[5:] == ["good", "wrong"]
+    for name in ("math-verify", "sympy"):
+        version = module.importlib.metadata.version
+        other = lambda asked, name=name, version=version: "0" if asked == name else version(asked)
+        monkeypatch.setattr(module.importlib.metadata, "version", other)
+        reasons(PICKY, "good", "wrong")
+        monkeypatch.undo()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent.parent))
+    assert len(list(cache.iterdir())) == 6
+    assert json.loads(kept.read_text())[0][0] == 1
+
+
+def test_a_verifier_whose_code_changed_checks_again(tmp_path, monkeypatch, cache):
+    file = tmp_path / "changing.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    file.write_text("A = 1\n")
+    before = module._code("changing:A")
+    assert module._code("changing:A") == before
+    file.write_text("A = 2\n")
+    assert module._code("changing:A") != before
+    assert module._code("math") == module._code("exact") != before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": 1}', '[["x", "y"]]', "\x00"])
+def test_a_file_of_the_cache_that_cannot_be_read_is_written_anew(cache, checks, content):
+    reasons(PICKY, "good", "wrong")
+    (kept,) = cache.iterdir()
+    whole = kept.read_text()
+    kept.write_text(content)
+    assert reasons(PICKY, "good", "wrong")[0] is None
+    assert len(checks) == 4
+    assert kept.read_text() == whole
+    assert os.listdir(cache) == [kept.name]
+
+
+def test_a_cache_that_cannot_be_written_changes_nothing(tmp_path, monkeypatch, checks):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    for _ in range(2):
+        assert reasons(PICKY, "good", "wrong")[0] is None
+    assert len(checks) == 4
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which the rules of XDG say to ignore
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    reasons(PICKY, "good")
+    assert (tmp_path / "home" / ".cache" / "rlp" / "golds").is_dir()
+    assert not os.path.exists("relative")
+
+
+def test_the_first_host_alone_checks(monkeypatch, checks):
+    """The others take its word."""
+    monkeypatch.setattr(hosts, "agree", lambda decide: [[1, "is what the first host says"]])
+    found = reasons(PICKY, "wrong", "good", "good")
+    assert found == ["its answer 'wrong' is what the first host says", None, None]
+    assert checks == []
+
+
+def test_reasons_stay_few_where_all_answers_are_bad():
+    many = [f"wrong{number}" for number in range(module.REASONS + 5)]
+    found = reasons(PICKY, *many)
+    assert None not in found
+    assert sum(reason.endswith("cannot be used") for reason in found) == 5
+
+
+def test_a_right_answer_is_a_text_that_knows_its_options():
+    gold = Gold("B", 4)
+    assert gold == "B"
+    import copy
+    import pickle
+
+    for same in (pickle.loads(pickle.dumps(gold)), copy.deepcopy(gold)):
+        assert (same, same.options) == ("B", 4)
+    assert Gold("7").options == 0
+    assert verifiers.checked("choice", "The answer is E.", gold) == (None, False)
+    assert verifiers.checked("choice", "The answer is E.", Gold("E")) == ("E", True)
+    assert grading.Grader("choice", 60, 1, "</think>").grade(["b", "E"], gold)[0].correct
+
+
+def test_golds_take_the_form_that_the_verifier_compares():
+    make = lambda verifier: Golds(dataclasses.replace(MATH, verifier=verifier)).gold
+    assert make("choice")("(b)", ["x", "y"]) == "B"
+    assert make("choice")(1, ["x", "y"]).options == 2
+    assert make("math")(7, None) == "7"
+    assert make("exact")(" a ", ["x"]) == "a"
+    assert make("tests.rlp.bad_verifiers:PICKY")(7.5, None) == "7.5"
+    with pytest.raises(UserError, match="not one of the options A to B"):
+        make("choice")("C", ["x", "y"])
