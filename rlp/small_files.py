@@ -172,7 +172,7 @@ def _tokenizer_files(made: Method, named: Mapping[str, str]) -> dict[str, Path |
         files = edits.with_template(files, made.template)
     if named["eos"] and edits.has_token(files, named["eos"]):
         files = edits.with_token(files, "eos_token", named["eos"])
-    if named["bos"]:
+    if isinstance(tokenizer, FolderTokenizer) and tokenizer.bos != tokenizer.put_before:
         names = {tokenizer.decode([i]): i for i in tokenizer.bos}
         files = edits.with_beginning(files, names)
         for name in names:

@@ -150,6 +150,9 @@ class ByteTokenizer:
 class FolderTokenizer:
     """A Hugging Face tokenizer folder, read without touching the network.
 
+    Attributes:
+      put_before: ids that transformers puts before a text when it reads the folder.
+
     As everywhere in that library, the name of a special token that stands in a text encodes to
     that token, so a corpus may hold `<think>` … `</think>`. Where a tag is no token of its own, it
     is the ids of its text; a thought is closed by exactly those of `</think>`.
@@ -189,7 +192,8 @@ class FolderTokenizer:
             )
         self.eos: int = ends
         self.separator = self._token("data.separator", separator) if separator else self.eos
-        self.bos: tuple[int, ...] = _put_before(self._tokenizer)
+        self.put_before: tuple[int, ...] = _put_before(self._tokenizer)
+        self.bos: tuple[int, ...] = self.put_before or _stated_bos(self._tokenizer, Path(folder))
         if bos:
             self.bos = () if bos == "none" else (self._token("data.bos", bos),)
         self.added: Collection[int] = set(self._tokenizer.added_tokens_decoder)
@@ -317,6 +321,16 @@ def _put_before(tokenizer: Any) -> tuple[int, ...]:
     places = range(len(whole) - len(plain) + 1)
     start = next(at for at in places if whole[at : at + len(plain)] == plain)
     return tuple(whole[:start])
+
+
+def _stated_bos(tokenizer: Any, folder: Path) -> tuple[int, ...]:
+    """The bos of a folder that says `add_bos_token` in so many words.
+
+    transformers obeys that, but not where it takes another class for the tokenizer than the folder
+    names (DeepSeek-V3's, for one). The model was trained with it all the same.
+    """
+    states = _read_json(folder / "tokenizer_config.json").get("add_bos_token") is True
+    return (tokenizer.bos_token_id,) if states and tokenizer.bos_token_id is not None else ()
 
 
 def load(spec: str, bos: str = "", eos: str = "", separator: str = "", rows: int = 0) -> Tokenizer:

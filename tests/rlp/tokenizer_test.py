@@ -1,5 +1,6 @@
 """Tokenizers: round trips, offsets, thinking tags, and folders that cannot be used."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -98,6 +99,19 @@ def test_folder_round_trip_pieces_and_offsets(bpe, text):
             assert bpe.decode(ids[:number]) == text[:start]
         if bpe.decode(ids[: number + 1]) in text:
             assert bpe.decode(ids[: number + 1]) == text[:end]
+
+
+def test_a_folder_that_states_its_bos_puts_it_also_where_transformers_does_not(tmp_path):
+    """As it does not with files of DeepSeek-V3, whose class it replaces."""
+    folder = Path(make_folder(tmp_path, **NAMED))
+    path = folder / "tokenizer_config.json"
+    for states, expected in ((True, ["<s>"]), (False, []), (None, [])):
+        config = json.loads(path.read_text()) | {"add_bos_token": states}
+        config |= {"tokenizer_class": "LlamaTokenizerFast"}
+        path.write_text(json.dumps(config))
+        one = tokenizer.load(str(folder))
+        assert one.put_before == ()
+        assert [one.decode([i]) for i in one.bos] == expected
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe", "space in front"])
