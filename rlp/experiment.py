@@ -134,7 +134,7 @@ def _check_arm(
     """
     folder = workdir / name
     try:
-        matched = planned.get(arm.match.rpartition(":")[0])
+        matched = planned.get(starting.same_folder(arm.match.rpartition(":")[0], planned))
         if matched is not None and matched.steps == 0 and not matched.match:
             raise UserError(f"match={arm.match!r}: that arm takes no step and uses nothing")
         hosts.agree(lambda: ownership.check(folder, "run"))
@@ -182,18 +182,21 @@ def arm_order(arms: dict[str, ConfigDict], workdir: Path) -> list[str]:
     needs: dict[str, set[str]] = {}
     for name, arm in arms.items():
         start, which = arm.init_from, arm.init_from.rpartition("@")[0]
+        is_arm = lambda source: bool(starting.same_folder(source, folders))
         # A file: a model in GGUF.
-        sources = [start if start in folders or Path(start).exists() else which or start]
-        if not Path(sources[0]).exists() and may_be_on_hub(start) and sources[0] not in folders:
+        sources = [start if is_arm(start) or Path(start).exists() else which or start]
+        if not Path(sources[0]).exists() and may_be_on_hub(start) and not is_arm(sources[0]):
             sources = []
         sources.append(arm.match.rpartition(":")[0])
         for source in filter(None, sources):
-            if source not in folders and not Path(source).exists():
+            if not is_arm(source) and not Path(source).exists():
                 raise UserError(
-                    f"arm {name} builds on {source}, which is no arm (they are "
-                    f"{', '.join(arms)}) and no folder"
+                    f"arm {name} builds on {source}, which is not an arm (they are "
+                    f"{', '.join(arms)}) and not a folder"
                 )
-        needs[name] = {folders[source] for source in sources if source in folders}
+        needs[name] = {
+            folders[starting.same_folder(source, folders)] for source in sources if is_arm(source)
+        }
     order: list[str] = []
     while len(order) < len(arms):
         ready = [name for name in arms if name not in order and needs[name] <= set(order)]

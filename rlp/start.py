@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -192,8 +192,15 @@ def _begun(config: ConfigDict, workdir: Path) -> ConfigDict | None:
 
 def _planned(name: str, planned: Mapping[str, ConfigDict]) -> str:
     """The folder among the planned runs that `name` means, or ""."""
-    folders = (name, name.rpartition("@")[0])
-    return next((folder for folder in folders if folder in planned), "")
+    return same_folder(name, planned) or same_folder(name.rpartition("@")[0], planned)
+
+
+def same_folder(name: str, folders: Iterable[str]) -> str:
+    """The one of some folders that `name` means, with links resolved; "" for none."""
+    if not name:
+        return ""
+    place = os.path.realpath(name)
+    return next((folder for folder in folders if os.path.realpath(folder) == place), "")
 
 
 def _is_hugging_face(folder: Path) -> bool:

@@ -153,9 +153,9 @@ BAD = {
         "data.sft.share=1.0",
     ),
     "no such pairs": (PAIRS, "data.sft.train: no file or folder a.jsonl"),
-    "no such template": (
+    "a template for pairs of bytes": (
         PAIRS | {"data.chat_template": "no/such"},
-        "data.chat_template='no/such' is no file; give one, or '' or 'none'",
+        "data.chat_template='no/such': bytes have no tokens for a chat template",
     ),
     "lookaheads for thoughts": (
         RLP | {"data.lookahead.share": 0.5},
@@ -242,9 +242,9 @@ BAD = {
         RLVR | {"data.chat_template": __file__},
         "bytes have no tokens for a chat template",
     ),
-    "no such template of responses": (
+    "a template of responses for bytes": (
         RLVR | {"data.chat_template": "no/such"},
-        "data.chat_template='no/such' is no file; give one, or '' or 'none'",
+        "data.chat_template='no/such': bytes have no tokens for a chat template",
     ),
     "no such phrases": (
         RLVR | {"objective": "hicra", "data.problems.planning": "no/such"},

@@ -648,7 +648,7 @@ def test_an_import_of_a_folder_called_as_ours_is_one(saved, tmp_path):
 
 def test_an_import_that_cannot_be_written_says_so(saved, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be made, because .* is a file"):
+    with pytest.raises(UserError, match="cannot be written, because .* is a file"):
         imported(saved("qwen3"), tmp_path / "file" / "run")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match="exists already"):

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
@@ -165,11 +166,11 @@ BAD_ARMS = {
     "itself": ({"a": {"init_from": "a"}}, "the arms a wait for one another"),
     "no such arm": (
         {"base": {}, "a": {"init_from": "bsae"}},
-        r"arm a builds on bsae, which is no arm \(they are a, base\) and no folder",
+        r"arm a builds on bsae, which is not an arm \(they are a, base\) and not a folder",
     ),
     "no such arm to match": (
         {"base": {}, "a": {"match": "bsae:flops"}},
-        "arm a builds on bsae, which is no arm",
+        "arm a builds on bsae, which is not an arm",
     ),
     "a bad value in a later arm": ({"base": {}, "a": {"steps": 0}}, "arm a: steps=0"),
     "a bad match in a later arm": (
@@ -224,3 +225,17 @@ def test_arms_run_after_those_they_build_on_whatever_the_folder_is_called(folder
     assert sorted(order) == sorted(names)
     assert [name for name in order if name != "alone"] == ["first", "second", "third", "last"]
     assert arms["second"].init_from == f"{workdir}/first@3"
+
+
+@pytest.mark.parametrize("spelling", ["absolute", "link", "relative"])
+def test_an_arm_is_known_by_its_folder_however_that_is_written(spelling, tmp_path, monkeypatch):
+    """Also before the folder is there, where a text would be compared with a text."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    workdir = Path("exp") if spelling == "absolute" else tmp_path / "exp"
+    written = {"absolute": tmp_path / "exp", "link": tmp_path / "link/exp", "relative": "./exp"}
+    base = f"{written[spelling]}/base"
+    names = {"match": {"match": f"{base}:flops"}, "start": {"init_from": f"{base}@3"}, "base": {}}
+    made = config(names)
+    arms = {name: experiment.arm_config(made, name, workdir) for name in names}
+    assert experiment.arm_order(arms, workdir)[0] == "base"

@@ -168,7 +168,7 @@ def test_what_cannot_be_written_is_refused_early(tmp_path, monkeypatch):
     gone = tmp_path / "tokenizer.json"
     assert f"no such file: {gone}" in refuses(tmp_path / "m", files={"tokenizer.json": gone})
     (tmp_path / "file").touch()
-    assert "cannot be written (" in refuses(tmp_path / "file" / "m")
+    assert "m cannot be written, because" in refuses(tmp_path / "file" / "m")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))
     assert "the disk has 0.0 GB free" in refuses(tmp_path / "m")
 
