@@ -29,6 +29,9 @@ _CHECKPOINT = flags.DEFINE_string(
 _PROMPT = flags.DEFINE_string("prompt", None, "text before", required=True)
 _CHAT = flags.DEFINE_bool("chat", False, "the prompt is a message, for the chat template")
 _SYSTEM = flags.DEFINE_string("system", "", "with --chat: the message of the system")
+_BOS = flags.DEFINE_string(
+    "bos", "", "token before the text, 'none' for nothing; '' = what the model's tokenizer puts"
+)
 _THINK = flags.DEFINE_bool("think", False, "sample thoughts at the end of the prompt")
 _TARGET = flags.DEFINE_string("target", "", "text after, to be scored with and without thoughts")
 _THOUGHTS = flags.DEFINE_integer("thoughts", 4, "how many", lower_bound=1)
@@ -47,7 +50,8 @@ def main(_: Sequence[str]) -> None:
 
     if _SYSTEM.value and not _CHAT.value:
         raise UserError("--system is a message of a chat; add --chat")
-    opened = exchange.open_model(_CHECKPOINT.value, default.get_config(), jax.devices()[0])
+    device = jax.devices()[0]
+    opened = exchange.open_model(_CHECKPOINT.value, default.get_config(), device, _BOS.value)
     key = jax.random.key(_SEED.value)
     text = _PROMPT.value
     if _CHAT.value:

@@ -61,13 +61,14 @@ class Opened:
     files: Path | None
 
 
-def open_model(name: str, default: ConfigDict, device: jax.Device) -> Opened:
+def open_model(name: str, default: ConfigDict, device: jax.Device, bos: str = "") -> Opened:
     """Opens whatever `init_from` can name.
 
     Args:
       name: a run, with or without @step, or a model in the Hugging Face format.
       default: the config of a model that is no run's.
       device: where its parameters are to be.
+      bos: `data.bos`, in place of what its config has; "" to leave that.
 
     Raises:
       UserError: there is no such thing, or it cannot be used.
@@ -77,6 +78,7 @@ def open_model(name: str, default: ConfigDict, device: jax.Device) -> Opened:
     if config is None:
         config = copy.deepcopy(default)
         config.model.update(start.model)
+    config.data.bos = bos or config.data.bos
     asked = copy.deepcopy(config)
     if starting.same_template(config, start.files):  # the file of that name may have changed
         asked.data.chat_template = ""
