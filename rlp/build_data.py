@@ -76,6 +76,8 @@ def read_data(
         held_out = dataclasses.replace(held_out, problems=problems, fingerprint=found)
     assert stream is not None
     LOGGER.info("%s", before_texts(config, tokenizer))
+    if template is not None and (config.data.sft.share or frame is not None):
+        LOGGER.info("what goes through the chat template begins as the template has it")
     return stream, held_out
 
 
@@ -259,7 +261,8 @@ def chat_template(config: ConfigDict, tokenizer: Any, files: Path | None) -> str
         )
     if named and (Path(named).exists() or not same_template(config, files)):
         return file_text("data.chat_template", named, "'' or 'none'")
-    if files is not None and config.data.tokenizer and same_tokenizer(config, files):
+    own = files is not None and same_tokenizer(config, files) and same_template(config, files)
+    if files is not None and own and config.data.tokenizer:
         kept = files / TEMPLATE  # of a run with this tokenizer
         return kept.read_text(encoding="utf-8") if kept.is_file() else None
     return tokenizer.chat_template

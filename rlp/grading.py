@@ -29,6 +29,8 @@ LOGGER = logging.getLogger(__name__)
 
 MOST_WORKERS = 16  # where the number is not given
 TRIES = 5  # of checks whose processes broke down together
+PATIENCE = 120  # seconds that a check may take beyond its limit: processes have to start
+_POOLS: dict[tuple[int, str], ProcessPool] = {}  # by number of workers and name of the verifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Grader:
                 break
             except BrokenProcessPool as error:
                 _end(pool)  # its other processes still run
-                _pool.cache_clear()
+                _POOLS.pop((workers, self.verifier), None)
                 if not tries_left:
                     raise self._refused(error) from error
         return [found[number] for number in range(len(arguments))]
@@ -183,10 +185,26 @@ class Grader:
                     except RuntimeError as error:  # it broke down before, or just now
                         raise BrokenProcessPool(str(error)) from error
             for number, job in jobs.items():
+                self._wait(pool, job)
                 found[number] = self._result(job)
         finally:
             for job in jobs.values():
                 job.cancel()  # those that are left after an error
+
+    def _wait(self, pool: ProcessPool, job: concurrent.futures.Future) -> None:
+        """Waits until a check has ended.
+
+        Raises:
+          BrokenProcessPool: it never will. A pool that broke down forgets the checks that it had
+            not handed to a process yet, and a process that was killed with the pool's lock leaves
+            the others waiting for it.
+        """
+        patience = self.time_limit + PATIENCE
+        while not job.done():
+            concurrent.futures.wait([job], timeout=1)
+            patience -= 1
+            if not job.done() and not (pool.active and patience > 0):
+                raise BrokenProcessPool("the processes ended, or do not answer")
 
     def _result(self, job: concurrent.futures.Future) -> Any:
         try:
@@ -214,10 +232,11 @@ def _that_matter(count: Counter[str]) -> list[tuple[str, str]]:
     return list(itertools.combinations(count, 2))
 
 
-@functools.cache
 def _pool(workers: int, verifier: str) -> ProcessPool:
     """The processes of a program; spawned, since a fork would lose the threads that JAX has."""
-    pool = ProcessPool(
+    if (known := _POOLS.get((workers, verifier))) is not None:
+        return known
+    pool = _POOLS[workers, verifier] = ProcessPool(
         max_workers=workers,
         context=multiprocessing.get_context("spawn"),
         initializer=verifiers.prepare,

@@ -41,7 +41,7 @@ from rlp.placement import abstract_params, placed, state_shardings
 from rlp.preemption import Preempted, Preemption
 from rlp.report import terminal_table, write_report
 from rlp.run_config import check_same, fields, load_config, save_config
-from rlp.small_files import keep
+from rlp.small_files import keep, small_files
 from rlp.step import TrainState, new_state
 from rlp.strict_json import finite, read_object
 from rlp.trainers import (
@@ -99,6 +99,8 @@ def train(
             further = starting.keeps_further(config)
             starting.has_former_files(files, workdir, further)  # refuses what is in their way
             run = building.build(config, files)
+            # Refuses a tokenizer that cannot be exported with what the config says of it.
+            small_files(run, files, starting.same_tokenizer(config, files), config.data)
             end = building.build_end(config, run.model)
             result = _Loop(config, workdir, run, end, preemption, allow_config_change).run()
         if report:
@@ -203,7 +205,7 @@ class _Loop:
         if found is None:
             return None
         step, items = found
-        hosts.agree(lambda: self._check_data(items["data"]["fingerprint"]))
+        hosts.agree(lambda: self._check_data(items["data"].get("fingerprint", {})))
         self.totals = Totals(**items["meta"]["totals"], position=items["data"]["position"])
         of = f" of {self.end.last}" if self.end.last else ""
         LOGGER.info("resuming %s at step %d%s", self.workdir, step, of)

@@ -315,12 +315,15 @@ def _put_before(tokenizer: Any) -> tuple[int, ...]:
     Naming a bos_token does not mean that: Qwen2's and SmolLM2's tokenizers name one and put nothing
     before a text; Llama's and Gemma's put theirs.
     """
-    probe = "a"
-    plain = tokenizer(probe, add_special_tokens=False)["input_ids"]
-    whole = tokenizer(probe)["input_ids"]
-    places = range(len(whole) - len(plain) + 1)
-    start = next(at for at in places if whole[at : at + len(plain)] == plain)
-    return tuple(whole[:start])
+    # A text that it can write: of its own pieces, where a letter has no token.
+    texts = ("a", *(tokenizer.decode([i]) for i in range(min(1000, len(tokenizer)))))
+    for text in texts:
+        plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+        whole = tokenizer(text)["input_ids"]
+        for at in range(len(whole) - len(plain) + 1) if plain else ():
+            if whole[at : at + len(plain)] == plain:
+                return tuple(whole[:at])
+    raise UserError("the tokenizer writes none of its own tokens; take another one")
 
 
 def _stated_bos(tokenizer: Any, folder: Path) -> tuple[int, ...]:

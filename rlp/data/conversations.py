@@ -7,6 +7,7 @@ role "assistant" says is learnt. The stretches of a row are tokenized together, 
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 
 from rlp.data.messages import ASSISTANT, CALLS, USER, Message, read_messages, says
@@ -162,7 +163,7 @@ def rendered(where: str, messages: Sequence[Message], render: Render) -> list[li
             continue
         try:
             after = render(messages[: number + 1], False)
-            before = render(messages[:number], True) if number else _opened(message, after)
+            before = render(messages[:number], True) if number else _opened(message, render)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         if not after.startswith(before):
@@ -179,9 +180,7 @@ def rendered(where: str, messages: Sequence[Message], render: Render) -> list[li
     return rows
 
 
-def _opened(message: Message, text: str) -> str:
-    """What a template puts before the content of the message that opens a conversation."""
-    content = message["content"].strip()
-    if not content or content not in text:
-        raise UserError("the chat template leaves out or changes the first message's content")
-    return text[: text.index(content)]
+def _opened(message: Message, render: Render) -> str:
+    """What a template puts before the content of the message that opens a conversation: the common
+    beginning of two such messages that say different things."""
+    return os.path.commonprefix([render([{**message, "content": x}], False) for x in ("0", "1")])

@@ -265,15 +265,17 @@ def _with_flags(
 
     Args:
       ids, spans: of the text, see `Tokenizer.encode_spans`.
-      stretches: of the text. A token belongs to the one that holds its last character.
+      stretches: of the text. A token belongs to the one that holds its last character, and an end
+        of a turn to the one in which it begins: such tokens may take in the space after them.
       after: ids after the text, which are learnt.
       end: as of `pair_streams`.
     """
     number = np.repeat(np.arange(len(stretches)), [len(s.text) for s in stretches])
-    of = number[np.maximum(spans[:, 1] - 1, 0)] if len(ids) else np.zeros(0, np.int64)
+    place = np.where(ids == end, spans[:, 0], np.maximum(spans[:, 1] - 1, 0))
+    of = number[place] if len(ids) else np.zeros(0, np.int64)
     learnt = np.array([s.learnt for s in stretches], bool)[of]
     for stretch in np.unique(of[learnt & (ids == end)]) if end is not None else ():
-        place = np.flatnonzero(of == stretch)
-        first = int(np.argmax(ids[place] == end))
-        learnt[place[first + 1 :]] = False
+        tokens = np.flatnonzero(of == stretch)
+        first = int(np.argmax(ids[tokens] == end))
+        learnt[tokens[first + 1 :]] = False
     return np.concatenate([ids, after]), np.concatenate([learnt, np.ones(len(after), bool)])

@@ -10,7 +10,7 @@ SHOWN = 3  # rows whose reasons are given
 
 
 class Unusable:
-    """Counts the rows of some files, and keeps the reasons why some of them cannot be used."""
+    """Counts the rows of some files, and keeps the first reasons why some cannot be used."""
 
     def __init__(self, field: str, most: float) -> None:
         """Starts to count.
@@ -21,18 +21,20 @@ class Unusable:
             (`data.max_unusable_share`).
         """
         self._field, self._most = field, most
-        self.rows = 0
-        self.reasons: list[str] = []
+        self.rows = self._bad = 0
+        self._reasons: list[str] = []  # the first few
 
     def __len__(self) -> int:
         """Number of rows that cannot be used."""
-        return len(self.reasons)
+        return self._bad
 
     def count(self, reason: UserError | str | None = None) -> None:
         """Counts a row; `reason` names it and says why it cannot be used, None if it can."""
         self.rows += 1
         if reason is not None:
-            self.reasons.append(str(reason))
+            self._bad += 1
+            if self._bad <= SHOWN:
+                self._reasons.append(str(reason))
 
     def finish(self) -> None:
         """Logs how many rows were left out, and the first reasons.
@@ -40,10 +42,10 @@ class Unusable:
         Raises:
           UserError: more rows than allowed cannot be used.
         """
-        if not self.reasons:
+        if not self._bad:
             return
-        shown = "; ".join(self.reasons[:SHOWN])
-        more = len(self.reasons) - SHOWN
+        shown = "; ".join(self._reasons)
+        more = self._bad - SHOWN
         told = f"{shown}; and {more} more" if more > 0 else shown
         counted = f"{self._field}: {len(self)} of {self.rows} rows cannot be used"
         if len(self) > self._most * self.rows or len(self) == self.rows:

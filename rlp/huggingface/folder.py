@@ -108,13 +108,13 @@ def weight_files(folder: Path) -> dict[str, Path]:
         raise UserError(
             f"{folder} has both {WEIGHTS} and {INDEX}; remove the one that is not meant"
         )
-    if (link := folder / gguf.FILE).is_file():
-        return dict.fromkeys(gguf.weights(link).keys(), link)
     if index.is_file():
         return _indexed_files(index)
     if single.is_file():
         with open_weights(single) as file:
             return dict.fromkeys(file.keys(), single)
+    if (link := folder / gguf.FILE).is_file():
+        return dict.fromkeys(gguf.weights(link).keys(), link)
     if others := sorted(path.name for path in folder.glob("*.gguf")):
         raise UserError(f"{folder} has no safetensors; pass the GGUF file: {folder / others[0]}")
     if others := sorted(path.name for path in folder.glob("pytorch_model*.bin")):

@@ -37,6 +37,7 @@ _REST = re.compile(
     r"|in total|per|while|by|out of)\b|[,;]\s(?:and\s(?:not|so)\b|or\snot\b|I\b)|\s[\u2013\u2014(]"
     r"|[.!?;](?:\s|$)|\s-\s(?=[A-Za-z])|(?<=[\d)}%$])\s?[\u3040-\u9fff\uac00-\ud7af])"
 )
+_LINKED = re.compile(r"(?i)\s(?:and|or)\s*$")  # what a cut leaves of "12 and not 13"
 _NUMBER_AND_WORDS = re.compile(
     r"^(?:about\s|exactly\s|approximately\s)?([-+]?[\d.,/]{1,60}%?)"
     r"\s[A-Za-z][A-Za-z' -]{0,99}[.!]?$"
@@ -122,7 +123,7 @@ def _boxed(text: str, found: list[tuple[int, int, str]]) -> MathAnswer:
         between = text[one[1] : joined[0][0]]
         if (
             len(between) > 20
-            or between.strip(" $,;\n") not in ("", "and", "or")
+            or quantities.without_wrappers(between).strip(" $,;\n") not in ("", "and", "or")
             or not between.strip(" $\n")
         ):
             break
@@ -139,7 +140,7 @@ def _phrase(rest: str) -> MathAnswer | None:
     if time := _leading_time(rest):
         return MathAnswer.of(time)
     cut = _REST.search(rest)
-    for text in (rest, rest[: cut.start()] if cut else rest):
+    for text in (rest, _LINKED.sub("", rest[: cut.start()]) if cut else rest):
         text = text.strip().rstrip(".!;,:").strip()
         if text and len(text) <= SHORT and is_formula(text):
             return unboxed(text)

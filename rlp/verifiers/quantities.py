@@ -118,6 +118,7 @@ def quantity(text: str) -> Quantity | None:
     """A number with a unit that is known; None for any other text."""
     if len(text) > LONGEST:
         return None
+    text = re.sub(r"^\$([^$]+)\$(?=\s|$)", r"\1", text)  # a formula, not dollars
     text = without_wrappers(re.sub(r"\\[,;:! ]", " ", text))
     text = re.sub(r"\^?\{?\\?(?:circ(?![a-z])|degree(?![a-z]))\}?", "\u00b0", text)
     text = re.sub(r"\u00b0\s?([CF])\b", "\u00b0\\1", text).replace("\\$", "$").strip()
@@ -131,7 +132,7 @@ def quantity(text: str) -> Quantity | None:
     text = _POWERED.sub(lambda m: "^2" if m[1].lower() == "squared" else "^3", text)
     found = _NAME.search(text)
     number = text[: found.start()].strip() if found else ""
-    if found is None or not number or not re.search(r"[\d)}\]]$", number):
+    if found is None or not number or not re.search(r"(?:[\d)}\]]|\\pi)$", number):
         return None
     unit = _unit(found[1], found[2])
     if found[3] and unit:

@@ -176,6 +176,23 @@ def test_a_process_that_is_killed_between_checks_is_replaced():
     assert answers(OBEDIENT.grade(["a", "b"], "a")) == ["a", "b"]
 
 
+def test_a_pool_that_breaks_down_before_a_check_is_registered_is_replaced(monkeypatch):
+    """Pebble aborts the checks that it knows of; one that it is about to hand on it forgets."""
+    import pebble.pool.process
+
+    (grade,) = OBEDIENT.grade(["pid"], "a")
+    schedule = pebble.pool.process.PoolManager.schedule
+
+    def late(self, task):
+        monkeypatch.undo()
+        time.sleep(0.5)  # the pool sees the death, and gives up
+        schedule(self, task)
+
+    monkeypatch.setattr(pebble.pool.process.PoolManager, "schedule", late)
+    os.kill(int(grade.answer), signal.SIGKILL)
+    assert answers(OBEDIENT.grade(["a", "b"], "a")) == ["a", "b"]
+
+
 def test_what_a_process_imports_is_no_part_of_the_time_of_a_check():
     slow = Grader("tests.rlp.slow_verifiers:SLOW_TO_COME", 2, 1, CLOSE)
     assert slow.grade(["a"], "a")[0].correct

@@ -537,11 +537,42 @@ def test_rows_that_a_template_refuses_are_left_out(tmp_path, chatty, caplog):
     assert "a.jsonl, line 5: the chat template fails: not this" in caplog.text
 
 
-def test_a_conversation_that_opens_with_a_call_alone_is_left_out(tmp_path, chatty, caplog):
+def test_a_conversation_that_opens_with_a_call_alone_learns_the_call(tmp_path, chatty):
     row = {"messages": [{"role": "assistant", "content": None} | CALL, *turns("a", "b")]}
-    found, _ = tokenized(tmp_path / "a.jsonl", [SAID] * 4 + [row], CHAT, CALLING, chatty)
-    assert len(found) == 4
-    assert "line 5: the chat template leaves out or changes the first message" in caplog.text
+    ((ids, learnt),), _ = tokenized(tmp_path / "a.jsonl", [row], CHAT, CALLING, chatty)
+    heard = [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt]
+    assert len(heard) > len([*b"b", EOS]) + 1
+    assert chatty.decode(heard).endswith("<eos>b<eos>")
+
+
+@pytest.mark.parametrize("said", ["a", "s", "assistant", "<bos>"])
+def test_a_short_message_that_opens_a_conversation_is_not_looked_for_in_its_header(
+    tmp_path, chatty, said
+):
+    row = {"messages": [{"role": "assistant", "content": said}, *turns("q", "w")]}
+    ((ids, learnt),), _ = tokenized(tmp_path / "a.jsonl", [row], CHAT, TEMPLATE, chatty)
+    header = [BOS, *b"assistant:"]
+    assert ids[: len(header)] == header
+    assert not any(learnt[: len(header)])
+    heard = [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt]
+    assert chatty.decode(heard) == f"{said}<eos>w<eos>"
+
+
+def test_an_end_of_a_turn_that_takes_in_the_space_after_it_is_learnt(tmp_path):
+    """Some tokenizers have such tokens (`rstrip`), and some templates begin a turn with a break."""
+    folder = folders.folder_of(tmp_path, "bytes")
+    path = tmp_path / "tokenizer.json"
+    made = json.loads(path.read_text())
+    for token in made["added_tokens"]:
+        token["rstrip"] = token["content"] == "<eos>"
+    path.write_text(json.dumps(made))
+    words = tokenizer.load(folder)
+    breaks = TEMPLATE.replace("<bos>{{", "\n<bos>{{").replace("%}<bos>a", "%}\n<bos>a")
+    ((ids, learnt),), _ = tokenized(
+        tmp_path / "a.jsonl", [{"messages": turns("a", "b", "c", "d")}], CHAT, breaks, words
+    )
+    heard = [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt]
+    assert heard == [*b"b", EOS, *b"d", EOS]
 
 
 def test_half_a_surrogate_pair_in_what_a_template_writes_makes_a_row_unusable(

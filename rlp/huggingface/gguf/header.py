@@ -86,8 +86,11 @@ def is_gguf(path: Path) -> bool:
     """Whether a path is a GGUF file, or a file that is named like one."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        return path.suffix == ".gguf" or file.read(len(MAGIC)) == MAGIC
+    try:
+        with path.open("rb") as file:
+            return path.suffix == ".gguf" or file.read(len(MAGIC)) == MAGIC
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read(path: Path) -> Header:

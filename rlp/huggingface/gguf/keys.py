@@ -55,9 +55,6 @@ class Keys:
         }
         self._left = set(self._values)
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._values
-
     def take(self, key: str, kind: str, *default: Any) -> Any:
         """The value of a key, of one of `KINDS`; where it is a list, one that all layers have."""
         self._left.discard(key)
