@@ -3,6 +3,21 @@
 # The right answer; responses that give it; responses that do not.
 MATH: list[tuple[str, list[str], list[str]]] = [
     (
+        "3",
+        [
+            "$3$ m/s", "The answer is $3$ m/s.", "$3$ m^2", "The answer is $3$ N.", "**$3$ J**",
+            "The answer is 3 and not 4.", "The answer is $3$ km/h",
+        ],
+        ["$4$ m/s", "The answer is 4 and not 3."],
+    ),
+    (r"\frac{5}{6}", [r"$\frac{5}{6}$ km/h", r"The answer is $\frac{5}{6}$ cm."], ["$5$ km/h"]),
+    (r"25\pi", [r"$25\pi$ cm^2", r"The area is $25\pi$ cm^2."], [r"$5\pi$ cm^2"]),
+    (
+        "1,2",
+        [r"\boxed{1}\text{ and }\boxed{2}", r"\boxed{1}, \text{ } \boxed{2}"],
+        [r"\boxed{1}\text{ and }\boxed{3}"],
+    ),
+    (
         "42",
         [
             "**42**", "The answer is **42**.", "The answer is **42**", "**Answer:** 42",

@@ -356,6 +356,23 @@ def test_the_exported_tokenizer_puts_before_a_text_what_training_put(
     assert (again.bos, again.eos) == (run.method.tokenizer.bos, run.method.tokenizer.eos)
 
 
+def test_a_bos_that_a_folder_states_is_put_by_its_export(base, number, tmp_path):
+    """Also where transformers does not put it for the folder itself, whose class it replaces."""
+    transformers = pytest.importorskip("transformers")
+    stating = tmp_path / "stating"
+    shutil.copytree(base, stating)
+    path = stating / "tokenizer_config.json"
+    stated = {"add_bos_token": True, "bos_token": "<|im_start|>"}
+    stated |= {"tokenizer_class": "LlamaTokenizerFast"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | stated))
+    assert transformers.AutoTokenizer.from_pretrained(stating)("")["input_ids"] == []
+    run = begun(stating, tmp_path / "run")
+    assert run.method.tokenizer.bos == (number["<|im_start|>"],)
+    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs("the moon")["input_ids"] == exchange.prompt_of(run, "the moon")
+
+
 def test_a_tokenizer_that_another_model_type_reads_otherwise_is_refused(tmp_path):
     """Beside qwen2's config.json transformers takes words for byte-level BPE."""
     words = tmp_path / "words"

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from rlp.errors import UserError
 from rlp.huggingface import find, read_config, write_folder
 from rlp.huggingface.folder import weight_files
+from tests import folders
 from tests.rlp.huggingface import standin
 
 
@@ -232,3 +233,11 @@ def test_only_what_is_used_is_fetched(monkeypatch, file, wanted):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     find("owner/name")
     assert taken == [file] * wanted
+
+
+def test_a_gguf_file_beside_safetensors_is_not_read(tmp_path):
+    """It may be a quantized copy that the user has made."""
+    folder = folders.write(tmp_path / "model")
+    before = weight_files(folder)
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    assert weight_files(folder) == before
