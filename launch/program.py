@@ -68,6 +68,11 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
     """
 
     def parse_flags(argv: list[str]) -> list[str]:
+        for given in argv:
+            try:
+                given.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(f"the argument {given!a} is not valid UTF-8") from error
         try:
             if _FLAG in flags.FLAGS:
                 check_config_flags(flags.FLAGS.read_flags_from_files(argv, force_gnu=False)[1:])
@@ -156,7 +161,7 @@ def check_output(name: str, path: str) -> None:
     """Refuses the value of a flag that names a place to write to, if it is empty or a URL."""
     if not path.strip():
         raise UserError(f"--{name} is empty; name a place to write to (is a variable not set?)")
-    if re.match(r"[a-z][a-z0-9+.-]*://", path, re.IGNORECASE):
+    if re.match(r"[a-z][a-z0-9+.-]*:/", path, re.IGNORECASE):
         what = "a workdir is a folder" if name == "workdir" else "this is a path"
         raise UserError(
             f"--{name}={path}: {what} of a file system, where files are renamed and appended to; "

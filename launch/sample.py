@@ -10,6 +10,7 @@ format or in a GGUF file.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ def main(_: Sequence[str]) -> None:
     from rlp import exchange
     from rlp.tokenizer import THINK_OPEN
 
+    if not math.isfinite(_TEMPERATURE.value):
+        raise UserError(f"--temperature={_TEMPERATURE.value}; give a finite number")
     if _SYSTEM.value and not _CHAT.value:
         raise UserError("--system is a message of a chat; add --chat")
     device = jax.devices()[0]

@@ -172,6 +172,13 @@ def _pairs(
     """Rows of prompts with their responses from files, for training and held out."""
     data = config.data
     LOGGER.info("responses follow prompts %s", "plainly" if template is None else "by a template")
+    end = None if template is None else end_of_turn(tokenizer, template)
+    if template is not None and end is None:
+        LOGGER.warning(
+            "the chat template does not end a response with a special token, so nothing in what is "
+            "learnt says where one ends: sampling and `generate` go on to their limit; set "
+            "data.chat_template to a template that ends turns with a token"
+        )
     pairs = {
         "train": data.sft.train,
         "evaluation": data.sft.evaluation,
@@ -182,7 +189,7 @@ def _pairs(
             messages=data.sft.messages_column,
         ),
         "template": template,
-        "end": None if template is None else end_of_turn(tokenizer, template),
+        "end": end,
         "tokenizer": tokenizer,
         "sequence_length": data.sequence_length,
         "pack": data.pack,

@@ -129,6 +129,8 @@ def import_model(
         with unfinished(out) as folder:
             starting.copy_files(start.files, folder)
             opened = open_model(name, default, host())
+            # Refuses small files that an export could not be made of.
+            small_files(opened.method, folder / FILES, True, opened.config.data)
             if new_tokens:
                 opened = _with_tokens(opened, folder / FILES, new_tokens, like)
             save_config(opened.config, folder / "config.json")

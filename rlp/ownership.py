@@ -49,6 +49,7 @@ def refuse_foreign(folder: Path, kind: str) -> None:
     """Raises UserError if a name that a run of this kind would write there is taken by what it did
     not make."""
     with disk.writing(folder):
+        _refuse_inside(folder)
         record = _record(folder)
         if record is not None and record["owner"] != kind:
             raise UserError(f"{folder} belongs to another {record['owner']}; {_ADVICE}")
@@ -56,6 +57,18 @@ def refuse_foreign(folder: Path, kind: str) -> None:
         if taken and record is None and not _copied_without_record(folder, kind):
             raise UserError(
                 f"{folder} holds {', '.join(taken)}, which no {kind} has made there; {_ADVICE}"
+            )
+
+
+def _refuse_inside(folder: Path) -> None:
+    """Raises UserError if a folder lies among the files of a run, an experiment or a sweep."""
+    place = folder.resolve()
+    for above in place.parents:
+        record = _record(above)
+        if record and place.relative_to(above).parts[0] in NAMES[record["owner"]]:
+            raise UserError(
+                f"{folder} lies among the files of the {record['owner']} in {above}; take another "
+                "folder"
             )
 
 

@@ -27,7 +27,7 @@ def read_object(path: Path) -> dict[str, Any]:
       UserError: the file cannot be read, or it is not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}; the file is damaged") from error
     if not isinstance(content, dict):

@@ -227,8 +227,8 @@ class FolderTokenizer:
         made = self._tokenizer.backend_tokenizer
         decoder = json.loads(made.to_str())["decoder"] or {}
         kinds = {part["type"] for part in [decoder, *decoder.get("decoders", [])] if part}
-        # Added tokens are not written in the tokenizer's alphabet. Those that are not special are
-        # text: Gemma's line breaks, for example.
+        # Added tokens that are not special are text: Gemma's line breaks, for example. They are not
+        # written in the letters of byte-level BPE, but may hold a "▁" for a space.
         added = made.get_added_tokens_decoder()
         if "ByteLevel" in kinds:
             bytes_of = {letter: byte for byte, letter in _byte_letters().items()}
@@ -248,8 +248,10 @@ class FolderTokenizer:
         def bytes_of_token(i: int) -> bytes:
             if i in tags:
                 return b""
-            if i in added:
-                return b"" if added[i].special else added[i].content.encode()
+            if i in added and added[i].special:
+                return b""
+            if i in added and "ByteFallback" not in kinds:
+                return added[i].content.encode()
             piece = made.id_to_token(i)
             return b"" if piece is None else read(piece)
 

@@ -27,7 +27,7 @@ from models.hf.fields import (
 )
 from models.hf.rope import read_rope, unread_parameters, write_rope
 
-ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+ACTIVATIONS = {"swish": "silu", "silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 # "attention" is an old name.
 LAYER_TYPES = {"full_attention": "G", "attention": "G", "sliding_attention": "L"}
 # The fields that say one thing together: a change of one is a change of all.

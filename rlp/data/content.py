@@ -38,12 +38,18 @@ def read_text(path: str, on_read: OnRead) -> str:
     """
     data = b"".join(chunks(path, on_read)).removeprefix(codecs.BOM_UTF8)
     try:
-        return universal_newlines(data.decode())
+        text = data.decode()
     except UnicodeDecodeError as error:
         line = len(re.findall(rb"\r\n?|\n", data[: error.start])) + 1
         raise UserError(
             f"{path}, line {line}: not valid UTF-8: {error.reason}{_other_encoding(data)}"
         ) from error
+    if "\0" in text:
+        raise UserError(
+            f"{path}: it holds bytes of zero, as binary files and UTF-16 or UTF-32 do; convert it "
+            "to UTF-8"
+        )
+    return universal_newlines(text)
 
 
 def read_lines(path: str, on_read: OnRead) -> Iterator[bytes]:
@@ -62,7 +68,8 @@ def read_lines(path: str, on_read: OnRead) -> Iterator[bytes]:
             rest = [others[-1]]
             if first:
                 lines[0], first = _without_mark(path, lines[0]), False
-            yield from lines
+            # In a file that others were appended to, each may begin with a mark.
+            yield from (line.removeprefix(codecs.BOM_UTF8) for line in lines)
     last = b"".join(rest)
     yield _without_mark(path, last) if first else last
 

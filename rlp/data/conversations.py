@@ -73,7 +73,13 @@ class Format:
         said = [message for message in messages if message["role"] == ASSISTANT]
         if not said:
             raise UserError(f"{where}: no message of role {ASSISTANT!r}, so nothing to learn")
-        return messages if any(map(says, said)) else []
+        return messages if any(map(learns, said)) else []
+
+
+def learns(message: Message) -> bool:
+    """Whether a message is learnt: the assistant says something there, and it has no weight of 0,
+    with which OpenAI's format marks what is not to be learnt."""
+    return message["role"] == ASSISTANT and says(message) and message.get("weight") != 0
 
 
 def _turns(where: str, column: str, value: object, role: str) -> list[Message]:
@@ -132,7 +138,7 @@ def check_whole(
 
 def joined(messages: Sequence[Message]) -> list[Stretch]:
     """The contents of messages as they are, up to the last one that is learnt."""
-    stretches = [Stretch(m["content"], m["role"] == ASSISTANT) for m in messages]
+    stretches = [Stretch(m["content"], learns(m)) for m in messages]
     while stretches and not stretches[-1].learnt:
         stretches.pop()
     return stretches
@@ -159,7 +165,7 @@ def rendered(where: str, messages: Sequence[Message], render: Render) -> list[li
     rows: list[list[Stretch]] = []
     told = ""  # the text of the last row
     for number, message in enumerate(messages):
-        if message["role"] != ASSISTANT:
+        if not learns(message):
             continue
         try:
             after = render(messages[: number + 1], False)

@@ -14,12 +14,35 @@ from typing import Any, BinaryIO, NoReturn
 
 from rlp.errors import UserError
 
-PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "abfs": "adlfs", "az": "adlfs"}
+PACKAGES = {
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "s3": "s3fs",
+    "abfs": "adlfs",
+    "az": "adlfs",
+}
 
 
 def is_url(path: str) -> bool:
     """Whether a path begins with a protocol."""
     return re.match(r"[a-z][a-z0-9+.-]*://", path) is not None
+
+
+@contextmanager
+def reached(path: str) -> Iterator[None]:
+    """An error of a server in here as a UserError that names the URL; the clients of servers raise
+    every class."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not is_url(path):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: cannot be read: {type(error).__name__}: {reason}") from error
 
 
 def is_file(path: str) -> bool:

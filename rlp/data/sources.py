@@ -61,7 +61,8 @@ def find_files(spec: str, field: str) -> Files:
     hidden: set[str] = set()
     unreadable: dict[str, str] = {}
     for item in _items(spec):
-        listing = _expand(os.path.expanduser(item), field)
+        with places.reached(item):
+            listing = _expand(os.path.expanduser(item), field)
         hidden |= {places.identity(path) for path in listing.hidden}
         for path in listing.files:
             kept = files if _is_known(path) else others
@@ -167,7 +168,8 @@ def check_present(where: str, value: object) -> None:
 def _readable(path: str) -> Iterator[None]:
     """An OSError in here as a UserError that names the file."""
     try:
-        yield
+        with places.reached(path):
+            yield
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -237,7 +239,8 @@ def _split(path: str, separator: str, summary: Summary, on_read: OnRead) -> list
         return [text]
     if separator not in text and text.strip():
         summary.unsplit.append(path)
-    return text.split(separator)
+    # A mark of byte order begins a file that was appended to another one.
+    return [document.removeprefix("\ufeff") for document in text.split(separator)]
 
 
 def _rows(

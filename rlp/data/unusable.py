@@ -48,7 +48,11 @@ class Unusable:
         more = self._bad - SHOWN
         told = f"{shown}; and {more} more" if more > 0 else shown
         counted = f"{self._field}: {len(self)} of {self.rows} rows cannot be used"
-        if len(self) > self._most * self.rows or len(self) == self.rows:
+        if len(self) == self.rows:
+            raise UserError(
+                f"{counted}; correct them or the fields that name their columns: {told}"
+            )
+        if len(self) > self._most * self.rows:
             raise UserError(
                 f"{counted}, more than data.max_unusable_share={self._most} allows; correct the "
                 f"rows or the fields that name their columns: {told}"

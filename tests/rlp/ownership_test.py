@@ -376,3 +376,11 @@ def test_a_model_s_config_is_not_a_run_s(model, tmp_path):
     given = default.get_config()
     given.init_from = str(workdir)
     refused(lambda: loop.train(given, workdir), workdir, "config.json, which no run has made")
+
+
+@pytest.mark.parametrize("inside", ["checkpoints/9", "plots/run", "hf"])
+def test_a_run_among_the_files_of_another_is_refused(inside, tmp_path):
+    ownership.claim(tmp_path / "run", "run")
+    with pytest.raises(UserError, match="lies among the files of the run in"):
+        ownership.check(tmp_path / "run" / inside, "run")
+    ownership.check(tmp_path / "run" / "mine", "run")  # which no run makes

@@ -688,3 +688,15 @@ def test_batches_of_a_mixture_do_not_depend_on_where_it_is_cut(both):
         for joined, expected in zip(map(np.concatenate, parts), whole, strict=True):
             np.testing.assert_array_equal(joined, expected)
             assert joined.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("template", [None, TEMPLATE], ids=["plain", "template"])
+@pytest.mark.parametrize("unlearnt", [{"content": ""}, {"content": "x", "weight": 0}])
+def test_a_turn_that_says_nothing_or_has_no_weight_is_not_learnt(
+    tmp_path, chatty, template, unlearnt
+):
+    messages = turns("a", "b", "c", "d")
+    messages[1] = {"role": "assistant"} | unlearnt
+    found, _ = tokenized(tmp_path / "a.jsonl", [{"messages": messages}], CHAT, template, chatty)
+    ((ids, learnt),) = found
+    assert [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt] == [*b"d", EOS]

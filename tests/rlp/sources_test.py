@@ -14,7 +14,7 @@ import zstandard
 
 from rlp import tokenizer
 from rlp.build_data import file_text
-from rlp.data import content, sources
+from rlp.data import content, places, sources
 from rlp.data.corpus import tokenize
 from rlp.data.sources import ENDINGS, find_files, read_documents, read_rows
 from rlp.data.summary import Summary
@@ -539,3 +539,32 @@ def test_paths_without_documents_are_refused(tmp_path, spec, message):
 def test_a_text_that_a_field_names_has_no_byte_order_mark(tmp_path):
     (tmp_path / "a.jinja").write_bytes(b"\xef\xbb\xbfa\r\nb")
     assert file_text("data.chat_template", str(tmp_path / "a.jinja"), "''") == "a\nb"
+
+
+def test_files_that_were_joined_keep_no_marks_of_byte_order(tmp_path):
+    mark = "\ufeff"
+    (tmp_path / "a.txt").write_text(f"{mark}one\n\n{mark}two")
+    line = lambda text: json.dumps({"text": text}) + "\n"
+    (tmp_path / "b.jsonl").write_text(mark + line("three") + mark + line("four"))
+    texts = [
+        x for name in ("a.txt", "b.jsonl") for x in documents(tmp_path / name, separator="\n\n")
+    ]
+    assert texts == ["one", "two", "three", "four"]
+
+
+def test_a_text_with_bytes_of_zero_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_bytes("north".encode("utf-16-le"))
+    with pytest.raises(UserError, match="a.txt: it holds bytes of zero.*UTF-16"):
+        documents(tmp_path / "a.txt")
+
+
+def test_a_server_that_cannot_be_reached_is_one_line(monkeypatch):
+    class Away:
+        def isfile(self, path):
+            raise ConnectionRefusedError("nobody\nthere")
+
+    monkeypatch.setattr(places, "_system", lambda url: Away())
+    with pytest.raises(
+        UserError, match="hf://a/b.txt: cannot be read: ConnectionRefused.*nobody th"
+    ):
+        find_files("hf://a/b.txt", "data.train")

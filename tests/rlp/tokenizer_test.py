@@ -289,3 +289,17 @@ def test_golden_strings():
     rows = (folder / "golden.out").read_text().split("\n")
     for text, row in zip(texts, rows, strict=True):
         assert one.encode(text) == [int(i) for i in row.split()], repr(text)
+
+
+def test_added_tokens_of_spaces_have_the_bytes_of_spaces(tmp_path):
+    """Gemma has such tokens for indentation, written with the sign that its pieces have."""
+    files = folders.space_in_front_files()
+    made = json.loads(files["tokenizer.json"])
+    place = max(token["id"] for token in made["added_tokens"]) + 1000
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    made["added_tokens"].append({"id": place, "content": "▁▁", "special": False} | plain)
+    for name, content in (files | {"tokenizer.json": json.dumps(made)}).items():
+        (tmp_path / name).write_text(content)
+    one = tokenizer.load(str(tmp_path))
+    (number,) = [i for i in one.added if one.decode([one.encode("a")[0], i]).endswith("a  ")]
+    assert one.token_bytes()[number] == b"  "
