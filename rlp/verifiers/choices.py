@@ -66,6 +66,7 @@ _WHOLE = re.compile(r"^[\W_]*([A-Za-z])[\W_]*$")
 _ALONE = re.compile(r"(?<![\w'])([A-Z])(?![\w'])")
 _DENIED = re.compile(
     r"(?i)\b(?:not|isn't|wasn't|cannot|can't|never|neither|nor|than|over|unlike|instead\sof|rule\sout|eliminate)\s?(?:be\s)?(?:option\s|choice\s)?[\W_]{0,4}$"
+    r"|\u4e0d[\u9009\u9078\u662f]?\s?$"
 )
 _DENIED_AFTER = re.compile(
     r"(?i)^(?:[)\].*_]{0,4}\s(?:is|was|are|cannot|can't|isn't)\s?(?:be\s)?(?:not|wrong|incorrect|false|n't|out|too)\b"

@@ -135,9 +135,10 @@ def bare(text: str) -> str:
             inner = text[len(begin) : -len(end)]
             if len(text) > len(begin) + len(end) and text.startswith(begin) and text.endswith(end):
                 text = inner.strip() if begin not in inner and end not in inner else text
-    if (style := _STYLE.match(text)) and "{" in text[style.end() + 1 :]:
-        if closing_braces(text).get(style.end()) == len(text) - 1:
-            return bare(text[style.end() + 1 : -1])
+    style = _STYLE.match(text)
+    if style and closing_braces(text).get(style.end()) == len(text) - 1:
+        inner = text[style.end() + 1 : -1]
+        return bare(inner) if "{" in inner else text
     return text[1:-1] if re.fullmatch(r"\{[A-Za-z\d]{2,60}\}", text) else text
 
 

@@ -1555,7 +1555,7 @@ CHOICE += [
             "選C",
             "The answer is B. Actually, it is C.",
         ],
-        ["C is not right. Option A is.", "选项C是错误的", "C不正确"],
+        ["C is not right. Option A is.", "选项C是错误的", "C不正确", "选B，不选C"],
     ),
     (
         "D",
