@@ -97,8 +97,8 @@ def of_formula(text: str, *others: str) -> MathAnswer:
         answer.values += [
             x for x in read(f"\\boxed{{{formula(number.number)}}}") if x not in answer.values
         ]
-    if number := _NUMBER_IN_TEXT.match(quantities.without_wrappers(text)):
-        answer.values += read(f"\\boxed{{{formula(number[1])}}}")
+    if counted := _NUMBER_IN_TEXT.match(quantities.without_wrappers(text)):
+        answer.values += read(f"\\boxed{{{formula(counted[1])}}}")
     return answer
 
 
