@@ -5,7 +5,7 @@ import re
 from typing import Any, Self
 
 from rlp.verifiers import quantities
-from rlp.verifiers.markup import formula
+from rlp.verifiers.markup import BULLET, closing_braces, formula
 
 _SIGNS = {
     "USD": "$",
@@ -31,6 +31,16 @@ _OF_TEXTS = {
     "my", "up", "us", "an", "no", "by",
 }  # fmt: skip
 _DECIMAL_COMMA = re.compile(r"^[-+]?\d{1,20},\d{1,20}$")
+_THOUSANDS = re.compile(r"^[-+]?[1-9]\d{0,2},\d{3}$")
+_EXCLAIMED = re.compile(r"^([^!]{0,99}\d)!{1,9}$")
+_FACTORIAL = re.compile(r"(?<!\d)\d{1,3}!$")  # of a larger number, it would take too long
+_ASSIGNED = re.compile(r"\$?([A-Za-z])\s?=\s?([^=$]{1,60})\$?")
+_NEXT = re.compile(r"[,;]?\s(?:and\s)?|[,;]")
+_STYLE = re.compile(r"\\(?:mathbf|boldsymbol|bm|mathrm|textbf|text|mathit|mathsf)\s?(?=\{)")
+_NUMBER_IN_TEXT = re.compile(  # "42 apples", but neither "42 or 43" nor "42 squared"
+    r"(?i)^([-+]?\d[\d.,/]{0,60})\s(?!(?:[a-z]{1,30}\s){0,9}(?:or|and|to|more|less|times|plus|minus|over"
+    r"|squared|cubed|factorial|percent|hundred|thousand|dozen|x|y)\b)[a-z][a-z' -]{0,99}$"
+)
 _SPACED = re.compile(r"^([-+$]{0,2}\d{1,3})((?: \d{3})+)(?=\D|$)")
 
 
@@ -40,10 +50,12 @@ class MathAnswer(str):
     Attributes:
       values: what math-verify reads in it; the first is meant, others are other ways to read it.
       whole: the text that it was read in, where that is short: "March 5".
+      decimal: of "3,142", which is a number of thousands, how a comma as a decimal point reads.
     """
 
     values: list[Any]
     whole: str = ""
+    decimal: str = ""
 
     def within(self, text: str) -> Self:
         """The same answer, read in `text`."""
@@ -85,12 +97,32 @@ def of_formula(text: str, *others: str) -> MathAnswer:
         answer.values += [
             x for x in read(f"\\boxed{{{formula(number.number)}}}") if x not in answer.values
         ]
+    if counted := _NUMBER_IN_TEXT.match(quantities.without_wrappers(text)):
+        answer.values += read(f"\\boxed{{{formula(counted[1])}}}")
     return answer
 
 
 def unboxed(text: str) -> MathAnswer:
-    """A formula that stands alone; of a number such as 0,5 its comma may be a decimal point."""
-    return of_formula(text, *([text.replace(",", ".")] if _DECIMAL_COMMA.match(text) else []))
+    """A formula that stands alone in prose, with what else its signs may mean: of 0,5 the comma may
+    be a decimal point, of 42! the sign an exclamation, of a dash before a number a minus."""
+    plain, others = _without_bullet(text), []
+    if plain != text and re.match(r"[\d.\\]", plain):
+        others.append(f"-{plain}")
+    if exclaimed := _EXCLAIMED.match(plain):
+        others.append(exclaimed[1])
+        plain = plain if _FACTORIAL.search(plain) else exclaimed[1]
+    assigned = [_ASSIGNED.fullmatch(part) for part in _NEXT.split(re.sub(r"\s?=\s?", "=", plain))]
+    if len({each and each[1] for each in assigned} - {None}) == len(assigned) > 1:
+        others.append(assigned[-1][2])  # type: ignore[index]  # the last of several variables
+    decimal = plain.replace(",", ".") if _DECIMAL_COMMA.match(plain) else ""
+    thousands = _THOUSANDS.match(plain)
+    answer = of_formula(plain, *others, *([decimal] if decimal and not thousands else []))
+    answer.decimal = decimal if thousands else ""
+    return answer
+
+
+def _without_bullet(text: str) -> str:
+    return text.strip().removeprefix(BULLET).strip()
 
 
 def bare(text: str) -> str:
@@ -103,11 +135,16 @@ def bare(text: str) -> str:
             inner = text[len(begin) : -len(end)]
             if len(text) > len(begin) + len(end) and text.startswith(begin) and text.endswith(end):
                 text = inner.strip() if begin not in inner and end not in inner else text
+    style = _STYLE.match(text)
+    if style and closing_braces(text).get(style.end()) == len(text) - 1:
+        inner = text[style.end() + 1 : -1]
+        return bare(inner) if "{" in inner else text
     return text[1:-1] if re.fullmatch(r"\{[A-Za-z\d]{2,60}\}", text) else text
 
 
 def is_formula(text: str) -> bool:
     """Whether a text has nothing but a formula, with its unit at most."""
+    text = _without_bullet(text)
     if "\n" in text.strip() or text.count("$") > 2:
         return False
     if re.fullmatch(r"\d{1,9} to \d{1,9}", text):

@@ -7,6 +7,8 @@ are bounded, or end at a character that they cannot contain.
 import re
 import unicodedata
 
+BULLET = "\u2022"
+LINE = 200  # characters of a line that tell whether it has a formula
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s{0,3}")
 _WORD = re.compile(r"[^\s$\\{}]{1,99}")  # after a box without braces
 
@@ -22,7 +24,7 @@ _SIGNS = {
     "\u22c5": r"\cdot ", "\u00b7": r"\cdot ", "\u00f7": "/", "\u2044": "/", "\u221e": r"\infty ",
     "\u03c0": r"\pi ", "\u2264": r"\le ", "\u2265": r"\ge ", "\u2260": r"\ne ",
     "\u222a": r"\cup ",
-    "\u2205": r"\emptyset ", "\u00b1": r"\pm ", "\u00ba": "\u00b0", "\u2019": "'",
+    "\u2205": r"\emptyset ", "\u00b1": r"\pm ", "\u00ba": "\u00b0", "\u2018": "'", "\u2019": "'",
     "\u201c": '"', "\u201d": '"',
     "\u25b3": r"\triangle ", "\u2220": r"\angle ", "\ufeff": "",
     "\u200b": "", "\u200c": "", "\u200d": "", "\u200e": "", "\u200f": "", "\u2060": "",
@@ -39,7 +41,7 @@ _FRACTIONS = {
 }
 _FRACTION = re.compile(rf"(\d?)([{''.join(_FRACTIONS)}])")
 _POWER = re.compile(rf"([\w)\]}}])([{_POWERS}]{{1,9}})")
-_ROOT = re.compile(r"\u221a\s?(?:\(([^()]{1,99})\)|([\w.]{1,30}))")
+_ROOT = re.compile(r"\u221a\s?(?:\(([^()]{1,99})\)|(\w{1,30}(?:\.\d{1,30})?))")
 _DASH = re.compile(r"(?<![\w\u2013])\u2013(?=[\d.$])")  # an en dash in the place of a sign
 
 _SPACE = r"(?:\\[,;:! ]|[\u00a0\u2009\u202f\u2007~])"
@@ -90,13 +92,19 @@ _EMPHASIS = [
 ]
 _CODE = re.compile(r"`{1,3}(?:[a-z]{1,12}\n)?([^`]{1,2000})`{1,3}")
 _HEADING = re.compile(r"(?m)^[ \t]{0,3}#{1,6}[ \t]+")
-_BULLET = re.compile(r"(?m)^[ \t]{0,8}[-*+][ \t]{1,4}(?=\*\*|__|`|\$|\\|[A-Za-z]{2})")
+_BULLET = re.compile(r"(?m)^[ \t]{0,8}[-*+][ \t]{1,4}(?=\*\*|__|`|\$|[A-Za-z]{2})")
+_NUMBER_AS_ITEM = re.compile(r"^[ \t]{0,8}([-*+])[ \t]{1,4}(?=[-+]?[\d.\\]|\([-\d]|[A-Za-z]\s?=)")
+_ITEM = re.compile(r"^[ \t]{0,8}(?:[-*+\u2022]|\d{1,3}[.)])[ \t]")
 _TAG = re.compile(r"</?(?:b|i|em|strong|u|code|center|p|br|span|sub|sup|mark)\s?/?>")
 _STRUCK = re.compile(r"~~[^~\n]{1,400}~~")
 _QUOTE = re.compile(r"(?m)^[ \t]{0,3}>[ \t]?(?=\S)")
 _RULE = re.compile(r"(?m)^[ \t]{0,3}(?:-{3,200}|\*{3,200}|_{3,200}|={3,200})[ \t]{0,9}$")
 _LEFT_OPEN = re.compile(r"(?<![\w)\]}*])\*\*(?=[\d$\\(-])|(?<=[\d.!?:)}])\*\*(?![\w(])")
 
+_DENIED = re.compile(r"(?i)\b(?:not|never|isn't|rather\sthan|instead\sof)\s[\s$(:*\\\[]{0,6}$")
+_WRITTEN_OUT_IN_TEXT = re.compile(
+    r"(?<=\d)\s?\\(?:text|mathrm|mbox)\s?\{\s{0,3}(thousand|million|billion|trillion)\s{0,3}\}"
+)
 _DISPLAY = {"$$": "$$", r"\[": r"\]"}
 _IS = r"(?:\s{0,3}[:\uff1a=]|\s(?:is|are|was|equals|would be|must be|should be)\b)"
 _ANCHOR = re.compile(
@@ -114,6 +122,8 @@ _ANCHOR = re.compile(
     r"|(?:\u0627\u0644\u062c\u0648\u0627\u0628|\u0627\u0644\u0625\u062c\u0627\u0628\u0629)"
     r"(?:\s(?:\u0647\u0648|\u0647\u064a)|\s?:)"
     r"|\u0909\u0924\u094d\u0924\u0930(?:\s\u0939\u0948|\s?:)"
+    r"|(?i:\b(?:wait|no|actually|sorry|hmm|oops|correction)\b[^\n.:=?\d]{0,30}?\b(?:it|this|that)"
+    r"(?:\s(?:is|was|equals|should be|must be)\b|'s\b)(?:\sactually\b)?)"
     r"|(?m:^\s{0,3}(?:####|A\s?:|(?:Ans|ANS|ans)\.?\s?[:=]|Ans\.\s))"
 )
 
@@ -133,6 +143,7 @@ def tidy(text: str) -> str:
     text = _GROUPED_BY_POINTS.sub(lambda m: f"{re.sub(r'[. ]', '', m[1])}.{m[2]}", text)
     text = _GROUPED_BY_QUOTES.sub(lambda m: m[1].replace("'", ""), text)
     text = _GROUPED_OTHERWISE.sub(lambda m: re.sub(r"\D", "", m[0]), text)
+    text = _WRITTEN_OUT_IN_TEXT.sub(r" \1", text)
     text = _LARGE.sub(_written_out, _MIXED.sub(_improper, text))
     text = re.sub(r"[\u00a0\u2009\u202f\u2007]", " ", text)
     text = _TIMES_TEN.sub(r"\\times ", _NEGATIVE.sub(r"\1-", text))
@@ -163,7 +174,7 @@ def boxes(text: str) -> list[tuple[int, int, str]]:
     Of nested ones only the innermost content counts; `\boxed 5` holds what follows up to a space.
     """
     found: list[tuple[int, int, str]] = []
-    last, closing = 0, _closing_braces(text)
+    last, closing = 0, closing_braces(text)
     for match in BOX.finditer(text):
         if match.start() < last:
             continue  # inside of another one
@@ -182,6 +193,14 @@ def boxes(text: str) -> list[tuple[int, int, str]]:
     return found
 
 
+def meant_boxes(text: str) -> list[tuple[int, int, str]]:
+    r"""The boxes of a text without those that it denies ("\boxed{42}, not \boxed{41}"); all of them
+    where it denies each."""
+    found = boxes(text)
+    meant = [box for box in found if not _DENIED.search(text[max(box[0] - 30, 0) : box[0]])]
+    return meant or found
+
+
 def announced(text: str) -> list[str]:
     """What follows each phrase that announces an answer ("The answer is", "Antwort:"), in order:
     the rest of its line, else the next line."""
@@ -198,7 +217,7 @@ def announced(text: str) -> list[str]:
 
 
 def _without_markdown(text: str) -> str:
-    text = _RULE.sub("", text)
+    text = _with_round_bullets(_RULE.sub("", text))
     text = _BULLET.sub("", _TAG.sub("", _STRUCK.sub(" ", text)))
     text = _CODE.sub(r" \1 ", text)
     for _ in range(2):  # bold within italics
@@ -206,6 +225,23 @@ def _without_markdown(text: str) -> str:
             text = pattern.sub(r"\1", text)
     text = _LEFT_OPEN.sub("", text)
     return _QUOTE.sub("", _HEADING.sub(lambda m: m[0] if m[0].strip() == "####" else "", text))
+
+
+def _with_round_bullets(text: str) -> str:
+    """A text in which a dash that may be the bullet of a list, before a number, is a round one, and
+    other bullets are left out.
+
+    A formula of several lines may have a line that begins with a minus, so what stands before has
+    to be nothing, an empty line, a line of words or another item.
+    """
+    lines = text.split("\n")
+    listed = True
+    for place, line in enumerate(lines):
+        if listed:
+            lines[place] = _NUMBER_AS_ITEM.sub(lambda m: f"{BULLET} " if m[1] == "-" else "", line)
+        words = re.search(r"[A-Za-z]{3}", line[:LINE]) and not re.search(r"[\\$=]", line[:LINE])
+        listed = bool(not line.strip() or _ITEM.match(line) or words)
+    return "\n".join(lines)
 
 
 def _improper(match: re.Match[str]) -> str:
@@ -230,7 +266,7 @@ def _written_out(match: re.Match[str]) -> str:
     return match[1].replace(",", "") + decimals.ljust(zeros, "0")
 
 
-def _closing_braces(text: str) -> dict[int, int]:
+def closing_braces(text: str) -> dict[int, int]:
     """The place of the brace that closes each opening one, by its place."""
     opened: list[int] = []
     found: dict[int, int] = {}

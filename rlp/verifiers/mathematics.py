@@ -8,6 +8,7 @@ of day, bases, the order of letters, repeats in a list, how small a number is) `
 import functools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from rlp.errors import UserError
 from rlp.verifiers import quantities
@@ -22,7 +23,7 @@ from rlp.verifiers.formulas import (
     read,
     unboxed,
 )
-from rlp.verifiers.markup import BOX, announced, boxes, tidy
+from rlp.verifiers.markup import BOX, announced, boxes, meant_boxes, tidy
 
 LONGEST = 20_000  # characters at the end of a response in which its answer is looked for
 MOST_WORDS = 40  # of a right answer
@@ -45,8 +46,24 @@ _NUMBER_AND_WORDS = re.compile(
 _FIRST_LINE = re.compile(
     r"^\s{0,20}\*\*([^*\n]{1,60})\*\*[.!]?[ \t]{0,9}\n\s{0,20}(?=[A-Z])[^*]{1,2000}$"
 )
+_REMARKED = re.compile(r"^\s{0,20}\*\*([^*\n]{1,60})\*\*[ \t]\([^()\n]{1,99}\)[.!]?\s{0,20}$")
+_SUM_BEHIND = re.compile(  # "45 (42 + 3)."
+    r"(?<=[\d%}$])[ \t]\((?=[^()\n]{0,60}\d\s?(?:[-+*/=]|\\times|\\cdot|plus|minus|times)\s?\d)"
+    r"[^()\n]{1,99}\)[.!]?\s{0,20}$"
+)
+_NOT_BUT = re.compile(r"(?i)^not\s[^.!?\n]{1,60}?\bbut\s(?:rather\s)?")
+_WHICH_IS = re.compile(r"(?i)\b(?:which|that)\s(?:is|equals|gives|makes)\s(?=[-$\d\\])")
+_FORMULA = re.compile(  # between its delimiters; a dollar sign before a space closes none
+    r"(?<!\\)\$\$([^$]{1,300})\$\$|(?<![\\$])\$(?=[^\s$])([^$\n]{1,200})(?<=[^\s\\])\$(?![\d$])"
+    r"|\\\(([^$\n]{1,200}?)\\\)|\\\[([^$]{1,300}?)\\\]"
+)
+_BARE = re.compile(  # roots and powers of ten that were written in prose without LaTeX
+    r"(?<![\w.\\{^])((?:-?\d{1,20}\s?[-+]\s?)?-?(?:\d{0,20}\s?\\sqrt\{[\w.]{1,30}\}"
+    r"|\d{1,20}(?:\.\d{1,20})?\s?\\times\s{0,2}10\s?\^\s?(?:\{-?\d{1,4}\}|-?\d{1,4}))(?:/\d{1,9})?)"
+    r"(?=(?!\s?[-+*/^=\\])[^\d]{0,200}(?:\^\{?[23]\}?[^\d]{0,200})?$)"
+)
 _UNIT = re.compile(
-    r"\s?(?:\\%|%|\\?\$|(?:square\s|cubic\s)?[A-Za-z\u00b0\u00b5/^{}23]{1,30}(?:\s(?:squared|cubed)\b)?"
+    r"\s?(?!in\s[A-Za-z])(?:\\%|%|\\?\$|(?:square\s|cubic\s)?[A-Za-z\u00b0\u00b5/^{}23]{1,30}(?:\s(?:squared|cubed)\b)?"
     r"(?:\s?(?:per\s|/\s?)[A-Za-z^{}23]{1,30}(?:\s(?:squared|cubed)\b)?)?)"
 )
 _WORDS = re.compile(  # that answer a problem without a number
@@ -61,7 +78,7 @@ def math_answer(response: str) -> MathAnswer | None:
     """The content of the last box, else what is announced as the answer, else the last formula or
     number."""
     text = tidy(response[-LONGEST:])
-    if found := boxes(text):
+    if found := meant_boxes(text):
         return _boxed(text, found)
     told = [rest for rest in announced(text) if not BOX.search(rest)]
     phrases = [answer.within(bare(rest)) for rest in told if (answer := _phrase(rest))]
@@ -71,7 +88,8 @@ def math_answer(response: str) -> MathAnswer | None:
     stripped = text.strip()
     if BOX.search(stripped):
         return None  # a box that was begun, or holds nothing
-    if (first := _FIRST_LINE.match(response[-LONGEST:])) and is_formula(first[1]):
+    raw = response[-LONGEST:]
+    if (first := _FIRST_LINE.match(raw) or _REMARKED.match(raw)) and is_formula(first[1]):
         return unboxed(tidy(first[1]))  # the answer, and then its reasons
     if len(stripped) <= SHORT and (is_formula(stripped) or _is_word(bare(stripped))):
         return unboxed(stripped)
@@ -83,6 +101,8 @@ def math_equal(found: str, answer: str) -> bool:
     """Whether two expressions are the same one, or close numbers."""
     right = answer if isinstance(answer, MathAnswer) else _gold(answer)
     said = found if isinstance(found, MathAnswer) else _gold(found)
+    if said.decimal and said.decimal == answer and not isinstance(answer, MathAnswer):
+        return True  # the right answer of the file has three decimals, too
     return same(right, said)
 
 
@@ -139,16 +159,19 @@ def _phrase(rest: str) -> MathAnswer | None:
     """The answer that begins what follows "The answer is"; None for words."""
     if time := _leading_time(rest):
         return MathAnswer.of(time)
+    rest = _NOT_BUT.sub("", rest)
     cut = _REST.search(rest)
     for text in (rest, _LINKED.sub("", rest[: cut.start()]) if cut else rest):
-        text = text.strip().rstrip(".!;,:").strip()
+        text, end = text.strip().rstrip(".!;,:").strip(), text.strip()
         if text and len(text) <= SHORT and is_formula(text):
-            return unboxed(text)
+            factorial = re.fullmatch(r"\d{1,3}!", end)
+            return unboxed(end if factorial else text)
         if _is_word(bare(quantities.without_wrappers(text))):
             return of_formula(text)
         if number := _NUMBER_AND_WORDS.match(text):
             return MathAnswer.of(text, values=read(number[1]))
-    return None
+    later = _WHICH_IS.search(rest)
+    return _phrase(rest[later.end() :]) if later else None
 
 
 def _is_word(text: str) -> bool:
@@ -165,6 +188,9 @@ def _leading_time(text: str) -> str | None:
 
 def _last(text: str) -> MathAnswer | None:
     """The last formula or number of a text, with the unit behind it."""
+    text = _SUM_BEHIND.sub("", text)
+    if not re.search(r"\$|\\[(\[]|\\begin", text):
+        text = _BARE.sub(r"$\1$", text)
     found = read(text, both=True)
     if not found:
         return of_formula(text.strip()) if "\\" in text and len(text) <= SHORT else None
@@ -176,6 +202,8 @@ def _last(text: str) -> MathAnswer | None:
         r"(?i)(\d{1,2}:)?\d{1,2}\s{0,3}[ap]\.?\s?m\b", text[max(place - 6, 0) :][:80]
     ):
         return MathAnswer.of(time[0])
+    if place >= 0 and (answer := _in_formula(text, place, place + len(said), values)):
+        return answer
     before = text[max(place - 2, 0) : place].lstrip()
     unit = _UNIT.match(rest)
     for whole in (
@@ -185,3 +213,22 @@ def _last(text: str) -> MathAnswer | None:
         if whole and quantities.quantity(whole):
             return MathAnswer.of(whole, values=values or read(whole))
     return MathAnswer.of(said, values=values or [said])
+
+
+def _in_formula(text: str, start: int, end: int, values: list[Any]) -> MathAnswer | None:
+    """The answer of a formula between delimiters, with the unit in it or behind it; None where none
+    holds all that math-verify has read."""
+    for found in _FORMULA.finditer(text):
+        if found.start() <= start and end <= found.end():
+            content = next(filter(None, found.groups())).strip()
+            unit = _UNIT.match(text, found.end())
+            value = content.rpartition("=")[2].strip()
+            for whole in (value + " " + unit[0].strip() if unit else "", value):
+                if whole and quantities.quantity(whole):
+                    answer = of_formula(whole)
+                    break
+            else:
+                answer = of_formula(content)
+            answer.values += [x for x in values if x not in answer.values]
+            return answer
+    return None

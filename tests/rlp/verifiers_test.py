@@ -147,3 +147,24 @@ def test_what_is_no_verifier_is_refused(name, said):
         find(name)
     assert "\n" not in str(caught.value)
     verifiers.prepare(name)  # says nothing: the check itself does
+
+
+@pytest.mark.parametrize(
+    "answer", ["b) Paris", "B. Paris", "(b) paris", r"\text{B}", "\uff22", "Paris"]
+)
+def test_a_right_letter_may_have_the_text_of_its_option(answer):
+    assert verifiers.right_letter(answer, ["Rome", "Paris"]) == "B"
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "said"),
+    [
+        ("x", ["x", "x"], "'x' is ambiguous: it is the text of the options A and B"),
+        ("B", ["B", "A"], "may be the letter of an option or the text of another one"),
+        ("E", ["x", "y"], "'E' is not one of the options A to B"),
+        ("B. Rome", ["Rome", "Paris"], "is not a letter from A to B"),
+    ],
+)
+def test_a_right_letter_that_may_be_two_options_or_none_is_refused(answer, options, said):
+    with pytest.raises(UserError, match=said):
+        verifiers.right_letter(answer, options)
