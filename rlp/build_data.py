@@ -268,10 +268,10 @@ def chat_template(config: ConfigDict, tokenizer: Any, files: Path | None) -> str
         )
     if named and (Path(named).exists() or not same_template(config, files)):
         return file_text("data.chat_template", named, "'' or 'none'")
-    own = files is not None and same_tokenizer(config, files) and same_template(config, files)
-    if files is not None and own and config.data.tokenizer:
+    if files is not None and config.data.tokenizer and same_tokenizer(config, files):
         kept = files / TEMPLATE  # of a run with this tokenizer
-        return kept.read_text(encoding="utf-8") if kept.is_file() else None
+        if kept.is_file():
+            return kept.read_text(encoding="utf-8")
     return tokenizer.chat_template
 
 

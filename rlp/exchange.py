@@ -80,7 +80,8 @@ def open_model(name: str, default: ConfigDict, device: jax.Device, bos: str = ""
         config.model.update(start.model)
     config.data.bos = bos or config.data.bos
     asked = copy.deepcopy(config)
-    if starting.same_template(config, start.files):  # the file of that name may have changed
+    named = config.data.chat_template not in ("", "none")
+    if named and starting.same_template(config, start.files):  # that file may have changed
         asked.data.chat_template = ""
     method = build_method(asked, start.files)
     params, step, _ = start.load(abstract_params(method.model, make_mesh(devices=[device])))
