@@ -179,6 +179,7 @@ def test_what_is_in_the_way_is_named_and_kept(name, refused):
     is_one_line(refused[name], TAKEN[name][1])
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_while_saving_is_one_line_and_the_same_command_goes_on(tmp_path):
     folder = tmp_path / "here"
     folder.mkdir()
