@@ -6,6 +6,7 @@ before it) do not close it, nor are they looked for in documents.
 """
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -318,8 +319,8 @@ def _put_before(tokenizer: Any) -> tuple[int, ...]:
     before a text; Llama's and Gemma's put theirs.
     """
     # A text that it can write: of its own pieces, where a letter has no token.
-    texts = ("a", *(tokenizer.decode([i]) for i in range(min(1000, len(tokenizer)))))
-    for text in texts:
+    pieces = (tokenizer.decode([i]) for i in range(min(1000, len(tokenizer))))
+    for text in itertools.chain(["a"], pieces):
         plain = tokenizer(text, add_special_tokens=False)["input_ids"]
         whole = tokenizer(text)["input_ids"]
         for at in range(len(whole) - len(plain) + 1) if plain else ():
