@@ -41,6 +41,7 @@ _NUMBER_IN_TEXT = re.compile(  # "42 apples", but neither "42 or 43" nor "42 squ
     r"(?i)^([-+]?\d[\d.,/]{0,60})\s(?!(?:[a-z]{1,30}\s){0,9}(?:or|and|to|more|less|times|plus|minus|over"
     r"|squared|cubed|factorial|percent|hundred|thousand|dozen|x|y)\b)[a-z][a-z' -]{0,99}$"
 )
+_DOZENS = re.compile(r"(?i)(\d{1,9}(?:\.\d{1,3})?)\sdozens?\b")
 _SPACED = re.compile(r"^([-+$]{0,2}\d{1,3})((?: \d{3})+)(?=\D|$)")
 
 
@@ -60,6 +61,11 @@ class MathAnswer(str):
     def within(self, text: str) -> Self:
         """The same answer, read in `text`."""
         self.whole = text if len(text) <= SHORT else ""
+        return self
+
+    def or_else(self, other: Self) -> Self:
+        """The same answer, which may also be read as another one."""
+        self.values = self.values + [x for x in other.values if x not in self.values]
         return self
 
     @classmethod
@@ -99,6 +105,13 @@ def of_formula(text: str, *others: str) -> MathAnswer:
         ]
     if counted := _NUMBER_IN_TEXT.match(quantities.without_wrappers(text)):
         answer.values += read(f"\\boxed{{{formula(counted[1])}}}")
+    return with_dozens(answer, quantities.without_wrappers(text))
+
+
+def with_dozens(answer: MathAnswer, text: str = "") -> MathAnswer:
+    """An answer that counts dozens, in `text` if given, with the number that they are."""
+    if dozens := _DOZENS.match(text or answer):
+        answer.values += read(f"\\boxed{{12 \\times {dozens[1]}}}")
     return answer
 
 

@@ -4,6 +4,7 @@ A network can write anything, of any length, so every pattern here takes linear 
 are bounded, or end at a character that they cannot contain.
 """
 
+import math
 import re
 import unicodedata
 
@@ -56,9 +57,12 @@ _GROUPED_OTHERWISE = re.compile(
 _GROUPED_BY_QUOTES = re.compile(r"(?<![\d.,'])(\d{1,3}(?:'\d{3})+)(?![\d'])")
 _MIXED = re.compile(r"(?<![\d/.,^_}])(\d{1,6}) (\d{1,4})/(\d{1,4})(?!\.?\d|[/^])")
 _LARGE = re.compile(
-    r"(?<![\w.,])(\d{1,3}(?:,\d{3}){0,9}|\d{1,20})(?:\.(\d{1,9}))?\s?(thousand|million|billion|trillion)\b"
+    r"(?<![\w.,])(\d{1,3}(?:,\d{3}){0,9}|\d{1,20})(?:\.(\d{1,9}))?\s?(hundred|thousand|million|billion|trillion)\b"
 )
-_ZEROS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_ZEROS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_LARGE_AFTER_FORMULA = re.compile(  # "$3$ million"
+    r"(?:(?<!\\)\$|\\\()\s?(\d{1,20}(?:\.\d{1,9})?)\s?(?:\$|\\\))(?=\s(?:hundred|thousand|million|billion|trillion)\b)"
+)
 _IDEOGRAPHS = "[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 _TOUCHING = re.compile(rf"(?<={_IDEOGRAPHS})(?=[-\d$\\(])|(?<=[\d$)}}%])(?={_IDEOGRAPHS})")
 _PICTURES = re.compile("[\u2500-\u27bf\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff]")
@@ -78,6 +82,7 @@ _ORDINAL = re.compile(
 _RATIO = re.compile(r"(?<=\d)\s?(?:\\text\s?\{\s?to\s?\}|\bto\b)\s?(?=\d)")
 _REPEATING = re.compile(r"(\d{1,20})?\.(\d{0,20})\\(?:overline|bar|dot)\s?\{?(\d{1,20})\}?")
 _FUNCTION = re.compile(r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|ln|log|exp)(?![A-Za-z])")
+_DOUBLE_FACTORIAL = re.compile(r"(?<![\d.])(\d{1,3})!!(?!!)")  # math-verify reads (n!)!
 _TWO_DIGITS = re.compile(r"\\([dt]?binom)\s?(\d)\s?(\d)")
 _OUTWARD = re.compile(r"^([\[\]])([^\[\]()]{1,60}[,;][^\[\]()]{1,60})([\[\]])$")
 
@@ -101,9 +106,31 @@ _QUOTE = re.compile(r"(?m)^[ \t]{0,3}>[ \t]?(?=\S)")
 _RULE = re.compile(r"(?m)^[ \t]{0,3}(?:-{3,200}|\*{3,200}|_{3,200}|={3,200})[ \t]{0,9}$")
 _LEFT_OPEN = re.compile(r"(?<![\w)\]}*])\*\*(?=[\d$\\(-])|(?<=[\d.!?:)}])\*\*(?![\w(])")
 
+_OPERAND = r"(?=[-\d(\\$]|[b-z](?![A-Za-z]))"
+_SPOKEN = [  # arithmetic in words, and the formula that it says
+    (re.compile(rf"(?<=[\w)}}$])\s{words}", re.IGNORECASE), sign)
+    for words, sign in (
+        (rf"plus\s{_OPERAND}", " + "), (rf"minus\s{_OPERAND}", " - "),
+        (rf"(?:times|multiplied\sby)\s{_OPERAND}", r" \\times "),
+        (rf"(?:divided\sby|over)\s{_OPERAND}", "/"),
+        (
+            r"(?:raised\s)?to\sthe\s(?:power\s(?:of\s)?)?(-?\d{1,4})(?:st|nd|rd|th)?(?:\spower)?\b",
+            r"^{\1}",
+        ),
+        (r"raised\sto\s(-?\d{1,4})\b", r"^{\1}"),
+    )
+] + [
+    (re.compile(r"(?<=\d)\ssquared\b", re.IGNORECASE), "^{2}"),
+    (re.compile(r"(?<=\d)\scubed\b", re.IGNORECASE), "^{3}"),
+    (re.compile(r"(?<![\d.])(\d{1,3})\sfactorial\b", re.IGNORECASE), r"(\1!)"),
+    (re.compile(r"\b(?:the\s)?factorial\sof\s(\d{1,3})\b", re.IGNORECASE), r"(\1!)"),
+    (re.compile(r"\bhalf\sof\s(\d{1,20}(?:\.\d{1,9})?)(?![\d.]\d)", re.IGNORECASE), r"\1/2"),
+    (re.compile(r"\b(?:twice|double)\s(?=\d)", re.IGNORECASE), r"2 \\times "),
+    (re.compile(r"(?<!\w)(\d{1,4})\schoose\s(\d{1,4})\b", re.IGNORECASE), r"\\binom{\1}{\2}"),
+]  # fmt: skip
 _DENIED = re.compile(r"(?i)\b(?:not|never|isn't|rather\sthan|instead\sof)\s[\s$(:*\\\[]{0,6}$")
 _WRITTEN_OUT_IN_TEXT = re.compile(
-    r"(?<=\d)\s?\\(?:text|mathrm|mbox)\s?\{\s{0,3}(thousand|million|billion|trillion)\s{0,3}\}"
+    r"(?<=\d)\s?\\(?:text|mathrm|mbox)\s?\{\s{0,3}(hundred|thousand|million|billion|trillion)\s{0,3}\}"
 )
 _DISPLAY = {"$$": "$$", r"\[": r"\]"}
 _IS = r"(?:\s{0,3}[:\uff1a=]|\s(?:is|are|was|equals|would be|must be|should be)\b)"
@@ -144,10 +171,18 @@ def tidy(text: str) -> str:
     text = _GROUPED_BY_QUOTES.sub(lambda m: m[1].replace("'", ""), text)
     text = _GROUPED_OTHERWISE.sub(lambda m: re.sub(r"\D", "", m[0]), text)
     text = _WRITTEN_OUT_IN_TEXT.sub(r" \1", text)
+    text = _LARGE_AFTER_FORMULA.sub(r"\1", text)
     text = _LARGE.sub(_written_out, _MIXED.sub(_improper, text))
     text = re.sub(r"[\u00a0\u2009\u202f\u2007]", " ", text)
     text = _TIMES_TEN.sub(r"\\times ", _NEGATIVE.sub(r"\1-", text))
     return _HALF_OF_DAY.sub(lambda m: " AM" if m[1].lower() == "morning" else " PM", text)
+
+
+def spoken(text: str) -> str:
+    """A text whose arithmetic in words ("3 squared", "6 times 7") is in signs."""
+    for pattern, sign in _SPOKEN:
+        text = pattern.sub(sign, text)
+    return text
 
 
 def formula(text: str) -> str:
@@ -156,6 +191,7 @@ def formula(text: str) -> str:
     text = re.sub(r"\*\*\s?(-?\w{1,30})", r"^{\1}", text).replace("**", "^")
     text = re.sub(r"\^\s?\((-?[\w/]{1,30})\)", r"^{\1}", text)
     text = _REPEATING.sub(_as_fraction, _RATIO.sub(":", _ORDINAL.sub("", text)))
+    text = _DOUBLE_FACTORIAL.sub(lambda m: str(math.prod(range(int(m[1]), 0, -2))), text)
     text = _TWO_DIGITS.sub(r"\\\1{\2}{\3}", text.replace(r"\varnothing", r"\emptyset"))
     if outward := _OUTWARD.match(text):
         first, last = ("[", "(")[outward[1] == "]"], ("]", ")")[outward[3] == "["]

@@ -22,8 +22,9 @@ from rlp.verifiers.formulas import (
     of_formula,
     read,
     unboxed,
+    with_dozens,
 )
-from rlp.verifiers.markup import BOX, announced, boxes, meant_boxes, tidy
+from rlp.verifiers.markup import BOX, BULLET, announced, boxes, meant_boxes, spoken, tidy
 
 LONGEST = 20_000  # characters at the end of a response in which its answer is looked for
 MOST_WORDS = 40  # of a right answer
@@ -41,16 +42,20 @@ _REST = re.compile(
 _LINKED = re.compile(r"(?i)\s(?:and|or)\s*$")  # what a cut leaves of "12 and not 13"
 _NUMBER_AND_WORDS = re.compile(
     r"^(?:about\s|exactly\s|approximately\s)?([-+]?[\d.,/]{1,60}%?)"
-    r"\s[A-Za-z][A-Za-z' -]{0,99}[.!]?$"
+    r"\s(?!(?:plus|minus|divided|raised|choose|factorial|squared|cubed)\b)"
+    r"[A-Za-z][A-Za-z' -]{0,99}[.!]?$"
 )
 _FIRST_LINE = re.compile(
     r"^\s{0,20}\*\*([^*\n]{1,60})\*\*[.!]?[ \t]{0,9}\n\s{0,20}(?=[A-Z])[^*]{1,2000}$"
 )
 _REMARKED = re.compile(r"^\s{0,20}\*\*([^*\n]{1,60})\*\*[ \t]\([^()\n]{1,99}\)[.!]?\s{0,20}$")
 _SUM_BEHIND = re.compile(  # "45 (42 + 3)."
-    r"(?<=[\d%}$])[ \t]\((?=[^()\n]{0,60}\d\s?(?:[-+*/=]|\\times|\\cdot|plus|minus|times)\s?\d)"
+    r"(?<=[\d%}$])[ \t]"
+    r"\((?=[^()\n]{0,60}\d\s?(?:[-+*/=]|\bx\b|\\times|\\cdot|plus|minus|times)\s{0,2}\d)"
     r"[^()\n]{1,99}\)[.!]?\s{0,20}$"
 )
+_DOLLARS = re.compile(r"\\\$\s?(?=\d)")  # an amount, which opens no formula
+_AFTER_BULLET = re.compile(rf"(?:^|\n)\s{{0,9}}[-{BULLET}]\s{{1,9}}\$?$")
 _NOT_BUT = re.compile(r"(?i)^not\s[^.!?\n]{1,60}?\bbut\s(?:rather\s)?")
 _WHICH_IS = re.compile(r"(?i)\b(?:which|that)\s(?:is|equals|gives|makes)\s(?=[-$\d\\])")
 _FORMULA = re.compile(  # between its delimiters; a dollar sign before a space closes none
@@ -149,7 +154,7 @@ def _boxed(text: str, found: list[tuple[int, int, str]]) -> MathAnswer:
             break
         joined.insert(0, one)
     others = [", ".join(content for _, _, content in joined)] if len(joined) > 1 else []
-    content = found[-1][2]
+    content = spoken(found[-1][2])
     if (said := announced(quantities.without_wrappers(content))) and (answer := _phrase(said[-1])):
         return answer
     return of_formula(content, *others)
@@ -159,17 +164,20 @@ def _phrase(rest: str) -> MathAnswer | None:
     """The answer that begins what follows "The answer is"; None for words."""
     if time := _leading_time(rest):
         return MathAnswer.of(time)
-    rest = _NOT_BUT.sub("", rest)
+    noted = _SUM_BEHIND.sub("", rest)  # without a note in parentheses, which is no factor
+    if noted != rest and (answer := _phrase(noted)):
+        return answer.or_else(of_formula(rest))
+    rest = spoken(_NOT_BUT.sub("", rest))
     cut = _REST.search(rest)
     for text in (rest, _LINKED.sub("", rest[: cut.start()]) if cut else rest):
         text, end = text.strip().rstrip(".!;,:").strip(), text.strip()
         if text and len(text) <= SHORT and is_formula(text):
             factorial = re.fullmatch(r"\d{1,3}!", end)
             return unboxed(end if factorial else text)
-        if _is_word(bare(quantities.without_wrappers(text))):
+        if _is_word(bare(quantities.without_wrappers(text))) or quantities.number_in_words(text):
             return of_formula(text)
         if number := _NUMBER_AND_WORDS.match(text):
-            return MathAnswer.of(text, values=read(number[1]))
+            return with_dozens(MathAnswer.of(text, values=read(number[1])))
     later = _WHICH_IS.search(rest)
     return _phrase(rest[later.end() :]) if later else None
 
@@ -188,7 +196,7 @@ def _leading_time(text: str) -> str | None:
 
 def _last(text: str) -> MathAnswer | None:
     """The last formula or number of a text, with the unit behind it."""
-    text = _SUM_BEHIND.sub("", text)
+    text = _DOLLARS.sub("USD ", _SUM_BEHIND.sub("", text))
     if not re.search(r"\$|\\[(\[]|\\begin", text):
         text = _BARE.sub(r"$\1$", text)
     found = read(text, both=True)
@@ -204,7 +212,7 @@ def _last(text: str) -> MathAnswer | None:
         return MathAnswer.of(time[0])
     if place >= 0 and (answer := _in_formula(text, place, place + len(said), values)):
         return answer
-    before = text[max(place - 2, 0) : place].lstrip()
+    before = text[max(place - 4, 0) : place].replace("USD ", "$").lstrip()
     unit = _UNIT.match(rest)
     for whole in (
         said + unit[0] if unit else "",
@@ -212,7 +220,10 @@ def _last(text: str) -> MathAnswer | None:
     ):
         if whole and quantities.quantity(whole):
             return MathAnswer.of(whole, values=values or read(whole))
-    return MathAnswer.of(said, values=values or [said])
+    answer = MathAnswer.of(said, values=values or [said])
+    if _AFTER_BULLET.search(text[:place][-20:]):
+        answer = answer.or_else(MathAnswer.of(f"-{said}"))  # its dash may have been a minus
+    return with_dozens(answer, said + rest)
 
 
 def _in_formula(text: str, start: int, end: int, values: list[Any]) -> MathAnswer | None:

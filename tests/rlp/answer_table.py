@@ -1823,3 +1823,47 @@ CHOICE += [
         ],
     ),
 ]
+
+# Arithmetic in words, amounts of millions and dozens, notes in parentheses, lists of one item.
+MATH += [
+    (
+        "3000000",
+        [
+            "It is $3$ million.", r"It is \(3\) million.", r"It costs \$3 million.",
+            r"\boxed{$3$ million}", "The answer is $3$ million dollars.",
+            "First $2$, then $3$ million.",
+        ],
+        ["It is $3$ thousand.", r"It costs \$4 million.", "It is $3$."],
+    ),
+    (
+        "42",
+        [
+            "Answer: 42 (6 x 7)", "Answer: 42 (6 \u00d7 7).", "Answer: 42 (40 + 2)",
+            "Answer: 42 (40 plus 2)", "The answer is **42** (6 x 7).", "The answer is 6 times 7.",
+            "The answer is half of 84.",
+            "The answer is 6 times 7, which is 42.", "The answer is twice 21.", r"It costs \$42.",
+            r"So it is \$42 in total.", "The answer is 42 times.", "The answer is 84 divided by 2.",
+        ],
+        [
+            "The answer is 42 factorial", "The answer is 42 times 3", "The answer is 42 plus x",
+            "The answer is 42 divided by 2", "The answer is half of 42.",
+            "The answer is 42 squared", "Answer: 6 (of 42 x 7)", "The answer is 42 hundred",
+        ],
+    ),
+    ("14", ["The answer is 2 (3 + 4).", "The answer is 2(3+4)."], ["The answer is 3 (2 + 4)."]),
+    ("-5", ["So:\n- 5", "The result:\n\n- 5", "Answer:\n- 5"], ["So:\n- 6", "First:\n- 5\n- 6"]),
+    ("5", ["So:\n- 5", "The result:\n\n- 5"], ["So:\n- 6"]),
+    ("120", ["The answer is 5 factorial.", "The answer is the factorial of 5.",
+             "The answer is 10 choose 3."], ["The answer is 120 factorial.", "The answer is 5."]),
+    ("32", ["The answer is 2 to the power of 5.", "The answer is 2 raised to the 5th.",
+            "The answer is 2 to the 5th power."], ["The answer is 32 to the power of 2."]),
+    ("9", [r"\boxed{3 squared}", "The answer is 3 squared."], [r"\boxed{9 squared}"]),
+    ("36", ["The answer is 3 dozen eggs.", "She buys 3 dozen.", r"\boxed{3 \text{ dozen}}"],
+     ["The answer is 4 dozen eggs.", "She buys 4 dozen."]),
+    ("105", [r"\boxed{7!!}", r"\boxed{105}"], [r"\boxed{7!}", r"\boxed{8!!}"]),
+    ("42!!", [r"\boxed{42!!}"], [r"\boxed{42!}", r"\boxed{41!!}"]),
+    ("205", ["The answer is two hundred and five."], ["The answer is two hundred."]),
+    ("500", ["The answer is 5 hundred.", "It costs 5 hundred dollars."],
+     ["The answer is 6 hundred."]),
+    ("3/4", ["The answer is 3 over 4."], ["The answer is 4 over 3."]),
+]  # fmt: skip
