@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from launch.points import Point
+from rlp import signals
 
 _POLL_SECONDS = 0.2
 
@@ -22,20 +23,21 @@ class Outcome:
     Attributes:
       failed: name to what happened, in words, of those that did not finish.
       left: names of points that have not ended, because the sweep was asked to stop.
+      stopped_by: the first signal that asked it to; None if none did.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
+    stopped_by: int | None = None
 
 
 class _Requests:
-    """While entered, counts SIGTERM and SIGINT (Ctrl-C) instead of obeying them."""
-
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    """While entered, counts the signals that would end the program."""
 
     def __enter__(self) -> "_Requests":
         self.count = 0
-        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self.first: int | None = None
+        self._before = {number: signal.signal(number, self._note) for number in signals.handled()}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -44,6 +46,7 @@ class _Requests:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
+        self.first = self.first or number
 
 
 def run_points(
@@ -55,8 +58,9 @@ def run_points(
 ) -> Outcome:
     """Runs all points that are not finished, `max_parallel` at once, in their order.
 
-    A point that fails stops those that need it, and no other. The first SIGTERM or Ctrl-C is
-    passed on to the points that run, which save and end; the second one kills them.
+    A point that fails stops those that need it, and no other. On the first SIGTERM, Ctrl-C or other
+    signal of `signals.ENDING` the points that run are told to save and end; the second one kills
+    them.
 
     Args:
       points: each after those that it needs.
@@ -89,6 +93,7 @@ def run_points(
                     time.sleep(_POLL_SECONDS)
         finally:
             runner.send(signal.SIGTERM)  # nothing runs here but after an error of our own
+    runner.outcome.stopped_by = stop.first
     runner.outcome.left += [point.name for point in runner.waiting]
     return runner.outcome
 

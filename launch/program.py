@@ -33,6 +33,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from configs import default
+from rlp import signals
 from rlp.errors import UserError
 from rlp.memory import keep_freed_memory
 from rlp.run_config import fields
@@ -93,6 +94,7 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
         logging.getLogger("rlp").setLevel(logging.INFO)
         main(arguments)
 
+    signals.install()
     keep_freed_memory()
     sys.excepthook = _show
     try:
