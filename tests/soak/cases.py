@@ -16,6 +16,7 @@ from tests.soak.program import LONGEST, Folder, Program, environment
 from tests.soak.ways import WAYS, Start
 
 DISK_BYTES = 64 << 20
+MOST_SHOWN = 8  # differences of one case
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,13 @@ class Bench:
         (self.folder / "shared").mkdir(parents=True, exist_ok=True)
         self._variables = environment(self.folder / "shared")
         self._whole: dict[str, Whole] = {}
+        self._kinds_made: set[str] = set()
         self.disk = _own_disk(self.folder / "disk") if own_mounts else None
+
+    def close(self) -> None:
+        """Takes the disk away."""
+        if self.disk:
+            subprocess.run(["umount", self.disk], check=True)
 
     def whole(self, kind: str) -> Whole:
         """The undisturbed run of a kind; it is made twice, and both must be equal.
@@ -80,7 +87,7 @@ class Bench:
         return self._whole[kind]
 
     def _undisturbed(self, kind: str, name: str) -> Whole:
-        folder = self._made(KINDS[kind], self.folder / name)
+        folder = self._made(kind, self.folder / name)
         view = Folder(folder, KINDS[kind].runs)
         with self._start(KINDS[kind].command, folder) as program:
             while program.status is None and not view.training():
@@ -96,17 +103,19 @@ class Bench:
             )
         return Whole(left_by(KINDS[kind], folder), seconds, begun)
 
-    def _made(self, kind: Kind, folder: Path) -> Path:
-        """An empty folder with the inputs of a kind; those that take a run are made once."""
-        shutil.rmtree(folder, ignore_errors=True)
-        inputs = self.folder / f"inputs of {list(KINDS.values()).index(kind)}"
-        if not inputs.exists():
+    def _made(self, kind: str, folder: Path) -> Path:
+        """A folder that holds the inputs of a kind and nothing else; they are made once."""
+        inputs = self.folder / f"{kind}-inputs"
+        if kind not in self._kinds_made:
+            shutil.rmtree(inputs, ignore_errors=True)
             inputs.mkdir()
-            kind.write(inputs)
-            for command in kind.before:
+            KINDS[kind].write(inputs)
+            for command in KINDS[kind].before:
                 subprocess.run(
                     command, cwd=inputs, env=self._variables, check=True, capture_output=True
                 )
+            self._kinds_made.add(kind)
+        shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(inputs, folder)
         return folder
 
@@ -117,27 +126,27 @@ class Bench:
         """Carries a plan out: each disturbance, and at the end the differences that are left."""
         kind, whole = KINDS[plan.kind], self.whole(plan.kind)
         place = self.disk if self.disk and "full disk" in plan.ways else self.folder
-        folder = self._made(kind, place / f"case-{plan.number}")
-        wrong = False
-        for way in plan.ways:
-            done = self._disturb(plan, way, folder, whole)
+        folder = self._made(plan.kind, place / f"case-{plan.number}")
+        log = self.folder / f"case-{plan.number}.log"
+        log.unlink(missing_ok=True)
+        for n, way in enumerate(plan.ways):
+            done = self._disturb(plan, n, way, folder, whole)
             if done.faults:
-                wrong = True
-                with (self.folder / f"case-{plan.number}.log").open("a") as log:
-                    log.write(f"{done}\n{done.output}\n")
+                with log.open("a") as file:
+                    file.write(f"{done}\n{done.output}\n")
             yield done
             if (folder / WORKDIR / "report.html").exists():  # the last thing that a run writes
                 break
         faults = self._finish(kind, folder, whole)
         yield faults
-        if not (wrong or faults):
+        if not (log.exists() or faults):
             shutil.rmtree(folder)
         elif place != self.folder:
             shutil.move(folder, self.folder / folder.name)
 
-    def _disturb(self, plan: "Plan", way: str, folder: Path, whole: Whole) -> Disturbance:
+    def _disturb(self, plan: "Plan", n: int, way: str, folder: Path, whole: Whole) -> Disturbance:
         """Starts the run and disturbs it at a random moment."""
-        kind, chosen = KINDS[plan.kind], plan.chosen
+        kind, chosen = KINDS[plan.kind], random.Random(f"{plan.seed}-{plan.number}-{n}")
         share, in_training = chosen.random(), chosen.random() < 0.5
         again = lambda: self._start(kind.command, folder)
         if way == "full disk" and not self.disk:
@@ -161,9 +170,9 @@ class Bench:
                 return [f"still ran after {LONGEST} s"]
             left = program.left()
         if program.status != 0:
-            return [f"the same command ended with status {program.status}: {program.err}"]
+            return [f"the same command ended with status {program.status}: {program.last_line()}"]
         found = [f"left running: {line}" for line in left]
-        return found + differences(left_by(kind, folder), whole.left)
+        return [*found, *differences(left_by(kind, folder), whole.left)][:MOST_SHOWN]
 
     def _fill(self, room: int) -> Path:
         """Leaves `room` bytes free on the disk; the file that takes the others."""
@@ -182,16 +191,16 @@ class Plan:
     """What case `number` does, as the seed wants it, whatever was done before."""
 
     number: int
+    seed: int
     kind: str
     ways: list[str]
-    chosen: random.Random
 
     @classmethod
     def drawn(cls, seed: int, number: int, kinds: list[str], ways: list[str]) -> "Plan":
         """The plan of a case: one kind, and one to three ways."""
         chosen = random.Random(f"{seed}-{number}")
         kind = chosen.choice(kinds)
-        return cls(number, kind, chosen.choices(ways, k=chosen.randint(1, 3)), chosen)
+        return cls(number, seed, kind, chosen.choices(ways, k=chosen.randint(1, 3)))
 
 
 def _own_disk(folder: Path) -> Path | None:
