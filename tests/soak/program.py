@@ -119,8 +119,8 @@ class Program:
         self._kill_all()
 
     def last_line(self) -> str:
-        """The last thing it said that is not a progress bar."""
-        lines = [line.strip() for line in (self.out + "\n" + self.err).splitlines()]
+        """An error, or else the last thing it said that is not a progress bar."""
+        lines = [line.strip() for line in (self.err + "\n" + self.out).splitlines()]
         lines = [line for line in lines if line and "%|" not in line]
         errors = [line for line in lines if line.startswith("error: ")]
         return (errors or lines or [""])[-1]
