@@ -13,8 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlp import build as building
-from rlp import disk, hosts, lease, loop, ownership
+from rlp import build_sizes, disk, hosts, lease, loop, ownership
 from rlp import start as starting
 from rlp.errors import UserError
 from rlp.huggingface import may_be_on_hub
@@ -151,7 +150,7 @@ def _check_arm(
         files = starting.files_for(adopted, folder, planned)
         further = starting.keeps_further(adopted)
         starting.has_former_files(files, folder, further)  # refuses what is in their way
-        building.build(adopted, files)
+        build_sizes.build(adopted, files)
     except UserError as error:
         raise UserError(f"arm {name}: {error}") from error
     return adopted

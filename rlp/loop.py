@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from models.sharding import batch_shards
 from models.transformer import Params, init
 from rlp import build as building
-from rlp import disk, hosts, lease, ownership
+from rlp import build_sizes, disk, hosts, lease, ownership
 from rlp import start as starting
 from rlp.answer_trainer import AnswerTrainer
 from rlp.budget import End
@@ -110,7 +110,7 @@ def _train(
         files = starting.files_for(config, workdir)
         further = starting.keeps_further(config)
         starting.has_former_files(files, workdir, further)  # refuses what is in their way
-        run = building.build(config, files)
+        run = build_sizes.build(config, files)
         # Refuses a tokenizer that cannot be exported with what the config says of it.
         small_files(run, files, starting.same_tokenizer(config, files), config.data)
         end = building.build_end(config, run.model)

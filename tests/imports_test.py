@@ -39,6 +39,7 @@ DOORS = {
         "rlp.loop",
         "rlp.build",
         "rlp.build_data",
+        "rlp.build_sizes",
         "rlp.exchange",
         "rlp.experiment",
         "rlp.run_config",
