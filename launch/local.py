@@ -11,9 +11,10 @@ from pathlib import Path
 from types import FrameType
 
 from launch.points import Point
-from rlp import signals
+from rlp import disk, signals
 
 _POLL_SECONDS = 0.2
+GO_ON = "run the same command again"
 
 
 @dataclass
@@ -68,10 +69,14 @@ def run_points(
       logs: folder of the logs, <name>.log; what earlier attempts wrote there is kept.
       max_parallel: processes at a time.
       label: of the progress line.
+
+    Raises:
+      UserError: a log cannot be written; the points that run are told to save and end.
     """
     from rlp.metrics import progress  # here: it brings jax, which a wrong flag should not wait for
 
-    logs.mkdir(parents=True, exist_ok=True)
+    with disk.writing(logs):
+        logs.mkdir(parents=True, exist_ok=True)
     runner = _Runner(points, commands, logs)
     done = len(points) - len(runner.waiting)
     with _Requests() as stop, progress(len(points), done, label, "point") as bar:
@@ -144,7 +149,8 @@ class _Runner:
 
     def _start(self, point: Point) -> None:
         words, log = self._commands[point.name], self._logs / f"{point.name}.log"
-        process = _start(words, log)
+        with disk.writing(log, GO_ON):
+            process = _start(words, log)
         if process is None:
             self.outcome.failed[point.name] = "another sweep is running it"
         else:

@@ -110,6 +110,7 @@ def _arm_names(config: ConfigDict) -> list[str]:
     if not names:
         raise UserError("arms is empty; an experiment needs at least one: config.arms.<name>")
     for name in names:
+        disk.refuse_name("an arm", name)
         if name in (*SUMMARY_KEYS, *ownership.NAMES["experiment"], ownership.RECORD):
             raise UserError(f"an arm cannot be called {name!r}; take another name")
     return names

@@ -484,6 +484,21 @@ def _changes(config: ConfigDict, workdir: Path) -> list[str]:
 
 
 def _finished(workdir: Path) -> dict[str, Any] | None:
-    """evaluation.json of a finished run."""
+    """evaluation.json of a finished run; None for a run that is to be evaluated (again).
+
+    Raises:
+      UserError: the file is damaged, and there is no checkpoint to make it again from.
+    """
     path = workdir / "evaluation.json"
-    return read_object(path) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        result = read_object(path)
+        if "step" in result:
+            return result
+        raise UserError(f"{path} has no step; the file is damaged")
+    except UserError as error:
+        if not saved_steps(workdir / "checkpoints"):
+            raise
+        LOGGER.warning("%s: the last checkpoint is evaluated again", error)
+        return None
