@@ -397,9 +397,9 @@ def test_saves_and_restores_leave_no_descriptors_and_no_threads(tmp_path):
             checkpoints.save(step, items)
             restore(checkpoints, abstract(items))
             held.append((len(os.listdir("/proc/self/fd")), threading.active_count()))
-    # The first rounds start what the libraries keep; a thread of a pool may be about to end.
-    for last, first in zip(held[-1], held[2], strict=True):
-        assert last - first < 4
+    # The first rounds start what the libraries keep, and threads of a pool come and go.
+    for counts in zip(*held, strict=True):
+        assert max(counts[5:]) <= max(counts[:5]) + 2
 
 
 # Kills.
