@@ -175,6 +175,7 @@ class _Loop:
             keep=self.config.checkpoint.keep,
             best_metric=metric,
             lower_is_better=building.lower_is_better(metric),
+            may_write=self.holding.check,
         ) as checkpoints:
             state = self._restore(checkpoints) or self._fresh(begin)
             del begin  # it would take as much memory as the parameters, to the end

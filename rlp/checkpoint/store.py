@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,6 +38,7 @@ class Checkpoints:
         keep: int = 2,
         best_metric: str = "",
         lower_is_better: bool = True,
+        may_write: Callable[[], object] = lambda: None,
     ):
         """Opens `directory`, making it if need be.
 
@@ -47,12 +48,14 @@ class Checkpoints:
           best_metric: name of the held-out figure that picks the best step, which is kept besides
             the latest; "" keeps no best step.
           lower_is_better: whether the best figure is the lowest.
+          may_write: is called before a checkpoint takes its name, and raises if it must not.
         """
         if keep < 1:
             raise UserError(f"checkpoint.keep is {keep}; keep at least 1 checkpoint")
         self._directory = Path(directory).absolute()
         self._best_metric = best_metric
         self._lower_is_better = lower_is_better
+        self._may_write = may_write
         self._pending: tuple[int, dict[str, Any] | None] | None = None
         self._saving: orbax.AsyncResponse[bool] | None = None
         self.warnings: list[str] = []
@@ -231,6 +234,7 @@ class Checkpoints:
     def _before_commit(self) -> None:
         """Writes the manifest. Orbax calls this when all is written, before it renames."""
         assert self._pending is not None
+        self._may_write()
         step, figure = self._pending
         folders.write_manifest(self._directory / f"{step}{folders.UNFINISHED}", step, figure)
 

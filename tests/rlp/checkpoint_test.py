@@ -402,6 +402,24 @@ def test_saves_and_restores_leave_no_descriptors_and_no_threads(tmp_path):
         assert max(counts[5:]) <= max(counts[:5]) + 2
 
 
+def test_a_save_that_must_not_take_its_name_any_more_does_not(tmp_path):
+    allowed = [True]
+
+    def may_write():
+        if not allowed[0]:
+            raise UserError("another process has the folder")
+
+    items = {"params": {"w": jnp.zeros(4)}}
+    with Checkpoints(tmp_path / "checkpoints", may_write=may_write) as checkpoints:
+        checkpoints.save(1, items)
+        checkpoints.wait()
+        allowed[0] = False
+        checkpoints.save(2, items)
+        with pytest.raises(UserError, match="another process has the folder"):
+            checkpoints.wait()
+        assert checkpoints.steps == [1]
+
+
 # Kills.
 
 KILLED = """
