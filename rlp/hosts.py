@@ -29,11 +29,12 @@ import numpy as np
 from jax._src import clusters, distributed
 from jax.experimental.multihost_utils import process_allgather
 
-from rlp import agreement, lifeline, process_log
+from rlp import agreement, disk, lifeline, process_log, signals
 from rlp.agreement import Who
 from rlp.data.batch import Fingerprint
 from rlp.errors import UserError
 from rlp.ownership import LOGS
+from rlp.shown import error_lines, printable
 
 T = TypeVar("T")
 
@@ -239,6 +240,7 @@ class Joined:
         self.log = process_log.ProcessLog(process, what)
         self._watch = lifeline.Watch(peers, self._stop_with_the_others)
         self._watch.start()
+        self._forget = signals.before_end(self._stopped_by_signal)
         try:
             _initialize(address, number, process, devices, self._timeout)
         except RuntimeError as error:
@@ -258,6 +260,7 @@ class Joined:
         if error is not None:
             self._fail(error)
         barrier()
+        self._forget()
         self._watch.leave()
         _joined = None
         jax.distributed.shutdown()
@@ -273,12 +276,12 @@ class Joined:
             what = f"{other} {end['lost']}{self._log_of(end['process'])}"
         else:
             what = f"{other} failed: {end['message']}"
-        self.log.say(f"error: {self._me} stops, because {what}")
+        self.log.say(printable(f"error: {self._me} stops, because {what}"))
         _end(end.get("status", FAILURE))
 
-    def tell_lost(self, reason: str) -> None:
-        """Tells the others that this process is ending, and why."""
-        self._watch.tell({**self._me._asdict(), "lost": reason})
+    def _stopped_by_signal(self) -> None:
+        """Tells the others, when a signal ends this process while there is nothing to save."""
+        self._watch.tell({**self._me._asdict(), "lost": "was stopped by a signal"})
 
     def _log_of(self, process: int) -> str:
         if not self.log.kept:
@@ -287,31 +290,24 @@ class Joined:
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Shows the error in one line, tells the other processes, and ends this one."""
-        user = isinstance(error, UserError)
-        told = " ".join(str(error).split())
-        line = told
-        if not user:
-            self.log.write("".join(traceback.format_exception(error)))
-            self._failed.set()
-            # What fails here may only follow from the end of another process.
-            if self._ending.wait(GRACE_S):
-                threading.Event().wait()  # the watch ends this process, and says why
-            told = f"{type(error).__name__}{f': {told[:500]}' if told else ''}"
-            line = f"{self._me} failed: {told}; the traceback is in {self.log.path}"
-            told += f"; its traceback is in {self.log.path}"
-        self.log.say(f"error: {line}")
-        status = USER_ERROR if user else FAILURE
-        self._watch.tell({**self._me._asdict(), "status": status, "message": told})
-        if user:
+        error = disk.told(error) or error
+        if isinstance(error, UserError):
+            self.log.say(error_lines(error))
+            self._tell(USER_ERROR, " ".join(str(error).split()))
             self.log.forget()
-        _end(status)
+            _end(USER_ERROR)
+        self.log.write("".join(traceback.format_exception(error)))
+        self._failed.set()
+        # What fails here may only follow from the end of another process.
+        if self._ending.wait(GRACE_S):
+            threading.Event().wait()  # the watch ends this process, and says why
+        reason = printable(" ".join(f"{type(error).__name__}: {error}".split())[:500])
+        self.log.say(f"error: {self._me} failed: {reason}; the traceback is in {self.log.path}")
+        self._tell(FAILURE, f"{reason}; its traceback is in {self.log.path}")
+        _end(FAILURE)
 
-
-def say_end(reason: str) -> None:
-    """Tells the other processes that this one is about to end without saving, and why; they end,
-    too. For a signal during start-up: "was ended by SIGTERM"."""
-    if _joined is not None:
-        _joined.tell_lost(reason)
+    def _tell(self, status: int, message: str) -> None:
+        self._watch.tell({**self._me._asdict(), "status": status, "message": message})
 
 
 def _place(

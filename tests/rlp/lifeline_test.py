@@ -146,16 +146,18 @@ def watched(number):
             watch.leave()
 
 
-def kill(peers):
-    """What the system does with the connections of a process that is killed."""
+def kill(watch, peers):
+    """Ends a watch as a kill does, which closes the connections without a word."""
+    watch._stopped.set()
+    watch._thread.join()
     for peer in peers:
         peer.socket.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize("victim", [0, 2])
 def test_all_others_hear_who_is_killed(victim):
-    with watched(4) as (_, heard, peers):
-        kill(peers[victim])
+    with watched(4) as (watches, heard, peers):
+        kill(watches[victim], peers[victim])
         for i, ends in enumerate(heard):
             if i != victim:
                 end = ends.get(timeout=10)

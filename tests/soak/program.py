@@ -1,0 +1,203 @@
+"""A program under test: started, watched, and nothing of it left running."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from tests.environment import of_a_user
+from tests.soak.kinds import ROOT, WORKDIR
+
+MARK = "SOAK_PROGRAM"  # of the environment of a program and of all that it starts
+LONGEST = 600  # seconds that any run may take
+LINGERING = 20  # seconds that processes may live on when the program has ended
+
+
+def environment(shared: Path) -> dict[str, str]:
+    """The environment of a user who has run these programs before.
+
+    Args:
+      shared: folder for what programs keep between runs (compiled code, a list of fonts).
+    """
+    compiled = {
+        "JAX_COMPILATION_CACHE_DIR": str(shared / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+    # One device, alone in its process: two runs are then equal bit for bit.
+    fixed = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", "HF_HUB_OFFLINE": "1"}
+    plots = {"MPLCONFIGDIR": str(shared / "matplotlib")}
+    return compiled | of_a_user() | fixed | plots | {"PYTHONPATH": str(ROOT)}
+
+
+class Program:
+    """A started program. A context manager that kills what is left of it."""
+
+    _count = 0
+
+    def __init__(self, command: list[str], folder: Path, variables: dict[str, str]) -> None:
+        """Starts it in `folder`, where it also puts its temporary files and its cache."""
+        for name in ("tmp", "cache"):
+            (folder / name).mkdir(exist_ok=True)
+        Program._count += 1
+        self._mark = f"{os.getpid()}-{Program._count}"
+        self.started = time.monotonic()
+        self._process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=variables
+            | {"TMPDIR": str(folder / "tmp"), "XDG_CACHE_HOME": str(folder / "cache")}
+            | {MARK: self._mark},
+            stdin=subprocess.DEVNULL,
+            # Pipes have no size that a limit on files could reach.
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        self.out = self.err = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        self.out, self.err = self._process.communicate()
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, -N if signal N ended it; None while it runs."""
+        return self._process.poll()
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self.started
+
+    def send(self, number: int, everyone: bool = False) -> None:
+        """Sends a signal to the program, or, as a terminal does, to what it has started too."""
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            (os.killpg if everyone else os.kill)(self.pid, number)
+
+    def wait(self, seconds: float = LONGEST) -> bool:
+        """Waits until it has ended and its output is read; whether it did in time."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def left(self) -> list[str]:
+        """The command lines of processes that outlive the program by `LINGERING` seconds."""
+        end = time.monotonic() + LINGERING
+        while (others := self._marked()) and time.monotonic() < end:
+            time.sleep(0.2)
+        found = [_command_line(pid) for pid in others]
+        self._kill_all()
+        return found
+
+    def _marked(self) -> list[int]:
+        mark = f"{MARK}={self._mark}".encode()
+        return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc")))
+                if mark in _read(f"/proc/{pid}/environ").split(b"\0")]  # fmt: skip
+
+    def _kill_all(self) -> None:
+        """Ends what this program has started, and reads the rest of what it said."""
+        for pid in self._marked():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        self._reader.join()
+
+    def __enter__(self) -> "Program":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kill_all()
+
+    def last_line(self) -> str:
+        """An error, or else the last thing it said that is not a progress bar."""
+        lines = [line.strip() for line in (self.err + "\n" + self.out).splitlines()]
+        lines = [line for line in lines if line and "%|" not in line]
+        errors = [line for line in lines if line.startswith("error: ")]
+        return (errors or lines or [""])[-1]
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:  # it has ended, or belongs to someone else
+        return b""
+
+
+def _command_line(pid: int) -> str:
+    return _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace")[:150]
+
+
+class Folder:
+    """What can be seen of a run in the folder of a case while it is being trained."""
+
+    def __init__(self, folder: Path, runs: tuple[str, ...]) -> None:
+        self.path = folder
+        self.runs = [folder / WORKDIR / name for name in runs]
+        self._starts = self._event_files()
+
+    def _event_files(self) -> int:
+        return sum(len(list((run / "tensorboard").glob("*"))) for run in self.runs)
+
+    def lines(self, run: Path) -> int:
+        """Lines of metrics.jsonl."""
+        path = run / "metrics.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    def steps(self, run: Path) -> list[int]:
+        """Steps of the checkpoints that are there, rising."""
+        names = [path.name for path in run.glob("checkpoints/*")]
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def training(self) -> bool:
+        """Whether a start since this object was made has begun its steps."""
+        return self._event_files() > self._starts
+
+    def current(self) -> Path:
+        """The run that is not finished."""
+        begun = [run for run in self.runs if not (run / "evaluation.json").exists()]
+        return (begun or self.runs[-1:])[0]
+
+    def finished(self) -> bool:
+        """Whether all runs have their figures."""
+        return all((run / "evaluation.json").exists() for run in self.runs)
+
+    def phase(self) -> str:
+        """What the program does just now, in a word or two."""
+        if self.finished():
+            return "report"
+        run = self.current()
+        if not self.training():
+            return "start-up"
+        if any(run.glob("checkpoints/*.orbax-checkpoint-tmp")):
+            return "saving"
+        return f"step {self.lines(run) + 1}"
+
+    def unsaved(self) -> list[str]:
+        """The runs whose newest checkpoint is not of the last step in their metrics."""
+        said = []
+        for run in self.runs:
+            lines, steps = self.lines(run), self.steps(run)
+            if not (run / "evaluation.json").exists() and lines != max(steps, default=0):
+                said.append(f"{run.name}: metrics up to step {lines}, checkpoints of {steps}")
+        return said
+
+    def temporary(self) -> list[str]:
+        """Files that have a temporary name."""
+        marks = (".unfinished-", ".orbax-checkpoint-tmp", ".replaced")
+        paths = (str(path.relative_to(self.path)) for path in self.path.rglob("*"))
+        return sorted(path for path in paths if any(mark in path for mark in marks))
+
+
+def read_json(path: Path) -> object:
+    """The content of a JSON file."""
+    return json.loads(path.read_text())
