@@ -105,16 +105,28 @@ class _Roll:
     def call(self) -> list[Peer]:
         end = time.monotonic() + self._timeout
         with _listener(self._address) as self._listener:
-            while len(self._peers) < self._number - 1:
+            while not self._complete():
                 if (sock := self._accepted(end)) is None:
                     self._refuse(self._missing(), late=False)
                 if (hello := _hello(sock)) is not None:
                     self._admit(sock, hello)
-            if found := differences(self._facts):
+            if found := differences(dict(sorted(self._facts.items(), key=lambda one: one[0]))):
                 self._refuse(refusal(found), late=False)
         for peer in self._peers.values():
             peer.send({"go": self._me.host})
         return list(self._peers.values())
+
+    def _complete(self) -> bool:
+        """Whether all are there and alive; who has died while it waited may be started again."""
+        if len(self._peers) < self._number - 1:
+            return False
+        for peer in [peer for peer in self._peers.values() if _is_closed(peer.socket)]:
+            self._drop(peer)
+        return len(self._peers) == self._number - 1
+
+    def _drop(self, peer: Peer) -> None:
+        peer.socket.close()
+        del self._peers[peer.who.process], self._facts[peer.who]
 
     def _accepted(self, end: float) -> socket.socket | None:
         self._listener.settimeout(max(end - time.monotonic(), 0.001))
@@ -129,6 +141,8 @@ class _Roll:
             numbers = {self._me: self._number, new.who: hello["number"]}
             found = differences({who: {"--num_processes": n} for who, n in numbers.items()})
             self._refuse(refusal(found), new)
+        if new.who.process not in range(self._number):
+            self._refuse(f"{new.who} has a number that is not one of 0 to {self._number - 1}", new)
         former = self._peers.get(new.who.process)
         if new.who.process == 0 or (former is not None and not _is_closed(former.socket)):
             host = self._me.host if former is None else former.who.host
@@ -137,9 +151,8 @@ class _Roll:
                 f"{new.who.host}; give each process its own",
                 new,
             )
-        if former is not None:  # it has died while it waited, and was started again
-            former.socket.close()
-            del self._facts[former.who]
+        if former is not None:
+            self._drop(former)
         self._peers[new.who.process], self._facts[new.who] = new, hello["facts"]
 
     def _missing(self) -> str:
@@ -157,8 +170,9 @@ class _Roll:
             peer.send({"refused": line})
         end = time.monotonic() + _LATE_S
         while late and (sock := self._accepted(end)) is not None:
-            Peer(self._me, sock).send({"refused": line})
-            sock.close()
+            if _hello(sock) is not None:  # unread words would take the answer with them
+                Peer(self._me, sock).send({"refused": line})
+                sock.close()
         raise UserError(line)
 
 
