@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 from typing import Any
 
 from absl import flags
@@ -48,7 +49,20 @@ class RunFlags:
             return contextlib.nullcontext()
         from rlp import hosts  # here: it brings jax, which a wrong flag should not wait for
 
-        return hosts.Joined(*self._hosts.values())
+        return hosts.Joined(*self._hosts.values(), facts=self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        """What all processes must have been given alike: the program, its flags, the config."""
+        from rlp import agreement
+        from rlp.run_config import fields
+
+        spec = sys.modules["__main__"].__spec__
+        given = {
+            "the program": spec.name if spec else sys.argv[0],
+            "--workdir": self.workdir,
+            "--allow_config_change": self._allow_config_change.value,
+        }
+        return given | agreement.of_config(dict(fields(self.config)))
 
     def train(self) -> dict[str, Any] | None:
         """Runs the config, an experiment or one run, in the workdir, or goes on with it.

@@ -13,13 +13,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlp import build_sizes, disk, hosts, lease, loop, ownership
+from rlp import agreement, build_sizes, disk, hosts, lease, loop, ownership
 from rlp import start as starting
 from rlp.errors import UserError
 from rlp.huggingface import may_be_on_hub
 from rlp.metrics import GO_ON, write_json
 from rlp.report import terminal_table, write_report
-from rlp.run_config import save_config
+from rlp.run_config import fields, save_config
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 SUMMARY_KEYS = ("arms", "seed", "versions", "wall_s")  # besides the arms themselves
@@ -46,6 +46,8 @@ def run(
       UserError, Preempted: as `loop.train` does.
     """
     workdir = Path(workdir)
+    hosts.check_same({"--workdir": str(workdir)} | agreement.of_config(dict(fields(config))))
+    hosts.log_in(workdir, lambda: ownership.claim(workdir, "experiment"))
     arms = arms_in_order(config, workdir)
     hosts.agree(lambda: ownership.check(workdir, "experiment"))
     with lease.held(workdir):

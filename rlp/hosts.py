@@ -2,11 +2,11 @@
 
 Every process of a run executes the same program on its own devices. The first one (process 0)
 alone writes files and shows progress; what depends on the file system it decides for all (`agree`).
-A process that fails tells the others, who stop too. Where nothing was joined, a process is the
-first of one, and nothing here waits.
+What all must have been given alike is compared before it is used (`check_same`). A process that
+fails tells the others, and one that is killed is noticed by them (`rlp.lifeline`); either way the
+others stop, too. Where nothing was joined, a process is the first of one, and nothing here waits.
 """
 
-import contextlib
 import itertools
 import json
 import logging
@@ -17,29 +17,37 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
 import jax
 import numpy as np
-from jax._src import distributed  # the coordinator's key-value store has no public name
+
+# Neither the coordinator's key-value store nor what clusters say of themselves has a public name.
+from jax._src import clusters, distributed
 from jax.experimental.multihost_utils import process_allgather
 
-from rlp import disk
+from rlp import agreement, disk, lifeline, process_log, signals
+from rlp.agreement import Who
+from rlp.data.batch import Fingerprint
 from rlp.errors import UserError
+from rlp.ownership import LOGS
 from rlp.shown import error_lines, printable
 
 T = TypeVar("T")
 
 JOIN_TIMEOUT_S = 300
-HEARTBEAT_TIMEOUT_S = 30  # after which JAX's coordinator takes a silent process for dead
+# After which JAX's coordinator counts a process as dead; `rlp.lifeline` should be faster.
+HEARTBEAT_TIMEOUT_S = 100
 FOREVER_MS = 7 * 24 * 3600 * 1000  # waits that only a dead process would make endless
 GRACE_S = 2.0  # in which a process that hears of a failure may meet the same one itself
+SHARED_S = 60.0  # in which a new file of one host appears on another
 USER_ERROR, FAILURE = 2, 1  # exit statuses
-END = "rlp/end"  # key: why the run ends, {} if it is finished
 
 _rounds = itertools.count()
+_joined: "Joined | None" = None
 
 
 def count() -> int:
@@ -89,12 +97,109 @@ def agree(decide: Callable[[], T]) -> T:
     return outcome["value"]
 
 
+def check_same(facts: Mapping[str, Any]) -> None:
+    """Compares what every process was given; all call this in the same order.
+
+    Args:
+      facts: name -> JSON value, of this process.
+
+    Raises:
+      UserError: on all processes, if they differ; it names what differs and on which process.
+    """
+    if count() > 1:
+        _compare(facts, lambda given: "".join(_refusals(given)))
+
+
+def _refusals(given: Mapping[Who, Mapping[str, Any]]) -> list[str]:
+    found = agreement.differences(given)
+    return [agreement.refusal(found)] if found else []
+
+
+def check_same_data(data: Mapping[str, Fingerprint]) -> None:
+    """Compares the fingerprints of the data that every process has read, as `check_same` does."""
+    if count() > 1:
+        _compare(data, agreement.other_data)
+
+
+def _compare(value: Any, compare: Callable[[dict[Who, Any]], str]) -> None:
+    """Has process 0 compare a JSON value of every process; raises what it returns, if anything."""
+    key = f"rlp/compare/{next(_rounds)}"
+    me = distributed.global_state.process_id
+    mine = json.dumps({"host": socket.gethostname(), "value": value})
+    _client().key_value_set(f"{key}/{me}", mine)
+
+    def refuse() -> None:
+        found = [
+            json.loads(_client().blocking_key_value_get(f"{key}/{i}", FOREVER_MS))
+            for i in range(count())
+        ]
+        if line := compare({Who(i, f["host"]): f["value"] for i, f in enumerate(found)}):
+            raise UserError(line)
+
+    agree(refuse)
+    _client().key_value_delete(f"{key}/{me}")
+
+
+def log_in(workdir: Path, claim: Callable[[], None]) -> None:
+    """Has the next `open_log` open the logs in another folder than its own: those of an experiment
+    are in its folder, not in that of its first arm.
+
+    Args:
+      workdir: of the experiment.
+      claim: called on process 0 before anything is written there.
+    """
+    if _joined is not None:
+        _joined.log_folder = workdir, claim
+
+
+def open_log(workdir: Path) -> None:
+    """Moves the log of each process to the folder of the run, once it is certain to be its folder.
+
+    Only the first call of a process does something. All call this in the same order.
+
+    Args:
+      workdir: of the run.
+
+    Raises:
+      UserError: on all processes, if they do not see the same folder, or cannot write there.
+    """
+    if count() == 1 or _joined is None or _joined.log.kept:
+        return
+    folder, claim = _joined.log_folder or (workdir, lambda: None)
+    agree(claim)
+    try:
+        _joined.log.keep(folder)
+    except OSError as error:
+        raise UserError(f"{folder / LOGS} cannot be written: {error.strerror}") from error
+    _compare(_joined.log.header, lambda headers: _unseen(folder, headers))
+
+
+def _unseen(workdir: Path, headers: Mapping[Who, str]) -> str:
+    """One line on the first process whose log does not appear here; "" if all of them do."""
+    end = time.monotonic() + SHARED_S
+    for who, header in headers.items():
+        path = process_log.path_in(workdir, who.process)
+        while not (path.is_file() and header in path.read_text(errors="replace")):
+            if time.monotonic() > end:
+                return (
+                    f"--workdir={workdir} is not one folder: {who} has written {path.name} into "
+                    f"its own, which {next(iter(headers))} does not see; name a folder that all "
+                    "hosts share"
+                )
+            time.sleep(0.2)
+    return ""
+
+
 class Joined:
     """While entered, this process is one of several. Enter before anything asks JAX for a device.
 
-    Leaving it waits for the others. An error does not: it is told to the others and shown, and the
-    process ends at once, with status 2 after a UserError and with 1 after any other.
+    Leaving it waits for the others. An error does not: it is told to the others and shown in one
+    line, its traceback goes to the log, and the process ends at once, with status 2 after a
+    UserError and with 1 after any other.
     """
+
+    log: process_log.ProcessLog
+    log_folder: tuple[Path, Callable[[], None]] | None = None  # as `log_in` has been given it
 
     def __init__(
         self,
@@ -102,6 +207,7 @@ class Joined:
         number: int | None = None,
         process: int | None = None,
         timeout: int = JOIN_TIMEOUT_S,
+        facts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Nothing is joined yet.
 
@@ -111,22 +217,37 @@ class Joined:
           number: of processes.
           process: which of them this is, from 0.
           timeout: seconds to wait for the others.
+          facts: what all processes must have been given alike, besides code and libraries: name ->
+            JSON value.
         """
-        self._arguments = address, number, process, timeout
+        self._arguments, self._timeout, self._facts = (address, number, process), timeout, facts
+        self._ending, self._failed = threading.Event(), threading.Event()
 
     def __enter__(self) -> Self:
         """Meets the others.
 
         Raises:
-          UserError: the environment says nothing of a cluster, or the port is taken. (If the others
-            do not come in time, one line says so and the process ends with status 2, from a thread:
-            JAX's own wait cannot be interrupted.)
+          UserError: the environment says nothing of a cluster, the port is taken, the others do not
+            come in time, or they were given something else.
         """
-        _join(*self._arguments)
-        if not is_first():
-            logging.getLogger("rlp").setLevel(logging.ERROR)
-        self._watcher = threading.Thread(target=_stop_with_the_others, daemon=True)
-        self._watcher.start()
+        global _joined
+        address, number, process, devices = _place(*self._arguments, self._timeout)
+        self._me = Who(process, socket.gethostname())
+        facts = {**self._facts, **agreement.of_program()}
+        peers = lifeline.call_roll(address, number, process, facts, self._timeout)
+        command = " ".join(sys.argv)
+        what = f"process {process} of {number} on {self._me.host}, pid {os.getpid()}: {command}"
+        self.log = process_log.ProcessLog(process, what)
+        self._watch = lifeline.Watch(peers, self._stop_with_the_others)
+        self._watch.start()
+        self._forget = signals.before_end(self._stopped_by_signal)
+        try:
+            _initialize(address, number, process, devices, self._timeout)
+        except RuntimeError as error:
+            self._fail(error)
+        if process != 0:
+            self.log.quiet(logging.ERROR)
+        _joined = self
         return self
 
     def __exit__(
@@ -135,130 +256,102 @@ class Joined:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        global _joined
         if error is not None:
-            _fail(error)
+            self._fail(error)
         barrier()
-        if is_first():
-            _client().key_value_set(END, "{}", True)
-        self._watcher.join()
+        self._forget()
+        self._watch.leave()
+        _joined = None
         jax.distributed.shutdown()
+        self.log.close()
+
+    def _stop_with_the_others(self, end: Mapping[str, Any]) -> None:
+        """Ends this process, in the thread of the watch, because another one has ended."""
+        self._ending.set()
+        if not self._failed.wait(GRACE_S):
+            self.log.write_stacks()
+        other = f"process {end['process']} on {end['host']}"
+        if "lost" in end:
+            what = f"{other} {end['lost']}{self._log_of(end['process'])}"
+        else:
+            what = f"{other} failed: {end['message']}"
+        self.log.say(printable(f"error: {self._me} stops, because {what}"))
+        _end(end.get("status", FAILURE))
+
+    def _stopped_by_signal(self) -> None:
+        """Tells the others, when a signal ends this process while there is nothing to save."""
+        self._watch.tell({**self._me._asdict(), "lost": "was stopped by a signal"})
+
+    def _log_of(self, process: int) -> str:
+        if not self.log.kept:
+            return ""
+        return f" (its log is {process_log.path_in(self.log.path.parent.parent, process)})"
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        """Shows the error in one line, tells the other processes, and ends this one."""
+        error = disk.told(error) or error
+        if isinstance(error, UserError):
+            self.log.say(error_lines(error))
+            self._tell(USER_ERROR, " ".join(str(error).split()))
+            self.log.forget()
+            _end(USER_ERROR)
+        self.log.write("".join(traceback.format_exception(error)))
+        self._failed.set()
+        # What fails here may only follow from the end of another process.
+        if self._ending.wait(GRACE_S):
+            threading.Event().wait()  # the watch ends this process, and says why
+        reason = printable(" ".join(f"{type(error).__name__}: {error}".split())[:500])
+        self.log.say(f"error: {self._me} failed: {reason}; the traceback is in {self.log.path}")
+        self._tell(FAILURE, f"{reason}; its traceback is in {self.log.path}")
+        _end(FAILURE)
+
+    def _tell(self, status: int, message: str) -> None:
+        self._watch.tell({**self._me._asdict(), "status": status, "message": message})
 
 
-def _join(address: str | None, number: int | None, process: int | None, timeout: int) -> None:
-    if address and process == 0:
-        _check_port(address)
-    patience = threading.Timer(timeout, _give_up, (process, number, timeout))
-    patience.daemon = True
-    patience.start()
+def _place(
+    address: str | None, number: int | None, process: int | None, timeout: int
+) -> tuple[str, int, int, Sequence[int] | None]:
+    """Address of process 0, number of processes, which one this is, its devices (None for all), as
+    given or as the environment says, in the way of `jax.distributed.initialize`."""
+    address = address or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    listed = os.environ.get("JAX_LOCAL_DEVICE_IDS")
+    devices: Sequence[int] | None = list(map(int, listed.split(","))) if listed else None
     try:
-        jax.distributed.initialize(
-            address,
-            number,
-            process,
-            initialization_timeout=timeout + 60,  # its own end is an abort with a stack trace
-            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
+        address, number, process, devices = (
+            clusters.ClusterEnv.auto_detect_unset_distributed_params(
+                address, number, process, devices, None, timeout
+            )
         )
-    except ValueError as error:
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"{socket.gethostname()} cannot find the others: {error}") from error
+    if address is None or number is None or process is None:
         raise UserError(
             f"the environment of {socket.gethostname()} does not say who the others are as Cloud "
             "TPU, SLURM, GKE or Open MPI do; give --coordinator_address, --num_processes and "
-            f"--process_id ({error})"
-        ) from error
-    except RuntimeError as error:
-        raise UserError(
-            f"{socket.gethostname()} cannot join the other processes: {error}"
-        ) from error
-    finally:
-        patience.cancel()
+            "--process_id"
+        )
+    return address, number, process, devices
+
+
+def _initialize(
+    address: str, number: int, process: int, devices: Sequence[int] | None, timeout: int
+) -> None:
+    """Joins JAX's own cluster."""
+    jax.distributed.initialize(
+        address,
+        number,
+        process,
+        local_device_ids=devices,
+        initialization_timeout=timeout,
+        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
+    )
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # JAX has put its own in place
 
 
-def _check_port(address: str) -> None:
-    """Refuses a port that is in use; the coordinator would crash on it."""
-    port = int(address.rpartition(":")[2])
-    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            tried.bind(("", port))
-        except OSError as error:
-            raise UserError(
-                f"--coordinator_address={address}: port {port} of {socket.gethostname()} cannot be "
-                f"opened ({error.strerror}); take another port, the same on all hosts"
-            ) from error
-
-
-def _give_up(process: int | None, number: int | None, timeout: int) -> None:
-    """Ends a process that the others did not join, with one line on what it waited for."""
-    state = distributed.global_state
-    address = state.coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS")
-    me = state.process_id if process is None else process
-    who = f"process {me}{f' of {number}' if number else ''} on {socket.gethostname()}"
-    if address is None:
-        line = f"{who} found no coordinator in its environment within {timeout} s"
-    elif me == 0:
-        line = (
-            f"{who} waited {timeout} s at {address} for the other processes, and not all came; "
-            "start them all, with one --num_processes"
-        )
-    elif _answers(address):
-        line = (
-            f"{who} found the coordinator at {address}, but not all processes joined it within "
-            f"{timeout} s; start them all, with one --num_processes and each --process_id once"
-        )
-    else:
-        line = (
-            f"{who} waited {timeout} s for the coordinator at {address}, and nothing answers there;"
-            " start process 0 on that host, or correct --coordinator_address"
-        )
-    _end(f"error: {line} (--join_timeout={timeout})", USER_ERROR)
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
-    except OSError:
-        return False
-    return True
-
-
-def _stop_with_the_others() -> None:
-    """Waits for the end of the run; ends this process if another one has failed."""
-    end = json.loads(_client().blocking_key_value_get(END, FOREVER_MS))
-    me = distributed.global_state.process_id
-    if end and end["process"] != me:
-        time.sleep(GRACE_S)
-        who = f"process {me} on {socket.gethostname()}"
-        failed = f"process {end['process']} on {end['host']}"
-        _end(f"error: {who} stops, for {failed} has: {end['message']}", end["status"])
-
-
-def _fail(error: BaseException) -> NoReturn:
-    """Shows the error, tells the other processes, and ends this one."""
-    me = distributed.global_state.process_id
-    error = disk.told(error) or error
-    user = isinstance(error, UserError)
-    shown = error_lines(error) if isinstance(error, UserError) else ""
-    text = " ".join(str(error).split()) if user else "".join(traceback.format_exception(error))
-    end = {
-        "process": me,
-        "host": socket.gethostname(),
-        "status": USER_ERROR if user else FAILURE,
-        "message": text if user else f"{type(error).__name__}; see what it wrote",
-    }
-    print(shown or text, file=sys.stderr, flush=True)
-    with contextlib.suppress(RuntimeError):  # the coordinator is gone; so are the others, then
-        _client().key_value_set(END, json.dumps(end), True)
-    if me == 0:
-        time.sleep(2 * GRACE_S)  # with us the others lose the coordinator, and could not say why
-    _end("", USER_ERROR if user else FAILURE)
-
-
-def _end(line: str, status: int) -> NoReturn:
+def _end(status: int) -> NoReturn:
     """Ends the process from any thread, without waiting for the others, who may not answer."""
-    if line:
-        print(printable(line), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -21,8 +21,8 @@ from ml_collections import ConfigDict
 
 from models.sharding import batch_shards
 from models.transformer import Params, init
+from rlp import agreement, build_sizes, disk, hosts, lease, ownership
 from rlp import build as building
-from rlp import build_sizes, disk, hosts, lease, ownership
 from rlp import start as starting
 from rlp.answer_trainer import AnswerTrainer
 from rlp.budget import End
@@ -98,6 +98,10 @@ def _train(
 ) -> dict[str, Any]:
     """What `train` does in a folder that is held."""
     config = starting.adopt(config, workdir, explicit)
+    hosts.check_same(
+        {"--workdir": str(workdir), "--allow_config_change": allow_config_change}
+        | agreement.of_config(dict(fields(config)))
+    )
     check_config(config, workdir, allow_config_change)
     page = workdir / "report.html"
     goes_on = allow_config_change and (bool(config.match) or bool(_changes(config, workdir)))
@@ -165,6 +169,7 @@ class _Loop:
         made = self.made
         train, held_out = read_data(self.config, made.tokenizer, made.template, frame)
         self.data = fingerprint(train, held_out)
+        hosts.check_same_data(self.data)
         begun = hosts.agree(lambda: bool(saved_steps(directory)))
         begin = None if begun else self._started_from()
         files = starting.files_for(self.config, self.workdir)
@@ -182,6 +187,7 @@ class _Loop:
             # Only now: a state that does not fit the config leaves the folder as it was.
             write = lambda: begin_folder(self.config, made, files, self.workdir)
             hosts.agree(lambda: self._written(write))
+            hosts.open_log(self.workdir)
             with self.preemption:
                 state = self._steps(state, checkpoints, train, held_out)
                 result = self._finish(state, checkpoints, held_out)
@@ -199,7 +205,10 @@ class _Loop:
         if not self.config.init_from:
             return None
         shapes = abstract_params(self.made.model, self.made.mesh)
-        params, _, described = starting.find(self.config.init_from).load(shapes)
+        start = starting.find(self.config.init_from)
+        if start.config is None and start.files is not None:
+            hosts.check_same(agreement.of_files(start.files))
+        params, _, described = start.load(shapes)
         LOGGER.info("starting from %s", described)
         return params
 

@@ -20,13 +20,15 @@ RECORD = "owner.json"
 # template, generation config). The run's tokenizer is read from here, and its export has it all.
 FILES = "hf"
 CHECKPOINTS = "checkpoints"
+LOGS = "logs"  # of each of several processes, or of each point of a sweep
 NAMES = {
     "run": (
         *("config.json", FILES, CHECKPOINTS, "metrics.jsonl", "tensorboard", "warnings.json"),
         *("evaluation.json", "thoughts.json", "responses.json", "report.html", "plots"),
+        LOGS,
     ),
-    "experiment": ("config.json", "summary.json", "pipeline.md", "report.html", "plots"),
-    "sweep": ("logs", "slurm", "report.html", "plots"),
+    "experiment": ("config.json", "summary.json", "pipeline.md", "report.html", "plots", LOGS),
+    "sweep": (LOGS, "slurm", "report.html", "plots"),
 }
 _ADVICE = "take another folder, or move away what is there"
 

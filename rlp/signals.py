@@ -92,8 +92,8 @@ def die_of(number: int) -> NoReturn:
 
 def tell(line: str) -> None:
     """Writes a line to stderr, also where a handler has interrupted somebody who was writing."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"\n{line}\n".encode())
+    with contextlib.suppress(OSError, ValueError):  # ValueError: closed
+        os.write(sys.stderr.fileno(), f"\n{line}\n".encode())
 
 
 def die_at_exit(number: int) -> None:

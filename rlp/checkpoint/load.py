@@ -8,6 +8,7 @@ import jax
 from orbax.checkpoint import v1 as orbax
 
 from rlp import hosts
+from rlp.agreement import of_files
 from rlp.checkpoint import folder as folders
 from rlp.errors import UserError
 
@@ -30,6 +31,7 @@ def load_params(spec: str, abstract_params: Any) -> tuple[Any, int]:
       UserError: as `find_step` does; a damaged checkpoint; another tree or shape.
     """
     folder, step = hosts.agree(lambda: _whole_step(spec))
+    hosts.check_same(of_files(Path(folder), folders.MANIFEST))  # it has the checksums of the rest
     return load_items(Path(folder), {"params": abstract_params})["params"], step
 
 

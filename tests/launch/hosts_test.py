@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import sys
 import time
 
@@ -127,8 +128,12 @@ def test_stopped_on_two_hosts_killed_on_four_and_ended_on_one_it_is_the_run_of_o
         wait_for_line(four, run / "rlp", 3)
         four[3].kill()
         statuses = four.wait(600)  # nobody waits for the dead for ever
-        assert statuses[3] == -signal.SIGKILL
-        assert 0 not in statuses
+        assert statuses == [1, 1, 1, -signal.SIGKILL]
+        for i in range(3):
+            last = four.err(i).splitlines()[-1]
+            assert f"stops, because process 3 on {socket.gethostname()} is gone" in last
+            assert "Traceback" not in four.err(i)
+            assert (run / "logs" / f"process-{i}.log").read_text().count("--- 20") == 1 + (i < 2)
     assert lines(run / "rlp") < 8
 
     # One process ends it, on a mesh with another axis.
@@ -177,3 +182,50 @@ def test_two_hosts_refuse_other_data_together(tmp_path):
         assert "going on with other data: data.train: 12 documents, " in both.err(0)
         both[1].send_signal(signal.SIGTERM)
         assert both.wait(600) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["--config.optimizer.learning_rate=0.5"], "config.optimizer.learning_rate is 0.001 on "),
+        (["--config.arms.rlp.objective=rpt"], "config.arms.rlp.objective is 'rlp' on process 0 on"),
+        (["--allow_config_change"], "--allow_config_change is False on process 0 on "),
+    ],
+)
+def test_hosts_that_were_started_with_another_config_are_refused(tmp_path, changes, told):
+    experiment(tmp_path, ARMS, runs.COMPASS)
+
+    def words(address, i):
+        return several(tmp_path, "run", 2, *(changes if i == 1 else []))(address, i)
+
+    with cluster.started(words, 2, tmp_path / "two", devices=1) as both:
+        assert both.wait(120) == [2, 2]
+    for i in range(2):
+        assert both.err(i).startswith("error: the processes of this run differ: " + told)
+        assert both.err(i).count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_hosts_with_other_data_are_refused_before_anything_is_trained(tmp_path):
+    """The same path is another file on each host."""
+    experiment(tmp_path, {"run": {}}, runs.TEXT, {"data.train": "text.jsonl"})
+    for i in range(2):
+        (tmp_path / str(i)).mkdir()
+        runs.text_file(tmp_path / str(i))
+    with (tmp_path / "1" / "text.jsonl").open("a") as file:
+        file.write('{"text": "one more"}\n')
+    move = "import os, sys; os.chdir(sys.argv[1]); os.execv(sys.executable, sys.argv[2:])"
+
+    def words(address, i):
+        command = several(tmp_path, "run", 2)(address, i)
+        return [sys.executable, "-c", move, str(tmp_path / str(i)), *command]
+
+    with cluster.started(words, 2, tmp_path / "two", devices=1) as both:
+        assert both.wait(300) == [2, 2]
+    for i in range(2):
+        line = both.err(i).splitlines()[-1]
+        assert "process 1 on" in line
+        assert "has other data than process 0 on" in line
+        assert "data.train: 12 documents" in line
+        assert "text.jsonl" in line
+    assert not (tmp_path / "run" / "run" / "checkpoints").exists()

@@ -20,10 +20,16 @@ from rlp.errors import UserError
 from tests import hosts as cluster
 
 JOIN = """
-import json, sys, time
+import json, os, sys, time
 from pathlib import Path
 from rlp import hosts
 from rlp.errors import UserError
+
+def show(kind, error, trace):  # as launch.program does
+    assert kind is UserError, error
+    print("error:", error, file=sys.stderr, flush=True)
+    os._exit(2)
+sys.excepthook = show
 
 address, number, process = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 def tell(**facts):
@@ -199,6 +205,9 @@ def test_four_processes_agree_read_save_and_stop_as_one(tmp_path):
     alone_it_restores(tmp_path)
 
 
+HOST = socket.gethostname()
+
+
 def test_who_fails_takes_the_others_along(tmp_path):
     code = """
 with hosts.Joined(address, number, process, 60):
@@ -208,12 +217,149 @@ with hosts.Joined(address, number, process, 60):
 """
     with cluster.started(script(code, 2), 2, tmp_path, 1) as both:
         assert both.wait(60) == [2, 2]
-    name = socket.gethostname()
     assert both.err(1) == "error: the disk of this host is full\n"
-    assert both.err(0).splitlines()[-1] == (
-        f"error: process 0 on {name} stops, for process 1 on {name} has: "
-        "the disk of this host is full"
+    assert both.err(0) == (
+        f"error: process 0 on {HOST} stops, because process 1 on {HOST} failed: "
+        "the disk of this host is full\n"
     )
+
+
+JOINED_WITH_LOG = """
+workdir = Path(sys.argv[4])
+with hosts.Joined(address, number, process, 60):
+    workdir.mkdir(exist_ok=True)
+    hosts.open_log(workdir)
+"""
+
+
+def wait_until_ready(processes, seconds=90):
+    end = time.monotonic() + seconds
+    while not all('"ready"' in processes.out(i) for i in range(len(processes))):
+        assert all(process.poll() is None for process in processes), processes.err(0)
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_an_exception_is_one_line_and_its_traceback_is_in_the_log(tmp_path):
+    code = (
+        JOINED_WITH_LOG
+        + """
+    if process == 1:
+        raise ValueError("no\\n such thing")
+    hosts.barrier()
+"""
+    )
+    workdir = tmp_path / "run"
+    with cluster.started(script(code, 2, workdir), 2, tmp_path, 1) as both:
+        assert both.wait(60) == [1, 1]
+    log = workdir / "logs" / "process-1.log"
+    assert both.err(1) == (
+        f"error: process 1 on {HOST} failed: ValueError: no such thing; the traceback is in {log}\n"
+    )
+    assert both.err(0) == (
+        f"error: process 0 on {HOST} stops, because process 1 on {HOST} failed: "
+        f"ValueError: no such thing; its traceback is in {log}\n"
+    )
+    assert "Traceback (most recent call last)" in log.read_text()
+
+
+WAIT_IN_A_COLLECTIVE = """
+    import numpy as np
+    from jax.experimental.multihost_utils import process_allgather
+    process_allgather(np.array(1))
+    tell(ready=True)
+    if process == victim:
+        time.sleep(600)
+    process_allgather(np.array(1))
+"""
+
+
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_others_name_a_process_that_is_killed(tmp_path, victim):
+    """JAX's client aborts when process 0 is gone; the line and the status come before that."""
+    code = JOINED_WITH_LOG + WAIT_IN_A_COLLECTIVE.replace("victim", str(victim))
+    workdir, number = tmp_path / "run", 2 + victim
+    with cluster.started(script(code, number, workdir), number, tmp_path, 1) as all_:
+        wait_until_ready(all_)
+        time.sleep(1)  # into the collective
+        all_[victim].send_signal(signal.SIGKILL)
+        start = time.monotonic()
+        statuses = all_.wait(60)
+        assert time.monotonic() - start < 15
+    others = [i for i in range(number) if i != victim]
+    assert [statuses[i] for i in others] == [1] * len(others)
+    for i in others:
+        assert all_.err(i) == (
+            f"error: process {i} on {HOST} stops, because process {victim} on {HOST} is gone: it "
+            f"was killed, or it crashed (its log is {workdir}/logs/process-{victim}.log)\n"
+        )
+        assert "Traceback" in (workdir / "logs" / f"process-{i}.log").read_text()
+
+
+@pytest.mark.slow
+def test_the_others_name_a_process_that_is_frozen(tmp_path):
+    code = "from rlp import lifeline\nlifeline.SILENCE_S = 5.0\n" + JOINED_WITH_LOG
+    code += WAIT_IN_A_COLLECTIVE.replace("victim", "1")
+    with cluster.started(script(code, 2, tmp_path / "run"), 2, tmp_path, 1) as both:
+        wait_until_ready(both)
+        both[1].send_signal(signal.SIGSTOP)
+        assert both[0].wait(60) == 1
+    (line,) = both.err(0).splitlines()
+    assert line.startswith(f"error: process 0 on {HOST} stops, because process 1 on {HOST} is gone")
+
+
+@pytest.mark.slow
+def test_logs_that_process_0_does_not_see_are_refused(tmp_path):
+    code = """
+hosts.SHARED_S = 1.0
+workdir = Path(sys.argv[4]) / str(process)
+with hosts.Joined(address, number, process, 60):
+    workdir.mkdir(parents=True)
+    hosts.open_log(workdir)
+"""
+    with cluster.started(script(code, 2, tmp_path / "runs"), 2, tmp_path, 1) as both:
+        assert both.wait(60) == [2, 2]
+    line = f"--workdir={tmp_path}/runs/0 is not one folder: process 1 on {HOST} has written "
+    for i in range(2):
+        assert both.err(i).startswith(f"error: {line}")
+        assert both.err(i).count("\n") == 1
+
+
+def test_what_the_processes_were_given_is_compared(tmp_path):
+    code = """
+with hosts.Joined(address, number, process, 60):
+    hosts.check_same({"x": 1})
+    hosts.check_same_data({"data.train": {"digest": "1", "documents": 3}})
+    try:
+        hosts.check_same_data({"data.train": {"digest": str(process), "documents": 3 + process}})
+    except UserError as error:
+        tell(data=str(error))
+    hosts.check_same({"x": 1, "y": process})
+"""
+    with cluster.started(script(code, 2), 2, tmp_path, 1) as both:
+        assert both.wait(60) == [2, 2]
+    for i in range(2):
+        assert told(both, i)["data"].startswith(
+            f"process 1 on {HOST} has other data than process 0 on {HOST} (data.train: 3 documents"
+        )
+        assert f"y is 0 on process 0 on {HOST} and 1 on process 1 on {HOST}; " in both.err(i)
+        assert both.err(i).count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("numbers", [(2, 3), (3, 2)])
+def test_another_number_of_processes_is_refused_by_all(tmp_path, numbers):
+    code = "with hosts.Joined(address, number, process, 100):\n    tell(joined=True)"
+    words = lambda address, i: script(code, numbers[i])(address, i)
+    with cluster.started(words, 2, tmp_path, 1) as both:
+        assert both.wait(60) == [2, 2]
+    for i in range(2):
+        assert both.out(i) == ""
+        assert both.err(i).startswith(
+            "error: the processes of this run differ: --num_processes is "
+            f"{numbers[0]} on process 0 on {HOST} and {numbers[1]} on process 1 on {HOST}; "
+        )
 
 
 def test_whoever_waits_in_vain_names_itself_and_the_address(tmp_path):
@@ -223,19 +369,18 @@ with hosts.Joined(address, number, process, 3):
     tell(joined=True)
 """
     there = script(code, 2)
-    name = socket.gethostname()
     with (
         cluster.started(there, 1, tmp_path / "first") as first,
         cluster.started(lambda address, _: there(address, 1), 1, tmp_path / "second") as second,
     ):
         assert first.wait(60) + second.wait(60) == [2, 2]
     assert re.fullmatch(
-        rf"error: process 0 of 2 on {name} waited 3 s at 127\.0\.0\.1:\d+ for the other processes,"
-        r" and not all came; .*\n",
+        rf"error: process 0 on {HOST} waited 3 s at 127\.0\.0\.1:\d+ for the other processes of 2,"
+        r" but 1 did not come: process 1; .*\n",
         first.err(0),
     )
     assert re.fullmatch(
-        rf"error: process 1 of 2 on {name} waited 3 s for the coordinator at 127\.0\.0\.1:\d+, and"
+        rf"error: process 1 on {HOST} of 2 waited 3 s for process 0 at 127\.0\.0\.1:\d+, and"
         r" nothing answers there; .*\n",
         second.err(0),
     )
