@@ -7,7 +7,7 @@ order that this needs, each in its own folder, and finished ones are not run aga
 
 import importlib.metadata
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from rlp import start as starting
 from rlp.errors import UserError
 from rlp.huggingface import may_be_on_hub
 from rlp.metrics import GO_ON, write_json
-from rlp.preemption import Preemption
-from rlp.report import terminal_table, write_report
+from rlp.preemption import Preempted, Preemption
+from rlp.report import terminal_table, write_report_apart
 from rlp.run_config import save_config
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -67,7 +67,11 @@ def run(
             )
             # Not before: an arm that cannot start leaves no folder.
             hosts.agree(lambda: _begin(config, workdir))
-        return hosts.agree(lambda: _finish(config, workdir, results))
+        summary = hosts.agree(lambda: _summarise(config, workdir, results))
+        stop = lambda: preemption.requested
+        if not hosts.agree(lambda: _report(workdir, results, stop)):
+            raise Preempted
+        return summary
 
 
 def _begin(config: ConfigDict, workdir: Path) -> None:
@@ -77,10 +81,10 @@ def _begin(config: ConfigDict, workdir: Path) -> None:
         save_config(config, workdir / "config.json")
 
 
-def _finish(
+def _summarise(
     config: ConfigDict, workdir: Path, results: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """Writes summary.json and the report over the arms' results, in the order they ran."""
+    """Writes summary.json over the arms' results, in the order they ran; its content."""
     summary = results | {
         "arms": list(results),
         "seed": config.seed,
@@ -90,10 +94,17 @@ def _finish(
     }
     with disk.writing(workdir, GO_ON):
         write_json(workdir / "summary.json", summary)
-    write_report([workdir], workdir / "report.html")
-    print(terminal_table(results))
-    print(f"report: {workdir / 'report.html'}")
     return summary
+
+
+def _report(workdir: Path, results: dict[str, dict[str, Any]], stop: Callable[[], bool]) -> bool:
+    """Writes the report and prints the table; False if `stop` came before."""
+    page = workdir / "report.html"
+    if not write_report_apart([workdir], page, stop):
+        return False
+    print(terminal_table(results))
+    print(f"report: {page}")
+    return True
 
 
 def _arm_names(config: ConfigDict) -> list[str]:

@@ -39,7 +39,7 @@ from rlp.health import Watch
 from rlp.metrics import GO_ON, MetricsWriter, NoMetrics, progress, write_json
 from rlp.placement import abstract_params, placed, state_shardings
 from rlp.preemption import Preempted, Preemption
-from rlp.report import terminal_table, write_report
+from rlp.report import terminal_table, write_report_apart
 from rlp.run_config import check_same, fields, load_config, save_config
 from rlp.small_files import keep, small_files
 from rlp.step import TrainState, new_state
@@ -103,15 +103,19 @@ def train(
             small_files(run, files, starting.same_tokenizer(config, files), config.data)
             end = building.build_end(config, run.model)
             result = _Loop(config, workdir, run, end, preemption, allow_config_change).run()
-        if report:
-            hosts.agree(lambda: _report(workdir, page, result))
+        stop = lambda: preemption.requested
+        if report and not hosts.agree(lambda: _report(workdir, page, result, stop)):
+            raise Preempted
     return result
 
 
-def _report(workdir: Path, page: Path, result: dict[str, Any]) -> None:
-    write_report([workdir], page)
+def _report(workdir: Path, page: Path, result: dict[str, Any], stop: Callable[[], bool]) -> bool:
+    """Whether the report was written; False if `stop` came before."""
+    if not write_report_apart([workdir], page, stop):
+        return False
     print(terminal_table({workdir.name: result}))
     print(f"report: {page}")
+    return True
 
 
 class _Loop:

@@ -23,6 +23,7 @@ CHECKPOINTS = "checkpoints"
 NAMES = {
     "run": (
         *("config.json", FILES, CHECKPOINTS, "metrics.jsonl", "tensorboard", "warnings.json"),
+        *("metrics.damaged.jsonl",),
         *("evaluation.json", "thoughts.json", "responses.json", "report.html", "plots"),
     ),
     "experiment": ("config.json", "summary.json", "pipeline.md", "report.html", "plots"),

@@ -32,6 +32,11 @@ class Preemption:
     def _request(self, number: int, frame: FrameType | None) -> None:
         self._requested = True
 
+    @property
+    def requested(self) -> bool:
+        """Whether SIGTERM came to this process; the others are not asked."""
+        return self._requested
+
     def check(self) -> None:
         """Raises Preempted if SIGTERM came, to whichever process; all make the same checks."""
         if hosts.any_of(self._requested):

@@ -395,7 +395,7 @@ def test_a_finished_run_is_left_as_it_is(kind, tmp_path, finished, monkeypatch):
     assert snapshot(workdir) == before
     loop.train(config, workdir)  # it was stopped before its report was written
     assert "</html>" in (workdir / "report.html").read_text()
-    monkeypatch.setattr(loop, "write_report", None)
+    monkeypatch.setattr(loop, "write_report_apart", None)
     loop.train(config, workdir)
 
 
