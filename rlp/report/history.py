@@ -80,9 +80,8 @@ def read_history(path: Path, note: Callable[[str], object]) -> History:
         if line.row["step"] >= last["step"]:
             last = line.row
     if bad:
-        note(
-            f"{path}: {bad:,} lines are damaged and were left out, the first is line {first_bad:,}"
-        )
+        lines = f"{bad:,} lines are" if bad > 1 else "a line is"
+        note(f"{path}, line {first_bad:,}: {lines} damaged and could not be read in full")
     if not count:
         return History()
     return _ordered({name: np.array(values) for name, values in columns.items()}, last, path, note)
@@ -101,6 +100,6 @@ def _ordered(
         kept, places = np.unique(backwards, return_index=True)
         twice = len(steps) - len(kept)
         if twice:
-            note(f"{path}: {twice:,} lines are of steps that are there again; the later ones count")
+            note(f"{path}: {twice:,} of the lines are of steps that are there again further down")
         columns = {name: values[::-1][places] for name, values in columns.items()}
     return History(columns["step"], columns, last)
