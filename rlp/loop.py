@@ -266,7 +266,7 @@ class _Loop:
         """All steps that are left, with the evaluations and checkpoints between them."""
         config, step = self.config, int(state.step)
         trainer, over = self._trainer(train), self.end.reached(step, self.totals)
-        watch = Watch(dict(fields(config)))
+        watch = Watch(dict(fields(config)) | {"model.vocab_size": self.made.model.vocab_size})
         with (
             MetricsWriter(self.workdir, step, watch) if hosts.is_first() else NoMetrics() as writer,
             progress(self.end.last, step, self.label) as bar,
