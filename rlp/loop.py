@@ -37,6 +37,7 @@ from rlp.data.rows import Rows
 from rlp.errors import UserError
 from rlp.health import Watch
 from rlp.metrics import GO_ON, MetricsWriter, NoMetrics, progress, write_json
+from rlp.nonfinite import in_update
 from rlp.placement import abstract_params, placed, state_shardings
 from rlp.preemption import Preempted, Preemption
 from rlp.report import terminal_table, write_report_apart
@@ -148,6 +149,7 @@ class _Loop:
         self.init_key, self.key, self.evaluation_key = building.root_keys(config.seed)
         self.totals = Totals()
         self.data: dict[str, Fingerprint] = {}
+        self.faulty = False  # the last step had a value that was not finite
 
     def run(self) -> dict[str, Any]:
         """From the newest checkpoint to evaluation.json."""
@@ -290,7 +292,7 @@ class _Loop:
                 bar.set_postfix_str(_brief(metrics), refresh=False)
                 bar.total = self.end.expected(step, self.totals)
                 bar.update(1)
-                self._check_health(state, checkpoints)
+                self._check_health(state, checkpoints, trainer.fault)
                 if figures or (step % config.checkpoint.every == 0 and not over):
                     self._save(state, checkpoints, figures)
         return state
@@ -311,15 +313,18 @@ class _Loop:
             "skipped_updates": int(state.skipped),
         }
 
-    def _check_health(self, state: TrainState, checkpoints: Checkpoints) -> None:
-        """Stops a run that only produces numbers that are not finite."""
-        bad = int(state.skipped_in_row)
+    def _check_health(self, state: TrainState, checkpoints: Checkpoints, fault: str) -> None:
+        """Stops a run that only produces numbers that are not finite; names the first of them."""
+        bad, step = int(state.skipped_in_row), int(state.step)
+        if fault and not self.faulty:
+            LOGGER.warning("step %d: %s", step, fault)
+        self.faulty = bool(fault)
         if bad >= self.config.max_bad_steps:
             checkpoints.wait()
             saved = ", ".join(map(str, checkpoints.steps))
             raise UserError(
                 f"{bad} updates in a row had a loss or gradient that is not finite, the last at "
-                f"step {int(state.step)}; lower optimizer.learning_rate"
+                f"step {step}; {fault or in_update({})}"
                 + (f" (there are checkpoints of steps {saved})" if saved else "")
             )
 
