@@ -81,7 +81,7 @@ def write_run(folder: Path, steps: int, seed: int = 0) -> Path:
 
 def _line(step: int, steps: int, draw: random.Random) -> dict[str, float]:
     done = step / steps
-    line = {"step": step}
+    line: dict[str, float] = {"step": step}
     for number, name in enumerate(SHARES):
         level = 0.2 + 0.5 / (1 + math.exp(8 * (0.1 * number - done)))
         line[name] = min(1.0, max(0.0, level + draw.gauss(0, 0.05)))

@@ -168,9 +168,9 @@ def _load_run(
     if (metrics.column("skipped_updates") > 0).any():
         notes.append(f"{folder}: updates were skipped because a loss or gradient was not finite")
     seed = config.get("seed") if seed is None else seed
-    thoughts = _or_note(damage, "no thoughts", _read_thoughts, folder / "thoughts.json", None)
-    warnings = _or_note(damage, "no warnings", _read_warnings, folder / "warnings.json", [])
-    problems = _or_note(damage, "no responses", _read_problems, folder / "responses.json", [])
+    thoughts = _or_note(damage, "no thoughts", _read_thoughts, folder / "thoughts.json")
+    warnings = _or_note(damage, "no warnings", _read_warnings, folder / "warnings.json") or []
+    problems = _or_note(damage, "no responses", _read_problems, folder / "responses.json") or []
     return Run(name, folder, config, seed, summary, metrics, thoughts, warnings, problems)
 
 
@@ -181,17 +181,17 @@ def _damage(notes: list[str], text: str) -> None:
 
 
 def _or_note(
-    damage: Callable[[str], None], without: str, read: Callable[[Path], T], path: Path, nothing: T
-) -> T:
-    """What `read` gives for a file; `nothing` where there is no such file, and where it is damaged,
+    damage: Callable[[str], None], without: str, read: Callable[[Path], T], path: Path
+) -> T | None:
+    """What `read` gives for a file; None where there is no such file, and where it is damaged,
     which a note says, with what the report is `without`."""
     if not path.exists():
-        return nothing
+        return None
     try:
         return read(path)
     except UserError as error:
         damage(f"{error}: {without} of this run are shown")
-        return nothing
+        return None
 
 
 def _summarise(folder: Path, metrics: History, notes: list[str]) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def _summarise(folder: Path, metrics: History, notes: list[str]) -> dict[str, An
     path = folder / "evaluation.json"
     if path.exists():
         damage = lambda text: _damage(notes, text)
-        summary |= _or_note(damage, "no held-out figures", _read_figures, path, {})
+        summary |= _or_note(damage, "no held-out figures", _read_figures, path) or {}
     else:
         notes.append(f"{path} is missing: the run has not been evaluated, its figures are blank")
     if len(metrics):
