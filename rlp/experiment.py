@@ -18,7 +18,7 @@ from rlp import start as starting
 from rlp.errors import UserError
 from rlp.huggingface import may_be_on_hub
 from rlp.metrics import GO_ON, write_json
-from rlp.report import terminal_table, write_report
+from rlp.report import terminal_table, write_report_apart
 from rlp.run_config import fields, save_config
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -77,7 +77,9 @@ def _run(
         )
         # Not before: an arm that cannot start leaves no folder.
         hosts.agree(lambda: _begin(config, workdir))
-    return hosts.agree(lambda: _finish(config, workdir, results))
+    summary = hosts.agree(lambda: _summarise(config, workdir, results))
+    hosts.agree(lambda: _report(workdir, results))
+    return summary
 
 
 def _begin(config: ConfigDict, workdir: Path) -> None:
@@ -87,10 +89,10 @@ def _begin(config: ConfigDict, workdir: Path) -> None:
         save_config(config, workdir / "config.json")
 
 
-def _finish(
+def _summarise(
     config: ConfigDict, workdir: Path, results: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """Writes summary.json and the report over the arms' results, in the order they ran."""
+    """Writes summary.json over the arms' results, in the order they ran; its content."""
     summary = results | {
         "arms": list(results),
         "seed": config.seed,
@@ -100,10 +102,15 @@ def _finish(
     }
     with disk.writing(workdir, GO_ON):
         write_json(workdir / "summary.json", summary)
-    write_report([workdir], workdir / "report.html")
-    print(terminal_table(results))
-    print(f"report: {workdir / 'report.html'}")
     return summary
+
+
+def _report(workdir: Path, results: dict[str, dict[str, Any]]) -> None:
+    """Writes the report and prints the table."""
+    page = workdir / "report.html"
+    write_report_apart([workdir], page)
+    print(terminal_table(results))
+    print(f"report: {page}")
 
 
 def _arm_names(config: ConfigDict) -> list[str]:

@@ -12,7 +12,16 @@ from rlp.step import Evidence, RLPSettings
 def rollout_metrics(
     rollout: Rollout, evidence: Evidence, settings: RLPSettings, vocabulary: Vocabulary
 ) -> dict[str, jax.Array]:
-    """Figures of the rollout of a step."""
+    """Figures of the rollout of a step; nan where the network's probabilities were not finite, for
+    what is sampled then means nothing."""
+    figures = _figures(rollout, evidence, settings, vocabulary)
+    sampled_well = jnp.isfinite(rollout.thoughts.logprobs).all()
+    return {name: jnp.where(sampled_well, value, jnp.nan) for name, value in figures.items()}
+
+
+def _figures(
+    rollout: Rollout, evidence: Evidence, settings: RLPSettings, vocabulary: Vocabulary
+) -> dict[str, jax.Array]:
     thoughts, counted = rollout.thoughts, evidence.counted
     rewards = evidence.rewards
     spread = jnp.where(counted, evidence.advantages, 0.0)

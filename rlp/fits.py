@@ -80,8 +80,8 @@ def limits(devices: Sequence[jax.Device]) -> Limits:
         name = f"each of the {count} CPU devices that share{size}" if count > 1 else "the CPU"
         found = Limits(host // count if host else None, name, host, count)
     else:
-        known = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
-        found = Limits(min(known) if all(known) else None, f"a {name}", host)
+        known = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices]
+        found = Limits(min(known) or None, f"a {name}", host)
     if found.device is None:
         LOGGER.warning("how much memory %s has is not known, so nothing is checked", found.name)
     return found

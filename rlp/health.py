@@ -7,7 +7,8 @@ means little across models and data. It compares medians, so a few odd steps cha
 believes a change only where it stands out from the scatter of the steps. The limits stand beside
 the rules, with their reasons; none of them stops a run. A run in which all is learnt that there is
 to learn has low entropy and groups without variance, too: the message says what became of the
-reward.
+reward. A network that a few steps have destroyed shows no change from its first steps, so the rules
+about that compare with the very first step, with chance, or with nothing.
 """
 
 import math
@@ -45,10 +46,17 @@ class RunWarning:
 
 @dataclass
 class Past:
-    """The first and the last steps at which some figures are all known."""
+    """The first and the last steps at which some figures are all known.
+
+    Attributes:
+      first, last: the figures of these steps.
+      lowest: the lowest median that any `LAST` steps in a row had of the first figure; only for
+        rules that ask.
+    """
 
     first: list[dict[str, float]]
     last: deque[dict[str, float]]
+    lowest: float = math.inf
 
     def values(self, figure: str) -> tuple[list[float], list[float]]:
         """A figure in the first and in the last steps."""
@@ -76,6 +84,7 @@ class Rule:
       figures: of metrics.jsonl; a step counts when it has them all.
       judge: the message, or None while all is well.
       first, last: how many steps it needs; the last ones come after the first ones.
+      lowest: whether it reads `Past.lowest`.
     """
 
     name: str
@@ -83,6 +92,7 @@ class Rule:
     judge: Callable[[Past, Settings], str | None]
     first: int = FIRST
     last: int = LAST
+    lowest: bool = False
 
 
 @dataclass
@@ -90,7 +100,7 @@ class Watch:
     """Follows a run through its figures, in time and memory that do not grow with its steps.
 
     Attributes:
-      settings: of the run.
+      settings: of the run; "model.vocab_size" is the number of rows of its embedding, or 0.
       given: warnings so far, in the order of their steps.
     """
 
@@ -112,6 +122,9 @@ class Watch:
             if known is not None:
                 steps = past.first if len(past.first) < rule.first else past.last
                 steps.append(known)
+                if rule.lowest and len(past.last) == rule.last:
+                    middle = statistics.median(row[rule.figures[0]] for row in past.last)
+                    past.lowest = min(past.lowest, middle)
             if rule.name in asked or len(past.last) < rule.last:
                 continue
             asked.add(rule.name)
@@ -294,7 +307,110 @@ def thoughts_name_the_target(past: Past, settings: Settings) -> str | None:
     )
 
 
+SAME = 1e-6  # relative, a few roundings of float32
+
+
+def constant_loss(past: Past, settings: Settings) -> str | None:
+    """The loss is the same on other documents, so the network does not read them any more."""
+    losses = past.values("no_think_loss")[1]
+    if max(losses) - min(losses) > SAME * abs(losses[0]) or not _learns(past):
+        return None
+    return (
+        f"no_think_loss was {losses[-1]:.5g} nats per token in each of the last {len(losses)} "
+        f"steps: whatever the network reads, it predicts the same, as if each of "
+        f"{_perplexity(losses[-1])} tokens were as likely as the others. Its weights are destroyed "
+        "unless these steps had the same rows; start again, and "
+        + _cures(settings, "lower optimizer.learning_rate", "raise optimizer.warmup_steps")
+    )
+
+
+def _learns(past: Past) -> bool:
+    """Whether the last steps had a learning rate above 0."""
+    return max(past.values("learning_rate")[1]) > 0
+
+
+def _perplexity(loss: float) -> str:
+    return f"{math.exp(loss):,.0f}" if loss < 30 else "very many"
+
+
+ABOVE_CHANCE = 1.0  # nats per token; a fresh network is within 0.1 of ln V
+
+
+def worse_than_chance(past: Past, settings: Settings) -> str | None:
+    """A network that gave all tokens the same probability would predict better."""
+    least, size = min(past.values("no_think_loss")[1]), int(settings["model.vocab_size"])
+    if size < 2 or least <= math.log(size) + ABOVE_CHANCE:
+        return None
+    return (
+        f"no_think_loss was {least:.5g} nats per token or more in each of the last {LAST} steps, "
+        f"and guessing among {size:,} tokens costs {math.log(size):.3f}. Where it was low at the "
+        "start, the weights are destroyed: start again, and "
+        + _cures(settings, "lower optimizer.learning_rate", "raise optimizer.warmup_steps")
+        + "; where it was not, the tokenizer or the data are not those of this network"
+    )
+
+
+ROSE_NATS = 1.0  # per token: a perplexity 2.7 times as high
+
+
+def loss_rose(past: Past, settings: Settings) -> str | None:
+    """Next-token training has made the network worse than it was: all of the last steps are far
+    above the first one, or above the best ten in a row."""
+    losses = past.values("no_think_loss")[1]
+    (first,) = past.values("no_think_loss")[0]
+    best, scatter = min(first, past.lowest), statistics.stdev(losses)
+    if _thinks(settings) or min(losses) - best <= max(ROSE_NATS, ERRORS * scatter):
+        return None
+    return (
+        f"the loss rose from {best:.3f} to {statistics.median(losses):.3f} nats per token and has "
+        f"stayed there for {len(losses)} steps: training has diverged. Start again from a "
+        "checkpoint before that, and "
+        + _cures(settings, "lower optimizer.learning_rate", "raise optimizer.warmup_steps")
+    )
+
+
+NO_GRADIENT = 1e-20  # a gradient of float32 that is not 0 has a larger norm
+
+
+def no_gradient(past: Past, settings: Settings) -> str | None:
+    """Nothing is learnt any more, because the gradient is 0."""
+    if max(past.values("grad_norm")[1]) > NO_GRADIENT:
+        return None
+    why = (
+        "no group has thoughts of different worth" if _thinks(settings) else "weights are too large"
+    )
+    return (
+        f"grad_norm was 0 in each of the last {LAST} steps: nothing is learnt any more. Unless all "
+        f"is learnt that there is to learn, {why}; start again, and "
+        + _cures(settings, "lower optimizer.learning_rate", "raise optimizer.warmup_steps")
+    )
+
+
+def identical_thoughts(past: Past, settings: Settings) -> str | None:
+    """All thoughts of every group are the same, token by token."""
+    group = int(settings["rlp.group_size"])
+    most = max(past.values("distinct_thoughts")[1])
+    if group < 2 or most > 1 / group + SAME:
+        return None
+    return (
+        f"distinct_thoughts was {most:.3g} in each of the last {LAST} steps: all {group} thoughts "
+        "of a group are the same, token by token, so none is better than another. Unless the "
+        "answer is always the same, too, the weights are destroyed; "
+        + _cures(
+            settings,
+            "lower optimizer.learning_rate",
+            "raise rlp.temperature",
+            "raise rlp.kl_weight",
+        )
+    )
+
+
 RULES = (
+    Rule("constant_loss", ("no_think_loss", "learning_rate"), constant_loss, first=0),
+    Rule("worse_than_chance", ("no_think_loss",), worse_than_chance, first=0),
+    Rule("loss_rose", ("no_think_loss",), loss_rose, first=1, lowest=True),
+    Rule("no_gradient", ("grad_norm",), no_gradient, first=0),
+    Rule("identical_thoughts", ("distinct_thoughts",), identical_thoughts, first=0),
     Rule("entropy_collapse", ("thought_entropy", "reward_mean"), entropy_collapse),
     Rule(
         "zero_variance_groups",

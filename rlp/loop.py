@@ -37,9 +37,10 @@ from rlp.data.rows import Rows
 from rlp.errors import UserError
 from rlp.health import Watch
 from rlp.metrics import GO_ON, MetricsWriter, NoMetrics, progress, write_json
+from rlp.nonfinite import in_update
 from rlp.placement import abstract_params, placed, state_shardings
 from rlp.preemption import Preempted, Preemption
-from rlp.report import terminal_table, write_report
+from rlp.report import terminal_table, write_report_apart
 from rlp.run_config import check_same, fields, load_config, save_config
 from rlp.small_files import keep, small_files
 from rlp.step import TrainState, new_state
@@ -125,7 +126,7 @@ def _train(
 
 
 def _report(workdir: Path, page: Path, result: dict[str, Any]) -> None:
-    write_report([workdir], page)
+    write_report_apart([workdir], page)
     print(terminal_table({workdir.name: result}))
     print(f"report: {page}")
 
@@ -161,6 +162,7 @@ class _Loop:
         self.init_key, self.key, self.evaluation_key = building.root_keys(config.seed)
         self.totals = Totals()
         self.data: dict[str, Fingerprint] = {}
+        self.faulty = False  # the last step had a value that was not finite
 
     def run(self) -> dict[str, Any]:
         """From the newest checkpoint to evaluation.json."""
@@ -289,7 +291,7 @@ class _Loop:
         """All steps that are left, with the evaluations and checkpoints between them."""
         config, step = self.config, int(state.step)
         trainer, over = self._trainer(train), self.end.reached(step, self.totals)
-        watch = Watch(dict(fields(config)))
+        watch = Watch(dict(fields(config)) | {"model.vocab_size": self.made.model.vocab_size})
         with (
             MetricsWriter(self.workdir, step, watch) if hosts.is_first() else NoMetrics() as writer,
             progress(self.end.last, step, self.label) as bar,
@@ -315,7 +317,7 @@ class _Loop:
                 bar.set_postfix_str(_brief(metrics), refresh=False)
                 bar.total = self.end.expected(step, self.totals)
                 bar.update(1)
-                self._check_health(state, checkpoints)
+                self._check_health(state, checkpoints, trainer.fault)
                 if figures or (step % config.checkpoint.every == 0 and not over):
                     self._save(state, checkpoints, figures)
         return state
@@ -336,15 +338,18 @@ class _Loop:
             "skipped_updates": int(state.skipped),
         }
 
-    def _check_health(self, state: TrainState, checkpoints: Checkpoints) -> None:
-        """Stops a run that only produces numbers that are not finite."""
-        bad = int(state.skipped_in_row)
+    def _check_health(self, state: TrainState, checkpoints: Checkpoints, fault: str) -> None:
+        """Stops a run that only produces numbers that are not finite; names the first of them."""
+        bad, step = int(state.skipped_in_row), int(state.step)
+        if fault and not self.faulty:
+            LOGGER.warning("step %d: %s", step, fault)
+        self.faulty = bool(fault)
         if bad >= self.config.max_bad_steps:
             checkpoints.wait()
             saved = ", ".join(map(str, checkpoints.steps))
             raise UserError(
                 f"{bad} updates in a row had a loss or gradient that is not finite, the last at "
-                f"step {int(state.step)}; lower optimizer.learning_rate"
+                f"step {step}; {fault or in_update({})}"
                 + (f" (there are checkpoints of steps {saved})" if saved else "")
             )
 

@@ -4,16 +4,21 @@ for TensorBoard, progress bars.
 metrics.jsonl holds one JSON object a line and one line a step, its "step" first. A figure that is
 not finite (nan, inf) is written as null, since JSON has no word for it: every reader then sees a
 gap. A line is in the file, and in the event file, when `write` returns, so a run that is killed
-loses at most the line it was writing. warnings.json is a function of those lines, and so is the
-same however often a run was stopped.
+loses at most the line it was writing. A line is in the file whole or not at all where the disk
+refuses a part of it. warnings.json is a function of those lines, and so is the same however often a
+run was stopped.
 """
 
+import contextlib
+import copy
 import dataclasses
+import errno
 import json
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TextIO
@@ -23,11 +28,10 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
-from rlp import disk, hosts, whole_folder
-from rlp.errors import UserError
+from rlp import disk, hosts, metrics_file, whole_folder
 from rlp.health import Watch
 from rlp.shown import printable, tag
-from rlp.strict_json import finite, parse
+from rlp.strict_json import finite
 
 LOGGER = logging.getLogger(__name__)
 GO_ON = "run the same command again, which goes on from the last checkpoint"
@@ -42,9 +46,10 @@ class Number(Protocol):
 class MetricsWriter:
     """Writes the figures of every step of a run; a context manager.
 
-    Opening it takes back what was logged after the step that the run goes on from: metrics.jsonl is
+    Opening it takes back what was logged after the step that the run resumes from: metrics.jsonl is
     cut behind that step, TensorBoard is told to drop the events behind it, and warnings.json holds
-    what the steps up to it gave.
+    what the steps up to it gave. Lines up to that step that cannot be used are moved to
+    metrics.damaged.jsonl, and a warning names the steps that are missing.
     """
 
     def __init__(
@@ -58,20 +63,18 @@ class MetricsWriter:
           watch: gives the run's warnings, and has seen no step yet; None for a run without.
 
         Raises:
-          UserError: a line of metrics.jsonl that is to be kept cannot be read, or the folder
-            cannot be written.
+          UserError: metrics.jsonl is not a regular file, or the folder cannot be written.
         """
         self._workdir = Path(workdir)
-        path, events = Path(workdir, "metrics.jsonl"), Path(workdir, "tensorboard")
+        path, events = self._workdir / metrics_file.NAME, self._workdir / "tensorboard"
         last = -1 if resume_step is None else resume_step
-        self._watch, self._warnings = watch, Path(workdir, "warnings.json")
-        see: Callable[[Any], object] = watch.add if watch else lambda row: None
+        self._watch, self._warnings = watch, self._workdir / "warnings.json"
         self._step = last
         with disk.writing(self._workdir, GO_ON):
-            end = _end_of(last, path, see) if path.exists() else 0
+            self._end = self._resume(path, last)
             events.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
-            self._file.truncate(end)
+            self._file.truncate(self._end)
             # Nanoseconds keep the files of two starts in one second apart, and in order.
             self._events = EventsWriter(str(events / "events"), f".{time.time_ns()}")
             restart = SessionLog(status=SessionLog.START)
@@ -79,6 +82,44 @@ class MetricsWriter:
             self._events.write_event(event)
             self._events.flush()
             self._keep_warnings()
+
+    def _resume(self, path: Path, last: int) -> int:
+        """Bytes of metrics.jsonl up to the end of step `last`, once it is repaired. The watch has
+        seen these steps, and a warning has named what is missing."""
+        there = os.path.lexists(path)
+        if there:
+            metrics_file.check(path)
+        if not there or last < 1:
+            self._tell(0, metrics_file.missing([], last))
+            return 0
+        fresh, moved = copy.deepcopy(self._watch), 0
+        found = self._scan(path, last)
+        if found is None:
+            moved = metrics_file.repair(path, last, self._workdir / metrics_file.DAMAGED)
+            self._watch = fresh
+            found = self._scan(path, last)
+            assert found is not None
+        end, missing = found
+        self._tell(moved, missing)
+        return end
+
+    def _scan(self, path: Path, last: int) -> tuple[int, list[metrics_file.Span]] | None:
+        return metrics_file.scan(path, last, self._watch.add if self._watch else lambda row: None)
+
+    def _tell(self, moved: int, missing: list[metrics_file.Span]) -> None:
+        """Warns of lines that were moved and of steps without a line."""
+        path = self._workdir / metrics_file.NAME
+        if moved:
+            LOGGER.warning(
+                "%s: %d line%s could not be used and now stand%s in %s",
+                *(path, moved, "s" * (moved > 1), "s" * (moved == 1), metrics_file.DAMAGED),
+            )
+        if missing:
+            LOGGER.warning(
+                "%s: the metrics of %s are missing; the run resumes without them, and curves and "
+                "warnings do not include them",
+                *(path, metrics_file.told(missing)),
+            )
 
     def write(self, step: int, values: Mapping[str, Number]) -> None:
         """Writes the figures of one step, and logs the warnings that they give.
@@ -108,10 +149,20 @@ class MetricsWriter:
                 self._keep_warnings()
 
     def _append(self, line: bytes) -> None:
-        """Adds a line to metrics.jsonl. A disk that fills up takes a part of what it is given,
-        and gives its error only when it is asked to take the rest."""
-        while line:
-            line = line[self._file.write(line) :]
+        """Adds a line to metrics.jsonl, or leaves the file as it was. A disk that fills up takes a
+        part of what it is given, and gives its error only when it is asked to take the rest."""
+        left = line
+        try:
+            while left:
+                taken = self._file.write(left)
+                if not taken:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                left = left[taken:]
+        except OSError:
+            with contextlib.suppress(OSError):  # the next start repairs what cannot be cut now
+                self._file.truncate(self._end)
+            raise
+        self._end += len(line)
 
     def _keep_warnings(self) -> None:
         if self._watch:
@@ -155,30 +206,6 @@ def _plain(value: Number) -> int | float:
 def write_json(path: Path, content: Any) -> None:
     """Writes a file whole or not at all; a number that is not finite becomes null."""
     whole_folder.write_whole(path, json.dumps(finite(content), indent=1, allow_nan=False))
-
-
-def _end_of(last: int, path: Path, see: Callable[[Any], object]) -> int:
-    """Bytes of `path` up to the end of the last line to keep; a line without an end is not kept.
-
-    `see` is called with each line that is.
-    """
-    end = 0
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                row = parse(line.decode())
-                beyond = row["step"] > last
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"{path}, line {number}: not a line of metrics; move the file away to go on"
-                ) from error
-            if beyond:
-                break
-            see(row)
-            end += len(line)
-    return end
 
 
 class _Lines:

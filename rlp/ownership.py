@@ -24,6 +24,7 @@ LOGS = "logs"  # of each of several processes, or of each point of a sweep
 NAMES = {
     "run": (
         *("config.json", FILES, CHECKPOINTS, "metrics.jsonl", "tensorboard", "warnings.json"),
+        *("metrics.damaged.jsonl",),
         *("evaluation.json", "thoughts.json", "responses.json", "report.html", "plots"),
         LOGS,
     ),

@@ -8,6 +8,8 @@ when they are built.
 import math
 from collections.abc import Mapping
 
+import numpy as np
+
 from models.attention import IMPLEMENTATIONS
 from rlp import budget
 from rlp.answer_evaluation import ANSWER_FIGURES
@@ -75,8 +77,15 @@ SHARES = (
     "data.sft.share", "data.lookahead.share", "data.max_unusable_share",
     "data.compass.thought_share", "data.compass.musing_share", "data.compass.late_musing_share",
     "data.compass.anywhere_share",
-    "optimizer.final_share", "optimizer.beta1", "optimizer.beta2", "rlp.discount", "rlp.ema_decay",
+    "optimizer.final_share", "rlp.discount", "rlp.ema_decay",
 )  # fmt: skip
+BELOW_ONE = ("optimizer.beta1", "optimizer.beta2")
+# The optimizer computes in float32, in which other numbers than these are 0, 1 or infinite.
+FLOAT32 = {
+    "optimizer.learning_rate": "which is infinite in float32; lower it",
+    "optimizer.weight_decay": "which is infinite in float32; lower it",
+    "optimizer.clip_norm": "which is infinite in float32; set it to 0 for no clipping",
+}
 MESH = ("mesh.data", "mesh.fsdp", "mesh.tensor")
 INT32 = 2**31 - 1
 SEEDS = 2**32  # what the shuffle of the data takes
@@ -164,6 +173,7 @@ def _check_numbers(config: Mapping[str, Value]) -> None:
         for field in fields:
             if not least <= _number(config[field]) <= most:
                 raise UserError(f"{field}={config[field]}; it must {rule}")
+    _check_optimizer(config)
     dual = float(config["rlp.clip_dual"])
     if dual and not dual > 1:
         raise UserError(f"rlp.clip_dual={dual}; it must be above 1, or 0 for none")
@@ -178,6 +188,31 @@ def _number(value: Value) -> float:
     """The value of a field that holds a number, which may be too large for a float."""
     assert isinstance(value, int | float)
     return value
+
+
+def _check_optimizer(config: Mapping[str, Value]) -> None:
+    """Numbers with which AdamW would divide by 0, or not move, in float32."""
+    single = lambda field: float(np.float32(float(config[field])))
+    for field in BELOW_ONE:
+        if not 0 <= float(config[field]) < 1 or single(field) == 1:
+            raise UserError(
+                f"{field}={config[field]}; it must lie in [0, 1): with 1 the mean of the gradients "
+                "never moves, and its correction divides by 0"
+            )
+    with np.errstate(over="ignore", under="ignore"):
+        for field, why in FLOAT32.items():
+            if not math.isfinite(single(field)):
+                raise UserError(f"{field}={config[field]}, {why}")
+        if single("optimizer.epsilon") < np.finfo(np.float32).tiny:
+            raise UserError(
+                f"optimizer.epsilon={config['optimizer.epsilon']}, which is 0 in float32: a "
+                "parameter without a gradient would be divided by 0; raise it"
+            )
+        if math.isinf(single("optimizer.epsilon")):
+            raise UserError(
+                f"optimizer.epsilon={config['optimizer.epsilon']}, which is infinite in float32; "
+                "lower it"
+            )
 
 
 def _check_match(config: Mapping[str, Value]) -> None:

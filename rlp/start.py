@@ -22,7 +22,7 @@ from models import hf
 from models.config import HOW, ModelConfig
 from models.rope import Rope
 from models.transformer import Params
-from rlp import huggingface, ownership
+from rlp import huggingface, nonfinite, ownership
 from rlp.checkpoint import find_step, load_params
 from rlp.checkpoint.folder import saved_steps
 from rlp.errors import UserError
@@ -213,6 +213,7 @@ def _is_hugging_face(folder: Path) -> bool:
 def _run(name: str, workdir: Path) -> Start:
     def load(abstract: Params) -> tuple[Params, int | None, str]:
         params, step = load_params(name, abstract)
+        nonfinite.refuse_parameters(params, f"step {step} of {name}")
         return params, step, f"step {step} of {name}"
 
     find_step(name)  # there is one

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from models.config import ModelConfig
 from models.sharding import batch_shards, parameter_shardings, replicated
 from models.transformer import Params, shapes
+from rlp import nonfinite
 from rlp import step as stages
 from rlp.branches import Vocabulary
 from rlp.cost import Cost
@@ -36,7 +37,13 @@ from rlp.waves import wave_shape
 
 
 class Trainer(Protocol):
-    """Takes steps of one objective."""
+    """Takes steps of one objective.
+
+    Attributes:
+      fault: which value of the last step is not finite, and what to do; "" where all are.
+    """
+
+    fault: str
 
     def step(
         self, state: TrainState, rows: Rows, key: jax.Array
@@ -62,12 +69,14 @@ class NextTokenTrainer:
 
     Attributes:
       update: jitted (state, batch) to (state, metrics, document tokens).
+      fault: as of `Trainer`.
     """
 
     def __init__(self, model: ModelConfig, optimizer: Optimizer, mesh: Mesh, shardings: Any):
-        self.mesh = mesh
+        self.mesh, self.fault = mesh, ""
         self._model = model
         self._optimizer_flops = optimizer.flops(shapes(model))
+        self._losses: Any = None  # jitted (parameters, batch) to the loss of every row, on demand
         whole = replicated(mesh)
 
         def update(state: TrainState, batch: Batch) -> Any:
@@ -87,6 +96,7 @@ class NextTokenTrainer:
             with clock("update"):
                 state, *found = self.update(state, batch)
                 metrics, tokens = _to_host(found)
+            self.fault = self._fault(state, batch, metrics) if nonfinite.amiss(metrics) else ""
             cost = Cost(
                 documents=int(tokens),
                 rollout=0,
@@ -97,6 +107,19 @@ class NextTokenTrainer:
                 seconds=clock.seconds,
             )
         return state, metrics, cost
+
+    def _fault(self, state: TrainState, batch: Batch, metrics: dict[str, float]) -> str:
+        """Which value of a step is not finite."""
+
+        def losses(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+            return stages.next_token_losses(self._model, params, batch), jnp.asarray(batch.index)
+
+        if found := nonfinite.in_networks({"": lambda: state.params}):
+            return found
+        if self._losses is None:
+            self._losses = jax.jit(losses, out_shardings=replicated(self.mesh))
+        each, index = jax.device_get(self._losses(state.params, batch))
+        return nonfinite.in_rows(each, lambda row: int(index[row])) or nonfinite.in_update(metrics)
 
 
 class RLPTrainer:
@@ -109,6 +132,7 @@ class RLPTrainer:
       reference: the stage of that name; None without a KL term.
       join: jitted waves, and how many hold forks of the same documents, to one rollout.
       figures: jitted rollout and evidence to metrics, and counts.
+      fault: as of `Trainer`.
     """
 
     clocked: tuple[str, ...] = ("data", "rollout", "evidence", "update")
@@ -123,7 +147,7 @@ class RLPTrainer:
         shardings: Any,
         table: TokenBytes | None = None,
     ):
-        self.mesh, self._table = mesh, table
+        self.mesh, self._table, self.fault = mesh, table, ""
         self._model, self._settings, self._vocabulary = model, settings, vocabulary
         self._shards = batch_shards(mesh)
         self._on_device = parameter_shardings(mesh, shapes(model))
@@ -171,11 +195,36 @@ class RLPTrainer:
             figures, counts = _to_host(figures)
             each = [_to_host(metrics) for metrics in updates]
             cost = self._cost(rollout, counts, clock.seconds)
-        # The gap between sampler and trainer is that of the first update: later ones move theta.
-        metrics = figures | _mean(each) | {"logprob_gap": each[0]["logprob_gap"]}
+            # The gap between sampler and trainer is the first update's: later ones move theta.
+            metrics = figures | _mean(each) | {"logprob_gap": each[0]["logprob_gap"]}
+            self.fault = ""
+            if nonfinite.amiss(metrics):
+                self.fault = self._fault(state, rows, rollout, evidence, metrics)
         if self.gather:
             metrics["gather_bytes"] = self._gathered
         return state, metrics, cost
+
+    def _fault(
+        self,
+        state: TrainState,
+        rows: Rows,
+        rollout: Rollout,
+        evidence: Evidence,
+        metrics: dict[str, float],
+    ) -> str:
+        """Which value of a step is not finite."""
+        networks = {
+            "": lambda: state.params,
+            " (of the baseline)": lambda: self._fetched(state.baseline),
+            " (of the reference)": lambda: self._fetched(state.reference),
+        }
+        record = lambda row: int(rows.read(row, 1).index[0])
+        objective, whole = self._settings.objective, replicated(self.mesh)
+        return (
+            nonfinite.in_networks(networks)
+            or nonfinite.in_thoughts(rollout, evidence, objective, record, whole)
+            or nonfinite.in_update(metrics)
+        )
 
     def _think(
         self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock

@@ -72,14 +72,15 @@ def group_advantages(rewards: jax.Array, counted: jax.Array) -> jax.Array:
 
 def standardized_advantages(rewards: jax.Array, counted: jax.Array) -> jax.Array:
     """A_i = (r_i - mean_j r_j) / std_j r_j over the counted thoughts of each group (GRPO, arXiv
-    2402.03300, section 4.1); 0 where all rewards are the same. Arguments as of `group_advantages`.
+    2402.03300, section 4.1); 0 where all rewards are the same, nan where one is not finite.
+    Arguments as of `group_advantages`.
     """
     number = jnp.maximum(counted.sum(axis=-1, keepdims=True), 1)
     mean = lambda x: jnp.where(counted, x, 0.0).sum(axis=-1, keepdims=True) / number
     centred = jnp.where(counted, rewards - mean(rewards), 0.0)
     deviation = jnp.sqrt(mean(centred**2))
     scale = 1e-6 * (1.0 + jnp.abs(mean(rewards)))  # below it, a difference is rounding
-    return jnp.where(deviation > scale, centred / jnp.maximum(deviation, scale), 0.0)
+    return jnp.where(deviation <= scale, 0.0, centred / jnp.maximum(deviation, scale))
 
 
 def jensen_advantages(evidence: jax.Array, counted: jax.Array) -> jax.Array:

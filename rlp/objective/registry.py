@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 from rlp import user_code
 from rlp.named import find_named
@@ -146,11 +147,9 @@ def _watched(name: str, objective: Objective) -> Objective:
     """The objective, whose functions tell which objective raised an error; ours are left alone."""
     what, file = f"objective={name!r}", user_code.file_of(name.partition(":")[0])
     functions = {field: getattr(objective, field) for field in FUNCTIONS}
-    return dataclasses.replace(
-        objective,
-        **{
-            field: user_code.watched(f"{field} of {what}", function, file)
-            for field, function in functions.items()
-            if function is not None and not str(function.__module__).startswith("rlp.")
-        },
-    )
+    watched: dict[str, Any] = {
+        field: user_code.watched(f"{field} of {what}", function, file)
+        for field, function in functions.items()
+        if function is not None and not str(function.__module__).startswith("rlp.")
+    }
+    return dataclasses.replace(objective, **watched)

@@ -2,10 +2,11 @@
 
     folders -> load -> compare -> figures (the table), curves -> plots (PNG) and page (HTML)
 
-`load` reads and checks the files of the folders, `compare` decides which runs are seeds of one
-another, `figures` holds the figures of the table, `curves` the lines of the plots. The page is one
-file that asks nothing of a network; its script and style are the .js and .css files beside this
-one. `chain` has the table of a chain of stages, `markdown` tables for other documents.
+`load` reads and checks the files of the folders (`history` those with a line for each step),
+`compare` decides which runs are seeds of one another, `figures` holds the figures of the table,
+`curves` the lines of the plots. The page is one file that asks nothing of a network; its script and
+style are the .js and .css files beside this one. `chain` has the table of a chain of stages,
+`markdown` tables for other documents, and `apart` makes a report in a process of its own.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from rlp import disk, whole_folder
 from rlp.errors import UserError
+from rlp.report.apart import write_report_apart
 from rlp.report.chain import chain_table, places
 from rlp.report.compare import Group, group_pools, group_runs
 from rlp.report.figures import terminal_table
@@ -32,6 +34,7 @@ __all__ = [
     "places",
     "terminal_table",
     "write_report",
+    "write_report_apart",
     "write_sources",
 ]
 
@@ -44,8 +47,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
         out: the HTML file to write; its folder is made if missing.
 
     Raises:
-        UserError: a folder or a file in it is missing or damaged, `out` cannot be written, or
-            another file has its name or that of a plot. Nothing is written then.
+        UserError: as `load_folders` does, `out` cannot be written, or another file has its name or
+            that of a plot. Nothing is written then.
     """
     write_sources(load_folders(folders), out)
 

@@ -1,8 +1,11 @@
 """The lines of the plots: read, averaged over seeds, smoothed, thinned."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from rlp.report.compare import Group
 from rlp.report.figures import METRICS, Metric
@@ -11,11 +14,11 @@ from rlp.report.load import Run
 
 @dataclass(frozen=True)
 class Line:
-    """A metric of one run: equally long sequences; flops (cumulative) is empty if not logged."""
+    """A metric of one run: arrays of equal length; flops (cumulative) is empty if not logged."""
 
-    steps: Sequence[float]
-    flops: Sequence[float]
-    values: Sequence[float]
+    steps: np.ndarray
+    flops: np.ndarray
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -58,56 +61,67 @@ def read_line(run: Run, key: str) -> Line | None:
     """
     if key == "loss" and run.config.get("objective") != "next_token":
         return None
-    kept = [line for line in run.metrics if line.get(key) is not None and math.isfinite(line[key])]
-    if not kept:
+    values = run.metrics.column(key)
+    kept = np.isfinite(values)
+    if not kept.any():
         return None
-    counted = all(line.get("flops") is not None for line in kept)
-    return Line(
-        [float(line["step"]) for line in kept],
-        [float(line["flops"]) for line in kept] if counted else [],
-        [float(line[key]) for line in kept],
-    )
+    flops = run.metrics.column("flops")[kept]
+    counted = not np.isnan(flops).any()
+    return Line(run.metrics.steps[kept], flops if counted else flops[:0], values[kept])
 
 
 def mean_line(lines: Sequence[Line]) -> Line:
     """The mean over lines, at the steps that all of them have; FLOPs are averaged likewise."""
-    common = sorted(set.intersection(*(set(line.steps) for line in lines)))
-    counted = all(line.flops for line in lines)
-    places = [{step: n for n, step in enumerate(line.steps)} for line in lines]
-
-    def average(field: str) -> list[float]:
-        return [
-            math.fsum(
-                getattr(line, field)[place[step]] for line, place in zip(lines, places, strict=True)
-            )
-            / len(lines)
-            for step in common
-        ]
-
-    return Line(common, average("flops") if counted else [], average("values"))
+    if len(lines) == 1:
+        return lines[0]
+    common = functools.reduce(np.intersect1d, (line.steps for line in lines))
+    places = [np.searchsorted(line.steps, common) for line in lines]
+    counted = all(len(line.flops) for line in lines)
+    of_all = lambda name: np.mean(
+        [getattr(line, name)[place] for line, place in zip(lines, places, strict=True)], axis=0
+    )
+    return Line(common, of_all("flops") if counted else common[:0], of_all("values"))
 
 
 def smooth(line: Line) -> Line:
     """A running mean over 1/20 of the line; the window shrinks towards the ends, which stay."""
-    reach = len(line.values) // 40
-    total = [0.0]
-    for value in line.values:
-        total.append(total[-1] + value)
-    values = []
-    for n in range(len(line.values)):
-        side = min(reach, n, len(line.values) - 1 - n)
-        values.append((total[n + side + 1] - total[n - side]) / (2 * side + 1))
+    count = len(line.values)
+    total = np.concatenate([[0.0], np.cumsum(line.values)])
+    place = np.arange(count)
+    side = np.minimum(count // 40, np.minimum(place, count - 1 - place))
+    values = (total[place + side + 1] - total[place - side]) / (2 * side + 1)
     return Line(line.steps, line.flops, values)
 
 
 def thin(line: Line, most: int) -> Line:
     """At most `most` points: means over bins of equally many neighbours."""
-    size = math.ceil(len(line.values) / most) if line.values else 1
-    if size == 1:
+    size = math.ceil(len(line.values) / most)
+    if size <= 1:
         return line
+    starts = np.arange(0, len(line.values), size)
 
-    def bins(values: Sequence[float]) -> list[float]:
-        parts = [values[n : n + size] for n in range(0, len(values), size)]
-        return [math.fsum(part) / len(part) for part in parts]
+    def means(values: np.ndarray) -> np.ndarray:
+        if not len(values):
+            return values
+        return np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
 
-    return Line(bins(line.steps), bins(line.flops), bins(line.values))
+    return Line(means(line.steps), means(line.flops), means(line.values))
+
+
+def extremes(line: Line, most: int) -> Line:
+    """At most `most` points of the line: its ends, and the lowest and the highest point of each bin
+    of equally many neighbours, so that a single odd step stays visible.
+
+    With two bins or more for every pixel, the drawing is that of the whole line (U. Jugel et al.,
+    "M4: a visualization-oriented time series data aggregation", VLDB 2014).
+    """
+    count = len(line.values)
+    if count <= most:
+        return line
+    size = math.ceil(count / ((most - 2) // 2))
+    padded = np.append(line.values, np.repeat(line.values[-1:], -count % size)).reshape(-1, size)
+    starts = np.arange(len(padded)) * size
+    places = [starts + padded.argmin(axis=1), starts + padded.argmax(axis=1), [0, count - 1]]
+    kept = np.unique(np.minimum(np.concatenate(places), count - 1))
+    part = lambda values: values[kept] if len(values) else values
+    return Line(part(line.steps), part(line.flops), part(line.values))

@@ -1,24 +1,28 @@
-"""Reads run folders and experiment folders, and refuses what is damaged with the name of the file.
+"""Reads run folders and experiment folders.
 
 A run folder has `config.json`, `metrics.jsonl` and `warnings.json`; `evaluation.json`,
 `thoughts.json` and, where there are problems, `responses.json` appear when the run ends. An
-experiment folder has `config.json` and `summary.json`, and a run folder per arm. What has not been
-written yet is no error: it becomes a note that the page shows.
+experiment folder has `config.json` and `summary.json`, and a run folder per arm. Without these two
+files nothing else has a meaning, so a folder in which one of them is damaged is refused. What else
+is damaged, or has not been written yet, becomes a note that the page shows; damage is logged, too.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rlp import disk
+from rlp import disk, metrics_file
 from rlp.errors import UserError
 from rlp.report.figures import FIGURES, METRICS, OF_A_FILE
+from rlp.report.history import CUMULATIVE, History, read_history
 from rlp.report.thoughts import check_thoughts
 from rlp.strict_json import parse
 
-_CUMULATIVE = ("flops", "tokens_documents", "seconds_device")
+LOGGER = logging.getLogger(__name__)
+T = TypeVar("T")
+
 _NUMBERS = {
     *("step", "steps", "flops", "wall_s", "skipped_updates"),
     *(figure.key for figure in FIGURES),
@@ -37,7 +41,7 @@ class Run:
         seed: of its config or of its experiment; None if neither says.
         summary: the evaluation figures, what training used, "steps" and "wall_s" (seconds by
             stage), in the form of an arm in summary.json; a key that is not known is absent.
-        metrics: one mapping per step, in order of steps.
+        metrics: its figures by step.
         thoughts: the content of thoughts.json, or None.
         warnings: the content of warnings.json: "name", "step" and "message" of each.
         problems: those of responses.json, with their responses; none where there is no such file.
@@ -48,7 +52,7 @@ class Run:
     config: Mapping[str, Any]
     seed: int | None
     summary: Mapping[str, Any]
-    metrics: Sequence[Mapping[str, Any]]
+    metrics: History
     thoughts: Mapping[str, Any] | None
     warnings: Sequence[Mapping[str, Any]]
     problems: Sequence[Mapping[str, Any]]
@@ -79,7 +83,12 @@ class Source:
 
 
 def load_folders(folders: Sequence[Path]) -> list[Source]:
-    """Reads every folder. Raises UserError, naming the file, at the first unusable one."""
+    """Reads every folder.
+
+    Raises:
+        UserError: no folders, one that is not a run or an experiment, or one that is named twice;
+            a config.json or summary.json that is damaged.
+    """
     if not folders:
         raise UserError("no folder to report on: name at least one run, for example runs/demo")
     paths = [Path(folder) for folder in folders]
@@ -106,7 +115,7 @@ def _load_source(folder: Path, name: str) -> Source:
         return _load_experiment(folder, name)
     notes: list[str] = []
     run = _load_run(folder, name, None, notes)
-    if not run.metrics and "step" not in run.summary:
+    if not len(run.metrics) and not run.summary and not (folder / "evaluation.json").exists():
         raise UserError(
             f"{folder} has no summary.json, metrics.jsonl or evaluation.json yet: train first"
         )
@@ -139,7 +148,7 @@ def _load_experiment(folder: Path, name: str) -> Source:
             runs.append(_load_run(folder / arm, arm, seed, notes, figures))
         else:
             notes.append(f"{folder / arm} is missing: no curves and no thoughts of this arm")
-            runs.append(Run(arm, folder / arm, {}, seed, figures, (), None, (), ()))
+            runs.append(Run(arm, folder / arm, {}, seed, figures, History(), None, (), ()))
     versions = {str(k): str(v) for k, v in _mapping(summary.get("versions")).items()}
     return Source(
         name, folder, config, seed, tuple(runs), True, versions, summary.get("wall_s"), tuple(notes)
@@ -157,71 +166,99 @@ def _load_run(
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is not a run folder: it has no config.json")
     config = _read_object(folder / "config.json")
-    metrics = _read_metrics(folder / "metrics.jsonl", notes)
-    thoughts = None
-    if (folder / "thoughts.json").exists():
-        thoughts = _read_object(folder / "thoughts.json")
-        check_thoughts(thoughts, folder / "thoughts.json")
-    summary = arm_summary if arm_summary is not None else _summarise(folder, metrics, notes)
-    if any((line.get("skipped_updates") or 0) > 0 for line in metrics):
+    damage = lambda text: _damage(notes, text)
+    metrics = _read_metrics(folder / metrics_file.NAME, notes)
+    summary = _summarise(folder, metrics, notes) if arm_summary is None else arm_summary
+    _note_missing_steps(folder / metrics_file.NAME, metrics, summary, damage)
+    if (metrics.column("skipped_updates") > 0).any():
         notes.append(f"{folder}: updates were skipped because a loss or gradient was not finite")
     seed = config.get("seed") if seed is None else seed
-    warnings = _read_warnings(folder / "warnings.json")
-    problems = _read_problems(folder / "responses.json")
+    thoughts = _or_note(damage, "no thoughts", _read_thoughts, folder / "thoughts.json")
+    warnings = _or_note(damage, "no warnings", _read_warnings, folder / "warnings.json") or []
+    problems = _or_note(damage, "no responses", _read_problems, folder / "responses.json") or []
     return Run(name, folder, config, seed, summary, metrics, thoughts, warnings, problems)
 
 
-def _summarise(
-    folder: Path, metrics: Sequence[Mapping[str, Any]], notes: list[str]
-) -> dict[str, Any]:
+def _damage(notes: list[str], text: str) -> None:
+    """Adds a note on something that is damaged, and logs it."""
+    notes.append(text)
+    LOGGER.warning("%s", text)
+
+
+def _or_note(
+    damage: Callable[[str], None], without: str, read: Callable[[Path], T], path: Path
+) -> T | None:
+    """What `read` gives for a file; None where there is no such file, and where it is damaged,
+    which a note says, with what the report is `without`."""
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except UserError as error:
+        damage(f"{error}: {without} of this run are shown")
+        return None
+
+
+def _summarise(folder: Path, metrics: History, notes: list[str]) -> dict[str, Any]:
     """The summary of a plain run: its last evaluation, and cost and time from its metrics."""
     summary: dict[str, Any] = {}
     path = folder / "evaluation.json"
     if path.exists():
-        summary.update(_read_object(path))
-        _check_numbers(summary, str(path))
+        damage = lambda text: _damage(notes, text)
+        summary |= _or_note(damage, "no held-out figures", _read_figures, path) or {}
     else:
         notes.append(f"{path} is missing: the run has not been evaluated, its figures are blank")
-    if metrics:
-        summary["steps"] = summary.get("step", metrics[-1]["step"])
-        counts = {name: metrics[-1].get(name) for name in _CUMULATIVE}
+    if len(metrics):
+        summary["steps"] = summary.get("step", metrics.last["step"])
+        counts = {name: metrics.last.get(name) for name in CUMULATIVE}
         summary |= {name: count for name, count in counts.items() if count is not None}
-        stage = lambda name: name.startswith("seconds_") and name not in _CUMULATIVE
-        stages = [v for line in metrics for k, v in line.items() if stage(k)]
-        if stages:
-            summary["wall_s"] = {"train": math.fsum(v for v in stages if v is not None)}
+        seconds = metrics.seconds()
+        if seconds is not None:
+            summary["wall_s"] = {"train": seconds}
     return summary
 
 
-def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, ordered by step; of a step that was logged twice, the later line.
-
-    A last line without its newline is one that a run was writing when it was read or killed: it is
-    left out, with a note. Any other line that cannot be read raises UserError with its number.
-    """
+def _read_metrics(path: Path, notes: list[str]) -> History:
+    """The figures by step, with a note on what is missing or damaged."""
     if not path.exists():
         notes.append(f"{path} is missing: no curves of this run")
-        return []
-    *lines, unfinished = _read_text(path).split("\n")
-    if unfinished:
-        notes.append(f"{path}: the last line is unfinished and was left out")
-    by_step: dict[int, dict[str, Any]] = {}
-    for number, text in enumerate(lines, 1):
-        try:
-            line = parse(text)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error})") from error
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-            raise UserError(f'{path}, line {number}: not an object with a whole number "step"')
-        _check_numbers(line, f"{path}, line {number}")
-        by_step[line["step"]] = line
-    return [by_step[step] for step in sorted(by_step)]
+        return History()
+    try:
+        return read_history(path, lambda text: _damage(notes, text))
+    except (OSError, UserError) as error:
+        _damage(notes, f"{path} cannot be read ({error}): no curves of this run")
+        return History()
+
+
+def _note_missing_steps(
+    path: Path, metrics: History, summary: Mapping[str, Any], damage: Callable[[str], None]
+) -> None:
+    """A note on the steps that the run has taken and that metrics.jsonl does not have."""
+    if not path.exists():
+        return
+    taken = [summary.get("steps"), summary.get("step"), metrics.last.get("step")]
+    last = max((step for step in taken if type(step) is int), default=0)
+    steps = (int(step) for step in metrics.steps)
+    if spans := metrics_file.missing(steps, last):
+        damage(f"{path}: the metrics of {metrics_file.told(spans)} are missing from the curves")
+
+
+def _read_figures(path: Path) -> dict[str, Any]:
+    """The content of evaluation.json."""
+    figures = _read_object(path)
+    _check_numbers(figures, str(path))
+    return figures
+
+
+def _read_thoughts(path: Path) -> dict[str, Any]:
+    """The content of thoughts.json."""
+    thoughts = _read_object(path)
+    check_thoughts(thoughts, path)
+    return thoughts
 
 
 def _read_warnings(path: Path) -> list[dict[str, Any]]:
-    """What the run found amiss; nothing where it left no such file."""
-    if not path.exists():
-        return []
+    """What the run found amiss."""
     warnings = _read_json(path)
     if not _all_have(warnings, {"name": str, "step": int, "message": str}):
         raise UserError(f"{path}: not a list of names, steps and messages; the file is damaged")
@@ -229,9 +266,7 @@ def _read_warnings(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_problems(path: Path) -> list[dict[str, Any]]:
-    """Problems with the responses to them; none where there is no such file."""
-    if not path.exists():
-        return []
+    """Problems with the responses to them."""
     problems = _read_object(path).get("problems")
     of_problem = {"file": str, "prompt": str, "answer": str, "responses": list}
     of_response = {"text": str, "answer": str | None, "correct": bool, "closed": bool}
@@ -258,7 +293,7 @@ def _check_numbers(content: Mapping[str, Any], where: str) -> None:
             _check_numbers({f"seconds_{stage}": s for stage, s in value.items()}, where)
             continue
         read = key in _NUMBERS or key.startswith(("seconds_", OF_A_FILE))
-        if read and value is not None and not isinstance(value, int | float):
+        if read and not metrics_file.is_number(value):
             raise UserError(f'{where}: "{key}" is not a number; the file is damaged')
 
 
@@ -267,6 +302,8 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _read_text(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"{path} is not a file")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

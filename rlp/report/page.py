@@ -17,7 +17,7 @@ from typing import Any
 
 from rlp import whole_folder
 from rlp.report.compare import Group, differing_settings
-from rlp.report.curves import Line, build_plots, smooth, thin
+from rlp.report.curves import Line, build_plots, extremes, smooth, thin
 from rlp.report.figures import format_figure
 from rlp.report.load import Run, Source
 from rlp.report.table import distinct, escape, figure_meanings, objective, results_table, steps
@@ -25,7 +25,7 @@ from rlp.report.thoughts import browser_documents
 from rlp.shown import printable
 from rlp.strict_json import finite
 
-MOST_POINTS = 240  # of a line on the page; the PNG files have all
+MOST_POINTS = 240  # of a line on the page; the PNG files have more
 TITLE = "RLP report: "  # in front of the title of every page, by which one is known
 SCRIPTS = ("dom.js", "curves.js", "browser.js")
 
@@ -273,8 +273,10 @@ def _plot_data(groups: Sequence[Group]) -> list[dict[str, Any]]:
         series = [
             {
                 "colour": s.colour,
-                "lines": [_line_data(line) for line in s.lines],
-                "bold": _line_data(s.mean if metric.held_out else smooth(s.mean)),
+                "lines": [_line_data(extremes(line, MOST_POINTS)) for line in s.lines],
+                "bold": _line_data(
+                    thin(s.mean if metric.held_out else smooth(s.mean), MOST_POINTS)
+                ),
             }
             for s in plot.series
         ]
@@ -284,8 +286,7 @@ def _plot_data(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def _line_data(line: Line) -> dict[str, list[float]]:
-    short = thin(line, MOST_POINTS)
-    parts = {"step": short.steps, "flops": short.flops, "y": short.values}
+    parts = {"step": line.steps, "flops": line.flops, "y": line.values}
     return {key: [float(f"{value:.6g}") for value in values] for key, values in parts.items()}
 
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,13 +13,14 @@ from matplotlib.figure import Figure as Canvas
 
 from rlp import disk, whole_folder
 from rlp.report.compare import Group
-from rlp.report.curves import Line, Plot, build_plots, smooth
+from rlp.report.curves import Line, Plot, build_plots, extremes, smooth
 
 # Okabe and Ito's colours, apart for every kind of colour vision; dashes tell them apart in grey.
 COLOURS = ("#6b6b6b", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#000000")
 DASHES = ("-", "-", (0, (5, 1.6)), (0, (1.4, 1.2)), (0, (6, 1.5, 1.4, 1.5)))
 PANEL = (4.6, 3.1)  # inches
 DOTS_PER_INCH = 130
+MOST_POINTS = 4000  # of a line: three times as many bins of two points as it has pixels
 SOFTWARE = "rlp.report"  # in every file, by which one is known
 OVERVIEW = "overview"
 
@@ -79,20 +81,21 @@ def _overview(plots: Sequence[Plot], groups: Sequence[Group], path: Path) -> Non
 def _draw(axes: Axes, plot: Plot) -> None:
     """Thin: every seed, every logged step. Thick: the running mean of the mean over seeds."""
     metric = plot.metric
-    use_flops = all(line.flops for series in plot.series for line in series.lines)
+    use_flops = all(len(line.flops) for series in plot.series for line in series.lines)
 
-    def across(line: Line) -> Sequence[float]:
-        return line.flops if use_flops else line.steps
+    def points(line: Line) -> tuple[np.ndarray, np.ndarray]:
+        drawn = extremes(line, MOST_POINTS)
+        return drawn.flops if use_flops else drawn.steps, drawn.values
 
     marker = "o" if metric.held_out else None
     for series in plot.series:
         colour = COLOURS[series.colour % len(COLOURS)]
         dash = DASHES[series.colour % len(DASHES)]
         for line in series.lines:
-            axes.plot(across(line), line.values, color=colour, lw=0.6, alpha=0.45)
+            axes.plot(*points(line), color=colour, lw=0.6, alpha=0.45)
         bold = series.mean if metric.held_out else smooth(series.mean)
         axes.plot(
-            across(bold), bold.values, color=colour, lw=1.6, ls=dash, label=series.name,
+            *points(bold), color=colour, lw=1.6, ls=dash, label=series.name,
             marker=marker, ms=3.5,
         )  # fmt: skip
     if metric.key == "information_gain":

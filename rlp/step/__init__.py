@@ -30,6 +30,7 @@ from rlp.step.update import (
     finish_step,
     loss_numbers,
     new_state,
+    next_token_losses,
     next_token_stage,
     update_stage,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "judgement_of",
     "loss_numbers",
     "new_state",
+    "next_token_losses",
     "next_token_stage",
     "no_think_stage",
     "outcome_of",

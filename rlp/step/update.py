@@ -152,6 +152,13 @@ def next_token_stage(
     return dataclasses.replace(state, step=state.step + 1), metrics
 
 
+def next_token_losses(model_config: ModelConfig, params: Params, batch: Batch) -> jax.Array:
+    """The summed next-token loss of every row, [B] nats."""
+    trunk = document_trunk(batch)
+    scores = document_scores(bind(model_config, params), trunk)
+    return -jnp.where(learnt_tokens(trunk, batch.loss_mask), scores.logprob, 0.0).sum(axis=-1)
+
+
 def _apply(
     value: jax.Array,
     metrics: Metrics,

@@ -87,7 +87,7 @@ def test_stopped_in_the_middle_of_arms_it_goes_on_and_ends_the_same(finished, tm
         (RLPTrainer, "step", 4),
         (Checkpoints, "save", 1),  # rlp
         (NextTokenTrainer, "step", 2),  # cpt
-        (experiment, "write_report", 1),
+        (experiment, "write_report_apart", 1),
     ]
     workdir = tmp_path / "stopped"
     for owner, *moment in stops:

@@ -136,8 +136,82 @@ def test_held_out_loss_is_believed_before_that_of_training():
 )
 def test_a_training_loss_that_rises_by_plan_or_without_thoughts_is_no_fault(changes):
     assert (
-        given(history(100, lambda step, row: {"no_think_loss": 2 + step / 50}), **changes)[0] == []
+        given(history(100, lambda step, row: {"no_think_loss": 2 + step / 150}), **changes)[0] == []
     )
+
+
+# ---- networks that a few steps have destroyed
+
+
+def dead(figures, alive=1, seed=0):
+    """Rows of a run of which only the first steps are those of a healthy one."""
+    rate = {"learning_rate": 1e-3, "grad_norm": 1.0}
+    return history(60, lambda step, row: rate | (figures(step) if step > alive else {}), seed)
+
+
+NEXT_TOKEN = {"objective": "next_token", "model.vocab_size": 320}
+UNIFORM = math.log(320)
+
+
+@pytest.mark.parametrize("alive", [1, 4, 30])
+@pytest.mark.parametrize("objective", ["next_token", "rlp"])
+def test_a_loss_that_is_the_same_on_all_documents_is_named(alive, objective):
+    noise = lambda step: 1e-7 * (step % 3)  # of rounding
+    rows = dead(lambda step: {"no_think_loss": UNIFORM + noise(step)}, alive)
+    found, messages = given(rows, **NEXT_TOKEN | {"objective": objective})
+    assert ("constant_loss", alive + 10) in found
+    message = messages[[name for name, _ in found].index("constant_loss")]
+    assert "5.7683 nats per token" in message
+    assert "320 tokens" in message
+    assert "lower optimizer.learning_rate (" in message
+
+
+@pytest.mark.parametrize("alive", [1, 30])
+def test_a_loss_above_that_of_guessing_is_named(alive):
+    rows = dead(lambda step: {"no_think_loss": 900.0 + 400 * (step % 5)}, alive)
+    found, messages = given(rows, **NEXT_TOKEN)
+    assert found == [("worse_than_chance", alive + 10)]
+    assert "900 nats per token or more" in messages[0]
+    assert "320 tokens costs 5.768" in messages[0]
+
+
+@pytest.mark.parametrize("alive", [1, 3, 30])
+def test_next_token_training_that_diverged_without_nan_is_named(alive):
+    draw = random.Random(1)
+    rows = list(dead(lambda step: {"no_think_loss": 5.0 + draw.gauss(0, 0.1)}, alive))
+    ((name, step),), (message,) = given(rows, **NEXT_TOKEN)
+    assert (name, step) == ("loss_rose", alive + 10)
+    assert "diverged" in message
+    assert ("loss_rose", step) not in given(rows, **NEXT_TOKEN | {"objective": "rlp"})[0]
+
+
+def test_no_gradient_and_thoughts_that_are_all_the_same_are_named():
+    rows = dead(lambda step: {"grad_norm": 0.0, "distinct_thoughts": 0.125})
+    found, _ = given(rows, **{"rlp.group_size": 8})
+    assert found == [("no_gradient", 11), ("identical_thoughts", 11)]
+    assert given(dead(lambda step: {"grad_norm": 1e-9, "distinct_thoughts": 0.13})) == ([], [])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("objective", ["next_token", "rlp"])
+def test_a_fresh_network_near_chance_and_one_that_learns_are_not_dead(seed, objective):
+    draw = random.Random(seed)
+
+    def change(step, row):
+        loss = UNIFORM + 0.01 - 3 * (1 - math.exp(-max(step - 100, 0) / 50))
+        return {
+            "no_think_loss": loss + draw.gauss(0, 0.02),
+            "learning_rate": 1e-9 * step,
+            "grad_norm": 1e-6,
+            "target_named_share": 0.3,
+        }
+
+    assert given(history(400, change, seed), **NEXT_TOKEN | {"objective": objective}) == ([], [])
+
+
+def test_a_run_that_is_not_to_learn_is_not_dead():
+    rows = history(60, lambda step, row: {"no_think_loss": 2.0, "learning_rate": 0.0})
+    assert given(rows, **NEXT_TOKEN) == ([], [])
 
 
 def test_messages_name_fields_of_the_config_with_their_values():

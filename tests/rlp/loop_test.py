@@ -27,6 +27,7 @@ from rlp.evaluation import Evaluator
 from rlp.flops import by_part, next_token_flops, rlp_flops
 from rlp.metrics import MetricsWriter
 from rlp.preemption import Preempted
+from rlp.report import apart
 from rlp.trainers import NextTokenTrainer, RLPTrainer
 from tests import runs
 from tests.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
@@ -416,8 +417,46 @@ def test_a_finished_run_is_left_as_it_is(kind, tmp_path, finished, monkeypatch):
     assert snapshot(workdir) == before
     loop.train(config, workdir)  # it was stopped before its report was written
     assert "</html>" in (workdir / "report.html").read_text()
-    monkeypatch.setattr(loop, "write_report", None)
+    monkeypatch.setattr(loop, "write_report_apart", None)
     loop.train(config, workdir)
+
+
+@quickest_kind
+def test_sigterm_ends_a_report_and_the_same_command_makes_it_later(
+    kind, tmp_path, finished, monkeypatch
+):
+    _, _, config = kind
+    workdir = shutil.copytree(finished(config), tmp_path / "run")
+    (tmp_path / "rlp" / "report").mkdir(parents=True)
+    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)"
+    (tmp_path / "rlp" / "report" / "__main__.py").write_text(code)
+    with monkeypatch.context() as patch:
+        patch.setattr(apart, "ROOT", tmp_path)
+        patch.setattr(apart, "GRACE_S", 0.2)
+        with pytest.raises(Preempted):
+            loop.train(config, workdir)
+    assert not (workdir / "report.html").exists()
+    loop.train(config, workdir)
+    assert (workdir / "report.html").exists()
+
+
+@quickest_kind
+def test_what_was_damaged_of_the_metrics_of_a_run_is_named_and_the_state_is_the_same(
+    kind, tmp_path, finished, caplog
+):
+    _, _, config = kind
+    with crash_at(NextTokenTrainer, "step", 6), pytest.raises(Crash):
+        loop.train(config, tmp_path, report=False)
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], lines[1][:20], *lines[2:]]))
+    caplog.clear()
+    loop.train(config, tmp_path, report=False)
+    assert [m for m in caplog.messages if "metrics of step 2 are missing" in m]
+    found, whole = runs.outcome(tmp_path), runs.outcome(finished(config))
+    assert found["arrays"] == whole["arrays"]
+    assert found["metrics"] == [line for line in whole["metrics"] if line["step"] != 2]
+    assert (tmp_path / "metrics.damaged.jsonl").read_bytes() == lines[1][:20] + b"\n"
 
 
 @quickest_kind

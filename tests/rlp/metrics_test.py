@@ -1,8 +1,10 @@
 """metrics.jsonl and the event files: complete after a kill, cut on resume, strict JSON."""
 
+import errno
 import io
 import json
 import math
+import os
 import signal
 import struct
 import subprocess
@@ -12,11 +14,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from rlp import health
+from rlp import health, metrics_file
 from rlp.errors import UserError
 from rlp.metrics import MetricsWriter, progress
 
@@ -153,14 +155,193 @@ def test_steps_only_go_forward(tmp_path):
     assert lines(tmp_path) == [{"step": 3, "loss": 1.0}]
 
 
-@pytest.mark.parametrize("bad", ["{", "[1]", "3", '{"loss": 1.0}', '{"step": "many"}', "\x00\x00"])
-def test_a_damaged_line_in_the_middle_is_named_and_nothing_is_cut(tmp_path, bad):
-    content = f'{{"step": 1}}\n{bad}\n{{"step": 3}}\n'
-    (tmp_path / "metrics.jsonl").write_text(content)
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: not a line of metrics"):
-        MetricsWriter(tmp_path, 3)
-    assert (tmp_path / "metrics.jsonl").read_text() == content
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+# ---- damage up to the step that a run resumes from
+
+
+def row(step: int, **figures: float) -> bytes:
+    return json.dumps({"step": step, "loss": step / 8} | figures).encode() + b"\n"
+
+
+def resume(folder: Path, content: bytes, step: int, watch: health.Watch | None = None) -> None:
+    (folder / "metrics.jsonl").write_bytes(content)
+    MetricsWriter(folder, step, watch).close()
+
+
+def aside(folder: Path) -> bytes:
+    path = folder / "metrics.damaged.jsonl"
+    return path.read_bytes() if path.exists() else b""
+
+
+BAD = {
+    "cut": b'{"step": 2, "lo',
+    "a list": b"[1]",
+    "no step": b'{"loss": 1.0}',
+    "a word for a step": b'{"step": "many"}',
+    "a step that is true": b'{"step": true}',
+    "a text for a figure": b'{"step": 2, "loss": "low"}',
+    "zeros": bytes(50),
+    "nested": b"[" * 100_000,
+    "a number beyond a float": b'{"step": 2, "loss": 1' + b"0" * 400 + b"}",
+    "a number of too many digits": b'{"step": 2, "loss": 1' + b"0" * 5000 + b"}",
+    "not text": b"\xff\xfe\x00{",
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_a_damaged_line_is_moved_aside_and_its_step_is_named(tmp_path, bad, caplog):
+    resume(tmp_path, row(1) + bad + b"\n" + row(3) + row(4), 3)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == row(1) + row(3)
+    assert aside(tmp_path) == bad + b"\n"
+    moved, missing = caplog.messages
+    assert "1 line could not be used and now stands in metrics.damaged.jsonl" in moved
+    assert "metrics of step 2 are missing" in missing
+
+
+def test_an_endless_line_takes_no_memory_and_hides_no_other(tmp_path):
+    resume(tmp_path, row(1) + bytes(3 * metrics_file.LONGEST + 5) + b"\n" + row(3), 3)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == row(1) + row(3)
+    assert len(aside(tmp_path)) == metrics_file.LONGEST + 1
+
+
+def test_a_line_that_was_glued_to_the_remains_of_another_is_kept(tmp_path, caplog):
+    resume(tmp_path, row(1) + row(2)[:9] + row(3) + row(4), 4)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == row(1) + row(3) + row(4)
+    assert aside(tmp_path) == row(2)[:9] + b"\n"
+    assert "metrics of step 2 are missing" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "missing"),
+    [
+        (None, "steps 1 to 6"),
+        (b"", "steps 1 to 6"),
+        (b"".join(map(row, range(1, 4))), "steps 4 to 6"),
+        (b"".join(map(row, range(1, 4))) + row(4)[:8], "steps 4 to 6"),
+        (b"".join(map(row, (2, 3, 5, 6))), "steps 1 and 4"),
+        (b"".join(map(row, (1, 2, 4, 5, 6, 7, 8))), "step 3"),
+    ],
+)
+def test_a_file_that_is_missing_cut_or_with_gaps_is_told_with_its_steps(
+    tmp_path, content, missing, caplog
+):
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_bytes(content)
+    with MetricsWriter(tmp_path, 6) as writer:
+        writer.write(7, {"loss": 7.0})
+    (message,) = caplog.messages
+    assert f"metrics of {missing} are missing" in message
+    assert lines(tmp_path)[-1] == {"step": 7, "loss": 7.0}
+    assert aside(tmp_path) == b""
+
+
+def test_lines_of_two_processes_are_put_in_order_and_none_is_lost(tmp_path, caplog):
+    ours = [row(step) for step in range(1, 9)]
+    other = [row(step, loss=9.0) for step in (4, 5)]
+    resume(tmp_path, b"".join([*ours[:3], *other, ours[5], *ours[3:5], *ours[6:]]), 7)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b"".join(ours[:7])
+    assert aside(tmp_path) == b"".join(other)
+    assert len(caplog.messages) == 1  # no step is missing
+
+
+def test_a_file_in_order_stays_as_it_is_and_nothing_is_said(tmp_path, caplog):
+    (tmp_path / "metrics.jsonl").write_bytes(row(1) + row(2) + row(3))
+    inode = (tmp_path / "metrics.jsonl").stat().st_ino
+    MetricsWriter(tmp_path, 2).close()
+    assert (tmp_path / "metrics.jsonl").stat().st_ino == inode
+    assert (tmp_path / "metrics.jsonl").read_bytes() == row(1) + row(2)
+    assert not (tmp_path / "metrics.damaged.jsonl").exists()
+    assert caplog.messages == []
+
+
+@given(
+    st.integers(1, 20),
+    st.sets(st.integers(1, 20)),
+    st.binary(max_size=9).filter(lambda x: b"\n" not in x),
+)
+@settings(max_examples=30, deadline=None)
+def test_every_line_that_was_not_damaged_is_kept(tmp_path_factory, last, damaged, garbage):
+    folder = tmp_path_factory.mktemp("run")
+    found = [garbage + b"\x00}\n" if step in damaged else row(step) for step in range(1, 21)]
+    resume(folder, b"".join(found), last, Seen({}))
+    kept = [step for step in range(1, last + 1) if step not in damaged]
+    assert (folder / "metrics.jsonl").read_bytes() == b"".join(map(row, kept))
+    seen = json.loads((folder / "warnings.json").read_text())
+    assert [warning["step"] for warning in seen] == kept
+    assert aside(folder).count(b"\x00}\n") in (0, len(damaged))
+
+
+class Seen(health.Watch):
+    """A warning for every step."""
+
+    def add(self, row):
+        self.given.append(health.RunWarning("seen", row["step"], ""))
+        return []
+
+
+def test_what_is_not_a_regular_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    for step in (None, 3):
+        with pytest.raises(UserError, match=r"metrics\.jsonl is not a regular file; move it away"):
+            MetricsWriter(tmp_path, step)
+
+
+# ---- a disk that is full
+
+
+class Full(io.RawIOBase):
+    """A file that takes `room` bytes, a few at a time, and no more."""
+
+    def __init__(self, file, room: int, error: bool) -> None:
+        self.file, self.room, self.error = file, room, error
+
+    def write(self, data) -> int:
+        taken = self.file.write(bytes(data[: min(5, self.room)]))
+        self.room -= taken
+        if not taken and self.error:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return taken
+
+    def truncate(self, size=None) -> int:
+        return self.file.truncate(size)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+@pytest.mark.parametrize("error", [True, False], ids=["an error", "nothing taken"])
+@pytest.mark.parametrize("room", [0, 3, 20])
+def test_a_line_is_in_the_file_whole_or_not_at_all(tmp_path, room, error):
+    with MetricsWriter(tmp_path, None) as writer:
+        writer.write(1, {"loss": 1.0})
+        before = (tmp_path / "metrics.jsonl").read_bytes()
+        writer._file = Full(writer._file, room, error)
+        with pytest.raises(UserError, match="cannot be written: No space left on device; free"):
+            writer.write(2, {"loss": 2.0})
+        assert (tmp_path / "metrics.jsonl").read_bytes() == before
+        writer._file.room = 1000
+        writer.write(2, {"loss": 2.0})
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+def test_a_limit_of_the_system_in_the_middle_of_a_line_leaves_whole_lines(tmp_path):
+    code = """
+import resource, signal, sys
+from rlp.errors import UserError
+from rlp.metrics import MetricsWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with MetricsWriter(sys.argv[1], None) as writer:
+    writer.write(1, {"loss": 1.0})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))
+    try:
+        writer.write(2, {"loss": 2.0})
+    except UserError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+"""
+    words = [sys.executable, "-c", code.replace("(40, 40)", "(40, -1)"), str(tmp_path)]
+    ran = subprocess.run(words, cwd=ROOT, timeout=60, capture_output=True, text=True)
+    assert "cannot be written: File too large" in ran.stdout, ran.stderr
+    assert [line["step"] for line in lines(tmp_path)] == [1]
 
 
 class Screen(io.StringIO):

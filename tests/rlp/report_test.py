@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import random
 import subprocess
 import sys
@@ -10,14 +11,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import long_report
 from rlp import report
 from rlp.errors import UserError
-from rlp.report import curves, figures, page
+from rlp.report import apart, curves, figures, page
 
+ROOT = Path(__file__).resolve().parents[2]
 ATTACK = "</script><img src=x onerror=alert(1)>"
 HEADINGS = ("north", "east", "south", "west")
 FIGURE_KEYS = (
@@ -293,8 +297,7 @@ def test_accuracies_of_files_of_problems_stand_beside_the_others_in_every_table(
         "| `run` |                   0.500 |                 0.250 |",
     ]
     write_json(folder / "evaluation.json", evaluation | {"accuracy/gsm8k": "a quarter"})
-    with pytest.raises(UserError, match='"accuracy/gsm8k" is not a number'):
-        report.load_folders([folder])
+    assert '"accuracy/gsm8k" is not a number' in read_page(folder).words
 
 
 def test_shown_text_is_the_figure_rounded(experiment: Path):
@@ -561,39 +564,20 @@ def bad_thought(folder: Path) -> None:
     write_json(folder / "thoughts.json", content)
 
 
-DAMAGE = {
+REFUSED = {
     "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
     "config": (lambda f: (f / "config.json").write_text("{"), "config.json, line 1"),
     "config list": (lambda f: write_json(f / "config.json", []), "config.json: must hold one"),
-    "metrics": (
-        lambda f: (f / "metrics.jsonl").write_text('{"step": 1}\n{oh}\n'),
-        "metrics.jsonl, line 2",
+    "nested config": (
+        lambda f: (f / "config.json").write_text("[" * 100_000),
+        "config.json cannot be read",
     ),
-    "step": (lambda f: (f / "metrics.jsonl").write_text('{"loss": 1}\n'), "metrics.jsonl, line 1"),
-    "metric": (
-        lambda f: (f / "metrics.jsonl").write_text('{"step": 1, "loss": "a"}\n'),
-        '"loss" is not',
-    ),
-    "bytes": (
-        lambda f: (f / "metrics.jsonl").write_bytes(b"\xff\xfe\n"),
-        "metrics.jsonl cannot be read",
-    ),
-    "figure": (
-        lambda f: write_json(f / "evaluation.json", {"think_loss": "x"}),
-        '"think_loss" is not',
-    ),
-    "thoughts": (lambda f: write_json(f / "thoughts.json", {}), 'thoughts.json has no "documents"'),
-    "warnings": (
-        lambda f: write_json(f / "warnings.json", [{"name": "x", "step": "2", "message": ""}]),
-        "warnings.json: not a list",
-    ),
-    "fork": (bad_thought, "document 1, position 2: fork 1000000 is outside"),
 }
 
 
-@pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_file_is_named_and_nothing_is_written(tmp_path: Path, name: str):
-    damage, message = DAMAGE[name]
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_folder_without_a_config_is_refused_and_nothing_is_written(tmp_path: Path, name: str):
+    damage, message = REFUSED[name]
     folder = make_run(tmp_path / "run")
     damage(folder)
     with pytest.raises(UserError) as caught:
@@ -602,6 +586,103 @@ def test_a_damaged_file_is_named_and_nothing_is_written(tmp_path: Path, name: st
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def replace_line(number: int, text: bytes):
+    """Puts another line into the place of one of metrics.jsonl, counted from 1."""
+
+    def damage(folder: Path) -> None:
+        path = folder / "metrics.jsonl"
+        lines = path.read_bytes().split(b"\n")
+        lines[number - 1] = text
+        path.write_bytes(b"\n".join(lines))
+
+    return damage
+
+
+def cut(name: str, share: float):
+    """Leaves the first part of a file."""
+
+    def damage(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: int(share * len(content))])
+
+    return damage
+
+
+def a_pipe(name: str):
+    def damage(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return damage
+
+
+NOTED = {
+    "a line of metrics": (replace_line(2, b"{oh}"), "of step 2 are missing"),
+    "two lines": (replace_line(2, b"{\n\xff\xfe"), "metrics.jsonl, line 2: 2 lines are damaged"),
+    "glued lines": (replace_line(3, b'{"step": 3, "lo{"step": 3}'), "line 3: a line is damaged"),
+    "no step": (replace_line(2, b'{"loss": 1}'), "of step 2 are missing"),
+    "a figure": (replace_line(7, b'{"step": 7, "loss": "a"}'), "of step 7 are missing"),
+    "half of the metrics": (cut("metrics.jsonl", 0.5), "of steps 21 to 40 are missing"),
+    "empty metrics": (cut("metrics.jsonl", 0), "of steps 1 to 40 are missing"),
+    "not text": (lambda f: (f / "metrics.jsonl").write_bytes(b"\xff\n"), "of steps 1 to 40 are"),
+    "a pipe": (a_pipe("metrics.jsonl"), "is not a regular file"),
+    "evaluation": (cut("evaluation.json", 0.5), "no held-out figures of this run are shown"),
+    "empty evaluation": (cut("evaluation.json", 0), "no held-out figures of this run are shown"),
+    "evaluation figure": (
+        lambda f: write_json(f / "evaluation.json", {"think_loss": "x"}),
+        '"think_loss" is not',
+    ),
+    "evaluation number": (
+        lambda f: (f / "evaluation.json").write_text('{"think_loss": 1' + "0" * 400 + "}"),
+        '"think_loss" is not',
+    ),
+    "thoughts": (lambda f: write_json(f / "thoughts.json", {}), 'thoughts.json has no "documents"'),
+    "half of the thoughts": (cut("thoughts.json", 0.5), "no thoughts of this run are shown"),
+    "empty thoughts": (cut("thoughts.json", 0), "no thoughts of this run are shown"),
+    "fork": (bad_thought, "document 1, position 2: fork 1000000 is outside"),
+    "warnings": (
+        lambda f: write_json(f / "warnings.json", [{"name": "x", "step": "2", "message": ""}]),
+        "warnings.json: not a list",
+    ),
+    "empty warnings": (
+        lambda f: (f / "warnings.json").write_text(""),
+        "no warnings of this run are shown",
+    ),
+    "responses": (
+        lambda f: write_json(f / "responses.json", {"problems": 3}),
+        "no responses of this run are shown",
+    ),
+    "a pipe of responses": (a_pipe("responses.json"), "responses.json is not a file"),
+}
+
+
+@pytest.mark.parametrize("name", NOTED)
+def test_damage_is_noted_on_the_page_and_in_the_log_and_the_rest_is_shown(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+):
+    damage, message = NOTED[name]
+    folder = make_run(tmp_path / "run")
+    damage(folder)
+    found = read_page(folder)
+    assert message in found.words
+    assert message in caplog.text
+    assert str(folder) in caplog.text
+    assert list(found.rows) == ["run"]
+    assert json.loads(found.data)["plots"] or "metrics" in name or name in ("not text", "a pipe")
+    assert bool(json.loads(found.data)["runs"]) == ("thoughts" not in name and name != "fork")
+
+
+def test_lines_in_another_order_are_shown_by_step_the_later_of_two(tmp_path: Path, caplog):
+    folder = make_run(tmp_path / "run")
+    shown = json.loads(read_page(folder).data)
+    assert caplog.messages == []
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    other = json.dumps(json.loads(lines[4]) | {"grad_norm": 99.0}) + "\n"
+    (folder / "metrics.jsonl").write_text("".join([other, *lines[9:], *lines[:9]]))
+    assert json.loads(read_page(folder).data) == shown
+    assert "1 of the lines are of steps that are there again" in caplog.text
 
 
 def test_a_damaged_summary_is_named(experiment: Path):
@@ -631,12 +712,17 @@ def test_folders_that_are_no_runs_are_refused(tmp_path: Path):
 
 
 def line(values: dict[int, float]) -> curves.Line:
-    return curves.Line(list(values), [10.0 * step for step in values], list(values.values()))
+    steps = np.array(list(values), float)
+    return curves.Line(steps, 10.0 * steps, np.array(list(values.values())))
+
+
+def points(line: curves.Line) -> list[tuple[float, float, float]]:
+    return list(zip(line.steps.tolist(), line.flops.tolist(), line.values.tolist(), strict=True))
 
 
 def test_mean_over_seeds_is_taken_where_all_seeds_have_the_step():
     mean = curves.mean_line([line({1: 1.0, 2: 5.0, 3: 9.0}), line({2: 7.0, 3: 1.0, 4: 0.0})])
-    assert (mean.steps, mean.flops, mean.values) == ([2, 3], [20.0, 30.0], [6.0, 5.0])
+    assert points(mean) == [(2, 20, 6), (3, 30, 5)]
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=200), st.floats(-2, 2), st.floats(-9, 9))
@@ -651,6 +737,105 @@ def test_running_mean_keeps_ends_and_straight_lines(
     assert curves.smooth(line(dict(enumerate(straight)))).values == pytest.approx(
         straight, abs=1e-6
     )
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3) | st.sampled_from([-1e9, 1e9]), min_size=1, max_size=500),
+    st.integers(4, 60),
+)
+@settings(deadline=None)
+def test_a_line_drawn_in_fewer_points_keeps_its_ends_and_every_extreme(
+    values: list[float], most: int
+):
+    whole = line(dict(enumerate(values)))
+    drawn = curves.extremes(whole, most)
+    assert len(drawn.values) <= most
+    assert set(points(drawn)) <= set(points(whole))
+    assert drawn.steps.tolist() == sorted(set(drawn.steps.tolist()))
+    assert points(drawn)[0] == points(whole)[0]
+    assert points(drawn)[-1] == points(whole)[-1]
+    if len(values) <= most:
+        assert points(drawn) == points(whole)
+    # Nothing of the line lies beyond what is drawn in two bins around it.
+    reach = 2 * math.ceil(len(values) / ((most - 2) // 2))
+    near = lambda step: drawn.values[np.abs(drawn.steps - step) < reach]
+    assert all(min(near(step)) <= value <= max(near(step)) for step, value in enumerate(values))
+
+
+def test_a_single_odd_step_of_a_long_run_is_on_the_page(tmp_path: Path):
+    folder = make_run(tmp_path / "run")
+    with (folder / "metrics.jsonl").open("w") as file:
+        for step in range(1, 3001):
+            file.write(
+                json.dumps({"step": step, "grad_norm": 50.0 if step == 1234 else 1.0}) + "\n"
+            )
+    (plot,) = json.loads(read_page(folder).data)["plots"]
+    ((thin,), bold) = (plot["series"][0][name] for name in ("lines", "bold"))
+    assert dict(zip(thin["step"], thin["y"], strict=True))[1234] == 50.0
+    assert max(len(thin["y"]), len(bold["y"])) <= page.MOST_POINTS
+    assert max(bold["y"]) < 2
+
+
+@pytest.mark.slow
+def test_the_report_of_100_000_steps_takes_less_than_500_mb(tmp_path: Path):
+    folder = long_report.write_run(tmp_path / "run", 100_000)
+    # From a small process: what a child is told to have used begins with the memory of its parent.
+    code = f"from benchmarks import long_report as l; print(l.cost(l.Path({str(folder)!r})))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    seconds, most = eval(ran.stdout)
+    assert most < 500e6
+    assert seconds < 120  # 10 on an idle machine
+    assert (folder / "report.html").stat().st_size < 2e6
+
+
+# ---- in a process of its own
+
+
+def test_a_report_that_is_made_apart_is_the_same_without_jax(experiment: Path, tmp_path, caplog):
+    (experiment / "rlp" / "thoughts.json").write_text("")
+    report.write_report([experiment], tmp_path / "here" / "report.html")
+    caplog.clear()
+    assert report.write_report_apart([experiment], tmp_path / "there" / "report.html")
+    (message,) = caplog.messages
+    assert "no thoughts of this run are shown" in message
+    written = lambda name: {
+        path.relative_to(tmp_path / name): path.read_bytes()
+        for path in (tmp_path / name).rglob("*")
+        if path.is_file()
+    }
+    assert written("here") == written("there")
+    code = "import sys, rlp.report, rlp.report.plots, rlp.report.page; print('jax' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ran.stdout == "False\n"
+
+
+def test_what_goes_wrong_apart_is_one_line(experiment: Path, tmp_path, monkeypatch):
+    out = tmp_path / "report.html"
+    out.write_text("mine")
+    with pytest.raises(UserError, match="report.html exists already and is not what would be"):
+        report.write_report_apart([experiment], out)
+    assert out.read_text() == "mine"
+    out.unlink()
+    for code, reason in {
+        "import os; os.kill(os.getpid(), 9)": "its process was ended by SIGKILL",
+        "raise MemoryError('all of it')": "MemoryError: all of it",
+        "raise SystemExit(3)": "exit status 3",
+    }.items():
+        (tmp_path / "rlp" / "report").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "rlp" / "report" / "__main__.py").write_text(code)
+        monkeypatch.setattr(apart, "ROOT", tmp_path)
+        with pytest.raises(UserError) as caught:
+            report.write_report_apart([experiment], out)
+        assert f"{out} could not be made: {reason}; what was trained is saved" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_process_ends_when_nobody_waits_for_it(experiment: Path, tmp_path):
+    words = [sys.executable, "-m", "rlp.report", str(tmp_path / "report.html"), str(experiment)]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE) as process:
+        process.stdin.close()
+        assert process.wait(60) == 1
+    assert not (tmp_path / "report.html").exists()
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=300), st.integers(1, 50))

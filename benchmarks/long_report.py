@@ -1,0 +1,107 @@
+"""What the report of a long run costs: seconds and the most memory of the process that makes it.
+
+    python -m benchmarks.long_report                      100,000 steps of RLP, made up
+    python -m benchmarks.long_report --steps=1000 --keep=/tmp/long
+
+The run is made up of figures that rise, fall and scatter as those of a run do, with a spike now and
+then, and an evaluation every 1,000 steps.
+"""
+
+import json
+import math
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import command
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARES = (
+    "reward_positive_share", "closed_fraction", "zero_variance_share", "distinct_thoughts",
+    "target_named_share", "decode_use", "clip_fraction",
+)  # fmt: skip
+OTHERS = (
+    "information_gain", "thought_length", "thought_entropy", "grad_norm", "no_think_loss", "loss",
+    "reward_mean", "advantage_std", "reasoned_evidence", "baseline_evidence", "logprob_gap",
+)  # fmt: skip
+HELD_OUT = (
+    "no_think_accuracy", "greedy_think_accuracy", "sampled_think_accuracy", "no_think_loss",
+    "think_loss", "mean_information_gain", "thought_length", "closed_fraction",
+)  # fmt: skip
+COSTS = ("prefill", "decode", "scoring", "baseline", "reference", "update", "optimizer")
+STAGES = ("data", "rollout", "evidence", "update")
+EVERY = 1000  # steps between evaluations
+SPIKES = 1 / 5000  # of the steps
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the program; returns its exit status."""
+    parser = command.Parser(__doc__)
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--keep", help="folder to make and to keep the run and its report in")
+    flags = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = write_run(Path(flags.keep or temporary) / "run", flags.steps)
+        seconds, most = cost(folder)
+        sizes = (folder / name for name in ("metrics.jsonl", "report.html"))
+        metrics, page = (f"{path.stat().st_size / 2**20:.1f} MiB" for path in sizes)
+    print(
+        f"{flags.steps:,} steps ({metrics} of metrics): {seconds:.1f} s, {most / 2**20:.0f} MiB, "
+        f"a page of {page}"
+    )
+    return 0
+
+
+def cost(folder: Path) -> tuple[float, int]:
+    """Seconds that `launch.report` takes for a run, and the most memory it has, in bytes."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "launch.report", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    return time.perf_counter() - start, most
+
+
+def write_run(folder: Path, steps: int, seed: int = 0) -> Path:
+    """Makes the folder of a finished run that was never trained."""
+    folder.mkdir(parents=True)
+    config = {"seed": seed, "objective": "rlp", "steps": steps}
+    (folder / "config.json").write_text(json.dumps(config))
+    draw = random.Random(seed)
+    with (folder / "metrics.jsonl").open("w") as file:
+        for step in range(1, steps + 1):
+            file.write(json.dumps(_line(step, steps, draw)) + "\n")
+    figures = {name: draw.random() for name in HELD_OUT}
+    (folder / "evaluation.json").write_text(json.dumps({"step": steps, **figures}))
+    return folder
+
+
+def _line(step: int, steps: int, draw: random.Random) -> dict[str, float]:
+    done = step / steps
+    line: dict[str, float] = {"step": step}
+    for number, name in enumerate(SHARES):
+        level = 0.2 + 0.5 / (1 + math.exp(8 * (0.1 * number - done)))
+        line[name] = min(1.0, max(0.0, level + draw.gauss(0, 0.05)))
+    for number, name in enumerate(OTHERS):
+        spike = 20 * (draw.random() < SPIKES)
+        line[name] = (1 + number) * (0.3 + math.exp(-4 * done)) + draw.gauss(0, 0.3) + spike
+    for name in COSTS:
+        line[f"flops_{name}"] = step * 1.7e9
+    for name in STAGES:
+        line[f"seconds_{name}"] = 0.1 + abs(draw.gauss(0, 0.01))
+    if step % EVERY == 0:
+        line |= {f"evaluation/{name}": done + draw.gauss(0, 0.02) for name in HELD_OUT}
+    return line | {
+        "flops": step * 1.2e10 * (1 + 0.1 * done),
+        "tokens_documents": step * 1408,
+        "seconds_device": step * 0.9,
+        "learning_rate": 3e-4,
+        "skipped_updates": 0,
+    }
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,105 @@
+"""The figures of a run by step, as columns: what a report reads of metrics.jsonl."""
+
+import math
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlp import metrics_file
+from rlp.report.figures import METRICS
+
+CUMULATIVE = ("flops", "tokens_documents", "seconds_device")
+_KEYS = {"step", "flops", "skipped_updates", *(metric.key for metric in METRICS)}
+
+
+@dataclass(frozen=True)
+class History:
+    """The figures of the steps of a run, rising, each step once.
+
+    Attributes:
+      steps: [n] float64.
+      columns: name to its values, [n] float64; nan where a step does not have the figure.
+      last: all figures of the last step.
+    """
+
+    steps: np.ndarray = field(default_factory=lambda: np.empty(0))
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    last: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def column(self, key: str) -> np.ndarray:
+        """The values of a figure, [n] float64; nan where a step does not have it."""
+        return self.columns.get(key, np.full(len(self), np.nan))
+
+    def seconds(self) -> float | None:
+        """The seconds of all stages of all steps; None if none were logged."""
+        stages = [values for name, values in self.columns.items() if _is_stage(name)]
+        known = (float(value) for values in stages for value in values[~np.isnan(values)])
+        return math.fsum(known) if stages else None
+
+
+def _is_stage(name: str) -> bool:
+    return name.startswith("seconds_") and name not in CUMULATIVE
+
+
+def read_history(path: Path, note: Callable[[str], object]) -> History:
+    """Reads metrics.jsonl in memory that a step takes a few hundred bytes of.
+
+    Args:
+      path: of the file.
+      note: is called with one line for each kind of damage.
+
+    Raises:
+      UserError, OSError: as of `metrics_file.read`.
+    """
+    columns: dict[str, array] = {}
+    count, last, bad = 0, {"step": -math.inf}, 0
+    first_bad = 0
+    for number, line in enumerate(metrics_file.read(path), 1):
+        if line.torn:
+            note(f"{path}: the last line is unfinished and was left out")
+            break
+        if line.row is None or line.skipped:
+            bad += 1
+            first_bad = first_bad or number
+        if line.row is None:
+            continue
+        for name in line.row:
+            if name not in columns and (name in _KEYS or _is_stage(name)):
+                columns[name] = array("d", [math.nan]) * count
+        for name, values in columns.items():
+            value = line.row.get(name)
+            values.append(math.nan if value is None else value)
+        count += 1
+        if line.row["step"] >= last["step"]:
+            last = line.row
+    if bad:
+        lines = f"{bad:,} lines are" if bad > 1 else "a line is"
+        note(f"{path}, line {first_bad:,}: {lines} damaged and could not be read in full")
+    if not count:
+        return History()
+    return _ordered({name: np.array(values) for name, values in columns.items()}, last, path, note)
+
+
+def _ordered(
+    columns: dict[str, np.ndarray],
+    last: Mapping[str, Any],
+    path: Path,
+    note: Callable[[str], object],
+) -> History:
+    """The history of columns in any order; of a step that is there twice, the later line."""
+    steps = columns["step"]
+    if (np.diff(steps) <= 0).any():
+        backwards = steps[::-1]
+        kept, places = np.unique(backwards, return_index=True)
+        twice = len(steps) - len(kept)
+        if twice:
+            note(f"{path}: {twice:,} of the lines are of steps that are there again further down")
+        columns = {name: values[::-1][places] for name, values in columns.items()}
+    return History(columns["step"], columns, last)
