@@ -246,6 +246,8 @@ def make_grader(config: ConfigDict, opened: bool = False) -> Grader:
         close=THINK_CLOSE,
         open=THINK_OPEN,
         opened=opened,
+        memory_limit=data.problems.memory_limit,
+        step_time_limit=data.problems.step_time_limit,
     )
 
 

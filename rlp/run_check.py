@@ -60,6 +60,7 @@ NOT_NEGATIVE = (
     "optimizer.clip_norm", "rlp.clip_low", "rlp.clip_high", "rlp.unclosed_penalty",
     "rlp.kl_weight", "rlp.target_weight", "rlp.next_token_weight",
     "rlp.planning_weight", "data.problems.workers",
+    "data.problems.memory_limit", "data.problems.step_time_limit",
     "rlp.max_branches_in_flight", "rlp.update_micro_batch", "evaluation.every",
 )  # fmt: skip
 POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature",
