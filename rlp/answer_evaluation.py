@@ -83,9 +83,9 @@ class AnswerEvaluator:
                 size = len(part.index)
                 answers, left = left[:size], left[size:]
                 found = jax.device_get(self._respond(params, spread(part, self.mesh), key))
-                with self.answering.grader.step() as left:
+                with self.answering.grader.step() as time:
                     sampled, greedy = (
-                        self.answering.grades(actions[:size], words[:size], answers, left)
+                        self.answering.grades(actions[:size], words[:size], answers, time)
                         for actions, words, *_ in found
                     )
                 (_, words, closed, sampled_well), (*_, greedy_well) = found

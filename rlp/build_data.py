@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from rlp.data import compass
 from rlp.data.batch import Batch, Fingerprint, HeldOut, Problems, Stream
+from rlp.data.bounds import Limits
 from rlp.data.conversations import Format
 from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
@@ -142,6 +143,7 @@ def _documents(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, Te
         "min_prefix": min_prefix,
         "horizon": rlp.horizon,
         "max_unusable_share": data.max_unusable_share,
+        "limits": read_limits(config),
         "seed": config.seed,
     }
     return text_streams(**streams)
@@ -194,6 +196,7 @@ def _pairs(
         "sequence_length": data.sequence_length,
         "pack": data.pack,
         "max_unusable_share": data.max_unusable_share,
+        "limits": read_limits(config),
         "seed": config.seed,
     }
     return pair_streams(**pairs)
@@ -228,12 +231,18 @@ def _problems(
         opening=frame.opening[0] if frame.shared else None,
         sequence_length=config.data.sequence_length,
         max_unusable_share=config.data.max_unusable_share,
+        limits=read_limits(config),
         seed=config.seed,
     )
     found: dict[str, Fingerprint] = {}
     for name, problems in held_out.items():
         found |= problems.fingerprint(f"data.problems, held out {name}".rstrip())
     return stream, {name: held.beginning(wanted) for name, held in held_out.items()}, found
+
+
+def read_limits(config: ConfigDict) -> Limits:
+    """What is read of a file."""
+    return Limits(config.data.max_row_bytes, config.data.max_decompression_ratio)
 
 
 def make_grader(config: ConfigDict, opened: bool = False) -> Grader:

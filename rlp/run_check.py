@@ -44,7 +44,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     ),
 }
 AT_LEAST_ONE = (
-    "batch_size", "max_bad_steps", "rlp.group_size",
+    "batch_size", "max_bad_steps", "data.max_row_bytes", "rlp.group_size",
     "rlp.forks_per_document", "rlp.thought_length", "rlp.horizon", "rlp.min_prefix",
     "rlp.hardest_at", "rlp.updates_per_rollout", "rlp.minibatches",
     "evaluation.documents", "evaluation.forks_per_document", "evaluation.thoughts",
@@ -64,7 +64,7 @@ NOT_NEGATIVE = (
     "rlp.max_branches_in_flight", "rlp.update_micro_batch", "evaluation.every",
 )  # fmt: skip
 POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature",
-            "data.problems.time_limit")  # fmt: skip
+            "data.problems.time_limit", "data.max_decompression_ratio")  # fmt: skip
 SHARES = (
     "data.sft.share", "data.lookahead.share", "data.max_unusable_share",
     "data.compass.thought_share", "data.compass.musing_share", "data.compass.late_musing_share",

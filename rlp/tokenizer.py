@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rlp.errors import UserError
+from rlp.rendering import renderer
 
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
@@ -88,7 +89,8 @@ class Tokenizer(Protocol):
         them; at the end what it puts before an answer, where one is asked for.
 
         Raises:
-          UserError: the template cannot be read or refuses the messages.
+          UserError: the template cannot be read, refuses the messages, or exceeds a limit of
+            `rlp.rendering`.
         """
 
     def files(self) -> Mapping[str, Path | str]:
@@ -269,17 +271,10 @@ class FolderTokenizer:
         ]
 
     def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
-        try:
-            return self._tokenizer.apply_chat_template(
-                list(messages),
-                chat_template=template,
-                add_generation_prompt=ask,
-                tokenize=False,
-                **self._named,
-            )
-        except Exception as error:  # a template can raise what it likes
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"the chat template fails: {reason}") from error
+        own = template == self.chat_template
+        source = f"of the tokenizer {self._folder}" if own else "that data.chat_template names"
+        named = self._tokenizer.special_tokens_map | self._named
+        return renderer().render(template, messages, ask, named, f"the chat template {source}")
 
     def files(self) -> Mapping[str, Path | str]:
         paths = {name: Path(self._folder) / name for name in FILES}

@@ -49,7 +49,7 @@ DOORS = {
     "fsspec": ("rlp.data",),
     "yaml": ("launch.pods",),
     "optax": ("rlp.optimizer",),
-    "transformers": ("rlp.tokenizer", "rlp.huggingface"),
+    "transformers": ("rlp.tokenizer", "rlp.rendering", "rlp.huggingface"),
     "tokenizers": ("rlp.tokenizer",),
     "safetensors": ("rlp.huggingface",),
     "huggingface_hub": ("rlp.huggingface",),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from rlp.data.messages import ASSISTANT, CALLS, USER, Message, read_messages, says
 from rlp.data.sources import Column, as_text
 from rlp.errors import UserError
+from rlp.rendering import LimitExceeded
 
 Render = Callable[[Sequence[Message], bool], str]  # with what stands before an answer, if asked
 
@@ -103,6 +104,8 @@ def leaves_out_calls(messages: Sequence[Message], render: Render | None) -> bool
     others = [{k: x for k, x in message.items() if k not in CALLS} for message in messages]
     try:
         return render(others, False) == render(messages, False)
+    except LimitExceeded:
+        raise
     except UserError:  # the template reads them: it refuses the conversation without them
         return False
 
@@ -170,6 +173,8 @@ def rendered(where: str, messages: Sequence[Message], render: Render) -> list[li
         try:
             after = render(messages[: number + 1], False)
             before = render(messages[:number], True) if number else _opened(message, render)
+        except LimitExceeded as error:
+            raise LimitExceeded(f"{where}: {error}") from error
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         if not after.startswith(before):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from rlp.data.bounds import LIMITS, Limits
 from rlp.data.conversations import (
     Format,
     Message,
@@ -27,6 +28,7 @@ from rlp.data.summary import Summary, listed
 from rlp.data.text import HELD_OUT, TextStream, check_disjoint, shuffled, spread, tell
 from rlp.data.windows import pack_windows, whole_windows
 from rlp.errors import UserError
+from rlp.rendering import LimitExceeded
 from rlp.tokenizer import Tokenizer
 
 GROUP = "data.sft"  # of the fields of the config
@@ -46,6 +48,7 @@ def pair_streams(
     sequence_length: int,
     pack: bool = False,
     max_unusable_share: float = 0.2,
+    limits: Limits = LIMITS,
     seed: int = 0,
 ) -> tuple[TextStream, TextStream]:
     """The training stream and the held-out one, whose batches have a `loss_mask`.
@@ -66,6 +69,7 @@ def pair_streams(
       sequence_length: T, tokens of a row; pairs with more are left out and counted.
       pack: training rows hold several pairs; otherwise one.
       max_unusable_share: of the rows of files that may be left out since they cannot be used.
+      limits: of what is read of files.
       seed: of the training order.
 
     Raises:
@@ -73,7 +77,7 @@ def pair_streams(
         that is short enough.
     """
     files = find_files(train, f"{GROUP}.train")
-    how = (form, template, tokenizer, end, max_unusable_share)
+    how = (form, template, tokenizer, end, max_unusable_share, limits)
     bos = tokenizer.bos if template is None else ()  # a template writes its own
     held_field = f"{GROUP}.evaluation" if evaluation else HELD_OUT.format(f"{GROUP}.train")
     if evaluation:
@@ -125,6 +129,7 @@ def tokenize_pairs(
     tokenizer: Tokenizer,
     end: int | None = None,
     max_unusable_share: float = 0.2,
+    limits: Limits = LIMITS,
 ) -> tuple[Corpus, np.ndarray]:
     """All pairs of files, and the number of the conversation that each is from, int64 [pairs].
 
@@ -138,7 +143,7 @@ def tokenize_pairs(
     Args:
       files: paths, see `sources.read_rows`.
       field: name of the config field they come from, for messages.
-      form, template, tokenizer, end, max_unusable_share: as of `pair_streams`.
+      form, template, tokenizer, end, max_unusable_share, limits: as of `pair_streams`.
 
     Raises:
       UserError: a file that cannot be read, too many rows that cannot be used, or no pair in any of
@@ -150,7 +155,7 @@ def tokenize_pairs(
     learnt: list[np.ndarray] = []
     source: list[int] = []
     with reading(files, field) as bar:
-        read = _read(summary, form, template, tokenizer, bar.update)
+        read = _read(summary, form, template, tokenizer, bar.update, limits)
         numbered = ((n, row) for n, rows in enumerate(read) for row in rows)
         size = lambda item: sum(len(s.text) for stretches, _ in item[1] for s in stretches)
         for group in grouped(numbered, size):
@@ -181,6 +186,7 @@ def _read(
     template: str | None,
     tokenizer: Tokenizer,
     on_read: Callable[[int], object],
+    limits: Limits,
 ) -> Iterator[list[Row]]:
     """The conversations of files, each as its rows; counts those left out."""
 
@@ -189,10 +195,12 @@ def _read(
         return tokenizer.chat(messages, template, ask)
 
     for path in summary.files:
-        for where, values in read_rows([path], form.columns, on_read):
+        for where, values in read_rows([path], form.columns, on_read, limits):
             try:
                 messages = form.conversation(where, values)
                 rows, calls = _stretches(where, messages, None if template is None else render)
+            except LimitExceeded:
+                raise
             except UserError as error:
                 summary.unusable.count(error)
                 continue
