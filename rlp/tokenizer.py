@@ -10,12 +10,14 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from rlp import tokenizer_probe
 from rlp.errors import UserError
 from rlp.rendering import renderer
 
@@ -180,6 +182,7 @@ class FolderTokenizer:
           UserError: the folder holds no usable tokenizer, or not these tokens, or has more ids than
             there are rows.
         """
+        tokenizer_probe.check(folder)
         self._folder, self._tokenizer = folder, _read_folder(folder)
         vocabulary = self._tokenizer.get_vocab()
         special = self._tokenizer.get_added_vocab()
@@ -195,7 +198,8 @@ class FolderTokenizer:
             )
         self.eos: int = ends
         self.separator = self._token("data.separator", separator) if separator else self.eos
-        self.put_before: tuple[int, ...] = _put_before(self._tokenizer)
+        with _named_panics(folder):
+            self.put_before: tuple[int, ...] = _put_before(self._tokenizer)
         self.bos: tuple[int, ...] = self.put_before or _stated_bos(self._tokenizer, Path(folder))
         if bos:
             self.bos = () if bos == "none" else (self._token("data.bos", bos),)
@@ -210,16 +214,22 @@ class FolderTokenizer:
         self._fitting([self.pad, *self.bos, self.eos, self.separator])
 
     def encode(self, text: str) -> list[int]:
-        return self._fitting(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        with _named_panics(self._folder):
+            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._fitting(ids)
 
     def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
-        rows = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        with _named_panics(self._folder):
+            rows = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return [np.asarray(self._fitting(row), np.int32) for row in rows]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(
-            [int(i) for i in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        with _named_panics(self._folder):
+            return self._tokenizer.decode(
+                [int(i) for i in ids],
+                skip_special_tokens=False,
+                clean_up_tokenization_spaces=False,
+            )
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         return _pieces(self.decode, ids)
@@ -261,9 +271,10 @@ class FolderTokenizer:
         return [bytes_of_token(i) for i in range(self.vocab_size)]
 
     def encode_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        encoded = self._tokenizer(
-            list(texts), add_special_tokens=False, return_offsets_mapping=True
-        )
+        with _named_panics(self._folder):
+            encoded = self._tokenizer(
+                list(texts), add_special_tokens=False, return_offsets_mapping=True
+            )
         rows = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         return [
             (np.asarray(self._fitting(ids), np.int32), np.array(spans, np.int64).reshape(-1, 2))
@@ -305,6 +316,22 @@ class FolderTokenizer:
         if len(ids) != 1 or self.decode(ids) != name:
             raise UserError(f"{field}={name!r} is not one token of the tokenizer {self._folder}")
         return ids[0]
+
+
+@contextmanager
+def _named_panics(folder: str) -> Iterator[None]:
+    """A panic of the library in here as a UserError. It is not an Exception in Python, and its
+    class cannot be imported."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"tokenizer {folder}: the library breaks down with it ({reason}); correct its "
+            "tokenizer.json, or take another tokenizer"
+        ) from error
 
 
 def _put_before(tokenizer: Any) -> tuple[int, ...]:
@@ -375,9 +402,12 @@ def _read_folder(folder: str) -> Any:
     transformers.logging.set_verbosity_error()
     try:
         # Its own limit on length only makes it warn: documents are cut into windows here.
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, model_max_length=2**62
-        )
+        with _named_panics(folder):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, model_max_length=2**62
+            )
+    except UserError:
+        raise
     except Exception as error:  # the library's parsers raise every class, even Exception itself
         reason = " ".join(str(error).split())[:200]
         if _lacks_sentencepiece(Path(folder)):

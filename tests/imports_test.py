@@ -50,7 +50,7 @@ DOORS = {
     "yaml": ("launch.pods",),
     "optax": ("rlp.optimizer",),
     "transformers": ("rlp.tokenizer", "rlp.rendering", "rlp.huggingface"),
-    "tokenizers": ("rlp.tokenizer",),
+    "tokenizers": ("rlp.tokenizer", "rlp.tokenizer_probe"),
     "safetensors": ("rlp.huggingface",),
     "huggingface_hub": ("rlp.huggingface",),
     "gguf": ("rlp.huggingface",),
