@@ -34,6 +34,8 @@ FILES = (
 # Shown for a token that holds only the beginning of a character; the character stands on the
 # token that completes it.
 PARTIAL = "◌"
+_OPEN_BYTES = 3  # of a character that is not complete yet
+_LONGEST_STRETCH = 64  # tokens of broken characters that are decoded together: else, n² of n tokens
 
 
 class Tokenizer(Protocol):
@@ -539,9 +541,12 @@ def _pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[
         # Broken characters at the end, one for each of its bytes with some tokenizers, may be one
         # that the next tokens complete.
         whole = text.rstrip("\N{REPLACEMENT CHARACTER}") if end < len(ids) else text
+        long = end - start >= _LONGEST_STRETCH
+        if long:  # all but the last few are broken for good
+            whole = text[: max(len(whole), len(text) - _OPEN_BYTES)]
         pieces.append(whole[shown:] or PARTIAL)
         shown = max(shown, len(whole))
-        if whole == text:
+        if whole == text or long:
             before, start = start, end
-            shown = len(decode(ids[before:start]))
+            shown = len(decode(ids[before:start])) - (len(text) - len(whole))
     return pieces
