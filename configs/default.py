@@ -62,7 +62,7 @@ def get_config() -> ConfigDict:
     config.data.text_column = "text"  # field of a jsonl or parquet row that holds the document
     config.data.max_unusable_share = 0.2  # rows of files that may be left out because they cannot be used (a missing or null text, no response, an answer that no check accepts); the log names the first three; with more, the run is refused
     config.data.max_row_bytes = 2**30  # of a row of a file, or of a document of a .txt file; a longer one is refused
-    config.data.max_decompression_ratio = 250.0  # bytes of content per byte of a .gz, .zst or .parquet file; one with more, and over 256 MiB of it, is refused
+    config.data.max_decompression_ratio = 250.0  # bytes of content per byte of a .gz, .zst or .parquet file; one with more, and over 64 MiB of it, is refused
     config.data.txt_separator = ""  # splits a .txt file into documents; "" = one file, one document; line ends of .txt files, and here, are LF, CRLF or CR alike
     config.data.tokenizer = ""  # "bytes" or the path of a Hugging Face tokenizer folder; "" = that of init_from, else bytes
     config.data.bos = ""  # token before every text: documents, each of their windows, prompts; "" = what the model's own tokenizer puts there, "none" = nothing

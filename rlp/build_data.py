@@ -31,6 +31,8 @@ from rlp.turns import end_of_turn
 
 LOGGER = logging.getLogger(__name__)
 
+LONGEST_TEXT = 2**24  # bytes of a chat template, a prompt or a list of phrases
+
 COMPASS = "compass"  # the source whose documents are made
 
 
@@ -305,6 +307,8 @@ def file_text(field: str, name: str, others: str) -> str:
     path = Path(name)
     if not path.is_file():
         raise UserError(f"{field}={name!r} is no file; give one, or {others}")
+    if (size := path.stat().st_size) > LONGEST_TEXT:
+        raise UserError(f"{field}={name!r} has {size:,} bytes; {LONGEST_TEXT:,} are the most")
     try:
         return path.read_text(encoding="utf-8-sig")  # without a byte order mark
     except (OSError, UnicodeDecodeError) as error:

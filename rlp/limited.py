@@ -49,7 +49,7 @@ class Process(context.SpawnProcess):
 class Context(context.SpawnContext):
     """Makes such processes. They are spawned, since a fork would lose the threads that JAX has."""
 
-    Process = Process  # type: ignore[assignment]
+    Process = Process
 
 
 def memory_is_limited() -> bool:

@@ -7,7 +7,7 @@ import dataclasses
 
 from rlp.errors import UserError
 
-FREE = 2**28  # bytes that the content of any file may have, however small the file is
+FREE = 2**26  # bytes that the content of any file may have, however small the file is
 _LONG = 2**26  # bytes of a JSON text above which its values are counted before it is read
 _VALUE = 100  # bytes that an object of Python takes, about
 _MEMORY = 4  # times the longest row, that the values of a row may take

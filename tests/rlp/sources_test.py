@@ -545,6 +545,12 @@ def test_a_text_that_a_field_names_has_no_byte_order_mark(tmp_path):
     assert file_text("data.chat_template", str(tmp_path / "a.jinja"), "''") == "a\nb"
 
 
+def test_a_text_that_a_field_names_is_no_corpus(tmp_path):
+    (tmp_path / "a.jinja").write_bytes(b"a" * (2**24 + 1))
+    with pytest.raises(UserError, match=r"data.chat_template=.* has 16,777,217 bytes; 16,777,216"):
+        file_text("data.chat_template", str(tmp_path / "a.jinja"), "''")
+
+
 def test_files_that_were_joined_keep_no_marks_of_byte_order(tmp_path):
     mark = "\ufeff"
     (tmp_path / "a.txt").write_text(f"{mark}one\n\n{mark}two")
