@@ -20,6 +20,7 @@ from typing import Any
 from rlp import limited
 from rlp.errors import UserError
 
+Request = tuple[Sequence[Mapping[str, Any]], bool]  # messages, and whether an answer is asked for
 SECONDS = 20.0  # for one conversation; it takes a thousandth of a second
 MEMORY = 2 * limited.GIB  # beyond what the process needs to start
 OUTPUT = 2**26  # characters of one text
@@ -40,45 +41,60 @@ class Renderer:
         self._pipe: Connection | None = None
 
     def render(
-        self,
-        template: str,
-        messages: Sequence[Mapping[str, Any]],
-        ask: bool,
-        named: Mapping[str, str],
-        source: str,
-    ) -> str:
-        """The text that a template makes of messages, as transformers renders it.
+        self, template: str, requests: Sequence[Request], named: Mapping[str, str], source: str
+    ) -> list[str | UserError]:
+        """The texts that a template makes of messages, as transformers renders it.
 
         Args:
           template: Jinja.
-          messages: a conversation.
-          ask: with what stands before an answer.
+          requests: conversations, with what stands before an answer or without it.
           named: further variables of the template: special tokens by their roles.
           source: where the template comes from, for messages.
 
-        Raises:
-          LimitExceeded: the template does.
-          UserError: the template fails.
+        Returns:
+          Of each request its text, or why the template fails on it. After a `LimitExceeded`
+          nothing follows.
         """
-        pipe = self._pipe or self._start()
+        pipe = self._send(pickle.dumps((template, requests, dict(named))))
+        found: list[str | UserError] = []
         try:
-            pipe.send_bytes(pickle.dumps((template, list(messages), ask, dict(named))))
-            if not pipe.poll(SECONDS):
-                raise LimitExceeded(f"{source} takes longer than {SECONDS:g} s for a conversation")
-            text, error = json.loads(pipe.recv_bytes())
-        except (EOFError, ConnectionError) as error:
-            self.stop()
-            raise LimitExceeded(
-                f"{source} ended the process that renders it: it takes more than "
-                f"{MEMORY / limited.GIB:g} GiB of memory, or too deep a recursion"
-            ) from error
-        except BaseException:  # what comes through the pipe next would answer this request
+            while len(found) < len(requests):
+                found.append(self._received(pipe, source))
+                if isinstance(found[-1], LimitExceeded):
+                    self.stop()
+                    break
+        except BaseException:  # what comes through the pipe next would answer these requests
             self.stop()
             raise
+        return found
+
+    def _send(self, requests: bytes) -> Connection:
+        """Hands requests to the process; one that ended in the meantime is replaced."""
+        if self._pipe is not None:
+            try:
+                self._pipe.send_bytes(requests)
+                return self._pipe
+            except ConnectionError:
+                self.stop()
+        pipe = self._start()
+        pipe.send_bytes(requests)
+        return pipe
+
+    def _received(self, pipe: Connection, source: str) -> str | UserError:
+        """The next text."""
+        if not pipe.poll(SECONDS):
+            return LimitExceeded(f"{source} takes longer than {SECONDS:g} s for a conversation")
+        try:
+            text, error = json.loads(pipe.recv_bytes())
+        except (EOFError, ConnectionError):
+            return LimitExceeded(
+                f"{source} ended the process that renders it: it takes more than "
+                f"{MEMORY / limited.GIB:g} GiB of memory, or too deep a recursion"
+            )
         if error is not None:
-            raise UserError(f"the chat template fails: {error}")
+            return UserError(f"the chat template fails: {error}")
         if text is None:
-            raise LimitExceeded(f"{source} writes more than {OUTPUT:,} characters")
+            return LimitExceeded(f"{source} writes more than {OUTPUT:,} characters")
         return text
 
     def stop(self) -> None:
@@ -100,14 +116,20 @@ class Renderer:
             )
         theirs.close()
         self._pipe = ours
-        if not ours.poll(_START):
+        try:
+            if ours.poll(_START):
+                ours.recv_bytes()
+                return ours
+        except EOFError:
+            pass  # it said why, above
+        except BaseException:
             self.stop()
-            raise UserError(
-                f"the process that renders chat templates did not start in {_START:g} seconds; "
-                "this machine is too busy, or its files are out of reach"
-            )
-        ours.recv_bytes()
-        return ours
+            raise
+        self.stop()
+        raise UserError(
+            f"the process that renders chat templates did not start in {_START:g} seconds; see "
+            "above for its own error, if there is one, or try again when the machine is less busy"
+        )
 
 
 @functools.cache
@@ -130,16 +152,25 @@ def serve() -> None:
     pipe.send_bytes(b"")
     while True:
         try:
-            request = pipe.recv_bytes()
-        except EOFError:
+            template, requests, named = pickle.loads(pipe.recv_bytes())
+        except (EOFError, MemoryError):
             return
-        # Where the other process is killed, nobody else would end a template that does not end.
-        pipe.send_bytes(limited.call(2 * SECONDS, _answer, render_jinja_template, request))
+        for messages, ask in requests:
+            # Where the other process is killed, nobody else would end a template without an end.
+            answer = limited.call(
+                2 * SECONDS, _answer, render_jinja_template, template, messages, ask, named
+            )
+            pipe.send_bytes(answer)
 
 
-def _answer(render: Any, request: bytes) -> bytes:
+def _answer(
+    render: Any,
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    ask: bool,
+    named: Mapping[str, str],
+) -> bytes:
     """A JSON text: [text, null], [null, why it fails], or [null, null] for too long a text."""
-    template, messages, ask, named = pickle.loads(request)
     try:
         (text,), _ = render([messages], chat_template=template, add_generation_prompt=ask, **named)
     except MemoryError:

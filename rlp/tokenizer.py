@@ -19,7 +19,7 @@ import numpy as np
 
 from rlp import tokenizer_probe
 from rlp.errors import UserError
-from rlp.rendering import renderer
+from rlp.rendering import Request, renderer
 
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
@@ -34,6 +34,7 @@ FILES = (
 # Shown for a token that holds only the beginning of a character; the character stands on the
 # token that completes it.
 PARTIAL = "◌"
+_NO_CHAT = "bytes have no tokens for a chat template; use a tokenizer folder"
 _OPEN_BYTES = 3  # of a character that is not complete yet
 _LONGEST_STRETCH = 64  # tokens of broken characters that are decoded together: else, n² of n tokens
 
@@ -97,6 +98,10 @@ class Tokenizer(Protocol):
             `rlp.rendering`.
         """
 
+    def chat_all(self, requests: Sequence[Request], template: str) -> list[str | UserError]:
+        """`chat` of several messages, each with whether an answer is asked for; faster than one by
+        one. Errors stand in the place of texts; after a `LimitExceeded` nothing follows."""
+
     def files(self) -> Mapping[str, Path | str]:
         """The tokenizer in the Hugging Face format: name of a file to its content, or a copy."""
 
@@ -141,7 +146,10 @@ class ByteTokenizer:
         return list(zip(self.encode_all(texts), spans, strict=True))
 
     def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
-        raise UserError("bytes have no tokens for a chat template; use a tokenizer folder")
+        raise UserError(_NO_CHAT)
+
+    def chat_all(self, requests: Sequence[Request], template: str) -> list[str | UserError]:
+        return [UserError(_NO_CHAT)] * len(requests)
 
     def files(self) -> Mapping[str, Path | str]:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -284,10 +292,16 @@ class FolderTokenizer:
         ]
 
     def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
+        (found,) = self.chat_all([(list(messages), ask)], template)
+        if isinstance(found, UserError):
+            raise found
+        return found
+
+    def chat_all(self, requests: Sequence[Request], template: str) -> list[str | UserError]:
         own = template == self.chat_template
         source = f"of the tokenizer {self._folder}" if own else "that data.chat_template names"
         named = self._tokenizer.special_tokens_map | self._named
-        return renderer().render(template, messages, ask, named, f"the chat template {source}")
+        return renderer().render(template, requests, named, f"the chat template {source}")
 
     def files(self) -> Mapping[str, Path | str]:
         paths = {name: Path(self._folder) / name for name in FILES}

@@ -8,12 +8,12 @@ role "assistant" says is learnt. The stretches of a row are tokenized together, 
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rlp.data.messages import ASSISTANT, CALLS, USER, Message, read_messages, says
 from rlp.data.sources import Column, as_text
 from rlp.errors import UserError
-from rlp.rendering import LimitExceeded
+from rlp.rendering import LimitExceeded, Request
 
 Render = Callable[[Sequence[Message], bool], str]  # with what stands before an answer, if asked
 
@@ -88,6 +88,15 @@ def _turns(where: str, column: str, value: object, role: str) -> list[Message]:
     if isinstance(value, list):
         return read_messages(where, column, value)
     return [{"role": role, "content": as_text(where, column, value)}]
+
+
+def asked_for(messages: Sequence[Message]) -> Iterator[Request]:
+    """What `rendered` renders of a conversation, but for what a first message begins with."""
+    for number, message in enumerate(messages):
+        if learns(message):
+            yield messages[: number + 1], False
+            if number:
+                yield messages[:number], True
 
 
 def leaves_out_calls(messages: Sequence[Message], render: Render | None) -> bool:

@@ -6,6 +6,7 @@ A pair is never cut: one that is longer than a row is left out and counted. Pack
 several side by side, as it does documents.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from rlp.data.conversations import (
     Message,
     Render,
     Stretch,
+    asked_for,
     check_whole,
     joined,
     leaves_out_calls,
@@ -34,6 +36,7 @@ from rlp.tokenizer import Tokenizer
 GROUP = "data.sft"  # of the fields of the config
 # Texts that are tokenized whole, in stretches, each with the ids that follow it.
 Row = list[tuple[list[Stretch], list[int]]]
+_AHEAD = 8  # texts of a conversation that are rendered ahead; all those of a long one take n² room
 
 
 def pair_streams(
@@ -190,31 +193,68 @@ def _read(
 ) -> Iterator[list[Row]]:
     """The conversations of files, each as its rows; counts those left out."""
 
-    def render(messages: Sequence[Message], ask: bool) -> str:
-        assert template is not None
-        return tokenizer.chat(messages, template, ask)
-
+    size = lambda item: sum(len(m["content"]) for m in item[1] if item[2] is None)
     for path in summary.files:
-        for where, values in read_rows([path], form.columns, on_read, limits):
-            try:
-                messages = form.conversation(where, values)
-                rows, calls = _stretches(where, messages, None if template is None else render)
-            except LimitExceeded:
-                raise
-            except UserError as error:
-                summary.unusable.count(error)
-                continue
-            summary.unusable.count()
-            for row in rows:
-                summary.count(path, sum(len(stretch.text) for stretch in row))
-            if rows and not calls:
-                summary.without_calls.append(where)
-            if not rows:
-                summary.empty += 1
-            elif template is None:
-                yield [_separated(row, tokenizer) for row in rows]
-            else:
-                yield [[(row, [])] for row in rows]
+        for block in grouped(_conversations(path, form, on_read, limits), size):
+            render = None
+            if template is not None:
+                render = _ahead([messages for _, messages, _ in block], template, tokenizer)
+            for where, messages, unusable in block:
+                try:
+                    if unusable:
+                        raise unusable
+                    rows, calls = _stretches(where, messages, render)
+                except LimitExceeded:
+                    raise
+                except UserError as error:
+                    summary.unusable.count(error)
+                    continue
+                summary.unusable.count()
+                for row in rows:
+                    summary.count(path, sum(len(stretch.text) for stretch in row))
+                if rows and not calls:
+                    summary.without_calls.append(where)
+                if not rows:
+                    summary.empty += 1
+                elif template is None:
+                    yield [_separated(row, tokenizer) for row in rows]
+                else:
+                    yield [[(row, [])] for row in rows]
+
+
+def _conversations(
+    path: str, form: Format, on_read: Callable[[int], object], limits: Limits
+) -> Iterator[tuple[str, list[Message], UserError | None]]:
+    """Where each row of a file stands, its messages, and why it cannot be used."""
+    for where, values in read_rows([path], form.columns, on_read, limits):
+        try:
+            yield where, form.conversation(where, values), None
+        except UserError as error:
+            yield where, [], error
+
+
+def _ahead(
+    conversations: Sequence[Sequence[Message]], template: str, tokenizer: Tokenizer
+) -> Render:
+    """Renders messages; the beginnings of some conversations at once, since a process does it."""
+    requests = [
+        (list(messages), ask)
+        for conversation in conversations
+        for messages, ask in itertools.islice(asked_for(conversation), _AHEAD)
+    ]
+    texts = tokenizer.chat_all(requests, template)
+    known = {  # by the messages themselves, which live as long as their conversations
+        (*map(id, messages), ask): text
+        for (messages, ask), text in zip(requests, texts, strict=False)
+    }
+
+    def render(messages: Sequence[Message], ask: bool) -> str:
+        found = known.get((*map(id, messages), ask))
+        if isinstance(found, UserError):
+            raise found
+        return tokenizer.chat(messages, template, ask) if found is None else found
+
+    return render
 
 
 def _stretches(

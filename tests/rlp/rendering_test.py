@@ -27,7 +27,16 @@ CONVERSATIONS = [
 
 
 def render(template, messages=CONVERSATIONS[0], ask=False):
-    return renderer().render(template, messages, ask, {"bos_token": "<s>"}, "the template of x")
+    return one(renderer(), template, messages, ask)
+
+
+def one(renderer, template, messages=CONVERSATIONS[0], ask=False):
+    """The one text of a request."""
+    named = {"bos_token": "<s>"}
+    (found,) = renderer.render(template, [(messages, ask)], named, "the template of x")
+    if isinstance(found, UserError):
+        raise found
+    return found
 
 
 @pytest.mark.parametrize("template", [CHATML, CALLS])
@@ -80,8 +89,8 @@ def test_a_template_that_takes_all_memory_is_refused(template, monkeypatch):
     small = Renderer()
     try:
         with pytest.raises(LimitExceeded, match="the template of x ended the process that renders"):
-            small.render(template, CONVERSATIONS[0], False, {}, "the template of x")
-        assert small.render("{{ messages[0].role }}", CONVERSATIONS[0], False, {}, "x") == "user"
+            one(small, template)
+        assert one(small, "{{ messages[0].role }}") == "user"
     finally:
         small.stop()
 
@@ -100,9 +109,25 @@ def test_a_process_that_was_killed_is_replaced():
     render(CHATML)
     os.kill(renderer()._process.pid, signal.SIGKILL)
     renderer()._process.wait()
-    with pytest.raises(UserError, match="ended the process"):
-        render(CHATML)
     assert render("a") == "a"
+
+
+def test_a_process_that_cannot_start_is_one_line(monkeypatch):
+    monkeypatch.setattr(rendering, "_CODE", "")
+    with pytest.raises(UserError, match="the process that renders chat templates did not start"):
+        one(Renderer(), "a")
+
+
+def test_several_are_rendered_in_order_up_to_the_limit(monkeypatch):
+    template = "{% if messages[0].content == 1 %}{{ 1 / 0 }}{% elif messages[0].content == 3 %}"
+    template += ENDLESS + "{% endif %}{{ messages[0].content }}"
+    requests = [([{"role": "user", "content": number}], False) for number in range(5)]
+    render("a")
+    monkeypatch.setattr(rendering, "SECONDS", 1.0)
+    found = renderer().render(template, requests, {}, "the template of x")
+    assert (found[0], found[2]) == ("0", "2")
+    assert [type(each) for each in found] == [str, UserError, str, LimitExceeded]
+    assert renderer().render(template, requests[:1], {}, "x") == ["0"]
 
 
 def test_signals_to_the_process_group_are_left_to_the_run():
