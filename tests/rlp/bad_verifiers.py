@@ -15,10 +15,10 @@ def _obey(response: str) -> str | None:
     if order == "exit":
         os._exit(3)
     if order == "eat":
-        return str(len(bytearray(2**31)))
+        return str(len(bytearray(2**29)))
     if order == "forget":  # as a library does that catches everything, and goes on without memory
         with contextlib.suppress(MemoryError):
-            bytearray(2**31)
+            bytearray(2**29)
         return "forgot"
     if order == "pid":
         return str(os.getpid())
