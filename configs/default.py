@@ -61,6 +61,8 @@ def get_config() -> ConfigDict:
     config.data.holdout_every = 20  # documents; one in so many is held out when `evaluation` is empty
     config.data.text_column = "text"  # field of a jsonl or parquet row that holds the document
     config.data.max_unusable_share = 0.2  # rows of files that may be left out because they cannot be used (a missing or null text, no response, an answer that no check accepts); the log names the first three; with more, the run is refused
+    config.data.max_row_bytes = 2**30  # of a row of a file, or of a document of a .txt file; a longer one is refused
+    config.data.max_decompression_ratio = 250.0  # bytes of content per byte of a .gz, .zst or .parquet file; one with more, and over 64 MiB of it, is refused
     config.data.txt_separator = ""  # splits a .txt file into documents; "" = one file, one document; line ends of .txt files, and here, are LF, CRLF or CR alike
     config.data.tokenizer = ""  # "bytes" or the path of a Hugging Face tokenizer folder; "" = that of init_from, else bytes
     config.data.bos = ""  # token before every text: documents, each of their windows, prompts; "" = what the model's own tokenizer puts there, "none" = nothing
@@ -92,6 +94,8 @@ def get_config() -> ConfigDict:
     config.data.problems.response_length = 256  # L: most tokens sampled per response, the one that ends it included
     config.data.problems.verifier = "math"  # "math" (math-verify), "choice" (a letter of the row's options), "exact", or "<module>:<name>" of your own; rows whose own answer it would judge wrong are left out
     config.data.problems.time_limit = 5.0  # seconds to check a response; one that takes longer gives no answer
+    config.data.problems.memory_limit = 2.0  # GiB that a check may take beyond what its process needs to start; one that needs more gives no answer; 0 = any number; Linux enforces it
+    config.data.problems.step_time_limit = 600.0  # seconds to check all responses of a step, or of a batch held out; those not checked by then give no answer, and the log says how many; 0 = any number
     config.data.problems.workers = 0  # processes that check responses; 0 = one a core, at most 16
     config.data.problems.planning = "default"  # objective="hicra": phrases that plan, "default" or a text file with one a line
 

@@ -83,10 +83,11 @@ class AnswerEvaluator:
                 size = len(part.index)
                 answers, left = left[:size], left[size:]
                 found = jax.device_get(self._respond(params, spread(part, self.mesh), key))
-                sampled, greedy = (
-                    self.answering.grades(actions[:size], words[:size], answers)
-                    for actions, words, *_ in found
-                )
+                with self.answering.grader.step() as time:
+                    sampled, greedy = (
+                        self.answering.grades(actions[:size], words[:size], answers, time)
+                        for actions, words, *_ in found
+                    )
                 (_, words, closed, sampled_well), (*_, greedy_well) = found
                 for row, (group, best) in enumerate(zip(sampled, greedy, strict=True)):
                     right = [grade.correct for grade in group]
@@ -127,7 +128,8 @@ class AnswerEvaluator:
                 whole = self._gather(params) if self._gather else params
                 found, _ = jax.device_get(self._respond(whole, spread(chosen, self.mesh), key))
             actions, words, closed, _ = (x[: len(answers)] for x in found)
-            grades = self.answering.grades(actions, words, answers)
+            with self.answering.grader.step() as left:
+                grades = self.answering.grades(actions, words, answers, left)
             texts = self.answering.responses(actions, words)
             length = (np.asarray(chosen.segment) > 0).sum(axis=-1)
             shown += [

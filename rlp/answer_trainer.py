@@ -13,7 +13,8 @@ from models.sharding import replicated
 from models.transformer import Params
 from rlp.branches import Vocabulary
 from rlp.data.batch import Batch
-from rlp.grading import Grade
+from rlp.data.rows import Rows
+from rlp.grading import Grade, StepTime
 from rlp.objective.record import Answers
 from rlp.optimizer import Optimizer
 from rlp.responses import Answering
@@ -48,8 +49,16 @@ class AnswerTrainer(RLPTrainer):
         settings, words = answering.settings, answering.vocabulary
         super().__init__(model, settings, words, optimizer, mesh, shardings)
         self._answering, self._answer = answering, answer
+        self._time_left: StepTime
         self.shown = jax.jit(shown(words), out_shardings=replicated(mesh))
         self.verdict = jit_stage(model, settings, words, verdict_stage)
+
+    def _waves(
+        self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock
+    ) -> tuple[Rollout, Evidence]:
+        """See `RLPTrainer`; all waves of a step share the time for its checks."""
+        with self._answering.grader.step() as self._time_left:
+            return super()._waves(state, rows, key, clock)
 
     def _wave(
         self,
@@ -65,7 +74,8 @@ class AnswerTrainer(RLPTrainer):
             rollout = done(self.rollout(params, reading, forks=forks))
         with clock("verify") as done:
             actions, words, index = jax.device_get(self.shown(rollout, batch))
-            grades = self._answering.grades(actions, words, [self._answer(int(i)) for i in index])
+            answers = [self._answer(int(i)) for i in index]
+            grades = self._answering.grades(actions, words, answers, self._time_left)
             planning = self._answering.planning(actions, words)
             verdict = done(self.verdict(reading, rollout, answers_of(grades), planning))
         return [(rollout.without_cache(), verdict)]

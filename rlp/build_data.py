@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from rlp.data import compass
 from rlp.data.batch import Batch, Fingerprint, HeldOut, Problems, Stream
+from rlp.data.bounds import Limits
 from rlp.data.conversations import Format
 from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
@@ -29,6 +30,8 @@ from rlp.tokenizer_files import TEMPLATE
 from rlp.turns import end_of_turn
 
 LOGGER = logging.getLogger(__name__)
+
+LONGEST_TEXT = 2**24  # bytes of a chat template, a prompt or a list of phrases
 
 COMPASS = "compass"  # the source whose documents are made
 
@@ -142,6 +145,7 @@ def _documents(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, Te
         "min_prefix": min_prefix,
         "horizon": rlp.horizon,
         "max_unusable_share": data.max_unusable_share,
+        "limits": read_limits(config),
         "seed": config.seed,
     }
     return text_streams(**streams)
@@ -194,6 +198,7 @@ def _pairs(
         "sequence_length": data.sequence_length,
         "pack": data.pack,
         "max_unusable_share": data.max_unusable_share,
+        "limits": read_limits(config),
         "seed": config.seed,
     }
     return pair_streams(**pairs)
@@ -228,12 +233,18 @@ def _problems(
         opening=frame.opening[0] if frame.shared else None,
         sequence_length=config.data.sequence_length,
         max_unusable_share=config.data.max_unusable_share,
+        limits=read_limits(config),
         seed=config.seed,
     )
     found: dict[str, Fingerprint] = {}
     for name, problems in held_out.items():
         found |= problems.fingerprint(f"data.problems, held out {name}".rstrip())
     return stream, {name: held.beginning(wanted) for name, held in held_out.items()}, found
+
+
+def read_limits(config: ConfigDict) -> Limits:
+    """What is read of a file."""
+    return Limits(config.data.max_row_bytes, config.data.max_decompression_ratio)
 
 
 def make_grader(config: ConfigDict, opened: bool = False) -> Grader:
@@ -246,6 +257,8 @@ def make_grader(config: ConfigDict, opened: bool = False) -> Grader:
         close=THINK_CLOSE,
         open=THINK_OPEN,
         opened=opened,
+        memory_limit=data.problems.memory_limit,
+        step_time_limit=data.problems.step_time_limit,
     )
 
 
@@ -294,6 +307,8 @@ def file_text(field: str, name: str, others: str) -> str:
     path = Path(name)
     if not path.is_file():
         raise UserError(f"{field}={name!r} is no file; give one, or {others}")
+    if (size := path.stat().st_size) > LONGEST_TEXT:
+        raise UserError(f"{field}={name!r} has {size:,} bytes; {LONGEST_TEXT:,} are the most")
     try:
         return path.read_text(encoding="utf-8-sig")  # without a byte order mark
     except (OSError, UnicodeDecodeError) as error:

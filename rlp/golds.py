@@ -95,7 +95,8 @@ class Golds:
         return (
             "ends its check twice without a verdict: it takes longer than data.problems.time_limit="
             f"{self._grader.time_limit} seconds, four times that the second time, or the process "
-            "dies"
+            f"dies, as it does where data.problems.memory_limit={self._grader.memory_limit:g} GiB "
+            "are not enough"
         )
 
     def _place(self, golds: Sequence[Gold]) -> Path | None:

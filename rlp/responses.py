@@ -14,7 +14,7 @@ from rlp import hosts
 from rlp.branches import Vocabulary
 from rlp.data.compass import CompassTokenizer
 from rlp.errors import UserError
-from rlp.grading import Grade, Grader
+from rlp.grading import Grade, Grader, StepTime
 from rlp.planning import planning_actions
 from rlp.step import RLPSettings
 from rlp.tokenizer import Tokenizer
@@ -154,16 +154,16 @@ class Answering:
         ]
 
     def grades(
-        self, actions: np.ndarray, words: np.ndarray, answers: Sequence[str]
+        self, actions: np.ndarray, words: np.ndarray, answers: Sequence[str], left: StepTime
     ) -> list[list[Grade]]:
-        """The grades of the responses to problems with these answers.
+        """The grades of the responses to problems with these answers; `left` as of `grade_all`.
 
         They are checked on the first host, since a check that fails for want of time there may
         pass elsewhere; all hosts call this.
         """
 
         def decide() -> list[list[dict]]:
-            grades = self.grader.grade_all(self.responses(actions, words), answers)
+            grades = self.grader.grade_all(self.responses(actions, words), answers, left)
             return [[dataclasses.asdict(grade) for grade in group] for group in grades]
 
         return [[Grade(**grade) for grade in group] for group in hosts.agree(decide)]

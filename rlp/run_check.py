@@ -46,7 +46,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     ),
 }
 AT_LEAST_ONE = (
-    "batch_size", "max_bad_steps", "rlp.group_size",
+    "batch_size", "max_bad_steps", "data.max_row_bytes", "rlp.group_size",
     "rlp.forks_per_document", "rlp.thought_length", "rlp.horizon", "rlp.min_prefix",
     "rlp.hardest_at", "rlp.updates_per_rollout", "rlp.minibatches",
     "evaluation.documents", "evaluation.forks_per_document", "evaluation.thoughts",
@@ -62,6 +62,7 @@ NOT_NEGATIVE = (
     "optimizer.clip_norm", "rlp.clip_low", "rlp.clip_high", "rlp.unclosed_penalty",
     "rlp.kl_weight", "rlp.target_weight", "rlp.next_token_weight",
     "rlp.planning_weight", "data.problems.workers",
+    "data.problems.memory_limit", "data.problems.step_time_limit",
     "rlp.max_branches_in_flight", "rlp.update_micro_batch", "evaluation.every",
 )  # fmt: skip
 # Are counted on the devices, in int32.
@@ -72,7 +73,7 @@ COUNTED = (
     "evaluation.thoughts", "evaluation.responses",
 )  # fmt: skip
 POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature",
-            "data.problems.time_limit")  # fmt: skip
+            "data.problems.time_limit", "data.max_decompression_ratio")  # fmt: skip
 SHARES = (
     "data.sft.share", "data.lookahead.share", "data.max_unusable_share",
     "data.compass.thought_share", "data.compass.musing_share", "data.compass.late_musing_share",

@@ -10,14 +10,16 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from rlp import disk, strict_json
+from rlp import disk, strict_json, tokenizer_probe
 from rlp.errors import UserError
+from rlp.rendering import Request, renderer
 
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
@@ -32,6 +34,9 @@ FILES = (
 # Shown for a token that holds only the beginning of a character; the character stands on the
 # token that completes it.
 PARTIAL = "◌"
+_NO_CHAT = "bytes have no tokens for a chat template; use a tokenizer folder"
+_OPEN_BYTES = 3  # of a character that is not complete yet
+_LONGEST_STRETCH = 64  # tokens of broken characters that are decoded together: else, n² of n tokens
 
 
 class Tokenizer(Protocol):
@@ -89,8 +94,13 @@ class Tokenizer(Protocol):
         them; at the end what it puts before an answer, where one is asked for.
 
         Raises:
-          UserError: the template cannot be read or refuses the messages.
+          UserError: the template cannot be read, refuses the messages, or exceeds a limit of
+            `rlp.rendering`.
         """
+
+    def chat_all(self, requests: Sequence[Request], template: str) -> list[str | UserError]:
+        """`chat` of several messages, each with whether an answer is asked for; faster than one by
+        one. Errors stand in the place of texts; after a `LimitExceeded` nothing follows."""
 
     def files(self) -> Mapping[str, Path | str]:
         """The tokenizer in the Hugging Face format: name of a file to its content, or a copy."""
@@ -136,7 +146,10 @@ class ByteTokenizer:
         return list(zip(self.encode_all(texts), spans, strict=True))
 
     def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
-        raise UserError("bytes have no tokens for a chat template; use a tokenizer folder")
+        raise UserError(_NO_CHAT)
+
+    def chat_all(self, requests: Sequence[Request], template: str) -> list[str | UserError]:
+        return [UserError(_NO_CHAT)] * len(requests)
 
     def files(self) -> Mapping[str, Path | str]:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -179,6 +192,7 @@ class FolderTokenizer:
           UserError: the folder holds no usable tokenizer, or not these tokens, or has more ids than
             there are rows.
         """
+        tokenizer_probe.check(folder)
         self._folder, self._tokenizer = folder, _read_folder(folder)
         vocabulary = self._tokenizer.get_vocab()
         special = self._tokenizer.get_added_vocab()
@@ -194,7 +208,8 @@ class FolderTokenizer:
             )
         self.eos: int = ends
         self.separator = self._token("data.separator", separator) if separator else self.eos
-        self.put_before: tuple[int, ...] = _put_before(self._tokenizer)
+        with _named_panics(folder):
+            self.put_before: tuple[int, ...] = _put_before(self._tokenizer)
         self.bos: tuple[int, ...] = self.put_before or _stated_bos(self._tokenizer, Path(folder))
         if bos:
             self.bos = () if bos == "none" else (self._token("data.bos", bos),)
@@ -209,16 +224,22 @@ class FolderTokenizer:
         self._fitting([self.pad, *self.bos, self.eos, self.separator])
 
     def encode(self, text: str) -> list[int]:
-        return self._fitting(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        with _named_panics(self._folder):
+            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._fitting(ids)
 
     def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
-        rows = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        with _named_panics(self._folder):
+            rows = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return [np.asarray(self._fitting(row), np.int32) for row in rows]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(
-            [int(i) for i in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        with _named_panics(self._folder):
+            return self._tokenizer.decode(
+                [int(i) for i in ids],
+                skip_special_tokens=False,
+                clean_up_tokenization_spaces=False,
+            )
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         return _pieces(self.decode, ids)
@@ -260,9 +281,10 @@ class FolderTokenizer:
         return [bytes_of_token(i) for i in range(self.vocab_size)]
 
     def encode_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        encoded = self._tokenizer(
-            list(texts), add_special_tokens=False, return_offsets_mapping=True
-        )
+        with _named_panics(self._folder):
+            encoded = self._tokenizer(
+                list(texts), add_special_tokens=False, return_offsets_mapping=True
+            )
         rows = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         return [
             (np.asarray(self._fitting(ids), np.int32), np.array(spans, np.int64).reshape(-1, 2))
@@ -270,17 +292,16 @@ class FolderTokenizer:
         ]
 
     def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
-        try:
-            return self._tokenizer.apply_chat_template(
-                list(messages),
-                chat_template=template,
-                add_generation_prompt=ask,
-                tokenize=False,
-                **self._named,
-            )
-        except Exception as error:  # a template can raise what it likes
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"the chat template fails: {reason}") from error
+        (found,) = self.chat_all([(list(messages), ask)], template)
+        if isinstance(found, UserError):
+            raise found
+        return found
+
+    def chat_all(self, requests: Sequence[Request], template: str) -> list[str | UserError]:
+        own = template == self.chat_template
+        source = f"of the tokenizer {self._folder}" if own else "that data.chat_template names"
+        named = self._tokenizer.special_tokens_map | self._named
+        return renderer().render(template, requests, named, f"the chat template {source}")
 
     def files(self) -> Mapping[str, Path | str]:
         paths = {name: Path(self._folder) / name for name in FILES}
@@ -311,6 +332,22 @@ class FolderTokenizer:
         if len(ids) != 1 or self.decode(ids) != name:
             raise UserError(f"{field}={name!r} is not one token of the tokenizer {self._folder}")
         return ids[0]
+
+
+@contextmanager
+def _named_panics(folder: str) -> Iterator[None]:
+    """A panic of the library in here as a UserError. It is not an Exception in Python, and its
+    class cannot be imported."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"tokenizer {folder}: the library breaks down with it ({reason}); correct its "
+            "tokenizer.json, or take another tokenizer"
+        ) from error
 
 
 def _put_before(tokenizer: Any) -> tuple[int, ...]:
@@ -382,9 +419,12 @@ def _read_folder(folder: str) -> Any:
     transformers.logging.set_verbosity_error()
     try:
         # Its own limit on length only makes it warn: documents are cut into windows here.
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, model_max_length=2**62
-        )
+        with _named_panics(folder):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, model_max_length=2**62
+            )
+    except UserError:
+        raise
     except Exception as error:  # the library's parsers raise every class, even Exception itself
         reason = " ".join(str(error).split())[:200]
         if _lacks_sentencepiece(Path(folder)):
@@ -529,9 +569,12 @@ def _pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[
         # Broken characters at the end, one for each of its bytes with some tokenizers, may be one
         # that the next tokens complete.
         whole = text.rstrip("\N{REPLACEMENT CHARACTER}") if end < len(ids) else text
+        long = end - start >= _LONGEST_STRETCH
+        if long:  # all but the last few are broken for good
+            whole = text[: max(len(whole), len(text) - _OPEN_BYTES)]
         pieces.append(whole[shown:] or PARTIAL)
         shown = max(shown, len(whole))
-        if whole == text:
+        if whole == text or long:
             before, start = start, end
-            shown = len(decode(ids[before:start]))
+            shown = len(decode(ids[before:start])) - (len(text) - len(whole))
     return pieces

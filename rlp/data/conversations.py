@@ -8,11 +8,12 @@ role "assistant" says is learnt. The stretches of a row are tokenized together, 
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rlp.data.messages import ASSISTANT, CALLS, USER, Message, read_messages, says
 from rlp.data.sources import Column, as_text
 from rlp.errors import UserError
+from rlp.rendering import LimitExceeded, Request
 
 Render = Callable[[Sequence[Message], bool], str]  # with what stands before an answer, if asked
 
@@ -89,6 +90,15 @@ def _turns(where: str, column: str, value: object, role: str) -> list[Message]:
     return [{"role": role, "content": as_text(where, column, value)}]
 
 
+def asked_for(messages: Sequence[Message]) -> Iterator[Request]:
+    """What `rendered` renders of a conversation, but for what a first message begins with."""
+    for number, message in enumerate(messages):
+        if learns(message):
+            yield messages[: number + 1], False
+            if number:
+                yield messages[:number], True
+
+
 def leaves_out_calls(messages: Sequence[Message], render: Render | None) -> bool:
     """Whether what an assistant calls beside its content is not in the text of a conversation.
 
@@ -103,6 +113,8 @@ def leaves_out_calls(messages: Sequence[Message], render: Render | None) -> bool
     others = [{k: x for k, x in message.items() if k not in CALLS} for message in messages]
     try:
         return render(others, False) == render(messages, False)
+    except LimitExceeded:
+        raise
     except UserError:  # the template reads them: it refuses the conversation without them
         return False
 
@@ -170,6 +182,8 @@ def rendered(where: str, messages: Sequence[Message], render: Render) -> list[li
         try:
             after = render(messages[: number + 1], False)
             before = render(messages[:number], True) if number else _opened(message, render)
+        except LimitExceeded as error:
+            raise LimitExceeded(f"{where}: {error}") from error
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         if not after.startswith(before):

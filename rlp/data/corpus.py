@@ -10,6 +10,7 @@ import numpy as np
 import tqdm
 
 from rlp.data import places
+from rlp.data.bounds import LIMITS, Limits
 from rlp.data.content import universal_newlines
 from rlp.data.fingerprint import MOST_FILES, digest
 from rlp.data.sources import read_documents
@@ -74,6 +75,7 @@ def tokenize(
     tokenizer: Tokenizer,
     fork_marker: str,
     max_unusable_share: float = 0.2,
+    limits: Limits = LIMITS,
 ) -> Corpus:
     """All documents of files, each as its tokens and a separator; shows its progress if it takes
     long.
@@ -86,6 +88,7 @@ def tokenize(
       tokenizer: gives the ids.
       fork_marker: text after which the fork stands; "" for no forks.
       max_unusable_share: of the rows that may be left out since they cannot be used.
+      limits: of what is read.
 
     Raises:
       UserError: a file that cannot be read, too many rows that cannot be used, or no document in
@@ -97,7 +100,7 @@ def tokenize(
     documents: list[np.ndarray] = []
     forks: list[int] = []
     with reading(files, field) as bar:
-        read = read_documents(summary, text_column, txt_separator, bar.update)
+        read = read_documents(summary, text_column, txt_separator, bar.update, limits)
         for texts in grouped(read, len):
             for ids in tokenizer.encode_all(texts):
                 documents.append(np.concatenate([ids, tail]).astype(dtype))

@@ -6,15 +6,18 @@ A pair is never cut: one that is longer than a row is left out and counted. Pack
 several side by side, as it does documents.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from rlp.data.bounds import LIMITS, Limits
 from rlp.data.conversations import (
     Format,
     Message,
     Render,
     Stretch,
+    asked_for,
     check_whole,
     joined,
     leaves_out_calls,
@@ -27,11 +30,13 @@ from rlp.data.summary import Summary, listed
 from rlp.data.text import HELD_OUT, TextStream, check_disjoint, shuffled, spread, tell
 from rlp.data.windows import pack_windows, whole_windows
 from rlp.errors import UserError
+from rlp.rendering import LimitExceeded
 from rlp.tokenizer import Tokenizer
 
 GROUP = "data.sft"  # of the fields of the config
 # Texts that are tokenized whole, in stretches, each with the ids that follow it.
 Row = list[tuple[list[Stretch], list[int]]]
+_AHEAD = 8  # texts of a conversation that are rendered ahead; all those of a long one take n² room
 
 
 def pair_streams(
@@ -46,6 +51,7 @@ def pair_streams(
     sequence_length: int,
     pack: bool = False,
     max_unusable_share: float = 0.2,
+    limits: Limits = LIMITS,
     seed: int = 0,
 ) -> tuple[TextStream, TextStream]:
     """The training stream and the held-out one, whose batches have a `loss_mask`.
@@ -66,6 +72,7 @@ def pair_streams(
       sequence_length: T, tokens of a row; pairs with more are left out and counted.
       pack: training rows hold several pairs; otherwise one.
       max_unusable_share: of the rows of files that may be left out since they cannot be used.
+      limits: of what is read of files.
       seed: of the training order.
 
     Raises:
@@ -73,7 +80,7 @@ def pair_streams(
         that is short enough.
     """
     files = find_files(train, f"{GROUP}.train")
-    how = (form, template, tokenizer, end, max_unusable_share)
+    how = (form, template, tokenizer, end, max_unusable_share, limits)
     bos = tokenizer.bos if template is None else ()  # a template writes its own
     held_field = f"{GROUP}.evaluation" if evaluation else HELD_OUT.format(f"{GROUP}.train")
     if evaluation:
@@ -125,6 +132,7 @@ def tokenize_pairs(
     tokenizer: Tokenizer,
     end: int | None = None,
     max_unusable_share: float = 0.2,
+    limits: Limits = LIMITS,
 ) -> tuple[Corpus, np.ndarray]:
     """All pairs of files, and the number of the conversation that each is from, int64 [pairs].
 
@@ -138,7 +146,7 @@ def tokenize_pairs(
     Args:
       files: paths, see `sources.read_rows`.
       field: name of the config field they come from, for messages.
-      form, template, tokenizer, end, max_unusable_share: as of `pair_streams`.
+      form, template, tokenizer, end, max_unusable_share, limits: as of `pair_streams`.
 
     Raises:
       UserError: a file that cannot be read, too many rows that cannot be used, or no pair in any of
@@ -150,7 +158,7 @@ def tokenize_pairs(
     learnt: list[np.ndarray] = []
     source: list[int] = []
     with reading(files, field) as bar:
-        read = _read(summary, form, template, tokenizer, bar.update)
+        read = _read(summary, form, template, tokenizer, bar.update, limits)
         numbered = ((n, row) for n, rows in enumerate(read) for row in rows)
         size = lambda item: sum(len(s.text) for stretches, _ in item[1] for s in stretches)
         for group in grouped(numbered, size):
@@ -181,32 +189,72 @@ def _read(
     template: str | None,
     tokenizer: Tokenizer,
     on_read: Callable[[int], object],
+    limits: Limits,
 ) -> Iterator[list[Row]]:
     """The conversations of files, each as its rows; counts those left out."""
 
-    def render(messages: Sequence[Message], ask: bool) -> str:
-        assert template is not None
-        return tokenizer.chat(messages, template, ask)
-
+    size = lambda item: sum(len(m["content"]) for m in item[1] if item[2] is None)
     for path in summary.files:
-        for where, values in read_rows([path], form.columns, on_read):
-            try:
-                messages = form.conversation(where, values)
-                rows, calls = _stretches(where, messages, None if template is None else render)
-            except UserError as error:
-                summary.unusable.count(error)
-                continue
-            summary.unusable.count()
-            for row in rows:
-                summary.count(path, sum(len(stretch.text) for stretch in row))
-            if rows and not calls:
-                summary.without_calls.append(where)
-            if not rows:
-                summary.empty += 1
-            elif template is None:
-                yield [_separated(row, tokenizer) for row in rows]
-            else:
-                yield [[(row, [])] for row in rows]
+        for block in grouped(_conversations(path, form, on_read, limits), size):
+            render = None
+            if template is not None:
+                render = _ahead([messages for _, messages, _ in block], template, tokenizer)
+            for where, messages, unusable in block:
+                try:
+                    if unusable:
+                        raise unusable
+                    rows, calls = _stretches(where, messages, render)
+                except LimitExceeded:
+                    raise
+                except UserError as error:
+                    summary.unusable.count(error)
+                    continue
+                summary.unusable.count()
+                for row in rows:
+                    summary.count(path, sum(len(stretch.text) for stretch in row))
+                if rows and not calls:
+                    summary.without_calls.append(where)
+                if not rows:
+                    summary.empty += 1
+                elif template is None:
+                    yield [_separated(row, tokenizer) for row in rows]
+                else:
+                    yield [[(row, [])] for row in rows]
+
+
+def _conversations(
+    path: str, form: Format, on_read: Callable[[int], object], limits: Limits
+) -> Iterator[tuple[str, list[Message], UserError | None]]:
+    """Where each row of a file stands, its messages, and why it cannot be used."""
+    for where, values in read_rows([path], form.columns, on_read, limits):
+        try:
+            yield where, form.conversation(where, values), None
+        except UserError as error:
+            yield where, [], error
+
+
+def _ahead(
+    conversations: Sequence[Sequence[Message]], template: str, tokenizer: Tokenizer
+) -> Render:
+    """Renders messages; the beginnings of some conversations at once, since a process does it."""
+    requests = [
+        (list(messages), ask)
+        for conversation in conversations
+        for messages, ask in itertools.islice(asked_for(conversation), _AHEAD)
+    ]
+    texts = tokenizer.chat_all(requests, template)
+    known = {  # by the messages themselves, which live as long as their conversations
+        (*map(id, messages), ask): text
+        for (messages, ask), text in zip(requests, texts, strict=False)
+    }
+
+    def render(messages: Sequence[Message], ask: bool) -> str:
+        found = known.get((*map(id, messages), ask))
+        if isinstance(found, UserError):
+            raise found
+        return tokenizer.chat(messages, template, ask) if found is None else found
+
+    return render
 
 
 def _stretches(

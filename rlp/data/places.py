@@ -8,7 +8,8 @@ import dataclasses
 import glob
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NoReturn
 
@@ -71,12 +72,14 @@ class Listing:
     Attributes:
       files: paths, sorted.
       hidden: files and folders whose names begin with a dot, which are left out.
-      unreadable: links that lead nowhere, and what is neither a file nor a folder.
+      unreadable: links that lead nowhere.
+      special: paths of what is neither a file nor a folder.
     """
 
     files: list[str]
     hidden: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    special: tuple[str, ...] = ()
 
 
 def files_below(folder: str) -> Listing:
@@ -112,9 +115,31 @@ def files_below(folder: str) -> Listing:
                 seen.add(real)
                 below.append(name)
     paths.sort()
-    files = [path for path in paths if os.path.isfile(path)]
-    unreadable = tuple(path for path in paths if not os.path.isfile(path))
-    return Listing(files, tuple(hidden), unreadable)
+    return sorted_out(paths, tuple(hidden))
+
+
+def sorted_out(paths: Sequence[str], hidden: tuple[str, ...] = ()) -> Listing:
+    """Paths of this machine, none a folder, by what they lead to."""
+    kinds = [special_kind(path) for path in paths]
+    of = lambda wanted: [p for p, kind in zip(paths, kinds, strict=True) if wanted(p, kind)]
+    return Listing(
+        files=of(lambda path, kind: os.path.isfile(path)),
+        hidden=hidden,
+        unreadable=tuple(of(lambda path, kind: not kind and not os.path.isfile(path))),
+        special=tuple(of(lambda path, kind: kind)),
+    )
+
+
+def special_kind(path: str) -> str:
+    """What a path of this machine leads to, where that is neither a file nor a folder: "device",
+    "FIFO" or "socket"; "" for others. Reading one of these might never end."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        return "device"
+    return "FIFO" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else ""
 
 
 def _refuse(error: OSError) -> NoReturn:
@@ -138,9 +163,22 @@ def identity(path: str) -> str:
 
 @contextmanager
 def open_file(path: str) -> Iterator[BinaryIO]:
-    """A file, to be read."""
-    with _system(path).open(path, "rb") if is_url(path) else open(path, "rb") as file:
+    """A file, to be read.
+
+    Raises:
+      UserError: it is neither a file nor a URL (any more).
+    """
+    with _system(path).open(path, "rb") if is_url(path) else _open_local(path) as file:
         yield file
+
+
+def _open_local(path: str) -> BinaryIO:
+    """Opens a file of this machine. Opening a FIFO would wait for its other end."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise UserError(f"{path}: it is not a regular file; give files, folders or globs")
+    return os.fdopen(number, "rb")
 
 
 def _system(url: str) -> Any:

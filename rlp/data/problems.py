@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from rlp.data.batch import Batch, Fingerprint, Problems
+from rlp.data.bounds import LIMITS, Limits
 from rlp.data.corpus import grouped, hold_out, reading
 from rlp.data.fingerprint import digest, first_records
 from rlp.data.sources import ENDINGS, Column, as_text, find_files, read_rows
@@ -231,6 +232,7 @@ def problem_streams(
     opening: int | None = None,
     sequence_length: int,
     max_unusable_share: float = 0.2,
+    limits: Limits = LIMITS,
     seed: int = 0,
 ) -> tuple[ProblemStream | None, dict[str, ProblemStream]]:
     """The training stream, and the held-out ones by name.
@@ -249,6 +251,7 @@ def problem_streams(
         response has an opening of its own.
       sequence_length: T; prompts with T tokens or more are left out.
       max_unusable_share: largest share of rows that may be left out because they cannot be used.
+      limits: of what is read of files.
       seed: of the training order.
 
     Raises:
@@ -262,7 +265,7 @@ def problem_streams(
         summary = Summary(field, files, max_unusable_share, "problems")
         with reading(files, field) as bar:
             for file in files:
-                some = _usable(file, field, form, golds, summary.unusable, bar.update)
+                some = _usable(file, field, form, golds, summary.unusable, bar.update, limits)
                 for text, _ in some:
                     summary.count(file, len(text))
                 for group in grouped(some, lambda problem: len(problem[0])):
@@ -302,6 +305,7 @@ def problem_streams(
             one = Files([file])
             if not held:  # the line on the first file has what was passed over
                 one.passed_over, one.unreadable = files.passed_over, files.unreadable
+                one.special = files.special
             problems = read(one, "evaluation")
             every = range(len(problems.prompts))
             held[name] = stream(problems, every, f"problem of {file}", train=False)
@@ -344,6 +348,7 @@ def _usable(
     golds: Golds,
     unusable: Unusable,
     on_read: Callable[[int], object],
+    limits: Limits,
 ) -> list[tuple[str, Gold]]:
     """The problems of a file, with their answers; counts the rows that cannot be used.
 
@@ -351,7 +356,7 @@ def _usable(
       UserError: no row of the file can be used.
     """
     rows: list[tuple[str, tuple[str, Gold] | UserError]] = []
-    for where, values in read_rows([file], form.columns, on_read):
+    for where, values in read_rows([file], form.columns, on_read, limits):
         try:
             rows.append((where, form.problem(where, values, golds.gold)))
         except UserError as error:

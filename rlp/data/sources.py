@@ -8,7 +8,7 @@ A file that is damaged raises UserError, which names the file and the line (for 
 both count from 1). A row that cannot be used is named and counted (`unusable`). A text of nothing
 but white space is not a document. Line ends of .txt files become LF; a JSON string and a parquet
 text are data and keep theirs. Files, folders and globs may be URLs (gs://bucket/texts), see
-`places`.
+`places`. Only regular files are read, within the limits of `bounds`.
 """
 
 import dataclasses
@@ -21,7 +21,8 @@ import pyarrow
 import pyarrow.parquet
 
 from rlp.data import places
-from rlp.data.content import OnRead, read_lines, read_text, universal_newlines
+from rlp.data.bounds import LIMITS, Limits, Meter
+from rlp.data.content import OnRead, read_lines, read_texts, universal_newlines
 from rlp.data.summary import Files, Summary, ending
 from rlp.errors import UserError
 from rlp.strict_json import Excessive, parse
@@ -31,7 +32,7 @@ ENDINGS = (
     *(".ndjson", ".ndjson.gz", ".ndjson.zst", ".parquet"),
 )
 Column = tuple[str, str]  # the field of the config that names it, and its name
-_PARQUET_ROWS = 1024  # rows read at a time
+_PARQUET_ROWS = 1024  # most rows read at a time
 _PATIENCE = 10_000  # rows of a file after which a column that none of them has is refused
 
 
@@ -46,8 +47,8 @@ def find_files(spec: str, field: str) -> Files:
     """The files that a comma-separated list of files, folders and globs names.
 
     Items keep their order; a folder (with those below it, through links) and a glob give their
-    files sorted by path, only those with an ending of `ENDINGS`; the others are counted. A file
-    named twice counts once. A path may itself hold commas.
+    regular files sorted by path, only those with an ending of `ENDINGS`; the others are counted. A
+    file named twice counts once. A path may itself hold commas.
 
     Args:
       spec: the list.
@@ -60,6 +61,7 @@ def find_files(spec: str, field: str) -> Files:
     others: dict[str, str] = {}  # the same of what is passed over
     hidden: set[str] = set()
     unreadable: dict[str, str] = {}
+    special: dict[str, str] = {}
     for item in _items(spec):
         with places.reached(item):
             listing = _expand(os.path.expanduser(item), field)
@@ -70,10 +72,11 @@ def find_files(spec: str, field: str) -> Files:
         for path in listing.unreadable:
             folder, name = os.path.split(path)
             unreadable.setdefault(os.path.join(places.identity(folder), name), path)
+        special |= {places.identity(path): _named_special(path) for path in listing.special}
     if not files:
         raise UserError(f"{field} is empty: give files, folders or globs, separated by commas")
     passed_over = [*map(ending, others.values()), *["hidden"] * len(hidden)]
-    return Files(files.values(), passed_over, unreadable.values())
+    return Files(files.values(), passed_over, unreadable.values(), special.values())
 
 
 def read_documents(
@@ -81,6 +84,7 @@ def read_documents(
     text_column: str = "text",
     txt_separator: str = "",
     on_read: OnRead = lambda count: None,
+    limits: Limits = LIMITS,
 ) -> Iterator[str]:
     """The documents of files, in order.
 
@@ -90,6 +94,7 @@ def read_documents(
       txt_separator: splits a .txt file into documents; "" keeps it whole. Its line ends may be
         written in any way.
       on_read: told how many bytes of a file have been read since it was last told.
+      limits: of what is read.
 
     Raises:
       UserError: a file that cannot be read, or has no such column.
@@ -99,9 +104,10 @@ def read_documents(
         with _readable(path):
             texts: Iterable[tuple[str, object]]
             if _is_text(path):
-                texts = ((path, text) for text in _split(path, separator, summary, on_read))
+                split = _split(path, separator, summary, on_read, limits)
+                texts = ((path, text) for text in split)
             else:
-                rows = _rows(path, [("data.text_column", text_column)], on_read)
+                rows = _rows(path, [("data.text_column", text_column)], on_read, limits)
                 texts = ((where, value) for where, (value,) in rows)
             for where, value in texts:
                 try:
@@ -121,6 +127,7 @@ def read_rows(
     files: Iterable[str],
     columns: Sequence[Column],
     on_read: OnRead = lambda count: None,
+    limits: Limits = LIMITS,
 ) -> Iterator[tuple[str, list[object]]]:
     """Where each row of JSON lines and parquet files stands ("a.jsonl, line 3"), and its values.
 
@@ -129,6 +136,7 @@ def read_rows(
       columns: whose values are wanted, in this order. One that a row does not have is `Missing`,
         as are all those of a JSON line that is not an object.
       on_read: told how many bytes of a file have been read since it was last told.
+      limits: of what is read.
 
     Raises:
       UserError: a file that cannot be read, has no columns, or has none of a name in any row.
@@ -138,7 +146,7 @@ def read_rows(
             names = " and ".join(repr(column) for _, column in columns)
             raise UserError(f"{path}: a text file has no columns {names}; give .jsonl or .parquet")
         with _readable(path):
-            yield from _rows(path, columns, on_read)
+            yield from _rows(path, columns, on_read, limits)
 
 
 def as_text(where: str, column: str, value: object) -> str:
@@ -205,23 +213,34 @@ def _expand(item: str, field: str) -> places.Listing:
     elif glob.has_magic(item):
         found = [_matched(path) for path in places.matches(item)]
     else:
-        what = f"{item} is a broken link" if os.path.islink(item) else f"no file or folder {item}"
-        raise UserError(f"{field}: {what}")
+        raise UserError(f"{field}: {_not_there(item)}")
     files = [path for listing in found for path in listing.files]
     unreadable = tuple(path for listing in found for path in listing.unreadable)
+    special = tuple(path for listing in found for path in listing.special)
     if not any(map(_is_known, files)):
-        others = Files((), map(ending, files), unreadable).not_read()
+        others = Files((), map(ending, files), unreadable, map(_named_special, special)).not_read()
         holds = f" (it has: {others})" if others else ""
         raise UserError(f"{field}: {item} holds no file of a known kind: {known}{holds}")
     hidden = tuple(path for listing in found for path in listing.hidden)
-    return places.Listing(files, hidden, unreadable)
+    return places.Listing(files, hidden, unreadable, special)
+
+
+def _named_special(path: str) -> str:
+    return f"{places.special_kind(path)} {path}"
+
+
+def _not_there(item: str) -> str:
+    """Why an item of a list is neither a file nor a folder."""
+    if kind := places.special_kind(item):
+        return f"{item} is a {kind}; only regular files can be read"
+    return f"{item} is a broken link" if os.path.islink(item) else f"no file or folder {item}"
 
 
 def _matched(path: str) -> places.Listing:
     """The files of what a glob matched."""
     if places.is_folder(path):
         return places.files_below(path)
-    return places.Listing([path]) if places.is_file(path) else places.Listing([], (), (path,))
+    return places.Listing([path]) if places.is_url(path) else places.sorted_out([path])
 
 
 def _is_known(path: str) -> bool:
@@ -232,34 +251,38 @@ def _is_text(path: str) -> bool:
     return path.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt")
 
 
-def _split(path: str, separator: str, summary: Summary, on_read: OnRead) -> list[str]:
+def _split(
+    path: str, separator: str, summary: Summary, on_read: OnRead, limits: Limits
+) -> Iterator[str]:
     """The documents of a .txt file, the empty ones included."""
-    text = read_text(path, on_read)
-    if not separator:
-        return [text]
-    if separator not in text and text.strip():
+    count, empty = 0, True
+    for text in read_texts(path, separator, on_read, limits):
+        count += 1
+        empty = empty and not text.strip()
+        # A mark of byte order begins a file that was appended to another one.
+        yield text.removeprefix("\ufeff") if separator else text
+    if separator and count == 1 and not empty:
         summary.unsplit.append(path)
-    # A mark of byte order begins a file that was appended to another one.
-    return [document.removeprefix("\ufeff") for document in text.split(separator)]
 
 
 def _rows(
-    path: str, columns: Sequence[Column], on_read: OnRead
+    path: str, columns: Sequence[Column], on_read: OnRead, limits: Limits
 ) -> Iterator[tuple[str, list[object]]]:
     """The rows of one file, see `read_rows`."""
     read = _parquet if path.lower().endswith(".parquet") else _jsonl
-    return read(path, columns, on_read)
+    return read(path, columns, on_read, limits)
 
 
 def _jsonl(
-    path: str, columns: Sequence[Column], on_read: OnRead
+    path: str, columns: Sequence[Column], on_read: OnRead, limits: Limits
 ) -> Iterator[tuple[str, list[object]]]:
     names: dict[str, None] = {}  # of the columns in the rows so far, in order
     objects = 0
-    for number, line in enumerate(read_lines(path, on_read), 1):
+    for number, line in enumerate(read_lines(path, on_read, limits), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
+        limits.check_json(where, line)
         try:
             row = parse(line.decode())
         except UnicodeDecodeError as error:
@@ -287,7 +310,7 @@ def _jsonl(
 
 
 def _parquet(
-    path: str, columns: Sequence[Column], on_read: OnRead
+    path: str, columns: Sequence[Column], on_read: OnRead, limits: Limits
 ) -> Iterator[tuple[str, list[object]]]:
     try:
         with places.open_file(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
@@ -298,7 +321,10 @@ def _parquet(
                 if names.count(column) > 1:
                     raise UserError(f"{path}: several columns are called {column!r}; rename them")
             size, rows, number = places.size(path), file.metadata.num_rows, 0
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=list(set(wanted))):
+            meter, count = _parquet_meter(path, file.metadata, wanted, limits)
+            for batch in file.iter_batches(count, columns=list(set(wanted))):
+                meter.made(batch.nbytes)
+                _check_rows(path, number, batch, limits)
                 for values in zip(*map(batch.column, wanted), strict=True):
                     number += 1
                     where = f"{path}, row {number}"
@@ -311,6 +337,36 @@ def _parquet(
     except pyarrow.ArrowException as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"{path}: not a readable parquet file: {reason}") from error
+
+
+def _parquet_meter(
+    path: str, metadata: pyarrow.parquet.FileMetaData, wanted: Sequence[str], limits: Limits
+) -> tuple[Meter, int]:
+    """What counts the bytes of some columns, and how many rows may be read at a time.
+
+    A dictionary holds a value once that any number of rows have, so a small page can be a row of
+    the greatest length many times over. How long its values can be, its own size tells.
+    """
+    meter, longest = Meter(path, limits), 1
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(number)
+            if chunk.path_in_schema.partition(".")[0] not in wanted:
+                continue
+            meter.read(chunk.total_compressed_size)
+            meter.made(0)
+            if chunk.has_dictionary_page:
+                page = chunk.data_page_offset - (chunk.dictionary_page_offset or 0)
+                unpacked = max(page, 1) * limits.ratio
+                longest = max(longest, min(chunk.total_uncompressed_size, int(unpacked)))
+    return meter, max(1, min(_PARQUET_ROWS, limits.row_bytes // longest))
+
+
+def _check_rows(path: str, before: int, batch: pyarrow.RecordBatch, limits: Limits) -> None:
+    """Raises UserError if one of some rows, which follow `before` others, has too many bytes."""
+    if batch.nbytes > limits.row_bytes:
+        for row in range(len(batch)):
+            limits.check_row(f"{path}, row {before + row + 1}", batch.slice(row, 1).nbytes)
 
 
 def _without_nulls(value: object) -> object:

@@ -16,7 +16,8 @@ class Files(list[str]):
 
     Attributes:
       passed_over: counts by ending (".csv"), "no ending" or "hidden".
-      unreadable: links that lead nowhere, and what is neither a file nor a folder.
+      unreadable: links that lead nowhere.
+      special: what is neither a file nor a folder, "FIFO data/a.jsonl".
     """
 
     def __init__(
@@ -24,16 +25,20 @@ class Files(list[str]):
         paths: Iterable[str] = (),
         passed_over: Iterable[str] = (),
         unreadable: Iterable[str] = (),
+        special: Iterable[str] = (),
     ) -> None:
         super().__init__(paths)
         self.passed_over = collections.Counter(passed_over)
         self.unreadable = list(unreadable)
+        self.special = list(special)
 
     def not_read(self) -> str:
         """What was passed over: ".csv 1, hidden 2"; "" if nothing was."""
         told = [f"{what} {count}" for what, count in sorted(self.passed_over.items())]
         if self.unreadable:
             told.append(f"broken links {len(self.unreadable)} ({listed(self.unreadable)})")
+        if self.special:
+            told.append(f"not regular files {len(self.special)} ({listed(self.special)})")
         return ", ".join(told)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from rlp.data import places
 from rlp.data.batch import Batch, Fingerprint
+from rlp.data.bounds import LIMITS, Limits
 from rlp.data.corpus import Corpus, hold_out, tokenize
 from rlp.data.fingerprint import digest, first_records
 from rlp.data.sources import find_files
@@ -160,6 +161,7 @@ def text_streams(
     min_prefix: int = 1,
     horizon: int = 1,
     max_unusable_share: float = 0.2,
+    limits: Limits = LIMITS,
     seed: int = 0,
 ) -> tuple[TextStream, TextStream]:
     """The training stream and the held-out one; logs what they were made of.
@@ -188,6 +190,7 @@ def text_streams(
       min_prefix: tokens that a window must have before a given fork, at least 1.
       horizon: H, tokens that a window must have from a given fork on.
       max_unusable_share: of the rows of files that may be left out since they cannot be used.
+      limits: of what is read of files.
       seed: of the training order.
 
     Raises:
@@ -203,7 +206,7 @@ def text_streams(
             "tokens that a row needs: raise it"
         )
     files = find_files(train, "data.train")
-    reading = (text_column, txt_separator, tokenizer, fork_marker, max_unusable_share)
+    reading = (text_column, txt_separator, tokenizer, fork_marker, max_unusable_share, limits)
     held_field = "data.evaluation" if evaluation else HELD_OUT.format("data.train")
     if evaluation:
         held_files = find_files(evaluation, held_field)

@@ -72,7 +72,7 @@ def test_a_check_that_takes_too_long_is_named_and_not_kept(cache, checks, kept):
         assert reasons(quick, "hang", "good") == [
             "its answer 'hang' ends its check twice without a verdict: it takes longer than "
             "data.problems.time_limit=0.5 seconds, four times that the second time, or the process "
-            "dies",
+            "dies, as it does where data.problems.memory_limit=0 GiB are not enough",
             None,
         ]
     assert checks == ["good", "hang", "hang"] * 2

@@ -5,10 +5,12 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import sys
 import time
 
 import pytest
 
+from rlp import grading, limited
 from rlp.errors import UserError
 from rlp.grading import Grader
 from rlp.verifiers import Gold, stated_confidence, where_the_answer_is
@@ -18,6 +20,11 @@ CLOSE = "</think>"
 MATH = Grader("math", time_limit=60, workers=1, close=CLOSE)
 LIMIT = 3  # seconds; what is checked takes none, but a machine may be busy
 OBEDIENT = Grader("tests.rlp.bad_verifiers:OBEDIENT", time_limit=LIMIT, workers=1, close=CLOSE)
+
+
+def grade_all(grader, *arguments):
+    with grader.step() as left:
+        return grader.grade_all(*arguments, left)
 
 
 def answers(grades):
@@ -130,7 +137,7 @@ def test_a_group_agrees_with_the_answer_that_most_give_however_they_write_it():
         "a group without an answer": (box("", ""), [0, 0]),
         "an empty group": ([], []),
     }
-    found = MATH.grade_all([texts for texts, _ in groups.values()], ["3"] * len(groups))
+    found = grade_all(MATH, [texts for texts, _ in groups.values()], ["3"] * len(groups))
     for (name, (_, expected)), grades in zip(groups.items(), found, strict=True):
         assert [grade.agrees for grade in grades] == list(map(bool, expected)), name
     assert [grade.correct for grade in found[1]] == [True, False, True, False, False]
@@ -140,7 +147,7 @@ def test_a_check_that_hangs_or_dies_is_ended_and_harms_no_other():
     """What is told of it: its time, that it counts as without an answer, and the others' grades."""
     groups = [["a", "hang", "b"], ["exit", "b</think>b", "b <confidence>1</confidence>"]]
     begin = time.monotonic()
-    found = OBEDIENT.grade_all(groups, ["a", "b"])
+    found = grade_all(OBEDIENT, groups, ["a", "b"])
     took = time.monotonic() - begin
     assert took >= LIMIT  # and not ten minutes:
     assert took < 20 * LIMIT
@@ -193,6 +200,87 @@ def test_a_pool_that_breaks_down_before_a_check_is_registered_is_replaced(monkey
     assert answers(OBEDIENT.grade(["a", "b"], "a")) == ["a", "b"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is enforced on Linux alone")
+def test_a_check_that_takes_too_much_memory_fails_and_its_process_is_replaced():
+    patient = dataclasses.replace(OBEDIENT, time_limit=60)
+    small = dataclasses.replace(patient, memory_limit=0.25)
+    grades = small.grade(["pid", "eat", "pid", "forget"], "a")
+    assert [grade.failed for grade in grades] == [False, True, False, False]
+    assert grades[0].answer != grades[2].answer
+    assert grades[3].answer == "forgot"
+    assert patient.grade(["eat"], "a")[0].answer == str(2**29)  # without a limit
+
+
+def test_memory_that_the_system_does_not_limit_is_named(monkeypatch, caplog):
+    monkeypatch.setattr(limited.sys, "platform", "darwin")
+    with caplog.at_level("WARNING"):
+        grading._pool((1, OBEDIENT.verifier, 0.5))
+    assert "data.problems.memory_limit=0.5 GiB: this system does not limit" in caplog.text
+
+
+def test_what_is_left_when_the_time_of_a_step_is_over_counts_as_failed(caplog):
+    """In every call of the step, with one line for all of them; the next step has its own time."""
+    patient = dataclasses.replace(OBEDIENT, time_limit=60, step_time_limit=2.0)
+    OBEDIENT.grade(["a"], "a")  # the processes are there
+    begin = time.monotonic()
+    with patient.step() as left:
+        first = patient.grade_all([["a", "hang", "b"]], ["a"], left)
+        second = patient.grade_all([["a"]], ["a"], left)
+    assert time.monotonic() - begin < 30
+    assert [[grade.failed for grade in group] for group in first + second] == [[0, 1, 1], [1]]
+    assert [[grade.correct for grade in group] for group in first + second] == [[1, 0, 0], [0]]
+    lines = [record.message for record in caplog.records if "step_time_limit=2" in record.message]
+    assert [line.partition(": ")[2].partition(" ")[0] for line in lines] == ["3"]
+    assert answers(OBEDIENT.grade(["a", "b"], "a")) == ["a", "b"]
+
+
+@pytest.mark.parametrize("number", limited.GROUP_SIGNALS)
+def test_signals_to_the_process_group_are_left_to_the_run(number):
+    (before,) = OBEDIENT.grade(["pid"], "a")
+    os.kill(int(before.answer), number)
+    (after,) = OBEDIENT.grade(["pid"], "a")
+    assert after.answer == before.answer
+
+
+def test_a_process_is_deaf_to_signals_while_it_starts():
+    """Its imports take seconds, in which no handler of ours is set yet."""
+    process = limited.Context().Process(target=time.sleep, args=(60,))
+    process.start()
+    for number in limited.GROUP_SIGNALS:
+        os.kill(process.pid, number)
+    process.join(1)
+    assert process.is_alive()
+    process.kill()
+    process.join()
+
+
+def test_a_check_whose_run_was_killed_ends_itself():
+    process = limited.Context().Process(target=limited.call, args=(0.5, time.sleep, 60))
+    process.start()
+    process.join(30)
+    assert process.exitcode == -signal.SIGALRM
+
+
+BOMBS = (
+    "(((5!)!)!)!", "9^9^9^9", "9^{9^{9^{9}}}", r"\binom{10^9}{10^8}", "2^{10^{12}}", "(10^{18})!",
+    "7" * 10**6, "1." + "7" * 10**6, "{" * 10**5 + "}" * 10**5, "(" * 10**5 + "1" + ")" * 10**5,
+    r"\sqrt{" * 3000 + "2" + "}" * 3000, r"\frac{1}{" * 2000 + "2" + "}" * 2000,
+    r"\begin{pmatrix}" + "1&" * 5000 + r"1\end{pmatrix}", "x" + "^x" * 5000, "1" + "+1" * 5000,
+    r"\left" * 5000, r"\int " * 500 + "x", r"\sum_{n=1}^{10^{12}} n^n", "2**(3**(4**(5**6)))",
+    r"\prod_{i=1}^{10^9} i", r"\det\begin{pmatrix}" + (r"a&b&c&d\\" * 500) + r"\end{pmatrix}",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_no_formula_of_a_network_ends_the_run():
+    """Each is judged, or fails its check within its limits; the checks after it are as ever."""
+    grader = dataclasses.replace(MATH, time_limit=1.0, memory_limit=1.0)
+    for bomb in BOMBS:
+        grades = grader.grade([rf"\boxed{{{bomb}}}", f"${bomb}$"], "2")
+        assert not any(grade.correct for grade in grades), bomb[:40]
+    assert grader.grade([r"\boxed{2}"], "2")[0].correct
+
+
 def test_what_a_process_imports_is_no_part_of_the_time_of_a_check():
     slow = Grader("tests.rlp.slow_verifiers:SLOW_TO_COME", 2, 1, CLOSE)
     assert slow.grade(["a"], "a")[0].correct
@@ -200,7 +288,7 @@ def test_what_a_process_imports_is_no_part_of_the_time_of_a_check():
 
 def test_an_error_in_a_verifier_of_ours_is_a_failed_check_and_no_end_of_the_run(caplog):
     """Whatever a library makes of what a network wrote; here, of an answer that is no text."""
-    grades = MATH.grade_all([["2", r"\boxed{2}"], ["2"]], [None, "2"])
+    grades = grade_all(MATH, [["2", r"\boxed{2}"], ["2"]], [None, "2"])
     assert [[grade.failed for grade in group] for group in grades] == [[True, True], [False]]
     assert [[grade.correct for grade in group] for group in grades] == [[False, False], [True]]
     assert "a check failed: " in caplog.text

@@ -700,3 +700,17 @@ def test_a_turn_that_says_nothing_or_has_no_weight_is_not_learnt(
     found, _ = tokenized(tmp_path / "a.jsonl", [{"messages": messages}], CHAT, template, chatty)
     ((ids, learnt),) = found
     assert [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt] == [*b"d", EOS]
+
+
+def test_a_template_that_exceeds_a_limit_is_refused_and_no_row_is_left_out(
+    tmp_path, chatty, monkeypatch
+):
+    """The next row would take as long again."""
+    monkeypatch.setattr("rlp.rendering.SECONDS", 0.5)
+    endless = "{% for a in range(99999) %}" * 5 + "{% endfor %}" * 5
+    template = "{% for m in messages %}{{ m.content }}{% if m.content == 'x' %}" + endless
+    template += "{% endif %}{% endfor %}"
+    rows = [{"messages": turns(str(n), "x" if n == 2 else "y")} for n in range(9)]
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(UserError, match=r"a.jsonl, line 3: the chat template .* takes longer than"):
+        tokenize_pairs([path], "data.sft.train", CHAT, template, chatty)

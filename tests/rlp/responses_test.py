@@ -13,7 +13,7 @@ from rlp.data.pairs import tokenize_pairs
 from rlp.data.problems import ProblemFormat, problem_streams
 from rlp.errors import UserError
 from rlp.golds import Golds
-from rlp.grading import Grade, Grader
+from rlp.grading import Grade, Grader, StepTime
 from rlp.responses import Answering, begins_in_thought, make_frame, response_settings
 from tests import folders, tiny
 from tests.rlp.tokenizer_test import make_folder
@@ -245,7 +245,7 @@ def test_the_words_of_a_response_are_graded_without_what_ends_it():
     class Told:
         """Keeps what it is asked."""
 
-        def grade_all(self, groups, answers):
+        def grade_all(self, groups, answers, left):
             self.asked = groups, answers
             return [[Grade(text, True, False, 0.5, False) for text in group] for group in groups]
 
@@ -263,7 +263,7 @@ def test_the_words_of_a_response_are_graded_without_what_ends_it():
         said = [*texts[place[0]][place[1]], frame.end]
         actions[place][: len(said)] = said
     expected = [["wait</think>1", "wai"], ["", "é"]]
-    grades = answering.grades(actions, words, ["x", "y"])
+    grades = answering.grades(actions, words, ["x", "y"], StepTime(1))
     assert told.asked == (expected, ["x", "y"])
     assert [[grade.answer for grade in group] for group in grades] == expected
     assert grades[0][0] == Grade("wait</think>1", True, False, 0.5, False)
