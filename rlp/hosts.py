@@ -281,6 +281,8 @@ class Joined:
         release = threading.Thread(target=signals.clean_up, daemon=True)
         release.start()
         release.join(GRACE_S)
+        if end.get("status") == USER_ERROR:
+            self.log.forget()
         _end(end.get("status", FAILURE))
 
     def _stopped_by_signal(self) -> None:
@@ -290,7 +292,7 @@ class Joined:
 
     def _log_of(self, process: int) -> str:
         if not self.log.kept:
-            return ""
+            return f" (what this process did is in {self.log.path})"
         return f" (its log is {process_log.path_in(self.log.path.parent.parent, process)})"
 
     def _fail(self, error: BaseException) -> NoReturn:
