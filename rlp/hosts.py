@@ -277,15 +277,22 @@ class Joined:
         else:
             what = f"{other} failed: {end['message']}"
         self.log.say(printable(f"error: {self._me} stops, because {what}"))
+        # Process 0 releases the folder, unless its file system does not answer.
+        release = threading.Thread(target=signals.clean_up, daemon=True)
+        release.start()
+        release.join(GRACE_S)
+        if end.get("status") == USER_ERROR:
+            self.log.forget()
         _end(end.get("status", FAILURE))
 
     def _stopped_by_signal(self) -> None:
         """Tells the others, when a signal ends this process while there is nothing to save."""
-        self._watch.tell({**self._me._asdict(), "lost": "was stopped by a signal"})
+        if not self._ending.is_set():
+            self._watch.tell({**self._me._asdict(), "lost": "was stopped by a signal"})
 
     def _log_of(self, process: int) -> str:
         if not self.log.kept:
-            return ""
+            return f" (what this process did is in {self.log.path})"
         return f" (its log is {process_log.path_in(self.log.path.parent.parent, process)})"
 
     def _fail(self, error: BaseException) -> NoReturn:

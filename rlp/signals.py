@@ -68,6 +68,15 @@ def before_end(callback: Callable[[], object]) -> Callable[[], None]:
     return lambda: _before_end.remove(callback)
 
 
+def clean_up() -> None:
+    """Calls what `before_end` was given: for a program that ends at once, from any thread."""
+    for callback in reversed(_before_end):
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001  the program must end all the same
+            tell(f"warning: {type(error).__name__}: {error}")
+
+
 def listen(callback: Callable[[int], bool]) -> Callable[[], None]:
     """Has `callback` called with the number of each signal of `ENDING`, in a thread, at once; the
     program ends if it returns True.
@@ -128,10 +137,6 @@ def _watch(reader: int) -> NoReturn:
 
 def _end(number: int) -> NoReturn:
     """Ends the program as the signal would, after one line."""
-    for callback in reversed(_before_end):
-        try:
-            callback()
-        except Exception as error:  # noqa: BLE001  the program must end all the same
-            tell(f"warning: {type(error).__name__}: {error}")
+    clean_up()
     tell(f"stopped by {signal.Signals(number).name}")
     die_of(number)

@@ -113,7 +113,7 @@ def test_stopped_on_two_hosts_killed_on_four_and_ended_on_one_it_is_the_run_of_o
         wait_for_line(both, run / "base", 2)
         both[1].send_signal(signal.SIGTERM)
         assert both.wait(600) == [0, 0]
-        assert both.out(0).startswith("stopped by SIGTERM; the state is saved")
+        assert both.out(0).startswith("stopped by a signal to another process; the state is saved")
         assert both.out(1) == ""
         assert "step/s" in both.err(0)
         assert "step/s" not in both.err(1)

@@ -265,6 +265,8 @@ def test_an_exception_is_one_line_and_its_traceback_is_in_the_log(tmp_path):
 
 
 WAIT_IN_A_COLLECTIVE = """
+    from rlp import signals
+    signals.before_end((workdir / f"released-{process}").touch)  # as a lease is
     import numpy as np
     from jax.experimental.multihost_utils import process_allgather
     process_allgather(np.array(1))
@@ -295,6 +297,22 @@ def test_the_others_name_a_process_that_is_killed(tmp_path, victim):
             f"was killed, or it crashed (its log is {workdir}/logs/process-{victim}.log)\n"
         )
         assert "Traceback" in (workdir / "logs" / f"process-{i}.log").read_text()
+        assert (workdir / f"released-{i}").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_before_there_is_state_to_save_is_told_to_the_others(tmp_path):
+    code = "from rlp import signals\nsignals.install()\n" + JOINED_WITH_LOG
+    code += WAIT_IN_A_COLLECTIVE.replace("victim", "1")
+    with cluster.started(script(code, 2, tmp_path / "run"), 2, tmp_path, 1) as both:
+        wait_until_ready(both)
+        both[1].send_signal(signal.SIGTERM)
+        assert both.wait(60) == [1, -signal.SIGTERM]
+    assert both.err(1).split("\n") == ["", "stopped by SIGTERM", ""]
+    (line,) = both.err(0).splitlines()
+    assert line.startswith(
+        f"error: process 0 on {HOST} stops, because process 1 on {HOST} was stopped by a signal"
+    )
 
 
 @pytest.mark.slow
