@@ -6,6 +6,7 @@ experiment folder has `config.json` and `summary.json`, and a run folder per arm
 written yet is no error: it becomes a note that the page shows.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -277,7 +278,8 @@ def _read_json(path: Path) -> Any:
     try:
         return parse(_read_text(path))
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); the file is damaged") from error
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise UserError(f"{path}{line}: not valid JSON ({error}); the file is damaged") from error
 
 
 def _read_object(path: Path) -> dict[str, Any]:

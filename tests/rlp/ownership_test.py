@@ -356,6 +356,25 @@ def test_where_the_disk_is_full_the_same_command_goes_on_later(tmp_path, monkeyp
     assert runs.outcome(tmp_path / "run") == runs.outcome(tmp_path / "whole")
 
 
+def test_a_file_and_its_name_are_on_the_disk_when_it_is_written(tmp_path, monkeypatch):
+    path, calls = tmp_path / "a.json", []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(descriptor):
+        calls.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    def renamed(self, target):
+        calls.append("renamed")
+        return replace(self, target)
+
+    monkeypatch.setattr(whole_folder.os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    whole_folder.write_whole(path, "content")
+    assert calls[1:] == ["renamed", tmp_path.resolve()]
+    assert calls[0].name.startswith(".a.json.unfinished-")
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     whole_folder.write_whole(path, "before")
