@@ -128,7 +128,7 @@ def _load_experiment(folder: Path, name: str) -> Source:
             disk.refuse_name("an arm", arm)
         except UserError as error:
             raise UserError(f"{path}: {error}; the file is damaged") from error
-    seed = summary.get("seed", config.get("seed"))
+    seed = _seed(path, summary if "seed" in summary else config)
     notes: list[str] = []
     runs = []
     for arm in arms:
@@ -166,7 +166,7 @@ def _load_run(
     summary = arm_summary if arm_summary is not None else _summarise(folder, metrics, notes)
     if any((line.get("skipped_updates") or 0) > 0 for line in metrics):
         notes.append(f"{folder}: updates were skipped because a loss or gradient was not finite")
-    seed = config.get("seed") if seed is None else seed
+    seed = _seed(folder / "config.json", config) if seed is None else seed
     warnings = _read_warnings(folder / "warnings.json")
     problems = _read_problems(folder / "responses.json")
     return Run(name, folder, config, seed, summary, metrics, thoughts, warnings, problems)
@@ -261,6 +261,14 @@ def _check_numbers(content: Mapping[str, Any], where: str) -> None:
         read = key in _NUMBERS or key.startswith(("seconds_", OF_A_FILE))
         if read and value is not None and not isinstance(value, int | float):
             raise UserError(f'{where}: "{key}" is not a number; the file is damaged')
+
+
+def _seed(path: Path, content: Mapping[str, Any]) -> int | None:
+    """The seed that a file gives; None if it gives none."""
+    seed = content.get("seed")
+    if seed is not None and not isinstance(seed, int):
+        raise UserError(f'{path}: "seed" is not a whole number; the file is damaged')
+    return seed
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
