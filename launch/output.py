@@ -109,7 +109,7 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
         sys.__excepthook__(kind, error, trace)
 
 
-def _show_unraisable(raised: sys.UnraisableHookArgs) -> None:
+def _show_unraisable(raised: "sys.UnraisableHookArgs") -> None:
     """Shows an error that cannot be raised where it happened."""
     if not _is_of_failed_write(raised.exc_value):
         sys.__unraisablehook__(raised)

@@ -58,7 +58,7 @@ def plan(config: ConfigDict, workdir: Path) -> str:
     """
     from rlp import experiment
 
-    rows = [("run", "starts from", "objective", "for", "")]
+    rows: list[tuple[str, ...]] = [("run", "starts from", "objective", "for", "")]
     for name, arm in experiment.arms_in_order(config, workdir).items():
         start = _named(arm.init_from, workdir) or "nothing"
         cells = (name, start, arm.objective, _length(arm, workdir), _state(workdir / name))

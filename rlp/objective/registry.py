@@ -151,17 +151,13 @@ def find(name: str) -> Objective:
 def _watched(name: str, objective: Objective) -> Objective:
     """The objective, whose functions tell which objective raised an error; ours are left alone."""
     what, file = f"objective={name!r}", user_code.file_of(name.partition(":")[0])
-    functions = {field: getattr(objective, field) for field in FUNCTIONS}
-    return dataclasses.replace(
-        objective,
-        **{
-            field: _shaped(
-                f"{field} of {what}", user_code.watched(f"{field} of {what}", function, file)
-            )
-            for field, function in functions.items()
-            if function is not None and not str(function.__module__).startswith("rlp.")
-        },
-    )
+    own: dict[str, Any] = {}
+    for field in FUNCTIONS:
+        function = getattr(objective, field)
+        if function is not None and not str(function.__module__).startswith("rlp."):
+            called = f"{field} of {what}"
+            own[field] = _shaped(called, user_code.watched(called, function, file))
+    return dataclasses.replace(objective, **own)
 
 
 def _shaped(name: str, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
