@@ -60,7 +60,7 @@ def ending() -> Iterator[None]:
         if not _output_is_lost():
             raise
         sys.exit(128 + signal.SIGPIPE)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # TensorStore's are of every class
         if (told := disk.told(error)) is None:
             raise
         _refuse(told)
