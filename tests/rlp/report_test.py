@@ -457,6 +457,8 @@ def test_names_of_others_move_nothing_wherever_they_are_shown(tmp_path: Path):
     """A terminal, Markdown, the page and the plots, whose legends would read formulas in names."""
     names = ["a\x1b[2J|b", "c\u202etxt `d` $\\frac{$", "e\udcff"]
     folders = [make_run(tmp_path / f"run {n}").rename(tmp_path / x) for n, x in enumerate(names)]
+    for folder in folders:  # one plot is enough
+        (folder / "metrics.jsonl").write_text('{"step": 1, "grad_norm": 1}\n')
     file = json.loads((folders[0] / "evaluation.json").read_text())
     file["accuracy/\x1b]0;x\x07|<b>.jsonl"] = 0.5
     write_json(folders[0] / "evaluation.json", file)
