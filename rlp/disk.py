@@ -74,6 +74,8 @@ def _code(error: Exception) -> int | None:
     """The number of the operating system for an error of the disk; None for any other error."""
     if isinstance(error, OSError):
         return error.errno or errno.EIO
+    if str(error).startswith("Symlink loop"):  # pathlib's own, in Python 3.11
+        return errno.ELOOP
     found = _IN_TEXT.search(str(error))
     return int(found[1]) if found else None
 
