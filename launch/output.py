@@ -43,7 +43,7 @@ def prepare() -> None:
 def ending() -> Iterator[None]:
     """Ends the program with status 2, after one line on stderr, if a UserError was raised, or an
     error of the disk that nothing else has named."""
-    sys.excepthook = _show
+    sys.excepthook, sys.unraisablehook = _show, _show_unraisable
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # its encoding may lack letters
             stream.reconfigure(errors="backslashreplace")
@@ -60,7 +60,7 @@ def ending() -> Iterator[None]:
         if not _output_is_lost():
             raise
         sys.exit(128 + signal.SIGPIPE)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # TensorStore's are of every class
         if (told := disk.told(error)) is None:
             raise
         _refuse(told)
@@ -104,10 +104,21 @@ def _raised_as_well(record: logging.LogRecord) -> bool:
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Shows an error that nothing has caught, but not what TensorStore's threads say when Orbax
-    does not wait for them any more because a write has failed."""
-    if kind is not RuntimeError or str(error) != "Event loop is closed":
+    """Shows an error that nothing has caught."""
+    if not _is_of_failed_write(error):
         sys.__excepthook__(kind, error, trace)
+
+
+def _show_unraisable(raised: "sys.UnraisableHookArgs") -> None:
+    """Shows an error that cannot be raised where it happened."""
+    if not _is_of_failed_write(raised.exc_value):
+        sys.__unraisablehook__(raised)
+
+
+def _is_of_failed_write(error: BaseException | None) -> bool:
+    """Whether this is what TensorStore's threads say when Orbax does not wait for them any more,
+    because a write has failed; that error is raised as well."""
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 class _Warnings:

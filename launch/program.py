@@ -288,7 +288,7 @@ def call_in_file(spec: str, function: str) -> Any:
         return list(made) if inspect.isgenerator(made) else made  # its errors are the file's
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _where(name, error, f" for {argument!r}" if colon else "") from error
 
 
@@ -314,12 +314,12 @@ def _run_file(name: str) -> ModuleType:
         spec.loader.exec_module(module)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _where(name, error, "") from error
     return module
 
 
-def _where(name: str, error: Exception, circumstance: str) -> UserCodeError:
+def _where(name: str, error: BaseException, circumstance: str) -> UserCodeError:
     """An error in the config file `name`: the line of that file, the message, the frames."""
     path = Path(name).resolve()
     frames = traceback.extract_tb(error.__traceback__)

@@ -57,7 +57,7 @@ def writing(place: Path, then: str = "") -> Iterator[None]:
 
 def told(error: BaseException) -> UserError | None:
     """An error of the disk that nothing has given a name to, as one line; None for other errors."""
-    if isinstance(error, UserError) or not isinstance(error, OSError | RuntimeError):
+    if isinstance(error, UserError) or not isinstance(error, OSError | RuntimeError | ValueError):
         return None
     if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):
         return UserError(f"{error.strerror}; set TMPDIR to a folder that can be written")
@@ -74,6 +74,8 @@ def _code(error: Exception) -> int | None:
     """The number of the operating system for an error of the disk; None for any other error."""
     if isinstance(error, OSError):
         return error.errno or errno.EIO
+    if str(error).startswith("Symlink loop"):  # pathlib's own, in Python 3.11
+        return errno.ELOOP
     found = _IN_TEXT.search(str(error))
     return int(found[1]) if found else None
 
@@ -103,6 +105,8 @@ def refuse_unwritable(folder: Path) -> None:
                 if here
                 else f"{folder} cannot be written, because {path} is a file; name another folder"
             )
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         longest = os.pathconf(path, "PC_NAME_MAX")

@@ -65,7 +65,7 @@ def _imported(field: str, module: str, attribute: str) -> Any:
         found = getattr(source, attribute)
     except UserError:
         raise
-    except Exception as error:  # the module's code can raise what it likes
+    except (Exception, SystemExit) as error:  # the module's code can raise what it likes
         kind = "" if isinstance(error, ImportError | AttributeError) else type(error).__name__
         reason = " ".join(f"{kind}: {error}".removeprefix(": ").split())[:500]
         raise UserCodeError(

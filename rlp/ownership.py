@@ -104,7 +104,7 @@ def _record(folder: Path) -> dict | None:
         record = read_object(path)
     except UserError:
         return None
-    ours = record.get("owner") in NAMES and isinstance(record.get(FILES), bool)
+    ours = record.get("owner") in [*NAMES] and isinstance(record.get(FILES), bool)
     return record if ours else None
 
 

@@ -86,6 +86,18 @@ def load_config(path: str | Path) -> ConfigDict:
         raise UserError(f"{path} is not the config of a run: {error}") from error
 
 
+def load_run(path: Path) -> ConfigDict:
+    """The config of a run or an experiment that `save_config` wrote to `path`.
+
+    Raises:
+      UserError: the file is missing or is not such a file.
+    """
+    if not kind_of(path):
+        load_config(path)  # which may say more
+        raise UserError(f"{path} is not the config of a run")
+    return load_config(path)
+
+
 def kind_of(path: Path) -> str:
     """ "run" or "experiment" for a config that `save_config` wrote; "" for any other file."""
     try:

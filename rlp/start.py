@@ -28,7 +28,7 @@ from rlp.checkpoint.folder import saved_steps
 from rlp.errors import UserError
 from rlp.metrics import progress
 from rlp.ownership import CHECKPOINTS, FILES
-from rlp.run_config import fields, load_config
+from rlp.run_config import fields, load_run
 from rlp.tokenizer import FILES as TOKENIZER_FILES
 from rlp.tokenizer_files import TEMPLATE
 from rlp.whole_folder import unfinished
@@ -167,7 +167,7 @@ def _kept_with(config: ConfigDict, files: Path, field: str) -> bool:
     return (
         files.name == FILES
         and saved.is_file()
-        and load_config(saved).get("data", {}).get(field) == config.data[field]
+        and load_run(saved).data.get(field) == config.data[field]
     )
 
 
@@ -184,7 +184,7 @@ def _begun(config: ConfigDict, workdir: Path) -> ConfigDict | None:
     """The config that the run in a folder began with; None if it begins now. With a checkpoint it
     has begun, whatever it is to start from by now."""
     path = workdir / "config.json"
-    saved = load_config(path) if path.is_file() else None
+    saved = load_run(path) if path.is_file() else None
     if saved is None or saved.get("init_from") == config.init_from:
         return saved
     return saved if saved_steps(workdir / CHECKPOINTS) else None
@@ -217,7 +217,7 @@ def _run(name: str, workdir: Path) -> Start:
         return params, step, f"step {step} of {name}"
 
     find_step(name)  # there is one
-    saved = load_config(workdir / "config.json")
+    saved = load_run(workdir / "config.json")
     return Start(name, saved, *_of_run(saved), _own_files(workdir), load)
 
 

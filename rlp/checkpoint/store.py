@@ -163,7 +163,8 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the save under way and lets go of the directory."""
         self.wait()
-        self._orbax.close()
+        with self._told():
+            self._orbax.close()
 
     def __enter__(self) -> Self:
         return self

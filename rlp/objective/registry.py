@@ -2,13 +2,18 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
+
 from rlp import user_code
+from rlp.errors import UserError
 from rlp.named import find_named
 from rlp.objective import rewards
 from rlp.objective.equations import jensen_advantages, standardized_advantages
-from rlp.objective.record import Objective
+from rlp.objective.record import Objective, Outcome
 
 FUNCTIONS = ("reward", "advantages", "target_weights")  # of an objective
 OBJECTIVES = {
@@ -146,10 +151,29 @@ def find(name: str) -> Objective:
 def _watched(name: str, objective: Objective) -> Objective:
     """The objective, whose functions tell which objective raised an error; ours are left alone."""
     what, file = f"objective={name!r}", user_code.file_of(name.partition(":")[0])
-    functions = {field: getattr(objective, field) for field in FUNCTIONS}
-    watched: dict[str, Any] = {
-        field: user_code.watched(f"{field} of {what}", function, file)
-        for field, function in functions.items()
-        if function is not None and not str(function.__module__).startswith("rlp.")
-    }
-    return dataclasses.replace(objective, **watched)
+    own: dict[str, Any] = {}
+    for field in FUNCTIONS:
+        function = getattr(objective, field)
+        if function is not None and not str(function.__module__).startswith("rlp."):
+            called = f"{field} of {what}"
+            own[field] = _shaped(called, user_code.watched(called, function, file))
+    return dataclasses.replace(objective, **own)
+
+
+def _shaped(name: str, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """A function of an objective, which must give a number for every thought, or one for all."""
+
+    @functools.wraps(function)
+    def run(first: Outcome | jax.Array, *rest: Any) -> jax.Array:
+        found = function(first, *rest)
+        shape = (first.closed if isinstance(first, Outcome) else first).shape
+        if not isinstance(found, jax.Array | np.ndarray | np.generic | int | float):
+            raise UserError(f"{name} gives a {type(found).__name__} in place of an array [B, K, G]")
+        if np.shape(found) not in ((), shape):
+            raise UserError(
+                f"{name} gives an array {list(np.shape(found))} in place of [B, K, G], which is "
+                f"{list(shape)} here"
+            )
+        return found
+
+    return run

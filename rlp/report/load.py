@@ -7,6 +7,7 @@ files nothing else has a meaning, so a folder in which one of them is damaged is
 is damaged, or has not been written yet, becomes a note that the page shows; damage is logged, too.
 """
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def _load_experiment(folder: Path, name: str) -> Source:
             disk.refuse_name("an arm", arm)
         except UserError as error:
             raise UserError(f"{path}: {error}; the file is damaged") from error
-    seed = summary.get("seed", config.get("seed"))
+    seed = _seed(path, summary if "seed" in summary else config)
     notes: list[str] = []
     runs = []
     for arm in arms:
@@ -172,7 +173,7 @@ def _load_run(
     _note_missing_steps(folder / metrics_file.NAME, metrics, summary, damage)
     if (metrics.column("skipped_updates") > 0).any():
         notes.append(f"{folder}: updates were skipped because a loss or gradient was not finite")
-    seed = config.get("seed") if seed is None else seed
+    seed = _seed(folder / "config.json", config) if seed is None else seed
     thoughts = _or_note(damage, "no thoughts", _read_thoughts, folder / "thoughts.json")
     warnings = _or_note(damage, "no warnings", _read_warnings, folder / "warnings.json") or []
     problems = _or_note(damage, "no responses", _read_problems, folder / "responses.json") or []
@@ -297,6 +298,14 @@ def _check_numbers(content: Mapping[str, Any], where: str) -> None:
             raise UserError(f'{where}: "{key}" is not a number; the file is damaged')
 
 
+def _seed(path: Path, content: Mapping[str, Any]) -> int | None:
+    """The seed that a file gives; None if it gives none."""
+    seed = content.get("seed")
+    if seed is not None and not isinstance(seed, int):
+        raise UserError(f'{path}: "seed" is not a whole number; the file is damaged')
+    return seed
+
+
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -314,7 +323,8 @@ def _read_json(path: Path) -> Any:
     try:
         return parse(_read_text(path))
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); the file is damaged") from error
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise UserError(f"{path}{line}: not valid JSON ({error}); the file is damaged") from error
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure as Canvas
 from rlp import disk, whole_folder
 from rlp.report.compare import Group
 from rlp.report.curves import Line, Plot, build_plots, extremes, smooth
+from rlp.shown import printable
 
 # Okabe and Ito's colours, apart for every kind of colour vision; dashes tell them apart in grey.
 COLOURS = ("#6b6b6b", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#000000")
@@ -65,7 +66,7 @@ def _overview(plots: Sequence[Plot], groups: Sequence[Group], path: Path) -> Non
                 handles.setdefault(label, handle)
         else:
             axes.set_axis_off()
-    names = [group.name for group in groups if group.name in handles]
+    names = [name for group in groups if (name := _label(group.name)) in handles]
     if len(groups) > 1:
         canvas.legend(
             [handles[name] for name in names],
@@ -95,7 +96,7 @@ def _draw(axes: Axes, plot: Plot) -> None:
             axes.plot(*points(line), color=colour, lw=0.6, alpha=0.45)
         bold = series.mean if metric.held_out else smooth(series.mean)
         axes.plot(
-            *points(bold), color=colour, lw=1.6, ls=dash, label=series.name,
+            *points(bold), color=colour, lw=1.6, ls=dash, label=_label(series.name),
             marker=marker, ms=3.5,
         )  # fmt: skip
     if metric.key == "information_gain":
@@ -113,6 +114,11 @@ def _draw(axes: Axes, plot: Plot) -> None:
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#888888")
+
+
+def _label(name: str) -> str:
+    """A name as matplotlib shows it as it is: between dollars it would read a formula."""
+    return printable(name).replace("$", r"\$")
 
 
 def _save(canvas: Canvas, path: Path) -> None:

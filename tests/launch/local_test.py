@@ -31,7 +31,7 @@ def run(folder, points, bodies=None, max_parallel=1):
 
 def shell(folder, point, body=None):
     """Notes "+name", does `body` (by default what a run does that ends well), notes "-name"."""
-    well = f"mkdir -p {point.folder}; touch {point.finished_by}"
+    well = f"mkdir -p {point.folder}; echo {{}} > {point.finished_by}"
     note = lambda sign: f"printf '%s\\n' {sign}{point.name} >>{folder}/notes"
     return ["bash", "-c", f"{note('+')}; {body or well}; status=$?; {note('-')}; exit $status"]
 
@@ -52,7 +52,7 @@ def test_points_run_once_each_after_what_they_need(tmp_path):
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_no_more_run_at_once_than_allowed(tmp_path, most):
     points = make(tmp_path, {name: [] for name in "abcdef"})
-    slow = {p.name: f"mkdir -p {p.folder}; touch {p.finished_by}; sleep 0.5" for p in points}
+    slow = {p.name: f"mkdir -p {p.folder}; echo {{}} > {p.finished_by}; sleep 0.5" for p in points}
     run(tmp_path, points, slow, most)
     running, peak = 0, 0
     for note in notes(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,43 @@ TAKEN = {
     ),
 }
 
+DEEP = '{"a": ' * 100_000 + "1" + "}" * 100_000
+# What is read: files of a model or a run, by the name of their folder.
+DAMAGED = {
+    "a file elsewhere": (
+        ["launch.import_hf", "--hf=elsewhere", "--out=new"],
+        "elsewhere/model.safetensors.index.json names the file '../model/model.safetensors', which",
+    ),
+    "a nested config": (
+        ["launch.import_hf", "--hf=nested", "--out=new"],
+        "nested/config.json cannot be read: it is not JSON .its values are nested",
+    ),
+    "a nested tokenizer": (
+        ["launch.import_hf", "--hf=tokenizer", "--out=new"],
+        "tokenizer tokenizer: cannot be read: ",
+    ),
+    "a nested config of a run": (
+        ["launch.report", "nested", "--out=page.html"],
+        "nested/config.json: not valid JSON .its values are nested",
+    ),
+    "a run of a nested config": (
+        ["launch.train", CONFIG, "--workdir=of", "--config.init_from=nested"],
+        "nested/config.json cannot be read: it is not JSON .its values are nested",
+    ),
+}
+
+
+def damage(folder):
+    """Makes the folders of DAMAGED out of a model."""
+    for name in ("elsewhere", "nested", "tokenizer"):
+        shutil.copytree(folder / "model", folder / name)
+    (folder / "nested" / "config.json").write_text(DEEP)
+    (folder / "tokenizer" / "tokenizer.json").write_text(DEEP)
+    named = dict.fromkeys(folders.tensors(folder / "model"), "../model/model.safetensors")
+    (folder / "elsewhere" / "model.safetensors").unlink()
+    index = folder / "elsewhere" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": named}))
+
 
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory):
@@ -153,10 +191,11 @@ def refused(tmp_path_factory):
     for path in ("sweep/logs/mine.log", "points/unchanged,seed=2/evaluation.json"):
         (folder / path).parent.mkdir(parents=True)
         (folder / path).write_text("mine")
+    damage(folder)
     before = everything(folder)
     lines = {
         name: [*words, f"--{flag}=gs://bucket/x"] for name, (words, flag) in PROGRAMS.items()
-    } | {name: words for name, (words, _) in TAKEN.items()}
+    } | {name: words for name, (words, _) in (TAKEN | DAMAGED).items()}
     ran = dict(zip(lines, run_all([*lines.values()], folder), strict=True))
     assert everything(folder) == before
     return ran
@@ -177,6 +216,13 @@ def test_every_program_asks_that_of_where_it_writes(name, refused):
 @pytest.mark.parametrize("name", TAKEN)
 def test_what_is_in_the_way_is_named_and_kept(name, refused):
     is_one_line(refused[name], TAKEN[name][1])
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_cannot_be_read_is_named_and_nothing_is_written(name, refused):
+    status, shown, said = refused[name]
+    lines = [line for line in said.splitlines() if "tensor/s]" not in line]  # no progress bar
+    is_one_line((status, shown, "\n".join(lines)), DAMAGED[name][1])
 
 
 @pytest.mark.slow

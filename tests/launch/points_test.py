@@ -237,7 +237,7 @@ def test_a_line_fails_until_what_it_needs_is_finished(tmp_path):
     run = lambda: subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert (run().returncode, run().stdout) == (1, "")
     base.folder.mkdir()
-    base.finished_by.touch()
+    base.finished_by.write_text("{}")
     assert (run().returncode, run().stdout) == (0, "runs\n")
     assert shlex.split(line)[-1] == "runs"
 

@@ -128,12 +128,27 @@ def test_a_file_of_the_cache_that_cannot_be_read_is_written_anew(cache, checks, 
     assert os.listdir(cache) == [file.name]
 
 
-def test_a_cache_that_cannot_be_written_changes_nothing(tmp_path, monkeypatch, checks, kept):
+def test_a_cache_that_cannot_be_written_is_a_line(tmp_path, monkeypatch, checks, kept, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     for _ in range(2):
         assert reasons(PICKY, "good", "wrong")[0] is None
     assert len(checks) == 4
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert "rlp/golds cannot be written (Not a directory)" in lines[0]
+
+
+def test_a_cache_on_a_full_disk_is_a_line_and_keeps_no_part(cache, monkeypatch, checks, kept):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.whole_folder, "write_whole", full)
+    assert reasons(PICKY, "good")[0] is None
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_is_in_the_home_of_a_user(tmp_path, monkeypatch, checks, kept):
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which the rules of XDG say to ignore
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     reasons(PICKY, "good")

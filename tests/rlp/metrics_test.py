@@ -380,3 +380,16 @@ def test_progress_on_a_terminal_redraws_one_line(monkeypatch):
     assert shown.count("\n") == 1
     assert "\r" in shown
     assert "1000/1000" in shown
+
+
+def test_names_from_others_are_escaped_in_tags_and_kept_in_lines(tmp_path):
+    names = ["accuracy/a<script>.jsonl", "accuracy/a\x1b[2J", "accuracy/\udcff", "accuracy/\u202ex"]
+    with MetricsWriter(tmp_path, None) as writer:
+        writer.write(1, dict.fromkeys(names, 1.0))
+    (line,) = lines(tmp_path)
+    assert list(line) == ["step", *names]
+    tags = [tag for tag, _ in shown_by_tensorboard(tmp_path)]
+    assert tags == [
+        *("accuracy/a\\x3cscript\\x3e.jsonl", "accuracy/a\\x1b\\x5b2J"),
+        *("accuracy/\\udcff", "accuracy/\\u202ex"),
+    ]

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -453,6 +454,33 @@ def test_text_from_models_configs_and_names_adds_no_element(tmp_path: Path):
     attacked = make_run(tmp_path / hostile, note=ATTACK, data={"kind": "text", "train": ATTACK})
     assert tags(attacked) == tags(harmless)
     assert "img" not in tags(attacked)
+
+
+def test_names_of_others_move_nothing_wherever_they_are_shown(tmp_path: Path):
+    """A terminal, Markdown, the page and the plots, whose legends would read formulas in names."""
+    names = ["a\x1b[2J|b", "c\u202etxt `d` $\\frac{$", "e\udcff"]
+    folders = [make_run(tmp_path / f"run {n}").rename(tmp_path / x) for n, x in enumerate(names)]
+    for folder in folders:  # one plot is enough
+        (folder / "metrics.jsonl").write_text('{"step": 1, "grad_norm": 1}\n')
+    file = json.loads((folders[0] / "evaluation.json").read_text())
+    file["accuracy/\x1b]0;x\x07|<b>.jsonl"] = 0.5
+    write_json(folders[0] / "evaluation.json", file)
+    sources = report.load_folders(folders)
+    summaries = {group.name: group.runs[0].summary for group in report.group_runs(sources)}
+    report.write_sources(sources, tmp_path / "out" / "report.html", title="t")
+    terminal = report.terminal_table(summaries, 1000)
+    markdown = report.markdown_table({name: [one] for name, one in summaries.items()})
+    placed = report.places(dict.fromkeys(summaries, ""))
+    chain = report.chain_table(placed, summaries, {})
+    web = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for shown in (terminal, markdown, chain, web):
+        shown.encode()
+        assert not {"\x1b", "\x07", "\u202e", "\udcff"} & set(shown)
+        assert "\\x1b" in shown
+        assert "\\u202e" in shown
+    for table in (markdown, chain):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    assert (tmp_path / "out" / "plots" / "overview.png").is_file()
 
 
 def test_thoughts_reach_the_page_unchanged_as_data(tmp_path: Path):

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,11 +12,12 @@ from ml_collections import ConfigDict
 
 from models.transformer import init
 from rlp import experiment, loop, report
+from rlp import strict_json as module
 from rlp.answer_evaluation import ANSWER_FIGURES
 from rlp.errors import UserError
 from rlp.evaluation import FIGURES
 from rlp.metrics import write_json
-from rlp.strict_json import finite, read_object
+from rlp.strict_json import Excessive, finite, parse, read_object
 from tests import runs
 from tests.runs import one_device  # noqa: F401  a fixture
 
@@ -37,6 +40,53 @@ def test_only_what_is_not_finite_changes_and_becomes_null(tmp_path_factory, valu
     assert strict(path) == finite(value)
     expected = json.loads(json.dumps(value), parse_constant=lambda word: None)
     assert finite(value) == expected
+
+
+@given(VALUES)
+def test_what_is_within_the_bounds_is_read_as_it_is(value):
+    text = json.dumps(value)
+    assert json.dumps(parse(text)) == json.dumps(json.loads(text))
+
+
+def nested(depth):
+    """Arrays and objects inside of one another."""
+    pairs, inner = depth // 2, "[]" if depth % 2 else "1"
+    return '[{"a": ' * pairs + inner + "}]" * pairs
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(nested(101), nested(900), nested(100_000), "[" * 100_000),
+        *('{"a":' * 100_000 + "1" + "}" * 100_000, "9" * 301, "[-" + "9" * 5000 + "]"),
+    ],
+)
+def test_what_is_beyond_the_bounds_is_refused(text, tmp_path):
+    with pytest.raises(Excessive) as caught:
+        parse(text)
+    assert len(str(caught.value)) < 100
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match="a.json cannot be read"):
+        read_object(tmp_path / "a.json")
+
+
+def test_what_is_at_the_bounds_is_read():
+    for text in (nested(100), "9" * 300, json.dumps({"a": "[" * 1000 + "9" * 1000})):
+        assert parse(text) == json.loads(text)
+
+
+def test_all_json_of_others_goes_through_the_bounds():
+    """But for what processes of this project say to one another, and what a library has made."""
+    ours = {"rlp/strict_json.py", "rlp/hosts.py", "rlp/checkpoint/store.py"}
+    made = {"rlp/tokenizer.py", "rlp/huggingface/gguf/tokenizer.py"}
+    root = Path(module.__file__).parents[1]
+    found = {
+        str(path.relative_to(root))
+        for room in ("rlp", "launch", "models")
+        for path in (root / room).rglob("*.py")
+        if re.search(r"json\.loads?\(|JSONDecoder\(", path.read_text())
+    }
+    assert found <= ours | made
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "\xff"])

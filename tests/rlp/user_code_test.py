@@ -5,10 +5,12 @@ import pickle
 import re
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from rlp.errors import UserCodeError, UserError
 from rlp.grading import Grader
+from rlp.objective import Outcome
 from rlp.objective.registry import find
 
 OBJECTIVE = """
@@ -61,6 +63,29 @@ def test_an_objective_that_raises_is_named_with_its_own_frames(module):
     assert frames(caught.value) == [(file, "reward"), (file, "helper")]
 
 
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ("None", "gives a NoneType in place of an array"),
+        (
+            "jnp.zeros(3)",
+            r"gives an array \[3\] in place of \[B, K, G\], which is \[2, 1, 3\] here",
+        ),
+    ],
+)
+def test_an_objective_that_gives_something_else_is_named(module, result, said):
+    name = f"mine_gives_{len(result)}"
+    reward = f"def reward(outcome):\n    return {result}\n"
+    made = "MINE = Objective(formula='', source='', reward=reward, advantages=lambda r, c: r)\n"
+    module(name, f"import jax.numpy as jnp\nfrom rlp.objective import Objective\n{reward}{made}")
+    outcome = Outcome(
+        **dict.fromkeys(Outcome.__dataclass_fields__) | {"closed": jnp.ones((2, 1, 3))}
+    )
+    with pytest.raises(UserError, match=f"^reward of objective='{name}:MINE' {said}"):
+        find(f"{name}:MINE").reward(outcome)
+    assert find(f"{name}:MINE").advantages(outcome.closed, None).shape == (2, 1, 3)
+
+
 def test_an_objective_is_one_object_and_keeps_what_is_ours(module):
     module("mine_ours", OBJECTIVE)
     made = find("mine_ours:OURS")
@@ -74,6 +99,7 @@ def test_an_objective_is_one_object_and_keeps_what_is_ours(module):
         ("import not_there_at_all", "No module named 'not_there_at_all'", ["<module>"]),
         ("def f():\n    1 / 0\nf()", "ZeroDivisionError: division by zero", ["<module>", "f"]),
         ("def (:", "SyntaxError: ", []),
+        ("import sys\nsys.exit(3)", "SystemExit: 3", ["<module>"]),
         ("", "has no attribute 'X'", []),
     ],
 )
