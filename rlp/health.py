@@ -358,8 +358,10 @@ def loss_rose(past: Past, settings: Settings) -> str | None:
     above the first one, or above the best ten in a row."""
     losses = past.values("no_think_loss")[1]
     (first,) = past.values("no_think_loss")[0]
-    best, scatter = min(first, past.lowest), statistics.stdev(losses)
-    if _thinks(settings) or min(losses) - best <= max(ROSE_NATS, ERRORS * scatter):
+    best = min(first, past.lowest)
+    rise = min(losses) - best
+    # In this order: most steps of a run end with the first of them.
+    if rise <= ROSE_NATS or _thinks(settings) or rise <= ERRORS * statistics.stdev(losses):
         return None
     return (
         f"the loss rose from {best:.3f} to {statistics.median(losses):.3f} nats per token and has "

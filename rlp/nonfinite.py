@@ -10,7 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
+from models.sharding import replicated
 from models.transformer import Params
 from rlp.errors import UserError
 from rlp.rollout import Rollout
@@ -34,7 +36,11 @@ def amiss(metrics: Mapping[str, float]) -> list[str]:
 def in_parameters(params: Params) -> str:
     """The first parameter that has values that are not finite, in words; "" if there is none."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    counts = np.asarray(_counts([leaf for _, leaf in leaves])).tolist()
+    # On every host whole, wherever the parameters lie.
+    sharding = leaves[0][1].sharding
+    whole = replicated(sharding.mesh) if isinstance(sharding, NamedSharding) else None
+    count = jax.jit(_counts, out_shardings=whole)
+    counts = np.asarray(count([leaf for _, leaf in leaves])).tolist()
     bad = [(path, leaf, n) for (path, leaf), n in zip(leaves, counts, strict=True) if n]
     if not bad:
         return ""
@@ -47,7 +53,6 @@ def in_parameters(params: Params) -> str:
     )
 
 
-@jax.jit
 def _counts(leaves: list[jax.Array]) -> jax.Array:
     return jnp.stack([jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32) for leaf in leaves])
 

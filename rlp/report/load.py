@@ -235,13 +235,16 @@ def _note_missing_steps(
     path: Path, metrics: History, summary: Mapping[str, Any], damage: Callable[[str], None]
 ) -> None:
     """A note on the steps that the run has taken and that metrics.jsonl does not have."""
-    if not path.exists():
-        return
-    taken = [summary.get("steps"), summary.get("step"), metrics.last.get("step")]
-    last = max((step for step in taken if type(step) is int), default=0)
+    saved = [int(p.name) for p in (path.parent / "checkpoints").glob("[0-9]*") if _is_step(p.name)]
+    told = [summary.get("steps"), summary.get("step"), metrics.last.get("step"), *saved]
+    last = max((step for step in told if type(step) is int), default=0)
     steps = (int(step) for step in metrics.steps)
     if spans := metrics_file.missing(steps, last):
         damage(f"{path}: the metrics of {metrics_file.told(spans)} are missing from the curves")
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and len(name) < 19
 
 
 def _read_figures(path: Path) -> dict[str, Any]:

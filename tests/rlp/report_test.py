@@ -702,6 +702,25 @@ def test_damage_is_noted_on_the_page_and_in_the_log_and_the_rest_is_shown(
     assert bool(json.loads(found.data)["runs"]) == ("thoughts" not in name and name != "fork")
 
 
+@pytest.mark.parametrize("share", [0.5, None], ids=["half", "deleted"])
+def test_metrics_of_a_stopped_run_that_are_missing_up_to_its_checkpoint_are_noted(
+    tmp_path: Path, share: float | None, caplog: pytest.LogCaptureFixture
+):
+    folder = make_run(tmp_path / "run")
+    if share is None:
+        (folder / "metrics.jsonl").unlink()
+        write_json(folder / "evaluation.json", {"think_loss": 1.0})
+    else:
+        cut("metrics.jsonl", share)(folder)
+        (folder / "evaluation.json").unlink()
+    for name in ("damaged", "20", "38", "39.orbax-checkpoint-tmp"):
+        (folder / "checkpoints" / name).mkdir(parents=True)
+    found = read_page(folder).words
+    missing = f"the metrics of steps {1 if share is None else 21} to 38 are missing from the curves"
+    assert missing in found
+    assert missing in caplog.text
+
+
 def test_lines_in_another_order_are_shown_by_step_the_later_of_two(tmp_path: Path, caplog):
     folder = make_run(tmp_path / "run")
     shown = json.loads(read_page(folder).data)
