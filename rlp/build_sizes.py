@@ -29,12 +29,14 @@ def build(
     files: Path | None = None,
     devices: Sequence[Any] | None = None,
     memory: Callable[[Sequence[Any]], Limits] = fits.limits,
+    only_state: bool = False,
 ) -> building.Run:
     """Builds a run that may fit into memory; arguments and errors as of `rlp.build.build`.
 
     Args:
       config, files, devices: of the run.
       memory: what some devices have.
+      only_state: look at nothing that a compiler will tell exactly.
 
     Raises:
       DoesNotFit: a step certainly needs more memory than there is.
@@ -47,8 +49,24 @@ def build(
         _check_state(config, model, used, state(model, mesh), limits(mesh))
 
     run = building.build(config, files, devices, look)
-    _check_step(config, run, state(run.model, run.mesh), limits(run.mesh))
+    if not only_state:
+        _check_step(config, run, state(run.model, run.mesh), limits(run.mesh))
     return run
+
+
+def checkpoints(config: ConfigDict, last: int | None) -> int:
+    """Most checkpoints that a run has at one time: those that are kept, the best one, and the one
+    that is being written.
+
+    Args:
+      config: of the run.
+      last: its last step; None where that is not known.
+    """
+    most = config.checkpoint.keep + 2
+    if last is None:
+        return most
+    every, evaluated = config.checkpoint.every, config.evaluation.every
+    return min(most, last // every + (last // evaluated if evaluated else 0) + 1)
 
 
 def check_parameters(name: str, model: ModelConfig, used: int, limits: Limits) -> None:
