@@ -66,17 +66,23 @@ def show_sharding(config: ConfigDict, topology: Topology | None) -> None:
     from rlp.placement import abstract_params
     from rlp.plan import report
 
-    run = _build(config, compilers.stand_ins(topology.devices) if topology else None)
+    devices = compilers.stand_ins(topology.devices) if topology else None
+    run = _build(config, devices, None, "a device")
     print(f"mesh {report.mesh_text(run.mesh)}")
     print("\n".join(report.sharding_table(abstract_params(run.model, run.mesh))))
 
 
 def compile_step(config: ConfigDict, topology: Topology) -> bool:
     """Compiles a step of a run and prints what it needs; whether it fits."""
+    from rlp.fits import DoesNotFit
     from rlp.plan import programs, report, stages
 
-    devices = compilers.devices(topology)
-    run = _build(config, devices)
+    devices, chip = compilers.devices(topology), topology.chip
+    try:
+        run = _build(config, devices, int(chip.usable()), f"a {chip.name}")
+    except DoesNotFit as error:  # whatever a compiler would say of the steps
+        print(f"does not fit: {error}")
+        return False
     case = _case(config, run)
     print("\n".join(report.heading(topology, case)), flush=True)
     plan, refused = programs.Plan(), None
@@ -111,11 +117,23 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _build(config: ConfigDict, devices: Sequence[Any] | None) -> "Run":
-    """The run of a config over some devices, None for those of this machine."""
-    from rlp import start
-    from rlp.build import build
+def _build(
+    config: ConfigDict, devices: Sequence[Any] | None, memory: int | None, name: str
+) -> "Run":
+    """The run of a config over some devices, None for those of this machine.
+
+    Args:
+      config: of the run.
+      devices: to build it for.
+      memory: bytes of each, in which the state of training must fit; None for any.
+      name: of a device.
+
+    Raises:
+      DoesNotFit: it does not.
+    """
+    from rlp import fits, start
     from rlp.build_data import answers_problems
+    from rlp.build_sizes import build
 
     config = copy.deepcopy(start.adopt(config, NOWHERE, program.fields_set_by_hand()))
     unread, sft = "not read here", config.data.sft
@@ -127,7 +145,9 @@ def _build(config: ConfigDict, devices: Sequence[Any] | None) -> "Run":
         config.data.problems.train = config.data.problems.train or unread
     elif sft.share < 1:
         config.data.train = config.data.train or unread
-    return build(config, start.files_for(config, NOWHERE), devices)
+    limits = fits.Limits(memory, name, fits.host_memory())
+    files = start.files_for(config, NOWHERE)
+    return build(config, files, devices, lambda _: limits, only_state=True)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def main(_: Sequence[str]) -> None:
     import jax
 
     from configs import default
-    from rlp import exchange
+    from rlp import build_sizes, exchange, fits
     from rlp.tokenizer import THINK_OPEN
 
     if not math.isfinite(_TEMPERATURE.value):
@@ -56,6 +56,9 @@ def main(_: Sequence[str]) -> None:
         raise UserError("--system is a message of a chat; add --chat")
     device = jax.devices()[0]
     opened = exchange.open_model(_CHECKPOINT.value, default.get_config(), device, _BOS.value)
+    thoughts = _THOUGHTS.value if _THINK.value else 1
+    limits = fits.limits([device])
+    build_sizes.check_sampling(opened.method, thoughts, _LENGTH.value, limits)
     key = jax.random.key(_SEED.value)
     text = _PROMPT.value
     if _CHAT.value:

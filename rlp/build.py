@@ -296,11 +296,13 @@ def _check_room(config: ConfigDict, field: str, length: int, end: int, what: str
 
 def _model(config: ConfigDict, used: int) -> ModelConfig:
     size = config.model.vocab_size or -(-used // 64) * 64
-    if max(size, used) > INT32:
+    if used > INT32:
         raise UserError(
-            f"the tokenizer (data.tokenizer, or that of init_from) has ids up to {used - 1}, and "
-            f"an embedding at most {INT32} rows; take another one"
+            f"the tokenizer (data.tokenizer, or that of the model) has ids up to {used - 1}, and "
+            f"an embedding has at most {INT32} rows; take another one"
         )
+    if size > INT32:
+        raise UserError(f"model.vocab_size={size}; it must be at most {INT32}")
     if size < used:
         raise UserError(f"model.vocab_size={size} is smaller than the tokenizer's {used} ids")
     return network(dict(config.model) | {"vocab_size": size})

@@ -4,6 +4,7 @@ It is refused for what certainly does not fit (see `rlp.fits`), before anything 
 documents are read.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,12 +30,14 @@ def build(
     files: Path | None = None,
     devices: Sequence[Any] | None = None,
     memory: Callable[[Sequence[Any]], Limits] = fits.limits,
+    only_state: bool = False,
 ) -> building.Run:
     """Builds a run that may fit into memory; arguments and errors as of `rlp.build.build`.
 
     Args:
       config, files, devices: of the run.
       memory: what some devices have.
+      only_state: look at nothing that a compiler will tell exactly.
 
     Raises:
       DoesNotFit: a step certainly needs more memory than there is.
@@ -47,8 +50,24 @@ def build(
         _check_state(config, model, used, state(model, mesh), limits(mesh))
 
     run = building.build(config, files, devices, look)
-    _check_step(config, run, state(run.model, run.mesh), limits(run.mesh))
+    if not only_state:
+        _check_step(config, run, state(run.model, run.mesh), limits(run.mesh))
     return run
+
+
+def checkpoints(config: ConfigDict, last: int | None) -> int:
+    """Most checkpoints that a run has at one time: those that are kept, the best one, and the one
+    that is being written.
+
+    Args:
+      config: of the run.
+      last: its last step; None where that is not known.
+    """
+    most = config.checkpoint.keep + 2
+    if last is None:
+        return most
+    every, evaluated = config.checkpoint.every, config.evaluation.every
+    return min(most, last // every + (last // evaluated if evaluated else 0) + 1)
 
 
 def check_parameters(name: str, model: ModelConfig, used: int, limits: Limits) -> None:
@@ -64,15 +83,38 @@ def check_parameters(name: str, model: ModelConfig, used: int, limits: Limits) -
     fits.check(every, limits, f"the network of {name}", on_host)
 
 
+def check_sampling(method: building.Method, thoughts: int, length: int, limits: Limits) -> None:
+    """Refuses to sample what does not fit beside the parameters on one device.
+
+    Args:
+      method: of the network.
+      thoughts: sampled at a time.
+      length: most tokens of each.
+      limits: of the device.
+    """
+    fields = {"--thoughts": thoughts, "--length": length}
+    found = needs.of_sampling(method.model, length, thoughts, fields)
+    fits.check([*needs.of_parameters(method.model), *found], limits, "sampling")
+
+
 def _check_state(
     config: ConfigDict, model: ModelConfig, used: int, state: TrainState, limits: Limits
 ) -> None:
     """Refuses a network whose state of training does not fit, with a gradient where it learns."""
     every = needs.of_state(model, state, learns=_learns(config))
     on_host = needs.of_unused_rows(model, used)
+    if not config.model.vocab_size:
+        every = [_by_tokenizer(need, used) for need in every]
     if config.data.kind == COMPASS:
         on_host += _made_documents(config)
     fits.check(every, limits, "the state of training", on_host)
+
+
+def _by_tokenizer(need: Need, used: int) -> Need:
+    """The same need, where the tokenizer says how large the vocabulary is."""
+    if need.fields.keys() != {"model.vocab_size"}:
+        return need
+    return dataclasses.replace(need, fields={"the largest id of the tokenizer": used - 1})
 
 
 def _learns(config: ConfigDict) -> bool:
@@ -112,9 +154,10 @@ def _moments(config: ConfigDict, run: building.Run) -> Iterator[tuple[str, list[
     if _learns(config):
         if building.thinks(config):
             field = RESPONSE if answers else THOUGHT
-            step = (run.model, run.mesh, *run.sampled, rows, length, field)
-            yield "a rollout", needs.of_rollout(*step)
-            yield "an update", needs.of_update(*step)
+            settings, words = run.sampled
+            place, step = (run.model, run.mesh, settings), (rows, length, field)
+            yield "a rollout", needs.of_rollout(*place, *step)
+            yield "an update", needs.of_update(*place, words, *step)
         else:
             yield "an update", needs.of_next_token_update(run.model, run.mesh, rows, length)
     wanted = config.evaluation
@@ -124,14 +167,14 @@ def _moments(config: ConfigDict, run: building.Run) -> Iterator[tuple[str, list[
             "evaluation.thoughts": wanted.thoughts,
             "evaluation.forks_per_document": wanted.forks_per_document,
         }
-        method, count = (run.settings, run.vocabulary), (wanted.forks_per_document, wanted.thoughts)
-        found = needs.of_evaluation(run.model, run.mesh, *method, *count, each)
+        count = (wanted.forks_per_document, wanted.thoughts)
+        found = needs.of_evaluation(run.model, run.mesh, run.settings, *count, each)
         yield "an evaluation", found
     if run.answering:
         each = {
             RESPONSE: run.answering.settings.thought_length,
             "evaluation.responses": wanted.responses,
         }
-        method = (run.answering.settings, run.answering.vocabulary)
-        found = needs.of_evaluation(run.model, run.mesh, *method, 1, wanted.responses, each)
+        of = run.answering.settings
+        found = needs.of_evaluation(run.model, run.mesh, of, 1, wanted.responses, each)
         yield "an evaluation", found

@@ -80,11 +80,19 @@ def limits(devices: Sequence[jax.Device]) -> Limits:
         name = f"each of the {count} CPU devices that share{size}" if count > 1 else "the CPU"
         found = Limits(host // count if host else None, name, host, count)
     else:
-        known = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices]
-        found = Limits(min(known) or None, f"a {name}", host)
+        known = [_bytes_limit(device) for device in devices]
+        least = None if None in known else min(size for size in known if size is not None)
+        found = Limits(least, f"a {name}", host)
     if found.device is None:
         LOGGER.warning("how much memory %s has is not known, so nothing is checked", found.name)
     return found
+
+
+def _bytes_limit(device: jax.Device) -> int | None:
+    try:
+        return (device.memory_stats() or {}).get("bytes_limit")
+    except (NotImplementedError, jax.errors.JaxRuntimeError):  # the backend does not say
+        return None
 
 
 def check(
@@ -124,15 +132,17 @@ def _cure(need: Need) -> str:
     """Which field to lower: of those that the bytes grow with, the largest one."""
     field = max(need.fields, key=lambda name: need.fields[name])
     cut = f", or set {need.waves}" if need.waves else ""
-    return f"lower {field}={need.fields[field]}{cut}"
+    return f"lower {field} (it is {need.fields[field]}){cut}"
 
 
-def readable(size: float) -> str:
-    """Bytes as a person reads them, such as 1.5 GiB."""
-    unit = 0
-    while size >= 1024 and unit < len(UNITS) - 1:
-        size, unit = size / 1024, unit + 1
-    return f"{size:,.0f} {UNITS[unit]}" if unit == 0 or size >= 100 else f"{size:.3g} {UNITS[unit]}"
+def readable(size: int) -> str:
+    """Bytes as a person reads them, such as 1.5 GiB; a number too large for a float has its size
+    in the largest unit."""
+    unit = min(max(size.bit_length() - 1, 0) // 10, len(UNITS) - 1)
+    whole = size >> 10 * unit
+    if unit == 0 or whole >= 100:
+        return f"{whole:,} {UNITS[unit]}"
+    return f"{size / 2 ** (10 * unit):.3g} {UNITS[unit]}"
 
 
 def host_memory() -> int | None:

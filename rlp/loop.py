@@ -28,7 +28,7 @@ from rlp.answer_trainer import AnswerTrainer
 from rlp.budget import End
 from rlp.build import Method, Run
 from rlp.build_data import answers_problems, browse_rows, read_data
-from rlp.checkpoint import Checkpoints
+from rlp.checkpoint import Checkpoints, room
 from rlp.checkpoint.folder import saved_steps
 from rlp.cost import Totals
 from rlp.data.batch import Answered, Fingerprint, HeldOut, Stream
@@ -186,6 +186,9 @@ class _Loop:
         ) as checkpoints:
             state = self._restore(checkpoints) or self._fresh(begin)
             del begin  # it would take as much memory as the parameters, to the end
+            if hosts.is_first():
+                most = build_sizes.checkpoints(self.config, self.end.last)
+                room.tell(directory, _arrays(state), most)
             # Only now: a state that does not fit the config leaves the folder as it was.
             write = lambda: begin_folder(self.config, made, files, self.workdir)
             hosts.agree(lambda: self._written(write))

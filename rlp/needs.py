@@ -5,6 +5,7 @@
     of_update       what the backward pass cannot do without
     of_rollout      the copy that is read, caches of a wave, logits of a token
     of_evaluation   the same for one held-out document on every device
+    of_sampling     caches and logits alone
 
 The parameters of the network and the state of the optimizer are asked for their shapes, and so is
 a cache, so that new kinds of layers count as they are.
@@ -141,7 +142,6 @@ def of_rollout(
     model: ModelConfig,
     mesh: Mesh,
     settings: RLPSettings,
-    vocabulary: Vocabulary,
     rows: int,
     length: int,
     thoughts: str = "rlp.thought_length",
@@ -163,7 +163,7 @@ def of_rollout(
     return [
         *_copy(model, mesh, s),
         Need("caches of documents", tokens * cache // mesh.size, trunk, smaller),
-        *_sampled(model, vocabulary, s.thought_length, branches, mesh.size, fields, smaller),
+        *of_sampling(model, s.thought_length, branches, fields, mesh.size, smaller),
     ]
 
 
@@ -171,7 +171,6 @@ def of_evaluation(
     model: ModelConfig,
     mesh: Mesh,
     settings: RLPSettings,
-    vocabulary: Vocabulary,
     forks: int,
     each: int,
     fields: Mapping[str, int],
@@ -185,7 +184,7 @@ def of_evaluation(
       fields: that they grow with.
     """
     branches, split = forks * each, mesh.shape["tensor"]
-    found = _sampled(model, vocabulary, settings.thought_length, branches, split, fields, "")
+    found = of_sampling(model, settings.thought_length, branches, fields, split)
     return [*_copy(model, mesh, settings), *found]
 
 
@@ -197,20 +196,26 @@ def _copy(model: ModelConfig, mesh: Mesh, settings: RLPSettings) -> list[Need]:
     return [Need("copy of the parameters", held, _sizes(model, shapes(model)))]
 
 
-def _sampled(
+def of_sampling(
     model: ModelConfig,
-    vocabulary: Vocabulary,
     limit: int,
     branches: int,
-    split: int,
     fields: Mapping[str, int],
-    smaller: str,
+    split: int = 1,
+    smaller: str = "",
 ) -> list[Need]:
-    """Caches of branches, and the logits of their next token, over `split` devices."""
-    slots = len(vocabulary.think_open) - 1 + limit
-    cache = branches * slots * _token_cache(model)
+    """Caches of branches, and the logits of their next token.
+
+    Args:
+      limit: most tokens of a branch.
+      branches: all that are sampled at a time.
+      fields: that they grow with.
+      split: devices that share them.
+      smaller: the field that cuts them into waves.
+    """
+    cache = branches * limit * _token_cache(model)
     logits = branches * model.vocab_size * FLOAT32
-    counts = {name: value for name, value in fields.items() if not name.endswith("_length")}
+    counts = {name: value for name, value in fields.items() if not name.endswith("length")}
     return [
         Need("caches of thoughts", cache // split, fields, smaller),
         Need("logits", logits // split, counts, smaller),

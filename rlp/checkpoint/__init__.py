@@ -9,7 +9,8 @@ On disk, for one run:
     <workdir>/checkpoints/damaged/<step>/                        failed its check, moved aside
 
 Reading order: `folder` (what a whole checkpoint is, on disk), `store` (the checkpoints of the run
-that is training), `load` (items of one checkpoint onto a mesh; parameters of another run).
+that is training), `load` (items of one checkpoint onto a mesh; parameters of another run), `room`
+(what they take on the disk).
 """
 
 from rlp.checkpoint.load import find_step, load_params

@@ -108,6 +108,16 @@ BAD = {
     "import over": (("import_hf", "--hf=tiny", "--out=made/run"), "made/run exists already"),
     "cut weights": ((*NEW, "--hf=cut"), "cut/model.safetensors cannot be read"),
     "rope": ((*NEW, "--hf=roped"), "roped/config.json: rope_type='longrope' is not supported"),
+    "vocabulary": (
+        (*NEW, "--hf=huge"),
+        "model.vocab_size=1000000000000; it must be at most 2147483647",
+    ),
+    "width": ((*NEW, "--hf=wide"), "the network of wide needs at least "),
+    "layers": ((*NEW, "--hf=deep"), "deep/config.json: num_hidden_layers=1000000 is more than"),
+    "sampled length": (
+        ("sample", "--checkpoint=made/run", "--prompt=a", "--length=1000000000000"),
+        "; lower --length (it is 1000000000000)",
+    ),
     "family": (("tiny_hf", "--out=new", "--family=gpt2"), "--family='gpt2' is unknown; use one of"),
     "tiny over": (("tiny_hf", "--out=tiny"), "tiny exists already"),
     "no step": (
@@ -157,12 +167,19 @@ def ran(tmp_path_factory):
 
 def damage(folder: Path) -> None:
     """Models that cannot be used, beside those that can, and a run of the demo."""
-    for name in ("cut", "roped"):
+    changed = {
+        "cut": {},
+        "roped": {"rope_scaling": {"rope_type": "longrope"}},
+        "huge": {"vocab_size": 10**12},
+        "wide": {"hidden_size": 10**9},
+        "deep": {"num_hidden_layers": 10**6},
+    }
+    for name, fields in changed.items():
         folders.write(folder / name)
+        config = folders.config_json(folder / name) | fields
+        (folder / name / "config.json").write_text(json.dumps(config))
     weights = folder / "cut/model.safetensors"
     os.truncate(weights, weights.stat().st_size - 100)
-    config = folders.config_json(folder / "roped") | {"rope_scaling": {"rope_type": "longrope"}}
-    (folder / "roped/config.json").write_text(json.dumps(config))
     compass(folder / "compass")
 
 

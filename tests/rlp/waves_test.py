@@ -37,6 +37,13 @@ def test_a_wave_is_the_largest_that_is_allowed(documents, branches):
                         wave_shape(*sizes, "rlp.of")
 
 
+def test_a_wave_of_a_billion_is_found_at_once():
+    prime = 2**31 - 1
+    assert wave_shape(prime, 3, 3, 3 * prime - 1, 1, "rlp.of") == (1, 3)
+    assert wave_shape(1, prime, 1, prime - 1, 1, "rlp.of") == (1, 1)
+    assert wave_shape(10**9, 7, 7, 7 * 10**8, 8, "rlp.of") == (10**8, 7)
+
+
 def test_without_a_limit_there_is_one_wave():
     assert wave_shape(6, 12, 4, 0, 2, "") == (6, 12)
     assert wave_shape(6, 12, 4, 72, 2, "") == (6, 12)

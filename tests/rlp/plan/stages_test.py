@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from models.sharding import make_mesh
+from rlp import needs
 from rlp.answer_trainer import AnswerTrainer
 from rlp.data.rows import Rows
 from rlp.grading import Grade
@@ -122,6 +123,20 @@ def description(leaf):
     if not hasattr(leaf, "sharding"):
         return leaf
     return leaf.shape, str(leaf.dtype), leaf.sharding.shard_shape(leaf.shape)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, ON_ANSWERS], ids=["documents", "problems"])
+def test_no_lower_bound_is_above_what_the_compiler_says(settings):
+    c, total = case(settings), lambda found: sum(need.size for need in found)
+    peaks = {stage.name: stage.peak for stage in planned(settings)[0].stages}
+    state = needs.abstract_state(c.mesh, MODEL, OPTIMIZER, c.baseline, "device", c.reference)
+    held = total(needs.of_state(MODEL, state, learns=False))
+    step = (c.rows, c.length)
+    update = held + total(needs.of_update(MODEL, c.mesh, settings, WORDS, *step))
+    rollout = held + total(needs.of_rollout(MODEL, c.mesh, settings, *step))
+    assert 0.2 * peaks["update"] < update <= peaks["update"]
+    assert total(needs.of_state(MODEL, state, learns=True)) <= peaks["update"]
+    assert 0.2 * peaks["rollout"] < rollout <= peaks["rollout"]
 
 
 @pytest.mark.parametrize(
