@@ -11,8 +11,10 @@ from pathlib import Path
 from types import FrameType
 
 from launch.points import Point
+from rlp import disk, signals
 
 _POLL_SECONDS = 0.2
+GO_ON = "run the same command again"
 
 
 @dataclass
@@ -22,20 +24,21 @@ class Outcome:
     Attributes:
       failed: name to what happened, in words, of those that did not finish.
       left: names of points that have not ended, because the sweep was asked to stop.
+      stopped_by: the first signal that asked it to; None if none did.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
+    stopped_by: int | None = None
 
 
 class _Requests:
-    """While entered, counts SIGTERM and SIGINT (Ctrl-C) instead of obeying them."""
-
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    """While entered, counts the signals that would end the program."""
 
     def __enter__(self) -> "_Requests":
         self.count = 0
-        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self.first: int | None = None
+        self._before = {number: signal.signal(number, self._note) for number in signals.handled()}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -44,6 +47,7 @@ class _Requests:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
+        self.first = self.first or number
 
 
 def run_points(
@@ -55,8 +59,9 @@ def run_points(
 ) -> Outcome:
     """Runs all points that are not finished, `max_parallel` at once, in their order.
 
-    A point that fails stops those that need it, and no other. The first SIGTERM or Ctrl-C is
-    passed on to the points that run, which save and end; the second one kills them.
+    A point that fails stops those that need it, and no other. On the first SIGTERM, Ctrl-C or other
+    signal of `signals.ENDING` the points that run are told to save and end; the second one kills
+    them.
 
     Args:
       points: each after those that it needs.
@@ -64,10 +69,14 @@ def run_points(
       logs: folder of the logs, <name>.log; what earlier attempts wrote there is kept.
       max_parallel: processes at a time.
       label: of the progress line.
+
+    Raises:
+      UserError: a log cannot be written; the points that run are told to save and end.
     """
     from rlp.metrics import progress  # here: it brings jax, which a wrong flag should not wait for
 
-    logs.mkdir(parents=True, exist_ok=True)
+    with disk.writing(logs):
+        logs.mkdir(parents=True, exist_ok=True)
     runner = _Runner(points, commands, logs)
     done = len(points) - len(runner.waiting)
     with _Requests() as stop, progress(len(points), done, label, "point") as bar:
@@ -89,6 +98,7 @@ def run_points(
                     time.sleep(_POLL_SECONDS)
         finally:
             runner.send(signal.SIGTERM)  # nothing runs here but after an error of our own
+    runner.outcome.stopped_by = stop.first
     runner.outcome.left += [point.name for point in runner.waiting]
     return runner.outcome
 
@@ -139,7 +149,8 @@ class _Runner:
 
     def _start(self, point: Point) -> None:
         words, log = self._commands[point.name], self._logs / f"{point.name}.log"
-        process = _start(words, log)
+        with disk.writing(log, GO_ON):
+            process = _start(words, log)
         if process is None:
             self.outcome.failed[point.name] = "another sweep is running it"
         else:

@@ -23,6 +23,7 @@ from launch import program
 from launch.run_flags import RunFlags
 from rlp import disk, whole_folder
 from rlp.errors import UserError
+from rlp.shown import printable
 
 _RUN = RunFlags("folder of the chain, with a folder for each of its runs")
 _PLAN = flags.DEFINE_bool("plan", False, "print the chain and where it stands, and run nothing")
@@ -60,7 +61,8 @@ def plan(config: ConfigDict, workdir: Path) -> str:
     rows = [("run", "starts from", "objective", "for", "")]
     for name, arm in experiment.arms_in_order(config, workdir).items():
         start = _named(arm.init_from, workdir) or "nothing"
-        rows.append((name, start, arm.objective, _length(arm, workdir), _state(workdir / name)))
+        cells = (name, start, arm.objective, _length(arm, workdir), _state(workdir / name))
+        rows.append(tuple(map(printable, cells)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

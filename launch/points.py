@@ -22,6 +22,7 @@ from launch import program
 from rlp import ownership
 from rlp.errors import UserError
 from rlp.run_config import Value, fields
+from rlp.strict_json import read_object
 
 NAME = "name"  # of a point, where the fields that it sets would not do; no field is called so
 REFERENCES = ("init_from", "match")
@@ -61,8 +62,14 @@ class Point:
 
     @property
     def finished(self) -> bool:
-        """Whether its run has ended."""
-        return self.finished_by.exists()
+        """Whether its run has ended. What is damaged is to be written again by the run."""
+        if not self.finished_by.exists():
+            return False
+        try:
+            read_object(self.finished_by)
+        except UserError:
+            return False
+        return True
 
 
 def finishing_file(workdir: Path, arms: bool) -> Path:

@@ -18,24 +18,26 @@ them; they are checked here before, since it answers an unknown field with a tra
 import difflib
 import importlib.util
 import inspect
-import logging
 import math
 import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 from absl import app, flags
-from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from configs import default
-from rlp.errors import UserError
+from launch import output
+from rlp import signals
+from rlp.errors import UserCodeError, UserError
 from rlp.memory import keep_freed_memory
 from rlp.run_config import fields
+from rlp.shown import printable
+from rlp.user_code import frames_of
 
 flags.disclaim_key_flags()  # --help lists the config flag with the program that asked for it
 
@@ -88,18 +90,13 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
         return arguments
 
     def start(arguments: list[str]) -> None:
-        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it writes
-        absl_logging.get_absl_logger().addFilter(_raised_as_well)
-        logging.getLogger("rlp").setLevel(logging.INFO)
+        output.prepare()
         main(arguments)
 
+    signals.install()
     keep_freed_memory()
-    sys.excepthook = _show
-    try:
+    with output.ending():
         app.run(start, flags_parser=parse_flags)
-    except UserError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
 
 
 def check_config_flags(arguments: Sequence[str]) -> None:
@@ -128,19 +125,7 @@ def check_config_flags(arguments: Sequence[str]) -> None:
             _check_value(path, type(known[path]), value, negated=bool(negated))
             if own := set_by_arms(path, known):
                 note = f"note: --{_FLAG}.{path} does not reach the arms that set their own: "
-                print(note + ", ".join(own), file=sys.stderr)
-
-
-def _raised_as_well(record: logging.LogRecord) -> bool:
-    """Refuses the stack traces with which Orbax logs, several times, an error that it raises."""
-    return not (record.exc_info and "orbax" in Path(record.pathname).parts)
-
-
-def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Shows an error that nothing has caught, but not what TensorStore's threads say when Orbax
-    does not wait for them any more because a write has failed."""
-    if kind is not RuntimeError or str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
+                print(printable(note + ", ".join(own)), file=sys.stderr)
 
 
 def define_output(name: str, meaning: str, default: str | None = None) -> flags.FlagHolder[str]:
@@ -304,7 +289,7 @@ def call_in_file(spec: str, function: str) -> Any:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(_where(name, error, f" for {argument!r}" if colon else "")) from error
+        raise _where(name, error, f" for {argument!r}" if colon else "") from error
 
 
 def defines(name: str, function: str) -> bool:
@@ -327,17 +312,21 @@ def _run_file(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+    except UserError:
+        raise
     except Exception as error:
-        raise UserError(_where(name, error, "")) from error
+        raise _where(name, error, "") from error
     return module
 
 
-def _where(name: str, error: Exception, circumstance: str) -> str:
-    """One line on an error in the config file `name`: the line of that file, and the message."""
+def _where(name: str, error: Exception, circumstance: str) -> UserCodeError:
+    """An error in the config file `name`: the line of that file, the message, the frames."""
     path = Path(name).resolve()
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     at = f", line {line}" if line else ""
     message = str(error).split("\n")[0]
-    return f"{name}{at}{circumstance}: {type(error).__name__}: {message}"
+    return UserCodeError(
+        f"{name}{at}{circumstance}: {type(error).__name__}: {message}", frames_of(error, name)
+    )

@@ -1,6 +1,7 @@
 """The flags of a program that runs a config in a workdir, and the run they describe."""
 
 import contextlib
+import signal
 from typing import Any
 
 from absl import flags
@@ -53,9 +54,9 @@ class RunFlags:
         """Runs the config, an experiment or one run, in the workdir, or goes on with it.
 
         Returns:
-          The content of summary.json or evaluation.json; None if SIGTERM stopped it.
+          The content of summary.json or evaluation.json; None if a signal stopped it.
         """
-        from rlp import experiment, hosts, loop
+        from rlp import experiment, hosts, loop, signals
         from rlp.preemption import Preempted
 
         train = experiment.run if "arms" in self.config else loop.train
@@ -66,9 +67,11 @@ class RunFlags:
                 allow_config_change=self._allow_config_change.value,
                 explicit=program.fields_set_by_hand(),
             )
-        except Preempted:
+        except Preempted as preempted:
+            number = preempted.number
+            by = signal.Signals(number).name if number else "a signal to another process"
             if hosts.is_first():
-                print(
-                    "stopped by SIGTERM; the state is saved, and the same command goes on from it"
-                )
+                print(f"stopped by {by}; the state is saved, and the same command resumes from it")
+            if number == signal.SIGINT:
+                signals.die_at_exit(number)  # a loop of a shell ends with it
             return None

@@ -18,6 +18,7 @@ from absl import flags
 
 from launch import program
 from rlp.errors import UserError
+from rlp.shown import printable
 
 if TYPE_CHECKING:
     import jax
@@ -77,7 +78,7 @@ def _stream(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
     """Prints the prompt, and what follows it as it comes."""
     from rlp import exchange
 
-    print(_PROMPT.value, end="", flush=True)
+    print(_shown(_PROMPT.value), end="", flush=True)
     _print(opened, prompt, _sampled(opened, prompt, exchange.ends(opened), key))
 
 
@@ -86,7 +87,7 @@ def _answer(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
     from rlp import exchange
 
     ends = exchange.ends(opened, chat=True)
-    print(_PROMPT.value, flush=True)
+    print(_shown(_PROMPT.value), flush=True)
     sampled = _sampled(opened, prompt, ends, key)
     _print(opened, prompt, (token for token in sampled if token not in ends))
 
@@ -119,9 +120,17 @@ def _print(opened: "Opened", prompt: list[int], tokens: Iterator[int]) -> None:
         ids.append(token)
         text = tokenizer.decode(ids)
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # the next may complete a character
-            print(text[shown:], end="", flush=True)
+            print(_shown(text[shown:]), end="", flush=True)
             shown = len(text)
-    print(tokenizer.decode(ids)[shown:])
+    print(_shown(tokenizer.decode(ids)[shown:]))
+
+
+def _shown(text: str) -> str:
+    """What a model or a user wrote, without the power to move the cursor or to name the window.
+
+    The same in a pipe, behind which there often is a terminal.
+    """
+    return printable(text, keep="\n\t")
 
 
 def _show_thoughts(
@@ -149,7 +158,7 @@ def _show_thoughts(
     )
     for number, thought in enumerate(thoughts, 1):
         ended = "closed" if thought.closed else "unclosed"
-        text = tokenizer.decode(thought.words)
+        text = _shown(tokenizer.decode(thought.words))
         print(f"thought {number} ({len(thought.words)} tokens, {ended}): {text}")
         if thought.reasoned is not None and without is not None:
             gain = thought.reasoned - without

@@ -9,6 +9,7 @@ command goes on where it was stopped; when all are finished it writes report.htm
 """
 
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from ml_collections import ConfigDict
 from launch import cluster, local, program
 from launch.pods import gke, jobs, slurm, tpu
 from launch.points import Point, command, point_config, read_points, shell_line
-from rlp import disk, ownership, report
+from rlp import disk, ownership, report, signals
 from rlp.errors import UserError
 from rlp.run_config import check_same, fields, load_config
 
@@ -112,7 +113,10 @@ def _run_here(points: Sequence[Point], commands: dict[str, list[str]], workdir: 
         points, commands, workdir / "logs", _MAX_PARALLEL.value or 1, workdir.name
     )
     if outcome.left and not outcome.failed:
-        print(f"stopped; {len(outcome.left)} points are not finished: the same command goes on")
+        left = len(outcome.left)
+        print(f"stopped; {left} points are not finished: the same command resumes them")
+        if outcome.stopped_by == signal.SIGINT:
+            signals.die_at_exit(signal.SIGINT)  # a loop of a shell ends with it
         return
     _compare(points, workdir)
     if outcome.failed:

@@ -104,7 +104,9 @@ class ModelConfig:
                 f"model.layer_pattern={self.layer_pattern!r}; write a G for every global layer and "
                 "an L for every local one"
             )
-        if any(self.is_local) != (self.sliding_window > 0):
+        # Of the pattern, and not of `is_local`: a number of layers that no memory holds is refused
+        # later, and must not be counted through here.
+        if ("L" in self.layer_pattern[: self.num_layers]) != (self.sliding_window > 0):
             raise ValueError(
                 f"model.sliding_window={self.sliding_window} does not go with model.layer_pattern="
                 f"{self.layer_pattern!r}; local layers have a window, global ones none"

@@ -59,6 +59,18 @@ MESH_AXES: dict[str, str | tuple[str, ...] | None] = {
 }
 
 
+def largest_axis(shapes: Any) -> str:
+    """The logical axis of the largest dimension of the parameter that takes the most memory.
+
+    Args:
+      shapes: a parameter tree of arrays or ShapeDtypeStructs.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(shapes)
+    path, leaf = max(leaves, key=lambda entry: math.prod(entry[1].shape))
+    dimensions = zip(leaf.shape, _logical_axes(_name(path)), strict=True)
+    return max(dimensions, key=lambda dimension: dimension[0])[1]
+
+
 def make_mesh(
     data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence | None = None
 ) -> Mesh:

@@ -44,7 +44,7 @@ from rlp.responses import (
     make_frame,
     response_settings,
 )
-from rlp.run_check import check
+from rlp.run_check import INT32, check
 from rlp.run_config import fields
 from rlp.start import network
 from rlp.step import RLPSettings
@@ -100,18 +100,26 @@ class Run(Method):
         return self.settings, self.vocabulary
 
 
-def build_method(config: ConfigDict, files: Path | None = None) -> Method:
+def build_method(
+    config: ConfigDict,
+    files: Path | None = None,
+    look: Callable[[ModelConfig, int], None] | None = None,
+) -> Method:
     """What a run computes with, without its mesh and its data.
 
     Args:
       config: of the run.
       files: folder of the tokenizer where the config names none; None for bytes.
+      look: is called with the network, and how many ids the tokenizer has, before anything is made
+        of them; it may refuse them.
 
     Raises:
       UserError: for a value that cannot be used, naming its field.
     """
     tokenizer = _tokenizer(config, files)
     model = _named(lambda: _model(config, tokenizer.vocab_size))
+    if look:
+        look(model, tokenizer.vocab_size)
     if answers_problems(config):
         length = config.data.problems.response_length
         _check_room(config, "data.problems.response_length", length, 1, "an end")
@@ -125,15 +133,31 @@ def build_method(config: ConfigDict, files: Path | None = None) -> Method:
 
 
 def build(
-    config: ConfigDict, files: Path | None = None, devices: Sequence[Any] | None = None
+    config: ConfigDict,
+    files: Path | None = None,
+    devices: Sequence[Any] | None = None,
+    look: Callable[[ModelConfig, int, Mesh], None] | None = None,
 ) -> Run:
-    """Builds a run over some devices, None for all that JAX has; arguments and errors as of
-    `build_method`."""
+    """Builds a run.
+
+    Args:
+      config, files: as of `build_method`.
+      devices: that it is spread over; None for all that JAX has.
+      look: as of `build_method`, called with the mesh, too.
+
+    Raises:
+      UserError: as `build_method` does.
+    """
     check(dict(fields(config)))
-    made = build_method(config, files)
-    answering = _answering(config, made)
     mesh = _named(lambda: _mesh(config, devices))
-    _named(lambda: parameter_shardings(mesh, shapes(made.model)))
+
+    def look_on_mesh(model: ModelConfig, used: int) -> None:
+        _named(lambda: parameter_shardings(mesh, shapes(model)))
+        if look:
+            look(model, used, mesh)
+
+    made = build_method(config, files, look_on_mesh)
+    answering = _answering(config, made)
     _named(lambda: check_heads(mesh, made.model.num_kv_heads))
     _named(lambda: chosen(made.model.attention, made.model.head_dim, made.model.dtype))
     if thinks(config):
@@ -272,6 +296,11 @@ def _check_room(config: ConfigDict, field: str, length: int, end: int, what: str
 
 def _model(config: ConfigDict, used: int) -> ModelConfig:
     size = config.model.vocab_size or -(-used // 64) * 64
+    if max(size, used) > INT32:
+        raise UserError(
+            f"the tokenizer (data.tokenizer, or that of init_from) has ids up to {used - 1}, and "
+            f"an embedding at most {INT32} rows; take another one"
+        )
     if size < used:
         raise UserError(f"model.vocab_size={size} is smaller than the tokenizer's {used} ids")
     return network(dict(config.model) | {"vocab_size": size})

@@ -20,7 +20,12 @@ _CURES = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOTDIR: "name a path on which every part is a folder",
     errno.ELOOP: "repair the links, or name another folder",
+    errno.EIO: "the disk may be failing; name another one",
+    errno.ESTALE: "the network file system has lost the file; mount it again",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "this machine has too many open files; end other programs",
 }
+_PERMIT = "change its permissions, or name another place"
 # TensorStore, which Orbax writes arrays with, reports errors of the disk as text.
 _IN_TEXT = re.compile(r"os_error_code='(\d+)'")
 
@@ -48,6 +53,21 @@ def writing(place: Path, then: str = "") -> Iterator[None]:
             f"{place} cannot be written: {os.strerror(code)}{inside}; {cure}"
             + (f", then {then}" if then else "")
         ) from error
+
+
+def told(error: BaseException) -> UserError | None:
+    """An error of the disk that nothing has given a name to, as one line; None for other errors."""
+    if isinstance(error, UserError) or not isinstance(error, OSError | RuntimeError):
+        return None
+    if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):
+        return UserError(f"{error.strerror}; set TMPDIR to a folder that can be written")
+    code = _code(error)
+    cure = {errno.EACCES: _PERMIT, errno.EPERM: _PERMIT}.get(code or 0) or _CURES.get(code or 0)
+    if code is None or cure is None:
+        return None
+    file = getattr(error, "filename", None)
+    where = os.fsdecode(file) if isinstance(file, str | bytes | Path) else "a file"
+    return UserError(f"{where}: {os.strerror(code)}; {cure}")
 
 
 def _code(error: Exception) -> int | None:
@@ -88,6 +108,30 @@ def refuse_unwritable(folder: Path) -> None:
         longest = os.pathconf(path, "PC_NAME_MAX")
         if any(len(os.fsencode(part)) > longest for part in folder.parts):
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative path, as a file of someone else's may give it, stays below its folder.
+
+    It is judged by its name alone: what lies there may be a link, as in the hub's cache.
+    """
+    escapes = name.startswith("/") or "\\" in name or "\0" in name
+    return bool(name.strip()) and not escapes and ".." not in name.split("/")
+
+
+def refuse_name(kind: str, name: str) -> None:
+    """Raises UserError if a name of the user's cannot be that of one folder inside another.
+
+    Args:
+      kind: what has the name, as in "an arm".
+      name: that is to become the folder's.
+    """
+    visible = name.isprintable() and name.strip() == name and not name.startswith(".")
+    if not (name and visible and is_inside(name)) or "/" in name or len(os.fsencode(name)) > 200:
+        raise UserError(
+            f"{kind} cannot be called {name!r}, since its folder has that name; use letters, "
+            "digits and + = , _ - (at most 200 bytes)"
+        )
 
 
 def refuse_other(path: Path, mark: str) -> None:

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from models import hf
 from models.sharding import make_mesh
 from models.transformer import Params, count_parameters
-from rlp import huggingface
+from rlp import build_sizes, fits, huggingface
 from rlp import start as starting
 from rlp.build import Method, build_method
 from rlp.checkpoint import Checkpoints
@@ -83,7 +83,9 @@ def open_model(name: str, default: ConfigDict, device: jax.Device, bos: str = ""
     named = config.data.chat_template not in ("", "none")
     if named and starting.same_template(config, start.files):  # that file may have changed
         asked.data.chat_template = ""
-    method = build_method(asked, start.files)
+    limits = fits.limits([device])
+    look = lambda model, used: build_sizes.check_parameters(name, model, used, limits)
+    method = build_method(asked, start.files, look)
     params, step, _ = start.load(abstract_params(method.model, make_mesh(devices=[device])))
     return Opened(name, config, method, params, step, start.files)
 

@@ -13,13 +13,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlp import build as building
-from rlp import disk, hosts, loop, ownership
+from rlp import build_sizes, disk, hosts, lease, loop, ownership
 from rlp import start as starting
 from rlp.errors import UserError
 from rlp.huggingface import may_be_on_hub
 from rlp.metrics import GO_ON, write_json
-from rlp.preemption import Preemption
 from rlp.report import terminal_table, write_report
 from rlp.run_config import save_config
 
@@ -50,24 +48,34 @@ def run(
     workdir = Path(workdir)
     arms = arms_in_order(config, workdir)
     hosts.agree(lambda: ownership.check(workdir, "experiment"))
+    with lease.held(workdir):
+        return _run(config, workdir, arms, allow_config_change, explicit)
+
+
+def _run(
+    config: ConfigDict,
+    workdir: Path,
+    arms: Mapping[str, ConfigDict],
+    allow_config_change: bool,
+    explicit: Collection[str],
+) -> dict[str, Any]:
+    """What `run` does in a folder that is held."""
     loop.check_config(config, workdir, allow_config_change)
     planned: dict[str, ConfigDict] = {}
     for name, arm in arms.items():
         planned[str(workdir / name)] = _check_arm(name, arm, workdir, explicit, planned)
     results: dict[str, dict[str, Any]] = {}
-    with Preemption() as preemption:
-        for name, arm in arms.items():
-            preemption.check()
-            results[name] = loop.train(
-                arm,
-                workdir / name,
-                allow_config_change=allow_config_change,
-                report=False,
-                explicit=explicit,
-            )
-            # Not before: an arm that cannot start leaves no folder.
-            hosts.agree(lambda: _begin(config, workdir))
-        return hosts.agree(lambda: _finish(config, workdir, results))
+    for name, arm in arms.items():
+        results[name] = loop.train(
+            arm,
+            workdir / name,
+            allow_config_change=allow_config_change,
+            report=False,
+            explicit=explicit,
+        )
+        # Not before: an arm that cannot start leaves no folder.
+        hosts.agree(lambda: _begin(config, workdir))
+    return hosts.agree(lambda: _finish(config, workdir, results))
 
 
 def _begin(config: ConfigDict, workdir: Path) -> None:
@@ -102,6 +110,7 @@ def _arm_names(config: ConfigDict) -> list[str]:
     if not names:
         raise UserError("arms is empty; an experiment needs at least one: config.arms.<name>")
     for name in names:
+        disk.refuse_name("an arm", name)
         if name in (*SUMMARY_KEYS, *ownership.NAMES["experiment"], ownership.RECORD):
             raise UserError(f"an arm cannot be called {name!r}; take another name")
     return names
@@ -142,7 +151,7 @@ def _check_arm(
         files = starting.files_for(adopted, folder, planned)
         further = starting.keeps_further(adopted)
         starting.has_former_files(files, folder, further)  # refuses what is in their way
-        building.build(adopted, files)
+        build_sizes.build(adopted, files)
     except UserError as error:
         raise UserError(f"arm {name}: {error}") from error
     return adopted

@@ -12,13 +12,13 @@ import importlib.metadata
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlp import hosts, verifiers
+from rlp import hosts, verifiers, whole_folder
 from rlp.errors import UserError
 from rlp.grading import Grader
+from rlp.strict_json import parse
 from rlp.verifiers import Gold
 
 LOGGER = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def _read(place: Path | None) -> list[tuple[int, str]] | None:
     if place is None:
         return None
     try:
-        return [(int(number), str(reason)) for number, reason in json.loads(place.read_text())]
+        return [(int(number), str(reason)) for number, reason in parse(place.read_text())]
     except (OSError, ValueError, TypeError):
         return None
 
@@ -151,8 +151,10 @@ def _write(place: Path | None, bad: Sequence[tuple[int, str]]) -> None:
         return
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False) as file:
-            file.write(json.dumps(bad))
-        os.replace(file.name, place)
+        whole_folder.write_whole(place, json.dumps(bad))
     except OSError as error:
-        LOGGER.info("what was found of the answers is not kept: %s", error)
+        LOGGER.warning(
+            "%s cannot be written (%s): the next start checks the answers again; set "
+            "XDG_CACHE_HOME to another folder to keep what was found",
+            *(place.parent, error.strerror or error),
+        )

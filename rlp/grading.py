@@ -217,6 +217,8 @@ class Grader:
             if self.verifier in verifiers.VERIFIERS:  # no fault of the user's: the run goes on
                 LOGGER.warning("a check failed: %s: %s", type(error).__name__, str(error)[:200])
                 return None
+            if isinstance(error, UserError):  # it says where in the verifier
+                raise
             raise self._refused(error) from error
 
     def _refused(self, error: Exception) -> UserError:

@@ -26,7 +26,9 @@ import numpy as np
 from jax._src import distributed  # the coordinator's key-value store has no public name
 from jax.experimental.multihost_utils import process_allgather
 
+from rlp import disk
 from rlp.errors import UserError
+from rlp.shown import error_lines, printable
 
 T = TypeVar("T")
 
@@ -235,7 +237,9 @@ def _stop_with_the_others() -> None:
 def _fail(error: BaseException) -> NoReturn:
     """Shows the error, tells the other processes, and ends this one."""
     me = distributed.global_state.process_id
+    error = disk.told(error) or error
     user = isinstance(error, UserError)
+    shown = error_lines(error) if isinstance(error, UserError) else ""
     text = " ".join(str(error).split()) if user else "".join(traceback.format_exception(error))
     end = {
         "process": me,
@@ -243,7 +247,7 @@ def _fail(error: BaseException) -> NoReturn:
         "status": USER_ERROR if user else FAILURE,
         "message": text if user else f"{type(error).__name__}; see what it wrote",
     }
-    print(f"error: {text}" if user else text, file=sys.stderr, flush=True)
+    print(shown or text, file=sys.stderr, flush=True)
     with contextlib.suppress(RuntimeError):  # the coordinator is gone; so are the others, then
         _client().key_value_set(END, json.dumps(end), True)
     if me == 0:
@@ -254,7 +258,7 @@ def _fail(error: BaseException) -> NoReturn:
 def _end(line: str, status: int) -> NoReturn:
     """Ends the process from any thread, without waiting for the others, who may not answer."""
     if line:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from models.sharding import batch_shards
 from models.transformer import Params, init
 from rlp import build as building
-from rlp import disk, hosts, ownership
+from rlp import build_sizes, disk, hosts, lease, ownership
 from rlp import start as starting
 from rlp.answer_trainer import AnswerTrainer
 from rlp.budget import End
@@ -80,10 +80,23 @@ def train(
 
     Raises:
       UserError: for input that cannot be used; nothing is written then.
-      Preempted: SIGTERM came; the state is saved.
+      Preempted: a signal asked the run to stop, and its state is saved.
     """
     workdir = Path(workdir)
     hosts.agree(lambda: ownership.check(workdir, "run"))
+    with lease.held(workdir) as holding:
+        return _train(config, workdir, holding, allow_config_change, report, explicit)
+
+
+def _train(
+    config: ConfigDict,
+    workdir: Path,
+    holding: lease.Lease | lease.NoLease,
+    allow_config_change: bool,
+    report: bool,
+    explicit: Collection[str],
+) -> dict[str, Any]:
+    """What `train` does in a folder that is held."""
     config = starting.adopt(config, workdir, explicit)
     check_config(config, workdir, allow_config_change)
     page = workdir / "report.html"
@@ -93,18 +106,17 @@ def train(
     if result is not None and (reported or not report):
         LOGGER.info("%s is finished; nothing to do", workdir)
         return result
-    with Preemption() as preemption:
-        if result is None:
-            files = starting.files_for(config, workdir)
-            further = starting.keeps_further(config)
-            starting.has_former_files(files, workdir, further)  # refuses what is in their way
-            run = building.build(config, files)
-            # Refuses a tokenizer that cannot be exported with what the config says of it.
-            small_files(run, files, starting.same_tokenizer(config, files), config.data)
-            end = building.build_end(config, run.model)
-            result = _Loop(config, workdir, run, end, preemption, allow_config_change).run()
-        if report:
-            hosts.agree(lambda: _report(workdir, page, result))
+    if result is None:
+        files = starting.files_for(config, workdir)
+        further = starting.keeps_further(config)
+        starting.has_former_files(files, workdir, further)  # refuses what is in their way
+        run = build_sizes.build(config, files)
+        # Refuses a tokenizer that cannot be exported with what the config says of it.
+        small_files(run, files, starting.same_tokenizer(config, files), config.data)
+        end = building.build_end(config, run.model)
+        result = _Loop(config, workdir, run, end, holding, allow_config_change).run()
+    if report:
+        hosts.agree(lambda: _report(workdir, page, result))
     return result
 
 
@@ -123,11 +135,12 @@ class _Loop:
         workdir: Path,
         run: Run,
         end: End,
-        preemption: Preemption,
+        holding: lease.Lease | lease.NoLease,
         allow_data_change: bool = False,
     ):
         self.config, self.workdir, self.made, self.end = config, workdir, run, end
-        self.preemption, self.allow_data_change = preemption, allow_data_change
+        self.holding, self.allow_data_change = holding, allow_data_change
+        self.preemption = Preemption()
         self.label = f"{workdir.name} {config.objective}"
         self.optimizer = building.build_optimizer(config, end.last)
         sampled, _ = run.sampled
@@ -154,9 +167,9 @@ class _Loop:
         self.data = fingerprint(train, held_out)
         begun = hosts.agree(lambda: bool(saved_steps(directory)))
         begin = None if begun else self._started_from()
-        self.preemption.check()
         files = starting.files_for(self.config, self.workdir)
         metric = building.best_metric(self.config)
+        self.holding.check()
         with Checkpoints(
             directory,
             keep=self.config.checkpoint.keep,
@@ -168,11 +181,15 @@ class _Loop:
             # Only now: a state that does not fit the config leaves the folder as it was.
             write = lambda: begin_folder(self.config, made, files, self.workdir)
             hosts.agree(lambda: self._written(write))
-            state = self._steps(state, checkpoints, train, held_out)
-            return self._finish(state, checkpoints, held_out)
+            with self.preemption:
+                state = self._steps(state, checkpoints, train, held_out)
+                result = self._finish(state, checkpoints, held_out)
+                self.preemption.check()  # before the next arm, or the report
+                return result
 
     def _written(self, write: Callable[[], T]) -> T:
         """What `write` returns; where the disk fails, one line says so."""
+        self.holding.check()
         with disk.writing(self.workdir, GO_ON):
             return write()
 
@@ -275,6 +292,7 @@ class _Loop:
                     checkpoints.wait()
                     raise
                 state, metrics = self._one_step(trainer, state, train)
+                self.preemption.wait()  # from now on there is something to save
                 step += 1
                 over = self.end.reached(step, self.totals)
                 figures = None
@@ -282,6 +300,7 @@ class _Loop:
                 if every and step % every == 0 and not over:
                     figures = self._evaluate(state, held_out)
                     metrics |= {f"evaluation/{name}": value for name, value in figures.items()}
+                self.holding.check()
                 writer.write(step, metrics)
                 bar.set_postfix_str(_brief(metrics), refresh=False)
                 bar.total = self.end.expected(step, self.totals)
@@ -328,7 +347,7 @@ class _Loop:
         return figures
 
     def _watched(self, parts: list) -> Iterator:
-        """The parts of the final evaluation, under a bar of their own; SIGTERM ends them."""
+        """The parts of the final evaluation, under a bar of their own; a signal ends them."""
         label = f"{self.workdir.name} evaluation"
         with progress(len(parts), 0, label, "batch") as bar:
             for part in self.preemption.watch(parts):
@@ -341,6 +360,7 @@ class _Loop:
         checkpoints: Checkpoints,
         figures: dict[str, float] | None = None,
     ) -> None:
+        self.holding.check()
         totals = dataclasses.asdict(self.totals)
         data = {"position": totals.pop("position"), "fingerprint": self.data}
         items = _arrays(state) | {"data": data, "meta": {"totals": totals}}
@@ -464,6 +484,21 @@ def _changes(config: ConfigDict, workdir: Path) -> list[str]:
 
 
 def _finished(workdir: Path) -> dict[str, Any] | None:
-    """evaluation.json of a finished run."""
+    """evaluation.json of a finished run; None for a run that is to be evaluated (again).
+
+    Raises:
+      UserError: the file is damaged, and there is no checkpoint to make it again from.
+    """
     path = workdir / "evaluation.json"
-    return read_object(path) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        result = read_object(path)
+        if "step" in result:
+            return result
+        raise UserError(f"{path} has no step; the file is damaged")
+    except UserError as error:
+        if not saved_steps(workdir / "checkpoints"):
+            raise
+        LOGGER.warning("%s: the last checkpoint is evaluated again", error)
+        return None

@@ -26,7 +26,8 @@ from tqdm import tqdm
 from rlp import disk, hosts, whole_folder
 from rlp.errors import UserError
 from rlp.health import Watch
-from rlp.strict_json import finite
+from rlp.shown import printable, tag
+from rlp.strict_json import finite, parse
 
 LOGGER = logging.getLogger(__name__)
 GO_ON = "run the same command again, which goes on from the last checkpoint"
@@ -93,7 +94,7 @@ class MetricsWriter:
             raise ValueError(f"step {step} comes after step {self._step}, which is written already")
         numbers = {name: _plain(value) for name, value in values.items()}
         row = {"step": step, **finite(numbers)}
-        scalars = [Summary.Value(tag=name, simple_value=v) for name, v in numbers.items()]
+        scalars = [Summary.Value(tag=tag(name), simple_value=v) for name, v in numbers.items()]
         event = Event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
         with disk.writing(self._workdir, GO_ON):
             self._append((json.dumps(row, allow_nan=False) + "\n").encode())
@@ -167,7 +168,7 @@ def _end_of(last: int, path: Path, see: Callable[[Any], object]) -> int:
             if not line.endswith(b"\n"):
                 break
             try:
-                row = json.loads(line)
+                row = parse(line.decode())
                 beyond = row["step"] > last
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
@@ -207,7 +208,7 @@ def progress(total: int | None, initial: int = 0, label: str = "", unit: str = "
       label: what the stage does.
       unit: what is counted.
     """
-    shared = {"total": total, "initial": initial, "desc": label, "unit": unit}
+    shared = {"total": total, "initial": initial, "desc": printable(label), "unit": unit}
     if total == 0 or not hosts.is_first():
         return tqdm(**shared, disable=True)
     if sys.stderr.isatty():

@@ -62,6 +62,13 @@ NOT_NEGATIVE = (
     "rlp.planning_weight", "data.problems.workers",
     "rlp.max_branches_in_flight", "rlp.update_micro_batch", "evaluation.every",
 )  # fmt: skip
+# Are counted on the devices, in int32.
+COUNTED = (
+    "steps", "batch_size", "model.vocab_size", "data.sequence_length", "rlp.group_size",
+    "rlp.forks_per_document", "rlp.thought_length", "rlp.horizon", "rlp.min_prefix",
+    "rlp.hardest_at", "data.problems.response_length", "evaluation.forks_per_document",
+    "evaluation.thoughts", "evaluation.responses",
+)  # fmt: skip
 POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature",
             "data.problems.time_limit")  # fmt: skip
 SHARES = (
@@ -71,6 +78,7 @@ SHARES = (
     "optimizer.final_share", "optimizer.beta1", "optimizer.beta2", "rlp.discount", "rlp.ema_decay",
 )  # fmt: skip
 MESH = ("mesh.data", "mesh.fsdp", "mesh.tensor")
+INT32 = 2**31 - 1
 SEEDS = 2**32  # what the shuffle of the data takes
 
 
@@ -149,20 +157,27 @@ def _check_numbers(config: Mapping[str, Value]) -> None:
         (NOT_NEGATIVE, 0, math.inf, "not be negative"),
         (POSITIVE, math.ulp(0), math.inf, "be above 0"),
         (SHARES, 0, 1, "lie in [0, 1]"),
+        (COUNTED, -math.inf, INT32, f"be at most {INT32}"),
         (("seed",), 0, SEEDS - 1, f"lie in [0, {SEEDS - 1}]"),
     )
     for fields, least, most, rule in ranges:
         for field in fields:
-            if not least <= float(config[field]) <= most:
+            if not least <= _number(config[field]) <= most:
                 raise UserError(f"{field}={config[field]}; it must {rule}")
     dual = float(config["rlp.clip_dual"])
     if dual and not dual > 1:
         raise UserError(f"rlp.clip_dual={dual}; it must be above 1, or 0 for none")
     for field in MESH:
-        if config[field] != -1 and float(config[field]) < 1:
+        if config[field] != -1 and _number(config[field]) < 1:
             raise UserError(
                 f"{field}={config[field]}; give a number of devices, or -1 for the rest"
             )
+
+
+def _number(value: Value) -> float:
+    """The value of a field that holds a number, which may be too large for a float."""
+    assert isinstance(value, int | float)
+    return value
 
 
 def _check_match(config: Mapping[str, Value]) -> None:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from rlp import whole_folder
 from rlp.errors import UserError
+from rlp.strict_json import read_object
 
 Value = bool | int | float | str
 
@@ -41,10 +42,21 @@ def fields(config: ConfigDict, group: str = "") -> Iterator[tuple[str, Value]]:
         elif not isinstance(value, Value):
             kind = type(value).__name__
             raise UserError(f"config field {path} is a {kind}; use a number, a text, True or False")
+        elif isinstance(value, str) and not _is_unicode(value):
+            raise UserError(f"config field {path} is {value!a}, which is not valid Unicode")
         elif isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config field {path} is {value}; use a finite number")
         else:
             yield path, value
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written: it holds no half surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def save_config(config: ConfigDict, path: str | Path) -> None:
@@ -67,14 +79,11 @@ def load_config(path: str | Path) -> ConfigDict:
       UserError: the file is missing or is not such a file.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; is its folder one that a run has made?") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a config: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} cannot be read as a config: it is not a JSON object")
-    return ConfigDict(content)
+        return ConfigDict(read_object(Path(path), "it is not the config of a run"))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not the config of a run: {error}") from error
 
 
 def kind_of(path: Path) -> str:

@@ -67,14 +67,14 @@ def config_ids(
       files: the small files of the export.
     """
     if not (given and known):
-        ids = json.loads(edits.text_of(files, GENERATION))
+        ids = edits.object_of(files, GENERATION)
         return {name: ids[name] for name in IDS if name in ids}
     return _with_ends(made, given, given, named)
 
 
 def eos_ids(generation: Path | str) -> tuple[int, ...]:
     """The ids at which `generate` stops, as a generation_config.json says."""
-    content = json.loads(edits.text_of({GENERATION: generation}, GENERATION))
+    content = edits.object_of({GENERATION: generation}, GENERATION)
     return tuple(edits.ids_of(content.get("eos_token_id")))
 
 

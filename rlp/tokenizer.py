@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rlp import disk, strict_json
 from rlp.errors import UserError
 
 THINK_OPEN = "<think>"
@@ -376,6 +377,7 @@ def _read_folder(folder: str) -> Any:
         raise UserError(
             f"tokenizer {folder}: reading it needs `pip install transformers`"
         ) from error
+    _refuse_files_elsewhere(Path(folder) / "tokenizer_config.json")
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
@@ -398,6 +400,19 @@ def _read_folder(folder: str) -> Any:
             f"tokenizer {folder}: no fast tokenizer in it; convert it to tokenizer.json"
         )
     return tokenizer
+
+
+def _refuse_files_elsewhere(config: Path) -> None:
+    """Raises UserError if the config of a tokenizer has transformers read a file outside of its
+    folder. (Of other fields that hold paths transformers takes no notice.)"""
+    listed = _read_json(config).get("fast_tokenizer_files") or []
+    named = listed if isinstance(listed, list) else [listed]
+    for name in named:
+        if not (isinstance(name, str) and disk.is_inside(name)):
+            raise UserError(
+                f"{config} names the file {name!r}, which is not inside of its folder; remove "
+                "fast_tokenizer_files from it"
+            )
 
 
 def _lacks_sentencepiece(folder: Path) -> bool:
@@ -484,11 +499,11 @@ def add_tokens(folder: Path, names: Sequence[str]) -> list[int]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return strict_json.read_object(path) if path.is_file() else {}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(strict_json.readable(content), encoding="utf-8")
 
 
 def _byte_letters() -> dict[int, str]:

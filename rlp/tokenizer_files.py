@@ -4,12 +4,12 @@ Files are a mapping from names to contents, or to paths that hold them, as `Toke
 them. Every function returns a new mapping; nothing is written.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rlp.errors import UserError
+from rlp.strict_json import parse, readable
 
 Files = Mapping[str, Path | str]
 
@@ -29,16 +29,16 @@ def text_of(files: Files, name: str) -> str:
 def with_template(files: Files, template: str | None) -> dict[str, Path | str]:
     """The files with this chat template and no other; None for no template at all."""
     changed = {name: x for name, x in files.items() if name not in (TEMPLATE, OLD_TEMPLATE)}
-    config = _object(changed, CONFIG)
+    config = object_of(changed, CONFIG)
     if config.pop("chat_template", None) is not None:
-        changed[CONFIG] = _json(config)
+        changed[CONFIG] = readable(config)
     return changed if template is None else changed | {TEMPLATE: template}
 
 
 def has_token(files: Files, name: str) -> bool:
     """Whether a token is one of the added tokens, which text is never split around."""
-    added = _object(files, TOKENIZER).get("added_tokens", [])
-    older = _object(files, CONFIG).get("added_tokens_decoder", {}).values()
+    added = object_of(files, TOKENIZER).get("added_tokens", [])
+    older = object_of(files, CONFIG).get("added_tokens_decoder", {}).values()
     return any(token.get("content") == name for token in (*added, *older))
 
 
@@ -52,10 +52,10 @@ def with_token(files: Files, role: str, name: str) -> dict[str, Path | str]:
         texts that hold it would be split in another way.)
     """
     changed = dict(files)
-    config = {"tokenizer_class": "PreTrainedTokenizerFast"} | _object(files, CONFIG)
-    changed[CONFIG] = _json(config | {role: name})
+    config = {"tokenizer_class": "PreTrainedTokenizerFast"} | object_of(files, CONFIG)
+    changed[CONFIG] = readable(config | {role: name})
     if SPECIALS in files:
-        changed[SPECIALS] = _json(_object(files, SPECIALS) | {role: name})
+        changed[SPECIALS] = readable(object_of(files, SPECIALS) | {role: name})
     return changed
 
 
@@ -69,7 +69,7 @@ def with_beginning(files: Files, tokens: Mapping[str, int]) -> dict[str, Path | 
     Raises:
       UserError: the files do not say what stands before a text in a way that can be changed.
     """
-    changed, whole = dict(files), _object(files, TOKENIZER)
+    changed, whole = dict(files), object_of(files, TOKENIZER)
     if not whole:
         raise UserError(
             f"data.bos cannot be exported: the tokenizer has no {TOKENIZER}; convert it to one"
@@ -87,10 +87,10 @@ def with_beginning(files: Files, tokens: Mapping[str, int]) -> dict[str, Path | 
         )
     template = _beginning(templates[0] if templates else {}, tokens)
     steps = {"type": "Sequence", "processors": [*others, template]} if others else template
-    changed[TOKENIZER] = _json(whole | {"post_processor": steps})
-    config = _object(files, CONFIG)
+    changed[TOKENIZER] = readable(whole | {"post_processor": steps})
+    config = object_of(files, CONFIG)
     if "add_bos_token" in config:  # where it is there, transformers goes by it
-        changed[CONFIG] = _json(config | {"add_bos_token": bool(tokens)})
+        changed[CONFIG] = readable(config | {"add_bos_token": bool(tokens)})
     return changed
 
 
@@ -146,9 +146,16 @@ def with_ids(value: Any, more: Iterable[int]) -> Any:
     return found[0] if len(found) == 1 else found
 
 
-def _object(files: Files, name: str) -> dict[str, Any]:
-    return json.loads(text_of(files, name) or "{}")
+def object_of(files: Files, name: str) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none.
 
-
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    Raises:
+      UserError: it is something else.
+    """
+    try:
+        content = parse(text_of(files, name).removeprefix("\ufeff") or "{}")
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise UserError(f"{name} of the tokenizer is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{name} of the tokenizer is not a JSON object")
+    return content

@@ -1,6 +1,7 @@
 """Folders and files that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -56,6 +57,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         file.replace(path)
     finally:
         file.unlink(missing_ok=True)
+    _sync(path.parent)  # else the old file, or none, may be there after a power cut
 
 
 def _temporary(path: Path) -> Path:
@@ -86,5 +88,9 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems have no such call for folders, whose names they keep at once.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

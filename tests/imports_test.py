@@ -20,7 +20,15 @@ ONLY = {
     "models": ("jax", "flax", "numpy", "models"),
     "models.kernels": ("jax", "numpy", "models.kernels"),
     "configs": ("ml_collections", "configs"),
-    "rlp.objective": ("jax", "flax", "numpy", "rlp.objective", "rlp.errors", "rlp.named"),
+    "rlp.objective": (
+        "jax",
+        "flax",
+        "numpy",
+        "rlp.objective",
+        "rlp.errors",
+        "rlp.named",
+        "rlp.user_code",
+    ),
 }
 # They never import these.
 NEVER = {
@@ -39,6 +47,7 @@ DOORS = {
         "rlp.loop",
         "rlp.build",
         "rlp.build_data",
+        "rlp.build_sizes",
         "rlp.exchange",
         "rlp.experiment",
         "rlp.run_config",

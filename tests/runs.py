@@ -112,9 +112,9 @@ def one_device():
     ends = {"init_from": "", "match": "", "steps": 1}
     name = lambda config: json.dumps(config.to_dict() | ends)
 
-    def kept_run(config, files=None):
+    def kept_run(config, files=None, *rest):
         check(dict(fields(config)))
-        return _kept(("run", name(config), files), lambda: make_run(config, files))
+        return _kept(("run", name(config), files), lambda: make_run(config, files, *rest))
 
     def kept_trainer(self, train):
         last = self.end.last if self.config.optimizer.schedule == "cosine" else None

@@ -30,6 +30,7 @@ from models.hf.rope import read_rope, unread_parameters, write_rope
 ACTIVATIONS = {"swish": "silu", "silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 # "attention" is an old name.
 LAYER_TYPES = {"full_attention": "G", "attention": "G", "sliding_attention": "L"}
+MOST_LAYERS = 2**16  # far beyond any network; layer types are listed one by one
 # The fields that say one thing together: a change of one is a change of all.
 TOGETHER = (
     frozenset(
@@ -84,6 +85,8 @@ def read_config(config: Json) -> ModelConfig:
             f"{family.name} needs"
         )
     layers = f.take("num_hidden_layers", COUNT)
+    if layers > MOST_LAYERS:
+        raise Unsupported(f"num_hidden_layers={layers} is more than {MOST_LAYERS}")
     activation = f.take(family.activation_field, TEXT)
     if activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
@@ -251,8 +254,8 @@ def _letters(family: Family, f: Fields, layers: int, window: int | None) -> list
 def _shortest(letters: str) -> str:
     """The shortest pattern that, repeated, gives these layers."""
     size = len(letters)
-    repeated = (letters[:n] for n in range(1, size + 1))
-    return next(part for part in repeated if (part * size)[:size] == letters)
+    # A part repeats if the letters are the same when they are shifted by its length.
+    return next(letters[:n] for n in range(1, size + 1) if letters[n:] == letters[: size - n])
 
 
 def _write_layers(family: Family, model: ModelConfig) -> Json:

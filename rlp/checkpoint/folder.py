@@ -16,6 +16,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlp import disk
+from rlp.strict_json import parse
+
 MANIFEST = "manifest.json"
 DAMAGED = "damaged"  # folder of the steps that were moved aside
 # JSON: which items there are, and times. Orbax writes it again while and after we list the files,
@@ -85,7 +88,7 @@ def write_manifest(folder: Path, step: int, figure: Mapping[str, Any] | None) ->
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a step; ValueError if it is not as `write_manifest` left it."""
-    body = json.loads((folder / MANIFEST).read_text())
+    body = parse((folder / MANIFEST).read_text())
     if not isinstance(body, dict) or body.pop("crc32", None) != _crc32(body):
         raise ValueError(f"{folder / MANIFEST} fails its own checksum")
     return body
@@ -110,12 +113,16 @@ def find_fault(
     if str(manifest["step"]) != folder.name:
         return f"it is step {manifest['step']} under another name"
     try:
-        json.loads((folder / ORBAX_METADATA).read_text())
+        metadata = parse((folder / ORBAX_METADATA).read_text())
     except FileNotFoundError:
         return f"{ORBAX_METADATA} is missing"
     except ValueError:
         return f"{ORBAX_METADATA} is garbled"
+    if not isinstance(metadata, dict):
+        return f"{ORBAX_METADATA} is garbled"
     for name, (size, crc32) in manifest["files"].items():
+        if not disk.is_inside(name):
+            return f"{MANIFEST} names {name!r}, which is not inside of its folder"
         item, slash, _ = name.partition("/")
         if items is not None and slash and item not in items:
             continue

@@ -54,6 +54,7 @@ class Checkpoints:
         self._best_metric = best_metric
         self._lower_is_better = lower_is_better
         self._pending: tuple[int, dict[str, Any] | None] | None = None
+        self._saving: orbax.AsyncResponse[bool] | None = None
         self.warnings: list[str] = []
         with self._told():
             hosts.agree(self._tidy)
@@ -109,7 +110,7 @@ class Checkpoints:
                 figure = replaced["figure"] if metrics is None else figure
                 self._orbax.reload()
             self._pending = (step, figure)
-            self._orbax.save_checkpointables_async(
+            self._saving = self._orbax.save_checkpointables_async(
                 step, {**items, **copies, "step": step}, force=True, metrics=figure
             )
 
@@ -140,8 +141,21 @@ class Checkpoints:
     def wait(self) -> None:
         """Waits until the save under way is committed; raises what went wrong with it."""
         with self._told():
-            self._orbax.wait()
+            self._collect()
             hosts.agree(lambda: folders.clear_leftovers(self._directory))
+
+    def _collect(self) -> None:
+        """Waits for the save under way, and frees what Orbax holds for it.
+
+        The response of a save owns a thread with an event loop, three descriptors. Only `result`
+        ends them; `Checkpointer.wait` leaves them, and so does dropping the response.
+        """
+        saving, self._saving = self._saving, None
+        try:
+            if saving is not None:
+                saving.result()
+        finally:
+            self._orbax.wait()  # raises the same error, once in this thread: not in a later save
 
     def close(self) -> None:
         """Waits for the save under way and lets go of the directory."""

@@ -6,12 +6,12 @@
 A message that cannot be read as it is meant raises UserError: none is dropped.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from rlp.data.sources import as_text, check_present
 from rlp.errors import UserError
+from rlp.strict_json import parse
 
 SYSTEM, USER, ASSISTANT, TOOL = "system", "user", "assistant", "tool"
 ROLES = {
@@ -61,8 +61,8 @@ def says(message: Message) -> bool:
 def _from_json(text: str) -> object:
     """The value that a JSON text stands for; another text as it is."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse(text)
+    except ValueError:
         return text
 
 

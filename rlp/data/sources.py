@@ -13,7 +13,6 @@ text are data and keep theirs. Files, folders and globs may be URLs (gs://bucket
 
 import dataclasses
 import glob
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from rlp.data import places
 from rlp.data.content import OnRead, read_lines, read_text, universal_newlines
 from rlp.data.summary import Files, Summary, ending
 from rlp.errors import UserError
+from rlp.strict_json import Excessive, parse
 
 ENDINGS = (
     *(".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst"),
@@ -261,10 +261,13 @@ def _jsonl(
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line.decode())
+            row = parse(line.decode())
         except UnicodeDecodeError as error:
             raise UserError(f"{where}: not valid UTF-8: {error.reason}") from error
-        except (ValueError, RecursionError) as error:
+        except Excessive as error:
+            yield where, [Missing(str(error))] * len(columns)
+            continue
+        except ValueError as error:
             raise UserError(f"{where}: not valid JSON: {error}") from error
         if not isinstance(row, dict):
             reason = Missing(f"not a JSON object but {type(row).__name__}")

@@ -4,7 +4,6 @@ A GGUF file becomes such a folder, with a link to it in place of safetensors.
 """
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ import huggingface_hub
 import safetensors
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
+from rlp import disk
 from rlp.errors import UserError
 from rlp.huggingface import gguf
+from rlp.strict_json import read_object
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -94,7 +95,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
       UserError: there is none, or it is not a JSON object.
     """
-    return _read_object(folder / CONFIG, "pass the folder of a model in the Hugging Face format")
+    return read_object(folder / CONFIG, "pass the folder of a model in the Hugging Face format")
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
@@ -148,11 +149,15 @@ def open_weights(path: Path) -> Iterator[safetensors.safe_open | gguf.Weights]:
 def _indexed_files(index: Path) -> dict[str, Path]:
     """`weight_files` of weights in several files, which must hold exactly what the index says."""
     again = "download or copy the folder again"
-    listed = _read_object(index, again).get("weight_map")
+    listed = read_object(index, again).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(file, str) for file in listed.values()):
         raise UserError(f"{index} has no weight_map from tensor names to files; {again}")
     held: dict[str, set[str]] = {}
     for name in sorted(set(listed.values())):
+        if not disk.is_inside(name):
+            raise UserError(
+                f"{index} names the file {name!r}, which is not inside of its folder; {again}"
+            )
         path = index.parent / name
         if not path.is_file():
             raise UserError(f"{path} is missing, though {index} lists it; {again}")
@@ -168,16 +173,3 @@ def _indexed_files(index: Path) -> dict[str, Path]:
                 f" there; {again}"
             )
     return {tensor: index.parent / name for tensor, name in listed.items()}
-
-
-def _read_object(path: Path, advice: str) -> dict[str, Any]:
-    """The JSON object in a file; UserError ending in `advice` if there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))  # with a BOM or without
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); {advice}") from error
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise UserError(f"{path} is not JSON ({error}); {advice}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is no JSON object; {advice}")
-    return value

@@ -17,7 +17,9 @@ def text_ids(folder: Path, texts: Sequence[str]) -> list[list[int]]:
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # of long texts, which nobody computes with
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         return [list(tokenizer(text)["input_ids"]) for text in texts]
     except Exception as error:  # the library's parsers raise every class
         reason = " ".join(str(error).split())[:200]

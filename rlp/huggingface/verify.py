@@ -87,10 +87,14 @@ class Theirs:
             raise UserError("--verify needs torch and transformers: pip install torch") from error
         try:
             self._model = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
+                folder,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                local_files_only=True,
+                trust_remote_code=False,
             ).eval()
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(
-                folder, local_files_only=True
+                folder, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"transformers does not load {folder}: {error}") from error

@@ -1,10 +1,15 @@
 """The objectives over thoughts by name, and how to bring one of one's own."""
 
+import dataclasses
+import functools
+
+from rlp import user_code
 from rlp.named import find_named
 from rlp.objective import rewards
 from rlp.objective.equations import jensen_advantages, standardized_advantages
 from rlp.objective.record import Objective
 
+FUNCTIONS = ("reward", "advantages", "target_weights")  # of an objective
 OBJECTIVES = {
     "rlp": Objective(
         formula="r = log p(y|c) - log p_φ(y)",
@@ -125,9 +130,27 @@ def reads_answers(name: str) -> bool:
 def find(name: str) -> Objective:
     """The objective of that name, or the one that "<module>:<name>" says where to import.
 
+    An error that a function of an imported one raises becomes a UserCodeError, which names it.
+
     Raises:
       UserError: there is none.
     """
-    return find_named(
+    found = find_named(
         "objective", name, OBJECTIVES, Objective, "rlp.objective", others=["next_token"]
+    )
+    return found if name in OBJECTIVES else _watched(name, found)
+
+
+@functools.cache  # one object a name, so that nothing is compiled twice
+def _watched(name: str, objective: Objective) -> Objective:
+    """The objective, whose functions tell which objective raised an error; ours are left alone."""
+    what, file = f"objective={name!r}", user_code.file_of(name.partition(":")[0])
+    functions = {field: getattr(objective, field) for field in FUNCTIONS}
+    return dataclasses.replace(
+        objective,
+        **{
+            field: user_code.watched(f"{field} of {what}", function, file)
+            for field, function in functions.items()
+            if function is not None and not str(function.__module__).startswith("rlp.")
+        },
     )

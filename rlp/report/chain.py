@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from rlp.report.figures import Figure, Summary, figure_value, format_figure, shown_figures
 from rlp.report.markdown import aligned
+from rlp.shown import markdown_cell
 
 ALONE = ""  # the stage of a start itself
 _HEAD = ("held-out figure", "start")
@@ -43,7 +44,7 @@ def chain_table(
     arms = {place: arm for arm, place in placed.items()}
     starts = list(dict.fromkeys(start for start, _ in placed.values()))
     stages = list(dict.fromkeys(stage for _, stage in placed.values()))
-    rows = [[*_HEAD, *(f"+ {stage}" if stage else "alone" for stage in stages)]]
+    rows = [[*_HEAD, *(f"+ {markdown_cell(stage)}" if stage else "alone" for stage in stages)]]
     for figure in _figures(summaries):
         for start in starts:
             cells = []
@@ -51,7 +52,7 @@ def chain_table(
                 arm = arms.get((start, stage), "")
                 beside = published.get(arm, {}).get(figure.key)
                 cells.append(_cell(figure_value(summaries.get(arm, {}), figure), beside, figure))
-            rows.append([_label(figure), start, *cells])
+            rows.append([_label(figure), markdown_cell(start), *cells])
     return aligned(rows, words=len(_HEAD))
 
 
@@ -63,7 +64,7 @@ def _figures(summaries: Mapping[str, Summary]) -> list[Figure]:
 
 def _label(figure: Figure) -> str:
     unit = "%" if figure.form == "share" else figure.unit
-    return f"{figure.family}, {figure.head} ({unit})"
+    return markdown_cell(f"{figure.family}, {figure.head} ({unit})")
 
 
 def _cell(value: float | None, published: float | None, figure: Figure) -> str:

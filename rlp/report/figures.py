@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlp.shown import printable
+
 Summary = Mapping[str, Any]
 OF_A_FILE = "accuracy/"  # figures of single files of problems, named after them
 
@@ -244,14 +246,18 @@ def terminal_table(summaries: Mapping[str, Summary | Sequence[Summary]], width: 
             smallest and the largest of them behind it.
         width: characters after which further columns go below.
     """
-    seeds = {name: [s] if isinstance(s, Mapping) else list(s) for name, s in summaries.items()}
-    figures = shown_figures(summary for rows in seeds.values() for summary in rows)
+    seeds = [
+        (printable(name), [s] if isinstance(s, Mapping) else list(s))
+        for name, s in summaries.items()
+    ]
+    figures = shown_figures(summary for _, rows in seeds for summary in rows)
     labels = [
-        " ".join(filter(None, (f.family, f.head, f"({f.unit})" if f.unit else ""))) for f in figures
+        " ".join(filter(None, (f.family, printable(f.head), f"({f.unit})" if f.unit else "")))
+        for f in figures
     ]
     left = max(map(len, labels))
     columns = []
-    for name, rows in seeds.items():
+    for name, rows in seeds:
         cells = [format_spread([figure_value(row, f) for row in rows], f.form) for f in figures]
         size = max(map(len, [name, *cells]))
         columns.append([text.rjust(size) for text in [name, *cells]])

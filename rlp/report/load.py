@@ -6,16 +6,17 @@ experiment folder has `config.json` and `summary.json`, and a run folder per arm
 written yet is no error: it becomes a note that the page shows.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlp import disk
 from rlp.errors import UserError
 from rlp.report.figures import FIGURES, METRICS, OF_A_FILE
 from rlp.report.thoughts import check_thoughts
+from rlp.strict_json import parse
 
 _CUMULATIVE = ("flops", "tokens_documents", "seconds_device")
 _NUMBERS = {
@@ -121,6 +122,11 @@ def _load_experiment(folder: Path, name: str) -> Source:
     _check_numbers({"wall_s": summary.get("wall_s")}, str(path))
     if not isinstance(arms, list) or not arms or not all(isinstance(arm, str) for arm in arms):
         raise UserError(f'{path}: "arms" must list the names of the arms; the file is damaged')
+    for arm in arms:
+        try:
+            disk.refuse_name("an arm", arm)
+        except UserError as error:
+            raise UserError(f"{path}: {error}; the file is damaged") from error
     seed = summary.get("seed", config.get("seed"))
     notes: list[str] = []
     runs = []
@@ -202,9 +208,9 @@ def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     by_step: dict[int, dict[str, Any]] = {}
     for number, text in enumerate(lines, 1):
         try:
-            line = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
+            line = parse(text)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not valid JSON ({error})") from error
         if not isinstance(line, dict) or not isinstance(line.get("step"), int):
             raise UserError(f'{path}, line {number}: not an object with a whole number "step"')
         _check_numbers(line, f"{path}, line {number}")
@@ -269,10 +275,9 @@ def _read_text(path: Path) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        message = f"{path}, line {error.lineno}: not valid JSON ({error.msg}); the file is damaged"
-        raise UserError(message) from error
+        return parse(_read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); the file is damaged") from error
 
 
 def _read_object(path: Path) -> dict[str, Any]:

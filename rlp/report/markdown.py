@@ -11,6 +11,7 @@ from rlp.report.figures import (
     format_spread,
     shown_figures,
 )
+from rlp.shown import markdown_cell, markdown_code
 
 HEAD = "run"  # of the first column
 MARK = rf"\A\| {HEAD} "  # by which a file with such a table is known
@@ -31,7 +32,7 @@ def markdown_table(summaries: Mapping[str, Sequence[Summary]], keys: Sequence[st
     rows = [[HEAD, *map(_head, figures)]]
     for name, seeds in summaries.items():
         cells = (format_spread([figure_value(s, f) for s in seeds], f.form) for f in figures)
-        rows.append([f"`{name}`", *cells])
+        rows.append([markdown_code(name), *cells])
     return aligned(rows, words=1)
 
 
@@ -66,4 +67,4 @@ def _chosen(keys: Sequence[str], summaries: Sequence[Summary]) -> list[Figure]:
 
 def _head(figure: Figure) -> str:
     unit = f" ({figure.unit})" if figure.unit and figure.unit != "share" else ""
-    return f"{figure.family}, {figure.head}{unit}"
+    return markdown_cell(f"{figure.family}, {figure.head}{unit}")

@@ -22,6 +22,7 @@ from rlp.report.figures import format_figure
 from rlp.report.load import Run, Source
 from rlp.report.table import distinct, escape, figure_meanings, objective, results_table, steps
 from rlp.report.thoughts import browser_documents
+from rlp.shown import printable
 from rlp.strict_json import finite
 
 MOST_POINTS = 240  # of a line on the page; the PNG files have all
@@ -45,7 +46,7 @@ def render(sources: Sequence[Source], groups: Sequence[Group], title: str = "") 
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     data = {
         "plots": _plot_data(groups),
-        "groups": [g.name for g in groups],
+        "groups": [printable(g.name) for g in groups],
         "runs": _thoughts(groups),
     }
     parts = {
@@ -297,6 +298,10 @@ def _thoughts(groups: Sequence[Group]) -> list[dict[str, Any]]:
             if documents:
                 preferred = run.config.get("objective") == "rlp"
                 shown.append(
-                    {"label": _label(group, run), "preferred": preferred, "documents": documents}
+                    {
+                        "label": printable(_label(group, run)),
+                        "preferred": preferred,
+                        "documents": documents,
+                    }
                 )
     return shown

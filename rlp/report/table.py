@@ -15,11 +15,12 @@ from rlp.report.figures import (
     mean,
     shown_figures,
 )
+from rlp.shown import printable
 
 
 def escape(text: object) -> str:
     """Text that HTML shows as it is, also inside an attribute."""
-    return html.escape(str(text), quote=True)
+    return html.escape(printable(str(text), keep="\n\t"), quote=True)
 
 
 def distinct(values: Iterable[object]) -> list[str]:

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Self
 
+from rlp import user_code
 from rlp.errors import UserError
 from rlp.named import find_named
 from rlp.verifiers.choices import choice, right_letter
@@ -138,11 +139,25 @@ def graded(
     rest = after_thought(response, tags.open, tags.close, tags.opened)
     if rest is None:
         return None, False, None
-    return *checked(name, rest, answer), stated_confidence(rest)
+    with _named_if_it_raises(name):
+        return *checked(name, rest, answer), stated_confidence(rest)
 
 
 def agreed(name: str, one: str, other: str, options: int = 0, tags: Tags = NO_THOUGHT) -> bool:
     """Whether two responses give the same answer: the work of a process."""
+    with _named_if_it_raises(name):
+        return _agreed(name, one, other, options, tags)
+
+
+def _named_if_it_raises(name: str) -> contextlib.AbstractContextManager:
+    """While entered, an error of a verifier of the user's tells which one raised it, and where."""
+    if name in VERIFIERS:
+        return contextlib.nullcontext()
+    file = user_code.file_of(name.partition(":")[0])
+    return user_code.running(f"data.problems.verifier={name!r}", file)
+
+
+def _agreed(name: str, one: str, other: str, options: int, tags: Tags) -> bool:
     verifier = find(name)
     found = []
     for response in (one, other):

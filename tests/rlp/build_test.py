@@ -232,7 +232,7 @@ BAD = {
     ),
     "a verifier that is none": (
         {"data.problems.evaluation": "a.jsonl", "data.problems.verifier": "rlp.loop:train"},
-        "data.problems.verifier='rlp.loop:train' is no rlp.verifiers.Verifier",
+        "data.problems.verifier='rlp.loop:train' is not a rlp.verifiers.Verifier",
     ),
     "an opening that no template gives": (
         RLVR | {"data.problems.think": False},

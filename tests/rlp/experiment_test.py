@@ -150,6 +150,11 @@ def circle(first, second):
 BAD_ARMS = {
     "no arms": ({}, "arms is empty"),
     "a reserved name": ({"seed": {}}, "an arm cannot be called 'seed'"),
+    "a folder elsewhere": ({"/tmp/x": {}}, "an arm cannot be called '/tmp/x'"),
+    "a folder below": ({"a/x": {}}, "an arm cannot be called 'a/x'"),
+    "no name": ({"": {}}, "an arm cannot be called ''"),
+    "a name that a terminal obeys": ({"a\x1b[2J": {}}, r"an arm cannot be called 'a\\x1b\[2J'"),
+    "a name that is too long": ({"x" * 201: {}}, "an arm cannot be called 'xxx"),
     "an unknown field": ({"a": {"rlp": {"groop_size": 3}}}, r"arms\.a .*groop_size"),
     "an unknown group": ({"a": {"model_": {"x": 3}}}, r"arms\.a .*model_"),
     "a wrong type": ({"a": {"steps": "many"}}, r"arms\.a .*"),

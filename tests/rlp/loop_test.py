@@ -13,7 +13,7 @@ import pytest
 
 from models import sharding
 from models.transformer import shapes
-from rlp import build, health, loop, metrics
+from rlp import build, health, lease, loop, metrics
 from rlp.answer_evaluation import ANSWER_FIGURES
 from rlp.answer_trainer import AnswerTrainer
 from rlp.budget import UNITS
@@ -163,12 +163,11 @@ def stopped_at(config, workdir, owner, name, call):
 def test_sigterm_saves_the_step_reached_and_the_run_goes_on_from_it(kind, tmp_path, finished):
     trainer, stream, config = kind
     stops = [
-        ((trainer, "step", 1), 1),
+        ((trainer, "step", 2), 2),
         ((Evaluator, "figures", 1), 3),  # seen to its end, for its figures belong to the step
         ((MetricsWriter, "write", 2), 5),
-        ((stream, "batch", 2), 6),  # the first were held-out documents
-        ((trainer, "step", 1), 7),  # noticed in the last evaluation
-        ((Evaluator, "figures", 1), 7),
+        # The first were held-out documents and a step; noticed in the last evaluation.
+        ((stream, "batch", 3), 7),
     ]
     for moment, step in stops:
         assert stopped_at(config, tmp_path, *moment) == step
@@ -181,13 +180,35 @@ def test_sigterm_saves_the_step_reached_and_the_run_goes_on_from_it(kind, tmp_pa
     assert runs.outcome(tmp_path) == runs.outcome(finished(config))
 
 
+# Another process.
+
+
+def test_a_folder_that_another_process_holds_is_refused_untouched(tmp_path):
+    with lease.held(tmp_path / "run"):
+        before = (tmp_path / "run" / lease.NAME).read_bytes()
+        with pytest.raises(UserError, match="is being trained by process"):
+            loop.train(runs.config(runs.COMPASS), tmp_path / "run")
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [lease.NAME]
+        assert (tmp_path / "run" / lease.NAME).read_bytes() == before
+
+
 @quickest_kind
-def test_sigterm_before_the_first_step_leaves_a_folder_that_goes_on(kind, tmp_path, finished):
-    _, _, config = kind
-    assert stopped_at(config, tmp_path, loop, "read_data", 1) is None
-    assert stopped_at(config, tmp_path, Checkpoints, "restore", 1) == 0
-    loop.train(config, tmp_path, report=False)
-    assert runs.outcome(tmp_path) == runs.outcome(finished(config))
+def test_a_run_that_lost_its_folder_stops_before_its_next_write(kind, tmp_path, monkeypatch):
+    trainer, _, config = kind
+    step, taken = trainer.step, []
+
+    def lose(*args):
+        if (tmp_path / "metrics.jsonl").exists() and len(runs.metrics(tmp_path)) == 1:
+            other = {"host": "host-b", "machine": "", "pid": 1, "since": "now", "token": "other"}
+            (tmp_path / lease.NAME).write_text(json.dumps(other))
+            monkeypatch.setattr(lease, "EXPIRES_AFTER_S", 0.0)  # not renewed for that long
+            taken.append((runs.steps(tmp_path), runs.metrics(tmp_path)))
+        return step(*args)
+
+    monkeypatch.setattr(trainer, "step", lose)
+    with pytest.raises(UserError, match="is held by process 1 on host-b"):
+        loop.train(config, tmp_path, report=False)
+    assert taken == [(runs.steps(tmp_path), runs.metrics(tmp_path))]
 
 
 # Damage.

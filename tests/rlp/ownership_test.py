@@ -282,12 +282,23 @@ def test_a_run_whose_tokenizer_is_gone_says_so(model, text, tmp_path):
     refused(lambda: start.find(str(tmp_path)), tmp_path, "hf is missing")
 
 
-def test_a_damaged_evaluation_is_named(finished, tmp_path):
+@pytest.mark.parametrize("content", ["", "{", '{"a": ' * 10_000, "{}"])
+def test_a_damaged_evaluation_is_made_again_from_the_last_checkpoint(finished, tmp_path, content):
     workdir = shutil.copytree(finished, tmp_path / "run")
+    (workdir / "evaluation.json").write_text(content)
+    if content != "{}":
+        given = config({"match": f"{workdir}:flops"})
+        refused(lambda: loop.train(given, tmp_path / "x"), tmp_path, "evaluation.json cannot be")
+    made = runs.timeless(loop.train(config(), workdir))
+    assert made == runs.timeless(json.loads((finished / "evaluation.json").read_text()))
+    assert runs.outcome(workdir) == runs.outcome(finished)
+
+
+def test_a_damaged_evaluation_without_a_checkpoint_is_named(finished, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints")
     (workdir / "evaluation.json").write_text("{")
     refused(lambda: loop.train(config(), workdir), workdir, "evaluation.json cannot be read")
-    given = config({"match": f"{workdir}:flops"})
-    refused(lambda: loop.train(given, tmp_path / "other"), tmp_path, "evaluation.json cannot be")
 
 
 # Where nothing can be written.

@@ -1,11 +1,13 @@
-"""SIGTERM is a request: noticed where the run asks, heard by all who wait for it."""
+"""A signal is a request while there is something to save: noticed where the run asks."""
 
+import contextlib
 import os
 import signal
 
 import pytest
 
 from rlp.preemption import Preempted, Preemption
+from rlp.signals import ENDING
 
 
 @pytest.fixture(autouse=True)
@@ -17,13 +19,21 @@ def heard():
     signal.signal(signal.SIGTERM, before)
 
 
-def terminate():
-    os.kill(os.getpid(), signal.SIGTERM)
+def terminate(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
+
+
+@contextlib.contextmanager
+def waiting():
+    """A Preemption in which there is something to save."""
+    with Preemption() as preemption:
+        preemption.wait()
+        yield preemption
 
 
 def test_nothing_happens_without_a_signal(heard):
     handler = signal.getsignal(signal.SIGTERM)
-    with Preemption() as preemption:
+    with waiting() as preemption:
         preemption.check()
         assert list(preemption.watch("abc")) == list("abc")
     assert heard == []
@@ -32,7 +42,7 @@ def test_nothing_happens_without_a_signal(heard):
 
 def test_a_signal_waits_until_the_run_asks(heard):
     handler = signal.getsignal(signal.SIGTERM)
-    with Preemption() as preemption:
+    with waiting() as preemption:
         terminate()
         terminate()
         done = True
@@ -55,7 +65,7 @@ def test_a_watched_loop_ends_before_its_next_item(at):
             if item == at - 1:
                 terminate()
 
-    with Preemption() as preemption:
+    with waiting() as preemption:
         if at == 0:
             terminate()
         if at == 3:  # there is no next item: the loop's own end comes first
@@ -67,8 +77,8 @@ def test_a_watched_loop_ends_before_its_next_item(at):
 
 
 def test_a_signal_is_passed_on_to_the_one_around():
-    with Preemption() as outer:
-        with Preemption():
+    with waiting() as outer:
+        with waiting():
             terminate()
         with pytest.raises(Preempted):
             outer.check()
@@ -77,13 +87,15 @@ def test_a_signal_is_passed_on_to_the_one_around():
 def test_once_entered_again_it_has_forgotten():
     preemption = Preemption()
     with preemption:
+        preemption.wait()
         terminate()
     with preemption:
+        preemption.wait()
         preemption.check()
 
 
 def test_what_came_late_reaches_the_handler_from_before(heard):
-    with Preemption():
+    with waiting():
         terminate()
         assert heard == []
     assert heard == [signal.SIGTERM]
@@ -91,6 +103,54 @@ def test_what_came_late_reaches_the_handler_from_before(heard):
 
 def test_with_the_default_handler_a_finished_run_is_not_killed():
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with Preemption():
+    with waiting():
         terminate()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_each_signal_waits_and_is_named(number):
+    with waiting() as preemption:
+        terminate(number)
+        with pytest.raises(Preempted) as told:
+            preemption.check()
+    assert told.value.number == number
+
+
+def test_before_there_is_something_to_save_a_signal_is_not_held_back(heard):
+    with Preemption() as preemption:
+        terminate()
+        assert heard == [signal.SIGTERM]
+        preemption.check()
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with waiting() as preemption:
+            terminate(signal.SIGHUP)
+            preemption.check()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_interrupt_does_not_wait():
+    """In a notebook, say, where no program ends."""
+    with waiting() as preemption:
+        terminate(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            terminate(signal.SIGINT)
+        with pytest.raises(Preempted):
+            preemption.check()
+
+
+def test_an_error_is_not_replaced_by_the_signal(heard):
+    def fail():
+        with waiting():
+            terminate()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert heard == []

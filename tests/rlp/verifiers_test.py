@@ -139,7 +139,7 @@ def test_a_verifier_of_ones_own_is_found_by_its_module(tmp_path, monkeypatch):
         ("maths", "data.problems.verifier='maths' is unknown; use one of math, choice, exact, or"),
         ("rlp.nowhere:X", "cannot be imported: No module named 'rlp.nowhere'"),
         ("rlp.verifiers:NONE", "cannot be imported: module 'rlp.verifiers' has no attribute"),
-        ("rlp.verifiers:find", "is no rlp.verifiers.Verifier"),
+        ("rlp.verifiers:find", "is not a rlp.verifiers.Verifier"),
     ],
 )
 def test_what_is_no_verifier_is_refused(name, said):

@@ -55,6 +55,29 @@ def test_every_tensor_has_its_file(sharded, single):
     assert len(set(files.values())) > 2
 
 
+# Names that an index gives.
+
+OUTSIDE = ("", " ", "/x", "..", "../x", "a/../../x", "a/../x", "a\\..\\x", "C:\\x", "x\0")
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_an_index_that_names_a_file_outside_its_folder_is_refused(sharded, name):
+    """By the name, whatever is there."""
+    save_file({"a": np.ones(1, np.float32)}, sharded.parent / "x")
+    tensor = max(weight_files(sharded))
+    change_index(sharded, lambda listed: listed.update({tensor: name}))
+    assert f"names the file {name!r}, which is not inside of its folder" in fault_of(sharded)
+
+
+def test_files_of_an_index_may_be_links_elsewhere_as_in_the_hubs_cache(sharded, tmp_path):
+    expected = weight_files(sharded)
+    (tmp_path / "blobs").mkdir()
+    for path in set(expected.values()):
+        path.rename(tmp_path / "blobs" / path.name)
+        path.symlink_to(Path("..", "blobs", path.name))
+    assert weight_files(sharded) == expected
+
+
 # Damage.
 
 
@@ -149,7 +172,8 @@ def test_the_config_is_an_object(sharded, tmp_path):
     assert f"{tmp_path / 'config.json'} cannot be read (No such file" in fault_of(
         tmp_path, read_config
     )
-    for content, message in ((b"[1]", "is no JSON object"), (b"{", "not JSON"), (b"\xff", "not")):
+    faults = ((b"[1]", "is not a JSON object"), (b"{", "not JSON"), (b"\xff", "not"))
+    for content, message in faults:
         (tmp_path / "config.json").write_bytes(content)
         fault = fault_of(tmp_path, read_config)
         assert str(tmp_path / "config.json") in fault

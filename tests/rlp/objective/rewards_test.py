@@ -192,7 +192,7 @@ def test_an_objective_of_ones_own_is_found_by_its_module(tmp_path, monkeypatch):
         ("rpl", "objective='rpl' is unknown; use one of next_token, rlp, rpt"),
         ("rlp.nowhere:X", "cannot be imported: No module named 'rlp.nowhere'"),
         ("rlp.objective:NONE", "cannot be imported"),
-        ("rlp.objective:equations", "is no rlp.objective.Objective"),
+        ("rlp.objective:equations", "is not a rlp.objective.Objective"),
     ],
 )
 def test_what_is_no_objective_is_refused(name, said):

@@ -1,0 +1,139 @@
+"""What programs print: streams of any encoding, logs, and errors as one line each.
+
+`prepare` sets up the streams and the logs; `ending` is entered around a whole program.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import re
+import select
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, TextIO
+
+from absl import logging as absl_logging
+
+from rlp import disk
+from rlp.errors import UserError
+from rlp.shown import error_lines, printable
+
+USER_ERROR = 2  # exit status
+_CACHE = re.compile(
+    r"Error (writing|reading) persistent compilation cache entry[^:]*: (.*)", re.DOTALL
+)
+
+
+def prepare() -> None:
+    """Has logs escape what a terminal would obey, and leaves out what libraries say of errors that
+    are raised as well."""
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it writes
+    absl_logging.get_absl_logger().addFilter(_raised_as_well)
+    absl_logging.get_absl_handler().addFilter(_made_printable)
+    logging.getLogger("rlp").setLevel(logging.INFO)
+    warnings.showwarning = _Warnings(warnings.showwarning)
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """Ends the program with status 2, after one line on stderr, if a UserError was raised, or an
+    error of the disk that nothing else has named."""
+    sys.excepthook = _show
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # its encoding may lack letters
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        except SystemExit:  # as absl ends every program
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            raise
+    except UserError as error:
+        _refuse(error)
+    except BrokenPipeError:
+        if not _output_is_lost():
+            raise
+        sys.exit(128 + signal.SIGPIPE)
+    except (OSError, RuntimeError) as error:
+        if (told := disk.told(error)) is None:
+            raise
+        _refuse(told)
+
+
+def _refuse(error: UserError) -> NoReturn:
+    print(error_lines(error), file=sys.stderr)
+    _output_is_lost()
+    sys.exit(USER_ERROR)
+
+
+def _output_is_lost() -> bool:
+    """Whether standard output cannot be written any more, as after `| head -1`; what is left of it
+    goes nowhere then, so that Python does not complain of it at its end."""
+    if sys.stdout is None:
+        return False
+    try:
+        sys.stdout.flush()
+        readers = select.poll()
+        readers.register(sys.stdout.fileno(), 0)
+        if not any(event & select.POLLERR for _, event in readers.poll(0)):
+            return False
+    except io.UnsupportedOperation:  # it is no file
+        return False
+    except OSError:
+        pass
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+
+
+def _made_printable(record: logging.LogRecord) -> bool:
+    """Escapes what a terminal would obey in a line of a log, which may name files of others."""
+    ours = record.name.partition(".")[0] == "rlp"
+    record.msg, record.args = printable(record.getMessage(), "" if ours else "\n\t"), ()
+    return True
+
+
+def _raised_as_well(record: logging.LogRecord) -> bool:
+    """Refuses the stack traces with which Orbax logs, several times, an error that it raises."""
+    return not (record.exc_info and "orbax" in Path(record.pathname).parts)
+
+
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Shows an error that nothing has caught, but not what TensorStore's threads say when Orbax
+    does not wait for them any more because a write has failed."""
+    if kind is not RuntimeError or str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
+
+
+class _Warnings:
+    """Shows warnings, of JAX's cache of compiled programs one line in place of one a program."""
+
+    def __init__(self, others: object) -> None:
+        self._others, self._told = others, False
+
+    def __call__(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not (found := _CACHE.match(str(message))):
+            self._others(message, category, filename, lineno, file, line)  # type: ignore[operator]
+        elif not self._told:
+            self._told = True
+            done = {"writing": "written", "reading": "read"}[found[1]]
+            reason = printable(" ".join(found[2].split()))
+            folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", "its folder")
+            print(
+                f"warning: JAX's compilation cache in {printable(folder)} cannot be {done} "
+                f"({reason}): programs are compiled again at every start",
+                file=sys.stderr,
+            )

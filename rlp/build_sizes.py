@@ -1,0 +1,137 @@
+"""A run is built only if it fits into memory: its sizes, from a config, against what there is.
+
+It is refused for what certainly does not fit (see `rlp.fits`), before anything is made, and before
+documents are read.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from models.config import ModelConfig
+from rlp import build as building
+from rlp import fits, needs
+from rlp.build_data import COMPASS, answers_problems
+from rlp.data.compass import DOCUMENT_LENGTH
+from rlp.fits import Limits, Need
+from rlp.step import TrainState
+
+THOUGHT, RESPONSE = "rlp.thought_length", "data.problems.response_length"
+ROW_BYTES = 3 * 4  # of a token of a row: its id, its segment and its position, int32
+
+
+def build(
+    config: ConfigDict,
+    files: Path | None = None,
+    devices: Sequence[Any] | None = None,
+    memory: Callable[[Sequence[Any]], Limits] = fits.limits,
+) -> building.Run:
+    """Builds a run that may fit into memory; arguments and errors as of `rlp.build.build`.
+
+    Args:
+      config, files, devices: of the run.
+      memory: what some devices have.
+
+    Raises:
+      DoesNotFit: a step certainly needs more memory than there is.
+    """
+    limits = functools.cache(lambda mesh: memory(mesh.local_devices))  # and so a warning comes once
+
+    state = functools.cache(functools.partial(_state, config))
+
+    def look(model: ModelConfig, used: int, mesh: Mesh) -> None:
+        _check_state(config, model, used, state(model, mesh), limits(mesh))
+
+    run = building.build(config, files, devices, look)
+    _check_step(config, run, state(run.model, run.mesh), limits(run.mesh))
+    return run
+
+
+def check_parameters(name: str, model: ModelConfig, used: int, limits: Limits) -> None:
+    """Refuses a network whose parameters do not fit on one device.
+
+    Args:
+      name: where the network is from, for the message.
+      model: the network.
+      used: ids of its tokenizer.
+      limits: of the device.
+    """
+    every, on_host = needs.of_parameters(model), needs.of_unused_rows(model, used)
+    fits.check(every, limits, f"the network of {name}", on_host)
+
+
+def _check_state(
+    config: ConfigDict, model: ModelConfig, used: int, state: TrainState, limits: Limits
+) -> None:
+    """Refuses a network whose state of training does not fit, with a gradient where it learns."""
+    every = needs.of_state(model, state, learns=_learns(config))
+    on_host = needs.of_unused_rows(model, used)
+    if config.data.kind == COMPASS:
+        on_host += _made_documents(config)
+    fits.check(every, limits, "the state of training", on_host)
+
+
+def _learns(config: ConfigDict) -> bool:
+    return config.steps > 0 or bool(config.match)
+
+
+def _state(config: ConfigDict, model: ModelConfig, mesh: Mesh) -> TrainState:
+    """The state of a run, as shapes with their places."""
+    thinks = building.thinks(config)
+    phi = "none" if answers_problems(config) else config.rlp.baseline
+    baseline = thinks and phi != "none"
+    reference = thinks and config.rlp.kl_weight > 0 and phi != "frozen"
+    on_cpu = next(iter(mesh.devices.flat)).platform == "cpu"  # whose memory is the host's
+    memory = "device" if on_cpu else config.rlp.baseline_memory
+    optimizer = building.build_optimizer(config, None)
+    return needs.abstract_state(mesh, model, optimizer, baseline, memory, reference)
+
+
+def _made_documents(config: ConfigDict) -> list[Need]:
+    """Held-out documents of the compass, which are made, and not read from a file."""
+    wanted = config.evaluation.documents
+    size = wanted * DOCUMENT_LENGTH * ROW_BYTES
+    return [Need("held-out documents", size, {"evaluation.documents": wanted})]
+
+
+def _check_step(config: ConfigDict, run: building.Run, state: TrainState, limits: Limits) -> None:
+    """Refuses a run whose steps or evaluations do not fit; its state does."""
+    held = needs.of_state(run.model, state, learns=False)
+    for purpose, found in _moments(config, run):
+        fits.check([*held, *found], limits, purpose)
+
+
+def _moments(config: ConfigDict, run: building.Run) -> Iterator[tuple[str, list[Need]]]:
+    """What is alive besides the state, at the moments when most is."""
+    rows, length = config.batch_size, config.data.sequence_length
+    answers = answers_problems(config)
+    if _learns(config):
+        if building.thinks(config):
+            field = RESPONSE if answers else THOUGHT
+            step = (run.model, run.mesh, *run.sampled, rows, length, field)
+            yield "a rollout", needs.of_rollout(*step)
+            yield "an update", needs.of_update(*step)
+        else:
+            yield "an update", needs.of_next_token_update(run.model, run.mesh, rows, length)
+    wanted = config.evaluation
+    if config.data.kind == COMPASS or (not answers and config.data.sft.share < 1):
+        each = {
+            THOUGHT: run.settings.thought_length,
+            "evaluation.thoughts": wanted.thoughts,
+            "evaluation.forks_per_document": wanted.forks_per_document,
+        }
+        method, count = (run.settings, run.vocabulary), (wanted.forks_per_document, wanted.thoughts)
+        found = needs.of_evaluation(run.model, run.mesh, *method, *count, each)
+        yield "an evaluation", found
+    if run.answering:
+        each = {
+            RESPONSE: run.answering.settings.thought_length,
+            "evaluation.responses": wanted.responses,
+        }
+        method = (run.answering.settings, run.answering.vocabulary)
+        found = needs.of_evaluation(run.model, run.mesh, *method, 1, wanted.responses, each)
+        yield "an evaluation", found
