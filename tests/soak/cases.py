@@ -150,7 +150,9 @@ class Bench:
     def _disturb(self, plan: "Plan", n: int, way: str, folder: Path, whole: Whole) -> Disturbance:
         """Starts the run and disturbs it at a random moment."""
         kind, chosen = KINDS[plan.kind], random.Random(f"{plan.seed}-{plan.number}-{n}")
-        share, in_training = chosen.random(), chosen.random() < 0.5
+        share = chosen.random()
+        # Before the first step there is hardly a checkpoint that can be damaged.
+        in_training = chosen.random() < 0.5 or way == "damage"
         again = lambda: self._start(kind.command, folder)
         if way == "full disk" and not self.disk:
             way = "limit on files"  # where no disk can be mounted
