@@ -45,14 +45,10 @@ def main(_: list[str]) -> None:
     bench, table, start = Bench(folder, _MOUNTS in os.environ), Table(), time.monotonic()
     if not bench.disk:
         print("no disk can be mounted here: instead of a full one, there is a limit on files")
-    numbers = itertools.count() if _ONLY.value is None else [_ONLY.value]
-    for number in numbers:
-        plan = Plan.drawn(_SEED.value, number, _KINDS.value, _WAYS.value)
-        if _ONLY.value is None:
-            plan.ways = plan.ways[: _KILLS.value - table.tried]
-        table.add(*_carried_out(bench, plan))
-        if table.tried >= _KILLS.value:
-            break
+    try:
+        _run_cases(bench, table)
+    except KeyboardInterrupt:  # the table shows what was done until then
+        print("stopped", flush=True)
     bench.close()
     minutes = (time.monotonic() - start) / 60
     print(f"\n`{_command()}`, {table.tried} disturbances in {minutes:.0f} minutes\n\n{table}")
@@ -63,6 +59,16 @@ def main(_: list[str]) -> None:
         print(f"    {_command(number)}")
     print(f"and what it left is in {folder}")
     sys.exit(1)
+
+
+def _run_cases(bench: Bench, table: Table) -> None:
+    for number in itertools.count() if _ONLY.value is None else [_ONLY.value]:
+        plan = Plan.drawn(_SEED.value, number, _KINDS.value, _WAYS.value)
+        if _ONLY.value is None:
+            plan.ways = plan.ways[: _KILLS.value - table.tried]
+        table.add(*_carried_out(bench, plan))
+        if table.tried >= _KILLS.value:
+            break
 
 
 def _carried_out(bench: Bench, plan: Plan) -> tuple[Plan, list[Disturbance], list[str]]:

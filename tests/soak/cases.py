@@ -27,11 +27,13 @@ class Whole:
       left: as `compare.left_by` gives it.
       seconds: from its start to its end.
       begun: seconds from its start until its first step.
+      steps: of each of its runs.
     """
 
     left: dict[str, Any]
     seconds: float
     begun: float
+    steps: int
 
 
 @dataclasses.dataclass
@@ -96,12 +98,13 @@ class Bench:
             program.wait()
             seconds = program.age
             left = program.left()
-        if program.status != 0 or left or (temporary := view.temporary()):
+        if program.status != 0 or left:
             raise RuntimeError(
-                f"an undisturbed run of {kind} ended with status {program.status}, left {left} "
-                f"running and {temporary} behind: {program.err}"
+                f"an undisturbed run of {kind} ended with status {program.status} and left {left} "
+                f"running: {program.err}"
             )
-        return Whole(left_by(KINDS[kind], folder), seconds, begun)
+        steps = view.lines(view.runs[0])
+        return Whole(left_by(KINDS[kind], folder), seconds, begun, steps)
 
     def _made(self, kind: str, folder: Path) -> Path:
         """A folder that holds the inputs of a kind and nothing else; they are made once."""
@@ -147,11 +150,13 @@ class Bench:
     def _disturb(self, plan: "Plan", n: int, way: str, folder: Path, whole: Whole) -> Disturbance:
         """Starts the run and disturbs it at a random moment."""
         kind, chosen = KINDS[plan.kind], random.Random(f"{plan.seed}-{plan.number}-{n}")
-        share, in_training = chosen.random(), chosen.random() < 0.5
+        share = chosen.random()
+        # Before the first step there is hardly a checkpoint that can be damaged.
+        in_training = chosen.random() < 0.5 or way == "damage"
         again = lambda: self._start(kind.command, folder)
         if way == "full disk" and not self.disk:
             way = "limit on files"  # where no disk can be mounted
-        view = Folder(folder, kind.runs)
+        view = Folder(folder, kind.runs, whole.steps, whole.left["files"])
         with again() as program:
             start = Start(program, view, again, chosen, self._fill if self.disk else None)
             wait = share * (whole.seconds - (whole.begun if in_training else 0))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from tests.environment import of_a_user
@@ -140,8 +141,11 @@ def _command_line(pid: int) -> str:
 class Folder:
     """What can be seen of a run in the folder of a case while it is being trained."""
 
-    def __init__(self, folder: Path, runs: tuple[str, ...]) -> None:
-        self.path = folder
+    def __init__(
+        self, folder: Path, runs: tuple[str, ...], last: int = 0, stays: Collection[str] = ()
+    ) -> None:
+        """Looks at `folder`, whose runs have `last` steps each; undisturbed ones leave `stays`."""
+        self.path, self._last, self._stays = folder, last, stays
         self.runs = [folder / WORKDIR / name for name in runs]
         self._starts = self._event_files()
 
@@ -180,7 +184,8 @@ class Folder:
             return "start-up"
         if any(run.glob("checkpoints/*.orbax-checkpoint-tmp")):
             return "saving"
-        return f"step {self.lines(run) + 1}"
+        done = self.lines(run)
+        return "evaluation" if done == self._last else f"step {done + 1}"
 
     def unsaved(self) -> list[str]:
         """The runs whose newest checkpoint is not of the last step in their metrics."""
@@ -192,10 +197,11 @@ class Folder:
         return said
 
     def temporary(self) -> list[str]:
-        """Files that have a temporary name."""
-        marks = (".unfinished-", ".orbax-checkpoint-tmp", ".replaced")
-        paths = (str(path.relative_to(self.path)) for path in self.path.rglob("*"))
-        return sorted(path for path in paths if any(mark in path for mark in marks))
+        """Files that no run leaves which has ended by itself: half-written ones, and leases."""
+        marks = (".unfinished-", ".orbax-checkpoint-tmp", ".replaced", "lease", "lock")
+        paths = {path.relative_to(self.path).as_posix() for path in self.path.rglob("*")}
+        named = lambda path: any(mark in path.rpartition("/")[2] for mark in marks)
+        return sorted(path for path in paths.difference(self._stays) if named(path))
 
 
 def read_json(path: Path) -> object:

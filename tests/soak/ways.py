@@ -174,7 +174,7 @@ def second_process(start: Start) -> str:
         start.one_line(refused[0], str(other.pid))
         start.expect(other.status == 0, f"the owner ended with status {other.status}")
         which = "second" if refused[0] is second else "first"
-        return f"the {which} was refused in one line"
+        return f"the {which} was refused in one line: {refused[0].last_line()}"
 
 
 def freeze(start: Start) -> str:
