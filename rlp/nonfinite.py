@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from models.sharding import replicated
 from models.transformer import Params
@@ -38,7 +38,8 @@ def in_parameters(params: Params) -> str:
     leaves = jax.tree_util.tree_leaves_with_path(params)
     # On every host whole, wherever the parameters lie.
     sharding = leaves[0][1].sharding
-    whole = replicated(sharding.mesh) if isinstance(sharding, NamedSharding) else None
+    mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
+    whole = replicated(mesh) if isinstance(mesh, Mesh) else None
     count = jax.jit(_counts, out_shardings=whole)
     counts = np.asarray(count([leaf for _, leaf in leaves])).tolist()
     bad = [(path, leaf, n) for (path, leaf), n in zip(leaves, counts, strict=True) if n]
