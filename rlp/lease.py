@@ -30,6 +30,7 @@ from pathlib import Path
 
 from rlp import disk, hosts, signals
 from rlp.errors import UserError
+from rlp.strict_json import parse
 
 LOGGER = logging.getLogger(__name__)
 
@@ -288,8 +289,8 @@ def _read(path: Path) -> Owner | None:
     if not text:
         return None
     try:
-        return Owner(**json.loads(text))
-    except (ValueError, TypeError, RecursionError):
+        return Owner(**parse(text.decode()))
+    except (ValueError, TypeError):
         raise UserError(
             f"{path} is not a lease that a run has left; move it away, or take another folder"
         ) from None

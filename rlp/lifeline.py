@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from rlp.agreement import Who, differences, refusal
 from rlp.errors import UserError
+from rlp.strict_json import parse
 
 BEAT_S = 2.0  # between two signs of life
 PROBE_S = 20  # after which the system gives up a host that does not acknowledge anything
@@ -263,8 +264,8 @@ def _read_message(sock: socket.socket, timeout: float) -> Message | None:
 
 def _parsed(line: bytes) -> Message | None:
     try:
-        message = json.loads(line)
-    except (ValueError, RecursionError):
+        message = parse(line.decode())
+    except ValueError:
         return None
     return message if isinstance(message, dict) else None
 

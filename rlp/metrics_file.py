@@ -7,7 +7,6 @@ shows what there is and notes what there is not.
 """
 
 import contextlib
-import json
 import math
 import os
 import stat
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rlp.errors import UserError
+from rlp.strict_json import parse
 
 NAME = "metrics.jsonl"
 DAMAGED = "metrics.damaged.jsonl"  # where lines go that cannot be used
@@ -94,8 +94,8 @@ def _line(start: int, content: bytes) -> Line:
 def _row(content: bytes) -> Row | None:
     """The figures of a line, or None if it is not a line of metrics."""
     try:
-        row = json.loads(content)
-    except (ValueError, RecursionError):
+        row = parse(content.decode())
+    except ValueError:
         return None
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         return None

@@ -5,7 +5,6 @@ by a panic, and may take that many at every place. What it does cannot be interr
 """
 
 import contextlib
-import json
 import re
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from rlp import limited
 from rlp.errors import UserError
+from rlp.strict_json import parse
 from rlp.tokenizer_files import TOKENIZER
 
 SECONDS = 20.0  # for all texts; a common tokenizer takes a few hundredths
@@ -59,7 +59,7 @@ def _patterns(file: Path) -> set[str]:
     found = set()
     for text in _REGEX.findall(file.read_text(encoding="utf-8", errors="replace")):
         with contextlib.suppress(ValueError):
-            found.add(json.loads(text))
+            found.add(parse(text))
     return found
 
 
