@@ -403,15 +403,19 @@ def test_a_missing_package_is_named(monkeypatch):
         ),
         (
             "a.jsonl.gz",
-            gzip.compress(b'{"text": "a"}') + gzip.compress(b'{"text": "b"}')[:5],
+            gzip.compress(b'{"text": "a"}', mtime=0) + gzip.compress(b'{"text": "b"}', mtime=0)[:5],
             "a.jsonl.gz: cut off",
         ),
         (
             "a.jsonl.gz",
-            gzip.compress(b'{"text": "a"}') + b"\x1f\x8b no deflate",
+            gzip.compress(b'{"text": "a"}', mtime=0) + b"\x1f\x8b no deflate",
             "a.jsonl.gz: damaged gzip file",
         ),
-        ("a.jsonl.gz", gzip.compress(b"a" * 99)[:-8] + b"12345678", "damaged gzip file: .*check"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b"a" * 99, mtime=0)[:-8] + b"12345678",
+            "damaged gzip file: .*check",
+        ),
         ("a.jsonl.gz", b'{"text": "a"}', "a.jsonl.gz: not a gzip file"),
         ("a.jsonl.zst", b'{"text": "a"}', "a.jsonl.zst: damaged zstd"),
         ("a.txt.zst", zstandard.compress(b"abc" * 99)[:-4], "a.txt.zst: cut off"),
