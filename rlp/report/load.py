@@ -19,6 +19,7 @@ from rlp.errors import UserError
 from rlp.report.figures import FIGURES, METRICS, OF_A_FILE
 from rlp.report.history import CUMULATIVE, History, read_history
 from rlp.report.thoughts import check_thoughts
+from rlp.shown import printable
 from rlp.strict_json import parse
 
 LOGGER = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ def _load_run(
 def _damage(notes: list[str], text: str) -> None:
     """Adds a note on something that is damaged, and logs it."""
     notes.append(text)
-    LOGGER.warning("%s", text)
+    LOGGER.warning("%s", printable(text))
 
 
 def _or_note(
