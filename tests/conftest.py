@@ -3,6 +3,7 @@ compiling fast."""
 
 import gc
 import os
+import signal
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also for the programs that test
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
 CACHE = tempfile.TemporaryDirectory()
 os.environ["XDG_CACHE_HOME"] = CACHE.name  # runs keep nothing in the user's own cache
+# A shell ignores them in what it runs in the background, and programs that tests start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads would wait for each other, spinning
 
 # Tests compile much and compute little, so what they run is not optimized: neither here nor in the
