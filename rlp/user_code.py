@@ -30,7 +30,7 @@ def running(name: str, file: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError):  # who limits its memory knows what that means
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
