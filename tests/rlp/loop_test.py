@@ -27,7 +27,6 @@ from rlp.evaluation import Evaluator
 from rlp.flops import by_part, next_token_flops, rlp_flops
 from rlp.metrics import MetricsWriter
 from rlp.preemption import Preempted
-from rlp.report import apart
 from rlp.trainers import NextTokenTrainer, RLPTrainer
 from tests import runs
 from tests.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
@@ -419,25 +418,6 @@ def test_a_finished_run_is_left_as_it_is(kind, tmp_path, finished, monkeypatch):
     assert "</html>" in (workdir / "report.html").read_text()
     monkeypatch.setattr(loop, "write_report_apart", None)
     loop.train(config, workdir)
-
-
-@quickest_kind
-def test_sigterm_ends_a_report_and_the_same_command_makes_it_later(
-    kind, tmp_path, finished, monkeypatch
-):
-    _, _, config = kind
-    workdir = shutil.copytree(finished(config), tmp_path / "run")
-    (tmp_path / "rlp" / "report").mkdir(parents=True)
-    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)"
-    (tmp_path / "rlp" / "report" / "__main__.py").write_text(code)
-    with monkeypatch.context() as patch:
-        patch.setattr(apart, "ROOT", tmp_path)
-        patch.setattr(apart, "GRACE_S", 0.2)
-        with pytest.raises(Preempted):
-            loop.train(config, workdir)
-    assert not (workdir / "report.html").exists()
-    loop.train(config, workdir)
-    assert (workdir / "report.html").exists()
 
 
 @quickest_kind

@@ -16,7 +16,7 @@ from models.sharding import make_mesh
 from rlp import needs
 from rlp.answer_trainer import AnswerTrainer
 from rlp.data.rows import Rows
-from rlp.grading import Grade
+from rlp.grading import Grade, Grader
 from rlp.plan import programs, stages
 from rlp.plan.case import Case
 from rlp.responses import response_settings
@@ -78,7 +78,8 @@ def answering():
     return types.SimpleNamespace(
         settings=ON_ANSWERS,
         vocabulary=WORDS,
-        grades=lambda actions, words, answers: [[wrong] * len(group) for group in actions],
+        grader=Grader("exact", time_limit=1.0, workers=1, close="</think>"),
+        grades=lambda actions, words, answers, left: [[wrong] * len(group) for group in actions],
         planning=lambda actions, words: np.zeros(actions.shape, bool),
     )
 
