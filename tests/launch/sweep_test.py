@@ -63,7 +63,7 @@ def test_a_sweep_that_was_stopped_goes_on_and_compares_what_did_not_fail(tmp_pat
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(100) == 0
-    assert "the same command goes on" in (tmp_path / "out").read_text()
+    assert "the same command resumes" in (tmp_path / "out").read_text()
     assert not (tmp_path / "run" / "report.html").exists()
     log = tmp_path / "run" / "logs" / "group_size=2,seed=1.log"
     assert "stopped by SIGTERM; the state is saved" in log.read_text()
