@@ -20,10 +20,9 @@ from typing import NoReturn, TextIO
 from absl import logging as absl_logging
 
 from rlp import disk
-from rlp.errors import UserError
+from rlp.errors import USER_ERROR, UserError
 from rlp.shown import error_lines, printable
 
-USER_ERROR = 2  # exit status
 _CACHE = re.compile(
     r"Error (writing|reading) persistent compilation cache entry[^:]*: (.*)", re.DOTALL
 )

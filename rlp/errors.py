@@ -1,5 +1,7 @@
 """The exceptions that a user's input can cause."""
 
+USER_ERROR = 2  # exit status of a program that ends with one of them
+
 
 class UserError(ValueError):
     """Input that cannot be used. The message is one line: what is wrong, and what to do."""

@@ -32,7 +32,7 @@ from jax.experimental.multihost_utils import process_allgather
 from rlp import agreement, disk, lifeline, process_log, signals
 from rlp.agreement import Who
 from rlp.data.batch import Fingerprint
-from rlp.errors import UserError
+from rlp.errors import USER_ERROR, UserError
 from rlp.ownership import LOGS
 from rlp.shown import error_lines, printable
 
@@ -44,7 +44,7 @@ HEARTBEAT_TIMEOUT_S = 100
 FOREVER_MS = 7 * 24 * 3600 * 1000  # waits that only a dead process would make endless
 GRACE_S = 2.0  # in which a process that hears of a failure may meet the same one itself
 SHARED_S = 60.0  # in which a new file of one host appears on another
-USER_ERROR, FAILURE = 2, 1  # exit statuses
+FAILURE = 1  # exit status of a process that fails otherwise, or loses another one
 
 _rounds = itertools.count()
 _joined: "Joined | None" = None

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from rlp import disk, hosts, signals
+from rlp import disk, hosts, signals, whole_folder
 from rlp.errors import UserError
 from rlp.strict_json import parse
 
@@ -77,13 +77,9 @@ class Owner:
         """Whether the process has ended, as far as can be told from here."""
         if not self.is_here:
             return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return self.pid == os.getpid() and self.token not in _HELD  # numbers are used again
+        if self.pid == os.getpid():  # numbers are used again
+            return self.token not in _HELD
+        return not whole_folder.runs(self.pid)
 
 
 _HELD: set[str] = set()  # tokens of the leases of this process

@@ -68,12 +68,13 @@ def _temporary(path: Path) -> Path:
     start = f".{path.name}.unfinished-"
     for left in [left for left in path.parent.iterdir() if left.name.startswith(start)]:
         pid = left.name.removeprefix(start)
-        if pid.isdecimal() and (int(pid) == os.getpid() or not _runs(int(pid))):
+        if pid.isdecimal() and (int(pid) == os.getpid() or not runs(int(pid))):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     return path.with_name(f"{start}{os.getpid()}")
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
+    """Whether this machine has a process of that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 
 from rlp import report
-from rlp.errors import UserError
-from rlp.report.apart import ERROR, USER_ERROR
+from rlp.errors import USER_ERROR, UserError
+from rlp.report.apart import ERROR
 
 NICENESS = 10  # whatever else runs on the machine goes first
 

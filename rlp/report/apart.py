@@ -13,13 +13,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlp.errors import UserError
+from rlp.errors import USER_ERROR, UserError
 
 LOGGER = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]  # that has the package `rlp`
 GRACE_S = 2.0  # in which the process may end by itself
-USER_ERROR = 2  # exit status of the process after a line that begins with ERROR
-ERROR = "error: "
+ERROR = "error: "  # begins the line of a process that ends with USER_ERROR
 
 
 def write_report_apart(folders: Sequence[Path], out: Path) -> None:
