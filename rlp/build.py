@@ -100,6 +100,14 @@ class Run(Method):
         return self.settings, self.vocabulary
 
 
+def copies_kept(config: ConfigDict) -> tuple[bool, bool]:
+    """Whether the state of a run has a baseline φ, and a reference of its own for the KL term."""
+    if not thinks(config):
+        return False, False
+    phi = "none" if answers_problems(config) else config.rlp.baseline
+    return phi != "none", config.rlp.kl_weight > 0 and phi != "frozen"
+
+
 def build_method(
     config: ConfigDict,
     files: Path | None = None,

@@ -123,10 +123,7 @@ def _learns(config: ConfigDict) -> bool:
 
 def _state(config: ConfigDict, model: ModelConfig, mesh: Mesh) -> TrainState:
     """The state of a run, as shapes with their places."""
-    thinks = building.thinks(config)
-    phi = "none" if answers_problems(config) else config.rlp.baseline
-    baseline = thinks and phi != "none"
-    reference = thinks and config.rlp.kl_weight > 0 and phi != "frozen"
+    baseline, reference = building.copies_kept(config)
     on_cpu = next(iter(mesh.devices.flat)).platform == "cpu"  # whose memory is the host's
     memory = "device" if on_cpu else config.rlp.baseline_memory
     optimizer = building.build_optimizer(config, None)

@@ -148,9 +148,7 @@ class _Loop:
         self.preemption = Preemption()
         self.label = f"{workdir.name} {config.objective}"
         self.optimizer = building.build_optimizer(config, end.last)
-        sampled, _ = run.sampled
-        self.baseline = building.thinks(config) and sampled.baseline != "none"
-        self.reference = building.thinks(config) and sampled.keeps_reference
+        self.baseline, self.reference = building.copies_kept(config)
         self.shardings = state_shardings(
             run.mesh,
             run.model,

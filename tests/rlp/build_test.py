@@ -549,3 +549,16 @@ def test_model_fields_reach_the_model():
     model = build.build(config).model
     assert model == ModelConfig(**values | {"rope": Rope(theta=500.0)})
     assert count_parameters(model) > 0
+
+
+@pytest.mark.parametrize("kl_weight", [0.0, 0.1])
+@pytest.mark.parametrize("baseline", ["ema", "frozen", "none"])
+@pytest.mark.parametrize("kind", [runs.COMPASS | {"objective": "rlp"}, runs.COMPASS_RLVR])
+def test_what_a_state_keeps_is_told_alike_by_the_config_and_by_its_settings(
+    kind, baseline, kl_weight
+):
+    config = runs.config(kind, {"rlp.kl_weight": kl_weight, "batch_size": 8})
+    with config.unlocked():
+        config.rlp.baseline = baseline
+    settings, _ = build.build(config).sampled
+    assert build.copies_kept(config) == (settings.baseline != "none", settings.keeps_reference)
