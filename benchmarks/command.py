@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from rlp.errors import UserError
-from rlp.memory import keep_freed_memory
+from rlp.runtime.allocator import keep_freed_memory
+from rlp.runtime.errors import UserError
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -6,7 +6,7 @@ from pathlib import Path
 from launch.pods import gke, jobs, slurm
 from launch.pods.jobs import Job
 from launch.points import Point
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 
 def submit_slurm(

@@ -28,13 +28,13 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from launch import program
-from rlp.errors import UserError
-from rlp.plan import compilers
-from rlp.plan.chips import Topology, parse_topology
+from rlp.capacity import compilers
+from rlp.capacity.chips import Topology, parse_topology
+from rlp.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from rlp.build import Run
-    from rlp.plan.case import Case
+    from rlp.capacity.step_spec import Case
+    from rlp.run.assembly import Run
 
 _CONFIG = program.define_config()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "chips to compile for, such as v5p:4x4x4")
@@ -63,19 +63,19 @@ def show_sharding(config: ConfigDict, topology: Topology | None) -> None:
     """Prints where the parameters of a run lie."""
     if topology:
         os.environ["JAX_PLATFORMS"] = "cpu"  # its chips are looked for nowhere
-    from rlp.placement import abstract_params
-    from rlp.plan import report
+    from rlp.capacity import summary
+    from rlp.engine.placement import abstract_params
 
     devices = compilers.stand_ins(topology.devices) if topology else None
     run = _build(config, devices, None, "a device")
-    print(f"mesh {report.mesh_text(run.mesh)}")
-    print("\n".join(report.sharding_table(abstract_params(run.model, run.mesh))))
+    print(f"mesh {summary.mesh_text(run.mesh)}")
+    print("\n".join(summary.sharding_table(abstract_params(run.model, run.mesh))))
 
 
 def compile_step(config: ConfigDict, topology: Topology) -> bool:
     """Compiles a step of a run and prints what it needs; whether it fits."""
-    from rlp.fits import DoesNotFit
-    from rlp.plan import programs, report, stages
+    from rlp.capacity import compiled_stages, programs, summary
+    from rlp.capacity.device_memory import DoesNotFit
 
     devices, chip = compilers.devices(topology), topology.chip
     try:
@@ -84,21 +84,21 @@ def compile_step(config: ConfigDict, topology: Topology) -> bool:
         print(f"does not fit: {error}")
         return False
     case = _case(config, run)
-    print("\n".join(report.heading(topology, case)), flush=True)
+    print("\n".join(summary.heading(topology, case)), flush=True)
     plan, refused = programs.Plan(), None
     with programs.tracing_for(run.mesh, topology.chip.platform):
         try:
-            stages.walk(programs.Compiler(run.mesh, plan, _tell), case)
+            compiled_stages.walk(programs.Compiler(run.mesh, plan, _tell), case)
         except programs.OutOfMemory as error:
             refused = error
-        fits, lines = report.whole(topology, case, plan, refused)
+        fits, lines = summary.whole(topology, case, plan, refused)
     print("\n".join(lines))
     return fits
 
 
 def _case(config: ConfigDict, run: "Run") -> "Case":
-    from rlp.build import build_optimizer, thinks
-    from rlp.plan.case import Case
+    from rlp.capacity.step_spec import Case
+    from rlp.run.assembly import build_optimizer, thinks
 
     settings, words = run.sampled
     return Case(
@@ -131,11 +131,12 @@ def _build(
     Raises:
       DoesNotFit: it does not.
     """
-    from rlp import fits, start
-    from rlp.build_data import answers_problems
-    from rlp.build_sizes import build
+    from rlp.capacity import device_memory
+    from rlp.interop import init_from
+    from rlp.run.assembly_data import answers_problems
+    from rlp.run.memory_check import build
 
-    config = copy.deepcopy(start.adopt(config, NOWHERE, program.fields_set_by_hand()))
+    config = copy.deepcopy(init_from.adopt(config, NOWHERE, program.fields_set_by_hand()))
     unread, sft = "not read here", config.data.sft
     if sft.share:
         sft.train = sft.train or unread
@@ -145,8 +146,8 @@ def _build(
         config.data.problems.train = config.data.problems.train or unread
     elif sft.share < 1:
         config.data.train = config.data.train or unread
-    limits = fits.Limits(memory, name, fits.host_memory())
-    files = start.files_for(config, NOWHERE)
+    limits = device_memory.Limits(memory, name, device_memory.host_memory())
+    files = init_from.files_for(config, NOWHERE)
     return build(config, files, devices, lambda _: limits, only_state=True)
 
 

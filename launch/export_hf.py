@@ -16,8 +16,8 @@ from absl import flags
 from launch import program
 
 if TYPE_CHECKING:
-    from rlp.exchange import Opened
-    from rlp.huggingface.verify import Prompt
+    from rlp.interop.huggingface.verify import Prompt
+    from rlp.run.exchange import Opened
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "<workdir>, <workdir>@<step> or <workdir>@best", required=True
@@ -38,8 +38,8 @@ _TOKENS = flags.DEFINE_integer("tokens", 32, "of --verify's continuations", lowe
 def main(_: Sequence[str]) -> None:
     """Exports, and compares if asked to."""
     from configs import default
-    from rlp import exchange
-    from rlp.whole_folder import refuse_existing
+    from rlp.run import exchange
+    from rlp.runtime.atomic_files import refuse_existing
 
     refuse_existing(Path(_OUT.value))
     name = _CHECKPOINT.value + (f"@{_STEP.value}" if _STEP.present else "")
@@ -55,8 +55,8 @@ def main(_: Sequence[str]) -> None:
 
 def _prompts(opened: "Opened") -> "list[Prompt]":
     """What is compared: every prompt as a text, and the first one in a chat if there are chats."""
-    from rlp import exchange
-    from rlp.huggingface.verify import Prompt
+    from rlp.interop.huggingface.verify import Prompt
+    from rlp.run import exchange
 
     texts = [Prompt(text, exchange.prompt_of(opened, text)) for text in _PROMPTS.value]
     if opened.method.template is None:
@@ -68,8 +68,8 @@ def _prompts(opened: "Opened") -> "list[Prompt]":
 
 def _compared(opened: "Opened", prompts: "list[Prompt]", out: Path) -> bool:
     """Prints a line for everything that is compared; whether all of it is the same."""
-    from rlp import exchange
-    from rlp.huggingface import verify
+    from rlp.interop.huggingface import verify
+    from rlp.run import exchange
 
     theirs, ends = verify.Theirs(out), exchange.exported_ends(opened)
     params = exchange.rounded(opened.params, _DTYPE.value)

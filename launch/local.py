@@ -11,10 +11,9 @@ from pathlib import Path
 from types import FrameType
 
 from launch.points import Point
-from rlp import disk, signals
+from rlp.runtime import disk_errors, signals
 
 _POLL_SECONDS = 0.2
-GO_ON = "run the same command again"
 
 
 @dataclass
@@ -73,9 +72,11 @@ def run_points(
     Raises:
       UserError: a log cannot be written; the points that run are told to save and end.
     """
-    from rlp.metrics import progress  # here: it brings jax, which a wrong flag should not wait for
+    from rlp.training.metrics import (
+        progress,  # here: it brings jax, which a wrong flag should not wait for
+    )
 
-    with disk.writing(logs):
+    with disk_errors.writing(logs):
         logs.mkdir(parents=True, exist_ok=True)
     runner = _Runner(points, commands, logs)
     done = len(points) - len(runner.waiting)
@@ -149,7 +150,7 @@ class _Runner:
 
     def _start(self, point: Point) -> None:
         words, log = self._commands[point.name], self._logs / f"{point.name}.log"
-        with disk.writing(log, GO_ON):
+        with disk_errors.writing(log, disk_errors.RUN_AGAIN):
             process = _start(words, log)
         if process is None:
             self.outcome.failed[point.name] = "another sweep is running it"

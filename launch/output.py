@@ -19,9 +19,9 @@ from typing import NoReturn, TextIO
 
 from absl import logging as absl_logging
 
-from rlp import disk
-from rlp.errors import USER_ERROR, UserError
-from rlp.shown import error_lines, printable
+from rlp.runtime import disk_errors
+from rlp.runtime.display import error_lines, printable
+from rlp.runtime.errors import USER_ERROR, UserError
 
 _CACHE = re.compile(
     r"Error (writing|reading) persistent compilation cache entry[^:]*: (.*)", re.DOTALL
@@ -60,7 +60,7 @@ def ending() -> Iterator[None]:
             raise
         sys.exit(128 + signal.SIGPIPE)
     except (OSError, RuntimeError, ValueError) as error:  # TensorStore's are of every class
-        if (told := disk.told(error)) is None:
+        if (told := disk_errors.told(error)) is None:
             raise
         _refuse(told)
 

@@ -21,9 +21,9 @@ from ml_collections import ConfigDict
 
 from launch import program
 from launch.run_flags import RunFlags
-from rlp import disk, whole_folder
-from rlp.errors import UserError
-from rlp.shown import printable
+from rlp.runtime import atomic_files, disk_errors
+from rlp.runtime.display import printable
+from rlp.runtime.errors import UserError
 
 _RUN = RunFlags("folder of the chain, with a folder for each of its runs")
 _PLAN = flags.DEFINE_bool("plan", False, "print the chain and where it stands, and run nothing")
@@ -42,7 +42,7 @@ def main(_: Sequence[str]) -> None:
         print(plan(config, workdir))
         return
     with _RUN.joined():
-        from rlp import hosts  # here: it brings jax, which a wrong flag should not wait for
+        from rlp.runtime import hosts  # here: it brings jax, which a wrong flag should not wait for
 
         hosts.agree(lambda: print(plan(config, workdir), flush=True))
         summary = _RUN.train()
@@ -54,9 +54,9 @@ def plan(config: ConfigDict, workdir: Path) -> str:
     """A line for every arm: what it starts from, what it trains on and how long, where it stands.
 
     Raises:
-      UserError: as `rlp.experiment.arms_in_order` does.
+      UserError: as `rlp.run.experiment.arms_in_order` does.
     """
-    from rlp import experiment
+    from rlp.run import experiment
 
     rows: list[tuple[str, ...]] = [("run", "starts from", "objective", "for", "")]
     for name, arm in experiment.arms_in_order(config, workdir).items():
@@ -101,7 +101,7 @@ def _length(arm: ConfigDict, workdir: Path) -> str:
 
 
 def _state(folder: Path) -> str:
-    from rlp.checkpoint.folder import saved_steps
+    from rlp.training.checkpoint.folder import saved_steps
 
     if (folder / "evaluation.json").exists():
         return "finished"
@@ -113,7 +113,8 @@ def _finish(
     config: ConfigDict, workdir: Path, summary: Mapping[str, Any], published: Published
 ) -> None:
     """Writes pipeline.md and prints it."""
-    from rlp import experiment, report
+    from rlp import report
+    from rlp.run import experiment
 
     arms = experiment.arms_in_order(config, workdir)
     starts = {name: _named(arm.init_from, workdir) for name, arm in arms.items()}
@@ -124,8 +125,8 @@ def _finish(
     if published:
         table += "\n\nIn brackets: published numbers, of other data and another evaluation."
     path = workdir / "pipeline.md"
-    with disk.writing(path):
-        whole_folder.write_whole(path, table + "\n")
+    with disk_errors.writing(path):
+        atomic_files.write_whole(path, table + "\n")
     print(f"\n{table}\n\ntable: {path}")
 
 

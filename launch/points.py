@@ -19,10 +19,10 @@ from urllib.parse import quote
 from ml_collections import ConfigDict
 
 from launch import program
-from rlp import ownership
-from rlp.errors import UserError
-from rlp.run_config import Value, fields
-from rlp.strict_json import read_object
+from rlp.runtime import ownership
+from rlp.runtime.config_json import Value, fields
+from rlp.runtime.errors import UserError
+from rlp.runtime.strict_json import read_object
 
 NAME = "name"  # of a point, where the fields that it sets would not do; no field is called so
 REFERENCES = ("init_from", "match")

@@ -6,7 +6,7 @@ A program defines its flags, then hands its main function to `run`:
     _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
 
     def main(arguments: list[str]) -> None:
-        from rlp import loop  # jax is imported only when the command line has proved right
+        from rlp.run import loop  # jax is imported only when the command line has proved right
 
     if __name__ == "__main__":
         program.run(main)
@@ -32,12 +32,12 @@ from ml_collections import ConfigDict, config_flags
 
 from configs import default
 from launch import output
-from rlp import signals
-from rlp.errors import UserCodeError, UserError
-from rlp.memory import keep_freed_memory
-from rlp.run_config import fields
-from rlp.shown import printable
-from rlp.user_code import frames_of
+from rlp.runtime import signals
+from rlp.runtime.allocator import keep_freed_memory
+from rlp.runtime.config_json import fields
+from rlp.runtime.display import printable
+from rlp.runtime.errors import UserCodeError, UserError
+from rlp.runtime.user_code import frames_of
 
 flags.disclaim_key_flags()  # --help lists the config flag with the program that asked for it
 

@@ -17,7 +17,7 @@ from absl import flags
 
 from launch import program
 from rlp import report
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 _OUT = program.define_output(
     "out", "page to write; report.html in the one folder given, or here if there are several", ""

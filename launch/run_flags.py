@@ -47,14 +47,14 @@ class RunFlags:
         self._hosts.check()
         if not self._hosts.several:
             return contextlib.nullcontext()
-        from rlp import hosts  # here: it brings jax, which a wrong flag should not wait for
+        from rlp.runtime import hosts  # here: it brings jax, which a wrong flag should not wait for
 
         return hosts.Joined(*self._hosts.values(), facts=self._facts())
 
     def _facts(self) -> dict[str, Any]:
         """What all processes must have been given alike: the program, its flags, the config."""
-        from rlp import agreement
-        from rlp.run_config import fields
+        from rlp.runtime import consistency
+        from rlp.runtime.config_json import fields
 
         spec = sys.modules["__main__"].__spec__
         given = {
@@ -62,7 +62,7 @@ class RunFlags:
             "--workdir": self.workdir,
             "--allow_config_change": self._allow_config_change.value,
         }
-        return given | agreement.of_config(dict(fields(self.config)))
+        return given | consistency.of_config(dict(fields(self.config)))
 
     def train(self) -> dict[str, Any] | None:
         """Runs the config, an experiment or one run, in the workdir, or goes on with it.
@@ -70,8 +70,9 @@ class RunFlags:
         Returns:
           The content of summary.json or evaluation.json; None if a signal stopped it.
         """
-        from rlp import experiment, hosts, loop, signals
-        from rlp.preemption import Preempted
+        from rlp.run import experiment, loop
+        from rlp.runtime import hosts, signals
+        from rlp.runtime.preemption import Preempted
 
         train = experiment.run if "arms" in self.config else loop.train
         try:

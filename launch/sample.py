@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from launch import program
-from rlp.errors import UserError
-from rlp.shown import printable
+from rlp.runtime.display import printable
+from rlp.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import jax
 
-    from rlp.exchange import Opened
+    from rlp.run.exchange import Opened
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "a run, <workdir>@<step>, or a Hugging Face folder", required=True
@@ -47,8 +47,9 @@ def main(_: Sequence[str]) -> None:
     import jax
 
     from configs import default
-    from rlp import build_sizes, exchange, fits
-    from rlp.tokenizer import THINK_OPEN
+    from rlp.capacity import device_memory
+    from rlp.run import exchange, memory_check
+    from rlp.tokenizers.tokenizer import THINK_OPEN
 
     if not math.isfinite(_TEMPERATURE.value):
         raise UserError(f"--temperature={_TEMPERATURE.value}; give a finite number")
@@ -57,8 +58,8 @@ def main(_: Sequence[str]) -> None:
     device = jax.devices()[0]
     opened = exchange.open_model(_CHECKPOINT.value, default.get_config(), device, _BOS.value)
     thoughts = _THOUGHTS.value if _THINK.value else 1
-    limits = fits.limits([device])
-    build_sizes.check_sampling(opened.method, thoughts, _LENGTH.value, limits)
+    limits = device_memory.limits([device])
+    memory_check.check_sampling(opened.method, thoughts, _LENGTH.value, limits)
     key = jax.random.key(_SEED.value)
     text = _PROMPT.value
     if _CHAT.value:
@@ -79,7 +80,7 @@ def main(_: Sequence[str]) -> None:
 
 def _stream(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
     """Prints the prompt, and what follows it as it comes."""
-    from rlp import exchange
+    from rlp.run import exchange
 
     print(_shown(_PROMPT.value), end="", flush=True)
     _print(opened, prompt, _sampled(opened, prompt, exchange.ends(opened), key))
@@ -87,7 +88,7 @@ def _stream(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
 
 def _answer(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
     """Prints the message of the user, and the answer as it comes, without the end of its turn."""
-    from rlp import exchange
+    from rlp.run import exchange
 
     ends = exchange.ends(opened, chat=True)
     print(_shown(_PROMPT.value), flush=True)
@@ -99,7 +100,7 @@ def _sampled(
     opened: "Opened", prompt: list[int], ends: Sequence[int], key: "jax.Array"
 ) -> Iterator[int]:
     """What follows a prompt, up to and with one of the ends."""
-    from rlp.generate import continuation
+    from rlp.evaluation.generate import continuation
 
     method = opened.method
     return continuation(
@@ -140,7 +141,7 @@ def _show_thoughts(
     opened: "Opened", prompt: list[int], target: list[int], key: "jax.Array", chat: bool
 ) -> None:
     """Prints thoughts, and what they do for the target."""
-    from rlp.generate import thoughts_after
+    from rlp.evaluation.generate import thoughts_after
 
     method = opened.method
     tokenizer = method.tokenizer

@@ -20,9 +20,10 @@ from ml_collections import ConfigDict
 from launch import cluster, local, program
 from launch.pods import gke, jobs, slurm, tpu
 from launch.points import Point, command, point_config, read_points, shell_line
-from rlp import disk, ownership, report, signals
-from rlp.errors import UserError
-from rlp.run_config import check_same, fields, load_config
+from rlp import report
+from rlp.runtime import disk_errors, ownership, signals
+from rlp.runtime.config_json import check_same, fields, load_config
+from rlp.runtime.errors import UserError
 
 _CONFIG = program.define_config()
 _WORKDIR = program.define_output("workdir", "folder of the sweep, with a folder for each point")
@@ -69,7 +70,8 @@ def main(arguments: Sequence[str]) -> None:
 def _check(points: Sequence[Point], config: ConfigDict, for_all: Sequence[str]) -> None:
     """Refuses values that no run can use, and folders that hold runs of other configs, or what no
     run has made."""
-    from rlp import experiment, run_check, start  # here: they bring jax
+    from rlp.interop import init_from  # here: they bring jax
+    from rlp.run import checks, experiment
 
     for point in points:
         own = point_config(config, point)
@@ -78,10 +80,12 @@ def _check(points: Sequence[Point], config: ConfigDict, for_all: Sequence[str]) 
             ownership.refuse_foreign(point.folder, "experiment" if point.arms else "run")
             for arm in _arms(own):
                 run = experiment.arm_config(own, arm, point.folder) if arm else own
-                run_check.check(dict(fields(run)))
+                checks.check(dict(fields(run)))
             if saved.exists():
                 now = (
-                    own if point.arms else start.adopt(own, point.folder, [*for_all, *point.fields])
+                    own
+                    if point.arms
+                    else init_from.adopt(own, point.folder, [*for_all, *point.fields])
                 )
                 _check_same(load_config(saved), now)
         except UserError as error:
@@ -103,8 +107,8 @@ def _check_same(saved: ConfigDict, now: ConfigDict) -> None:
 
 def _begin(workdir: Path) -> None:
     """Makes the folder that of this sweep."""
-    disk.refuse_unwritable(workdir)
-    with disk.writing(workdir):
+    disk_errors.refuse_unwritable(workdir)
+    with disk_errors.writing(workdir):
         ownership.claim(workdir, "sweep")
 
 

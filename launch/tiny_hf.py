@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from launch import program
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from models import hf
@@ -30,10 +30,10 @@ def main(_: Sequence[str]) -> None:
 
     from models import hf
     from models.transformer import init
-    from rlp import huggingface
-    from rlp.small_files import token_ids
-    from rlp.start import GENERATION
-    from rlp.tokenizer import ByteTokenizer
+    from rlp.interop import huggingface
+    from rlp.interop.init_from import GENERATION
+    from rlp.run.model_files import token_ids
+    from rlp.tokenizers.tokenizer import ByteTokenizer
 
     if _FAMILY.value not in hf.BY_NAME:
         known = ", ".join(hf.BY_NAME)

@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads would wait for 
 # Tests compile much and compute little, so what they run is not optimized: neither here nor in the
 # processes that they start. As a user has it (`environment.of_a_user`) are those that compile for
 # accelerators, and runs that are killed at random moments.
-from tests import environment  # noqa: E402
+from tests.support import environment  # noqa: E402
 
 environment.compile_fast()
 

@@ -21,7 +21,7 @@ from absl import flags
 from launch import program
 from launch.pods import jobs, tpu
 from launch.pods.jobs import Job
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 _IMAGE = flags.DEFINE_string("image", "", "container image with this repository")
 _BUCKET = flags.DEFINE_string("bucket", "", "Cloud Storage bucket that is mounted at /bucket")

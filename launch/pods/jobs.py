@@ -13,7 +13,7 @@ from absl import flags
 
 from launch import program
 from launch.points import finishing_file
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 NAME = flags.DEFINE_string(
     "name", "", "of the job or machine; that of the workdir if it is left out"

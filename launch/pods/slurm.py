@@ -19,7 +19,7 @@ from absl import flags
 from launch import program
 from launch.pods import jobs
 from launch.pods.jobs import Job
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 _NODES = flags.DEFINE_integer("nodes", 1, "nodes of a run", lower_bound=1)
 _GPUS = flags.DEFINE_integer(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from absl import flags
 
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 TPU = flags.DEFINE_string(
     "tpu", "", "the slice, by generation and shape: v5e:4x4, v5p:4x4x4, v6e:8x8"

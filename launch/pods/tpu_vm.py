@@ -20,7 +20,7 @@ from absl import flags
 
 from launch import program
 from launch.pods import jobs, tpu
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 _ZONE = flags.DEFINE_string("zone", "", "zone of the slice")
 _PROJECT = flags.DEFINE_string("project", "", "Google Cloud project; gcloud's own if left out")

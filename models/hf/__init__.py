@@ -6,7 +6,7 @@
     rope        rotary positions in config.json
     config      config.json to `ModelConfig` and back
 
-There is no input or output here: `rlp.huggingface` reads and writes the files.
+There is no input or output here: `rlp.interop.huggingface` reads and writes the files.
 """
 
 from models.hf.config import (

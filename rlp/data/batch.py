@@ -6,14 +6,15 @@ of a row and has segment 0.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import flax.struct
 import jax
 import numpy as np
 
+from rlp.runtime.fingerprints import Fingerprint
+
 Array = np.ndarray | jax.Array
-Fingerprint = Mapping[str, Any]  # a JSON value, see `rlp.data.fingerprint`
 
 
 @flax.struct.dataclass

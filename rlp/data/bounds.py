@@ -5,7 +5,7 @@ The limits are far beyond what honest files hold, and fields of the config raise
 
 import dataclasses
 
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 FREE = 2**26  # bytes that the content of any file may have, however small the file is
 _LONG = 2**26  # bytes of a JSON text above which its values are counted before it is read

@@ -24,10 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rlp.data.batch import Array, Batch, Fingerprint, Problems
+from rlp.data.batch import Array, Batch, Problems
 from rlp.data.fingerprint import of_settings
-from rlp.errors import UserError
-from rlp.tokenizer import word_level_files
+from rlp.runtime.errors import UserError
+from rlp.runtime.fingerprints import Fingerprint
+from rlp.tokenizers.tokenizer import word_level_files
 
 HEADINGS = ("north", "east", "south", "west")
 TURNS = {"right": 1, "around": 2, "left": 3}  # quarter turns clockwise
@@ -88,7 +89,7 @@ class CompassTokenizer:
         return [self.words[i] for i in ids]
 
     def token_bytes(self) -> list[bytes]:
-        """See `rlp.tokenizer`: whole words have none."""
+        """See `rlp.tokenizers.tokenizer`: whole words have none."""
         return [b""] * self.vocab_size
 
     def files(self) -> Mapping[str, Path | str]:

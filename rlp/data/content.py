@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 
 import zstandard
 
-from rlp.data import places
+from rlp.data import locations
 from rlp.data.bounds import Limits, Meter
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def chunks(path: str, on_read: OnRead, limits: Limits) -> Iterator[bytes]:
     Raises:
       UserError: it cannot be decompressed, or has too much content for its size.
     """
-    with places.open_file(path) as file:
+    with locations.open_file(path) as file:
         stored = _stored(path, file, on_read)
         if path.lower().endswith(".zst"):
             yield from _decompress_zstd(path, stored, Meter(path, limits))
@@ -131,7 +131,7 @@ def chunks(path: str, on_read: OnRead, limits: Limits) -> Iterator[bytes]:
 def _stored(path: str, file: BinaryIO, on_read: OnRead) -> Iterator[bytes]:
     """What a file holds, as it is, in pieces. One that something writes to might never end, and
     would hold other rows the next time."""
-    size = None if places.is_url(path) else os.fstat(file.fileno()).st_size
+    size = None if locations.is_url(path) else os.fstat(file.fileno()).st_size
     count = 0
     while data := file.read(_CHUNK):
         count += len(data)

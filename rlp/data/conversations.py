@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rlp.data.messages import ASSISTANT, CALLS, USER, Message, read_messages, says
 from rlp.data.sources import Column, as_text
-from rlp.errors import UserError
-from rlp.rendering import LimitExceeded, Request
+from rlp.runtime.errors import UserError
+from rlp.tokenizers.chat_templates import LimitExceeded, Request
 
 Render = Callable[[Sequence[Message], bool], str]  # with what stands before an answer, if asked
 

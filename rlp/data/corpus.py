@@ -9,14 +9,15 @@ from typing import TypeVar
 import numpy as np
 import tqdm
 
-from rlp.data import places
+from rlp.data import locations
 from rlp.data.bounds import LIMITS, Limits
 from rlp.data.content import universal_newlines
 from rlp.data.fingerprint import MOST_FILES, digest
 from rlp.data.sources import read_documents
-from rlp.data.summary import Summary, listed
-from rlp.errors import UserError
-from rlp.tokenizer import Tokenizer
+from rlp.data.summary import Summary
+from rlp.runtime.display import listed
+from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import Tokenizer
 
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ def tokenize(
 def reading(files: Sequence[str], field: str) -> tqdm.tqdm:
     """A progress bar over the bytes of files, shown if they take long to read."""
     return tqdm.tqdm(
-        total=sum(map(places.size, files)),
+        total=sum(map(locations.size, files)),
         desc=f"reading {field}",
         unit="B",
         unit_scale=True,

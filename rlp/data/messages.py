@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlp.data.sources import as_text, check_present
-from rlp.errors import UserError
-from rlp.strict_json import parse
+from rlp.runtime.errors import UserError
+from rlp.runtime.strict_json import parse
 
 SYSTEM, USER, ASSISTANT, TOOL = "system", "user", "assistant", "tool"
 ROLES = {

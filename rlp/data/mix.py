@@ -4,8 +4,9 @@ import fractions
 
 import numpy as np
 
-from rlp.data.batch import Batch, Fingerprint, Stream
+from rlp.data.batch import Batch, Stream
 from rlp.data.fingerprint import of_settings
+from rlp.runtime.fingerprints import Fingerprint
 
 
 class MixedStream:

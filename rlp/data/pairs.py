@@ -26,12 +26,13 @@ from rlp.data.conversations import (
 from rlp.data.corpus import Corpus, grouped, hold_out, reading
 from rlp.data.messages import ASSISTANT
 from rlp.data.sources import as_text, find_files, read_rows
-from rlp.data.summary import Summary, listed
+from rlp.data.summary import Summary
 from rlp.data.text import HELD_OUT, TextStream, check_disjoint, shuffled, spread, tell
 from rlp.data.windows import pack_windows, whole_windows
-from rlp.errors import UserError
-from rlp.rendering import LimitExceeded
-from rlp.tokenizer import Tokenizer
+from rlp.runtime.display import listed
+from rlp.runtime.errors import UserError
+from rlp.tokenizers.chat_templates import LimitExceeded
+from rlp.tokenizers.tokenizer import Tokenizer
 
 GROUP = "data.sft"  # of the fields of the config
 # Texts that are tokenized whole, in stretches, each with the ids that follow it.

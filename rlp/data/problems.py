@@ -15,18 +15,20 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from rlp.data.batch import Batch, Fingerprint, Problems
+from rlp.answers.gold_answers import Golds
+from rlp.answers.verifiers import Gold
+from rlp.data.batch import Batch, Problems
 from rlp.data.bounds import LIMITS, Limits
 from rlp.data.corpus import grouped, hold_out, reading
 from rlp.data.fingerprint import digest, first_records
 from rlp.data.sources import ENDINGS, Column, as_text, find_files, read_rows
-from rlp.data.summary import Files, Summary, listed, many
+from rlp.data.summary import Files, Summary, many
 from rlp.data.text import check_disjoint, shuffled, spread
 from rlp.data.unusable import Unusable
-from rlp.errors import UserError
-from rlp.golds import Golds
-from rlp.tokenizer import Tokenizer
-from rlp.verifiers import Gold
+from rlp.runtime.display import listed
+from rlp.runtime.errors import UserError
+from rlp.runtime.fingerprints import Fingerprint
+from rlp.tokenizers.tokenizer import Tokenizer
 
 GROUP = "data.problems"  # of the fields of the config
 PROBLEM = "{problem}"  # its place in the instruction

@@ -20,12 +20,12 @@ from contextlib import contextmanager
 import pyarrow
 import pyarrow.parquet
 
-from rlp.data import places
+from rlp.data import locations
 from rlp.data.bounds import LIMITS, Limits, Meter
 from rlp.data.content import OnRead, read_lines, read_texts, universal_newlines
 from rlp.data.summary import Files, Summary, ending
-from rlp.errors import UserError
-from rlp.strict_json import Excessive, parse
+from rlp.runtime.errors import UserError
+from rlp.runtime.strict_json import Excessive, parse
 
 ENDINGS = (
     *(".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst"),
@@ -63,16 +63,16 @@ def find_files(spec: str, field: str) -> Files:
     unreadable: dict[str, str] = {}
     special: dict[str, str] = {}
     for item in _items(spec):
-        with places.reached(item):
+        with locations.reached(item):
             listing = _expand(os.path.expanduser(item), field)
-        hidden |= {places.identity(path) for path in listing.hidden}
+        hidden |= {locations.identity(path) for path in listing.hidden}
         for path in listing.files:
             kept = files if _is_known(path) else others
-            kept.setdefault(places.identity(path), path)
+            kept.setdefault(locations.identity(path), path)
         for path in listing.unreadable:
             folder, name = os.path.split(path)
-            unreadable.setdefault(os.path.join(places.identity(folder), name), path)
-        special |= {places.identity(path): _named_special(path) for path in listing.special}
+            unreadable.setdefault(os.path.join(locations.identity(folder), name), path)
+        special |= {locations.identity(path): _named_special(path) for path in listing.special}
     if not files:
         raise UserError(f"{field} is empty: give files, folders or globs, separated by commas")
     passed_over = [*map(ending, others.values()), *["hidden"] * len(hidden)]
@@ -176,7 +176,7 @@ def check_present(where: str, value: object) -> None:
 def _readable(path: str) -> Iterator[None]:
     """An OSError in here as a UserError that names the file."""
     try:
-        with places.reached(path):
+        with locations.reached(path):
             yield
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -198,20 +198,20 @@ def _items(spec: str) -> list[str]:
 
 def _exists(path: str) -> bool:
     """Whether this is a file or folder of this machine."""
-    return bool(path) and not places.is_url(path) and os.path.exists(os.path.expanduser(path))
+    return bool(path) and not locations.is_url(path) and os.path.exists(os.path.expanduser(path))
 
 
-def _expand(item: str, field: str) -> places.Listing:
+def _expand(item: str, field: str) -> locations.Listing:
     """The files of one item of a list, of any kind, and at least one of a known kind."""
     known = " ".join(ENDINGS)
-    if places.is_file(item):
+    if locations.is_file(item):
         if not _is_known(item):
             raise UserError(f"{field}: {item} is not of a known kind; known: {known}")
-        return places.Listing([item])
-    if places.is_folder(item):
-        found = [places.files_below(item)]
+        return locations.Listing([item])
+    if locations.is_folder(item):
+        found = [locations.files_below(item)]
     elif glob.has_magic(item):
-        found = [_matched(path) for path in places.matches(item)]
+        found = [_matched(path) for path in locations.matches(item)]
     else:
         raise UserError(f"{field}: {_not_there(item)}")
     files = [path for listing in found for path in listing.files]
@@ -222,25 +222,25 @@ def _expand(item: str, field: str) -> places.Listing:
         holds = f" (it has: {others})" if others else ""
         raise UserError(f"{field}: {item} holds no file of a known kind: {known}{holds}")
     hidden = tuple(path for listing in found for path in listing.hidden)
-    return places.Listing(files, hidden, unreadable, special)
+    return locations.Listing(files, hidden, unreadable, special)
 
 
 def _named_special(path: str) -> str:
-    return f"{places.special_kind(path)} {path}"
+    return f"{locations.special_kind(path)} {path}"
 
 
 def _not_there(item: str) -> str:
     """Why an item of a list is neither a file nor a folder."""
-    if kind := places.special_kind(item):
+    if kind := locations.special_kind(item):
         return f"{item} is a {kind}; only regular files can be read"
     return f"{item} is a broken link" if os.path.islink(item) else f"no file or folder {item}"
 
 
-def _matched(path: str) -> places.Listing:
+def _matched(path: str) -> locations.Listing:
     """The files of what a glob matched."""
-    if places.is_folder(path):
-        return places.files_below(path)
-    return places.Listing([path]) if places.is_url(path) else places.sorted_out([path])
+    if locations.is_folder(path):
+        return locations.files_below(path)
+    return locations.Listing([path]) if locations.is_url(path) else locations.sorted_out([path])
 
 
 def _is_known(path: str) -> bool:
@@ -313,14 +313,14 @@ def _parquet(
     path: str, columns: Sequence[Column], on_read: OnRead, limits: Limits
 ) -> Iterator[tuple[str, list[object]]]:
     try:
-        with places.open_file(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
+        with locations.open_file(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             names = file.schema_arrow.names
             _check_columns(path, columns, names)
             wanted = [column for _, column in columns]
             for column in wanted:
                 if names.count(column) > 1:
                     raise UserError(f"{path}: several columns are called {column!r}; rename them")
-            size, rows, number = places.size(path), file.metadata.num_rows, 0
+            size, rows, number = locations.size(path), file.metadata.num_rows, 0
             meter, count = _parquet_meter(path, file.metadata, wanted, limits)
             for batch in file.iter_batches(count, columns=list(set(wanted))):
                 meter.made(batch.nbytes)

@@ -4,7 +4,8 @@ import collections
 import logging
 from collections.abc import Iterable, Sequence
 
-from rlp.data.unusable import SHOWN, Unusable
+from rlp.data.unusable import Unusable
+from rlp.runtime.display import listed
 
 LOGGER = logging.getLogger(__name__)
 
@@ -140,12 +141,6 @@ def ending(path: str) -> str:
     packed = next((end for end in PACKED if name.endswith(end)), "")
     inner, dot, last = name.removesuffix(packed).rpartition(".")
     return (f".{last}" if inner and dot else "") + packed or "no ending"
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first few of some names."""
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def many(count: int, things: str) -> str:

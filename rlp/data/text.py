@@ -15,16 +15,17 @@ from collections.abc import Iterator, Sequence
 import grain
 import numpy as np
 
-from rlp.data import places
-from rlp.data.batch import Batch, Fingerprint
+from rlp.data import locations
+from rlp.data.batch import Batch
 from rlp.data.bounds import LIMITS, Limits
 from rlp.data.corpus import Corpus, hold_out, tokenize
 from rlp.data.fingerprint import digest, first_records
 from rlp.data.sources import find_files
 from rlp.data.summary import many
 from rlp.data.windows import Windows, cut_windows, pack_windows
-from rlp.errors import UserError
-from rlp.tokenizer import Tokenizer
+from rlp.runtime.errors import UserError
+from rlp.runtime.fingerprints import Fingerprint
+from rlp.tokenizers.tokenizer import Tokenizer
 
 HELD_OUT = "{}, held out"  # what a part of a field's files is called
 _HASHED = 4096  # windows whose tokens are hashed at a time
@@ -370,9 +371,9 @@ def _usable(
 
 def check_disjoint(train: Sequence[str], evaluation: Sequence[str], group: str = "data") -> None:
     """Raises UserError if a file is both trained on and held out."""
-    trained = {places.identity(path) for path in train}
+    trained = {locations.identity(path) for path in train}
     for path in evaluation:
-        if places.identity(path) in trained:
+        if locations.identity(path) in trained:
             raise UserError(
                 f"{path} is in both {group}.train and {group}.evaluation: take it out of one"
             )

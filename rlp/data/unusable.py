@@ -2,7 +2,7 @@
 
 import logging
 
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
 

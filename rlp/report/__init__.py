@@ -12,14 +12,14 @@ style are the .js and .css files beside this one. `chain` has the table of a cha
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlp import disk, whole_folder
-from rlp.errors import UserError
 from rlp.report.apart import write_report_apart
 from rlp.report.chain import chain_table, places
 from rlp.report.compare import Group, group_pools, group_runs
 from rlp.report.figures import terminal_table
 from rlp.report.load import Run, Source, load_folders
 from rlp.report.markdown import MARK, markdown_table
+from rlp.runtime import atomic_files, disk_errors
+from rlp.runtime.errors import UserError
 
 __all__ = [
     "Group",
@@ -72,8 +72,8 @@ def write_sources(
     groups = group_runs(sources) if groups is None else groups
     if out.is_dir():
         raise UserError(f"{out} is a folder: name a file, for example {out}/report.html")
-    with disk.writing(out):
-        disk.refuse_other(out, f"<title>{page.TITLE}")
+    with disk_errors.writing(out):
+        disk_errors.refuse_other(out, f"<title>{page.TITLE}")
         out.parent.mkdir(parents=True, exist_ok=True)
         plots.write_plots(groups, out.parent / "plots")
         page.write_page(sources, groups, out, title)
@@ -85,6 +85,6 @@ def write_markdown(table: str, out: Path) -> None:
     Raises:
         UserError: `out` cannot be written, or is a file with something else.
     """
-    disk.refuse_other(out, MARK)
-    with disk.writing(out):
-        whole_folder.write_whole(out, f"{table}\n")
+    disk_errors.refuse_other(out, MARK)
+    with disk_errors.writing(out):
+        atomic_files.write_whole(out, f"{table}\n")

@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 
 from rlp import report
-from rlp.errors import USER_ERROR, UserError
 from rlp.report.apart import ERROR
+from rlp.runtime.errors import USER_ERROR, UserError
 
 NICENESS = 10  # whatever else runs on the machine goes first
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlp.errors import USER_ERROR, UserError
+from rlp.runtime.errors import USER_ERROR, UserError
 
 LOGGER = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]  # that has the package `rlp`

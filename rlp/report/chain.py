@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rlp.report.figures import Figure, Summary, figure_value, format_figure, shown_figures
 from rlp.report.markdown import aligned
-from rlp.shown import markdown_cell
+from rlp.runtime.display import markdown_cell
 
 ALONE = ""  # the stage of a start itself
 _HEAD = ("held-out figure", "start")

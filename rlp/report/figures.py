@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlp.shown import printable
+from rlp.runtime.display import printable
 
 Summary = Mapping[str, Any]
 OF_A_FILE = "accuracy/"  # figures of single files of problems, named after them

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rlp import metrics_file
 from rlp.report.figures import METRICS
+from rlp.training import metrics_file
 
 CUMULATIVE = ("flops", "tokens_documents", "seconds_device")
 _KEYS = {"step", "flops", "skipped_updates", *(metric.key for metric in METRICS)}

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlp import disk, metrics_file
-from rlp.errors import UserError
 from rlp.report.figures import FIGURES, METRICS, OF_A_FILE
 from rlp.report.history import CUMULATIVE, History, read_history
 from rlp.report.thoughts import check_thoughts
-from rlp.shown import printable
-from rlp.strict_json import parse
+from rlp.runtime import disk_errors
+from rlp.runtime.display import printable
+from rlp.runtime.errors import UserError
+from rlp.runtime.strict_json import parse
+from rlp.training import metrics_file
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -135,7 +136,7 @@ def _load_experiment(folder: Path, name: str) -> Source:
         raise UserError(f'{path}: "arms" must list the names of the arms; the file is damaged')
     for arm in arms:
         try:
-            disk.refuse_name("an arm", arm)
+            disk_errors.refuse_name("an arm", arm)
         except UserError as error:
             raise UserError(f"{path}: {error}; the file is damaged") from error
     seed = _seed(path, summary if "seed" in summary else config)

@@ -2,16 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from rlp.errors import UserError
-from rlp.report.figures import (
-    FIGURES,
-    Figure,
-    Summary,
-    figure_value,
-    format_spread,
-    shown_figures,
-)
-from rlp.shown import markdown_cell, markdown_code
+from rlp.report.figures import FIGURES, Figure, Summary, figure_value, format_spread, shown_figures
+from rlp.runtime.display import markdown_cell, markdown_code
+from rlp.runtime.errors import UserError
 
 HEAD = "run"  # of the first column
 MARK = rf"\A\| {HEAD} "  # by which a file with such a table is known

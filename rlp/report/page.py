@@ -15,15 +15,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rlp import whole_folder
 from rlp.report.compare import Group, differing_settings
 from rlp.report.curves import Line, build_plots, extremes, smooth, thin
 from rlp.report.figures import format_figure
 from rlp.report.load import Run, Source
 from rlp.report.table import distinct, escape, figure_meanings, objective, results_table, steps
 from rlp.report.thoughts import browser_documents
-from rlp.shown import printable
-from rlp.strict_json import finite
+from rlp.runtime import atomic_files
+from rlp.runtime.display import printable
+from rlp.runtime.strict_json import finite
 
 MOST_POINTS = 240  # of a line on the page; the PNG files have more
 TITLE = "RLP report: "  # in front of the title of every page, by which one is known
@@ -34,7 +34,7 @@ def write_page(
     sources: Sequence[Source], groups: Sequence[Group], out: Path, title: str = ""
 ) -> None:
     """Writes the page in one move: whoever opens `out` finds the old page or the new one."""
-    whole_folder.write_whole(
+    atomic_files.write_whole(
         out, render(sources, groups, title).encode("utf-8", "backslashreplace")
     )
 

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
-from rlp import disk, whole_folder
 from rlp.report.compare import Group
 from rlp.report.curves import Line, Plot, build_plots, extremes, smooth
-from rlp.shown import printable
+from rlp.runtime import atomic_files, disk_errors
+from rlp.runtime.display import printable
 
 # Okabe and Ito's colours, apart for every kind of colour vision; dashes tell them apart in grey.
 COLOURS = ("#6b6b6b", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#000000")
@@ -40,7 +40,7 @@ def write_plots(groups: Sequence[Group], folder: Path) -> list[Path]:
     names = [plot.metric.key.replace("/", "_") for plot in plots]
     paths = [folder / f"{name}.png" for name in (*names, OVERVIEW)]
     for path in paths:
-        disk.refuse_other(path, SOFTWARE)
+        disk_errors.refuse_other(path, SOFTWARE)
     folder.mkdir(parents=True, exist_ok=True)
     for plot, path in zip(plots, paths, strict=False):
         canvas = Canvas(figsize=PANEL, layout="constrained")
@@ -125,4 +125,4 @@ def _save(canvas: Canvas, path: Path) -> None:
     FigureCanvasAgg(canvas)
     image = io.BytesIO()
     canvas.savefig(image, dpi=DOTS_PER_INCH, format="png", metadata={"Software": SOFTWARE})
-    whole_folder.write_whole(path, image.getvalue())
+    atomic_files.write_whole(path, image.getvalue())

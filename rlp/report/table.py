@@ -15,7 +15,7 @@ from rlp.report.figures import (
     mean,
     shown_figures,
 )
-from rlp.shown import printable
+from rlp.runtime.display import printable
 
 
 def escape(text: object) -> str:

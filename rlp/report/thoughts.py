@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 
 
 def check_thoughts(content: Mapping[str, Any], path: Path) -> None:

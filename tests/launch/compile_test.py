@@ -3,16 +3,14 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from rlp.errors import UserError
-from rlp.plan import compilers
-from rlp.plan.chips import parse_topology
-from tests import environment
-
-ROOT = Path(__file__).resolve().parents[2]
+from rlp.capacity import compilers
+from rlp.capacity.chips import parse_topology
+from rlp.runtime.errors import UserError
+from tests.support import environment
+from tests.support.paths import ROOT
 
 
 def compile_step(*flags, seconds=3600):
@@ -85,13 +83,13 @@ SMALL = {
 # Looks words up in a table that is split both ways, for rows that are split.
 UNWILLING = """
 import sys
-from rlp.plan import chips, compilers
+from rlp.capacity import chips, compilers
 topology = chips.parse_topology(sys.argv[1])
 compilers.prepare(topology)
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from models.sharding import batch_sharding, make_mesh, place
-from rlp.plan import programs
+from rlp.capacity import programs
 mesh = make_mesh(2, 2, 2, devices=compilers.devices(topology))
 split = NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
 table = jax.ShapeDtypeStruct((24, 32), jnp.float32, sharding=split)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from configs import default
 from launch import program
-from rlp.errors import UserError
-from rlp.run_config import fields
+from rlp.runtime.config_json import fields
+from rlp.runtime.errors import UserError
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 KNOWN = dict(fields(default.get_config()))
 DEFAULT = "--config=configs/default.py"
 
@@ -72,7 +72,7 @@ def test_a_missing_flag_is_named(tmp_path, missing):
 
 PROGRAM = """
 from launch import program
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 _CONFIG = program.define_config()
 def main(arguments):
     print({result})

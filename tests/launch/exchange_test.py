@@ -15,14 +15,14 @@ import pytest
 from configs import default
 from launch import sample
 from models import hf
-from rlp import exchange
-from rlp.checkpoint import Checkpoints
-from rlp.generate import continuation, thoughts_after
-from rlp.run_config import save_config
-from rlp.shown import printable
-from tests import folders, runs, tiny
+from rlp.evaluation.generate import continuation, thoughts_after
+from rlp.run import exchange
+from rlp.runtime.config_json import save_config
+from rlp.runtime.display import printable
+from rlp.training.checkpoint import Checkpoints
+from tests.support import folders, runs, tiny
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(ROOT),
     "JAX_NUM_CPU_DEVICES": "1",
@@ -36,7 +36,7 @@ import importlib, json, os, sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from launch import program
-from rlp import exchange, experiment, generate, loop
+from rlp.run import exchange, experiment, loop; from rlp.evaluation import generate
 
 for line in sys.stdin:
     (module, *words), out, err = json.loads(line)

@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 
 from launch.fetch_models import MODELS
-from rlp.huggingface.gguf.config import read_config
-from rlp.huggingface.gguf.header import read
-from tests import gguf_files, real_models
+from rlp.interop.gguf.config import read_config
+from rlp.interop.gguf.header import read
+from tests.support import gguf_files, real_models
+from tests.support.paths import ROOT
 
 pytest.importorskip("gguf")
 pytest.importorskip("transformers")
 pytest.importorskip("pip")
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def wheel(folder: Path, package: str, files: dict[str, bytes]) -> None:

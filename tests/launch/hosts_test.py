@@ -9,9 +9,9 @@ import time
 import numpy as np
 import pytest
 
-from rlp.checkpoint.load import load_items
-from tests import hosts as cluster
-from tests import runs
+from rlp.training.checkpoint.load import load_items
+from tests.support import hosts as cluster
+from tests.support import runs
 
 pytestmark = pytest.mark.slow
 

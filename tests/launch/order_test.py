@@ -3,14 +3,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from rlp.objective.registry import OBJECTIVES
-from tests import environment
+from rlp.objectives.registry import OBJECTIVES
+from tests.support import environment
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 CONTROLS = [name for name, each in OBJECTIVES.items() if each.source.startswith("control")]
 ARMS = ["base", "rlp", "cpt", "cpt_tokens", *CONTROLS]
 CONFIG = f"""

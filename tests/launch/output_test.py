@@ -6,18 +6,17 @@ import os
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
 from launch import output
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import logging, sys
 from launch import program
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
 def main(arguments):
     {body}
 if __name__ == "__main__":

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from launch import program
-from rlp.errors import UserError
-from tests import folders, runs
+from rlp.runtime.errors import UserError
+from tests.support import folders, runs
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
 # Every case is a real command line, of a process that is forked before jax has started, and
 # after what takes seconds to import.
 FORK = """
 import importlib, json, os, resource, sys
-import rlp.experiment, rlp.exchange, rlp.loop
+import rlp.run.experiment, rlp.run.exchange, rlp.run.loop
 from launch import program
 
 for words, limit, out, err in json.loads(sys.stdin.read()):

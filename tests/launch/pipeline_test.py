@@ -3,7 +3,6 @@
 import importlib
 import json
 import sys
-from pathlib import Path
 
 import pytest
 from absl import flags
@@ -12,15 +11,15 @@ from absl.testing import flagsaver
 from configs import chains, default, demo_chain, demo_table
 from configs.paper import base, table1
 from launch import pipeline, program
-from rlp import experiment, loop
-from rlp.errors import UserError
-from rlp.run_check import check
-from rlp.run_config import fields
-from rlp.trainers import RLPTrainer
-from tests import runs
-from tests.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
+from rlp.run import experiment, loop
+from rlp.run.checks import check
+from rlp.runtime.config_json import fields
+from rlp.runtime.errors import UserError
+from rlp.training.trainers import RLPTrainer
+from tests.support import runs
+from tests.support.paths import ROOT
+from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 
-ROOT = Path(__file__).resolve().parents[2]
 OURS = [f"launch.{name}" for name in ("pipeline", "run_flags", "host_flags", "program")]
 TINY = f"""
 from configs import chains, default

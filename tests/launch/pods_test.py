@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from launch.pods import jobs, tpu
-from rlp.errors import UserError
+from rlp.runtime.errors import UserError
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NASTY = "a b/$(touch /tmp/never)'\"*.jsonl"
 TRAIN = ["--", "--config=configs/default.py", f"--config.data.train={NASTY}"]
 

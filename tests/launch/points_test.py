@@ -15,10 +15,10 @@ from ml_collections import config_flags
 from configs import ablations, default, demo
 from configs.sweeps import chain, product, zipit
 from launch import points, program
-from rlp.errors import UserError
-from rlp.run_config import fields
+from rlp.runtime.config_json import fields
+from rlp.runtime.errors import UserError
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LISTS = st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(), max_size=4), max_size=3)
 
 

@@ -8,7 +8,6 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,11 +15,12 @@ import pytest
 
 from configs import default
 from models.transformer import bind
-from rlp import exchange
-from rlp.branches import document_trunk
 from rlp.data.text import text_streams
-from rlp.scoring import document_scores, predicted_tokens
-from tests import environment, real_models, tiny
+from rlp.engine.branches import document_trunk
+from rlp.engine.scoring import document_scores, predicted_tokens
+from rlp.run import exchange
+from tests.support import environment, real_models, tiny
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,6 @@ PROMPTS = (
     "<b>Bold</b> and\n\n\ttabs",
 )
 RELOADED = 3  # prompts that the export is asked too, whose weights are compared whole
-ROOT = Path(__file__).resolve().parents[2]
 LICENSE = ROOT / "LICENSE"
 WINDOW, WINDOWS = 256, 6
 
@@ -94,7 +93,7 @@ def test_greedy_continuations_are_those_of_transformers_also_after_an_export(
     assert all(torch.equal(ours[name], x) for name, x in original.items())
     their_words = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.launch.greedy", str(found.run), str(TOKENS)],
+        [sys.executable, "-m", "tests.support.greedy", str(found.run), str(TOKENS)],
         input=json.dumps(PROMPTS), capture_output=True, text=True, check=True, cwd=ROOT,
         env=environment.of_a_user(),
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,8 +10,8 @@ from tests.soak.compare import differences
 from tests.soak.kinds import KINDS
 from tests.soak.table import Table
 from tests.soak.ways import WAYS
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LEFT = {
     "./arrays": {"['kernel']": ("float32", (2,), b"01234567")},
     "./metrics": [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.25}],

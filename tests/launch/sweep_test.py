@@ -6,13 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from tests import runs
+from tests.support import runs
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(ROOT),
     "JAX_NUM_CPU_DEVICES": "1",

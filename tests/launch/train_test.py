@@ -10,14 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from tests import runs
-from tests.environment import of_a_user
+from tests.support import runs
+from tests.support.environment import of_a_user
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 # Alone in its process, as a user's run is; that is also what makes two runs equal bit for bit.
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
 RLP = runs.COMPASS | {"objective": "rlp"}
@@ -174,7 +173,7 @@ def get_config():
 FORK = """
 import json, os, sys
 from launch import program, train
-from rlp import experiment, loop
+from rlp.run import experiment, loop
 
 for words, out, err in json.loads(sys.stdin.read()):
     child = os.fork()

@@ -16,9 +16,8 @@ from models.attention_xla import EXTENTS, query_runs
 from models.kernels import tpu
 from models.mask import Keys, visible
 from models.sharding import batch_sharding, make_mesh
-from tests import tiny
-from tests.models import interpreter
-from tests.models.forest import anywhere, dense, forest, mask, run, run_and_vjp, small_blocks
+from tests.support import interpreter, tiny
+from tests.support.forest import anywhere, dense, forest, mask, run, run_and_vjp, small_blocks
 
 KERNELS = ("pallas_tpu", "pallas_gpu")  # that serve every dtype and head
 IN_FLOAT32 = tuple(name for name in IMPLEMENTATIONS if name != "pallas_hopper")

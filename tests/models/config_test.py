@@ -4,7 +4,7 @@ import pytest
 
 from models.config import ModelConfig
 from models.rope import Rope
-from tests import tiny
+from tests.support import tiny
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from models.config import ModelConfig
 from models.hf.config import ACTIVATIONS
 from models.hf.fields import FIXED, HARMLESS, fixed, supported
 from models.hf.rope import NEUTRAL, OTHERS, ROPES
-from tests import hf as theirs
-from tests.models import hf_configs as configs
-from tests.models import transformers_source as source
+from tests.support import hf as theirs
+from tests.support import hf_configs as configs
+from tests.support import transformers_source as source
 
 # What transformers reads is known here.
 

@@ -11,9 +11,9 @@ from models import hf
 from models.hf.fields import FIXED, fixed
 from models.transformer import bind
 from models.tree import Trunk, forward
-from tests import hf as theirs
-from tests import tiny as compiled
-from tests.models.hf_configs import their_config, their_model, tiny
+from tests.support import hf as theirs
+from tests.support import tiny as compiled
+from tests.support.hf_configs import their_config, their_model, tiny
 
 
 @compiled.jit

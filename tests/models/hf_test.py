@@ -15,8 +15,8 @@ from models.rope import Rope
 from models.sharding import LOGICAL_AXES, batch_sharding, make_mesh, parameter_shardings
 from models.transformer import bind, count_parameters, shapes
 from models.tree import Trunk, forward
-from tests import hf as theirs
-from tests import tiny
+from tests.support import hf as theirs
+from tests.support import tiny
 
 
 @tiny.jit

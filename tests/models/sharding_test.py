@@ -19,7 +19,7 @@ from models.sharding import (
 )
 from models.transformer import bind, shapes
 from models.tree import Trunk, forward
-from tests import tiny
+from tests.support import tiny
 
 
 def test_every_parameter_has_its_place():

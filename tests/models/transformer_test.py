@@ -7,7 +7,7 @@ import pytest
 
 from models.transformer import bind, count_parameters, init, shapes
 from models.tree import Trunk, forward
-from tests import tiny
+from tests.support import tiny
 
 
 def test_tree_of_parameters_is_the_one_that_is_counted():

@@ -17,7 +17,7 @@ from models import backend
 from models.rope import Rope
 from models.transformer import bind
 from models.tree import Branches, Trunk, empty_branch_cache, extend, forward, prefill
-from tests import tiny
+from tests.support import tiny
 
 B, T, N, W = 2, 20, 3, 5
 CONFIG = tiny.model_config(vocab_size=40)

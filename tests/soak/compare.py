@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tests import runs
 from tests.soak.kinds import WORKDIR, Kind
 from tests.soak.program import read_json
+from tests.support import runs
 
 # A new start adds a file of events, a step that was damaged is moved aside, and the names of files
 # with arrays are random.

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests import runs
+from tests.support import runs
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 WORKDIR = "run"  # the --workdir of every command; all paths are relative to the folder of the case
 BASE = "base"  # a finished run that others start from
 

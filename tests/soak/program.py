@@ -10,8 +10,8 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from tests.environment import of_a_user
 from tests.soak.kinds import ROOT, WORKDIR
+from tests.support.environment import of_a_user
 
 MARK = "SOAK_PROGRAM"  # of the environment of a program and of all that it starts
 LONGEST = 600  # seconds that any run may take

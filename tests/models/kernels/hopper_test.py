@@ -5,7 +5,6 @@ import dataclasses
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +16,11 @@ from jax.sharding import AbstractDevice, AbstractMesh
 from models.kernels.attention import attention
 from models.kernels.hopper import HopperKernels, sized
 from models.kernels.visits import Sight
-from rlp.plan import compilers
-from tests import environment, tiny
-from tests.models import interpreter
-from tests.models.forest import seen_by
+from rlp.capacity import compilers
+from tests.support import environment, interpreter, tiny
+from tests.support.forest import seen_by
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 RESULTS = "mixed", "dq", "dkey", "dvalue", "own dkey", "own dvalue"
 
 
@@ -216,9 +214,9 @@ def test_a_block_that_the_registers_cannot_hold_is_refused():
 
 
 # Compiles the forward kernel with heads of 256 for an H200; the compiler's notes are read. What
-# `models.attention` offers is compiled in tests/benchmarks/attention_compiled_test.py.
+# `models.attention` offers is compiled in tests/benchmarks/attention/compiled_test.py.
 COMPILED = """
-from rlp.plan import chips, compilers
+from rlp.capacity import chips, compilers
 topology = chips.parse_topology("h200:1x1")
 compilers.prepare(topology)
 import jax, jax.numpy as jnp, numpy as np

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from models.backend import compiling_for
-from tests.models.forest import forest, run, run_and_vjp
+from tests.support.forest import forest, run, run_and_vjp
 
 KERNELS = {"attention_forward": 1, "attention_dq": 1, "attention_dkeys": 2}
 

@@ -9,8 +9,8 @@ import pytest
 
 from models.attention_kernels import sights_of
 from models.kernels.visits import KINDS, PARTIAL, Sight, by_keys, by_queries, meetings
-from tests import tiny
-from tests.models.forest import forest, mask, seen_by
+from tests.support import tiny
+from tests.support.forest import forest, mask, seen_by
 
 FORESTS = {
     "documents": {"trunk": 300, "documents": 5, "branches": 0},

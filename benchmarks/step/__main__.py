@@ -1,0 +1,53 @@
+"""Times the product's own RLP step on made-up documents; prints one JSON line.
+
+    python -m benchmarks.step --docs 4 --group 16 --prefix 256 --thought 64 --threads 1
+    python -m benchmarks.step --check    # equality with the prefix repeated for every thought
+
+Seconds are medians over the timed steps, by stage; `cpu_s` is what the process burned in a step.
+With --check the line holds the largest differences, and the exit status is 1 if one is too large.
+"""
+
+import json
+import os
+import sys
+
+from benchmarks import command
+from benchmarks.step import workload
+from rlp.runtime.errors import UserError
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the program; returns its exit status."""
+    parser = command.Parser(__doc__)
+    parser.add_argument("--check", action="store_true", help="compare with the naive layout")
+    workload.add_flags(parser)
+    flags = parser.parse_args(arguments)
+    sizes = workload.from_flags(flags)
+    if flags.check and sizes.dtype != "float32":
+        raise UserError(f"--check compares float32; leave out --dtype={sizes.dtype}")
+    # XLA makes as many threads as the process may use CPUs, when it first computes.
+    os.sched_setaffinity(0, command.cpus(sizes.threads))
+    return _check(sizes) if flags.check else _measure(sizes)
+
+
+def _measure(sizes: workload.Workload) -> int:
+    from benchmarks.step import (
+        timing,  # jax is imported only when the command line has proved right
+    )
+
+    print(json.dumps(timing.measure(sizes)), flush=True)
+    return 0
+
+
+def _check(sizes: workload.Workload) -> int:
+    from benchmarks.step import check
+
+    differences = check.differences_of(sizes)
+    print(json.dumps(differences), flush=True)
+    for complaint in (complaints := check.complaints(differences)):
+        print(complaint, file=sys.stderr)
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    command.run(main)

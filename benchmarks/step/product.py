@@ -1,0 +1,101 @@
+"""What the product needs to take steps of a workload: network, settings, vocabulary, batches."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.step.workload import Workload
+from configs.default import get_config
+from models.config import ModelConfig
+from models.sharding import make_mesh
+from rlp.data.batch import Batch
+from rlp.engine.branches import Vocabulary, vocabulary
+from rlp.engine.optimizer import Optimizer, make_optimizer
+from rlp.engine.placement import state_shardings
+from rlp.engine.step import RLPSettings
+from rlp.training.trainers import RLPTrainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A workload in the product's terms."""
+
+    model: ModelConfig
+    settings: RLPSettings
+    vocabulary: Vocabulary
+    optimizer: Optimizer
+
+
+def make_case(sizes: Workload) -> Case:
+    """The product's things for a workload; what it does not name is as in the default config."""
+    default = get_config()
+    model = ModelConfig(
+        vocab_size=sizes.vocab,
+        hidden_size=sizes.hidden,
+        num_layers=sizes.layers,
+        num_heads=sizes.heads,
+        num_kv_heads=sizes.kv_heads,
+        head_dim=sizes.head_dim,
+        ffn_size=sizes.ffn_size,
+        compute_dtype=sizes.dtype,
+        remat=sizes.remat,
+    )
+    method = {
+        "group_size": sizes.group,
+        "forks_per_document": sizes.positions,
+        "thought_length": sizes.thought,
+        "horizon": sizes.horizon,
+        "horizon_weighting": "sum",
+        "temperature": sizes.temperature,
+        "positions": "given",
+        "prompt": (),
+        "bos": 0,
+        "baseline": "ema",
+        "ema_decay": sizes.ema,
+        "updates_per_rollout": 1,
+        "unclosed": "append",  # a network that knows nothing hardly ever closes a thought
+        "length_normalization": "thought",
+        "next_token_weight": 0.0,
+        "max_branches_in_flight": sizes.max_branches_in_flight,
+        "update_micro_batch": sizes.micro_batch,
+    }
+    optimizer = {"learning_rate": sizes.lr, "schedule": "constant", "clip_norm": 1.0}
+    words = {"pad": 0, "eos": 1, "separator": 1, "used": sizes.vocab, "size": sizes.vocab}
+    return Case(
+        model=model,
+        settings=RLPSettings(**(dict(default.rlp) | {"objective": "rlp"} | method)),
+        vocabulary=vocabulary(think_open=(3,), think_close=(4,), bos=(2,), **words),
+        optimizer=make_optimizer(
+            **(dict(default.optimizer) | optimizer), total_steps=sizes.warmup + sizes.steps
+        ),
+    )
+
+
+def make_trainer(case: Case) -> tuple[RLPTrainer, Any]:
+    """The product's trainer on one device, and where the state that it takes must be."""
+    mesh = make_mesh(devices=jax.devices()[:1])
+    shardings = state_shardings(mesh, case.model, case.optimizer, baseline=True)
+    trainer = RLPTrainer(
+        case.model, case.settings, case.vocabulary, case.optimizer, mesh, shardings
+    )
+    return trainer, shardings
+
+
+def batches(sizes: Workload, count: int) -> list[Batch]:
+    """The batches of the first `count` steps: one document a row, without padding."""
+    tokens = np.array(sizes.documents(count * sizes.docs), np.int32)
+    place = np.arange(sizes.length, dtype=np.int32)
+    shape = (sizes.docs, sizes.length)
+    forks = np.array(sizes.forks(), np.int32)
+    return [
+        Batch(
+            tokens=tokens[first : first + sizes.docs],
+            segment=np.ones(shape, np.int32),
+            position=np.broadcast_to(place, shape),
+            index=np.arange(first, first + sizes.docs, dtype=np.int32),
+            forks=np.broadcast_to(forks, (sizes.docs, sizes.positions)),
+        )
+        for first in range(0, count * sizes.docs, sizes.docs)
+    ]

@@ -1,0 +1,79 @@
+"""One benchmark in a process of its own, from its command line to the JSON line it prints."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks import command
+from benchmarks.step.workload import Workload
+
+# As `rlp.runtime.allocator` does for the product: freed memory stays with the process.
+KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_TOP_PAD_": str(2**24),
+}
+
+
+class RunFailed(Exception):
+    """A benchmark that gave no line; one line that names it and says why."""
+
+
+def product(sizes: Workload) -> list[str]:
+    """The command line that times the product."""
+    return [sys.executable, "-m", "benchmarks.step", *sizes.arguments()]
+
+
+def run_line(words: Sequence[str], name: str, threads: int, needed: Sequence[str]) -> dict:
+    """Runs a benchmark; the last JSON object that it printed.
+
+    Args:
+      words: its command line.
+      name: what to call it when it fails.
+      threads: CPUs to pin it to, the same ones for every benchmark.
+      needed: names of numbers that the object must hold.
+
+    Raises:
+      RunFailed: it cannot be started, ends badly, or prints no such object.
+    """
+    pinned = command.cpus(threads)
+    try:
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            env=os.environ | KEEP_MEMORY | {"OMP_NUM_THREADS": str(threads)},
+            preexec_fn=lambda: os.sched_setaffinity(0, pinned),
+        )
+    except OSError as error:
+        raise RunFailed(f"{name} cannot be started: {error}") from error
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["nothing on stderr"]
+        raise RunFailed(f"{name} ended with status {done.returncode}: {said[-1]}")
+    line = _last_object(done.stdout)
+    if line is None:
+        raise RunFailed(f"{name} printed no JSON line")
+    if missing := [key for key in needed if not isinstance(line.get(key), int | float)]:
+        raise RunFailed(f"the line of {name} has no number {', '.join(missing)}")
+    return line
+
+
+def _last_object(text: str) -> dict[str, Any] | None:
+    for line in reversed(text.splitlines()):
+        try:
+            found = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; all columns but the first are right-aligned."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))

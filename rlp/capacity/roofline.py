@@ -1,0 +1,226 @@
+"""FLOPs and bytes of a step by our own count, and the least time that its stages can take.
+
+FLOPs are those of `rlp.training.flops`: every matmul that is executed, all thoughts at full length,
+and the optimizer. Bytes between HBM and a chip are counted by a simple model, of what must move
+whatever the compiler does:
+
+    parameters   read once by a forward pass over a wave, a micro-batch or a decoded token, in the
+                 compute dtype, and once more by each of the three passes of a gradient
+    activations  every linear map reads its input and writes its output once, and three or four
+                 times for a gradient
+    caches       written once; read whole by every decoded token and by the evidence; by kernels,
+                 of a branch's own what has been written, half of it on average
+    scores       of attention without kernels: float32, written and read once; three times for a
+                 gradient
+    logits       float32, written and read once; three times for a gradient
+    update       gradients (written, and read again by each micro-batch and by the optimizer),
+                 parameters and two moments (read and written), all float32; the baseline's average
+
+What collectives move comes from the compiled programs. The least time of a stage is that of the
+slowest of the three, if they overlap perfectly.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from models.transformer import count_parameters, shapes
+from rlp.capacity.chips import Chip
+from rlp.capacity.programs import Stage
+from rlp.capacity.step_spec import Case
+from rlp.training.flops import (
+    Work,
+    branch_pairs,
+    by_kernels,
+    by_stage,
+    next_token_flops,
+    rlp_flops,
+    trunk_pairs,
+)
+
+FLOAT32 = 4
+BOUNDS = ("arithmetic", "memory", "interconnect")
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """A part of a step on one device: what it does, and the seconds that each bound asks for."""
+
+    name: str
+    flops: float
+    bytes: float
+    sent: float
+    seconds: tuple[float, float, float]  # of `BOUNDS`
+
+    @property
+    def time(self) -> float:
+        """Seconds, at the least."""
+        return max(self.seconds)
+
+    @property
+    def bound(self) -> str:
+        """Which of `BOUNDS` that is."""
+        return BOUNDS[self.seconds.index(self.time)]
+
+
+def rooflines(
+    case: Case, chip: Chip, stages: Sequence[Stage], node: Callable[[int], int]
+) -> list[Roofline]:
+    """The parts of a step, one after the other.
+
+    Args:
+      stages: compiled, for their collectives.
+      node: of a device, by its number in the mesh; devices of one are neighbours.
+    """
+    optimizer = case.optimizer.flops(shapes(case.model))
+    if case.settings is None:
+        flops = by_stage(next_token_flops(case.model, optimizer, case.rows, case.length))
+        moved = {"update": next_token_bytes(case)}
+    else:
+        s = case.settings
+        decoded = case.rows * case.branches * s.thought_length
+        flops = {"gather": 0} | by_stage(
+            rlp_flops(case.model, s, case.vocabulary, optimizer, case.rows, case.length, decoded)
+        )
+        moved = rlp_bytes(case)
+    found = []
+    for name, work in flops.items():
+        if not any(stage.part == name for stage in stages):
+            continue
+        near, far = _sent([stage for stage in stages if stage.part == name], node)
+        each = work / case.mesh.size
+        seconds = (
+            each / chip.flops,
+            moved[name] / chip.bandwidth,
+            near / chip.link + (far / chip.network if chip.network else 0.0),
+        )
+        found.append(Roofline(name, each, moved[name], near + far, seconds))
+    return found
+
+
+def _sent(stages: Sequence[Stage], node: Callable[[int], int]) -> tuple[float, float]:
+    """Bytes that a device sends in some stages: to neighbours, and beyond its node."""
+    near = far = 0.0
+    for stage in stages:
+        for found in stage.collectives:
+            if found.crosses(node):
+                far += stage.times * found.sent
+            else:
+                near += stage.times * found.sent
+    return near, far
+
+
+def next_token_bytes(case: Case) -> float:
+    """Bytes that a device moves in a step of next-token training."""
+    work = Work(
+        case.rows * case.length,
+        case.rows * trunk_pairs(case.model, case.length),
+        case.rows * case.length,
+    )
+    return 3 * _weights(case) + _gradient_pass(case, work) + _optimizer(case, 1)
+
+
+def rlp_bytes(case: Case) -> dict[str, float]:
+    """Bytes that a device moves in each part of a step of RLP."""
+    s, words = case.rlp, case.vocabulary
+    trunk = case.length + len(s.prompt)
+    branches = case.rows * case.branches
+    documents_waves, rereads = case.waves  # a document's cache is read by all waves of its forks
+    waves = documents_waves * rereads
+    slots = len(words.think_open) - 1 + s.thought_length
+    after = len(words.think_close) + s.horizon
+    each_token = cache_token_bytes(case)
+    trunks, thoughts = (tokens * each_token for tokens in (case.rows * trunk, branches * slots))
+
+    def on_branches(tokens: int, where: range, own: int = slots, logits: int = 0) -> Work:
+        return Work(tokens, branch_pairs(case.model, tokens, trunk, own, where), logits)
+
+    pairs = lambda tokens: case.rows * trunk_pairs(case.model, tokens)
+    prefill = Work(case.rows * trunk, pairs(trunk))
+    documents = Work(case.rows * case.length, pairs(case.length))
+    step = on_branches(branches, range(slots), logits=branches)  # all branches, one token
+    reading = documents_waves * _weights(case) + _forward_pass(case, prefill) + trunks
+    own = thoughts / 2 if by_kernels(case.model) else thoughts
+    each_step = waves * _weights(case) + rereads * trunks + own + _forward_pass(case, step)
+    targets = range(slots, slots + after)
+    scored = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
+    written = prefill + on_branches(branches * slots, range(slots), logits=branches * slots)
+    without = int(bool(s.prompt)) + int(s.baseline != "none")  # passes over documents alone
+    evidence = (
+        (waves + without * documents_waves) * _weights(case)
+        + rereads * trunks
+        + thoughts
+        + _forward_pass(case, scored)
+        + without * _forward_pass(case, documents)
+    )
+    if case.answers:
+        evidence = 0.0
+    if s.kl_weight:  # all thoughts once more, by the reference
+        evidence += waves * _weights(case) + _forward_pass(case, written)
+    each_update = 3 * case.micro_batches * _weights(case) + _optimizer(case, case.micro_batches)
+    passes = s.updates_per_rollout * _gradient_pass(case, written)
+    average = 3 * _at_rest(case) if s.baseline == "ema" else 0.0
+    return {
+        "gather": _at_rest(case) + _weights(case),
+        "rollout": reading + s.thought_length * each_step,
+        "evidence": evidence,
+        "update": passes + s.updates * each_update + average,
+    }
+
+
+def cache_token_bytes(case: Case) -> float:
+    """Bytes of a token's keys and values on one device, over a whole batch's tokens."""
+    m = case.model
+    each = 2 * m.num_layers * m.num_kv_heads * m.head_dim * np.dtype(m.dtype).itemsize
+    return each / case.mesh.size
+
+
+def _weights(case: Case) -> float:
+    """Bytes of the parameters as a device multiplies by them: whole over fsdp, in its dtype."""
+    return (
+        count_parameters(case.model)
+        * np.dtype(case.model.dtype).itemsize
+        / case.mesh.shape["tensor"]
+    )
+
+
+def _at_rest(case: Case) -> float:
+    """Bytes of the parameters as they lie, float32; with mesh.data they lie several times."""
+    return (
+        count_parameters(case.model)
+        * FLOAT32
+        / (case.mesh.shape["tensor"] * case.mesh.shape["fsdp"])
+    )
+
+
+def _optimizer(case: Case, parts: int) -> float:
+    """Gradients summed over micro-batches, and an update of parameters and two moments."""
+    return (2 * parts + 1 + 6) * _at_rest(case)
+
+
+def _forward_pass(case: Case, work: Work) -> float:
+    return _activations(case, work.tokens) + _scores(case, work)
+
+
+def _gradient_pass(case: Case, work: Work) -> float:
+    again = 4 if case.model.remat == "block" else 3
+    return again * _activations(case, work.tokens) + 3 * _scores(case, work)
+
+
+def _activations(case: Case, tokens: int) -> float:
+    """Bytes that the linear maps of all blocks read and write for so many tokens."""
+    m = case.model
+    heads, kv = m.num_heads * m.head_dim, m.num_kv_heads * m.head_dim
+    inputs = 2 * m.hidden_size + heads + m.ffn_size  # of q, k and v; gate and up; o; down
+    outputs = heads + 2 * kv + 2 * m.ffn_size + 2 * m.hidden_size
+    each = m.num_layers * (inputs + outputs) * np.dtype(m.dtype).itemsize
+    return tokens * each / case.mesh.size
+
+
+def _scores(case: Case, work: Work) -> float:
+    """Bytes of attention scores and of logits."""
+    m = case.model
+    scores = 0 if by_kernels(m) else work.pairs * m.num_layers * m.num_heads
+    values = scores + work.logits * m.vocab_size
+    return 2 * FLOAT32 * values / case.mesh.size

@@ -1,0 +1,104 @@
+"""The step that is asked about, with plain arguments."""
+
+import dataclasses
+
+from jax.sharding import Mesh
+
+from models.config import ModelConfig
+from models.sharding import batch_shards
+from rlp.engine.advantages import TokenBytes
+from rlp.engine.branches import Vocabulary
+from rlp.engine.microbatching import wave_shape
+from rlp.engine.optimizer import Optimizer
+from rlp.engine.step import RLPSettings
+from rlp.objectives.registry import find
+from rlp.training.trainers import rollout_wave
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A training step on the devices of a mesh.
+
+    Attributes:
+      model: the network.
+      settings: of RLP; None for next-token training.
+      vocabulary: tags and banned ids.
+      optimizer: of the run.
+      mesh: over all devices.
+      rows: B.
+      length: T, without the thinking prompt.
+      table: bytes of the tokens, for an objective that compares them.
+    """
+
+    model: ModelConfig
+    settings: RLPSettings | None
+    vocabulary: Vocabulary
+    optimizer: Optimizer
+    mesh: Mesh
+    rows: int
+    length: int
+    table: TokenBytes | None = None
+
+    @property
+    def rlp(self) -> RLPSettings:
+        """The settings of RLP.
+
+        Raises:
+          ValueError: this is next-token training.
+        """
+        if self.settings is None:
+            raise ValueError("next-token training has no settings of RLP")
+        return self.settings
+
+    @property
+    def baseline(self) -> bool:
+        """Whether there is a second network."""
+        return self.settings is not None and self.settings.baseline != "none"
+
+    @property
+    def reference(self) -> bool:
+        """Whether there is another one, for a KL term."""
+        return self.settings is not None and self.settings.keeps_reference
+
+    @property
+    def answers(self) -> bool:
+        """Whether what is sampled are responses to problems, which the host checks."""
+        return self.settings is not None and find(self.settings.objective).reads_answers
+
+    @property
+    def branches(self) -> int:
+        """Thoughts of a document."""
+        s = self.settings
+        return s.forks_per_document * s.group_size if s else 0
+
+    @property
+    def wave(self) -> tuple[int, int]:
+        """Documents of a wave of the rollout, and forks of each."""
+        return rollout_wave(self.rlp, self.rows, batch_shards(self.mesh))
+
+    @property
+    def waves(self) -> tuple[int, int]:
+        """Waves of documents, and waves of their forks in each."""
+        rows, forks = self.wave
+        return self.rows // rows, self.rlp.forks_per_document // forks
+
+    @property
+    def update_rows(self) -> int:
+        """Rows of an update: all, or the documents of a minibatch."""
+        return self.rows // (self.settings.minibatches if self.settings else 1)
+
+    @property
+    def update_wave(self) -> tuple[int, int]:
+        """Documents of a micro-batch of the update, and branches of each."""
+        if self.settings is None:
+            return self.rows, 0
+        limit, shards = self.settings.update_micro_batch, batch_shards(self.mesh)
+        return wave_shape(
+            self.update_rows, self.branches, 1, limit, shards, "rlp.update_micro_batch"
+        )
+
+    @property
+    def micro_batches(self) -> int:
+        """Backward passes of an update, counted as branches'."""
+        rows, branches = self.update_wave
+        return self.update_rows // rows * (self.branches // branches if branches else 1)

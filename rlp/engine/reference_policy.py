@@ -1,0 +1,71 @@
+"""The reference of the KL term: how likely the sampled actions are to the network of the start.
+
+    documents   prefill                                     a wave of documents at a time
+    thoughts    all slots at once on that cache             a wave of their branches at a time
+
+Waves are as large as those of the rollout may be. Nothing carries a gradient.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from models.transformer import Transformer
+from models.tree import prefill
+from rlp.engine.branches import Vocabulary
+from rlp.engine.microbatching import split, unsplit, wave_shape
+from rlp.engine.rollout import Rollout
+from rlp.engine.scoring import action_scores
+
+
+def reference_logprobs(
+    model: Transformer,
+    rollout: Rollout,
+    vocabulary: Vocabulary,
+    temperature: float,
+    *,
+    max_branches: int = 0,
+    shards: int = 1,
+) -> jax.Array:
+    """log pi of every action of a rollout, [B, N, L] nats; 0 after the last.
+
+    Args:
+      model: the reference.
+      rollout: its trunk, branches and thoughts; the cache is not used.
+      vocabulary: tags and banned ids.
+      temperature: of the sampler.
+      max_branches: most branches of a wave, over all devices; 0 for all.
+      shards: devices that split the documents.
+    """
+    thoughts, slots = rollout.thoughts, len(vocabulary.think_open) - 1
+    documents, number, limit = thoughts.actions.shape
+    acting = (rollout.branches.slots(0, slots + limit), thoughts.actions)
+    rows, columns = wave_shape(
+        documents, number, 1, max_branches, shards, "rlp.max_branches_in_flight"
+    )
+
+    def read(inputs: tuple) -> jax.Array:
+        trunk, acting = inputs
+        _, cache = prefill(model, trunk)
+
+        def score(inputs: tuple) -> jax.Array:
+            branches, actions = inputs
+            return action_scores(
+                model, trunk, cache, branches, actions, vocabulary, temperature
+            ).logprob
+
+        return _mapped(score, acting, number // columns, axis=1)
+
+    found = _mapped(read, (rollout.trunk, acting), documents // rows, axis=0)
+    live = jnp.arange(limit)[None, None, :] < thoughts.length[..., None]
+    return jnp.where(live, found, 0.0)
+
+
+def _mapped(run: Callable[[Any], jax.Array], whole: Any, waves: int, axis: int) -> jax.Array:
+    """What `run` gives for each of `waves` parts of some arrays, cut and joined along `axis`."""
+    if waves == 1:
+        return run(whole)
+    parts = jax.tree.map(lambda x: split(x, waves, axis), whole)
+    return unsplit(jax.lax.map(run, parts), axis)

@@ -1,0 +1,97 @@
+"""Figures of a rollout, for the log: each a mean over branches, groups or decoded tokens."""
+
+import jax
+import jax.numpy as jnp
+
+from rlp.engine.branches import Thoughts, Vocabulary
+from rlp.engine.rollout import Rollout
+from rlp.engine.step import Evidence, RLPSettings
+from rlp.objectives.record import Answers
+
+
+def rollout_metrics(
+    rollout: Rollout, evidence: Evidence, settings: RLPSettings, vocabulary: Vocabulary
+) -> dict[str, jax.Array]:
+    """Figures of the rollout of a step; nan where the network's probabilities were not finite, for
+    what is sampled then means nothing."""
+    figures = _figures(rollout, evidence, settings, vocabulary)
+    sampled_well = jnp.isfinite(rollout.thoughts.logprobs).all()
+    return {name: jnp.where(sampled_well, value, jnp.nan) for name, value in figures.items()}
+
+
+def _figures(
+    rollout: Rollout, evidence: Evidence, settings: RLPSettings, vocabulary: Vocabulary
+) -> dict[str, jax.Array]:
+    thoughts, counted = rollout.thoughts, evidence.counted
+    rewards = evidence.rewards
+    spread = jnp.where(counted, evidence.advantages, 0.0)
+    no_variance = jnp.all(jnp.abs(spread) < 1e-6, axis=-1)
+    metrics = {
+        "reward_mean": rewards.mean(),
+        "reward_positive_share": (rewards > 0).mean(),
+        "advantage_std": evidence.advantages.std(),
+        "zero_variance_share": no_variance.mean(),
+        "thought_length": thoughts.length.mean(),
+        "closed_fraction": thoughts.closed.mean(),
+        "distinct_thoughts": distinct_share(thoughts.actions, settings.group_size),
+        "decode_use": thoughts.length.sum() / rollout.decoded,
+    }
+    if evidence.answers is not None:
+        return metrics | _answer_metrics(evidence.answers, evidence.planning, thoughts)
+    metrics |= {
+        "reasoned_evidence": evidence.reasoned.mean(),
+        "target_named_share": names_target(
+            thoughts.actions, thoughts.words(vocabulary), rollout.target
+        ).mean(),
+        "no_think_loss": evidence.no_think.mean(),
+    }
+    if evidence.unselected is not None:
+        metrics["no_think_loss_unselected"] = evidence.unselected.mean()
+    if settings.baseline != "none":
+        metrics["baseline_evidence"] = evidence.baseline.mean()
+        metrics["information_gain"] = evidence.gain.mean()
+    return metrics
+
+
+def _answer_metrics(
+    answers: Answers, planning: jax.Array | None, responses: Thoughts
+) -> dict[str, jax.Array]:
+    """Figures of responses to problems; a majority is right if one that agrees with it is."""
+    right = (answers.agrees & answers.correct).any(axis=-1)
+    metrics = {
+        "accuracy": answers.correct.mean(),
+        "majority_accuracy": right.mean(),
+        "answered_share": answers.given.mean(),
+        "failed_checks_share": answers.failed.mean(),
+        "stated_confidence_share": (~jnp.isnan(answers.confidence)).mean(),
+    }
+    if planning is not None:
+        metrics["planning_share"] = planning.sum() / responses.length.sum()
+    return metrics
+
+
+def distinct_share(actions: jax.Array, group: int) -> jax.Array:
+    """Mean share of thoughts in a group that no earlier thought of the group equals, in (0, 1]."""
+    groups = actions.reshape(-1, group, actions.shape[-1])
+    equal = jnp.all(groups[:, :, None] == groups[:, None, :], axis=-1)
+    seen = jnp.any(jnp.tril(equal, -1), axis=-1)
+    return 1 - seen.mean()
+
+
+def names_target(actions: jax.Array, words: jax.Array, target: jax.Array) -> jax.Array:
+    """Whether the target stands, whole and in one run, among the words of a thought.
+
+    Args:
+      actions: [B, N, L] int32.
+      words: number of actions that are not of the closing tag, [B, N].
+      target: [B, N, H] int32.
+
+    Returns:
+      [B, N] bool; a thought of fewer than H words names nothing.
+    """
+    limit, horizon = actions.shape[-1], target.shape[-1]
+    starts = max(limit - horizon + 1, 0)
+    named = jnp.arange(starts)[None, None, :] <= (words - horizon)[..., None]
+    for h in range(min(horizon, limit)):
+        named &= actions[..., h : h + starts] == target[..., h, None]
+    return named.any(axis=-1)

@@ -1,0 +1,122 @@
+"""The stages before a thought: forks are chosen, documents read, targets scored without one."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from models.config import ModelConfig
+from models.transformer import Params, bind
+from models.tree import forward
+from rlp.data.batch import Batch
+from rlp.engine.advantages import other_places
+from rlp.engine.branches import Forks, Vocabulary, document_trunk, make_forks
+from rlp.engine.forks import SCORED, allowed_places, select_forks
+from rlp.engine.rollout import Documents, document_keys, fork_keys, read_documents
+from rlp.engine.scoring import document_scores, no_think_scores
+from rlp.engine.step.settings import RLPSettings
+from rlp.objectives.registry import find
+
+
+@flax.struct.dataclass
+class Reading:
+    """Documents with their forks, read by theta and ready for thoughts."""
+
+    documents: Documents
+    forks: Forks  # [B, K]
+    elsewhere: Forks | None  # other places of the documents, for an objective that reads them
+    unselected: jax.Array | None  # [B] nats, mean no-think loss where no fork stands, if known
+    keys: jax.Array  # [B] PRNG keys, one per document and step
+
+
+@flax.struct.dataclass
+class NoThink:
+    """How likely the targets are without a thought, [B, K]."""
+
+    policy: jax.Array  # mean over the target, nats per token, of theta
+    baseline: jax.Array  # [B, K, H], log-probabilities of phi; 0 when there is no baseline
+
+
+def read_stage(
+    model_config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    params: Params,
+    scorer: Params,
+    batch: Batch,
+    key: jax.Array,
+    step: jax.Array | int,
+) -> Reading:
+    """Chooses the forks of documents and prefills them.
+
+    Args:
+      params: theta.
+      scorer: parameters whose no-think loss or entropy ranks positions, when the rule asks.
+      batch: rows of one document each, [B, T].
+      key: root PRNG key of the run.
+      step: of the run.
+    """
+    keys = document_keys(key, step, batch.index)
+    s = settings
+    scores = loss = None
+    if s.positions in SCORED:
+        found = document_scores(bind(model_config, scorer), document_trunk(batch), vocabulary)
+        loss = -found.logprob
+        scores = found.entropy if s.positions == "entropy" else loss
+    fork = select_forks(
+        s.positions,
+        fork_keys(keys),
+        (batch.segment > 0).sum(axis=-1),
+        s.forks_per_document,
+        limit=batch.tokens.shape[1],
+        min_prefix=s.min_prefix,
+        horizon=s.horizon,
+        scores=scores,
+        hardness=jnp.clip(step / s.hardest_at, 0.0, 1.0),
+        given=batch.forks,
+    )
+    documents = read_documents(bind(model_config, params), document_trunk(batch, s.prompt, s.bos))
+    elsewhere = None
+    if find(s.objective).reads_elsewhere:
+        length = (batch.segment > 0).sum(axis=-1)
+        place = other_places(keys, fork, length, s.min_prefix, s.horizon)
+        elsewhere = make_forks(batch, place, s.horizon)
+    forks = make_forks(batch, fork, s.horizon)
+    unselected = None if loss is None else _loss_elsewhere(s, batch, fork, loss)
+    return Reading(
+        documents=documents, forks=forks, elsewhere=elsewhere, unselected=unselected, keys=keys
+    )
+
+
+def _loss_elsewhere(
+    settings: RLPSettings, batch: Batch, fork: jax.Array, loss: jax.Array
+) -> jax.Array:
+    """Mean of `loss` [B, T] over the places of every document where a fork could stand and none
+    does, [B]; nan where there is no such place."""
+    s, (documents, limit) = settings, loss.shape
+    length = (batch.segment > 0).sum(axis=-1)
+    left = allowed_places(length, limit, s.min_prefix, s.horizon)
+    left = left.at[jnp.arange(documents)[:, None], fork].set(False)
+    return jnp.where(left, loss, 0.0).sum(axis=-1) / left.sum(axis=-1)
+
+
+def no_think_stage(
+    model_config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    params: Params,
+    baseline: Params | None,
+    batch: Batch,
+    reading: Reading,
+) -> NoThink:
+    """Scores the targets of all forks without thoughts, in one pass per document and network."""
+    s, forks, documents = settings, reading.forks, document_trunk(batch)
+
+    def score(params, hidden=None):
+        model = bind(model_config, params)
+        hidden = forward(model, documents) if hidden is None else hidden
+        return no_think_scores(model, hidden, forks.position, forks.target, vocabulary).logprob
+
+    # Without a prompt the reading is the policy's no-think pass.
+    policy = score(params, None if s.prompt else reading.documents.hidden)
+    base = jnp.zeros_like(policy) if baseline is None else score(baseline)
+    return NoThink(policy=policy.mean(axis=-1), baseline=base)

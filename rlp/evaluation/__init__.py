@@ -1,0 +1,1 @@
+"""Held-out measures of thoughts and answers, and generation of text."""

@@ -1,0 +1,1 @@
+"""Formats of others: Hugging Face, GGUF; and what a run can start from."""

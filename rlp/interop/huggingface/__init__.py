@@ -1,0 +1,30 @@
+"""Models in the Hugging Face format: folders, hub names and GGUF files in, folders out.
+
+Reading order: `folder` (where a model's files are and which weights they hold), `tensors` (the map
+between their tensors and our parameters, checked), `weights` (their files into our parameters),
+`export` (our parameters into a folder of theirs), `gguf` (GGUF files as folders).
+"""
+
+from rlp.interop.huggingface.export import write_folder
+from rlp.interop.huggingface.folder import (
+    CONFIG,
+    find,
+    holds_gguf,
+    may_be_on_hub,
+    quantization,
+    read_config,
+)
+from rlp.interop.huggingface.tokenized import text_ids
+from rlp.interop.huggingface.weights import read_params
+
+__all__ = [
+    "CONFIG",
+    "find",
+    "holds_gguf",
+    "may_be_on_hub",
+    "quantization",
+    "read_config",
+    "read_params",
+    "text_ids",
+    "write_folder",
+]

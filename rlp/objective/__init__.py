@@ -1,5 +1,0 @@
-"""What is optimised: equations on arrays, and the objectives that are made of them."""
-
-from rlp.objective.record import Objective, Outcome
-
-__all__ = ["Objective", "Outcome"]

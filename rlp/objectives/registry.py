@@ -1,0 +1,179 @@
+"""The objectives over thoughts by name, and how to bring one of one's own."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from rlp.objectives import rewards
+from rlp.objectives.equations import jensen_advantages, standardized_advantages
+from rlp.objectives.record import Objective, Outcome
+from rlp.runtime import user_code
+from rlp.runtime.errors import UserError
+from rlp.runtime.lookup import find_named
+
+FUNCTIONS = ("reward", "advantages", "target_weights")  # of an objective
+OBJECTIVES = {
+    "rlp": Objective(
+        formula="r = log p(y|c) - log p_φ(y)",
+        source="RLP, arXiv 2510.01265",
+        reward=rewards.gain,
+    ),
+    "rpt": Objective(
+        formula="r = 1 if the likeliest token after c is what follows, byte for byte up to the end "
+        "of a token, else 0",
+        source="RPT, arXiv 2506.08007, with a greedy prediction",
+        reward=rewards.match,
+        advantages=standardized_advantages,
+        reads_matches=True,
+    ),
+    "latro": Objective(
+        formula="r = log p(y|c), and log p(y|c) is maximised itself",
+        source="LaTRO, arXiv 2411.04282; its KL term is rlp.kl_weight",
+        reward=rewards.evidence,
+        target_weights=rewards.all_of_it,
+    ),
+    "jepo": Objective(
+        formula="log mean_i p(y|c_i) is maximised, in thoughts and in y",
+        source="JEPO with several samples, arXiv 2503.19618",
+        reward=rewards.evidence,
+        advantages=jensen_advantages,
+        target_weights=rewards.by_posterior,
+    ),
+    "verifree": Objective(
+        formula="r = p(y|c), and p(y|c) is maximised itself",
+        source="VeriFree, arXiv 2505.21493",
+        reward=rewards.probability,
+        target_weights=rewards.by_probability,
+    ),
+    "rlpr": Objective(
+        formula="r = clip(mean_h p(y_h|c) - mean_h p_φ(y_h), 0, 1)",
+        source="RLPR, arXiv 2506.18254, without its filter of groups",
+        reward=rewards.probability_gain,
+        advantages=standardized_advantages,
+        reads_baseline=True,
+    ),
+    "nover": Objective(
+        formula="r = -exp(-log p(y|c) / (H N)), N = max(1, 1 + log |c|)",
+        source="NOVER, arXiv 2505.16022: its reasoning perplexity alone, without ranks, without "
+        "rewards for format and efficiency",
+        reward=rewards.reasoning_perplexity,
+        advantages=standardized_advantages,
+    ),
+    "rlvr": Objective(
+        formula="r = 1 if the answer is right, else 0",
+        source="verified answers: GRPO, arXiv 2402.03300; RLOO, arXiv 2402.14740, is "
+        "rlp.advantages=leave_one_out",
+        reward=rewards.correct,
+        advantages=standardized_advantages,
+        reads_answers=True,
+    ),
+    "ttrl": Objective(
+        formula="r = 1 if the answer is that of most responses of the group, else 0",
+        source="TTRL, arXiv 2504.16084",
+        reward=rewards.agrees,
+        advantages=standardized_advantages,
+        reads_answers=True,
+    ),
+    "rlcr": Objective(
+        formula="r = z - (q - z)², z = 1 if the answer is right, q the confidence it states",
+        source="RLCR, arXiv 2507.16806",
+        reward=rewards.calibrated,
+        advantages=standardized_advantages,
+        reads_answers=True,
+    ),
+    "hicra": Objective(
+        formula="r as of rlvr; A + α |A| for planning tokens",
+        source="HICRA, arXiv 2509.03646, with phrases that are given",
+        reward=rewards.correct,
+        advantages=standardized_advantages,
+        reads_answers=True,
+        weighs_planning=True,
+    ),
+    "random_reward": Objective(
+        formula="r ~ U[0, 1)",
+        source="control: what sampling and updating do alone",
+        reward=rewards.noise,
+    ),
+    "permuted_reward": Objective(
+        formula="r is the gain of a random thought of the group, each given once",
+        source="control: gains of the right size at the wrong thoughts",
+        reward=rewards.permuted_gain,
+    ),
+    "shuffled_target": Objective(
+        formula="r = log p(y'|c), y' from another place of the document",
+        source="control: thoughts that help any text of the document",
+        reward=rewards.gain_elsewhere,
+        reads_elsewhere=True,
+    ),
+    "other_document": Objective(
+        formula="r = log p(y'|x', c), x' and y' from another document",
+        source="control: thoughts that help any document",
+        reward=rewards.gain_in_another,
+        reads_in_another=True,
+    ),
+    "length_reward": Objective(
+        formula="r = |c| / L",
+        source="control: longer thoughts, whatever they say",
+        reward=rewards.length,
+    ),
+    "format_reward": Objective(
+        formula="r = 1 if c closed by itself, else 0",
+        source="control: thoughts that close, whatever they say",
+        reward=rewards.closed,
+    ),
+}
+
+
+def reads_answers(name: str) -> bool:
+    """Whether `objective` is over the answers to problems; "next_token" is over none."""
+    return name != "next_token" and find(name).reads_answers
+
+
+def find(name: str) -> Objective:
+    """The objective of that name, or the one that "<module>:<name>" says where to import.
+
+    An error that a function of an imported one raises becomes a UserCodeError, which names it.
+
+    Raises:
+      UserError: there is none.
+    """
+    found = find_named(
+        "objective", name, OBJECTIVES, Objective, "rlp.objectives", others=["next_token"]
+    )
+    return found if name in OBJECTIVES else _watched(name, found)
+
+
+@functools.cache  # one object a name, so that nothing is compiled twice
+def _watched(name: str, objective: Objective) -> Objective:
+    """The objective, whose functions tell which objective raised an error; ours are left alone."""
+    what, file = f"objective={name!r}", user_code.file_of(name.partition(":")[0])
+    own: dict[str, Any] = {}
+    for field in FUNCTIONS:
+        function = getattr(objective, field)
+        if function is not None and not str(function.__module__).startswith("rlp."):
+            called = f"{field} of {what}"
+            own[field] = _shaped(called, user_code.watched(called, function, file))
+    return dataclasses.replace(objective, **own)
+
+
+def _shaped(name: str, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """A function of an objective, which must give a number for every thought, or one for all."""
+
+    @functools.wraps(function)
+    def run(first: Outcome | jax.Array, *rest: Any) -> jax.Array:
+        found = function(first, *rest)
+        shape = (first.closed if isinstance(first, Outcome) else first).shape
+        if not isinstance(found, jax.Array | np.ndarray | np.generic | int | float):
+            raise UserError(f"{name} gives a {type(found).__name__} in place of an array [B, K, G]")
+        if np.shape(found) not in ((), shape):
+            raise UserError(
+                f"{name} gives an array {list(np.shape(found))} in place of [B, K, G], which is "
+                f"{list(shape)} here"
+            )
+        return found
+
+    return run

@@ -1,0 +1,393 @@
+"""Values that no run can use, refused before anything is built or read.
+
+It looks at the fields of a config as `run_config.fields` lists them: dotted path and value. What
+only the things themselves can tell (shapes that do not divide, files that are not there) they say
+when they are built.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from models.attention import IMPLEMENTATIONS
+from rlp.data import compass
+from rlp.data.problems import PROBLEM
+from rlp.engine.forks import RULES
+from rlp.engine.placement import LAYOUTS, MEMORIES
+from rlp.evaluation.answers import ANSWER_FIGURES
+from rlp.evaluation.thoughts import FIGURES
+from rlp.objectives.equations import ADVANTAGES, RATIOS
+from rlp.objectives.registry import find, reads_answers
+from rlp.runtime.config_json import Value
+from rlp.runtime.errors import UserError
+from rlp.training import budget
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "data.kind": ("text", "compass"),
+    "model.attention": ("", *IMPLEMENTATIONS),
+    "optimizer.schedule": ("constant", "cosine"),
+    "rlp.horizon_weighting": ("sum", "mean", "discount"),
+    "rlp.positions": RULES,
+    "evaluation.positions": ("", "uniform", "given"),
+    "rlp.baseline": ("ema", "frozen", "none"),
+    "rlp.unclosed": ("append", "mask", "penalty"),
+    "rlp.length_normalization": ("thought", "limit", "none"),
+    "rlp.advantages": ("", *ADVANTAGES),
+    "rlp.ratio": RATIOS,
+    "rlp.rollout_layout": LAYOUTS,
+    "rlp.baseline_memory": tuple(MEMORIES),
+    "evaluation.best_metric": (
+        "",
+        *FIGURES,
+        "document_loss",
+        "response_loss",
+        *ANSWER_FIGURES,
+    ),
+}
+AT_LEAST_ONE = (
+    "batch_size", "max_bad_steps", "data.max_row_bytes", "rlp.group_size",
+    "rlp.forks_per_document", "rlp.thought_length", "rlp.horizon", "rlp.min_prefix",
+    "rlp.hardest_at", "rlp.updates_per_rollout", "rlp.minibatches",
+    "evaluation.documents", "evaluation.forks_per_document", "evaluation.thoughts",
+    "evaluation.problems", "evaluation.responses", "data.problems.response_length",
+    "evaluation.browse_documents", "evaluation.browse_positions",
+    "checkpoint.every", "checkpoint.keep", "data.holdout_every", "data.lookahead.length",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "steps", "model.vocab_size", "model.query_pre_attn_scalar", "model.sliding_window",
+    "model.logit_softcap", "model.rope.local_theta", "model.rope.attention_factor",
+    "data.lookahead.distance", "data.compass.late_from",
+    "optimizer.learning_rate", "optimizer.warmup_steps", "optimizer.weight_decay",
+    "optimizer.clip_norm", "rlp.clip_low", "rlp.clip_high", "rlp.unclosed_penalty",
+    "rlp.kl_weight", "rlp.target_weight", "rlp.next_token_weight",
+    "rlp.planning_weight", "data.problems.workers",
+    "data.problems.memory_limit", "data.problems.step_time_limit",
+    "rlp.max_branches_in_flight", "rlp.update_micro_batch", "evaluation.every",
+)  # fmt: skip
+# Are counted on the devices, in int32.
+COUNTED = (
+    "steps", "batch_size", "model.vocab_size", "data.sequence_length", "rlp.group_size",
+    "rlp.forks_per_document", "rlp.thought_length", "rlp.horizon", "rlp.min_prefix",
+    "rlp.hardest_at", "data.problems.response_length", "evaluation.forks_per_document",
+    "evaluation.thoughts", "evaluation.responses",
+)  # fmt: skip
+POSITIVE = ("model.rope.theta", "model.norm_epsilon", "optimizer.epsilon", "rlp.temperature",
+            "data.problems.time_limit", "data.max_decompression_ratio")  # fmt: skip
+SHARES = (
+    "data.sft.share", "data.lookahead.share", "data.max_unusable_share",
+    "data.compass.thought_share", "data.compass.musing_share", "data.compass.late_musing_share",
+    "data.compass.anywhere_share",
+    "optimizer.final_share", "rlp.discount", "rlp.ema_decay",
+)  # fmt: skip
+BELOW_ONE = ("optimizer.beta1", "optimizer.beta2")
+# The optimizer computes in float32, in which other numbers than these are 0, 1 or infinite.
+FLOAT32 = {
+    "optimizer.learning_rate": "which is infinite in float32; lower it",
+    "optimizer.weight_decay": "which is infinite in float32; lower it",
+    "optimizer.clip_norm": "which is infinite in float32; set it to 0 for no clipping",
+}
+MESH = ("mesh.data", "mesh.fsdp", "mesh.tensor")
+INT32 = 2**31 - 1
+SEEDS = 2**32  # what the shuffle of the data takes
+
+
+def check(config: Mapping[str, Value]) -> None:
+    """Refuses values that no run can use.
+
+    Args:
+      config: dotted path of every field to its value.
+
+    Raises:
+      UserError: names the field, its value and what it can be.
+    """
+    for field, allowed in CHOICES.items():
+        if config[field] not in allowed:
+            names = ", ".join(name or "''" for name in allowed)
+            raise UserError(f"{field}={config[field]!r} is unknown; use one of {names}")
+    _check_numbers(config)
+    if config["steps"] == 0 and not config["init_from"] and not config["match"]:
+        raise UserError(
+            "steps=0 evaluates what a run starts from; say with init_from what that is, or set "
+            "steps to 1 or more"
+        )
+    _check_match(config)
+    if config["objective"] != "next_token":
+        _check_objective(config)
+    for rule, field in _given(config):
+        if config[field] != 1:
+            raise UserError(
+                f"{field}={config[field]}; {rule}='given' has one fork per document, so set it to 1"
+            )
+    check_data = _check_compass if config["data.kind"] == "compass" else _check_text
+    check_data(config)
+    _check_sft(config)
+    _check_lookahead(config)
+    _check_problems(config)
+    _check_best_metric(config)
+
+
+def _given(config: Mapping[str, Value]) -> list[tuple[str, str]]:
+    """The fields that say that the data gives the forks, each with the one that counts these."""
+    trained, held_out = "rlp.positions", "evaluation.positions"
+    counts = [(trained, "rlp.forks_per_document")]
+    which = held_out if config[held_out] else trained  # says it of held-out documents
+    counts.append((which, "evaluation.forks_per_document"))
+    return [(rule, count) for rule, count in counts if config[rule] == "given"]
+
+
+def _check_objective(config: Mapping[str, Value]) -> None:
+    """An objective over thoughts has what it reads."""
+    name = str(config["objective"])
+    objective = find(name)
+    compare = ADVANTAGES.get(str(config["rlp.advantages"]), objective.advantages)
+    if config["rlp.group_size"] == 1 and compare is not ADVANTAGES["leave_one_out"]:
+        raise UserError(
+            "rlp.group_size=1 has no group to compare with; set group_size to 2 or more"
+        )
+    if config["rlp.baseline"] != "none" and not objective.reads_answers:
+        return
+    if config["rlp.group_size"] == 1:
+        other = "" if objective.reads_answers else ", or baseline to 'ema'"
+        nothing = "answers" if objective.reads_answers else "rlp.baseline='none'"
+        raise UserError(
+            f"rlp.group_size=1 has no group to compare with, and {nothing} nothing else; set "
+            f"group_size to 2 or more{other}"
+        )
+    if objective.reads_baseline:
+        raise UserError(
+            f"objective={name!r} compares with the prediction without a thought, which "
+            "rlp.baseline='none' leaves out; set baseline to 'ema' or 'frozen'"
+        )
+
+
+def _check_numbers(config: Mapping[str, Value]) -> None:
+    ranges = (
+        (AT_LEAST_ONE, 1, math.inf, "be at least 1"),
+        (NOT_NEGATIVE, 0, math.inf, "not be negative"),
+        (POSITIVE, math.ulp(0), math.inf, "be above 0"),
+        (SHARES, 0, 1, "lie in [0, 1]"),
+        (COUNTED, -math.inf, INT32, f"be at most {INT32}"),
+        (("seed",), 0, SEEDS - 1, f"lie in [0, {SEEDS - 1}]"),
+    )
+    for fields, least, most, rule in ranges:
+        for field in fields:
+            if not least <= _number(config[field]) <= most:
+                raise UserError(f"{field}={config[field]}; it must {rule}")
+    _check_optimizer(config)
+    dual = float(config["rlp.clip_dual"])
+    if dual and not dual > 1:
+        raise UserError(f"rlp.clip_dual={dual}; it must be above 1, or 0 for none")
+    for field in MESH:
+        if config[field] != -1 and _number(config[field]) < 1:
+            raise UserError(
+                f"{field}={config[field]}; give a number of devices, or -1 for the rest"
+            )
+
+
+def _number(value: Value) -> float:
+    """The value of a field that holds a number, which may be too large for a float."""
+    assert isinstance(value, int | float)
+    return value
+
+
+def _check_optimizer(config: Mapping[str, Value]) -> None:
+    """Numbers with which AdamW would divide by 0, or not move, in float32."""
+    single = lambda field: float(np.float32(float(config[field])))
+    for field in BELOW_ONE:
+        if not 0 <= float(config[field]) < 1 or single(field) == 1:
+            raise UserError(
+                f"{field}={config[field]}; it must lie in [0, 1): with 1 the mean of the gradients "
+                "never moves, and its correction divides by 0"
+            )
+    with np.errstate(over="ignore", under="ignore"):
+        for field, why in FLOAT32.items():
+            if not math.isfinite(single(field)):
+                raise UserError(f"{field}={config[field]}, {why}")
+        if single("optimizer.epsilon") < np.finfo(np.float32).tiny:
+            raise UserError(
+                f"optimizer.epsilon={config['optimizer.epsilon']}, which is 0 in float32: a "
+                "parameter without a gradient would be divided by 0; raise it"
+            )
+        if math.isinf(single("optimizer.epsilon")):
+            raise UserError(
+                f"optimizer.epsilon={config['optimizer.epsilon']}, which is infinite in float32; "
+                "lower it"
+            )
+
+
+def _check_match(config: Mapping[str, Value]) -> None:
+    """`match` has its form, and the schedule an end where the steps are known before."""
+    if not config["match"]:
+        return
+    _, unit = budget.split(str(config["match"]))
+    schedule = config["optimizer.schedule"]
+    if not budget.ends_known(str(config["objective"]), unit) and schedule != "constant":
+        raise UserError(
+            f"match={config['match']!r}: how many steps that takes is not known before, and "
+            f"optimizer.schedule={schedule!r} needs to know; set it to 'constant'"
+        )
+
+
+def _check_text(config: Mapping[str, Value]) -> None:
+    if reads_answers(str(config["objective"])):
+        return
+    if not config["data.train"] and config["data.sft.share"] != 1:
+        raise UserError(
+            "data.train is empty; give text files with --config.data.train=<file, folder, glob>"
+        )
+    if not config["data.fork_marker"]:
+        for rule, _ in _given(config):
+            raise UserError(f"{rule}='given' needs data.fork_marker to say where forks stand")
+
+
+def _check_sft(config: Mapping[str, Value]) -> None:
+    """Prompts with their responses: files, columns and a share that agree."""
+    share, train = config["data.sft.share"], config["data.sft.train"]
+    if config["data.kind"] == "compass":
+        if train or share not in (0, 1):
+            raise UserError(
+                f"data.sft.train={train!r} with data.sft.share={share}; compass makes its pairs: "
+                "leave train '', and set share to 1 (all rows are pairs) or 0"
+            )
+        if share and config["objective"] != "next_token":
+            raise UserError("data.sft is for objective='next_token'")
+        return
+    if bool(train) != bool(share):
+        raise UserError(
+            f"data.sft.train={train!r} with data.sft.share={share}; set both: files of prompts "
+            "with responses, and their share of the rows (1: all)"
+        )
+    if not share:
+        return
+    if config["objective"] != "next_token":
+        raise UserError("data.sft is for objective='next_token'")
+    if share == 1 and (config["data.train"] or config["data.evaluation"]):
+        raise UserError(
+            "data.sft.share=1 leaves no rows for documents; lower it, or leave data.train and "
+            "data.evaluation ''"
+        )
+    prompt, response, messages = (
+        bool(config[f"data.sft.{name}_column"]) for name in ("prompt", "response", "messages")
+    )
+    if not prompt == response != messages:
+        raise UserError(
+            "data.sft needs either data.sft.prompt_column and data.sft.response_column, or "
+            "data.sft.messages_column: the names of its columns"
+        )
+
+
+def _check_lookahead(config: Mapping[str, Value]) -> None:
+    """Lookaheads have documents to stand in, off which no thought branches."""
+    share = config["data.lookahead.share"]
+    if not share:
+        return
+    if config["objective"] != "next_token":
+        raise UserError(
+            f"data.lookahead.share={share} is for objective='next_token', and objective="
+            f"{config['objective']!r} branches off documents without tags; set it to 0"
+        )
+    if config["data.sft.share"] == 1:
+        raise UserError(
+            f"data.lookahead.share={share} is of the documents, of which data.sft.share=1 leaves "
+            "none; lower that, or set it to 0"
+        )
+
+
+def _check_problems(config: Mapping[str, Value]) -> None:
+    """Problems: an objective over answers has some, and no other trains on them."""
+    train, evaluation = config["data.problems.train"], config["data.problems.evaluation"]
+    name, answers = config["objective"], reads_answers(str(config["objective"]))
+    if config["data.kind"] == "compass":
+        if train or evaluation not in ("", "compass"):
+            raise UserError(
+                f"data.problems.train={train!r} and evaluation={evaluation!r}; compass makes its "
+                "problems: leave train '', and set evaluation to '' or 'compass'"
+            )
+    elif answers and not train:
+        raise UserError(
+            f"objective={name!r} answers problems; give their files with data.problems.train"
+        )
+    elif train and not answers:
+        raise UserError(
+            f"data.problems.train={train!r} is not for objective={name!r}, which answers no "
+            "problems; take 'rlvr', or give them to data.problems.evaluation"
+        )
+    if answers and (config["data.train"] or config["data.evaluation"]):
+        raise UserError(
+            f"objective={name!r} answers problems and reads no documents; leave data.train and "
+            "data.evaluation ''"
+        )
+    if answers and config["rlp.target_weight"]:
+        raise UserError(
+            f"rlp.target_weight={config['rlp.target_weight']}: no text follows a response of "
+            f"objective={name!r}; set it to 0"
+        )
+    if answers or evaluation:
+        for field in ("data.problems.prompt_column", "data.problems.answer_column"):
+            if not config[field]:
+                raise UserError(f"{field}=''; give the name of that column")
+    if PROBLEM not in str(config["data.problems.instruction"]):
+        raise UserError(
+            f"data.problems.instruction={config['data.problems.instruction']!r} has no {PROBLEM} "
+            "for the problem"
+        )
+    if answers and find(str(name)).weighs_planning and config["rlp.ratio"] == "sequence":
+        raise UserError(
+            f"objective={name!r} weighs single tokens, and rlp.ratio='sequence' whole responses; "
+            "set ratio to 'token'"
+        )
+
+
+def _check_best_metric(config: Mapping[str, Value]) -> None:
+    """What picks the best checkpoint is measured."""
+    best, compass_data = config["evaluation.best_metric"], config["data.kind"] == "compass"
+    answers, share = reads_answers(str(config["objective"])), float(config["data.sft.share"])
+    measured = {
+        "response_loss": share > 0,
+        **dict.fromkeys(ANSWER_FIGURES, answers or bool(config["data.problems.evaluation"])),
+        **dict.fromkeys((*FIGURES, "document_loss"), compass_data or share < 1 and not answers),
+    }
+    if best and not measured[str(best)]:
+        raise UserError(
+            f"evaluation.best_metric={best!r} is not measured with objective="
+            f"{config['objective']!r} and data.sft.share={share}; leave it ''"
+        )
+
+
+def _check_compass(config: Mapping[str, Value]) -> None:
+    """Documents of one length: what is asked of them fits, or never will."""
+    number = lambda field: int(config[field])
+    need = compass.DOCUMENT_LENGTH
+    if float(config["data.compass.thought_share"]) > 0:
+        need += compass.THOUGHT_LENGTH
+    if number("data.sequence_length") < need:
+        raise UserError(
+            f"data.sequence_length={config['data.sequence_length']}; compass needs {need}"
+        )
+    for field in ("data.bos", "data.eos", "data.separator"):
+        if config[field]:
+            raise UserError(
+                f"{field}={config[field]!r}; compass has tokens of its own: leave it ''"
+            )
+    if config["data.chat_template"] not in ("", "none"):
+        raise UserError(
+            f"data.chat_template={config['data.chat_template']!r}; compass has no words for a "
+            "chat: leave it ''"
+        )
+    if config["rlp.prompt"] != "none":
+        raise UserError("compass has no words for a prompt; set rlp.prompt='none'")
+    prefix, horizon = number("rlp.min_prefix"), number("rlp.horizon")
+    forks = number("evaluation.forks_per_document")
+    if config["objective"] != "next_token":
+        forks = max(forks, number("rlp.forks_per_document"))
+    if prefix + horizon + forks - 1 > compass.DOCUMENT_LENGTH:
+        raise UserError(
+            f"rlp.min_prefix={prefix}, rlp.horizon={horizon} and {forks} forks do not fit into the "
+            f"{compass.DOCUMENT_LENGTH} tokens of a compass document; lower one of them"
+        )
+    for rule, _ in _given(config) if horizon > compass.ANSWER_LENGTH else ():
+        raise UserError(
+            f"rlp.horizon={horizon}; from the answer on, which {rule}='given' means, a compass "
+            f"document has {compass.ANSWER_LENGTH} tokens"
+        )

@@ -1,0 +1,1 @@
+"""Processes, signals, files, and what lies in the folder of a run. No model arrays."""

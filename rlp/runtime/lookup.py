@@ -1,0 +1,77 @@
+"""What a field of the config names: something of ours, or of a module of the user's."""
+
+import functools
+import importlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rlp.runtime import user_code
+from rlp.runtime.errors import UserCodeError, UserError
+
+LOGGER = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def find_named(
+    field: str,
+    name: str,
+    known: Mapping[str, T],
+    kind: type[T],
+    package: str,
+    others: Sequence[str] = (),
+) -> T:
+    """What is known by that name, or what "<module>:<name>" says where to import.
+
+    The import runs the code of that module. A module from outside this repository is named in the
+    log, once.
+
+    Args:
+      field: of the config.
+      name: its value.
+      known: by their names.
+      kind: of what may be imported.
+      package: that gives it to users.
+      others: names that the field may have, which are asked for elsewhere.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name in known:
+        return known[name]
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise UserError(
+            f"{field}={name!r} is unknown; use one of {', '.join([*others, *known])}, or "
+            f"'<module>:<name>' of your own {kind.__name__}"
+        )
+    found = _imported(field, module, attribute)
+    if not isinstance(found, kind):
+        raise UserError(f"{field}={name!r} is not a {package}.{kind.__name__}")
+    return found
+
+
+@functools.cache
+def _imported(field: str, module: str, attribute: str) -> Any:
+    """An attribute of a module, which is imported if need be.
+
+    Raises:
+      UserError: it cannot be imported; with the user's frames if the module raised an error.
+    """
+    name = f"{field}={f'{module}:{attribute}'!r}"
+    try:
+        source = importlib.import_module(module)
+        found = getattr(source, attribute)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # the module's code can raise what it likes
+        kind = "" if isinstance(error, ImportError | AttributeError) else type(error).__name__
+        reason = " ".join(f"{kind}: {error}".removeprefix(": ").split())[:500]
+        raise UserCodeError(
+            f"{name} cannot be imported: {reason}", user_code.frames_of(error)
+        ) from error
+    file = getattr(source, "__file__", None)
+    if file is None or not Path(file).resolve().is_relative_to(user_code.ROOT):
+        LOGGER.info("%s %s:%s is imported from %s", field, module, attribute, file or "Python")
+    return found

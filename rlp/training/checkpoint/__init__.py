@@ -1,0 +1,19 @@
+"""Checkpoints of a run: saved in the background, checked before use, restored onto any mesh.
+
+On disk, for one run:
+
+    <workdir>/checkpoints/<step>/params/ optimizer/ baseline/    array trees, one Orbax item each
+                                 reference/ counters/
+                                 step/ data/ meta/ metrics/      small JSON items
+                                 manifest.json                   size and CRC-32 of every file
+    <workdir>/checkpoints/damaged/<step>/                        failed its check, moved aside
+
+Reading order: `folder` (what a whole checkpoint is, on disk), `store` (the checkpoints of the run
+that is training), `load` (items of one checkpoint onto a mesh; parameters of another run), `room`
+(what they take on the disk).
+"""
+
+from rlp.training.checkpoint.load import find_step, load_params
+from rlp.training.checkpoint.store import Checkpoints
+
+__all__ = ["Checkpoints", "find_step", "load_params"]

@@ -1,0 +1,307 @@
+"""What responses are worth: where their answers stand, what a group agrees on, and that a check
+ends, whatever a verifier does."""
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from rlp.answers import grading
+from rlp.answers.grading import Grader
+from rlp.answers.verifiers import Gold, stated_confidence, where_the_answer_is
+from rlp.runtime import limited_process
+from rlp.runtime.errors import UserError
+
+CLOSE = "</think>"
+# One worker each: a process that is started takes a second or two of a test.
+MATH = Grader("math", time_limit=60, workers=1, close=CLOSE)
+LIMIT = 3  # seconds; what is checked takes none, but a machine may be busy
+OBEDIENT = Grader("tests.support.bad_verifiers:OBEDIENT", time_limit=LIMIT, workers=1, close=CLOSE)
+
+
+def grade_all(grader, *arguments):
+    with grader.step() as left:
+        return grader.grade_all(*arguments, left)
+
+
+def answers(grades):
+    return [grade.answer for grade in grades]
+
+
+def test_only_what_follows_the_last_closing_tag_is_an_answer():
+    responses = [
+        r"\boxed{1}</think>\boxed{2}",
+        r"\boxed{2}</think>\boxed{3}</think> nothing",
+        r"<answer>2</answer></think><answer>3</answer>",
+        r"<confidence>0.5</confidence></think>2",
+        r"\boxed{2} and no tag",
+    ]
+    grades = MATH.grade(responses, "2")
+    assert answers(grades) == ["2", None, "3", "2", "2"]
+    assert [grade.correct for grade in grades] == [True, False, False, True, True]
+    assert all(grade.confidence is None and not grade.failed for grade in grades)
+
+
+UNFINISHED = [  # response, whether it has an answer if it begins in a thought, and if it does not
+    ("The total is 2. But wait, let me", False, True),
+    ("The total is 3.</think> So it is 2.", True, True),
+    ("</think>2", True, True),
+    ("2</think>", False, False),
+    ("<think>2", False, False),
+    ("<think>3</think>2", True, True),
+    ("2 <think> or 3", False, False),
+    ("3</think>2<think>let me check", False, False),
+    ("<think>a</think><think>b</think> 2", True, True),
+    ("<answer>2</answer>", False, True),
+    ("3 <answer>2</answer> </think> 2", True, True),
+    ("<answer>3</answer> </think> <answer>2</answer> <confidence>0.5</confidence>", True, True),
+    ("<answer>2</answer> <confidence>0.9</confidence>", False, True),
+]
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_thought_that_does_not_end_has_no_answer(opened):
+    """Neither in what is right, nor in what a group agrees on, nor in what is shown."""
+    grader = dataclasses.replace(MATH, open="<think>", opened=opened)
+    texts = [text for text, _, _ in UNFINISHED]
+    has = [inside if opened else outside for _, inside, outside in UNFINISHED]
+    grades = grader.grade(texts, "2")
+    assert [grade.correct for grade in grades] == has
+    assert [grade.agrees for grade in grades] == has
+    assert answers(grades) == ["2" if answered else None for answered in has]
+    assert not any(grade.failed for grade in grades)
+    assert grades[-2].confidence == 0.5
+    assert grades[-1].confidence == (None if opened else 0.9)
+
+
+def test_majorities_compare_answers_as_they_are_judged():
+    """By value and unit, whatever the texts are that are shown of them."""
+    responses = ["**5 m**", "5 cm", "The answer is 500 cm.", r"\boxed{5\text{ m}}", "5 cm"]
+    grades = MATH.grade(responses, "5 m")
+    assert [grade.agrees for grade in grades] == [True, False, True, True, False]
+    assert [grade.correct for grade in grades] == [True, False, True, True, False]
+    letters = ["b", "**B**", "The answer is C. B is wrong.", "I think (C)", "(b) because I said so"]
+    choices = dataclasses.replace(MATH, verifier="choice").grade(letters, Gold("B", 4))
+    assert [grade.agrees for grade in choices] == [True, True, False, False, True]
+    assert answers(choices) == ["B", "B", "C", "C", "B"]
+
+
+@pytest.mark.parametrize(
+    ("response", "place"),
+    [
+        ("so <answer>7</answer> (of 9)", "7"),
+        ("<answer>1</answer> no, <answer>\n7\n</answer>", "\n7\n"),
+        ("it is 7 <confidence>0.9</confidence>", "it is 7 "),
+        ("<answer>7</answer><confidence>80%</confidence>", "7"),
+        ("<answer>7", "<answer>7"),
+        ("7</answer>", "7</answer>"),
+        ("</answer><answer>7", "</answer><answer>7"),
+        ("<answer>1<answer>7</answer>", "7"),
+        ("<confidence>very</confidence>", "<confidence>very</confidence>"),
+        ("7", "7"),
+    ],
+)
+def test_the_answer_stands_between_its_tags_or_anywhere(response, place):
+    assert where_the_answer_is(response) == place
+
+
+@pytest.mark.parametrize(
+    ("said", "share"),
+    [
+        ("80%", 0.8), ("80 %", 0.8), ("0.8", 0.8), (".8", 0.8), (" 1 ", 1), ("0", 0), ("100%", 1),
+        ("1.7", None), ("101%", None), ("80", None), ("-0.5", None), ("high", None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_confidence_is_a_share_or_none(said, share):
+    assert stated_confidence(f"7 <confidence>{said}</confidence> .") == share
+    last = f"<confidence>0.1</confidence><confidence>{said}</confidence>"
+    if share is not None:
+        assert stated_confidence(last) == share
+    assert stated_confidence(f"<confidence>{said}") is None
+
+
+def test_a_group_agrees_with_the_answer_that_most_give_however_they_write_it():
+    box = lambda *texts: [rf"\boxed{{{text}}}" if text else "none" for text in texts]
+    groups = {
+        "most": (box("x + 1", "3", "1 + x", "x + 1"), [1, 0, 1, 1]),
+        "most, each written otherwise": (
+            box("3", "x + 1", "3", "1 + x", "x + 2 - 1"),
+            [0, 1, 0, 1, 1],
+        ),
+        "a tie goes to the first": (box("4", "3", "3.0", r"\frac82"), [1, 0, 0, 1]),
+        "all differ": (box("1", "2", "3"), [1, 0, 0]),
+        "no answer agrees with nothing": (box("", "2", ""), [0, 1, 0]),
+        "a group without an answer": (box("", ""), [0, 0]),
+        "an empty group": ([], []),
+    }
+    found = grade_all(MATH, [texts for texts, _ in groups.values()], ["3"] * len(groups))
+    for (name, (_, expected)), grades in zip(groups.items(), found, strict=True):
+        assert [grade.agrees for grade in grades] == list(map(bool, expected)), name
+    assert [grade.correct for grade in found[1]] == [True, False, True, False, False]
+
+
+def test_a_check_that_hangs_or_dies_is_ended_and_harms_no_other():
+    """What is told of it: its time, that it counts as without an answer, and the others' grades."""
+    groups = [["a", "hang", "b"], ["exit", "b</think>b", "b <confidence>1</confidence>"]]
+    begin = time.monotonic()
+    found = grade_all(OBEDIENT, groups, ["a", "b"])
+    took = time.monotonic() - begin
+    assert took >= LIMIT  # and not ten minutes:
+    assert took < 20 * LIMIT
+    assert [answers(grades) for grades in found] == [["a", None, "b"], [None, "b", "b"]]
+    assert [[grade.failed for grade in grades] for grades in found] == [[0, 1, 0], [1, 0, 0]]
+    assert [[grade.correct for grade in grades] for grades in found] == [[1, 0, 0], [0, 1, 1]]
+    assert [[grade.agrees for grade in grades] for grades in found] == [[1, 0, 0], [0, 1, 1]]
+    assert found[1][2].confidence == 1
+
+
+def test_a_comparison_that_hangs_is_no_agreement():
+    quick = Grader(OBEDIENT.verifier, 1.5, 1, CLOSE)
+    grades = quick.grade(["left", "right", "a"], "a")
+    assert [grade.agrees for grade in grades] == [True, False, False]
+    assert [grade.failed for grade in grades] == [False, False, False]
+    assert [grade.correct for grade in grades] == [False, False, True]
+
+
+def test_a_process_that_is_killed_between_checks_is_replaced():
+    """As the system does where memory is short; the pool of processes gives up on all of them."""
+    OBEDIENT.grade(["a"], "a")  # its process is there, and those that follow are of `two`
+    others = set(multiprocessing.active_children())
+    two = Grader(OBEDIENT.verifier, LIMIT, 2, CLOSE)
+    (grade,) = two.grade(["pid"], "a")
+    processes = set(multiprocessing.active_children()) - others
+    assert len(processes) == 2
+    os.kill(int(grade.answer), signal.SIGKILL)
+    time.sleep(1)  # the pool has seen it
+    assert answers(two.grade(["a", "hang", "b"], "a")) == ["a", None, "b"]
+    assert not any(process.is_alive() for process in processes)  # the other one is gone, too
+    (grade,) = OBEDIENT.grade(["pid"], "a")
+    os.kill(int(grade.answer), signal.SIGKILL)  # the pool has not
+    assert answers(OBEDIENT.grade(["a", "b"], "a")) == ["a", "b"]
+
+
+def test_a_pool_that_breaks_down_before_a_check_is_registered_is_replaced(monkeypatch):
+    """Pebble aborts the checks that it knows of; one that it is about to hand on it forgets."""
+    import pebble.pool.process
+
+    (grade,) = OBEDIENT.grade(["pid"], "a")
+    schedule = pebble.pool.process.PoolManager.schedule
+
+    def late(self, task):
+        monkeypatch.undo()
+        time.sleep(0.5)  # the pool sees the death, and gives up
+        schedule(self, task)
+
+    monkeypatch.setattr(pebble.pool.process.PoolManager, "schedule", late)
+    os.kill(int(grade.answer), signal.SIGKILL)
+    assert answers(OBEDIENT.grade(["a", "b"], "a")) == ["a", "b"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is enforced on Linux alone")
+def test_a_check_that_takes_too_much_memory_fails_and_its_process_is_replaced():
+    patient = dataclasses.replace(OBEDIENT, time_limit=60)
+    small = dataclasses.replace(patient, memory_limit=0.25)
+    grades = small.grade(["pid", "eat", "pid", "forget"], "a")
+    assert [grade.failed for grade in grades] == [False, True, False, False]
+    assert grades[0].answer != grades[2].answer
+    assert grades[3].answer == "forgot"
+    assert patient.grade(["eat"], "a")[0].answer == str(2**29)  # without a limit
+
+
+def test_memory_that_the_system_does_not_limit_is_named(monkeypatch, caplog):
+    monkeypatch.setattr(limited_process.sys, "platform", "darwin")
+    with caplog.at_level("WARNING"):
+        grading._pool((1, OBEDIENT.verifier, 0.5))
+    assert "data.problems.memory_limit=0.5 GiB: this system does not limit" in caplog.text
+
+
+def test_what_is_left_when_the_time_of_a_step_is_over_counts_as_failed(caplog):
+    """In every call of the step, with one line for all of them; the next step has its own time."""
+    patient = dataclasses.replace(OBEDIENT, time_limit=60, step_time_limit=2.0)
+    OBEDIENT.grade(["a"], "a")  # the processes are there
+    begin = time.monotonic()
+    with patient.step() as left:
+        first = patient.grade_all([["a", "hang", "b"]], ["a"], left)
+        second = patient.grade_all([["a"]], ["a"], left)
+    assert time.monotonic() - begin < 30
+    assert [[grade.failed for grade in group] for group in first + second] == [[0, 1, 1], [1]]
+    assert [[grade.correct for grade in group] for group in first + second] == [[1, 0, 0], [0]]
+    lines = [record.message for record in caplog.records if "step_time_limit=2" in record.message]
+    assert [line.partition(": ")[2].partition(" ")[0] for line in lines] == ["3"]
+    assert answers(OBEDIENT.grade(["a", "b"], "a")) == ["a", "b"]
+
+
+@pytest.mark.parametrize("number", limited_process.GROUP_SIGNALS)
+def test_signals_to_the_process_group_are_left_to_the_run(number):
+    (before,) = OBEDIENT.grade(["pid"], "a")
+    os.kill(int(before.answer), number)
+    (after,) = OBEDIENT.grade(["pid"], "a")
+    assert after.answer == before.answer
+
+
+def test_a_process_is_deaf_to_signals_while_it_starts():
+    """Its imports take seconds, in which no handler of ours is set yet."""
+    process = limited_process.Context().Process(target=time.sleep, args=(60,))
+    process.start()
+    for number in limited_process.GROUP_SIGNALS:
+        os.kill(process.pid, number)
+    process.join(1)
+    assert process.is_alive()
+    process.kill()
+    process.join()
+
+
+def test_a_check_whose_run_was_killed_ends_itself():
+    process = limited_process.Context().Process(
+        target=limited_process.call, args=(0.5, time.sleep, 60)
+    )
+    process.start()
+    process.join(30)
+    assert process.exitcode == -signal.SIGALRM
+
+
+BOMBS = (
+    "(((5!)!)!)!", "9^9^9^9", "9^{9^{9^{9}}}", r"\binom{10^9}{10^8}", "2^{10^{12}}", "(10^{18})!",
+    "7" * 10**6, "1." + "7" * 10**6, "{" * 10**5 + "}" * 10**5, "(" * 10**5 + "1" + ")" * 10**5,
+    r"\sqrt{" * 3000 + "2" + "}" * 3000, r"\frac{1}{" * 2000 + "2" + "}" * 2000,
+    r"\begin{pmatrix}" + "1&" * 5000 + r"1\end{pmatrix}", "x" + "^x" * 5000, "1" + "+1" * 5000,
+    r"\left" * 5000, r"\int " * 500 + "x", r"\sum_{n=1}^{10^{12}} n^n", "2**(3**(4**(5**6)))",
+    r"\prod_{i=1}^{10^9} i", r"\det\begin{pmatrix}" + (r"a&b&c&d\\" * 500) + r"\end{pmatrix}",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_no_formula_of_a_network_ends_the_run():
+    """Each is judged, or fails its check within its limits; the checks after it are as ever."""
+    grader = dataclasses.replace(MATH, time_limit=1.0, memory_limit=1.0)
+    for bomb in BOMBS:
+        grades = grader.grade([rf"\boxed{{{bomb}}}", f"${bomb}$"], "2")
+        assert not any(grade.correct for grade in grades), bomb[:40]
+    assert grader.grade([r"\boxed{2}"], "2")[0].correct
+
+
+def test_what_a_process_imports_is_no_part_of_the_time_of_a_check():
+    slow = Grader("tests.support.slow_verifiers:SLOW_TO_COME", 2, 1, CLOSE)
+    assert slow.grade(["a"], "a")[0].correct
+
+
+def test_an_error_in_a_verifier_of_ours_is_a_failed_check_and_no_end_of_the_run(caplog):
+    """Whatever a library makes of what a network wrote; here, of an answer that is no text."""
+    grades = grade_all(MATH, [["2", r"\boxed{2}"], ["2"]], [None, "2"])
+    assert [[grade.failed for grade in group] for group in grades] == [[True, True], [False]]
+    assert [[grade.correct for grade in group] for group in grades] == [[False, False], [True]]
+    assert "a check failed: " in caplog.text
+
+
+def test_a_verifier_that_raises_is_the_users_error_and_the_next_check_is_as_ever():
+    with pytest.raises(UserError, match=r"OBEDIENT' raised ValueError: two lines$") as caught:
+        OBEDIENT.grade(["a", "raise", *["b"] * 50], "a")
+    assert "\n" not in str(caught.value)
+    assert OBEDIENT.grade(["a"], "a")[0].correct
+    nowhere = Grader("tests.support.bad_verifiers:NONE", LIMIT, 1, CLOSE)
+    with pytest.raises(UserError, match=r"NONE' cannot be imported"):
+        nowhere.grade(["a"], "a")

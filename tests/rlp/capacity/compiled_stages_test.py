@@ -1,0 +1,253 @@
+"""The plan of a step is the step: the same programs on the same shapes and places."""
+
+import dataclasses
+import functools
+import os
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from models.sharding import make_mesh
+from rlp.answers.grading import Grade, Grader
+from rlp.capacity import compiled_stages, programs, step_memory
+from rlp.capacity.step_spec import Case
+from rlp.data.rows import Rows
+from rlp.engine.step import new_state
+from rlp.evaluation.responses import response_settings
+from rlp.training.answer_trainer import AnswerTrainer
+from rlp.training.trainers import RLPTrainer
+from tests.rlp.engine.sharding_test import OPTIMIZER
+from tests.support import tiny
+
+MODEL = tiny.model_config(num_heads=4, num_kv_heads=4, compute_dtype="bfloat16", num_layers=1)
+WORDS = tiny.words(MODEL)
+SETTINGS = tiny.rlp_settings(
+    thought_length=3, max_branches_in_flight=8, prompt=(9, 9), minibatches=2
+)
+LENGTH = 12
+ON_ANSWERS = response_settings(dataclasses.replace(SETTINGS, objective="hicra"), 3)
+NAMES = ("gather", "read", "no_think", "rollout", "evidence", "join", "figures", "update", "finish")
+NAMES_ON_ANSWERS = ("gather", "read", "rollout", "verdict", "join", "figures", "update", "finish")
+
+
+@functools.cache
+def case(settings=SETTINGS):
+    mesh = make_mesh(1, 2, 2, devices=jax.devices()[:4])
+    return Case(MODEL, settings, WORDS, OPTIMIZER, mesh, rows=4, length=LENGTH)
+
+
+class Recorded(programs.Compiler):
+    """A compiler that remembers what it is asked to compile."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.asked = {}
+
+    def stage(self, name, part, program, *arguments, **options):
+        given = super().stage(name, part, program, *arguments, **options)
+        self.asked[name] = (arguments, given)
+        return given
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiles():
+    """What the programs compute is not asked here."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@functools.cache
+def planned(settings=SETTINGS):
+    plan = programs.Plan()
+    compiler = Recorded(case(settings).mesh, plan, lambda line: None)
+    with programs.tracing_for(case(settings).mesh, "cpu"):
+        compiled_stages.walk(compiler, case(settings))
+    return plan, compiler.asked
+
+
+def answering():
+    """Says of every response that it is wrong, and that none of it plans."""
+    wrong = Grade("2", False, False, None, False)
+    return types.SimpleNamespace(
+        settings=ON_ANSWERS,
+        vocabulary=WORDS,
+        grader=Grader("exact", time_limit=1.0, workers=1, close="</think>"),
+        grades=lambda actions, words, answers, left: [[wrong] * len(group) for group in actions],
+        planning=lambda actions, words: np.zeros(actions.shape, bool),
+    )
+
+
+@functools.cache
+def trained(settings=SETTINGS):
+    """What a real step gives its programs and gets from them, and how often: name to list."""
+    c = case(settings)
+    common = (OPTIMIZER, c.mesh, compiled_stages.shardings_of(c))
+    if c.answers:
+        trainer = AnswerTrainer(MODEL, answering(), str, *common)
+        names = NAMES_ON_ANSWERS
+    else:
+        trainer, names = RLPTrainer(MODEL, SETTINGS, WORDS, *common), NAMES
+    calls: dict = {name: [] for name in names}
+
+    def watched(name):
+        program = getattr(trainer, name)
+
+        def run(*arguments, **options):
+            before = jax.tree.map(description, arguments)
+            given = program(*arguments, **options)
+            calls[name].append((before, jax.tree.map(description, given)))
+            return given
+
+        return run
+
+    for name in names:
+        setattr(trainer, name, watched(name))
+    params = jax.tree.map(jnp.copy, tiny.params(MODEL))  # the update takes their memory
+    state = jax.device_put(new_state(params, OPTIMIZER, c.baseline), common[-1])
+    batch = tiny.documents(0, [12, 10, 9, 12], LENGTH, 22, forks=settings.forks_per_document)
+    key = jax.device_put(jax.random.key(3), NamedSharding(c.mesh, P()))
+    trainer.step(state, Rows.of(batch), key)
+    return calls
+
+
+def description(leaf):
+    """Shape, type and the shape on one device, of an array, a struct or a number."""
+    if isinstance(leaf, np.ndarray):  # of the host: every device has it whole
+        return leaf.shape, str(leaf.dtype), leaf.shape
+    if not hasattr(leaf, "sharding"):
+        return leaf
+    return leaf.shape, str(leaf.dtype), leaf.sharding.shard_shape(leaf.shape)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, ON_ANSWERS], ids=["documents", "problems"])
+def test_no_lower_bound_is_above_what_the_compiler_says(settings):
+    c, total = case(settings), lambda found: sum(need.size for need in found)
+    peaks = {stage.name: stage.peak for stage in planned(settings)[0].stages}
+    state = step_memory.abstract_state(c.mesh, MODEL, OPTIMIZER, c.baseline, "device", c.reference)
+    held = total(step_memory.of_state(MODEL, state, learns=False))
+    step = (c.rows, c.length)
+    update = held + total(step_memory.of_update(MODEL, c.mesh, settings, WORDS, *step))
+    rollout = held + total(step_memory.of_rollout(MODEL, c.mesh, settings, *step))
+    assert 0.2 * peaks["update"] < update <= peaks["update"]
+    assert total(step_memory.of_state(MODEL, state, learns=True)) <= peaks["update"]
+    assert 0.2 * peaks["rollout"] < rollout <= peaks["rollout"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "rollouts"),
+    [
+        pytest.param(SETTINGS, 4, id="documents"),  # two waves of them, two of the forks of each
+        pytest.param(ON_ANSWERS, 2, id="problems"),
+    ],
+)
+def test_the_plan_compiles_every_program_of_a_step_as_often_as_it_runs(settings, rollouts):
+    calls = trained(settings)
+    assert {stage.name: stage.times for stage in planned(settings)[0].stages} == {
+        name: len(made) for name, made in calls.items()
+    }
+    assert len(calls["rollout"]) == rollouts
+    assert len(calls["update"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        *(pytest.param(SETTINGS, name, id=name) for name in NAMES),
+        *(pytest.param(ON_ANSWERS, name, id=f"problems, {name}") for name in NAMES_ON_ANSWERS),
+    ],
+)
+def test_a_stage_is_compiled_for_the_arrays_that_the_step_gives_it(settings, name):
+    given, got = planned(settings)[1][name]
+    for arguments, results in trained(settings)[name]:
+        numbers = lambda tree: [x for x in jax.tree.leaves(tree) if not isinstance(x, int)]
+        assert numbers(jax.tree.map(description, given)) == numbers(arguments)
+        assert jax.tree.leaves(jax.tree.map(description, got)) == jax.tree.leaves(results)
+
+
+def test_waves_are_joined_and_cut_into_minibatches_where_they_are():
+    found = {stage.name: stage for stage in planned()[0].stages}
+    assert not found["join"].collectives
+    moves = {collective.kind for collective in found["update"].collectives}
+    assert moves == {"all-gather", "all-reduce"}  # of parameters and gradients
+
+
+def test_what_is_held_has_the_bytes_of_one_device():
+    """By hand: 24 · 32 + one block of 4 · 32 · 32 + 3 · 32 · 48 + 2 · 8 + 2 · 32, and 32; float32,
+    matrices over four devices. Documents have 2 + 12 tokens, branches 1 + 3 - 1 slots."""
+    held = {held.name: held.bytes for held in planned()[0].held}
+    matrices, scales = 24 * 32 + 4 * 32 * 32 + 3 * 32 * 48, 2 * 8 + 3 * 32
+    at_rest = 4 * (matrices // 4 + scales)
+    token = 2 * 4 * 8 * 2 // 2  # keys and values of four heads over two devices, bfloat16
+    assert held == {
+        "parameters": at_rest,
+        "optimizer": 2 * at_rest + 2 * 4,  # two counters
+        "baseline": at_rest,
+        "rollout copy": 2 * matrices // 2 + 4 * scales,
+        "trunk caches": 14 * token,  # two documents over two devices
+        "branch caches": 4 * 3 * token,
+    }
+
+
+def test_what_is_alive_beside_a_stage_is_counted_once():
+    plan, asked = planned()
+    found = {stage.name: stage for stage in plan.stages}
+    held = {held.name: held.bytes for held in plan.held}
+    # theta is what the copy is made of; the rest of the state waits, of which 3 are counters.
+    assert found["gather"].others == held["optimizer"] + held["baseline"] + 3 * 4
+    assert found["update"].others == held["baseline"]
+    # Of the waves before, what the update reads; their caches are gone.
+    kept = programs.device_bytes([asked["join"][0][0][1:]])
+    waiting = programs.device_bytes([asked["no_think"][1], asked["read"][0][2]])
+    at_rest = held["parameters"] + held["optimizer"] + held["baseline"] + 3 * 4
+    assert found["rollout"].others == at_rest + kept + waiting
+
+
+def test_bytes_of_a_device_by_hand():
+    mesh = case().mesh
+    place = lambda *spec, **memory: NamedSharding(mesh, P(*spec), **memory)
+    struct = lambda place: jax.ShapeDtypeStruct((8, 6), jnp.bfloat16, sharding=place)
+    split, whole = struct(place("fsdp", "tensor")), struct(place())
+    assert programs.device_bytes(split) == 4 * 3 * 2
+    assert programs.device_bytes([split, whole, 7]) == 24 + 96
+    assert programs.device_bytes([split, split]) == 24
+    assert programs.device_bytes([split, whole], without={id(whole)}) == 24
+    assert programs.device_bytes(struct(place("fsdp", memory_kind="pinned_host"))) == 0
+
+
+def test_a_program_that_does_not_fit_is_named_with_what_it_asked_for():
+    class Refused:
+        def lower(self, *_):
+            return self
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory "
+                "space hbm. Used 24.50G of 15.75G hbm. Exceeded hbm capacity by 8.75G."
+            )
+
+    compiler = programs.Compiler(case().mesh, programs.Plan(), lambda line: None)
+    with pytest.raises(programs.OutOfMemory) as refused:
+        compiler.stage("update", "update", Refused())
+    assert (refused.value.stage, refused.value.needed) == ("update", 24.5 * 2**30)
+
+
+def test_the_compilers_log_is_kept_from_the_terminal_and_read(capfd):
+    with programs.compiler_log() as log:
+        os.write(2, b"one line\nanother\n")
+    assert log == ["one line", "another"]
+    assert capfd.readouterr().err == ""
+
+
+def test_waves_divide_the_batch():
+    c = dataclasses.replace(case(), settings=dataclasses.replace(SETTINGS, update_micro_batch=8))
+    assert (c.wave, c.waves) == ((2, 1), (2, 2))
+    assert (c.update_wave, c.micro_batches) == ((2, 4), 2)  # of a minibatch of two documents
+    whole = dataclasses.replace(c, settings=dataclasses.replace(c.rlp, minibatches=1))
+    assert (whole.update_wave, whole.micro_batches) == ((2, 4), 4)
+    assert np.prod(c.waves) * c.wave[0] * c.wave[1] == c.rows * SETTINGS.forks_per_document

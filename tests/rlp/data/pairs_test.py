@@ -1,0 +1,716 @@
+"""Prompts with their responses: which tokens a row has, which are learnt, what is left out."""
+
+import collections
+import itertools
+import json
+import re
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlp.data.conversations import Format
+from rlp.data.mix import MixedStream
+from rlp.data.pairs import pair_streams, tokenize_pairs
+from rlp.data.text import text_streams
+from rlp.runtime.errors import UserError
+from rlp.tokenizers import tokenizer
+from tests.support import folders
+
+BYTES = tokenizer.load("bytes")
+PAIR = Format(prompt="question", response="answer")
+CHAT = Format(messages="messages")
+(BOS,), EOS = BYTES.bos, BYTES.eos
+# Turns between <bos> and <eos>; the thoughts of earlier ones are left out, as by Qwen3's template.
+TEMPLATE = (
+    "{% for m in messages %}<bos>{{ m.role }}:"
+    "{{ m.content if loop.last else m.content.split('</think>')[-1] }}<eos>{% endfor %}"
+    "{% if add_generation_prompt %}<bos>assistant:{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def chatty(tmp_path_factory) -> tokenizer.Tokenizer:
+    """Bytes as a Hugging Face folder with a chat template of its own."""
+    folder = tmp_path_factory.mktemp("chatty")
+    for name, content in (folders.byte_files() | {"chat_template.jinja": TEMPLATE}).items():
+        (folder / name).write_text(content)
+    return tokenizer.load(str(folder))
+
+
+def write(path, rows):
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def turns(*contents, system=()):
+    roles = [*["system" for _ in system], *["user", "assistant"] * len(contents)]
+    return [{"role": r, "content": x} for r, x in zip(roles, [*system, *contents], strict=False)]
+
+
+def tokenized(path, rows, form=PAIR, template=None, words=BYTES):
+    """(ids, whether each is learnt) of every pair, and the conversation of each."""
+    how = (form, template, words, None if template is None else words.eos)
+    corpus, source = tokenize_pairs([write(path, rows)], "data.sft.train", *how)
+    cut = lambda x: np.split(x, corpus.bounds[1:-1])
+    pairs = zip(cut(corpus.tokens), cut(corpus.loss_mask), strict=True)
+    return [(ids.tolist(), learnt.tolist()) for ids, learnt in pairs], source.tolist()
+
+
+def laid(*stretches):
+    """The same of stretches (ids, learnt)."""
+    ids = [i for stretch, _ in stretches for i in stretch]
+    return ids, [learnt for stretch, learnt in stretches for _ in stretch]
+
+
+# ---- tokens ----
+
+
+def test_without_a_template_a_response_follows_its_prompt_and_its_end_is_learnt(tmp_path):
+    rows = [{"question": "1 + 1 = ", "answer": "é2"}, {"question": "", "answer": " x"}]
+    rows += [{"question": "nothing said", "answer": " \n"}]
+    found, source = tokenized(tmp_path / "a.jsonl", rows)
+    assert found == [
+        laid(([*b"1 + 1 = "], False), ([*"é2".encode(), EOS], True)),
+        laid(([*b" x", EOS], True)),
+    ]
+    assert source == [0, 1]
+
+
+def test_without_a_template_every_assistant_message_is_learnt_and_ended(tmp_path):
+    rows = [{"messages": [*turns("a", "b", "c", "d", "late", system=["s"])]}]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT)
+    expected = laid(([*b"sa"], False), ([*b"b", EOS], True), ([*b"c"], False), ([*b"d", EOS], True))
+    assert found == [expected]
+
+
+def test_a_token_across_the_end_of_a_prompt_is_learnt(tmp_path):
+    """The ids are those of the whole text, and the response begins with the token that holds its
+    first letter."""
+
+    class Doubles(tokenizer.ByteTokenizer):
+        """Reads "ab" as one token."""
+
+        def encode_spans(self, texts):
+            found = []
+            for text in texts:
+                pieces = re.findall("ab|.", text)
+                ids = [1 if piece == "ab" else ord(piece) for piece in pieces]
+                ends = np.cumsum([len(piece) for piece in pieces])
+                starts = ends - [len(piece) for piece in pieces]
+                found.append((np.array(ids, np.int32), np.stack([starts, ends], axis=1)))
+            return found
+
+    rows = [{"question": "ab a", "answer": "b ab"}, {"question": "ab", "answer": "a"}]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, words=Doubles())
+    assert found == [
+        laid(([*b"\1 "], False), ([*b"\1 \1", EOS], True)),
+        laid(([*b"\1"], False), ([*b"a", EOS], True)),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe", "space in front"])
+@pytest.mark.parametrize("template", [None, TEMPLATE], ids=["plain", "template"])
+def test_a_row_has_the_ids_of_its_whole_text(tmp_path, kind, template):
+    """With every kind of tokenizer; those that put a space before a text put it there once."""
+    words = tokenizer.load(folders.folder_of(tmp_path, kind))
+    assert words.decode(words.bos) == "<bos>"
+    said = [("1 + 1 = ", "2"), ("Q: 5", "6 é"), ("a b", " c d"), ("c", "\n42")]
+    rows = [{"messages": turns(*(x for pair in said[:n] for x in pair))} for n in range(1, 5)]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, template, words)
+    for n, (ids, learnt) in enumerate(found, 1):
+        if template is None:
+            text = "".join(f"{q}{a}<eos>" for q, a in said[:n])
+        else:
+            text = words.chat(rows[n - 1]["messages"], template, False)
+        assert ids == words.encode(text)
+        # What is learnt reads as what the assistant says, and its ends.
+        runs = [
+            list(run)
+            for flag, run in itertools.groupby(zip(ids, learnt, strict=True), lambda x: x[1])
+            if flag
+        ]
+        heard = [words.decode([i for i, _ in run]) for run in runs]
+        assert [text.strip() for text in heard] == [f"{a}<eos>".strip() for _, a in said[:n]]
+
+
+def test_what_a_template_puts_behind_the_end_of_a_turn_is_not_learnt(tmp_path, chatty):
+    """Some templates ask for the next answer, whether it is wanted or not."""
+    eager = TEMPLATE.replace("<eos>{% endfor %}", "<eos>\n{% endfor %}<bos>assistant:").replace(
+        "{% if add_generation_prompt %}<bos>assistant:{% endif %}", ""
+    )
+    rows = [{"messages": turns("a", "b", "c", "d")}]
+    found, source = tokenized(tmp_path / "a.jsonl", rows, CHAT, eager, chatty)
+    first = [BOS, *b"user:a", EOS, *b"\n", BOS, *b"assistant:"]
+    assert source == [0, 0]
+    behind = [*b"\n", BOS, *b"assistant:"]
+    assert found[0] == laid((first, False), ([*b"b", EOS], True), (behind, False))
+    heard = [i for i, learnt in zip(*found[1], strict=True) if learnt]
+    assert heard == [*b"d", EOS]
+
+
+def test_a_message_that_opens_a_conversation_is_learnt_behind_what_the_template_puts(
+    tmp_path, chatty
+):
+    said = [{"role": "assistant", "content": "hello"}, *turns("a", "b")]
+    found, _ = tokenized(tmp_path / "a.jsonl", [{"messages": said}], CHAT, TEMPLATE, chatty)
+    asked = [BOS, *b"user:a", EOS, BOS, *b"assistant:"]
+    assert found == [
+        laid(
+            ([BOS, *b"assistant:"], False),
+            ([*b"hello", EOS], True),
+            (asked, False),
+            ([*b"b", EOS], True),
+        )
+    ]
+
+
+def test_a_template_says_what_begins_and_ends_a_response(tmp_path, chatty):
+    rows = [{"question": "1 + 1", "answer": "<think>2</think>two"}]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, PAIR, TEMPLATE, chatty)
+    prompt = [BOS, *b"user:1 + 1", EOS, BOS, *b"assistant:"]
+    response = [*BYTES.think_open, *b"2", *BYTES.think_close, *b"two", EOS]
+    assert found == [laid((prompt, False), (response, True))]
+    assert chatty.chat_template == TEMPLATE
+    assert BYTES.chat_template is None
+
+
+def test_a_conversation_is_one_row_unless_its_past_is_told_otherwise(tmp_path, chatty):
+    """Thoughts of the past are left out of a later prompt, so what follows is a row of its own."""
+    plain = turns("a", "b", "c", "d", system=["s"])
+    thought = turns("a", "<think>h</think>b", "c", "<think>k</think>d")
+    rows = [{"messages": plain}, {"messages": thought}]
+    found, source = tokenized(tmp_path / "a.jsonl", rows, CHAT, TEMPLATE, chatty)
+    turn = lambda role, text: [BOS, *role.encode(), *b":", *text.encode(), EOS]
+    ask = [BOS, *b"assistant:"]
+    think = lambda text: [*BYTES.think_open, *text.encode(), *BYTES.think_close]
+    assert found == [
+        laid(
+            ([*turn("system", "s"), *turn("user", "a"), *ask], False),
+            ([*b"b", EOS], True),
+            ([*turn("user", "c"), *ask], False),
+            ([*b"d", EOS], True),
+        ),
+        laid(([*turn("user", "a"), *ask], False), ([*think("h"), *b"b", EOS], True)),
+        laid(
+            ([*turn("user", "a"), *turn("assistant", "b"), *turn("user", "c"), *ask], False),
+            ([*think("k"), *b"d", EOS], True),
+        ),
+    ]
+    assert source == [0, 1, 1]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_every_form_of_a_conversation_gives_the_same_rows(tmp_path, ending, chatty):
+    said = [("a", "b"), ("c", "<think>é</think>d")]
+    pairs = [{"question": q, "answer": a} for q, a in said]
+    chats = [{"messages": turns(q, a)} for q, a in said]
+    shared = [
+        {"messages": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]} for q, a in said
+    ]
+    for template in (None, TEMPLATE):
+        found = [
+            tokenized(tmp_path / f"a.{ending}", rows, form, template, chatty)
+            for rows, form in ((pairs, PAIR), (chats, CHAT), (shared, CHAT))
+        ]
+        assert found[0] == found[1] == found[2]
+
+
+# ---- rows ----
+
+
+def numbered(count):
+    return [{"question": f"q{i}" * (i % 4), "answer": "a" * (i * 5 % 17 + 1)} for i in range(count)]
+
+
+def behind_bos(ids, learnt):
+    """A pair as a row has it."""
+    return [BOS, *ids], [False, *learnt]
+
+
+def rows_of(stream):
+    """(ids, learnt) of every stretch of every row, counted."""
+    batch = stream.batch(0, len(stream))
+    assert not batch.loss_mask[batch.segment == 0].any()
+    return collections.Counter(
+        (tuple(tokens[segment == n].tolist()), tuple(mask[segment == n].tolist()))
+        for tokens, segment, mask in zip(batch.tokens, batch.segment, batch.loss_mask, strict=True)
+        for n in range(1, segment.max() + 1)
+    )
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_rows_hold_every_pair_that_fits_once_and_the_others_are_counted(tmp_path, pack):
+    rows, size = numbered(40), 16
+    every, _ = tokenized(tmp_path / "a.jsonl", rows)
+    every = [behind_bos(*pair) for pair in every]
+    streams = pair_streams(
+        train=str(tmp_path / "a.jsonl"), holdout_every=4, form=PAIR, template=None,
+        tokenizer=BYTES, sequence_length=size, pack=pack,
+    )  # fmt: skip
+    held = np.arange(1, 41) % 4 == 0
+    for stream, chosen in zip(streams, (~held, held), strict=True):
+        here = [(tuple(i), tuple(m)) for (i, m), is_in in zip(every, chosen, strict=True) if is_in]
+        fits = [pair for pair in here if len(pair[0]) <= size]
+        assert rows_of(stream) == collections.Counter(fits)
+        assert stream.skipped == len(here) - len(fits) > 0
+    assert (streams[0].batch(0, len(streams[0])).segment.max() > 1) == pack
+    assert streams[1].batch(0, len(streams[1])).segment.max() == 1
+    assert any(len(ids) == size for ids, _ in rows_of(streams[0]))  # just fits
+
+
+def test_rows_of_one_conversation_are_held_out_together(tmp_path, chatty):
+    rows = [{"messages": turns(f"{i}", "<think>h</think>b", "c", "d")} for i in range(6)]
+    path = write(tmp_path / "a.jsonl", rows)
+    train, held = pair_streams(
+        train=path, holdout_every=3, form=CHAT, template=TEMPLATE, tokenizer=chatty,
+        sequence_length=99,
+    )  # fmt: skip
+    first = lambda stream: collections.Counter(
+        ids[len(b"?user:")] - 48 for ids, _ in rows_of(stream)
+    )
+    assert first(train) == {0: 2, 1: 2, 3: 2, 4: 2}
+    assert first(held) == {2: 2, 5: 2}
+
+
+def test_files_of_held_out_pairs_are_held_out_whole(tmp_path):
+    rows = numbered(9)
+    paths = [write(tmp_path / f"{n}.jsonl", some) for n, some in enumerate((rows[:5], rows[5:]))]
+    every, _ = tokenized(tmp_path / "a.jsonl", rows)
+    every = [tuple(map(tuple, behind_bos(*pair))) for pair in every]
+    form = {"form": PAIR, "template": None, "tokenizer": BYTES, "sequence_length": 40}
+    train, held = pair_streams(train=paths[0], evaluation=paths[1], **form)
+    assert rows_of(train) == collections.Counter(every[:5])
+    assert rows_of(held) == collections.Counter(every[5:])
+    with pytest.raises(UserError, match=r"1.jsonl is in both data.sft.train and data.sft.eval"):
+        pair_streams(train=",".join(paths), evaluation=paths[1], **form)
+
+
+# ---- what cannot be used ----
+
+ASKED = {"question": "a", "answer": "b"}
+SAID = {"messages": turns("a", "b")}
+CALL = {"tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}
+PARTS = [{"type": "text", "text": "a"}, {"type": "image", "image": "a.png"}]
+
+
+def asks(*messages):
+    """A row whose conversation ends with these messages."""
+    return {"messages": [*turns("a", "b", "c"), *messages]}
+
+
+UNUSABLE = {
+    "no such column": (PAIR, {"question": "a"}, "no column 'answer'"),
+    "no text": (PAIR, {"question": 7, "answer": "b"}, "column 'question' is not a text but int"),
+    "no response": (PAIR, ASKED | {"answer": None}, "column 'answer' is not a text but null"),
+    "no object": (PAIR, [1], "not a JSON object but list"),
+    "half a surrogate pair": (PAIR, ASKED | {"answer": "\udc00"}, "'answer' is not valid Unicode"),
+    "no list": (CHAT, {"messages": "a"}, "column 'messages' is not a list of messages but str"),
+    "no messages": (CHAT, {"messages": None}, "'messages' is not a list of messages but null"),
+    "an empty list": (CHAT, {"messages": []}, "column 'messages' is an empty list"),
+    "no message": (CHAT, asks("d"), "message 4: not a role with a content but str"),
+    "no content": (CHAT, asks({"role": "assistant"}), "message 4: it has no content, or null"),
+    "null": (CHAT, asks({"role": "assistant", "content": None}), "message 4: it has no content"),
+    "a number": (CHAT, asks({"role": "tool", "content": 4}), "4: column 'content' is not a text b"),
+    "no role": (
+        CHAT,
+        asks({"content": "d"}),
+        "message 4: it has no role; the roles are sys",
+    ),
+    "unknown role": (CHAT, asks({"from": "Narrator", "value": "d"}), "4: unknown role 'Narrator'"),
+    "a role of no text": (CHAT, asks({"role": 1, "content": "d"}), "message 4: unknown role 1"),
+    "an image": (
+        CHAT,
+        asks({"role": "tool", "content": PARTS}),
+        "part 2: type 'image' is not text",
+    ),
+    "no text in a part": (
+        CHAT,
+        asks({"role": "tool", "content": [{"type": "text"}]}),
+        "message 4, part 1: column 'text' is not a text but null",
+    ),
+    "nobody to learn from": (CHAT, {"messages": turns("a")}, "no message of role 'assistant'"),
+    "an answer in a prompt": (
+        PAIR,
+        {"question": turns("a", "b", "c"), "answer": "d"},
+        "column 'question' holds a message of role 'assistant'; join it and the response",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_a_row_that_is_no_pair_is_named_and_left_out_up_to_a_share(case, tmp_path, caplog):
+    form, row, message = UNUSABLE[case]
+    good = ASKED if form is PAIR else SAID
+    rows = [good] * 4 + [row]
+    found, source = tokenized(tmp_path / "a.jsonl", rows, form)
+    assert (len(found), source) == (4, [0, 1, 2, 3])
+    (told,) = caplog.messages
+    assert "data.sft.train: 1 of 5 rows cannot be used and are left out: " in told
+    assert f"{tmp_path}/a.jsonl, line 5" in told
+    assert message in told
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        tokenized(tmp_path / "a.jsonl", [good] * 3 + [row], form)
+    assert "1 of 4 rows cannot be used, more than data.max_unusable_share=0.2" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_no_row_has_is_named_with_those_there_are(tmp_path):
+    form = Format(prompt="question", response="reply")
+    message = "a.jsonl: no column 'reply'; set data.sft.response_column to one of: question, answ"
+    with pytest.raises(UserError, match=message):
+        tokenized(tmp_path / "a.jsonl", [ASKED] * 3, form)
+
+
+def test_empty_responses_are_no_pairs_and_counted(tmp_path, caplog):
+    rows = [ASKED | {"answer": answer} for answer in ("", " \n", "b")]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows)
+    assert len(found) == 1
+    assert not caplog.messages
+    with pytest.raises(UserError, match="no pairs in .*a.jsonl: every response is empty"):
+        tokenized(tmp_path / "a.jsonl", rows[:2])
+
+
+def test_one_line_tells_what_was_read(tmp_path, caplog):
+    write(tmp_path / "a.jsonl", [ASKED] * 9 + [ASKED | {"answer": ""}, ASKED | {"answer": None}])
+    write(tmp_path / "b.jsonl", [ASKED | {"question": "a" * 40}])
+    (tmp_path / "c.csv").touch()
+    caplog.set_level("INFO", "rlp")
+    pair_streams(
+        train=str(tmp_path), holdout_every=5, form=PAIR, template=None, tokenizer=BYTES,
+        sequence_length=9,
+    )  # fmt: skip
+    (line,) = [message for message in caplog.messages if "files read" in message]
+    assert line == (
+        "data.sft.train: 2 files read (.jsonl 2), passed over: .csv 1; 10 pairs of 59 characters "
+        "and 69 tokens, 1 empty and 1 unusable left out; 8 training rows; 1 held-out row, 1 pair "
+        "left out (longer than data.sequence_length)"
+    )
+
+
+# ---- roles and contents ----
+
+NAMES_OF = {
+    "system": ("system", "developer", "System"),
+    "user": ("user", "human", "USER", "Human"),
+    "assistant": (
+        *("assistant", "gpt", "chatgpt", "ChatGPT", "bot", "chatbot", "model", "ai", "AI", "bing"),
+    ),
+    "tool": ("tool", "function", "observation", "ipython"),
+}
+
+
+@pytest.mark.parametrize("role", NAMES_OF)
+@pytest.mark.parametrize("keys", [("role", "content"), ("from", "value")])
+def test_the_usual_names_of_a_role_are_that_role(tmp_path, role, keys, chatty):
+    """Where a name stands in the middle of a conversation, no turn vanishes."""
+
+    def row(name):
+        said = [("human", "a"), ("gpt", "b"), (name, "c"), ("gpt", "d")]
+        return {"messages": [dict(zip(keys, turn, strict=True)) for turn in said]}
+
+    names = NAMES_OF[role]
+    for template in (None, TEMPLATE):
+        found, _ = tokenized(tmp_path / "a.jsonl", map(row, names), CHAT, template, chatty)
+        if template:
+            text = chatty.decode(found[0][0])
+            assert f"<bos>{role}:c<eos>" in text
+        assert len(found) == len(names)
+        assert all(pair == found[0] for pair in found)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_every_form_of_a_content_gives_the_same_row(tmp_path, ending, template, chatty):
+    plain = turns("ab", "cd")
+    as_parts = lambda text: [{"type": "text", "text": letter} for letter in text]
+    forms = [
+        plain,
+        [{"role": m["role"], "content": as_parts(m["content"])} for m in plain],
+        [{"from": m["role"], "value": m["content"]} for m in plain],
+        [m | {"tool_calls": None, "name": None, "from": None, "value": None} for m in plain],
+        json.dumps(plain),
+    ]
+    expected = tokenized(
+        tmp_path / f"a.{ending}", [SAID, {"messages": plain}], CHAT, template, chatty
+    )
+    for messages in forms:
+        rows = [{"messages": messages}]
+        found, _ = tokenized(tmp_path / f"a.{ending}", rows, CHAT, template, chatty)
+        assert found == expected[0][1:]
+
+
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_a_prompt_and_a_response_may_be_lists_of_messages(tmp_path, template, chatty):
+    whole = turns("a", "b", system=["s"])
+    rows = [{"messages": whole}]
+    expected, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, template, chatty)
+    for response in (whole[2:], "b"):
+        rows = [{"question": whole[:2], "answer": response}]
+        found, _ = tokenized(tmp_path / "a.jsonl", rows, PAIR, template, chatty)
+        assert found == expected
+
+
+CALLING = TEMPLATE.replace(
+    "<eos>{% endfor %}",
+    "{% for c in m.tool_calls or [] %}[{{ c.function.name }}{{ c.function.arguments | tojson }}]"
+    "{% endfor %}<eos>{% endfor %}",
+)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_what_an_assistant_calls_is_learnt_also_beside_null(tmp_path, ending, chatty):
+    """A call without a content is a response, and has the arguments that its row has."""
+    call = lambda **given: {"tool_calls": [{"function": {"name": "f", "arguments": given}}]}
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}]
+    rows = [
+        {"messages": [said[0], said[1] | call(x="1")]},
+        {"messages": [said[0], said[1] | call(y="2")]},
+        {"messages": [*said[:1], {"role": "assistant"} | call(x="3")]},
+    ]
+    found, _ = tokenized(tmp_path / f"a.{ending}", rows, CHAT, CALLING, chatty)
+    texts = [
+        chatty.decode([i for i, learnt in zip(*pair, strict=True) if learnt]) for pair in found
+    ]
+    assert texts == ['[f{"x": "1"}]<eos>', '[f{"y": "2"}]<eos>', '[f{"x": "3"}]<eos>']
+
+
+LOOP = "{% for m in messages "
+
+
+@pytest.mark.parametrize(
+    ("shown", "message"),
+    [
+        ("if m.role != 'tool' ", {"role": "tool", "content": "b"}),
+        ("if m.role != 'system' ", {"role": "developer", "content": "c"}),
+        ("if m.content[0] != 'x' ", {"role": "user", "content": "xyz"}),
+    ],
+)
+def test_what_a_template_leaves_out_makes_a_row_unusable(tmp_path, shown, message, chatty, caplog):
+    row = {"messages": [*turns("a", "b", "c"), message, *turns("e", "f")]}
+    template = TEMPLATE.replace(LOOP, LOOP + shown)
+    found, _ = tokenized(tmp_path / "a.jsonl", [SAID] * 4 + [row], CHAT, template, chatty)
+    assert len(found) == 4
+    assert "message 4: the chat template leaves out the content of role" in caplog.text
+
+
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_calls_that_nothing_writes_are_left_out_with_a_warning(tmp_path, template, chatty, caplog):
+    called = {"role": "assistant", "content": None} | CALL
+    tool = {"role": "tool", "content": "4"}
+    rows = [
+        {"messages": [*turns("a"), called, tool, *turns("b", "c")[1:]]},
+        {"messages": [*turns("a"), called]},
+        {"messages": [*turns("a"), {"role": "assistant", "content": "b"} | CALL]},
+    ]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, template, chatty)
+    assert len(found) == 2  # the second row says nothing without its call
+    (told,) = caplog.messages
+    assert "data.sft.train: the tool calls of 2 rows are left out" in told
+    assert told.endswith(f"{tmp_path}/a.jsonl, line 1, {tmp_path}/a.jsonl, line 3")
+    caplog.clear()
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, CALLING, chatty)
+    assert len(found) == 3
+    assert not caplog.messages
+
+
+def test_a_template_may_trim_and_escape_a_content(tmp_path, chatty, caplog):
+    inside = TEMPLATE[TEMPLATE.index("{{ m.content") : TEMPLATE.index("<eos>")]
+    template = TEMPLATE.replace(inside, "{{ m.content | trim | escape }}")
+    rows = [{"messages": turns(" a \n", " b ", system=[" s "])}, {"messages": turns("&", "<b>")}]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, template, chatty)
+    assert len(found) == 2
+    assert not caplog.messages
+
+
+def test_rows_that_a_template_refuses_are_left_out(tmp_path, chatty, caplog):
+    refuses = "{% if messages[0].content == 'no' %}{{ raise_exception('not this') }}{% endif %}"
+    rows = [SAID] * 4 + [{"messages": turns("no", "b")}]
+    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, refuses + TEMPLATE, chatty)
+    assert len(found) == 4
+    assert "a.jsonl, line 5: the chat template fails: not this" in caplog.text
+
+
+def test_a_conversation_that_opens_with_a_call_alone_learns_the_call(tmp_path, chatty):
+    row = {"messages": [{"role": "assistant", "content": None} | CALL, *turns("a", "b")]}
+    ((ids, learnt),), _ = tokenized(tmp_path / "a.jsonl", [row], CHAT, CALLING, chatty)
+    heard = [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt]
+    assert len(heard) > len([*b"b", EOS]) + 1
+    assert chatty.decode(heard).endswith("<eos>b<eos>")
+
+
+@pytest.mark.parametrize("said", ["a", "s", "assistant", "<bos>"])
+def test_a_short_message_that_opens_a_conversation_is_not_looked_for_in_its_header(
+    tmp_path, chatty, said
+):
+    row = {"messages": [{"role": "assistant", "content": said}, *turns("q", "w")]}
+    ((ids, learnt),), _ = tokenized(tmp_path / "a.jsonl", [row], CHAT, TEMPLATE, chatty)
+    header = [BOS, *b"assistant:"]
+    assert ids[: len(header)] == header
+    assert not any(learnt[: len(header)])
+    heard = [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt]
+    assert chatty.decode(heard) == f"{said}<eos>w<eos>"
+
+
+def test_an_end_of_a_turn_that_takes_in_the_space_after_it_is_learnt(tmp_path):
+    """Some tokenizers have such tokens (`rstrip`), and some templates begin a turn with a break."""
+    folder = folders.folder_of(tmp_path, "bytes")
+    path = tmp_path / "tokenizer.json"
+    made = json.loads(path.read_text())
+    for token in made["added_tokens"]:
+        token["rstrip"] = token["content"] == "<eos>"
+    path.write_text(json.dumps(made))
+    words = tokenizer.load(folder)
+    breaks = TEMPLATE.replace("<bos>{{", "\n<bos>{{").replace("%}<bos>a", "%}\n<bos>a")
+    ((ids, learnt),), _ = tokenized(
+        tmp_path / "a.jsonl", [{"messages": turns("a", "b", "c", "d")}], CHAT, breaks, words
+    )
+    heard = [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt]
+    assert heard == [*b"b", EOS, *b"d", EOS]
+
+
+def test_half_a_surrogate_pair_in_what_a_template_writes_makes_a_row_unusable(
+    tmp_path, chatty, caplog
+):
+    call = {"tool_calls": [{"function": {"name": "\ud800", "arguments": {}}}]}
+    row = {"messages": [*turns("a"), {"role": "assistant", "content": None} | call]}
+    found, _ = tokenized(tmp_path / "a.jsonl", [SAID] * 4 + [row], CHAT, CALLING, chatty)
+    assert len(found) == 4
+    assert "line 5: " in caplog.text
+    assert "not valid Unicode" in caplog.text
+
+
+# ---- files ----
+
+
+def test_a_text_file_has_no_pairs(tmp_path):
+    (tmp_path / "a.txt").write_text("a b")
+    with pytest.raises(UserError, match=r"a.txt: a text file has no columns 'question' and 'ans"):
+        tokenize_pairs([str(tmp_path / "a.txt")], "data.sft.train", PAIR, None, BYTES)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{% for m in messages %}{{ m.content }}",
+            "line 1: the chat template fails: Unexpected end",
+        ),
+        (
+            "{{ raise_exception('only three\nmay speak') }}",
+            "chat template fails: only three may spe",
+        ),
+        (
+            "{{ messages[-1].content }}{% if add_generation_prompt %}>{% endif %}",
+            "line 1: the chat template does not put the same text before message 2 and where",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_named_with_the_row(tmp_path, template, message, chatty):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        tokenized(tmp_path / "a.jsonl", [ASKED], PAIR, template, chatty)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_have_no_chat_template(tmp_path):
+    with pytest.raises(UserError, match=r"line 1: bytes have no tokens for a chat template"):
+        tokenized(tmp_path / "a.jsonl", [ASKED], PAIR, TEMPLATE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"holdout_every": 9},
+            r"data.sft.train holds too few pairs \(8\) .* one in 9: give data.sft",
+        ),
+        (
+            {"sequence_length": 3},
+            "no training pair of data.sft fits in data.sequence_length=3 .* has 4",
+        ),
+    ],
+)
+def test_unusable_settings_say_what_to_change(tmp_path, changes, message):
+    path = write(tmp_path / "a.jsonl", [{"question": "q", "answer": "a"}] * 8)
+    options = {"holdout_every": 4, "sequence_length": 9, "form": PAIR, "template": None}
+    with pytest.raises(UserError, match=message):
+        pair_streams(train=path, tokenizer=BYTES, **options | changes)
+
+
+# ---- mixtures ----
+
+NAMES = ("tokens", "segment", "position", "index", "forks", "loss_mask")
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """Training rows of documents, and of pairs, packed."""
+    folder = tmp_path_factory.mktemp("both")
+    texts = write(folder / "texts.jsonl", [{"text": f"text {i}" * (i % 3 + 1)} for i in range(30)])
+    words = {"tokenizer": BYTES, "sequence_length": 24, "pack": True, "seed": 3}
+    documents, _ = text_streams(train=texts, **words)
+    pairs = write(folder / "pairs.jsonl", numbered(40))
+    return documents, pair_streams(train=pairs, form=PAIR, template=None, **words)[0]
+
+
+@given(st.integers(1, 99), st.integers(0, 10**6), st.integers(0, 20))
+@settings(max_examples=40, deadline=None)
+def test_a_mixture_has_its_share_of_pairs_wherever_it_is_cut(both, percent, first, size):
+    documents, pairs = both
+    mixed = MixedStream(documents, pairs, percent / 100)
+    before = first * percent // 100
+    number = {True: before, False: first - before}  # of the next record of each stream
+    batch = mixed.batch(first, size)
+    assert batch.index.tolist() == list(range(first, first + size))
+    for row in range(size):
+        is_pair = (first + row + 1) * percent // 100 > (first + row) * percent // 100
+        source = (pairs if is_pair else documents).batch(number[is_pair], 1)
+        number[is_pair] += 1
+        mask = source.loss_mask if is_pair else np.ones((1, 24), bool)
+        for name in NAMES:
+            if name != "index":
+                expected = mask if name == "loss_mask" else getattr(source, name)
+                np.testing.assert_array_equal(getattr(batch, name)[row], expected[0])
+
+
+def test_batches_of_a_mixture_do_not_depend_on_where_it_is_cut(both):
+    mixed = MixedStream(*both, 0.3)
+    fields = lambda *where: [getattr(mixed.batch(*where), name) for name in NAMES]
+    whole = fields(95, 12)
+    for split in (0, 1, 5, 12):
+        parts = zip(fields(95, split), fields(95 + split, 12 - split), strict=True)
+        for joined, expected in zip(map(np.concatenate, parts), whole, strict=True):
+            np.testing.assert_array_equal(joined, expected)
+            assert joined.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("template", [None, TEMPLATE], ids=["plain", "template"])
+@pytest.mark.parametrize("unlearnt", [{"content": ""}, {"content": "x", "weight": 0}])
+def test_a_turn_that_says_nothing_or_has_no_weight_is_not_learnt(
+    tmp_path, chatty, template, unlearnt
+):
+    messages = turns("a", "b", "c", "d")
+    messages[1] = {"role": "assistant"} | unlearnt
+    found, _ = tokenized(tmp_path / "a.jsonl", [{"messages": messages}], CHAT, template, chatty)
+    ((ids, learnt),) = found
+    assert [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt] == [*b"d", EOS]
+
+
+def test_a_template_that_exceeds_a_limit_is_refused_and_no_row_is_left_out(
+    tmp_path, chatty, monkeypatch
+):
+    """The next row would take as long again."""
+    monkeypatch.setattr("rlp.tokenizers.chat_templates.SECONDS", 0.5)
+    endless = "{% for a in range(99999) %}" * 5 + "{% endfor %}" * 5
+    template = "{% for m in messages %}{{ m.content }}{% if m.content == 'x' %}" + endless
+    template += "{% endif %}{% endfor %}"
+    rows = [{"messages": turns(str(n), "x" if n == 2 else "y")} for n in range(9)]
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(UserError, match=r"a.jsonl, line 3: the chat template .* takes longer than"):
+        tokenize_pairs([path], "data.sft.train", CHAT, template, chatty)

@@ -1,0 +1,281 @@
+"""Eight simulated devices do what one does: the trainers' steps, on every mesh of eight devices.
+
+Splitting a sum over devices changes its order and nothing else, so figures agree to float32
+rounding: 1e-5 of a leaf's norm, as between packed and repeated prefixes. Sampled actions are equal,
+because a draw falls within rounding of a border once in a hundred thousand; the seeds are fixed.
+The optimizer has epsilon 1: with a small one Adam's first move is the sign of the gradient, which
+turns rounding into a full step where a gradient is zero.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import PartitionSpec
+
+from models import backend
+from models.sharding import batch_sharding, make_mesh, parameter_shardings, place
+from rlp.data.rows import Rows
+from rlp.engine import step
+from rlp.engine.optimizer import make_optimizer
+from rlp.engine.placement import check_memory, gathered_bytes, state_shardings
+from rlp.training.trainers import Clock, NextTokenTrainer, RLPTrainer
+from tests.support import tiny
+
+CONFIG = tiny.model_config(num_heads=8, num_kv_heads=8, head_dim=4)
+WORDS = tiny.words(CONFIG)
+SETTINGS = tiny.rlp_settings(group_size=3, thought_length=3, horizon=2)
+BATCH = tiny.documents(0, [12, 10, 9, 12, 7, 8, 11, 12], 12, 22)
+KEY = jax.random.key(5)
+OPTIMIZER = make_optimizer(
+    learning_rate=1.0, schedule="constant", warmup_steps=0, final_share=1.0, total_steps=10,
+    beta1=0.9, beta2=0.95, epsilon=1.0, weight_decay=0.0, clip_norm=0.0,
+)  # fmt: skip
+WITH_KL = dataclasses.replace(SETTINGS, kl_weight=0.1)
+SIZES = (1, 2, 4, 8)
+MESHES = [m for m in itertools.product(SIZES, SIZES, SIZES) if np.prod(m) == 8]
+on_every_mesh = pytest.mark.parametrize(
+    "sizes",
+    [m if m == (2, 2, 2) else pytest.param(m, marks=pytest.mark.slow) for m in MESHES],
+    ids=str,
+)
+slow = pytest.mark.slow
+
+
+def prepared(sizes, settings):
+    """Mesh, shardings of the state, and the state on it."""
+    mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
+    shardings = state_shardings(
+        mesh, CONFIG, OPTIMIZER, True, settings.baseline_memory, settings.keeps_reference
+    )
+    params = jax.tree.map(jnp.copy, tiny.params(CONFIG))  # a step consumes its state
+    state = step.new_state(params, OPTIMIZER, True, settings.keeps_reference)
+    moved = lambda params, share: jax.tree.map(lambda x: share * x, params)
+    state = dataclasses.replace(
+        state, baseline=moved(state.baseline, 0.7), reference=moved(state.reference, 0.8)
+    )
+    return mesh, shardings, jax.device_put(state, shardings)
+
+
+@contextlib.contextmanager
+def compiling_fast(layers=backend.CPU.unrolled_layers):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", tiny.jit)
+        patch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, unrolled_layers=layers))
+        yield
+
+
+@functools.cache
+def next_token(sizes):
+    mesh, shardings, state = prepared(sizes, SETTINGS)
+    state = dataclasses.replace(state, baseline=None)
+    shardings = dataclasses.replace(shardings, baseline=None)
+    with compiling_fast():
+        trainer = NextTokenTrainer(CONFIG, OPTIMIZER, mesh, shardings)
+        state, metrics, cost = trainer.step(state, Rows.of(BATCH), KEY)
+    return jax.device_get(state), metrics, cost
+
+
+def step_arrays(state):
+    """All but the counters, of a state or of its shardings."""
+    return state.params, state.baseline, state.reference, state.optimizer
+
+
+@functools.cache
+def rlp_step(sizes, settings=SETTINGS, layers=backend.CPU.unrolled_layers):
+    """Thoughts and evidence of a step, the state after it, its metrics and its cost."""
+    with compiling_fast(layers):
+        mesh, shardings, state = prepared(sizes, settings)
+        trainer = RLPTrainer(CONFIG, settings, WORDS, OPTIMIZER, mesh, shardings)
+        with jax.set_mesh(mesh):
+            rollout, evidence = trainer._think(state, Rows.of(BATCH), KEY, Clock())
+        thoughts, evidence = jax.device_get((rollout.thoughts, evidence))
+        state, metrics, cost = trainer.step(state, Rows.of(BATCH), KEY)
+    for found, expected in zip(
+        jax.tree.leaves(step_arrays(state)),
+        jax.tree.leaves(step_arrays(shardings)),
+        strict=True,
+    ):
+        assert found.sharding.is_equivalent_to(expected, found.ndim)
+    return thoughts, evidence, jax.device_get(state), metrics, cost
+
+
+def assert_same_state(found, expected):
+    """First moments are the gradient; the change of the parameters is nearly that."""
+    start = jax.device_get(tiny.params(CONFIG))
+    moments = lambda state: state.optimizer[1][0].mu
+    assert tiny.relative_error(moments(found), moments(expected)) < 1e-5
+    change = lambda state: jax.tree.map(jnp.subtract, state.params, start)
+    assert tiny.relative_error(change(found), change(expected)) < 1e-4  # parameters' own rounding
+    assert float(jnp.abs(change(expected)["embedding"]).max()) > 1e-3
+
+
+def assert_same_step(found, expected):
+    thoughts, evidence, state, metrics, cost = found
+    one_thoughts, one_evidence, one_state, one_metrics, one_cost = expected
+    assert np.array_equal(thoughts.actions, one_thoughts.actions)
+    assert np.array_equal(thoughts.length, one_thoughts.length)
+    np.testing.assert_allclose(thoughts.logprobs, one_thoughts.logprobs, atol=2e-5)
+    for name in ("reasoned", "baseline", "rewards", "advantages"):
+        a, b = getattr(evidence, name), getattr(one_evidence, name)
+        np.testing.assert_allclose(a, b, atol=5e-5, rtol=1e-5)
+    assert np.abs(one_evidence.advantages).max() > 0.1
+    assert metrics["grad_norm"] == pytest.approx(one_metrics["grad_norm"], rel=1e-4)
+    assert metrics.get("kl", 0) == pytest.approx(one_metrics.get("kl", 0), rel=1e-5)
+    # The advantages differ by some 1e-6 of their size, and with them the gradient.
+    assert_same_state(state, one_state)
+    if state.baseline is not None:
+        assert tiny.relative_error(state.baseline, one_state.baseline) < 1e-5
+    bill = lambda cost: dataclasses.replace(cost, seconds={})
+    assert bill(cost) == bill(one_cost)
+
+
+@on_every_mesh
+def test_a_next_token_step_is_that_of_one_device(sizes):
+    (state, metrics, cost), (expected_state, expected, bill) = (
+        next_token(sizes),
+        next_token((1,) * 3),
+    )
+    for name, value in expected.items():
+        assert metrics[name] == pytest.approx(float(value), rel=1e-5), name
+    assert cost.documents == bill.documents
+    assert_same_state(state, expected_state)
+
+
+@on_every_mesh
+def test_an_rlp_step_is_that_of_one_device(sizes):
+    assert_same_step(rlp_step(sizes), rlp_step((1, 1, 1)))
+
+
+@slow
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 8, 1), (1, 2, 4)], ids=str)
+def test_a_scan_over_layers_in_waves_and_parts_is_one_device_at_once(sizes):
+    shards = sizes[0] * sizes[1]
+    cut = dataclasses.replace(
+        WITH_KL, max_branches_in_flight=3 * shards, update_micro_batch=2 * shards
+    )
+    found = rlp_step(sizes, cut, layers=0)
+    whole = rlp_step((1, 1, 1), WITH_KL)
+    flops = dataclasses.replace(whole[4], flops=found[4].flops)  # a scan leaves nothing out
+    assert_same_step(found, (*whole[:4], flops))
+
+
+@slow
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 8, 1)], ids=str)
+def test_no_layout_and_no_memory_changes_a_bit(sizes):
+    """In bfloat16, where a copy in the compute dtype must round as the layers do themselves."""
+    changes = [
+        {},
+        {"rollout_layout": "training"},
+        {"baseline_memory": "host"},
+        {"baseline_memory": "host", "baseline": "frozen"},
+        {"baseline": "frozen"},
+    ]
+    config = dataclasses.replace(CONFIG, compute_dtype="bfloat16")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "CONFIG", config)
+        run = rlp_step.__wrapped__
+        usual, at_rest, on_host, frozen_on_host, frozen = (
+            run(sizes, dataclasses.replace(WITH_KL, **each)) for each in changes
+        )
+    assert usual[3].pop("gather_bytes") > 0
+    assert "gather_bytes" not in at_rest[3]
+    jax.tree.map(np.testing.assert_array_equal, usual[:4], at_rest[:4])
+    on_host[3].pop("gather_bytes")
+    jax.tree.map(np.testing.assert_array_equal, usual[:4], on_host[:4])
+    jax.tree.map(np.testing.assert_array_equal, frozen[:4], frozen_on_host[:4])
+
+
+def test_phi_and_reference_on_the_host_lie_there_and_is_refused_where_there_is_no_such_memory(
+    monkeypatch,
+):
+    mesh, shardings, state = prepared(
+        (2, 2, 2), dataclasses.replace(WITH_KL, baseline_memory="host")
+    )
+    kinds = lambda tree: {leaf.sharding.memory_kind for leaf in jax.tree.leaves(tree)}
+    assert kinds(state.baseline) == kinds(state.reference) == {"pinned_host"}
+    assert kinds((state.params, state.optimizer)) == {"device"}
+    check_memory(mesh, "host")
+    monkeypatch.setitem(check_memory.__globals__, "MEMORIES", {"host": "attic"})
+    with pytest.raises(ValueError, match="rlp.baseline_memory='host'.* cannot reach attic"):
+        check_memory(mesh, "host")
+
+
+def test_what_a_gathered_copy_costs():
+    """By hand: matrices in bfloat16, gathered over four devices; every device has all norms."""
+    config = dataclasses.replace(CONFIG, compute_dtype="bfloat16")
+    matrices = 24 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 48)
+    norms = 4 * (32 + 2 * (2 * 32 + 2 * 4))  # bytes
+    received, held = gathered_bytes(config, make_mesh(1, 4, 2))
+    assert held == 2 * matrices / 2 + norms
+    assert received == 2 * matrices / 2 * 3 / 4
+    assert gathered_bytes(config, make_mesh(8, 1, 1)) == (0, 2 * matrices + norms)
+
+
+@contextlib.contextmanager
+def not_from_the_cache():
+    """What is compiled anew is logged; JAX asks only once whether there is a cache."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+        compilation_cache.reset_cache()
+
+
+INVOLUNTARY = "Involuntary full rematerialization"
+where_it_is_told = pytest.mark.skipif(
+    jax.__version_info__ >= (0, 12), reason="the compiler of this jax no longer tells"
+)
+
+
+@where_it_is_told
+@pytest.mark.parametrize("sizes", [(2, 2, 2), pytest.param((1, 8, 1), marks=slow)], ids=str)
+@pytest.mark.parametrize("layers", [0, pytest.param(8, marks=slow)], ids=["scan", "straight"])
+def test_no_program_is_rematerialised_against_the_compilers_will(sizes, layers, capfd):
+    shards = sizes[0] * sizes[1]
+    settings = tiny.rlp_settings(
+        group_size=3, thought_length=3, prompt=(14, 5, 16), positions="loss",
+        update_micro_batch=2 * shards, next_token_weight=0.5, kl_weight=0.1,
+    )  # fmt: skip
+    with not_from_the_cache():
+        rlp_step.__wrapped__(sizes, settings, layers)
+        next_token.__wrapped__(sizes)
+    assert INVOLUNTARY not in capfd.readouterr().err
+
+
+@where_it_is_told
+def test_the_compiler_says_so_when_it_does(capfd):
+    """Looking words up in a table that is split both ways, for rows that are split."""
+    mesh = make_mesh(2, 2, 2)
+    table = jax.ShapeDtypeStruct(
+        (24, 32), jnp.float32, sharding=jax.NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
+    )
+    tokens = jax.ShapeDtypeStruct((8, 12), jnp.int32, sharding=batch_sharding(mesh))
+    with not_from_the_cache(), jax.set_mesh(mesh):
+        jax.jit(lambda table, tokens: place(table[tokens], "rows")).lower(table, tokens).compile()
+    assert INVOLUNTARY in capfd.readouterr().err
+
+
+def test_caches_are_split_over_rows_and_heads_and_the_copy_over_tensor_alone():
+    mesh, shardings, state = prepared((2, 2, 2), SETTINGS)
+    with compiling_fast(), jax.set_mesh(mesh):
+        trainer = RLPTrainer(CONFIG, SETTINGS, WORDS, OPTIMIZER, mesh, shardings)
+        params = trainer.gather(state.params)
+        batch = Rows.of(BATCH).placed(mesh)
+        reading = trainer.read(params, params, batch, KEY, 0)
+        rollout = trainer.rollout(params, reading, 0, forks=2)
+    for leaf in jax.tree.leaves((reading.documents.cache, rollout.branch_cache)):
+        assert leaf.sharding.shard_shape(leaf.shape) == (2, 4, *leaf.shape[2:])
+    places = parameter_shardings(mesh, params, gathered=True)
+    assert jax.tree.map(lambda leaf: leaf.sharding.spec, params) == jax.tree.map(
+        lambda place: place.spec, places
+    )
+    assert params["embedding"].sharding.shard_shape((24, 32)) == (12, 32)

@@ -1,0 +1,578 @@
+"""One step of the method: the packed stages are eq. 1 to 5 on rows that repeat the prefix."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.tree import Trunk
+from rlp.data.batch import Batch
+from rlp.engine import step
+from rlp.engine.branches import Thoughts, lay_out
+from rlp.engine.optimizer import make_optimizer
+from rlp.engine.rollout import Rollout
+from rlp.engine.rollout_metrics import rollout_metrics
+from rlp.objectives import equations
+from tests.support import naive, tiny
+from tests.support.tiny import CLOSE, PAD
+
+CONFIG = tiny.model_config()
+WORDS = tiny.words(CONFIG)
+PARAMS = tiny.params(CONFIG, 4)  # closes a fifth of its thoughts
+PHI = tiny.params(CONFIG, 1)
+BATCH = tiny.documents(0, [12, 16, 9, 14], 16, 22, forks=2)
+KEY = jax.random.key(3)
+WIDTH = 30  # of a naive row
+
+SETTINGS = tiny.rlp_settings()
+MASKED = tiny.rlp_settings(
+    unclosed="mask",
+    prompt=(14, 5, 16),
+    temperature=1.3,
+    horizon_weighting="discount",
+    length_normalization="limit",
+)
+LONG = {"group_size": 6, "thought_length": 6}
+# Tags of several tokens are such as these parameters like to write.
+VARIANTS = {
+    "append": (SETTINGS, WORDS),
+    "mask": (MASKED, WORDS),
+    "penalty": (
+        tiny.rlp_settings(
+            unclosed="penalty",
+            group_size=8,
+            forks_per_document=1,
+            positions="given",
+            temperature=0.7,
+            horizon_weighting="mean",
+        ),
+        WORDS,
+    ),
+    "tags of two": (
+        dataclasses.replace(SETTINGS, **LONG),
+        tiny.words(CONFIG, think_open=(7, 8), think_close=(4, 4)),
+    ),
+    "tags of one and three": (
+        dataclasses.replace(MASKED, temperature=0.4, **LONG),
+        tiny.words(CONFIG, think_close=(13, 13, 13)),
+    ),
+}
+
+
+def run(settings, phi, batch=BATCH, words=WORDS):
+    """Rollout, forks and evidence of the product."""
+    rollout_stage = tiny.rollout_stage(CONFIG, settings, words)
+    rollout, reading = rollout_stage(PARAMS, PARAMS, batch, KEY, jnp.int32(5))
+    evidence = tiny.evidence_stage(CONFIG, settings, words)(PARAMS, phi, batch, rollout, reading)
+    return rollout, reading.forks, evidence
+
+
+def naive_branches(settings, batch, thoughts: Thoughts, forks) -> list[naive.Branch]:
+    thoughts = jax.tree.map(np.asarray, thoughts)
+    return [
+        naive.Branch(
+            batch.tokens[b].tolist(),
+            int(forks.position[b, n // settings.group_size]),
+            thoughts.actions[b, n, : thoughts.length[b, n]].tolist(),
+            settings.horizon,
+        )
+        for b, n in np.ndindex(*thoughts.length.shape)
+    ]
+
+
+def naive_loss_and_gradient(settings, words, rows, behaviour, advantages, counted):
+    acted = (rows.action_at > 0).sum(axis=1)
+    limit = np.full_like(acted, settings.thought_length)
+    return naive.surrogate(
+        PARAMS,
+        rows,
+        jnp.asarray(behaviour, jnp.float32).reshape(rows.action.shape),
+        jnp.asarray(advantages, jnp.float32).ravel(),
+        jnp.asarray(counted).ravel(),
+        acted if settings.length_normalization == "thought" else limit,
+        config=CONFIG,
+        vocabulary=words,
+        temperature=settings.temperature,
+        clip=(settings.clip_low, settings.clip_high, settings.clip_dual),
+        sequence=settings.ratio == "sequence",
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "tags of one and three" else name
+        for name in VARIANTS
+    ],
+)
+def test_a_step_is_its_equations_on_repeated_prefixes(name):
+    settings, words = VARIANTS[name]
+    batch = BATCH.replace(forks=BATCH.forks[:, : settings.forks_per_document])
+    rollout, forks, evidence = run(settings, PHI, batch, words)
+    closed = np.asarray(rollout.thoughts.closed).ravel()
+    assert 0 < closed.mean() < 1
+
+    # Evidence and reward, branch by branch.
+    branches = naive_branches(settings, batch, rollout.thoughts, forks)
+    rows = naive.write_out(branches, words, settings.thought_length, WIDTH, settings.prompt)
+    with_thought = naive.target_logprobs(PARAMS, rows, config=CONFIG, vocabulary=words)
+    without = naive.document_logprobs(PHI, batch.tokens, config=CONFIG, vocabulary=words)
+    baseline = [
+        np.asarray(without)[r // (len(branches) // 4), b.fork - 1 : b.fork - 1 + settings.horizon]
+        for r, b in enumerate(branches)
+    ]
+    h = np.arange(settings.horizon)
+    weights = {"sum": 1.0**h, "mean": 1.0**h / len(h), "discount": settings.discount**h}
+    rewards = naive.rewards(
+        np.asarray(with_thought),
+        np.array(baseline),
+        closed,
+        weights[settings.horizon_weighting].tolist(),
+        settings.unclosed_penalty if settings.unclosed == "penalty" else 0.0,
+    )
+    np.testing.assert_allclose(np.ravel(evidence.rewards), rewards, atol=2e-5)
+
+    # Advantages, group by group.
+    counted = closed if settings.unclosed == "mask" else np.ones_like(closed)
+    groups = lambda x: np.reshape(x, (-1, settings.group_size)).tolist()
+    advantages = [
+        a
+        for group in zip(groups(rewards), groups(counted), strict=True)
+        for a in naive.leave_one_out(*group)
+    ]
+    np.testing.assert_allclose(np.ravel(evidence.advantages), advantages, atol=5e-5)
+    assert np.any(advantages)
+    assert np.array_equal(np.ravel(evidence.counted), counted)
+
+    # Loss and gradient, from the same advantages.
+    (loss, metrics), gradient = tiny.policy_gradient(CONFIG, settings, words)(
+        PARAMS, rollout, tiny.flat(evidence.advantages), tiny.flat(evidence.counted)
+    )
+    expected, expected_gradient = naive_loss_and_gradient(
+        settings, words, rows, rollout.thoughts.logprobs, evidence.advantages, counted
+    )
+    # On policy the loss is a sum of advantages that nearly cancel: it rounds as its terms do.
+    scale = np.abs(advantages).mean()
+    assert loss == pytest.approx(float(expected), rel=1e-5, abs=1e-5 * scale)
+    assert tiny.relative_error(gradient, expected_gradient) < 1e-5
+    assert metrics["clip_fraction"] == 0
+    assert metrics["logprob_gap"] < 1e-5
+
+
+@functools.cache
+def referred(name):
+    """log pi_ref of the actions of a variant's rollout, by two references."""
+    settings, words = VARIANTS[name]
+    batch = BATCH.replace(forks=BATCH.forks[:, : settings.forks_per_document])
+    rollout, forks, evidence = run(settings, PHI, batch, words)
+    stage = tiny.jit(functools.partial(step.reference_stage, CONFIG, settings, words))
+    bare = dataclasses.replace(rollout.without_cache(), decoded=None)
+    return rollout, forks, evidence, stage(PHI, bare), stage(PARAMS, bare)
+
+
+@pytest.mark.parametrize("name", ["mask", pytest.param("tags of two", marks=pytest.mark.slow)])
+def test_the_kl_term_is_its_equation_on_repeated_prefixes(name):
+    settings, words = VARIANTS[name]
+    rollout, forks, evidence, reference, at_start = referred(name)
+    branches = naive_branches(settings, BATCH, rollout.thoughts, forks)
+    rows = naive.write_out(branches, words, settings.thought_length, WIDTH, settings.prompt)
+    expected = naive.action_logprobs(PHI, rows, CONFIG, words, settings.temperature)
+    live = np.reshape(rows.action_at > 0, reference.shape)
+    np.testing.assert_allclose(reference, np.reshape(expected, reference.shape), atol=2e-5)
+    assert not live.all()
+
+    weight, counted = 0.3, tiny.flat(evidence.counted)
+    inputs = (PARAMS, rollout, tiny.flat(evidence.advantages), counted)
+    weighted = tiny.policy_gradient(CONFIG, dataclasses.replace(settings, kl_weight=weight), words)
+    (bare, bare_metrics), bare_gradient = tiny.policy_gradient(CONFIG, settings, words)(*inputs)
+    (loss, metrics), gradient = weighted(*inputs, reference)
+    acted = (rows.action_at > 0).sum(axis=1)
+    limit = np.full_like(acted, settings.thought_length)
+    term, slope = naive.kl_term(
+        PARAMS, rows, expected, jnp.ravel(counted),
+        acted if settings.length_normalization == "thought" else limit,
+        config=CONFIG, vocabulary=words, temperature=settings.temperature,
+    )  # fmt: skip
+    assert loss == pytest.approx(float(bare + weight * term), rel=1e-5)
+    whole = jax.tree.map(lambda g, d: g + weight * d, bare_gradient, slope)
+    assert tiny.relative_error(gradient, whole) < 1e-5
+    assert tiny.relative_error(gradient, bare_gradient) > 0.1
+
+    # Reported is the mean over all actions, of thoughts that carry no loss too.
+    r = np.asarray(
+        expected - naive.action_logprobs(PARAMS, rows, CONFIG, words, settings.temperature)
+    )
+    k3 = (np.exp(r) - r - 1)[rows.action_at > 0]
+    assert metrics["kl"] == pytest.approx(k3.mean(), rel=1e-5)
+    assert metrics.keys() - bare_metrics.keys() == {"kl"}
+
+    # At the start the reference is the policy: nothing is added.
+    (loss, metrics), gradient = weighted(*inputs, at_start)
+    assert 0 <= metrics["kl"] < 1e-10
+    assert loss == pytest.approx(float(bare), abs=1e-9)
+    assert tiny.relative_error(gradient, bare_gradient) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["mask", pytest.param("tags of two", marks=pytest.mark.slow)])
+def test_a_learnt_target_is_its_likelihood_on_repeated_prefixes(name):
+    """VeriFree's weights, lambda on top of them, after thoughts that closed or had a tag put."""
+    settings, words = VARIANTS[name]
+    settings = dataclasses.replace(settings, objective="verifree", target_weight=0.25)
+    rollout, forks, evidence = run(settings, PHI, BATCH, words)
+    rows = naive.write_out(
+        naive_branches(settings, BATCH, rollout.thoughts, forks),
+        words, settings.thought_length, WIDTH, settings.prompt,
+    )  # fmt: skip
+    h = np.arange(settings.horizon)
+    horizon = settings.discount**h if settings.horizon_weighting == "discount" else 1.0**h
+    logprobs = naive.target_logprobs(PARAMS, rows, config=CONFIG, vocabulary=words)
+    counted = np.ravel(evidence.counted)
+    weights = np.where(counted, np.exp(np.asarray(logprobs) @ horizon) + 0.25, 0.0)
+    np.testing.assert_allclose(np.ravel(evidence.target_weights), weights, rtol=1e-4, atol=1e-7)
+
+    inputs = (PARAMS, rollout, tiny.flat(evidence.advantages), tiny.flat(evidence.counted))
+    gradient_of = tiny.policy_gradient(CONFIG, VARIANTS[name][0], words)
+    (bare, bare_metrics), bare_gradient = gradient_of(*inputs)
+    (loss, metrics), gradient = gradient_of(*inputs, None, tiny.flat(evidence.target_weights))
+    term, slope = naive.target_term(
+        PARAMS, rows, jnp.ravel(evidence.target_weights), jnp.asarray(horizon, jnp.float32),
+        config=CONFIG, vocabulary=words,
+    )  # fmt: skip
+    assert loss == pytest.approx(float(bare + term), rel=1e-5)
+    whole = jax.tree.map(jnp.add, bare_gradient, slope)
+    assert tiny.relative_error(gradient, whole) < 1e-5
+    assert tiny.relative_error(gradient, bare_gradient) > 0.1
+    assert metrics["target_loss"] == pytest.approx(-np.asarray(logprobs).mean(), rel=1e-5)
+    assert metrics.keys() - bare_metrics.keys() == {"target_loss"}
+
+
+def random_forest(seed: int):
+    """Two documents and padding in every row; branches leave either, with any thought."""
+    random = np.random.default_rng(seed)
+    limit, horizon, count = SETTINGS.thought_length, SETTINGS.horizon, 8
+    rows, length = 4, 16
+    tokens = np.full((rows, length), PAD, np.int32)
+    segment, position = np.zeros_like(tokens), np.zeros_like(tokens)
+    fork, document = np.zeros((rows, count), np.int32), np.zeros((rows, count), np.int32)
+    target = np.zeros((rows, count, horizon), np.int32)
+    actions = np.full((rows, count, limit), PAD, np.int32)
+    thought_length = np.zeros((rows, count), np.int32)
+    branches = []
+    for row in range(rows):
+        texts, start = {}, 0
+        for number in (1, 2):
+            size = int(random.integers(horizon + 1, 9))
+            text = random.integers(tiny.FIRST_WORD, 22, size)
+            place = slice(start, start + size)
+            tokens[row, place], segment[row, place] = text, number
+            position[row, place] = np.arange(size)
+            texts[number] = text.tolist()
+            start += size
+        for n in range(count):
+            number = int(random.integers(1, 3))
+            t = int(random.integers(1, len(texts[number]) - horizon + 1))
+            words = random.integers(
+                tiny.FIRST_WORD, 22, int(random.integers(1, limit + 1))
+            ).tolist()
+            thought = words if len(words) == limit else [*words, CLOSE]
+            fork[row, n], document[row, n] = t, number
+            target[row, n] = texts[number][t : t + horizon]
+            actions[row, n, : len(thought)], thought_length[row, n] = thought, len(thought)
+            branches.append(naive.Branch(texts[number], t, thought, horizon))
+    written = naive.write_out(branches, WORDS, limit, WIDTH)
+    exact = naive.action_logprobs(PARAMS, written, config=CONFIG, vocabulary=WORDS, temperature=1.0)
+    # An older policy: ratios from 0.6 to 1.6, so that the clip stops some and not others.
+    behaviour = np.where(
+        written.action_at > 0, np.asarray(exact) + random.uniform(-0.5, 0.5, exact.shape), 0.0
+    ).astype(np.float32)
+    closed = np.take_along_axis(actions, thought_length[..., None] - 1, axis=-1)[..., 0] == CLOSE
+    thoughts = Thoughts(actions, thought_length, closed, behaviour.reshape(actions.shape))
+    trunk = Trunk(tokens, segment, position)
+    trunk, thoughts = jax.tree.map(jnp.asarray, (trunk, thoughts))
+    laid_out = lay_out(thoughts, *map(jnp.asarray, (target, fork, document)), WORDS)
+    advantages = random.normal(size=(rows, count)).astype(np.float32)
+    counted = random.random((rows, count)) < 0.8
+    rollout = Rollout(trunk, laid_out, None, thoughts, jnp.asarray(target), None)  # type: ignore[arg-type]
+    return rollout, written, advantages, counted
+
+
+SEQUENCES = tiny.rlp_settings(ratio="sequence", clip_low=0.05, clip_high=0.1, clip_dual=1.15)
+
+
+@pytest.mark.parametrize(
+    ("settings", "seed"), [*((SETTINGS, seed) for seed in range(8)), (SEQUENCES, 0)]
+)
+def test_packed_documents_and_branches_are_repeated_prefixes(settings, seed):
+    rollout, rows, advantages, counted = random_forest(seed)
+    (loss, metrics), gradient = tiny.policy_gradient(CONFIG, settings, WORDS)(
+        PARAMS, rollout, advantages, counted
+    )
+    expected, expected_gradient = naive_loss_and_gradient(
+        settings, WORDS, rows, rollout.thoughts.logprobs, advantages, counted
+    )
+    assert loss == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
+    assert tiny.relative_error(gradient, expected_gradient) < 1e-5
+    assert 0 < metrics["clip_fraction"] < 1
+
+
+# ---- the baseline
+
+
+def test_no_baseline_changes_the_gradient():
+    """phi is the same for all thoughts of a group, so it cancels: any phi, noise, none."""
+    noise = jax.tree.map(lambda x: 3 * jax.random.normal(jax.random.key(x.size), x.shape), PARAMS)
+    advantages, gains, gradients = [], [], []
+    for phi in (PARAMS, PHI, noise, None):
+        rollout, _, evidence = run(SETTINGS, phi)
+        advantages.append(np.asarray(evidence.advantages))
+        gains.append(float(evidence.gain.mean()))
+        _, gradient = tiny.policy_gradient(CONFIG, SETTINGS, WORDS)(
+            PARAMS, rollout, tiny.flat(evidence.advantages), tiny.flat(evidence.counted)
+        )
+        gradients.append(gradient)
+        largest = max(float(jnp.abs(evidence.rewards).max()), 1.0)
+    # Rounding r and mean r to float32 costs each 2**-24 of |r|; noise makes |r| ten times larger.
+    for other, gradient in zip(advantages[1:], gradients[1:], strict=True):
+        np.testing.assert_allclose(other, advantages[0], atol=16 * 2**-23 * max(largest, 100))
+        assert tiny.relative_error(gradient, gradients[0]) < 1e-4
+    # But what is reported as gain is over that baseline.
+    assert min(abs(a - b) for i, a in enumerate(gains) for b in gains[:i]) > 0.1
+
+
+def test_the_rollout_does_not_read_the_baseline():
+    # Positions are ranked by it only when the rule says so.
+    settings = SETTINGS
+    stage = tiny.rollout_stage(CONFIG, settings, WORDS)
+    one, _ = stage(PARAMS, PARAMS, BATCH, KEY, jnp.int32(5))
+    other, _ = stage(PARAMS, PHI, BATCH, KEY, jnp.int32(5))
+    assert np.array_equal(one.thoughts.actions, other.thoughts.actions)
+
+
+@pytest.mark.parametrize("rule", ["loss", "entropy"])
+def test_ranked_positions_are_those_of_the_scorer(rule):
+    settings = tiny.rlp_settings(positions=rule, min_prefix=2)
+    stage = tiny.jit(lambda *args: step.read_stage(CONFIG, settings, WORDS, *args).forks.position)
+    found = np.asarray(stage(PARAMS, PHI, BATCH, KEY, jnp.int32(5)))
+    for row, length in enumerate([12, 16, 9, 14]):
+        text = BATCH.tokens[row : row + 1]
+        table = np.asarray(
+            naive.predictions(
+                PHI, text, np.array([length]), config=CONFIG, banned=WORDS.not_in_documents
+            )[0],
+            np.float64,
+        )
+        p = np.exp(table)
+        entropy = -np.where(p > 0, p * np.log(np.maximum(p, 1e-300)), 0).sum(axis=-1)
+        loss = -table[np.arange(15), text[0, 1:]]
+        score = loss if rule == "loss" else entropy
+        best = sorted(range(2, length - 1), key=lambda t: -score[t - 1])[:2]
+        assert found[row].tolist() == sorted(best)
+
+
+# ---- updates
+
+
+@functools.cache
+def trained(learning_rate=0.001):
+    """The compiled update with a real optimizer, its rollout and evidence, and the first state."""
+    optimizer = make_optimizer(
+        learning_rate=learning_rate, schedule="constant", warmup_steps=0, final_share=1.0,
+        total_steps=9, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0,
+    )  # fmt: skip
+    update = tiny.jit(functools.partial(step.update_stage, CONFIG, SETTINGS, WORDS, optimizer))
+    rollout, _, evidence = run(SETTINGS, PHI)
+    return update, rollout, evidence, step.new_state(PARAMS, optimizer, True)
+
+
+def assert_identical(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, 1e38])
+def test_a_bad_gradient_leaves_the_state_and_is_counted(poison):
+    # 1e38 gives a finite loss whose gradient overflows.
+    update, rollout, evidence, state = trained()
+    wild = evidence.advantages.at[0, 0, :2].set(jnp.array([poison, -poison]))
+    bad = evidence.replace(advantages=wild)
+    state, metrics = update(state, rollout, evidence)
+    assert np.isfinite(metrics["loss"])
+    assert (state.skipped, state.skipped_in_row) == (0, 0)
+    for number in (1, 2):
+        after, metrics = update(state, rollout, bad)
+        assert not np.isfinite(metrics["grad_norm"])
+        assert_identical(
+            (after.params, after.optimizer, after.baseline),
+            (state.params, state.optimizer, state.baseline),
+        )
+        assert (after.skipped, after.skipped_in_row) == (number, number)
+        state = after
+    after, _ = update(state, rollout, evidence)
+    assert (after.skipped, after.skipped_in_row) == (2, 0)
+    assert tiny.relative_error(after.params, state.params) > 0
+
+
+def test_a_step_into_overflow_is_not_taken():
+    update, rollout, evidence, state = trained(learning_rate=1e39)
+    after, metrics = update(state, rollout, evidence)
+    assert np.isfinite(metrics["loss"])
+    assert np.isfinite(metrics["grad_norm"])
+    assert (after.skipped, after.skipped_in_row) == (1, 1)
+    assert_identical((after.params, after.optimizer), (state.params, state.optimizer))
+
+
+def test_further_updates_on_a_rollout_are_off_policy():
+    update, rollout, evidence, state = trained()
+    state, first = update(state, rollout, evidence)
+    state, second = update(state, rollout, evidence)
+    assert first["clip_fraction"] == 0
+    assert first["logprob_gap"] < 1e-5
+    assert second["clip_fraction"] > 0
+    assert second["logprob_gap"] > 0.05
+    assert second["loss"] < first["loss"] - 0.01  # better thoughts have become likelier
+
+
+def test_finish_step_counts_and_moves_phi():
+    *_, state = trained()
+    state = state.replace(baseline=PHI)
+    for kind, share in (("ema", 0.9), ("frozen", 1.0)):
+        after = step.finish_step(tiny.rlp_settings(baseline=kind), state)
+        assert after.step == state.step + 1
+        jax.tree.map(
+            lambda new, phi, theta, share=share: np.testing.assert_allclose(
+                new, share * phi + (1 - share) * theta, rtol=1e-6, atol=1e-6
+            ),
+            after.baseline,
+            PHI,
+            PARAMS,
+        )
+    none = step.finish_step(tiny.rlp_settings(baseline="none"), state.replace(baseline=None))
+    assert none.baseline is None
+
+
+def test_phi_and_the_reference_start_as_copies_of_theta():
+    state = step.new_state(PARAMS, Descent(), baseline=True, reference=True)
+    assert_identical(state.baseline, state.params)
+    assert_identical(state.reference, state.params)
+    leaves = jax.tree.leaves((state.params, state.baseline, state.reference))
+    # Their buffers are their own, so that theta's can be donated.
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
+
+
+def test_a_reference_is_kept_for_a_kl_term_unless_phi_is_it():
+    kept = lambda **changes: tiny.rlp_settings(**changes).keeps_reference
+    assert not kept()
+    assert kept(kl_weight=0.1)
+    assert kept(kl_weight=0.1, baseline="none")
+    assert not kept(kl_weight=0.1, baseline="frozen")
+
+
+def test_a_reference_never_moves():
+    state = step.new_state(PARAMS, Descent(), baseline=True, reference=True)
+    after = step.finish_step(SETTINGS, state.replace(params=PHI))
+    assert_identical(after.reference, PARAMS)
+
+
+# ---- next-token training
+
+
+def test_next_token_loss_is_a_mean_over_tokens_of_packed_documents():
+    texts = [tiny.documents(s, [n], n, 22).tokens[0] for s, n in ((1, 7), (2, 9), (3, 12), (4, 4))]
+    tokens = np.full((2, 18), PAD, np.int32)
+    segment, position = np.zeros_like(tokens), np.zeros_like(tokens)
+    for row, places in enumerate([[0, 1], [2, 3]]):
+        start = 0
+        for number, i in enumerate(places, 1):
+            place = slice(start, start + len(texts[i]))
+            tokens[row, place], segment[row, place] = texts[i], number
+            position[row, place] = np.arange(len(texts[i]))
+            start += len(texts[i])
+    forks = np.full((2, 1), -1, np.int32)
+    batch = Batch(tokens, segment, position, np.arange(2, dtype=np.int32), forks)
+    descent = Descent()
+    state = step.new_state(PARAMS, descent, False)
+    stage = tiny.jit(functools.partial(step.next_token_stage, CONFIG, descent))
+    after, metrics = stage(state, batch)
+    gradient = jax.tree.map(jnp.subtract, state.params, after.params)
+
+    rows = np.full((4, 12), PAD, np.int32)
+    for i, text in enumerate(texts):
+        rows[i, : len(text)] = text
+    length = np.array([len(text) for text in texts])
+
+    @tiny.jit
+    @jax.value_and_grad
+    def by_rows(params):
+        table = naive.distribution(naive.logits(CONFIG, params, rows, length), ())
+        chosen = jnp.take_along_axis(table[:, :-1], jnp.asarray(rows)[:, 1:, None], axis=-1)[..., 0]
+        inside = jnp.arange(1, 12)[None, :] < length[:, None]
+        return -jnp.where(inside, chosen, 0.0).sum() / (7 + 9 + 12 + 4 - 4)
+
+    loss, expected = by_rows(PARAMS)
+    assert metrics["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert metrics["no_think_loss"] == metrics["loss"]
+    # A difference of parameters of size 1 carries their rounding, 2**-24 each.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=5e-7), gradient, expected
+    )
+    assert after.step == 1
+
+
+class Descent:
+    """Plain gradient descent with rate 1, in the place of an optimizer."""
+
+    def init(self, params):
+        return ()
+
+    def apply(self, gradients, state, params):
+        norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradients)))
+        return jax.tree.map(jnp.subtract, params, gradients), state, norm
+
+
+# ---- metrics
+
+
+def named(thoughts, target, row, branch):
+    """Whether the target stands among the words of a thought."""
+    closing = len(WORDS.think_close) * thoughts.closed[row, branch]
+    words = thoughts.actions[row, branch, : thoughts.length[row, branch] - closing].tolist()
+    sought = np.asarray(target)[row, branch].tolist()
+    return any(words[i : i + len(sought)] == sought for i in range(len(words)))
+
+
+def test_metrics_of_a_rollout_are_counted_by_hand():
+    rollout, _, evidence = run(SETTINGS, PHI)
+    begun = rollout.thoughts.actions[:, :, :2]  # a target that thoughts of two words or more name
+    rollout = dataclasses.replace(rollout, target=rollout.target.at[:, :4].set(begun[:, :4]))
+    found = rollout_metrics(rollout, evidence, SETTINGS, WORDS)
+    t = jax.tree.map(np.asarray, rollout.thoughts)
+    rewards, advantages = np.asarray(evidence.rewards), np.asarray(evidence.advantages)
+    distinct = [
+        len({tuple(t.actions[b, 4 * k + g]) for g in range(4)}) / 4 for b, k in np.ndindex(4, 2)
+    ]
+    by_hand = {
+        "reward_mean": rewards.mean(),
+        "reward_positive_share": (rewards > 0).mean(),
+        "reasoned_evidence": np.mean(evidence.reasoned),
+        "baseline_evidence": np.mean(evidence.baseline),
+        "information_gain": np.mean(evidence.gain),
+        "advantage_std": advantages.std(),
+        "zero_variance_share": np.mean(np.ptp(rewards, axis=-1) < 1e-6),
+        "thought_length": t.length.mean(),
+        "closed_fraction": t.closed.mean(),
+        "distinct_thoughts": np.mean(distinct),
+        "decode_use": t.length.sum() / int(rollout.decoded),
+        "target_named_share": np.mean(
+            [named(t, rollout.target, *branch) for branch in np.ndindex(4, 8)]
+        ),
+        "no_think_loss": float(evidence.no_think.mean()),
+    }
+    assert 0 < by_hand["target_named_share"] < 1
+    assert set(found) == set(by_hand)
+    for name, value in by_hand.items():
+        assert float(found[name]) == pytest.approx(float(value), rel=1e-5), name
+    gain = np.asarray(evidence.reasoned) - np.asarray(evidence.baseline)[..., None]
+    np.testing.assert_allclose(evidence.gain, gain, rtol=1e-6)
+    assert equations.group_advantages(evidence.rewards, evidence.counted).shape == (4, 2, 4)

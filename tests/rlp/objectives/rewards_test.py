@@ -1,0 +1,212 @@
+"""Rewards and advantages of every objective, by hand; and that they estimate what they say."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlp.objectives import Outcome, equations, rewards
+from rlp.objectives.record import Answers
+from rlp.objectives.registry import OBJECTIVES, find
+from rlp.runtime.errors import UserError
+
+THOUGHTS = [[-0.5, -1.0], [-2.0, -0.25], [-3.0, -3.0]]  # log p of two target tokens after each
+WITHOUT = [-1.0, -1.5]
+NONE = math.nan  # of a confidence
+
+
+def answers(correct, agrees=None, confidence=None):
+    """Of one group."""
+    each = lambda x, dtype: jnp.asarray([[x]], dtype)
+    agrees = correct if agrees is None else agrees
+    confidence = [NONE] * len(correct) if confidence is None else confidence
+    whole = each([1] * len(correct), bool)
+    return Answers(
+        correct=each(correct, bool),
+        agrees=each(agrees, bool),
+        confidence=each(confidence, jnp.float32),
+        given=whole,
+        failed=~whole,
+    )
+
+
+def outcome(**changes):
+    """One document, one fork, three thoughts, two target tokens."""
+    logprobs = jnp.array([[THOUGHTS]])
+    fields = {
+        "reasoned": logprobs.sum(-1),
+        "baseline": jnp.array([[sum(WITHOUT)]]),
+        "logprobs": logprobs,
+        "baseline_logprobs": jnp.array([[WITHOUT]]),
+        "matches": jnp.array([[[True, False, True]]]),
+        "elsewhere": jnp.array([[[-1.0, -2.0, -4.0]]]),
+        "in_another": jnp.array([[[-3.0, -0.5, -2.0]]]),
+        "closed": jnp.array([[[True, True, False]]]),
+        "length": jnp.array([[[1, 3, 8]]]),
+        "uniform": jnp.array([[[0.7, 0.1, 0.4]]]),
+        "limit": 8,
+        "answers": answers([1, 0, 0], [0, 1, 1], [0.75, 0.5, NONE]),
+    }
+    return Outcome(**(fields | changes))
+
+
+exp = math.exp
+BY_HAND = {
+    "rlp": [1.0, 0.25, -3.5],
+    "rpt": [1, 0, 1],
+    "latro": [-1.5, -2.25, -6.0],
+    "jepo": [-1.5, -2.25, -6.0],
+    "verifree": [exp(-1.5), exp(-2.25), exp(-6.0)],
+    "rlpr": [
+        (exp(-0.5) + exp(-1.0) - exp(-1.0) - exp(-1.5)) / 2,
+        (exp(-2.0) + exp(-0.25) - exp(-1.0) - exp(-1.5)) / 2,
+        0.0,  # worse than without a thought
+    ],
+    "nover": [
+        -exp(0.75 / 1),
+        -exp(1.125 / (1 + math.log(3))),
+        -exp(3.0 / (1 + math.log(8))),
+    ],
+    "rlvr": [1, 0, 0],
+    "ttrl": [0, 1, 1],
+    "rlcr": [1 - 0.25**2, -(0.5**2), -1],
+    "hicra": [1, 0, 0],
+    "random_reward": [0.7, 0.1, 0.4],
+    "permuted_reward": [0.25, -3.5, 1.0],  # in the order of the uniform numbers
+    "shuffled_target": [-1.0, -2.0, -4.0],
+    "other_document": [-3.0, -0.5, -2.0],
+    "length_reward": [1 / 8, 3 / 8, 1],
+    "format_reward": [1, 1, 0],
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_rewards_by_hand(name):
+    assert set(BY_HAND) == set(OBJECTIVES)
+    found = OBJECTIVES[name].reward(outcome())
+    np.testing.assert_allclose(found[0, 0], BY_HAND[name], rtol=1e-6)
+
+
+def test_a_stated_confidence_is_worth_most_where_it_is_true():
+    """z - (q - z)²: 1 and -1 at the ends, and a response that states none is given the worst q."""
+    stated = [0.0, 0.25, 0.5, 1.0, NONE]
+    right = rewards.calibrated(outcome(answers=answers([1] * 5, confidence=stated)))
+    wrong = rewards.calibrated(outcome(answers=answers([0] * 5, confidence=stated)))
+    np.testing.assert_allclose(right[0, 0], [0, 0.4375, 0.75, 1, 0], atol=1e-7)
+    np.testing.assert_allclose(wrong[0, 0], [0, -0.0625, -0.25, -1, -1], atol=1e-7)
+    # Whoever is right in a share p of the cases earns most by saying so.
+    q = np.linspace(0, 1, 101)
+    many = lambda z: rewards.calibrated(outcome(answers=answers([z] * 101, confidence=q)))[0, 0]
+    for share in (0.0, 0.2, 0.63, 1.0):
+        earned = share * np.asarray(many(1)) + (1 - share) * np.asarray(many(0))
+        assert q[earned.argmax()] == pytest.approx(share)
+
+
+def test_rewards_are_constants_of_the_update():
+    for name, objective in OBJECTIVES.items():
+        if objective.reads_baseline or name == "rlp":
+            gain = lambda x, objective=objective: objective.reward(outcome(reasoned=x)).sum()
+            assert not jax.grad(gain)(outcome().reasoned).any(), name
+
+
+def test_standardized_advantages_by_hand():
+    r = jnp.array([[[1.0, 2.0, 6.0, 50.0]]])
+    counted = jnp.array([[[True, True, True, False]]])
+    found = equations.standardized_advantages(r, counted)[0, 0]
+    deviation = math.sqrt((4 + 1 + 9) / 3)
+    np.testing.assert_allclose(found, [-2 / deviation, -1 / deviation, 3 / deviation, 0], rtol=1e-6)
+    same = jnp.full((1, 1, 4), 0.1)
+    assert not equations.standardized_advantages(same, counted).any()  # and not rounding / rounding
+
+
+def test_jensen_advantages_by_hand():
+    p = np.array([0.5, 0.1, 0.2])
+    counted = jnp.array([[[True, True, True, False]]])
+    found = equations.jensen_advantages(jnp.log(jnp.array([[[*p, 0.9]]])), counted)[0, 0]
+    expected = [3 * (math.log(p.mean()) - math.log(np.delete(p, i).mean())) for i in range(3)]
+    np.testing.assert_allclose(found, [*expected, 0], rtol=1e-5)
+    lone = jnp.array([[[True, False, False, False]]])
+    assert not equations.jensen_advantages(jnp.zeros((1, 1, 4)), lone).any()
+
+
+def test_the_target_is_learnt_by_weights():
+    counted = jnp.array([[[True, True, False]]])
+    p = np.exp([-1.5, -2.25])
+    weights = lambda name: OBJECTIVES[name].target_weights(outcome(), counted)[0, 0]
+    np.testing.assert_allclose(weights("latro"), [1, 1, 0])
+    np.testing.assert_allclose(weights("verifree"), [*p, 0], rtol=1e-6)
+    np.testing.assert_allclose(weights("jepo"), [*(2 * p / p.sum()), 0], rtol=1e-6)
+
+
+# What an objective with a learnt target maximises, of a group's log p(y|c_i).
+MAXIMISED = {
+    "latro": lambda logp: logp.mean(),
+    "verifree": lambda logp: jnp.exp(logp).mean(),
+    "jepo": lambda logp: jax.nn.logsumexp(logp) - math.log(len(logp)),
+}
+
+
+@pytest.mark.parametrize("name", MAXIMISED)
+def test_the_estimate_is_the_gradient_over_all_groups(name):
+    """Four thoughts with probabilities softmax(a), p(y|c) = sigmoid(b_c): over all 64 groups of
+    three, the mean of A log pi + w log p has the gradient of the mean of what is maximised."""
+    random = np.random.default_rng(0)
+    a, b = (jnp.asarray(random.normal(size=4), jnp.float32) for _ in range(2))
+    groups = jnp.array(list(itertools.product(range(4), repeat=3)))
+    share = lambda a: jnp.exp(jax.nn.log_softmax(a)[groups].sum(axis=1))
+    logp = lambda b: jax.nn.log_sigmoid(b)[groups]
+
+    def exact(a, b):
+        return share(a) @ jax.vmap(MAXIMISED[name])(logp(b))
+
+    objective, counted = OBJECTIVES[name], jnp.ones((1, 64, 3), bool)
+    found = outcome(reasoned=logp(b)[None], baseline=jnp.zeros((1, 64)))
+    advantages = objective.advantages(objective.reward(found), counted)[0]
+    weights = objective.target_weights(found, counted)[0]
+
+    def estimated(x, y):
+        terms = advantages * jax.nn.log_softmax(x)[groups] + weights * logp(y)
+        return share(a) @ terms.mean(axis=1)
+
+    expected = jax.grad(exact, argnums=(0, 1))(a, b)
+    for x, y in zip(jax.grad(estimated, argnums=(0, 1))(a, b), expected, strict=True):
+        assert np.abs(y).max() > 0.01
+        np.testing.assert_allclose(x, y, atol=1e-6)
+
+
+def test_an_objective_of_ones_own_is_found_by_its_module(tmp_path, monkeypatch):
+    (tmp_path / "my_rewards.py").write_text(
+        "from rlp.objectives import Objective\n"
+        "MINE = Objective(formula='r = L', source='mine', reward=lambda outcome: outcome.limit)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find("my_rewards:MINE").reward(outcome()) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("rpl", "objective='rpl' is unknown; use one of next_token, rlp, rpt"),
+        ("rlp.nowhere:X", "cannot be imported: No module named 'rlp.nowhere'"),
+        ("rlp.objectives:NONE", "cannot be imported"),
+        ("rlp.objectives:equations", "is not a rlp.objectives.Objective"),
+    ],
+)
+def test_what_is_no_objective_is_refused(name, said):
+    with pytest.raises(UserError, match=said):
+        find(name)
+
+
+def test_nobody_reads_what_he_does_not_ask_for():
+    """An outcome holds what only some rewards read for those that say so; the others have none."""
+    asked = ("matches", "elsewhere", "in_another", "answers")
+    for name, objective in OBJECTIVES.items():
+        bare = outcome(**dict.fromkeys(asked))
+        if any(getattr(objective, f"reads_{field}") for field in asked):
+            with pytest.raises(AssertionError):
+                objective.reward(bare)
+        else:
+            assert objective.reward(bare).shape == (1, 1, 3), name

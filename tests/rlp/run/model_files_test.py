@@ -1,0 +1,553 @@
+"""An export is what was trained: its template, the ids that end a turn, and where it stops."""
+
+import copy
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from configs import default
+from launch import sample
+from rlp.evaluation.generate import continuation
+from rlp.interop import init_from
+from rlp.interop.huggingface import verify
+from rlp.run import exchange, loop
+from rlp.run.assembly import build_method
+from rlp.runtime.errors import UserError
+from rlp.tokenizers.turns import end_of_turn
+from rlp.training.trainers import NextTokenTrainer
+from tests.rlp.tokenizers.tokenizer_test import make_folder
+from tests.support import folders, runs
+from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
+
+pytestmark = pytest.mark.usefixtures("one_device")
+
+CPU = jax.devices("cpu")[0]
+GB = 10**9
+NAMES = ("<think>", "</think>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>")
+NAMED = {"eos_token": "<|endoftext|>", "pad_token": "<pad>"}
+GENERATION = {"do_sample": True, "temperature": 0.6, "top_k": 20}
+
+
+def template(turn: str, ask: str) -> str:
+    return (
+        "{% for m in messages %}" + turn + "{% endfor %}"
+        "{% if add_generation_prompt %}" + ask + "{% endif %}"
+    )
+
+
+OLD = template("{{ m.role }}: {{ m.content }}<|endoftext|>", "assistant: ")
+# A line break follows the end of a turn, so it is not the last token that pairs teach.
+CHATML = template(
+    "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n", "<|im_start|>assistant\n"
+)
+PAIRS = {"north?": "west", "moon?": "river and stone", "bread?": "no"}
+
+
+def ids_of(folder: Path) -> dict[str, int]:
+    added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    return {token["content"]: token["id"] for token in added}
+
+
+def model(out: Path, **files: str) -> Path:
+    """A base model: its tokenizer ends a text with <|endoftext|>, and so do both configs."""
+    bpe = Path(make_folder(out.parent / f"{out.name}-bpe", NAMES, **NAMED))
+    given = {path.name: path.read_text() for path in bpe.iterdir()}
+    folders.write(out, files=given | files, vocab_size=320)
+    number = ids_of(out)
+    ids = {"eos_token_id": number["<|endoftext|>"], "pad_token_id": number["<pad>"]}
+    config = folders.config_json(out) | ids | {"bos_token_id": None}
+    (out / "config.json").write_text(json.dumps(config))
+    (out / "generation_config.json").write_text(json.dumps(GENERATION | ids))
+    return out
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return model(tmp_path_factory.mktemp("base") / "model", **{"chat_template.jinja": OLD})
+
+
+@pytest.fixture(scope="module")
+def number(base):
+    return ids_of(base)
+
+
+def sft(folder: Path) -> dict:
+    """Fields of a run on pairs, which are written into a folder."""
+    rows = [{"q": q, "a": a} for q, a in PAIRS.items()] * 3
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "data.sft.train": str(folder / "pairs.jsonl"),
+        "data.sft.evaluation": "",
+        "data.sft.share": 1.0,
+        "data.sft.prompt_column": "q",
+        "data.sft.response_column": "a",
+        "data.sequence_length": 48,
+        "data.holdout_every": 4,
+        "evaluation.every": 0,
+        "optimizer.learning_rate": 1e-2,
+        "steps": 60,
+    }
+
+
+@pytest.fixture(scope="module")
+def tuned(base, tmp_path_factory, one_device):  # noqa: F811
+    """A run that has learnt to answer and to stop, with a template whose file has gone since."""
+    folder = tmp_path_factory.mktemp("tuned")
+    jinja = folder / "my.jinja"
+    jinja.write_text(CHATML)
+    changes = {"init_from": str(base), "data.chat_template": str(jinja)}
+    config = runs.config(runs.TEXT, sft(folder), changes)
+    loop.train(config, folder / "run", report=False)
+    jinja.rename(folder / "gone.jinja")
+    return folder / "run"
+
+
+def opened(name: Path | str) -> exchange.Opened:
+    return exchange.open_model(str(name), default.get_config(), CPU)
+
+
+@pytest.fixture(scope="module")
+def exported(tuned, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported") / "out"
+    exchange.export_model(opened(tuned), out, "float32", GB)
+    return out
+
+
+def read(folder: Path, name: str) -> dict:
+    return json.loads((folder / name).read_text())
+
+
+# ---- a run that was fine-tuned on chats ----
+
+
+def test_generate_stops_where_the_model_learnt_to_stop(exported, number):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+    network = transformers.AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
+    for asked, answer in PAIRS.items():
+        said = [{"role": "user", "content": asked}]
+        ids = tokenizer.apply_chat_template(
+            said, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
+        found = network.generate(**ids, do_sample=False, max_new_tokens=40)[0]
+        found = found[ids["input_ids"].shape[1] :].tolist()
+        assert found[-1] == number["<|im_end|>"]
+        assert tokenizer.decode(found[:-1]) == answer
+
+
+def test_both_ends_are_in_the_files_and_all_else_is_as_it_was(exported, base, tuned, number):
+    both = {"eos_token_id": [number["<|endoftext|>"], number["<|im_end|>"]]}
+    name = "generation_config.json"
+    assert read(exported, name) == read(base, name) | both
+    assert read(tuned / "hf", name) == read(exported, name)
+    given = folders.config_json(base) | both
+    assert folders.config_json(tuned / "hf") == given
+    assert folders.config_json(exported) == given | {"torch_dtype": "float32"}
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (exported / name).read_bytes() == (base / name).read_bytes()
+
+
+def test_the_template_that_was_used_is_exported(exported, tuned):
+    for folder in (exported, tuned / "hf"):
+        assert (folder / "chat_template.jinja").read_text() == CHATML
+    again = opened(exported)
+    assert again.method.template == opened(tuned).method.template == CHATML
+
+
+def test_a_chat_ends_with_its_turn(tuned, number):
+    run = opened(tuned)
+    ends = exchange.ends(run, chat=True)
+    assert set(ends) == {number["<|endoftext|>"], number["<|im_end|>"]}
+    assert exchange.ends(run) == ends
+    for asked, answer in PAIRS.items():
+        text = exchange.chat_of(run, asked)
+        assert text == f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+        prompt = run.method.tokenizer.encode(text)
+        found = list(continuation(run.method.model, run.params, prompt, 40, ends=ends))
+        assert run.method.tokenizer.decode(found) == answer + "<|im_end|>"
+    told = exchange.chat_of(run, "north?", "Be brief.")
+    assert told.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
+
+
+def compared(run: exchange.Opened, folder: Path) -> list[verify.Comparison]:
+    """A text and a chat, by an exported folder and by us."""
+    text = exchange.chat_of(run, "moon?")
+    chat = run.method.tokenizer.encode(text)
+    said = exchange.messages("moon?")
+    prompts = [
+        verify.Prompt("the moon", exchange.prompt_of(run, "the moon")),
+        verify.Prompt("moon?", chat, said),
+    ]
+    ends = exchange.ends(run, chat=True)
+    return verify.compare(verify.Theirs(folder), run.method.model, run.params, prompts, 30, ends)
+
+
+def test_verify_compares_a_text_and_a_chat_and_where_they_stop(exported, tuned, number, tmp_path):
+    pytest.importorskip("torch")
+    run = opened(tuned)
+    text, chat = compared(run, exported)
+    for found in (text, chat):
+        assert found.same_ids
+        assert found.same_text
+    assert chat.stops == (number["<|im_end|>"],) * 2
+    assert chat.asked < 30
+
+    other = shutil.copytree(exported, tmp_path / "other")
+    ids = read(other, "generation_config.json") | {"eos_token_id": number["<|endoftext|>"]}
+    (other / "generation_config.json").write_text(json.dumps(ids))
+    (other / "chat_template.jinja").write_text(CHATML.replace("assistant", "model"))
+    text, chat = compared(run, other)
+    assert text.same_ids
+    assert not chat.same_ids
+    assert not chat.same_text
+    assert chat.stops[0] is None
+
+
+def test_a_run_goes_on_without_its_template_and_not_with_another(base, tmp_path):
+    jinja = tmp_path / "my.jinja"
+    jinja.write_text(CHATML)
+    changes = {"init_from": str(base), "data.chat_template": str(jinja), "steps": 3}
+    config = runs.config(runs.TEXT, sft(tmp_path), changes, {"checkpoint.every": 1})
+    with crash_at(NextTokenTrainer, "step", 3), pytest.raises(Crash):
+        loop.train(copy.deepcopy(config), tmp_path / "run", report=False)
+    loop.train(copy.deepcopy(config), tmp_path / "whole", report=False)
+
+    jinja.write_text(OLD)
+    before = folders.below(tmp_path / "run")
+    with pytest.raises(UserError, match=r"data\.chat_template: .*my\.jinja has another content"):
+        loop.train(copy.deepcopy(config), tmp_path / "run", report=False)
+    assert folders.below(tmp_path / "run") == before
+    assert opened(tmp_path / "run").method.template == CHATML
+
+    jinja.unlink()
+    loop.train(copy.deepcopy(config), tmp_path / "run", report=False)
+    found, expected = runs.outcome(tmp_path / "run"), runs.outcome(tmp_path / "whole")
+    assert found == expected
+    with pytest.raises(UserError, match=r"data\.chat_template=.* is no file"):
+        begun(base, tmp_path / "new", **{"data.chat_template": str(jinja)})
+
+
+def test_a_changed_template_is_taken_where_changes_are_allowed(base, tmp_path):
+    jinja = tmp_path / "my.jinja"
+    jinja.write_text(OLD)
+    changes = {"init_from": str(base), "data.chat_template": str(jinja), "steps": 1}
+    config = runs.config(runs.TEXT, sft(tmp_path), changes)
+    loop.train(copy.deepcopy(config), tmp_path / "run", report=False)
+    jinja.write_text(CHATML)
+    loop.train(copy.deepcopy(config), tmp_path / "run", report=False, allow_config_change=True)
+    assert (tmp_path / "run/hf/chat_template.jinja").read_text() == CHATML
+    assert opened(tmp_path / "run").method.template == CHATML
+
+
+@pytest.mark.parametrize("objective", ["next_token", "rlp"])
+def test_what_starts_from_it_still_stops(objective, tuned, number, tmp_path):
+    """Documents after chats: neither template nor ends are named by this run."""
+    run = begun(tuned, tmp_path / "run", objective=objective)
+    assert run.method.ends == ()
+    assert run.method.template == CHATML
+    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    ends = [number["<|endoftext|>"], number["<|im_end|>"]]
+    for name in ("config.json", "generation_config.json"):
+        assert read(tmp_path / "out", name)["eos_token_id"] == ends
+        assert read(tmp_path / "run/hf", name)["eos_token_id"] == ends
+    assert (tmp_path / "out/chat_template.jinja").read_text() == CHATML
+
+
+def test_a_chat_is_shown_without_what_the_template_puts_around_it(tuned, monkeypatch, capsys):
+    run = opened(tuned)
+    for asked, answer in PAIRS.items():
+        flags = {"PROMPT": asked, "LENGTH": 30, "TEMPERATURE": 0.0}
+        for name, value in flags.items():
+            monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
+        prompt = run.method.tokenizer.encode(exchange.chat_of(run, asked))
+        sample._answer(run, prompt, jax.random.key(0))
+        assert capsys.readouterr().out == f"{asked}\n{answer}\n"
+
+
+# ---- what every kind of run says, without training it ----
+
+RLVR = {"objective": "rlvr", "data.problems.train": "x"}
+PLAIN_SFT = {"data.sft.share": 1.0, "data.chat_template": "none"}
+
+
+def begun(base: Path, workdir: Path, **changes) -> exchange.Opened:
+    """A run from a model as it is when it has begun."""
+    config = default.get_config()
+    config.update_from_flattened_dict({"init_from": str(base)} | changes)
+    config = init_from.adopt(config, workdir)
+    files = init_from.files_for(config, workdir)
+    made = build_method(config, files)
+    params = opened(base).params
+    run = exchange.Opened("run", config, made, params, 0, files)
+    loop.begin_folder(config, made, files, workdir)
+    return dataclasses.replace(run, files=workdir / init_from.FILES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "added"),
+    [
+        ({}, []),
+        ({"objective": "rlp"}, []),
+        ({"data.sft.share": 0.5}, ["<|endoftext|>"]),  # that ends a turn of the old template
+        (PLAIN_SFT, ["<|endoftext|>"]),
+        (PLAIN_SFT | {"data.separator": "<|im_end|>"}, ["<|im_end|>"]),
+        ({"data.separator": "<|im_end|>"}, ["<|im_end|>"]),
+        ({"data.eos": "<|im_end|>"}, ["<|im_end|>"]),
+        (RLVR, ["<|endoftext|>"]),
+        (RLVR | {"data.chat_template": "chatml"}, ["<|im_end|>"]),
+    ],
+)
+def test_ends_are_those_of_what_is_trained_on(changes, added, base, number, tmp_path):
+    if changes.get("data.chat_template") == "chatml":
+        (tmp_path / "my.jinja").write_text(CHATML)
+        changes = changes | {"data.chat_template": str(tmp_path / "my.jinja")}
+    run = begun(base, tmp_path / "run", **changes)
+    assert set(run.method.ends) == {number[name] for name in added}
+    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    ids = [number[name] for name in dict.fromkeys(["<|endoftext|>", *added])]
+    for name in ("config.json", "generation_config.json"):
+        expected = ids[0] if len(ids) == 1 else ids
+        assert read(tmp_path / "out", name)["eos_token_id"] == expected
+        assert read(tmp_path / "run/hf", name)["eos_token_id"] == expected
+    if len(ids) == 1:
+        for name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+            assert (tmp_path / "out" / name).read_bytes() == (base / name).read_bytes()
+    eos = changes.get("data.eos", "<|endoftext|>")
+    assert read(tmp_path / "out", "tokenizer_config.json")["eos_token"] == eos
+
+
+def test_an_end_that_is_a_word_is_not_made_a_special_token(base, tmp_path):
+    run = begun(base, tmp_path / "run", **{"data.eos": "."})
+    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    (dot,) = run.method.tokenizer.encode(".")
+    assert dot in read(tmp_path / "out", "generation_config.json")["eos_token_id"]
+    assert read(tmp_path / "out", "tokenizer_config.json")["eos_token"] == "<|endoftext|>"
+
+
+@pytest.mark.parametrize("eos", ["", "<|im_end|>"])
+@pytest.mark.parametrize("bos", ["none", "<|im_start|>"])
+def test_the_exported_tokenizer_puts_before_a_text_what_training_put(
+    bos, eos, base, number, tmp_path
+):
+    transformers = pytest.importorskip("transformers")
+    named = "{{ bos_token }}{{ messages[0]['content'] }}{{ eos_token }}"
+    (tmp_path / "my.jinja").write_text(named)
+    changes = {"data.bos": bos, "data.eos": eos, "data.chat_template": str(tmp_path / "my.jinja")}
+    run = begun(base, tmp_path / "run", **changes)
+    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    before = [] if bos == "none" else [number[bos]]
+    assert theirs("")["input_ids"] == before
+    assert theirs("the moon")["input_ids"] == exchange.prompt_of(run, "the moon")
+    if before:
+        assert read(tmp_path / "out", "generation_config.json")["bos_token_id"] == before[0]
+    # A template that names the tokens says the same in training, in the export, and on resuming.
+    said = [{"role": "user", "content": "x"}]
+    told = f"{bos if before else ''}x{eos or '<|endoftext|>'}"
+    assert theirs.apply_chat_template(said, tokenize=False) == told
+    assert run.method.tokenizer.chat(said, named, False) == told
+    again = build_method(run.config, run.files).tokenizer
+    assert again.chat(said, named, False) == told
+    assert (again.bos, again.eos) == (run.method.tokenizer.bos, run.method.tokenizer.eos)
+
+
+def test_a_bos_that_a_folder_states_is_put_by_its_export(base, number, tmp_path):
+    """Also where transformers does not put it for the folder itself, whose class it replaces."""
+    transformers = pytest.importorskip("transformers")
+    stating = tmp_path / "stating"
+    shutil.copytree(base, stating)
+    path = stating / "tokenizer_config.json"
+    stated = {"add_bos_token": True, "bos_token": "<|im_start|>"}
+    stated |= {"tokenizer_class": "LlamaTokenizerFast"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | stated))
+    assert transformers.AutoTokenizer.from_pretrained(stating)("")["input_ids"] == []
+    run = begun(stating, tmp_path / "run")
+    assert run.method.tokenizer.bos == (number["<|im_start|>"],)
+    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs("the moon")["input_ids"] == exchange.prompt_of(run, "the moon")
+
+
+def test_a_tokenizer_that_another_model_type_reads_otherwise_is_refused(tmp_path):
+    """Beside qwen2's config.json transformers takes words for byte-level BPE."""
+    words = tmp_path / "words"
+    words.mkdir()
+    for name, content in folders.word_files().items():
+        (words / name).write_text(content)
+    base = model(tmp_path / "model")
+    config = folders.config_json(base) | {"model_type": "qwen2", "tie_word_embeddings": True}
+    run = begun(base, tmp_path / "run", **{"data.tokenizer": str(words)})
+    with pytest.MonkeyPatch.context() as patch:
+        family = exchange._their_config(run, "float32", exchange.released(run))[0]
+        patch.setattr(exchange, "_their_config", lambda *_: (family, config))
+        with pytest.raises(UserError, match="model_type 'qwen2' transformers reads its tokenizer"):
+            exchange.export_model(run, tmp_path / "out", "float32", GB)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"chat_template.jinja": OLD},
+        {"tokenizer_config.json": OLD},
+        {"tokenizer_config.json": [{"name": "default", "template": OLD}]},
+        {"tokenizer_config.json": OLD, "chat_template.jinja": OLD},
+    ],
+    ids=["a file", "the config", "one of several", "both"],
+)
+@pytest.mark.parametrize("named", ["", "none", "my.jinja"])
+def test_an_export_has_the_template_of_the_run_and_no_older_one(named, files, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    bpe = Path(make_folder(tmp_path / "bpe", NAMES, **NAMED))
+    given = dict(files)
+    if "tokenizer_config.json" in files:
+        told = read(bpe, "tokenizer_config.json")
+        told["chat_template"] = files["tokenizer_config.json"]
+        given["tokenizer_config.json"] = json.dumps(told)
+    base = model(tmp_path / "model", **given)
+    (tmp_path / "my.jinja").write_text(CHATML)
+    chosen = str(tmp_path / named) if named == "my.jinja" else named
+    run = begun(base, tmp_path / "run", **{"data.chat_template": chosen})
+    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    expected = {"": OLD, "none": None, "my.jinja": CHATML}[named]
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    if expected is None:
+        assert theirs.chat_template is None
+        with pytest.raises(UserError, match="run has no chat template; leave out --chat"):
+            exchange.chat_of(run, "x")
+    else:
+        assert theirs.get_chat_template() == expected
+    assert build_method(run.config, run.files).template == expected
+
+
+def test_a_tokenizer_of_its_own_has_the_template_and_the_ends(base, number, tmp_path):
+    """The folder that data.tokenizer names says neither, and its source has other ids."""
+    transformers = pytest.importorskip("transformers")
+    own = Path(make_folder(tmp_path / "own", ("<|im_end|>", *NAMES[:4]), eos_token="<|endoftext|>"))
+    (tmp_path / "my.jinja").write_text(CHATML)
+    changes = {"data.tokenizer": str(own), "data.sft.share": 1.0}
+    run = begun(
+        base, tmp_path / "a", **changes, **{"data.chat_template": str(tmp_path / "my.jinja")}
+    )
+    (tmp_path / "my.jinja").unlink()
+    ids = ids_of(own)
+    assert ids["<|im_end|>"] != number["<|im_end|>"]
+    follows = default.get_config()
+    follows.data.tokenizer = str(own)
+    follows.model.update(run.config.model)
+    heir = build_method(follows, run.files)  # of another run that starts from it
+    assert heir.template == CHATML
+    heir = dataclasses.replace(run, config=follows, method=heir)
+    for name, one in (("of it", run), ("of its heir", heir)):
+        exchange.export_model(one, tmp_path / name, "float32", GB)
+        told = read(tmp_path / name, "generation_config.json")
+        assert told == GENERATION | {
+            "bos_token_id": None,
+            "eos_token_id": [ids["<|endoftext|>"], ids["<|im_end|>"]],
+            "pad_token_id": ids["<|endoftext|>"],
+        }
+        assert read(tmp_path / name, "config.json")["eos_token_id"] == told["eos_token_id"]
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / name)
+        assert theirs.chat_template == CHATML
+        assert theirs.encode("<|im_end|>") == [ids["<|im_end|>"]]
+
+
+def test_tokens_that_an_import_adds_are_exported_with_their_ends(base, number, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    exchange.import_model(
+        str(base), tmp_path / "run", default.get_config(), new_tokens=["<|end|>"], like="</think>"
+    )
+    run = begun(tmp_path / "run", tmp_path / "next", **{"data.separator": "<|end|>"})
+    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    (new,) = theirs.encode("<|end|>")
+    rows = folders.tensors(tmp_path / "out")["model.embed_tokens.weight"]
+    assert rows.shape[0] == folders.config_json(tmp_path / "out")["vocab_size"] > new
+    assert rows[new].tobytes() == rows[number["</think>"]].tobytes()
+    for name in ("config.json", "generation_config.json"):
+        assert read(tmp_path / "out", name)["eos_token_id"] == [number["<|endoftext|>"], new]
+
+
+def test_a_model_without_a_generation_config_gets_the_ids_of_its_config(base, number, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "m")
+    (folder / "generation_config.json").unlink()
+    config = folders.config_json(folder) | {"eos_token_id": [7, 9]}
+    (folder / "config.json").write_text(json.dumps(config))
+    run = begun(folder, tmp_path / "run", **{"data.eos": "<|im_end|>"})
+    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    for name in ("config.json", "generation_config.json"):
+        assert read(tmp_path / "out", name)["eos_token_id"] == [7, 9, number["<|im_end|>"]]
+
+
+def test_bytes_have_no_template_to_keep(tmp_path):
+    (tmp_path / "my.jinja").write_text(CHATML)
+    config = default.get_config()
+    config.data.chat_template = str(tmp_path / "my.jinja")
+    with pytest.raises(UserError, match="bytes have no tokens for a chat template"):
+        build_method(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        (CHATML, "<|im_end|>"),
+        (OLD, "<|endoftext|>"),
+        (template("{{ m.content }} <|im_end|>\n\n", ">"), "<|im_end|>"),
+        (template("{{ m.content }}\n## ", ">"), None),
+        (template("{{ m.content }}", ">"), None),
+        (None, "<|endoftext|>"),
+    ],
+)
+def test_the_end_of_a_turn_is_the_token_that_follows_a_response(text, end, base, number):
+    tokenizer = opened(base).method.tokenizer
+    assert end_of_turn(tokenizer, text) == (number[end] if end else None)
+
+
+@pytest.mark.slow  # minutes
+def test_a_pretrained_model_learns_to_stop_at_another_token(tmp_path):
+    base = pytest.importorskip("tests.support.real_models").smollm2().run
+    pytest.importorskip("torch")
+    asked = {"Name a fruit.": "Apple.", "What is 2 + 2?": "4.", "The sky is?": "Blue."}
+    rows = [{"q": q, "a": a} for q, a in asked.items()] * 6
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "my.jinja").write_text(CHATML.replace("<|im_end|>", "<|endoftext|>"))
+    config = default.get_config()
+    config.update_from_flattened_dict(
+        sft(tmp_path)
+        | {
+            "init_from": str(base),
+            "data.chat_template": str(tmp_path / "my.jinja"),
+            "data.sft.train": str(tmp_path / "pairs.jsonl"),
+            "batch_size": 3,
+            "evaluation.documents": 1,
+            "optimizer.learning_rate": 1e-4,
+            "steps": 8,
+        }
+    )
+    loop.train(config, tmp_path / "run", report=False)
+    run = opened(tmp_path / "run")
+    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    theirs = verify.Theirs(tmp_path / "out")
+    ends = exchange.ends(run, chat=True)
+    (end,) = run.method.tokenizer.encode("<|endoftext|>")
+    assert set(theirs.ends) == set(ends) == {end, *run.method.tokenizer.encode("<|im_end|>")}
+    prompts = [
+        verify.Prompt(
+            text,
+            run.method.tokenizer.encode(exchange.chat_of(run, text)),
+            exchange.messages(text),
+        )
+        for text in asked
+    ]
+    prompts.append(verify.Prompt("The moon", exchange.prompt_of(run, "The moon")))
+    *chats, text = verify.compare(theirs, run.method.model, run.params, prompts, 24, ends)
+    for found in (*chats, text):
+        assert found.same_ids
+        assert found.same_text
+    assert [found.stops for found in chats] == [(end, end)] * len(chats)

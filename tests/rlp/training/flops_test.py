@@ -1,0 +1,191 @@
+"""Counted FLOPs against those that XLA counts in the program itself.
+
+XLA counts a loop's body once, so the network has one layer and the rollout is counted for one
+decoding step. Its sum also holds norms, softmax, rotary angles and sampling, which ours leaves out
+by design. Their work grows with width and tokens, that of the matmuls with width times width, and
+at the width of 256 used here they are at most a twentieth.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models import backend
+from models.config import ModelConfig
+from models.transformer import bind, count_parameters, shapes
+from models.tree import Trunk, forward
+from rlp.data.batch import Batch
+from rlp.engine import scoring, step
+from rlp.engine.gradient import policy_gradient
+from rlp.objectives import equations
+from rlp.training import flops
+from rlp.training.cost import PARTS
+from tests.support import tiny
+from tests.support.forest import forest, mask
+
+CONFIG = ModelConfig(512, 256, 1, 4, 2, 64, 768)
+ROWS, LENGTH = 4, 96
+
+
+def counted_by_xla(run, *args) -> float:
+    """FLOPs of the program as written, before XLA changes it. Nothing is compiled."""
+    return jax.jit(run).lower(*args).cost_analysis()["flops"]
+
+
+def struct(*shape, dtype=jnp.int32):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+TRUNK = Trunk(*[struct(ROWS, LENGTH)] * 3)
+BATCH = Batch(*[struct(ROWS, LENGTH)] * 3, struct(ROWS), struct(ROWS, 1))  # type: ignore[arg-type]
+VARIANTS = [
+    {"target_weight": 0.5, "objective": "shuffled_target"},
+    {},
+    {"prompt": tuple(range(5, 21))},
+    {"baseline": "none", "group_size": 2, "horizon": 8},
+    {"positions": "loss", "forks_per_document": 4},
+    {"objective": "other_document", "horizon": 2},
+    {"kl_weight": 0.1, "prompt": tuple(range(5, 21))},
+]
+
+
+def test_forward():
+    def run(params, trunk):
+        model = bind(CONFIG, params)
+        return model.logits(forward(model, trunk))
+
+    work = flops.Work(ROWS * LENGTH, ROWS * LENGTH**2, ROWS * LENGTH)
+    found = counted_by_xla(run, shapes(CONFIG), TRUNK)
+    assert 1 <= found / flops.forward_flops(CONFIG, work) < 1.05
+
+
+@pytest.mark.parametrize("remat", ["none", "block", "dots"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_training(remat, chunked, monkeypatch):
+    config = ModelConfig(512, 256, 1, 4, 2, 64, 768, remat=remat)
+    if chunked:  # in two halves
+        half = ROWS * (LENGTH - 1) * 512 // 2
+        monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, logits=half))
+
+    def loss(params, trunk):
+        return scoring.document_scores(bind(config, params), trunk).logprob.sum()
+
+    found = counted_by_xla(jax.value_and_grad(loss), shapes(config), TRUNK)
+    count = flops.next_token_flops(config, 0, ROWS, LENGTH)["update"]["update"]
+    if chunked:  # a loop over two halves, so XLA counts one of them: forward, again, and twice back
+        count -= 4 * flops.logit_flops(config) * ROWS * (LENGTH - 1) // 2
+    assert 1 <= found / count < 1.06
+
+
+def test_kernels_compute_what_can_be_seen():
+    f = forest(rows=1, trunk=30, documents=1, branches=3, slots=8)
+    length = int((f.shared.segment > 0).sum())
+    everywhere = jax.tree.map(jnp.zeros_like, f.own)  # all slots live, all forks at the end
+    own = everywhere.replace(
+        segment=everywhere.segment + 1,
+        branch=everywhere.branch + jnp.arange(1, 4)[None, :, None],
+        position=everywhere.position + length + jnp.arange(8)[None, None],
+        fork=everywhere.fork + length,
+    )
+    trunk = dataclasses.replace(f, own=None, at=jax.tree.map(lambda x: x[:, None], f.shared))
+    branches = dataclasses.replace(f, at=own, own=own)
+    with backend.compiling_for("tpu"):
+        assert flops.trunk_pairs(CONFIG, length) == mask(trunk).sum()
+        assert flops.branch_pairs(CONFIG, 3 * 8, length, 8, range(8)) == mask(branches).sum()
+        assert flops.branch_pairs(CONFIG, 3, length, 8, range(7, 8)) == 3 * (length + 8)
+
+
+TAGS = {"think_open": (5, 6, 7), "think_close": (8, 9)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "tags"), [*((changes, {}) for changes in VARIANTS), ({}, TAGS)], ids=str
+)
+def test_rlp_step_by_parts(changes, tags, monkeypatch):
+    one_crowd = dataclasses.replace(backend.CPU, crowds=(1,))
+    monkeypatch.setattr(backend, "CPU", one_crowd)  # one decoding loop, so one step is counted
+    settings = tiny.rlp_settings(**({"thought_length": 8, "group_size": 8} | changes))
+    vocabulary = tiny.words(CONFIG, **tags)
+    params = shapes(CONFIG)
+
+    def run(stage, *inputs, settings=settings):
+        stage = functools.partial(stage, CONFIG, settings, vocabulary)
+        return counted_by_xla(stage, *inputs), jax.eval_shape(stage, *inputs)
+
+    def gradient(config, settings, vocabulary, params, rollout, advantages, reference):
+        loss, counted = step.loss_numbers(settings), jnp.ones(advantages.shape, bool)
+        targets = advantages if settings.learns_target else None
+        inputs = (rollout, advantages, counted, reference, targets)
+        return policy_gradient(params, config, loss, vocabulary, *inputs)
+
+    key, found = jax.eval_shape(lambda: jax.random.key(0)), {}
+    read = (params, params, BATCH, key, struct())
+    chosen, reading = run(step.read_stage, *read)
+    anywhere = dataclasses.replace(settings, positions="uniform")
+    found["prefill"], _ = run(step.read_stage, *read, settings=anywhere)
+    policy, no_think = run(step.no_think_stage, params, None, BATCH, reading)
+    found["decode"], rollout = run(step.rollout_stage, params, reading)
+    scored, _ = run(step.evidence_stage, params, reading, no_think, rollout)
+    found["scoring"] = chosen - found["prefill"] + policy + scored
+    if settings.baseline != "none":
+        found["baseline"] = run(step.no_think_stage, params, params, BATCH, reading)[0] - policy
+    reference = None
+    if settings.kl_weight:
+        found["reference"], reference = run(step.reference_stage, params, rollout)
+    advantages = struct(*rollout.thoughts.length.shape, dtype=jnp.float32)
+    found["update"], _ = run(gradient, params, rollout, advantages, reference)
+
+    decoded = rollout.thoughts.length.size
+    counted = flops.by_part(flops.rlp_flops(CONFIG, settings, vocabulary, 0, ROWS, LENGTH, decoded))
+    optimizer = counted.pop("optimizer")
+    assert optimizer == (3 * count_parameters(CONFIG) if settings.baseline == "ema" else 0)
+    assert {part for part, count in counted.items() if count} == set(found)
+    for part, count in found.items():
+        assert 1 <= count / counted[part] < 1.03, part
+
+
+def test_moving_average():
+    params = {"kernel": struct(64, 32, dtype=jnp.float32)}
+    average = lambda phi, theta: jax.tree.map(lambda *x: equations.ema(*x, 0.9), phi, theta)
+    assert counted_by_xla(average, params, params) == flops.EMA_FLOPS * 64 * 32
+
+
+def test_stages_and_parts_are_the_same_bill():
+    settings, words = tiny.rlp_settings(kl_weight=0.1, positions="loss"), tiny.words(CONFIG)
+    bill = flops.rlp_flops(CONFIG, settings, words, 1000, ROWS, LENGTH, 100)
+    parts, stages = flops.by_part(bill), flops.by_stage(bill)
+    assert set(parts) == set(PARTS)
+    assert set(stages) == {"rollout", "evidence", "update"}
+    assert sum(parts.values()) == sum(stages.values())
+    assert parts["scoring"] > bill["evidence"]["scoring"] > 0  # of forks, and of targets
+    assert parts["optimizer"] == 1000 + flops.EMA_FLOPS * count_parameters(CONFIG)
+
+
+def test_counts_grow_as_the_work_does():
+    settings, words = tiny.rlp_settings(), tiny.words(CONFIG)
+
+    def count(decoded=ROWS * 8 * 4, **changes):
+        settings = tiny.rlp_settings(**changes)
+        bill = flops.rlp_flops(CONFIG, settings, words, 10, ROWS, LENGTH, decoded)
+        return sum(flops.by_stage(bill).values())
+
+    update = flops.Work(
+        ROWS * (LENGTH + 8 * 4), ROWS * (LENGTH**2 + 8 * 4 * (LENGTH + 4)), ROWS * 8 * 4
+    )
+    # With a loss on the documents every block of the trunk is trained, and its logits computed.
+    text = {"next_token_weight": 1.0}
+    extra = count(updates_per_rollout=3, **text) - count(**text)
+    update += flops.Work(logits=ROWS * (LENGTH - 1))
+    assert extra == 2 * (flops.training_flops(CONFIG, update) + 10)
+    assert count(minibatches=2) == count() + 10  # a pass has two updates
+    # A step that decodes one token less per branch saves exactly that.
+    keys = LENGTH + settings.thought_length
+    one = flops.forward_flops(CONFIG, flops.Work(ROWS * 8, ROWS * 8 * keys, ROWS * 8))
+    assert count(ROWS * 8 * 3) == count() - one
+    two_layers = ModelConfig(512, 256, 2, 4, 2, 64, 768)
+    assert flops.linear_flops(two_layers) == 2 * flops.linear_flops(CONFIG)
+    assert np.prod([2, 3]) * flops.logit_flops(CONFIG) == 6 * 2 * 256 * 512

@@ -1,0 +1,47 @@
+"""Verifiers that take too long or break down, for `grading_test`; processes import them."""
+
+import contextlib
+import os
+import time
+
+from rlp.answers.verifiers import Verifier, same_text, whole_text
+
+
+def _obey(response: str) -> str | None:
+    """Does what a response says; else that is its answer."""
+    order = response.strip()
+    if order == "hang":
+        time.sleep(600)
+    if order == "exit":
+        os._exit(3)
+    if order == "eat":
+        return str(len(bytearray(2**29)))
+    if order == "forget":  # as a library does that catches everything, and goes on without memory
+        with contextlib.suppress(MemoryError):
+            bytearray(2**29)
+        return "forgot"
+    if order == "pid":
+        return str(os.getpid())
+    if order == "raise":
+        raise ValueError("two\nlines")
+    return order or None
+
+
+def _equal(found: str, answer: str) -> bool:
+    if (found, answer) == ("left", "right"):
+        time.sleep(600)
+    return same_text(found, answer)
+
+
+OBEDIENT = Verifier(_obey, _equal)
+
+
+def _picky(found: str, answer: str) -> bool:
+    if answer == "hang":
+        time.sleep(600)
+    if answer == "raise":
+        raise ValueError("it has two lines")
+    return not answer.startswith("wrong") and same_text(found, answer)
+
+
+PICKY = Verifier(whole_text, _picky)

@@ -1,0 +1,156 @@
+"""Small models in the Hugging Face format, made without torch, and what is compared of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from models import hf
+from models.config import ModelConfig
+from models.rope import Rope
+from rlp.interop import huggingface
+from rlp.run.model_files import token_ids
+from rlp.tokenizers.tokenizer import THINK_CLOSE, THINK_OPEN, ByteTokenizer, word_level_files
+from tests.support import tiny
+
+# Seventy words for models of `tests.support.hf`, which have 96 rows: 26 belong to no token.
+SPECIALS = ("<pad>", "<bos>", "<eos>", "<think>", "</think>")
+WORDS = (*SPECIALS, *(f"w{i}" for i in range(len(SPECIALS), 70)))
+NAMED = {"unk": "<pad>", "pad": "<pad>", "bos": "<bos>", "eos": "<eos>"}
+
+CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+GENERATION = {"do_sample": True, "eos_token_id": [2, 5], "temperature": 0.6, "top_k": 20}
+
+
+def word_files(words=WORDS, specials=SPECIALS) -> dict[str, str]:
+    """A tokenizer of one token a word, with a chat template and a limit of its own."""
+    pytest.importorskip("tokenizers")
+    ids = {word: i for i, word in enumerate(words)}
+    files = dict(word_level_files(ids, specials, (ids["<bos>"],), **NAMED))
+    settings = json.loads(str(files["tokenizer_config.json"])) | {"model_max_length": 4321}
+    return files | {"tokenizer_config.json": json.dumps(settings), "chat_template.jinja": CHAT}
+
+
+def byte_files(tags: bool = True) -> dict[str, str]:
+    """The tokenizer of bytes; without tokens for the tags, each is the bytes of its text."""
+    pytest.importorskip("tokenizers")
+    files = dict(ByteTokenizer().files())
+    told = json.loads(str(files["tokenizer.json"]))
+    if not tags:
+        known = told["added_tokens"]
+        told["added_tokens"] = [x for x in known if x["content"] not in (THINK_OPEN, THINK_CLOSE)]
+    return files | {"tokenizer.json": json.dumps(told)}
+
+
+def space_in_front_files() -> dict[str, str]:
+    """A tokenizer of the kind of Llama 2: pieces with "▁" for a space, one of which is put before a
+    text that begins, and bytes for what has no piece. It puts <bos> before a text."""
+    tokenizers = pytest.importorskip("tokenizers")
+    from tokenizers import decoders, models, normalizers, processors
+
+    pieces = ["<unk>", *SPECIALS[1:3], *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    pieces += [*"abcdQ:+=123456", "▁a", "▁2", "▁=", "▁+", "▁5"]
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    merges = [("▁", piece[1:]) for piece in pieces if piece[0] == "▁" and len(piece) > 1]
+    made = tokenizers.Tokenizer(
+        models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    made.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    made.add_special_tokens(["<unk>", "<bos>", "<eos>"])
+    made.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", ids["<bos>"])]
+    )
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    config |= {"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"}
+    return {"tokenizer.json": made.to_str(), "tokenizer_config.json": json.dumps(config)}
+
+
+def bpe_files() -> dict[str, str]:
+    """A byte-level BPE tokenizer whose pieces begin with a space. It puts <bos> before a text."""
+    tokenizers = pytest.importorskip("tokenizers")
+    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+    made = tokenizers.Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<bos>", "<eos>"],
+        show_progress=False,
+    )
+    made.train_from_iterator(["1 + 1 = 2", "Q: 5 6", "a b c d 2 2 2 = = 5 5 5"] * 9, trainer)
+    made.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 0)]
+    )
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    config |= {"bos_token": "<bos>", "eos_token": "<eos>"}
+    return {"tokenizer.json": made.to_str(), "tokenizer_config.json": json.dumps(config)}
+
+
+def folder_of(folder: Path, kind: str) -> str:
+    """The folder of a tokenizer of some kind, all of which put <bos> before a text."""
+    kinds = {"bytes": byte_files, "bpe": bpe_files, "space in front": space_in_front_files}
+    for name, content in kinds[kind]().items():
+        (folder / name).write_text(content)
+    return str(folder)
+
+
+def network(**changes: Any) -> ModelConfig:
+    """A network of one layer, of a size that bytes fit in."""
+    shape = {"vocab_size": 320, "num_layers": 1, "num_heads": 2, "ffn_size": 32}
+    return tiny.model_config(**shape | {"rope": Rope(1e4)} | changes)
+
+
+def write(folder: Path, seed: int = 0, files: Any = None, **changes: Any) -> Path:
+    """Writes a Qwen3 of bytes with random parameters; `changes` are of `network`."""
+    model, family = network(**changes), hf.BY_NAME["qwen3"]
+    config = hf.write_config(family, model) | token_ids(ByteTokenizer())
+    huggingface.write_folder(
+        folder,
+        tiny.params(model, seed),
+        hf.tensors(family, model),
+        config | {"max_position_embeddings": 512},
+        dtype="float32",
+        files=byte_files() if files is None else files,
+        record={},
+    )
+    return folder
+
+
+def config_json(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text())
+
+
+def tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Every tensor of a folder, by name."""
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: x for path in files for name, x in load_file(path).items()}
+
+
+def assert_same_bits(found: Any, expected: Any) -> None:
+    """Two trees of arrays are the same, to the last bit."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def below(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too, with its content."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}

@@ -1,0 +1,24 @@
+"""Greedy continuations by a process whose code is optimized, as it is for a user.
+
+    python -m tests.support.greedy MODEL TOKENS < prompts.json
+
+writes, for each prompt, its ids and the likeliest TOKENS ids that follow, as JSON.
+"""
+
+import json
+import sys
+
+import jax
+
+from configs import default
+from rlp.evaluation.generate import continuation
+from rlp.run import exchange
+
+if __name__ == "__main__":
+    opened = exchange.open_model(sys.argv[1], default.get_config(), jax.devices()[0])
+    found = []
+    for prompt in json.load(sys.stdin):
+        ids = exchange.prompt_of(opened, prompt)
+        more = continuation(opened.method.model, opened.params, ids, int(sys.argv[2]))
+        found.append((ids, list(more)))
+    json.dump(found, sys.stdout)

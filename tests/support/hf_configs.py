@@ -1,0 +1,49 @@
+"""Tiny config.json files of every family, and what transformers makes of them."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from models import hf
+from tests.support import hf as theirs
+from tests.support import transformers_source as source
+
+every_family = pytest.mark.parametrize("family", sorted(hf.BY_NAME))
+# What the tiny config of each family has besides `BASE`.
+OWN: dict[str, hf.Json] = {
+    "qwen3": {"head_dim": 16},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2},
+    "mistral": {"sliding_window": 7},
+    "olmo3": {"sliding_window": 7},
+    "gemma3_text": {
+        "sliding_window": 7,
+        "sliding_window_pattern": 4,
+        "head_dim": 16,
+        "query_pre_attn_scalar": 24,
+    },
+}
+BASE = theirs.BASE | {
+    "hidden_size": 64,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 3e4,
+}
+
+
+def tiny(family: str, **changes: Any) -> hf.Json:
+    """A config.json as it was before rope_parameters."""
+    return {"model_type": family} | BASE | OWN.get(family, {}) | changes
+
+
+def their_config(given: hf.Json) -> Any:
+    config = source.config_class(given["model_type"])(**copy.deepcopy(given))
+    config._attn_implementation = "eager"
+    return config
+
+
+def their_model(given: hf.Json) -> Any:
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    return theirs.randomized(transformers.AutoModelForCausalLM.from_config(their_config(given)))

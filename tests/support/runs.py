@@ -1,0 +1,216 @@
+"""Tiny runs of the whole program, and what is compared of two of them."""
+
+import contextlib
+import functools
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from orbax.checkpoint import v1 as orbax
+
+from configs import default
+from models import sharding
+from rlp.run import assembly, loop
+from rlp.run.checks import check
+from rlp.runtime.config_json import fields
+from rlp.training.checkpoint.load import orbax_context
+
+SHAPE = {
+    "model.hidden_size": 32,
+    "model.num_layers": 1,
+    "model.num_heads": 2,
+    "model.num_kv_heads": 2,
+    "model.head_dim": 8,
+    "model.ffn_size": 32,
+}
+SMALL = {
+    "steps": 7,
+    "batch_size": 4,
+    "optimizer.learning_rate": 1e-3,
+    "rlp.prompt": "none",
+    "rlp.group_size": 4,
+    "rlp.thought_length": 4,
+    "rlp.unclosed": "append",
+    "evaluation.every": 3,
+    "evaluation.documents": 4,
+    "evaluation.thoughts": 2,
+    "evaluation.browse_documents": 1,
+    "evaluation.browse_positions": 3,
+    "checkpoint.every": 2,
+}
+COMPASS = {
+    "data.kind": "compass",
+    "data.sequence_length": 22,
+    "data.compass.thought_share": 0.0,
+    "rlp.positions": "given",
+}
+COMPASS_RLVR = COMPASS | {
+    "objective": "rlvr",
+    "data.problems.verifier": "tests.support.easy_verifiers:ANYTHING",
+    "data.problems.response_length": 4,
+    "data.problems.workers": 1,
+    "evaluation.problems": 3,
+    "evaluation.responses": 2,
+}
+TEXT = {"data.kind": "text", "data.sequence_length": 24, "data.holdout_every": 4}
+# Forks of their own, several tokens scored, several passes in minibatches, a KL term: what the
+# compass does not need.
+TEXT_RLP = TEXT | {
+    "objective": "rlp",
+    "rlp.forks_per_document": 2,
+    "rlp.horizon": 2,
+    "rlp.updates_per_rollout": 2,
+    "rlp.minibatches": 2,
+    "rlp.kl_weight": 0.1,
+    "evaluation.forks_per_document": 2,
+}
+
+
+def flat_config(*changes: dict[str, Any]) -> dict[str, Any]:
+    """The fields in which a tiny run differs from the default: dotted path to value."""
+    return functools.reduce(lambda a, b: a | b, changes, SHAPE | SMALL)
+
+
+def config(*changes: dict[str, Any]) -> ConfigDict:
+    """The config of a tiny run."""
+    made = default.get_config()
+    made.update_from_flattened_dict(flat_config(*changes))
+    return made
+
+
+def text_file(folder: Path) -> dict[str, Any]:
+    """Sixteen short documents; a run of 7 steps of 4 rows passes the end of the epoch."""
+    words = ["the", "moon", "sees", "a", "river", "under", "old", "stone", "and", "some", "bread"]
+    chosen = random.Random(0)
+    path = folder / "text.jsonl"
+    with path.open("w") as file:
+        for _ in range(16):
+            text = " ".join(chosen.choices(words, k=chosen.randint(2, 9)))
+            file.write(json.dumps({"text": text}) + "\n")
+    return {"data.train": str(path)}
+
+
+class Crash(Exception):
+    """Raised by a test in the middle of a run."""
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Runs take one device, as they would alone on a machine, and compile once for all tests.
+
+    What is kept between runs has no state: the things that `build` makes, and trainers.
+    """
+    one = lambda *sizes: sharding.make_mesh(*sizes[:3], devices=jax.devices()[:1])
+    make_run, make_trainer = assembly.build, loop._Loop._trainer
+    # Where a run begins and ends is no part of them.
+    ends = {"init_from": "", "match": "", "steps": 1}
+    name = lambda config: json.dumps(config.to_dict() | ends)
+
+    def kept_run(config, files=None, *rest):
+        check(dict(fields(config)))
+        return _kept(("run", name(config), files), lambda: make_run(config, files, *rest))
+
+    def kept_trainer(self, train):
+        last = self.end.last if self.config.optimizer.schedule == "cosine" else None
+        return _kept(("trainer", name(self.config), last), lambda: make_trainer(self, train))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "make_mesh", one)
+        patch.setattr(assembly, "build", kept_run)
+        patch.setattr(loop._Loop, "_trainer", kept_trainer)
+        yield
+
+
+_made: dict[tuple, Any] = {}
+
+
+def _kept(key: tuple, make: Callable[[], Any]) -> Any:
+    if key not in _made:
+        _made[key] = make()
+    return _made[key]
+
+
+@contextlib.contextmanager
+def crash_at(owner: Any, name: str, call: int) -> Iterator[list]:
+    """In here, call number `call` of `owner.name` raises Crash; yields the arguments of all calls.
+
+    A negative number lets that call through and raises after it.
+    """
+    before, calls = getattr(owner, name), []
+
+    def count(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == call:
+            raise Crash
+        result = before(*args, **kwargs)
+        if len(calls) == -call:
+            raise Crash
+        return result
+
+    setattr(owner, name, count)
+    try:
+        yield calls
+    finally:
+        setattr(owner, name, before)
+
+
+def metrics(workdir: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl, with times."""
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps(workdir: Path) -> list[int]:
+    """Steps of the checkpoints that are there."""
+    names = (path.name for path in (workdir / "checkpoints").iterdir())
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def checkpoint(workdir: Path, step: int | None = None) -> dict[str, Any]:
+    """All items of a checkpoint, the newest by default."""
+    step = steps(workdir)[-1] if step is None else step
+    with orbax_context():
+        return orbax.load_checkpointables(workdir / "checkpoints" / str(step))
+
+
+def bits(tree: Any) -> dict[str, Any]:
+    """Path of every leaf to something that is equal only if type, shape and bits are."""
+
+    def leaf_bits(leaf):
+        if isinstance(leaf, (np.ndarray, jax.Array)):
+            return str(leaf.dtype), leaf.shape, np.asarray(leaf).tobytes()
+        return type(leaf).__name__, leaf
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf_bits(leaf) for path, leaf in leaves}
+
+
+def timeless(content: Any) -> Any:
+    """JSON without the seconds that something took."""
+    if not isinstance(content, dict):
+        return content
+    timed = lambda name: name == "wall_s" or name.startswith("seconds_")
+    return {name: timeless(value) for name, value in content.items() if not timed(name)}
+
+
+def outcome(workdir: Path) -> dict[str, Any]:
+    """Everything that a finished run leaves and that must not depend on how it got there."""
+    items = checkpoint(workdir)
+    read = lambda name: json.loads((workdir / name).read_text())
+    return {
+        "checkpoints": steps(workdir),
+        "arrays": bits({k: v for k, v in items.items() if k not in ("data", "meta", "metrics")}),
+        "data": items["data"],
+        "meta": {name: timeless(value) for name, value in items["meta"].items()},
+        "metrics": [timeless(line) for line in metrics(workdir)],
+        "warnings": read("warnings.json"),
+        "evaluation": timeless(read("evaluation.json")),
+        "thoughts": read("thoughts.json"),
+        "responses": read("responses.json") if (workdir / "responses.json").exists() else None,
+        "config": read("config.json"),
+    }
