@@ -92,7 +92,7 @@ def get_config() -> ConfigDict:
     config.data.problems.instruction = "{problem}"  # the prompt; {problem} stands for the problem
     config.data.problems.think = True  # responses begin with the opening thinking tag; else with what the chat template puts before them; a thought that is never closed has no answer
     config.data.problems.response_length = 256  # L: most tokens sampled per response, the one that ends it included
-    config.data.problems.verifier = "math"  # "math" (math-verify), "choice" (a letter of the row's options), "exact", or "<module>:<name>" of your own; rows whose own answer it would judge wrong are left out
+    config.data.problems.verifier = "math"  # "math" (math-verify), "choice" (a letter of the row's options), "exact", or "<module>:<name>" of your own (docs/extending.md); rows whose own answer it would judge wrong are left out
     config.data.problems.time_limit = 5.0  # seconds to check a response; one that takes longer gives no answer
     config.data.problems.memory_limit = 2.0  # GiB that a check may take beyond what its process needs to start; one that needs more gives no answer; 0 = any number; Linux enforces it
     config.data.problems.step_time_limit = 600.0  # seconds to check all responses of a step, or of a batch held out; those not checked by then give no answer, and the log says how many; 0 = any number
