@@ -1,0 +1,51 @@
+"""The log-likelihood of a text after a prompt, without a thought."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.config import ModelConfig
+from models.transformer import Params, bind
+from models.tree import Trunk
+from rlp.engine.branches import Vocabulary
+from rlp.engine.scoring import document_scores
+from rlp.evaluation.generate import row_of
+
+
+def log_likelihood(
+    model: ModelConfig,
+    params: Params,
+    vocabulary: Vocabulary,
+    prompt: Sequence[int],
+    target: Sequence[int],
+) -> float:
+    """log p(target | prompt) in nats, at temperature 1, over the tokens that text can hold.
+
+    Args:
+      model: the network.
+      params: its parameters.
+      vocabulary: for the ids that text cannot hold.
+      prompt: ids of the text before, at least one.
+      target: ids of the text after it.
+    """
+    row = row_of([*prompt, *target])
+    scored = np.arange(row.tokens.shape[1])
+    scored = (scored >= len(prompt)) & (scored < len(prompt) + len(target))
+    return float(_scorer(model, vocabulary)(params, row, jnp.asarray(scored)[None]))
+
+
+@functools.cache
+def _scorer(
+    model: ModelConfig, vocabulary: Vocabulary
+) -> Callable[[Params, Trunk, jax.Array], jax.Array]:
+    """The sum of the log-probabilities of some places [1, T] of a row, compiled."""
+
+    @jax.jit
+    def score(params: Params, row: Trunk, scored: jax.Array) -> jax.Array:
+        logprob = document_scores(bind(model, params), row, vocabulary).logprob
+        return jnp.where(scored, logprob, 0.0).sum()
+
+    return score
