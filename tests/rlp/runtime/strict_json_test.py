@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,11 +14,11 @@ from rlp import report
 from rlp.evaluation.answers import ANSWER_FIGURES
 from rlp.evaluation.thoughts import FIGURES
 from rlp.run import experiment, loop
-from rlp.runtime import strict_json as module
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import Excessive, finite, parse, read_object
 from rlp.training.metrics import write_json
 from tests.support import runs
+from tests.support.paths import ROOT
 from tests.support.runs import one_device  # noqa: F401  a fixture
 
 
@@ -85,7 +84,7 @@ def test_all_json_of_others_goes_through_the_bounds():
         "rlp/tokenizers/chat_templates.py",
     }
     made = {"rlp/tokenizers/tokenizer.py", "rlp/interop/gguf/tokenizer.py"}
-    root = Path(module.__file__).parents[1]
+    root = ROOT
     found = {
         str(path.relative_to(root))
         for room in ("rlp", "launch", "models")

@@ -21,6 +21,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 from rlp.runtime.errors import UserError
 from rlp.training.checkpoint import Checkpoints, load_params
 from rlp.training.checkpoint import folder as folders
+from tests.support.paths import ROOT
 
 
 class Moments(NamedTuple):
@@ -453,7 +454,7 @@ def test_kill_9_in_a_save_leaves_a_whole_checkpoint(tmp_path, step, moment):
         [sys.executable, "-c", textwrap.dedent(KILLED), directory, str(step), moment],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "now\n"
