@@ -33,9 +33,8 @@ class Room:
 
 # A room uses only itself and those above it. Tests may import anything, and nothing imports them.
 ROOMS = (
-    Room(
-        "configs.default", "ml_collections"
-    ),  # the fields of a run: all of configs/ that rlp reads
+    Room("configs.fields", "ml_collections"),
+    Room("configs.default", "ml_collections"),  # all of configs/ that rlp reads
     Room("models.kernels", "jax numpy", never=("configs",)),
     Room("models", "jax flax numpy", never=("configs",)),
     Room("rlp.runtime", "jax ml_collections numpy"),
