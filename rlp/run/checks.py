@@ -15,8 +15,7 @@ from rlp.data import compass
 from rlp.data.problems import PROBLEM
 from rlp.engine.forks import RULES
 from rlp.engine.placement import LAYOUTS, MEMORIES
-from rlp.evaluation.answers import ANSWER_FIGURES
-from rlp.evaluation.thoughts import FIGURES
+from rlp.metrics import catalogue
 from rlp.objectives.equations import ADVANTAGES, RATIOS
 from rlp.objectives.registry import find, reads_answers
 from rlp.runtime.config_json import Value
@@ -37,13 +36,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rlp.ratio": RATIOS,
     "rlp.rollout_layout": LAYOUTS,
     "rlp.baseline_memory": tuple(MEMORIES),
-    "evaluation.best_metric": (
-        "",
-        *FIGURES,
-        "document_loss",
-        "response_loss",
-        *ANSWER_FIGURES,
-    ),
+    "evaluation.best_metric": ("", *catalogue.PICKING),
 }
 AT_LEAST_ONE = (
     "batch_size", "max_bad_steps", "data.max_row_bytes", "rlp.group_size",
@@ -344,11 +337,11 @@ def _check_best_metric(config: Mapping[str, Value]) -> None:
     best, compass_data = config["evaluation.best_metric"], config["data.kind"] == "compass"
     answers, share = reads_answers(str(config["objective"])), float(config["data.sft.share"])
     measured = {
-        "response_loss": share > 0,
-        **dict.fromkeys(ANSWER_FIGURES, answers or bool(config["data.problems.evaluation"])),
-        **dict.fromkeys((*FIGURES, "document_loss"), compass_data or share < 1 and not answers),
+        "responses": share > 0,
+        "problems": answers or bool(config["data.problems.evaluation"]),
+        "documents": compass_data or share < 1 and not answers,
     }
-    if best and not measured[str(best)]:
+    if best and not measured[catalogue.PICKING[str(best)].measured]:
         raise UserError(
             f"evaluation.best_metric={best!r} is not measured with objective="
             f"{config['objective']!r} and data.sft.share={share}; leave it ''"

@@ -26,17 +26,17 @@ from rlp.data.compass import CompassTokenizer
 from rlp.engine.placement import abstract_params
 from rlp.interop import huggingface
 from rlp.interop import init_from as starting
-from rlp.interop.init_from import FILES
 from rlp.run import memory_check
 from rlp.run.assembly import Method, build_method
 from rlp.run.model_files import check_tokenizer, config_ids, eos_ids, generation_config, small_files
+from rlp.runtime import run_folder
 from rlp.runtime.atomic_files import refuse_existing, unfinished
 from rlp.runtime.config_json import save_config
 from rlp.runtime.errors import UserError
+from rlp.runtime.progress import progress
 from rlp.tokenizers.tokenizer import add_tokens
 from rlp.tokenizers.turns import end_of_turn
 from rlp.training.checkpoint import Checkpoints
-from rlp.training.metrics import progress
 
 MEAN = "mean"  # what rows of new tokens begin with, if not like those of another
 LIBRARIES = ("jax", "flax", "orbax-checkpoint", "safetensors", "transformers")
@@ -135,16 +135,18 @@ def import_model(
             starting.copy_files(start.files, folder)
             opened = open_model(name, default, host())
             # Refuses small files that an export could not be made of.
-            small_files(opened.method, folder / FILES, True, opened.config.data)
+            small_files(opened.method, folder / run_folder.HF, True, opened.config.data)
             if new_tokens:
-                opened = _with_tokens(opened, folder / FILES, new_tokens, like)
-            save_config(opened.config, folder / "config.json")
-            with Checkpoints(folder / starting.CHECKPOINTS, keep=1) as checkpoints:
+                opened = _with_tokens(opened, folder / run_folder.HF, new_tokens, like)
+            save_config(opened.config, folder / run_folder.CONFIG)
+            with Checkpoints(folder / run_folder.CHECKPOINTS, keep=1) as checkpoints:
                 checkpoints.save(0, {"params": opened.params})
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error}); free it or name another") from error
-    method = build_method(opened.config, out / FILES)  # what it was made from may go, or has gone
-    return dataclasses.replace(opened, method=method, step=0, files=out / FILES)
+    method = build_method(
+        opened.config, out / run_folder.HF
+    )  # what it was made from may go, or has gone
+    return dataclasses.replace(opened, method=method, step=0, files=out / run_folder.HF)
 
 
 def _with_tokens(opened: Opened, files: Path, names: Sequence[str], like: str) -> Opened:
