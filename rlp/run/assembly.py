@@ -242,11 +242,6 @@ def best_metric(config: ConfigDict) -> str:
     return config.evaluation.best_metric or default
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a held-out figure is a loss."""
-    return metric.endswith("_loss")
-
-
 def _named(make: Callable[[], Any]) -> Any:
     """A ValueError of the models' own checks, which name the field, as the user's."""
     try:

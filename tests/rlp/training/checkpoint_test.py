@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from rlp.runtime import run_folder
 from rlp.runtime.errors import UserError
 from rlp.training.checkpoint import Checkpoints, load_params
 from rlp.training.checkpoint import folder as folders
@@ -278,7 +279,7 @@ def test_a_step_saved_again_without_figures_stays_the_best(workdir):
 def test_every_change_to_every_file_is_found(workdir):
     folder = workdir / "checkpoints" / "2"
     assert folders.find_fault(folder, contents=True) is None
-    names = [*folders.read_manifest(folder)["files"], folders.MANIFEST]
+    names = [*folders.read_manifest(folder)["files"], run_folder.MANIFEST]
     assert len(names) > 20
     for name in names:
         path = folder / name
@@ -317,8 +318,8 @@ DAMAGE = {
     "checkpoint metadata deleted": lambda folder: (folder / "_CHECKPOINT_METADATA").unlink(),
     "item missing": lambda folder: shutil.rmtree(folder / "baseline"),
     "figures garbled": lambda folder: flip(folder / "metrics" / "metrics"),
-    "manifest deleted": lambda folder: (folder / folders.MANIFEST).unlink(),
-    "manifest garbled": lambda folder: (folder / folders.MANIFEST).write_bytes(b"\xff\0{"),
+    "manifest deleted": lambda folder: (folder / run_folder.MANIFEST).unlink(),
+    "manifest garbled": lambda folder: (folder / run_folder.MANIFEST).write_bytes(b"\xff\0{"),
     "emptied": empty,
     "a file in its place": put_a_file_there,
     "another step under its name": put_another_step_there,
