@@ -247,8 +247,13 @@ BAD = {
         "data.problems.verifier='maths' is unknown; use one of math, choice, exact, or",
     ),
     "a verifier that is none": (
-        {"data.problems.evaluation": "a.jsonl", "data.problems.verifier": "rlp.run.loop:train"},
-        "data.problems.verifier='rlp.run.loop:train' is not a rlp.answers.verifiers.Verifier",
+        {"data.problems.evaluation": "a.jsonl", "data.problems.verifier": "rlp.run.loop:LOGGER"},
+        "data.problems.verifier='rlp.run.loop:LOGGER' is not a rlp.answers.verifiers.Verifier",
+    ),
+    "a majority of a function's numbers": (
+        RLVR
+        | {"objective": "ttrl", "data.problems.verifier": "tests.support.bad_verifiers:number"},
+        "objective='ttrl' rewards the answer of the majority, and the function that data.problems",
     ),
     "an opening that no template gives": (
         RLVR | {"data.problems.think": False},
