@@ -19,6 +19,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
@@ -119,18 +120,27 @@ def check_config_flags(arguments: Sequence[str]) -> None:
                 print(printable(note + ", ".join(own)), file=sys.stderr)
 
 
-def define_output(name: str, meaning: str, default: str | None = None) -> flags.FlagHolder[str]:
+def define_output(
+    name: str, meaning: str, default: str | None = None, unless: str = ""
+) -> flags.FlagHolder[str]:
     """Defines --name=PATH of what a program writes; `run` refuses an empty path and a URL.
 
     Args:
       name: of the flag.
       meaning: for --help.
       default: what it is if it is not given; None makes it required.
+      unless: name of a boolean flag with which it is not required.
     """
     _OUTPUTS.add(name)
-    if default is None:
-        return flags.DEFINE_string(name, None, meaning, required=True)
-    return flags.DEFINE_string(name, default, meaning)
+    required = default is None and not unless
+    holder: flags.FlagHolder[Any] = flags.DEFINE_string(name, default, meaning, required=required)
+    if unless:
+        flags.register_multi_flags_validator(
+            [name, unless],
+            lambda values: values[name] is not None or values[unless],
+            f"Flag --{name} must have a value other than None",  # as absl says of required ones
+        )
+    return holder
 
 
 def check_output(name: str, path: str) -> None:

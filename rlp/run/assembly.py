@@ -18,12 +18,12 @@ from models.sharding import batch_shards, check_heads, make_mesh, parameter_shar
 from models.transformer import shapes
 from rlp.answers.verifiers import find as find_verifier
 from rlp.data import compass
-from rlp.engine.advantages import TokenBytes, token_table
 from rlp.engine.branches import Vocabulary, response_vocabulary, vocabulary
 from rlp.engine.microbatching import wave_shape
 from rlp.engine.optimizer import Optimizer, make_optimizer
 from rlp.engine.placement import check_memory
 from rlp.engine.step import RLPSettings
+from rlp.engine.token_bytes import TokenBytes, token_table
 from rlp.evaluation.answers import AnswerEvaluator
 from rlp.evaluation.responses import (
     Answering,
@@ -241,11 +241,6 @@ def best_metric(config: ConfigDict) -> str:
     if config.data.sft.share == 1:
         default = "response_loss"
     return config.evaluation.best_metric or default
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether a held-out figure is a loss."""
-    return metric.endswith("_loss")
 
 
 def _named(make: Callable[[], Any]) -> Any:

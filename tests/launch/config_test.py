@@ -58,6 +58,20 @@ def test_a_bad_flag_gets_one_line_before_any_work(tmp_path, arguments, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_config_is_printed_at_once_and_without_a_workdir(tmp_path):
+    arguments = ["--config.rlp.group_size=3", "--print_config"]
+    config = f"--config={ROOT}/configs/text.py:rlp"
+    ran = start("-m", "launch.train", config, *arguments, folder=tmp_path)
+    assert (ran.returncode, messages(ran.stderr)) == (0, [])
+    assert "config.rlp.group_size = 3  # [default: 16] G: thoughts per fork" in ran.stdout
+    assert not re.search(r"\| +jax\b", ran.stderr)
+    (tmp_path / "printed.py").write_text(ran.stdout)
+    again = start(
+        "-m", "launch.train", "--config=printed.py", "--print_config", folder=tmp_path
+    ).stdout
+    assert again.splitlines()[1:] == ran.stdout.splitlines()[1:]  # the first names the file
+
+
 @pytest.mark.parametrize("missing", ["config", "workdir"])
 def test_a_missing_flag_is_named(tmp_path, missing):
     given = {"config": f"--config={ROOT}/configs/default.py", "workdir": "--workdir=run"}
@@ -139,7 +153,7 @@ def test_a_wrong_value_or_name_is_refused(argument, message):
         program.check_config_flags([f"--config={ROOT}/configs/default.py", argument])
 
 
-HELPERS = {f"{ROOT}/configs/{name}.py" for name in ("sweeps", "chains")}
+HELPERS = {f"{ROOT}/configs/{name}.py" for name in ("sweeps", "chains", "fields")}
 CONFIGS = {str(p) for p in (ROOT / "configs").glob("[!_]*.py")} - HELPERS
 
 
