@@ -19,10 +19,11 @@ from rlp.capacity import device_memory
 from rlp.evaluation.generate import continuation, thoughts_after
 from rlp.evaluation.likelihood import log_likelihood
 from rlp.report.inline import Column, html_table, text_table
-from rlp.run import memory_check, prompts
+from rlp.run import config_files, memory_check, prompts
 from rlp.run.opened_model import Opened, describe, open_model
 from rlp.run.results import Run
 from rlp.runtime.errors import UserError
+from rlp.runtime.user_code import ROOT
 from rlp.tokenizers.tokenizer import THINK_OPEN
 
 
@@ -120,7 +121,7 @@ class Model:
 
     Attributes:
       name: as it was given.
-      step: of its checkpoint; None for a model that is no run's.
+      step: of its checkpoint; None for a model that is not of a run.
       config: of its run.
       tokenizer: text to ids and back, `rlp.tokenizers.tokenizer.Tokenizer`.
     """
@@ -296,8 +297,7 @@ class Model:
         if not 0 <= temperature < math.inf:
             raise UserError(f"temperature={temperature}; it must be 0 or a finite number above it")
         limits = device_memory.limits([self._device])
-        sizes = {"n": n, "length": length}
-        memory_check.check_sampling(self._opened.method, sizes, limits)
+        memory_check.check_sampling(self._opened.method, {"n": n, "length": length}, limits)
 
 
 def load(
@@ -324,7 +324,5 @@ def load(
 
 @functools.cache
 def _default() -> ConfigDict:
-    """The config of a model that is no run's."""
-    from rlp.run import config_files
-
-    return config_files.load("configs/default.py")
+    """The config of a model that is not of a run."""
+    return config_files.load(str(ROOT / "configs" / "default.py"))

@@ -79,3 +79,8 @@ def _imported(field: str, module: str, attribute: str) -> Any:
     if file is None or not Path(file).resolve().is_relative_to(user_code.ROOT):
         LOGGER.info("%s %s:%s is imported from %s", field, module, attribute, file or "Python")
     return found
+
+
+def forget_imports() -> None:
+    """Has the next look-up read the modules' attributes anew, which a notebook may have changed."""
+    _imported.cache_clear()
