@@ -3,7 +3,8 @@
     import rlp
     model = rlp.load("runs/demo/rlp")
     model.think("Mia faces north .", n=4, target=" south")
-    run = rlp.train(rlp.config("configs/text.py:rlp", steps=20), data="my_texts/", workdir="runs/mine")
+    config = rlp.config("configs/text.py:rlp", steps=20)
+    run = rlp.train(config, data="my_texts/", workdir="runs/mine")
     run.metrics, run.evaluation
 
 Importing this package imports nothing else: each of these names brings what it needs when it is

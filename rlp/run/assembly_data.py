@@ -16,11 +16,13 @@ from rlp.data import compass
 from rlp.data.batch import Batch, HeldOut, Problems, Stream
 from rlp.data.bounds import Limits
 from rlp.data.conversations import Format
+from rlp.data.layout import Layout
 from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
 from rlp.data.pairs import pair_streams
 from rlp.data.problems import ProblemFormat, problem_streams
-from rlp.data.text import TextStream, text_streams
+from rlp.data.text import text_streams
+from rlp.data.text_stream import TextStream
 from rlp.evaluation.responses import Frame
 from rlp.interop.init_from import same_template, same_tokenizer
 from rlp.objectives.registry import reads_answers
@@ -130,26 +132,28 @@ def _documents(config: ConfigDict, tokenizer: Tokenizer) -> tuple[TextStream, Te
     min_prefix = max(rlp.min_prefix, len(tokenizer.bos))  # no thought branches off inside a bos
     room = min_prefix + rlp.horizon - 1  # tokens besides one for every fork
     given = "given" in (rlp.positions, held_out_positions(config))
-    streams = {
-        "train": data.train,
-        "evaluation": data.evaluation,
-        "holdout_every": data.holdout_every,
-        "text_column": data.text_column,
-        "txt_separator": data.txt_separator,
-        "tokenizer": tokenizer,
-        "sequence_length": data.sequence_length,
-        "pack": data.pack and config.objective == "next_token",
-        "train_forks": config.objective != "next_token",
-        "min_tokens": room + rlp.forks_per_document if config.objective != "next_token" else 2,
-        "held_out_min_tokens": room + config.evaluation.forks_per_document,
-        "fork_marker": data.fork_marker if given else "",
-        "min_prefix": min_prefix,
-        "horizon": rlp.horizon,
-        "max_unusable_share": data.max_unusable_share,
-        "limits": read_limits(config),
-        "seed": config.seed,
-    }
-    return text_streams(**streams)
+    layout = Layout(
+        tokenizer=tokenizer,
+        sequence_length=data.sequence_length,
+        holdout_every=data.holdout_every,
+        pack=data.pack and config.objective == "next_token",
+        train_forks=config.objective != "next_token",
+        min_tokens=room + rlp.forks_per_document if config.objective != "next_token" else 2,
+        held_out_min_tokens=room + config.evaluation.forks_per_document,
+        fork_marker=data.fork_marker if given else "",
+        min_prefix=min_prefix,
+        horizon=rlp.horizon,
+        seed=config.seed,
+    )
+    return text_streams(
+        layout,
+        train=data.train,
+        evaluation=data.evaluation,
+        text_column=data.text_column,
+        txt_separator=data.txt_separator,
+        max_unusable_share=data.max_unusable_share,
+        limits=read_limits(config),
+    )
 
 
 def _with_lookaheads(config: ConfigDict, tokenizer: Any, documents: Stream) -> Stream:

@@ -1,8 +1,8 @@
 """A trained network in Python: thoughts, text and log-likelihoods from it.
 
-    model = load("runs/demo/rlp")
-    model.think("Mia faces north .", n=4, target=" south")
-    model.generate("Mia faces")
+model = load("runs/demo/rlp")
+model.think("Mia faces north .", n=4, target=" south")
+model.generate("Mia faces")
 """
 
 import dataclasses

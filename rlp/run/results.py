@@ -31,9 +31,9 @@ SHOWN_COLUMNS = 6
 class Metrics(Sequence[Mapping[str, float | None]]):
     """The metrics of every step of a run; shows as a table of the last ones, with plots.
 
-        run.metrics[-1]["loss"]           of the last step
-        run.metrics["loss"]               of all steps, None where a step does not have it
-        pandas.DataFrame(run.metrics)
+    run.metrics[-1]["loss"]           of the last step
+    run.metrics["loss"]               of all steps, None where a step does not have it
+    pandas.DataFrame(run.metrics)
     """
 
     def __init__(
