@@ -18,7 +18,7 @@ from rlp.engine.branches import Vocabulary
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.rollout import Rollout
 from rlp.engine.step import Evidence, TrainState, verdict_stage
-from rlp.evaluation.responses import Answering
+from rlp.evaluation.answering import Answering
 from rlp.objectives.record import Answers
 from rlp.training.trainers import Clock, RLPTrainer, jit_stage
 
@@ -46,7 +46,7 @@ class AnswerTrainer(RLPTrainer):
         shardings: Any,
     ):
         """A trainer; `answer` gives the right one to the problem of a record."""
-        settings, words = answering.settings, answering.vocabulary
+        settings, words = answering.method.settings, answering.method.vocabulary
         super().__init__(model, settings, words, optimizer, mesh, shardings)
         self._answering, self._answer = answering, answer
         self._time_left: StepTime

@@ -1,6 +1,7 @@
 """The programs that bring models in, show what they write and hand them out, from outside."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import pytest
 from configs import default
 from launch import sample
 from models import hf
-from rlp.evaluation.generate import continuation, thoughts_after
+from rlp.evaluation.generation import continuation, thoughts_after
 from rlp.run import exchange
 from rlp.runtime.config_json import save_config
 from rlp.runtime.display import printable
@@ -36,7 +37,7 @@ import importlib, json, os, sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from launch import program
-from rlp.run import exchange, experiment, loop; from rlp.evaluation import generate
+from rlp.run import exchange, experiment, loop; from rlp.evaluation import generation
 
 for line in sys.stdin:
     (module, *words), out, err = json.loads(line)
@@ -362,7 +363,7 @@ def test_thoughts_are_printed_with_what_they_do(target, tmp_path, monkeypatch, c
     lines = capsys.readouterr().out.splitlines()
     settings = tiny.rlp_settings(thought_length=4)
     thoughts, without = thoughts_after(
-        method.model, run.params, settings, method.vocabulary, prompt, ids, 3, key
+        dataclasses.replace(method, settings=settings), run.params, prompt, ids, 3, key
     )
     expected = []
     for number, thought in enumerate(thoughts, 1):

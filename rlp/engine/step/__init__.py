@@ -15,7 +15,7 @@ often as a rollout is passed over; phi moves to theta at the end of the step.
 """
 
 from rlp.engine.step.reading import NoThink, Reading, no_think_stage, read_stage
-from rlp.engine.step.settings import RLPSettings
+from rlp.engine.step.settings import RLPSettings, copies_kept
 from rlp.engine.step.thinking import (
     Evidence,
     evidence_stage,
@@ -41,6 +41,7 @@ __all__ = [
     "RLPSettings",
     "Reading",
     "TrainState",
+    "copies_kept",
     "evidence_stage",
     "finish_step",
     "judgement_of",

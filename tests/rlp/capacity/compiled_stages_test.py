@@ -18,7 +18,7 @@ from rlp.capacity import compiled_stages, programs, step_memory
 from rlp.capacity.step_spec import Case
 from rlp.data.rows import Rows
 from rlp.engine.step import new_state
-from rlp.evaluation.responses import response_settings
+from rlp.evaluation.answering import response_settings
 from rlp.training.answer_trainer import AnswerTrainer
 from rlp.training.trainers import RLPTrainer
 from tests.rlp.engine.sharding_test import OPTIMIZER

@@ -23,7 +23,7 @@ from rlp.data.compass import CompassStream
 from rlp.evaluation import generate
 from rlp.interop.huggingface import verify
 from rlp.run import exchange
-from rlp.run.assembly import build_method
+from rlp.run.method import build_method
 from rlp.runtime.config_json import save_config
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import load as load_tokenizer

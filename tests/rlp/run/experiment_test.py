@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from rlp.evaluation.thoughts import FIGURES, Evaluator
+from rlp.evaluation.evaluator import FIGURES, Evaluator
 from rlp.run import experiment, loop
 from rlp.runtime.errors import UserError
 from rlp.runtime.preemption import Preempted

@@ -12,11 +12,12 @@ import pytest
 
 from configs import default
 from launch import sample
-from rlp.evaluation.generate import continuation
+from rlp.evaluation.generation import continuation
 from rlp.interop import init_from
 from rlp.interop.huggingface import verify
 from rlp.run import exchange, loop
-from rlp.run.assembly import build_method
+from rlp.run import folder as run_folder
+from rlp.run.method import build_method
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.turns import end_of_turn
 from rlp.training.trainers import NextTokenTrainer
@@ -285,7 +286,7 @@ def begun(base: Path, workdir: Path, **changes) -> exchange.Opened:
     made = build_method(config, files)
     params = opened(base).params
     run = exchange.Opened("run", config, made, params, 0, files)
-    loop.begin_folder(config, made, files, workdir)
+    run_folder.begin(config, made, files, workdir)
     return dataclasses.replace(run, files=workdir / init_from.FILES)
 
 

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from models.transformer import init
 from rlp import report
-from rlp.evaluation.answers import ANSWER_FIGURES
-from rlp.evaluation.thoughts import FIGURES
+from rlp.evaluation.answer_evaluator import ANSWER_FIGURES
+from rlp.evaluation.evaluator import FIGURES
 from rlp.run import experiment, loop
 from rlp.runtime import strict_json as module
 from rlp.runtime.errors import UserError

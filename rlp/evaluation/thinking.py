@@ -1,0 +1,43 @@
+"""Thoughts at forks of documents, scored with and without them by the same network."""
+
+import jax
+
+from models.transformer import Params, bind
+from models.tree import forward
+from rlp.data.batch import Batch
+from rlp.engine.advantages import TokenBytes
+from rlp.engine.branches import document_trunk
+from rlp.engine.method import Method
+from rlp.engine.scoring import no_think_scores
+from rlp.engine.step import judgement_of, outcome_of, read_stage, rollout_stage
+from rlp.objectives import equations
+
+
+def think(
+    method: Method,
+    params: Params,
+    batch: Batch,
+    key: jax.Array,
+    table: TokenBytes | None = None,
+) -> dict:
+    """A rollout, scored with and without its thoughts by the same network; `table` as of
+    `step.evidence_stage`."""
+    s, model, own = method.settings, bind(method.model, params), method.vocabulary
+    stage = (method.model, s, own)
+    reading = read_stage(*stage, params, params, batch, key, 0)
+    rollout, forks = rollout_stage(*stage, params, reading), reading.forks
+    hidden = forward(model, document_trunk(batch)) if s.prompt else reading.documents.hidden
+    no_think = no_think_scores(model, hidden, forks.position, forks.target, own)
+    # The reward and the advantage are those that training would see, with phi = theta.
+    found, reasoned = outcome_of(*stage, params, reading, rollout, no_think.logprob, 0, table)
+    judgement = judgement_of(s, found)
+    total = lambda scores: scores.logprob.sum(axis=-1)
+    return {
+        "rollout": rollout,
+        "target": forks.target,
+        "reasoned": reasoned,
+        "no_think": no_think,
+        "gain": equations.information_gain(total(reasoned), total(no_think)),
+        "rewards": judgement.rewards,
+        "advantages": judgement.advantages,
+    }
