@@ -5,11 +5,11 @@ import jax
 from models.transformer import Params, bind
 from models.tree import forward
 from rlp.data.batch import Batch
-from rlp.engine.advantages import TokenBytes
 from rlp.engine.branches import document_trunk
 from rlp.engine.method import Method
 from rlp.engine.scoring import no_think_scores
 from rlp.engine.step import judgement_of, outcome_of, read_stage, rollout_stage
+from rlp.engine.token_bytes import TokenBytes
 from rlp.objectives import equations
 
 

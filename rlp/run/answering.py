@@ -8,6 +8,7 @@ from rlp.engine.branches import response_vocabulary
 from rlp.engine.method import Method
 from rlp.evaluation.answering import Answering
 from rlp.evaluation.response_format import begins_in_thought, make_response_format
+from rlp.objectives import rewards
 from rlp.objectives.registry import find
 from rlp.run.grader import make_grader
 from rlp.run.method import TextMethod, named
@@ -35,13 +36,19 @@ def build_answering(config: ConfigDict, task: Task, method: TextMethod) -> Answe
     if not task.asks_problems:
         return None
     problems, tokenizer = config.data.problems, method.tokenizer
-    named(lambda: find_verifier(problems.verifier))
+    objective, verifier = task.answer_objective, named(lambda: find_verifier(problems.verifier))
+    if not verifier.compares and find(objective).reward is rewards.agrees:
+        raise UserError(
+            f"objective={objective!r} rewards the answer of the majority, and the function that "
+            f"data.problems.verifier={problems.verifier!r} names compares no answers; give a "
+            "Verifier with extract and equal, or set objective to 'rlvr'"
+        )
     texts = None
-    if find(task.answer_objective).weighs_planning:
+    if find(objective).weighs_planning:
         texts = tokenizer.token_bytes()
         if not any(texts):
             raise UserError(
-                f"objective={task.answer_objective!r} finds phrases in the bytes of tokens, and "
+                f"objective={objective!r} finds phrases in the bytes of tokens, and "
                 "those of this tokenizer have none; take byte-level BPE, or objective='rlvr'"
             )
     response_format = make_response_format(tokenizer, method.template, problems.think)

@@ -18,11 +18,11 @@ from models.config import ModelConfig
 from models.sharding import batch_shards, check_heads, make_mesh, parameter_shardings
 from models.transformer import shapes
 from rlp.data.batch import HeldOut, Stream
-from rlp.engine.advantages import TokenBytes, token_table
 from rlp.engine.method import Method
 from rlp.engine.microbatching import wave_shape
 from rlp.engine.placement import check_memory
 from rlp.engine.step import RLPSettings
+from rlp.engine.token_bytes import TokenBytes, token_table
 from rlp.evaluation.answer_evaluator import AnswerEvaluator
 from rlp.evaluation.answering import Answering
 from rlp.evaluation.evaluator import Evaluator

@@ -12,8 +12,9 @@ from models.transformer import Params
 from rlp.data.batch import HeldOut
 from rlp.engine.step import TrainState
 from rlp.run.assembly import Run
+from rlp.runtime import run_folder
+from rlp.runtime.atomic_files import write_json
 from rlp.training.cost import Totals
-from rlp.training.metrics import write_json
 
 Watch = Callable[[list], Iterable]  # of batches: for a progress bar, or to stop early
 
@@ -67,9 +68,9 @@ def write(
 ) -> dict[str, Any]:
     """Writes thoughts, responses and metrics; a run with evaluation.json is finished."""
     thoughts = {"step": result["step"], "documents": documents}
-    write_json(workdir / "thoughts.json", thoughts)
+    write_json(workdir / run_folder.THOUGHTS, thoughts)
     if responses:
         answers = {"step": result["step"], "problems": responses}
-        write_json(workdir / "responses.json", answers)
-    write_json(workdir / "evaluation.json", result)
+        write_json(workdir / run_folder.RESPONSES, answers)
+    write_json(workdir / run_folder.EVALUATION, result)
     return result

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from rlp.interop import init_from as starting
 from rlp.run.method import TextMethod
 from rlp.run.model_files import keep
+from rlp.runtime import run_folder
 from rlp.runtime.config_json import check_same, load_config, save_config
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import read_object
@@ -28,7 +29,7 @@ def check_config(config: ConfigDict, workdir: Path, allow_config_change: bool) -
 
 def config_changes(config: ConfigDict, workdir: Path) -> list[str]:
     """What differs from the run in the folder, as `check_same` says it; nothing without one."""
-    saved = workdir / "config.json"
+    saved = workdir / run_folder.CONFIG
     if not saved.exists():
         return []
     changes = check_same(load_config(saved), config)
@@ -48,9 +49,9 @@ def begin(config: ConfigDict, method: TextMethod, files: Path | None, workdir: P
     """
     known = starting.same_tokenizer(config, files)
     starting.copy_files(files, workdir, starting.keeps_further(config))
-    keep(workdir / starting.FILES, method, known, config.data)
-    (workdir / "evaluation.json").unlink(missing_ok=True)  # first: it is of that config
-    save_config(config, workdir / "config.json")
+    keep(workdir / run_folder.HF, method, known, config.data)
+    (workdir / run_folder.EVALUATION).unlink(missing_ok=True)  # first: it is of that config
+    save_config(config, workdir / run_folder.CONFIG)
 
 
 def finished(workdir: Path) -> dict[str, Any] | None:
@@ -59,7 +60,7 @@ def finished(workdir: Path) -> dict[str, Any] | None:
     Raises:
       UserError: the file is damaged, and there is no checkpoint to make it again from.
     """
-    path = workdir / "evaluation.json"
+    path = workdir / run_folder.EVALUATION
     if not path.exists():
         return None
     try:
@@ -68,7 +69,7 @@ def finished(workdir: Path) -> dict[str, Any] | None:
             return result
         raise UserError(f"{path} has no step; the file is damaged")
     except UserError as error:
-        if not saved_steps(workdir / "checkpoints"):
+        if not saved_steps(workdir / run_folder.CHECKPOINTS):
             raise
         LOGGER.warning("%s: the last checkpoint is evaluated again", error)
         return None

@@ -23,25 +23,28 @@ from rlp.data.rows import Rows
 from rlp.engine.nonfinite import in_update
 from rlp.engine.step import TrainState
 from rlp.interop import init_from as starting
-from rlp.report import terminal_table, write_report_apart
+from rlp.metrics import catalogue, warning_rules
+from rlp.metrics.metric import HELD_OUT_PREFIX
+from rlp.metrics.watch import Watch
+from rlp.metrics.writer import MetricsWriter, NoMetrics
+from rlp.report import terminal_table, write_report_separately
 from rlp.run import finish, folder, memory_check
 from rlp.run.assembly import Run, read_data, root_keys
 from rlp.run.model_files import small_files
 from rlp.run.schedule import build_end, build_optimizer
 from rlp.run.state import Progress, StateMaker, arrays, save
-from rlp.runtime import consistency, disk_errors, hosts, lease, ownership
+from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint, changes
 from rlp.runtime.preemption import Preempted, Preemption
+from rlp.runtime.progress import progress
 from rlp.runtime.strict_json import finite
 from rlp.training.budget import End
 from rlp.training.checkpoint import Checkpoints, room
 from rlp.training.checkpoint.folder import saved_steps
 from rlp.training.cost import Totals
-from rlp.training.metrics import MetricsWriter, NoMetrics, progress
 from rlp.training.trainers import Trainer
-from rlp.training.warning_rules import Watch
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -88,7 +91,7 @@ def train(
             | consistency.of_config(dict(fields(config)))
         )
         folder.check_config(config, workdir, allow_config_change)
-        page = workdir / "report.html"
+        page = workdir / run_folder.REPORT
         result, reported = hosts.agree(lambda: (folder.finished(workdir), page.exists()))
         if allow_config_change and (config.match or folder.config_changes(config, workdir)):
             result = None
@@ -117,7 +120,7 @@ def _build(config: ConfigDict, workdir: Path) -> Run:
 
 
 def _report(workdir: Path, page: Path, result: dict[str, Any]) -> None:
-    write_report_apart([workdir], page)
+    write_report_separately([workdir], page)
     print(terminal_table({workdir.name: result}))
     print(f"report: {page}")
 
@@ -147,7 +150,7 @@ class _Loop:
 
     def run(self) -> dict[str, Any]:
         """From the newest checkpoint to evaluation.json."""
-        directory, made = self.workdir / "checkpoints", self.made
+        directory, made = self.workdir / run_folder.CHECKPOINTS, self.made
         train, held_out = read_data(self.config, made)
         self.progress.data = fingerprint(train, held_out)
         hosts.check_same_data(self.progress.data)
@@ -160,7 +163,7 @@ class _Loop:
             directory,
             keep=self.config.checkpoint.keep,
             best_metric=metric,
-            lower_is_better=lower_is_better(metric),
+            lower_is_better=catalogue.lower_is_better(metric),
             may_write=self.holding.check,
         ) as checkpoints:
             state = self._restored(checkpoints) or self.states.first(begin, self.init_key)
@@ -218,7 +221,7 @@ class _Loop:
         config, step, totals = self.config, int(state.step), self.progress.totals
         trainer, over = self._trainer(train), self.end.reached(step, totals)
         size = {"model.vocab_size": self.made.method.model.vocab_size}
-        watch = Watch(dict(fields(config)) | size)
+        watch = Watch(dict(fields(config)) | size, warning_rules.RULES)
         with (
             MetricsWriter(self.workdir, step, watch) if hosts.is_first() else NoMetrics() as writer,
             progress(self.end.last, step, self.label) as bar,
@@ -233,7 +236,7 @@ class _Loop:
                 every = config.evaluation.every
                 if every and step % every == 0 and not over:
                     figures = self._evaluate(state, held_out)
-                    metrics |= {f"evaluation/{name}": value for name, value in figures.items()}
+                    metrics |= {HELD_OUT_PREFIX + name: value for name, value in figures.items()}
                 self.holding.check()
                 writer.write(step, metrics)
                 bar.set_postfix_str(_brief(metrics), refresh=False)
@@ -325,11 +328,6 @@ class _Loop:
         result = finite(finish.result_of(state, self.end.last, figures, self.progress.totals))
         write = lambda: finish.write(self.workdir, documents, responses, result)
         return hosts.agree(lambda: self._written(write))
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether a held-out metric is a loss."""
-    return metric.endswith("_loss")
 
 
 def _brief(metrics: dict[str, float]) -> str:

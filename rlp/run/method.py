@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.fields import INT32
 from models.config import ModelConfig
 from rlp.engine.method import Method
 from rlp.engine.step import RLPSettings
@@ -17,7 +18,6 @@ from rlp.run.tasks import Task
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 
-INT32 = 2**31 - 1
 # Is called with the network, how many ids the tokenizer has, and with what a training step samples
 # (None for nothing), before anything is made of them. It may refuse them.
 Look = Callable[[ModelConfig, int, RLPSettings | None], None]

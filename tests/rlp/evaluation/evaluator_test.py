@@ -16,7 +16,8 @@ from rlp.data.batch import Problems
 from rlp.engine.method import Method
 from rlp.evaluation.answer_evaluator import AnswerEvaluator
 from rlp.evaluation.answering import Answering, response_settings
-from rlp.evaluation.evaluator import FIGURES, Evaluator
+from rlp.evaluation.evaluator import Evaluator
+from rlp.metrics import catalogue
 from tests.support import naive, tiny
 from tests.support.tiny import CLOSE, OPEN
 
@@ -111,7 +112,7 @@ def test_figures_are_those_of_a_slow_count():
         "document_loss": np.mean(nats),
     }
     found = figures()
-    assert set(found) == set(by_hand) == {*FIGURES, "document_loss"}
+    assert set(found) == set(by_hand) == set(catalogue.names("documents"))
     for name, value in by_hand.items():
         assert found[name] == pytest.approx(float(value), rel=1e-5, abs=1e-5), name
     assert 0 < found["closed_fraction"] < 1
@@ -223,12 +224,12 @@ class FirstWord:
 def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
     settings = response_settings(dataclasses.replace(SETTINGS, objective="rlvr"), 3)
     answering = Answering(
-        Method(CONFIG, settings, WORDS),
-        None,
-        FirstWord(),
-        lambda ids: " ".join(map(str, ids)),
-        None,
-        (),
+        method=Method(CONFIG, settings, WORDS),
+        response_format=None,
+        grader=FirstWord(),
+        decode=lambda ids: " ".join(map(str, ids)),
+        texts=None,
+        phrases=(),
     )
     prompts = dataclasses.replace(BATCH, forks=np.array(LENGTHS, np.int32)[:, None] - 1)
     prompts = dataclasses.replace(prompts, index=np.arange(4, dtype=np.int32))
