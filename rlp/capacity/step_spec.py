@@ -9,14 +9,15 @@ from models.sharding import batch_shards
 from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import wave_shape
 from rlp.engine.optimizer import Optimizer
+from rlp.engine.stages import Setup
 from rlp.engine.step import RLPSettings
+from rlp.engine.step.waves import rollout_wave
 from rlp.engine.token_bytes import TokenBytes
 from rlp.objectives.registry import find
-from rlp.training.trainers import rollout_wave
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class StepSpec:
     """A training step on the devices of a mesh.
 
     Attributes:
@@ -38,6 +39,11 @@ class Case:
     rows: int
     length: int
     table: TokenBytes | None = None
+
+    @property
+    def setup(self) -> Setup:
+        """What its stages are compiled for."""
+        return Setup(self.model, self.settings, self.vocabulary, self.optimizer, self.mesh)
 
     @property
     def rlp(self) -> RLPSettings:

@@ -32,7 +32,8 @@ from rlp.engine.scoring import (
     no_think_scores,
     predicted_tokens,
 )
-from rlp.engine.step import RLPSettings, judgement_of, outcome_of, read_stage, rollout_stage
+from rlp.engine.stages import sample_thoughts
+from rlp.engine.step import RLPSettings, credit_of, outcome_of
 from rlp.engine.token_bytes import TokenBytes
 from rlp.evaluation.answers import AnswerEvaluator
 from rlp.objectives import equations
@@ -287,13 +288,13 @@ def think(
     """A rollout, scored with and without its thoughts by the same network; `table` as of
     `step.evidence_stage`."""
     s, model, method = settings, bind(model_config, params), (model_config, settings, vocabulary)
-    reading = read_stage(*method, params, params, batch, key, 0)
-    rollout, forks = rollout_stage(*method, params, reading), reading.forks
-    hidden = forward(model, document_trunk(batch)) if s.prompt else reading.documents.hidden
+    forked, rollout = sample_thoughts(*method, params, batch, key)
+    forks = forked.forks
+    hidden = forward(model, document_trunk(batch)) if s.prompt else forked.documents.hidden
     no_think = no_think_scores(model, hidden, forks.position, forks.target, vocabulary)
     # The reward and the advantage are those that training would see, with phi = theta.
-    found, reasoned = outcome_of(*method, params, reading, rollout, no_think.logprob, 0, table)
-    judgement = judgement_of(s, found)
+    found, reasoned = outcome_of(*method, params, forked, rollout, no_think.logprob, 0, table)
+    credit = credit_of(s, found)
     total = lambda scores: scores.logprob.sum(axis=-1)
     return {
         "rollout": rollout,
@@ -301,8 +302,8 @@ def think(
         "reasoned": reasoned,
         "no_think": no_think,
         "gain": equations.information_gain(total(reasoned), total(no_think)),
-        "rewards": judgement.rewards,
-        "advantages": judgement.advantages,
+        "rewards": credit.rewards,
+        "advantages": credit.advantages,
     }
 
 

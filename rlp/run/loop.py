@@ -27,6 +27,7 @@ from rlp.data.rows import Rows
 from rlp.engine.nonfinite import in_update
 from rlp.engine.placement import abstract_params, placed, state_shardings
 from rlp.engine.step import TrainState, new_state
+from rlp.engine.step.waves import cache_bytes, rollout_wave
 from rlp.interop import init_from as starting
 from rlp.report import terminal_table, write_report_apart
 from rlp.run import assembly as building
@@ -40,13 +41,12 @@ from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint, changes
 from rlp.runtime.preemption import Preempted, Preemption
 from rlp.runtime.strict_json import finite, read_object
-from rlp.training.answer_trainer import AnswerTrainer
 from rlp.training.budget import End
 from rlp.training.checkpoint import Checkpoints, room
 from rlp.training.checkpoint.folder import saved_steps
 from rlp.training.cost import Totals
 from rlp.training.metrics import MetricsWriter, NoMetrics, progress, write_json
-from rlp.training.trainers import NextTokenTrainer, RLPTrainer, Trainer, cache_bytes, rollout_wave
+from rlp.training.trainers import AnswerTrainer, NextTokenTrainer, RLPTrainer, Trainer
 from rlp.training.warning_rules import Watch
 
 LOGGER = logging.getLogger(__name__)

@@ -23,13 +23,13 @@ from rlp.runtime import lease
 from rlp.runtime.errors import UserError
 from rlp.runtime.preemption import Preempted
 from rlp.training import metrics, warning_rules
-from rlp.training.answer_trainer import AnswerTrainer
 from rlp.training.budget import UNITS
 from rlp.training.checkpoint import Checkpoints
 from rlp.training.cost import PARTS
 from rlp.training.flops import by_part, next_token_flops, rlp_flops
 from rlp.training.metrics import MetricsWriter
 from rlp.training.trainers import NextTokenTrainer, RLPTrainer
+from rlp.training.trainers.answers import AnswerTrainer
 from tests.support import runs
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 

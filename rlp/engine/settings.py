@@ -1,4 +1,4 @@
-"""What the method's stages are told: its numbers."""
+"""The settings of the method, as its stages read them."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from rlp.objectives.registry import find
 
 @dataclasses.dataclass(frozen=True)
 class RLPSettings:
-    """The numbers of the method; `configs/default.py` explains each, under `rlp`."""
+    """The settings of the method; `configs/default.py` explains each, under `rlp`."""
 
     objective: str  # `objective` itself: a name of `rlp.objectives.registry`
     group_size: int
@@ -47,6 +47,11 @@ class RLPSettings:
     def updates(self) -> int:
         """Optimizer updates of a step: every pass over its rollout takes one a minibatch."""
         return self.updates_per_rollout * self.minibatches
+
+    @property
+    def first_predicted(self) -> int:
+        """Position in a trunk of the text's first token that is predicted, after bos and prompt."""
+        return len(self.prompt) + max(self.bos, 1)
 
     @property
     def learns_target(self) -> bool:
