@@ -33,7 +33,7 @@ from rlp.capacity.chips import Topology, parse_topology
 from rlp.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from rlp.capacity.step_spec import Case
+    from rlp.capacity.step_spec import StepSpec
     from rlp.run.assembly import Run
 
 _CONFIG = program.define_config()
@@ -83,24 +83,24 @@ def compile_step(config: ConfigDict, topology: Topology) -> bool:
     except DoesNotFit as error:  # whatever a compiler would say of the steps
         print(f"does not fit: {error}")
         return False
-    case = _case(config, run)
-    print("\n".join(summary.heading(topology, case)), flush=True)
-    plan, refused = programs.Plan(), None
+    spec = _spec(config, run)
+    print("\n".join(summary.heading(topology, spec)), flush=True)
+    plan, refused = programs.CompiledStep(), None
     with programs.tracing_for(run.mesh, topology.chip.platform):
         try:
-            compiled_stages.walk(programs.Compiler(run.mesh, plan, _tell), case)
+            compiled_stages.walk(programs.Compiler(run.mesh, plan, _tell), spec)
         except programs.OutOfMemory as error:
             refused = error
-        fits, lines = summary.whole(topology, case, plan, refused)
+        fits, lines = summary.whole(topology, spec, plan, refused)
     print("\n".join(lines))
     return fits
 
 
-def _case(config: ConfigDict, run: "Run") -> "Case":
-    from rlp.capacity.step_spec import Case
+def _spec(config: ConfigDict, run: "Run") -> "StepSpec":
+    from rlp.capacity.step_spec import StepSpec
     from rlp.run.schedule import build_optimizer
 
-    return Case(
+    return StepSpec(
         model=run.method.model,
         settings=run.sampling,
         vocabulary=(run.sampled or run.method).vocabulary,

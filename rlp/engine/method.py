@@ -4,7 +4,7 @@ import dataclasses
 
 from models.config import ModelConfig
 from rlp.engine.branches import Vocabulary
-from rlp.engine.step.settings import RLPSettings
+from rlp.engine.settings import RLPSettings
 
 
 @dataclasses.dataclass(frozen=True)

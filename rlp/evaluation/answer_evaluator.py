@@ -15,7 +15,7 @@ from models.transformer import Params
 from rlp.data.batch import Batch, Problems
 from rlp.data.rows import parts, spread
 from rlp.engine.placement import gatherer
-from rlp.engine.step import read_stage, rollout_stage
+from rlp.engine.stages import sample_thoughts
 from rlp.evaluation.answering import Answering
 from rlp.metrics import catalogue
 
@@ -156,8 +156,8 @@ class AnswerEvaluator:
         def respond(params, batch, key):
             def of(settings):
                 method = (model, settings, words)
-                reading = read_stage(*method, params, params, batch, key, 0)
-                found = rollout_stage(*method, params, reading).thoughts
+                _, rollout = sample_thoughts(*method, params, batch, key)
+                found = rollout.thoughts
                 well = jnp.isfinite(found.logprobs).all(axis=-1)
                 return found.actions, found.words(words), found.closed, well
 

@@ -8,7 +8,8 @@ from rlp.data.batch import Batch
 from rlp.engine.branches import document_trunk
 from rlp.engine.method import Method
 from rlp.engine.scoring import no_think_scores
-from rlp.engine.step import judgement_of, outcome_of, read_stage, rollout_stage
+from rlp.engine.stages import sample_thoughts
+from rlp.engine.step import credit_of, outcome_of
 from rlp.engine.token_bytes import TokenBytes
 from rlp.objectives import equations
 
@@ -24,13 +25,13 @@ def think(
     `step.evidence_stage`."""
     s, model, own = method.settings, bind(method.model, params), method.vocabulary
     stage = (method.model, s, own)
-    reading = read_stage(*stage, params, params, batch, key, 0)
-    rollout, forks = rollout_stage(*stage, params, reading), reading.forks
-    hidden = forward(model, document_trunk(batch)) if s.prompt else reading.documents.hidden
+    forked, rollout = sample_thoughts(*stage, params, batch, key)
+    forks = forked.forks
+    hidden = forward(model, document_trunk(batch)) if s.prompt else forked.documents.hidden
     no_think = no_think_scores(model, hidden, forks.position, forks.target, own)
     # The reward and the advantage are those that training would see, with phi = theta.
-    found, reasoned = outcome_of(*stage, params, reading, rollout, no_think.logprob, 0, table)
-    judgement = judgement_of(s, found)
+    found, reasoned = outcome_of(*stage, params, forked, rollout, no_think.logprob, 0, table)
+    credit = credit_of(s, found)
     total = lambda scores: scores.logprob.sum(axis=-1)
     return {
         "rollout": rollout,
@@ -38,6 +39,6 @@ def think(
         "reasoned": reasoned,
         "no_think": no_think,
         "gain": equations.information_gain(total(reasoned), total(no_think)),
-        "rewards": judgement.rewards,
-        "advantages": judgement.advantages,
+        "rewards": credit.rewards,
+        "advantages": credit.advantages,
     }

@@ -13,7 +13,7 @@ from rlp.run.datasets.dataset import Dataset, hold_out_problems
 from rlp.run.tasks.sampling import SamplingTask
 from rlp.run.tasks.task import RESPONSE, Limit
 from rlp.runtime.errors import UserError
-from rlp.training.answer_trainer import AnswerTrainer
+from rlp.training.trainers import AnswerTrainer
 
 if TYPE_CHECKING:
     from rlp.run.assembly import Run

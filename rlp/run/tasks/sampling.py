@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from models.sharding import batch_shards
 from rlp.capacity import step_memory
 from rlp.capacity.device_memory import Need
+from rlp.engine.step.waves import cache_bytes, rollout_wave
 from rlp.objectives import Objective
 from rlp.objectives.equations import ADVANTAGES
 from rlp.run.tasks.task import Settings, Task
 from rlp.runtime.errors import UserError
-from rlp.training.trainers import cache_bytes, rollout_wave
 
 if TYPE_CHECKING:
     from rlp.run.assembly import Run

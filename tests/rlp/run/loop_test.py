@@ -25,12 +25,12 @@ from rlp.run.schedule import build_optimizer
 from rlp.runtime import lease, run_folder
 from rlp.runtime.errors import UserError
 from rlp.runtime.preemption import Preempted
-from rlp.training.answer_trainer import AnswerTrainer
 from rlp.training.budget import UNITS
 from rlp.training.checkpoint import Checkpoints
 from rlp.training.cost import PARTS
 from rlp.training.flops import by_part, next_token_flops, rlp_flops
 from rlp.training.trainers import NextTokenTrainer, RLPTrainer
+from rlp.training.trainers.answers import AnswerTrainer
 from tests.support import runs
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 

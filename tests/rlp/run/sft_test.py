@@ -62,7 +62,7 @@ class Kept:
 def stage(batch):
     """Loss and gradient of a step."""
     state = step.new_state(PARAMS, Kept(), False)
-    state, metrics = step.next_token_stage(CONFIG, Kept(), state, batch)
+    state, metrics, _ = step.next_token_stage(CONFIG, Kept(), state, batch)
     return metrics["loss"], state.optimizer
 
 

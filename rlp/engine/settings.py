@@ -1,4 +1,4 @@
-"""What the method's stages are told: its numbers."""
+"""The settings of the method, as its stages read them."""
 
 import dataclasses
 
@@ -18,6 +18,11 @@ class RLPSettings(Method):
     def updates(self) -> int:
         """Optimizer updates of a step: every pass over its rollout takes one a minibatch."""
         return self.updates_per_rollout * self.minibatches
+
+    @property
+    def first_predicted(self) -> int:
+        """Position in a trunk of the text's first token that is predicted, after bos and prompt."""
+        return len(self.prompt) + max(self.bos, 1)
 
     @property
     def learns_target(self) -> bool:
