@@ -93,6 +93,11 @@ def _corpus(given: Given, name: str, field: str, layout: Layout) -> Corpus:
 
 def _checked(given: Given, name: str, summary: Summary, tokenizer: Tokenizer) -> Iterator[Document]:
     """The documents that are not empty; the summary counts them."""
+    if isinstance(given, Iterator):
+        raise UserError(
+            f"{FIELD}={name!r} is a {type(given).__name__}, which can be read only once; name a "
+            "function that returns it"
+        )
     documents = given() if callable(given) else given
     if isinstance(documents, str) or not isinstance(documents, Iterable):
         raise UserError(

@@ -11,30 +11,29 @@ from models.config import ModelConfig
 from models.transformer import Params, bind
 from models.tree import Trunk
 from rlp.engine.branches import Vocabulary
+from rlp.engine.method import Method
 from rlp.engine.scoring import document_scores
-from rlp.evaluation.generate import row_of
+from rlp.evaluation.generation import row_of
 
 
 def log_likelihood(
-    model: ModelConfig,
+    method: Method,
     params: Params,
-    vocabulary: Vocabulary,
     prompt: Sequence[int],
     target: Sequence[int],
 ) -> float:
     """log p(target | prompt) in nats, at temperature 1, over the tokens that text can hold.
 
     Args:
-      model: the network.
-      params: its parameters.
-      vocabulary: for the ids that text cannot hold.
+      method: its network, and the ids that text cannot hold.
+      params: of the network.
       prompt: ids of the text before, at least one.
       target: ids of the text after it.
     """
     row = row_of([*prompt, *target])
     scored = np.arange(row.tokens.shape[1])
     scored = (scored >= len(prompt)) & (scored < len(prompt) + len(target))
-    return float(_scorer(model, vocabulary)(params, row, jnp.asarray(scored)[None]))
+    return float(_scorer(method.model, method.vocabulary)(params, row, jnp.asarray(scored)[None]))
 
 
 @functools.cache

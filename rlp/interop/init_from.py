@@ -283,7 +283,7 @@ def network(fields: Mapping[str, Any]) -> ModelConfig:
 def keeps_further(config: ConfigDict) -> bool:
     """Whether a run keeps files besides those that it starts from: those that it says of a
     tokenizer that its config names (see `rlp.run.model_files`)."""
-    return config.data.kind == "text" and config.data.tokenizer not in ("", "bytes")
+    return config.data.kind != "compass" and config.data.tokenizer not in ("", "bytes")
 
 
 def copy_files(files: Path | None, workdir: Path, further: bool = False) -> None:

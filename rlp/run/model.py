@@ -6,24 +6,22 @@ model.generate("Mia faces")
 """
 
 import dataclasses
-import functools
 import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
 import jax
-from ml_collections import ConfigDict
 
+from configs import default
 from rlp.capacity import device_memory
-from rlp.evaluation.generate import continuation, thoughts_after
+from rlp.evaluation.generation import continuation, thoughts_after
 from rlp.evaluation.likelihood import log_likelihood
 from rlp.report.inline import Column, html_table, text_table
-from rlp.run import config_files, memory_check, prompts
+from rlp.run import memory_check, prompts
 from rlp.run.opened_model import Opened, describe, open_model
 from rlp.run.results import Run
 from rlp.runtime.errors import UserError
-from rlp.runtime.user_code import ROOT
 from rlp.tokenizers.tokenizer import THINK_OPEN
 
 
@@ -176,10 +174,8 @@ class Model:
         else:
             before, after = prompts.prompt_and_target(self._opened, text, target)
         found, without = thoughts_after(
-            method.model,
+            dataclasses.replace(method, settings=settings),
             self._opened.params,
-            settings,
-            method.vocabulary,
             before,
             after,
             n,
@@ -259,9 +255,8 @@ class Model:
           UserError: the prompt is empty where the tokenizer puts nothing before a text, or a text
             holds what the tokenizer cannot write.
         """
-        method = self._opened.method
         before, after = prompts.prompt_and_target(self._opened, prompt, target)
-        return log_likelihood(method.model, self._opened.params, method.vocabulary, before, after)
+        return log_likelihood(self._opened.method, self._opened.params, before, after)
 
     def __repr__(self) -> str:
         return "\n".join([f"{self.name}, {self._stands}", *describe(self._opened)])
@@ -319,10 +314,4 @@ def load(
     """
     name = str(source.workdir) if isinstance(source, Run) else os.fspath(source)
     device = jax.devices()[0] if device is None else device
-    return Model(open_model(name, _default(), device, bos), device)
-
-
-@functools.cache
-def _default() -> ConfigDict:
-    """The config of a model that is not of a run."""
-    return config_files.load(str(ROOT / "configs" / "default.py"))
+    return Model(open_model(name, default.get_config(), device, bos), device)

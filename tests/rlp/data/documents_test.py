@@ -93,6 +93,7 @@ def breaks():
         ([["a", "b"]], "document 0 holds something that is not a token id"),
         ("one text", "my:docs' gives a str; give an iterable of documents"),
         (lambda: None, "my:docs' gives a NoneType; give an iterable"),
+        (iter(TEXTS), "my:docs' is a list_iterator, which can be read only once; name a function"),
         ([" "], "my:docs' gives no documents"),
         (TEXTS[:2], "my:docs' gives 2 documents, too few to hold out one in 4: give held-out"),
         (breaks, "data.kind='my:docs' raised OSError: no more"),

@@ -19,7 +19,7 @@ from rlp.data.bounds import LIMITS, Limits
 from rlp.data.corpus import tokenize
 from rlp.data.sources import ENDINGS, find_files, read_documents, read_rows
 from rlp.data.summary import Summary
-from rlp.run.assembly_data import file_text
+from rlp.run.text_fields import file_text
 from rlp.runtime.errors import UserError
 from rlp.tokenizers import tokenizer
 from tests.support.documents import text_streams
