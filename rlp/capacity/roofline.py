@@ -21,23 +21,18 @@ slowest of the three, if they overlap perfectly.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from models.cache import branch_bytes, trunk_bytes
+from models.layers.protocol import BranchTokens, Cost, LayerKind
+from models.layers.registry import kind_counts
 from models.transformer import count_parameters, shapes
 from rlp.capacity.chips import Chip
 from rlp.capacity.programs import Stage
 from rlp.capacity.step_spec import Case
-from rlp.training.flops import (
-    Work,
-    branch_pairs,
-    by_kernels,
-    by_stage,
-    next_token_flops,
-    rlp_flops,
-    trunk_pairs,
-)
+from rlp.training.flops import Work, by_stage, next_token_flops, on_rows, rlp_flops
 
 FLOAT32 = 4
 BOUNDS = ("arithmetic", "memory", "interconnect")
@@ -113,11 +108,7 @@ def _sent(stages: Sequence[Stage], node: Callable[[int], int]) -> tuple[float, f
 
 def next_token_bytes(case: Case) -> float:
     """Bytes that a device moves in a step of next-token training."""
-    work = Work(
-        case.rows * case.length,
-        case.rows * trunk_pairs(case.model, case.length),
-        case.rows * case.length,
-    )
+    work = on_rows(case.rows, case.length, logits=case.rows * case.length)
     return 3 * _weights(case) + _gradient_pass(case, work) + _optimizer(case, 1)
 
 
@@ -130,27 +121,30 @@ def rlp_bytes(case: Case) -> dict[str, float]:
     waves = documents_waves * rereads
     slots = len(words.think_open) - 1 + s.thought_length
     after = len(words.think_close) + s.horizon
-    each_token = cache_token_bytes(case)
-    trunks, thoughts = (tokens * each_token for tokens in (case.rows * trunk, branches * slots))
+    trunks = _per_device(case, trunk_bytes(case.model, case.rows, trunk, s.forks_per_document))
+    thoughts = _per_device(case, branch_bytes(case.model, case.rows, case.branches, slots))
 
     def on_branches(tokens: int, where: range, own: int = slots, logits: int = 0) -> Work:
-        return Work(tokens, branch_pairs(case.model, tokens, trunk, own, where), logits)
+        return Work((BranchTokens(tokens, where, trunk, own),), logits)
 
-    pairs = lambda tokens: case.rows * trunk_pairs(case.model, tokens)
-    prefill = Work(case.rows * trunk, pairs(trunk))
-    documents = Work(case.rows * case.length, pairs(case.length))
+    def cached(decoding: bool) -> float:
+        return sum(
+            kind.traffic(case.model, rereads * trunks[kind], thoughts[kind], decoding)
+            for kind in trunks
+        )
+
+    prefill = on_rows(case.rows, trunk, s.forks_per_document)
+    documents = on_rows(case.rows, case.length)
     step = on_branches(branches, range(slots), logits=branches)  # all branches, one token
-    reading = documents_waves * _weights(case) + _forward_pass(case, prefill) + trunks
-    own = thoughts / 2 if by_kernels(case.model) else thoughts
-    each_step = waves * _weights(case) + rereads * trunks + own + _forward_pass(case, step)
+    reading = documents_waves * _weights(case) + _forward_pass(case, prefill) + sum(trunks.values())
+    each_step = waves * _weights(case) + cached(decoding=True) + _forward_pass(case, step)
     targets = range(slots, slots + after)
     scored = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
     written = prefill + on_branches(branches * slots, range(slots), logits=branches * slots)
     without = int(bool(s.prompt)) + int(s.baseline != "none")  # passes over documents alone
     evidence = (
         (waves + without * documents_waves) * _weights(case)
-        + rereads * trunks
-        + thoughts
+        + cached(decoding=False)
         + _forward_pass(case, scored)
         + without * _forward_pass(case, documents)
     )
@@ -169,11 +163,9 @@ def rlp_bytes(case: Case) -> dict[str, float]:
     }
 
 
-def cache_token_bytes(case: Case) -> float:
-    """Bytes of a token's keys and values on one device, over a whole batch's tokens."""
-    m = case.model
-    each = 2 * m.num_layers * m.num_kv_heads * m.head_dim * np.dtype(m.dtype).itemsize
-    return each / case.mesh.size
+def _per_device(case: Case, each: Mapping[LayerKind, int]) -> dict[LayerKind, float]:
+    """Bytes of caches of a whole batch, on one device."""
+    return {kind: size / case.mesh.size for kind, size in each.items()}
 
 
 def _weights(case: Case) -> float:
@@ -200,27 +192,30 @@ def _optimizer(case: Case, parts: int) -> float:
 
 
 def _forward_pass(case: Case, work: Work) -> float:
-    return _activations(case, work.tokens) + _scores(case, work)
+    return _activations(case, work) + _scores(case, work)
 
 
 def _gradient_pass(case: Case, work: Work) -> float:
     again = 4 if case.model.remat == "block" else 3
-    return again * _activations(case, work.tokens) + 3 * _scores(case, work)
+    return again * _activations(case, work) + 3 * _scores(case, work)
 
 
-def _activations(case: Case, tokens: int) -> float:
-    """Bytes that the linear maps of all blocks read and write for so many tokens."""
-    m = case.model
-    heads, kv = m.num_heads * m.head_dim, m.num_kv_heads * m.head_dim
-    inputs = 2 * m.hidden_size + heads + m.ffn_size  # of q, k and v; gate and up; o; down
-    outputs = heads + 2 * kv + 2 * m.ffn_size + 2 * m.hidden_size
-    each = m.num_layers * (inputs + outputs) * np.dtype(m.dtype).itemsize
-    return tokens * each / case.mesh.size
+def _activations(case: Case, work: Work) -> float:
+    """Bytes that the linear maps of all layers read and write."""
+    moved = _of_layers(case, work, lambda cost: cost.moved)
+    return moved * np.dtype(case.model.dtype).itemsize / case.mesh.size
 
 
 def _scores(case: Case, work: Work) -> float:
-    """Bytes of attention scores and of logits."""
-    m = case.model
-    scores = 0 if by_kernels(m) else work.pairs * m.num_layers * m.num_heads
-    values = scores + work.logits * m.vocab_size
-    return 2 * FLOAT32 * values / case.mesh.size
+    """Bytes of attention scores, or what layers have in their place, and of logits."""
+    scores = _of_layers(case, work, lambda cost: cost.scratch)
+    return 2 * FLOAT32 * (scores + work.logits * case.model.vocab_size) / case.mesh.size
+
+
+def _of_layers(case: Case, work: Work, count: Callable[[Cost], int]) -> int:
+    """The sum of `count` over all layers."""
+    return sum(
+        number * count(kind.cost(case.model, tokens))
+        for kind, number in kind_counts(case.model).items()
+        for tokens in work.passes
+    )

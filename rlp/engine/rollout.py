@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from models.backend import choices
+from models.cache import Cache, map_branches
 from models.sharding import place, shards
 from models.transformer import Transformer
-from models.tree import Branches, Cache, Trunk, empty_branch_cache, extend, prefill
+from models.tree import Branches, Trunk, empty_branch_cache, extend, prefill
 from rlp.data.batch import Array
 from rlp.engine.branches import (
     Forks,
@@ -150,7 +151,7 @@ def roll_out(
     segment = jnp.ones_like(fork)
 
     decoder = _Decoder(model, documents, temperature, vocabulary)
-    writing = decoder.begin(_Writing.fresh(model, fork, segment, uniforms, vocabulary))
+    writing = decoder.begin(_Writing.fresh(model, documents, fork, segment, uniforms, vocabulary))
     state = (jnp.int32(0), writing, jnp.int32(0))
     widths = crowd_widths(*uniforms.shape[:2])
     for width, next_width in zip(widths, [*widths[1:], 0], strict=True):
@@ -186,6 +187,7 @@ class _Writing:
     def fresh(
         cls,
         model: Transformer,
+        documents: Documents,
         fork: jax.Array,
         segment: jax.Array,
         uniforms: jax.Array,
@@ -193,11 +195,11 @@ class _Writing:
     ) -> "_Writing":
         """Branches [B, N] that hold their opening tag and nothing else."""
         zeros = lambda dtype: jnp.zeros(fork.shape, dtype)
-        batch, branches, limit = uniforms.shape
-        slots = len(vocabulary.think_open) + limit
+        slots = len(vocabulary.think_open) + uniforms.shape[-1]
+        branches = empty_branches(fork, segment, slots, vocabulary)
         return cls(
-            branches=empty_branches(fork, segment, slots, vocabulary),
-            cache=empty_branch_cache(model, batch, branches, slots - 1),
+            branches=branches,
+            cache=empty_branch_cache(model, documents.trunk, documents.cache, branches, slots - 1),
             thoughts=Thoughts(
                 actions=jnp.full(uniforms.shape, vocabulary.pad, jnp.int32),
                 length=zeros(jnp.int32),
@@ -241,19 +243,17 @@ class _Writing:
 
     def pick(self, index: jax.Array) -> "_Writing":
         """The branches `index` [B, M] of every document."""
-        return self._map(lambda x, axis: _pick(x, index, axis))
+        return self._map(lambda x, axes: _pick(x, index, axes))
 
     def put_back(self, index: jax.Array, crowd: "_Writing") -> "_Writing":
         """With the branches `index` [B, M] as they are in `crowd`."""
-        return self._map(lambda x, axis, new: _put(x, index, new, axis), crowd)
+        return self._map(lambda x, axes, new: _put(x, index, new, axes), crowd)
 
     def _map(self, change: Callable, *others: "_Writing") -> "_Writing":
-        """`change(array, axis of the branches, …)` on every array."""
+        """`change(array, axes of documents and of branches, …)` on every array."""
         bare = lambda writing: dataclasses.replace(writing, cache=None)
-        rest = jax.tree.map(lambda x, *y: change(x, 1, *y), bare(self), *map(bare, others))
-        cache = jax.tree.map(
-            lambda x, *y: change(x, x.ndim - 3, *y), self.cache, *(other.cache for other in others)
-        )
+        rest = jax.tree.map(lambda x, *y: change(x, (0, 1), *y), bare(self), *map(bare, others))
+        cache = map_branches(change, self.cache, *(other.cache for other in others))
         return dataclasses.replace(rest, cache=cache)
 
 
@@ -304,7 +304,7 @@ class _Decoder:
 
     def _extend(
         self, writing: _Writing, start: jax.Array | int, count: int
-    ) -> tuple[jax.Array, Cache]:
+    ) -> tuple[jax.Array, Any]:
         """Hidden states [B, N, count, D] of slots from `start` on, and the cache with them."""
         documents = self.documents
         return extend(
@@ -345,19 +345,13 @@ class _Decoder:
         return action.reshape(shape), logprob.reshape(shape)
 
 
-def _rows_first(x: jax.Array, axis: int) -> tuple[jax.Array, Any]:
-    """x with rows and branches in front, and the way back. Branches stand on `axis`, the rows on
-    the axis before the one before it, or, where `axis` is 1, just before it."""
-    here = (0 if axis == 1 else axis - 2, axis)
-    return jnp.moveaxis(x, here, (0, 1)), lambda y: jnp.moveaxis(y, (0, 1), here)
+def _pick(x: jax.Array, index: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """The branches `index` [B, M] of every document; `axes` are those of documents and branches."""
+    picked = jax.vmap(lambda row, i: row[i])(jnp.moveaxis(x, axes, (0, 1)), index)
+    return jnp.moveaxis(picked, (0, 1), axes)
 
 
-def _pick(x: jax.Array, index: jax.Array, axis: int) -> jax.Array:
-    x, back = _rows_first(x, axis)
-    return back(jax.vmap(lambda row, i: row[i])(x, index))
-
-
-def _put(x: jax.Array, index: jax.Array, new: jax.Array, axis: int) -> jax.Array:
-    x, back = _rows_first(x, axis)
-    new, _ = _rows_first(new, axis)
-    return back(jax.vmap(lambda row, i, y: row.at[i].set(y))(x, index, new))
+def _put(x: jax.Array, index: jax.Array, new: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """x with the branches `index` [B, M] of every document from `new`."""
+    x, new = (jnp.moveaxis(y, axes, (0, 1)) for y in (x, new))
+    return jnp.moveaxis(jax.vmap(lambda row, i, y: row.at[i].set(y))(x, index, new), (0, 1), axes)

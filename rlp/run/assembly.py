@@ -12,9 +12,9 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from models.attention import chosen
 from models.config import ModelConfig
-from models.sharding import batch_shards, check_heads, make_mesh, parameter_shardings
+from models.layers.registry import check_layers
+from models.sharding import batch_shards, make_mesh, parameter_shardings
 from models.transformer import shapes
 from rlp.answers.verifiers import find as find_verifier
 from rlp.data import compass
@@ -166,8 +166,7 @@ def build(
 
     made = build_method(config, files, look_on_mesh)
     answering = _answering(config, made)
-    _named(lambda: check_heads(mesh, made.model.num_kv_heads))
-    _named(lambda: chosen(made.model.attention, made.model.head_dim, made.model.dtype))
+    _named(lambda: check_layers(made.model, mesh.shape["tensor"]))
     if thinks(config):
         _named(lambda: check_memory(mesh, config.rlp.baseline_memory))
         sampled = answering.settings if answering and answering.trained else made.settings
