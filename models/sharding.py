@@ -22,31 +22,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
 
-# Path in the parameter tree -> logical axis of each dimension.
-LOGICAL_AXES = {
+# Path in the parameter tree -> logical axis of each dimension. Those of layers, "blocks/…", are
+# added by `models.layers.registry`.
+LOGICAL_AXES: dict[str, tuple[str | None, ...]] = {
     "embedding": ("vocab", "width"),
-    "blocks/attention/q/kernel": ("layers", "width", "heads"),
-    "blocks/attention/k/kernel": ("layers", "width", "kv_heads"),
-    "blocks/attention/v/kernel": ("layers", "width", "kv_heads"),
-    "blocks/attention/o/kernel": ("layers", "heads", "width"),
-    "blocks/attention/q/bias": ("layers", "heads"),
-    "blocks/attention/k/bias": ("layers", "kv_heads"),
-    "blocks/attention/v/bias": ("layers", "kv_heads"),
-    "blocks/attention/q_norm/scale": ("layers", "norm"),
-    "blocks/attention/k_norm/scale": ("layers", "norm"),
-    "blocks/attention_norm/scale": ("layers", "norm"),
-    "blocks/attention_post_norm/scale": ("layers", "norm"),
-    "blocks/ffn_norm/scale": ("layers", "norm"),
-    "blocks/ffn_post_norm/scale": ("layers", "norm"),
-    "blocks/ffn/gate/kernel": ("layers", "width", "ffn"),
-    "blocks/ffn/up/kernel": ("layers", "width", "ffn"),
-    "blocks/ffn/down/kernel": ("layers", "ffn", "width"),
     "norm/scale": ("norm",),
     "head/kernel": ("width", "vocab"),
 }
 
 # Logical axis -> mesh axis; None keeps it whole on every device.
-MESH_AXES: dict[str, str | tuple[str, ...] | None] = {
+MESH_AXES: dict[str | None, str | tuple[str, ...] | None] = {
     "rows": ("data", "fsdp"),
     "draws": ("data", "fsdp", "tensor"),
     "layers": None,
@@ -56,10 +41,11 @@ MESH_AXES: dict[str, str | tuple[str, ...] | None] = {
     "ffn": "tensor",
     "vocab": "tensor",
     "norm": None,
+    None: None,
 }
 
 
-def largest_axis(shapes: Any) -> str:
+def largest_axis(shapes: Any) -> str | None:
     """The logical axis of the largest dimension of the parameter that takes the most memory.
 
     Args:
@@ -144,19 +130,6 @@ def parameter_shardings(
     return jax.tree_util.tree_map_with_path(sharding, shapes)
 
 
-def check_heads(mesh: Mesh, num_kv_heads: int) -> None:
-    """Refuses a mesh that would split a head.
-
-    Raises:
-      ValueError: `tensor` does not divide the heads of keys and values.
-    """
-    if num_kv_heads % mesh.shape["tensor"]:
-        raise ValueError(
-            f"mesh.tensor={mesh.shape['tensor']} does not divide the {num_kv_heads} heads of keys "
-            "and values (model.num_kv_heads); give mesh.fsdp what mesh.tensor has too much"
-        )
-
-
 def place(x: jax.Array, *axes: str | None) -> jax.Array:
     """An activation with its dimensions split by logical axes; None is whole on every device.
 
@@ -188,13 +161,13 @@ def in_use(params: Any, root: str = "", dtype: Any = None) -> Any:
     return jax.tree_util.tree_map_with_path(use, params)
 
 
-def _gathered(x: jax.Array, logical: tuple[str, ...]) -> jax.Array:
+def _gathered(x: jax.Array, logical: tuple[str | None, ...]) -> jax.Array:
     # The gradient is summed over rows whole, then rests: the compiler sums each part where it goes.
     return jax.lax.with_sharding_constraint(_resting(x, logical), _spec(logical, gathered=True))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _resting(x: jax.Array, logical: tuple[str, ...]) -> jax.Array:
+def _resting(x: jax.Array, logical: tuple[str | None, ...]) -> jax.Array:
     """x, whose gradient lies as parameters do at rest."""
     return x
 
@@ -248,13 +221,16 @@ def _name(path: Any) -> str:
     return "/".join(str(entry.key) for entry in path)
 
 
-def _logical_axes(name: str) -> tuple[str, ...]:
+def _logical_axes(name: str) -> tuple[str | None, ...]:
     if name not in LOGICAL_AXES:
-        raise ValueError(f"parameter {name} is not in models.sharding.LOGICAL_AXES; add it")
+        raise ValueError(
+            f"parameter {name} is not in models.sharding.LOGICAL_AXES; add it to the `axes` of its "
+            "kind of layer"
+        )
     return LOGICAL_AXES[name]
 
 
 def _spec(logical: Sequence[str | None], gathered: bool = False) -> PartitionSpec:
     """Where dimensions with these logical axes lie."""
-    axes = [MESH_AXES[axis] if axis else None for axis in logical]
+    axes = [MESH_AXES[axis] for axis in logical]
     return PartitionSpec(*(None if gathered and axis == "fsdp" else axis for axis in axes))

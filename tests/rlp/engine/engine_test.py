@@ -297,9 +297,11 @@ def decoded_tokens(length, divisors) -> int:
 def live_cache(rollout):
     """Keys and values [M, layers, kv_heads, head_dim] of the slots that somebody sees."""
     live = rollout.branches.live[:, :, : jax.tree.leaves(rollout.branch_cache)[0].shape[-2]]
-    layers = lambda cache: np.stack(cache) if isinstance(cache, list) else np.asarray(cache)
-    choose = lambda x: layers(x).transpose(1, 3, 4, 0, 2, 5)[live]
-    return choose(rollout.branch_cache.key), choose(rollout.branch_cache.value)
+    cache = rollout.branch_cache.kinds["attention"]
+    if isinstance(cache, list):
+        cache = jax.tree.map(lambda *layers: np.stack(layers), *cache)
+    choose = lambda x: np.asarray(x).transpose(1, 3, 4, 0, 2, 5)[live]
+    return choose(cache.key), choose(cache.value)
 
 
 SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # caches of another form
@@ -318,7 +320,7 @@ SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # caches of anoth
 def test_a_smaller_batch_decodes_the_same_thoughts_with_less(divisors, choices, words):
     whole = rolled(SMALL, LONG, (1,), words=words)
     found = rolled(SMALL, LONG, divisors, choices, words)
-    assert isinstance(found.branch_cache.key, list) == (choices is backend.CPU)
+    assert isinstance(found.branch_cache.kinds["attention"], list) == (choices is backend.CPU)
     assert np.array_equal(found.thoughts.actions, whole.thoughts.actions)
     assert np.array_equal(found.thoughts.length, whole.thoughts.length)
     assert np.array_equal(found.thoughts.closed, whole.thoughts.closed)
@@ -507,7 +509,8 @@ def test_a_backends_choices_change_no_result(config, choices):
     whole, whole_evidence, whole_loss, whole_metrics, whole_gradient = everything(
         config, chunks(8, LARGE, LARGE)
     )
-    assert isinstance(rollout.branch_cache.key, list) == (choices.unrolled_layers > 0)
+    straight = isinstance(rollout.branch_cache.kinds["attention"], list)
+    assert straight == (choices.unrolled_layers > 0)
     assert np.array_equal(rollout.thoughts.actions, whole.thoughts.actions)
     np.testing.assert_allclose(rollout.thoughts.logprobs, whole.thoughts.logprobs, atol=2e-5)
     for name in ("reasoned", "baseline", "rewards", "advantages", "no_think", "reference"):
