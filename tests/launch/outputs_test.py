@@ -20,7 +20,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
 # after what takes seconds to import.
 FORK = """
 import importlib, json, os, resource, sys
-import rlp.run.experiment, rlp.run.exchange, rlp.run.loop
+import rlp.run.experiment, rlp.run.export_model, rlp.run.import_model, rlp.run.loop
 from launch import program
 
 for words, limit, out, err in json.loads(sys.stdin.read()):

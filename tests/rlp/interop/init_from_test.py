@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from configs import default
 from models.config import HOW
 from rlp.interop import init_from
-from rlp.run import assembly, exchange, experiment, loop
+from rlp.run import assembly, experiment, export_model, import_model, loop, opened_model
 from rlp.runtime import run_folder
 from rlp.runtime.config_json import fields, save_config
 from rlp.runtime.errors import UserError
@@ -64,7 +64,7 @@ def test_a_run_is_found_with_any_of_its_steps(base):
     saved = runs.steps(base)
     assert len(saved) > 1
     expected = {"": saved[-1]} | {f"@{step}": step for step in saved}
-    shapes = exchange.open_model(str(base), default.get_config(), CPU)
+    shapes = opened_model.open_model(str(base), default.get_config(), CPU)
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes.params)
     for which, step in expected.items():
         found = init_from.find(f"{base}{which}")
@@ -88,7 +88,7 @@ def test_a_model_is_found_by_its_folder(model):
     assert network == folders.network()
     assert (found.config, found.files) == (None, model)
     assert set(found.tokens.values()) == {""}
-    opened = exchange.open_model(str(model), default.get_config(), CPU)
+    opened = opened_model.open_model(str(model), default.get_config(), CPU)
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), opened.params
     )
@@ -280,7 +280,7 @@ def but_names(workdir) -> dict:
 
 def test_a_run_begins_with_exactly_the_parameters_of_its_model(from_model, model):
     workdir, (params, baseline, step) = from_model
-    expected = runs.bits(exchange.open_model(str(model), default.get_config(), CPU).params)
+    expected = runs.bits(opened_model.open_model(str(model), default.get_config(), CPU).params)
     assert runs.bits(params) == runs.bits(baseline) == expected
     assert int(step) == 0
     assert runs.bits(runs.checkpoint(workdir)["params"]) != expected
@@ -295,7 +295,7 @@ def test_a_run_begins_with_exactly_the_parameters_of_its_model(from_model, model
 
 def test_a_run_from_an_import_is_the_run_from_the_model(from_model, model, text, tmp_path):
     workdir, _ = from_model
-    exchange.import_model(str(model), tmp_path / "imported", default.get_config())
+    import_model.import_model(str(model), tmp_path / "imported", default.get_config())
     loop.train(rlp_config(text, tmp_path / "imported"), tmp_path / "run", report=False)
     assert but_names(tmp_path / "run") == but_names(workdir)
     assert folders.below(tmp_path / "run/hf") == folders.below(workdir / "hf")
@@ -315,15 +315,15 @@ def test_a_run_goes_on_without_the_model_it_started_from(from_model, model, text
 
 def test_a_trained_run_is_exported_in_the_form_of_its_model(from_model, model, tmp_path):
     workdir, _ = from_model
-    opened = exchange.open_model(str(workdir), default.get_config(), CPU)
-    exchange.export_model(opened, tmp_path / "out", "float32", 10**9)
+    opened = opened_model.open_model(str(workdir), default.get_config(), CPU)
+    export_model.export_model(opened, tmp_path / "out", "float32", 10**9)
     assert folders.config_json(tmp_path / "out") == folders.config_json(model) | {
         "torch_dtype": "float32"
     }
     names = ("tokenizer.json", "tokenizer_config.json")
     for name in names:
         assert (tmp_path / "out" / name).read_bytes() == (model / name).read_bytes()
-    again = exchange.open_model(str(tmp_path / "out"), default.get_config(), CPU)
+    again = opened_model.open_model(str(tmp_path / "out"), default.get_config(), CPU)
     assert runs.bits(again.params) == runs.bits(runs.checkpoint(workdir)["params"])
     assert again.method.model == opened.method.model
 
@@ -343,7 +343,7 @@ def test_a_model_whose_tags_are_many_tokens_is_trained(text, tmp_path):
     assert line["skipped_updates"] == 0
     assert line["thought_length"] > 0
     assert runs.steps(tmp_path / "run") == [1]
-    before = exchange.open_model(str(model), default.get_config(), CPU).params
+    before = opened_model.open_model(str(model), default.get_config(), CPU).params
     after = runs.checkpoint(tmp_path / "run", 1)["params"]
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
     assert moved["embedding"]

@@ -89,7 +89,7 @@ PUTS = [put_file, put_folder, put_link, put_dangling_link]
 
 def test_the_names_are_all_that_a_run_writes(finished):
     written = {path.name for path in finished.iterdir()}
-    others = {"hf", "responses.json", "logs", "metrics.damaged.jsonl"}
+    others = {"hf", "responses.json", "logs", "metrics.damaged.jsonl", "metrics.declared.json"}
     assert written == {*run_folder.WRITTEN["run"], run_folder.OWNER} - others
 
 
@@ -324,8 +324,8 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(name, said, tmp_path, m
     (tmp_path / "file").write_text("mine")
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to("loop")
-    monkeypatch.setattr(loop.build_sizes, "build", None)
-    monkeypatch.setattr(experiment.build_sizes, "build", None)
+    monkeypatch.setattr(loop.memory_check, "build", None)
+    monkeypatch.setattr(experiment.memory_check, "build", None)
     refused(lambda: loop.train(config(), tmp_path / name), tmp_path, said)
     given = config()
     given.arms = ConfigDict({"a": {}})

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,11 +13,11 @@ from models.transformer import init
 from rlp import report
 from rlp.metrics import catalogue
 from rlp.run import experiment, loop
-from rlp.runtime import strict_json as module
 from rlp.runtime.atomic_files import write_json
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import Excessive, finite, parse, read_object
 from tests.support import runs
+from tests.support.paths import ROOT
 from tests.support.runs import one_device  # noqa: F401  a fixture
 
 

@@ -22,6 +22,7 @@ from rlp.runtime import run_folder
 from rlp.runtime.errors import UserError
 from rlp.training.checkpoint import Checkpoints, load_params
 from rlp.training.checkpoint import folder as folders
+from tests.support.paths import ROOT
 
 
 class Moments(NamedTuple):

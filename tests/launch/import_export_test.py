@@ -16,7 +16,7 @@ from configs import default
 from launch import sample
 from models import hf
 from rlp.evaluation.generate import continuation, thoughts_after
-from rlp.run import exchange
+from rlp.run import assembly, export_model, opened_model, prompts
 from rlp.runtime.config_json import save_config
 from rlp.runtime.display import printable
 from rlp.training.checkpoint import Checkpoints
@@ -184,10 +184,10 @@ def damage(folder: Path) -> None:
     compass(folder / "compass")
 
 
-def compass(out: Path) -> exchange.Opened:
+def compass(out: Path) -> opened_model.Opened:
     """A run of the demo that has taken no step."""
     config = runs.config(runs.COMPASS)
-    params = tiny.params(exchange.build_method(config).model)
+    params = tiny.params(assembly.build_method(config).model)
     out.mkdir()
     save_config(config, out / "config.json")
     with Checkpoints(out / "checkpoints", keep=1) as checkpoints:
@@ -195,8 +195,8 @@ def compass(out: Path) -> exchange.Opened:
     return opened(out)
 
 
-def opened(folder: Path) -> exchange.Opened:
-    return exchange.open_model(str(folder), default.get_config(), jax.devices("cpu")[0])
+def opened(folder: Path) -> opened_model.Opened:
+    return opened_model.open_model(str(folder), default.get_config(), jax.devices("cpu")[0])
 
 
 def shown(ran, case: str) -> list[str]:
@@ -230,7 +230,7 @@ def test_models_are_made_imported_and_exported(ran):
     )
     run, exported = opened(folder / "made/run"), opened(folder / "exported")
     assert exported.method.model == run.method.model
-    folders.assert_same_bits(exported.params, exchange.rounded(run.params, "bfloat16"))
+    folders.assert_same_bits(exported.params, export_model.round_trip(run.params, "bfloat16"))
     assert exported.method.tokenizer.encode("<|a|>b<|b|>") == [261, 98, 262]
     rows = run.params["embedding"]
     assert rows[261].tobytes() == rows[262].tobytes() == rows[259].tobytes()
@@ -239,7 +239,7 @@ def test_models_are_made_imported_and_exported(ran):
 def test_what_is_sampled_is_what_the_run_writes(ran):
     run = opened(ran[0] / "made/run")
     method, tokenizer = run.method, run.method.tokenizer
-    prompt = exchange.prompt_of(run, "Once<|a|>")
+    prompt = prompts.prompt_ids(run, "Once<|a|>")
     assert prompt == [257, *b"Once", 261]
     ids = continuation(
         method.model,
@@ -313,7 +313,7 @@ def streamed(run, text, monkeypatch, capsys, length=40, temperature=0.0):
     flags = {"PROMPT": text, "LENGTH": length, "TEMPERATURE": temperature}
     for name, value in flags.items():
         monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
-    prompt = exchange.prompt_of(run, text)
+    prompt = prompts.prompt_ids(run, text)
     sample._stream(run, prompt, jax.random.key(0))
     tokenizer, model = run.method.tokenizer, run.method.model
     ids = continuation(
@@ -355,8 +355,8 @@ def test_thoughts_are_printed_with_what_they_do(target, tmp_path, monkeypatch, c
         monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
     method, key = run.method, jax.random.key(1)
     following = f" {target}" if target else ""
-    prompt, ids = exchange.prompt_and_target(run, "Mia faces", following)
-    assert prompt == exchange.prompt_of(run, "Mia faces")
+    prompt, ids = prompts.prompt_and_target(run, "Mia faces", following)
+    assert prompt == prompts.prompt_ids(run, "Mia faces")
     assert ids == method.tokenizer.encode(target)
     sample._show_thoughts(run, prompt, ids, key, False)
     lines = capsys.readouterr().out.splitlines()
