@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from launch import program
 from launch.run_flags import RunFlags
+from rlp.run import config_files
 from rlp.runtime import atomic_files, disk_errors, run_folder
 from rlp.runtime.display import printable
 from rlp.runtime.errors import UserError
@@ -77,9 +78,9 @@ def read_published(spec: str, arms: Sequence[str]) -> Published:
       UserError: it speaks of something that is no arm.
     """
     file = spec.partition(":")[0]  # the numbers do not depend on the argument of get_config
-    if not program.defines(file, PUBLISHED):
+    if not config_files.defines(file, PUBLISHED):
         return {}
-    published = program.call_in_file(file, PUBLISHED)
+    published = config_files.call(file, PUBLISHED)
     if odd := sorted(set(published) - set(arms)):
         raise UserError(
             f"{PUBLISHED} of {file} has {', '.join(odd)}, which is no arm; they are "

@@ -23,7 +23,6 @@ from models.transformer import Params, bind
 from models.tree import forward
 from rlp.data.batch import Batch, HeldOut
 from rlp.data.rows import parts, spread
-from rlp.engine.advantages import TokenBytes
 from rlp.engine.branches import Vocabulary, document_trunk
 from rlp.engine.placement import gatherer
 from rlp.engine.scoring import (
@@ -34,6 +33,7 @@ from rlp.engine.scoring import (
     predicted_tokens,
 )
 from rlp.engine.step import RLPSettings, judgement_of, outcome_of, read_stage, rollout_stage
+from rlp.engine.token_bytes import TokenBytes
 from rlp.evaluation.answers import AnswerEvaluator
 from rlp.metrics import catalogue
 from rlp.objectives import equations

@@ -59,9 +59,10 @@ def import_model(
                 checkpoints.save(0, {"params": opened.params})
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error}); free it or name another") from error
-    files = out / run_folder.HF  # what it was made from may go, or has gone
-    method = build_method(opened.config, files)
-    return dataclasses.replace(opened, method=method, step=0, files=files)
+    method = build_method(
+        opened.config, out / run_folder.HF
+    )  # what it was made from may go, or has gone
+    return dataclasses.replace(opened, method=method, step=0, files=out / run_folder.HF)
 
 
 def _with_tokens(opened: Opened, files: Path, names: Sequence[str], like: str) -> Opened:

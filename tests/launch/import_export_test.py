@@ -1,11 +1,8 @@
 """The programs that bring models in, show what they write and hand them out, from outside."""
 
-import contextlib
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,64 +19,6 @@ from rlp.runtime.display import printable
 from rlp.training.checkpoint import Checkpoints
 from tests.support import folders, runs, tiny
 from tests.support.paths import ROOT
-
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(ROOT),
-    "JAX_NUM_CPU_DEVICES": "1",
-    "HF_HUB_OFFLINE": "1",
-}
-
-# Command lines share one process, which forks before jax has started: each is a real one with its
-# own exit status, without seconds of imports.
-FORK = """
-import importlib, json, os, sys
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from launch import program
-from rlp.run import exchange, experiment, loop; from rlp.evaluation import generate
-
-for line in sys.stdin:
-    (module, *words), out, err = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        sys.argv = [module, *words]
-        for number, path in ((1, out), (2, err)):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-        try:
-            program.run(importlib.import_module("launch." + module).main)
-        except SystemExit as end:  # at once: to take all that was imported down takes a second
-            sys.stdout.flush()
-            os._exit(end.code or 0)
-        os._exit(70)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@contextlib.contextmanager
-def programs(folder, log):
-    """In here, a function that runs a command line: (exit status, stdout, stderr).
-
-    It works in `folder`; what it prints goes through files in `log`.
-    """
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", FORK],
-        cwd=folder, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-
-        def run(*words):
-            number = len(list(log.iterdir()))
-            files = [str(log / f"{number}.{name}") for name in ("out", "err")]
-            process.stdin.write(json.dumps([words, *files]) + "\n")
-            process.stdin.flush()
-            status = int(process.stdout.readline())
-            return (status, *(Path(name).read_text() for name in files))
-
-        try:
-            yield run
-        finally:
-            process.stdin.close()
-            process.wait(60)
-
 
 GOOD = {
     "tiny": ("tiny_hf", "--out=tiny", "--family=llama"),
@@ -153,15 +92,15 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def ran(programs, tmp_path_factory):
     """The folder of all command lines, and what came of each."""
     pytest.importorskip("torch")
-    folder, log = tmp_path_factory.mktemp("programs"), tmp_path_factory.mktemp("log")
-    with programs(folder, log) as run:
-        found = {case: run(*words) for case, words in GOOD.items()}
-        damage(folder)
-        before = folders.below(folder), sorted(folder.rglob("*"))
-        found |= {case: run(*words) for case, (words, _) in BAD.items()}
+    folder = tmp_path_factory.mktemp("folder")
+    run = lambda name, *flags: programs.run([f"launch.{name}", *flags], folder)
+    found = {case: run(*words) for case, words in GOOD.items()}
+    damage(folder)
+    before = folders.below(folder), sorted(folder.rglob("*"))
+    found |= {case: run(*words) for case, (words, _) in BAD.items()}
     assert (folders.below(folder), sorted(folder.rglob("*"))) == before
     return folder, found
 
@@ -290,18 +229,16 @@ def test_bad_input_gets_one_line_and_status_2(case, ran):
 
 @pytest.mark.slow  # seconds for each family
 @pytest.mark.parametrize("family", sorted(hf.BY_NAME))
-def test_a_tiny_model_of_every_family_is_read_and_handed_out_again(family, tmp_path):
+def test_a_tiny_model_of_every_family_is_read_and_handed_out_again(family, programs, tmp_path):
     pytest.importorskip("torch")
-    (tmp_path / "log").mkdir()
     steps = [
         ("tiny_hf", "--out=tiny", f"--family={family}"),
         ("import_hf", "--hf=tiny", "--out=run"),
         ("export_hf", "--checkpoint=run", "--out=out", "--verify", "--dtype=float32"),
     ]
-    with programs(tmp_path, tmp_path / "log") as run:
-        for words in steps:
-            status, _, err = run(*words)
-            assert status == 0, err
+    for name, *flags in steps:
+        status, _, err = programs.run([f"launch.{name}", *flags], tmp_path)
+        assert status == 0, err
     folders.assert_same_bits(folders.tensors(tmp_path / "out"), folders.tensors(tmp_path / "tiny"))
 
 
