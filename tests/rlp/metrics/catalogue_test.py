@@ -19,12 +19,16 @@ def test_no_two_metrics_have_one_key():
 @pytest.mark.parametrize(
     ("key", "name", "meaning"),
     [
-        ("evaluation/accuracy/gsm8k", "accuracy/gsm8k", "share of sampled responses to the problems of gsm8k with"),
+        (
+            "evaluation/accuracy/x",
+            "accuracy/x",
+            "share of sampled responses to the problems of x",
+        ),
         ("evaluation/accuracy", "accuracy", "share of sampled responses to held-out problems"),
         ("seconds_update", "seconds_update", "wall-clock time in this step"),
         ("seconds_device", "seconds_device", "the same times the number of devices"),
     ],
-)  # fmt: skip
+)
 def test_a_metric_is_found_by_its_key(key, name, meaning):
     found = catalogue.find(key)
     assert found.name == name
