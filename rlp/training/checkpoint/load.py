@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as orbax
 
+from models.paths import by_name
 from rlp.runtime import hosts, run_folder, run_reference
 from rlp.runtime.consistency import of_files
 from rlp.runtime.errors import UserError
@@ -169,8 +170,6 @@ def _check_fit(folder: Path, item: str, tree: Any) -> None:
 def _describe(tree: Any) -> dict[str, str]:
     """Path of every leaf → its dtype and shape, as in `float32[4,8]`."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (
-            f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-        )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+        for name, leaf in by_name(tree).items()
     }
