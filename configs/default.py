@@ -142,7 +142,8 @@ class Problems:
     response_length: int = count(256, "longest sampled response, the token that ends it included", symbol="L",
         unit="tokens")
     verifier: str = field("math", '"math" (math-verify), "choice" (a letter of the row\'s options), "exact", '
-        'or "<module>:<name>" of your own; rows whose own answer it would judge wrong are left out')
+        'or "<module>:<name>" of your own (docs/extending.md); rows whose own answer it would judge wrong are '
+        'left out')
     time_limit: float = field(5.0, "for checking a response; one that takes longer has no answer",
         unit="seconds", above=0)
     memory_limit: float = field(2.0, "memory that a check may take beyond what its process needs to start; "

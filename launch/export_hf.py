@@ -17,7 +17,7 @@ from launch import program
 
 if TYPE_CHECKING:
     from rlp.interop.huggingface.verify import Prompt
-    from rlp.run.exchange import Opened
+    from rlp.run.opened_model import Opened
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "<workdir>, <workdir>@<step> or <workdir>@best", required=True
@@ -38,48 +38,48 @@ _TOKENS = flags.DEFINE_integer("tokens", 32, "of --verify's continuations", lowe
 def main(_: Sequence[str]) -> None:
     """Exports, and compares if asked to."""
     from configs import default
-    from rlp.run import exchange
+    from rlp.run import export_model, opened_model
     from rlp.runtime.atomic_files import refuse_existing
 
     refuse_existing(Path(_OUT.value))
     name = _CHECKPOINT.value + (f"@{_STEP.value}" if _STEP.present else "")
-    opened = exchange.open_model(name, default.get_config(), exchange.host())
+    opened = opened_model.open_model(name, default.get_config(), opened_model.conversion_device())
     out = Path(_OUT.value)
-    prompts = _prompts(opened) if _VERIFY.value else []
-    family = exchange.export_model(opened, out, _DTYPE.value, int(_SHARD.value * 1e9))
-    print("\n".join(exchange.described(opened)))
+    verified = _prompts(opened) if _VERIFY.value else []
+    family = export_model.export_model(opened, out, _DTYPE.value, int(_SHARD.value * 1e9))
+    print("\n".join(opened_model.describe(opened)))
     print(f"exported: {out} ({family.architecture}, {_DTYPE.value})")
-    if _VERIFY.value and not _compared(opened, prompts, out):
+    if _VERIFY.value and not _compared(opened, verified, out):
         sys.exit(1)
 
 
 def _prompts(opened: "Opened") -> "list[Prompt]":
     """What is compared: every prompt as a text, and the first one in a chat if there are chats."""
     from rlp.interop.huggingface.verify import Prompt
-    from rlp.run import exchange
+    from rlp.run import prompts
 
-    texts = [Prompt(text, exchange.prompt_of(opened, text)) for text in _PROMPTS.value]
+    texts = [Prompt(text, prompts.prompt_ids(opened, text)) for text in _PROMPTS.value]
     if opened.method.template is None:
         return texts
     first = _PROMPTS.value[0]
-    ids = opened.method.tokenizer.encode(exchange.chat_of(opened, first))
-    return [*texts, Prompt(first, ids, exchange.messages(first))]
+    ids = opened.method.tokenizer.encode(prompts.chat_prompt(opened, first))
+    return [*texts, Prompt(first, ids, prompts.messages(first))]
 
 
-def _compared(opened: "Opened", prompts: "list[Prompt]", out: Path) -> bool:
+def _compared(opened: "Opened", asked: "list[Prompt]", out: Path) -> bool:
     """Prints a line for everything that is compared; whether all of it is the same."""
     from rlp.interop.huggingface import verify
-    from rlp.run import exchange
+    from rlp.run import export_model, prompts
 
-    theirs, ends = verify.Theirs(out), exchange.exported_ends(opened)
-    params = exchange.rounded(opened.params, _DTYPE.value)
+    theirs, ends = verify.Theirs(out), prompts.exported_stop_ids(opened)
+    params = export_model.round_trip(opened.params, _DTYPE.value)
     shown = lambda ids: ", ".join(f"{opened.method.tokenizer.decode([i])!r} {i}" for i in ids)
     lines = [
         (set(theirs.ends) == set(ends), f"generate stops at {shown(theirs.ends) or 'no token'}"),
         (theirs.template == (opened.method.template is not None), _templates(theirs.template)),
     ]
-    found = verify.compare(theirs, opened.method.model, params, prompts, _TOKENS.value, ends)
-    for prompt, result in zip(prompts, found, strict=True):
+    found = verify.compare(theirs, opened.method.model, params, asked, _TOKENS.value, ends)
+    for prompt, result in zip(asked, found, strict=True):
         name = f"{'chat ' if prompt.messages else ''}{prompt.text!r}"
         lines.append((result.same_ids, f"{name}: {len(result.their_ids)} ids"))
         stop = "" if result.stops[0] is None else f", the last is {shown([result.stops[0]])}"

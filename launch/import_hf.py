@@ -33,18 +33,18 @@ def main(_: Sequence[str]) -> None:
     """Imports the model and says what it is."""
     from configs import default  # here: what follows brings jax
     from rlp.interop import huggingface
-    from rlp.run import exchange
+    from rlp.run import import_model, opened_model
 
     config = default.get_config()
     config.data.bos = _BOS.value
-    opened = exchange.import_model(
+    opened = import_model.import_model(
         _HF.value,
         Path(_OUT.value),
         config,
         new_tokens=_ADD_TOKENS.value,
         like=_LIKE.value,
     )
-    print("\n".join(exchange.described(opened)))
+    print("\n".join(opened_model.describe(opened)))
     kinds = huggingface.quantization(_HF.value)
     print(f"imported: {_OUT.value}" + (f" (float32, dequantized from {kinds})" if kinds else ""))
 

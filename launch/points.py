@@ -19,14 +19,14 @@ from urllib.parse import quote
 from ml_collections import ConfigDict
 
 from rlp.run import config_fields, config_files
-from rlp.runtime import ownership
+from rlp.runtime import run_folder
 from rlp.runtime.config_json import Value, fields
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import read_object
 
 NAME = "name"  # of a point, where the fields that it sets would not do; no field is called so
 REFERENCES = ("init_from", "match")
-RESERVED = (*ownership.NAMES["sweep"], ownership.RECORD)  # what else is in the folder of a sweep
+RESERVED = (*run_folder.WRITTEN["sweep"], run_folder.OWNER)  # what else is in the folder of a sweep
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a log is called <name>.log
 
 
@@ -74,7 +74,7 @@ class Point:
 
 def finishing_file(workdir: Path, arms: bool) -> Path:
     """The file that a run, or an experiment (a config with arms), leaves when it ends."""
-    return workdir / ("summary.json" if arms else "evaluation.json")
+    return workdir / (run_folder.SUMMARY if arms else run_folder.EVALUATION)
 
 
 def read_points(

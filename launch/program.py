@@ -71,7 +71,7 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
         try:
             if _FLAG in flags.FLAGS:
                 check_config_flags(flags.FLAGS.read_flags_from_files(argv, force_gnu=False)[1:])
-            arguments = flags.FLAGS(argv)[1:]
+            arguments = flags.FLAGS(_with_located_file(argv))[1:]
             for name in _OUTPUTS:
                 if name in flags.FLAGS and flags.FLAGS[name].present:
                     check_output(name, flags.FLAGS[name].value or "")
@@ -164,6 +164,19 @@ def fields_set_by_hand() -> list[str]:
     """Dotted paths of the fields that the command line sets."""
     matches = map(_OVERRIDE.fullmatch, sys.argv[1:])
     return [match[2] for match in matches if match]
+
+
+def _with_located_file(argv: Sequence[str]) -> list[str]:
+    """The command line with the path of the file that --config names."""
+    located = list(argv)
+    for position, argument in enumerate(argv):
+        flag, equals, file = argument.partition("=")
+        if flag in (f"-{_FLAG}", f"--{_FLAG}"):
+            if equals:
+                located[position] = f"{flag}={config_files.located(file)}"
+            elif position + 1 < len(argv):
+                located[position + 1] = config_files.located(argv[position + 1])
+    return located
 
 
 def _config_files(arguments: Sequence[str]) -> Iterator[str]:

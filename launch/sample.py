@@ -23,7 +23,7 @@ from rlp.runtime.errors import UserError
 if TYPE_CHECKING:
     import jax
 
-    from rlp.run.exchange import Opened
+    from rlp.run.opened_model import Opened
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "a run, <workdir>@<step>, or a Hugging Face folder", required=True
@@ -48,7 +48,7 @@ def main(_: Sequence[str]) -> None:
 
     from configs import default
     from rlp.capacity import device_memory
-    from rlp.run import exchange, memory_check
+    from rlp.run import memory_check, opened_model, prompts
     from rlp.tokenizers.tokenizer import THINK_OPEN
 
     if not math.isfinite(_TEMPERATURE.value):
@@ -56,41 +56,41 @@ def main(_: Sequence[str]) -> None:
     if _SYSTEM.value and not _CHAT.value:
         raise UserError("--system is a message of a chat; add --chat")
     device = jax.devices()[0]
-    opened = exchange.open_model(_CHECKPOINT.value, default.get_config(), device, _BOS.value)
+    opened = opened_model.open_model(_CHECKPOINT.value, default.get_config(), device, _BOS.value)
     thoughts = _THOUGHTS.value if _THINK.value else 1
     limits = device_memory.limits([device])
     memory_check.check_sampling(opened.method, thoughts, _LENGTH.value, limits)
     key = jax.random.key(_SEED.value)
     text = _PROMPT.value
     if _CHAT.value:
-        text = exchange.chat_of(opened, _PROMPT.value, _SYSTEM.value)
+        text = prompts.chat_prompt(opened, _PROMPT.value, _SYSTEM.value)
         if _THINK.value and text.rstrip().endswith(THINK_OPEN):
             raise UserError("the chat template opens a thought by itself; leave out --think")
     if _THINK.value:
         if _CHAT.value:
-            prompt, target = exchange.split(opened, text, _TARGET.value)
+            prompt, target = prompts.split_tokens(opened, text, _TARGET.value)
         else:
-            prompt, target = exchange.prompt_and_target(opened, text, _TARGET.value)
+            prompt, target = prompts.prompt_and_target(opened, text, _TARGET.value)
         _show_thoughts(opened, prompt, target, key, _CHAT.value)
     elif _CHAT.value:
         _answer(opened, opened.method.tokenizer.encode(text), key)
     else:
-        _stream(opened, exchange.prompt_of(opened, text), key)
+        _stream(opened, prompts.prompt_ids(opened, text), key)
 
 
 def _stream(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
     """Prints the prompt, and what follows it as it comes."""
-    from rlp.run import exchange
+    from rlp.run import prompts
 
     print(_shown(_PROMPT.value), end="", flush=True)
-    _print(opened, prompt, _sampled(opened, prompt, exchange.ends(opened), key))
+    _print(opened, prompt, _sampled(opened, prompt, prompts.stop_ids(opened), key))
 
 
 def _answer(opened: "Opened", prompt: list[int], key: "jax.Array") -> None:
     """Prints the message of the user, and the answer as it comes, without the end of its turn."""
-    from rlp.run import exchange
+    from rlp.run import prompts
 
-    ends = exchange.ends(opened, chat=True)
+    ends = prompts.stop_ids(opened, chat=True)
     print(_shown(_PROMPT.value), flush=True)
     sampled = _sampled(opened, prompt, ends, key)
     _print(opened, prompt, (token for token in sampled if token not in ends))

@@ -27,6 +27,8 @@ environment.compile_fast()
 import jax  # noqa: E402  reads the environment when imported
 import pytest  # noqa: E402
 
+from tests.support.programs import Programs  # noqa: E402
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -62,3 +64,10 @@ def room_for_compiled_programs():
     if maps.exists() and len(maps.read_text().splitlines()) > 20_000:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """Starts programs of `launch`; see `tests.support.programs`."""
+    with Programs(tmp_path_factory.mktemp("programs")) as made:
+        yield made

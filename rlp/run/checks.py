@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from configs import default, fields
 from rlp.data import compass
 from rlp.data.problems import PROBLEM
-from rlp.evaluation.answers import ANSWER_FIGURES
-from rlp.evaluation.thoughts import FIGURES
+from rlp.metrics import catalogue
 from rlp.objectives.equations import ADVANTAGES
 from rlp.objectives.registry import find, reads_answers
 from rlp.runtime.config_json import Value
@@ -217,14 +216,14 @@ def _check_best_metric(config: Mapping[str, Value]) -> None:
     best, compass_data = config["evaluation.best_metric"], config["data.kind"] == "compass"
     answers, share = reads_answers(str(config["objective"])), float(config["data.sft.share"])
     measured = {
-        "response_loss": share > 0,
-        **dict.fromkeys(ANSWER_FIGURES, answers or bool(config["data.problems.evaluation"])),
-        **dict.fromkeys((*FIGURES, "document_loss"), compass_data or share < 1 and not answers),
+        "responses": share > 0,
+        "problems": answers or bool(config["data.problems.evaluation"]),
+        "documents": compass_data or share < 1 and not answers,
     }
-    if best and best not in measured:
-        known = ", ".join(["''", *measured])
+    if best and best not in catalogue.PICKING:
+        known = ", ".join(["''", *catalogue.PICKING])
         raise UserError.of("evaluation.best_metric", best, f"is unknown; use one of {known}")
-    if best and not measured[str(best)]:
+    if best and not measured[catalogue.PICKING[str(best)].measured]:
         raise UserError(
             f"evaluation.best_metric={best!r} is not measured with objective="
             f"{config['objective']!r} and data.sft.share={share}; leave it ''"

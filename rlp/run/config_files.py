@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from rlp.run.config_fields import check_names, check_reaches_an_arm, typed
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserCodeError, UserError
-from rlp.runtime.user_code import frames_of
+from rlp.runtime.user_code import ROOT, frames_of
 
 
 def load(spec: str) -> ConfigDict:
@@ -29,7 +29,8 @@ def load(spec: str) -> ConfigDict:
 
     Args:
       spec: "file.py" for what its get_config() returns, "file.py:argument" for
-        get_config(argument).
+        get_config(argument). A file that is not there is looked for in this repository, as in
+        "configs/text.py".
 
     Raises:
       UserError: the file is missing or cannot be run, it does not take or refuses the argument, or
@@ -107,7 +108,7 @@ def defines(name: str, function: str) -> bool:
 
 
 def _run(name: str) -> ModuleType:
-    path = Path(name)
+    path = Path(located(name))
     if not path.is_file():
         near = difflib.get_close_matches(name, [str(p) for p in path.parent.glob("*.py")], 1, 0.5)
         raise UserError(f"no config file {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
@@ -124,14 +125,23 @@ def _run(name: str) -> ModuleType:
     return module
 
 
+def located(spec: str) -> str:
+    """ "file.py" or "file.py:argument" with the path of the file: in the current folder, or else in
+    this repository, so that its configs can be named from any folder."""
+    name, colon, argument = spec.partition(":")
+    ours = ROOT / name
+    path = ours if ours.is_file() and not Path(name).is_file() else Path(name)
+    return f"{path}{colon}{argument}"
+
+
 def _located(name: str, error: BaseException, circumstance: str) -> UserCodeError:
     """An error in the config file `name`: the line of that file, the message, the frames."""
-    path = Path(name).resolve()
+    path = Path(located(name)).resolve()
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     at = f", line {line}" if line else ""
     message = str(error).split("\n")[0]
     return UserCodeError(
-        f"{name}{at}{circumstance}: {type(error).__name__}: {message}", frames_of(error, name)
+        f"{name}{at}{circumstance}: {type(error).__name__}: {message}", frames_of(error, str(path))
     )

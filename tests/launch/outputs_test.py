@@ -1,12 +1,8 @@
 """Where the programs write: what is no place is refused at once, and what is there is kept."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,27 +11,6 @@ from rlp.runtime.errors import UserError
 from tests.support import folders, runs
 from tests.support.paths import ROOT
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
-# Every case is a real command line, of a process that is forked before jax has started, and
-# after what takes seconds to import.
-FORK = """
-import importlib, json, os, resource, sys
-import rlp.run.experiment, rlp.run.exchange, rlp.run.loop
-from launch import program
-
-for words, limit, out, err in json.loads(sys.stdin.read()):
-    child = os.fork()
-    if child == 0:
-        sys.argv = words
-        for number, path in ((1, out), (2, err)):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-        if limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        module = importlib.import_module(words[0])
-        program.run(module.main, None if words[0] == "launch.report" else 0)
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
 SOME = """
 from configs import default
 
@@ -48,26 +23,6 @@ def sweep():
     yield {{"seed": 1}}
     yield {{"seed": 2}}
 """
-
-
-def run_all(command_lines, folder, limit=0):
-    """(exit status, stdout, stderr) of each command line, in order; `limit`: bytes of a file."""
-    texts = folder.parent / f"{folder.name}-output"
-    texts.mkdir(exist_ok=True)
-    names = [(str(texts / f"{n}.out"), str(texts / f"{n}.err")) for n in range(len(command_lines))]
-    for path in texts.iterdir():
-        path.unlink()
-    work = [(words, limit, *both) for words, both in zip(command_lines, names, strict=True)]
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORK],
-        input=json.dumps(work), cwd=folder, env=ENVIRONMENT, timeout=400, check=True,
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    statuses = map(int, ran.stdout.split())
-    return [
-        (status, Path(out).read_text(), Path(err).read_text())
-        for status, (out, err) in zip(statuses, names, strict=True)
-    ]
 
 
 def everything(folder):
@@ -181,7 +136,7 @@ def damage(folder):
 
 
 @pytest.fixture(scope="module")
-def refused(tmp_path_factory):
+def refused(programs, tmp_path_factory):
     """Name of a case to what its command gave; none of them may change anything."""
     pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("outputs")
@@ -196,7 +151,7 @@ def refused(tmp_path_factory):
     lines = {
         name: [*words, f"--{flag}=gs://bucket/x"] for name, (words, flag) in PROGRAMS.items()
     } | {name: words for name, (words, _) in (TAKEN | DAMAGED).items()}
-    ran = dict(zip(lines, run_all([*lines.values()], folder), strict=True))
+    ran = {name: programs.run(words, folder) for name, words in lines.items()}
     assert everything(folder) == before
     return ran
 
@@ -226,14 +181,16 @@ def test_what_cannot_be_read_is_named_and_nothing_is_written(name, refused):
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_while_saving_is_one_line_and_the_same_command_goes_on(tmp_path):
+def test_a_disk_that_is_full_while_saving_is_one_line_and_the_same_command_goes_on(
+    programs, tmp_path
+):
     folder = tmp_path / "here"
     folder.mkdir()
     size = {"model.vocab_size": 2048, "steps": 3, "evaluation.every": 0, "checkpoint.every": 1}
     fields = runs.flat_config(runs.TEXT, runs.text_file(folder), size)
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     words = ["launch.train", f"--config={ROOT}/configs/default.py", "--workdir=run", *flags]
-    ((status, _, said),) = run_all([words], folder, limit=100_000)  # a kernel is 262,144 bytes
+    status, _, said = programs.run(words, folder, file_limit=100_000)  # a kernel: 262,144 bytes
     assert status == 2
     assert "Traceback" not in said
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
@@ -244,6 +201,6 @@ def test_a_disk_that_is_full_while_saving_is_one_line_and_the_same_command_goes_
         errors[0],
     )
     assert runs.steps(folder / "run") == []
-    ((status, _, said),) = run_all([words], folder)
+    status, _, said = programs.run(words, folder)
     assert status == 0, said
     assert [line["step"] for line in runs.metrics(folder / "run")] == [1, 2, 3]

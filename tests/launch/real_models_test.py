@@ -18,7 +18,7 @@ from models.transformer import bind
 from rlp.data.text import text_streams
 from rlp.engine.branches import document_trunk
 from rlp.engine.scoring import document_scores, predicted_tokens
-from rlp.run import exchange
+from rlp.run import export_model, opened_model, prompts
 from tests.support import environment, real_models, tiny
 from tests.support.paths import ROOT
 
@@ -48,7 +48,7 @@ def model(request):
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)  # the other core has tests of its own
     found = getattr(real_models, request.param)()
-    opened = exchange.open_model(str(found.run), default.get_config(), jax.devices()[0])
+    opened = opened_model.open_model(str(found.run), default.get_config(), jax.devices()[0])
     return found, opened, {"smollm2": [], "gemma3": [2]}[request.param]
 
 
@@ -82,8 +82,8 @@ def test_greedy_continuations_are_those_of_transformers_also_after_an_export(
 
     found, opened, before = model
     network, tokenizer = theirs
-    exchange.export_model(opened, tmp_path / "out", "float32", 2**31)
-    again = exchange.open_model(str(tmp_path / "out"), default.get_config(), jax.devices()[0])
+    export_model.export_model(opened, tmp_path / "out", "float32", 2**31)
+    again = opened_model.open_model(str(tmp_path / "out"), default.get_config(), jax.devices()[0])
     assert jax.tree.all(jax.tree.map(np.array_equal, again.params, opened.params))
     assert again.method.tokenizer.bos == opened.method.tokenizer.bos
     reloaded = transformers.AutoModelForCausalLM.from_pretrained(
@@ -99,10 +99,10 @@ def test_greedy_continuations_are_those_of_transformers_also_after_an_export(
     )  # fmt: skip
     continued = json.loads(ran.stdout)
     for number, prompt in enumerate(PROMPTS):
-        ids = exchange.prompt_of(opened, prompt)
+        ids = prompts.prompt_ids(opened, prompt)
         assert ids[: len(before)] == before
         assert ids == tokenizer(prompt)["input_ids"] == their_words(prompt)["input_ids"]
-        assert ids == exchange.prompt_of(again, prompt)
+        assert ids == prompts.prompt_ids(again, prompt)
         expected = greedy(network, ids)
         assert continued[number] == [ids, expected]
         if number < RELOADED:

@@ -1,10 +1,5 @@
 """`python -m launch.train` from outside: killed, asked to stop, and given what it cannot use."""
 
-import contextlib
-import functools
-import json
-import os
-import random
 import re
 import signal
 import subprocess
@@ -14,11 +9,8 @@ import time
 import pytest
 
 from tests.support import runs
-from tests.support.environment import of_a_user
 from tests.support.paths import ROOT
 
-# Alone in its process, as a user's run is; that is also what makes two runs equal bit for bit.
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
 RLP = runs.COMPASS | {"objective": "rlp"}
 
 
@@ -26,34 +18,20 @@ def command(workdir, *changes, more=()):
     """The command line of a tiny run."""
     fields = runs.flat_config(*changes)
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
-    config = f"--config={ROOT}/configs/default.py"
-    return [sys.executable, "-m", "launch.train", config, f"--workdir={workdir}", *flags, *more]
+    return [
+        "launch.train",
+        f"--config={ROOT}/configs/default.py",
+        f"--workdir={workdir}",
+        *flags,
+        *more,
+    ]
 
 
-@contextlib.contextmanager
-def started(words, folder, environment=ENVIRONMENT):
-    """A started program, with its output in files; killed at the end if it still runs."""
-    with (folder / "stdout").open("w") as out, (folder / "stderr").open("w") as err:
-        process = subprocess.Popen(words, cwd=folder, env=environment, stdout=out, stderr=err)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-
-def finish(words, folder, seconds=120, environment=ENVIRONMENT):
-    """Runs a program to its end: (exit status, stdout, stderr)."""
-    with started(words, folder, environment) as process:
-        process.wait(seconds)
-    return process.returncode, (folder / "stdout").read_text(), (folder / "stderr").read_text()
-
-
-def wait_for(process, seen, what):
+def wait_for(program, seen, what):
     """Waits until `seen()` is true; the program must not end before."""
     end = time.monotonic() + 120
     while not seen():
-        assert process.poll() is None, f"it ended before {what}"
+        assert program.poll() is None, f"it ended before {what}"
         assert time.monotonic() < end, f"never saw {what}"
         time.sleep(0.001)
 
@@ -73,133 +51,30 @@ def saving(workdir):
     return any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"))
 
 
-def test_killed_twice_and_stopped_once_it_ends_like_an_undisturbed_run(tmp_path):
+def test_killed_and_stopped_it_ends_like_an_undisturbed_run(programs, tmp_path):
     many = {"steps": 12, "evaluation.every": 0}  # but at the end
-    (tmp_path / "a").mkdir()
-    undisturbed = command(tmp_path / "whole", RLP, many)
-    with started(undisturbed, tmp_path / "a") as other:
-        workdir, words = tmp_path / "run", command(tmp_path / "run", RLP, many)
-        with started(words, tmp_path) as process:
-            wait_for(process, lambda: lines(workdir) >= 3, "three steps")
-            process.kill()
-        assert lines(workdir) < 12
-        with started(words, tmp_path) as process:
-            wait_for(process, lambda: saving(workdir), "a checkpoint being written")
-            process.kill()
+    workdir, words = tmp_path / "run", command(tmp_path / "run", RLP, many)
+    with programs.started(command(tmp_path / "whole", RLP, many), tmp_path) as other:
+        with programs.started(words, tmp_path) as program:
+            wait_for(program, lambda: lines(workdir) >= 3 and saving(workdir), "a checkpoint")
         before = lines(workdir)  # some of which the next start takes back
-        with started(words, tmp_path) as process:
-            wait_for(process, above(before, lambda: lines(workdir)), "another step")
-            process.terminate()
-            assert process.wait(60) == 0
-        assert "stopped by SIGTERM; the state is saved" in (tmp_path / "stdout").read_text()
+        assert before < 12
+        with programs.started(words, tmp_path) as program:
+            wait_for(program, above(before, lambda: lines(workdir)), "another step")
+            program.send(signal.SIGTERM)
+            stopped = program.wait(60)
+        assert stopped.status == 0
+        assert "stopped by SIGTERM; the state is saved" in stopped.out
         assert runs.steps(workdir)[-1] == lines(workdir) < 12
-        status, shown, _ = finish(words, tmp_path)
-        assert status == 0
-        assert "report: " in shown
-        assert other.wait(120) == 0
+        ended = programs.run(words, tmp_path)
+        assert ended.status == 0
+        assert "report: " in ended.out
+        assert other.wait().status == 0
     assert runs.outcome(workdir) == runs.outcome(tmp_path / "whole")
     assert lines(workdir) == 12
-    status, _, said = finish(words, tmp_path)
-    assert (status, "is finished; nothing to do" in said) == (0, True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("changes", [runs.TEXT, runs.TEXT_RLP], ids=["text", "both"])
-def test_killed_at_random_moments_it_ends_like_an_undisturbed_run(changes, tmp_path):
-    """With code that is optimized, as a user's is."""
-    as_user = {"environment": ENVIRONMENT | of_a_user(), "folder": tmp_path}
-    many = {"steps": 12, "evaluation.every": 5} | runs.text_file(tmp_path)
-    assert finish(command(tmp_path / "whole", changes, many), **as_user)[0] == 0
-    chosen = random.Random(6)
-    workdir, words = tmp_path / "run", command(tmp_path / "run", changes, many)
-    starts = lambda: len(list((workdir / "tensorboard").glob("*")))
-    for _ in range(3):
-        saved = max(runs.steps(workdir), default=0) if workdir.exists() else 0
-        new_start = above(starts(), starts)
-        far_enough = above(min(saved + chosen.randint(-1, 2), 11), lambda: lines(workdir))
-        with started(words, **as_user) as process:
-            # The file of a new start is there when lines behind the checkpoint have been cut.
-            wait_for(process, new_start, "its steps begin")
-            wait_for(process, far_enough, "some steps")
-            time.sleep(chosen.uniform(0, 0.3))
-            process.kill()
-    assert finish(words, **as_user)[0] == 0
-    assert runs.outcome(workdir) == runs.outcome(tmp_path / "whole")
-
-
-@pytest.mark.slow
-def test_an_experiment_killed_at_random_moments_ends_like_an_undisturbed_one(tmp_path):
-    (tmp_path / "tiny.py").write_text(
-        f"""
-from ml_collections import ConfigDict
-from configs import default
-
-def get_config():
-    config = default.get_config()
-    config.update_from_flattened_dict({runs.flat_config(runs.COMPASS)!r})
-    config.arms = ConfigDict({{
-        "base": {{}},
-        "rlp": {{"objective": "rlp", "init_from": "base"}},
-        "cpt": {{"init_from": "base", "match": "rlp:flops"}},
-    }})
-    return config
-"""
-    )
-    words = lambda folder: [
-        *(sys.executable, "-m", "launch.train", "--config=tiny.py", f"--workdir={folder}/run")
-    ]
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-    assert finish(words("whole"), tmp_path)[0] == 0
-    chosen = random.Random(3)
-    for arm, step in (("base", 2), ("rlp", 5), ("cpt", 1)):
-        with started(words("killed"), tmp_path) as process:
-            reached = above(step - 1, functools.partial(lines, tmp_path / "killed" / "run" / arm))
-            wait_for(process, reached, f"step {step} of {arm}")
-            time.sleep(chosen.uniform(0, 0.3))
-            process.kill()
-    assert finish(words("killed"), tmp_path)[0] == 0
-    for arm in ("base", "rlp", "cpt"):
-        found, expected = (
-            runs.outcome(tmp_path / name / "run" / arm) for name in ("killed", "whole")
-        )
-        del found["config"], expected["config"]  # they name the folder
-        assert found == expected
-
-
-# Bad input. Cases share one process, which forks before jax has started: each is a real command
-# line with its own exit status, without seconds of imports.
-
-FORK = """
-import json, os, sys
-from launch import program, train
-from rlp.run import experiment, loop
-
-for words, out, err in json.loads(sys.stdin.read()):
-    child = os.fork()
-    if child == 0:
-        sys.argv = words
-        for number, path in ((1, out), (2, err)):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-        program.run(train.main)
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-def run_all(command_lines, folder):
-    """(exit status, stdout, stderr) of each command line, in order."""
-    count = len(list(folder.glob("*.out")))
-    work = [(words[2:], f"{i}.out", f"{i}.err") for i, words in enumerate(command_lines, count)]
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORK],
-        input=json.dumps(work), cwd=folder, env=ENVIRONMENT, timeout=200, check=True,
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    read = lambda name: (folder / name).read_text()
-    statuses = map(int, ran.stdout.split())
-    return [(s, read(out), read(err)) for s, (_, out, err) in zip(statuses, work, strict=True)]
-
+# Bad input.
 
 TEXT = {"data.train": "text.jsonl"}
 OTHER_SHAPE = {"init_from": "base", "model.hidden_size": 48}
@@ -243,13 +118,12 @@ NAN = {"optimizer.learning_rate": 1e38, "max_bad_steps": 2, "checkpoint.every": 
 
 
 @pytest.fixture(scope="module")
-def bad(tmp_path_factory):
+def bad(programs, tmp_path_factory):
     """A folder with a run in base/ and an attempt for each case: name to status and texts."""
     folder = tmp_path_factory.mktemp("bad")
     runs.text_file(folder)
-    base = command("base", runs.TEXT, TEXT, {"steps": 1})
-    (made,) = run_all([base], folder)
-    assert made[0] == 0, made
+    made = programs.run(command("base", runs.TEXT, TEXT, {"steps": 1}), folder)
+    assert made.status == 0, made
     before = {path: path.read_bytes() for path in (folder / "base").rglob("*") if path.is_file()}
     attempts = {
         case: command(f"run {case}", runs.TEXT, TEXT, changes) for case, (changes, _) in BAD.items()
@@ -258,7 +132,7 @@ def bad(tmp_path_factory):
         attempts[case] = command(f"run {case}", runs.TEXT, TEXT, more=more)
     attempts["nan"] = command("run nan", runs.TEXT, TEXT, NAN)
     attempts["another config"] = command("base", runs.TEXT, TEXT, {"steps": 2, "seed": 3})
-    ran = dict(zip(attempts, run_all(attempts.values(), folder), strict=True))
+    ran = {case: programs.run(words, folder) for case, words in attempts.items()}
     after = {path: path.read_bytes() for path in (folder / "base").rglob("*") if path.is_file()}
     assert after == before
     return folder, ran
@@ -302,7 +176,8 @@ def test_a_run_of_nan_ends_with_one_line_and_status_2(bad):
 
 def test_sigterm_before_anything_is_read_ends_at_once(tmp_path):
     """While it imports, the program has nothing to save: it dies of the signal."""
-    with started(command(tmp_path / "run", RLP), tmp_path) as process:
+    words = [sys.executable, "-m", *command(tmp_path / "run", RLP)]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == -signal.SIGTERM
     assert not (tmp_path / "run").exists()

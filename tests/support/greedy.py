@@ -12,13 +12,13 @@ import jax
 
 from configs import default
 from rlp.evaluation.generate import continuation
-from rlp.run import exchange
+from rlp.run import opened_model, prompts
 
 if __name__ == "__main__":
-    opened = exchange.open_model(sys.argv[1], default.get_config(), jax.devices()[0])
+    opened = opened_model.open_model(sys.argv[1], default.get_config(), jax.devices()[0])
     found = []
     for prompt in json.load(sys.stdin):
-        ids = exchange.prompt_of(opened, prompt)
+        ids = prompts.prompt_ids(opened, prompt)
         more = continuation(opened.method.model, opened.params, ids, int(sys.argv[2]))
         found.append((ids, list(more)))
     json.dump(found, sys.stdout)

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from configs import default
 from models.config import HOW
 from rlp.interop import init_from
-from rlp.run import assembly, exchange, experiment, loop
+from rlp.run import assembly, experiment, export_model, import_model, loop, opened_model
+from rlp.runtime import run_folder
 from rlp.runtime.config_json import fields, save_config
 from rlp.runtime.errors import UserError
 from rlp.training.trainers import RLPTrainer
@@ -63,7 +64,7 @@ def test_a_run_is_found_with_any_of_its_steps(base):
     saved = runs.steps(base)
     assert len(saved) > 1
     expected = {"": saved[-1]} | {f"@{step}": step for step in saved}
-    shapes = exchange.open_model(str(base), default.get_config(), CPU)
+    shapes = opened_model.open_model(str(base), default.get_config(), CPU)
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes.params)
     for which, step in expected.items():
         found = init_from.find(f"{base}{which}")
@@ -87,7 +88,7 @@ def test_a_model_is_found_by_its_folder(model):
     assert network == folders.network()
     assert (found.config, found.files) == (None, model)
     assert set(found.tokens.values()) == {""}
-    opened = exchange.open_model(str(model), default.get_config(), CPU)
+    opened = opened_model.open_model(str(model), default.get_config(), CPU)
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), opened.params
     )
@@ -213,12 +214,12 @@ def test_a_run_that_has_begun_keeps_what_it_began_with(fate, model, tmp_path):
     begun = init_from.adopt(given, workdir)
     init_from.copy_files(init_from.files_for(begun, workdir), workdir)
     save_config(begun, workdir / "config.json")
-    kept = folders.below(workdir / init_from.FILES)
+    kept = folders.below(workdir / run_folder.HF)
     shutil.rmtree(source)
     if fate == "another":
         folders.write(source, num_layers=1, hidden_size=16, files=folders.byte_files(tags=False))
     assert flat(init_from.adopt(given, workdir)) == flat(begun)
-    assert init_from.files_for(given, workdir) == workdir / init_from.FILES
+    assert init_from.files_for(given, workdir) == workdir / run_folder.HF
     assert kept == {n: x for n, x in folders.below(model).items() if n in kept}
     assert {"config.json", "tokenizer.json", "tokenizer_config.json"} == set(kept)
     wrong = config(init_from=str(source), **{"model.num_layers": 3})
@@ -279,11 +280,11 @@ def but_names(workdir) -> dict:
 
 def test_a_run_begins_with_exactly_the_parameters_of_its_model(from_model, model):
     workdir, (params, baseline, step) = from_model
-    expected = runs.bits(exchange.open_model(str(model), default.get_config(), CPU).params)
+    expected = runs.bits(opened_model.open_model(str(model), default.get_config(), CPU).params)
     assert runs.bits(params) == runs.bits(baseline) == expected
     assert int(step) == 0
     assert runs.bits(runs.checkpoint(workdir)["params"]) != expected
-    kept = folders.below(workdir / init_from.FILES)
+    kept = folders.below(workdir / run_folder.HF)
     given = folders.below(model)
     ids = json.loads(kept.pop("generation_config.json"))  # of its config.json: it has no other
     assert ids == {name: json.loads(given["config.json"])[name] for name in ids}
@@ -294,7 +295,7 @@ def test_a_run_begins_with_exactly_the_parameters_of_its_model(from_model, model
 
 def test_a_run_from_an_import_is_the_run_from_the_model(from_model, model, text, tmp_path):
     workdir, _ = from_model
-    exchange.import_model(str(model), tmp_path / "imported", default.get_config())
+    import_model.import_model(str(model), tmp_path / "imported", default.get_config())
     loop.train(rlp_config(text, tmp_path / "imported"), tmp_path / "run", report=False)
     assert but_names(tmp_path / "run") == but_names(workdir)
     assert folders.below(tmp_path / "run/hf") == folders.below(workdir / "hf")
@@ -314,15 +315,15 @@ def test_a_run_goes_on_without_the_model_it_started_from(from_model, model, text
 
 def test_a_trained_run_is_exported_in_the_form_of_its_model(from_model, model, tmp_path):
     workdir, _ = from_model
-    opened = exchange.open_model(str(workdir), default.get_config(), CPU)
-    exchange.export_model(opened, tmp_path / "out", "float32", 10**9)
+    opened = opened_model.open_model(str(workdir), default.get_config(), CPU)
+    export_model.export_model(opened, tmp_path / "out", "float32", 10**9)
     assert folders.config_json(tmp_path / "out") == folders.config_json(model) | {
         "torch_dtype": "float32"
     }
     names = ("tokenizer.json", "tokenizer_config.json")
     for name in names:
         assert (tmp_path / "out" / name).read_bytes() == (model / name).read_bytes()
-    again = exchange.open_model(str(tmp_path / "out"), default.get_config(), CPU)
+    again = opened_model.open_model(str(tmp_path / "out"), default.get_config(), CPU)
     assert runs.bits(again.params) == runs.bits(runs.checkpoint(workdir)["params"])
     assert again.method.model == opened.method.model
 
@@ -342,7 +343,7 @@ def test_a_model_whose_tags_are_many_tokens_is_trained(text, tmp_path):
     assert line["skipped_updates"] == 0
     assert line["thought_length"] > 0
     assert runs.steps(tmp_path / "run") == [1]
-    before = exchange.open_model(str(model), default.get_config(), CPU).params
+    before = opened_model.open_model(str(model), default.get_config(), CPU).params
     after = runs.checkpoint(tmp_path / "run", 1)["params"]
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
     assert moved["embedding"]
@@ -384,17 +385,17 @@ def test_another_start_is_taken_whole_by_a_run_that_has_no_checkpoint(model, bas
     assert init_from.adopt(changed, workdir).model.hidden_size == 16
     assert init_from.files_for(changed, workdir) == other
     init_from.copy_files(init_from.files_for(changed, workdir), workdir)
-    tokenizer = (workdir / init_from.FILES / "tokenizer.json").read_bytes()
+    tokenizer = (workdir / run_folder.HF / "tokenizer.json").read_bytes()
     assert tokenizer == (other / "tokenizer.json").read_bytes()
     assert init_from.files_for(config(init_from=str(base)), workdir) is None
     init_from.copy_files(None, workdir)
-    assert not (workdir / init_from.FILES).exists()
+    assert not (workdir / run_folder.HF).exists()
 
 
 def test_a_run_with_a_checkpoint_stays_with_its_own_files(from_model, base, tmp_path):
     workdir = shutil.copytree(from_model[0], tmp_path / "run")
     changed = config(init_from=str(base))
-    assert init_from.files_for(changed, workdir) == workdir / init_from.FILES
+    assert init_from.files_for(changed, workdir) == workdir / run_folder.HF
     saved = init_from.adopt(config(init_from=str(workdir)), tmp_path / "new")
     assert flat(init_from.adopt(changed, workdir).model) == flat(saved.model)
 

@@ -71,6 +71,17 @@ def test_a_missing_config_file_is_refused_with_one_that_is_there(tmp_path):
         config_files.load(str(tmp_path / "dem.py"))
 
 
+def test_a_config_of_this_repository_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config_files.load("configs/text.py:rlp").objective == "rlp"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "text.py").write_text(
+        "def get_config():\n    raise ValueError('own')\n"
+    )
+    with pytest.raises(UserError, match="own"):
+        config_files.load("configs/text.py")
+
+
 def test_a_notebook_makes_a_config_without_jax():
     code = """
 import sys

@@ -15,8 +15,9 @@ from launch import sample
 from rlp.evaluation.generate import continuation
 from rlp.interop import init_from
 from rlp.interop.huggingface import verify
-from rlp.run import exchange, loop
+from rlp.run import export_model, import_model, loop, opened_model, prompts
 from rlp.run.assembly import build_method
+from rlp.runtime import run_folder
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.turns import end_of_turn
 from rlp.training.trainers import NextTokenTrainer
@@ -107,14 +108,14 @@ def tuned(base, tmp_path_factory, one_device):  # noqa: F811
     return folder / "run"
 
 
-def opened(name: Path | str) -> exchange.Opened:
-    return exchange.open_model(str(name), default.get_config(), CPU)
+def opened(name: Path | str) -> opened_model.Opened:
+    return opened_model.open_model(str(name), default.get_config(), CPU)
 
 
 @pytest.fixture(scope="module")
 def exported(tuned, tmp_path_factory):
     out = tmp_path_factory.mktemp("exported") / "out"
-    exchange.export_model(opened(tuned), out, "float32", GB)
+    export_model.export_model(opened(tuned), out, "float32", GB)
     return out
 
 
@@ -162,30 +163,30 @@ def test_the_template_that_was_used_is_exported(exported, tuned):
 
 def test_a_chat_ends_with_its_turn(tuned, number):
     run = opened(tuned)
-    ends = exchange.ends(run, chat=True)
+    ends = prompts.stop_ids(run, chat=True)
     assert set(ends) == {number["<|endoftext|>"], number["<|im_end|>"]}
-    assert exchange.ends(run) == ends
+    assert prompts.stop_ids(run) == ends
     for asked, answer in PAIRS.items():
-        text = exchange.chat_of(run, asked)
+        text = prompts.chat_prompt(run, asked)
         assert text == f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
         prompt = run.method.tokenizer.encode(text)
         found = list(continuation(run.method.model, run.params, prompt, 40, ends=ends))
         assert run.method.tokenizer.decode(found) == answer + "<|im_end|>"
-    told = exchange.chat_of(run, "north?", "Be brief.")
+    told = prompts.chat_prompt(run, "north?", "Be brief.")
     assert told.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
 
 
-def compared(run: exchange.Opened, folder: Path) -> list[verify.Comparison]:
+def compared(run: opened_model.Opened, folder: Path) -> list[verify.Comparison]:
     """A text and a chat, by an exported folder and by us."""
-    text = exchange.chat_of(run, "moon?")
+    text = prompts.chat_prompt(run, "moon?")
     chat = run.method.tokenizer.encode(text)
-    said = exchange.messages("moon?")
-    prompts = [
-        verify.Prompt("the moon", exchange.prompt_of(run, "the moon")),
+    said = prompts.messages("moon?")
+    asked = [
+        verify.Prompt("the moon", prompts.prompt_ids(run, "the moon")),
         verify.Prompt("moon?", chat, said),
     ]
-    ends = exchange.ends(run, chat=True)
-    return verify.compare(verify.Theirs(folder), run.method.model, run.params, prompts, 30, ends)
+    ends = prompts.stop_ids(run, chat=True)
+    return verify.compare(verify.Theirs(folder), run.method.model, run.params, asked, 30, ends)
 
 
 def test_verify_compares_a_text_and_a_chat_and_where_they_stop(exported, tuned, number, tmp_path):
@@ -251,7 +252,7 @@ def test_what_starts_from_it_still_stops(objective, tuned, number, tmp_path):
     run = begun(tuned, tmp_path / "run", objective=objective)
     assert run.method.ends == ()
     assert run.method.template == CHATML
-    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    export_model.export_model(run, tmp_path / "out", "float32", GB)
     ends = [number["<|endoftext|>"], number["<|im_end|>"]]
     for name in ("config.json", "generation_config.json"):
         assert read(tmp_path / "out", name)["eos_token_id"] == ends
@@ -265,7 +266,7 @@ def test_a_chat_is_shown_without_what_the_template_puts_around_it(tuned, monkeyp
         flags = {"PROMPT": asked, "LENGTH": 30, "TEMPERATURE": 0.0}
         for name, value in flags.items():
             monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
-        prompt = run.method.tokenizer.encode(exchange.chat_of(run, asked))
+        prompt = run.method.tokenizer.encode(prompts.chat_prompt(run, asked))
         sample._answer(run, prompt, jax.random.key(0))
         assert capsys.readouterr().out == f"{asked}\n{answer}\n"
 
@@ -276,7 +277,7 @@ RLVR = {"objective": "rlvr", "data.problems.train": "x"}
 PLAIN_SFT = {"data.sft.share": 1.0, "data.chat_template": "none"}
 
 
-def begun(base: Path, workdir: Path, **changes) -> exchange.Opened:
+def begun(base: Path, workdir: Path, **changes) -> opened_model.Opened:
     """A run from a model as it is when it has begun."""
     config = default.get_config()
     config.update_from_flattened_dict({"init_from": str(base)} | changes)
@@ -284,9 +285,9 @@ def begun(base: Path, workdir: Path, **changes) -> exchange.Opened:
     files = init_from.files_for(config, workdir)
     made = build_method(config, files)
     params = opened(base).params
-    run = exchange.Opened("run", config, made, params, 0, files)
+    run = opened_model.Opened("run", config, made, params, 0, files)
     loop.begin_folder(config, made, files, workdir)
-    return dataclasses.replace(run, files=workdir / init_from.FILES)
+    return dataclasses.replace(run, files=workdir / run_folder.HF)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +310,7 @@ def test_ends_are_those_of_what_is_trained_on(changes, added, base, number, tmp_
         changes = changes | {"data.chat_template": str(tmp_path / "my.jinja")}
     run = begun(base, tmp_path / "run", **changes)
     assert set(run.method.ends) == {number[name] for name in added}
-    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    export_model.export_model(run, tmp_path / "out", "float32", GB)
     ids = [number[name] for name in dict.fromkeys(["<|endoftext|>", *added])]
     for name in ("config.json", "generation_config.json"):
         expected = ids[0] if len(ids) == 1 else ids
@@ -324,7 +325,7 @@ def test_ends_are_those_of_what_is_trained_on(changes, added, base, number, tmp_
 
 def test_an_end_that_is_a_word_is_not_made_a_special_token(base, tmp_path):
     run = begun(base, tmp_path / "run", **{"data.eos": "."})
-    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    export_model.export_model(run, tmp_path / "out", "float32", GB)
     (dot,) = run.method.tokenizer.encode(".")
     assert dot in read(tmp_path / "out", "generation_config.json")["eos_token_id"]
     assert read(tmp_path / "out", "tokenizer_config.json")["eos_token"] == "<|endoftext|>"
@@ -340,11 +341,11 @@ def test_the_exported_tokenizer_puts_before_a_text_what_training_put(
     (tmp_path / "my.jinja").write_text(named)
     changes = {"data.bos": bos, "data.eos": eos, "data.chat_template": str(tmp_path / "my.jinja")}
     run = begun(base, tmp_path / "run", **changes)
-    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    export_model.export_model(run, tmp_path / "out", "float32", GB)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     before = [] if bos == "none" else [number[bos]]
     assert theirs("")["input_ids"] == before
-    assert theirs("the moon")["input_ids"] == exchange.prompt_of(run, "the moon")
+    assert theirs("the moon")["input_ids"] == prompts.prompt_ids(run, "the moon")
     if before:
         assert read(tmp_path / "out", "generation_config.json")["bos_token_id"] == before[0]
     # A template that names the tokens says the same in training, in the export, and on resuming.
@@ -369,9 +370,9 @@ def test_a_bos_that_a_folder_states_is_put_by_its_export(base, number, tmp_path)
     assert transformers.AutoTokenizer.from_pretrained(stating)("")["input_ids"] == []
     run = begun(stating, tmp_path / "run")
     assert run.method.tokenizer.bos == (number["<|im_start|>"],)
-    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    export_model.export_model(run, tmp_path / "out", "float32", GB)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert theirs("the moon")["input_ids"] == exchange.prompt_of(run, "the moon")
+    assert theirs("the moon")["input_ids"] == prompts.prompt_ids(run, "the moon")
 
 
 def test_a_tokenizer_that_another_model_type_reads_otherwise_is_refused(tmp_path):
@@ -384,10 +385,10 @@ def test_a_tokenizer_that_another_model_type_reads_otherwise_is_refused(tmp_path
     config = folders.config_json(base) | {"model_type": "qwen2", "tie_word_embeddings": True}
     run = begun(base, tmp_path / "run", **{"data.tokenizer": str(words)})
     with pytest.MonkeyPatch.context() as patch:
-        family = exchange._their_config(run, "float32", exchange.released(run))[0]
-        patch.setattr(exchange, "_their_config", lambda *_: (family, config))
+        family = export_model._their_config(run, "float32", export_model.exported_files(run))[0]
+        patch.setattr(export_model, "_their_config", lambda *_: (family, config))
         with pytest.raises(UserError, match="model_type 'qwen2' transformers reads its tokenizer"):
-            exchange.export_model(run, tmp_path / "out", "float32", GB)
+            export_model.export_model(run, tmp_path / "out", "float32", GB)
     assert not (tmp_path / "out").exists()
 
 
@@ -414,13 +415,13 @@ def test_an_export_has_the_template_of_the_run_and_no_older_one(named, files, tm
     (tmp_path / "my.jinja").write_text(CHATML)
     chosen = str(tmp_path / named) if named == "my.jinja" else named
     run = begun(base, tmp_path / "run", **{"data.chat_template": chosen})
-    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    export_model.export_model(run, tmp_path / "out", "float32", GB)
     expected = {"": OLD, "none": None, "my.jinja": CHATML}[named]
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     if expected is None:
         assert theirs.chat_template is None
         with pytest.raises(UserError, match="run has no chat template; leave out --chat"):
-            exchange.chat_of(run, "x")
+            prompts.chat_prompt(run, "x")
     else:
         assert theirs.get_chat_template() == expected
     assert build_method(run.config, run.files).template == expected
@@ -445,7 +446,7 @@ def test_a_tokenizer_of_its_own_has_the_template_and_the_ends(base, number, tmp_
     assert heir.template == CHATML
     heir = dataclasses.replace(run, config=follows, method=heir)
     for name, one in (("of it", run), ("of its heir", heir)):
-        exchange.export_model(one, tmp_path / name, "float32", GB)
+        export_model.export_model(one, tmp_path / name, "float32", GB)
         told = read(tmp_path / name, "generation_config.json")
         assert told == GENERATION | {
             "bos_token_id": None,
@@ -460,11 +461,11 @@ def test_a_tokenizer_of_its_own_has_the_template_and_the_ends(base, number, tmp_
 
 def test_tokens_that_an_import_adds_are_exported_with_their_ends(base, number, tmp_path):
     transformers = pytest.importorskip("transformers")
-    exchange.import_model(
+    import_model.import_model(
         str(base), tmp_path / "run", default.get_config(), new_tokens=["<|end|>"], like="</think>"
     )
     run = begun(tmp_path / "run", tmp_path / "next", **{"data.separator": "<|end|>"})
-    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    export_model.export_model(run, tmp_path / "out", "float32", GB)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     (new,) = theirs.encode("<|end|>")
     rows = folders.tensors(tmp_path / "out")["model.embed_tokens.weight"]
@@ -480,7 +481,7 @@ def test_a_model_without_a_generation_config_gets_the_ids_of_its_config(base, nu
     config = folders.config_json(folder) | {"eos_token_id": [7, 9]}
     (folder / "config.json").write_text(json.dumps(config))
     run = begun(folder, tmp_path / "run", **{"data.eos": "<|im_end|>"})
-    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    export_model.export_model(run, tmp_path / "out", "float32", GB)
     for name in ("config.json", "generation_config.json"):
         assert read(tmp_path / "out", name)["eos_token_id"] == [7, 9, number["<|im_end|>"]]
 
@@ -532,21 +533,21 @@ def test_a_pretrained_model_learns_to_stop_at_another_token(tmp_path):
     )
     loop.train(config, tmp_path / "run", report=False)
     run = opened(tmp_path / "run")
-    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    export_model.export_model(run, tmp_path / "out", "float32", GB)
     theirs = verify.Theirs(tmp_path / "out")
-    ends = exchange.ends(run, chat=True)
+    ends = prompts.stop_ids(run, chat=True)
     (end,) = run.method.tokenizer.encode("<|endoftext|>")
     assert set(theirs.ends) == set(ends) == {end, *run.method.tokenizer.encode("<|im_end|>")}
-    prompts = [
+    asked = [
         verify.Prompt(
             text,
-            run.method.tokenizer.encode(exchange.chat_of(run, text)),
-            exchange.messages(text),
+            run.method.tokenizer.encode(prompts.chat_prompt(run, text)),
+            prompts.messages(text),
         )
         for text in asked
     ]
-    prompts.append(verify.Prompt("The moon", exchange.prompt_of(run, "The moon")))
-    *chats, text = verify.compare(theirs, run.method.model, run.params, prompts, 24, ends)
+    asked.append(verify.Prompt("The moon", prompts.prompt_ids(run, "The moon")))
+    *chats, text = verify.compare(theirs, run.method.model, run.params, asked, 24, ends)
     for found in (*chats, text):
         assert found.same_ids
         assert found.same_text

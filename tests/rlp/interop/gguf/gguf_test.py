@@ -21,7 +21,7 @@ from rlp.evaluation.generate import continuation
 from rlp.interop import huggingface
 from rlp.interop.gguf import header, rope
 from rlp.interop.huggingface import verify
-from rlp.run import exchange
+from rlp.run import export_model, import_model, opened_model, prompts
 from rlp.runtime.errors import UserError
 from tests.support import folders, gguf_files, real_models
 from tests.support.paths import ROOT
@@ -33,11 +33,11 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
 PROMPT = np.random.default_rng(1).integers(0, 259, 40).tolist()
 
 
-def opened(path: Path) -> exchange.Opened:
-    return exchange.open_model(str(path), default.get_config(), CPU)
+def opened(path: Path) -> opened_model.Opened:
+    return opened_model.open_model(str(path), default.get_config(), CPU)
 
 
-def logits(found: exchange.Opened, ids=PROMPT) -> np.ndarray:
+def logits(found: opened_model.Opened, ids=PROMPT) -> np.ndarray:
     exact = dataclasses.replace(found.method.model, compute_dtype="float32")
     place = jnp.arange(len(ids), dtype=jnp.int32)[None]
     trunk = Trunk(jnp.asarray([ids]), jnp.ones_like(place), place)
@@ -155,7 +155,7 @@ def test_an_import_is_a_run_and_its_export_is_the_model(tmp_path, written):
     path = shutil.copy(written("gemma3", *gguf_files.MIXED), tmp_path / "m.gguf")
     expected = logits(opened(Path(path)))
     assert huggingface.quantization(str(path)).split(", ")[0] in gguf_files.MIXED
-    run = exchange.import_model(str(path), tmp_path / "run", default.get_config())
+    run = import_model.import_model(str(path), tmp_path / "run", default.get_config())
     path.unlink()
     kept = tmp_path / "run/hf"
     assert {x.name for x in kept.iterdir()} == {
@@ -165,7 +165,7 @@ def test_an_import_is_a_run_and_its_export_is_the_model(tmp_path, written):
     assert run.method.tokenizer.eos == 1
     found = opened(tmp_path / "run")
     np.testing.assert_array_equal(logits(found), expected)
-    exchange.export_model(found, tmp_path / "out", "float32", 2**30)
+    export_model.export_model(found, tmp_path / "out", "float32", 2**30)
     assert_close(logits(opened(tmp_path / "out")), expected)
     assert_close(their_logits(tmp_path / "out"), expected)
 
@@ -177,7 +177,7 @@ def test_real_models_compute_and_continue_as_transformers_reads_them(real):
     path, run = real()
     theirs, ours = their_model(path.parent, gguf_file=path.name), opened(run)
     for text in ("The capital of France is", "def fibonacci(n):\n    ", "1. One\n\n2. Two\n\n3."):
-        ids = exchange.prompt_of(ours, text)
+        ids = prompts.prompt_ids(ours, text)
         assert_close(logits(ours, ids), logits_of(theirs, ids))
         # Greedily, and past every end of a text.
         options = {"do_sample": False, "max_new_tokens": 32, "eos_token_id": None}

@@ -22,10 +22,10 @@ from tests.support import standin
 from tests.support.paths import ROOT
 
 MB = 1e6
-# 28 layers of 8.4 MB in float32; the largest tensor has 16.8 MB. A copy of a stack would show.
-SHAPE = {"layers": 28, "width": 1024, "ffn": 2048, "vocab": 4096}
+# 12 layers of 8.4 MB in float32; the largest tensor has 16.8 MB. A copy of a stack would show.
+SHAPE = {"layers": 12, "width": 1024, "ffn": 2048, "vocab": 4096}
 LARGEST = 4 * 1024 * 4096 / MB
-SHARD = 60
+SHARD = 30
 NOISE = 8  # for what is no tensor
 # What is freed goes back to the system at once, so that what is counted is what is held.
 ENVIRONMENT = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}

@@ -1,11 +1,8 @@
 """The programs that bring models in, show what they write and hand them out, from outside."""
 
-import contextlib
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,70 +13,12 @@ from configs import default
 from launch import sample
 from models import hf
 from rlp.evaluation.generate import continuation, thoughts_after
-from rlp.run import exchange
+from rlp.run import assembly, export_model, opened_model, prompts
 from rlp.runtime.config_json import save_config
 from rlp.runtime.display import printable
 from rlp.training.checkpoint import Checkpoints
 from tests.support import folders, runs, tiny
 from tests.support.paths import ROOT
-
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(ROOT),
-    "JAX_NUM_CPU_DEVICES": "1",
-    "HF_HUB_OFFLINE": "1",
-}
-
-# Command lines share one process, which forks before jax has started: each is a real one with its
-# own exit status, without seconds of imports.
-FORK = """
-import importlib, json, os, sys
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from launch import program
-from rlp.run import exchange, experiment, loop; from rlp.evaluation import generate
-
-for line in sys.stdin:
-    (module, *words), out, err = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        sys.argv = [module, *words]
-        for number, path in ((1, out), (2, err)):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-        try:
-            program.run(importlib.import_module("launch." + module).main)
-        except SystemExit as end:  # at once: to take all that was imported down takes a second
-            sys.stdout.flush()
-            os._exit(end.code or 0)
-        os._exit(70)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@contextlib.contextmanager
-def programs(folder, log):
-    """In here, a function that runs a command line: (exit status, stdout, stderr).
-
-    It works in `folder`; what it prints goes through files in `log`.
-    """
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", FORK],
-        cwd=folder, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-
-        def run(*words):
-            number = len(list(log.iterdir()))
-            files = [str(log / f"{number}.{name}") for name in ("out", "err")]
-            process.stdin.write(json.dumps([words, *files]) + "\n")
-            process.stdin.flush()
-            status = int(process.stdout.readline())
-            return (status, *(Path(name).read_text() for name in files))
-
-        try:
-            yield run
-        finally:
-            process.stdin.close()
-            process.wait(60)
-
 
 GOOD = {
     "tiny": ("tiny_hf", "--out=tiny", "--family=llama"),
@@ -153,15 +92,15 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def ran(programs, tmp_path_factory):
     """The folder of all command lines, and what came of each."""
     pytest.importorskip("torch")
-    folder, log = tmp_path_factory.mktemp("programs"), tmp_path_factory.mktemp("log")
-    with programs(folder, log) as run:
-        found = {case: run(*words) for case, words in GOOD.items()}
-        damage(folder)
-        before = folders.below(folder), sorted(folder.rglob("*"))
-        found |= {case: run(*words) for case, (words, _) in BAD.items()}
+    folder = tmp_path_factory.mktemp("folder")
+    run = lambda name, *flags: programs.run([f"launch.{name}", *flags], folder)
+    found = {case: run(*words) for case, words in GOOD.items()}
+    damage(folder)
+    before = folders.below(folder), sorted(folder.rglob("*"))
+    found |= {case: run(*words) for case, (words, _) in BAD.items()}
     assert (folders.below(folder), sorted(folder.rglob("*"))) == before
     return folder, found
 
@@ -184,10 +123,10 @@ def damage(folder: Path) -> None:
     compass(folder / "compass")
 
 
-def compass(out: Path) -> exchange.Opened:
+def compass(out: Path) -> opened_model.Opened:
     """A run of the demo that has taken no step."""
     config = runs.config(runs.COMPASS)
-    params = tiny.params(exchange.build_method(config).model)
+    params = tiny.params(assembly.build_method(config).model)
     out.mkdir()
     save_config(config, out / "config.json")
     with Checkpoints(out / "checkpoints", keep=1) as checkpoints:
@@ -195,8 +134,8 @@ def compass(out: Path) -> exchange.Opened:
     return opened(out)
 
 
-def opened(folder: Path) -> exchange.Opened:
-    return exchange.open_model(str(folder), default.get_config(), jax.devices("cpu")[0])
+def opened(folder: Path) -> opened_model.Opened:
+    return opened_model.open_model(str(folder), default.get_config(), jax.devices("cpu")[0])
 
 
 def shown(ran, case: str) -> list[str]:
@@ -230,7 +169,7 @@ def test_models_are_made_imported_and_exported(ran):
     )
     run, exported = opened(folder / "made/run"), opened(folder / "exported")
     assert exported.method.model == run.method.model
-    folders.assert_same_bits(exported.params, exchange.rounded(run.params, "bfloat16"))
+    folders.assert_same_bits(exported.params, export_model.round_trip(run.params, "bfloat16"))
     assert exported.method.tokenizer.encode("<|a|>b<|b|>") == [261, 98, 262]
     rows = run.params["embedding"]
     assert rows[261].tobytes() == rows[262].tobytes() == rows[259].tobytes()
@@ -239,7 +178,7 @@ def test_models_are_made_imported_and_exported(ran):
 def test_what_is_sampled_is_what_the_run_writes(ran):
     run = opened(ran[0] / "made/run")
     method, tokenizer = run.method, run.method.tokenizer
-    prompt = exchange.prompt_of(run, "Once<|a|>")
+    prompt = prompts.prompt_ids(run, "Once<|a|>")
     assert prompt == [257, *b"Once", 261]
     ids = continuation(
         method.model,
@@ -290,18 +229,16 @@ def test_bad_input_gets_one_line_and_status_2(case, ran):
 
 @pytest.mark.slow  # seconds for each family
 @pytest.mark.parametrize("family", sorted(hf.BY_NAME))
-def test_a_tiny_model_of_every_family_is_read_and_handed_out_again(family, tmp_path):
+def test_a_tiny_model_of_every_family_is_read_and_handed_out_again(family, programs, tmp_path):
     pytest.importorskip("torch")
-    (tmp_path / "log").mkdir()
     steps = [
         ("tiny_hf", "--out=tiny", f"--family={family}"),
         ("import_hf", "--hf=tiny", "--out=run"),
         ("export_hf", "--checkpoint=run", "--out=out", "--verify", "--dtype=float32"),
     ]
-    with programs(tmp_path, tmp_path / "log") as run:
-        for words in steps:
-            status, _, err = run(*words)
-            assert status == 0, err
+    for name, *flags in steps:
+        status, _, err = programs.run([f"launch.{name}", *flags], tmp_path)
+        assert status == 0, err
     folders.assert_same_bits(folders.tensors(tmp_path / "out"), folders.tensors(tmp_path / "tiny"))
 
 
@@ -313,7 +250,7 @@ def streamed(run, text, monkeypatch, capsys, length=40, temperature=0.0):
     flags = {"PROMPT": text, "LENGTH": length, "TEMPERATURE": temperature}
     for name, value in flags.items():
         monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
-    prompt = exchange.prompt_of(run, text)
+    prompt = prompts.prompt_ids(run, text)
     sample._stream(run, prompt, jax.random.key(0))
     tokenizer, model = run.method.tokenizer, run.method.model
     ids = continuation(
@@ -355,8 +292,8 @@ def test_thoughts_are_printed_with_what_they_do(target, tmp_path, monkeypatch, c
         monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
     method, key = run.method, jax.random.key(1)
     following = f" {target}" if target else ""
-    prompt, ids = exchange.prompt_and_target(run, "Mia faces", following)
-    assert prompt == exchange.prompt_of(run, "Mia faces")
+    prompt, ids = prompts.prompt_and_target(run, "Mia faces", following)
+    assert prompt == prompts.prompt_ids(run, "Mia faces")
     assert ids == method.tokenizer.encode(target)
     sample._show_thoughts(run, prompt, ids, key, False)
     lines = capsys.readouterr().out.splitlines()

@@ -21,8 +21,9 @@ from models.transformer import bind
 from models.tree import Trunk, forward
 from rlp.data.compass import CompassStream
 from rlp.evaluation import generate
+from rlp.interop import huggingface
 from rlp.interop.huggingface import verify
-from rlp.run import exchange
+from rlp.run import export_model, import_model, opened_model, prompts
 from rlp.run.assembly import build_method
 from rlp.runtime.config_json import save_config
 from rlp.runtime.errors import UserError
@@ -38,12 +39,12 @@ ROWS, USED = theirs.BASE["vocab_size"], len(folders.WORDS)
 GB = 10**9
 
 
-def opened(name: Path | str) -> exchange.Opened:
-    return exchange.open_model(str(name), default.get_config(), CPU)
+def opened(name: Path | str) -> opened_model.Opened:
+    return opened_model.open_model(str(name), default.get_config(), CPU)
 
 
-def imported(folder: Path, out: Path, **options) -> exchange.Opened:
-    return exchange.import_model(str(folder), out, default.get_config(), **options)
+def imported(folder: Path, out: Path, **options) -> opened_model.Opened:
+    return import_model.import_model(str(folder), out, default.get_config(), **options)
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +100,12 @@ def assert_same_logits(found: np.ndarray, expected: np.ndarray) -> None:
 @theirs.every_model
 def test_transformers_computes_from_an_export_what_we_do(name, dtype, saved, tmp_path):
     ours = opened(saved(name))
-    family = exchange.export_model(ours, tmp_path / "out", dtype, GB)
+    family = export_model.export_model(ours, tmp_path / "out", dtype, GB)
     again = loaded(tmp_path / "out")
     assert type(again).__name__ == family.architecture == type(theirs.their_model(name)).__name__
     tokens = np.random.default_rng(0).integers(0, ROWS, (2, 40))
     expected = theirs.their_logits(again, tokens)
-    params = exchange.rounded(ours.params, dtype)
+    params = export_model.round_trip(ours.params, dtype)
     assert_same_logits(our_logits(ours.method.model, params, tokens), expected)
     exact = theirs.their_logits(theirs.their_model(name), tokens)
     assert np.array_equal(expected, exact) == (dtype == "float32")
@@ -120,7 +121,7 @@ def test_import_and_export_keep_every_bit(name, saved, tmp_path):
     assert run.method.model == config
     assert run.step == 0
     folders.assert_same_bits(run.params, theirs.parameters(model, config))
-    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    export_model.export_model(run, tmp_path / "out", "float32", GB)
     folders.assert_same_bits(folders.tensors(tmp_path / "out"), folders.tensors(folder))
     again = opened(tmp_path / "out")
     assert again.method.model == config
@@ -135,7 +136,7 @@ def without_dtype(config: hf.Json) -> hf.Json:
 def test_a_bfloat16_model_comes_back_as_it_was(name, saved, tmp_path):
     folder = saved(name, "bfloat16")
     imported(folder, tmp_path / "run")
-    exchange.export_model(opened(tmp_path / "run"), tmp_path / "out", "bfloat16", 20_000)
+    export_model.export_model(opened(tmp_path / "run"), tmp_path / "out", "bfloat16", 20_000)
     assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
     found, expected = folders.tensors(tmp_path / "out"), folders.tensors(folder)
     assert {x.dtype for x in expected.values()} == {jnp.dtype("bfloat16")}
@@ -169,7 +170,7 @@ def test_greedy_continuations_are_those_of_transformers(name, saved):
 # --verify says the same.
 
 
-def compared(ours: exchange.Opened, folder: Path, tokens: int) -> list[verify.Comparison]:
+def compared(ours: opened_model.Opened, folder: Path, tokens: int) -> list[verify.Comparison]:
     """A prompt of three tokens, by transformers from a folder and by us."""
     prompt = verify.Prompt("w7 w30", [1, 7, 30])
     theirs_now = verify.Theirs(folder)
@@ -180,7 +181,7 @@ def compared(ours: exchange.Opened, folder: Path, tokens: int) -> list[verify.Co
 
 def test_verify_passes_an_export_and_not_one_with_another_weight(saved, tmp_path):
     ours = opened(saved("qwen2"))
-    exchange.export_model(ours, tmp_path / "out", "float32", GB)
+    export_model.export_model(ours, tmp_path / "out", "float32", GB)
     (result,) = compared(ours, tmp_path / "out", 12)
     assert result.same_text
     assert result.error < 1e-5
@@ -199,7 +200,7 @@ def test_verify_passes_an_export_and_not_one_with_another_weight(saved, tmp_path
 def test_rows_that_belong_to_no_token_survive(saved, tmp_path):
     ours = opened(saved("llama"))
     assert (ours.method.tokenizer.vocab_size, ours.method.model.vocab_size) == (USED, ROWS)
-    exchange.export_model(ours, tmp_path / "out", "float32", GB)
+    export_model.export_model(ours, tmp_path / "out", "float32", GB)
     found, given = folders.tensors(tmp_path / "out"), folders.tensors(saved("llama"))
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         assert found[name].shape[0] == ROWS
@@ -216,7 +217,7 @@ def test_a_tied_matrix_may_stand_in_the_file_if_it_is_the_embedding(name, saved,
     values["lm_head.weight"] = values["model.embed_tokens.weight"].copy()
     save_file(values, folder / "model.safetensors", metadata={"format": "pt"})
     folders.assert_same_bits(opened(folder).params, expected.params)
-    exchange.export_model(opened(folder), tmp_path / "out", "float32", GB)
+    export_model.export_model(opened(folder), tmp_path / "out", "float32", GB)
     assert "lm_head.weight" not in folders.tensors(tmp_path / "out")
     values["lm_head.weight"][5, 5] += 1
     save_file(values, folder / "model.safetensors", metadata={"format": "pt"})
@@ -280,7 +281,7 @@ def test_an_import_with_new_tokens_is_exported_with_them(saved, tmp_path):
     transformers = pytest.importorskip("transformers")
     folder = saved("llama")
     imported(folder, tmp_path / "run", new_tokens=two_names(30))
-    exchange.export_model(opened(tmp_path / "run"), tmp_path / "out", "float32", GB)
+    export_model.export_model(opened(tmp_path / "run"), tmp_path / "out", "float32", GB)
     theirs_now = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert theirs_now.encode("w9 <|29|>", add_special_tokens=False) == [9, USED + 29]
     assert theirs_now.model_max_length == 4321
@@ -313,7 +314,7 @@ def test_tags_of_several_tokens_become_one_each(tmp_path):
     for method in (result.method, after):
         assert (method.tokenizer.think_open, method.tokenizer.think_close) == ((259,), (260,))
         assert (method.vocabulary.think_open, method.vocabulary.think_close) == ((259,), (260,))
-    assert "<think> is token 259, </think> is token 260" in exchange.described(result)[1]
+    assert "<think> is token 259, </think> is token 260" in opened_model.describe(result)[1]
     text = "a<think>b</think>"
     assert before.tokenizer.encode(text) == list(text.encode())
     assert after.tokenizer.encode(text) == [97, 259, 98, 260]
@@ -329,7 +330,7 @@ def test_what_an_import_returns_is_what_opening_its_folder_gives(saved, tmp_path
         assert made.method.model == again.method.model
         assert (made.step, made.files) == (again.step, again.files)
         for place, one in (("made", made), ("again", again)):
-            exchange.export_model(one, run / place, "float32", GB)
+            export_model.export_model(one, run / place, "float32", GB)
         found, expected = folders.below(run / "made"), folders.below(run / "again")
         assert found.keys() == expected.keys()
         assert {name for name in found if found[name] != expected[name]} == {"rlp.json"}
@@ -406,7 +407,7 @@ def test_fields_that_change_nothing_are_reported_once_and_exported(saved, tmp_pa
     told = [m for m in (record.getMessage() for record in caplog.records) if "router_bias" in m]
     assert len(told) == 1
     assert told[0].endswith("kept for exports: internal_version, prefix, router_bias")
-    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    export_model.export_model(run, tmp_path / "out", "float32", GB)
     expected = without_dtype(config) | {"vocab_size": 128}
     assert without_dtype(folders.config_json(tmp_path / "out")) == expected
 
@@ -438,8 +439,8 @@ def test_an_interrupted_import_leaves_nothing_and_can_be_done_again(moment, save
 def test_an_interrupted_export_leaves_nothing(saved, tmp_path):
     ours = opened(saved("qwen3"))
     for moment in (1, -1):
-        with crash_at(exchange.huggingface.export, "_write_shard", moment), pytest.raises(Crash):
-            exchange.export_model(ours, tmp_path / "out", "float32", GB)
+        with crash_at(huggingface.export, "_write_shard", moment), pytest.raises(Crash):
+            export_model.export_model(ours, tmp_path / "out", "float32", GB)
         assert not list(tmp_path.iterdir())
 
 
@@ -478,7 +479,7 @@ def of_bytes(tmp_path_factory):
     pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("bytes")
     run = opened(untrained(folder / "run"))
-    exchange.export_model(run, folder / "out", "float32", GB)
+    export_model.export_model(run, folder / "out", "float32", GB)
     return run.method.tokenizer, their_tokenizer(folder / "out")
 
 
@@ -511,7 +512,7 @@ def test_exported_bytes_have_our_special_tokens(of_bytes):
 def test_an_exported_compass_has_our_words(tmp_path):
     pytest.importorskip("transformers")
     run = opened(untrained(tmp_path / "run", **{"data.kind": "compass"}))
-    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    export_model.export_model(run, tmp_path / "out", "float32", GB)
     ours, exported = run.method.tokenizer, their_tokenizer(tmp_path / "out")
     assert_named_alike(ours, exported)
     everything = list(range(ours.vocab_size))
@@ -527,7 +528,7 @@ def test_an_exported_compass_has_our_words(tmp_path):
 def test_a_run_made_here_is_exported_with_its_weights_and_tokens(tmp_path):
     pytest.importorskip("torch")
     run = opened(untrained(tmp_path / "run"))
-    exchange.export_model(run, tmp_path / "out", "float32", GB)
+    export_model.export_model(run, tmp_path / "out", "float32", GB)
     model = loaded(tmp_path / "out")
     tokens = np.random.default_rng(0).integers(0, 261, (2, 30))
     found = our_logits(run.method.model, run.params, tokens)
@@ -544,7 +545,7 @@ def test_a_run_made_here_is_exported_with_its_weights_and_tokens(tmp_path):
 def test_a_network_that_no_family_has_is_refused_by_its_fields(tmp_path):
     run = opened(untrained(tmp_path / "run", **{"model.logit_softcap": 5.0}))
     with pytest.raises(UserError, match=r"run cannot be exported: .*model\.logit_softcap=5\.0"):
-        exchange.export_model(run, tmp_path / "out", "float32", GB)
+        export_model.export_model(run, tmp_path / "out", "float32", GB)
     assert [*tmp_path.iterdir()] == [tmp_path / "run"]
 
 
@@ -611,7 +612,9 @@ def test_new_tokens_go_into_a_folder_without_a_tokenizer_config(tmp_path):
     folder = folders.write(tmp_path / "m", files=files)
     default_config = default.get_config()
     default_config.data.eos = "<eos>"
-    run = exchange.import_model(str(folder), tmp_path / "run", default_config, new_tokens=["<a>"])
+    run = import_model.import_model(
+        str(folder), tmp_path / "run", default_config, new_tokens=["<a>"]
+    )
     (new,) = run.method.tokenizer.encode("<a>")
     assert run.method.tokenizer.encode("a<a>a") == [97, new, 97]
 
@@ -636,7 +639,9 @@ def test_another_tokenizer_brings_its_tokens_into_the_config(saved, tmp_path):
         (words / name).write_text(str(content))
     run.config.data.tokenizer = str(words)
     method = build_method(run.config, run.files)
-    exchange.export_model(dataclasses.replace(run, method=method), tmp_path / "out", "float32", GB)
+    export_model.export_model(
+        dataclasses.replace(run, method=method), tmp_path / "out", "float32", GB
+    )
     for file in ("config.json", "generation_config.json"):
         told = json.loads((tmp_path / "out" / file).read_text())
         assert (told["eos_token_id"], told["pad_token_id"], told["bos_token_id"]) == (9, 8, 1)
@@ -658,11 +663,11 @@ def test_an_import_that_cannot_be_written_says_so(saved, tmp_path):
 
 def test_a_prompt_of_nothing_is_refused(saved):
     run = opened(saved("qwen3"))
-    assert exchange.prompt_of(run, "") == [1]
+    assert prompts.prompt_ids(run, "") == [1]
     run.config.data.bos = "none"
     bare = dataclasses.replace(run, method=build_method(run.config, run.files))
     with pytest.raises(UserError, match="empty, and the tokenizer puts nothing before"):
-        exchange.prompt_of(bare, "")
+        prompts.prompt_ids(bare, "")
 
 
 def test_a_jax_without_a_cpu_is_named(monkeypatch):
@@ -671,4 +676,4 @@ def test_a_jax_without_a_cpu_is_named(monkeypatch):
 
     monkeypatch.setattr(jax, "devices", none)
     with pytest.raises(UserError, match="JAX_PLATFORMS=<accelerator>,cpu"):
-        exchange.host()
+        opened_model.conversion_device()
