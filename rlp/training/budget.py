@@ -65,7 +65,7 @@ def split(match: str) -> tuple[str, str]:
     named = run_reference.usage(match)
     if not named.run or named.detail not in UNITS:
         forms = [f"'<workdir>:{name}'" for name in UNITS]
-        raise UserError(f"match={match!r} is not {', '.join(forms[:-1])} or {forms[-1]}")
+        raise UserError.of("match", match, f"is not {', '.join(forms[:-1])} or {forms[-1]}")
     return named.run, named.detail
 
 
@@ -78,10 +78,10 @@ def used_by(match: str) -> float:
     folder, unit = split(match)
     path = Path(folder, run_folder.EVALUATION)
     if not path.exists():
-        raise UserError(f"match={match!r}: {folder} is not a finished run")
+        raise UserError.of("match", match, f": {folder} is not a finished run")
     used = read_object(path).get(UNITS[unit])
     if not isinstance(used, int | float):
-        raise UserError(f"match={match!r}: {path} has no {UNITS[unit]}; run {folder} again")
+        raise UserError.of("match", match, f": {path} has no {UNITS[unit]}; run {folder} again")
     if not used:
-        raise UserError(f"match={match!r}: {folder} took no step and has used nothing")
+        raise UserError.of("match", match, f": {folder} took no step and has used nothing")
     return used
