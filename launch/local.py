@@ -72,9 +72,7 @@ def run_points(
     Raises:
       UserError: a log cannot be written; the points that run are told to save and end.
     """
-    from rlp.training.metrics import (
-        progress,  # here: it brings jax, which a wrong flag should not wait for
-    )
+    from rlp.runtime.progress import progress  # here: it brings jax, for which no flag should wait
 
     with disk_errors.writing(logs):
         logs.mkdir(parents=True, exist_ok=True)

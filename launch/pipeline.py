@@ -21,7 +21,8 @@ from ml_collections import ConfigDict
 
 from launch import program
 from launch.run_flags import RunFlags
-from rlp.runtime import atomic_files, disk_errors
+from rlp.run import config_files
+from rlp.runtime import atomic_files, disk_errors, run_folder
 from rlp.runtime.display import printable
 from rlp.runtime.errors import UserError
 
@@ -77,9 +78,9 @@ def read_published(spec: str, arms: Sequence[str]) -> Published:
       UserError: it speaks of something that is no arm.
     """
     file = spec.partition(":")[0]  # the numbers do not depend on the argument of get_config
-    if not program.defines(file, PUBLISHED):
+    if not config_files.defines(file, PUBLISHED):
         return {}
-    published = program.call_in_file(file, PUBLISHED)
+    published = config_files.call(file, PUBLISHED)
     if odd := sorted(set(published) - set(arms)):
         raise UserError(
             f"{PUBLISHED} of {file} has {', '.join(odd)}, which is no arm; they are "
@@ -103,9 +104,9 @@ def _length(arm: ConfigDict, workdir: Path) -> str:
 def _state(folder: Path) -> str:
     from rlp.training.checkpoint.folder import saved_steps
 
-    if (folder / "evaluation.json").exists():
+    if (folder / run_folder.EVALUATION).exists():
         return "finished"
-    steps = saved_steps(folder / "checkpoints")
+    steps = saved_steps(folder / run_folder.CHECKPOINTS)
     return f"stands at step {steps[-1]}" if steps else "waits"
 
 
@@ -124,7 +125,7 @@ def _finish(
     table = report.chain_table(report.places(inside), figures, published)
     if published:
         table += "\n\nIn brackets: published numbers, of other data and another evaluation."
-    path = workdir / "pipeline.md"
+    path = workdir / run_folder.PIPELINE
     with disk_errors.writing(path):
         atomic_files.write_whole(path, table + "\n")
     print(f"\n{table}\n\ntable: {path}")

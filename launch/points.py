@@ -18,15 +18,15 @@ from urllib.parse import quote
 
 from ml_collections import ConfigDict
 
-from launch import program
-from rlp.runtime import ownership
+from rlp.run import config_fields, config_files
+from rlp.runtime import run_folder
 from rlp.runtime.config_json import Value, fields
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import read_object
 
 NAME = "name"  # of a point, where the fields that it sets would not do; no field is called so
 REFERENCES = ("init_from", "match")
-RESERVED = (*ownership.NAMES["sweep"], ownership.RECORD)  # what else is in the folder of a sweep
+RESERVED = (*run_folder.WRITTEN["sweep"], run_folder.OWNER)  # what else is in the folder of a sweep
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a log is called <name>.log
 
 
@@ -74,7 +74,7 @@ class Point:
 
 def finishing_file(workdir: Path, arms: bool) -> Path:
     """The file that a run, or an experiment (a config with arms), leaves when it ends."""
-    return workdir / ("summary.json" if arms else "evaluation.json")
+    return workdir / (run_folder.SUMMARY if arms else run_folder.EVALUATION)
 
 
 def read_points(
@@ -92,7 +92,7 @@ def read_points(
       UserError: no points, an unknown field, a value of another type, points that are the same or
         cannot be told apart, or points that wait for one another.
     """
-    raw = program.call_in_file(spec, "sweep")
+    raw = config_files.call(spec, "sweep")
     if isinstance(raw, Mapping | str) or not isinstance(raw, Iterable):
         raise UserError(f"sweep of {spec} must yield dictionaries, not be a {type(raw).__name__}")
     points = []
@@ -100,7 +100,7 @@ def read_points(
         try:
             points.append(_point(values, config, set(for_all)))
         except UserError as error:
-            raise UserError(f"sweep of {spec}, point {number}: {error}") from error
+            raise error.within(f"sweep of {spec}, point {number}") from error
     if not points:
         raise UserError(f"sweep of {spec} yields no points")
     _check_distinct(points)
@@ -153,13 +153,13 @@ def _point(values: object, config: ConfigDict, for_all: set[str]) -> Point:
     label = own.pop(NAME, "")
     for path, value in own.items():
         if path not in known:
-            raise UserError(program.unknown_field(str(path), known))
-        program.check_typed_value(path, type(known[path]), value)
+            raise config_fields.unknown_field(str(path), known)
+        config_fields.check_value(path, type(known[path]), value)
         if path in for_all:
-            raise UserError(f"{path} is set here and by --config.{path}; leave one of them out")
-        above = program.set_by_arms(path, known)
-        if above and len(above) == len(config.arms):
-            raise UserError(f"every arm sets its own {path}; sweep {' or '.join(above)} instead")
+            raise UserError(
+                f"{path} is set here and by --config.{path}; leave one of them out", field=path
+            )
+        config_fields.check_reaches_an_arm(path, known, config.get("arms", ()))
     seed = own.get("seed")
     if label == "":
         return Point("", seed, own)

@@ -15,40 +15,33 @@ Fields of the config are set by flags such as --config.rlp.group_size=16. ml_col
 them; they are checked here before, since it answers an unknown field with a traceback.
 """
 
-import difflib
-import importlib.util
-import inspect
 import math
 import re
 import sys
-import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from configs import default
 from launch import output
+from rlp.run import config_fields, config_files
 from rlp.runtime import signals
 from rlp.runtime.allocator import keep_freed_memory
 from rlp.runtime.config_json import fields
 from rlp.runtime.display import printable
-from rlp.runtime.errors import UserCodeError, UserError
-from rlp.runtime.user_code import frames_of
+from rlp.runtime.errors import UserError
 
 flags.disclaim_key_flags()  # --help lists the config flag with the program that asked for it
 
 _FLAG = "config"
 _OUTPUTS: set[str] = set()  # names of the flags that say where to write
 _OVERRIDE = re.compile(rf"--?(no)?{_FLAG}\.([^=]*)(?:=(.*))?", re.DOTALL)
-_PARSERS: dict[type, tuple[flags.ArgumentParser, str]] = {
-    bool: (flags.BooleanParser(), "true or false"),
-    int: (flags.IntegerParser(), "a whole number"),
-    float: (flags.FloatParser(), "a finite number"),
-    str: (flags.ArgumentParser(), "a text"),
+_PARSERS: dict[type, flags.ArgumentParser] = {
+    bool: flags.BooleanParser(),
+    int: flags.IntegerParser(),
+    float: flags.FloatParser(),
+    str: flags.ArgumentParser(),
 }
 
 
@@ -78,7 +71,7 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
         try:
             if _FLAG in flags.FLAGS:
                 check_config_flags(flags.FLAGS.read_flags_from_files(argv, force_gnu=False)[1:])
-            arguments = flags.FLAGS(argv)[1:]
+            arguments = flags.FLAGS(_with_located_file(argv))[1:]
             for name in _OUTPUTS:
                 if name in flags.FLAGS and flags.FLAGS[name].present:
                     check_output(name, flags.FLAGS[name].value or "")
@@ -113,33 +106,41 @@ def check_config_flags(arguments: Sequence[str]) -> None:
         return  # absl says so, as of any flag that is missing, unless help was asked for
     if len(files) > 1:
         raise UserError(f"--{_FLAG} is given {len(files)} times; give it once")
-    known = dict(fields(load_config_file(files[0])))
-    _check_names(files[0], known)
+    known = dict(fields(config_files.load(files[0])))
     for position, argument in enumerate(arguments):
         if match := _OVERRIDE.fullmatch(argument):
             negated, path, value = match.groups()
             if path not in known:
-                raise UserError(unknown_field(path, known))
+                raise config_fields.unknown_field(path, known)
             if value is None and type(known[path]) is not bool:
                 value = "".join(arguments[position + 1 : position + 2])
             _check_value(path, type(known[path]), value, negated=bool(negated))
-            if own := set_by_arms(path, known):
+            if own := config_fields.set_by_arms(path, known):
                 note = f"note: --{_FLAG}.{path} does not reach the arms that set their own: "
                 print(printable(note + ", ".join(own)), file=sys.stderr)
 
 
-def define_output(name: str, meaning: str, default: str | None = None) -> flags.FlagHolder[str]:
+def define_output(
+    name: str, meaning: str, default: str | None = None, unless: str = ""
+) -> flags.FlagHolder[str]:
     """Defines --name=PATH of what a program writes; `run` refuses an empty path and a URL.
 
     Args:
       name: of the flag.
       meaning: for --help.
       default: what it is if it is not given; None makes it required.
+      unless: name of a boolean flag with which it is not required.
     """
     _OUTPUTS.add(name)
-    if default is None:
-        return flags.DEFINE_string(name, None, meaning, required=True)
-    return flags.DEFINE_string(name, default, meaning)
+    required = default is None and not unless
+    holder: flags.FlagHolder[Any] = flags.DEFINE_string(name, default, meaning, required=required)
+    if unless:
+        flags.register_multi_flags_validator(
+            [name, unless],
+            lambda values: values[name] is not None or values[unless],
+            f"Flag --{name} must have a value other than None",  # as absl says of required ones
+        )
+    return holder
 
 
 def check_output(name: str, path: str) -> None:
@@ -154,11 +155,6 @@ def check_output(name: str, path: str) -> None:
         )
 
 
-def set_by_arms(path: str, known: Iterable[str]) -> list[str]:
-    """The fields of an experiment's arms that stand over the field `path`."""
-    return [name for name in known if re.fullmatch(rf"arms\.[^.]+\.{re.escape(path)}", name)]
-
-
 def config_file() -> str:
     """What --config names on the command line: "file.py" or "file.py:argument"."""
     return next(_config_files(sys.argv[1:]))
@@ -170,17 +166,17 @@ def fields_set_by_hand() -> list[str]:
     return [match[2] for match in matches if match]
 
 
-def _check_names(file: str, known: Collection[str]) -> None:
-    """Refuses a config file that adds fields to those of a run, or lacks some of them.
-
-    An experiment has the fields of a run, and under arms.NAME those that an arm changes.
-    """
-    valid = dict(fields(default.get_config()))
-    for path in known:
-        if (plain := re.sub(r"^arms\.[^.]*\.", "", path)) not in valid:
-            raise UserError(f"{file}: {unknown_field(plain, valid)}")
-    if missing := [path for path in valid if path not in known]:
-        raise UserError(f"{file} lacks {', '.join(missing)}; begin with default.get_config()")
+def _with_located_file(argv: Sequence[str]) -> list[str]:
+    """The command line with the path of the file that --config names."""
+    located = list(argv)
+    for position, argument in enumerate(argv):
+        flag, equals, file = argument.partition("=")
+        if flag in (f"-{_FLAG}", f"--{_FLAG}"):
+            if equals:
+                located[position] = f"{flag}={config_files.located(file)}"
+            elif position + 1 < len(argv):
+                located[position + 1] = config_files.located(argv[position + 1])
+    return located
 
 
 def _config_files(arguments: Sequence[str]) -> Iterator[str]:
@@ -189,144 +185,18 @@ def _config_files(arguments: Sequence[str]) -> Iterator[str]:
             yield "".join(arguments[position + 1 : position + 2]) if match[1] is None else match[1]
 
 
-def check_typed_value(path: str, kind: type, value: object) -> None:
-    """Refuses a value that a field of this type cannot take; whole numbers pass for finite ones.
-
-    Raises:
-      UserError: names the field, what it must be, and the value.
-    """
-    fits = type(value) is kind or (kind is float and type(value) is int)
-    if not fits or (isinstance(value, float) and not math.isfinite(value)):
-        raise UserError(f"{path} must be {_PARSERS[kind][1]}; {value!r} is not")
-
-
 def _check_value(path: str, kind: type, value: str | None, *, negated: bool) -> None:
-    parser, expected = _PARSERS[kind]
     if negated and (kind is not bool or value is not None):
-        raise UserError(f"--no{_FLAG}.{path}: write --{_FLAG}.{path}=VALUE; it is {expected}")
+        expected = config_fields.EXPECTED[kind]
+        raise UserError(
+            f"--no{_FLAG}.{path}: write --{_FLAG}.{path}=VALUE; it is {expected}", field=path
+        )
     if value is None:  # --config.flag or --noconfig.flag
         return
+    wrong = config_fields.wrong_value(path, kind, value, f"--{_FLAG}.{path}")
     try:
-        parsed = parser.parse(value)
+        parsed = _PARSERS[kind].parse(value)
     except (TypeError, ValueError) as error:
-        raise UserError(f"--{_FLAG}.{path} must be {expected}; {value!r} is not") from error
+        raise wrong from error
     if isinstance(parsed, float) and not math.isfinite(parsed):
-        raise UserError(f"--{_FLAG}.{path} must be {expected}; {value!r} is not")
-
-
-def unknown_field(path: str, known: Collection[str]) -> str:
-    """One line on a field that is not in `known` (dotted paths), and what was probably meant."""
-    if inner := [field for field in known if field.startswith(path + ".")]:
-        return f"{path} is a group of fields; set them one by one: {', '.join(inner)}"
-    if meant := nearest_fields(path, known):
-        return f"the config has no field {path!r}; did you mean {' or '.join(meant)}?"
-    group = path.rpartition(".")[0]
-    while group and not any(field.startswith(group + ".") for field in known):
-        group = group.rpartition(".")[0]
-    start = group + "." if group else ""
-    names = dict.fromkeys(f[len(start) :].split(".")[0] for f in known if f.startswith(start))
-    return f"the config has no field {path!r}; {group or 'it'} has {', '.join(names)}"
-
-
-def nearest_fields(path: str, known: Collection[str]) -> list[str]:
-    """The fields of `known` that `path` was probably meant to be: one, none, or several as likely.
-
-    The last name of a path decides, so that a field is also found under another group than the one
-    given; between equal names, the groups do.
-    """
-
-    def likeness(field: str) -> tuple[float, float]:
-        (group, _, name), (given_group, _, given_name) = field.rpartition("."), path.rpartition(".")
-        return _alike(given_name, name), _alike(given_group, group)
-
-    scores = {field: likeness(field) for field in known}
-    best = max(scores.values())
-    return [field for field, score in scores.items() if score == best and best[0] >= 0.6]
-
-
-def _alike(a: str, b: str) -> float:
-    return difflib.SequenceMatcher(None, a, b).ratio()
-
-
-def load_config_file(spec: str) -> ConfigDict:
-    """What get_config() in the file `spec` returns, or get_config(argument) for "file:argument".
-
-    Raises:
-      UserError: the file is missing or cannot be run, it does not take or refuses the argument,
-        or what it returns is not a config.
-    """
-    config = call_in_file(spec, "get_config")
-    if not isinstance(config, ConfigDict):
-        name = spec.partition(":")[0]
-        raise UserError(f"get_config of {name} returns no ConfigDict but {type(config).__name__}")
-    return config
-
-
-def call_in_file(spec: str, function: str) -> Any:
-    """What a function of the config file `spec` returns: function(), or function(argument) for
-    "file:argument".
-
-    Raises:
-      UserError: the file is missing or cannot be run, it has no such function, or the function
-        does not take or refuses the argument.
-    """
-    name, colon, argument = spec.partition(":")
-    make = getattr(_run_file(name), function, None)
-    if not callable(make):
-        raise UserError(f"{name} has no function {function}")
-    arguments = [argument] if colon else []
-    try:
-        inspect.signature(make).bind(*arguments)
-    except TypeError as error:
-        if colon:
-            problem = f"takes no argument, but {argument!r} was given; write --{_FLAG}={name}"
-        else:
-            problem = f"needs an argument; write --{_FLAG}={name}:ARGUMENT"
-        raise UserError(f"{name} {problem}") from error
-    try:
-        made = make(*arguments)
-        return list(made) if inspect.isgenerator(made) else made  # its errors are the file's
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _where(name, error, f" for {argument!r}" if colon else "") from error
-
-
-def defines(name: str, function: str) -> bool:
-    """Whether the config file `name` has a function of that name.
-
-    Raises:
-      UserError: the file is missing or cannot be run.
-    """
-    return callable(getattr(_run_file(name), function, None))
-
-
-def _run_file(name: str) -> ModuleType:
-    path = Path(name)
-    if not path.is_file():
-        near = difflib.get_close_matches(name, [str(p) for p in path.parent.glob("*.py")], 1, 0.5)
-        raise UserError(f"no config file {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
-    spec = importlib.util.spec_from_file_location("config_file", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"config file {name!r} is not a Python file: its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _where(name, error, "") from error
-    return module
-
-
-def _where(name: str, error: BaseException, circumstance: str) -> UserCodeError:
-    """An error in the config file `name`: the line of that file, the message, the frames."""
-    path = Path(name).resolve()
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path]
-    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-    at = f", line {line}" if line else ""
-    message = str(error).split("\n")[0]
-    return UserCodeError(
-        f"{name}{at}{circumstance}: {type(error).__name__}: {message}", frames_of(error, name)
-    )
+        raise wrong

@@ -17,6 +17,7 @@ from absl import flags
 
 from launch import program
 from rlp import report
+from rlp.runtime import run_folder
 from rlp.runtime.errors import UserError
 
 _OUT = program.define_output(
@@ -31,9 +32,9 @@ _FIGURES = flags.DEFINE_list(
 def main(arguments: Sequence[str]) -> None:
     """Reports on the folders that are named."""
     folders = [Path(name) for name in arguments]
-    out = Path(_OUT.value or "report.html")
+    out = Path(_OUT.value or run_folder.REPORT)
     if not _OUT.value and len(folders) == 1:
-        out = folders[0] / "report.html"
+        out = folders[0] / run_folder.REPORT
     if _FIGURES.value and not _MARKDOWN.value:
         raise UserError("--figures are columns of the table of --markdown=FILE, which is not given")
     sources = report.load_folders(folders)

@@ -17,10 +17,15 @@ flags.disclaim_key_flags()  # --help lists them with the program that defines th
 class RunFlags:
     """--config, --workdir, --allow_config_change, and those of several hosts."""
 
-    def __init__(self, workdir: str) -> None:
-        """Defines them; `workdir` says what its folder is."""
+    def __init__(self, workdir: str, unless: str = "") -> None:
+        """Defines them.
+
+        Args:
+          workdir: what its folder is.
+          unless: name of a boolean flag with which --workdir may be left out.
+        """
         self._config = program.define_config()
-        self._workdir = program.define_output("workdir", workdir)
+        self._workdir = program.define_output("workdir", workdir, unless=unless)
         self._allow_config_change = flags.DEFINE_bool(
             "allow_config_change",
             False,

@@ -21,7 +21,7 @@ from launch import cluster, local, program
 from launch.pods import gke, jobs, slurm, tpu
 from launch.points import Point, command, point_config, read_points, shell_line
 from rlp import report
-from rlp.runtime import disk_errors, ownership, signals
+from rlp.runtime import disk_errors, ownership, run_folder, signals
 from rlp.runtime.config_json import check_same, fields, load_config
 from rlp.runtime.errors import UserError
 
@@ -75,7 +75,7 @@ def _check(points: Sequence[Point], config: ConfigDict, for_all: Sequence[str]) 
 
     for point in points:
         own = point_config(config, point)
-        saved = point.folder / "config.json"
+        saved = point.folder / run_folder.CONFIG
         try:
             ownership.refuse_foreign(point.folder, "experiment" if point.arms else "run")
             for arm in _arms(own):
@@ -114,7 +114,7 @@ def _begin(workdir: Path) -> None:
 
 def _run_here(points: Sequence[Point], commands: dict[str, list[str]], workdir: Path) -> None:
     outcome = local.run_points(
-        points, commands, workdir / "logs", _MAX_PARALLEL.value or 1, workdir.name
+        points, commands, workdir / run_folder.LOGS, _MAX_PARALLEL.value or 1, workdir.name
     )
     if outcome.left and not outcome.failed:
         left = len(outcome.left)
@@ -139,7 +139,7 @@ def _compare(points: Sequence[Point], workdir: Path) -> None:
     for point, source in zip(finished, sources, strict=True):
         pools.setdefault(point.label, []).append(source)
     groups = report.group_pools(pools)
-    report.write_sources(sources, workdir / "report.html", groups, workdir.name)
+    report.write_sources(sources, workdir / run_folder.REPORT, groups, workdir.name)
     summaries = {group.name: [run.summary for run in group.runs] for group in groups}
     print(report.terminal_table(summaries, shutil.get_terminal_size((110, 24)).columns))
     if len(finished) < len(points):

@@ -27,7 +27,7 @@ class Choices:
       logits: logits that are alive at once, at most.
       cache_slots: a branch's cache has a multiple of so many slots, so that kernels can read the
         caches of all branches as one axis where they are.
-      crowds: decoding goes on with all branches of a document, then with these shares of them, as
+      decode_divisors: decoding runs with all branches of a document divided by these, in turn, as
         thoughts close. A chip that has to read its weights gains nothing by it, and holds a second
         copy of the caches.
     """
@@ -36,7 +36,7 @@ class Choices:
     row_scores: int
     logits: int
     cache_slots: int
-    crowds: tuple[int, ...]
+    decode_divisors: tuple[int, ...]
 
 
 CPU = Choices(
@@ -44,14 +44,14 @@ CPU = Choices(
     row_scores=2**22,
     logits=2**22,
     cache_slots=1,
-    crowds=(1, 2, 4),
+    decode_divisors=(1, 2, 4),
 )
 ACCELERATOR = Choices(
     unrolled_layers=0,
     row_scores=2**25,
     logits=2**25,
     cache_slots=16,
-    crowds=(1,),
+    decode_divisors=(1,),
 )
 
 

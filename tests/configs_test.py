@@ -1,8 +1,6 @@
 """Every config can be built, every field is read somewhere and says what it is."""
 
-import ast
 import functools
-import inspect
 import re
 
 import jax
@@ -11,15 +9,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import ablations, default, demo, qwen3_1p7b_rlp, qwen3_14b_rlp, sft, text
-from models.config import ModelConfig
-from models.rope import Rope
 from models.transformer import count_parameters, shapes
 from rlp.data.batch import Batch
-from rlp.data.compass import CompassStream
 from rlp.engine import step
-from rlp.engine.optimizer import make_optimizer
 from rlp.engine.placement import state_shardings
-from rlp.engine.step import RLPSettings
 from rlp.run import assembly, experiment
 from rlp.runtime.config_json import fields
 from tests.support.paths import ROOT
@@ -37,11 +30,6 @@ CONFIGS = {
 BYTES = {"data.train": "some.txt", "data.eos": ""}  # data, and the tokenizer that needs no folder
 
 PAIRS = {"data.sft.train": "some.jsonl", "data.sft.messages_column": "messages"}
-
-
-def paragraphs():
-    """The config files by name, as text."""
-    return {path.stem: path.read_text() for path in (ROOT / "configs").glob("*.py")}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -188,85 +176,6 @@ def test_the_recipe_for_qwen3_has_the_numbers_of_the_paper():
 
 
 # Fields.
-
-
-# Groups that go whole to something with a parameter or attribute for each of their fields.
-HANDED_ON = {
-    "model": ModelConfig,
-    "model.rope": Rope,
-    "rlp": RLPSettings,
-    "optimizer": make_optimizer,
-    "data.compass": CompassStream,
-}
-
-
-def reads(*folders):
-    """Every name and every dotted name, such as `config.rlp.prompt`, that code in folders reads."""
-    found = set()
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
-                found.add(dotted(node))
-    return found
-
-
-def dotted(node):
-    """The text of a dotted name, with nothing in place of what is no name."""
-    if isinstance(node, ast.Attribute):
-        return f"{dotted(node.value)}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-@pytest.fixture(scope="module")
-def read_somewhere():
-    """Whether the program reads a field; that a check names it in a string does not count."""
-    found = reads("rlp", "models")
-
-    def is_read(field):
-        group, _, name = field.rpartition(".")
-        if name in inspect.signature(HANDED_ON.get(group, lambda: None)).parameters:
-            return any(read == name or read.endswith(f".{name}") for read in found)
-        ends = f"config.{field}"
-        # `data.train`, where a line before says `data = config.data`
-        return any(read.endswith(ends) for read in found) or (bool(group) and field in found)
-
-    return is_read
-
-
-@pytest.mark.parametrize("field", sorted(KNOWN))
-def test_a_field_is_read_by_the_program(field, read_somewhere):
-    assert read_somewhere(field)
-
-
-def test_a_field_that_nothing_reads_is_found(read_somewhere):
-    for field in ("nonsense", "rlp.nonsense", "evaluation.nonsense", "data.group_size"):
-        assert not read_somewhere(field)
-
-
-@pytest.mark.parametrize("field", sorted(KNOWN))
-def test_a_field_has_a_comment_that_says_what_it_is(field):
-    line = re.compile(rf"^    config\.{re.escape(field)} = .+?  # (.{{5,}})$", re.MULTILINE)
-    found = line.findall(paragraphs()["default"])
-    assert len(found) == 1, f"no comment on config.{field} in configs/default.py"
-
-
-def test_symbols_of_the_paper_stand_beside_their_fields():
-    source = paragraphs()["default"]
-    symbols = {
-        "rlp.group_size": "G",
-        "rlp.forks_per_document": "K",
-        "rlp.thought_length": "L",
-        "rlp.horizon": "H",
-        "rlp.ema_decay": "tau",
-        "rlp.clip_low": "epsilon_l",
-        "rlp.clip_high": "epsilon_h",
-        "rlp.baseline": "phi",
-        "rlp.kl_weight": "beta",
-        "batch_size": "B",
-        "data.sequence_length": "T",
-    }
-    for field, symbol in symbols.items():
-        assert re.search(rf"config\.{re.escape(field)} = .*# .*\b{symbol}\b", source), field
 
 
 def test_changed_fields_are_fields():

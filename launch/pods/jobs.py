@@ -13,6 +13,7 @@ from absl import flags
 
 from launch import program
 from launch.points import finishing_file
+from rlp.run import config_files
 from rlp.runtime.errors import UserError
 
 NAME = flags.DEFINE_string(
@@ -85,7 +86,7 @@ def job_of(arguments: Sequence[str], python: str) -> Job:
     program.check_output("workdir", values["workdir"])
     program.check_config_flags(arguments)
     workdir = Path(values["workdir"])
-    arms = "arms" in program.load_config_file(values["config"])
+    arms = "arms" in config_files.load(values["config"])
     words = [python, "-m", "launch.train", *arguments]
     return Job(NAME.value or workdir.name, words, workdir, finishing_file(workdir, arms))
 

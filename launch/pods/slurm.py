@@ -19,6 +19,7 @@ from absl import flags
 from launch import program
 from launch.pods import jobs
 from launch.pods.jobs import Job
+from rlp.runtime import run_folder
 from rlp.runtime.errors import UserError
 
 _NODES = flags.DEFINE_integer("nodes", 1, "nodes of a run", lower_bound=1)
@@ -91,7 +92,7 @@ def submit(runs: Sequence[Job], name: str, folder: Path, after: str = "", at_onc
     options += sbatch_options(len(runs), after, at_once)
     jobs.check_tool("sbatch")
     if not jobs.DRY_RUN.value:
-        for made in [folder / "slurm", *(run.log.parent for run in runs if run.log)]:
+        for made in [folder / run_folder.SLURM, *(run.log.parent for run in runs if run.log)]:
             made.mkdir(parents=True, exist_ok=True)
     shown = jobs.run_tool(["sbatch", "--parsable", *options], job_script(runs))
     return shown.strip().split(";")[0] if shown else f"ID_OF_{name}"

@@ -1,6 +1,6 @@
 """What responses are worth: their answers, checked in processes with limits of time and memory.
 
-    responses → answers → right or wrong, agreed or not, how sure     `Grader.grade`
+    responses → answers → right or wrong, score, agreed or not, how sure     `Grader.grade`
 
 Processes, not threads: a verifier that hangs is killed with its process, memory can be limited, and
 no signal handler of the run is touched. (math-verify sets an alarm signal, which only a main thread
@@ -49,6 +49,7 @@ class Grade:
       confidence: that it states, in [0, 1]; None where none can be read.
       failed: its check took too long or too much memory, killed its process, or raised an error
         (of a verifier of ours); then it counts as without an answer.
+      score: what a verifier that returns a number gives it; None where it is correct or not.
     """
 
     answer: str | None
@@ -56,6 +57,12 @@ class Grade:
     agrees: bool
     confidence: float | None
     failed: bool
+    score: float | None = None
+
+    @property
+    def reward(self) -> float:
+        """The score; without one, 1 for a correct answer and 0 for any other."""
+        return float(self.correct) if self.score is None else self.score
 
 
 class StepTime:
@@ -156,6 +163,7 @@ class Grader:
                     agrees=one is not None and one[0] in most,
                     confidence=one[2] if one else None,
                     failed=one is None,
+                    score=one[3] if one else None,
                 )
                 for one in group
             ]

@@ -154,7 +154,8 @@ def _from_host(case: Case, rows: int) -> tuple[Answers, Any]:
     planning = None
     if find(s.objective).weighs_planning:
         planning = array(np.bool_, s.group_size, s.thought_length)
-    return Answers(**flags, confidence=array(np.float32, 1, s.group_size)), planning
+    numbers = {name: array(np.float32, 1, s.group_size) for name in ("reward", "confidence")}
+    return Answers(**flags, **numbers), planning
 
 
 def _with_reference(

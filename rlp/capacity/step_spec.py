@@ -6,11 +6,11 @@ from jax.sharding import Mesh
 
 from models.config import ModelConfig
 from models.sharding import batch_shards
-from rlp.engine.advantages import TokenBytes
 from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import wave_shape
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.step import RLPSettings
+from rlp.engine.token_bytes import TokenBytes
 from rlp.objectives.registry import find
 from rlp.training.trainers import rollout_wave
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from rlp.data.batch import Array
 
-RULES = ("uniform", "stride", "loss", "entropy", "easy_to_hard", "given")
 SCORED = ("loss", "entropy", "easy_to_hard")  # those that ask how every token is predicted
 
 

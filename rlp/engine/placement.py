@@ -21,7 +21,6 @@ from models.transformer import Params, shapes
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.step import TrainState
 
-LAYOUTS = ("gathered", "training")  # of the parameters that a rollout reads
 # Where phi, and a reference, lie between their uses.
 MEMORIES = {"device": None, "host": "pinned_host"}
 

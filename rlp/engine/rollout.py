@@ -1,40 +1,21 @@
 """The rollout: G thoughts at every fork, decoded against one trunk cache per document.
 
-    read_documents   the trunk once per document, and its cache
-    roll_out         the opening tag but its last token at once, then one token per branch and
-                     step, until every thought has closed or has L actions
-
-Every random number belongs to (step, document, fork, thought), so a thought is the same however
-documents and forks are grouped into waves, batches or devices.
+read_documents   the trunk once per document, and its cache
+roll_out         the opening tag but its last token at once, then one token per branch and
+                 step, until every thought has closed or has L actions
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from models.backend import choices
-from models.sharding import place, shards
 from models.transformer import Transformer
-from models.tree import Branches, Cache, Trunk, empty_branch_cache, extend, prefill
-from rlp.data.batch import Array
-from rlp.engine.branches import (
-    Forks,
-    Thoughts,
-    Vocabulary,
-    closes,
-    empty_branches,
-    lay_out,
-    unclosable,
-)
-from rlp.engine.scoring import mask_logits
-
-BLOCK = 128  # tokens whose probabilities are summed first, in two-level sampling
-FORK_STREAM = 2**31 - 1  # beside the fork numbers, which are small
-CROWD_ROWS = 32  # decoding goes on with no fewer in a batch: a step of fewer rows takes as long
+from models.tree import Branches, Cache, Trunk, prefill
+from rlp.engine.branches import Forks, Thoughts, Vocabulary, lay_out
+from rlp.engine.decoding import decode
 
 
 @flax.struct.dataclass
@@ -61,59 +42,6 @@ class Rollout:
         """What the update needs: the cache is large, and only the evidence reads it."""
         gone: Any = None
         return dataclasses.replace(self, branch_cache=gone)
-
-
-def document_keys(key: jax.Array, step: jax.Array | int, index: Array) -> jax.Array:
-    """One PRNG key per document of a step: fold_in(fold_in(root, step), document)."""
-    key = jax.random.fold_in(key, step)
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(index))
-
-
-def fork_keys(keys: jax.Array) -> jax.Array:
-    """The key that chooses each document's forks."""
-    return jax.vmap(lambda key: jax.random.fold_in(key, FORK_STREAM))(keys)
-
-
-def thought_uniforms(
-    keys: jax.Array, first: jax.Array | int, forks: int, group: int, length: int
-) -> jax.Array:
-    """One uniform number in [0, 1) per document, fork from `first` on, thought and action:
-    [B, forks · G, L]."""
-
-    def thought(key, fork, member):
-        key = jax.random.fold_in(jax.random.fold_in(key, fork), member)
-        return jax.random.uniform(key, (length,))
-
-    over = jax.vmap(thought, (None, None, 0))
-    over = jax.vmap(jax.vmap(over, (None, 0, None)), (0, None, None))
-    return over(keys, first + jnp.arange(forks), jnp.arange(group)).reshape(
-        -1, forks * group, length
-    )
-
-
-def sample(logits: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Inverse-CDF sample of each row: logits [M, V], uniform [M] in [0, 1); int32 [M].
-
-    In two levels: a block of tokens by the blocks' sums, then a token of that block. One number per
-    row instead of noise per token, and sums short enough for float32. Never picks probability 0.
-    """
-    rows, size = logits.shape
-    weights = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
-    weights = jnp.pad(weights, ((0, 0), (0, -size % BLOCK))).reshape(rows, -1, BLOCK)
-    below = 1 - jnp.finfo(jnp.float32).eps  # keeps a draw strictly under the total it is held to
-
-    def pick(weights, draw):
-        mass = jnp.cumsum(weights, axis=-1)
-        draw = jnp.minimum(draw, mass[:, -1] * below)[:, None]
-        choice = jnp.sum(mass <= draw, axis=-1)
-        before = jnp.max(jnp.where(mass <= draw, mass, 0), axis=-1)
-        return choice, draw[:, 0] - before
-
-    sums = weights.sum(axis=-1)
-    block, rest = pick(sums, uniform * sums.sum(axis=-1))
-    inside = jnp.take_along_axis(weights, block[:, None, None], axis=1)[:, 0]
-    token, _ = pick(inside, jnp.maximum(rest, 0))
-    return (block * BLOCK + token).astype(jnp.int32)
 
 
 def read_documents(model: Transformer, trunk: Trunk) -> Documents:
@@ -149,215 +77,14 @@ def roll_out(
     target = jnp.repeat(forks.target, group, axis=1)  # [B, N, H]
     segment = jnp.ones_like(fork)
 
-    decoder = _Decoder(model, documents, temperature, vocabulary)
-    writing = decoder.begin(_Writing.fresh(model, fork, segment, uniforms, vocabulary))
-    state = (jnp.int32(0), writing, jnp.int32(0))
-    widths = crowd_widths(*uniforms.shape[:2])
-    for width, next_width in zip(widths, [*widths[1:], 0], strict=True):
-        state = decoder.run(state, width, next_width)
-    _, writing, decoded = state
+    thoughts, cache, decoded = decode(
+        model, documents.trunk, documents.cache, fork, segment, uniforms, temperature, vocabulary
+    )
     return Rollout(
         trunk=documents.trunk,
-        branches=lay_out(writing.thoughts, target, fork, segment, vocabulary),
-        branch_cache=writing.cache,
-        thoughts=writing.thoughts,
+        branches=lay_out(thoughts, target, fork, segment, vocabulary),
+        branch_cache=cache,
+        thoughts=thoughts,
         target=target,
         decoded=decoded,
     )
-
-
-def crowd_widths(documents: int, branches: int) -> list[int]:
-    """With how many branches of every document decoding goes on, one after the other."""
-    widths = sorted({-(-branches // share) for share in choices().crowds}, reverse=True)
-    return [width for width in widths if width == branches or documents * width >= CROWD_ROWS]
-
-
-@flax.struct.dataclass
-class _Writing:
-    """Thoughts in the making, on N branches of every document."""
-
-    branches: Branches  # slots 0 … O + L - 1
-    cache: Cache  # slots 0 … O + L - 2
-    thoughts: Thoughts  # [B, N, L]
-    uniforms: jax.Array  # [B, N, L]
-    open: jax.Array  # [B, N] bool, not closed yet
-
-    @classmethod
-    def fresh(
-        cls,
-        model: Transformer,
-        fork: jax.Array,
-        segment: jax.Array,
-        uniforms: jax.Array,
-        vocabulary: Vocabulary,
-    ) -> "_Writing":
-        """Branches [B, N] that hold their opening tag and nothing else."""
-        zeros = lambda dtype: jnp.zeros(fork.shape, dtype)
-        batch, branches, limit = uniforms.shape
-        slots = len(vocabulary.think_open) + limit
-        return cls(
-            branches=empty_branches(fork, segment, slots, vocabulary),
-            cache=empty_branch_cache(model, batch, branches, slots - 1),
-            thoughts=Thoughts(
-                actions=jnp.full(uniforms.shape, vocabulary.pad, jnp.int32),
-                length=zeros(jnp.int32),
-                closed=zeros(bool),
-                logprobs=jnp.zeros(uniforms.shape, jnp.float32),
-            ),
-            uniforms=uniforms,
-            open=~zeros(bool),
-        )
-
-    def add(
-        self,
-        number: jax.Array,
-        action: jax.Array,
-        logprob: jax.Array,
-        cache: Cache,
-        vocabulary: Vocabulary,
-    ) -> "_Writing":
-        """With action `number`, counted from 0, [B, N] on every open thought."""
-        t, b = self.thoughts, self.branches
-        put = lambda x, new, at: jax.lax.dynamic_update_index_in_dim(x, new, at, axis=2)
-        action = jnp.where(self.open, action, vocabulary.pad)
-        actions = put(t.actions, action, number)
-        closed = self.open & closes(actions, number, vocabulary.think_close)
-        still_open = self.open & ~closed
-        thoughts = Thoughts(
-            actions=actions,
-            length=t.length + self.open,
-            closed=t.closed | closed,
-            logprobs=put(t.logprobs, jnp.where(self.open, logprob, 0.0), number),
-        )
-        slot = len(vocabulary.think_open) + number
-        branches = dataclasses.replace(
-            b,
-            tokens=put(b.tokens, jnp.where(still_open, action, vocabulary.pad), slot),
-            live=put(b.live, still_open, slot),
-        )
-        return dataclasses.replace(
-            self, branches=branches, cache=cache, thoughts=thoughts, open=still_open
-        )
-
-    def pick(self, index: jax.Array) -> "_Writing":
-        """The branches `index` [B, M] of every document."""
-        return self._map(lambda x, axis: _pick(x, index, axis))
-
-    def put_back(self, index: jax.Array, crowd: "_Writing") -> "_Writing":
-        """With the branches `index` [B, M] as they are in `crowd`."""
-        return self._map(lambda x, axis, new: _put(x, index, new, axis), crowd)
-
-    def _map(self, change: Callable, *others: "_Writing") -> "_Writing":
-        """`change(array, axis of the branches, …)` on every array."""
-        bare = lambda writing: dataclasses.replace(writing, cache=None)
-        rest = jax.tree.map(lambda x, *y: change(x, 1, *y), bare(self), *map(bare, others))
-        cache = jax.tree.map(
-            lambda x, *y: change(x, x.ndim - 3, *y), self.cache, *(other.cache for other in others)
-        )
-        return dataclasses.replace(rest, cache=cache)
-
-
-_State = tuple[jax.Array, _Writing, jax.Array]  # next action, thoughts, tokens decoded so far
-
-
-@dataclasses.dataclass(frozen=True)
-class _Decoder:
-    """Samples actions one by one."""
-
-    model: Transformer
-    documents: Documents
-    temperature: float
-    vocabulary: Vocabulary
-
-    def begin(self, writing: _Writing) -> _Writing:
-        """With the opening tag in the cache, all but its last token, which predicts an action."""
-        known = len(self.vocabulary.think_open) - 1
-        if not known:
-            return writing
-        return dataclasses.replace(writing, cache=self._extend(writing, 0, known)[1])
-
-    def run(self, state: _State, width: int, next_width: int) -> _State:
-        """Goes on with `width` branches of every document, all open ones among them, until no
-        document has more than `next_width` of those or L actions are taken."""
-        number, writing, decoded = state
-        if width == writing.open.shape[1]:
-            return self._loop(state, next_width)
-        order = jnp.argsort(~writing.open, axis=1, stable=True)[:, :width]  # open ones first
-        number, crowd, decoded = self._loop((number, writing.pick(order), decoded), next_width)
-        return number, writing.put_back(order, crowd), decoded
-
-    def _loop(self, state: _State, next_width: int) -> _State:
-        def running(state: _State) -> jax.Array:
-            number, writing, _ = state
-            limit = writing.uniforms.shape[-1]
-            return (number < limit) & (writing.open.sum(axis=1).max() > next_width)
-
-        def step(state: _State) -> _State:
-            number, writing, decoded = state
-            slot = len(self.vocabulary.think_open) - 1 + number
-            hidden, cache = self._extend(writing, slot, 1)
-            action, logprob = self._act(hidden, writing, number)
-            writing = writing.add(number, action, logprob, cache, self.vocabulary)
-            return number + 1, writing, decoded + writing.open.size
-
-        return jax.lax.while_loop(running, step, state)
-
-    def _extend(
-        self, writing: _Writing, start: jax.Array | int, count: int
-    ) -> tuple[jax.Array, Cache]:
-        """Hidden states [B, N, count, D] of slots from `start` on, and the cache with them."""
-        documents = self.documents
-        return extend(
-            self.model,
-            documents.trunk,
-            documents.cache,
-            writing.branches,
-            writing.cache,
-            start,
-            count,
-        )
-
-    def _act(
-        self, hidden: jax.Array, writing: _Writing, number: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Actions and their log-probabilities, [B, N]."""
-        shape, close = writing.open.shape, self.vocabulary.think_close
-        logits = self.model.logits(hidden.reshape(-1, hidden.shape[-1]))
-        uniform = jax.lax.dynamic_index_in_dim(writing.uniforms, number, axis=2, keepdims=False)
-        shut = unclosable(writing.thoughts.actions, number[None], close)
-        # A draw sums over the whole vocabulary, in blocks that `tensor` would cut: its devices take
-        # a share of the branches each, where they can. All that is said, lest it spread.
-        spread = "draws" if len(logits) % shards("draws") == 0 else "rows"
-        each = lambda x: place(place(x.reshape(-1), "rows"), spread)
-        logits = mask_logits(
-            place(place(logits, "rows", "vocab"), spread),
-            self.vocabulary.not_in_thoughts,
-            self.temperature or 1.0,
-            close[-1],
-            each(shut),
-        )
-        if self.temperature:
-            action = sample(logits, each(uniform))
-        else:
-            action = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        logprob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=-1)
-        action, logprob = place(action, "rows"), place(logprob[:, 0], "rows")
-        return action.reshape(shape), logprob.reshape(shape)
-
-
-def _rows_first(x: jax.Array, axis: int) -> tuple[jax.Array, Any]:
-    """x with rows and branches in front, and the way back. Branches stand on `axis`, the rows on
-    the axis before the one before it, or, where `axis` is 1, just before it."""
-    here = (0 if axis == 1 else axis - 2, axis)
-    return jnp.moveaxis(x, here, (0, 1)), lambda y: jnp.moveaxis(y, (0, 1), here)
-
-
-def _pick(x: jax.Array, index: jax.Array, axis: int) -> jax.Array:
-    x, back = _rows_first(x, axis)
-    return back(jax.vmap(lambda row, i: row[i])(x, index))
-
-
-def _put(x: jax.Array, index: jax.Array, new: jax.Array, axis: int) -> jax.Array:
-    x, back = _rows_first(x, axis)
-    new, _ = _rows_first(new, axis)
-    return back(jax.vmap(lambda row, i, y: row.at[i].set(y))(x, index, new))

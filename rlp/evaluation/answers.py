@@ -18,16 +18,9 @@ from rlp.data.rows import parts, spread
 from rlp.engine.placement import gatherer
 from rlp.engine.step import read_stage, rollout_stage
 from rlp.evaluation.responses import Answering
+from rlp.metrics import catalogue
 
-ANSWER_FIGURES = (
-    "accuracy",  # share of sampled responses with the right answer (pass@1)
-    "greedy_accuracy",  # the same of greedy responses
-    "majority_accuracy",  # share of problems whose most common sampled answer is right
-    "any_accuracy",  # share of problems with a right answer among the sampled ones
-    "answered_share",  # share of sampled responses with an answer that can be read
-    "response_length",  # tokens of a sampled response, the one that ends it included
-    "response_closed_fraction",  # share of sampled responses that ended by themselves
-)
+NAMES = catalogue.names("problems")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +48,9 @@ class AnswerEvaluator:
         key: jax.Array,
         watch: Callable = iter,
     ) -> dict[str, float]:
-        """Means of `ANSWER_FIGURES` over files, each the mean over its problems; and of every
-        file that has a name its accuracy, as accuracy/<name>. They are nan where a network's
-        logits were not finite.
+        """The metrics of problems in `rlp.metrics.catalogue`: means over files, each the mean over
+        its problems; and the accuracy of every file that has a name, as accuracy/<name>. They are
+        nan where a network's logits were not finite.
 
         Args:
           params: the network.
@@ -70,13 +63,13 @@ class AnswerEvaluator:
         }
         mean = lambda figure: float(np.mean([figures[figure] for figures in each.values()]))
         named = {f"accuracy/{name}": figures["accuracy"] for name, figures in each.items() if name}
-        return {figure: mean(figure) for figure in ANSWER_FIGURES} | named
+        return {name: mean(name) for name in NAMES} | named
 
     def _answers(
         self, params: Params, problems: Problems, key: jax.Array, watch: Callable
     ) -> dict[str, float]:
-        """Means of `ANSWER_FIGURES` over some problems."""
-        totals, left = dict.fromkeys(ANSWER_FIGURES, 0.0), list(problems.answers)
+        """Means over some problems."""
+        totals, left = dict.fromkeys(NAMES, 0.0), list(problems.answers)
         with jax.set_mesh(self.mesh):
             params = self._gather(params) if self._gather else params
             for part in watch(list(parts(problems.prompts, self.batch_size))):

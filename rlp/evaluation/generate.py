@@ -13,7 +13,7 @@ from models.transformer import Params, bind
 from models.tree import Branches, Cache, Trunk, empty_branch_cache, extend, prefill
 from rlp.data.batch import Batch
 from rlp.engine.branches import Vocabulary
-from rlp.engine.rollout import sample
+from rlp.engine.sampling import sample
 from rlp.engine.scoring import mask_logits
 from rlp.engine.step import RLPSettings
 from rlp.evaluation.thoughts import think

@@ -23,7 +23,6 @@ from models.transformer import Params, bind
 from models.tree import forward
 from rlp.data.batch import Batch, HeldOut
 from rlp.data.rows import parts, spread
-from rlp.engine.advantages import TokenBytes
 from rlp.engine.branches import Vocabulary, document_trunk
 from rlp.engine.placement import gatherer
 from rlp.engine.scoring import (
@@ -34,19 +33,10 @@ from rlp.engine.scoring import (
     predicted_tokens,
 )
 from rlp.engine.step import RLPSettings, judgement_of, outcome_of, read_stage, rollout_stage
+from rlp.engine.token_bytes import TokenBytes
 from rlp.evaluation.answers import AnswerEvaluator
+from rlp.metrics import catalogue
 from rlp.objectives import equations
-
-FIGURES = (
-    "no_think_accuracy",  # share of target tokens that are the likeliest, without a thought
-    "greedy_think_accuracy",  # the same after a greedy thought
-    "sampled_think_accuracy",  # the same after sampled thoughts, mean over them
-    "no_think_loss",  # nats per target token, without a thought
-    "think_loss",  # the same after sampled thoughts, mean over them
-    "mean_information_gain",  # nats per target, sampled thoughts against no thought
-    "thought_length",  # tokens of a sampled thought, its closing tag included
-    "closed_fraction",  # share of sampled thoughts that closed by themselves
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +96,8 @@ class Evaluator:
     def figures(
         self, params: Params, documents: Batch, key: jax.Array, watch: Callable = iter
     ) -> dict[str, float]:
-        """Means of `FIGURES`, and `document_loss` (nats per token over whole documents); nan where
-        a network's logits were not finite.
+        """The metrics of documents in `rlp.metrics.catalogue`; nan where a network's logits were
+        not finite.
 
         Args:
           params: the network.
@@ -118,8 +108,8 @@ class Evaluator:
         with jax.set_mesh(self.mesh):
             score = lambda params, part: self._score(params, part, key)
             totals = self._totals(score, params, documents, watch)
-        loss = totals.pop("document_nats") / totals.pop("document_tokens")
-        return {name: totals[name] for name in FIGURES} | {"document_loss": loss}
+        totals["document_loss"] = totals.pop("document_nats") / totals.pop("document_tokens")
+        return {name: totals[name] for name in catalogue.names("documents")}
 
     def _totals(
         self, score: Callable, params: Params, rows: Batch, watch: Callable

@@ -24,21 +24,20 @@ from models.rope import Rope
 from models.transformer import Params
 from rlp.engine import nonfinite
 from rlp.interop import huggingface
-from rlp.runtime import ownership
+from rlp.runtime import ownership, run_folder
 from rlp.runtime.atomic_files import unfinished
 from rlp.runtime.config_json import fields, load_run
 from rlp.runtime.errors import UserError
-from rlp.runtime.ownership import CHECKPOINTS, FILES
+from rlp.runtime.progress import progress
 from rlp.tokenizers.files import TEMPLATE
 from rlp.tokenizers.tokenizer import FILES as TOKENIZER_FILES
 from rlp.training.checkpoint import find_step, load_params
 from rlp.training.checkpoint.folder import saved_steps
-from rlp.training.metrics import progress
 
 LOGGER = logging.getLogger(__name__)
 
 GENERATION = "generation_config.json"
-COPIED = (huggingface.CONFIG, GENERATION, *TOKENIZER_FILES)  # what FILES of a run may hold
+COPIED = (huggingface.CONFIG, GENERATION, *TOKENIZER_FILES)  # what run_folder.HF of a run may hold
 TOKENS = ("tokenizer", "bos", "eos", "separator")  # fields of config.data
 
 
@@ -71,7 +70,7 @@ def find(name: str) -> Start:
       UserError: there is no such thing, or its network is not supported.
     """
     folder = Path(name)
-    if folder.is_dir() and folder.parent.name == CHECKPOINTS:
+    if folder.is_dir() and folder.parent.name == run_folder.CHECKPOINTS:
         return find(f"{folder.parent.parent}@{folder.name}")
     workdir = folder if folder.is_dir() else Path(name.rpartition("@")[0])
     if name and workdir != Path() and workdir.is_dir():
@@ -165,9 +164,9 @@ def same_template(config: ConfigDict, files: Path | None) -> bool:
 
 def _kept_with(config: ConfigDict, files: Path, field: str) -> bool:
     """Whether some files are those of a run whose config has the same value of a field of data."""
-    saved = files.parent / "config.json"
+    saved = files.parent / run_folder.CONFIG
     return (
-        files.name == FILES
+        files.name == run_folder.HF
         and saved.is_file()
         and load_run(saved).data.get(field) == config.data[field]
     )
@@ -175,7 +174,7 @@ def _kept_with(config: ConfigDict, files: Path, field: str) -> bool:
 
 def changed_template(config: ConfigDict, workdir: Path) -> bool:
     """Whether the Jinja file of a run that has begun is there and is not what the run has kept."""
-    kept, named = workdir / FILES / TEMPLATE, Path(config.data.chat_template)
+    kept, named = workdir / run_folder.HF / TEMPLATE, Path(config.data.chat_template)
     if not (same_template(config, kept.parent) and kept.is_file() and named.is_file()):
         return False
     lines = lambda path: path.read_bytes().replace(b"\r\n", b"\n")
@@ -185,11 +184,11 @@ def changed_template(config: ConfigDict, workdir: Path) -> bool:
 def _begun(config: ConfigDict, workdir: Path) -> ConfigDict | None:
     """The config that the run in a folder began with; None if it begins now. With a checkpoint it
     has begun, whatever it is to start from by now."""
-    path = workdir / "config.json"
+    path = workdir / run_folder.CONFIG
     saved = load_run(path) if path.is_file() else None
     if saved is None or saved.get("init_from") == config.init_from:
         return saved
-    return saved if saved_steps(workdir / CHECKPOINTS) else None
+    return saved if saved_steps(workdir / run_folder.CHECKPOINTS) else None
 
 
 def _planned(name: str, planned: Mapping[str, ConfigDict]) -> str:
@@ -219,7 +218,7 @@ def _run(name: str, workdir: Path) -> Start:
         return params, step, f"step {step} of {name}"
 
     find_step(name)  # there is one
-    saved = load_run(workdir / "config.json")
+    saved = load_run(workdir / run_folder.CONFIG)
     return Start(name, saved, *_of_run(saved), _own_files(workdir), load)
 
 
@@ -228,7 +227,7 @@ def _own_files(workdir: Path) -> Path | None:
 
     A folder of that name which someone else put there, as an export may be, is not the run's.
     """
-    own, made = workdir / FILES, ownership.made_files(workdir)
+    own, made = workdir / run_folder.HF, ownership.made_files(workdir)
     if made and not own.is_dir():
         raise UserError(f"{own} is missing, from which this run has its tokenizer; put it back")
     return own if made is not False and own.is_dir() else None
@@ -299,7 +298,7 @@ def copy_files(files: Path | None, workdir: Path, further: bool = False) -> None
     Raises:
       UserError: something else has the name of the copy.
     """
-    own = workdir / FILES
+    own = workdir / run_folder.HF
     if not _are(own, files):
         replaced = has_former_files(files, workdir, further)
         ownership.claim(workdir, "run", replaced or further or files is not None)
@@ -321,7 +320,7 @@ def has_former_files(files: Path | None, workdir: Path, further: bool = False) -
     Raises:
       UserError: something that the run did not make has the name of the copy.
     """
-    own = workdir / FILES
+    own = workdir / run_folder.HF
     if not os.path.lexists(own) or _are(own, files):
         return False
     made = ownership.made_files(workdir)

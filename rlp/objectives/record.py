@@ -22,6 +22,7 @@ class Answers:
     """
 
     correct: jax.Array  # bool: it is the right answer
+    reward: jax.Array  # 1 where correct, else 0; or the number that the verifier returns
     agrees: jax.Array  # bool: it is the answer that most responses of its group give
     confidence: jax.Array  # in [0, 1], stated by the response; nan where it states none
     given: jax.Array  # bool: it gives an answer that can be read

@@ -82,9 +82,10 @@ def closed(outcome: Outcome) -> jax.Array:
 
 
 def correct(outcome: Outcome) -> jax.Array:
-    """r = 1 if the response gives the right answer (RLVR)."""
+    """r = 1 if the response gives the right answer, else 0; or the number that a verifier gives
+    (RLVR)."""
     assert outcome.answers is not None
-    return outcome.answers.correct.astype(jnp.float32)
+    return outcome.answers.reward
 
 
 def agrees(outcome: Outcome) -> jax.Array:
@@ -98,7 +99,8 @@ def calibrated(outcome: Outcome) -> jax.Array:
     """r = z - (q - z)², z = 1 if the answer is right, else 0, and q the stated confidence (RLCR,
     arXiv 2507.16806). A response that states none is given the worst q."""
     assert outcome.answers is not None
-    right, stated = correct(outcome), outcome.answers.confidence
+    right = outcome.answers.correct.astype(jnp.float32)
+    stated = outcome.answers.confidence
     return right - (jnp.where(jnp.isnan(stated), 1 - right, stated) - right) ** 2
 
 

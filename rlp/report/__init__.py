@@ -1,24 +1,24 @@
 """The report of one run, one experiment, or several of either: a page, plots, a terminal table.
 
-    folders -> load -> compare -> figures (the table), curves -> plots (PNG) and page (HTML)
+    folders -> load -> compare -> columns (of tables), curves -> plots (PNG) and page (HTML)
 
 `load` reads and checks the files of the folders (`history` those with a line for each step),
-`compare` decides which runs are seeds of one another, `figures` holds the figures of the table,
-`curves` the lines of the plots. The page is one file that asks nothing of a network; its script and
+`compare` decides which runs are seeds of one another, `columns` which metrics tables show, `curves`
+holds the lines of the plots. The page is one file that asks nothing of a network; its script and
 style are the .js and .css files beside this one. `chain` has the table of a chain of stages,
-`markdown` tables for other documents, and `apart` makes a report in a process of its own.
+`markdown` tables for other documents; `separate_process` makes a report in another process.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlp.report.apart import write_report_apart
 from rlp.report.chain import chain_table, places
 from rlp.report.compare import Group, group_pools, group_runs
-from rlp.report.figures import terminal_table
 from rlp.report.load import Run, Source, load_folders
 from rlp.report.markdown import MARK, markdown_table
-from rlp.runtime import atomic_files, disk_errors
+from rlp.report.separate_process import write_report_separately
+from rlp.report.terminal_table import terminal_table
+from rlp.runtime import atomic_files, disk_errors, run_folder
 from rlp.runtime.errors import UserError
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
     "places",
     "terminal_table",
     "write_report",
-    "write_report_apart",
+    "write_report_separately",
     "write_sources",
 ]
 
@@ -75,7 +75,7 @@ def write_sources(
     with disk_errors.writing(out):
         disk_errors.refuse_other(out, f"<title>{page.TITLE}")
         out.parent.mkdir(parents=True, exist_ok=True)
-        plots.write_plots(groups, out.parent / "plots")
+        plots.write_plots(groups, out.parent / run_folder.PLOTS)
         page.write_page(sources, groups, out, title)
 
 

@@ -1,4 +1,4 @@
-"""Writes one report: `python -m rlp.report OUT FOLDER …`; see `rlp.report.apart`.
+"""Writes one report: `python -m rlp.report OUT FOLDER …`; see `rlp.report.separate_process`.
 
 It ends when its standard input does, since nobody waits for it any more. Notes on what is damaged
 go to stderr, a line each; a UserError is one line there, and exit status 2.
@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from rlp import report
-from rlp.report.apart import ERROR
+from rlp.report.separate_process import ERROR
 from rlp.runtime.errors import USER_ERROR, UserError
 
 NICENESS = 10  # whatever else runs on the machine goes first

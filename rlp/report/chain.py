@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from rlp.report.figures import Figure, Summary, figure_value, format_figure, shown_figures
+from rlp.metrics.metric import Metric
+from rlp.report.columns import Summary, format_of, format_value, shown_columns, value_in
 from rlp.report.markdown import aligned
 from rlp.runtime.display import markdown_cell
 
@@ -45,36 +46,37 @@ def chain_table(
     starts = list(dict.fromkeys(start for start, _ in placed.values()))
     stages = list(dict.fromkeys(stage for _, stage in placed.values()))
     rows = [[*_HEAD, *(f"+ {markdown_cell(stage)}" if stage else "alone" for stage in stages)]]
-    for figure in _figures(summaries):
+    for metric in _compared(summaries):
         for start in starts:
             cells = []
             for stage in stages:
                 arm = arms.get((start, stage), "")
-                beside = published.get(arm, {}).get(figure.key)
-                cells.append(_cell(figure_value(summaries.get(arm, {}), figure), beside, figure))
-            rows.append([_label(figure), markdown_cell(start), *cells])
+                beside = published.get(arm, {}).get(metric.name)
+                cells.append(_cell(value_in(summaries.get(arm, {}), metric), beside, metric))
+            rows.append([_label(metric), markdown_cell(start), *cells])
     return aligned(rows, words=len(_HEAD))
 
 
-def _figures(summaries: Mapping[str, Summary]) -> list[Figure]:
+def _compared(summaries: Mapping[str, Summary]) -> list[Metric]:
     """What is measured of held-out text or problems and has a better and a worse."""
     known = {key for summary in summaries.values() for key in summary if summary[key] is not None}
-    return [f for f in shown_figures(summaries.values()) if f.key in known and f.better]
+    columns = shown_columns(summaries.values())
+    return [m for m in columns if m.name in known and m.lower_is_better is not None]
 
 
-def _label(figure: Figure) -> str:
-    unit = "%" if figure.form == "share" else figure.unit
-    return markdown_cell(f"{figure.family}, {figure.head} ({unit})")
+def _label(metric: Metric) -> str:
+    unit = "%" if metric.unit == "share" else metric.unit
+    return markdown_cell(f"{metric.group}, {metric.title} ({unit})")
 
 
-def _cell(value: float | None, published: float | None, figure: Figure) -> str:
+def _cell(value: float | None, published: float | None, metric: Metric) -> str:
     if value is None:
         return "-"
-    text = _text(value, figure)
-    return text if published is None else f"{text} ({_text(published, figure)})"
+    text = _text(value, metric)
+    return text if published is None else f"{text} ({_text(published, metric)})"
 
 
-def _text(value: float, figure: Figure) -> str:
-    if figure.form == "share":
+def _text(value: float, metric: Metric) -> str:
+    if metric.unit == "share":
         return f"{100 * value:.2f}"
-    return format_figure(value, figure.form, plain=True)
+    return format_value(value, format_of(metric), plain=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlp.metrics import catalogue
+from rlp.metrics.metric import Metric
 from rlp.report.compare import Group
-from rlp.report.figures import METRICS, Metric
 from rlp.report.load import Run
 
 
@@ -40,9 +41,10 @@ class Plot:
 
 
 def build_plots(groups: Sequence[Group]) -> list[Plot]:
-    """A plot for every metric that some run has; a held-out figure needs two points somewhere."""
+    """A plot for every metric that some run has; a held-out metric needs two points somewhere."""
     plots = []
-    for metric in METRICS:
+    declared = dict.fromkeys(m for group in groups for run in group.runs for m in run.declared)
+    for metric in (*catalogue.PLOTTED, *declared):
         series = []
         for colour, group in enumerate(groups):
             lines = tuple(filter(None, (read_line(run, metric.key) for run in group.runs)))

@@ -2,18 +2,18 @@
 
 import math
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlp.report.figures import METRICS
-from rlp.training import metrics_file
+from rlp.metrics import catalogue, metrics_file
+from rlp.metrics.metric import Metric
 
-CUMULATIVE = ("flops", "tokens_documents", "seconds_device")
-_KEYS = {"step", "flops", "skipped_updates", *(metric.key for metric in METRICS)}
+_SHOWN = (metric.key for metric in (*catalogue.PLOTTED, *catalogue.TOTALS) if metric.shown)
+_KEYS = {"step", "skipped_updates", *_SHOWN}
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,23 @@ class History:
 
 
 def _is_stage(name: str) -> bool:
-    return name.startswith("seconds_") and name not in CUMULATIVE
+    return name.startswith("seconds_") and name not in catalogue.names("total")
 
 
-def read_history(path: Path, note: Callable[[str], object]) -> History:
+def read_history(
+    path: Path, note: Callable[[str], object], declared: Sequence[Metric] = ()
+) -> History:
     """Reads metrics.jsonl in memory that a step takes a few hundred bytes of.
 
     Args:
       path: of the file.
       note: is called with one line for each kind of damage.
+      declared: metrics that the run has besides the catalogue's.
 
     Raises:
       UserError, OSError: as of `metrics_file.read`.
     """
+    keys = _KEYS | {metric.key for metric in declared}
     columns: dict[str, array] = {}
     count, last, bad = 0, {"step": -math.inf}, 0
     first_bad = 0
@@ -71,7 +75,7 @@ def read_history(path: Path, note: Callable[[str], object]) -> History:
         if line.row is None:
             continue
         for name in line.row:
-            if name not in columns and (name in _KEYS or _is_stage(name)):
+            if name not in columns and (name in keys or _is_stage(name)):
                 columns[name] = array("d", [math.nan]) * count
         for name, values in columns.items():
             value = line.row.get(name)

@@ -14,23 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlp.report.figures import FIGURES, METRICS, OF_A_FILE
-from rlp.report.history import CUMULATIVE, History, read_history
+from rlp.metrics import catalogue, declared, metrics_file
+from rlp.metrics.metric import HELD_OUT_PREFIX, Metric
+from rlp.report.history import History, read_history
 from rlp.report.thoughts import check_thoughts
-from rlp.runtime import disk_errors
+from rlp.runtime import disk_errors, run_folder
 from rlp.runtime.display import printable
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import parse
-from rlp.training import metrics_file
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_NUMBERS = {
-    *("step", "steps", "flops", "wall_s", "skipped_updates"),
-    *(figure.key for figure in FIGURES),
-    *(metric.key for metric in METRICS),
-}
+_COUNTS = {"step", "steps", "wall_s"}  # what evaluation.json has besides metrics
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,8 @@ class Run:
         seed: of its config or of its experiment; None if neither says.
         summary: the evaluation figures, what training used, "steps" and "wall_s" (seconds by
             stage), in the form of an arm in summary.json; a key that is not known is absent.
-        metrics: its figures by step.
+        metrics: their values by step.
+        declared: metrics that it has besides those of the catalogue.
         thoughts: the content of thoughts.json, or None.
         warnings: the content of warnings.json: "name", "step" and "message" of each.
         problems: those of responses.json, with their responses; none where there is no such file.
@@ -56,6 +53,7 @@ class Run:
     seed: int | None
     summary: Mapping[str, Any]
     metrics: History
+    declared: Sequence[Metric]
     thoughts: Mapping[str, Any] | None
     warnings: Sequence[Mapping[str, Any]]
     problems: Sequence[Mapping[str, Any]]
@@ -112,13 +110,13 @@ def _load_source(folder: Path, name: str) -> Source:
         raise UserError(f"{folder} does not exist: name a run folder or an experiment folder")
     if not folder.is_dir():
         raise UserError(f"{folder} is a file: name the run folder that holds it")
-    if not (folder / "config.json").exists():
+    if not (folder / run_folder.CONFIG).exists():
         raise UserError(f"{folder} is not a run folder: it has no config.json")
-    if (folder / "summary.json").exists():
+    if (folder / run_folder.SUMMARY).exists():
         return _load_experiment(folder, name)
     notes: list[str] = []
     run = _load_run(folder, name, None, notes)
-    if not len(run.metrics) and not run.summary and not (folder / "evaluation.json").exists():
+    if not len(run.metrics) and not run.summary and not (folder / run_folder.EVALUATION).exists():
         raise UserError(
             f"{folder} has no summary.json, metrics.jsonl or evaluation.json yet: train first"
         )
@@ -127,8 +125,8 @@ def _load_source(folder: Path, name: str) -> Source:
 
 
 def _load_experiment(folder: Path, name: str) -> Source:
-    path = folder / "summary.json"
-    config = _read_object(folder / "config.json")
+    path = folder / run_folder.SUMMARY
+    config = _read_object(folder / run_folder.CONFIG)
     summary = _read_object(path)
     arms = summary.get("arms")
     _check_numbers({"wall_s": summary.get("wall_s")}, str(path))
@@ -151,7 +149,7 @@ def _load_experiment(folder: Path, name: str) -> Source:
             runs.append(_load_run(folder / arm, arm, seed, notes, figures))
         else:
             notes.append(f"{folder / arm} is missing: no curves and no thoughts of this arm")
-            runs.append(Run(arm, folder / arm, {}, seed, figures, History(), None, (), ()))
+            runs.append(Run(arm, folder / arm, {}, seed, figures, History(), (), None, (), ()))
     versions = {str(k): str(v) for k, v in _mapping(summary.get("versions")).items()}
     return Source(
         name, folder, config, seed, tuple(runs), True, versions, summary.get("wall_s"), tuple(notes)
@@ -166,20 +164,21 @@ def _load_run(
     arm_summary: Mapping[str, Any] | None = None,
 ) -> Run:
     """Reads one run folder; an arm brings its summary along. Adds to `notes` what is missing."""
-    if not (folder / "config.json").exists():
+    if not (folder / run_folder.CONFIG).exists():
         raise UserError(f"{folder} is not a run folder: it has no config.json")
-    config = _read_object(folder / "config.json")
+    config = _read_object(folder / run_folder.CONFIG)
     damage = lambda text: _damage(notes, text)
-    metrics = _read_metrics(folder / metrics_file.NAME, notes)
+    brought = _or_note(damage, "no metrics of its objective", declared.read, folder) or ()
+    metrics = _read_metrics(folder / run_folder.METRICS, notes, brought)
     summary = _summarise(folder, metrics, notes) if arm_summary is None else arm_summary
-    _note_missing_steps(folder / metrics_file.NAME, metrics, summary, damage)
+    _note_missing_steps(folder / run_folder.METRICS, metrics, summary, damage)
     if (metrics.column("skipped_updates") > 0).any():
         notes.append(f"{folder}: updates were skipped because a loss or gradient was not finite")
-    seed = _seed(folder / "config.json", config) if seed is None else seed
-    thoughts = _or_note(damage, "no thoughts", _read_thoughts, folder / "thoughts.json")
-    warnings = _or_note(damage, "no warnings", _read_warnings, folder / "warnings.json") or []
-    problems = _or_note(damage, "no responses", _read_problems, folder / "responses.json") or []
-    return Run(name, folder, config, seed, summary, metrics, thoughts, warnings, problems)
+    seed = _seed(folder / run_folder.CONFIG, config) if seed is None else seed
+    thoughts = _or_note(damage, "no thoughts", _read_thoughts, folder / run_folder.THOUGHTS)
+    warnings = _or_note(damage, "no warnings", _read_warnings, folder / run_folder.WARNINGS) or []
+    problems = _or_note(damage, "no responses", _read_problems, folder / run_folder.RESPONSES) or []
+    return Run(name, folder, config, seed, summary, metrics, brought, thoughts, warnings, problems)
 
 
 def _damage(notes: list[str], text: str) -> None:
@@ -205,7 +204,7 @@ def _or_note(
 def _summarise(folder: Path, metrics: History, notes: list[str]) -> dict[str, Any]:
     """The summary of a plain run: its last evaluation, and cost and time from its metrics."""
     summary: dict[str, Any] = {}
-    path = folder / "evaluation.json"
+    path = folder / run_folder.EVALUATION
     if path.exists():
         damage = lambda text: _damage(notes, text)
         summary |= _or_note(damage, "no held-out figures", _read_figures, path) or {}
@@ -213,7 +212,7 @@ def _summarise(folder: Path, metrics: History, notes: list[str]) -> dict[str, An
         notes.append(f"{path} is missing: the run has not been evaluated, its figures are blank")
     if len(metrics):
         summary["steps"] = summary.get("step", metrics.last["step"])
-        counts = {name: metrics.last.get(name) for name in CUMULATIVE}
+        counts = {name: metrics.last.get(name) for name in catalogue.names("total")}
         summary |= {name: count for name, count in counts.items() if count is not None}
         seconds = metrics.seconds()
         if seconds is not None:
@@ -221,13 +220,13 @@ def _summarise(folder: Path, metrics: History, notes: list[str]) -> dict[str, An
     return summary
 
 
-def _read_metrics(path: Path, notes: list[str]) -> History:
-    """The figures by step, with a note on what is missing or damaged."""
+def _read_metrics(path: Path, notes: list[str], extra: Sequence[Metric]) -> History:
+    """The metrics by step, with a note on what is missing or damaged."""
     if not path.exists():
         notes.append(f"{path} is missing: no curves of this run")
         return History()
     try:
-        return read_history(path, lambda text: _damage(notes, text))
+        return read_history(path, lambda text: _damage(notes, text), extra)
     except (OSError, UserError) as error:
         _damage(notes, f"{path} cannot be read ({error}): no curves of this run")
         return History()
@@ -237,7 +236,8 @@ def _note_missing_steps(
     path: Path, metrics: History, summary: Mapping[str, Any], damage: Callable[[str], None]
 ) -> None:
     """A note on the steps that the run has taken and that metrics.jsonl does not have."""
-    saved = [int(p.name) for p in (path.parent / "checkpoints").glob("[0-9]*") if _is_step(p.name)]
+    folders = (path.parent / run_folder.CHECKPOINTS).glob("[0-9]*")
+    saved = [int(folder.name) for folder in folders if _is_step(folder.name)]
     told = [summary.get("steps"), summary.get("step"), metrics.last.get("step"), *saved]
     last = max((step for step in told if type(step) is int), default=0)
     steps = (int(step) for step in metrics.steps)
@@ -298,8 +298,8 @@ def _check_numbers(content: Mapping[str, Any], where: str) -> None:
         if key == "wall_s" and isinstance(value, dict):
             _check_numbers({f"seconds_{stage}": s for stage, s in value.items()}, where)
             continue
-        read = key in _NUMBERS or key.startswith(("seconds_", OF_A_FILE))
-        if read and not metrics_file.is_number(value):
+        metric = catalogue.find(key) or catalogue.find(HELD_OUT_PREFIX + key)
+        if (metric or key in _COUNTS) and not metrics_file.is_number(value):
             raise UserError(f'{where}: "{key}" is not a number; the file is damaged')
 
 

@@ -2,7 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from rlp.report.figures import FIGURES, Figure, Summary, figure_value, format_spread, shown_figures
+from rlp.metrics.metric import Metric
+from rlp.report.columns import (
+    COLUMNS,
+    Summary,
+    format_of,
+    format_spread,
+    shown_columns,
+    unit_of,
+    value_in,
+)
 from rlp.runtime.display import markdown_cell, markdown_code
 from rlp.runtime.errors import UserError
 
@@ -11,20 +20,20 @@ MARK = rf"\A\| {HEAD} "  # by which a file with such a table is known
 
 
 def markdown_table(summaries: Mapping[str, Sequence[Summary]], keys: Sequence[str] = ()) -> str:
-    """A row per arm or run, a column per figure; the mean over seeds [smallest, largest].
+    """A row per arm or run, a column per metric; the mean over seeds [smallest, largest].
 
     Args:
       summaries: name of the arm or run to the summaries of its seeds.
-      keys: the figures, by their names in evaluation.json, in this order; none for all there are.
+      keys: the metrics, by their names in evaluation.json, in this order; none for all there are.
 
     Raises:
-      UserError: a key names no figure.
+      UserError: a key does not name a metric.
     """
     every = [summary for seeds in summaries.values() for summary in seeds]
-    figures = _chosen(keys, every) if keys else shown_figures(every)
-    rows = [[HEAD, *map(_head, figures)]]
+    metrics = _chosen(keys, every) if keys else shown_columns(every)
+    rows = [[HEAD, *map(_head, metrics)]]
     for name, seeds in summaries.items():
-        cells = (format_spread([figure_value(s, f) for s in seeds], f.form) for f in figures)
+        cells = (format_spread([value_in(s, m) for s in seeds], format_of(m)) for m in metrics)
         rows.append([markdown_code(name), *cells])
     return aligned(rows, words=1)
 
@@ -51,13 +60,15 @@ def aligned(rows: Sequence[Sequence[str]], words: int) -> str:
     return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])])
 
 
-def _chosen(keys: Sequence[str], summaries: Sequence[Summary]) -> list[Figure]:
-    known = {figure.key: figure for figure in (*FIGURES, *shown_figures(summaries))}
+def _chosen(keys: Sequence[str], summaries: Sequence[Summary]) -> list[Metric]:
+    columns = (m for m in (*COLUMNS, *shown_columns(summaries)) if "<" not in m.name)
+    known = {metric.name: metric for metric in columns}
     if odd := [key for key in keys if key not in known]:
         raise UserError(f"{', '.join(odd)} is no figure of a run; these are: {', '.join(known)}")
     return [known[key] for key in keys]
 
 
-def _head(figure: Figure) -> str:
-    unit = f" ({figure.unit})" if figure.unit and figure.unit != "share" else ""
-    return markdown_cell(f"{figure.family}, {figure.head}{unit}")
+def _head(metric: Metric) -> str:
+    unit = unit_of(metric)
+    unit = f" ({unit})" if unit not in ("", "share") else ""
+    return markdown_cell(f"{metric.group}, {metric.title}{unit}")

@@ -15,11 +15,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rlp.report.columns import format_value
 from rlp.report.compare import Group, differing_settings
 from rlp.report.curves import Line, build_plots, extremes, smooth, thin
-from rlp.report.figures import format_figure
 from rlp.report.load import Run, Source
-from rlp.report.table import distinct, escape, figure_meanings, objective, results_table, steps
+from rlp.report.table import column_meanings, distinct, escape, objective, results_table, steps
 from rlp.report.thoughts import browser_documents
 from rlp.runtime import atomic_files
 from rlp.runtime.display import printable
@@ -59,7 +59,7 @@ def render(sources: Sequence[Source], groups: Sequence[Group], title: str = "") 
         "warnings": _warnings(groups),
         "caveats": _caveats(sources, groups),
         "table": results_table(groups),
-        "meanings": figure_meanings(groups),
+        "meanings": column_meanings(groups),
         "responses": _responses(groups),
         "settings": _settings(groups),
         "data": json_for_html(data),
@@ -99,7 +99,7 @@ def _facts(sources: Sequence[Source], groups: Sequence[Group]) -> str:
         "Seed" if len(seeds) == 1 else "Seeds": ", ".join(seeds),
         "Data": "; ".join(distinct(_data(source.config) for source in sources)),
         "Model": "; ".join(distinct(_model(source.config) for source in sources)),
-        "Compute": f"{format_figure(total, 'power')} FLOPs in training"
+        "Compute": f"{format_value(total, 'power')} FLOPs in training"
         if (total := math.fsum(value for value in flops if value is not None))
         else "",
         "Wall time": _duration(math.fsum(walls)) if walls else "",
@@ -280,7 +280,7 @@ def _plot_data(groups: Sequence[Group]) -> list[dict[str, Any]]:
             }
             for s in plot.series
         ]
-        words = {"title": metric.title, "unit": metric.unit, "meaning": metric.meaning}
+        words = {"title": metric.heading, "unit": metric.unit, "meaning": metric.meaning}
         data.append({**words, "heldOut": metric.held_out, "series": series})
     return data
 

@@ -104,7 +104,7 @@ def _draw(axes: Axes, plot: Plot) -> None:
     if metric.unit == "share":
         axes.set_ylim(-0.03, 1.03)
     axes.set_xlim(left=0)
-    title = f"{metric.title} (held out)" if metric.held_out else metric.title
+    title = f"{metric.heading} (held out)" if metric.held_out else metric.title
     axes.set_title(title, loc="left", fontsize=9.5)
     axes.set_ylabel(metric.unit, fontsize=8)
     axes.set_xlabel("training FLOPs" if use_flops else "step", fontsize=8)

@@ -1,4 +1,4 @@
-"""The table of results as HTML: a row per group, a column per figure.
+"""The table of results as HTML: a row per group, a column per metric.
 
 Everything that comes from a file goes through `escape`.
 """
@@ -6,15 +6,17 @@ Everything that comes from a file goes through `escape`.
 import html
 from collections.abc import Iterable, Sequence
 
-from rlp.report.compare import Group
-from rlp.report.figures import (
-    Figure,
+from rlp.metrics.metric import Metric
+from rlp.report.columns import (
     clearly_best,
-    figure_value,
-    format_figure,
+    format_of,
+    format_value,
     mean,
-    shown_figures,
+    shown_columns,
+    unit_of,
+    value_in,
 )
+from rlp.report.compare import Group
 from rlp.runtime.display import printable
 
 
@@ -46,35 +48,35 @@ def steps(group: Group) -> str:
 
 def results_table(groups: Sequence[Group]) -> str:
     """A row per group; in a cell the mean over seeds, and below it every seed's own value."""
-    figures = _figures(groups)
+    metrics = _shown(groups)
     families: dict[str, int] = {}
-    for figure in figures:
-        families[figure.family] = families.get(figure.family, 0) + 1
+    for metric in metrics:
+        families[metric.group] = families.get(metric.group, 0) + 1
     upper = "".join(
         f'<th colspan="{span}" scope="colgroup">{escape(name)}</th>'
         for name, span in families.items()
     )
-    columns = [[[figure_value(run.summary, f) for run in g.runs] for g in groups] for f in figures]
-    best = [clearly_best(c, f.better) for c, f in zip(columns, figures, strict=True)]
+    columns = [[[value_in(run.summary, m) for run in g.runs] for g in groups] for m in metrics]
+    best = [clearly_best(c, m.lower_is_better) for c, m in zip(columns, metrics, strict=True)]
     body = ""
     for row, group in enumerate(groups):
         cells = "".join(
-            _cell(figure, column[row], best[place] == row)
-            for place, (figure, column) in enumerate(zip(figures, columns, strict=True))
+            _cell(metric, column[row], best[place] == row)
+            for place, (metric, column) in enumerate(zip(metrics, columns, strict=True))
         )
         body += f'<tr><th scope="row">{_row_head(group)}</th>{cells}</tr>\n'
     return (
         f'<thead><tr class="families"><td></td>{upper}</tr>\n'
-        f'<tr><th scope="col">model</th>{"".join(map(_column_head, figures))}</tr></thead>\n'
+        f'<tr><th scope="col">model</th>{"".join(map(_column_head, metrics))}</tr></thead>\n'
         f"<tbody>{body}</tbody>"
     )
 
 
-def _column_head(figure: Figure) -> str:
-    arrow = {1: "&nbsp;↑", -1: "&nbsp;↓", 0: ""}[figure.better]
-    unit = f'<span class="unit">{escape(figure.unit)}</span>' if figure.unit else ""
-    meaning = escape(figure.meaning)
-    head = escape(figure.head).replace("-", "&#8209;")  # a hyphen at which no line breaks
+def _column_head(metric: Metric) -> str:
+    arrow = {False: "&nbsp;↑", True: "&nbsp;↓", None: ""}[metric.lower_is_better]
+    unit = f'<span class="unit">{escape(unit)}</span>' if (unit := unit_of(metric)) else ""
+    meaning = escape(metric.meaning)
+    head = escape(metric.title).replace("-", "&#8209;")  # a hyphen at which no line breaks
     return f'<th scope="col" title="{meaning}">{head}{arrow}{unit}</th>'
 
 
@@ -86,27 +88,28 @@ def _row_head(group: Group) -> str:
     return f'{escape(group.name)}<span class="unit">{line}</span>'
 
 
-def _cell(figure: Figure, values: Sequence[float | None], best: bool) -> str:
-    """A cell; `data-values` carries the figures of the seeds in full precision."""
-    middle = escape(format_figure(mean(values), figure.form))
+def _cell(metric: Metric, values: Sequence[float | None], best: bool) -> str:
+    """A cell; `data-values` carries the values of the seeds in full precision."""
+    form, unit = format_of(metric), unit_of(metric)
+    middle = escape(format_value(mean(values), form))
     middle = f"<b>{middle}</b>" if best else middle
     seeds = ""
     if len(values) > 1:
-        each = "".join(f"<span>{escape(format_figure(v, figure.form))}</span>" for v in values)
+        each = "".join(f"<span>{escape(format_value(v, form))}</span>" for v in values)
         seeds = f'<span class="seeds">{each}</span>'
-    label = escape(f"{figure.family}: {figure.head}" + (f" ({figure.unit})" if figure.unit else ""))
+    label = escape(metric.heading + (f" ({unit})" if unit else ""))
     exact = " ".join("null" if value is None else repr(value) for value in values)
-    marks = f'data-figure="{escape(figure.key)}" data-values="{exact}" data-label="{label}"'
+    marks = f'data-figure="{escape(metric.name)}" data-values="{exact}" data-label="{label}"'
     return f"<td {marks}>{middle}{seeds}</td>"
 
 
-def figure_meanings(groups: Sequence[Group]) -> str:
+def column_meanings(groups: Sequence[Group]) -> str:
     """A list of terms: what every column of the table means."""
     return "".join(
-        f"<div><dt>{escape(f'{f.family}, {f.head}')}</dt><dd>{escape(f.meaning)}</dd></div>"
-        for f in _figures(groups)
+        f"<div><dt>{escape(f'{m.group}, {m.title}')}</dt><dd>{escape(m.meaning)}</dd></div>"
+        for m in _shown(groups)
     )
 
 
-def _figures(groups: Sequence[Group]) -> tuple[Figure, ...]:
-    return shown_figures(run.summary for group in groups for run in group.runs)
+def _shown(groups: Sequence[Group]) -> tuple[Metric, ...]:
+    return shown_columns(run.summary for group in groups for run in group.runs)

@@ -18,12 +18,12 @@ from models.sharding import batch_shards, check_heads, make_mesh, parameter_shar
 from models.transformer import shapes
 from rlp.answers.verifiers import find as find_verifier
 from rlp.data import compass
-from rlp.engine.advantages import TokenBytes, token_table
 from rlp.engine.branches import Vocabulary, response_vocabulary, vocabulary
 from rlp.engine.microbatching import wave_shape
 from rlp.engine.optimizer import Optimizer, make_optimizer
 from rlp.engine.placement import check_memory
 from rlp.engine.step import RLPSettings
+from rlp.engine.token_bytes import TokenBytes, token_table
 from rlp.evaluation.answers import AnswerEvaluator
 from rlp.evaluation.responses import (
     Answering,
@@ -34,6 +34,7 @@ from rlp.evaluation.responses import (
 )
 from rlp.evaluation.thoughts import Evaluator
 from rlp.interop.init_from import network
+from rlp.objectives import rewards
 from rlp.objectives.registry import find
 from rlp.run.assembly_data import (
     answers_problems,
@@ -242,11 +243,6 @@ def best_metric(config: ConfigDict) -> str:
     return config.evaluation.best_metric or default
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a held-out figure is a loss."""
-    return metric.endswith("_loss")
-
-
 def _named(make: Callable[[], Any]) -> Any:
     """A ValueError of the models' own checks, which name the field, as the user's."""
     try:
@@ -388,8 +384,14 @@ def _answering(config: ConfigDict, made: Method) -> Answering | None:
     if not asks_problems(config):
         return None
     data, tokenizer = config.data, made.tokenizer
-    _named(lambda: find_verifier(data.problems.verifier))
+    verifier = _named(lambda: find_verifier(data.problems.verifier))
     objective = config.objective if answers_problems(config) else "rlvr"
+    if not verifier.compares and find(objective).reward is rewards.agrees:
+        raise UserError(
+            f"objective={objective!r} rewards the answer of the majority, and the function that "
+            f"data.problems.verifier={data.problems.verifier!r} names compares no answers; give a "
+            "Verifier with extract and equal, or set objective to 'rlvr'"
+        )
     settings = dataclasses.replace(made.settings, objective=objective)
     texts = None
     if find(objective).weighs_planning:

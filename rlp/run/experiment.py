@@ -15,12 +15,12 @@ from ml_collections import ConfigDict
 
 from rlp.interop import init_from as starting
 from rlp.interop.huggingface import may_be_on_hub
-from rlp.report import terminal_table, write_report_apart
+from rlp.report import terminal_table, write_report_separately
 from rlp.run import loop, memory_check
-from rlp.runtime import consistency, disk_errors, hosts, lease, ownership
+from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder
+from rlp.runtime.atomic_files import write_json
 from rlp.runtime.config_json import fields, save_config
 from rlp.runtime.errors import UserError
-from rlp.training.metrics import write_json
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 SUMMARY_KEYS = ("arms", "seed", "versions", "wall_s")  # besides the arms themselves
@@ -87,7 +87,7 @@ def _begin(config: ConfigDict, workdir: Path) -> None:
     """Makes the folder that of this experiment."""
     with disk_errors.writing(workdir, disk_errors.RESUME):
         ownership.claim(workdir, "experiment")
-        save_config(config, workdir / "config.json")
+        save_config(config, workdir / run_folder.CONFIG)
 
 
 def _summarise(
@@ -102,14 +102,14 @@ def _summarise(
         "wall_s": sum(sum(result["wall_s"].values()) for result in results.values()),
     }
     with disk_errors.writing(workdir, disk_errors.RESUME):
-        write_json(workdir / "summary.json", summary)
+        write_json(workdir / run_folder.SUMMARY, summary)
     return summary
 
 
 def _report(workdir: Path, results: dict[str, dict[str, Any]]) -> None:
     """Writes the report and prints the table."""
-    page = workdir / "report.html"
-    write_report_apart([workdir], page)
+    page = workdir / run_folder.REPORT
+    write_report_separately([workdir], page)
     print(terminal_table(results))
     print(f"report: {page}")
 
@@ -121,7 +121,7 @@ def _arm_names(config: ConfigDict) -> list[str]:
         raise UserError("arms is empty; an experiment needs at least one: config.arms.<name>")
     for name in names:
         disk_errors.refuse_name("an arm", name)
-        if name in (*SUMMARY_KEYS, *ownership.NAMES["experiment"], ownership.RECORD):
+        if name in (*SUMMARY_KEYS, *run_folder.WRITTEN["experiment"], run_folder.OWNER):
             raise UserError(f"an arm cannot be called {name!r}; take another name")
     return names
 

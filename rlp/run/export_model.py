@@ -14,7 +14,7 @@ from rlp.interop import init_from as starting
 from rlp.run.model_files import check_tokenizer, config_ids, small_files
 from rlp.run.opened_model import Opened
 from rlp.runtime.errors import UserError
-from rlp.training.metrics import progress
+from rlp.runtime.progress import progress
 
 LIBRARIES = ("jax", "flax", "orbax-checkpoint", "safetensors", "transformers")
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rlp.interop import init_from as starting
-from rlp.interop.init_from import FILES
 from rlp.run.assembly import build_method
 from rlp.run.model_files import small_files
 from rlp.run.opened_model import Opened, conversion_device, open_model
+from rlp.runtime import run_folder
 from rlp.runtime.atomic_files import refuse_existing, unfinished
 from rlp.runtime.config_json import save_config
 from rlp.runtime.errors import UserError
@@ -51,16 +51,18 @@ def import_model(
             starting.copy_files(start.files, folder)
             opened = open_model(name, default, conversion_device())
             # Refuses small files that an export could not be made of.
-            small_files(opened.method, folder / FILES, True, opened.config.data)
+            small_files(opened.method, folder / run_folder.HF, True, opened.config.data)
             if new_tokens:
-                opened = _with_tokens(opened, folder / FILES, new_tokens, like)
-            save_config(opened.config, folder / "config.json")
-            with Checkpoints(folder / starting.CHECKPOINTS, keep=1) as checkpoints:
+                opened = _with_tokens(opened, folder / run_folder.HF, new_tokens, like)
+            save_config(opened.config, folder / run_folder.CONFIG)
+            with Checkpoints(folder / run_folder.CHECKPOINTS, keep=1) as checkpoints:
                 checkpoints.save(0, {"params": opened.params})
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error}); free it or name another") from error
-    method = build_method(opened.config, out / FILES)  # what it was made from may go, or has gone
-    return dataclasses.replace(opened, method=method, step=0, files=out / FILES)
+    method = build_method(
+        opened.config, out / run_folder.HF
+    )  # what it was made from may go, or has gone
+    return dataclasses.replace(opened, method=method, step=0, files=out / run_folder.HF)
 
 
 def _with_tokens(opened: Opened, files: Path, names: Sequence[str], like: str) -> Opened:

@@ -28,26 +28,30 @@ from rlp.engine.nonfinite import in_update
 from rlp.engine.placement import abstract_params, placed, state_shardings
 from rlp.engine.step import TrainState, new_state
 from rlp.interop import init_from as starting
-from rlp.report import terminal_table, write_report_apart
+from rlp.metrics import catalogue, warning_rules
+from rlp.metrics.metric import HELD_OUT_PREFIX
+from rlp.metrics.watch import Watch
+from rlp.metrics.writer import MetricsWriter, NoMetrics
+from rlp.report import terminal_table, write_report_separately
 from rlp.run import assembly as building
 from rlp.run import memory_check
 from rlp.run.assembly import Method, Run
 from rlp.run.assembly_data import answers_problems, browse_rows, read_data
 from rlp.run.model_files import keep, small_files
-from rlp.runtime import consistency, disk_errors, hosts, lease, ownership
+from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder
+from rlp.runtime.atomic_files import write_json
 from rlp.runtime.config_json import check_same, fields, load_config, save_config
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint, changes
 from rlp.runtime.preemption import Preempted, Preemption
+from rlp.runtime.progress import progress
 from rlp.runtime.strict_json import finite, read_object
 from rlp.training.answer_trainer import AnswerTrainer
 from rlp.training.budget import End
 from rlp.training.checkpoint import Checkpoints, room
 from rlp.training.checkpoint.folder import saved_steps
 from rlp.training.cost import Totals
-from rlp.training.metrics import MetricsWriter, NoMetrics, progress, write_json
 from rlp.training.trainers import NextTokenTrainer, RLPTrainer, Trainer, cache_bytes, rollout_wave
-from rlp.training.warning_rules import Watch
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -100,7 +104,7 @@ def _train(
         | consistency.of_config(dict(fields(config)))
     )
     check_config(config, workdir, allow_config_change)
-    page = workdir / "report.html"
+    page = workdir / run_folder.REPORT
     goes_on = allow_config_change and (bool(config.match) or bool(_changes(config, workdir)))
     result, reported = hosts.agree(lambda: (_finished(workdir), page.exists()))
     result = None if goes_on else result
@@ -122,7 +126,7 @@ def _train(
 
 
 def _report(workdir: Path, page: Path, result: dict[str, Any]) -> None:
-    write_report_apart([workdir], page)
+    write_report_separately([workdir], page)
     print(terminal_table({workdir.name: result}))
     print(f"report: {page}")
 
@@ -160,7 +164,7 @@ class _Loop:
 
     def run(self) -> dict[str, Any]:
         """From the newest checkpoint to evaluation.json."""
-        directory = self.workdir / "checkpoints"
+        directory = self.workdir / run_folder.CHECKPOINTS
         frame = self.made.answering.frame if self.made.answering else None
         made = self.made
         train, held_out = read_data(self.config, made.tokenizer, made.template, frame)
@@ -175,7 +179,7 @@ class _Loop:
             directory,
             keep=self.config.checkpoint.keep,
             best_metric=metric,
-            lower_is_better=building.lower_is_better(metric),
+            lower_is_better=catalogue.lower_is_better(metric),
             may_write=self.holding.check,
         ) as checkpoints:
             state = self._restore(checkpoints) or self._fresh(begin)
@@ -288,7 +292,8 @@ class _Loop:
         """All steps that are left, with the evaluations and checkpoints between them."""
         config, step = self.config, int(state.step)
         trainer, over = self._trainer(train), self.end.reached(step, self.totals)
-        watch = Watch(dict(fields(config)) | {"model.vocab_size": self.made.model.vocab_size})
+        settings = dict(fields(config)) | {"model.vocab_size": self.made.model.vocab_size}
+        watch = Watch(settings, warning_rules.RULES)
         with (
             MetricsWriter(self.workdir, step, watch) if hosts.is_first() else NoMetrics() as writer,
             progress(self.end.last, step, self.label) as bar,
@@ -308,7 +313,7 @@ class _Loop:
                 every = config.evaluation.every
                 if every and step % every == 0 and not over:
                     figures = self._evaluate(state, held_out)
-                    metrics |= {f"evaluation/{name}": value for name, value in figures.items()}
+                    metrics |= {HELD_OUT_PREFIX + name: value for name, value in figures.items()}
                 self.holding.check()
                 writer.write(step, metrics)
                 bar.set_postfix_str(_brief(metrics), refresh=False)
@@ -429,11 +434,11 @@ class _Loop:
     ) -> dict[str, Any]:
         """Writes thoughts, responses and figures; a run with evaluation.json is finished."""
         thoughts = {"step": result["step"], "documents": documents}
-        write_json(self.workdir / "thoughts.json", thoughts)
+        write_json(self.workdir / run_folder.THOUGHTS, thoughts)
         if responses:
             answers = {"step": result["step"], "problems": responses}
-            write_json(self.workdir / "responses.json", answers)
-        write_json(self.workdir / "evaluation.json", result)
+            write_json(self.workdir / run_folder.RESPONSES, answers)
+        write_json(self.workdir / run_folder.EVALUATION, result)
         return result
 
 
@@ -448,9 +453,9 @@ def begin_folder(config: ConfigDict, made: Method, files: Path | None, workdir: 
     """
     known = starting.same_tokenizer(config, files)
     starting.copy_files(files, workdir, starting.keeps_further(config))
-    keep(workdir / starting.FILES, made, known, config.data)
-    (workdir / "evaluation.json").unlink(missing_ok=True)  # first: it is of that config
-    save_config(config, workdir / "config.json")
+    keep(workdir / run_folder.HF, made, known, config.data)
+    (workdir / run_folder.EVALUATION).unlink(missing_ok=True)  # first: it is of that config
+    save_config(config, workdir / run_folder.CONFIG)
 
 
 def _brief(metrics: dict[str, float]) -> str:
@@ -486,7 +491,7 @@ def check_config(config: ConfigDict, workdir: Path, allow_config_change: bool) -
 
 def _changes(config: ConfigDict, workdir: Path) -> list[str]:
     """What differs from the run in the folder, as `check_same` says it; nothing without one."""
-    saved = workdir / "config.json"
+    saved = workdir / run_folder.CONFIG
     if not saved.exists():
         return []
     changes = check_same(load_config(saved), config)
@@ -501,7 +506,7 @@ def _finished(workdir: Path) -> dict[str, Any] | None:
     Raises:
       UserError: the file is damaged, and there is no checkpoint to make it again from.
     """
-    path = workdir / "evaluation.json"
+    path = workdir / run_folder.EVALUATION
     if not path.exists():
         return None
     try:
@@ -510,7 +515,7 @@ def _finished(workdir: Path) -> dict[str, Any] | None:
             return result
         raise UserError(f"{path} has no step; the file is damaged")
     except UserError as error:
-        if not saved_steps(workdir / "checkpoints"):
+        if not saved_steps(workdir / run_folder.CHECKPOINTS):
             raise
         LOGGER.warning("%s: the last checkpoint is evaluated again", error)
         return None

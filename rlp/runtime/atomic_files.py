@@ -1,14 +1,21 @@
-"""Folders and files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and outlast a power cut once they are there.
+
+Everything that a run writes goes through here, with three exceptions: metrics.jsonl grows line by
+line, Orbax writes the arrays of checkpoints, and a lease has to stay in the file that is locked.
+"""
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from rlp.runtime import disk_errors
 from rlp.runtime.errors import UserError
+from rlp.runtime.strict_json import finite
 
 
 def refuse_existing(out: Path) -> None:
@@ -41,23 +48,34 @@ def unfinished(out: Path) -> Iterator[Path]:
     _sync(out.parent)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all: its content is on the disk before it takes its name.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the name `path` at the end, with its content on the disk by then.
 
     Raises:
-      OSError: it cannot be written; what was there before is unchanged.
+      OSError: it cannot be written; what was there before is unchanged, as on any exception.
     """
-    data = content.encode() if isinstance(content, str) else content
     file = _temporary(path)
     try:
         with file.open("wb") as opened:
-            opened.write(data)
+            yield opened
             opened.flush()
             os.fsync(opened.fileno())
         file.replace(path)
     finally:
         file.unlink(missing_ok=True)
     _sync(path.parent)  # else the old file, or none, may be there after a power cut
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all, as `replacing` does."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_whole` of a JSON value; a number that is not finite becomes null."""
+    write_whole(path, json.dumps(finite(content), indent=1, allow_nan=False))
 
 
 def _temporary(path: Path) -> Path:

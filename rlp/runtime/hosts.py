@@ -35,7 +35,7 @@ from rlp.runtime.consistency import Who
 from rlp.runtime.display import error_lines, printable
 from rlp.runtime.errors import USER_ERROR, UserError
 from rlp.runtime.fingerprints import Fingerprint
-from rlp.runtime.ownership import LOGS
+from rlp.runtime.run_folder import LOGS
 
 T = TypeVar("T")
 

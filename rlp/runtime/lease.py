@@ -28,13 +28,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from rlp.runtime import atomic_files, disk_errors, hosts, signals
+from rlp.runtime import atomic_files, disk_errors, hosts, run_folder, signals
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import parse
 
 LOGGER = logging.getLogger(__name__)
 
-NAME = "lease.json"
 RENEWED_EVERY_S = 10.0
 EXPIRES_AFTER_S = 60.0  # without a renewal
 SETTLES_IN_S = 2.0  # within which two processes that take a folder at once see each other
@@ -96,7 +95,7 @@ class Lease:
           lock: descriptor of the locked file; None where there is no lock.
           made: folders that were made for it, the innermost first.
         """
-        self._path, self._lock, self._made = folder / NAME, lock, made
+        self._path, self._lock, self._made = folder / run_folder.LEASE, lock, made
         since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
         self._owner = Owner(socket.gethostname(), _machine(), os.getpid(), since, uuid.uuid4().hex)
         self._other: Owner | None = None  # who has taken it from us
@@ -201,7 +200,7 @@ def held(folder: Path, doing: str = "being trained") -> Iterator[Lease | NoLease
 
 
 def _take(folder: Path, doing: str, made: list[Path]) -> Lease:
-    path = folder / NAME
+    path = folder / run_folder.LEASE
     lock, busy = _lock(path)
     try:
         there = _read(path)

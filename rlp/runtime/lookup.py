@@ -21,7 +21,8 @@ def find_named(
     kind: type[T],
     package: str,
     others: Sequence[str] = (),
-) -> T:
+    function: str = "",
+) -> Any:
     """What is known by that name, or what "<module>:<name>" says where to import.
 
     The import runs the code of that module. A module from outside this repository is named in the
@@ -34,6 +35,8 @@ def find_named(
       kind: of what may be imported.
       package: that gives it to users.
       others: names that the field may have, which are asked for elsewhere.
+      function: what may be imported in place of a `kind`, as in "(response, answer) -> number"; ""
+        for no function.
 
     Raises:
       UserError: there is none.
@@ -41,14 +44,15 @@ def find_named(
     if name in known:
         return known[name]
     module, _, attribute = name.partition(":")
+    either = f" or function {function}" if function else ""
     if not attribute:
         raise UserError(
             f"{field}={name!r} is unknown; use one of {', '.join([*others, *known])}, or "
-            f"'<module>:<name>' of your own {kind.__name__}"
+            f"'<module>:<name>' of your own {kind.__name__}{either}"
         )
     found = _imported(field, module, attribute)
-    if not isinstance(found, kind):
-        raise UserError(f"{field}={name!r} is not a {package}.{kind.__name__}")
+    if not isinstance(found, kind) and not (function and callable(found)):
+        raise UserError(f"{field}={name!r} is not a {package}.{kind.__name__}{either}")
     return found
 
 

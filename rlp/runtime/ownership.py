@@ -6,31 +6,14 @@ refused before anything is written, so whatever they replace or delete later is 
 files in the folder are left alone.
 """
 
-import json
 import os
 from pathlib import Path
 
-from rlp.runtime import atomic_files, disk_errors
+from rlp.runtime import atomic_files, disk_errors, run_folder
 from rlp.runtime.config_json import kind_of
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import read_object
 
-RECORD = "owner.json"
-# In the folder of a run: what of a Hugging Face model is not weights (config.json, tokenizer, chat
-# template, generation config). The run's tokenizer is read from here, and its export has it all.
-FILES = "hf"
-CHECKPOINTS = "checkpoints"
-LOGS = "logs"  # of each of several processes, or of each point of a sweep
-NAMES = {
-    "run": (
-        *("config.json", FILES, CHECKPOINTS, "metrics.jsonl", "tensorboard", "warnings.json"),
-        *("metrics.damaged.jsonl",),
-        *("evaluation.json", "thoughts.json", "responses.json", "report.html", "plots"),
-        LOGS,
-    ),
-    "experiment": ("config.json", "summary.json", "pipeline.md", "report.html", "plots", LOGS),
-    "sweep": (LOGS, "slurm", "report.html", "plots"),
-}
 _ADVICE = "take another folder, or move away what is there"
 
 
@@ -39,7 +22,7 @@ def check(folder: Path, kind: str) -> None:
 
     Args:
       folder: which need not exist.
-      kind: one of NAMES.
+      kind: one of `run_folder.WRITTEN`.
 
     Raises:
       UserError: it cannot be written, or as `refuse_foreign` does.
@@ -56,7 +39,8 @@ def refuse_foreign(folder: Path, kind: str) -> None:
         record = _record(folder)
         if record is not None and record["owner"] != kind:
             raise UserError(f"{folder} belongs to another {record['owner']}; {_ADVICE}")
-        taken = [name for name in (RECORD, *NAMES[kind]) if _taken(folder / name)]
+        names = (run_folder.OWNER, *run_folder.WRITTEN[kind])
+        taken = [name for name in names if _taken(folder / name)]
         if taken and record is None and not _copied_without_record(folder, kind):
             raise UserError(
                 f"{folder} holds {', '.join(taken)}, which no {kind} has made there; {_ADVICE}"
@@ -68,7 +52,7 @@ def _refuse_inside(folder: Path) -> None:
     place = folder.resolve()
     for above in place.parents:
         record = _record(above)
-        if record and place.relative_to(above).parts[0] in NAMES[record["owner"]]:
+        if record and place.relative_to(above).parts[0] in run_folder.WRITTEN[record["owner"]]:
             raise UserError(
                 f"{folder} lies among the files of the {record['owner']} in {above}; take another "
                 "folder"
@@ -80,44 +64,44 @@ def claim(folder: Path, kind: str, files: bool = False) -> None:
 
     Args:
       folder: that `refuse_foreign` has let pass.
-      kind: one of NAMES.
-      files: whether the run has made FILES, or is about to.
+      kind: one of `run_folder.WRITTEN`.
+      files: whether the run has made `run_folder.HF`, or is about to.
     """
-    record = {"owner": kind, FILES: files}
+    record = {"owner": kind, run_folder.HF: files}
     if _record(folder) != record:
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_files.write_whole(folder / RECORD, json.dumps(record, indent=1) + "\n")
+        atomic_files.write_json(folder / run_folder.OWNER, record)
 
 
 def made_files(folder: Path) -> bool | None:
-    """Whether FILES in the folder of a run is its own; None where no record says it."""
+    """Whether `run_folder.HF` in the folder of a run is its own; None where no record says it."""
     record = _record(folder)
-    return None if record is None else record[FILES]
+    return None if record is None else record[run_folder.HF]
 
 
 def _record(folder: Path) -> dict | None:
     """The content of owner.json; None if there is none, or it is something else."""
-    path = folder / RECORD
+    path = folder / run_folder.OWNER
     if not path.is_file():
         return None
     try:
         record = read_object(path)
     except UserError:
         return None
-    ours = record.get("owner") in [*NAMES] and isinstance(record.get(FILES), bool)
-    return record if ours else None
+    known = record.get("owner") in [*run_folder.WRITTEN]
+    return record if known and isinstance(record.get(run_folder.HF), bool) else None
 
 
 def _taken(path: Path) -> bool:
     """Whether there is anything of this name; an empty folder is as good as none."""
-    if path.is_dir() and not (path.name == FILES and path.is_symlink()):
+    if path.is_dir() and not (path.name == run_folder.HF and path.is_symlink()):
         return any(path.iterdir())
     return os.path.lexists(path)
 
 
 def _copied_without_record(folder: Path, kind: str) -> bool:
     """Whether this is a run, or an experiment, of which the config and checkpoints were copied."""
-    whole = f"{CHECKPOINTS}/*/manifest.json"
+    whole = f"{run_folder.CHECKPOINTS}/*/{run_folder.MANIFEST}"
     places = {"run": whole, "experiment": f"*/{whole}"}
     saved = kind in places and any(folder.glob(places[kind]))
-    return saved and kind_of(folder / "config.json") == kind
+    return saved and kind_of(folder / run_folder.CONFIG) == kind

@@ -21,7 +21,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from rlp.runtime.ownership import LOGS
+from rlp.runtime.run_folder import LOGS
 
 _FORMAT = "%(levelname)s %(asctime)s %(name)s: %(message)s"
 

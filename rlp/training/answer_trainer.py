@@ -100,6 +100,7 @@ def answers_of(grades: list[list[Grade]]) -> Answers:
 
     return Answers(
         correct=each(lambda grade: grade.correct, bool),
+        reward=each(lambda grade: grade.reward, np.float32),
         agrees=each(lambda grade: grade.agrees, bool),
         confidence=each(
             lambda grade: np.nan if grade.confidence is None else grade.confidence, np.float32

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from rlp.runtime import hosts
+from rlp.runtime import hosts, run_folder
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import read_object
 from rlp.training.cost import Totals
@@ -84,7 +84,7 @@ def used_by(match: str) -> float:
       UserError: the run is not finished, its evaluation.json does not say, or it took no step.
     """
     folder, unit = split(match)
-    path = Path(folder, "evaluation.json")
+    path = Path(folder, run_folder.EVALUATION)
     if not path.exists():
         raise UserError(f"match={match!r}: {folder} is not a finished run")
     used = read_object(path).get(UNITS[unit])

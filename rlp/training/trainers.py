@@ -24,7 +24,6 @@ from rlp.data.batch import Batch
 from rlp.data.rows import Rows
 from rlp.engine import nonfinite
 from rlp.engine import step as stages
-from rlp.engine.advantages import TokenBytes
 from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import wave_shape
 from rlp.engine.optimizer import Optimizer
@@ -32,6 +31,7 @@ from rlp.engine.placement import gathered_bytes, gatherer
 from rlp.engine.rollout import Rollout
 from rlp.engine.rollout_metrics import rollout_metrics
 from rlp.engine.step import Evidence, RLPSettings, TrainState
+from rlp.engine.token_bytes import TokenBytes
 from rlp.training.cost import Cost
 from rlp.training.flops import by_part, next_token_flops, rlp_flops
 

@@ -7,16 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
 from configs import default
 from launch import program
-from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 from tests.support.paths import ROOT
 
-KNOWN = dict(fields(default.get_config()))
 DEFAULT = "--config=configs/default.py"
 
 
@@ -60,6 +56,20 @@ def test_a_bad_flag_gets_one_line_before_any_work(tmp_path, arguments, message):
     assert not re.search(r"\| +jax\b", ran.stderr)  # which takes seconds to import
     assert re.search(r"\| +ml_collections\b", ran.stderr)  # the list of imports is there
     assert not (tmp_path / "run").exists()
+
+
+def test_a_config_is_printed_at_once_and_without_a_workdir(tmp_path):
+    arguments = ["--config.rlp.group_size=3", "--print_config"]
+    config = f"--config={ROOT}/configs/text.py:rlp"
+    ran = start("-m", "launch.train", config, *arguments, folder=tmp_path)
+    assert (ran.returncode, messages(ran.stderr)) == (0, [])
+    assert "config.rlp.group_size = 3  # [default: 16] G: thoughts per fork" in ran.stdout
+    assert not re.search(r"\| +jax\b", ran.stderr)
+    (tmp_path / "printed.py").write_text(ran.stdout)
+    again = start(
+        "-m", "launch.train", "--config=printed.py", "--print_config", folder=tmp_path
+    ).stdout
+    assert again.splitlines()[1:] == ran.stdout.splitlines()[1:]  # the first names the file
 
 
 @pytest.mark.parametrize("missing", ["config", "workdir"])
@@ -143,98 +153,8 @@ def test_a_wrong_value_or_name_is_refused(argument, message):
         program.check_config_flags([f"--config={ROOT}/configs/default.py", argument])
 
 
-@given(st.sampled_from(sorted(KNOWN)), st.data())
-def test_one_slip_of_the_finger_never_hides_the_field_that_was_meant(field, data):
-    group, dot, name = field.rpartition(".")
-    at = data.draw(st.integers(0, len(name) - 1))
-    before, letter, after = name[:at], name[at], name[at + 1 :]
-    slips = [
-        f"{before}{after}",  # left out
-        f"{before}{letter}q{after}",  # one too many
-        f"{before}q{after}",  # another
-        f"{before}{after[:1]}{letter}{after[1:]}",  # swapped
-    ]
-    path = group + dot + data.draw(st.sampled_from(slips))
-    assume(path not in KNOWN)
-    assert field in program.nearest_fields(path, KNOWN)
-
-
-@given(st.sampled_from(sorted(KNOWN)), st.sampled_from(["", "model.", "rlp.", "no_such_group."]))
-def test_a_right_name_under_a_wrong_group_is_found(field, group):
-    name = field.rpartition(".")[2]
-    path = group + name
-    if path not in KNOWN:
-        nearest = program.nearest_fields(path, KNOWN)
-        assert nearest
-        assert {other.rpartition(".")[2] for other in nearest} == {name}
-
-
-def test_a_name_like_no_other_gets_the_list_of_its_group():
-    message = program.unknown_field("mesh.xyzzy", KNOWN)
-    assert message == "the config has no field 'mesh.xyzzy'; mesh has data, fsdp, tensor"
-
-
-BEGIN = "def get_config():\n    c = default.get_config()\n"
-HEAD = "from configs import default\nfrom ml_collections import ConfigDict\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "argument", "message"),
-    [
-        ("def get_config(:", "", "line 3: SyntaxError"),
-        ("import nothing_of_this_name", "", "line 3: ModuleNotFoundError"),
-        ("config = 3", "", "has no function get_config"),
-        ("def get_config():\n    return 3", "", "returns no ConfigDict but int"),
-        ("def get_config():\n    return 3", ":bad", "takes no argument, but 'bad' was given"),
-        ("def get_config(size):\n    return 3", "", "needs an argument"),
-        (
-            "def get_config(size):\n    if size != 'big':\n        raise ValueError('only big')",
-            ":bad",
-            "line 5 for 'bad': ValueError: only big",
-        ),
-        (
-            BEGIN + "    c.rlp.groop_size = 3\n    return c",
-            "",
-            "no field 'rlp.groop_size'; did you mean rlp.group_size?",
-        ),
-        (
-            BEGIN + "    c.steps = 'many'\n    return c",
-            "",
-            "line 5: TypeError",
-        ),
-        (
-            BEGIN + "    c.arms = ConfigDict({'a': {'stepz': 3}})\n    return c",
-            "",
-            "no field 'stepz'; did you mean steps?",
-        ),
-        (
-            BEGIN + "    del c.steps\n    return c",
-            "",
-            "lacks steps",
-        ),
-        (
-            BEGIN + "    c.data.kinds = [1]\n    return c",
-            "",
-            "data.kinds is a list",
-        ),
-    ],
-)
-def test_a_broken_config_file_is_refused_with_its_line(tmp_path, content, argument, message):
-    path = tmp_path / "broken.py"
-    path.write_text(HEAD + content + "\n")
-    with pytest.raises(UserError, match=re.escape(message)) as caught:
-        program.check_config_flags([f"--config={path}{argument}"])
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_config_file_is_refused_with_one_that_is_there(tmp_path):
-    (tmp_path / "demo.py").touch()
-    with pytest.raises(UserError, match=r"no config file '.*dem\.py'; did you mean .*demo\.py\?"):
-        program.check_config_flags(["--config", str(tmp_path / "dem.py")])
-
-
-HELPERS = {f"{ROOT}/configs/{name}.py" for name in ("sweeps", "chains")}
-CONFIGS = {str(p) for p in (ROOT / "configs").glob("*.py")} - HELPERS
+HELPERS = {f"{ROOT}/configs/{name}.py" for name in ("sweeps", "chains", "fields")}
+CONFIGS = {str(p) for p in (ROOT / "configs").glob("[!_]*.py")} - HELPERS
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS))

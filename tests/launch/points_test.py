@@ -15,6 +15,7 @@ from ml_collections import config_flags
 from configs import ablations, default, demo
 from configs.sweeps import chain, product, zipit
 from launch import points, program
+from rlp.run import config_files
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 from tests.support.paths import ROOT
@@ -155,7 +156,7 @@ def test_bad_points_are_refused_in_one_line(tmp_path, case):
     [
         ("x = 1", "", "has no function sweep"),
         ("def sweep():\n    yield 1 / 0", "", "some.py, line 2: ZeroDivisionError"),
-        ("def sweep(a):\n    return []", "", "needs an argument; write --config="),
+        ("def sweep(a):\n    return []", "", "needs an argument; write .*some.py:ARGUMENT"),
         ("def sweep():\n    return {}", "", "must yield dictionaries, not be a dict"),
         ("def sweep(a):\n    raise ValueError(a)", ":why", "line 2 for 'why': ValueError: why"),
     ],
@@ -248,7 +249,7 @@ def test_a_line_fails_until_what_it_needs_is_finished(tmp_path):
 @pytest.mark.parametrize("which", [*ablations.PAPER, *ablations.DEMO])
 def test_an_ablation_varies_one_number(which):
     spec = f"{ROOT}/configs/ablations.py:{which}"
-    config = program.load_config_file(spec)
+    config = config_files.load(spec)
     found = points.read_points(spec, config, [], Path("runs"))
     ((field, values),) = (ablations.PAPER | ablations.DEMO)[which].items()
     seeds = [None] if which in ablations.PAPER else ablations.SEEDS

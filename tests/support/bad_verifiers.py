@@ -45,3 +45,13 @@ def _picky(found: str, answer: str) -> bool:
 
 
 PICKY = Verifier(whole_text, _picky)
+
+
+def number(response: str, answer: str) -> object:
+    """A verifier that returns a number, or what a response orders."""
+    orders = {"nan": float("nan"), "text": "1", "none": None, "true": True, "minus": -0.5}
+    return orders.get(response.strip(), len(response.strip()) / len(answer))
+
+
+def of_one(response: str) -> float:
+    return 1.0

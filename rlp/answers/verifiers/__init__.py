@@ -12,9 +12,14 @@ network wrote can take for ever, or all memory.
 
 import contextlib
 import dataclasses
+import inspect
+import math
+import numbers
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Self
+
+import numpy as np
 
 from rlp.answers.verifiers.choices import choice, right_letter
 from rlp.answers.verifiers.mathematics import math_answer, math_equal, right_expression
@@ -38,16 +43,25 @@ class Verifier:
         of the options (None where the row does not list them); raises UserError, whose message is
         what follows "its answer", for a value that cannot be one. None takes texts as they are.
       reads_options: see `extract`.
+      score: the reward of a response, a finite number, from the text after its thought and the
+        right answer; 1 or more is correct. None for a verifier whose reward is 1 for a correct
+        answer and 0 for any other.
     """
 
     extract: Callable[..., str | None]
     equal: Callable[[str, str], bool]
     gold: Callable[[object, Sequence[str] | None], str] | None = None
     reads_options: bool = False
+    score: Callable[[str, str], float] | None = None
 
     def answer(self, response: str, options: int) -> str | None:
         """The answer that a response to a problem with so many options gives, or None."""
         return self.extract(response, options) if self.reads_options else self.extract(response)
+
+    @property
+    def compares(self) -> bool:
+        """Whether it tells which responses give the same answer, as a mere function does not."""
+        return self.score is None or self.extract is not whole_text
 
 
 class Gold(str):
@@ -85,13 +99,27 @@ VERIFIERS = {
 }
 
 
+FIELD = "data.problems.verifier"
+
+
 def find(name: str) -> Verifier:
-    """The verifier of that name, or the one that "<module>:<name>" says where to import.
+    """The verifier of that name, or the one that "<module>:<name>" says where to import: a
+    `Verifier`, or a function (response, answer) -> number, which becomes its `score`.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or the function does not take these two arguments.
     """
-    return find_named("data.problems.verifier", name, VERIFIERS, Verifier, "rlp.answers.verifiers")
+    ours, function = "rlp.answers.verifiers", "(response, answer) -> number"
+    found = find_named(FIELD, name, VERIFIERS, Verifier, ours, function=function)
+    if isinstance(found, Verifier):
+        return found
+    try:
+        inspect.signature(found).bind("response", "answer")
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{FIELD}={name!r} cannot be called with (response, answer): {error}"
+        ) from error
+    return Verifier(whole_text, same_text, score=found)
 
 
 def prepare(name: str) -> None:
@@ -133,14 +161,34 @@ def checked(name: str, response: str, answer: str) -> tuple[str | None, bool]:
 
 def graded(
     name: str, response: str, answer: str, tags: Tags = NO_THOUGHT
-) -> tuple[str | None, bool, float | None]:
-    """What a response answers, whether that is right, and how sure it says that it is: the work of
-    a process."""
+) -> tuple[str | None, bool, float | None, float | None]:
+    """What a response answers, whether that is right, how sure it says that it is, and its score if
+    the verifier gives one: the work of a process."""
     rest = after_thought(response, tags.open, tags.close, tags.opened)
     if rest is None:
-        return None, False, None
+        return None, False, None, None
     with _named_if_it_raises(name):
-        return *checked(name, rest, answer), stated_confidence(rest)
+        if (function := find(name).score) is None:
+            return *checked(name, rest, answer), stated_confidence(rest), None
+        score = _scored(name, function, rest, answer)
+        found = find(name).answer(where_the_answer_is(rest), getattr(answer, "options", 0))
+        return found, score >= 1, stated_confidence(rest), score
+
+
+def _scored(name: str, function: Callable[[str, str], float], response: str, answer: str) -> float:
+    """The score that a function gives to the text after a thought.
+
+    Raises:
+      UserError: it is not a finite number.
+    """
+    score = function(response, str(answer))
+    if not isinstance(score, numbers.Real | np.bool_):
+        raise UserError(
+            f"{FIELD}={name!r} returned a {type(score).__name__}; return a finite number or a bool"
+        )
+    if not math.isfinite(score):
+        raise UserError(f"{FIELD}={name!r} returned {score}; return a finite number")
+    return float(score)
 
 
 def agreed(name: str, one: str, other: str, options: int = 0, tags: Tags = NO_THOUGHT) -> bool:
@@ -174,10 +222,13 @@ def can_be_given(name: str, answer: Gold) -> str:
     box; "" where one is: the work of a process.
 
     A verifier of one's own may want more of a response than its answer, so there it is enough that
-    the answer equals itself.
+    the answer equals itself, or that its function gives a number.
     """
     responses = (str(answer), f"\\boxed{{{answer}}}")
     try:
+        if (score := find(name).score) is not None:
+            _scored(name, score, str(answer), answer)
+            return ""
         right = any(checked(name, response, answer)[1] for response in responses)
         if not right and name not in VERIFIERS:
             right = find(name).equal(str(answer), answer)

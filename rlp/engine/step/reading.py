@@ -8,10 +8,10 @@ from models.config import ModelConfig
 from models.transformer import Params, bind
 from models.tree import forward
 from rlp.data.batch import Batch
-from rlp.engine.advantages import other_places
 from rlp.engine.branches import Forks, Vocabulary, document_trunk, make_forks
 from rlp.engine.forks import SCORED, allowed_places, select_forks
-from rlp.engine.rollout import Documents, document_keys, fork_keys, read_documents
+from rlp.engine.rollout import Documents, read_documents
+from rlp.engine.sampling import document_keys, fork_keys, other_places
 from rlp.engine.scoring import document_scores, no_think_scores
 from rlp.engine.step.settings import RLPSettings
 from rlp.objectives.registry import find

@@ -2,46 +2,17 @@
 
 import dataclasses
 
+from configs.default import Method
 from rlp.objectives.registry import find
 
 
-@dataclasses.dataclass(frozen=True)
-class RLPSettings:
-    """The numbers of the method; `configs/default.py` explains each, under `rlp`."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RLPSettings(Method):
+    """The fields of the method (`configs/default.py`), and what a run resolves for it."""
 
     objective: str  # `objective` itself: a name of `rlp.objectives.registry`
-    group_size: int
-    forks_per_document: int
-    thought_length: int
-    horizon: int
-    horizon_weighting: str
-    discount: float
-    temperature: float
-    positions: str
-    hardest_at: int
-    min_prefix: int
     prompt: tuple[int, ...]  # token ids, without a bos
     bos: int  # tokens at the beginning of a row, before the prompt and the text
-    baseline: str
-    ema_decay: float
-    clip_low: float
-    clip_high: float
-    clip_dual: float
-    ratio: str
-    updates_per_rollout: int
-    minibatches: int
-    unclosed: str
-    unclosed_penalty: float
-    length_normalization: str
-    advantages: str
-    kl_weight: float
-    target_weight: float
-    next_token_weight: float
-    max_branches_in_flight: int
-    update_micro_batch: int
-    rollout_layout: str
-    baseline_memory: str
-    planning_weight: float
 
     @property
     def updates(self) -> int:

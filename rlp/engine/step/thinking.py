@@ -8,13 +8,15 @@ import jax.numpy as jnp
 
 from models.config import ModelConfig
 from models.transformer import Params, bind
-from rlp.engine.advantages import Judgement, TokenBytes, judge, noise, outcome
+from rlp.engine.advantages import Judgement, judge, outcome
 from rlp.engine.branches import Vocabulary, lay_out, with_target
 from rlp.engine.reference_policy import reference_logprobs
-from rlp.engine.rollout import Rollout, roll_out, thought_uniforms
+from rlp.engine.rollout import Rollout, roll_out
+from rlp.engine.sampling import noise, thought_uniforms
 from rlp.engine.scoring import Scores, reasoned_scores, transplanted_scores
 from rlp.engine.step.reading import NoThink, Reading
 from rlp.engine.step.settings import RLPSettings
+from rlp.engine.token_bytes import TokenBytes
 from rlp.objectives import equations
 from rlp.objectives.record import Answers, Outcome
 from rlp.objectives.registry import find

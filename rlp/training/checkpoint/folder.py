@@ -16,10 +16,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlp.runtime import disk_errors
+from rlp.runtime import atomic_files, disk_errors
+from rlp.runtime.run_folder import MANIFEST
 from rlp.runtime.strict_json import parse
 
-MANIFEST = "manifest.json"
 DAMAGED = "damaged"  # folder of the steps that were moved aside
 # JSON: which items there are, and times. Orbax writes it again while and after we list the files,
 # so it has no checksum in the manifest and only has to be readable.
@@ -83,7 +83,7 @@ def write_manifest(folder: Path, step: int, figure: Mapping[str, Any] | None) ->
         if path.is_file() and path != folder / ORBAX_METADATA
     }
     body = {"step": step, "figure": figure, "files": files}
-    (folder / MANIFEST).write_text(json.dumps({"crc32": _crc32(body), **body}, indent=1))
+    atomic_files.write_json(folder / MANIFEST, {"crc32": _crc32(body), **body})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

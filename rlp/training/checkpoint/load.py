@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as orbax
 
-from rlp.runtime import hosts
+from rlp.runtime import hosts, run_folder
 from rlp.runtime.consistency import of_files
 from rlp.runtime.errors import UserError
 from rlp.training.checkpoint import folder as folders
@@ -31,14 +31,15 @@ def load_params(spec: str, abstract_params: Any) -> tuple[Any, int]:
       UserError: as `find_step` does; a damaged checkpoint; another tree or shape.
     """
     folder, step = hosts.agree(lambda: _whole_step(spec))
-    hosts.check_same(of_files(Path(folder), folders.MANIFEST))  # it has the checksums of the rest
+    # The manifest has the checksums of the rest.
+    hosts.check_same(of_files(Path(folder), run_folder.MANIFEST))
     return load_items(Path(folder), {"params": abstract_params})["params"], step
 
 
 def _whole_step(spec: str) -> tuple[str, int]:
     """The folder of the step that a spec names, with its parameters checked, and its number."""
     workdir, step = find_step(spec)
-    directory = workdir.absolute() / "checkpoints"
+    directory = workdir.absolute() / run_folder.CHECKPOINTS
     fault = folders.find_fault(directory / str(step), items=("params",), contents=True)
     if fault:
         raise UserError(
@@ -55,9 +56,9 @@ def find_step(spec: str) -> tuple[Path, int]:
       UserError: no such run, checkpoint or step.
     """
     workdir, which = _parse(spec)
-    steps = folders.saved_steps(workdir.absolute() / "checkpoints")
+    steps = folders.saved_steps(workdir.absolute() / run_folder.CHECKPOINTS)
     if not steps:
-        arms = sorted(path.parent.name for path in workdir.glob("*/checkpoints"))
+        arms = sorted(path.parent.name for path in workdir.glob(f"*/{run_folder.CHECKPOINTS}"))
         if arms:
             raise UserError(
                 f"{workdir} is an experiment; name one of its runs: "
@@ -90,7 +91,7 @@ def _choose(workdir: Path, which: str, steps: list[int], there: str) -> int:
     if which == "":
         return steps[-1]
     if which == "best":
-        best = folders.best_step(workdir.absolute() / "checkpoints")
+        best = folders.best_step(workdir.absolute() / run_folder.CHECKPOINTS)
         if best is None:
             raise UserError(
                 f"{workdir} has no best checkpoint, for none has a held-out figure; {there}: "

@@ -144,7 +144,7 @@ def test_a_cache_on_a_full_disk_is_a_line_and_keeps_no_part(cache, monkeypatch, 
     def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.whole_folder, "write_whole", full)
+    monkeypatch.setattr(module.atomic_files, "write_whole", full)
     assert reasons(PICKY, "good")[0] is None
     assert list(cache.iterdir()) == []
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from rlp.answers import grading
+from rlp.answers import grading, verifiers
 from rlp.answers.grading import Grader
 from rlp.answers.verifiers import Gold, stated_confidence, where_the_answer_is
 from rlp.runtime import limited_process
@@ -305,3 +305,37 @@ def test_a_verifier_that_raises_is_the_users_error_and_the_next_check_is_as_ever
     nowhere = Grader("tests.support.bad_verifiers:NONE", LIMIT, 1, CLOSE)
     with pytest.raises(UserError, match=r"NONE' cannot be imported"):
         nowhere.grade(["a"], "a")
+
+
+NUMBER = Grader("tests.support.bad_verifiers:number", LIMIT, 1, CLOSE, open="<think>")
+
+
+def test_a_verifier_may_return_a_number():
+    """A response is correct from 1 on; one without an answer has 0, and is not asked about."""
+    responses = ["ab", "abcd", "a thought</think> abc ", "true", "minus", "<think> never closed"]
+    grades = NUMBER.grade(responses, "abcd")
+    assert [grade.reward for grade in grades] == [0.5, 1.0, 0.75, 1.0, -0.5, 0.0]
+    assert [grade.correct for grade in grades] == [False, True, False, True, False, False]
+    assert answers(grades)[:3] == ["ab", "abcd", "abc"]
+    assert answers(grades)[-1] is None
+
+
+def test_without_a_number_the_reward_is_whether_the_answer_is_right():
+    assert [grade.reward for grade in MATH.grade(["2", "3", "none"], "2")] == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("order", ["nan", "text", "none"])
+def test_a_verifier_that_returns_no_finite_number_is_refused_by_name(order):
+    with pytest.raises(UserError, match=r"bad_verifiers:number' returned .*; return a finite"):
+        NUMBER.grade([order], "abcd")
+
+
+def test_a_function_is_tried_on_the_right_answers_before_a_run():
+    assert NUMBER.can_be_given([Gold("abcd"), Gold("minus")]) == ["", ""]
+    with pytest.raises(UserError, match="returned nan"):
+        NUMBER.can_be_given([Gold("abcd"), Gold("nan")])
+
+
+def test_a_function_that_does_not_take_response_and_answer_is_refused():
+    with pytest.raises(UserError, match=r"of_one' cannot be called with \(response, answer\)"):
+        verifiers.find("tests.support.bad_verifiers:of_one")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rlp.engine import step
-from rlp.engine.advantages import LONGEST, matches, noise, other_places, token_table
-from rlp.engine.rollout import document_keys
+from rlp.engine.sampling import document_keys, noise, other_places
+from rlp.engine.token_bytes import LONGEST, matches, token_table
 from rlp.objectives.registry import OBJECTIVES
 from rlp.tokenizers.tokenizer import ByteTokenizer, FolderTokenizer
 from tests.support import naive, tiny

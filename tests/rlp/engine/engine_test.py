@@ -1,4 +1,4 @@
-"""How a step is computed changes nothing but its cost: waves, micro-batches, crowds, chunks.
+"""How a step is computed changes only its cost: waves, micro-batches, decoding widths, chunks.
 
 Sums are taken in another order and nothing else, so figures agree to float32 rounding: 1e-5 of a
 leaf's norm. Actions are equal, because a draw falls within rounding of a border once in a hundred
@@ -166,7 +166,7 @@ def test_a_step_in_waves_on_two_devices_is_the_step_at_once(settings, limit):
 
 
 @slow
-def test_waves_whose_crowds_shrink_are_the_step_at_once(monkeypatch):
+def test_waves_that_shrink_as_thoughts_close_are_the_step_at_once(monkeypatch):
     monkeypatch.setattr(rollouts, "CROWD_ROWS", 1)
     whole = stepped(LONG)
     thoughts, _, metrics = whole
@@ -257,11 +257,11 @@ def test_a_run_compiles_in_its_first_step_only(limit):
     assert int(state.step) == 1 + len(lengths)
 
 
-# ---- crowds
+# ---- decoding with fewer branches
 
 
 @functools.cache
-def rolled(config, settings, crowds, choices=backend.CPU, words=WORDS):
+def rolled(config, settings, divisors, choices=backend.CPU, words=WORDS):
     """A rollout whose decoding goes on with these shares of a document's branches."""
     method = (config, settings, words)
 
@@ -271,14 +271,14 @@ def rolled(config, settings, crowds, choices=backend.CPU, words=WORDS):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollouts, "CROWD_ROWS", 1)
-        patch.setattr(backend, "CPU", dataclasses.replace(choices, crowds=crowds))
+        patch.setattr(backend, "CPU", dataclasses.replace(choices, decode_divisors=divisors))
         return jax.device_get(tiny.jit(run)(PARAMS(config)))
 
 
-def decoded_tokens(length, crowds) -> int:
-    """Branches run in every step, on the smallest crowd that holds the open ones of each row."""
+def decoded_tokens(length, divisors) -> int:
+    """Branches run in every step, on the smallest width that holds the open ones of each row."""
     rows, count = length.shape
-    widths = [-(-count // share) for share in crowds]
+    widths = [-(-count // divisor) for divisor in divisors]
     open_ = [(length > slot).sum(axis=1).max() for slot in range(length.max())]
     return sum(rows * min(w for w in widths if w >= most) for most in open_)
 
@@ -295,7 +295,7 @@ SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # caches of anoth
 
 
 @pytest.mark.parametrize(
-    ("crowds", "choices", "words"),
+    ("divisors", "choices", "words"),
     [
         pytest.param((1, 2, 4), backend.CPU, WORDS, id="1-2-4"),
         pytest.param((1, 2, 4), SCANNED, WORDS, id="1-2-4, scanned", marks=slow),
@@ -303,9 +303,9 @@ SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # caches of anoth
         pytest.param((1, 2, 4), backend.CPU, BRIEF, id="1-2-4, tags of two"),
     ],
 )
-def test_a_smaller_crowd_decodes_the_same_thoughts_with_less(crowds, choices, words):
+def test_a_smaller_batch_decodes_the_same_thoughts_with_less(divisors, choices, words):
     whole = rolled(SMALL, LONG, (1,), words=words)
-    found = rolled(SMALL, LONG, crowds, choices, words)
+    found = rolled(SMALL, LONG, divisors, choices, words)
     assert isinstance(found.branch_cache.key, list) == (choices is backend.CPU)
     assert np.array_equal(found.thoughts.actions, whole.thoughts.actions)
     assert np.array_equal(found.thoughts.length, whole.thoughts.length)
@@ -317,9 +317,9 @@ def test_a_smaller_crowd_decodes_the_same_thoughts_with_less(crowds, choices, wo
 
     length = whole.thoughts.length
     open_branches = {int((length > slot).sum(axis=1).max()) for slot in range(12)}
-    assert {8, 4, 2} <= open_branches  # all crowds had their turn
+    assert {8, 4, 2} <= open_branches  # all widths had their turn
     assert whole.decoded == length.size * length.max()
-    assert found.decoded == decoded_tokens(length, crowds)
+    assert found.decoded == decoded_tokens(length, divisors)
     assert whole.decoded > found.decoded >= length.sum()
 
 
@@ -473,7 +473,7 @@ def everything(config, choices):
         return rollout, evidence.replace(reference=reference), *found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "CPU", dataclasses.replace(choices, crowds=(1,)))
+        patch.setattr(backend, "CPU", dataclasses.replace(choices, decode_divisors=(1,)))
         return jax.device_get(tiny.jit(run)(PARAMS(config), phi(config)))
 
 
@@ -600,7 +600,7 @@ def test_the_gap_between_sampler_and_trainer_is_within_bfloat16_rounding():
         return rollout.thoughts, reading.forks, metrics
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, crowds=(1,)))
+        patch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, decode_divisors=(1,)))
         thoughts, forks, metrics = jax.device_get(tiny.jit(run)(params))
     branches = [
         naive.Branch(

@@ -13,8 +13,9 @@ from models.mask import HIDDEN_SCORE
 from models.transformer import bind
 from models.tree import extend
 from rlp.engine.branches import document_trunk
+from rlp.engine.decoding import decode_widths
 from rlp.engine.gradient import policy_gradient
-from rlp.engine.rollout import crowd_widths, document_keys, fork_keys, sample, thought_uniforms
+from rlp.engine.sampling import document_keys, fork_keys, sample, thought_uniforms
 from rlp.engine.step import loss_numbers
 from tests.support import naive, tiny
 from tests.support.tiny import CLOSE, PAD
@@ -302,12 +303,12 @@ def test_greedy_takes_the_likeliest_and_ignores_the_draws():
             assert choices.argmax() == rollout.thoughts.actions[b, n, u]
 
 
-def test_crowds_shrink_while_a_batch_has_rows_enough():
-    assert crowd_widths(64, 16) == [16, 8, 4]
-    assert crowd_widths(4, 16) == [16, 8]  # 32 rows, not 16
-    assert crowd_widths(1, 7) == [7]
-    assert crowd_widths(64, 7) == [7, 4, 2]
-    assert crowd_widths(64, 1) == [1]
+def test_decoding_shrinks_while_a_batch_has_rows_enough():
+    assert decode_widths(64, 16) == [16, 8, 4]
+    assert decode_widths(4, 16) == [16, 8]  # 32 rows, not 16
+    assert decode_widths(1, 7) == [7]
+    assert decode_widths(64, 7) == [7, 4, 2]
+    assert decode_widths(64, 1) == [1]
 
 
 # ---- randomness

@@ -11,8 +11,8 @@ import pytest
 from rlp.answers.grading import Grade
 from rlp.engine import step
 from rlp.engine.branches import Thoughts
-from rlp.engine.rollout import document_keys
 from rlp.engine.rollout_metrics import rollout_metrics
+from rlp.engine.sampling import document_keys
 from rlp.engine.step import update
 from rlp.objectives import equations
 from rlp.training.answer_trainer import answers_of, shown

@@ -14,6 +14,7 @@ from configs import default
 from models.config import HOW
 from rlp.interop import init_from
 from rlp.run import assembly, experiment, export_model, import_model, loop, opened_model
+from rlp.runtime import run_folder
 from rlp.runtime.config_json import fields, save_config
 from rlp.runtime.errors import UserError
 from rlp.training.trainers import RLPTrainer
@@ -213,12 +214,12 @@ def test_a_run_that_has_begun_keeps_what_it_began_with(fate, model, tmp_path):
     begun = init_from.adopt(given, workdir)
     init_from.copy_files(init_from.files_for(begun, workdir), workdir)
     save_config(begun, workdir / "config.json")
-    kept = folders.below(workdir / init_from.FILES)
+    kept = folders.below(workdir / run_folder.HF)
     shutil.rmtree(source)
     if fate == "another":
         folders.write(source, num_layers=1, hidden_size=16, files=folders.byte_files(tags=False))
     assert flat(init_from.adopt(given, workdir)) == flat(begun)
-    assert init_from.files_for(given, workdir) == workdir / init_from.FILES
+    assert init_from.files_for(given, workdir) == workdir / run_folder.HF
     assert kept == {n: x for n, x in folders.below(model).items() if n in kept}
     assert {"config.json", "tokenizer.json", "tokenizer_config.json"} == set(kept)
     wrong = config(init_from=str(source), **{"model.num_layers": 3})
@@ -283,7 +284,7 @@ def test_a_run_begins_with_exactly_the_parameters_of_its_model(from_model, model
     assert runs.bits(params) == runs.bits(baseline) == expected
     assert int(step) == 0
     assert runs.bits(runs.checkpoint(workdir)["params"]) != expected
-    kept = folders.below(workdir / init_from.FILES)
+    kept = folders.below(workdir / run_folder.HF)
     given = folders.below(model)
     ids = json.loads(kept.pop("generation_config.json"))  # of its config.json: it has no other
     assert ids == {name: json.loads(given["config.json"])[name] for name in ids}
@@ -384,17 +385,17 @@ def test_another_start_is_taken_whole_by_a_run_that_has_no_checkpoint(model, bas
     assert init_from.adopt(changed, workdir).model.hidden_size == 16
     assert init_from.files_for(changed, workdir) == other
     init_from.copy_files(init_from.files_for(changed, workdir), workdir)
-    tokenizer = (workdir / init_from.FILES / "tokenizer.json").read_bytes()
+    tokenizer = (workdir / run_folder.HF / "tokenizer.json").read_bytes()
     assert tokenizer == (other / "tokenizer.json").read_bytes()
     assert init_from.files_for(config(init_from=str(base)), workdir) is None
     init_from.copy_files(None, workdir)
-    assert not (workdir / init_from.FILES).exists()
+    assert not (workdir / run_folder.HF).exists()
 
 
 def test_a_run_with_a_checkpoint_stays_with_its_own_files(from_model, base, tmp_path):
     workdir = shutil.copytree(from_model[0], tmp_path / "run")
     changed = config(init_from=str(base))
-    assert init_from.files_for(changed, workdir) == workdir / init_from.FILES
+    assert init_from.files_for(changed, workdir) == workdir / run_folder.HF
     saved = init_from.adopt(config(init_from=str(workdir)), tmp_path / "new")
     assert flat(init_from.adopt(changed, workdir).model) == flat(saved.model)
 

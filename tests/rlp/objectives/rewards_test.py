@@ -26,6 +26,7 @@ def answers(correct, agrees=None, confidence=None):
     whole = each([1] * len(correct), bool)
     return Answers(
         correct=each(correct, bool),
+        reward=each(correct, jnp.float32),
         agrees=each(agrees, bool),
         confidence=each(confidence, jnp.float32),
         given=whole,

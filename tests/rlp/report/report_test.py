@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from benchmarks import long_report
 from rlp import report
-from rlp.report import apart, curves, figures, page
+from rlp.metrics import catalogue
+from rlp.report import columns, curves, page, separate_process
 from rlp.runtime.errors import UserError
 from tests.support.paths import ROOT
 
@@ -288,7 +289,7 @@ def test_accuracies_of_files_of_problems_stand_beside_the_others_in_every_table(
     (row,) = read_page(folder).rows.values()
     summary = figures_of_answers | of_files
     assert {key: row[key] for key in summary} == {key: [value] for key, value in summary.items()}
-    families = [figure.family for figure in figures.shown_figures([evaluation | summary])]
+    families = [metric.group for metric in columns.shown_columns([evaluation | summary])]
     assert len([*itertools.groupby(families)]) == len(set(families))  # each has one head
     assert "img" not in read_page(folder).tags
     keys = ["accuracy", "accuracy/gsm8k"]
@@ -396,20 +397,20 @@ def test_experiments_that_are_not_seeds_of_one_another_are_not_averaged(
 @given(st.lists(st.lists(st.floats(-9, 9), min_size=3, max_size=4), min_size=2, max_size=4))
 @settings(deadline=None)
 def test_a_row_is_best_only_if_all_its_seeds_beat_all_other_seeds(rows: list[list[float]]):
-    best = figures.clearly_best(rows, +1)
+    best = columns.clearly_best(rows, False)
     separated = [
         n
         for n, row in enumerate(rows)
         if all(v > w for v in row for m, other in enumerate(rows) if m != n for w in other)
     ]
     assert ([] if best is None else [best]) == separated
-    assert figures.clearly_best([[-v for v in row] for row in rows], -1) == best
+    assert columns.clearly_best([[-v for v in row] for row in rows], True) == best
 
 
 def test_nothing_is_called_best_on_fewer_than_three_seeds_or_an_unknown_figure():
-    assert figures.clearly_best([[1.0, 1.0], [0.0, 0.0]], +1) is None
-    assert figures.clearly_best([[1.0] * 3, [0.0, 0.0, None]], +1) is None
-    assert figures.clearly_best([[1.0] * 3, [0.0] * 3], 0) is None
+    assert columns.clearly_best([[1.0, 1.0], [0.0, 0.0]], False) is None
+    assert columns.clearly_best([[1.0] * 3, [0.0, 0.0, None]], False) is None
+    assert columns.clearly_best([[1.0] * 3, [0.0] * 3], None) is None
 
 
 def test_terminal_table_is_aligned_and_keeps_within_its_width(experiment: Path):
@@ -437,7 +438,7 @@ def test_markdown_has_a_row_per_run_with_the_mean_and_the_ends_of_its_seeds():
         "| `b`   |                         - |                           - |",
     ]
     every = report.markdown_table({"rlp": seeds}).splitlines()
-    assert every[0].count("|") == 2 + sum(figure.always for figure in figures.FIGURES)
+    assert every[0].count("|") == 2 + len(columns.shown_columns([]))
 
 
 # ---- nothing gets in ----
@@ -842,7 +843,7 @@ def test_a_report_that_is_made_apart_is_the_same_without_jax(experiment: Path, t
     (experiment / "rlp" / "thoughts.json").write_text("")
     report.write_report([experiment], tmp_path / "here" / "report.html")
     caplog.clear()
-    report.write_report_apart([experiment], tmp_path / "there" / "report.html")
+    report.write_report_separately([experiment], tmp_path / "there" / "report.html")
     (message,) = caplog.messages
     assert "no thoughts of this run are shown" in message
     written = lambda name: {
@@ -860,7 +861,7 @@ def test_what_goes_wrong_apart_is_one_line(experiment: Path, tmp_path, monkeypat
     out = tmp_path / "report.html"
     out.write_text("mine")
     with pytest.raises(UserError, match="report.html exists already and is not what would be"):
-        report.write_report_apart([experiment], out)
+        report.write_report_separately([experiment], out)
     assert out.read_text() == "mine"
     out.unlink()
     for code, reason in {
@@ -870,9 +871,9 @@ def test_what_goes_wrong_apart_is_one_line(experiment: Path, tmp_path, monkeypat
     }.items():
         (tmp_path / "rlp" / "report").mkdir(parents=True, exist_ok=True)
         (tmp_path / "rlp" / "report" / "__main__.py").write_text(code)
-        monkeypatch.setattr(apart, "ROOT", tmp_path)
+        monkeypatch.setattr(separate_process, "ROOT", tmp_path)
         with pytest.raises(UserError) as caught:
-            report.write_report_apart([experiment], out)
+            report.write_report_separately([experiment], out)
         assert f"{out} could not be made: {reason}; what was trained is saved" in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -920,8 +921,7 @@ def test_a_png_for_every_metric_that_a_run_has(experiment: Path):
 
 
 def run_program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    root = Path(__file__).resolve().parents[2]
-    environment = {"PYTHONPATH": str(root), "PATH": "", "HOME": str(cwd)}
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(cwd)}
     command = [sys.executable, "-m", "launch.report", *arguments]
     return subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
@@ -970,8 +970,8 @@ def test_a_file_that_is_not_a_report_is_not_overwritten(
     experiment: Path, name: str, flags: list[str], monkeypatch, capsys
 ):
     monkeypatch.chdir(experiment.parent)
-    one = [metric for metric in figures.METRICS if metric.key == "loss"]
-    monkeypatch.setattr(curves, "METRICS", one)  # drawing all of them takes seconds
+    one = [metric for metric in catalogue.PLOTTED if metric.key == "loss"]
+    monkeypatch.setattr(catalogue, "PLOTTED", one)  # drawing all of them takes seconds
     write = lambda: launched_report(["demo", *flags], monkeypatch)
     path = Path(name)
     path.parent.mkdir(exist_ok=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from rlp.evaluation.thoughts import FIGURES, Evaluator
+from rlp.evaluation.thoughts import Evaluator
+from rlp.metrics import catalogue
 from rlp.run import experiment, loop
 from rlp.runtime.errors import UserError
 from rlp.runtime.preemption import Preempted
@@ -49,7 +50,7 @@ def test_the_summary_has_every_figure_of_every_arm(finished):
     assert summary["arms"] == ["base", "rlp", "cpt"]
     assert summary["seed"] == 0
     for arm in summary["arms"]:
-        for name in (*FIGURES, "flops"):
+        for name in (*catalogue.names("documents"), "flops"):
             assert isinstance(summary[arm][name], float | int), name
         assert set(summary[arm]["wall_s"]) == {"train", "evaluate"}
         assert all(seconds > 0 for seconds in summary[arm]["wall_s"].values())
@@ -87,7 +88,7 @@ def test_stopped_in_the_middle_of_arms_it_goes_on_and_ends_the_same(finished, tm
         (RLPTrainer, "step", 4),
         (Checkpoints, "save", 1),  # rlp
         (NextTokenTrainer, "step", 2),  # cpt
-        (experiment, "write_report_apart", 1),
+        (experiment, "write_report_separately", 1),
     ]
     workdir = tmp_path / "stopped"
     for owner, *moment in stops:

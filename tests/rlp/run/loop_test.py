@@ -15,20 +15,20 @@ from models import sharding
 from models.transformer import shapes
 from rlp.data.compass import CompassProblems, CompassStream
 from rlp.data.text import TextStream
-from rlp.evaluation.answers import ANSWER_FIGURES
 from rlp.evaluation.thoughts import Evaluator
+from rlp.metrics import catalogue, warning_rules, writer
+from rlp.metrics.watch import Rule
+from rlp.metrics.writer import MetricsWriter
 from rlp.run import assembly, loop
 from rlp.run.assembly_data import read_data
-from rlp.runtime import lease
+from rlp.runtime import lease, run_folder
 from rlp.runtime.errors import UserError
 from rlp.runtime.preemption import Preempted
-from rlp.training import metrics, warning_rules
 from rlp.training.answer_trainer import AnswerTrainer
 from rlp.training.budget import UNITS
 from rlp.training.checkpoint import Checkpoints
 from rlp.training.cost import PARTS
 from rlp.training.flops import by_part, next_token_flops, rlp_flops
-from rlp.training.metrics import MetricsWriter
 from rlp.training.trainers import NextTokenTrainer, RLPTrainer
 from tests.support import runs
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
@@ -45,7 +45,7 @@ CRASHES = {
     "an evaluation": (Evaluator, "figures", 1),
     "a save": (Checkpoints, "save", 1),
     "behind a save": (Checkpoints, "save", -1),
-    "a warning": (metrics, "write_json", 2),  # of step 4; the first is what step 3 left
+    "a warning": (writer, "write_json", 2),  # of step 4; the first is what step 3 left
     "two steps further": ("trainer", 3),
     "the last evaluation": (Evaluator, "figures", -2),
     "the thoughts": (Evaluator, "browse", 1),
@@ -67,7 +67,7 @@ KINDS = {
 def early_warnings():
     """Warnings at steps 2 and 4 of any run, which tell the losses of the steps to the bit."""
     tell = lambda past, settings: repr(past.values("loss"))
-    rules = [warning_rules.Rule(f"{last} losses", ("loss",), tell, 1, last) for last in (1, 3)]
+    rules = [Rule(f"{last} losses", ("loss",), tell, 1, last) for last in (1, 3)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(warning_rules, "RULES", rules)
         yield
@@ -200,11 +200,11 @@ def test_sigterm_saves_the_step_reached_and_the_run_goes_on_from_it(kind, tmp_pa
 
 def test_a_folder_that_another_process_holds_is_refused_untouched(tmp_path):
     with lease.held(tmp_path / "run"):
-        before = (tmp_path / "run" / lease.NAME).read_bytes()
+        before = (tmp_path / "run" / run_folder.LEASE).read_bytes()
         with pytest.raises(UserError, match="is being trained by process"):
             loop.train(runs.config(runs.COMPASS), tmp_path / "run")
-        assert [path.name for path in (tmp_path / "run").iterdir()] == [lease.NAME]
-        assert (tmp_path / "run" / lease.NAME).read_bytes() == before
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [run_folder.LEASE]
+        assert (tmp_path / "run" / run_folder.LEASE).read_bytes() == before
 
 
 @quickest_kind
@@ -215,7 +215,7 @@ def test_a_run_that_lost_its_folder_stops_before_its_next_write(kind, tmp_path, 
     def lose(*args):
         if (tmp_path / "metrics.jsonl").exists() and len(runs.metrics(tmp_path)) == 1:
             other = {"host": "host-b", "machine": "", "pid": 1, "since": "now", "token": "other"}
-            (tmp_path / lease.NAME).write_text(json.dumps(other))
+            (tmp_path / run_folder.LEASE).write_text(json.dumps(other))
             monkeypatch.setattr(lease, "EXPIRES_AFTER_S", 0.0)  # not renewed for that long
             taken.append((runs.steps(tmp_path), runs.metrics(tmp_path)))
         return step(*args)
@@ -286,12 +286,14 @@ def test_every_step_has_every_figure_and_each_is_finite(kind, finished):
     assert [line["step"] for line in lines] == list(range(1, config.steps + 1))
     for line in lines:
         held_out = {name for name in line if name.startswith("evaluation/")}
-        figures = FIGURES | (set(ANSWER_FIGURES) if config.objective == "rlvr" else set())
+        problems = catalogue.names("problems") if config.objective == "rlvr" else ()
+        figures = FIGURES | set(problems)
         evaluated = line["step"] in (3, 6)
         assert held_out == ({f"evaluation/{name}" for name in figures} if evaluated else set())
         expected = METRICS[config.objective]
         assert set(line) - held_out == expected | ({"kl"} if config.rlp.kl_weight else set())
         assert all(np.isfinite(value) for value in line.values())
+        assert all(name == "step" or catalogue.find(name) for name in line)
         assert line["skipped_updates"] == 0
 
 
@@ -429,7 +431,7 @@ def test_a_finished_run_is_left_as_it_is(kind, tmp_path, finished, monkeypatch):
     assert snapshot(workdir) == before
     loop.train(config, workdir)  # it was stopped before its report was written
     assert "</html>" in (workdir / "report.html").read_text()
-    monkeypatch.setattr(loop, "write_report_apart", None)
+    monkeypatch.setattr(loop, "write_report_separately", None)
     loop.train(config, workdir)
 
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from rlp.runtime import lease
+from rlp.runtime import lease, run_folder
 from rlp.runtime.errors import UserError
 from tests.support.paths import ROOT
 
@@ -50,7 +50,7 @@ def locks_of_this_machine(monkeypatch):
 def left_by(owner, folder):
     """A folder in which a process left its lease."""
     folder.mkdir(exist_ok=True)
-    lease._write(folder / lease.NAME, owner)
+    lease._write(folder / run_folder.LEASE, owner)
 
 
 def contents(folder):
@@ -71,7 +71,7 @@ def test_a_folder_is_held_and_let_go(tmp_path):
     folder = tmp_path / "a" / "run"
     with lease.held(folder) as held:
         held.check()
-        there = json.loads((folder / lease.NAME).read_text())
+        there = json.loads((folder / run_folder.LEASE).read_text())
         assert (there["pid"], there["renewals"]) == (os.getpid(), 0)
     assert contents(tmp_path) == []  # the folders were made for it
 
@@ -90,12 +90,12 @@ def test_an_error_lets_go(tmp_path):
 
 
 def test_another_process_is_refused_at_once_by_its_number(tmp_path, holder):
-    content = (tmp_path / "run" / lease.NAME).read_bytes()
+    content = (tmp_path / "run" / run_folder.LEASE).read_bytes()
     for _ in range(2):
         named = rf"run is being trained by process {holder.pid} on "
         with pytest.raises(UserError, match=named), lease.held(tmp_path / "run"):
             pass
-    assert (tmp_path / "run" / lease.NAME).read_bytes() == content
+    assert (tmp_path / "run" / run_folder.LEASE).read_bytes() == content
 
 
 def test_a_suspended_process_still_holds_its_folder(tmp_path, holder):
@@ -146,7 +146,7 @@ def test_a_lease_from_elsewhere_that_is_not_renewed_expires(tmp_path, quick, cap
 def test_a_lease_from_elsewhere_that_is_released_meanwhile_is_free(tmp_path, quick, monkeypatch):
     monkeypatch.setattr(lease, "EXPIRES_AFTER_S", 600.0)
     left_by(ELSEWHERE, tmp_path)
-    threading.Timer(0.2, (tmp_path / lease.NAME).unlink).start()
+    threading.Timer(0.2, (tmp_path / run_folder.LEASE).unlink).start()
     with lease.held(tmp_path):
         pass
 
@@ -157,7 +157,7 @@ def test_a_lease_from_elsewhere_that_is_renewed_is_refused(tmp_path, quick):
     threading.Timer(0.2, left_by, (renewed, tmp_path)).start()
     with pytest.raises(UserError, match="process 4711 on host-b"), lease.held(tmp_path):
         pass
-    assert json.loads((tmp_path / lease.NAME).read_text())["renewals"] == 1
+    assert json.loads((tmp_path / run_folder.LEASE).read_text())["renewals"] == 1
 
 
 def test_the_clock_of_another_machine_means_nothing(tmp_path, quick):
@@ -165,7 +165,7 @@ def test_the_clock_of_another_machine_means_nothing(tmp_path, quick):
     left_by(ELSEWHERE, tmp_path)
     for stamp in (0, 2**32):
         left_by(ELSEWHERE, tmp_path)
-        os.utime(tmp_path / lease.NAME, (stamp, stamp))
+        os.utime(tmp_path / run_folder.LEASE, (stamp, stamp))
         with lease.held(tmp_path):
             pass
 
@@ -199,7 +199,7 @@ def test_of_two_machines_that_take_a_folder_at_once_one_stops(tmp_path, quick, l
         first.check()
     second.check()
     first.release()
-    assert contents(tmp_path) == [lease.NAME]  # the other's
+    assert contents(tmp_path) == [run_folder.LEASE]  # the other's
     second.release()
     assert contents(tmp_path) == []
 
@@ -214,13 +214,13 @@ def test_an_owner_that_was_suspended_stops_before_its_next_write(tmp_path, quick
             held.check()
         with pytest.raises(UserError, match="host-b"):
             held.check()
-    assert json.loads((tmp_path / lease.NAME).read_text())["token"] == "abc"
+    assert json.loads((tmp_path / run_folder.LEASE).read_text())["token"] == "abc"
 
 
 def test_an_owner_renews_its_lease_by_itself(tmp_path, quick):
     with lease.held(tmp_path):
         time.sleep(0.4)
-        assert json.loads((tmp_path / lease.NAME).read_text())["renewals"] >= 2
+        assert json.loads((tmp_path / run_folder.LEASE).read_text())["renewals"] >= 2
 
 
 def test_an_owner_notices_by_itself_that_it_lost_its_lease(tmp_path, quick):
@@ -233,14 +233,14 @@ def test_an_owner_notices_by_itself_that_it_lost_its_lease(tmp_path, quick):
 
 @pytest.mark.parametrize("content", ["{}", "mine", '{"host": 1}', "[" * 100_000])
 def test_a_file_of_others_is_left_alone(tmp_path, content):
-    (tmp_path / lease.NAME).write_text(content)
+    (tmp_path / run_folder.LEASE).write_text(content)
     with pytest.raises(UserError, match="is not a lease"), lease.held(tmp_path):
         pass
-    assert (tmp_path / lease.NAME).read_text() == content
+    assert (tmp_path / run_folder.LEASE).read_text() == content
 
 
 def test_what_an_interrupted_start_left_is_no_lease(tmp_path):
-    (tmp_path / lease.NAME).touch()
+    (tmp_path / run_folder.LEASE).touch()
     with lease.held(tmp_path):
         pass
     assert contents(tmp_path) == []
@@ -265,6 +265,6 @@ def test_a_process_that_ends_without_a_word_leaves_nothing_in_the_way(tmp_path):
     process = multiprocessing.get_context("spawn").Process(target=_end_by_itself, args=(tmp_path,))
     process.start()
     process.join()
-    assert contents(tmp_path) == [lease.NAME]
+    assert contents(tmp_path) == [run_folder.LEASE]
     with lease.held(tmp_path):
         pass

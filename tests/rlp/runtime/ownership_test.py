@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from configs import default
 from rlp.interop import init_from
 from rlp.run import experiment, loop
-from rlp.runtime import atomic_files, disk_errors, ownership
+from rlp.runtime import atomic_files, disk_errors, ownership, run_folder
 from rlp.runtime.errors import UserError
 from rlp.training.trainers import NextTokenTrainer
 from tests.support import folders, runs
@@ -90,11 +90,11 @@ PUTS = [put_file, put_folder, put_link, put_dangling_link]
 def test_the_names_are_all_that_a_run_writes(finished):
     written = {path.name for path in finished.iterdir()}
     others = {"hf", "responses.json", "logs", "metrics.damaged.jsonl"}
-    assert written == {*ownership.NAMES["run"], ownership.RECORD} - others
+    assert written == {*run_folder.WRITTEN["run"], run_folder.OWNER} - others
 
 
 @pytest.mark.parametrize("put", PUTS)
-@pytest.mark.parametrize("name", [*ownership.NAMES["run"], ownership.RECORD])
+@pytest.mark.parametrize("name", [*run_folder.WRITTEN["run"], run_folder.OWNER])
 def test_a_new_run_refuses_what_has_a_name_of_its_own(name, put, tmp_path):
     put(tmp_path / name)
     refused(lambda: loop.train(config(), tmp_path), tmp_path, str(tmp_path), name)
@@ -109,7 +109,7 @@ def test_a_record_of_another_program_is_not_taken_for_ours(content, tmp_path):
 
 
 @pytest.mark.parametrize("put", PUTS)
-@pytest.mark.parametrize("name", [*ownership.NAMES["experiment"], ownership.RECORD, "arm"])
+@pytest.mark.parametrize("name", [*run_folder.WRITTEN["experiment"], run_folder.OWNER, "arm"])
 def test_a_new_experiment_refuses_what_has_a_name_of_its_own(name, put, tmp_path):
     given = config()
     given.arms = ConfigDict({"first": {}, "arm": {"init_from": "first"}})
@@ -173,7 +173,7 @@ def test_other_files_are_left_alone_also_where_folders_lie_in_one_another(model,
     after = everything(tmp_path)
     assert before == {name: after[name] for name in before}
     made = {Path(name).parts[1] for name in after.keys() - before.keys()}
-    assert made - {"models"} <= {*ownership.NAMES["run"], ownership.RECORD}
+    assert made - {"models"} <= {*run_folder.WRITTEN["run"], run_folder.OWNER}
 
 
 def test_files_that_a_run_did_not_make_are_not_its_own(finished, model, tmp_path):
@@ -324,8 +324,8 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(name, said, tmp_path, m
     (tmp_path / "file").write_text("mine")
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to("loop")
-    monkeypatch.setattr(loop.build_sizes, "build", None)
-    monkeypatch.setattr(experiment.build_sizes, "build", None)
+    monkeypatch.setattr(loop.memory_check, "build", None)
+    monkeypatch.setattr(experiment.memory_check, "build", None)
     refused(lambda: loop.train(config(), tmp_path / name), tmp_path, said)
     given = config()
     given.arms = ConfigDict({"a": {}})

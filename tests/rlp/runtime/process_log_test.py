@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from rlp.runtime import ownership
+from rlp.runtime import run_folder
 from tests.support.hosts import ROOT
 
 BEGIN = """
@@ -115,4 +115,4 @@ ctypes.CDLL(None).abort()
 
 def test_a_run_and_an_experiment_own_their_logs():
     for kind in ("run", "experiment", "sweep"):
-        assert "logs" in ownership.NAMES[kind]
+        assert "logs" in run_folder.WRITTEN[kind]

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,14 +11,13 @@ from ml_collections import ConfigDict
 
 from models.transformer import init
 from rlp import report
-from rlp.evaluation.answers import ANSWER_FIGURES
-from rlp.evaluation.thoughts import FIGURES
+from rlp.metrics import catalogue
 from rlp.run import experiment, loop
-from rlp.runtime import strict_json as module
+from rlp.runtime.atomic_files import write_json
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import Excessive, finite, parse, read_object
-from rlp.training.metrics import write_json
 from tests.support import runs
+from tests.support.paths import ROOT
 from tests.support.runs import one_device  # noqa: F401  a fixture
 
 
@@ -85,7 +83,7 @@ def test_all_json_of_others_goes_through_the_bounds():
         "rlp/tokenizers/chat_templates.py",
     }
     made = {"rlp/tokenizers/tokenizer.py", "rlp/interop/gguf/tokenizer.py"}
-    root = Path(module.__file__).parents[1]
+    root = ROOT
     found = {
         str(path.relative_to(root))
         for room in ("rlp", "launch", "models")
@@ -133,7 +131,7 @@ def test_every_figure_of_a_network_that_gives_no_numbers_is_null(broken):
     for arm in ("a", "b"):
         found = strict(workdir / arm / "evaluation.json")
         assert summary[arm] == found
-        for name in (*FIGURES, "document_loss", *ANSWER_FIGURES):
+        for name in (*catalogue.names("documents"), *catalogue.names("problems")):
             assert found[name] is None, name
         assert found["flops"] > 0
         for name in ("thoughts.json", "responses.json", "warnings.json"):

@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from rlp.runtime import run_folder
 from rlp.runtime.errors import UserError
 from rlp.training.checkpoint import Checkpoints, load_params
 from rlp.training.checkpoint import folder as folders
+from tests.support.paths import ROOT
 
 
 class Moments(NamedTuple):
@@ -277,7 +279,7 @@ def test_a_step_saved_again_without_figures_stays_the_best(workdir):
 def test_every_change_to_every_file_is_found(workdir):
     folder = workdir / "checkpoints" / "2"
     assert folders.find_fault(folder, contents=True) is None
-    names = [*folders.read_manifest(folder)["files"], folders.MANIFEST]
+    names = [*folders.read_manifest(folder)["files"], run_folder.MANIFEST]
     assert len(names) > 20
     for name in names:
         path = folder / name
@@ -316,8 +318,8 @@ DAMAGE = {
     "checkpoint metadata deleted": lambda folder: (folder / "_CHECKPOINT_METADATA").unlink(),
     "item missing": lambda folder: shutil.rmtree(folder / "baseline"),
     "figures garbled": lambda folder: flip(folder / "metrics" / "metrics"),
-    "manifest deleted": lambda folder: (folder / folders.MANIFEST).unlink(),
-    "manifest garbled": lambda folder: (folder / folders.MANIFEST).write_bytes(b"\xff\0{"),
+    "manifest deleted": lambda folder: (folder / run_folder.MANIFEST).unlink(),
+    "manifest garbled": lambda folder: (folder / run_folder.MANIFEST).write_bytes(b"\xff\0{"),
     "emptied": empty,
     "a file in its place": put_a_file_there,
     "another step under its name": put_another_step_there,
@@ -453,7 +455,7 @@ def test_kill_9_in_a_save_leaves_a_whole_checkpoint(tmp_path, step, moment):
         [sys.executable, "-c", textwrap.dedent(KILLED), directory, str(step), moment],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "now\n"

@@ -106,8 +106,8 @@ TAGS = {"think_open": (5, 6, 7), "think_close": (8, 9)}
     ("changes", "tags"), [*((changes, {}) for changes in VARIANTS), ({}, TAGS)], ids=str
 )
 def test_rlp_step_by_parts(changes, tags, monkeypatch):
-    one_crowd = dataclasses.replace(backend.CPU, crowds=(1,))
-    monkeypatch.setattr(backend, "CPU", one_crowd)  # one decoding loop, so one step is counted
+    one_loop = dataclasses.replace(backend.CPU, decode_divisors=(1,))
+    monkeypatch.setattr(backend, "CPU", one_loop)  # one decoding loop, so one step is counted
     settings = tiny.rlp_settings(**({"thought_length": 8, "group_size": 8} | changes))
     vocabulary = tiny.words(CONFIG, **tags)
     params = shapes(CONFIG)

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from rlp.metrics import metrics_file, watch
+from rlp.metrics.writer import MetricsWriter
 from rlp.runtime.errors import UserError
-from rlp.training import metrics_file, warning_rules
-from rlp.training.metrics import MetricsWriter, progress
+from rlp.runtime.progress import progress
 from tests.support.paths import ROOT
 
 
@@ -56,14 +57,14 @@ def write(folder: Path, resume_step: int | None, steps: range, shift: float = 0.
             writer.write(step, {"loss": step + shift, "evaluation/loss": np.float32(step)})
 
 
-def test_a_warning_is_logged_once_and_kept_as_long_as_its_step(tmp_path, caplog, monkeypatch):
+def test_a_warning_is_logged_once_and_kept_as_long_as_its_step(tmp_path, caplog):
     tell = lambda past, settings: f"loss {past.values('loss')[1][-1]:g}"
-    monkeypatch.setattr(warning_rules, "RULES", [warning_rules.Rule("high", ("loss",), tell, 1, 3)])
+    rules = [watch.Rule("high", ("loss",), tell, 1, 3)]
     kept = lambda: json.loads((tmp_path / "warnings.json").read_text())
 
     def go_on(resume_step: int | None, steps: range) -> list[str]:
         caplog.clear()
-        with MetricsWriter(tmp_path, resume_step, warning_rules.Watch({})) as writer:
+        with MetricsWriter(tmp_path, resume_step, watch.Watch({}, rules)) as writer:
             for step in steps:
                 writer.write(step, {"loss": np.float32(step)})
         return caplog.messages
@@ -112,7 +113,7 @@ def test_a_fresh_start_keeps_nothing(tmp_path):
 def test_every_written_step_survives_a_kill(tmp_path):
     code = """
 import os, signal, sys
-from rlp.training.metrics import MetricsWriter
+from rlp.metrics.writer import MetricsWriter
 writer = MetricsWriter(sys.argv[1], None)
 for step in range(1, 8):
     writer.write(step, {"loss": step})
@@ -161,11 +162,9 @@ def row(step: int, **figures: float) -> bytes:
     return json.dumps({"step": step, "loss": step / 8} | figures).encode() + b"\n"
 
 
-def resume(
-    folder: Path, content: bytes, step: int, watch: warning_rules.Watch | None = None
-) -> None:
+def resume(folder: Path, content: bytes, step: int, watching: watch.Watch | None = None) -> None:
     (folder / "metrics.jsonl").write_bytes(content)
-    MetricsWriter(folder, step, watch).close()
+    MetricsWriter(folder, step, watching).close()
 
 
 def aside(folder: Path) -> bytes:
@@ -263,7 +262,7 @@ def test_a_file_in_order_stays_as_it_is_and_nothing_is_said(tmp_path, caplog):
 def test_every_line_that_was_not_damaged_is_kept(tmp_path_factory, last, damaged, garbage):
     folder = tmp_path_factory.mktemp("run")
     found = [garbage + b"\x00}\n" if step in damaged else row(step) for step in range(1, 21)]
-    resume(folder, b"".join(found), last, Seen({}))
+    resume(folder, b"".join(found), last, Seen({}, ()))
     kept = [step for step in range(1, last + 1) if step not in damaged]
     assert (folder / "metrics.jsonl").read_bytes() == b"".join(map(row, kept))
     seen = json.loads((folder / "warnings.json").read_text())
@@ -271,11 +270,11 @@ def test_every_line_that_was_not_damaged_is_kept(tmp_path_factory, last, damaged
     assert aside(folder).count(b"\x00}\n") in (0, len(damaged))
 
 
-class Seen(warning_rules.Watch):
+class Seen(watch.Watch):
     """A warning for every step."""
 
     def add(self, row):
-        self.given.append(warning_rules.RunWarning("seen", row["step"], ""))
+        self.given.append(watch.RunWarning("seen", row["step"], ""))
         return []
 
 
@@ -328,7 +327,7 @@ def test_a_limit_of_the_system_in_the_middle_of_a_line_leaves_whole_lines(tmp_pa
     code = """
 import resource, signal, sys
 from rlp.runtime.errors import UserError
-from rlp.training.metrics import MetricsWriter
+from rlp.metrics.writer import MetricsWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 with MetricsWriter(sys.argv[1], None) as writer:
     writer.write(1, {"loss": 1.0})

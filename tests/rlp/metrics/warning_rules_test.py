@@ -10,8 +10,9 @@ import pytest
 
 from configs import default
 from rlp.engine.rollout_metrics import names_target
+from rlp.metrics.warning_rules import RULES
+from rlp.metrics.watch import Watch
 from rlp.runtime.config_json import fields
-from rlp.training.warning_rules import Watch
 
 # Mean and scatter of every figure that a rule reads, in a healthy run of a few forks a step.
 HEALTHY = {
@@ -54,7 +55,7 @@ def history(steps, change=lambda step, row: {}, seed=None):
 
 def given(rows, **changes):
     """(name, step) of the warnings over some rows, and the messages."""
-    watch = Watch(settings(**changes))
+    watch = Watch(settings(**changes), RULES)
     each = [watch.add(row) for row in rows]
     assert sum(each, []) == watch.given
     return [(w.name, w.step) for w in watch.given], [w.message for w in watch.given]

@@ -1,5 +1,4 @@
-"""What a run reports while it goes: metrics.jsonl and the warnings that follow from it, event files
-for TensorBoard, progress bars.
+"""Writes what a run measures: metrics.jsonl, event files for TensorBoard, and warnings.json.
 
 metrics.jsonl holds one JSON object a line and one line a step, its "step" first. A figure that is
 not finite (nan, inf) is written as null, since JSON has no word for it: every reader then sees a
@@ -16,23 +15,23 @@ import errno
 import json
 import logging
 import os
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Protocol
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
-from tqdm import tqdm
 
-from rlp.runtime import atomic_files, disk_errors, hosts
-from rlp.runtime.display import printable, tag
+from rlp.metrics import declared, metrics_file
+from rlp.metrics.metric import Metric
+from rlp.metrics.watch import Watch
+from rlp.runtime import disk_errors, run_folder
+from rlp.runtime.atomic_files import write_json
+from rlp.runtime.display import tag
 from rlp.runtime.strict_json import finite
-from rlp.training import metrics_file
-from rlp.training.warning_rules import Watch
 
 LOGGER = logging.getLogger(__name__)
 
@@ -53,7 +52,11 @@ class MetricsWriter:
     """
 
     def __init__(
-        self, workdir: str | Path, resume_step: int | None, watch: Watch | None = None
+        self,
+        workdir: str | Path,
+        resume_step: int | None,
+        watch: Watch | None = None,
+        metrics: Sequence[Metric] = (),
     ) -> None:
         """Opens `workdir`/metrics.jsonl and a new event file in `workdir`/tensorboard.
 
@@ -61,18 +64,20 @@ class MetricsWriter:
           workdir: folder of the run; made if need be.
           resume_step: the last step to keep of what is there; None keeps nothing.
           watch: gives the run's warnings, and has seen no step yet; None for a run without.
+          metrics: those that the run has besides the catalogue's.
 
         Raises:
           UserError: metrics.jsonl is not a regular file, or the folder cannot be written.
         """
         self._workdir = Path(workdir)
-        path, events = self._workdir / metrics_file.NAME, self._workdir / "tensorboard"
+        path, events = self._workdir / run_folder.METRICS, self._workdir / run_folder.TENSORBOARD
         last = -1 if resume_step is None else resume_step
-        self._watch, self._warnings = watch, self._workdir / "warnings.json"
+        self._watch, self._warnings = watch, self._workdir / run_folder.WARNINGS
         self._step = last
         with disk_errors.writing(self._workdir, disk_errors.RESUME):
             self._end = self._resume(path, last)
             events.mkdir(parents=True, exist_ok=True)
+            declared.record(metrics, self._workdir)
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
             self._file.truncate(self._end)
             # Nanoseconds keep the files of two starts in one second apart, and in order.
@@ -95,7 +100,7 @@ class MetricsWriter:
         fresh, moved = copy.deepcopy(self._watch), 0
         found = self._scan(path, last)
         if found is None:
-            moved = metrics_file.repair(path, last, self._workdir / metrics_file.DAMAGED)
+            moved = metrics_file.repair(path, last, self._workdir / run_folder.DAMAGED_METRICS)
             self._watch = fresh
             found = self._scan(path, last)
             assert found is not None
@@ -108,11 +113,11 @@ class MetricsWriter:
 
     def _tell(self, moved: int, missing: list[metrics_file.Span]) -> None:
         """Warns of lines that were moved and of steps without a line."""
-        path = self._workdir / metrics_file.NAME
+        path = self._workdir / run_folder.METRICS
         if moved:
             LOGGER.warning(
                 "%s: %d line%s could not be used and now stand%s in %s",
-                *(path, moved, "s" * (moved > 1), "s" * (moved == 1), metrics_file.DAMAGED),
+                *(path, moved, "s" * (moved > 1), "s" * (moved == 1), run_folder.DAMAGED_METRICS),
             )
         if missing:
             LOGGER.warning(
@@ -201,43 +206,3 @@ class NoMetrics:
 
 def _plain(value: Number) -> int | float:
     return value if isinstance(value, int) else float(value)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file whole or not at all; a number that is not finite becomes null."""
-    atomic_files.write_whole(path, json.dumps(finite(content), indent=1, allow_nan=False))
-
-
-class _Lines:
-    """A stream for tqdm where there is no terminal: one line for each state it shows."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            self._stream.write(text.strip() + "\n")
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-
-def progress(total: int | None, initial: int = 0, label: str = "", unit: str = "step") -> tqdm:
-    """A progress bar on stderr, with rate and remaining time; `update(1)` it, and close it.
-
-    It is a context manager. Where stderr is not a terminal it writes a line at the start, every
-    half minute, and at the end. Of several processes only the first one shows it; a stage of no
-    units is not shown.
-
-    Args:
-      total: units of the whole stage; None where nobody knows yet.
-      initial: units that were done before, in another process.
-      label: what the stage does.
-      unit: what is counted.
-    """
-    shared = {"total": total, "initial": initial, "desc": printable(label), "unit": unit}
-    if total == 0 or not hosts.is_first():
-        return tqdm(**shared, disable=True)
-    if sys.stderr.isatty():
-        return tqdm(**shared, dynamic_ncols=True, mininterval=0.5)
-    return tqdm(**shared, file=_Lines(sys.stderr), ncols=100, mininterval=30, maxinterval=30)

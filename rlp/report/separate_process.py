@@ -21,7 +21,7 @@ GRACE_S = 2.0  # in which the process may end by itself
 ERROR = "error: "  # begins the line of a process that ends with USER_ERROR
 
 
-def write_report_apart(folders: Sequence[Path], out: Path) -> None:
+def write_report_separately(folders: Sequence[Path], out: Path) -> None:
     """`rlp.report.write_report` in another process.
 
     Args:

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlp.runtime import atomic_files
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import parse
 
-NAME = "metrics.jsonl"
-DAMAGED = "metrics.damaged.jsonl"  # where lines go that cannot be used
 LONGEST = 1 << 20  # bytes of a line; those of a run have a few thousand
 FIRST_KEY = b'{"step"'  # how a line begins
 MOST_SPANS = 5  # stretches of steps that a message names
@@ -171,7 +170,6 @@ def repair(path: Path, last: int, damaged: Path) -> int:
     """
     kept: dict[int, tuple[int, int]] = {}  # step to the first byte and the size of its row
     moved = 0
-    unfinished = path.with_name(f".{path.name}.unfinished")
     with path.open("rb") as source, damaged.open("ab") as aside:
 
         def content(place: tuple[int, int]) -> bytes:
@@ -197,14 +195,8 @@ def repair(path: Path, last: int, damaged: Path) -> int:
             kept[step] = place
         aside.flush()
         os.fsync(aside.fileno())
-        try:
-            with unfinished.open("wb") as out:
-                out.writelines(content(kept[step]) for step in sorted(kept))
-                out.flush()
-                os.fsync(out.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with atomic_files.replacing(path) as out:
+            out.writelines(content(kept[step]) for step in sorted(kept))
     if not moved and not damaged.stat().st_size:
         with contextlib.suppress(OSError):
             damaged.unlink()

@@ -1,0 +1,1 @@
+"""Configs: what a run is made of, one file a recipe. They import neither jax nor `rlp`."""
