@@ -58,13 +58,14 @@ class Layout:
           UserError: names them.
         """
         if self.seed < 0:
-            raise UserError(f"seed={self.seed} is negative")
+            raise UserError.of("seed", self.seed, "is negative; set it to 0 or more")
         head = len(self.tokenizer.bos)
         least = max(head + 1, 2, self.min_tokens, self.held_out_min_tokens)
         if self.sequence_length < least:
-            raise UserError(
-                f"data.sequence_length={self.sequence_length} is shorter than the {least} "
-                "tokens that a row needs: raise it"
+            raise UserError.of(
+                "data.sequence_length",
+                self.sequence_length,
+                f"is shorter than the {least} tokens that a row needs: raise it",
             )
 
     def streams(
@@ -191,7 +192,9 @@ def _usable(
         if (windows.fork < 0).all():
             raise UserError(
                 f"no {which} document goes on after data.fork_marker={fork_marker!r}: set it to a "
-                "text that stands before what is to be predicted"
+                "text that stands before what is to be predicted",
+                field="data.fork_marker",
+                value=fork_marker,
             )
         room = (windows.fork >= max(1, min_prefix)) & (windows.fork + horizon <= windows.length)
         keep &= room
@@ -199,6 +202,7 @@ def _usable(
             raise UserError(
                 f"no {which} window has {max(1, min_prefix)} tokens before the place that "
                 f"data.fork_marker={fork_marker!r} gives and {horizon} from it on: raise "
-                "data.sequence_length, or lower rlp.min_prefix or rlp.horizon"
+                "data.sequence_length, or lower rlp.min_prefix or rlp.horizon",
+                field="data.sequence_length",
             )
     return windows.select(keep)

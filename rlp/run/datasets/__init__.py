@@ -7,8 +7,8 @@ compass     the documents of the demo, generated
 
 from collections.abc import Iterable
 
-from rlp.run.datasets.compass import CompassDataset
 from rlp.data.documents import Documents
+from rlp.run.datasets.compass import CompassDataset
 from rlp.run.datasets.dataset import Dataset
 from rlp.run.datasets.documents import DocumentsDataset
 from rlp.run.datasets.files import FileDataset

@@ -34,5 +34,7 @@ class DocumentsDataset(FileDataset):
         for field in ("data.train", "data.evaluation"):
             if config[field]:
                 kind = config["data.kind"]
-                problem = f"names files, and data.kind={kind!r} gives documents; leave one of them out"
+                problem = (
+                    f"names files, and data.kind={kind!r} gives documents; leave one of them out"
+                )
                 raise UserError.of(field, config[field], problem)
