@@ -81,10 +81,14 @@ def _corpus(given: Given, name: str, field: str, layout: Layout) -> Corpus:
             texts = [document for document in group if isinstance(document, str)]
             encoded = iter(tokenizer.encode_all(texts))
             for document in group:
-                is_text = isinstance(document, str)
-                ids = next(encoded) if is_text else np.asarray(document)
+                fork = -1
+                if isinstance(document, str):
+                    ids = next(encoded)
+                    fork = fork_after(document, marker, tokenizer) if marker else -1
+                else:
+                    ids = np.asarray(document)
                 documents.append(np.concatenate([ids, [tokenizer.separator]]).astype(dtype))
-                forks.append(fork_after(document, marker, tokenizer) if marker and is_text else -1)
+                forks.append(fork)
     if not documents:
         raise UserError(f"{FIELD}={name!r} gives no documents: there is none that is not empty")
     bounds = np.cumsum([0, *map(len, documents)], dtype=np.int64)

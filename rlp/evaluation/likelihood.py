@@ -31,8 +31,8 @@ def log_likelihood(
       target: ids of the text after it.
     """
     row = row_of([*prompt, *target])
-    scored = np.arange(row.tokens.shape[1])
-    scored = (scored >= len(prompt)) & (scored < len(prompt) + len(target))
+    place = np.arange(row.tokens.shape[1])
+    scored = (place >= len(prompt)) & (place < len(prompt) + len(target))
     return float(_scorer(method.model, method.vocabulary)(params, row, jnp.asarray(scored)[None]))
 
 

@@ -25,7 +25,10 @@ from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import read_object
 
 SHOWN_STEPS = 5  # of the last ones, in a table of metrics
-SHOWN_COLUMNS = 6
+SHOWN = (  # metrics in that table
+    *("loss", "reward_mean", "information_gain", "accuracy", "closed_fraction", "thought_length"),
+    *("thought_entropy", "grad_norm"),
+)
 
 
 class Metrics(Sequence[Mapping[str, float | None]]):
@@ -80,12 +83,13 @@ class Metrics(Sequence[Mapping[str, float | None]]):
         return html_table(self._columns(), self._summary()) + shown
 
     def _columns(self) -> list[Column]:
-        shown = [m for m in catalogue.TRAINING if m.shown and any(m.name in r for r in self._rows)]
+        metrics = filter(None, map(catalogue.find, SHOWN))
+        shown = [metric for metric in metrics if any(metric.name in row for row in self._rows)]
         last = self._rows[-SHOWN_STEPS:]
         number = lambda value: "-" if value is None else f"{value:.4g}"
         return [Column("step", [f"{row['step']}" for row in last])] + [
             Column(m.name, [number(row.get(m.name)) for row in last], meaning=m.meaning)
-            for m in shown[:SHOWN_COLUMNS]
+            for m in shown
         ]
 
     def _summary(self) -> str:
