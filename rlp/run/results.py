@@ -1,6 +1,5 @@
 """What lies in the folder of a run or an experiment, as Python objects that show themselves."""
 
-import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -212,13 +211,16 @@ class Experiment:
         self.workdir = Path(workdir)
         _of_kind(self.workdir, "experiment")
 
-    @functools.cached_property
+    @property
     def arms(self) -> dict[str, Run]:
-        """The runs that have begun, by name, in the order of the config."""
-        config = load_run(self.workdir / run_folder.CONFIG)
-        folders = {name: self.workdir / name for name in config.arms}
-        begun = {n: f for n, f in folders.items() if (f / run_folder.CONFIG).exists()}
-        return {name: Run(folder) for name, folder in begun.items()}
+        """The runs that have begun, by name; of a finished experiment in the order they ran."""
+        summary = self.workdir / run_folder.SUMMARY
+        if summary.exists():
+            names = read_object(summary)["arms"]
+        else:
+            names = list(load_run(self.workdir / run_folder.CONFIG).arms)
+        begun = [name for name in names if (self.workdir / name / run_folder.CONFIG).exists()]
+        return {name: Run(self.workdir / name) for name in begun}
 
     def __getitem__(self, name: str) -> Run:
         return self.arms[name]

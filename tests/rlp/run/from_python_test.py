@@ -20,7 +20,7 @@ TINY = runs.flat_config(runs.COMPASS, {"objective": "rlp", "evaluation.every": 0
 
 
 def tiny(**changes):
-    return rlp.config("configs/default.py", **TINY, **changes)
+    return rlp.config("configs/default.py", **TINY | changes)
 
 
 @pytest.fixture(scope="module")
@@ -100,19 +100,20 @@ def test_documents_may_be_files_or_code(tmp_path, monkeypatch):
 
 
 def test_an_experiment_gives_its_arms(tmp_path):
-    made = rlp.config("configs/demo.py")
-    shared = {**TINY, "steps": 1}
-    arms = {"arms.base.steps": 1, "arms.rlp.steps": 1, "arms.rlp.batch_size": 4}
-    own = {"arms.base.data.sequence_length": 22, "arms.cpt.match": "rlp:flops"}
-    keep = {name: value for name, value in shared.items() if name not in ("steps", "objective")}
-    experiment = rlp.train(rlp.config(made, **keep, **arms, **own), workdir=tmp_path / "demo")
-    assert list(experiment.arms) == ["base", "rlp", "cpt"]
-    assert experiment["rlp"].config.objective == "rlp"
-    assert experiment.evaluation["rlp"]["step"] == 1
-    assert "cpt" in repr(experiment)
+    made = tiny(steps=1, objective="next_token")
+    with made.unlocked():
+        made.arms = {"second": {"init_from": "first"}, "first": {}}
+    steps = []
+    experiment = rlp.train(made, workdir=tmp_path / "two", on_step=steps.append)
+    assert list(experiment.arms) == ["first", "second"]  # in the order in which they ran
+    assert len(steps) == 2
+    assert experiment["second"].metrics[-1]["loss"] == steps[-1]["loss"]
+    assert experiment.evaluation["first"]["step"] == 1
+    assert "second" in repr(experiment)
     assert "<table>" in experiment._repr_html_()
+    assert not (tmp_path / "two" / "report.html").exists()
     with pytest.raises(rlp.UserError, match="holds an experiment; open it with rlp.Experiment"):
-        rlp.Run(tmp_path / "demo")
+        rlp.Run(tmp_path / "two")
 
 
 def test_ctrl_c_saves_and_the_same_call_resumes(tmp_path, trained):
