@@ -152,6 +152,8 @@ def _point(values: object, config: ConfigDict, for_all: set[str]) -> Point:
     own, known = dict(values), dict(fields(config))
     label = own.pop(NAME, "")
     for path, value in own.items():
+        if config_fields.is_option(str(path)):
+            continue
         if path not in known:
             raise config_fields.unknown_field(str(path), known)
         config_fields.check_value(path, type(known[path]), value)

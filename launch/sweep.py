@@ -87,7 +87,7 @@ def _check(points: Sequence[Point], config: ConfigDict, for_all: Sequence[str]) 
                     if point.arms
                     else init_from.adopt(own, point.folder, [*for_all, *point.fields])
                 )
-                _check_same(load_config(saved), now)
+                _check_same(load_config(saved), checks.with_options(now))
         except UserError as error:
             raise UserError(f"{point.folder}: {error}") from error
 

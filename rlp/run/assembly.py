@@ -22,6 +22,7 @@ from rlp.engine.branches import Vocabulary, response_vocabulary, vocabulary
 from rlp.engine.microbatching import wave_shape
 from rlp.engine.optimizer import Optimizer, make_optimizer
 from rlp.engine.placement import check_memory
+from rlp.engine.readings import OTHER_DOCUMENT, TOKEN_BYTES, needs
 from rlp.engine.step import RLPSettings
 from rlp.engine.token_bytes import TokenBytes, token_table
 from rlp.evaluation.answers import AnswerEvaluator
@@ -35,6 +36,7 @@ from rlp.evaluation.responses import (
 from rlp.evaluation.thoughts import Evaluator
 from rlp.interop.init_from import network
 from rlp.objectives import rewards
+from rlp.objectives.options import Options
 from rlp.objectives.registry import find
 from rlp.run.assembly_data import (
     answers_problems,
@@ -45,7 +47,7 @@ from rlp.run.assembly_data import (
     make_grader,
     phrases,
 )
-from rlp.run.checks import INT32, check
+from rlp.run.checks import INT32, check, options_of
 from rlp.runtime import hosts
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
@@ -201,7 +203,7 @@ def thinks(config: ConfigDict) -> bool:
 
 def _table(made: Method) -> TokenBytes | None:
     """Bytes of all tokens, where the objective compares them."""
-    if not find(made.settings.objective).reads_matches:
+    if TOKEN_BYTES not in needs(made.settings.objective):
         return None
     return token_table(made.tokenizer.token_bytes(), made.model.vocab_size)
 
@@ -339,7 +341,7 @@ def _check_waves(config: ConfigDict, rlp: RLPSettings, shards: int) -> None:
         field: wave_shape(rows, branches, unit, getattr(rlp, field), shards, f"rlp.{field}")
         for field, (rows, unit) in wanted.items()
     }
-    if find(rlp.objective).reads_in_another and waves["max_branches_in_flight"][0] < 2:
+    if OTHER_DOCUMENT in needs(rlp.objective) and waves["max_branches_in_flight"][0] < 2:
         raise UserError(
             f"objective={rlp.objective!r} puts thoughts into another document of their wave, and a "
             "wave has one; raise batch_size or rlp.max_branches_in_flight"
@@ -375,6 +377,7 @@ def _settings(config: ConfigDict, tokenizer: AnyTokenizer) -> RLPSettings:
         "bos": bos,
         "min_prefix": max(config.rlp.min_prefix, bos),
         "objective": objective,
+        "options": Options(options_of(config)),
     }
     return RLPSettings(**(dict(config.rlp) | own))
 

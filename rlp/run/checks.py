@@ -5,12 +5,17 @@ each other. What is known only when something is built, such as shapes that do n
 files, is refused there.
 """
 
+import copy
 from collections.abc import Mapping
+
+from ml_collections import ConfigDict
 
 from configs import default, fields
 from rlp.data import compass
 from rlp.data.problems import PROBLEM
-from rlp.metrics import catalogue
+from rlp.engine import readings
+from rlp.metrics import catalogue, declared
+from rlp.objectives import options
 from rlp.objectives.equations import ADVANTAGES
 from rlp.objectives.registry import find, reads_answers
 from rlp.runtime.config_json import Value
@@ -30,8 +35,8 @@ def check(config: Mapping[str, Value]) -> None:
     Raises:
       UserError: names the field, its value and what it can be.
     """
-    for path, declared in FIELDS.items():
-        if problem := declared.problem(config[path]):
+    for path, field in FIELDS.items():
+        if problem := field.problem(config[path]):
             raise UserError.of(path, config[path], problem)
     if config["steps"] == 0 and not config["init_from"] and not config["match"]:
         raise UserError(
@@ -41,10 +46,10 @@ def check(config: Mapping[str, Value]) -> None:
     _check_match(config)
     if config["objective"] != "next_token":
         _check_objective(config)
-    for rule, field in _given(config):
-        if config[field] != 1:
+    for rule, count in _given(config):
+        if config[count] != 1:
             raise UserError(
-                f"{field}={config[field]}; {rule}='given' has one fork per document, so set it to 1"
+                f"{count}={config[count]}; {rule}='given' has one fork per document, so set it to 1"
             )
     check_data = _check_compass if config["data.kind"] == "compass" else _check_text
     check_data(config)
@@ -63,25 +68,53 @@ def _given(config: Mapping[str, Value]) -> list[tuple[str, str]]:
     return [(rule, count) for rule, count in counts if config[rule] == "given"]
 
 
+def with_options(config: ConfigDict) -> ConfigDict:
+    """The config with all options that its objective declares, so that a run records them.
+
+    Raises:
+      UserError: there is no such option, or it cannot take its value.
+    """
+    if "arms" in config or not (values := options_of(config)):  # an arm has those of its objective
+        return config
+    filled = copy.deepcopy(config)
+    with filled.unlocked():
+        filled.objective_options = ConfigDict(values)
+    return filled
+
+
+def options_of(config: ConfigDict) -> dict[str, Value]:
+    """All options of a config's objective, by name; those that the config does not give have their
+    defaults.
+
+    Raises:
+      UserError: as of `with_options`.
+    """
+    declared = {} if config.objective == "next_token" else find(config.objective).options
+    given = dict(config.get("objective_options", {}))
+    return options.resolve(config.objective, declared, given)
+
+
 def _check_objective(config: Mapping[str, Value]) -> None:
     """An objective over thoughts has what it reads."""
     name = str(config["objective"])
-    objective = find(name)
+    readings.check(name)
+    declared.check(tuple(find(name).metrics), f"objective={name!r}")
+    objective, answers = find(name), reads_answers(name)
     compare = ADVANTAGES.get(str(config["rlp.advantages"]), objective.advantages)
     if config["rlp.group_size"] == 1 and compare is not ADVANTAGES["leave_one_out"]:
         raise UserError(
             "rlp.group_size=1 has no group to compare with; set group_size to 2 or more"
         )
-    if config["rlp.baseline"] != "none" and not objective.reads_answers:
+    if config["rlp.baseline"] != "none" and not answers:
         return
     if config["rlp.group_size"] == 1:
-        other = "" if objective.reads_answers else ", or baseline to 'ema'"
-        nothing = "answers" if objective.reads_answers else "rlp.baseline='none'"
+        other = "" if answers else ", or baseline to 'ema'"
+        nothing = "answers" if answers else "rlp.baseline='none'"
         raise UserError(
             f"rlp.group_size=1 has no group to compare with, and {nothing} nothing else; set "
             f"group_size to 2 or more{other}"
         )
-    if objective.reads_baseline:
+    if readings.BASELINE in readings.needs(name):
         raise UserError(
             f"objective={name!r} compares with the prediction without a thought, which "
             "rlp.baseline='none' leaves out; set baseline to 'ema' or 'frozen'"

@@ -33,11 +33,13 @@ from rlp.metrics import catalogue, warning_rules
 from rlp.metrics.metric import HELD_OUT_PREFIX
 from rlp.metrics.watch import Watch
 from rlp.metrics.writer import MetricsWriter, NoMetrics
+from rlp.objectives.registry import find
 from rlp.report import terminal_table, write_report_separately
 from rlp.run import assembly as building
 from rlp.run import memory_check
 from rlp.run.assembly import Method, Run
 from rlp.run.assembly_data import answers_problems, browse_rows, read_data
+from rlp.run.checks import with_options
 from rlp.run.model_files import keep, small_files
 from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder
 from rlp.runtime.atomic_files import write_json
@@ -98,7 +100,7 @@ def _train(
     explicit: Collection[str],
 ) -> dict[str, Any]:
     """What `train` does in a folder that is held."""
-    config = starting.adopt(config, workdir, explicit)
+    config = with_options(starting.adopt(config, workdir, explicit))
     hosts.check_same(
         {"--workdir": str(workdir), "--allow_config_change": allow_config_change}
         | consistency.of_config(dict(fields(config)))
@@ -294,8 +296,10 @@ class _Loop:
         trainer, over = self._trainer(train), self.end.reached(step, self.totals)
         settings = dict(fields(config)) | {"model.vocab_size": self.made.model.vocab_size}
         watch = Watch(settings, warning_rules.RULES)
+        brought = tuple(find(config.objective).metrics) if building.thinks(config) else ()
+        writing = lambda: MetricsWriter(self.workdir, step, watch, brought)
         with (
-            MetricsWriter(self.workdir, step, watch) if hosts.is_first() else NoMetrics() as writer,
+            writing() if hosts.is_first() else NoMetrics() as writer,
             progress(self.end.last, step, self.label) as bar,
         ):
             while not over:
@@ -494,7 +498,7 @@ def _changes(config: ConfigDict, workdir: Path) -> list[str]:
     saved = workdir / run_folder.CONFIG
     if not saved.exists():
         return []
-    changes = check_same(load_config(saved), config)
+    changes = check_same(load_config(saved), with_options(config))
     if starting.changed_template(config, workdir):
         changes.append(f"data.chat_template: {config.data.chat_template} has another content")
     return changes
