@@ -10,7 +10,7 @@ from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import wave_shape
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.stages import Setup
-from rlp.engine.step import RLPSettings
+from rlp.engine.step import RLPSettings, copies_kept
 from rlp.engine.step.waves import rollout_wave
 from rlp.engine.token_bytes import TokenBytes
 from rlp.objectives.registry import reads_answers
@@ -59,12 +59,12 @@ class StepSpec:
     @property
     def baseline(self) -> bool:
         """Whether there is a second network."""
-        return self.settings is not None and self.settings.baseline != "none"
+        return copies_kept(self.settings)[0]
 
     @property
     def reference(self) -> bool:
         """Whether there is another one, for a KL term."""
-        return self.settings is not None and self.settings.keeps_reference
+        return copies_kept(self.settings)[1]
 
     @property
     def answers(self) -> bool:

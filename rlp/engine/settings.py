@@ -35,3 +35,14 @@ class RLPSettings(Method):
     def keeps_reference(self) -> bool:
         """Whether a state holds a reference: for a KL term, unless a phi that never moves is it."""
         return self.kl_weight > 0 and self.baseline != "frozen"
+
+
+def copies_kept(settings: RLPSettings | None) -> tuple[bool, bool]:
+    """Whether a state holds a baseline φ, and a reference for the KL term.
+
+    Args:
+      settings: with which a training step samples; None where it samples nothing.
+    """
+    if settings is None:
+        return False, False
+    return settings.baseline != "none", settings.keeps_reference

@@ -1,7 +1,7 @@
 """What the stages of a training step compute; `rlp.engine.stages` lists them in order."""
 
 from rlp.engine.forked_documents import ForkedDocuments
-from rlp.engine.settings import RLPSettings
+from rlp.engine.settings import RLPSettings, copies_kept
 from rlp.engine.step.reading import NoThink, no_think_stage, read_stage
 from rlp.engine.step.thinking import (
     Evidence,
@@ -27,6 +27,7 @@ __all__ = [
     "NoThink",
     "RLPSettings",
     "TrainState",
+    "copies_kept",
     "evidence_stage",
     "finish_step",
     "credit_of",

@@ -12,7 +12,7 @@ from rlp.answers.grading import Grade, StepTime
 from rlp.data.rows import Rows
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.step import TrainState
-from rlp.evaluation.responses import Answering
+from rlp.evaluation.answering import Answering
 from rlp.objectives.outcome import Answers
 from rlp.training.trainers.base import Clock
 from rlp.training.trainers.thoughts import RLPTrainer, Wave
@@ -36,7 +36,7 @@ class AnswerTrainer(RLPTrainer):
         shardings: Any,
     ):
         """A trainer; `answer` gives the right one to the problem of a record."""
-        settings, words = answering.settings, answering.vocabulary
+        settings, words = answering.method.settings, answering.method.vocabulary
         super().__init__(model, settings, words, optimizer, mesh, shardings)
         self._answering, self._answer = answering, answer
         self._time_left: StepTime

@@ -18,7 +18,7 @@ from rlp.capacity import compiled_stages, programs, step_memory
 from rlp.capacity.step_spec import StepSpec
 from rlp.data.rows import Rows
 from rlp.engine.step import new_state
-from rlp.evaluation.responses import response_settings
+from rlp.evaluation.answering import response_settings
 from rlp.training.trainers import RLPTrainer
 from rlp.training.trainers.answers import AnswerTrainer
 from tests.rlp.engine.sharding_test import OPTIMIZER
