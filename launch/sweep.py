@@ -89,7 +89,7 @@ def _check(points: Sequence[Point], config: ConfigDict, for_all: Sequence[str]) 
                 )
                 _check_same(load_config(saved), now)
         except UserError as error:
-            raise UserError(f"{point.folder}: {error}") from error
+            raise error.within(str(point.folder)) from error
 
 
 def _arms(config: ConfigDict) -> list[str]:
