@@ -280,12 +280,6 @@ def network(fields: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(**values | {"attention": fields["attention"] or None})
 
 
-def keeps_further(config: ConfigDict) -> bool:
-    """Whether a run keeps files besides those that it starts from: those that it says of a
-    tokenizer that its config names (see `rlp.run.model_files`)."""
-    return config.data.kind == "text" and config.data.tokenizer not in ("", "bytes")
-
-
 def copy_files(files: Path | None, workdir: Path, further: bool = False) -> None:
     """Puts what is not weights of a model into the folder of a run, whole or not at all, and
     records that the folder is that run's. Its copy from an earlier start is replaced.

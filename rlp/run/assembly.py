@@ -86,9 +86,8 @@ def build(
     Raises:
       UserError: as `build_method` does.
     """
-    settings = dict(fields(config))
-    check(settings)
-    task = tasks.find(settings)
+    check(dict(fields(config)))
+    task = tasks.of(config)
     mesh = named(lambda: _mesh(config, devices))
 
     def look_on_mesh(model: ModelConfig, used: int, sampling: RLPSettings | None) -> None:

@@ -17,7 +17,6 @@ from rlp.objectives.options import Options
 from rlp.run import datasets, tasks, tokens
 from rlp.run.objective_options import options_of
 from rlp.run.tasks import Task
-from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 
 # Is called with the network, how many ids the tokenizer has, and with what a training step samples
@@ -58,7 +57,7 @@ def build_method(
     Raises:
       UserError: for a value that cannot be used, naming its field.
     """
-    task = tasks.find(dict(fields(config)))
+    task = tasks.of(config)
     tokenizer = datasets.find(config.data.kind).tokenizer(config, files)
     model = named(lambda: _model(config, tokenizer.vocab_size))
     settings = _settings(config, task, tokenizer)

@@ -37,7 +37,7 @@ class FileDataset(Dataset):
             raise UserError(
                 "data.train is empty; give text files with --config.data.train=<file, folder, glob>"
             )
-        if not task.answers_problems and not config["data.fork_marker"]:
+        if task.reads_documents and not config["data.fork_marker"]:
             for rule, _ in given_forks(config):
                 raise UserError(f"{rule}='given' needs data.fork_marker to say where forks stand")
         _check_pairs(config)
