@@ -182,8 +182,8 @@ class Compass:
 class Data:
     """Where documents, pairs and problems come from, and how they become rows of tokens."""
 
-    kind: str = field("text", "where documents come from", choices={"text": "files",
-        "compass": "generated documents of the demo"})
+    kind: str = field("text", 'where documents come from: "text" (files), "compass" (generated documents of '
+        'the demo), or "<module>:<name>" of your own')
     train: str = field("", ".txt .jsonl .ndjson (.gz and .zst of them) .parquet: files, folders (through "
         "links) or globs, comma-separated; URLs (gs://) too; what is passed over is logged")
     evaluation: str = field("", "held-out files, same forms",

@@ -1,7 +1,7 @@
 """What thoughts are worth: from how a network predicts targets to rewards, advantages and weights.
 
     outcome     what an objective may look at, in groups     Outcome
-    judge       rewards, which thoughts count, advantages    the objective, and `rlp.unclosed`
+    assign_credit   rewards, which thoughts count, advantages    the objective, and `rlp.unclosed`
 
 Training and the reports of held-out thoughts both come here.
 """
@@ -60,7 +60,7 @@ def outcome(
 
 
 @flax.struct.dataclass
-class Judgement:
+class Credit:
     """What the thoughts of groups are worth, [B, K, G] each."""
 
     rewards: jax.Array
@@ -69,14 +69,14 @@ class Judgement:
     target_weights: jax.Array | None  # of the target's log-likelihood; None where it is not learnt
 
 
-def judge(
+def assign_credit(
     objective: Objective,
     found: Outcome,
     *,
     unclosed: str,
     unclosed_penalty: float,
     advantages: str = "",
-) -> Judgement:
+) -> Credit:
     """Rewards, advantages and weights of an outcome.
 
     Args:
@@ -90,7 +90,7 @@ def judge(
     counted = equations.counted_thoughts(found.closed, unclosed)
     weights = objective.target_weights
     constant = jax.lax.stop_gradient
-    return Judgement(
+    return Credit(
         rewards=rewards,
         counted=counted,
         advantages=constant(compare(rewards, counted)),

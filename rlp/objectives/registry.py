@@ -128,11 +128,6 @@ OBJECTIVES = {
 }
 
 
-def reads_answers(name: str) -> bool:
-    """Whether `objective` is over the answers to problems; "next_token" is over none."""
-    return name != "next_token" and find(name).reads_answers
-
-
 def find(name: str) -> Objective:
     """The objective of that name, or the one that "<module>:<name>" says where to import.
 

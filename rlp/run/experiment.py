@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from rlp.interop import init_from as starting
 from rlp.interop.huggingface import may_be_on_hub
 from rlp.report import terminal_table, write_report_separately
-from rlp.run import loop, memory_check
+from rlp.run import folder, loop, memory_check
 from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder
 from rlp.runtime.atomic_files import write_json
 from rlp.runtime.config_json import fields, save_config
@@ -63,7 +63,7 @@ def _run(
     explicit: Collection[str],
 ) -> dict[str, Any]:
     """What `run` does in a folder that is held."""
-    loop.check_config(config, workdir, allow_config_change)
+    folder.check_config(config, workdir, allow_config_change)
     planned: dict[str, ConfigDict] = {}
     for name, arm in arms.items():
         planned[str(workdir / name)] = _check_arm(name, arm, workdir, explicit, planned)

@@ -69,14 +69,6 @@ def split(match: str) -> tuple[str, str]:
     return folder, unit
 
 
-def ends_known(objective: str, unit: str) -> bool:
-    """Whether all steps use the same, so that their number follows from the budget.
-
-    Rollouts differ by the tokens they decode, rows by their padding.
-    """
-    return objective == "next_token" and unit == "flops"
-
-
 def used_by(match: str) -> float:
     """What the run that `match` names has used, in the unit that it names.
 

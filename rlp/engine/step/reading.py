@@ -13,12 +13,12 @@ from rlp.engine.forks import SCORED, allowed_places, select_forks
 from rlp.engine.rollout import Documents, read_documents
 from rlp.engine.sampling import document_keys, fork_keys, other_places
 from rlp.engine.scoring import document_scores, no_think_scores
-from rlp.engine.step.settings import RLPSettings
+from rlp.engine.settings import RLPSettings
 from rlp.objectives.registry import find
 
 
 @flax.struct.dataclass
-class Reading:
+class ForkedDocuments:
     """Documents with their forks, read by theta and ready for thoughts."""
 
     documents: Documents
@@ -45,7 +45,7 @@ def read_stage(
     batch: Batch,
     key: jax.Array,
     step: jax.Array | int,
-) -> Reading:
+) -> ForkedDocuments:
     """Chooses the forks of documents and prefills them.
 
     Args:
@@ -82,7 +82,7 @@ def read_stage(
         elsewhere = make_forks(batch, place, s.horizon)
     forks = make_forks(batch, fork, s.horizon)
     unselected = None if loss is None else _loss_elsewhere(s, batch, fork, loss)
-    return Reading(
+    return ForkedDocuments(
         documents=documents, forks=forks, elsewhere=elsewhere, unselected=unselected, keys=keys
     )
 
@@ -106,10 +106,10 @@ def no_think_stage(
     params: Params,
     baseline: Params | None,
     batch: Batch,
-    reading: Reading,
+    forked: ForkedDocuments,
 ) -> NoThink:
     """Scores the targets of all forks without thoughts, in one pass per document and network."""
-    s, forks, documents = settings, reading.forks, document_trunk(batch)
+    s, forks, documents = settings, forked.forks, document_trunk(batch)
 
     def score(params, hidden=None):
         model = bind(model_config, params)
@@ -117,6 +117,6 @@ def no_think_stage(
         return no_think_scores(model, hidden, forks.position, forks.target, vocabulary).logprob
 
     # Without a prompt the reading is the policy's no-think pass.
-    policy = score(params, None if s.prompt else reading.documents.hidden)
+    policy = score(params, None if s.prompt else forked.documents.hidden)
     base = jnp.zeros_like(policy) if baseline is None else score(baseline)
     return NoThink(policy=policy.mean(axis=-1), baseline=base)

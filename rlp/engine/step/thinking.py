@@ -1,4 +1,4 @@
-"""The stages of thoughts: sampled, then judged by the text after them or by their answers."""
+"""The stages of thoughts: sampled, then rewarded for the text after them or for their answers."""
 
 from typing import Any
 
@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from models.config import ModelConfig
+from models.sharding import shards
 from models.transformer import Params, bind
-from rlp.engine.advantages import Judgement, judge, outcome
+from rlp.engine.advantages import Credit, assign_credit, outcome
 from rlp.engine.branches import Vocabulary, lay_out, with_target
 from rlp.engine.reference_policy import reference_logprobs
 from rlp.engine.rollout import Rollout, roll_out
 from rlp.engine.sampling import noise, thought_uniforms
 from rlp.engine.scoring import Scores, reasoned_scores, transplanted_scores
-from rlp.engine.step.reading import NoThink, Reading
-from rlp.engine.step.settings import RLPSettings
+from rlp.engine.settings import RLPSettings
+from rlp.engine.step.reading import ForkedDocuments, NoThink
 from rlp.engine.token_bytes import TokenBytes
 from rlp.objectives import equations
 from rlp.objectives.record import Answers, Outcome
@@ -45,18 +46,18 @@ def rollout_stage(
     settings: RLPSettings,
     vocabulary: Vocabulary,
     params: Params,
-    reading: Reading,
+    forked: ForkedDocuments,
     first: jax.Array | int = 0,
     forks: int | None = None,
 ) -> Rollout:
     """Samples G thoughts at each of `forks` forks of every document, None for all, from `first`."""
     s = settings
     forks = s.forks_per_document if forks is None else forks
-    uniforms = thought_uniforms(reading.keys, first, forks, s.group_size, s.thought_length)
+    uniforms = thought_uniforms(forked.keys, first, forks, s.group_size, s.thought_length)
     return roll_out(
         bind(model_config, params),
-        reading.documents,
-        _some(reading.forks, first, forks),
+        forked.documents,
+        _some(forked.forks, first, forks),
         uniforms,
         prompt_length=len(s.prompt),
         temperature=s.temperature,
@@ -69,13 +70,13 @@ def evidence_stage(
     settings: RLPSettings,
     vocabulary: Vocabulary,
     params: Params,
-    reading: Reading,
+    forked: ForkedDocuments,
     no_think: NoThink,
     rollout: Rollout,
     first: jax.Array | int = 0,
     table: TokenBytes | None = None,
 ) -> Evidence:
-    """Scores the targets after the thoughts of a wave, and judges the thoughts by it.
+    """Scores the targets after the thoughts of a wave, and rewards the thoughts by it.
 
     Args:
       first: the document's fork with which the rollout begins.
@@ -85,21 +86,21 @@ def evidence_stage(
     forks = rollout.thoughts.length.shape[1] // s.group_size
     no_think = _some(no_think, first, forks)
     found, _ = outcome_of(
-        model_config, s, vocabulary, params, reading, rollout, no_think.baseline, first, table
+        model_config, s, vocabulary, params, forked, rollout, no_think.baseline, first, table
     )
-    judgement = judgement_of(s, found)
+    credit = credit_of(s, found)
     return Evidence(
         reasoned=found.reasoned,
         baseline=found.baseline,
         gain=equations.information_gain(found.reasoned, found.baseline),
-        rewards=judgement.rewards,
-        advantages=judgement.advantages,
-        counted=judgement.counted,
-        target_weights=_with_target_weight(s, judgement),
+        rewards=credit.rewards,
+        advantages=credit.advantages,
+        counted=credit.counted,
+        target_weights=_with_target_weight(s, credit),
         no_think=-no_think.policy,
         unselected=None
-        if reading.unselected is None
-        else jnp.broadcast_to(reading.unselected[:, None], no_think.policy.shape),
+        if forked.unselected is None
+        else jnp.broadcast_to(forked.unselected[:, None], no_think.policy.shape),
     )
 
 
@@ -108,7 +109,7 @@ def outcome_of(
     settings: RLPSettings,
     vocabulary: Vocabulary,
     params: Params,
-    reading: Reading,
+    forked: ForkedDocuments,
     rollout: Rollout,
     without: jax.Array,
     first: jax.Array | int = 0,
@@ -123,14 +124,14 @@ def outcome_of(
     """
     s, model = settings, bind(model_config, params)
     forks = rollout.thoughts.length.shape[1] // s.group_size
-    wave, elsewhere = _some((reading.forks, reading.elsewhere), first, forks)
+    wave, elsewhere = _some((forked.forks, forked.elsewhere), first, forks)
     grouped = lambda x: x.reshape(x.shape[0], forks, s.group_size, *x.shape[2:])
 
     def after_thoughts(target: jax.Array) -> Scores:
         target = jnp.repeat(target, s.group_size, axis=1)
         branches = with_target(rollout.branches, target)
         found = reasoned_scores(
-            model, rollout.trunk, reading.documents.cache, branches, rollout.branch_cache, target,
+            model, rollout.trunk, forked.documents.cache, branches, rollout.branch_cache, target,
             vocabulary,
         )  # fmt: skip
         return jax.tree.map(grouped, found)
@@ -141,7 +142,7 @@ def outcome_of(
         own, target = rollout.branches, jnp.repeat(wave.target, s.group_size, axis=1)
         moved = around(rollout.thoughts, -1)
         branches = lay_out(moved, target, own.fork, own.segment, vocabulary)
-        cache = reading.documents.cache
+        cache = forked.documents.cache
         found = transplanted_scores(model, rollout.trunk, cache, branches, target, vocabulary)
         return grouped(around(found.logprob, 1))
 
@@ -150,7 +151,7 @@ def outcome_of(
         scores,
         without,
         rollout.thoughts,
-        noise(reading.keys, first, forks, s.group_size),
+        noise(forked.keys, first, forks, s.group_size),
         equations.horizon_weights(s.horizon, s.horizon_weighting, s.discount),
         target=wave.target,
         table=table,
@@ -160,10 +161,10 @@ def outcome_of(
     return found, scores
 
 
-def judgement_of(settings: RLPSettings, found: Outcome) -> Judgement:
+def credit_of(settings: RLPSettings, found: Outcome) -> Credit:
     """What the settings' objective says of an outcome."""
     s = settings
-    return judge(
+    return assign_credit(
         find(s.objective),
         found,
         unclosed=s.unclosed,
@@ -172,24 +173,24 @@ def judgement_of(settings: RLPSettings, found: Outcome) -> Judgement:
     )
 
 
-def _with_target_weight(settings: RLPSettings, judgement: Judgement) -> jax.Array | None:
+def _with_target_weight(settings: RLPSettings, credit: Credit) -> jax.Array | None:
     """The objective's weights of the target, and `target_weight` on top of them."""
-    own, extra = judgement.target_weights, settings.target_weight * judgement.counted
+    own, extra = credit.target_weights, settings.target_weight * credit.counted
     if own is None:
         return extra if settings.target_weight else None
     return own + extra
 
 
-def verdict_stage(
+def answer_rewards_stage(
     model_config: ModelConfig,
     settings: RLPSettings,
     vocabulary: Vocabulary,
-    reading: Reading,
+    forked: ForkedDocuments,
     rollout: Rollout,
     answers: Answers,
     planning: jax.Array | None,
 ) -> Evidence:
-    """Judges responses to problems by their answers; takes the place of `evidence_stage`.
+    """Rewards responses to problems by their answers; takes the place of `evidence_stage`.
 
     Args:
       answers: to the problems of a wave.
@@ -209,18 +210,18 @@ def verdict_stage(
         in_another=None,
         closed=grouped(thoughts.closed),
         length=grouped(thoughts.length),
-        uniform=noise(reading.keys, 0, 1, s.group_size),
+        uniform=noise(forked.keys, 0, 1, s.group_size),
         limit=s.thought_length,
         answers=answers,
     )
-    judgement = judgement_of(s, found)
+    credit = credit_of(s, found)
     return Evidence(
         reasoned=nothing,
         baseline=none,
         gain=nothing,
-        rewards=judgement.rewards,
-        advantages=judgement.advantages,
-        counted=judgement.counted,
+        rewards=credit.rewards,
+        advantages=credit.advantages,
+        counted=credit.counted,
         target_weights=None,
         no_think=none,
         unselected=None,
@@ -235,14 +236,11 @@ def reference_stage(
     vocabulary: Vocabulary,
     reference: Params,
     rollout: Rollout,
-    *,
-    shards: int = 1,
 ) -> jax.Array:
     """log pi_ref of all actions of a rollout, [B, N, L] nats, in the sampler's measure.
 
     Args:
       rollout: of all waves; its cache is not used.
-      shards: devices that split the documents.
     """
     return reference_logprobs(
         bind(model_config, reference),
@@ -250,7 +248,7 @@ def reference_stage(
         vocabulary,
         settings.temperature,
         max_branches=settings.max_branches_in_flight,
-        shards=shards,
+        shards=shards("rows"),
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from rlp.engine import nonfinite
 from rlp.objectives.equations import standardized_advantages
 from rlp.objectives.record import Objective
-from rlp.run import loop
+from rlp.run import loop, state
 from rlp.runtime.errors import UserError
 from rlp.training.checkpoint import Checkpoints
 from tests.support import runs
@@ -77,13 +77,13 @@ def test_an_objective_that_gives_no_number_is_named_with_document_and_thought(
 def test_weights_that_are_not_numbers_are_named_and_figures_of_their_thoughts_are_null(
     changes, tmp_path, monkeypatch
 ):
-    make = loop.init
+    make = state.init
 
     def broken(model, key):
         params = make(model, key)
         return params | {"embedding": put(params["embedding"], (slice(0, 2), 3), jnp.nan)}
 
-    monkeypatch.setattr(loop, "init", broken)
+    monkeypatch.setattr(state, "init", broken)
     with pytest.raises(UserError) as caught:
         loop.train(runs.config(changes, SHORT), tmp_path, report=False)
     said = str(caught.value)

@@ -138,13 +138,11 @@ def test_options_of_an_objective_are_kept_for_it_to_check(tmp_path):
         default.get_config(), {"objective_options.alpha": 2, "objective_options.rule": "a"}
     )
     assert config.objective_options.to_dict() == {"alpha": 2, "rule": "a"}
-    assert (
-        config_files.override(config, {"objective_options.alpha": 3}).objective_options.alpha == 3
-    )
+    again = config_files.override(config, {"objective_options.alpha": 3})
+    assert again.objective_options.alpha == 3
     path = tmp_path / "some.py"
-    path.write_text(
-        HEAD + BEGIN + "    c.objective_options = ConfigDict({'a': 1.5})\n    return c\n"
-    )
+    options = "    c.objective_options = ConfigDict({'a': 1.5})\n    return c\n"
+    path.write_text(HEAD + BEGIN + options)
     assert config_files.load(str(path)).objective_options.a == 1.5
     for path, value in (("objective_options.list", [1]), ("objective_option.alpha", 1)):
         with pytest.raises(UserError) as caught:

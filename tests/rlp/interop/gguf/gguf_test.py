@@ -17,7 +17,7 @@ from configs import default
 from models import hf
 from models.rope import Rope
 from models.tree import Trunk
-from rlp.evaluation.generate import continuation
+from rlp.evaluation.generation import continuation
 from rlp.interop import huggingface
 from rlp.interop.gguf import header, rope
 from rlp.interop.huggingface import verify

@@ -1,4 +1,4 @@
-"""What the method's stages are told: its numbers."""
+"""The settings of the method, as its stages read them."""
 
 import dataclasses
 
@@ -20,6 +20,11 @@ class RLPSettings(Method):
         return self.updates_per_rollout * self.minibatches
 
     @property
+    def first_predicted(self) -> int:
+        """Position in a trunk of the text's first token that is predicted, after bos and prompt."""
+        return len(self.prompt) + max(self.bos, 1)
+
+    @property
     def learns_target(self) -> bool:
         """Whether the text after a thought is learnt, too."""
         return self.target_weight > 0 or find(self.objective).target_weights is not None
@@ -28,3 +33,14 @@ class RLPSettings(Method):
     def keeps_reference(self) -> bool:
         """Whether a state holds a reference: for a KL term, unless a phi that never moves is it."""
         return self.kl_weight > 0 and self.baseline != "frozen"
+
+
+def copies_kept(settings: RLPSettings | None) -> tuple[bool, bool]:
+    """Whether a state holds a baseline φ, and a reference for the KL term.
+
+    Args:
+      settings: with which a training step samples; None where it samples nothing.
+    """
+    if settings is None:
+        return False, False
+    return settings.baseline != "none", settings.keeps_reference

@@ -12,7 +12,9 @@ from rlp.data.conversations import Format
 from rlp.data.pairs import tokenize_pairs
 from rlp.data.problems import ProblemFormat, problem_streams
 from rlp.engine.branches import response_vocabulary, vocabulary
-from rlp.evaluation.responses import Answering, begins_in_thought, make_frame, response_settings
+from rlp.engine.method import Method
+from rlp.evaluation.answering import Answering, response_settings
+from rlp.evaluation.response_format import begins_in_thought, make_response_format
 from rlp.runtime.errors import UserError
 from rlp.tokenizers import tokenizer
 from tests.rlp.tokenizers.tokenizer_test import make_folder
@@ -21,14 +23,14 @@ from tests.support import folders, tiny
 BYTES = tokenizer.load("bytes")
 
 
-def words_of_responses(frame, spelling, size):
+def words_of_responses(form, spelling, size):
     """In an embedding of `size` rows."""
     thoughts = vocabulary(
         think_open=spelling.think_open, think_close=spelling.think_close, pad=spelling.pad,
         bos=spelling.bos, eos=spelling.eos, separator=spelling.separator,
         used=spelling.vocab_size, size=size,
     )  # fmt: skip
-    return response_vocabulary(thoughts, frame.opening, frame.end)
+    return response_vocabulary(thoughts, form.opening, form.end)
 
 
 def template(turn, ask):
@@ -66,17 +68,17 @@ def spelled(tmp_path_factory):
     return tokenizer.load(str(folder))
 
 
-def prompt_of(path, frame, words, text):
+def prompt_of(path, form, words, text):
     """Ids of the row of a problem, what the response begins with included."""
     path.write_text(json.dumps({"problem": text, "answer": "1"}) + "\n")
     _, held = problem_streams(
-        evaluation=str(path), train="", form=ProblemFormat("problem", "answer"), ask=frame.ask,
-        golds=Golds(Grader("exact", 60, 1, "</think>")), tokenizer=words, head=frame.head,
-        opening=frame.opening[0] if frame.shared else None,
+        evaluation=str(path), train="", form=ProblemFormat("problem", "answer"), ask=form.ask,
+        golds=Golds(Grader("exact", 60, 1, "</think>")), tokenizer=words, head=form.head,
+        opening=form.opening[0] if form.shared else None,
         sequence_length=300,
     )  # fmt: skip
     batch = held[path.stem].batch(0, 1)
-    return [*batch.tokens[0, : batch.forks[0, 0]].tolist(), *frame.opening]
+    return [*batch.tokens[0, : batch.forks[0, 0]].tolist(), *form.opening]
 
 
 @pytest.mark.parametrize("think", [True, False])
@@ -85,22 +87,22 @@ def test_a_response_follows_its_prompt_as_it_does_in_pairs(name, think, bpe, tmp
     """What a sampler sees is what the template asks with; the end is what pairs teach behind the
     content. The pair has the ids of the whole text, so the sampler sees the same ones unless the
     template asks with a space at its end, which the response's first token takes in."""
-    frame = make_frame(bpe, TEMPLATES[name], think)
+    form = make_response_format(bpe, TEMPLATES[name], think)
     asked = bpe.chat([{"role": "user", "content": "north?"}], TEMPLATES[name], True)
-    assert frame.ask("north?") == asked
-    seen = prompt_of(tmp_path / "a.jsonl", frame, bpe, "north?")
+    assert form.ask("north?") == asked
+    seen = prompt_of(tmp_path / "a.jsonl", form, bpe, "north?")
     assert seen == [*bpe.encode(asked), *(bpe.think_open if think else ())]
-    assert frame.shared is not think
+    assert form.shared is not think
     row = {"question": "north?", "answer": "<think>é</think>west" if think else "west"}
     (tmp_path / "b.jsonl").write_text(json.dumps(row) + "\n")
-    form = Format(prompt="question", response="answer")
-    corpus, _ = tokenize_pairs([str(tmp_path / "b.jsonl")], "f", form, TEMPLATES[name], bpe)
+    columns = Format(prompt="question", response="answer")
+    corpus, _ = tokenize_pairs([str(tmp_path / "b.jsonl")], "f", columns, TEMPLATES[name], bpe)
     pair = corpus.tokens.tolist()
     messages = [{"role": "user", "content": "north?"}]
     messages.append({"role": "assistant", "content": row["answer"]})
     assert pair == bpe.encode(bpe.chat(messages, TEMPLATES[name], False))
     said = len(bpe.encode(asked + row["answer"]))
-    assert pair[said] == frame.end
+    assert pair[said] == form.end
     assert corpus.loss_mask[said]
     if think or not asked.endswith(" "):
         assert pair[: len(seen)] == seen
@@ -108,20 +110,24 @@ def test_a_response_follows_its_prompt_as_it_does_in_pairs(name, think, bpe, tmp
 
 def test_space_before_the_end_is_not_the_end(bpe):
     """As Llama 2's template has it; pairs teach the space, and then the end."""
-    frame = make_frame(bpe, template("{{ m.content }} <|im_end|>", ">"), True)
-    assert bpe.decode([frame.end]) == "<|im_end|>"
+    form = make_response_format(bpe, template("{{ m.content }} <|im_end|>", ">"), True)
+    assert bpe.decode([form.end]) == "<|im_end|>"
 
 
 def test_without_a_template_a_response_begins_with_its_tag_and_ends_as_documents_do(
     bpe, spelled, tmp_path
 ):
     for words, head in ((BYTES, BYTES.bos), (spelled, spelled.bos), (bpe, ())):
-        frame = make_frame(words, None, think=True)
-        assert (frame.head, frame.opening, frame.shared) == (head, words.think_open, False)
-        assert frame.end == words.separator
-        seen = prompt_of(tmp_path / "a.jsonl", frame, words, "1 + é")
+        form = make_response_format(words, None, think=True)
+        assert (form.head, form.opening, form.shared) == (
+            head,
+            words.think_open,
+            False,
+        )
+        assert form.end == words.separator
+        seen = prompt_of(tmp_path / "a.jsonl", form, words, "1 + é")
         assert seen == [*head, *words.encode("1 + é"), *words.think_open]
-    compass = make_frame(CompassTokenizer(), None, think=True)
+    compass = make_response_format(CompassTokenizer(), None, think=True)
     assert (compass.head, compass.opening, compass.end) == ((1,), (3,), 2)
 
 
@@ -135,15 +141,15 @@ def test_whether_a_response_begins_inside_of_a_thought(bpe, spelled):
         (BYTES, None, True, True),
         (CompassTokenizer(), None, True, True),
     ):
-        frame = make_frame(words, text, think)
-        assert begins_in_thought(frame, words) is inside, (text, think)
+        form = make_response_format(words, text, think)
+        assert begins_in_thought(form, words) is inside, (text, think)
 
 
 def test_a_template_that_opens_a_thought_begins_the_response(bpe, tmp_path):
-    frame = make_frame(bpe, THINKING, think=False)
-    seen = prompt_of(tmp_path / "a.jsonl", frame, bpe, "north?")
+    form = make_response_format(bpe, THINKING, think=False)
+    seen = prompt_of(tmp_path / "a.jsonl", form, bpe, "north?")
     assert bpe.decode(seen).endswith("<|im_start|>assistant\n<think>\n")
-    assert bpe.decode(frame.opening) == "\n"
+    assert bpe.decode(form.opening) == "\n"
 
 
 @pytest.mark.parametrize(
@@ -164,10 +170,10 @@ def test_a_template_that_opens_a_thought_begins_the_response(bpe, tmp_path):
 )
 def test_frames_that_cannot_be_say_what_to_change(bpe, text, think, message):
     with pytest.raises(UserError, match=message) as caught:
-        make_frame(bpe, text, think)
+        make_response_format(bpe, text, think)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="bytes have no tokens for a chat template"):
-        make_frame(BYTES, TEMPLATES["chatml"], think)
+        make_response_format(BYTES, TEMPLATES["chatml"], think)
 
 
 # ---- words ----
@@ -176,25 +182,25 @@ def test_frames_that_cannot_be_say_what_to_change(bpe, text, think, message):
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("think", [True, False])
 def test_a_response_can_hold_its_end_and_a_closing_tag_and_no_other_special(name, think, bpe):
-    frame, size = make_frame(bpe, TEMPLATES[name], think), bpe.vocab_size + 9
-    words = words_of_responses(frame, bpe, size)
-    assert words.think_open == frame.opening
-    assert words.think_close == (frame.end,)
-    never = {bpe.pad, bpe.eos, bpe.separator, *bpe.think_open} - {frame.end}
+    form, size = make_response_format(bpe, TEMPLATES[name], think), bpe.vocab_size + 9
+    words = words_of_responses(form, bpe, size)
+    assert words.think_open == form.opening
+    assert words.think_close == (form.end,)
+    never = {bpe.pad, bpe.eos, bpe.separator, *bpe.think_open} - {form.end}
     assert set(words.not_in_thoughts) == never | set(range(bpe.vocab_size, size))
     assert len(set(words.not_in_thoughts)) == len(words.not_in_thoughts)
-    for allowed in (frame.end, *bpe.think_close, *bpe.encode("north \n")):
+    for allowed in (form.end, *bpe.think_close, *bpe.encode("north \n")):
         assert allowed not in words.not_in_thoughts
     if name == "an end of another name":
         assert bpe.eos in words.not_in_thoughts
 
 
 def test_a_spelled_tag_is_text_in_a_response_and_bos_is_not(spelled):
-    frame = make_frame(spelled, None, think=True)
-    words = words_of_responses(frame, spelled, spelled.vocab_size + 2)
+    form = make_response_format(spelled, None, think=True)
+    words = words_of_responses(form, spelled, spelled.vocab_size + 2)
     unused = [spelled.vocab_size, spelled.vocab_size + 1]
     assert list(words.not_in_thoughts) == sorted([*spelled.bos, spelled.pad]) + unused
-    assert len(frame.opening) > 1
+    assert len(form.opening) > 1
     assert words.pad == spelled.pad
 
 
@@ -204,7 +210,7 @@ def test_the_end_may_be_padding():
 
         pad = tokenizer.ByteTokenizer.eos
 
-    words = words_of_responses(make_frame(Padded(), None, True), Padded(), 300)
+    words = words_of_responses(make_response_format(Padded(), None, True), Padded(), 300)
     assert words.think_close == (Padded.pad,)
     assert Padded.pad not in words.not_in_thoughts
     assert {*BYTES.bos, *BYTES.think_open} < set(words.not_in_thoughts)
@@ -215,7 +221,7 @@ def test_what_is_sampled_of_a_thought_differs_in_its_end_alone():
         think_open=BYTES.think_open, think_close=BYTES.think_close, pad=BYTES.pad, bos=BYTES.bos,
         eos=BYTES.eos, separator=BYTES.separator, used=261, size=264,
     )  # fmt: skip
-    responses = words_of_responses(make_frame(BYTES, None, True), BYTES, 264)
+    responses = words_of_responses(make_response_format(BYTES, None, True), BYTES, 264)
     assert set(thoughts.not_in_thoughts) - set(responses.not_in_thoughts) == {BYTES.eos}
     assert set(responses.not_in_thoughts) < set(thoughts.not_in_thoughts)
 
@@ -249,10 +255,13 @@ def test_the_words_of_a_response_are_graded_without_what_ends_it():
             self.asked = groups, answers
             return [[Grade(text, True, False, 0.5, False) for text in group] for group in groups]
 
-    frame, told = make_frame(BYTES, None, True), Told()
+    form, told = make_response_format(BYTES, None, True), Told()
     answering = Answering(
-        settings=tiny.rlp_settings(), vocabulary=words_of_responses(frame, BYTES, 264), frame=frame,
-        grader=told, decode=BYTES.decode, trained=True, texts=BYTES.token_bytes(),
+        method=Method(
+            tiny.model_config(), tiny.rlp_settings(), words_of_responses(form, BYTES, 264)
+        ),
+        response_format=form,
+        grader=told, decode=BYTES.decode, texts=BYTES.token_bytes(),
         phrases=("wait",),
     )  # fmt: skip
     actions = np.full((2, 2, 8), BYTES.pad)
@@ -260,7 +269,7 @@ def test_the_words_of_a_response_are_graded_without_what_ends_it():
     texts = [[[*b"wait", *close, *b"1"], [*b"wai"]], [[], [*"é".encode()]]]
     words = np.array([[len(text) for text in group] for group in texts])
     for place in np.ndindex(2, 2):
-        said = [*texts[place[0]][place[1]], frame.end]
+        said = [*texts[place[0]][place[1]], form.end]
         actions[place][: len(said)] = said
     expected = [["wait</think>1", "wai"], ["", "é"]]
     grades = answering.grades(actions, words, ["x", "y"], StepTime(1))

@@ -17,26 +17,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from models.config import ModelConfig
 from models.sharding import replicated
 from models.transformer import Params, bind
-from models.tree import forward
 from rlp.data.batch import Batch, HeldOut
 from rlp.data.rows import parts, spread
-from rlp.engine.branches import Vocabulary, document_trunk
+from rlp.engine.branches import document_trunk
+from rlp.engine.method import Method
 from rlp.engine.placement import gatherer
 from rlp.engine.scoring import (
     Scores,
     document_scores,
     learnt_tokens,
-    no_think_scores,
     predicted_tokens,
 )
-from rlp.engine.step import RLPSettings, judgement_of, outcome_of, read_stage, rollout_stage
 from rlp.engine.token_bytes import TokenBytes
-from rlp.evaluation.answers import AnswerEvaluator
+from rlp.evaluation.answer_evaluator import AnswerEvaluator
+from rlp.evaluation.thinking import think
 from rlp.metrics import catalogue
-from rlp.objectives import equations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +41,7 @@ class Evaluator:
     """Scores a network on held-out documents, always at the same forks with the same draws.
 
     Attributes:
-      model: shape of the network.
-      settings: of the method.
-      vocabulary: tags and banned ids.
+      method: of the run.
       positions: forks are "uniform", or "given" by the data.
       forks: positions per document.
       thoughts: sampled thoughts per position.
@@ -56,9 +51,7 @@ class Evaluator:
       answers: of problems; None where there are none.
     """
 
-    model: ModelConfig
-    settings: RLPSettings
-    vocabulary: Vocabulary
+    method: Method
     positions: str
     forks: int
     thoughts: int
@@ -126,25 +119,28 @@ class Evaluator:
 
     @functools.cached_property
     def _gather(self) -> Callable[[Params], Params] | None:
-        return gatherer(self.model, self.mesh, self.settings.rollout_layout)
+        return gatherer(self.method.model, self.mesh, self.method.settings.rollout_layout)
 
     @functools.cached_property
     def _score(self) -> Callable[[Params, Batch, jax.Array], dict[str, jax.Array]]:
         """Figures of every document, [B] each."""
         sampled = dataclasses.replace(
-            self.settings,
+            self.method.settings,
             positions=self.positions,
             forks_per_document=self.forks,
             group_size=self.thoughts,
         )
         greedy = dataclasses.replace(sampled, group_size=1, temperature=0.0)
+        model, words = self.method.model, self.method.vocabulary
+        thinking = dataclasses.replace(self.method, settings=sampled)
+        best_thinking = dataclasses.replace(self.method, settings=greedy)
 
         @functools.partial(jax.jit, out_shardings=replicated(self.mesh))
         def score(params, batch, key):
-            found = think(self.model, sampled, self.vocabulary, params, batch, key, self.table)
-            best = think(self.model, greedy, self.vocabulary, params, batch, key, self.table)
+            found = think(thinking, params, batch, key, self.table)
+            best = think(best_thinking, params, batch, key, self.table)
             trunk = document_trunk(batch)
-            whole = document_scores(bind(self.model, params), trunk, self.vocabulary)
+            whole = document_scores(bind(model, params), trunk, words)
             thoughts = found["rollout"].thoughts
             sampled_well = jnp.isfinite(thoughts.logprobs).all(axis=-1)
             each = {
@@ -173,7 +169,7 @@ class Evaluator:
         def score(params, batch):
             trunk = document_trunk(batch)
             learnt = learnt_tokens(trunk, batch.loss_mask)
-            scores = document_scores(bind(self.model, params), trunk)
+            scores = document_scores(bind(self.method.model, params), trunk)
             nats = -jnp.where(learnt, scores.logprob, 0.0).sum(axis=-1)
             return {"nats": nats, "tokens": learnt.sum(axis=-1)}
 
@@ -199,7 +195,7 @@ class Evaluator:
           positions: most positions per document, spread evenly; given forks are always among them.
         """
         length = (np.asarray(documents.segment) > 0).sum(axis=-1)
-        s = self.settings
+        s = self.method.settings
         places = [
             _even_places(s.min_prefix, int(n) - s.horizon, positions, given.tolist())
             for n, given in zip(length, np.asarray(documents.forks), strict=True)
@@ -210,10 +206,11 @@ class Evaluator:
         settings = dataclasses.replace(
             s, positions="given", forks_per_document=most, group_size=group
         )
+        method = dataclasses.replace(self.method, settings=settings)
 
         @functools.partial(jax.jit, out_shardings=replicated(self.mesh))
         def run(params, batch):
-            found = think(self.model, settings, self.vocabulary, params, batch, key, self.table)
+            found = think(method, params, batch, key, self.table)
             return found | {"rollout": None, "thoughts": found["rollout"].thoughts}
 
         with jax.set_mesh(self.mesh):
@@ -244,8 +241,8 @@ class Evaluator:
     ) -> dict:
         branches = range(i * group, (i + 1) * group)
         thoughts = found["thoughts"]
-        words = thoughts.words(self.vocabulary)
-        target = np.asarray(documents.tokens)[row, fork : fork + self.settings.horizon]
+        words = thoughts.words(self.method.vocabulary)
+        target = np.asarray(documents.tokens)[row, fork : fork + self.method.settings.horizon]
         return {
             "fork": fork,
             "given": bool((np.asarray(documents.forks)[row] == fork).any()),
@@ -263,37 +260,6 @@ class Evaluator:
                 for g, n in enumerate(branches)
             ],
         }
-
-
-def think(
-    model_config: ModelConfig,
-    settings: RLPSettings,
-    vocabulary: Vocabulary,
-    params: Params,
-    batch: Batch,
-    key: jax.Array,
-    table: TokenBytes | None = None,
-) -> dict:
-    """A rollout, scored with and without its thoughts by the same network; `table` as of
-    `step.evidence_stage`."""
-    s, model, method = settings, bind(model_config, params), (model_config, settings, vocabulary)
-    reading = read_stage(*method, params, params, batch, key, 0)
-    rollout, forks = rollout_stage(*method, params, reading), reading.forks
-    hidden = forward(model, document_trunk(batch)) if s.prompt else reading.documents.hidden
-    no_think = no_think_scores(model, hidden, forks.position, forks.target, vocabulary)
-    # The reward and the advantage are those that training would see, with phi = theta.
-    found, reasoned = outcome_of(*method, params, reading, rollout, no_think.logprob, 0, table)
-    judgement = judgement_of(s, found)
-    total = lambda scores: scores.logprob.sum(axis=-1)
-    return {
-        "rollout": rollout,
-        "target": forks.target,
-        "reasoned": reasoned,
-        "no_think": no_think,
-        "gain": equations.information_gain(total(reasoned), total(no_think)),
-        "rewards": judgement.rewards,
-        "advantages": judgement.advantages,
-    }
 
 
 def _hits(scores: Scores, target: jax.Array) -> jax.Array:

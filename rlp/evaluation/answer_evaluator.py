@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from models.config import ModelConfig
 from models.sharding import replicated
 from models.transformer import Params
 from rlp.data.batch import Batch, Problems
 from rlp.data.rows import parts, spread
 from rlp.engine.placement import gatherer
-from rlp.engine.step import read_stage, rollout_stage
-from rlp.evaluation.responses import Answering
+from rlp.engine.stages import sample_thoughts
+from rlp.evaluation.answering import Answering
 from rlp.metrics import catalogue
 
 NAMES = catalogue.names("problems")
@@ -28,14 +27,12 @@ class AnswerEvaluator:
     """Has a network answer held-out problems, always with the same draws.
 
     Attributes:
-      model: shape of the network.
       answering: how problems are put and answers checked.
       responses: sampled per problem, besides a greedy one.
       batch_size: problems at a time.
       mesh: that the problems are spread over.
     """
 
-    model: ModelConfig
     answering: Answering
     responses: int
     batch_size: int
@@ -150,16 +147,17 @@ class AnswerEvaluator:
     def _respond(self) -> Callable[[Params, Batch, jax.Array], Any]:
         """Sampled responses to every prompt, and a greedy one: actions, how many of them are text,
         whether they ended by themselves, whether the logits were finite; [B, N, …] each."""
-        words = self.answering.vocabulary
-        sampled = dataclasses.replace(self.answering.settings, group_size=self.responses)
+        model, words = self.answering.method.model, self.answering.method.vocabulary
+        settings = self.answering.method.settings
+        sampled = dataclasses.replace(settings, group_size=self.responses)
         greedy = dataclasses.replace(sampled, group_size=1, temperature=0.0)
 
         @functools.partial(jax.jit, out_shardings=replicated(self.mesh))
         def respond(params, batch, key):
             def of(settings):
-                method = (self.model, settings, words)
-                reading = read_stage(*method, params, params, batch, key, 0)
-                found = rollout_stage(*method, params, reading).thoughts
+                method = (model, settings, words)
+                _, rollout = sample_thoughts(*method, params, batch, key)
+                found = rollout.thoughts
                 well = jnp.isfinite(found.logprobs).all(axis=-1)
                 return found.actions, found.words(words), found.closed, well
 
@@ -169,4 +167,5 @@ class AnswerEvaluator:
 
     @functools.cached_property
     def _gather(self) -> Callable[[Params], Params] | None:
-        return gatherer(self.model, self.mesh, self.answering.settings.rollout_layout)
+        method = self.answering.method
+        return gatherer(method.model, self.mesh, method.settings.rollout_layout)

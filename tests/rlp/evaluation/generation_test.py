@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from rlp.evaluation.generate import continuation, thoughts_after
+from rlp.engine.method import Method
+from rlp.evaluation.generation import continuation, thoughts_after
 from tests.support import naive, tiny
 
 CONFIG = tiny.model_config()
@@ -124,7 +125,7 @@ def test_thoughts_are_worth_what_reading_everything_again_says(size, close, prom
     settings = tiny.rlp_settings(prompt=prompt, thought_length=LIMIT, temperature=1.5)
     params, count = tiny.params(CONFIG, 4), 6
     thoughts, without = thoughts_after(
-        CONFIG, params, settings, words, given, target, count, jax.random.key(5)
+        Method(CONFIG, settings, words), params, given, target, count, jax.random.key(5)
     )
     assert len(thoughts) == count
     assert len({tuple(thought.words) for thought in thoughts}) > 1
@@ -156,7 +157,7 @@ def test_greedy_thoughts_take_the_likeliest_word_until_the_tag():
         params = tiny.params(CONFIG, seed)
         given = [tiny.BOS, 6, 11, 20]
         thoughts, without = thoughts_after(
-            CONFIG, params, settings, words, given, [], 2, jax.random.key(seed)
+            Method(CONFIG, settings, words), params, given, [], 2, jax.random.key(seed)
         )
         assert without is None
         assert {thought.reasoned for thought in thoughts} == {None}
@@ -180,7 +181,7 @@ def test_greedy_thoughts_take_the_likeliest_word_until_the_tag():
 def test_a_thought_does_not_depend_on_the_target_that_follows():
     words, settings = tiny.words(CONFIG), tiny.rlp_settings(thought_length=LIMIT)
     draw = lambda target: thoughts_after(
-        CONFIG, tiny.params(CONFIG), settings, words, text(9), target, 3, jax.random.key(0)
+        Method(CONFIG, settings, words), tiny.params(CONFIG), text(9), target, 3, jax.random.key(0)
     )[0]
     bare = lambda thoughts: [dataclasses.replace(one, reasoned=None) for one in thoughts]
     assert draw([]) == bare(draw([7])) == bare(draw([12, 5]))

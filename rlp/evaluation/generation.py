@@ -12,11 +12,10 @@ from models.config import ModelConfig
 from models.transformer import Params, bind
 from models.tree import Branches, Cache, Trunk, empty_branch_cache, extend, prefill
 from rlp.data.batch import Batch
-from rlp.engine.branches import Vocabulary
+from rlp.engine.method import Method
 from rlp.engine.sampling import sample
 from rlp.engine.scoring import mask_logits
-from rlp.engine.step import RLPSettings
-from rlp.evaluation.thoughts import think
+from rlp.evaluation.thinking import think
 
 ROOM = 64  # prompts are padded to a multiple of so many tokens, so that few shapes are compiled
 
@@ -131,10 +130,8 @@ class Thought:
 
 
 def thoughts_after(
-    model_config: ModelConfig,
+    method: Method,
     params: Params,
-    settings: RLPSettings,
-    vocabulary: Vocabulary,
     prompt: Sequence[int],
     target: Sequence[int],
     count: int,
@@ -143,10 +140,8 @@ def thoughts_after(
     """Samples thoughts at the end of a prompt, and scores the text that follows.
 
     Args:
-      model_config: the network.
-      params: its parameters.
-      settings: of the method: thinking prompt, temperature, most tokens of a thought.
-      vocabulary: tags and banned ids.
+      method: its thinking prompt, temperature and most tokens of a thought are taken.
+      params: of the network.
       prompt: ids of the text before the thought, at least one.
       target: ids of the text after it; may be empty.
       count: thoughts.
@@ -156,7 +151,7 @@ def thoughts_after(
       The thoughts, and the target's log-likelihood without any, in nats (None without a target).
     """
     settings = dataclasses.replace(
-        settings,
+        method.settings,
         group_size=count,
         forks_per_document=1,
         positions="given",
@@ -171,10 +166,10 @@ def thoughts_after(
         index=np.zeros(1, np.int32),
         forks=np.array([[len(prompt)]], np.int32),
     )
-    run = jax.jit(functools.partial(think, model_config, settings, vocabulary))
+    run = jax.jit(functools.partial(think, dataclasses.replace(method, settings=settings)))
     found = run(params, batch, key)
     sampled = found["rollout"].thoughts
-    words = np.asarray(sampled.words(vocabulary))[0]
+    words = np.asarray(sampled.words(method.vocabulary))[0]
     reasoned = np.asarray(found["reasoned"].logprob.sum(axis=-1))[0, 0]
     thoughts = [
         Thought(

@@ -13,9 +13,10 @@ import pytest
 from models.sharding import make_mesh
 from rlp.answers.grading import Grade
 from rlp.data.batch import Problems
-from rlp.evaluation.answers import AnswerEvaluator
-from rlp.evaluation.responses import Answering, response_settings
-from rlp.evaluation.thoughts import Evaluator
+from rlp.engine.method import Method
+from rlp.evaluation.answer_evaluator import AnswerEvaluator
+from rlp.evaluation.answering import Answering, response_settings
+from rlp.evaluation.evaluator import Evaluator
 from rlp.metrics import catalogue
 from tests.support import naive, tiny
 from tests.support.tiny import CLOSE, OPEN
@@ -31,7 +32,8 @@ PROMPT = (14, 5, 16)
 SETTINGS = tiny.rlp_settings(prompt=PROMPT, positions="entropy", temperature=0.9)
 FORKS, THOUGHTS = 2, 3
 ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
-EVALUATOR = Evaluator(CONFIG, SETTINGS, WORDS, "uniform", FORKS, THOUGHTS, 1, ONE_DEVICE)
+METHOD = Method(CONFIG, SETTINGS, WORDS)
+EVALUATOR = Evaluator(METHOD, "uniform", FORKS, THOUGHTS, 1, ONE_DEVICE)
 
 
 @functools.cache
@@ -222,7 +224,12 @@ class FirstWord:
 def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
     settings = response_settings(dataclasses.replace(SETTINGS, objective="rlvr"), 3)
     answering = Answering(
-        settings, WORDS, None, FirstWord(), lambda ids: " ".join(map(str, ids)), False, None, ()
+        method=Method(CONFIG, settings, WORDS),
+        response_format=None,
+        grader=FirstWord(),
+        decode=lambda ids: " ".join(map(str, ids)),
+        texts=None,
+        phrases=(),
     )
     prompts = dataclasses.replace(BATCH, forks=np.array(LENGTHS, np.int32)[:, None] - 1)
     prompts = dataclasses.replace(prompts, index=np.arange(4, dtype=np.int32))
@@ -238,7 +245,7 @@ def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
         "a": Problems(tiny.rows(prompts, slice(3)), right[:3]),
         "b": Problems(tiny.rows(prompts, slice(3, 4)), right[3:]),
     }
-    evaluator = AnswerEvaluator(CONFIG, answering, 64, 2, ONE_DEVICE)
+    evaluator = AnswerEvaluator(answering, 64, 2, ONE_DEVICE)
     found = evaluator.figures(PARAMS, files, KEY)
     shown = evaluator.browse(PARAMS, files, KEY, 4)
     assert [(problem["file"], problem["answer"]) for problem in shown] == list(
