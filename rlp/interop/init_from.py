@@ -122,9 +122,11 @@ def adopt(
     changed = [path for path in after if after[path] != before[path]]
     for path in changed:
         if path in explicit:
-            raise UserError(
-                f"{path}={before[path]!r}, but {config.init_from} has {after[path]!r}; leave it "
-                "out: a run has the network that it starts from"
+            raise UserError.of(
+                path,
+                before[path],
+                f", but {config.init_from} has {after[path]!r}; leave it out: a run has the "
+                "network that it starts from",
             )
     if changed and begun is None:
         told = ", ".join(f"{path}={after[path]!r}" for path in changed)

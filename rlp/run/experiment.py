@@ -155,7 +155,7 @@ def _check_arm(
     try:
         matched = planned.get(starting.same_folder(arm.match.rpartition(":")[0], planned))
         if matched is not None and matched.steps == 0 and not matched.match:
-            raise UserError(f"match={arm.match!r}: that arm takes no step and uses nothing")
+            raise UserError.of("match", arm.match, ": that arm takes no step and uses nothing")
         hosts.agree(lambda: ownership.check(folder, "run"))
         adopted = starting.adopt(arm, folder, explicit, planned)
         files = starting.files_for(adopted, folder, planned)
@@ -163,7 +163,7 @@ def _check_arm(
         starting.has_former_files(files, folder, further)  # refuses what is in their way
         memory_check.build(adopted, files)
     except UserError as error:
-        raise UserError(f"arm {name}: {error}") from error
+        raise error.within(f"arm {name}") from error
     return adopted
 
 

@@ -200,7 +200,9 @@ class Task(abc.ABC):
     def refuse_training_problems(self) -> None:
         """Refuses problems to train on."""
         if train := self.config["data.problems.train"]:
-            raise UserError(
-                f"data.problems.train={train!r} is not for objective={self.name!r}, which answers "
-                "no problems; take 'rlvr', or give them to data.problems.evaluation"
+            raise UserError.of(
+                "data.problems.train",
+                train,
+                f"is not for objective={self.name!r}, which answers no problems; take 'rlvr', or "
+                "give them to data.problems.evaluation",
             )
