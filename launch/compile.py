@@ -132,21 +132,18 @@ def _build(
     """
     from rlp.capacity import device_memory
     from rlp.interop import init_from
-    from rlp.run import tasks
+    from rlp.run import datasets, tasks
     from rlp.run.memory_check import build
     from rlp.runtime.config_json import fields
 
     config = copy.deepcopy(init_from.adopt(config, NOWHERE, list(_CONFIG.described.values)))
     unread, sft = "not read here", config.data.sft
-    if sft.share:
-        sft.train = sft.train or unread
-        if not (sft.prompt_column or sft.response_column):
-            sft.messages_column = sft.messages_column or unread
-    task = tasks.find(dict(fields(config)))
-    if task.answers_problems:
-        config.data.problems.train = config.data.problems.train or unread
-    elif task.reads_documents:
-        config.data.train = config.data.train or unread
+    if not datasets.find(config.data.kind).generated:
+        given = dict(fields(config))
+        named = {field: given[field] or unread for field in tasks.find(given).files}
+        config.update_from_flattened_dict(named)
+    if sft.train and not (sft.prompt_column or sft.response_column):
+        sft.messages_column = sft.messages_column or unread
     limits = device_memory.Limits(memory, name, device_memory.host_memory())
     files = init_from.files_for(config, NOWHERE)
     return build(config, files, devices, lambda _: limits, only_state=True)

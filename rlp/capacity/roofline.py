@@ -21,23 +21,18 @@ slowest of the three, if they overlap perfectly.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from models.cache import branch_bytes, trunk_bytes
+from models.layers.protocol import BranchTokens, Cost, LayerKind
+from models.layers.registry import kind_counts
 from models.transformer import count_parameters, shapes
 from rlp.capacity.chips import Chip
 from rlp.capacity.programs import CompiledStage
 from rlp.capacity.step_spec import StepSpec
-from rlp.training.flops import (
-    Work,
-    branch_pairs,
-    by_kernels,
-    by_phase,
-    next_token_flops,
-    rlp_flops,
-    trunk_pairs,
-)
+from rlp.training.flops import Work, by_phase, next_token_flops, on_rows, rlp_flops
 
 FLOAT32 = 4
 BOUNDS = ("arithmetic", "memory", "interconnect")
@@ -113,11 +108,7 @@ def _sent(stages: Sequence[CompiledStage], node: Callable[[int], int]) -> tuple[
 
 def next_token_bytes(spec: StepSpec) -> float:
     """Bytes that a device moves in a step of next-token training."""
-    work = Work(
-        spec.rows * spec.length,
-        spec.rows * trunk_pairs(spec.model, spec.length),
-        spec.rows * spec.length,
-    )
+    work = on_rows(spec.rows, spec.length, logits=spec.rows * spec.length)
     return 3 * _weights(spec) + _gradient_pass(spec, work) + _optimizer(spec, 1)
 
 
@@ -130,27 +121,30 @@ def rlp_bytes(spec: StepSpec) -> dict[str, float]:
     waves = documents_waves * rereads
     slots = len(words.think_open) - 1 + s.thought_length
     after = len(words.think_close) + s.horizon
-    each_token = cache_token_bytes(spec)
-    trunks, thoughts = (tokens * each_token for tokens in (spec.rows * trunk, branches * slots))
+    trunks = _per_device(spec, trunk_bytes(spec.model, spec.rows, trunk, s.forks_per_document))
+    thoughts = _per_device(spec, branch_bytes(spec.model, spec.rows, spec.branches, slots))
 
     def on_branches(tokens: int, where: range, own: int = slots, logits: int = 0) -> Work:
-        return Work(tokens, branch_pairs(spec.model, tokens, trunk, own, where), logits)
+        return Work((BranchTokens(tokens, where, trunk, own),), logits)
 
-    pairs = lambda tokens: spec.rows * trunk_pairs(spec.model, tokens)
-    prefill = Work(spec.rows * trunk, pairs(trunk))
-    documents = Work(spec.rows * spec.length, pairs(spec.length))
+    def cached(decoding: bool) -> float:
+        return sum(
+            kind.traffic(spec.model, rereads * trunks[kind], thoughts[kind], decoding)
+            for kind in trunks
+        )
+
+    prefill = on_rows(spec.rows, trunk, s.forks_per_document)
+    documents = on_rows(spec.rows, spec.length)
     step = on_branches(branches, range(slots), logits=branches)  # all branches, one token
-    reading = documents_waves * _weights(spec) + _forward_pass(spec, prefill) + trunks
-    own = thoughts / 2 if by_kernels(spec.model) else thoughts
-    each_step = waves * _weights(spec) + rereads * trunks + own + _forward_pass(spec, step)
+    reading = documents_waves * _weights(spec) + _forward_pass(spec, prefill) + sum(trunks.values())
+    each_step = waves * _weights(spec) + cached(decoding=True) + _forward_pass(spec, step)
     targets = range(slots, slots + after)
     scored = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
     written = prefill + on_branches(branches * slots, range(slots), logits=branches * slots)
     without = int(bool(s.prompt)) + int(s.baseline != "none")  # passes over documents alone
     evidence = (
         (waves + without * documents_waves) * _weights(spec)
-        + rereads * trunks
-        + thoughts
+        + cached(decoding=False)
         + _forward_pass(spec, scored)
         + without * _forward_pass(spec, documents)
     )
@@ -169,11 +163,9 @@ def rlp_bytes(spec: StepSpec) -> dict[str, float]:
     }
 
 
-def cache_token_bytes(spec: StepSpec) -> float:
-    """Bytes of a token's keys and values on one device, over a whole batch's tokens."""
-    m = spec.model
-    each = 2 * m.num_layers * m.num_kv_heads * m.head_dim * np.dtype(m.dtype).itemsize
-    return each / spec.mesh.size
+def _per_device(spec: StepSpec, each: Mapping[LayerKind, int]) -> dict[LayerKind, float]:
+    """Bytes of caches of a whole batch, on one device."""
+    return {kind: size / spec.mesh.size for kind, size in each.items()}
 
 
 def _weights(spec: StepSpec) -> float:
@@ -200,27 +192,30 @@ def _optimizer(spec: StepSpec, parts: int) -> float:
 
 
 def _forward_pass(spec: StepSpec, work: Work) -> float:
-    return _activations(spec, work.tokens) + _scores(spec, work)
+    return _activations(spec, work) + _scores(spec, work)
 
 
 def _gradient_pass(spec: StepSpec, work: Work) -> float:
     again = 4 if spec.model.remat == "block" else 3
-    return again * _activations(spec, work.tokens) + 3 * _scores(spec, work)
+    return again * _activations(spec, work) + 3 * _scores(spec, work)
 
 
-def _activations(spec: StepSpec, tokens: int) -> float:
-    """Bytes that the linear maps of all blocks read and write for so many tokens."""
-    m = spec.model
-    heads, kv = m.num_heads * m.head_dim, m.num_kv_heads * m.head_dim
-    inputs = 2 * m.hidden_size + heads + m.ffn_size  # of q, k and v; gate and up; o; down
-    outputs = heads + 2 * kv + 2 * m.ffn_size + 2 * m.hidden_size
-    each = m.num_layers * (inputs + outputs) * np.dtype(m.dtype).itemsize
-    return tokens * each / spec.mesh.size
+def _activations(spec: StepSpec, work: Work) -> float:
+    """Bytes that the linear maps of all layers read and write."""
+    moved = _of_layers(spec, work, lambda cost: cost.moved)
+    return moved * np.dtype(spec.model.dtype).itemsize / spec.mesh.size
 
 
 def _scores(spec: StepSpec, work: Work) -> float:
-    """Bytes of attention scores and of logits."""
-    m = spec.model
-    scores = 0 if by_kernels(m) else work.pairs * m.num_layers * m.num_heads
-    values = scores + work.logits * m.vocab_size
-    return 2 * FLOAT32 * values / spec.mesh.size
+    """Bytes of attention scores, or what layers have in their place, and of logits."""
+    scores = _of_layers(spec, work, lambda cost: cost.scratch)
+    return 2 * FLOAT32 * (scores + work.logits * spec.model.vocab_size) / spec.mesh.size
+
+
+def _of_layers(spec: StepSpec, work: Work, count: Callable[[Cost], int]) -> int:
+    """The sum of `count` over all layers."""
+    return sum(
+        number * count(kind.cost(spec.model, tokens))
+        for kind, number in kind_counts(spec.model).items()
+        for tokens in work.passes
+    )

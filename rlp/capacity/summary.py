@@ -4,9 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
+from models.paths import by_name
 from models.sharding import batch_shards
 from models.transformer import count_parameters
 from rlp.capacity.chips import GIB, GPU_SHARE, Chip, Topology
@@ -84,8 +84,7 @@ def mesh_text(mesh: Mesh) -> str:
 def sharding_table(params: Any) -> Iterator[str]:
     """Parameter, shape, spec and bytes per device of abstract parameters, and the sum."""
     rows = [("parameter", "shape", "spec", "bytes per device")]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        name = "/".join(str(entry.key) for entry in path)
+    for name, leaf in by_name(params).items():
         shape = "×".join(map(str, leaf.shape))
         spec = ", ".join(_axes(entry) for entry in leaf.sharding.spec)
         rows.append((name, shape, f"({spec})", f"{device_bytes(leaf):,}"))

@@ -16,9 +16,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from models.cache import Cache
 from models.config import ModelConfig
 from models.transformer import Params, bind
-from models.tree import Branches, Cache, Trunk, prefill
+from models.tree import Branches, Trunk, prefill
 from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import split, wave_shape
 from rlp.engine.rollout import Rollout

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.backend import choices
+from models.cache import Cache, grown
 from models.mask import HIDDEN_SCORE
 from models.sharding import place, shards
 from models.transformer import Transformer
-from models.tree import Branches, Cache, Trunk, extend, forward
+from models.tree import Branches, Trunk, extend, forward
 from rlp.engine.branches import Vocabulary, unclosable
 
 
@@ -215,7 +216,7 @@ def reasoned_scores(
     horizon, close = target.shape[-1], len(vocabulary.think_close)
     count = close + horizon  # the last action, whose slot no action needed, the tag, the target
     start = branches.tokens.shape[-1] - count
-    room = branch_cache.grown(start + count)
+    room = grown(model.config, branch_cache, start + count)
     hidden, _ = extend(model, trunk, trunk_cache, branches, room, start, count)
     banned = vocabulary.not_in_documents
     return token_scores(model, hidden[:, :, close:], target, banned)

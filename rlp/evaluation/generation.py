@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.cache import Cache
 from models.config import ModelConfig
 from models.transformer import Params, bind
-from models.tree import Branches, Cache, Trunk, empty_branch_cache, extend, prefill
+from models.tree import Branches, ForkPoints, Trunk, empty_branch_cache, extend, prefill
 from rlp.data.batch import Batch
 from rlp.engine.method import Method
 from rlp.engine.sampling import sample
@@ -65,18 +66,21 @@ def _decoder(
     @jax.jit
     def read(params: Params, trunk: Trunk) -> tuple:
         model = bind(model_config, params)
-        hidden, cache = prefill(model, trunk)
         length = trunk.segment.sum(axis=1)
+        document = jnp.ones((1, 1), jnp.int32)
+        trunk = dataclasses.replace(trunk, forks=ForkPoints(length[:, None], document))
+        hidden, cache = prefill(model, trunk)
         last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)[:, 0]
         slot = jnp.arange(limit, dtype=jnp.int32)[None, None, :]
         branches = Branches(
             tokens=jnp.zeros((1, 1, limit), jnp.int32),
             position=length[:, None, None] + slot,
             live=jnp.zeros((1, 1, limit), bool),
-            segment=jnp.ones((1, 1), jnp.int32),
+            segment=document,
             fork=length[:, None],
         )
-        return model.logits(last), trunk, cache, branches, empty_branch_cache(model, 1, 1, limit)
+        own = empty_branch_cache(model, trunk, cache, branches, limit)
+        return model.logits(last), trunk, cache, branches, own
 
     @functools.partial(jax.jit, donate_argnums=(3, 4))
     def step(

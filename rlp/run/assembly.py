@@ -13,9 +13,9 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from models.attention import chosen
 from models.config import ModelConfig
-from models.sharding import batch_shards, check_heads, make_mesh, parameter_shardings
+from models.layers.registry import check_layers
+from models.sharding import batch_shards, make_mesh, parameter_shardings
 from models.transformer import shapes
 from rlp.data.batch import HeldOut, Stream
 from rlp.engine.method import Method
@@ -86,9 +86,8 @@ def build(
     Raises:
       UserError: as `build_method` does.
     """
-    settings = dict(fields(config))
-    check(settings)
-    task = tasks.find(settings)
+    check(dict(fields(config)))
+    task = tasks.of(config)
     mesh = named(lambda: _mesh(config, devices))
 
     def look_on_mesh(model: ModelConfig, used: int, sampling: RLPSettings | None) -> None:
@@ -98,8 +97,7 @@ def build(
 
     method = build_method(config, files, look_on_mesh)
     answering = build_answering(config, task, method)
-    named(lambda: check_heads(mesh, method.model.num_kv_heads))
-    named(lambda: chosen(method.model.attention, method.model.head_dim, method.model.dtype))
+    named(lambda: check_layers(method.model, mesh.shape["tensor"]))
     if sampling := task.sampling(method.settings):
         named(lambda: check_memory(mesh, config.rlp.baseline_memory))
         named(lambda: _check_waves(config.batch_size, sampling, batch_shards(mesh)))

@@ -28,7 +28,7 @@ from rlp.metrics.metric import HELD_OUT_PREFIX
 from rlp.metrics.watch import Watch
 from rlp.metrics.writer import MetricsWriter, NoMetrics
 from rlp.report import terminal_table, write_report_separately
-from rlp.run import finish, folder, memory_check
+from rlp.run import finish, memory_check, resume
 from rlp.run.assembly import Run, read_data, root_keys
 from rlp.run.model_files import small_files
 from rlp.run.schedule import build_end, build_optimizer
@@ -90,10 +90,10 @@ def train(
             {"--workdir": str(workdir), "--allow_config_change": allow_config_change}
             | consistency.of_config(dict(fields(config)))
         )
-        folder.check_config(config, workdir, allow_config_change)
+        resume.check_config(config, workdir, allow_config_change)
         page = workdir / run_folder.REPORT
-        result, reported = hosts.agree(lambda: (folder.finished(workdir), page.exists()))
-        if allow_config_change and (config.match or folder.config_changes(config, workdir)):
+        result, reported = hosts.agree(lambda: (resume.finished(workdir), page.exists()))
+        if allow_config_change and (config.match or resume.config_changes(config, workdir)):
             result = None
         if result is not None and (reported or not report):
             LOGGER.info("%s is finished; nothing to do", workdir)
@@ -110,9 +110,7 @@ def train(
 
 def _build(config: ConfigDict, workdir: Path) -> Run:
     """The run, before anything is written; whatever stands in its way is refused."""
-    files = starting.files_for(config, workdir)
-    further = starting.keeps_further(config)
-    starting.has_former_files(files, workdir, further)  # refuses what is in their way
+    files = resume.starting_files(config, workdir)
     run = memory_check.build(config, files)
     # Refuses a tokenizer that cannot be exported with what the config says of it.
     small_files(run.method, files, starting.same_tokenizer(config, files), config.data)
@@ -172,7 +170,7 @@ class _Loop:
                 most = memory_check.checkpoints(self.config, self.end.last)
                 room.tell(directory, arrays(state), most)
             # Only now: a state that does not fit the config leaves the folder as it was.
-            begin_folder = lambda: folder.begin(self.config, made.method, files, self.workdir)
+            begin_folder = lambda: resume.begin(self.config, made.method, files, self.workdir)
             hosts.agree(lambda: self._written(begin_folder))
             hosts.open_log(self.workdir)
             with self.preemption:

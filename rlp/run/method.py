@@ -16,7 +16,6 @@ from rlp.evaluation.response_format import AnyTokenizer
 from rlp.interop.init_from import network
 from rlp.run import datasets, tasks, tokens
 from rlp.run.tasks import Task
-from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 
 # Is called with the network, how many ids the tokenizer has, and with what a training step samples
@@ -57,7 +56,7 @@ def build_method(
     Raises:
       UserError: for a value that cannot be used, naming its field.
     """
-    task = tasks.find(dict(fields(config)))
+    task = tasks.of(config)
     tokenizer = datasets.find(config.data.kind).tokenizer(config, files)
     model = named(lambda: _model(config, tokenizer.vocab_size))
     settings = _settings(config, task, tokenizer)
@@ -71,13 +70,13 @@ def build_method(
 
 
 def named(make: Callable[[], Any]) -> Any:
-    """A ValueError of the models' own checks, which begin with the field, as the user's."""
+    """A ValueError of the models' own checks, which name the field, as the user's."""
     try:
         return make()
     except UserError:
         raise
     except ValueError as error:
-        field = re.match(r"[a-z_]+(\.[a-z_]+)+", str(error))
+        field = re.search(r"\b(model|rlp|mesh)(\.[a-z_]+)+", str(error))
         raise UserError(str(error), field=field[0] if field else "") from error
 
 

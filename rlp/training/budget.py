@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from rlp.runtime import hosts, run_folder
+from rlp.runtime import hosts, run_folder, run_reference
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import read_object
 from rlp.training.cost import Totals
@@ -62,11 +62,11 @@ def split(match: str) -> tuple[str, str]:
     Raises:
       UserError: it is not "<workdir>:<unit>", or there is no such unit.
     """
-    folder, _, unit = match.rpartition(":")
-    if not folder or unit not in UNITS:
+    named = run_reference.usage(match)
+    if not named.run or named.detail not in UNITS:
         forms = [f"'<workdir>:{name}'" for name in UNITS]
         raise UserError.of("match", match, f"is not {', '.join(forms[:-1])} or {forms[-1]}")
-    return folder, unit
+    return named.run, named.detail
 
 
 def used_by(match: str) -> float:

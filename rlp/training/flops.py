@@ -14,13 +14,12 @@ A step's FLOPs are counted for every stage of `rlp/engine/stages.py`, in the par
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from models.attention import chosen
-from models.attention_kernels import PLATFORMS
-from models.attention_xla import query_runs
 from models.backend import choices
 from models.config import ModelConfig
+from models.layers.protocol import BranchTokens, Cost, TrunkTokens
+from models.layers.registry import layer_counts, layers
 from models.transformer import count_parameters
 from rlp.engine.branches import Vocabulary
 from rlp.engine.forks import SCORED
@@ -35,83 +34,62 @@ EMA_FLOPS = 3  # of a parameter: tau phi + (1 - tau) theta
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Matmul work of a forward pass."""
+    """What passes through a network: tokens through all layers, and tokens whose logits are
+    computed."""
 
-    tokens: int = 0  # through all blocks
-    pairs: int = 0  # (query, key) pairs offered to attention, per head
-    logits: int = 0  # tokens whose logits are computed
+    passes: tuple[TrunkTokens | BranchTokens, ...] = ()
+    logits: int = 0
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(
-            self.tokens + other.tokens, self.pairs + other.pairs, self.logits + other.logits
-        )
+        return Work(self.passes + other.passes, self.logits + other.logits)
+
+
+def on_rows(rows: int, length: int, forks: int = 0, logits: int = 0) -> Work:
+    """A pass over documents: [rows, length] tokens, with `forks` places where branches leave."""
+    return Work((TrunkTokens(rows, length, forks),), logits)
 
 
 def forward_flops(config: ModelConfig, work: Work) -> int:
     """FLOPs of a forward pass."""
-    return (
-        work.tokens * linear_flops(config)
-        + work.pairs * attention_flops(config)
-        + work.logits * logit_flops(config)
-    )
+    each = _of_layers(config, work.passes, lambda cost, ends: cost.linear + cost.mixing)
+    return each + work.logits * logit_flops(config)
 
 
 def training_flops(config: ModelConfig, work: Work) -> int:
     """FLOPs of a forward and backward pass, with what the backward computes again."""
-    # Scores; the kernels compute them twice again, and once the products with the values.
-    products = 3 if by_kernels(config) else 1
-    again = products * work.pairs * attention_flops(config) // 2
+    again = _of_layers(config, work.passes, lambda cost, ends: _again(config, cost, ends))
     if logit_chunks(work.logits, config.vocab_size) > 1:
         again += work.logits * logit_flops(config)
-    if config.remat in ("block", "dots"):
-        again += work.pairs * attention_flops(config)
-    if config.remat == "block":  # all but the last matmul, whose output no gradient needs
-        down = 2 * config.num_layers * config.ffn_size * config.hidden_size
-        again += work.tokens * (linear_flops(config) - down)
     return 3 * forward_flops(config, work) + again
 
 
-def linear_flops(config: ModelConfig) -> int:
-    """FLOPs of one token through the weights of all blocks."""
-    q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    weights = config.hidden_size * (2 * q + 2 * kv + 3 * config.ffn_size)
-    return 2 * config.num_layers * weights
+def _again(config: ModelConfig, cost: Cost, ends: bool) -> int:
+    """FLOPs that a backward pass computes again of a kind; `ends`: it is a layer's last."""
+    again = cost.again
+    if config.remat in ("block", "dots"):
+        again += cost.mixing
+    if config.remat == "block":  # all but the last matmul, whose output no gradient needs
+        again += cost.linear - cost.last * ends
+    return again
 
 
-def attention_flops(config: ModelConfig) -> int:
-    """FLOPs of one (query, key) pair in all heads of all blocks: score and mix."""
-    return 4 * config.num_layers * config.num_heads * config.head_dim
+def _of_layers(
+    config: ModelConfig,
+    passes: Sequence[TrunkTokens | BranchTokens],
+    count: Callable[[Cost, bool], int],
+) -> int:
+    """The sum of `count(cost, whether it is the layer's last kind)` over all layers."""
+    return sum(
+        number * count(kind.cost(config, tokens), kind is kinds[-1])
+        for kinds, number in layer_counts(config).items()
+        for kind in kinds
+        for tokens in passes
+    )
 
 
 def logit_flops(config: ModelConfig) -> int:
     """FLOPs of the logits of one token."""
     return 2 * config.hidden_size * config.vocab_size
-
-
-def by_kernels(config: ModelConfig) -> bool:
-    """Whether attention skips blocks in which nothing is visible, and keeps its scores on chip."""
-    return chosen(config.attention, config.head_dim, config.dtype) in PLATFORMS
-
-
-def trunk_pairs(config: ModelConfig, length: int) -> int:
-    """(query, key) pairs that attention computes for a row of `length` trunk tokens."""
-    if by_kernels(config):
-        return length * (length + 1) // 2
-    return sum((stop - start) * stop for start, stop in query_runs(length))
-
-
-def branch_pairs(config: ModelConfig, tokens: int, trunk: int, own: int, slots: range) -> int:
-    """(query, key) pairs that attention computes for some tokens on branches.
-
-    Args:
-      tokens: of all branches, as many in each of `slots`.
-      trunk: keys of a trunk.
-      own: keys of a branch.
-      slots: where the tokens stand.
-    """
-    if by_kernels(config):
-        return tokens * (2 * trunk + slots.start + 1 + slots.stop) // 2
-    return tokens * (trunk + own)
 
 
 def by_part(flops: Flops) -> dict[str, int]:
@@ -134,8 +112,7 @@ def by_phase(flops: Flops) -> dict[str, int]:
 
 def next_token_flops(config: ModelConfig, optimizer: int, rows: int, length: int) -> Flops:
     """FLOPs of a next-token step on [rows, length] tokens; `optimizer` as of `rlp_flops`."""
-    pairs = rows * trunk_pairs(config, length)
-    work = Work(rows * length, pairs, rows * (length - 1))
+    work = on_rows(rows, length, logits=rows * (length - 1))
     return {"update": {"update": training_flops(config, work), "optimizer": optimizer}}
 
 
@@ -168,11 +145,11 @@ def rlp_flops(
     reference = forward["thoughts"] if s.kl_weight else 0
     update = training_flops(config, work["learnt"] + work["text"])
     if config.num_layers <= choices().unrolled_layers:
-        decode -= _last_block_flops(config, forward_flops, work["opening"])
+        decode -= unread_flops(config, work["opening"])
         if s.kl_weight:
-            reference -= _last_block_flops(config, forward_flops, work["prefill"])
+            reference -= unread_flops(config, work["prefill"])
         if not s.next_token_weight:
-            update -= _last_block_flops(config, training_flops, work["prefill"])
+            update -= unread_flops(config, work["prefill"], training=True)
     ema = EMA_FLOPS * count_parameters(config) if s.baseline == "ema" else 0
     return {
         "read": {"scoring": forward["choice"], "prefill": forward["prefill"]},
@@ -200,15 +177,15 @@ def _rlp_work(
     s = settings
     trunk = length + len(s.prompt)
     branches = batch * s.forks_per_document * s.group_size
-    prefill = Work(batch * trunk, batch * trunk_pairs(config, trunk))
-    documents = Work(batch * length, batch * trunk_pairs(config, length))
+    prefill = on_rows(batch, trunk, s.forks_per_document)
+    documents = on_rows(batch, length)
 
     # Slots that predict actions, and before them those of the opening tag that do not.
     known = len(vocabulary.think_open) - 1
     slots = known + s.thought_length
 
     def on_branches(tokens: int, where: range, own: int = slots, logits: int = 0) -> Work:
-        return Work(tokens, branch_pairs(config, tokens, trunk, own, where), logits)
+        return Work((BranchTokens(tokens, where, trunk, own),), logits)
 
     after = len(vocabulary.think_close) + s.horizon  # the last action, the tag, the target
     targets = range(slots, slots + after)
@@ -238,15 +215,22 @@ def _rlp_work(
     }
 
 
-def _last_block_flops(config: ModelConfig, count: Callable, work: Work) -> int:
-    """FLOPs of the last block on tokens of which nothing else is read than its keys and values,
-    less those: of a trunk in training or for a reference, and of an opening tag.
+def unread_flops(config: ModelConfig, work: Work, training: bool = False) -> int:
+    """FLOPs of the last layers on tokens of which nothing is read but what caches keep: of a trunk
+    in training or for a reference, and of an opening tag.
 
     Straight code leaves them out, a scan does not.
     """
-    block = dataclasses.replace(config, num_layers=1)
-    keys_and_values = 4 * work.tokens * config.hidden_size * config.num_kv_heads * config.head_dim
-    passes = 1
-    if count is training_flops:
-        passes = 4 if config.remat == "block" else 3
-    return count(block, work) - passes * keys_and_values
+    found = 0
+    kinds = [(kind, kind is of_layer[-1]) for of_layer in layers(config) for kind in of_layer]
+    for kind, ends in reversed(kinds):
+        cached = 0
+        for tokens in work.passes:
+            cost = kind.cost(config, tokens)
+            forward, again = cost.linear + cost.mixing, _again(config, cost, ends)
+            found += 3 * forward + again if training else forward
+            cached += cost.cached
+        if cached:
+            times = 1 if not training else 4 if config.remat == "block" else 3
+            return found - times * cached
+    return found

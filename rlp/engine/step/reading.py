@@ -1,12 +1,14 @@
 """The stages before a thought: forks are chosen, documents read, targets scored without one."""
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from models.config import ModelConfig
 from models.transformer import Params, bind
-from models.tree import forward
+from models.tree import ForkPoints, forward
 from rlp.data.batch import Batch
 from rlp.engine.branches import Forks, Vocabulary, document_trunk, make_forks
 from rlp.engine.forks import SCORED, allowed_places, select_forks
@@ -74,7 +76,10 @@ def read_stage(
         hardness=jnp.clip(step / s.hardest_at, 0.0, 1.0),
         given=batch.forks,
     )
-    documents = read_documents(bind(model_config, params), document_trunk(batch, s.prompt, s.bos))
+    trunk = document_trunk(batch, s.prompt, s.bos)
+    points = ForkPoints(position=fork + len(s.prompt), segment=jnp.ones_like(fork))
+    trunk = dataclasses.replace(trunk, forks=points)
+    documents = read_documents(bind(model_config, params), trunk)
     elsewhere = None
     if find(s.objective).reads_elsewhere:
         length = (batch.segment > 0).sum(axis=-1)

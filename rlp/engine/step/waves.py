@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from models.cache import branch_bytes, trunk_bytes
 from models.config import ModelConfig
 from models.sharding import shards
 from rlp.engine.branches import Vocabulary
@@ -46,10 +46,10 @@ def cache_bytes(
     """
     s = settings
     tags = len(vocabulary.think_open) + len(vocabulary.think_close)
-    branch_slots = forks * s.group_size * (tags + s.thought_length + s.horizon - 1)
-    tokens = rows * (len(s.prompt) + length + branch_slots)
-    each = 2 * model.num_layers * model.num_kv_heads * model.head_dim
-    return tokens * each * np.dtype(model.dtype).itemsize
+    slots = tags + s.thought_length + s.horizon - 1
+    trunks = trunk_bytes(model, rows, len(s.prompt) + length, s.forks_per_document)
+    branches = branch_bytes(model, rows, forks * s.group_size, slots)
+    return sum(trunks.values()) + sum(branches.values())
 
 
 def join_waves(

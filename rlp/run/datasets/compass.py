@@ -36,6 +36,10 @@ class CompassDataset(Dataset):
         """See `Dataset`: its own words."""
         return compass.CompassTokenizer()
 
+    def names_tokenizer(self, config: ConfigDict) -> bool:
+        """See `Dataset`."""
+        return False
+
     def documents(self, config: ConfigDict, tokenizer: Any, forks: int) -> Split:
         """See `Dataset`."""
         data = config.data

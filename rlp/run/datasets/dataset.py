@@ -86,6 +86,10 @@ class Dataset:
         folder = data.tokenizer or (str(files) if files else "bytes")
         return load_tokenizer(folder, data.bos, data.eos, data.separator, config.model.vocab_size)
 
+    def names_tokenizer(self, config: ConfigDict) -> bool:
+        """Whether the config names the folder of a tokenizer."""
+        return config.data.tokenizer not in ("", "bytes")
+
     def documents(self, config: ConfigDict, tokenizer: Any, forks: int) -> Split:
         """Rows of documents.
 

@@ -39,7 +39,7 @@ class FileDataset(Dataset):
                 field="data.train",
                 value="",
             )
-        if not task.answers_problems and not config["data.fork_marker"]:
+        if task.reads_documents and not config["data.fork_marker"]:
             for rule, _ in given_forks(config):
                 raise UserError.of(rule, "given", "needs data.fork_marker to say where forks stand")
         _check_pairs(config)

@@ -11,7 +11,7 @@ from rlp.engine.step import RLPSettings
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, hold_out_problems
 from rlp.run.tasks.sampling import SamplingTask
-from rlp.run.tasks.task import RESPONSE, Limit
+from rlp.run.tasks.task import PROBLEMS, RESPONSE, Limit
 from rlp.runtime.errors import UserError
 from rlp.training.trainers import AnswerTrainer
 
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 class Answers(SamplingTask):
     """Reinforcement learning on problems with verifiable answers."""
 
-    answers_problems = True
-
     @property
-    def reads_documents(self) -> bool:
+    def files(self) -> list[str]:
         """See `Task`."""
-        return False
+        return [PROBLEMS]
 
     @property
     def answer_objective(self) -> str:
@@ -61,7 +59,7 @@ class Answers(SamplingTask):
     def _check_problems(self, dataset: Dataset) -> None:
         """There are problems, and nothing beside them."""
         config = self.config
-        if not dataset.generated and not config["data.problems.train"]:
+        if not dataset.generated and not config[PROBLEMS]:
             raise UserError.of(
                 "objective",
                 self.name,

@@ -16,7 +16,7 @@ from rlp.engine.optimizer import Optimizer
 from rlp.engine.step import RLPSettings
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, hold_out_problems
-from rlp.run.tasks.task import Task
+from rlp.run.tasks.task import DOCUMENTS, PAIRS, Task
 from rlp.runtime.errors import UserError
 from rlp.training.flops import by_part, next_token_flops
 from rlp.training.trainers import NextTokenTrainer
@@ -43,9 +43,10 @@ class NextToken(Task):
         self.refuse_training_problems()
 
     @property
-    def reads_documents(self) -> bool:
+    def files(self) -> list[str]:
         """See `Task`."""
-        return float(self.config["data.sft.share"]) < 1
+        share = self.config["data.sft.share"]
+        return ([DOCUMENTS] if share != 1 else []) + ([PAIRS] if share else [])
 
     def data(
         self,

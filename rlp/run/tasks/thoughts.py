@@ -11,6 +11,7 @@ from rlp.engine.step import RLPSettings
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, hold_out_problems
 from rlp.run.tasks.sampling import SamplingTask
+from rlp.run.tasks.task import DOCUMENTS
 from rlp.runtime.errors import UserError
 from rlp.training.trainers import RLPTrainer
 
@@ -25,6 +26,11 @@ class Thoughts(SamplingTask):
     def thought_objective(self) -> str:
         """See `Task`."""
         return self.name
+
+    @property
+    def files(self) -> list[str]:
+        """See `Task`."""
+        return [DOCUMENTS]
 
     @property
     def forks(self) -> int:

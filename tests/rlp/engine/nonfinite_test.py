@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.paths import by_name
 from rlp.engine import nonfinite
 from rlp.objectives.equations import standardized_advantages
 from rlp.objectives.record import Objective
@@ -109,8 +110,7 @@ def test_a_checkpoint_with_a_value_that_is_not_a_number_is_not_started_from(tmp_
     later = runs.config(runs.COMPASS, SHORT, {"objective": "rlp", "init_from": str(damaged)})
     with pytest.raises(UserError) as caught:
         loop.train(later, tmp_path / "later", report=False)
-    (path, _) = jax.tree_util.tree_leaves_with_path(params)[-1]
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    name = [*by_name(params)][-1]
     assert f"step 1 of {damaged}: parameter {name} has 1 value of " in str(caught.value)
     assert not (tmp_path / "later" / "config.json").exists()
 

@@ -11,7 +11,7 @@ import pytest
 
 from models.mask import HIDDEN_SCORE
 from models.transformer import bind
-from models.tree import extend
+from models.tree import empty_branch_cache, extend
 from rlp.engine.branches import document_trunk
 from rlp.engine.decoding import decode_widths
 from rlp.engine.gradient import policy_gradient
@@ -413,7 +413,13 @@ def test_caches_are_those_of_teacher_forcing(settings, words):
     )
     trunk, branches = rollout.trunk, rollout.branches.slots(0, slots)
     assert np.array_equal(trunk.tokens, document_trunk(BATCH).tokens)
-    run = tiny.jit(lambda cache: extend(bind(CONFIG, params), trunk, cache, branches)[1])
+
+    @tiny.jit
+    def run(cache):
+        model = bind(CONFIG, params)
+        own = empty_branch_cache(model, trunk, cache, branches, slots)
+        return extend(model, trunk, cache, branches, own, 0, slots)[1]
+
     layers = lambda cache: jax.tree.map(lambda x: np.moveaxis(x, -4, -2), jax.tree.leaves(cache))
     found, expected = layers(rollout.branch_cache), layers(run(reading.documents.cache))
     filled = np.asarray(branches.live)

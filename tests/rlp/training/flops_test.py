@@ -16,6 +16,8 @@ import pytest
 
 from models import backend
 from models.config import ModelConfig
+from models.layers.attention import offered_pairs
+from models.layers.protocol import BranchTokens, TrunkTokens
 from models.sharding import make_mesh
 from models.transformer import bind, count_parameters, shapes
 from models.tree import Trunk, forward
@@ -60,7 +62,7 @@ def test_forward():
         model = bind(CONFIG, params)
         return model.logits(forward(model, trunk))
 
-    work = flops.Work(ROWS * LENGTH, ROWS * LENGTH**2, ROWS * LENGTH)
+    work = flops.on_rows(ROWS, LENGTH, logits=ROWS * LENGTH)
     found = counted_by_xla(run, shapes(CONFIG), TRUNK)
     assert 1 <= found / flops.forward_flops(CONFIG, work) < 1.05
 
@@ -96,9 +98,10 @@ def test_kernels_compute_what_can_be_seen():
     trunk = dataclasses.replace(f, own=None, at=jax.tree.map(lambda x: x[:, None], f.shared))
     branches = dataclasses.replace(f, at=own, own=own)
     with backend.compiling_for("tpu"):
-        assert flops.trunk_pairs(CONFIG, length) == mask(trunk).sum()
-        assert flops.branch_pairs(CONFIG, 3 * 8, length, 8, range(8)) == mask(branches).sum()
-        assert flops.branch_pairs(CONFIG, 3, length, 8, range(7, 8)) == 3 * (length + 8)
+        assert offered_pairs(CONFIG, TrunkTokens(1, length)) == mask(trunk).sum()
+        on_branches = lambda count, slots: BranchTokens(count, slots, trunk=length, room=8)
+        assert offered_pairs(CONFIG, on_branches(3 * 8, range(8))) == mask(branches).sum()
+        assert offered_pairs(CONFIG, on_branches(3, range(7, 8))) == 3 * (length + 8)
 
 
 TAGS = {"think_open": (5, 6, 7), "think_close": (8, 9)}
@@ -197,9 +200,10 @@ def test_counts_grow_as_the_work_does():
         bill = flops.rlp_flops(CONFIG, settings, words, 10, ROWS, LENGTH, decoded)
         return sum(flops.by_phase(bill).values())
 
-    update = flops.Work(
-        ROWS * (LENGTH + 8 * 4), ROWS * (LENGTH**2 + 8 * 4 * (LENGTH + 4)), ROWS * 8 * 4
-    )
+    slots = range(settings.thought_length)
+    on_branches = lambda count: BranchTokens(count, slots, LENGTH, room=len(slots))
+    update = flops.on_rows(ROWS, LENGTH, logits=ROWS * 8 * 4)
+    update += flops.Work((on_branches(ROWS * 8 * 4),))
     # With a loss on the documents every block of the trunk is trained, and its logits computed.
     text = {"next_token_weight": 1.0}
     extra = count(updates_per_rollout=3, **text) - count(**text)
@@ -207,9 +211,8 @@ def test_counts_grow_as_the_work_does():
     assert extra == 2 * (flops.training_flops(CONFIG, update) + 10)
     assert count(minibatches=2) == count() + 10  # a pass has two updates
     # A step that decodes one token less per branch saves exactly that.
-    keys = LENGTH + settings.thought_length
-    one = flops.forward_flops(CONFIG, flops.Work(ROWS * 8, ROWS * 8 * keys, ROWS * 8))
+    one = flops.forward_flops(CONFIG, flops.Work((on_branches(ROWS * 8),), ROWS * 8))
     assert count(ROWS * 8 * 3) == count() - one
-    two_layers = ModelConfig(512, 256, 2, 4, 2, 64, 768)
-    assert flops.linear_flops(two_layers) == 2 * flops.linear_flops(CONFIG)
+    two_layers, one = ModelConfig(512, 256, 2, 4, 2, 64, 768), flops.on_rows(ROWS, LENGTH)
+    assert flops.forward_flops(two_layers, one) == 2 * flops.forward_flops(CONFIG, one)
     assert np.prod([2, 3]) * flops.logit_flops(CONFIG) == 6 * 2 * 256 * 512
