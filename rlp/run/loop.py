@@ -33,7 +33,7 @@ from rlp.run.assembly import Run, read_data, root_keys
 from rlp.run.model_files import small_files
 from rlp.run.schedule import build_end, build_optimizer
 from rlp.run.state import Progress, StateMaker, arrays, save
-from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder
+from rlp.runtime import consistency, disk_errors, hosts, lease, multihost, ownership, run_folder
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint, changes
@@ -174,7 +174,7 @@ class _Loop:
             # Only now: a state that does not fit the config leaves the folder as it was.
             begin_folder = lambda: folder.begin(self.config, made.method, files, self.workdir)
             hosts.agree(lambda: self._written(begin_folder))
-            hosts.open_log(self.workdir)
+            multihost.open_log(self.workdir)
             with self.preemption:
                 state = self._steps(state, checkpoints, train, held_out)
                 result = self._finish(state, checkpoints, held_out)
