@@ -41,7 +41,7 @@ from rlp.runtime.preemption import Preempted, Preemption
 from rlp.runtime.progress import progress
 from rlp.runtime.strict_json import finite
 from rlp.training.budget import End
-from rlp.training.checkpoint import Checkpoints, room
+from rlp.training.checkpoint import Checkpoints, disk_space
 from rlp.training.checkpoint.folder import saved_steps
 from rlp.training.cost import Totals
 from rlp.training.trainers import Trainer
@@ -170,7 +170,7 @@ class _Loop:
             del begin  # it would take as much memory as the parameters, to the end
             if hosts.is_first():
                 most = memory_check.checkpoints(self.config, self.end.last)
-                room.tell(directory, arrays(state), most)
+                disk_space.log_size(directory, arrays(state), most)
             # Only now: a state that does not fit the config leaves the folder as it was.
             begin_folder = lambda: folder.begin(self.config, made.method, files, self.workdir)
             hosts.agree(lambda: self._written(begin_folder))

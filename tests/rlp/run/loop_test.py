@@ -53,6 +53,9 @@ CRASHES = {
     "behind the last save": (finish, "write_json", 1),
     "between the last files": (finish, "write_json", 2),
 }
+# The kind that runs fastest crashes at all of them, each other kind at every third: between them,
+# they crash at all of them once more.
+SOME = {"rlp": 0, "rlp on text": 1, "rlvr": 2}
 KINDS = {
     "next_token": (NextTokenTrainer, TextStream, runs.TEXT),
     "rlp": (RLPTrainer, CompassStream, runs.COMPASS | {"objective": "rlp"}),
@@ -107,16 +110,26 @@ def crashed(config, workdir, *moment):
         loop.train(config, workdir, report=False)
 
 
-@every_kind
-def test_a_run_that_crashes_again_and_again_ends_like_one_that_never_did(kind, tmp_path, finished):
+@pytest.mark.parametrize(
+    ("kind", "crashes"),
+    [
+        ("next_token", [*CRASHES]),
+        *((name, [*CRASHES][first::3]) for name, first in SOME.items()),
+    ],
+    indirect=["kind"],
+    ids=[*KINDS],
+)
+def test_a_run_that_crashes_again_and_again_ends_like_one_that_never_did(
+    kind, crashes, tmp_path, finished
+):
     trainer, stream, config = kind
     places = {"trainer": (trainer, "step"), "stream": (stream, "batch")}
     reached = []
-    for owner, *moment in CRASHES.values():
+    for owner, *moment in map(CRASHES.get, crashes):
         crashed(config, tmp_path, *places.get(owner, (owner,)), *moment)
         reached.append(max(runs.steps(tmp_path), default=0))
         assert not (tmp_path / "evaluation.json").exists()
-    assert {0, 2, 3, 6, 7} <= set(reached)
+    assert len(set(reached)) >= (5 if crashes == [*CRASHES] else 3)
     loop.train(config, tmp_path, report=False)
     whole = finished(config)
     assert runs.outcome(tmp_path) == runs.outcome(whole)
@@ -218,7 +231,7 @@ def test_a_run_that_lost_its_folder_stops_before_its_next_write(kind, tmp_path, 
 
 
 @quickest_kind
-@pytest.mark.parametrize("damage", ["cut short", "bits changed", "emptied"])
+@pytest.mark.parametrize("damage", ["bits changed", "emptied"])
 def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(
     kind, tmp_path, finished, damage, caplog
 ):
@@ -226,9 +239,7 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(
     crashed(config, tmp_path, trainer, "step", 7)
     newest = tmp_path / "checkpoints" / "6"
     largest = max((newest / "params").rglob("*"), key=lambda path: path.stat().st_size)
-    if damage == "cut short":
-        os.truncate(largest, 10)
-    elif damage == "bits changed":
+    if damage == "bits changed":
         content = np.fromfile(largest, np.uint8)
         content[len(content) // 2] ^= 64
         content.tofile(largest)
@@ -489,7 +500,7 @@ def snapshot(folder):
 
 
 @pytest.mark.slow  # two runs of its own
-@pytest.mark.parametrize("kind", ["rlp on text", "rlvr"], indirect=True)
+@pytest.mark.parametrize("kind", ["rlp on text"], indirect=True)
 def test_the_mesh_changes_nothing_but_rounding(kind, tmp_path, finished, monkeypatch):
     """The same forks and thoughts, and the same figures but for sums in another order.
 

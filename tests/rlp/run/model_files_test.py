@@ -548,7 +548,7 @@ def test_a_pretrained_model_learns_to_stop_at_another_token(tmp_path):
         for text in asked
     ]
     asked.append(verify.Prompt("The moon", prompts.prompt_ids(run, "The moon")))
-    *chats, text = verify.compare(theirs, run.method.model, run.params, asked, 24, ends)
+    *chats, text = verify.compare(theirs, run.method.model, run.params, asked, 12, ends)
     for found in (*chats, text):
         assert found.same_ids
         assert found.same_text

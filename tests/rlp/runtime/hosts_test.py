@@ -200,12 +200,6 @@ def test_two_processes_agree_read_save_and_stop_as_one(tmp_path):
     alone_it_restores(tmp_path)
 
 
-@pytest.mark.slow
-def test_four_processes_agree_read_save_and_stop_as_one(tmp_path):
-    holds(together(4, 1, tmp_path, 240), 4, tmp_path)
-    alone_it_restores(tmp_path)
-
-
 HOST = socket.gethostname()
 
 
@@ -278,27 +272,25 @@ WAIT_IN_A_COLLECTIVE = """
 """
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_the_others_name_a_process_that_is_killed(tmp_path, victim):
-    """JAX's client aborts when process 0 is gone; the line and the status come before that."""
-    code = JOINED_WITH_LOG + WAIT_IN_A_COLLECTIVE.replace("victim", str(victim))
-    workdir, number = tmp_path / "run", 2 + victim
-    with cluster.started(script(code, number, workdir), number, tmp_path, 1) as all_:
-        wait_until_ready(all_)
+def test_the_other_names_process_0_when_that_is_killed(tmp_path):
+    """JAX's client aborts when process 0 is gone; the line and the status come before that. (For
+    another one see tests/launch/hosts_test.py.)"""
+    code = JOINED_WITH_LOG + WAIT_IN_A_COLLECTIVE.replace("victim", "0")
+    workdir = tmp_path / "run"
+    with cluster.started(script(code, 2, workdir), 2, tmp_path, 1) as both:
+        wait_until_ready(both)
         time.sleep(1)  # into the collective
-        all_[victim].send_signal(signal.SIGKILL)
+        both[0].send_signal(signal.SIGKILL)
         start = time.monotonic()
-        statuses = all_.wait(60)
+        statuses = both.wait(60)
         assert time.monotonic() - start < 15
-    others = [i for i in range(number) if i != victim]
-    assert [statuses[i] for i in others] == [1] * len(others)
-    for i in others:
-        assert all_.err(i) == (
-            f"error: process {i} on {HOST} stops, because process {victim} on {HOST} is gone: it "
-            f"was killed, or it crashed (its log is {workdir}/logs/process-{victim}.log)\n"
-        )
-        assert "Traceback" in (workdir / "logs" / f"process-{i}.log").read_text()
-        assert (workdir / f"released-{i}").exists()
+    assert statuses[1] == 1
+    assert both.err(1) == (
+        f"error: process 1 on {HOST} stops, because process 0 on {HOST} is gone: it was killed, or "
+        f"it crashed (its log is {workdir}/logs/process-0.log)\n"
+    )
+    assert "Traceback" in (workdir / "logs" / "process-1.log").read_text()
+    assert (workdir / "released-1").exists()
 
 
 @pytest.mark.slow
@@ -367,8 +359,8 @@ with multihost.Joined(address, number, process, 60):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("numbers", [(2, 3), (3, 2)])
-def test_another_number_of_processes_is_refused_by_all(tmp_path, numbers):
+def test_another_number_of_processes_is_refused_by_all(tmp_path):
+    numbers = (2, 3)
     code = "with multihost.Joined(address, number, process, 100):\n    tell(joined=True)"
     words = lambda address, i: script(code, numbers[i])(address, i)
     with cluster.started(words, 2, tmp_path, 1) as both:
