@@ -7,7 +7,7 @@ import base64
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rlp.report.table import escape
+from rlp.report.html_table import escape
 from rlp.runtime.display import printable
 
 LONGEST = 72  # characters of a cell in a terminal
