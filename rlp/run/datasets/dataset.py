@@ -119,10 +119,8 @@ class Dataset:
         Raises:
           UserError: there are none, or they cannot be read.
         """
-        raise UserError(
-            f"data.kind={config.data.kind!r} has no pairs of prompts and responses; set "
-            "data.sft.share to 0"
-        )
+        problem = "has no pairs of prompts and responses; set data.sft.share to 0"
+        raise UserError.of("data.kind", config.data.kind, problem)
 
     def problems(
         self, config: ConfigDict, tokenizer: Any, response_format: ResponseFormat
@@ -137,7 +135,7 @@ class Dataset:
         Raises:
           UserError: there are none, or they cannot be read.
         """
-        raise UserError(f"data.kind={config.data.kind!r} has no problems")
+        raise UserError.of("data.kind", config.data.kind, "has no problems; take another one")
 
 
 def hold_out_problems(held_out: HeldOut, problems: ProblemSplit) -> HeldOut:
