@@ -155,12 +155,12 @@ def _check_arm(
     try:
         matched = planned.get(starting.same_folder(run_reference.usage(arm.match).run, planned))
         if matched is not None and matched.steps == 0 and not matched.match:
-            raise UserError(f"match={arm.match!r}: that arm takes no step and uses nothing")
+            raise UserError.of("match", arm.match, ": that arm takes no step and uses nothing")
         hosts.agree(lambda: ownership.check(folder, "run"))
         adopted = starting.adopt(arm, folder, explicit, planned)
         memory_check.build(adopted, resume.starting_files(adopted, folder, planned))
     except UserError as error:
-        raise UserError(f"arm {name}: {error}") from error
+        raise error.within(f"arm {name}") from error
     return adopted
 
 

@@ -119,8 +119,11 @@ class Dataset:
         Raises:
           UserError: there are none, or they cannot be read.
         """
-        problem = "has no pairs of prompts and responses; set data.sft.share to 0"
-        raise UserError.of("data.kind", config.data.kind, problem)
+        raise UserError.of(
+            "data.kind",
+            config.data.kind,
+            "has no pairs of prompts and responses; set data.sft.share to 0",
+        )
 
     def problems(
         self, config: ConfigDict, tokenizer: Any, response_format: ResponseFormat
@@ -135,7 +138,7 @@ class Dataset:
         Raises:
           UserError: there are none, or they cannot be read.
         """
-        raise UserError.of("data.kind", config.data.kind, "has no problems; take another one")
+        raise UserError.of("data.kind", config.data.kind, "has no problems")
 
 
 def hold_out_problems(held_out: HeldOut, problems: ProblemSplit) -> HeldOut:

@@ -15,6 +15,7 @@ from rlp.engine.optimizer import Optimizer
 from rlp.engine.step import RLPSettings
 from rlp.evaluation.answering import response_settings
 from rlp.evaluation.response_format import ResponseFormat
+from rlp.metrics.metric import Metric
 from rlp.run.datasets.dataset import Dataset
 from rlp.runtime.config_json import Value
 from rlp.runtime.errors import UserError
@@ -86,6 +87,11 @@ class Task(abc.ABC):
     def reads_responses(self) -> bool:
         """Whether training reads or samples responses, each of which has an end."""
         return PAIRS in self.files or PROBLEMS in self.files
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Metrics of training that the objective brings, besides those of every run."""
+        return ()
 
     @property
     def asks_problems(self) -> bool:
@@ -204,7 +210,9 @@ class Task(abc.ABC):
     def refuse_training_problems(self) -> None:
         """Refuses problems to train on."""
         if train := self.config[PROBLEMS]:
-            raise UserError(
-                f"data.problems.train={train!r} is not for objective={self.name!r}, which answers "
-                "no problems; take 'rlvr', or give them to data.problems.evaluation"
+            raise UserError.of(
+                PROBLEMS,
+                train,
+                f"is not for objective={self.name!r}, which answers no problems; take 'rlvr', or "
+                "give them to data.problems.evaluation",
             )

@@ -32,7 +32,7 @@ RLVR = {
 }
 
 
-OBJECTIVES_OF_ANSWERS = [name for name, made in OBJECTIVES.items() if made.reads_answers]
+OBJECTIVES_OF_ANSWERS = [name for name, made in OBJECTIVES.items() if "answers" in made.reads]
 
 
 @pytest.mark.parametrize("name", ["next_token", *OBJECTIVES])
