@@ -36,6 +36,5 @@ def find(config: Settings) -> Task:
     name = str(config["objective"])
     if name == NextToken.name:
         return NextToken(config)
-    objective = registry.find(name)
-    kind = Answers if "answers" in objective.reads else Thoughts
-    return kind(config, objective)
+    kind = Answers if registry.reads_answers(name) else Thoughts
+    return kind(config, registry.find(name))
