@@ -61,9 +61,12 @@ def read_somewhere():
         group, _, name = field.rpartition(".")
         if name in inspect.signature(HANDED_ON.get(group, lambda: None)).parameters:
             return any(read == name or read.endswith(f".{name}") for read in found)
-        ends = f"config.{field}"
-        # `data.train`, where a line before says `data = config.data`
-        return any(read.endswith(ends) for read in found) or (bool(group) and field in found)
+        # `lookahead.share`, where a line before says `lookahead = config.data.lookahead`
+        owners = [group.rpartition(".")[2]] if group else ["config", "settings"]
+        ends = tuple(f"{owner}.{name}" for owner in owners)
+        return any(
+            read in ends or read.endswith(tuple(f".{end}" for end in ends)) for read in found
+        )
 
     return is_read
 
