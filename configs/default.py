@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.fields import Group, config_dict, count, field, fraction, read
+from configs.fields import Group, config_dict, count, field, fraction, options, read
 
 
 @dataclass(frozen=True)
@@ -356,6 +356,7 @@ class Mesh(Group):
 class Config(Run):
     """All fields of a run, for code that reads them: `Config.of(config).rlp.group_size`."""
 
+    objective_options: Mapping[str, Any] = options()  # of the objective, which declares them itself
     model: Model = Model()
     data: Data = Data()
     optimizer: Optimizer = Optimizer()

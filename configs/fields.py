@@ -150,6 +150,11 @@ def fraction(default: float, help: str, **limits: Any) -> float:
     return field(default, help, at_least=0, at_most=1, **limits)
 
 
+def options() -> Any:
+    """A group whose fields are declared elsewhere; in a config and in `read` it is what it holds."""
+    return dataclasses.field(default_factory=dict)
+
+
 class Group:
     """Base of a group of fields, which are its attributes. As a ConfigDict does, it gives them by
     name, too, so that `make(**group)` takes them all."""
@@ -173,7 +178,7 @@ def walk(group: Any, path: str = "") -> Iterator[Field]:
     for member in dataclasses.fields(group):
         if dataclasses.is_dataclass(member.type):
             yield from walk(member.type, f"{path}{member.name}.")
-        else:
+        elif "field" in member.metadata:
             yield dataclasses.replace(
                 member.metadata["field"],
                 path=path + member.name,
@@ -186,8 +191,12 @@ def config_dict(group: Any) -> ConfigDict:
     """A ConfigDict with the defaults of a group, given by its class."""
     config = ConfigDict()
     for member in dataclasses.fields(group):
-        nested = dataclasses.is_dataclass(member.type)
-        config[member.name] = config_dict(member.type) if nested else member.default
+        if dataclasses.is_dataclass(member.type):
+            config[member.name] = config_dict(member.type)
+        elif "field" in member.metadata:
+            config[member.name] = member.default
+        else:
+            config[member.name] = ConfigDict()
     return config
 
 
@@ -222,11 +231,13 @@ def read(group: type[G], values: Mapping[str, Any]) -> G:
         a field without a value has its default: the config of an older run may lack it.
     """
     members = [m for m in dataclasses.fields(cast(Any, group)) if m.name in values]
-    return group(**{member.name: _read(member.type, values[member.name]) for member in members})
+    return group(**{member.name: _read(member, values[member.name]) for member in members})
 
 
-def _read(kind: Any, value: Any) -> Any:
-    return read(cast(type, kind), value) if dataclasses.is_dataclass(kind) else value
+def _read(member: dataclasses.Field, value: Any) -> Any:
+    if dataclasses.is_dataclass(member.type):
+        return read(cast(type, member.type), value)
+    return value if "field" in member.metadata else dict(value)
 
 
 def _quoted(value: Value) -> str:

@@ -22,12 +22,12 @@ from rlp.data.batch import HeldOut, Stream
 from rlp.engine.method import Method
 from rlp.engine.microbatching import wave_shape
 from rlp.engine.placement import check_memory
+from rlp.engine.readings import OTHER_DOCUMENT, TOKEN_BYTES, needs
 from rlp.engine.step import RLPSettings
 from rlp.engine.token_bytes import TokenBytes, token_table
 from rlp.evaluation.answer_evaluator import AnswerEvaluator
 from rlp.evaluation.answering import Answering
 from rlp.evaluation.evaluator import Evaluator
-from rlp.objectives.registry import find
 from rlp.run import datasets, tasks, tokens
 from rlp.run.answering import build_answering
 from rlp.run.checks import check
@@ -149,7 +149,7 @@ def _evaluator(
 
 def _table(method: TextMethod) -> TokenBytes | None:
     """Bytes of all tokens, where the objective compares them."""
-    if not find(method.settings.objective).reads_matches:
+    if TOKEN_BYTES not in needs(method.settings.objective):
         return None
     return token_table(method.tokenizer.token_bytes(), method.model.vocab_size)
 
@@ -194,7 +194,7 @@ def _check_waves(documents: int, rlp: RLPSettings, shards: int) -> None:
         field: wave_shape(rows, branches, unit, getattr(rlp, field), shards, f"rlp.{field}")
         for field, (rows, unit) in wanted.items()
     }
-    if find(rlp.objective).reads_in_another and waves["max_branches_in_flight"][0] < 2:
+    if OTHER_DOCUMENT in needs(rlp.objective) and waves["max_branches_in_flight"][0] < 2:
         raise UserError.of(
             "objective",
             rlp.objective,

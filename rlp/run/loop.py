@@ -32,6 +32,7 @@ from rlp.report import terminal_table, write_report_separately
 from rlp.run import finish, memory_check, resume
 from rlp.run.assembly import Run, read_data, root_keys
 from rlp.run.model_files import small_files
+from rlp.run.objective_options import with_options
 from rlp.run.schedule import build_end, build_optimizer
 from rlp.run.state import Progress, StateMaker, arrays, save
 from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder
@@ -86,7 +87,7 @@ def train(
     workdir = Path(workdir)
     hosts.agree(lambda: ownership.check(workdir, "run"))
     with lease.held(workdir) as holding:
-        config = starting.adopt(config, workdir, explicit)
+        config = with_options(starting.adopt(config, workdir, explicit))
         hosts.check_same(
             {"--workdir": str(workdir), "--allow_config_change": allow_config_change}
             | consistency.of_config(dict(fields(config)))
@@ -222,8 +223,10 @@ class _Loop:
         trainer, over = self._trainer(train), self.end.reached(step, totals)
         size = {"model.vocab_size": self.made.method.model.vocab_size}
         watch = Watch(dict(fields(self.config)) | size, warning_rules.RULES)
+        brought = self.made.task.metrics
+        writing = lambda: MetricsWriter(self.workdir, step, watch, brought)
         with (
-            MetricsWriter(self.workdir, step, watch) if hosts.is_first() else NoMetrics() as writer,
+            writing() if hosts.is_first() else NoMetrics() as writer,
             progress(self.end.last, step, self.label) as bar,
         ):
             while not over:

@@ -13,7 +13,9 @@ from rlp.engine.method import Method
 from rlp.engine.step import RLPSettings
 from rlp.evaluation.response_format import AnyTokenizer
 from rlp.interop.init_from import network
+from rlp.objectives.options import Options
 from rlp.run import datasets, tasks, tokens
+from rlp.run.objective_options import options_of
 from rlp.run.tasks import Task
 from rlp.runtime.errors import UserError
 
@@ -101,6 +103,7 @@ def _settings(config: Config, task: Task, tokenizer: AnyTokenizer) -> RLPSetting
         "bos": bos,
         "min_prefix": max(config.rlp.min_prefix, bos),
         "objective": task.thought_objective,
+        "options": Options(options_of(config)),
     }
     return RLPSettings(**(dict(config.rlp) | own))
 

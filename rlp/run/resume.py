@@ -12,6 +12,7 @@ from rlp.interop import init_from as starting
 from rlp.run import datasets
 from rlp.run.method import TextMethod
 from rlp.run.model_files import keep
+from rlp.run.objective_options import with_options
 from rlp.runtime import run_folder
 from rlp.runtime.config_json import check_same, load_config, save_config
 from rlp.runtime.errors import UserError
@@ -35,7 +36,7 @@ def config_changes(config: ConfigDict, workdir: Path) -> list[str]:
     saved = workdir / run_folder.CONFIG
     if not saved.exists():
         return []
-    changes = check_same(load_config(saved), config)
+    changes = check_same(load_config(saved), with_options(config))
     if starting.changed_template(config, workdir):
         changes.append(f"data.chat_template: {config.data.chat_template} has another content")
     return changes

@@ -203,5 +203,5 @@ def test_the_stages_of_a_step_get_the_fields_of_the_method():
     """All of the group `rlp`; its prompt as token ids."""
     ours = {field.name: field.type for field in dataclasses.fields(default.RLP)}
     stages = {field.name: field.type for field in dataclasses.fields(RLPSettings)}
-    assert set(stages) - set(ours) == {"objective", "bos"}
+    assert set(stages) - set(ours) == {"objective", "options", "bos"}
     assert {name for name in ours if stages[name] is not ours[name]} == {"prompt"}

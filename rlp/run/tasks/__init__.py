@@ -25,6 +25,5 @@ def of(config: Config) -> Task:
     """
     if config.objective == NextToken.name:
         return NextToken(config)
-    objective = registry.find(config.objective)
-    kind = Answers if objective.reads_answers else Thoughts
-    return kind(config, objective)
+    kind = Answers if registry.reads_answers(config.objective) else Thoughts
+    return kind(config, registry.find(config.objective))

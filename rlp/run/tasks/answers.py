@@ -47,13 +47,6 @@ class Answers(SamplingTask):
                 "has no group to compare with, and answers nothing else; set group_size to 2 or "
                 "more",
             )
-        if self.objective.reads_baseline:
-            raise UserError.of(
-                "objective",
-                self.name,
-                "compares with the prediction without a thought, and answers to problems have "
-                "none; take an objective that does not",
-            )
         self.refuse_next_token_data()
         self._check_problems(dataset)
 

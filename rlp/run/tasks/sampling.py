@@ -8,7 +8,10 @@ from configs.default import Config
 from models.sharding import batch_shards
 from rlp.capacity import step_memory
 from rlp.capacity.device_memory import Need
+from rlp.engine import readings
 from rlp.engine.step.waves import cache_bytes, rollout_wave
+from rlp.metrics import declared
+from rlp.metrics.metric import Metric
 from rlp.objectives import Objective
 from rlp.objectives.equations import ADVANTAGES
 from rlp.run.tasks.task import Task
@@ -28,9 +31,20 @@ class SamplingTask(Task):
     """
 
     def __init__(self, config: Config, objective: Objective) -> None:
-        """A task of a config."""
+        """A task of a config.
+
+        Raises:
+          UserError: readings or metrics of the objective cannot be used.
+        """
         super().__init__(config)
         self.name, self.objective = config.objective, objective
+        readings.check(self.name)
+        declared.check(self.metrics, f"objective={self.name!r}")
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """See `Task`."""
+        return tuple(self.objective.metrics)
 
     def refuse_next_token_data(self) -> None:
         """Refuses pairs and lookaheads, which are learnt token by token."""

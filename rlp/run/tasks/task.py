@@ -14,6 +14,7 @@ from rlp.engine.optimizer import Optimizer
 from rlp.engine.step import RLPSettings
 from rlp.evaluation.answering import response_settings
 from rlp.evaluation.response_format import ResponseFormat
+from rlp.metrics.metric import Metric
 from rlp.run.datasets.dataset import Dataset
 from rlp.runtime.errors import UserError
 from rlp.training.trainers import Trainer
@@ -83,6 +84,11 @@ class Task(abc.ABC):
     def reads_responses(self) -> bool:
         """Whether training reads or samples responses, each of which has an end."""
         return PAIRS in self.files or PROBLEMS in self.files
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Metrics of training that the objective brings, besides those of every run."""
+        return ()
 
     @property
     def asks_problems(self) -> bool:

@@ -6,6 +6,7 @@ from configs.default import Config
 from rlp.data.batch import HeldOut, Stream
 from rlp.engine.method import Method
 from rlp.engine.optimizer import Optimizer
+from rlp.engine.readings import BASELINE, needs
 from rlp.engine.step import RLPSettings
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, hold_out_problems
@@ -47,7 +48,7 @@ class Thoughts(SamplingTask):
                     "has no group to compare with, and rlp.baseline='none' nothing else; set "
                     "group_size to 2 or more, or baseline to 'ema'",
                 )
-            if self.objective.reads_baseline:
+            if BASELINE in needs(self.name):
                 raise UserError.of(
                     "objective",
                     self.name,
