@@ -18,7 +18,16 @@ from rlp.interop import init_from as starting
 from rlp.interop.huggingface import may_be_on_hub
 from rlp.report import terminal_table, write_report_separately
 from rlp.run import loop, memory_check, resume
-from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder, run_reference
+from rlp.runtime import (
+    consistency,
+    disk_errors,
+    hosts,
+    lease,
+    multihost,
+    ownership,
+    run_folder,
+    run_reference,
+)
 from rlp.runtime.atomic_files import write_json
 from rlp.runtime.config_json import fields, save_config
 from rlp.runtime.errors import UserError
@@ -49,7 +58,7 @@ def run(
     """
     workdir = Path(workdir)
     hosts.check_same({"--workdir": str(workdir)} | consistency.of_config(dict(fields(config))))
-    hosts.log_in(workdir, lambda: ownership.claim(workdir, "experiment"))
+    multihost.log_in(workdir, lambda: ownership.claim(workdir, "experiment"))
     arms = arms_in_order(config, workdir)
     hosts.agree(lambda: ownership.check(workdir, "experiment"))
     with lease.held(workdir):
