@@ -1,6 +1,5 @@
 """Fields of a config by name: which one was meant, and whether it can take a value."""
 
-import contextlib
 import difflib
 import math
 import re
@@ -23,16 +22,6 @@ _OPTION = re.compile(r"(arms\.[^.]*\.)?objective_options\.\w+")
 def is_option(path: str) -> bool:
     """Whether a path is that of an option of an objective, which declares it itself."""
     return _OPTION.fullmatch(path) is not None
-
-
-def option_of_text(text: str) -> Value:
-    """The value of an option that a command line gives: True, False, a number, or the text."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text
 
 
 def check_names(config_file: str, names: Collection[str]) -> None:
