@@ -20,6 +20,8 @@ import jax
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from models.paths import by_name, name_of
+
 AXES = ("data", "fsdp", "tensor")
 
 # Path in the parameter tree -> logical axis of each dimension. Those of layers, "blocks/…", are
@@ -51,9 +53,8 @@ def largest_axis(shapes: Any) -> str | None:
     Args:
       shapes: a parameter tree of arrays or ShapeDtypeStructs.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(shapes)
-    path, leaf = max(leaves, key=lambda entry: math.prod(entry[1].shape))
-    dimensions = zip(leaf.shape, _logical_axes(_name(path)), strict=True)
+    name, leaf = max(by_name(shapes).items(), key=lambda entry: math.prod(entry[1].shape))
+    dimensions = zip(leaf.shape, _logical_axes(name), strict=True)
     return max(dimensions, key=lambda dimension: dimension[0])[1]
 
 
@@ -111,7 +112,7 @@ def parameter_shardings(
     """
 
     def sharding(path, leaf):
-        name = _name(path)
+        name = name_of(path)
         logical = _logical_axes(name)
         if len(logical) != len(leaf.shape):
             raise ValueError(f"parameter {name} has shape {leaf.shape}, the table says {logical}")
@@ -152,7 +153,7 @@ def in_use(params: Any, root: str = "", dtype: Any = None) -> Any:
     """
 
     def use(path: Any, leaf: jax.Array) -> jax.Array:
-        name = "/".join(filter(None, (root, _name(path))))
+        name = "/".join(filter(None, (root, name_of(path))))
         logical = _logical_axes(name)
         if dtype is not None and not name.endswith("scale"):
             leaf = leaf.astype(dtype)
@@ -215,10 +216,6 @@ def at_rest(primitive: Any, *_: Any, **__: Any) -> bool:
 
 def _on_a_mesh() -> bool:
     return jax.sharding.get_abstract_mesh().size > 1
-
-
-def _name(path: Any) -> str:
-    return "/".join(str(entry.key) for entry in path)
 
 
 def _logical_axes(name: str) -> tuple[str | None, ...]:

@@ -205,7 +205,9 @@ class FolderTokenizer:
         ends = self._token("data.eos", eos) if eos else self._tokenizer.eos_token_id
         if ends is None:
             raise UserError(
-                f"tokenizer {folder}: it names no token that ends a text (eos_token); set data.eos"
+                f"tokenizer {folder}: it names no token that ends a text (eos_token); set data.eos",
+                field="data.eos",
+                value="",
             )
         self.eos: int = ends
         self.separator = self._token("data.separator", separator) if separator else self.eos
@@ -331,7 +333,7 @@ class FolderTokenizer:
         """The id of a token by its name."""
         ids = self.encode(name)
         if len(ids) != 1 or self.decode(ids) != name:
-            raise UserError(f"{field}={name!r} is not one token of the tokenizer {self._folder}")
+            raise UserError.of(field, name, f"is not one token of the tokenizer {self._folder}")
         return ids[0]
 
 
@@ -392,15 +394,17 @@ def load(spec: str, bos: str = "", eos: str = "", separator: str = "", rows: int
     if spec == "bytes":
         for field, name in (("bos", bos), ("eos", eos), ("separator", separator)):
             if name:
-                raise UserError(
-                    f"data.{field}={name!r}; bytes have tokens of their own: leave it ''"
+                raise UserError.of(
+                    f"data.{field}", name, "; bytes have tokens of their own: leave it ''"
                 )
         return ByteTokenizer()
     folder = os.path.expanduser(spec)
     if not os.path.isdir(folder):
         raise UserError(
             f'data.tokenizer: no folder {spec!r}; give "bytes" or the path of a Hugging Face '
-            "tokenizer folder"
+            "tokenizer folder",
+            field="data.tokenizer",
+            value=spec,
         )
     return FolderTokenizer(folder, bos, eos, separator, rows)
 

@@ -9,7 +9,7 @@ optimizer's elementwise work is counted for each parameter (`rlp/engine/optimize
 networks, norms and softmax, is left out: a few per cent of a small model, next to nothing of a
 large.
 
-A step's bill is ordered twice: by the stages of its trainer's clock, and in each by the parts of
+A step's FLOPs are counted for every stage of `rlp/engine/stages.py`, in the parts of
 `rlp/training/cost.py`.
 """
 
@@ -23,11 +23,13 @@ from models.layers.registry import layer_counts, layers
 from models.transformer import count_parameters
 from rlp.engine.branches import Vocabulary
 from rlp.engine.forks import SCORED
+from rlp.engine.readings import BRANCH_PASS, TARGET_PASS, costs
 from rlp.engine.scoring import logit_chunks
+from rlp.engine.stages import NEXT_TOKEN, RLP
 from rlp.engine.step import RLPSettings
-from rlp.objectives.registry import find
+from rlp.objectives.registry import reads_answers
 
-Flops = dict[str, dict[str, int]]  # of a step: stage to part to FLOPs
+Flops = dict[str, dict[str, int]]  # of a step: stage of `rlp.engine.stages` to part to FLOPs
 EMA_FLOPS = 3  # of a parameter: tau phi + (1 - tau) theta
 
 
@@ -100,9 +102,13 @@ def by_part(flops: Flops) -> dict[str, int]:
     return found
 
 
-def by_stage(flops: Flops) -> dict[str, int]:
-    """FLOPs of the stages of a step, all parts together."""
-    return {stage: sum(parts.values()) for stage, parts in flops.items()}
+def by_phase(flops: Flops) -> dict[str, int]:
+    """FLOPs of the phases of a step, all parts of all their stages together."""
+    phases = {stage.name: stage.phase for stage in (*NEXT_TOKEN, *RLP)}
+    found: dict[str, int] = {}
+    for stage, parts in flops.items():
+        found[phases[stage]] = found.get(phases[stage], 0) + sum(parts.values())
+    return found
 
 
 def next_token_flops(config: ModelConfig, optimizer: int, rows: int, length: int) -> Flops:
@@ -130,8 +136,8 @@ def rlp_flops(
       decoded: tokens decoded in this step's rollout.
 
     Returns:
-      Stages "rollout" (with the choice of forks), "evidence" (with the reference of a KL term) and
-      "update" (all of them, and phi's), each with its parts.
+      The stages of `rlp.engine.stages.RLP` that compute something, each with its parts; stages and
+      parts that a step does not have count 0.
     """
     s = settings
     work = _rlp_work(config, settings, vocabulary, batch, length, decoded)
@@ -147,20 +153,16 @@ def rlp_flops(
             update -= unread_flops(config, work["prefill"], training=True)
     ema = EMA_FLOPS * count_parameters(config) if s.baseline == "ema" else 0
     return {
-        "rollout": {
-            "scoring": forward["choice"],
-            "prefill": forward["prefill"],
-            "decode": decode,
-        },
-        "evidence": {
-            "scoring": forward["targets"],
-            "baseline": forward["baseline"],
-            "reference": reference,
-        },
+        "read": {"scoring": forward["choice"], "prefill": forward["prefill"]},
+        "no_think": {"scoring": forward["without"], "baseline": forward["baseline"]},
+        "rollout": {"decode": decode},
+        "evidence": {"scoring": forward["targets"]},
+        "reference": {"reference": reference},
         "update": {
             "update": s.updates_per_rollout * update,
-            "optimizer": s.updates * optimizer + ema,
+            "optimizer": s.updates * optimizer,
         },
+        "finish": {"optimizer": ema},
     }
 
 
@@ -195,17 +197,18 @@ def _rlp_work(
     thoughts = on_branches(branches * slots, range(slots), logits=acted)  # all at once
     every = slots + after  # with the slots of tag and target
     learnt = on_branches(branches * every, range(every), every, acted + branches * s.horizon)
-    objective = find(s.objective)
-    elsewhere = scored if objective.reads_elsewhere else Work()
-    if objective.reads_in_another:
-        elsewhere += on_branches(branches * every, range(every), every, branches * s.horizon)
-    targets_read = scored + elsewhere + without + (documents if s.prompt else Work())  # by theta
+    answers = reads_answers(s.objective)
+    branch = on_branches(branches * every, range(every), every, branches * s.horizon)
+    passes = {TARGET_PASS: scored, BRANCH_PASS: branch}
+    targets_read = sum((passes[cost] for cost in costs(s.objective)), scored)
+    by_theta = without + (documents if s.prompt else Work())
     return {
         "choice": choice if s.positions in SCORED else Work(),
         "prefill": prefill,
         "opening": on_branches(branches * known, range(known)),
         "sampled": on_branches(decoded, range(known, slots), logits=decoded),
-        "targets": Work() if objective.reads_answers else targets_read,
+        "without": Work() if answers else by_theta,
+        "targets": Work() if answers else targets_read,
         "baseline": without + documents if s.baseline != "none" else Work(),
         "thoughts": prefill + thoughts,
         "learnt": prefill + (learnt if s.learns_target else thoughts),

@@ -6,12 +6,13 @@ import sys
 
 import pytest
 
-from rlp.objectives.registry import OBJECTIVES
 from tests.support import environment
 from tests.support.paths import ROOT
 
-CONTROLS = [name for name, each in OBJECTIVES.items() if each.source.startswith("control")]
-ARMS = ["base", "rlp", "cpt", "cpt_tokens", *CONTROLS]
+# Of the controls, the one that finds the workings, and one that looks at other text. What each
+# rewards is held in tests/rlp/answers/propositions_test.py and for steps of all objectives.
+CONTROLS = ["length_reward", "other_document"]
+ARMS = ["base", "rlp", "cpt", *CONTROLS]
 CONFIG = f"""
 from configs import demo_objectives
 
@@ -51,7 +52,7 @@ def test_rlp_ends_above_continued_pretraining_and_every_control(arm, figures):
 
 
 @pytest.mark.slow
-def test_length_alone_finds_the_workings_and_most_controls_do_not(figures):
-    """The base's workings are its longest thoughts. Permuted gains drift, so they are not asked."""
-    solved = {arm for arm in CONTROLS if figures[arm]["greedy_think_accuracy"] > 0.9}
-    assert solved - {"permuted_reward"} == {"length_reward"}
+def test_length_alone_finds_the_workings_and_other_text_does_not(figures):
+    """The base's workings are its longest thoughts."""
+    assert figures["length_reward"]["greedy_think_accuracy"] > 0.9
+    assert figures["other_document"]["greedy_think_accuracy"] <= 0.9

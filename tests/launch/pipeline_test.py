@@ -10,8 +10,8 @@ from absl.testing import flagsaver
 
 from configs import chains, default, demo_chain, demo_table
 from configs.paper import base, table1
-from launch import pipeline, program
-from rlp.run import experiment, loop
+from launch import config_flags, pipeline
+from rlp.run import experiment, finish
 from rlp.run.checks import check
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
@@ -47,7 +47,7 @@ def flagged(monkeypatch):
     def run(*words):
         words = ["pipeline", *map(str, words)]
         monkeypatch.setattr(sys, "argv", words)
-        program.check_config_flags(words[1:])
+        left = config_flags.read(words[1:])
         flags.FLAGS.unparse_flags()
         flags.FLAGS["plan"].value = False
         with flagsaver.flagsaver():
@@ -55,7 +55,7 @@ def flagged(monkeypatch):
                 for flag in theirs if module.startswith("launch.") and module not in OURS else ():
                     if flag.value is None:
                         flag.value = ""  # it may be one that its own program asks for
-            flags.FLAGS(words)
+            flags.FLAGS([words[0], *left])
             pipeline.main([])
 
     return run
@@ -103,7 +103,7 @@ def test_a_chain_stopped_between_and_within_its_runs_ends_the_same(
         return capsys.readouterr().out
 
     whole = start("whole")
-    for owner, name in ((loop._Loop, "_thoughts"), (RLPTrainer, "step")):
+    for owner, name in ((finish, "browse_thoughts"), (RLPTrainer, "step")):
         with crash_at(owner, name, 2), pytest.raises(Crash):  # in none, then in none_rlp
             start("stopped")
     states = {row[0]: row[5:] for row in lines(start("stopped", "--plan"))[1:]}

@@ -10,6 +10,7 @@ import pytest
 
 from models import backend, hf
 from models.config import ModelConfig
+from models.paths import by_name
 from models.rope import Rope
 from models.sharding import LOGICAL_AXES, batch_sharding, make_mesh, parameter_shardings
 from models.transformer import bind, count_parameters, shapes
@@ -139,10 +140,7 @@ def test_config_goes_there_and_back(name):
 def test_every_parameter_has_one_weight_and_every_operation_can_be_undone(name):
     given = theirs.config_json(theirs.their_model(name))
     config, family = hf.read_config(given), hf.family_of(given)
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes(config))
-    }
+    leaves = by_name(shapes(config))
     found = [t for t in hf.tensors(family, config) if not t.copy_of]
     assert {t.path for t in found} == set(leaves) <= set(LOGICAL_AXES)
     assert sum(np.prod(t.shape) for t in found) == count_parameters(config)

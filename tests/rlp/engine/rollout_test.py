@@ -16,7 +16,6 @@ from rlp.engine.branches import document_trunk
 from rlp.engine.decoding import decode_widths
 from rlp.engine.gradient import policy_gradient
 from rlp.engine.sampling import document_keys, fork_keys, sample, thought_uniforms
-from rlp.engine.step import loss_numbers
 from tests.support import naive, tiny
 from tests.support.tiny import CLOSE, PAD
 
@@ -216,8 +215,7 @@ def trainer_slopes(temperature: float, words):
         def loss(logprobs):
             changed = rollout.replace(thoughts=rollout.thoughts.replace(logprobs=logprobs))
             one = jnp.ones(rollout.thoughts.length.shape)
-            numbers = loss_numbers(settings)
-            return policy_gradient(params, CONFIG, numbers, words, changed, one, one > 0)[0]
+            return policy_gradient(params, CONFIG, settings, words, changed, one, one > 0)[0]
 
         return jax.grad(loss)(rollout.thoughts.logprobs)
 

@@ -9,7 +9,7 @@ from rlp.runtime.config_json import fields
 from tests.support.paths import ROOT
 
 HELPERS = ("sweeps", "chains", "fields")
-SPECS = [p.stem for p in sorted((ROOT / "configs").glob("*.py")) if p.stem not in HELPERS]
+SPECS = [p.stem for p in sorted((ROOT / "configs").glob("[!_]*.py")) if p.stem not in HELPERS]
 
 
 def remade(config, folder):
@@ -34,6 +34,12 @@ def test_odd_values_and_names_of_arms_survive(tmp_path):
     again = remade(config, tmp_path)
     assert list(fields(again)) == list(fields(config))
     assert "\x1b" not in config_text(config, "\x1b")
+
+
+def test_options_of_an_objective_are_shown(tmp_path):
+    config = config_files.override(demo.get_config(), {"objective_options.alpha": 0.5})
+    config.arms.rlp.objective_options = {"alpha": 0.25, "rule": "a"}
+    assert list(fields(remade(config, tmp_path))) == list(fields(config))
 
 
 def line(text, start):

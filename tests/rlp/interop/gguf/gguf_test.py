@@ -17,13 +17,12 @@ from configs import default
 from models import hf
 from models.rope import Rope
 from models.tree import Trunk
-from rlp.evaluation.generate import continuation
 from rlp.interop import huggingface
 from rlp.interop.gguf import header, rope
 from rlp.interop.huggingface import verify
-from rlp.run import export_model, import_model, opened_model, prompts
+from rlp.run import export_model, import_model, opened_model
 from rlp.runtime.errors import UserError
-from tests.support import folders, gguf_files, real_models
+from tests.support import folders, gguf_files
 from tests.support.paths import ROOT
 
 pytest.importorskip("gguf")
@@ -168,22 +167,6 @@ def test_an_import_is_a_run_and_its_export_is_the_model(tmp_path, written):
     export_model.export_model(found, tmp_path / "out", "float32", 2**30)
     assert_close(logits(opened(tmp_path / "out")), expected)
     assert_close(their_logits(tmp_path / "out"), expected)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("real", [real_models.smollm2, real_models.gemma3])
-def test_real_models_compute_and_continue_as_transformers_reads_them(real):
-    torch = pytest.importorskip("torch")
-    path, run = real()
-    theirs, ours = their_model(path.parent, gguf_file=path.name), opened(run)
-    for text in ("The capital of France is", "def fibonacci(n):\n    ", "1. One\n\n2. Two\n\n3."):
-        ids = prompts.prompt_ids(ours, text)
-        assert_close(logits(ours, ids), logits_of(theirs, ids))
-        # Greedily, and past every end of a text.
-        options = {"do_sample": False, "max_new_tokens": 32, "eos_token_id": None}
-        expected = theirs.generate(torch.tensor([ids]), **options)[0, len(ids) :].tolist()
-        model = dataclasses.replace(ours.method.model, compute_dtype="float32")
-        assert list(continuation(model, ours.params, ids, 32)) == expected
 
 
 # What the metadata says.
