@@ -353,9 +353,15 @@ class Mesh:
 
 
 @dataclass(frozen=True)
+class ObjectiveOptions:
+    """Options of the objective, which declares their names and defaults itself."""
+
+
+@dataclass(frozen=True)
 class Config(Run):
     """All fields of a run, for code that reads them: `Config.of(config).rlp.group_size`."""
 
+    objective_options: ObjectiveOptions = ObjectiveOptions()
     model: Model = Model()
     data: Data = Data()
     optimizer: Optimizer = Optimizer()

@@ -38,7 +38,7 @@ def main(_: Sequence[str]) -> None:
     config, workdir = _RUN.config, Path(_RUN.workdir)
     if "arms" not in config:
         raise UserError("--config has no arms, so it is one run; launch.train runs it")
-    published = read_published(program.config_file(), list(config.arms))
+    published = read_published(_RUN.spec, list(config.arms))
     if _PLAN.value:
         print(plan(config, workdir))
         return

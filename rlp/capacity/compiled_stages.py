@@ -20,7 +20,7 @@ from rlp.data.batch import Batch
 from rlp.engine.placement import device_bytes, placed, state_shardings
 from rlp.engine.stages import Values, of_unit, placements, stages_of, still_read
 from rlp.engine.step import TrainState, new_state
-from rlp.objectives.record import Answers
+from rlp.objectives.outcome import Answers
 from rlp.objectives.registry import find
 
 # What a stage makes and a step keeps for long: its name, and how it is described.

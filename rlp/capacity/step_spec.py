@@ -13,7 +13,7 @@ from rlp.engine.stages import Setup
 from rlp.engine.step import RLPSettings, copies_kept
 from rlp.engine.step.waves import rollout_wave
 from rlp.engine.token_bytes import TokenBytes
-from rlp.objectives.registry import find
+from rlp.objectives.registry import reads_answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class StepSpec:
     @property
     def answers(self) -> bool:
         """Whether what is sampled are responses to problems, which the host checks."""
-        return self.settings is not None and find(self.settings.objective).reads_answers
+        return self.settings is not None and reads_answers(self.settings.objective)
 
     @property
     def branches(self) -> int:

@@ -26,6 +26,8 @@ from rlp.engine.rollout import Rollout
 from rlp.engine.scoring import action_scores, branch_scores, predicted_tokens, token_scores
 from rlp.engine.settings import RLPSettings
 from rlp.objectives import equations
+from rlp.objectives.registry import find
+from rlp.objectives.surrogates import Actions
 
 Metrics = dict[str, jax.Array]
 
@@ -127,8 +129,9 @@ def policy_gradient(
 
     (value, sums), gradient = _summed(wave, each_wave, waves)
     share = lambda name, of: sums[name] / jnp.maximum(of.sum(), 1)
-    metrics = {
-        "clip_fraction": share("stopped", weights > 0),
+    counted_actions = jnp.maximum((weights > 0).sum(), 1)
+    metrics = {name: total / counted_actions for name, total in sums["figures"].items()}
+    metrics |= {
         "thought_entropy": share("entropy", live),
         "logprob_gap": share("gap", live),
     }
@@ -163,26 +166,37 @@ def _wave(
 
     (cache, next_token), back = jax.vjp(read, params)
 
-    def branch_loss(params: Params, cache: Cache, actions: _Actions) -> tuple[jax.Array, Metrics]:
+    def branch_loss(params: Params, cache: Cache, actions: _Actions) -> tuple[jax.Array, Any]:
         acting = bind(model_config, params), text.trunk, cache, actions.branches, actions.actions
-        after = None
+        after, objective = None, find(settings.objective)
+        entropy = "entropy" in objective.reads
         if actions.target is None:
-            scores = action_scores(*acting, vocabulary, settings.temperature)
+            scores = action_scores(
+                *acting, vocabulary, settings.temperature, entropy_gradient=entropy
+            )
         else:
-            scores, after = branch_scores(*acting, actions.target, vocabulary, settings.temperature)
-        value, stopped = equations.clipped_surrogate(
-            scores.logprob,
-            actions.behaviour,
-            actions.advantages,
-            actions.weights,
-            settings.clip_low,
-            settings.clip_high,
-            settings.clip_dual,
-            settings.ratio,
+            scores, after = branch_scores(
+                *acting,
+                actions.target,
+                vocabulary,
+                settings.temperature,
+                entropy_gradient=entropy,
+            )
+        advantages = actions.advantages
+        seen = Actions(
+            logprobs=scores.logprob,
+            behaviour=actions.behaviour,
+            advantages=advantages if advantages.ndim == 3 else advantages[..., None],
+            live=actions.weights > 0,
+            readings={"entropy": scores.entropy} if entropy else {},
+            options=settings.options,
+            objective=settings.objective,
         )
+        losses, figures = objective.surrogate(seen, settings)
+        value = equations.weighted_sum(losses, actions.weights)
         total = lambda x: jnp.where(actions.live, x, 0.0).sum()
-        sums = {
-            "stopped": stopped.sum(),
+        sums: dict[str, Any] = {
+            "figures": {name: jnp.where(seen.live, x, 0.0).sum() for name, x in figures.items()},
             "entropy": total(scores.entropy),
             "gap": total(jnp.abs(scores.logprob - actions.behaviour)),
         }

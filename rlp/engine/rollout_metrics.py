@@ -10,7 +10,7 @@ from rlp.data.batch import Batch
 from rlp.engine.branches import Thoughts, Vocabulary
 from rlp.engine.rollout import Rollout
 from rlp.engine.step import Evidence, RLPSettings
-from rlp.objectives.record import Answers
+from rlp.objectives.outcome import Answers
 
 
 def figures_stage(
@@ -62,6 +62,7 @@ def _figures(
         "distinct_thoughts": distinct_share(thoughts.actions, settings.group_size),
         "decode_use": thoughts.length.sum() / rollout.decoded,
     }
+    metrics |= {name: values.mean() for name, values in evidence.metrics.items()}
     if evidence.answers is not None:
         return metrics | _answer_metrics(evidence.answers, evidence.planning, thoughts)
     metrics |= {

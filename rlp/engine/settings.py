@@ -3,6 +3,7 @@
 import dataclasses
 
 from configs.default import Method
+from rlp.objectives.options import Options
 from rlp.objectives.registry import find
 
 
@@ -13,6 +14,7 @@ class RLPSettings(Method):
     objective: str  # `objective` itself: a name of `rlp.objectives.registry`
     prompt: tuple[int, ...]  # token ids, without a bos
     bos: int  # tokens at the beginning of a row, before the prompt and the text
+    options: Options = Options()  # of the objective
 
     @property
     def updates(self) -> int:

@@ -41,7 +41,7 @@ from rlp.engine.step import (
     update_stage,
 )
 from rlp.engine.step.waves import join_waves
-from rlp.objectives.registry import find
+from rlp.objectives.registry import reads_answers
 
 # How often a step runs a stage. Waves bound the caches that are alive; with enough memory there is
 # one of each. The stages of a unit are run in the order of their list, and the units in this one.
@@ -86,7 +86,7 @@ def scores_text(setup: Setup) -> bool:
 
 def checks_answers(setup: Setup) -> bool:
     """Whether thoughts are responses to problems, rewarded for their answers."""
-    return find(_settings(setup).objective).reads_answers
+    return reads_answers(_settings(setup).objective)
 
 
 def has_kl_term(setup: Setup) -> bool:

@@ -21,12 +21,12 @@ from rlp.data.batch import HeldOut, Stream
 from rlp.engine.method import Method
 from rlp.engine.microbatching import wave_shape
 from rlp.engine.placement import check_memory
+from rlp.engine.readings import OTHER_DOCUMENT, TOKEN_BYTES, needs
 from rlp.engine.step import RLPSettings
 from rlp.engine.token_bytes import TokenBytes, token_table
 from rlp.evaluation.answer_evaluator import AnswerEvaluator
 from rlp.evaluation.answering import Answering
 from rlp.evaluation.evaluator import Evaluator
-from rlp.objectives.registry import find
 from rlp.run import datasets, tasks, tokens
 from rlp.run.answering import build_answering
 from rlp.run.checks import check
@@ -86,9 +86,8 @@ def build(
     Raises:
       UserError: as `build_method` does.
     """
-    settings = dict(fields(config))
-    check(settings)
-    task = tasks.find(settings)
+    check(dict(fields(config)))
+    task = tasks.of(config)
     mesh = named(lambda: _mesh(config, devices))
 
     def look_on_mesh(model: ModelConfig, used: int, sampling: RLPSettings | None) -> None:
@@ -150,7 +149,7 @@ def _evaluator(
 
 def _table(method: TextMethod) -> TokenBytes | None:
     """Bytes of all tokens, where the objective compares them."""
-    if not find(method.settings.objective).reads_matches:
+    if TOKEN_BYTES not in needs(method.settings.objective):
         return None
     return token_table(method.tokenizer.token_bytes(), method.model.vocab_size)
 
@@ -168,9 +167,11 @@ def _mesh(config: ConfigDict, devices: Sequence[Any] | None) -> Mesh:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
     split = batch_shards(mesh)
     if config.batch_size % split:
-        raise UserError(
-            f"batch_size={config.batch_size} is no multiple of the {split} devices that share it "
-            f"(mesh.data={mesh.shape['data']}, mesh.fsdp={mesh.shape['fsdp']})"
+        raise UserError.of(
+            "batch_size",
+            config.batch_size,
+            f"is no multiple of the {split} devices that share it "
+            f"(mesh.data={mesh.shape['data']}, mesh.fsdp={mesh.shape['fsdp']})",
         )
     return mesh
 
@@ -179,9 +180,11 @@ def _check_waves(documents: int, rlp: RLPSettings, shards: int) -> None:
     """Refuses waves and minibatches that do not divide a batch of so many documents."""
     branches = rlp.forks_per_document * rlp.group_size
     if documents % (rlp.minibatches * shards):
-        raise UserError(
-            f"batch_size={documents} is no multiple of {rlp.minibatches * shards}, rlp.minibatches="
-            f"{rlp.minibatches} times the {shards} device(s) that share each; change one of them"
+        raise UserError.of(
+            "batch_size",
+            documents,
+            f"is no multiple of {rlp.minibatches * shards}, rlp.minibatches={rlp.minibatches} "
+            f"times the {shards} device(s) that share each; change one of them",
         )
     wanted = {
         "max_branches_in_flight": (documents, rlp.group_size),
@@ -191,8 +194,10 @@ def _check_waves(documents: int, rlp: RLPSettings, shards: int) -> None:
         field: wave_shape(rows, branches, unit, getattr(rlp, field), shards, f"rlp.{field}")
         for field, (rows, unit) in wanted.items()
     }
-    if find(rlp.objective).reads_in_another and waves["max_branches_in_flight"][0] < 2:
-        raise UserError(
-            f"objective={rlp.objective!r} puts thoughts into another document of their wave, and a "
-            "wave has one; raise batch_size or rlp.max_branches_in_flight"
+    if OTHER_DOCUMENT in needs(rlp.objective) and waves["max_branches_in_flight"][0] < 2:
+        raise UserError.of(
+            "objective",
+            rlp.objective,
+            "puts thoughts into another document of their wave, and a wave has one; raise "
+            "batch_size or rlp.max_branches_in_flight",
         )

@@ -23,10 +23,11 @@ from models.layers.registry import layer_counts, layers
 from models.transformer import count_parameters
 from rlp.engine.branches import Vocabulary
 from rlp.engine.forks import SCORED
+from rlp.engine.readings import BRANCH_PASS, TARGET_PASS, costs
 from rlp.engine.scoring import logit_chunks
 from rlp.engine.stages import NEXT_TOKEN, RLP
 from rlp.engine.step import RLPSettings
-from rlp.objectives.registry import find
+from rlp.objectives.registry import reads_answers
 
 Flops = dict[str, dict[str, int]]  # of a step: stage of `rlp.engine.stages` to part to FLOPs
 EMA_FLOPS = 3  # of a parameter: tau phi + (1 - tau) theta
@@ -196,18 +197,18 @@ def _rlp_work(
     thoughts = on_branches(branches * slots, range(slots), logits=acted)  # all at once
     every = slots + after  # with the slots of tag and target
     learnt = on_branches(branches * every, range(every), every, acted + branches * s.horizon)
-    objective = find(s.objective)
-    elsewhere = scored if objective.reads_elsewhere else Work()
-    if objective.reads_in_another:
-        elsewhere += on_branches(branches * every, range(every), every, branches * s.horizon)
+    answers = reads_answers(s.objective)
+    branch = on_branches(branches * every, range(every), every, branches * s.horizon)
+    passes = {TARGET_PASS: scored, BRANCH_PASS: branch}
+    targets_read = sum((passes[cost] for cost in costs(s.objective)), scored)
     by_theta = without + (documents if s.prompt else Work())
     return {
         "choice": choice if s.positions in SCORED else Work(),
         "prefill": prefill,
         "opening": on_branches(branches * known, range(known)),
         "sampled": on_branches(decoded, range(known, slots), logits=decoded),
-        "without": Work() if objective.reads_answers else by_theta,
-        "targets": Work() if objective.reads_answers else scored + elsewhere,
+        "without": Work() if answers else by_theta,
+        "targets": Work() if answers else targets_read,
         "baseline": without + documents if s.baseline != "none" else Work(),
         "thoughts": prefill + thoughts,
         "learnt": prefill + (learnt if s.learns_target else thoughts),

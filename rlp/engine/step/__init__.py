@@ -1,7 +1,8 @@
 """What the stages of a training step compute; `rlp.engine.stages` lists them in order."""
 
+from rlp.engine.forked_documents import ForkedDocuments
 from rlp.engine.settings import RLPSettings, copies_kept
-from rlp.engine.step.reading import ForkedDocuments, NoThink, no_think_stage, read_stage
+from rlp.engine.step.reading import NoThink, no_think_stage, read_stage
 from rlp.engine.step.thinking import (
     Evidence,
     answer_rewards_stage,

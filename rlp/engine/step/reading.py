@@ -10,24 +10,13 @@ from models.config import ModelConfig
 from models.transformer import Params, bind
 from models.tree import ForkPoints, forward
 from rlp.data.batch import Batch
-from rlp.engine.branches import Forks, Vocabulary, document_trunk, make_forks
+from rlp.engine.branches import Vocabulary, document_trunk, make_forks
+from rlp.engine.forked_documents import ForkedDocuments
 from rlp.engine.forks import SCORED, allowed_places, select_forks
-from rlp.engine.rollout import Documents, read_documents
-from rlp.engine.sampling import document_keys, fork_keys, other_places
+from rlp.engine.rollout import read_documents
+from rlp.engine.sampling import document_keys, fork_keys
 from rlp.engine.scoring import document_scores, no_think_scores
 from rlp.engine.settings import RLPSettings
-from rlp.objectives.registry import find
-
-
-@flax.struct.dataclass
-class ForkedDocuments:
-    """Documents with their forks, read by theta and ready for thoughts."""
-
-    documents: Documents
-    forks: Forks  # [B, K]
-    elsewhere: Forks | None  # other places of the documents, for an objective that reads them
-    unselected: jax.Array | None  # [B] nats, mean no-think loss where no fork stands, if known
-    keys: jax.Array  # [B] PRNG keys, one per document and step
 
 
 @flax.struct.dataclass
@@ -80,16 +69,9 @@ def read_stage(
     points = ForkPoints(position=fork + len(s.prompt), segment=jnp.ones_like(fork))
     trunk = dataclasses.replace(trunk, forks=points)
     documents = read_documents(bind(model_config, params), trunk)
-    elsewhere = None
-    if find(s.objective).reads_elsewhere:
-        length = (batch.segment > 0).sum(axis=-1)
-        place = other_places(keys, fork, length, s.min_prefix, s.horizon)
-        elsewhere = make_forks(batch, place, s.horizon)
     forks = make_forks(batch, fork, s.horizon)
     unselected = None if loss is None else _loss_elsewhere(s, batch, fork, loss)
-    return ForkedDocuments(
-        documents=documents, forks=forks, elsewhere=elsewhere, unselected=unselected, keys=keys
-    )
+    return ForkedDocuments(documents, forks, unselected, keys, step)
 
 
 def _loss_elsewhere(

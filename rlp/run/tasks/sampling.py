@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from models.sharding import batch_shards
 from rlp.capacity import step_memory
 from rlp.capacity.device_memory import Need
+from rlp.engine import readings
 from rlp.engine.step.waves import cache_bytes, rollout_wave
+from rlp.metrics import declared
+from rlp.metrics.metric import Metric
 from rlp.objectives import Objective
 from rlp.objectives.equations import ADVANTAGES
 from rlp.run.tasks.task import Settings, Task
@@ -27,18 +30,33 @@ class SamplingTask(Task):
     """
 
     def __init__(self, config: Settings, objective: Objective) -> None:
-        """A task of a config."""
+        """A task of a config.
+
+        Raises:
+          UserError: readings or metrics of the objective cannot be used.
+        """
         super().__init__(config)
         self.name, self.objective = str(config["objective"]), objective
+        readings.check(self.name)
+        declared.check(self.metrics, f"objective={self.name!r}")
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """See `Task`."""
+        return tuple(self.objective.metrics)
 
     def refuse_next_token_data(self) -> None:
         """Refuses pairs and lookaheads, which are learnt token by token."""
-        if self.config["data.sft.share"]:
-            raise UserError("data.sft is for objective='next_token'")
+        if share := self.config["data.sft.share"]:
+            raise UserError.of(
+                "data.sft.share", share, "; data.sft is for objective='next_token', so set it to 0"
+            )
         if share := self.config["data.lookahead.share"]:
-            raise UserError(
-                f"data.lookahead.share={share} is for objective='next_token', and objective="
-                f"{self.name!r} branches off documents without tags; set it to 0"
+            raise UserError.of(
+                "data.lookahead.share",
+                share,
+                f"is for objective='next_token', and objective={self.name!r} branches off "
+                "documents without tags; set it to 0",
             )
 
     @property
@@ -51,8 +69,8 @@ class SamplingTask(Task):
         compare = ADVANTAGES.get(str(self.config["rlp.advantages"]), self.objective.advantages)
         lone = self.config["rlp.group_size"] == 1
         if lone and compare is not ADVANTAGES["leave_one_out"]:
-            raise UserError(
-                "rlp.group_size=1 has no group to compare with; set group_size to 2 or more"
+            raise UserError.of(
+                "rlp.group_size", 1, "has no group to compare with; set group_size to 2 or more"
             )
         return lone
 

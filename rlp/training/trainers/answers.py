@@ -13,7 +13,7 @@ from rlp.data.rows import Rows
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.step import TrainState
 from rlp.evaluation.answering import Answering
-from rlp.objectives.record import Answers
+from rlp.objectives.outcome import Answers
 from rlp.training.trainers.base import Clock
 from rlp.training.trainers.thoughts import RLPTrainer, Wave
 

@@ -37,7 +37,7 @@ NAN = objective(reward=lambda found: put(found.reasoned, (1, 0, 2), jnp.nan))
 INFINITE = objective(
     reward=lambda found: put(found.answers.correct.astype(jnp.float32), (2, 0, 1), jnp.inf),
     advantages=standardized_advantages,
-    reads_answers=True,
+    reads=("answers",),
 )
 
 

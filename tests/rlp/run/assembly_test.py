@@ -350,6 +350,7 @@ def refused(config, message, tmp_path):
     """Runs a config that must be refused in one line, with no trace on the disk."""
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         loop.train(config, tmp_path / "run", report=False)
+    assert caught.value.field in KNOWN
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -379,7 +380,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path, text):
     assert (tmp_path / "run").read_text() == "mine"
 
 
-OBJECTIVES_OF_ANSWERS = [name for name, made in OBJECTIVES.items() if made.reads_answers]
+OBJECTIVES_OF_ANSWERS = [name for name, made in OBJECTIVES.items() if "answers" in made.reads]
 
 
 @pytest.mark.parametrize("name", ["next_token", *OBJECTIVES])
