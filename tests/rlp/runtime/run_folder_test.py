@@ -27,19 +27,8 @@ def test_no_other_module_spells_them():
 
 
 def test_they_stay_what_they_are():
-    assert {
-        "run": (
-            *("config.json", "hf", "checkpoints", "metrics.jsonl", "tensorboard", "warnings.json"),
-            *("metrics.damaged.jsonl", "metrics.declared.json", "evaluation.json", "thoughts.json"),
-            *("responses.json", "report.html", "plots", "logs"),
-        ),
-        "experiment": (
-            "config.json",
-            "summary.json",
-            "pipeline.md",
-            "report.html",
-            "plots",
-            "logs",
-        ),
-        "sweep": ("logs", "slurm", "report.html", "plots"),
-    } == run_folder.WRITTEN
+    run = """config.json hf checkpoints metrics.jsonl tensorboard warnings.json metrics.damaged.jsonl
+        metrics.declared.json evaluation.json thoughts.json responses.json report.html plots logs"""
+    experiment = "config.json summary.json pipeline.md report.html plots logs"
+    written = {"run": run, "experiment": experiment, "sweep": "logs slurm report.html plots"}
+    assert run_folder.WRITTEN == {kind: tuple(names.split()) for kind, names in written.items()}
