@@ -12,15 +12,12 @@ import numpy as np
 
 from rlp.answers.grading import Grade, Grader, StepTime
 from rlp.answers.planning_phrases import planning_actions
-from rlp.data.compass import CompassTokenizer
 from rlp.engine.branches import Vocabulary
 from rlp.engine.step import RLPSettings
 from rlp.runtime import hosts
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.tokenizers.turns import after_response, end_of_turn
-
-AnyTokenizer = Tokenizer | CompassTokenizer
 
 _ASKED = "a problem"
 
@@ -44,7 +41,7 @@ class Frame:
     end: int
 
 
-def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Frame:
+def make_frame(tokenizer: Tokenizer, template: str | None, think: bool) -> Frame:
     """The frame of responses.
 
     Args:
@@ -65,8 +62,6 @@ def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Fr
             )
         opening = tokenizer.think_open
         return Frame(lambda text: text, tokenizer.bos, opening, False, tokenizer.separator)
-
-    assert not isinstance(tokenizer, CompassTokenizer)
 
     def ask(text: str) -> str:
         return tokenizer.chat([{"role": "user", "content": text}], template, True)
@@ -92,7 +87,7 @@ def make_frame(tokenizer: AnyTokenizer, template: str | None, think: bool) -> Fr
     return Frame(ask, (), opening if think else (before[-1],), not think, end)
 
 
-def begins_in_thought(frame: Frame, tokenizer: AnyTokenizer) -> bool:
+def begins_in_thought(frame: Frame, tokenizer: Tokenizer) -> bool:
     """Whether a response begins inside of a thought: after the opening tag of the frame, or of the
     chat template."""
     if not frame.shared:

@@ -27,7 +27,6 @@ from rlp.engine.token_bytes import TokenBytes, token_table
 from rlp.evaluation.answers import AnswerEvaluator
 from rlp.evaluation.responses import (
     Answering,
-    AnyTokenizer,
     begins_in_thought,
     make_frame,
     response_settings,
@@ -49,7 +48,8 @@ from rlp.run.checks import INT32, check
 from rlp.runtime import hosts
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
-from rlp.tokenizers.tokenizer import load as load_tokenizer
+from rlp.tokenizers.load import load_tokenizer
+from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.tokenizers.turns import end_of_turn
 from rlp.training.budget import UNITS, Budget, End, Steps, ends_known, split, used_by
 from rlp.training.flops import by_part, next_token_flops
@@ -72,7 +72,7 @@ class Method:
       ends: ids that end what is trained on, besides those that the run started with.
     """
 
-    tokenizer: AnyTokenizer
+    tokenizer: Tokenizer
     model: ModelConfig
     settings: RLPSettings
     vocabulary: Vocabulary
@@ -82,7 +82,7 @@ class Method:
     @property
     def separator(self) -> str:
         """What stands between the pieces of a text when it is shown."""
-        return getattr(self.tokenizer, "between_pieces", "")
+        return self.tokenizer.between_pieces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,9 +253,9 @@ def _named(make: Callable[[], Any]) -> Any:
         raise UserError(str(error)) from error
 
 
-def _tokenizer(config: ConfigDict, files: Path | None) -> AnyTokenizer:
+def _tokenizer(config: ConfigDict, files: Path | None) -> Tokenizer:
     if config.data.kind == "compass":
-        return compass.CompassTokenizer()
+        return compass.TOKENIZER
     data = config.data
     folder = data.tokenizer or (str(files) if files else "bytes")
     return load_tokenizer(folder, data.bos, data.eos, data.separator, config.model.vocab_size)
@@ -274,7 +274,7 @@ def _ends(config: ConfigDict, tokenizer: Any, template: str | None) -> tuple[int
     return tuple(dict.fromkeys(end for end in ends if end is not None))
 
 
-def _vocabulary(tokenizer: AnyTokenizer, size: int) -> Vocabulary:
+def _vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
     return vocabulary(
         think_open=tokenizer.think_open,
         think_close=tokenizer.think_close,
@@ -355,7 +355,7 @@ def _evaluated_at_once(config: ConfigDict, shards: int) -> int:
     return min(config.batch_size, max(1, each) * shards)
 
 
-def _prompt(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[int, ...]:
+def _prompt(config: ConfigDict, tokenizer: Tokenizer) -> tuple[int, ...]:
     """Token ids of the thinking prompt, which goes between a row's bos and its text."""
     if config.rlp.prompt == "none":
         return ()
@@ -365,7 +365,7 @@ def _prompt(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[int, ...]:
     return tuple(tokenizer.encode(text))
 
 
-def _settings(config: ConfigDict, tokenizer: AnyTokenizer) -> RLPSettings:
+def _settings(config: ConfigDict, tokenizer: Tokenizer) -> RLPSettings:
     """Of thoughts: where training samples none, of the held-out figures alone."""
     thinks_of_text = thinks(config) and not answers_problems(config)
     objective = config.objective if thinks_of_text else "rlp"

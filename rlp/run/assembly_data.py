@@ -27,7 +27,8 @@ from rlp.objectives.registry import reads_answers
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint
 from rlp.tokenizers.files import TEMPLATE
-from rlp.tokenizers.tokenizer import THINK_CLOSE, THINK_OPEN, FolderTokenizer, Tokenizer
+from rlp.tokenizers.folder_tokenizer import FolderTokenizer
+from rlp.tokenizers.tokenizer import THINK_CLOSE, THINK_OPEN, Tokenizer
 from rlp.tokenizers.turns import end_of_turn
 
 LOGGER = logging.getLogger(__name__)

@@ -17,10 +17,12 @@ from rlp.data.mix import MixedStream
 from rlp.data.pairs import pair_streams, tokenize_pairs
 from rlp.data.text import text_streams
 from rlp.runtime.errors import UserError
-from rlp.tokenizers import tokenizer
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
+from rlp.tokenizers.load import load_tokenizer
+from rlp.tokenizers.tokenizer import Tokenizer
 from tests.support import folders
 
-BYTES = tokenizer.load("bytes")
+BYTES = load_tokenizer("bytes")
 PAIR = Format(prompt="question", response="answer")
 CHAT = Format(messages="messages")
 (BOS,), EOS = BYTES.bos, BYTES.eos
@@ -33,12 +35,12 @@ TEMPLATE = (
 
 
 @pytest.fixture(scope="module")
-def chatty(tmp_path_factory) -> tokenizer.Tokenizer:
+def chatty(tmp_path_factory) -> Tokenizer:
     """Bytes as a Hugging Face folder with a chat template of its own."""
     folder = tmp_path_factory.mktemp("chatty")
     for name, content in (folders.byte_files() | {"chat_template.jinja": TEMPLATE}).items():
         (folder / name).write_text(content)
-    return tokenizer.load(str(folder))
+    return load_tokenizer(str(folder))
 
 
 def write(path, rows):
@@ -94,7 +96,7 @@ def test_a_token_across_the_end_of_a_prompt_is_learnt(tmp_path):
     """The ids are those of the whole text, and the response begins with the token that holds its
     first letter."""
 
-    class Doubles(tokenizer.ByteTokenizer):
+    class Doubles(ByteTokenizer):
         """Reads "ab" as one token."""
 
         def encode_spans(self, texts):
@@ -119,7 +121,7 @@ def test_a_token_across_the_end_of_a_prompt_is_learnt(tmp_path):
 @pytest.mark.parametrize("template", [None, TEMPLATE], ids=["plain", "template"])
 def test_a_row_has_the_ids_of_its_whole_text(tmp_path, kind, template):
     """With every kind of tokenizer; those that put a space before a text put it there once."""
-    words = tokenizer.load(folders.folder_of(tmp_path, kind))
+    words = load_tokenizer(folders.folder_of(tmp_path, kind))
     assert words.decode(words.bos) == "<bos>"
     said = [("1 + 1 = ", "2"), ("Q: 5", "6 é"), ("a b", " c d"), ("c", "\n42")]
     rows = [{"messages": turns(*(x for pair in said[:n] for x in pair))} for n in range(1, 5)]
@@ -566,7 +568,7 @@ def test_an_end_of_a_turn_that_takes_in_the_space_after_it_is_learnt(tmp_path):
     for token in made["added_tokens"]:
         token["rstrip"] = token["content"] == "<eos>"
     path.write_text(json.dumps(made))
-    words = tokenizer.load(folder)
+    words = load_tokenizer(folder)
     breaks = TEMPLATE.replace("<bos>{{", "\n<bos>{{").replace("%}<bos>a", "%}\n<bos>a")
     ((ids, learnt),), _ = tokenized(
         tmp_path / "a.jsonl", [{"messages": turns("a", "b", "c", "d")}], CHAT, breaks, words

@@ -22,7 +22,8 @@ from rlp.data.summary import Summary
 from rlp.data.text import text_streams
 from rlp.run.assembly_data import file_text
 from rlp.runtime.errors import UserError
-from rlp.tokenizers import tokenizer
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
+from rlp.tokenizers.load import load_tokenizer
 
 TEXTS = [f"document {i}: " + "é日x\n"[i % 4] * (i * 7 % 60) for i in range(41)]
 SEPARATOR = "\n%%\n"
@@ -255,7 +256,7 @@ def test_one_line_tells_what_was_read(tmp_path, caplog):
     for name in ("d.csv", ".hidden", "e"):
         (tmp_path / name).touch()
     caplog.set_level("INFO", "rlp")
-    words = {"tokenizer": tokenizer.ByteTokenizer(), "holdout_every": 11, "held_out_min_tokens": 20}
+    words = {"tokenizer": ByteTokenizer(), "holdout_every": 11, "held_out_min_tokens": 20}
     text_streams(train=str(tmp_path), sequence_length=32, **words)
     (line,) = [message for message in caplog.messages if "files read" in message]
     characters = 10 * 10 + 10 * 11 + 50
@@ -271,7 +272,7 @@ def test_one_line_tells_what_was_read(tmp_path, caplog):
 def test_held_out_files_have_their_own_line(tmp_path, caplog):
     paths = [write(tmp_path / f"{name}.jsonl", TEXTS) for name in "ab"]
     caplog.set_level("INFO", "rlp")
-    words = {"tokenizer": tokenizer.ByteTokenizer(), "sequence_length": 400}
+    words = {"tokenizer": ByteTokenizer(), "sequence_length": 400}
     text_streams(train=str(paths[0]), evaluation=str(paths[1]), **words)
     lines = [message for message in caplog.messages if "1 file read (.jsonl 1)" in message]
     assert [line.partition(":")[0] for line in lines] == ["data.train", "data.evaluation"]
@@ -282,7 +283,7 @@ def test_a_separator_that_does_not_occur_is_reported(tmp_path, caplog):
     for name, text in {"a": "a%b", "b": "ab", "c": "abc", "d": " \n"}.items():
         (tmp_path / f"{name}.txt").write_text(text)
     files = find_files(str(tmp_path), "data.train")
-    words = tokenizer.ByteTokenizer()
+    words = ByteTokenizer()
     assert len(tokenize(files, "data.train", "text", "%", words, "")) == 4
     (told,) = (message for message in caplog.messages if "txt_separator" in message)
     assert told == (
@@ -345,7 +346,7 @@ def test_folders_globs_and_lists_of_urls_have_one_order(tmp_path, bucket):
 def test_text_at_urls_makes_the_same_rows(tmp_path, bucket):
     here = write(tmp_path / "a.jsonl", TEXTS)
     bucket(here, "a.jsonl")
-    words = {"tokenizer": tokenizer.ByteTokenizer(), "sequence_length": 32, "holdout_every": 5}
+    words = {"tokenizer": ByteTokenizer(), "sequence_length": 32, "holdout_every": 5}
     for local, remote in zip(
         text_streams(train=str(here), **words),
         text_streams(train="memory://bucket", **words),
@@ -540,7 +541,7 @@ def test_paths_without_documents_are_refused(tmp_path, spec, message):
     (tmp_path / "blank.txt").write_text(" \n")
     with pytest.raises(UserError, match=message):
         text_streams(
-            train=spec.format(tmp_path), tokenizer=tokenizer.load("bytes"), sequence_length=8
+            train=spec.format(tmp_path), tokenizer=load_tokenizer("bytes"), sequence_length=8
         )
 
 

@@ -14,7 +14,7 @@ from rlp.run import assembly, loop
 from rlp.run.checks import check
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
-from rlp.tokenizers.tokenizer import ByteTokenizer
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
 from tests.support import runs
 
 KNOWN = dict(fields(default.get_config()))

@@ -27,8 +27,8 @@ from rlp.run import export_model, import_model, opened_model, prompts
 from rlp.run.assembly import build_method
 from rlp.runtime.config_json import save_config
 from rlp.runtime.errors import UserError
-from rlp.tokenizers.tokenizer import load as load_tokenizer
-from rlp.tokenizers.tokenizer import word_level_files
+from rlp.tokenizers.build_files import word_level_files
+from rlp.tokenizers.load import load_tokenizer
 from rlp.training.checkpoint import Checkpoints
 from tests.support import folders, tiny
 from tests.support import hf as theirs

@@ -21,8 +21,8 @@ from rlp.runtime import run_folder
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.turns import end_of_turn
 from rlp.training.trainers import NextTokenTrainer
-from tests.rlp.tokenizers.tokenizer_test import make_folder
 from tests.support import folders, runs
+from tests.support.bpe_folder import make_folder
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 
 pytestmark = pytest.mark.usefixtures("one_device")
