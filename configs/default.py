@@ -182,8 +182,8 @@ class Compass:
 class Data:
     """Where documents, pairs and problems come from, and how they become rows of tokens."""
 
-    kind: str = field("text", "where documents come from", choices={"text": "files",
-        "compass": "generated documents of the demo"})
+    kind: str = field("text", 'where documents come from: "text" (files), "compass" (generated documents of '
+        'the demo), or "<module>:<name>" of your own')
     train: str = field("", ".txt .jsonl .ndjson (.gz and .zst of them) .parquet: files, folders (through "
         "links) or globs, comma-separated; URLs (gs://) too; what is passed over is logged")
     evaluation: str = field("", "held-out files, same forms",
@@ -353,9 +353,15 @@ class Mesh:
 
 
 @dataclass(frozen=True)
+class ObjectiveOptions:
+    """Options of the objective, which declares their names and defaults itself."""
+
+
+@dataclass(frozen=True)
 class Config(Run):
     """All fields of a run, for code that reads them: `Config.of(config).rlp.group_size`."""
 
+    objective_options: ObjectiveOptions = ObjectiveOptions()
     model: Model = Model()
     data: Data = Data()
     optimizer: Optimizer = Optimizer()

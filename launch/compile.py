@@ -33,7 +33,7 @@ from rlp.capacity.chips import Topology, parse_topology
 from rlp.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from rlp.capacity.step_spec import Case
+    from rlp.capacity.step_spec import StepSpec
     from rlp.run.assembly import Run
 
 _CONFIG = program.define_config()
@@ -69,7 +69,7 @@ def show_sharding(config: ConfigDict, topology: Topology | None) -> None:
     devices = compilers.stand_ins(topology.devices) if topology else None
     run = _build(config, devices, None, "a device")
     print(f"mesh {summary.mesh_text(run.mesh)}")
-    print("\n".join(summary.sharding_table(abstract_params(run.model, run.mesh))))
+    print("\n".join(summary.sharding_table(abstract_params(run.method.model, run.mesh))))
 
 
 def compile_step(config: ConfigDict, topology: Topology) -> bool:
@@ -83,28 +83,27 @@ def compile_step(config: ConfigDict, topology: Topology) -> bool:
     except DoesNotFit as error:  # whatever a compiler would say of the steps
         print(f"does not fit: {error}")
         return False
-    case = _case(config, run)
-    print("\n".join(summary.heading(topology, case)), flush=True)
-    plan, refused = programs.Plan(), None
+    spec = _spec(config, run)
+    print("\n".join(summary.heading(topology, spec)), flush=True)
+    plan, refused = programs.CompiledStep(), None
     with programs.tracing_for(run.mesh, topology.chip.platform):
         try:
-            compiled_stages.walk(programs.Compiler(run.mesh, plan, _tell), case)
+            compiled_stages.walk(programs.Compiler(run.mesh, plan, _tell), spec)
         except programs.OutOfMemory as error:
             refused = error
-        fits, lines = summary.whole(topology, case, plan, refused)
+        fits, lines = summary.whole(topology, spec, plan, refused)
     print("\n".join(lines))
     return fits
 
 
-def _case(config: ConfigDict, run: "Run") -> "Case":
-    from rlp.capacity.step_spec import Case
-    from rlp.run.assembly import build_optimizer, thinks
+def _spec(config: ConfigDict, run: "Run") -> "StepSpec":
+    from rlp.capacity.step_spec import StepSpec
+    from rlp.run.schedule import build_optimizer
 
-    settings, words = run.sampled
-    return Case(
-        model=run.model,
-        settings=settings if thinks(config) else None,
-        vocabulary=words,
+    return StepSpec(
+        model=run.method.model,
+        settings=run.sampling,
+        vocabulary=(run.sampled or run.method).vocabulary,
         optimizer=build_optimizer(config, config.steps),
         mesh=run.mesh,
         rows=config.batch_size,
@@ -133,19 +132,18 @@ def _build(
     """
     from rlp.capacity import device_memory
     from rlp.interop import init_from
-    from rlp.run.assembly_data import answers_problems
+    from rlp.run import datasets, tasks
     from rlp.run.memory_check import build
+    from rlp.runtime.config_json import fields
 
     config = copy.deepcopy(init_from.adopt(config, NOWHERE, program.fields_set_by_hand()))
     unread, sft = "not read here", config.data.sft
-    if sft.share:
-        sft.train = sft.train or unread
-        if not (sft.prompt_column or sft.response_column):
-            sft.messages_column = sft.messages_column or unread
-    if answers_problems(config):
-        config.data.problems.train = config.data.problems.train or unread
-    elif sft.share < 1:
-        config.data.train = config.data.train or unread
+    if not datasets.find(config.data.kind).generated:
+        given = dict(fields(config))
+        named = {field: given[field] or unread for field in tasks.find(given).files}
+        config.update_from_flattened_dict(named)
+    if sft.train and not (sft.prompt_column or sft.response_column):
+        sft.messages_column = sft.messages_column or unread
     limits = device_memory.Limits(memory, name, device_memory.host_memory())
     files = init_from.files_for(config, NOWHERE)
     return build(config, files, devices, lambda _: limits, only_state=True)

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from launch import program
 from launch.run_flags import RunFlags
 from rlp.run import config_files
-from rlp.runtime import atomic_files, disk_errors, run_folder
+from rlp.runtime import atomic_files, disk_errors, run_folder, run_reference
 from rlp.runtime.display import printable
 from rlp.runtime.errors import UserError
 
@@ -96,8 +96,8 @@ def _named(source: str, workdir: Path) -> str:
 
 def _length(arm: ConfigDict, workdir: Path) -> str:
     if arm.match:
-        source, _, unit = arm.match.rpartition(":")
-        return f"the {unit} of {_named(source, workdir)}"
+        named = run_reference.usage(arm.match)
+        return f"the {named.detail} of {_named(named.run, workdir)}"
     return f"{arm.steps} steps"
 
 
@@ -119,7 +119,7 @@ def _finish(
 
     arms = experiment.arms_in_order(config, workdir)
     starts = {name: _named(arm.init_from, workdir) for name, arm in arms.items()}
-    sources = {name: start.partition("@")[0] for name, start in starts.items()}
+    sources = {name: run_reference.checkpoint(start).run for name, start in starts.items()}
     inside = {name: source if source in arms else "" for name, source in sources.items()}
     figures = {name: summary[name] for name in summary["arms"]}
     table = report.chain_table(report.places(inside), figures, published)

@@ -22,10 +22,10 @@ from rlp.run import config_fields, config_files
 from rlp.runtime import run_folder
 from rlp.runtime.config_json import Value, fields
 from rlp.runtime.errors import UserError
+from rlp.runtime.run_reference import FIELDS
 from rlp.runtime.strict_json import read_object
 
 NAME = "name"  # of a point, where the fields that it sets would not do; no field is called so
-REFERENCES = ("init_from", "match")
 RESERVED = (*run_folder.WRITTEN["sweep"], run_folder.OWNER)  # what else is in the folder of a sweep
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a log is called <name>.log
 
@@ -152,6 +152,8 @@ def _point(values: object, config: ConfigDict, for_all: set[str]) -> Point:
     own, known = dict(values), dict(fields(config))
     label = own.pop(NAME, "")
     for path, value in own.items():
+        if config_fields.is_option(str(path)):
+            continue
         if path not in known:
             raise config_fields.unknown_field(str(path), known)
         config_fields.check_value(path, type(known[path]), value)
@@ -206,14 +208,8 @@ def _references(points: Sequence[Point]) -> set[tuple[str, Value]]:
         (path, value)
         for point in points
         for path, value in point.fields.items()
-        if path in REFERENCES and _target(path, str(value))[0] in given
+        if path in FIELDS and FIELDS[path](str(value)).run in given
     }
-
-
-def _target(path: str, value: str) -> tuple[str, str]:
-    """What a reference names, and what follows: "@step" of init_from, ":flops" of match."""
-    name, sign, rest = value.rpartition(":") if path == "match" else value.partition("@")
-    return name, sign + rest
 
 
 def _short_names(paths: Iterable[str]) -> dict[str, str]:
@@ -231,14 +227,16 @@ def _short_names(paths: Iterable[str]) -> dict[str, str]:
 def _resolve(point: Point, points: Sequence[Point]) -> None:
     """Turns what names another point into its folder, and notes that it must come first."""
     places = {(other.label, other.seed): other for other in points}
-    for path in REFERENCES:
-        name, rest = _target(path, str(point.fields.get(path, "")))
-        other = places.get((name, point.seed)) or places.get((name, None))
+    for path, split in FIELDS.items():
+        named = split(str(point.fields.get(path, "")))
+        other = places.get((named.run, point.seed)) or places.get((named.run, None))
         if other is not None:
-            point.fields[path] = f"{other.folder}{rest}"
+            point.fields[path] = named.of(other.folder)
             point.needs.append(other.name)
-        elif any(name == label for label, _ in places):
-            raise UserError(f"{point.name} builds on {name}, of which there is none of its seed")
+        elif any(named.run == label for label, _ in places):
+            raise UserError(
+                f"{point.name} builds on {named.run}, of which there is none of its seed"
+            )
 
 
 def _in_order(points: Sequence[Point]) -> list[Point]:

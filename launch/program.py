@@ -28,7 +28,7 @@ from launch import output
 from rlp.run import config_fields, config_files
 from rlp.runtime import signals
 from rlp.runtime.allocator import keep_freed_memory
-from rlp.runtime.config_json import fields
+from rlp.runtime.config_json import Value, fields
 from rlp.runtime.display import printable
 from rlp.runtime.errors import UserError
 
@@ -69,9 +69,14 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
             except UnicodeEncodeError as error:
                 raise UserError(f"the argument {given!a} is not valid UTF-8") from error
         try:
+            argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
             if _FLAG in flags.FLAGS:
-                check_config_flags(flags.FLAGS.read_flags_from_files(argv, force_gnu=False)[1:])
+                check_config_flags(argv[1:])
+            argv, options = _without_options(argv)
             arguments = flags.FLAGS(_with_located_file(argv))[1:]
+            if options:
+                config = flags.FLAGS[_FLAG].value
+                flags.FLAGS[_FLAG].value = config_files.override(config, options)
             for name in _OUTPUTS:
                 if name in flags.FLAGS and flags.FLAGS[name].present:
                     check_output(name, flags.FLAGS[name].value or "")
@@ -110,6 +115,10 @@ def check_config_flags(arguments: Sequence[str]) -> None:
     for position, argument in enumerate(arguments):
         if match := _OVERRIDE.fullmatch(argument):
             negated, path, value = match.groups()
+            if config_fields.is_option(path):
+                if negated or value is None:
+                    raise UserError(f"{argument}: write --{_FLAG}.{path}=VALUE", field=path)
+                continue
             if path not in known:
                 raise config_fields.unknown_field(path, known)
             if value is None and type(known[path]) is not bool:
@@ -118,6 +127,20 @@ def check_config_flags(arguments: Sequence[str]) -> None:
             if own := config_fields.set_by_arms(path, known):
                 note = f"note: --{_FLAG}.{path} does not reach the arms that set their own: "
                 print(printable(note + ", ".join(own)), file=sys.stderr)
+
+
+def _without_options(argv: Sequence[str]) -> tuple[list[str], dict[str, Value]]:
+    """The command line without options of objectives, which are not fields of every config, and
+    these options: path to value."""
+    left: list[str] = []
+    options: dict[str, Value] = {}
+    for argument in argv:
+        match = _OVERRIDE.fullmatch(argument)
+        if match and config_fields.is_option(match[2]):
+            options[match[2]] = config_fields.option_of_text(match[3])
+        else:
+            left.append(argument)
+    return left, options
 
 
 def define_output(

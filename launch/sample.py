@@ -100,7 +100,7 @@ def _sampled(
     opened: "Opened", prompt: list[int], ends: Sequence[int], key: "jax.Array"
 ) -> Iterator[int]:
     """What follows a prompt, up to and with one of the ends."""
-    from rlp.evaluation.generate import continuation
+    from rlp.evaluation.generation import continuation
 
     method = opened.method
     return continuation(
@@ -141,7 +141,7 @@ def _show_thoughts(
     opened: "Opened", prompt: list[int], target: list[int], key: "jax.Array", chat: bool
 ) -> None:
     """Prints thoughts, and what they do for the target."""
-    from rlp.evaluation.generate import thoughts_after
+    from rlp.evaluation.generation import thoughts_after
 
     method = opened.method
     tokenizer = method.tokenizer
@@ -150,16 +150,8 @@ def _show_thoughts(
     )
     if chat:  # it begins with its template, as responses to problems do
         settings = dataclasses.replace(settings, prompt=())
-    thoughts, without = thoughts_after(
-        method.model,
-        opened.params,
-        settings,
-        method.vocabulary,
-        prompt,
-        target,
-        _THOUGHTS.value,
-        key,
-    )
+    method = dataclasses.replace(method, settings=settings)
+    thoughts, without = thoughts_after(method, opened.params, prompt, target, _THOUGHTS.value, key)
     for number, thought in enumerate(thoughts, 1):
         ended = "closed" if thought.closed else "unclosed"
         text = _shown(tokenizer.decode(thought.words))

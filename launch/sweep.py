@@ -72,6 +72,7 @@ def _check(points: Sequence[Point], config: ConfigDict, for_all: Sequence[str]) 
     run has made."""
     from rlp.interop import init_from  # here: they bring jax
     from rlp.run import checks, experiment
+    from rlp.run.objective_options import with_options
 
     for point in points:
         own = point_config(config, point)
@@ -87,9 +88,9 @@ def _check(points: Sequence[Point], config: ConfigDict, for_all: Sequence[str]) 
                     if point.arms
                     else init_from.adopt(own, point.folder, [*for_all, *point.fields])
                 )
-                _check_same(load_config(saved), now)
+                _check_same(load_config(saved), with_options(now))
         except UserError as error:
-            raise UserError(f"{point.folder}: {error}") from error
+            raise error.within(str(point.folder)) from error
 
 
 def _arms(config: ConfigDict) -> list[str]:

@@ -11,7 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from models.attention_kernels import PLATFORMS, kernel_attention, kernels_for, plan_kernels, refusal
+from models.attention_kernels import (
+    PLATFORMS,
+    kernel_attention,
+    kernel_worklists,
+    kernels_for,
+    refusal,
+)
 from models.attention_xla import xla_attention
 from models.backend import target
 from models.mask import HIDDEN_SCORE, Coordinates, Keys, Window, visible
@@ -29,7 +35,7 @@ def attention(
     window: Window = None,
     in_order: bool = False,
     implementation: str | None = None,
-    plan: Any = None,
+    worklists: Any = None,
 ) -> jax.Array:
     """Softmax attention of N groups of queries over shared and own keys, under one softmax.
 
@@ -45,7 +51,8 @@ def attention(
       in_order: the queries are the tokens of the shared keys, as one group and in the same order,
         and no token sees a later one of its row. Lets an implementation skip those.
       implementation: a name of `IMPLEMENTATIONS`; None picks the best for the backend.
-      plan: from `planned` with the same coordinates, window and implementation; None makes it here.
+      worklists: from `find_worklists` with the same coordinates, window and implementation; None
+        makes them here.
 
     Returns:
       Mixed values [B, N, Q, heads, head_dim] in the dtype of q. Softmax is in float32. A query that
@@ -60,15 +67,17 @@ def attention(
         plain = xla_attention if name == "xla" else reference_attention
         own = own and own.of_layer()
         return plain(q, at, shared.of_layer(), own, scale, window, in_order)
-    if plan is None:
+    if worklists is None:
         own_at = None if own is None else own.at
         sizes = q.shape[3], shared.key.shape[-3], q.shape[4], q.dtype
-        plan = planned(at, shared.at, own_at, *sizes, window=window, implementation=name)
+        worklists = find_worklists(
+            at, shared.at, own_at, *sizes, window=window, implementation=name
+        )
     kernels = kernels_for(name, q.shape[-1], q.dtype, _decoding(at, own))
-    return kernel_attention(kernels, plan, q, shared, own, scale)
+    return kernel_attention(kernels, worklists, q, shared, own, scale)
 
 
-def planned(
+def find_worklists(
     at: Coordinates,
     shared: Coordinates,
     own: Coordinates | None,
@@ -94,13 +103,13 @@ def planned(
       implementation: as of `attention`.
 
     Returns:
-      A pytree for `attention(plan=…)`; None where there is nothing to find out.
+      A pytree for `attention(worklists=…)`; None where there is nothing to find out.
     """
     name = chosen(implementation, head_dim, dtype)
     if name not in PLATFORMS:
         return None
     kernels = kernels_for(name, head_dim, dtype, _decoding(at, own))
-    return plan_kernels(kernels, at, shared, own, window, heads, kv_heads)
+    return kernel_worklists(kernels, at, shared, own, window, heads, kv_heads)
 
 
 def _decoding(at: Coordinates, own: object) -> bool:

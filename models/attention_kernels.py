@@ -60,7 +60,7 @@ def kernels_for(name: str, head_dim: int, dtype: Any, decoding: bool) -> Kernels
     return tiled(head_dim, jnp.dtype(dtype), gpu(), interpret=how is not None)
 
 
-def plan_kernels(
+def kernel_worklists(
     kernels: Kernels,
     at: Coordinates,
     shared: Coordinates,
@@ -77,7 +77,7 @@ def plan_kernels(
 
     def run(at: Coordinates, shared: Coordinates, own: Coordinates | None, window: Window) -> Any:
         sights = sights_of(at, shared, own, window, heads // kv_heads)
-        make = lambda sights: kernels.plan(sights, kv_heads // shards("kv_heads"))
+        make = lambda sights: kernels.worklists(sights, kv_heads // shards("kv_heads"))
         return _each_part(make, kernels.parts(sights), sights)
 
     rows = ("rows",)
@@ -85,29 +85,29 @@ def plan_kernels(
 
 
 def kernel_attention(
-    kernels: Kernels, plan: Any, q: jax.Array, shared: Keys, own: Keys | None, scale: float
+    kernels: Kernels, worklists: Any, q: jax.Array, shared: Keys, own: Keys | None, scale: float
 ) -> jax.Array:
-    """Attention with a plan for the coordinates of these queries and keys; as `attention`.
+    """Attention with the worklists of the coordinates of these queries and keys; as `attention`.
 
     Raises:
       ValueError: one kind of keys is of all layers, the other is not.
     """
 
-    def run(plan: Any, layer: jax.Array, q: jax.Array, *each: jax.Array) -> jax.Array:
+    def run(worklists: Any, layer: jax.Array, q: jax.Array, *each: jax.Array) -> jax.Array:
         batch, groups, length, heads, head_dim = q.shape
         kv_heads = each[0].shape[2]
         rows = q.reshape(batch, groups * length, kv_heads, -1, head_dim)
         rows = rows.transpose(0, 2, 1, 3, 4).reshape(batch, kv_heads, -1, head_dim)
-        parts = len(jax.tree.leaves(plan)[0])
+        parts = len(jax.tree.leaves(worklists)[0])
         if parts > 1 and len(each[0]) > 1:
             each = tuple(x[layer][None] for x in each)  # a part's rows of a stack are not together
             layer = jnp.int32(0)
         flat = [x.reshape(-1, kv_heads, math.prod(x.shape[3:-1]), head_dim) for x in each]
         sources = tuple(zip(flat[::2], flat[1::2], strict=True))
-        attend = lambda rows, sources, plan: over_blocks(
-            rows, sources, layer * batch, jax.tree.map(lambda x: x[0], plan), scale, kernels
+        attend = lambda rows, sources, worklists: over_blocks(
+            rows, sources, layer * batch, jax.tree.map(lambda x: x[0], worklists), scale, kernels
         )
-        mixed = jnp.concatenate(_each_part(attend, parts, rows, sources, plan))
+        mixed = jnp.concatenate(_each_part(attend, parts, rows, sources, worklists))
         mixed = mixed.reshape(batch, kv_heads, groups * length, -1, head_dim)
         return mixed.transpose(0, 2, 1, 3, 4).reshape(q.shape)
 
@@ -119,7 +119,7 @@ def kernel_attention(
     layer = shared.layer if stacked else jnp.int32(0)
     queries, caches = ("rows", None, None, "heads"), (None, "rows", "kv_heads")
     run = on_each_device(run, [("rows",), (), queries, *[caches] * len(each)], queries)
-    return run(plan, layer, q, *each)
+    return run(worklists, layer, q, *each)
 
 
 def _each_part(run: Callable, parts: int, *trees: Any) -> Any:

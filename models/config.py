@@ -4,6 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from models.layers.registry import LAYERS
 from models.rope import Rope
 
 COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -38,8 +39,9 @@ class ModelConfig:
       qkv_bias: queries, keys and values have a bias (Qwen 2).
       query_pre_attn_scalar: attention scores are divided by its square root; 0 = `head_dim`.
       sliding_window: tokens that a local layer sees, the querying one included; 0 = no local layer.
-      layer_pattern: "G" for a layer that sees everything, "L" for a local one; repeated over the
-        layers, so "LLLLLG" is five local layers and a global one, over and over.
+      layer_pattern: a letter of `models.layers.registry` for every layer: "G" for one that sees
+        everything, "L" for a local one; repeated over the layers, so "LLLLLG" is five local layers
+        and a global one, over and over.
       rope: rotary positions.
       scale_embedding: embeddings are multiplied by the square root of `hidden_size` (Gemma).
       tie_embeddings: logits are read with the embedding; else with a matrix of their own.
@@ -99,12 +101,12 @@ class ModelConfig:
         ):
             if (value := getattr(self, field)) not in allowed:
                 raise ValueError(f"model.{field}={value!r}; use one of {list(allowed)}")
-        if not self.layer_pattern or set(self.layer_pattern) - set("GL"):
+        if not self.layer_pattern or set(self.layer_pattern) - set(LAYERS):
             raise ValueError(
                 f"model.layer_pattern={self.layer_pattern!r}; write a G for every global layer and "
-                "an L for every local one"
+                f"an L for every local one (letters: {', '.join(sorted(LAYERS))})"
             )
-        # Of the pattern, and not of `is_local`: a number of layers that no memory holds is refused
+        # Of the pattern, and not of `letters`: a number of layers that no memory holds is refused
         # later, and must not be counted through here.
         if ("L" in self.layer_pattern[: self.num_layers]) != (self.sliding_window > 0):
             raise ValueError(
@@ -118,10 +120,10 @@ class ModelConfig:
         return COMPUTE_DTYPES[self.compute_dtype]
 
     @property
-    def is_local(self) -> tuple[bool, ...]:
-        """Of every layer, whether it sees a sliding window only."""
+    def letters(self) -> tuple[str, ...]:
+        """The letter of every layer."""
         pattern = self.layer_pattern
-        return tuple(pattern[i % len(pattern)] == "L" for i in range(self.num_layers))
+        return tuple(pattern[i % len(pattern)] for i in range(self.num_layers))
 
     @property
     def attention_scale(self) -> float:

@@ -20,33 +20,20 @@ import jax
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from models.paths import by_name, name_of
+
 AXES = ("data", "fsdp", "tensor")
 
-# Path in the parameter tree -> logical axis of each dimension.
-LOGICAL_AXES = {
+# Path in the parameter tree -> logical axis of each dimension. Those of layers, "blocks/…", are
+# added by `models.layers.registry`.
+LOGICAL_AXES: dict[str, tuple[str | None, ...]] = {
     "embedding": ("vocab", "width"),
-    "blocks/attention/q/kernel": ("layers", "width", "heads"),
-    "blocks/attention/k/kernel": ("layers", "width", "kv_heads"),
-    "blocks/attention/v/kernel": ("layers", "width", "kv_heads"),
-    "blocks/attention/o/kernel": ("layers", "heads", "width"),
-    "blocks/attention/q/bias": ("layers", "heads"),
-    "blocks/attention/k/bias": ("layers", "kv_heads"),
-    "blocks/attention/v/bias": ("layers", "kv_heads"),
-    "blocks/attention/q_norm/scale": ("layers", "norm"),
-    "blocks/attention/k_norm/scale": ("layers", "norm"),
-    "blocks/attention_norm/scale": ("layers", "norm"),
-    "blocks/attention_post_norm/scale": ("layers", "norm"),
-    "blocks/ffn_norm/scale": ("layers", "norm"),
-    "blocks/ffn_post_norm/scale": ("layers", "norm"),
-    "blocks/ffn/gate/kernel": ("layers", "width", "ffn"),
-    "blocks/ffn/up/kernel": ("layers", "width", "ffn"),
-    "blocks/ffn/down/kernel": ("layers", "ffn", "width"),
     "norm/scale": ("norm",),
     "head/kernel": ("width", "vocab"),
 }
 
 # Logical axis -> mesh axis; None keeps it whole on every device.
-MESH_AXES: dict[str, str | tuple[str, ...] | None] = {
+MESH_AXES: dict[str | None, str | tuple[str, ...] | None] = {
     "rows": ("data", "fsdp"),
     "draws": ("data", "fsdp", "tensor"),
     "layers": None,
@@ -56,18 +43,18 @@ MESH_AXES: dict[str, str | tuple[str, ...] | None] = {
     "ffn": "tensor",
     "vocab": "tensor",
     "norm": None,
+    None: None,
 }
 
 
-def largest_axis(shapes: Any) -> str:
+def largest_axis(shapes: Any) -> str | None:
     """The logical axis of the largest dimension of the parameter that takes the most memory.
 
     Args:
       shapes: a parameter tree of arrays or ShapeDtypeStructs.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(shapes)
-    path, leaf = max(leaves, key=lambda entry: math.prod(entry[1].shape))
-    dimensions = zip(leaf.shape, _logical_axes(_name(path)), strict=True)
+    name, leaf = max(by_name(shapes).items(), key=lambda entry: math.prod(entry[1].shape))
+    dimensions = zip(leaf.shape, _logical_axes(name), strict=True)
     return max(dimensions, key=lambda dimension: dimension[0])[1]
 
 
@@ -125,7 +112,7 @@ def parameter_shardings(
     """
 
     def sharding(path, leaf):
-        name = _name(path)
+        name = name_of(path)
         logical = _logical_axes(name)
         if len(logical) != len(leaf.shape):
             raise ValueError(f"parameter {name} has shape {leaf.shape}, the table says {logical}")
@@ -142,19 +129,6 @@ def parameter_shardings(
         return NamedSharding(mesh, _spec(logical, gathered), memory_kind=memory)
 
     return jax.tree_util.tree_map_with_path(sharding, shapes)
-
-
-def check_heads(mesh: Mesh, num_kv_heads: int) -> None:
-    """Refuses a mesh that would split a head.
-
-    Raises:
-      ValueError: `tensor` does not divide the heads of keys and values.
-    """
-    if num_kv_heads % mesh.shape["tensor"]:
-        raise ValueError(
-            f"mesh.tensor={mesh.shape['tensor']} does not divide the {num_kv_heads} heads of keys "
-            "and values (model.num_kv_heads); give mesh.fsdp what mesh.tensor has too much"
-        )
 
 
 def place(x: jax.Array, *axes: str | None) -> jax.Array:
@@ -179,7 +153,7 @@ def in_use(params: Any, root: str = "", dtype: Any = None) -> Any:
     """
 
     def use(path: Any, leaf: jax.Array) -> jax.Array:
-        name = "/".join(filter(None, (root, _name(path))))
+        name = "/".join(filter(None, (root, name_of(path))))
         logical = _logical_axes(name)
         if dtype is not None and not name.endswith("scale"):
             leaf = leaf.astype(dtype)
@@ -188,13 +162,13 @@ def in_use(params: Any, root: str = "", dtype: Any = None) -> Any:
     return jax.tree_util.tree_map_with_path(use, params)
 
 
-def _gathered(x: jax.Array, logical: tuple[str, ...]) -> jax.Array:
+def _gathered(x: jax.Array, logical: tuple[str | None, ...]) -> jax.Array:
     # The gradient is summed over rows whole, then rests: the compiler sums each part where it goes.
     return jax.lax.with_sharding_constraint(_resting(x, logical), _spec(logical, gathered=True))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _resting(x: jax.Array, logical: tuple[str, ...]) -> jax.Array:
+def _resting(x: jax.Array, logical: tuple[str | None, ...]) -> jax.Array:
     """x, whose gradient lies as parameters do at rest."""
     return x
 
@@ -244,17 +218,16 @@ def _on_a_mesh() -> bool:
     return jax.sharding.get_abstract_mesh().size > 1
 
 
-def _name(path: Any) -> str:
-    return "/".join(str(entry.key) for entry in path)
-
-
-def _logical_axes(name: str) -> tuple[str, ...]:
+def _logical_axes(name: str) -> tuple[str | None, ...]:
     if name not in LOGICAL_AXES:
-        raise ValueError(f"parameter {name} is not in models.sharding.LOGICAL_AXES; add it")
+        raise ValueError(
+            f"parameter {name} is not in models.sharding.LOGICAL_AXES; add it to the `axes` of its "
+            "kind of layer"
+        )
     return LOGICAL_AXES[name]
 
 
 def _spec(logical: Sequence[str | None], gathered: bool = False) -> PartitionSpec:
     """Where dimensions with these logical axes lie."""
-    axes = [MESH_AXES[axis] if axis else None for axis in logical]
+    axes = [MESH_AXES[axis] for axis in logical]
     return PartitionSpec(*(None if gathered and axis == "fsdp" else axis for axis in axes))

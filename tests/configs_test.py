@@ -13,7 +13,7 @@ from models.transformer import count_parameters, shapes
 from rlp.data.batch import Batch
 from rlp.engine import step
 from rlp.engine.placement import state_shardings
-from rlp.run import assembly, experiment
+from rlp.run import assembly, experiment, schedule
 from rlp.runtime.config_json import fields
 from tests.support.paths import ROOT
 
@@ -37,7 +37,7 @@ def test_a_config_of_a_run_can_be_built_once_it_has_data(name):
     config = CONFIGS[name].copy_and_resolve_references()
     config.update_from_flattened_dict(PAIRS if name == "sft" else BYTES)
     run = assembly.build(config)
-    assert run.settings.group_size == config.rlp.group_size
+    assert run.method.settings.group_size == config.rlp.group_size
     assert set(dict(fields(config))) == set(KNOWN)
 
 
@@ -47,7 +47,7 @@ def test_the_arms_of_the_demo_can_be_built_and_share_a_model(tmp_path):
     arms = {name: experiment.arm_config(config, name, tmp_path) for name in config.arms}
     assert experiment.arm_order(arms, tmp_path) == ["base", "rlp", "cpt"]
     made = {name: assembly.build(arm) for name, arm in arms.items()}
-    assert len({run.model for run in made.values()}) == 1
+    assert len({run.method.model for run in made.values()}) == 1
     assert count_parameters(made["base"].model) == pytest.approx(336_512, rel=0.01)
     for arm in arms.values():
         assert set(dict(fields(arm))) == set(KNOWN)
@@ -74,7 +74,7 @@ def test_the_points_of_the_demo_s_ablations_are_its_arms(arm, tmp_path):
 
 def test_the_recipe_for_qwen3_has_the_published_shape():
     """1,720,574,976 parameters, as counted from the numbers in the model's own config."""
-    model = assembly.build(recipe()).model
+    model = assembly.build(recipe()).method.model
     d, layers, heads, kv, width, ffn = 2048, 28, 16, 8, 128, 6144
     attention = d * heads * width * 2 + d * kv * width * 2 + 2 * width
     block = attention + 3 * d * ffn + 2 * d
@@ -90,7 +90,7 @@ def test_the_recipe_for_qwen3_14b_has_the_published_shape():
     d, layers, heads, kv, width, ffn = 5120, 40, 40, 8, 128, 17_408
     attention = d * heads * width * 2 + d * kv * width * 2 + 2 * width
     by_hand = 2 * 151_936 * d + layers * (attention + 3 * d * ffn + 2 * d) + d
-    assert count_parameters(assembly.build(config).model) == by_hand == 14_768_307_200
+    assert count_parameters(assembly.build(config).method.model) == by_hand == 14_768_307_200
     assert f"{by_hand:,}" in (ROOT / "configs" / "qwen3_14b_rlp.py").read_text()
 
 
@@ -104,8 +104,8 @@ def test_the_recipe_for_qwen3_traces_from_documents_to_new_parameters():
     """All of an RLP step at full width, depth, length and group, on two documents."""
     config, size = recipe(), 2
     run = assembly.build(config)
-    model, s, words = run.model, run.settings, run.vocabulary
-    optimizer = assembly.build_optimizer(config, config.steps)
+    model, s, words = run.method.model, run.method.settings, run.method.vocabulary
+    optimizer = schedule.build_optimizer(config, config.steps)
     length, group = config.data.sequence_length, s.group_size
     rows = jax.ShapeDtypeStruct((size, length), jnp.int32)
     row = jax.ShapeDtypeStruct((size,), jnp.int32)
@@ -142,11 +142,11 @@ def test_the_recipe_for_qwen3_splits_over_eight_devices():
     config = recipe()
     run = assembly.build(config)
     assert run.mesh.shape == {"data": 1, "fsdp": 8, "tensor": 1}
-    optimizer = assembly.build_optimizer(config, config.steps)
-    placed = state_shardings(run.mesh, run.model, optimizer, baseline=True)
+    optimizer = schedule.build_optimizer(config, config.steps)
+    placed = state_shardings(run.mesh, run.method.model, optimizer, baseline=True)
     whole = split = 0
     for leaf, sharding in zip(
-        jax.tree.leaves(shapes(run.model)), jax.tree.leaves(placed.params), strict=True
+        jax.tree.leaves(shapes(run.method.model)), jax.tree.leaves(placed.params), strict=True
     ):
         whole += leaf.size
         split += jnp.prod(jnp.array(sharding.shard_shape(leaf.shape))).item()

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.attention import workload
 from benchmarks.attention.timing import Jitted
 from benchmarks.attention.workload import Arrays, AttentionSizes, Places
-from models.attention import attention, planned
+from models.attention import attention, find_worklists
 from models.mask import Coordinates, Keys, visible
 
 UPDATE = ("forward", "backward", "whole")
@@ -48,14 +48,14 @@ def product(sizes: AttentionSizes, implementation: str) -> Jitted:
             at.append(coordinates(workload.branch_places(sizes, decode)))
 
         @jax.jit
-        def plan(query: Coordinates, trunk: Coordinates, own: Coordinates | None = None) -> Any:
+        def find(query: Coordinates, trunk: Coordinates, own: Coordinates | None = None) -> Any:
             heads, kv_heads = sizes.heads, sizes.kv_heads
             head_dim, dtype = sizes.head_dim, x["query"].dtype
-            return planned(
+            return find_worklists(
                 query, trunk, own, heads, kv_heads, head_dim, dtype, implementation=named
             )
 
-        return x, (at, plan(*at)), slope
+        return x, (at, find(*at)), slope
 
     return Jitted(
         f"{OURS} {implementation}",
@@ -67,11 +67,11 @@ def product(sizes: AttentionSizes, implementation: str) -> Jitted:
 
 
 def product_attention(implementation: str | None) -> Callable[[Any, Any], jax.Array]:
-    """(arrays, coordinates and a plan for them) to the mixed values, by an implementation of the
+    """(arrays, coordinates and their worklists) to the mixed values, by an implementation of the
     product."""
 
     def attend(x: dict[str, jax.Array], places: tuple[list[Coordinates], Any]) -> jax.Array:
-        (query_at, trunk_at, *own_at), plan = places
+        (query_at, trunk_at, *own_at), worklists = places
         return attention(
             x["query"],
             query_at,
@@ -79,7 +79,7 @@ def product_attention(implementation: str | None) -> Callable[[Any, Any], jax.Ar
             Keys(x["own_key"], x["own_value"], own_at[0]) if own_at else None,
             in_order=not own_at,
             implementation=implementation,
-            plan=plan,
+            worklists=worklists,
         )
 
     return attend

@@ -18,7 +18,7 @@ from models.transformer import count_parameters, init, shapes
 from rlp.data.batch import Batch
 from rlp.data.rows import Rows
 from rlp.engine.step import TrainState, new_state
-from rlp.training.flops import by_stage, rlp_flops
+from rlp.training.flops import by_phase, rlp_flops
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 MATMUL_SIZE = 1024
@@ -85,7 +85,7 @@ class _Steps:
         decoded = round(cost.rollout / metrics["decode_use"])
         rows, length = batch.tokens.shape
         case, once = self.case, self.optimizer_flops
-        flops = by_stage(
+        flops = by_phase(
             rlp_flops(case.model, case.settings, case.vocabulary, once, rows, length, decoded)
         )
         return {

@@ -259,7 +259,7 @@ def _shortest(letters: str) -> str:
 
 
 def _write_layers(family: Family, model: ModelConfig) -> Json:
-    types = ["sliding_attention" if local else "full_attention" for local in model.is_local]
+    types = ["sliding_attention" if x == "L" else "full_attention" for x in model.letters]
     window = model.sliding_window or None
     if family.layers == "none":
         return {}

@@ -8,9 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import jax
-
 from models.config import ModelConfig
+from models.paths import by_name
 from models.transformer import shapes
 
 # Tensors that old checkpoints hold and every reader computes: rotary frequencies and angles, the
@@ -105,10 +104,7 @@ class Tensor:
 
 def all_tensors(weights: Sequence[Weight], model: ModelConfig) -> list[Tensor]:
     """Every tensor of a checkpoint of this network, in the order of the layers."""
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes(model))
-    }
+    leaves = {name: leaf.shape for name, leaf in by_name(shapes(model)).items()}
     once: list[Tensor] = []
     layered: list[list[Tensor]] = [[] for _ in range(model.num_layers)]
     for weight in weights:

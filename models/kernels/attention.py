@@ -16,13 +16,13 @@ class Kernels(Protocol):
     """The three kernels of a chip, with all sizes chosen. Hashable."""
 
     def parts(self, sights: Sequence[Sight]) -> int:
-        """Into how many parts of as many rows a batch must be cut, to be planned one by one.
+        """Into how many parts of as many rows a batch must be cut, with worklists of their own.
 
         Raises:
           ValueError: a single row is too long.
         """
 
-    def plan(self, sights: Sequence[Sight], heads: int) -> Any:
+    def worklists(self, sights: Sequence[Sight], heads: int) -> Any:
         """What the kernels need to know of who sees whom: arrays, a pytree.
 
         Args:
@@ -31,7 +31,12 @@ class Kernels(Protocol):
         """
 
     def forward(
-        self, q: jax.Array, sources: Sequence[Source], first: jax.Array, plan: Any, scale: float
+        self,
+        q: jax.Array,
+        sources: Sequence[Source],
+        first: jax.Array,
+        lists: Any,
+        scale: float,
     ) -> tuple[jax.Array, jax.Array]:
         """The mixed values [B, H, R, d] as q, and of each query the logarithm to the base 2 of its
         normalizer, float32 [B, H, R]; of a query that sees nothing, zeros and any number."""
@@ -40,7 +45,7 @@ class Kernels(Protocol):
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        plan: Any,
+        lists: Any,
         scale: float,
         normalizer: jax.Array,
         delta: jax.Array,
@@ -55,7 +60,7 @@ def attention(
     q: jax.Array,
     sources: Sequence[Source],
     first: jax.Array,
-    plan: Any,
+    lists: Any,
     scale: float,
     kernels: Kernels,
 ) -> jax.Array:
@@ -65,7 +70,7 @@ def attention(
       q: [B, H, R, d]; the queries of all heads that share a head of keys are rows of that one.
       sources: keys and values, each [B, H, S, d], or of more rows, such as those of all layers.
       first: the row of the sources that belongs to the first of q, int32 [].
-      plan: of the kernels.
+      lists: of the kernels.
       scale: of the scores.
       kernels: of the chip.
 
@@ -75,28 +80,28 @@ def attention(
     Raises:
       ValueError: a gradient for sources of more than B rows, which would be mostly zeros.
     """
-    return kernels.forward(q, sources, first, plan, scale)[0]
+    return kernels.forward(q, sources, first, lists, scale)[0]
 
 
 def _forward(
     q: jax.Array,
     sources: Sequence[Source],
     first: jax.Array,
-    plan: Any,
+    lists: Any,
     scale: float,
     kernels: Kernels,
 ) -> Any:
     if any(len(key) != len(q) for key, _ in sources):
         raise ValueError("attention to caches of all layers has no gradient; give it one layer's")
-    mixed, normalizer = kernels.forward(q, sources, first, plan, scale)
-    return mixed, (q, sources, plan, mixed, normalizer)
+    mixed, normalizer = kernels.forward(q, sources, first, lists, scale)
+    return mixed, (q, sources, lists, mixed, normalizer)
 
 
 def _backward(scale: float, kernels: Kernels, kept: Any, cotangent: jax.Array) -> Any:
-    q, sources, plan, mixed, normalizer = kept
+    q, sources, lists, mixed, normalizer = kept
     delta = (mixed.astype(jnp.float32) * cotangent.astype(jnp.float32)).sum(-1)
     cotangent = cotangent.astype(q.dtype)
-    dq, slopes = kernels.backward(q, sources, plan, scale, normalizer, delta, cotangent)
+    dq, slopes = kernels.backward(q, sources, lists, scale, normalizer, delta, cotangent)
     return dq, type(sources)(slopes), None, None
 
 

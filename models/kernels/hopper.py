@@ -67,10 +67,10 @@ class HopperKernels:
         """See `attention.Kernels`."""
         return 1
 
-    def plan(self, sights: Sequence[Sight], heads: int) -> "_Plan":
+    def worklists(self, sights: Sequence[Sight], heads: int) -> "_Worklists":
         """See `attention.Kernels`."""
         whole = lambda x: Side(x.shape[-1], BLOCK).pad(x)
-        return _Plan(
+        return _Worklists(
             forward=by_queries([meetings(s, BLOCK, self.forward_block) for s in sights], False),
             dq=by_queries([meetings(s, BLOCK, self.dq_block) for s in sights], False),
             dkeys=[by_keys(meetings(s, self.dkeys_block, BLOCK), False) for s in sights],
@@ -79,7 +79,12 @@ class HopperKernels:
         )
 
     def forward(
-        self, q: jax.Array, sources: Sequence[Source], first: jax.Array, plan: "_Plan", scale: float
+        self,
+        q: jax.Array,
+        sources: Sequence[Source],
+        first: jax.Array,
+        lists: "_Worklists",
+        scale: float,
     ) -> tuple[jax.Array, jax.Array]:
         """See `attention.Kernels`.
 
@@ -89,13 +94,13 @@ class HopperKernels:
         _check(q, SUMS // self.forward_block)
         rows = lambda x: x if len(x) == len(q) else lax.dynamic_slice_in_dim(x, first, len(q))
         sources = jax.tree.map(rows, sources)
-        walk = self._by_queries(q, sources, plan.forward, self.forward_block)
+        walk = self._by_queries(q, sources, lists.forward, self.forward_block)
         length = walk.sides[0].padded
         normalizers = jax.ShapeDtypeStruct((*q.shape[:2], 1, length), jnp.float32)
         mixed, normalizer = walk.call(
             functools.partial(warpgroups.forward_kernel, scale * LOG2_E),
-            fixed=[walk.vectors(0, q), *(walk.integers(0, x) for x in plan.asks)],
-            coming=walk.sources(sources, plan),
+            fixed=[walk.vectors(0, q), *(walk.integers(0, x) for x in lists.asks)],
+            coming=walk.sources(sources, lists),
             results=[walk.vectors(0, q), walk.numbers(0, normalizers)],
         )
         return mixed, normalizer[:, :, 0]
@@ -104,7 +109,7 @@ class HopperKernels:
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        plan: "_Plan",
+        lists: "_Worklists",
         scale: float,
         normalizer: jax.Array,
         delta: jax.Array,
@@ -118,26 +123,26 @@ class HopperKernels:
         _check(q, 128)
         numbers = jnp.stack([normalizer, delta], axis=2)  # [B, H, 2, R]
         numbers = Side(numbers.shape[3], BLOCK).pad(numbers)
-        walk = self._by_queries(q, sources, plan.dq, self.dq_block)
+        walk = self._by_queries(q, sources, lists.dq, self.dq_block)
         (dq,) = walk.call(
             functools.partial(warpgroups.dq_kernel, scale),
             fixed=[
                 *(walk.vectors(0, x) for x in (q, cotangent)),
                 walk.numbers(0, numbers),
-                *(walk.integers(0, x) for x in plan.asks),
+                *(walk.integers(0, x) for x in lists.asks),
             ],
-            coming=walk.sources(sources, plan),
+            coming=walk.sources(sources, lists),
             results=[walk.vectors(0, q)],
         )
         slopes = []
         for n, source in enumerate(sources):
             sides = Side(source[0].shape[2], BLOCK), Side(q.shape[2], self.dkeys_block)
-            walk = _Walk(plan.dkeys[n], sides, False, self.stages, self.interpret)
+            walk = _Walk(lists.dkeys[n], sides, False, self.stages, self.interpret)
             queries = [walk.vectors(1, x) for x in (q, cotangent)]
             dkey, dvalue = walk.call(
                 functools.partial(warpgroups.dkeys_kernel, scale),
-                fixed=[*(walk.vectors(0, x) for x in source), walk.integers(0, plan.tells[n])],
-                coming=[[[*queries, walk.numbers(1, numbers), walk.integers(1, plan.asks[n])]]],
+                fixed=[*(walk.vectors(0, x) for x in source), walk.integers(0, lists.tells[n])],
+                coming=[[[*queries, walk.numbers(1, numbers), walk.integers(1, lists.asks[n])]]],
                 results=[walk.vectors(0, x) for x in source],
             )
             slopes.append((dkey, dvalue))
@@ -181,7 +186,7 @@ def _check(q: jax.Array, largest: int) -> None:
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
-class _Plan:
+class _Worklists:
     """Worklists of the kernels, and for each source the integers of queries and of keys, [B, rows,
     n] with n a multiple of `BLOCK`."""
 
@@ -254,11 +259,11 @@ class _Walk:
         place = lambda row, head, start: (row, slice(None), pl.ds(start, rows))
         return _Operand(x, place, (x.shape[1], rows), masked=side > 0)
 
-    def sources(self, sources: Sequence[Source], plan: _Plan) -> list[list[list[_Operand]]]:
+    def sources(self, sources: Sequence[Source], lists: _Worklists) -> list[list[list[_Operand]]]:
         """Of each source, what is free again together: keys and who sees them; values."""
         return [
             [[self.vectors(side, key), self.integers(side, tells)], [self.vectors(side, value)]]
-            for side, ((key, value), tells) in enumerate(zip(sources, plan.tells, strict=True), 1)
+            for side, ((key, value), tells) in enumerate(zip(sources, lists.tells, strict=True), 1)
         ]
 
     def _rows(self, side: int) -> int:

@@ -86,12 +86,12 @@ class TPUKernels:
             )
         return next(n for n in range(1, batch + 1) if batch % n == 0 and batch // n <= rows)
 
-    def plan(self, sights: Sequence[Sight], heads: int) -> "_Plan":
+    def worklists(self, sights: Sequence[Sight], heads: int) -> "_Worklists":
         """See `attention.Kernels`."""
         queries = self._queries(sights[0].queries)
         keys = [self._keys(sight.keys) for sight in sights]
         met = [meetings(s, queries.block, k.block) for s, k in zip(sights, keys, strict=True)]
-        return _Plan(
+        return _Worklists(
             by_queries=_Steps.of(by_queries(met, idle=True), len(sights)),
             by_keys=[_Steps.of(by_keys(m, idle=True), 1) for m in met],
             asks=[_integers(queries.pad(asking(sight))) for sight in sights],
@@ -99,15 +99,20 @@ class TPUKernels:
         )
 
     def forward(
-        self, q: jax.Array, sources: Sequence[Source], first: jax.Array, plan: "_Plan", scale: float
+        self,
+        q: jax.Array,
+        sources: Sequence[Source],
+        first: jax.Array,
+        lists: "_Worklists",
+        scale: float,
     ) -> tuple[jax.Array, jax.Array]:
         """See `attention.Kernels`."""
-        walk = self._by_queries(q, sources, plan, first)
+        walk = self._by_queries(q, sources, lists, first)
         queries = walk.sides[0]
         normalizers = jax.ShapeDtypeStruct((*q.shape[:2], 1, queries.padded), jnp.float32)
         mixed, normalizer = walk.call(
             functools.partial(_forward_kernel, scale * LOG2_E, walk.sides[1:]),
-            [walk.vectors(0, q), *walk.of_sources(sources, plan)],
+            [walk.vectors(0, q), *walk.of_sources(sources, lists)],
             [walk.vectors(0, q), walk.numbers(0, normalizers)],
             [(queries.block, LANES), (queries.block, LANES), (queries.block, q.shape[-1])],
         )
@@ -117,7 +122,7 @@ class TPUKernels:
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        plan: "_Plan",
+        lists: "_Worklists",
         scale: float,
         normalizer: jax.Array,
         delta: jax.Array,
@@ -131,19 +136,19 @@ class TPUKernels:
             vectors = [walk.vectors(side, x) for x in (q, cotangent)]
             return vectors + [walk.numbers(side, x) for x in per_query]
 
-        walk = self._by_queries(q, sources, plan)
+        walk = self._by_queries(q, sources, lists)
         (dq,) = walk.call(
             functools.partial(_dq_kernel, scale, walk.sides[1:]),
-            [*of_queries(walk, 0), *walk.of_sources(sources, plan)],
+            [*of_queries(walk, 0), *walk.of_sources(sources, lists)],
             [walk.vectors(0, q)],
             [(queries.block, LANES), (queries.block, LANES), (queries.block, q.shape[-1])],
         )
         slopes = []
         for n, source in enumerate(sources):
             sides = self._keys(source[0].shape[2]), queries
-            walk = _Walk(plan.by_keys[n], sides, q.shape[1], jnp.int32(0), self.interpret)
+            walk = _Walk(lists.by_keys[n], sides, q.shape[1], jnp.int32(0), self.interpret)
             of_keys = [walk.vectors(0, x) for x in source]
-            integers = [walk.integers(1, plan.asks[n]), walk.integers(0, plan.tells[n])]
+            integers = [walk.integers(1, lists.asks[n]), walk.integers(0, lists.tells[n])]
             dkey, dvalue = walk.call(
                 functools.partial(_dkeys_kernel, scale, queries),
                 [*of_queries(walk, 1), *of_keys, *integers],
@@ -160,10 +165,14 @@ class TPUKernels:
         return _side(length, self.key_block)
 
     def _by_queries(
-        self, q: jax.Array, sources: Sequence[Source], plan: "_Plan", first: jax.Array | int = 0
+        self,
+        q: jax.Array,
+        sources: Sequence[Source],
+        lists: "_Worklists",
+        first: jax.Array | int = 0,
     ) -> "_Walk":
         sides = self._queries(q.shape[2]), *(self._keys(key.shape[2]) for key, _ in sources)
-        return _Walk(plan.by_queries, sides, q.shape[1], jnp.int32(first), self.interpret)
+        return _Walk(lists.by_queries, sides, q.shape[1], jnp.int32(first), self.interpret)
 
 
 def _side(length: int, limit: int) -> Side:
@@ -206,7 +215,7 @@ class _Steps:
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
-class _Plan:
+class _Worklists:
     """Steps of the walks, and integers [B, 1, 8, n] of queries and of keys, for each source."""
 
     by_queries: _Steps
@@ -246,12 +255,12 @@ class _Walk:
         """[B, 1, 8, n] in whole blocks, cut along n."""
         return self._operand(side, x, (None, None, SUBLANES, self.sides[side].block), 3)
 
-    def of_sources(self, sources: Sequence[Source], plan: _Plan) -> list[Operand]:
+    def of_sources(self, sources: Sequence[Source], lists: _Worklists) -> list[Operand]:
         """Keys, values and who sees whom, one source after the other."""
         found = []
         for n, (key, value) in enumerate(sources):
             found += [self.vectors(n + 1, x, moved=True) for x in (key, value)]
-            found += [self.integers(0, plan.asks[n]), self.integers(n + 1, plan.tells[n])]
+            found += [self.integers(0, lists.asks[n]), self.integers(n + 1, lists.tells[n])]
         return found
 
     def _operand(self, side: int, x: Any, shape: tuple, axis: int, moved: bool = False) -> Operand:

@@ -92,7 +92,7 @@ class TritonKernels:
         """See `attention.Kernels`."""
         return 1
 
-    def plan(self, sights: Sequence[Sight], heads: int) -> "_Plan":
+    def worklists(self, sights: Sequence[Sight], heads: int) -> "_Worklists":
         """See `attention.Kernels`."""
         batch, rows = sights[0].low.shape
 
@@ -103,7 +103,7 @@ class TritonKernels:
 
         forward_tiles, _ = self._forward_tiles(batch * heads, rows)
         whole = lambda x: Side(x.shape[-1], LARGEST).pad(x)
-        return _Plan(
+        return _Worklists(
             forward=by_queries(met(forward_tiles), idle=False),
             dq=by_queries(met(self.dq_tiles), idle=False),
             dkeys=[by_keys(m, idle=False) for m in met(self.dkeys_tiles)],
@@ -112,7 +112,12 @@ class TritonKernels:
         )
 
     def forward(
-        self, q: jax.Array, sources: Sequence[Source], first: jax.Array, plan: "_Plan", scale: float
+        self,
+        q: jax.Array,
+        sources: Sequence[Source],
+        first: jax.Array,
+        lists: "_Worklists",
+        scale: float,
     ) -> tuple[jax.Array, jax.Array]:
         """See `attention.Kernels`."""
         batch, heads, rows, _ = q.shape
@@ -126,14 +131,20 @@ class TritonKernels:
                 jax.ShapeDtypeStruct((splits, *q.shape[:3]), jnp.float32),
             ],
             **self._options(tiles, "attention_forward"),
-        )(first[None], plan.forward.starts, plan.forward.other, q, *_of(sources, plan))
+        )(
+            first[None],
+            lists.forward.starts,
+            lists.forward.other,
+            q,
+            *_of(sources, lists),
+        )
         return (mixed[0], normalizer[0]) if splits == 1 else _joined(mixed, normalizer, q.dtype)
 
     def backward(
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        plan: "_Plan",
+        lists: "_Worklists",
         scale: float,
         normalizer: jax.Array,
         delta: jax.Array,
@@ -149,7 +160,7 @@ class TritonKernels:
             grid=(queries.blocks, heads, batch),
             out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
             **self._options(self.dq_tiles, "attention_dq"),
-        )(plan.dq.starts, plan.dq.other, *of_queries, *_of(sources, plan))
+        )(lists.dq.starts, lists.dq.other, *of_queries, *_of(sources, lists))
         slopes = []
         for n, (key, value) in enumerate(sources):
             queries, side = _sides(self.dkeys_tiles, rows, [lengths[n]])
@@ -159,13 +170,13 @@ class TritonKernels:
                 out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (key, value)],
                 **self._options(self.dkeys_tiles, "attention_dkeys"),
             )(
-                plan.dkeys[n].starts,
-                plan.dkeys[n].other,
+                lists.dkeys[n].starts,
+                lists.dkeys[n].other,
                 *of_queries,
                 key,
                 value,
-                plan.asks[n],
-                plan.tells[n],
+                lists.asks[n],
+                lists.tells[n],
             )
             slopes.append((dkey, dvalue))
         return dq, slopes
@@ -215,7 +226,7 @@ def tiled(head_dim: int, dtype: Any, gpu: Any, interpret: bool) -> TritonKernels
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
-class _Plan:
+class _Worklists:
     """Worklists of the kernels, and for each source the integers of queries and of keys, [B, rows,
     n] with n a multiple of all blocks."""
 
@@ -231,11 +242,11 @@ def _sides(tiles: Tiles, rows: int, keys: Sequence[int]) -> tuple[Side, ...]:
     return of(rows, tiles.queries), *(of(length, tiles.keys) for length in keys)
 
 
-def _of(sources: Sequence[Source], plan: _Plan) -> list[jax.Array]:
+def _of(sources: Sequence[Source], lists: _Worklists) -> list[jax.Array]:
     """Keys, values and who sees whom, one source after the other."""
     found = []
     for n, source in enumerate(sources):
-        found += [*source, plan.asks[n], plan.tells[n]]
+        found += [*source, lists.asks[n], lists.tells[n]]
     return found
 
 

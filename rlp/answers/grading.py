@@ -290,7 +290,7 @@ class Grader:
 
     def _refused(self, error: Exception) -> UserError:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return UserError(f"data.problems.verifier={self.verifier!r} raised {reason}")
+        return UserError.of("data.problems.verifier", self.verifier, f"raised {reason}")
 
 
 def _that_matter(count: Counter[str]) -> list[tuple[str, str]]:

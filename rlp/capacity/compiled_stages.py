@@ -1,7 +1,7 @@
 """The real stages of a step, compiled one after the other.
 
-`walk` goes through a step as the trainer does: the same jitted programs on the same shapes and
-placements, each stage's outputs being the next one's arguments.
+`walk` goes through the stages that the trainers run (`rlp.engine.stages`), on the same shapes and
+placements: the outputs of each are the next ones' arguments.
 """
 
 import copy
@@ -14,39 +14,126 @@ from jax.sharding import Mesh
 
 from models.sharding import batch_sharding, parameter_shardings, replicated
 from models.transformer import shapes
-from rlp.capacity.programs import Compiler, Plan
-from rlp.capacity.step_spec import Case
+from rlp.capacity.programs import CompiledStep, Compiler
+from rlp.capacity.step_spec import StepSpec
 from rlp.data.batch import Batch
 from rlp.engine.placement import device_bytes, placed, state_shardings
-from rlp.engine.step import TrainState, new_state, verdict_stage
-from rlp.objectives.record import Answers
+from rlp.engine.stages import Values, of_unit, placements, stages_of, still_read
+from rlp.engine.step import TrainState, new_state
+from rlp.objectives.outcome import Answers
 from rlp.objectives.registry import find
-from rlp.training.trainers import NextTokenTrainer, RLPTrainer, jit_stage
+
+# What a stage makes and a step keeps for long: its name, and how it is described.
+KEPT = {"gather": "rollout copy", "read": "trunk caches", "rollout": "branch caches"}
 
 
-def shardings_of(case: Case) -> Any:
+def shardings_of(spec: StepSpec) -> Any:
     """Where the state of a run lies."""
-    memory = case.settings.baseline_memory if case.settings else "device"
+    memory = spec.settings.baseline_memory if spec.settings else "device"
     return state_shardings(
-        case.mesh, case.model, case.optimizer, case.baseline, memory, case.reference
+        spec.mesh, spec.model, spec.optimizer, spec.baseline, memory, spec.reference
     )
 
 
-def walk(compiler: Compiler, case: Case) -> None:
+def walk(compiler: Compiler, spec: StepSpec) -> None:
     """Compiles every stage of a step.
 
     Raises:
       OutOfMemory: at the first stage that the compiler refuses.
     """
-    shardings = shardings_of(case)
-    begin = lambda params: new_state(params, case.optimizer, case.baseline, case.reference)
-    state = placed(jax.eval_shape(begin, shapes(case.model)), shardings)
+    shardings = shardings_of(spec)
+    begin = lambda params: new_state(params, spec.optimizer, spec.baseline, spec.reference)
+    state = placed(jax.eval_shape(begin, shapes(spec.model)), shardings)
     compiler.plan.hold("parameters", state.params, "float32")
     compiler.plan.hold("optimizer", state.optimizer, "two moments, float32")
-    if case.settings is None:
-        _walk_next_token(compiler, case, shardings, state)
+    if spec.settings is None:
+        values = {"state": state, "batch": abstract_batch(spec.mesh, spec.rows, spec.length, 0)}
+        _compiled(compiler, spec, shardings, "batch", values)
     else:
-        _walk_rlp(compiler, case, shardings, state)
+        _walk_rlp(compiler, spec, shardings, state)
+
+
+def _walk_rlp(compiler: Compiler, spec: StepSpec, shardings: Any, state: TrainState) -> None:
+    """The units of `RLPTrainer.step`, with the values that it gives to each. What a wave leaves for
+    the update is alive beside the next ones; its caches are not."""
+    s, plan, setup = spec.rlp, compiler.plan, spec.setup
+    (rows, forks), (documents, parts) = spec.wave, spec.waves
+    stages, waves = stages_of(setup), documents * parts
+
+    def run(unit: str, values: Values, times: int = 1, alive: Any = ()) -> Values:
+        return _compiled(compiler, spec, shardings, unit, values, times, alive)
+
+    baseline = _fetched(spec, plan, "baseline", state.baseline)
+    values: Values = {"params": state.params, "policy": state.params}
+    values = run("start", values, alive=state)
+    batch = abstract_batch(spec.mesh, rows, spec.length, s.forks_per_document)
+    values |= {"batch": batch, "baseline": baseline, "key": _key(spec.mesh), "step": state.step}
+    values["scorer"] = values["policy"] if baseline is None else baseline
+    values = still_read(run("documents", values, documents, state), stages, "documents")
+    values |= {"table": spec.table, "first": 0, "forks": forks}
+    values = run("forks", values, waves, state)
+    kept = (values["rollout"].without_cache(), values["evidence"])
+    values = dict(zip(("rollout", "evidence"), kept, strict=True))
+    if waves > 1:
+        each = [jax.tree.map(copy.copy, kept) for _ in range(waves)]
+        earlier = [stage.name for unit in ("documents", "forks") for stage in of_unit(stages, unit)]
+        plan.beside(device_bytes(each[1:]), *earlier)
+        values = {"waves": each, "waves_per_document": parts}
+        values = still_read(run("join", values, alive=state), stages, "join")
+    if spec.settings and s.kl_weight:
+        values["reference"] = _reference(spec, plan, state)
+    values = still_read(run("batch", values, alive=state), stages, "batch")
+    values |= {"trained": state.trained(), "minibatch": 0}
+    run("minibatch", values, s.updates, state)
+    ready = dataclasses.replace(state, baseline=baseline) if s.baseline == "ema" else state
+    run("end", {"state": ready}, alive=(state, values["rollout"], values["evidence"]))
+
+
+def _compiled(
+    compiler: Compiler,
+    spec: StepSpec,
+    shardings: Any,
+    unit: str,
+    values: Values,
+    times: int = 1,
+    alive: Any = (),
+) -> Values:
+    """`values` with what the stages of a unit make of them; see `StageRunner.run`.
+
+    Args:
+      times: how often a step runs the unit.
+      alive: what is alive meanwhile besides the values.
+    """
+    places = placements(spec.setup, shardings)
+    for stage in of_unit(stages_of(spec.setup), unit):
+        if stage.function is None:
+            made = _from_host(spec)
+        else:
+            made = compiler.stage(
+                stage.name,
+                stage.phase,
+                stage.jit(spec.setup, places),
+                *stage.arguments(values),
+                times=times,
+                steps=spec.rlp.thought_length if stage.name == "rollout" else 1,
+                alive=(alive, values),
+            )
+        values = stage.results(values, made)
+        if stage.name in KEPT:
+            compiler.plan.hold(KEPT[stage.name], *_held(spec, stage.name, made))
+    return values
+
+
+def _held(spec: StepSpec, stage: str, made: Any) -> tuple[Any, str]:
+    """Of what a stage of `KEPT` made, what a step keeps for long, and its description."""
+    if stage == "gather":
+        return made, f"{spec.model.compute_dtype}, whole over fsdp"
+    (rows, forks) = spec.wave
+    if stage == "read":
+        cache = made.documents.cache
+        return cache, f"a wave of {rows} documents: {_described(cache)}"
+    cache, thoughts = made.branch_cache, rows * forks * spec.rlp.group_size
+    return cache, f"a wave of {thoughts} thoughts: {_described(cache)}"
 
 
 def abstract_batch(mesh: Mesh, rows: int, length: int, forks: int) -> Batch:
@@ -66,84 +153,9 @@ def _key(mesh: Mesh) -> Any:
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
 
 
-def _walk_next_token(compiler: Compiler, case: Case, shardings: Any, state: TrainState) -> None:
-    trainer = NextTokenTrainer(case.model, case.optimizer, case.mesh, shardings)
-    batch = abstract_batch(case.mesh, case.rows, case.length, 0)
-    compiler.stage("update", "update", trainer.update, state, batch, alive=[state])
-
-
-def _walk_rlp(compiler: Compiler, case: Case, shardings: Any, state: TrainState) -> None:
-    """In the order of `RLPTrainer.step`. What a wave leaves for the update is alive beside the next
-    ones; its caches are not."""
-    s, plan, stage = case.rlp, compiler.plan, compiler.stage
-    (rows, forks), (documents, parts) = case.wave, case.waves
-    trainer = RLPTrainer(
-        case.model, s, case.vocabulary, case.optimizer, case.mesh, shardings
-    )  # fmt: skip
-    params, baseline = state.params, _fetched(case, plan, "baseline", state.baseline)
-    alive: list[Any] = [state]
-    if trainer.gather:
-        params = stage("gather", "gather", trainer.gather, params, alive=alive)
-        plan.hold("rollout copy", params, f"{case.model.compute_dtype}, whole over fsdp")
-        alive.append(params)
-    scorer = params if baseline is None else baseline
-    batch, key = abstract_batch(case.mesh, rows, case.length, s.forks_per_document), _key(case.mesh)
-
-    alive.append(batch)
-    reading = stage(
-        "read", "rollout", trainer.read, params, scorer, batch, key, state.step,
-        times=documents, alive=[*alive, baseline],
-    )  # fmt: skip
-    cache = reading.documents.cache
-    plan.hold("trunk caches", cache, f"a wave of {rows} documents: {_described(cache)}")
-    alive.append(reading)
-    no_think = None
-    if not case.answers:
-        no_think = stage(
-            "no_think", "evidence", trainer.no_think, params, baseline, batch, reading,
-            times=documents, alive=alive,
-        )  # fmt: skip
-        alive.append(no_think)
-    rollout = stage(
-        "rollout", "rollout", trainer.rollout, params, reading, 0,
-        forks=forks, times=documents * parts, steps=s.thought_length, alive=alive,
-    )  # fmt: skip
-    cache, thoughts = rollout.branch_cache, rows * forks * s.group_size
-    plan.hold("branch caches", cache, f"a wave of {thoughts} thoughts: {_described(cache)}")
-    alive.append(rollout)
-    if case.answers:
-        verdict = jit_stage(case.model, s, case.vocabulary, verdict_stage)
-        evidence = stage(
-            "verdict", "rollout", verdict, reading, rollout, *_from_host(case, rows),
-            times=documents, alive=alive,
-        )  # fmt: skip
-    else:
-        evidence = stage(
-            "evidence", "evidence", trainer.evidence, params, reading, no_think, rollout, 0,
-            case.table, times=documents * parts, alive=alive,
-        )  # fmt: skip
-
-    kept: Any = (rollout.without_cache(), evidence)
-    if documents * parts > 1:
-        waves = [jax.tree.map(copy.copy, kept) for _ in range(documents * parts)]
-        plan.beside(device_bytes(waves[1:]), "read", "no_think", "rollout", "evidence")
-        kept = stage("join", "update", trainer.join, waves, parts, alive=[state, params, waves])
-    if trainer.reference:
-        kept = _with_reference(compiler, case, trainer, state, kept)
-    stage("figures", "update", trainer.figures, *kept, alive=[state, kept])
-    bare = dataclasses.replace(state, baseline=None, reference=None)
-    stage(
-        "update", "update", trainer.update, bare, *kept, 0,
-        times=s.updates, alive=[state, kept],
-    )  # fmt: skip
-    moved = s.baseline == "ema"
-    ready = dataclasses.replace(state, baseline=baseline if moved else state.baseline)
-    stage("finish", "update", trainer.finish, ready, alive=[state, kept])
-
-
-def _from_host(case: Case, rows: int) -> tuple[Answers, Any]:
+def _from_host(spec: StepSpec) -> tuple[Answers, Any]:
     """What the host says of the responses of a wave, as shapes: answers, and which actions plan."""
-    s, whole = case.rlp, replicated(case.mesh)
+    s, whole, (rows, _) = spec.rlp, replicated(spec.mesh), spec.wave
 
     def array(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=whole)
@@ -158,37 +170,27 @@ def _from_host(case: Case, rows: int) -> tuple[Answers, Any]:
     return Answers(**flags, **numbers), planning
 
 
-def _with_reference(
-    compiler: Compiler, case: Case, trainer: RLPTrainer, state: TrainState, kept: Any
-) -> Any:
-    """Rollout and evidence, with what the reference says of the thoughts."""
-    rollout, evidence = kept
-    frozen = state.reference is None  # then phi is the reference, and is written down already
-    reference = (
-        _near(case, state.baseline)
-        if frozen
-        else _fetched(case, compiler.plan, "reference", state.reference)
-    )
-    found = compiler.stage(
-        "reference", "evidence", trainer.reference, reference, rollout, alive=[state, kept]
-    )
-    return rollout, dataclasses.replace(evidence, reference=found)
+def _reference(spec: StepSpec, plan: CompiledStep, state: TrainState) -> Any:
+    """The reference in the memory of the devices."""
+    if state.reference is None:  # phi is frozen, so it is the reference, and is listed already
+        return _near(spec, state.baseline)
+    return _fetched(spec, plan, "reference", state.reference)
 
 
-def _fetched(case: Case, plan: Plan, name: str, params: Any) -> Any:
+def _fetched(spec: StepSpec, plan: CompiledStep, name: str, params: Any) -> Any:
     """phi or the reference in the memory of the devices, where the trainer uses it."""
     if params is None:
         return None
-    near = _near(case, params)
-    far = case.rlp.baseline_memory == "host"
+    near = _near(spec, params)
+    far = spec.rlp.baseline_memory == "host"
     plan.hold(name, near, "float32" + ", in the memory of the host but for its uses" * far)
     return near
 
 
-def _near(case: Case, params: Any) -> Any:
-    if case.rlp.baseline_memory == "device":
+def _near(spec: StepSpec, params: Any) -> Any:
+    if spec.rlp.baseline_memory == "device":
         return params
-    return placed(params, parameter_shardings(case.mesh, params))
+    return placed(params, parameter_shardings(spec.mesh, params))
 
 
 def _described(cache: Any) -> str:

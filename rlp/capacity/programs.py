@@ -28,13 +28,12 @@ REMATERIALIZED = re.compile(
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class CompiledStage:
     """A compiled stage. Bytes are those of one device.
 
     Attributes:
       name: of the stage.
-      part: of the step, as its clock tells them apart: "gather", "rollout", "evidence" or
-        "update".
+      phase: of the step that its time is counted under.
       times: how often a step runs it.
       arguments, outputs, temporaries: bytes; outputs that take an argument's place are left out.
       others: bytes of what is alive meanwhile and is no argument.
@@ -44,7 +43,7 @@ class Stage:
     """
 
     name: str
-    part: str
+    phase: str
     times: int
     arguments: int
     outputs: int
@@ -83,10 +82,10 @@ class OutOfMemory(Exception):  # noqa: N818  not a failure of the program, but i
 
 
 @dataclasses.dataclass
-class Plan:
-    """What is known of a step on some devices; filled by a `Compiler`."""
+class CompiledStep:
+    """What is known of a step compiled for some devices; filled by a `Compiler`."""
 
-    stages: list[Stage] = dataclasses.field(default_factory=list)
+    stages: list[CompiledStage] = dataclasses.field(default_factory=list)
     held: list[Held] = dataclasses.field(default_factory=list)
 
     def hold(self, name: str, tree: Any, detail: str) -> None:
@@ -99,7 +98,7 @@ class Plan:
         self.stages = [more(stage) if stage.name in names else stage for stage in self.stages]
 
     @property
-    def worst(self) -> Stage:
+    def worst(self) -> CompiledStage:
         """The stage with the highest peak."""
         return max(self.stages, key=lambda stage: stage.peak)
 
@@ -115,13 +114,13 @@ class Compiler:
     """
 
     mesh: Mesh
-    plan: Plan
+    plan: CompiledStep
     tell: Callable[[str], None]
 
     def stage(
         self,
         name: str,
-        part: str,
+        phase: str,
         program: Any,
         *arguments: Any,
         times: int = 1,
@@ -153,9 +152,9 @@ class Compiler:
         seconds = time.perf_counter() - start
         memory = compiled.memory_analysis()
         mine = {id(leaf) for leaf in jax.tree.leaves(arguments)}
-        found = Stage(
+        found = CompiledStage(
             name=name,
-            part=part,
+            phase=phase,
             times=times,
             arguments=max(memory.argument_size_in_bytes, device_bytes(arguments)),
             outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,

@@ -21,23 +21,18 @@ slowest of the three, if they overlap perfectly.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from models.cache import branch_bytes, trunk_bytes
+from models.layers.protocol import BranchTokens, Cost, LayerKind
+from models.layers.registry import kind_counts
 from models.transformer import count_parameters, shapes
 from rlp.capacity.chips import Chip
-from rlp.capacity.programs import Stage
-from rlp.capacity.step_spec import Case
-from rlp.training.flops import (
-    Work,
-    branch_pairs,
-    by_kernels,
-    by_stage,
-    next_token_flops,
-    rlp_flops,
-    trunk_pairs,
-)
+from rlp.capacity.programs import CompiledStage
+from rlp.capacity.step_spec import StepSpec
+from rlp.training.flops import Work, by_phase, next_token_flops, on_rows, rlp_flops
 
 FLOAT32 = 4
 BOUNDS = ("arithmetic", "memory", "interconnect")
@@ -65,7 +60,7 @@ class Roofline:
 
 
 def rooflines(
-    case: Case, chip: Chip, stages: Sequence[Stage], node: Callable[[int], int]
+    spec: StepSpec, chip: Chip, stages: Sequence[CompiledStage], node: Callable[[int], int]
 ) -> list[Roofline]:
     """The parts of a step, one after the other.
 
@@ -73,23 +68,23 @@ def rooflines(
       stages: compiled, for their collectives.
       node: of a device, by its number in the mesh; devices of one are neighbours.
     """
-    optimizer = case.optimizer.flops(shapes(case.model))
-    if case.settings is None:
-        flops = by_stage(next_token_flops(case.model, optimizer, case.rows, case.length))
-        moved = {"update": next_token_bytes(case)}
+    optimizer = spec.optimizer.flops(shapes(spec.model))
+    if spec.settings is None:
+        flops = by_phase(next_token_flops(spec.model, optimizer, spec.rows, spec.length))
+        moved = {"update": next_token_bytes(spec)}
     else:
-        s = case.settings
-        decoded = case.rows * case.branches * s.thought_length
-        flops = {"gather": 0} | by_stage(
-            rlp_flops(case.model, s, case.vocabulary, optimizer, case.rows, case.length, decoded)
+        s = spec.settings
+        decoded = spec.rows * spec.branches * s.thought_length
+        flops = {"gather": 0} | by_phase(
+            rlp_flops(spec.model, s, spec.vocabulary, optimizer, spec.rows, spec.length, decoded)
         )
-        moved = rlp_bytes(case)
+        moved = rlp_bytes(spec)
     found = []
     for name, work in flops.items():
-        if not any(stage.part == name for stage in stages):
+        if not any(stage.phase == name for stage in stages):
             continue
-        near, far = _sent([stage for stage in stages if stage.part == name], node)
-        each = work / case.mesh.size
+        near, far = _sent([stage for stage in stages if stage.phase == name], node)
+        each = work / spec.mesh.size
         seconds = (
             each / chip.flops,
             moved[name] / chip.bandwidth,
@@ -99,7 +94,7 @@ def rooflines(
     return found
 
 
-def _sent(stages: Sequence[Stage], node: Callable[[int], int]) -> tuple[float, float]:
+def _sent(stages: Sequence[CompiledStage], node: Callable[[int], int]) -> tuple[float, float]:
     """Bytes that a device sends in some stages: to neighbours, and beyond its node."""
     near = far = 0.0
     for stage in stages:
@@ -111,116 +106,116 @@ def _sent(stages: Sequence[Stage], node: Callable[[int], int]) -> tuple[float, f
     return near, far
 
 
-def next_token_bytes(case: Case) -> float:
+def next_token_bytes(spec: StepSpec) -> float:
     """Bytes that a device moves in a step of next-token training."""
-    work = Work(
-        case.rows * case.length,
-        case.rows * trunk_pairs(case.model, case.length),
-        case.rows * case.length,
-    )
-    return 3 * _weights(case) + _gradient_pass(case, work) + _optimizer(case, 1)
+    work = on_rows(spec.rows, spec.length, logits=spec.rows * spec.length)
+    return 3 * _weights(spec) + _gradient_pass(spec, work) + _optimizer(spec, 1)
 
 
-def rlp_bytes(case: Case) -> dict[str, float]:
+def rlp_bytes(spec: StepSpec) -> dict[str, float]:
     """Bytes that a device moves in each part of a step of RLP."""
-    s, words = case.rlp, case.vocabulary
-    trunk = case.length + len(s.prompt)
-    branches = case.rows * case.branches
-    documents_waves, rereads = case.waves  # a document's cache is read by all waves of its forks
+    s, words = spec.rlp, spec.vocabulary
+    trunk = spec.length + len(s.prompt)
+    branches = spec.rows * spec.branches
+    documents_waves, rereads = spec.waves  # a document's cache is read by all waves of its forks
     waves = documents_waves * rereads
     slots = len(words.think_open) - 1 + s.thought_length
     after = len(words.think_close) + s.horizon
-    each_token = cache_token_bytes(case)
-    trunks, thoughts = (tokens * each_token for tokens in (case.rows * trunk, branches * slots))
+    trunks = _per_device(spec, trunk_bytes(spec.model, spec.rows, trunk, s.forks_per_document))
+    thoughts = _per_device(spec, branch_bytes(spec.model, spec.rows, spec.branches, slots))
 
     def on_branches(tokens: int, where: range, own: int = slots, logits: int = 0) -> Work:
-        return Work(tokens, branch_pairs(case.model, tokens, trunk, own, where), logits)
+        return Work((BranchTokens(tokens, where, trunk, own),), logits)
 
-    pairs = lambda tokens: case.rows * trunk_pairs(case.model, tokens)
-    prefill = Work(case.rows * trunk, pairs(trunk))
-    documents = Work(case.rows * case.length, pairs(case.length))
+    def cached(decoding: bool) -> float:
+        return sum(
+            kind.traffic(spec.model, rereads * trunks[kind], thoughts[kind], decoding)
+            for kind in trunks
+        )
+
+    prefill = on_rows(spec.rows, trunk, s.forks_per_document)
+    documents = on_rows(spec.rows, spec.length)
     step = on_branches(branches, range(slots), logits=branches)  # all branches, one token
-    reading = documents_waves * _weights(case) + _forward_pass(case, prefill) + trunks
-    own = thoughts / 2 if by_kernels(case.model) else thoughts
-    each_step = waves * _weights(case) + rereads * trunks + own + _forward_pass(case, step)
+    reading = documents_waves * _weights(spec) + _forward_pass(spec, prefill) + sum(trunks.values())
+    each_step = waves * _weights(spec) + cached(decoding=True) + _forward_pass(spec, step)
     targets = range(slots, slots + after)
     scored = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
     written = prefill + on_branches(branches * slots, range(slots), logits=branches * slots)
     without = int(bool(s.prompt)) + int(s.baseline != "none")  # passes over documents alone
     evidence = (
-        (waves + without * documents_waves) * _weights(case)
-        + rereads * trunks
-        + thoughts
-        + _forward_pass(case, scored)
-        + without * _forward_pass(case, documents)
+        (waves + without * documents_waves) * _weights(spec)
+        + cached(decoding=False)
+        + _forward_pass(spec, scored)
+        + without * _forward_pass(spec, documents)
     )
-    if case.answers:
+    if spec.answers:
         evidence = 0.0
     if s.kl_weight:  # all thoughts once more, by the reference
-        evidence += waves * _weights(case) + _forward_pass(case, written)
-    each_update = 3 * case.micro_batches * _weights(case) + _optimizer(case, case.micro_batches)
-    passes = s.updates_per_rollout * _gradient_pass(case, written)
-    average = 3 * _at_rest(case) if s.baseline == "ema" else 0.0
+        evidence += waves * _weights(spec) + _forward_pass(spec, written)
+    each_update = 3 * spec.micro_batches * _weights(spec) + _optimizer(spec, spec.micro_batches)
+    passes = s.updates_per_rollout * _gradient_pass(spec, written)
+    average = 3 * _at_rest(spec) if s.baseline == "ema" else 0.0
     return {
-        "gather": _at_rest(case) + _weights(case),
+        "gather": _at_rest(spec) + _weights(spec),
         "rollout": reading + s.thought_length * each_step,
         "evidence": evidence,
         "update": passes + s.updates * each_update + average,
     }
 
 
-def cache_token_bytes(case: Case) -> float:
-    """Bytes of a token's keys and values on one device, over a whole batch's tokens."""
-    m = case.model
-    each = 2 * m.num_layers * m.num_kv_heads * m.head_dim * np.dtype(m.dtype).itemsize
-    return each / case.mesh.size
+def _per_device(spec: StepSpec, each: Mapping[LayerKind, int]) -> dict[LayerKind, float]:
+    """Bytes of caches of a whole batch, on one device."""
+    return {kind: size / spec.mesh.size for kind, size in each.items()}
 
 
-def _weights(case: Case) -> float:
+def _weights(spec: StepSpec) -> float:
     """Bytes of the parameters as a device multiplies by them: whole over fsdp, in its dtype."""
     return (
-        count_parameters(case.model)
-        * np.dtype(case.model.dtype).itemsize
-        / case.mesh.shape["tensor"]
+        count_parameters(spec.model)
+        * np.dtype(spec.model.dtype).itemsize
+        / spec.mesh.shape["tensor"]
     )
 
 
-def _at_rest(case: Case) -> float:
+def _at_rest(spec: StepSpec) -> float:
     """Bytes of the parameters as they lie, float32; with mesh.data they lie several times."""
     return (
-        count_parameters(case.model)
+        count_parameters(spec.model)
         * FLOAT32
-        / (case.mesh.shape["tensor"] * case.mesh.shape["fsdp"])
+        / (spec.mesh.shape["tensor"] * spec.mesh.shape["fsdp"])
     )
 
 
-def _optimizer(case: Case, parts: int) -> float:
+def _optimizer(spec: StepSpec, parts: int) -> float:
     """Gradients summed over micro-batches, and an update of parameters and two moments."""
-    return (2 * parts + 1 + 6) * _at_rest(case)
+    return (2 * parts + 1 + 6) * _at_rest(spec)
 
 
-def _forward_pass(case: Case, work: Work) -> float:
-    return _activations(case, work.tokens) + _scores(case, work)
+def _forward_pass(spec: StepSpec, work: Work) -> float:
+    return _activations(spec, work) + _scores(spec, work)
 
 
-def _gradient_pass(case: Case, work: Work) -> float:
-    again = 4 if case.model.remat == "block" else 3
-    return again * _activations(case, work.tokens) + 3 * _scores(case, work)
+def _gradient_pass(spec: StepSpec, work: Work) -> float:
+    again = 4 if spec.model.remat == "block" else 3
+    return again * _activations(spec, work) + 3 * _scores(spec, work)
 
 
-def _activations(case: Case, tokens: int) -> float:
-    """Bytes that the linear maps of all blocks read and write for so many tokens."""
-    m = case.model
-    heads, kv = m.num_heads * m.head_dim, m.num_kv_heads * m.head_dim
-    inputs = 2 * m.hidden_size + heads + m.ffn_size  # of q, k and v; gate and up; o; down
-    outputs = heads + 2 * kv + 2 * m.ffn_size + 2 * m.hidden_size
-    each = m.num_layers * (inputs + outputs) * np.dtype(m.dtype).itemsize
-    return tokens * each / case.mesh.size
+def _activations(spec: StepSpec, work: Work) -> float:
+    """Bytes that the linear maps of all layers read and write."""
+    moved = _of_layers(spec, work, lambda cost: cost.moved)
+    return moved * np.dtype(spec.model.dtype).itemsize / spec.mesh.size
 
 
-def _scores(case: Case, work: Work) -> float:
-    """Bytes of attention scores and of logits."""
-    m = case.model
-    scores = 0 if by_kernels(m) else work.pairs * m.num_layers * m.num_heads
-    values = scores + work.logits * m.vocab_size
-    return 2 * FLOAT32 * values / case.mesh.size
+def _scores(spec: StepSpec, work: Work) -> float:
+    """Bytes of attention scores, or what layers have in their place, and of logits."""
+    scores = _of_layers(spec, work, lambda cost: cost.scratch)
+    return 2 * FLOAT32 * (scores + work.logits * spec.model.vocab_size) / spec.mesh.size
+
+
+def _of_layers(spec: StepSpec, work: Work, count: Callable[[Cost], int]) -> int:
+    """The sum of `count` over all layers."""
+    return sum(
+        number * count(kind.cost(spec.model, tokens))
+        for kind, number in kind_counts(spec.model).items()
+        for tokens in work.passes
+    )

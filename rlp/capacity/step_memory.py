@@ -7,12 +7,11 @@
     of_evaluation   the same for one held-out document on every device
     of_sampling     caches and logits alone
 
-The parameters of the network and the state of the optimizer are asked for their shapes, and so is
-a cache, so that new kinds of layers count as they are.
+The parameters of the network and the state of the optimizer are asked for their shapes, and layers
+for those of their caches, so that new kinds of layers count as they are.
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,17 +19,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from models.cache import branch_bytes, trunk_bytes
 from models.config import ModelConfig
 from models.sharding import batch_shards, largest_axis
-from models.transformer import bind, shapes
-from models.tree import empty_branch_cache
+from models.transformer import shapes
 from rlp.capacity.device_memory import Need
 from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import wave_shape
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.placement import device_bytes, gathered_bytes, gatherer, placed, state_shardings
 from rlp.engine.step import RLPSettings, TrainState, new_state
-from rlp.training.trainers import rollout_wave
+from rlp.engine.step.waves import rollout_wave
 
 # Logical axis of a parameter -> fields of ModelConfig that its size is the product of.
 _FIELDS = {
@@ -44,7 +43,6 @@ _FIELDS = {
 }
 FLOAT32 = 4
 ID_BYTES = 56  # of an id in three tuples of Python's: the number, and a pointer in each
-SLOTS = 16  # a cache has a multiple of so many slots on every backend
 
 
 def of_parameters(model: ModelConfig) -> list[Need]:
@@ -157,12 +155,11 @@ def of_rollout(
         "rlp.forks_per_document": forks,
         "batch_size": documents,
     }
-    tokens = documents * (len(s.prompt) + length)
-    cache = _token_cache(model)
+    trunks = trunk_bytes(model, documents, len(s.prompt) + length, s.forks_per_document)
     branches = documents * forks * s.group_size
     return [
         *_copy(model, mesh, s),
-        Need("caches of documents", tokens * cache // mesh.size, trunk, smaller),
+        Need("caches of documents", sum(trunks.values()) // mesh.size, trunk, smaller),
         *of_sampling(model, s.thought_length, branches, fields, mesh.size, smaller),
     ]
 
@@ -213,7 +210,7 @@ def of_sampling(
       split: devices that share them.
       smaller: the field that cuts them into waves.
     """
-    cache = branches * limit * _token_cache(model)
+    cache = sum(branch_bytes(model, 1, branches, limit).values())
     logits = branches * model.vocab_size * FLOAT32
     counts = {name: value for name, value in fields.items() if not name.endswith("length")}
     return [
@@ -228,15 +225,8 @@ def _residual(model: ModelConfig, mesh: Mesh, tokens: int) -> int:
     return tokens * each // mesh.size
 
 
-@functools.cache
-def _token_cache(model: ModelConfig) -> int:
-    """Bytes of a token in a cache."""
-    make = lambda params: empty_branch_cache(bind(model, params), 1, 1, SLOTS)
-    return device_bytes(jax.eval_shape(make, shapes(model))) // SLOTS
-
-
 def _sizes(model: ModelConfig, params: Any) -> dict[str, int]:
     """The fields that the largest parameter grows with most."""
     values = dataclasses.asdict(model)
-    named = _FIELDS.get(largest_axis(params), tuple(values))
+    named = _FIELDS.get(largest_axis(params) or "", tuple(values))
     return {f"model.{name}": values[name] for name in named if type(values[name]) is int}

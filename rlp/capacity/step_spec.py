@@ -9,14 +9,15 @@ from models.sharding import batch_shards
 from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import wave_shape
 from rlp.engine.optimizer import Optimizer
-from rlp.engine.step import RLPSettings
+from rlp.engine.stages import Setup
+from rlp.engine.step import RLPSettings, copies_kept
+from rlp.engine.step.waves import rollout_wave
 from rlp.engine.token_bytes import TokenBytes
-from rlp.objectives.registry import find
-from rlp.training.trainers import rollout_wave
+from rlp.objectives.registry import reads_answers
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class StepSpec:
     """A training step on the devices of a mesh.
 
     Attributes:
@@ -40,6 +41,11 @@ class Case:
     table: TokenBytes | None = None
 
     @property
+    def setup(self) -> Setup:
+        """What its stages are compiled for."""
+        return Setup(self.model, self.settings, self.vocabulary, self.optimizer, self.mesh)
+
+    @property
     def rlp(self) -> RLPSettings:
         """The settings of RLP.
 
@@ -53,17 +59,17 @@ class Case:
     @property
     def baseline(self) -> bool:
         """Whether there is a second network."""
-        return self.settings is not None and self.settings.baseline != "none"
+        return copies_kept(self.settings)[0]
 
     @property
     def reference(self) -> bool:
         """Whether there is another one, for a KL term."""
-        return self.settings is not None and self.settings.keeps_reference
+        return copies_kept(self.settings)[1]
 
     @property
     def answers(self) -> bool:
         """Whether what is sampled are responses to problems, which the host checks."""
-        return self.settings is not None and find(self.settings.objective).reads_answers
+        return self.settings is not None and reads_answers(self.settings.objective)
 
     @property
     def branches(self) -> int:

@@ -4,74 +4,74 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
+from models.paths import by_name
 from models.sharding import batch_shards
 from models.transformer import count_parameters
 from rlp.capacity.chips import GIB, GPU_SHARE, Chip, Topology
-from rlp.capacity.programs import OutOfMemory, Plan, Stage
+from rlp.capacity.programs import CompiledStage, CompiledStep, OutOfMemory
 from rlp.capacity.roofline import Roofline, rooflines
-from rlp.capacity.step_spec import Case
+from rlp.capacity.step_spec import StepSpec
 from rlp.engine.placement import device_bytes
 
 # Stages that waves make smaller.
 THINKING = ("read", "no_think", "rollout", "evidence", "reference")
 
 
-def heading(topology: Topology, case: Case) -> Iterator[str]:
+def heading(topology: Topology, spec: StepSpec) -> Iterator[str]:
     """What is compiled, and for what."""
-    yield f"{topology.name}: {topology.devices} chips, mesh {mesh_text(case.mesh)}"
-    step = f"a step on {case.rows} rows of {case.length} tokens"
-    yield f"{count_parameters(case.model):,} parameters in {case.model.compute_dtype}, {step}"
-    if case.settings is None:
+    yield f"{topology.name}: {topology.devices} chips, mesh {mesh_text(spec.mesh)}"
+    step = f"a step on {spec.rows} rows of {spec.length} tokens"
+    yield f"{count_parameters(spec.model):,} parameters in {spec.model.compute_dtype}, {step}"
+    if spec.settings is None:
         return
-    s, (rows, forks), (documents, parts) = case.settings, case.wave, case.waves
+    s, (rows, forks), (documents, parts) = spec.settings, spec.wave, spec.waves
     yield (
         f"  after a prompt of {len(s.prompt)}; {s.forks_per_document} fork(s) of {s.group_size} "
         f"thoughts of up to {s.thought_length} tokens, then {s.horizon} of the text"
     )
     yield (
         f"  rollout in {documents * parts} wave(s) of {rows} documents × {forks * s.group_size} "
-        f"thoughts, {s.updates} update(s) in {case.micro_batches} micro-batch(es) of "
-        f"{' × '.join(map(str, case.update_wave))}"
+        f"thoughts, {s.updates} update(s) in {spec.micro_batches} micro-batch(es) of "
+        f"{' × '.join(map(str, spec.update_wave))}"
     )
 
 
 def whole(
-    topology: Topology, case: Case, plan: Plan, refused: OutOfMemory | None
+    topology: Topology, spec: StepSpec, plan: CompiledStep, refused: OutOfMemory | None
 ) -> tuple[bool, list[str]]:
     """Whether a step fits, and all that is known of it."""
-    nodes = [device.process_index for device in case.mesh.devices.flat]
+    nodes = [device.process_index for device in spec.mesh.devices.flat]
     node = nodes.__getitem__ if topology.chip.network else lambda _: 0
     lines = ["", *memory_tables(plan)]
     if plan.stages:
         lines += ["", *collective_table(plan.stages, node)]
     if refused is None:
-        parts = rooflines(case, topology.chip, plan.stages, node)
+        parts = rooflines(spec, topology.chip, plan.stages, node)
         lines += ["", *roofline_table(parts, topology.chip)]
-        if case.settings:
-            lines.append(f"  (every thought {case.settings.thought_length} tokens long)")
-    fits, line = verdict(plan, refused, topology, lambda stage: advice(case, stage))
+        if spec.settings:
+            lines.append(f"  (every thought {spec.settings.thought_length} tokens long)")
+    fits, line = conclusion(plan, refused, topology, lambda stage: advice(spec, stage))
     return fits, [*lines, "", line]
 
 
-def advice(case: Case, stage: str) -> str:
+def advice(spec: StepSpec, stage: str) -> str:
     """What to change where a stage does not fit."""
     found = []
-    if case.settings is None:
+    if spec.settings is None:
         found.append("lower batch_size")
     elif stage in THINKING:
-        (rows, forks), group = case.wave, case.settings.group_size
-        if rows * forks * group > batch_shards(case.mesh) * group:
+        (rows, forks), group = spec.wave, spec.settings.group_size
+        if rows * forks * group > batch_shards(spec.mesh) * group:
             found.append(
                 f"lower rlp.max_branches_in_flight (a wave has {rows * forks * group} thoughts)"
             )
     else:
-        rows, branches = case.update_wave
-        if rows * branches > batch_shards(case.mesh):
+        rows, branches = spec.update_wave
+        if rows * branches > batch_shards(spec.mesh):
             found.append(f"lower rlp.update_micro_batch (one has {rows * branches} thoughts)")
-    if stage == "update" and case.model.remat == "none":
+    if stage == "update" and spec.model.remat == "none":
         found.append("set model.remat to 'block'")
     return ", ".join([*found, "raise mesh.fsdp or mesh.tensor", "or take more chips"])
 
@@ -84,8 +84,7 @@ def mesh_text(mesh: Mesh) -> str:
 def sharding_table(params: Any) -> Iterator[str]:
     """Parameter, shape, spec and bytes per device of abstract parameters, and the sum."""
     rows = [("parameter", "shape", "spec", "bytes per device")]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        name = "/".join(str(entry.key) for entry in path)
+    for name, leaf in by_name(params).items():
         shape = "×".join(map(str, leaf.shape))
         spec = ", ".join(_axes(entry) for entry in leaf.sharding.spec)
         rows.append((name, shape, f"({spec})", f"{device_bytes(leaf):,}"))
@@ -99,7 +98,7 @@ def _axes(entry: Any) -> str:
     return entry if isinstance(entry, str) else "+".join(entry)
 
 
-def memory_tables(plan: Plan) -> Iterator[str]:
+def memory_tables(plan: CompiledStep) -> Iterator[str]:
     """What lies in memory for long, and what each stage needs."""
     unit, size = _unit(held.bytes for held in plan.held)
     yield f"In memory, {unit} per device"
@@ -120,7 +119,7 @@ def memory_tables(plan: Plan) -> Iterator[str]:
         yield from (f"  {stage.name}: {remark}" for remark in stage.remarks)
 
 
-def collective_table(stages: Sequence[Stage], node: Callable[[int], int]) -> Iterator[str]:
+def collective_table(stages: Sequence[CompiledStage], node: Callable[[int], int]) -> Iterator[str]:
     """The collectives of a step by stage and kind."""
     counts: Counter = Counter()
     sent: dict[tuple[str, ...], float] = defaultdict(float)
@@ -150,8 +149,11 @@ def roofline_table(parts: Sequence[Roofline], chip: Chip) -> Iterator[str]:
     yield from _aligned(rows, "<>>>><")
 
 
-def verdict(
-    plan: Plan, refused: OutOfMemory | None, topology: Topology, advice: Callable[[str], str]
+def conclusion(
+    plan: CompiledStep,
+    refused: OutOfMemory | None,
+    topology: Topology,
+    advice: Callable[[str], str],
 ) -> tuple[bool, str]:
     """Whether a step fits, and the line that says so."""
     chip = topology.chip

@@ -30,7 +30,9 @@ class Limits:
         if size > self.row_bytes:
             raise UserError(
                 f"{where}: it has more than data.max_row_bytes={self.row_bytes} bytes; split it, "
-                "or raise that field"
+                "or raise that field",
+                field="data.max_row_bytes",
+                value=self.row_bytes,
             )
 
     def check_json(self, where: str, line: bytes) -> None:
@@ -44,7 +46,9 @@ class Limits:
             raise UserError(
                 f"{where}: it holds about {values:,} values, more than "
                 f"data.max_row_bytes={self.row_bytes} allows ({_VALUE} bytes each, and "
-                f"{_MEMORY} times that field in all); split it, or raise that field"
+                f"{_MEMORY} times that field in all); split it, or raise that field",
+                field="data.max_row_bytes",
+                value=self.row_bytes,
             )
 
 
@@ -73,5 +77,7 @@ class Meter:
             raise UserError(
                 f"{self._path}: its first {self._read:,} bytes unpack to {self._made:,} or more, "
                 f"over data.max_decompression_ratio={self._most:g} times as many; if it is meant "
-                "to, raise that field"
+                "to, raise that field",
+                field="data.max_decompression_ratio",
+                value=self._most,
             )

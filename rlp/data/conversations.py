@@ -144,7 +144,8 @@ def check_whole(
         if render([*used[:number], other, *used[number + 1 :]], False) == whole:
             raise UserError(
                 f"{where}, message {number + 1}: the chat template leaves out the content of role "
-                f"{message['role']!r}; give another template with data.chat_template"
+                f"{message['role']!r}; give another template with data.chat_template",
+                field="data.chat_template",
             )
 
 
@@ -182,15 +183,14 @@ def rendered(where: str, messages: Sequence[Message], render: Render) -> list[li
         try:
             after = render(messages[: number + 1], False)
             before = render(messages[:number], True) if number else _opened(message, render)
-        except LimitExceeded as error:
-            raise LimitExceeded(f"{where}: {error}") from error
         except UserError as error:
-            raise UserError(f"{where}: {error}") from error
+            raise error.within(where) from error
         if not after.startswith(before):
             raise UserError(
                 f"{where}: the chat template does not put the same text before message "
                 f"{number + 1} and where it asks for it ({before[-40:]!r}), so its response has no "
-                "beginning; give another template with data.chat_template"
+                "beginning; give another template with data.chat_template",
+                field="data.chat_template",
             )
         if not rows or not before.startswith(told):
             rows.append([])

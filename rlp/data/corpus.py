@@ -109,7 +109,9 @@ def tokenize(
                 forks.append(fork_after(text, fork_marker, tokenizer) if fork_marker else -1)
     summary.finish(txt_separator)
     if not documents:
-        raise UserError(f"{field}: no documents in {listed(files)}: every text is empty")
+        raise UserError(
+            f"{field}: no documents in {listed(files)}: every text is empty", field=field
+        )
     bounds = np.cumsum([0, *map(len, documents)], dtype=np.int64)
     return Corpus(np.concatenate(documents), bounds, np.asarray(forks, np.int64), None, summary)
 
@@ -176,12 +178,14 @@ def hold_out(
       UserError: fewer than `every` documents, or an `every` that leaves none to train on.
     """
     if every < 2:
-        raise UserError(f"data.holdout_every={every} leaves nothing to train on: use 2 or more")
+        raise UserError.of("data.holdout_every", every, "leaves nothing to train on: use 2 or more")
     if count < every:
         split = "split .txt files with data.txt_separator, " if what == "documents" else ""
         raise UserError(
             f"{group}.train holds too few {what} ({count}) to hold out one in {every}: give "
-            f"{group}.evaluation, {split}or lower data.holdout_every"
+            f"{group}.evaluation, {split}or lower data.holdout_every",
+            field="data.holdout_every",
+            value=every,
         )
     numbers = np.arange(count)
     held = (numbers + 1) % every == 0

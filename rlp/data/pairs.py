@@ -102,7 +102,9 @@ def pair_streams(
             shortest = len(bos) + np.diff(corpus.bounds)[pairs].min()
             raise UserError(
                 f"no {which} pair of {GROUP} fits in data.sequence_length={sequence_length} (the "
-                f"shortest has {shortest} tokens): raise it"
+                f"shortest has {shortest} tokens): raise it",
+                field="data.sequence_length",
+                value=sequence_length,
             )
         rows = [[window] for window in range(len(windows))]
         if packed:
@@ -173,7 +175,9 @@ def tokenize_pairs(
                 source.append(number)
     summary.finish()
     if not tokens:
-        raise UserError(f"{field}: no pairs in {listed(files)}: every response is empty")
+        raise UserError(
+            f"{field}: no pairs in {listed(files)}: every response is empty", field=field
+        )
     corpus = Corpus(
         np.concatenate(tokens),
         np.cumsum([0, *map(len, tokens)], dtype=np.int64),

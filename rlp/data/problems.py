@@ -275,7 +275,7 @@ def problem_streams(
                     ids += tokenizer.encode_all([ask(text) for text, _ in group])
         summary.finish()
         if not ids:
-            raise UserError(f"{field}: no problems in {listed(files)}")
+            raise UserError(f"{field}: no problems in {listed(files)}", field=field)
         prompts = [np.array([*head, *prompt]) for prompt in ids]
         if opening is not None:
             prompts = [_without(opening, prompt, field) for prompt in prompts]
@@ -287,7 +287,9 @@ def problem_streams(
             shortest = min(len(problems.prompts[number]) for number in chosen)
             raise UserError(
                 f"no {what} fits in data.sequence_length={sequence_length} (the shortest has "
-                f"{shortest} tokens, and one is needed after it): raise it"
+                f"{shortest} tokens, and one is needed after it): raise it",
+                field="data.sequence_length",
+                value=sequence_length,
             )
         return ProblemStream(
             [problems.prompts[number] for number in fits],
@@ -380,7 +382,8 @@ def _usable(
     if reasons and not usable:
         raise UserError(
             f"{field}: none of the {len(rows)} rows of {file} can be used; correct them, or the "
-            f"fields that name their columns and {GROUP}.verifier: {reasons[0]}"
+            f"fields that name their columns and {GROUP}.verifier: {reasons[0]}",
+            field=field,
         )
     return usable
 
@@ -390,6 +393,8 @@ def _without(opening: int, prompt: np.ndarray, field: str) -> np.ndarray:
     if prompt[-1] != opening:
         raise UserError(
             f"{field}: a prompt ends with the token {prompt[-1]}, and the chat template "
-            f"with {opening}; set {GROUP}.think=True"
+            f"with {opening}; set {GROUP}.think=True",
+            field=f"{GROUP}.think",
+            value=False,
         )
     return prompt[:-1]

@@ -74,7 +74,11 @@ def find_files(spec: str, field: str) -> Files:
             unreadable.setdefault(os.path.join(locations.identity(folder), name), path)
         special |= {locations.identity(path): _named_special(path) for path in listing.special}
     if not files:
-        raise UserError(f"{field} is empty: give files, folders or globs, separated by commas")
+        raise UserError(
+            f"{field} is empty: give files, folders or globs, separated by commas",
+            field=field,
+            value=spec,
+        )
     passed_over = [*map(ending, others.values()), *["hidden"] * len(hidden)]
     return Files(files.values(), passed_over, unreadable.values(), special.values())
 
@@ -206,21 +210,27 @@ def _expand(item: str, field: str) -> locations.Listing:
     known = " ".join(ENDINGS)
     if locations.is_file(item):
         if not _is_known(item):
-            raise UserError(f"{field}: {item} is not of a known kind; known: {known}")
+            raise UserError(
+                f"{field}: {item} is not of a known kind; known: {known}", field=field, value=item
+            )
         return locations.Listing([item])
     if locations.is_folder(item):
         found = [locations.files_below(item)]
     elif glob.has_magic(item):
         found = [_matched(path) for path in locations.matches(item)]
     else:
-        raise UserError(f"{field}: {_not_there(item)}")
+        raise UserError(f"{field}: {_not_there(item)}", field=field, value=item)
     files = [path for listing in found for path in listing.files]
     unreadable = tuple(path for listing in found for path in listing.unreadable)
     special = tuple(path for listing in found for path in listing.special)
     if not any(map(_is_known, files)):
         others = Files((), map(ending, files), unreadable, map(_named_special, special)).not_read()
         holds = f" (it has: {others})" if others else ""
-        raise UserError(f"{field}: {item} holds no file of a known kind: {known}{holds}")
+        raise UserError(
+            f"{field}: {item} holds no file of a known kind: {known}{holds}",
+            field=field,
+            value=item,
+        )
     hidden = tuple(path for listing in found for path in listing.hidden)
     return locations.Listing(files, hidden, unreadable, special)
 

@@ -199,12 +199,13 @@ def text_streams(
         long enough.
     """
     if seed < 0:
-        raise UserError(f"seed={seed} is negative")
+        raise UserError.of("seed", seed, "is negative; set it to 0 or more")
     head = len(tokenizer.bos)
     if sequence_length < (least := max(head + 1, 2, min_tokens, held_out_min_tokens)):
-        raise UserError(
-            f"data.sequence_length={sequence_length} is shorter than the {least} "
-            "tokens that a row needs: raise it"
+        raise UserError.of(
+            "data.sequence_length",
+            sequence_length,
+            f"is shorter than the {least} tokens that a row needs: raise it",
         )
     files = find_files(train, "data.train")
     reading = (text_column, txt_separator, tokenizer, fork_marker, max_unusable_share, limits)
@@ -356,7 +357,9 @@ def _usable(
         if (windows.fork < 0).all():
             raise UserError(
                 f"no {which} document goes on after data.fork_marker={fork_marker!r}: set it to a "
-                "text that stands before what is to be predicted"
+                "text that stands before what is to be predicted",
+                field="data.fork_marker",
+                value=fork_marker,
             )
         room = (windows.fork >= max(1, min_prefix)) & (windows.fork + horizon <= windows.length)
         keep &= room
@@ -364,7 +367,8 @@ def _usable(
             raise UserError(
                 f"no {which} window has {max(1, min_prefix)} tokens before the place that "
                 f"data.fork_marker={fork_marker!r} gives and {horizon} from it on: raise "
-                "data.sequence_length, or lower rlp.min_prefix or rlp.horizon"
+                "data.sequence_length, or lower rlp.min_prefix or rlp.horizon",
+                field="data.sequence_length",
             )
     return windows.select(keep)
 

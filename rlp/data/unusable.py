@@ -55,6 +55,8 @@ class Unusable:
         if len(self) > self._most * self.rows:
             raise UserError(
                 f"{counted}, more than data.max_unusable_share={self._most} allows; correct the "
-                f"rows or the fields that name their columns: {told}"
+                f"rows or the fields that name their columns: {told}",
+                field="data.max_unusable_share",
+                value=self._most,
             )
         LOGGER.warning("%s and are left out: %s", counted, told)

@@ -1,7 +1,4 @@
-"""What thoughts are worth: from how a network predicts targets to rewards, advantages and weights.
-
-    outcome     what an objective may look at, in groups     Outcome
-    judge       rewards, which thoughts count, advantages    the objective, and `rlp.unclosed`
+"""What thoughts are worth: from their outcome to rewards, advantages and weights.
 
 Training and the reports of held-out thoughts both come here.
 """
@@ -9,58 +6,13 @@ Training and the reports of held-out thoughts both come here.
 import flax.struct
 import jax
 
-from rlp.engine.branches import Thoughts
-from rlp.engine.scoring import Scores
-from rlp.engine.token_bytes import TokenBytes, matches
 from rlp.objectives import equations
-from rlp.objectives.record import Objective, Outcome
-
-
-def outcome(
-    scores: Scores,
-    without: jax.Array,
-    thoughts: Thoughts,
-    uniform: jax.Array,
-    weights: jax.Array,
-    *,
-    target: jax.Array,
-    table: TokenBytes | None = None,
-    elsewhere: jax.Array | None = None,
-    in_another: jax.Array | None = None,
-) -> Outcome:
-    """What an objective may look at.
-
-    Args:
-      scores: of the target after the thoughts, [B, K, G, H] each.
-      without: log-probability of the target without a thought, [B, K, H] nats.
-      thoughts: of all branches, [B, N, …].
-      uniform: [B, K, G] from `noise`.
-      weights: of the horizon, [H].
-      target: [B, K, H] ids.
-      table: for `Outcome.matches`.
-      elsewhere: log-probability of a target of another place, [B, K, G, H] nats.
-      in_another: log-probability of the target of another document there, [B, K, G, H] nats.
-    """
-    grouped = lambda x: x.reshape(uniform.shape)
-    return Outcome(
-        reasoned=equations.evidence(scores.logprob, weights),
-        baseline=equations.evidence(without, weights),
-        logprobs=scores.logprob,
-        baseline_logprobs=without,
-        matches=None
-        if table is None
-        else matches(scores.likeliest[..., 0], target[:, :, None, :], table),
-        elsewhere=None if elsewhere is None else equations.evidence(elsewhere, weights),
-        in_another=None if in_another is None else equations.evidence(in_another, weights),
-        closed=grouped(thoughts.closed),
-        length=grouped(thoughts.length),
-        uniform=uniform,
-        limit=thoughts.actions.shape[-1],
-    )
+from rlp.objectives.outcome import Outcome
+from rlp.objectives.record import Objective
 
 
 @flax.struct.dataclass
-class Judgement:
+class Credit:
     """What the thoughts of groups are worth, [B, K, G] each."""
 
     rewards: jax.Array
@@ -69,14 +21,14 @@ class Judgement:
     target_weights: jax.Array | None  # of the target's log-likelihood; None where it is not learnt
 
 
-def judge(
+def assign_credit(
     objective: Objective,
     found: Outcome,
     *,
     unclosed: str,
     unclosed_penalty: float,
     advantages: str = "",
-) -> Judgement:
+) -> Credit:
     """Rewards, advantages and weights of an outcome.
 
     Args:
@@ -90,7 +42,7 @@ def judge(
     counted = equations.counted_thoughts(found.closed, unclosed)
     weights = objective.target_weights
     constant = jax.lax.stop_gradient
-    return Judgement(
+    return Credit(
         rewards=rewards,
         counted=counted,
         advantages=constant(compare(rewards, counted)),

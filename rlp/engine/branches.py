@@ -176,11 +176,26 @@ def document_trunk(batch: Batch, prompt: Sequence[int] = (), bos: int = 0) -> Tr
     return Trunk(tokens=tokens, segment=segment, position=position)
 
 
+def document_tokens(trunk: Trunk, prompt: int, bos: int) -> tuple[jax.Array, jax.Array]:
+    """Tokens and segments of the rows that `document_trunk` made a trunk of, [B, T] each.
+
+    Args:
+      prompt: tokens of the thinking prompt, behind the first `bos` of a row.
+    """
+    without = lambda x: jnp.concatenate([x[:, :bos], x[:, bos + prompt :]], axis=1)
+    return without(trunk.tokens), without(trunk.segment)
+
+
 def make_forks(batch: Batch, position: jax.Array, horizon: int) -> Forks:
     """Forks at `position` [B, K] of single-document rows, with their targets."""
+    tokens = jnp.asarray(batch.tokens)
+    return Forks(position=position, target=target_tokens(tokens, position, horizon))
+
+
+def target_tokens(tokens: jax.Array, position: jax.Array, horizon: int) -> jax.Array:
+    """The H tokens from every position on, [B, K, H] int32: tokens [B, T], positions [B, K]."""
     place = position[:, :, None] + jnp.arange(horizon, dtype=jnp.int32)[None, None, :]
-    target = jnp.take_along_axis(jnp.asarray(batch.tokens)[:, None, :], place, axis=2)
-    return Forks(position=position, target=target)
+    return jnp.take_along_axis(tokens[:, None, :], place, axis=2)
 
 
 def empty_branches(

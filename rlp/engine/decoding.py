@@ -5,16 +5,16 @@ As thoughts close, decoding continues with fewer branches of every document.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from models.backend import choices
+from models.cache import Cache, map_branches
 from models.sharding import place, shards
 from models.transformer import Transformer
-from models.tree import Branches, Cache, Trunk, empty_branch_cache, extend
+from models.tree import Branches, Trunk, empty_branch_cache, extend
 from rlp.engine.branches import Thoughts, Vocabulary, closes, empty_branches, unclosable
 from rlp.engine.sampling import sample
 from rlp.engine.scoring import mask_logits
@@ -48,7 +48,10 @@ def decode(
       were decoded, int32: branches that were run, times steps.
     """
     decoder = _Decoder(model, trunk, trunk_cache, temperature, vocabulary)
-    partial = decoder.begin(_PartialThoughts.fresh(model, fork, segment, uniforms, vocabulary))
+    slots = len(vocabulary.think_open) + uniforms.shape[-1]
+    branches = empty_branches(fork, segment, slots, vocabulary)
+    cache = empty_branch_cache(model, trunk, trunk_cache, branches, slots - 1)
+    partial = decoder.begin(_PartialThoughts.fresh(branches, cache, uniforms, vocabulary))
     state = (jnp.int32(0), partial, jnp.int32(0))
     widths = decode_widths(*uniforms.shape[:2])
     for width, next_width in zip(widths, [*widths[1:], 0], strict=True):
@@ -77,20 +80,13 @@ class _PartialThoughts:
 
     @classmethod
     def fresh(
-        cls,
-        model: Transformer,
-        fork: jax.Array,
-        segment: jax.Array,
-        uniforms: jax.Array,
-        vocabulary: Vocabulary,
+        cls, branches: Branches, cache: Cache, uniforms: jax.Array, vocabulary: Vocabulary
     ) -> "_PartialThoughts":
         """Branches [B, N] that hold their opening tag and nothing else."""
-        zeros = lambda dtype: jnp.zeros(fork.shape, dtype)
-        batch, branches, limit = uniforms.shape
-        slots = len(vocabulary.think_open) + limit
+        zeros = lambda dtype: jnp.zeros(branches.fork.shape, dtype)
         return cls(
-            branches=empty_branches(fork, segment, slots, vocabulary),
-            cache=empty_branch_cache(model, batch, branches, slots - 1),
+            branches=branches,
+            cache=cache,
             thoughts=Thoughts(
                 actions=jnp.full(uniforms.shape, vocabulary.pad, jnp.int32),
                 length=zeros(jnp.int32),
@@ -134,19 +130,17 @@ class _PartialThoughts:
 
     def pick(self, index: jax.Array) -> "_PartialThoughts":
         """The branches `index` [B, M] of every document."""
-        return self._map(lambda x, axis: _pick(x, index, axis))
+        return self._map(lambda x, axes: _pick(x, index, axes))
 
     def put_back(self, index: jax.Array, some: "_PartialThoughts") -> "_PartialThoughts":
         """With the branches `index` [B, M] as they are in `some`."""
-        return self._map(lambda x, axis, new: _put(x, index, new, axis), some)
+        return self._map(lambda x, axes, new: _put(x, index, new, axes), some)
 
     def _map(self, change: Callable, *others: "_PartialThoughts") -> "_PartialThoughts":
-        """`change(array, axis of the branches, …)` on every array."""
+        """`change(array, axes of documents and of branches, …)` on every array."""
         bare = lambda partial: dataclasses.replace(partial, cache=None)
-        rest = jax.tree.map(lambda x, *y: change(x, 1, *y), bare(self), *map(bare, others))
-        cache = jax.tree.map(
-            lambda x, *y: change(x, x.ndim - 3, *y), self.cache, *(other.cache for other in others)
-        )
+        rest = jax.tree.map(lambda x, *y: change(x, (0, 1), *y), bare(self), *map(bare, others))
+        cache = map_branches(change, self.cache, *(other.cache for other in others))
         return dataclasses.replace(rest, cache=cache)
 
 
@@ -233,19 +227,13 @@ class _Decoder:
         return action.reshape(shape), logprob.reshape(shape)
 
 
-def _rows_first(x: jax.Array, axis: int) -> tuple[jax.Array, Any]:
-    """x with rows and branches in front, and the way back. Branches stand on `axis`, the rows on
-    the axis before the one before it, or, where `axis` is 1, just before it."""
-    here = (0 if axis == 1 else axis - 2, axis)
-    return jnp.moveaxis(x, here, (0, 1)), lambda y: jnp.moveaxis(y, (0, 1), here)
+def _pick(x: jax.Array, index: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """The branches `index` [B, M] of every document; `axes` are those of documents and branches."""
+    picked = jax.vmap(lambda row, i: row[i])(jnp.moveaxis(x, axes, (0, 1)), index)
+    return jnp.moveaxis(picked, (0, 1), axes)
 
 
-def _pick(x: jax.Array, index: jax.Array, axis: int) -> jax.Array:
-    x, back = _rows_first(x, axis)
-    return back(jax.vmap(lambda row, i: row[i])(x, index))
-
-
-def _put(x: jax.Array, index: jax.Array, new: jax.Array, axis: int) -> jax.Array:
-    x, back = _rows_first(x, axis)
-    new, _ = _rows_first(new, axis)
-    return back(jax.vmap(lambda row, i, y: row.at[i].set(y))(x, index, new))
+def _put(x: jax.Array, index: jax.Array, new: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """x with the branches `index` [B, M] of every document from `new`."""
+    x, new = (jnp.moveaxis(y, axes, (0, 1)) for y in (x, new))
+    return jnp.moveaxis(jax.vmap(lambda row, i, y: row.at[i].set(y))(x, index, new), (0, 1), axes)

@@ -16,33 +16,20 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from models.cache import Cache
 from models.config import ModelConfig
 from models.transformer import Params, bind
-from models.tree import Branches, Cache, Trunk, prefill
+from models.tree import Branches, Trunk, prefill
 from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import split, wave_shape
 from rlp.engine.rollout import Rollout
 from rlp.engine.scoring import action_scores, branch_scores, predicted_tokens, token_scores
+from rlp.engine.settings import RLPSettings
 from rlp.objectives import equations
+from rlp.objectives.registry import find
+from rlp.objectives.surrogates import Actions
 
 Metrics = dict[str, jax.Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class Loss:
-    """The numbers of the loss; `configs/default.py` explains each, under `rlp`."""
-
-    temperature: float
-    clip_low: float
-    clip_high: float
-    clip_dual: float
-    ratio: str
-    length_normalization: str
-    horizon_weighting: str
-    discount: float
-    kl_weight: float
-    next_token_weight: float
-    first_predicted: int  # position in a trunk; of the text, behind bos and prompt
 
 
 @flax.struct.dataclass
@@ -71,7 +58,7 @@ class _Text:
 def policy_gradient(
     params: Params,
     model_config: ModelConfig,
-    loss: Loss,
+    settings: RLPSettings,
     vocabulary: Vocabulary,
     rollout: Rollout,
     advantages: jax.Array,
@@ -88,7 +75,7 @@ def policy_gradient(
 
     Args:
       params: theta.
-      loss: its numbers.
+      settings: of the settings.
       rollout: its trunk, branches and thoughts; the cache is not used.
       advantages: [B, N], or [B, N, L] where they differ between the actions of a thought.
       counted: [B, N].
@@ -103,7 +90,9 @@ def policy_gradient(
     thoughts = rollout.thoughts
     documents, branches, limit = thoughts.actions.shape
     live = jnp.arange(limit)[None, None, :] < thoughts.length[..., None]
-    weights = equations.action_weights(thoughts.length, counted, limit, loss.length_normalization)
+    weights = equations.action_weights(
+        thoughts.length, counted, limit, settings.length_normalization
+    )
     slots = len(vocabulary.think_open) - 1 + limit
     actions = _Actions(
         branches=rollout.branches.slots(0, slots),
@@ -112,7 +101,7 @@ def policy_gradient(
         live=live,
         weights=weights,
         advantages=advantages,
-        reference=reference if loss.kl_weight else None,
+        reference=reference if settings.kl_weight else None,
         target=None,
         target_weights=None,
     )
@@ -124,7 +113,7 @@ def policy_gradient(
             target_weights=target_weights / thoughts.length.size,
         )
     trunk = rollout.trunk
-    predicted = predicted_tokens(trunk) & (trunk.position >= loss.first_predicted)
+    predicted = predicted_tokens(trunk) & (trunk.position >= settings.first_predicted)
     text = _Text(trunk, predicted / jnp.maximum(predicted.sum(), 1))
 
     rows, columns = wave_shape(
@@ -136,29 +125,30 @@ def policy_gradient(
     def wave(inputs: tuple[_Text, _Actions]) -> Any:
         text, actions = inputs
         each_part = jax.tree.map(lambda x: split(x, parts, axis=1), actions)
-        return _wave(params, model_config, loss, vocabulary, text, each_part, parts)
+        return _wave(params, model_config, settings, vocabulary, text, each_part, parts)
 
     (value, sums), gradient = _summed(wave, each_wave, waves)
     share = lambda name, of: sums[name] / jnp.maximum(of.sum(), 1)
-    metrics = {
-        "clip_fraction": share("stopped", weights > 0),
+    counted_actions = jnp.maximum((weights > 0).sum(), 1)
+    metrics = {name: total / counted_actions for name, total in sums["figures"].items()}
+    metrics |= {
         "thought_entropy": share("entropy", live),
         "logprob_gap": share("gap", live),
     }
-    if loss.kl_weight:
+    if settings.kl_weight:
         metrics["kl"] = share("kl", live)
     if target_weights is not None:
         metrics["target_loss"] = sums["target"] / thoughts.length.size
-    if loss.next_token_weight:
+    if settings.next_token_weight:
         metrics["next_token_loss"] = sums["next_token"]
-        value = value + loss.next_token_weight * sums["next_token"]
+        value = value + settings.next_token_weight * sums["next_token"]
     return value, metrics, gradient
 
 
 def _wave(
     params: Params,
     model_config: ModelConfig,
-    loss: Loss,
+    settings: RLPSettings,
     vocabulary: Vocabulary,
     text: _Text,
     each_part: _Actions,
@@ -169,43 +159,56 @@ def _wave(
     def read(params: Params) -> tuple[Cache, jax.Array]:
         model = bind(model_config, params)
         hidden, cache = prefill(model, text.trunk)
-        if not loss.next_token_weight:
+        if not settings.next_token_weight:
             return cache, jnp.zeros(())
         scores = token_scores(model, hidden[:, :-1], text.trunk.tokens[:, 1:])
         return cache, -jnp.sum(scores.logprob * text.weights[:, 1:])
 
     (cache, next_token), back = jax.vjp(read, params)
 
-    def branch_loss(params: Params, cache: Cache, actions: _Actions) -> tuple[jax.Array, Metrics]:
+    def branch_loss(params: Params, cache: Cache, actions: _Actions) -> tuple[jax.Array, Any]:
         acting = bind(model_config, params), text.trunk, cache, actions.branches, actions.actions
-        after = None
+        after, objective = None, find(settings.objective)
+        entropy = "entropy" in objective.reads
         if actions.target is None:
-            scores = action_scores(*acting, vocabulary, loss.temperature)
+            scores = action_scores(
+                *acting, vocabulary, settings.temperature, entropy_gradient=entropy
+            )
         else:
-            scores, after = branch_scores(*acting, actions.target, vocabulary, loss.temperature)
-        value, stopped = equations.clipped_surrogate(
-            scores.logprob,
-            actions.behaviour,
-            actions.advantages,
-            actions.weights,
-            loss.clip_low,
-            loss.clip_high,
-            loss.clip_dual,
-            loss.ratio,
+            scores, after = branch_scores(
+                *acting,
+                actions.target,
+                vocabulary,
+                settings.temperature,
+                entropy_gradient=entropy,
+            )
+        advantages = actions.advantages
+        seen = Actions(
+            logprobs=scores.logprob,
+            behaviour=actions.behaviour,
+            advantages=advantages if advantages.ndim == 3 else advantages[..., None],
+            live=actions.weights > 0,
+            readings={"entropy": scores.entropy} if entropy else {},
+            options=settings.options,
+            objective=settings.objective,
         )
+        losses, figures = objective.surrogate(seen, settings)
+        value = equations.weighted_sum(losses, actions.weights)
         total = lambda x: jnp.where(actions.live, x, 0.0).sum()
-        sums = {
-            "stopped": stopped.sum(),
+        sums: dict[str, Any] = {
+            "figures": {name: jnp.where(seen.live, x, 0.0).sum() for name, x in figures.items()},
             "entropy": total(scores.entropy),
             "gap": total(jnp.abs(scores.logprob - actions.behaviour)),
         }
         if actions.reference is not None:
             kl = equations.reference_kl(scores.logprob, actions.reference, actions.live)
-            value = value + loss.kl_weight * jnp.sum(actions.weights * kl)
+            value = value + settings.kl_weight * jnp.sum(actions.weights * kl)
             sums["kl"] = kl.sum()
         if after is not None and actions.target_weights is not None:
             horizon = after.logprob.shape[-1]
-            weights = equations.horizon_weights(horizon, loss.horizon_weighting, loss.discount)
+            weights = equations.horizon_weights(
+                horizon, settings.horizon_weighting, settings.discount
+            )
             evidence = equations.evidence(after.logprob, weights)
             value = value - jnp.sum(actions.target_weights * evidence)
             sums["target"] = -after.logprob.mean(axis=-1).sum()
@@ -215,7 +218,7 @@ def _wave(
     found = _summed(lambda actions: slope(params, cache, actions), each_part, parts)
     (value, sums), (gradient, cache_gradient) = found
     cache_gradient = jax.tree.map(lambda x, like: x.astype(like.dtype), cache_gradient, cache)
-    (through_trunk,) = back((cache_gradient, jnp.float32(loss.next_token_weight)))
+    (through_trunk,) = back((cache_gradient, jnp.float32(settings.next_token_weight)))
     gradient = jax.tree.map(jnp.add, gradient, through_trunk)
     return (value, sums | {"next_token": next_token}), gradient
 

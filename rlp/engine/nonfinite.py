@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from models.paths import by_name
 from models.sharding import replicated
 from models.transformer import Params
 from rlp.engine.rollout import Rollout
@@ -35,18 +36,17 @@ def amiss(metrics: Mapping[str, float]) -> list[str]:
 
 def in_parameters(params: Params) -> str:
     """The first parameter that has values that are not finite, in words; "" if there is none."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
+    leaves = by_name(params)
     # On every host whole, wherever the parameters lie.
-    sharding = leaves[0][1].sharding
+    sharding = next(iter(leaves.values())).sharding
     mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
     whole = replicated(mesh) if isinstance(mesh, Mesh) else None
     count = jax.jit(_counts, out_shardings=whole)
-    counts = np.asarray(count([leaf for _, leaf in leaves])).tolist()
-    bad = [(path, leaf, n) for (path, leaf), n in zip(leaves, counts, strict=True) if n]
+    counts = np.asarray(count([*leaves.values()])).tolist()
+    bad = [(name, leaf, n) for (name, leaf), n in zip(leaves.items(), counts, strict=True) if n]
     if not bad:
         return ""
-    (path, leaf, n), *others = bad
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    (name, leaf, n), *others = bad
     more = f" (and {len(others)} more parameters have some)" if others else ""
     return (
         f"parameter {name} has {n:,} value{'s' * (n > 1)} of {leaf.size:,} that "

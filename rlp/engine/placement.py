@@ -79,11 +79,17 @@ def gather(model: ModelConfig, params: Params) -> Params:
     return in_use(params, dtype=model.dtype)
 
 
+def needs_gathering(model: ModelConfig, mesh: Mesh, layout: str) -> bool:
+    """Whether a rollout reads a copy of the parameters: not in their own layout, nor where the copy
+    would be the same."""
+    same = mesh.shape["fsdp"] == 1 and model.dtype == jnp.float32
+    return layout == "gathered" and not same
+
+
 def gatherer(model: ModelConfig, mesh: Mesh, layout: str) -> Callable[[Params], Params] | None:
     """Jitted parameters to the copy that a rollout reads; None where it reads the parameters
     themselves: in their own layout, or where the copy would be the same."""
-    same = mesh.shape["fsdp"] == 1 and model.dtype == jnp.float32
-    if layout == "training" or same:
+    if not needs_gathering(model, mesh, layout):
         return None
     places = parameter_shardings(mesh, shapes(model), gathered=True)
     return jax.jit(functools.partial(gather, model), out_shardings=places)

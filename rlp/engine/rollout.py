@@ -12,8 +12,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from models.cache import Cache
 from models.transformer import Transformer
-from models.tree import Branches, Cache, Trunk, prefill
+from models.tree import Branches, Trunk, prefill
 from rlp.engine.branches import Forks, Thoughts, Vocabulary, lay_out
 from rlp.engine.decoding import decode
 

@@ -1,12 +1,38 @@
-"""Figures of a rollout, for the log: each a mean over branches, groups or decoded tokens."""
+"""What the host gets of a rollout: metrics, counts of tokens, and the text of responses.
+
+Metrics are means over branches, groups or decoded tokens.
+"""
 
 import jax
 import jax.numpy as jnp
 
+from rlp.data.batch import Batch
 from rlp.engine.branches import Thoughts, Vocabulary
 from rlp.engine.rollout import Rollout
 from rlp.engine.step import Evidence, RLPSettings
-from rlp.objectives.record import Answers
+from rlp.objectives.outcome import Answers
+
+
+def figures_stage(
+    settings: RLPSettings, vocabulary: Vocabulary, rollout: Rollout, evidence: Evidence
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Metrics of a rollout, and the tokens that its cost is counted by."""
+    prompts = rollout.trunk.tokens.shape[0] * len(settings.prompt)
+    counts = {
+        "documents": (rollout.trunk.segment > 0).sum() - prompts,
+        "rollout": rollout.thoughts.length.sum(),
+        "decoded": rollout.decoded,
+    }
+    return rollout_metrics(rollout, evidence, settings, vocabulary), counts
+
+
+def responses_stage(
+    vocabulary: Vocabulary, rollout: Rollout, batch: Batch
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What the host reads of responses: actions [B, N, L], how many of them are text [B, N], and
+    the numbers of the problems [B]."""
+    thoughts = rollout.thoughts
+    return thoughts.actions, thoughts.words(vocabulary), jnp.asarray(batch.index)
 
 
 def rollout_metrics(
@@ -36,6 +62,7 @@ def _figures(
         "distinct_thoughts": distinct_share(thoughts.actions, settings.group_size),
         "decode_use": thoughts.length.sum() / rollout.decoded,
     }
+    metrics |= {name: values.mean() for name, values in evidence.metrics.items()}
     if evidence.answers is not None:
         return metrics | _answer_metrics(evidence.answers, evidence.planning, thoughts)
     metrics |= {

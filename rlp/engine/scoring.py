@@ -5,6 +5,7 @@ the evidence and the baseline alike. It works on chunks of tokens and computes e
 again in the backward pass, so that [tokens, V] never exists in full.
 """
 
+import functools
 from collections.abc import Sequence
 
 import flax.struct
@@ -13,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.backend import choices
+from models.cache import Cache, grown
 from models.mask import HIDDEN_SCORE
 from models.sharding import place, shards
 from models.transformer import Transformer
-from models.tree import Branches, Cache, Trunk, extend, forward
+from models.tree import Branches, Trunk, extend, forward
 from rlp.engine.branches import Vocabulary, unclosable
 
 
@@ -25,7 +27,9 @@ class Scores:
     """How a network predicts given tokens; three arrays of the tokens' shape."""
 
     logprob: jax.Array  # nats
-    entropy: jax.Array  # nats, of the whole distribution; carries no gradient
+    entropy: (
+        jax.Array
+    )  # nats, of the whole distribution; carries a gradient where that is asked for
     likeliest: jax.Array  # int32: the likeliest token, of several the first
 
 
@@ -63,6 +67,8 @@ def token_scores(
     temperature: float = 1.0,
     close: int | None = None,
     unclosable: jax.Array | None = None,
+    *,
+    entropy_gradient: bool = False,
 ) -> Scores:
     """Log-probability of every target, with the entropy of its distribution.
 
@@ -71,6 +77,7 @@ def token_scores(
       hidden: final hidden states [B, ..., D] that predict the targets.
       targets: ids [B, ...].
       banned, temperature, close, unclosable: as in `mask_logits`, with `unclosable` [B, ...].
+      entropy_gradient: whether the entropy carries a gradient.
     """
     shape, rows = targets.shape, targets.shape[0]
     if unclosable is not None:
@@ -80,7 +87,9 @@ def token_scores(
         hidden, targets, unclosable = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), inputs)
         logits = place(model.logits(hidden), "rows", "vocab")
         logits = mask_logits(logits, banned, temperature, close, unclosable)
-        return jax.tree.map(lambda x: x.reshape(rows, -1), _scores(logits, targets))
+        return jax.tree.map(
+            lambda x: x.reshape(rows, -1), _scores(entropy_gradient, logits, targets)
+        )
 
     inputs = (hidden.reshape(rows, -1, hidden.shape[-1]), targets.reshape(rows, -1), unclosable)
     each = inputs[1].shape[1]
@@ -97,13 +106,16 @@ def token_scores(
     return jax.tree.map(lambda x: x.reshape(shape), scores)
 
 
-@jax.custom_vjp
-def _scores(logits: jax.Array, targets: jax.Array) -> Scores:
-    """Scores of targets [M] under logits [M, V]. Only the log-probability carries a gradient."""
-    return _scores_forward(logits, targets)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scores(entropy_gradient: bool, logits: jax.Array, targets: jax.Array) -> Scores:
+    """Scores of targets [M] under logits [M, V]. The log-probability carries a gradient, and the
+    entropy where that is asked for."""
+    return _scores_forward(entropy_gradient, logits, targets)[0]
 
 
-def _scores_forward(logits: jax.Array, targets: jax.Array) -> tuple[Scores, tuple]:
+def _scores_forward(
+    entropy_gradient: bool, logits: jax.Array, targets: jax.Array
+) -> tuple[Scores, tuple]:
     top = logits.max(axis=-1)
     weights = jnp.exp(logits - top[:, None])
     total = weights.sum(axis=-1)
@@ -115,11 +127,18 @@ def _scores_forward(logits: jax.Array, targets: jax.Array) -> tuple[Scores, tupl
     return scores, (logits, top + normalizer, targets)
 
 
-def _scores_backward(kept: tuple, cotangent: Scores) -> tuple[jax.Array, None]:
+def _scores_backward(
+    entropy_gradient: bool, kept: tuple, cotangent: Scores
+) -> tuple[jax.Array, None]:
     logits, normalizer, targets = kept
     is_target = jnp.arange(logits.shape[-1])[None, :] == targets[:, None]
     probabilities = jnp.exp(logits - normalizer[:, None])
-    return cotangent.logprob[:, None] * (is_target - probabilities), None
+    slope = cotangent.logprob[:, None] * (is_target - probabilities)
+    if entropy_gradient:  # dH/dz = -p (log p + H)
+        surprise = probabilities * (logits - normalizer[:, None])
+        entropy = -surprise.sum(axis=-1, keepdims=True)
+        slope -= cotangent.entropy[:, None] * (surprise + probabilities * entropy)
+    return slope, None
 
 
 _scores.defvjp(_scores_forward, _scores_backward)
@@ -138,6 +157,8 @@ def action_scores(
     actions: jax.Array,
     vocabulary: Vocabulary,
     temperature: float,
+    *,
+    entropy_gradient: bool = False,
 ) -> Scores:
     """How a network predicts every action of thoughts, [B, N, L]; all slots at once.
 
@@ -148,9 +169,10 @@ def action_scores(
       actions: [B, N, L].
       vocabulary: tags and banned ids.
       temperature: of the sampler.
+      entropy_gradient: as of `token_scores`.
     """
     hidden, _ = extend(model, trunk, cache, branches)
-    return _of_actions(model, hidden, actions, vocabulary, temperature)
+    return _of_actions(model, hidden, actions, vocabulary, temperature, entropy_gradient)
 
 
 def branch_scores(
@@ -162,6 +184,8 @@ def branch_scores(
     target: jax.Array,
     vocabulary: Vocabulary,
     temperature: float,
+    *,
+    entropy_gradient: bool = False,
 ) -> tuple[Scores, Scores]:
     """How a network predicts every action of thoughts, and every token of the target after them:
     [B, N, L] and [B, N, H], in one pass.
@@ -169,13 +193,14 @@ def branch_scores(
     Args:
       branches: all W slots.
       target: [B, N, H].
-      model, trunk, cache, actions, vocabulary, temperature: as of `action_scores`.
+      others: as of `action_scores`.
     """
     hidden, _ = extend(model, trunk, cache, branches)
     after = token_scores(
         model, hidden[:, :, -target.shape[-1] :], target, vocabulary.not_in_documents
     )
-    return _of_actions(model, hidden, actions, vocabulary, temperature), after
+    scores = _of_actions(model, hidden, actions, vocabulary, temperature, entropy_gradient)
+    return scores, after
 
 
 def _of_actions(
@@ -184,6 +209,7 @@ def _of_actions(
     actions: jax.Array,
     vocabulary: Vocabulary,
     temperature: float,
+    entropy_gradient: bool,
 ) -> Scores:
     """Scores of the actions, from the hidden states of slots 0, 1, … of their branches."""
     close, limit = vocabulary.think_close, actions.shape[-1]
@@ -196,6 +222,7 @@ def _of_actions(
         temperature,
         close[-1],
         unclosable(actions, jnp.arange(limit), close),
+        entropy_gradient=entropy_gradient,
     )
 
 
@@ -215,7 +242,7 @@ def reasoned_scores(
     horizon, close = target.shape[-1], len(vocabulary.think_close)
     count = close + horizon  # the last action, whose slot no action needed, the tag, the target
     start = branches.tokens.shape[-1] - count
-    room = branch_cache.grown(start + count)
+    room = grown(model.config, branch_cache, start + count)
     hidden, _ = extend(model, trunk, trunk_cache, branches, room, start, count)
     banned = vocabulary.not_in_documents
     return token_scores(model, hidden[:, :, close:], target, banned)

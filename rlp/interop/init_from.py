@@ -24,7 +24,7 @@ from models.rope import Rope
 from models.transformer import Params
 from rlp.engine import nonfinite
 from rlp.interop import huggingface
-from rlp.runtime import ownership, run_folder
+from rlp.runtime import ownership, run_folder, run_reference
 from rlp.runtime.atomic_files import unfinished
 from rlp.runtime.config_json import fields, load_run
 from rlp.runtime.errors import UserError
@@ -72,7 +72,7 @@ def find(name: str) -> Start:
     folder = Path(name)
     if folder.is_dir() and folder.parent.name == run_folder.CHECKPOINTS:
         return find(f"{folder.parent.parent}@{folder.name}")
-    workdir = folder if folder.is_dir() else Path(name.rpartition("@")[0])
+    workdir = Path(run_reference.checkpoint_on_disk(name).run)
     if name and workdir != Path() and workdir.is_dir():
         if not _is_hugging_face(workdir):
             return _run(name, workdir)
@@ -193,7 +193,7 @@ def _begun(config: ConfigDict, workdir: Path) -> ConfigDict | None:
 
 def _planned(name: str, planned: Mapping[str, ConfigDict]) -> str:
     """The folder among the planned runs that `name` means, or ""."""
-    return same_folder(name, planned) or same_folder(name.rpartition("@")[0], planned)
+    return same_folder(name, planned) or same_folder(run_reference.checkpoint(name).run, planned)
 
 
 def same_folder(name: str, folders: Iterable[str]) -> str:
@@ -278,12 +278,6 @@ def network(fields: Mapping[str, Any]) -> ModelConfig:
     """
     values = dict(fields) | {"rope": Rope(**fields["rope"])}
     return ModelConfig(**values | {"attention": fields["attention"] or None})
-
-
-def keeps_further(config: ConfigDict) -> bool:
-    """Whether a run keeps files besides those that it starts from: those that it says of a
-    tokenizer that its config names (see `rlp.run.model_files`)."""
-    return config.data.kind == "text" and config.data.tokenizer not in ("", "bytes")
 
 
 def copy_files(files: Path | None, workdir: Path, further: bool = False) -> None:

@@ -155,40 +155,40 @@ def clipped_surrogate(
     logprobs: jax.Array,
     behaviour_logprobs: jax.Array,
     advantages: jax.Array,
-    weights: jax.Array,
+    live: jax.Array,
     clip_low: float,
     clip_high: float,
     clip_dual: float = 0.0,
     ratio: str = "token",
 ) -> tuple[jax.Array, jax.Array]:
-    """The loss of eq. 5, and which actions' gradient the clip has stopped, [B, N, L] bool.
+    """The loss of every action in eq. 5, -min(rho A, clip(rho) A), [B, N, L]; and which actions'
+    gradient the clip has stopped, [B, N, L] bool.
 
     With ratio="sequence" a thought has one ratio, which is clipped once, and whose gradient reaches
     all of its actions (GSPO, arXiv 2507.18071, eq. 7):
 
         s = exp(1/|c| sum_u (log pi_theta - log pi_theta_old))
 
-    Its loss is -w min(s A, clip(s) A), w the sum of its actions' weights. So where these are equal,
-    as `action_weights` makes them, and s = 1, its gradient is that of ratio="token".
+    Its loss is one for the thought, -min(s A, clip(s) A), [B, N, 1]. Where the weights of its
+    actions are equal, as `action_weights` makes them, and s = 1, its gradient is that of
+    ratio="token".
 
     Args:
       logprobs: log pi_theta of every action at the sampling temperature, [B, N, L] nats.
       behaviour_logprobs: log pi_theta_old of the same, as recorded by the sampler.
-      advantages: [B, N]; or [B, N, L], for ratio="token" alone.
-      weights: [B, N, L] from `action_weights`.
+      advantages: [B, N, 1]; or [B, N, L], for ratio="token" alone.
+      live: [B, N, L] bool; the others hold anything.
       clip_low: epsilon_l.
       clip_high: epsilon_h.
       clip_dual: c > 1, for max(min(rho A, clip(rho) A), c A) where A < 0 (dual clip, Ye et al.,
         arXiv 1912.09729, eq. 5); 0 for none.
       ratio: one of `RATIOS`.
     """
-    live = weights > 0
     difference = jnp.where(live, logprobs - behaviour_logprobs, 0.0)
     if ratio == "sequence":
         number = jnp.maximum(live.sum(axis=-1, keepdims=True), 1)
         difference = difference.sum(axis=-1, keepdims=True) / number
-        weights = weights.sum(axis=-1, keepdims=True)
-    a = advantages if advantages.ndim == weights.ndim else advantages[..., None]
+    a = advantages
     far = jnp.zeros_like(difference, bool)
     if clip_dual:
         # Before exp, so that what is far off has a gradient of 0 and not 0 times infinity.
@@ -197,9 +197,19 @@ def clipped_surrogate(
         difference = jnp.where(far, most, difference)
     rho = jnp.exp(difference)
     clipped = jnp.clip(rho, 1 - clip_low, 1 + clip_high)
-    loss = -jnp.sum(weights * jnp.minimum(rho * a, clipped * a))
     stopped = live & ((clipped * a < rho * a) | far)
-    return loss, stopped
+    return -jnp.minimum(rho * a, clipped * a), stopped
+
+
+def weighted_sum(loss: jax.Array, weights: jax.Array) -> jax.Array:
+    """The sum of a loss of every action [B, N, L], or of every thought [B, N, 1].
+
+    Args:
+      weights: of the actions, [B, N, L]; a thought has the sum of its actions' weights.
+    """
+    if loss.shape != weights.shape:
+        weights = weights.sum(axis=-1, keepdims=True)
+    return jnp.sum(weights * loss)
 
 
 def reference_kl(logprobs: jax.Array, reference_logprobs: jax.Array, live: jax.Array) -> jax.Array:

@@ -10,7 +10,8 @@ import numpy as np
 
 from rlp.objectives import rewards
 from rlp.objectives.equations import jensen_advantages, standardized_advantages
-from rlp.objectives.record import Objective, Outcome
+from rlp.objectives.outcome import Outcome
+from rlp.objectives.record import Objective
 from rlp.runtime import user_code
 from rlp.runtime.errors import UserError
 from rlp.runtime.lookup import find_named
@@ -28,7 +29,7 @@ OBJECTIVES = {
         source="RPT, arXiv 2506.08007, with a greedy prediction",
         reward=rewards.match,
         advantages=standardized_advantages,
-        reads_matches=True,
+        reads=("matches",),
     ),
     "latro": Objective(
         formula="r = log p(y|c), and log p(y|c) is maximised itself",
@@ -54,7 +55,7 @@ OBJECTIVES = {
         source="RLPR, arXiv 2506.18254, without its filter of groups",
         reward=rewards.probability_gain,
         advantages=standardized_advantages,
-        reads_baseline=True,
+        reads=("baseline",),
     ),
     "nover": Objective(
         formula="r = -exp(-log p(y|c) / (H N)), N = max(1, 1 + log |c|)",
@@ -69,28 +70,28 @@ OBJECTIVES = {
         "rlp.advantages=leave_one_out",
         reward=rewards.correct,
         advantages=standardized_advantages,
-        reads_answers=True,
+        reads=("answers",),
     ),
     "ttrl": Objective(
         formula="r = 1 if the answer is that of most responses of the group, else 0",
         source="TTRL, arXiv 2504.16084",
         reward=rewards.agrees,
         advantages=standardized_advantages,
-        reads_answers=True,
+        reads=("answers",),
     ),
     "rlcr": Objective(
         formula="r = z - (q - z)², z = 1 if the answer is right, q the confidence it states",
         source="RLCR, arXiv 2507.16806",
         reward=rewards.calibrated,
         advantages=standardized_advantages,
-        reads_answers=True,
+        reads=("answers",),
     ),
     "hicra": Objective(
         formula="r as of rlvr; A + α |A| for planning tokens",
         source="HICRA, arXiv 2509.03646, with phrases that are given",
         reward=rewards.correct,
         advantages=standardized_advantages,
-        reads_answers=True,
+        reads=("answers",),
         weighs_planning=True,
     ),
     "random_reward": Objective(
@@ -107,13 +108,13 @@ OBJECTIVES = {
         formula="r = log p(y'|c), y' from another place of the document",
         source="control: thoughts that help any text of the document",
         reward=rewards.gain_elsewhere,
-        reads_elsewhere=True,
+        reads=("elsewhere",),
     ),
     "other_document": Objective(
         formula="r = log p(y'|x', c), x' and y' from another document",
         source="control: thoughts that help any document",
         reward=rewards.gain_in_another,
-        reads_in_another=True,
+        reads=("in_another",),
     ),
     "length_reward": Objective(
         formula="r = |c| / L",
@@ -130,7 +131,7 @@ OBJECTIVES = {
 
 def reads_answers(name: str) -> bool:
     """Whether `objective` is over the answers to problems; "next_token" is over none."""
-    return name != "next_token" and find(name).reads_answers
+    return name != "next_token" and "answers" in find(name).reads
 
 
 def find(name: str) -> Objective:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rlp.objectives.equations import information_gain
-from rlp.objectives.record import Outcome
+from rlp.objectives.outcome import Outcome
 
 
 def gain(outcome: Outcome) -> jax.Array:
@@ -18,7 +18,6 @@ def gain(outcome: Outcome) -> jax.Array:
 
 def match(outcome: Outcome) -> jax.Array:
     """r = 1 if the prediction after the thought is what follows (RPT, arXiv 2506.08007)."""
-    assert outcome.matches is not None
     return outcome.matches.astype(jnp.float32)
 
 
@@ -60,14 +59,12 @@ def permuted_gain(outcome: Outcome) -> jax.Array:
 
 def gain_elsewhere(outcome: Outcome) -> jax.Array:
     """r = log p(y'|c), nats, of the text y' at another place of the document."""
-    assert outcome.elsewhere is not None
     return outcome.elsewhere
 
 
 def gain_in_another(outcome: Outcome) -> jax.Array:
     """r = log p(y'|x', c), nats: the thought is put into another document x' and scored by the text
     y' that follows there."""
-    assert outcome.in_another is not None
     return outcome.in_another
 
 
@@ -84,21 +81,18 @@ def closed(outcome: Outcome) -> jax.Array:
 def correct(outcome: Outcome) -> jax.Array:
     """r = 1 if the response gives the right answer, else 0; or the number that a verifier gives
     (RLVR)."""
-    assert outcome.answers is not None
     return outcome.answers.reward
 
 
 def agrees(outcome: Outcome) -> jax.Array:
     """r = 1 if the response gives the answer of the majority of its group (TTRL, arXiv
     2504.16084)."""
-    assert outcome.answers is not None
     return outcome.answers.agrees.astype(jnp.float32)
 
 
 def calibrated(outcome: Outcome) -> jax.Array:
     """r = z - (q - z)², z = 1 if the answer is right, else 0, and q the stated confidence (RLCR,
     arXiv 2507.16806). A response that states none is given the worst q."""
-    assert outcome.answers is not None
     right = outcome.answers.correct.astype(jnp.float32)
     stated = outcome.answers.confidence
     return right - (jnp.where(jnp.isnan(stated), 1 - right, stated) - right) ** 2

@@ -1,5 +1,6 @@
 """Fields of a config by name: which one was meant, and whether it can take a value."""
 
+import contextlib
 import difflib
 import math
 import re
@@ -16,6 +17,22 @@ EXPECTED: dict[type, str] = {
     str: "a text",
 }
 _ARM = re.compile(r"arms\.[^.]*\.")
+_OPTION = re.compile(r"(arms\.[^.]*\.)?objective_options\.\w+")
+
+
+def is_option(path: str) -> bool:
+    """Whether a path is that of an option of an objective, which declares it itself."""
+    return _OPTION.fullmatch(path) is not None
+
+
+def option_of_text(text: str) -> Value:
+    """The value of an option that a command line gives: True, False, a number, or the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def check_names(config_file: str, names: Collection[str]) -> None:
@@ -32,6 +49,8 @@ def check_names(config_file: str, names: Collection[str]) -> None:
     """
     valid = dict(fields(default.get_config()))
     for name in names:
+        if is_option(name):
+            continue
         if (plain := _ARM.sub("", name, count=1) if _ARM.match(name) else name) not in valid:
             raise unknown_field(plain, valid).within(config_file)
     if missing := [name for name in valid if name not in names]:
@@ -127,6 +146,9 @@ def typed(known: dict[str, Value], path: str, value: object) -> Value:
     Raises:
       UserError: there is no such field, or it cannot take the value.
     """
+    if is_option(path):
+        assert isinstance(value, Value)
+        return value
     if path not in known:
         raise unknown_field(path, known)
     kind = type(known[path])

@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from rlp.interop import init_from as starting
 from rlp.interop.huggingface import may_be_on_hub
 from rlp.report import terminal_table, write_report_separately
-from rlp.run import loop, memory_check
-from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder
+from rlp.run import loop, memory_check, resume
+from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder, run_reference
 from rlp.runtime.atomic_files import write_json
 from rlp.runtime.config_json import fields, save_config
 from rlp.runtime.errors import UserError
@@ -63,7 +63,7 @@ def _run(
     explicit: Collection[str],
 ) -> dict[str, Any]:
     """What `run` does in a folder that is held."""
-    loop.check_config(config, workdir, allow_config_change)
+    resume.check_config(config, workdir, allow_config_change)
     planned: dict[str, ConfigDict] = {}
     for name, arm in arms.items():
         planned[str(workdir / name)] = _check_arm(name, arm, workdir, explicit, planned)
@@ -153,15 +153,12 @@ def _check_arm(
     """
     folder = workdir / name
     try:
-        matched = planned.get(starting.same_folder(arm.match.rpartition(":")[0], planned))
+        matched = planned.get(starting.same_folder(run_reference.usage(arm.match).run, planned))
         if matched is not None and matched.steps == 0 and not matched.match:
             raise UserError(f"match={arm.match!r}: that arm takes no step and uses nothing")
         hosts.agree(lambda: ownership.check(folder, "run"))
         adopted = starting.adopt(arm, folder, explicit, planned)
-        files = starting.files_for(adopted, folder, planned)
-        further = starting.keeps_further(adopted)
-        starting.has_former_files(files, folder, further)  # refuses what is in their way
-        memory_check.build(adopted, files)
+        memory_check.build(adopted, resume.starting_files(adopted, folder, planned))
     except UserError as error:
         raise UserError(f"arm {name}: {error}") from error
     return adopted
@@ -182,12 +179,10 @@ def arm_config(config: ConfigDict, name: str, workdir: Path) -> ConfigDict:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = str(error.args[0]).splitlines()[0]
         raise UserError(f"arms.{name} changes what a run does not have: {reason}") from error
-    start, _, rest = arm.init_from.partition("@")
-    if start in arms:
-        arm.init_from = str(workdir / start) + (f"@{rest}" if rest else "")
-    other, _, what = arm.match.rpartition(":")
-    if other in arms:
-        arm.match = f"{workdir / other}:{what}"
+    for field, split in run_reference.FIELDS.items():
+        named = split(arm[field])
+        if named.run in arms:
+            arm[field] = named.of(workdir / named.run)
     return arm
 
 
@@ -200,13 +195,13 @@ def arm_order(arms: dict[str, ConfigDict], workdir: Path) -> list[str]:
     folders = {str(workdir / name): name for name in arms}
     needs: dict[str, set[str]] = {}
     for name, arm in arms.items():
-        start, which = arm.init_from, arm.init_from.rpartition("@")[0]
+        start, run = arm.init_from, run_reference.checkpoint(arm.init_from).run
         is_arm = lambda source: bool(starting.same_folder(source, folders))
         # A file: a model in GGUF.
-        sources = [start if is_arm(start) or Path(start).exists() else which or start]
+        sources = [start if is_arm(start) or Path(start).exists() else run]
         if not Path(sources[0]).exists() and may_be_on_hub(start) and not is_arm(sources[0]):
             sources = []
-        sources.append(arm.match.rpartition(":")[0])
+        sources.append(run_reference.usage(arm.match).run)
         for source in filter(None, sources):
             if not is_arm(source) and not Path(source).exists():
                 raise UserError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rlp.interop import init_from as starting
-from rlp.run.assembly import build_method
+from rlp.run.method import build_method
 from rlp.run.model_files import small_files
 from rlp.run.opened_model import Opened, conversion_device, open_model
 from rlp.runtime import run_folder

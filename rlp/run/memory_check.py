@@ -16,13 +16,12 @@ from ml_collections import ConfigDict
 from models.config import ModelConfig
 from rlp.capacity import device_memory, step_memory
 from rlp.capacity.device_memory import Limits, Need
-from rlp.data.compass import DOCUMENT_LENGTH
-from rlp.engine.step import TrainState
-from rlp.run import assembly as building
-from rlp.run.assembly_data import COMPASS, answers_problems
-
-THOUGHT, RESPONSE = "rlp.thought_length", "data.problems.response_length"
-ROW_BYTES = 3 * 4  # of a token of a row: its id, its segment and its position, int32
+from rlp.engine.step import RLPSettings, TrainState, copies_kept
+from rlp.run import assembly, datasets
+from rlp.run.assembly import Run
+from rlp.run.method import TextMethod
+from rlp.run.schedule import build_optimizer
+from rlp.run.tasks.task import RESPONSE, THOUGHT
 
 
 def build(
@@ -31,7 +30,7 @@ def build(
     devices: Sequence[Any] | None = None,
     memory: Callable[[Sequence[Any]], Limits] = device_memory.limits,
     only_state: bool = False,
-) -> building.Run:
+) -> Run:
     """Builds a run that may fit into memory; arguments and errors as of `rlp.run.assembly.build`.
 
     Args:
@@ -46,12 +45,13 @@ def build(
 
     state = functools.cache(functools.partial(_state, config))
 
-    def look(model: ModelConfig, used: int, mesh: Mesh) -> None:
-        _check_state(config, model, used, state(model, mesh), limits(mesh))
+    def look(model: ModelConfig, used: int, sampling: RLPSettings | None, mesh: Mesh) -> None:
+        _check_state(config, model, used, state(model, sampling, mesh), limits(mesh))
 
-    run = building.build(config, files, devices, look)
+    run = assembly.build(config, files, devices, look)
     if not only_state:
-        _check_step(config, run, state(run.model, run.mesh), limits(run.mesh))
+        held = state(run.method.model, run.sampling, run.mesh)
+        _check_step(config, run, held, limits(run.mesh))
     return run
 
 
@@ -83,7 +83,7 @@ def check_parameters(name: str, model: ModelConfig, used: int, limits: Limits) -
     device_memory.check(every, limits, f"the network of {name}", on_host)
 
 
-def check_sampling(method: building.Method, thoughts: int, length: int, limits: Limits) -> None:
+def check_sampling(method: TextMethod, thoughts: int, length: int, limits: Limits) -> None:
     """Refuses to sample what does not fit beside the parameters on one device.
 
     Args:
@@ -105,8 +105,7 @@ def _check_state(
     on_host = step_memory.of_unused_rows(model, used)
     if not config.model.vocab_size:
         every = [_by_tokenizer(need, used) for need in every]
-    if config.data.kind == COMPASS:
-        on_host += _made_documents(config)
+    on_host += datasets.find(config.data.kind).memory(config)
     device_memory.check(every, limits, "the state of training", on_host)
 
 
@@ -121,57 +120,40 @@ def _learns(config: ConfigDict) -> bool:
     return config.steps > 0 or bool(config.match)
 
 
-def _state(config: ConfigDict, model: ModelConfig, mesh: Mesh) -> TrainState:
+def _state(
+    config: ConfigDict, model: ModelConfig, sampling: RLPSettings | None, mesh: Mesh
+) -> TrainState:
     """The state of a run, as shapes with their places."""
-    baseline, reference = building.copies_kept(config)
+    baseline, reference = copies_kept(sampling)
     on_cpu = next(iter(mesh.devices.flat)).platform == "cpu"  # whose memory is the host's
     memory = "device" if on_cpu else config.rlp.baseline_memory
-    optimizer = building.build_optimizer(config, None)
+    optimizer = build_optimizer(config, None)
     return step_memory.abstract_state(mesh, model, optimizer, baseline, memory, reference)
 
 
-def _made_documents(config: ConfigDict) -> list[Need]:
-    """Held-out documents of the compass, which are made, and not read from a file."""
-    wanted = config.evaluation.documents
-    size = wanted * DOCUMENT_LENGTH * ROW_BYTES
-    return [Need("held-out documents", size, {"evaluation.documents": wanted})]
-
-
-def _check_step(config: ConfigDict, run: building.Run, state: TrainState, limits: Limits) -> None:
+def _check_step(config: ConfigDict, run: Run, state: TrainState, limits: Limits) -> None:
     """Refuses a run whose steps or evaluations do not fit; its state does."""
-    held = step_memory.of_state(run.model, state, learns=False)
+    held = step_memory.of_state(run.method.model, state, learns=False)
     for purpose, found in _moments(config, run):
         device_memory.check([*held, *found], limits, purpose)
 
 
-def _moments(config: ConfigDict, run: building.Run) -> Iterator[tuple[str, list[Need]]]:
+def _moments(config: ConfigDict, run: Run) -> Iterator[tuple[str, list[Need]]]:
     """What is alive besides the state, at the moments when most is."""
-    rows, length = config.batch_size, config.data.sequence_length
-    answers = answers_problems(config)
     if _learns(config):
-        if building.thinks(config):
-            field = RESPONSE if answers else THOUGHT
-            settings, words = run.sampled
-            place, step = (run.model, run.mesh, settings), (rows, length, field)
-            yield "a rollout", step_memory.of_rollout(*place, *step)
-            yield "an update", step_memory.of_update(*place, words, *step)
-        else:
-            yield "an update", step_memory.of_next_token_update(run.model, run.mesh, rows, length)
-    wanted = config.evaluation
-    if config.data.kind == COMPASS or (not answers and config.data.sft.share < 1):
+        yield from run.task.training_memory(run)
+    wanted, place = config.evaluation, (run.method.model, run.mesh)
+    if run.dataset.generated or run.task.reads_documents:
         each = {
-            THOUGHT: run.settings.thought_length,
+            THOUGHT: run.method.settings.thought_length,
             "evaluation.thoughts": wanted.thoughts,
             "evaluation.forks_per_document": wanted.forks_per_document,
         }
         count = (wanted.forks_per_document, wanted.thoughts)
-        found = step_memory.of_evaluation(run.model, run.mesh, run.settings, *count, each)
+        found = step_memory.of_evaluation(*place, run.method.settings, *count, each)
         yield "an evaluation", found
     if run.answering:
-        each = {
-            RESPONSE: run.answering.settings.thought_length,
-            "evaluation.responses": wanted.responses,
-        }
-        of = run.answering.settings
-        found = step_memory.of_evaluation(run.model, run.mesh, of, 1, wanted.responses, each)
+        settings = run.answering.method.settings
+        each = {RESPONSE: settings.thought_length, "evaluation.responses": wanted.responses}
+        found = step_memory.of_evaluation(*place, settings, 1, wanted.responses, each)
         yield "an evaluation", found

@@ -14,7 +14,7 @@ from typing import Any
 
 from rlp.interop import huggingface
 from rlp.interop.init_from import GENERATION
-from rlp.run.assembly import Method
+from rlp.run.method import TextMethod
 from rlp.runtime.atomic_files import write_whole
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import read_object
@@ -36,7 +36,7 @@ def token_ids(tokenizer: Any) -> dict[str, Any]:
 
 
 def small_files(
-    made: Method, folder: Path | None, known: bool, named: Mapping[str, str]
+    made: TextMethod, folder: Path | None, known: bool, named: Mapping[str, str]
 ) -> dict[str, Path | str]:
     """Name to content of all that an export has beside its weights and its config.json.
 
@@ -54,7 +54,7 @@ def small_files(
 
 
 def config_ids(
-    made: Method,
+    made: TextMethod,
     given: Mapping[str, Any],
     known: bool,
     files: edits.Files,
@@ -79,7 +79,7 @@ def eos_ids(generation: Path | str) -> tuple[int, ...]:
     return tuple(edits.ids_of(content.get("eos_token_id")))
 
 
-def keep(folder: Path, made: Method, known: bool, named: Mapping[str, str]) -> None:
+def keep(folder: Path, made: TextMethod, known: bool, named: Mapping[str, str]) -> None:
     """Puts the small files into the folder of a run, over those of what it starts from.
 
     A tokenizer that is made in code needs none. Of one that the config names by its own folder, the
@@ -166,7 +166,7 @@ def write_files(folder: Path, files: edits.Files) -> None:
         write_whole(path, new)
 
 
-def _tokenizer_files(made: Method, named: Mapping[str, str]) -> dict[str, Path | str]:
+def _tokenizer_files(made: TextMethod, named: Mapping[str, str]) -> dict[str, Path | str]:
     tokenizer = made.tokenizer
     files = dict(tokenizer.files())
     if made.template != tokenizer.chat_template:
@@ -183,7 +183,7 @@ def _tokenizer_files(made: Method, named: Mapping[str, str]) -> dict[str, Path |
 
 
 def generation_config(
-    made: Method, folder: Path | None, known: bool, named: Mapping[str, str]
+    made: TextMethod, folder: Path | None, known: bool, named: Mapping[str, str]
 ) -> Path | str:
     """generation_config.json: the one that the model came with, with the ends of the run.
 
@@ -206,7 +206,7 @@ def generation_config(
 
 
 def _with_ends(
-    made: Method, given: Mapping[str, Any], config: Mapping[str, Any], named: Mapping[str, str]
+    made: TextMethod, given: Mapping[str, Any], config: Mapping[str, Any], named: Mapping[str, str]
 ) -> dict[str, Any]:
     """The fields that name tokens, where the run adds to them or the config names others.
 

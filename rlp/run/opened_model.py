@@ -16,7 +16,7 @@ from rlp.capacity import device_memory
 from rlp.engine.placement import abstract_params
 from rlp.interop import init_from as starting
 from rlp.run import memory_check
-from rlp.run.assembly import Method, build_method
+from rlp.run.method import TextMethod, build_method
 from rlp.runtime.errors import UserError
 
 
@@ -35,7 +35,7 @@ class Opened:
 
     name: str
     config: ConfigDict
-    method: Method
+    method: TextMethod
     params: Params
     step: int | None
     files: Path | None
@@ -64,7 +64,7 @@ def open_model(name: str, default: ConfigDict, device: jax.Device, bos: str = ""
     if named and starting.same_template(config, start.files):  # that file may have changed
         asked.data.chat_template = ""
     limits = device_memory.limits([device])
-    look = lambda model, used: memory_check.check_parameters(name, model, used, limits)
+    look = lambda model, used, _: memory_check.check_parameters(name, model, used, limits)
     method = build_method(asked, start.files, look)
     params, step, _ = start.load(abstract_params(method.model, make_mesh(devices=[device])))
     return Opened(name, config, method, params, step, start.files)

@@ -46,13 +46,15 @@ def find_named(
     module, _, attribute = name.partition(":")
     either = f" or function {function}" if function else ""
     if not attribute:
-        raise UserError(
-            f"{field}={name!r} is unknown; use one of {', '.join([*others, *known])}, or "
-            f"'<module>:<name>' of your own {kind.__name__}{either}"
+        raise UserError.of(
+            field,
+            name,
+            f"is unknown; use one of {', '.join([*others, *known])}, or '<module>:<name>' of your "
+            f"own {kind.__name__}{either}",
         )
     found = _imported(field, module, attribute)
     if not isinstance(found, kind) and not (function and callable(found)):
-        raise UserError(f"{field}={name!r} is not a {package}.{kind.__name__}{either}")
+        raise UserError.of(field, name, f"is not a {package}.{kind.__name__}{either}")
     return found
 
 
@@ -73,7 +75,10 @@ def _imported(field: str, module: str, attribute: str) -> Any:
         kind = "" if isinstance(error, ImportError | AttributeError) else type(error).__name__
         reason = " ".join(f"{kind}: {error}".removeprefix(": ").split())[:500]
         raise UserCodeError(
-            f"{name} cannot be imported: {reason}", user_code.frames_of(error)
+            f"{name} cannot be imported: {reason}",
+            user_code.frames_of(error),
+            field=field,
+            value=f"{module}:{attribute}",
         ) from error
     file = getattr(source, "__file__", None)
     if file is None or not Path(file).resolve().is_relative_to(user_code.ROOT):

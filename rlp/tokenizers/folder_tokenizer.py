@@ -62,7 +62,9 @@ class FolderTokenizer:
         ends = self._token("data.eos", eos) if eos else self._tokenizer.eos_token_id
         if ends is None:
             raise UserError(
-                f"tokenizer {folder}: it names no token that ends a text (eos_token); set data.eos"
+                f"tokenizer {folder}: it names no token that ends a text (eos_token); set data.eos",
+                field="data.eos",
+                value="",
             )
         self.eos: int = ends
         self.separator = self._token("data.separator", separator) if separator else self.eos
@@ -188,5 +190,5 @@ class FolderTokenizer:
         """The id of a token by its name."""
         ids = self.encode(name)
         if len(ids) != 1 or self.decode(ids) != name:
-            raise UserError(f"{field}={name!r} is not one token of the tokenizer {self._folder}")
+            raise UserError.of(field, name, f"is not one token of the tokenizer {self._folder}")
         return ids[0]

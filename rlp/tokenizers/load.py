@@ -24,14 +24,16 @@ def load_tokenizer(
     if spec == "bytes":
         for field, name in (("bos", bos), ("eos", eos), ("separator", separator)):
             if name:
-                raise UserError(
-                    f"data.{field}={name!r}; bytes have tokens of their own: leave it ''"
+                raise UserError.of(
+                    f"data.{field}", name, "; bytes have tokens of their own: leave it ''"
                 )
         return ByteTokenizer()
     folder = os.path.expanduser(spec)
     if not os.path.isdir(folder):
         raise UserError(
             f'data.tokenizer: no folder {spec!r}; give "bytes" or the path of a Hugging Face '
-            "tokenizer folder"
+            "tokenizer folder",
+            field="data.tokenizer",
+            value=spec,
         )
     return FolderTokenizer(folder, bos, eos, separator, rows)

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from rlp.runtime import hosts, run_folder
+from rlp.runtime import hosts, run_folder, run_reference
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import read_object
 from rlp.training.cost import Totals
@@ -62,19 +62,11 @@ def split(match: str) -> tuple[str, str]:
     Raises:
       UserError: it is not "<workdir>:<unit>", or there is no such unit.
     """
-    folder, _, unit = match.rpartition(":")
-    if not folder or unit not in UNITS:
+    named = run_reference.usage(match)
+    if not named.run or named.detail not in UNITS:
         forms = [f"'<workdir>:{name}'" for name in UNITS]
-        raise UserError(f"match={match!r} is not {', '.join(forms[:-1])} or {forms[-1]}")
-    return folder, unit
-
-
-def ends_known(objective: str, unit: str) -> bool:
-    """Whether all steps use the same, so that their number follows from the budget.
-
-    Rollouts differ by the tokens they decode, rows by their padding.
-    """
-    return objective == "next_token" and unit == "flops"
+        raise UserError.of("match", match, f"is not {', '.join(forms[:-1])} or {forms[-1]}")
+    return named.run, named.detail
 
 
 def used_by(match: str) -> float:
@@ -86,10 +78,10 @@ def used_by(match: str) -> float:
     folder, unit = split(match)
     path = Path(folder, run_folder.EVALUATION)
     if not path.exists():
-        raise UserError(f"match={match!r}: {folder} is not a finished run")
+        raise UserError.of("match", match, f": {folder} is not a finished run")
     used = read_object(path).get(UNITS[unit])
     if not isinstance(used, int | float):
-        raise UserError(f"match={match!r}: {path} has no {UNITS[unit]}; run {folder} again")
+        raise UserError.of("match", match, f": {path} has no {UNITS[unit]}; run {folder} again")
     if not used:
-        raise UserError(f"match={match!r}: {folder} took no step and has used nothing")
+        raise UserError.of("match", match, f": {folder} took no step and has used nothing")
     return used

@@ -9,108 +9,88 @@ optimizer's elementwise work is counted for each parameter (`rlp/engine/optimize
 networks, norms and softmax, is left out: a few per cent of a small model, next to nothing of a
 large.
 
-A step's bill is ordered twice: by the stages of its trainer's clock, and in each by the parts of
+A step's FLOPs are counted for every stage of `rlp/engine/stages.py`, in the parts of
 `rlp/training/cost.py`.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from models.attention import chosen
-from models.attention_kernels import PLATFORMS
-from models.attention_xla import query_runs
 from models.backend import choices
 from models.config import ModelConfig
+from models.layers.protocol import BranchTokens, Cost, TrunkTokens
+from models.layers.registry import layer_counts, layers
 from models.transformer import count_parameters
 from rlp.engine.branches import Vocabulary
 from rlp.engine.forks import SCORED
+from rlp.engine.readings import BRANCH_PASS, TARGET_PASS, costs
 from rlp.engine.scoring import logit_chunks
+from rlp.engine.stages import NEXT_TOKEN, RLP
 from rlp.engine.step import RLPSettings
-from rlp.objectives.registry import find
+from rlp.objectives.registry import reads_answers
 
-Flops = dict[str, dict[str, int]]  # of a step: stage to part to FLOPs
+Flops = dict[str, dict[str, int]]  # of a step: stage of `rlp.engine.stages` to part to FLOPs
 EMA_FLOPS = 3  # of a parameter: tau phi + (1 - tau) theta
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Matmul work of a forward pass."""
+    """What passes through a network: tokens through all layers, and tokens whose logits are
+    computed."""
 
-    tokens: int = 0  # through all blocks
-    pairs: int = 0  # (query, key) pairs offered to attention, per head
-    logits: int = 0  # tokens whose logits are computed
+    passes: tuple[TrunkTokens | BranchTokens, ...] = ()
+    logits: int = 0
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(
-            self.tokens + other.tokens, self.pairs + other.pairs, self.logits + other.logits
-        )
+        return Work(self.passes + other.passes, self.logits + other.logits)
+
+
+def on_rows(rows: int, length: int, forks: int = 0, logits: int = 0) -> Work:
+    """A pass over documents: [rows, length] tokens, with `forks` places where branches leave."""
+    return Work((TrunkTokens(rows, length, forks),), logits)
 
 
 def forward_flops(config: ModelConfig, work: Work) -> int:
     """FLOPs of a forward pass."""
-    return (
-        work.tokens * linear_flops(config)
-        + work.pairs * attention_flops(config)
-        + work.logits * logit_flops(config)
-    )
+    each = _of_layers(config, work.passes, lambda cost, ends: cost.linear + cost.mixing)
+    return each + work.logits * logit_flops(config)
 
 
 def training_flops(config: ModelConfig, work: Work) -> int:
     """FLOPs of a forward and backward pass, with what the backward computes again."""
-    # Scores; the kernels compute them twice again, and once the products with the values.
-    products = 3 if by_kernels(config) else 1
-    again = products * work.pairs * attention_flops(config) // 2
+    again = _of_layers(config, work.passes, lambda cost, ends: _again(config, cost, ends))
     if logit_chunks(work.logits, config.vocab_size) > 1:
         again += work.logits * logit_flops(config)
-    if config.remat in ("block", "dots"):
-        again += work.pairs * attention_flops(config)
-    if config.remat == "block":  # all but the last matmul, whose output no gradient needs
-        down = 2 * config.num_layers * config.ffn_size * config.hidden_size
-        again += work.tokens * (linear_flops(config) - down)
     return 3 * forward_flops(config, work) + again
 
 
-def linear_flops(config: ModelConfig) -> int:
-    """FLOPs of one token through the weights of all blocks."""
-    q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    weights = config.hidden_size * (2 * q + 2 * kv + 3 * config.ffn_size)
-    return 2 * config.num_layers * weights
+def _again(config: ModelConfig, cost: Cost, ends: bool) -> int:
+    """FLOPs that a backward pass computes again of a kind; `ends`: it is a layer's last."""
+    again = cost.again
+    if config.remat in ("block", "dots"):
+        again += cost.mixing
+    if config.remat == "block":  # all but the last matmul, whose output no gradient needs
+        again += cost.linear - cost.last * ends
+    return again
 
 
-def attention_flops(config: ModelConfig) -> int:
-    """FLOPs of one (query, key) pair in all heads of all blocks: score and mix."""
-    return 4 * config.num_layers * config.num_heads * config.head_dim
+def _of_layers(
+    config: ModelConfig,
+    passes: Sequence[TrunkTokens | BranchTokens],
+    count: Callable[[Cost, bool], int],
+) -> int:
+    """The sum of `count(cost, whether it is the layer's last kind)` over all layers."""
+    return sum(
+        number * count(kind.cost(config, tokens), kind is kinds[-1])
+        for kinds, number in layer_counts(config).items()
+        for kind in kinds
+        for tokens in passes
+    )
 
 
 def logit_flops(config: ModelConfig) -> int:
     """FLOPs of the logits of one token."""
     return 2 * config.hidden_size * config.vocab_size
-
-
-def by_kernels(config: ModelConfig) -> bool:
-    """Whether attention skips blocks in which nothing is visible, and keeps its scores on chip."""
-    return chosen(config.attention, config.head_dim, config.dtype) in PLATFORMS
-
-
-def trunk_pairs(config: ModelConfig, length: int) -> int:
-    """(query, key) pairs that attention computes for a row of `length` trunk tokens."""
-    if by_kernels(config):
-        return length * (length + 1) // 2
-    return sum((stop - start) * stop for start, stop in query_runs(length))
-
-
-def branch_pairs(config: ModelConfig, tokens: int, trunk: int, own: int, slots: range) -> int:
-    """(query, key) pairs that attention computes for some tokens on branches.
-
-    Args:
-      tokens: of all branches, as many in each of `slots`.
-      trunk: keys of a trunk.
-      own: keys of a branch.
-      slots: where the tokens stand.
-    """
-    if by_kernels(config):
-        return tokens * (2 * trunk + slots.start + 1 + slots.stop) // 2
-    return tokens * (trunk + own)
 
 
 def by_part(flops: Flops) -> dict[str, int]:
@@ -122,15 +102,18 @@ def by_part(flops: Flops) -> dict[str, int]:
     return found
 
 
-def by_stage(flops: Flops) -> dict[str, int]:
-    """FLOPs of the stages of a step, all parts together."""
-    return {stage: sum(parts.values()) for stage, parts in flops.items()}
+def by_phase(flops: Flops) -> dict[str, int]:
+    """FLOPs of the phases of a step, all parts of all their stages together."""
+    phases = {stage.name: stage.phase for stage in (*NEXT_TOKEN, *RLP)}
+    found: dict[str, int] = {}
+    for stage, parts in flops.items():
+        found[phases[stage]] = found.get(phases[stage], 0) + sum(parts.values())
+    return found
 
 
 def next_token_flops(config: ModelConfig, optimizer: int, rows: int, length: int) -> Flops:
     """FLOPs of a next-token step on [rows, length] tokens; `optimizer` as of `rlp_flops`."""
-    pairs = rows * trunk_pairs(config, length)
-    work = Work(rows * length, pairs, rows * (length - 1))
+    work = on_rows(rows, length, logits=rows * (length - 1))
     return {"update": {"update": training_flops(config, work), "optimizer": optimizer}}
 
 
@@ -153,8 +136,8 @@ def rlp_flops(
       decoded: tokens decoded in this step's rollout.
 
     Returns:
-      Stages "rollout" (with the choice of forks), "evidence" (with the reference of a KL term) and
-      "update" (all of them, and phi's), each with its parts.
+      The stages of `rlp.engine.stages.RLP` that compute something, each with its parts; stages and
+      parts that a step does not have count 0.
     """
     s = settings
     work = _rlp_work(config, settings, vocabulary, batch, length, decoded)
@@ -163,27 +146,23 @@ def rlp_flops(
     reference = forward["thoughts"] if s.kl_weight else 0
     update = training_flops(config, work["learnt"] + work["text"])
     if config.num_layers <= choices().unrolled_layers:
-        decode -= _last_block_flops(config, forward_flops, work["opening"])
+        decode -= unread_flops(config, work["opening"])
         if s.kl_weight:
-            reference -= _last_block_flops(config, forward_flops, work["prefill"])
+            reference -= unread_flops(config, work["prefill"])
         if not s.next_token_weight:
-            update -= _last_block_flops(config, training_flops, work["prefill"])
+            update -= unread_flops(config, work["prefill"], training=True)
     ema = EMA_FLOPS * count_parameters(config) if s.baseline == "ema" else 0
     return {
-        "rollout": {
-            "scoring": forward["choice"],
-            "prefill": forward["prefill"],
-            "decode": decode,
-        },
-        "evidence": {
-            "scoring": forward["targets"],
-            "baseline": forward["baseline"],
-            "reference": reference,
-        },
+        "read": {"scoring": forward["choice"], "prefill": forward["prefill"]},
+        "no_think": {"scoring": forward["without"], "baseline": forward["baseline"]},
+        "rollout": {"decode": decode},
+        "evidence": {"scoring": forward["targets"]},
+        "reference": {"reference": reference},
         "update": {
             "update": s.updates_per_rollout * update,
-            "optimizer": s.updates * optimizer + ema,
+            "optimizer": s.updates * optimizer,
         },
+        "finish": {"optimizer": ema},
     }
 
 
@@ -199,15 +178,15 @@ def _rlp_work(
     s = settings
     trunk = length + len(s.prompt)
     branches = batch * s.forks_per_document * s.group_size
-    prefill = Work(batch * trunk, batch * trunk_pairs(config, trunk))
-    documents = Work(batch * length, batch * trunk_pairs(config, length))
+    prefill = on_rows(batch, trunk, s.forks_per_document)
+    documents = on_rows(batch, length)
 
     # Slots that predict actions, and before them those of the opening tag that do not.
     known = len(vocabulary.think_open) - 1
     slots = known + s.thought_length
 
     def on_branches(tokens: int, where: range, own: int = slots, logits: int = 0) -> Work:
-        return Work(tokens, branch_pairs(config, tokens, trunk, own, where), logits)
+        return Work((BranchTokens(tokens, where, trunk, own),), logits)
 
     after = len(vocabulary.think_close) + s.horizon  # the last action, the tag, the target
     targets = range(slots, slots + after)
@@ -218,17 +197,18 @@ def _rlp_work(
     thoughts = on_branches(branches * slots, range(slots), logits=acted)  # all at once
     every = slots + after  # with the slots of tag and target
     learnt = on_branches(branches * every, range(every), every, acted + branches * s.horizon)
-    objective = find(s.objective)
-    elsewhere = scored if objective.reads_elsewhere else Work()
-    if objective.reads_in_another:
-        elsewhere += on_branches(branches * every, range(every), every, branches * s.horizon)
-    targets_read = scored + elsewhere + without + (documents if s.prompt else Work())  # by theta
+    answers = reads_answers(s.objective)
+    branch = on_branches(branches * every, range(every), every, branches * s.horizon)
+    passes = {TARGET_PASS: scored, BRANCH_PASS: branch}
+    targets_read = sum((passes[cost] for cost in costs(s.objective)), scored)
+    by_theta = without + (documents if s.prompt else Work())
     return {
         "choice": choice if s.positions in SCORED else Work(),
         "prefill": prefill,
         "opening": on_branches(branches * known, range(known)),
         "sampled": on_branches(decoded, range(known, slots), logits=decoded),
-        "targets": Work() if objective.reads_answers else targets_read,
+        "without": Work() if answers else by_theta,
+        "targets": Work() if answers else targets_read,
         "baseline": without + documents if s.baseline != "none" else Work(),
         "thoughts": prefill + thoughts,
         "learnt": prefill + (learnt if s.learns_target else thoughts),
@@ -236,15 +216,22 @@ def _rlp_work(
     }
 
 
-def _last_block_flops(config: ModelConfig, count: Callable, work: Work) -> int:
-    """FLOPs of the last block on tokens of which nothing else is read than its keys and values,
-    less those: of a trunk in training or for a reference, and of an opening tag.
+def unread_flops(config: ModelConfig, work: Work, training: bool = False) -> int:
+    """FLOPs of the last layers on tokens of which nothing is read but what caches keep: of a trunk
+    in training or for a reference, and of an opening tag.
 
     Straight code leaves them out, a scan does not.
     """
-    block = dataclasses.replace(config, num_layers=1)
-    keys_and_values = 4 * work.tokens * config.hidden_size * config.num_kv_heads * config.head_dim
-    passes = 1
-    if count is training_flops:
-        passes = 4 if config.remat == "block" else 3
-    return count(block, work) - passes * keys_and_values
+    found = 0
+    kinds = [(kind, kind is of_layer[-1]) for of_layer in layers(config) for kind in of_layer]
+    for kind, ends in reversed(kinds):
+        cached = 0
+        for tokens in work.passes:
+            cost = kind.cost(config, tokens)
+            forward, again = cost.linear + cost.mixing, _again(config, cost, ends)
+            found += 3 * forward + again if training else forward
+            cached += cost.cached
+        if cached:
+            times = 1 if not training else 4 if config.remat == "block" else 3
+            return found - times * cached
+    return found

@@ -1,5 +1,6 @@
 """The programs that bring models in, show what they write and hand them out, from outside."""
 
+import dataclasses
 import json
 import os
 import re
@@ -12,8 +13,9 @@ import pytest
 from configs import default
 from launch import sample
 from models import hf
-from rlp.evaluation.generate import continuation, thoughts_after
-from rlp.run import assembly, export_model, opened_model, prompts
+from rlp.evaluation.generation import continuation, thoughts_after
+from rlp.run import export_model, opened_model, prompts
+from rlp.run.method import build_method
 from rlp.runtime.config_json import save_config
 from rlp.runtime.display import printable
 from rlp.training.checkpoint import Checkpoints
@@ -126,7 +128,7 @@ def damage(folder: Path) -> None:
 def compass(out: Path) -> opened_model.Opened:
     """A run of the demo that has taken no step."""
     config = runs.config(runs.COMPASS)
-    params = tiny.params(assembly.build_method(config).model)
+    params = tiny.params(build_method(config).model)
     out.mkdir()
     save_config(config, out / "config.json")
     with Checkpoints(out / "checkpoints", keep=1) as checkpoints:
@@ -299,7 +301,7 @@ def test_thoughts_are_printed_with_what_they_do(target, tmp_path, monkeypatch, c
     lines = capsys.readouterr().out.splitlines()
     settings = tiny.rlp_settings(thought_length=4)
     thoughts, without = thoughts_after(
-        method.model, run.params, settings, method.vocabulary, prompt, ids, 3, key
+        dataclasses.replace(method, settings=settings), run.params, prompt, ids, 3, key
     )
     expected = []
     for number, thought in enumerate(thoughts, 1):

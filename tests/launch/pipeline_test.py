@@ -11,7 +11,7 @@ from absl.testing import flagsaver
 from configs import chains, default, demo_chain, demo_table
 from configs.paper import base, table1
 from launch import pipeline, program
-from rlp.run import experiment, loop
+from rlp.run import experiment, finish
 from rlp.run.checks import check
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
@@ -103,7 +103,7 @@ def test_a_chain_stopped_between_and_within_its_runs_ends_the_same(
         return capsys.readouterr().out
 
     whole = start("whole")
-    for owner, name in ((loop._Loop, "_thoughts"), (RLPTrainer, "step")):
+    for owner, name in ((finish, "browse_thoughts"), (RLPTrainer, "step")):
         with crash_at(owner, name, 2), pytest.raises(Crash):  # in none, then in none_rlp
             start("stopped")
     states = {row[0]: row[5:] for row in lines(start("stopped", "--plan"))[1:]}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import backend
-from models.attention import IMPLEMENTATIONS, attention, chosen, planned
+from models.attention import IMPLEMENTATIONS, attention, chosen, find_worklists
 from models.attention_xla import EXTENTS, query_runs
 from models.kernels import tpu
 from models.mask import Keys, visible
@@ -211,20 +211,22 @@ def test_any_shape(name):
     check_shape()
 
 
-def planned_for(f, name):
+def worklists_for(f, name):
     sizes = f.arrays["q"].shape[3], f.arrays["key"].shape[1], f.arrays["q"].shape[4]
     dtype = f.arrays["q"].dtype
-    return planned(f.at, f.shared, f.own, *sizes, dtype, window=f.window, implementation=name)
+    return find_worklists(
+        f.at, f.shared, f.own, *sizes, dtype, window=f.window, implementation=name
+    )
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_a_plan_serves_many_layers(name):
+def test_worklists_serve_many_layers(name):
     f = forest(2, **ONE, trunk=90, branches=3, slots=20)
     with anywhere(name):
-        plan = tiny.jit(lambda f: planned_for(f, name))(f)
-        with_plan = tiny.jit(lambda f, plan: run(f.arrays, f, name, plan=plan))(f, plan)
+        worklists = tiny.jit(lambda f: worklists_for(f, name))(f)
+        given = tiny.jit(lambda f, found: run(f.arrays, f, name, worklists=found))(f, worklists)
         without = tiny.jit(lambda f: run(f.arrays, f, name))(f)
-    assert np.array_equal(with_plan, without)
+    assert np.array_equal(given, without)
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -262,13 +264,13 @@ def test_caches_of_all_layers_are_read_where_they_are(name):
     assert np.array_equal(found, alone)
 
 
-def test_what_a_tpus_scalar_memory_cannot_hold_is_planned_in_parts(monkeypatch):
+def test_what_a_tpus_scalar_memory_cannot_hold_has_worklists_in_parts(monkeypatch):
     f = forest(2, rows=4, trunk=90, branches=4, slots=20)
     both = lambda f: run_and_vjp(f, "pallas_tpu")
     with backend.interpreting():
         whole = tiny.jit(both)(f)
         monkeypatch.setattr(tpu, "SCALARS", 24)  # the steps of two rows, at four numbers each
-        parts = jax.tree.leaves(jax.eval_shape(lambda f: planned_for(f, "pallas_tpu"), f))
+        parts = jax.tree.leaves(jax.eval_shape(lambda f: worklists_for(f, "pallas_tpu"), f))
         assert {len(x) for x in parts} == {2}
         in_parts = tiny.jit(lambda f: both(f))(f)
         monkeypatch.setattr(tpu, "SCALARS", 11)

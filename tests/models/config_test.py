@@ -48,7 +48,7 @@ def test_a_meaningless_field_of_rope_is_named(field, values):
 
 def test_layers_are_local_by_the_pattern():
     config = tiny.model_config(num_layers=7, layer_pattern="LLG", sliding_window=4)
-    assert config.is_local == (True, True, False, True, True, False, True)
+    assert config.letters == tuple("LLGLLGL")
 
 
 def test_equal_shapes_are_one_key():

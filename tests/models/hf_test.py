@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from models import backend, hf
 from models.config import ModelConfig
+from models.paths import by_name
 from models.rope import Rope
 from models.sharding import LOGICAL_AXES, batch_sharding, make_mesh, parameter_shardings
 from models.transformer import bind, count_parameters, shapes
@@ -62,7 +62,7 @@ def test_layers_that_are_scanned_are_the_same(name, monkeypatch):
     tokens = random_tokens(5, 2, 33)
     place = np.broadcast_to(np.arange(33), tokens.shape)
     found = our_logits(params, config, tokens, np.ones_like(place), place)
-    assert not isinstance(bind(config, params).blocks, nnx.List)
+    assert not isinstance(bind(config, params).blocks, list)
     assert_same_logits(found, theirs.their_logits(model, tokens))
 
 
@@ -140,10 +140,7 @@ def test_config_goes_there_and_back(name):
 def test_every_parameter_has_one_weight_and_every_operation_can_be_undone(name):
     given = theirs.config_json(theirs.their_model(name))
     config, family = hf.read_config(given), hf.family_of(given)
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes(config))
-    }
+    leaves = by_name(shapes(config))
     found = [t for t in hf.tensors(family, config) if not t.copy_of]
     assert {t.path for t in found} == set(leaves) <= set(LOGICAL_AXES)
     assert sum(np.prod(t.shape) for t in found) == count_parameters(config)

@@ -10,9 +10,9 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from models import backend, sharding
+from models.layers.registry import check_layers
 from models.sharding import (
     batch_sharding,
-    check_heads,
     make_mesh,
     parameter_shardings,
     replicated,
@@ -138,9 +138,9 @@ def test_a_mesh_axis_cannot_split_two_dimensions(monkeypatch):
 
 
 def test_a_mesh_that_would_split_a_head_is_refused():
-    check_heads(make_mesh(2, 2, 2), 2)
+    check_layers(tiny.model_config(), tensor=2)
     with pytest.raises(ValueError, match=r"mesh.tensor=8 does not divide the 2 heads"):
-        check_heads(make_mesh(1, 1, 8), 2)
+        check_layers(tiny.model_config(), tensor=8)
 
 
 @pytest.mark.parametrize("remat", ["none", "dots", "block"])

@@ -133,7 +133,7 @@ def cached(params, trunk, branches, *, sizes, config=CONFIG):
     """The branches' hidden states by `extend`, so many slots at a time."""
     model = bind(config, params)
     _, trunk_cache = prefill(model, trunk)
-    cache = empty_branch_cache(model, B, N, W)
+    cache = empty_branch_cache(model, trunk, trunk_cache, branches, W)
     found, start = [], 0
     for size in sizes:
         hidden, cache = extend(model, trunk, trunk_cache, branches, cache, start, size)
@@ -205,7 +205,7 @@ def test_prefill_is_forward():
     model = bind(CONFIG, tiny.params(CONFIG))
     hidden, cache = tiny.jit(prefill)(model, trunk)
     assert np.array_equal(hidden, tiny.jit(forward)(model, trunk))
-    layers = [x.shape for x in cache.key]
+    layers = [layer.key.shape for layer in cache.kinds["attention"]]
     assert layers == [(B, CONFIG.num_kv_heads, T, CONFIG.head_dim)] * CONFIG.num_layers
 
 

@@ -11,7 +11,7 @@ import sys
 import jax
 
 from configs import default
-from rlp.evaluation.generate import continuation
+from rlp.evaluation.generation import continuation
 from rlp.run import opened_model, prompts
 
 if __name__ == "__main__":

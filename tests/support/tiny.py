@@ -152,7 +152,7 @@ def policy_gradient(config: ModelConfig, settings: RLPSettings, vocab: Vocabular
 
     def run(params, rollout, advantages, counted, reference, targets):
         value, metrics, gradient = gradients.policy_gradient(
-            params, config, step.loss_numbers(settings), vocab,
+            params, config, settings, vocab,
             rollout, advantages, counted, reference, targets,
             micro_batch=settings.update_micro_batch,
         )  # fmt: skip

@@ -1,31 +1,22 @@
 """The stages before a thought: forks are chosen, documents read, targets scored without one."""
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from models.config import ModelConfig
 from models.transformer import Params, bind
-from models.tree import forward
+from models.tree import ForkPoints, forward
 from rlp.data.batch import Batch
-from rlp.engine.branches import Forks, Vocabulary, document_trunk, make_forks
+from rlp.engine.branches import Vocabulary, document_trunk, make_forks
+from rlp.engine.forked_documents import ForkedDocuments
 from rlp.engine.forks import SCORED, allowed_places, select_forks
-from rlp.engine.rollout import Documents, read_documents
-from rlp.engine.sampling import document_keys, fork_keys, other_places
+from rlp.engine.rollout import read_documents
+from rlp.engine.sampling import document_keys, fork_keys
 from rlp.engine.scoring import document_scores, no_think_scores
-from rlp.engine.step.settings import RLPSettings
-from rlp.objectives.registry import find
-
-
-@flax.struct.dataclass
-class Reading:
-    """Documents with their forks, read by theta and ready for thoughts."""
-
-    documents: Documents
-    forks: Forks  # [B, K]
-    elsewhere: Forks | None  # other places of the documents, for an objective that reads them
-    unselected: jax.Array | None  # [B] nats, mean no-think loss where no fork stands, if known
-    keys: jax.Array  # [B] PRNG keys, one per document and step
+from rlp.engine.settings import RLPSettings
 
 
 @flax.struct.dataclass
@@ -45,7 +36,7 @@ def read_stage(
     batch: Batch,
     key: jax.Array,
     step: jax.Array | int,
-) -> Reading:
+) -> ForkedDocuments:
     """Chooses the forks of documents and prefills them.
 
     Args:
@@ -74,17 +65,13 @@ def read_stage(
         hardness=jnp.clip(step / s.hardest_at, 0.0, 1.0),
         given=batch.forks,
     )
-    documents = read_documents(bind(model_config, params), document_trunk(batch, s.prompt, s.bos))
-    elsewhere = None
-    if find(s.objective).reads_elsewhere:
-        length = (batch.segment > 0).sum(axis=-1)
-        place = other_places(keys, fork, length, s.min_prefix, s.horizon)
-        elsewhere = make_forks(batch, place, s.horizon)
+    trunk = document_trunk(batch, s.prompt, s.bos)
+    points = ForkPoints(position=fork + len(s.prompt), segment=jnp.ones_like(fork))
+    trunk = dataclasses.replace(trunk, forks=points)
+    documents = read_documents(bind(model_config, params), trunk)
     forks = make_forks(batch, fork, s.horizon)
     unselected = None if loss is None else _loss_elsewhere(s, batch, fork, loss)
-    return Reading(
-        documents=documents, forks=forks, elsewhere=elsewhere, unselected=unselected, keys=keys
-    )
+    return ForkedDocuments(documents, forks, unselected, keys, step)
 
 
 def _loss_elsewhere(
@@ -106,10 +93,10 @@ def no_think_stage(
     params: Params,
     baseline: Params | None,
     batch: Batch,
-    reading: Reading,
+    forked: ForkedDocuments,
 ) -> NoThink:
     """Scores the targets of all forks without thoughts, in one pass per document and network."""
-    s, forks, documents = settings, reading.forks, document_trunk(batch)
+    s, forks, documents = settings, forked.forks, document_trunk(batch)
 
     def score(params, hidden=None):
         model = bind(model_config, params)
@@ -117,6 +104,6 @@ def no_think_stage(
         return no_think_scores(model, hidden, forks.position, forks.target, vocabulary).logprob
 
     # Without a prompt the reading is the policy's no-think pass.
-    policy = score(params, None if s.prompt else reading.documents.hidden)
+    policy = score(params, None if s.prompt else forked.documents.hidden)
     base = jnp.zeros_like(policy) if baseline is None else score(baseline)
     return NoThink(policy=policy.mean(axis=-1), baseline=base)

@@ -1,5 +1,7 @@
-"""The stages of thoughts: sampled, then judged by the text after them or by their answers."""
+"""The stages of thoughts: sampled, then rewarded for the text after them or for their answers."""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -7,18 +9,21 @@ import jax
 import jax.numpy as jnp
 
 from models.config import ModelConfig
+from models.sharding import shards
 from models.transformer import Params, bind
-from rlp.engine.advantages import Judgement, judge, outcome
-from rlp.engine.branches import Vocabulary, lay_out, with_target
+from rlp.engine.advantages import Credit, assign_credit
+from rlp.engine.branches import Vocabulary
+from rlp.engine.forked_documents import ForkedDocuments, some_forks
+from rlp.engine.readings import Wave, readings
 from rlp.engine.reference_policy import reference_logprobs
 from rlp.engine.rollout import Rollout, roll_out
 from rlp.engine.sampling import noise, thought_uniforms
-from rlp.engine.scoring import Scores, reasoned_scores, transplanted_scores
-from rlp.engine.step.reading import NoThink, Reading
-from rlp.engine.step.settings import RLPSettings
+from rlp.engine.scoring import Scores
+from rlp.engine.settings import RLPSettings
+from rlp.engine.step.reading import NoThink
 from rlp.engine.token_bytes import TokenBytes
 from rlp.objectives import equations
-from rlp.objectives.record import Answers, Outcome
+from rlp.objectives.outcome import Answers, Outcome
 from rlp.objectives.registry import find
 
 
@@ -38,6 +43,7 @@ class Evidence:
     reference: jax.Array | None = None  # [B, N, L], log pi_ref of the actions, for a KL term
     answers: Answers | None = None  # of responses to problems
     planning: jax.Array | None = None  # [B, N, L] bool, of actions that plan, where that counts
+    metrics: dict[str, jax.Array] = flax.struct.field(default_factory=dict)  # of the objective
 
 
 def rollout_stage(
@@ -45,18 +51,18 @@ def rollout_stage(
     settings: RLPSettings,
     vocabulary: Vocabulary,
     params: Params,
-    reading: Reading,
+    forked: ForkedDocuments,
     first: jax.Array | int = 0,
     forks: int | None = None,
 ) -> Rollout:
     """Samples G thoughts at each of `forks` forks of every document, None for all, from `first`."""
     s = settings
     forks = s.forks_per_document if forks is None else forks
-    uniforms = thought_uniforms(reading.keys, first, forks, s.group_size, s.thought_length)
+    uniforms = thought_uniforms(forked.keys, first, forks, s.group_size, s.thought_length)
     return roll_out(
         bind(model_config, params),
-        reading.documents,
-        _some(reading.forks, first, forks),
+        forked.documents,
+        some_forks(forked.forks, first, forks),
         uniforms,
         prompt_length=len(s.prompt),
         temperature=s.temperature,
@@ -69,13 +75,13 @@ def evidence_stage(
     settings: RLPSettings,
     vocabulary: Vocabulary,
     params: Params,
-    reading: Reading,
+    forked: ForkedDocuments,
     no_think: NoThink,
     rollout: Rollout,
     first: jax.Array | int = 0,
     table: TokenBytes | None = None,
 ) -> Evidence:
-    """Scores the targets after the thoughts of a wave, and judges the thoughts by it.
+    """Scores the targets after the thoughts of a wave, and rewards the thoughts by it.
 
     Args:
       first: the document's fork with which the rollout begins.
@@ -83,23 +89,24 @@ def evidence_stage(
     """
     s = settings
     forks = rollout.thoughts.length.shape[1] // s.group_size
-    no_think = _some(no_think, first, forks)
+    no_think = some_forks(no_think, first, forks)
     found, _ = outcome_of(
-        model_config, s, vocabulary, params, reading, rollout, no_think.baseline, first, table
+        model_config, s, vocabulary, params, forked, rollout, no_think.baseline, first, table
     )
-    judgement = judgement_of(s, found)
+    credit = credit_of(s, found)
     return Evidence(
         reasoned=found.reasoned,
         baseline=found.baseline,
         gain=equations.information_gain(found.reasoned, found.baseline),
-        rewards=judgement.rewards,
-        advantages=judgement.advantages,
-        counted=judgement.counted,
-        target_weights=_with_target_weight(s, judgement),
+        rewards=credit.rewards,
+        advantages=credit.advantages,
+        counted=credit.counted,
+        target_weights=_with_target_weight(s, credit),
         no_think=-no_think.policy,
         unselected=None
-        if reading.unselected is None
-        else jnp.broadcast_to(reading.unselected[:, None], no_think.policy.shape),
+        if forked.unselected is None
+        else jnp.broadcast_to(forked.unselected[:, None], no_think.policy.shape),
+        metrics=metrics_of(s, found),
     )
 
 
@@ -108,7 +115,7 @@ def outcome_of(
     settings: RLPSettings,
     vocabulary: Vocabulary,
     params: Params,
-    reading: Reading,
+    forked: ForkedDocuments,
     rollout: Rollout,
     without: jax.Array,
     first: jax.Array | int = 0,
@@ -121,49 +128,46 @@ def outcome_of(
       without: log-probabilities of the targets without a thought, [B, K, H] nats.
       first, table: as of `evidence_stage`.
     """
-    s, model = settings, bind(model_config, params)
-    forks = rollout.thoughts.length.shape[1] // s.group_size
-    wave, elsewhere = _some((reading.forks, reading.elsewhere), first, forks)
-    grouped = lambda x: x.reshape(x.shape[0], forks, s.group_size, *x.shape[2:])
-
-    def after_thoughts(target: jax.Array) -> Scores:
-        target = jnp.repeat(target, s.group_size, axis=1)
-        branches = with_target(rollout.branches, target)
-        found = reasoned_scores(
-            model, rollout.trunk, reading.documents.cache, branches, rollout.branch_cache, target,
-            vocabulary,
-        )  # fmt: skip
-        return jax.tree.map(grouped, found)
-
-    def in_another() -> jax.Array:
-        """Each thought in the document before its own, and the last one's in the first."""
-        around = lambda x, places: jax.tree.map(lambda y: jnp.roll(y, places, axis=0), x)
-        own, target = rollout.branches, jnp.repeat(wave.target, s.group_size, axis=1)
-        moved = around(rollout.thoughts, -1)
-        branches = lay_out(moved, target, own.fork, own.segment, vocabulary)
-        cache = reading.documents.cache
-        found = transplanted_scores(model, rollout.trunk, cache, branches, target, vocabulary)
-        return grouped(around(found.logprob, 1))
-
-    scores = after_thoughts(wave.target)
+    s = settings
+    wave = Wave(bind(model_config, params), s, vocabulary, forked, rollout, first, table=table)
+    wave = dataclasses.replace(wave, scores=wave.scores_of(wave.forks.target))
+    assert wave.scores is not None
     found = outcome(
-        scores,
-        without,
-        rollout.thoughts,
-        noise(reading.keys, first, forks, s.group_size),
-        equations.horizon_weights(s.horizon, s.horizon_weighting, s.discount),
-        target=wave.target,
-        table=table,
-        elsewhere=None if elsewhere is None else after_thoughts(elsewhere.target).logprob,
-        in_another=in_another() if find(s.objective).reads_in_another else None,
+        wave,
+        reasoned=wave.evidence(wave.scores.logprob),
+        baseline=wave.evidence(without),
+        logprobs=wave.scores.logprob,
+        baseline_logprobs=without,
     )
-    return found, scores
+    return found, wave.scores
 
 
-def judgement_of(settings: RLPSettings, found: Outcome) -> Judgement:
+def outcome(wave: Wave, more: Mapping[str, Any] | None = None, **fields: jax.Array) -> Outcome:
+    """What an objective may look at.
+
+    Args:
+      wave: the thoughts.
+      more: readings that are not computed from the wave.
+      **fields: what is known of the text after the thoughts, see `Outcome`.
+    """
+    s, thoughts = wave.settings, wave.rollout.thoughts
+    forks = thoughts.length.shape[1] // s.group_size
+    return Outcome(
+        **fields,
+        closed=wave.grouped(thoughts.closed),
+        length=wave.grouped(thoughts.length),
+        uniform=noise(wave.forked.keys, wave.first, forks, s.group_size),
+        limit=thoughts.actions.shape[-1],
+        readings=readings(wave) | dict(more or {}),
+        options=s.options,
+        objective=s.objective,
+    )
+
+
+def credit_of(settings: RLPSettings, found: Outcome) -> Credit:
     """What the settings' objective says of an outcome."""
     s = settings
-    return judge(
+    return assign_credit(
         find(s.objective),
         found,
         unclosed=s.unclosed,
@@ -172,60 +176,61 @@ def judgement_of(settings: RLPSettings, found: Outcome) -> Judgement:
     )
 
 
-def _with_target_weight(settings: RLPSettings, judgement: Judgement) -> jax.Array | None:
+def metrics_of(settings: RLPSettings, found: Outcome) -> dict[str, jax.Array]:
+    """The objective's own metrics of an outcome, [B, K, G] each."""
+    own = find(settings.objective).metrics.items()
+    whole = lambda x: jnp.broadcast_to(x, found.closed.shape)
+    return {metric.name: whole(value(found)) for metric, value in own if value}
+
+
+def _with_target_weight(settings: RLPSettings, credit: Credit) -> jax.Array | None:
     """The objective's weights of the target, and `target_weight` on top of them."""
-    own, extra = judgement.target_weights, settings.target_weight * judgement.counted
+    own, extra = credit.target_weights, settings.target_weight * credit.counted
     if own is None:
         return extra if settings.target_weight else None
     return own + extra
 
 
-def verdict_stage(
+def answer_rewards_stage(
     model_config: ModelConfig,
     settings: RLPSettings,
     vocabulary: Vocabulary,
-    reading: Reading,
+    forked: ForkedDocuments,
     rollout: Rollout,
     answers: Answers,
     planning: jax.Array | None,
 ) -> Evidence:
-    """Judges responses to problems by their answers; takes the place of `evidence_stage`.
+    """Rewards responses to problems by their answers; takes the place of `evidence_stage`.
 
     Args:
       answers: to the problems of a wave.
       planning: [B, N, L] bool, for an objective that weighs them.
     """
-    s, thoughts = settings, rollout.thoughts
-    shape = answers.correct.shape
-    grouped = lambda x: x.reshape(shape)
+    s, shape = settings, answers.correct.shape
     nothing, none = jnp.zeros(shape), jnp.zeros(shape[:2])
-    found = Outcome(
+    model: Any = None  # no reading of problems is computed with it
+    found = outcome(
+        Wave(model, s, vocabulary, forked, rollout),
+        {"answers": answers},
         reasoned=nothing,
         baseline=none,
         logprobs=nothing[..., None],
         baseline_logprobs=none[..., None],
-        matches=None,
-        elsewhere=None,
-        in_another=None,
-        closed=grouped(thoughts.closed),
-        length=grouped(thoughts.length),
-        uniform=noise(reading.keys, 0, 1, s.group_size),
-        limit=s.thought_length,
-        answers=answers,
     )
-    judgement = judgement_of(s, found)
+    credit = credit_of(s, found)
     return Evidence(
         reasoned=nothing,
         baseline=none,
         gain=nothing,
-        rewards=judgement.rewards,
-        advantages=judgement.advantages,
-        counted=judgement.counted,
+        rewards=credit.rewards,
+        advantages=credit.advantages,
+        counted=credit.counted,
         target_weights=None,
         no_think=none,
         unselected=None,
         answers=jax.tree.map(jnp.asarray, answers),
         planning=planning,
+        metrics=metrics_of(s, found),
     )
 
 
@@ -235,14 +240,11 @@ def reference_stage(
     vocabulary: Vocabulary,
     reference: Params,
     rollout: Rollout,
-    *,
-    shards: int = 1,
 ) -> jax.Array:
     """log pi_ref of all actions of a rollout, [B, N, L] nats, in the sampler's measure.
 
     Args:
       rollout: of all waves; its cache is not used.
-      shards: devices that split the documents.
     """
     return reference_logprobs(
         bind(model_config, reference),
@@ -250,11 +252,5 @@ def reference_stage(
         vocabulary,
         settings.temperature,
         max_branches=settings.max_branches_in_flight,
-        shards=shards,
+        shards=shards("rows"),
     )
-
-
-def _some(of_forks: Any, first: jax.Array | int, forks: int) -> Any:
-    """`forks` forks of every document from `first` on, of arrays [B, K, …]."""
-    cut = lambda x: jax.lax.dynamic_slice_in_dim(x, first, forks, axis=1)
-    return jax.tree.map(cut, of_forks)

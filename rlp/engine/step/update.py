@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from models.config import ModelConfig
+from models.sharding import shards
 from models.transformer import Params, bind
 from rlp.data.batch import Batch
 from rlp.engine.branches import Vocabulary, document_trunk
-from rlp.engine.gradient import Loss, Metrics, policy_gradient
+from rlp.engine.gradient import Metrics, policy_gradient
 from rlp.engine.microbatching import split
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.rollout import Rollout
 from rlp.engine.scoring import document_scores, learnt_tokens
-from rlp.engine.step.settings import RLPSettings
+from rlp.engine.settings import RLPSettings
 from rlp.engine.step.thinking import Evidence
 from rlp.objectives import equations
 
@@ -32,6 +33,10 @@ class TrainState:
     reference: Params | None  # pi_ref, float32: theta as it was at the start
     skipped: jax.Array  # int32, updates skipped because loss or gradient was not finite
     skipped_in_row: jax.Array  # int32, the same since the last good update
+
+    def trained(self) -> "TrainState":
+        """All but the networks beside theta, which take no part in an update."""
+        return dataclasses.replace(self, baseline=None, reference=None)
 
 
 def new_state(
@@ -51,43 +56,23 @@ def new_state(
     )
 
 
-def loss_numbers(settings: RLPSettings) -> Loss:
-    """The settings that the gradient reads."""
-    s = settings
-    return Loss(
-        temperature=s.temperature,
-        clip_low=s.clip_low,
-        clip_high=s.clip_high,
-        clip_dual=s.clip_dual,
-        ratio=s.ratio,
-        length_normalization=s.length_normalization,
-        horizon_weighting=s.horizon_weighting,
-        discount=s.discount,
-        kl_weight=s.kl_weight,
-        next_token_weight=s.next_token_weight,
-        first_predicted=len(s.prompt) + max(s.bos, 1),
-    )
-
-
 def update_stage(
     model_config: ModelConfig,
     settings: RLPSettings,
     vocabulary: Vocabulary,
     optimizer: Optimizer,
-    state: TrainState,
+    trained: TrainState,
     rollout: Rollout,
     evidence: Evidence,
     minibatch: jax.Array | int = 0,
-    *,
-    shards: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """One optimizer update on a minibatch of a rollout; does not advance `step` or phi (see
     `finish_step`).
 
     Args:
+      trained: the state; without phi and the reference, which are not read.
       minibatch: its number. Each has the documents that many apart, so that every device has its
         share of each, and a loss that is the mean over its own thoughts.
-      shards: devices that split the documents.
     """
     if settings.minibatches > 1:
         gone: Any = None
@@ -101,9 +86,9 @@ def update_stage(
         weight = settings.planning_weight
         advantages = equations.planning_advantages(advantages, evidence.planning, weight)
     value, metrics, gradient = policy_gradient(
-        state.params,
+        trained.params,
         model_config,
-        loss_numbers(settings),
+        settings,
         vocabulary,
         rollout,
         advantages,
@@ -111,9 +96,9 @@ def update_stage(
         evidence.reference,
         None if evidence.target_weights is None else flat(evidence.target_weights),
         micro_batch=settings.update_micro_batch,
-        shards=shards,
+        shards=shards("rows"),
     )
-    return _apply(value, metrics, gradient, optimizer, state)
+    return _apply(value, metrics, gradient, optimizer, trained)
 
 
 def finish_step(settings: RLPSettings, state: TrainState) -> TrainState:
@@ -133,10 +118,12 @@ def next_token_stage(
     optimizer: Optimizer,
     state: TrainState,
     batch: Batch,
-) -> tuple[TrainState, Metrics]:
-    """One update on the mean next-token loss of packed rows, nats per predicted token.
+) -> tuple[TrainState, Metrics, jax.Array]:
+    """One update on the mean next-token loss of packed rows, nats per predicted token; with a
+    `loss_mask`, of its tokens alone.
 
-    With a `loss_mask`, of its tokens alone.
+    Returns:
+      The state, metrics, and the number of tokens of documents.
     """
     trunk = document_trunk(batch)
     learnt = learnt_tokens(trunk, batch.loss_mask)
@@ -149,7 +136,8 @@ def next_token_stage(
 
     (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
     state, metrics = _apply(value, metrics, gradient, optimizer, state)
-    return dataclasses.replace(state, step=state.step + 1), metrics
+    state = dataclasses.replace(state, step=state.step + 1)
+    return state, metrics, (batch.segment > 0).sum()
 
 
 def next_token_losses(model_config: ModelConfig, params: Params, batch: Batch) -> jax.Array:

@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from models.hf import Tensor
+from models.paths import by_name
 from rlp.interop.huggingface.folder import CONFIG, INDEX, WEIGHTS
-from rlp.interop.huggingface.tensors import by_path, stacked_layers
+from rlp.interop.huggingface.tensors import stacked_layers
 from rlp.runtime.atomic_files import refuse_existing, unfinished
 from rlp.runtime.errors import UserError
 
@@ -59,7 +60,7 @@ def write_folder(
       ValueError: `tensors` and `params` are not of one model, or `files` has a name that is taken.
     """
     out = Path(out)
-    leaves = by_path(params)
+    leaves = by_name(params)
     stacked_layers(tensors, leaves)
     written = [tensor for tensor in tensors if not tensor.copy_of]
     texts = {CONFIG: _json(config), RECORD: _json(record)}

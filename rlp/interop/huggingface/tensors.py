@@ -3,17 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-
 from models.hf import Tensor
-
-
-def by_path(tree: Any) -> dict[str, Any]:
-    """The leaves of a nested dict by their paths, as in "blocks/attention/q/kernel"."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
 
 
 def stacked_layers(tensors: Sequence[Tensor], leaves: Mapping[str, Any]) -> dict[str, int]:

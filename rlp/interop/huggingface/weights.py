@@ -19,8 +19,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from models.hf import Tensor, is_buffer
+from models.paths import by_name
 from rlp.interop.huggingface.folder import open_weights, weight_files
-from rlp.interop.huggingface.tensors import by_path, stacked_layers
+from rlp.interop.huggingface.tensors import stacked_layers
 from rlp.runtime.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def read_params(
         float32; what `folder.weight_files` raises.
       ValueError: `tensors` and `shardings` are not of one model.
     """
-    stacked_layers(tensors, by_path(shardings))
+    stacked_layers(tensors, by_name(shardings))
     files = weight_files(folder)
     _check_headers(folder, files, tensors)
     _check_copies(files, tensors)
@@ -83,7 +84,7 @@ def params_from(
       UserError: values that are not finite, with the name of their tensor; what `read` raises.
       ValueError: `tensors` and `shardings` are not of one model.
     """
-    places = by_path(shardings)
+    places = by_name(shardings)
     layers = stacked_layers(tensors, places)
     params: dict[str, jax.Array] = {}
     for tensor in watch([tensor for tensor in tensors if not tensor.copy_of]):

@@ -7,9 +7,11 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as orbax
 
-from rlp.runtime import hosts, run_folder
+from models.paths import by_name
+from rlp.runtime import hosts, run_folder, run_reference
 from rlp.runtime.consistency import of_files
 from rlp.runtime.errors import UserError
+from rlp.runtime.run_reference import BEST
 from rlp.training.checkpoint import folder as folders
 
 JSON_ITEMS = ("data", "meta")  # items of plain Python numbers; every other item is a tree of arrays
@@ -74,23 +76,20 @@ def _there(steps: list[int]) -> str:
 
 def _parse(spec: str) -> tuple[Path, str]:
     """Splits a spec into the workdir and "", "best" or the digits of a step."""
-    if Path(spec).is_dir():
-        return Path(spec), ""
-    workdir, at, which = spec.rpartition("@")
-    if not at:
-        raise UserError(f"no such folder: {spec}")
-    if not Path(workdir).is_dir():
-        raise UserError(f"no such folder: {workdir}")
-    if which != "best" and not (which.isascii() and which.isdecimal()):
-        raise UserError(f"{spec}: after the @ comes a step or `best`, not {which!r}")
-    return Path(workdir), which
+    named = run_reference.checkpoint_on_disk(spec)
+    if not Path(named.run).is_dir():
+        raise UserError(f"no such folder: {named.run}")
+    which = named.detail
+    if named.sign and which != BEST and not (which.isascii() and which.isdecimal()):
+        raise UserError(f"{spec}: after the @ comes a step or `{BEST}`, not {which!r}")
+    return Path(named.run), which
 
 
 def _choose(workdir: Path, which: str, steps: list[int], there: str) -> int:
     """The step that a spec means; `there` says which steps there are, for messages."""
     if which == "":
         return steps[-1]
-    if which == "best":
+    if which == BEST:
         best = folders.best_step(workdir.absolute() / run_folder.CHECKPOINTS)
         if best is None:
             raise UserError(
@@ -171,8 +170,6 @@ def _check_fit(folder: Path, item: str, tree: Any) -> None:
 def _describe(tree: Any) -> dict[str, str]:
     """Path of every leaf → its dtype and shape, as in `float32[4,8]`."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (
-            f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-        )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+        for name, leaf in by_name(tree).items()
     }

@@ -95,8 +95,8 @@ def dense(t):
 
 
 def forward(t, kernels):
-    plan = kernels.plan(t.sights, t.q.shape[1])
-    return attention(t.q, t.sources, jnp.int32(0), plan, SCALE, kernels)
+    worklists = kernels.worklists(t.sights, t.q.shape[1])
+    return attention(t.q, t.sources, jnp.int32(0), worklists, SCALE, kernels)
 
 
 def all_of(t, kernels):
@@ -168,7 +168,7 @@ def test_results_and_gradients_are_those_of_dense_attention(given, fields):
 def test_blocks_that_are_seen_whole_have_no_mask_and_every_run_gives_the_same_bits():
     t = tree(branches=3, slots=64, whole=True)
     t = dataclasses.replace(t, sources=t.sources[:1], sights=t.sights[:1])
-    starts = interpreted(64).plan(t.sights, 1).dkeys[0].starts
+    starts = interpreted(64).worklists(t.sights, 1).dkeys[0].starts
     assert starts[1] == 6  # the first block of keys meets all blocks of queries, whole
     compute = program(all_of, t, interpreted(64))
     first, second = compute(t), compute(t)
@@ -234,7 +234,7 @@ sources = tuple((vectors(n), vectors(n)) for n in lengths)
 sights = tuple(Sight(*[integers(1000)] * 3, *[integers(n)] * 2, g) for n, g in zip(lengths, groups))
 kernels = sized(256)
 def step(q, sources, sights):
-    return attention(q, sources, jnp.int32(0), kernels.plan(sights, 4), 0.1, kernels)
+    return attention(q, sources, jnp.int32(0), kernels.worklists(sights, 4), 0.1, kernels)
 with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     jax.jit(step).lower(q, sources, sights).compile()
 """

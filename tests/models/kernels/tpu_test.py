@@ -19,6 +19,6 @@ def sight(first, keys):
 def test_every_block_at_hand_is_there(trunk, own):
     sights = [sight(*trunk), sight(*own)]  # the first block met is not the first one
     kernels = TPUKernels(key_block=128)
-    steps = jax.jit(lambda sights: kernels.plan(sights, 1).by_queries)(sights)
+    steps = jax.jit(lambda sights: kernels.worklists(sights, 1).by_queries)(sights)
     for held, keys in zip(steps.scalars[2:], (trunk[1], own[1]), strict=True):
         assert np.all(np.asarray(held) < -(-keys // min(keys, 128)))

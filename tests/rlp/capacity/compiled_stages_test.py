@@ -15,12 +15,12 @@ from jax.sharding import PartitionSpec as P
 from models.sharding import make_mesh
 from rlp.answers.grading import Grade, Grader
 from rlp.capacity import compiled_stages, programs, step_memory
-from rlp.capacity.step_spec import Case
+from rlp.capacity.step_spec import StepSpec
 from rlp.data.rows import Rows
 from rlp.engine.step import new_state
-from rlp.evaluation.responses import response_settings
-from rlp.training.answer_trainer import AnswerTrainer
+from rlp.evaluation.answering import response_settings
 from rlp.training.trainers import RLPTrainer
+from rlp.training.trainers.answers import AnswerTrainer
 from tests.rlp.engine.sharding_test import OPTIMIZER
 from tests.support import tiny
 
@@ -32,13 +32,16 @@ SETTINGS = tiny.rlp_settings(
 LENGTH = 12
 ON_ANSWERS = response_settings(dataclasses.replace(SETTINGS, objective="hicra"), 3)
 NAMES = ("gather", "read", "no_think", "rollout", "evidence", "join", "figures", "update", "finish")
-NAMES_ON_ANSWERS = ("gather", "read", "rollout", "verdict", "join", "figures", "update", "finish")
+NAMES_ON_ANSWERS = (
+    "gather", "read", "rollout", "responses", "answer_rewards", "join", "figures", "update",
+    "finish",
+)  # fmt: skip
 
 
 @functools.cache
 def case(settings=SETTINGS):
     mesh = make_mesh(1, 2, 2, devices=jax.devices()[:4])
-    return Case(MODEL, settings, WORDS, OPTIMIZER, mesh, rows=4, length=LENGTH)
+    return StepSpec(MODEL, settings, WORDS, OPTIMIZER, mesh, rows=4, length=LENGTH)
 
 
 class Recorded(programs.Compiler):
@@ -48,8 +51,8 @@ class Recorded(programs.Compiler):
         super().__init__(*arguments)
         self.asked = {}
 
-    def stage(self, name, part, program, *arguments, **options):
-        given = super().stage(name, part, program, *arguments, **options)
+    def stage(self, name, phase, program, *arguments, **options):
+        given = super().stage(name, phase, program, *arguments, **options)
         self.asked[name] = (arguments, given)
         return given
 
@@ -64,7 +67,7 @@ def quick_compiles():
 
 @functools.cache
 def planned(settings=SETTINGS):
-    plan = programs.Plan()
+    plan = programs.CompiledStep()
     compiler = Recorded(case(settings).mesh, plan, lambda line: None)
     with programs.tracing_for(case(settings).mesh, "cpu"):
         compiled_stages.walk(compiler, case(settings))
@@ -96,7 +99,7 @@ def trained(settings=SETTINGS):
     calls: dict = {name: [] for name in names}
 
     def watched(name):
-        program = getattr(trainer, name)
+        program = trainer.programs[name]
 
         def run(*arguments, **options):
             before = jax.tree.map(description, arguments)
@@ -106,8 +109,7 @@ def trained(settings=SETTINGS):
 
         return run
 
-    for name in names:
-        setattr(trainer, name, watched(name))
+    trainer.programs |= {name: watched(name) for name in names}
     params = jax.tree.map(jnp.copy, tiny.params(MODEL))  # the update takes their memory
     state = jax.device_put(new_state(params, OPTIMIZER, c.baseline), common[-1])
     batch = tiny.documents(0, [12, 10, 9, 12], LENGTH, 22, forks=settings.forks_per_document)
@@ -203,7 +205,7 @@ def test_what_is_alive_beside_a_stage_is_counted_once():
     assert found["update"].others == held["baseline"]
     # Of the waves before, what the update reads; their caches are gone.
     kept = programs.device_bytes([asked["join"][0][0][1:]])
-    waiting = programs.device_bytes([asked["no_think"][1], asked["read"][0][2]])
+    waiting = programs.device_bytes([asked["no_think"][1]])
     at_rest = held["parameters"] + held["optimizer"] + held["baseline"] + 3 * 4
     assert found["rollout"].others == at_rest + kept + waiting
 
@@ -231,7 +233,7 @@ def test_a_program_that_does_not_fit_is_named_with_what_it_asked_for():
                 "space hbm. Used 24.50G of 15.75G hbm. Exceeded hbm capacity by 8.75G."
             )
 
-    compiler = programs.Compiler(case().mesh, programs.Plan(), lambda line: None)
+    compiler = programs.Compiler(case().mesh, programs.CompiledStep(), lambda line: None)
     with pytest.raises(programs.OutOfMemory) as refused:
         compiler.stage("update", "update", Refused())
     assert (refused.value.stage, refused.value.needed) == ("update", 24.5 * 2**30)

@@ -11,10 +11,10 @@ from models.sharding import make_mesh
 from models.transformer import shapes
 from rlp.capacity.chips import Chip
 from rlp.capacity.hlo import Collective
-from rlp.capacity.programs import Stage
+from rlp.capacity.programs import CompiledStage
 from rlp.capacity.roofline import next_token_bytes, rlp_bytes, rooflines
-from rlp.capacity.step_spec import Case
-from rlp.training.flops import by_stage, next_token_flops
+from rlp.capacity.step_spec import StepSpec
+from rlp.training.flops import by_phase, next_token_flops
 from tests.rlp.engine.sharding_test import OPTIMIZER
 from tests.support import tiny
 
@@ -32,7 +32,7 @@ def mesh():
 
 
 def case(settings=SETTINGS, rows=4, length=10):
-    return Case(MODEL, settings, tiny.words(MODEL), OPTIMIZER, mesh(), rows, length)
+    return StepSpec(MODEL, settings, tiny.words(MODEL), OPTIMIZER, mesh(), rows, length)
 
 
 # Reads and writes of one token's linear maps: q, k, v from 32; o; gate and up from 32; down.
@@ -90,7 +90,7 @@ CHIP = Chip("one", "cuda", 1e9, flops=100.0, bandwidth=10.0, link=5.0, network=1
 
 def stage(sent, groups, times=1):
     found = Collective("all-gather", np.array(groups), 1, sent)
-    return Stage("update", "update", times, 0, 0, 0, 0, (found,), (), 0.0)
+    return CompiledStage("update", "update", times, 0, 0, 0, 0, (found,), (), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_the_slowest_bound_holds(changes, bound):
     (found,) = rooflines(case(None), chip, [stage(30.0, [[0, 1, 2, 3]])], lambda _: 0)
     assert found.bound == bound
     optimizer = OPTIMIZER.flops(shapes(MODEL))
-    assert found.flops == by_stage(next_token_flops(MODEL, optimizer, 4, 10))["update"] / 4
+    assert found.flops == by_phase(next_token_flops(MODEL, optimizer, 4, 10))["update"] / 4
     expected = {
         "arithmetic": found.flops / chip.flops,
         "memory": next_token_bytes(case(None)) / chip.bandwidth,

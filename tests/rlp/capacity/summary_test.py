@@ -9,8 +9,8 @@ import pytest
 from models.sharding import make_mesh
 from rlp.capacity import compilers, summary
 from rlp.capacity.chips import CHIPS, GIB, Topology, parse_topology
-from rlp.capacity.programs import OutOfMemory, Plan, Stage
-from rlp.capacity.step_spec import Case
+from rlp.capacity.programs import CompiledStage, CompiledStep, OutOfMemory
+from rlp.capacity.step_spec import StepSpec
 from rlp.engine.placement import abstract_params
 from rlp.runtime.errors import UserError
 from tests.rlp.engine.sharding_test import OPTIMIZER
@@ -23,40 +23,40 @@ V5E = parse_topology("v5e:2x2")
 def case(**changes):
     settings = tiny.rlp_settings(**changes)
     mesh = make_mesh(1, -1, 1, devices=compilers.stand_ins(4))
-    return Case(MODEL, settings, tiny.words(MODEL), OPTIMIZER, mesh, rows=8, length=12)
+    return StepSpec(MODEL, settings, tiny.words(MODEL), OPTIMIZER, mesh, rows=8, length=12)
 
 
 def plan(**gibs):
     """A plan of stages with these arguments, each beside 1 GiB of others."""
-    stage = lambda name, size: Stage(name, "update", 1, size * GIB, 0, 0, GIB, (), (), 0.0)
-    return Plan([stage(name, size) for name, size in gibs.items()])
+    stage = lambda name, size: CompiledStage(name, "update", 1, size * GIB, 0, 0, GIB, (), (), 0.0)
+    return CompiledStep([stage(name, size) for name, size in gibs.items()])
 
 
-def verdict(plan, refused=None, topology=V5E, **changes):
-    return summary.verdict(
+def conclusion(plan, refused=None, topology=V5E, **changes):
+    return summary.conclusion(
         plan, refused, topology, lambda name: summary.advice(case(**changes), name)
     )
 
 
 def test_the_worst_stage_decides():
-    assert verdict(plan(read=3, update=12)) == (True, "fits: peak 13.00 of 15.75 GiB")
-    fits, line = verdict(plan(read=15, update=12), max_branches_in_flight=32)
+    assert conclusion(plan(read=3, update=12)) == (True, "fits: peak 13.00 of 15.75 GiB")
+    fits, line = conclusion(plan(read=15, update=12), max_branches_in_flight=32)
     assert not fits
     assert line.startswith("does not fit: peak 16.00 of 15.75 GiB in read; lower ")
     assert "rlp.max_branches_in_flight (a wave has 32 thoughts)" in line
 
 
 def test_each_stage_has_its_own_advice():
-    fits, line = verdict(plan(read=3, update=20), update_micro_batch=8)
+    fits, line = conclusion(plan(read=3, update=20), update_micro_batch=8)
     assert not fits
     assert "in update; lower rlp.update_micro_batch (one has 8 thoughts), set model.remat" in line
 
 
 def test_what_is_as_small_as_it_can_be_is_not_to_be_lowered():
     """Four devices share the rows, so a wave has four groups of four at least."""
-    fits, line = verdict(plan(read=15, update=12), max_branches_in_flight=16)
+    fits, line = conclusion(plan(read=15, update=12), max_branches_in_flight=16)
     assert line.endswith("in read; raise mesh.fsdp or mesh.tensor, or take more chips")
-    fits, line = verdict(plan(update=20), update_micro_batch=4)
+    fits, line = conclusion(plan(update=20), update_micro_batch=4)
     assert "micro_batch" not in line
 
 
@@ -64,7 +64,7 @@ def test_what_is_as_small_as_it_can_be_is_not_to_be_lowered():
     ("needed", "said"), [(20 * GIB, "peak 20.00 of 15.75 GiB"), (0, "more than 15.75 GiB")]
 )
 def test_a_compiler_that_refuses_has_the_last_word(needed, said):
-    fits, line = verdict(plan(read=3), OutOfMemory("rollout", needed))
+    fits, line = conclusion(plan(read=3), OutOfMemory("rollout", needed))
     assert not fits
     assert line.startswith(f"does not fit: {said} in rollout; lower rlp.max_branches_in_flight")
 
@@ -72,15 +72,15 @@ def test_a_compiler_that_refuses_has_the_last_word(needed, said):
 def test_jax_takes_a_share_of_a_gpu(monkeypatch):
     h200 = Topology(CHIPS["h200"], (1, 8))
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
-    fits, line = verdict(plan(update=119), topology=h200)
+    fits, line = conclusion(plan(update=119), topology=h200)
     assert not fits
     assert line.endswith("or give JAX more of the memory (XLA_PYTHON_CLIENT_MEM_FRACTION)")
     assert line.startswith("does not fit: peak 120.00 of 105.30 GiB")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
-    assert verdict(plan(update=119), topology=h200) == (True, "fits: peak 120.00 of 126.36 GiB")
+    assert conclusion(plan(update=119), topology=h200) == (True, "fits: peak 120.00 of 126.36 GiB")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "all")
     with pytest.raises(UserError, match="XLA_PYTHON_CLIENT_MEM_FRACTION='all'"):
-        verdict(plan(update=119), topology=h200)
+        conclusion(plan(update=119), topology=h200)
 
 
 def test_what_the_compiler_could_not_keep_is_told():

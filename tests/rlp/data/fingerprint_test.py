@@ -12,7 +12,7 @@ from rlp.data.fingerprint import digest, fingerprint
 from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
 from rlp.data.text import text_streams
-from rlp.run import assembly, assembly_data, loop
+from rlp.run import assembly, loop
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import changes
 from rlp.tokenizers.byte_tokenizer import ByteTokenizer
@@ -214,8 +214,7 @@ def test_walks_are_known_by_their_settings():
 def read(changes):
     config = runs.config(changes)
     made = assembly.build(config)
-    frame = made.answering.frame if made.answering else None
-    return fingerprint(*assembly_data.read_data(config, made.tokenizer, made.template, frame))
+    return fingerprint(*assembly.read_data(config, made))
 
 
 @pytest.mark.usefixtures("one_device")

@@ -15,7 +15,8 @@ from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
 from rlp.data.pairs import pair_streams
 from rlp.data.text import begins, text_streams
-from rlp.run import assembly, assembly_data, loop
+from rlp.run import assembly, loop
+from rlp.run.tasks import next_token
 from rlp.tokenizers.load import load_tokenizer
 from tests.support import runs
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
@@ -300,12 +301,12 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, files, kind
 def test_held_out_rows_are_those_of_a_run_without_lookaheads_which_makes_none(files, monkeypatch):
     for data in kinds(files).values():
         config = runs.config(data, LOOKAHEAD)
-        words = assembly.build(config).tokenizer
-        foreseen, held_out = assembly_data.read_data(config, words, None, None)
+        run = assembly.build(config)
+        foreseen, held_out = assembly.read_data(config, run)
         config.data.lookahead.share = 0.0
         with monkeypatch.context() as patch:
-            patch.setattr(assembly_data, "LookaheadStream", None)
-            plain, unseen = assembly_data.read_data(config, words, None, None)
+            patch.setattr(next_token, "LookaheadStream", None)
+            plain, unseen = assembly.read_data(config, run)
         for which in ("documents", "pairs"):
             assert runs.bits(getattr(held_out, which)) == runs.bits(getattr(unseen, which))
         assert foreseen.records_per_epoch == plain.records_per_epoch

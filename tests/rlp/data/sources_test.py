@@ -20,7 +20,7 @@ from rlp.data.corpus import tokenize
 from rlp.data.sources import ENDINGS, find_files, read_documents, read_rows
 from rlp.data.summary import Summary
 from rlp.data.text import text_streams
-from rlp.run.assembly_data import file_text
+from rlp.run.text_fields import file_text
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.byte_tokenizer import ByteTokenizer
 from rlp.tokenizers.load import load_tokenizer

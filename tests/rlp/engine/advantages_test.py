@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rlp.engine import step
+from rlp.engine.branches import make_forks
 from rlp.engine.sampling import document_keys, noise, other_places
 from rlp.engine.token_bytes import LONGEST, matches, token_table
 from rlp.objectives.registry import OBJECTIVES
@@ -162,9 +163,11 @@ def test_a_step_of_an_objective_is_its_reward_of_naive_scores(name):
     np.testing.assert_allclose(evidence.rewards, expected, rtol=1e-6)
     t, group = rollout.thoughts, settings.group_size
     places = {"reasoned": (reading.forks, 0)}
-    if OBJECTIVES[name].reads_elsewhere:
-        places["elsewhere"] = reading.elsewhere, 0
-    if OBJECTIVES[name].reads_in_another:
+    if "elsewhere" in OBJECTIVES[name].reads:
+        length, fork = (BATCH.segment > 0).sum(axis=-1), reading.forks.position
+        place = other_places(reading.keys, fork, length, settings.min_prefix, settings.horizon)
+        places["elsewhere"] = make_forks(BATCH, place, settings.horizon), 0
+    if "in_another" in OBJECTIVES[name].reads:
         places["in_another"] = reading.forks, 1  # in the document before
     for leaf, (at, before) in places.items():
         branches = []

@@ -29,8 +29,9 @@ from rlp.engine.optimizer import make_optimizer
 from rlp.engine.placement import state_shardings
 from rlp.engine.rollout import Rollout
 from rlp.engine.rollout_metrics import rollout_metrics
+from rlp.engine.step.waves import join_waves
 from rlp.training.flops import Work, forward_flops
-from rlp.training.trainers import Clock, RLPTrainer, _join_waves
+from rlp.training.trainers import Clock, RLPTrainer
 from tests.support import naive, tiny
 
 CONFIG = tiny.model_config()
@@ -97,7 +98,7 @@ def fresh_state(shardings):
 def stepped(settings, devices=1, words=WORDS):
     """Thoughts of a step, the state after it, and its metrics."""
     trainer, shardings = make_trainer(settings, devices, words)
-    rollout, _ = trainer._think(fresh_state(shardings), Rows.of(BATCH), KEY, Clock())
+    rollout = trainer.think(fresh_state(shardings), Rows.of(BATCH), KEY, Clock())["rollout"]
     state, metrics, _ = trainer.step(fresh_state(shardings), Rows.of(BATCH), KEY)
     return jax.device_get((rollout.thoughts, state, metrics))
 
@@ -186,7 +187,8 @@ def test_waves_are_joined_in_the_order_of_the_batch(shards, waves):
         here = Rows.of(batch).placed(mesh, wave, waves).index
         fork = lambda k, here=here: here[:, None] * 10 + k
         parts += [(Joined(here, fork(k), jnp.int32(1)), fork(k)) for k in (0, 1)]
-    rollout, evidence = _join_waves(shards, parts, 2)
+    with jax.set_mesh(mesh):
+        rollout, evidence = join_waves(parts, 2)
     assert rollout.trunk.tolist() == index.tolist()
     expected = [[10 * i, 10 * i + 1] for i in index.tolist()]
     assert rollout.thoughts.tolist() == evidence.tolist() == expected
@@ -208,16 +210,17 @@ class Joined:
 def test_minibatches_are_updates_of_their_own_on_parts_of_the_documents():
     trainer, shardings = make_trainer(PROMPTED)
     cut, _ = make_trainer(dataclasses.replace(PROMPTED, minibatches=2, updates_per_rollout=2))
-    rollout, evidence = trainer._think(fresh_state(shardings), Rows.of(BATCH), KEY, Clock())
-    state, found = cut._updated(fresh_state(shardings), rollout, evidence)
+    values = trainer.think(fresh_state(shardings), Rows.of(BATCH), KEY, Clock())
+    rollout, evidence = values["rollout"], values["evidence"]
+    state, found = cut.update(fresh_state(shardings), values, Clock())
 
-    by_hand, expected = fresh_state(shardings).replace(baseline=None, reference=None), []
+    by_hand, expected = fresh_state(shardings).trained(), []
     for documents in ([0, 2], [1, 3]) * 2:
         # Twice, so that nothing is compiled again: the mean of a loss is the same.
         part = (rollout.replace(decoded=None), evidence)
         part, evidence_of_part = tiny.rows(part, np.array(documents * 2))
         part = part.replace(decoded=rollout.decoded)
-        by_hand, metrics = trainer.update(by_hand, part, evidence_of_part, 0)
+        by_hand, metrics = trainer.programs["update"](by_hand, part, evidence_of_part, 0)
         expected.append(metrics)
     assert len(found) == len(expected)
     for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
@@ -286,9 +289,11 @@ def decoded_tokens(length, divisors) -> int:
 def live_cache(rollout):
     """Keys and values [M, layers, kv_heads, head_dim] of the slots that somebody sees."""
     live = rollout.branches.live[:, :, : jax.tree.leaves(rollout.branch_cache)[0].shape[-2]]
-    layers = lambda cache: np.stack(cache) if isinstance(cache, list) else np.asarray(cache)
-    choose = lambda x: layers(x).transpose(1, 3, 4, 0, 2, 5)[live]
-    return choose(rollout.branch_cache.key), choose(rollout.branch_cache.value)
+    cache = rollout.branch_cache.kinds["attention"]
+    if isinstance(cache, list):
+        cache = jax.tree.map(lambda *layers: np.stack(layers), *cache)
+    choose = lambda x: np.asarray(x).transpose(1, 3, 4, 0, 2, 5)[live]
+    return choose(cache.key), choose(cache.value)
 
 
 SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # caches of another form
@@ -306,7 +311,7 @@ SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # caches of anoth
 def test_a_smaller_batch_decodes_the_same_thoughts_with_less(divisors, choices, words):
     whole = rolled(SMALL, LONG, (1,), words=words)
     found = rolled(SMALL, LONG, divisors, choices, words)
-    assert isinstance(found.branch_cache.key, list) == (choices is backend.CPU)
+    assert isinstance(found.branch_cache.kinds["attention"], list) == (choices is backend.CPU)
     assert np.array_equal(found.thoughts.actions, whole.thoughts.actions)
     assert np.array_equal(found.thoughts.length, whole.thoughts.length)
     assert np.array_equal(found.thoughts.closed, whole.thoughts.closed)
@@ -353,7 +358,7 @@ def gradient_of(settings, config, remat="none"):
 
     def run(params, *inputs):
         return policy_gradient(
-            params, rematerialised, step.loss_numbers(settings), WORDS, *inputs,
+            params, rematerialised, settings, WORDS, *inputs,
             micro_batch=settings.update_micro_batch,
         )  # fmt: skip
 
@@ -466,7 +471,7 @@ def everything(config, choices):
         evidence = step.evidence_stage(*method, params, reading, no_think, rollout)
         reference = step.reference_stage(*method, phi, rollout)
         found = policy_gradient(
-            params, config, step.loss_numbers(ALL), WORDS, rollout,
+            params, config, ALL, WORDS, rollout,
             tiny.flat(evidence.advantages), tiny.flat(evidence.counted), reference,
             tiny.flat(evidence.target_weights),
         )  # fmt: skip
@@ -494,7 +499,8 @@ def test_a_backends_choices_change_no_result(config, choices):
     whole, whole_evidence, whole_loss, whole_metrics, whole_gradient = everything(
         config, chunks(8, LARGE, LARGE)
     )
-    assert isinstance(rollout.branch_cache.key, list) == (choices.unrolled_layers > 0)
+    straight = isinstance(rollout.branch_cache.kinds["attention"], list)
+    assert straight == (choices.unrolled_layers > 0)
     assert np.array_equal(rollout.thoughts.actions, whole.thoughts.actions)
     np.testing.assert_allclose(rollout.thoughts.logprobs, whole.thoughts.logprobs, atol=2e-5)
     for name in ("reasoned", "baseline", "rewards", "advantages", "no_think", "reference"):
@@ -533,9 +539,7 @@ def memory(branches, length, micro_batch=0, choices=CHUNKED, layers=1):
     )
 
     def run(params, *inputs):
-        return policy_gradient(
-            params, config, step.loss_numbers(settings), WORDS, *inputs, micro_batch=micro_batch
-        )
+        return policy_gradient(params, config, settings, WORDS, *inputs, micro_batch=micro_batch)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "CPU", choices)
@@ -594,9 +598,7 @@ def test_the_gap_between_sampler_and_trainer_is_within_bfloat16_rounding():
         rollout = step.rollout_stage(*method, params, reading)
         shape = rollout.thoughts.length.shape
         ones = (jnp.ones(shape), jnp.ones(shape, bool))
-        _, metrics, _ = policy_gradient(
-            params, half, step.loss_numbers(SETTINGS), WORDS, rollout, *ones
-        )
+        _, metrics, _ = policy_gradient(params, half, SETTINGS, WORDS, rollout, *ones)
         return rollout.thoughts, reading.forks, metrics
 
     with pytest.MonkeyPatch.context() as patch:

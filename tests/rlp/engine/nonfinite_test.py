@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.paths import by_name
 from rlp.engine import nonfinite
 from rlp.objectives.equations import standardized_advantages
 from rlp.objectives.record import Objective
-from rlp.run import loop
+from rlp.run import loop, state
 from rlp.runtime.errors import UserError
 from rlp.training.checkpoint import Checkpoints
 from tests.support import runs
@@ -36,7 +37,7 @@ NAN = objective(reward=lambda found: put(found.reasoned, (1, 0, 2), jnp.nan))
 INFINITE = objective(
     reward=lambda found: put(found.answers.correct.astype(jnp.float32), (2, 0, 1), jnp.inf),
     advantages=standardized_advantages,
-    reads_answers=True,
+    reads=("answers",),
 )
 
 
@@ -77,13 +78,13 @@ def test_an_objective_that_gives_no_number_is_named_with_document_and_thought(
 def test_weights_that_are_not_numbers_are_named_and_figures_of_their_thoughts_are_null(
     changes, tmp_path, monkeypatch
 ):
-    make = loop.init
+    make = state.init
 
     def broken(model, key):
         params = make(model, key)
         return params | {"embedding": put(params["embedding"], (slice(0, 2), 3), jnp.nan)}
 
-    monkeypatch.setattr(loop, "init", broken)
+    monkeypatch.setattr(state, "init", broken)
     with pytest.raises(UserError) as caught:
         loop.train(runs.config(changes, SHORT), tmp_path, report=False)
     said = str(caught.value)
@@ -109,8 +110,7 @@ def test_a_checkpoint_with_a_value_that_is_not_a_number_is_not_started_from(tmp_
     later = runs.config(runs.COMPASS, SHORT, {"objective": "rlp", "init_from": str(damaged)})
     with pytest.raises(UserError) as caught:
         loop.train(later, tmp_path / "later", report=False)
-    (path, _) = jax.tree_util.tree_leaves_with_path(params)[-1]
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    name = [*by_name(params)][-1]
     assert f"step 1 of {damaged}: parameter {name} has 1 value of " in str(caught.value)
     assert not (tmp_path / "later" / "config.json").exists()
 

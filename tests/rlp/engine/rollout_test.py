@@ -11,12 +11,11 @@ import pytest
 
 from models.mask import HIDDEN_SCORE
 from models.transformer import bind
-from models.tree import extend
+from models.tree import empty_branch_cache, extend
 from rlp.engine.branches import document_trunk
 from rlp.engine.decoding import decode_widths
 from rlp.engine.gradient import policy_gradient
 from rlp.engine.sampling import document_keys, fork_keys, sample, thought_uniforms
-from rlp.engine.step import loss_numbers
 from tests.support import naive, tiny
 from tests.support.tiny import CLOSE, PAD
 
@@ -216,8 +215,7 @@ def trainer_slopes(temperature: float, words):
         def loss(logprobs):
             changed = rollout.replace(thoughts=rollout.thoughts.replace(logprobs=logprobs))
             one = jnp.ones(rollout.thoughts.length.shape)
-            numbers = loss_numbers(settings)
-            return policy_gradient(params, CONFIG, numbers, words, changed, one, one > 0)[0]
+            return policy_gradient(params, CONFIG, settings, words, changed, one, one > 0)[0]
 
         return jax.grad(loss)(rollout.thoughts.logprobs)
 
@@ -415,7 +413,13 @@ def test_caches_are_those_of_teacher_forcing(settings, words):
     )
     trunk, branches = rollout.trunk, rollout.branches.slots(0, slots)
     assert np.array_equal(trunk.tokens, document_trunk(BATCH).tokens)
-    run = tiny.jit(lambda cache: extend(bind(CONFIG, params), trunk, cache, branches)[1])
+
+    @tiny.jit
+    def run(cache):
+        model = bind(CONFIG, params)
+        own = empty_branch_cache(model, trunk, cache, branches, slots)
+        return extend(model, trunk, cache, branches, own, 0, slots)[1]
+
     layers = lambda cache: jax.tree.map(lambda x: np.moveaxis(x, -4, -2), jax.tree.leaves(cache))
     found, expected = layers(rollout.branch_cache), layers(run(reading.documents.cache))
     filled = np.asarray(branches.live)

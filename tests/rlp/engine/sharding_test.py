@@ -92,9 +92,8 @@ def rlp_step(sizes, settings=SETTINGS, layers=backend.CPU.unrolled_layers):
     with compiling_fast(layers):
         mesh, shardings, state = prepared(sizes, settings)
         trainer = RLPTrainer(CONFIG, settings, WORDS, OPTIMIZER, mesh, shardings)
-        with jax.set_mesh(mesh):
-            rollout, evidence = trainer._think(state, Rows.of(BATCH), KEY, Clock())
-        thoughts, evidence = jax.device_get((rollout.thoughts, evidence))
+        values = trainer.think(state, Rows.of(BATCH), KEY, Clock())
+        thoughts, evidence = jax.device_get((values["rollout"].thoughts, values["evidence"]))
         state, metrics, cost = trainer.step(state, Rows.of(BATCH), KEY)
     for found, expected in zip(
         jax.tree.leaves(step_arrays(state)),
@@ -268,11 +267,11 @@ def test_the_compiler_says_so_when_it_does(capfd):
 def test_caches_are_split_over_rows_and_heads_and_the_copy_over_tensor_alone():
     mesh, shardings, state = prepared((2, 2, 2), SETTINGS)
     with compiling_fast(), jax.set_mesh(mesh):
-        trainer = RLPTrainer(CONFIG, SETTINGS, WORDS, OPTIMIZER, mesh, shardings)
-        params = trainer.gather(state.params)
+        run = RLPTrainer(CONFIG, SETTINGS, WORDS, OPTIMIZER, mesh, shardings).programs
+        params = run["gather"](state.params)
         batch = Rows.of(BATCH).placed(mesh)
-        reading = trainer.read(params, params, batch, KEY, 0)
-        rollout = trainer.rollout(params, reading, 0, forks=2)
+        reading = run["read"](params, params, batch, KEY, 0)
+        rollout = run["rollout"](params, reading, 0, 2)
     for leaf in jax.tree.leaves((reading.documents.cache, rollout.branch_cache)):
         assert leaf.sharding.shard_shape(leaf.shape) == (2, 4, *leaf.shape[2:])
     places = parameter_shardings(mesh, params, gathered=True)

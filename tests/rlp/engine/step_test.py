@@ -494,7 +494,7 @@ def test_next_token_loss_is_a_mean_over_tokens_of_packed_documents():
     descent = Descent()
     state = step.new_state(PARAMS, descent, False)
     stage = tiny.jit(functools.partial(step.next_token_stage, CONFIG, descent))
-    after, metrics = stage(state, batch)
+    after, metrics, _ = stage(state, batch)
     gradient = jax.tree.map(jnp.subtract, state.params, after.params)
 
     rows = np.full((4, 12), PAD, np.int32)

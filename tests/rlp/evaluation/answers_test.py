@@ -11,11 +11,11 @@ import pytest
 from rlp.answers.grading import Grade
 from rlp.engine import step
 from rlp.engine.branches import Thoughts
-from rlp.engine.rollout_metrics import rollout_metrics
+from rlp.engine.rollout_metrics import responses_stage, rollout_metrics
 from rlp.engine.sampling import document_keys
 from rlp.engine.step import update
 from rlp.objectives import equations
-from rlp.training.answer_trainer import answers_of, shown
+from rlp.training.trainers.answers import answers_of
 from tests.support import tiny
 
 CONFIG = tiny.model_config()
@@ -43,7 +43,7 @@ def judged(planning=None, grades=GRADES, **changes):
     rollout = types.SimpleNamespace(thoughts=thoughts, decoded=jnp.array(32))
     reading = types.SimpleNamespace(keys=document_keys(KEY, 0, np.arange(2)))
     answers = answers_of(grades)
-    found = step.verdict_stage(CONFIG, settings, WORDS, reading, rollout, answers, planning)
+    found = step.answer_rewards_stage(CONFIG, settings, WORDS, reading, rollout, answers, planning)
     return settings, rollout, found
 
 
@@ -121,7 +121,7 @@ def test_figures_of_answers_by_hand():
 def test_the_host_reads_what_was_said_and_the_numbers_of_the_records():
     _, rollout, _ = judged(objective="rlvr")
     batch = types.SimpleNamespace(index=np.array([7, 9]))
-    actions, words, index = shown(WORDS)(rollout, batch)
+    actions, words, index = responses_stage(WORDS, rollout, batch)
     assert actions.tolist() == rollout.thoughts.actions.tolist()
     assert words.tolist() == [[1, 2, 4, 0], [3, 4, 1, 1]]  # without the token that ends it
     assert index.tolist() == [7, 9]

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from configs import default
 from models.config import HOW
 from rlp.interop import init_from
-from rlp.run import assembly, experiment, export_model, import_model, loop, opened_model
+from rlp.run import experiment, export_model, import_model, loop, method, opened_model
 from rlp.runtime import run_folder
 from rlp.runtime.config_json import fields, save_config
 from rlp.runtime.errors import UserError
@@ -336,7 +336,7 @@ def test_a_model_whose_tags_are_many_tokens_is_trained(text, tmp_path):
     with crash_at(RLPTrainer, "step", -2) as calls, pytest.raises(Crash):
         loop.train(given, tmp_path / "run", report=False)
     assert len(calls) == 2
-    made = assembly.build_method(init_from.adopt(given, tmp_path / "run"), tmp_path / "run/hf")
+    made = method.build_method(init_from.adopt(given, tmp_path / "run"), tmp_path / "run/hf")
     assert (len(made.vocabulary.think_open), len(made.vocabulary.think_close)) == (7, 8)
     (line,) = runs.metrics(tmp_path / "run")
     assert all(np.isfinite(value) for value in line.values())

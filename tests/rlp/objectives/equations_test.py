@@ -92,8 +92,10 @@ def test_weights_of_actions_are_a_mean_over_thoughts(thoughts, normalization):
 
 
 def surrogate(logprobs, behaviour, advantages, weights, low=0.2, high=0.3, **options):
-    inputs = (logprobs, behaviour, advantages, weights, low, high)
-    return equations.clipped_surrogate(*inputs, **options)
+    advantages = advantages if advantages.ndim == 3 else advantages[..., None]
+    inputs = (logprobs, behaviour, advantages, weights > 0, low, high)
+    loss, stopped = equations.clipped_surrogate(*inputs, **options)
+    return equations.weighted_sum(loss, weights), stopped
 
 
 def test_on_policy_surrogate_is_the_policy_gradient():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rlp.objectives import Outcome, equations, rewards
-from rlp.objectives.record import Answers
+from rlp.objectives.outcome import Answers
 from rlp.objectives.registry import OBJECTIVES, find
 from rlp.runtime.errors import UserError
 
@@ -42,14 +42,16 @@ def outcome(**changes):
         "baseline": jnp.array([[sum(WITHOUT)]]),
         "logprobs": logprobs,
         "baseline_logprobs": jnp.array([[WITHOUT]]),
-        "matches": jnp.array([[[True, False, True]]]),
-        "elsewhere": jnp.array([[[-1.0, -2.0, -4.0]]]),
-        "in_another": jnp.array([[[-3.0, -0.5, -2.0]]]),
         "closed": jnp.array([[[True, True, False]]]),
         "length": jnp.array([[[1, 3, 8]]]),
         "uniform": jnp.array([[[0.7, 0.1, 0.4]]]),
         "limit": 8,
-        "answers": answers([1, 0, 0], [0, 1, 1], [0.75, 0.5, NONE]),
+        "readings": {
+            "matches": jnp.array([[[True, False, True]]]),
+            "elsewhere": jnp.array([[[-1.0, -2.0, -4.0]]]),
+            "in_another": jnp.array([[[-3.0, -0.5, -2.0]]]),
+            "answers": answers([1, 0, 0], [0, 1, 1], [0.75, 0.5, NONE]),
+        },
     }
     return Outcome(**(fields | changes))
 
@@ -94,13 +96,15 @@ def test_rewards_by_hand(name):
 def test_a_stated_confidence_is_worth_most_where_it_is_true():
     """z - (q - z)²: 1 and -1 at the ends, and a response that states none is given the worst q."""
     stated = [0.0, 0.25, 0.5, 1.0, NONE]
-    right = rewards.calibrated(outcome(answers=answers([1] * 5, confidence=stated)))
-    wrong = rewards.calibrated(outcome(answers=answers([0] * 5, confidence=stated)))
+    right = rewards.calibrated(outcome(readings={"answers": answers([1] * 5, confidence=stated)}))
+    wrong = rewards.calibrated(outcome(readings={"answers": answers([0] * 5, confidence=stated)}))
     np.testing.assert_allclose(right[0, 0], [0, 0.4375, 0.75, 1, 0], atol=1e-7)
     np.testing.assert_allclose(wrong[0, 0], [0, -0.0625, -0.25, -1, -1], atol=1e-7)
     # Whoever is right in a share p of the cases earns most by saying so.
     q = np.linspace(0, 1, 101)
-    many = lambda z: rewards.calibrated(outcome(answers=answers([z] * 101, confidence=q)))[0, 0]
+    many = lambda z: rewards.calibrated(
+        outcome(readings={"answers": answers([z] * 101, confidence=q)})
+    )[0, 0]
     for share in (0.0, 0.2, 0.63, 1.0):
         earned = share * np.asarray(many(1)) + (1 - share) * np.asarray(many(0))
         assert q[earned.argmax()] == pytest.approx(share)
@@ -108,7 +112,7 @@ def test_a_stated_confidence_is_worth_most_where_it_is_true():
 
 def test_rewards_are_constants_of_the_update():
     for name, objective in OBJECTIVES.items():
-        if objective.reads_baseline or name == "rlp":
+        if "baseline" in objective.reads or name == "rlp":
             gain = lambda x, objective=objective: objective.reward(outcome(reasoned=x)).sum()
             assert not jax.grad(gain)(outcome().reasoned).any(), name
 
@@ -201,13 +205,20 @@ def test_what_is_no_objective_is_refused(name, said):
         find(name)
 
 
-def test_nobody_reads_what_he_does_not_ask_for():
-    """An outcome holds what only some rewards read for those that say so; the others have none."""
-    asked = ("matches", "elsewhere", "in_another", "answers")
+def test_nobody_reads_what_he_does_not_declare():
+    """An outcome holds only what an objective declares; the others have none of it."""
     for name, objective in OBJECTIVES.items():
-        bare = outcome(**dict.fromkeys(asked))
-        if any(getattr(objective, f"reads_{field}") for field in asked):
-            with pytest.raises(AssertionError):
-                objective.reward(bare)
-        else:
-            assert objective.reward(bare).shape == (1, 1, 3), name
+        everything = outcome().readings
+        declared = {key: everything[key] for key in objective.reads if key in everything}
+        assert objective.reward(outcome(readings=declared)).shape == (1, 1, 3), name
+        for left_out in declared:
+            less = {key: value for key, value in declared.items() if key != left_out}
+            with pytest.raises(UserError) as refused:
+                objective.reward(outcome(readings=less, objective=name))
+            assert f"objective={name!r} reads outcome.{left_out}" in str(refused.value)
+            assert f'reads=("{left_out}",)' in str(refused.value)
+
+
+def test_a_field_that_is_misspelt_is_named():
+    with pytest.raises(UserError, match=r"did you mean outcome\.length\?"):
+        outcome().lenght  # noqa: B018

@@ -10,8 +10,10 @@ from models.rope import Rope
 from models.transformer import count_parameters
 from rlp.metrics import catalogue
 from rlp.objectives.registry import OBJECTIVES
-from rlp.run import assembly, loop
+from rlp.run import assembly, loop, tasks
 from rlp.run.checks import check
+from rlp.run.schedule import build_optimizer
+from rlp.run.tokens import DEFAULT_PROMPT
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.byte_tokenizer import ByteTokenizer
@@ -377,7 +379,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path, text):
     assert (tmp_path / "run").read_text() == "mine"
 
 
-OBJECTIVES_OF_ANSWERS = [name for name, made in OBJECTIVES.items() if made.reads_answers]
+OBJECTIVES_OF_ANSWERS = [name for name, made in OBJECTIVES.items() if "answers" in made.reads]
 
 
 @pytest.mark.parametrize("name", ["next_token", *OBJECTIVES])
@@ -424,7 +426,7 @@ def test_every_objective_is_for_documents_or_for_problems_of_both_kinds(name):
 def test_the_best_checkpoint_is_picked_by_what_is_measured(changes, metric):
     config = default.get_config()
     config.update_from_flattened_dict({"objective": "next_token"} | changes)
-    assert assembly.best_metric(config) == metric
+    assert tasks.find(dict(fields(config))).best_metric == metric
     data = {"data.train": "a"} if config.objective in ("next_token", "rlp") else {}
     if config.data.sft.share:
         data = PAIRS | (data if config.data.sft.share < 1 else {"data.train": ""})
@@ -454,7 +456,7 @@ def test_masked_thoughts_have_room_for_a_word_and_the_tag(text, monkeypatch):
 
 def test_the_vocabulary_has_room_for_the_tokenizer_in_whole_blocks_of_64(text):
     for data, used, size in ((runs.TEXT | text, 261, 320), (runs.COMPASS, 50, 64)):
-        run = assembly.build(runs.config(data, {"batch_size": 8}))
+        run = assembly.build(runs.config(data, {"batch_size": 8})).method
         assert run.model.vocab_size == size
         assert run.tokenizer.vocab_size <= used
         for banned in (run.vocabulary.not_in_thoughts, run.vocabulary.not_in_documents):
@@ -468,13 +470,13 @@ def test_a_prompt_of_the_user_stands_in_front_of_the_document(tmp_path, text):
     for name in ("none", "default", str(tmp_path / "prompt.txt")):
         config.rlp.prompt = name
         run = assembly.build(config)
-        prompts[name] = run.settings.prompt
+        prompts[name] = run.method.settings.prompt
     first, default_prompt, own = prompts.values()
     assert first == ()
     # The row's own bos stands before the prompt; the prompt brings none.
-    assert run.settings.bos == len(run.tokenizer.bos) == 1
-    assert run.tokenizer.decode(own) == "Think é first.\n"
-    assert run.tokenizer.decode(default_prompt) == assembly.DEFAULT_PROMPT
+    assert run.method.settings.bos == len(run.method.tokenizer.bos) == 1
+    assert run.method.tokenizer.decode(own) == "Think é first.\n"
+    assert run.method.tokenizer.decode(default_prompt) == DEFAULT_PROMPT
 
 
 def test_held_out_problems_do_not_change_what_a_run_samples_and_is_judged_by():
@@ -483,11 +485,11 @@ def test_held_out_problems_do_not_change_what_a_run_samples_and_is_judged_by():
         config = runs.config(runs.COMPASS, problems, {"batch_size": 8}, fields_)
         run = assembly.build(config)
         assert run.answering is not None
-        assert run.sampled == (run.settings, run.vocabulary)
-        assert assembly.best_metric(config) == best
+        assert run.sampled == (run.method if config.objective == "rlp" else None)
+        assert run.task.best_metric == best
     run = assembly.build(runs.config(runs.COMPASS_RLVR, {"batch_size": 8}))
-    assert run.sampled == (run.answering.settings, run.answering.vocabulary)
-    assert run.sampled[0].baseline == "none"
+    assert run.sampled == run.answering.method
+    assert run.sampled.settings.baseline == "none"
 
 
 def test_updates_and_not_steps_drive_the_schedule():
@@ -498,7 +500,7 @@ def test_updates_and_not_steps_drive_the_schedule():
     peak, end = config.optimizer.learning_rate, config.optimizer.final_share
     for objective, updates in (("next_token", 50), ("rlp", 200)):
         config.objective = objective
-        rate = assembly.build_optimizer(config, 50).learning_rate
+        rate = build_optimizer(config, 50).learning_rate
         assert float(rate(9)) == pytest.approx(peak)
         assert float(rate(updates)) == pytest.approx(end * peak)
         assert float(rate(updates - 1)) > end * peak
@@ -516,19 +518,6 @@ def test_model_fields_reach_the_model():
     config.model.update(values)
     config.model.rope.theta = 500.0
     config.data.train = "some"
-    model = assembly.build(config).model
+    model = assembly.build(config).method.model
     assert model == ModelConfig(**values | {"rope": Rope(theta=500.0)})
     assert count_parameters(model) > 0
-
-
-@pytest.mark.parametrize("kl_weight", [0.0, 0.1])
-@pytest.mark.parametrize("baseline", ["ema", "frozen", "none"])
-@pytest.mark.parametrize("kind", [runs.COMPASS | {"objective": "rlp"}, runs.COMPASS_RLVR])
-def test_what_a_state_keeps_is_told_alike_by_the_config_and_by_its_settings(
-    kind, baseline, kl_weight
-):
-    config = runs.config(kind, {"rlp.kl_weight": kl_weight, "batch_size": 8})
-    with config.unlocked():
-        config.rlp.baseline = baseline
-    settings, _ = assembly.build(config).sampled
-    assert assembly.copies_kept(config) == (settings.baseline != "none", settings.keeps_reference)

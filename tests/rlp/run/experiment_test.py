@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from rlp.evaluation.thoughts import Evaluator
+from rlp.evaluation.evaluator import Evaluator
 from rlp.metrics import catalogue
 from rlp.run import experiment, loop
 from rlp.runtime.errors import UserError

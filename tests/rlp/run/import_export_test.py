@@ -20,11 +20,11 @@ from models import hf
 from models.transformer import bind
 from models.tree import Trunk, forward
 from rlp.data.compass import CompassStream
-from rlp.evaluation import generate
+from rlp.evaluation import generation
 from rlp.interop import huggingface
 from rlp.interop.huggingface import verify
 from rlp.run import export_model, import_model, opened_model, prompts
-from rlp.run.assembly import build_method
+from rlp.run.method import build_method
 from rlp.runtime.config_json import save_config
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.build_files import word_level_files
@@ -155,7 +155,7 @@ def test_greedy_continuations_are_those_of_transformers(name, saved):
     draw = np.random.default_rng(1)
     for length in (1, 5, 40):
         prompt = draw.integers(0, ROWS, length).tolist()
-        found = list(generate.continuation(ours.method.model, ours.params, prompt, 64))
+        found = list(generation.continuation(ours.method.model, ours.params, prompt, 64))
         # Each is the likeliest after those before it: what generate does, in one pass.
         logits = theirs.their_logits(model, np.array([prompt + found]))[0]
         assert found == logits[length - 1 : -1].argmax(axis=-1).tolist()

@@ -15,21 +15,22 @@ from models import sharding
 from models.transformer import shapes
 from rlp.data.compass import CompassProblems, CompassStream
 from rlp.data.text import TextStream
-from rlp.evaluation.thoughts import Evaluator
+from rlp.evaluation.evaluator import Evaluator
 from rlp.metrics import catalogue, warning_rules, writer
 from rlp.metrics.watch import Rule
 from rlp.metrics.writer import MetricsWriter
-from rlp.run import assembly, loop
-from rlp.run.assembly_data import read_data
+from rlp.run import assembly, finish, loop
+from rlp.run.assembly import read_data
+from rlp.run.schedule import build_optimizer
 from rlp.runtime import lease, run_folder
 from rlp.runtime.errors import UserError
 from rlp.runtime.preemption import Preempted
-from rlp.training.answer_trainer import AnswerTrainer
 from rlp.training.budget import UNITS
 from rlp.training.checkpoint import Checkpoints
 from rlp.training.cost import PARTS
 from rlp.training.flops import by_part, next_token_flops, rlp_flops
 from rlp.training.trainers import NextTokenTrainer, RLPTrainer
+from rlp.training.trainers.answers import AnswerTrainer
 from tests.support import runs
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 
@@ -49,8 +50,8 @@ CRASHES = {
     "two steps further": ("trainer", 3),
     "the last evaluation": (Evaluator, "figures", -2),
     "the thoughts": (Evaluator, "browse", 1),
-    "behind the last save": (loop, "write_json", 1),
-    "between the last files": (loop, "write_json", 2),
+    "behind the last save": (finish, "write_json", 1),
+    "between the last files": (finish, "write_json", 2),
 }
 # The kind that runs fastest crashes at all of them, each other kind at every third: between them,
 # they crash at all of them once more.
@@ -135,7 +136,7 @@ def test_a_run_that_crashes_again_and_again_ends_like_one_that_never_did(
     assert [warning["step"] for warning in runs.outcome(whole)["warnings"]] == [2, 4]
     assert [line["step"] for line in runs.metrics(tmp_path)] == list(range(1, config.steps + 1))
     if stream is TextStream:
-        train, _ = read_data(config, assembly.build(config).tokenizer, None, None)
+        train, _ = read_data(config, assembly.build(config))
         assert train.records_per_epoch < config.steps * config.batch_size
 
 
@@ -302,9 +303,9 @@ def test_costs_add_up(kind, finished):
     """Each line's counts exceed those before by what the step's shapes and thoughts say."""
     _, _, config = kind
     run = assembly.build(config)
-    train, _ = read_data(config, run.tokenizer, run.template, run.answering and run.answering.frame)
-    size, length, (s, words) = config.batch_size, config.data.sequence_length, run.sampled
-    optimizer = assembly.build_optimizer(config, config.steps).flops(shapes(run.model))
+    train, _ = read_data(config, run)
+    size, length, model = config.batch_size, config.data.sequence_length, run.method.model
+    optimizer = build_optimizer(config, config.steps).flops(shapes(model))
     counts = {name for name in COMMON if name.startswith(("tokens_", "flops"))}
     before = dict.fromkeys(counts, 0)
     for number, line in enumerate(runs.metrics(finished(config))):
@@ -315,14 +316,15 @@ def test_costs_add_up(kind, finished):
         if config.objective == "next_token":
             assert spent["tokens_rollout"] == 0
             assert spent["tokens_update"] == size * length
-            bill = next_token_flops(run.model, optimizer, size, length)
+            bill = next_token_flops(model, optimizer, size, length)
         else:
+            s, words = run.sampled.settings, run.sampled.vocabulary
             branches = size * s.forks_per_document * s.group_size
             assert spent["tokens_rollout"] == round(line["thought_length"] * branches)
             packed = size * length + branches * s.thought_length
             assert spent["tokens_update"] == s.updates_per_rollout * packed
             decoded = round(spent["tokens_rollout"] / line["decode_use"])
-            bill = rlp_flops(run.model, s, words, optimizer, size, length, decoded)
+            bill = rlp_flops(model, s, words, optimizer, size, length, decoded)
         parts = dict.fromkeys(PARTS, 0) | by_part(bill)
         assert {part: spent[f"flops_{part}"] for part in PARTS} == parts
         assert spent["flops"] == sum(parts.values())
@@ -390,7 +392,7 @@ def test_matched_budgets_agree_within_one_step(unit, tmp_path, text, finished):
     loop.train(matched(runs.TEXT, rlp), cpt, report=False)
     back = matched(runs.TEXT_RLP, cpt)
     crashed(back, again, RLPTrainer, "step", 5)
-    crashed(back, again, loop, "write_json", 1)  # behind the last step and its checkpoint
+    crashed(back, again, finish, "write_json", 1)  # behind the last step and its checkpoint
     loop.train(back, again, report=False)
 
     for workdir, other in ((cpt, rlp), (again, cpt)):

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from rlp.capacity.device_memory import DoesNotFit, Limits
-from rlp.run import assembly, experiment, memory_check
+from rlp.run import experiment, memory_check
+from rlp.run.datasets import dataset
 from rlp.runtime.errors import UserError
 from tests.support import runs
 
@@ -123,10 +124,10 @@ def test_waves_make_a_rollout_and_an_update_smaller():
 
 
 def test_a_tokenizer_with_far_ids_is_named(monkeypatch):
-    class Far(assembly.load_tokenizer("bytes").__class__):
+    class Far(dataset.load_tokenizer("bytes").__class__):
         vocab_size = 10**9
 
-    monkeypatch.setattr(assembly, "load_tokenizer", lambda *_: Far())
+    monkeypatch.setattr(dataset, "load_tokenizer", lambda *_: Far())
     with pytest.raises(
         DoesNotFit, match=r"lower the largest id of the tokenizer \(it is 999999999"
     ):

@@ -12,11 +12,12 @@ import pytest
 
 from configs import default
 from launch import sample
-from rlp.evaluation.generate import continuation
+from rlp.evaluation.generation import continuation
 from rlp.interop import init_from
 from rlp.interop.huggingface import verify
 from rlp.run import export_model, import_model, loop, opened_model, prompts
-from rlp.run.assembly import build_method
+from rlp.run.method import build_method
+from rlp.run.resume import begin
 from rlp.runtime import run_folder
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.turns import end_of_turn
@@ -286,7 +287,7 @@ def begun(base: Path, workdir: Path, **changes) -> opened_model.Opened:
     made = build_method(config, files)
     params = opened(base).params
     run = opened_model.Opened("run", config, made, params, 0, files)
-    loop.begin_folder(config, made, files, workdir)
+    begin(config, made, files, workdir)
     return dataclasses.replace(run, files=workdir / run_folder.HF)
 
 

@@ -12,7 +12,8 @@ from models.transformer import Transformer
 from rlp.data.batch import Batch, HeldOut
 from rlp.data.mix import MixedStream
 from rlp.engine import step
-from rlp.evaluation.thoughts import Evaluator
+from rlp.engine.method import Method
+from rlp.evaluation.evaluator import Evaluator
 from rlp.run import loop
 from tests.support import naive, runs, tiny
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
@@ -61,7 +62,7 @@ class Kept:
 def stage(batch):
     """Loss and gradient of a step."""
     state = step.new_state(PARAMS, Kept(), False)
-    state, metrics = step.next_token_stage(CONFIG, Kept(), state, batch)
+    state, metrics, _ = step.next_token_stage(CONFIG, Kept(), state, batch)
     return metrics["loss"], state.optimizer
 
 
@@ -120,7 +121,7 @@ def test_the_response_loss_of_held_out_pairs_bans_no_token():
     """Pairs hold thinking tags, whose ids documents cannot hold."""
     settings = tiny.rlp_settings()
     evaluator = Evaluator(
-        CONFIG, settings, WORDS, "uniform", 1, 2, 3, make_mesh(devices=jax.devices()[:1])
+        Method(CONFIG, settings, WORDS), "uniform", 1, 2, 3, make_mesh(devices=jax.devices()[:1])
     )
     pairs = laid([0], [1], [2], [3])
     found = evaluator.evaluate(PARAMS, HeldOut(None, pairs), jax.random.key(0))

@@ -89,7 +89,7 @@ PUTS = [put_file, put_folder, put_link, put_dangling_link]
 
 def test_the_names_are_all_that_a_run_writes(finished):
     written = {path.name for path in finished.iterdir()}
-    others = {"hf", "responses.json", "logs", "metrics.damaged.jsonl"}
+    others = {"hf", "responses.json", "logs", "metrics.damaged.jsonl", "metrics.declared.json"}
     assert written == {*run_folder.WRITTEN["run"], run_folder.OWNER} - others
 
 

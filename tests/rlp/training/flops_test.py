@@ -16,11 +16,15 @@ import pytest
 
 from models import backend
 from models.config import ModelConfig
+from models.layers.attention import offered_pairs
+from models.layers.protocol import BranchTokens, TrunkTokens
+from models.sharding import make_mesh
 from models.transformer import bind, count_parameters, shapes
 from models.tree import Trunk, forward
 from rlp.data.batch import Batch
 from rlp.engine import scoring, step
 from rlp.engine.gradient import policy_gradient
+from rlp.engine.stages import Setup, stages_of
 from rlp.objectives import equations
 from rlp.training import flops
 from rlp.training.cost import PARTS
@@ -58,7 +62,7 @@ def test_forward():
         model = bind(CONFIG, params)
         return model.logits(forward(model, trunk))
 
-    work = flops.Work(ROWS * LENGTH, ROWS * LENGTH**2, ROWS * LENGTH)
+    work = flops.on_rows(ROWS, LENGTH, logits=ROWS * LENGTH)
     found = counted_by_xla(run, shapes(CONFIG), TRUNK)
     assert 1 <= found / flops.forward_flops(CONFIG, work) < 1.05
 
@@ -94,9 +98,10 @@ def test_kernels_compute_what_can_be_seen():
     trunk = dataclasses.replace(f, own=None, at=jax.tree.map(lambda x: x[:, None], f.shared))
     branches = dataclasses.replace(f, at=own, own=own)
     with backend.compiling_for("tpu"):
-        assert flops.trunk_pairs(CONFIG, length) == mask(trunk).sum()
-        assert flops.branch_pairs(CONFIG, 3 * 8, length, 8, range(8)) == mask(branches).sum()
-        assert flops.branch_pairs(CONFIG, 3, length, 8, range(7, 8)) == 3 * (length + 8)
+        assert offered_pairs(CONFIG, TrunkTokens(1, length)) == mask(trunk).sum()
+        on_branches = lambda count, slots: BranchTokens(count, slots, trunk=length, room=8)
+        assert offered_pairs(CONFIG, on_branches(3 * 8, range(8))) == mask(branches).sum()
+        assert offered_pairs(CONFIG, on_branches(3, range(7, 8))) == 3 * (length + 8)
 
 
 TAGS = {"think_open": (5, 6, 7), "think_close": (8, 9)}
@@ -117,10 +122,10 @@ def test_rlp_step_by_parts(changes, tags, monkeypatch):
         return counted_by_xla(stage, *inputs), jax.eval_shape(stage, *inputs)
 
     def gradient(config, settings, vocabulary, params, rollout, advantages, reference):
-        loss, counted = step.loss_numbers(settings), jnp.ones(advantages.shape, bool)
+        counted = jnp.ones(advantages.shape, bool)
         targets = advantages if settings.learns_target else None
         inputs = (rollout, advantages, counted, reference, targets)
-        return policy_gradient(params, config, loss, vocabulary, *inputs)
+        return policy_gradient(params, config, settings, vocabulary, *inputs)
 
     key, found = jax.eval_shape(lambda: jax.random.key(0)), {}
     read = (params, params, BATCH, key, struct())
@@ -154,15 +159,37 @@ def test_moving_average():
     assert counted_by_xla(average, params, params) == flops.EMA_FLOPS * 64 * 32
 
 
-def test_stages_and_parts_are_the_same_bill():
+def test_phases_and_parts_are_the_same_sum():
     settings, words = tiny.rlp_settings(kl_weight=0.1, positions="loss"), tiny.words(CONFIG)
     bill = flops.rlp_flops(CONFIG, settings, words, 1000, ROWS, LENGTH, 100)
-    parts, stages = flops.by_part(bill), flops.by_stage(bill)
+    parts, phases = flops.by_part(bill), flops.by_phase(bill)
     assert set(parts) == set(PARTS)
-    assert set(stages) == {"rollout", "evidence", "update"}
-    assert sum(parts.values()) == sum(stages.values())
+    assert set(phases) == {"rollout", "evidence", "update"}
+    assert sum(parts.values()) == sum(phases.values())
     assert parts["scoring"] > bill["evidence"]["scoring"] > 0  # of forks, and of targets
     assert parts["optimizer"] == 1000 + flops.EMA_FLOPS * count_parameters(CONFIG)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"kl_weight": 0.1, "positions": "loss", "prompt": (9,)},
+        {"objective": "rlvr", "baseline": "none"},
+    ],
+)
+def test_a_stage_computes_the_parts_that_it_declares(changes):
+    settings, words = tiny.rlp_settings(**changes), tiny.words(CONFIG)
+    setup = Setup(CONFIG, settings, words, None, make_mesh(devices=jax.devices()[:1]))
+    declared = {stage.name: set(stage.flops.split()) for stage in stages_of(setup)}
+    bill = flops.rlp_flops(CONFIG, settings, words, 1000, ROWS, LENGTH, 100)
+    for stage, counts in bill.items():
+        assert set(counts) <= declared.get(stage, set(counts)), stage
+        assert stage in declared or not any(counts.values()), stage
+    unused = {"baseline", "optimizer"} if settings.baseline == "none" else set()
+    for stage, parts in declared.items():
+        counted = {part for part, count in bill.get(stage, {}).items() if count}
+        assert parts - counted <= {"scoring"} | unused, stage  # forks that nobody ranks
 
 
 def test_counts_grow_as_the_work_does():
@@ -171,11 +198,12 @@ def test_counts_grow_as_the_work_does():
     def count(decoded=ROWS * 8 * 4, **changes):
         settings = tiny.rlp_settings(**changes)
         bill = flops.rlp_flops(CONFIG, settings, words, 10, ROWS, LENGTH, decoded)
-        return sum(flops.by_stage(bill).values())
+        return sum(flops.by_phase(bill).values())
 
-    update = flops.Work(
-        ROWS * (LENGTH + 8 * 4), ROWS * (LENGTH**2 + 8 * 4 * (LENGTH + 4)), ROWS * 8 * 4
-    )
+    slots = range(settings.thought_length)
+    on_branches = lambda count: BranchTokens(count, slots, LENGTH, room=len(slots))
+    update = flops.on_rows(ROWS, LENGTH, logits=ROWS * 8 * 4)
+    update += flops.Work((on_branches(ROWS * 8 * 4),))
     # With a loss on the documents every block of the trunk is trained, and its logits computed.
     text = {"next_token_weight": 1.0}
     extra = count(updates_per_rollout=3, **text) - count(**text)
@@ -183,9 +211,8 @@ def test_counts_grow_as_the_work_does():
     assert extra == 2 * (flops.training_flops(CONFIG, update) + 10)
     assert count(minibatches=2) == count() + 10  # a pass has two updates
     # A step that decodes one token less per branch saves exactly that.
-    keys = LENGTH + settings.thought_length
-    one = flops.forward_flops(CONFIG, flops.Work(ROWS * 8, ROWS * 8 * keys, ROWS * 8))
+    one = flops.forward_flops(CONFIG, flops.Work((on_branches(ROWS * 8),), ROWS * 8))
     assert count(ROWS * 8 * 3) == count() - one
-    two_layers = ModelConfig(512, 256, 2, 4, 2, 64, 768)
-    assert flops.linear_flops(two_layers) == 2 * flops.linear_flops(CONFIG)
+    two_layers, one = ModelConfig(512, 256, 2, 4, 2, 64, 768), flops.on_rows(ROWS, LENGTH)
+    assert flops.forward_flops(two_layers, one) == 2 * flops.forward_flops(CONFIG, one)
     assert np.prod([2, 3]) * flops.logit_flops(CONFIG) == 6 * 2 * 256 * 512

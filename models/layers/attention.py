@@ -1,0 +1,254 @@
+"""Softmax attention as a kind of layer: grouped queries, RoPE, QK norm, local windows.
+
+Its caches are keys and values: of every token of a trunk, [B, kv_heads, T, head_dim], and of every
+slot of a branch, [B, kv_heads, N, W, head_dim]. How attention itself is computed is the business of
+`models.attention`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import flax.struct
+import jax
+from flax import nnx
+
+from models.attention import attention, chosen, find_worklists
+from models.attention_kernels import PLATFORMS
+from models.attention_xla import query_runs
+from models.layers.linear import Linear
+from models.layers.norm import RMSNorm, normed
+from models.layers.protocol import (
+    BranchTokens,
+    Cost,
+    LayerCache,
+    LayerKind,
+    Rows,
+    Slots,
+    TrunkTokens,
+)
+from models.mask import Coordinates, Keys, Window
+from models.rope import Rotation, rotate
+from models.sharding import place
+
+if TYPE_CHECKING:
+    from models.config import ModelConfig
+
+FAR = 2**30  # a window that holds every text
+
+
+@flax.struct.dataclass
+class KeyValues:
+    """Keys and values of a trunk or of branches."""
+
+    key: Any
+    value: Any
+
+
+class Projections(nnx.Module):
+    """Projections and norms around attention; what attends to what is the caller's `attend`."""
+
+    def __init__(self, config: ModelConfig, key: jax.Array):
+        q, k, v, o = jax.random.split(key, 4)
+        width, head_dim = config.hidden_size, config.head_dim
+        queries, keys = config.num_heads * head_dim, config.num_kv_heads * head_dim
+        self.q = Linear(width, queries, q, bias=config.qkv_bias)
+        self.k = Linear(width, keys, k, bias=config.qkv_bias)
+        self.v = Linear(width, keys, v, bias=config.qkv_bias)
+        self.o = Linear(queries, width, o)
+        sizes = {"none": (0, 0), "head": (head_dim, head_dim), "all_heads": (queries, keys)}
+        self.q_norm, self.k_norm = (
+            RMSNorm(size, config) if size else None for size in sizes[config.qk_norm]
+        )
+        self.norm_all_heads = config.qk_norm == "all_heads"
+        self.head_dim = head_dim
+
+    def __call__(self, x: jax.Array, rotation: Rotation, attend: Callable) -> tuple[Any, Any]:
+        """x [B, S, D]; `attend(q, k, v)` gives the mixed values [B, S, heads, head_dim] and
+        whatever is to be kept."""
+        heads = lambda y: y.reshape(*y.shape[:2], -1, self.head_dim)  # [B, S, heads, head_dim]
+        q, k, v = self.q(x), self.k(x), heads(self.v(x))
+        if self.norm_all_heads:
+            q, k = heads(normed(self.q_norm, q)), heads(normed(self.k_norm, k))
+        else:
+            q, k = normed(self.q_norm, heads(q)), normed(self.k_norm, heads(k))
+        out, kept = attend(rotate(q, rotation), rotate(k, rotation), v)
+        return self.o(out.reshape(*x.shape[:2], -1)), kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention(LayerKind):
+    """Attention over everything before a token, or, `local`, over a sliding window.
+
+    What layers prepare is their rotary angles and what `models.attention` is told of who sees whom.
+    """
+
+    local: bool = False
+
+    name: ClassVar[str] = "attention"
+    axes: ClassVar = {
+        "q/kernel": ("width", "heads"),
+        "k/kernel": ("width", "kv_heads"),
+        "v/kernel": ("width", "kv_heads"),
+        "o/kernel": ("heads", "width"),
+        "q/bias": ("heads",),
+        "k/bias": ("kv_heads",),
+        "v/bias": ("kv_heads",),
+        "q_norm/scale": ("norm",),
+        "k_norm/scale": ("norm",),
+    }
+
+    def init(self, config: ModelConfig, key: jax.Array) -> nnx.Module:
+        return Projections(config, key)
+
+    def check(self, config: ModelConfig, tensor: int) -> None:
+        if config.num_kv_heads % tensor:
+            raise ValueError(
+                f"mesh.tensor={tensor} does not divide the {config.num_kv_heads} heads of keys "
+                "and values (model.num_kv_heads); give mesh.fsdp what mesh.tensor has too much"
+            )
+        chosen(config.attention, config.head_dim, config.dtype)
+
+    def prepare_rows(self, config: ModelConfig, rows: Rows) -> Any:
+        one_group = jax.tree.map(lambda x: x[:, None], rows.at)
+        reach = self._reach(config, one_group, rows.at, None)
+        return self._rotation(config, rows.trunk.position), reach
+
+    def on_rows(
+        self, config: ModelConfig, layer: Any, x: jax.Array, rows: Rows, prepared: Any
+    ) -> tuple[jax.Array, KeyValues]:
+        rotation, reach = prepared
+        one_group = jax.tree.map(lambda x: x[:, None], rows.at)
+
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, KeyValues]:
+            k, v = (place(x.swapaxes(1, 2), "rows", "kv_heads") for x in (k, v))
+            mixed = attention(
+                q[:, None],
+                one_group,
+                Keys(k, v, rows.at),
+                scale=config.attention_scale,
+                in_order=True,
+                implementation=config.attention,
+                **reach,
+            )
+            return mixed[:, 0], KeyValues(k, v)
+
+        return layer(x, rotation, attend)
+
+    def prepare_slots(self, config: ModelConfig, slots: Slots) -> Any:
+        position = slots.run.position
+        reach = self._reach(config, slots.run_at, slots.trunk_at, slots.own_at)
+        return self._rotation(config, position.reshape(position.shape[0], -1)), reach
+
+    def on_slots(
+        self,
+        config: ModelConfig,
+        layer: Any,
+        x: jax.Array,
+        slots: Slots,
+        prepared: Any,
+        trunk_cache: LayerCache,
+        branch_cache: LayerCache | None,
+    ) -> tuple[jax.Array, LayerCache | None]:
+        (rotation, reach), shape = prepared, slots.run.tokens.shape
+
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
+            group = lambda x: x.reshape(*shape, *x.shape[2:])
+            heads_first = lambda x: place(group(x).transpose(0, 3, 1, 2, 4), "rows", "kv_heads")
+            new, kept = KeyValues(heads_first(k), heads_first(v)), None
+            if branch_cache is not None:
+                kept = branch_cache.written(new, slots.start)
+            own = LayerCache(new) if kept is None else kept
+            mixed = attention(
+                group(q),
+                slots.run_at,
+                _keys(trunk_cache, slots.trunk_at),
+                _keys(own, slots.own_at),
+                scale=config.attention_scale,
+                implementation=config.attention,
+                **reach,
+            )
+            return mixed.reshape(shape[0], -1, *mixed.shape[3:]), kept
+
+        return layer(x, rotation, attend)
+
+    def _reach(
+        self, config: ModelConfig, at: Coordinates, shared: Coordinates, own: Coordinates | None
+    ) -> dict[str, Any]:
+        """What attention is told of who sees whom."""
+        # Where some layers are local, the others have a window too, so that a scan can choose.
+        far = FAR if config.sliding_window else None
+        window: Window = config.sliding_window if self.local else far
+        worklists = find_worklists(
+            at,
+            shared,
+            own,
+            config.num_heads,
+            config.num_kv_heads,
+            config.head_dim,
+            config.dtype,
+            window=window,
+            implementation=config.attention,
+        )
+        return {"window": window, "worklists": worklists}
+
+    def _rotation(self, config: ModelConfig, position: jax.Array) -> Rotation:
+        return Rotation.at(position, config.rope, config.head_dim, local=self.local)
+
+    def trunk_cache(self, config: ModelConfig, rows: int, length: int, forks: int) -> KeyValues:
+        del forks
+        shape = (rows, config.num_kv_heads, length, config.head_dim)
+        return KeyValues(*[jax.ShapeDtypeStruct(shape, config.dtype)] * 2)
+
+    def branch_cache(self, config: ModelConfig, rows: int, branches: int, slots: int) -> KeyValues:
+        shape = (rows, config.num_kv_heads, branches, slots, config.head_dim)
+        return KeyValues(*[jax.ShapeDtypeStruct(shape, config.dtype)] * 2)
+
+    def cost(self, config: ModelConfig, tokens: TrunkTokens | BranchTokens) -> Cost:
+        width, kernels, count = config.hidden_size, by_kernels(config), tokens.count
+        q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        pairs = offered_pairs(config, tokens)
+        mixing = 4 * pairs * q
+        return Cost(
+            linear=2 * count * width * (2 * q + 2 * kv),
+            mixing=mixing,
+            # Scores; the kernels compute them twice again, and once the products with the values.
+            again=(3 if kernels else 1) * mixing // 2,
+            last=2 * count * width * q,
+            cached=4 * count * width * kv,
+            moved=count * (2 * width + 2 * q + 2 * kv),
+            scratch=0 if kernels else pairs * config.num_heads,
+        )
+
+    def traffic(
+        self, config: ModelConfig, trunk_bytes: float, branch_bytes: float, decoding: bool
+    ) -> float:
+        return trunk_bytes + branch_bytes * (0.5 if decoding and by_kernels(config) else 1)
+
+
+def _keys(cache: LayerCache, at: Coordinates) -> Keys:
+    return Keys(cache.arrays.key, cache.arrays.value, at, cache.index)
+
+
+def by_kernels(config: ModelConfig) -> bool:
+    """Whether attention skips blocks in which nothing is visible, and keeps its scores on chip."""
+    return chosen(config.attention, config.head_dim, config.dtype) in PLATFORMS
+
+
+def offered_pairs(config: ModelConfig, tokens: TrunkTokens | BranchTokens) -> int:
+    """(query, key) pairs that attention computes for these tokens, per head.
+
+    Kernels skip what is not visible. As forks are not known here, a branch counts as if it saw its
+    whole trunk.
+    """
+    if isinstance(tokens, TrunkTokens):
+        length = tokens.length
+        if by_kernels(config):
+            return tokens.rows * (length * (length + 1) // 2)
+        return tokens.rows * sum((stop - start) * stop for start, stop in query_runs(length))
+    if by_kernels(config):
+        slots = tokens.slots
+        return tokens.count * (2 * tokens.trunk + slots.start + 1 + slots.stop) // 2
+    return tokens.count * (tokens.trunk + tokens.room)

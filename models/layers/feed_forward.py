@@ -1,0 +1,115 @@
+"""The gated feed-forward as a kind of layer: every token by itself, so nothing is cached."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from models.layers.linear import Linear, kernel_gradient
+from models.layers.protocol import (
+    BranchTokens,
+    Cost,
+    LayerCache,
+    LayerKind,
+    Rows,
+    Slots,
+    TrunkTokens,
+)
+
+if TYPE_CHECKING:
+    from models.config import ModelConfig
+
+
+class GatedFeedForward(nnx.Module):
+    """The gated feed-forward, down(activation(gate(x)) * up(x)): SwiGLU with silu."""
+
+    def __init__(self, config: ModelConfig, key: jax.Array):
+        gate, up, down = jax.random.split(key, 3)
+        self.gate = Linear(config.hidden_size, config.ffn_size, gate)
+        self.up = Linear(config.hidden_size, config.ffn_size, up)
+        self.down = Linear(config.ffn_size, config.hidden_size, down)
+        self.activation = config.activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        cast = lambda linear: linear.kernel[...].astype(x.dtype)
+        return gated(x, cast(self.gate), cast(self.up), cast(self.down), self.activation)
+
+
+ACTIVATION: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+}
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def gated(
+    x: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array, activation: str
+) -> jax.Array:
+    """(activation(x @ gate) * (x @ up)) @ down, keeping x and the two inner products for the
+    gradient."""
+    return _gated_forward(x, gate, up, down, activation)[0]
+
+
+def _gated_forward(
+    x: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array, activation: str
+) -> tuple[jax.Array, tuple]:
+    g, u = x @ gate, x @ up
+    return (ACTIVATION[activation](g) * u) @ down, (x, g, u, gate, up, down)
+
+
+def _gated_backward(activation: str, kept: tuple, cotangent: jax.Array) -> tuple:
+    x, g, u, gate, up, down = kept
+    active, slope = jax.jvp(ACTIVATION[activation], (g,), (jnp.ones_like(g),))
+    inner = cotangent @ down.T
+    ddown = kernel_gradient(active * u, cotangent)
+    dg, du = inner * u * slope, inner * active
+    return dg @ gate.T + du @ up.T, kernel_gradient(x, dg), kernel_gradient(x, du), ddown
+
+
+gated.defvjp(_gated_forward, _gated_backward)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedForward(LayerKind):
+    """The gated feed-forward of `model.ffn_size` and `model.activation`."""
+
+    name: ClassVar[str] = "ffn"
+    axes: ClassVar = {
+        "gate/kernel": ("width", "ffn"),
+        "up/kernel": ("width", "ffn"),
+        "down/kernel": ("ffn", "width"),
+    }
+
+    def init(self, config: ModelConfig, key: jax.Array) -> nnx.Module:
+        return GatedFeedForward(config, key)
+
+    def on_rows(
+        self, config: ModelConfig, layer: Any, x: jax.Array, rows: Rows, prepared: Any
+    ) -> tuple[jax.Array, None]:
+        return layer(x), None
+
+    def on_slots(
+        self,
+        config: ModelConfig,
+        layer: Any,
+        x: jax.Array,
+        slots: Slots,
+        prepared: Any,
+        trunk_cache: LayerCache,
+        branch_cache: LayerCache | None,
+    ) -> tuple[jax.Array, None]:
+        return layer(x), None
+
+    def cost(self, config: ModelConfig, tokens: TrunkTokens | BranchTokens) -> Cost:
+        width, inner, count = config.hidden_size, config.ffn_size, tokens.count
+        return Cost(
+            linear=6 * count * width * inner,
+            last=2 * count * width * inner,
+            moved=count * (2 * width + 3 * inner),
+        )

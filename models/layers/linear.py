@@ -1,0 +1,47 @@
+"""Linear maps. Parameters are float32; a map casts them to the dtype of what comes in."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+INIT_STDDEV = 0.02
+
+
+class Linear(nnx.Module):
+    """x @ kernel, with kernel [inputs, outputs], and plus bias [outputs] where there is one."""
+
+    def __init__(self, inputs: int, outputs: int, key: jax.Array, *, bias: bool = False):
+        self.kernel = nnx.Param(INIT_STDDEV * jax.random.normal(key, (inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        product = multiply(x, self.kernel[...].astype(x.dtype))
+        if self.bias is None:
+            return product
+        return product + self.bias[...].astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+@jax.custom_vjp
+def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x [..., inputs] @ kernel [inputs, outputs]."""
+    return x @ kernel
+
+
+def _multiply_backward(kept: tuple, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    return cotangent @ kernel.T, kernel_gradient(x, cotangent)
+
+
+multiply.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _multiply_backward)
+
+
+def kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
+    """The gradient of a kernel: x^T @ cotangent over all tokens, [inputs, outputs].
+
+    As one product of two matrices with the longer side last: left to itself, XLA's CPU backend
+    contracts the token axes of [B, S, D] one by one.
+    """
+    x, cotangent = (y.reshape(-1, y.shape[-1]) for y in (x, cotangent))
+    if x.shape[-1] > cotangent.shape[-1]:
+        return (cotangent.T @ x).T
+    return x.T @ cotangent

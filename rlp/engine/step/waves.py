@@ -1,0 +1,82 @@
+"""Waves: how many documents and forks are rolled out at once, and the thoughts of all together."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from models.cache import branch_bytes, trunk_bytes
+from models.config import ModelConfig
+from models.sharding import shards
+from rlp.engine.branches import Vocabulary
+from rlp.engine.microbatching import wave_shape
+from rlp.engine.rollout import Rollout
+from rlp.engine.settings import RLPSettings
+from rlp.engine.step.thinking import Evidence
+
+
+def rollout_wave(settings: RLPSettings, documents: int, shards: int) -> tuple[int, int]:
+    """Documents of a wave of the rollout, and forks of each.
+
+    Raises:
+      ValueError: `rlp.max_branches_in_flight` is too small for one group on every device.
+    """
+    s = settings
+    branches, limit = s.forks_per_document * s.group_size, s.max_branches_in_flight
+    name = "rlp.max_branches_in_flight"
+    rows, each = wave_shape(documents, branches, s.group_size, limit, shards, name)
+    return rows, each // s.group_size
+
+
+def cache_bytes(
+    model: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    length: int,
+    rows: int,
+    forks: int,
+) -> int:
+    """Bytes of the caches of a wave, over all devices.
+
+    Args:
+      vocabulary: for the lengths of the thinking tags.
+      length: T, without the thinking prompt.
+      rows, forks: from `rollout_wave`.
+    """
+    s = settings
+    tags = len(vocabulary.think_open) + len(vocabulary.think_close)
+    slots = tags + s.thought_length + s.horizon - 1
+    trunks = trunk_bytes(model, rows, len(s.prompt) + length, s.forks_per_document)
+    branches = branch_bytes(model, rows, forks * s.group_size, slots)
+    return sum(trunks.values()) + sum(branches.values())
+
+
+def join_waves(
+    waves: list[tuple[Rollout, Evidence]], per_document: int
+) -> tuple[Rollout, Evidence]:
+    """One rollout of all waves, its documents in the order of the batch: which of them are in a
+    minibatch does not depend on the waves. Each device that holds documents has its share of every
+    wave (`Rows.placed`).
+
+    Args:
+      waves: `per_document` in a row hold forks of the same documents.
+    """
+
+    def documents(*parts: jax.Array) -> jax.Array:
+        of_shards = [x.reshape(shards("rows"), -1, *x.shape[1:]) for x in parts]
+        return jnp.concatenate(of_shards, axis=1).reshape(-1, *parts[0].shape[1:])
+
+    forks = lambda *parts: jnp.concatenate(parts, axis=1)
+    trunks = [rollout.trunk for rollout, _ in waves[::per_document]]
+    decoded = sum(rollout.decoded for rollout, _ in waves)
+    bare: Any = None
+    without = [
+        (dataclasses.replace(rollout, trunk=bare, decoded=bare), evidence)
+        for rollout, evidence in waves
+    ]
+    starts = range(0, len(waves), per_document)
+    rows = [jax.tree.map(forks, *without[i : i + per_document]) for i in starts]
+    rollout, evidence = jax.tree.map(documents, *rows)
+    trunk = jax.tree.map(documents, *trunks)
+    return dataclasses.replace(rollout, trunk=trunk, decoded=decoded), evidence

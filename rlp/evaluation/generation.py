@@ -1,0 +1,186 @@
+"""Text from a trained network: a continuation token by token, or thoughts at a prompt's end."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.cache import Cache
+from models.config import ModelConfig
+from models.transformer import Params, bind
+from models.tree import Branches, ForkPoints, Trunk, empty_branch_cache, extend, prefill
+from rlp.data.batch import Batch
+from rlp.engine.method import Method
+from rlp.engine.sampling import sample
+from rlp.engine.scoring import mask_logits
+from rlp.evaluation.thinking import think
+
+ROOM = 64  # prompts are padded to a multiple of so many tokens, so that few shapes are compiled
+
+
+def continuation(
+    model_config: ModelConfig,
+    params: Params,
+    prompt: Sequence[int],
+    limit: int,
+    *,
+    temperature: float = 0.0,
+    key: jax.Array | None = None,
+    banned: Sequence[int] = (),
+    ends: Sequence[int] = (),
+) -> Iterator[int]:
+    """Samples what follows a prompt, one token at a time.
+
+    Args:
+      model_config: the network.
+      params: its parameters.
+      prompt: ids, at least one.
+      limit: most tokens.
+      temperature: of the sampler; 0 takes the likeliest token.
+      key: PRNG key of the draws; None is that of seed 0.
+      banned: ids that cannot occur.
+      ends: ids after which the text is over; they are yielded, too.
+    """
+    read, step = _decoder(model_config, limit, tuple(banned), temperature)
+    logits, trunk, cache, branches, own = read(params, _row(prompt))
+    key = jax.random.key(0) if key is None else key
+    for number in range(limit):
+        draw = jax.random.uniform(jax.random.fold_in(key, number), (1,))
+        token, logits, branches, own = step(
+            params, trunk, cache, branches, own, logits, draw, number
+        )
+        yield int(token)
+        if int(token) in ends:
+            return
+
+
+@functools.cache
+def _decoder(
+    model_config: ModelConfig, limit: int, banned: tuple[int, ...], temperature: float
+) -> tuple[Callable, Callable]:
+    """Two compiled functions: the prompt to its caches, and one token further."""
+
+    @jax.jit
+    def read(params: Params, trunk: Trunk) -> tuple:
+        model = bind(model_config, params)
+        length = trunk.segment.sum(axis=1)
+        document = jnp.ones((1, 1), jnp.int32)
+        trunk = dataclasses.replace(trunk, forks=ForkPoints(length[:, None], document))
+        hidden, cache = prefill(model, trunk)
+        last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)[:, 0]
+        slot = jnp.arange(limit, dtype=jnp.int32)[None, None, :]
+        branches = Branches(
+            tokens=jnp.zeros((1, 1, limit), jnp.int32),
+            position=length[:, None, None] + slot,
+            live=jnp.zeros((1, 1, limit), bool),
+            segment=document,
+            fork=length[:, None],
+        )
+        own = empty_branch_cache(model, trunk, cache, branches, limit)
+        return model.logits(last), trunk, cache, branches, own
+
+    @functools.partial(jax.jit, donate_argnums=(3, 4))
+    def step(
+        params: Params,
+        trunk: Trunk,
+        cache: Cache,
+        branches: Branches,
+        own: Cache,
+        logits: jax.Array,
+        draw: jax.Array,
+        number: jax.Array,
+    ) -> tuple:
+        model = bind(model_config, params)
+        logits = mask_logits(logits, banned, temperature or 1.0)
+        token = sample(logits, draw) if temperature else jnp.argmax(logits, axis=-1)
+        put = lambda x, value: jax.lax.dynamic_update_slice(x, value, (0, 0, number))
+        branches = dataclasses.replace(
+            branches,
+            tokens=put(branches.tokens, token.astype(jnp.int32)[:, None, None]),
+            live=put(branches.live, jnp.ones((1, 1, 1), bool)),
+        )
+        hidden, own = extend(model, trunk, cache, branches, own, number, 1)
+        return token[0], model.logits(hidden[:, 0, 0]), branches, own
+
+    return read, step
+
+
+def _row(ids: Sequence[int]) -> Trunk:
+    """One row with a text, padded."""
+    size = -(-len(ids) // ROOM) * ROOM
+    place = np.arange(size, dtype=np.int32)[None]
+    tokens = np.zeros((1, size), np.int32)
+    tokens[0, : len(ids)] = ids
+    segment = (place < len(ids)).astype(np.int32)
+    return Trunk(jnp.asarray(tokens), jnp.asarray(segment), jnp.asarray(place))
+
+
+@dataclasses.dataclass(frozen=True)
+class Thought:
+    """A thought at the end of a prompt.
+
+    Attributes:
+      words: ids, without the tags.
+      closed: by itself, not by the limit.
+      reasoned: log-likelihood of the target after it, nats; None without a target.
+    """
+
+    words: list[int]
+    closed: bool
+    reasoned: float | None
+
+
+def thoughts_after(
+    method: Method,
+    params: Params,
+    prompt: Sequence[int],
+    target: Sequence[int],
+    count: int,
+    key: jax.Array,
+) -> tuple[list[Thought], float | None]:
+    """Samples thoughts at the end of a prompt, and scores the text that follows.
+
+    Args:
+      method: its thinking prompt, temperature and most tokens of a thought are taken.
+      params: of the network.
+      prompt: ids of the text before the thought, at least one.
+      target: ids of the text after it; may be empty.
+      count: thoughts.
+      key: PRNG key of the draws.
+
+    Returns:
+      The thoughts, and the target's log-likelihood without any, in nats (None without a target).
+    """
+    settings = dataclasses.replace(
+        method.settings,
+        group_size=count,
+        forks_per_document=1,
+        positions="given",
+        horizon=max(1, len(target)),
+        max_branches_in_flight=0,
+    )
+    row = _row([*prompt, *(target or prompt[-1:])])  # something must follow, to be scored
+    batch = Batch(
+        tokens=row.tokens,
+        segment=row.segment,
+        position=row.position,
+        index=np.zeros(1, np.int32),
+        forks=np.array([[len(prompt)]], np.int32),
+    )
+    run = jax.jit(functools.partial(think, dataclasses.replace(method, settings=settings)))
+    found = run(params, batch, key)
+    sampled = found["rollout"].thoughts
+    words = np.asarray(sampled.words(method.vocabulary))[0]
+    reasoned = np.asarray(found["reasoned"].logprob.sum(axis=-1))[0, 0]
+    thoughts = [
+        Thought(
+            words=np.asarray(sampled.actions)[0, n, : words[n]].tolist(),
+            closed=bool(sampled.closed[0, n]),
+            reasoned=float(reasoned[n]) if target else None,
+        )
+        for n in range(count)
+    ]
+    return thoughts, float(found["no_think"].logprob.sum()) if target else None

@@ -1,0 +1,178 @@
+"""Files as a dataset: documents, pairs of prompt and response, problems."""
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ml_collections import ConfigDict
+
+from rlp.answers.gold_answers import Golds
+from rlp.data.bounds import Limits
+from rlp.data.conversations import Format
+from rlp.data.pairs import pair_streams
+from rlp.data.problems import ProblemFormat, problem_streams
+from rlp.data.text import TextStream, text_streams
+from rlp.evaluation.response_format import ResponseFormat
+from rlp.run.datasets.dataset import Dataset, ProblemSplit, Split, given_forks
+from rlp.run.grader import make_grader
+from rlp.runtime.config_json import Value
+from rlp.runtime.errors import UserError
+from rlp.runtime.fingerprints import Fingerprint
+from rlp.tokenizers.tokenizer import Tokenizer
+from rlp.tokenizers.turns import end_of_turn
+
+if TYPE_CHECKING:
+    from rlp.run.tasks import Task
+
+LOGGER = logging.getLogger(__name__)
+
+
+class FileDataset(Dataset):
+    """What the files hold that `data.train`, `data.sft.train`, `data.problems.train` and their
+    held-out neighbours name."""
+
+    def check(self, config: Mapping[str, Value], task: "Task") -> None:
+        """See `Dataset`."""
+        if task.reads_documents and not config["data.train"]:
+            raise UserError(
+                "data.train is empty; give text files with --config.data.train=<file, folder, glob>"
+            )
+        if task.reads_documents and not config["data.fork_marker"]:
+            for rule, _ in given_forks(config):
+                raise UserError(f"{rule}='given' needs data.fork_marker to say where forks stand")
+        _check_pairs(config)
+
+    def documents(self, config: ConfigDict, tokenizer: Tokenizer, forks: int) -> Split:
+        """See `Dataset`."""
+        data, rlp, evaluation = config.data, config.rlp, config.evaluation
+        min_prefix = max(rlp.min_prefix, len(tokenizer.bos))  # no thought starts inside a bos
+        room = min_prefix + rlp.horizon - 1  # tokens besides one for every fork
+        given = "given" in (rlp.positions, evaluation.positions)
+        train, held_out = text_streams(
+            train=data.train,
+            evaluation=data.evaluation,
+            holdout_every=data.holdout_every,
+            text_column=data.text_column,
+            txt_separator=data.txt_separator,
+            tokenizer=tokenizer,
+            sequence_length=data.sequence_length,
+            pack=data.pack and not forks,
+            train_forks=bool(forks),
+            min_tokens=room + forks if forks else 2,
+            held_out_min_tokens=room + evaluation.forks_per_document,
+            fork_marker=data.fork_marker if given else "",
+            min_prefix=min_prefix,
+            horizon=rlp.horizon,
+            max_unusable_share=data.max_unusable_share,
+            limits=read_limits(config),
+            seed=config.seed,
+        )
+        return _split(config, train, held_out)
+
+    def pairs(self, config: ConfigDict, tokenizer: Tokenizer, template: str | None) -> Split:
+        """See `Dataset`."""
+        data = config.data
+        LOGGER.info(
+            "responses follow prompts %s", "plainly" if template is None else "by a template"
+        )
+        train, held_out = pair_streams(
+            train=data.sft.train,
+            evaluation=data.sft.evaluation,
+            holdout_every=data.holdout_every,
+            form=Format(
+                prompt=data.sft.prompt_column,
+                response=data.sft.response_column,
+                messages=data.sft.messages_column,
+            ),
+            template=template,
+            end=_end_of_response(tokenizer, template),
+            tokenizer=tokenizer,
+            sequence_length=data.sequence_length,
+            pack=data.pack,
+            max_unusable_share=data.max_unusable_share,
+            limits=read_limits(config),
+            seed=config.seed,
+        )
+        return _split(config, train, held_out)
+
+    def problems(
+        self, config: ConfigDict, tokenizer: Tokenizer, response_format: ResponseFormat
+    ) -> ProblemSplit:
+        """See `Dataset`."""
+        data, wanted = config.data, config.evaluation.problems
+        train, held_out = problem_streams(
+            train=data.problems.train,
+            evaluation=data.problems.evaluation,
+            holdout_every=data.holdout_every,
+            form=ProblemFormat(
+                prompt=data.problems.prompt_column,
+                answer=data.problems.answer_column,
+                options=data.problems.options_column,
+                marker=data.problems.answer_marker,
+                instruction=data.problems.instruction,
+            ),
+            ask=response_format.ask,
+            golds=Golds(make_grader(config)),
+            tokenizer=tokenizer,
+            head=response_format.head,
+            opening=response_format.opening[0] if response_format.shared else None,
+            sequence_length=data.sequence_length,
+            max_unusable_share=data.max_unusable_share,
+            limits=read_limits(config),
+            seed=config.seed,
+        )
+        found: dict[str, Fingerprint] = {}
+        for name, problems in held_out.items():
+            found |= problems.fingerprint(f"data.problems, held out {name}".rstrip())
+        beginnings = {name: held.beginning(wanted) for name, held in held_out.items()}
+        return ProblemSplit(train, beginnings, found)
+
+
+def _split(config: ConfigDict, train: TextStream, held_out: TextStream) -> Split:
+    """The first of the held-out rows, as many as the config wants."""
+    wanted = min(config.evaluation.documents, len(held_out))
+    return Split(train, held_out.batch(0, wanted), held_out.fingerprint())
+
+
+def _end_of_response(tokenizer: Tokenizer, template: str | None) -> int | None:
+    """The token that ends a response in a chat; None without a template, or without a token."""
+    if template is None:
+        return None
+    end = end_of_turn(tokenizer, template)
+    if end is None:
+        LOGGER.warning(
+            "the chat template does not end a response with a special token, so nothing in what is "
+            "learnt says where one ends: sampling and `generate` go on to their limit; set "
+            "data.chat_template to a template that ends turns with a token"
+        )
+    return end
+
+
+def read_limits(config: ConfigDict) -> Limits:
+    """What is read of a file."""
+    return Limits(config.data.max_row_bytes, config.data.max_decompression_ratio)
+
+
+def _check_pairs(config: Mapping[str, Value]) -> None:
+    """Files, columns and a share of pairs that agree."""
+    share, train = config["data.sft.share"], config["data.sft.train"]
+    if bool(train) != bool(share):
+        raise UserError(
+            f"data.sft.train={train!r} with data.sft.share={share}; set both: files of prompts "
+            "with responses, and their share of the rows (1: all)"
+        )
+    if not share:
+        return
+    if share == 1 and (config["data.train"] or config["data.evaluation"]):
+        raise UserError(
+            "data.sft.share=1 leaves no rows for documents; lower it, or leave data.train and "
+            "data.evaluation ''"
+        )
+    prompt, response, messages = (
+        bool(config[f"data.sft.{name}_column"]) for name in ("prompt", "response", "messages")
+    )
+    if not prompt == response != messages:
+        raise UserError(
+            "data.sft needs either data.sft.prompt_column and data.sft.response_column, or "
+            "data.sft.messages_column: the names of its columns"
+        )

@@ -1,0 +1,21 @@
+"""From a config to what checks answers."""
+
+from ml_collections import ConfigDict
+
+from rlp.answers.grading import Grader
+from rlp.tokenizers.tokenizer import THINK_CLOSE, THINK_OPEN
+
+
+def make_grader(config: ConfigDict, opened: bool = False) -> Grader:
+    """What checks answers; `opened` says that responses begin inside of a thought."""
+    data = config.data
+    return Grader(
+        verifier=data.problems.verifier,
+        time_limit=data.problems.time_limit,
+        workers=data.problems.workers,
+        close=THINK_CLOSE,
+        open=THINK_OPEN,
+        opened=opened,
+        memory_limit=data.problems.memory_limit,
+        step_time_limit=data.problems.step_time_limit,
+    )

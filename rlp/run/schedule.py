@@ -1,0 +1,32 @@
+"""From a config to how long a run trains and with which optimizer."""
+
+from ml_collections import ConfigDict
+
+from models.config import ModelConfig
+from models.transformer import shapes
+from rlp.engine.optimizer import Optimizer, make_optimizer
+from rlp.run import tasks
+from rlp.runtime import hosts
+from rlp.training.budget import UNITS, Budget, End, Steps, split, used_by
+
+
+def build_end(config: ConfigDict, model: ModelConfig) -> End:
+    """Where a run ends.
+
+    Raises:
+      UserError: `match` names a run that is not finished, or does not say what it used.
+    """
+    if not config.match:
+        return Steps(config.steps)
+    used, unit = hosts.agree(lambda: used_by(config.match)), split(config.match)[1]
+    task = tasks.of(config)
+    if not task.steps_known(unit):
+        return Budget(UNITS[unit], used)
+    update = build_optimizer(config, None).flops(shapes(model))
+    return Steps(max(1, round(used / task.flops_per_step(model, update))))
+
+
+def build_optimizer(config: ConfigDict, steps: int | None) -> Optimizer:
+    """The optimizer of a run of `steps` steps; None where the learning rate does not ask."""
+    each = tasks.of(config).updates_per_step
+    return make_optimizer(total_steps=(steps or 1) * each, **config.optimizer)

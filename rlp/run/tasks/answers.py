@@ -1,0 +1,114 @@
+"""Responses to problems, rewarded by a verifier: RLVR and its neighbours."""
+
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from rlp.data.batch import Answered, HeldOut, Stream
+from rlp.engine.method import Method
+from rlp.engine.optimizer import Optimizer
+from rlp.engine.step import RLPSettings
+from rlp.evaluation.response_format import ResponseFormat
+from rlp.run.datasets.dataset import Dataset, hold_out_problems
+from rlp.run.tasks.sampling import SamplingTask
+from rlp.run.tasks.task import PROBLEMS, RESPONSE, Limit
+from rlp.runtime.errors import UserError
+from rlp.training.trainers import AnswerTrainer
+
+if TYPE_CHECKING:
+    from rlp.run.assembly import Run
+
+
+class Answers(SamplingTask):
+    """Reinforcement learning on problems with verifiable answers."""
+
+    @property
+    def files(self) -> list[str]:
+        """See `Task`."""
+        return [PROBLEMS]
+
+    @property
+    def answer_objective(self) -> str:
+        """See `Task`."""
+        return self.name
+
+    @property
+    def limit(self) -> Limit:
+        """See `Task`."""
+        return Limit(RESPONSE, int(self.config[RESPONSE]), "an end", lambda tokenizer: 1)
+
+    def check(self, dataset: Dataset) -> None:
+        """See `Task`."""
+        if self.lone:
+            raise UserError(
+                "rlp.group_size=1 has no group to compare with, and answers nothing else; set "
+                "group_size to 2 or more"
+            )
+        self.refuse_next_token_data()
+        self._check_problems(dataset)
+
+    def _check_problems(self, dataset: Dataset) -> None:
+        """There are problems, and nothing beside them."""
+        config = self.config
+        if not dataset.generated and not config[PROBLEMS]:
+            raise UserError(
+                f"objective={self.name!r} answers problems; give their files with "
+                "data.problems.train"
+            )
+        if config["data.train"] or config["data.evaluation"]:
+            raise UserError(
+                f"objective={self.name!r} answers problems and reads no documents; leave "
+                "data.train and data.evaluation ''"
+            )
+        if config["rlp.target_weight"]:
+            raise UserError(
+                f"rlp.target_weight={config['rlp.target_weight']}: no text follows a response of "
+                f"objective={self.name!r}; set it to 0"
+            )
+        if self.objective.weighs_planning and config["rlp.ratio"] == "sequence":
+            raise UserError(
+                f"objective={self.name!r} weighs single tokens, and rlp.ratio='sequence' whole "
+                "responses; set ratio to 'token'"
+            )
+
+    def data(
+        self,
+        dataset: Dataset,
+        config: ConfigDict,
+        tokenizer: Any,
+        template: str | None,
+        response_format: ResponseFormat | None,
+    ) -> tuple[Stream, HeldOut]:
+        """See `Task`; generated documents cost nothing and are always held out."""
+        assert response_format is not None
+        held_out = HeldOut(None)
+        if dataset.generated:
+            documents = dataset.documents(config, tokenizer, self.forks)
+            held_out = HeldOut(documents.held_out, fingerprint=documents.fingerprint)
+        problems = dataset.problems(config, tokenizer, response_format)
+        assert problems.train is not None
+        return problems.train, hold_out_problems(held_out, problems)
+
+    @property
+    def default_metric(self) -> str:
+        """See `Task`."""
+        return "accuracy"
+
+    def sampling(self, settings: RLPSettings) -> RLPSettings:
+        """See `Task`."""
+        return self.response_settings(settings)
+
+    def sampled(self, run: "Run") -> Method:
+        """See `Task`."""
+        assert run.answering is not None
+        return run.answering.method
+
+    def trainer(
+        self, run: "Run", stream: Stream, optimizer: Optimizer, shardings: Any
+    ) -> AnswerTrainer:
+        """See `Task`."""
+        self.log_waves(run)
+        assert run.answering is not None
+        assert isinstance(stream, Answered)
+        common = (optimizer, run.mesh, shardings)
+        return AnswerTrainer(run.method.model, run.answering, stream.answer, *common)

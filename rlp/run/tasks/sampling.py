@@ -1,0 +1,98 @@
+"""What the kinds of runs share that sample from the network and learn from rewards."""
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from models.sharding import batch_shards
+from rlp.capacity import step_memory
+from rlp.capacity.device_memory import Need
+from rlp.engine import readings
+from rlp.engine.step.waves import cache_bytes, rollout_wave
+from rlp.metrics import declared
+from rlp.metrics.metric import Metric
+from rlp.objectives import Objective
+from rlp.objectives.equations import ADVANTAGES
+from rlp.run.tasks.task import Settings, Task
+from rlp.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from rlp.run.assembly import Run
+
+LOGGER = logging.getLogger(__name__)
+
+
+class SamplingTask(Task):
+    """A run whose steps are rollout, reward and update.
+
+    Attributes:
+      objective: what its rewards and advantages are.
+    """
+
+    def __init__(self, config: Settings, objective: Objective) -> None:
+        """A task of a config.
+
+        Raises:
+          UserError: readings or metrics of the objective cannot be used.
+        """
+        super().__init__(config)
+        self.name, self.objective = str(config["objective"]), objective
+        readings.check(self.name)
+        declared.check(self.metrics, f"objective={self.name!r}")
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """See `Task`."""
+        return tuple(self.objective.metrics)
+
+    def refuse_next_token_data(self) -> None:
+        """Refuses pairs and lookaheads, which are learnt token by token."""
+        if self.config["data.sft.share"]:
+            raise UserError("data.sft is for objective='next_token'")
+        if share := self.config["data.lookahead.share"]:
+            raise UserError(
+                f"data.lookahead.share={share} is for objective='next_token', and objective="
+                f"{self.name!r} branches off documents without tags; set it to 0"
+            )
+
+    @property
+    def lone(self) -> bool:
+        """Whether a sample is alone in its group.
+
+        Raises:
+          UserError: it is, and the advantages are those of a group.
+        """
+        compare = ADVANTAGES.get(str(self.config["rlp.advantages"]), self.objective.advantages)
+        lone = self.config["rlp.group_size"] == 1
+        if lone and compare is not ADVANTAGES["leave_one_out"]:
+            raise UserError(
+                "rlp.group_size=1 has no group to compare with; set group_size to 2 or more"
+            )
+        return lone
+
+    @property
+    def updates_per_step(self) -> int:
+        """See `Task`."""
+        return int(self.config["rlp.updates_per_rollout"]) * int(self.config["rlp.minibatches"])
+
+    def training_memory(self, run: "Run") -> Iterator[tuple[str, list[Need]]]:
+        """See `Task`."""
+        method = self.sampled(run)
+        assert method is not None
+        place = (method.model, run.mesh, method.settings)
+        step = (*self.shape, self.limit.field)
+        yield "a rollout", step_memory.of_rollout(*place, *step)
+        yield "an update", step_memory.of_update(*place, method.vocabulary, *step)
+
+    def log_waves(self, run: "Run") -> None:
+        """Logs the size of a wave of the rollout."""
+        method, (rows, length) = self.sampled(run), self.shape
+        assert method is not None
+        wave = rollout_wave(method.settings, rows, batch_shards(run.mesh))
+        size = cache_bytes(method.model, method.settings, method.vocabulary, length, *wave)
+        LOGGER.info(
+            "a wave of the rollout: %d documents, %d forks of each, %d thoughts a fork, %.3g MiB",
+            *wave,
+            method.settings.group_size,
+            size / 2**20,
+        )

@@ -1,0 +1,76 @@
+"""The trainer of objectives over problems: rollout, answers checked on the host, update."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from models.config import ModelConfig
+from rlp.answers.grading import Grade, StepTime
+from rlp.data.rows import Rows
+from rlp.engine.optimizer import Optimizer
+from rlp.engine.step import TrainState
+from rlp.evaluation.answering import Answering
+from rlp.objectives.outcome import Answers
+from rlp.training.trainers.base import Clock
+from rlp.training.trainers.thoughts import RLPTrainer, Wave
+
+
+class AnswerTrainer(RLPTrainer):
+    """Responses to problems, each rewarded by its answer (RLVR and its kin).
+
+    The responses of a wave come to the host, which grades them; the grades go back: phase "verify".
+    """
+
+    phases = ("data", "rollout", "verify", "update")
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        answering: Answering,
+        answer: Callable[[int], str],
+        optimizer: Optimizer,
+        mesh: Mesh,
+        shardings: Any,
+    ):
+        """A trainer; `answer` gives the right one to the problem of a record."""
+        settings, words = answering.method.settings, answering.method.vocabulary
+        super().__init__(model, settings, words, optimizer, mesh, shardings)
+        self._answering, self._answer = answering, answer
+        self._time_left: StepTime
+        self.programs["grade"] = self._grade
+
+    def _waves(
+        self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock
+    ) -> tuple[list[Wave], int]:
+        """See `RLPTrainer`; all waves of a step share the time for its checks."""
+        with self._answering.grader.step() as self._time_left:
+            return super()._waves(state, rows, key, clock)
+
+    def _grade(self, responses: tuple[jax.Array, ...]) -> tuple[Answers, np.ndarray | None]:
+        """Answers of a wave's responses, and which of their actions plan, from the stage
+        `responses`."""
+        actions, words, index = jax.device_get(responses)
+        answers = [self._answer(int(i)) for i in index]
+        grades = self._answering.grades(actions, words, answers, self._time_left)
+        return answers_of(grades), self._answering.planning(actions, words)
+
+
+def answers_of(grades: list[list[Grade]]) -> Answers:
+    """Grades of groups as arrays, in numpy: every host has them whole."""
+
+    def each(value: Callable[[Grade], Any], dtype: Any) -> Any:
+        return np.array([[[value(grade) for grade in group]] for group in grades], dtype)
+
+    return Answers(
+        correct=each(lambda grade: grade.correct, bool),
+        reward=each(lambda grade: grade.reward, np.float32),
+        agrees=each(lambda grade: grade.agrees, bool),
+        confidence=each(
+            lambda grade: np.nan if grade.confidence is None else grade.confidence, np.float32
+        ),
+        given=each(lambda grade: grade.answer is not None, bool),
+        failed=each(lambda grade: grade.failed, bool),
+    )

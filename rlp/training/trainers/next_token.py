@@ -1,0 +1,65 @@
+"""The trainer of next-token prediction: pretraining, fine-tuning on responses, lookaheads."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from models.config import ModelConfig
+from models.sharding import replicated
+from models.transformer import Params, shapes
+from rlp.data.batch import Batch
+from rlp.data.rows import Rows
+from rlp.engine import nonfinite
+from rlp.engine.optimizer import Optimizer
+from rlp.engine.stages import Setup
+from rlp.engine.step import TrainState, next_token_losses
+from rlp.training.cost import Cost
+from rlp.training.flops import by_part, next_token_flops
+from rlp.training.trainers.base import Clock, StageRunner, to_host
+
+
+class NextTokenTrainer(StageRunner):
+    """Next-token prediction on packed rows."""
+
+    def __init__(self, model: ModelConfig, optimizer: Optimizer, mesh: Mesh, shardings: Any):
+        super().__init__(Setup(model, None, None, optimizer, mesh), shardings)
+        self._optimizer_flops = optimizer.flops(shapes(model))
+        self._losses: Any = None  # jitted (parameters, batch) to the loss of every row, on demand
+
+    def step(
+        self, state: TrainState, rows: Rows, key: jax.Array
+    ) -> tuple[TrainState, dict[str, float], Cost]:
+        """One update."""
+        clock, mesh = Clock("data", "update"), self.setup.mesh
+        with jax.set_mesh(mesh):
+            with clock("data"):
+                batch = rows.placed(mesh)
+            values = self.run("batch", {"state": state, "batch": batch}, clock)
+            with clock("update"):
+                metrics, tokens = to_host((values["metrics"], values["tokens"]))
+            state = values["state"]
+            self.fault = self._fault(state, batch, metrics) if nonfinite.amiss(metrics) else ""
+            flops = next_token_flops(self.setup.model, self._optimizer_flops, *batch.tokens.shape)
+            cost = Cost(
+                documents=int(tokens),
+                rollout=0,
+                update=batch.tokens.size,
+                flops=by_part(flops),
+                seconds=clock.seconds,
+            )
+        return state, metrics, cost
+
+    def _fault(self, state: TrainState, batch: Batch, metrics: dict[str, float]) -> str:
+        """Which value of a step is not finite."""
+
+        def losses(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+            return next_token_losses(self.setup.model, params, batch), jnp.asarray(batch.index)
+
+        if found := nonfinite.in_networks({"": lambda: state.params}):
+            return found
+        if self._losses is None:
+            self._losses = jax.jit(losses, out_shardings=replicated(self.setup.mesh))
+        each, index = jax.device_get(self._losses(state.params, batch))
+        return nonfinite.in_rows(each, lambda row: int(index[row])) or nonfinite.in_update(metrics)

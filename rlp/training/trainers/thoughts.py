@@ -1,0 +1,183 @@
+"""The trainer of objectives over thoughts: Algorithm 1 of RLP (arXiv 2510.01265)."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from models.config import ModelConfig
+from models.sharding import batch_shards, parameter_shardings, replicated
+from models.transformer import Params, shapes
+from rlp.data.rows import Rows
+from rlp.engine import nonfinite
+from rlp.engine.branches import Vocabulary
+from rlp.engine.optimizer import Optimizer
+from rlp.engine.placement import gathered_bytes
+from rlp.engine.rollout import Rollout
+from rlp.engine.stages import Setup, Values, still_read
+from rlp.engine.step import Evidence, RLPSettings, TrainState
+from rlp.engine.step.waves import rollout_wave
+from rlp.engine.token_bytes import TokenBytes
+from rlp.training.cost import Cost
+from rlp.training.flops import by_part, rlp_flops
+from rlp.training.trainers.base import Clock, StageRunner, to_host
+
+Wave = tuple[Rollout, Evidence]
+
+
+class RLPTrainer(StageRunner):
+    """Steps of an objective over thoughts: rollout, evidence, update."""
+
+    phases: tuple[str, ...] = ("data", "rollout", "evidence", "update")
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        settings: RLPSettings,
+        vocabulary: Vocabulary,
+        optimizer: Optimizer,
+        mesh: Mesh,
+        shardings: Any,
+        table: TokenBytes | None = None,
+    ):
+        """A trainer; `table` has the bytes of the tokens, for an objective that reads them."""
+        super().__init__(Setup(model, settings, vocabulary, optimizer, mesh), shardings)
+        self.settings, self._vocabulary, self._table = settings, vocabulary, table
+        self._on_device = parameter_shardings(mesh, shapes(model))
+        self._optimizer_flops = optimizer.flops(shapes(model))
+        self._gathered, _ = gathered_bytes(model, mesh)
+
+    def step(
+        self, state: TrainState, rows: Rows, key: jax.Array
+    ) -> tuple[TrainState, dict[str, float], Cost]:
+        """One rollout and its updates."""
+        clock = Clock(*self.phases)
+        with jax.set_mesh(self.setup.mesh):
+            values = self.think(state, rows, key, clock)
+            state, updates = self.update(state, values, clock)
+            with clock("update") as done:
+                done(state)
+            figures, counts = to_host((values["figures"], values["counts"]))
+            each = [to_host(metrics) for metrics in updates]
+            cost = self._cost(values["rollout"], counts, clock.seconds)
+            # The gap between sampler and trainer is the first update's: later ones move theta.
+            metrics = figures | _mean(each) | {"logprob_gap": each[0]["logprob_gap"]}
+            self.fault = ""
+            if nonfinite.amiss(metrics):
+                self.fault = self._fault(state, rows, values, metrics)
+        if "gather" in self.programs:
+            metrics["gather_bytes"] = self._gathered
+        return state, metrics, cost
+
+    def think(self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock) -> Values:
+        """Thoughts at forks of some documents, and what they are worth: rollout, evidence, figures
+        and counts."""
+        with jax.set_mesh(self.setup.mesh):
+            values = self._joined(*self._waves(state, rows, key, clock), clock)
+            if self.settings.kl_weight:
+                frozen = self.settings.baseline == "frozen"
+                reference = state.baseline if frozen else state.reference
+                values["reference"] = self._fetched(reference)
+            values = self.run("batch", values, clock)
+        return {name: values[name] for name in ("rollout", "evidence", "figures", "counts")}
+
+    def _joined(self, waves: list[Wave], per_document: int, clock: Clock) -> Values:
+        """The thoughts of all waves together; `per_document` waves in a row are of the same
+        documents."""
+        if len(waves) == 1:
+            return dict(zip(("rollout", "evidence"), waves[0], strict=True))
+        values = {"waves": waves, "waves_per_document": per_document}
+        return still_read(self.run("join", values, clock), self.stages, "join")
+
+    def _waves(
+        self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock
+    ) -> tuple[list[Wave], int]:
+        """Thoughts of all waves, one after the other; and how many in a row are of the same
+        documents."""
+        start: Values = {"params": state.params, "policy": state.params}
+        start |= {"key": key, "step": state.step, "table": self._table}
+        start = self.run("start", start, clock)
+        s, shards = self.settings, batch_shards(self.setup.mesh)
+        documents, start["forks"] = rollout_wave(s, rows.count, shards)
+        count, waves = rows.count // documents, []
+        for number in range(count):
+            with clock("data"):
+                batch = rows.placed(self.setup.mesh, number, count)
+            waves += self._wave(start | {"batch": batch}, state.baseline, clock)
+        return waves, s.forks_per_document // start["forks"]
+
+    def _wave(self, values: Values, baseline: Params | None, clock: Clock) -> list[Wave]:
+        """Thoughts of one wave of documents, some forks at a time."""
+        values = values | {"baseline": self._fetched(baseline)}
+        values["scorer"] = values["policy"] if baseline is None else values["baseline"]
+        values = self.run("documents", values, clock)
+        # If phi is kept on the host, this frees its copy on the device.
+        values = still_read(values, self.stages, "documents")
+        firsts = range(0, self.settings.forks_per_document, values["forks"])
+        return [self._thoughts(values | {"first": first}, clock) for first in firsts]
+
+    def _thoughts(self, values: Values, clock: Clock) -> Wave:
+        """Thoughts of one wave of forks. The caches end here, before those of the next are made."""
+        values = self.run("forks", values, clock)
+        return values["rollout"].without_cache(), values["evidence"]
+
+    def update(
+        self, state: TrainState, values: Values, clock: Clock
+    ) -> tuple[TrainState, list[dict[str, jax.Array]]]:
+        """The state after all updates on a rollout and its evidence, and the metrics of each."""
+        baseline, reference = state.baseline, state.reference
+        values, updates = values | {"trained": state.trained()}, []
+        for number in range(self.settings.updates):
+            values["minibatch"] = number % self.settings.minibatches
+            values = self.run("minibatch", values, clock)
+            updates.append(values["metrics"])
+        if self.settings.baseline == "ema":
+            baseline = self._fetched(baseline)
+        moved = dataclasses.replace(values["trained"], baseline=baseline, reference=reference)
+        return self.run("end", {"state": moved}, clock)["state"], updates
+
+    def _fault(
+        self, state: TrainState, rows: Rows, values: Values, metrics: dict[str, float]
+    ) -> str:
+        """Which value of a step is not finite."""
+        networks = {
+            "": lambda: state.params,
+            " (of the baseline)": lambda: self._fetched(state.baseline),
+            " (of the reference)": lambda: self._fetched(state.reference),
+        }
+        record = lambda row: int(rows.read(row, 1).index[0])
+        objective, whole = self.settings.objective, replicated(self.setup.mesh)
+        thoughts = (values["rollout"], values["evidence"])
+        return (
+            nonfinite.in_networks(networks)
+            or nonfinite.in_thoughts(*thoughts, objective, record, whole)
+            or nonfinite.in_update(metrics)
+        )
+
+    def _fetched(self, params: Params | None) -> Params | None:
+        """phi or the reference in the memory of the devices."""
+        return None if params is None else jax.device_put(params, self._on_device)
+
+    def _cost(self, rollout: Rollout, counts: dict[str, float], seconds: dict[str, float]) -> Cost:
+        rows, length = rollout.trunk.tokens.shape
+        s, words = self.settings, self._vocabulary
+        slots = len(words.think_open) - 1 + s.thought_length
+        once = rows * length + rollout.thoughts.length.size * slots
+        length -= len(s.prompt)
+        flops = rlp_flops(
+            self.setup.model, s, words, self._optimizer_flops, rows, length, int(counts["decoded"])
+        )
+        return Cost(
+            documents=int(counts["documents"]),
+            rollout=int(counts["rollout"]),
+            update=s.updates_per_rollout * once,
+            flops=by_part(flops),
+            seconds=seconds,
+        )
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The mean over the updates of a step; a single non-finite one shows."""
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
