@@ -8,7 +8,7 @@ files, is refused there.
 from collections.abc import Mapping
 
 from configs import default, fields
-from rlp.data.problems import PROBLEM
+from rlp.data.problem_format import PROBLEM
 from rlp.metrics import catalogue
 from rlp.run import datasets, tasks
 from rlp.run.datasets.dataset import given_forks

@@ -14,7 +14,8 @@ from rlp.data.conversations import Format
 from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
 from rlp.data.pairs import pair_streams
-from rlp.data.text import begins, text_streams
+from rlp.data.tags import begins
+from rlp.data.text import text_streams
 from rlp.run import assembly, loop
 from rlp.run.tasks import next_token
 from rlp.tokenizers.load import load_tokenizer

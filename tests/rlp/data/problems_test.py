@@ -14,7 +14,8 @@ from rlp.answers.gold_answers import Golds
 from rlp.answers.grading import Grader
 from rlp.data import compass
 from rlp.data.batch import Answered
-from rlp.data.problems import ProblemFormat, problem_streams
+from rlp.data.problem_format import ProblemFormat
+from rlp.data.problems import problem_streams
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.byte_tokenizer import ByteTokenizer
 from rlp.tokenizers.load import load_tokenizer

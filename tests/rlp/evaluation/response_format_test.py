@@ -10,7 +10,8 @@ from rlp.answers.grading import Grade, Grader, StepTime
 from rlp.data.compass import TOKENIZER
 from rlp.data.conversations import Format
 from rlp.data.pairs import tokenize_pairs
-from rlp.data.problems import ProblemFormat, problem_streams
+from rlp.data.problem_format import ProblemFormat
+from rlp.data.problems import problem_streams
 from rlp.engine.branches import response_vocabulary, vocabulary
 from rlp.engine.method import Method
 from rlp.evaluation.answering import Answering, response_settings
