@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch import program
+from launch import config_flags, program
 from rlp.capacity import compilers
 from rlp.capacity.chips import Topology, parse_topology
 from rlp.runtime.errors import UserError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rlp.capacity.step_spec import StepSpec
     from rlp.run.assembly import Run
 
-_CONFIG = program.define_config()
+_CONFIG = config_flags.define()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "chips to compile for, such as v5p:4x4x4")
 _SHOW_SHARDING = flags.DEFINE_bool(
     "show_sharding", False, "print where the parameters lie, and compile nothing"
@@ -136,7 +136,7 @@ def _build(
     from rlp.run.memory_check import build
     from rlp.runtime.config_json import fields
 
-    config = copy.deepcopy(init_from.adopt(config, NOWHERE, program.fields_set_by_hand()))
+    config = copy.deepcopy(init_from.adopt(config, NOWHERE, list(_CONFIG.described.values)))
     unread, sft = "not read here", config.data.sft
     if not datasets.find(config.data.kind).generated:
         given = dict(fields(config))

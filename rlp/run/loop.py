@@ -34,7 +34,7 @@ from rlp.run.model_files import small_files
 from rlp.run.objective_options import with_options
 from rlp.run.schedule import build_end, build_optimizer
 from rlp.run.state import Progress, StateMaker, arrays, save
-from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder
+from rlp.runtime import consistency, disk_errors, hosts, lease, multihost, ownership, run_folder
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint, changes
@@ -42,7 +42,7 @@ from rlp.runtime.preemption import Preempted, Preemption
 from rlp.runtime.progress import progress
 from rlp.runtime.strict_json import finite
 from rlp.training.budget import End
-from rlp.training.checkpoint import Checkpoints, room
+from rlp.training.checkpoint import Checkpoints, disk_space
 from rlp.training.checkpoint.folder import saved_steps
 from rlp.training.cost import Totals
 from rlp.training.trainers import Trainer
@@ -169,11 +169,11 @@ class _Loop:
             del begin  # it would take as much memory as the parameters, to the end
             if hosts.is_first():
                 most = memory_check.checkpoints(self.config, self.end.last)
-                room.tell(directory, arrays(state), most)
+                disk_space.log_size(directory, arrays(state), most)
             # Only now: a state that does not fit the config leaves the folder as it was.
             begin_folder = lambda: resume.begin(self.config, made.method, files, self.workdir)
             hosts.agree(lambda: self._written(begin_folder))
-            hosts.open_log(self.workdir)
+            multihost.open_log(self.workdir)
             with self.preemption:
                 state = self._steps(state, checkpoints, train, held_out)
                 result = self._finish(state, checkpoints, held_out)

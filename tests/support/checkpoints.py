@@ -1,7 +1,6 @@
-"""Items of a checkpoint with every kind of leaf."""
+"""Items of checkpoints, and what is done to their files."""
 
 import math
-import shutil
 from typing import NamedTuple
 
 import jax
@@ -77,8 +76,3 @@ def array_file(step_folder, item="params"):
     """The file that holds most of an item's bytes."""
     files = (path for path in (step_folder / item).rglob("*") if path.is_file())
     return max(files, key=lambda path: path.stat().st_size)
-
-
-def empty(folder):
-    shutil.rmtree(folder)
-    folder.mkdir()

@@ -120,9 +120,10 @@ class Dataset:
         Raises:
           UserError: there are none, or they cannot be read.
         """
-        raise UserError(
-            f"data.kind={config.data.kind!r} has no pairs of prompts and responses; set "
-            "data.sft.share to 0"
+        raise UserError.of(
+            "data.kind",
+            config.data.kind,
+            "has no pairs of prompts and responses; set data.sft.share to 0",
         )
 
     def problems(
@@ -138,7 +139,7 @@ class Dataset:
         Raises:
           UserError: there are none, or they cannot be read.
         """
-        raise UserError(f"data.kind={config.data.kind!r} has no problems")
+        raise UserError.of("data.kind", config.data.kind, "has no problems")
 
 
 def hold_out_problems(held_out: HeldOut, problems: ProblemSplit) -> HeldOut:

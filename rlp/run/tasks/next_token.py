@@ -34,9 +34,11 @@ class NextToken(Task):
         """See `Task`."""
         share = self.config["data.lookahead.share"]
         if share and not self.reads_documents:
-            raise UserError(
-                f"data.lookahead.share={share} is of the documents, of which data.sft.share=1 "
-                "leaves none; lower that, or set it to 0"
+            raise UserError.of(
+                "data.lookahead.share",
+                share,
+                "is of the documents, of which data.sft.share=1 leaves none; lower that, or set "
+                "it to 0",
             )
         self.refuse_training_problems()
 

@@ -210,7 +210,9 @@ class Task(abc.ABC):
     def refuse_training_problems(self) -> None:
         """Refuses problems to train on."""
         if train := self.config[PROBLEMS]:
-            raise UserError(
-                f"data.problems.train={train!r} is not for objective={self.name!r}, which answers "
-                "no problems; take 'rlvr', or give them to data.problems.evaluation"
+            raise UserError.of(
+                PROBLEMS,
+                train,
+                f"is not for objective={self.name!r}, which answers no problems; take 'rlvr', or "
+                "give them to data.problems.evaluation",
             )

@@ -43,14 +43,18 @@ class Thoughts(SamplingTask):
         lone = self.lone
         if self.config["rlp.baseline"] == "none":
             if lone:
-                raise UserError(
-                    "rlp.group_size=1 has no group to compare with, and rlp.baseline='none' "
-                    "nothing else; set group_size to 2 or more, or baseline to 'ema'"
+                raise UserError.of(
+                    "rlp.group_size",
+                    1,
+                    "has no group to compare with, and rlp.baseline='none' nothing else; set "
+                    "group_size to 2 or more, or baseline to 'ema'",
                 )
             if BASELINE in needs(self.name):
-                raise UserError(
-                    f"objective={self.name!r} compares with the prediction without a thought, "
-                    "which rlp.baseline='none' leaves out; set baseline to 'ema' or 'frozen'"
+                raise UserError.of(
+                    "objective",
+                    self.name,
+                    "compares with the prediction without a thought, which rlp.baseline='none' "
+                    "leaves out; set baseline to 'ema' or 'frozen'",
                 )
         self.refuse_next_token_data()
         self.refuse_training_problems()

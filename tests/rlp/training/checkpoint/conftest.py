@@ -1,4 +1,4 @@
-"""Fixtures that several modules of this folder use."""
+"""Checkpoints to begin with."""
 
 import shutil
 from pathlib import Path
