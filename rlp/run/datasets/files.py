@@ -8,8 +8,10 @@ from rlp.answers.gold_answers import Golds
 from rlp.data.bounds import Limits
 from rlp.data.conversations import Format
 from rlp.data.pairs import pair_streams
-from rlp.data.problems import ProblemFormat, problem_streams
-from rlp.data.text import TextStream, text_streams
+from rlp.data.problem_format import ProblemFormat
+from rlp.data.problems import problem_streams
+from rlp.data.text import text_streams
+from rlp.data.text_stream import TextStream
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, ProblemSplit, Split, given_forks
 from rlp.run.grader import make_grader
