@@ -76,8 +76,8 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
             if _FLAG in flags.FLAGS:
                 check_config_flags(flags.FLAGS.read_flags_from_files(argv, force_gnu=False)[1:])
             arguments = flags.FLAGS(_with_located_file(argv))[1:]
-            if _FLAG in flags.FLAGS and flags.FLAGS[_FLAG].value is not None:
-                flags.FLAGS[_FLAG].value.lock()
+            if _FLAG in flags.FLAGS and (config := flags.FLAGS[_FLAG].value):
+                config.lock()
             for name in _OUTPUTS:
                 if name in flags.FLAGS and flags.FLAGS[name].present:
                     check_output(name, flags.FLAGS[name].value or "")
