@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch import program
+from launch import config_flags, program
 from rlp.capacity import compilers
 from rlp.capacity.chips import Topology, parse_topology
 from rlp.runtime.errors import UserError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rlp.capacity.step_spec import StepSpec
     from rlp.run.assembly import Run
 
-_CONFIG = program.define_config()
+_CONFIG = config_flags.define()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "chips to compile for, such as v5p:4x4x4")
 _SHOW_SHARDING = flags.DEFINE_bool(
     "show_sharding", False, "print where the parameters lie, and compile nothing"
@@ -132,21 +132,18 @@ def _build(
     """
     from rlp.capacity import device_memory
     from rlp.interop import init_from
-    from rlp.run import tasks
+    from rlp.run import datasets, tasks
     from rlp.run.memory_check import build
     from rlp.runtime.config_json import fields
 
-    config = copy.deepcopy(init_from.adopt(config, NOWHERE, program.fields_set_by_hand()))
+    config = copy.deepcopy(init_from.adopt(config, NOWHERE, list(_CONFIG.described.values)))
     unread, sft = "not read here", config.data.sft
-    if sft.share:
-        sft.train = sft.train or unread
-        if not (sft.prompt_column or sft.response_column):
-            sft.messages_column = sft.messages_column or unread
-    task = tasks.find(dict(fields(config)))
-    if task.answers_problems:
-        config.data.problems.train = config.data.problems.train or unread
-    elif task.reads_documents:
-        config.data.train = config.data.train or unread
+    if not datasets.find(config.data.kind).generated:
+        given = dict(fields(config))
+        named = {field: given[field] or unread for field in tasks.find(given).files}
+        config.update_from_flattened_dict(named)
+    if sft.train and not (sft.prompt_column or sft.response_column):
+        sft.messages_column = sft.messages_column or unread
     limits = device_memory.Limits(memory, name, device_memory.host_memory())
     files = init_from.files_for(config, NOWHERE)
     return build(config, files, devices, lambda _: limits, only_state=True)

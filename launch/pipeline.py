@@ -38,7 +38,7 @@ def main(_: Sequence[str]) -> None:
     config, workdir = _RUN.config, Path(_RUN.workdir)
     if "arms" not in config:
         raise UserError("--config has no arms, so it is one run; launch.train runs it")
-    published = read_published(program.config_file(), list(config.arms))
+    published = read_published(_RUN.spec, list(config.arms))
     if _PLAN.value:
         print(plan(config, workdir))
         return
@@ -122,7 +122,7 @@ def _finish(
     sources = {name: run_reference.checkpoint(start).run for name, start in starts.items()}
     inside = {name: source if source in arms else "" for name, source in sources.items()}
     figures = {name: summary[name] for name in summary["arms"]}
-    table = report.chain_table(report.places(inside), figures, published)
+    table = report.chain_table(report.arm_stages(inside), figures, published)
     if published:
         table += "\n\nIn brackets: published numbers, of other data and another evaluation."
     path = workdir / run_folder.PIPELINE

@@ -7,7 +7,6 @@ an arm; such a point waits for that other one, and starts from it (of the same s
 one of each seed).
 """
 
-import copy
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -113,10 +112,7 @@ def read_points(
 
 def point_config(config: ConfigDict, point: Point) -> ConfigDict:
     """The config of a point: what all share, with its own fields put over it."""
-    own = copy.deepcopy(config)
-    with own.unlocked():
-        own.update_from_flattened_dict(point.fields)
-    return own
+    return config_files.changed(config, point.fields)
 
 
 def command(
@@ -152,11 +148,7 @@ def _point(values: object, config: ConfigDict, for_all: set[str]) -> Point:
     own, known = dict(values), dict(fields(config))
     label = own.pop(NAME, "")
     for path, value in own.items():
-        if config_fields.is_option(str(path)):
-            continue
-        if path not in known:
-            raise config_fields.unknown_field(str(path), known)
-        config_fields.check_value(path, type(known[path]), value)
+        config_fields.typed(known, str(path), value)
         if path in for_all:
             raise UserError(
                 f"{path} is set here and by --config.{path}; leave one of them out", field=path

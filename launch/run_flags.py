@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch import program
+from launch import config_flags, program
 from launch.host_flags import HostFlags
 
 flags.disclaim_key_flags()  # --help lists them with the program that defines them
@@ -24,7 +24,7 @@ class RunFlags:
           workdir: what its folder is.
           unless: name of a boolean flag with which --workdir may be left out.
         """
-        self._config = program.define_config()
+        self._config = config_flags.define()
         self._workdir = program.define_output("workdir", workdir, unless=unless)
         self._allow_config_change = flags.DEFINE_bool(
             "allow_config_change",
@@ -37,6 +37,11 @@ class RunFlags:
     def config(self) -> ConfigDict:
         """What --config gives, with the fields that flags set."""
         return self._config.value
+
+    @property
+    def spec(self) -> str:
+        """The file of the config: "file.py" or "file.py:argument"."""
+        return self._config.described.spec
 
     @property
     def workdir(self) -> str:
@@ -52,9 +57,11 @@ class RunFlags:
         self._hosts.check()
         if not self._hosts.several:
             return contextlib.nullcontext()
-        from rlp.runtime import hosts  # here: it brings jax, which a wrong flag should not wait for
+        from rlp.runtime import (
+            multihost,  # here: it brings jax, for which no wrong flag should wait
+        )
 
-        return hosts.Joined(*self._hosts.values(), facts=self._facts())
+        return multihost.Joined(*self._hosts.values(), facts=self._facts())
 
     def _facts(self) -> dict[str, Any]:
         """What all processes must have been given alike: the program, its flags, the config."""
@@ -85,7 +92,7 @@ class RunFlags:
                 self.config,
                 self.workdir,
                 allow_config_change=self._allow_config_change.value,
-                explicit=program.fields_set_by_hand(),
+                explicit=list(self._config.described.values),
             )
         except Preempted as preempted:
             number = preempted.number

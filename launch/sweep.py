@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch import cluster, local, program
+from launch import cluster, config_flags, local, program
 from launch.pods import gke, jobs, slurm, tpu
 from launch.points import Point, command, point_config, read_points, shell_line
 from rlp import report
@@ -25,7 +25,7 @@ from rlp.runtime import disk_errors, ownership, run_folder, signals
 from rlp.runtime.config_json import check_same, fields, load_config
 from rlp.runtime.errors import UserError
 
-_CONFIG = program.define_config()
+_CONFIG = config_flags.define()
 _WORKDIR = program.define_output("workdir", "folder of the sweep, with a folder for each point")
 _LAUNCHER = flags.DEFINE_enum(
     "launcher",
@@ -42,8 +42,8 @@ for _module in (jobs, slurm, gke, tpu):  # how the clusters are to run a point
 
 def main(arguments: Sequence[str]) -> None:
     """Runs or submits the points that are not finished; reports on those that are."""
-    spec, config, workdir = program.config_file(), _CONFIG.value, Path(_WORKDIR.value)
-    for_all = program.fields_set_by_hand()
+    spec, config, workdir = _CONFIG.described.spec, _CONFIG.value, Path(_WORKDIR.value)
+    for_all = list(_CONFIG.described.values)
     points = read_points(spec, config, for_all, workdir)
     ownership.refuse_foreign(workdir, "sweep")
     _check(points, config, for_all)

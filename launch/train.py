@@ -26,7 +26,7 @@ _RUN = RunFlags("folder of the run", unless="print_config")
 def main(_: Sequence[str]) -> None:
     """Runs the config in the workdir, or prints it."""
     if _PRINT_CONFIG.value:
-        print(config_text(_RUN.config, program.config_file()))
+        print(config_text(_RUN.config, _RUN.spec))
         return
     with _RUN.joined():
         _RUN.train()

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import program
+from launch import config_flags, program
 from launch.points import finishing_file
-from rlp.run import config_files
 from rlp.runtime.errors import UserError
 
 NAME = flags.DEFINE_string(
@@ -84,9 +83,8 @@ def job_of(arguments: Sequence[str], python: str) -> Job:
             raise UserError(f"behind -- stand the flags of launch.train, among them one --{flag}=…")
         values[flag] = found[0]
     program.check_output("workdir", values["workdir"])
-    program.check_config_flags(arguments)
+    arms = "arms" in config_flags.describe(arguments).config
     workdir = Path(values["workdir"])
-    arms = "arms" in config_files.load(values["config"])
     words = [python, "-m", "launch.train", *arguments]
     return Job(NAME.value or workdir.name, words, workdir, finishing_file(workdir, arms))
 

@@ -54,9 +54,11 @@ def make_response_format(
     """
     if template is None:
         if not think:
-            raise UserError(
-                "data.problems.think=False lets responses begin with what a chat template puts "
-                "before them, and there is none; set data.chat_template, or think=True"
+            raise UserError.of(
+                "data.problems.think",
+                False,
+                "lets responses begin with what a chat template puts before them, and there is "
+                "none; set data.chat_template, or think=True",
             )
         opening = tokenizer.think_open
         return ResponseFormat(lambda text: text, tokenizer.bos, opening, False, tokenizer.separator)
@@ -70,19 +72,23 @@ def make_response_format(
     if not after:
         raise UserError(
             "the chat template puts nothing after a response, so none could end; set "
-            "data.chat_template to another one, or to 'none'"
+            "data.chat_template to another one, or to 'none'",
+            field="data.chat_template",
         )
     before, opening = tokenizer.encode(ask(_ASKED)), tokenizer.think_open
     if think and tuple(tokenizer.encode(ask(_ASKED).rstrip())[-len(opening) :]) == opening:
         raise UserError(
-            "the chat template opens a thought by itself; set data.problems.think=False"
+            "the chat template opens a thought by itself; set data.problems.think=False",
+            field="data.problems.think",
+            value=True,
         )
     end = end_of_turn(tokenizer, template)
     if end is None:
         text = tokenizer.decode(tokenizer.encode(after)[:1])
         raise UserError(
             f"the chat template ends a response with {text!r}, which responses hold, too; set "
-            "data.chat_template to one that has a token for it, or to 'none'"
+            "data.chat_template to one that has a token for it, or to 'none'",
+            field="data.chat_template",
         )
     return ResponseFormat(ask, (), opening if think else (before[-1],), not think, end)
 

@@ -110,7 +110,11 @@ def adopt(
     elif source := _planned(config.init_from, planned):
         model, tokens = _of_run(planned[source])
     else:
-        start = find(config.init_from)
+        try:
+            start = find(config.init_from)
+        except UserError as error:
+            error.field, error.value = "init_from", config.init_from
+            raise
         model, tokens = start.model, start.tokens
     adopted = copy.deepcopy(config)
     if not config.data.tokenizer:
@@ -122,9 +126,11 @@ def adopt(
     changed = [path for path in after if after[path] != before[path]]
     for path in changed:
         if path in explicit:
-            raise UserError(
-                f"{path}={before[path]!r}, but {config.init_from} has {after[path]!r}; leave it "
-                "out: a run has the network that it starts from"
+            raise UserError.of(
+                path,
+                before[path],
+                f", but {config.init_from} has {after[path]!r}; leave it out: a run has the "
+                "network that it starts from",
             )
     if changed and begun is None:
         told = ", ".join(f"{path}={after[path]!r}" for path in changed)
@@ -278,12 +284,6 @@ def network(fields: Mapping[str, Any]) -> ModelConfig:
     """
     values = dict(fields) | {"rope": Rope(**fields["rope"])}
     return ModelConfig(**values | {"attention": fields["attention"] or None})
-
-
-def keeps_further(config: ConfigDict) -> bool:
-    """Whether a run keeps files besides those that it starts from: those that it says of a
-    tokenizer that its config names (see `rlp.run.model_files`)."""
-    return config.data.kind == "text" and config.data.tokenizer not in ("", "bytes")
 
 
 def copy_files(files: Path | None, workdir: Path, further: bool = False) -> None:

@@ -38,18 +38,22 @@ def build_answering(config: ConfigDict, task: Task, method: TextMethod) -> Answe
     problems, tokenizer = config.data.problems, method.tokenizer
     objective, verifier = task.answer_objective, named(lambda: find_verifier(problems.verifier))
     if not verifier.compares and find(objective).reward is rewards.agrees:
-        raise UserError(
-            f"objective={objective!r} rewards the answer of the majority, and the function that "
+        raise UserError.of(
+            "objective",
+            objective,
+            "rewards the answer of the majority, and the function that "
             f"data.problems.verifier={problems.verifier!r} names compares no answers; give a "
-            "Verifier with extract and equal, or set objective to 'rlvr'"
+            "Verifier with extract and equal, or set objective to 'rlvr'",
         )
     texts = None
     if find(objective).weighs_planning:
         texts = tokenizer.token_bytes()
         if not any(texts):
-            raise UserError(
-                f"objective={objective!r} finds phrases in the bytes of tokens, and "
-                "those of this tokenizer have none; take byte-level BPE, or objective='rlvr'"
+            raise UserError.of(
+                "objective",
+                objective,
+                "finds phrases in the bytes of tokens, and those of this tokenizer have none; "
+                "take byte-level BPE, or objective='rlvr'",
             )
     response_format = make_response_format(tokenizer, method.template, problems.think)
     return Answering(

@@ -86,9 +86,8 @@ def build(
     Raises:
       UserError: as `build_method` does.
     """
-    settings = dict(fields(config))
-    check(settings)
-    task = tasks.find(settings)
+    check(dict(fields(config)))
+    task = tasks.of(config)
     mesh = named(lambda: _mesh(config, devices))
 
     def look_on_mesh(model: ModelConfig, used: int, sampling: RLPSettings | None) -> None:
@@ -168,9 +167,11 @@ def _mesh(config: ConfigDict, devices: Sequence[Any] | None) -> Mesh:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
     split = batch_shards(mesh)
     if config.batch_size % split:
-        raise UserError(
-            f"batch_size={config.batch_size} is no multiple of the {split} devices that share it "
-            f"(mesh.data={mesh.shape['data']}, mesh.fsdp={mesh.shape['fsdp']})"
+        raise UserError.of(
+            "batch_size",
+            config.batch_size,
+            f"is no multiple of the {split} devices that share it "
+            f"(mesh.data={mesh.shape['data']}, mesh.fsdp={mesh.shape['fsdp']})",
         )
     return mesh
 
@@ -179,9 +180,11 @@ def _check_waves(documents: int, rlp: RLPSettings, shards: int) -> None:
     """Refuses waves and minibatches that do not divide a batch of so many documents."""
     branches = rlp.forks_per_document * rlp.group_size
     if documents % (rlp.minibatches * shards):
-        raise UserError(
-            f"batch_size={documents} is no multiple of {rlp.minibatches * shards}, rlp.minibatches="
-            f"{rlp.minibatches} times the {shards} device(s) that share each; change one of them"
+        raise UserError.of(
+            "batch_size",
+            documents,
+            f"is no multiple of {rlp.minibatches * shards}, rlp.minibatches={rlp.minibatches} "
+            f"times the {shards} device(s) that share each; change one of them",
         )
     wanted = {
         "max_branches_in_flight": (documents, rlp.group_size),
@@ -192,7 +195,9 @@ def _check_waves(documents: int, rlp: RLPSettings, shards: int) -> None:
         for field, (rows, unit) in wanted.items()
     }
     if OTHER_DOCUMENT in needs(rlp.objective) and waves["max_branches_in_flight"][0] < 2:
-        raise UserError(
-            f"objective={rlp.objective!r} puts thoughts into another document of their wave, and a "
-            "wave has one; raise batch_size or rlp.max_branches_in_flight"
+        raise UserError.of(
+            "objective",
+            rlp.objective,
+            "puts thoughts into another document of their wave, and a wave has one; raise "
+            "batch_size or rlp.max_branches_in_flight",
         )

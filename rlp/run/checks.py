@@ -32,16 +32,18 @@ def check(config: Mapping[str, Value]) -> None:
         if problem := declared.problem(config[path]):
             raise UserError.of(path, config[path], problem)
     if config["steps"] == 0 and not config["init_from"] and not config["match"]:
-        raise UserError(
-            "steps=0 evaluates what a run starts from; say with init_from what that is, or set "
-            "steps to 1 or more"
+        raise UserError.of(
+            "steps",
+            0,
+            "evaluates what a run starts from; say with init_from what that is, or set steps to "
+            "1 or more",
         )
     task, dataset = tasks.find(config), datasets.find(str(config["data.kind"]))
     _check_match(config, task)
     for rule, field in given_forks(config):
         if config[field] != 1:
-            raise UserError(
-                f"{field}={config[field]}; {rule}='given' has one fork per document, so set it to 1"
+            raise UserError.of(
+                field, config[field], f"; {rule}='given' has one fork per document, so set it to 1"
             )
     dataset.check(config, task)
     task.check(dataset)
@@ -56,9 +58,11 @@ def _check_match(config: Mapping[str, Value], task: tasks.Task) -> None:
     _, unit = budget.split(str(config["match"]))
     schedule = config["optimizer.schedule"]
     if not task.steps_known(unit) and schedule != "constant":
-        raise UserError(
-            f"match={config['match']!r}: how many steps that takes is not known before, and "
-            f"optimizer.schedule={schedule!r} needs to know; set it to 'constant'"
+        raise UserError.of(
+            "match",
+            config["match"],
+            ": how many steps that takes is not known before, and "
+            f"optimizer.schedule={schedule!r} needs to know; set it to 'constant'",
         )
 
 
@@ -66,11 +70,11 @@ def _check_problem_fields(config: Mapping[str, Value], asked: bool) -> None:
     """Problems have a place in their instruction and, where there are some, columns."""
     for field in ("data.problems.prompt_column", "data.problems.answer_column"):
         if asked and not config[field]:
-            raise UserError(f"{field}=''; give the name of that column")
+            raise UserError.of(field, "", "; give the name of that column")
     instruction = config["data.problems.instruction"]
     if PROBLEM not in str(instruction):
-        raise UserError(
-            f"data.problems.instruction={instruction!r} has no {PROBLEM} for the problem"
+        raise UserError.of(
+            "data.problems.instruction", instruction, f"has no {PROBLEM} for the problem"
         )
 
 
@@ -88,7 +92,9 @@ def _check_best_metric(
         known = ", ".join(["''", *catalogue.PICKING])
         raise UserError.of("evaluation.best_metric", best, f"is unknown; use one of {known}")
     if best and not measured[catalogue.PICKING[best].measured]:
-        raise UserError(
-            f"evaluation.best_metric={best!r} is not measured with objective="
-            f"{config['objective']!r} and data.sft.share={share}; leave it ''"
+        raise UserError.of(
+            "evaluation.best_metric",
+            best,
+            f"is not measured with objective={config['objective']!r} and data.sft.share={share}; "
+            "leave it ''",
         )

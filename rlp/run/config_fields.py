@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from configs import default
 from rlp.runtime.config_json import Value, fields
@@ -15,13 +15,8 @@ EXPECTED: dict[type, str] = {
     float: "a finite number",
     str: "a text",
 }
-_ARM = re.compile(r"arms\.[^.]*\.")
-_OPTION = re.compile(r"(arms\.[^.]*\.)?objective_options\.\w+")
-
-
-def is_option(path: str) -> bool:
-    """Whether a path is that of an option of an objective, which declares it itself."""
-    return _OPTION.fullmatch(path) is not None
+OPTIONS = "objective_options"  # a group whose fields an objective declares, and checks
+_ARM = re.compile(r"^arms\.[^.]*\.")
 
 
 def check_names(config_file: str, names: Collection[str]) -> None:
@@ -38,9 +33,7 @@ def check_names(config_file: str, names: Collection[str]) -> None:
     """
     valid = dict(fields(default.get_config()))
     for name in names:
-        if is_option(name):
-            continue
-        if (plain := _ARM.sub("", name, count=1) if _ARM.match(name) else name) not in valid:
+        if (plain := _ARM.sub("", name)) not in valid and not is_option(name):
             raise unknown_field(plain, valid).within(config_file)
     if missing := [name for name in valid if name not in names]:
         raise UserError(
@@ -49,12 +42,36 @@ def check_names(config_file: str, names: Collection[str]) -> None:
         )
 
 
+def is_option(path: str) -> bool:
+    """Whether a field is an option of an objective, or of that of an arm."""
+    return _ARM.sub("", path).startswith(f"{OPTIONS}.")
+
+
+def kind_of(path: str, known: Mapping[str, Value]) -> type | None:
+    """The type of a field; None for an option of an objective that the config does not have yet.
+
+    Raises:
+      UserError: there is no such field.
+    """
+    if path in known:
+        return type(known[path])
+    if is_option(path):
+        return None
+    raise unknown_field(path, known)
+
+
 def check_value(path: str, kind: type, value: object) -> None:
     """Refuses a value that a field of this type cannot take; whole numbers pass for finite ones.
 
     Raises:
       UserError: names the field, what it must be, and the value.
     """
+    if kind not in EXPECTED:
+        raise UserError(
+            f"{path} must be true or false, a number or a text; {value!r} is not",
+            field=path,
+            value=value,
+        )
     fits = type(value) is kind or (kind is float and type(value) is int)
     if not fits or (isinstance(value, float) and not math.isfinite(value)):
         raise wrong_value(path, kind, value)
@@ -129,18 +146,13 @@ def _alike(a: str, b: str) -> float:
     return difflib.SequenceMatcher(None, a, b).ratio()
 
 
-def typed(known: dict[str, Value], path: str, value: object) -> Value:
+def typed(known: Mapping[str, Value], path: str, value: object) -> Value:
     """A value as its field keeps it: a whole number for a field of floats becomes a float.
 
     Raises:
       UserError: there is no such field, or it cannot take the value.
     """
-    if is_option(path):
-        assert isinstance(value, Value)
-        return value
-    if path not in known:
-        raise unknown_field(path, known)
-    kind = type(known[path])
+    kind = kind_of(path, known) or type(value)
     check_value(path, kind, value)
     assert isinstance(value, Value)
     return float(value) if kind is float else value

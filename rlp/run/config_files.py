@@ -19,7 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlp.run.config_fields import check_names, check_reaches_an_arm, typed
-from rlp.runtime.config_json import fields
+from rlp.runtime.config_json import Value, fields
 from rlp.runtime.errors import UserCodeError, UserError
 from rlp.runtime.user_code import ROOT, frames_of
 
@@ -58,11 +58,27 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     known = dict(fields(config))
     for path in values:
         check_reaches_an_arm(path, known, config.get("arms", ()))
-    changes = {path: typed(known, path, value) for path, value in values.items()}
-    changed = copy.deepcopy(config)
-    with changed.unlocked():
-        changed.update_from_flattened_dict(changes)
-    return changed
+    return changed(config, {path: typed(known, path, value) for path, value in values.items()})
+
+
+def changed(config: ConfigDict, values: Mapping[str, Value]) -> ConfigDict:
+    """A copy of a config with other values, which have been checked, of some fields.
+
+    Args:
+      config: of a run or an experiment.
+      values: dotted path of each field to its value; groups of options are made if need be.
+    """
+    made = copy.deepcopy(config)
+    with made.unlocked():
+        for path, value in values.items():
+            *groups, name = path.split(".")
+            place = made
+            for group in groups:
+                if group not in place:
+                    place[group] = ConfigDict()
+                place = place[group]
+            place[name] = value
+    return made
 
 
 def call(spec: str, function: str) -> Any:

@@ -41,16 +41,20 @@ def _shared(values: Mapping[str, Value]) -> Iterator[str]:
             before = group
             yield f"\n    # {declared.group}" if group else ""
         yield _line("config", path, values[path], declared, "default", declared.default)
-    for path in values.keys() - _DECLARED:
-        yield _line("config", path, values[path], None, "", None)
+    yield from _added("config", {p: value for p, value in values.items() if p not in _DECLARED}, {})
 
 
 def _arm(name: str, arm: ConfigDict, shared: Mapping[str, Value]) -> Iterator[str]:
-    """The lines of the fields that an arm changes, and of the groups that hold them."""
+    """The lines of the fields that an arm changes."""
     place = f"config.arms.{name}" if name.isidentifier() else f"config.arms[{name!r}]"
-    made: set[str] = set()
     yield f"\n    {place} = ConfigDict()"
-    for path, value in fields(arm):
+    yield from _added(place, dict(fields(arm)), shared)
+
+
+def _added(place: str, values: Mapping[str, Value], shared: Mapping[str, Value]) -> Iterator[str]:
+    """The lines of fields that a group does not have yet, and of the groups that hold them."""
+    made: set[str] = set()
+    for path, value in values.items():
         names = path.split(".")[:-1]
         groups = [".".join(names[:depth]) for depth in range(1, len(names) + 1)]
         yield from (f"    {place}.{each} = ConfigDict()" for each in groups if each not in made)

@@ -16,8 +16,17 @@ from ml_collections import ConfigDict
 from rlp.interop import init_from as starting
 from rlp.interop.huggingface import may_be_on_hub
 from rlp.report import terminal_table, write_report_separately
-from rlp.run import folder, loop, memory_check
-from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder, run_reference
+from rlp.run import loop, memory_check, resume
+from rlp.runtime import (
+    consistency,
+    disk_errors,
+    hosts,
+    lease,
+    multihost,
+    ownership,
+    run_folder,
+    run_reference,
+)
 from rlp.runtime.atomic_files import write_json
 from rlp.runtime.config_json import fields, save_config
 from rlp.runtime.errors import UserError
@@ -48,7 +57,7 @@ def run(
     """
     workdir = Path(workdir)
     hosts.check_same({"--workdir": str(workdir)} | consistency.of_config(dict(fields(config))))
-    hosts.log_in(workdir, lambda: ownership.claim(workdir, "experiment"))
+    multihost.log_in(workdir, lambda: ownership.claim(workdir, "experiment"))
     arms = arms_in_order(config, workdir)
     hosts.agree(lambda: ownership.check(workdir, "experiment"))
     with lease.held(workdir):
@@ -63,7 +72,7 @@ def _run(
     explicit: Collection[str],
 ) -> dict[str, Any]:
     """What `run` does in a folder that is held."""
-    folder.check_config(config, workdir, allow_config_change)
+    resume.check_config(config, workdir, allow_config_change)
     planned: dict[str, ConfigDict] = {}
     for name, arm in arms.items():
         planned[str(workdir / name)] = _check_arm(name, arm, workdir, explicit, planned)
@@ -155,15 +164,12 @@ def _check_arm(
     try:
         matched = planned.get(starting.same_folder(run_reference.usage(arm.match).run, planned))
         if matched is not None and matched.steps == 0 and not matched.match:
-            raise UserError(f"match={arm.match!r}: that arm takes no step and uses nothing")
+            raise UserError.of("match", arm.match, ": that arm takes no step and uses nothing")
         hosts.agree(lambda: ownership.check(folder, "run"))
         adopted = starting.adopt(arm, folder, explicit, planned)
-        files = starting.files_for(adopted, folder, planned)
-        further = starting.keeps_further(adopted)
-        starting.has_former_files(files, folder, further)  # refuses what is in their way
-        memory_check.build(adopted, files)
+        memory_check.build(adopted, resume.starting_files(adopted, folder, planned))
     except UserError as error:
-        raise UserError(f"arm {name}: {error}") from error
+        raise error.within(f"arm {name}") from error
     return adopted
 
 

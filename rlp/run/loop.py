@@ -28,13 +28,13 @@ from rlp.metrics.metric import HELD_OUT_PREFIX
 from rlp.metrics.watch import Watch
 from rlp.metrics.writer import MetricsWriter, NoMetrics
 from rlp.report import terminal_table, write_report_separately
-from rlp.run import finish, folder, memory_check
+from rlp.run import finish, memory_check, resume
 from rlp.run.assembly import Run, read_data, root_keys
 from rlp.run.model_files import small_files
 from rlp.run.objective_options import with_options
 from rlp.run.schedule import build_end, build_optimizer
 from rlp.run.state import Progress, StateMaker, arrays, save
-from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder
+from rlp.runtime import consistency, disk_errors, hosts, lease, multihost, ownership, run_folder
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint, changes
@@ -42,7 +42,7 @@ from rlp.runtime.preemption import Preempted, Preemption
 from rlp.runtime.progress import progress
 from rlp.runtime.strict_json import finite
 from rlp.training.budget import End
-from rlp.training.checkpoint import Checkpoints, room
+from rlp.training.checkpoint import Checkpoints, disk_space
 from rlp.training.checkpoint.folder import saved_steps
 from rlp.training.cost import Totals
 from rlp.training.trainers import Trainer
@@ -91,10 +91,10 @@ def train(
             {"--workdir": str(workdir), "--allow_config_change": allow_config_change}
             | consistency.of_config(dict(fields(config)))
         )
-        folder.check_config(config, workdir, allow_config_change)
+        resume.check_config(config, workdir, allow_config_change)
         page = workdir / run_folder.REPORT
-        result, reported = hosts.agree(lambda: (folder.finished(workdir), page.exists()))
-        if allow_config_change and (config.match or folder.config_changes(config, workdir)):
+        result, reported = hosts.agree(lambda: (resume.finished(workdir), page.exists()))
+        if allow_config_change and (config.match or resume.config_changes(config, workdir)):
             result = None
         if result is not None and (reported or not report):
             LOGGER.info("%s is finished; nothing to do", workdir)
@@ -111,9 +111,7 @@ def train(
 
 def _build(config: ConfigDict, workdir: Path) -> Run:
     """The run, before anything is written; whatever stands in its way is refused."""
-    files = starting.files_for(config, workdir)
-    further = starting.keeps_further(config)
-    starting.has_former_files(files, workdir, further)  # refuses what is in their way
+    files = resume.starting_files(config, workdir)
     run = memory_check.build(config, files)
     # Refuses a tokenizer that cannot be exported with what the config says of it.
     small_files(run.method, files, starting.same_tokenizer(config, files), config.data)
@@ -171,11 +169,11 @@ class _Loop:
             del begin  # it would take as much memory as the parameters, to the end
             if hosts.is_first():
                 most = memory_check.checkpoints(self.config, self.end.last)
-                room.tell(directory, arrays(state), most)
+                disk_space.log_size(directory, arrays(state), most)
             # Only now: a state that does not fit the config leaves the folder as it was.
-            begin_folder = lambda: folder.begin(self.config, made.method, files, self.workdir)
+            begin_folder = lambda: resume.begin(self.config, made.method, files, self.workdir)
             hosts.agree(lambda: self._written(begin_folder))
-            hosts.open_log(self.workdir)
+            multihost.open_log(self.workdir)
             with self.preemption:
                 state = self._steps(state, checkpoints, train, held_out)
                 result = self._finish(state, checkpoints, held_out)

@@ -1,6 +1,7 @@
 """From a config to what computes with a network on any machine: its shape, method and tokens."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from rlp.objectives.options import Options
 from rlp.run import datasets, tasks, tokens
 from rlp.run.objective_options import options_of
 from rlp.run.tasks import Task
-from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 
 # Is called with the network, how many ids the tokenizer has, and with what a training step samples
@@ -58,7 +58,7 @@ def build_method(
     Raises:
       UserError: for a value that cannot be used, naming its field.
     """
-    task = tasks.find(dict(fields(config)))
+    task = tasks.of(config)
     tokenizer = datasets.find(config.data.kind).tokenizer(config, files)
     model = named(lambda: _model(config, tokenizer.vocab_size))
     settings = _settings(config, task, tokenizer)
@@ -78,7 +78,8 @@ def named(make: Callable[[], Any]) -> Any:
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(str(error)) from error
+        field = re.search(r"\b(model|rlp|mesh)(\.[a-z_]+)+", str(error))
+        raise UserError(str(error), field=field[0] if field else "") from error
 
 
 def _model(config: ConfigDict, used: int) -> ModelConfig:
@@ -86,12 +87,14 @@ def _model(config: ConfigDict, used: int) -> ModelConfig:
     if used > INT32:
         raise UserError(
             f"the tokenizer (data.tokenizer, or that of the model) has ids up to {used - 1}, and "
-            f"an embedding has at most {INT32} rows; take another one"
+            f"an embedding has at most {INT32} rows; take another one",
+            field="data.tokenizer",
+            value=config.data.tokenizer,
         )
     if size > INT32:
-        raise UserError(f"model.vocab_size={size}; it must be at most {INT32}")
+        raise UserError.of("model.vocab_size", size, f"; it must be at most {INT32}")
     if size < used:
-        raise UserError(f"model.vocab_size={size} is smaller than the tokenizer's {used} ids")
+        raise UserError.of("model.vocab_size", size, f"is smaller than the tokenizer's {used} ids")
     return network(dict(config.model) | {"vocab_size": size})
 
 
@@ -114,8 +117,10 @@ def _check_room(config: ConfigDict, task: Task, tokenizer: AnyTokenizer) -> None
     end = limit.end_tokens(tokenizer)
     if limit.length <= end and config.rlp.unclosed == "mask":
         name = limit.field.rpartition(".")[2]
-        raise UserError(
-            f"{limit.field}={limit.length} leaves no room for {limit.end} of {end} "
-            f"token{'s' * (end > 1)} after a word, so rlp.unclosed='mask' would mask everything; "
-            f"set {name} to {end + 1} or more, or unclosed to 'append'"
+        raise UserError.of(
+            limit.field,
+            limit.length,
+            f"leaves no room for {limit.end} of {end} token{'s' * (end > 1)} after a word, so "
+            f"rlp.unclosed='mask' would mask everything; set {name} to {end + 1} or more, or "
+            "unclosed to 'append'",
         )

@@ -7,7 +7,6 @@ from models.transformer import shapes
 from rlp.engine.optimizer import Optimizer, make_optimizer
 from rlp.run import tasks
 from rlp.runtime import hosts
-from rlp.runtime.config_json import fields
 from rlp.training.budget import UNITS, Budget, End, Steps, split, used_by
 
 
@@ -20,7 +19,7 @@ def build_end(config: ConfigDict, model: ModelConfig) -> End:
     if not config.match:
         return Steps(config.steps)
     used, unit = hosts.agree(lambda: used_by(config.match)), split(config.match)[1]
-    task = tasks.find(dict(fields(config)))
+    task = tasks.of(config)
     if not task.steps_known(unit):
         return Budget(UNITS[unit], used)
     update = build_optimizer(config, None).flops(shapes(model))
@@ -29,5 +28,5 @@ def build_end(config: ConfigDict, model: ModelConfig) -> End:
 
 def build_optimizer(config: ConfigDict, steps: int | None) -> Optimizer:
     """The optimizer of a run of `steps` steps; None where the learning rate does not ask."""
-    each = tasks.find(dict(fields(config))).updates_per_step
+    each = tasks.of(config).updates_per_step
     return make_optimizer(total_steps=(steps or 1) * each, **config.optimizer)

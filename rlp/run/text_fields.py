@@ -20,10 +20,10 @@ def file_text(field: str, name: str, others: str) -> str:
     """
     path = Path(name)
     if not path.is_file():
-        raise UserError(f"{field}={name!r} is no file; give one, or {others}")
+        raise UserError.of(field, name, f"is no file; give one, or {others}")
     if (size := path.stat().st_size) > LONGEST_TEXT:
-        raise UserError(f"{field}={name!r} has {size:,} bytes; {LONGEST_TEXT:,} are the most")
+        raise UserError.of(field, name, f"has {size:,} bytes; {LONGEST_TEXT:,} are the most")
     try:
         return path.read_text(encoding="utf-8-sig")  # without a byte order mark
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{field}={name!r} cannot be read: {error}") from error
+        raise UserError.of(field, name, f"cannot be read: {error}") from error

@@ -63,9 +63,10 @@ def chat_template(config: ConfigDict, tokenizer: AnyTokenizer, files: Path | Non
     if named == "none":
         return None
     if named and not isinstance(tokenizer, FolderTokenizer):
-        raise UserError(
-            f"data.chat_template={named!r}: bytes have no tokens for a chat template; use a "
-            "tokenizer folder, or leave it ''"
+        raise UserError.of(
+            "data.chat_template",
+            named,
+            ": bytes have no tokens for a chat template; use a tokenizer folder, or leave it ''",
         )
     if named and (Path(named).exists() or not same_template(config, files)):
         return file_text("data.chat_template", named, "'' or 'none'")

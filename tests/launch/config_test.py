@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs import default
-from launch import program
+from launch import config_flags
 from rlp.runtime.errors import UserError
 from tests.support.paths import ROOT
 
@@ -81,9 +81,9 @@ def test_a_missing_flag_is_named(tmp_path, missing):
 
 
 PROGRAM = """
-from launch import program
+from launch import config_flags, program
 from rlp.runtime.errors import UserError
-_CONFIG = program.define_config()
+_CONFIG = config_flags.define()
 def main(arguments):
     print({result})
 if __name__ == "__main__":
@@ -150,7 +150,7 @@ def test_any_other_error_keeps_its_traceback(tmp_path):
 )
 def test_a_wrong_value_or_name_is_refused(argument, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        program.check_config_flags([f"--config={ROOT}/configs/default.py", argument])
+        config_flags.describe([f"--config={ROOT}/configs/default.py", argument])
 
 
 HELPERS = {f"{ROOT}/configs/{name}.py" for name in ("sweeps", "chains", "fields")}
@@ -159,4 +159,25 @@ CONFIGS = {str(p) for p in (ROOT / "configs").glob("[!_]*.py")} - HELPERS
 
 @pytest.mark.parametrize("path", sorted(CONFIGS))
 def test_every_config_of_the_project_is_accepted(path):
-    program.check_config_flags([f"--config={path}", "--config.seed=7"])
+    config_flags.describe([f"--config={path}", "--config.seed=7"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("0.5", 0.5), ("1e-3", 1e-3), ("true", True), ("False", False), ("mine", "mine")],
+)
+def test_an_option_of_an_objective_has_the_type_that_its_text_has(text, value):
+    config = f"--config={ROOT}/configs/default.py"
+    described = config_flags.describe([config, f"--config.objective_options.some={text}"])
+    found = described.config.objective_options.some
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_what_sets_no_field_is_left_for_the_other_flags():
+    config = f"--config={ROOT}/configs/default.py"
+    fields = ["--config.steps", "3", "--noconfig.data.pack", "--config.model.qkv_bias"]
+    described = config_flags.describe(["--workdir", "a", config, *fields, "--", "b"])
+    assert described.others == ["--workdir", "a", config, "--", "b"]
+    assert described.values == {"steps": 3, "data.pack": False, "model.qkv_bias": True}
+    with pytest.raises(AttributeError):  # a misspelt field of a locked config
+        described.config.stepz = 3

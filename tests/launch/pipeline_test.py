@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 
 from configs import chains, default, demo_chain, demo_table
 from configs.paper import base, table1
-from launch import pipeline, program
+from launch import config_flags, pipeline
 from rlp.run import experiment, finish
 from rlp.run.checks import check
 from rlp.runtime.config_json import fields
@@ -47,7 +47,7 @@ def flagged(monkeypatch):
     def run(*words):
         words = ["pipeline", *map(str, words)]
         monkeypatch.setattr(sys, "argv", words)
-        program.check_config_flags(words[1:])
+        left = config_flags.read(words[1:])
         flags.FLAGS.unparse_flags()
         flags.FLAGS["plan"].value = False
         with flagsaver.flagsaver():
@@ -55,7 +55,7 @@ def flagged(monkeypatch):
                 for flag in theirs if module.startswith("launch.") and module not in OURS else ():
                     if flag.value is None:
                         flag.value = ""  # it may be one that its own program asks for
-            flags.FLAGS(words)
+            flags.FLAGS([words[0], *left])
             pipeline.main([])
 
     return run

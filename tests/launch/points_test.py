@@ -7,14 +7,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from absl import flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ml_collections import config_flags
 
 from configs import ablations, default, demo
 from configs.sweeps import chain, product, zipit
-from launch import points, program
+from launch import config_flags, points
 from rlp.run import config_files
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
@@ -206,7 +204,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("values", VALUES)
-def test_a_command_gives_launch_train_the_config_of_its_point(tmp_path, monkeypatch, values):
+def test_a_command_gives_launch_train_the_config_of_its_point(tmp_path, values):
     config = default.get_config()
     config.batch_size, config.model.tie_embeddings = 5, False
     for_all = ["batch_size", "model.tie_embeddings"]
@@ -219,15 +217,9 @@ def test_a_command_gives_launch_train_the_config_of_its_point(tmp_path, monkeypa
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert echo.stdout.split("\0")[:-1] == words[1:]
-    program.check_config_flags(words[3:])
-    monkeypatch.setattr("sys.argv", words[2:])  # where ml_collections finds the fields
-    known = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", flag_values=known)
-    workdir = flags.DEFINE_string("workdir", None, "", flag_values=known)
-    known(words[2:])
-    expected = points.point_config(config, point)
-    assert list(fields(holder.value)) == list(fields(expected))
-    assert workdir.value == str(point.folder)
+    described = config_flags.describe(words[3:])
+    assert list(fields(described.config)) == list(fields(points.point_config(config, point)))
+    assert described.others == words[3:5]
 
 
 def test_a_line_fails_until_what_it_needs_is_finished(tmp_path):

@@ -36,6 +36,10 @@ class CompassDataset(Dataset):
         """See `Dataset`: its own words."""
         return compass.CompassTokenizer()
 
+    def names_tokenizer(self, config: ConfigDict) -> bool:
+        """See `Dataset`."""
+        return False
+
     def documents(self, config: ConfigDict, tokenizer: Any, forks: int) -> Split:
         """See `Dataset`."""
         data = config.data
@@ -74,23 +78,26 @@ def _check_length(config: Mapping[str, Value]) -> None:
     if float(config["data.compass.thought_share"]) > 0:
         need += compass.THOUGHT_LENGTH
     if length < need:
-        raise UserError(f"data.sequence_length={length}; compass needs {need}")
+        raise UserError.of("data.sequence_length", length, f"; compass needs {need}")
 
 
 def _check_text_fields(config: Mapping[str, Value]) -> None:
     """Its words are its own."""
     for field in ("data.bos", "data.eos", "data.separator"):
         if config[field]:
-            raise UserError(
-                f"{field}={config[field]!r}; compass has tokens of its own: leave it ''"
-            )
+            raise UserError.of(field, config[field], "; compass has tokens of its own: leave it ''")
     if config["data.chat_template"] not in ("", "none"):
-        raise UserError(
-            f"data.chat_template={config['data.chat_template']!r}; compass has no words for a "
-            "chat: leave it ''"
+        raise UserError.of(
+            "data.chat_template",
+            config["data.chat_template"],
+            "; compass has no words for a chat: leave it ''",
         )
     if config["rlp.prompt"] != "none":
-        raise UserError("compass has no words for a prompt; set rlp.prompt='none'")
+        raise UserError.of(
+            "rlp.prompt",
+            config["rlp.prompt"],
+            "; compass has no words for a prompt: set it to 'none'",
+        )
 
 
 def _check_forks(config: Mapping[str, Value], task: "Task") -> None:
@@ -98,14 +105,18 @@ def _check_forks(config: Mapping[str, Value], task: "Task") -> None:
     prefix, horizon = int(config["rlp.min_prefix"]), int(config["rlp.horizon"])
     forks = max(int(config["evaluation.forks_per_document"]), task.forks)
     if prefix + horizon + forks - 1 > compass.DOCUMENT_LENGTH:
-        raise UserError(
-            f"rlp.min_prefix={prefix}, rlp.horizon={horizon} and {forks} forks do not fit into the "
-            f"{compass.DOCUMENT_LENGTH} tokens of a compass document; lower one of them"
+        raise UserError.of(
+            "rlp.min_prefix",
+            prefix,
+            f", rlp.horizon={horizon} and {forks} forks do not fit into the "
+            f"{compass.DOCUMENT_LENGTH} tokens of a compass document; lower one of them",
         )
     for rule, _ in given_forks(config) if horizon > compass.ANSWER_LENGTH else ():
-        raise UserError(
-            f"rlp.horizon={horizon}; from the answer on, which {rule}='given' means, a compass "
-            f"document has {compass.ANSWER_LENGTH} tokens"
+        raise UserError.of(
+            "rlp.horizon",
+            horizon,
+            f"; from the answer on, which {rule}='given' means, a compass document has "
+            f"{compass.ANSWER_LENGTH} tokens",
         )
 
 
@@ -113,13 +124,17 @@ def _check_generated(config: Mapping[str, Value]) -> None:
     """Its pairs and problems come from no file."""
     share, train = config["data.sft.share"], config["data.sft.train"]
     if train or share not in (0, 1):
-        raise UserError(
-            f"data.sft.train={train!r} with data.sft.share={share}; compass makes its pairs: "
-            "leave train '', and set share to 1 (all rows are pairs) or 0"
+        raise UserError.of(
+            "data.sft.train",
+            train,
+            f"with data.sft.share={share}; compass makes its pairs: leave train '', and set share "
+            "to 1 (all rows are pairs) or 0",
         )
     train, evaluation = config["data.problems.train"], config["data.problems.evaluation"]
     if train or evaluation not in ("", "compass"):
-        raise UserError(
-            f"data.problems.train={train!r} and evaluation={evaluation!r}; compass makes its "
-            "problems: leave train '', and set evaluation to '' or 'compass'"
+        raise UserError.of(
+            "data.problems.train",
+            train,
+            f"and evaluation={evaluation!r}; compass makes its problems: leave train '', and set "
+            "evaluation to '' or 'compass'",
         )

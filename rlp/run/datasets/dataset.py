@@ -86,6 +86,10 @@ class Dataset:
         folder = data.tokenizer or (str(files) if files else "bytes")
         return load_tokenizer(folder, data.bos, data.eos, data.separator, config.model.vocab_size)
 
+    def names_tokenizer(self, config: ConfigDict) -> bool:
+        """Whether the config names the folder of a tokenizer."""
+        return config.data.tokenizer not in ("", "bytes")
+
     def documents(self, config: ConfigDict, tokenizer: Any, forks: int) -> Split:
         """Rows of documents.
 
@@ -115,9 +119,10 @@ class Dataset:
         Raises:
           UserError: there are none, or they cannot be read.
         """
-        raise UserError(
-            f"data.kind={config.data.kind!r} has no pairs of prompts and responses; set "
-            "data.sft.share to 0"
+        raise UserError.of(
+            "data.kind",
+            config.data.kind,
+            "has no pairs of prompts and responses; set data.sft.share to 0",
         )
 
     def problems(
@@ -133,7 +138,7 @@ class Dataset:
         Raises:
           UserError: there are none, or they cannot be read.
         """
-        raise UserError(f"data.kind={config.data.kind!r} has no problems")
+        raise UserError.of("data.kind", config.data.kind, "has no problems")
 
 
 def hold_out_problems(held_out: HeldOut, problems: ProblemSplit) -> HeldOut:

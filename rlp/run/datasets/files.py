@@ -35,11 +35,13 @@ class FileDataset(Dataset):
         """See `Dataset`."""
         if task.reads_documents and not config["data.train"]:
             raise UserError(
-                "data.train is empty; give text files with --config.data.train=<file, folder, glob>"
+                "data.train is empty; give text files with --config.data.train=<file or folder>",
+                field="data.train",
+                value="",
             )
-        if not task.answers_problems and not config["data.fork_marker"]:
+        if task.reads_documents and not config["data.fork_marker"]:
             for rule, _ in given_forks(config):
-                raise UserError(f"{rule}='given' needs data.fork_marker to say where forks stand")
+                raise UserError.of(rule, "given", "needs data.fork_marker to say where forks stand")
         _check_pairs(config)
 
     def documents(self, config: ConfigDict, tokenizer: Tokenizer, forks: int) -> Split:
@@ -157,16 +159,19 @@ def _check_pairs(config: Mapping[str, Value]) -> None:
     """Files, columns and a share of pairs that agree."""
     share, train = config["data.sft.share"], config["data.sft.train"]
     if bool(train) != bool(share):
-        raise UserError(
-            f"data.sft.train={train!r} with data.sft.share={share}; set both: files of prompts "
-            "with responses, and their share of the rows (1: all)"
+        raise UserError.of(
+            "data.sft.train",
+            train,
+            f"with data.sft.share={share}; set both: files of prompts with responses, and their "
+            "share of the rows (1: all)",
         )
     if not share:
         return
     if share == 1 and (config["data.train"] or config["data.evaluation"]):
-        raise UserError(
-            "data.sft.share=1 leaves no rows for documents; lower it, or leave data.train and "
-            "data.evaluation ''"
+        raise UserError.of(
+            "data.sft.share",
+            1,
+            "leaves no rows for documents; lower it, or leave data.train and data.evaluation ''",
         )
     prompt, response, messages = (
         bool(config[f"data.sft.{name}_column"]) for name in ("prompt", "response", "messages")
@@ -174,5 +179,7 @@ def _check_pairs(config: Mapping[str, Value]) -> None:
     if not prompt == response != messages:
         raise UserError(
             "data.sft needs either data.sft.prompt_column and data.sft.response_column, or "
-            "data.sft.messages_column: the names of its columns"
+            "data.sft.messages_column: the names of its columns",
+            field="data.sft.prompt_column",
+            value=config["data.sft.prompt_column"],
         )

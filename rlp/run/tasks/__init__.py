@@ -7,13 +7,21 @@
 A new kind of run is a class in a file of its own, and a line of `find`.
 """
 
+from ml_collections import ConfigDict
+
 from rlp.objectives import registry
 from rlp.run.tasks.answers import Answers
 from rlp.run.tasks.next_token import NextToken
 from rlp.run.tasks.task import Settings, Task
 from rlp.run.tasks.thoughts import Thoughts
+from rlp.runtime.config_json import fields
 
-__all__ = ["Answers", "NextToken", "Task", "Thoughts", "find"]
+__all__ = ["Answers", "NextToken", "Task", "Thoughts", "find", "of"]
+
+
+def of(config: ConfigDict) -> Task:
+    """The task of a config; errors as of `find`."""
+    return find(dict(fields(config)))
 
 
 def find(config: Settings) -> Task:

@@ -11,7 +11,7 @@ from rlp.engine.step import RLPSettings
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, hold_out_problems
 from rlp.run.tasks.sampling import SamplingTask
-from rlp.run.tasks.task import RESPONSE, Limit
+from rlp.run.tasks.task import PROBLEMS, RESPONSE, Limit
 from rlp.runtime.errors import UserError
 from rlp.training.trainers import AnswerTrainer
 
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 class Answers(SamplingTask):
     """Reinforcement learning on problems with verifiable answers."""
 
-    answers_problems = True
-
     @property
-    def reads_documents(self) -> bool:
+    def files(self) -> list[str]:
         """See `Task`."""
-        return False
+        return [PROBLEMS]
 
     @property
     def answer_objective(self) -> str:
@@ -42,9 +40,11 @@ class Answers(SamplingTask):
     def check(self, dataset: Dataset) -> None:
         """See `Task`."""
         if self.lone:
-            raise UserError(
-                "rlp.group_size=1 has no group to compare with, and answers nothing else; set "
-                "group_size to 2 or more"
+            raise UserError.of(
+                "rlp.group_size",
+                1,
+                "has no group to compare with, and answers nothing else; set group_size to 2 or "
+                "more",
             )
         self.refuse_next_token_data()
         self._check_problems(dataset)
@@ -52,25 +52,30 @@ class Answers(SamplingTask):
     def _check_problems(self, dataset: Dataset) -> None:
         """There are problems, and nothing beside them."""
         config = self.config
-        if not dataset.generated and not config["data.problems.train"]:
-            raise UserError(
-                f"objective={self.name!r} answers problems; give their files with "
-                "data.problems.train"
+        if not dataset.generated and not config[PROBLEMS]:
+            raise UserError.of(
+                "objective",
+                self.name,
+                "answers problems; give their files with data.problems.train",
             )
         if config["data.train"] or config["data.evaluation"]:
-            raise UserError(
-                f"objective={self.name!r} answers problems and reads no documents; leave "
-                "data.train and data.evaluation ''"
+            raise UserError.of(
+                "objective",
+                self.name,
+                "answers problems and reads no documents; leave data.train and data.evaluation ''",
             )
         if config["rlp.target_weight"]:
-            raise UserError(
-                f"rlp.target_weight={config['rlp.target_weight']}: no text follows a response of "
-                f"objective={self.name!r}; set it to 0"
+            raise UserError.of(
+                "rlp.target_weight",
+                config["rlp.target_weight"],
+                f": no text follows a response of objective={self.name!r}; set it to 0",
             )
         if self.objective.weighs_planning and config["rlp.ratio"] == "sequence":
-            raise UserError(
-                f"objective={self.name!r} weighs single tokens, and rlp.ratio='sequence' whole "
-                "responses; set ratio to 'token'"
+            raise UserError.of(
+                "objective",
+                self.name,
+                "weighs single tokens, and rlp.ratio='sequence' whole responses; set ratio to "
+                "'token'",
             )
 
     def data(

@@ -16,7 +16,7 @@ from rlp.engine.optimizer import Optimizer
 from rlp.engine.step import RLPSettings
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, hold_out_problems
-from rlp.run.tasks.task import Task
+from rlp.run.tasks.task import DOCUMENTS, PAIRS, Task
 from rlp.runtime.errors import UserError
 from rlp.training.flops import by_part, next_token_flops
 from rlp.training.trainers import NextTokenTrainer
@@ -34,16 +34,19 @@ class NextToken(Task):
         """See `Task`."""
         share = self.config["data.lookahead.share"]
         if share and not self.reads_documents:
-            raise UserError(
-                f"data.lookahead.share={share} is of the documents, of which data.sft.share=1 "
-                "leaves none; lower that, or set it to 0"
+            raise UserError.of(
+                "data.lookahead.share",
+                share,
+                "is of the documents, of which data.sft.share=1 leaves none; lower that, or set "
+                "it to 0",
             )
         self.refuse_training_problems()
 
     @property
-    def reads_documents(self) -> bool:
+    def files(self) -> list[str]:
         """See `Task`."""
-        return float(self.config["data.sft.share"]) < 1
+        share = self.config["data.sft.share"]
+        return ([DOCUMENTS] if share != 1 else []) + ([PAIRS] if share else [])
 
     def data(
         self,

@@ -47,12 +47,16 @@ class SamplingTask(Task):
 
     def refuse_next_token_data(self) -> None:
         """Refuses pairs and lookaheads, which are learnt token by token."""
-        if self.config["data.sft.share"]:
-            raise UserError("data.sft is for objective='next_token'")
+        if share := self.config["data.sft.share"]:
+            raise UserError.of(
+                "data.sft.share", share, "; data.sft is for objective='next_token', so set it to 0"
+            )
         if share := self.config["data.lookahead.share"]:
-            raise UserError(
-                f"data.lookahead.share={share} is for objective='next_token', and objective="
-                f"{self.name!r} branches off documents without tags; set it to 0"
+            raise UserError.of(
+                "data.lookahead.share",
+                share,
+                f"is for objective='next_token', and objective={self.name!r} branches off "
+                "documents without tags; set it to 0",
             )
 
     @property
@@ -65,8 +69,8 @@ class SamplingTask(Task):
         compare = ADVANTAGES.get(str(self.config["rlp.advantages"]), self.objective.advantages)
         lone = self.config["rlp.group_size"] == 1
         if lone and compare is not ADVANTAGES["leave_one_out"]:
-            raise UserError(
-                "rlp.group_size=1 has no group to compare with; set group_size to 2 or more"
+            raise UserError.of(
+                "rlp.group_size", 1, "has no group to compare with; set group_size to 2 or more"
             )
         return lone
 

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Settings = Mapping[str, Value]  # dotted path of every field of a config to its value
 THOUGHT, RESPONSE = "rlp.thought_length", "data.problems.response_length"
+DOCUMENTS, PAIRS, PROBLEMS = "data.train", "data.sft.train", "data.problems.train"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +52,9 @@ class Task(abc.ABC):
     Attributes:
       config: of the run.
       name: of its objective.
-      answers_problems: training samples responses to problems.
     """
 
     name: str
-    answers_problems: ClassVar[bool] = False
 
     def __init__(self, config: Settings) -> None:
         """A task of a config."""
@@ -75,14 +74,19 @@ class Task(abc.ABC):
     # Data.
 
     @property
+    @abc.abstractmethod
+    def files(self) -> list[str]:
+        """The fields that name the files to train on, where a dataset reads files."""
+
+    @property
     def reads_documents(self) -> bool:
         """Whether training reads documents."""
-        return True
+        return DOCUMENTS in self.files
 
     @property
     def reads_responses(self) -> bool:
         """Whether training reads or samples responses, each of which has an end."""
-        return self.answers_problems or bool(self.config["data.sft.share"])
+        return PAIRS in self.files or PROBLEMS in self.files
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -92,7 +96,7 @@ class Task(abc.ABC):
     @property
     def asks_problems(self) -> bool:
         """Whether the run answers problems, in training or held out."""
-        return self.answers_problems or bool(self.config["data.problems.evaluation"])
+        return PROBLEMS in self.files or bool(self.config["data.problems.evaluation"])
 
     @property
     def forks(self) -> int:
@@ -205,8 +209,10 @@ class Task(abc.ABC):
 
     def refuse_training_problems(self) -> None:
         """Refuses problems to train on."""
-        if train := self.config["data.problems.train"]:
-            raise UserError(
-                f"data.problems.train={train!r} is not for objective={self.name!r}, which answers "
-                "no problems; take 'rlvr', or give them to data.problems.evaluation"
+        if train := self.config[PROBLEMS]:
+            raise UserError.of(
+                PROBLEMS,
+                train,
+                f"is not for objective={self.name!r}, which answers no problems; take 'rlvr', or "
+                "give them to data.problems.evaluation",
             )

@@ -12,6 +12,7 @@ from rlp.engine.step import RLPSettings
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, hold_out_problems
 from rlp.run.tasks.sampling import SamplingTask
+from rlp.run.tasks.task import DOCUMENTS
 from rlp.runtime.errors import UserError
 from rlp.training.trainers import RLPTrainer
 
@@ -28,6 +29,11 @@ class Thoughts(SamplingTask):
         return self.name
 
     @property
+    def files(self) -> list[str]:
+        """See `Task`."""
+        return [DOCUMENTS]
+
+    @property
     def forks(self) -> int:
         """See `Task`."""
         return int(self.config["rlp.forks_per_document"])
@@ -37,14 +43,18 @@ class Thoughts(SamplingTask):
         lone = self.lone
         if self.config["rlp.baseline"] == "none":
             if lone:
-                raise UserError(
-                    "rlp.group_size=1 has no group to compare with, and rlp.baseline='none' "
-                    "nothing else; set group_size to 2 or more, or baseline to 'ema'"
+                raise UserError.of(
+                    "rlp.group_size",
+                    1,
+                    "has no group to compare with, and rlp.baseline='none' nothing else; set "
+                    "group_size to 2 or more, or baseline to 'ema'",
                 )
             if BASELINE in needs(self.name):
-                raise UserError(
-                    f"objective={self.name!r} compares with the prediction without a thought, "
-                    "which rlp.baseline='none' leaves out; set baseline to 'ema' or 'frozen'"
+                raise UserError.of(
+                    "objective",
+                    self.name,
+                    "compares with the prediction without a thought, which rlp.baseline='none' "
+                    "leaves out; set baseline to 'ema' or 'frozen'",
                 )
         self.refuse_next_token_data()
         self.refuse_training_problems()

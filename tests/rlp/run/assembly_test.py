@@ -350,6 +350,7 @@ def refused(config, message, tmp_path):
     """Runs a config that must be refused in one line, with no trace on the disk."""
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         loop.train(config, tmp_path / "run", report=False)
+    assert caught.value.field in KNOWN
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 

@@ -130,3 +130,21 @@ def test_an_override_of_an_experiment_reaches_an_arm_or_is_refused():
     with pytest.raises(UserError, match=r"set arms\..*init_from.* instead") as caught:
         config_files.override(config, {"init_from": "y"})
     assert caught.value.field == "init_from"
+
+
+def test_options_of_an_objective_are_kept_for_it_to_check(tmp_path):
+    """They need not be declared here, and the other fields still do."""
+    config = config_files.override(
+        default.get_config(), {"objective_options.alpha": 2, "objective_options.rule": "a"}
+    )
+    assert config.objective_options.to_dict() == {"alpha": 2, "rule": "a"}
+    again = config_files.override(config, {"objective_options.alpha": 3})
+    assert again.objective_options.alpha == 3
+    path = tmp_path / "some.py"
+    options = "    c.objective_options = ConfigDict({'a': 1.5})\n    return c\n"
+    path.write_text(HEAD + BEGIN + options)
+    assert config_files.load(str(path)).objective_options.a == 1.5
+    for path, value in (("objective_options.list", [1]), ("objective_option.alpha", 1)):
+        with pytest.raises(UserError) as caught:
+            config_files.override(config, {path: value})
+        assert caught.value.field == path

@@ -36,6 +36,12 @@ def test_odd_values_and_names_of_arms_survive(tmp_path):
     assert "\x1b" not in config_text(config, "\x1b")
 
 
+def test_options_of_an_objective_are_shown(tmp_path):
+    config = config_files.override(demo.get_config(), {"objective_options.alpha": 0.5})
+    config.arms.rlp.objective_options = {"alpha": 0.25, "rule": "a"}
+    assert list(fields(remade(config, tmp_path))) == list(fields(config))
+
+
 def line(text, start):
     """The one line that begins so."""
     (found,) = [line for line in text.splitlines() if line.strip().startswith(f"{start} = ")]

@@ -16,8 +16,8 @@ from rlp.evaluation.generation import continuation
 from rlp.interop import init_from
 from rlp.interop.huggingface import verify
 from rlp.run import export_model, import_model, loop, opened_model, prompts
-from rlp.run.folder import begin
 from rlp.run.method import build_method
+from rlp.run.resume import begin
 from rlp.runtime import run_folder
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.turns import end_of_turn

@@ -1,12 +1,15 @@
-"""The folder of a run: whether it can be used, how it begins, and whether it is finished."""
+"""Whether a folder can be used by a run, how the run begins there, and whether it is finished."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from rlp.interop import init_from as starting
+from rlp.run import datasets
 from rlp.run.method import TextMethod
 from rlp.run.model_files import keep
 from rlp.run.objective_options import with_options
@@ -39,6 +42,32 @@ def config_changes(config: ConfigDict, workdir: Path) -> list[str]:
     return changes
 
 
+def starting_files(
+    config: ConfigDict,
+    workdir: Path,
+    planned: Mapping[str, ConfigDict] = MappingProxyType({}),
+) -> Path | None:
+    """The files of what a run starts from, as `rlp.interop.init_from.files_for` finds them.
+
+    Args:
+      config: of the run.
+      workdir: folder of the run.
+      planned: configs of runs that will have been made by then, by their folders.
+
+    Raises:
+      UserError: something is in the way of their copy in the folder.
+    """
+    files = starting.files_for(config, workdir, planned)
+    starting.has_former_files(files, workdir, _keeps_further(config))  # refuses what is in the way
+    return files
+
+
+def _keeps_further(config: ConfigDict) -> bool:
+    """Whether a run keeps files besides those that it starts from: those that it says of a
+    tokenizer that its config names (see `rlp.run.model_files`)."""
+    return datasets.find(config.data.kind).names_tokenizer(config)
+
+
 def begin(config: ConfigDict, method: TextMethod, files: Path | None, workdir: Path) -> None:
     """Puts into the folder of a run what it needs to go on, and its config last.
 
@@ -49,7 +78,7 @@ def begin(config: ConfigDict, method: TextMethod, files: Path | None, workdir: P
       workdir: its folder.
     """
     known = starting.same_tokenizer(config, files)
-    starting.copy_files(files, workdir, starting.keeps_further(config))
+    starting.copy_files(files, workdir, _keeps_further(config))
     keep(workdir / run_folder.HF, method, known, config.data)
     (workdir / run_folder.EVALUATION).unlink(missing_ok=True)  # first: it is of that config
     save_config(config, workdir / run_folder.CONFIG)
