@@ -23,7 +23,8 @@ from rlp.data.corpus import grouped, hold_out, reading
 from rlp.data.fingerprint import digest, first_records
 from rlp.data.sources import ENDINGS, Column, as_text, find_files, read_rows
 from rlp.data.summary import Files, Summary, many
-from rlp.data.text import check_disjoint, shuffled, spread
+from rlp.data.text import check_disjoint
+from rlp.data.text_stream import shuffled, spread
 from rlp.data.unusable import Unusable
 from rlp.runtime.display import listed
 from rlp.runtime.errors import UserError

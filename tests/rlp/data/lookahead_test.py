@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from rlp.data.batch import Batch
 from rlp.data.compass import CompassStream, CompassTokenizer
 from rlp.data.conversations import Format
+from rlp.data.layout import begins
 from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
 from rlp.data.pairs import pair_streams
-from rlp.data.text import begins, text_streams
 from rlp.run import assembly, loop
 from rlp.run.tasks import next_token
 from rlp.tokenizers import tokenizer
 from tests.support import runs
+from tests.support.documents import text_streams
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 
 BYTES = tokenizer.load("bytes")

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from rlp.data.conversations import Format
 from rlp.data.mix import MixedStream
 from rlp.data.pairs import pair_streams, tokenize_pairs
-from rlp.data.text import text_streams
 from rlp.runtime.errors import UserError
 from rlp.tokenizers import tokenizer
 from tests.support import folders
+from tests.support.documents import text_streams
 
 BYTES = tokenizer.load("bytes")
 PAIR = Format(prompt="question", response="answer")

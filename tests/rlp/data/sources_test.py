@@ -19,10 +19,10 @@ from rlp.data.bounds import LIMITS, Limits
 from rlp.data.corpus import tokenize
 from rlp.data.sources import ENDINGS, find_files, read_documents, read_rows
 from rlp.data.summary import Summary
-from rlp.data.text import text_streams
 from rlp.run.text_fields import file_text
 from rlp.runtime.errors import UserError
 from rlp.tokenizers import tokenizer
+from tests.support.documents import text_streams
 
 TEXTS = [f"document {i}: " + "é日x\n"[i % 4] * (i * 7 % 60) for i in range(41)]
 SEPARATOR = "\n%%\n"

@@ -14,7 +14,7 @@ import pytest
 from models import sharding
 from models.transformer import shapes
 from rlp.data.compass import CompassProblems, CompassStream
-from rlp.data.text import TextStream
+from rlp.data.text_stream import TextStream
 from rlp.evaluation.evaluator import Evaluator
 from rlp.metrics import catalogue, warning_rules, writer
 from rlp.metrics.watch import Rule
