@@ -50,7 +50,7 @@ from rlp.training.trainers import Trainer
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
-OnStep = Callable[[Mapping[str, float]], None]  # of the metrics of a step, "step" among them
+OnStep = Callable[[Mapping[str, float]], object]  # of the metrics of a step, "step" among them
 
 
 def train(
