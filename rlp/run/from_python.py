@@ -86,7 +86,11 @@ def train(
     folder = Path(workdir)
     told = None if on_step is None else lambda metrics: on_step(StepMetrics(metrics))
     runs = experiment.run if "arms" in config else loop.train
-    options: dict[str, Any] = {"allow_config_change": allow_config_change, "report": False, "on_step": told}
+    options: dict[str, Any] = {
+        "allow_config_change": allow_config_change,
+        "report": False,
+        "on_step": told,
+    }
     try:
         with ctrl_c_alone():
             runs(config, folder, **options)
