@@ -45,10 +45,12 @@ def test_the_whole_code_and_every_field_are_compared():
     code = consistency.of_program()
     for file in ("rlp/runtime/hosts.py", "rlp/data/fingerprint.py", "models/kernels/visits.py"):
         assert code[consistency.CODE + file]
-    config = runs.config({"objective": "tests.support.easy_verifiers:X"})
+    named = {"objective": "tests.support.easy_verifiers:X", "data.kind": "tests.support.paths:X"}
+    config = runs.config(named)
     facts = consistency.of_config(dict(fields(config)))
     assert facts["config.optimizer.learning_rate"] == config.optimizer.learning_rate
-    assert facts[consistency.CODE + "tests.support.easy_verifiers"]
+    for module in ("tests.support.easy_verifiers", "tests.support.paths"):
+        assert facts[consistency.CODE + module]
 
 
 def test_the_source_of_a_module_that_the_config_names_is_compared(tmp_path, monkeypatch):
