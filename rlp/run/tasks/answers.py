@@ -118,4 +118,4 @@ class Answers(SamplingTask):
         assert run.answering is not None
         assert isinstance(stream, Answered)
         common = (optimizer, run.mesh, shardings)
-        return AnswerTrainer(run.method.model, run.answering, stream.answer, *common)
+        return AnswerTrainer(run.answering, stream.answer, *common)

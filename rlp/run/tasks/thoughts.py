@@ -94,6 +94,4 @@ class Thoughts(SamplingTask):
     ) -> RLPTrainer:
         """See `Task`."""
         self.log_waves(run)
-        model, settings, words = run.method.model, run.method.settings, run.method.vocabulary
-        common = (optimizer, run.mesh, shardings)
-        return RLPTrainer(model, settings, words, *common, run.evaluator.table)
+        return RLPTrainer(run.method, optimizer, run.mesh, shardings, run.evaluator.table)

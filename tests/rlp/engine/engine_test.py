@@ -25,6 +25,7 @@ from rlp.engine import rollout as rollouts
 from rlp.engine import step
 from rlp.engine.branches import Thoughts, document_trunk
 from rlp.engine.gradient import policy_gradient
+from rlp.engine.method import Method
 from rlp.engine.optimizer import make_optimizer
 from rlp.engine.placement import state_shardings
 from rlp.engine.rollout import Rollout
@@ -82,7 +83,7 @@ def make_trainer(settings, devices=1, words=WORDS):
     shardings = state_shardings(mesh, SMALL, OPTIMIZER, True, reference=settings.keeps_reference)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", tiny.jit)  # compiles faster
-        trainer = RLPTrainer(SMALL, settings, words, OPTIMIZER, mesh, shardings)
+        trainer = RLPTrainer(Method(SMALL, settings, words), OPTIMIZER, mesh, shardings)
     return trainer, shardings
 
 
