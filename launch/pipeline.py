@@ -122,7 +122,7 @@ def _finish(
     sources = {name: run_reference.checkpoint(start).run for name, start in starts.items()}
     inside = {name: source if source in arms else "" for name, source in sources.items()}
     figures = {name: summary[name] for name in summary["arms"]}
-    table = report.chain_table(report.places(inside), figures, published)
+    table = report.chain_table(report.arm_stages(inside), figures, published)
     if published:
         table += "\n\nIn brackets: published numbers, of other data and another evaluation."
     path = workdir / run_folder.PIPELINE

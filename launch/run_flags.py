@@ -57,9 +57,11 @@ class RunFlags:
         self._hosts.check()
         if not self._hosts.several:
             return contextlib.nullcontext()
-        from rlp.runtime import hosts  # here: it brings jax, which a wrong flag should not wait for
+        from rlp.runtime import (
+            multihost,  # here: it brings jax, for which no wrong flag should wait
+        )
 
-        return hosts.Joined(*self._hosts.values(), facts=self._facts())
+        return multihost.Joined(*self._hosts.values(), facts=self._facts())
 
     def _facts(self) -> dict[str, Any]:
         """What all processes must have been given alike: the program, its flags, the config."""

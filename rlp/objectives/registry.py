@@ -158,6 +158,16 @@ def _watched(name: str, objective: Objective) -> Objective:
         if function is not None and not str(function.__module__).startswith("rlp."):
             called = f"{field} of {what}"
             own[field] = _shaped(called, user_code.watched(called, function, file))
+    own["metrics"] = {
+        metric: value and _shaped(called, user_code.watched(called, value, file))
+        for metric, value in objective.metrics.items()
+        for called in [f"metric {metric.name} of {what}"]
+    }
+    own["warnings"] = tuple(
+        dataclasses.replace(rule, judge=user_code.watched(called, rule.judge, file))
+        for rule in objective.warnings
+        for called in [f"warning {rule.name} of {what}"]
+    )
     return dataclasses.replace(objective, **own)
 
 

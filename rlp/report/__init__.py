@@ -2,7 +2,7 @@
 
     folders -> load -> compare -> columns (of tables), curves -> plots (PNG) and page (HTML)
 
-`load` reads and checks the files of the folders (`history` those with a line for each step),
+`load` reads the folders (`files` checks each file, `history` reads the one with a line per step),
 `compare` decides which runs are seeds of one another, `columns` which metrics tables show, `curves`
 holds the lines of the plots. The page is one file that asks nothing of a network; its script and
 style are the .js and .css files beside this one. `chain` has the table of a chain of stages,
@@ -12,7 +12,7 @@ style are the .js and .css files beside this one. `chain` has the table of a cha
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlp.report.chain import chain_table, places
+from rlp.report.chain import arm_stages, chain_table
 from rlp.report.compare import Group, group_pools, group_runs
 from rlp.report.load import Run, Source, load_folders
 from rlp.report.markdown import MARK, markdown_table
@@ -31,7 +31,7 @@ __all__ = [
     "load_folders",
     "markdown_table",
     "write_markdown",
-    "places",
+    "arm_stages",
     "terminal_table",
     "write_report",
     "write_report_separately",

@@ -11,7 +11,7 @@ ALONE = ""  # the stage of a start itself
 _HEAD = ("held-out figure", "start")
 
 
-def places(sources: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def arm_stages(sources: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Start and stage of every arm.
 
     An arm that starts from another one and is called "<start>_<stage>" after the start of that one

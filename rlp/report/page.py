@@ -18,8 +18,8 @@ from typing import Any
 from rlp.report.columns import format_value
 from rlp.report.compare import Group, differing_settings
 from rlp.report.curves import Line, build_plots, extremes, smooth, thin
+from rlp.report.html_table import column_meanings, distinct, escape, objective, results_table, steps
 from rlp.report.load import Run, Source
-from rlp.report.table import column_meanings, distinct, escape, objective, results_table, steps
 from rlp.report.thoughts import browser_documents
 from rlp.runtime import atomic_files
 from rlp.runtime.display import printable

@@ -13,11 +13,21 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.default import Config
 from rlp.interop import init_from as starting
 from rlp.interop.huggingface import may_be_on_hub
 from rlp.report import terminal_table, write_report_separately
 from rlp.run import loop, memory_check, resume
-from rlp.runtime import consistency, disk_errors, hosts, lease, ownership, run_folder, run_reference
+from rlp.runtime import (
+    consistency,
+    disk_errors,
+    hosts,
+    lease,
+    multihost,
+    ownership,
+    run_folder,
+    run_reference,
+)
 from rlp.runtime.atomic_files import write_json
 from rlp.runtime.config_json import fields, save_config
 from rlp.runtime.errors import UserError
@@ -48,7 +58,7 @@ def run(
     """
     workdir = Path(workdir)
     hosts.check_same({"--workdir": str(workdir)} | consistency.of_config(dict(fields(config))))
-    hosts.log_in(workdir, lambda: ownership.claim(workdir, "experiment"))
+    multihost.log_in(workdir, lambda: ownership.claim(workdir, "experiment"))
     arms = arms_in_order(config, workdir)
     hosts.agree(lambda: ownership.check(workdir, "experiment"))
     with lease.held(workdir):
@@ -158,7 +168,7 @@ def _check_arm(
             raise UserError.of("match", arm.match, ": that arm takes no step and uses nothing")
         hosts.agree(lambda: ownership.check(folder, "run"))
         adopted = starting.adopt(arm, folder, explicit, planned)
-        memory_check.build(adopted, resume.starting_files(adopted, folder, planned))
+        memory_check.build(Config.of(adopted), resume.starting_files(adopted, folder, planned))
     except UserError as error:
         raise error.within(f"arm {name}") from error
     return adopted

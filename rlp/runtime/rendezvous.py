@@ -1,74 +1,24 @@
-"""Connections between the processes of a run: who is there before JAX starts, and who is gone.
+"""How the processes of a run meet, before JAX starts.
 
 Process 0 first listens at the coordinator's address itself. Every other process connects to it and
 says who it is and what it was given. Once all are there and agree, process 0 closes its listener,
 so that JAX's coordinator can open the same port, and the connections stay open until the end of the
-run. The operating system closes those of a process that is killed, so the others know within
-milliseconds; it probes those of a host that is down, without any help from Python. So neither a
-long compilation nor a held GIL makes a process look dead, short of `SILENCE_S`.
+run (`rlp.runtime.heartbeat`).
 """
 
 import contextlib
-import dataclasses
 import json
-import selectors
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rlp.runtime.consistency import Who, differences, refusal
 from rlp.runtime.errors import UserError
-from rlp.runtime.strict_json import parse
+from rlp.runtime.peers import Message, Peer, is_closed, prepare, read_message
 
-BEAT_S = 2.0  # between two signs of life
-PROBE_S = 20  # after which the system gives up a host that does not acknowledge anything
-SILENCE_S = 60.0  # after which a process that is connected but says nothing counts as gone
 _HELLO_S = 5.0  # in which whoever connects must say who it is
 _LATE_S = 3.0  # in which processes that come after a refusal still hear it
 _RETRY_S = 0.2
-_SEND_S = 2.0
-_LONGEST = 1 << 24  # bytes of a message
-
-GONE = "is gone: it was killed, or it crashed"
-UNREACHABLE = f"is gone: its host has not answered for {PROBE_S} s"
-SILENT = f"is gone: it has said nothing for {SILENCE_S:.0f} s, as if it were frozen"
-
-Message = Mapping[str, Any]
-
-
-@dataclasses.dataclass
-class Peer:
-    """A process at the other end of a connection.
-
-    Attributes:
-      who: its number and host.
-      socket: connected to it.
-      heard: when it last said something, by `time.monotonic`.
-      left: whether it has said that it leaves, so that its end is no loss.
-      unread: the beginning of a message.
-    """
-
-    who: Who
-    socket: socket.socket
-    heard: float = 0.0
-    left: bool = False
-    unread: bytes = b""
-
-    def send(self, message: Message | None) -> None:
-        """Sends a message, or with None a sign of life; a peer that takes nothing is left to the
-        watch."""
-        text = b"\n" if message is None else json.dumps(message).encode() + b"\n"
-        end = time.monotonic() + _SEND_S
-        with contextlib.suppress(OSError):
-            while text and time.monotonic() < end:
-                try:
-                    text = text[self.socket.send(text) :]
-                except BlockingIOError:
-                    if message is None:
-                        return  # it has enough signs of life to read
-                    time.sleep(0.01)
 
 
 def call_roll(
@@ -80,7 +30,7 @@ def call_roll(
       address: "HOST:PORT" of process 0.
       number: how many processes there are.
       process: which of them this is.
-      facts: what all must have been given alike, as `agreement.differences` takes it.
+      facts: what all must have been given alike, as `consistency.differences` takes it.
       timeout: seconds to wait.
 
     Returns:
@@ -121,7 +71,7 @@ class _Roll:
         """Whether all are there and alive; who has died while it waited may be started again."""
         if len(self._peers) < self._number - 1:
             return False
-        for peer in [peer for peer in self._peers.values() if _is_closed(peer.socket)]:
+        for peer in [peer for peer in self._peers.values() if is_closed(peer.socket)]:
             self._drop(peer)
         return len(self._peers) == self._number - 1
 
@@ -145,7 +95,7 @@ class _Roll:
         if new.who.process not in range(self._number):
             self._refuse(f"{new.who} has a number that is not one of 0 to {self._number - 1}", new)
         former = self._peers.get(new.who.process)
-        if new.who.process == 0 or (former is not None and not _is_closed(former.socket)):
+        if new.who.process == 0 or (former is not None and not is_closed(former.socket)):
             host = self._me.host if former is None else former.who.host
             self._refuse(
                 f"two processes have --process_id={new.who.process}, on {host} and on "
@@ -198,12 +148,12 @@ def _hello(sock: socket.socket) -> Message | None:
     """What a process says when it connects; None, and no connection, for anything else."""
     hello = None
     with contextlib.suppress(OSError):
-        hello = _read_message(sock, _HELLO_S)
+        hello = read_message(sock, _HELLO_S)
     kinds = {"process": int, "number": int, "host": str, "facts": dict}
     if hello is None or any(type(hello.get(name)) is not kind for name, kind in kinds.items()):
         sock.close()
         return None
-    _prepare(sock)
+    prepare(sock)
     return hello
 
 
@@ -219,11 +169,11 @@ def _answer(address: str, number: int, me: Who, facts: Message, timeout: float) 
             sock = socket.create_connection((host.strip("[]"), int(port)), min(left, _HELLO_S))
             sock.sendall(json.dumps(hello).encode() + b"\n")
             met = True
-            reply = _read_message(sock, end - time.monotonic())
+            reply = read_message(sock, end - time.monotonic())
         if reply is not None and "refused" in reply:
             raise UserError(str(reply["refused"]))
         if sock is not None and reply is not None and "go" in reply:
-            _prepare(sock)
+            prepare(sock)
             return Peer(Who(0, str(reply["go"])), sock)
         if sock is not None:
             sock.close()
@@ -243,136 +193,3 @@ def _waited(address: str, timeout: float, met: bool) -> str:
         f"waited {timeout:.0f} s for process 0 at {address}, and nothing answers there; start "
         "process 0 on that host, or correct --coordinator_address"
     )
-
-
-def _read_message(sock: socket.socket, timeout: float) -> Message | None:
-    """The first line of a new connection, as JSON; None if it is something else.
-
-    Raises:
-      OSError: nothing comes in time, or the connection breaks.
-    """
-    end, text = time.monotonic() + timeout, b""
-    while not text.endswith(b"\n"):
-        sock.settimeout(max(end - time.monotonic(), 0.001))
-        if not (more := sock.recv(1 << 16)):
-            raise ConnectionError("closed")
-        text += more
-        if len(text) > _LONGEST:
-            return None
-    return _parsed(text)
-
-
-def _parsed(line: bytes) -> Message | None:
-    try:
-        message = parse(line.decode())
-    except ValueError:
-        return None
-    return message if isinstance(message, dict) else None
-
-
-def _prepare(sock: socket.socket) -> None:
-    """Makes a connection one that never blocks, and that the system probes."""
-    sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    wanted = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": PROBE_S // 5 - 1}
-    wanted["TCP_USER_TIMEOUT"] = PROBE_S * 1000
-    for name, value in wanted.items():
-        if hasattr(socket, name):  # Linux has all of them
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _is_closed(sock: socket.socket) -> bool:
-    try:
-        return sock.recv(1, socket.MSG_PEEK) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-
-
-class Watch:
-    """A thread that hears of the end of other processes, and tells them of this one's."""
-
-    def __init__(self, peers: Iterable[Peer], on_end: Callable[[Message], None]) -> None:
-        """Nothing is watched yet.
-
-        Args:
-          peers: as of `call_roll`.
-          on_end: called in the thread, once, with what another process has told, or with "process",
-            "host" and "lost" (why it counts as lost).
-        """
-        self._peers, self._on_end = list(peers), on_end
-        self._selector = selectors.DefaultSelector()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-
-    def start(self) -> None:
-        """Begins to watch."""
-        for peer in self._peers:
-            peer.heard = time.monotonic()
-            self._selector.register(peer.socket, selectors.EVENT_READ, peer)
-        self._thread.start()
-
-    def tell(self, end: Message, *, but: Peer | None = None) -> None:
-        """Tells the others why this process ends; process 0 tells everyone."""
-        for peer in self._peers:
-            if peer is not but:
-                peer.send({"end": end})
-
-    def leave(self) -> None:
-        """Says goodbye, once all have come to the end of the run, and stops watching."""
-        for peer in self._peers:
-            peer.send({"bye": True})
-        self._stopped.set()
-        self._thread.join()
-        for peer in self._peers:
-            peer.socket.close()
-
-    def _run(self) -> None:
-        beaten = turned = time.monotonic()
-        while not self._stopped.is_set():
-            for key, _ in self._selector.select(BEAT_S / 4):
-                if self._hear(key.data):
-                    return
-            now = time.monotonic()
-            if now - turned > 3 * BEAT_S:  # this process was stopped or busy, and could not listen
-                for peer in self._peers:
-                    peer.heard = now
-            turned = now
-            if now - beaten >= BEAT_S:
-                beaten = now
-                for peer in self._peers:
-                    peer.send(None)
-            for peer in self._peers:
-                if not peer.left and now - peer.heard > SILENCE_S:
-                    self._lost(peer, SILENT)
-                    return
-
-    def _hear(self, peer: Peer) -> bool:
-        """Reads what has come from a peer; whether it means the end."""
-        try:
-            data = peer.socket.recv(1 << 16)
-        except BlockingIOError:
-            return False
-        except ConnectionError:
-            data = b""
-        except OSError:
-            return not peer.left and self._lost(peer, UNREACHABLE)
-        peer.heard = time.monotonic()
-        *lines, peer.unread = (peer.unread + data).split(b"\n")
-        for message in filter(None, map(_parsed, filter(None, lines))):
-            peer.left = peer.left or "bye" in message
-            if "end" in message:
-                self.tell(message["end"], but=peer)
-                self._on_end(message["end"])
-                return True
-        if data:
-            return False
-        self._selector.unregister(peer.socket)
-        return not peer.left and self._lost(peer, GONE)
-
-    def _lost(self, peer: Peer, why: str) -> bool:
-        end = {"process": peer.who.process, "host": peer.who.host, "lost": why}
-        self.tell(end, but=peer)
-        self._on_end(end)
-        return True

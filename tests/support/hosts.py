@@ -1,5 +1,6 @@
 """Several processes on this machine that are one run, as hosts of a cluster are."""
 
+import concurrent.futures
 import contextlib
 import os
 import socket
@@ -8,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rlp.runtime import rendezvous
+from rlp.runtime.errors import UserError
 from tests.support.paths import ROOT
 
 
@@ -68,3 +71,24 @@ def started(
             for process in running:
                 process.kill()
                 process.wait()
+
+
+def roll(*given, address=None, timeout=10.0):
+    """Outcome of `call_roll` for every (number, process, facts): its peers, or the refusal."""
+    address = address or free_address()
+
+    def call(one):
+        try:
+            return rendezvous.call_roll(address, *one, timeout)
+        except UserError as error:
+            return str(error)
+
+    with concurrent.futures.ThreadPoolExecutor(len(given)) as pool:
+        return list(pool.map(call, given))
+
+
+def close(*outcomes):
+    """Closes the connections of outcomes of `roll`."""
+    for peers in outcomes:
+        for peer in peers:
+            peer.socket.close()

@@ -9,8 +9,8 @@ On disk, for one run:
     <workdir>/checkpoints/damaged/<step>/                        failed its check, moved aside
 
 Reading order: `folder` (what a whole checkpoint is, on disk), `store` (the checkpoints of the run
-that is training), `load` (items of one checkpoint onto a mesh; parameters of another run), `room`
-(what they take on the disk).
+that is training), `load` (items of one checkpoint onto a mesh; parameters of another run),
+`disk_space` (how much of it they need).
 """
 
 from rlp.training.checkpoint.load import find_step, load_params

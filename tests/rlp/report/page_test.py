@@ -40,7 +40,7 @@ def test_names_of_others_move_nothing_wherever_they_are_shown(tmp_path: Path):
     report.write_sources(sources, tmp_path / "out" / "report.html", title="t")
     terminal = report.terminal_table(summaries, 1000)
     markdown = report.markdown_table({name: [one] for name, one in summaries.items()})
-    placed = report.places(dict.fromkeys(summaries, ""))
+    placed = report.arm_stages(dict.fromkeys(summaries, ""))
     chain = report.chain_table(placed, summaries, {})
     web = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for shown in (terminal, markdown, chain, web):

@@ -79,7 +79,7 @@ def test_every_objective_is_for_documents_or_for_problems_of_both_kinds(name):
 def test_the_best_checkpoint_is_picked_by_what_is_measured(changes, metric):
     config = default.get_config()
     config.update_from_flattened_dict({"objective": "next_token"} | changes)
-    assert tasks.find(dict(fields(config))).best_metric == metric
+    assert tasks.of(config).best_metric == metric
     data = {"data.train": "a"} if config.objective in ("next_token", "rlp") else {}
     if config.data.sft.share:
         data = PAIRS | (data if config.data.sft.share < 1 else {"data.train": ""})

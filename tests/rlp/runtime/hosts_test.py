@@ -14,7 +14,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from models.sharding import make_mesh
-from rlp.runtime import hosts
+from rlp.runtime import hosts, multihost
 from rlp.runtime.errors import UserError
 from rlp.training.checkpoint import Checkpoints
 from tests.support import hosts as cluster
@@ -22,8 +22,8 @@ from tests.support import hosts as cluster
 JOIN = """
 import json, os, sys, time
 from pathlib import Path
-from rlp.runtime import hosts
-from rlp.runtime.errors import UserError
+from rlp.runtime import hosts, multihost
+from rlp.runtime.errors import UserCodeError, UserError
 
 def show(kind, error, trace):  # as launch.program does
     assert kind is UserError, error
@@ -63,7 +63,7 @@ def refuse():
 
 
 TOGETHER = """
-with hosts.Joined(address, number, process, 60):
+with multihost.Joined(address, number, process, 60):
     import jax
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec
@@ -80,11 +80,11 @@ with hosts.Joined(address, number, process, 60):
         return {"from": process, "steps": [1, 2]}
     tell(agreed=hosts.agree(decide), decided=decided, count=hosts.count(), first=hosts.is_first())
     def refuse():
-        raise UserError(f"refused by {process}")
+        raise UserCodeError(f"refused by {process}", "the frames", field="objective")
     try:
         hosts.agree(refuse)
     except UserError as error:
-        tell(refused=str(error))
+        tell(refused=str(error), field=error.field, frames=getattr(error, "frames", ""))
 
     # Each reads its own rows, wave by wave.
     mesh = make_mesh(2, -1, 1)
@@ -165,7 +165,8 @@ def holds(facts, number, folder):
         assert fact["agreed"] == {"from": 0, "steps": [1, 2]}
         assert fact["decided"] == ([0] if i == 0 else [])
         assert (fact["count"], fact["first"]) == (number, i == 0)
-        assert fact["refused"] == "refused by 0"
+        assert (fact["refused"], fact["field"]) == ("refused by 0", "objective")
+        assert fact["frames"] == ("the frames" if i == 0 else "")
         # Shards of 4 rows, of which each wave has 2: the same order for any number of hosts.
         assert fact["rows"] == [
             [0, 1, 4, 5, 8, 9, 12, 13],
@@ -204,7 +205,7 @@ HOST = socket.gethostname()
 
 def test_who_fails_takes_the_others_along(tmp_path):
     code = """
-with hosts.Joined(address, number, process, 60):
+with multihost.Joined(address, number, process, 60):
     if process == 1:
         raise UserError("the disk of\\n this host is full")
     hosts.barrier()
@@ -220,9 +221,9 @@ with hosts.Joined(address, number, process, 60):
 
 JOINED_WITH_LOG = """
 workdir = Path(sys.argv[4])
-with hosts.Joined(address, number, process, 60):
+with multihost.Joined(address, number, process, 60):
     workdir.mkdir(exist_ok=True)
-    hosts.open_log(workdir)
+    multihost.open_log(workdir)
 """
 
 
@@ -309,7 +310,7 @@ def test_a_signal_before_there_is_state_to_save_is_told_to_the_others(tmp_path):
 
 @pytest.mark.slow
 def test_the_others_name_a_process_that_is_frozen(tmp_path):
-    code = "from rlp.runtime import rendezvous\nlifeline.SILENCE_S = 5.0\n" + JOINED_WITH_LOG
+    code = "from rlp.runtime import heartbeat\nheartbeat.SILENCE_S = 5.0\n" + JOINED_WITH_LOG
     code += WAIT_IN_A_COLLECTIVE.replace("victim", "1")
     with cluster.started(script(code, 2, tmp_path / "run"), 2, tmp_path, 1) as both:
         wait_until_ready(both)
@@ -322,11 +323,11 @@ def test_the_others_name_a_process_that_is_frozen(tmp_path):
 @pytest.mark.slow
 def test_logs_that_process_0_does_not_see_are_refused(tmp_path):
     code = """
-hosts.SHARED_S = 1.0
+multihost.SHARED_S = 1.0
 workdir = Path(sys.argv[4]) / str(process)
-with hosts.Joined(address, number, process, 60):
+with multihost.Joined(address, number, process, 60):
     workdir.mkdir(parents=True)
-    hosts.open_log(workdir)
+    multihost.open_log(workdir)
 """
     with cluster.started(script(code, 2, tmp_path / "runs"), 2, tmp_path, 1) as both:
         assert both.wait(60) == [2, 2]
@@ -338,7 +339,7 @@ with hosts.Joined(address, number, process, 60):
 
 def test_what_the_processes_were_given_is_compared(tmp_path):
     code = """
-with hosts.Joined(address, number, process, 60):
+with multihost.Joined(address, number, process, 60):
     hosts.check_same({"x": 1})
     hosts.check_same_data({"data.train": {"digest": "1", "documents": 3}})
     try:
@@ -360,7 +361,7 @@ with hosts.Joined(address, number, process, 60):
 @pytest.mark.slow
 def test_another_number_of_processes_is_refused_by_all(tmp_path):
     numbers = (2, 3)
-    code = "with hosts.Joined(address, number, process, 100):\n    tell(joined=True)"
+    code = "with multihost.Joined(address, number, process, 100):\n    tell(joined=True)"
     words = lambda address, i: script(code, numbers[i])(address, i)
     with cluster.started(words, 2, tmp_path, 1) as both:
         assert both.wait(60) == [2, 2]
@@ -375,7 +376,7 @@ def test_another_number_of_processes_is_refused_by_all(tmp_path):
 def test_whoever_waits_in_vain_names_itself_and_the_address(tmp_path):
     """Process 0 of one run that nobody joins, and process 1 of another that has no process 0."""
     code = """
-with hosts.Joined(address, number, process, 3):
+with multihost.Joined(address, number, process, 3):
     tell(joined=True)
 """
     there = script(code, 2)
@@ -405,5 +406,5 @@ def test_a_port_that_is_taken_is_refused(monkeypatch):
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"127.0.0.1:{port}: port {port} of .* take another"):
-            hosts.Joined(f"127.0.0.1:{port}", 2, 0).__enter__()
+            multihost.Joined(f"127.0.0.1:{port}", 2, 0).__enter__()
     assert joins == []

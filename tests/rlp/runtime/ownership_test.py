@@ -359,39 +359,6 @@ def test_where_the_disk_is_full_the_same_command_goes_on_later(tmp_path, monkeyp
     assert runs.outcome(tmp_path / "run") == runs.outcome(tmp_path / "whole")
 
 
-def test_a_file_and_its_name_are_on_the_disk_when_it_is_written(tmp_path, monkeypatch):
-    path, calls = tmp_path / "a.json", []
-    sync, replace = os.fsync, Path.replace
-
-    def synced(descriptor):
-        calls.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
-        sync(descriptor)
-
-    def renamed(self, target):
-        calls.append("renamed")
-        return replace(self, target)
-
-    monkeypatch.setattr(atomic_files.os, "fsync", synced)
-    monkeypatch.setattr(Path, "replace", renamed)
-    atomic_files.write_whole(path, "content")
-    assert calls[1:] == ["renamed", tmp_path.resolve()]
-    assert calls[0].name.startswith(".a.json.unfinished-")
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    atomic_files.write_whole(path, "before")
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    message = "a.json cannot be written: No space left"
-    with pytest.raises(UserError, match=message), disk_errors.writing(path):
-        atomic_files.write_whole(path, "after")
-    assert everything(tmp_path) == {"a.json": b"before"}
-
-
 def test_errors_of_other_kinds_are_not_taken_for_the_disk_s(tmp_path):
     for error in (ValueError("no"), RuntimeError("no"), KeyError("no"), UserError("no")):
         with pytest.raises(type(error), match="^'?no'?$"), disk_errors.writing(tmp_path):

@@ -82,7 +82,7 @@ def test_all_json_of_others_goes_through_the_bounds():
         "rlp/training/checkpoint/store.py",
         "rlp/tokenizers/chat_templates.py",
     }
-    made = {"rlp/tokenizers/tokenizer.py", "rlp/interop/gguf/tokenizer.py"}
+    made = {"rlp/tokenizers/folder_tokenizer.py", "rlp/interop/gguf/tokenizer.py"}
     root = ROOT
     found = {
         str(path.relative_to(root))
@@ -153,7 +153,7 @@ def test_reports_show_such_figures_as_gaps(broken, tmp_path):
     assert line.split()[-2:] == ["-", "-"]
     table = report.markdown_table({arm: [found] for arm, found in arms.items()}, ["think_loss"])
     assert table.splitlines()[2].split() == ["|", "`a`", "|", "-", "|"]
-    report.chain_table(report.places({"a": "", "b": ""}), arms, {})
+    report.chain_table(report.arm_stages({"a": "", "b": ""}), arms, {})
 
 
 def test_a_budget_that_is_null_is_told(tmp_path):

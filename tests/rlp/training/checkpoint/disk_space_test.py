@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from rlp.run import memory_check
-from rlp.training.checkpoint import room
+from rlp.training.checkpoint import disk_space
 from tests.support import runs
 
 
@@ -23,10 +23,10 @@ from tests.support import runs
 def test_one_line_says_what_a_checkpoint_takes(tmp_path, monkeypatch, caplog, there, free, level):
     for step in there:
         (tmp_path / str(step)).mkdir()
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=free))
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=free))
     items = {"params": {"w": jnp.zeros((512, 256))}, "optimizer": [jnp.zeros(2**17)]}  # 1 MiB
     with caplog.at_level(logging.INFO):
-        room.tell(tmp_path, items, 4)
+        disk_space.log_size(tmp_path, items, 4)
     assert [record.levelno for record in caplog.records] == [level]
     assert "a checkpoint takes 1 MiB, and " in caplog.text
     assert ("lower checkpoint.keep" in caplog.text) == (level == logging.WARNING)

@@ -13,7 +13,7 @@ from rlp.training.checkpoint import folder as folders
 LOGGER = logging.getLogger(__name__)
 
 
-def tell(directory: Path, items: Any, most: int) -> None:
+def log_size(directory: Path, items: Any, most: int) -> None:
     """Logs one line on the size of a checkpoint and the free space; a warning if that is too small.
 
     Args:
