@@ -1,8 +1,8 @@
 """Where the rows of a run come from: what `data.kind` names.
 
-text        files of documents, of pairs of prompt and response, of problems
-compass     the documents of the demo, generated
-<module>:<name>  a `Dataset` of the user's
+text                files of documents, of pairs of prompt and response, of problems
+compass             the documents of the demo, generated
+<module>:<name>     a `Dataset` of the user's
 """
 
 from rlp.run.datasets.compass import CompassDataset

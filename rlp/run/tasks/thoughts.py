@@ -13,6 +13,7 @@ from rlp.run.datasets.dataset import Dataset, hold_out_problems
 from rlp.run.tasks.sampling import SamplingTask
 from rlp.run.tasks.task import DOCUMENTS
 from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.training.trainers import RLPTrainer
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Thoughts(SamplingTask):
         self,
         dataset: Dataset,
         config: Config,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         template: str | None,
         response_format: ResponseFormat | None,
     ) -> tuple[Stream, HeldOut]:
