@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from configs.default import Config
 from configs.fields import nested, value_of, walk
-from rlp.data.problems import PROBLEM
+from rlp.data.problem_format import PROBLEM
 from rlp.metrics import catalogue
 from rlp.run import datasets, tasks
 from rlp.run.datasets.dataset import given_forks

@@ -43,7 +43,7 @@ def check_names(config_file: str, names: Collection[str]) -> None:
 
 
 def is_option(path: str) -> bool:
-    """Whether a field is an option of the objective of a run or an arm, which declares it."""
+    """Whether a field of a run or an arm is an option, which the objective declares."""
     return _OPTION.fullmatch(_ARM.sub("", path)) is not None
 
 

@@ -41,14 +41,17 @@ def run(
     workdir: str | Path,
     *,
     allow_config_change: bool = False,
+    report: bool = True,
     explicit: Collection[str] = (),
+    on_step: loop.OnStep | None = None,
 ) -> dict[str, Any]:
     """Runs all arms, writes summary.json and the report, and prints the table.
 
     Args:
       config: with `arms`.
       workdir: folder of the experiment.
-      allow_config_change, explicit: as in `loop.train`, for every arm.
+      allow_config_change, explicit, on_step: as in `loop.train`, for every arm.
+      report: write the report and print the table.
 
     Returns:
       The content of summary.json.
@@ -62,7 +65,11 @@ def run(
     arms = arms_in_order(config, workdir)
     hosts.agree(lambda: ownership.check(workdir, "experiment"))
     with lease.held(workdir):
-        return _run(config, workdir, arms, allow_config_change, explicit)
+        results = _run(config, workdir, arms, allow_config_change, explicit, on_step)
+        summary = hosts.agree(lambda: _summarise(config, workdir, results))
+        if report:
+            hosts.agree(lambda: _report(workdir, results))
+        return summary
 
 
 def _run(
@@ -71,8 +78,9 @@ def _run(
     arms: Mapping[str, ConfigDict],
     allow_config_change: bool,
     explicit: Collection[str],
-) -> dict[str, Any]:
-    """What `run` does in a folder that is held."""
+    on_step: loop.OnStep | None,
+) -> dict[str, dict[str, Any]]:
+    """What `loop.train` returns for every arm, in the order they ran."""
     resume.check_config(config, workdir, allow_config_change)
     planned: dict[str, ConfigDict] = {}
     for name, arm in arms.items():
@@ -85,12 +93,11 @@ def _run(
             allow_config_change=allow_config_change,
             report=False,
             explicit=explicit,
+            on_step=on_step,
         )
         # Not before: an arm that cannot start leaves no folder.
         hosts.agree(lambda: _begin(config, workdir))
-    summary = hosts.agree(lambda: _summarise(config, workdir, results))
-    hosts.agree(lambda: _report(workdir, results))
-    return summary
+    return results
 
 
 def _begin(config: ConfigDict, workdir: Path) -> None:

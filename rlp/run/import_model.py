@@ -18,7 +18,7 @@ from rlp.runtime import run_folder
 from rlp.runtime.atomic_files import refuse_existing, unfinished
 from rlp.runtime.config_json import save_config
 from rlp.runtime.errors import UserError
-from rlp.tokenizers.tokenizer import add_tokens
+from rlp.tokenizers.folder_reader import add_tokens
 from rlp.training.checkpoint import Checkpoints
 
 MEAN = "mean"  # what rows of new tokens begin with, if not like those of another

@@ -50,7 +50,7 @@ from rlp.training.trainers import Trainer
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
-OnStep = Callable[[Mapping[str, float]], None]  # of the metrics of a step, "step" among them
+OnStep = Callable[[Mapping[str, float]], object]  # of the metrics of a step, "step" among them
 
 
 def train(
@@ -222,9 +222,10 @@ class _Loop:
         settings, step, totals = self.settings, int(state.step), self.progress.totals
         trainer, over = self._trainer(train), self.end.reached(step, totals)
         size = {"model.vocab_size": self.made.method.model.vocab_size}
-        watch = Watch(dict(fields(self.config)) | size, warning_rules.RULES)
-        brought = self.made.task.metrics
-        writing = lambda: MetricsWriter(self.workdir, step, watch, brought)
+        task = self.made.task
+        rules = (*warning_rules.RULES, *task.warnings)
+        watch = Watch(dict(fields(self.config)) | size, rules)
+        writing = lambda: MetricsWriter(self.workdir, step, watch, task.metrics)
         with (
             writing() if hosts.is_first() else NoMetrics() as writer,
             progress(self.end.last, step, self.label) as bar,

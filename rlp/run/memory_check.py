@@ -6,7 +6,7 @@ made, and before documents are read.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +83,17 @@ def check_parameters(name: str, model: ModelConfig, used: int, limits: Limits) -
     device_memory.check(every, limits, f"the network of {name}", on_host)
 
 
-def check_sampling(method: TextMethod, thoughts: int, length: int, limits: Limits) -> None:
+def check_sampling(method: TextMethod, sizes: Mapping[str, int], limits: Limits) -> None:
     """Refuses to sample what does not fit beside the parameters on one device.
 
     Args:
       method: of the network.
-      thoughts: sampled at a time.
-      length: most tokens of each.
+      sizes: how many thoughts are sampled at a time, and the most tokens of each, by the names
+        that they have where the user sets them.
       limits: of the device.
     """
-    fields = {"--thoughts": thoughts, "--length": length}
-    found = step_memory.of_sampling(method.model, length, thoughts, fields)
+    thoughts, length = sizes.values()
+    found = step_memory.of_sampling(method.model, length, thoughts, sizes)
     device_memory.check([*step_memory.of_parameters(method.model), *found], limits, "sampling")
 
 

@@ -11,13 +11,13 @@ from configs.fields import INT32
 from models.config import ModelConfig
 from rlp.engine.method import Method
 from rlp.engine.step import RLPSettings
-from rlp.evaluation.response_format import AnyTokenizer
 from rlp.interop.init_from import network
 from rlp.objectives.options import Options
 from rlp.run import datasets, tasks, tokens
 from rlp.run.objective_options import options_of
 from rlp.run.tasks import Task
 from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import Tokenizer
 
 # Is called with the network, how many ids the tokenizer has, and with what a training step samples
 # (None for nothing), before anything is made of them. It may refuse them.
@@ -34,14 +34,14 @@ class TextMethod(Method):
       ends: ids that end what is trained on, besides those that the run started with.
     """
 
-    tokenizer: AnyTokenizer
+    tokenizer: Tokenizer
     template: str | None
     ends: tuple[int, ...]
 
     @property
     def separator(self) -> str:
         """What stands between the pieces of a text when it is shown."""
-        return getattr(self.tokenizer, "between_pieces", "")
+        return self.tokenizer.between_pieces
 
 
 def build_method(config: Config, files: Path | None = None, look: Look | None = None) -> TextMethod:
@@ -95,7 +95,7 @@ def _model(config: Config, used: int) -> ModelConfig:
     return network(dict(config.model) | {"vocab_size": size})
 
 
-def _settings(config: Config, task: Task, tokenizer: AnyTokenizer) -> RLPSettings:
+def _settings(config: Config, task: Task, tokenizer: Tokenizer) -> RLPSettings:
     """Of thoughts: where training samples none, of the held-out figures alone."""
     bos = len(tokenizer.bos)
     own = {
@@ -108,7 +108,7 @@ def _settings(config: Config, task: Task, tokenizer: AnyTokenizer) -> RLPSetting
     return RLPSettings(**(dict(config.rlp) | own))
 
 
-def _check_room(config: Config, task: Task, tokenizer: AnyTokenizer) -> None:
+def _check_room(config: Config, task: Task, tokenizer: Tokenizer) -> None:
     """Refuses thoughts and responses that cannot end where those that do not are masked."""
     limit = task.limit
     end = limit.end_tokens(tokenizer)

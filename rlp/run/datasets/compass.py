@@ -32,7 +32,7 @@ class CompassDataset(Dataset):
 
     def tokenizer(self, config: Config, files: Path | None) -> Any:
         """See `Dataset`: its own words."""
-        return compass.CompassTokenizer()
+        return compass.TOKENIZER
 
     def names_tokenizer(self, config: Config) -> bool:
         """See `Dataset`."""

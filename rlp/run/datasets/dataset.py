@@ -9,10 +9,11 @@ from configs.default import Config
 from configs.fields import value_of
 from rlp.capacity.device_memory import Need
 from rlp.data.batch import Batch, HeldOut, Problems, Stream
-from rlp.evaluation.response_format import AnyTokenizer, ResponseFormat
+from rlp.evaluation.response_format import ResponseFormat
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint
-from rlp.tokenizers.tokenizer import load as load_tokenizer
+from rlp.tokenizers.load import load_tokenizer
+from rlp.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from rlp.run.tasks import Task
@@ -71,7 +72,7 @@ class Dataset:
           UserError: names the field, its value and what it can be.
         """
 
-    def tokenizer(self, config: Config, files: Path | None) -> AnyTokenizer:
+    def tokenizer(self, config: Config, files: Path | None) -> Tokenizer:
         """The tokenizer of a run.
 
         Args:

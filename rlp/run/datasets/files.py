@@ -8,10 +8,12 @@ from rlp.answers.gold_answers import Golds
 from rlp.data.bounds import Limits
 from rlp.data.conversations import Format
 from rlp.data.pairs import pair_streams
-from rlp.data.problems import ProblemFormat, problem_streams
-from rlp.data.text import TextStream, text_streams
+from rlp.data.problem_format import ProblemFormat
+from rlp.data.problems import problem_streams
+from rlp.data.text import text_streams
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, ProblemSplit, Split, given_forks
+from rlp.run.datasets.rows import document_layout, first_held_out
 from rlp.run.grader import make_grader
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint
@@ -30,43 +32,34 @@ class FileDataset(Dataset):
 
     def check(self, config: Config, task: "Task") -> None:
         """See `Dataset`."""
+        self._check_documents(config, task)
+        if task.reads_documents and not config.data.fork_marker:
+            for rule, _ in given_forks(config):
+                raise UserError.of(rule, "given", "needs data.fork_marker to say where forks stand")
+        _check_pairs(config)
+
+    def _check_documents(self, config: Config, task: "Task") -> None:
+        """Refuses fields that do not say which documents there are."""
         if task.reads_documents and not config.data.train:
             raise UserError(
                 "data.train is empty; give text files with --config.data.train=<file or folder>",
                 field="data.train",
                 value="",
             )
-        if task.reads_documents and not config.data.fork_marker:
-            for rule, _ in given_forks(config):
-                raise UserError.of(rule, "given", "needs data.fork_marker to say where forks stand")
-        _check_pairs(config)
 
     def documents(self, config: Config, tokenizer: Tokenizer, forks: int) -> Split:
         """See `Dataset`."""
-        data, rlp, evaluation = config.data, config.rlp, config.evaluation
-        min_prefix = max(rlp.min_prefix, len(tokenizer.bos))  # no thought starts inside a bos
-        room = min_prefix + rlp.horizon - 1  # tokens besides one for every fork
-        given = "given" in (rlp.positions, evaluation.positions)
+        data = config.data
         train, held_out = text_streams(
+            document_layout(config, tokenizer, forks),
             train=data.train,
             evaluation=data.evaluation,
-            holdout_every=data.holdout_every,
             text_column=data.text_column,
             txt_separator=data.txt_separator,
-            tokenizer=tokenizer,
-            sequence_length=data.sequence_length,
-            pack=data.pack and not forks,
-            train_forks=bool(forks),
-            min_tokens=room + forks if forks else 2,
-            held_out_min_tokens=room + evaluation.forks_per_document,
-            fork_marker=data.fork_marker if given else "",
-            min_prefix=min_prefix,
-            horizon=rlp.horizon,
             max_unusable_share=data.max_unusable_share,
             limits=read_limits(config),
-            seed=config.seed,
         )
-        return _split(config, train, held_out)
+        return first_held_out(config, train, held_out)
 
     def pairs(self, config: Config, tokenizer: Tokenizer, template: str | None) -> Split:
         """See `Dataset`."""
@@ -92,7 +85,7 @@ class FileDataset(Dataset):
             limits=read_limits(config),
             seed=config.seed,
         )
-        return _split(config, train, held_out)
+        return first_held_out(config, train, held_out)
 
     def problems(
         self, config: Config, tokenizer: Tokenizer, response_format: ResponseFormat
@@ -125,12 +118,6 @@ class FileDataset(Dataset):
             found |= problems.fingerprint(f"data.problems, held out {name}".rstrip())
         beginnings = {name: held.beginning(wanted) for name, held in held_out.items()}
         return ProblemSplit(train, beginnings, found)
-
-
-def _split(config: Config, train: TextStream, held_out: TextStream) -> Split:
-    """The first of the held-out rows, as many as the config wants."""
-    wanted = min(config.evaluation.documents, len(held_out))
-    return Split(train, held_out.batch(0, wanted), held_out.fingerprint())
 
 
 def _end_of_response(tokenizer: Tokenizer, template: str | None) -> int | None:

@@ -12,6 +12,7 @@ from rlp.engine import readings
 from rlp.engine.step.waves import cache_bytes, rollout_wave
 from rlp.metrics import declared
 from rlp.metrics.metric import Metric
+from rlp.metrics.watch import Rule
 from rlp.objectives import Objective
 from rlp.objectives.equations import ADVANTAGES
 from rlp.run.tasks.task import Task
@@ -34,17 +35,22 @@ class SamplingTask(Task):
         """A task of a config.
 
         Raises:
-          UserError: readings or metrics of the objective cannot be used.
+          UserError: readings, metrics or warnings of the objective cannot be used.
         """
         super().__init__(config)
         self.name, self.objective = config.objective, objective
         readings.check(self.name)
-        declared.check(self.metrics, f"objective={self.name!r}")
+        declared.check(self.metrics, self.warnings, f"objective={self.name!r}")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """See `Task`."""
         return tuple(self.objective.metrics)
+
+    @property
+    def warnings(self) -> tuple[Rule, ...]:
+        """See `Task`."""
+        return self.objective.warnings
 
     def refuse_next_token_data(self) -> None:
         """Refuses pairs and lookaheads, which are learnt token by token."""

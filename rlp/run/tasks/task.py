@@ -15,6 +15,7 @@ from rlp.engine.step import RLPSettings
 from rlp.evaluation.answering import response_settings
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.metrics.metric import Metric
+from rlp.metrics.watch import Rule
 from rlp.run.datasets.dataset import Dataset
 from rlp.runtime.errors import UserError
 from rlp.training.trainers import Trainer
@@ -88,6 +89,11 @@ class Task(abc.ABC):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """Metrics of training that the objective brings, besides those of every run."""
+        return ()
+
+    @property
+    def warnings(self) -> tuple[Rule, ...]:
+        """Rules of warnings that the objective brings, besides those of every run."""
         return ()
 
     @property

@@ -9,7 +9,7 @@ from models.transformer import count_parameters
 from rlp.run import assembly
 from rlp.run.tokens import DEFAULT_PROMPT
 from rlp.runtime.errors import UserError
-from rlp.tokenizers.tokenizer import ByteTokenizer
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
 from tests.support import runs
 
 

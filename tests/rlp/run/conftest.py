@@ -1,16 +1,20 @@
-"""Whole runs that the tests of a run compare with."""
+"""Whole runs and model folders that the tests of this folder share."""
 
+import copy
 import json
+from pathlib import Path
 
 import pytest
 
 from rlp.data.compass import CompassProblems, CompassStream
-from rlp.data.text import TextStream
+from rlp.data.text_stream import TextStream
 from rlp.metrics import warning_rules
 from rlp.metrics.watch import Rule
 from rlp.run import loop
 from rlp.training.trainers import AnswerTrainer, NextTokenTrainer, RLPTrainer
-from tests.support import runs
+from tests.support import folders, runs
+from tests.support import hf as theirs
+from tests.support.chats import OLD, ids_of, model
 
 KINDS = {
     "next_token": (NextTokenTrainer, TextStream, runs.TEXT),
@@ -56,3 +60,34 @@ def kind(request, text):
     """(trainer, stream, config) of one of KINDS."""
     trainer, stream, changes = KINDS[request.param]
     return trainer, stream, runs.config(changes, text if stream is TextStream else {})
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """(name, dtype) -> the folder of a model of `tests.support.hf`, saved by transformers once."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def save(name: str, dtype: str = "float32") -> Path:
+        if (name, dtype) not in made:
+            torch = pytest.importorskip("torch")
+            folder = tmp_path_factory.mktemp("theirs") / name
+            copy.deepcopy(theirs.their_model(name)).to(getattr(torch, dtype)).save_pretrained(
+                folder
+            )
+            for file, content in folders.word_files().items():
+                (folder / file).write_text(content)
+            (folder / "generation_config.json").write_text(json.dumps(folders.GENERATION))
+            made[name, dtype] = folder
+        return made[name, dtype]
+
+    return save
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return model(tmp_path_factory.mktemp("base") / "model", **{"chat_template.jinja": OLD})
+
+
+@pytest.fixture(scope="module")
+def number(base):
+    return ids_of(base)

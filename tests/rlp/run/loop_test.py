@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models import sharding
-from rlp.data.text import TextStream
+from rlp.data.text_stream import TextStream
 from rlp.evaluation.evaluator import Evaluator
 from rlp.metrics import writer
 from rlp.metrics.writer import MetricsWriter
