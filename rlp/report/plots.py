@@ -49,11 +49,17 @@ def write_plots(groups: Sequence[Group], folder: Path) -> list[Path]:
         if len(groups) > 1:
             axes.legend(fontsize=7, frameon=False, handlelength=2.6)
         _save(canvas, path)
-    _overview(plots, groups, paths[-1])
+    _save(_overview(plots, groups), paths[-1])
     return paths
 
 
-def _overview(plots: Sequence[Plot], groups: Sequence[Group], path: Path) -> None:
+def overview_png(groups: Sequence[Group]) -> bytes | None:
+    """All plots on one sheet, as a PNG file has them; None if no run has metrics."""
+    plots = build_plots(groups)
+    return _png(_overview(plots, groups)) if plots else None
+
+
+def _overview(plots: Sequence[Plot], groups: Sequence[Group]) -> Canvas:
     across = min(4, len(plots))
     down = math.ceil(len(plots) / across)
     canvas = Canvas(figsize=(across * PANEL[0] * 0.8, down * PANEL[1] * 0.8), layout="constrained")
@@ -76,7 +82,7 @@ def _overview(plots: Sequence[Plot], groups: Sequence[Group], path: Path) -> Non
             frameon=False,
             fontsize=9,
         )
-    _save(canvas, path)
+    return canvas
 
 
 def _draw(axes: Axes, plot: Plot) -> None:
@@ -122,7 +128,11 @@ def _label(name: str) -> str:
 
 
 def _save(canvas: Canvas, path: Path) -> None:
+    atomic_files.write_whole(path, _png(canvas))
+
+
+def _png(canvas: Canvas) -> bytes:
     FigureCanvasAgg(canvas)
     image = io.BytesIO()
     canvas.savefig(image, dpi=DOTS_PER_INCH, format="png", metadata={"Software": SOFTWARE})
-    atomic_files.write_whole(path, image.getvalue())
+    return image.getvalue()

@@ -7,6 +7,7 @@ save; a run of several arms has no steps that only rise.)
 
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
@@ -25,6 +26,14 @@ class Preempted(Exception):  # noqa: N818 - a request, not an error
         """The run stops because of the signal `number`."""
         super().__init__()
         self.number = number
+
+
+def _requests() -> list[signal.Signals]:
+    """The signals that ask a run to stop: all that end a program, but in a notebook or a script,
+    whose process is not ours, only Ctrl-C. Python lets no thread but the main one handle any."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [s for s in signals.handled() if signals.installed() or s == signal.SIGINT]
 
 
 class Preemption:
@@ -64,7 +73,7 @@ class Preemption:
         if not self._previous:
             self._stop_counting = signals.listen(self._count)
             self._previous = {
-                number: signal.signal(number, self._request) for number in signals.handled()
+                number: signal.signal(number, self._request) for number in _requests()
             }
 
     def _count(self, number: int) -> bool:

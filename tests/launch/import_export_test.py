@@ -73,11 +73,11 @@ BAD = {
     "no run": (("sample", "--checkpoint=gone", "--prompt=a"), "no such folder: gone"),
     "unknown word": (
         ("sample", "--checkpoint=compass", "--prompt=Once"),
-        "'Once' is no word of the compass",
+        "'Once' is not a word of the compass",
     ),
     "no chat": (
         ("sample", "--checkpoint=made/run", "--prompt=a", "--chat"),
-        "made/run has no chat template; leave out --chat, or name a model that has one",
+        "made/run has no chat template; ask without chat, or name a model that has one",
     ),
     "no chat with a system": (
         ("sample", "--checkpoint=made/run", "--prompt=a", "--system=b"),
