@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlp.data.compass import CompassStream, CompassTokenizer
+from rlp.data.compass import TOKENIZER, CompassStream
 from rlp.run import assembly
 from rlp.run.datasets.dataset import Dataset, Split
 from rlp.runtime.errors import UserError
@@ -13,7 +13,7 @@ class Walks(Dataset):
     """Documents alone, without pairs and problems."""
 
     def tokenizer(self, config, files):
-        return CompassTokenizer()
+        return TOKENIZER
 
     def documents(self, config, tokenizer, forks):
         length = config.data.sequence_length
