@@ -59,7 +59,8 @@ def main(_: Sequence[str]) -> None:
     opened = opened_model.open_model(_CHECKPOINT.value, default.get_config(), device, _BOS.value)
     thoughts = _THOUGHTS.value if _THINK.value else 1
     limits = device_memory.limits([device])
-    memory_check.check_sampling(opened.method, thoughts, _LENGTH.value, limits)
+    sizes = {"--thoughts": thoughts, "--length": _LENGTH.value}
+    memory_check.check_sampling(opened.method, sizes, limits)
     key = jax.random.key(_SEED.value)
     text = _PROMPT.value
     if _CHAT.value:

@@ -57,7 +57,7 @@ def _network(family: "hf.Family") -> "ModelConfig":
     from models.config import ModelConfig
     from models.rope import Rope
 
-    pattern = {"all": "L", "types": "LLLG", "pattern": "LLLG"}.get(family.layers, "G")
+    pattern = family.layers.example
     return ModelConfig(
         vocab_size=320,
         hidden_size=64,

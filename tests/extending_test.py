@@ -1,10 +1,7 @@
 """docs/extending.md: every section runs as it stands there, and takes the lines that it says."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -50,22 +47,18 @@ def test_a_section_is_in_the_table(heading):
 
 
 @pytest.mark.parametrize("heading", SECTIONS)
-def test_a_section_runs(heading, tmp_path):
-    """The commands end with status 0 and print the lines below them ("…" stands for others)."""
+def test_a_section_runs(heading, tmp_path, programs):
+    """Its commands end with status 0 and print the lines below them ("…" stands for others)."""
     write_files(SECTIONS[heading], tmp_path)
     consoles = blocks("console", SECTIONS[heading])
     assert consoles
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
     for console in consoles:
         for part in re.split(r"^\$ ", console.replace("\\\n", ""), flags=re.MULTILINE)[1:]:
             command, *printed = part.strip().splitlines()
-            words = shlex.split(command)
-            assert words[0] == "python"
-            words[0] = sys.executable
-            ran = subprocess.run(
-                words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-            )
-            said = ran.stdout + ran.stderr
-            assert ran.returncode == 0, said
+            python, module, *words = shlex.split(command)
+            assert (python, module) == ("python", "-m")
+            ran = programs.run(words, tmp_path)
+            said = ran.out + ran.err
+            assert ran.status == 0, said
             for line in printed:
                 assert line == "…" or line.strip() in said, said

@@ -48,10 +48,10 @@ class Summary:
 
     Attributes:
       field: of the config, which names the files.
-      files: paths.
+      files: paths; empty where code gives the texts.
       what: the texts are called, in the plural.
       unusable: counts rows, and those that cannot be used.
-      found: texts of each file.
+      found: number of texts of each file, or of the code that gives them.
       empty: number of texts that hold nothing but white space and are left out.
       characters: of all texts.
       unsplit: .txt files in which the separator does not occur.
@@ -74,7 +74,7 @@ class Summary:
 
     def count(self, path: str, characters: int) -> None:
         """Counts a text of a file."""
-        self.found[path] += 1
+        self.found[path] = self.found.get(path, 0) + 1
         self.characters += characters
 
     def finish(self, txt_separator: str = "") -> None:
@@ -112,6 +112,8 @@ class Summary:
         LOGGER.info("%s", "; ".join([self._files(), self._texts(tokens), rows]))
 
     def _files(self) -> str:
+        if not self.files:
+            return f"{self.field}={', '.join(self.found)}"
         kinds = collections.Counter(map(ending, self.files))
         told = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
         line = f"{self.field}: {many(len(self.files), 'files')} read ({told})"

@@ -1,4 +1,12 @@
-"""Rows of tokenised documents by record number."""
+"""Rows of documents by record number.
+
+    corpus → windows of at most T tokens, each behind a bos → rows → records
+
+The set of rows is fixed when a stream is made. A row is one window, or, packed, several whole
+windows side by side. Record k of the training stream is row `order[k]`, where the order is a fresh
+permutation of all rows in every epoch and a pure function of (seed, k): a run that restarts needs
+no other position than k.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,6 +15,7 @@ import numpy as np
 from rlp.data.batch import Batch
 from rlp.data.corpus import Corpus
 from rlp.data.fingerprint import digest, first_records
+from rlp.data.summary import many
 from rlp.data.windows import Windows
 from rlp.runtime.fingerprints import Fingerprint
 
@@ -125,3 +134,30 @@ class TextStream:
             yield self._corpus.tokens[places]
             if learnt is not None:
                 yield learnt[places]
+
+
+def tell(
+    corpus: Corpus,
+    held_corpus: Corpus,
+    train: TextStream,
+    held: TextStream,
+    what: str,
+    reasons: str,
+) -> None:
+    """Logs a line for each field that was read: its files, what they hold, and the rows.
+
+    Args:
+      corpus, held_corpus: what was read, for training and held out; may be the same.
+      train, held: the streams of them.
+      what: the stretches are called that rows are made of.
+      reasons: why some of them are left out.
+    """
+    rows = []
+    for name, stream in (("training", train), ("held-out", held)):
+        left_out = f", {many(stream.skipped, what)} left out ({reasons})" if stream.skipped else ""
+        rows.append(f"{many(len(stream), f'{name} rows')}{left_out}")
+    if corpus is held_corpus:
+        corpus.summary.tell(len(corpus.tokens), "; ".join(rows))
+        return
+    for each, line in zip((corpus, held_corpus), rows, strict=True):
+        each.summary.tell(len(each.tokens), line)

@@ -45,7 +45,7 @@ def continuation(
       ends: ids after which the text is over; they are yielded, too.
     """
     read, step = _decoder(model_config, limit, tuple(banned), temperature)
-    logits, trunk, cache, branches, own = read(params, _row(prompt))
+    logits, trunk, cache, branches, own = read(params, row_of(prompt))
     key = jax.random.key(0) if key is None else key
     for number in range(limit):
         draw = jax.random.uniform(jax.random.fold_in(key, number), (1,))
@@ -108,7 +108,7 @@ def _decoder(
     return read, step
 
 
-def _row(ids: Sequence[int]) -> Trunk:
+def row_of(ids: Sequence[int]) -> Trunk:
     """One row with a text, padded."""
     size = -(-len(ids) // ROOM) * ROOM
     place = np.arange(size, dtype=np.int32)[None]
@@ -162,7 +162,7 @@ def thoughts_after(
         horizon=max(1, len(target)),
         max_branches_in_flight=0,
     )
-    row = _row([*prompt, *(target or prompt[-1:])])  # something must follow, to be scored
+    row = row_of([*prompt, *(target or prompt[-1:])])  # something must follow, to be scored
     batch = Batch(
         tokens=row.tokens,
         segment=row.segment,
@@ -170,8 +170,7 @@ def thoughts_after(
         index=np.zeros(1, np.int32),
         forks=np.array([[len(prompt)]], np.int32),
     )
-    run = jax.jit(functools.partial(think, dataclasses.replace(method, settings=settings)))
-    found = run(params, batch, key)
+    found = _thinker(Method(method.model, settings, method.vocabulary))(params, batch, key)
     sampled = found["rollout"].thoughts
     words = np.asarray(sampled.words(method.vocabulary))[0]
     reasoned = np.asarray(found["reasoned"].logprob.sum(axis=-1))[0, 0]
@@ -184,3 +183,8 @@ def thoughts_after(
         for n in range(count)
     ]
     return thoughts, float(found["no_think"].logprob.sum()) if target else None
+
+
+@functools.cache  # compiled once for all prompts of about a length
+def _thinker(method: Method) -> Callable[[Params, Batch, jax.Array], dict]:
+    return jax.jit(functools.partial(think, method))

@@ -250,7 +250,7 @@ def _model(name: str, folder: Path) -> Start:
     try:
         family, model = hf.family_of(config), hf.read_config(config)
     except hf.Unsupported as error:
-        raise UserError(f"{folder / 'config.json'}: {error}") from error
+        raise UserError(f"{folder / huggingface.CONFIG}: {error}") from error
 
     def load(abstract: Params) -> tuple[Params, int | None, str]:
         if unread := hf.unread_fields(config):

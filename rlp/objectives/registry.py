@@ -2,16 +2,18 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import numpy as np
 
+from configs.default import Method
 from rlp.objectives import rewards
 from rlp.objectives.equations import jensen_advantages, standardized_advantages
 from rlp.objectives.outcome import Outcome
 from rlp.objectives.record import Objective
+from rlp.objectives.surrogates import CLIPPED, Actions, Surrogate
 from rlp.runtime import user_code
 from rlp.runtime.errors import UserError
 from rlp.runtime.lookup import find_named
@@ -130,8 +132,8 @@ OBJECTIVES = {
 
 
 def reads_answers(name: str) -> bool:
-    """Whether `objective` is over the answers to problems; "next_token" is over none."""
-    return name != "next_token" and "answers" in find(name).reads
+    """Whether the objective of that name is over the answers to problems."""
+    return "answers" in find(name).reads
 
 
 def find(name: str) -> Objective:
@@ -152,12 +154,30 @@ def find(name: str) -> Objective:
 def _watched(name: str, objective: Objective) -> Objective:
     """The objective, whose functions tell which objective raised an error; ours are left alone."""
     what, file = f"objective={name!r}", user_code.file_of(name.partition(":")[0])
-    own: dict[str, Any] = {}
-    for field in FUNCTIONS:
-        function = getattr(objective, field)
-        if function is not None and not str(function.__module__).startswith("rlp."):
-            called = f"{field} of {what}"
-            own[field] = _shaped(called, user_code.watched(called, function, file))
+
+    def watch(
+        called: str, function: Callable | None, check: Callable[[str, Callable], Callable]
+    ) -> Any:
+        if function is None or str(function.__module__).startswith("rlp."):
+            return function
+        return check(called, user_code.watched(called, function, file))
+
+    own: dict[str, Any] = {
+        field: watch(f"{field} of {what}", getattr(objective, field), _shaped)
+        for field in FUNCTIONS
+    }
+    figures = {metric.name for metric, value in objective.metrics.items() if value is None}
+    check = functools.partial(_checked_surrogate, figures)
+    own["surrogate"] = watch(f"surrogate of {what}", objective.surrogate, check)
+    own["metrics"] = {
+        metric: watch(f"metric {metric.name!r} of {what}", value, _shaped)
+        for metric, value in objective.metrics.items()
+    }
+    own["warnings"] = tuple(
+        dataclasses.replace(rule, judge=user_code.watched(called, rule.judge, file))
+        for rule in objective.warnings
+        for called in [f"warning {rule.name} of {what}"]
+    )
     return dataclasses.replace(objective, **own)
 
 
@@ -168,13 +188,45 @@ def _shaped(name: str, function: Callable[..., jax.Array]) -> Callable[..., jax.
     def run(first: Outcome | jax.Array, *rest: Any) -> jax.Array:
         found = function(first, *rest)
         shape = (first.closed if isinstance(first, Outcome) else first).shape
-        if not isinstance(found, jax.Array | np.ndarray | np.generic | int | float):
-            raise UserError(f"{name} gives a {type(found).__name__} in place of an array [B, K, G]")
-        if np.shape(found) not in ((), shape):
-            raise UserError(
-                f"{name} gives an array {list(np.shape(found))} in place of [B, K, G], which is "
-                f"{list(shape)} here"
-            )
+        _check_shape(name, found, "[B, K, G]", shape, ((), shape))
         return found
 
     return run
+
+
+def _checked_surrogate(figures: set[str], name: str, surrogate: Surrogate) -> Surrogate:
+    """A surrogate, which must give losses, and the figures that the objective's metrics name."""
+
+    @functools.wraps(surrogate)
+    def run(actions: Actions, settings: Method) -> tuple[jax.Array, dict[str, jax.Array]]:
+        made = surrogate(actions, settings)
+        if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], dict):
+            raise UserError(f"{name} must return its losses and a dict of figures ({{}} for none)")
+        losses, found = made
+        shape = actions.live.shape
+        thoughts = (*shape[:-1], 1)
+        _check_shape(name, losses, "[B, N, L] or [B, N, 1]", shape, (shape, thoughts))
+        if odd := (found.keys() - {CLIPPED}) ^ figures:
+            raise UserError(
+                f"{name} returns the figures {sorted(found)}, and the objective's metrics without "
+                f"a function are {sorted(figures)}; make {', '.join(sorted(odd))} one of both"
+            )
+        for figure, values in found.items():
+            shapes = (shape, thoughts)
+            _check_shape(f"{figure} of {name}", values, "[B, N, L] or [B, N, 1]", shape, shapes)
+        return losses, found
+
+    return run
+
+
+def _check_shape(
+    name: str, found: Any, axes: str, shape: tuple[int, ...], allowed: Collection[tuple[int, ...]]
+) -> None:
+    """Refuses what is not an array of one of the shapes that are allowed."""
+    if not isinstance(found, jax.Array | np.ndarray | np.generic | int | float):
+        raise UserError(f"{name} gives a {type(found).__name__} in place of an array {axes}")
+    if np.shape(found) not in allowed:
+        raise UserError(
+            f"{name} gives an array {list(np.shape(found))} in place of {axes}, which is "
+            f"{list(shape)} here"
+        )

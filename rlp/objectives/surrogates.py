@@ -38,6 +38,7 @@ class Actions:
         return reading(self, "actions", name)
 
 
+CLIPPED = "clip_fraction"  # a figure of every run's metrics, which a surrogate may return
 Surrogate = Callable[[Actions, Method], tuple[jax.Array, dict[str, jax.Array]]]
 
 
@@ -54,4 +55,4 @@ def clipped(actions: Actions, settings: Method) -> tuple[jax.Array, dict[str, ja
         settings.clip_dual,
         settings.ratio,
     )
-    return loss, {"clip_fraction": stopped}
+    return loss, {CLIPPED: stopped}

@@ -39,8 +39,16 @@ def write_page(
     )
 
 
-def render(sources: Sequence[Source], groups: Sequence[Group], title: str = "") -> str:
-    """The whole page as text; its title is the names of the sources if it is given none."""
+def render(
+    sources: Sequence[Source], groups: Sequence[Group], title: str = "", only: str = ""
+) -> str:
+    """The whole page as text.
+
+    Args:
+        sources, groups: what was read, and the rows of the table.
+        title: of the page; empty for the names of the sources.
+        only: "thoughts" for a page that shows nothing but the thought browser.
+    """
     title = title or ", ".join(source.name for source in sources)
     script = "\n".join(_asset(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -54,6 +62,7 @@ def render(sources: Sequence[Source], groups: Sequence[Group], title: str = "") 
         "title": escape(f"{TITLE}{title}"),
         "heading": escape(title),
         "style": _asset("page.css"),
+        "only": escape(only),
         "facts": _facts(sources, groups),
         "notes": _notes(sources),
         "warnings": _warnings(groups),

@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.default import Config
 from rlp.interop import init_from as starting
 from rlp.interop.huggingface import may_be_on_hub
 from rlp.report import terminal_table, write_report_separately
@@ -40,14 +41,17 @@ def run(
     workdir: str | Path,
     *,
     allow_config_change: bool = False,
+    report: bool = True,
     explicit: Collection[str] = (),
+    on_step: loop.OnStep | None = None,
 ) -> dict[str, Any]:
     """Runs all arms, writes summary.json and the report, and prints the table.
 
     Args:
       config: with `arms`.
       workdir: folder of the experiment.
-      allow_config_change, explicit: as in `loop.train`, for every arm.
+      allow_config_change, explicit, on_step: as in `loop.train`, for every arm.
+      report: write the report and print the table.
 
     Returns:
       The content of summary.json.
@@ -61,7 +65,11 @@ def run(
     arms = arms_in_order(config, workdir)
     hosts.agree(lambda: ownership.check(workdir, "experiment"))
     with lease.held(workdir):
-        return _run(config, workdir, arms, allow_config_change, explicit)
+        results = _run(config, workdir, arms, allow_config_change, explicit, on_step)
+        summary = hosts.agree(lambda: _summarise(config, workdir, results))
+        if report:
+            hosts.agree(lambda: _report(workdir, results))
+        return summary
 
 
 def _run(
@@ -70,8 +78,9 @@ def _run(
     arms: Mapping[str, ConfigDict],
     allow_config_change: bool,
     explicit: Collection[str],
-) -> dict[str, Any]:
-    """What `run` does in a folder that is held."""
+    on_step: loop.OnStep | None,
+) -> dict[str, dict[str, Any]]:
+    """What `loop.train` returns for every arm, in the order they ran."""
     resume.check_config(config, workdir, allow_config_change)
     planned: dict[str, ConfigDict] = {}
     for name, arm in arms.items():
@@ -84,12 +93,11 @@ def _run(
             allow_config_change=allow_config_change,
             report=False,
             explicit=explicit,
+            on_step=on_step,
         )
         # Not before: an arm that cannot start leaves no folder.
         hosts.agree(lambda: _begin(config, workdir))
-    summary = hosts.agree(lambda: _summarise(config, workdir, results))
-    hosts.agree(lambda: _report(workdir, results))
-    return summary
+    return results
 
 
 def _begin(config: ConfigDict, workdir: Path) -> None:
@@ -167,7 +175,7 @@ def _check_arm(
             raise UserError.of("match", arm.match, ": that arm takes no step and uses nothing")
         hosts.agree(lambda: ownership.check(folder, "run"))
         adopted = starting.adopt(arm, folder, explicit, planned)
-        memory_check.build(adopted, resume.starting_files(adopted, folder, planned))
+        memory_check.build(Config.of(adopted), resume.starting_files(adopted, folder, planned))
     except UserError as error:
         raise error.within(f"arm {name}") from error
     return adopted

@@ -39,7 +39,7 @@ def chat_prompt(opened: Opened, text: str, system: str = "") -> str:
     tokenizer, template = opened.method.tokenizer, opened.method.template
     if template is None:
         raise UserError(
-            f"{opened.name} has no chat template; leave out --chat, or name a model that has one "
+            f"{opened.name} has no chat template; ask without chat, or name a model that has one "
             "(a run trained with data.chat_template=<Jinja file> keeps it)"
         )
     return tokenizer.chat(messages(text, system), template, True)
@@ -73,7 +73,7 @@ def prompt_and_target(opened: Opened, prompt: str, target: str) -> tuple[list[in
     ids = [*opened.method.tokenizer.bos, *ids]
     if not ids:
         raise UserError(
-            "the prompt is empty, and the tokenizer puts nothing before a text; give a --prompt"
+            "the prompt is empty, and the tokenizer puts nothing before a text; give a prompt"
         )
     return ids, rest
 

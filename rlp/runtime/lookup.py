@@ -21,7 +21,7 @@ def find_named(
     kind: type[T],
     package: str,
     others: Sequence[str] = (),
-    function: str = "",
+    other: str = "",
 ) -> Any:
     """What is known by that name, or what "<module>:<name>" says where to import.
 
@@ -35,8 +35,8 @@ def find_named(
       kind: of what may be imported.
       package: that gives it to users.
       others: names that the field may have, which are asked for elsewhere.
-      function: what may be imported in place of a `kind`, as in "(response, answer) -> number"; ""
-        for no function.
+      other: what may be imported in place of a `kind`, in words; the caller looks whether it is
+        that. "" for nothing.
 
     Raises:
       UserError: there is none.
@@ -44,7 +44,7 @@ def find_named(
     if name in known:
         return known[name]
     module, _, attribute = name.partition(":")
-    either = f" or function {function}" if function else ""
+    either = f" or {other}" if other else ""
     if not attribute:
         raise UserError.of(
             field,
@@ -53,9 +53,14 @@ def find_named(
             f"own {kind.__name__}{either}",
         )
     found = _imported(field, module, attribute)
-    if not isinstance(found, kind) and not (function and callable(found)):
-        raise UserError.of(field, name, f"is not a {package}.{kind.__name__}{either}")
+    if not isinstance(found, kind) and not other:
+        raise wrong_kind(field, name, f"a {package}.{kind.__name__}")
     return found
+
+
+def wrong_kind(field: str, name: str, wanted: str) -> UserError:
+    """The error that what a field names is there, but is something else than what is wanted."""
+    return UserError.of(field, name, f"is not {wanted}")
 
 
 @functools.cache
@@ -84,3 +89,8 @@ def _imported(field: str, module: str, attribute: str) -> Any:
     if file is None or not Path(file).resolve().is_relative_to(user_code.ROOT):
         LOGGER.info("%s %s:%s is imported from %s", field, module, attribute, file or "Python")
     return found
+
+
+def forget_imports() -> None:
+    """Has the next look-up read the modules' attributes anew, which a notebook may have changed."""
+    _imported.cache_clear()

@@ -77,7 +77,7 @@ BAD = {
     ),
     "no chat": (
         ("sample", "--checkpoint=made/run", "--prompt=a", "--chat"),
-        "made/run has no chat template; leave out --chat, or name a model that has one",
+        "made/run has no chat template; ask without chat, or name a model that has one",
     ),
     "no chat with a system": (
         ("sample", "--checkpoint=made/run", "--prompt=a", "--system=b"),

@@ -15,11 +15,11 @@ import pytest
 
 from configs import default
 from models.transformer import bind
-from rlp.data.text import text_streams
 from rlp.engine.branches import document_trunk
 from rlp.engine.scoring import document_scores, predicted_tokens
 from rlp.run import export_model, opened_model, prompts
 from tests.support import environment, real_models, tiny
+from tests.support.documents import text_streams
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow

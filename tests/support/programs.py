@@ -156,6 +156,7 @@ def _run(
 ) -> None:  # fmt: skip
     """Becomes the program, in a process that was forked for it, and ends."""
     os.chdir(folder)
+    sys.path.insert(0, folder)  # as `python -m` has it
     os.environ.update(environment)
     for number, path in ((0, os.devnull), (1, out), (2, err)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), number)

@@ -26,7 +26,7 @@ from rlp.answers.verifiers.mathematics import math_answer, math_equal, right_exp
 from rlp.answers.verifiers.responses import after_thought, stated_confidence, where_the_answer_is
 from rlp.runtime import user_code
 from rlp.runtime.errors import UserError
-from rlp.runtime.lookup import find_named
+from rlp.runtime.lookup import find_named, wrong_kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,10 +109,12 @@ def find(name: str) -> Verifier:
     Raises:
       UserError: there is none, or the function does not take these two arguments.
     """
-    ours, function = "rlp.answers.verifiers", "(response, answer) -> number"
-    found = find_named(FIELD, name, VERIFIERS, Verifier, ours, function=function)
+    ours, other = "rlp.answers.verifiers", "function (response, answer) -> number"
+    found = find_named(FIELD, name, VERIFIERS, Verifier, ours, other=other)
     if isinstance(found, Verifier):
         return found
+    if not callable(found):
+        raise wrong_kind(FIELD, name, f"a {ours}.Verifier or {other}")
     try:
         inspect.signature(found).bind("response", "answer")
     except (TypeError, ValueError) as error:

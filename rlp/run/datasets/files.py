@@ -1,11 +1,9 @@
 """Files as a dataset: documents, pairs of prompt and response, problems."""
 
 import logging
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
 from rlp.answers.gold_answers import Golds
 from rlp.data.bounds import Limits
 from rlp.data.conversations import Format
@@ -13,11 +11,10 @@ from rlp.data.pairs import pair_streams
 from rlp.data.problem_format import ProblemFormat
 from rlp.data.problems import problem_streams
 from rlp.data.text import text_streams
-from rlp.data.text_stream import TextStream
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, ProblemSplit, Split, given_forks
+from rlp.run.datasets.rows import document_layout, first_held_out
 from rlp.run.grader import make_grader
-from rlp.runtime.config_json import Value
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint
 from rlp.tokenizers.tokenizer import Tokenizer
@@ -33,47 +30,38 @@ class FileDataset(Dataset):
     """What the files hold that `data.train`, `data.sft.train`, `data.problems.train` and their
     held-out neighbours name."""
 
-    def check(self, config: Mapping[str, Value], task: "Task") -> None:
+    def check(self, config: Config, task: "Task") -> None:
         """See `Dataset`."""
-        if task.reads_documents and not config["data.train"]:
+        self._check_documents(config, task)
+        if task.reads_documents and not config.data.fork_marker:
+            for rule, _ in given_forks(config):
+                raise UserError.of(rule, "given", "needs data.fork_marker to say where forks stand")
+        _check_pairs(config)
+
+    def _check_documents(self, config: Config, task: "Task") -> None:
+        """Refuses fields that do not say which documents there are."""
+        if task.reads_documents and not config.data.train:
             raise UserError(
                 "data.train is empty; give text files with --config.data.train=<file or folder>",
                 field="data.train",
                 value="",
             )
-        if task.reads_documents and not config["data.fork_marker"]:
-            for rule, _ in given_forks(config):
-                raise UserError.of(rule, "given", "needs data.fork_marker to say where forks stand")
-        _check_pairs(config)
 
-    def documents(self, config: ConfigDict, tokenizer: Tokenizer, forks: int) -> Split:
+    def documents(self, config: Config, tokenizer: Tokenizer, forks: int) -> Split:
         """See `Dataset`."""
-        data, rlp, evaluation = config.data, config.rlp, config.evaluation
-        min_prefix = max(rlp.min_prefix, len(tokenizer.bos))  # no thought starts inside a bos
-        room = min_prefix + rlp.horizon - 1  # tokens besides one for every fork
-        given = "given" in (rlp.positions, evaluation.positions)
+        data = config.data
         train, held_out = text_streams(
+            document_layout(config, tokenizer, forks),
             train=data.train,
             evaluation=data.evaluation,
-            holdout_every=data.holdout_every,
             text_column=data.text_column,
             txt_separator=data.txt_separator,
-            tokenizer=tokenizer,
-            sequence_length=data.sequence_length,
-            pack=data.pack and not forks,
-            train_forks=bool(forks),
-            min_tokens=room + forks if forks else 2,
-            held_out_min_tokens=room + evaluation.forks_per_document,
-            fork_marker=data.fork_marker if given else "",
-            min_prefix=min_prefix,
-            horizon=rlp.horizon,
             max_unusable_share=data.max_unusable_share,
             limits=read_limits(config),
-            seed=config.seed,
         )
-        return _split(config, train, held_out)
+        return first_held_out(config, train, held_out)
 
-    def pairs(self, config: ConfigDict, tokenizer: Tokenizer, template: str | None) -> Split:
+    def pairs(self, config: Config, tokenizer: Tokenizer, template: str | None) -> Split:
         """See `Dataset`."""
         data = config.data
         LOGGER.info(
@@ -97,10 +85,10 @@ class FileDataset(Dataset):
             limits=read_limits(config),
             seed=config.seed,
         )
-        return _split(config, train, held_out)
+        return first_held_out(config, train, held_out)
 
     def problems(
-        self, config: ConfigDict, tokenizer: Tokenizer, response_format: ResponseFormat
+        self, config: Config, tokenizer: Tokenizer, response_format: ResponseFormat
     ) -> ProblemSplit:
         """See `Dataset`."""
         data, wanted = config.data, config.evaluation.problems
@@ -132,12 +120,6 @@ class FileDataset(Dataset):
         return ProblemSplit(train, beginnings, found)
 
 
-def _split(config: ConfigDict, train: TextStream, held_out: TextStream) -> Split:
-    """The first of the held-out rows, as many as the config wants."""
-    wanted = min(config.evaluation.documents, len(held_out))
-    return Split(train, held_out.batch(0, wanted), held_out.fingerprint())
-
-
 def _end_of_response(tokenizer: Tokenizer, template: str | None) -> int | None:
     """The token that ends a response in a chat; None without a template, or without a token."""
     if template is None:
@@ -152,14 +134,14 @@ def _end_of_response(tokenizer: Tokenizer, template: str | None) -> int | None:
     return end
 
 
-def read_limits(config: ConfigDict) -> Limits:
+def read_limits(config: Config) -> Limits:
     """What is read of a file."""
     return Limits(config.data.max_row_bytes, config.data.max_decompression_ratio)
 
 
-def _check_pairs(config: Mapping[str, Value]) -> None:
+def _check_pairs(config: Config) -> None:
     """Files, columns and a share of pairs that agree."""
-    share, train = config["data.sft.share"], config["data.sft.train"]
+    share, train = config.data.sft.share, config.data.sft.train
     if bool(train) != bool(share):
         raise UserError.of(
             "data.sft.train",
@@ -169,19 +151,19 @@ def _check_pairs(config: Mapping[str, Value]) -> None:
         )
     if not share:
         return
-    if share == 1 and (config["data.train"] or config["data.evaluation"]):
+    if share == 1 and (config.data.train or config.data.evaluation):
         raise UserError.of(
             "data.sft.share",
             1,
             "leaves no rows for documents; lower it, or leave data.train and data.evaluation ''",
         )
     prompt, response, messages = (
-        bool(config[f"data.sft.{name}_column"]) for name in ("prompt", "response", "messages")
+        bool(config.data.sft[f"{name}_column"]) for name in ("prompt", "response", "messages")
     )
     if not prompt == response != messages:
         raise UserError(
             "data.sft needs either data.sft.prompt_column and data.sft.response_column, or "
             "data.sft.messages_column: the names of its columns",
             field="data.sft.prompt_column",
-            value=config["data.sft.prompt_column"],
+            value=config.data.sft.prompt_column,
         )

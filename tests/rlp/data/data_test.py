@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlp.data.corpus import fork_after, hold_out
-from rlp.data.text import text_streams
 from rlp.data.windows import pack_windows
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.byte_tokenizer import ByteTokenizer
 from rlp.tokenizers.load import load_tokenizer
+from tests.support.documents import text_streams
 
 BYTES = load_tokenizer("bytes")
 TEXTS = [f"document {i}: " + "é日x\n"[i % 4] * (i * 7 % 60) for i in range(41)]

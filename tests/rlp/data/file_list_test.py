@@ -9,9 +9,9 @@ import pytest
 
 from rlp.data import locations
 from rlp.data.file_list import find_files
-from rlp.data.text import text_streams
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.load import load_tokenizer
+from tests.support.documents import text_streams
 from tests.support.text_files import TEXTS, write
 
 

@@ -11,7 +11,6 @@ from rlp.data.compass import CompassPairs, CompassProblems, CompassStream
 from rlp.data.fingerprint import digest, fingerprint
 from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
-from rlp.data.text import text_streams
 from rlp.run import assembly, loop
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import changes
@@ -19,6 +18,7 @@ from rlp.tokenizers.byte_tokenizer import ByteTokenizer
 from rlp.tokenizers.load import load_tokenizer
 from rlp.training.trainers import NextTokenTrainer
 from tests.support import runs
+from tests.support.documents import text_streams
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 
 BYTES = load_tokenizer("bytes")

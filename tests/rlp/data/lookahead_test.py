@@ -15,11 +15,11 @@ from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
 from rlp.data.pairs import pair_streams
 from rlp.data.tags import begins
-from rlp.data.text import text_streams
 from rlp.run import assembly, loop
 from rlp.run.tasks import next_token
 from rlp.tokenizers.load import load_tokenizer
 from tests.support import runs
+from tests.support.documents import text_streams
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 
 BYTES = load_tokenizer("bytes")

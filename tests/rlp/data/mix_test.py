@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rlp.data.mix import MixedStream
 from rlp.data.pairs import pair_streams
-from rlp.data.text import text_streams
+from tests.support.documents import text_streams
 from tests.support.pairs import BYTES, PAIR, numbered, write
 
 NAMES = ("tokens", "segment", "position", "index", "forks", "loss_mask")

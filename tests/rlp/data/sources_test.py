@@ -13,10 +13,10 @@ from rlp.data import content, sources
 from rlp.data.corpus import tokenize
 from rlp.data.file_list import ENDINGS, find_files
 from rlp.data.sources import read_rows
-from rlp.data.text import text_streams
 from rlp.run.text_fields import file_text
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.byte_tokenizer import ByteTokenizer
+from tests.support.documents import text_streams
 from tests.support.text_files import SEPARATOR, TEXTS, documents, write
 
 

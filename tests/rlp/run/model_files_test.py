@@ -167,7 +167,7 @@ def test_an_export_has_the_template_of_the_run_and_no_older_one(named, files, tm
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     if expected is None:
         assert theirs.chat_template is None
-        with pytest.raises(UserError, match="run has no chat template; leave out --chat"):
+        with pytest.raises(UserError, match="run has no chat template; ask without chat"):
             prompts.chat_prompt(run, "x")
     else:
         assert theirs.get_chat_template() == expected

@@ -1,0 +1,130 @@
+"""Documents that Python code gives, in place of files: what `data.kind="<module>:<name>"` names.
+
+    DOCUMENTS = ["one text", "another"]                    a list of documents, or
+    def documents(): yield from …                          a function that gives them, or
+    SOURCE = Documents(train=documents, held_out=others)   with others to hold out
+
+A document is a text, or a sequence of token ids of the run's tokenizer without bos and eos. All are
+read at the start, on every host, and are laid into rows as those of files are. So record k is a
+function of the documents and the seed: a run that resumes reads them again and goes on at its
+record, and is refused if they are no longer the same.
+"""
+
+import dataclasses
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import tqdm
+
+from rlp.data.corpus import Corpus, fork_after, grouped
+from rlp.data.layout import Layout
+from rlp.data.summary import Summary
+from rlp.data.text_stream import TextStream
+from rlp.runtime import user_code
+from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import Tokenizer
+
+FIELD = "data.kind"
+Document = str | Sequence[int]
+Given = Iterable[Document] | Callable[[], Iterable[Document]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Documents:
+    """Documents to train on, and documents to hold out.
+
+    Attributes:
+      train: the documents, or a function without arguments that returns or yields them.
+      held_out: the same; None holds out every `data.holdout_every`-th document of `train`.
+    """
+
+    train: Given
+    held_out: Given | None = None
+
+
+def document_streams(source: Documents, name: str, layout: Layout) -> tuple[TextStream, TextStream]:
+    """The training stream and the held-out one, see `Layout.streams`.
+
+    Args:
+      source: the documents.
+      name: "<module>:<name>" of the source, for messages.
+      layout: how documents become rows.
+
+    Raises:
+      UserError: the code of the source raises an error, something is neither a text nor token ids,
+        or there are too few documents.
+    """
+    layout.check()
+    train = _corpus(source.train, name, FIELD, layout)
+    if source.held_out is not None:
+        return layout.streams(train, _corpus(source.held_out, name, f"{FIELD}, held out", layout))
+    if len(train) < layout.holdout_every:
+        raise UserError(
+            f"{FIELD}={name!r} gives {len(train)} documents, too few to hold out one in "
+            f"{layout.holdout_every}: give held-out ones, as rlp.data.documents.Documents has, or "
+            "lower data.holdout_every"
+        )
+    return layout.streams(train)
+
+
+def _corpus(given: Given, name: str, field: str, layout: Layout) -> Corpus:
+    """The documents, tokenised, in their order."""
+    tokenizer, marker = layout.tokenizer, layout.fork_marker
+    summary = Summary(field, (), 0.0, "documents")
+    dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
+    documents: list[np.ndarray] = []
+    forks: list[int] = []
+    with user_code.running(f"{FIELD}={name!r}", user_code.file_of(name.partition(":")[0])):
+        read = _checked(given, name, summary, tokenizer)
+        for group in grouped(read, len):
+            texts = [document for document in group if isinstance(document, str)]
+            encoded = iter(tokenizer.encode_all(texts))
+            for document in group:
+                fork = -1
+                if isinstance(document, str):
+                    ids = next(encoded)
+                    fork = fork_after(document, marker, tokenizer) if marker else -1
+                else:
+                    ids = np.asarray(document)
+                documents.append(np.concatenate([ids, [tokenizer.separator]]).astype(dtype))
+                forks.append(fork)
+    if not documents:
+        raise UserError(f"{FIELD}={name!r} gives no documents: there is none that is not empty")
+    bounds = np.cumsum([0, *map(len, documents)], dtype=np.int64)
+    return Corpus(np.concatenate(documents), bounds, np.asarray(forks, np.int64), None, summary)
+
+
+def _checked(given: Given, name: str, summary: Summary, tokenizer: Tokenizer) -> Iterator[Document]:
+    """The documents that are not empty; the summary counts them."""
+    if isinstance(given, Iterator):
+        raise UserError(
+            f"{FIELD}={name!r} is a {type(given).__name__}, which can be read only once; name a "
+            "function that returns it"
+        )
+    documents = given() if callable(given) else given
+    if isinstance(documents, str) or not isinstance(documents, Iterable):
+        raise UserError(
+            f"{FIELD}={name!r} gives a {type(documents).__name__}; give an iterable of documents, "
+            "texts or token ids"
+        )
+    shown = tqdm.tqdm(
+        documents, f"reading {summary.field}", unit=" documents", delay=1, disable=None
+    )
+    for number, document in enumerate(shown):
+        if not isinstance(document, str):
+            _check_ids(document, f"{FIELD}={name!r}: document {number}", tokenizer.vocab_size)
+        if len(document) and not (isinstance(document, str) and document.isspace()):
+            summary.count(name, len(document) if isinstance(document, str) else 0)
+            yield document
+        else:
+            summary.empty += 1
+
+
+def _check_ids(document: object, where: str, size: int) -> None:
+    """Refuses what is neither a text nor ids of the tokenizer."""
+    if not isinstance(document, Sequence | np.ndarray):
+        raise UserError(f"{where} is a {type(document).__name__}; give a text or token ids")
+    whole = all(isinstance(token, numbers.Integral) for token in document)
+    if not whole or (len(document) and not 0 <= min(document) <= max(document) < size):
+        raise UserError(f"{where} holds something that is not a token id from 0 to {size - 1}")

@@ -1,0 +1,90 @@
+"""Tables and pages as a notebook and a terminal show them.
+
+Words that models and files bring are escaped: in terminals by `printable`, in HTML by `escape`.
+"""
+
+import base64
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rlp.report.html_table import escape
+from rlp.runtime.display import printable
+
+LONGEST = 72  # characters of a cell in a terminal
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+      name: its head.
+      cells: texts, one a row.
+      text: cells are words, at the left; else numbers, at the right.
+      meaning: shown where the pointer rests on the head.
+    """
+
+    name: str
+    cells: Sequence[str]
+    text: bool = False
+    meaning: str = ""
+
+
+def text_table(columns: Sequence[Column]) -> str:
+    """The columns side by side, for a terminal; long cells are cut."""
+    lines = [""] * (1 + max(len(column.cells) for column in columns))
+    for column in columns:
+        cells = [_cut(printable(cell)) for cell in (column.name, *column.cells)]
+        width = max(map(len, cells))
+        pad = str.ljust if column.text else str.rjust
+        lines = [
+            f"{line}  {pad(cell, width)}" if line else pad(cell, width)
+            for line, cell in zip(lines, cells, strict=True)
+        ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def html_table(columns: Sequence[Column], caption: str = "") -> str:
+    """The columns as a table in HTML."""
+    align = lambda column: f'style="text-align:{"left" if column.text else "right"}"'
+    heads = "".join(
+        f'<th {align(column)} title="{escape(column.meaning)}">{escape(column.name)}</th>'
+        for column in columns
+    )
+    rows = "".join(
+        f"<tr>{''.join(f'<td {align(c)}>{escape(c.cells[row])}</td>' for c in columns)}</tr>"
+        for row in range(len(columns[0].cells))
+    )
+    under = f"<caption {align(columns[-1])}>{escape(caption)}</caption>" if caption else ""
+    return f"<table>{under}<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def image(png: bytes, meaning: str) -> str:
+    """A picture inside of HTML."""
+    data = base64.b64encode(png).decode()
+    return f'<img alt="{escape(meaning)}" src="data:image/png;base64,{data}">'
+
+
+class Inline:
+    """A page of its own inside of a notebook's; a terminal shows `text`."""
+
+    def __init__(self, page: str, text: str, height: int = 720) -> None:
+        """Args: page: HTML; text: for terminals; height: of the frame, in pixels."""
+        self.page, self.text, self.height = page, text, height
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe srcdoc="{escape_attribute(self.page)}" width="100%" height="{self.height}" '
+            'style="border:0"></iframe>'
+        )
+
+
+def escape_attribute(page: str) -> str:
+    """HTML inside of an attribute, where it means what it did."""
+    return page.replace("&", "&amp;").replace('"', "&quot;")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

@@ -1,0 +1,34 @@
+"""From a config to how documents become rows, wherever they come from."""
+
+from configs.default import Config
+from rlp.data.layout import Layout
+from rlp.data.text_stream import TextStream
+from rlp.run.datasets.dataset import Split
+from rlp.tokenizers.tokenizer import Tokenizer
+
+
+def document_layout(config: Config, tokenizer: Tokenizer, forks: int) -> Layout:
+    """How the documents of a run become rows; `forks` as of `Dataset.documents`."""
+    data, rlp, evaluation = config.data, config.rlp, config.evaluation
+    min_prefix = max(rlp.min_prefix, len(tokenizer.bos))  # no thought starts inside a bos
+    room = min_prefix + rlp.horizon - 1  # tokens besides one for every fork
+    given = "given" in (rlp.positions, evaluation.positions)
+    return Layout(
+        tokenizer=tokenizer,
+        sequence_length=data.sequence_length,
+        holdout_every=data.holdout_every,
+        pack=data.pack and not forks,
+        train_forks=bool(forks),
+        min_tokens=room + forks if forks else 2,
+        held_out_min_tokens=room + evaluation.forks_per_document,
+        fork_marker=data.fork_marker if given else "",
+        min_prefix=min_prefix,
+        horizon=rlp.horizon,
+        seed=config.seed,
+    )
+
+
+def first_held_out(config: Config, train: TextStream, held_out: TextStream) -> Split:
+    """The first of the held-out rows, as many as the config wants."""
+    wanted = min(config.evaluation.documents, len(held_out))
+    return Split(train, held_out.batch(0, wanted), held_out.fingerprint())

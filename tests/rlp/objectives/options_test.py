@@ -1,0 +1,47 @@
+"""Options of objectives: what a config gives, checked against what the objective declares."""
+
+import pytest
+
+from rlp.objectives.options import Options, resolve
+from rlp.runtime.errors import UserError
+
+DECLARED = {"price": 0.01, "count": 3, "loud": False, "rule": "mean"}
+
+
+def test_what_is_not_given_has_its_default():
+    given = {"price": 1, "rule": "sum"}
+    found = resolve("mine", DECLARED, given)
+    assert found == DECLARED | {"price": 1.0, "rule": "sum"}
+    assert type(found["price"]) is float  # a whole number passes for a float
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"prize": 1.0}, "'mine' has no such option, did you mean price"),
+        ({"other": 1.0}, "it has price, count, loud, rule"),
+        ({"count": 1.5}, "must be a int, as its default 3 is; 1.5 is not"),
+        ({"price": "x"}, "must be a float"),
+        ({"price": float("nan")}, "nan is not"),
+        ({"count": True}, "True is not"),
+    ],
+)
+def test_what_an_objective_does_not_declare_is_refused(given, said):
+    with pytest.raises(UserError) as refused:
+        resolve("mine", DECLARED, given)
+    assert said in str(refused.value)
+    assert f"objective_options.{next(iter(given))}" in str(refused.value)
+
+
+def test_an_objective_without_options_says_how_to_declare_some():
+    with pytest.raises(UserError, match=r"declares none; add options="):
+        resolve("mine", {}, {"price": 1.0})
+
+
+def test_options_are_read_by_name_and_tell_programs_apart():
+    options = Options({"price": 0.5})
+    assert (options.price, options["price"], dict(options)) == (0.5, 0.5, {"price": 0.5})
+    with pytest.raises(UserError, match="did you mean price"):
+        options.prize  # noqa: B018
+    assert {options: 1}[Options({"price": 0.5})] == 1
+    assert Options({"price": 1}) != Options({"price": 1.0}) != Options({"price": True})
