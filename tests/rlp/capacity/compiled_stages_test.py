@@ -22,8 +22,8 @@ from rlp.engine.step import new_state
 from rlp.evaluation.answering import response_settings
 from rlp.training.trainers import RLPTrainer
 from rlp.training.trainers.answers import AnswerTrainer
-from tests.rlp.engine.sharding_test import OPTIMIZER
 from tests.support import tiny
+from tests.support.engine import OPTIMIZER
 
 MODEL = tiny.model_config(num_heads=4, num_kv_heads=4, compute_dtype="bfloat16", num_layers=1)
 WORDS = tiny.words(MODEL)

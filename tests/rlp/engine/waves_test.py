@@ -14,7 +14,6 @@ from models.sharding import make_mesh
 from rlp.data.rows import Rows
 from rlp.engine import decoding, step
 from rlp.engine.method import Method
-from rlp.engine.optimizer import make_optimizer
 from rlp.engine.placement import state_shardings
 from rlp.engine.step.waves import join_waves
 from rlp.training.trainers import Clock, RLPTrainer
@@ -25,6 +24,7 @@ from tests.support.engine import (
     CONFIG,
     KEY,
     LONG,
+    OPTIMIZER,
     PARAMS,
     PROMPT,
     SETTINGS,
@@ -33,12 +33,6 @@ from tests.support.engine import (
     phi,
     slow,
 )
-
-# With a small epsilon, Adam's first move is the sign of the gradient, whatever its rounding.
-OPTIMIZER = make_optimizer(
-    learning_rate=1.0, schedule="constant", warmup_steps=0, final_share=1.0, total_steps=10,
-    beta1=0.9, beta2=0.95, epsilon=1.0, weight_decay=0.0, clip_norm=0.0,
-)  # fmt: skip
 
 PROMPTED = tiny.rlp_settings(
     prompt=PROMPT, positions="loss", unclosed="mask", thought_length=8, temperature=1.3,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from rlp.objectives.equations import ADVANTAGES
 from rlp.objectives.registry import OBJECTIVES, find
-from tests.rlp.objectives.rewards_test import outcome
+from tests.support.outcomes import outcome
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "objectives.md").read_text(encoding="utf-8")
 
