@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from benchmarks import command
+from rlp.runtime import run_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = (
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = write_run(Path(flags.keep or temporary) / "run", flags.steps)
         seconds, most = cost(folder)
-        sizes = (folder / name for name in ("metrics.jsonl", "report.html"))
+        sizes = (folder / name for name in (run_folder.METRICS, run_folder.REPORT))
         metrics, page = (f"{path.stat().st_size / 2**20:.1f} MiB" for path in sizes)
     print(
         f"{flags.steps:,} steps ({metrics} of metrics): {seconds:.1f} s, {most / 2**20:.0f} MiB, "
@@ -69,13 +70,13 @@ def write_run(folder: Path, steps: int, seed: int = 0) -> Path:
     """Makes the folder of a finished run that was never trained."""
     folder.mkdir(parents=True)
     config = {"seed": seed, "objective": "rlp", "steps": steps}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / run_folder.CONFIG).write_text(json.dumps(config))
     draw = random.Random(seed)
-    with (folder / "metrics.jsonl").open("w") as file:
+    with (folder / run_folder.METRICS).open("w") as file:
         for step in range(1, steps + 1):
             file.write(json.dumps(_line(step, steps, draw)) + "\n")
     figures = {name: draw.random() for name in HELD_OUT}
-    (folder / "evaluation.json").write_text(json.dumps({"step": steps, **figures}))
+    (folder / run_folder.EVALUATION).write_text(json.dumps({"step": steps, **figures}))
     return folder
 
 

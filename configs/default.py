@@ -19,11 +19,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.fields import config_dict, count, field, fraction, read
+from configs.fields import Group, config_dict, count, field, fraction, options, read
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Group):
     """What is trained, from what, and for how long: `config.seed`, `config.objective` and so on."""
 
     seed: int = field(0, "root of all randomness: parameters, data order, forks, thoughts", at_least=0,
@@ -44,7 +44,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Rope:
+class Rope(Group):
     """Rotary positions of the network."""
 
     theta: float = field(1e4, "base of the rotary frequencies", above=0)
@@ -64,7 +64,7 @@ class Rope:
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Group):
     """Which network, and how it is computed; with init_from only the last three fields count."""
 
     vocab_size: int = count(0, "rows of the embedding", symbol="V", at_least=0,
@@ -105,7 +105,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class SFT:
+class SFT(Group):
     """Prompts with their responses; only the tokens of the responses are learnt (next_token only)."""
 
     train: str = field("", ".jsonl .ndjson (.gz and .zst of them) .parquet; files, folders or globs, as "
@@ -122,7 +122,7 @@ class SFT:
 
 
 @dataclass(frozen=True)
-class Problems:
+class Problems(Group):
     """Prompts whose answers can be checked: for objectives over answers, and for `accuracy`."""
 
     train: str = field("", '.jsonl .ndjson (.gz and .zst of them) .parquet, same forms; only for '
@@ -159,7 +159,7 @@ class Problems:
 
 
 @dataclass(frozen=True)
-class Lookahead:
+class Lookahead(Group):
     """Copies of a document's own future between thinking tags (next_token only)."""
 
     share: float = fraction(0.0, "probability that a training document gets one; Trelawney: 0.5")
@@ -168,7 +168,7 @@ class Lookahead:
 
 
 @dataclass(frozen=True)
-class Compass:
+class Compass(Group):
     """Generated documents of the demo (data.kind="compass")."""
 
     thought_share: float = fraction(0.0, "share of documents that hold a thought")
@@ -179,7 +179,7 @@ class Compass:
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Group):
     """Where documents, pairs and problems come from, and how they become rows of tokens."""
 
     kind: str = field("text", 'where documents come from: "text" (files), "compass" (generated documents of '
@@ -221,7 +221,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Group):
     """AdamW and its learning rate."""
 
     learning_rate: float = field(3e-4, "at the peak of its schedule", at_least=0, held_as="float32")
@@ -241,7 +241,7 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Group):
     """The method's fields whose values its stages use as they are: all of `RLP` but the prompt."""
 
     group_size: int = count(16, "thoughts per fork", symbol="G")
@@ -312,7 +312,7 @@ class RLP(Method):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Group):
     """What is measured on held-out data, and when."""
 
     every: int = field(0, "between held-out evaluations during training", unit="steps", at_least=0,
@@ -333,7 +333,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Group):
     """When checkpoints are written, and how many are kept."""
 
     every: int = field(200, "between checkpoints; the last step and evaluated ones are saved too",
@@ -342,7 +342,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Mesh:
+class Mesh(Group):
     """How the devices are arranged."""
 
     data: int = field(-1, "devices along the batch", at_least=1, special={-1: "all that are left"})
@@ -353,15 +353,10 @@ class Mesh:
 
 
 @dataclass(frozen=True)
-class ObjectiveOptions:
-    """Options of the objective, which declares their names and defaults itself."""
-
-
-@dataclass(frozen=True)
 class Config(Run):
     """All fields of a run, for code that reads them: `Config.of(config).rlp.group_size`."""
 
-    objective_options: ObjectiveOptions = ObjectiveOptions()
+    objective_options: Mapping[str, Any] = options()  # of the objective, which declares them itself
     model: Model = Model()
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
@@ -372,7 +367,7 @@ class Config(Run):
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Config":
-        """The typed settings of a run's ConfigDict."""
+        """The typed settings of a run's ConfigDict, whose other fields (`arms`) are left out."""
         return read(cls, config)
 
 

@@ -11,6 +11,7 @@ in which mypy finds a misspelt name.
 
 import dataclasses
 import math
+import operator
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -149,6 +150,24 @@ def fraction(default: float, help: str, **limits: Any) -> float:
     return field(default, help, at_least=0, at_most=1, **limits)
 
 
+def options() -> Any:
+    """A group whose fields are declared elsewhere; in a config and in `read` it is what it holds."""
+    return dataclasses.field(default_factory=dict)
+
+
+class Group:
+    """Base of a group of fields, which are its attributes. As a ConfigDict does, it gives them by
+    name, too, so that `make(**group)` takes them all."""
+
+    def keys(self) -> Iterator[str]:
+        """The names of the fields and of the groups in it."""
+        return (member.name for member in dataclasses.fields(cast(Any, self)))
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a field."""
+        return getattr(self, name)
+
+
 def walk(group: Any, path: str = "") -> Iterator[Field]:
     """The fields of a group and of the groups in it, in the order in which they are declared.
 
@@ -159,7 +178,7 @@ def walk(group: Any, path: str = "") -> Iterator[Field]:
     for member in dataclasses.fields(group):
         if dataclasses.is_dataclass(member.type):
             yield from walk(member.type, f"{path}{member.name}.")
-        else:
+        elif "field" in member.metadata:
             yield dataclasses.replace(
                 member.metadata["field"],
                 path=path + member.name,
@@ -172,9 +191,35 @@ def config_dict(group: Any) -> ConfigDict:
     """A ConfigDict with the defaults of a group, given by its class."""
     config = ConfigDict()
     for member in dataclasses.fields(group):
-        nested = dataclasses.is_dataclass(member.type)
-        config[member.name] = config_dict(member.type) if nested else member.default
+        if dataclasses.is_dataclass(member.type):
+            config[member.name] = config_dict(member.type)
+        elif "field" in member.metadata:
+            config[member.name] = member.default
+        else:
+            config[member.name] = ConfigDict()
     return config
+
+
+def nested(values: Mapping[str, Value]) -> dict[str, Any]:
+    """Values by dotted paths as nested dictionaries, as `read` takes them."""
+    made: dict[str, Any] = {}
+    for path, value in values.items():
+        *groups, name = path.split(".")
+        place = made
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = value
+    return made
+
+
+def value_of(config: Any, path: str) -> Value:
+    """The value of the field with a dotted path."""
+    return operator.attrgetter(path)(config)
+
+
+def flat(config: Any, group: type) -> dict[str, Value]:
+    """Dotted path of every field of a group to its value in a config."""
+    return {field.path: value_of(config, field.path) for field in walk(group)}
 
 
 def read(group: type[G], values: Mapping[str, Any]) -> G:
@@ -182,17 +227,17 @@ def read(group: type[G], values: Mapping[str, Any]) -> G:
 
     Args:
       group: the class of the group.
-      values: has every field of the group; others are left out.
-
-    Raises:
-      KeyError: a field is missing.
+      values: by name, nested as the group is. Names that the group does not have are left out, and
+        a field without a value has its default: the config of an older run may lack it.
     """
-    members = dataclasses.fields(cast(Any, group))
-    return group(**{member.name: _read(member.type, values[member.name]) for member in members})
+    members = [m for m in dataclasses.fields(cast(Any, group)) if m.name in values]
+    return group(**{member.name: _read(member, values[member.name]) for member in members})
 
 
-def _read(kind: Any, value: Any) -> Any:
-    return read(cast(type, kind), value) if dataclasses.is_dataclass(kind) else value
+def _read(member: dataclasses.Field, value: Any) -> Any:
+    if dataclasses.is_dataclass(member.type):
+        return read(cast(type, member.type), value)
+    return value if "field" in member.metadata else dict(value)
 
 
 def _quoted(value: Value) -> str:

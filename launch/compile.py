@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import ConfigDict
 
+from configs.default import Config
+from configs.fields import value_of
 from launch import config_flags, program
 from rlp.capacity import compilers
 from rlp.capacity.chips import Topology, parse_topology
@@ -104,7 +106,7 @@ def _spec(config: ConfigDict, run: "Run") -> "StepSpec":
         model=run.method.model,
         settings=run.sampling,
         vocabulary=(run.sampled or run.method).vocabulary,
-        optimizer=build_optimizer(config, config.steps),
+        optimizer=build_optimizer(Config.of(config), config.steps),
         mesh=run.mesh,
         rows=config.batch_size,
         length=config.data.sequence_length,
@@ -134,19 +136,17 @@ def _build(
     from rlp.interop import init_from
     from rlp.run import datasets, tasks
     from rlp.run.memory_check import build
-    from rlp.runtime.config_json import fields
 
     config = copy.deepcopy(init_from.adopt(config, NOWHERE, list(_CONFIG.described.values)))
     unread, sft = "not read here", config.data.sft
     if not datasets.find(config.data.kind).generated:
-        given = dict(fields(config))
-        named = {field: given[field] or unread for field in tasks.find(given).files}
-        config.update_from_flattened_dict(named)
+        files_read = tasks.of(Config.of(config)).files
+        config.update_from_flattened_dict({f: value_of(config, f) or unread for f in files_read})
     if sft.train and not (sft.prompt_column or sft.response_column):
         sft.messages_column = sft.messages_column or unread
     limits = device_memory.Limits(memory, name, device_memory.host_memory())
     files = init_from.files_for(config, NOWHERE)
-    return build(config, files, devices, lambda _: limits, only_state=True)
+    return build(Config.of(config), files, devices, lambda _: limits, only_state=True)
 
 
 if __name__ == "__main__":

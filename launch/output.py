@@ -60,7 +60,7 @@ def ending() -> Iterator[None]:
             raise
         sys.exit(128 + signal.SIGPIPE)
     except (OSError, RuntimeError, ValueError) as error:  # TensorStore's are of every class
-        if (told := disk_errors.told(error)) is None:
+        if (told := disk_errors.as_user_error(error)) is None:
             raise
         _refuse(told)
 

@@ -145,7 +145,7 @@ def _compare(points: Sequence[Point], workdir: Path) -> None:
     print(report.terminal_table(summaries, shutil.get_terminal_size((110, 24)).columns))
     if len(finished) < len(points):
         print(f"\n{len(points) - len(finished)} of {len(points)} points are missing")
-    print(f"\nreport: {workdir / 'report.html'}")
+    print(f"\nreport: {workdir / run_folder.REPORT}")
 
 
 if __name__ == "__main__":

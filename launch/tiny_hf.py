@@ -33,7 +33,7 @@ def main(_: Sequence[str]) -> None:
     from rlp.interop import huggingface
     from rlp.interop.init_from import GENERATION
     from rlp.run.model_files import token_ids
-    from rlp.tokenizers.tokenizer import ByteTokenizer
+    from rlp.tokenizers.byte_tokenizer import ByteTokenizer
 
     if _FAMILY.value not in hf.BY_NAME:
         known = ", ".join(hf.BY_NAME)
@@ -57,7 +57,7 @@ def _network(family: "hf.Family") -> "ModelConfig":
     from models.config import ModelConfig
     from models.rope import Rope
 
-    pattern = {"all": "L", "types": "LLLG", "pattern": "LLLG"}.get(family.layers, "G")
+    pattern = family.layers.example
     return ModelConfig(
         vocab_size=320,
         hidden_size=64,

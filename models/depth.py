@@ -165,12 +165,12 @@ class _Scan:
         cached = self.step.read.kinds if self.step.read else {}
 
         def repeat(x: jax.Array, part: tuple) -> tuple[jax.Array, Kept]:
-            params, option, read = part
+            params, options, read = part
             kept: Kept = {}
             for i in self._unit:
-                mine = self.ranks[i].keys() & read.keys()
-                caches = {name: LayerCache(self._pick(i, name, read[name])) for name in mine}
-                x, new = self._layer(i, x, params, caches, {}, option)
+                cut = lambda name, i=i: LayerCache(self._pick(i, name, read[name]))
+                caches = {name: cut(name) for name in self.ranks[i] if name in read}
+                x, new = self._layer(i, x, params, caches, {}, options)
                 for name, arrays in new.items():
                     kept.setdefault(name, []).append(arrays)
             return x, {name: _together(each) for name, each in kept.items()}
@@ -191,27 +191,35 @@ class _Scan:
         read = self.step.read.kinds if self.step.read else {}
 
         def repeat(carry: tuple, part: tuple) -> tuple:
-            (x, whole), (params, option, number) = carry, part
+            (x, whole), (params, options, number) = carry, part
             for i in self._unit:
                 in_stacks = lambda kinds, i=i: {
                     name: LayerCache(kinds[name], self._place(i, name, number))
-                    for name in self.ranks[i].keys() & kinds.keys()
+                    for name in self.ranks[i]
+                    if name in kinds
                 }
-                x, new = self._layer(i, x, params, in_stacks(read), in_stacks(whole), option)
+                x, new = self._layer(i, x, params, in_stacks(read), in_stacks(whole), options)
                 whole = whole | new
             return (x, whole), None
 
         parts = self._params(stacks), self._options(), jnp.arange(self.run.times)
         return jax.lax.scan(repeat, (x, written), parts)[0]
 
-    def _layer(self, i: int, x: jax.Array, params: Kept, *rest: Any) -> tuple[jax.Array, Kept]:
-        """Layer number i, with its part of the parameters of a repeat."""
-        *caches, option = rest
+    def _layer(
+        self,
+        i: int,
+        x: jax.Array,
+        params: Kept,
+        read: Mapping[str, LayerCache],
+        written: Mapping[str, LayerCache],
+        options: Sequence[jax.Array],
+    ) -> tuple[jax.Array, Kept]:
+        """Layer i of the unit, with its part of the parameters and options of a repeat."""
         of_layer: Kept = {}
         for name in self.ranks[i]:
             of_layer |= self._pick(i, name, params[name])
         layer = self.step.layer(self._variants(i), scanned=True)
-        return layer(x, of_layer, *caches, option[i - self.run.first])
+        return layer(x, of_layer, read, written, options[i - self.run.first])
 
     @property
     def _unit(self) -> range:

@@ -48,7 +48,7 @@ def test_the_arms_of_the_demo_can_be_built_and_share_a_model(tmp_path):
     assert experiment.arm_order(arms, tmp_path) == ["base", "rlp", "cpt"]
     made = {name: assembly.build(arm) for name, arm in arms.items()}
     assert len({run.method.model for run in made.values()}) == 1
-    assert count_parameters(made["base"].model) == pytest.approx(336_512, rel=0.01)
+    assert count_parameters(made["base"].method.model) == pytest.approx(336_512, rel=0.01)
     for arm in arms.values():
         assert set(dict(fields(arm))) == set(KNOWN)
 

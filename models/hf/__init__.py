@@ -1,8 +1,10 @@
 """Model families of Hugging Face, as configuration of our one transformer.
 
     weights     a weight: a path here, a name there, operations that can be undone
-    families    the families: what their members share, their weights, their defaults
     fields      the fields of config.json: supported, refused at other values, or without effect
+    local_layers  ways to tell local layers from global ones
+    family      what a family declares: what its members share, their weights, their defaults
+    gemma, llama, olmo, qwen  the families, a file for each group; `families` has all of them
     rope        rotary positions in config.json
     config      config.json to `ModelConfig` and back
 
@@ -17,7 +19,8 @@ from models.hf.config import (
     unread_fields,
     write_config,
 )
-from models.hf.families import BY_NAME, Family, tensors
+from models.hf.families import BY_NAME, tensors
+from models.hf.family import Family
 from models.hf.fields import INERT, Json, Unsupported
 from models.hf.weights import Tensor, is_buffer
 

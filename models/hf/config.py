@@ -8,7 +8,8 @@ tables, and says what transformers makes of fields that are missing or null.
 import dataclasses
 
 from models.config import HOW, ModelConfig
-from models.hf.families import BY_NAME, FAMILIES, Family
+from models.hf.families import BY_NAME, FAMILIES, fixed
+from models.hf.family import Family
 from models.hf.fields import (
     COUNT,
     FIXED,
@@ -16,20 +17,14 @@ from models.hf.fields import (
     INERT,
     NUMBER,
     TEXT,
-    TEXTS,
-    WHOLE,
     Fields,
     Json,
     Unsupported,
-    checked,
-    fixed,
     supported,
-)
+)  # fmt: skip
 from models.hf.rope import read_rope, unread_parameters, write_rope
 
 ACTIVATIONS = {"swish": "silu", "silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
-# "attention" is an old name.
-LAYER_TYPES = {"full_attention": "G", "attention": "G", "sliding_attention": "L"}
 MOST_LAYERS = 2**16  # far beyond any network; layer types are listed one by one
 # The fields that say one thing together: a change of one is a change of all.
 TOGETHER = (
@@ -77,7 +72,7 @@ def read_config(config: Json) -> ModelConfig:
     """
     family = family_of(config)
     f = Fields(family, config)
-    f.check()
+    f.check(fixed(family))
     width, heads = f.take("hidden_size", COUNT), f.take("num_attention_heads", COUNT)
     if family.whole_heads and width % heads:
         raise Unsupported(
@@ -91,7 +86,7 @@ def read_config(config: Json) -> ModelConfig:
     if activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise Unsupported(f"{family.activation_field}={activation!r} is not supported; {known} are")
-    window, pattern = _read_layers(family, f, layers)
+    window, pattern = family.layers.read(f, family.name, layers)
     values = dict(family.shared) | {
         "vocab_size": f.take("vocab_size", COUNT),
         "hidden_size": width,
@@ -107,11 +102,7 @@ def read_config(config: Json) -> ModelConfig:
         "rope": read_rope(family, f),
         "tie_embeddings": f.take("tie_word_embeddings", FLAG),
     }
-    if "query_pre_attn_scalar" in family.defaults:
-        scalar = f.take("query_pre_attn_scalar", COUNT)
-        values["query_pre_attn_scalar"] = 0.0 if scalar == values["head_dim"] else float(scalar)
-    if "final_logit_softcapping" in family.defaults:
-        values["logit_softcap"] = float(f.take("final_logit_softcapping", NUMBER) or 0.0)
+    values |= family.read_own(f, values)
     try:
         return ModelConfig(**values)
     except ValueError as error:
@@ -153,11 +144,8 @@ def write_config(family: Family, model: ModelConfig) -> Json:
         "tie_word_embeddings": model.tie_embeddings,
     }
     found |= {name: FIXED[name][0] for name in family.defaults if name in FIXED}
-    if "query_pre_attn_scalar" in family.defaults:
-        found["query_pre_attn_scalar"] = int(model.query_pre_attn_scalar) or model.head_dim
-    if "final_logit_softcapping" in family.defaults:
-        found["final_logit_softcapping"] = model.logit_softcap or None
-    found |= _write_layers(family, model) | write_rope(family, model.rope)
+    found |= family.write_own(model)
+    found |= family.layers.write(model) | write_rope(family, model.rope)
     again = read_config(found)
     if differences := [
         f"model.{field.name}={getattr(model, field.name)!r}"
@@ -206,68 +194,3 @@ def family_for(model: ModelConfig) -> Family:
         else:
             return family
     raise Unsupported("no Hugging Face family has this network: " + "; ".join(reasons))
-
-
-def _read_layers(family: Family, f: Fields, layers: int) -> tuple[int, str]:
-    """Window and pattern of the layers."""
-    types, window = f.take("layer_types", TEXTS), f.take("sliding_window", WHOLE)
-    if family.layers == "switch" and not f.take("use_sliding_window", FLAG):
-        window = None
-    if types is None:
-        letters = _letters(family, f, layers, window)
-    else:
-        letters = [LAYER_TYPES.get(kind, "") for kind in types]
-        alike = family.layers in ("none", "all")
-        if len(letters) != layers or "" in letters:
-            raise Unsupported(f"layer_types={types!r} is not supported in {layers} layers")
-        if alike and letters != _letters(family, f, layers, window):
-            raise Unsupported(f"layer_types={types!r} is not supported in {family.name}")
-    if family.layers == "none" and window is not None:
-        raise Unsupported(f"sliding_window={window!r} is not supported in {family.name}")
-    if "L" not in letters:
-        return 0, "G"
-    if window is None:
-        raise Unsupported("it lacks sliding_window, but has layers with sliding_attention")
-    if window < 1:
-        raise Unsupported(
-            f"sliding_window={window!r} leaves local layers nothing to see; give the tokens that "
-            "they see, or null where none is local"
-        )
-    return window, _shortest("".join(letters))
-
-
-def _letters(family: Family, f: Fields, layers: int, window: int | None) -> list[str]:
-    """G or L for each layer, where there are no layer_types."""
-    if family.layers == "types":
-        return ["G" if (i + 1) % 4 == 0 else "L" for i in range(layers)]
-    if family.layers == "pattern":
-        every = 6
-        if "sliding_window_pattern" in f:
-            every = checked("sliding_window_pattern", f.get("sliding_window_pattern"), COUNT)
-        return ["G" if (i + 1) % every == 0 else "L" for i in range(layers)]
-    if family.layers == "none" or window is None:
-        return ["G"] * layers
-    since = f.take("max_window_layers", WHOLE) if family.layers == "switch" else 0
-    return ["L" if i >= since else "G" for i in range(layers)]
-
-
-def _shortest(letters: str) -> str:
-    """The shortest pattern that, repeated, gives these layers."""
-    size = len(letters)
-    # A part repeats if the letters are the same when they are shifted by its length.
-    return next(letters[:n] for n in range(1, size + 1) if letters[n:] == letters[: size - n])
-
-
-def _write_layers(family: Family, model: ModelConfig) -> Json:
-    types = ["sliding_attention" if x == "L" else "full_attention" for x in model.letters]
-    window = model.sliding_window or None
-    if family.layers == "none":
-        return {}
-    if family.layers == "all":
-        return {"sliding_window": window}
-    found: Json = {"sliding_window": window, "layer_types": types}
-    if family.layers == "switch":
-        found["use_sliding_window"] = window is not None
-        # Old readers know no layer_types, but a number of global layers before the local ones.
-        found["max_window_layers"] = types.count("full_attention")
-    return found

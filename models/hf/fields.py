@@ -9,10 +9,13 @@
 version of it shows the fields that are missing here.
 """
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
-from models.hf.families import FAMILIES, Family
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from models.hf.family import Family
 
 Json = dict[str, Any]
 
@@ -170,24 +173,18 @@ class Fields:
         value = self._config.get(name, self._family.defaults.get(name))
         return None if value is None else checked(name, value, kind)
 
-    def check(self) -> None:
+    def check(self, fixed: frozenset[str]) -> None:
         """Raises Unsupported for the first field that is null where the family needs a value, or
-        that is one of `FIXED` and has another value."""
+        that is one of `fixed`, names of `FIXED`, and has another value."""
         for name in self._family.defaults:
             if name in self and self.get(name) is None and name not in self._family.nullable:
                 said = f"it lacks {name}, which is null; {self._family.name} needs a value"
                 raise Unsupported(said)
-        for name in sorted(self._config.keys() & fixed(self._family)):
+        for name in sorted(self._config.keys() & fixed):
             value, allowed = self._config[name], FIXED[name]
             left_out = value is None and name not in NULL_IS_A_VALUE
             if not left_out and value not in allowed:
                 raise Unsupported(f"{name}={value!r} is not supported, only {allowed[0]!r} is")
-
-
-def fixed(family: Family) -> frozenset[str]:
-    """The fields of `FIXED` that count in this family."""
-    declared = {name for other in FAMILIES for name in other.defaults}
-    return frozenset(FIXED.keys() - (declared - family.defaults.keys()))
 
 
 def supported(family: Family) -> frozenset[str]:

@@ -3,7 +3,7 @@ of new ones (rope_parameters), or in both, which then agree."""
 
 from typing import Any
 
-from models.hf.families import Family
+from models.hf.family import Family
 from models.hf.fields import COUNT, NUMBER, OBJECT, TEXT, Fields, Json, Unsupported, checked
 from models.rope import Rope
 

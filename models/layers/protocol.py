@@ -92,6 +92,31 @@ class LayerCache:
         return dataclasses.replace(self, arrays=jax.tree.map(put, self.arrays, new))
 
 
+def at_branches(trunk: Trunk, branches: Branches, kept: jax.Array) -> jax.Array:
+    """What was kept at the forks of a trunk, for every branch that leaves there.
+
+    A product with ones and zeros: the gradient of a gather would be added up in any order on a GPU,
+    and two runs would not have the same bits.
+
+    Args:
+      trunk: with the forks of all branches among its own.
+      branches: N of every row.
+      kept: [B, heads, K, …], at each fork.
+
+    Returns:
+      [B, heads, N, …].
+
+    Raises:
+      ValueError: the trunk has no forks.
+    """
+    if trunk.forks is None:
+        raise ValueError("layers with a state need `Trunk.forks`: where branches will leave")
+    position, segment = trunk.forks.position[:, None], trunk.forks.segment[:, None]
+    here = (position == branches.fork[..., None]) & (segment == branches.segment[..., None])
+    first = jax.nn.one_hot(jnp.argmax(here, axis=-1), here.shape[-1], dtype=kept.dtype)
+    return jnp.einsum("bnk,bhk...->bhn...", first, kept, precision=jax.lax.Precision.HIGHEST)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrunkTokens:
     """Tokens of a pass over documents, to be counted.

@@ -19,16 +19,14 @@ document equals a training document, whatever the seed.
 
 import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
 from rlp.data.batch import Array, Batch, Problems
 from rlp.data.fingerprint import of_settings
-from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint
-from rlp.tokenizers.tokenizer import word_level_files
+from rlp.tokenizers.word_tokenizer import WordTokenizer
 
 HEADINGS = ("north", "east", "south", "west")
 TURNS = {"right": 1, "around": 2, "left": 3}  # quarter turns clockwise
@@ -42,7 +40,6 @@ MUSINGS = (
     "hmm , let me think about the turns",
     "hmm , I would say {heading} now",
 )
-SPECIALS = ("<pad>", "<bos>", "<eos>", "<think>", "</think>")
 HELD_OUT_ONE_IN = 16  # walks
 ANSWER_LENGTH = 3  # tokens of a document from its answer on: "north . <eos>"
 
@@ -50,53 +47,10 @@ ANSWER_LENGTH = 3  # tokens of a document from its answer on: "north . <eos>"
 def _words() -> tuple[str, ...]:
     text = "faces turns Now . She He she he " + " ".join((*HEADINGS, *TURNS, *WALKERS))
     musings = " ".join(MUSINGS).replace("{heading}", "")
-    return SPECIALS + tuple(dict.fromkeys(f"{text} {musings}".split()))
+    return tuple(dict.fromkeys(f"{text} {musings}".split()))
 
 
-class CompassTokenizer:
-    """One token a word. The vocabulary is fixed by this file."""
-
-    words = _words()
-    vocab_size = len(words)
-    pad, eos = 0, 2
-    bos = (1,)
-    separator = eos
-    think_open, think_close = (3,), (4,)
-    added = range(len(SPECIALS))
-    between_pieces = " "
-    chat_template: str | None = None
-
-    _ids = {word: i for i, word in enumerate(words)}
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of the words of a text.
-
-        Raises:
-          UserError: a word that no document of the demo has.
-        """
-        try:
-            return [self._ids[word] for word in text.split()]
-        except KeyError as error:
-            known = " ".join(self.words)
-            raise UserError(f"{error} is no word of the compass; these are: {known}") from error
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The words, with spaces between."""
-        return " ".join(self.pieces(ids))
-
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The word of every id."""
-        return [self.words[i] for i in ids]
-
-    def token_bytes(self) -> list[bytes]:
-        """See `rlp.tokenizers.tokenizer`: whole words have none."""
-        return [b""] * self.vocab_size
-
-    def files(self) -> Mapping[str, Path | str]:
-        """The tokenizer in the Hugging Face format."""
-        pad, bos, eos, *_ = SPECIALS
-        named = {"unk": pad, "pad": pad, "bos": bos, "eos": eos}
-        return word_level_files(self._ids, SPECIALS, self.bos, **named)
+TOKENIZER = WordTokenizer(_words(), "the compass")  # fixed by this file
 
 
 class CompassStream:
@@ -127,7 +81,7 @@ class CompassStream:
         anywhere_share: float = 0.0,
         held_out: bool = False,
     ):
-        self.tokenizer = CompassTokenizer()
+        self.tokenizer = TOKENIZER
         self.sequence_length = sequence_length
         self._seed = seed
         self._thought_share = thought_share
@@ -240,7 +194,7 @@ class CompassProblems:
 
         return dataclasses.replace(
             rows,
-            tokens=only(rows.tokens, CompassTokenizer.pad),
+            tokens=only(rows.tokens, TOKENIZER.pad),
             segment=only(rows.segment, 0),
             position=only(rows.position, 0),
         )
@@ -250,7 +204,7 @@ class CompassProblems:
         row = self._walks.batch(record, 1)
         start = int(np.asarray(row.forks)[0, 0])
         ids = np.asarray(row.tokens)[0, start : int(np.asarray(row.segment)[0].sum()) - 1]
-        return CompassTokenizer().decode(ids.tolist())
+        return TOKENIZER.decode(ids.tolist())
 
     def beginning(self, count: int) -> Problems:
         """The first records with their answers."""

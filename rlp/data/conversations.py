@@ -10,8 +10,9 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 
+from rlp.data.columns import Column
 from rlp.data.messages import ASSISTANT, CALLS, USER, Message, read_messages, says
-from rlp.data.sources import Column, as_text
+from rlp.data.sources import as_text
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.chat_templates import LimitExceeded, Request
 

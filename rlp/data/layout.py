@@ -4,13 +4,14 @@ corpus → windows → those that can be used → rows in their order → `TextS
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
 from rlp.data.corpus import Corpus, hold_out
-from rlp.data.text_stream import TextStream, shuffled, spread, tell
-from rlp.data.windows import Windows, cut_windows, pack_windows
+from rlp.data.order import shuffled, spread
+from rlp.data.tags import never_in_text, tagged
+from rlp.data.text_stream import TextStream, tell
+from rlp.data.windows import cut_windows, pack_windows, usable_windows
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import Tokenizer
 
@@ -104,13 +105,13 @@ class Layout:
         packed = trained and self.pack
         forked = self.train_forks and not packed if trained else True
         cut = cut_windows(corpus, documents, self.sequence_length, len(tokenizer.bos))
-        plain = cut.select(~_tagged(corpus.tokens, cut, tokenizer)) if forked else cut
+        plain = cut.select(~tagged(corpus.tokens, cut, tokenizer)) if forked else cut
         if not len(plain):
             raise UserError(
-                f"every {which} window holds {_never_in_text(tokenizer)}, so no thought can branch "
+                f"every {which} window holds {never_in_text(tokenizer)}, so no thought can branch "
                 "off: use documents without these tokens"
             )
-        windows = _usable(
+        windows = usable_windows(
             which,
             plain,
             self.min_tokens if trained else self.held_out_min_tokens,
@@ -135,74 +136,3 @@ class Layout:
             pad=tokenizer.pad,
             skipped=len(cut) - len(windows),
         )
-
-
-def _never_in_text(tokenizer: Tokenizer) -> str:
-    """The tokens that no text holds off which thoughts branch, in words."""
-    others = {tokenizer.pad: "padding"} | dict.fromkeys(tokenizer.bos, "bos")
-    ends = {tokenizer.eos, tokenizer.separator}
-    named = [f"{what} {tokenizer.decode([i])!r}" for i, what in others.items() if i not in ends]
-    return " or ".join(["a thinking tag", *named])
-
-
-def _tagged(tokens: np.ndarray, windows: Windows, tokenizer: Tokenizer) -> np.ndarray:
-    """Whether each window holds a tag, whole, or an id that document text cannot hold, bool
-    [windows]."""
-    start, length = windows.start, windows.length - len(tokenizer.bos)
-    ends = {tokenizer.eos, tokenizer.separator}  # an id that ends a text is text
-    one = {(i,) for i in (tokenizer.pad, *tokenizer.bos) if i not in ends}
-    found = np.zeros(len(windows), np.int64)
-    for tag in {tokenizer.think_open, tokenizer.think_close} | one:
-        before = np.concatenate([[0], np.cumsum(begins(tokens, tag))])
-        # A tag of n tokens that is whole in a window begins before its last n - 1 tokens.
-        end = np.maximum(start, start + length - (len(tag) - 1))
-        found += before[end] - before[start]
-    return found > 0
-
-
-def begins(tokens: np.ndarray, sequence: Sequence[int]) -> np.ndarray:
-    """Where a sequence of ids begins in the tokens, bool [total]."""
-    begins = np.ones(len(tokens), bool)
-    for offset, token in enumerate(sequence):
-        begins[: len(tokens) - offset] &= tokens[offset:] == token
-        begins[max(0, len(tokens) - offset) :] = False
-    return begins
-
-
-def _usable(
-    which: str,
-    windows: Windows,
-    min_tokens: int,
-    fork_marker: str,
-    min_prefix: int,
-    horizon: int,
-) -> Windows:
-    """The windows that are long enough and, where forks are given, hold a fork.
-
-    Raises:
-      UserError: there is none.
-    """
-    keep = windows.length >= min_tokens
-    if not keep.any():
-        raise UserError(
-            f"none of the {len(windows)} {which} windows has the {min_tokens} tokens that a row "
-            f"needs (the longest has {windows.length.max()}): use longer documents"
-        )
-    if fork_marker:
-        if (windows.fork < 0).all():
-            raise UserError(
-                f"no {which} document goes on after data.fork_marker={fork_marker!r}: set it to a "
-                "text that stands before what is to be predicted",
-                field="data.fork_marker",
-                value=fork_marker,
-            )
-        room = (windows.fork >= max(1, min_prefix)) & (windows.fork + horizon <= windows.length)
-        keep &= room
-        if not keep.any():
-            raise UserError(
-                f"no {which} window has {max(1, min_prefix)} tokens before the place that "
-                f"data.fork_marker={fork_marker!r} gives and {horizon} from it on: raise "
-                "data.sequence_length, or lower rlp.min_prefix or rlp.horizon",
-                field="data.sequence_length",
-            )
-    return windows.select(keep)

@@ -13,7 +13,7 @@ import numpy as np
 
 from rlp.data.batch import Batch, Stream
 from rlp.data.fingerprint import of_settings
-from rlp.data.layout import begins
+from rlp.data.tags import begins
 from rlp.runtime.fingerprints import Fingerprint
 
 DRAWS = 2  # in the place where the compass has 0 or 1, so that no draw is one of its own

@@ -24,12 +24,13 @@ from rlp.data.conversations import (
     rendered,
 )
 from rlp.data.corpus import Corpus, grouped, hold_out, reading
+from rlp.data.file_list import check_disjoint, find_files
 from rlp.data.layout import HELD_OUT
 from rlp.data.messages import ASSISTANT
-from rlp.data.sources import as_text, find_files, read_rows
+from rlp.data.order import shuffled, spread
+from rlp.data.sources import as_text, read_rows
 from rlp.data.summary import Summary
-from rlp.data.text import check_disjoint
-from rlp.data.text_stream import TextStream, shuffled, spread, tell
+from rlp.data.text_stream import TextStream, tell
 from rlp.data.windows import pack_windows, whole_windows
 from rlp.runtime.display import listed
 from rlp.runtime.errors import UserError

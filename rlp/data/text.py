@@ -5,15 +5,11 @@
 All documents are tokenised once, when the streams are made.
 """
 
-from collections.abc import Sequence
-
-from rlp.data import locations
 from rlp.data.bounds import LIMITS, Limits
 from rlp.data.corpus import tokenize
+from rlp.data.file_list import check_disjoint, find_files
 from rlp.data.layout import Layout
-from rlp.data.sources import find_files
 from rlp.data.text_stream import TextStream
-from rlp.runtime.errors import UserError
 
 
 def text_streams(
@@ -50,13 +46,3 @@ def text_streams(
     check_disjoint(files, held_files)
     corpus = tokenize(files, "data.train", *reading, *bounds)
     return layout.streams(corpus, tokenize(held_files, "data.evaluation", *reading, *bounds))
-
-
-def check_disjoint(train: Sequence[str], evaluation: Sequence[str], group: str = "data") -> None:
-    """Raises UserError if a file is both trained on and held out."""
-    trained = {locations.identity(path) for path in train}
-    for path in evaluation:
-        if locations.identity(path) in trained:
-            raise UserError(
-                f"{path} is in both {group}.train and {group}.evaluation: take it out of one"
-            )

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 
 from rlp.data.corpus import Corpus
+from rlp.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,3 +100,42 @@ def pack_windows(lengths: np.ndarray, size: int) -> list[list[int]]:
                 bisect.insort(rooms, room)
             waiting.append(row)
     return rows
+
+
+def usable_windows(
+    which: str,
+    windows: Windows,
+    min_tokens: int,
+    fork_marker: str,
+    min_prefix: int,
+    horizon: int,
+) -> Windows:
+    """The windows that are long enough and, where forks are given, hold a fork.
+
+    Raises:
+      UserError: there is none.
+    """
+    keep = windows.length >= min_tokens
+    if not keep.any():
+        raise UserError(
+            f"none of the {len(windows)} {which} windows has the {min_tokens} tokens that a row "
+            f"needs (the longest has {windows.length.max()}): use longer documents"
+        )
+    if fork_marker:
+        if (windows.fork < 0).all():
+            raise UserError(
+                f"no {which} document goes on after data.fork_marker={fork_marker!r}: set it to a "
+                "text that stands before what is to be predicted",
+                field="data.fork_marker",
+                value=fork_marker,
+            )
+        room = (windows.fork >= max(1, min_prefix)) & (windows.fork + horizon <= windows.length)
+        keep &= room
+        if not keep.any():
+            raise UserError(
+                f"no {which} window has {max(1, min_prefix)} tokens before the place that "
+                f"data.fork_marker={fork_marker!r} gives and {horizon} from it on: raise "
+                "data.sequence_length, or lower rlp.min_prefix or rlp.horizon",
+                field="data.sequence_length",
+            )
+    return windows.select(keep)

@@ -8,12 +8,9 @@ that ends a turn of the chat, or a text.
 import dataclasses
 from collections.abc import Callable
 
-from rlp.data.compass import CompassTokenizer
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.tokenizers.turns import after_response, end_of_turn
-
-AnyTokenizer = Tokenizer | CompassTokenizer
 
 _ASKED = "a problem"
 
@@ -37,9 +34,7 @@ class ResponseFormat:
     end: int
 
 
-def make_response_format(
-    tokenizer: AnyTokenizer, template: str | None, think: bool
-) -> ResponseFormat:
+def make_response_format(tokenizer: Tokenizer, template: str | None, think: bool) -> ResponseFormat:
     """The format of responses.
 
     Args:
@@ -62,8 +57,6 @@ def make_response_format(
             )
         opening = tokenizer.think_open
         return ResponseFormat(lambda text: text, tokenizer.bos, opening, False, tokenizer.separator)
-
-    assert not isinstance(tokenizer, CompassTokenizer)
 
     def ask(text: str) -> str:
         return tokenizer.chat([{"role": "user", "content": text}], template, True)
@@ -93,7 +86,7 @@ def make_response_format(
     return ResponseFormat(ask, (), opening if think else (before[-1],), not think, end)
 
 
-def begins_in_thought(response_format: ResponseFormat, tokenizer: AnyTokenizer) -> bool:
+def begins_in_thought(response_format: ResponseFormat, tokenizer: Tokenizer) -> bool:
     """Whether a response begins inside of a thought: after its opening tag, or that
     of the chat template."""
     if not response_format.shared:

@@ -29,8 +29,8 @@ from rlp.runtime.atomic_files import unfinished
 from rlp.runtime.config_json import fields, load_run
 from rlp.runtime.errors import UserError
 from rlp.runtime.progress import progress
+from rlp.tokenizers.files import FILES as TOKENIZER_FILES
 from rlp.tokenizers.files import TEMPLATE
-from rlp.tokenizers.tokenizer import FILES as TOKENIZER_FILES
 from rlp.training.checkpoint import find_step, load_params
 from rlp.training.checkpoint.folder import saved_steps
 
@@ -250,7 +250,7 @@ def _model(name: str, folder: Path) -> Start:
     try:
         family, model = hf.family_of(config), hf.read_config(config)
     except hf.Unsupported as error:
-        raise UserError(f"{folder / 'config.json'}: {error}") from error
+        raise UserError(f"{folder / huggingface.CONFIG}: {error}") from error
 
     def load(abstract: Params) -> tuple[Params, int | None, str]:
         if unread := hf.unread_fields(config):

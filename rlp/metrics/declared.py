@@ -1,6 +1,7 @@
-"""Metrics that an objective from outside of this repository declares.
+"""Metrics and warnings that an objective from outside of this repository declares.
 
-A run records them in its folder, so that reports, which import nothing of the user's, know them.
+A run records the metrics in its folder, so that reports, which import nothing of the user's, know
+them.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from rlp.metrics import catalogue
 from rlp.metrics.metric import HELD_OUT_PREFIX, Metric
+from rlp.metrics.watch import Rule
 from rlp.runtime import run_folder
 from rlp.runtime.atomic_files import write_json
 from rlp.runtime.errors import UserError
@@ -17,15 +19,17 @@ from rlp.runtime.strict_json import read_object
 _FIELDS = {field.name for field in dataclasses.fields(Metric)}
 
 
-def check(metrics: Sequence[Metric], of: str) -> None:
+def check(metrics: Sequence[Metric], warnings: Sequence[Rule], of: str) -> None:
     """Refuses names that cannot be used.
 
     Args:
       metrics: that are declared.
+      warnings: that may read these metrics.
       of: what declares them, for the message.
 
     Raises:
-      UserError: a name is empty, is not printable, is declared twice, or is one of the catalogue.
+      UserError: the name of a metric is empty, is not printable, is declared twice, or is one of
+        the catalogue; a warning reads a metric that no run has.
     """
     names = [metric.name for metric in metrics]
     for name in names:
@@ -35,6 +39,12 @@ def check(metrics: Sequence[Metric], of: str) -> None:
             raise UserError(f"{of}: every run has a metric {name!r}; take another name")
         if names.count(name) > 1:
             raise UserError(f"{of}: the metric {name!r} is declared twice; declare it once")
+    for rule in warnings:
+        if odd := [key for key in rule.metrics if key not in names and not catalogue.find(key)]:
+            raise UserError(
+                f"{of}: the warning {rule.name!r} reads {', '.join(odd)}, which no run measures; "
+                "declare the metric, or take one of docs/metrics.md"
+            )
 
 
 def record(metrics: Sequence[Metric], workdir: Path) -> None:

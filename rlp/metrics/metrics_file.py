@@ -118,7 +118,7 @@ def missing(steps: Iterable[int], last: int) -> list[Span]:
     return [*spans, (expected, last)] if expected <= last else spans
 
 
-def told(spans: list[Span]) -> str:
+def in_words(spans: list[Span]) -> str:
     """Stretches of steps in words: "step 3", or "steps 3, 5 to 9 and 12"."""
     texts = [str(first) if first == last else f"{first} to {last}" for first, last in spans]
     if len(texts) > MOST_SPANS:

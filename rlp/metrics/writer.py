@@ -95,7 +95,7 @@ class MetricsWriter:
         if there:
             metrics_file.check(path)
         if not there or last < 1:
-            self._tell(0, metrics_file.missing([], last))
+            self._warn_of_damage(0, metrics_file.missing([], last))
             return 0
         fresh, moved = copy.deepcopy(self._watch), 0
         found = self._scan(path, last)
@@ -105,13 +105,13 @@ class MetricsWriter:
             found = self._scan(path, last)
             assert found is not None
         end, missing = found
-        self._tell(moved, missing)
+        self._warn_of_damage(moved, missing)
         return end
 
     def _scan(self, path: Path, last: int) -> tuple[int, list[metrics_file.Span]] | None:
         return metrics_file.scan(path, last, self._watch.add if self._watch else lambda row: None)
 
-    def _tell(self, moved: int, missing: list[metrics_file.Span]) -> None:
+    def _warn_of_damage(self, moved: int, missing: list[metrics_file.Span]) -> None:
         """Warns of lines that were moved and of steps without a line."""
         path = self._workdir / run_folder.METRICS
         if moved:
@@ -123,7 +123,7 @@ class MetricsWriter:
             LOGGER.warning(
                 "%s: the metrics of %s are missing; the run resumes without them, and curves and "
                 "warnings do not include them",
-                *(path, metrics_file.told(missing)),
+                *(path, metrics_file.in_words(missing)),
             )
 
     def write(self, step: int, values: Mapping[str, Number]) -> None:

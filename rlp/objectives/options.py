@@ -63,13 +63,16 @@ def resolve(
         field = f"objective_options.{name}"
         if name not in declared:
             known = Options(declared)
-            raise UserError(f"{field}: {objective!r} has no such option, {_instead(name, known)}")
+            message = f"{field}: {objective!r} has no such option, {_instead(name, known)}"
+            raise UserError(message, field=field, value=value)
         kind = type(declared[name])
         fits = type(value) is kind or (kind is float and type(value) is int)
         if not fits or (isinstance(value, float) and not math.isfinite(value)):
             raise UserError(
                 f"{field} must be a {kind.__name__}, as its default {declared[name]!r} is; "
-                f"{value!r} is not"
+                f"{value!r} is not",
+                field=field,
+                value=value,
             )
     cast = lambda name, value: float(value) if isinstance(declared[name], float) else value
     return dict(declared) | {name: cast(name, value) for name, value in given.items()}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import jax
 
 from rlp.metrics.metric import Metric
+from rlp.metrics.watch import Rule
 from rlp.objectives import equations, surrogates
 from rlp.objectives.options import Value
 from rlp.objectives.outcome import Outcome
@@ -42,6 +43,8 @@ class Objective:
         `Outcome.options` and `Actions.options`.
       metrics: metrics of its own, and of each a function to its value for every thought, whose mean
         is logged; None for a figure that the surrogate returns under the metric's name.
+      warnings: rules that a run of it asks besides those of `rlp.metrics.warning_rules`; they may
+        read its own metrics.
       weighs_planning: actions that are planning have an advantage of A + alpha |A|, alpha being
         `rlp.planning_weight` (HICRA).
     """
@@ -56,3 +59,4 @@ class Objective:
     surrogate: Surrogate = surrogates.clipped
     options: Mapping[str, Value] = dataclasses.field(default_factory=dict)
     metrics: Mapping[Metric, Reward | None] = dataclasses.field(default_factory=dict)
+    warnings: tuple[Rule, ...] = ()

@@ -132,8 +132,8 @@ OBJECTIVES = {
 
 
 def reads_answers(name: str) -> bool:
-    """Whether `objective` is over the answers to problems; "next_token" is over none."""
-    return name != "next_token" and "answers" in find(name).reads
+    """Whether the objective of that name is over the answers to problems."""
+    return "answers" in find(name).reads
 
 
 def find(name: str) -> Objective:
@@ -173,6 +173,11 @@ def _watched(name: str, objective: Objective) -> Objective:
         metric: watch(f"metric {metric.name!r} of {what}", value, _shaped)
         for metric, value in objective.metrics.items()
     }
+    own["warnings"] = tuple(
+        dataclasses.replace(rule, judge=user_code.watched(called, rule.judge, file))
+        for rule in objective.warnings
+        for called in [f"warning {rule.name} of {what}"]
+    )
     return dataclasses.replace(objective, **own)
 
 

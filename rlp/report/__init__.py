@@ -2,7 +2,7 @@
 
     folders -> load -> compare -> columns (of tables), curves -> plots (PNG) and page (HTML)
 
-`load` reads and checks the files of the folders (`history` those with a line for each step),
+`load` reads the folders (`files` checks each file, `history` reads the one with a line per step),
 `compare` decides which runs are seeds of one another, `columns` which metrics tables show, `curves`
 holds the lines of the plots. The page is one file that asks nothing of a network; its script and
 style are the .js and .css files beside this one. `chain` has the table of a chain of stages,

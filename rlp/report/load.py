@@ -7,7 +7,6 @@ files nothing else has a meaning, so a folder in which one of them is damaged is
 is damaged, or has not been written yet, becomes a note that the page shows; damage is logged, too.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +14,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlp.metrics import catalogue, declared, metrics_file
-from rlp.metrics.metric import HELD_OUT_PREFIX, Metric
+from rlp.metrics.metric import Metric
+from rlp.report import files
 from rlp.report.history import History, read_history
-from rlp.report.thoughts import check_thoughts
 from rlp.runtime import disk_errors, run_folder
 from rlp.runtime.display import printable
 from rlp.runtime.errors import UserError
-from rlp.runtime.strict_json import parse
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
-
-_COUNTS = {"step", "steps", "wall_s"}  # what evaluation.json has besides metrics
 
 
 @dataclass(frozen=True)
@@ -126,10 +122,10 @@ def _load_source(folder: Path, name: str) -> Source:
 
 def _load_experiment(folder: Path, name: str) -> Source:
     path = folder / run_folder.SUMMARY
-    config = _read_object(folder / run_folder.CONFIG)
-    summary = _read_object(path)
+    config = files.read_object(folder / run_folder.CONFIG)
+    summary = files.read_object(path)
     arms = summary.get("arms")
-    _check_numbers({"wall_s": summary.get("wall_s")}, str(path))
+    files.check_numbers({"wall_s": summary.get("wall_s")}, str(path))
     if not isinstance(arms, list) or not arms or not all(isinstance(arm, str) for arm in arms):
         raise UserError(f'{path}: "arms" must list the names of the arms; the file is damaged')
     for arm in arms:
@@ -144,7 +140,7 @@ def _load_experiment(folder: Path, name: str) -> Source:
         figures = summary.get(arm)
         if not isinstance(figures, dict):
             raise UserError(f'{path}: arm "{arm}" has no figures; the file is damaged')
-        _check_numbers(figures, f'{path}: arm "{arm}"')
+        files.check_numbers(figures, f'{path}: arm "{arm}"')
         if (folder / arm).is_dir():
             runs.append(_load_run(folder / arm, arm, seed, notes, figures))
         else:
@@ -166,7 +162,7 @@ def _load_run(
     """Reads one run folder; an arm brings its summary along. Adds to `notes` what is missing."""
     if not (folder / run_folder.CONFIG).exists():
         raise UserError(f"{folder} is not a run folder: it has no config.json")
-    config = _read_object(folder / run_folder.CONFIG)
+    config = files.read_object(folder / run_folder.CONFIG)
     damage = lambda text: _damage(notes, text)
     brought = _or_note(damage, "no metrics of its objective", declared.read, folder) or ()
     metrics = _read_metrics(folder / run_folder.METRICS, notes, brought)
@@ -175,9 +171,10 @@ def _load_run(
     if (metrics.column("skipped_updates") > 0).any():
         notes.append(f"{folder}: updates were skipped because a loss or gradient was not finite")
     seed = _seed(folder / run_folder.CONFIG, config) if seed is None else seed
-    thoughts = _or_note(damage, "no thoughts", _read_thoughts, folder / run_folder.THOUGHTS)
-    warnings = _or_note(damage, "no warnings", _read_warnings, folder / run_folder.WARNINGS) or []
-    problems = _or_note(damage, "no responses", _read_problems, folder / run_folder.RESPONSES) or []
+    optional = lambda without, read, name: _or_note(damage, without, read, folder / name)
+    thoughts = optional("no thoughts", files.read_thoughts, run_folder.THOUGHTS)
+    warnings = optional("no warnings", files.read_warnings, run_folder.WARNINGS) or []
+    problems = optional("no responses", files.read_problems, run_folder.RESPONSES) or []
     return Run(name, folder, config, seed, summary, metrics, brought, thoughts, warnings, problems)
 
 
@@ -207,7 +204,7 @@ def _summarise(folder: Path, metrics: History, notes: list[str]) -> dict[str, An
     path = folder / run_folder.EVALUATION
     if path.exists():
         damage = lambda text: _damage(notes, text)
-        summary |= _or_note(damage, "no held-out figures", _read_figures, path) or {}
+        summary |= _or_note(damage, "no held-out figures", files.read_figures, path) or {}
     else:
         notes.append(f"{path} is missing: the run has not been evaluated, its figures are blank")
     if len(metrics):
@@ -238,69 +235,15 @@ def _note_missing_steps(
     """A note on the steps that the run has taken and that metrics.jsonl does not have."""
     folders = (path.parent / run_folder.CHECKPOINTS).glob("[0-9]*")
     saved = [int(folder.name) for folder in folders if _is_step(folder.name)]
-    told = [summary.get("steps"), summary.get("step"), metrics.last.get("step"), *saved]
-    last = max((step for step in told if type(step) is int), default=0)
+    known = [summary.get("steps"), summary.get("step"), metrics.last.get("step"), *saved]
+    last = max((step for step in known if type(step) is int), default=0)
     steps = (int(step) for step in metrics.steps)
     if spans := metrics_file.missing(steps, last):
-        damage(f"{path}: the metrics of {metrics_file.told(spans)} are missing from the curves")
+        damage(f"{path}: the metrics of {metrics_file.in_words(spans)} are missing from the curves")
 
 
 def _is_step(name: str) -> bool:
     return name.isascii() and name.isdecimal() and len(name) < 19
-
-
-def _read_figures(path: Path) -> dict[str, Any]:
-    """The content of evaluation.json."""
-    figures = _read_object(path)
-    _check_numbers(figures, str(path))
-    return figures
-
-
-def _read_thoughts(path: Path) -> dict[str, Any]:
-    """The content of thoughts.json."""
-    thoughts = _read_object(path)
-    check_thoughts(thoughts, path)
-    return thoughts
-
-
-def _read_warnings(path: Path) -> list[dict[str, Any]]:
-    """What the run found amiss."""
-    warnings = _read_json(path)
-    if not _all_have(warnings, {"name": str, "step": int, "message": str}):
-        raise UserError(f"{path}: not a list of names, steps and messages; the file is damaged")
-    return warnings
-
-
-def _read_problems(path: Path) -> list[dict[str, Any]]:
-    """Problems with the responses to them."""
-    problems = _read_object(path).get("problems")
-    of_problem = {"file": str, "prompt": str, "answer": str, "responses": list}
-    of_response = {"text": str, "answer": str | None, "correct": bool, "closed": bool}
-    if not _all_have(problems, of_problem) or not all(
-        _all_have(problem["responses"], of_response) for problem in problems or ()
-    ):
-        raise UserError(f"{path}: not a list of problems and responses; the file is damaged")
-    return problems or []
-
-
-def _all_have(items: object, kinds: Mapping[str, Any]) -> bool:
-    """Whether this is a list of objects that hold values of these kinds by these names."""
-    return isinstance(items, list) and all(
-        isinstance(item, dict)
-        and all(name in item and isinstance(item[name], kind) for name, kind in kinds.items())
-        for item in items
-    )
-
-
-def _check_numbers(content: Mapping[str, Any], where: str) -> None:
-    """What the report reads must be a number or null; "wall_s" holds seconds by stage."""
-    for key, value in content.items():
-        if key == "wall_s" and isinstance(value, dict):
-            _check_numbers({f"seconds_{stage}": s for stage, s in value.items()}, where)
-            continue
-        metric = catalogue.find(key) or catalogue.find(HELD_OUT_PREFIX + key)
-        if (metric or key in _COUNTS) and not metrics_file.is_number(value):
-            raise UserError(f'{where}: "{key}" is not a number; the file is damaged')
 
 
 def _seed(path: Path, content: Mapping[str, Any]) -> int | None:
@@ -313,27 +256,3 @@ def _seed(path: Path, content: Mapping[str, Any]) -> int | None:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _read_text(path: Path) -> str:
-    if not path.is_file():
-        raise UserError(f"{path} is not a file")
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return parse(_read_text(path))
-    except ValueError as error:
-        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise UserError(f"{path}{line}: not valid JSON ({error}); the file is damaged") from error
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    content = _read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold one JSON object; the file is damaged")
-    return content

@@ -21,6 +21,7 @@ COLOURS = ("#6b6b6b", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#5
 DASHES = ("-", "-", (0, (5, 1.6)), (0, (1.4, 1.2)), (0, (6, 1.5, 1.4, 1.5)))
 PANEL = (4.6, 3.1)  # inches
 DOTS_PER_INCH = 130
+INLINE_DOTS_PER_INCH = 75  # of a sheet inside of a notebook
 MOST_POINTS = 4000  # of a line: three times as many bins of two points as it has pixels
 SOFTWARE = "rlp.report"  # in every file, by which one is known
 OVERVIEW = "overview"
@@ -54,9 +55,9 @@ def write_plots(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 
 def overview_png(groups: Sequence[Group]) -> bytes | None:
-    """All plots on one sheet, as a PNG file has them; None if no run has metrics."""
+    """All plots on one sheet, as a small PNG file has them; None if no run has metrics."""
     plots = build_plots(groups)
-    return _png(_overview(plots, groups)) if plots else None
+    return _png(_overview(plots, groups), INLINE_DOTS_PER_INCH) if plots else None
 
 
 def _overview(plots: Sequence[Plot], groups: Sequence[Group]) -> Canvas:
@@ -131,8 +132,8 @@ def _save(canvas: Canvas, path: Path) -> None:
     atomic_files.write_whole(path, _png(canvas))
 
 
-def _png(canvas: Canvas) -> bytes:
+def _png(canvas: Canvas, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
     FigureCanvasAgg(canvas)
     image = io.BytesIO()
-    canvas.savefig(image, dpi=DOTS_PER_INCH, format="png", metadata={"Software": SOFTWARE})
+    canvas.savefig(image, dpi=dots_per_inch, format="png", metadata={"Software": SOFTWARE})
     return image.getvalue()

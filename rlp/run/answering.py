@@ -1,7 +1,6 @@
 """From a config to how problems are answered: what is sampled, and who checks it."""
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
 from rlp.answers.planning_phrases import PHRASES
 from rlp.answers.verifiers import find as find_verifier
 from rlp.engine.branches import response_vocabulary
@@ -17,7 +16,7 @@ from rlp.run.text_fields import file_text
 from rlp.runtime.errors import UserError
 
 
-def planning_phrases(config: ConfigDict) -> tuple[str, ...]:
+def planning_phrases(config: Config) -> tuple[str, ...]:
     """The phrases that plan (HICRA, arXiv 2509.03646)."""
     named = config.data.problems.planning
     if named == "default":
@@ -26,7 +25,7 @@ def planning_phrases(config: ConfigDict) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def build_answering(config: ConfigDict, task: Task, method: TextMethod) -> Answering | None:
+def build_answering(config: Config, task: Task, method: TextMethod) -> Answering | None:
     """How responses to problems are sampled and checked; None for a run without problems.
 
     Raises:

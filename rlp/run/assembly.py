@@ -1,6 +1,6 @@
 """From a config to the things a run is made of, each checked before any long work starts.
 
-The modules of `rlp.run` read a ConfigDict; everything they build takes plain arguments.
+The modules of `rlp.run` read a config; everything they build takes plain arguments.
 """
 
 import dataclasses
@@ -11,8 +11,9 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from configs.default import Config
+from configs.fields import flat
 from models.config import ModelConfig
 from models.layers.registry import check_layers
 from models.sharding import batch_shards, make_mesh, parameter_shardings
@@ -31,7 +32,6 @@ from rlp.run import datasets, tasks, tokens
 from rlp.run.answering import build_answering
 from rlp.run.checks import check
 from rlp.run.method import TextMethod, build_method, named
-from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Run:
 
 
 def build(
-    config: ConfigDict,
+    config: Config,
     files: Path | None = None,
     devices: Sequence[Any] | None = None,
     look: Look | None = None,
@@ -86,7 +86,7 @@ def build(
     Raises:
       UserError: as `build_method` does.
     """
-    check(dict(fields(config)))
+    check(flat(config, Config))
     task = tasks.of(config)
     mesh = named(lambda: _mesh(config, devices))
 
@@ -105,7 +105,7 @@ def build(
     return Run(task, datasets.find(config.data.kind), method, evaluator, mesh, answering)
 
 
-def read_data(config: ConfigDict, run: Run) -> tuple[Stream, HeldOut]:
+def read_data(config: Config, run: Run) -> tuple[Stream, HeldOut]:
     """The training stream of a run, and its held-out rows.
 
     Raises:
@@ -127,7 +127,7 @@ def root_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _evaluator(
-    config: ConfigDict, method: TextMethod, answering: Answering | None, mesh: Mesh
+    config: Config, method: TextMethod, answering: Answering | None, mesh: Mesh
 ) -> Evaluator:
     """What measures a network on held-out rows."""
     evaluation, at_once = config.evaluation, _evaluated_at_once(config, batch_shards(mesh))
@@ -154,7 +154,7 @@ def _table(method: TextMethod) -> TokenBytes | None:
     return token_table(method.tokenizer.token_bytes(), method.model.vocab_size)
 
 
-def _evaluated_at_once(config: ConfigDict, shards: int) -> int:
+def _evaluated_at_once(config: Config, shards: int) -> int:
     """Held-out documents whose thoughts are sampled together: as many on each device."""
     if not config.rlp.max_branches_in_flight:
         return config.batch_size
@@ -163,7 +163,7 @@ def _evaluated_at_once(config: ConfigDict, shards: int) -> int:
     return min(config.batch_size, max(1, each) * shards)
 
 
-def _mesh(config: ConfigDict, devices: Sequence[Any] | None) -> Mesh:
+def _mesh(config: Config, devices: Sequence[Any] | None) -> Mesh:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
     split = batch_shards(mesh)
     if config.batch_size % split:

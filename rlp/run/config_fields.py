@@ -15,8 +15,8 @@ EXPECTED: dict[type, str] = {
     float: "a finite number",
     str: "a text",
 }
-OPTIONS = "objective_options"  # a group whose fields an objective declares, and checks
 _ARM = re.compile(r"^arms\.[^.]*\.")
+_OPTION = re.compile(r"objective_options\.\w+")
 
 
 def check_names(config_file: str, names: Collection[str]) -> None:
@@ -43,8 +43,8 @@ def check_names(config_file: str, names: Collection[str]) -> None:
 
 
 def is_option(path: str) -> bool:
-    """Whether a field is an option of an objective, or of that of an arm."""
-    return _ARM.sub("", path).startswith(f"{OPTIONS}.")
+    """Whether a field of a run or an arm is an option, which the objective declares."""
+    return _OPTION.fullmatch(_ARM.sub("", path)) is not None
 
 
 def kind_of(path: str, known: Mapping[str, Value]) -> type | None:

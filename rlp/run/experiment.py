@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.default import Config
 from rlp.interop import init_from as starting
 from rlp.interop.huggingface import may_be_on_hub
 from rlp.report import terminal_table, write_report_separately
@@ -174,7 +175,7 @@ def _check_arm(
             raise UserError.of("match", arm.match, ": that arm takes no step and uses nothing")
         hosts.agree(lambda: ownership.check(folder, "run"))
         adopted = starting.adopt(arm, folder, explicit, planned)
-        memory_check.build(adopted, resume.starting_files(adopted, folder, planned))
+        memory_check.build(Config.of(adopted), resume.starting_files(adopted, folder, planned))
     except UserError as error:
         raise error.within(f"arm {name}") from error
     return adopted

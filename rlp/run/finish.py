@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
+from configs.default import Config
 from models.transformer import Params
 from rlp.data.batch import HeldOut
 from rlp.engine.step import TrainState
@@ -20,7 +20,7 @@ Watch = Callable[[list], Iterable]  # of batches: for a progress bar, or to stop
 
 
 def browse_thoughts(
-    config: ConfigDict, run: Run, params: Params, held_out: HeldOut, key: jax.Array
+    config: Config, run: Run, params: Params, held_out: HeldOut, key: jax.Array
 ) -> list[dict]:
     """Thoughts along a few held-out documents, where there are any; plain data."""
     if held_out.documents is None:
@@ -32,7 +32,7 @@ def browse_thoughts(
 
 
 def browse_responses(
-    config: ConfigDict, run: Run, params: Params, held_out: HeldOut, key: jax.Array
+    config: Config, run: Run, params: Params, held_out: HeldOut, key: jax.Array
 ) -> list[dict]:
     """Responses to a few held-out problems, where there are any; plain data."""
     answers = run.evaluator.answers

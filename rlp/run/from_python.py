@@ -20,7 +20,7 @@ from rlp.run import config_files, experiment, loop
 from rlp.run.named_objects import name_of
 from rlp.run.results import Experiment, Run
 from rlp.runtime.errors import UserError
-from rlp.runtime.preemption import Preempted
+from rlp.runtime.preemption import Preempted, ctrl_c_alone
 
 NAMING = ("objective", "data.kind", "data.problems.verifier")  # fields that name code
 BRIEF = ("loss", "reward_mean", "information_gain", "accuracy", "closed_fraction")
@@ -86,8 +86,14 @@ def train(
     folder = Path(workdir)
     told = None if on_step is None else lambda metrics: on_step(StepMetrics(metrics))
     runs = experiment.run if "arms" in config else loop.train
+    options: dict[str, Any] = {
+        "allow_config_change": allow_config_change,
+        "report": False,
+        "on_step": told,
+    }
     try:
-        runs(config, folder, allow_config_change=allow_config_change, report=False, on_step=told)
+        with ctrl_c_alone():
+            runs(config, folder, **options)
     except Preempted:
         raise KeyboardInterrupt(
             f"stopped; the state is saved in {folder}, and the same call resumes from it"

@@ -1,12 +1,11 @@
 """From a config to what checks answers."""
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
 from rlp.answers.grading import Grader
 from rlp.tokenizers.tokenizer import THINK_CLOSE, THINK_OPEN
 
 
-def make_grader(config: ConfigDict, opened: bool = False) -> Grader:
+def make_grader(config: Config, opened: bool = False) -> Grader:
     """What checks answers; `opened` says that responses begin inside of a thought."""
     data = config.data
     return Grader(

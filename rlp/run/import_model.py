@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from configs.default import Config
 from rlp.interop import init_from as starting
 from rlp.run.method import build_method
 from rlp.run.model_files import small_files
@@ -17,7 +18,7 @@ from rlp.runtime import run_folder
 from rlp.runtime.atomic_files import refuse_existing, unfinished
 from rlp.runtime.config_json import save_config
 from rlp.runtime.errors import UserError
-from rlp.tokenizers.tokenizer import add_tokens
+from rlp.tokenizers.folder_reader import add_tokens
 from rlp.training.checkpoint import Checkpoints
 
 MEAN = "mean"  # what rows of new tokens begin with, if not like those of another
@@ -59,9 +60,8 @@ def import_model(
                 checkpoints.save(0, {"params": opened.params})
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error}); free it or name another") from error
-    method = build_method(
-        opened.config, out / run_folder.HF
-    )  # what it was made from may go, or has gone
+    # What it was made from may go, or has gone.
+    method = build_method(Config.of(opened.config), out / run_folder.HF)
     return dataclasses.replace(opened, method=method, step=0, files=out / run_folder.HF)
 
 
@@ -95,5 +95,5 @@ def _with_tokens(opened: Opened, files: Path, names: Sequence[str], like: str) -
     if "head" in params:
         params["head"] = {"kernel": grown(params["head"]["kernel"], 1)}
     opened.config.model.vocab_size = size
-    method = build_method(opened.config, files)
+    method = build_method(Config.of(opened.config), files)
     return dataclasses.replace(opened, params=params, method=method, files=files)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
+from configs.default import Config
 from rlp.data.batch import HeldOut, Stream
 from rlp.data.fingerprint import fingerprint
 from rlp.data.rows import Rows
@@ -101,7 +102,7 @@ def train(
             return result
         if result is None:
             run = _build(config, workdir)
-            end = build_end(config, run.method.model)
+            end = build_end(Config.of(config), run.method.model)
             loop = _Loop(config, workdir, run, end, holding, allow_config_change, on_step)
             result = loop.run()
         if report:
@@ -112,7 +113,7 @@ def train(
 def _build(config: ConfigDict, workdir: Path) -> Run:
     """The run, before anything is written; whatever stands in its way is refused."""
     files = resume.starting_files(config, workdir)
-    run = memory_check.build(config, files)
+    run = memory_check.build(Config.of(config), files)
     # Refuses a tokenizer that cannot be exported with what the config says of it.
     small_files(run.method, files, starting.same_tokenizer(config, files), config.data)
     return run
@@ -138,19 +139,20 @@ class _Loop:
         on_step: OnStep | None = None,
     ):
         self.config, self.workdir, self.made, self.end = config, workdir, made, end
+        self.settings = settings = Config.of(config)
         self.holding, self.allow_data_change, self.on_step = holding, allow_data_change, on_step
         self.preemption = Preemption()
-        self.label = f"{workdir.name} {config.objective}"
-        self.optimizer = build_optimizer(config, end.last)
-        self.states = StateMaker(config, made, self.optimizer)
-        self.init_key, self.key, self.evaluation_key = root_keys(config.seed)
+        self.label = f"{workdir.name} {settings.objective}"
+        self.optimizer = build_optimizer(settings, end.last)
+        self.states = StateMaker(settings, made, self.optimizer)
+        self.init_key, self.key, self.evaluation_key = root_keys(settings.seed)
         self.progress = Progress(Totals(), {})
         self.faulty = False  # the last step had a value that was not finite
 
     def run(self) -> dict[str, Any]:
         """From the newest checkpoint to evaluation.json."""
         directory, made = self.workdir / run_folder.CHECKPOINTS, self.made
-        train, held_out = read_data(self.config, made)
+        train, held_out = read_data(self.settings, made)
         self.progress.data = fingerprint(train, held_out)
         hosts.check_same_data(self.progress.data)
         begun = hosts.agree(lambda: bool(saved_steps(directory)))
@@ -160,7 +162,7 @@ class _Loop:
         self.holding.check()
         with Checkpoints(
             directory,
-            keep=self.config.checkpoint.keep,
+            keep=self.settings.checkpoint.keep,
             best_metric=metric,
             lower_is_better=catalogue.lower_is_better(metric),
             may_write=self.holding.check,
@@ -168,7 +170,7 @@ class _Loop:
             state = self._restored(checkpoints) or self.states.first(begin, self.init_key)
             del begin  # it would take as much memory as the parameters, to the end
             if hosts.is_first():
-                most = memory_check.checkpoints(self.config, self.end.last)
+                most = memory_check.checkpoints(self.settings, self.end.last)
                 disk_space.log_size(directory, arrays(state), most)
             # Only now: a state that does not fit the config leaves the folder as it was.
             begin_folder = lambda: resume.begin(self.config, made.method, files, self.workdir)
@@ -217,12 +219,13 @@ class _Loop:
         self, state: TrainState, checkpoints: Checkpoints, train: Stream, held_out: HeldOut
     ) -> TrainState:
         """All steps that are left, with the evaluations and checkpoints between them."""
-        config, step, totals = self.config, int(state.step), self.progress.totals
+        settings, step, totals = self.settings, int(state.step), self.progress.totals
         trainer, over = self._trainer(train), self.end.reached(step, totals)
         size = {"model.vocab_size": self.made.method.model.vocab_size}
-        watch = Watch(dict(fields(config)) | size, warning_rules.RULES)
-        brought = self.made.task.metrics
-        writing = lambda: MetricsWriter(self.workdir, step, watch, brought)
+        task = self.made.task
+        rules = (*warning_rules.RULES, *task.warnings)
+        watch = Watch(dict(fields(self.config)) | size, rules)
+        writing = lambda: MetricsWriter(self.workdir, step, watch, task.metrics)
         with (
             writing() if hosts.is_first() else NoMetrics() as writer,
             progress(self.end.last, step, self.label) as bar,
@@ -234,7 +237,7 @@ class _Loop:
                 step += 1
                 over = self.end.reached(step, totals)
                 figures = None
-                every = config.evaluation.every
+                every = settings.evaluation.every
                 if every and step % every == 0 and not over:
                     figures = self._evaluate(state, held_out)
                     metrics |= {HELD_OUT_PREFIX + name: value for name, value in figures.items()}
@@ -244,7 +247,7 @@ class _Loop:
                 bar.total = self.end.expected(step, totals)
                 bar.update(1)
                 self._check_health(state, checkpoints, trainer.fault)
-                if figures or (step % config.checkpoint.every == 0 and not over):
+                if figures or (step % settings.checkpoint.every == 0 and not over):
                     self._save(state, checkpoints, figures)
                 if self.on_step:
                     self.on_step({"step": step, **metrics})
@@ -262,7 +265,7 @@ class _Loop:
     def _one_step(
         self, trainer: Trainer, state: TrainState, train: Stream
     ) -> tuple[TrainState, dict[str, float]]:
-        totals, size = self.progress.totals, self.config.batch_size
+        totals, size = self.progress.totals, self.settings.batch_size
         start, first = time.perf_counter(), totals.position
         rows = Rows(size, lambda row, count: train.batch(first + row, count))
         updates = int(state.step) * self.made.task.updates_per_step - int(state.skipped)
@@ -281,7 +284,7 @@ class _Loop:
         if fault and not self.faulty:
             LOGGER.warning("step %d: %s", step, fault)
         self.faulty = bool(fault)
-        if bad >= self.config.max_bad_steps:
+        if bad >= self.settings.max_bad_steps:
             checkpoints.wait()
             saved = ", ".join(map(str, checkpoints.steps))
             raise UserError(
@@ -323,7 +326,7 @@ class _Loop:
             checkpoints.wait()
             raise
         self._save(state, checkpoints, figures)
-        browsed = (self.config, self.made, state.params, held_out, self.evaluation_key)
+        browsed = (self.settings, self.made, state.params, held_out, self.evaluation_key)
         documents, responses = finish.browse_thoughts(*browsed), finish.browse_responses(*browsed)
         checkpoints.wait()
         result = finite(finish.result_of(state, self.end.last, figures, self.progress.totals))

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from configs.default import Config
 from models.config import ModelConfig
 from rlp.capacity import device_memory, step_memory
 from rlp.capacity.device_memory import Limits, Need
@@ -25,7 +25,7 @@ from rlp.run.tasks.task import RESPONSE, THOUGHT
 
 
 def build(
-    config: ConfigDict,
+    config: Config,
     files: Path | None = None,
     devices: Sequence[Any] | None = None,
     memory: Callable[[Sequence[Any]], Limits] = device_memory.limits,
@@ -55,7 +55,7 @@ def build(
     return run
 
 
-def checkpoints(config: ConfigDict, last: int | None) -> int:
+def checkpoints(config: Config, last: int | None) -> int:
     """Most checkpoints that a run has at one time: those that are kept, the best one, and the one
     that is being written.
 
@@ -98,7 +98,7 @@ def check_sampling(method: TextMethod, sizes: Mapping[str, int], limits: Limits)
 
 
 def _check_state(
-    config: ConfigDict, model: ModelConfig, used: int, state: TrainState, limits: Limits
+    config: Config, model: ModelConfig, used: int, state: TrainState, limits: Limits
 ) -> None:
     """Refuses a network whose state of training does not fit, with a gradient where it learns."""
     every = step_memory.of_state(model, state, learns=_learns(config))
@@ -116,12 +116,12 @@ def _by_tokenizer(need: Need, used: int) -> Need:
     return dataclasses.replace(need, fields={"the largest id of the tokenizer": used - 1})
 
 
-def _learns(config: ConfigDict) -> bool:
+def _learns(config: Config) -> bool:
     return config.steps > 0 or bool(config.match)
 
 
 def _state(
-    config: ConfigDict, model: ModelConfig, sampling: RLPSettings | None, mesh: Mesh
+    config: Config, model: ModelConfig, sampling: RLPSettings | None, mesh: Mesh
 ) -> TrainState:
     """The state of a run, as shapes with their places."""
     baseline, reference = copies_kept(sampling)
@@ -131,14 +131,14 @@ def _state(
     return step_memory.abstract_state(mesh, model, optimizer, baseline, memory, reference)
 
 
-def _check_step(config: ConfigDict, run: Run, state: TrainState, limits: Limits) -> None:
+def _check_step(config: Config, run: Run, state: TrainState, limits: Limits) -> None:
     """Refuses a run whose steps or evaluations do not fit; its state does."""
     held = step_memory.of_state(run.method.model, state, learns=False)
     for purpose, found in _moments(config, run):
         device_memory.check([*held, *found], limits, purpose)
 
 
-def _moments(config: ConfigDict, run: Run) -> Iterator[tuple[str, list[Need]]]:
+def _moments(config: Config, run: Run) -> Iterator[tuple[str, list[Need]]]:
     """What is alive besides the state, at the moments when most is."""
     if _learns(config):
         yield from run.task.training_memory(run)

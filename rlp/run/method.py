@@ -6,19 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
 from configs.fields import INT32
 from models.config import ModelConfig
 from rlp.engine.method import Method
 from rlp.engine.step import RLPSettings
-from rlp.evaluation.response_format import AnyTokenizer
 from rlp.interop.init_from import network
 from rlp.objectives.options import Options
 from rlp.run import datasets, tasks, tokens
 from rlp.run.objective_options import options_of
 from rlp.run.tasks import Task
 from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import Tokenizer
 
 # Is called with the network, how many ids the tokenizer has, and with what a training step samples
 # (None for nothing), before anything is made of them. It may refuse them.
@@ -35,19 +34,17 @@ class TextMethod(Method):
       ends: ids that end what is trained on, besides those that the run started with.
     """
 
-    tokenizer: AnyTokenizer
+    tokenizer: Tokenizer
     template: str | None
     ends: tuple[int, ...]
 
     @property
     def separator(self) -> str:
         """What stands between the pieces of a text when it is shown."""
-        return getattr(self.tokenizer, "between_pieces", "")
+        return self.tokenizer.between_pieces
 
 
-def build_method(
-    config: ConfigDict, files: Path | None = None, look: Look | None = None
-) -> TextMethod:
+def build_method(config: Config, files: Path | None = None, look: Look | None = None) -> TextMethod:
     """What a run computes with, without its mesh and its data.
 
     Args:
@@ -82,7 +79,7 @@ def named(make: Callable[[], Any]) -> Any:
         raise UserError(str(error), field=field[0] if field else "") from error
 
 
-def _model(config: ConfigDict, used: int) -> ModelConfig:
+def _model(config: Config, used: int) -> ModelConfig:
     size = config.model.vocab_size or -(-used // 64) * 64
     if used > INT32:
         raise UserError(
@@ -98,7 +95,7 @@ def _model(config: ConfigDict, used: int) -> ModelConfig:
     return network(dict(config.model) | {"vocab_size": size})
 
 
-def _settings(config: ConfigDict, task: Task, tokenizer: AnyTokenizer) -> RLPSettings:
+def _settings(config: Config, task: Task, tokenizer: Tokenizer) -> RLPSettings:
     """Of thoughts: where training samples none, of the held-out figures alone."""
     bos = len(tokenizer.bos)
     own = {
@@ -111,7 +108,7 @@ def _settings(config: ConfigDict, task: Task, tokenizer: AnyTokenizer) -> RLPSet
     return RLPSettings(**(dict(config.rlp) | own))
 
 
-def _check_room(config: ConfigDict, task: Task, tokenizer: AnyTokenizer) -> None:
+def _check_room(config: Config, task: Task, tokenizer: Tokenizer) -> None:
     """Refuses thoughts and responses that cannot end where those that do not are masked."""
     limit = task.limit
     end = limit.end_tokens(tokenizer)

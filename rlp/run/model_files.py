@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlp.evaluation.response_format import AnyTokenizer
 from rlp.interop import huggingface
 from rlp.interop.init_from import GENERATION
 from rlp.run.method import TextMethod
@@ -20,7 +19,9 @@ from rlp.runtime.atomic_files import write_whole
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import read_object
 from rlp.tokenizers import files as edits
-from rlp.tokenizers.tokenizer import FILES, FolderTokenizer
+from rlp.tokenizers.files import FILES
+from rlp.tokenizers.folder_tokenizer import FolderTokenizer
+from rlp.tokenizers.tokenizer import Tokenizer
 
 LOGGER = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def keep(folder: Path, made: TextMethod, known: bool, named: Mapping[str, str]) 
 
 
 def check_tokenizer(
-    name: str, tokenizer: AnyTokenizer, files: edits.Files, config: Mapping[str, Any]
+    name: str, tokenizer: Tokenizer, files: edits.Files, config: Mapping[str, Any]
 ) -> None:
     """Refuses an export whose tokenizer transformers would read in another way than training did.
 

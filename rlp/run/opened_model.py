@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from configs.default import Config
 from models.sharding import make_mesh
 from models.transformer import Params, count_parameters
 from rlp.capacity import device_memory
@@ -65,7 +66,7 @@ def open_model(name: str, default: ConfigDict, device: jax.Device, bos: str = ""
         asked.data.chat_template = ""
     limits = device_memory.limits([device])
     look = lambda model, used, _: memory_check.check_parameters(name, model, used, limits)
-    method = build_method(asked, start.files, look)
+    method = build_method(Config.of(asked), start.files, look)
     params, step, _ = start.load(abstract_params(method.model, make_mesh(devices=[device])))
     return Opened(name, config, method, params, step, start.files)
 

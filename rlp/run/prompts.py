@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from rlp.data.compass import CompassTokenizer
 from rlp.interop import init_from as starting
 from rlp.run.model_files import eos_ids, generation_config
 from rlp.run.opened_model import Opened
@@ -38,7 +37,7 @@ def chat_prompt(opened: Opened, text: str, system: str = "") -> str:
       UserError: there is no template, or it fails.
     """
     tokenizer, template = opened.method.tokenizer, opened.method.template
-    if template is None or isinstance(tokenizer, CompassTokenizer):
+    if template is None:
         raise UserError(
             f"{opened.name} has no chat template; ask without chat, or name a model that has one "
             "(a run trained with data.chat_template=<Jinja file> keeps it)"

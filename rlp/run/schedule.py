@@ -1,7 +1,6 @@
 """From a config to how long a run trains and with which optimizer."""
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
 from models.config import ModelConfig
 from models.transformer import shapes
 from rlp.engine.optimizer import Optimizer, make_optimizer
@@ -10,7 +9,7 @@ from rlp.runtime import hosts
 from rlp.training.budget import UNITS, Budget, End, Steps, split, used_by
 
 
-def build_end(config: ConfigDict, model: ModelConfig) -> End:
+def build_end(config: Config, model: ModelConfig) -> End:
     """Where a run ends.
 
     Raises:
@@ -26,7 +25,7 @@ def build_end(config: ConfigDict, model: ModelConfig) -> End:
     return Steps(max(1, round(used / task.flops_per_step(model, update))))
 
 
-def build_optimizer(config: ConfigDict, steps: int | None) -> Optimizer:
+def build_optimizer(config: Config, steps: int | None) -> Optimizer:
     """The optimizer of a run of `steps` steps; None where the learning rate does not ask."""
     each = tasks.of(config).updates_per_step
     return make_optimizer(total_steps=(steps or 1) * each, **config.optimizer)

@@ -9,8 +9,8 @@ import logging
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
+from configs.default import Config
 from models.transformer import Params, init
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.placement import abstract_params, placed, state_shardings
@@ -45,7 +45,7 @@ class StateMaker:
       shardings: of the state.
     """
 
-    def __init__(self, config: ConfigDict, run: Run, optimizer: Optimizer) -> None:
+    def __init__(self, config: Config, run: Run, optimizer: Optimizer) -> None:
         """A maker of the states of a run, which trains with this optimizer."""
         self._config, self._run, self._optimizer = config, run, optimizer
         self._baseline, self._reference = copies_kept(run.sampling)

@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
 from rlp.engine.branches import Vocabulary, vocabulary
-from rlp.evaluation.response_format import AnyTokenizer
 from rlp.interop.init_from import same_template, same_tokenizer
 from rlp.run.text_fields import file_text
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.files import TEMPLATE
-from rlp.tokenizers.tokenizer import FolderTokenizer
+from rlp.tokenizers.folder_tokenizer import FolderTokenizer
+from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.tokenizers.turns import end_of_turn
 
 # Ours, in the spirit of the paper's: think briefly about what comes next, then go on in style.
@@ -22,7 +21,7 @@ DEFAULT_PROMPT = (
 )
 
 
-def make_vocabulary(tokenizer: AnyTokenizer, size: int) -> Vocabulary:
+def make_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
     """The ids with a meaning in a network with so many rows of the embedding.
 
     Raises:
@@ -40,7 +39,7 @@ def make_vocabulary(tokenizer: AnyTokenizer, size: int) -> Vocabulary:
     )
 
 
-def thinking_prompt(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[int, ...]:
+def thinking_prompt(config: Config, tokenizer: Tokenizer) -> tuple[int, ...]:
     """Token ids of the thinking prompt, which goes between a row's bos and its text."""
     if config.rlp.prompt == "none":
         return ()
@@ -50,7 +49,7 @@ def thinking_prompt(config: ConfigDict, tokenizer: AnyTokenizer) -> tuple[int, .
     return tuple(tokenizer.encode(text))
 
 
-def chat_template(config: ConfigDict, tokenizer: AnyTokenizer, files: Path | None) -> str | None:
+def chat_template(config: Config, tokenizer: Tokenizer, files: Path | None) -> str | None:
     """The Jinja template that makes prompts of messages; None where they are taken as they are.
 
     Args:
@@ -78,7 +77,7 @@ def chat_template(config: ConfigDict, tokenizer: AnyTokenizer, files: Path | Non
 
 
 def training_ends(
-    config: ConfigDict, tokenizer: Any, template: str | None, responses: bool
+    config: Config, tokenizer: Any, template: str | None, responses: bool
 ) -> tuple[int, ...]:
     """Ids that end what a run trains on.
 
@@ -99,7 +98,7 @@ def training_ends(
     return tuple(dict.fromkeys(end for end in ends if end is not None))
 
 
-def before_texts(config: ConfigDict, tokenizer: AnyTokenizer) -> str:
+def before_texts(config: Config, tokenizer: Tokenizer) -> str:
     """What stands before every text of a run, in words."""
     names = " ".join(f"{tokenizer.decode([i])!r} (token {i})" for i in tokenizer.bos)
     why = f"data.bos={config.data.bos!r}" if config.data.bos else "as its tokenizer does"

@@ -59,7 +59,7 @@ def writing(place: Path, then: str = "") -> Iterator[None]:
         ) from error
 
 
-def told(error: BaseException) -> UserError | None:
+def as_user_error(error: BaseException) -> UserError | None:
     """An error of the disk that nothing has given a name to, as one line; None for other errors."""
     if isinstance(error, UserError) or not isinstance(error, OSError | RuntimeError | ValueError):
         return None

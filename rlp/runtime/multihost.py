@@ -196,7 +196,7 @@ class Joined:
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Shows the error in one line, tells the other processes, and ends this one."""
-        error = disk_errors.told(error) or error
+        error = disk_errors.as_user_error(error) or error
         if isinstance(error, UserError):
             self.log.say(error_lines(error))
             self._tell(USER_ERROR, " ".join(str(error).split()))

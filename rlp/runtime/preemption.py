@@ -5,6 +5,7 @@ at the same one. (JAX's own service for this counts steps, and so does Orbax, wh
 save; a run of several arms has no steps that only rise.)
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -28,12 +29,25 @@ class Preempted(Exception):  # noqa: N818 - a request, not an error
         self.number = number
 
 
-def _requests() -> list[signal.Signals]:
-    """The signals that ask a run to stop: all that end a program, but in a notebook or a script,
-    whose process is not ours, only Ctrl-C. Python lets no thread but the main one handle any."""
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    return [s for s in signals.handled() if signals.installed() or s == signal.SIGINT]
+_requests = frozenset(signals.ENDING)  # the signals that ask a run to stop
+
+
+@contextlib.contextmanager
+def ctrl_c_alone() -> Iterator[None]:
+    """In here, Ctrl-C is the only signal that a run takes over: for a process that is not one of
+    our programs, such as a notebook's."""
+    global _requests
+    before, _requests = _requests, frozenset({signal.SIGINT})
+    try:
+        yield
+    finally:
+        _requests = before
+
+
+def _taken_over() -> list[signal.Signals]:
+    """The signals that are requests now. Python lets no thread but the main one handle any."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return [s for s in signals.handled() if s in _requests] if in_main_thread else []
 
 
 class Preemption:
@@ -73,7 +87,7 @@ class Preemption:
         if not self._previous:
             self._stop_counting = signals.listen(self._count)
             self._previous = {
-                number: signal.signal(number, self._request) for number in _requests()
+                number: signal.signal(number, self._request) for number in _taken_over()
             }
 
     def _count(self, number: int) -> bool:

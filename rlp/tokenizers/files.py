@@ -13,6 +13,13 @@ from rlp.runtime.strict_json import parse, readable
 
 Files = Mapping[str, Path | str]
 
+# What a tokenizer may consist of, in a folder in the Hugging Face format.
+FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model"),
+    *("chat_template.jinja", "chat_template.json"),
+)
+
 TOKENIZER = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
 SPECIALS = "special_tokens_map.json"

@@ -1,27 +1,12 @@
 """Where a turn of a chat ends, as its template has it."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
-
 from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import Tokenizer
 
 _ASKED, _SOMETHING = "a problem", "something"  # messages that no template leaves out
 
 
-class Chats(Protocol):
-    """The part of a tokenizer that this module asks."""
-
-    separator: int
-    added: Collection[int]
-
-    def encode(self, text: str) -> list[int]: ...
-
-    def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str: ...
-
-    def decode(self, ids: Sequence[int]) -> str: ...
-
-
-def after_response(tokenizer: Chats, template: str) -> str:
+def after_response(tokenizer: Tokenizer, template: str) -> str:
     """The text that a template puts after what an assistant says, without surrounding space.
 
     Raises:
@@ -40,7 +25,7 @@ def after_response(tokenizer: Chats, template: str) -> str:
     return after.strip()
 
 
-def end_of_turn(tokenizer: Chats, template: str | None) -> int | None:
+def end_of_turn(tokenizer: Tokenizer, template: str | None) -> int | None:
     """The id that ends a response: the first one that the template puts after it, or without a
     template the separator. None where a template puts nothing after it, or ordinary text (which a
     line break is, even where it is an added token).

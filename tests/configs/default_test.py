@@ -61,9 +61,12 @@ def read_somewhere():
         group, _, name = field.rpartition(".")
         if name in inspect.signature(HANDED_ON.get(group, lambda: None)).parameters:
             return any(read == name or read.endswith(f".{name}") for read in found)
-        ends = f"config.{field}"
-        # `data.train`, where a line before says `data = config.data`
-        return any(read.endswith(ends) for read in found) or (bool(group) and field in found)
+        # `lookahead.share`, where a line before says `lookahead = config.data.lookahead`
+        owners = [group.rpartition(".")[2]] if group else ["config", "settings"]
+        ends = tuple(f"{owner}.{name}" for owner in owners)
+        return any(
+            read in ends or read.endswith(tuple(f".{end}" for end in ends)) for read in found
+        )
 
     return is_read
 
@@ -200,5 +203,5 @@ def test_the_stages_of_a_step_get_the_fields_of_the_method():
     """All of the group `rlp`; its prompt as token ids."""
     ours = {field.name: field.type for field in dataclasses.fields(default.RLP)}
     stages = {field.name: field.type for field in dataclasses.fields(RLPSettings)}
-    assert set(stages) - set(ours) == {"objective", "bos"}
+    assert set(stages) - set(ours) == {"objective", "options", "bos"}
     assert {name for name in ours if stages[name] is not ours[name]} == {"prompt"}

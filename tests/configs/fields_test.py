@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -12,31 +13,46 @@ from configs.fields import count, field, fraction
 
 
 @dataclasses.dataclass(frozen=True)
-class Inner:
+class Inner(fields.Group):
     """A group in a group."""
 
     share: float = fraction(0.5, "share of it")
 
 
 @dataclasses.dataclass(frozen=True)
-class Outer:
+class Outer(fields.Group):
     """A group."""
 
     steps: int = count(3, "how long", symbol="S", unit="steps", at_least=0, special={0: "nothing"})
     mode: str = field("fast", "how", choices={"fast": "", "slow": "but sure"}, special={"": "fast"})
     inner: Inner = Inner()
     on: bool = field(True, "whether")
+    free: Mapping[str, int] = fields.options()
+
+
+FREE = {"free": {}}
 
 
 def test_a_config_dict_and_settings_have_the_declared_fields():
     config = fields.config_dict(Outer)
-    assert config.to_dict() == {"steps": 3, "mode": "fast", "inner": {"share": 0.5}, "on": True}
+    assert (
+        config.to_dict() == {"steps": 3, "mode": "fast", "inner": {"share": 0.5}, "on": True} | FREE
+    )
     config.inner.share = 0.25
     config.others = "are left out"
-    assert fields.read(Outer, config) == Outer(inner=Inner(share=0.25))
-    del config.inner.share
-    with pytest.raises(KeyError, match="share"):
-        fields.read(Outer, config)
+    config.free.a = 1
+    assert fields.read(Outer, config) == Outer(inner=Inner(share=0.25), free={"a": 1})
+    del config.inner.share  # as in the config of a run that is older than the field
+    assert fields.read(Outer, config) == Outer(free={"a": 1})
+
+
+def test_a_group_gives_its_fields_as_a_config_dict_does():
+    config = fields.config_dict(Outer)
+    assert dict(**Outer()) == {"steps": 3, "mode": "fast", "inner": Inner(), "on": True} | FREE
+    assert dict(**Inner()) == dict(**config.inner)
+    for either in (Outer(), config):
+        assert fields.value_of(either, "inner.share") == either.inner["share"] == 0.5
+        assert fields.nested(fields.flat(either, Outer)) | FREE == config.to_dict()
 
 
 def test_fields_are_walked_with_their_paths_in_the_order_of_the_declaration():

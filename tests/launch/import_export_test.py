@@ -73,7 +73,7 @@ BAD = {
     "no run": (("sample", "--checkpoint=gone", "--prompt=a"), "no such folder: gone"),
     "unknown word": (
         ("sample", "--checkpoint=compass", "--prompt=Once"),
-        "'Once' is no word of the compass",
+        "'Once' is not a word of the compass",
     ),
     "no chat": (
         ("sample", "--checkpoint=made/run", "--prompt=a", "--chat"),

@@ -13,7 +13,8 @@ import pytest
 from models import hf
 from models.config import ModelConfig
 from models.hf.config import ACTIVATIONS
-from models.hf.fields import FIXED, HARMLESS, fixed, supported
+from models.hf.families import fixed
+from models.hf.fields import FIXED, HARMLESS, supported
 from models.hf.rope import NEUTRAL, OTHERS, ROPES
 from tests.support import hf as theirs
 from tests.support import hf_configs as configs

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from models import hf
-from models.hf.fields import FIXED, fixed
+from models.hf.families import fixed
+from models.hf.fields import FIXED
 from models.transformer import bind
 from models.tree import Trunk, forward
 from tests.support import hf as theirs

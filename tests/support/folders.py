@@ -14,7 +14,9 @@ from models.config import ModelConfig
 from models.rope import Rope
 from rlp.interop import huggingface
 from rlp.run.model_files import token_ids
-from rlp.tokenizers.tokenizer import THINK_CLOSE, THINK_OPEN, ByteTokenizer, word_level_files
+from rlp.tokenizers.build_files import word_level_files
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
+from rlp.tokenizers.tokenizer import THINK_CLOSE, THINK_OPEN
 from tests.support import tiny
 
 # Seventy words for models of `tests.support.hf`, which have 96 rows: 26 belong to no token.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.hf import Tensor
-from models.hf.families import TRANSPOSED
+from models.hf.family import TRANSPOSED
 from models.sharding import make_mesh, parameter_shardings
 
 

@@ -1,16 +1,14 @@
 """The compass of the demo as a dataset: walks, pairs of their questions and answers, problems."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
+from configs.fields import value_of
 from rlp.capacity.device_memory import Need
 from rlp.data import compass
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, ProblemSplit, Split, given_forks
-from rlp.runtime.config_json import Value
 from rlp.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,35 +23,35 @@ class CompassDataset(Dataset):
 
     generated = True
 
-    def check(self, config: Mapping[str, Value], task: "Task") -> None:
+    def check(self, config: Config, task: "Task") -> None:
         """See `Dataset`: documents of one length, so what is asked of them fits, or never will."""
         _check_length(config)
         _check_text_fields(config)
         _check_forks(config, task)
         _check_generated(config)
 
-    def tokenizer(self, config: ConfigDict, files: Path | None) -> Any:
+    def tokenizer(self, config: Config, files: Path | None) -> Any:
         """See `Dataset`: its own words."""
-        return compass.CompassTokenizer()
+        return compass.TOKENIZER
 
-    def names_tokenizer(self, config: ConfigDict) -> bool:
+    def names_tokenizer(self, config: Config) -> bool:
         """See `Dataset`."""
         return False
 
-    def documents(self, config: ConfigDict, tokenizer: Any, forks: int) -> Split:
+    def documents(self, config: Config, tokenizer: Any, forks: int) -> Split:
         """See `Dataset`."""
         data = config.data
         walks = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
         held = compass.CompassStream(0, compass.DOCUMENT_LENGTH, held_out=True)
         return Split(walks, held.batch(0, config.evaluation.documents), held.fingerprint())
 
-    def memory(self, config: ConfigDict) -> list[Need]:
+    def memory(self, config: Config) -> list[Need]:
         """See `Dataset`: held-out documents, which are made, and not read from a file."""
         wanted = config.evaluation.documents
         size = wanted * compass.DOCUMENT_LENGTH * ROW_BYTES
         return [Need("held-out documents", size, {"evaluation.documents": wanted})]
 
-    def pairs(self, config: ConfigDict, tokenizer: Any, template: str | None) -> Split:
+    def pairs(self, config: Config, tokenizer: Any, template: str | None) -> Split:
         """See `Dataset`: held out, with thoughts where training has them."""
         data, wanted = config.data, config.evaluation.documents
         walks = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
@@ -62,7 +60,7 @@ class CompassDataset(Dataset):
         return Split(compass.CompassPairs(walks), pairs.batch(0, wanted), pairs.fingerprint())
 
     def problems(
-        self, config: ConfigDict, tokenizer: Any, response_format: ResponseFormat
+        self, config: Config, tokenizer: Any, response_format: ResponseFormat
     ) -> ProblemSplit:
         """See `Dataset`."""
         length = config.data.sequence_length
@@ -72,38 +70,38 @@ class CompassDataset(Dataset):
         return ProblemSplit(walks, held_out, held.fingerprint())
 
 
-def _check_length(config: Mapping[str, Value]) -> None:
+def _check_length(config: Config) -> None:
     """Rows hold a document, with its thought where there are some."""
-    need, length = compass.DOCUMENT_LENGTH, int(config["data.sequence_length"])
-    if float(config["data.compass.thought_share"]) > 0:
+    need, length = compass.DOCUMENT_LENGTH, config.data.sequence_length
+    if config.data.compass.thought_share > 0:
         need += compass.THOUGHT_LENGTH
     if length < need:
         raise UserError.of("data.sequence_length", length, f"; compass needs {need}")
 
 
-def _check_text_fields(config: Mapping[str, Value]) -> None:
+def _check_text_fields(config: Config) -> None:
     """Its words are its own."""
     for field in ("data.bos", "data.eos", "data.separator"):
-        if config[field]:
-            raise UserError.of(field, config[field], "; compass has tokens of its own: leave it ''")
-    if config["data.chat_template"] not in ("", "none"):
+        if named := value_of(config, field):
+            raise UserError.of(field, named, "; compass has tokens of its own: leave it ''")
+    if config.data.chat_template not in ("", "none"):
         raise UserError.of(
             "data.chat_template",
-            config["data.chat_template"],
+            config.data.chat_template,
             "; compass has no words for a chat: leave it ''",
         )
-    if config["rlp.prompt"] != "none":
+    if config.rlp.prompt != "none":
         raise UserError.of(
             "rlp.prompt",
-            config["rlp.prompt"],
+            config.rlp.prompt,
             "; compass has no words for a prompt: set it to 'none'",
         )
 
 
-def _check_forks(config: Mapping[str, Value], task: "Task") -> None:
+def _check_forks(config: Config, task: "Task") -> None:
     """A document has room for its forks and what is predicted at them."""
-    prefix, horizon = int(config["rlp.min_prefix"]), int(config["rlp.horizon"])
-    forks = max(int(config["evaluation.forks_per_document"]), task.forks)
+    prefix, horizon = config.rlp.min_prefix, config.rlp.horizon
+    forks = max(config.evaluation.forks_per_document, task.forks)
     if prefix + horizon + forks - 1 > compass.DOCUMENT_LENGTH:
         raise UserError.of(
             "rlp.min_prefix",
@@ -120,9 +118,9 @@ def _check_forks(config: Mapping[str, Value], task: "Task") -> None:
         )
 
 
-def _check_generated(config: Mapping[str, Value]) -> None:
+def _check_generated(config: Config) -> None:
     """Its pairs and problems come from no file."""
-    share, train = config["data.sft.share"], config["data.sft.train"]
+    share, train = config.data.sft.share, config.data.sft.train
     if train or share not in (0, 1):
         raise UserError.of(
             "data.sft.train",
@@ -130,7 +128,7 @@ def _check_generated(config: Mapping[str, Value]) -> None:
             f"with data.sft.share={share}; compass makes its pairs: leave train '', and set share "
             "to 1 (all rows are pairs) or 0",
         )
-    train, evaluation = config["data.problems.train"], config["data.problems.evaluation"]
+    train, evaluation = config.data.problems.train, config.data.problems.evaluation
     if train or evaluation not in ("", "compass"):
         raise UserError.of(
             "data.problems.train",

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
+from configs.fields import value_of
 from rlp.capacity.device_memory import Need
 from rlp.data.batch import Batch, HeldOut, Problems, Stream
-from rlp.evaluation.response_format import AnyTokenizer, ResponseFormat
-from rlp.runtime.config_json import Value
+from rlp.evaluation.response_format import ResponseFormat
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint
-from rlp.tokenizers.tokenizer import load as load_tokenizer
+from rlp.tokenizers.load import load_tokenizer
+from rlp.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from rlp.run.tasks import Task
@@ -61,18 +61,18 @@ class Dataset:
 
     generated: ClassVar[bool] = False
 
-    def check(self, config: Mapping[str, Value], task: "Task") -> None:
+    def check(self, config: Config, task: "Task") -> None:
         """Refuses values of the fields that it reads, before anything is read.
 
         Args:
-          config: dotted path of every field to its value.
+          config: of the run.
           task: of the run.
 
         Raises:
           UserError: names the field, its value and what it can be.
         """
 
-    def tokenizer(self, config: ConfigDict, files: Path | None) -> AnyTokenizer:
+    def tokenizer(self, config: Config, files: Path | None) -> Tokenizer:
         """The tokenizer of a run.
 
         Args:
@@ -86,11 +86,11 @@ class Dataset:
         folder = data.tokenizer or (str(files) if files else "bytes")
         return load_tokenizer(folder, data.bos, data.eos, data.separator, config.model.vocab_size)
 
-    def names_tokenizer(self, config: ConfigDict) -> bool:
+    def names_tokenizer(self, config: Config) -> bool:
         """Whether the config names the folder of a tokenizer."""
         return config.data.tokenizer not in ("", "bytes")
 
-    def documents(self, config: ConfigDict, tokenizer: Any, forks: int) -> Split:
+    def documents(self, config: Config, tokenizer: Any, forks: int) -> Split:
         """Rows of documents.
 
         Args:
@@ -104,11 +104,11 @@ class Dataset:
         """
         raise NotImplementedError
 
-    def memory(self, config: ConfigDict) -> list[Need]:
+    def memory(self, config: Config) -> list[Need]:
         """What it needs on the host, as far as that follows from a config."""
         return []
 
-    def pairs(self, config: ConfigDict, tokenizer: Any, template: str | None) -> Split:
+    def pairs(self, config: Config, tokenizer: Any, template: str | None) -> Split:
         """Rows of prompts with their responses.
 
         Args:
@@ -126,7 +126,7 @@ class Dataset:
         )
 
     def problems(
-        self, config: ConfigDict, tokenizer: Any, response_format: ResponseFormat
+        self, config: Config, tokenizer: Any, response_format: ResponseFormat
     ) -> ProblemSplit:
         """Problems with their answers.
 
@@ -147,10 +147,10 @@ def hold_out_problems(held_out: HeldOut, problems: ProblemSplit) -> HeldOut:
     return dataclasses.replace(held_out, problems=problems.held_out, fingerprint=found)
 
 
-def given_forks(config: Mapping[str, Value]) -> list[tuple[str, str]]:
+def given_forks(config: Config) -> list[tuple[str, str]]:
     """The fields that say that the data gives the forks, each with the one that counts these."""
     trained, held_out = "rlp.positions", "evaluation.positions"
     counts = [(trained, "rlp.forks_per_document")]
-    which = held_out if config[held_out] else trained  # says it of held-out documents
+    which = held_out if config.evaluation.positions else trained  # says it of held-out documents
     counts.append((which, "evaluation.forks_per_document"))
-    return [(rule, count) for rule, count in counts if config[rule] == "given"]
+    return [(rule, count) for rule, count in counts if value_of(config, rule) == "given"]

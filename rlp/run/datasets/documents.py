@@ -1,15 +1,13 @@
 """Documents that Python code gives, as a dataset: what `data.kind="<module>:<name>"` names."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
+from configs.fields import value_of
 from rlp.data.documents import Documents, document_streams
 from rlp.run.datasets.dataset import Split
 from rlp.run.datasets.files import FileDataset
 from rlp.run.datasets.rows import document_layout, first_held_out
-from rlp.runtime.config_json import Value
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import Tokenizer
 
@@ -24,17 +22,17 @@ class DocumentsDataset(FileDataset):
         """A dataset of these documents."""
         self._source = source
 
-    def documents(self, config: ConfigDict, tokenizer: Tokenizer, forks: int) -> Split:
+    def documents(self, config: Config, tokenizer: Tokenizer, forks: int) -> Split:
         """See `Dataset`."""
         layout = document_layout(config, tokenizer, forks)
         return first_held_out(config, *document_streams(self._source, config.data.kind, layout))
 
-    def _check_documents(self, config: Mapping[str, Value], task: "Task") -> None:
+    def _check_documents(self, config: Config, task: "Task") -> None:
         """See `FileDataset`."""
         for field in ("data.train", "data.evaluation"):
-            if config[field]:
-                kind = config["data.kind"]
+            if value := value_of(config, field):
+                kind = config.data.kind
                 problem = (
                     f"names files, and data.kind={kind!r} gives documents; leave one of them out"
                 )
-                raise UserError.of(field, config[field], problem)
+                raise UserError.of(field, value, problem)

@@ -1,22 +1,20 @@
 """Files as a dataset: documents, pairs of prompt and response, problems."""
 
 import logging
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
 from rlp.answers.gold_answers import Golds
 from rlp.data.bounds import Limits
 from rlp.data.conversations import Format
 from rlp.data.pairs import pair_streams
-from rlp.data.problems import ProblemFormat, problem_streams
+from rlp.data.problem_format import ProblemFormat
+from rlp.data.problems import problem_streams
 from rlp.data.text import text_streams
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, ProblemSplit, Split, given_forks
 from rlp.run.datasets.rows import document_layout, first_held_out
 from rlp.run.grader import make_grader
-from rlp.runtime.config_json import Value
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint
 from rlp.tokenizers.tokenizer import Tokenizer
@@ -32,24 +30,24 @@ class FileDataset(Dataset):
     """What the files hold that `data.train`, `data.sft.train`, `data.problems.train` and their
     held-out neighbours name."""
 
-    def check(self, config: Mapping[str, Value], task: "Task") -> None:
+    def check(self, config: Config, task: "Task") -> None:
         """See `Dataset`."""
         self._check_documents(config, task)
-        if task.reads_documents and not config["data.fork_marker"]:
+        if task.reads_documents and not config.data.fork_marker:
             for rule, _ in given_forks(config):
                 raise UserError.of(rule, "given", "needs data.fork_marker to say where forks stand")
         _check_pairs(config)
 
-    def _check_documents(self, config: Mapping[str, Value], task: "Task") -> None:
+    def _check_documents(self, config: Config, task: "Task") -> None:
         """Refuses fields that do not say which documents there are."""
-        if task.reads_documents and not config["data.train"]:
+        if task.reads_documents and not config.data.train:
             raise UserError(
                 "data.train is empty; give text files with --config.data.train=<file or folder>",
                 field="data.train",
                 value="",
             )
 
-    def documents(self, config: ConfigDict, tokenizer: Tokenizer, forks: int) -> Split:
+    def documents(self, config: Config, tokenizer: Tokenizer, forks: int) -> Split:
         """See `Dataset`."""
         data = config.data
         train, held_out = text_streams(
@@ -63,7 +61,7 @@ class FileDataset(Dataset):
         )
         return first_held_out(config, train, held_out)
 
-    def pairs(self, config: ConfigDict, tokenizer: Tokenizer, template: str | None) -> Split:
+    def pairs(self, config: Config, tokenizer: Tokenizer, template: str | None) -> Split:
         """See `Dataset`."""
         data = config.data
         LOGGER.info(
@@ -90,7 +88,7 @@ class FileDataset(Dataset):
         return first_held_out(config, train, held_out)
 
     def problems(
-        self, config: ConfigDict, tokenizer: Tokenizer, response_format: ResponseFormat
+        self, config: Config, tokenizer: Tokenizer, response_format: ResponseFormat
     ) -> ProblemSplit:
         """See `Dataset`."""
         data, wanted = config.data, config.evaluation.problems
@@ -136,14 +134,14 @@ def _end_of_response(tokenizer: Tokenizer, template: str | None) -> int | None:
     return end
 
 
-def read_limits(config: ConfigDict) -> Limits:
+def read_limits(config: Config) -> Limits:
     """What is read of a file."""
     return Limits(config.data.max_row_bytes, config.data.max_decompression_ratio)
 
 
-def _check_pairs(config: Mapping[str, Value]) -> None:
+def _check_pairs(config: Config) -> None:
     """Files, columns and a share of pairs that agree."""
-    share, train = config["data.sft.share"], config["data.sft.train"]
+    share, train = config.data.sft.share, config.data.sft.train
     if bool(train) != bool(share):
         raise UserError.of(
             "data.sft.train",
@@ -153,19 +151,19 @@ def _check_pairs(config: Mapping[str, Value]) -> None:
         )
     if not share:
         return
-    if share == 1 and (config["data.train"] or config["data.evaluation"]):
+    if share == 1 and (config.data.train or config.data.evaluation):
         raise UserError.of(
             "data.sft.share",
             1,
             "leaves no rows for documents; lower it, or leave data.train and data.evaluation ''",
         )
     prompt, response, messages = (
-        bool(config[f"data.sft.{name}_column"]) for name in ("prompt", "response", "messages")
+        bool(config.data.sft[f"{name}_column"]) for name in ("prompt", "response", "messages")
     )
     if not prompt == response != messages:
         raise UserError(
             "data.sft needs either data.sft.prompt_column and data.sft.response_column, or "
             "data.sft.messages_column: the names of its columns",
             field="data.sft.prompt_column",
-            value=config["data.sft.prompt_column"],
+            value=config.data.sft.prompt_column,
         )

@@ -1,14 +1,13 @@
 """From a config to how documents become rows, wherever they come from."""
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
 from rlp.data.layout import Layout
 from rlp.data.text_stream import TextStream
 from rlp.run.datasets.dataset import Split
 from rlp.tokenizers.tokenizer import Tokenizer
 
 
-def document_layout(config: ConfigDict, tokenizer: Tokenizer, forks: int) -> Layout:
+def document_layout(config: Config, tokenizer: Tokenizer, forks: int) -> Layout:
     """How the documents of a run become rows; `forks` as of `Dataset.documents`."""
     data, rlp, evaluation = config.data, config.rlp, config.evaluation
     min_prefix = max(rlp.min_prefix, len(tokenizer.bos))  # no thought starts inside a bos
@@ -29,7 +28,7 @@ def document_layout(config: ConfigDict, tokenizer: Tokenizer, forks: int) -> Lay
     )
 
 
-def first_held_out(config: ConfigDict, train: TextStream, held_out: TextStream) -> Split:
+def first_held_out(config: Config, train: TextStream, held_out: TextStream) -> Split:
     """The first of the held-out rows, as many as the config wants."""
     wanted = min(config.evaluation.documents, len(held_out))
     return Split(train, held_out.batch(0, wanted), held_out.fingerprint())

@@ -4,38 +4,26 @@
     thoughts    thoughts at positions of documents, rewarded by the text that follows (RLP, …)
     answers     responses to problems, rewarded by a verifier (RLVR, …)
 
-A new kind of run is a class in a file of its own, and a line of `find`.
+A new kind of run is a class in a file of its own, and a line of `of`.
 """
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
 from rlp.objectives import registry
 from rlp.run.tasks.answers import Answers
 from rlp.run.tasks.next_token import NextToken
-from rlp.run.tasks.task import Settings, Task
+from rlp.run.tasks.task import Task
 from rlp.run.tasks.thoughts import Thoughts
-from rlp.runtime.config_json import fields
 
-__all__ = ["Answers", "NextToken", "Task", "Thoughts", "find", "of"]
-
-
-def of(config: ConfigDict) -> Task:
-    """The task of a config; errors as of `find`."""
-    return find(dict(fields(config)))
+__all__ = ["Answers", "NextToken", "Task", "Thoughts", "of"]
 
 
-def find(config: Settings) -> Task:
+def of(config: Config) -> Task:
     """The task of a config.
-
-    Args:
-      config: dotted path of every field to its value.
 
     Raises:
       UserError: there is no such objective.
     """
-    name = str(config["objective"])
-    if name == NextToken.name:
+    if config.objective == NextToken.name:
         return NextToken(config)
-    objective = registry.find(name)
-    kind = Answers if "answers" in objective.reads else Thoughts
-    return kind(config, objective)
+    kind = Answers if registry.reads_answers(config.objective) else Thoughts
+    return kind(config, registry.find(config.objective))

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
 from rlp.data.batch import Answered, HeldOut, Stream
 from rlp.engine.method import Method
 from rlp.engine.optimizer import Optimizer
@@ -35,7 +34,9 @@ class Answers(SamplingTask):
     @property
     def limit(self) -> Limit:
         """See `Task`."""
-        return Limit(RESPONSE, int(self.config[RESPONSE]), "an end", lambda tokenizer: 1)
+        return Limit(
+            RESPONSE, self.config.data.problems.response_length, "an end", lambda tokenizer: 1
+        )
 
     def check(self, dataset: Dataset) -> None:
         """See `Task`."""
@@ -52,25 +53,25 @@ class Answers(SamplingTask):
     def _check_problems(self, dataset: Dataset) -> None:
         """There are problems, and nothing beside them."""
         config = self.config
-        if not dataset.generated and not config[PROBLEMS]:
+        if not dataset.generated and not config.data.problems.train:
             raise UserError.of(
                 "objective",
                 self.name,
                 "answers problems; give their files with data.problems.train",
             )
-        if config["data.train"] or config["data.evaluation"]:
+        if config.data.train or config.data.evaluation:
             raise UserError.of(
                 "objective",
                 self.name,
                 "answers problems and reads no documents; leave data.train and data.evaluation ''",
             )
-        if config["rlp.target_weight"]:
+        if config.rlp.target_weight:
             raise UserError.of(
                 "rlp.target_weight",
-                config["rlp.target_weight"],
+                config.rlp.target_weight,
                 f": no text follows a response of objective={self.name!r}; set it to 0",
             )
-        if self.objective.weighs_planning and config["rlp.ratio"] == "sequence":
+        if self.objective.weighs_planning and config.rlp.ratio == "sequence":
             raise UserError.of(
                 "objective",
                 self.name,
@@ -81,7 +82,7 @@ class Answers(SamplingTask):
     def data(
         self,
         dataset: Dataset,
-        config: ConfigDict,
+        config: Config,
         tokenizer: Any,
         template: str | None,
         response_format: ResponseFormat | None,

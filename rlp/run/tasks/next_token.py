@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
 from models.config import ModelConfig
 from rlp.capacity import step_memory
 from rlp.capacity.device_memory import Need
@@ -32,7 +31,7 @@ class NextToken(Task):
 
     def check(self, dataset: Dataset) -> None:
         """See `Task`."""
-        share = self.config["data.lookahead.share"]
+        share = self.config.data.lookahead.share
         if share and not self.reads_documents:
             raise UserError.of(
                 "data.lookahead.share",
@@ -45,13 +44,13 @@ class NextToken(Task):
     @property
     def files(self) -> list[str]:
         """See `Task`."""
-        share = self.config["data.sft.share"]
+        share = self.config.data.sft.share
         return ([DOCUMENTS] if share != 1 else []) + ([PAIRS] if share else [])
 
     def data(
         self,
         dataset: Dataset,
-        config: ConfigDict,
+        config: Config,
         tokenizer: Any,
         template: str | None,
         response_format: ResponseFormat | None,
@@ -113,7 +112,7 @@ class NextToken(Task):
         return "document_loss" if self.reads_documents else "response_loss"
 
 
-def with_lookaheads(config: ConfigDict, tokenizer: Any, documents: Stream) -> Stream:
+def with_lookaheads(config: Config, tokenizer: Any, documents: Stream) -> Stream:
     """Training rows with lookaheads in their share of the documents."""
     lookahead = config.data.lookahead
     if lookahead.share == 0:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from configs.default import Config
 from models.sharding import batch_shards
 from rlp.capacity import step_memory
 from rlp.capacity.device_memory import Need
@@ -11,9 +12,10 @@ from rlp.engine import readings
 from rlp.engine.step.waves import cache_bytes, rollout_wave
 from rlp.metrics import declared
 from rlp.metrics.metric import Metric
+from rlp.metrics.watch import Rule
 from rlp.objectives import Objective
 from rlp.objectives.equations import ADVANTAGES
-from rlp.run.tasks.task import Settings, Task
+from rlp.run.tasks.task import Task
 from rlp.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,29 +31,34 @@ class SamplingTask(Task):
       objective: what its rewards and advantages are.
     """
 
-    def __init__(self, config: Settings, objective: Objective) -> None:
+    def __init__(self, config: Config, objective: Objective) -> None:
         """A task of a config.
 
         Raises:
-          UserError: readings or metrics of the objective cannot be used.
+          UserError: readings, metrics or warnings of the objective cannot be used.
         """
         super().__init__(config)
-        self.name, self.objective = str(config["objective"]), objective
+        self.name, self.objective = config.objective, objective
         readings.check(self.name)
-        declared.check(self.metrics, f"objective={self.name!r}")
+        declared.check(self.metrics, self.warnings, f"objective={self.name!r}")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """See `Task`."""
         return tuple(self.objective.metrics)
 
+    @property
+    def warnings(self) -> tuple[Rule, ...]:
+        """See `Task`."""
+        return self.objective.warnings
+
     def refuse_next_token_data(self) -> None:
         """Refuses pairs and lookaheads, which are learnt token by token."""
-        if share := self.config["data.sft.share"]:
+        if share := self.config.data.sft.share:
             raise UserError.of(
                 "data.sft.share", share, "; data.sft is for objective='next_token', so set it to 0"
             )
-        if share := self.config["data.lookahead.share"]:
+        if share := self.config.data.lookahead.share:
             raise UserError.of(
                 "data.lookahead.share",
                 share,
@@ -66,8 +73,8 @@ class SamplingTask(Task):
         Raises:
           UserError: it is, and the advantages are those of a group.
         """
-        compare = ADVANTAGES.get(str(self.config["rlp.advantages"]), self.objective.advantages)
-        lone = self.config["rlp.group_size"] == 1
+        compare = ADVANTAGES.get(self.config.rlp.advantages, self.objective.advantages)
+        lone = self.config.rlp.group_size == 1
         if lone and compare is not ADVANTAGES["leave_one_out"]:
             raise UserError.of(
                 "rlp.group_size", 1, "has no group to compare with; set group_size to 2 or more"
@@ -77,7 +84,7 @@ class SamplingTask(Task):
     @property
     def updates_per_step(self) -> int:
         """See `Task`."""
-        return int(self.config["rlp.updates_per_rollout"]) * int(self.config["rlp.minibatches"])
+        return self.config.rlp.updates_per_rollout * self.config.rlp.minibatches
 
     def training_memory(self, run: "Run") -> Iterator[tuple[str, list[Need]]]:
         """See `Task`."""

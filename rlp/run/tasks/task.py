@@ -2,11 +2,10 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
 from models.config import ModelConfig
 from rlp.capacity.device_memory import Need
 from rlp.data.batch import HeldOut, Stream
@@ -16,15 +15,14 @@ from rlp.engine.step import RLPSettings
 from rlp.evaluation.answering import response_settings
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.metrics.metric import Metric
+from rlp.metrics.watch import Rule
 from rlp.run.datasets.dataset import Dataset
-from rlp.runtime.config_json import Value
 from rlp.runtime.errors import UserError
 from rlp.training.trainers import Trainer
 
 if TYPE_CHECKING:
     from rlp.run.assembly import Run
 
-Settings = Mapping[str, Value]  # dotted path of every field of a config to its value
 THOUGHT, RESPONSE = "rlp.thought_length", "data.problems.response_length"
 DOCUMENTS, PAIRS, PROBLEMS = "data.train", "data.sft.train", "data.problems.train"
 
@@ -56,7 +54,7 @@ class Task(abc.ABC):
 
     name: str
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: Config) -> None:
         """A task of a config."""
         self.config = config
 
@@ -94,9 +92,14 @@ class Task(abc.ABC):
         return ()
 
     @property
+    def warnings(self) -> tuple[Rule, ...]:
+        """Rules of warnings that the objective brings, besides those of every run."""
+        return ()
+
+    @property
     def asks_problems(self) -> bool:
         """Whether the run answers problems, in training or held out."""
-        return PROBLEMS in self.files or bool(self.config["data.problems.evaluation"])
+        return PROBLEMS in self.files or bool(self.config.data.problems.evaluation)
 
     @property
     def forks(self) -> int:
@@ -107,7 +110,7 @@ class Task(abc.ABC):
     def data(
         self,
         dataset: Dataset,
-        config: ConfigDict,
+        config: Config,
         tokenizer: Any,
         template: str | None,
         response_format: ResponseFormat | None,
@@ -187,29 +190,29 @@ class Task(abc.ABC):
     @property
     def best_metric(self) -> str:
         """The held-out metric that picks the best checkpoint."""
-        return str(self.config["evaluation.best_metric"]) or self.default_metric
+        return self.config.evaluation.best_metric or self.default_metric
 
     # Shared by several kinds.
 
     def response_settings(self, settings: RLPSettings) -> RLPSettings:
         """The settings with which responses to problems are sampled, in training or held out."""
         own = dataclasses.replace(settings, objective=self.answer_objective)
-        return response_settings(own, int(self.config[RESPONSE]))
+        return response_settings(own, self.config.data.problems.response_length)
 
     @property
     def limit(self) -> Limit:
         """What limits the length of a sample."""
         tag = lambda tokenizer: len(tokenizer.think_close)
-        return Limit(THOUGHT, int(self.config[THOUGHT]), "a closing tag", tag)
+        return Limit(THOUGHT, self.config.rlp.thought_length, "a closing tag", tag)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows of a batch, and tokens of a row."""
-        return int(self.config["batch_size"]), int(self.config["data.sequence_length"])
+        return self.config.batch_size, self.config.data.sequence_length
 
     def refuse_training_problems(self) -> None:
         """Refuses problems to train on."""
-        if train := self.config[PROBLEMS]:
+        if train := self.config.data.problems.train:
             raise UserError.of(
                 PROBLEMS,
                 train,

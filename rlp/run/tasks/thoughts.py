@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
-
+from configs.default import Config
 from rlp.data.batch import HeldOut, Stream
 from rlp.engine.method import Method
 from rlp.engine.optimizer import Optimizer
@@ -36,12 +35,12 @@ class Thoughts(SamplingTask):
     @property
     def forks(self) -> int:
         """See `Task`."""
-        return int(self.config["rlp.forks_per_document"])
+        return self.config.rlp.forks_per_document
 
     def check(self, dataset: Dataset) -> None:
         """See `Task`."""
         lone = self.lone
-        if self.config["rlp.baseline"] == "none":
+        if self.config.rlp.baseline == "none":
             if lone:
                 raise UserError.of(
                     "rlp.group_size",
@@ -62,7 +61,7 @@ class Thoughts(SamplingTask):
     def data(
         self,
         dataset: Dataset,
-        config: ConfigDict,
+        config: Config,
         tokenizer: Any,
         template: str | None,
         response_format: ResponseFormat | None,

@@ -58,7 +58,7 @@ class Checkpoints:
         self._pending: tuple[int, dict[str, Any] | None] | None = None
         self._saving: orbax.AsyncResponse[bool] | None = None
         self.warnings: list[str] = []
-        with self._told():
+        with self._writing():
             hosts.agree(self._tidy)
             self._orbax = self._opened(keep)
 
@@ -107,7 +107,7 @@ class Checkpoints:
         copies = {name: json.loads(json.dumps(items[name])) for name in JSON_ITEMS if name in items}
         figure = self._figure(metrics)
         self.wait()
-        with self._told():
+        with self._writing():
             if replaced := hosts.agree(lambda: self._make_room(step)):
                 figure = replaced["figure"] if metrics is None else figure
                 self._orbax.reload()
@@ -142,7 +142,7 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until the save under way is committed; raises what went wrong with it."""
-        with self._told():
+        with self._writing():
             self._collect()
             hosts.agree(lambda: folders.clear_leftovers(self._directory))
 
@@ -162,7 +162,7 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the save under way and lets go of the directory."""
         self.wait()
-        with self._told():
+        with self._writing():
             self._orbax.close()
 
     def __enter__(self) -> Self:
@@ -185,7 +185,7 @@ class Checkpoints:
                 logging.warning("%s", failure)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _writing(self) -> Iterator[None]:
         """While entered, an error of the disk becomes one line with its cure."""
         with disk_errors.writing(self._directory, disk_errors.RESUME):
             yield

@@ -14,7 +14,7 @@ from rlp.answers.verifiers.markup import announced, boxes, formula, meant_boxes,
 from rlp.answers.verifiers.mathematics import right_expression
 from rlp.answers.verifiers.responses import after_thought, stated_confidence, where_the_answer_is
 from rlp.runtime.errors import UserError
-from rlp.tokenizers.tokenizer import ByteTokenizer
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
 
 BYTES = ByteTokenizer()
 

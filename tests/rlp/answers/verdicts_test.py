@@ -9,9 +9,12 @@ import pytest
 from math_verify import parse, verify
 
 from rlp.answers.verifiers import Gold, agreed, checked
-from tests.support.answer_table import CHOICE, MATH
+from tests.support.verdicts import expressions, fractions_and_sets, numbers, texts, whole_numbers
+from tests.support.verdicts.choices import CHOICE
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)
+TABLES = (whole_numbers, numbers, expressions, texts, fractions_and_sets)
+MATH = [row for table in TABLES for row in table.ROWS]
 
 
 def others(verifier, gold, right, wrong):

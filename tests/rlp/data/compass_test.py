@@ -8,12 +8,12 @@ from rlp.data.compass import (
     DOCUMENT_LENGTH,
     HEADINGS,
     NUM_TURNS,
+    TOKENIZER,
     CompassStream,
-    CompassTokenizer,
     walk,
 )
 
-WORDS = CompassTokenizer()
+WORDS = TOKENIZER
 COUNT, LENGTH = 400, 40
 
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from rlp.data.corpus import fork_after, hold_out
 from rlp.data.windows import pack_windows
 from rlp.runtime.errors import UserError
-from rlp.tokenizers import tokenizer
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
+from rlp.tokenizers.load import load_tokenizer
 from tests.support.documents import text_streams
 
-BYTES = tokenizer.load("bytes")
+BYTES = load_tokenizer("bytes")
 TEXTS = [f"document {i}: " + "é日x\n"[i % 4] * (i * 7 % 60) for i in range(41)]
 
 
@@ -128,7 +129,7 @@ def test_short_windows_are_left_out_and_counted(make):
         assert stream.skipped == len(every) - len(long) > 0
 
 
-class Separated(tokenizer.ByteTokenizer):
+class Separated(ByteTokenizer):
     """Puts a line break after every document, or the token that stands before it."""
 
     def __init__(self, separator):
@@ -146,7 +147,7 @@ def test_the_separator_ends_every_document_and_is_text(make, separator):
         assert stream.skipped == 0
 
 
-class Tagged(tokenizer.ByteTokenizer):
+class Tagged(ByteTokenizer):
     """Reads U+0001 and U+0002 in a text as the thinking tags."""
 
     def encode_all(self, texts):
@@ -155,7 +156,7 @@ class Tagged(tokenizer.ByteTokenizer):
         return [np.array(row, np.int32) for row in rows]
 
 
-class Spelled(tokenizer.ByteTokenizer):
+class Spelled(ByteTokenizer):
     """Has no token for `</think>`, which it spells."""
 
     think_close = tuple(b"</think>")
@@ -339,7 +340,7 @@ def test_rows_without_given_forks_say_so(make):
     assert (held.batch(0, len(held)).forks > 0).all()
 
 
-class Words(tokenizer.ByteTokenizer):
+class Words(ByteTokenizer):
     """Splits before each space, as byte-pair tokenizers do."""
 
     def encode_spans(self, texts):

@@ -11,7 +11,7 @@ from rlp.data.documents import Documents, document_streams
 from rlp.data.layout import Layout
 from rlp.data.text import text_streams
 from rlp.runtime.errors import UserError
-from rlp.tokenizers.tokenizer import ByteTokenizer
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
 
 TEXTS = [f"the {word} sees a river under stone number {n}" for n, word in enumerate("abcdefgh")]
 BYTES = ByteTokenizer()

@@ -14,13 +14,14 @@ from rlp.data.mix import MixedStream
 from rlp.run import assembly, loop
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import changes
-from rlp.tokenizers import tokenizer
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
+from rlp.tokenizers.load import load_tokenizer
 from rlp.training.trainers import NextTokenTrainer
 from tests.support import runs
 from tests.support.documents import text_streams
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 
-BYTES = tokenizer.load("bytes")
+BYTES = load_tokenizer("bytes")
 TEXTS = {name: [f"{name}{i} " * (i % 5 + 1) for i in range(12)] for name in "abc"}
 PAIRS = [{"q": f"question {i}", "a": f"answer {i}"} for i in range(12)]
 PROBLEMS = [{"problem": f"{i} + 1", "answer": f"{i + 1}"} for i in range(12)]
@@ -124,7 +125,7 @@ def test_every_setting_that_makes_other_rows_is_noticed(tmp_path):
     )
 
 
-class Bosless(tokenizer.ByteTokenizer):
+class Bosless(ByteTokenizer):
     """Puts nothing before a document."""
 
     bos = ()

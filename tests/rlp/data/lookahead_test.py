@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlp.data.batch import Batch
-from rlp.data.compass import CompassStream, CompassTokenizer
+from rlp.data.compass import TOKENIZER, CompassStream
 from rlp.data.conversations import Format
-from rlp.data.layout import begins
 from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
 from rlp.data.pairs import pair_streams
+from rlp.data.tags import begins
 from rlp.run import assembly, loop
 from rlp.run.tasks import next_token
-from rlp.tokenizers import tokenizer
+from rlp.tokenizers.load import load_tokenizer
 from tests.support import runs
 from tests.support.documents import text_streams
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 
-BYTES = tokenizer.load("bytes")
+BYTES = load_tokenizer("bytes")
 T = 32
 PAD, BOS, EOS = 0, 1, 2
 WORDS = range(10, 40)
@@ -232,7 +232,7 @@ def test_a_share_of_none_changes_no_row():
 
 
 def test_walks_of_the_compass_have_lookaheads_and_workings_stay():
-    words = CompassTokenizer()
+    words = TOKENIZER
     walks = CompassStream(5, T, thought_share=0.5)
     opening, closing = words.think_open, words.think_close
     stream = ahead(walks, think_open=opening, think_close=closing, ends=(words.pad, words.eos))

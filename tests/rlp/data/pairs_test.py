@@ -2,65 +2,30 @@
 
 import collections
 import itertools
-import json
 import re
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rlp.data.conversations import Format
-from rlp.data.mix import MixedStream
 from rlp.data.pairs import pair_streams, tokenize_pairs
 from rlp.runtime.errors import UserError
-from rlp.tokenizers import tokenizer
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
+from rlp.tokenizers.load import load_tokenizer
 from tests.support import folders
-from tests.support.documents import text_streams
-
-BYTES = tokenizer.load("bytes")
-PAIR = Format(prompt="question", response="answer")
-CHAT = Format(messages="messages")
-(BOS,), EOS = BYTES.bos, BYTES.eos
-# Turns between <bos> and <eos>; the thoughts of earlier ones are left out, as by Qwen3's template.
-TEMPLATE = (
-    "{% for m in messages %}<bos>{{ m.role }}:"
-    "{{ m.content if loop.last else m.content.split('</think>')[-1] }}<eos>{% endfor %}"
-    "{% if add_generation_prompt %}<bos>assistant:{% endif %}"
+from tests.support.pairs import (
+    BOS,
+    BYTES,
+    CHAT,
+    EOS,
+    PAIR,
+    SAID,
+    TEMPLATE,
+    numbered,
+    tokenized,
+    turns,
+    write,
 )
-
-
-@pytest.fixture(scope="module")
-def chatty(tmp_path_factory) -> tokenizer.Tokenizer:
-    """Bytes as a Hugging Face folder with a chat template of its own."""
-    folder = tmp_path_factory.mktemp("chatty")
-    for name, content in (folders.byte_files() | {"chat_template.jinja": TEMPLATE}).items():
-        (folder / name).write_text(content)
-    return tokenizer.load(str(folder))
-
-
-def write(path, rows):
-    if path.suffix == ".parquet":
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def turns(*contents, system=()):
-    roles = [*["system" for _ in system], *["user", "assistant"] * len(contents)]
-    return [{"role": r, "content": x} for r, x in zip(roles, [*system, *contents], strict=False)]
-
-
-def tokenized(path, rows, form=PAIR, template=None, words=BYTES):
-    """(ids, whether each is learnt) of every pair, and the conversation of each."""
-    how = (form, template, words, None if template is None else words.eos)
-    corpus, source = tokenize_pairs([write(path, rows)], "data.sft.train", *how)
-    cut = lambda x: np.split(x, corpus.bounds[1:-1])
-    pairs = zip(cut(corpus.tokens), cut(corpus.loss_mask), strict=True)
-    return [(ids.tolist(), learnt.tolist()) for ids, learnt in pairs], source.tolist()
 
 
 def laid(*stretches):
@@ -69,7 +34,7 @@ def laid(*stretches):
     return ids, [learnt for stretch, learnt in stretches for _ in stretch]
 
 
-# ---- tokens ----
+# Tokens.
 
 
 def test_without_a_template_a_response_follows_its_prompt_and_its_end_is_learnt(tmp_path):
@@ -94,7 +59,7 @@ def test_a_token_across_the_end_of_a_prompt_is_learnt(tmp_path):
     """The ids are those of the whole text, and the response begins with the token that holds its
     first letter."""
 
-    class Doubles(tokenizer.ByteTokenizer):
+    class Doubles(ByteTokenizer):
         """Reads "ab" as one token."""
 
         def encode_spans(self, texts):
@@ -119,7 +84,7 @@ def test_a_token_across_the_end_of_a_prompt_is_learnt(tmp_path):
 @pytest.mark.parametrize("template", [None, TEMPLATE], ids=["plain", "template"])
 def test_a_row_has_the_ids_of_its_whole_text(tmp_path, kind, template):
     """With every kind of tokenizer; those that put a space before a text put it there once."""
-    words = tokenizer.load(folders.folder_of(tmp_path, kind))
+    words = load_tokenizer(folders.folder_of(tmp_path, kind))
     assert words.decode(words.bos) == "<bos>"
     said = [("1 + 1 = ", "2"), ("Q: 5", "6 é"), ("a b", " c d"), ("c", "\n42")]
     rows = [{"messages": turns(*(x for pair in said[:n] for x in pair))} for n in range(1, 5)]
@@ -206,29 +171,6 @@ def test_a_conversation_is_one_row_unless_its_past_is_told_otherwise(tmp_path, c
     assert source == [0, 1, 1]
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-def test_every_form_of_a_conversation_gives_the_same_rows(tmp_path, ending, chatty):
-    said = [("a", "b"), ("c", "<think>é</think>d")]
-    pairs = [{"question": q, "answer": a} for q, a in said]
-    chats = [{"messages": turns(q, a)} for q, a in said]
-    shared = [
-        {"messages": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]} for q, a in said
-    ]
-    for template in (None, TEMPLATE):
-        found = [
-            tokenized(tmp_path / f"a.{ending}", rows, form, template, chatty)
-            for rows, form in ((pairs, PAIR), (chats, CHAT), (shared, CHAT))
-        ]
-        assert found[0] == found[1] == found[2]
-
-
-# ---- rows ----
-
-
-def numbered(count):
-    return [{"question": f"q{i}" * (i % 4), "answer": "a" * (i * 5 % 17 + 1)} for i in range(count)]
-
-
 def behind_bos(ids, learnt):
     """A pair as a row has it."""
     return [BOS, *ids], [False, *learnt]
@@ -243,6 +185,9 @@ def rows_of(stream):
         for tokens, segment, mask in zip(batch.tokens, batch.segment, batch.loss_mask, strict=True)
         for n in range(1, segment.max() + 1)
     )
+
+
+# Rows.
 
 
 @pytest.mark.parametrize("pack", [False, True])
@@ -292,11 +237,7 @@ def test_files_of_held_out_pairs_are_held_out_whole(tmp_path):
         pair_streams(train=",".join(paths), evaluation=paths[1], **form)
 
 
-# ---- what cannot be used ----
-
 ASKED = {"question": "a", "answer": "b"}
-SAID = {"messages": turns("a", "b")}
-CALL = {"tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}
 PARTS = [{"type": "text", "text": "a"}, {"type": "image", "image": "a.png"}]
 
 
@@ -342,6 +283,9 @@ UNUSABLE = {
         "column 'question' holds a message of role 'assistant'; join it and the response",
     ),
 }
+
+
+# What cannot be used.
 
 
 @pytest.mark.parametrize("case", UNUSABLE)
@@ -394,199 +338,7 @@ def test_one_line_tells_what_was_read(tmp_path, caplog):
     )
 
 
-# ---- roles and contents ----
-
-NAMES_OF = {
-    "system": ("system", "developer", "System"),
-    "user": ("user", "human", "USER", "Human"),
-    "assistant": (
-        *("assistant", "gpt", "chatgpt", "ChatGPT", "bot", "chatbot", "model", "ai", "AI", "bing"),
-    ),
-    "tool": ("tool", "function", "observation", "ipython"),
-}
-
-
-@pytest.mark.parametrize("role", NAMES_OF)
-@pytest.mark.parametrize("keys", [("role", "content"), ("from", "value")])
-def test_the_usual_names_of_a_role_are_that_role(tmp_path, role, keys, chatty):
-    """Where a name stands in the middle of a conversation, no turn vanishes."""
-
-    def row(name):
-        said = [("human", "a"), ("gpt", "b"), (name, "c"), ("gpt", "d")]
-        return {"messages": [dict(zip(keys, turn, strict=True)) for turn in said]}
-
-    names = NAMES_OF[role]
-    for template in (None, TEMPLATE):
-        found, _ = tokenized(tmp_path / "a.jsonl", map(row, names), CHAT, template, chatty)
-        if template:
-            text = chatty.decode(found[0][0])
-            assert f"<bos>{role}:c<eos>" in text
-        assert len(found) == len(names)
-        assert all(pair == found[0] for pair in found)
-
-
-@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-@pytest.mark.parametrize("template", [None, TEMPLATE])
-def test_every_form_of_a_content_gives_the_same_row(tmp_path, ending, template, chatty):
-    plain = turns("ab", "cd")
-    as_parts = lambda text: [{"type": "text", "text": letter} for letter in text]
-    forms = [
-        plain,
-        [{"role": m["role"], "content": as_parts(m["content"])} for m in plain],
-        [{"from": m["role"], "value": m["content"]} for m in plain],
-        [m | {"tool_calls": None, "name": None, "from": None, "value": None} for m in plain],
-        json.dumps(plain),
-    ]
-    expected = tokenized(
-        tmp_path / f"a.{ending}", [SAID, {"messages": plain}], CHAT, template, chatty
-    )
-    for messages in forms:
-        rows = [{"messages": messages}]
-        found, _ = tokenized(tmp_path / f"a.{ending}", rows, CHAT, template, chatty)
-        assert found == expected[0][1:]
-
-
-@pytest.mark.parametrize("template", [None, TEMPLATE])
-def test_a_prompt_and_a_response_may_be_lists_of_messages(tmp_path, template, chatty):
-    whole = turns("a", "b", system=["s"])
-    rows = [{"messages": whole}]
-    expected, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, template, chatty)
-    for response in (whole[2:], "b"):
-        rows = [{"question": whole[:2], "answer": response}]
-        found, _ = tokenized(tmp_path / "a.jsonl", rows, PAIR, template, chatty)
-        assert found == expected
-
-
-CALLING = TEMPLATE.replace(
-    "<eos>{% endfor %}",
-    "{% for c in m.tool_calls or [] %}[{{ c.function.name }}{{ c.function.arguments | tojson }}]"
-    "{% endfor %}<eos>{% endfor %}",
-)
-
-
-@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-def test_what_an_assistant_calls_is_learnt_also_beside_null(tmp_path, ending, chatty):
-    """A call without a content is a response, and has the arguments that its row has."""
-    call = lambda **given: {"tool_calls": [{"function": {"name": "f", "arguments": given}}]}
-    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}]
-    rows = [
-        {"messages": [said[0], said[1] | call(x="1")]},
-        {"messages": [said[0], said[1] | call(y="2")]},
-        {"messages": [*said[:1], {"role": "assistant"} | call(x="3")]},
-    ]
-    found, _ = tokenized(tmp_path / f"a.{ending}", rows, CHAT, CALLING, chatty)
-    texts = [
-        chatty.decode([i for i, learnt in zip(*pair, strict=True) if learnt]) for pair in found
-    ]
-    assert texts == ['[f{"x": "1"}]<eos>', '[f{"y": "2"}]<eos>', '[f{"x": "3"}]<eos>']
-
-
-LOOP = "{% for m in messages "
-
-
-@pytest.mark.parametrize(
-    ("shown", "message"),
-    [
-        ("if m.role != 'tool' ", {"role": "tool", "content": "b"}),
-        ("if m.role != 'system' ", {"role": "developer", "content": "c"}),
-        ("if m.content[0] != 'x' ", {"role": "user", "content": "xyz"}),
-    ],
-)
-def test_what_a_template_leaves_out_makes_a_row_unusable(tmp_path, shown, message, chatty, caplog):
-    row = {"messages": [*turns("a", "b", "c"), message, *turns("e", "f")]}
-    template = TEMPLATE.replace(LOOP, LOOP + shown)
-    found, _ = tokenized(tmp_path / "a.jsonl", [SAID] * 4 + [row], CHAT, template, chatty)
-    assert len(found) == 4
-    assert "message 4: the chat template leaves out the content of role" in caplog.text
-
-
-@pytest.mark.parametrize("template", [None, TEMPLATE])
-def test_calls_that_nothing_writes_are_left_out_with_a_warning(tmp_path, template, chatty, caplog):
-    called = {"role": "assistant", "content": None} | CALL
-    tool = {"role": "tool", "content": "4"}
-    rows = [
-        {"messages": [*turns("a"), called, tool, *turns("b", "c")[1:]]},
-        {"messages": [*turns("a"), called]},
-        {"messages": [*turns("a"), {"role": "assistant", "content": "b"} | CALL]},
-    ]
-    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, template, chatty)
-    assert len(found) == 2  # the second row says nothing without its call
-    (told,) = caplog.messages
-    assert "data.sft.train: the tool calls of 2 rows are left out" in told
-    assert told.endswith(f"{tmp_path}/a.jsonl, line 1, {tmp_path}/a.jsonl, line 3")
-    caplog.clear()
-    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, CALLING, chatty)
-    assert len(found) == 3
-    assert not caplog.messages
-
-
-def test_a_template_may_trim_and_escape_a_content(tmp_path, chatty, caplog):
-    inside = TEMPLATE[TEMPLATE.index("{{ m.content") : TEMPLATE.index("<eos>")]
-    template = TEMPLATE.replace(inside, "{{ m.content | trim | escape }}")
-    rows = [{"messages": turns(" a \n", " b ", system=[" s "])}, {"messages": turns("&", "<b>")}]
-    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, template, chatty)
-    assert len(found) == 2
-    assert not caplog.messages
-
-
-def test_rows_that_a_template_refuses_are_left_out(tmp_path, chatty, caplog):
-    refuses = "{% if messages[0].content == 'no' %}{{ raise_exception('not this') }}{% endif %}"
-    rows = [SAID] * 4 + [{"messages": turns("no", "b")}]
-    found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, refuses + TEMPLATE, chatty)
-    assert len(found) == 4
-    assert "a.jsonl, line 5: the chat template fails: not this" in caplog.text
-
-
-def test_a_conversation_that_opens_with_a_call_alone_learns_the_call(tmp_path, chatty):
-    row = {"messages": [{"role": "assistant", "content": None} | CALL, *turns("a", "b")]}
-    ((ids, learnt),), _ = tokenized(tmp_path / "a.jsonl", [row], CHAT, CALLING, chatty)
-    heard = [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt]
-    assert len(heard) > len([*b"b", EOS]) + 1
-    assert chatty.decode(heard).endswith("<eos>b<eos>")
-
-
-@pytest.mark.parametrize("said", ["a", "s", "assistant", "<bos>"])
-def test_a_short_message_that_opens_a_conversation_is_not_looked_for_in_its_header(
-    tmp_path, chatty, said
-):
-    row = {"messages": [{"role": "assistant", "content": said}, *turns("q", "w")]}
-    ((ids, learnt),), _ = tokenized(tmp_path / "a.jsonl", [row], CHAT, TEMPLATE, chatty)
-    header = [BOS, *b"assistant:"]
-    assert ids[: len(header)] == header
-    assert not any(learnt[: len(header)])
-    heard = [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt]
-    assert chatty.decode(heard) == f"{said}<eos>w<eos>"
-
-
-def test_an_end_of_a_turn_that_takes_in_the_space_after_it_is_learnt(tmp_path):
-    """Some tokenizers have such tokens (`rstrip`), and some templates begin a turn with a break."""
-    folder = folders.folder_of(tmp_path, "bytes")
-    path = tmp_path / "tokenizer.json"
-    made = json.loads(path.read_text())
-    for token in made["added_tokens"]:
-        token["rstrip"] = token["content"] == "<eos>"
-    path.write_text(json.dumps(made))
-    words = tokenizer.load(folder)
-    breaks = TEMPLATE.replace("<bos>{{", "\n<bos>{{").replace("%}<bos>a", "%}\n<bos>a")
-    ((ids, learnt),), _ = tokenized(
-        tmp_path / "a.jsonl", [{"messages": turns("a", "b", "c", "d")}], CHAT, breaks, words
-    )
-    heard = [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt]
-    assert heard == [*b"b", EOS, *b"d", EOS]
-
-
-def test_half_a_surrogate_pair_in_what_a_template_writes_makes_a_row_unusable(
-    tmp_path, chatty, caplog
-):
-    call = {"tool_calls": [{"function": {"name": "\ud800", "arguments": {}}}]}
-    row = {"messages": [*turns("a"), {"role": "assistant", "content": None} | call]}
-    found, _ = tokenized(tmp_path / "a.jsonl", [SAID] * 4 + [row], CHAT, CALLING, chatty)
-    assert len(found) == 4
-    assert "line 5: " in caplog.text
-    assert "not valid Unicode" in caplog.text
-
-
-# ---- files ----
+# Files.
 
 
 def test_a_text_file_has_no_pairs(tmp_path):
@@ -643,63 +395,7 @@ def test_unusable_settings_say_what_to_change(tmp_path, changes, message):
         pair_streams(train=path, tokenizer=BYTES, **options | changes)
 
 
-# ---- mixtures ----
-
-NAMES = ("tokens", "segment", "position", "index", "forks", "loss_mask")
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    """Training rows of documents, and of pairs, packed."""
-    folder = tmp_path_factory.mktemp("both")
-    texts = write(folder / "texts.jsonl", [{"text": f"text {i}" * (i % 3 + 1)} for i in range(30)])
-    words = {"tokenizer": BYTES, "sequence_length": 24, "pack": True, "seed": 3}
-    documents, _ = text_streams(train=texts, **words)
-    pairs = write(folder / "pairs.jsonl", numbered(40))
-    return documents, pair_streams(train=pairs, form=PAIR, template=None, **words)[0]
-
-
-@given(st.integers(1, 99), st.integers(0, 10**6), st.integers(0, 20))
-@settings(max_examples=40, deadline=None)
-def test_a_mixture_has_its_share_of_pairs_wherever_it_is_cut(both, percent, first, size):
-    documents, pairs = both
-    mixed = MixedStream(documents, pairs, percent / 100)
-    before = first * percent // 100
-    number = {True: before, False: first - before}  # of the next record of each stream
-    batch = mixed.batch(first, size)
-    assert batch.index.tolist() == list(range(first, first + size))
-    for row in range(size):
-        is_pair = (first + row + 1) * percent // 100 > (first + row) * percent // 100
-        source = (pairs if is_pair else documents).batch(number[is_pair], 1)
-        number[is_pair] += 1
-        mask = source.loss_mask if is_pair else np.ones((1, 24), bool)
-        for name in NAMES:
-            if name != "index":
-                expected = mask if name == "loss_mask" else getattr(source, name)
-                np.testing.assert_array_equal(getattr(batch, name)[row], expected[0])
-
-
-def test_batches_of_a_mixture_do_not_depend_on_where_it_is_cut(both):
-    mixed = MixedStream(*both, 0.3)
-    fields = lambda *where: [getattr(mixed.batch(*where), name) for name in NAMES]
-    whole = fields(95, 12)
-    for split in (0, 1, 5, 12):
-        parts = zip(fields(95, split), fields(95 + split, 12 - split), strict=True)
-        for joined, expected in zip(map(np.concatenate, parts), whole, strict=True):
-            np.testing.assert_array_equal(joined, expected)
-            assert joined.dtype == expected.dtype
-
-
-@pytest.mark.parametrize("template", [None, TEMPLATE], ids=["plain", "template"])
-@pytest.mark.parametrize("unlearnt", [{"content": ""}, {"content": "x", "weight": 0}])
-def test_a_turn_that_says_nothing_or_has_no_weight_is_not_learnt(
-    tmp_path, chatty, template, unlearnt
-):
-    messages = turns("a", "b", "c", "d")
-    messages[1] = {"role": "assistant"} | unlearnt
-    found, _ = tokenized(tmp_path / "a.jsonl", [{"messages": messages}], CHAT, template, chatty)
-    ((ids, learnt),) = found
-    assert [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt] == [*b"d", EOS]
+# Mixtures.
 
 
 def test_a_template_that_exceeds_a_limit_is_refused_and_no_row_is_left_out(

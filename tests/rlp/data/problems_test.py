@@ -14,11 +14,13 @@ from rlp.answers.gold_answers import Golds
 from rlp.answers.grading import Grader
 from rlp.data import compass
 from rlp.data.batch import Answered
-from rlp.data.problems import ProblemFormat, problem_streams
+from rlp.data.problem_format import ProblemFormat
+from rlp.data.problems import problem_streams
 from rlp.runtime.errors import UserError
-from rlp.tokenizers import tokenizer
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
+from rlp.tokenizers.load import load_tokenizer
 
-BYTES = tokenizer.load("bytes")
+BYTES = load_tokenizer("bytes")
 (BOS,), PAD = BYTES.bos, BYTES.pad
 PLAIN = ProblemFormat(prompt="problem", answer="answer")
 T = 24
@@ -173,7 +175,7 @@ def test_held_out_files_are_streams_of_their_own_by_their_names(tmp_path, caplog
 def test_prompts_have_the_ids_that_the_tokenizer_gives(tmp_path):
     """Of the text that asks, whole; less its last token where a response begins with that."""
 
-    class Doubles(tokenizer.ByteTokenizer):
+    class Doubles(ByteTokenizer):
         """Reads "ab" as one token."""
 
         def encode_all(self, texts):
@@ -432,7 +434,7 @@ def test_what_stands_from_the_fork_of_a_walk_on_is_learnt(share):
     rows, pairs = walks.batch(5, 20), compass.CompassPairs(walks).batch(5, 20)
     for name in ("tokens", "segment", "position", "index", "forks"):
         np.testing.assert_array_equal(getattr(pairs, name), getattr(rows, name))
-    words = compass.CompassTokenizer()
+    words = compass.TOKENIZER
     learnt = [
         words.decode(row[mask].tolist())
         for row, mask in zip(pairs.tokens, pairs.loss_mask, strict=True)
@@ -444,7 +446,7 @@ def test_what_stands_from_the_fork_of_a_walk_on_is_learnt(share):
 
 def test_a_walk_as_a_problem_is_its_document_up_to_the_answer():
     walks = compass.CompassStream(3, 30)
-    problems, words = compass.CompassProblems(walks), compass.CompassTokenizer()
+    problems, words = compass.CompassProblems(walks), compass.TOKENIZER
     assert isinstance(problems, Answered)
     documents = walks.batch(7, 20)
     found = told(problems, 7, 20, words.pad)

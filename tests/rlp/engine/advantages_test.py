@@ -13,7 +13,8 @@ from rlp.engine.branches import make_forks
 from rlp.engine.sampling import document_keys, noise, other_places
 from rlp.engine.token_bytes import LONGEST, matches, token_table
 from rlp.objectives.registry import OBJECTIVES
-from rlp.tokenizers.tokenizer import ByteTokenizer, FolderTokenizer
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
+from rlp.tokenizers.folder_tokenizer import FolderTokenizer
 from tests.support import naive, tiny
 
 CONFIG = tiny.model_config()

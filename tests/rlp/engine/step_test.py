@@ -9,25 +9,14 @@ import numpy as np
 import pytest
 
 from models.tree import Trunk
-from rlp.data.batch import Batch
 from rlp.engine import step
 from rlp.engine.branches import Thoughts, lay_out
-from rlp.engine.optimizer import make_optimizer
 from rlp.engine.rollout import Rollout
-from rlp.engine.rollout_metrics import rollout_metrics
-from rlp.objectives import equations
 from tests.support import naive, tiny
+from tests.support.step import BATCH, CONFIG, KEY, PARAMS, PHI, SETTINGS, WORDS, run
 from tests.support.tiny import CLOSE, PAD
 
-CONFIG = tiny.model_config()
-WORDS = tiny.words(CONFIG)
-PARAMS = tiny.params(CONFIG, 4)  # closes a fifth of its thoughts
-PHI = tiny.params(CONFIG, 1)
-BATCH = tiny.documents(0, [12, 16, 9, 14], 16, 22, forks=2)
-KEY = jax.random.key(3)
 WIDTH = 30  # of a naive row
-
-SETTINGS = tiny.rlp_settings()
 MASKED = tiny.rlp_settings(
     unclosed="mask",
     prompt=(14, 5, 16),
@@ -35,7 +24,9 @@ MASKED = tiny.rlp_settings(
     horizon_weighting="discount",
     length_normalization="limit",
 )
+
 LONG = {"group_size": 6, "thought_length": 6}
+
 # Tags of several tokens are such as these parameters like to write.
 VARIANTS = {
     "append": (SETTINGS, WORDS),
@@ -60,14 +51,6 @@ VARIANTS = {
         tiny.words(CONFIG, think_close=(13, 13, 13)),
     ),
 }
-
-
-def run(settings, phi, batch=BATCH, words=WORDS):
-    """Rollout, forks and evidence of the product."""
-    rollout_stage = tiny.rollout_stage(CONFIG, settings, words)
-    rollout, reading = rollout_stage(PARAMS, PARAMS, batch, KEY, jnp.int32(5))
-    evidence = tiny.evidence_stage(CONFIG, settings, words)(PARAMS, phi, batch, rollout, reading)
-    return rollout, reading.forks, evidence
 
 
 def naive_branches(settings, batch, thoughts: Thoughts, forks) -> list[naive.Branch]:
@@ -318,9 +301,6 @@ def test_packed_documents_and_branches_are_repeated_prefixes(settings, seed):
     assert 0 < metrics["clip_fraction"] < 1
 
 
-# ---- the baseline
-
-
 def test_no_baseline_changes_the_gradient():
     """phi is the same for all thoughts of a group, so it cancels: any phi, noise, none."""
     noise = jax.tree.map(lambda x: 3 * jax.random.normal(jax.random.key(x.size), x.shape), PARAMS)
@@ -370,209 +350,3 @@ def test_ranked_positions_are_those_of_the_scorer(rule):
         score = loss if rule == "loss" else entropy
         best = sorted(range(2, length - 1), key=lambda t: -score[t - 1])[:2]
         assert found[row].tolist() == sorted(best)
-
-
-# ---- updates
-
-
-@functools.cache
-def trained(learning_rate=0.001):
-    """The compiled update with a real optimizer, its rollout and evidence, and the first state."""
-    optimizer = make_optimizer(
-        learning_rate=learning_rate, schedule="constant", warmup_steps=0, final_share=1.0,
-        total_steps=9, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0,
-    )  # fmt: skip
-    update = tiny.jit(functools.partial(step.update_stage, CONFIG, SETTINGS, WORDS, optimizer))
-    rollout, _, evidence = run(SETTINGS, PHI)
-    return update, rollout, evidence, step.new_state(PARAMS, optimizer, True)
-
-
-def assert_identical(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-@pytest.mark.parametrize("poison", [np.nan, np.inf, 1e38])
-def test_a_bad_gradient_leaves_the_state_and_is_counted(poison):
-    # 1e38 gives a finite loss whose gradient overflows.
-    update, rollout, evidence, state = trained()
-    wild = evidence.advantages.at[0, 0, :2].set(jnp.array([poison, -poison]))
-    bad = evidence.replace(advantages=wild)
-    state, metrics = update(state, rollout, evidence)
-    assert np.isfinite(metrics["loss"])
-    assert (state.skipped, state.skipped_in_row) == (0, 0)
-    for number in (1, 2):
-        after, metrics = update(state, rollout, bad)
-        assert not np.isfinite(metrics["grad_norm"])
-        assert_identical(
-            (after.params, after.optimizer, after.baseline),
-            (state.params, state.optimizer, state.baseline),
-        )
-        assert (after.skipped, after.skipped_in_row) == (number, number)
-        state = after
-    after, _ = update(state, rollout, evidence)
-    assert (after.skipped, after.skipped_in_row) == (2, 0)
-    assert tiny.relative_error(after.params, state.params) > 0
-
-
-def test_a_step_into_overflow_is_not_taken():
-    update, rollout, evidence, state = trained(learning_rate=1e39)
-    after, metrics = update(state, rollout, evidence)
-    assert np.isfinite(metrics["loss"])
-    assert np.isfinite(metrics["grad_norm"])
-    assert (after.skipped, after.skipped_in_row) == (1, 1)
-    assert_identical((after.params, after.optimizer), (state.params, state.optimizer))
-
-
-def test_further_updates_on_a_rollout_are_off_policy():
-    update, rollout, evidence, state = trained()
-    state, first = update(state, rollout, evidence)
-    state, second = update(state, rollout, evidence)
-    assert first["clip_fraction"] == 0
-    assert first["logprob_gap"] < 1e-5
-    assert second["clip_fraction"] > 0
-    assert second["logprob_gap"] > 0.05
-    assert second["loss"] < first["loss"] - 0.01  # better thoughts have become likelier
-
-
-def test_finish_step_counts_and_moves_phi():
-    *_, state = trained()
-    state = state.replace(baseline=PHI)
-    for kind, share in (("ema", 0.9), ("frozen", 1.0)):
-        after = step.finish_step(tiny.rlp_settings(baseline=kind), state)
-        assert after.step == state.step + 1
-        jax.tree.map(
-            lambda new, phi, theta, share=share: np.testing.assert_allclose(
-                new, share * phi + (1 - share) * theta, rtol=1e-6, atol=1e-6
-            ),
-            after.baseline,
-            PHI,
-            PARAMS,
-        )
-    none = step.finish_step(tiny.rlp_settings(baseline="none"), state.replace(baseline=None))
-    assert none.baseline is None
-
-
-def test_phi_and_the_reference_start_as_copies_of_theta():
-    state = step.new_state(PARAMS, Descent(), baseline=True, reference=True)
-    assert_identical(state.baseline, state.params)
-    assert_identical(state.reference, state.params)
-    leaves = jax.tree.leaves((state.params, state.baseline, state.reference))
-    # Their buffers are their own, so that theta's can be donated.
-    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
-
-
-def test_a_reference_is_kept_for_a_kl_term_unless_phi_is_it():
-    kept = lambda **changes: tiny.rlp_settings(**changes).keeps_reference
-    assert not kept()
-    assert kept(kl_weight=0.1)
-    assert kept(kl_weight=0.1, baseline="none")
-    assert not kept(kl_weight=0.1, baseline="frozen")
-
-
-def test_a_reference_never_moves():
-    state = step.new_state(PARAMS, Descent(), baseline=True, reference=True)
-    after = step.finish_step(SETTINGS, state.replace(params=PHI))
-    assert_identical(after.reference, PARAMS)
-
-
-# ---- next-token training
-
-
-def test_next_token_loss_is_a_mean_over_tokens_of_packed_documents():
-    texts = [tiny.documents(s, [n], n, 22).tokens[0] for s, n in ((1, 7), (2, 9), (3, 12), (4, 4))]
-    tokens = np.full((2, 18), PAD, np.int32)
-    segment, position = np.zeros_like(tokens), np.zeros_like(tokens)
-    for row, places in enumerate([[0, 1], [2, 3]]):
-        start = 0
-        for number, i in enumerate(places, 1):
-            place = slice(start, start + len(texts[i]))
-            tokens[row, place], segment[row, place] = texts[i], number
-            position[row, place] = np.arange(len(texts[i]))
-            start += len(texts[i])
-    forks = np.full((2, 1), -1, np.int32)
-    batch = Batch(tokens, segment, position, np.arange(2, dtype=np.int32), forks)
-    descent = Descent()
-    state = step.new_state(PARAMS, descent, False)
-    stage = tiny.jit(functools.partial(step.next_token_stage, CONFIG, descent))
-    after, metrics, _ = stage(state, batch)
-    gradient = jax.tree.map(jnp.subtract, state.params, after.params)
-
-    rows = np.full((4, 12), PAD, np.int32)
-    for i, text in enumerate(texts):
-        rows[i, : len(text)] = text
-    length = np.array([len(text) for text in texts])
-
-    @tiny.jit
-    @jax.value_and_grad
-    def by_rows(params):
-        table = naive.distribution(naive.logits(CONFIG, params, rows, length), ())
-        chosen = jnp.take_along_axis(table[:, :-1], jnp.asarray(rows)[:, 1:, None], axis=-1)[..., 0]
-        inside = jnp.arange(1, 12)[None, :] < length[:, None]
-        return -jnp.where(inside, chosen, 0.0).sum() / (7 + 9 + 12 + 4 - 4)
-
-    loss, expected = by_rows(PARAMS)
-    assert metrics["loss"] == pytest.approx(float(loss), rel=1e-5)
-    assert metrics["no_think_loss"] == metrics["loss"]
-    # A difference of parameters of size 1 carries their rounding, 2**-24 each.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=5e-7), gradient, expected
-    )
-    assert after.step == 1
-
-
-class Descent:
-    """Plain gradient descent with rate 1, in the place of an optimizer."""
-
-    def init(self, params):
-        return ()
-
-    def apply(self, gradients, state, params):
-        norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradients)))
-        return jax.tree.map(jnp.subtract, params, gradients), state, norm
-
-
-# ---- metrics
-
-
-def named(thoughts, target, row, branch):
-    """Whether the target stands among the words of a thought."""
-    closing = len(WORDS.think_close) * thoughts.closed[row, branch]
-    words = thoughts.actions[row, branch, : thoughts.length[row, branch] - closing].tolist()
-    sought = np.asarray(target)[row, branch].tolist()
-    return any(words[i : i + len(sought)] == sought for i in range(len(words)))
-
-
-def test_metrics_of_a_rollout_are_counted_by_hand():
-    rollout, _, evidence = run(SETTINGS, PHI)
-    begun = rollout.thoughts.actions[:, :, :2]  # a target that thoughts of two words or more name
-    rollout = dataclasses.replace(rollout, target=rollout.target.at[:, :4].set(begun[:, :4]))
-    found = rollout_metrics(rollout, evidence, SETTINGS, WORDS)
-    t = jax.tree.map(np.asarray, rollout.thoughts)
-    rewards, advantages = np.asarray(evidence.rewards), np.asarray(evidence.advantages)
-    distinct = [
-        len({tuple(t.actions[b, 4 * k + g]) for g in range(4)}) / 4 for b, k in np.ndindex(4, 2)
-    ]
-    by_hand = {
-        "reward_mean": rewards.mean(),
-        "reward_positive_share": (rewards > 0).mean(),
-        "reasoned_evidence": np.mean(evidence.reasoned),
-        "baseline_evidence": np.mean(evidence.baseline),
-        "information_gain": np.mean(evidence.gain),
-        "advantage_std": advantages.std(),
-        "zero_variance_share": np.mean(np.ptp(rewards, axis=-1) < 1e-6),
-        "thought_length": t.length.mean(),
-        "closed_fraction": t.closed.mean(),
-        "distinct_thoughts": np.mean(distinct),
-        "decode_use": t.length.sum() / int(rollout.decoded),
-        "target_named_share": np.mean(
-            [named(t, rollout.target, *branch) for branch in np.ndindex(4, 8)]
-        ),
-        "no_think_loss": float(evidence.no_think.mean()),
-    }
-    assert 0 < by_hand["target_named_share"] < 1
-    assert set(found) == set(by_hand)
-    for name, value in by_hand.items():
-        assert float(found[name]) == pytest.approx(float(value), rel=1e-5), name
-    gain = np.asarray(evidence.reasoned) - np.asarray(evidence.baseline)[..., None]
-    np.testing.assert_allclose(evidence.gain, gain, rtol=1e-6)
-    assert equations.group_advantages(evidence.rewards, evidence.counted).shape == (4, 2, 4)

@@ -7,20 +7,22 @@ import pytest
 
 from rlp.answers.gold_answers import Golds
 from rlp.answers.grading import Grade, Grader, StepTime
-from rlp.data.compass import CompassTokenizer
+from rlp.data.compass import TOKENIZER
 from rlp.data.conversations import Format
 from rlp.data.pairs import tokenize_pairs
-from rlp.data.problems import ProblemFormat, problem_streams
+from rlp.data.problem_format import ProblemFormat
+from rlp.data.problems import problem_streams
 from rlp.engine.branches import response_vocabulary, vocabulary
 from rlp.engine.method import Method
 from rlp.evaluation.answering import Answering, response_settings
 from rlp.evaluation.response_format import begins_in_thought, make_response_format
 from rlp.runtime.errors import UserError
-from rlp.tokenizers import tokenizer
-from tests.rlp.tokenizers.tokenizer_test import make_folder
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
+from rlp.tokenizers.load import load_tokenizer
 from tests.support import folders, tiny
+from tests.support.bpe_folder import make_folder
 
-BYTES = tokenizer.load("bytes")
+BYTES = load_tokenizer("bytes")
 
 
 def words_of_responses(form, spelling, size):
@@ -56,7 +58,7 @@ def bpe(tmp_path_factory):
     names = ("<think>", "</think>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>")
     named = {"eos_token": "<|im_end|>", "pad_token": "<pad>"}
     folder = make_folder(tmp_path_factory.mktemp("bpe"), names, **named)
-    return tokenizer.load(folder, separator="<|endoftext|>")
+    return load_tokenizer(folder, separator="<|endoftext|>")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def spelled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("spelled")
     for name, content in folders.byte_files(tags=False).items():
         (folder / name).write_text(content)
-    return tokenizer.load(str(folder))
+    return load_tokenizer(str(folder))
 
 
 def prompt_of(path, form, words, text):
@@ -127,7 +129,7 @@ def test_without_a_template_a_response_begins_with_its_tag_and_ends_as_documents
         assert form.end == words.separator
         seen = prompt_of(tmp_path / "a.jsonl", form, words, "1 + é")
         assert seen == [*head, *words.encode("1 + é"), *words.think_open]
-    compass = make_response_format(CompassTokenizer(), None, think=True)
+    compass = make_response_format(TOKENIZER, None, think=True)
     assert (compass.head, compass.opening, compass.end) == ((1,), (3,), 2)
 
 
@@ -139,7 +141,7 @@ def test_whether_a_response_begins_inside_of_a_thought(bpe, spelled):
         (bpe, None, True, True),
         (spelled, None, True, True),
         (BYTES, None, True, True),
-        (CompassTokenizer(), None, True, True),
+        (TOKENIZER, None, True, True),
     ):
         form = make_response_format(words, text, think)
         assert begins_in_thought(form, words) is inside, (text, think)
@@ -205,10 +207,10 @@ def test_a_spelled_tag_is_text_in_a_response_and_bos_is_not(spelled):
 
 
 def test_the_end_may_be_padding():
-    class Padded(tokenizer.ByteTokenizer):
+    class Padded(ByteTokenizer):
         """Pads with what ends a text, as folders without a pad token do."""
 
-        pad = tokenizer.ByteTokenizer.eos
+        pad = ByteTokenizer.eos
 
     words = words_of_responses(make_response_format(Padded(), None, True), Padded(), 300)
     assert words.think_close == (Padded.pad,)

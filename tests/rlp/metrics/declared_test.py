@@ -7,6 +7,7 @@ import pytest
 from rlp import report
 from rlp.metrics import declared
 from rlp.metrics.metric import Metric
+from rlp.metrics.watch import Rule
 from rlp.metrics.writer import MetricsWriter
 from rlp.report import curves, page
 from rlp.runtime.errors import UserError
@@ -35,7 +36,7 @@ def test_a_declared_metric_is_plotted_with_what_is_said_of_it(tmp_path):
 )
 def test_a_name_that_cannot_be_told_apart_is_refused(names):
     with pytest.raises(UserError, match=r"^objective='mine:X': .*(another name|use letters|once)"):
-        declared.check([Metric(name, "t", "", "m") for name in names], "objective='mine:X'")
+        declared.check([Metric(name, "t", "", "m") for name in names], [], "objective='mine:X'")
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,10 @@ def test_a_damaged_record_is_noted_in_the_report(tmp_path, content):
     (source,) = report.load_folders([folder])
     assert source.runs[0].declared == ()
     assert any("metrics.declared.json" in note for note in source.notes)
+
+
+def test_a_warning_reads_what_is_measured():
+    rules = [Rule("mine", ("repeats", "loss", "evaluation/think_loss"), lambda *_: None)]
+    declared.check([REPEATS], rules, "objective='mine:X'")
+    with pytest.raises(UserError, match="the warning 'mine' reads repeats, which no run measures"):
+        declared.check([], rules, "objective='mine:X'")

@@ -1,294 +1,40 @@
 """An export is what was trained: its template, the ids that end a turn, and where it stops."""
 
-import copy
 import dataclasses
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
-import jax
 import pytest
 
 from configs import default
-from launch import sample
-from rlp.evaluation.generation import continuation
-from rlp.interop import init_from
 from rlp.interop.huggingface import verify
-from rlp.run import export_model, import_model, loop, opened_model, prompts
+from rlp.run import export_model, import_model, loop, prompts
 from rlp.run.method import build_method
-from rlp.run.resume import begin
-from rlp.runtime import run_folder
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.turns import end_of_turn
-from rlp.training.trainers import NextTokenTrainer
-from tests.rlp.tokenizers.tokenizer_test import make_folder
-from tests.support import folders, runs
+from tests.support import folders
+from tests.support.bpe_folder import make_folder
+from tests.support.chats import (
+    CHATML,
+    GB,
+    GENERATION,
+    NAMED,
+    NAMES,
+    OLD,
+    begun,
+    ids_of,
+    model,
+    opened,
+    read,
+    sft,
+    template,
+)
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 
 pytestmark = pytest.mark.usefixtures("one_device")
-
-CPU = jax.devices("cpu")[0]
-GB = 10**9
-NAMES = ("<think>", "</think>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>")
-NAMED = {"eos_token": "<|endoftext|>", "pad_token": "<pad>"}
-GENERATION = {"do_sample": True, "temperature": 0.6, "top_k": 20}
-
-
-def template(turn: str, ask: str) -> str:
-    return (
-        "{% for m in messages %}" + turn + "{% endfor %}"
-        "{% if add_generation_prompt %}" + ask + "{% endif %}"
-    )
-
-
-OLD = template("{{ m.role }}: {{ m.content }}<|endoftext|>", "assistant: ")
-# A line break follows the end of a turn, so it is not the last token that pairs teach.
-CHATML = template(
-    "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n", "<|im_start|>assistant\n"
-)
-PAIRS = {"north?": "west", "moon?": "river and stone", "bread?": "no"}
-
-
-def ids_of(folder: Path) -> dict[str, int]:
-    added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
-    return {token["content"]: token["id"] for token in added}
-
-
-def model(out: Path, **files: str) -> Path:
-    """A base model: its tokenizer ends a text with <|endoftext|>, and so do both configs."""
-    bpe = Path(make_folder(out.parent / f"{out.name}-bpe", NAMES, **NAMED))
-    given = {path.name: path.read_text() for path in bpe.iterdir()}
-    folders.write(out, files=given | files, vocab_size=320)
-    number = ids_of(out)
-    ids = {"eos_token_id": number["<|endoftext|>"], "pad_token_id": number["<pad>"]}
-    config = folders.config_json(out) | ids | {"bos_token_id": None}
-    (out / "config.json").write_text(json.dumps(config))
-    (out / "generation_config.json").write_text(json.dumps(GENERATION | ids))
-    return out
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return model(tmp_path_factory.mktemp("base") / "model", **{"chat_template.jinja": OLD})
-
-
-@pytest.fixture(scope="module")
-def number(base):
-    return ids_of(base)
-
-
-def sft(folder: Path) -> dict:
-    """Fields of a run on pairs, which are written into a folder."""
-    rows = [{"q": q, "a": a} for q, a in PAIRS.items()] * 3
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {
-        "data.sft.train": str(folder / "pairs.jsonl"),
-        "data.sft.evaluation": "",
-        "data.sft.share": 1.0,
-        "data.sft.prompt_column": "q",
-        "data.sft.response_column": "a",
-        "data.sequence_length": 48,
-        "data.holdout_every": 4,
-        "evaluation.every": 0,
-        "optimizer.learning_rate": 1e-2,
-        "steps": 60,
-    }
-
-
-@pytest.fixture(scope="module")
-def tuned(base, tmp_path_factory, one_device):  # noqa: F811
-    """A run that has learnt to answer and to stop, with a template whose file has gone since."""
-    folder = tmp_path_factory.mktemp("tuned")
-    jinja = folder / "my.jinja"
-    jinja.write_text(CHATML)
-    changes = {"init_from": str(base), "data.chat_template": str(jinja)}
-    config = runs.config(runs.TEXT, sft(folder), changes)
-    loop.train(config, folder / "run", report=False)
-    jinja.rename(folder / "gone.jinja")
-    return folder / "run"
-
-
-def opened(name: Path | str) -> opened_model.Opened:
-    return opened_model.open_model(str(name), default.get_config(), CPU)
-
-
-@pytest.fixture(scope="module")
-def exported(tuned, tmp_path_factory):
-    out = tmp_path_factory.mktemp("exported") / "out"
-    export_model.export_model(opened(tuned), out, "float32", GB)
-    return out
-
-
-def read(folder: Path, name: str) -> dict:
-    return json.loads((folder / name).read_text())
-
-
-# ---- a run that was fine-tuned on chats ----
-
-
-def test_generate_stops_where_the_model_learnt_to_stop(exported, number):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
-    network = transformers.AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
-    for asked, answer in PAIRS.items():
-        said = [{"role": "user", "content": asked}]
-        ids = tokenizer.apply_chat_template(
-            said, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-        )
-        found = network.generate(**ids, do_sample=False, max_new_tokens=40)[0]
-        found = found[ids["input_ids"].shape[1] :].tolist()
-        assert found[-1] == number["<|im_end|>"]
-        assert tokenizer.decode(found[:-1]) == answer
-
-
-def test_both_ends_are_in_the_files_and_all_else_is_as_it_was(exported, base, tuned, number):
-    both = {"eos_token_id": [number["<|endoftext|>"], number["<|im_end|>"]]}
-    name = "generation_config.json"
-    assert read(exported, name) == read(base, name) | both
-    assert read(tuned / "hf", name) == read(exported, name)
-    given = folders.config_json(base) | both
-    assert folders.config_json(tuned / "hf") == given
-    assert folders.config_json(exported) == given | {"torch_dtype": "float32"}
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        assert (exported / name).read_bytes() == (base / name).read_bytes()
-
-
-def test_the_template_that_was_used_is_exported(exported, tuned):
-    for folder in (exported, tuned / "hf"):
-        assert (folder / "chat_template.jinja").read_text() == CHATML
-    again = opened(exported)
-    assert again.method.template == opened(tuned).method.template == CHATML
-
-
-def test_a_chat_ends_with_its_turn(tuned, number):
-    run = opened(tuned)
-    ends = prompts.stop_ids(run, chat=True)
-    assert set(ends) == {number["<|endoftext|>"], number["<|im_end|>"]}
-    assert prompts.stop_ids(run) == ends
-    for asked, answer in PAIRS.items():
-        text = prompts.chat_prompt(run, asked)
-        assert text == f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
-        prompt = run.method.tokenizer.encode(text)
-        found = list(continuation(run.method.model, run.params, prompt, 40, ends=ends))
-        assert run.method.tokenizer.decode(found) == answer + "<|im_end|>"
-    told = prompts.chat_prompt(run, "north?", "Be brief.")
-    assert told.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
-
-
-def compared(run: opened_model.Opened, folder: Path) -> list[verify.Comparison]:
-    """A text and a chat, by an exported folder and by us."""
-    text = prompts.chat_prompt(run, "moon?")
-    chat = run.method.tokenizer.encode(text)
-    said = prompts.messages("moon?")
-    asked = [
-        verify.Prompt("the moon", prompts.prompt_ids(run, "the moon")),
-        verify.Prompt("moon?", chat, said),
-    ]
-    ends = prompts.stop_ids(run, chat=True)
-    return verify.compare(verify.Theirs(folder), run.method.model, run.params, asked, 30, ends)
-
-
-def test_verify_compares_a_text_and_a_chat_and_where_they_stop(exported, tuned, number, tmp_path):
-    pytest.importorskip("torch")
-    run = opened(tuned)
-    text, chat = compared(run, exported)
-    for found in (text, chat):
-        assert found.same_ids
-        assert found.same_text
-    assert chat.stops == (number["<|im_end|>"],) * 2
-    assert chat.asked < 30
-
-    other = shutil.copytree(exported, tmp_path / "other")
-    ids = read(other, "generation_config.json") | {"eos_token_id": number["<|endoftext|>"]}
-    (other / "generation_config.json").write_text(json.dumps(ids))
-    (other / "chat_template.jinja").write_text(CHATML.replace("assistant", "model"))
-    text, chat = compared(run, other)
-    assert text.same_ids
-    assert not chat.same_ids
-    assert not chat.same_text
-    assert chat.stops[0] is None
-
-
-def test_a_run_goes_on_without_its_template_and_not_with_another(base, tmp_path):
-    jinja = tmp_path / "my.jinja"
-    jinja.write_text(CHATML)
-    changes = {"init_from": str(base), "data.chat_template": str(jinja), "steps": 3}
-    config = runs.config(runs.TEXT, sft(tmp_path), changes, {"checkpoint.every": 1})
-    with crash_at(NextTokenTrainer, "step", 3), pytest.raises(Crash):
-        loop.train(copy.deepcopy(config), tmp_path / "run", report=False)
-    loop.train(copy.deepcopy(config), tmp_path / "whole", report=False)
-
-    jinja.write_text(OLD)
-    before = folders.below(tmp_path / "run")
-    with pytest.raises(UserError, match=r"data\.chat_template: .*my\.jinja has another content"):
-        loop.train(copy.deepcopy(config), tmp_path / "run", report=False)
-    assert folders.below(tmp_path / "run") == before
-    assert opened(tmp_path / "run").method.template == CHATML
-
-    jinja.unlink()
-    loop.train(copy.deepcopy(config), tmp_path / "run", report=False)
-    found, expected = runs.outcome(tmp_path / "run"), runs.outcome(tmp_path / "whole")
-    assert found == expected
-    with pytest.raises(UserError, match=r"data\.chat_template=.* is no file"):
-        begun(base, tmp_path / "new", **{"data.chat_template": str(jinja)})
-
-
-def test_a_changed_template_is_taken_where_changes_are_allowed(base, tmp_path):
-    jinja = tmp_path / "my.jinja"
-    jinja.write_text(OLD)
-    changes = {"init_from": str(base), "data.chat_template": str(jinja), "steps": 1}
-    config = runs.config(runs.TEXT, sft(tmp_path), changes)
-    loop.train(copy.deepcopy(config), tmp_path / "run", report=False)
-    jinja.write_text(CHATML)
-    loop.train(copy.deepcopy(config), tmp_path / "run", report=False, allow_config_change=True)
-    assert (tmp_path / "run/hf/chat_template.jinja").read_text() == CHATML
-    assert opened(tmp_path / "run").method.template == CHATML
-
-
-@pytest.mark.parametrize("objective", ["next_token", "rlp"])
-def test_what_starts_from_it_still_stops(objective, tuned, number, tmp_path):
-    """Documents after chats: neither template nor ends are named by this run."""
-    run = begun(tuned, tmp_path / "run", objective=objective)
-    assert run.method.ends == ()
-    assert run.method.template == CHATML
-    export_model.export_model(run, tmp_path / "out", "float32", GB)
-    ends = [number["<|endoftext|>"], number["<|im_end|>"]]
-    for name in ("config.json", "generation_config.json"):
-        assert read(tmp_path / "out", name)["eos_token_id"] == ends
-        assert read(tmp_path / "run/hf", name)["eos_token_id"] == ends
-    assert (tmp_path / "out/chat_template.jinja").read_text() == CHATML
-
-
-def test_a_chat_is_shown_without_what_the_template_puts_around_it(tuned, monkeypatch, capsys):
-    run = opened(tuned)
-    for asked, answer in PAIRS.items():
-        flags = {"PROMPT": asked, "LENGTH": 30, "TEMPERATURE": 0.0}
-        for name, value in flags.items():
-            monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
-        prompt = run.method.tokenizer.encode(prompts.chat_prompt(run, asked))
-        sample._answer(run, prompt, jax.random.key(0))
-        assert capsys.readouterr().out == f"{asked}\n{answer}\n"
-
-
-# ---- what every kind of run says, without training it ----
-
 RLVR = {"objective": "rlvr", "data.problems.train": "x"}
 PLAIN_SFT = {"data.sft.share": 1.0, "data.chat_template": "none"}
-
-
-def begun(base: Path, workdir: Path, **changes) -> opened_model.Opened:
-    """A run from a model as it is when it has begun."""
-    config = default.get_config()
-    config.update_from_flattened_dict({"init_from": str(base)} | changes)
-    config = init_from.adopt(config, workdir)
-    files = init_from.files_for(config, workdir)
-    made = build_method(config, files)
-    params = opened(base).params
-    run = opened_model.Opened("run", config, made, params, 0, files)
-    begin(config, made, files, workdir)
-    return dataclasses.replace(run, files=workdir / run_folder.HF)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,21 @@ MINE = Verifier(whole_text, equal)
 """
 
 
+MEASURING = """
+from rlp.metrics.watch import rule
+from rlp.objectives import Metric, Objective
+
+@rule("mine")
+def wrong(past, settings):
+    return past.no_such_field
+
+MINE = Objective(
+    formula="", source="", reward=len, warnings=(wrong,),
+    metrics={Metric("mine", "Mine", "", ""): lambda outcome: outcome.no_such_field},
+)
+"""
+
+
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """Writes a module of the user's, and returns its file."""
@@ -61,6 +76,19 @@ def test_an_objective_that_raises_is_named_with_its_own_frames(module):
     assert said.startswith("reward of objective='mine_raises:MINE' raised AttributeError: ")
     assert "\n" not in said
     assert frames(caught.value) == [(file, "reward"), (file, "helper")]
+
+
+def test_metrics_and_warnings_that_raise_are_named(module):
+    file = str(module("mine_measures", MEASURING))
+    made = find("mine_measures:MINE")
+    ((metric, value),) = made.metrics.items()
+    of = "of objective='mine_measures:MINE' raised AttributeError"
+    with pytest.raises(UserCodeError, match=f"^metric mine {of}") as caught:
+        value(3)
+    assert frames(caught.value) == [(file, "<lambda>")]
+    with pytest.raises(UserCodeError, match=f"^warning wrong {of}") as caught:
+        made.warnings[0].judge(3, {})
+    assert frames(caught.value) == [(file, "wrong")]
 
 
 @pytest.mark.parametrize(

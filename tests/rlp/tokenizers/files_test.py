@@ -9,7 +9,7 @@ from rlp.interop.huggingface import text_ids
 from rlp.run.model_files import write_files
 from rlp.runtime.errors import UserError
 from rlp.tokenizers import files as edits
-from tests.rlp.tokenizers.tokenizer_test import make_folder
+from tests.support.bpe_folder import make_folder
 
 NAMES = ("<think>", "</think>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
 NAMED = {"bos_token": "<s>", "eos_token": "</s>"}

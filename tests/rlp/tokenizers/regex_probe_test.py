@@ -11,7 +11,8 @@ import pytest
 
 from rlp.runtime.errors import UserError
 from rlp.tokenizers import regex_probe
-from rlp.tokenizers.tokenizer import ByteTokenizer, FolderTokenizer
+from rlp.tokenizers.byte_tokenizer import ByteTokenizer
+from rlp.tokenizers.folder_tokenizer import FolderTokenizer
 
 
 def make(folder, regex=None, normalizer=None):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlp.interop import huggingface
-from rlp.tokenizers.tokenizer import load
+from rlp.tokenizers.load import load_tokenizer
 from tests.support import gguf_files
 
 pytest.importorskip("gguf")
@@ -214,7 +214,7 @@ def test_padding_is_not_a_token_and_the_template_is_the_model_s(tmp_path):
     made = byte_level("gpt-2")
     template = "{% for message in messages %}<s>{{ message['content'] }}{% endfor %}"
     changes = metadata(made, "gpt2", "gpt-2") | {"tokenizer.chat_template": template}
-    found = load(str(folder_of(tmp_path, changes)), rows=448)
+    found = load_tokenizer(str(folder_of(tmp_path, changes)), rows=448)
     assert found.vocab_size == made.get_vocab_size()
     assert found.chat_template == template
     assert found.eos == made.token_to_id("</s>")

@@ -1,0 +1,114 @@
+"""What a family is: a declaration of what its members share and where their parameters are."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from models.config import ModelConfig
+from models.hf.fields import Fields, Json
+from models.hf.local_layers import NoLocalLayers
+from models.hf.weights import Transposed, Weight
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Models of one architecture.
+
+    Attributes:
+      name: `model_type` in config.json.
+      architecture: the class that transformers gives a checkpoint to.
+      shared: the fields of `ModelConfig` that are the same in all members.
+      weights: where its parameters are; those that a member does not have are passed over.
+      defaults: the fields of its config class that make the network, and what each is where
+        config.json does not have it; None = it follows from others.
+      nullable: those of them that may be null; null then means what None means above, or that
+        there is none.
+      layers: how config.json tells local layers from global ones.
+      read_own: the values of `ModelConfig` that only this family's fields say, given the others.
+      write_own: those fields, of a network.
+      default_theta: base of the rotary frequencies if config.json does not say.
+      local_rope: local layers have rotary frequencies of their own, never stretched.
+      local_theta_field: name of the field with their base, in the form of old readers; "" where
+        they know none.
+      default_local_theta: that base if config.json does not say.
+      whole_heads: its config class wants hidden_size to be a multiple of the number of heads,
+        whatever head_dim is.
+      more: supported fields that its config class takes without declaring them.
+    """
+
+    name: str
+    architecture: str
+    shared: Mapping[str, Any]
+    weights: tuple[Weight, ...]
+    defaults: Mapping[str, Any]
+    nullable: tuple[str, ...]
+    layers: NoLocalLayers = NoLocalLayers()
+    read_own: Callable[[Fields, Json], Json] = lambda f, values: {}
+    write_own: Callable[[ModelConfig], Json] = lambda model: {}
+    default_theta: float = 1e4
+    local_rope: bool = False
+    local_theta_field: str = ""
+    default_local_theta: float = 0.0
+    whole_heads: bool = False
+    more: tuple[str, ...] = ()
+
+    @property
+    def activation_field(self) -> str:
+        """Name of the activation's field."""
+        return next(name for name in ("hidden_act", "hidden_activation") if name in self.defaults)
+
+
+TRANSPOSED = (Transposed(),)
+WEIGHTS = (
+    Weight("embedding", "model.embed_tokens.weight"),
+    Weight("blocks/attention/q/kernel", "model.layers.*.self_attn.q_proj.weight", TRANSPOSED),
+    Weight("blocks/attention/q/bias", "model.layers.*.self_attn.q_proj.bias"),
+    Weight("blocks/attention/k/kernel", "model.layers.*.self_attn.k_proj.weight", TRANSPOSED),
+    Weight("blocks/attention/k/bias", "model.layers.*.self_attn.k_proj.bias"),
+    Weight("blocks/attention/v/kernel", "model.layers.*.self_attn.v_proj.weight", TRANSPOSED),
+    Weight("blocks/attention/v/bias", "model.layers.*.self_attn.v_proj.bias"),
+    Weight("blocks/attention/o/kernel", "model.layers.*.self_attn.o_proj.weight", TRANSPOSED),
+    Weight("blocks/attention/q_norm/scale", "model.layers.*.self_attn.q_norm.weight"),
+    Weight("blocks/attention/k_norm/scale", "model.layers.*.self_attn.k_norm.weight"),
+    Weight("blocks/ffn/gate/kernel", "model.layers.*.mlp.gate_proj.weight", TRANSPOSED),
+    Weight("blocks/ffn/up/kernel", "model.layers.*.mlp.up_proj.weight", TRANSPOSED),
+    Weight("blocks/ffn/down/kernel", "model.layers.*.mlp.down_proj.weight", TRANSPOSED),
+    Weight("norm/scale", "model.norm.weight"),
+    Weight("head/kernel", "lm_head.weight", TRANSPOSED),
+)
+# The same name, `post_attention_layernorm`, is the feed-forward's norm in the first and attention's
+# in the others.
+BEFORE = (
+    *WEIGHTS,
+    Weight("blocks/attention_norm/scale", "model.layers.*.input_layernorm.weight"),
+    Weight("blocks/ffn_norm/scale", "model.layers.*.post_attention_layernorm.weight"),
+)
+AFTER = (
+    *WEIGHTS,
+    Weight("blocks/attention_post_norm/scale", "model.layers.*.post_attention_layernorm.weight"),
+    Weight("blocks/ffn_post_norm/scale", "model.layers.*.post_feedforward_layernorm.weight"),
+)
+AROUND = (
+    *AFTER,
+    Weight("blocks/attention_norm/scale", "model.layers.*.input_layernorm.weight"),
+    Weight("blocks/ffn_norm/scale", "model.layers.*.pre_feedforward_layernorm.weight"),
+)
+
+# What the config classes of transformers 5.23 make of fields that are missing: Llama's, on which
+# those of the others build.
+LLAMA = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "attention_dropout": 0.0,
+}
+
+HEADS, LOCAL = "num_key_value_heads", ("sliding_window", "layer_types")

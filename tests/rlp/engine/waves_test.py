@@ -1,0 +1,238 @@
+"""A step in waves or minibatches is the step at once, and compiles nothing twice."""
+
+import dataclasses
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.step.timing import compilations
+from models.sharding import make_mesh
+from rlp.data.rows import Rows
+from rlp.engine import rollout as rollouts
+from rlp.engine import step
+from rlp.engine.optimizer import make_optimizer
+from rlp.engine.placement import state_shardings
+from rlp.engine.step.waves import join_waves
+from rlp.training.trainers import Clock, RLPTrainer
+from tests.support import tiny
+from tests.support.engine import (
+    ALL,
+    BATCH,
+    CONFIG,
+    KEY,
+    LONG,
+    PARAMS,
+    PROMPT,
+    SETTINGS,
+    SMALL,
+    WORDS,
+    phi,
+    slow,
+)
+
+# With a small epsilon, Adam's first move is the sign of the gradient, whatever its rounding.
+OPTIMIZER = make_optimizer(
+    learning_rate=1.0, schedule="constant", warmup_steps=0, final_share=1.0, total_steps=10,
+    beta1=0.9, beta2=0.95, epsilon=1.0, weight_decay=0.0, clip_norm=0.0,
+)  # fmt: skip
+
+PROMPTED = tiny.rlp_settings(
+    prompt=PROMPT, positions="loss", unclosed="mask", thought_length=8, temperature=1.3,
+    kl_weight=0.1,
+)  # fmt: skip
+
+# Tags of two tokens; the closing one is such as these parameters like to write.
+TAGS = tiny.words(CONFIG, think_open=(7, 8), think_close=(4, 15))
+IN_PARTS = dataclasses.replace(SETTINGS, minibatches=2)
+
+
+@functools.cache
+def make_trainer(settings, devices=1, words=WORDS):
+    """A trainer and the shardings of its state."""
+    mesh = make_mesh(devices=jax.devices()[:devices])
+    shardings = state_shardings(mesh, SMALL, OPTIMIZER, True, reference=settings.keeps_reference)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", tiny.jit)  # compiles faster
+        trainer = RLPTrainer(SMALL, settings, words, OPTIMIZER, mesh, shardings)
+    return trainer, shardings
+
+
+def fresh_state(shardings):
+    params = jax.tree.map(jnp.copy, PARAMS(SMALL))  # a step consumes its state
+    state = step.new_state(params, OPTIMIZER, False)
+    reference = phi(SMALL) if shardings.reference is not None else None
+    state = dataclasses.replace(state, baseline=phi(SMALL), reference=reference)
+    return jax.device_put(state, shardings)
+
+
+@functools.cache
+def stepped(settings, devices=1, words=WORDS):
+    """Thoughts of a step, the state after it, and its metrics."""
+    trainer, shardings = make_trainer(settings, devices, words)
+    rollout = trainer.think(fresh_state(shardings), Rows.of(BATCH), KEY, Clock())["rollout"]
+    state, metrics, _ = trainer.step(fresh_state(shardings), Rows.of(BATCH), KEY)
+    return jax.device_get((rollout.thoughts, state, metrics))
+
+
+def assert_same_step(found, expected):
+    (thoughts, state, metrics), (whole, whole_state, whole_metrics) = found, expected
+    assert np.array_equal(thoughts.actions, whole.actions)
+    assert np.array_equal(thoughts.length, whole.length)
+    np.testing.assert_allclose(thoughts.logprobs, whole.logprobs, atol=2e-5)
+    assert metrics.keys() == whole_metrics.keys()
+    for name in metrics.keys() - {"decode_use"}:  # each wave ends with its own longest thought
+        assert metrics[name] == pytest.approx(whole_metrics[name], rel=1e-5, abs=1e-5), name
+    gradient = lambda state: state.optimizer[1][0].mu
+    assert tiny.relative_error(gradient(state), gradient(whole_state)) < 1e-5
+    change = lambda state: jax.tree.map(np.subtract, state.params, jax.device_get(PARAMS(SMALL)))
+    assert tiny.relative_error(change(state), change(whole_state)) < 1e-4  # parameters' rounding
+    assert np.abs(change(whole_state)["embedding"]).max() > 1e-3
+    assert 0 < metrics["decode_use"] <= 1
+    assert metrics["logprob_gap"] < 1e-5
+
+
+in_waves = pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        pytest.param(PROMPTED, 4, id="1 fork, prompted"),
+        pytest.param(ALL, 8, id="1 document, all losses", marks=slow),
+        pytest.param(SETTINGS, 16, id="2 documents", marks=slow),
+    ],
+)
+
+
+# Waves.
+
+
+@in_waves
+def test_a_step_in_waves_is_the_step_at_once(settings, limit):
+    found = stepped(dataclasses.replace(settings, max_branches_in_flight=limit))
+    assert_same_step(found, stepped(settings))
+
+
+def test_a_phi_that_never_moves_is_the_reference():
+    """With a phi and a reference that are the same network, either gives the same step."""
+    found = stepped(dataclasses.replace(PROMPTED, baseline="frozen"))
+    assert_same_step(found, stepped(PROMPTED))
+    (_, state, metrics), (_, usual, _) = found, stepped(PROMPTED)
+    assert metrics["kl"] > 0.01
+    assert state.reference is None
+    for kept in (state.baseline, usual.reference):
+        jax.tree.map(np.testing.assert_array_equal, kept, jax.device_get(phi(SMALL)))
+
+
+@slow
+def test_a_step_in_waves_with_long_tags_is_the_step_at_once():
+    settings = dataclasses.replace(LONG, max_branches_in_flight=4, update_micro_batch=4)
+    whole = stepped(LONG, words=TAGS)
+    assert_same_step(stepped(settings, words=TAGS), whole)
+    assert 0 < whole[0].closed.mean() < 1
+
+
+@slow
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [(PROMPTED, 16), (ALL, 8), (IN_PARTS, 8)],
+    ids=["prompted", "all losses", "minibatches"],
+)
+def test_a_step_in_waves_on_two_devices_is_the_step_at_once(settings, limit):
+    found = stepped(dataclasses.replace(settings, max_branches_in_flight=limit), devices=2)
+    assert_same_step(found, stepped(settings))
+
+
+@slow
+def test_waves_that_shrink_as_thoughts_close_are_the_step_at_once(monkeypatch):
+    monkeypatch.setattr(rollouts, "CROWD_ROWS", 1)
+    whole = stepped(LONG)
+    thoughts, _, metrics = whole
+    assert metrics["decode_use"] > thoughts.length.mean() / thoughts.length.max()  # they do
+    assert_same_step(stepped(dataclasses.replace(LONG, max_branches_in_flight=8)), whole)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+@pytest.mark.parametrize("waves", [1, 2])
+def test_waves_are_joined_in_the_order_of_the_batch(shards, waves):
+    """Eight documents of two forks, a wave with one fork of each; shards have them in a row."""
+    mesh = make_mesh(-1, 1, 1, devices=jax.devices()[:shards])
+    index = np.arange(8, dtype=np.int32)
+    batch = tiny.documents(0, [9] * 8, 9, 22).replace(index=index)
+    parts = []
+    for wave in range(waves):
+        here = Rows.of(batch).placed(mesh, wave, waves).index
+        fork = lambda k, here=here: here[:, None] * 10 + k
+        parts += [(Joined(here, fork(k), jnp.int32(1)), fork(k)) for k in (0, 1)]
+    with jax.set_mesh(mesh):
+        rollout, evidence = join_waves(parts, 2)
+    assert rollout.trunk.tolist() == index.tolist()
+    expected = [[10 * i, 10 * i + 1] for i in index.tolist()]
+    assert rollout.thoughts.tolist() == evidence.tolist() == expected
+    assert rollout.decoded == 2 * waves
+
+
+@flax.struct.dataclass
+class Joined:
+    """What is joined of a rollout."""
+
+    trunk: jax.Array
+    thoughts: jax.Array
+    decoded: jax.Array
+
+
+# Minibatches.
+
+
+def test_minibatches_are_updates_of_their_own_on_parts_of_the_documents():
+    trainer, shardings = make_trainer(PROMPTED)
+    cut, _ = make_trainer(dataclasses.replace(PROMPTED, minibatches=2, updates_per_rollout=2))
+    values = trainer.think(fresh_state(shardings), Rows.of(BATCH), KEY, Clock())
+    rollout, evidence = values["rollout"], values["evidence"]
+    state, found = cut.update(fresh_state(shardings), values, Clock())
+
+    by_hand, expected = fresh_state(shardings).trained(), []
+    for documents in ([0, 2], [1, 3]) * 2:
+        # Twice, so that nothing is compiled again: the mean of a loss is the same.
+        part = (rollout.replace(decoded=None), evidence)
+        part, evidence_of_part = tiny.rows(part, np.array(documents * 2))
+        part = part.replace(decoded=rollout.decoded)
+        by_hand, metrics = trainer.programs["update"](by_hand, part, evidence_of_part, 0)
+        expected.append(metrics)
+    assert len(found) == len(expected)
+    for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            assert ours[name] == pytest.approx(float(theirs[name]), rel=1e-4, abs=1e-5), name
+        assert (ours["clip_fraction"] > 0) == (number > 0)  # ratios against who sampled
+    assert tiny.relative_error(state.params, by_hand.params) < 1e-5
+    moments = lambda state: state.optimizer[1][0]
+    assert moments(state).count == moments(by_hand).count == 4
+    assert tiny.relative_error(moments(state).mu, moments(by_hand).mu) < 1e-4
+    assert state.step == 1
+
+
+def test_a_limit_below_one_group_is_refused():
+    trainer, shardings = make_trainer(tiny.rlp_settings(max_branches_in_flight=3))
+    with pytest.raises(ValueError, match=r"rlp\.max_branches_in_flight=3 .* set it to 4 or"):
+        trainer.step(fresh_state(shardings), Rows.of(BATCH), KEY)
+
+
+@pytest.mark.parametrize("limit", [0, 4])
+def test_a_run_compiles_in_its_first_step_only(limit):
+    trainer, shardings = make_trainer(dataclasses.replace(PROMPTED, max_branches_in_flight=limit))
+    state, *_ = trainer.step(fresh_state(shardings), Rows.of(BATCH), KEY)
+    with compilations() as found:
+        jax.jit(lambda x: x + limit)(1.0)
+    assert found  # the counter counts
+    lengths = [[16, 16, 16, 16], [5, 16, 7, 9], [8, 6, 12, 5]]
+    seen = set()
+    with compilations() as found:
+        for number, each in enumerate(lengths):
+            batch = tiny.documents(number + 1, each, 16, 22, forks=2)
+            state, metrics, cost = trainer.step(state, Rows.of(batch), jax.random.key(number))
+            seen.add((cost.rollout, sum(cost.flops.values()), metrics["closed_fraction"]))
+    assert found == []
+    assert len(seen) == len(lengths)
+    assert int(state.step) == 1 + len(lengths)

@@ -1,0 +1,56 @@
+"""A dataset that a user brings is named by the config and serves as ours do."""
+
+import pytest
+
+from rlp.data.compass import TOKENIZER, CompassStream
+from rlp.run import assembly
+from rlp.run.datasets.dataset import Dataset, Split
+from rlp.runtime.errors import UserError
+from tests.support import runs
+
+
+class Walks(Dataset):
+    """Documents alone, without pairs and problems."""
+
+    def tokenizer(self, config, files):
+        return TOKENIZER
+
+    def documents(self, config, tokenizer, forks):
+        length = config.data.sequence_length
+        train, held = CompassStream(7, length), CompassStream(8, length, held_out=True)
+        return Split(train, held.batch(0, config.evaluation.documents), held.fingerprint())
+
+
+WALKS = Walks()
+NAMED = runs.COMPASS | {"data.kind": f"{__name__}:WALKS", "batch_size": 8}
+
+
+@pytest.mark.parametrize("objective", ["next_token", "rlp"])
+def test_documents_come_from_the_dataset_that_the_config_names(objective):
+    config = runs.config(NAMED, {"objective": objective})
+    run = assembly.build(config)
+    assert run.dataset is WALKS
+    train, held_out = assembly.read_data(config, run)
+    assert runs.bits(train.batch(3, 2)) == runs.bits(CompassStream(7, 22).batch(3, 2))
+    assert held_out.pairs is None
+    assert len(held_out.documents.tokens) == config.evaluation.documents
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.sft.share": 1.0}, "has no pairs of prompts and responses; set data.sft.share to 0"),
+        ({"data.problems.evaluation": "a.jsonl"}, "has no problems"),
+    ],
+)
+def test_what_the_dataset_does_not_have_is_named(changes, message):
+    config = runs.config(NAMED, changes)
+    run = assembly.build(config)
+    with pytest.raises(UserError, match=message) as error:
+        assembly.read_data(config, run)
+    assert error.value.field == "data.kind"
+
+
+def test_an_unknown_dataset_is_refused():
+    with pytest.raises(UserError, match="data.kind='books' is unknown; use one of text, compass"):
+        assembly.build(runs.config(runs.COMPASS, {"data.kind": "books"}))

@@ -1,0 +1,35 @@
+"""The names of files in a run's folder are said in one module, and are those on users' disks."""
+
+import ast
+
+from rlp.runtime import run_folder
+from tests.support.paths import ROOT
+
+# Of the Hugging Face format, which calls its own file config.json.
+THEIRS = ("rlp/interop/huggingface/folder.py", "rlp/interop/gguf/folder.py")
+
+
+def literals(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+
+
+def test_no_other_module_spells_them():
+    names = {name for name in vars(run_folder).values() if isinstance(name, str) and "." in name}
+    names = {name for name in names if len(name) < 30} | {run_folder.CHECKPOINTS}
+    assert {"config.json", "metrics.jsonl", "owner.json", "report.html"} < names
+    files = [
+        path for room in ("rlp", "launch", "benchmarks") for path in (ROOT / room).rglob("*.py")
+    ]
+    spelled = {str(path.relative_to(ROOT)): literals(path) & names for path in files}
+    found = {file: words for file, words in spelled.items() if words and file not in THEIRS}
+    assert found.keys() == {"rlp/runtime/run_folder.py"}
+
+
+def test_they_stay_what_they_are():
+    run = """config.json hf checkpoints metrics.jsonl tensorboard warnings.json
+        metrics.damaged.jsonl metrics.declared.json evaluation.json thoughts.json
+        responses.json report.html plots logs"""
+    experiment = "config.json summary.json pipeline.md report.html plots logs"
+    written = {"run": run, "experiment": experiment, "sweep": "logs slurm report.html plots"}
+    assert {kind: tuple(names.split()) for kind, names in written.items()} == run_folder.WRITTEN

@@ -1,0 +1,124 @@
+"""Documents with branches, run packed and as plain rows that repeat the prefix.
+
+The law that they are for: whatever way a document and its branches are run (packed, all at once,
+slot by slot on caches), hidden states are those of the plain row `trunk before the fork + live
+tokens of the branch`, and gradients are those of such rows.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.transformer import bind
+from models.tree import Branches, ForkPoints, Trunk, empty_branch_cache, extend, forward, prefill
+from tests.support import tiny
+
+B, T, N, W = 2, 20, 3, 5
+CONFIG = tiny.model_config(vocab_size=40)
+
+
+def random_tree(seed: int, vocab: int = 40):
+    """Rows of several documents with padding, and branches with dead slots that leave them."""
+    random = np.random.default_rng(seed)
+    segment, position = np.zeros((B, T), np.int32), np.zeros((B, T), np.int32)
+    fork, document = np.zeros((B, N), np.int32), np.zeros((B, N), np.int32)
+    for row in range(B):
+        lengths = random.integers(3, 7, 3)
+        start = 0
+        for number, length in enumerate(lengths, 1):
+            segment[row, start : start + length] = number
+            position[row, start : start + length] = np.arange(length)
+            start += length
+        for n in range(N):
+            document[row, n] = random.integers(1, 4)
+            fork[row, n] = random.integers(1, lengths[document[row, n] - 1] + 1)
+    live = random.random((B, N, W)) < 0.7
+    live[:, :, 0] = True
+    tokens = random.integers(0, vocab, (B, T)).astype(np.int32)
+    trunk = Trunk(tokens, segment, position, ForkPoints(position=fork, segment=document))
+    branches = Branches(
+        tokens=random.integers(0, vocab, (B, N, W)).astype(np.int32),
+        position=(fork[:, :, None] + np.maximum(np.cumsum(live, axis=-1) - 1, 0)).astype(np.int32),
+        live=live,
+        segment=document,
+        fork=fork,
+    )
+    return jax.tree.map(jnp.asarray, (trunk, branches))
+
+
+def alone(trunk: Trunk, branches: Branches):
+    """Every branch as a plain row; tokens and lengths, and where its live slots went."""
+    tokens = np.zeros((B * N, T), np.int32)
+    length = np.zeros(B * N, np.int32)
+    place = np.zeros((B * N, W), np.int32)
+    trunk, branches = jax.tree.map(np.asarray, (trunk, branches))
+    for r, (b, n) in enumerate(np.ndindex(B, N)):
+        prefix = (trunk.segment[b] == branches.segment[b, n]) & (
+            trunk.position[b] < branches.fork[b, n]
+        )
+        line = trunk.tokens[b, prefix].tolist()
+        for slot in range(W):
+            if branches.live[b, n, slot]:
+                place[r, slot] = len(line)
+                line.append(branches.tokens[b, n, slot])
+        tokens[r, : len(line)], length[r] = line, len(line)
+    return tokens, length, place
+
+
+def run_plain(params, tokens, length, place, *, config=CONFIG):
+    """Hidden states [B, N, W, D] of the branches' tokens, each branch a row."""
+    at = jnp.broadcast_to(jnp.arange(T)[None, :], tokens.shape)
+    rows = Trunk(tokens, (at < length[:, None]).astype(jnp.int32), at)
+    hidden = forward(bind(config, params), rows)
+    return jnp.take_along_axis(hidden, place[:, :, None], axis=1).reshape(B, N, W, -1)
+
+
+def run_tree(model, trunk, branches):
+    """Hidden states [B, N, W, D] of the branches, all slots at once on the trunk's cache."""
+    _, cache = prefill(model, trunk)
+    return extend(model, trunk, cache, branches)[0]
+
+
+def run_packed(params, trunk, branches, *, config=CONFIG):
+    return run_tree(bind(config, params), trunk, branches)
+
+
+plain = tiny.jit(run_plain, static_argnames="config")
+packed = tiny.jit(run_packed, static_argnames="config")
+
+
+@functools.partial(tiny.jit, static_argnames=("config", "sizes"))
+def cached(params, trunk, branches, *, sizes, config=CONFIG):
+    """The branches' hidden states by `extend`, so many slots at a time."""
+    model = bind(config, params)
+    _, trunk_cache = prefill(model, trunk)
+    cache = empty_branch_cache(model, trunk, trunk_cache, branches, W)
+    found, start = [], 0
+    for size in sizes:
+        hidden, cache = extend(model, trunk, trunk_cache, branches, cache, start, size)
+        found.append(hidden)
+        start += size
+    return jnp.concatenate(found, axis=2)
+
+
+def weighted(hidden, cotangent, live):
+    return jnp.sum(jnp.where(live[..., None], hidden.astype(jnp.float32) * cotangent, 0.0))
+
+
+@functools.partial(tiny.jit, static_argnames="config")
+def packed_gradient(params, trunk, branches, cotangent, *, config=CONFIG):
+    loss = lambda p: weighted(
+        run_packed(p, trunk, branches, config=config), cotangent, branches.live
+    )
+    return jax.grad(loss)(params)
+
+
+@functools.partial(tiny.jit, static_argnames="config")
+def plain_gradient(params, rows, live, cotangent, *, config=CONFIG):
+    return jax.grad(lambda p: weighted(run_plain(p, *rows, config=config), cotangent, live))(params)
+
+
+def random_cotangent(seed: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), (B, N, W, CONFIG.hidden_size))
