@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from jax.sharding import Mesh
+
 from configs.default import Config
 from models.config import ModelConfig
 from rlp.capacity import step_memory
@@ -80,6 +82,9 @@ class NextToken(Task):
     def updates_per_step(self) -> int:
         """See `Task`."""
         return 1
+
+    def check_mesh(self, settings: RLPSettings, mesh: Mesh) -> None:
+        """See `Task`: a batch is split over devices, and nothing else is."""
 
     def sampling(self, settings: RLPSettings) -> RLPSettings | None:
         """See `Task`."""
