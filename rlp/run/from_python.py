@@ -20,9 +20,9 @@ from rlp.run import config_files, experiment, loop
 from rlp.run.named_objects import name_of
 from rlp.run.results import Experiment, Run
 from rlp.runtime.errors import UserError
+from rlp.runtime.lookup import names_code
 from rlp.runtime.preemption import Preempted, ctrl_c_alone
 
-NAMING = ("objective", "data.kind", "data.problems.verifier")  # fields that name code
 BRIEF = ("loss", "reward_mean", "information_gain", "accuracy", "closed_fraction")
 
 
@@ -112,6 +112,5 @@ def _with_data(config: ConfigDict, data: Any) -> ConfigDict:
 
 def _named(path: str, value: Any) -> Any:
     """The value of a field, where it is an object that the config only names."""
-    is_name = isinstance(value, str | bool | int | float)
-    naming = any(path == field or path.endswith(f".{field}") for field in NAMING)
-    return name_of(path, value) if naming and not is_name else value
+    is_object = names_code(path) and not isinstance(value, str | bool | int | float)
+    return name_of(path, value) if is_object else value

@@ -53,13 +53,15 @@ def _attribute(module: ModuleType | None, name: str) -> object:
 
 
 def _variable(field: str, value: object) -> tuple[str, str]:
-    """The module and the variable that hold an object; the notebook or script itself comes last.
+    """The module and the variable that hold an object; the notebook or script itself, which
+    multiprocessing knows by another name as well, comes last.
 
     Raises:
       UserError: there is none.
     """
-    modules = sorted(sys.modules.items(), key=lambda item: item[0] == "__main__")
-    for home, module in modules:
+    main = sys.modules["__main__"]
+    others = [(home, module) for home, module in sys.modules.items() if module is not main]
+    for home, module in [*others, ("__main__", main)]:
         for name, held in list(getattr(module, "__dict__", {}).items()):
             if held is value and not name.startswith("_"):
                 return home, name

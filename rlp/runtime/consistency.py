@@ -13,6 +13,7 @@ import jax
 import models
 import rlp
 from rlp.runtime.fingerprints import Fingerprint, changes
+from rlp.runtime.lookup import names_code
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 # Settings of JAX that change numbers without changing a config.
@@ -131,9 +132,7 @@ def of_config(fields: Mapping[str, Any]) -> dict[str, Any]:
     modules = {
         value.partition(":")[0]
         for path, value in values.items()
-        if isinstance(value, str)
-        and ":" in value
-        and path.rpartition(".")[2] in ("objective", "verifier")
+        if isinstance(value, str) and ":" in value and names_code(path)
     }
     return values | {f"{CODE}{name}": _module(name) for name in sorted(modules)}
 

@@ -11,6 +11,9 @@ from rlp.runtime import user_code
 from rlp.runtime.errors import UserCodeError, UserError
 
 LOGGER = logging.getLogger(__name__)
+
+# The fields of a config that may name code, those of arms too.
+FIELDS = ("objective", "data.kind", "data.problems.verifier")
 T = TypeVar("T")
 
 
@@ -61,6 +64,11 @@ def find_named(
 def wrong_kind(field: str, name: str, wanted: str) -> UserError:
     """The error that what a field names is there, but is something else than what is wanted."""
     return UserError.of(field, name, f"is not {wanted}")
+
+
+def names_code(path: str) -> bool:
+    """Whether a field of a config, by its dotted path, may name code."""
+    return any(path == field or path.endswith(f".{field}") for field in FIELDS)
 
 
 @functools.cache

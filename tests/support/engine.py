@@ -7,8 +7,7 @@ import jax
 import pytest
 
 from models import backend
-from rlp.engine import rollout as rollouts
-from rlp.engine import step
+from rlp.engine import decoding, step
 from rlp.engine.optimizer import make_optimizer
 from tests.support import tiny
 
@@ -49,6 +48,6 @@ def rolled(config, settings, divisors, choices=backend.CPU, words=WORDS):
         return step.rollout_stage(*method, params, reading)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollouts, "CROWD_ROWS", 1)
+        patch.setattr(decoding, "MIN_ROWS", 1)
         patch.setattr(backend, "CPU", dataclasses.replace(choices, decode_divisors=divisors))
         return jax.device_get(tiny.jit(run)(PARAMS(config)))

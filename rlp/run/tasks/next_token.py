@@ -17,6 +17,7 @@ from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, hold_out_problems
 from rlp.run.tasks.task import DOCUMENTS, PAIRS, Task
 from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.training.flops import by_part, next_token_flops
 from rlp.training.trainers import NextTokenTrainer
 
@@ -51,7 +52,7 @@ class NextToken(Task):
         self,
         dataset: Dataset,
         config: Config,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         template: str | None,
         response_format: ResponseFormat | None,
     ) -> tuple[Stream, HeldOut]:
@@ -112,7 +113,7 @@ class NextToken(Task):
         return "document_loss" if self.reads_documents else "response_loss"
 
 
-def with_lookaheads(config: Config, tokenizer: Any, documents: Stream) -> Stream:
+def with_lookaheads(config: Config, tokenizer: Tokenizer, documents: Stream) -> Stream:
     """Training rows with lookaheads in their share of the documents."""
     lookahead = config.data.lookahead
     if lookahead.share == 0:

@@ -18,6 +18,7 @@ from rlp.metrics.metric import Metric
 from rlp.metrics.watch import Rule
 from rlp.run.datasets.dataset import Dataset
 from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.training.trainers import Trainer
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Limit:
     field: str
     length: int
     end: str
-    end_tokens: Callable[[Any], int]
+    end_tokens: Callable[[Tokenizer], int]
 
 
 class Task(abc.ABC):
@@ -111,7 +112,7 @@ class Task(abc.ABC):
         self,
         dataset: Dataset,
         config: Config,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         template: str | None,
         response_format: ResponseFormat | None,
     ) -> tuple[Stream, HeldOut]:

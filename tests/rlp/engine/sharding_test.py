@@ -22,6 +22,7 @@ from models import backend
 from models.sharding import batch_sharding, make_mesh, parameter_shardings, place
 from rlp.data.rows import Rows
 from rlp.engine import step
+from rlp.engine.method import Method
 from rlp.engine.placement import check_memory, gathered_bytes, state_shardings
 from rlp.training.trainers import Clock, NextTokenTrainer, RLPTrainer
 from tests.support import tiny
@@ -87,7 +88,7 @@ def rlp_step(sizes, settings=SETTINGS, layers=backend.CPU.unrolled_layers):
     """Thoughts and evidence of a step, the state after it, its metrics and its cost."""
     with compiling_fast(layers):
         mesh, shardings, state = prepared(sizes, settings)
-        trainer = RLPTrainer(CONFIG, settings, WORDS, OPTIMIZER, mesh, shardings)
+        trainer = RLPTrainer(Method(CONFIG, settings, WORDS), OPTIMIZER, mesh, shardings)
         values = trainer.think(state, Rows.of(BATCH), KEY, Clock())
         thoughts, evidence = jax.device_get((values["rollout"].thoughts, values["evidence"]))
         state, metrics, cost = trainer.step(state, Rows.of(BATCH), KEY)
@@ -263,7 +264,7 @@ def test_the_compiler_says_so_when_it_does(capfd):
 def test_caches_are_split_over_rows_and_heads_and_the_copy_over_tensor_alone():
     mesh, shardings, state = prepared((2, 2, 2), SETTINGS)
     with compiling_fast(), jax.set_mesh(mesh):
-        run = RLPTrainer(CONFIG, SETTINGS, WORDS, OPTIMIZER, mesh, shardings).programs
+        run = RLPTrainer(Method(CONFIG, SETTINGS, WORDS), OPTIMIZER, mesh, shardings).programs
         params = run["gather"](state.params)
         batch = Rows.of(BATCH).placed(mesh)
         reading = run["read"](params, params, batch, KEY, 0)

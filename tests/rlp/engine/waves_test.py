@@ -12,8 +12,8 @@ import pytest
 from benchmarks.step.timing import compilations
 from models.sharding import make_mesh
 from rlp.data.rows import Rows
-from rlp.engine import rollout as rollouts
-from rlp.engine import step
+from rlp.engine import decoding, step
+from rlp.engine.method import Method
 from rlp.engine.placement import state_shardings
 from rlp.engine.step.waves import join_waves
 from rlp.training.trainers import Clock, RLPTrainer
@@ -51,7 +51,7 @@ def make_trainer(settings, devices=1, words=WORDS):
     shardings = state_shardings(mesh, SMALL, OPTIMIZER, True, reference=settings.keeps_reference)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", tiny.jit)  # compiles faster
-        trainer = RLPTrainer(SMALL, settings, words, OPTIMIZER, mesh, shardings)
+        trainer = RLPTrainer(Method(SMALL, settings, words), OPTIMIZER, mesh, shardings)
     return trainer, shardings
 
 
@@ -140,7 +140,7 @@ def test_a_step_in_waves_on_two_devices_is_the_step_at_once(settings, limit):
 
 @slow
 def test_waves_that_shrink_as_thoughts_close_are_the_step_at_once(monkeypatch):
-    monkeypatch.setattr(rollouts, "CROWD_ROWS", 1)
+    monkeypatch.setattr(decoding, "MIN_ROWS", 1)
     whole = stepped(LONG)
     thoughts, _, metrics = whole
     assert metrics["decode_use"] > thoughts.length.mean() / thoughts.length.max()  # they do

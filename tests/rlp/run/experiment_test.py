@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from configs import demo
 from rlp.evaluation.evaluator import Evaluator
 from rlp.metrics import catalogue
 from rlp.run import experiment, loop
@@ -243,3 +244,12 @@ def test_an_arm_is_known_by_its_folder_however_that_is_written(spelling, tmp_pat
     made = config(names)
     arms = {name: experiment.arm_config(made, name, workdir) for name in names}
     assert experiment.arm_order(arms, workdir)[0] == "base"
+
+
+def test_an_arm_has_options_of_its_own_objective(tmp_path):
+    config = demo.get_config()
+    config.objective_options.alpha = 0.5
+    config.arms.rlp.objective_options = {"alpha": 0.25, "rule": "a"}
+    options = lambda arm: experiment.arm_config(config, arm, tmp_path).objective_options.to_dict()
+    assert options("rlp") == {"alpha": 0.25, "rule": "a"}
+    assert options("base") == {"alpha": 0.5}

@@ -77,7 +77,8 @@ def test_what_a_notebook_defines_is_refused(monkeypatch):
 def test_what_a_notebook_imports_has_the_name_of_its_module(monkeypatch):
     notebook = ModuleType("__main__")
     notebook.ANYTHING = easy_verifiers.ANYTHING
-    monkeypatch.setitem(sys.modules, "__main__", notebook)
+    for name in ("__mp_main__", "__main__"):  # multiprocessing's and Python's
+        monkeypatch.setitem(sys.modules, name, notebook)
     name = name_of("data.problems.verifier", easy_verifiers.ANYTHING)
     assert name == "tests.support.easy_verifiers:ANYTHING"
 
