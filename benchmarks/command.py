@@ -18,7 +18,9 @@ class Parser(argparse.ArgumentParser):
     """A parser of flags whose complaint is a UserError, and so one line."""
 
     def __init__(self, description: str | None):
-        super().__init__(description=description, allow_abbrev=False, formatter_class=_Help)
+        spec = sys.modules["__main__"].__spec__
+        name = f"python -m {spec.name.removesuffix('.__main__')}" if spec else None
+        super().__init__(name, description=description, allow_abbrev=False, formatter_class=_Help)
 
     def error(self, message: str) -> NoReturn:
         """Refuses the command line."""

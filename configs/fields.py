@@ -163,6 +163,9 @@ class Group:
         """The names of the fields and of the groups in it."""
         return (member.name for member in dataclasses.fields(cast(Any, self)))
 
+    def __iter__(self) -> Iterator[str]:
+        return self.keys()
+
     def __getitem__(self, name: str) -> Any:
         """The value of a field."""
         return getattr(self, name)

@@ -1,1 +1,1 @@
-"""The networks: a Qwen3-shaped decoder, its attention, its caches and its shardings."""
+"""The networks: a decoder of layers of any kind, its attention, its caches and its shardings."""

@@ -104,7 +104,8 @@ class ModelConfig:
         if not self.layer_pattern or set(self.layer_pattern) - set(LAYERS):
             raise ValueError(
                 f"model.layer_pattern={self.layer_pattern!r}; write a G for every global layer and "
-                f"an L for every local one (letters: {', '.join(sorted(LAYERS))})"
+                f"an L for every local one (letters: {', '.join(sorted(LAYERS))}; one of your own "
+                "is known once its module has been imported)"
             )
         # Of the pattern, and not of `letters`: a number of layers that no memory holds is refused
         # later, and must not be counted through here.

@@ -37,20 +37,22 @@ def pytest_addoption(parser):
     parser.addoption(
         "--cases", type=int, default=0, help="most cases of a parametrised test; 0 for all"
     )
+    parser.addoption("--tests", type=int, default=0, help="most tests of a module; 0 for all")
 
 
 @pytest.hookimpl(trylast=True)  # what -m and -k leave out is gone
 def pytest_collection_modifyitems(config, items):
-    """With --cases=N, the first N cases of every test: whether it works here at all."""
-    most = config.getoption("--cases")
-    if not most:
-        return
-    seen = Counter()
+    """With --cases=N, the first N cases of every test; with --tests=N, the first N tests of every
+    module: whether it works here at all."""
+    cases, tests = config.getoption("--cases"), config.getoption("--tests")
+    seen: dict[str, Counter] = {}
     kept, left_out = [], []
     for item in items:
-        name = item.nodeid.partition("[")[0]
-        seen[name] += 1
-        (kept if seen[name] <= most else left_out).append(item)
+        module, _, name = item.nodeid.partition("[")[0].rpartition("::")
+        counts = seen.setdefault(module, Counter())
+        counts[name] += 1
+        few = (not cases or counts[name] <= cases) and (not tests or len(counts) <= tests)
+        (kept if few else left_out).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
 

@@ -12,6 +12,7 @@ from models.config import ModelConfig
 from models.sharding import make_mesh
 from rlp.data.batch import Batch
 from rlp.engine.branches import Vocabulary, vocabulary
+from rlp.engine.method import Method
 from rlp.engine.optimizer import Optimizer, make_optimizer
 from rlp.engine.placement import state_shardings
 from rlp.engine.step import RLPSettings
@@ -77,9 +78,8 @@ def make_trainer(case: Case) -> tuple[RLPTrainer, Any]:
     """The product's trainer on one device, and where the state that it takes must be."""
     mesh = make_mesh(devices=jax.devices()[:1])
     shardings = state_shardings(mesh, case.model, case.optimizer, baseline=True)
-    trainer = RLPTrainer(
-        case.model, case.settings, case.vocabulary, case.optimizer, mesh, shardings
-    )
+    method = Method(case.model, case.settings, case.vocabulary)
+    trainer = RLPTrainer(method, case.optimizer, mesh, shardings)
     return trainer, shardings
 
 

@@ -29,7 +29,7 @@ def check(metrics: Sequence[Metric], warnings: Sequence[Rule], of: str) -> None:
 
     Raises:
       UserError: the name of a metric is empty, is not printable, is declared twice, or is one of
-        the catalogue; a warning reads a metric that no run has.
+        the catalogue; it is not measured in steps; a warning reads a metric that no run has.
     """
     names = [metric.name for metric in metrics]
     for name in names:
@@ -39,6 +39,12 @@ def check(metrics: Sequence[Metric], warnings: Sequence[Rule], of: str) -> None:
             raise UserError(f"{of}: every run has a metric {name!r}; take another name")
         if names.count(name) > 1:
             raise UserError(f"{of}: the metric {name!r} is declared twice; declare it once")
+    for metric in metrics:
+        if metric.measured != "step":
+            raise UserError(
+                f"{of}: the metric {metric.name!r} has measured={metric.measured!r}, and an "
+                "objective's are measured in every step; leave it out"
+            )
     for rule in warnings:
         if odd := [key for key in rule.metrics if key not in names and not catalogue.find(key)]:
             raise UserError(

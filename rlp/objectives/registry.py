@@ -176,7 +176,7 @@ def _watched(name: str, objective: Objective) -> Objective:
     own["warnings"] = tuple(
         dataclasses.replace(rule, judge=user_code.watched(called, rule.judge, file))
         for rule in objective.warnings
-        for called in [f"warning {rule.name} of {what}"]
+        for called in [f"warning {rule.name!r} of {what}"]
     )
     return dataclasses.replace(objective, **own)
 

@@ -20,17 +20,13 @@ from models.sharding import batch_shards, make_mesh, parameter_shardings
 from models.transformer import shapes
 from rlp.data.batch import HeldOut, Stream
 from rlp.engine.method import Method
-from rlp.engine.microbatching import wave_shape
-from rlp.engine.placement import check_memory
-from rlp.engine.readings import OTHER_DOCUMENT, TOKEN_BYTES, needs
 from rlp.engine.step import RLPSettings
-from rlp.engine.token_bytes import TokenBytes, token_table
-from rlp.evaluation.answer_evaluator import AnswerEvaluator
 from rlp.evaluation.answering import Answering
 from rlp.evaluation.evaluator import Evaluator
 from rlp.run import datasets, tasks, tokens
 from rlp.run.answering import build_answering
 from rlp.run.checks import check
+from rlp.run.held_out import build_evaluator
 from rlp.run.method import TextMethod, build_method, named
 from rlp.runtime.errors import UserError
 
@@ -98,10 +94,8 @@ def build(
     method = build_method(config, files, look_on_mesh)
     answering = build_answering(config, task, method)
     named(lambda: check_layers(method.model, mesh.shape["tensor"]))
-    if sampling := task.sampling(method.settings):
-        named(lambda: check_memory(mesh, config.rlp.baseline_memory))
-        named(lambda: _check_waves(config.batch_size, sampling, batch_shards(mesh)))
-    evaluator = _evaluator(config, method, answering, mesh)
+    named(lambda: task.check_mesh(method.settings, mesh))
+    evaluator = build_evaluator(config, method, answering, mesh)
     return Run(task, datasets.find(config.data.kind), method, evaluator, mesh, answering)
 
 
@@ -126,43 +120,6 @@ def root_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     return parameters, training, evaluation
 
 
-def _evaluator(
-    config: Config, method: TextMethod, answering: Answering | None, mesh: Mesh
-) -> Evaluator:
-    """What measures a network on held-out rows."""
-    evaluation, at_once = config.evaluation, _evaluated_at_once(config, batch_shards(mesh))
-    answers = None
-    if answering is not None:
-        answers = AnswerEvaluator(answering, evaluation.responses, at_once, mesh)
-    trained = "given" if config.rlp.positions == "given" else "uniform"
-    return Evaluator(
-        method=method,
-        positions=evaluation.positions or trained,
-        forks=evaluation.forks_per_document,
-        thoughts=evaluation.thoughts,
-        batch_size=at_once,
-        mesh=mesh,
-        table=_table(method),
-        answers=answers,
-    )
-
-
-def _table(method: TextMethod) -> TokenBytes | None:
-    """Bytes of all tokens, where the objective compares them."""
-    if TOKEN_BYTES not in needs(method.settings.objective):
-        return None
-    return token_table(method.tokenizer.token_bytes(), method.model.vocab_size)
-
-
-def _evaluated_at_once(config: Config, shards: int) -> int:
-    """Held-out documents whose thoughts are sampled together: as many on each device."""
-    if not config.rlp.max_branches_in_flight:
-        return config.batch_size
-    branches = config.evaluation.forks_per_document * config.evaluation.thoughts
-    each = config.rlp.max_branches_in_flight // (branches * shards)
-    return min(config.batch_size, max(1, each) * shards)
-
-
 def _mesh(config: Config, devices: Sequence[Any] | None) -> Mesh:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
     split = batch_shards(mesh)
@@ -174,30 +131,3 @@ def _mesh(config: Config, devices: Sequence[Any] | None) -> Mesh:
             f"(mesh.data={mesh.shape['data']}, mesh.fsdp={mesh.shape['fsdp']})",
         )
     return mesh
-
-
-def _check_waves(documents: int, rlp: RLPSettings, shards: int) -> None:
-    """Refuses waves and minibatches that do not divide a batch of so many documents."""
-    branches = rlp.forks_per_document * rlp.group_size
-    if documents % (rlp.minibatches * shards):
-        raise UserError.of(
-            "batch_size",
-            documents,
-            f"is no multiple of {rlp.minibatches * shards}, rlp.minibatches={rlp.minibatches} "
-            f"times the {shards} device(s) that share each; change one of them",
-        )
-    wanted = {
-        "max_branches_in_flight": (documents, rlp.group_size),
-        "update_micro_batch": (documents // rlp.minibatches, 1),
-    }
-    waves = {
-        field: wave_shape(rows, branches, unit, getattr(rlp, field), shards, f"rlp.{field}")
-        for field, (rows, unit) in wanted.items()
-    }
-    if OTHER_DOCUMENT in needs(rlp.objective) and waves["max_branches_in_flight"][0] < 2:
-        raise UserError.of(
-            "objective",
-            rlp.objective,
-            "puts thoughts into another document of their wave, and a wave has one; raise "
-            "batch_size or rlp.max_branches_in_flight",
-        )

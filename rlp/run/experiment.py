@@ -191,6 +191,8 @@ def arm_config(config: ConfigDict, name: str, workdir: Path) -> ConfigDict:
     arms = shared.pop("arms")
     arm = ConfigDict(shared)
     arm.lock()
+    if "objective_options" in arm:
+        arm.objective_options.unlock()  # its fields are declared by the objective of the arm
     try:
         arm.update(arms[name])
     except (AttributeError, KeyError, TypeError, ValueError) as error:

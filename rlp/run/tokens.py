@@ -1,7 +1,6 @@
 """From a config to tokens: what stands before, around and after the texts of a run."""
 
 from pathlib import Path
-from typing import Any
 
 from configs.default import Config
 from rlp.engine.branches import Vocabulary, vocabulary
@@ -77,7 +76,7 @@ def chat_template(config: Config, tokenizer: Tokenizer, files: Path | None) -> s
 
 
 def training_ends(
-    config: Config, tokenizer: Any, template: str | None, responses: bool
+    config: Config, tokenizer: Tokenizer, template: str | None, responses: bool
 ) -> tuple[int, ...]:
     """Ids that end what a run trains on.
 

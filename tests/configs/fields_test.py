@@ -41,7 +41,9 @@ def test_a_config_dict_and_settings_have_the_declared_fields():
     config.inner.share = 0.25
     config.others = "are left out"
     config.free.a = 1
-    assert fields.read(Outer, config) == Outer(inner=Inner(share=0.25), free={"a": 1})
+    settings = fields.read(Outer, config)
+    assert settings == Outer(inner=Inner(share=0.25), free={"a": 1})
+    assert fields.read(Outer, settings) == settings
     del config.inner.share  # as in the config of a run that is older than the field
     assert fields.read(Outer, config) == Outer(free={"a": 1})
 

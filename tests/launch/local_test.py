@@ -9,29 +9,8 @@ import time
 import pytest
 
 from launch import local
-from launch.points import Point
 from tests.support.paths import ROOT
-
-
-def make(folder, needs=None):
-    """Points by name, each with those that it needs."""
-    needs = {"a": [], "b": [], "c": ["a"], "d": ["c"], "e": []} if needs is None else needs
-    return [Point(name, None, {}, folder / name, list(before)) for name, before in needs.items()]
-
-
-def run(folder, points, bodies=None, max_parallel=1):
-    """Runs points as shell commands that note when they begin and end."""
-    commands = {
-        point.name: shell(folder, point, (bodies or {}).get(point.name)) for point in points
-    }
-    return local.run_points(points, commands, folder / "logs", max_parallel, "test")
-
-
-def shell(folder, point, body=None):
-    """Notes "+name", does `body` (by default what a run does that ends well), notes "-name"."""
-    well = f"mkdir -p {point.folder}; echo {{}} > {point.finished_by}"
-    note = lambda sign: f"printf '%s\\n' {sign}{point.name} >>{folder}/notes"
-    return ["bash", "-c", f"{note('+')}; {body or well}; status=$?; {note('-')}; exit $status"]
+from tests.support.points import make, run
 
 
 def notes(folder):
@@ -81,13 +60,12 @@ def test_a_failed_point_stops_those_that_need_it_and_no_other(tmp_path):
 SWEEP = """
 import sys
 from pathlib import Path
-from launch import local
-from tests.launch import local_test
+from tests.support.points import make, run
 folder = Path(sys.argv[1])
-points = local_test.make(folder)
+points = make(folder)
 body = "trap 'echo saved; exit 0' TERM; echo $$ >{folder}/up-{name}; while :; do sleep 0.05; done"
 bodies = {p.name: body.format(folder=folder, name=p.name) for p in points}
-outcome = local_test.run(folder, points, bodies, 2)
+outcome = run(folder, points, bodies, 2)
 print(sorted(outcome.left), outcome.failed)
 """
 

@@ -10,6 +10,12 @@ import pytest
 from rlp.metrics import catalogue
 from rlp.runtime.errors import UserError
 from tests.support.paths import ROOT
+from tests.support.reports import make_experiment
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    return make_experiment(tmp_path / "demo")
 
 
 def run_program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:

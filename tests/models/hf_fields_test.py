@@ -114,7 +114,7 @@ def network_of(config: Any) -> dict[str, Any]:
     if kinds is None:
         kinds = ["full_attention" if window is None else "sliding_attention"]
         kinds *= config.num_hidden_layers
-    local = tuple(kind == "sliding_attention" for kind in kinds)
+    letters = tuple("L" if kind == "sliding_attention" else "G" for kind in kinds)
     rope = config.rope_parameters
     wide, near = rope.get("full_attention", rope), rope.get("sliding_attention", rope)
     gemma = config.model_type == "gemma3_text"
@@ -131,8 +131,8 @@ def network_of(config: Any) -> dict[str, Any]:
         "ffn_size": config.intermediate_size,
         "activation": ACTIVATIONS[activation],
         "norm_epsilon": config.rms_norm_eps,
-        "is_local": local,
-        "sliding_window": window if any(local) else 0,
+        "letters": letters,
+        "sliding_window": window if "L" in letters else 0,
         "tie_embeddings": config.tie_word_embeddings,
         "scale": config.query_pre_attn_scalar if gemma else head_dim,
         "softcap": (config.final_logit_softcapping or 0.0) if gemma else 0.0,
@@ -141,7 +141,7 @@ def network_of(config: Any) -> dict[str, Any]:
 
 
 def our_network(model: ModelConfig) -> dict[str, Any]:
-    found = {name: getattr(model, name) for name in network_names() if hasattr(model, name)}
+    found = {name: getattr(model, name) for name in network_names()}
     return found | {
         "scale": model.query_pre_attn_scalar or model.head_dim,
         "softcap": model.logit_softcap,
@@ -152,7 +152,7 @@ def our_network(model: ModelConfig) -> dict[str, Any]:
 def network_names() -> list[str]:
     return [
         *("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim"),
-        *("ffn_size", "activation", "norm_epsilon", "is_local", "sliding_window"),
+        *("ffn_size", "activation", "norm_epsilon", "letters", "sliding_window"),
         "tie_embeddings",
     ]
 

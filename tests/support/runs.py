@@ -1,6 +1,7 @@
 """Tiny runs of the whole program, and what is compared of two of them."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import random
@@ -15,10 +16,10 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as orbax
 
 from configs import default
+from configs.fields import flat
 from models import sharding
 from rlp.run import assembly, loop
 from rlp.run.checks import check
-from rlp.runtime.config_json import fields
 from rlp.training.checkpoint.load import orbax_context
 
 SHAPE = {
@@ -110,10 +111,10 @@ def one_device():
     make_run, make_trainer = assembly.build, loop._Loop._trainer
     # Where a run begins and ends is no part of them.
     ends = {"init_from": "", "match": "", "steps": 1}
-    name = lambda config: json.dumps(config.to_dict() | ends)
+    name = lambda config: repr(dataclasses.replace(default.Config.of(config), **ends))
 
     def kept_run(config, files=None, *rest):
-        check(dict(fields(config)))
+        check(flat(config, default.Config))
         return _kept(("run", name(config), files), lambda: make_run(config, files, *rest))
 
     def kept_trainer(self, train):

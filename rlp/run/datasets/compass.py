@@ -1,7 +1,7 @@
 """The compass of the demo as a dataset: walks, pairs of their questions and answers, problems."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from configs.default import Config
 from configs.fields import value_of
@@ -10,6 +10,7 @@ from rlp.data import compass
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, ProblemSplit, Split, given_forks
 from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from rlp.run.tasks import Task
@@ -30,7 +31,7 @@ class CompassDataset(Dataset):
         _check_forks(config, task)
         _check_generated(config)
 
-    def tokenizer(self, config: Config, files: Path | None) -> Any:
+    def tokenizer(self, config: Config, files: Path | None) -> Tokenizer:
         """See `Dataset`: its own words."""
         return compass.TOKENIZER
 
@@ -38,7 +39,7 @@ class CompassDataset(Dataset):
         """See `Dataset`."""
         return False
 
-    def documents(self, config: Config, tokenizer: Any, forks: int) -> Split:
+    def documents(self, config: Config, tokenizer: Tokenizer, forks: int) -> Split:
         """See `Dataset`."""
         data = config.data
         walks = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
@@ -51,7 +52,7 @@ class CompassDataset(Dataset):
         size = wanted * compass.DOCUMENT_LENGTH * ROW_BYTES
         return [Need("held-out documents", size, {"evaluation.documents": wanted})]
 
-    def pairs(self, config: Config, tokenizer: Any, template: str | None) -> Split:
+    def pairs(self, config: Config, tokenizer: Tokenizer, template: str | None) -> Split:
         """See `Dataset`: held out, with thoughts where training has them."""
         data, wanted = config.data, config.evaluation.documents
         walks = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
@@ -60,7 +61,7 @@ class CompassDataset(Dataset):
         return Split(compass.CompassPairs(walks), pairs.batch(0, wanted), pairs.fingerprint())
 
     def problems(
-        self, config: Config, tokenizer: Any, response_format: ResponseFormat
+        self, config: Config, tokenizer: Tokenizer, response_format: ResponseFormat
     ) -> ProblemSplit:
         """See `Dataset`."""
         length = config.data.sequence_length

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from configs.default import Config
 from configs.fields import value_of
@@ -90,7 +90,7 @@ class Dataset:
         """Whether the config names the folder of a tokenizer."""
         return config.data.tokenizer not in ("", "bytes")
 
-    def documents(self, config: Config, tokenizer: Any, forks: int) -> Split:
+    def documents(self, config: Config, tokenizer: Tokenizer, forks: int) -> Split:
         """Rows of documents.
 
         Args:
@@ -108,7 +108,7 @@ class Dataset:
         """What it needs on the host, as far as that follows from a config."""
         return []
 
-    def pairs(self, config: Config, tokenizer: Any, template: str | None) -> Split:
+    def pairs(self, config: Config, tokenizer: Tokenizer, template: str | None) -> Split:
         """Rows of prompts with their responses.
 
         Args:
@@ -126,7 +126,7 @@ class Dataset:
         )
 
     def problems(
-        self, config: Config, tokenizer: Any, response_format: ResponseFormat
+        self, config: Config, tokenizer: Tokenizer, response_format: ResponseFormat
     ) -> ProblemSplit:
         """Problems with their answers.
 

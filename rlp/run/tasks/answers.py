@@ -12,6 +12,7 @@ from rlp.run.datasets.dataset import Dataset, hold_out_problems
 from rlp.run.tasks.sampling import SamplingTask
 from rlp.run.tasks.task import PROBLEMS, RESPONSE, Limit
 from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.training.trainers import AnswerTrainer
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Answers(SamplingTask):
         self,
         dataset: Dataset,
         config: Config,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         template: str | None,
         response_format: ResponseFormat | None,
     ) -> tuple[Stream, HeldOut]:
@@ -119,4 +120,4 @@ class Answers(SamplingTask):
         assert run.answering is not None
         assert isinstance(stream, Answered)
         common = (optimizer, run.mesh, shardings)
-        return AnswerTrainer(run.method.model, run.answering, stream.answer, *common)
+        return AnswerTrainer(run.answering, stream.answer, *common)

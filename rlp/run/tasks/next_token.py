@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from jax.sharding import Mesh
+
 from configs.default import Config
 from models.config import ModelConfig
 from rlp.capacity import step_memory
@@ -17,6 +19,7 @@ from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, hold_out_problems
 from rlp.run.tasks.task import DOCUMENTS, PAIRS, Task
 from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.training.flops import by_part, next_token_flops
 from rlp.training.trainers import NextTokenTrainer
 
@@ -51,7 +54,7 @@ class NextToken(Task):
         self,
         dataset: Dataset,
         config: Config,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         template: str | None,
         response_format: ResponseFormat | None,
     ) -> tuple[Stream, HeldOut]:
@@ -79,6 +82,9 @@ class NextToken(Task):
     def updates_per_step(self) -> int:
         """See `Task`."""
         return 1
+
+    def check_mesh(self, settings: RLPSettings, mesh: Mesh) -> None:
+        """See `Task`: a batch is split over devices, and nothing else is."""
 
     def sampling(self, settings: RLPSettings) -> RLPSettings | None:
         """See `Task`."""
@@ -112,7 +118,7 @@ class NextToken(Task):
         return "document_loss" if self.reads_documents else "response_loss"
 
 
-def with_lookaheads(config: Config, tokenizer: Any, documents: Stream) -> Stream:
+def with_lookaheads(config: Config, tokenizer: Tokenizer, documents: Stream) -> Stream:
     """Training rows with lookaheads in their share of the documents."""
     lookahead = config.data.lookahead
     if lookahead.share == 0:

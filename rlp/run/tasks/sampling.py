@@ -4,11 +4,17 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from jax.sharding import Mesh
+
 from configs.default import Config
 from models.sharding import batch_shards
 from rlp.capacity import step_memory
 from rlp.capacity.device_memory import Need
 from rlp.engine import readings
+from rlp.engine.microbatching import wave_shape
+from rlp.engine.placement import check_memory
+from rlp.engine.readings import OTHER_DOCUMENT, needs
+from rlp.engine.step import RLPSettings
 from rlp.engine.step.waves import cache_bytes, rollout_wave
 from rlp.metrics import declared
 from rlp.metrics.metric import Metric
@@ -95,6 +101,13 @@ class SamplingTask(Task):
         yield "a rollout", step_memory.of_rollout(*place, *step)
         yield "an update", step_memory.of_update(*place, method.vocabulary, *step)
 
+    def check_mesh(self, settings: RLPSettings, mesh: Mesh) -> None:
+        """See `Task`."""
+        sampling = self.sampling(settings)
+        assert sampling is not None
+        check_memory(mesh, self.config.rlp.baseline_memory)
+        _check_waves(self.config.batch_size, sampling, batch_shards(mesh))
+
     def log_waves(self, run: "Run") -> None:
         """Logs the size of a wave of the rollout."""
         method, (rows, length) = self.sampled(run), self.shape
@@ -106,4 +119,31 @@ class SamplingTask(Task):
             *wave,
             method.settings.group_size,
             size / 2**20,
+        )
+
+
+def _check_waves(documents: int, rlp: RLPSettings, shards: int) -> None:
+    """Refuses waves and minibatches that do not divide a batch of so many documents."""
+    branches = rlp.forks_per_document * rlp.group_size
+    if documents % (rlp.minibatches * shards):
+        raise UserError.of(
+            "batch_size",
+            documents,
+            f"is no multiple of {rlp.minibatches * shards}, rlp.minibatches={rlp.minibatches} "
+            f"times the {shards} device(s) that share each; change one of them",
+        )
+    wanted = {
+        "max_branches_in_flight": (documents, rlp.group_size),
+        "update_micro_batch": (documents // rlp.minibatches, 1),
+    }
+    waves = {
+        field: wave_shape(rows, branches, unit, getattr(rlp, field), shards, f"rlp.{field}")
+        for field, (rows, unit) in wanted.items()
+    }
+    if OTHER_DOCUMENT in needs(rlp.objective) and waves["max_branches_in_flight"][0] < 2:
+        raise UserError.of(
+            "objective",
+            rlp.objective,
+            "puts thoughts into another document of their wave, and a wave has one; raise "
+            "batch_size or rlp.max_branches_in_flight",
         )

@@ -5,6 +5,8 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from jax.sharding import Mesh
+
 from configs.default import Config
 from models.config import ModelConfig
 from rlp.capacity.device_memory import Need
@@ -18,6 +20,7 @@ from rlp.metrics.metric import Metric
 from rlp.metrics.watch import Rule
 from rlp.run.datasets.dataset import Dataset
 from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.training.trainers import Trainer
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ class Limit:
     field: str
     length: int
     end: str
-    end_tokens: Callable[[Any], int]
+    end_tokens: Callable[[Tokenizer], int]
 
 
 class Task(abc.ABC):
@@ -111,7 +114,7 @@ class Task(abc.ABC):
         self,
         dataset: Dataset,
         config: Config,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         template: str | None,
         response_format: ResponseFormat | None,
     ) -> tuple[Stream, HeldOut]:
@@ -146,6 +149,19 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def sampled(self, run: "Run") -> Method | None:
         """What a training step samples with; None where it samples nothing."""
+
+    @abc.abstractmethod
+    def check_mesh(self, settings: RLPSettings, mesh: Mesh) -> None:
+        """Refuses devices that a step cannot be spread over.
+
+        Args:
+          settings: of thoughts.
+          mesh: of the devices.
+
+        Raises:
+          ValueError: waves or minibatches do not divide a batch, or a copy of the parameters has no
+            place.
+        """
 
     @abc.abstractmethod
     def trainer(self, run: "Run", stream: Stream, optimizer: Optimizer, shardings: Any) -> Trainer:

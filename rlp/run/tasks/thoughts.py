@@ -13,6 +13,7 @@ from rlp.run.datasets.dataset import Dataset, hold_out_problems
 from rlp.run.tasks.sampling import SamplingTask
 from rlp.run.tasks.task import DOCUMENTS
 from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.training.trainers import RLPTrainer
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Thoughts(SamplingTask):
         self,
         dataset: Dataset,
         config: Config,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         template: str | None,
         response_format: ResponseFormat | None,
     ) -> tuple[Stream, HeldOut]:
@@ -93,6 +94,4 @@ class Thoughts(SamplingTask):
     ) -> RLPTrainer:
         """See `Task`."""
         self.log_waves(run)
-        model, settings, words = run.method.model, run.method.settings, run.method.vocabulary
-        common = (optimizer, run.mesh, shardings)
-        return RLPTrainer(model, settings, words, *common, run.evaluator.table)
+        return RLPTrainer(run.method, optimizer, run.mesh, shardings, run.evaluator.table)

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from models.config import ModelConfig
 from rlp.answers.grading import Grade, StepTime
 from rlp.data.rows import Rows
 from rlp.engine.optimizer import Optimizer
@@ -28,7 +27,6 @@ class AnswerTrainer(RLPTrainer):
 
     def __init__(
         self,
-        model: ModelConfig,
         answering: Answering,
         answer: Callable[[int], str],
         optimizer: Optimizer,
@@ -36,8 +34,7 @@ class AnswerTrainer(RLPTrainer):
         shardings: Any,
     ):
         """A trainer; `answer` gives the right one to the problem of a record."""
-        settings, words = answering.method.settings, answering.method.vocabulary
-        super().__init__(model, settings, words, optimizer, mesh, shardings)
+        super().__init__(answering.method, optimizer, mesh, shardings)
         self._answering, self._answer = answering, answer
         self._time_left: StepTime
         self.programs["grade"] = self._grade

@@ -7,17 +7,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from models.config import ModelConfig
 from models.sharding import batch_shards, parameter_shardings, replicated
 from models.transformer import Params, shapes
 from rlp.data.rows import Rows
 from rlp.engine import nonfinite
-from rlp.engine.branches import Vocabulary
+from rlp.engine.method import Method
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.placement import gathered_bytes
 from rlp.engine.rollout import Rollout
 from rlp.engine.stages import Setup, Values, still_read
-from rlp.engine.step import Evidence, RLPSettings, TrainState
+from rlp.engine.step import Evidence, TrainState
 from rlp.engine.step.waves import rollout_wave
 from rlp.engine.token_bytes import TokenBytes
 from rlp.training.cost import Cost
@@ -34,17 +33,16 @@ class RLPTrainer(StageRunner):
 
     def __init__(
         self,
-        model: ModelConfig,
-        settings: RLPSettings,
-        vocabulary: Vocabulary,
+        method: Method,
         optimizer: Optimizer,
         mesh: Mesh,
         shardings: Any,
         table: TokenBytes | None = None,
     ):
         """A trainer; `table` has the bytes of the tokens, for an objective that reads them."""
-        super().__init__(Setup(model, settings, vocabulary, optimizer, mesh), shardings)
-        self.settings, self._vocabulary, self._table = settings, vocabulary, table
+        model, self.settings, words = method.model, method.settings, method.vocabulary
+        super().__init__(Setup(model, self.settings, words, optimizer, mesh), shardings)
+        self._vocabulary, self._table = words, table
         self._on_device = parameter_shardings(mesh, shapes(model))
         self._optimizer_flops = optimizer.flops(shapes(model))
         self._gathered, _ = gathered_bytes(model, mesh)

@@ -17,12 +17,13 @@ from rlp.answers.grading import Grade, Grader
 from rlp.capacity import compiled_stages, programs, step_memory
 from rlp.capacity.step_spec import StepSpec
 from rlp.data.rows import Rows
+from rlp.engine.method import Method
 from rlp.engine.step import new_state
 from rlp.evaluation.answering import response_settings
 from rlp.training.trainers import RLPTrainer
 from rlp.training.trainers.answers import AnswerTrainer
-from tests.rlp.engine.sharding_test import OPTIMIZER
 from tests.support import tiny
+from tests.support.engine import OPTIMIZER
 
 MODEL = tiny.model_config(num_heads=4, num_kv_heads=4, compute_dtype="bfloat16", num_layers=1)
 WORDS = tiny.words(MODEL)
@@ -78,8 +79,7 @@ def answering():
     """Says of every response that it is wrong, and that none of it plans."""
     wrong = Grade("2", False, False, None, False)
     return types.SimpleNamespace(
-        settings=ON_ANSWERS,
-        vocabulary=WORDS,
+        method=Method(MODEL, ON_ANSWERS, WORDS),
         grader=Grader("exact", time_limit=1.0, workers=1, close="</think>"),
         grades=lambda actions, words, answers, left: [[wrong] * len(group) for group in actions],
         planning=lambda actions, words: np.zeros(actions.shape, bool),
@@ -92,10 +92,10 @@ def trained(settings=SETTINGS):
     c = case(settings)
     common = (OPTIMIZER, c.mesh, compiled_stages.shardings_of(c))
     if c.answers:
-        trainer = AnswerTrainer(MODEL, answering(), str, *common)
+        trainer = AnswerTrainer(answering(), str, *common)
         names = NAMES_ON_ANSWERS
     else:
-        trainer, names = RLPTrainer(MODEL, SETTINGS, WORDS, *common), NAMES
+        trainer, names = RLPTrainer(Method(MODEL, SETTINGS, WORDS), *common), NAMES
     calls: dict = {name: [] for name in names}
 
     def watched(name):

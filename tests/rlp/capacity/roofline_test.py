@@ -15,8 +15,8 @@ from rlp.capacity.programs import CompiledStage
 from rlp.capacity.roofline import next_token_bytes, rlp_bytes, rooflines
 from rlp.capacity.step_spec import StepSpec
 from rlp.training.flops import by_phase, next_token_flops
-from tests.rlp.engine.sharding_test import OPTIMIZER
 from tests.support import tiny
+from tests.support.engine import OPTIMIZER
 
 # One layer: 24 · 32 embeddings, q, k, v, o 32 × 32, feed-forward 3 × 32 × 48, norms 8 + 8 + 3 · 32.
 MODEL = tiny.model_config(num_heads=4, num_kv_heads=4, num_layers=1)

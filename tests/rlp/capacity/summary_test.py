@@ -13,8 +13,8 @@ from rlp.capacity.programs import CompiledStage, CompiledStep, OutOfMemory
 from rlp.capacity.step_spec import StepSpec
 from rlp.engine.placement import abstract_params
 from rlp.runtime.errors import UserError
-from tests.rlp.engine.sharding_test import OPTIMIZER
 from tests.support import tiny
+from tests.support.engine import OPTIMIZER
 
 MODEL = tiny.model_config()
 V5E = parse_topology("v5e:2x2")

@@ -285,7 +285,7 @@ def kinds(files):
     }
 
 
-@pytest.mark.parametrize("kind", ["text", "mixed", "compass"])
+@pytest.mark.parametrize("kind", ["mixed", "compass"])
 @pytest.mark.usefixtures("one_device")
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, files, kind):
     config = runs.config(kinds(files)[kind], LOOKAHEAD)

@@ -22,20 +22,17 @@ from models import backend
 from models.sharding import batch_sharding, make_mesh, parameter_shardings, place
 from rlp.data.rows import Rows
 from rlp.engine import step
-from rlp.engine.optimizer import make_optimizer
+from rlp.engine.method import Method
 from rlp.engine.placement import check_memory, gathered_bytes, state_shardings
 from rlp.training.trainers import Clock, NextTokenTrainer, RLPTrainer
 from tests.support import tiny
+from tests.support.engine import OPTIMIZER
 
 CONFIG = tiny.model_config(num_heads=8, num_kv_heads=8, head_dim=4)
 WORDS = tiny.words(CONFIG)
 SETTINGS = tiny.rlp_settings(group_size=3, thought_length=3, horizon=2)
 BATCH = tiny.documents(0, [12, 10, 9, 12, 7, 8, 11, 12], 12, 22)
 KEY = jax.random.key(5)
-OPTIMIZER = make_optimizer(
-    learning_rate=1.0, schedule="constant", warmup_steps=0, final_share=1.0, total_steps=10,
-    beta1=0.9, beta2=0.95, epsilon=1.0, weight_decay=0.0, clip_norm=0.0,
-)  # fmt: skip
 WITH_KL = dataclasses.replace(SETTINGS, kl_weight=0.1)
 # Every axis alone, and all together; two axes are in the test of waves.
 MESHES = [(2, 2, 2), (8, 1, 1), (1, 8, 1), (1, 1, 8)]
@@ -91,7 +88,7 @@ def rlp_step(sizes, settings=SETTINGS, layers=backend.CPU.unrolled_layers):
     """Thoughts and evidence of a step, the state after it, its metrics and its cost."""
     with compiling_fast(layers):
         mesh, shardings, state = prepared(sizes, settings)
-        trainer = RLPTrainer(CONFIG, settings, WORDS, OPTIMIZER, mesh, shardings)
+        trainer = RLPTrainer(Method(CONFIG, settings, WORDS), OPTIMIZER, mesh, shardings)
         values = trainer.think(state, Rows.of(BATCH), KEY, Clock())
         thoughts, evidence = jax.device_get((values["rollout"].thoughts, values["evidence"]))
         state, metrics, cost = trainer.step(state, Rows.of(BATCH), KEY)
@@ -267,7 +264,7 @@ def test_the_compiler_says_so_when_it_does(capfd):
 def test_caches_are_split_over_rows_and_heads_and_the_copy_over_tensor_alone():
     mesh, shardings, state = prepared((2, 2, 2), SETTINGS)
     with compiling_fast(), jax.set_mesh(mesh):
-        run = RLPTrainer(CONFIG, SETTINGS, WORDS, OPTIMIZER, mesh, shardings).programs
+        run = RLPTrainer(Method(CONFIG, SETTINGS, WORDS), OPTIMIZER, mesh, shardings).programs
         params = run["gather"](state.params)
         batch = Rows.of(BATCH).placed(mesh)
         reading = run["read"](params, params, batch, KEY, 0)

@@ -12,9 +12,8 @@ import pytest
 from benchmarks.step.timing import compilations
 from models.sharding import make_mesh
 from rlp.data.rows import Rows
-from rlp.engine import rollout as rollouts
-from rlp.engine import step
-from rlp.engine.optimizer import make_optimizer
+from rlp.engine import decoding, step
+from rlp.engine.method import Method
 from rlp.engine.placement import state_shardings
 from rlp.engine.step.waves import join_waves
 from rlp.training.trainers import Clock, RLPTrainer
@@ -25,6 +24,7 @@ from tests.support.engine import (
     CONFIG,
     KEY,
     LONG,
+    OPTIMIZER,
     PARAMS,
     PROMPT,
     SETTINGS,
@@ -33,12 +33,6 @@ from tests.support.engine import (
     phi,
     slow,
 )
-
-# With a small epsilon, Adam's first move is the sign of the gradient, whatever its rounding.
-OPTIMIZER = make_optimizer(
-    learning_rate=1.0, schedule="constant", warmup_steps=0, final_share=1.0, total_steps=10,
-    beta1=0.9, beta2=0.95, epsilon=1.0, weight_decay=0.0, clip_norm=0.0,
-)  # fmt: skip
 
 PROMPTED = tiny.rlp_settings(
     prompt=PROMPT, positions="loss", unclosed="mask", thought_length=8, temperature=1.3,
@@ -57,7 +51,7 @@ def make_trainer(settings, devices=1, words=WORDS):
     shardings = state_shardings(mesh, SMALL, OPTIMIZER, True, reference=settings.keeps_reference)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", tiny.jit)  # compiles faster
-        trainer = RLPTrainer(SMALL, settings, words, OPTIMIZER, mesh, shardings)
+        trainer = RLPTrainer(Method(SMALL, settings, words), OPTIMIZER, mesh, shardings)
     return trainer, shardings
 
 
@@ -146,7 +140,7 @@ def test_a_step_in_waves_on_two_devices_is_the_step_at_once(settings, limit):
 
 @slow
 def test_waves_that_shrink_as_thoughts_close_are_the_step_at_once(monkeypatch):
-    monkeypatch.setattr(rollouts, "CROWD_ROWS", 1)
+    monkeypatch.setattr(decoding, "MIN_ROWS", 1)
     whole = stepped(LONG)
     thoughts, _, metrics = whole
     assert metrics["decode_use"] > thoughts.length.mean() / thoughts.length.max()  # they do

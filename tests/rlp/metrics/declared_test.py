@@ -51,6 +51,11 @@ def test_a_damaged_record_is_noted_in_the_report(tmp_path, content):
     assert any("metrics.declared.json" in note for note in source.notes)
 
 
+def test_an_objective_measures_in_steps():
+    with pytest.raises(UserError, match="'mine' has measured='documents'.*; leave it out"):
+        declared.check([Metric("mine", "t", "", "m", "documents")], [], "objective='mine:X'")
+
+
 def test_a_warning_reads_what_is_measured():
     rules = [Rule("mine", ("repeats", "loss", "evaluation/think_loss"), lambda *_: None)]
     declared.check([REPEATS], rules, "objective='mine:X'")

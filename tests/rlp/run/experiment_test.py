@@ -4,13 +4,13 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
+from configs import demo
 from rlp.evaluation.evaluator import Evaluator
 from rlp.metrics import catalogue
 from rlp.run import experiment, loop
@@ -109,16 +109,15 @@ def test_a_finished_experiment_is_not_run_again(finished, monkeypatch):
     assert experiment.run(config(), workdir) == summary
 
 
-def test_where_the_config_may_change_only_what_did_goes_on(finished, tmp_path):
-    workdir = shutil.copytree(finished[0], tmp_path / "whole")
-    here = config()  # the names of folders are part of an arm's config
-    experiment.run(here, workdir, allow_config_change=True)
+def test_where_the_config_may_change_only_what_did_goes_on(tmp_path):
+    workdir = tmp_path / "run"
+    first = experiment.run(config(steps=2), workdir, report=False)
     before = {arm: stamp(workdir / arm) for arm in ARMS}
-    more = ARMS | {"rlp": ARMS["rlp"] | {"steps": 5}, "more": {"init_from": "rlp", "steps": 1}}
-    summary = experiment.run(config(more), workdir, allow_config_change=True)
+    more = ARMS | {"rlp": ARMS["rlp"] | {"steps": 3}, "more": {"init_from": "rlp", "steps": 1}}
+    summary = experiment.run(config(more, steps=2), workdir, allow_config_change=True, report=False)
     assert {arm for arm in ARMS if stamp(workdir / arm) != before[arm]} == {"rlp", "cpt"}
-    assert (summary["rlp"]["steps"], summary["more"]["steps"]) == (5, 1)
-    assert summary["cpt"]["steps"] > finished[1]["cpt"]["steps"]  # its budget has grown
+    assert (summary["rlp"]["steps"], summary["more"]["steps"]) == (3, 1)
+    assert summary["cpt"]["steps"] > first["cpt"]["steps"]  # its budget has grown
 
 
 def stamp(folder):
@@ -245,3 +244,12 @@ def test_an_arm_is_known_by_its_folder_however_that_is_written(spelling, tmp_pat
     made = config(names)
     arms = {name: experiment.arm_config(made, name, workdir) for name in names}
     assert experiment.arm_order(arms, workdir)[0] == "base"
+
+
+def test_an_arm_has_options_of_its_own_objective(tmp_path):
+    config = demo.get_config()
+    config.objective_options.alpha = 0.5
+    config.arms.rlp.objective_options = {"alpha": 0.25, "rule": "a"}
+    options = lambda arm: experiment.arm_config(config, arm, tmp_path).objective_options.to_dict()
+    assert options("rlp") == {"alpha": 0.25, "rule": "a"}
+    assert options("base") == {"alpha": 0.5}

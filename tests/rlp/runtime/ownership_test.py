@@ -244,9 +244,14 @@ def test_a_link_to_an_empty_folder_may_be_where_checkpoints_go(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "moment", [(ownership, "claim", 1), (ownership, "claim", -1), (loop, "save_config", 1)]
+    ("moment", "files"),
+    [
+        ((ownership, "claim", 1), True),
+        ((ownership, "claim", -1), False),
+        ((loop, "save_config", 1), True),
+    ],
+    ids=["before its record", "after its record", "before its config"],
 )
-@pytest.mark.parametrize("files", [False, True])
 def test_killed_while_it_begins_a_run_begins_again(moment, files, model, text, tmp_path):
     source = {"init_from": str(model)} if files else {}
     given = runs.config(runs.TEXT, text, SHORT, source)

@@ -83,10 +83,10 @@ def test_metrics_and_warnings_that_raise_are_named(module):
     made = find("mine_measures:MINE")
     ((metric, value),) = made.metrics.items()
     of = "of objective='mine_measures:MINE' raised AttributeError"
-    with pytest.raises(UserCodeError, match=f"^metric mine {of}") as caught:
+    with pytest.raises(UserCodeError, match=f"^metric 'mine' {of}") as caught:
         value(3)
     assert frames(caught.value) == [(file, "<lambda>")]
-    with pytest.raises(UserCodeError, match=f"^warning wrong {of}") as caught:
+    with pytest.raises(UserCodeError, match=f"^warning 'wrong' {of}") as caught:
         made.warnings[0].judge(3, {})
     assert frames(caught.value) == [(file, "wrong")]
 

@@ -16,19 +16,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from rlp.interop.huggingface import export, write_folder
+from rlp.interop.huggingface import export
 from rlp.runtime.errors import UserError
 from tests.support import standin
 from tests.support.paths import ROOT
-
-MADE = standin.tensors()
-VALUES = standin.arrays(MADE)
-TREE = standin.params(MADE, VALUES)
-
-
-def write(out, tree=TREE, made=MADE, config=None, **options):
-    options = {"dtype": "float32", "files": {}, "record": {"step": 7}} | options
-    write_folder(out, tree, made, config or {}, **options)
+from tests.support.standin_folder import MADE, TREE, VALUES, write
 
 
 def refuses(out, tree=TREE, made=MADE, **options):
@@ -230,7 +222,8 @@ def test_a_failing_disk_leaves_nothing(tmp_path, monkeypatch):
 
 PROGRAM = """
 import os, signal, sys
-from tests.rlp.interop.huggingface import export_test
+from pathlib import Path
+from tests.support.standin_folder import write
 
 def watch(items):
     for number, item in enumerate(items):
@@ -241,7 +234,7 @@ def watch(items):
             sys.stdin.read()
         yield item
 
-export_test.write(export_test.Path(sys.argv[1]), shard_bytes=1000, watch=watch)
+write(Path(sys.argv[1]), shard_bytes=1000, watch=watch)
 """
 
 
