@@ -53,7 +53,7 @@ def render(
     script = "\n".join(_asset(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     data = {
-        "plots": _plot_data(groups),
+        "plots": [] if only else _plot_data(groups),
         "groups": [printable(g.name) for g in groups],
         "runs": _thoughts(groups),
     }
@@ -69,8 +69,8 @@ def render(
         "caveats": _caveats(sources, groups),
         "table": results_table(groups),
         "meanings": column_meanings(groups),
-        "responses": _responses(groups),
-        "settings": _settings(groups),
+        "responses": "" if only else _responses(groups),
+        "settings": "" if only else _settings(groups),
         "data": json_for_html(data),
         "script": script,
     }

@@ -23,14 +23,15 @@ from rlp.runtime.errors import UserError
 from rlp.runtime.lookup import names_code
 from rlp.runtime.preemption import Preempted, ctrl_c_alone
 
-BRIEF = ("loss", "reward_mean", "information_gain", "accuracy", "closed_fraction")
+BRIEF = ("reward_mean", "information_gain", "accuracy", "closed_fraction")
 
 
 class StepMetrics(dict[str, float]):
     """The metrics of a step, "step" among them; printed, they are one short line."""
 
     def __str__(self) -> str:
-        shown = [f"{name} {self[name]:.4g}" for name in BRIEF if name in self]
+        names = BRIEF if "reward_mean" in self else ("loss",)  # a surrogate's value says nothing
+        shown = [f"{name} {self[name]:.4g}" for name in names if name in self]
         return f"step {self['step']:.0f}: {', '.join(shown)}"
 
 

@@ -25,8 +25,8 @@ from rlp.runtime.strict_json import read_object
 
 SHOWN_STEPS = 5  # of the last ones, in a table of metrics
 SHOWN = (  # metrics in that table
-    *("loss", "reward_mean", "information_gain", "accuracy", "closed_fraction", "thought_length"),
-    *("thought_entropy", "grad_norm"),
+    *("reward_mean", "information_gain", "accuracy", "closed_fraction", "thought_length"),
+    *("thought_entropy", "grad_norm", "loss"),
 )
 
 

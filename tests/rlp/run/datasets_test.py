@@ -58,7 +58,7 @@ def test_an_unknown_dataset_is_refused():
         assembly.build(runs.config(runs.COMPASS, {"data.kind": "books"}))
 
 
-TEXTS = [f"a text about the number {n}" for n in range(16)]
+TEXTS = [f"text number {n}" for n in range(16)]
 SOURCE = Documents(TEXTS[:12], held_out=TEXTS[12:])
 NUMBER = 3
 

@@ -67,8 +67,9 @@ def test_a_run_is_that_of_the_command_line(trained, tmp_path):
 
 
 def test_a_step_is_printed_as_one_line():
-    told = str(StepMetrics(step=3, loss=1.25, reward_mean=0.5, seconds_data=1.0))
-    assert told == "step 3: loss 1.25, reward_mean 0.5"
+    assert str(StepMetrics(step=3, loss=1.25, seconds_data=1.0)) == "step 3: loss 1.25"
+    thoughts = StepMetrics(step=3, loss=1e-9, reward_mean=0.5, closed_fraction=1.0)
+    assert str(thoughts) == "step 3: reward_mean 0.5, closed_fraction 1"
 
 
 def test_the_folder_has_to_be_named():
