@@ -241,7 +241,7 @@ class Optimizer(Group):
 
 
 @dataclass(frozen=True)
-class Method(Group):
+class MethodFields(Group):
     """The method's fields whose values its stages use as they are: all of `RLP` but the prompt."""
 
     group_size: int = count(16, "thoughts per fork", symbol="G")
@@ -304,7 +304,7 @@ class Method(Group):
 
 
 @dataclass(frozen=True)
-class RLP(Method):
+class RLP(MethodFields):
     """The method; its stages get the prompt as token ids (`rlp.engine.step.RLPSettings`)."""
 
     prompt: str = field("default", 'between the row\'s bos and its text when thinking: "default", "none" or '

@@ -2,13 +2,13 @@
 
 import dataclasses
 
-from configs.default import Method
+from configs.default import MethodFields
 from rlp.objectives.options import Options
 from rlp.objectives.registry import find
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RLPSettings(Method):
+class RLPSettings(MethodFields):
     """The fields of the method (`configs/default.py`), and what a run resolves for it."""
 
     objective: str  # `objective` itself: a name of `rlp.objectives.registry`

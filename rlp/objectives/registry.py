@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from configs.default import Method
+from configs.default import MethodFields
 from rlp.objectives import rewards
 from rlp.objectives.equations import jensen_advantages, standardized_advantages
 from rlp.objectives.outcome import Outcome
@@ -198,7 +198,7 @@ def _checked_surrogate(figures: set[str], name: str, surrogate: Surrogate) -> Su
     """A surrogate, which must give losses, and the figures that the objective's metrics name."""
 
     @functools.wraps(surrogate)
-    def run(actions: Actions, settings: Method) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def run(actions: Actions, settings: MethodFields) -> tuple[jax.Array, dict[str, jax.Array]]:
         made = surrogate(actions, settings)
         if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], dict):
             raise UserError(f"{name} must return its losses and a dict of figures ({{}} for none)")

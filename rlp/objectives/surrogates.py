@@ -12,7 +12,7 @@ from typing import Any
 import flax.struct
 import jax
 
-from configs.default import Method
+from configs.default import MethodFields
 from rlp.objectives import equations
 from rlp.objectives.options import Options
 from rlp.objectives.outcome import reading
@@ -39,10 +39,10 @@ class Actions:
 
 
 CLIPPED = "clip_fraction"  # a figure of every run's metrics, which a surrogate may return
-Surrogate = Callable[[Actions, Method], tuple[jax.Array, dict[str, jax.Array]]]
+Surrogate = Callable[[Actions, MethodFields], tuple[jax.Array, dict[str, jax.Array]]]
 
 
-def clipped(actions: Actions, settings: Method) -> tuple[jax.Array, dict[str, jax.Array]]:
+def clipped(actions: Actions, settings: MethodFields) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The clipped surrogate (RLP, eq. 5), with one ratio for each action or, as `rlp.ratio` says,
     for each thought (GSPO); see `equations.clipped_surrogate`."""
     loss, stopped = equations.clipped_surrogate(
