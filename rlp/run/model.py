@@ -8,7 +8,7 @@ model.generate("Mia faces")
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
 import jax
@@ -230,9 +230,8 @@ class Model:
         seed: int = 0,
         chat: bool = False,
         system: str = "",
-        keep_end: bool = False,
     ) -> Iterator[str]:
-        """The text of `generate` in pieces, as they come; with `keep_end`, with what ends it."""
+        """The text of `generate` in pieces, as they come."""
         opened, method = self._opened, self._opened.method
         temperature = method.settings.temperature if temperature is None else temperature
         self._check(length, temperature)
@@ -249,7 +248,7 @@ class Model:
             banned=tuple(range(method.tokenizer.vocab_size, method.model.vocab_size)),
             ends=ends,
         )
-        return self._decoded(ids, (x for x in tokens if keep_end or x not in ends))
+        return self._decoded(ids, (token for token in tokens if token not in ends))
 
     def log_likelihood(self, prompt: str, target: str) -> float:
         """log p(target | prompt) in nats, without a thought, over the tokens that text can hold.
@@ -294,12 +293,8 @@ class Model:
                 raise UserError(f"{name}={value}; it must be at least 1")
         if not 0 <= temperature < math.inf:
             raise UserError(f"temperature={temperature}; it must be 0 or a finite number above it")
-        self.check_memory({"n": n, "length": length})
-
-    def check_memory(self, sizes: Mapping[str, int]) -> None:
-        """Refuses to sample what does not fit; `sizes` as of `memory_check.check_sampling`."""
         limits = device_memory.limits([self._device])
-        memory_check.check_sampling(self._opened.method, sizes, limits)
+        memory_check.check_sampling(self._opened.method, {"n": n, "length": length}, limits)
 
 
 def load(
