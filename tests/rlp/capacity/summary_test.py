@@ -27,7 +27,7 @@ def case(**changes):
 
 
 def compiled(**gibs):
-    """A compiled of stages with these arguments, each beside 1 GiB of others."""
+    """A compiled step of stages with these arguments, each beside 1 GiB of others."""
     stage = lambda name, size: CompiledStage(name, "update", 1, size * GIB, 0, 0, GIB, (), (), 0.0)
     return CompiledStep([stage(name, size) for name, size in gibs.items()])
 
