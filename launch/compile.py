@@ -87,13 +87,13 @@ def compile_step(config: ConfigDict, topology: Topology) -> bool:
         return False
     spec = _spec(config, run)
     print("\n".join(summary.heading(topology, spec)), flush=True)
-    plan, refused = programs.CompiledStep(), None
+    compiled, refused = programs.CompiledStep(), None
     with programs.tracing_for(run.mesh, topology.chip.platform):
         try:
-            compiled_stages.walk(programs.Compiler(run.mesh, plan, _tell), spec)
+            compiled_stages.walk(programs.Compiler(run.mesh, compiled, _tell), spec)
         except programs.OutOfMemory as error:
             refused = error
-        fits, lines = summary.whole(topology, spec, plan, refused)
+        fits, lines = summary.whole(topology, spec, compiled, refused)
     print("\n".join(lines))
     return fits
 

@@ -44,8 +44,8 @@ def walk(compiler: Compiler, spec: StepSpec) -> None:
     shardings = shardings_of(spec)
     begin = lambda params: new_state(params, spec.optimizer, spec.baseline, spec.reference)
     state = placed(jax.eval_shape(begin, shapes(spec.model)), shardings)
-    compiler.plan.hold("parameters", state.params, "float32")
-    compiler.plan.hold("optimizer", state.optimizer, "two moments, float32")
+    compiler.compiled.hold("parameters", state.params, "float32")
+    compiler.compiled.hold("optimizer", state.optimizer, "two moments, float32")
     if spec.settings is None:
         values = {"state": state, "batch": abstract_batch(spec.mesh, spec.rows, spec.length, 0)}
         _compiled(compiler, spec, shardings, "batch", values)
@@ -56,14 +56,14 @@ def walk(compiler: Compiler, spec: StepSpec) -> None:
 def _walk_rlp(compiler: Compiler, spec: StepSpec, shardings: Any, state: TrainState) -> None:
     """The units of `RLPTrainer.step`, with the values that it gives to each. What a wave leaves for
     the update is alive beside the next ones; its caches are not."""
-    s, plan, setup = spec.rlp, compiler.plan, spec.setup
+    s, compiled, setup = spec.rlp, compiler.compiled, spec.setup
     (rows, forks), (documents, parts) = spec.wave, spec.waves
     stages, waves = stages_of(setup), documents * parts
 
     def run(unit: str, values: Values, times: int = 1, alive: Any = ()) -> Values:
         return _compiled(compiler, spec, shardings, unit, values, times, alive)
 
-    baseline = _fetched(spec, plan, "baseline", state.baseline)
+    baseline = _fetched(spec, compiled, "baseline", state.baseline)
     values: Values = {"params": state.params, "policy": state.params}
     values = run("start", values, alive=state)
     batch = abstract_batch(spec.mesh, rows, spec.length, s.forks_per_document)
@@ -77,11 +77,11 @@ def _walk_rlp(compiler: Compiler, spec: StepSpec, shardings: Any, state: TrainSt
     if waves > 1:
         each = [jax.tree.map(copy.copy, kept) for _ in range(waves)]
         earlier = [stage.name for unit in ("documents", "forks") for stage in of_unit(stages, unit)]
-        plan.beside(device_bytes(each[1:]), *earlier)
+        compiled.beside(device_bytes(each[1:]), *earlier)
         values = {"waves": each, "waves_per_document": parts}
         values = still_read(run("join", values, alive=state), stages, "join")
     if spec.settings and s.kl_weight:
-        values["reference"] = _reference(spec, plan, state)
+        values["reference"] = _reference(spec, compiled, state)
     values = still_read(run("batch", values, alive=state), stages, "batch")
     values |= {"trained": state.trained(), "minibatch": 0}
     run("minibatch", values, s.updates, state)
@@ -120,7 +120,7 @@ def _compiled(
             )
         values = stage.results(values, made)
         if stage.name in KEPT:
-            compiler.plan.hold(KEPT[stage.name], *_held(spec, stage.name, made))
+            compiler.compiled.hold(KEPT[stage.name], *_held(spec, stage.name, made))
     return values
 
 
@@ -170,20 +170,20 @@ def _from_host(spec: StepSpec) -> tuple[Answers, Any]:
     return Answers(**flags, **numbers), planning
 
 
-def _reference(spec: StepSpec, plan: CompiledStep, state: TrainState) -> Any:
+def _reference(spec: StepSpec, compiled: CompiledStep, state: TrainState) -> Any:
     """The reference in the memory of the devices."""
     if state.reference is None:  # phi is frozen, so it is the reference, and is listed already
         return _near(spec, state.baseline)
-    return _fetched(spec, plan, "reference", state.reference)
+    return _fetched(spec, compiled, "reference", state.reference)
 
 
-def _fetched(spec: StepSpec, plan: CompiledStep, name: str, params: Any) -> Any:
+def _fetched(spec: StepSpec, compiled: CompiledStep, name: str, params: Any) -> Any:
     """phi or the reference in the memory of the devices, where the trainer uses it."""
     if params is None:
         return None
     near = _near(spec, params)
     far = spec.rlp.baseline_memory == "host"
-    plan.hold(name, near, "float32" + ", in the memory of the host but for its uses" * far)
+    compiled.hold(name, near, "float32" + ", in the memory of the host but for its uses" * far)
     return near
 
 

@@ -77,7 +77,7 @@ def prepare(topology: Topology, environment: MutableMapping[str, str] = os.envir
         environment["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # there is no TPU to share
         environment["TPU_WORKER_HOSTNAMES"] = "localhost"
         environment["TPU_ACCELERATOR_TYPE"] = "v5litepod-16"  # any will do; the topology decides
-        environment["TPU_STDERR_LOG_LEVEL"] = "1"  # warnings, of which the plan reads some
+        environment["TPU_STDERR_LOG_LEVEL"] = "1"  # warnings, some of which are reported
     else:
         flags = environment.get("XLA_FLAGS", "")
         environment["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()

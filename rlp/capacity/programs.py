@@ -109,12 +109,12 @@ class Compiler:
 
     Attributes:
       mesh: over the devices.
-      plan: takes what is found.
+      compiled: takes what is found.
       tell: is called with a line of progress.
     """
 
     mesh: Mesh
-    plan: CompiledStep
+    compiled: CompiledStep
     tell: Callable[[str], None]
 
     def stage(
@@ -164,7 +164,7 @@ class Compiler:
             remarks=tuple(found for line in log if (found := _remark(line))),
             seconds=seconds,
         )
-        self.plan.stages.append(found)
+        self.compiled.stages.append(found)
         self.tell(f"compiled {name} in {seconds:.0f} s: peak {found.peak / 2**30:.2f} GiB")
         return placed(lowered.out_info, compiled.output_shardings)
 

@@ -39,20 +39,20 @@ def heading(topology: Topology, spec: StepSpec) -> Iterator[str]:
 
 
 def whole(
-    topology: Topology, spec: StepSpec, plan: CompiledStep, refused: OutOfMemory | None
+    topology: Topology, spec: StepSpec, compiled: CompiledStep, refused: OutOfMemory | None
 ) -> tuple[bool, list[str]]:
     """Whether a step fits, and all that is known of it."""
     nodes = [device.process_index for device in spec.mesh.devices.flat]
     node = nodes.__getitem__ if topology.chip.network else lambda _: 0
-    lines = ["", *memory_tables(plan)]
-    if plan.stages:
-        lines += ["", *collective_table(plan.stages, node)]
+    lines = ["", *memory_tables(compiled)]
+    if compiled.stages:
+        lines += ["", *collective_table(compiled.stages, node)]
     if refused is None:
-        parts = rooflines(spec, topology.chip, plan.stages, node)
+        parts = rooflines(spec, topology.chip, compiled.stages, node)
         lines += ["", *roofline_table(parts, topology.chip)]
         if spec.settings:
             lines.append(f"  (every thought {spec.settings.thought_length} tokens long)")
-    fits, line = conclusion(plan, refused, topology, lambda stage: advice(spec, stage))
+    fits, line = conclusion(compiled, refused, topology, lambda stage: advice(spec, stage))
     return fits, [*lines, "", line]
 
 
@@ -98,24 +98,26 @@ def _axes(entry: Any) -> str:
     return entry if isinstance(entry, str) else "+".join(entry)
 
 
-def memory_tables(plan: CompiledStep) -> Iterator[str]:
+def memory_tables(compiled: CompiledStep) -> Iterator[str]:
     """What lies in memory for long, and what each stage needs."""
-    unit, size = _unit(held.bytes for held in plan.held)
+    unit, size = _unit(held.bytes for held in compiled.held)
     yield f"In memory, {unit} per device"
-    yield from _aligned([(held.name, size(held.bytes), held.detail) for held in plan.held], "<><")
-    if not plan.stages:
+    yield from _aligned(
+        [(held.name, size(held.bytes), held.detail) for held in compiled.held], "<><"
+    )
+    if not compiled.stages:
         return
     yield ""
-    unit, size = _unit(stage.peak for stage in plan.stages)
+    unit, size = _unit(stage.peak for stage in compiled.stages)
     yield f"Stages, {unit} per device"
     rows: list[tuple[str, ...]] = [
         ("stage", "times", "arguments", "outputs", "temporaries", "others alive", "peak")
     ]
-    for s in plan.stages:
+    for s in compiled.stages:
         sizes = (s.arguments, s.outputs, s.temporaries, s.others, s.peak)
         rows.append((s.name, str(s.times), *map(size, sizes)))
     yield from _aligned(rows, "<>>>>>>")
-    for stage in plan.stages:
+    for stage in compiled.stages:
         yield from (f"  {stage.name}: {remark}" for remark in stage.remarks)
 
 
@@ -150,7 +152,7 @@ def roofline_table(parts: Sequence[Roofline], chip: Chip) -> Iterator[str]:
 
 
 def conclusion(
-    plan: CompiledStep,
+    compiled: CompiledStep,
     refused: OutOfMemory | None,
     topology: Topology,
     advice: Callable[[str], str],
@@ -158,10 +160,10 @@ def conclusion(
     """Whether a step fits, and the line that says so."""
     chip = topology.chip
     limit = chip.usable()
-    if refused is None and plan.worst.peak <= limit:
-        return True, f"fits: peak {_gib_text(plan.worst.peak)} of {_gib_text(limit)} GiB"
-    name = refused.stage if refused else plan.worst.name
-    peak = refused.needed if refused else plan.worst.peak
+    if refused is None and compiled.worst.peak <= limit:
+        return True, f"fits: peak {_gib_text(compiled.worst.peak)} of {_gib_text(limit)} GiB"
+    name = refused.stage if refused else compiled.worst.name
+    peak = refused.needed if refused else compiled.worst.peak
     needed = f"peak {_gib_text(peak)} of" if peak else "more than"
     line = f"does not fit: {needed} {_gib_text(limit)} GiB in {name}; {advice(name)}"
     if chip.platform == "cuda" and limit < peak < chip.memory:

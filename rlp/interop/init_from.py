@@ -85,7 +85,7 @@ def adopt(
     config: ConfigDict,
     workdir: Path,
     explicit: Collection[str] = (),
-    planned: Mapping[str, ConfigDict] = MappingProxyType({}),
+    pending: Mapping[str, ConfigDict] = MappingProxyType({}),
 ) -> ConfigDict:
     """The config with the network and the tokenizer of what it starts from.
 
@@ -95,7 +95,7 @@ def adopt(
       config: of a run.
       workdir: folder of the run.
       explicit: dotted paths of fields that were set by hand, which are not overruled.
-      planned: folder -> config of runs that are yet to be made.
+      pending: folder -> config of runs that are yet to be made.
 
     Raises:
       UserError: there is nothing of that name, or an explicit field contradicts it.
@@ -107,8 +107,8 @@ def adopt(
     begun = _begun(config, workdir)
     if begun is not None:
         model, tokens = _of_run(begun)
-    elif source := _planned(config.init_from, planned):
-        model, tokens = _of_run(planned[source])
+    elif source := _pending(config.init_from, pending):
+        model, tokens = _of_run(pending[source])
     else:
         try:
             start = find(config.init_from)
@@ -139,14 +139,14 @@ def adopt(
 
 
 def files_for(
-    config: ConfigDict, workdir: Path, planned: Mapping[str, ConfigDict] = MappingProxyType({})
+    config: ConfigDict, workdir: Path, pending: Mapping[str, ConfigDict] = MappingProxyType({})
 ) -> Path | None:
     """The folder of the Hugging Face files of a run: its own, or before it has begun, those of
     what it starts from. None if neither has any."""
     if _begun(config, workdir) is not None:
         return _own_files(workdir)
-    if source := _planned(config.init_from, planned):
-        return files_for(planned[source], Path(source), planned)
+    if source := _pending(config.init_from, pending):
+        return files_for(pending[source], Path(source), pending)
     return find(config.init_from).files if config.init_from else None
 
 
@@ -197,9 +197,9 @@ def _begun(config: ConfigDict, workdir: Path) -> ConfigDict | None:
     return saved if saved_steps(workdir / run_folder.CHECKPOINTS) else None
 
 
-def _planned(name: str, planned: Mapping[str, ConfigDict]) -> str:
-    """The folder among the planned runs that `name` means, or ""."""
-    return same_folder(name, planned) or same_folder(run_reference.checkpoint(name).run, planned)
+def _pending(name: str, pending: Mapping[str, ConfigDict]) -> str:
+    """The folder among the pending runs that `name` means, or ""."""
+    return same_folder(name, pending) or same_folder(run_reference.checkpoint(name).run, pending)
 
 
 def same_folder(name: str, folders: Iterable[str]) -> str:

@@ -82,9 +82,9 @@ def _run(
 ) -> dict[str, dict[str, Any]]:
     """What `loop.train` returns for every arm, in the order they ran."""
     resume.check_config(config, workdir, allow_config_change)
-    planned: dict[str, ConfigDict] = {}
+    pending: dict[str, ConfigDict] = {}
     for name, arm in arms.items():
-        planned[str(workdir / name)] = _check_arm(name, arm, workdir, explicit, planned)
+        pending[str(workdir / name)] = _check_arm(name, arm, workdir, explicit, pending)
     results: dict[str, dict[str, Any]] = {}
     for name, arm in arms.items():
         results[name] = loop.train(
@@ -162,7 +162,7 @@ def _check_arm(
     arm: ConfigDict,
     workdir: Path,
     explicit: Collection[str],
-    planned: Mapping[str, ConfigDict],
+    pending: Mapping[str, ConfigDict],
 ) -> ConfigDict:
     """Refuses what an arm cannot be built from, before the arms in front of it have run.
 
@@ -170,12 +170,12 @@ def _check_arm(
     """
     folder = workdir / name
     try:
-        matched = planned.get(starting.same_folder(run_reference.usage(arm.match).run, planned))
+        matched = pending.get(starting.same_folder(run_reference.usage(arm.match).run, pending))
         if matched is not None and matched.steps == 0 and not matched.match:
             raise UserError.of("match", arm.match, ": that arm takes no step and uses nothing")
         hosts.agree(lambda: ownership.check(folder, "run"))
-        adopted = starting.adopt(arm, folder, explicit, planned)
-        memory_check.build(Config.of(adopted), resume.starting_files(adopted, folder, planned))
+        adopted = starting.adopt(arm, folder, explicit, pending)
+        memory_check.build(Config.of(adopted), resume.starting_files(adopted, folder, pending))
     except UserError as error:
         raise error.within(f"arm {name}") from error
     return adopted

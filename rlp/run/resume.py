@@ -45,19 +45,19 @@ def config_changes(config: ConfigDict, workdir: Path) -> list[str]:
 def starting_files(
     config: ConfigDict,
     workdir: Path,
-    planned: Mapping[str, ConfigDict] = MappingProxyType({}),
+    pending: Mapping[str, ConfigDict] = MappingProxyType({}),
 ) -> Path | None:
     """The files of what a run starts from, as `rlp.interop.init_from.files_for` finds them.
 
     Args:
       config: of the run.
       workdir: folder of the run.
-      planned: configs of runs that will have been made by then, by their folders.
+      pending: configs of runs that will have been made by then, by their folders.
 
     Raises:
       UserError: something is in the way of their copy in the folder.
     """
-    files = starting.files_for(config, workdir, planned)
+    files = starting.files_for(config, workdir, pending)
     starting.has_former_files(files, workdir, _keeps_further(config))  # refuses what is in the way
     return files
 

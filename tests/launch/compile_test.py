@@ -94,11 +94,11 @@ mesh = make_mesh(2, 2, 2, devices=compilers.devices(topology))
 split = NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
 table = jax.ShapeDtypeStruct((24, 32), jnp.float32, sharding=split)
 tokens = jax.ShapeDtypeStruct((8, 12), jnp.int32, sharding=batch_sharding(mesh))
-plan = programs.CompiledStep()
+step = programs.CompiledStep()
 look_up = jax.jit(lambda table, tokens: place(table[tokens], "rows"))
 with programs.tracing_for(mesh, topology.chip.platform):
-    programs.Compiler(mesh, plan, lambda line: None).stage("x", "update", look_up, table, tokens)
-print(*plan.stages[0].remarks, sep="\\n")
+    programs.Compiler(mesh, step, lambda line: None).stage("x", "update", look_up, table, tokens)
+print(*step.stages[0].remarks, sep="\\n")
 """
 
 

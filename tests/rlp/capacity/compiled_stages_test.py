@@ -1,4 +1,4 @@
-"""The plan of a step is the step: the same programs on the same shapes and places."""
+"""The compiled of a step is the step: the same programs on the same shapes and places."""
 
 import dataclasses
 import functools
@@ -68,11 +68,11 @@ def quick_compiles():
 
 @functools.cache
 def planned(settings=SETTINGS):
-    plan = programs.CompiledStep()
-    compiler = Recorded(case(settings).mesh, plan, lambda line: None)
+    compiled = programs.CompiledStep()
+    compiler = Recorded(case(settings).mesh, compiled, lambda line: None)
     with programs.tracing_for(case(settings).mesh, "cpu"):
         compiled_stages.walk(compiler, case(settings))
-    return plan, compiler.asked
+    return compiled, compiler.asked
 
 
 def answering():
@@ -197,9 +197,9 @@ def test_what_is_held_has_the_bytes_of_one_device():
 
 
 def test_what_is_alive_beside_a_stage_is_counted_once():
-    plan, asked = planned()
-    found = {stage.name: stage for stage in plan.stages}
-    held = {held.name: held.bytes for held in plan.held}
+    compiled, asked = planned()
+    found = {stage.name: stage for stage in compiled.stages}
+    held = {held.name: held.bytes for held in compiled.held}
     # theta is what the copy is made of; the rest of the state waits, of which 3 are counters.
     assert found["gather"].others == held["optimizer"] + held["baseline"] + 3 * 4
     assert found["update"].others == held["baseline"]

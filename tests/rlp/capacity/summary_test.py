@@ -26,37 +26,37 @@ def case(**changes):
     return StepSpec(MODEL, settings, tiny.words(MODEL), OPTIMIZER, mesh, rows=8, length=12)
 
 
-def plan(**gibs):
-    """A plan of stages with these arguments, each beside 1 GiB of others."""
+def compiled(**gibs):
+    """A compiled step of stages with these arguments, each beside 1 GiB of others."""
     stage = lambda name, size: CompiledStage(name, "update", 1, size * GIB, 0, 0, GIB, (), (), 0.0)
     return CompiledStep([stage(name, size) for name, size in gibs.items()])
 
 
-def conclusion(plan, refused=None, topology=V5E, **changes):
+def conclusion(compiled, refused=None, topology=V5E, **changes):
     return summary.conclusion(
-        plan, refused, topology, lambda name: summary.advice(case(**changes), name)
+        compiled, refused, topology, lambda name: summary.advice(case(**changes), name)
     )
 
 
 def test_the_worst_stage_decides():
-    assert conclusion(plan(read=3, update=12)) == (True, "fits: peak 13.00 of 15.75 GiB")
-    fits, line = conclusion(plan(read=15, update=12), max_branches_in_flight=32)
+    assert conclusion(compiled(read=3, update=12)) == (True, "fits: peak 13.00 of 15.75 GiB")
+    fits, line = conclusion(compiled(read=15, update=12), max_branches_in_flight=32)
     assert not fits
     assert line.startswith("does not fit: peak 16.00 of 15.75 GiB in read; lower ")
     assert "rlp.max_branches_in_flight (a wave has 32 thoughts)" in line
 
 
 def test_each_stage_has_its_own_advice():
-    fits, line = conclusion(plan(read=3, update=20), update_micro_batch=8)
+    fits, line = conclusion(compiled(read=3, update=20), update_micro_batch=8)
     assert not fits
     assert "in update; lower rlp.update_micro_batch (one has 8 thoughts), set model.remat" in line
 
 
 def test_what_is_as_small_as_it_can_be_is_not_to_be_lowered():
     """Four devices share the rows, so a wave has four groups of four at least."""
-    fits, line = conclusion(plan(read=15, update=12), max_branches_in_flight=16)
+    fits, line = conclusion(compiled(read=15, update=12), max_branches_in_flight=16)
     assert line.endswith("in read; raise mesh.fsdp or mesh.tensor, or take more chips")
-    fits, line = conclusion(plan(update=20), update_micro_batch=4)
+    fits, line = conclusion(compiled(update=20), update_micro_batch=4)
     assert "micro_batch" not in line
 
 
@@ -64,7 +64,7 @@ def test_what_is_as_small_as_it_can_be_is_not_to_be_lowered():
     ("needed", "said"), [(20 * GIB, "peak 20.00 of 15.75 GiB"), (0, "more than 15.75 GiB")]
 )
 def test_a_compiler_that_refuses_has_the_last_word(needed, said):
-    fits, line = conclusion(plan(read=3), OutOfMemory("rollout", needed))
+    fits, line = conclusion(compiled(read=3), OutOfMemory("rollout", needed))
     assert not fits
     assert line.startswith(f"does not fit: {said} in rollout; lower rlp.max_branches_in_flight")
 
@@ -72,20 +72,23 @@ def test_a_compiler_that_refuses_has_the_last_word(needed, said):
 def test_jax_takes_a_share_of_a_gpu(monkeypatch):
     h200 = Topology(CHIPS["h200"], (1, 8))
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
-    fits, line = conclusion(plan(update=119), topology=h200)
+    fits, line = conclusion(compiled(update=119), topology=h200)
     assert not fits
     assert line.endswith("or give JAX more of the memory (XLA_PYTHON_CLIENT_MEM_FRACTION)")
     assert line.startswith("does not fit: peak 120.00 of 105.30 GiB")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
-    assert conclusion(plan(update=119), topology=h200) == (True, "fits: peak 120.00 of 126.36 GiB")
+    assert conclusion(compiled(update=119), topology=h200) == (
+        True,
+        "fits: peak 120.00 of 126.36 GiB",
+    )
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "all")
     with pytest.raises(UserError, match="XLA_PYTHON_CLIENT_MEM_FRACTION='all'"):
-        conclusion(plan(update=119), topology=h200)
+        conclusion(compiled(update=119), topology=h200)
 
 
 def test_what_the_compiler_could_not_keep_is_told():
     remark = "Involuntary full rematerialization. The compiler cannot go from A to B"
-    found = plan(update=1)
+    found = compiled(update=1)
     found.stages[0] = dataclasses.replace(found.stages[0], remarks=(remark,))
     assert f"  update: {remark}" in list(summary.memory_tables(found))
 

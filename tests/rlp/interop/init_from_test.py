@@ -229,21 +229,21 @@ def test_a_run_that_has_begun_keeps_what_it_began_with(fate, model, tmp_path):
 
 def test_a_run_planned_to_start_from_another_has_what_that_will_have(model, tmp_path):
     """A chain of three, none of which has begun."""
-    planned: dict[str, ConfigDict] = {}
+    pending: dict[str, ConfigDict] = {}
     own = [{"init_from": str(model)}, {"init_from": str(tmp_path / "a")}]
     own.append({"init_from": f"{tmp_path / 'b'}@best", "data.eos": "<eos>"})
     for name, changes in zip("abc", own, strict=True):
         workdir = tmp_path / name
-        adopted = init_from.adopt(config(**changes), workdir, (), planned)
-        assert init_from.files_for(adopted, workdir, planned) == model
-        planned[str(workdir)] = adopted
+        adopted = init_from.adopt(config(**changes), workdir, (), pending)
+        assert init_from.files_for(adopted, workdir, pending) == model
+        pending[str(workdir)] = adopted
     direct = init_from.adopt(config(init_from=str(model)), tmp_path / "d")
-    for adopted in planned.values():
+    for adopted in pending.values():
         assert network_of(adopted) == network_of(direct)
-    assert [one.data.eos for one in planned.values()] == ["", "", "<eos>"]
+    assert [one.data.eos for one in pending.values()] == ["", "", "<eos>"]
     wrong = config(init_from=str(tmp_path / "c"), **{"model.ffn_size": 7})
     with pytest.raises(UserError, match=r"model\.ffn_size=7, but .*/c has 32"):
-        init_from.adopt(wrong, tmp_path / "d", ["model.ffn_size"], planned)
+        init_from.adopt(wrong, tmp_path / "d", ["model.ffn_size"], pending)
 
 
 # Runs that start from a model.
