@@ -142,7 +142,8 @@ def test_a_verifier_of_ones_own_is_found_by_its_module(tmp_path, monkeypatch):
             "rlp.answers.verifiers:NONE",
             "cannot be imported: module 'rlp.answers.verifiers' has no attribute",
         ),
-        ("rlp.answers.verifiers:find", "is not a rlp.answers.verifiers.Verifier"),
+        ("rlp.answers.verifiers:VERIFIERS", "is not a rlp.answers.verifiers.Verifier"),
+        ("rlp.answers.verifiers:find", "cannot be called with .response, answer."),
     ],
 )
 def test_what_is_no_verifier_is_refused(name, said):

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 from rlp.interop import init_from
-from rlp.run import experiment, loop
+from rlp.run import experiment, loop, resume
 from rlp.runtime import atomic_files, disk_errors, ownership, run_folder
 from rlp.runtime.errors import UserError
 from rlp.training.trainers import NextTokenTrainer
@@ -248,7 +248,7 @@ def test_a_link_to_an_empty_folder_may_be_where_checkpoints_go(tmp_path):
     [
         ((ownership, "claim", 1), True),
         ((ownership, "claim", -1), False),
-        ((loop, "save_config", 1), True),
+        ((resume, "save_config", 1), True),
     ],
     ids=["before its record", "after its record", "before its config"],
 )
