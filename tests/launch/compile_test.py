@@ -170,3 +170,12 @@ def test_what_does_not_fit_exits_with_one():
         r"to 'block', raise mesh\.fsdp or mesh\.tensor, or take more chips$",
         out.splitlines()[-1],
     )
+
+
+@needs("tpu")
+@pytest.mark.slow
+def test_the_recipe_for_qwen3_fits_on_64_chips_of_v5p():
+    status, out, err = compile_step(*config("qwen3_1p7b_rlp.py"), "--topology=v5p:4x4x4")
+    assert status == 0, err
+    assert re.search(r"\nfits: peak \d+\.\d\d of 95\.73 GiB\n$", out)
+    assert "Involuntary full rematerialization" not in out
