@@ -112,21 +112,44 @@ class Evaluation(dict[str, Any]):
         return [Column("metric", names, text=True), Column("value", values)]
 
 
-class Run:
+class _Folder:
+    """The folder of a run or an experiment."""
+
+    _kind: str
+
+    def __init__(self, workdir: str | os.PathLike[str]) -> None:
+        """What a folder holds.
+
+        Raises:
+          UserError: it is not the folder of a run, or of an experiment, whichever is asked for.
+        """
+        self.workdir = Path(workdir)
+        _check_kind(self.workdir, self._kind)
+
+    @property
+    def thoughts(self) -> Inline:
+        """The browser of thoughts along held-out documents, for a notebook."""
+        from rlp.report import page
+
+        sources = load_folders([self.workdir])
+        text = f"thoughts of {self.workdir}: open {self.workdir / run_folder.REPORT} in a browser"
+        return Inline(page.render(sources, group_runs(sources), only="thoughts"), text, height=560)
+
+    def report(self) -> Inline:
+        """Writes report.html and plots/ into the folder; what it returns shows the page."""
+        out = self.workdir / run_folder.REPORT
+        write_report_separately([self.workdir], out)
+        return Inline(out.read_text(encoding="utf-8"), f"report: {out}", height=900)
+
+
+class Run(_Folder):
     """A run in its folder, finished or not.
 
     Attributes:
       workdir: its folder.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str]) -> None:
-        """The run that lies in a folder.
-
-        Raises:
-          UserError: there is none.
-        """
-        self.workdir = Path(workdir)
-        _of_kind(self.workdir, "run")
+    _kind = "run"
 
     @property
     def config(self) -> ConfigDict:
@@ -161,15 +184,6 @@ class Run:
         """What it found amiss in its own metrics: "name", "step" and "message" of each."""
         return list(self._source.runs[0].warnings)
 
-    @property
-    def thoughts(self) -> Inline:
-        """The browser of thoughts along held-out documents, for a notebook."""
-        return _thought_browser(self.workdir)
-
-    def report(self) -> Inline:
-        """Writes report.html and plots/ into the folder; what it returns shows the page."""
-        return _report(self.workdir)
-
     def model(self, step: int | str = "") -> Any:
         """Its network, a `Model`: of the last step, of a step that was kept, or of the "best"."""
         from rlp.run.model import load
@@ -195,21 +209,14 @@ class Run:
         return group_runs([self._source])
 
 
-class Experiment:
+class Experiment(_Folder):
     """An experiment in its folder: several runs, "arms", that build on one another.
 
     Attributes:
       workdir: its folder.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str]) -> None:
-        """The experiment that lies in a folder.
-
-        Raises:
-          UserError: there is none.
-        """
-        self.workdir = Path(workdir)
-        _of_kind(self.workdir, "experiment")
+    _kind = "experiment"
 
     @property
     def arms(self) -> dict[str, Run]:
@@ -230,15 +237,6 @@ class Experiment:
         """Held-out metrics of every arm that has finished."""
         return {name: run.evaluation for name, run in self.arms.items() if run.finished}
 
-    @property
-    def thoughts(self) -> Inline:
-        """The browser of thoughts along held-out documents, for a notebook."""
-        return _thought_browser(self.workdir)
-
-    def report(self) -> Inline:
-        """Writes report.html and plots/ into the folder; what it returns shows the page."""
-        return _report(self.workdir)
-
     def __repr__(self) -> str:
         return f"{self.workdir}\n{terminal_table(self.evaluation)}"
 
@@ -254,7 +252,7 @@ class Experiment:
         return html_table(columns, str(self.workdir))
 
 
-def _of_kind(workdir: Path, kind: str) -> None:
+def _check_kind(workdir: Path, kind: str) -> None:
     """Refuses a folder that does not hold a run, or an experiment."""
     path = workdir / run_folder.CONFIG
     if not path.is_file():
@@ -266,17 +264,3 @@ def _of_kind(workdir: Path, kind: str) -> None:
 
 def _an(kind: str) -> str:
     return f"an {kind}" if kind == "experiment" else f"a {kind}"
-
-
-def _thought_browser(workdir: Path) -> Inline:
-    from rlp.report import page
-
-    sources = load_folders([workdir])
-    text = f"thoughts of {workdir}: open {workdir / run_folder.REPORT} in a browser"
-    return Inline(page.render(sources, group_runs(sources), only="thoughts"), text, height=560)
-
-
-def _report(workdir: Path) -> Inline:
-    out = workdir / run_folder.REPORT
-    write_report_separately([workdir], out)
-    return Inline(out.read_text(encoding="utf-8"), f"report: {out}", height=900)

@@ -4,30 +4,11 @@ import re
 
 import pytest
 
-from configs import default
 from rlp.run import loop
-from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 from tests.support import runs
+from tests.support.settings import KNOWN, LONE, PAIRS, RLP, RLVR
 
-KNOWN = dict(fields(default.get_config()))
-COMPASS_DATA = runs.COMPASS | {"rlp.prompt": "none"}
-
-
-RLP = {"objective": "rlp"}
-LONE = RLP | {"rlp.group_size": 1, "rlp.baseline": "none"}
-PAIRS = {
-    "data.sft.train": "a.jsonl",
-    "data.sft.share": 0.5,
-    "data.sft.prompt_column": "q",
-    "data.sft.response_column": "a",
-}
-RLVR = {
-    "objective": "rlvr",
-    "data.train": "",
-    "data.problems.train": "a.jsonl",
-    "data.problems.response_length": 8,
-}
 BAD = {
     "an unknown objective": ({"objective": "rlvl"}, "objective='rlvl' is unknown; use one of next"),
     "an unknown attention": ({"model.attention": "flash"}, "model.attention='flash' is unknown"),

@@ -8,29 +8,9 @@ from rlp.metrics import catalogue
 from rlp.objectives.registry import OBJECTIVES
 from rlp.run import assembly, tasks
 from rlp.run.checks import check
-from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
 from tests.support import runs
-
-KNOWN = dict(fields(default.get_config()))
-COMPASS_DATA = runs.COMPASS | {"rlp.prompt": "none"}
-
-
-RLP = {"objective": "rlp"}
-LONE = RLP | {"rlp.group_size": 1, "rlp.baseline": "none"}
-PAIRS = {
-    "data.sft.train": "a.jsonl",
-    "data.sft.share": 0.5,
-    "data.sft.prompt_column": "q",
-    "data.sft.response_column": "a",
-}
-RLVR = {
-    "objective": "rlvr",
-    "data.train": "",
-    "data.problems.train": "a.jsonl",
-    "data.problems.response_length": 8,
-}
-
+from tests.support.settings import COMPASS_DATA, KNOWN, LONE, PAIRS, RLP
 
 OBJECTIVES_OF_ANSWERS = [name for name, made in OBJECTIVES.items() if "answers" in made.reads]
 
