@@ -17,7 +17,7 @@ from models import backend
 from rlp.engine import step
 from rlp.engine.gradient import policy_gradient
 from rlp.engine.rollout_metrics import rollout_metrics
-from rlp.training.flops import Work, forward_flops
+from rlp.training.flops import Work, forward_flops, on_rows
 from tests.support import naive, tiny
 from tests.support.engine import (
     ALL,
@@ -205,7 +205,7 @@ def test_without_a_baseline_nothing_of_phi_is_computed():
     flops = lambda phi: no_think.lower(params, phi, BATCH, reading).cost_analysis()["flops"]
     rows, length = BATCH.tokens.shape
     scored = Work(logits=rows * settings.forks_per_document * settings.horizon)
-    documents = Work(tokens=rows * length, pairs=rows * length**2)
+    documents = on_rows(rows, length)
     # Elementwise work is not counted by `forward_flops`.
     assert flops(None) == pytest.approx(forward_flops(SMALL, scored), rel=0.3)
     more = flops(phi(SMALL)) - flops(None)
