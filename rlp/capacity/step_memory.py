@@ -29,7 +29,7 @@ from rlp.engine.microbatching import wave_shape
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.placement import device_bytes, gathered_bytes, gatherer, placed, state_shardings
 from rlp.engine.step import RLPSettings, TrainState, new_state
-from rlp.engine.step.waves import rollout_wave
+from rlp.engine.step.rollout_batches import rollout_wave
 
 # Logical axis of a parameter -> fields of ModelConfig that its size is the product of.
 _FIELDS = {

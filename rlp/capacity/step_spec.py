@@ -11,7 +11,7 @@ from rlp.engine.microbatching import wave_shape
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.stages import Setup
 from rlp.engine.step import RLPSettings, copies_kept
-from rlp.engine.step.waves import rollout_wave
+from rlp.engine.step.rollout_batches import rollout_wave
 from rlp.engine.token_bytes import TokenBytes
 from rlp.objectives.registry import reads_answers
 

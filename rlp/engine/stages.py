@@ -40,7 +40,7 @@ from rlp.engine.step import (
     rollout_stage,
     update_stage,
 )
-from rlp.engine.step.waves import join_waves
+from rlp.engine.step.rollout_batches import join_waves
 from rlp.objectives.registry import reads_answers
 
 # How often a step runs a stage. Waves bound the caches that are alive; with enough memory there is

@@ -15,7 +15,7 @@ from rlp.engine.microbatching import wave_shape
 from rlp.engine.placement import check_memory
 from rlp.engine.readings import OTHER_DOCUMENT, needs
 from rlp.engine.step import RLPSettings
-from rlp.engine.step.waves import cache_bytes, rollout_wave
+from rlp.engine.step.rollout_batches import cache_bytes, rollout_wave
 from rlp.metrics import declared
 from rlp.metrics.metric import Metric
 from rlp.metrics.watch import Rule

@@ -17,7 +17,7 @@ from rlp.engine.placement import gathered_bytes
 from rlp.engine.rollout import Rollout
 from rlp.engine.stages import Setup, Values, still_read
 from rlp.engine.step import Evidence, TrainState
-from rlp.engine.step.waves import rollout_wave
+from rlp.engine.step.rollout_batches import rollout_wave
 from rlp.engine.token_bytes import TokenBytes
 from rlp.training.cost import Cost
 from rlp.training.flops import by_part, rlp_flops

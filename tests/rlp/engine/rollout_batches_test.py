@@ -15,7 +15,7 @@ from rlp.data.rows import Rows
 from rlp.engine import decoding, step
 from rlp.engine.method import Method
 from rlp.engine.placement import state_shardings
-from rlp.engine.step.waves import join_waves
+from rlp.engine.step.rollout_batches import join_waves
 from rlp.training.trainers import Clock, RLPTrainer
 from tests.support import tiny
 from tests.support.engine import (

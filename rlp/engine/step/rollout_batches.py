@@ -1,4 +1,4 @@
-"""Waves: how many documents and forks are rolled out at once, and the thoughts of all together."""
+"""Rollout batches, or waves: how many documents and forks run at once, and all thoughts together."""
 
 import dataclasses
 from typing import Any
