@@ -1,4 +1,4 @@
-"""Rollout batches, or waves: how many documents and forks run at once, and all thoughts together."""
+"""Rollout batches (waves): how many documents and forks run at once, and all thoughts together."""
 
 import dataclasses
 from typing import Any
