@@ -15,6 +15,7 @@ import matplotlib as mpl
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.runs import one_device  # noqa: F401  a fixture
 
 NOTEBOOK = json.loads((ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
 CELLS = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
@@ -43,6 +44,7 @@ def shown(cell, namespace):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_device")
 def test_every_cell_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
