@@ -8,7 +8,7 @@ model.generate("Mia faces")
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import jax
@@ -169,7 +169,8 @@ class Model:
         if chat:
             if text.rstrip().endswith(THINK_OPEN):
                 raise UserError(
-                    "the chat template opens a thought by itself; sample a text in its place"
+                    "the chat template opens a thought by itself; generate a text instead (on the "
+                    "command line, leave out --think)"
                 )
             settings = dataclasses.replace(settings, prompt=())  # it begins with its template
             before, after = prompts.split_tokens(self._opened, text, target)
@@ -230,8 +231,10 @@ class Model:
         seed: int = 0,
         chat: bool = False,
         system: str = "",
+        keep_end: bool = False,
     ) -> Iterator[str]:
-        """The text of `generate` in pieces, as they come."""
+        """The text of `generate` in pieces, as they come; with `keep_end`, the token that ends it
+        included."""
         opened, method = self._opened, self._opened.method
         temperature = method.settings.temperature if temperature is None else temperature
         self._check(length, temperature)
@@ -248,7 +251,7 @@ class Model:
             banned=tuple(range(method.tokenizer.vocab_size, method.model.vocab_size)),
             ends=ends,
         )
-        return self._decoded(ids, (token for token in tokens if token not in ends))
+        return self._decoded(ids, (token for token in tokens if keep_end or token not in ends))
 
     def log_likelihood(self, prompt: str, target: str) -> float:
         """log p(target | prompt) in nats, without a thought, over the tokens that text can hold.
@@ -293,8 +296,12 @@ class Model:
                 raise UserError(f"{name}={value}; it must be at least 1")
         if not 0 <= temperature < math.inf:
             raise UserError(f"temperature={temperature}; it must be 0 or a finite number above it")
+        self.check_memory({"n": n, "length": length})
+
+    def check_memory(self, sizes: Mapping[str, int]) -> None:
+        """Refuses to sample what does not fit; `sizes` as of `memory_check.check_sampling`."""
         limits = device_memory.limits([self._device])
-        memory_check.check_sampling(self._opened.method, {"n": n, "length": length}, limits)
+        memory_check.check_sampling(self._opened.method, sizes, limits)
 
 
 def load(

@@ -5,13 +5,11 @@ import json
 import os
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import pytest
 
 from configs import default
-from launch import sample
 from models import hf
 from rlp.evaluation.generation import continuation, thoughts_after
 from rlp.run import export_model, opened_model, prompts
@@ -19,7 +17,7 @@ from rlp.run.method import build_method
 from rlp.runtime.config_json import save_config
 from rlp.runtime.display import printable
 from rlp.training.checkpoint import Checkpoints
-from tests.support import folders, runs, tiny
+from tests.support import folders, runs, sampling, tiny
 from tests.support.paths import ROOT
 
 GOOD = {
@@ -249,11 +247,9 @@ def test_a_tiny_model_of_every_family_is_read_and_handed_out_again(family, progr
 
 def streamed(run, text, monkeypatch, capsys, length=40, temperature=0.0):
     """(what is printed, ids of the text that follows)."""
-    flags = {"PROMPT": text, "LENGTH": length, "TEMPERATURE": temperature}
-    for name, value in flags.items():
-        monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
+    flags = {"LENGTH": length, "TEMPERATURE": temperature}
+    out = sampling.printed(monkeypatch, capsys, run.name, text, **flags)
     prompt = prompts.prompt_ids(run, text)
-    sample._stream(run, prompt, jax.random.key(0))
     tokenizer, model = run.method.tokenizer, run.method.model
     ids = continuation(
         model,
@@ -265,7 +261,7 @@ def streamed(run, text, monkeypatch, capsys, length=40, temperature=0.0):
         banned=tuple(range(tokenizer.vocab_size, model.vocab_size)),
         ends=(tokenizer.eos, tokenizer.separator),
     )
-    return capsys.readouterr().out, prompt, list(ids)
+    return out, prompt, list(ids)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 3.0])
@@ -289,16 +285,14 @@ def test_what_is_streamed_stands_behind_the_prompt_as_one_text(tmp_path, monkeyp
 @pytest.mark.parametrize("target", ["", "north ."])
 def test_thoughts_are_printed_with_what_they_do(target, tmp_path, monkeypatch, capsys):
     run = compass(tmp_path / "run")
-    flags = {"THOUGHTS": 3, "LENGTH": 4, "TEMPERATURE": 1.0}
-    for name, value in flags.items():
-        monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
     method, key = run.method, jax.random.key(1)
     following = f" {target}" if target else ""
     prompt, ids = prompts.prompt_and_target(run, "Mia faces", following)
     assert prompt == prompts.prompt_ids(run, "Mia faces")
     assert ids == method.tokenizer.encode(target)
-    sample._show_thoughts(run, prompt, ids, key, False)
-    lines = capsys.readouterr().out.splitlines()
+    flags = {"THINK": True, "TARGET": following, "THOUGHTS": 3, "LENGTH": 4, "TEMPERATURE": 1.0}
+    out = sampling.printed(monkeypatch, capsys, run.name, "Mia faces", SEED=1, **flags)
+    lines = out.splitlines()
     settings = tiny.rlp_settings(thought_length=4)
     thoughts, without = thoughts_after(
         dataclasses.replace(method, settings=settings), run.params, prompt, ids, 3, key

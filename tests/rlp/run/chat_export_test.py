@@ -4,18 +4,15 @@ import copy
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
-import jax
 import pytest
 
-from launch import sample
 from rlp.evaluation.generation import continuation
 from rlp.interop.huggingface import verify
 from rlp.run import export_model, loop, opened_model, prompts
 from rlp.runtime.errors import UserError
 from rlp.training.trainers import NextTokenTrainer
-from tests.support import folders, runs
+from tests.support import folders, runs, sampling
 from tests.support.chats import CHATML, GB, OLD, PAIRS, begun, opened, read, sft
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 
@@ -177,11 +174,7 @@ def test_what_starts_from_it_still_stops(objective, tuned, number, tmp_path):
 
 
 def test_a_chat_is_shown_without_what_the_template_puts_around_it(tuned, monkeypatch, capsys):
-    run = opened(tuned)
     for asked, answer in PAIRS.items():
-        flags = {"PROMPT": asked, "LENGTH": 30, "TEMPERATURE": 0.0}
-        for name, value in flags.items():
-            monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
-        prompt = run.method.tokenizer.encode(prompts.chat_prompt(run, asked))
-        sample._answer(run, prompt, jax.random.key(0))
-        assert capsys.readouterr().out == f"{asked}\n{answer}\n"
+        flags = {"CHAT": True, "LENGTH": 30, "TEMPERATURE": 0.0}
+        out = sampling.printed(monkeypatch, capsys, tuned, asked, **flags)
+        assert out == f"{asked}\n{answer}\n"
