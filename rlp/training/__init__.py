@@ -1,1 +1,1 @@
-"""What surrounds a step: trainers, FLOPs and cost, budgets, metrics, warnings, checkpoints."""
+"""What surrounds a step: trainers, FLOPs and cost, budgets, checkpoints."""

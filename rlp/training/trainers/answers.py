@@ -14,7 +14,7 @@ from rlp.engine.step import TrainState
 from rlp.evaluation.answering import Answering
 from rlp.objectives.outcome import Answers
 from rlp.training.trainers.base import Clock
-from rlp.training.trainers.thoughts import RLPTrainer, Wave
+from rlp.training.trainers.thoughts import RLPTrainer, ScoredRollout
 
 
 class AnswerTrainer(RLPTrainer):
@@ -41,7 +41,7 @@ class AnswerTrainer(RLPTrainer):
 
     def _waves(
         self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock
-    ) -> tuple[list[Wave], int]:
+    ) -> tuple[list[ScoredRollout], int]:
         """See `RLPTrainer`; all waves of a step share the time for its checks."""
         with self._answering.grader.step() as self._time_left:
             return super()._waves(state, rows, key, clock)

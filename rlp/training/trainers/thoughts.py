@@ -23,7 +23,7 @@ from rlp.training.cost import Cost
 from rlp.training.flops import by_part, rlp_flops
 from rlp.training.trainers.base import Clock, StageRunner, to_host
 
-Wave = tuple[Rollout, Evidence]
+ScoredRollout = tuple[Rollout, Evidence]
 
 
 class RLPTrainer(StageRunner):
@@ -81,7 +81,7 @@ class RLPTrainer(StageRunner):
             values = self.run("batch", values, clock)
         return {name: values[name] for name in ("rollout", "evidence", "figures", "counts")}
 
-    def _joined(self, waves: list[Wave], per_document: int, clock: Clock) -> Values:
+    def _joined(self, waves: list[ScoredRollout], per_document: int, clock: Clock) -> Values:
         """The thoughts of all waves together; `per_document` waves in a row are of the same
         documents."""
         if len(waves) == 1:
@@ -91,7 +91,7 @@ class RLPTrainer(StageRunner):
 
     def _waves(
         self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock
-    ) -> tuple[list[Wave], int]:
+    ) -> tuple[list[ScoredRollout], int]:
         """Thoughts of all waves, one after the other; and how many in a row are of the same
         documents."""
         start: Values = {"params": state.params, "policy": state.params}
@@ -106,7 +106,7 @@ class RLPTrainer(StageRunner):
             waves += self._wave(start | {"batch": batch}, state.baseline, clock)
         return waves, s.forks_per_document // start["forks"]
 
-    def _wave(self, values: Values, baseline: Params | None, clock: Clock) -> list[Wave]:
+    def _wave(self, values: Values, baseline: Params | None, clock: Clock) -> list[ScoredRollout]:
         """Thoughts of one wave of documents, some forks at a time."""
         values = values | {"baseline": self._fetched(baseline)}
         values["scorer"] = values["policy"] if baseline is None else values["baseline"]
@@ -116,7 +116,7 @@ class RLPTrainer(StageRunner):
         firsts = range(0, self.settings.forks_per_document, values["forks"])
         return [self._thoughts(values | {"first": first}, clock) for first in firsts]
 
-    def _thoughts(self, values: Values, clock: Clock) -> Wave:
+    def _thoughts(self, values: Values, clock: Clock) -> ScoredRollout:
         """Thoughts of one wave of forks. The caches end here, before those of the next are made."""
         values = self.run("forks", values, clock)
         return values["rollout"].without_cache(), values["evidence"]
