@@ -51,6 +51,17 @@ TRAINING = (
             Metric("learning_rate", "Learning rate", "", "of the last update"),
             Metric("skipped_updates", "Skipped updates", "updates", "not finite, so far"),
             Metric("gather_bytes", "Gathered", "bytes", "that a device receives for the rollout"),
+            Metric(
+                "tokens_per_second", "Tokens per second", "tokens/s",
+                "document tokens read and thought tokens sampled in this step, over its wall-clock "
+                "time, on all devices together",
+            ),
+            Metric(
+                "mfu", "Model FLOPs utilization", "share",
+                "FLOPs of this step, without what model.remat computes again, over its time and "
+                "the peak of all devices; absent where the peak is not known (CPUs, "
+                "model.compute_dtype other than bfloat16, chips that rlp/capacity/chips.py lacks)",
+            ),
             Metric("seconds_<stage>", "Time of a stage", "s", "wall-clock time in this step"),
         )
     ),
