@@ -53,6 +53,17 @@ TRAINING = (
             Metric("learning_rate", "Learning rate", "", "of the last update"),
             Metric("skipped_updates", "Skipped updates", "updates", "non-finite ones so far"),
             Metric("gather_bytes", "Gathered bytes", "bytes", "received per device for a rollout"),
+            Metric(
+                "tokens_per_second", "Tokens per second", "tokens/s",
+                "document tokens read and thought tokens sampled in this step, per second of "
+                "wall-clock time, on all devices together",
+            ),
+            Metric(
+                "mfu", "Model FLOPs utilization", "share",
+                "FLOPs of this step, excluding recomputation by model.remat, divided by its time "
+                "and the peak of all devices; absent if the peak is unknown (CPUs, "
+                "model.compute_dtype other than bfloat16, chips not in rlp/capacity/chips.py)",
+            ),
             Metric("seconds_<stage>", "Stage time", "s", "wall-clock time in this step"),
         )
     ),

@@ -30,6 +30,7 @@ __all__ = [
     "group_runs",
     "load_folders",
     "markdown_table",
+    "write_comparison",
     "write_markdown",
     "arm_stages",
     "terminal_table",
@@ -78,6 +79,13 @@ def write_sources(
         out.parent.mkdir(parents=True, exist_ok=True)
         plots.write_plots(groups, out.parent / run_folder.PLOTS)
         page.write_page(sources, groups, out, title)
+
+
+def write_comparison(groups: Sequence[Group], keys: Sequence[str], out: Path) -> None:
+    """Draw held-out metrics over training FLOPs; see `rlp.report.comparison_plot`."""
+    from rlp.report import comparison_plot  # imports matplotlib, so only when it is needed
+
+    comparison_plot.write_comparison(groups, keys, out)
 
 
 def write_markdown(table: str, out: Path) -> None:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
+from rlp.metrics.metric import Metric
 from rlp.report.compare import Group
 from rlp.report.curves import Line, Plot, build_plots, extremes, smooth
 from rlp.runtime import atomic_files, disk_errors
@@ -74,7 +75,7 @@ def _overview(plots: Sequence[Plot], groups: Sequence[Group]) -> Canvas:
                 handles.setdefault(label, handle)
         else:
             axes.set_axis_off()
-    names = [name for group in groups if (name := _label(group.name)) in handles]
+    names = [name for group in groups if (name := plain_label(group.name)) in handles]
     if len(groups) > 1:
         canvas.legend(
             [handles[name] for name in names],
@@ -104,18 +105,23 @@ def _draw(axes: Axes, plot: Plot) -> None:
             axes.plot(*points(line), color=color, lw=0.6, alpha=0.45)
         bold = series.mean if metric.held_out else smooth(series.mean)
         axes.plot(
-            *points(bold), color=color, lw=1.6, ls=dash, label=_label(series.name),
+            *points(bold), color=color, lw=1.6, ls=dash, label=plain_label(series.name),
             marker=marker, ms=3.5,
         )  # fmt: skip
     if metric.key == "information_gain":
         axes.axhline(0, color="#999999", lw=0.6)
+    style(axes, metric, "training FLOPs" if use_flops else "step")
+
+
+def style(axes: Axes, metric: Metric, across: str) -> None:
+    """Give a panel its title, labels and limits; `across` is the label of the horizontal axis."""
     if metric.unit == "share":
         axes.set_ylim(-0.03, 1.03)
     axes.set_xlim(left=0)
     title = f"{metric.heading} (held out)" if metric.held_out else metric.title
     axes.set_title(title, loc="left", fontsize=9.5)
     axes.set_ylabel(metric.unit, fontsize=8)
-    axes.set_xlabel("training FLOPs" if use_flops else "step", fontsize=8)
+    axes.set_xlabel(across, fontsize=8)
     axes.tick_params(labelsize=7.5, length=3, color="#888888")
     axes.xaxis.get_offset_text().set_fontsize(7.5)
     for side in ("top", "right"):
@@ -124,7 +130,7 @@ def _draw(axes: Axes, plot: Plot) -> None:
         axes.spines[side].set_color("#888888")
 
 
-def _label(name: str) -> str:
+def plain_label(name: str) -> str:
     """Escape a name for matplotlib, which would parse text between dollar signs as a formula."""
     return printable(name).replace("$", r"\$")
 

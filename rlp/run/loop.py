@@ -31,11 +31,13 @@ from rlp.metrics.metric import HELD_OUT_PREFIX
 from rlp.metrics.watch import Watch
 from rlp.metrics.writer import MetricsWriter, NoMetrics
 from rlp.report import terminal_table, write_report_separately
-from rlp.run import finish, memory_check, resume
+from rlp.run import finish, memory_check, out_of_memory, resume
 from rlp.run.assembly import Run, read_data, root_keys
+from rlp.run.checks import profiled_steps
 from rlp.run.model_files import small_files
 from rlp.run.objective_options import with_options
 from rlp.run.schedule import build_end, build_optimizer
+from rlp.run.speed import Speed, brief
 from rlp.run.state import Progress, StateMaker, arrays, save
 from rlp.runtime import consistency, disk_errors, hosts, lease, multihost, ownership, run_folder
 from rlp.runtime.config_json import fields
@@ -43,6 +45,7 @@ from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint, changes
 from rlp.runtime.preemption import Preempted, Preemption
 from rlp.runtime.progress import progress
+from rlp.runtime.step_trace import StepTrace
 from rlp.runtime.strict_json import finite
 from rlp.training.budget import End
 from rlp.training.checkpoint import Checkpoints, disk_space
@@ -103,10 +106,11 @@ def train(
             LOGGER.info("%s is already finished; nothing to do", workdir)
             return result
         if result is None:
-            run = _build(config, workdir)
-            end = build_end(Config.of(config), run.method.model)
-            loop = _Loop(config, workdir, run, end, folder_lease, allow_config_change, on_step)
-            result = loop.run()
+            with out_of_memory.named(Config.of(config)):
+                run = _build(config, workdir)
+                end = build_end(Config.of(config), run.method.model)
+                loop = _Loop(config, workdir, run, end, folder_lease, allow_config_change, on_step)
+                result = loop.run()
         if report:
             hosts.agree(lambda: _report(workdir, page, result))
         return result
@@ -150,6 +154,7 @@ class _Loop:
         self.init_key, self.key, self.evaluation_key = root_keys(self.settings.seed)
         self.progress = Progress(Totals(), {})
         self.faulty = False  # whether the last step had a non-finite value
+        self.speed = Speed([*parts.mesh.devices.flat], self.settings.model.compute_dtype)
 
     def run(self) -> dict[str, Any]:
         """Run from the newest checkpoint, or from the start, until evaluation.json is written."""
@@ -232,10 +237,12 @@ class _Loop:
         with (
             open_writer() if hosts.is_first() else NoMetrics() as writer,
             progress(self.end.last, step, self.label) as bar,
+            StepTrace(profiled_steps(settings), self.workdir / run_folder.PROFILE) as trace,
         ):
             while not over:
                 self._stop_if_asked(state, checkpoints)
-                state, metrics = self._one_step(trainer, state, train)
+                with trace.step(step + 1):
+                    state, metrics = self._one_step(trainer, state, train)
                 self.preemption.wait()  # from now on, signals wait for the end of a step
                 step += 1
                 over = self.end.reached(step, totals)
@@ -246,7 +253,7 @@ class _Loop:
                     metrics |= {HELD_OUT_PREFIX + name: value for name, value in evaluated.items()}
                 self.folder_lease.check()
                 writer.write(step, metrics)
-                bar.set_postfix_str(_brief(metrics), refresh=False)
+                bar.set_postfix_str(brief(metrics), refresh=False)
                 bar.total = self.end.expected(step, totals)
                 bar.update(1)
                 self._check_health(state, checkpoints, trainer.fault)
@@ -274,10 +281,11 @@ class _Loop:
         rows = Rows(size, lambda row, count: train.batch(first + row, count))
         updates = int(state.step) * self.parts.task.updates_per_step - int(state.skipped)
         state, metrics, cost = trainer.step(state, rows, self.key)
-        totals.add(cost, time.perf_counter() - start, self.parts.mesh.size)
+        elapsed = time.perf_counter() - start
+        totals.add(cost, elapsed, self.parts.mesh.size)
         totals.position += size
         seconds = {f"seconds_{stage}": value for stage, value in cost.seconds.items()}
-        return state, metrics | totals.metrics() | seconds | {
+        return state, metrics | totals.metrics() | seconds | self.speed.metrics(cost, elapsed) | {
             "learning_rate": float(self.optimizer.learning_rate(updates)),
             "skipped_updates": int(state.skipped),
         }
@@ -337,10 +345,3 @@ class _Loop:
         result = finite(finish.result_of(state, self.end.last, metrics, self.progress.totals))
         write = lambda: finish.write(self.workdir, documents, responses, result)
         return hosts.agree(lambda: self._written(write))
-
-
-def _brief(metrics: dict[str, float]) -> str:
-    """Return the metrics shown in the progress bar."""
-    if "reward_mean" not in metrics:
-        return f"loss {metrics['loss']:.3f}"
-    return f"reward {metrics['reward_mean']:+.3f}, closed {metrics['closed_fraction']:.2f}"

@@ -77,8 +77,8 @@ def _variable(field: str, value: object) -> tuple[str, str]:
             if attribute is value and not name.startswith("_"):
                 return home, name
     raise UserError(
-        f"{field} is a {type(value).__name__} that is not a variable of a module, so another "
-        f"process cannot import it; {CURE}"
+        f"{field} is an object of type {type(value).__name__} that is not a variable of a module, "
+        f"so another process cannot import it; {CURE}"
     )
 
 

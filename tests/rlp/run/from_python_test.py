@@ -91,7 +91,7 @@ def test_documents_may_be_files_or_code(tmp_path, monkeypatch):
     by_code = rlp.train(plain, data=my_documents.TEXTS, workdir=tmp_path / "code")
     assert by_code.config.data.kind == "my_documents:TEXTS"
     assert by_path.metrics["loss"] == by_code.metrics["loss"]
-    with pytest.raises(rlp.UserError, match="data is a list that is not a variable of a module"):
+    with pytest.raises(rlp.UserError, match="data is an object of type list that is not a"):
         rlp.train(plain, data=["a text"], workdir=tmp_path / "none")
     my_documents.TEXTS[0] = "another text"
     more = rlp.config(plain, steps=2)

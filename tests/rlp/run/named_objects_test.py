@@ -54,10 +54,10 @@ class Holder:
         (unnamed(), "objective is the local function 'inner'"),
         (
             Objective("", "", rewards.gain),
-            "objective is a Objective that is not a variable of a module",
+            "objective is an object of type Objective that",
         ),
-        (Holder.method, "objective is a function that is not a variable of a module"),
-        (["some", "texts"], "objective is a list that is not a variable of a module"),
+        (Holder.method, "objective is an object of type function that"),
+        (["some", "texts"], "objective is an object of type list that is not a"),
     ],
     ids=["lambda", "local", "record", "method", "list"],
 )
