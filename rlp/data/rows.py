@@ -36,28 +36,28 @@ class Rows:
         cut = lambda first, size: jax.tree.map(lambda x: x[first : first + size], batch)
         return cls(len(batch.index), cut)
 
-    def placed(self, mesh: Mesh, wave: int = 0, waves: int = 1) -> Batch:
-        """One of `waves` equal parts of the rows, split over `data` and `fsdp`.
+    def placed(self, mesh: Mesh, part: int = 0, parts: int = 1) -> Batch:
+        """One of `parts` equal parts of the rows, split over `data` and `fsdp`.
 
-        Each wave has its share of the rows of every device; `waves` times the devices that split
+        Each part has its share of the rows of every device; `parts` times the devices that split
         rows divide B.
         """
         shards = batch_shards(mesh)
-        here = self.count // shards  # rows of a shard in all waves together
-        each = here // waves
+        here = self.count // shards  # rows of a shard in all parts together
+        each = here // parts
         sharding = batch_sharding(mesh)
         rows = shards * each
         places: Any = sharding.addressable_devices_indices_map((rows,))
         shard = lambda place: place[0].indices(rows)[0] // each
         mine = {shard(place) for place in places.values()}
-        parts = {i: self.read(i * here + wave * each, each) for i in mine}
+        pieces = {i: self.read(i * here + part * each, each) for i in mine}
 
         def whole(*leaves: Array) -> jax.Array:
-            own = dict(zip(parts, leaves, strict=True))
+            own = dict(zip(pieces, leaves, strict=True))
             shape = (rows, *leaves[0].shape[1:])
             return jax.make_array_from_callback(shape, sharding, lambda place: own[shard(place)])
 
-        return jax.tree.map(whole, *parts.values())
+        return jax.tree.map(whole, *pieces.values())
 
 
 def parts(batch: Batch, size: int) -> Iterator[Batch]:

@@ -18,7 +18,7 @@ from rlp.report.columns import value_in
 from rlp.report.compare import Group
 from rlp.report.curves import read_line
 from rlp.report.load import Run
-from rlp.report.plots import COLOURS, DASHES, DOTS_PER_INCH, PANEL, SOFTWARE, plain_label, style
+from rlp.report.plots import COLORS, DASHES, DOTS_PER_INCH, PANEL, SOFTWARE, plain_label, style
 from rlp.runtime import atomic_files, disk_errors
 from rlp.runtime.errors import UserError
 
@@ -127,7 +127,7 @@ def _start(run: Run, groups: Sequence[Group]) -> Run | None:
 
 def _draw(axes: Axes, metric: Metric, curves: Sequence[Curve]) -> None:
     for curve in curves:
-        colour = COLOURS[curve.colour % len(COLOURS)]
+        colour = COLORS[curve.colour % len(COLORS)]
         name, mean = plain_label(curve.group.name), curve.values.mean(axis=0)
         if len(curve.flops) == 1:
             axes.axhline(mean[0], color=colour, lw=1.2, ls=":", label=name)

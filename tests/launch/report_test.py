@@ -106,7 +106,7 @@ def launched_report(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--markdown=t.md", "--figures=loss"], "error: loss is no figure of a run; these are:"),
+        (["--markdown=t.md", "--figures=loss"], "error: unknown metric loss; use one of"),
         (["--figures=flops"], "error: --figures are columns of the table of --markdown=FILE"),
         (["--plot=p.svg"], "error: --plot needs the metrics to draw; add --figures"),
         (["--markdown=no/t.md"], "error: no/t.md cannot be written: No such file or directory"),
