@@ -32,12 +32,15 @@ BAD = {
     "nothing to train or to evaluate": ({"steps": 0}, "set init_from, or set steps to 1 or more"),
     "nothing to compare with": (LONE, "set group_size to 2 or more, or rlp.baseline to 'ema'"),
     "no documents": ({"data.train": ""}, "data.train is empty; set --config.data.train=<file"),
-    "no such documents": ({"data.train": "no/such.txt"}, "data.train: no file or folder no/such"),
-    "no such held-out documents": ({"data.evaluation": "no/such.txt"}, "data.evaluation: no file"),
+    "no such documents": (
+        {"data.train": "no/such.txt"},
+        "data.train: file or folder not found: no/such",
+    ),
+    "no such held-out documents": ({"data.evaluation": "no/such.txt"}, "data.evaluation: file"),
     "no place for a fork": ({"rlp.positions": "given"}, "needs data.fork_marker"),
     "a marker that never comes": (
         {"rlp.positions": "given", "data.fork_marker": "~~"},
-        "document goes on after data.fork_marker='~~'",
+        "document contains data.fork_marker='~~'",
     ),
     "rows too short for their forks": (
         RLP | {"rlp.min_prefix": 20, "rlp.horizon": 8},
@@ -144,7 +147,7 @@ BAD = {
         "evaluation.best_metric='think_loss' is not measured with objective='next_token' and "
         "data.sft.share=1.0",
     ),
-    "no such pairs": (PAIRS, "data.sft.train: no file or folder a.jsonl"),
+    "no such pairs": (PAIRS, "data.sft.train: file or folder not found: a.jsonl"),
     "a template for pairs of bytes": (
         PAIRS | {"data.chat_template": "no/such"},
         "data.chat_template='no/such': the byte tokenizer does not support chat templates",
@@ -256,10 +259,10 @@ BAD = {
         RLVR | {"rlp.group_size": 4, "rlp.max_branches_in_flight": 3},
         "rlp.max_branches_in_flight=3 is too few: 4 branches of a document stay together",
     ),
-    "no such problems": (RLVR, "data.problems.train: no file or folder a.jsonl"),
+    "no such problems": (RLVR, "data.problems.train: file or folder not found: a.jsonl"),
     "no such held-out problems": (
         {"data.problems.evaluation": "a.jsonl"},
-        "data.problems.evaluation: no file or folder a.jsonl",
+        "data.problems.evaluation: file or folder not found: a.jsonl",
     ),
     "a negative seed": ({"seed": -1}, "seed=-1; it must lie in [0, 4294967295]"),
 }
