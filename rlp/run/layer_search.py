@@ -64,7 +64,7 @@ def search(model: ModelConfig, params: Params, trunk: Trunk) -> str:
     name = f"layer {broken - 1} ({_kinds(model, broken - 1)})" if broken else "the embedding"
     return (
         f"the output of {name} is the first that is not finite: {len(places):,} of {size:,} "
-        f"values, the first at token {token}, channel {channel}; layers, tokens and channels are counted from 0"
+        f"values, the first at token {token}, channel {channel}; all counted from 0"
     )
 
 
