@@ -3,7 +3,7 @@
     python -m launch.train --config=configs/qwen3_14b_rlp.py --workdir=<folder> \
         --config.data.train=<documents> --config.init_from=Qwen/Qwen3-14B-Base
 
-14,768,307,200 parameters. This project has not run it; docs/scale.md has the memory and time of a step.
+14,768,307,200 parameters. This project has not run it; docs/capacity.md has the memory and time of a step.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,7 @@
 
 `init_from` can also be a folder with that model; network and tokenizer are taken from it.
 This project has not run the recipe, for lack of such a machine; tests check its shapes (1,720,574,976
-parameters), and docs/scale.md has the memory and time of a step as `python -m launch.compile` predicts them.
+parameters), and docs/capacity.md has the memory and time of a step as `python -m launch.compile` predicts them.
 The paper trained on 32 H100; 200 steps are the 170M input tokens of its ablations. It reports, for
 the base and after RLP: MATH-500 48.45 and 58.48, GSM8K 54.16 and 74.48, MMLU-Pro 28.17 and 34.62.
 
@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     config.rlp.baseline = "ema"
     config.rlp.ema_decay = 0.999  # tau
 
-    # Sizes that fit: docs/scale.md has the memory of a step on several machines.
+    # Sizes that fit: docs/capacity.md has the memory of a step on several machines.
     config.rlp.max_branches_in_flight = 2048  # of the 8192 thoughts of a step
     config.rlp.update_micro_batch = 1024
 
