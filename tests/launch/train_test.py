@@ -110,7 +110,7 @@ BAD_HOSTS = {
     ),
     "process": (
         ["--multihost", HOST, "--num_processes=2", "--process_id=2"],
-        "--process_id=2; with --num_processes=2 it must lie in [0, 1]",
+        "--process_id=2; with --num_processes=2 it must be in [0, 1]",
     ),
     "no cluster": (
         ["--multihost"],

@@ -13,12 +13,12 @@ BAD = {
     "an unknown objective": ({"objective": "rlvl"}, "objective='rlvl' is unknown; use one of next"),
     "an unknown attention": ({"model.attention": "flash"}, "model.attention='flash' is unknown"),
     "an unknown metric": ({"evaluation.best_metric": "bleu"}, "best_metric='bleu' is unknown"),
-    "a mean that never moves": ({"optimizer.beta2": 1.0}, "optimizer.beta2=1.0; it must lie in [0"),
+    "a mean that never moves": ({"optimizer.beta2": 1.0}, "optimizer.beta2=1.0; it must be in [0"),
     "a mean that never moves in float32": (
         {"optimizer.beta1": 1 - 1e-9},
-        "optimizer.beta1=0.999999999, which is 1 in float32; it must lie in [0, 1): with 1",
+        "optimizer.beta1=0.999999999, which is 1 in float32; it must be in [0, 1): with 1",
     ),
-    "a negative mean": ({"optimizer.beta1": -0.1}, "optimizer.beta1=-0.1; it must lie in [0, 1)"),
+    "a negative mean": ({"optimizer.beta1": -0.1}, "optimizer.beta1=-0.1; it must be in [0, 1)"),
     "an epsilon that is 0 in float32": ({"optimizer.epsilon": 1e-46}, "which is 0 in float32"),
     "an epsilon of 0": ({"optimizer.epsilon": 0.0}, "optimizer.epsilon=0.0; it must be above 0"),
     "an infinite epsilon": ({"optimizer.epsilon": 1e39}, "optimizer.epsilon=1e+39, which is inf"),
@@ -27,7 +27,7 @@ BAD = {
     "an infinite decay": ({"optimizer.weight_decay": 1e39}, "is infinite in float32; lower it"),
     "an infinite norm": ({"optimizer.clip_norm": 1e39}, "set it to 0 for no clipping"),
     "a negative norm": ({"optimizer.clip_norm": -1.0}, "it must not be negative"),
-    "a share above 1": ({"optimizer.final_share": 1.5}, "it must lie in [0, 1]"),
+    "a share above 1": ({"optimizer.final_share": 1.5}, "it must be in [0, 1]"),
     "a negative warm-up": ({"optimizer.warmup_steps": -1}, "it must not be negative"),
     "nothing to train or to evaluate": ({"steps": 0}, "set init_from, or set steps to 1 or more"),
     "nothing to compare with": (LONE, "set group_size to 2 or more, or rlp.baseline to 'ema'"),
@@ -264,7 +264,7 @@ BAD = {
         {"data.problems.evaluation": "a.jsonl"},
         "data.problems.evaluation: file or folder not found: a.jsonl",
     ),
-    "a negative seed": ({"seed": -1}, "seed=-1; it must lie in [0, 4294967295]"),
+    "a negative seed": ({"seed": -1}, "seed=-1; it must be in [0, 4294967295]"),
 }
 BAD_COMPASS = {
     "a bos": ({"data.bos": "none"}, "data.bos='none'; compass has fixed special tokens"),
