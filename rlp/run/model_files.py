@@ -173,9 +173,9 @@ def _tokenizer_files(made: TextMethod, named: Mapping[str, str]) -> dict[str, Pa
         files = edits.with_template(files, made.template)
     if named["eos"] and edits.has_token(files, named["eos"]):
         files = edits.with_token(files, "eos_token", named["eos"])
-    if isinstance(tokenizer, FolderTokenizer) and tokenizer.bos != tokenizer.put_before:
+    if isinstance(tokenizer, FolderTokenizer) and tokenizer.bos != tokenizer.default_bos:
         names = {tokenizer.decode([i]): i for i in tokenizer.bos}
-        files = edits.with_beginning(files, names)
+        files = edits.with_leading_tokens(files, names)
         for name in names:
             if edits.has_token(files, name):
                 files = edits.with_token(files, "bos_token", name)
