@@ -353,6 +353,14 @@ class Mesh(Group):
 
 
 @dataclass(frozen=True)
+class Profile(Group):
+    """Which steps are traced; a trace changes no result (docs/debugging.md)."""
+
+    steps: str = field("", '"FIRST:END": steps FIRST to END - 1 are traced with jax.profiler into <workdir>/profile '
+        '("10:13": steps 10, 11 and 12)', special={"": "no trace"})
+
+
+@dataclass(frozen=True)
 class Config(Run):
     """All fields of a run, for code that reads them: `Config.of(config).rlp.group_size`."""
 
@@ -364,6 +372,7 @@ class Config(Run):
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     mesh: Mesh = Mesh()
+    profile: Profile = Profile()
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Config":

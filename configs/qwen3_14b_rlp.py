@@ -3,7 +3,7 @@
     python -m launch.train --config=configs/qwen3_14b_rlp.py --workdir=<folder> \
         --config.data.train=<documents> --config.init_from=Qwen/Qwen3-14B-Base
 
-14,768,307,200 parameters. Not run by this project; docs/scale.md has what a step needs.
+14,768,307,200 parameters. Not run by this project; docs/capacity.md has what a step needs.
 """
 
 from ml_collections import ConfigDict

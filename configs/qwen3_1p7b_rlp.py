@@ -5,7 +5,7 @@
 
 `init_from` can be a folder that holds that model, too; its network and its tokenizer are taken over.
 Not run by this project, which has no such machine; its shapes are checked (1,720,574,976 parameters).
-What a step needs is known (`python -m launch.compile`, docs/scale.md).
+What a step needs is known (`python -m launch.compile`, docs/capacity.md).
 The paper trained on 32 H100; 200 steps are the 170M input tokens of its ablations. It reports, for
 the base and after RLP: MATH-500 48.45 and 58.48, GSM8K 54.16 and 74.48, MMLU-Pro 28.17 and 34.62.
 
@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     config.rlp.baseline = "ema"
     config.rlp.ema_decay = 0.999  # tau
 
-    # What fits: docs/scale.md has the memory of a step on several machines.
+    # What fits: docs/capacity.md has the memory of a step on several machines.
     config.rlp.max_branches_in_flight = 2048  # of 8192 thoughts of a step
     config.rlp.update_micro_batch = 1024
 

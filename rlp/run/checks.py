@@ -5,6 +5,7 @@ each other. What is known only when something is built, such as shapes that do n
 files, is refused there.
 """
 
+import re
 from collections.abc import Mapping
 
 from configs.default import Config
@@ -51,6 +52,27 @@ def check(values: Mapping[str, Value]) -> None:
     task.check(dataset)
     _check_problem_fields(config, task.asks_problems)
     _check_best_metric(config, task, dataset)
+    profiled_steps(config)
+
+
+def profiled_steps(config: Config) -> range:
+    """Return the steps that `profile.steps` names.
+
+    Raises:
+      UserError: It is not "FIRST:END", or not within the steps of the run.
+    """
+    text = config.profile.steps
+    if not text:
+        return range(0)
+    match = re.fullmatch(r"([1-9]\d{0,8}):([1-9]\d{0,8})", text, re.ASCII)
+    if not match or int(match[2]) <= int(match[1]):
+        problem = "is not FIRST:END with 1 <= FIRST < END; '10:13' traces steps 10, 11 and 12"
+        raise UserError.of("profile.steps", text, problem)
+    steps = range(int(match[1]), int(match[2]))
+    if not config.match and steps[-1] > config.steps:
+        problem = f"ends after the last step of the run; END can be at most {config.steps + 1}"
+        raise UserError.of("profile.steps", text, problem)
+    return steps
 
 
 def _check_match(config: Config, task: tasks.Task) -> None:

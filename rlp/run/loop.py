@@ -29,11 +29,13 @@ from rlp.metrics.metric import HELD_OUT_PREFIX
 from rlp.metrics.watch import Watch
 from rlp.metrics.writer import MetricsWriter, NoMetrics
 from rlp.report import terminal_table, write_report_separately
-from rlp.run import finish, memory_check, resume
+from rlp.run import finish, memory_check, out_of_memory, resume
 from rlp.run.assembly import Run, read_data, root_keys
+from rlp.run.checks import profiled_steps
 from rlp.run.model_files import small_files
 from rlp.run.objective_options import with_options
 from rlp.run.schedule import build_end, build_optimizer
+from rlp.run.speed import Speed, brief
 from rlp.run.state import Progress, StateMaker, arrays, save
 from rlp.runtime import consistency, disk_errors, hosts, lease, multihost, ownership, run_folder
 from rlp.runtime.config_json import fields
@@ -41,6 +43,7 @@ from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint, changes
 from rlp.runtime.preemption import Preempted, Preemption
 from rlp.runtime.progress import progress
+from rlp.runtime.step_trace import StepTrace
 from rlp.runtime.strict_json import finite
 from rlp.training.budget import End
 from rlp.training.checkpoint import Checkpoints, disk_space
@@ -101,10 +104,11 @@ def train(
             LOGGER.info("%s is finished; nothing to do", workdir)
             return result
         if result is None:
-            run = _build(config, workdir)
-            end = build_end(Config.of(config), run.method.model)
-            loop = _Loop(config, workdir, run, end, holding, allow_config_change, on_step)
-            result = loop.run()
+            with out_of_memory.named(Config.of(config)):
+                run = _build(config, workdir)
+                end = build_end(Config.of(config), run.method.model)
+                loop = _Loop(config, workdir, run, end, holding, allow_config_change, on_step)
+                result = loop.run()
         if report:
             hosts.agree(lambda: _report(workdir, page, result))
         return result
@@ -148,6 +152,7 @@ class _Loop:
         self.init_key, self.key, self.evaluation_key = root_keys(settings.seed)
         self.progress = Progress(Totals(), {})
         self.faulty = False  # the last step had a value that was not finite
+        self.speed = Speed([*made.mesh.devices.flat], settings.model.compute_dtype)
 
     def run(self) -> dict[str, Any]:
         """From the newest checkpoint to evaluation.json."""
@@ -229,10 +234,12 @@ class _Loop:
         with (
             writing() if hosts.is_first() else NoMetrics() as writer,
             progress(self.end.last, step, self.label) as bar,
+            StepTrace(profiled_steps(settings), self.workdir / run_folder.PROFILE) as trace,
         ):
             while not over:
                 self._stop_if_asked(state, checkpoints)
-                state, metrics = self._one_step(trainer, state, train)
+                with trace.step(step + 1):
+                    state, metrics = self._one_step(trainer, state, train)
                 self.preemption.wait()  # from now on there is something to save
                 step += 1
                 over = self.end.reached(step, totals)
@@ -243,7 +250,7 @@ class _Loop:
                     metrics |= {HELD_OUT_PREFIX + name: value for name, value in figures.items()}
                 self.holding.check()
                 writer.write(step, metrics)
-                bar.set_postfix_str(_brief(metrics), refresh=False)
+                bar.set_postfix_str(brief(metrics), refresh=False)
                 bar.total = self.end.expected(step, totals)
                 bar.update(1)
                 self._check_health(state, checkpoints, trainer.fault)
@@ -270,10 +277,11 @@ class _Loop:
         rows = Rows(size, lambda row, count: train.batch(first + row, count))
         updates = int(state.step) * self.made.task.updates_per_step - int(state.skipped)
         state, metrics, cost = trainer.step(state, rows, self.key)
-        totals.add(cost, time.perf_counter() - start, self.made.mesh.size)
+        elapsed = time.perf_counter() - start
+        totals.add(cost, elapsed, self.made.mesh.size)
         totals.position += size
         seconds = {f"seconds_{stage}": value for stage, value in cost.seconds.items()}
-        return state, metrics | totals.metrics() | seconds | {
+        return state, metrics | totals.metrics() | seconds | self.speed.metrics(cost, elapsed) | {
             "learning_rate": float(self.optimizer.learning_rate(updates)),
             "skipped_updates": int(state.skipped),
         }
@@ -332,10 +340,3 @@ class _Loop:
         result = finite(finish.result_of(state, self.end.last, figures, self.progress.totals))
         write = lambda: finish.write(self.workdir, documents, responses, result)
         return hosts.agree(lambda: self._written(write))
-
-
-def _brief(metrics: dict[str, float]) -> str:
-    """The figures that stand behind the progress bar."""
-    if "reward_mean" not in metrics:
-        return f"loss {metrics['loss']:.3f}"
-    return f"reward {metrics['reward_mean']:+.3f}, closed {metrics['closed_fraction']:.2f}"

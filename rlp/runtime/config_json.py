@@ -18,9 +18,9 @@ from rlp.runtime.strict_json import read_object
 
 Value = bool | int | float | str
 
-# On which devices and in what pieces a run is computed, which makes no other run of it.
+# Fields that do not change what a run computes: devices, pieces, profiling.
 _WHERE = re.compile(
-    r"(arms\.[^.]+\.)?(mesh\..+|model\.(remat|attention)|rlp\.(max_branches_in_flight"
+    r"(arms\.[^.]+\.)?(mesh\..+|profile\..+|model\.(remat|attention)|rlp\.(max_branches_in_flight"
     r"|update_micro_batch|rollout_layout|baseline_memory))"
 )
 

@@ -13,6 +13,7 @@ METRICS = "metrics.jsonl"
 DAMAGED_METRICS = "metrics.damaged.jsonl"  # lines of METRICS that cannot be used
 DECLARED_METRICS = "metrics.declared.json"  # metrics that the objective brings
 TENSORBOARD = "tensorboard"
+PROFILE = "profile"  # traces of the steps of config.profile.steps
 WARNINGS = "warnings.json"
 CHECKPOINTS = "checkpoints"  # a folder per step inside
 MANIFEST = "manifest.json"  # of a checkpoint: its files with their checksums
@@ -38,7 +39,7 @@ SLURM = "slurm"
 WRITTEN = {
     "run": (
         *(CONFIG, HF, CHECKPOINTS, METRICS, TENSORBOARD, WARNINGS, DAMAGED_METRICS),
-        *(DECLARED_METRICS, EVALUATION, THOUGHTS, RESPONSES, REPORT, PLOTS, LOGS),
+        *(DECLARED_METRICS, PROFILE, EVALUATION, THOUGHTS, RESPONSES, REPORT, PLOTS, LOGS),
     ),
     "experiment": (CONFIG, SUMMARY, PIPELINE, REPORT, PLOTS, LOGS),
     "sweep": (LOGS, SLURM, REPORT, PLOTS),

@@ -130,7 +130,7 @@ def test_a_small_step_for_four_tpus():
     assert "Involuntary full rematerialization" not in out
 
 
-# The recipe's own settings at a smaller size: in waves and micro-batches, as there.
+# The recipe's own settings at a smaller size: in rollout batches and micro-batches, as there.
 SMALL_RECIPE = SMALL | {
     "model__vocab_size": 512, "data__sequence_length": 256, "rlp__thought_length": 32,
     "rlp__group_size": 8, "rlp__max_branches_in_flight": 32, "rlp__update_micro_batch": 32,

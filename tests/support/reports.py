@@ -230,7 +230,7 @@ class Reader(HTMLParser):
         elif tag == "span":
             self._in_head = False
         if values := found.get("data-values"):
-            self._column = found["data-figure"] or ""
+            self._column = found["data-metric"] or ""
             numbers = [None if v == "null" else float(v) for v in values.split()]
             self.rows.setdefault(self._row, {})[self._column] = numbers
         self._in_data = found.get("id") == "report-data"

@@ -116,7 +116,7 @@ class Answers(SamplingTask):
         self, run: "Run", stream: Stream, optimizer: Optimizer, shardings: Any
     ) -> AnswerTrainer:
         """See `Task`."""
-        self.log_waves(run)
+        self.log_rollout_batch(run)
         assert run.answering is not None
         assert isinstance(stream, Answered)
         common = (optimizer, run.mesh, shardings)

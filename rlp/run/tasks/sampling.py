@@ -11,11 +11,11 @@ from models.sharding import batch_shards
 from rlp.capacity import step_memory
 from rlp.capacity.device_memory import Need
 from rlp.engine import readings
-from rlp.engine.microbatching import wave_shape
+from rlp.engine.microbatching import largest_batch
 from rlp.engine.placement import check_memory
 from rlp.engine.readings import OTHER_DOCUMENT, needs
 from rlp.engine.step import RLPSettings
-from rlp.engine.step.rollout_batches import cache_bytes, rollout_wave
+from rlp.engine.step.rollout_batches import cache_bytes, rollout_batch_shape
 from rlp.metrics import declared
 from rlp.metrics.metric import Metric
 from rlp.metrics.watch import Rule
@@ -106,24 +106,24 @@ class SamplingTask(Task):
         sampling = self.sampling(settings)
         assert sampling is not None
         check_memory(mesh, self.config.rlp.baseline_memory)
-        _check_waves(self.config.batch_size, sampling, batch_shards(mesh))
+        _check_batches(self.config.batch_size, sampling, batch_shards(mesh))
 
-    def log_waves(self, run: "Run") -> None:
-        """Logs the size of a wave of the rollout."""
+    def log_rollout_batch(self, run: "Run") -> None:
+        """Logs the size of a rollout batch."""
         method, (rows, length) = self.sampled(run), self.shape
         assert method is not None
-        wave = rollout_wave(method.settings, rows, batch_shards(run.mesh))
-        size = cache_bytes(method.model, method.settings, method.vocabulary, length, *wave)
+        batch = rollout_batch_shape(method.settings, rows, batch_shards(run.mesh))
+        size = cache_bytes(method.model, method.settings, method.vocabulary, length, *batch)
         LOGGER.info(
-            "a wave of the rollout: %d documents, %d forks of each, %d thoughts a fork, %.3g MiB",
-            *wave,
+            "rollout batch: %d documents, %d forks of each, %d thoughts a fork, %.3g MiB",
+            *batch,
             method.settings.group_size,
             size / 2**20,
         )
 
 
-def _check_waves(documents: int, rlp: RLPSettings, shards: int) -> None:
-    """Refuses waves and minibatches that do not divide a batch of so many documents."""
+def _check_batches(documents: int, rlp: RLPSettings, shards: int) -> None:
+    """Refuses rollout batches and minibatches that do not divide a batch of so many documents."""
     branches = rlp.forks_per_document * rlp.group_size
     if documents % (rlp.minibatches * shards):
         raise UserError.of(
@@ -136,14 +136,14 @@ def _check_waves(documents: int, rlp: RLPSettings, shards: int) -> None:
         "max_branches_in_flight": (documents, rlp.group_size),
         "update_micro_batch": (documents // rlp.minibatches, 1),
     }
-    waves = {
-        field: wave_shape(rows, branches, unit, getattr(rlp, field), shards, f"rlp.{field}")
+    batches = {
+        field: largest_batch(rows, branches, unit, getattr(rlp, field), shards, f"rlp.{field}")
         for field, (rows, unit) in wanted.items()
     }
-    if OTHER_DOCUMENT in needs(rlp.objective) and waves["max_branches_in_flight"][0] < 2:
+    if OTHER_DOCUMENT in needs(rlp.objective) and batches["max_branches_in_flight"][0] < 2:
         raise UserError.of(
             "objective",
             rlp.objective,
-            "puts thoughts into another document of their wave, and a wave has one; raise "
+            "puts thoughts into another document of their rollout batch, which has only one; raise "
             "batch_size or rlp.max_branches_in_flight",
         )

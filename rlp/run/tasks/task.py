@@ -159,8 +159,8 @@ class Task(abc.ABC):
           mesh: of the devices.
 
         Raises:
-          ValueError: waves or minibatches do not divide a batch, or a copy of the parameters has no
-            place.
+          ValueError: If rollout batches or minibatches do not divide a batch, or if the
+            devices have no memory of the kind `rlp.baseline_memory`.
         """
 
     @abc.abstractmethod

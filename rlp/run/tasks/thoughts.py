@@ -93,5 +93,5 @@ class Thoughts(SamplingTask):
         self, run: "Run", stream: Stream, optimizer: Optimizer, shardings: Any
     ) -> RLPTrainer:
         """See `Task`."""
-        self.log_waves(run)
+        self.log_rollout_batch(run)
         return RLPTrainer(run.method, optimizer, run.mesh, shardings, run.evaluator.table)

@@ -82,7 +82,7 @@ BAD = {
         RLP | {"match": "a:flops", "optimizer.schedule": "cosine"},
         "match='a:flops': how many steps that takes is not known before",
     ),
-    "waves too small for a group": (
+    "rollout batches too small for a group": (
         RLP
         | {"rlp.group_size": 4, "rlp.max_branches_in_flight": 6, "mesh.data": 2, "mesh.fsdp": 4},
         "rlp.max_branches_in_flight=6 is too few: 4 branches of a document stay together, on each "
@@ -247,7 +247,7 @@ BAD = {
         RLVR | {"data.problems.response_length": 1, "rlp.unclosed": "mask"},
         "data.problems.response_length=1 leaves no room for an end of 1 token after a word",
     ),
-    "waves too small for responses": (
+    "rollout batches too small for responses": (
         RLVR | {"rlp.group_size": 4, "rlp.max_branches_in_flight": 3},
         "rlp.max_branches_in_flight=3 is too few: 4 branches of a document stay together",
     ),

@@ -43,12 +43,12 @@ ABSURD = {
     "a row": (TEXT, {"data.sequence_length": 10**9}, "data.sequence_length"),
     "steps": (TEXT, {"steps": 10**400}, "steps"),
     "a group": (RLP, {"rlp.group_size": 10**7}, "rlp.group_size"),
-    "a group in waves": (
+    "a group in batches": (
         RLP,
         {"rlp.group_size": 10**9, "rlp.max_branches_in_flight": 8 * 10**9},
         "rlp.group_size",
     ),
-    "documents in waves": (
+    "documents in batches": (
         RLP,
         {"batch_size": 8 * 10**8, "rlp.max_branches_in_flight": 32, "rlp.update_micro_batch": 0},
         "batch_size",
@@ -110,7 +110,7 @@ def test_a_run_that_has_what_it_needs_is_built_and_with_a_byte_less_it_is_not(ba
     assert needed(config, size - 1) == size
 
 
-def test_waves_make_a_rollout_and_an_update_smaller():
+def test_batches_make_a_rollout_and_an_update_smaller():
     config = described(RLP, {"batch_size": 32, "rlp.group_size": 2**14, "rlp.thought_length": 64})
     memory = limited(400 * 2**20)
     for purpose, field in (

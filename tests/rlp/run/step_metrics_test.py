@@ -27,6 +27,7 @@ COMMON = {
     *("step", "loss", "grad_norm", "learning_rate", "tokens_documents"),
     *("tokens_rollout", "tokens_update", "flops", *(f"flops_{part}" for part in PARTS)),
     *("seconds_device", "seconds_data", "seconds_update", "skipped_updates"),
+    "tokens_per_second",
 }
 SAMPLED = COMMON | {
     *("reward_mean", "reward_positive_share", "advantage_std", "zero_variance_share"),

@@ -59,10 +59,10 @@ def test_differences_are_named_field_by_field():
 
 
 def test_where_and_in_what_pieces_a_run_is_computed_makes_no_difference():
-    def config(devices, waves, remat, layers):
+    def config(devices, in_flight, remat, layers):
         own = {
             "mesh": {"fsdp": devices},
-            "rlp": {"max_branches_in_flight": waves},
+            "rlp": {"max_branches_in_flight": in_flight},
             "model": {"remat": remat, "num_layers": layers},
         }
         return ConfigDict(own | {"arms": {"base": own}})

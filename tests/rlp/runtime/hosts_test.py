@@ -86,7 +86,7 @@ with multihost.Joined(address, number, process, 60):
     except UserError as error:
         tell(refused=str(error), field=error.field, frames=getattr(error, "frames", ""))
 
-    # Each reads its own rows, wave by wave.
+    # Each reads its own rows, one rollout batch at a time.
     mesh = make_mesh(2, -1, 1)
     def read(first, size):
         reads.extend(range(first, first + size))
@@ -94,8 +94,8 @@ with multihost.Joined(address, number, process, 60):
         return Batch(tokens=whole, segment=whole, position=whole, index=whole[:, 0], forks=whole)
     reads, rows = [], []
     collect = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
-    for wave in range(2):
-        batch = Rows(16, read).placed(mesh, wave, 2)
+    for part in range(2):
+        batch = Rows(16, read).placed(mesh, part, 2)
         rows.append(np.asarray(collect(batch.index)).tolist())
     tell(reads=reads, rows=rows)
 
@@ -167,7 +167,7 @@ def holds(facts, number, folder):
         assert (fact["count"], fact["first"]) == (number, i == 0)
         assert (fact["refused"], fact["field"]) == ("refused by 0", "objective")
         assert fact["frames"] == ("the frames" if i == 0 else "")
-        # Shards of 4 rows, of which each wave has 2: the same order for any number of hosts.
+        # Shards of 4 rows, 2 in each rollout batch: the same order for any number of hosts.
         assert fact["rows"] == [
             [0, 1, 4, 5, 8, 9, 12, 13],
             [2, 3, 6, 7, 10, 11, 14, 15],
