@@ -7,7 +7,7 @@
 #   make slow-test                     the tests that take minutes; both in WORKERS=2 processes
 #   make models                        two small pretrained models, fetched and imported into runs/models
 #   make compilers                     what launch.compile needs, into .venv/compilers (1.4 GB, Linux x86-64)
-#   make docs                          the documentation as a site: docs/_build/index.html
+#   make docs                          the documentation as a site: docs/_build/html/index.html
 #   make lint                          ruff and mypy;  make format  rewrites the code in ruff's format
 #   make clean                         removes environments and caches, never runs/
 
@@ -61,7 +61,7 @@ models: $(VENV)/.ready-gguf
 compilers: $(VENV)/compilers/.ready
 
 docs: $(VENV)/.ready-docs
-	$(run) sphinx --builder html --fail-on-warning --keep-going --conf-dir docs . docs/_build $(ARGS)
+	$(run) sphinx --builder html --fail-on-warning --keep-going --conf-dir docs . docs/_build/html $(ARGS)
 
 lint: $(VENV)/.ready-test
 	$(run) ruff check .
