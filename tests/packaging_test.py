@@ -31,6 +31,7 @@ def named(lines):
         ("requirements.txt", PROJECT["project"]["dependencies"]),
         ("requirements-test.txt", EXTRAS["test"]),
         ("requirements-gguf.txt", EXTRAS["gguf"]),
+        ("requirements-docs.txt", EXTRAS["docs"]),
     ],
 )
 def test_what_is_pinned_is_what_the_package_asks_for(file, dependencies):

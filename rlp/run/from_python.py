@@ -21,7 +21,7 @@ from rlp.run.named_objects import name_of
 from rlp.run.results import Experiment, Run
 from rlp.runtime.errors import UserError
 from rlp.runtime.lookup import names_code
-from rlp.runtime.preemption import Preempted, ctrl_c_alone
+from rlp.runtime.preemption import Preempted, only_ctrl_c
 
 BRIEF = ("reward_mean", "information_gain", "accuracy", "closed_fraction")
 
@@ -106,7 +106,7 @@ def train(
         "on_step": callback,
     }
     try:
-        with ctrl_c_alone():
+        with only_ctrl_c():
             train_or_run(config, folder, **options)
     except Preempted:
         raise KeyboardInterrupt(

@@ -95,7 +95,7 @@ def train(
         config = with_options(starting.adopt(config, workdir, explicit))
         hosts.check_same(
             {"--workdir": str(workdir), "--allow_config_change": allow_config_change}
-            | consistency.of_config(dict(fields(config)))
+            | consistency.config_facts(dict(fields(config)))
         )
         resume.check_config(config, workdir, allow_config_change)
         page = workdir / run_folder.REPORT

@@ -65,7 +65,7 @@ class StateMaker:
             return None
         start = starting.find(self._config.init_from)
         if start.config is None and start.files is not None:
-            hosts.check_same(consistency.of_files(start.files))
+            hosts.check_same(consistency.file_facts(start.files))
         params, _, described = start.load(abstract_params(self._run.method.model, self._run.mesh))
         LOGGER.info("starting from %s", described)
         return params

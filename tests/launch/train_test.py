@@ -86,7 +86,10 @@ BAD = {
     ),
     "mesh": ({"mesh.data": 3}, "mesh.data=3, mesh.fsdp=1, mesh.tensor=1 does not make 1 devices"),
     "no data": ({"data.train": ""}, "data.train is empty; set --config.data.train"),
-    "missing data": ({"data.train": "gone.jsonl"}, "data.train: no file or folder gone.jsonl"),
+    "missing data": (
+        {"data.train": "gone.jsonl"},
+        "data.train: file or folder not found: gone.jsonl",
+    ),
     "start": ({"init_from": "gone"}, "no such folder: gone"),
     "start's step": ({"init_from": "base@77"}, "base has no checkpoint of step 77; it has 1"),
     "start's shape": (OTHER_SHAPE, "model.hidden_size=48, but base has 32; leave it out"),
@@ -107,11 +110,11 @@ BAD_HOSTS = {
     ),
     "process": (
         ["--multihost", HOST, "--num_processes=2", "--process_id=2"],
-        "--process_id=2; with --num_processes=2 it must lie in [0, 1]",
+        "--process_id=2; with --num_processes=2 it must be in [0, 1]",
     ),
     "no cluster": (
         ["--multihost"],
-        "does not say who the others are as Cloud TPU, SLURM, GKE or Open MPI do; give",
+        "does not describe the processes of the run as Cloud TPU, SLURM, GKE or Open MPI do; give",
     ),
 }
 NAN = {"optimizer.learning_rate": 1e38, "max_bad_steps": 2, "checkpoint.every": 1}

@@ -39,6 +39,6 @@ def documents(path, column="text", separator="", on_read=lambda count: None, lim
     summary = Summary("data.train", [str(path)], 0.2, "documents")
     found = list(read_documents(summary, column, separator, on_read, limits))
     summary.finish(separator)
-    assert summary.found == {str(path): len(found)}
+    assert summary.text_counts == {str(path): len(found)}
     assert summary.characters == sum(map(len, found))
     return found

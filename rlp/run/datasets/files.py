@@ -4,7 +4,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from configs.default import Config
-from rlp.answers.gold_answers import Golds
+from rlp.answers.gold_answers import GoldAnswers
 from rlp.data.bounds import Limits
 from rlp.data.conversations import Format
 from rlp.data.pairs import pair_streams
@@ -107,7 +107,7 @@ class FileDataset(Dataset):
                 instruction=data.problems.instruction,
             ),
             ask=response_format.ask,
-            golds=Golds(make_grader(config)),
+            gold_answers=GoldAnswers(make_grader(config)),
             tokenizer=tokenizer,
             head=response_format.head,
             opening=response_format.opening[0] if response_format.shared else None,

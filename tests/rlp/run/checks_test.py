@@ -13,12 +13,12 @@ BAD = {
     "an unknown objective": ({"objective": "rlvl"}, "objective='rlvl' is unknown; use one of next"),
     "an unknown attention": ({"model.attention": "flash"}, "model.attention='flash' is unknown"),
     "an unknown metric": ({"evaluation.best_metric": "bleu"}, "best_metric='bleu' is unknown"),
-    "a mean that never moves": ({"optimizer.beta2": 1.0}, "optimizer.beta2=1.0; it must lie in [0"),
+    "a mean that never moves": ({"optimizer.beta2": 1.0}, "optimizer.beta2=1.0; it must be in [0"),
     "a mean that never moves in float32": (
         {"optimizer.beta1": 1 - 1e-9},
-        "optimizer.beta1=0.999999999, which is 1 in float32; it must lie in [0, 1): with 1",
+        "optimizer.beta1=0.999999999, which is 1 in float32; it must be in [0, 1): with 1",
     ),
-    "a negative mean": ({"optimizer.beta1": -0.1}, "optimizer.beta1=-0.1; it must lie in [0, 1)"),
+    "a negative mean": ({"optimizer.beta1": -0.1}, "optimizer.beta1=-0.1; it must be in [0, 1)"),
     "an epsilon that is 0 in float32": ({"optimizer.epsilon": 1e-46}, "which is 0 in float32"),
     "an epsilon of 0": ({"optimizer.epsilon": 0.0}, "optimizer.epsilon=0.0; it must be above 0"),
     "an infinite epsilon": ({"optimizer.epsilon": 1e39}, "optimizer.epsilon=1e+39, which is inf"),
@@ -27,17 +27,20 @@ BAD = {
     "an infinite decay": ({"optimizer.weight_decay": 1e39}, "is infinite in float32; lower it"),
     "an infinite norm": ({"optimizer.clip_norm": 1e39}, "set it to 0 for no clipping"),
     "a negative norm": ({"optimizer.clip_norm": -1.0}, "it must not be negative"),
-    "a share above 1": ({"optimizer.final_share": 1.5}, "it must lie in [0, 1]"),
+    "a share above 1": ({"optimizer.final_share": 1.5}, "it must be in [0, 1]"),
     "a negative warm-up": ({"optimizer.warmup_steps": -1}, "it must not be negative"),
     "nothing to train or to evaluate": ({"steps": 0}, "set init_from, or set steps to 1 or more"),
     "nothing to compare with": (LONE, "set group_size to 2 or more, or rlp.baseline to 'ema'"),
     "no documents": ({"data.train": ""}, "data.train is empty; set --config.data.train=<file"),
-    "no such documents": ({"data.train": "no/such.txt"}, "data.train: no file or folder no/such"),
-    "no such held-out documents": ({"data.evaluation": "no/such.txt"}, "data.evaluation: no file"),
+    "no such documents": (
+        {"data.train": "no/such.txt"},
+        "data.train: file or folder not found: no/such",
+    ),
+    "no such held-out documents": ({"data.evaluation": "no/such.txt"}, "data.evaluation: file"),
     "no place for a fork": ({"rlp.positions": "given"}, "needs data.fork_marker"),
     "a marker that never comes": (
         {"rlp.positions": "given", "data.fork_marker": "~~"},
-        "document goes on after data.fork_marker='~~'",
+        "document contains data.fork_marker='~~'",
     ),
     "rows too short for their forks": (
         RLP | {"rlp.min_prefix": 20, "rlp.horizon": 8},
@@ -55,12 +58,9 @@ BAD = {
         {"rlp.positions": "given", "data.fork_marker": " ", "rlp.forks_per_document": 2},
         "rlp.forks_per_document=2; rlp.positions='given' has one fork per document",
     ),
-    "no such tokenizer": ({"data.tokenizer": "no/such"}, "data.tokenizer: no folder 'no/such'"),
-    "a separator for bytes": ({"data.separator": "."}, "data.separator='.'; bytes have tokens of"),
-    "a vocabulary too small": (
-        {"model.vocab_size": 64},
-        "smaller than the tokenizer's 261 ids; set it to 261 or more",
-    ),
+    "no such tokenizer": ({"data.tokenizer": "no/such"}, "tokenizer='no/such' is not a folder"),
+    "a separator for bytes": ({"data.separator": "."}, "data.separator='.'; the byte tokenizer"),
+    "a vocabulary too small": ({"model.vocab_size": 64}, "smaller than the tokenizer's 261 ids"),
     "heads that do not share": ({"model.num_kv_heads": 3}, "model.num_heads=2 is no multiple of"),
     "a kernel of another device": (
         {"model.attention": "pallas_tpu"},
@@ -144,7 +144,7 @@ BAD = {
         "evaluation.best_metric='think_loss' is not measured with objective='next_token' and "
         "data.sft.share=1.0",
     ),
-    "no such pairs": (PAIRS, "data.sft.train: no file or folder a.jsonl"),
+    "no such pairs": (PAIRS, "data.sft.train: file or folder not found: a.jsonl"),
     "a template for pairs of bytes": (
         PAIRS | {"data.chat_template": "no/such"},
         "data.chat_template='no/such': the byte tokenizer does not support chat templates",
@@ -256,12 +256,12 @@ BAD = {
         RLVR | {"rlp.group_size": 4, "rlp.max_branches_in_flight": 3},
         "rlp.max_branches_in_flight=3 is too few: 4 branches of a document stay together",
     ),
-    "no such problems": (RLVR, "data.problems.train: no file or folder a.jsonl"),
+    "no such problems": (RLVR, "data.problems.train: file or folder not found: a.jsonl"),
     "no such held-out problems": (
         {"data.problems.evaluation": "a.jsonl"},
-        "data.problems.evaluation: no file or folder a.jsonl",
+        "data.problems.evaluation: file or folder not found: a.jsonl",
     ),
-    "a negative seed": ({"seed": -1}, "seed=-1; it must lie in [0, 4294967295]"),
+    "a negative seed": ({"seed": -1}, "seed=-1; it must be in [0, 4294967295]"),
 }
 BAD_COMPASS = {
     "a bos": ({"data.bos": "none"}, "data.bos='none'; compass has fixed special tokens"),

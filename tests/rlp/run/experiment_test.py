@@ -192,7 +192,7 @@ BAD_ARMS = {
     ),
     "no documents in the first arm": (
         {"base": {"data": {"kind": "text", "train": "no/such"}, "rlp": {"positions": "uniform"}}},
-        "data.train: no file or folder no/such",
+        "data.train: file or folder not found: no/such",
     ),
 }
 
