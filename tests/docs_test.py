@@ -1,4 +1,4 @@
-"""The pages name files and modules that exist."""
+"""All files and modules that the pages name exist."""
 
 import re
 
