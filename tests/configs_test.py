@@ -10,10 +10,13 @@ from ml_collections import ConfigDict
 
 from configs import ablations, default, demo, qwen3_1p7b_rlp, qwen3_14b_rlp, sft, text
 from models.transformer import count_parameters, shapes
+from rlp.capacity import compilers
+from rlp.capacity.chips import parse_topology
+from rlp.capacity.device_memory import DoesNotFit, Limits
 from rlp.data.batch import Batch
 from rlp.engine import step
 from rlp.engine.placement import state_shardings
-from rlp.run import assembly, experiment, schedule
+from rlp.run import assembly, experiment, memory_check, schedule
 from rlp.runtime.config_json import fields
 from tests.support.paths import ROOT
 
@@ -151,6 +154,22 @@ def test_the_recipe_for_qwen3_splits_over_eight_devices():
         total += leaf.size
         per_device += jnp.prod(jnp.array(sharding.shard_shape(leaf.shape))).item()
     assert per_device < total / 7.9  # all parameters but the norms are split
+
+
+def test_the_recipe_for_qwen3_fits_on_64_chips_of_v5p():
+    """By the bytes that a step certainly needs. `launch.compile` finds a little more (12.23 GiB in
+    the rollout; docs/capacity.md), in minutes."""
+    config, topology = recipe(), parse_topology("v5p:4x4x4")
+
+    def build(usable):
+        limits = Limits(int(usable), "a v5p", host=None)
+        devices = compilers.stand_ins(topology.devices)
+        return memory_check.build(config, devices=devices, memory=lambda _: limits)
+
+    assert build(topology.chip.usable()).mesh.shape["fsdp"] == 64
+    build(12 << 30)
+    with pytest.raises(DoesNotFit, match="rollout"):
+        build(11 << 30)
 
 
 def test_the_recipe_for_qwen3_has_the_numbers_of_the_paper():

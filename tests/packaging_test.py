@@ -31,6 +31,7 @@ def by_name(lines):
         ("requirements.txt", PROJECT["project"]["dependencies"]),
         ("requirements-test.txt", EXTRAS["test"]),
         ("requirements-gguf.txt", EXTRAS["gguf"]),
+        ("requirements-docs.txt", EXTRAS["docs"]),
     ],
 )
 def test_the_pinned_packages_are_the_dependencies(file, dependencies):

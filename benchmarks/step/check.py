@@ -84,8 +84,8 @@ def product(
     """The first step of the product, and the thoughts that it sampled.
 
     Thoughts and evidence are those of its stages, with all branches at once. The gradient is what a
-    step of its trainer hands to the optimizer, with the waves and micro-batches of the settings:
-    they change no thought.
+    step of its trainer hands to the optimizer, with the rollout batches and micro-batches of the
+    settings, which do not change any thought.
     """
     rollout, evidence = think(case, params, baseline, batch, key)
     grouped = lambda x: np.asarray(x).reshape(*evidence.reasoned.shape, *x.shape[2:])

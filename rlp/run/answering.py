@@ -1,4 +1,4 @@
-"""From a config to how problems are answered: what is sampled, and who checks it."""
+"""Build what samples responses to problems and grades them."""
 
 from configs.default import Config
 from rlp.answers.planning_phrases import PHRASES
@@ -17,20 +17,20 @@ from rlp.runtime.errors import UserError
 
 
 def planning_phrases(config: Config) -> tuple[str, ...]:
-    """The phrases that plan (HICRA, arXiv 2509.03646)."""
-    named = config.data.problems.planning
-    if named == "default":
+    """Return the planning phrases (HICRA, arXiv 2509.03646)."""
+    source = config.data.problems.planning
+    if source == "default":
         return PHRASES
-    lines = file_text("data.problems.planning", named, "'default'").splitlines()
+    lines = file_text("data.problems.planning", source, "'default'").splitlines()
     return tuple(line.strip() for line in lines if line.strip())
 
 
 def build_answering(config: Config, task: Task, method: TextMethod) -> Answering | None:
-    """How responses to problems are sampled and checked; None for a run without problems.
+    """Build the sampling and grading of responses; return None for a run without problems.
 
     Raises:
-      UserError: there is no such verifier, or what the task needs is missing from the tokenizer or
-        the template.
+      UserError: If the verifier is unknown or does not suit the objective, or if the tokenizer or
+        the chat template lacks what the task needs.
     """
     if not task.asks_problems:
         return None
@@ -40,8 +40,8 @@ def build_answering(config: Config, task: Task, method: TextMethod) -> Answering
         raise UserError.of(
             "objective",
             objective,
-            "rewards the answer of the majority, and the function that "
-            f"data.problems.verifier={problems.verifier!r} names compares no answers; give a "
+            "rewards the majority answer, but the function "
+            f"data.problems.verifier={problems.verifier!r} does not compare answers; use a "
             "Verifier with extract and equal, or set objective to 'rlvr'",
         )
     texts = None
@@ -51,8 +51,8 @@ def build_answering(config: Config, task: Task, method: TextMethod) -> Answering
             raise UserError.of(
                 "objective",
                 objective,
-                "finds phrases in the bytes of tokens, and those of this tokenizer have none; "
-                "take byte-level BPE, or objective='rlvr'",
+                "finds phrases in the bytes of tokens, which this tokenizer does not define; use a "
+                "byte-level BPE tokenizer, or objective='rlvr'",
             )
     response_format = make_response_format(tokenizer, method.template, problems.think)
     return Answering(

@@ -1,6 +1,9 @@
-"""From a config to the things a run is made of, each checked before any long work starts.
+"""Build the parts of a run from its config, and check each of them before any long work starts.
 
-The modules of `rlp.run` read a config; everything they build takes plain arguments.
+    config -> checks -> task, mesh -> method (model, tokenizer, settings) -> answering, evaluator
+
+`build` does this without reading data; `read_data` then opens the training stream and the held-out
+rows. Only modules of `rlp.run` read a config; everything that they build takes plain arguments.
 """
 
 import dataclasses
@@ -31,21 +34,21 @@ from rlp.run.method import TextMethod, build_method, named
 from rlp.runtime.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
-# As `rlp.run.method.Look`, called with the mesh, too.
+# Like `rlp.run.method.Look`, with the mesh as an additional argument.
 Look = Callable[[ModelConfig, int, RLPSettings | None, Mesh], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The things a run is made of, all but its rows: those take time to read.
+    """The parts of a run, except its data, which takes time to read.
 
     Attributes:
-      task: what kind of run it is.
-      dataset: where its rows come from.
-      method: what it computes with.
-      evaluator: of its held-out rows.
-      mesh: that it is spread over.
-      answering: how it answers problems; None for a run without problems.
+      task: The kind of run: next-token training, RL on thoughts, or RL on answers.
+      dataset: The source of its rows.
+      method: The model configuration, settings and tokenizer.
+      evaluator: Computes the held-out metrics.
+      mesh: The devices.
+      answering: Samples and grades responses to problems; None for a run without problems.
     """
 
     task: tasks.Task
@@ -57,12 +60,12 @@ class Run:
 
     @property
     def sampled(self) -> Method | None:
-        """What a training step samples with; None where it samples nothing."""
+        """The method that a training step samples with; None if it does not sample."""
         return self.task.sampled(self)
 
     @property
     def sampling(self) -> RLPSettings | None:
-        """The settings of what a training step samples; None where it samples nothing."""
+        """The settings that a training step samples with; None if it does not sample."""
         return self.task.sampling(self.method.settings)
 
 
@@ -72,15 +75,16 @@ def build(
     devices: Sequence[Any] | None = None,
     look: Look | None = None,
 ) -> Run:
-    """Builds a run.
+    """Build a run.
 
     Args:
-      config, files: as of `build_method`.
-      devices: that it is spread over; None for all that JAX has.
-      look: may refuse the network.
+      config: The config of the run.
+      files: As in `build_method`.
+      devices: The devices of the mesh; None for all JAX devices.
+      look: Called with the model configuration before anything is allocated; may raise.
 
     Raises:
-      UserError: as `build_method` does.
+      UserError: If a value of the config cannot be used; names its field.
     """
     check(flat(config, Config))
     task = tasks.of(config)
@@ -100,34 +104,34 @@ def build(
 
 
 def read_data(config: Config, run: Run) -> tuple[Stream, HeldOut]:
-    """The training stream of a run, and its held-out rows.
+    """Open the training stream of a run, and read its held-out rows.
 
     Raises:
-      UserError: for data that cannot be used.
+      UserError: If the data cannot be used.
     """
     tokenizer, template = run.method.tokenizer, run.method.template
     response_format = run.answering.response_format if run.answering else None
-    found = run.task.data(run.dataset, config, tokenizer, template, response_format)
+    train, held_out = run.task.data(run.dataset, config, tokenizer, template, response_format)
     LOGGER.info("%s", tokens.before_texts(config, tokenizer))
     if template is not None and (run.task.reads_responses or response_format is not None):
-        LOGGER.info("what goes through the chat template begins as the template has it")
-    return found
+        LOGGER.info("texts formatted by the chat template begin as the template defines")
+    return train, held_out
 
 
 def root_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Keys of the parameters, of training and of evaluation."""
+    """Return the PRNG keys for parameters, training and evaluation."""
     parameters, training, evaluation = jax.random.split(jax.random.key(seed), 3)
     return parameters, training, evaluation
 
 
 def _mesh(config: Config, devices: Sequence[Any] | None) -> Mesh:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
-    split = batch_shards(mesh)
-    if config.batch_size % split:
+    shards = batch_shards(mesh)
+    if config.batch_size % shards:
         raise UserError.of(
             "batch_size",
             config.batch_size,
-            f"is no multiple of the {split} devices that share it "
+            f"is not a multiple of the {shards} devices that share a batch "
             f"(mesh.data={mesh.shape['data']}, mesh.fsdp={mesh.shape['fsdp']})",
         )
     return mesh

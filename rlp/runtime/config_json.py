@@ -18,9 +18,10 @@ from rlp.runtime.strict_json import read_object
 
 Value = bool | int | float | str
 
-# Fields that decide where and in which pieces a run is computed. They may change on resume.
+# Fields that decide where and in which pieces a run is computed, or that only observe it. They may
+# change on resume.
 _PLACEMENT = re.compile(
-    r"(arms\.[^.]+\.)?(mesh\..+|model\.(remat|attention)|rlp\.(max_branches_in_flight"
+    r"(arms\.[^.]+\.)?(mesh\..+|profile\..+|model\.(remat|attention)|rlp\.(max_branches_in_flight"
     r"|update_micro_batch|rollout_layout|baseline_memory))"
 )
 

@@ -13,6 +13,7 @@ METRICS = "metrics.jsonl"
 DAMAGED_METRICS = "metrics.damaged.jsonl"  # lines of METRICS that cannot be read
 DECLARED_METRICS = "metrics.declared.json"  # metrics that the objective declares
 TENSORBOARD = "tensorboard"
+PROFILE = "profile"  # traces of the steps of config.profile.steps
 WARNINGS = "warnings.json"
 CHECKPOINTS = "checkpoints"  # contains a folder for each step
 MANIFEST = "manifest.json"  # in each checkpoint: its files and their checksums
@@ -38,7 +39,7 @@ SLURM = "slurm"
 WRITTEN = {
     "run": (
         *(CONFIG, HF, CHECKPOINTS, METRICS, TENSORBOARD, WARNINGS, DAMAGED_METRICS),
-        *(DECLARED_METRICS, EVALUATION, THOUGHTS, RESPONSES, REPORT, PLOTS, LOGS),
+        *(DECLARED_METRICS, PROFILE, EVALUATION, THOUGHTS, RESPONSES, REPORT, PLOTS, LOGS),
     ),
     "experiment": (CONFIG, SUMMARY, PIPELINE, REPORT, PLOTS, LOGS),
     "sweep": (LOGS, SLURM, REPORT, PLOTS),

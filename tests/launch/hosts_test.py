@@ -173,7 +173,8 @@ def test_two_hosts_refuse_other_data_together(tmp_path):
     with cluster.started(words, 2, tmp_path / "refused", devices=1) as both:
         assert both.wait(600) == [2, 2]
         for process in (0, 1):
-            assert "holds a run on other data (data.train: 12 documents, " in both.err(process)
+            error = both.err(process)
+            assert "contains a run on different data (data.train: 12 documents, " in error
 
 
 @pytest.mark.parametrize(

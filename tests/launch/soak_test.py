@@ -59,12 +59,12 @@ def test_what_went_wrong_is_counted_and_can_be_repeated():
 
 @pytest.mark.slow
 def test_runs_that_are_disturbed_at_random_end_like_undisturbed_ones(tmp_path):
-    # A seed with both kinds; one of the ways is SIGKILL.
-    words = ["--kills=4", "--seed=5", "--kind=rlvr", "--kind=experiment"]
+    # This seed kills an experiment with SIGKILL and then damages a checkpoint.
+    words = ["--kills=2", "--seed=38", "--kind=experiment"]
     words.append(f"--folder={tmp_path / 'soak'}")
     ran = subprocess.run(
         [sys.executable, "-m", "tests.soak", *words],
         cwd=ROOT, timeout=800, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout
-    assert "4 disturbances" in ran.stdout
+    assert "2 disturbances" in ran.stdout

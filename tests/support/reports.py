@@ -215,7 +215,7 @@ class Reader(HTMLParser):
         elif tag == "span":
             self._in_head = False
         if values := values_of.get("data-values"):
-            self._column = values_of["data-figure"] or ""
+            self._column = values_of["data-metric"] or ""
             numbers = [None if v == "null" else float(v) for v in values.split()]
             self.rows.setdefault(self._row, {})[self._column] = numbers
         self._in_data = values_of.get("id") == "report-data"

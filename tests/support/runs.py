@@ -195,7 +195,8 @@ def timeless(content: Any) -> Any:
     """Return a JSON value without durations."""
     if not isinstance(content, dict):
         return content
-    timed = lambda name: name == "wall_s" or name.startswith("seconds_")
+    speeds = ("wall_s", "tokens_per_second", "mfu")
+    timed = lambda name: name in speeds or name.startswith("seconds_")
     return {name: timeless(value) for name, value in content.items() if not timed(name)}
 
 

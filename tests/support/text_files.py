@@ -39,6 +39,6 @@ def documents(path, column="text", separator="", on_read=lambda count: None, lim
     summary = Summary("data.train", [str(path)], 0.2, "documents")
     texts = list(read_documents(summary, column, separator, on_read, limits))
     summary.finish(separator)
-    assert summary.found == {str(path): len(texts)}
+    assert summary.text_counts == {str(path): len(texts)}
     assert summary.characters == sum(map(len, texts))
     return texts

@@ -1,4 +1,4 @@
-"""Thoughts at positions of documents, rewarded by the text that follows: RLP and its neighbours."""
+"""RL on thoughts in documents, rewarded by the text that follows: RLP and related objectives."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -46,15 +46,15 @@ class Thoughts(SamplingTask):
                 raise UserError.of(
                     "rlp.group_size",
                     1,
-                    "has no group to compare with, and rlp.baseline='none' nothing else; set "
-                    "group_size to 2 or more, or baseline to 'ema'",
+                    "leaves no other thought in the group, and rlp.baseline='none' no other "
+                    "baseline; set group_size to 2 or more, or rlp.baseline to 'ema'",
                 )
             if BASELINE in needs(self.name):
                 raise UserError.of(
                     "objective",
                     self.name,
-                    "compares with the prediction without a thought, which rlp.baseline='none' "
-                    "leaves out; set baseline to 'ema' or 'frozen'",
+                    "uses the prediction without a thought, which rlp.baseline='none' does not "
+                    "compute; set rlp.baseline to 'ema' or 'frozen'",
                 )
         self.refuse_next_token_data()
         self.refuse_training_problems()
@@ -93,5 +93,5 @@ class Thoughts(SamplingTask):
         self, run: "Run", stream: Stream, optimizer: Optimizer, shardings: Any
     ) -> RLPTrainer:
         """See `Task`."""
-        self.log_waves(run)
+        self.log_rollout_batch(run)
         return RLPTrainer(run.method, optimizer, run.mesh, shardings, run.evaluator.table)

@@ -1,4 +1,4 @@
-"""What each kind of run reads, samples and is judged by."""
+"""What each kind of run reads, what it samples, and which metric picks its best checkpoint."""
 
 import pytest
 
@@ -17,7 +17,7 @@ OBJECTIVES_OF_ANSWERS = [name for name, made in OBJECTIVES.items() if "answers" 
 
 @pytest.mark.parametrize("name", ["next_token", *OBJECTIVES])
 def test_every_objective_is_for_documents_or_for_problems_of_both_kinds(name):
-    """What it trains on, problems that are held out beside it, and what picks its checkpoint."""
+    """Check its training data, additional held-out problems, and the metric of its checkpoint."""
     answers = name in OBJECTIVES_OF_ANSWERS
     text = {"data.problems.train": "a"} if answers else {"data.train": "a"}
     kinds = (text, COMPASS_DATA)
@@ -25,8 +25,8 @@ def test_every_objective_is_for_documents_or_for_problems_of_both_kinds(name):
         good = KNOWN | data | {"objective": name}
         check(good)
         check(good | {"data.problems.evaluation": held_out})
-        for figure in catalogue.names("problems"):
-            best = {"evaluation.best_metric": figure}
+        for metric in catalogue.names("problems"):
+            best = {"evaluation.best_metric": metric}
             check(good | best | {"data.problems.evaluation": held_out})
             if answers:
                 check(good | best)
@@ -40,7 +40,7 @@ def test_every_objective_is_for_documents_or_for_problems_of_both_kinds(name):
     else:
         check(documents)
     walks = {name: documents[name] for name in ("objective", "evaluation.best_metric")}
-    check(KNOWN | COMPASS_DATA | walks)  # whose held-out documents are always there
+    check(KNOWN | COMPASS_DATA | walks)  # which always has held-out documents
 
 
 @pytest.mark.parametrize(

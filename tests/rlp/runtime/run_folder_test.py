@@ -28,8 +28,8 @@ def test_no_other_module_spells_them():
 
 def test_the_names_do_not_change():
     run = """config.json hf checkpoints metrics.jsonl tensorboard warnings.json
-        metrics.damaged.jsonl metrics.declared.json evaluation.json thoughts.json responses.json
-        report.html plots logs"""
+        metrics.damaged.jsonl metrics.declared.json profile evaluation.json thoughts.json
+        responses.json report.html plots logs"""
     experiment = "config.json summary.json pipeline.md report.html plots logs"
     written = {"run": run, "experiment": experiment, "sweep": "logs slurm report.html plots"}
     for kind, names in run_folder.WRITTEN.items():
