@@ -30,5 +30,5 @@ def test_the_modules_that_a_page_runs_exist(page):
     text = page.read_text(encoding="utf-8")
     named = set(re.findall(r"python -m ((?:launch|benchmarks|tests|rlp)[\w.]*)", text))
     paths = [ROOT.joinpath(*module.split(".")) for module in named]
-    found = lambda path: path.with_suffix(".py").exists() or (path / "__main__.py").exists()
-    assert [str(path) for path in paths if not found(path)] == []
+    exists = lambda path: path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+    assert [str(path) for path in paths if not exists(path)] == []
