@@ -87,16 +87,16 @@ _HELD: set[str] = set()  # tokens of the leases of this process
 class Lease:
     """A folder that this process holds."""
 
-    def __init__(self, folder: Path, lock: int | None, made: list[Path]) -> None:
+    def __init__(self, folder: Path, lock: int | None, created: list[Path]) -> None:
         """Write the lease, replacing an expired one.
 
         Args:
           folder: The folder to hold.
           lock: Descriptor of the locked file; None if the file system has no locks.
-          made: Folders that were created for the lease, innermost first; `release` removes them if
-            they are empty.
+          created: Folders that were created for the lease, innermost first; `release` removes them
+            if they are empty.
         """
-        self._path, self._lock, self._made = folder / run_folder.LEASE, lock, made
+        self._path, self._lock, self._created = folder / run_folder.LEASE, lock, created
         since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
         self._owner = Owner(socket.gethostname(), _machine(), os.getpid(), since, uuid.uuid4().hex)
         self._other: Owner | None = None  # the process that has taken the folder from this one
@@ -142,7 +142,7 @@ class Lease:
             if self._lock is not None:
                 os.close(self._lock)
             with contextlib.suppress(OSError):  # not empty
-                for folder in self._made:
+                for folder in self._created:
                     folder.rmdir()
 
     def _renew_for_ever(self) -> None:
@@ -200,7 +200,7 @@ def held(folder: Path, activity: str = "being trained") -> Iterator[Lease | NoLe
         lease.release()
 
 
-def _take(folder: Path, activity: str, made: list[Path]) -> Lease:
+def _take(folder: Path, activity: str, created: list[Path]) -> Lease:
     path = folder / run_folder.LEASE
     lock, busy = _lock(path)
     try:
@@ -210,7 +210,7 @@ def _take(folder: Path, activity: str, made: list[Path]) -> Lease:
         free = owner is None or owner.has_ended or (lock is not None and owner.is_here)
         if owner is not None and not free:
             _wait_for_expiry(path, activity, owner)
-        return Lease(folder, lock, made)
+        return Lease(folder, lock, created)
     except BaseException:
         if lock is not None:
             os.close(lock)

@@ -64,7 +64,7 @@ def open_log(workdir: Path) -> None:
     Raises:
       UserError: On all processes, if they do not see the same folder, or cannot write to it.
     """
-    if hosts.count() == 1 or _joined is None or _joined.log.kept:
+    if hosts.count() == 1 or _joined is None or _joined.log.in_workdir:
         return
     folder, claim = _joined.log_folder or (workdir, lambda: None)
     hosts.agree(claim)
@@ -192,7 +192,7 @@ class Joined:
             self._watch.notify({**self._me._asdict(), "lost": "was stopped by a signal"})
 
     def _log_of(self, process: int) -> str:
-        if not self.log.kept:
+        if not self.log.in_workdir:
             return f"the log of {self._me} is {self.log.path}"
         return f"its log is {process_log.path_in(self.log.path.parent.parent, process)}"
 

@@ -45,7 +45,7 @@ class ProcessLog:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.header = f"--- {now} {description}"
         descriptor, name = tempfile.mkstemp(prefix=f"rlp-process-{process}-", suffix=".log")
-        self.path, self.kept = Path(name), False
+        self.path, self.in_workdir = Path(name), False
         self._saved = os.dup(2)
         os.set_inheritable(self._saved, False)
         self._python = sys.stderr
@@ -74,7 +74,7 @@ class ProcessLog:
         with path.open("ab") as file:
             file.write(temporary.read_bytes())
         self._open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
-        self.path, self.kept = path, True
+        self.path, self.in_workdir = path, True
         temporary.unlink()
 
     def write(self, text: str) -> None:
@@ -101,7 +101,7 @@ class ProcessLog:
 
     def discard(self) -> None:
         """Remove the temporary file, unless `keep` has moved it."""
-        if not self.kept:
+        if not self.in_workdir:
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -91,8 +91,8 @@ with multihost.Joined(address, number, process, 60):
     mesh = make_mesh(2, -1, 1)
     def read(first, size):
         reads.extend(range(first, first + size))
-        whole = np.repeat(np.arange(first, first + size, dtype=np.int32)[:, None], 3, axis=1)
-        return Batch(tokens=whole, segment=whole, position=whole, index=whole[:, 0], forks=whole)
+        x = np.repeat(np.arange(first, first + size, dtype=np.int32)[:, None], 3, axis=1)
+        return Batch(tokens=x, segment=x, position=x, index=x[:, 0], forks=x)
     reads, rows = [], []
     collect = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
     for part in range(2):
@@ -161,7 +161,7 @@ def together(number, devices, folder, seconds=120):
 
 def check_together(facts, number, folder):
     """Check what the processes of TOGETHER reported."""
-    whole = set(range(16))
+    all_rows = set(range(16))
     for i, fact in enumerate(facts):
         assert fact["agreed"] == {"from": 0, "steps": [1, 2]}
         assert fact["decided"] == ([0] if i == 0 else [])
@@ -179,7 +179,7 @@ def check_together(facts, number, folder):
         assert fact["warned"] == (1 if i == 0 else 0)
         assert fact["stopped"] == facts[0]["stopped"] < 6000
     assert [len(fact["reads"]) for fact in facts] == [16 // number] * number
-    assert set.union(*(set(fact["reads"]) for fact in facts)) == whole
+    assert set.union(*(set(fact["reads"]) for fact in facts)) == all_rows
     assert sorted(path.name for path in (folder / "saved").iterdir()) == ["2", "3", "damaged"]
 
 

@@ -111,27 +111,27 @@ def test_a_record_of_another_program_is_not_taken_for_ours(content, tmp_path):
 @pytest.mark.parametrize("put", PUTS)
 @pytest.mark.parametrize("name", [*run_folder.WRITTEN["experiment"], run_folder.OWNER, "arm"])
 def test_a_new_experiment_refuses_a_folder_with_one_of_its_names(name, put, tmp_path):
-    given = config()
-    given.arms = ConfigDict({"first": {}, "arm": {"init_from": "first"}})
+    run_config = config()
+    run_config.arms = ConfigDict({"first": {}, "arm": {"init_from": "first"}})
     path, message = tmp_path / name, name
     if name == "arm":
         path.mkdir()
         path, message = path / "checkpoints", "arm contains checkpoints"
     put(path)
-    refused(lambda: experiment.run(given, tmp_path), tmp_path, message)
+    refused(lambda: experiment.run(run_config, tmp_path), tmp_path, message)
 
 
 def test_an_arm_is_not_called_like_a_folder_of_its_experiment(tmp_path):
-    given = config()
-    given.arms = ConfigDict({"plots": {}})
-    refused(lambda: experiment.run(given, tmp_path), tmp_path, "cannot be called 'plots'")
+    run_config = config()
+    run_config.arms = ConfigDict({"plots": {}})
+    refused(lambda: experiment.run(run_config, tmp_path), tmp_path, "cannot be called 'plots'")
 
 
 def test_the_folder_of_a_run_is_not_that_of_an_experiment(finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
-    given = config()
-    given.arms = ConfigDict({"a": {}})
-    refused(lambda: experiment.run(given, workdir), workdir, "belongs to another run")
+    run_config = config()
+    run_config.arms = ConfigDict({"a": {}})
+    refused(lambda: experiment.run(run_config, workdir), workdir, "belongs to another run")
 
 
 @pytest.mark.parametrize("way", ["name", "absolute", "dots", "link", "folder link"])
@@ -151,9 +151,9 @@ def test_the_model_that_a_run_starts_from_survives_in_every_spelling(
         "link": (str(tmp_path / "to_model"), workdir),
         "folder link": ("hf", tmp_path / "to_folder"),
     }[way]
-    given = runs.config(runs.TEXT, text, SHORT, {"init_from": source})
-    refused(lambda: loop.train(given, target), tmp_path, "hf")
-    refused(lambda: loop.train(given, "hf"), tmp_path, "config.json")
+    run_config = runs.config(runs.TEXT, text, SHORT, {"init_from": source})
+    refused(lambda: loop.train(run_config, target), tmp_path, "hf")
+    refused(lambda: loop.train(run_config, "hf"), tmp_path, "config.json")
 
 
 # Files of others that are left alone.
@@ -165,10 +165,10 @@ def test_other_files_are_left_alone_also_in_nested_folders(model, text, tmp_path
     (tmp_path / "w" / "plots").mkdir()  # an empty folder counts as missing
     (tmp_path / "link").symlink_to(source)
     before = everything(tmp_path)
-    given = runs.config(runs.TEXT, text, SHORT, {"init_from": str(tmp_path / "link")})
+    run_config = runs.config(runs.TEXT, text, SHORT, {"init_from": str(tmp_path / "link")})
     inside = source / "runs" / "first"
     for workdir in (tmp_path / "w", inside):  # a parent of the model's folder, and a folder in it
-        loop.train(given, workdir)
+        loop.train(run_config, workdir)
         assert folders.below(workdir / "hf").keys() >= {"config.json", "tokenizer.json"}
     after = everything(tmp_path)
     assert before == {name: after[name] for name in before}
@@ -254,23 +254,23 @@ def test_a_link_to_an_empty_folder_may_be_where_checkpoints_go(tmp_path):
 )
 def test_killed_while_it_begins_a_run_begins_again(moment, files, model, text, tmp_path):
     source = {"init_from": str(model)} if files else {}
-    given = runs.config(runs.TEXT, text, SHORT, source)
+    run_config = runs.config(runs.TEXT, text, SHORT, source)
     with crash_at(*moment), pytest.raises(Crash):
-        loop.train(given, tmp_path / "run", report=False)
+        loop.train(run_config, tmp_path / "run", report=False)
     assert not (tmp_path / "run" / "config.json").exists()
-    loop.train(given, tmp_path / "run", report=False)
-    loop.train(given, tmp_path / "whole", report=False)
+    loop.train(run_config, tmp_path / "run", report=False)
+    loop.train(run_config, tmp_path / "whole", report=False)
     assert runs.outcome(tmp_path / "run") == runs.outcome(tmp_path / "whole")
     assert (tmp_path / "run" / "hf").exists() == files
 
 
 def test_a_run_of_which_only_config_and_checkpoints_were_copied_resumes(finished, tmp_path):
-    workdir, given = tmp_path / "run", config({"steps": 4})
+    workdir, run_config = tmp_path / "run", config({"steps": 4})
     with crash_at(NextTokenTrainer, "step", 4), pytest.raises(Crash):
-        loop.train(given, tmp_path / "whole", report=False)
+        loop.train(run_config, tmp_path / "whole", report=False)
     shutil.copytree(tmp_path / "whole" / "checkpoints", workdir / "checkpoints")
     shutil.copy(tmp_path / "whole" / "config.json", workdir)
-    assert loop.train(given, workdir, report=False)["step"] == 4
+    assert loop.train(run_config, workdir, report=False)["step"] == 4
     assert ownership.made_files(workdir) is False
 
 
@@ -282,11 +282,11 @@ def test_a_copy_of_another_program_s_checkpoints_is_refused(finished, tmp_path):
 
 
 def test_a_run_whose_tokenizer_is_gone_says_so(model, text, tmp_path):
-    given = runs.config(runs.TEXT, text, SHORT, {"init_from": str(model)})
+    run_config = runs.config(runs.TEXT, text, SHORT, {"init_from": str(model)})
     with crash_at(NextTokenTrainer, "step", 2), pytest.raises(Crash):
-        loop.train(given, tmp_path, report=False)
+        loop.train(run_config, tmp_path, report=False)
     shutil.rmtree(tmp_path / "hf")
-    refused(lambda: loop.train(given, tmp_path), tmp_path, "hf is missing")
+    refused(lambda: loop.train(run_config, tmp_path), tmp_path, "hf is missing")
     refused(lambda: init_from.find(str(tmp_path)), tmp_path, "hf is missing")
 
 
@@ -295,8 +295,10 @@ def test_a_damaged_evaluation_is_made_again_from_the_last_checkpoint(finished, t
     workdir = shutil.copytree(finished, tmp_path / "run")
     (workdir / "evaluation.json").write_text(content)
     if content != "{}":
-        given = config({"match": f"{workdir}:flops"})
-        refused(lambda: loop.train(given, tmp_path / "x"), tmp_path, "evaluation.json cannot be")
+        run_config = config({"match": f"{workdir}:flops"})
+        refused(
+            lambda: loop.train(run_config, tmp_path / "x"), tmp_path, "evaluation.json cannot be"
+        )
     made = runs.timeless(loop.train(config(), workdir))
     assert made == runs.timeless(json.loads((finished / "evaluation.json").read_text()))
     assert runs.outcome(workdir) == runs.outcome(finished)
@@ -332,9 +334,9 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(name, message, tmp_path
     monkeypatch.setattr(loop.memory_check, "build", None)
     monkeypatch.setattr(experiment.memory_check, "build", None)
     refused(lambda: loop.train(config(), tmp_path / name), tmp_path, message)
-    given = config()
-    given.arms = ConfigDict({"a": {}})
-    refused(lambda: experiment.run(given, tmp_path / name), tmp_path, message)
+    run_config = config()
+    run_config.arms = ConfigDict({"a": {}})
+    refused(lambda: experiment.run(run_config, tmp_path / name), tmp_path, message)
 
 
 def test_a_folder_that_may_not_be_written_is_refused_at_once(tmp_path, monkeypatch):
@@ -381,9 +383,9 @@ def test_a_model_s_config_is_not_a_run_s(model, tmp_path):
     assert init_from.find(str(model)).config is None
     workdir = shutil.copytree(model, tmp_path / "model")
     assert json.loads((workdir / "config.json").read_text())["model_type"] == "qwen3"
-    given = default.get_config()
-    given.init_from = str(workdir)
-    refused(lambda: loop.train(given, workdir), workdir, "config.json, which this run has not")
+    run_config = default.get_config()
+    run_config.init_from = str(workdir)
+    refused(lambda: loop.train(run_config, workdir), workdir, "config.json, which this run has not")
 
 
 @pytest.mark.parametrize("inside", ["checkpoints/9", "plots/run", "hf"])

@@ -114,8 +114,8 @@ def broken(one_device, tmp_path_factory):  # noqa: F811
         return params | {"norm": {"scale": scale.at[0].set(math.inf)}}
 
     config = runs.config(runs.COMPASS, {"data.problems.evaluation": "compass", "steps": 1})
-    given = runs.flat_config(runs.COMPASS_RLVR)
-    config.update_from_flattened_dict({k: v for k, v in given.items() if "data.problems." in k})
+    rlvr = runs.flat_config(runs.COMPASS_RLVR)
+    config.update_from_flattened_dict({k: v for k, v in rlvr.items() if "data.problems." in k})
     config.update_from_flattened_dict({"evaluation.problems": 3, "evaluation.responses": 2})
     config.arms = ConfigDict({"a": {}, "b": {"objective": "rlp"}})
     workdir = tmp_path_factory.mktemp("broken") / "run"
