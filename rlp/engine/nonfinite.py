@@ -112,7 +112,7 @@ def in_new_logprobs(
       logprobs: of the actions under theta, [B, N, L] nats; 0 after the last action.
     """
     groups, limit = evidence.rewards.shape, logprobs.shape[-1]
-    live = jnp.arange(limit) < rollout.thoughts.length[..., None]
+    live = jnp.arange(limit)[None, None, :] < rollout.thoughts.length[..., None]
     ratio = jnp.where(live, jnp.exp(logprobs - rollout.thoughts.logprobs), 0.0)
     checks = [
         ("the log-probability of a thought", logprobs.sum(axis=-1).reshape(groups)),
@@ -171,12 +171,15 @@ def in_gradient(compute: Callable[..., Params], arguments: Sequence[Any], whole:
         order = (1, -layer) if in_block else (2 if name == "embedding" else 0, 0)
         of_layer = f" of layer {layer}" if in_block else ""
         size = leaf.size // len(of_layers)
-        bad.append((order, f"{name}{of_layer} has {of_layers[layer]:,} values of {size:,}"))
+        count = int(of_layers[layer])
+        values = f"{count:,} value{'s' * (count > 1)} of {size:,}"
+        bad.append((order, f"{name}{of_layer} has {values}", count))
     if not bad:
         return ""
-    _, first = min(bad)
-    more = f" (and those of {len(bad) - 1} more parameters)" if len(bad) > 1 else ""
-    return f"the gradient of {first} that are not finite{more}, in stage 'update'; {OVERFLOW}"
+    _, first, count = min(bad)
+    more = f" (and {len(bad) - 1} more parameters have some)" if len(bad) > 1 else ""
+    verb = "are" if count > 1 else "is"
+    return f"the gradient of {first} that {verb} not finite{more}, in stage 'update'; {OVERFLOW}"
 
 
 def _of_thoughts(rollout: Rollout, evidence: Evidence, objective: str) -> Iterator[_Check]:

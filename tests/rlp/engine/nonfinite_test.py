@@ -203,8 +203,8 @@ def test_the_first_gradient_of_the_backward_pass_that_is_not_finite_is_named():
     bad = sound | {"embedding": sound["embedding"] * jnp.nan}
     bad["blocks"] = sound["blocks"] | {"q": {"kernel": kernel}}
     assert name(bad) == (
-        "the gradient of blocks/q/kernel of layer 1 has 1 values of 4 that are not finite (and "
-        f"those of 1 more parameters), in stage 'update'; {nonfinite.OVERFLOW}"
+        "the gradient of blocks/q/kernel of layer 1 has 1 value of 4 that is not finite (and 1 "
+        f"more parameters have some), in stage 'update'; {nonfinite.OVERFLOW}"
     )
     assert name(bad | {"norm": {"scale": jnp.full(2, jnp.inf)}}).startswith(
         "the gradient of norm/scale has 2 values of 2 that"
