@@ -18,7 +18,7 @@ from models.backend import interpreting
 from models.kernels import blocks
 from models.kernels.tpu import TPUKernels
 from models.kernels.triton import Tiles, TritonKernels
-from models.kernels.visits import Sight
+from models.kernels.visits import RangeMask
 from models.mask import Coordinates, Keys
 from tests.support import interpreter  # noqa: F401  makes interpreters quick
 
@@ -134,11 +134,11 @@ def mask(forest: Forest) -> np.ndarray:
     )
 
 
-def seen_by(sight: Sight) -> np.ndarray:
-    """Who sees whom, [B, R, S], by the comparisons that kernels make."""
+def dense_mask(mask: RangeMask) -> np.ndarray:
+    """The bool mask [B, R, S], by the comparisons that the kernels make."""
     return np.asarray(
-        jax.vmap(lambda asked, told: blocks.mask(asked, told, 0))(
-            blocks.asking(sight), blocks.telling(sight)
+        jax.vmap(lambda q_rows, kv_rows: blocks.block_mask(q_rows, kv_rows, 0))(
+            blocks.q_mask_rows(mask), blocks.kv_mask_rows(mask)
         )
     )
 
@@ -226,8 +226,8 @@ def small_blocks() -> Any:
     """A context in which kernels have blocks so small that a short row has many of them, and a GPU
     is so small that some programs share a block of queries and others do not. Hopper's blocks are
     what they are."""
-    tpu = functools.partial(TPUKernels, query_block=128, key_block=64)
-    return mock.patch.multiple(attention_kernels, TPUKernels=tpu, tiled=_small_tiles)
+    tpu = functools.partial(TPUKernels, block_q=128, block_kv=64)
+    return mock.patch.multiple(attention_kernels, TPUKernels=tpu, triton_kernels=_small_tiles)
 
 
 def _small_tiles(*_: Any, interpret: bool) -> TritonKernels:
