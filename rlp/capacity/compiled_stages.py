@@ -54,11 +54,11 @@ def walk(compiler: Compiler, spec: StepSpec) -> None:
 
 
 def _walk_rlp(compiler: Compiler, spec: StepSpec, shardings: Any, state: TrainState) -> None:
-    """The units of `RLPTrainer.step`, with the values that it gives to each. What a wave leaves for
-    the update is alive beside the next ones; its caches are not."""
+    """The units of `RLPTrainer.step`, with the values that it gives to each. What a rollout
+    batch leaves for the update is alive beside the next ones; its caches are not."""
     s, compiled, setup = spec.rlp, compiler.compiled, spec.setup
-    (rows, forks), (documents, parts) = spec.wave, spec.waves
-    stages, waves = stages_of(setup), documents * parts
+    (rows, forks), (documents, parts) = spec.rollout_batch, spec.rollout_batches
+    stages, count = stages_of(setup), documents * parts
 
     def run(unit: str, values: Values, times: int = 1, alive: Any = ()) -> Values:
         return _compiled(compiler, spec, shardings, unit, values, times, alive)
@@ -71,14 +71,14 @@ def _walk_rlp(compiler: Compiler, spec: StepSpec, shardings: Any, state: TrainSt
     values["scorer"] = values["policy"] if baseline is None else baseline
     values = still_read(run("documents", values, documents, state), stages, "documents")
     values |= {"table": spec.table, "first": 0, "forks": forks}
-    values = run("forks", values, waves, state)
+    values = run("forks", values, count, state)
     kept = (values["rollout"].without_cache(), values["evidence"])
     values = dict(zip(("rollout", "evidence"), kept, strict=True))
-    if waves > 1:
-        each = [jax.tree.map(copy.copy, kept) for _ in range(waves)]
+    if count > 1:
+        each = [jax.tree.map(copy.copy, kept) for _ in range(count)]
         earlier = [stage.name for unit in ("documents", "forks") for stage in of_unit(stages, unit)]
         compiled.beside(device_bytes(each[1:]), *earlier)
-        values = {"waves": each, "waves_per_document": parts}
+        values = {"rollout_batches": each, "batches_per_document": parts}
         values = still_read(run("join", values, alive=state), stages, "join")
     if spec.settings and s.kl_weight:
         values["reference"] = _reference(spec, compiled, state)
@@ -128,12 +128,12 @@ def _held(spec: StepSpec, stage: str, made: Any) -> tuple[Any, str]:
     """Of what a stage of `KEPT` made, what a step keeps for long, and its description."""
     if stage == "gather":
         return made, f"{spec.model.compute_dtype}, whole over fsdp"
-    (rows, forks) = spec.wave
+    (rows, forks) = spec.rollout_batch
     if stage == "read":
         cache = made.documents.cache
-        return cache, f"a wave of {rows} documents: {_described(cache)}"
+        return cache, f"a rollout batch of {rows} documents: {_described(cache)}"
     cache, thoughts = made.branch_cache, rows * forks * spec.rlp.group_size
-    return cache, f"a wave of {thoughts} thoughts: {_described(cache)}"
+    return cache, f"a rollout batch of {thoughts} thoughts: {_described(cache)}"
 
 
 def abstract_batch(mesh: Mesh, rows: int, length: int, forks: int) -> Batch:
@@ -154,8 +154,9 @@ def _key(mesh: Mesh) -> Any:
 
 
 def _from_host(spec: StepSpec) -> tuple[Answers, Any]:
-    """What the host says of the responses of a wave, as shapes: answers, and which actions plan."""
-    s, whole, (rows, _) = spec.rlp, replicated(spec.mesh), spec.wave
+    """What the host returns for the responses of a rollout batch, as shapes: their answers, and
+    which actions plan."""
+    s, whole, (rows, _) = spec.rlp, replicated(spec.mesh), spec.rollout_batch
 
     def array(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=whole)

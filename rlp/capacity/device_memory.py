@@ -42,14 +42,14 @@ class Need:
       what: for the message.
       size: bytes.
       fields: dotted path of every field that the bytes are proportional to, and its value.
-      waves: the field that cuts this into smaller pieces; "" where there is none, or no smaller
-        piece.
+      limit_field: the field that cuts this into smaller pieces; "" if there is none, or if the
+        pieces cannot be smaller.
     """
 
     what: str
     size: int
     fields: Mapping[str, int]
-    waves: str = ""
+    limit_field: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _check(needs: Sequence[Need], limit: int | None, name: str, purpose: str, wh
 def _cure(need: Need) -> str:
     """Which field to lower: of those that the bytes grow with, the largest one."""
     field = max(need.fields, key=lambda name: need.fields[name])
-    cut = f", or set {need.waves}" if need.waves else ""
+    cut = f", or set {need.limit_field}" if need.limit_field else ""
     return f"lower {field} (it is {need.fields[field]}){cut}"
 
 

@@ -4,8 +4,9 @@ FLOPs are those of `rlp.training.flops`: every matmul that is executed, all thou
 and the optimizer. Bytes between HBM and a chip are counted by a simple model, of what must move
 whatever the compiler does:
 
-    parameters   read once by a forward pass over a wave, a micro-batch or a decoded token, in the
-                 compute dtype, and once more by each of the three passes of a gradient
+    parameters   read once by a forward pass over a rollout batch, a micro-batch or a decoded
+                 token, in the compute dtype, and once more by each of the three passes of a
+                 gradient
     activations  every linear map reads its input and writes its output once, and three or four
                  times for a gradient
     caches       written once; read whole by every decoded token and by the evidence; by kernels,
@@ -117,8 +118,9 @@ def rlp_bytes(spec: StepSpec) -> dict[str, float]:
     s, words = spec.rlp, spec.vocabulary
     trunk = spec.length + len(s.prompt)
     branches = spec.rows * spec.branches
-    documents_waves, rereads = spec.waves  # a document's cache is read by all waves of its forks
-    waves = documents_waves * rereads
+    # All batches of a document's forks read its cache.
+    document_batches, rereads = spec.rollout_batches
+    batches = document_batches * rereads
     slots = len(words.think_open) - 1 + s.thought_length
     after = len(words.think_close) + s.horizon
     trunks = _per_device(spec, trunk_bytes(spec.model, spec.rows, trunk, s.forks_per_document))
@@ -136,14 +138,15 @@ def rlp_bytes(spec: StepSpec) -> dict[str, float]:
     prefill = on_rows(spec.rows, trunk, s.forks_per_document)
     documents = on_rows(spec.rows, spec.length)
     step = on_branches(branches, range(slots), logits=branches)  # all branches, one token
-    reading = documents_waves * _weights(spec) + _forward_pass(spec, prefill) + sum(trunks.values())
-    each_step = waves * _weights(spec) + cached(decoding=True) + _forward_pass(spec, step)
+    reading = document_batches * _weights(spec) + _forward_pass(spec, prefill)
+    reading += sum(trunks.values())
+    each_step = batches * _weights(spec) + cached(decoding=True) + _forward_pass(spec, step)
     targets = range(slots, slots + after)
     scored = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
     written = prefill + on_branches(branches * slots, range(slots), logits=branches * slots)
     without = int(bool(s.prompt)) + int(s.baseline != "none")  # passes over documents alone
     evidence = (
-        (waves + without * documents_waves) * _weights(spec)
+        (batches + without * document_batches) * _weights(spec)
         + cached(decoding=False)
         + _forward_pass(spec, scored)
         + without * _forward_pass(spec, documents)
@@ -151,7 +154,7 @@ def rlp_bytes(spec: StepSpec) -> dict[str, float]:
     if spec.answers:
         evidence = 0.0
     if s.kl_weight:  # all thoughts once more, by the reference
-        evidence += waves * _weights(spec) + _forward_pass(spec, written)
+        evidence += batches * _weights(spec) + _forward_pass(spec, written)
     each_update = 3 * spec.micro_batches * _weights(spec) + _optimizer(spec, spec.micro_batches)
     passes = s.updates_per_rollout * _gradient_pass(spec, written)
     average = 3 * _at_rest(spec) if s.baseline == "ema" else 0.0

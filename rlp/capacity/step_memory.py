@@ -3,7 +3,7 @@
     of_state        between the steps: parameters, optimizer, phi, the reference; in an update,
                     gradients besides
     of_update       what the backward pass cannot do without
-    of_rollout      the copy that is read, caches of a wave, logits of a token
+    of_rollout      the copy that is read, caches of a rollout batch, logits of a token
     of_evaluation   the same for one held-out document on every device
     of_sampling     caches and logits alone
 
@@ -25,11 +25,11 @@ from models.sharding import batch_shards, largest_axis
 from models.transformer import shapes
 from rlp.capacity.device_memory import Need
 from rlp.engine.branches import Vocabulary
-from rlp.engine.microbatching import wave_shape
+from rlp.engine.microbatching import largest_batch
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.placement import device_bytes, gathered_bytes, gatherer, placed, state_shardings
 from rlp.engine.step import RLPSettings, TrainState, new_state
-from rlp.engine.step.rollout_batches import rollout_wave
+from rlp.engine.step.rollout_batches import rollout_batch_shape
 
 # Logical axis of a parameter -> fields of ModelConfig that its size is the product of.
 _FIELDS = {
@@ -114,7 +114,7 @@ def of_update(
       thoughts: the field that says how long thoughts are.
     """
     s, shards, field = settings, batch_shards(mesh), "rlp.update_micro_batch"
-    documents, branches = wave_shape(
+    documents, branches = largest_batch(
         rows // s.minibatches, s.forks_per_document * s.group_size, 1, s.update_micro_batch, shards,
         field,
     )  # fmt: skip
@@ -144,9 +144,9 @@ def of_rollout(
     length: int,
     thoughts: str = "rlp.thought_length",
 ) -> list[Need]:
-    """What is alive while a wave of thoughts is sampled; arguments as of `of_update`."""
+    """What is alive while a rollout batch is sampled; arguments as of `of_update`."""
     s, shards = settings, batch_shards(mesh)
-    documents, forks = rollout_wave(s, rows, shards)
+    documents, forks = rollout_batch_shape(s, rows, shards)
     smaller = "rlp.max_branches_in_flight" if documents > shards or forks > 1 else ""
     trunk = {"batch_size": documents, "data.sequence_length": length}
     fields = {
@@ -208,7 +208,7 @@ def of_sampling(
       branches: all that are sampled at a time.
       fields: that they grow with.
       split: devices that share them.
-      smaller: the field that cuts them into waves.
+      smaller: the field that cuts them into batches.
     """
     cache = sum(branch_bytes(model, 1, branches, limit).values())
     logits = branches * model.vocab_size * FLOAT32

@@ -7,11 +7,11 @@ from jax.sharding import Mesh
 from models.config import ModelConfig
 from models.sharding import batch_shards
 from rlp.engine.branches import Vocabulary
-from rlp.engine.microbatching import wave_shape
+from rlp.engine.microbatching import largest_batch
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.stages import Setup
 from rlp.engine.step import RLPSettings, copies_kept
-from rlp.engine.step.rollout_batches import rollout_wave
+from rlp.engine.step.rollout_batches import rollout_batch_shape
 from rlp.engine.token_bytes import TokenBytes
 from rlp.objectives.registry import reads_answers
 
@@ -78,14 +78,14 @@ class StepSpec:
         return s.forks_per_document * s.group_size if s else 0
 
     @property
-    def wave(self) -> tuple[int, int]:
-        """Documents of a wave of the rollout, and forks of each."""
-        return rollout_wave(self.rlp, self.rows, batch_shards(self.mesh))
+    def rollout_batch(self) -> tuple[int, int]:
+        """Documents of a rollout batch, and forks of each."""
+        return rollout_batch_shape(self.rlp, self.rows, batch_shards(self.mesh))
 
     @property
-    def waves(self) -> tuple[int, int]:
-        """Waves of documents, and waves of their forks in each."""
-        rows, forks = self.wave
+    def rollout_batches(self) -> tuple[int, int]:
+        """Batches of documents, and batches of their forks in each of these."""
+        rows, forks = self.rollout_batch
         return self.rows // rows, self.rlp.forks_per_document // forks
 
     @property
@@ -94,17 +94,17 @@ class StepSpec:
         return self.rows // (self.settings.minibatches if self.settings else 1)
 
     @property
-    def update_wave(self) -> tuple[int, int]:
+    def micro_batch(self) -> tuple[int, int]:
         """Documents of a micro-batch of the update, and branches of each."""
         if self.settings is None:
             return self.rows, 0
         limit, shards = self.settings.update_micro_batch, batch_shards(self.mesh)
-        return wave_shape(
+        return largest_batch(
             self.update_rows, self.branches, 1, limit, shards, "rlp.update_micro_batch"
         )
 
     @property
     def micro_batches(self) -> int:
         """Backward passes of an update, counted as branches'."""
-        rows, branches = self.update_wave
+        rows, branches = self.micro_batch
         return self.update_rows // rows * (self.branches // branches if branches else 1)

@@ -15,7 +15,7 @@ from rlp.capacity.roofline import Roofline, rooflines
 from rlp.capacity.step_spec import StepSpec
 from rlp.engine.placement import device_bytes
 
-# Stages that waves make smaller.
+# Stages whose memory shrinks with the rollout batch.
 THINKING = ("read", "no_think", "rollout", "evidence", "reference")
 
 
@@ -26,15 +26,15 @@ def heading(topology: Topology, spec: StepSpec) -> Iterator[str]:
     yield f"{count_parameters(spec.model):,} parameters in {spec.model.compute_dtype}, {step}"
     if spec.settings is None:
         return
-    s, (rows, forks), (documents, parts) = spec.settings, spec.wave, spec.waves
+    s, (rows, forks), (documents, parts) = spec.settings, spec.rollout_batch, spec.rollout_batches
     yield (
         f"  after a prompt of {len(s.prompt)}; {s.forks_per_document} fork(s) of {s.group_size} "
         f"thoughts of up to {s.thought_length} tokens, then {s.horizon} of the text"
     )
     yield (
-        f"  rollout in {documents * parts} wave(s) of {rows} documents × {forks * s.group_size} "
+        f"  rollout in {documents * parts} batch(es) of {rows} documents × {forks * s.group_size} "
         f"thoughts, {s.updates} update(s) in {spec.micro_batches} micro-batch(es) of "
-        f"{' × '.join(map(str, spec.update_wave))}"
+        f"{' × '.join(map(str, spec.micro_batch))}"
     )
 
 
@@ -62,13 +62,14 @@ def advice(spec: StepSpec, stage: str) -> str:
     if spec.settings is None:
         found.append("lower batch_size")
     elif stage in THINKING:
-        (rows, forks), group = spec.wave, spec.settings.group_size
+        (rows, forks), group = spec.rollout_batch, spec.settings.group_size
         if rows * forks * group > batch_shards(spec.mesh) * group:
+            thoughts = rows * forks * group
             found.append(
-                f"lower rlp.max_branches_in_flight (a wave has {rows * forks * group} thoughts)"
+                f"lower rlp.max_branches_in_flight (a rollout batch has {thoughts} thoughts)"
             )
     else:
-        rows, branches = spec.update_wave
+        rows, branches = spec.micro_batch
         if rows * branches > batch_shards(spec.mesh):
             found.append(f"lower rlp.update_micro_batch (one has {rows * branches} thoughts)")
     if stage == "update" and spec.model.remat == "none":

@@ -21,7 +21,7 @@ from models.config import ModelConfig
 from models.transformer import Params, bind
 from models.tree import Branches, Trunk, prefill
 from rlp.engine.branches import Vocabulary
-from rlp.engine.microbatching import split, wave_shape
+from rlp.engine.microbatching import largest_batch, split
 from rlp.engine.rollout import Rollout
 from rlp.engine.scoring import action_scores, branch_scores, predicted_tokens, token_scores
 from rlp.engine.settings import RLPSettings
@@ -116,18 +116,18 @@ def policy_gradient(
     predicted = predicted_tokens(trunk) & (trunk.position >= settings.first_predicted)
     text = _Text(trunk, predicted / jnp.maximum(predicted.sum(), 1))
 
-    rows, columns = wave_shape(
+    rows, columns = largest_batch(
         documents, branches, 1, micro_batch, shards, "rlp.update_micro_batch"
     )
-    waves, parts = documents // rows, branches // columns
-    each_wave = jax.tree.map(lambda x: split(x, waves), (text, actions))
+    batches, parts = documents // rows, branches // columns
+    each_batch = jax.tree.map(lambda x: split(x, batches), (text, actions))
 
-    def wave(inputs: tuple[_Text, _Actions]) -> Any:
+    def of_documents(inputs: tuple[_Text, _Actions]) -> Any:
         text, actions = inputs
         each_part = jax.tree.map(lambda x: split(x, parts, axis=1), actions)
-        return _wave(params, model_config, settings, vocabulary, text, each_part, parts)
+        return _of_documents(params, model_config, settings, vocabulary, text, each_part, parts)
 
-    (value, sums), gradient = _summed(wave, each_wave, waves)
+    (value, sums), gradient = _summed(of_documents, each_batch, batches)
     share = lambda name, of: sums[name] / jnp.maximum(of.sum(), 1)
     counted_actions = jnp.maximum((weights > 0).sum(), 1)
     metrics = {name: total / counted_actions for name, total in sums["figures"].items()}
@@ -145,7 +145,7 @@ def policy_gradient(
     return value, metrics, gradient
 
 
-def _wave(
+def _of_documents(
     params: Params,
     model_config: ModelConfig,
     settings: RLPSettings,

@@ -1,8 +1,8 @@
-"""How many branches are worked on at once: waves of a rollout, micro-batches of an update.
+"""How many branches are worked on at once: batches of a rollout, micro-batches of an update.
 
-A document's trunk serves all of its branches, so a wave takes whole documents where it can and cuts
-a document's branches only where one document alone is too many. What is computed does not depend on
-it, up to the rounding of sums.
+A document's trunk serves all of its branches, so a batch takes whole documents if it can, and
+splits the branches of a document only if those of one document alone exceed the limit. The results
+do not depend on the batches, up to the rounding of sums.
 """
 
 import math
@@ -11,16 +11,17 @@ import jax
 import jax.numpy as jnp
 
 
-def wave_shape(
+def largest_batch(
     documents: int, branches: int, unit: int, limit: int, shards: int, name: str
 ) -> tuple[int, int]:
-    """Documents of a wave and branches of each that are in it; both divide the whole.
+    """The largest batch within a limit: its documents, and the branches of each. Both divide the
+    whole.
 
     Args:
       documents: B.
       branches: N, of every document.
       unit: branches that must stay together; divides N.
-      limit: most branches of a wave, over all devices; 0 for no limit.
+      limit: most branches of a batch, over all devices; 0 for no limit.
       shards: devices that split the documents; divides B.
       name: of the field that sets `limit`, for the error.
 
@@ -50,16 +51,16 @@ def _largest_divisor(number: int, factor: int, most: int) -> int:
     return max((size for size in sizes if size <= most), default=0)
 
 
-def split(x: jax.Array, waves: int, axis: int = 0) -> jax.Array:
-    """[…, M, …] to [waves, …, M / waves, …].
+def split(x: jax.Array, parts: int, axis: int = 0) -> jax.Array:
+    """[…, M, …] to [parts, …, M / parts, …].
 
-    Neighbours go to different waves, so that each wave has a share of every device's rows.
+    Neighbors go to different parts, so that each part has a share of every device's rows.
     """
-    x = x.reshape(*x.shape[:axis], -1, waves, *x.shape[axis + 1 :])
+    x = x.reshape(*x.shape[:axis], -1, parts, *x.shape[axis + 1 :])
     return jnp.moveaxis(x, axis + 1, 0)
 
 
 def unsplit(x: jax.Array, axis: int = 0) -> jax.Array:
-    """What `split` was given: [waves, …, M / waves, …] to […, M, …]."""
+    """What `split` was given: [parts, …, M / parts, …] to […, M, …]."""
     x = jnp.moveaxis(x, 0, axis + 1)
     return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])

@@ -4,8 +4,8 @@ A step tells that something is wrong by its figures, which come to the host anyw
 looked for the value, along the way of the data: what is found first is the cause of the others.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,36 +94,115 @@ def in_thoughts(
       record: row of the batch to the number of its record in the stream.
       whole: sharding of arrays that every host has whole.
     """
-    arrays = list(_of_thoughts(rollout, evidence, objective))
+    return _first_of(list(_of_thoughts(rollout, evidence, objective)), record, whole)
+
+
+def in_new_logprobs(
+    rollout: Rollout,
+    evidence: Evidence,
+    logprobs: jax.Array,
+    record: Callable[[int], int],
+    whole: Any,
+) -> str:
+    """Name the first thought whose log-probability in the update, or whose ratio to the one at
+    sampling, is not finite; "" if all are finite.
+
+    Args:
+      rollout, evidence, record, whole: as of `in_thoughts`.
+      logprobs: of the actions under theta, [B, N, L] nats; 0 after the last action.
+    """
+    groups, limit = evidence.rewards.shape, logprobs.shape[-1]
+    live = jnp.arange(limit)[None, None, :] < rollout.thoughts.length[..., None]
+    ratio = jnp.where(live, jnp.exp(logprobs - rollout.thoughts.logprobs), 0.0)
+    checks = [
+        ("the log-probability of a thought", logprobs.sum(axis=-1).reshape(groups)),
+        ("the sum of the ratios of a thought", ratio.sum(axis=-1).reshape(groups)),
+    ]
+    return _first_of([_Check(name, "update", x, OVERFLOW) for name, x in checks], record, whole)
+
+
+class _Check(NamedTuple):
+    """Values of thoughts that must be finite."""
+
+    words: str  # what they are
+    stage: str  # that computes them
+    values: jax.Array  # [B, K] or [B, K, G]
+    cure: str
+
+
+def _first_of(checks: Sequence[_Check], record: Callable[[int], int], whole: Any) -> str:
     find = jax.jit(lambda each: [_first_bad(x) for x in each], out_shardings=whole)
-    found = jax.device_get(find([array for _, array, _ in arrays]))
-    for (words, array, cure), (count, place, value) in zip(arrays, found, strict=True):
+    found = jax.device_get(find([check.values for check in checks]))
+    for (words, stage, array, cure), (count, place, value) in zip(checks, found, strict=True):
         if count:
             where = _where(np.unravel_index(int(place), array.shape), record)
             more = f" ({int(count):,} of {array.size:,} are not finite)" if count > 1 else ""
-            return f"{words} is {float(value)} for {where}{more}; {cure}"
+            return f"{words} is {float(value)} for {where}{more}, in stage {stage!r}; {cure}"
     return ""
 
 
-def _of_thoughts(
-    rollout: Rollout, evidence: Evidence, objective: str
-) -> Iterator[tuple[str, jax.Array, str]]:
-    """What it is in words, the values, [B, K] or [B, K, G], and the cure, in the order of the
-    computation."""
+def in_gradient(compute: Callable[..., Params], arguments: Sequence[Any], whole: Any) -> str:
+    """Name the parameter whose gradient is the first that is not finite in the backward pass, which
+    runs from the last layer to the first; "" if all are finite.
+
+    Args:
+      compute: returns the gradient; it is traced.
+      arguments: of `compute`.
+      whole: sharding of arrays that every host has whole.
+    """
+    shapes = by_name(jax.eval_shape(compute, *arguments))
+
+    def counts(*arguments: Any) -> list[jax.Array]:
+        """Of each leaf, the number of its values that are not finite, by layer for `blocks`."""
+        return [
+            jnp.sum(
+                ~jnp.isfinite(leaf), axis=tuple(range(name.startswith("blocks/"), leaf.ndim))
+            ).reshape(-1)
+            for name, leaf in by_name(compute(*arguments)).items()
+        ]
+
+    bad = []
+    found = jax.device_get(jax.jit(counts, out_shardings=whole)(*arguments))
+    for (name, leaf), of_layers in zip(shapes.items(), found, strict=True):
+        if not of_layers.any():
+            continue
+        layer = int(np.nonzero(of_layers)[0][-1])
+        in_block = name.startswith("blocks/")
+        order = (1, -layer) if in_block else (2 if name == "embedding" else 0, 0)
+        of_layer = f" of layer {layer}" if in_block else ""
+        size = leaf.size // len(of_layers)
+        count = int(of_layers[layer])
+        values = f"{count:,} value{'s' * (count > 1)} of {size:,}"
+        bad.append((order, f"{name}{of_layer} has {values}", count))
+    if not bad:
+        return ""
+    _, first, count = min(bad)
+    more = f" (and {len(bad) - 1} more parameters have some)" if len(bad) > 1 else ""
+    verb = "are" if count > 1 else "is"
+    return f"the gradient of {first} that {verb} not finite{more}, in stage 'update'; {OVERFLOW}"
+
+
+def _of_thoughts(rollout: Rollout, evidence: Evidence, objective: str) -> Iterator[_Check]:
+    """What a step knows of its thoughts, in the order of the computation."""
     groups = evidence.rewards.shape
     answers = evidence.answers is not None
+    stage = "answer_rewards" if answers else "evidence"
     sampled = rollout.thoughts.logprobs.sum(axis=-1).reshape(groups)
-    yield "the log-probability of a sampled thought", sampled, OVERFLOW
+    yield _Check("the log-probability of a sampled thought", "rollout", sampled, OVERFLOW)
     if not answers:
-        yield "the log-probability of the text without a thought", evidence.baseline, OVERFLOW
-        yield "the log-probability of the text after a thought", evidence.reasoned, OVERFLOW
-    yield f"the reward of objective={objective!r}", evidence.rewards, OBJECTIVE
-    yield f"the advantage of objective={objective!r}", evidence.advantages, OBJECTIVE
+        text = "the log-probability of the text"
+        yield _Check(f"{text} without a thought", "no_think", evidence.baseline, OVERFLOW)
+        yield _Check(f"{text} after a thought", stage, evidence.reasoned, OVERFLOW)
+    of_objective = f"of objective={objective!r}"
+    yield _Check(f"the reward {of_objective}", stage, evidence.rewards, OBJECTIVE)
+    yield _Check(f"the advantage {of_objective}", stage, evidence.advantages, OBJECTIVE)
     if evidence.target_weights is not None:
-        yield f"the target's weight of objective={objective!r}", evidence.target_weights, OBJECTIVE
+        weights = evidence.target_weights
+        yield _Check(f"the target's weight {of_objective}", stage, weights, OBJECTIVE)
     if evidence.reference is not None:
         reference = evidence.reference.sum(axis=-1).reshape(groups)
-        yield "the log-probability of a thought under the reference", reference, OVERFLOW
+        words = "the log-probability of a thought under the reference"
+        yield _Check(words, "reference", reference, OVERFLOW)
 
 
 def _first_bad(values: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -41,18 +41,18 @@ TEXT = "text"  # documents that go on after the thoughts
 PROBLEMS = "problems"  # with answers that the host checks
 BASELINE = "baseline"  # a network phi
 TOKEN_BYTES = "token bytes"
-OTHER_DOCUMENT = "another document"  # in the wave
+OTHER_DOCUMENT = "another document"  # in the rollout batch
 
 
 @dataclasses.dataclass(frozen=True)
-class Wave:
+class RolloutBatch:
     """What readings are computed from: thoughts at K forks of each of B documents.
 
     Attributes:
       model: theta, which sampled the thoughts.
       settings, vocabulary: of the method.
       forked: the documents with all their forks.
-      rollout: thoughts of the wave's forks.
+      rollout: thoughts of its forks.
       first: number of the first of these forks.
       scores: of the text after the thoughts, [B, K, G, H]; None where no text follows.
       table: bytes of the tokens; None where no reading needs them.
@@ -69,11 +69,11 @@ class Wave:
 
     @property
     def forks(self) -> Forks:
-        """The forks of the wave, [B, K]."""
+        """The forks of the rollout batch, [B, K]."""
         return self.some(self.forked.forks)
 
     def some(self, of_forks: Any) -> Any:
-        """Of arrays with an entry for every fork of the documents, those of the wave."""
+        """Of arrays with an entry for every fork of the documents, those of the batch."""
         forks = self.rollout.thoughts.length.shape[1] // self.settings.group_size
         return some_forks(of_forks, self.first, forks)
 
@@ -104,42 +104,42 @@ class Reading:
 
     Attributes:
       meaning: with shape and unit.
-      compute: from a wave of thoughts; None for what the stages have anyway.
+      compute: from a rollout batch; None for what the stages have anyway.
       cost: a forward pass of theta that it adds: `TARGET_PASS`, `BRANCH_PASS`, or "" for none.
       needs: what a run must have for it.
     """
 
     meaning: str
-    compute: Callable[[Wave], jax.Array] | None = None
+    compute: Callable[[RolloutBatch], jax.Array] | None = None
     cost: str = ""
     needs: tuple[str, ...] = ()
 
 
-def _matches(wave: Wave) -> jax.Array:
-    assert wave.scores is not None
-    assert wave.table is not None
-    target = wave.forks.target[:, :, None, :]
-    return matches(wave.scores.likeliest[..., 0], target, wave.table)
+def _matches(batch: RolloutBatch) -> jax.Array:
+    assert batch.scores is not None
+    assert batch.table is not None
+    target = batch.forks.target[:, :, None, :]
+    return matches(batch.scores.likeliest[..., 0], target, batch.table)
 
 
-def _elsewhere(wave: Wave) -> jax.Array:
-    s, forked = wave.settings, wave.forked
+def _elsewhere(batch: RolloutBatch) -> jax.Array:
+    s, forked = batch.settings, batch.forked
     tokens, segment = document_tokens(forked.documents.trunk, len(s.prompt), s.bos)
     length, fork = (segment > 0).sum(axis=-1), forked.forks.position
     place = other_places(forked.keys, fork, length, s.min_prefix, s.horizon)
-    target = wave.some(target_tokens(tokens, place, s.horizon))
-    return wave.evidence(wave.scores_of(target).logprob)
+    target = batch.some(target_tokens(tokens, place, s.horizon))
+    return batch.evidence(batch.scores_of(target).logprob)
 
 
-def _in_another(wave: Wave) -> jax.Array:
+def _in_another(batch: RolloutBatch) -> jax.Array:
     """Each thought in the document before its own, and the last one's in the first."""
     around = lambda x, places: jax.tree.map(lambda y: jnp.roll(y, places, axis=0), x)
-    own, target = wave.rollout.branches, wave.rollout.target
-    moved = around(wave.rollout.thoughts, -1)
-    branches = lay_out(moved, target, own.fork, own.segment, wave.vocabulary)
-    trunk, cache = wave.rollout.trunk, wave.forked.documents.cache
-    found = transplanted_scores(wave.model, trunk, cache, branches, target, wave.vocabulary)
-    return wave.evidence(wave.grouped(around(found.logprob, 1)))
+    own, target = batch.rollout.branches, batch.rollout.target
+    moved = around(batch.rollout.thoughts, -1)
+    branches = lay_out(moved, target, own.fork, own.segment, batch.vocabulary)
+    trunk, cache = batch.rollout.trunk, batch.forked.documents.cache
+    found = transplanted_scores(batch.model, trunk, cache, branches, target, batch.vocabulary)
+    return batch.evidence(batch.grouped(around(found.logprob, 1)))
 
 
 READINGS = {
@@ -170,11 +170,11 @@ READINGS = {
     ),
     "thought_tokens": Reading(
         "[B, K, G, L] int32: ids of the thought's actions; after the last of its `length`, padding",
-        lambda wave: wave.grouped(wave.rollout.thoughts.actions),
+        lambda batch: batch.grouped(batch.rollout.thoughts.actions),
     ),
     "step": Reading(
         "int32: steps that training has taken before; 0 in the figures of held-out thoughts",
-        lambda wave: jnp.asarray(wave.forked.step, jnp.int32),
+        lambda batch: jnp.asarray(batch.forked.step, jnp.int32),
     ),
     "entropy": Reading(
         "[B, N, L] nats, of `Actions`: entropy of the distribution that each action is sampled "
@@ -183,10 +183,10 @@ READINGS = {
 }
 
 
-def readings(wave: Wave) -> dict[str, jax.Array]:
+def readings(batch: RolloutBatch) -> dict[str, jax.Array]:
     """The readings that the settings' objective declares, by name."""
-    declared = {name: READINGS[name].compute for name in find(wave.settings.objective).reads}
-    return {name: compute(wave) for name, compute in declared.items() if compute}
+    declared = {name: READINGS[name].compute for name in find(batch.settings.objective).reads}
+    return {name: compute(batch) for name, compute in declared.items() if compute}
 
 
 def costs(objective: str) -> list[str]:

@@ -1,9 +1,9 @@
 """The reference of the KL term: how likely the sampled actions are to the network of the start.
 
-    documents   prefill                                     a wave of documents at a time
-    thoughts    all slots at once on that cache             a wave of their branches at a time
+    documents   prefill                                     a batch of documents at a time
+    thoughts    all slots at once on that cache             a batch of their branches at a time
 
-Waves are as large as those of the rollout may be. Nothing carries a gradient.
+A batch is as large as `rlp.max_branches_in_flight` allows. Nothing carries a gradient.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from models.transformer import Transformer
 from models.tree import prefill
 from rlp.engine.branches import Vocabulary
-from rlp.engine.microbatching import split, unsplit, wave_shape
+from rlp.engine.microbatching import largest_batch, split, unsplit
 from rlp.engine.rollout import Rollout
 from rlp.engine.scoring import action_scores
 
@@ -36,13 +36,13 @@ def reference_logprobs(
       rollout: its trunk, branches and thoughts; the cache is not used.
       vocabulary: tags and banned ids.
       temperature: of the sampler.
-      max_branches: most branches of a wave, over all devices; 0 for all.
+      max_branches: most branches of a batch, over all devices; 0 for all.
       shards: devices that split the documents.
     """
     thoughts, slots = rollout.thoughts, len(vocabulary.think_open) - 1
     documents, number, limit = thoughts.actions.shape
     acting = (rollout.branches.slots(0, slots + limit), thoughts.actions)
-    rows, columns = wave_shape(
+    rows, columns = largest_batch(
         documents, number, 1, max_branches, shards, "rlp.max_branches_in_flight"
     )
 
@@ -63,9 +63,9 @@ def reference_logprobs(
     return jnp.where(live, found, 0.0)
 
 
-def _mapped(run: Callable[[Any], jax.Array], whole: Any, waves: int, axis: int) -> jax.Array:
-    """What `run` gives for each of `waves` parts of some arrays, cut and joined along `axis`."""
-    if waves == 1:
+def _mapped(run: Callable[[Any], jax.Array], whole: Any, count: int, axis: int) -> jax.Array:
+    """What `run` gives for each of `count` parts of some arrays, cut and joined along `axis`."""
+    if count == 1:
         return run(whole)
-    parts = jax.tree.map(lambda x: split(x, waves, axis), whole)
+    parts = jax.tree.map(lambda x: split(x, count, axis), whole)
     return unsplit(jax.lax.map(run, parts), axis)

@@ -1,7 +1,7 @@
 """Random numbers of a step, and draws from a network's probabilities.
 
 Every number belongs to (step, document, fork, thought), so a thought is the same however documents
-and forks are grouped into waves, batches or devices.
+and forks are grouped into rollout batches, batches or devices.
 """
 
 import jax

@@ -40,16 +40,17 @@ from rlp.engine.step import (
     rollout_stage,
     update_stage,
 )
-from rlp.engine.step.rollout_batches import join_waves
+from rlp.engine.step.rollout_batches import join_rollout_batches
 from rlp.objectives.registry import reads_answers
 
-# How often a step runs a stage. Waves bound the caches that are alive; with enough memory there is
-# one of each. The stages of a unit are run in the order of their list, and the units in this one.
+# How often a step runs a stage. Rollout batches bound the size of the caches; with enough memory
+# there is only one. The stages of a unit run in the order of their list, and the units in this
+# order.
 UNITS = {
-    "start": "once, before the waves",
-    "documents": "for every wave of documents",
-    "forks": "for every wave of forks of these documents",
-    "join": "once, if there were several waves",
+    "start": "once, before the rollout batches",
+    "documents": "for every batch of documents",
+    "forks": "for every batch of forks of these documents",
+    "join": "once, if there were several rollout batches",
     "batch": "once, on all thoughts",
     "minibatch": "for every minibatch of documents, as often as the thoughts are passed over",
     "end": "once, after the updates",
@@ -150,8 +151,10 @@ class Stage:
         if all(name in placements for name in self.outputs):
             out = tuple(placements[name] for name in self.outputs)
             options["out_shardings"] = out if len(out) > 1 else out[0]
+        program = jax.named_scope(self.name)(functools.partial(self.function, *bound))
+        program.__name__ = self.name  # the name of the compiled program in traces and logs
         return jax.jit(
-            functools.partial(self.function, *bound),
+            program,
             static_argnums=number(self.static.split()),
             donate_argnums=number(self.outputs),
             **options,
@@ -171,8 +174,8 @@ class Stage:
 
 
 # Names of values: policy, theta as rollouts read it; scorer, the network whose loss ranks forks;
-# baseline, phi; reference, pi_ref; forked, documents with their forks; first, number of a wave's
-# first fork; trained, the state without phi and pi_ref, which take no part in an update.
+# baseline, phi; reference, pi_ref; forked, documents with their forks; first, index of the first
+# fork of a rollout batch; trained, the state without phi and pi_ref, which an update does not use.
 # fmt: off
 RLP = (
     Stage("gather", gather, "params -> policy", "start", "gather",
@@ -195,8 +198,9 @@ RLP = (
     Stage("grade", None, "responses -> answers planning", "forks", "verify", when=checks_answers),
     Stage("answer_rewards", answer_rewards_stage, "forked rollout answers planning -> evidence",
           "forks", "verify", when=checks_answers),
-    Stage("join", join_waves, "waves waves_per_document -> rollout evidence", "join", "update",
-          bound="", static="waves_per_document"),
+    Stage("join", join_rollout_batches,
+          "rollout_batches batches_per_document -> rollout evidence", "join", "update",
+          bound="", static="batches_per_document"),
     # log pi_ref of the actions.
     Stage("reference", reference_stage, "reference rollout -> evidence.reference", "batch",
           "evidence", flops="reference", when=has_kl_term),
@@ -259,7 +263,7 @@ def sample_thoughts(
     batch: Batch,
     key: jax.Array,
 ) -> tuple[ForkedDocuments, Rollout]:
-    """The stages up to the rollout on all of a batch at once, without a choice of waves: documents
+    """The stages up to the rollout on all of a batch at once, without rollout batches: documents
     with their forks, and the thoughts there. To be traced in a larger program.
 
     Args:

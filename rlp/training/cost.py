@@ -22,6 +22,7 @@ class Cost:
     rollout: int  # tokens sampled
     update: int  # slots through the differentiated pass
     flops: dict[str, int]  # by part, of `PARTS`; a part that is not there cost nothing
+    model_flops: int  # all of them, without those that `model.remat` computes again
     seconds: dict[str, float]  # by stage
 
 

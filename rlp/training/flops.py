@@ -93,6 +93,16 @@ def logit_flops(config: ModelConfig) -> int:
     return 2 * config.hidden_size * config.vocab_size
 
 
+def without_remat(config: ModelConfig) -> ModelConfig:
+    """Return the same network, with its activations kept, so that nothing is counted twice."""
+    return dataclasses.replace(config, remat="none")
+
+
+def total(flops: Flops) -> int:
+    """Return the FLOPs of all stages of a step."""
+    return sum(by_part(flops).values())
+
+
 def by_part(flops: Flops) -> dict[str, int]:
     """FLOPs of the parts of a step, of all its stages."""
     found: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Rollout batches (waves): how many documents and forks run at once, and all thoughts together."""
+"""Rollout batches: how many documents and forks run at once, and all thoughts together."""
 
 import dataclasses
 from typing import Any
@@ -10,14 +10,14 @@ from models.cache import branch_bytes, trunk_bytes
 from models.config import ModelConfig
 from models.sharding import shards
 from rlp.engine.branches import Vocabulary
-from rlp.engine.microbatching import wave_shape
+from rlp.engine.microbatching import largest_batch
 from rlp.engine.rollout import Rollout
 from rlp.engine.settings import RLPSettings
 from rlp.engine.step.thinking import Evidence
 
 
-def rollout_wave(settings: RLPSettings, documents: int, shards: int) -> tuple[int, int]:
-    """Documents of a wave of the rollout, and forks of each.
+def rollout_batch_shape(settings: RLPSettings, documents: int, shards: int) -> tuple[int, int]:
+    """Documents of a rollout batch, and forks of each.
 
     Raises:
       ValueError: `rlp.max_branches_in_flight` is too small for one group on every device.
@@ -25,7 +25,7 @@ def rollout_wave(settings: RLPSettings, documents: int, shards: int) -> tuple[in
     s = settings
     branches, limit = s.forks_per_document * s.group_size, s.max_branches_in_flight
     name = "rlp.max_branches_in_flight"
-    rows, each = wave_shape(documents, branches, s.group_size, limit, shards, name)
+    rows, each = largest_batch(documents, branches, s.group_size, limit, shards, name)
     return rows, each // s.group_size
 
 
@@ -37,12 +37,12 @@ def cache_bytes(
     rows: int,
     forks: int,
 ) -> int:
-    """Bytes of the caches of a wave, over all devices.
+    """Bytes of the caches of a rollout batch, over all devices.
 
     Args:
       vocabulary: for the lengths of the thinking tags.
       length: T, without the thinking prompt.
-      rows, forks: from `rollout_wave`.
+      rows, forks: from `rollout_batch_shape`.
     """
     s = settings
     tags = len(vocabulary.think_open) + len(vocabulary.think_close)
@@ -52,15 +52,17 @@ def cache_bytes(
     return sum(trunks.values()) + sum(branches.values())
 
 
-def join_waves(
-    waves: list[tuple[Rollout, Evidence]], per_document: int
+def join_rollout_batches(
+    batches: list[tuple[Rollout, Evidence]], per_document: int
 ) -> tuple[Rollout, Evidence]:
-    """One rollout of all waves, its documents in the order of the batch: which of them are in a
-    minibatch does not depend on the waves. Each device that holds documents has its share of every
-    wave (`Rows.placed`).
+    """Join rollout batches into one rollout, its documents in the order of the step's batch.
+
+    So the documents of a minibatch do not depend on the rollout batches. Each device that holds
+    documents has its share of every rollout batch (`Rows.placed`).
 
     Args:
-      waves: `per_document` in a row hold forks of the same documents.
+      batches: thoughts and their evidence.
+      per_document: consecutive batches that are of the same documents.
     """
 
     def documents(*parts: jax.Array) -> jax.Array:
@@ -68,14 +70,14 @@ def join_waves(
         return jnp.concatenate(of_shards, axis=1).reshape(-1, *parts[0].shape[1:])
 
     forks = lambda *parts: jnp.concatenate(parts, axis=1)
-    trunks = [rollout.trunk for rollout, _ in waves[::per_document]]
-    decoded = sum(rollout.decoded for rollout, _ in waves)
+    trunks = [rollout.trunk for rollout, _ in batches[::per_document]]
+    decoded = sum(rollout.decoded for rollout, _ in batches)
     bare: Any = None
     without = [
         (dataclasses.replace(rollout, trunk=bare, decoded=bare), evidence)
-        for rollout, evidence in waves
+        for rollout, evidence in batches
     ]
-    starts = range(0, len(waves), per_document)
+    starts = range(0, len(batches), per_document)
     rows = [jax.tree.map(forks, *without[i : i + per_document]) for i in starts]
     rollout, evidence = jax.tree.map(documents, *rows)
     trunk = jax.tree.map(documents, *trunks)

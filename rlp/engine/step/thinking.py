@@ -14,7 +14,7 @@ from models.transformer import Params, bind
 from rlp.engine.advantages import Credit, assign_credit
 from rlp.engine.branches import Vocabulary
 from rlp.engine.forked_documents import ForkedDocuments, some_forks
-from rlp.engine.readings import Wave, readings
+from rlp.engine.readings import RolloutBatch, readings
 from rlp.engine.reference_policy import reference_logprobs
 from rlp.engine.rollout import Rollout, roll_out
 from rlp.engine.sampling import noise, thought_uniforms
@@ -81,7 +81,7 @@ def evidence_stage(
     first: jax.Array | int = 0,
     table: TokenBytes | None = None,
 ) -> Evidence:
-    """Scores the targets after the thoughts of a wave, and rewards the thoughts by it.
+    """Scores the targets after the thoughts of a rollout batch, and rewards the thoughts by it.
 
     Args:
       first: the document's fork with which the rollout begins.
@@ -121,44 +121,47 @@ def outcome_of(
     first: jax.Array | int = 0,
     table: TokenBytes | None = None,
 ) -> tuple[Outcome, Scores]:
-    """What an objective may look at, of the thoughts of a wave; and the scores of their targets,
-    [B, K, G, H] each.
+    """What an objective may look at, of the thoughts of a rollout batch; and the scores of their
+    targets, [B, K, G, H] each.
 
     Args:
       without: log-probabilities of the targets without a thought, [B, K, H] nats.
       first, table: as of `evidence_stage`.
     """
     s = settings
-    wave = Wave(bind(model_config, params), s, vocabulary, forked, rollout, first, table=table)
-    wave = dataclasses.replace(wave, scores=wave.scores_of(wave.forks.target))
-    assert wave.scores is not None
+    model = bind(model_config, params)
+    batch = RolloutBatch(model, s, vocabulary, forked, rollout, first, table=table)
+    batch = dataclasses.replace(batch, scores=batch.scores_of(batch.forks.target))
+    assert batch.scores is not None
     found = outcome(
-        wave,
-        reasoned=wave.evidence(wave.scores.logprob),
-        baseline=wave.evidence(without),
-        logprobs=wave.scores.logprob,
+        batch,
+        reasoned=batch.evidence(batch.scores.logprob),
+        baseline=batch.evidence(without),
+        logprobs=batch.scores.logprob,
         baseline_logprobs=without,
     )
-    return found, wave.scores
+    return found, batch.scores
 
 
-def outcome(wave: Wave, more: Mapping[str, Any] | None = None, **fields: jax.Array) -> Outcome:
+def outcome(
+    batch: RolloutBatch, more: Mapping[str, Any] | None = None, **fields: jax.Array
+) -> Outcome:
     """What an objective may look at.
 
     Args:
-      wave: the thoughts.
-      more: readings that are not computed from the wave.
+      batch: the thoughts.
+      more: readings that are not computed from the batch.
       **fields: what is known of the text after the thoughts, see `Outcome`.
     """
-    s, thoughts = wave.settings, wave.rollout.thoughts
+    s, thoughts = batch.settings, batch.rollout.thoughts
     forks = thoughts.length.shape[1] // s.group_size
     return Outcome(
         **fields,
-        closed=wave.grouped(thoughts.closed),
-        length=wave.grouped(thoughts.length),
-        uniform=noise(wave.forked.keys, wave.first, forks, s.group_size),
+        closed=batch.grouped(thoughts.closed),
+        length=batch.grouped(thoughts.length),
+        uniform=noise(batch.forked.keys, batch.first, forks, s.group_size),
         limit=thoughts.actions.shape[-1],
-        readings=readings(wave) | dict(more or {}),
+        readings=readings(batch) | dict(more or {}),
         options=s.options,
         objective=s.objective,
     )
@@ -203,14 +206,14 @@ def answer_rewards_stage(
     """Rewards responses to problems by their answers; takes the place of `evidence_stage`.
 
     Args:
-      answers: to the problems of a wave.
+      answers: to the problems of a rollout batch.
       planning: [B, N, L] bool, for an objective that weighs them.
     """
     s, shape = settings, answers.correct.shape
     nothing, none = jnp.zeros(shape), jnp.zeros(shape[:2])
     model: Any = None  # no reading of problems is computed with it
     found = outcome(
-        Wave(model, s, vocabulary, forked, rollout),
+        RolloutBatch(model, s, vocabulary, forked, rollout),
         {"answers": answers},
         reasoned=nothing,
         baseline=none,
@@ -244,7 +247,7 @@ def reference_stage(
     """log pi_ref of all actions of a rollout, [B, N, L] nats, in the sampler's measure.
 
     Args:
-      rollout: of all waves; its cache is not used.
+      rollout: of all rollout batches; its cache is not used.
     """
     return reference_logprobs(
         bind(model_config, reference),

@@ -71,6 +71,26 @@ def update_stage(
 
     Args:
       trained: the state; without phi and the reference, which are not read.
+      minibatch: as of `minibatch_gradient`.
+    """
+    value, metrics, gradient = minibatch_gradient(
+        model_config, settings, vocabulary, trained.params, rollout, evidence, minibatch
+    )
+    return _apply(value, metrics, gradient, optimizer, trained)
+
+
+def minibatch_gradient(
+    model_config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    params: Params,
+    rollout: Rollout,
+    evidence: Evidence,
+    minibatch: jax.Array | int = 0,
+) -> tuple[jax.Array, Metrics, Params]:
+    """Return loss, metrics and gradient of a minibatch of a rollout.
+
+    Args:
       minibatch: its number. Each has the documents that many apart, so that every device has its
         share of each, and a loss that is the mean over its own thoughts.
     """
@@ -85,8 +105,8 @@ def update_stage(
     if evidence.planning is not None:
         weight = settings.planning_weight
         advantages = equations.planning_advantages(advantages, evidence.planning, weight)
-    value, metrics, gradient = policy_gradient(
-        trained.params,
+    return policy_gradient(
+        params,
         model_config,
         settings,
         vocabulary,
@@ -98,7 +118,6 @@ def update_stage(
         micro_batch=settings.update_micro_batch,
         shards=shards("rows"),
     )
-    return _apply(value, metrics, gradient, optimizer, trained)
 
 
 def finish_step(settings: RLPSettings, state: TrainState) -> TrainState:
@@ -125,6 +144,16 @@ def next_token_stage(
     Returns:
       The state, metrics, and the number of tokens of documents.
     """
+    value, metrics, gradient = next_token_gradient(model_config, state.params, batch)
+    state, metrics = _apply(value, metrics, gradient, optimizer, state)
+    state = dataclasses.replace(state, step=state.step + 1)
+    return state, metrics, (batch.segment > 0).sum()
+
+
+def next_token_gradient(
+    model_config: ModelConfig, params: Params, batch: Batch
+) -> tuple[jax.Array, Metrics, Params]:
+    """Return the mean next-token loss of packed rows, its metrics and its gradient."""
     trunk = document_trunk(batch)
     learnt = learnt_tokens(trunk, batch.loss_mask)
 
@@ -134,10 +163,8 @@ def next_token_stage(
         mean = -total / jnp.maximum(learnt.sum(), 1)
         return mean, {"no_think_loss": mean}
 
-    (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-    state, metrics = _apply(value, metrics, gradient, optimizer, state)
-    state = dataclasses.replace(state, step=state.step + 1)
-    return state, metrics, (batch.segment > 0).sum()
+    (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    return value, metrics, gradient
 
 
 def next_token_losses(model_config: ModelConfig, params: Params, batch: Batch) -> jax.Array:

@@ -20,7 +20,8 @@ from rlp.training.trainers.thoughts import RLPTrainer, ScoredRollout
 class AnswerTrainer(RLPTrainer):
     """Responses to problems, each rewarded by its answer (RLVR and its kin).
 
-    The responses of a wave come to the host, which grades them; the grades go back: phase "verify".
+    The host grades the responses of each rollout batch and sends the grades back to the devices:
+    phase "verify".
     """
 
     phases = ("data", "rollout", "verify", "update")
@@ -39,15 +40,15 @@ class AnswerTrainer(RLPTrainer):
         self._time_left: StepTime
         self.programs["grade"] = self._grade
 
-    def _waves(
+    def _rollout_batches(
         self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock
     ) -> tuple[list[ScoredRollout], int]:
-        """See `RLPTrainer`; all waves of a step share the time for its checks."""
+        """See `RLPTrainer`; all rollout batches of a step share the time for its checks."""
         with self._answering.grader.step() as self._time_left:
-            return super()._waves(state, rows, key, clock)
+            return super()._rollout_batches(state, rows, key, clock)
 
     def _grade(self, responses: tuple[jax.Array, ...]) -> tuple[Answers, np.ndarray | None]:
-        """Answers of a wave's responses, and which of their actions plan, from the stage
+        """Answers of a rollout batch's responses, and which of their actions plan, from the stage
         `responses`."""
         actions, words, index = jax.device_get(responses)
         answers = [self._answer(int(i)) for i in index]

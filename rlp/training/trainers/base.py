@@ -66,8 +66,10 @@ class StageRunner:
         """
         for stage in of_unit(self.stages, unit):
             with clock(stage.phase) as done:
-                made = self.programs[stage.name](*stage.arguments(values))
-                values = stage.results(values, made if stage.phase == "update" else done(made))
+                with jax.profiler.TraceAnnotation(stage.name):
+                    made = self.programs[stage.name](*stage.arguments(values))
+                    made = made if stage.phase == "update" else done(made)
+                values = stage.results(values, made)
         return values
 
 

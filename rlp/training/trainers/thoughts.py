@@ -1,6 +1,8 @@
 """The trainer of objectives over thoughts: Algorithm 1 of RLP (arXiv 2510.01265)."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,11 +18,11 @@ from rlp.engine.optimizer import Optimizer
 from rlp.engine.placement import gathered_bytes
 from rlp.engine.rollout import Rollout
 from rlp.engine.stages import Setup, Values, still_read
-from rlp.engine.step import Evidence, TrainState
-from rlp.engine.step.rollout_batches import rollout_wave
+from rlp.engine.step import Evidence, TrainState, minibatch_gradient, reference_stage
+from rlp.engine.step.rollout_batches import rollout_batch_shape
 from rlp.engine.token_bytes import TokenBytes
 from rlp.training.cost import Cost
-from rlp.training.flops import by_part, rlp_flops
+from rlp.training.flops import by_part, rlp_flops, total, without_remat
 from rlp.training.trainers.base import Clock, StageRunner, to_host
 
 ScoredRollout = tuple[Rollout, Evidence]
@@ -73,7 +75,7 @@ class RLPTrainer(StageRunner):
         """Thoughts at forks of some documents, and what they are worth: rollout, evidence, figures
         and counts."""
         with jax.set_mesh(self.setup.mesh):
-            values = self._joined(*self._waves(state, rows, key, clock), clock)
+            values = self._joined(*self._rollout_batches(state, rows, key, clock), clock)
             if self.settings.kl_weight:
                 frozen = self.settings.baseline == "frozen"
                 reference = state.baseline if frozen else state.reference
@@ -81,33 +83,35 @@ class RLPTrainer(StageRunner):
             values = self.run("batch", values, clock)
         return {name: values[name] for name in ("rollout", "evidence", "figures", "counts")}
 
-    def _joined(self, waves: list[ScoredRollout], per_document: int, clock: Clock) -> Values:
-        """The thoughts of all waves together; `per_document` waves in a row are of the same
-        documents."""
-        if len(waves) == 1:
-            return dict(zip(("rollout", "evidence"), waves[0], strict=True))
-        values = {"waves": waves, "waves_per_document": per_document}
+    def _joined(self, batches: list[ScoredRollout], per_document: int, clock: Clock) -> Values:
+        """The thoughts of all rollout batches together; `per_document` consecutive ones are of the
+        same documents."""
+        if len(batches) == 1:
+            return dict(zip(("rollout", "evidence"), batches[0], strict=True))
+        values = {"rollout_batches": batches, "batches_per_document": per_document}
         return still_read(self.run("join", values, clock), self.stages, "join")
 
-    def _waves(
+    def _rollout_batches(
         self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock
     ) -> tuple[list[ScoredRollout], int]:
-        """Thoughts of all waves, one after the other; and how many in a row are of the same
-        documents."""
+        """Thoughts of all rollout batches, one after the other; and the number of consecutive ones
+        that are of the same documents."""
         start: Values = {"params": state.params, "policy": state.params}
         start |= {"key": key, "step": state.step, "table": self._table}
         start = self.run("start", start, clock)
         s, shards = self.settings, batch_shards(self.setup.mesh)
-        documents, start["forks"] = rollout_wave(s, rows.count, shards)
-        count, waves = rows.count // documents, []
+        documents, start["forks"] = rollout_batch_shape(s, rows.count, shards)
+        count, batches = rows.count // documents, []
         for number in range(count):
             with clock("data"):
                 batch = rows.placed(self.setup.mesh, number, count)
-            waves += self._wave(start | {"batch": batch}, state.baseline, clock)
-        return waves, s.forks_per_document // start["forks"]
+            batches += self._of_documents(start | {"batch": batch}, state.baseline, clock)
+        return batches, s.forks_per_document // start["forks"]
 
-    def _wave(self, values: Values, baseline: Params | None, clock: Clock) -> list[ScoredRollout]:
-        """Thoughts of one wave of documents, some forks at a time."""
+    def _of_documents(
+        self, values: Values, baseline: Params | None, clock: Clock
+    ) -> list[ScoredRollout]:
+        """Thoughts of a batch of documents, some forks at a time."""
         values = values | {"baseline": self._fetched(baseline)}
         values["scorer"] = values["policy"] if baseline is None else values["baseline"]
         values = self.run("documents", values, clock)
@@ -117,7 +121,7 @@ class RLPTrainer(StageRunner):
         return [self._thoughts(values | {"first": first}, clock) for first in firsts]
 
     def _thoughts(self, values: Values, clock: Clock) -> ScoredRollout:
-        """Thoughts of one wave of forks. The caches end here, before those of the next are made."""
+        """Thoughts of one rollout batch. The caches end here, before those of the next are made."""
         values = self.run("forks", values, clock)
         return values["rollout"].without_cache(), values["evidence"]
 
@@ -151,8 +155,29 @@ class RLPTrainer(StageRunner):
         return (
             nonfinite.in_networks(networks)
             or nonfinite.in_thoughts(*thoughts, objective, record, whole)
+            or self._update_fault(state.params, *thoughts, record, whole)
             or nonfinite.in_update(metrics)
         )
+
+    def _update_fault(
+        self,
+        params: Params,
+        rollout: Rollout,
+        evidence: Evidence,
+        record: Callable[[int], int],
+        whole: Any,
+    ) -> str:
+        """Name the first value that is not finite in an update on finite evidence."""
+        method = (self.setup.model, self.settings, self._vocabulary)
+        logprobs = jax.jit(functools.partial(reference_stage, *method))(params, rollout)
+        if fault := nonfinite.in_new_logprobs(rollout, evidence, logprobs, record, whole):
+            return fault
+        for number in range(self.settings.minibatches):
+            gradient = lambda *arguments: minibatch_gradient(*method, *arguments)[-1]
+            arguments = (params, rollout.without_cache(), evidence, number)
+            if fault := nonfinite.in_gradient(gradient, arguments, whole):
+                return fault
+        return ""
 
     def _fetched(self, params: Params | None) -> Params | None:
         """phi or the reference in the memory of the devices."""
@@ -164,14 +189,15 @@ class RLPTrainer(StageRunner):
         slots = len(words.think_open) - 1 + s.thought_length
         once = rows * length + rollout.thoughts.length.size * slots
         length -= len(s.prompt)
-        flops = rlp_flops(
-            self.setup.model, s, words, self._optimizer_flops, rows, length, int(counts["decoded"])
+        flops = lambda model: rlp_flops(
+            model, s, words, self._optimizer_flops, rows, length, int(counts["decoded"])
         )
         return Cost(
             documents=int(counts["documents"]),
             rollout=int(counts["rollout"]),
             update=s.updates_per_rollout * once,
-            flops=by_part(flops),
+            flops=by_part(flops(self.setup.model)),
+            model_flops=total(flops(without_remat(self.setup.model))),
             seconds=seconds,
         )
 

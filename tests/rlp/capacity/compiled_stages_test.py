@@ -144,7 +144,7 @@ def test_no_lower_bound_is_above_what_the_compiler_says(settings):
 @pytest.mark.parametrize(
     ("settings", "rollouts"),
     [
-        pytest.param(SETTINGS, 4, id="documents"),  # two waves of them, two of the forks of each
+        pytest.param(SETTINGS, 4, id="documents"),  # two batches of them, two of the forks of each
         pytest.param(ON_ANSWERS, 2, id="problems"),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_stage_is_compiled_for_the_arrays_that_the_step_gives_it(settings, nam
         assert jax.tree.leaves(jax.tree.map(description, got)) == jax.tree.leaves(results)
 
 
-def test_waves_are_joined_and_cut_into_minibatches_where_they_are():
+def test_rollout_batches_are_joined_and_cut_into_minibatches_where_they_are():
     found = {stage.name: stage for stage in planned()[0].stages}
     assert not found["join"].collectives
     moves = {collective.kind for collective in found["update"].collectives}
@@ -203,7 +203,7 @@ def test_what_is_alive_beside_a_stage_is_counted_once():
     # theta is what the copy is made of; the rest of the state waits, of which 3 are counters.
     assert found["gather"].others == held["optimizer"] + held["baseline"] + 3 * 4
     assert found["update"].others == held["baseline"]
-    # Of the waves before, what the update reads; their caches are gone.
+    # Of the rollout batches before, what the update reads; their caches are gone.
     kept = programs.device_bytes([asked["join"][0][0][1:]])
     waiting = programs.device_bytes([asked["no_think"][1]])
     at_rest = held["parameters"] + held["optimizer"] + held["baseline"] + 3 * 4
@@ -246,10 +246,11 @@ def test_the_compilers_log_is_kept_from_the_terminal_and_read(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_waves_divide_the_batch():
+def test_rollout_batches_divide_the_batch():
     c = dataclasses.replace(case(), settings=dataclasses.replace(SETTINGS, update_micro_batch=8))
-    assert (c.wave, c.waves) == ((2, 1), (2, 2))
-    assert (c.update_wave, c.micro_batches) == ((2, 4), 2)  # of a minibatch of two documents
+    assert (c.rollout_batch, c.rollout_batches) == ((2, 1), (2, 2))
+    assert (c.micro_batch, c.micro_batches) == ((2, 4), 2)  # of a minibatch of two documents
     whole = dataclasses.replace(c, settings=dataclasses.replace(c.rlp, minibatches=1))
-    assert (whole.update_wave, whole.micro_batches) == ((2, 4), 4)
-    assert np.prod(c.waves) * c.wave[0] * c.wave[1] == c.rows * SETTINGS.forks_per_document
+    assert (whole.micro_batch, whole.micro_batches) == ((2, 4), 4)
+    forks = np.prod(c.rollout_batches) * np.prod(c.rollout_batch)
+    assert forks == c.rows * SETTINGS.forks_per_document

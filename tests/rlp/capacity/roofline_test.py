@@ -63,10 +63,10 @@ def test_bytes_of_a_rollout():
     assert rlp_bytes(case())["rollout"] == reading + 3 * step
 
 
-def test_waves_read_the_parameters_again_and_nothing_else():
+def test_rollout_batches_read_the_parameters_again_and_nothing_else():
     weights = 4 * PARAMETERS / 2
-    waves = dataclasses.replace(SETTINGS, max_branches_in_flight=4, update_micro_batch=2)
-    whole, cut = rlp_bytes(case()), rlp_bytes(case(waves))
+    batches = dataclasses.replace(SETTINGS, max_branches_in_flight=4, update_micro_batch=2)
+    whole, cut = rlp_bytes(case()), rlp_bytes(case(batches))
     assert cut["rollout"] - whole["rollout"] == weights * (1 + 3)
     assert cut["evidence"] - whole["evidence"] == weights * (1 + 1)
     sums = 2 * 3 * 4 * PARAMETERS / 4  # gradients of three micro-batches more, written and read

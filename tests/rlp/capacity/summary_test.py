@@ -43,7 +43,7 @@ def test_the_worst_stage_decides():
     fits, line = conclusion(compiled(read=15, update=12), max_branches_in_flight=32)
     assert not fits
     assert line.startswith("does not fit: peak 16.00 of 15.75 GiB in read; lower ")
-    assert "rlp.max_branches_in_flight (a wave has 32 thoughts)" in line
+    assert "rlp.max_branches_in_flight (a rollout batch has 32 thoughts)" in line
 
 
 def test_each_stage_has_its_own_advice():
@@ -53,7 +53,7 @@ def test_each_stage_has_its_own_advice():
 
 
 def test_what_is_as_small_as_it_can_be_is_not_to_be_lowered():
-    """Four devices share the rows, so a wave has four groups of four at least."""
+    """Four devices share the rows, so a rollout batch has at least four groups of four."""
     fits, line = conclusion(compiled(read=15, update=12), max_branches_in_flight=16)
     assert line.endswith("in read; raise mesh.fsdp or mesh.tensor, or take more chips")
     fits, line = conclusion(compiled(update=20), update_micro_batch=4)

@@ -1,4 +1,4 @@
-"""How a step is computed changes only its cost: waves, micro-batches, decoding widths, chunks.
+"""Rollout batches, micro-batches, decoding widths and chunks change only the cost of a step.
 
 Sums are taken in another order and nothing else, so figures agree to float32 rounding: 1e-5 of a
 leaf's norm. Actions are equal, because a draw falls within rounding of a border once in a hundred

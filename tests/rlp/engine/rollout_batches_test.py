@@ -1,4 +1,4 @@
-"""A step in waves or minibatches is the step at once, and compiles nothing twice."""
+"""A step in rollout batches or minibatches is the step at once, and compiles nothing twice."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from rlp.data.rows import Rows
 from rlp.engine import decoding, step
 from rlp.engine.method import Method
 from rlp.engine.placement import state_shardings
-from rlp.engine.step.rollout_batches import join_waves
+from rlp.engine.step.rollout_batches import join_rollout_batches
 from rlp.training.trainers import Clock, RLPTrainer
 from tests.support import tiny
 from tests.support.engine import (
@@ -78,7 +78,7 @@ def assert_same_step(found, expected):
     assert np.array_equal(thoughts.length, whole.length)
     np.testing.assert_allclose(thoughts.logprobs, whole.logprobs, atol=2e-5)
     assert metrics.keys() == whole_metrics.keys()
-    for name in metrics.keys() - {"decode_use"}:  # each wave ends with its own longest thought
+    for name in metrics.keys() - {"decode_use"}:  # each batch ends with its own longest thought
         assert metrics[name] == pytest.approx(whole_metrics[name], rel=1e-5, abs=1e-5), name
     gradient = lambda state: state.optimizer[1][0].mu
     assert tiny.relative_error(gradient(state), gradient(whole_state)) < 1e-5
@@ -89,7 +89,7 @@ def assert_same_step(found, expected):
     assert metrics["logprob_gap"] < 1e-5
 
 
-in_waves = pytest.mark.parametrize(
+in_batches = pytest.mark.parametrize(
     ("settings", "limit"),
     [
         pytest.param(PROMPTED, 4, id="1 fork, prompted"),
@@ -99,11 +99,11 @@ in_waves = pytest.mark.parametrize(
 )
 
 
-# Waves.
+# Rollout batches.
 
 
-@in_waves
-def test_a_step_in_waves_is_the_step_at_once(settings, limit):
+@in_batches
+def test_a_step_in_batches_is_the_step_at_once(settings, limit):
     found = stepped(dataclasses.replace(settings, max_branches_in_flight=limit))
     assert_same_step(found, stepped(settings))
 
@@ -120,7 +120,7 @@ def test_a_phi_that_never_moves_is_the_reference():
 
 
 @slow
-def test_a_step_in_waves_with_long_tags_is_the_step_at_once():
+def test_a_step_in_batches_with_long_tags_is_the_step_at_once():
     settings = dataclasses.replace(LONG, max_branches_in_flight=4, update_micro_batch=4)
     whole = stepped(LONG, words=TAGS)
     assert_same_step(stepped(settings, words=TAGS), whole)
@@ -133,13 +133,13 @@ def test_a_step_in_waves_with_long_tags_is_the_step_at_once():
     [(PROMPTED, 16), (ALL, 8), (IN_PARTS, 8)],
     ids=["prompted", "all losses", "minibatches"],
 )
-def test_a_step_in_waves_on_two_devices_is_the_step_at_once(settings, limit):
+def test_a_step_in_batches_on_two_devices_is_the_step_at_once(settings, limit):
     found = stepped(dataclasses.replace(settings, max_branches_in_flight=limit), devices=2)
     assert_same_step(found, stepped(settings))
 
 
 @slow
-def test_waves_that_shrink_as_thoughts_close_are_the_step_at_once(monkeypatch):
+def test_batches_that_shrink_as_thoughts_close_are_the_step_at_once(monkeypatch):
     monkeypatch.setattr(decoding, "MIN_ROWS", 1)
     whole = stepped(LONG)
     thoughts, _, metrics = whole
@@ -148,23 +148,23 @@ def test_waves_that_shrink_as_thoughts_close_are_the_step_at_once(monkeypatch):
 
 
 @pytest.mark.parametrize("shards", [1, 2, 4])
-@pytest.mark.parametrize("waves", [1, 2])
-def test_waves_are_joined_in_the_order_of_the_batch(shards, waves):
-    """Eight documents of two forks, a wave with one fork of each; shards have them in a row."""
+@pytest.mark.parametrize("count", [1, 2])
+def test_batches_are_joined_in_the_order_of_the_batch(shards, count):
+    """Eight documents of two forks; a rollout batch has one fork of each, a shard a run of them."""
     mesh = make_mesh(-1, 1, 1, devices=jax.devices()[:shards])
     index = np.arange(8, dtype=np.int32)
     batch = tiny.documents(0, [9] * 8, 9, 22).replace(index=index)
     parts = []
-    for wave in range(waves):
-        here = Rows.of(batch).placed(mesh, wave, waves).index
+    for part in range(count):
+        here = Rows.of(batch).placed(mesh, part, count).index
         fork = lambda k, here=here: here[:, None] * 10 + k
         parts += [(Joined(here, fork(k), jnp.int32(1)), fork(k)) for k in (0, 1)]
     with jax.set_mesh(mesh):
-        rollout, evidence = join_waves(parts, 2)
+        rollout, evidence = join_rollout_batches(parts, 2)
     assert rollout.trunk.tolist() == index.tolist()
     expected = [[10 * i, 10 * i + 1] for i in index.tolist()]
     assert rollout.thoughts.tolist() == evidence.tolist() == expected
-    assert rollout.decoded == 2 * waves
+    assert rollout.decoded == 2 * count
 
 
 @flax.struct.dataclass

@@ -348,7 +348,8 @@ def test_steps_documents_forks_and_thoughts_differ():
     # More thoughts or longer ones leave those that were there as they were.
     more = np.asarray(uniforms(keys, 0, 4, 4, 5))
     assert np.array_equal(more[:, :12], draws)
-    assert np.array_equal(uniforms(keys, 1, 2, 4, 5), draws[:, 4:])  # a wave that begins later
+    later = uniforms(keys, 1, 2, 4, 5)  # of a rollout batch that begins with another fork
+    assert np.array_equal(later, draws[:, 4:])
 
 
 # ---- what a thought may see

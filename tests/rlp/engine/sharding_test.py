@@ -34,7 +34,7 @@ SETTINGS = tiny.rlp_settings(group_size=3, thought_length=3, horizon=2)
 BATCH = tiny.documents(0, [12, 10, 9, 12, 7, 8, 11, 12], 12, 22)
 KEY = jax.random.key(5)
 WITH_KL = dataclasses.replace(SETTINGS, kl_weight=0.1)
-# Every axis alone, and all together; two axes are in the test of waves.
+# Every axis alone, and all together; two axes are in the test of rollout batches.
 MESHES = [(2, 2, 2), (8, 1, 1), (1, 8, 1), (1, 1, 8)]
 on_every_mesh = pytest.mark.parametrize(
     "sizes",
@@ -150,7 +150,7 @@ def test_an_rlp_step_is_that_of_one_device(sizes):
 
 @slow
 @pytest.mark.parametrize("sizes", [(2, 4, 1), (1, 2, 4)], ids=str)
-def test_a_scan_over_layers_in_waves_and_parts_is_one_device_at_once(sizes):
+def test_a_scan_over_layers_in_batches_and_parts_is_one_device_at_once(sizes):
     shards = sizes[0] * sizes[1]
     cut = dataclasses.replace(
         WITH_KL, max_branches_in_flight=3 * shards, update_micro_batch=2 * shards

@@ -10,7 +10,7 @@ from rlp.training.cost import PARTS
 # What trainers give: the state, rows and counters.
 GIVEN = {
     "params", "policy", "scorer", "baseline", "batch", "key", "step", "first", "forks", "table",
-    "waves", "waves_per_document", "reference", "trained", "state", "minibatch",
+    "rollout_batches", "batches_per_document", "reference", "trained", "state", "minibatch",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Sizes that no memory holds are refused from the config: one line with the field, at once."""
+"""Sizes that exceed the memory are refused from the config, at once, naming the field."""
 
 import re
 import resource
@@ -20,7 +20,7 @@ RLVR = runs.COMPASS_RLVR | {"batch_size": 8}
 
 
 def limited(device, host=64 * GIB):
-    """The memory of some devices."""
+    """Return a function that reports this memory for any devices."""
     return lambda _: Limits(device, "a chip", host)
 
 
@@ -43,12 +43,12 @@ ABSURD = {
     "a row": (TEXT, {"data.sequence_length": 10**9}, "data.sequence_length"),
     "steps": (TEXT, {"steps": 10**400}, "steps"),
     "a group": (RLP, {"rlp.group_size": 10**7}, "rlp.group_size"),
-    "a group in waves": (
+    "a group in batches": (
         RLP,
         {"rlp.group_size": 10**9, "rlp.max_branches_in_flight": 8 * 10**9},
         "rlp.group_size",
     ),
-    "documents in waves": (
+    "documents in batches": (
         RLP,
         {"batch_size": 8 * 10**8, "rlp.max_branches_in_flight": 32, "rlp.update_micro_batch": 0},
         "batch_size",
@@ -85,13 +85,13 @@ def test_absurd_sizes_are_refused_before_anything_is_made(name):
 
 
 def needed(config, size):
-    """Bytes of a device that a run asks for when it has `size`; 0 where that is enough."""
+    """Return the bytes that a run needs if a device has `size` bytes; 0 if that is enough."""
     try:
         memory_check.build(config, memory=limited(size))
     except DoesNotFit as error:
-        found = re.search(r"needs at least ([\d,]+) bytes of each device", str(error))
-        assert found
-        return int(found[1].replace(",", ""))
+        match = re.search(r"needs at least ([\d,]+) bytes of each device", str(error))
+        assert match
+        return int(match[1].replace(",", ""))
     return 0
 
 
@@ -110,7 +110,7 @@ def test_a_run_that_has_what_it_needs_is_built_and_with_a_byte_less_it_is_not(ba
     assert needed(config, size - 1) == size
 
 
-def test_waves_make_a_rollout_and_an_update_smaller():
+def test_batches_make_a_rollout_and_an_update_smaller():
     config = described(RLP, {"batch_size": 32, "rlp.group_size": 2**14, "rlp.thought_length": 64})
     memory = limited(400 * 2**20)
     for purpose, field in (
