@@ -50,6 +50,7 @@ autodoc_typehints_description_target = "documented"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 
 # HTML.
 html_theme = "sphinx_book_theme"

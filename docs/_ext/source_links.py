@@ -85,7 +85,9 @@ def _listing(folder: Path) -> str:
     rows = []
     for module in _modules(folder):
         docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
-        summary = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(docstring.partition("\n")[0]))
+        summary = re.sub(
+            r"`([^`]+)`", r"<code>\1</code>", html.escape(docstring.partition("\n")[0])
+        )
         link = f'<a href="{folder.name}/{module.name}.html"><code>{module.name}</code></a>'
         rows.append(f"<li>{link}: {summary}</li>")
     return f"<ul>{''.join(rows)}</ul>"
