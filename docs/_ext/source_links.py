@@ -53,8 +53,8 @@ def _unresolved(doctree: nodes.document) -> Iterator[addnodes.pending_xref]:
 def linked_sources(env: BuildEnvironment) -> dict[str, set[str]]:
     """The paths that each page links to; kept with the pages that Sphinx has read."""
     if not hasattr(env, "linked_sources"):
-        env.linked_sources = {}  # type: ignore[attr-defined]
-    return env.linked_sources  # type: ignore[attr-defined]
+        env.linked_sources = {}
+    return env.linked_sources
 
 
 def forget(app: Sphinx, env: BuildEnvironment, page: str) -> None:
