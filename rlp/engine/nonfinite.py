@@ -1,7 +1,7 @@
-"""Which value is not finite: a parameter, or what a step makes of which thought.
+"""Find the first value that is not finite: of a parameter, or of a thought and its document.
 
-A step tells that something is wrong by its figures, which come to the host anyway. Only then is
-looked for the value, along the way of the data: what is found first is the cause of the others.
+The search runs only if a metric, which the host receives anyway, is not finite. It follows the
+order of the computation, so that it names the cause and not its consequences.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from rlp.engine.rollout import Rollout
 from rlp.engine.step import Evidence
 from rlp.runtime.errors import UserError
 
-# Figures that are finite in every step of a sound run.
+# Metrics that are finite in every step of a healthy run.
 WATCHED = (
     "loss", "grad_norm", "reward_mean", "advantage_std", "thought_length", "reasoned_evidence",
     "baseline_evidence", "no_think_loss",
@@ -29,15 +29,15 @@ WEIGHTS = "start again from a checkpoint or a model whose parameters are finite"
 OBJECTIVE = "correct the objective, or what it reads"
 
 
-def amiss(metrics: Mapping[str, float]) -> list[str]:
-    """The watched figures of a step that are not finite."""
+def in_metrics(metrics: Mapping[str, float]) -> list[str]:
+    """Return the names of the watched metrics of a step that are not finite."""
     return [name for name in WATCHED if not np.isfinite(metrics.get(name, 0.0))]
 
 
 def in_parameters(params: Params) -> str:
-    """The first parameter that has values that are not finite, in words; "" if there is none."""
+    """Describe the first parameter with values that are not finite; "" if there is none."""
     leaves = by_name(params)
-    # On every host whole, wherever the parameters lie.
+    # The counts are replicated to every host, whatever the sharding of the parameters.
     sharding = next(iter(leaves.values())).sharding
     mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
     whole = replicated(mesh) if isinstance(mesh, Mesh) else None
@@ -47,11 +47,8 @@ def in_parameters(params: Params) -> str:
     if not bad:
         return ""
     (name, leaf, n), *others = bad
-    more = f" (and {len(others)} more parameters have some)" if others else ""
-    return (
-        f"parameter {name} has {n:,} value{'s' * (n > 1)} of {leaf.size:,} that "
-        f"{'are' if n > 1 else 'is'} not finite{more}"
-    )
+    more = f" (as have {len(others)} more parameter(s))" if others else ""
+    return f"parameter {name} has {n:,} of {leaf.size:,} values that are not finite{more}"
 
 
 def _counts(leaves: list[jax.Array]) -> jax.Array:
@@ -59,22 +56,22 @@ def _counts(leaves: list[jax.Array]) -> jax.Array:
 
 
 def refuse_parameters(params: Params, of: str) -> None:
-    """Raises UserError, naming the first parameter with values that are not finite."""
-    if found := in_parameters(params):
-        raise UserError(f"{of}: {found}; {WEIGHTS}")
+    """Raise UserError if a parameter of the model or checkpoint `of` is not finite."""
+    if fault := in_parameters(params):
+        raise UserError(f"{of}: {fault}; {WEIGHTS}")
 
 
 def in_networks(networks: Mapping[str, Callable[[], Params | None]]) -> str:
-    """The first parameter of some networks that is not finite, and what to do; "" for none.
+    """Describe the first parameter of some networks that is not finite, with a cure; "" if none.
 
     Args:
-      networks: words for each ("" for the one that is trained) to what gives its parameters, if it
-        has some; they are asked one after another, since giving them may take a copy.
+      networks: a suffix for the message ("" for the trained network) to a function that returns the
+        parameters, or None. They are called one at a time, since a call may copy parameters.
     """
-    for words, give in networks.items():
-        params = give()
-        if params is not None and (found := in_parameters(params)):
-            return f"{found}{words}; {WEIGHTS}"
+    for suffix, get_params in networks.items():
+        params = get_params()
+        if params is not None and (fault := in_parameters(params)):
+            return f"{fault}{suffix}; {WEIGHTS}"
     return ""
 
 
@@ -85,31 +82,29 @@ def in_thoughts(
     record: Callable[[int], int],
     whole: Any,
 ) -> str:
-    """The first value that is not finite of what a step knows of its thoughts, and what to do; ""
-    if there is none.
+    """Describe the first value of a step's thoughts that is not finite, with a cure; "" if none.
 
     Args:
-      rollout, evidence: of a step.
+      rollout, evidence: of the step.
       objective: its name.
-      record: row of the batch to the number of its record in the stream.
-      whole: sharding of arrays that every host has whole.
+      record: from a row of the batch to the number of its document in the stream.
+      whole: the replicated sharding.
     """
     arrays = list(_of_thoughts(rollout, evidence, objective))
-    find = jax.jit(lambda each: [_first_bad(x) for x in each], out_shardings=whole)
-    found = jax.device_get(find([array for _, array, _ in arrays]))
-    for (words, array, cure), (count, place, value) in zip(arrays, found, strict=True):
+    search = jax.jit(lambda each: [_first_bad(x) for x in each], out_shardings=whole)
+    results = jax.device_get(search([array for _, array, _ in arrays]))
+    for (what, array, cure), (count, index, value) in zip(arrays, results, strict=True):
         if count:
-            where = _where(np.unravel_index(int(place), array.shape), record)
+            where = _where(np.unravel_index(int(index), array.shape), record)
             more = f" ({int(count):,} of {array.size:,} are not finite)" if count > 1 else ""
-            return f"{words} is {float(value)} for {where}{more}; {cure}"
+            return f"{what} is {float(value)} for {where}{more}; {cure}"
     return ""
 
 
 def _of_thoughts(
     rollout: Rollout, evidence: Evidence, objective: str
 ) -> Iterator[tuple[str, jax.Array, str]]:
-    """What it is in words, the values, [B, K] or [B, K, G], and the cure, in the order of the
-    computation."""
+    """Yield (description, values [B, K] or [B, K, G], cure) in the order of the computation."""
     groups = evidence.rewards.shape
     answers = evidence.answers is not None
     sampled = rollout.thoughts.logprobs.sum(axis=-1).reshape(groups)
@@ -127,25 +122,25 @@ def _of_thoughts(
 
 
 def _first_bad(values: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """How many are not finite, the place of the first, flat, and its value."""
+    """Return the number of values that are not finite, and flat index and value of the first."""
     flat = values.reshape(-1)
     bad = ~jnp.isfinite(flat)
-    place = jnp.argmax(bad)
-    return bad.sum(), place, flat[place]
+    index = jnp.argmax(bad)
+    return bad.sum(), index, flat[index]
 
 
-def _where(place: tuple, record: Callable[[int], int]) -> str:
-    row, fork, *thought = map(int, place)
+def _where(index: tuple, record: Callable[[int], int]) -> str:
+    row, fork, *thought = map(int, index)
     of = f"thought {thought[0]} of fork {fork}" if thought else f"fork {fork}"
-    return f"{of} of document {record(row)} (row {row} of the batch; all counted from 0)"
+    return f"{of} of document {record(row)} (row {row} of the batch; counted from 0)"
 
 
 def in_rows(losses: np.ndarray, record: Callable[[int], int]) -> str:
-    """The first row whose loss is not finite, and what to do; "" if there is none.
+    """Describe the first row whose loss is not finite, with a cure; "" if there is none.
 
     Args:
-      losses: [B].
-      record: as of `in_thoughts`.
+      losses: [B] nats.
+      record: as in `in_thoughts`.
     """
     (bad,) = np.nonzero(~np.isfinite(losses))
     if not len(bad):
@@ -153,17 +148,17 @@ def in_rows(losses: np.ndarray, record: Callable[[int], int]) -> str:
     row = int(bad[0])
     more = f" ({len(bad):,} of {len(losses):,} rows are not finite)" if len(bad) > 1 else ""
     return (
-        f"the loss is {float(losses[row])} for the document {record(row)} (row {row} of the batch; "
-        f"all counted from 0){more}; {OVERFLOW}"
+        f"the loss is {float(losses[row])} for document {record(row)} (row {row} of the batch; "
+        f"counted from 0){more}; {OVERFLOW}"
     )
 
 
 def in_update(metrics: Mapping[str, float]) -> str:
-    """What is said where all that goes into an update is finite, and the update is not."""
+    """Describe an update that is not finite although all its inputs are, with a cure."""
     if not np.isfinite(metrics.get("loss", 0.0)):
-        what = "the loss is not finite, while parameters, rewards and log-probabilities are"
+        what = "the loss is not finite, but parameters, rewards and log-probabilities are"
     elif not np.isfinite(metrics.get("grad_norm", 0.0)):
-        what = "the gradient is not finite, while parameters and the loss are"
+        what = "the gradient is not finite, but parameters and the loss are"
     else:
-        what = "the update takes parameters beyond what their type can hold"
+        what = "the updated parameters overflow their dtype"
     return f"{what}; {OVERFLOW}"

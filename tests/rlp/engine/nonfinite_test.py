@@ -88,8 +88,8 @@ def test_weights_that_are_not_numbers_are_named_and_figures_of_their_thoughts_ar
     with pytest.raises(UserError) as caught:
         loop.train(runs.config(changes, SHORT), tmp_path, report=False)
     said = str(caught.value)
-    assert "parameter embedding has 2 values of " in said
-    assert "that are not finite" in said
+    assert "parameter embedding has 2 of " in said
+    assert "values that are not finite" in said
     assert "learning_rate" not in said
     for line in runs.metrics(tmp_path):
         for name in ("reward_mean", "thought_length", "closed_fraction", "distinct_thoughts"):
@@ -111,7 +111,7 @@ def test_a_checkpoint_with_a_value_that_is_not_a_number_is_not_started_from(tmp_
     with pytest.raises(UserError) as caught:
         loop.train(later, tmp_path / "later", report=False)
     name = [*by_name(params)][-1]
-    assert f"step 1 of {damaged}: parameter {name} has 1 value of " in str(caught.value)
+    assert f"step 1 of {damaged}: parameter {name} has 1 of " in str(caught.value)
     assert not (tmp_path / "later" / "config.json").exists()
 
 
@@ -149,7 +149,7 @@ def test_what_was_computed_first_is_named(name):
     evidence = SimpleNamespace(answers=None, **values)
     said = nonfinite.in_thoughts(rollout, evidence, "mine", lambda row: 40 + row, None)
     assert said.startswith(OF_THOUGHTS[name])
-    assert " of document 42 (row 2 of the batch; all counted from 0)" in said
+    assert " of document 42 (row 2 of the batch; counted from 0)" in said
 
 
 def test_a_parameter_is_named_by_its_path_with_the_number_of_its_values():
@@ -157,14 +157,14 @@ def test_a_parameter_is_named_by_its_path_with_the_number_of_its_values():
     assert nonfinite.in_parameters(sound) == ""
     bad = {"a": {"kernel": jnp.ones((2, 3)).at[0].set(jnp.nan)}, "b": jnp.full(4, jnp.inf)}
     assert nonfinite.in_parameters(bad) == (
-        "parameter a/kernel has 3 values of 6 that are not finite (and 1 more parameters have some)"
+        "parameter a/kernel has 3 of 6 values that are not finite (as have 1 more parameter(s))"
     )
 
 
 def test_a_row_whose_loss_is_no_number_is_named():
     assert nonfinite.in_rows(np.ones(3), lambda row: row) == ""
     said = nonfinite.in_rows(np.array([1.0, math.nan, math.inf]), lambda row: 40 + row)
-    assert "the loss is nan for the document 41 (row 1 of the batch; all counted from 0)" in said
+    assert "the loss is nan for document 41 (row 1 of the batch; counted from 0)" in said
     assert "(2 of 3 rows are not finite)" in said
 
 
@@ -173,9 +173,9 @@ def test_a_row_whose_loss_is_no_number_is_named():
     [
         ({"loss": math.nan, "grad_norm": math.nan}, "the loss is not finite"),
         ({"loss": 1.0, "grad_norm": math.inf}, "the gradient is not finite"),
-        ({"loss": 1.0, "grad_norm": 1.0}, "the update takes parameters beyond"),
+        ({"loss": 1.0, "grad_norm": 1.0}, "the updated parameters overflow"),
     ],
 )
-def test_what_is_said_of_an_update_follows_from_its_figures(metrics, what):
+def test_the_message_on_an_update_follows_from_its_metrics(metrics, what):
     assert nonfinite.in_update(metrics).startswith(what)
     assert "lower optimizer.learning_rate" in nonfinite.in_update(metrics)

@@ -32,12 +32,12 @@ CRASHES = {
     "reading data": ("stream", 2),
     "a line of metrics": (MetricsWriter, "write", 3),
     "behind a line of metrics": (MetricsWriter, "write", -1),
-    "an evaluation": (Evaluator, "figures", 1),
+    "an evaluation": (Evaluator, "document_metrics", 1),
     "a save": (Checkpoints, "save", 1),
     "behind a save": (Checkpoints, "save", -1),
     "a warning": (writer, "write_json", 2),  # of step 4; the first is what step 3 left
     "two steps further": ("trainer", 3),
-    "the last evaluation": (Evaluator, "figures", -2),
+    "the last evaluation": (Evaluator, "document_metrics", -2),
     "the thoughts": (Evaluator, "browse", 1),
     "behind the last save": (finish, "write_json", 1),
     "between the last files": (finish, "write_json", 2),
@@ -125,7 +125,7 @@ def test_sigterm_saves_the_step_reached_and_the_run_goes_on_from_it(kind, tmp_pa
     trainer, stream, config = kind
     stops = [
         ((trainer, "step", 2), 2),
-        ((Evaluator, "figures", 1), 3),  # seen to its end, for its figures belong to the step
+        ((Evaluator, "document_metrics", 1), 3),  # completed, since its metrics belong to the step
         ((MetricsWriter, "write", 2), 5),
         # The first were held-out documents and a step; noticed in the last evaluation.
         ((stream, "batch", 3), 7),

@@ -89,7 +89,7 @@ def needed(config, size):
     try:
         memory_check.build(config, memory=limited(size))
     except DoesNotFit as error:
-        found = re.search(r"needs at least ([\d,]+) bytes of each device", str(error))
+        found = re.search(r"needs at least ([\d,]+) bytes per device", str(error))
         assert found
         return int(found[1].replace(",", ""))
     return 0
