@@ -58,6 +58,6 @@ class HostFlags:
             raise UserError(f"--num_processes={number}; it must be at least 1")
         if not 0 <= process < number:
             raise UserError(
-                f"--process_id={process}; with --num_processes={number} it must lie in "
+                f"--process_id={process}; with --num_processes={number} it must be in "
                 f"[0, {number - 1}]"
             )

@@ -15,8 +15,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, TextIO
+from typing import ClassVar, NoReturn, TextIO
 
+from absl import flags
 from absl import logging as absl_logging
 
 from rlp.runtime import disk_errors
@@ -28,13 +29,44 @@ _CACHE = re.compile(
 )
 
 
-def prepare() -> None:
-    """Has logs escape what a terminal would obey, and leaves out what libraries say of errors that
-    are raised as well."""
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it writes
+class Verbosity(flags.ArgumentParser[int]):
+    """Parse --verbosity: a number as of absl, or the name of a level."""
+
+    HELP = (
+        "which log records are shown in the terminal and in logs/process-N.log: debug (1), info "
+        "(0, the default), warning (-1) or error (-2); libraries log warnings only, except at debug"
+    )
+    _LEVELS: ClassVar = {"fatal": -3, "error": -2, "warning": -1, "info": 0, "debug": 1}
+
+    def parse(self, argument: str | int) -> int:
+        """Return the level of absl.
+
+        Raises:
+          ValueError: It is not a level.
+        """
+        text = str(argument).lower()
+        level = self._LEVELS.get(text)
+        if level is None and text in map(str, self._LEVELS.values()):
+            level = int(text)
+        if level is None:
+            raise ValueError(f"use one of {', '.join(self._LEVELS)}, or -3 to 1")
+        return level
+
+
+def prepare(verbosity: int | None = None) -> None:
+    """Set the levels of the logs, and escape control characters in their lines.
+
+    Args:
+      verbosity: of absl, from --verbosity, for the log records of this project. Libraries log
+        warnings only, because Orbax logs every file that it writes, and less if `verbosity` says
+        so; at debug (1) they log everything. None logs our own records from info on.
+    """
+    ours = absl_logging.INFO if verbosity is None else verbosity
+    theirs = ours if ours == absl_logging.DEBUG else min(ours, absl_logging.WARNING)
+    absl_logging.set_verbosity(theirs)
+    logging.getLogger("rlp").setLevel(absl_logging.converter.absl_to_standard(ours))
     absl_logging.get_absl_logger().addFilter(_raised_as_well)
     absl_logging.get_absl_handler().addFilter(_made_printable)
-    logging.getLogger("rlp").setLevel(logging.INFO)
     warnings.showwarning = _Warnings(warnings.showwarning)
 
 

@@ -58,9 +58,12 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
         return arguments
 
     def start(arguments: list[str]) -> None:
-        output.prepare()
+        verbosity = flags.FLAGS["verbosity"]
+        output.prepare(verbosity.value if verbosity.present else None)
         main(arguments)
 
+    flags.FLAGS["verbosity"].parser = output.Verbosity()
+    flags.FLAGS["verbosity"].help = output.Verbosity.HELP
     signals.install()
     keep_freed_memory()
     with output.ending():

@@ -28,7 +28,7 @@ LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")  # whose versions 
 REASONS = 100  # unusable answers whose reasons other hosts are given in full
 
 
-class Golds:
+class GoldAnswers:
     """Makes and checks the right answers of files."""
 
     def __init__(self, grader: Grader) -> None:

@@ -27,6 +27,7 @@ class Chip:
       link: bytes/s that it can send to its neighbors (ICI, NVLink), over all links.
       network: bytes/s that it can send to other nodes; None if all chips are connected by `link`.
       dimensions: number of sizes of a topology.
+      kinds: names that JAX gives to its devices (`jax.Device.device_kind`).
     """
 
     name: str
@@ -37,6 +38,7 @@ class Chip:
     link: float
     network: float | None
     dimensions: int
+    kinds: tuple[str, ...]
 
     def usable(self, environment: Mapping[str, str] = os.environ) -> float:
         """Return the bytes that JAX can allocate.
@@ -65,13 +67,25 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", "tpu", 30.75 * GIB, 275e12, 1228e9, 300e9, None, 3),
-        Chip("v5e", "tpu", 15.75 * GIB, 197e12, 819e9, 200e9, None, 2),
-        Chip("v5p", "tpu", 95.73 * GIB, 459e12, 2765e9, 600e9, None, 3),
-        Chip("v6e", "tpu", 31.24 * GIB, 918e12, 1640e9, 448e9, None, 2),
-        Chip("h200", "cuda", 140.4 * GIB, 989e12, 4800e9, 450e9, 50e9, 2),
+        Chip("v4", "tpu", 30.75 * GIB, 275e12, 1228e9, 300e9, None, 3, ("TPU v4",)),
+        Chip("v5e", "tpu", 15.75 * GIB, 197e12, 819e9, 200e9, None, 2, ("TPU v5 lite", "TPU v5e")),
+        Chip("v5p", "tpu", 95.73 * GIB, 459e12, 2765e9, 600e9, None, 3, ("TPU v5", "TPU v5p")),
+        Chip("v6e", "tpu", 31.24 * GIB, 918e12, 1640e9, 448e9, None, 2, ("TPU v6 lite", "TPU v6e")),
+        Chip("h200", "cuda", 140.4 * GIB, 989e12, 4800e9, 450e9, 50e9, 2, ("NVIDIA H200",)),
     )
 }
+
+
+def peak_flops(device_kind: str, dtype: str) -> float | None:
+    """Return the FLOP/s of a device at its peak; None if it is not known.
+
+    Args:
+      device_kind: as `jax.Device.device_kind` gives it.
+      dtype: of the matmuls; a peak is known only for "bfloat16".
+    """
+    if dtype != "bfloat16":
+        return None
+    return next((chip.flops for chip in CHIPS.values() if device_kind in chip.kinds), None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Where documents come from: generated ones (`compass`) and text files (`text`), as batches."""
+"""Data sources that yield batches: the generated demo (`compass`), files (`text`), Python code."""

@@ -1,7 +1,7 @@
-"""The "documents" stage: what a data source hands to the objective.
+"""The "documents" stage: the batches that a data source passes to the objective.
 
-A batch holds rows of token ids with one or several documents each.  Padding stands at the end
-of a row and has segment 0.
+A batch holds rows of token ids with one or several documents each.  Padding is at the end of a
+row and has segment 0.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ class Batch:
       tokens: int32 [B, T], token ids; padding holds the tokenizer's pad id.
       segment: int32 [B, T], which document of its row a token belongs to: 1, 2, …, and 0 for
         padding.
-      position: int32 [B, T], the token's place in its document, from 0; 0 for padding.
-      index: int32 [B], number of the record in the stream.  It names the row for randomness, so
-        that a row's draws do not depend on how the stream is cut into batches.
-      forks: int32 [B, K], positions in the row's document where the data itself says that a
-        thought belongs (the position of the token to be predicted); -1 for none.
-      loss_mask: bool [B, T], the tokens over which a next-token loss is the mean: those of
+      position: int32 [B, T], the position of the token in its document, from 0; 0 for padding.
+      index: int32 [B], number of the record in the stream.  It seeds the row's random draws, so
+        that they do not depend on how the stream is cut into batches.
+      forks: int32 [B, K], positions in the row's document where the data itself asks for a
+        thought (the position of the token to be predicted); -1 for none.
+      loss_mask: bool [B, T], the tokens that the next-token loss is averaged over: those of
         responses, or all but the tags that open lookaheads.  None for all tokens.
     """
 
@@ -44,11 +44,11 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Problems:
-    """Prompts with the answers that are right.
+    """Prompts with their gold answers.
 
     Attributes:
-      prompts: one a row, its fork at its end.
-      answers: to each.
+      prompts: one prompt per row, with the fork at its end.
+      answers: the gold answer to each prompt.
     """
 
     prompts: Batch
@@ -60,10 +60,10 @@ class HeldOut:
     """Rows that are not trained on.
 
     Attributes:
-      documents: one a row, for thoughts to branch off; None where no data is documents.
-      pairs: a prompt with its response a row; None where there are none.
-      problems: by the name of their file; the name is "" where they are some of the training files.
-      fingerprint: of all rows that were held out, these and others, by fields of the config.
+      documents: one document per row, for thoughts to branch off; None if the run has no documents.
+      pairs: one prompt with its response per row; None if the run has no pairs.
+      problems: by the name of their file; the name is "" if they were split off the training files.
+      fingerprint: of all held-out rows, also those that are not in this object, by config field.
     """
 
     documents: Batch | None
@@ -75,22 +75,22 @@ class HeldOut:
 class Stream(Protocol):
     """An endless sequence of records, read by number.
 
-    `records_per_epoch` is the number of different rows, or None for a source that generates
+    `records_per_epoch` is the number of different rows.  It is None for a source that generates
     its rows and never repeats them, and for a mixture.
     """
 
     records_per_epoch: int | None
 
     def batch(self, first: int, size: int) -> Batch:
-        """Records `first` … `first + size - 1`: a pure function of the seed and the numbers."""
+        """Return records `first` … `first + size - 1`, a pure function of the seed and numbers."""
 
     def fingerprint(self) -> dict[str, Fingerprint]:
-        """What the rows are, by the fields of the config that they come from."""
+        """Return a fingerprint of the rows for each config field that they come from."""
 
 
 @runtime_checkable
 class Answered(Protocol):
-    """What a stream of problems can do besides."""
+    """The additional method of a stream of problems."""
 
     def answer(self, record: int) -> str:
-        """The right answer to the problem of a record."""
+        """Return the gold answer to the problem of a record."""

@@ -1,22 +1,22 @@
-"""Columns of rows: their names, and values that a row does not have."""
+"""Names of the columns of a file, and the value for a column that a row does not have."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 
 from rlp.runtime.errors import UserError
 
-Column = tuple[str, str]  # the field of the config that names it, and its name
+Column = tuple[str, str]  # the config field that names the column, and the name
 
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
-    """Stands for a value that a row does not have; `reason` says why."""
+    """Placeholder for a value that a row does not have; `reason` explains why."""
 
     reason: str
 
 
 def check_columns(path: str, columns: Sequence[Column], names: Iterable[str]) -> None:
-    """Raises UserError if a column is missing among the names."""
+    """Raise UserError if one of the columns is not among `names`, the columns of a file."""
     names = list(names)
     for field, column in columns:
         if column not in names:
@@ -24,5 +24,6 @@ def check_columns(path: str, columns: Sequence[Column], names: Iterable[str]) ->
 
 
 def missing_column(field: str, column: str, names: Iterable[str]) -> Missing:
-    """The lack of a column that a field names, among those of these names."""
-    return Missing(f"no column {column!r}; set {field} to one of: {', '.join(names) or '(none)'}")
+    """Return the placeholder for `column`, which is not one of the columns `names`."""
+    known = ", ".join(names) or "(none)"
+    return Missing(f"column {column!r} not found; set {field} to one of: {known}")

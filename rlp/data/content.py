@@ -1,7 +1,7 @@
-"""The content of files: decompressed by their endings, as pieces, lines or texts.
+"""The content of files, decompressed according to their endings, as chunks, lines or texts.
 
-A byte order mark at the beginning of a file is not a part of its text. All is streamed, so a file
-of any size takes no more memory than one of its rows may.
+A byte order mark (BOM) at the beginning of a file is not part of its text. Files are streamed, so
+reading one takes no more memory than the largest row that the limits allow.
 """
 
 import codecs
@@ -22,44 +22,47 @@ from rlp.runtime.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
 
-OnRead = Callable[[int], object]  # is told how many bytes have been read since it was last told
+OnRead = Callable[[int], object]  # receives the number of bytes read since its last call
 
 _CHUNK = 1 << 20  # bytes read or decompressed at a time
-_ZSTD_CHUNK = 1 << 9  # bytes given to zstd at a time; four can be a block of 128 KiB
+_ZSTD_CHUNK = 1 << 9  # bytes passed to zstd at a time; four bytes can encode a block of 128 KiB
 _GZIP = 31  # zlib's number for "gzip header and checksum"
 _GZIP_MAGIC = b"\x1f\x8b"
 _NEWLINE = re.compile(r"\r\n?")
 
 
 def universal_newlines(text: str) -> str:
-    """A text whose line ends, CRLF and CR included, are all LF."""
+    """Convert all line ends of a text, CRLF and CR included, to LF."""
     return _NEWLINE.sub("\n", text)
 
 
 def read_texts(path: str, separator: str, on_read: OnRead, limits: Limits) -> Iterator[str]:
-    """The texts of a file between separators, with universal newlines; "" for one text.
+    """Yield the texts between the separators of a file, with universal newlines.
+
+    An empty separator yields the whole file as one text.
 
     Raises:
-      UserError: it is not valid UTF-8, or cannot be decompressed; a text is too long.
+      UserError: If the file is not valid UTF-8 or cannot be decompressed, or a text is too long.
     """
-    begun: list[str] = []  # of a text: pieces in which no separator begins
-    rest, size, count = "", 0, 1  # what follows them, how long they are, and the number of the text
+    head: list[str] = []  # pieces of the current text in which no separator begins
+    size, count = 0, 1  # characters in `head`, and the number of the current text
+    tail = ""  # the rest of the current text so far
     for piece in _decoded(path, on_read, limits):
-        *ended, last = (rest + piece).split(separator) if separator else [rest + piece]
-        for text in ended:
+        *complete, last = (tail + piece).split(separator) if separator else [tail + piece]
+        for text in complete:
             limits.check_row(f"{path}, document {count}", size + len(text))
-            yield "".join([*begun, text])
-            begun, size, count = [], 0, count + 1
+            yield "".join([*head, text])
+            head, size, count = [], 0, count + 1
         cut = len(last) - min(len(last), max(len(separator) - 1, 0))
-        begun.append(last[:cut])
-        rest = last[cut:]  # may begin a separator
+        head.append(last[:cut])
+        tail = last[cut:]  # may be the beginning of a separator
         size += cut
         limits.check_row(f"{path}, document {count}", size)
-    yield "".join([*begun, rest])
+    yield "".join([*head, tail])
 
 
 def _decoded(path: str, on_read: OnRead, limits: Limits) -> Iterator[str]:
-    """The text of a file in pieces, with universal newlines and without a byte order mark."""
+    """Yield the text of a file in pieces, with universal newlines and without a BOM."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     lines, first = 1, True
@@ -67,7 +70,7 @@ def _decoded(path: str, on_read: OnRead, limits: Limits) -> Iterator[str]:
     hint = ""
     for data in pieces:
         if first and data:
-            hint = _other_encoding(data)
+            hint = _utf16_hint(data)
         try:
             text = decoder.decode(data or b"", final=data is None)
         except UnicodeDecodeError as error:
@@ -77,8 +80,8 @@ def _decoded(path: str, on_read: OnRead, limits: Limits) -> Iterator[str]:
             ) from error
         if "\0" in text:
             raise UserError(
-                f"{path}: it holds bytes of zero, as binary files and UTF-16 or UTF-32 do; convert "
-                "it to UTF-8"
+                f"{path}: contains zero bytes, as binary files and UTF-16 or UTF-32 do; convert it "
+                "to UTF-8"
             )
         text = newlines.decode(text, final=data is None)
         if first and text:
@@ -88,35 +91,35 @@ def _decoded(path: str, on_read: OnRead, limits: Limits) -> Iterator[str]:
 
 
 def read_lines(path: str, on_read: OnRead, limits: Limits) -> Iterator[bytes]:
-    """The lines of a file, without their newlines.
+    """Yield the lines of a file, without their newlines.
 
     Raises:
-      UserError: it cannot be decompressed, or is in UTF-16; a line is too long.
+      UserError: If the file cannot be decompressed or is in UTF-16, or a line is too long.
     """
-    rest: list[bytes] = []
-    size, count = 0, 1  # bytes in `rest`, and the number of its line
+    pieces: list[bytes] = []  # of the current line
+    size, count = 0, 1  # bytes in `pieces`, and the number of the current line
     for chunk in chunks(path, on_read, limits):
-        begun, *others = chunk.split(b"\n")
-        rest.append(begun)
-        size += len(begun)
+        first, *others = chunk.split(b"\n")
+        pieces.append(first)
+        size += len(first)
         limits.check_row(f"{path}, line {count}", size)
         if others:
-            lines = [b"".join(rest), *others[:-1]]
-            rest, size = [others[-1]], len(others[-1])
+            lines = [b"".join(pieces), *others[:-1]]
+            pieces, size = [others[-1]], len(others[-1])
             if count == 1:
-                lines[0] = _without_mark(path, lines[0])
+                lines[0] = _without_bom(path, lines[0])
             count += len(lines)
-            # In a file that others were appended to, each may begin with a mark.
+            # If files were concatenated, each of them may begin with a BOM.
             yield from (line.removeprefix(codecs.BOM_UTF8) for line in lines)
-    last = b"".join(rest)
-    yield _without_mark(path, last) if count == 1 else last
+    last = b"".join(pieces)
+    yield _without_bom(path, last) if count == 1 else last
 
 
 def chunks(path: str, on_read: OnRead, limits: Limits) -> Iterator[bytes]:
-    """The content of a file, decompressed by its ending, in pieces.
+    """Yield the content of a file in chunks, decompressed according to its ending.
 
     Raises:
-      UserError: it cannot be decompressed, or has too much content for its size.
+      UserError: If the file cannot be decompressed, or its content is too large for its size.
     """
     with locations.open_file(path) as file:
         stored = _stored(path, file, on_read)
@@ -129,43 +132,43 @@ def chunks(path: str, on_read: OnRead, limits: Limits) -> Iterator[bytes]:
 
 
 def _stored(path: str, file: BinaryIO, on_read: OnRead) -> Iterator[bytes]:
-    """What a file holds, as it is, in pieces. One that something writes to might never end, and
-    would hold other rows the next time."""
+    """Yield the bytes of a file in chunks. A file that another process writes to is refused: it
+    might never end, and would have other rows the next time."""
     size = None if locations.is_url(path) else os.fstat(file.fileno()).st_size
     count = 0
     while data := file.read(_CHUNK):
         count += len(data)
         if size is not None and count > size:
             raise UserError(
-                f"{path}: it grew beyond its {size:,} bytes while it was read; give a copy that "
-                "nothing writes to"
+                f"{path}: grew beyond its {size:,} bytes while it was read; use a copy that no "
+                "process writes to"
             )
         on_read(len(data))
         yield data
 
 
-def _without_mark(path: str, line: bytes) -> bytes:
-    """The first line of a file without a byte order mark."""
-    if hint := _other_encoding(line):
+def _without_bom(path: str, line: bytes) -> bytes:
+    """Return the first line of a file without its byte order mark."""
+    if hint := _utf16_hint(line):
         raise UserError(f"{path}, line 1: not valid UTF-8{hint}")
     return line.removeprefix(codecs.BOM_UTF8)
 
 
-def _other_encoding(data: bytes) -> str:
-    """What to do about a file that begins with the mark of UTF-16; "" for others."""
+def _utf16_hint(data: bytes) -> str:
+    """Return a hint for a file that begins with the BOM of UTF-16; "" for other files."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "; the file is in UTF-16: convert it to UTF-8"
+        return "; the file is in UTF-16, convert it to UTF-8"
     return ""
 
 
 def _decompress_gzip(path: str, stored: Iterator[bytes], meter: Meter) -> Iterator[bytes]:
-    """The content of a gzip file, member by member.
+    """Yield the content of a gzip file, member by member.
 
-    As by the gzip program, zeros that pad the file are skipped, and other bytes behind the last
-    whole member are left out with a warning.
+    Like the gzip program, skip zeros that pad the file, and ignore other bytes after the last
+    complete member with a warning.
     """
     member = None  # None between members
-    begun, count = b"", 0  # the first bytes of the member, and how many whole ones came before
+    magic, count = b"", 0  # the first two bytes of the member, and the number of complete members
     for data in stored:
         meter.read(len(data))
         while data:
@@ -173,31 +176,38 @@ def _decompress_gzip(path: str, stored: Iterator[bytes], meter: Meter) -> Iterat
                 data = data.lstrip(b"\0") if count else data
                 if not data:
                     break
-                member, begun = zlib.decompressobj(_GZIP), b""
-            begun = (begun + data[:2])[:2]
+                member, magic = zlib.decompressobj(_GZIP), b""
+            magic = (magic + data[:2])[:2]
             try:
                 for piece in _pieces(member, data):
-                    meter.made(len(piece))
+                    meter.unpacked(len(piece))
                     yield piece
             except zlib.error as error:
-                if _GZIP_MAGIC.startswith(begun):
-                    raise UserError(f"{path}: damaged gzip file: {error}") from error
+                if _GZIP_MAGIC.startswith(magic):
+                    raise UserError(
+                        f"{path}: damaged gzip file: {error}; copy or download it again"
+                    ) from error
                 if not count:
-                    raise UserError(f"{path}: not a gzip file, though its name says so") from error
-                _warn_of_rest(path)
+                    raise UserError(
+                        f"{path}: not a gzip file; remove .gz from its name if it is uncompressed"
+                    ) from error
+                _warn_about_trailing_bytes(path)
                 return
             data = member.unused_data
             if member.eof:
                 member, count = None, count + 1
     if member is not None:
-        if count and not _GZIP_MAGIC.startswith(begun):
-            _warn_of_rest(path)
+        if count and not _GZIP_MAGIC.startswith(magic):
+            _warn_about_trailing_bytes(path)
             return
-        raise UserError(f"{path}: cut off: the gzip file ends before its content does")
+        raise UserError(
+            f"{path}: truncated gzip file: it ends within compressed data; copy or download it "
+            "again"
+        )
 
 
 def _pieces(member: Any, data: bytes) -> Iterator[bytes]:
-    """What a member makes of further bytes, in pieces of at most `_CHUNK` bytes."""
+    """Decompress further bytes of a gzip member, in pieces of at most `_CHUNK` bytes."""
     piece = member.decompress(data, _CHUNK)
     yield piece
     while not member.eof and (member.unconsumed_tail or len(piece) == _CHUNK):
@@ -205,15 +215,15 @@ def _pieces(member: Any, data: bytes) -> Iterator[bytes]:
         yield piece
 
 
-def _warn_of_rest(path: str) -> None:
-    LOGGER.warning("%s: bytes behind the end of its gzip data are left out", path)
+def _warn_about_trailing_bytes(path: str) -> None:
+    LOGGER.warning("%s: ignoring the bytes after the end of its gzip data", path)
 
 
 def _decompress_zstd(path: str, stored: Iterator[bytes], meter: Meter) -> Iterator[bytes]:
-    """The content of a zstd file.
+    """Yield the content of a zstd file.
 
-    Frame by frame, since the library's own reader stops after the first frame of several and
-    takes a file that was cut off for a shorter one.
+    It is decompressed frame by frame, since the reader of the library stops after the first of
+    several frames and does not notice that a file is truncated.
     """
     decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
     frame = None  # None between frames
@@ -223,18 +233,20 @@ def _decompress_zstd(path: str, stored: Iterator[bytes], meter: Meter) -> Iterat
             while data:
                 frame = frame or decompressor.decompressobj()
                 piece = frame.decompress(data)
-                meter.made(len(piece))
+                meter.unpacked(len(piece))
                 yield piece
                 data = frame.unused_data
                 if frame.eof:
                     frame = None
     except zstandard.ZstdError as error:
-        raise UserError(f"{path}: damaged zstd file: {error}") from error
+        raise UserError(f"{path}: damaged zstd file: {error}; copy or download it again") from error
     if frame is not None:
-        raise UserError(f"{path}: cut off: the zstd file ends in the middle of a frame")
+        raise UserError(
+            f"{path}: truncated zstd file: it ends within a frame; copy or download it again"
+        )
 
 
 def _small(data: bytes) -> Iterator[bytes]:
-    """Bytes in pieces that zstd cannot make too much of at once."""
+    """Split bytes into pieces that are small enough to bound what zstd unpacks at a time."""
     for start in range(0, len(data), _ZSTD_CHUNK):
         yield data[start : start + _ZSTD_CHUNK]

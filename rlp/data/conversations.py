@@ -1,9 +1,10 @@
-"""Prompts with their responses: rows of files as stretches of text, some of which are learnt.
+"""Prompts with their responses: rows of files as spans of text, some of which are trained on.
 
-    row → messages (`messages`) → stretches → tokens (`pairs`)
+    row → messages (`messages`) → spans → tokens (`pairs`)
 
-A conversation is a list of messages with roles; a prompt with its response is one of two. What the
-role "assistant" says is learnt. The stretches of a row are tokenized together, as one text.
+A conversation is a list of messages with roles; a prompt with its response is a conversation of two
+messages. The messages of the role "assistant" are trained on. The spans of a row are tokenized
+together, as one text.
 """
 
 import dataclasses
@@ -11,28 +12,29 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 from rlp.data.columns import Column
-from rlp.data.messages import ASSISTANT, CALLS, USER, Message, read_messages, says
+from rlp.data.messages import ASSISTANT, CALLS, USER, Message, has_content, read_messages
 from rlp.data.sources import as_text
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.chat_templates import LimitExceeded, Request
 
-Render = Callable[[Sequence[Message], bool], str]  # with what stands before an answer, if asked
+# Renders messages as text; the flag is `add_generation_prompt` of `apply_chat_template`.
+Render = Callable[[Sequence[Message], bool], str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Stretch:
-    """Text of a row; `learnt` if it is (a part of) a response."""
+class TextSpan:
+    """Text of a row; `trained_on` if it is a response or part of one."""
 
     text: str
-    learnt: bool
+    trained_on: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """In which columns a row holds its texts: a prompt and a response, or messages.
+    """The columns that contain the texts of a row: a prompt and a response, or messages.
 
     Attributes:
-      prompt, response, messages: names; "" for those that are not there.
+      prompt, response, messages: names of columns; "" for a column that is not used.
     """
 
     prompt: str = ""
@@ -41,7 +43,7 @@ class Format:
 
     @property
     def columns(self) -> list[Column]:
-        """With the fields of the config that name them."""
+        """The columns that are used, with the config fields that name them."""
         named = (
             ("data.sft.prompt_column", self.prompt),
             ("data.sft.response_column", self.response),
@@ -50,16 +52,17 @@ class Format:
         return [column for column in named if column[1]]
 
     def conversation(self, where: str, values: Sequence[object]) -> list[Message]:
-        """The messages of a row; none if all that its assistant says is white space.
+        """Return the messages of a row; an empty list if no assistant message is trained on.
 
         A prompt and a response are texts, or lists of messages.
 
         Args:
-          where: the row stands, for messages of errors.
-          values: of `columns`.
+          where: file and row, for error messages.
+          values: the values of `columns`.
 
         Raises:
-          UserError: a value that is not a text or a list of messages; no message of an assistant.
+          UserError: If a value is neither a text nor a list of messages, or no message has the role
+            "assistant".
         """
         if self.messages:
             messages = read_messages(where, self.messages, values[0])
@@ -67,45 +70,47 @@ class Format:
             prompt = _turns(where, self.prompt, values[0], USER)
             if any(message["role"] == ASSISTANT for message in prompt):
                 raise UserError(
-                    f"{where}: column {self.prompt!r} holds a message of role {ASSISTANT!r}; join "
-                    "it and the response in one list for data.sft.messages_column, where all "
-                    "that the assistant says is learnt"
+                    f"{where}: column {self.prompt!r} contains a message of role {ASSISTANT!r}; "
+                    "join it and the response in one list and set data.sft.messages_column, which "
+                    "trains on all assistant messages"
                 )
             messages = [*prompt, *_turns(where, self.response, values[1], ASSISTANT)]
-        said = [message for message in messages if message["role"] == ASSISTANT]
-        if not said:
-            raise UserError(f"{where}: no message of role {ASSISTANT!r}, so nothing to learn")
-        return messages if any(map(learns, said)) else []
+        replies = [message for message in messages if message["role"] == ASSISTANT]
+        if not replies:
+            raise UserError(
+                f"{where}: no message has the role {ASSISTANT!r}, so nothing to train on"
+            )
+        return messages if any(map(is_trained_on, replies)) else []
 
 
-def learns(message: Message) -> bool:
-    """Whether a message is learnt: the assistant says something there, and it has no weight of 0,
-    with which OpenAI's format marks what is not to be learnt."""
-    return message["role"] == ASSISTANT and says(message) and message.get("weight") != 0
+def is_trained_on(message: Message) -> bool:
+    """Return whether a message is trained on: it is a non-empty message of the assistant, and its
+    "weight" is not 0, which excludes a message from training in OpenAI's format."""
+    return message["role"] == ASSISTANT and has_content(message) and message.get("weight") != 0
 
 
 def _turns(where: str, column: str, value: object, role: str) -> list[Message]:
-    """One side of a pair: a text, which `role` says, or a list of messages."""
+    """Return one side of a pair as messages: a text becomes one message of `role`."""
     if isinstance(value, list):
         return read_messages(where, column, value)
     return [{"role": role, "content": as_text(where, column, value)}]
 
 
-def asked_for(messages: Sequence[Message]) -> Iterator[Request]:
-    """What `rendered` renders of a conversation, but for what a first message begins with."""
+def render_requests(messages: Sequence[Message]) -> Iterator[Request]:
+    """Yield the requests that `rendered` makes for a conversation, except those of `_opened`."""
     for number, message in enumerate(messages):
-        if learns(message):
+        if is_trained_on(message):
             yield messages[: number + 1], False
             if number:
                 yield messages[:number], True
 
 
-def leaves_out_calls(messages: Sequence[Message], render: Render | None) -> bool:
-    """Whether what an assistant calls beside its content is not in the text of a conversation.
+def drops_tool_calls(messages: Sequence[Message], render: Render | None) -> bool:
+    """Return whether the tool calls of a conversation are missing from its text.
 
     Args:
-      messages: with an assistant's.
-      render: as of `rendered`; None where contents are joined as they are.
+      messages: the conversation.
+      render: as for `rendered`; None if contents are joined without a template.
     """
     if not any(message.get(call) for message in messages for call in CALLS):
         return False
@@ -116,70 +121,71 @@ def leaves_out_calls(messages: Sequence[Message], render: Render | None) -> bool
         return render(others, False) == render(messages, False)
     except LimitExceeded:
         raise
-    except UserError:  # the template reads them: it refuses the conversation without them
+    except UserError:  # the template uses the calls: it fails on the conversation without them
         return False
 
 
-def check_whole(
-    where: str, messages: Sequence[Message], rows: Sequence[Sequence[Stretch]], render: Render
+def check_complete(
+    where: str, messages: Sequence[Message], rows: Sequence[Sequence[TextSpan]], render: Render
 ) -> None:
-    """Raises UserError if a chat template leaves out the content of a message.
+    """Raise UserError if a chat template leaves out the content of a message.
 
     Args:
-      where: the row stands, for messages of errors.
-      messages: of a conversation.
-      rows: that `rendered` made of it.
-      render: as of `rendered`.
+      where: file and row, for error messages.
+      messages: the conversation.
+      rows: the result of `rendered` for it.
+      render: as for `rendered`.
     """
-    written = "".join(stretch.text for row in rows for stretch in row)
+    written = "".join(span.text for row in rows for span in row)
     count = max(i for i, message in enumerate(messages, 1) if message["role"] == ASSISTANT)
     used = list(messages[:count])
-    whole = ""  # rendered when it is needed
+    text = ""  # rendered on demand
     for number, message in enumerate(used):
         plain = message["role"] in (USER, ASSISTANT)
         if plain and message["content"].strip() in written:
             continue
-        # A template may trim or escape a content: it leaves it out if another one reads alike.
-        other = {**message, "content": message["content"] + "x"}
-        whole = whole or render(used, False)
-        if render([*used[:number], other, *used[number + 1 :]], False) == whole:
+        # A template may trim or escape contents: compare the text with that of a changed content.
+        changed = {**message, "content": message["content"] + "x"}
+        text = text or render(used, False)
+        if render([*used[:number], changed, *used[number + 1 :]], False) == text:
             raise UserError(
-                f"{where}, message {number + 1}: the chat template leaves out the content of role "
-                f"{message['role']!r}; give another template with data.chat_template",
+                f"{where}, message {number + 1}: the chat template drops the content of role "
+                f"{message['role']!r}; set data.chat_template to another template",
                 field="data.chat_template",
             )
 
 
-def joined(messages: Sequence[Message]) -> list[Stretch]:
-    """The contents of messages as they are, up to the last one that is learnt."""
-    stretches = [Stretch(m["content"], learns(m)) for m in messages]
-    while stretches and not stretches[-1].learnt:
-        stretches.pop()
-    return stretches
+def joined(messages: Sequence[Message]) -> list[TextSpan]:
+    """Return the contents of messages, unchanged, up to the last one that is trained on."""
+    spans = [TextSpan(m["content"], is_trained_on(m)) for m in messages]
+    while spans and not spans[-1].trained_on:
+        spans.pop()
+    return spans
 
 
-def rendered(where: str, messages: Sequence[Message], render: Render) -> list[list[Stretch]]:
-    """A conversation through a chat template, as one row or several.
+def rendered(where: str, messages: Sequence[Message], render: Render) -> list[list[TextSpan]]:
+    """Render a conversation with a chat template, as one or more rows.
 
-    What is learnt of a message is what the template adds to a prompt that asks for it: the content,
-    and what ends it. A message that opens the conversation has no such prompt; there, what is
-    learnt begins with the content. Templates may render earlier messages otherwise once others
-    follow (Qwen3's leaves out their thoughts); then a row of its own begins, which holds the
-    conversation up to there as a sampler would see it. So every response is learnt once, after its
-    very prompt.
+    The trained-on span of a message is the text that the template adds to the generation prompt
+    for it: the content and the end of the turn. A message that opens the conversation has no such
+    prompt; its span begins with the content. Templates may render earlier messages differently once
+    others follow (Qwen3's drops their thoughts); then a separate row begins, which contains the
+    conversation up to that message as a sampler would see it. Every response is thus trained on
+    once, after the exact prompt that precedes it in sampling.
 
     Args:
-      where: the row stands, for messages of errors.
-      messages: with roles and contents.
-      render: messages to text.
+      where: file and row, for error messages.
+      messages: the conversation.
+      render: converts messages to text.
 
     Raises:
-      UserError: the template fails, or answers do not begin with what it puts before an answer.
+      UserError: If the template fails, or a rendered response does not begin with its generation
+        prompt.
     """
-    rows: list[list[Stretch]] = []
-    told = ""  # the text of the last row
+    rows: list[list[TextSpan]] = []
+    previous = ""  # the text of the last row
     for number, message in enumerate(messages):
-        if not learns(message):
+        if not is_trained_on(message):
             continue
         try:
             after = render(messages[: number + 1], False)
@@ -188,20 +194,20 @@ def rendered(where: str, messages: Sequence[Message], render: Render) -> list[li
             raise error.within(where) from error
         if not after.startswith(before):
             raise UserError(
-                f"{where}: the chat template does not put the same text before message "
-                f"{number + 1} and where it asks for it ({before[-40:]!r}), so its response has no "
-                "beginning; give another template with data.chat_template",
+                f"{where}: the chat template renders message {number + 1} without the text that "
+                f"its generation prompt ends with ({before[-40:]!r}), so the beginning of the "
+                "response is unknown; set data.chat_template to another template",
                 field="data.chat_template",
             )
-        if not rows or not before.startswith(told):
+        if not rows or not before.startswith(previous):
             rows.append([])
-            told = ""
-        rows[-1] += [Stretch(before[len(told) :], False), Stretch(after[len(before) :], True)]
-        told = after
+            previous = ""
+        rows[-1] += [TextSpan(before[len(previous) :], False), TextSpan(after[len(before) :], True)]
+        previous = after
     return rows
 
 
 def _opened(message: Message, render: Render) -> str:
-    """What a template puts before the content of the message that opens a conversation: the common
-    beginning of two such messages that say different things."""
+    """Return the text that a template puts before the content of an opening message: the common
+    prefix of two such messages with different contents."""
     return os.path.commonprefix([render([{**message, "content": x}], False) for x in ("0", "1")])

@@ -21,21 +21,21 @@ from rlp.tokenizers.tokenizer import Tokenizer
 
 T = TypeVar("T")
 
-_GROUP = 1 << 20  # characters handed to the tokenizer at once
+_GROUP = 1 << 20  # characters passed to the tokenizer at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Tokenised documents, end to end.
+    """Tokenized documents, concatenated.
 
     Attributes:
-      tokens: ids of all documents, [total], the smallest unsigned integers that hold them. What
-        stands before a text (bos) is not among them: every row begins with it.
+      tokens: ids of all documents, [total], in the smallest unsigned integer type that fits. The
+        BOS is not included: it is added at the beginning of every window.
       bounds: int64 [documents + 1]; document i is `tokens[bounds[i] : bounds[i + 1]]`.
-      forks: int64 [documents], the token of each document where the data says that a thought
-        belongs; -1 for none.
-      loss_mask: bool [total], the tokens that a next-token loss counts; None for all.
-      summary: of the files that the documents come from.
+      forks: int64 [documents], the token of each document where the data asks for a thought; -1
+        for none.
+      loss_mask: bool [total], the tokens that are in the next-token loss; None for all.
+      summary: counts for the files that the documents come from.
     """
 
     tokens: np.ndarray
@@ -49,10 +49,10 @@ class Corpus:
 
     @functools.cached_property
     def files(self) -> list[list[str]]:
-        """Name and digest of each file that gave documents, without its folder; nothing for very
-        many files."""
+        """Name (without its folder) and digest of each file that has documents; empty if there are
+        more than `MOST_FILES`."""
         spans, end = [], 0
-        for path, count in self.summary.found.items():
+        for path, count in self.summary.text_counts.items():
             first, end = end, end + count
             if count:
                 spans.append((path.rpartition("/")[2], first, end))
@@ -61,7 +61,7 @@ class Corpus:
         return [[name, self._digest(first, end)] for name, first, end in spans]
 
     def _digest(self, first: int, end: int) -> str:
-        """Of the documents `first` … `end - 1`."""
+        """Return the digest of the documents `first` … `end - 1`."""
         inside = slice(self.bounds[first], self.bounds[end])
         masks = [] if self.loss_mask is None else [self.loss_mask[inside]]
         lengths = np.diff(self.bounds[first : end + 1])
@@ -78,22 +78,22 @@ def tokenize(
     max_unusable_share: float = 0.2,
     limits: Limits = LIMITS,
 ) -> Corpus:
-    """All documents of files, each as its tokens and a separator; shows its progress if it takes
+    """Tokenize all documents of files, each followed by a separator; show progress if it takes
     long.
 
     Args:
-      files: paths, see `sources.find_files`.
-      field: name of the config field they come from, for messages.
-      text_column: field of a JSON line or parquet row that holds the document.
-      txt_separator: splits .txt files into documents; "" keeps them whole.
-      tokenizer: gives the ids.
-      fork_marker: text after which the fork stands; "" for no forks.
-      max_unusable_share: of the rows that may be left out since they cannot be used.
-      limits: of what is read.
+      files: paths, see `file_list.find_files`.
+      field: config field that the files come from, for messages.
+      text_column: column of a JSON line or parquet row that contains the document.
+      txt_separator: splits .txt files into documents; "" does not split them.
+      tokenizer: encodes the documents.
+      fork_marker: text after which the fork is placed; "" for no forks.
+      max_unusable_share: maximum share of rows that may be skipped because they are unusable.
+      limits: limits on rows and decompression.
 
     Raises:
-      UserError: a file that cannot be read, too many rows that cannot be used, or no document in
-        any of the files.
+      UserError: If a file cannot be read, too many rows are unusable, or the files contain no
+        document.
     """
     tail = [tokenizer.separator]
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
@@ -110,35 +110,37 @@ def tokenize(
     summary.finish(txt_separator)
     if not documents:
         raise UserError(
-            f"{field}: no documents in {listed(files)}: every text is empty", field=field
+            f"{field}: no documents in {listed(files)}: every text is empty; set it to other files",
+            field=field,
         )
     bounds = np.cumsum([0, *map(len, documents)], dtype=np.int64)
     return Corpus(np.concatenate(documents), bounds, np.asarray(forks, np.int64), None, summary)
 
 
 def reading(files: Sequence[str], field: str) -> tqdm.tqdm:
-    """A progress bar over the bytes of files, shown if they take long to read."""
+    """Return a progress bar over the bytes of files, which appears if reading takes long."""
     return tqdm.tqdm(
         total=sum(map(locations.size, files)),
         desc=f"reading {field}",
         unit="B",
         unit_scale=True,
         delay=1,
-        disable=None,  # off where no one watches a terminal
+        disable=None,  # no bar if stderr is not a terminal
     )
 
 
 def fork_after(text: str, marker: str, tokenizer: Tokenizer) -> int:
-    """The first token that begins at or after the end of the last `marker` in a text.
+    """Return the first token that begins at or after the end of the last `marker` in a text.
 
-    A line end in the marker stands for LF, CRLF and CR alike.
+    A line end in the marker matches LF, CRLF and CR.
 
-    A token across that end which holds more than white space beyond it (" north" after a marker
-    that ends in a space) is the one: the next would already have seen what is to be predicted.
+    If a token extends across that end and has more than white space after it (" north" after a
+    marker that ends in a space), return that token: a thought before the next one would already
+    have seen the text to be predicted.
 
     Returns:
-      Number of the token in `tokenizer.encode(text)`; -1 if the text lacks the marker or ends
-      with it.
+      Index of the token in `tokenizer.encode(text)`; -1 if the text does not contain the marker or
+      ends with it.
     """
     end = _end_of_last(marker, text)
     if end < 0:
@@ -153,47 +155,47 @@ def fork_after(text: str, marker: str, tokenizer: Tokenizer) -> int:
 
 
 def _end_of_last(marker: str, text: str) -> int:
-    """The place behind the last occurrence of a marker in a text; -1 if there is none."""
+    """Return the end of the last occurrence of a marker in a text; -1 if it does not occur."""
     lines = universal_newlines(marker).split("\n")
     if len(lines) == 1:
-        place = text.rfind(marker)
-        return place + len(marker) if place >= 0 else -1
+        start = text.rfind(marker)
+        return start + len(marker) if start >= 0 else -1
     pattern = r"(?:\r\n|\r|\n)".join(map(re.escape, lines))
-    found = re.finditer(f"(?=({pattern}))", text)  # overlapping ones, as rfind counts them
-    return max((match.end(1) for match in found), default=-1)
+    matches = re.finditer(f"(?=({pattern}))", text)  # a lookahead, so that matches may overlap
+    return max((match.end(1) for match in matches), default=-1)
 
 
 def hold_out(
-    count: int, every: int, group: str = "data", what: str = "documents"
+    count: int, every: int, group: str = "data", noun: str = "documents"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the documents that are trained on, and of those held out: one in `every`.
+    """Return the numbers of the documents to train on and of those to hold out: one in `every`.
 
     Args:
-      count: documents.
-      every: documents.
-      group: of the config fields that name their files, for messages.
-      what: the documents are called there.
+      count: number of documents.
+      every: one document of this many is held out.
+      group: group of the config fields that name the files, for messages.
+      noun: what messages call the documents.
 
     Raises:
-      UserError: fewer than `every` documents, or an `every` that leaves none to train on.
+      UserError: If there are fewer than `every` documents, or `every` leaves none to train on.
     """
     if every < 2:
         raise UserError.of("data.holdout_every", every, "leaves nothing to train on: use 2 or more")
     if count < every:
-        split = "split .txt files with data.txt_separator, " if what == "documents" else ""
+        split = "split .txt files with data.txt_separator, " if noun == "documents" else ""
         raise UserError(
-            f"{group}.train holds too few {what} ({count}) to hold out one in {every}: give "
+            f"{group}.train has too few {noun} ({count}) to hold out one in {every}: set "
             f"{group}.evaluation, {split}or lower data.holdout_every",
             field="data.holdout_every",
             value=every,
         )
     numbers = np.arange(count)
-    held = (numbers + 1) % every == 0
-    return numbers[~held], numbers[held]
+    is_held_out = (numbers + 1) % every == 0
+    return numbers[~is_held_out], numbers[is_held_out]
 
 
 def grouped(items: Iterable[T], characters: Callable[[T], int]) -> Iterator[list[T]]:
-    """Items in groups of about `_GROUP` characters."""
+    """Yield the items in groups of about `_GROUP` characters."""
     group: list[T] = []
     size = 0
     for item in items:

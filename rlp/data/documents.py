@@ -1,13 +1,13 @@
-"""Documents that Python code gives, in place of files: what `data.kind="<module>:<name>"` names.
+"""Documents from Python code instead of files: `data.kind="<module>:<name>"` names one of these.
 
     DOCUMENTS = ["one text", "another"]                    a list of documents, or
-    def documents(): yield from …                          a function that gives them, or
-    SOURCE = Documents(train=documents, held_out=others)   with others to hold out
+    def documents(): yield from …                          a function that yields them, or
+    SOURCE = Documents(train=documents, held_out=others)   with separate held-out documents
 
-A document is a text, or a sequence of token ids of the run's tokenizer without bos and eos. All are
-read at the start, on every host, and are laid into rows as those of files are. So record k is a
-function of the documents and the seed: a run that resumes reads them again and goes on at its
-record, and is refused if they are no longer the same.
+A document is a text, or a sequence of token ids of the run's tokenizer without BOS and EOS. Every
+host reads all of them at the start and arranges them in rows like those of files. So record k is a
+function of the documents and the seed: a run that resumes reads them again and continues at its
+record, and is refused if they have changed.
 """
 
 import dataclasses
@@ -27,33 +27,34 @@ from rlp.tokenizers.tokenizer import Tokenizer
 
 FIELD = "data.kind"
 Document = str | Sequence[int]
-Given = Iterable[Document] | Callable[[], Iterable[Document]]
+Source = Iterable[Document] | Callable[[], Iterable[Document]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Documents:
-    """Documents to train on, and documents to hold out.
+    """Documents to train on and documents to hold out.
 
     Attributes:
       train: the documents, or a function without arguments that returns or yields them.
-      held_out: the same; None holds out every `data.holdout_every`-th document of `train`.
+      held_out: held-out documents in the same form; None holds out every `data.holdout_every`-th
+        document of `train`.
     """
 
-    train: Given
-    held_out: Given | None = None
+    train: Source
+    held_out: Source | None = None
 
 
 def document_streams(source: Documents, name: str, layout: Layout) -> tuple[TextStream, TextStream]:
-    """The training stream and the held-out one, see `Layout.streams`.
+    """Return the training stream and the held-out stream, see `Layout.streams`.
 
     Args:
       source: the documents.
       name: "<module>:<name>" of the source, for messages.
-      layout: how documents become rows.
+      layout: how documents are arranged in rows.
 
     Raises:
-      UserError: the code of the source raises an error, something is neither a text nor token ids,
-        or there are too few documents.
+      UserError: If the code of the source raises an error, a document is neither a text nor token
+        ids, or there are too few documents.
     """
     layout.check()
     train = _corpus(source.train, name, FIELD, layout)
@@ -61,22 +62,22 @@ def document_streams(source: Documents, name: str, layout: Layout) -> tuple[Text
         return layout.streams(train, _corpus(source.held_out, name, f"{FIELD}, held out", layout))
     if len(train) < layout.holdout_every:
         raise UserError(
-            f"{FIELD}={name!r} gives {len(train)} documents, too few to hold out one in "
-            f"{layout.holdout_every}: give held-out ones, as rlp.data.documents.Documents has, or "
-            "lower data.holdout_every"
+            f"{FIELD}={name!r} yields {len(train)} documents, too few to hold out one in "
+            f"{layout.holdout_every}: set held_out of rlp.data.documents.Documents, or lower "
+            "data.holdout_every"
         )
     return layout.streams(train)
 
 
-def _corpus(given: Given, name: str, field: str, layout: Layout) -> Corpus:
-    """The documents, tokenised, in their order."""
+def _corpus(source: Source, name: str, field: str, layout: Layout) -> Corpus:
+    """Tokenize the documents, in order."""
     tokenizer, marker = layout.tokenizer, layout.fork_marker
     summary = Summary(field, (), 0.0, "documents")
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
     documents: list[np.ndarray] = []
     forks: list[int] = []
     with user_code.running(f"{FIELD}={name!r}", user_code.file_of(name.partition(":")[0])):
-        read = _checked(given, name, summary, tokenizer)
+        read = _checked(source, name, summary, tokenizer)
         for group in grouped(read, len):
             texts = [document for document in group if isinstance(document, str)]
             encoded = iter(tokenizer.encode_all(texts))
@@ -90,28 +91,32 @@ def _corpus(given: Given, name: str, field: str, layout: Layout) -> Corpus:
                 documents.append(np.concatenate([ids, [tokenizer.separator]]).astype(dtype))
                 forks.append(fork)
     if not documents:
-        raise UserError(f"{FIELD}={name!r} gives no documents: there is none that is not empty")
+        raise UserError(
+            f"{FIELD}={name!r} yields no documents, or only empty ones; it must yield at least one"
+        )
     bounds = np.cumsum([0, *map(len, documents)], dtype=np.int64)
     return Corpus(np.concatenate(documents), bounds, np.asarray(forks, np.int64), None, summary)
 
 
-def _checked(given: Given, name: str, summary: Summary, tokenizer: Tokenizer) -> Iterator[Document]:
-    """The documents that are not empty; the summary counts them."""
-    if isinstance(given, Iterator):
+def _checked(
+    source: Source, name: str, summary: Summary, tokenizer: Tokenizer
+) -> Iterator[Document]:
+    """Check the documents and yield those that are not empty; the summary counts them."""
+    if isinstance(source, Iterator):
         raise UserError(
-            f"{FIELD}={name!r} is a {type(given).__name__}, which can be read only once; name a "
-            "function that returns it"
+            f"{FIELD}={name!r} is a {type(source).__name__}, which can be read only once; set it "
+            "to a function that returns it"
         )
-    documents = given() if callable(given) else given
+    documents = source() if callable(source) else source
     if isinstance(documents, str) or not isinstance(documents, Iterable):
         raise UserError(
-            f"{FIELD}={name!r} gives a {type(documents).__name__}; give an iterable of documents, "
-            "texts or token ids"
+            f"{FIELD}={name!r} is or returns a {type(documents).__name__}; it must be an iterable "
+            "of documents, each a text or token ids"
         )
-    shown = tqdm.tqdm(
+    progress = tqdm.tqdm(
         documents, f"reading {summary.field}", unit=" documents", delay=1, disable=None
     )
-    for number, document in enumerate(shown):
+    for number, document in enumerate(progress):
         if not isinstance(document, str):
             _check_ids(document, f"{FIELD}={name!r}: document {number}", tokenizer.vocab_size)
         if len(document) and not (isinstance(document, str) and document.isspace()):
@@ -122,9 +127,9 @@ def _checked(given: Given, name: str, summary: Summary, tokenizer: Tokenizer) ->
 
 
 def _check_ids(document: object, where: str, size: int) -> None:
-    """Refuses what is neither a text nor ids of the tokenizer."""
+    """Raise UserError unless a document is a sequence of token ids below `size`."""
     if not isinstance(document, Sequence | np.ndarray):
-        raise UserError(f"{where} is a {type(document).__name__}; give a text or token ids")
-    whole = all(isinstance(token, numbers.Integral) for token in document)
-    if not whole or (len(document) and not 0 <= min(document) <= max(document) < size):
-        raise UserError(f"{where} holds something that is not a token id from 0 to {size - 1}")
+        raise UserError(f"{where} is a {type(document).__name__}; yield a text or token ids")
+    are_integers = all(isinstance(token, numbers.Integral) for token in document)
+    if not are_integers or (len(document) and not 0 <= min(document) <= max(document) < size):
+        raise UserError(f"{where} contains a value that is not a token id from 0 to {size - 1}")

@@ -1,4 +1,4 @@
-"""The files that a field of the config names: paths, folders and globs, in a fixed order."""
+"""Resolve the paths, folders and globs of a config field to files in a fixed order."""
 
 import glob
 import os
@@ -15,58 +15,58 @@ ENDINGS = (
 
 
 def find_files(spec: str, field: str) -> Files:
-    """The files that a comma-separated list of files, folders and globs names.
+    """Return the files of a comma-separated list of files, folders and globs.
 
-    Items keep their order; a folder (with those below it, through links) and a glob give their
-    regular files sorted by path, only those with an ending of `ENDINGS`; the others are counted. A
-    file named twice counts once. A path may itself hold commas.
+    The order of the list is kept. A folder (searched recursively, also through links) and a glob
+    contribute their regular files with an ending of `ENDINGS`, sorted by path; other files are
+    counted. A file that is listed twice counts once. A path may contain commas.
 
     Args:
       spec: the list.
-      field: name of the config field it comes from, for messages.
+      field: config field that it comes from, for messages.
 
     Raises:
-      UserError: an item that does not exist, matches nothing or has another ending.
+      UserError: If an item does not exist, matches no file or has an unsupported ending.
     """
     files: dict[str, str] = {}  # real path → path as given
-    others: dict[str, str] = {}  # the same of what is passed over
+    others: dict[str, str] = {}  # the same for the files that are skipped
     hidden: set[str] = set()
     unreadable: dict[str, str] = {}
     special: dict[str, str] = {}
     for item in _items(spec):
-        with locations.reached(item):
+        with locations.server_errors_named(item):
             listing = _expand(os.path.expanduser(item), field)
         hidden |= {locations.identity(path) for path in listing.hidden}
         for path in listing.files:
-            kept = files if _is_known(path) else others
-            kept.setdefault(locations.identity(path), path)
+            paths = files if _is_supported(path) else others
+            paths.setdefault(locations.identity(path), path)
         for path in listing.unreadable:
             folder, name = os.path.split(path)
             unreadable.setdefault(os.path.join(locations.identity(folder), name), path)
         special |= {locations.identity(path): _named_special(path) for path in listing.special}
     if not files:
         raise UserError(
-            f"{field} is empty: give files, folders or globs, separated by commas",
+            f"{field}={spec!r} is empty: set it to files, folders or globs, separated by commas",
             field=field,
             value=spec,
         )
-    passed_over = [*map(ending, others.values()), *["hidden"] * len(hidden)]
-    return Files(files.values(), passed_over, unreadable.values(), special.values())
+    skipped = [*map(ending, others.values()), *["hidden"] * len(hidden)]
+    return Files(files.values(), skipped, unreadable.values(), special.values())
 
 
 def check_disjoint(train: Sequence[str], evaluation: Sequence[str], group: str = "data") -> None:
-    """Raises UserError if a file is both trained on and held out."""
+    """Raise UserError if a file is both trained on and held out."""
     trained = {locations.identity(path) for path in train}
     for path in evaluation:
         if locations.identity(path) in trained:
             raise UserError(
-                f"{path} is in both {group}.train and {group}.evaluation: take it out of one"
+                f"{path} is in both {group}.train and {group}.evaluation: remove it from one"
             )
 
 
 def _items(spec: str) -> list[str]:
-    """The items of a list. One that exists only together with what follows the next comma is a
-    path that holds a comma."""
+    """Split a list into items. If a part exists only when joined with the parts after it, it is a
+    path that contains commas."""
     if _exists(spec):
         return [spec]
     items, parts = [], spec.split(",")
@@ -79,37 +79,39 @@ def _items(spec: str) -> list[str]:
 
 
 def _exists(path: str) -> bool:
-    """Whether this is a file or folder of this machine."""
+    """Return whether this is a local file or folder."""
     return bool(path) and not locations.is_url(path) and os.path.exists(os.path.expanduser(path))
 
 
 def _expand(item: str, field: str) -> locations.Listing:
-    """The files of one item of a list, of any kind, and at least one of a known kind."""
-    known = " ".join(ENDINGS)
+    """Return all files of one item of a list, at least one of which has a supported ending."""
+    supported = " ".join(ENDINGS)
     if locations.is_file(item):
-        if not _is_known(item):
+        if not _is_supported(item):
             raise UserError(
-                f"{field}: {item} is not of a known kind; known: {known}", field=field, value=item
+                f"{field}: {item} has an unsupported ending; supported: {supported}",
+                field=field,
+                value=item,
             )
         return locations.Listing([item])
     if locations.is_folder(item):
-        found = [locations.files_below(item)]
+        listings = [locations.files_below(item)]
     elif glob.has_magic(item):
-        found = [_matched(path) for path in locations.matches(item)]
+        listings = [_matched(path) for path in locations.matches(item)]
     else:
-        raise UserError(f"{field}: {_not_there(item)}", field=field, value=item)
-    files = [path for listing in found for path in listing.files]
-    unreadable = tuple(path for listing in found for path in listing.unreadable)
-    special = tuple(path for listing in found for path in listing.special)
-    if not any(map(_is_known, files)):
-        others = Files((), map(ending, files), unreadable, map(_named_special, special)).not_read()
-        holds = f" (it has: {others})" if others else ""
+        raise UserError(f"{field}: {_why_missing(item)}", field=field, value=item)
+    files = [path for listing in listings for path in listing.files]
+    unreadable = tuple(path for listing in listings for path in listing.unreadable)
+    special = tuple(path for listing in listings for path in listing.special)
+    if not any(map(_is_supported, files)):
+        others = Files((), map(ending, files), unreadable, map(_named_special, special))
+        skipped = f" (skipped: {others.describe_skipped()})" if others.describe_skipped() else ""
         raise UserError(
-            f"{field}: {item} holds no file of a known kind: {known}{holds}",
+            f"{field}: {item} contains no file with a supported ending: {supported}{skipped}",
             field=field,
             value=item,
         )
-    hidden = tuple(path for listing in found for path in listing.hidden)
+    hidden = tuple(path for listing in listings for path in listing.hidden)
     return locations.Listing(files, hidden, unreadable, special)
 
 
@@ -117,24 +119,26 @@ def _named_special(path: str) -> str:
     return f"{locations.special_kind(path)} {path}"
 
 
-def _not_there(item: str) -> str:
-    """Why an item of a list is neither a file nor a folder."""
+def _why_missing(item: str) -> str:
+    """Explain why an item of a list is neither a file nor a folder."""
     if kind := locations.special_kind(item):
         return f"{item} is a {kind}; only regular files can be read"
-    return f"{item} is a broken link" if os.path.islink(item) else f"no file or folder {item}"
+    if os.path.islink(item):
+        return f"{item} is a broken link"
+    return f"file or folder not found: {item}"
 
 
 def _matched(path: str) -> locations.Listing:
-    """The files of what a glob matched."""
+    """Return the files of a path that a glob matched."""
     if locations.is_folder(path):
         return locations.files_below(path)
-    return locations.Listing([path]) if locations.is_url(path) else locations.sorted_out([path])
+    return locations.Listing([path]) if locations.is_url(path) else locations.by_kind([path])
 
 
-def _is_known(path: str) -> bool:
+def _is_supported(path: str) -> bool:
     return path.lower().endswith(ENDINGS)
 
 
 def is_text(path: str) -> bool:
-    """Whether a file is one of plain text."""
+    """Return whether a file is plain text."""
     return path.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt")

@@ -1,7 +1,7 @@
-"""Where files of documents lie: on this machine, or at a URL (gs://, s3://, memory://).
+"""Access to files by local path or URL (gs://, s3://, memory://).
 
-URLs go through fsspec, which wants a package of its own for most of them: gcsfs for gs://, s3fs
-for s3://.
+URLs are opened with fsspec, which needs an additional package for most protocols: gcsfs for gs://,
+s3fs for s3://.
 """
 
 import dataclasses
@@ -27,14 +27,14 @@ PACKAGES = {
 
 
 def is_url(path: str) -> bool:
-    """Whether a path begins with a protocol."""
+    """Return whether a path begins with a protocol."""
     return re.match(r"[a-z][a-z0-9+.-]*://", path) is not None
 
 
 @contextmanager
-def reached(path: str) -> Iterator[None]:
-    """An error of a server in here as a UserError that names the URL; the clients of servers raise
-    every class."""
+def server_errors_named(path: str) -> Iterator[None]:
+    """Convert server errors in this context to a UserError that names the URL. Clients of servers
+    raise errors of any class."""
     try:
         yield
     except UserError:
@@ -47,33 +47,33 @@ def reached(path: str) -> Iterator[None]:
 
 
 def is_file(path: str) -> bool:
-    """Whether there is a file."""
+    """Return whether a path is an existing file."""
     return _system(path).isfile(path) if is_url(path) else os.path.isfile(path)
 
 
 def is_folder(path: str) -> bool:
-    """Whether there is a folder: at a URL, anything below that name."""
+    """Return whether a path is an existing folder: at a URL, a prefix of other names."""
     return _system(path).isdir(path) if is_url(path) else os.path.isdir(path)
 
 
 def matches(pattern: str) -> list[str]:
-    """The files and folders that a glob matches, sorted; ** stands for folders too."""
+    """Return the files and folders that a glob matches, sorted; ** matches subfolders too."""
     if not is_url(pattern):
         return sorted(glob.glob(pattern, recursive=True))
     system = _system(pattern)
-    found = map(system.unstrip_protocol, system.glob(pattern))
-    return sorted(path for path in found if "/." not in path)  # hidden, as on this machine
+    urls = map(system.unstrip_protocol, system.glob(pattern))
+    return sorted(url for url in urls if "/." not in url)  # local globs skip hidden files too
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What a folder holds, those below it included.
+    """The contents of a folder and its subfolders.
 
     Attributes:
-      files: paths, sorted.
-      hidden: files and folders whose names begin with a dot, which are left out.
-      unreadable: links that lead nowhere.
-      special: paths of what is neither a file nor a folder.
+      files: paths of regular files, sorted.
+      hidden: files and folders whose names begin with a dot; they are not searched.
+      unreadable: broken links.
+      special: devices, FIFOs and sockets.
     """
 
     files: list[str]
@@ -83,56 +83,57 @@ class Listing:
 
 
 def files_below(folder: str) -> Listing:
-    """The files of a folder and of those below it, through links too.
+    """List the files of a folder and its subfolders, following links.
 
     A folder that several paths lead to is listed once, so links may form a loop.
 
     Raises:
-      UserError: a folder cannot be listed.
+      UserError: If a folder cannot be listed.
     """
     if is_url(folder):
         system = _system(folder)
         start = len(system.unstrip_protocol(folder.rstrip("/"))) + 1
-        found = sorted(map(system.unstrip_protocol, system.find(folder)))
-        is_hidden = lambda path: "/." in f"/{path[start:]}"
-        shown = [path for path in found if not is_hidden(path)]
-        return Listing(shown, tuple(filter(is_hidden, found)))
+        urls = sorted(map(system.unstrip_protocol, system.find(folder)))
+        is_hidden = lambda url: "/." in f"/{url[start:]}"
+        return Listing([url for url in urls if not is_hidden(url)], tuple(filter(is_hidden, urls)))
     seen = {os.path.realpath(folder)}
     paths: list[str] = []
     hidden: list[str] = []
-    for where, below, names in os.walk(folder, followlinks=True, onerror=_refuse):
-        for name in (*below, *names):
+    for parent, subfolders, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        for name in (*subfolders, *names):
             if name.startswith("."):
-                hidden.append(os.path.join(where, name))
-        paths += [os.path.join(where, name) for name in names if not name.startswith(".")]
-        # Folders that lie here come before links, which may lead to them.
-        inner = [name for name in below if not name.startswith(".")]
-        inner.sort(key=lambda name: (os.path.islink(os.path.join(where, name)), name))
-        below.clear()
-        for name in inner:
-            real = os.path.realpath(os.path.join(where, name))
+                hidden.append(os.path.join(parent, name))
+        paths += [os.path.join(parent, name) for name in names if not name.startswith(".")]
+        # Real folders come before links, which may lead to them.
+        visible = [name for name in subfolders if not name.startswith(".")]
+        visible.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
+        subfolders.clear()  # os.walk descends into what this list contains afterwards
+        for name in visible:
+            real = os.path.realpath(os.path.join(parent, name))
             if real not in seen:
                 seen.add(real)
-                below.append(name)
+                subfolders.append(name)
     paths.sort()
-    return sorted_out(paths, tuple(hidden))
+    return by_kind(paths, tuple(hidden))
 
 
-def sorted_out(paths: Sequence[str], hidden: tuple[str, ...] = ()) -> Listing:
-    """Paths of this machine, none a folder, by what they lead to."""
+def by_kind(paths: Sequence[str], hidden: tuple[str, ...] = ()) -> Listing:
+    """Sort local paths, none of which is a folder, into files, broken links and special files."""
     kinds = [special_kind(path) for path in paths]
-    of = lambda wanted: [p for p, kind in zip(paths, kinds, strict=True) if wanted(p, kind)]
+    select = lambda test: [
+        path for path, kind in zip(paths, kinds, strict=True) if test(path, kind)
+    ]
     return Listing(
-        files=of(lambda path, kind: os.path.isfile(path)),
+        files=select(lambda path, kind: os.path.isfile(path)),
         hidden=hidden,
-        unreadable=tuple(of(lambda path, kind: not kind and not os.path.isfile(path))),
-        special=tuple(of(lambda path, kind: kind)),
+        unreadable=tuple(select(lambda path, kind: not kind and not os.path.isfile(path))),
+        special=tuple(select(lambda path, kind: kind)),
     )
 
 
 def special_kind(path: str) -> str:
-    """What a path of this machine leads to, where that is neither a file nor a folder: "device",
-    "FIFO" or "socket"; "" for others. Reading one of these might never end."""
+    """Return "device", "FIFO" or "socket" if a local path leads to one, and "" otherwise. Reading
+    one of these might never end."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -147,12 +148,12 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def size(path: str) -> int:
-    """Bytes of a file; 0 where a server does not tell."""
+    """Return the bytes of a file; 0 if a server does not report them."""
     return (_system(path).size(path) or 0) if is_url(path) else os.path.getsize(path)
 
 
 def identity(path: str) -> str:
-    """One text for all the names that a file has."""
+    """Return a canonical name, the same for all paths that lead to a file."""
     if not is_url(path):
         return os.path.realpath(path)
     from fsspec.core import url_to_fs
@@ -163,31 +164,31 @@ def identity(path: str) -> str:
 
 @contextmanager
 def open_file(path: str) -> Iterator[BinaryIO]:
-    """A file, to be read.
+    """Open a file for reading.
 
     Raises:
-      UserError: it is neither a file nor a URL (any more).
+      UserError: If a local path is not a regular file.
     """
     with _system(path).open(path, "rb") if is_url(path) else _open_local(path) as file:
         yield file
 
 
 def _open_local(path: str) -> BinaryIO:
-    """Opens a file of this machine. Opening a FIFO would wait for its other end."""
+    """Open a local file without blocking: opening a FIFO would wait for its other end."""
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise UserError(f"{path}: it is not a regular file; give files, folders or globs")
+        raise UserError(f"{path}: not a regular file; set the field to files, folders or globs")
     return os.fdopen(number, "rb")
 
 
 def _system(url: str) -> Any:
-    """The file system of a URL.
+    """Return the fsspec file system of a URL.
 
     Raises:
-      UserError: the package for it is not installed, or there is no such protocol.
+      UserError: If the package for it is not installed, or the protocol is unknown.
     """
-    import fsspec  # here: most runs read files of this machine
+    import fsspec  # imported on demand: most runs read local files only
 
     protocol = url.partition("://")[0]
     try:
@@ -196,4 +197,4 @@ def _system(url: str) -> Any:
         package = PACKAGES.get(protocol, "the package of fsspec for it")
         raise UserError(f"{url}: {protocol}:// needs {package}; pip install it") from error
     except ValueError as error:
-        raise UserError(f"{url}: there is no way to read {protocol}:// here: {error}") from error
+        raise UserError(f"{url}: protocol {protocol}:// is not supported: {error}") from error

@@ -1,4 +1,4 @@
-"""Documents, and prompts with their responses, as one stream of rows."""
+"""A mixture of documents and of prompts with responses, as one stream of rows."""
 
 import fractions
 
@@ -13,34 +13,34 @@ class MixedStream:
     """Rows of two streams in a fixed proportion.
 
     Of the first k records, floor(k · share) are pairs, spread evenly. So record k is a function of
-    k and of the two streams, whose records are functions of (seed, number), and a run that restarts
-    needs no other position than k.
+    k and of the two streams, whose records are functions of (seed, number): k is the only position
+    that a run needs to resume.
     """
 
     records_per_epoch: int | None = None
 
     def __init__(self, documents: Stream, pairs: Stream, share: float):
-        """Mixes two streams of rows of equal length.
+        """Mix two streams of rows of equal length.
 
         Args:
-          documents: all of whose tokens are learnt, unless their batches have a `loss_mask`.
-          pairs: whose batches have one.
-          share: of the rows that are pairs, in (0, 1).
+          documents: rows whose tokens are all in the loss, unless their batches have a `loss_mask`.
+          pairs: rows whose batches have a `loss_mask`.
+          share: share of the rows that are pairs, in (0, 1).
         """
         self._documents, self._pairs = documents, pairs
         self._share = fractions.Fraction(share).limit_denominator(10**6)  # 0.3 is 3 / 10
 
     def batch(self, first: int, size: int) -> Batch:
-        """Records `first` … `first + size - 1`."""
+        """Return records `first` … `first + size - 1`."""
         up_to = np.array([int(k * self._share) for k in range(first, first + size + 1)])
         is_pair = np.diff(up_to) > 0
         pairs = self._pairs.batch(int(up_to[0]), int(is_pair.sum()))
         documents = self._documents.batch(first - int(up_to[0]), int((~is_pair).sum()))
 
         def mixed(name: str) -> np.ndarray:
-            of_pairs = np.asarray(getattr(pairs, name))
-            rows = np.empty((size, *of_pairs.shape[1:]), of_pairs.dtype)
-            rows[is_pair], rows[~is_pair] = of_pairs, getattr(documents, name)
+            pair_values = np.asarray(getattr(pairs, name))
+            rows = np.empty((size, *pair_values.shape[1:]), pair_values.dtype)
+            rows[is_pair], rows[~is_pair] = pair_values, getattr(documents, name)
             return rows
 
         mask = np.ones((size, np.shape(pairs.tokens)[1]), bool)

@@ -7,15 +7,15 @@ import grain
 
 
 def shuffled(count: int, seed: int) -> Sequence[int]:
-    """0 … count - 1 in an endless order: each epoch is a permutation of its own."""
+    """Return an endless order of 0 … count - 1, with a new permutation in every epoch."""
     return grain.MapDataset.source(range(count)).seed(seed).shuffle().repeat()
 
 
 def spread(count: int) -> list[int]:
-    """A permutation of 0 … count - 1 of which every beginning is spread evenly.
+    """Return a permutation of 0 … count - 1 whose first few numbers are spread evenly.
 
-    Windows lie in the order of the files: the first 64 may all come from one document. Steps of
-    the golden ratio of the whole visit every part of it early.
+    Windows are in the order of the files, so the first 64 may all come from one document. Steps of
+    `count` times the golden ratio visit every part of the range early.
     """
     step = max(1, round(count * (math.sqrt(5) - 1) / 2))
     while math.gcd(step, count) > 1:

@@ -1,9 +1,9 @@
 """Streams of prompts with their responses.
 
-    files → conversations → tokens and which of them are learnt → rows → records
+    files → conversations → tokens and which of them are trained on → rows → records
 
-A pair is never cut: one that is longer than a row is left out and counted. Packed, a row holds
-several side by side, as it does documents.
+A pair is never truncated: pairs that are longer than a row are left out and counted. With packing,
+a row contains several pairs, as it does documents.
 """
 
 import itertools
@@ -16,11 +16,11 @@ from rlp.data.conversations import (
     Format,
     Message,
     Render,
-    Stretch,
-    asked_for,
-    check_whole,
+    TextSpan,
+    check_complete,
+    drops_tool_calls,
     joined,
-    leaves_out_calls,
+    render_requests,
     rendered,
 )
 from rlp.data.corpus import Corpus, grouped, hold_out, reading
@@ -30,17 +30,17 @@ from rlp.data.messages import ASSISTANT
 from rlp.data.order import shuffled, spread
 from rlp.data.sources import as_text, read_rows
 from rlp.data.summary import Summary
-from rlp.data.text_stream import TextStream, tell
+from rlp.data.text_stream import TextStream, log_streams
 from rlp.data.windows import pack_windows, whole_windows
 from rlp.runtime.display import listed
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.chat_templates import LimitExceeded
 from rlp.tokenizers.tokenizer import Tokenizer
 
-GROUP = "data.sft"  # of the fields of the config
-# Texts that are tokenized whole, in stretches, each with the ids that follow it.
-Row = list[tuple[list[Stretch], list[int]]]
-_AHEAD = 8  # texts of a conversation that are rendered ahead; all those of a long one take n² room
+GROUP = "data.sft"  # the group of the config fields
+# Texts, each split in spans but tokenized as one, with the ids that are appended to each.
+Row = list[tuple[list[TextSpan], list[int]]]
+_AHEAD = 8  # texts of a conversation to render ahead; all of them would take memory O(n²)
 
 
 def pair_streams(
@@ -58,45 +58,45 @@ def pair_streams(
     limits: Limits = LIMITS,
     seed: int = 0,
 ) -> tuple[TextStream, TextStream]:
-    """The training stream and the held-out one, whose batches have a `loss_mask`.
+    """Return the training stream and the held-out stream, whose batches have a `loss_mask`.
 
-    Both are as those of `text.text_streams`, a row of a file being what a document is there.
+    They are like those of `text.text_streams`, with a row of a file in place of a document.
 
     Args:
       train: files, folders or globs, separated by commas.
-      evaluation: held-out files in the same forms; "" holds out every `holdout_every`-th row of
+      evaluation: held-out files in the same form; "" holds out every `holdout_every`-th row of
         `train`.
-      holdout_every: rows of files.
+      holdout_every: one row of the files in this many is held out.
       form: the columns.
-      template: Jinja, which renders the messages; None joins them as they are, each response
-        followed by the tokenizer's separator.
-      end: id that ends a turn of the template, the last that is learnt of a response; None for all
-        that the template adds.
-      tokenizer: gives ids.
-      sequence_length: T, tokens of a row; pairs with more are left out and counted.
-      pack: training rows hold several pairs; otherwise one.
-      max_unusable_share: of the rows of files that may be left out since they cannot be used.
-      limits: of what is read of files.
-      seed: of the training order.
+      template: Jinja chat template that renders the messages; None joins them without a template,
+        each response followed by the tokenizer's separator.
+      end: id that ends a turn of the template, the last token of a response that is trained on;
+        None trains on all that the template adds.
+      tokenizer: encodes the texts.
+      sequence_length: T, tokens per row; longer pairs are left out and counted.
+      pack: put several pairs in a training row instead of one.
+      max_unusable_share: maximum share of rows that may be skipped because they are unusable.
+      limits: limits on rows and decompression.
+      seed: seed of the training order.
 
     Raises:
-      UserError: files, rows or a template that cannot be used, too few pairs to hold out any, none
-        that is short enough.
+      UserError: If files, too many rows or the template cannot be used, there are too few pairs to
+        hold out any, or none is short enough.
     """
     files = find_files(train, f"{GROUP}.train")
     how = (form, template, tokenizer, end, max_unusable_share, limits)
-    bos = tokenizer.bos if template is None else ()  # a template writes its own
+    bos = tokenizer.bos if template is None else ()  # a template adds its BOS itself
     held_field = f"{GROUP}.evaluation" if evaluation else HELD_OUT.format(f"{GROUP}.train")
     if evaluation:
         held_files = find_files(evaluation, held_field)
         check_disjoint(files, held_files, GROUP)
         corpus, _ = tokenize_pairs(files, f"{GROUP}.train", *how)
         held_corpus, _ = tokenize_pairs(held_files, held_field, *how)
-        kept, held = np.arange(len(corpus)), np.arange(len(held_corpus))
+        train_pairs, held_pairs = np.arange(len(corpus)), np.arange(len(held_corpus))
     else:
         corpus, source = tokenize_pairs(files, f"{GROUP}.train", *how)
         sources = hold_out(int(source[-1]) + 1, holdout_every, GROUP, "pairs")
-        kept, held = (np.flatnonzero(np.isin(source, numbers)) for numbers in sources)
+        train_pairs, held_pairs = (np.flatnonzero(np.isin(source, numbers)) for numbers in sources)
         held_corpus = corpus
 
     def stream(which: str, corpus: Corpus, pairs: np.ndarray, packed: bool) -> TextStream:
@@ -125,9 +125,12 @@ def pair_streams(
             skipped=len(pairs) - len(windows),
         )
 
-    made = stream("training", corpus, kept, pack), stream("held-out", held_corpus, held, False)
-    tell(corpus, held_corpus, *made, "pairs", "longer than data.sequence_length")
-    return made
+    streams = (
+        stream("training", corpus, train_pairs, pack),
+        stream("held-out", held_corpus, held_pairs, False),
+    )
+    log_streams(corpus, held_corpus, *streams, "pairs", "longer than data.sequence_length")
+    return streams
 
 
 def tokenize_pairs(
@@ -140,33 +143,32 @@ def tokenize_pairs(
     max_unusable_share: float = 0.2,
     limits: Limits = LIMITS,
 ) -> tuple[Corpus, np.ndarray]:
-    """All pairs of files, and the number of the conversation that each is from, int64 [pairs].
+    """Tokenize all pairs of files; return also the conversation number of each, int64 [pairs].
 
-    Without a template, a pair is prompt, response and separator, behind a bos that is not in the
-    corpus. With one, the template's text has the tokens that begin and end it. Learnt are the
-    tokens of responses, what ends them included.
+    Without a template, a pair is prompt, response and separator; the BOS is not in the corpus. With
+    a template, its text contains the tokens that begin and end a pair. The tokens of responses,
+    including those that end them, are trained on.
 
-    The ids are those of the whole text, with every kind of tokenizer: some put a space before a
-    text that is tokenized alone. A token across the place where a response begins is learnt.
+    The text of a row is tokenized as a whole, since some tokenizers put a space before a text that
+    is tokenized alone. A token across the beginning of a response is trained on.
 
     Args:
       files: paths, see `sources.read_rows`.
-      field: name of the config field they come from, for messages.
-      form, template, tokenizer, end, max_unusable_share, limits: as of `pair_streams`.
+      field: config field that the files come from, for messages.
+      form, template, tokenizer, end, max_unusable_share, limits: as for `pair_streams`.
 
     Raises:
-      UserError: a file that cannot be read, too many rows that cannot be used, or no pair in any of
-        the files.
+      UserError: If a file cannot be read, too many rows are unusable, or the files contain no pair.
     """
     summary = Summary(field, files, max_unusable_share, "pairs")
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1)
     tokens: list[np.ndarray] = []
-    learnt: list[np.ndarray] = []
+    trained_on: list[np.ndarray] = []
     source: list[int] = []
     with reading(files, field) as bar:
         read = _read(summary, form, template, tokenizer, bar.update, limits)
         numbered = ((n, row) for n, rows in enumerate(read) for row in rows)
-        size = lambda item: sum(len(s.text) for stretches, _ in item[1] for s in stretches)
+        size = lambda item: sum(len(s.text) for text_spans, _ in item[1] for s in text_spans)
         for group in grouped(numbered, size):
             texts = ["".join(s.text for s in part) for _, row in group for part, _ in row]
             encoded = iter(tokenizer.encode_spans(texts))
@@ -174,18 +176,19 @@ def tokenize_pairs(
                 parts = [_with_flags(*next(encoded), *part, end) for part in row]
                 ids, flags = zip(*parts, strict=True)
                 tokens.append(np.concatenate(ids).astype(dtype))
-                learnt.append(np.concatenate(flags))
+                trained_on.append(np.concatenate(flags))
                 source.append(number)
     summary.finish()
     if not tokens:
         raise UserError(
-            f"{field}: no pairs in {listed(files)}: every response is empty", field=field
+            f"{field}: no pairs in {listed(files)}: every response is empty; set it to other files",
+            field=field,
         )
     corpus = Corpus(
         np.concatenate(tokens),
         np.cumsum([0, *map(len, tokens)], dtype=np.int64),
         np.full(len(tokens), -1, np.int64),
-        np.concatenate(learnt),
+        np.concatenate(trained_on),
         summary,
     )
     return corpus, np.asarray(source, np.int64)
@@ -199,19 +202,19 @@ def _read(
     on_read: Callable[[int], object],
     limits: Limits,
 ) -> Iterator[list[Row]]:
-    """The conversations of files, each as its rows; counts those left out."""
+    """Yield the conversations of files, each as its rows; count those that are left out."""
 
     size = lambda item: sum(len(m["content"]) for m in item[1] if item[2] is None)
     for path in summary.files:
         for block in grouped(_conversations(path, form, on_read, limits), size):
             render = None
             if template is not None:
-                render = _ahead([messages for _, messages, _ in block], template, tokenizer)
+                render = _render_ahead([messages for _, messages, _ in block], template, tokenizer)
             for where, messages, unusable in block:
                 try:
                     if unusable:
                         raise unusable
-                    rows, calls = _stretches(where, messages, render)
+                    rows, has_calls = _text_spans(where, messages, render)
                 except LimitExceeded:
                     raise
                 except UserError as error:
@@ -219,8 +222,8 @@ def _read(
                     continue
                 summary.unusable.count()
                 for row in rows:
-                    summary.count(path, sum(len(stretch.text) for stretch in row))
-                if rows and not calls:
+                    summary.count(path, sum(len(span.text) for span in row))
+                if rows and not has_calls:
                     summary.without_calls.append(where)
                 if not rows:
                     summary.empty += 1
@@ -233,7 +236,7 @@ def _read(
 def _conversations(
     path: str, form: Format, on_read: Callable[[int], object], limits: Limits
 ) -> Iterator[tuple[str, list[Message], UserError | None]]:
-    """Where each row of a file stands, its messages, and why it cannot be used."""
+    """Yield the file and number of each row, its messages, and the error if it is unusable."""
     for where, values in read_rows([path], form.columns, on_read, limits):
         try:
             yield where, form.conversation(where, values), None
@@ -241,97 +244,99 @@ def _conversations(
             yield where, [], error
 
 
-def _ahead(
+def _render_ahead(
     conversations: Sequence[Sequence[Message]], template: str, tokenizer: Tokenizer
 ) -> Render:
-    """Renders messages; the beginnings of some conversations at once, since a process does it."""
+    """Return a function that renders messages. It renders the beginnings of some conversations in
+    one call now, since templates run in a separate process."""
     requests = [
         (list(messages), ask)
         for conversation in conversations
-        for messages, ask in itertools.islice(asked_for(conversation), _AHEAD)
+        for messages, ask in itertools.islice(render_requests(conversation), _AHEAD)
     ]
     texts = tokenizer.chat_all(requests, template)
-    known = {  # by the messages themselves, which live as long as their conversations
+    cache = {  # keyed by the ids of the message objects, which live as long as their conversations
         (*map(id, messages), ask): text
         for (messages, ask), text in zip(requests, texts, strict=False)
     }
 
     def render(messages: Sequence[Message], ask: bool) -> str:
-        found = known.get((*map(id, messages), ask))
-        if isinstance(found, UserError):
-            raise found
-        return tokenizer.chat(messages, template, ask) if found is None else found
+        text = cache.get((*map(id, messages), ask))
+        if isinstance(text, UserError):
+            raise text
+        return tokenizer.chat(messages, template, ask) if text is None else text
 
     return render
 
 
-def _stretches(
+def _text_spans(
     where: str, messages: Sequence[Message], render: Render | None
-) -> tuple[list[list[Stretch]], bool]:
-    """A conversation as rows of stretches, none for an empty one, and whether they hold what its
-    assistant calls beside its contents.
+) -> tuple[list[list[TextSpan]], bool]:
+    """Split a conversation into rows of spans, and return whether they contain its tool has_calls.
+
+    An empty conversation has no rows.
 
     Raises:
-      UserError: the template refuses it or leaves out a message.
+      UserError: If the template fails or leaves out a message.
     """
     if not messages:
         return [], True
     rows = [joined(messages)] if render is None else rendered(where, messages, render)
-    calls = not leaves_out_calls(messages, render)
-    said = (m["content"].strip() for m in messages if m["role"] == ASSISTANT)
-    if not (calls or any(said)):
-        return [], calls
+    has_calls = not drops_tool_calls(messages, render)
+    contents = (m["content"].strip() for m in messages if m["role"] == ASSISTANT)
+    if not (has_calls or any(contents)):
+        return [], has_calls
     if render is None:
-        return rows, calls
-    check_whole(where, messages, rows, render)
+        return rows, has_calls
+    check_complete(where, messages, rows, render)
     for row in rows:
-        for stretch in row:
-            as_text(where, "what the chat template makes", stretch.text)
-    return rows, calls
+        for span in row:
+            as_text(where, "text of the chat template", span.text)
+    return rows, has_calls
 
 
-def _separated(stretches: Sequence[Stretch], tokenizer: Tokenizer) -> Row:
-    """Stretches with the separator after every response.
+def _separated(text_spans: Sequence[TextSpan], tokenizer: Tokenizer) -> Row:
+    """Add the separator after every response of a row.
 
-    Where its name encodes to it, the row is one text; else what follows a separator is a text of
-    its own, behind its id.
+    If the text of the separator encodes to its id, the row is one text; otherwise a new text begins
+    after each separator id.
     """
     separator = tokenizer.separator
     name = tokenizer.decode([separator])
     if tokenizer.encode(name) == [separator]:
-        end = [Stretch(name, True)]
-        return [([x for s in stretches for x in (s, *(end if s.learnt else []))], [])]
+        end = [TextSpan(name, True)]
+        return [([x for s in text_spans for x in (s, *(end if s.trained_on else []))], [])]
     row: Row = [([], [])]
-    for stretch in stretches:
-        row[-1][0].append(stretch)
-        if stretch.learnt:
+    for span in text_spans:
+        row[-1][0].append(span)
+        if span.trained_on:
             row[-1][1].append(separator)
             row.append(([], []))
-    return row[:-1]  # a conversation ends with a response
+    return row[:-1]  # a row ends with a response, so its last text is empty
 
 
 def _with_flags(
     ids: np.ndarray,
-    spans: np.ndarray,
-    stretches: Sequence[Stretch],
+    offsets: np.ndarray,
+    text_spans: Sequence[TextSpan],
     after: Sequence[int],
     end: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ids of a text and those after it, and which of them are learnt.
+    """Append ids to those of a text, and return which of them all are trained on.
 
     Args:
-      ids, spans: of the text, see `Tokenizer.encode_spans`.
-      stretches: of the text. A token belongs to the one that holds its last character, and an end
-        of a turn to the one in which it begins: such tokens may take in the space after them.
-      after: ids after the text, which are learnt.
-      end: as of `pair_streams`.
+      ids, offsets: of the text, see `Tokenizer.encode_spans`.
+      text_spans: the spans of the text. A token belongs to the span of its last character; an
+        end-of-turn token, which may include the space after it, to the span of its first.
+      after: ids to append, which are trained on.
+      end: as for `pair_streams`.
     """
-    number = np.repeat(np.arange(len(stretches)), [len(s.text) for s in stretches])
-    place = np.where(ids == end, spans[:, 0], np.maximum(spans[:, 1] - 1, 0))
-    of = number[place] if len(ids) else np.zeros(0, np.int64)
-    learnt = np.array([s.learnt for s in stretches], bool)[of]
-    for stretch in np.unique(of[learnt & (ids == end)]) if end is not None else ():
-        tokens = np.flatnonzero(of == stretch)
+    span_of_character = np.repeat(np.arange(len(text_spans)), [len(s.text) for s in text_spans])
+    character = np.where(ids == end, offsets[:, 0], np.maximum(offsets[:, 1] - 1, 0))
+    span_of_token = span_of_character[character] if len(ids) else np.zeros(0, np.int64)
+    trained_on = np.array([s.trained_on for s in text_spans], bool)[span_of_token]
+    for span in np.unique(span_of_token[trained_on & (ids == end)]) if end is not None else ():
+        tokens = np.flatnonzero(span_of_token == span)
         first = int(np.argmax(ids[tokens] == end))
-        learnt[tokens[first + 1 :]] = False
-    return np.concatenate([ids, after]), np.concatenate([learnt, np.ones(len(after), bool)])
+        trained_on[tokens[first + 1 :]] = False
+    return np.concatenate([ids, after]), np.concatenate([trained_on, np.ones(len(after), bool)])

@@ -11,25 +11,25 @@ from rlp.data.columns import Column, check_columns
 from rlp.data.content import OnRead
 from rlp.runtime.errors import UserError
 
-_ROWS = 1024  # most rows read at a time
+_ROWS = 1024  # maximum rows read at a time
 
 
 def parquet_rows(
     path: str, columns: Sequence[Column], on_read: OnRead, limits: Limits
 ) -> Iterator[tuple[str, list[object]]]:
-    """The rows of one file, see `sources.read_rows`."""
+    """Yield the rows of one file, see `sources.read_rows`."""
     try:
-        with locations.open_file(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
+        with locations.open_file(path) as stream, pyarrow.parquet.ParquetFile(stream) as file:
             names = file.schema_arrow.names
             check_columns(path, columns, names)
             wanted = [column for _, column in columns]
             for column in wanted:
                 if names.count(column) > 1:
-                    raise UserError(f"{path}: several columns are called {column!r}; rename them")
+                    raise UserError(f"{path}: several columns are named {column!r}; rename them")
             size, rows, number = locations.size(path), file.metadata.num_rows, 0
             meter, count = _meter(path, file.metadata, wanted, limits)
             for batch in file.iter_batches(count, columns=list(set(wanted))):
-                meter.made(batch.nbytes)
+                meter.unpacked(batch.nbytes)
                 _check_rows(path, number, batch, limits)
                 for values in zip(*map(batch.column, wanted), strict=True):
                     number += 1
@@ -48,10 +48,10 @@ def parquet_rows(
 def _meter(
     path: str, metadata: pyarrow.parquet.FileMetaData, wanted: Sequence[str], limits: Limits
 ) -> tuple[Meter, int]:
-    """What counts the bytes of some columns, and how many rows may be read at a time.
+    """Return a meter for the bytes of some columns, and the number of rows to read at a time.
 
-    A dictionary holds a value once that any number of rows have, so a small page can be a row of
-    the greatest length many times over. How long its values can be, its own size tells.
+    A dictionary page stores a value once that any number of rows share, so a small file can unpack
+    to many very long rows. The size of the page bounds the length of its values.
     """
     meter, longest = Meter(path, limits), 1
     for group in range(metadata.num_row_groups):
@@ -60,7 +60,7 @@ def _meter(
             if chunk.path_in_schema.partition(".")[0] not in wanted:
                 continue
             meter.read(chunk.total_compressed_size)
-            meter.made(0)
+            meter.unpacked(0)
             if chunk.has_dictionary_page:
                 page = chunk.data_page_offset - (chunk.dictionary_page_offset or 0)
                 unpacked = max(page, 1) * limits.ratio
@@ -69,15 +69,15 @@ def _meter(
 
 
 def _check_rows(path: str, before: int, batch: pyarrow.RecordBatch, limits: Limits) -> None:
-    """Raises UserError if one of some rows, which follow `before` others, has too many bytes."""
+    """Raise UserError if a row of a batch, which follows `before` other rows, is too long."""
     if batch.nbytes > limits.row_bytes:
         for row in range(len(batch)):
             limits.check_row(f"{path}, row {before + row + 1}", batch.slice(row, 1).nbytes)
 
 
 def _without_nulls(value: object) -> object:
-    """A value without the keys that hold null: parquet gives every struct of a column all keys
-    that one of them has."""
+    """Remove the keys of a value that are null: in parquet, every struct of a column has all keys
+    that any of them has."""
     if isinstance(value, dict):
         return {key: _without_nulls(x) for key, x in value.items() if x is not None}
     return list(map(_without_nulls, value)) if isinstance(value, list) else value

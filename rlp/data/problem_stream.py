@@ -1,4 +1,4 @@
-"""Prompts of problems by record number."""
+"""A stream of the prompts of problems."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from rlp.runtime.fingerprints import Fingerprint
 
 
 class ProblemStream:
-    """Prompts by record number; endless and shuffled, or one pass."""
+    """Prompts by record number, either endless and shuffled or one pass in a fixed order."""
 
     def __init__(
         self,
@@ -24,13 +24,13 @@ class ProblemStream:
         pad: int,
         skipped: int = 0,
     ) -> None:
-        """A stream over problems.
+        """Create a stream over problems.
 
         Args:
-          prompts: ids of each, fewer than T.
-          answers: of each.
+          prompts: ids of each prompt, fewer than T.
+          answers: gold answer to each prompt.
           order: number of the problem of each record.
-          sequence_length: T, tokens of a row.
+          sequence_length: T, tokens per row.
           pad: id that fills a row.
           skipped: number of problems that were left out because they are too long.
         """
@@ -40,14 +40,14 @@ class ProblemStream:
         self.skipped = skipped
 
     def __len__(self) -> int:
-        """Number of problems."""
+        """Return the number of problems."""
         return len(self._prompts)
 
     def batch(self, first: int, size: int) -> Batch:
-        """Records `first` … `first + size - 1`: prompts, each with the fork at its end.
+        """Return records `first` … `first + size - 1`: prompts, each with the fork at its end.
 
         Raises:
-          IndexError: a negative record, or one past the end of a stream that has an end.
+          IndexError: If a record is negative, or past the end of a one-pass stream.
         """
         if first < 0 or first + size > len(self._order):
             raise IndexError(f"no records {first} to {first + size - 1} among {len(self)} problems")
@@ -57,14 +57,14 @@ class ProblemStream:
             prompt = self._prompts[self._order[first + row]]
             tokens[row, : len(prompt)], length[row] = prompt, len(prompt)
         index = np.arange(first, first + size, dtype=np.int32)
-        return Batch(tokens, *_prompt_places(length, tokens.shape[1]), index, length)
+        return Batch(tokens, *_segments_and_positions(length, tokens.shape[1]), index, length)
 
     def answer(self, record: int) -> Gold:
-        """The right answer to the problem of a record."""
+        """Return the gold answer to the problem of a record."""
         return self._answers[self._order[record]]
 
     def fingerprint(self, field: str = f"{GROUP}.train") -> dict[str, Fingerprint]:
-        """See `batch.Stream`: of prompts, answers and order, under the name of a field."""
+        """See `batch.Stream`. Covers prompts, answers and order, under the name of a field."""
         lengths = np.array([len(prompt) for prompt in self._prompts])
         tokens = np.concatenate([np.asarray(prompt, np.int32) for prompt in self._prompts])
         options = [answer.options for answer in self._answers]
@@ -78,13 +78,13 @@ class ProblemStream:
         return {field: content}
 
     def beginning(self, count: int) -> Problems:
-        """The first records, at most `count`, with their answers."""
+        """Return the first records, at most `count`, with their gold answers."""
         size = min(count, len(self))
         return Problems(self.batch(0, size), tuple(self.answer(k) for k in range(size)))
 
 
-def _prompt_places(length: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Segments and positions of rows that hold a prompt of `length` [B, 1] tokens each."""
-    place = np.arange(limit, dtype=np.int32)[None, :]
-    inside = place < length
-    return inside.astype(np.int32), np.where(inside, place, 0).astype(np.int32)
+def _segments_and_positions(length: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return segments and positions, int32 [B, limit], of prompts with `length` [B, 1] tokens."""
+    position = np.arange(limit, dtype=np.int32)[None, :]
+    inside = position < length
+    return inside.astype(np.int32), np.where(inside, position, 0).astype(np.int32)

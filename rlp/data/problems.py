@@ -1,11 +1,11 @@
-"""Streams of problems: prompts whose answers can be checked.
+"""Streams of problems: prompts with gold answers that a verifier can check.
 
     files → problems → prompts and answers → rows → records
 
-Rows without a problem or an answer, and rows whose answer no response could give so that it is
-judged right, are left out and counted, up to a share (`unusable`). A row of a batch holds the
-prompt alone, with the fork where the response begins. A prompt is never cut: one that is longer
-than a row is left out and counted.
+Rows without a problem or an answer, and rows whose gold answer the verifier would not accept even
+as a response, are skipped and counted, up to a share (`unusable`). A row of a batch contains the
+prompt alone, with the fork where the response begins. A prompt is never truncated: one that is
+longer than a row is left out and counted.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from rlp.answers.gold_answers import Golds
+from rlp.answers.gold_answers import GoldAnswers
 from rlp.answers.verifiers import Gold
 from rlp.data.bounds import LIMITS, Limits
 from rlp.data.corpus import grouped, hold_out, reading
@@ -23,7 +23,7 @@ from rlp.data.order import shuffled, spread
 from rlp.data.problem_format import GROUP, ProblemFormat
 from rlp.data.problem_stream import ProblemStream
 from rlp.data.sources import read_rows
-from rlp.data.summary import Files, Summary, many
+from rlp.data.summary import Files, Summary, plural
 from rlp.data.unusable import Unusable
 from rlp.runtime.display import listed
 from rlp.runtime.errors import UserError
@@ -35,23 +35,23 @@ class _Read:
     """The problems of some files.
 
     Attributes:
-      prompts: ids of each.
-      answers: to each.
-      summary: of the files.
+      prompts: ids of each prompt.
+      answers: gold answer to each prompt.
+      summary: counts for the files.
     """
 
     prompts: list[np.ndarray]
     answers: list[Gold]
     summary: Summary
 
-    def tell(self, streams: Mapping[str, ProblemStream]) -> None:
-        """Logs the line on these files; `streams` are those made of them, by what they are for."""
+    def log(self, streams: Mapping[str, ProblemStream]) -> None:
+        """Log the line for these files; `streams` are "training" and "held-out" streams of them."""
         rows = []
         for name, stream in streams.items():
             reason = "data.sequence_length tokens or more"
-            left_out = f", {stream.skipped:,} left out ({reason})" if stream.skipped else ""
-            rows.append(f"{many(len(stream), f'{name} problems')}{left_out}")
-        self.summary.tell(sum(map(len, self.prompts)), "; ".join(rows))
+            left_out = f", left out: {stream.skipped:,} ({reason})" if stream.skipped else ""
+            rows.append(f"{plural(len(stream), f'{name} problems')}{left_out}")
+        self.summary.log(sum(map(len, self.prompts)), "; ".join(rows))
 
 
 def problem_streams(
@@ -61,7 +61,7 @@ def problem_streams(
     holdout_every: int = 20,
     form: ProblemFormat,
     ask: Callable[[str], str],
-    golds: Golds,
+    gold_answers: GoldAnswers,
     tokenizer: Tokenizer,
     head: Sequence[int] = (),
     opening: int | None = None,
@@ -70,58 +70,60 @@ def problem_streams(
     limits: Limits = LIMITS,
     seed: int = 0,
 ) -> tuple[ProblemStream | None, dict[str, ProblemStream]]:
-    """The training stream, and the held-out ones by name.
+    """Return the training stream, and the held-out streams by name.
 
     Args:
       train: files, folders or globs, separated by commas; "" for no training.
-      evaluation: held-out files in the same forms, each a stream with the file's name; "" holds
-        out every `holdout_every`-th row of `train`, called "".
-      holdout_every: rows of files.
+      evaluation: held-out files in the same form, each of which becomes a stream with the name of
+        the file; "" holds out every `holdout_every`-th row of `train`, as a stream named "".
+      holdout_every: one row of the files in this many is held out.
       form: the columns.
-      ask: the text before a response, of a prompt.
-      golds: makes and checks the right answers.
-      tokenizer: gives ids.
+      ask: converts a problem to the text before a response.
+      gold_answers: converts and checks the gold answers.
+      tokenizer: encodes the texts.
       head: ids before every prompt.
-      opening: the last token of every prompt, which the response begins with instead; None if the
-        response has an opening of its own.
-      sequence_length: T; prompts with T tokens or more are left out.
-      max_unusable_share: largest share of rows that may be left out because they cannot be used.
-      limits: of what is read of files.
-      seed: of the training order.
+      opening: the last token of every prompt, which is moved to the beginning of the response; None
+        if prompts do not end with the opening of the response.
+      sequence_length: T; prompts with T or more tokens are left out.
+      max_unusable_share: maximum share of rows that may be skipped because they are unusable.
+      limits: limits on rows and decompression.
+      seed: seed of the training order.
 
     Raises:
-      UserError: files that cannot be read, a file without a row that can be used, too many rows
-        that cannot be used, too few problems, none that is short enough.
+      UserError: If a file cannot be read or has no usable row, too many rows are unusable, there
+        are too few problems, or none is short enough.
     """
-    how = _Reader(
-        form, ask, golds, tokenizer, head, opening, sequence_length, max_unusable_share, limits,
-        seed,
+    reader = _Reader(
+        form, ask, gold_answers, tokenizer, head, opening, sequence_length, max_unusable_share,
+        limits, seed,
     )  # fmt: skip
     held: dict[str, ProblemStream] = {}
     if evaluation:
         files = find_files(evaluation, f"{GROUP}.evaluation")
         if train:
             check_disjoint(find_files(train, f"{GROUP}.train"), files, GROUP)
-        held = how.held_out(files)
+        held = reader.held_out(files)
     if not train:
         return None, held
-    problems = how.read(find_files(train, f"{GROUP}.train"), "train")
-    kept: Sequence[int] = range(len(problems.prompts))
+    problems = reader.read(find_files(train, f"{GROUP}.train"), "train")
+    numbers: Sequence[int] = range(len(problems.prompts))
     if not evaluation:
-        kept, out = (x.tolist() for x in hold_out(len(kept), holdout_every, GROUP, "problems"))
-        held[""] = how.stream(problems, out, f"held-out problem of {GROUP}.train", train=False)
-    trained = how.stream(problems, kept, f"training problem of {GROUP}", train=True)
-    problems.tell({"training": trained} | ({} if evaluation else {"held-out": held[""]}))
-    return trained, held
+        split = hold_out(len(numbers), holdout_every, GROUP, "problems")
+        numbers, held_numbers = (part.tolist() for part in split)
+        what = f"held-out problem of {GROUP}.train"
+        held[""] = reader.stream(problems, held_numbers, what, train=False)
+    train_stream = reader.stream(problems, numbers, f"training problem of {GROUP}", train=True)
+    problems.log({"training": train_stream} | ({} if evaluation else {"held-out": held[""]}))
+    return train_stream, held
 
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """How files become streams; fields as the arguments of `problem_streams`."""
+    """Reads files and creates streams; the fields are the arguments of `problem_streams`."""
 
     form: ProblemFormat
     ask: Callable[[str], str]
-    golds: Golds
+    gold_answers: GoldAnswers
     tokenizer: Tokenizer
     head: Sequence[int]
     opening: int | None
@@ -131,50 +133,52 @@ class _Reader:
     seed: int
 
     def held_out(self, files: Files) -> dict[str, ProblemStream]:
-        """A stream of each file, by its name."""
+        """Return a stream for each file, by the name of the file."""
         held: dict[str, ProblemStream] = {}
         for name, file in zip(_names(files), files, strict=True):
-            one = Files([file])
-            if not held:  # the line on the first file has what was passed over
-                one.passed_over, one.unreadable = files.passed_over, files.unreadable
-                one.special = files.special
-            problems = self.read(one, "evaluation")
-            every = range(len(problems.prompts))
-            held[name] = self.stream(problems, every, f"problem of {file}", train=False)
-            problems.tell({"held-out": held[name]})
+            single = Files([file])
+            if not held:  # the log line of the first file reports the skipped files
+                single.skipped, single.unreadable = files.skipped, files.unreadable
+                single.special = files.special
+            problems = self.read(single, "evaluation")
+            numbers = range(len(problems.prompts))
+            held[name] = self.stream(problems, numbers, f"problem of {file}", train=False)
+            problems.log({"held-out": held[name]})
         return held
 
     def read(self, files: Sequence[str], field: str) -> _Read:
-        """The problems of some files; `field` is train or evaluation."""
+        """Read the problems of some files; `field` is "train" or "evaluation"."""
         field = f"{GROUP}.{field}"
         ids, answers = [], []
         summary = Summary(field, files, self.max_unusable_share, "problems")
         with reading(files, field) as bar:
             for file in files:
-                some = self._usable(file, field, summary.unusable, bar.update)
-                for text, _ in some:
+                usable = self._usable_problems(file, field, summary.unusable, bar.update)
+                for text, _ in usable:
                     summary.count(file, len(text))
-                for group in grouped(some, lambda problem: len(problem[0])):
+                for group in grouped(usable, lambda problem: len(problem[0])):
                     answers += [answer for _, answer in group]
                     ids += self.tokenizer.encode_all([self.ask(text) for text, _ in group])
         summary.finish()
         if not ids:
-            raise UserError(f"{field}: no problems in {listed(files)}", field=field)
+            raise UserError(
+                f"{field}: no problems in {listed(files)}; set it to files with rows", field=field
+            )
         prompts = [np.array([*self.head, *prompt]) for prompt in ids]
         if self.opening is not None:
-            prompts = [_without(self.opening, prompt, field) for prompt in prompts]
+            prompts = [_remove_opening(self.opening, prompt, field) for prompt in prompts]
         return _Read(prompts, answers, summary)
 
     def stream(
-        self, problems: _Read, chosen: Sequence[int], what: str, train: bool
+        self, problems: _Read, numbers: Sequence[int], what: str, train: bool
     ) -> ProblemStream:
-        """The stream of some problems, by number; `what` is what messages call them."""
-        fits = [number for number in chosen if len(problems.prompts[number]) < self.sequence_length]
+        """Return the stream of the problems with some numbers; messages call a problem `what`."""
+        lengths = {number: len(problems.prompts[number]) for number in numbers}
+        fits = [number for number in numbers if lengths[number] < self.sequence_length]
         if not fits:
-            shortest = min(len(problems.prompts[number]) for number in chosen)
             raise UserError(
                 f"no {what} fits in data.sequence_length={self.sequence_length} (the shortest has "
-                f"{shortest} tokens, and one is needed after it): raise it",
+                f"{min(lengths.values())} tokens, and the response needs at least one): raise it",
                 field="data.sequence_length",
                 value=self.sequence_length,
             )
@@ -184,28 +188,28 @@ class _Reader:
             shuffled(len(fits), self.seed) if train else spread(len(fits)),
             sequence_length=self.sequence_length,
             pad=self.tokenizer.pad,
-            skipped=len(chosen) - len(fits),
+            skipped=len(numbers) - len(fits),
         )
 
-    def _usable(
+    def _usable_problems(
         self, file: str, field: str, unusable: Unusable, on_read: Callable[[int], object]
     ) -> list[tuple[str, Gold]]:
-        """The problems of a file, with their answers; counts the rows that cannot be used.
+        """Return the problems of a file with their gold answers, and count the unusable rows.
 
         Raises:
-          UserError: no row of the file can be used.
+          UserError: If no row of the file can be used.
         """
         rows: list[tuple[str, tuple[str, Gold] | UserError]] = []
         for where, values in read_rows([file], self.form.columns, on_read, self.limits):
             try:
-                rows.append((where, self.form.problem(where, values, self.golds.gold)))
+                rows.append((where, self.form.problem(where, values, self.gold_answers.gold)))
             except UserError as error:
                 rows.append((where, error))
-        read = [row for _, row in rows if not isinstance(row, UserError)]
-        wrong = iter(self.golds.reasons([answer for _, answer in read]))
+        problems = [row for _, row in rows if not isinstance(row, UserError)]
+        rejections = iter(self.gold_answers.reasons([answer for _, answer in problems]))
         usable, reasons = [], []
         for where, row in rows:
-            reason = None if isinstance(row, UserError) else next(wrong)
+            reason = None if isinstance(row, UserError) else next(rejections)
             if isinstance(row, UserError):
                 reasons.append(str(row))
             elif reason is not None:
@@ -217,38 +221,40 @@ class _Reader:
             unusable.count(reasons[-1])
         if reasons and not usable:
             raise UserError(
-                f"{field}: none of the {len(rows)} rows of {file} can be used; correct them, or "
-                f"the fields that name their columns and {GROUP}.verifier: {reasons[0]}",
+                f"{field}: none of the {len(rows)} rows of {file} can be used; correct the rows, "
+                f"the fields that name the columns, or {GROUP}.verifier: {reasons[0]}",
                 field=field,
             )
         return usable
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Names of files: without folder and ending; where several share one, with the folder.
+    """Return the names of files without ending; names that occur twice get their folder's prefix.
 
     Raises:
-      UserError: two files whose folders have the same name, too.
+      UserError: If two files have the same name and folder name.
     """
-    cut = lambda name: next((name.removesuffix(end) for end in ENDINGS if name.endswith(end)), name)
-    short = [cut(PurePosixPath(path).name) for path in paths]
+    stem = lambda name: next((name.removesuffix(x) for x in ENDINGS if name.endswith(x)), name)
+    stems = [stem(PurePosixPath(path).name) for path in paths]
     folders = [PurePosixPath(path).parent.name for path in paths]
     names = [
-        name if short.count(name) == 1 else f"{folder}-{name}"
-        for name, folder in zip(short, folders, strict=True)
+        name if stems.count(name) == 1 else f"{folder}-{name}"
+        for name, folder in zip(stems, folders, strict=True)
     ]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"{GROUP}.evaluation names two files {name}; rename one of them")
+            raise UserError(
+                f"{GROUP}.evaluation contains two files named {name}; rename one of them"
+            )
     return names
 
 
-def _without(opening: int, prompt: np.ndarray, field: str) -> np.ndarray:
-    """A prompt without its last token, with which the response begins."""
+def _remove_opening(opening: int, prompt: np.ndarray, field: str) -> np.ndarray:
+    """Remove the last token of a prompt, which becomes the first of the response."""
     if prompt[-1] != opening:
         raise UserError(
-            f"{field}: a prompt ends with the token {prompt[-1]}, and the chat template "
-            f"with {opening}; set {GROUP}.think=True",
+            f"{field}: a prompt ends with token {prompt[-1]} instead of {opening}, with which the "
+            f"chat template opens a thought; set {GROUP}.think=True",
             field=f"{GROUP}.think",
             value=False,
         )

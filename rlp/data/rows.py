@@ -1,8 +1,8 @@
-"""The rows of a step, each read where it is needed.
+"""The rows of a step, each read by the host that needs it.
 
-A batch is one global array over all devices of all hosts; a host reads only the rows of its own
-devices. Which rows those are follows from the mesh alone, so the documents of a step, and their
-order, are the same for any number of hosts.
+A batch consists of global arrays over all devices of all hosts; a host reads only the rows of its
+local devices. The mesh alone determines which rows those are, so the documents of a step and their
+order do not depend on the number of hosts.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ from rlp.data.batch import Array, Batch
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """B rows that can be read in part.
+    """B rows, any part of which can be read.
 
     Attributes:
       count: B.
-      read: `read(first, size)` gives `size` rows from `first` on, in numpy.
+      read: `read(first, size)` returns `size` rows from `first` on, as numpy arrays.
     """
 
     count: int
@@ -32,42 +32,43 @@ class Rows:
 
     @classmethod
     def of(cls, batch: Batch) -> "Rows":
-        """The rows of a batch that every host has whole."""
+        """Return the rows of a batch that every host has in full."""
         cut = lambda first, size: jax.tree.map(lambda x: x[first : first + size], batch)
         return cls(len(batch.index), cut)
 
     def placed(self, mesh: Mesh, part: int = 0, parts: int = 1) -> Batch:
-        """One of `parts` equal parts of the rows, split over `data` and `fsdp`.
+        """Return one of `parts` equal parts of the rows, sharded over `data` and `fsdp`.
 
-        Each part has its share of the rows of every device; `parts` times the devices that split
-        rows divide B.
+        Each part contains an equal share of the rows of every device; B must be a multiple of
+        `parts` times the number of batch shards.
         """
         shards = batch_shards(mesh)
-        here = self.count // shards  # rows of a shard in all parts together
-        each = here // parts
+        shard_rows = self.count // shards  # rows of a shard in all parts together
+        part_rows = shard_rows // parts
         sharding = batch_sharding(mesh)
-        rows = shards * each
-        places: Any = sharding.addressable_devices_indices_map((rows,))
-        shard = lambda place: place[0].indices(rows)[0] // each
-        mine = {shard(place) for place in places.values()}
-        pieces = {i: self.read(i * here + part * each, each) for i in mine}
+        rows = shards * part_rows
+        indices: Any = sharding.addressable_devices_indices_map((rows,))
+        shard_of = lambda index: index[0].indices(rows)[0] // part_rows
+        local_shards = {shard_of(index) for index in indices.values()}
+        local = {i: self.read(i * shard_rows + part * part_rows, part_rows) for i in local_shards}
 
-        def whole(*leaves: Array) -> jax.Array:
-            own = dict(zip(pieces, leaves, strict=True))
+        def to_global(*leaves: Array) -> jax.Array:
+            leaf_of_shard = dict(zip(local, leaves, strict=True))
             shape = (rows, *leaves[0].shape[1:])
-            return jax.make_array_from_callback(shape, sharding, lambda place: own[shard(place)])
+            read = lambda index: leaf_of_shard[shard_of(index)]
+            return jax.make_array_from_callback(shape, sharding, read)
 
-        return jax.tree.map(whole, *pieces.values())
+        return jax.tree.map(to_global, *local.values())
 
 
 def parts(batch: Batch, size: int) -> Iterator[Batch]:
-    """The rows of a batch, `size` at a time; the last part may have fewer."""
+    """Yield the rows of a batch, `size` at a time; the last part may have fewer."""
     for first in range(0, len(batch.index), size):
         yield jax.tree.map(operator.itemgetter(slice(first, first + size)), batch)
 
 
 def spread(batch: Batch, mesh: Mesh) -> Batch:
-    """The rows on a mesh; the last one is repeated until every device has as many."""
+    """Return the rows sharded over a mesh; the last row is repeated to fill every device."""
     size, shards = len(batch.index), batch_shards(mesh)
     chosen = np.minimum(np.arange(-(-size // shards) * shards), size - 1)
     return Rows.of(jax.tree.map(lambda x: np.asarray(x)[chosen], batch)).placed(mesh)

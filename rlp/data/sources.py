@@ -1,14 +1,14 @@
-"""Text documents and rows of columns from files, in a fixed order.
+"""Read documents and rows of columns from files, in a fixed order.
 
     .txt .txt.gz .txt.zst            one document, or several with a separator between them
-    .jsonl .jsonl.gz .jsonl.zst      one JSON object a line; .ndjson is another name for it
-    .parquet                         one document a row
+    .jsonl .jsonl.gz .jsonl.zst      one JSON object per line; .ndjson is an alias
+    .parquet                         one document per row
 
-A file that is damaged raises UserError, which names the file and the line (for parquet, the row;
-both count from 1). A row that cannot be used is named and counted (`unusable`). A text of nothing
-but white space is not a document. Line ends of .txt files become LF; a JSON string and a parquet
-text are data and keep theirs. Files, folders and globs may be URLs (gs://bucket/texts), see
-`places`. Only regular files are read, within the limits of `bounds`.
+A damaged file raises UserError, which names the file and the line (for parquet, the row; both count
+from 1). A row that cannot be used is reported and counted (`unusable`). A text that contains only
+white space is not a document. Line ends of .txt files become LF; JSON strings and parquet texts
+keep theirs. Files, folders and globs may be URLs (gs://bucket/texts), see `locations`. Only regular
+files are read, within the limits of `bounds`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ from rlp.data.summary import Summary
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import Excessive, parse
 
-_PATIENCE = 10_000  # rows of a file after which a column that none of them has is refused
+_PATIENCE = 10_000  # rows of a file after which a column that none of them has raises an error
 
 
 def read_documents(
@@ -34,22 +34,22 @@ def read_documents(
     on_read: OnRead = lambda count: None,
     limits: Limits = LIMITS,
 ) -> Iterator[str]:
-    """The documents of files, in order.
+    """Yield the documents of files, in order.
 
     Args:
-      summary: of the files, paths with an ending of `ENDINGS`; it counts what they hold.
-      text_column: field of a JSON line or parquet row that holds the document.
-      txt_separator: splits a .txt file into documents; "" keeps it whole. Its line ends may be
-        written in any way.
-      on_read: told how many bytes of a file have been read since it was last told.
-      limits: of what is read.
+      summary: counts the contents of its files, whose endings are in `ENDINGS`.
+      text_column: column of a JSON line or parquet row that contains the document.
+      txt_separator: splits a .txt file into documents; "" does not split it. Its line ends may be
+        LF, CRLF or CR.
+      on_read: receives the number of bytes of a file that were read since its last call.
+      limits: limits on rows and decompression.
 
     Raises:
-      UserError: a file that cannot be read, or has no such column.
+      UserError: If a file cannot be read or does not have the column.
     """
     separator = universal_newlines(txt_separator)
     for path in summary.files:
-        with _readable(path):
+        with _read_errors_named(path):
             texts: Iterable[tuple[str, object]]
             if is_text(path):
                 split = _split(path, separator, summary, on_read, limits)
@@ -77,54 +77,54 @@ def read_rows(
     on_read: OnRead = lambda count: None,
     limits: Limits = LIMITS,
 ) -> Iterator[tuple[str, list[object]]]:
-    """Where each row of JSON lines and parquet files stands ("a.jsonl, line 3"), and its values.
+    """Yield the location ("a.jsonl, line 3") and values of each row of .jsonl and .parquet files.
 
     Args:
       files: paths with an ending of `ENDINGS`.
-      columns: whose values are wanted, in this order. One that a row does not have is `Missing`,
-        as are all those of a JSON line that is not an object.
-      on_read: told how many bytes of a file have been read since it was last told.
-      limits: of what is read.
+      columns: the columns to read, in this order. The value is `Missing` if a row does not have a
+        column, or if a JSON line is not an object.
+      on_read: receives the number of bytes of a file that were read since its last call.
+      limits: limits on rows and decompression.
 
     Raises:
-      UserError: a file that cannot be read, has no columns, or has none of a name in any row.
+      UserError: If a file cannot be read, is a text file, or no row of it has one of the columns.
     """
     for path in files:
         if is_text(path):
             names = " and ".join(repr(column) for _, column in columns)
-            raise UserError(f"{path}: a text file has no columns {names}; give .jsonl or .parquet")
-        with _readable(path):
+            raise UserError(f"{path}: a text file has no columns {names}; use .jsonl or .parquet")
+        with _read_errors_named(path):
             yield from _rows(path, columns, on_read, limits)
 
 
 def as_text(where: str, column: str, value: object) -> str:
-    """A value of a column as a text.
+    """Return a value of a column, which must be a text.
 
     Raises:
-      UserError: it is missing, not a text, or not valid Unicode.
+      UserError: If the value is missing, not a text, or not valid Unicode.
     """
     check_present(where, value)
     if not isinstance(value, str):
         kind = "null" if value is None else type(value).__name__
-        raise UserError(f"{where}: column {column!r} is not a text but {kind}")
+        raise UserError(f"{where}: column {column!r} must be a text but is {kind}")
     try:
         value.encode()
-    except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair
+    except UnicodeEncodeError as error:  # JSON allows half of a surrogate pair
         raise UserError(f"{where}: column {column!r} is not valid Unicode: {error}") from error
     return value
 
 
 def check_present(where: str, value: object) -> None:
-    """Raises UserError if a row does not have a value."""
+    """Raise UserError if a value is missing in its row."""
     if isinstance(value, Missing):
         raise UserError(f"{where}: {value.reason}")
 
 
 @contextmanager
-def _readable(path: str) -> Iterator[None]:
-    """An OSError in here as a UserError that names the file."""
+def _read_errors_named(path: str) -> Iterator[None]:
+    """Convert an OSError in this context to a UserError that names the file."""
     try:
-        with locations.reached(path):
+        with locations.server_errors_named(path):
             yield
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -133,12 +133,12 @@ def _readable(path: str) -> Iterator[None]:
 def _split(
     path: str, separator: str, summary: Summary, on_read: OnRead, limits: Limits
 ) -> Iterator[str]:
-    """The documents of a .txt file, the empty ones included."""
+    """Yield the documents of a .txt file, including empty ones."""
     count, empty = 0, True
     for text in read_texts(path, separator, on_read, limits):
         count += 1
         empty = empty and not text.strip()
-        # A mark of byte order begins a file that was appended to another one.
+        # If files were concatenated, each of them may begin with a BOM.
         yield text.removeprefix("\ufeff") if separator else text
     if separator and count == 1 and not empty:
         summary.unsplit.append(path)
@@ -147,7 +147,7 @@ def _split(
 def _rows(
     path: str, columns: Sequence[Column], on_read: OnRead, limits: Limits
 ) -> Iterator[tuple[str, list[object]]]:
-    """The rows of one file, see `read_rows`."""
+    """Yield the rows of one file, see `read_rows`."""
     read = parquet_rows if path.lower().endswith(".parquet") else _jsonl
     return read(path, columns, on_read, limits)
 
@@ -155,7 +155,7 @@ def _rows(
 def _jsonl(
     path: str, columns: Sequence[Column], on_read: OnRead, limits: Limits
 ) -> Iterator[tuple[str, list[object]]]:
-    names: dict[str, None] = {}  # of the columns in the rows so far, in order
+    names: dict[str, None] = {}  # the columns of the rows so far, in order
     objects = 0
     for number, line in enumerate(read_lines(path, on_read, limits), 1):
         if not line.strip():
@@ -172,8 +172,8 @@ def _jsonl(
         except ValueError as error:
             raise UserError(f"{where}: not valid JSON: {error}") from error
         if not isinstance(row, dict):
-            reason = Missing(f"not a JSON object but {type(row).__name__}")
-            yield where, [reason] * len(columns)
+            missing = Missing(f"must be a JSON object but is {type(row).__name__}")
+            yield where, [missing] * len(columns)
             continue
         objects += 1
         if objects <= _PATIENCE:

@@ -1,4 +1,4 @@
-"""What was read from the files of a field of the config, as one line for the log."""
+"""A summary of the files that a config field names, as one log line."""
 
 import collections
 import logging
@@ -9,142 +9,145 @@ from rlp.runtime.display import listed
 
 LOGGER = logging.getLogger(__name__)
 
-PACKED = (".gz", ".zst", ".bz2", ".xz", ".zip")
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz", ".zip")
 
 
 class Files(list[str]):
-    """Paths of files in their order, and what was passed over where they were found.
+    """Paths of files in their order, and the other files that were skipped.
 
     Attributes:
-      passed_over: counts by ending (".csv"), "no ending" or "hidden".
-      unreadable: links that lead nowhere.
-      special: what is neither a file nor a folder, "FIFO data/a.jsonl".
+      skipped: counts by ending (".csv"), "without ending" or "hidden".
+      unreadable: broken links.
+      special: paths that are not regular files, with their kind: "FIFO data/a.jsonl".
     """
 
     def __init__(
         self,
         paths: Iterable[str] = (),
-        passed_over: Iterable[str] = (),
+        skipped: Iterable[str] = (),
         unreadable: Iterable[str] = (),
         special: Iterable[str] = (),
     ) -> None:
         super().__init__(paths)
-        self.passed_over = collections.Counter(passed_over)
+        self.skipped = collections.Counter(skipped)
         self.unreadable = list(unreadable)
         self.special = list(special)
 
-    def not_read(self) -> str:
-        """What was passed over: ".csv 1, hidden 2"; "" if nothing was."""
-        told = [f"{what} {count}" for what, count in sorted(self.passed_over.items())]
+    def describe_skipped(self) -> str:
+        """Return the skipped files as a text: "1 .csv, 2 hidden"; "" if none were skipped."""
+        parts = [f"{count} {kind}" for kind, count in sorted(self.skipped.items())]
         if self.unreadable:
-            told.append(f"broken links {len(self.unreadable)} ({listed(self.unreadable)})")
+            links = plural(len(self.unreadable), "broken links")
+            parts.append(f"{links} ({listed(self.unreadable)})")
         if self.special:
-            told.append(f"not regular files {len(self.special)} ({listed(self.special)})")
-        return ", ".join(told)
+            parts.append(f"{plural(len(self.special), 'special files')} ({listed(self.special)})")
+        return ", ".join(parts)
 
 
 class Summary:
-    """Counts what the files of a field hold, while they are read.
+    """Counts the contents of the files of a config field while they are read.
 
     Attributes:
-      field: of the config, which names the files.
-      files: paths; empty where code gives the texts.
-      what: the texts are called, in the plural.
+      field: the config field that names the files.
+      files: paths; empty if code yields the texts.
+      noun: what the texts are, in the plural, such as "documents".
       unusable: counts rows, and those that cannot be used.
-      found: number of texts of each file, or of the code that gives them.
-      empty: number of texts that hold nothing but white space and are left out.
-      characters: of all texts.
+      text_counts: number of texts of each file, or of the code that yields them.
+      empty: number of texts that are only white space and are left out.
+      characters: number of characters of all texts.
       unsplit: .txt files in which the separator does not occur.
-      without_calls: rows of conversations that are used without what their assistant calls.
+      without_calls: rows of conversations that are used without their tool calls.
     """
 
-    def __init__(self, field: str, files: Sequence[str], most: float, what: str) -> None:
-        """Starts to count.
+    def __init__(
+        self, field: str, files: Sequence[str], max_unusable_share: float, noun: str
+    ) -> None:
+        """Start with counts of zero.
 
         Args:
-          field, files, what: as the attributes.
-          most: largest share of the rows that may be left out as unusable, in [0, 1].
+          field, files, noun: see the attributes.
+          max_unusable_share: maximum share of rows that may be skipped as unusable, in [0, 1].
         """
-        self.field, self.files, self.what = field, files, what
-        self.unusable = Unusable(field, most)
-        self.found = dict.fromkeys(files, 0)
+        self.field, self.files, self.noun = field, files, noun
+        self.unusable = Unusable(field, max_unusable_share)
+        self.text_counts = dict.fromkeys(files, 0)
         self.empty = self.characters = 0
         self.unsplit: list[str] = []
         self.without_calls: list[str] = []
 
     def count(self, path: str, characters: int) -> None:
-        """Counts a text of a file."""
-        self.found[path] = self.found.get(path, 0) + 1
+        """Count a text of a file."""
+        self.text_counts[path] = self.text_counts.get(path, 0) + 1
         self.characters += characters
 
     def finish(self, txt_separator: str = "") -> None:
-        """Call this when all files are read.
+        """Log warnings after all files have been read.
 
         Args:
-          txt_separator: that was looked for in .txt files.
+          txt_separator: the separator that .txt files were split at.
 
         Raises:
-          UserError: more rows than allowed cannot be used.
+          UserError: If too many rows are unusable.
         """
         self.unusable.finish()
         if self.unsplit:
             hint = "; in a shell, write $'\\n' for a line break" if "\\n" in txt_separator else ""
             LOGGER.warning(
-                "%s: data.txt_separator=%r does not occur in %d .txt files, each of which is one "
-                "document%s: %s",
+                "%s: data.txt_separator=%r does not occur in %d .txt file(s), so each of them is "
+                "one document%s: %s",
                 self.field, txt_separator, len(self.unsplit), hint, listed(self.unsplit),
             )  # fmt: skip
 
         if self.without_calls:
             LOGGER.warning(
-                "%s: the tool calls of %d rows are left out, for no chat template writes them; set "
-                "data.chat_template to one that does: %s",
+                "%s: the tool calls of %d row(s) are left out, since the chat template does not "
+                "render them or data.chat_template=none; set it to a template that does: %s",
                 self.field, len(self.without_calls), listed(self.without_calls),
             )  # fmt: skip
 
-    def tell(self, tokens: int, rows: str) -> None:
-        """Logs the line.
+    def log(self, tokens: int, rows: str) -> None:
+        """Log the summary as one line.
 
         Args:
-          tokens: of all texts.
-          rows: what became of them: how many rows there are, and what they leave out.
+          tokens: number of tokens of all texts.
+          rows: text about the rows: how many there are, and what they leave out.
         """
         LOGGER.info("%s", "; ".join([self._files(), self._texts(tokens), rows]))
 
     def _files(self) -> str:
         if not self.files:
-            return f"{self.field}={', '.join(self.found)}"
+            return f"{self.field}={', '.join(self.text_counts)}"
         kinds = collections.Counter(map(ending, self.files))
-        told = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
-        line = f"{self.field}: {many(len(self.files), 'files')} read ({told})"
-        if isinstance(self.files, Files) and (not_read := self.files.not_read()):
-            line += f", passed over: {not_read}"
-        if blank := [path for path, count in self.found.items() if not count]:
-            line += f", {len(blank)} without {self.what}: {listed(blank)}"
+        by_kind = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        line = f"{self.field}: read {plural(len(self.files), 'files')} ({by_kind})"
+        if isinstance(self.files, Files) and (skipped := self.files.describe_skipped()):
+            line += f", skipped: {skipped}"
+        if blank := [path for path, count in self.text_counts.items() if not count]:
+            line += f", {len(blank)} without {self.noun}: {listed(blank)}"
         return line
 
     def _texts(self, tokens: int) -> str:
         line = (
-            f"{many(sum(self.found.values()), self.what)} of {self.characters:,} characters and "
-            f"{tokens:,} tokens"
+            f"{plural(sum(self.text_counts.values()), self.noun)} with {self.characters:,} "
+            f"characters and {tokens:,} tokens"
         )
         left_out = [
             f"{count:,} {name}"
             for name, count in (("empty", self.empty), ("unusable", len(self.unusable)))
             if count
         ]
-        return line + (f", {' and '.join(left_out)} left out" if left_out else "")
+        return line + (f", left out: {' and '.join(left_out)}" if left_out else "")
 
 
 def ending(path: str) -> str:
-    """The ending of a file's name in lower case, with the one before it if the file is packed
-    (".jsonl.bz2"); "no ending" if there is none."""
+    """Return the ending of a file name in lower case, including the inner one of a compressed file
+    (".jsonl.bz2"), or "without ending"."""
     name = path.rpartition("/")[2].lower()
-    packed = next((end for end in PACKED if name.endswith(end)), "")
-    inner, dot, last = name.removesuffix(packed).rpartition(".")
-    return (f".{last}" if inner and dot else "") + packed or "no ending"
+    compressed = next((end for end in COMPRESSED if name.endswith(end)), "")
+    inner, dot, last = name.removesuffix(compressed).rpartition(".")
+    return (f".{last}" if inner and dot else "") + compressed or "without ending"
 
 
-def many(count: int, things: str) -> str:
-    """A count of things whose name ends in s: "1 file", "2,000 files"."""
-    return f"{count:,} {things.removesuffix('s') if count == 1 else things}"
+def plural(count: int, noun: str) -> str:
+    """Return a count with a noun in the plural, which must end in s: "1 file", "2,000 files"."""
+    return f"{count:,} {noun.removesuffix('s') if count == 1 else noun}"

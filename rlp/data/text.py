@@ -1,8 +1,8 @@
-"""Files of text as streams of rows.
+"""Streams of rows from files of text.
 
     files → documents → tokens → rows (`Layout`)
 
-All documents are tokenised once, when the streams are made.
+All documents are tokenized once, when the streams are created.
 """
 
 from rlp.data.bounds import LIMITS, Limits
@@ -22,27 +22,27 @@ def text_streams(
     max_unusable_share: float = 0.2,
     limits: Limits = LIMITS,
 ) -> tuple[TextStream, TextStream]:
-    """The training stream and the held-out one, see `Layout.streams`.
+    """Return the training stream and the held-out stream, see `Layout.streams`.
 
     Args:
-      layout: how documents become rows.
+      layout: how documents are arranged in rows.
       train: files, folders or globs, separated by commas.
-      evaluation: held-out files in the same forms; "" holds out a part of the documents of `train`.
-      text_column: field of a JSON line or parquet row that holds the document.
-      txt_separator: splits .txt files into documents; "" keeps them whole.
-      max_unusable_share: of the rows of files that may be left out since they cannot be used.
-      limits: of what is read of files.
+      evaluation: held-out files in the same form; "" holds out some of the documents of `train`.
+      text_column: column of a JSON line or parquet row that contains the document.
+      txt_separator: splits .txt files into documents; "" does not split them.
+      max_unusable_share: maximum share of rows that may be skipped because they are unusable.
+      limits: limits on rows and decompression.
 
     Raises:
-      UserError: files that cannot be read, no documents, or as `Layout.streams` does.
+      UserError: If a file cannot be read, there are no documents, or `Layout.streams` raises it.
     """
     layout.check()
     files = find_files(train, "data.train")
-    reading = (text_column, txt_separator, layout.tokenizer, layout.fork_marker)
+    source = (text_column, txt_separator, layout.tokenizer, layout.fork_marker)
     bounds = (max_unusable_share, limits)
     if not evaluation:
-        return layout.streams(tokenize(files, "data.train", *reading, *bounds))
+        return layout.streams(tokenize(files, "data.train", *source, *bounds))
     held_files = find_files(evaluation, "data.evaluation")
     check_disjoint(files, held_files)
-    corpus = tokenize(files, "data.train", *reading, *bounds)
-    return layout.streams(corpus, tokenize(held_files, "data.evaluation", *reading, *bounds))
+    corpus = tokenize(files, "data.train", *source, *bounds)
+    return layout.streams(corpus, tokenize(held_files, "data.evaluation", *source, *bounds))

@@ -1,11 +1,11 @@
 """Rows of documents by record number.
 
-    corpus → windows of at most T tokens, each behind a bos → rows → records
+    corpus → windows of at most T tokens, each with a BOS → rows → records
 
-The set of rows is fixed when a stream is made. A row is one window, or, packed, several whole
-windows side by side. Record k of the training stream is row `order[k]`, where the order is a fresh
-permutation of all rows in every epoch and a pure function of (seed, k): a run that restarts needs
-no other position than k.
+The set of rows is fixed when a stream is created. A row is one window or, with packing, several
+complete windows. Record k of the training stream is row `order[k]`, where the order is a new
+permutation of all rows in every epoch and a pure function of (seed, k): k is the only position that
+a run needs to resume.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ import numpy as np
 from rlp.data.batch import Batch
 from rlp.data.corpus import Corpus
 from rlp.data.fingerprint import digest, first_records
-from rlp.data.summary import many
+from rlp.data.summary import plural
 from rlp.data.windows import Windows
 from rlp.runtime.fingerprints import Fingerprint
 
@@ -23,11 +23,11 @@ _HASHED = 4096  # windows whose tokens are hashed at a time
 
 
 class TextStream:
-    """Rows of a corpus by record number; endless and shuffled, or one pass.
+    """Rows of a corpus by record number, either endless and shuffled or one pass in a fixed order.
 
     Attributes:
       records_per_epoch: number of rows.
-      skipped: windows left out since they were too short or had no usable given fork.
+      skipped: number of windows (or pairs) that were left out.
     """
 
     def __init__(
@@ -44,19 +44,19 @@ class TextStream:
         pad: int,
         skipped: int,
     ) -> None:
-        """A stream over windows that have been laid into rows.
+        """Create a stream over windows that have been arranged in rows.
 
         Args:
-          corpus: whose tokens are laid out.
-          windows: stretches of them.
+          corpus: contains the tokens.
+          windows: spans of the corpus.
           rows: numbers of the windows of each row.
           order: number of the row of each record.
-          field: of the config, which names what the rows are.
+          field: config field of the data, which names them in the fingerprint.
           documents: number of documents (or pairs) that the rows were chosen from.
-          sequence_length: T, tokens of a row.
+          sequence_length: T, tokens per row.
           bos: ids at the beginning of every window, which its length includes.
           pad: id that fills a row.
-          skipped: number of windows that were left out before.
+          skipped: number of windows (or pairs) that were left out.
         """
         self._corpus, self._windows, self._rows, self._order = corpus, windows, rows, order
         self._field, self._documents = field, documents
@@ -66,14 +66,14 @@ class TextStream:
         self.skipped = skipped
 
     def __len__(self) -> int:
-        """Number of rows: of one epoch, or of the one pass."""
+        """Return the number of rows of one epoch, or of the single pass."""
         return len(self._rows)
 
     def batch(self, first: int, size: int) -> Batch:
-        """Records `first` … `first + size - 1`, B = `size`, K = 1.
+        """Return records `first` … `first + size - 1`, B = `size`, K = 1.
 
         Raises:
-          IndexError: a negative record, or one past the end of a stream that has an end.
+          IndexError: If a record is negative, or past the end of a one-pass stream.
         """
         if first < 0 or first + size > len(self._order):
             raise IndexError(f"no records {first} to {first + size - 1} among {len(self)} rows")
@@ -81,8 +81,8 @@ class TextStream:
         tokens = np.full(shape, self._pad, np.int32)
         segment, position = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         forks = np.full((size, 1), -1, np.int32)
-        learnt = self._corpus.loss_mask
-        mask = None if learnt is None else np.zeros(shape, bool)
+        in_loss = self._corpus.loss_mask
+        mask = None if in_loss is None else np.zeros(shape, bool)
         for b in range(size):
             row = self._rows[self._order[first + b]]
             at = 0
@@ -92,8 +92,8 @@ class TextStream:
                 source = slice(start, start + length - len(self._bos))
                 tokens[b, at:text] = self._bos
                 tokens[b, text : at + length] = self._corpus.tokens[source]
-                if mask is not None and learnt is not None:
-                    mask[b, text : at + length] = learnt[source]
+                if mask is not None and in_loss is not None:
+                    mask[b, text : at + length] = in_loss[source]
                 segment[b, here] = number
                 position[b, here] = np.arange(length)
                 at += length
@@ -107,7 +107,7 @@ class TextStream:
         return {
             self._field: {
                 "digest": digest(self._content()),
-                summary.what: self._documents,
+                summary.noun: self._documents,
                 "rows": len(self),
                 "tokens": int(self._windows.length.sum()),
                 "files": self._corpus.files,
@@ -115,7 +115,7 @@ class TextStream:
         }
 
     def _content(self) -> Iterator[np.ndarray]:
-        """All that `batch` makes rows of."""
+        """Yield everything that `batch` depends on."""
         yield np.array([self._sequence_length, self._pad])
         yield self._bos
         yield first_records(self._order, len(self))
@@ -125,39 +125,40 @@ class TextStream:
         start = self._windows.start[windows]
         length = self._windows.length[windows] - len(self._bos)
         yield length
-        learnt = self._corpus.loss_mask
+        in_loss = self._corpus.loss_mask
         for first in range(0, len(windows), _HASHED):
-            some = slice(first, first + _HASHED)
-            before = np.cumsum(length[some]) - length[some]
-            places = np.repeat(start[some] - before, length[some])
-            places += np.arange(len(places))
-            yield self._corpus.tokens[places]
-            if learnt is not None:
-                yield learnt[places]
+            chunk = slice(first, first + _HASHED)
+            before = np.cumsum(length[chunk]) - length[chunk]
+            indices = np.repeat(start[chunk] - before, length[chunk])
+            indices += np.arange(len(indices))
+            yield self._corpus.tokens[indices]
+            if in_loss is not None:
+                yield in_loss[indices]
 
 
-def tell(
+def log_streams(
     corpus: Corpus,
     held_corpus: Corpus,
     train: TextStream,
     held: TextStream,
-    what: str,
+    noun: str,
     reasons: str,
 ) -> None:
-    """Logs a line for each field that was read: its files, what they hold, and the rows.
+    """Log a line for each config field that was read: its files, their contents, and the rows.
 
     Args:
-      corpus, held_corpus: what was read, for training and held out; may be the same.
-      train, held: the streams of them.
-      what: the stretches are called that rows are made of.
+      corpus, held_corpus: the training and held-out data; may be the same object.
+      train, held: their streams.
+      noun: what rows consist of, in the plural: "windows" or "pairs".
       reasons: why some of them are left out.
     """
     rows = []
     for name, stream in (("training", train), ("held-out", held)):
-        left_out = f", {many(stream.skipped, what)} left out ({reasons})" if stream.skipped else ""
-        rows.append(f"{many(len(stream), f'{name} rows')}{left_out}")
+        rows.append(plural(len(stream), f"{name} rows"))
+        if stream.skipped:
+            rows[-1] += f", left out: {plural(stream.skipped, noun)} ({reasons})"
     if corpus is held_corpus:
-        corpus.summary.tell(len(corpus.tokens), "; ".join(rows))
+        corpus.summary.log(len(corpus.tokens), "; ".join(rows))
         return
-    for each, line in zip((corpus, held_corpus), rows, strict=True):
-        each.summary.tell(len(each.tokens), line)
+    for part, line in zip((corpus, held_corpus), rows, strict=True):
+        part.summary.log(len(part.tokens), line)

@@ -1,4 +1,4 @@
-"""Rows of files that cannot be used: they are left out and counted, up to a share of all rows."""
+"""Unusable rows of files, which are skipped and counted, up to a share of all rows."""
 
 import logging
 
@@ -6,57 +6,57 @@ from rlp.runtime.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
 
-SHOWN = 3  # rows whose reasons are given
+SHOWN = 3  # rows whose reasons are logged
 
 
 class Unusable:
-    """Counts the rows of some files, and keeps the first reasons why some cannot be used."""
+    """Counts the rows of some files, and keeps the first reasons why rows are unusable."""
 
-    def __init__(self, field: str, most: float) -> None:
-        """Starts to count.
+    def __init__(self, field: str, max_share: float) -> None:
+        """Start with counts of zero.
 
         Args:
-          field: name of the config field that the files come from, for messages.
-          most: largest share of the rows that may be left out, in [0, 1]
+          field: config field that the files come from, for messages.
+          max_share: maximum share of rows that may be skipped, in [0, 1]
             (`data.max_unusable_share`).
         """
-        self._field, self._most = field, most
-        self.rows = self._bad = 0
+        self._field, self._max_share = field, max_share
+        self.rows = self._unusable = 0
         self._reasons: list[str] = []  # the first few
 
     def __len__(self) -> int:
-        """Number of rows that cannot be used."""
-        return self._bad
+        """Return the number of unusable rows."""
+        return self._unusable
 
     def count(self, reason: UserError | str | None = None) -> None:
-        """Counts a row; `reason` names it and says why it cannot be used, None if it can."""
+        """Count a row; `reason` names an unusable row and what is wrong, None means usable."""
         self.rows += 1
         if reason is not None:
-            self._bad += 1
-            if self._bad <= SHOWN:
+            self._unusable += 1
+            if self._unusable <= SHOWN:
                 self._reasons.append(str(reason))
 
     def finish(self) -> None:
-        """Logs how many rows were left out, and the first reasons.
+        """Log the number of skipped rows, and the first reasons.
 
         Raises:
-          UserError: more rows than allowed cannot be used.
+          UserError: If more rows are unusable than allowed.
         """
-        if not self._bad:
+        if not self._unusable:
             return
         shown = "; ".join(self._reasons)
-        more = self._bad - SHOWN
-        told = f"{shown}; and {more} more" if more > 0 else shown
-        counted = f"{self._field}: {len(self)} of {self.rows} rows cannot be used"
+        more = self._unusable - SHOWN
+        reasons = f"{shown}; and {more} more" if more > 0 else shown
+        count = f"{self._field}: {len(self)} of {self.rows} rows cannot be used"
         if len(self) == self.rows:
             raise UserError(
-                f"{counted}; correct them or the fields that name their columns: {told}"
+                f"{count}; correct them or the fields that name their columns: {reasons}"
             )
-        if len(self) > self._most * self.rows:
+        if len(self) > self._max_share * self.rows:
             raise UserError(
-                f"{counted}, more than data.max_unusable_share={self._most} allows; correct the "
-                f"rows or the fields that name their columns: {told}",
+                f"{count}, more than data.max_unusable_share={self._max_share} allows; correct the "
+                f"rows or the fields that name their columns, or raise it: {reasons}",
                 field="data.max_unusable_share",
-                value=self._most,
+                value=self._max_share,
             )
-        LOGGER.warning("%s and are left out: %s", counted, told)
+        LOGGER.warning("%s and are skipped: %s", count, reasons)

@@ -1,4 +1,4 @@
-"""From documents to rows: cutting long documents into windows, laying short ones side by side."""
+"""Arrange documents in rows: cut long documents into windows, and pack short ones together."""
 
 import bisect
 import dataclasses
@@ -11,13 +11,14 @@ from rlp.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Stretches of documents, each as a row holds it: behind `head` tokens that stand before every
-    text. All fields are int64 [windows].
+    """Spans of documents as they appear in rows, after the `head` tokens (BOS) of every text.
+
+    All fields are int64 [windows].
 
     Attributes:
-      start: place of the first token in `Corpus.tokens`.
-      length: tokens, those of the head included.
-      fork: position in the window where the data says that a thought belongs; -1 for none.
+      start: index of the first token in `Corpus.tokens`.
+      length: number of tokens, including those of the head.
+      fork: position in the window where the data asks for a thought; -1 for none.
     """
 
     start: np.ndarray
@@ -28,21 +29,21 @@ class Windows:
         return len(self.start)
 
     def select(self, keep: np.ndarray) -> "Windows":
-        """Those windows for which the boolean mask `keep` [windows] holds."""
+        """Return the windows for which the boolean mask `keep` [windows] is true."""
         return Windows(self.start[keep], self.length[keep], self.fork[keep])
 
 
 def cut_windows(corpus: Corpus, documents: np.ndarray, size: int, head: int = 0) -> Windows:
-    """Documents cut, from their beginnings, into windows of `size` tokens; the last is shorter.
+    """Cut documents into windows of `size` tokens; the last window of a document may be shorter.
 
-    Every window begins with the head, since a network that was trained with a bos before its texts
-    predicts badly without one.
+    Every window begins with the head, since a model that was trained with a BOS predicts badly
+    without one.
 
     Args:
-      corpus: holds the documents.
-      documents: int [n], which of them to cut.
-      size: T, tokens; more than `head`.
-      head: tokens before every text.
+      corpus: contains the documents.
+      documents: int [n], numbers of the documents to cut.
+      size: T, tokens of a window, more than `head`.
+      head: number of tokens before every text.
     """
     begin, end = corpus.bounds[documents], corpus.bounds[documents + 1]
     room = size - head
@@ -57,10 +58,10 @@ def cut_windows(corpus: Corpus, documents: np.ndarray, size: int, head: int = 0)
 
 
 def whole_windows(corpus: Corpus, documents: np.ndarray, size: int, head: int = 0) -> Windows:
-    """A window for each document that has at most `size` tokens; the others are left out.
+    """Return a window for each document of at most `size` tokens, and leave out the others.
 
     Args:
-      corpus, documents, size, head: as of `cut_windows`.
+      corpus, documents, size, head: as for `cut_windows`.
     """
     start = corpus.bounds[documents]
     length = head + corpus.bounds[documents + 1] - start
@@ -68,18 +69,18 @@ def whole_windows(corpus: Corpus, documents: np.ndarray, size: int, head: int = 
 
 
 def pack_windows(lengths: np.ndarray, size: int) -> list[list[int]]:
-    """Windows laid into rows of `size` tokens: best fit, longest first.
+    """Pack windows into rows of `size` tokens: best fit, longest window first.
 
     Args:
-      lengths: int [windows], tokens, each at most `size`.
-      size: T, tokens.
+      lengths: int [windows], tokens of each window, at most `size`.
+      size: T, tokens per row.
 
     Returns:
-      For each row the numbers of its windows. Every window is in exactly one row.
+      The numbers of the windows of each row. Every window is in exactly one row.
     """
     rows: list[list[int]] = []
-    open_rows: dict[int, list[int]] = {}  # tokens left → rows with so many left
-    rooms: list[int] = []  # the keys of `open_rows` that have rows, ascending
+    open_rows: dict[int, list[int]] = {}  # free tokens → rows with that number of free tokens
+    rooms: list[int] = []  # the keys of `open_rows` that have rows, in ascending order
     all_lengths = lengths.tolist()
     for window in np.argsort(-lengths, kind="stable").tolist():
         length = all_lengths[window]
@@ -110,10 +111,10 @@ def usable_windows(
     min_prefix: int,
     horizon: int,
 ) -> Windows:
-    """The windows that are long enough and, where forks are given, hold a fork.
+    """Return the windows that are long enough and, if `fork_marker` is set, have a usable fork.
 
     Raises:
-      UserError: there is none.
+      UserError: If no window is usable.
     """
     keep = windows.length >= min_tokens
     if not keep.any():
@@ -124,8 +125,8 @@ def usable_windows(
     if fork_marker:
         if (windows.fork < 0).all():
             raise UserError(
-                f"no {which} document goes on after data.fork_marker={fork_marker!r}: set it to a "
-                "text that stands before what is to be predicted",
+                f"no {which} document contains data.fork_marker={fork_marker!r} with text after "
+                "it: set it to a text that precedes the text to be predicted",
                 field="data.fork_marker",
                 value=fork_marker,
             )
@@ -133,8 +134,8 @@ def usable_windows(
         keep &= room
         if not keep.any():
             raise UserError(
-                f"no {which} window has {max(1, min_prefix)} tokens before the place that "
-                f"data.fork_marker={fork_marker!r} gives and {horizon} from it on: raise "
+                f"no {which} window has at least {max(1, min_prefix)} tokens before and {horizon} "
+                f"tokens after the end of data.fork_marker={fork_marker!r}: raise "
                 "data.sequence_length, or lower rlp.min_prefix or rlp.horizon",
                 field="data.sequence_length",
             )

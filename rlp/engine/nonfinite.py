@@ -4,8 +4,8 @@ The search runs only if a metric, which the host receives anyway, is not finite.
 order of the computation, so that it names the cause and not its consequences.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,35 +90,114 @@ def in_thoughts(
       record: from a row of the batch to the number of its document in the stream.
       whole: the replicated sharding.
     """
-    arrays = list(_of_thoughts(rollout, evidence, objective))
-    search = jax.jit(lambda each: [_first_bad(x) for x in each], out_shardings=whole)
-    results = jax.device_get(search([array for _, array, _ in arrays]))
-    for (what, array, cure), (count, index, value) in zip(arrays, results, strict=True):
+    return _first_of(list(_of_thoughts(rollout, evidence, objective)), record, whole)
+
+
+def in_new_logprobs(
+    rollout: Rollout,
+    evidence: Evidence,
+    logprobs: jax.Array,
+    record: Callable[[int], int],
+    whole: Any,
+) -> str:
+    """Describe the first thought whose log-probability in the update, or whose ratio to the one at
+    sampling, is not finite, with a cure; "" if all are finite.
+
+    Args:
+      rollout, evidence, record, whole: as in `in_thoughts`.
+      logprobs: log pi_theta of the actions, [B, N, L] nats; 0 after the last action.
+    """
+    groups, limit = evidence.rewards.shape, logprobs.shape[-1]
+    live = jnp.arange(limit)[None, None, :] < rollout.thoughts.length[..., None]
+    ratio = jnp.where(live, jnp.exp(logprobs - rollout.thoughts.logprobs), 0.0)
+    checks = [
+        ("the log-probability of a thought", logprobs.sum(axis=-1).reshape(groups)),
+        ("the sum of the ratios of a thought", ratio.sum(axis=-1).reshape(groups)),
+    ]
+    return _first_of([_Check(name, "update", x, OVERFLOW) for name, x in checks], record, whole)
+
+
+class _Check(NamedTuple):
+    """Values of thoughts that must be finite."""
+
+    what: str  # description of the values
+    stage: str  # that computes them
+    values: jax.Array  # [B, K] or [B, K, G]
+    cure: str
+
+
+def _first_of(checks: Sequence[_Check], record: Callable[[int], int], whole: Any) -> str:
+    """Describe the first value that is not finite, with a cure; "" if all are finite."""
+    search = jax.jit(lambda arrays: [_first_bad(x) for x in arrays], out_shardings=whole)
+    results = jax.device_get(search([check.values for check in checks]))
+    for (what, stage, array, cure), (count, index, value) in zip(checks, results, strict=True):
         if count:
             where = _where(np.unravel_index(int(index), array.shape), record)
             more = f" ({int(count):,} of {array.size:,} are not finite)" if count > 1 else ""
-            return f"{what} is {float(value)} for {where}{more}; {cure}"
+            return f"{what} is {float(value)} for {where}{more}, in stage {stage!r}; {cure}"
     return ""
 
 
-def _of_thoughts(
-    rollout: Rollout, evidence: Evidence, objective: str
-) -> Iterator[tuple[str, jax.Array, str]]:
-    """Yield (description, values [B, K] or [B, K, G], cure) in the order of the computation."""
+def in_gradient(compute: Callable[..., Params], arguments: Sequence[Any], whole: Any) -> str:
+    """Describe the first gradient that is not finite in the backward pass, which runs from the last
+    layer to the first, with a cure; "" if all are finite.
+
+    Args:
+      compute: returns the gradient; it is traced.
+      arguments: of `compute`.
+      whole: the replicated sharding.
+    """
+    shapes = by_name(jax.eval_shape(compute, *arguments))
+
+    def counts(*arguments: Any) -> list[jax.Array]:
+        """Count the values of each leaf that are not finite, by layer for `blocks`."""
+        return [
+            jnp.sum(
+                ~jnp.isfinite(leaf), axis=tuple(range(name.startswith("blocks/"), leaf.ndim))
+            ).reshape(-1)
+            for name, leaf in by_name(compute(*arguments)).items()
+        ]
+
+    bad = []
+    bad_counts = jax.device_get(jax.jit(counts, out_shardings=whole)(*arguments))
+    for (name, leaf), of_layers in zip(shapes.items(), bad_counts, strict=True):
+        if not of_layers.any():
+            continue
+        layer = int(np.nonzero(of_layers)[0][-1])
+        in_block = name.startswith("blocks/")
+        order = (1, -layer) if in_block else (2 if name == "embedding" else 0, 0)
+        of_layer = f" of layer {layer}" if in_block else ""
+        size = leaf.size // len(of_layers)
+        count = int(of_layers[layer])
+        bad.append((order, f"{name}{of_layer} has {count:,} of {size:,} values"))
+    if not bad:
+        return ""
+    _, first = min(bad)
+    more = f" (as have those of {len(bad) - 1} more parameter(s))" if len(bad) > 1 else ""
+    return f"the gradient of {first} that are not finite{more}, in stage 'update'; {OVERFLOW}"
+
+
+def _of_thoughts(rollout: Rollout, evidence: Evidence, objective: str) -> Iterator[_Check]:
+    """Yield the checks of a step's thoughts, in the order of the computation."""
     groups = evidence.rewards.shape
     answers = evidence.answers is not None
+    stage = "answer_rewards" if answers else "evidence"
     sampled = rollout.thoughts.logprobs.sum(axis=-1).reshape(groups)
-    yield "the log-probability of a sampled thought", sampled, OVERFLOW
+    yield _Check("the log-probability of a sampled thought", "rollout", sampled, OVERFLOW)
     if not answers:
-        yield "the log-probability of the text without a thought", evidence.baseline, OVERFLOW
-        yield "the log-probability of the text after a thought", evidence.reasoned, OVERFLOW
-    yield f"the reward of objective={objective!r}", evidence.rewards, OBJECTIVE
-    yield f"the advantage of objective={objective!r}", evidence.advantages, OBJECTIVE
+        text = "the log-probability of the text"
+        yield _Check(f"{text} without a thought", "no_think", evidence.baseline, OVERFLOW)
+        yield _Check(f"{text} after a thought", stage, evidence.reasoned, OVERFLOW)
+    of_objective = f"of objective={objective!r}"
+    yield _Check(f"the reward {of_objective}", stage, evidence.rewards, OBJECTIVE)
+    yield _Check(f"the advantage {of_objective}", stage, evidence.advantages, OBJECTIVE)
     if evidence.target_weights is not None:
-        yield f"the target's weight of objective={objective!r}", evidence.target_weights, OBJECTIVE
+        weights = evidence.target_weights
+        yield _Check(f"the target's weight {of_objective}", stage, weights, OBJECTIVE)
     if evidence.reference is not None:
         reference = evidence.reference.sum(axis=-1).reshape(groups)
-        yield "the log-probability of a thought under the reference", reference, OVERFLOW
+        what = "the log-probability of a thought under the reference"
+        yield _Check(what, "reference", reference, OVERFLOW)
 
 
 def _first_bad(values: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

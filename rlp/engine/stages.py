@@ -151,8 +151,10 @@ class Stage:
         if all(name in placements for name in self.outputs):
             out = tuple(placements[name] for name in self.outputs)
             options["out_shardings"] = out if len(out) > 1 else out[0]
+        program: Any = jax.named_scope(self.name)(functools.partial(self.function, *bound))
+        program.__name__ = self.name  # the name of the compiled program in traces and logs
         return jax.jit(
-            functools.partial(self.function, *bound),
+            program,
             static_argnums=indices(self.static.split()),
             donate_argnums=indices(self.outputs),
             **options,

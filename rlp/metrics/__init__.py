@@ -1,6 +1,6 @@
-"""What a run measures: the catalogue of metrics, metrics.jsonl, and the warnings that follow.
+"""The metrics of a run: the catalogue, metrics.jsonl, TensorBoard events, and warnings.
 
-Nothing here imports JAX, so a report and a notebook read it without a device. Reading order:
-`metric` (what is said of one metric), `catalogue` (all of them), `writer` and `metrics_file` (how
-they are kept), `watch` and `warning_rules` (what a run warns of).
+Nothing here imports JAX, so reports and notebooks can use it without a device. Reading order:
+`metric` (the record of one metric), `catalogue` (all metrics), `writer` and `metrics_file` (how
+they are written and read), `watch` and `warning_rules` (the warnings that a run gives).
 """

@@ -1,4 +1,4 @@
-"""Prints docs/metrics.md, the catalogue for people: `python -m rlp.metrics > docs/metrics.md`."""
+"""Print docs/metrics.md from the catalogue: `python -m rlp.metrics > docs/metrics.md`."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,18 +8,19 @@ from rlp.runtime.display import markdown_cell
 
 SECTIONS = {
     "Every step": (
-        "In `metrics.jsonl` and TensorBoard. Which of them a step has depends on the objective and "
-        "its settings.",
+        "Logged to `metrics.jsonl` and TensorBoard at every training step. The objective and its "
+        "settings determine which of them are present.",
         TRAINING,
     ),
     "Held out": (
-        "In `evaluation.json`, and every `evaluation.every` steps in `metrics.jsonl` as "
-        "`evaluation/<name>`. `evaluation.best_metric` names one of them.",
+        "Written to `evaluation.json` at the end of the run, and to `metrics.jsonl` as "
+        "`evaluation/<name>` every `evaluation.every` steps. `evaluation.best_metric` selects the "
+        "one that picks the best checkpoint.",
         HELD_OUT,
     ),
     "Totals": (
-        "What training has used so far, in `metrics.jsonl` and `evaluation.json` (there, the time "
-        "is `wall_s.train`).",
+        "What training has used so far, in `metrics.jsonl` and `evaluation.json` (where the "
+        "training time is `wall_s.train`).",
         TOTALS,
     ),
 }
@@ -27,15 +28,15 @@ BETTER = {True: "lower", False: "higher", None: ""}
 
 
 def page() -> str:
-    """The content of docs/metrics.md."""
+    """Return the content of docs/metrics.md."""
     parts = [
         "# Metrics",
-        "Written by `python -m rlp.metrics` from [`rlp/metrics/catalogue.py`]"
-        "(../rlp/metrics/catalogue.py). A share is from 0 to 1. [Adding a metric]"
+        "`python -m rlp.metrics` generates this page from [`rlp/metrics/catalogue.py`]"
+        "(../rlp/metrics/catalogue.py). A share is a number from 0 to 1. [Adding a metric]"
         "(extending.md#a-metric-5-lines) takes one record.",
     ]
-    for title, (words, metrics) in SECTIONS.items():
-        parts += [f"## {title}", words, "\n".join(_table(metrics))]
+    for title, (introduction, metrics) in SECTIONS.items():
+        parts += [f"## {title}", introduction, "\n".join(_table(metrics))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -46,9 +47,9 @@ def _table(metrics: Sequence[Metric]) -> Iterable[str]:
     yield "|---" * len(head) + "|"
     for metric in metrics:
         title = "" if held_out else f"{metric.title}: "
-        more = (BETTER[metric.lower_is_better], metric.measured) if held_out else ()
+        extra = (BETTER[metric.lower_is_better], metric.measured) if held_out else ()
         meaning = markdown_cell(f"{title}{metric.meaning}")
-        yield f"| {' | '.join((f'`{metric.name}`', metric.unit, *more, meaning))} |"
+        yield f"| {' | '.join((f'`{metric.name}`', metric.unit, *extra, meaning))} |"
 
 
 if __name__ == "__main__":

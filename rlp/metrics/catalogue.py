@@ -1,8 +1,9 @@
-"""The catalogue: every metric of metrics.jsonl and evaluation.json, in the order of reports.
+"""The catalogue: every metric in metrics.jsonl and evaluation.json, in the order of reports.
 
-To add a metric, add its record here and its value where it is measured. Plots, tables,
-docs/metrics.md and the values of `evaluation.best_metric` follow from the records. An objective
-from outside of this repository brings records of its own.
+To add a metric, add a record here and compute its value where it is measured. Plots, tables,
+docs/metrics.md and the valid values of `evaluation.best_metric` are derived from the records. An
+objective defined outside this repository declares its additional metrics itself
+(`rlp.metrics.declared`).
 """
 
 import dataclasses
@@ -11,47 +12,59 @@ from collections.abc import Sequence
 from rlp.metrics.metric import Measured, Metric
 
 TRAINING = (
-    Metric("information_gain", "Information gain", "nats", "mean over thoughts; above 0 they help"),
-    Metric("reward_positive_share", "Rewards above 0", "share", "thoughts that help at all"),
-    Metric("accuracy", "Right answers", "share", "of the responses to training problems"),
+    Metric("information_gain", "Information gain", "nats", "mean; positive if thoughts help"),
+    Metric("reward_positive_share", "Positive rewards", "share", "thoughts with a reward above 0"),
+    Metric("accuracy", "Correct answers", "share", "of responses to training problems"),
     Metric("thought_length", "Thought length", "tokens", "mean over thoughts"),
-    Metric("closed_fraction", "Closed thoughts", "share", "ended by the model within the limit"),
-    Metric("thought_entropy", "Entropy of thoughts", "nats/token", "near 0 nothing new is tried"),
-    Metric("zero_variance_share", "Groups without variance", "share", "these give no gradient"),
-    Metric("distinct_thoughts", "Distinct thoughts", "share", "of the thoughts of one position"),
-    Metric("target_named_share", "Thoughts with the target", "share", "hold the text that follows"),
-    Metric("decode_use", "Decoding in use", "share", "decoded tokens that belong to a thought"),
+    Metric("closed_fraction", "Closed thoughts", "share", "closed by the model within the limit"),
+    Metric("thought_entropy", "Thought entropy", "nats/token", "near 0, sampling is greedy"),
+    Metric("zero_variance_share", "Zero-variance groups", "share", "these give no gradient"),
+    Metric("distinct_thoughts", "Distinct thoughts", "share", "within a group"),
+    Metric("target_named_share", "Thoughts naming the target", "share", "contain its tokens"),
+    Metric("decode_use", "Decode utilization", "share", "decoded tokens that belong to a thought"),
     Metric("grad_norm", "Gradient norm", "", "before clipping"),
-    Metric("no_think_loss", "No-think loss", "nats/token", "training documents, without thoughts"),
-    Metric("loss", "Next-token loss", "nats/token", "the loss that these runs train on"),
+    Metric("no_think_loss", "No-think loss", "nats/token", "training documents, no thoughts"),
+    Metric("loss", "Next-token loss", "nats/token", "training loss of next-token runs"),
     *(
         dataclasses.replace(metric, shown=False)
         for metric in (
             Metric("reward_mean", "Reward", "", "mean over thoughts"),
-            Metric("advantage_std", "Spread of advantages", "", "standard deviation over thoughts"),
-            Metric("reasoned_evidence", "Evidence, reasoned", "nats", "of targets after thoughts"),
-            Metric("baseline_evidence", "Evidence, baseline", "nats", "of targets without one"),
+            Metric("advantage_std", "Advantage std", "", "standard deviation over thoughts"),
+            Metric("reasoned_evidence", "Reasoned evidence", "nats", "targets after a thought"),
+            Metric("baseline_evidence", "Baseline evidence", "nats", "targets without a thought"),
             Metric(
-                "no_think_loss_unselected", "No-think loss of other forks", "nats/token",
-                "of the candidates that were not selected, where rlp.positions selects",
+                "no_think_loss_unselected", "No-think loss, unselected forks", "nats/token",
+                "at candidate positions that rlp.positions did not select",
             ),
-            Metric("majority_accuracy", "Right majorities", "share", "of the training problems"),
-            Metric("answered_share", "Answered", "share", "responses whose answer can be read"),
+            Metric("majority_accuracy", "Correct majorities", "share", "of training problems"),
+            Metric("answered_share", "Answered", "share", "responses whose answer can be parsed"),
             Metric("failed_checks_share", "Failed checks", "share", "answers that timed out"),
-            Metric("stated_confidence_share", "Stated confidence", "share", "of the responses"),
-            Metric("planning_share", "Planning tokens", "share", "of the tokens of responses"),
-            Metric("clip_fraction", "Clipped", "share", "tokens whose ratio was clipped"),
+            Metric("stated_confidence_share", "Stated confidence", "share", "of responses"),
+            Metric("planning_share", "Planning tokens", "share", "of response tokens"),
+            Metric("clip_fraction", "Clip fraction", "share", "tokens whose ratio was clipped"),
             Metric(
                 "logprob_gap", "Sampler–trainer gap", "nats/token",
-                "log-probabilities at sampling against the update; the rounding, in bfloat16",
+                "difference between the log-probabilities at sampling and in the update; only "
+                "rounding error, visible in bfloat16",
             ),
-            Metric("kl", "KL divergence", "nats/token", "to the network of the start"),
+            Metric("kl", "KL divergence", "nats/token", "to the model at the start of the run"),
             Metric("target_loss", "Target loss", "nats", "weighted loss of targets after thoughts"),
-            Metric("next_token_loss", "Next-token term", "nats/token", "of the training text"),
+            Metric("next_token_loss", "Next-token term", "nats/token", "loss of training text"),
             Metric("learning_rate", "Learning rate", "", "of the last update"),
-            Metric("skipped_updates", "Skipped updates", "updates", "not finite, so far"),
-            Metric("gather_bytes", "Gathered", "bytes", "that a device receives for the rollout"),
-            Metric("seconds_<stage>", "Time of a stage", "s", "wall-clock time in this step"),
+            Metric("skipped_updates", "Skipped updates", "updates", "non-finite ones so far"),
+            Metric("gather_bytes", "Gathered bytes", "bytes", "received per device for a rollout"),
+            Metric(
+                "tokens_per_second", "Tokens per second", "tokens/s",
+                "document tokens read and thought tokens sampled in this step, per second of "
+                "wall-clock time, on all devices together",
+            ),
+            Metric(
+                "mfu", "Model FLOPs utilization", "share",
+                "FLOPs of this step, excluding recomputation by model.remat, divided by its time "
+                "and the peak of all devices; absent if the peak is unknown (CPUs, "
+                "model.compute_dtype other than bfloat16, chips not in rlp/capacity/chips.py)",
+            ),
+            Metric("seconds_<stage>", "Stage time", "s", "wall-clock time in this step"),
         )
     ),
 )  # fmt: skip
@@ -59,12 +72,12 @@ TRAINING = (
 HELD_OUT = (
     Metric(
         "no_think_accuracy", "no-think", "share",
-        "share of held-out targets that are the model's first choice, without a thought",
+        "share of held-out target tokens that the model ranks first, without a thought",
         "documents", lower_is_better=False, group="Accuracy",
     ),
     Metric(
         "greedy_think_accuracy", "greedy thinking", "share",
-        "the same after the most likely thought",
+        "the same after a greedily decoded thought",
         "documents", lower_is_better=False, group="Accuracy",
     ),
     Metric(
@@ -88,43 +101,43 @@ HELD_OUT = (
         "responses", lower_is_better=True, group="Loss",
     ),
     Metric(
-        "accuracy", "right, sampled", "share",
-        "share of sampled responses to held-out problems with the right answer (pass@1)",
+        "accuracy", "correct, sampled", "share",
+        "share of sampled responses to held-out problems with the correct answer (pass@1)",
         "problems", lower_is_better=False, group="Answers",
     ),
     Metric(
-        "greedy_accuracy", "right, greedy", "share",
-        "the same of greedy responses",
+        "greedy_accuracy", "correct, greedy", "share",
+        "the same for greedy responses",
         "problems", lower_is_better=False, group="Answers",
     ),
     Metric(
-        "majority_accuracy", "right, majority", "share",
-        "share of problems whose most common sampled answer is right",
+        "majority_accuracy", "correct, majority", "share",
+        "share of problems whose most common sampled answer is correct",
         "problems", lower_is_better=False, group="Answers",
     ),
     Metric(
-        "any_accuracy", "right, any", "share",
-        "share of problems with a right answer among the sampled ones",
+        "any_accuracy", "correct, any", "share",
+        "share of problems with at least one correct sampled answer",
         "problems", lower_is_better=False, group="Answers",
     ),
     Metric(
-        "accuracy/<file>", "right, <file>", "share",
-        "share of sampled responses to the problems of <file> with the right answer",
+        "accuracy/<file>", "correct, <file>", "share",
+        "share of sampled responses to the problems of <file> with the correct answer",
         "problems", lower_is_better=False, group="Answers",
     ),
     Metric(
         "answered_share", "answered", "share",
-        "share of sampled responses with an answer that can be read",
+        "share of sampled responses whose answer can be parsed",
         "problems", lower_is_better=False, group="Answers", shown=False,
     ),
     Metric(
         "response_length", "length", "tokens",
-        "tokens of a sampled response, the one that ends it included",
+        "tokens of a sampled response, including the end token",
         "problems", group="Answers", shown=False,
     ),
     Metric(
         "response_closed_fraction", "closed", "share",
-        "share of sampled responses that the model ended itself",
+        "share of sampled responses that the model ends within the limit",
         "problems", lower_is_better=False, group="Answers", shown=False,
     ),
     Metric(
@@ -139,7 +152,7 @@ HELD_OUT = (
     ),
     Metric(
         "closed_fraction", "closed", "share",
-        "share of thoughts that the model ended itself, within the limit of length",
+        "share of thoughts that the model closes within the length limit",
         "documents", group="Thoughts",
     ),
     Metric(
@@ -152,12 +165,12 @@ HELD_OUT = (
 TOTALS = (
     Metric(
         "flops", "compute", "FLOPs",
-        "floating-point operations of this run's training, counted from shapes, not from time",
+        "floating-point operations of this run's training, computed from shapes, not measured",
         "total", group="Training",
     ),
     Metric(
         "tokens_documents", "text", "tokens",
-        "tokens of documents that this run's training read, thoughts not counted",
+        "document tokens that this run was trained on, excluding thoughts",
         "total", group="Training",
     ),
     Metric(
@@ -167,20 +180,20 @@ TOTALS = (
     ),
     Metric(
         "seconds_device", "device time", "s",
-        "the same times the number of devices that it ran on",
+        "training time multiplied by the number of devices",
         "total", group="Training",
     ),
     Metric(
-        "tokens_rollout", "sampled", "tokens", "tokens of thoughts that were sampled",
+        "tokens_rollout", "sampled", "tokens", "sampled tokens of thoughts",
         "total", group="Training", shown=False,
     ),
     Metric(
-        "tokens_update", "differentiated", "tokens", "slots of the passes that have a gradient",
+        "tokens_update", "differentiated", "tokens", "token slots of passes with a gradient",
         "total", group="Training", shown=False,
     ),
     Metric(
         "flops_<part>", "compute of a part", "FLOPs",
-        "the same of the prefill, decode, scoring, baseline, reference, update and optimizer",
+        "FLOPs of the prefill, decode, scoring, baseline, reference, update or optimizer",
         "total", group="Training", shown=False,
     ),
 )  # fmt: skip
@@ -191,23 +204,24 @@ PLOTTED = tuple(m for m in (*TRAINING, *HELD_OUT) if m.shown and "<" not in m.na
 
 
 def names(measured: Measured) -> tuple[str, ...]:
-    """The names of the metrics that are measured on something, templates aside."""
+    """Return the names of the metrics with this value of `measured`, without templates."""
     return tuple(m.name for m in CATALOGUE if m.measured == measured and "<" not in m.name)
 
 
-# What `evaluation.best_metric` can name.
+# The valid values of `evaluation.best_metric`.
 PICKING = {m.name: m for m in HELD_OUT if "<" not in m.name}
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether the best step is the one with the lowest value of a held-out metric."""
+    """Return whether the step with the lowest value of a held-out metric is the best one."""
     return bool(PICKING[name].lower_is_better)
 
 
 def find(key: str, metrics: Sequence[Metric] = CATALOGUE) -> Metric | None:
-    """The metric that metrics.jsonl has by a key, with what stands for angle brackets filled in.
+    """Return the metric with a key of metrics.jsonl, or None if no metric has it.
 
-    None if there is no such metric.
+    If the key matches a template such as "seconds_<stage>", the part in angle brackets is filled
+    in.
     """
     exact = (metric for metric in metrics if metric.key == key)
     filled = (_filled(metric, key) for metric in metrics)
@@ -215,7 +229,7 @@ def find(key: str, metrics: Sequence[Metric] = CATALOGUE) -> Metric | None:
 
 
 def _filled(metric: Metric, key: str) -> Metric | None:
-    """The metric of a template, such as "seconds_<stage>", that has a key; None for another."""
+    """Return a template filled in so that it has this key, or None if it does not match."""
     before, bracket, _ = metric.key.partition("<")
     if not bracket or not key.startswith(before) or key == before:
         return None

@@ -1,7 +1,6 @@
-"""Metrics and warnings that an objective from outside of this repository declares.
+"""Metrics and warnings that an objective defined outside this repository declares.
 
-A run records the metrics in its folder, so that reports, which import nothing of the user's, know
-them.
+A run writes the declared metrics to its folder, because reports do not import user code.
 """
 
 import dataclasses
@@ -20,41 +19,43 @@ _FIELDS = {field.name for field in dataclasses.fields(Metric)}
 
 
 def check(metrics: Sequence[Metric], warnings: Sequence[Rule], of: str) -> None:
-    """Refuses names that cannot be used.
+    """Check the metrics and warnings that an objective declares.
 
     Args:
-      metrics: that are declared.
-      warnings: that may read these metrics.
-      of: what declares them, for the message.
+      metrics: The declared metrics.
+      warnings: The declared rules, which may read these metrics and those of the catalogue.
+      of: The field that declares them, for the message, such as "objective='mine:X'".
 
     Raises:
-      UserError: the name of a metric is empty, is not printable, is declared twice, or is one of
-        the catalogue; it is not measured in steps; a warning reads a metric that no run has.
+      UserError: If the name of a metric is empty, not printable, declared twice or already in the
+        catalogue; if a metric is not measured at every step; or if a warning reads an unknown
+        metric.
     """
     names = [metric.name for metric in metrics]
     for name in names:
         if not name.isprintable() or not name.strip() or name != name.strip():
-            raise UserError(f"{of}: a metric cannot be called {name!r}; use letters and _")
+            raise UserError(f"{of}: {name!r} is not a valid metric name; use letters and _")
         if catalogue.find(name) or name == "step" or name.startswith(HELD_OUT_PREFIX):
-            raise UserError(f"{of}: every run has a metric {name!r}; take another name")
+            raise UserError(f"{of}: the metric name {name!r} is reserved; choose another name")
         if names.count(name) > 1:
             raise UserError(f"{of}: the metric {name!r} is declared twice; declare it once")
     for metric in metrics:
         if metric.measured != "step":
             raise UserError(
-                f"{of}: the metric {metric.name!r} has measured={metric.measured!r}, and an "
-                "objective's are measured in every step; leave it out"
+                f"{of}: the metric {metric.name!r} has measured={metric.measured!r}, but an "
+                "objective measures its metrics at every step; leave it out"
             )
     for rule in warnings:
-        if odd := [key for key in rule.metrics if key not in names and not catalogue.find(key)]:
+        unknown = [key for key in rule.metrics if key not in names and not catalogue.find(key)]
+        if unknown:
             raise UserError(
-                f"{of}: the warning {rule.name!r} reads {', '.join(odd)}, which no run measures; "
-                "declare the metric, or take one of docs/metrics.md"
+                f"{of}: the warning {rule.name!r} reads {', '.join(unknown)}, which no run "
+                "measures; declare the metric, or use one from docs/metrics.md"
             )
 
 
 def record(metrics: Sequence[Metric], workdir: Path) -> None:
-    """Writes the metrics that a run declares into its folder; no file where it declares none."""
+    """Write the declared metrics to a run folder; without any, remove the file."""
     path = workdir / run_folder.DECLARED_METRICS
     if metrics:
         write_json(path, {"metrics": [dataclasses.asdict(metric) for metric in metrics]})
@@ -63,17 +64,17 @@ def record(metrics: Sequence[Metric], workdir: Path) -> None:
 
 
 def read(workdir: Path) -> tuple[Metric, ...]:
-    """The metrics that a run declares.
+    """Read the declared metrics from a run folder.
 
     Raises:
-      UserError: the file is damaged.
+      UserError: If the file is damaged.
     """
     path = workdir / run_folder.DECLARED_METRICS
     if not path.exists():
         return ()
     records = read_object(path).get("metrics")
     if not isinstance(records, list) or not all(map(_is_metric, records)):
-        raise UserError(f"{path}: not a list of metrics; the file is damaged")
+        raise UserError(f"{path} does not contain a list of metrics; the file is damaged")
     return tuple(Metric(**record) for record in records)
 
 

@@ -1,12 +1,12 @@
-"""What is said of one metric, once, for the run, the report, the checks and the documentation."""
+"""The record of one metric, which the run, the report, the checks and the documentation share."""
 
 import dataclasses
 from typing import Literal
 
-HELD_OUT_PREFIX = "evaluation/"  # of held-out metrics in metrics.jsonl
+HELD_OUT_PREFIX = "evaluation/"  # prefix of held-out metrics in metrics.jsonl
 
-# A step of training, or what the run has used up to it; held-out documents, responses of pairs, or
-# problems.
+# What a metric is measured on: a training step, the run up to a step ("total"), held-out documents,
+# held-out responses of prompt-response pairs, or held-out problems.
 Measured = Literal["step", "total", "documents", "responses", "problems"]
 
 
@@ -15,16 +15,15 @@ class Metric:
     """A number that a run measures.
 
     Attributes:
-      name: its key in metrics.jsonl; that of a held-out metric in evaluation.json, which
-        metrics.jsonl has as evaluation/<name>. A part in angle brackets stands for any text, as in
-        "seconds_<stage>".
-      title: of its plot, and of its column in tables of results.
+      name: Key in metrics.jsonl, or in evaluation.json for a held-out metric (metrics.jsonl has it
+        as evaluation/<name>). A part in angle brackets matches any text, as in "seconds_<stage>".
+      title: Title of its plot and of its column in result tables.
       unit: "nats", "nats/token", "tokens", "share" (from 0 to 1), "s", …; "" for a plain number.
-      meaning: one phrase.
-      measured: on what.
-      lower_is_better: None where neither is better in itself.
-      group: heads the columns of several metrics in tables.
-      shown: whether reports plot it and have a column for it; the files always have it.
+      meaning: One phrase that explains it.
+      measured: What it is measured on.
+      lower_is_better: None if neither direction is better.
+      group: Heading that its column shares with related metrics.
+      shown: Whether reports plot it and show a column; the files always contain it.
     """
 
     name: str
@@ -38,15 +37,15 @@ class Metric:
 
     @property
     def held_out(self) -> bool:
-        """Whether it is measured on held-out data."""
+        """Whether the metric is measured on held-out data."""
         return self.measured in ("documents", "responses", "problems")
 
     @property
     def key(self) -> str:
-        """Its name in metrics.jsonl."""
+        """Key in metrics.jsonl."""
         return HELD_OUT_PREFIX + self.name if self.held_out else self.name
 
     @property
     def heading(self) -> str:
-        """Its title where it stands alone."""
+        """Title with its group, for places that show the metric by itself."""
         return f"{self.group}: {self.title}" if self.group else self.title

@@ -1,9 +1,9 @@
-"""metrics.jsonl as it is found: read line by line, checked, and repaired.
+"""Read, check and repair metrics.jsonl, line by line.
 
-Kills, full disks, power failures and hands leave files with lines that are cut, glued together,
-garbled, missing, or in another order. `read` gives every line with what could be read of it, and
-`missing` the steps that are not there. A run that resumes repairs its file (`repair`); the report
-shows what there is and notes what there is not.
+Kills, full disks, power failures and manual edits leave files with lines that are truncated,
+joined, garbled, missing or out of order. `read` yields every line with whatever could be parsed,
+and `missing` lists the missing steps. A resumed run repairs its file (`repair`); the report shows
+what is there and notes what is missing.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from rlp.runtime import atomic_files
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import parse
 
-LONGEST = 1 << 20  # bytes of a line; those of a run have a few thousand
-FIRST_KEY = b'{"step"'  # how a line begins
-MOST_SPANS = 5  # stretches of steps that a message names
+LONGEST = 1 << 20  # bytes read of a line; the lines of a run have a few thousand
+FIRST_KEY = b'{"step"'  # the beginning of every line
+MOST_SPANS = 5  # ranges of steps that a message lists
 
-Row = dict[str, Any]  # "step" to a whole number, every other name to a number or None
-Span = tuple[int, int]  # first and last step of a stretch
+Row = dict[str, Any]  # "step" maps to an int, every other name to a number or None
+Span = tuple[int, int]  # first and last step of a range, inclusive
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Line:
     """A line of metrics.jsonl.
 
     Attributes:
-      start: its place in the file, in bytes.
-      content: its bytes, with the line end if it has one; of an endless line, the first ones.
-      row: its figures; None if they cannot be read.
-      skipped: bytes in front of the row: what is left of another line, which was cut.
+      start: Byte offset in the file.
+      content: Its bytes, including the line end if there is one; at most the first `LONGEST`.
+      row: Its metrics; None if they cannot be parsed.
+      skipped: Number of bytes before the row: the remains of another, truncated line.
     """
 
     start: int
@@ -45,12 +45,12 @@ class Line:
 
     @property
     def torn(self) -> bool:
-        """Whether it is the last line, which nobody has finished."""
+        """Whether this is an unfinished last line."""
         return self.row is None and not self.content.endswith(b"\n") and not self._endless
 
     @property
     def clean(self) -> bool:
-        """Whether it is a row with its line end, and nothing else."""
+        """Whether this is exactly one row and its line end."""
         return self.row is not None and not self.skipped and self.content.endswith(b"\n")
 
     @property
@@ -59,18 +59,17 @@ class Line:
 
 
 def check(path: Path) -> None:
-    """Raises UserError if something other than a regular file has the name: reading it, or writing
-    to it, might never end."""
+    """Raise UserError if `path` is not a regular file: reading or writing it might block."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise UserError(f"{path} is not a regular file; move it away, then run the command again")
 
 
 def read(path: Path) -> Iterator[Line]:
-    """Every line of a file of metrics, in the order of the file.
+    """Yield every line of a metrics file, in the order of the file.
 
     Raises:
-      UserError: as `check` does.
-      OSError: it cannot be read.
+      UserError: If `path` is not a regular file.
+      OSError: If the file cannot be read.
     """
     check(path)
     with path.open("rb") as file:
@@ -91,7 +90,7 @@ def _line(start: int, content: bytes) -> Line:
 
 
 def _row(content: bytes) -> Row | None:
-    """The figures of a line, or None if it is not a line of metrics."""
+    """Parse a line of metrics; return None if it is not one."""
     try:
         row = parse(content.decode())
     except ValueError:
@@ -102,14 +101,14 @@ def _row(content: bytes) -> Row | None:
 
 
 def is_number(value: object) -> bool:
-    """Whether this is None or a number that a float can hold; nan and inf are, too."""
+    """Return whether `value` is None or a number that fits a float, including nan and inf."""
     if value is None or type(value) is float:
         return True
     return type(value) is int and abs(value) < 2**1023
 
 
 def missing(steps: Iterable[int], last: int) -> list[Span]:
-    """The stretches of 1 … `last` that are not among some steps, which rise."""
+    """Return the ranges of steps 1 … `last` that are not in `steps`, which are in rising order."""
     spans, expected = [], 1
     for step in steps:
         if step > expected:
@@ -119,23 +118,30 @@ def missing(steps: Iterable[int], last: int) -> list[Span]:
 
 
 def in_words(spans: list[Span]) -> str:
-    """Stretches of steps in words: "step 3", or "steps 3, 5 to 9 and 12"."""
+    """Format ranges of steps: "step 3", or "steps 3, 5 to 9 and 12"."""
     texts = [str(first) if first == last else f"{first} to {last}" for first, last in spans]
     if len(texts) > MOST_SPANS:
         count = sum(last - first + 1 for first, last in spans[MOST_SPANS:])
         texts = [*texts[:MOST_SPANS], f"{count:,} more"]
-    *most, end = texts
-    alone = spans[0][0] == spans[-1][1]
-    return f"step {end}" if alone else f"steps {', '.join(most)}{' and ' * bool(most)}{end}"
+    *head, tail = texts
+    single = spans[0][0] == spans[-1][1]
+    return f"step {tail}" if single else f"steps {', '.join(head)}{' and ' * bool(head)}{tail}"
 
 
 def scan(path: Path, last: int, see: Callable[[Row], object]) -> tuple[int, list[Span]] | None:
-    """Where the lines up to step `last` end, in bytes, and the stretches of steps that are missing.
-
-    None if the file needs to be repaired before. Errors as of `read`.
+    """Find the end of the lines up to step `last`, and the missing steps.
 
     Args:
-      see: is called with every line up to there.
+      path: The metrics file.
+      last: The last step to keep.
+      see: Called with every row up to that step.
+
+    Returns:
+      The byte offset where these lines end and the missing ranges of steps, or None if the file
+      must be repaired first.
+
+    Raises:
+      UserError, OSError: As in `read`.
     """
     end, before, beyond = 0, -math.inf, False
     steps: list[int] = []
@@ -157,24 +163,24 @@ def scan(path: Path, last: int, see: Callable[[Row], object]) -> tuple[int, list
 
 
 def repair(path: Path, last: int, damaged: Path) -> int:
-    """Rewrites a file of metrics so that it holds the steps up to `last`, each once, in order.
+    """Rewrite a metrics file so that it contains the steps up to `last`, each once, in order.
 
-    Of a step that is there twice, the later line is kept. Lines that cannot be read, and those of a
-    step that is there again with other figures, are added to `damaged`.
+    If a step occurs twice, the later line is kept. Lines that cannot be parsed, and earlier lines
+    of a step that occurs again with different metrics, are appended to `damaged`.
 
     Returns:
-      The number of lines that were added to `damaged`.
+      The number of lines appended to `damaged`.
 
     Raises:
-      UserError, OSError: as `read`, or a file cannot be written. `path` is then as it was.
+      UserError, OSError: As in `read`, or if a file cannot be written. `path` is then unchanged.
     """
-    kept: dict[int, tuple[int, int]] = {}  # step to the first byte and the size of its row
+    rows: dict[int, tuple[int, int]] = {}  # step -> offset and size of its row, in bytes
     moved = 0
     with path.open("rb") as source, damaged.open("ab") as aside:
 
-        def content(place: tuple[int, int]) -> bytes:
-            source.seek(place[0])
-            return source.read(place[1]).rstrip(b"\r\n") + b"\n"
+        def content(span: tuple[int, int]) -> bytes:
+            source.seek(span[0])
+            return source.read(span[1]).rstrip(b"\r\n") + b"\n"
 
         def move(line: bytes) -> None:
             nonlocal moved
@@ -189,14 +195,14 @@ def repair(path: Path, last: int, damaged: Path) -> int:
             if line.row is None or line.row["step"] > last:
                 continue
             step = line.row["step"]
-            place = (line.start + line.skipped, len(line.content) - line.skipped)
-            if step in kept and (before := content(kept[step])) != content(place):
+            span = (line.start + line.skipped, len(line.content) - line.skipped)
+            if step in rows and (before := content(rows[step])) != content(span):
                 move(before)
-            kept[step] = place
+            rows[step] = span
         aside.flush()
         os.fsync(aside.fileno())
         with atomic_files.replacing(path) as out:
-            out.writelines(content(kept[step]) for step in sorted(kept))
+            out.writelines(content(rows[step]) for step in sorted(rows))
     if not moved and not damaged.stat().st_size:
         with contextlib.suppress(OSError):
             damaged.unlink()

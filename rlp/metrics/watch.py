@@ -1,10 +1,11 @@
-"""Watches a run through its metrics, and asks the rules of warnings at every step.
+"""Watch the metrics of a run and evaluate the warning rules at every step.
 
-    a line of metrics.jsonl -> Watch.add -> the rules whose steps are full -> a warning, once each
+    a row of metrics.jsonl -> Watch.add -> the rules that have enough steps -> a warning, once each
 
-A rule looks at the last steps, most of them against the first ones of the same run, since a metric
-means little across models and data. It compares medians, so a few odd steps change nothing, and
-believes a change only where it stands out from the scatter of the steps. No rule stops a run.
+Most rules compare the last steps with the first steps of the same run, because absolute values of
+a metric differ between models and data sets. They compare medians, so that a few outliers change
+nothing, and require a change that is significant given the variance between steps. No rule stops a
+run.
 """
 
 import math
@@ -15,15 +16,15 @@ from dataclasses import dataclass, field
 
 from rlp.runtime.config_json import Value
 
-Settings = Mapping[str, Value]  # dotted path of every field of a config to its value
+Settings = Mapping[str, Value]  # dotted path of every config field -> its value
 
-# How many steps a rule needs: first ones, which say how the run began, before learning has moved
-# it, and last ones, half of which have to be beyond a limit.
+# The number of steps that a rule needs: the first steps, as a reference from before training has
+# changed the model, and the last steps, half of which must be beyond the threshold.
 FIRST, LAST = STEPS = (5, 10)
-STEPS_OF_FORKS = (10, 20)  # for what is one number per fork, and scatters more
-# A held-out loss has no such noise (always the same forks), but two evaluations have to agree.
+STEPS_OF_FORKS = (10, 20)  # for metrics with one value per fork, which are noisier
+# A held-out loss lacks this noise (the forks are always the same); two evaluations must agree.
 EVALUATIONS = (1, 2)
-ERRORS = 5  # standard errors, that a change is told from chance by: it is asked at every step
+ERRORS = 5  # standard errors that make a change significant: the test is repeated at every step
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class RunWarning:
     """A warning that a run gives.
 
     Attributes:
-      name: of the rule.
-      step: at which it first held.
-      message: the values, and the settings that usually cure it, with their values.
+      name: The name of the rule.
+      step: The first step at which the rule applied.
+      message: The metric values, and the settings that usually cure it, with their values.
     """
 
     name: str
@@ -43,12 +44,13 @@ class RunWarning:
 
 @dataclass
 class Past:
-    """The first and the last steps at which some metrics are all known.
+    """The first and the last steps at which all metrics of a rule are known.
 
     Attributes:
-      first, last: the metrics of these steps.
-      lowest: the lowest median that any `last` steps in a row had of the first metric; only for
-        rules that ask.
+      first: The metrics of the first steps.
+      last: The metrics of the last steps.
+      lowest: The lowest median of the rule's first metric over any window of `last` steps; only for
+        rules with `Rule.lowest`.
     """
 
     first: list[dict[str, float]]
@@ -56,16 +58,16 @@ class Past:
     lowest: float = math.inf
 
     def values(self, metric: str) -> tuple[list[float], list[float]]:
-        """A metric in the first and in the last steps."""
+        """Return the values of a metric in the first and in the last steps."""
         return [row[metric] for row in self.first], [row[metric] for row in self.last]
 
     def medians(self, metric: str) -> tuple[float, float]:
-        """The median of a metric in the first and in the last steps."""
+        """Return the median of a metric in the first and in the last steps."""
         first, last = self.values(metric)
         return statistics.median(first), statistics.median(last)
 
     def moved(self, metric: str) -> bool:
-        """Whether the means of a metric differ by more than the scatter of its steps explains."""
+        """Return whether the means of a metric differ by more than `ERRORS` standard errors."""
         both = self.values(metric)
         error = math.sqrt(sum(statistics.variance(x) / len(x) for x in both))
         first, last = map(statistics.fmean, both)
@@ -77,14 +79,15 @@ Judge = Callable[[Past, Settings], str | None]
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing that can go wrong.
+    """A rule that detects one kind of failure.
 
     Attributes:
-      name: of the warning; of rules that share one, the first whose steps are full is asked.
-      metrics: keys of metrics.jsonl; a step counts when it has them all.
-      judge: the message, or None while all is well.
-      first, last: how many steps it needs; the last ones come after the first ones.
-      lowest: whether it reads `Past.lowest`.
+      name: The name of the warning; if rules share a name, the first one with enough steps is used.
+      metrics: Keys of metrics.jsonl; a step counts only if it has all of them.
+      judge: Returns the message, or None if nothing is wrong.
+      first: The number of first steps that it needs.
+      last: The number of last steps that it needs, after the first ones.
+      lowest: Whether it reads `Past.lowest`.
     """
 
     name: str
@@ -98,24 +101,25 @@ class Rule:
 def rule(
     *metrics: str, name: str = "", steps: tuple[int, int] = STEPS, lowest: bool = False
 ) -> Callable[[Judge], Rule]:
-    """Makes a `Rule` of the function below it.
+    """Turn the decorated function into a `Rule`.
 
     Args:
-      metrics, lowest: as of `Rule`.
-      name: that of the function, if "".
-      steps: how many first and last steps it needs.
+      *metrics: As in `Rule`.
+      name: The name of the warning; "" for the name of the function.
+      steps: The numbers of first and last steps that it needs.
+      lowest: As in `Rule`.
     """
     return lambda judge: Rule(name or judge.__name__, metrics, judge, *steps, lowest)
 
 
 @dataclass
 class Watch:
-    """Follows a run through its metrics, in time and memory that do not grow with its steps.
+    """Follow the metrics of a run, with time per step and memory that do not grow with its length.
 
     Attributes:
-      settings: of the run; "model.vocab_size" is the number of rows of its embedding, or 0.
-      rules: in the order in which they are asked.
-      given: warnings so far, in the order of their steps.
+      settings: The config of the run; "model.vocab_size" is the number of embedding rows, or 0.
+      rules: The rules, in the order in which they are evaluated.
+      given: The warnings so far, in the order of their steps.
     """
 
     settings: Settings
@@ -126,11 +130,11 @@ class Watch:
         self._rules = [(rule, Past([], deque(maxlen=rule.last))) for rule in self.rules]
 
     def add(self, row: Mapping[str, float | None]) -> list[RunWarning]:
-        """Takes in the metrics of the next step, "step" among them, and gives new warnings.
+        """Add the metrics of the next step, including "step", and return the new warnings.
 
-        A metric that is missing, null or not finite is one that the step does not have.
+        A metric that is missing, null or not finite counts as absent from the step.
         """
-        asked = {warning.name for warning in self.given}
+        done = {warning.name for warning in self.given}
         new = []
         for rule, past in self._rules:
             known = _known(row, rule.metrics)
@@ -140,9 +144,9 @@ class Watch:
                 if rule.lowest and len(past.last) == rule.last:
                     middle = statistics.median(row[rule.metrics[0]] for row in past.last)
                     past.lowest = min(past.lowest, middle)
-            if rule.name in asked or len(past.last) < rule.last:
+            if rule.name in done or len(past.last) < rule.last:
                 continue
-            asked.add(rule.name)
+            done.add(rule.name)
             message = rule.judge(past, self.settings) if known is not None else None
             if message is not None:
                 new.append(RunWarning(rule.name, int(row["step"] or 0), message))
@@ -151,22 +155,24 @@ class Watch:
 
 
 def _known(row: Mapping[str, float | None], metrics: tuple[str, ...]) -> dict[str, float] | None:
-    found = {name: value for name in metrics if (value := row.get(name)) is not None}
-    whole = len(found) == len(metrics) and all(map(math.isfinite, found.values()))
-    return found if whole else None
+    """Return the values of these metrics, or None if one of them is missing or not finite."""
+    values = {name: value for name in metrics if (value := row.get(name)) is not None}
+    complete = len(values) == len(metrics) and all(map(math.isfinite, values.values()))
+    return values if complete else None
 
 
 def cures(settings: Settings, *cures: str) -> str:
-    """Fields to change, with their values: "raise a.b (1), lower a.c (2), or set a.d='x' ('y')".
+    """List fields to change, with their values: "raise a.b (1), or set a.d='x' ('y')".
 
     Args:
-      cures: "raise a.b", "lower a.c", "set a.d=x"; one that is the case already is left out.
+      settings: The config of the run.
+      *cures: "raise a.b", "lower a.c" or "set a.d=x"; a field that is already set so is left out.
     """
-    found = []
+    items = []
     for cure in cures:
         path, _, wanted = cure.split(" ")[1].partition("=")
         if not wanted:
-            found.append(f"{cure} ({settings[path]!r})")
+            items.append(f"{cure} ({settings[path]!r})")
         elif settings[path] != wanted:
-            found.append(f"set {path}={wanted!r} ({settings[path]!r})")
-    return ", or ".join(filter(None, (", ".join(found[:-1]), found[-1])))
+            items.append(f"set {path}={wanted!r} ({settings[path]!r})")
+    return ", or ".join(filter(None, (", ".join(items[:-1]), items[-1])))

@@ -1,11 +1,10 @@
-"""Writes what a run measures: metrics.jsonl, event files for TensorBoard, and warnings.json.
+"""Write the metrics of a run: metrics.jsonl, TensorBoard event files and warnings.json.
 
-metrics.jsonl holds one JSON object a line and one line a step, its "step" first. A figure that is
-not finite (nan, inf) is written as null, since JSON has no word for it: every reader then sees a
-gap. A line is in the file, and in the event file, when `write` returns, so a run that is killed
-loses at most the line it was writing. A line is in the file whole or not at all where the disk
-refuses a part of it. warnings.json is a function of those lines, and so is the same however often a
-run was stopped.
+metrics.jsonl has one JSON object per line and one line per step, with "step" first. A value that is
+not finite (nan, inf) is written as null, because JSON cannot represent it. A line is in the file,
+and in the event file, when `write` returns, so a killed run loses at most the line that it was
+writing. If the disk accepts only part of a line, the line is removed again. warnings.json depends
+only on these lines, so it is the same however often a run was interrupted.
 """
 
 import contextlib
@@ -37,18 +36,18 @@ LOGGER = logging.getLogger(__name__)
 
 
 class Number(Protocol):
-    """A Python number, or an array of one number, of numpy or jax."""
+    """A Python number, or a NumPy or JAX array with one element."""
 
     def __float__(self) -> float: ...
 
 
 class MetricsWriter:
-    """Writes the figures of every step of a run; a context manager.
+    """A context manager that writes the metrics of every step of a run.
 
-    Opening it takes back what was logged after the step that the run resumes from: metrics.jsonl is
-    cut behind that step, TensorBoard is told to drop the events behind it, and warnings.json holds
-    what the steps up to it gave. Lines up to that step that cannot be used are moved to
-    metrics.damaged.jsonl, and a warning names the steps that are missing.
+    Opening it discards what was logged after the step that the run resumes from: metrics.jsonl is
+    truncated after that step, TensorBoard drops later events, and warnings.json contains the
+    warnings up to that step. Unusable lines up to that step are moved to metrics.damaged.jsonl, and
+    a warning lists the missing steps.
     """
 
     def __init__(
@@ -58,16 +57,16 @@ class MetricsWriter:
         watch: Watch | None = None,
         metrics: Sequence[Metric] = (),
     ) -> None:
-        """Opens `workdir`/metrics.jsonl and a new event file in `workdir`/tensorboard.
+        """Open `workdir`/metrics.jsonl and a new event file in `workdir`/tensorboard.
 
         Args:
-          workdir: folder of the run; made if need be.
-          resume_step: the last step to keep of what is there; None keeps nothing.
-          watch: gives the run's warnings, and has seen no step yet; None for a run without.
-          metrics: those that the run has besides the catalogue's.
+          workdir: The run folder; created if it does not exist.
+          resume_step: The last step to keep; None keeps nothing.
+          watch: Gives the warnings of the run, and has not seen any step yet; None for no warnings.
+          metrics: The metrics that the run has in addition to those of the catalogue.
 
         Raises:
-          UserError: metrics.jsonl is not a regular file, or the folder cannot be written.
+          UserError: If metrics.jsonl is not a regular file, or the folder is not writable.
         """
         self._workdir = Path(workdir)
         path, events = self._workdir / run_folder.METRICS, self._workdir / run_folder.TENSORBOARD
@@ -80,31 +79,33 @@ class MetricsWriter:
             declared.record(metrics, self._workdir)
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
             self._file.truncate(self._end)
-            # Nanoseconds keep the files of two starts in one second apart, and in order.
+            # Nanoseconds give two starts within one second distinct files, in the right order.
             self._events = EventsWriter(str(events / "events"), f".{time.time_ns()}")
             restart = SessionLog(status=SessionLog.START)
             event = Event(wall_time=time.time(), step=last + 1, session_log=restart)
             self._events.write_event(event)
             self._events.flush()
-            self._keep_warnings()
+            self._write_warnings()
 
     def _resume(self, path: Path, last: int) -> int:
-        """Bytes of metrics.jsonl up to the end of step `last`, once it is repaired. The watch has
-        seen these steps, and a warning has named what is missing."""
-        there = os.path.lexists(path)
-        if there:
+        """Repair metrics.jsonl if necessary, and return the byte offset where step `last` ends.
+
+        Feeds the steps up to it to the watch, and logs which steps are missing.
+        """
+        exists = os.path.lexists(path)
+        if exists:
             metrics_file.check(path)
-        if not there or last < 1:
+        if not exists or last < 1:
             self._warn_of_damage(0, metrics_file.missing([], last))
             return 0
         fresh, moved = copy.deepcopy(self._watch), 0
-        found = self._scan(path, last)
-        if found is None:
+        scanned = self._scan(path, last)
+        if scanned is None:
             moved = metrics_file.repair(path, last, self._workdir / run_folder.DAMAGED_METRICS)
             self._watch = fresh
-            found = self._scan(path, last)
-            assert found is not None
-        end, missing = found
+            scanned = self._scan(path, last)
+            assert scanned is not None
+        end, missing = scanned
         self._warn_of_damage(moved, missing)
         return end
 
@@ -112,32 +113,32 @@ class MetricsWriter:
         return metrics_file.scan(path, last, self._watch.add if self._watch else lambda row: None)
 
     def _warn_of_damage(self, moved: int, missing: list[metrics_file.Span]) -> None:
-        """Warns of lines that were moved and of steps without a line."""
+        """Log a warning about lines that were moved and about steps without a line."""
         path = self._workdir / run_folder.METRICS
         if moved:
             LOGGER.warning(
-                "%s: %d line%s could not be used and now stand%s in %s",
-                *(path, moved, "s" * (moved > 1), "s" * (moved == 1), run_folder.DAMAGED_METRICS),
+                "%s: moved %d damaged line%s to %s",
+                *(path, moved, "s" * (moved > 1), run_folder.DAMAGED_METRICS),
             )
         if missing:
             LOGGER.warning(
-                "%s: the metrics of %s are missing; the run resumes without them, and curves and "
-                "warnings do not include them",
+                "%s: the metrics of %s are missing; the run resumes, but its curves and warnings "
+                "do not include these steps",
                 *(path, metrics_file.in_words(missing)),
             )
 
     def write(self, step: int, values: Mapping[str, Number]) -> None:
-        """Writes the figures of one step, and logs the warnings that they give.
+        """Write the metrics of one step, and log the warnings that they trigger.
 
         Args:
-          step: later than every step written before.
-          values: name to number; names with a slash are grouped by TensorBoard.
+          step: The step; it must be larger than every step written before.
+          values: Name -> value; TensorBoard groups names that contain a slash.
 
         Raises:
-          UserError: the disk refuses, for example because it is full.
+          UserError: If the disk is full or refuses the write.
         """
         if step <= self._step:
-            raise ValueError(f"step {step} comes after step {self._step}, which is written already")
+            raise ValueError(f"step {step} must be larger than step {self._step}, already written")
         numbers = {name: _plain(value) for name, value in values.items()}
         row = {"step": step, **finite(numbers)}
         scalars = [Summary.Value(tag=tag(name), simple_value=v) for name, v in numbers.items()]
@@ -151,30 +152,32 @@ class MetricsWriter:
             for warning in new:
                 LOGGER.warning("step %d, %s: %s", step, warning.name, warning.message)
             with disk_errors.writing(self._workdir, disk_errors.RESUME):
-                self._keep_warnings()
+                self._write_warnings()
 
     def _append(self, line: bytes) -> None:
-        """Adds a line to metrics.jsonl, or leaves the file as it was. A disk that fills up takes a
-        part of what it is given, and gives its error only when it is asked to take the rest."""
-        left = line
+        """Append a line to metrics.jsonl, or leave the file unchanged.
+
+        A disk that fills up accepts part of a write, and reports the error only at the next one.
+        """
+        remaining = line
         try:
-            while left:
-                taken = self._file.write(left)
-                if not taken:
+            while remaining:
+                written = self._file.write(remaining)
+                if not written:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                left = left[taken:]
+                remaining = remaining[written:]
         except OSError:
-            with contextlib.suppress(OSError):  # the next start repairs what cannot be cut now
+            with contextlib.suppress(OSError):  # if this fails, the next start repairs the file
                 self._file.truncate(self._end)
             raise
         self._end += len(line)
 
-    def _keep_warnings(self) -> None:
+    def _write_warnings(self) -> None:
         if self._watch:
             write_json(self._warnings, [dataclasses.asdict(given) for given in self._watch.given])
 
     def close(self) -> None:
-        """Closes both files."""
+        """Close both files."""
         with disk_errors.writing(self._workdir, disk_errors.RESUME):
             self._file.close()
             self._events.close()
@@ -192,10 +195,10 @@ class MetricsWriter:
 
 
 class NoMetrics:
-    """The writer of a process that is not the first of several: writes nothing."""
+    """A writer that writes nothing, for every process but the first one."""
 
     def write(self, step: int, values: Mapping[str, Number]) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def __enter__(self) -> "NoMetrics":
         return self

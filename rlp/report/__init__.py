@@ -1,12 +1,12 @@
-"""The report of one run, one experiment, or several of either: a page, plots, a terminal table.
+"""Reports on runs and experiments: an HTML page, PNG plots, and a table for the terminal.
 
     folders -> load -> compare -> columns (of tables), curves -> plots (PNG) and page (HTML)
 
-`load` reads the folders (`files` checks each file, `history` reads the one with a line per step),
-`compare` decides which runs are seeds of one another, `columns` which metrics tables show, `curves`
-holds the lines of the plots. The page is one file that asks nothing of a network; its script and
-style are the .js and .css files beside this one. `chain` has the table of a chain of stages,
-`markdown` tables for other documents; `separate_process` makes a report in another process.
+`load` reads the folders (`files` checks each file, `history` reads metrics.jsonl), `compare` finds
+the runs that differ only by their seed, `columns` selects the metrics of tables, and `curves`
+prepares the lines of plots. The page is a single file that loads nothing from the network; its
+script and style are the .js and .css files in this folder. `chain` formats the table of a pipeline,
+`markdown` formats Markdown tables, and `separate_process` writes a report in another process.
 """
 
 from collections.abc import Sequence
@@ -30,6 +30,7 @@ __all__ = [
     "group_runs",
     "load_folders",
     "markdown_table",
+    "write_comparison",
     "write_markdown",
     "arm_stages",
     "terminal_table",
@@ -40,15 +41,15 @@ __all__ = [
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
-    """Writes the page `out` and the PNG plots `out.parent/plots` over all `folders`.
+    """Write the page `out`, and PNG plots to `out.parent/plots`, for all `folders`.
 
     Args:
-        folders: run folders and experiment folders, in the order of the page.
-        out: the HTML file to write; its folder is made if missing.
+        folders: Run folders and experiment folders, in the order of the page.
+        out: The HTML file to write; its folder is created if it does not exist.
 
     Raises:
-        UserError: as `load_folders` does, `out` cannot be written, or another file has its name or
-            that of a plot. Nothing is written then.
+        UserError: As in `load_folders`, or if `out` or a plot cannot be written or would overwrite
+            a file that is not part of a report. Nothing is written in these cases.
     """
     write_sources(load_folders(folders), out)
 
@@ -56,22 +57,23 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 def write_sources(
     sources: Sequence[Source], out: Path, groups: Sequence[Group] | None = None, title: str = ""
 ) -> None:
-    """`write_report` of folders already read.
+    """Write the report on folders that have been loaded.
 
     Args:
-        sources: what was read.
-        out: the HTML file to write.
-        groups: the rows of the table; None for those of `group_runs`.
-        title: of the page; empty for the names of the sources.
+        sources: The loaded folders.
+        out: The HTML file to write.
+        groups: The rows of the table; None for those of `group_runs`.
+        title: The title of the page; "" for the names of the sources.
 
     Raises:
-        UserError: `out` cannot be written, or another file has its name or that of a plot.
+        UserError: If `out` or a plot cannot be written or would overwrite a file that is not part
+            of a report.
     """
-    from rlp.report import page, plots  # here: a training run needs matplotlib only at its end
+    from rlp.report import page, plots  # imported lazily: training needs matplotlib only at its end
 
     groups = group_runs(sources) if groups is None else groups
     if out.is_dir():
-        raise UserError(f"{out} is a folder: name a file, for example {out}/report.html")
+        raise UserError(f"{out} is a folder; name a file, for example {out}/report.html")
     with disk_errors.writing(out):
         disk_errors.refuse_other(out, f"<title>{page.TITLE}")
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -79,11 +81,18 @@ def write_sources(
         page.write_page(sources, groups, out, title)
 
 
+def write_comparison(groups: Sequence[Group], keys: Sequence[str], out: Path) -> None:
+    """Draw held-out metrics over training FLOPs; see `rlp.report.comparison_plot`."""
+    from rlp.report import comparison_plot  # imports matplotlib, so only when it is needed
+
+    comparison_plot.write_comparison(groups, keys, out)
+
+
 def write_markdown(table: str, out: Path) -> None:
-    """Writes a table of `markdown_table`.
+    """Write a table made by `markdown_table` to a file.
 
     Raises:
-        UserError: `out` cannot be written, or is a file with something else.
+        UserError: If `out` cannot be written, or is a file that does not contain such a table.
     """
     disk_errors.refuse_other(out, MARK)
     with disk_errors.writing(out):

@@ -1,7 +1,8 @@
-"""Writes one report: `python -m rlp.report OUT FOLDER …`; see `rlp.report.separate_process`.
+"""Write one report: `python -m rlp.report OUT FOLDER …`; see `rlp.report.separate_process`.
 
-It ends when its standard input does, since nobody waits for it any more. Notes on what is damaged
-go to stderr, a line each; a UserError is one line there, and exit status 2.
+The process exits when its standard input is closed, because its parent is gone. It prints notes on
+damaged files to stderr, one line each, and exits with status 2 after a UserError, printed as one
+line.
 """
 
 import logging
@@ -14,7 +15,7 @@ from rlp import report
 from rlp.report.separate_process import ERROR
 from rlp.runtime.errors import USER_ERROR, UserError
 
-NICENESS = 10  # whatever else runs on the machine goes first
+NICENESS = 10  # yield to other processes on the machine
 
 
 def _end_with_standard_input() -> None:
@@ -23,7 +24,7 @@ def _end_with_standard_input() -> None:
 
 
 def main(out: str, *folders: str) -> int:
-    """Returns the exit status."""
+    """Write the report, and return the exit status."""
     os.nice(NICENESS)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     threading.Thread(target=_end_with_standard_input, daemon=True).start()

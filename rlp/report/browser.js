@@ -1,43 +1,43 @@
-// The thought browser: a document, the positions of it that have thoughts, the thoughts of one of them.
-const state = { run: 0, document: 0, place: 0 };
+// The thought browser: a document, its positions with thoughts, and the thoughts at one position.
+const state = { run: 0, document: 0, position: 0 };
 let marks = [];
-let stretches = []; // everything in the document in order, to fade what the model had not seen
+let spans = []; // all parts of the document in order, to fade the text that the model has not seen
 
 const currentRun = () => data.runs[state.run];
 const currentDocument = () => currentRun().documents[state.document];
-const currentPosition = () => currentDocument().positions[state.place];
+const currentPosition = () => currentDocument().positions[state.position];
 const isBytes = (doc) => doc.separator === "";
 const kind = (gain) => (gain === null ? "unknown" : gain < 0 ? "cost" : "gain");
 
-/** The gain at which colour is full: nine tenths of all positions are within it, on either side of 0. */
+/** The absolute gain of full color: the 90th percentile over all positions. */
 const fullGain = (() => {
   const sizes = data.runs.flatMap((r) => r.documents.flatMap((d) => d.positions.map((p) => Math.abs(p.gain ?? 0))));
   sizes.sort((a, b) => a - b);
   return Math.max(0.1, Number((sizes[Math.floor(sizes.length * 0.9)] ?? 1).toPrecision(1)));
 })();
 
-/** Control and direction characters as their codes, so that text cannot hide or rearrange itself. */
+/** Replaces control and direction characters by their codes, so that text cannot hide or reorder. */
 function visible(text) {
   const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
   return text.replace(hidden, (c) => `⟨${c.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}⟩`);
 }
 const spelled = (text) => visible(text).replace(/ /g, "␣").replace(/\t/g, "⇥").replace(/\n/g, "⏎");
 
-/** A marked token: as it is, but white space gets a sign when chosen; a line break or nothing, always. */
+/** Text of a marked token: line breaks and empty tokens get a symbol, other white space if it is chosen. */
 function tokenText(piece, chosen) {
   if (piece === "") return "·";
   if (piece.includes("\n")) return visible(piece).replace(/\n/g, "⏎\n");
   return chosen && piece.trim() === "" ? spelled(piece) : visible(piece);
 }
 
-/** A probability from its logarithm. */
+/** Formats a probability, given its logarithm. */
 function probability(logProbability) {
   if (logProbability === null) return "–";
   const p = Math.exp(logProbability);
   return p >= 0.001 || p === 0 ? p.toFixed(3) : scientific(p, 1);
 }
 
-/** Number of the position to show first: the most gain, among those that the data gives if it gives any. */
+/** Index of the position to show first: the largest gain, among positions given by the data if any are. */
 function mostGain(positions) {
   const given = positions.some((p) => p.given);
   const worth = positions.map((p) => (given && !p.given ? -Infinity : p.gain ?? -Number.MAX_VALUE));
@@ -51,26 +51,26 @@ function drawDocument() {
   const box = el("div", {
     class: isBytes(doc) ? "tokens bytes" : "tokens", role: "listbox", "aria-label": "positions of the document",
   });
-  const placeOf = new Map(doc.positions.map((position, place) => [position.fork, place]));
+  const indexOfFork = new Map(doc.positions.map((position, index) => [position.fork, index]));
   marks = [];
-  stretches = [];
+  spans = [];
   let plain = "";
   const flush = () => {
     if (!plain) return;
-    stretches.push(el("span", {}, visible(plain)));
-    box.append(stretches[stretches.length - 1]);
+    spans.push(el("span", {}, visible(plain)));
+    box.append(spans[spans.length - 1]);
     plain = "";
   };
   doc.tokens.forEach((piece, n) => {
     if (n) plain += doc.separator;
-    if (!placeOf.has(n)) {
+    if (!indexOfFork.has(n)) {
       plain += piece;
       return;
     }
     flush();
-    const mark = drawMark(doc, placeOf.get(n));
+    const mark = drawMark(doc, indexOfFork.get(n));
     marks.push(mark);
-    stretches.push(mark);
+    spans.push(mark);
     box.append(mark);
   });
   flush();
@@ -80,8 +80,8 @@ function drawDocument() {
   document.getElementById("document-column").replaceChildren(drawScale(), strip, box);
 }
 
-function drawMark(doc, place) {
-  const { fork, gain } = doc.positions[place];
+function drawMark(doc, index) {
+  const { fork, gain } = doc.positions[index];
   const label = `position ${fork}, ${spelled(doc.tokens[fork])}: ${signed(gain, 2)} nats`;
   const mark = el("span", {
     class: `mark ${kind(gain)}`, role: "option", tabindex: -1, title: label, "aria-label": label,
@@ -89,16 +89,16 @@ function drawMark(doc, place) {
   });
   mark.style.setProperty("--depth", (0.06 + 0.5 * Math.min(1, Math.abs(gain ?? 0) / fullGain)).toFixed(3));
   mark.textContent = tokenText(doc.tokens[fork], false);
-  mark.addEventListener("click", () => choosePosition(place));
+  mark.addEventListener("click", () => choosePosition(index));
   return mark;
 }
 
 function drawScale() {
-  return el("div", { class: "scale" }, "information gain, nats", el("span", {}, `≤ −${fullGain}`), el("i"),
-    el("span", {}, `≥ +${fullGain}`), el("span", {}, "(dotted underline: below 0)"));
+  return el("div", { class: "scale" }, "information gain (nats)", el("span", {}, `≤ −${fullGain}`), el("i"),
+    el("span", {}, `≥ +${fullGain}`), el("span", {}, "(dotted underline: negative)"));
 }
 
-/** A bar per position, in order: gains up, losses down. */
+/** One bar per position, in order: positive gains up, negative gains down. */
 function drawStrip(doc) {
   const count = doc.positions.length;
   const strip = svg("svg", {
@@ -106,9 +106,9 @@ function drawStrip(doc) {
   });
   const limit = Math.max(fullGain, ...doc.positions.map((p) => Math.abs(p.gain ?? 0)));
   const width = Math.min(0.7, count / 20);
-  doc.positions.forEach((position, place) => {
+  doc.positions.forEach((position, index) => {
     const height = (Math.abs(position.gain ?? 0) / limit) * 28;
-    const bar = { class: kind(position.gain), x: place + (1 - width) / 2, width, height: Math.max(height, 1) };
+    const bar = { class: kind(position.gain), x: index + (1 - width) / 2, width, height: Math.max(height, 1) };
     strip.append(svg("rect", { ...bar, y: (position.gain ?? 0) < 0 ? 30 : 30 - bar.height }));
   });
   strip.append(svg("rect", { class: "chosen", y: 61, height: 3, width }));
@@ -119,25 +119,25 @@ function drawStrip(doc) {
   return strip;
 }
 
-function choosePosition(place, focus = false) {
+function choosePosition(index, focus = false) {
   const doc = currentDocument();
-  state.place = place;
+  state.position = index;
   marks.forEach((mark, n) => {
-    mark.setAttribute("aria-selected", String(n === place));
-    mark.tabIndex = n === place ? 0 : -1;
-    mark.textContent = tokenText(doc.tokens[doc.positions[n].fork], n === place);
+    mark.setAttribute("aria-selected", String(n === index));
+    mark.tabIndex = n === index ? 0 : -1;
+    mark.textContent = tokenText(doc.tokens[doc.positions[n].fork], n === index);
   });
-  const reached = stretches.indexOf(marks[place]);
-  stretches.forEach((part, n) => part.classList.toggle("unseen", n > reached));
+  const reached = spans.indexOf(marks[index]);
+  spans.forEach((part, n) => part.classList.toggle("unseen", n > reached));
   const pointer = document.querySelector(".strip .chosen");
-  pointer.setAttribute("x", place + (1 - Number(pointer.getAttribute("width"))) / 2);
-  reveal(marks[place]);
-  if (focus) marks[place].focus({ preventScroll: true });
+  pointer.setAttribute("x", index + (1 - Number(pointer.getAttribute("width"))) / 2);
+  reveal(marks[index]);
+  if (focus) marks[index].focus({ preventScroll: true });
   drawControls();
   drawPanel();
 }
 
-/** Scrolls the box of a long document, never the page. */
+/** Scrolls the box of a long document, not the page. */
 function reveal(mark) {
   const box = mark.parentElement;
   const [outer, inner] = [box.getBoundingClientRect(), mark.getBoundingClientRect()];
@@ -152,34 +152,34 @@ function drawPanel() {
   const ordered = [...known.sort((a, b) => b.reward - a.reward), ...position.thoughts.filter((t) => t.reward === null)];
   const closed = ordered.filter((thought) => thought.closed).length;
   const sums = [
-    ["information gain, nats", signed(position.gain, 2)],
+    ["information gain (nats)", signed(position.gain, 2)],
     ["probability without a thought", probability(position.baseline)],
     ["thoughts", `${ordered.length} (${closed} closed)`],
   ];
   document.getElementById("panel").replaceChildren(
-    el("h3", {}, `Position ${position.fork}: what follows is `, el("span", { class: "target" }, spelled(position.target))),
+    el("h3", {}, `Position ${position.fork}, target: `, el("span", { class: "target" }, spelled(position.target))),
     el("dl", { class: "sums" }, ...sums.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value)))),
-    el("p", { class: "how" }, "p: probability of what follows, without a thought (the stroke) → with this thought"),
+    el("p", { class: "how" }, "p: probability of the target without a thought (vertical line) → with this thought (bar)"),
     el("div", { class: "thoughts" }, ...ordered.map((thought) => drawThought(thought, position))),
   );
 }
 
 function drawThought(thought, position) {
-  const figure = (name, value) => el("span", {}, `${name} `, el("b", {}, value));
+  const field = (name, value) => el("span", {}, `${name} `, el("b", {}, value));
   const words = el("div", { class: isBytes(currentDocument()) ? "words bytes" : "words" });
   words.textContent = visible(thought.text) || "(empty)";
   return el("article", { class: "thought" },
-    el("div", { class: "figures" },
-      figure("reward", signed(thought.reward, 2)),
-      figure("advantage", signed(thought.advantage, 2)),
-      figure("tokens", String(thought.tokens)),
+    el("div", { class: "fields" },
+      field("reward", signed(thought.reward, 2)),
+      field("advantage", signed(thought.advantage, 2)),
+      field("tokens", String(thought.tokens)),
       el("span", thought.closed ? {} : { class: "open" }, thought.closed ? "closed" : "not closed"),
     ),
     drawChance(thought, position),
     words);
 }
 
-/** The target's probability as a bar from 0 to 1; the stroke is where it is without a thought. */
+/** The target's probability as a bar from 0 to 1; a vertical line marks it without a thought. */
 function drawChance(thought, position) {
   const bar = svg("svg", { viewBox: "0 0 100 12", preserveAspectRatio: "none", "aria-hidden": "true" });
   bar.append(svg("rect", { class: "track", y: 3, width: 100, height: 6 }));
@@ -197,34 +197,34 @@ function drawChance(thought, position) {
 
 // ---- choosing a run and a document ----
 
-/** The same position of the same document in another run, or null. */
+/** Index of the same position of the same document in another run, or null. */
 function counterpart(run) {
   const [doc, other] = [currentDocument(), run.documents[state.document]];
   if (!other || other.tokens.join("\u0000") !== doc.tokens.join("\u0000")) return null;
-  const place = other.positions.findIndex((position) => position.fork === currentPosition().fork);
-  return place < 0 ? null : place;
+  const index = other.positions.findIndex((position) => position.fork === currentPosition().fork);
+  return index < 0 ? null : index;
 }
 
 function chooseRun(run) {
-  const place = counterpart(data.runs[run]);
+  const index = counterpart(data.runs[run]);
   state.run = run;
   state.document = Math.min(state.document, currentRun().documents.length - 1);
   drawDocument();
-  choosePosition(place ?? mostGain(currentDocument().positions));
+  choosePosition(index ?? mostGain(currentDocument().positions));
 }
 
-function chooseDocument(place) {
-  state.document = place;
+function chooseDocument(index) {
+  state.document = index;
   drawDocument();
   choosePosition(mostGain(currentDocument().positions));
 }
 
-/** Buttons for the runs, each with its gain at the chosen position, and the list of documents. */
+/** Draws a button per run, with its gain at the chosen position, and the list of documents. */
 function drawControls() {
   const runs = choices("model", data.runs.map((run) => run.label), state.run, chooseRun);
   runs.querySelectorAll("button").forEach((button, n) => {
-    const place = counterpart(data.runs[n]);
-    const gain = place === null ? null : data.runs[n].documents[state.document].positions[place].gain;
+    const index = counterpart(data.runs[n]);
+    const gain = index === null ? null : data.runs[n].documents[state.document].positions[index].gain;
     button.append(el("small", {}, gain === null ? "not sampled here" : `${signed(gain, 2)} nats here`));
   });
   const select = el("select", { "aria-label": "document" });
@@ -235,9 +235,9 @@ function drawControls() {
   select.value = state.document;
   select.addEventListener("change", () => chooseDocument(Number(select.value)));
   const focused = document.activeElement?.closest("#browser-controls button");
-  const place = focused ? [...focused.parentElement.querySelectorAll("button")].indexOf(focused) : -1;
+  const index = focused ? [...focused.parentElement.querySelectorAll("button")].indexOf(focused) : -1;
   document.getElementById("browser-controls").replaceChildren(runs, select);
-  if (place >= 0) runs.querySelectorAll("button")[place].focus({ preventScroll: true });
+  if (index >= 0) runs.querySelectorAll("button")[index].focus({ preventScroll: true });
 }
 
 function showThoughts() {
@@ -249,7 +249,7 @@ function showThoughts() {
     const move = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (!move) return;
     event.preventDefault();
-    choosePosition(Math.min(marks.length - 1, Math.max(0, state.place + move)), true);
+    choosePosition(Math.min(marks.length - 1, Math.max(0, state.position + move)), true);
   });
   drawDocument();
   choosePosition(mostGain(currentDocument().positions));

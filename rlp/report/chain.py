@@ -1,4 +1,4 @@
-"""The table of a chain: what every start has come to, alone and after each later stage."""
+"""The table of a pipeline: the held-out metrics of every start, alone and after later stages."""
 
 from collections.abc import Mapping
 
@@ -8,24 +8,24 @@ from rlp.report.markdown import aligned
 from rlp.runtime.display import markdown_cell
 
 ALONE = ""  # the stage of a start itself
-_HEAD = ("held-out figure", "start")
+_HEAD = ("held-out metric", "start")
 
 
 def arm_stages(sources: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Start and stage of every arm.
+    """Return the start and the stage of every arm.
 
-    An arm that starts from another one and is called "<start>_<stage>" after the start of that one
-    is a later stage of it; any other arm is a start.
+    An arm named "<start>_<stage>" that is initialized from an arm of this start is a later stage of
+    it; any other arm is a start.
 
     Args:
-      sources: every arm to the arm that it starts from, or ""; each after that one.
+      sources: Arm -> the arm that it is initialized from, or ""; sources precede their users.
     """
-    placed: dict[str, tuple[str, str]] = {}
+    stages: dict[str, tuple[str, str]] = {}
     for arm, source in sources.items():
-        start = placed[source][0] if source else ""
+        start = stages[source][0] if source else ""
         later = bool(start) and arm.startswith(f"{start}_")
-        placed[arm] = (start, arm.removeprefix(f"{start}_")) if later else (arm, ALONE)
-    return placed
+        stages[arm] = (start, arm.removeprefix(f"{start}_")) if later else (arm, ALONE)
+    return stages
 
 
 def chain_table(
@@ -33,16 +33,16 @@ def chain_table(
     summaries: Mapping[str, Summary],
     published: Mapping[str, Mapping[str, float]],
 ) -> str:
-    """A Markdown table: a row per held-out figure and start, a column per stage.
+    """Return a Markdown table with a row per held-out metric and start, and a column per stage.
 
-    Shares are in percent. A figure that no arm has is left out, whatever is published of it.
+    Shares are in percent. A metric that no arm has is left out, even if it is in `published`.
 
     Args:
-      placed: of every arm, its start and its stage.
-      summaries: arm to its figures, the form of an arm in summary.json.
-      published: arm to figures, by the same names and in the same units, to stand in brackets.
+      placed: Arm -> its start and its stage.
+      summaries: Arm -> its metrics, in the form of an arm in summary.json.
+      published: Arm -> published values, with the same names and units, shown in parentheses.
     """
-    arms = {place: arm for arm, place in placed.items()}
+    arms = {start_and_stage: arm for arm, start_and_stage in placed.items()}
     starts = list(dict.fromkeys(start for start, _ in placed.values()))
     stages = list(dict.fromkeys(stage for _, stage in placed.values()))
     rows = [[*_HEAD, *(f"+ {markdown_cell(stage)}" if stage else "alone" for stage in stages)]]
@@ -51,14 +51,14 @@ def chain_table(
             cells = []
             for stage in stages:
                 arm = arms.get((start, stage), "")
-                beside = published.get(arm, {}).get(metric.name)
-                cells.append(_cell(value_in(summaries.get(arm, {}), metric), beside, metric))
+                reference = published.get(arm, {}).get(metric.name)
+                cells.append(_cell(value_in(summaries.get(arm, {}), metric), reference, metric))
             rows.append([_label(metric), markdown_cell(start), *cells])
     return aligned(rows, words=len(_HEAD))
 
 
 def _compared(summaries: Mapping[str, Summary]) -> list[Metric]:
-    """What is measured of held-out text or problems and has a better and a worse."""
+    """Return the held-out metrics that some arm has and of which one direction is better."""
     known = {key for summary in summaries.values() for key in summary if summary[key] is not None}
     columns = shown_columns(summaries.values())
     return [m for m in columns if m.name in known and m.lower_is_better is not None]

@@ -1,4 +1,4 @@
-"""The columns of tables of results: which metrics they show, and how a value is written."""
+"""The columns of result tables: which metrics they show, and how values are formatted."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,26 +16,26 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def shown_columns(summaries: Iterable[Summary]) -> tuple[Metric, ...]:
-    """The columns that a table of these summaries has.
+    """Return the columns of a table of these summaries.
 
-    Those of documents and totals are always there, the others where some summary has them.
+    Metrics of documents and totals always have a column; others only if some summary has them.
     """
     known = {
         key: None for summary in summaries for key, value in summary.items() if value is not None
     }
-    found: list[Metric] = []
+    columns: list[Metric] = []
     for metric in COLUMNS:
         if metric.measured in ("documents", "total"):
-            found.append(metric)
+            columns.append(metric)
         else:
-            found += filter(
+            columns += filter(
                 None, (catalogue.find(HELD_OUT_PREFIX + key, [metric]) for key in known)
             )
-    return tuple(found)
+    return tuple(columns)
 
 
 def value_in(summary: Summary, metric: Metric) -> float | None:
-    """The value of a metric in a summary, or None where it is not known."""
+    """Return the value of a metric in a summary, or None if it is not known."""
     if metric.name == "train_seconds":
         wall = summary.get("wall_s")
         return wall.get("train") if isinstance(wall, dict) else None
@@ -44,30 +44,30 @@ def value_in(summary: Summary, metric: Metric) -> float | None:
 
 
 def unit_of(metric: Metric) -> str:
-    """The unit behind the head of a column; "" for accuracies, which are always shares."""
+    """Return the unit in a column's heading; "" for accuracies, which are always shares."""
     return "" if metric.group in ("Accuracy", "Answers") else metric.unit
 
 
 def format_of(metric: Metric) -> str:
-    """How values of a metric are written, as `format_value` takes it."""
+    """Return how values of a metric are formatted: the `form` argument of `format_value`."""
     if metric.measured == "total":
         return "seconds" if metric.unit == "s" else "power"
     return {"nats": "gain", "tokens": "tokens"}.get(metric.unit, "")
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean of the known values, or None if none is known."""
+    """Return the mean of the known values, or None if none is known."""
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
 
 
 def format_value(value: float | None, form: str, plain: bool = False) -> str:
-    """A value as text.
+    """Format a value as text.
 
     Args:
-        value: None where it is not known.
+        value: The value; None if it is not known.
         form: "power" (of ten), "seconds", "tokens", "gain" (with its sign) or "" (three decimals).
-        plain: keeps to ASCII, for terminals.
+        plain: Use only ASCII, for terminals.
     """
     if value is None:
         return "-" if plain else "–"
@@ -95,21 +95,21 @@ def _scientific(value: float, plain: bool) -> str:
 def clearly_best(
     columns: Sequence[Sequence[float | None]], lower_is_better: bool | None
 ) -> int | None:
-    """The row that is best beyond what its seeds leave open, or None.
+    """Return the row that is best for every choice of seeds, or None.
 
     Args:
-        columns: for every row, the values of its seeds.
-        lower_is_better: None where neither is better.
+        columns: For every row, the values of its seeds.
+        lower_is_better: None if neither direction is better.
 
     Returns:
-        The row of which every seed beats every seed of every other row, if all rows have three
-        seeds or more: fewer can part by luck too easily to say so.
+        The index of the row of which every seed beats every seed of every other row. None if there
+        is no such row or a row has fewer than three seeds, which separate too easily by chance.
     """
     if lower_is_better is None or len(columns) < 2:
         return None
     better = -1 if lower_is_better else 1
     known = [[better * v for v in row if v is not None and math.isfinite(v)] for row in columns]
-    if any(len(kept) < max(3, len(row)) for kept, row in zip(known, columns, strict=True)):
+    if any(len(values) < max(3, len(row)) for values, row in zip(known, columns, strict=True)):
         return None
     best = max(range(len(known)), key=lambda row: min(known[row]))
     others = (value for row, values in enumerate(known) if row != best for value in values)
@@ -117,7 +117,7 @@ def clearly_best(
 
 
 def format_spread(values: Sequence[float | None], form: str) -> str:
-    """The mean of seeds, with the smallest and the largest of them behind it where they differ."""
+    """Format the mean over seeds, followed by [smallest, largest] if they differ."""
     text = format_value(mean(values), form, plain=True)
     known = [value for value in values if value is not None]
     if len(known) < 2:

@@ -1,4 +1,4 @@
-"""Which runs are the same arm under another seed, and which stand for themselves."""
+"""Group runs that are the same arm with different seeds."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from rlp.report.load import Run, Source
 
 @dataclass(frozen=True)
 class Group:
-    """A row of the table, a colour of the plots.
+    """Runs that share a row of the table and a color in the plots.
 
     Attributes:
-        name: of the arm or run; with its folder in front where the arm alone would not tell.
-        runs: one per seed.
+        name: The name of the arm or run; preceded by its folder if the arm's name is ambiguous.
+        runs: One run per seed.
     """
 
     name: str
@@ -22,10 +22,10 @@ class Group:
 
 
 def group_runs(sources: Sequence[Source]) -> list[Group]:
-    """Groups the runs of all sources.
+    """Group the runs of all sources.
 
-    Experiments whose configs differ in nothing but the seed, with no seed twice, are seeds of one
-    experiment: each of their arms is one group. Every other arm, and every plain run, is its own.
+    Experiments whose configs differ only by the seed, with distinct seeds, are pooled: each of
+    their arms is one group. Every other arm, and every plain run, is a group by itself.
     """
     pools = _seed_pools(sources)
     names = [p[0].name if len(p) == 1 else f"{p[0].name} and {len(p) - 1} more" for p in pools]
@@ -37,16 +37,16 @@ def group_runs(sources: Sequence[Source]) -> list[Group]:
 
 
 def group_pools(pools: Mapping[str, Sequence[Source]]) -> list[Group]:
-    """Groups of sources that are known to be seeds of one another, by the name of each pool."""
+    """Group sources that are known to differ only by the seed, by the name of each pool."""
     groups = []
     for name, pool in pools.items():
-        made = _pool_groups(pool, name)
-        groups += made if pool[0].arms else [Group(name, group.runs) for group in made]
+        arms = _pool_groups(pool, name)
+        groups += arms if pool[0].arms else [Group(name, group.runs) for group in arms]
     return groups
 
 
 def _pool_groups(pool: Sequence[Source], prefix: str) -> list[Group]:
-    """One group per arm of the sources of a pool, or one if they are plain runs."""
+    """Return one group per arm of the sources of a pool, or one group if they are plain runs."""
     first = pool[0]
     return [
         Group(
@@ -58,7 +58,7 @@ def _pool_groups(pool: Sequence[Source], prefix: str) -> list[Group]:
 
 
 def _seed_pools(sources: Sequence[Source]) -> list[list[Source]]:
-    """The sources in order, those that are seeds of one experiment together."""
+    """Pool the sources that are seeds of one experiment, keeping their order."""
     pools: dict[object, list[Source]] = {}
     for number, source in enumerate(sources):
         key: object = number
@@ -75,10 +75,10 @@ def _seed_pools(sources: Sequence[Source]) -> list[list[Source]]:
 
 
 def differing_settings(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """Config fields whose values are not the same in all groups, seeds aside.
+    """Find the config fields, except seeds, whose values differ between groups.
 
     Returns:
-        field (dotted) -> its value in each group as text, "" where the group has no such field.
+        Dotted field -> its value in each group as text, "" if a group does not have the field.
     """
     flat = [_flatten(group.runs[0].config) for group in groups]
     fields = dict.fromkeys(field for config in flat for field in config if field != "seed")

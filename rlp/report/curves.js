@@ -1,15 +1,15 @@
-// Training curves: one small SVG per metric, a common horizontal axis, values under the pointer.
+// Training curves: one small SVG per metric, a common horizontal axis, and a readout at the pointer.
 const PLOT = { width: 340, height: 200, left: 44, right: 14, top: 10, bottom: 34 };
-const stroke = (colour) => `s${colour % 8} d${colour % 5}`;
+const stroke = (color) => `s${color % 8} d${color % 5}`;
 
-/** About `count` round numbers that cover low…high. */
+/** Returns about `count` round numbers in low…high. */
 function ticks(low, high, count) {
   const rough = (high - low || 1) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
-  const found = [];
-  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++) found.push(n * step);
-  return found;
+  const values = [];
+  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++) values.push(n * step);
+  return values;
 }
 
 function tickLabels(values) {
@@ -32,7 +32,7 @@ function path(line, axis, x, y) {
 }
 
 function drawPlot(plot, axis, hidden) {
-  const series = plot.series.filter((s) => !hidden.has(s.colour));
+  const series = plot.series.filter((s) => !hidden.has(s.color));
   const picture = svg("svg", { viewBox: `0 0 ${PLOT.width} ${PLOT.height}`, role: "img", "aria-label": plot.title });
   const readout = el("p", { class: "readout" });
   const caption = el("figcaption", {}, plot.title + (plot.unit ? ` (${plot.unit})` : ""), el("span", {}, plot.meaning));
@@ -62,19 +62,19 @@ function drawPlot(plot, axis, hidden) {
 
   for (const s of series) {
     for (const line of s.lines) {
-      picture.append(svg("path", { class: `thin s${s.colour % 8}`, d: path(line, axis, x, y) }));
+      picture.append(svg("path", { class: `thin s${s.color % 8}`, d: path(line, axis, x, y) }));
     }
-    picture.append(svg("path", { class: `bold ${stroke(s.colour)}`, d: path(s.bold, axis, x, y) }));
+    picture.append(svg("path", { class: `bold ${stroke(s.color)}`, d: path(s.bold, axis, x, y) }));
     if (!plot.heldOut && s.bold.y.length > 1) continue;
     s.bold.y.forEach((v, n) =>
-      picture.append(svg("circle", { class: `s${s.colour % 8}`, cx: x(s.bold[axis][n]), cy: y(v), r: 3 })),
+      picture.append(svg("circle", { class: `s${s.color % 8}`, cx: x(s.bold[axis][n]), cy: y(v), r: 3 })),
     );
   }
   addReadout(picture, readout, series, axis, x, range);
   return figure;
 }
 
-/** Shows the values nearest to the pointer, of every series that reaches there. */
+/** Shows the value nearest to the pointer for every series that extends that far. */
 function addReadout(picture, readout, series, axis, x, range) {
   const cursor = svg("line", { class: "cursor", y1: PLOT.top, y2: PLOT.height - PLOT.bottom, visibility: "hidden" });
   picture.append(cursor);
@@ -92,7 +92,7 @@ function addReadout(picture, readout, series, axis, x, range) {
       if (!xs.length || at > xs[xs.length - 1] + range.x * 0.02) continue;
       let nearest = 0;
       xs.forEach((v, n) => { if (Math.abs(v - at) < Math.abs(xs[nearest] - at)) nearest = n; });
-      words.push(`${data.groups[s.colour]} ${short(s.bold.y[nearest])}`);
+      words.push(`${data.groups[s.color]} ${short(s.bold.y[nearest])}`);
     }
     cursor.setAttribute("visibility", "visible");
     cursor.setAttribute("x1", x(at));
@@ -102,19 +102,19 @@ function addReadout(picture, readout, series, axis, x, range) {
 }
 
 function legend(hidden, draw) {
-  const keys = data.groups.map((name, colour) => {
+  const keys = data.groups.map((name, color) => {
     const sample = svg("svg", { width: 28, height: 8, "aria-hidden": "true" });
-    sample.append(svg("line", { class: `bold ${stroke(colour)}`, x1: 0, x2: 28, y1: 4, y2: 4 }));
+    sample.append(svg("line", { class: `bold ${stroke(color)}`, x1: 0, x2: 28, y1: 4, y2: 4 }));
     const key = el("button", { type: "button", class: "key", "aria-pressed": "true", title: "show or hide" }, sample, name);
     key.addEventListener("click", () => {
-      const shown = hidden.delete(colour);
-      if (!shown) hidden.add(colour);
+      const shown = hidden.delete(color);
+      if (!shown) hidden.add(color);
       key.setAttribute("aria-pressed", String(shown));
       draw();
     });
     return key;
   });
-  return el("div", { class: "choices legend", role: "group", "aria-label": "curves shown" }, ...keys);
+  return el("div", { class: "choices legend", role: "group", "aria-label": "visible curves" }, ...keys);
 }
 
 function showCurves() {
@@ -130,7 +130,7 @@ function showCurves() {
   const controls = document.getElementById("curve-controls");
   controls.append(legend(hidden, draw));
   if (counted) {
-    controls.append(choices("against", ["training FLOPs", "step"], 0, (n) => { axis = n ? "step" : "flops"; draw(); }));
+    controls.append(choices("x-axis", ["training FLOPs", "step"], 0, (n) => { axis = n ? "step" : "flops"; draw(); }));
   }
   document.getElementById("curves").hidden = false;
   document.getElementById("held-out").hidden = !data.plots.some((plot) => plot.heldOut);

@@ -1,4 +1,4 @@
-"""The lines of the plots: read, averaged over seeds, smoothed, thinned."""
+"""The lines of the plots: read, averaged over seeds, smoothed, downsampled."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ from rlp.report.load import Run
 
 @dataclass(frozen=True)
 class Line:
-    """A metric of one run: arrays of equal length; flops (cumulative) is empty if not logged."""
+    """A metric of one run: [n] arrays; flops (cumulative) is empty if it was not logged."""
 
     steps: np.ndarray
     flops: np.ndarray
@@ -24,32 +24,32 @@ class Line:
 
 @dataclass(frozen=True)
 class Series:
-    """A metric of one group: a line per seed, and the mean over the steps that all seeds have."""
+    """A metric of one group: one line per seed, and their mean at the steps that all seeds have."""
 
     name: str
-    colour: int
+    color: int
     lines: tuple[Line, ...]
     mean: Line
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A metric of all groups that have it."""
+    """A metric, and the series of all groups that have it."""
 
     metric: Metric
     series: tuple[Series, ...]
 
 
 def build_plots(groups: Sequence[Group]) -> list[Plot]:
-    """A plot for every metric that some run has; a held-out metric needs two points somewhere."""
+    """Return a plot for every metric that some run has; held-out metrics need at least 2 points."""
     plots = []
     declared = dict.fromkeys(m for group in groups for run in group.runs for m in run.declared)
     for metric in (*catalogue.PLOTTED, *declared):
         series = []
-        for colour, group in enumerate(groups):
+        for color, group in enumerate(groups):
             lines = tuple(filter(None, (read_line(run, metric.key) for run in group.runs)))
             if lines:
-                series.append(Series(group.name, colour, lines, mean_line(lines)))
+                series.append(Series(group.name, color, lines, mean_line(lines)))
         longest = max((len(line.steps) for s in series for line in s.lines), default=0)
         if longest >= (2 if metric.held_out else 1):
             plots.append(Plot(metric, tuple(series)))
@@ -57,46 +57,46 @@ def build_plots(groups: Sequence[Group]) -> list[Plot]:
 
 
 def read_line(run: Run, key: str) -> Line | None:
-    """The finite values of a metric, or None if there is none.
+    """Return the finite values of a metric, or None if there are none.
 
-    "loss" is read from next-token runs only: the surrogate loss of RLP has no meaning of its own.
+    "loss" is read from next-token runs only: the value of RLP's surrogate loss is not meaningful.
     """
     if key == "loss" and run.config.get("objective") != "next_token":
         return None
     values = run.metrics.column(key)
-    kept = np.isfinite(values)
-    if not kept.any():
+    finite = np.isfinite(values)
+    if not finite.any():
         return None
-    flops = run.metrics.column("flops")[kept]
+    flops = run.metrics.column("flops")[finite]
     counted = not np.isnan(flops).any()
-    return Line(run.metrics.steps[kept], flops if counted else flops[:0], values[kept])
+    return Line(run.metrics.steps[finite], flops if counted else flops[:0], values[finite])
 
 
 def mean_line(lines: Sequence[Line]) -> Line:
-    """The mean over lines, at the steps that all of them have; FLOPs are averaged likewise."""
+    """Return the mean over lines, of values and FLOPs, at the steps that all of them have."""
     if len(lines) == 1:
         return lines[0]
     common = functools.reduce(np.intersect1d, (line.steps for line in lines))
-    places = [np.searchsorted(line.steps, common) for line in lines]
+    indices = [np.searchsorted(line.steps, common) for line in lines]
     counted = all(len(line.flops) for line in lines)
-    of_all = lambda name: np.mean(
-        [getattr(line, name)[place] for line, place in zip(lines, places, strict=True)], axis=0
+    mean = lambda name: np.mean(
+        [getattr(line, name)[index] for line, index in zip(lines, indices, strict=True)], axis=0
     )
-    return Line(common, of_all("flops") if counted else common[:0], of_all("values"))
+    return Line(common, mean("flops") if counted else common[:0], mean("values"))
 
 
 def smooth(line: Line) -> Line:
-    """A running mean over 1/20 of the line; the window shrinks towards the ends, which stay."""
+    """Return a running mean over 1/20 of the line; the window shrinks to 1 towards the ends."""
     count = len(line.values)
     total = np.concatenate([[0.0], np.cumsum(line.values)])
-    place = np.arange(count)
-    side = np.minimum(count // 40, np.minimum(place, count - 1 - place))
-    values = (total[place + side + 1] - total[place - side]) / (2 * side + 1)
+    index = np.arange(count)
+    side = np.minimum(count // 40, np.minimum(index, count - 1 - index))
+    values = (total[index + side + 1] - total[index - side]) / (2 * side + 1)
     return Line(line.steps, line.flops, values)
 
 
 def thin(line: Line, most: int) -> Line:
-    """At most `most` points: means over bins of equally many neighbours."""
+    """Downsample to at most `most` points: means over bins of consecutive points."""
     size = math.ceil(len(line.values) / most)
     if size <= 1:
         return line
@@ -111,11 +111,11 @@ def thin(line: Line, most: int) -> Line:
 
 
 def extremes(line: Line, most: int) -> Line:
-    """At most `most` points of the line: its ends, and the lowest and the highest point of each bin
-    of equally many neighbours, so that a single odd step stays visible.
+    """Downsample to at most `most` points so that single outliers stay visible.
 
-    With two bins or more for every pixel, the drawing is that of the whole line (U. Jugel et al.,
-    "M4: a visualization-oriented time series data aggregation", VLDB 2014).
+    Keeps the first and the last point, and the lowest and the highest point of each bin of
+    consecutive points. With at least two bins per pixel, the drawing equals that of the whole line
+    (U. Jugel et al., "M4: a visualization-oriented time series data aggregation", VLDB 2014).
     """
     count = len(line.values)
     if count <= most:
@@ -123,7 +123,7 @@ def extremes(line: Line, most: int) -> Line:
     size = math.ceil(count / ((most - 2) // 2))
     padded = np.append(line.values, np.repeat(line.values[-1:], -count % size)).reshape(-1, size)
     starts = np.arange(len(padded)) * size
-    places = [starts + padded.argmin(axis=1), starts + padded.argmax(axis=1), [0, count - 1]]
-    kept = np.unique(np.minimum(np.concatenate(places), count - 1))
-    part = lambda values: values[kept] if len(values) else values
-    return Line(part(line.steps), part(line.flops), part(line.values))
+    indices = [starts + padded.argmin(axis=1), starts + padded.argmax(axis=1), [0, count - 1]]
+    selected = np.unique(np.minimum(np.concatenate(indices), count - 1))
+    select = lambda values: values[selected] if len(values) else values
+    return Line(select(line.steps), select(line.flops), select(line.values))

@@ -1,6 +1,6 @@
 "use strict";
-// The page's data, and the few ways in which it reaches the page. Strings become text nodes or attribute
-// values; nothing here, or in the scripts after this one, parses a string as markup.
+// The page's data, and helpers that build its elements. Strings become text nodes or attribute values;
+// neither this script nor the ones after it parse a string as markup.
 const data = JSON.parse(document.getElementById("report-data").textContent);
 
 function build(element, attributes, children) {
@@ -21,20 +21,20 @@ function scientific(x, digits) {
   return `${mantissa}×10${superscript(Number(exponent))}`;
 }
 
-/** A number of any size in about three digits. */
+/** Formats a number of any size with about three digits. */
 function short(x) {
   const size = Math.abs(x);
   if (size !== 0 && (size < 1e-3 || size >= 1e5)) return scientific(x, 1).replace(/^-/, "−");
   return fixed(x, size < 10 ? 3 : size < 100 ? 2 : 0);
 }
 
-/** A row of buttons of which one is pressed; `choose` gets the place of the pressed one. */
+/** A row of buttons, one of which is pressed; calls `choose` with the index of the pressed button. */
 function choices(label, names, pressed, choose) {
-  const buttons = names.map((name, place) => {
-    const button = el("button", { type: "button", "aria-pressed": String(place === pressed) }, name);
+  const buttons = names.map((name, index) => {
+    const button = el("button", { type: "button", "aria-pressed": String(index === pressed) }, name);
     button.addEventListener("click", () => {
       buttons.forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
-      choose(place);
+      choose(index);
     });
     return button;
   });

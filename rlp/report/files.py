@@ -1,6 +1,6 @@
-"""Reads the files of a run's folder, each checked before anything relies on it.
+"""Read and validate the files of a run folder.
 
-Every function raises a UserError that names the file and the place where it is damaged.
+Every function raises a UserError that names the file and what is damaged in it.
 """
 
 import json
@@ -14,25 +14,25 @@ from rlp.report.thoughts import check_thoughts
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import parse
 
-_COUNTS = {"step", "steps", "wall_s"}  # what evaluation.json has besides metrics
+_COUNTS = {"step", "steps", "wall_s"}  # the keys of evaluation.json that are not metrics
 
 
-def read_figures(path: Path) -> dict[str, Any]:
-    """The content of evaluation.json."""
-    figures = read_object(path)
-    check_numbers(figures, str(path))
-    return figures
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """Read evaluation.json."""
+    metrics = read_object(path)
+    check_numbers(metrics, str(path))
+    return metrics
 
 
 def read_thoughts(path: Path) -> dict[str, Any]:
-    """The content of thoughts.json."""
+    """Read thoughts.json."""
     thoughts = read_object(path)
     check_thoughts(thoughts, path)
     return thoughts
 
 
 def read_warnings(path: Path) -> list[dict[str, Any]]:
-    """What the run found amiss."""
+    """Read warnings.json: the name, step and message of each warning."""
     warnings = _read_json(path)
     if not _all_have(warnings, {"name": str, "step": int, "message": str}):
         raise UserError(f"{path}: not a list of names, steps and messages; the file is damaged")
@@ -40,7 +40,7 @@ def read_warnings(path: Path) -> list[dict[str, Any]]:
 
 
 def read_problems(path: Path) -> list[dict[str, Any]]:
-    """Problems with the responses to them."""
+    """Read responses.json: held-out problems with the responses to them."""
     problems = read_object(path).get("problems")
     of_problem = {"file": str, "prompt": str, "answer": str, "responses": list}
     of_response = {"text": str, "answer": str | None, "correct": bool, "closed": bool}
@@ -52,7 +52,7 @@ def read_problems(path: Path) -> list[dict[str, Any]]:
 
 
 def _all_have(items: object, kinds: Mapping[str, Any]) -> bool:
-    """Whether this is a list of objects that hold values of these kinds by these names."""
+    """Return whether `items` is a list of objects that have these names with these types."""
     return isinstance(items, list) and all(
         isinstance(item, dict)
         and all(name in item and isinstance(item[name], kind) for name, kind in kinds.items())
@@ -61,7 +61,7 @@ def _all_have(items: object, kinds: Mapping[str, Any]) -> bool:
 
 
 def check_numbers(content: Mapping[str, Any], where: str) -> None:
-    """What the report reads must be a number or null; "wall_s" holds seconds by stage."""
+    """Check that every metric and count is a number or null; "wall_s" maps stages to seconds."""
     for key, value in content.items():
         if key == "wall_s" and isinstance(value, dict):
             check_numbers({f"seconds_{stage}": s for stage, s in value.items()}, where)
@@ -89,8 +89,8 @@ def _read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
+    """Read a file that contains one JSON object."""
     content = _read_json(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold one JSON object; the file is damaged")
+        raise UserError(f"{path}: must contain one JSON object; the file is damaged")
     return content

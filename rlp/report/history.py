@@ -1,4 +1,4 @@
-"""The figures of a run by step, as columns: what a report reads of metrics.jsonl."""
+"""The metrics of a run by step, as columns read from metrics.jsonl."""
 
 import math
 from array import array
@@ -18,12 +18,12 @@ _KEYS = {"step", "skipped_updates", *_SHOWN}
 
 @dataclass(frozen=True)
 class History:
-    """The figures of the steps of a run, rising, each step once.
+    """The metrics of a run, each step once, in rising order.
 
     Attributes:
       steps: [n] float64.
-      columns: name to its values, [n] float64; nan where a step does not have the figure.
-      last: all figures of the last step.
+      columns: Name -> its values, [n] float64; nan if a step does not have the metric.
+      last: All metrics of the last step.
     """
 
     steps: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -34,11 +34,11 @@ class History:
         return len(self.steps)
 
     def column(self, key: str) -> np.ndarray:
-        """The values of a figure, [n] float64; nan where a step does not have it."""
+        """Return the values of a metric, [n] float64; nan if a step does not have it."""
         return self.columns.get(key, np.full(len(self), np.nan))
 
     def seconds(self) -> float | None:
-        """The seconds of all stages of all steps; None if none were logged."""
+        """Return the total seconds of all stages and steps, or None if none were logged."""
         stages = [values for name, values in self.columns.items() if _is_stage(name)]
         known = (float(value) for values in stages for value in values[~np.isnan(values)])
         return math.fsum(known) if stages else None
@@ -51,15 +51,15 @@ def _is_stage(name: str) -> bool:
 def read_history(
     path: Path, note: Callable[[str], object], declared: Sequence[Metric] = ()
 ) -> History:
-    """Reads metrics.jsonl in memory that a step takes a few hundred bytes of.
+    """Read metrics.jsonl, using a few hundred bytes of memory per step.
 
     Args:
-      path: of the file.
-      note: is called with one line for each kind of damage.
-      declared: metrics that the run has besides the catalogue's.
+      path: The file.
+      note: Called with one line for each kind of damage.
+      declared: Metrics that the run has in addition to those of the catalogue.
 
     Raises:
-      UserError, OSError: as of `metrics_file.read`.
+      UserError, OSError: As in `metrics_file.read`.
     """
     keys = _KEYS | {metric.key for metric in declared}
     columns: dict[str, array] = {}
@@ -67,7 +67,7 @@ def read_history(
     first_bad = 0
     for number, line in enumerate(metrics_file.read(path), 1):
         if line.torn:
-            note(f"{path}: the last line is unfinished and was left out")
+            note(f"{path}: the last line is incomplete and was skipped")
             break
         if line.row is None or line.skipped:
             bad += 1
@@ -85,7 +85,7 @@ def read_history(
             last = line.row
     if bad:
         lines = f"{bad:,} lines are" if bad > 1 else "a line is"
-        note(f"{path}, line {first_bad:,}: {lines} damaged and could not be read in full")
+        note(f"{path}, line {first_bad:,}: {lines} damaged and could not be read completely")
     if not count:
         return History()
     return _ordered({name: np.array(values) for name, values in columns.items()}, last, path, note)
@@ -97,13 +97,14 @@ def _ordered(
     path: Path,
     note: Callable[[str], object],
 ) -> History:
-    """The history of columns in any order; of a step that is there twice, the later line."""
+    """Sort the rows by step; if a step occurs twice, keep the later line."""
     steps = columns["step"]
     if (np.diff(steps) <= 0).any():
         backwards = steps[::-1]
-        kept, places = np.unique(backwards, return_index=True)
-        twice = len(steps) - len(kept)
-        if twice:
-            note(f"{path}: {twice:,} of the lines are of steps that are there again further down")
-        columns = {name: values[::-1][places] for name, values in columns.items()}
+        unique, indices = np.unique(backwards, return_index=True)
+        repeated = len(steps) - len(unique)
+        if repeated:
+            lines = f"{repeated:,} line{'s' * (repeated > 1)}"
+            note(f"{path}: skipped {lines} for steps that occur again later in the file")
+        columns = {name: values[::-1][indices] for name, values in columns.items()}
     return History(columns["step"], columns, last)

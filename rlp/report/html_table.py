@@ -1,6 +1,6 @@
-"""The table of results as HTML: a row per group, a column per metric.
+"""The results table as HTML: a row per group, a column per metric.
 
-Everything that comes from a file goes through `escape`.
+All text from files is escaped by `escape`.
 """
 
 import html
@@ -21,23 +21,23 @@ from rlp.runtime.display import printable
 
 
 def escape(text: object) -> str:
-    """Text that HTML shows as it is, also inside an attribute."""
+    """Escape text for HTML, including attribute values."""
     return html.escape(printable(str(text), keep="\n\t"), quote=True)
 
 
 def distinct(values: Iterable[object]) -> list[str]:
-    """The values as text, each once, in order; without those that are None or empty."""
+    """Return the values as text, in order, without duplicates, None and empty ones."""
     return list(dict.fromkeys(str(value) for value in values if value not in (None, "")))
 
 
 def objective(group: Group) -> str:
-    """What the group was trained on, in the words of the page; empty if its config is gone."""
+    """Return the name of the group's objective for the page; "" if its config is missing."""
     name = str(group.runs[0].config.get("objective", ""))
     return {"next_token": "next-token", "rlp": "RLP"}.get(name, name)
 
 
 def steps(group: Group) -> str:
-    """The optimizer steps of the group's runs; the least and the most if seeds differ."""
+    """Return the number of steps of the group's runs, as a range if seeds differ."""
     counts = sorted({run.summary.get("steps") or 0 for run in group.runs} - {0})
     return (
         "–".join(dict.fromkeys(f"{count:.0f}" for count in (counts[0], counts[-1])))
@@ -47,7 +47,7 @@ def steps(group: Group) -> str:
 
 
 def results_table(groups: Sequence[Group]) -> str:
-    """A row per group; in a cell the mean over seeds, and below it every seed's own value."""
+    """Return a table with a row per group; a cell shows the mean over seeds and every value."""
     metrics = _shown(groups)
     families: dict[str, int] = {}
     for metric in metrics:
@@ -61,8 +61,8 @@ def results_table(groups: Sequence[Group]) -> str:
     body = ""
     for row, group in enumerate(groups):
         cells = "".join(
-            _cell(metric, column[row], best[place] == row)
-            for place, (metric, column) in enumerate(zip(metrics, columns, strict=True))
+            _cell(metric, column[row], best[index] == row)
+            for index, (metric, column) in enumerate(zip(metrics, columns, strict=True))
         )
         body += f'<tr><th scope="row">{_row_head(group)}</th>{cells}</tr>\n'
     return (
@@ -76,7 +76,7 @@ def _column_head(metric: Metric) -> str:
     arrow = {False: "&nbsp;↑", True: "&nbsp;↓", None: ""}[metric.lower_is_better]
     unit = f'<span class="unit">{escape(unit)}</span>' if (unit := unit_of(metric)) else ""
     meaning = escape(metric.meaning)
-    head = escape(metric.title).replace("-", "&#8209;")  # a hyphen at which no line breaks
+    head = escape(metric.title).replace("-", "&#8209;")  # a non-breaking hyphen
     return f'<th scope="col" title="{meaning}">{head}{arrow}{unit}</th>'
 
 
@@ -89,22 +89,22 @@ def _row_head(group: Group) -> str:
 
 
 def _cell(metric: Metric, values: Sequence[float | None], best: bool) -> str:
-    """A cell; `data-values` carries the values of the seeds in full precision."""
+    """Return a cell; `data-values` contains the values of the seeds in full precision."""
     form, unit = format_of(metric), unit_of(metric)
     middle = escape(format_value(mean(values), form))
     middle = f"<b>{middle}</b>" if best else middle
     seeds = ""
     if len(values) > 1:
-        each = "".join(f"<span>{escape(format_value(v, form))}</span>" for v in values)
-        seeds = f'<span class="seeds">{each}</span>'
+        spans = "".join(f"<span>{escape(format_value(v, form))}</span>" for v in values)
+        seeds = f'<span class="seeds">{spans}</span>'
     label = escape(metric.heading + (f" ({unit})" if unit else ""))
     exact = " ".join("null" if value is None else repr(value) for value in values)
-    marks = f'data-figure="{escape(metric.name)}" data-values="{exact}" data-label="{label}"'
-    return f"<td {marks}>{middle}{seeds}</td>"
+    attributes = f'data-metric="{escape(metric.name)}" data-values="{exact}" data-label="{label}"'
+    return f"<td {attributes}>{middle}{seeds}</td>"
 
 
 def column_meanings(groups: Sequence[Group]) -> str:
-    """A list of terms: what every column of the table means."""
+    """Return a description list with the meaning of every column of the table."""
     return "".join(
         f"<div><dt>{escape(f'{m.group}, {m.title}')}</dt><dd>{escape(m.meaning)}</dd></div>"
         for m in _shown(groups)

@@ -1,6 +1,6 @@
-"""Tables and pages as a notebook and a terminal show them.
+"""Tables and pages for notebooks and terminals.
 
-Words that models and files bring are escaped: in terminals by `printable`, in HTML by `escape`.
+Text from models and files is escaped: by `printable` in terminals, by `escape` in HTML.
 """
 
 import base64
@@ -10,17 +10,17 @@ from typing import NamedTuple
 from rlp.report.html_table import escape
 from rlp.runtime.display import printable
 
-LONGEST = 72  # characters of a cell in a terminal
+LONGEST = 72  # most characters of a cell in a terminal
 
 
 class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
-      name: its head.
-      cells: texts, one a row.
-      text: cells are words, at the left; else numbers, at the right.
-      meaning: shown where the pointer rests on the head.
+      name: The heading.
+      cells: One text per row.
+      text: Whether the cells are text, aligned left; otherwise numbers, aligned right.
+      meaning: The tooltip of the heading.
     """
 
     name: str
@@ -30,10 +30,10 @@ class Column(NamedTuple):
 
 
 def text_table(columns: Sequence[Column]) -> str:
-    """The columns side by side, for a terminal; long cells are cut."""
+    """Format the columns as a table for a terminal; long cells are truncated."""
     lines = [""] * (1 + max(len(column.cells) for column in columns))
     for column in columns:
-        cells = [_cut(printable(cell)) for cell in (column.name, *column.cells)]
+        cells = [_truncate(printable(cell)) for cell in (column.name, *column.cells)]
         width = max(map(len, cells))
         pad = str.ljust if column.text else str.rjust
         lines = [
@@ -44,7 +44,7 @@ def text_table(columns: Sequence[Column]) -> str:
 
 
 def html_table(columns: Sequence[Column], caption: str = "") -> str:
-    """The columns as a table in HTML."""
+    """Format the columns as an HTML table."""
     align = lambda column: f'style="text-align:{"left" if column.text else "right"}"'
     heads = "".join(
         f'<th {align(column)} title="{escape(column.meaning)}">{escape(column.name)}</th>'
@@ -59,16 +59,22 @@ def html_table(columns: Sequence[Column], caption: str = "") -> str:
 
 
 def image(png: bytes, meaning: str) -> str:
-    """A picture inside of HTML."""
+    """Return an HTML image that embeds a PNG file; `meaning` is its alternative text."""
     data = base64.b64encode(png).decode()
     return f'<img alt="{escape(meaning)}" src="data:image/png;base64,{data}">'
 
 
 class Inline:
-    """A page of its own inside of a notebook's; a terminal shows `text`."""
+    """An HTML page that a notebook shows in a frame; a terminal shows `text` instead."""
 
     def __init__(self, page: str, text: str, height: int = 720) -> None:
-        """Args: page: HTML; text: for terminals; height: of the frame, in pixels."""
+        """Create an inline page.
+
+        Args:
+          page: The HTML page.
+          text: What a terminal shows.
+          height: The height of the frame in pixels.
+        """
         self.page, self.text, self.height = page, text, height
 
     def __repr__(self) -> str:
@@ -82,9 +88,9 @@ class Inline:
 
 
 def escape_attribute(page: str) -> str:
-    """HTML inside of an attribute, where it means what it did."""
+    """Escape an HTML page so that it can be the value of an attribute."""
     return page.replace("&", "&amp;").replace('"', "&quot;")
 
 
-def _cut(text: str) -> str:
+def _truncate(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

@@ -1,10 +1,10 @@
-"""Reads run folders and experiment folders.
+"""Read run folders and experiment folders.
 
-A run folder has `config.json`, `metrics.jsonl` and `warnings.json`; `evaluation.json`,
-`thoughts.json` and, where there are problems, `responses.json` appear when the run ends. An
-experiment folder has `config.json` and `summary.json`, and a run folder per arm. Without these two
-files nothing else has a meaning, so a folder in which one of them is damaged is refused. What else
-is damaged, or has not been written yet, becomes a note that the page shows; damage is logged, too.
+A run folder contains `config.json`, `metrics.jsonl` and `warnings.json`; when the run ends, it also
+contains `evaluation.json`, `thoughts.json` and, with held-out problems, `responses.json`. An
+experiment folder contains `config.json`, `summary.json` and a run folder per arm. A folder whose
+`config.json` or `summary.json` is damaged is refused. For any other file that is damaged or not
+yet written, the page shows a note; damage is also logged.
 """
 
 import logging
@@ -30,17 +30,17 @@ class Run:
     """One trained model.
 
     Attributes:
-        name: of its folder, or of the arm of an experiment.
-        folder: where it was read.
-        config: its resolved config; empty if an arm left no folder.
-        seed: of its config or of its experiment; None if neither says.
-        summary: the evaluation figures, what training used, "steps" and "wall_s" (seconds by
-            stage), in the form of an arm in summary.json; a key that is not known is absent.
-        metrics: their values by step.
-        declared: metrics that it has besides those of the catalogue.
-        thoughts: the content of thoughts.json, or None.
-        warnings: the content of warnings.json: "name", "step" and "message" of each.
-        problems: those of responses.json, with their responses; none where there is no such file.
+        name: The name of its folder, or of the arm of an experiment.
+        folder: The run folder.
+        config: The resolved config; empty if an arm has no folder.
+        seed: The seed of its config or of its experiment; None if neither has one.
+        summary: Held-out metrics, training totals, "steps" and "wall_s" (seconds by stage), in the
+            form of an arm in summary.json; unknown keys are absent.
+        metrics: The metrics by step.
+        declared: Metrics that it has in addition to those of the catalogue.
+        thoughts: The content of thoughts.json, or None.
+        warnings: The content of warnings.json: "name", "step" and "message" of each.
+        problems: The problems of responses.json with their responses; empty without the file.
     """
 
     name: str
@@ -57,15 +57,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Source:
-    """One folder that was named: an experiment with its arms, or a single run.
+    """One folder of a report: an experiment with its arms, or a single run.
 
     Attributes:
-        name: short, and unlike that of any other source.
-        runs: the arms in the order of summary.json; one for a plain run.
-        arms: whether this is an experiment.
-        versions: of the libraries, as far as recorded.
-        wall_seconds: of the whole, as far as recorded.
-        notes: what was missing, one line each.
+        name: A short and unique name.
+        folder: The folder.
+        config: The resolved config.
+        seed: The seed, or None if none was recorded.
+        runs: The arms in the order of summary.json; one run for a plain run.
+        arms: Whether this is an experiment.
+        versions: Library versions; empty if they were not recorded.
+        wall_seconds: Total wall-clock time, or None if it was not recorded.
+        notes: What is missing or damaged, one line each.
     """
 
     name: str
@@ -80,19 +83,19 @@ class Source:
 
 
 def load_folders(folders: Sequence[Path]) -> list[Source]:
-    """Reads every folder.
+    """Read run folders and experiment folders.
 
     Raises:
-        UserError: no folders, one that is not a run or an experiment, or one that is named twice;
-            a config.json or summary.json that is damaged.
+        UserError: If `folders` is empty, contains a folder twice, or contains a folder that is not
+            a run or an experiment; or if a config.json or summary.json is damaged.
     """
     if not folders:
-        raise UserError("no folder to report on: name at least one run, for example runs/demo")
+        raise UserError("no folder to report on; name at least one run, for example runs/demo")
     paths = [Path(folder) for folder in folders]
     resolved = [path.resolve() for path in paths]
     for path, real in zip(paths, resolved, strict=True):
         if resolved.count(real) > 1:
-            raise UserError(f"{path} is named twice: name every folder once")
+            raise UserError(f"{path} is named twice; name every folder once")
     bases = [real.name for real in resolved]
     names = [
         base if bases.count(base) == 1 else str(path)
@@ -103,9 +106,9 @@ def load_folders(folders: Sequence[Path]) -> list[Source]:
 
 def _load_source(folder: Path, name: str) -> Source:
     if not folder.exists():
-        raise UserError(f"{folder} does not exist: name a run folder or an experiment folder")
+        raise UserError(f"{folder} does not exist; name a run folder or an experiment folder")
     if not folder.is_dir():
-        raise UserError(f"{folder} is a file: name the run folder that holds it")
+        raise UserError(f"{folder} is a file; name the run folder that contains it")
     if not (folder / run_folder.CONFIG).exists():
         raise UserError(f"{folder} is not a run folder: it has no config.json")
     if (folder / run_folder.SUMMARY).exists():
@@ -114,7 +117,7 @@ def _load_source(folder: Path, name: str) -> Source:
     run = _load_run(folder, name, None, notes)
     if not len(run.metrics) and not run.summary and not (folder / run_folder.EVALUATION).exists():
         raise UserError(
-            f"{folder} has no summary.json, metrics.jsonl or evaluation.json yet: train first"
+            f"{folder} has no summary.json, metrics.jsonl or evaluation.json yet; train first"
         )
     seconds = _mapping(run.summary.get("wall_s")).get("train")
     return Source(name, folder, run.config, run.seed, (run,), False, {}, seconds, tuple(notes))
@@ -137,15 +140,15 @@ def _load_experiment(folder: Path, name: str) -> Source:
     notes: list[str] = []
     runs = []
     for arm in arms:
-        figures = summary.get(arm)
-        if not isinstance(figures, dict):
-            raise UserError(f'{path}: arm "{arm}" has no figures; the file is damaged')
-        files.check_numbers(figures, f'{path}: arm "{arm}"')
+        metrics = summary.get(arm)
+        if not isinstance(metrics, dict):
+            raise UserError(f'{path}: arm "{arm}" has no metrics; the file is damaged')
+        files.check_numbers(metrics, f'{path}: arm "{arm}"')
         if (folder / arm).is_dir():
-            runs.append(_load_run(folder / arm, arm, seed, notes, figures))
+            runs.append(_load_run(folder / arm, arm, seed, notes, metrics))
         else:
-            notes.append(f"{folder / arm} is missing: no curves and no thoughts of this arm")
-            runs.append(Run(arm, folder / arm, {}, seed, figures, History(), (), None, (), ()))
+            notes.append(f"{folder / arm} is missing: this arm has no curves and no thoughts")
+            runs.append(Run(arm, folder / arm, {}, seed, metrics, History(), (), None, (), ()))
     versions = {str(k): str(v) for k, v in _mapping(summary.get("versions")).items()}
     return Source(
         name, folder, config, seed, tuple(runs), True, versions, summary.get("wall_s"), tuple(notes)
@@ -159,13 +162,21 @@ def _load_run(
     notes: list[str],
     arm_summary: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Reads one run folder; an arm brings its summary along. Adds to `notes` what is missing."""
+    """Read one run folder, and add to `notes` what is missing or damaged.
+
+    Args:
+        folder: The run folder.
+        name: The name of the run or arm.
+        seed: The seed of the experiment; None to read it from the config.
+        notes: A list to append to.
+        arm_summary: The summary of an arm, from summary.json; None for a plain run.
+    """
     if not (folder / run_folder.CONFIG).exists():
         raise UserError(f"{folder} is not a run folder: it has no config.json")
     config = files.read_object(folder / run_folder.CONFIG)
     damage = lambda text: _damage(notes, text)
-    brought = _or_note(damage, "no metrics of its objective", declared.read, folder) or ()
-    metrics = _read_metrics(folder / run_folder.METRICS, notes, brought)
+    extra = _or_note(damage, "no metrics of its objective", declared.read, folder) or ()
+    metrics = _read_metrics(folder / run_folder.METRICS, notes, extra)
     summary = _summarise(folder, metrics, notes) if arm_summary is None else arm_summary
     _note_missing_steps(folder / run_folder.METRICS, metrics, summary, damage)
     if (metrics.column("skipped_updates") > 0).any():
@@ -175,11 +186,11 @@ def _load_run(
     thoughts = optional("no thoughts", files.read_thoughts, run_folder.THOUGHTS)
     warnings = optional("no warnings", files.read_warnings, run_folder.WARNINGS) or []
     problems = optional("no responses", files.read_problems, run_folder.RESPONSES) or []
-    return Run(name, folder, config, seed, summary, metrics, brought, thoughts, warnings, problems)
+    return Run(name, folder, config, seed, summary, metrics, extra, thoughts, warnings, problems)
 
 
 def _damage(notes: list[str], text: str) -> None:
-    """Adds a note on something that is damaged, and logs it."""
+    """Add a note on a damaged file, and log it."""
     notes.append(text)
     LOGGER.warning("%s", printable(text))
 
@@ -187,8 +198,10 @@ def _damage(notes: list[str], text: str) -> None:
 def _or_note(
     damage: Callable[[str], None], without: str, read: Callable[[Path], T], path: Path
 ) -> T | None:
-    """What `read` gives for a file; None where there is no such file, and where it is damaged,
-    which a note says, with what the report is `without`."""
+    """Read a file with `read`; return None if it does not exist or is damaged.
+
+    If it is damaged, calls `damage` with a note that says what is missing (`without`).
+    """
     if not path.exists():
         return None
     try:
@@ -199,14 +212,14 @@ def _or_note(
 
 
 def _summarise(folder: Path, metrics: History, notes: list[str]) -> dict[str, Any]:
-    """The summary of a plain run: its last evaluation, and cost and time from its metrics."""
+    """Return the summary of a plain run: its last evaluation, and totals from its metrics."""
     summary: dict[str, Any] = {}
     path = folder / run_folder.EVALUATION
     if path.exists():
         damage = lambda text: _damage(notes, text)
-        summary |= _or_note(damage, "no held-out figures", files.read_figures, path) or {}
+        summary |= _or_note(damage, "no held-out metrics", files.read_evaluation, path) or {}
     else:
-        notes.append(f"{path} is missing: the run has not been evaluated, its figures are blank")
+        notes.append(f"{path} is missing: the run has not been evaluated yet")
     if len(metrics):
         summary["steps"] = summary.get("step", metrics.last["step"])
         counts = {name: metrics.last.get(name) for name in catalogue.names("total")}
@@ -218,21 +231,21 @@ def _summarise(folder: Path, metrics: History, notes: list[str]) -> dict[str, An
 
 
 def _read_metrics(path: Path, notes: list[str], extra: Sequence[Metric]) -> History:
-    """The metrics by step, with a note on what is missing or damaged."""
+    """Read the metrics by step, and add to `notes` what is missing or damaged."""
     if not path.exists():
-        notes.append(f"{path} is missing: no curves of this run")
+        notes.append(f"{path} is missing: this run has no curves")
         return History()
     try:
         return read_history(path, lambda text: _damage(notes, text), extra)
     except (OSError, UserError) as error:
-        _damage(notes, f"{path} cannot be read ({error}): no curves of this run")
+        _damage(notes, f"{path} cannot be read ({error}): this run has no curves")
         return History()
 
 
 def _note_missing_steps(
     path: Path, metrics: History, summary: Mapping[str, Any], damage: Callable[[str], None]
 ) -> None:
-    """A note on the steps that the run has taken and that metrics.jsonl does not have."""
+    """Add a note on steps that the run has taken but that are missing from metrics.jsonl."""
     folders = (path.parent / run_folder.CHECKPOINTS).glob("[0-9]*")
     saved = [int(folder.name) for folder in folders if _is_step(folder.name)]
     known = [summary.get("steps"), summary.get("step"), metrics.last.get("step"), *saved]
@@ -247,10 +260,10 @@ def _is_step(name: str) -> bool:
 
 
 def _seed(path: Path, content: Mapping[str, Any]) -> int | None:
-    """The seed that a file gives; None if it gives none."""
+    """Return the seed in the content of a file, or None if it has none."""
     seed = content.get("seed")
     if seed is not None and not isinstance(seed, int):
-        raise UserError(f'{path}: "seed" is not a whole number; the file is damaged')
+        raise UserError(f'{path}: "seed" is not an integer; the file is damaged')
     return seed
 
 

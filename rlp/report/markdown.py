@@ -1,4 +1,4 @@
-"""Tables as Markdown, aligned so that they can be read in a terminal, too."""
+"""Markdown tables, aligned so that they are also readable in a terminal."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,19 +15,21 @@ from rlp.report.columns import (
 from rlp.runtime.display import markdown_cell, markdown_code
 from rlp.runtime.errors import UserError
 
-HEAD = "run"  # of the first column
-MARK = rf"\A\| {HEAD} "  # by which a file with such a table is known
+HEAD = "run"  # heading of the first column
+MARK = rf"\A\| {HEAD} "  # identifies a file that contains such a table
 
 
 def markdown_table(summaries: Mapping[str, Sequence[Summary]], keys: Sequence[str] = ()) -> str:
-    """A row per arm or run, a column per metric; the mean over seeds [smallest, largest].
+    """Return a Markdown table with a row per arm or run and a column per metric.
+
+    A cell shows the mean over seeds [smallest, largest].
 
     Args:
-      summaries: name of the arm or run to the summaries of its seeds.
-      keys: the metrics, by their names in evaluation.json, in this order; none for all there are.
+      summaries: Name of the arm or run -> the summaries of its seeds.
+      keys: The metrics to show, by their names in evaluation.json; empty for all of them.
 
     Raises:
-      UserError: a key does not name a metric.
+      UserError: If a key is not the name of a metric.
     """
     every = [summary for seeds in summaries.values() for summary in seeds]
     metrics = _chosen(keys, every) if keys else shown_columns(every)
@@ -39,10 +41,11 @@ def markdown_table(summaries: Mapping[str, Sequence[Summary]], keys: Sequence[st
 
 
 def aligned(rows: Sequence[Sequence[str]], words: int) -> str:
-    """Rows of cells, the first row the head.
+    """Format an aligned Markdown table.
 
     Args:
-      words: columns of words, from the left; those behind hold numbers.
+      rows: Rows of cells; the first row is the heading.
+      words: The number of text columns, at the left; the other columns contain numbers.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
@@ -63,8 +66,8 @@ def aligned(rows: Sequence[Sequence[str]], words: int) -> str:
 def _chosen(keys: Sequence[str], summaries: Sequence[Summary]) -> list[Metric]:
     columns = (m for m in (*COLUMNS, *shown_columns(summaries)) if "<" not in m.name)
     known = {metric.name: metric for metric in columns}
-    if odd := [key for key in keys if key not in known]:
-        raise UserError(f"{', '.join(odd)} is no figure of a run; these are: {', '.join(known)}")
+    if unknown := [key for key in keys if key not in known]:
+        raise UserError(f"unknown metric {', '.join(unknown)}; use one of {', '.join(known)}")
     return [known[key] for key in keys]
 
 

@@ -1,8 +1,8 @@
-"""The page: one HTML file with its style, script and data inside.
+"""The report page: one HTML file that contains its style, script and data.
 
-Words that come from files are untrusted. Python writes them only through `html.escape`; the script
-gets them as JSON in which no "<" is left, and puts them on the page as text, never as markup. A
-content policy in the page's head allows this one script and no connection at all.
+Text from files is untrusted. Python writes it only through `html.escape`; the script receives it as
+JSON without any "<", and adds it to the page as text, never as markup. The content security policy
+of the page allows only this script and no network connections.
 """
 
 import base64
@@ -25,15 +25,15 @@ from rlp.runtime import atomic_files
 from rlp.runtime.display import printable
 from rlp.runtime.strict_json import finite
 
-MOST_POINTS = 240  # of a line on the page; the PNG files have more
-TITLE = "RLP report: "  # in front of the title of every page, by which one is known
+MOST_POINTS = 240  # per line on the page; the PNG files have more
+TITLE = "RLP report: "  # prefix of the title of every page, which identifies our files
 SCRIPTS = ("dom.js", "curves.js", "browser.js")
 
 
 def write_page(
     sources: Sequence[Source], groups: Sequence[Group], out: Path, title: str = ""
 ) -> None:
-    """Writes the page in one move: whoever opens `out` finds the old page or the new one."""
+    """Write the page atomically: a reader of `out` sees the old page or the new one."""
     atomic_files.write_whole(
         out, render(sources, groups, title).encode("utf-8", "backslashreplace")
     )
@@ -42,12 +42,13 @@ def write_page(
 def render(
     sources: Sequence[Source], groups: Sequence[Group], title: str = "", only: str = ""
 ) -> str:
-    """The whole page as text.
+    """Return the page as HTML text.
 
     Args:
-        sources, groups: what was read, and the rows of the table.
-        title: of the page; empty for the names of the sources.
-        only: "thoughts" for a page that shows nothing but the thought browser.
+        sources: The loaded folders.
+        groups: The rows of the table.
+        title: The title of the page; "" for the names of the sources.
+        only: "thoughts" for a page that shows only the thought browser.
     """
     title = title or ", ".join(source.name for source in sources)
     script = "\n".join(_asset(name) for name in SCRIPTS)
@@ -74,12 +75,12 @@ def render(
         "data": json_for_html(data),
         "script": script,
     }
-    # One pass: what is put in is never looked at again, whatever it contains.
+    # A single pass: inserted text is not scanned for placeholders.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
 
 
 def json_for_html(data: object) -> str:
-    """JSON fit for a script element: ASCII, no "<", and null for what is not finite."""
+    """Return JSON that is safe in a script element: ASCII, no "<", null for non-finite numbers."""
     text = json.dumps(finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
@@ -88,11 +89,11 @@ def _asset(name: str) -> str:
     return (files("rlp.report") / name).read_text(encoding="utf-8")
 
 
-# ---- the words around the figures ----
+# ---- the text of the page ----
 
 
 def _facts(sources: Sequence[Source], groups: Sequence[Group]) -> str:
-    """What ran, as a list of terms."""
+    """Return a description list of what ran: folders, objectives, data, model, compute."""
     objectives = distinct(objective(group) for group in groups)
     seeds = distinct(run.seed for group in groups for run in group.runs)
     flops = [run.summary.get("flops") for group in groups for run in group.runs]
@@ -108,7 +109,7 @@ def _facts(sources: Sequence[Source], groups: Sequence[Group]) -> str:
         "Seed" if len(seeds) == 1 else "Seeds": ", ".join(seeds),
         "Data": "; ".join(distinct(_data(source.config) for source in sources)),
         "Model": "; ".join(distinct(_model(source.config) for source in sources)),
-        "Compute": f"{format_value(total, 'power')} FLOPs in training"
+        "Compute": f"{format_value(total, 'power')} training FLOPs"
         if (total := math.fsum(value for value in flops if value is not None))
         else "",
         "Wall time": _duration(math.fsum(walls)) if walls else "",
@@ -153,7 +154,7 @@ def _notes(sources: Sequence[Source]) -> str:
 
 
 def _warnings(groups: Sequence[Group]) -> str:
-    """What the runs found amiss in their own figures; no section where there is nothing."""
+    """Return the section with the warnings of the runs, or "" if there are none."""
     items = [
         f"<dt>{escape(_label(group, run))}, step {warning['step']}</dt>"
         f"<dd><b>{escape(warning['name'])}</b>: {escape(warning['message'])}</dd>"
@@ -164,40 +165,40 @@ def _warnings(groups: Sequence[Group]) -> str:
     if not items:
         return ""
     return (
-        '<section class="text" id="warnings"><h2>Warnings</h2><p class="small">What the runs found '
-        "amiss in their own figures while they trained: each once, at the step at which it first "
-        "held, with the settings that usually cure it and their values.</p>"
+        '<section class="text" id="warnings"><h2>Warnings</h2><p class="small">Problems that the '
+        "runs detected in their training metrics. Each is shown once, at the step where it was "
+        "first detected, with the settings that usually cure it and their current values.</p>"
         f'<dl class="facts">{"".join(f"<div>{item}</div>" for item in items)}</dl></section>'
     )
 
 
 def _responses(groups: Sequence[Group]) -> str:
-    """Responses to held-out problems, folded by run; no section where no run has any."""
+    """Return the section with responses to held-out problems, or "" if there are none."""
     runs = [(_label(g, run), run.problems) for g in groups for run in g.runs if run.problems]
     if not runs:
         return ""
-    each = "".join(
+    details = "".join(
         f"<details><summary>{escape(label)}</summary>{''.join(map(_problem, problems))}</details>"
         for label, problems in runs
     )
     return (
         '<section class="text" id="responses"><h2>Responses</h2><p class="small">Held-out problems '
-        "as the model saw them, and what it answered: the sampled response, the answer that was "
-        f"read from it, and whether that is right.</p>{each}</section>"
+        "with the prompt, the sampled responses, the answer extracted from each response, and "
+        f"whether it is correct.</p>{details}</section>"
     )
 
 
 def _problem(problem: Mapping[str, Any]) -> str:
-    """A problem and the responses to it."""
+    """Return a problem and the responses to it as HTML."""
     items = "".join(
-        f"<div><dt>{'right' if response['correct'] else 'wrong'}: "
+        f"<div><dt>{'correct' if response['correct'] else 'wrong'}: "
         f"{escape(response['answer']) if response['answer'] is not None else 'no answer'}"
-        f"{'' if response['closed'] else ' (cut off)'}</dt>"
+        f"{'' if response['closed'] else ' (truncated)'}</dt>"
         f"<dd><pre>{escape(response['text'])}</pre></dd></div>"
         for response in problem["responses"]
     )
     return (
-        f"<pre>{escape(problem['prompt'])}</pre><p>Right answer: {escape(problem['answer'])}</p>"
+        f"<pre>{escape(problem['prompt'])}</pre><p>Correct answer: {escape(problem['answer'])}</p>"
         f'<dl class="facts">{items}</dl>'
     )
 
@@ -207,32 +208,32 @@ def _label(group: Group, run: Run) -> str:
 
 
 def _caveats(sources: Sequence[Source], groups: Sequence[Group]) -> str:
-    """How far the figures carry: seeds, held-out documents, and what the demo can show at all."""
+    """Return notes on how to read the results: seeds, standard errors, limits of the demo."""
     lines = []
     fewest = min(len(group.runs) for group in groups)
     if any(len(group.runs) > 1 for group in groups):
-        lines.append("Large: the mean over seeds. Small: every seed, in the order of the row head.")
+        lines.append("Large: mean over seeds. Small: every seed, in the order of the row heading.")
     if len(groups) > 1 and fewest >= 3:
-        lines.append("Bold: every seed of this model beats every seed of every other.")
+        lines.append("Bold: every seed of this model beats every seed of every other model.")
     elif len(groups) > 1:
         lines.append(
-            f"None is marked as best: {'one seed' if fewest == 1 else 'two seeds'} cannot tell a "
-            "difference between models from a difference between seeds."
+            "No result is marked as best: with fewer than three seeds, a difference between models "
+            "cannot be distinguished from a difference between seeds."
         )
     for count, forks in dict.fromkeys(filter(None, map(_held_out, sources))):
-        each = "one position" if forks == 1 else f"{forks} positions"
+        positions = "one position" if forks == 1 else f"{forks} positions"
         error = 0.5 / math.sqrt(count * forks)
         lines.append(
-            f"Evaluated on up to {count:,} held-out documents, {each} each; that leaves an "
-            f"accuracy near 0.5 a standard error of about {error:.3f}."
+            f"Evaluated on up to {count:,} held-out documents with {positions} each; the standard "
+            f"error of an accuracy near 0.5 is about {error:.3f}."
         )
     if any(_section(source.config, "data").get("kind") == "compass" for source in sources):
         lines.append(
-            "Compass asks for one of four headings: chance is 0.25, and a thought can gain at "
-            "most log 4 = 1.386 nats on a model at chance. The base was shown worked thoughts and "
-            "uses them rarely, so what RLP shows here is the selection of a way of thinking that "
-            "the base has, not a new skill. Whether predictions without a thought improve too is "
-            "in the no-think columns."
+            "Compass asks for one of four headings: chance accuracy is 0.25, and a thought can "
+            "gain at most log 4 = 1.386 nats over a model at chance. The base model was trained on "
+            "worked thoughts and rarely uses them, so RLP selects a way of thinking that the base "
+            "model already has; it does not teach a new skill. The no-think columns show whether "
+            "predictions without a thought improve too."
         )
     return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
@@ -249,7 +250,7 @@ def _held_out(source: Source) -> tuple[int, int] | None:
 
 
 def _settings(groups: Sequence[Group]) -> str:
-    """The fields in which the groups differ, and every run's whole config, folded."""
+    """Return a table of the fields that differ between groups, and every run's full config."""
     page = ""
     fields = differing_settings(groups) if len(groups) > 1 else {}
     if fields:
@@ -275,13 +276,13 @@ def _settings(groups: Sequence[Group]) -> str:
 
 
 def _plot_data(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """The plots for the script: thin lines per seed, and the bold line (the running mean)."""
+    """Return the plots for the script: thin lines per seed, and the bold line (running mean)."""
     data = []
     for plot in build_plots(groups):
         metric = plot.metric
         series = [
             {
-                "colour": s.colour,
+                "color": s.color,
                 "lines": [_line_data(extremes(line, MOST_POINTS)) for line in s.lines],
                 "bold": _line_data(
                     thin(s.mean if metric.held_out else smooth(s.mean), MOST_POINTS)
@@ -289,8 +290,8 @@ def _plot_data(groups: Sequence[Group]) -> list[dict[str, Any]]:
             }
             for s in plot.series
         ]
-        words = {"title": metric.heading, "unit": metric.unit, "meaning": metric.meaning}
-        data.append({**words, "heldOut": metric.held_out, "series": series})
+        labels = {"title": metric.heading, "unit": metric.unit, "meaning": metric.meaning}
+        data.append({**labels, "heldOut": metric.held_out, "series": series})
     return data
 
 
@@ -300,7 +301,7 @@ def _line_data(line: Line) -> dict[str, list[float]]:
 
 
 def _thoughts(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """What the thought browser shows: the runs that left thoughts, RLP's first choice marked."""
+    """Return the data of the thought browser; it opens with the first run with objective RLP."""
     shown = []
     for group in groups:
         for run in group.runs:

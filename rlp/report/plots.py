@@ -1,4 +1,4 @@
-"""The plots as PNG files, for papers and slides: one per metric, and all of them on one sheet."""
+"""Plots as PNG files, for papers and slides: one per metric, and an overview of all of them."""
 
 import io
 import math
@@ -11,29 +11,31 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
+from rlp.metrics.metric import Metric
 from rlp.report.compare import Group
 from rlp.report.curves import Line, Plot, build_plots, extremes, smooth
 from rlp.runtime import atomic_files, disk_errors
 from rlp.runtime.display import printable
 
-# Okabe and Ito's colours, apart for every kind of colour vision; dashes tell them apart in grey.
-COLOURS = ("#6b6b6b", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#000000")
+# The Okabe-Ito palette, safe for color vision deficiency; dashes distinguish lines in grayscale.
+COLORS = ("#6b6b6b", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#000000")
 DASHES = ("-", "-", (0, (5, 1.6)), (0, (1.4, 1.2)), (0, (6, 1.5, 1.4, 1.5)))
 PANEL = (4.6, 3.1)  # inches
 DOTS_PER_INCH = 130
-INLINE_DOTS_PER_INCH = 55  # of a sheet inside of a notebook
-MOST_POINTS = 4000  # of a line: three times as many bins of two points as it has pixels
-SOFTWARE = "rlp.report"  # in every file, by which one is known
+INLINE_DOTS_PER_INCH = 55  # of the overview in a notebook
+MOST_POINTS = 4000  # per line: three times as many bins of two points as the plot has pixels
+SOFTWARE = "rlp.report"  # metadata that identifies our files
 OVERVIEW = "overview"
 
 
 def write_plots(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Writes `<metric>.png` for every metric that a run has, and `overview.png` of all.
+    """Write `<metric>.png` for every metric that some run has, and `overview.png`.
 
-    Returns the files, in order; none if no run has metrics, and then makes no folder.
+    Returns:
+      The files, in order. If no run has metrics, returns [] and does not create the folder.
 
     Raises:
-      UserError: one of these names is taken by another file; nothing is written then.
+      UserError: If a plot would overwrite a file that is not a plot; nothing is written then.
     """
     plots = build_plots(groups)
     if not plots:
@@ -55,7 +57,7 @@ def write_plots(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 
 def overview_png(groups: Sequence[Group]) -> bytes | None:
-    """All plots on one sheet, as a small PNG file has them; None if no run has metrics."""
+    """Return a small PNG image with all plots, or None if no run has metrics."""
     plots = build_plots(groups)
     return _png(_overview(plots, groups), INLINE_DOTS_PER_INCH) if plots else None
 
@@ -73,7 +75,7 @@ def _overview(plots: Sequence[Plot], groups: Sequence[Group]) -> Canvas:
                 handles.setdefault(label, handle)
         else:
             axes.set_axis_off()
-    names = [name for group in groups if (name := _label(group.name)) in handles]
+    names = [name for group in groups if (name := plain_label(group.name)) in handles]
     if len(groups) > 1:
         canvas.legend(
             [handles[name] for name in names],
@@ -87,7 +89,7 @@ def _overview(plots: Sequence[Plot], groups: Sequence[Group]) -> Canvas:
 
 
 def _draw(axes: Axes, plot: Plot) -> None:
-    """Thin: every seed, every logged step. Thick: the running mean of the mean over seeds."""
+    """Draw a plot: thin lines for every seed and logged step, thick lines for the running mean."""
     metric = plot.metric
     use_flops = all(len(line.flops) for series in plot.series for line in series.lines)
 
@@ -97,24 +99,29 @@ def _draw(axes: Axes, plot: Plot) -> None:
 
     marker = "o" if metric.held_out else None
     for series in plot.series:
-        colour = COLOURS[series.colour % len(COLOURS)]
-        dash = DASHES[series.colour % len(DASHES)]
+        color = COLORS[series.color % len(COLORS)]
+        dash = DASHES[series.color % len(DASHES)]
         for line in series.lines:
-            axes.plot(*points(line), color=colour, lw=0.6, alpha=0.45)
+            axes.plot(*points(line), color=color, lw=0.6, alpha=0.45)
         bold = series.mean if metric.held_out else smooth(series.mean)
         axes.plot(
-            *points(bold), color=colour, lw=1.6, ls=dash, label=_label(series.name),
+            *points(bold), color=color, lw=1.6, ls=dash, label=plain_label(series.name),
             marker=marker, ms=3.5,
         )  # fmt: skip
     if metric.key == "information_gain":
         axes.axhline(0, color="#999999", lw=0.6)
+    style(axes, metric, "training FLOPs" if use_flops else "step")
+
+
+def style(axes: Axes, metric: Metric, across: str) -> None:
+    """Give a panel its title, labels and limits; `across` is the label of the horizontal axis."""
     if metric.unit == "share":
         axes.set_ylim(-0.03, 1.03)
     axes.set_xlim(left=0)
     title = f"{metric.heading} (held out)" if metric.held_out else metric.title
     axes.set_title(title, loc="left", fontsize=9.5)
     axes.set_ylabel(metric.unit, fontsize=8)
-    axes.set_xlabel("training FLOPs" if use_flops else "step", fontsize=8)
+    axes.set_xlabel(across, fontsize=8)
     axes.tick_params(labelsize=7.5, length=3, color="#888888")
     axes.xaxis.get_offset_text().set_fontsize(7.5)
     for side in ("top", "right"):
@@ -123,8 +130,8 @@ def _draw(axes: Axes, plot: Plot) -> None:
         axes.spines[side].set_color("#888888")
 
 
-def _label(name: str) -> str:
-    """A name as matplotlib shows it as it is: between dollars it would read a formula."""
+def plain_label(name: str) -> str:
+    """Escape a name for matplotlib, which would parse text between dollar signs as a formula."""
     return printable(name).replace("$", r"\$")
 
 

@@ -1,7 +1,7 @@
-"""The report in a process of its own, whose memory is gone when it ends.
+"""Write a report in a separate process, whose memory is released when it exits.
 
-The process that trains starts it when a run ends. It computes nothing with JAX and does not import
-it, so it neither waits for the accelerator nor takes a part of its memory.
+The training process starts it when a run ends. It does not import JAX, so it neither waits for the
+accelerator nor allocates its memory.
 """
 
 import logging
@@ -16,33 +16,34 @@ from pathlib import Path
 from rlp.runtime.errors import USER_ERROR, UserError
 
 LOGGER = logging.getLogger(__name__)
-ROOT = Path(__file__).resolve().parents[2]  # that has the package `rlp`
-GRACE_S = 2.0  # in which the process may end by itself
-ERROR = "error: "  # begins the line of a process that ends with USER_ERROR
+ROOT = Path(__file__).resolve().parents[2]  # the folder that contains the package `rlp`
+GRACE_S = 2.0  # time for the process to exit by itself
+ERROR = "error: "  # prefix of the line printed before exiting with USER_ERROR
 
 
 def write_report_separately(folders: Sequence[Path], out: Path) -> None:
-    """`rlp.report.write_report` in another process.
+    """Run `rlp.report.write_report` in another process.
 
     Args:
-      folders, out: as of `write_report`.
+      folders: As in `write_report`.
+      out: As in `write_report`.
 
     Raises:
-      UserError: as `write_report` does, or the process ended otherwise; one line.
+      UserError: As in `write_report`, or if the process fails in another way.
     """
-    words = [sys.executable, "-P", "-m", "rlp.report", str(out), *map(str, folders)]
+    command = [sys.executable, "-P", "-m", "rlp.report", str(out), *map(str, folders)]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    with tempfile.TemporaryFile() as said:
-        # Its standard input ends when this process does, however that ends; it ends then, too.
+    with tempfile.TemporaryFile() as stderr:
+        # The child exits when its standard input closes, that is, however this process ends.
         process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stderr=said, env=os.environ | {"PYTHONPATH": path}
+            command, stdin=subprocess.PIPE, stderr=stderr, env=os.environ | {"PYTHONPATH": path}
         )
         try:
             process.wait()
         finally:
             _end(process)
-        said.seek(0)
-        lines = said.read().decode(errors="replace").strip().splitlines()
+        stderr.seek(0)
+        lines = stderr.read().decode(errors="replace").strip().splitlines()
     if process.returncode != 0:
         raise UserError(_reason(process.returncode, lines, out))
     for line in lines:
@@ -50,7 +51,7 @@ def write_report_separately(folders: Sequence[Path], out: Path) -> None:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Ends the process, if it still runs, and waits for that."""
+    """End the process if it is still running, and wait for it."""
     assert process.stdin is not None
     process.stdin.close()
     try:
@@ -61,14 +62,14 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def _reason(status: int, lines: Sequence[str], out: Path) -> str:
-    """One line on why there is no report."""
+    """Return one line that says why the report was not written."""
     last = lines[-1] if lines else ""
     if status == USER_ERROR and last.startswith(ERROR):
         return last.removeprefix(ERROR)
     how = last or f"exit status {status}"
     if status < 0:
-        how = f"its process was ended by {signal.Signals(-status).name}"
+        how = f"its process was killed by {signal.Signals(-status).name}"
     return (
-        f"{out} could not be made: {how}; what was trained is saved, and the same command makes "
-        "the report"
+        f"{out} could not be written: {how}; the run itself is saved, and running the same command "
+        "again writes the report"
     )

@@ -1,4 +1,4 @@
-"""The table of results for a terminal: a line per metric, a column per arm or run."""
+"""The results table for a terminal: a line per metric, a column per arm or run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,13 +7,12 @@ from rlp.runtime.display import printable
 
 
 def terminal_table(summaries: Mapping[str, Summary | Sequence[Summary]], width: int = 100) -> str:
-    """The metrics as aligned plain text: a line per metric, a column per arm or run.
+    """Format the metrics as aligned plain text: a line per metric, a column per arm or run.
 
     Args:
-        summaries: name of the arm or run -> its summary (the form of an arm in summary.json or of
-            evaluation.json), or the summaries of its seeds: then the mean is shown, with the
-            smallest and the largest of them behind it.
-        width: characters after which further columns go below.
+        summaries: Name of the arm or run -> its summary (in the form of an arm in summary.json or
+            of evaluation.json), or the summaries of its seeds, shown as mean [smallest, largest].
+        width: The most characters per line; further columns follow in another block below.
     """
     seeds = [
         (printable(name), [s] if isinstance(s, Mapping) else list(s))

@@ -1,4 +1,4 @@
-"""The thoughts of a run (thoughts.json): checking them, and their form on the page."""
+"""The thoughts of a run (thoughts.json): validation, and conversion for the page."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,11 @@ from rlp.runtime.errors import UserError
 
 
 def check_thoughts(content: Mapping[str, Any], path: Path) -> None:
-    """Raises UserError, naming the place in the file, where the content is not in order."""
+    """Check the content of thoughts.json.
+
+    Raises:
+        UserError: If the content is not valid; names the file, document, position and thought.
+    """
     documents = _get(content, "documents", list, str(path))
     for d, document in enumerate(documents):
         where = f"{path}: document {d}"
@@ -16,19 +20,19 @@ def check_thoughts(content: Mapping[str, Any], path: Path) -> None:
         _check_strings(tokens, "tokens", where)
         _get(document, "separator", str, where)
         for p, position in enumerate(_get(document, "positions", list, where)):
-            place = f"{where}, position {p}"
-            fork = _get(position, "fork", int, place)
+            at = f"{where}, position {p}"
+            fork = _get(position, "fork", int, at)
             if not 0 <= fork < len(tokens):
-                raise UserError(f"{place}: fork {fork} is outside its {len(tokens)} tokens")
-            _check_strings(_get(position, "target", list, place), "target", place)
+                raise UserError(f"{at}: fork {fork} is outside its {len(tokens)} tokens")
+            _check_strings(_get(position, "target", list, at), "target", at)
             for key in ("baseline_logprob", "information_gain"):
-                _get(position, key, int | float | None, place)
-            for n, thought in enumerate(_get(position, "thoughts", list, place)):
-                spot = f"{place}, thought {n}"
-                _check_strings(_get(thought, "pieces", list, spot), "pieces", spot)
-                _get(thought, "closed", bool, spot)
+                _get(position, key, int | float | None, at)
+            for n, thought in enumerate(_get(position, "thoughts", list, at)):
+                at_thought = f"{at}, thought {n}"
+                _check_strings(_get(thought, "pieces", list, at_thought), "pieces", at_thought)
+                _get(thought, "closed", bool, at_thought)
                 for key in ("reasoned_logprob", "reward", "advantage"):
-                    _get(thought, key, int | float | None, spot)
+                    _get(thought, key, int | float | None, at_thought)
 
 
 def _get(item: object, key: str, kind: Any, where: str) -> Any:
@@ -42,13 +46,13 @@ def _get(item: object, key: str, kind: Any, where: str) -> Any:
 
 def _check_strings(values: list[Any], key: str, where: str) -> None:
     if not all(isinstance(value, str) for value in values):
-        raise UserError(f'{where}: "{key}" must hold strings only; the file is damaged')
+        raise UserError(f'{where}: "{key}" must contain only strings; the file is damaged')
 
 
 def browser_documents(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The documents as the page's script wants them: thoughts and targets joined to one string.
+    """Convert documents for the page's script: joins the tokens of thoughts and targets.
 
-    Documents without a position are left out. All log-probabilities and rewards are in nats.
+    Documents without positions are left out. All log-probabilities and rewards are in nats.
     """
     shown = []
     for document in content["documents"]:
@@ -75,6 +79,6 @@ def browser_documents(content: Mapping[str, Any]) -> list[dict[str, Any]]:
             for position in sorted(document["positions"], key=lambda p: p["fork"])
         ]
         if positions:
-            kept = {"tokens": document["tokens"], "separator": document["separator"]}
-            shown.append({**kept, "positions": positions})
+            text = {"tokens": document["tokens"], "separator": document["separator"]}
+            shown.append({**text, "positions": positions})
     return shown

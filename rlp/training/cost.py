@@ -22,6 +22,7 @@ class Cost:
     rollout: int  # sampled tokens
     update: int  # tokens and slots of the differentiated passes, padding included
     flops: dict[str, int]  # executed FLOPs by part of `PARTS`; absent parts are 0
+    model_flops: int  # their sum, without what `model.remat` recomputes
     seconds: dict[str, float]  # by phase
 
 

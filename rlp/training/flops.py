@@ -93,6 +93,16 @@ def logit_flops(config: ModelConfig) -> int:
     return 2 * config.hidden_size * config.vocab_size
 
 
+def without_remat(config: ModelConfig) -> ModelConfig:
+    """Return the config without rematerialization, so that no FLOPs are recomputed."""
+    return dataclasses.replace(config, remat="none")
+
+
+def total(flops: Flops) -> int:
+    """Return the FLOPs of all stages of a step."""
+    return sum(by_part(flops).values())
+
+
 def by_part(flops: Flops) -> dict[str, int]:
     """Return the FLOPs of a step by part, summed over its stages."""
     totals: dict[str, int] = {}
@@ -225,16 +235,16 @@ def unread_flops(config: ModelConfig, work: Work, training: bool = False) -> int
     Such tokens are those of a trunk in training or under the reference, and of an opening tag. XLA
     removes this work from unrolled layers, but not from a scan over layers.
     """
-    total = 0
+    unread = 0
     kinds = [(kind, kind is of_layer[-1]) for of_layer in layers(config) for kind in of_layer]
     for kind, ends in reversed(kinds):
         cached = 0
         for tokens in work.passes:
             cost = kind.cost(config, tokens)
             forward, recomputed = cost.linear + cost.mixing, _recomputed(config, cost, ends)
-            total += 3 * forward + recomputed if training else forward
+            unread += 3 * forward + recomputed if training else forward
             cached += cost.cached
         if cached:
             times = 1 if not training else 4 if config.remat == "block" else 3
-            return total - times * cached
-    return total
+            return unread - times * cached
+    return unread

@@ -52,7 +52,7 @@ BAD = {
         (*NEW, "--hf=huge"),
         "model.vocab_size=1000000000000; it must be at most 2147483647",
     ),
-    "width": ((*NEW, "--hf=wide"), "the network of wide needs at least "),
+    "width": ((*NEW, "--hf=wide"), "the model wide needs at least "),
     "layers": ((*NEW, "--hf=deep"), "deep/config.json: num_hidden_layers=1000000 is more than"),
     "sampled length": (
         ("sample", "--checkpoint=made/run", "--prompt=a", "--length=1000000000000"),
@@ -75,7 +75,7 @@ BAD = {
     ),
     "no chat": (
         ("sample", "--checkpoint=made/run", "--prompt=a", "--chat"),
-        "made/run has no chat template; ask without chat, or name a model that has one",
+        "made/run has no chat template; use it without chat, or use a model that has one",
     ),
     "no chat with a system": (
         ("sample", "--checkpoint=made/run", "--prompt=a", "--system=b"),
@@ -153,8 +153,7 @@ def test_models_are_made_imported_and_exported(ran):
     assert "263 tokens in 320 rows" in network
     assert tags == "tags: <think> is token 259, </think> is token 260"
     assert documents == (
-        "texts: before each '<bos>' 257, after each document '<eos>' 258; a text ends with "
-        "'<eos>' 258"
+        "special tokens: BOS '<bos>' 257, EOS '<eos>' 258, document separator '<eos>' 258"
     )
     assert last == "imported: made/run"
     *told, said, ends, template, ids, compared = shown(ran, "export")

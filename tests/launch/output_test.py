@@ -72,6 +72,40 @@ def test_an_output_that_is_full_is_one_line(tmp_path):
     assert len(said.splitlines()) == 1
 
 
+LOGS = (
+    'import os; from rlp.runtime.process_log import ProcessLog; log = ProcessLog(0, "x"); '
+    "[getattr(logging.getLogger(name), level)(level + name[:1]) for name in ('rlp.x', 'jax.x') "
+    "for level in ('debug', 'info', 'warning', 'error')]; "
+    "print(log.path.read_text()); log.close()"
+)
+OURS, THEIRS = ["debugr", "infor", "warningr", "errorr"], ["debugj", "infoj", "warningj", "errorj"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("", [*OURS[1:], *THEIRS[2:]]),
+        ("--verbosity=0", [*OURS[1:], *THEIRS[2:]]),
+        ("--verbosity=warning", [*OURS[2:], *THEIRS[2:]]),
+        ("--verbosity=error", [*OURS[3:], *THEIRS[3:]]),
+        ("-v=1", OURS + THEIRS),
+        ("--verbosity=debug", OURS + THEIRS),
+    ],
+)
+def test_verbosity_holds_in_the_terminal_and_in_the_log_file(tmp_path, flag, expected):
+    status, log, terminal = run(tmp_path, LOGS, end=flag)
+    assert status == 0, terminal
+    logged = lambda text: [word for word in text.split() if word in OURS + THEIRS]
+    assert logged(terminal) == expected
+    assert logged(log) == expected
+
+
+def test_a_verbosity_that_is_not_a_level_is_refused(tmp_path):
+    status, _, errors = run(tmp_path, "pass", end="--verbosity=loud")
+    assert status == 2
+    assert errors.startswith("error: flag --verbosity=loud: use one of fatal, error, warning, info")
+
+
 # In this process.
 
 

@@ -126,7 +126,7 @@ def test_a_chain_stopped_between_and_within_its_runs_ends_the_same(
 def check_table(rows, summary):
     """Every cell is a figure of the summary; published numbers stand beside what was computed."""
     head, rule, *rows = ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)
-    assert head == ["held-out figure", "start", "alone", "+ rlp"]
+    assert head == ["held-out metric", "start", "alone", "+ rlp"]
     assert set("".join(rule)) == {"-", ":"}
     cells = {(figure, start): rest for figure, start, *rest in rows}
     assert {start for _, start in cells} == {"base", "none"}

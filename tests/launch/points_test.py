@@ -113,9 +113,9 @@ BAD = {
     "a list": ([["seed"]], "point 1: must be a dictionary of dotted fields, not a list"),
     "a field": ([{}, {"rlp.groop_size": 4}], "point 2: .*did you mean rlp.group_size"),
     "a group": ([{"rlp": {}}], "point 1: rlp is a group of fields"),
-    "a text": ([{"steps": "many"}], "steps must be a whole number; 'many' is not"),
-    "a share": ([{"steps": 1.0}], "steps must be a whole number; 1.0 is not"),
-    "a yes": ([{"steps": True}], "steps must be a whole number; True is not"),
+    "a text": ([{"steps": "many"}], "steps must be an integer; 'many' is not"),
+    "a share": ([{"steps": 1.0}], "steps must be an integer; 1.0 is not"),
+    "a yes": ([{"steps": True}], "steps must be an integer; True is not"),
     "infinity": ([{"rlp.temperature": float("1e999")}], "temperature must be a finite number"),
     "for all": ([{"batch_size": 3}], "batch_size is set here and by --config.batch_size"),
     "twice": ([{"steps": 3}, {"seed": 1}, {"steps": 3}], "the point 'steps=3' is there twice"),
@@ -190,7 +190,7 @@ def test_a_point_starts_from_the_point_of_its_seed(tmp_path):
 def test_every_arm_that_sets_a_field_itself_hides_it_from_a_sweep(tmp_path):
     config = demo.get_config()
     config.arms.base.init_from = "x"
-    with pytest.raises(UserError, match="every arm sets its own init_from"):
+    with pytest.raises(UserError, match="every arm overrides init_from"):
         read(tmp_path, [{"init_from": "y"}], lambda: config)
     (point,) = read(tmp_path, [{"arms.rlp.steps": 3}], demo.get_config)
     assert point.arms

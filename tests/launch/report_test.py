@@ -62,6 +62,7 @@ def test_program_writes_the_table_as_markdown_with_the_figures_asked_for(experim
         ("demo/plots/overview.png", []),
         ("table.md", ["--markdown=table.md"]),
         ("document.md", ["--markdown=document.md"]),
+        ("plot.svg", ["--plot=plot.svg", "--figures=think_loss"]),
     ],
 )
 def test_a_file_that_is_not_a_report_is_not_overwritten(
@@ -95,8 +96,9 @@ def launched_report(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from launch import report as program
 
     given = dict(word.removeprefix("--").split("=") for word in words if word.startswith("--"))
-    for name, default in {"out": "", "markdown": "", "figures": []}.items():
-        flag = SimpleNamespace(value=given.get(name, default))
+    given["figures"] = given["figures"].split(",") if "figures" in given else []
+    for name in ("out", "markdown", "plot", "figures"):
+        flag = SimpleNamespace(value=given.get(name, ""))
         monkeypatch.setattr(program, f"_{name.upper()}", flag)
     program.main([word for word in words if not word.startswith("--")])
 
@@ -104,8 +106,9 @@ def launched_report(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--markdown=t.md", "--figures=loss"], "error: loss is no figure of a run; these are:"),
+        (["--markdown=t.md", "--figures=loss"], "error: unknown metric loss; use one of"),
         (["--figures=flops"], "error: --figures are columns of the table of --markdown=FILE"),
+        (["--plot=p.svg"], "error: --plot needs the metrics to draw; add --figures"),
         (["--markdown=no/t.md"], "error: no/t.md cannot be written: No such file or directory"),
     ],
 )

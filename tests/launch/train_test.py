@@ -82,15 +82,18 @@ BAD = {
     "objective": ({"objective": "rlpt"}, "objective='rlpt' is unknown; use one of next_token, rlp"),
     "group": (
         {"objective": "rlp", "rlp.group_size": 1, "rlp.baseline": "none"},
-        "rlp.group_size=1 has no group to compare with",
+        "rlp.group_size=1 leaves no other",
     ),
     "mesh": ({"mesh.data": 3}, "mesh.data=3, mesh.fsdp=1, mesh.tensor=1 does not make 1 devices"),
-    "no data": ({"data.train": ""}, "data.train is empty; give text files"),
-    "missing data": ({"data.train": "gone.jsonl"}, "data.train: no file or folder gone.jsonl"),
+    "no data": ({"data.train": ""}, "data.train is empty; set --config.data.train"),
+    "missing data": (
+        {"data.train": "gone.jsonl"},
+        "data.train: file or folder not found: gone.jsonl",
+    ),
     "start": ({"init_from": "gone"}, "no such folder: gone"),
     "start's step": ({"init_from": "base@77"}, "base has no checkpoint of step 77; name one of 1"),
     "start's shape": (OTHER_SHAPE, "model.hidden_size=48, but base has 32; leave it out"),
-    "prompt": ({"rlp.prompt": "gone.txt"}, "rlp.prompt='gone.txt' is no file"),
+    "prompt": ({"rlp.prompt": "gone.txt"}, "rlp.prompt='gone.txt' is not a file"),
     "match": ({"match": "base"}, "match='base' is not '<workdir>:flops'"),
     "match's run": ({"match": "gone:flops"}, "match='gone:flops': gone is not a finished run"),
 }
@@ -107,11 +110,11 @@ BAD_HOSTS = {
     ),
     "process": (
         ["--multihost", HOST, "--num_processes=2", "--process_id=2"],
-        "--process_id=2; with --num_processes=2 it must lie in [0, 1]",
+        "--process_id=2; with --num_processes=2 it must be in [0, 1]",
     ),
     "no cluster": (
         ["--multihost"],
-        "does not say who the others are as Cloud TPU, SLURM, GKE or Open MPI do; give",
+        "does not describe the processes of the run as Cloud TPU, SLURM, GKE or Open MPI do; give",
     ),
 }
 NAN = {"optimizer.learning_rate": 1e38, "max_bad_steps": 2, "checkpoint.every": 1}
@@ -161,8 +164,9 @@ def test_bad_flags_of_several_hosts_get_one_line_and_status_2(case, bad):
 
 
 def test_another_config_gets_one_line_and_status_2(bad):
-    changes = re.escape("another config (seed: 0 -> 3; steps: 1 -> 2)")
-    is_one_line(bad[1]["another config"], f"base holds a run of {changes}.*--allow_config_change")
+    changes = re.escape("a different config (seed: 0 -> 3; steps: 1 -> 2)")
+    message = f"base contains a run with {changes}.*--allow_config_change"
+    is_one_line(bad[1]["another config"], message)
 
 
 def test_a_run_of_nan_ends_with_one_line_and_status_2(bad):

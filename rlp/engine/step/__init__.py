@@ -15,7 +15,9 @@ from rlp.engine.step.thinking import (
 from rlp.engine.step.update import (
     TrainState,
     finish_step,
+    minibatch_gradient,
     new_state,
+    next_token_gradient,
     next_token_losses,
     next_token_stage,
     update_stage,
@@ -31,6 +33,8 @@ __all__ = [
     "evidence_stage",
     "finish_step",
     "credit_of",
+    "minibatch_gradient",
+    "next_token_gradient",
     "new_state",
     "next_token_losses",
     "next_token_stage",

@@ -72,12 +72,33 @@ def update_stage(
 
     Args:
       trained: the state without phi and pi_ref.
-      rollout, evidence: of all documents of the step.
-      minibatch: index of the minibatch. It has every `rlp.minibatches`-th document, so that every
-        device has a share of it; its loss is the mean over its thoughts.
+      rollout, evidence, minibatch: as in `minibatch_gradient`.
 
     Returns:
       The new state, and the metrics of the update.
+    """
+    value, metrics, gradient = minibatch_gradient(
+        model_config, settings, vocabulary, trained.params, rollout, evidence, minibatch
+    )
+    return _apply(value, metrics, gradient, optimizer, trained)
+
+
+def minibatch_gradient(
+    model_config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    params: Params,
+    rollout: Rollout,
+    evidence: Evidence,
+    minibatch: jax.Array | int = 0,
+) -> tuple[jax.Array, Metrics, Params]:
+    """Return loss, metrics and gradient of a minibatch of a rollout (eq. 5).
+
+    Args:
+      params: theta.
+      rollout, evidence: of all documents of the step.
+      minibatch: index of the minibatch. It has every `rlp.minibatches`-th document, so that every
+        device has a share of it; its loss is the mean over its thoughts.
     """
     if settings.minibatches > 1:
         gone: Any = None
@@ -90,8 +111,8 @@ def update_stage(
     if evidence.planning is not None:
         weight = settings.planning_weight
         advantages = equations.planning_advantages(advantages, evidence.planning, weight)
-    value, metrics, gradient = policy_gradient(
-        trained.params,
+    return policy_gradient(
+        params,
         model_config,
         settings,
         vocabulary,
@@ -103,7 +124,6 @@ def update_stage(
         micro_batch=settings.update_micro_batch,
         shards=shards("rows"),
     )
-    return _apply(value, metrics, gradient, optimizer, trained)
 
 
 def finish_step(settings: RLPSettings, state: TrainState) -> TrainState:
@@ -132,6 +152,16 @@ def next_token_stage(
     Returns:
       The new state, metrics, and the number of document tokens in the batch, without padding.
     """
+    value, metrics, gradient = next_token_gradient(model_config, state.params, batch)
+    state, metrics = _apply(value, metrics, gradient, optimizer, state)
+    state = dataclasses.replace(state, step=state.step + 1)
+    return state, metrics, (batch.segment > 0).sum()
+
+
+def next_token_gradient(
+    model_config: ModelConfig, params: Params, batch: Batch
+) -> tuple[jax.Array, Metrics, Params]:
+    """Return the mean next-token loss of packed rows, in nats per token, metrics and gradient."""
     trunk = document_trunk(batch)
     in_loss = loss_tokens(trunk, batch.loss_mask)
 
@@ -141,10 +171,8 @@ def next_token_stage(
         mean = -total / jnp.maximum(in_loss.sum(), 1)
         return mean, {"no_think_loss": mean}
 
-    (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-    state, metrics = _apply(value, metrics, gradient, optimizer, state)
-    state = dataclasses.replace(state, step=state.step + 1)
-    return state, metrics, (batch.segment > 0).sum()
+    (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    return value, metrics, gradient
 
 
 def next_token_losses(model_config: ModelConfig, params: Params, batch: Batch) -> jax.Array:

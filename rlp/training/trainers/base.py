@@ -76,9 +76,10 @@ class StageRunner:
         """
         for stage in of_unit(self.stages, unit):
             with clock(stage.phase) as done:
-                outputs = self.programs[stage.name](*stage.arguments(values))
-                if stage.phase != "update":
-                    outputs = done(outputs)
+                with jax.profiler.TraceAnnotation(stage.name):
+                    outputs = self.programs[stage.name](*stage.arguments(values))
+                    if stage.phase != "update":
+                        outputs = done(outputs)
                 values = stage.results(values, outputs)
         return values
 

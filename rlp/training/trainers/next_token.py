@@ -14,9 +14,9 @@ from rlp.data.rows import Rows
 from rlp.engine import nonfinite
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.stages import Setup
-from rlp.engine.step import TrainState, next_token_losses
+from rlp.engine.step import TrainState, next_token_gradient, next_token_losses
 from rlp.training.cost import Cost
-from rlp.training.flops import by_part, next_token_flops
+from rlp.training.flops import by_part, next_token_flops, total, without_remat
 from rlp.training.trainers.base import Clock, StageRunner, to_host
 
 
@@ -41,12 +41,15 @@ class NextTokenTrainer(StageRunner):
                 metrics, tokens = to_host((values["metrics"], values["tokens"]))
             state = values["state"]
             self.fault = self._fault(state, batch, metrics) if nonfinite.in_metrics(metrics) else ""
-            flops = next_token_flops(self.setup.model, self._optimizer_flops, *batch.tokens.shape)
+            flops = lambda model: next_token_flops(
+                model, self._optimizer_flops, *batch.tokens.shape
+            )
             cost = Cost(
                 documents=int(tokens),
                 rollout=0,
                 update=batch.tokens.size,
-                flops=by_part(flops),
+                flops=by_part(flops(self.setup.model)),
+                model_flops=total(flops(without_remat(self.setup.model))),
                 seconds=clock.seconds,
             )
         return state, metrics, cost
@@ -62,5 +65,10 @@ class NextTokenTrainer(StageRunner):
         if self._losses is None:
             self._losses = jax.jit(losses, out_shardings=replicated(self.setup.mesh))
         by_row, index = jax.device_get(self._losses(state.params, batch))
-        record = lambda row: int(index[row])
-        return nonfinite.in_rows(by_row, record) or nonfinite.in_update(metrics)
+        gradient = lambda *arguments: next_token_gradient(self.setup.model, *arguments)[-1]
+        whole = replicated(self.setup.mesh)
+        return (
+            nonfinite.in_rows(by_row, lambda row: int(index[row]))
+            or nonfinite.in_gradient(gradient, (state.params, batch), whole)
+            or nonfinite.in_update(metrics)
+        )

@@ -1,6 +1,8 @@
 """The trainer of objectives over thoughts: Algorithm 1 of RLP (arXiv 2510.01265)."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,11 +18,11 @@ from rlp.engine.optimizer import Optimizer
 from rlp.engine.placement import gathered_bytes
 from rlp.engine.rollout import Rollout
 from rlp.engine.stages import Setup, Values, still_read
-from rlp.engine.step import Evidence, TrainState
+from rlp.engine.step import Evidence, TrainState, minibatch_gradient, reference_stage
 from rlp.engine.step.rollout_batches import rollout_batch_shape
 from rlp.engine.token_bytes import TokenBytes
 from rlp.training.cost import Cost
-from rlp.training.flops import by_part, rlp_flops
+from rlp.training.flops import by_part, rlp_flops, total, without_remat
 from rlp.training.trainers.base import Clock, StageRunner, to_host
 
 ScoredRollout = tuple[Rollout, Evidence]
@@ -169,8 +171,29 @@ class RLPTrainer(StageRunner):
         return (
             nonfinite.in_networks(networks)
             or nonfinite.in_thoughts(*thoughts, objective, record, whole)
+            or self._update_fault(state.params, *thoughts, record, whole)
             or nonfinite.in_update(metrics)
         )
+
+    def _update_fault(
+        self,
+        params: Params,
+        rollout: Rollout,
+        evidence: Evidence,
+        record: Callable[[int], int],
+        whole: Any,
+    ) -> str:
+        """Describe the first value that is not finite in the updates on finite evidence."""
+        method = (self.setup.model, self.settings, self._vocabulary)
+        logprobs = jax.jit(functools.partial(reference_stage, *method))(params, rollout)
+        if fault := nonfinite.in_new_logprobs(rollout, evidence, logprobs, record, whole):
+            return fault
+        for number in range(self.settings.minibatches):
+            gradient = lambda *arguments: minibatch_gradient(*method, *arguments)[-1]
+            arguments = (params, rollout.without_cache(), evidence, number)
+            if fault := nonfinite.in_gradient(gradient, arguments, whole):
+                return fault
+        return ""
 
     def _fetched(self, params: Params | None) -> Params | None:
         """Return phi or pi_ref in device memory."""
@@ -182,14 +205,15 @@ class RLPTrainer(StageRunner):
         slots = len(words.think_open) - 1 + s.thought_length
         tokens = rows * length + rollout.thoughts.length.size * slots  # of a pass over the rollout
         length -= len(s.prompt)
-        flops = rlp_flops(
-            self.setup.model, s, words, self._optimizer_flops, rows, length, int(counts["decoded"])
+        flops = lambda model: rlp_flops(
+            model, s, words, self._optimizer_flops, rows, length, int(counts["decoded"])
         )
         return Cost(
             documents=int(counts["documents"]),
             rollout=int(counts["rollout"]),
             update=s.updates_per_rollout * tokens,
-            flops=by_part(flops),
+            flops=by_part(flops(self.setup.model)),
+            model_flops=total(flops(without_remat(self.setup.model))),
             seconds=seconds,
         )
 

@@ -8,7 +8,7 @@ import pytest
 
 from rlp.answers import gold_answers as module
 from rlp.answers import grading, verifiers
-from rlp.answers.gold_answers import Golds
+from rlp.answers.gold_answers import GoldAnswers
 from rlp.answers.grading import Grader
 from rlp.answers.verifiers import Gold
 from rlp.runtime import hosts
@@ -47,7 +47,7 @@ def kept(monkeypatch):
 
 
 def reasons(grader, *answers):
-    return Golds(grader).reasons([Gold(answer) for answer in answers])
+    return GoldAnswers(grader).reasons([Gold(answer) for answer in answers])
 
 
 def test_answers_of_all_kinds_can_be_given():
@@ -89,7 +89,7 @@ def test_what_was_found_is_kept_by_content(cache, checks, kept, monkeypatch):
     reasons(PICKY, "wrong")  # other answers
     reasons(dataclasses.replace(PICKY, verifier="exact"), "good", "wrong")  # another verifier
     assert checks[2:] == ["wrong", "good", "wrong"]
-    Golds(PICKY).reasons([Gold("good", 4), Gold("wrong")])  # among options
+    GoldAnswers(PICKY).reasons([Gold("good", 4), Gold("wrong")])  # among options
     assert checks[5:] == ["good", "wrong"]
     for name in ("math-verify", "sympy"):
         version = module.importlib.metadata.version
@@ -187,7 +187,7 @@ def test_a_right_answer_is_a_text_that_knows_its_options():
 
 
 def test_golds_take_the_form_that_the_verifier_compares():
-    make = lambda verifier: Golds(dataclasses.replace(MATH, verifier=verifier)).gold
+    make = lambda verifier: GoldAnswers(dataclasses.replace(MATH, verifier=verifier)).gold
     assert make("choice")("(b)", ["x", "y"]) == "B"
     assert make("choice")(1, ["x", "y"]).options == 2
     assert make("math")(7, None) == "7"

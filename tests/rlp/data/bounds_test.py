@@ -1,4 +1,4 @@
-"""Limits of what is read: files that grow, unpack to too much, or hold rows that are too long."""
+"""Limits on reading: files that grow, decompression bombs, and rows that are too long."""
 
 import dataclasses
 import gzip
@@ -20,7 +20,7 @@ from tests.support.text_files import SEPARATOR, TEXTS, documents, write
 
 def test_a_file_that_became_a_fifo_after_it_was_found_is_refused(tmp_path):
     os.mkfifo(tmp_path / "a.txt")
-    with pytest.raises(UserError, match="a.txt: it is not a regular file"):
+    with pytest.raises(UserError, match="a.txt: not a regular file; set the field to files"):
         documents(tmp_path / "a.txt")
 
 
@@ -33,7 +33,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path, ending, monkeyp
         with path.open("ab") as file:
             file.write(b"\n" * 64)
 
-    with pytest.raises(UserError, match=f"a{ending}: it grew beyond its .* nothing writes to"):
+    with pytest.raises(UserError, match=f"a{ending}: grew beyond its .* no process writes to"):
         documents(path, on_read=grow)
 
 
@@ -41,7 +41,7 @@ SMALL = Limits(row_bytes=2**20, ratio=20)
 
 
 def bomb(path, size):
-    """A file of one line of so many bytes, packed as its ending says."""
+    """Write a file with one line of `size` bytes, compressed according to its ending."""
     line = [b'{"text": "', *[b"a" * 2**16] * (size >> 16), b'"}\n']
     if path.name.endswith(".gz"):
         with gzip.open(path, "wb", 9) as file:
@@ -57,19 +57,22 @@ def bomb(path, size):
 
 @pytest.mark.parametrize("ending", [".jsonl.gz", ".jsonl.zst", ".txt.gz", ".txt.zst"])
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path, ending, monkeypatch):
-    monkeypatch.setattr(bounds, "FREE", 2**19)
+    monkeypatch.setattr(bounds, "UNCHECKED_BYTES", 2**19)
     path = bomb(tmp_path / f"a{ending}", 2**23)
-    wanted = rf"a{ending}: its first .* unpack to .* over data.max_decompression_ratio=20 times"
-    most = [0]
-    made = bounds.Meter.made
-    seen = lambda self, count: (most.append(count), made(self, count))
-    monkeypatch.setattr(bounds.Meter, "made", seen)
-    with pytest.raises(UserError, match=wanted):
+    expected = (
+        rf"a{ending}: its first .* unpack to .* more than data.max_decompression_ratio=20 times "
+        "as many; if you trust the file, raise that field"
+    )
+    sizes = [0]
+    unpacked = bounds.Meter.unpacked
+    spy = lambda self, count: (sizes.append(count), unpacked(self, count))
+    monkeypatch.setattr(bounds.Meter, "unpacked", spy)
+    with pytest.raises(UserError, match=expected):
         documents(path, limits=dataclasses.replace(SMALL, row_bytes=2**30))
-    assert sum(most) < 2**24 + 2**20  # it does not unpack the rest first
+    assert sum(sizes) < 2**24 + 2**20  # the rest of the file is not decompressed first
     (text,) = documents(path, limits=Limits(ratio=1e6))
     assert len(text) >= 2**23
-    monkeypatch.setattr(bounds, "FREE", 2**24)  # below it, files may unpack to anything
+    monkeypatch.setattr(bounds, "UNCHECKED_BYTES", 2**24)  # smaller contents are not checked
     assert len(documents(path, limits=Limits(ratio=20))) == 1
 
 
@@ -88,8 +91,10 @@ def test_a_row_that_is_too_long_is_refused(tmp_path, ending, where):
     path = tmp_path / f"a{ending}"
     write(path, ["a" * 2**21, "b"]) if ending == ".parquet" else bomb(path, 2**21)
     limits = dataclasses.replace(SMALL, ratio=1e6)
-    wanted = f"a{ending}, {where}: it has more than data.max_row_bytes=1048576 bytes; split it"
-    with pytest.raises(UserError, match=wanted):
+    expected = (
+        f"a{ending}, {where}: longer than data.max_row_bytes=1048576 bytes; split it, or raise"
+    )
+    with pytest.raises(UserError, match=expected):
         documents(path, limits=limits)
     assert documents(path, limits=dataclasses.replace(limits, row_bytes=2**22))
 
@@ -100,7 +105,7 @@ def test_the_limit_of_a_row_is_not_one_of_the_file(tmp_path):
         path = write(tmp_path / f"a{ending}", texts)
         assert documents(path, separator=SEPARATOR, limits=Limits(2**18, 1e6)) == texts
     bad = write(tmp_path / "b.txt", ["a", "b", "c" * 2**19, "d"])
-    with pytest.raises(UserError, match="b.txt, document 3: it has more than"):
+    with pytest.raises(UserError, match="b.txt, document 3: longer than data.max_row_bytes="):
         documents(bad, separator=SEPARATOR, limits=Limits(2**18))
 
 
@@ -108,13 +113,13 @@ def test_a_row_of_too_many_values_is_refused_before_it_is_read(tmp_path, monkeyp
     monkeypatch.setattr(bounds, "_LONG", 2**10)
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "b"}\n{"text": "a", "x": [' + "{}," * 2**18 + "0]}\n")
-    with pytest.raises(UserError, match=r"a.jsonl, line 2: it holds about 524,\d* values"):
+    with pytest.raises(UserError, match=r"a.jsonl, line 2: has about 524,\d* JSON values"):
         documents(path, limits=SMALL)
 
 
 def test_a_parquet_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
-    """Whether its pages do, or its dictionary holds once what all rows have."""
-    monkeypatch.setattr(bounds, "FREE", 2**19)
+    """Both with plain pages and with a dictionary that stores the value of all rows once."""
+    monkeypatch.setattr(bounds, "UNCHECKED_BYTES", 2**19)
     plain, dictionary = tmp_path / "plain.parquet", tmp_path / "dictionary.parquet"
     texts = pyarrow.table({"text": ["a" * 2**12] * 2**12})
     pyarrow.parquet.write_table(texts, plain, use_dictionary=False, compression="zstd")
@@ -130,18 +135,18 @@ def test_a_parquet_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatc
 
 
 def test_values_of_a_dictionary_are_read_few_at_a_time(tmp_path, monkeypatch):
-    """A thousand rows of the greatest length would not fit in memory."""
+    """A thousand rows of the maximum length would not fit in memory."""
     path = tmp_path / "a.parquet"
     value = "".join(random.Random(0).choices("abcdefgh", k=2**16))
     pyarrow.parquet.write_table(pyarrow.table({"text": [value] * 2**10}), path)
     sizes = []
-    monkeypatch.setattr(bounds.Meter, "made", lambda self, count: sizes.append(count))
+    monkeypatch.setattr(bounds.Meter, "unpacked", lambda self, count: sizes.append(count))
     assert len(documents(path, limits=Limits(row_bytes=2**18))) == 2**10
     assert max(sizes) <= 2**19
 
 
 def test_pieces_of_a_text_are_split_as_the_whole_is(tmp_path, monkeypatch):
-    """Wherever they end: in a character, in a line end, in a separator."""
+    """A piece may end within a character, a line end or a separator."""
     random_ = random.Random(0)
     path = tmp_path / "a.txt"
     for _ in range(300):

@@ -1,4 +1,4 @@
-"""The walks of the demo with a thought at any place."""
+"""The walks of the demo with thoughts at any position."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ COUNT, LENGTH = 400, 40
 
 
 def documents(**options):
-    """Words and fork of documents."""
+    """Return the words and the fork of each document."""
     batch = CompassStream(3, LENGTH, **options).batch(0, COUNT)
     length = np.asarray(batch.segment).sum(axis=1)
     return [
@@ -29,29 +29,29 @@ def documents(**options):
 
 def test_a_thought_anywhere_leaves_the_document_as_it_is():
     plain = [words for words, _ in documents()]
-    places = set()
+    forks = set()
     for (words, fork), expected in zip(
         documents(thought_share=1.0, anywhere_share=1.0), plain, strict=True
     ):
         end = words.index("</think>")
         assert words[fork] == "<think>"
         assert [*words[:fork], *words[end + 1 :]] == expected
-        places.add(fork)
-    assert places == set(range(1, DOCUMENT_LENGTH - ANSWER_LENGTH + 1))
+        forks.add(fork)
+    assert forks == set(range(1, DOCUMENT_LENGTH - ANSWER_LENGTH + 1))
 
 
-def test_a_share_of_the_thoughts_stands_anywhere():
+def test_a_share_of_the_thoughts_is_anywhere():
     at_the_answer = DOCUMENT_LENGTH - ANSWER_LENGTH
     forks = [fork for _, fork in documents(thought_share=1.0, anywhere_share=0.5)]
     elsewhere = 0.5 * (1 - 1 / at_the_answer)
     assert np.mean(np.array(forks) != at_the_answer) == pytest.approx(elsewhere, abs=0.08)
 
 
-def test_a_working_tells_of_the_turns_that_were_told():
+def test_a_thought_lists_the_headings_after_the_turns_so_far():
     lengths = set()
     for words, fork in documents(thought_share=1.0, anywhere_share=1.0):
         thought = words[fork + 1 : words.index("</think>")]
-        turns = words[7:fork][:NUM_TURNS]  # behind "<bos> Mia faces north . She turns"
+        turns = words[7:fork][:NUM_TURNS]  # after "<bos> Mia faces north . She turns"
         if not turns:
             assert thought[0] == "hmm"
             continue
@@ -61,7 +61,7 @@ def test_a_working_tells_of_the_turns_that_were_told():
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_musings_have_their_share_of_the_thoughts_that_could_be_workings(share):
-    made = documents(thought_share=1.0, late_musing_share=share, anywhere_share=1.0)
-    muses = [words[fork + 1] == "hmm" for words, fork in made if fork > 7]
-    assert np.mean(muses) == pytest.approx(share, abs=0.08)
+def test_musings_have_their_share_of_the_thoughts_that_follow_a_turn(share):
+    walks = documents(thought_share=1.0, late_musing_share=share, anywhere_share=1.0)
+    is_musing = [words[fork + 1] == "hmm" for words, fork in walks if fork > 7]
+    assert np.mean(is_musing) == pytest.approx(share, abs=0.08)

@@ -1,4 +1,4 @@
-"""Fixtures that several modules of this folder use."""
+"""Fixtures for several test modules of this folder."""
 
 import fsspec
 import pytest
@@ -11,7 +11,7 @@ from tests.support.pairs import TEMPLATE
 
 @pytest.fixture(scope="module")
 def chatty(tmp_path_factory) -> Tokenizer:
-    """Bytes as a Hugging Face folder with a chat template of its own."""
+    """A byte tokenizer from a Hugging Face folder that contains a chat template."""
     folder = tmp_path_factory.mktemp("chatty")
     for name, content in (folders.byte_files() | {"chat_template.jinja": TEMPLATE}).items():
         (folder / name).write_text(content)
@@ -20,7 +20,7 @@ def chatty(tmp_path_factory) -> Tokenizer:
 
 @pytest.fixture
 def bucket():
-    """Puts files into fsspec's memory; they are gone after the test."""
+    """Copy files to fsspec's memory file system; they are removed after the test."""
     memory = fsspec.filesystem("memory")
     yield lambda path, name: memory.put(str(path), f"/bucket/{name}")
     memory.rm("/bucket", recursive=True)

@@ -1,4 +1,4 @@
-"""Roles and contents of messages: every usual form gives the same rows."""
+"""Roles and contents of messages: every common format gives the same rows."""
 
 import json
 
@@ -44,7 +44,7 @@ NAMES_OF = {
 @pytest.mark.parametrize("role", NAMES_OF)
 @pytest.mark.parametrize("keys", [("role", "content"), ("from", "value")])
 def test_the_usual_names_of_a_role_are_that_role(tmp_path, role, keys, chatty):
-    """Where a name stands in the middle of a conversation, no turn vanishes."""
+    """No turn is dropped if an alias is used in the middle of a conversation."""
 
     def row(name):
         said = [("human", "a"), ("gpt", "b"), (name, "c"), ("gpt", "d")]
@@ -100,8 +100,8 @@ CALLING = TEMPLATE.replace(
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-def test_what_an_assistant_calls_is_learnt_also_beside_null(tmp_path, ending, chatty):
-    """A call without a content is a response, and has the arguments that its row has."""
+def test_tool_calls_are_trained_on_even_if_the_content_is_null(tmp_path, ending, chatty):
+    """A call without content is a response, with exactly the arguments of its row."""
     call = lambda **given: {"tool_calls": [{"function": {"name": "f", "arguments": given}}]}
     said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}]
     rows = [
@@ -111,7 +111,8 @@ def test_what_an_assistant_calls_is_learnt_also_beside_null(tmp_path, ending, ch
     ]
     found, _ = tokenized(tmp_path / f"a.{ending}", rows, CHAT, CALLING, chatty)
     texts = [
-        chatty.decode([i for i, learnt in zip(*pair, strict=True) if learnt]) for pair in found
+        chatty.decode([i for i, trained_on in zip(*pair, strict=True) if trained_on])
+        for pair in found
     ]
     assert texts == ['[f{"x": "1"}]<eos>', '[f{"y": "2"}]<eos>', '[f{"x": "3"}]<eos>']
 
@@ -132,7 +133,8 @@ def test_what_a_template_leaves_out_makes_a_row_unusable(tmp_path, shown, messag
     template = TEMPLATE.replace(LOOP, LOOP + shown)
     found, _ = tokenized(tmp_path / "a.jsonl", [SAID] * 4 + [row], CHAT, template, chatty)
     assert len(found) == 4
-    assert "message 4: the chat template leaves out the content of role" in caplog.text
+    assert "message 4: the chat template drops the content of role" in caplog.text
+    assert "set data.chat_template to another template" in caplog.text
 
 
 @pytest.mark.parametrize("template", [None, TEMPLATE])
@@ -145,10 +147,11 @@ def test_calls_that_nothing_writes_are_left_out_with_a_warning(tmp_path, templat
         {"messages": [*turns("a"), {"role": "assistant", "content": "b"} | CALL]},
     ]
     found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, template, chatty)
-    assert len(found) == 2  # the second row says nothing without its call
-    (told,) = caplog.messages
-    assert "data.sft.train: the tool calls of 2 rows are left out" in told
-    assert told.endswith(f"{tmp_path}/a.jsonl, line 1, {tmp_path}/a.jsonl, line 3")
+    assert len(found) == 2  # without its call, the second row is empty
+    (logged,) = caplog.messages
+    assert "data.sft.train: the tool calls of 2 row(s) are left out" in logged
+    assert "set it to a template that does" in logged
+    assert logged.endswith(f"{tmp_path}/a.jsonl, line 1, {tmp_path}/a.jsonl, line 3")
     caplog.clear()
     found, _ = tokenized(tmp_path / "a.jsonl", rows, CHAT, CALLING, chatty)
     assert len(found) == 3
@@ -172,12 +175,12 @@ def test_rows_that_a_template_refuses_are_left_out(tmp_path, chatty, caplog):
     assert "a.jsonl, line 5: the chat template fails: not this" in caplog.text
 
 
-def test_a_conversation_that_opens_with_a_call_alone_learns_the_call(tmp_path, chatty):
+def test_a_conversation_that_opens_with_a_call_alone_trains_on_the_call(tmp_path, chatty):
     row = {"messages": [{"role": "assistant", "content": None} | CALL, *turns("a", "b")]}
-    ((ids, learnt),), _ = tokenized(tmp_path / "a.jsonl", [row], CHAT, CALLING, chatty)
-    heard = [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt]
-    assert len(heard) > len([*b"b", EOS]) + 1
-    assert chatty.decode(heard).endswith("<eos>b<eos>")
+    ((ids, trained_on),), _ = tokenized(tmp_path / "a.jsonl", [row], CHAT, CALLING, chatty)
+    trained_ids = [i for i, in_loss in zip(ids, trained_on, strict=True) if in_loss]
+    assert len(trained_ids) > len([*b"b", EOS]) + 1
+    assert chatty.decode(trained_ids).endswith("<eos>b<eos>")
 
 
 @pytest.mark.parametrize("said", ["a", "s", "assistant", "<bos>"])
@@ -185,29 +188,29 @@ def test_a_short_message_that_opens_a_conversation_is_not_looked_for_in_its_head
     tmp_path, chatty, said
 ):
     row = {"messages": [{"role": "assistant", "content": said}, *turns("q", "w")]}
-    ((ids, learnt),), _ = tokenized(tmp_path / "a.jsonl", [row], CHAT, TEMPLATE, chatty)
+    ((ids, trained_on),), _ = tokenized(tmp_path / "a.jsonl", [row], CHAT, TEMPLATE, chatty)
     header = [BOS, *b"assistant:"]
     assert ids[: len(header)] == header
-    assert not any(learnt[: len(header)])
-    heard = [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt]
-    assert chatty.decode(heard) == f"{said}<eos>w<eos>"
+    assert not any(trained_on[: len(header)])
+    trained_ids = [i for i, in_loss in zip(ids, trained_on, strict=True) if in_loss]
+    assert chatty.decode(trained_ids) == f"{said}<eos>w<eos>"
 
 
-def test_an_end_of_a_turn_that_takes_in_the_space_after_it_is_learnt(tmp_path):
-    """Some tokenizers have such tokens (`rstrip`), and some templates begin a turn with a break."""
+def test_an_end_of_a_turn_that_takes_in_the_space_after_it_is_trained_on(tmp_path):
+    """Some tokenizers have such tokens (`rstrip`); some templates begin turns with a newline."""
     folder = folders.folder_of(tmp_path, "bytes")
     path = tmp_path / "tokenizer.json"
-    made = json.loads(path.read_text())
-    for token in made["added_tokens"]:
+    tokenizer = json.loads(path.read_text())
+    for token in tokenizer["added_tokens"]:
         token["rstrip"] = token["content"] == "<eos>"
-    path.write_text(json.dumps(made))
+    path.write_text(json.dumps(tokenizer))
     words = load_tokenizer(folder)
     breaks = TEMPLATE.replace("<bos>{{", "\n<bos>{{").replace("%}<bos>a", "%}\n<bos>a")
-    ((ids, learnt),), _ = tokenized(
+    ((ids, trained_on),), _ = tokenized(
         tmp_path / "a.jsonl", [{"messages": turns("a", "b", "c", "d")}], CHAT, breaks, words
     )
-    heard = [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt]
-    assert heard == [*b"b", EOS, *b"d", EOS]
+    trained_ids = [i for i, in_loss in zip(ids, trained_on, strict=True) if in_loss]
+    assert trained_ids == [*b"b", EOS, *b"d", EOS]
 
 
 def test_half_a_surrogate_pair_in_what_a_template_writes_makes_a_row_unusable(
@@ -225,12 +228,12 @@ def test_half_a_surrogate_pair_in_what_a_template_writes_makes_a_row_unusable(
 
 
 @pytest.mark.parametrize("template", [None, TEMPLATE], ids=["plain", "template"])
-@pytest.mark.parametrize("unlearnt", [{"content": ""}, {"content": "x", "weight": 0}])
-def test_a_turn_that_says_nothing_or_has_no_weight_is_not_learnt(
-    tmp_path, chatty, template, unlearnt
+@pytest.mark.parametrize("excluded", [{"content": ""}, {"content": "x", "weight": 0}])
+def test_a_turn_that_is_empty_or_has_weight_0_is_not_trained_on(
+    tmp_path, chatty, template, excluded
 ):
     messages = turns("a", "b", "c", "d")
-    messages[1] = {"role": "assistant"} | unlearnt
+    messages[1] = {"role": "assistant"} | excluded
     found, _ = tokenized(tmp_path / "a.jsonl", [{"messages": messages}], CHAT, template, chatty)
-    ((ids, learnt),) = found
-    assert [i for i, is_learnt in zip(ids, learnt, strict=True) if is_learnt] == [*b"d", EOS]
+    ((ids, trained_on),) = found
+    assert [i for i, in_loss in zip(ids, trained_on, strict=True) if in_loss] == [*b"d", EOS]

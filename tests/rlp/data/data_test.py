@@ -26,7 +26,7 @@ def write(path, texts):
 
 @pytest.fixture
 def make(tmp_path):
-    """Streams over `texts`, written to a file of their own."""
+    """Create streams over `texts`, which are line_end to a file."""
 
     def make_streams(texts=TEXTS, **options):
         lengths = {"min_tokens": 1, "held_out_min_tokens": 1}
@@ -37,7 +37,7 @@ def make(tmp_path):
 
 
 def segments(batch):
-    """Token ids of each stretch of each row, after checking that the three arrays agree."""
+    """Return the token ids of each segment of each row, after checking that the arrays agree."""
     found = []
     for tokens, segment, position in zip(batch.tokens, batch.segment, batch.position, strict=True):
         used = int((segment > 0).sum())
@@ -54,7 +54,7 @@ def segments(batch):
 
 
 def windows(text, size):
-    """A document cut into windows of `size` tokens, each of which begins with a bos."""
+    """Cut a document into windows of `size` tokens, each of which begins with a BOS."""
     ids, room = [*BYTES.encode(text), BYTES.eos], size - len(BYTES.bos)
     return [(*BYTES.bos, *ids[i : i + room]) for i in range(0, len(ids), room)]
 
@@ -64,7 +64,7 @@ def all_windows(texts, size):
 
 
 def row_numbers(stream, first, size):
-    """Rows as bytes, to compare and count."""
+    """Return rows as bytes, to compare and count them."""
     return [row.tobytes() for row in stream.batch(first, size).tokens]
 
 
@@ -84,12 +84,12 @@ def fields(batch):
 @pytest.mark.parametrize("packed", [False, True])
 def test_rows_hold_every_token_of_every_document_once(make, packed):
     train, held = make(pack=packed, holdout_every=4)
-    kept, left = hold_out(len(TEXTS), 4)
+    train_numbers, held_numbers = hold_out(len(TEXTS), 4)
     found = collections.Counter(segments(train.batch(0, len(train))))
-    assert found == all_windows([TEXTS[i] for i in kept], 48)
+    assert found == all_windows([TEXTS[i] for i in train_numbers], 48)
     found = collections.Counter(segments(held.batch(0, len(held))))
-    assert found == all_windows([TEXTS[i] for i in left], 48)
-    assert sorted([*kept, *left]) == list(range(len(TEXTS)))
+    assert found == all_windows([TEXTS[i] for i in held_numbers], 48)
+    assert sorted([*train_numbers, *held_numbers]) == list(range(len(TEXTS)))
     assert held.batch(0, len(held)).segment.max() == 1
     assert (train.batch(0, len(train)).segment.max() > 1) == packed
 
@@ -130,7 +130,7 @@ def test_short_windows_are_left_out_and_counted(make):
 
 
 class Separated(ByteTokenizer):
-    """Puts a line break after every document, or the token that stands before it."""
+    """Puts a given token, such as a line break or the BOS, after every document."""
 
     def __init__(self, separator):
         super().__init__()
@@ -157,7 +157,7 @@ class Tagged(ByteTokenizer):
 
 
 class Spelled(ByteTokenizer):
-    """Has no token for `</think>`, which it spells."""
+    """Has no token for `</think>` and encodes it as text."""
 
     think_close = tuple(b"</think>")
 
@@ -192,7 +192,7 @@ def test_thoughts_branch_off_windows_without_tags(make):
             assert len(stream) == len(here) - len(left_out)
             has_tag = np.isin(stream.batch(0, len(stream)).tokens, (259, 260)).any()
             assert has_tag == (not forked)
-    with pytest.raises(UserError, match="every training window holds a thinking tag or"):
+    with pytest.raises(UserError, match="every training window contains a thinking tag or"):
         make(["\1a\2 document"] * 30, tokenizer=Tagged())
 
 
@@ -220,8 +220,11 @@ def test_given_evaluation_files_are_held_out_whole(tmp_path):
             {"min_tokens": 400, "sequence_length": 400},
             "none of the 39 training windows has the 400",
         ),
-        ({"fork_marker": "nowhere"}, "no training document .*data.fork_marker='nowhere'"),
-        ({"fork_marker": "document", "min_prefix": 30}, "no training window has 30 tokens before"),
+        (
+            {"fork_marker": "nowhere"},
+            "no training document .*data.fork_marker='nowhere' .*: set it",
+        ),
+        ({"fork_marker": "document", "min_prefix": 30}, "no training .* at least 30 tokens before"),
         ({"seed": -1}, "seed=-1"),
     ],
 )
@@ -261,11 +264,11 @@ def test_batches_do_not_depend_on_where_the_stream_is_cut(make):
 
 def test_the_order_is_a_function_of_the_seed_alone(make):
     (a, held_a), (b, _), (c, held_c) = make(seed=3), make(seed=3), make(seed=4)
-    b.batch(17, 5)  # what was read before does not matter
+    b.batch(17, 5)  # earlier reads have no effect
     equal(fields(a.batch(100, 9)), fields(b.batch(100, 9)))
     n = len(a)
     assert row_numbers(a, 0, n) != row_numbers(c, 0, n)
-    # Neighbouring seeds are not the same order, one epoch later.
+    # The order of a seed is not the order of the next seed, shifted by one epoch.
     assert row_numbers(a, n, n) != row_numbers(c, 0, n)
     equal(fields(held_a.batch(0, len(held_a))), fields(held_c.batch(0, len(held_c))))
 
@@ -287,7 +290,7 @@ def test_the_held_out_stream_ends(make):
 # ---- forks ----
 
 
-def test_the_fork_stands_right_after_the_last_marker(make):
+def test_the_fork_is_right_after_the_last_marker(make):
     texts = [f"={i}=" * (i % 3) + "é" * (i % 5) + f" ANSWER{i}." for i in range(40)]
     texts += ["no marker", "ends with it ="]
     train, held = make(texts=texts, fork_marker="=", holdout_every=4)
@@ -312,8 +315,8 @@ def test_a_long_document_has_its_fork_in_one_window(make):
     batch = train.batch(0, len(train))
     assert len(train) == 3
     assert train.skipped == 3 * 3
-    # Token 101 of the document (100 letters and the marker stand before), of which a window of 48
-    # holds 47, behind a bos.
+    # The fork is token 101 of the document (after 100 letters and the marker). A window of 48
+    # contains 47 tokens of the document, after a BOS.
     assert batch.forks.tolist() == [[1 + 101 - 2 * 47]] * 3
     assert (batch.tokens[:, 7] == ord("=")).all()
     assert (batch.tokens[:, 8] == ord("b")).all()
@@ -327,7 +330,7 @@ def test_a_given_fork_has_its_prefix_and_its_target_in_the_window(make):
     lengths = np.concatenate([batch.segment.sum(axis=1) for batch in batches])
     assert forks.min() == 5
     assert (lengths - forks).min() == 4
-    # bos and "=" stand before the fork beside the p's; eos after the t's.
+    # The prefix consists of BOS, the p's and "="; the target of the t's and EOS.
     usable = sum(b + 2 >= 5 and a + 1 >= 4 for b in range(9) for a in range(1, 9))
     assert len(train) + len(held) == usable
 
@@ -358,18 +361,18 @@ def test_a_token_across_the_markers_end_is_predicted_not_read(marker, fork):
     assert fork_after("Now she faces north .", marker, Words()) == fork
 
 
-@pytest.mark.parametrize("written", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("asked", ["=\n", "=\r\n", "=\r"])
-def test_line_ends_of_a_marker_are_those_of_any_text(tmp_path, written, asked):
-    """The fork is behind them in a text that keeps its own, and in a .txt file, which has LF."""
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("marker_end", ["=\n", "=\r\n", "=\r"])
+def test_line_ends_of_a_marker_are_those_of_any_text(tmp_path, line_end, marker_end):
+    """The fork follows them both in texts that keep their line ends and in .txt files (with LF)."""
     lines = ["first=", "=", "", "last=x", "=", " north"]
-    text = written.join(lines)
-    assert fork_after(text, asked, BYTES) == len(text) - len(" north")
+    text = line_end.join(lines)
+    assert fork_after(text, marker_end, BYTES) == len(text) - len(" north")
     path = tmp_path / "a.txt"
     path.write_bytes("%".join([text] * 4).encode())
     _, held = text_streams(
         train=str(path), tokenizer=BYTES, sequence_length=48, holdout_every=4,
-        txt_separator="%", fork_marker=asked,
+        txt_separator="%", fork_marker=marker_end,
     )  # fmt: skip
     ((fork,),) = held.batch(0, 1).forks
     assert BYTES.decode(held.batch(0, 1).tokens[0, 1:fork]) == "\n".join([*lines[:-1], ""])

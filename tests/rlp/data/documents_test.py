@@ -1,4 +1,4 @@
-"""Documents that Python code gives are laid into rows as those of files are."""
+"""Documents from Python code become the same rows as documents from files."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ def from_files(tmp_path, texts, layout=LAYOUT):
 
 
 @pytest.mark.parametrize(
-    "given",
+    "source",
     [
         TEXTS,
         lambda: iter(TEXTS),
@@ -42,12 +42,12 @@ def from_files(tmp_path, texts, layout=LAYOUT):
     ids=["list", "function", "ids", "arrays", "empty ones"],
 )
 @pytest.mark.parametrize("pack", [False, True])
-def test_documents_are_those_of_a_file_with_the_same_texts(tmp_path, given, pack):
+def test_documents_are_those_of_a_file_with_the_same_texts(tmp_path, source, pack):
     layout = Layout(BYTES, 64, holdout_every=4, seed=3, pack=pack)
-    made = document_streams(Documents(given), "my:docs", layout)
-    for one, other in zip(made, from_files(tmp_path, TEXTS, layout), strict=True):
+    streams = document_streams(Documents(source), "my:docs", layout)
+    for one, other in zip(streams, from_files(tmp_path, TEXTS, layout), strict=True):
         same_rows(one, other)
-    digests = [next(iter(stream.fingerprint().values()))["digest"] for stream in made]
+    digests = [next(iter(stream.fingerprint().values()))["digest"] for stream in streams]
     assert len(set(digests)) == 2
 
 
@@ -82,27 +82,30 @@ def breaks():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("source", "message"),
     [
-        ([3, 4], "my:docs': document 0 is a int; give a text or token ids"),
+        ([3, 4], "my:docs': document 0 is a int; yield a text or token ids"),
         (
             ["text", [1, -2]],
-            "my:docs': document 1 holds something that is not a token id from 0 to",
+            "my:docs': document 1 contains a value that is not a token id from 0 to",
         ),
-        ([[1, 10**6]], "my:docs': document 0 holds something that is not a token id from 0 to 260"),
-        ([["a", "b"]], "document 0 holds something that is not a token id"),
-        ("one text", "my:docs' gives a str; give an iterable of documents"),
-        (lambda: None, "my:docs' gives a NoneType; give an iterable"),
-        (iter(TEXTS), "my:docs' is a list_iterator, which can be read only once; name a function"),
-        ([" "], "my:docs' gives no documents"),
-        (TEXTS[:2], "my:docs' gives 2 documents, too few to hold out one in 4: give held-out"),
+        (
+            [[1, 10**6]],
+            "my:docs': document 0 contains a value that is not a token id from 0 to 260",
+        ),
+        ([["a", "b"]], "document 0 contains a value that is not a token id"),
+        ("one text", "my:docs' is or returns a str; it must be an iterable of doc"),
+        (lambda: None, "my:docs' is or returns a NoneType; it must be an iterable"),
+        (iter(TEXTS), "my:docs' is a list_iterator, which can be read only once; set it to"),
+        ([" "], "my:docs' yields no documents"),
+        (TEXTS[:2], "my:docs' yields 2 documents, too few to hold out one in 4: set held"),
         (breaks, "data.kind='my:docs' raised OSError: no more"),
     ],
 )
-def test_what_is_not_documents_is_refused(given, message, monkeypatch):
+def test_what_is_not_documents_is_refused(source, message, monkeypatch):
     monkeypatch.setitem(sys.modules, "my", ModuleType("my"))
     with pytest.raises(UserError) as caught:
-        document_streams(Documents(given), "my:docs", LAYOUT)
+        document_streams(Documents(source), "my:docs", LAYOUT)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -110,5 +113,5 @@ def test_what_is_not_documents_is_refused(given, message, monkeypatch):
 def test_the_log_says_what_was_read(caplog):
     with caplog.at_level("INFO"):
         document_streams(Documents([*TEXTS, ""]), "my:docs", LAYOUT)
-    assert "data.kind=my:docs; 8 documents of" in caplog.text
-    assert "1 empty left out" in caplog.text
+    assert "data.kind=my:docs; 8 documents with" in caplog.text
+    assert "left out: 1 empty" in caplog.text

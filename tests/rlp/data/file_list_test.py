@@ -1,4 +1,4 @@
-"""Paths, folders, globs and URLs name files in one order; what is passed over is counted."""
+"""Paths, folders, globs and URLs resolve to files in a fixed order; skipped files are counted."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def test_files_folders_globs_and_lists_have_one_order(tmp_path):
     assert found("x,y.txt") == ["x,y.txt"]
 
 
-def test_paths_with_commas_stand_in_lists(tmp_path):
+def test_lists_may_contain_paths_with_commas(tmp_path):
     for name in ("a,b.txt", "c.txt", "d, e.txt", "b.txt"):
         (tmp_path / name).touch()
     names = ["a,b.txt", "c.txt", "d, e.txt", "b.txt"]
@@ -49,12 +49,12 @@ def test_paths_with_commas_stand_in_lists(tmp_path):
     ]
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.txt").touch()
-    # What exists as an item of its own is one.
+    # A part that exists by itself is a separate item.
     assert find_files(f"{tmp_path}/a,{tmp_path}/b.txt", "f") == [
         f"{tmp_path}/a/x.txt",
         f"{tmp_path}/b.txt",
     ]
-    with pytest.raises(UserError, match="f: no file or folder .*/z$"):
+    with pytest.raises(UserError, match="f: file or folder not found: .*/z$"):
         find_files(f"{tmp_path}/b.txt,{tmp_path}/z,y.txt", "f")
 
 
@@ -64,7 +64,7 @@ def test_links_are_followed_once_and_broken_ones_are_named(tmp_path):
         folder.mkdir(parents=True)
     write(data / "real" / "a.jsonl", ["a"])
     write(elsewhere / "inner" / "b.jsonl", ["b"])
-    (data / "again").symlink_to(data / "real")  # comes first by its name
+    (data / "again").symlink_to(data / "real")  # its name sorts first
     (data / "link").symlink_to(elsewhere)
     (data / "loop").symlink_to(data)
     (elsewhere / "back").symlink_to(tmp_path)
@@ -78,10 +78,10 @@ def test_links_are_followed_once_and_broken_ones_are_named(tmp_path):
             f"{data}/real/a.jsonl",
             f"{elsewhere}/inner/b.jsonl",
         ]
-        told = found.not_read()
-        assert "broken links 2" in told
-        assert "not regular files 1 (FIFO " in told
-        assert all(f"/{name}" in told for name in ("gone", "gone.jsonl", "pipe.jsonl"))
+        skipped = found.describe_skipped()
+        assert "2 broken links" in skipped
+        assert "1 special file (FIFO " in skipped
+        assert all(f"/{name}" in skipped for name in ("gone", "gone.jsonl", "pipe.jsonl"))
     assert find_files(str(data / "link" / "inner"), "f") == [f"{data}/link/inner/b.jsonl"]
     with pytest.raises(UserError, match="gone.jsonl is a broken link"):
         find_files(str(data / "gone.jsonl"), "f")
@@ -104,10 +104,10 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
 
 MIXED = ("a.jsonl", "b.json", "c.CSV", "d.txt", "e.jsonl.bz2", "f.ndjson", "README", "LICENSE")
 HIDDEN = (".git/x.jsonl", ".DS_Store")
-PASSED_OVER = ".csv 1, .json 1, .jsonl.bz2 1, hidden 2, no ending 2"
+SKIPPED = "1 .csv, 1 .json, 1 .jsonl.bz2, 2 hidden, 2 without ending"
 
 
-def test_what_is_passed_over_is_counted_by_ending(tmp_path, bucket):
+def test_skipped_files_are_counted_by_ending(tmp_path, bucket):
     for name in MIXED + HIDDEN:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('{"text": "a"}')
@@ -115,11 +115,11 @@ def test_what_is_passed_over_is_counted_by_ending(tmp_path, bucket):
     for spec in (str(tmp_path), f"{tmp_path},{tmp_path}/*", "memory://bucket"):
         found = find_files(spec, "data.train")
         assert [path.rpartition("/")[2] for path in found] == ["a.jsonl", "d.txt", "f.ndjson"]
-        assert found.not_read() == PASSED_OVER
-    assert find_files(f"{tmp_path}/*.jsonl", "data.train").not_read() == ""
+        assert found.describe_skipped() == SKIPPED
+    assert find_files(f"{tmp_path}/*.jsonl", "data.train").describe_skipped() == ""
     for name in ("a.jsonl", "d.txt", "f.ndjson"):
         (tmp_path / name).unlink()
-    with pytest.raises(UserError, match=r"holds no file of a known kind: .*\(it has: .csv 1"):
+    with pytest.raises(UserError, match=r"no file with a supported ending: .*\(skipped: 1 .csv"):
         find_files(str(tmp_path), "data.train")
 
 
@@ -152,10 +152,13 @@ def test_folders_globs_and_lists_of_urls_have_one_order(tmp_path, bucket):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("memory://bucket/gone.txt", "data.train: no file or folder memory://bucket/gone.txt"),
-        ("memory://bucket/*.parquet", "data.train: memory://bucket/\\*.parquet holds no file"),
-        ("memory://bucket/a.md", "data.train: memory://bucket/a.md is not of a known kind"),
-        ("nothing://bucket/a.txt", "there is no way to read nothing:// here"),
+        (
+            "memory://bucket/gone.txt",
+            "data.train: file or folder not found: memory://bucket/gone.txt",
+        ),
+        ("memory://bucket/*.parquet", "data.train: memory://bucket/\\*.parquet contains no file"),
+        ("memory://bucket/a.md", "data.train: memory://bucket/a.md has an unsupported ending"),
+        ("nothing://bucket/a.txt", "a.txt: protocol nothing:// is not supported"),
     ],
 )
 def test_a_url_that_cannot_be_read_is_named(tmp_path, bucket, url, message):
@@ -176,12 +179,12 @@ def test_a_missing_package_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("", "data.train is empty"),
-        (" , ", "data.train is empty"),
-        ("{}/none.txt", "data.train: no file or folder .*none.txt"),
-        ("{}/*.zip", "data.train: .*zip holds no file of a known kind"),
-        ("{}/empty", "data.train: .*empty holds no file of a known kind"),
-        ("{}/a.csv", "data.train: .*a.csv is not of a known kind; known: .txt"),
+        ("", "data.train='' is empty: set it to"),
+        (" , ", "data.train=' , ' is empty: set it to"),
+        ("{}/none.txt", "data.train: file or folder not found: .*none.txt"),
+        ("{}/*.zip", "data.train: .*zip contains no file with a supported ending"),
+        ("{}/empty", "data.train: .*empty contains no file with a supported ending"),
+        ("{}/a.csv", "data.train: .*a.csv has an unsupported ending; supported: .txt"),
         ("{}/blank.txt", "data.train: no documents in .*blank.txt"),
     ],
 )
@@ -208,7 +211,7 @@ def test_a_server_that_cannot_be_reached_is_one_line(monkeypatch):
 
 
 def test_what_is_not_a_regular_file_is_refused_by_its_kind(tmp_path):
-    """Through links, too; opening a FIFO, or reading a device, might never end."""
+    """Also through links: opening a FIFO or reading a device might never end."""
     os.mkfifo(tmp_path / "pipe.jsonl")
     (tmp_path / "zero.txt").symlink_to("/dev/zero")
     listener = socket.socket(socket.AF_UNIX)
@@ -217,5 +220,5 @@ def test_what_is_not_a_regular_file_is_refused_by_its_kind(tmp_path):
         with pytest.raises(UserError, match=f"data.train: .*{name} is a {kind}; only regular"):
             find_files(str(tmp_path / name), "data.train")
     listener.close()
-    with pytest.raises(UserError, match=r"no file of a known kind: .*not regular files 3"):
+    with pytest.raises(UserError, match=r"no file with a supported ending: .*3 special files"):
         find_files(str(tmp_path), "data.train")

@@ -1,4 +1,4 @@
-"""A run knows its data: other rows are noticed, other paths, machines and types are not."""
+"""Fingerprints change with the rows of a run, but not with paths, machines and dtypes."""
 
 import json
 import shutil
@@ -34,14 +34,14 @@ def lines(path, rows):
 
 
 def texts(folder, **files):
-    """A folder of files of texts."""
+    """Write a folder with files of texts."""
     for name, some in files.items():
         lines(folder / f"{name}.jsonl", [{"text": text} for text in some])
     return folder
 
 
 def of(train, evaluation="", **options):
-    """The fingerprint of streams of texts."""
+    """Return the fingerprint of streams of texts."""
     options = {"sequence_length": 32, "holdout_every": 4, "tokenizer": BYTES} | options
     stream, held = text_streams(train=str(train), evaluation=str(evaluation or ""), **options)
     return fingerprint(stream, HeldOut(None, fingerprint=held.fingerprint()))
@@ -76,7 +76,7 @@ def test_long_arrays_count_to_their_ends(monkeypatch):
 # ---- rows ----
 
 
-def test_where_files_lie_and_what_they_are_called_changes_nothing(tmp_path):
+def test_paths_and_names_of_files_change_nothing(tmp_path):
     before = of(texts(tmp_path / "before", **TEXTS))
     assert json.loads(json.dumps(before)) == before
     after = of(texts(tmp_path / "moved" / "after", **TEXTS))
@@ -100,10 +100,10 @@ def test_every_change_of_the_training_rows_is_noticed(tmp_path, pack):
     found = {json.dumps(before)}
     for name, variant in variants.items():
         now = of(texts(tmp_path / name, **TEXTS | variant), pack=pack)
-        told = changes(before, now)
-        assert any(line.startswith("data.train: ") for line in told)
+        report = changes(before, now)
+        assert any(line.startswith("data.train: ") for line in report)
         (file,) = variant
-        assert all(f"(changed: {file}.jsonl)" in line for line in told)
+        assert all(f"(changed: {file}.jsonl)" in line for line in report)
         found.add(json.dumps(now))
     assert len(found) == len(variants) + 1
 
@@ -117,8 +117,8 @@ def test_every_setting_that_makes_other_rows_is_noticed(tmp_path):
     ]  # fmt: skip
     found = [of(folder, **setting)["data.train"]["digest"] for setting in settings]
     assert len({before["data.train"]["digest"], *found}) == len(settings) + 1
-    (told,) = changes(before, of(folder, seed=1))
-    assert told == (
+    (report,) = changes(before, of(folder, seed=1))
+    assert report == (
         f"data.train: other {before['data.train']['documents']} documents, "
         f"{before['data.train']['rows']} rows, {before['data.train']['tokens']} tokens "
         "(the same files, but other rows of them or another order)"
@@ -126,38 +126,41 @@ def test_every_setting_that_makes_other_rows_is_noticed(tmp_path):
 
 
 class Bosless(ByteTokenizer):
-    """Puts nothing before a document."""
+    """A byte tokenizer without a BOS."""
 
     bos = ()
 
 
 def test_held_out_rows_and_training_rows_are_told_apart(tmp_path):
-    """Every fourth document is held out, the last one of all too, which few runs look at."""
+    """Every fourth document is held out, including the last one, which few runs evaluate."""
     before = of(texts(tmp_path / "0", **TEXTS))
     for place, field in ((11, "data.train, held out"), (10, "data.train")):
         changed = [*TEXTS["c"]]
         changed[place] += "x"
         now = of(texts(tmp_path / str(place), **TEXTS | {"c": changed}))
-        (told,) = changes(before, now)
-        assert told.startswith(f"{field}: 9 documents, " if place == 11 else f"{field}: 27 docu")
-        assert told.endswith(" (changed: c.jsonl)")
+        (report,) = changes(before, now)
+        assert report.startswith(f"{field}: 9 documents, " if place == 11 else f"{field}: 27 docu")
+        assert report.endswith(" (changed: c.jsonl)")
 
 
 def test_a_changed_held_out_file_is_named(tmp_path):
     train = texts(tmp_path / "train", a=TEXTS["a"])
     before = of(train, texts(tmp_path / "held", b=TEXTS["b"]))
     now = of(train, texts(tmp_path / "other", c=TEXTS["c"]))
-    (told,) = changes(before, now)
-    assert told.startswith("data.evaluation: other 12 documents, ")
-    assert told.endswith("(new: c.jsonl; gone: b.jsonl)")
+    (report,) = changes(before, now)
+    assert report.startswith("data.evaluation: other 12 documents, ")
+    assert report.endswith("(new: c.jsonl; gone: b.jsonl)")
 
 
-def test_the_order_of_files_is_told(tmp_path):
+def test_a_new_order_of_files_is_reported(tmp_path):
     paths = [f"{texts(tmp_path, **TEXTS)}/{name}.jsonl" for name in "abc"]
     before, now = of(",".join(paths)), of(",".join(paths[::-1]))
-    told = changes(before, now)
-    assert [line.partition(":")[0] for line in told] == ["data.train", "data.train, held out"]
-    assert all("(the same files in another order)" in line for line in told)
+    report = changes(before, now)
+    assert [line.partition(":")[0] for line in report] == [
+        "data.train",
+        "data.train, held out",
+    ]
+    assert all("(the same files in another order)" in line for line in report)
 
 
 def test_wrapped_streams_have_the_fingerprints_of_what_they_wrap(tmp_path):
@@ -172,7 +175,7 @@ def test_wrapped_streams_have_the_fingerprints_of_what_they_wrap(tmp_path):
         settings |= {"bos": 1, "think_open": (2,), "think_close": (3,)} | changes
         return LookaheadStream(documents, **settings)
 
-    made = [
+    built = [
         stream,
         other,
         ahead(stream),
@@ -186,13 +189,13 @@ def test_wrapped_streams_have_the_fingerprints_of_what_they_wrap(tmp_path):
         MixedStream(stream, stream, 0.25),
         MixedStream(ahead(stream), stream, 0.5),
     ]
-    assert len({json.dumps(x.fingerprint()) for x in made}) == len(made)
-    told = changes(ahead(stream).fingerprint(), stream.fingerprint())
-    assert told == ["data.lookahead: settings -> none"]
+    assert len({json.dumps(x.fingerprint()) for x in built}) == len(built)
+    report = changes(ahead(stream).fingerprint(), stream.fingerprint())
+    assert report == ["data.lookahead: settings -> none"]
 
 
-def test_walks_are_known_by_their_settings():
-    made = [
+def test_walks_are_identified_by_their_settings():
+    built = [
         CompassStream(0, 40),
         CompassStream(1, 40),
         CompassStream(0, 41),
@@ -203,9 +206,9 @@ def test_walks_are_known_by_their_settings():
         ),
         CompassStream(0, 40, late_from=2),
     ]
-    assert len({json.dumps(x.fingerprint()) for x in made}) == len(made)
+    assert len({json.dumps(x.fingerprint()) for x in built}) == len(built)
     for kind in (CompassPairs, CompassProblems):
-        assert kind(made[0]).fingerprint() == CompassStream(0, 40).fingerprint()
+        assert kind(built[0]).fingerprint() == CompassStream(0, 40).fingerprint()
 
 
 # ---- whole configs ----
@@ -213,8 +216,8 @@ def test_walks_are_known_by_their_settings():
 
 def read(changes):
     config = runs.config(changes)
-    made = assembly.build(config)
-    return fingerprint(*assembly.read_data(config, made))
+    built = assembly.build(config)
+    return fingerprint(*assembly.read_data(config, built))
 
 
 @pytest.mark.usefixtures("one_device")
@@ -248,16 +251,16 @@ def test_every_kind_of_data_is_in_the_fingerprint_of_its_run(tmp_path):
     ):
         content = path.read_text()
         lines(path, rows)
-        (told,) = changes(before, read(mixed))
-        assert told.startswith(field)
+        (report,) = changes(before, read(mixed))
+        assert report.startswith(field)
         path.write_text(content)
     trained = {"objective": "rlvr", "data.problems.train": str(problems)}
     answers = runs.TEXT | checked | trained | {"data.sequence_length": 64}
     before = read(answers)
     assert list(before) == ["data.problems.train", "data.problems, held out"]
     lines(problems, [PROBLEMS[0] | {"answer": "2"}, *PROBLEMS[1:]])
-    (told,) = changes(before, read(answers))
-    assert told.startswith("data.problems.train: other 9 problems, ")
+    (report,) = changes(before, read(answers))
+    assert report.startswith("data.problems.train: other 9 problems, ")
 
 
 # ---- runs ----
@@ -265,7 +268,7 @@ def test_every_kind_of_data_is_in_the_fingerprint_of_its_run(tmp_path):
 
 @pytest.fixture
 def started(tmp_path):
-    """A run that was killed in the middle: its config and its folder."""
+    """The config and folder of a run that was killed in the middle."""
     folder = texts(tmp_path / "data", a=TEXTS["a"], b=TEXTS["b"])
     held = texts(tmp_path / "held", c=TEXTS["c"])
     config = runs.config(runs.TEXT, {"data.train": str(folder), "data.evaluation": str(held)})
@@ -275,7 +278,7 @@ def started(tmp_path):
 
 
 @pytest.mark.usefixtures("one_device")
-def test_a_run_goes_on_with_its_own_data_alone(started, tmp_path, caplog):
+def test_a_run_resumes_only_with_the_same_data(started, tmp_path, caplog):
     config, workdir = started
     saved = runs.checkpoint(workdir)["data"]
     assert saved["fingerprint"].keys() == {"data.train", "data.evaluation"}
@@ -286,7 +289,7 @@ def test_a_run_goes_on_with_its_own_data_alone(started, tmp_path, caplog):
         path.write_text(content.replace(f"{name}7", f"{name}8", 1))  # one character
         field = "data.train" if folder == "data" else "data.evaluation"
         with pytest.raises(
-            UserError, match=f"holds a run on other data .{field}: .*changed: {name}"
+            UserError, match=f"contains a run on different data .{field}: .*changed: {name}"
         ):
             loop.train(config, workdir, report=False)
         assert (workdir / "config.json").read_text() == config_before
@@ -301,13 +304,13 @@ def test_a_run_goes_on_with_its_own_data_alone(started, tmp_path, caplog):
 
 
 @pytest.mark.usefixtures("one_device")
-def test_other_data_are_taken_where_a_change_is_allowed(started, tmp_path, caplog):
+def test_other_data_are_used_if_a_change_is_allowed(started, tmp_path, caplog):
     config, workdir = started
     texts(tmp_path / "data", a=TEXTS["c"][:9], b=TEXTS["b"])
     caplog.set_level("WARNING", "rlp")
     loop.train(config, workdir, allow_config_change=True, report=False)
-    (told,) = [message for message in caplog.messages if "other data" in message]
-    assert told.startswith("going on with other data: data.train: 24 documents, ")
+    (told,) = [message for message in caplog.messages if "different data" in message]
+    assert told.startswith("continuing with different data: data.train: 24 documents, ")
     assert " -> 21 documents, " in told
     assert "(changed: a.jsonl)" in told
     now = runs.checkpoint(workdir)["data"]["fingerprint"]["data.train"]
@@ -322,4 +325,4 @@ def test_a_moved_folder_is_another_config_but_the_same_data(started, tmp_path, c
         config.data.train = str(tmp_path / "moved")
     caplog.set_level("WARNING", "rlp")
     loop.train(config, workdir, allow_config_change=True, report=False)
-    assert not [message for message in caplog.messages if "other data" in message]
+    assert not [message for message in caplog.messages if "different data" in message]

@@ -1,4 +1,4 @@
-"""Lookaheads: copies of a document's own future, between tags, in rows that stay what they are."""
+"""Lookaheads: copies of later text between tags, in rows that are otherwise unchanged."""
 
 import json
 
@@ -14,7 +14,7 @@ from rlp.data.conversations import Format
 from rlp.data.lookahead import LookaheadStream
 from rlp.data.mix import MixedStream
 from rlp.data.pairs import pair_streams
-from rlp.data.tags import begins
+from rlp.data.tags import sequence_starts
 from rlp.run import assembly, loop
 from rlp.run.tasks import next_token
 from rlp.tokenizers.load import load_tokenizer
@@ -30,8 +30,8 @@ TAGS = {"one id": ((3,), (4,)), "several ids": ((3, 4), (3, 5, 6))}
 NAMES = ("tokens", "segment", "position", "index", "forks", "loss_mask")
 
 
-class Given:
-    """A stream of rows that a test has written down: lists of documents."""
+class FixedRows:
+    """A stream of rows that a test defines as lists of documents."""
 
     records_per_epoch = None
 
@@ -65,7 +65,7 @@ def ahead(documents, tags="one id", **changes):
 
 
 def documents_of(batch, row):
-    """Ids of each document of a row, and which are learnt, after checking the row's invariants."""
+    """Return the ids and loss mask of each document of a row, after checking its invariants."""
     tokens, segment, position = (x[row] for x in (batch.tokens, batch.segment, batch.position))
     used = int((segment > 0).sum())
     assert tokens.shape == (T,)
@@ -82,16 +82,16 @@ def documents_of(batch, row):
     return found
 
 
-def parted(tokens, tags="one id"):
-    """What stands before a lookahead, the stretch, and what follows; None without one."""
+def split_at_lookahead(tokens, tags="one id"):
+    """Return the ids before a lookahead, its span, and the ids after it; None without one."""
     opening, closing = TAGS[tags]
     ids = np.array(tokens)
-    opens, closes = (np.flatnonzero(begins(ids, tag)) for tag in (opening, closing))
+    opens, closes = (np.flatnonzero(sequence_starts(ids, tag)) for tag in (opening, closing))
     if not len(opens):
         return None
     (place,), (close,) = opens, closes
-    stretch = tokens[place + len(opening) : close]
-    return tokens[:place], stretch, tokens[close + len(closing) :]
+    span = tokens[place + len(opening) : close]
+    return tokens[:place], span, tokens[close + len(closing) :]
 
 
 def same(a, b):
@@ -102,7 +102,7 @@ def same(a, b):
 
 @st.composite
 def rows(draw):
-    """A row of documents, whole and cut: BOS may be missing, and an end of text stand anywhere."""
+    """A row of complete and cut documents: a BOS may be missing, and an EOS may be anywhere."""
     row, room = [], T
     while room and (length := draw(st.integers(0 if row else 1, room))):
         ids = st.sampled_from((*WORDS, EOS))
@@ -114,10 +114,10 @@ def rows(draw):
     return row
 
 
-def test_no_lookahead_stands_inside_a_bos_of_several_tokens():
-    rows = Given([[[BOS, BOS, *WORDS[:12]]]] * 200)
+def test_no_lookahead_is_inside_a_bos_of_several_tokens():
+    rows = FixedRows([[[BOS, BOS, *WORDS[:12]]]] * 200)
     batch = ahead(rows, bos=2, ends=(PAD, BOS, EOS)).batch(0, 200)
-    places = {len(parted(documents_of(batch, row)[0][0])[0]) for row in range(200)}
+    places = {len(split_at_lookahead(documents_of(batch, row)[0][0])[0]) for row in range(200)}
     assert min(places) == 2
     assert len(places) > 5
 
@@ -127,44 +127,44 @@ LIMITS = {"length": st.integers(1, 40), "distance": st.integers(0, 40), "seed": 
 
 @given(row=rows(), tags=st.sampled_from(list(TAGS)), limits=st.fixed_dictionaries(LIMITS))
 @settings(max_examples=150, deadline=None)
-def test_a_lookahead_is_a_copy_of_what_its_document_says_later_in_the_row(row, tags, limits):
+def test_a_lookahead_is_a_copy_of_later_text_of_its_document_in_the_row(row, tags, limits):
     opening, closing = TAGS[tags]
-    batch = ahead(Given([row]), tags, **limits).batch(0, 1)
+    batch = ahead(FixedRows([row]), tags, **limits).batch(0, 1)
     room, found = T, documents_of(batch, 0)
     for number, document in enumerate(row):
-        if not room:  # cut off whole
+        if not room:  # the whole document is cut off
             assert len(found) <= number
             continue
-        tokens, learnt = found[number]
+        tokens, in_loss = found[number]
         body = document.index(EOS, 1) if EOS in document[1:] else len(document)
-        parts = parted(tokens, tags)
+        parts = split_at_lookahead(tokens, tags)
         if parts is None:
             assert tokens == document[:room]
-            assert all(learnt)
-            # There was no place: a token before it, one to copy before a text ends, room for both.
+            assert all(in_loss)
+            # No lookahead fits: it needs a token before it, a token to copy, and room for both.
             assert body < 2 or room < len(opening) + len(closing) + 3
         else:
-            before, stretch, after = parts
+            before, span, after = parts
             place = len(before)
-            inserted = len(opening) + len(stretch) + len(closing)
+            inserted = len(opening) + len(span) + len(closing)
             assert before
             assert before + after == document[: room - inserted]
-            assert 1 <= len(stretch) <= limits["length"]
-            starts = range(min(limits["distance"], body - place - len(stretch)) + 1)
-            assert any(after[s : s + len(stretch)] == stretch for s in starts)
-            unlearnt = np.flatnonzero(~np.array(learnt))
-            assert unlearnt.tolist() == list(range(place, place + len(opening)))
+            assert 1 <= len(span) <= limits["length"]
+            starts = range(min(limits["distance"], body - place - len(span)) + 1)
+            assert any(after[s : s + len(span)] == span for s in starts)
+            excluded = np.flatnonzero(~np.array(in_loss))
+            assert excluded.tolist() == list(range(place, place + len(opening)))
         room -= len(tokens)
 
 
 def test_places_starts_and_lengths_take_all_their_values():
-    document = [BOS, *range(10, 20), EOS]  # all different, so that a stretch tells its start
-    stream = ahead(Given([[document]] * 2000), length=3, distance=2)
+    document = [BOS, *range(10, 20), EOS]  # all different, so that a span identifies its start
+    stream = ahead(FixedRows([[document]] * 2000), length=3, distance=2)
     batch = stream.batch(0, 2000)
     found = set()
     for row in range(2000):
-        before, stretch, _ = parted(documents_of(batch, row)[0][0])
-        found.add((len(before), document.index(stretch[0]) - len(before), len(stretch)))
+        before, span, _ = split_at_lookahead(documents_of(batch, row)[0][0])
+        found.add((len(before), document.index(span[0]) - len(before), len(span)))
     assert found == {
         (place, gap, length)
         for place in range(1, 11)
@@ -174,11 +174,13 @@ def test_places_starts_and_lengths_take_all_their_values():
     }
 
 
-def test_a_document_has_one_with_the_probability_of_the_share():
+def test_a_document_has_a_lookahead_with_the_probability_of_the_share():
     row = [[BOS, 10, 11, 12, EOS], [BOS, 13, 14, EOS]]
-    batch = ahead(Given([row] * 2000), share=0.3).batch(0, 2000)
+    batch = ahead(FixedRows([row] * 2000), share=0.3).batch(0, 2000)
     for number in range(2):
-        count = sum(parted(documents_of(batch, b)[number][0]) is not None for b in range(2000))
+        count = sum(
+            split_at_lookahead(documents_of(batch, b)[number][0]) is not None for b in range(2000)
+        )
         assert count == pytest.approx(600, abs=80)
 
 
@@ -187,51 +189,51 @@ def test_a_document_that_holds_a_tag_is_left_alone_and_its_neighbour_is_not(tags
     for tag in TAGS[tags]:
         tagged = [BOS, 10, *tag, 11, EOS]
         row = [tagged, [BOS, 12, 13, 14, EOS]]
-        batch = ahead(Given([row] * 20), tags).batch(0, 20)
+        batch = ahead(FixedRows([row] * 20), tags).batch(0, 20)
         for b in range(20):
-            (tokens, learnt), (other, _) = documents_of(batch, b)
+            (tokens, in_loss), (other, _) = documents_of(batch, b)
             assert tokens == tagged
-            assert all(learnt)
-            assert parted(other, tags) is not None
+            assert all(in_loss)
+            assert split_at_lookahead(other, tags) is not None
 
 
 def test_a_fork_stays_at_its_token_and_goes_with_it():
     document = [BOS, *range(10, 10 + T - 1)]
     forks = [fork for fork in range(T) for _ in range(20)]
-    batch = ahead(Given([[document]] * len(forks), forks)).batch(0, len(forks))
+    batch = ahead(FixedRows([[document]] * len(forks), forks)).batch(0, len(forks))
     for b, fork in enumerate(forks):
         tokens = batch.tokens[b].tolist()
-        before, stretch, _ = parted(tokens)
-        moved = fork + (fork >= len(before)) * (len(stretch) + 2)
+        before, span, _ = split_at_lookahead(tokens)
+        moved = fork + (fork >= len(before)) * (len(span) + 2)
         assert batch.forks[b] == (moved if moved < T else -1)
         if moved < T:
             assert tokens[moved] == document[fork]
-    assert (ahead(Given([[document]])).batch(0, 1).forks == -1).all()
+    assert (ahead(FixedRows([[document]])).batch(0, 1).forks == -1).all()
 
 
 @pytest.mark.parametrize("first", [0, 7])
 def test_a_row_does_not_depend_on_where_the_stream_is_cut(first):
     lines = [[[BOS, *range(10, 10 + n), EOS], [BOS, *range(50, 60)]] for n in range(1, 20)]
-    stream = ahead(Given(lines), share=0.5)
+    stream = ahead(FixedRows(lines), share=0.5)
     whole = stream.batch(first, 12)
     for cut in (0, 1, 5, 12):
         parts = stream.batch(first, cut), stream.batch(first + cut, 12 - cut)
         same(jax.tree.map(lambda *rows: np.concatenate(rows), *parts), whole)
-    same(ahead(Given(lines), share=0.5).batch(first, 12), whole)
-    other = ahead(Given(lines), share=0.5, seed=2).batch(first, 12)
+    same(ahead(FixedRows(lines), share=0.5).batch(first, 12), whole)
+    other = ahead(FixedRows(lines), share=0.5, seed=2).batch(first, 12)
     assert (other.tokens != whole.tokens).any()
 
 
 def test_a_share_of_none_changes_no_row():
     lines = [[[BOS, *range(10, 10 + n), EOS]] for n in range(1, 20)]
-    plain = Given(lines).batch(0, 19).replace(loss_mask=np.ones((19, T), bool))
-    same(ahead(Given(lines), share=0.0).batch(0, 19), plain)
+    plain = FixedRows(lines).batch(0, 19).replace(loss_mask=np.ones((19, T), bool))
+    same(ahead(FixedRows(lines), share=0.0).batch(0, 19), plain)
 
 
 # ---- the streams of a run ----
 
 
-def test_walks_of_the_compass_have_lookaheads_and_workings_stay():
+def test_walks_of_the_compass_have_lookaheads_and_keep_their_thoughts():
     words = TOKENIZER
     walks = CompassStream(5, T, thought_share=0.5)
     opening, closing = words.think_open, words.think_close
@@ -262,10 +264,10 @@ def test_a_mixture_keeps_the_masks_of_both(files):
     answers = pair_streams(train=pairs, form=form, template=None, tokenizer=BYTES, **size)[0]
     opening, closing = BYTES.think_open, BYTES.think_close
     known = {"think_open": opening, "think_close": closing, "pad": BYTES.pad, "ends": (BYTES.eos,)}
-    foreseen = ahead(documents, **known)
-    batch = MixedStream(foreseen, answers, 0.5).batch(0, 10)
+    with_lookaheads = ahead(documents, **known)
+    batch = MixedStream(with_lookaheads, answers, 0.5).batch(0, 10)
     np.testing.assert_array_equal(batch.loss_mask[1::2], answers.batch(0, 5).loss_mask)
-    np.testing.assert_array_equal(batch.tokens[::2], foreseen.batch(0, 5).tokens)
+    np.testing.assert_array_equal(batch.tokens[::2], with_lookaheads.batch(0, 5).tokens)
     opens = batch.tokens[::2] == opening[0]
     assert opens.any(axis=1).all()
     np.testing.assert_array_equal(batch.loss_mask[::2], ~opens)
@@ -303,11 +305,11 @@ def test_held_out_rows_are_those_of_a_run_without_lookaheads_which_makes_none(fi
     for data in kinds(files).values():
         config = runs.config(data, LOOKAHEAD)
         run = assembly.build(config)
-        foreseen, held_out = assembly.read_data(config, run)
+        with_lookaheads, held_out = assembly.read_data(config, run)
         config.data.lookahead.share = 0.0
         with monkeypatch.context() as patch:
             patch.setattr(next_token, "LookaheadStream", None)
-            plain, unseen = assembly.read_data(config, run)
+            plain, held_out_plain = assembly.read_data(config, run)
         for which in ("documents", "pairs"):
-            assert runs.bits(getattr(held_out, which)) == runs.bits(getattr(unseen, which))
-        assert foreseen.records_per_epoch == plain.records_per_epoch
+            assert runs.bits(getattr(held_out, which)) == runs.bits(getattr(held_out_plain, which))
+        assert with_lookaheads.records_per_epoch == plain.records_per_epoch

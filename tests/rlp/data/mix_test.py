@@ -1,4 +1,4 @@
-"""Mixtures of two streams: shares, and batches wherever they are cut."""
+"""Mixtures of two streams: their shares, and batches that start and end anywhere."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ NAMES = ("tokens", "segment", "position", "index", "forks", "loss_mask")
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """Training rows of documents, and of pairs, packed."""
+    """Packed training rows of documents and of pairs."""
     folder = tmp_path_factory.mktemp("both")
     texts = write(folder / "texts.jsonl", [{"text": f"text {i}" * (i % 3 + 1)} for i in range(30)])
     words = {"tokenizer": BYTES, "sequence_length": 24, "pack": True, "seed": 3}
@@ -30,7 +30,7 @@ def test_a_mixture_has_its_share_of_pairs_wherever_it_is_cut(both, percent, firs
     documents, pairs = both
     mixed = MixedStream(documents, pairs, percent / 100)
     before = first * percent // 100
-    number = {True: before, False: first - before}  # of the next record of each stream
+    number = {True: before, False: first - before}  # next record of pairs, and of documents
     batch = mixed.batch(first, size)
     assert batch.index.tolist() == list(range(first, first + size))
     for row in range(size):

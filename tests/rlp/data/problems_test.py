@@ -1,4 +1,4 @@
-"""Problems: prompts as a sampler sees them, with their answers; which rows of files they are."""
+"""Problems: prompts as a sampler sees them, their gold answers, and the rows they come from."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlp.answers.gold_answers import Golds
+from rlp.answers.gold_answers import GoldAnswers
 from rlp.answers.grading import Grader
 from rlp.data import compass
 from rlp.data.batch import Answered
@@ -35,7 +35,7 @@ def write(path, rows):
 
 
 def numbered(count, first=0):
-    """Problems of different lengths, a few of them longer than a row; the answer is the number."""
+    """Return problems of different lengths, a few longer than a row, with numbers as answers."""
     return [
         {"problem": f"é{i}" + "x" * (i * 7 % 27), "answer": str(i)}
         for i in range(first, first + count)
@@ -43,14 +43,14 @@ def numbered(count, first=0):
 
 
 def streams(train="", verifier="exact", **options):
-    golds = Golds(Grader(verifier, 60, 1, "</think>"))
+    gold_answers = GoldAnswers(Grader(verifier, 60, 1, "</think>"))
     given = {"form": PLAIN, "ask": lambda text: text, "tokenizer": BYTES, "sequence_length": T}
-    given["golds"] = golds
+    options["gold_answers"] = options.get("gold_answers", gold_answers)
     return problem_streams(train=train, **given | {"head": (BOS,), "holdout_every": 4} | options)
 
 
-def told(stream, first, size, pad=PAD):
-    """Prompt and answer of some records, after checking all that a row of a prompt promises."""
+def records(stream, first, size, pad=PAD):
+    """Return prompt and answer of some records, after checking the invariants of their rows."""
     batch, found = stream.batch(first, size), []
     assert batch.loss_mask is None
     assert batch.index.tolist() == list(range(first, first + size))
@@ -59,7 +59,7 @@ def told(stream, first, size, pad=PAD):
     assert batch.tokens.shape == batch.segment.shape == batch.position.shape
     for row in range(size):
         (end,) = batch.forks[row].tolist()
-        assert 0 < end < batch.tokens.shape[1]  # the response has a place to begin
+        assert 0 < end < batch.tokens.shape[1]  # the response has room for its first token
         assert batch.segment[row].tolist() == [1] * end + [0] * (batch.tokens.shape[1] - end)
         assert batch.position[row, :end].tolist() == list(range(end))
         assert not batch.position[row, end:].any()
@@ -69,7 +69,7 @@ def told(stream, first, size, pad=PAD):
 
 
 def expected(rows, size=T):
-    """The same of rows of a file, and how many of them do not fit."""
+    """Return the expected records of rows of a file, and how many of them do not fit."""
     every = [((BOS, *row["problem"].encode()), row["answer"]) for row in rows]
     fits = [item for item in every if len(item[0]) < size]
     return fits, len(every) - len(fits)
@@ -79,7 +79,7 @@ def expected(rows, size=T):
 
 
 def test_every_problem_that_fits_is_a_row_and_every_nth_of_all_is_held_out(tmp_path):
-    """Whatever fits: with longer rows no problem changes from one side to the other."""
+    """The split does not depend on the row length: no problem moves from one side to the other."""
     rows = numbered(60)
     path = write(tmp_path / "a.jsonl", rows)
     sides = [row for i, row in enumerate(rows, 1) if i % 4], rows[3::4]
@@ -89,7 +89,7 @@ def test_every_problem_that_fits_is_a_row_and_every_nth_of_all_is_held_out(tmp_p
         left_out = 0
         for stream, here in zip((train, held[""]), sides, strict=True):
             fits, too_long = expected(here, size)
-            assert sorted(told(stream, 0, len(stream))) == sorted(fits)
+            assert sorted(records(stream, 0, len(stream))) == sorted(fits)
             assert stream.records_per_epoch == len(stream) == len(fits)
             left_out += too_long
         assert train.skipped + held[""].skipped == left_out
@@ -102,23 +102,23 @@ def test_a_record_is_a_function_of_seed_and_number(tmp_path_factory, seed, first
     path = write(tmp_path_factory.mktemp("any") / "a.jsonl", numbered(30))
     train, held = streams(path, seed=seed)
     again, held_again = streams(path, seed=seed)
-    whole = told(train, first, size)
-    assert whole == [told(again, first + k, 1)[0] for k in range(size)]
+    whole = records(train, first, size)
+    assert whole == [records(again, first + k, 1)[0] for k in range(size)]
     epoch = len(train)
     start = first // epoch * epoch
-    assert sorted(told(train, start, epoch)) == sorted(told(train, 0, epoch))
-    assert told(held[""], 0, len(held[""])) == told(held_again[""], 0, len(held[""]))
+    assert sorted(records(train, start, epoch)) == sorted(records(train, 0, epoch))
+    assert records(held[""], 0, len(held[""])) == records(held_again[""], 0, len(held[""]))
 
 
-def test_seeds_and_epochs_have_orders_of_their_own_and_the_held_out_one_for_all(tmp_path):
+def test_every_seed_and_epoch_has_another_order_but_held_out_rows_have_one(tmp_path):
     path = write(tmp_path / "a.jsonl", numbered(60))
     (one, held), (other, held_other) = (streams(path, seed=seed) for seed in (0, 1))
     size = len(one)
-    orders = [told(one, 0, size), told(one, size, size), told(other, 0, size)]
+    orders = [records(one, 0, size), records(one, size, size), records(other, 0, size)]
     assert orders[0] != orders[1] != orders[2] != orders[0]
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
     end = len(held[""])
-    assert told(held[""], 0, end) == told(held_other[""], 0, end)
+    assert records(held[""], 0, end) == records(held_other[""], 0, end)
     for first, count in ((-1, 1), (end, 1), (end - 1, 2)):
         with pytest.raises(IndexError, match=f"among {end} problems"):
             held[""].batch(first, count)
@@ -129,7 +129,7 @@ def test_the_first_held_out_problems_have_their_answers(tmp_path):
     for count in (1, 3, 99):
         found = held[""].beginning(count)
         size = min(count, len(held[""]))
-        pairs = told(held[""], 0, size)
+        pairs = records(held[""], 0, size)
         assert found.answers == tuple(answer for _, answer in pairs)
         np.testing.assert_array_equal(found.prompts.tokens, held[""].batch(0, size).tokens)
 
@@ -137,7 +137,7 @@ def test_the_first_held_out_problems_have_their_answers(tmp_path):
 KINDS = ("evaluation", "evaluation", "train")
 
 
-def test_held_out_files_are_streams_of_their_own_by_their_names(tmp_path, caplog):
+def test_held_out_files_are_separate_streams_with_their_names(tmp_path, caplog):
     (tmp_path / "more").mkdir()
     rows = numbered(6), numbered(5, 10), numbered(7, 20)
     names = ("train.jsonl", "gsm8k.test.jsonl", "more/math.parquet")
@@ -146,20 +146,20 @@ def test_held_out_files_are_streams_of_their_own_by_their_names(tmp_path, caplog
     caplog.set_level("INFO", "rlp")
     train, held = streams(paths[0], evaluation=f"{paths[1]},{tmp_path / 'more'}")
     assert list(held) == ["gsm8k.test", "math"]
-    lines = [message for message in caplog.messages if "read (" in message]
+    lines = [message for message in caplog.messages if ": read " in message]
     assert [line.partition(":")[0] for line in lines] == [f"data.problems.{x}" for x in KINDS]
-    assert "passed over: .csv 1" in lines[0]
-    assert "; 6 problems of " in lines[2]
+    assert "skipped: 1 .csv" in lines[0]
+    assert "; 6 problems with " in lines[2]
     assert lines[2].endswith(
-        "; 5 training problems, 1 left out (data.sequence_length tokens or more)"
+        "; 5 training problems, left out: 1 (data.sequence_length tokens or more)"
     )
     fits = [expected(some) for some in rows]
     for stream, (items, too_long) in zip((train, *held.values()), fits, strict=True):
-        assert sorted(told(stream, 0, len(stream))) == sorted(items)
+        assert sorted(records(stream, 0, len(stream))) == sorted(items)
         assert stream.skipped == too_long
     none, alone = streams("", evaluation=paths[2])
     assert none is None
-    assert told(alone["math"], 0, 3) == told(held["math"], 0, 3)
+    assert records(alone["math"], 0, 3) == records(held["math"], 0, 3)
     with pytest.raises(UserError, match=r"train.jsonl is in both data.problems.train and data.pr"):
         streams(paths[0], evaluation=",".join(paths))
     (tmp_path / "other").mkdir()
@@ -168,12 +168,14 @@ def test_held_out_files_are_streams_of_their_own_by_their_names(tmp_path, caplog
     assert list(both) == ["more-math", "other-math", "gsm8k.test"]
     (tmp_path / "here" / "other").mkdir(parents=True)
     third = write(tmp_path / "here" / "other" / "math.jsonl", rows[0])
-    with pytest.raises(UserError, match=r"problems.evaluation names two files other-math; rename"):
+    with pytest.raises(
+        UserError, match=r"problems.evaluation contains two files named other-math; rename"
+    ):
         streams("", evaluation=f"{twin},{third}")
 
 
 def test_prompts_have_the_ids_that_the_tokenizer_gives(tmp_path):
-    """Of the text that asks, whole; less its last token where a response begins with that."""
+    """The whole text of `ask` is encoded, without the last token if the response begins with it."""
 
     class Doubles(ByteTokenizer):
         """Reads "ab" as one token."""
@@ -184,25 +186,25 @@ def test_prompts_have_the_ids_that_the_tokenizer_gives(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"problem": "bab", "answer": "1"}] * 2)
     options = {"tokenizer": Doubles(), "holdout_every": 2, "ask": lambda text: f"a{text}a:"}
     train, _ = streams(path, **options)
-    assert told(train, 0, 1) == [((BOS, *b"\1\1a:"), "1")]
+    assert records(train, 0, 1) == [((BOS, *b"\1\1a:"), "1")]
     train, _ = streams(path, **options, opening=ord(":"))
-    assert told(train, 0, 1) == [((BOS, *b"\1\1a"), "1")]
-    with pytest.raises(UserError, match=r"problems.train: a prompt ends with the token 58, .*126"):
+    assert records(train, 0, 1) == [((BOS, *b"\1\1a"), "1")]
+    with pytest.raises(UserError, match=r"train: a prompt ends with token 58 instead of 126"):
         streams(path, **options, opening=126)
     train, _ = streams(path, **options, head=())
-    assert told(train, 0, 1) == [((*b"\1\1a:",), "1")]
+    assert records(train, 0, 1) == [((*b"\1\1a:",), "1")]
 
 
 # ---- forms ----
 
 
-def asked(path, rows, verifier="exact", **form):
-    """Prompt and answer of every row that can be used, sorted."""
+def usable(path, rows, verifier="exact", **form):
+    """Return prompt and answer of every usable row, sorted."""
     form = ProblemFormat(**{"prompt": "problem", "answer": "answer"} | form)
     evaluation = write(path, rows)
     _, held = streams("", verifier, evaluation=evaluation, form=form, sequence_length=999)
     (stream,) = held.values()
-    pairs = told(stream, 0, len(stream))
+    pairs = records(stream, 0, len(stream))
     assert isinstance(stream, Answered)
     texts = {bytes(ids[1:]).decode(): answer for ids, answer in pairs}
     return sorted(texts.items())
@@ -212,9 +214,9 @@ def asked(path, rows, verifier="exact", **form):
 def test_an_answer_is_a_text_or_a_number(tmp_path, ending):
     path = tmp_path / f"a.{ending}"
     rows = [{"problem": "q", "answer": " 7 \n"}]
-    assert asked(path, rows) == [("q", "7")]
+    assert usable(path, rows) == [("q", "7")]
     for number, said in ((72, "72"), (-0.5, "-0.5"), (0, "0")):
-        assert asked(path, [{"problem": "q", "answer": number}]) == [("q", said)]
+        assert usable(path, [{"problem": "q", "answer": number}]) == [("q", said)]
 
 
 def test_an_answer_follows_the_last_marker(tmp_path):
@@ -222,35 +224,35 @@ def test_an_answer_follows_the_last_marker(tmp_path):
         {"problem": "a", "answer": "48 / 2 = <<48/2=24>>24\n48 + 24 = 72\n#### 72"},
         {"problem": "b", "answer": "#### 1\n#### 1,000 "},
     ]
-    assert asked(tmp_path / "a.jsonl", rows, marker="####") == [("a", "72"), ("b", "1,000")]
+    assert usable(tmp_path / "a.jsonl", rows, marker="####") == [("a", "72"), ("b", "1,000")]
 
 
 def test_options_are_lettered_lines_and_the_instruction_has_a_place_for_it_all(tmp_path):
     rows = [{"q": "Which {problem}?", "choices": ["x", "é y"], "label": "B"}]
     form = {"prompt": "q", "answer": "label", "options": "choices"}
-    assert asked(tmp_path / "a.parquet", rows, **form) == [("Which {problem}?\nA. x\nB. é y", "B")]
+    assert usable(tmp_path / "a.parquet", rows, **form) == [("Which {problem}?\nA. x\nB. é y", "B")]
     form["instruction"] = "Choose.\n{problem}\nAnswer:"
-    assert asked(tmp_path / "a.jsonl", rows, **form) == [
+    assert usable(tmp_path / "a.jsonl", rows, **form) == [
         ("Choose.\nWhich {problem}?\nA. x\nB. é y\nAnswer:", "B")
     ]
 
 
 GOOD = {"problem": "q", "answer": "1", "choices": ["x", "y"]}
-NO_LIST = "is not a list of up to 26 options"
+NO_LIST = "must be a list of 1 to 26 options"
 REFUSED = {
-    "no such column": ({}, {"problem": "q"}, "no column 'answer'; set data.problems.answer_column"),
-    "no such prompt": ({"prompt": "q"}, GOOD, "no column 'q'; set data.problems.prompt_column to"),
-    "no such options": ({"options": "o"}, GOOD, "no column 'o'; set data.problems.options_column"),
-    "no text": ({}, GOOD | {"problem": 3}, "column 'problem' is not a text but int"),
-    "no problem": ({}, GOOD | {"problem": " \n"}, "column 'problem' holds no problem"),
-    "no answer": ({}, GOOD | {"answer": ""}, "column 'answer' holds no answer"),
-    "an answer of another kind": ({}, GOOD | {"answer": True}, "'answer' is not a text but bool"),
-    "nothing": ({}, GOOD | {"answer": None}, "column 'answer' is not a text but null"),
-    "no marker": ({"marker": "####"}, GOOD, "column 'answer' has no '####', after which data.pro"),
+    "no such column": ({}, {"problem": "q"}, "column 'answer' not found; set data.problems.ans"),
+    "no such prompt": ({"prompt": "q"}, GOOD, "column 'q' not found; set data.problems.prompt"),
+    "no such options": ({"options": "o"}, GOOD, "column 'o' not found; set data.problems.opt"),
+    "no text": ({}, GOOD | {"problem": 3}, "column 'problem' must be a text but is int"),
+    "no problem": ({}, GOOD | {"problem": " \n"}, "column 'problem' is empty, but must contain"),
+    "no answer": ({}, GOOD | {"answer": ""}, "column 'answer' contains no answer"),
+    "an answer of another kind": ({}, GOOD | {"answer": True}, "'answer' must be a text but is bo"),
+    "nothing": ({}, GOOD | {"answer": None}, "column 'answer' must be a text but is null"),
+    "no marker": ({"marker": "####"}, GOOD, "column 'answer' does not contain data.problems."),
     "nothing behind the marker": (
         {"marker": "####"},
         GOOD | {"answer": "5 ####"},
-        "column 'answer' holds no answer",
+        "column 'answer' contains no answer",
     ),
     "no choices": ({"options": "choices"}, GOOD | {"choices": "xy"}, NO_LIST),
     "an empty list": ({"options": "choices"}, GOOD | {"choices": []}, NO_LIST),
@@ -258,32 +260,32 @@ REFUSED = {
     "a choice of another kind": (
         {"options": "choices"},
         GOOD | {"choices": [1]},
-        "column 'choices' is not a text but int",
+        "column 'choices' must be a text but is int",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_row_that_is_no_problem_is_left_out_and_named(case, tmp_path, caplog):
+def test_a_row_that_is_not_a_problem_is_skipped_and_named(case, tmp_path, caplog):
     form, row, message = REFUSED[case]
     good = GOOD | {"answer": "#### 1", "q": "q", "o": ["x"]}
     path = tmp_path / "a.jsonl"
-    if "no column" in message:
+    if "not found" in message:
         with pytest.raises(UserError, match=re.escape(message)) as caught:
-            asked(path, [good, row], **form)
+            usable(path, [good, row], **form)
         assert "\n" not in str(caught.value)
         return
     rows = [good | {"problem": f"q{i}", "q": f"q{i}"} for i in range(5)]
-    assert len(asked(path, [rows[0], row, *rows[1:]], **form)) == 5
-    (said,) = [record.getMessage() for record in caplog.records if "left out" in record.message]
-    assert "data.problems.evaluation: 1 of 6 rows cannot be used and are left out: " in said
-    assert f"{path}, line 2: " in said
-    assert message in said
+    assert len(usable(path, [rows[0], row, *rows[1:]], **form)) == 5
+    (logged,) = [record.getMessage() for record in caplog.records if "skipped" in record.message]
+    assert "data.problems.evaluation: 1 of 6 rows cannot be used and are skipped: " in logged
+    assert f"{path}, line 2: " in logged
+    assert message in logged
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        asked(path, [rows[0], row, row], **form)
+        usable(path, [rows[0], row, row], **form)
     assert "2 of 3 rows cannot be used, more than data.max_unusable_share=0.2" in str(caught.value)
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        asked(path, [row], **form)
+        usable(path, [row], **form)
     assert "none of the 1 rows of " in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -329,7 +331,7 @@ def test_an_answer_that_chooses_becomes_the_letter_of_its_option(tmp_path, endin
                 for n, answer in enumerate(some)
             ]
             if rows:
-                found = asked(tmp_path / f"a.{ending}", rows, "choice", **form)
+                found = usable(tmp_path / f"a.{ending}", rows, "choice", **form)
                 assert [answer for _, answer in found] == [letter] * len(rows)
                 assert all(answer.options == 4 for _, answer in found)
 
@@ -338,47 +340,50 @@ def test_an_answer_that_chooses_becomes_the_letter_of_its_option(tmp_path, endin
 def test_an_answer_that_is_no_option_is_named(tmp_path, answer):
     rows = [{"problem": "q", "answer": answer, "choices": OPTIONS}]
     with pytest.raises(UserError, match=re.escape(NO_LETTERS[answer])) as caught:
-        asked(tmp_path / "a.jsonl", rows, "choice", options="choices")
+        usable(tmp_path / "a.jsonl", rows, "choice", options="choices")
     assert f"none of the 1 rows of {tmp_path / 'a.jsonl'} can be used" in str(caught.value)
-    assert "line 1: its answer" in str(caught.value)
+    assert "line 1: the gold answer" in str(caught.value)
 
 
 def test_a_number_may_mean_an_option_in_two_ways(tmp_path):
     numbers = ["2", "3", "4"]
     rows = [{"problem": "q", "answer": "2", "choices": numbers}]
     with pytest.raises(UserError, match="'2' may be the number of an option"):
-        asked(tmp_path / "a.jsonl", rows, "choice", options="choices")
+        usable(tmp_path / "a.jsonl", rows, "choice", options="choices")
     for answer, letter in ((2, "C"), ("4", "C"), ("1", "B"), (0, "A")):
         rows = [{"problem": "q", "answer": answer, "choices": numbers}]
-        found = asked(tmp_path / "a.jsonl", rows, "choice", options="choices")
+        found = usable(tmp_path / "a.jsonl", rows, "choice", options="choices")
         assert [answer for _, answer in found] == [letter]
 
 
 def test_letters_without_options(tmp_path):
     for answer in ("j", "(J)"):
-        found = asked(tmp_path / "a.jsonl", [{"problem": "q", "answer": answer}], "choice")
+        found = usable(tmp_path / "a.jsonl", [{"problem": "q", "answer": answer}], "choice")
         assert found == [("q", "J")]
         assert found[0][1].options == 0
     for answer, message in ((2, "data.problems.options_column names"), ("K", "one of the options")):
         with pytest.raises(UserError, match=message):
-            asked(tmp_path / "a.jsonl", [{"problem": "q", "answer": answer}], "choice")
+            usable(tmp_path / "a.jsonl", [{"problem": "q", "answer": answer}], "choice")
 
 
 def test_the_answer_of_a_solution_is_what_its_last_box_holds(tmp_path):
     rows = [{"problem": "q", "answer": r"So \boxed{1} or rather $\boxed{\frac{1}{2}}$, as shown."}]
-    assert asked(tmp_path / "a.jsonl", rows, "math") == [("q", r"\frac{1}{2}")]
+    assert usable(tmp_path / "a.jsonl", rows, "math") == [("q", r"\frac{1}{2}")]
 
 
 def test_solutions_that_no_response_would_repeat_are_refused(tmp_path):
     for answer, message in (
-        ("48 / 2 = 24 clips\n#### 72", "its answer holds '####'; set data.problems.answer_marker="),
+        (
+            "48 / 2 = 24 clips\n#### 72",
+            "the gold answer holds '####'; set data.problems.answer_marker=",
+        ),
         (
             "We add one clip after the other. " * 9,
-            "its answer is a text of 63 words, which no resp",
+            "the gold answer is a text of 63 words, which no resp",
         ),
     ):
         with pytest.raises(UserError, match=message) as caught:
-            asked(tmp_path / "a.jsonl", [{"problem": "q", "answer": answer}] * 3, "math")
+            usable(tmp_path / "a.jsonl", [{"problem": "q", "answer": answer}] * 3, "math")
         assert "\n" not in str(caught.value)
 
 
@@ -393,7 +398,7 @@ def test_a_number_that_is_missing_is_no_answer(tmp_path):
 
 
 def test_a_file_none_of_whose_rows_can_be_used_is_refused_among_others(tmp_path):
-    """Though the rows are few beside those of all files."""
+    """Even if they are a small share of the rows of all files."""
     good = write(tmp_path / "good.jsonl", numbered(40))
     bad = write(tmp_path / "bad.jsonl", [{"problem": "q", "answer": ""}])
     with pytest.raises(UserError, match=r"data.problems.train: none of the 1 rows of .*bad.jsonl"):
@@ -403,10 +408,10 @@ def test_a_file_none_of_whose_rows_can_be_used_is_refused_among_others(tmp_path)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"holdout_every": 9}, r"data.problems.train holds too few problems \(8\) to hold out one"),
+        ({"holdout_every": 9}, r"data.problems.train has too few problems \(8\) to hold out one"),
         ({"holdout_every": 1}, "data.holdout_every=1 leaves nothing to train on"),
         ({"sequence_length": 3}, "fits in data.sequence_length=3 (the shortest has 3 tokens, and"),
-        ({"evaluation": "no/such"}, "data.problems.evaluation: no file or folder no/such"),
+        ({"evaluation": "no/such"}, "data.problems.evaluation: file or folder not found: no/such"),
     ],
 )
 def test_unusable_settings_say_what_to_change(tmp_path, options, message):
@@ -429,19 +434,19 @@ def test_files_without_problems_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_what_stands_from_the_fork_of_a_walk_on_is_learnt(share):
+def test_a_walk_is_trained_on_from_its_fork_on(share):
     walks = compass.CompassStream(3, 40, thought_share=share)
     rows, pairs = walks.batch(5, 20), compass.CompassPairs(walks).batch(5, 20)
     for name in ("tokens", "segment", "position", "index", "forks"):
         np.testing.assert_array_equal(getattr(pairs, name), getattr(rows, name))
     words = compass.TOKENIZER
-    learnt = [
+    trained_on = [
         words.decode(row[mask].tolist())
         for row, mask in zip(pairs.tokens, pairs.loss_mask, strict=True)
     ]
     form = r"(<think> .* </think> )?(north|east|south|west) \. <eos>"
-    assert all(re.fullmatch(form, text) for text in learnt)
-    assert any(text.startswith("<think>") for text in learnt) == (share > 0)
+    assert all(re.fullmatch(form, text) for text in trained_on)
+    assert any(text.startswith("<think>") for text in trained_on) == (share > 0)
 
 
 def test_a_walk_as_a_problem_is_its_document_up_to_the_answer():
@@ -449,11 +454,11 @@ def test_a_walk_as_a_problem_is_its_document_up_to_the_answer():
     problems, words = compass.CompassProblems(walks), compass.TOKENIZER
     assert isinstance(problems, Answered)
     documents = walks.batch(7, 20)
-    found = told(problems, 7, 20, words.pad)
+    found = records(problems, 7, 20, words.pad)
     for row, (prompt, answer) in enumerate(found):
         whole = documents.tokens[row][documents.segment[row] > 0].tolist()
         assert [*prompt, *words.encode(answer), words.eos] == whole
         assert re.fullmatch(r"(north|east|south|west) \.", answer)
     first = problems.beginning(9)
     np.testing.assert_array_equal(first.prompts.tokens, problems.batch(0, 9).tokens)
-    assert first.answers == tuple(answer for _, answer in told(problems, 0, 9, words.pad))
+    assert first.answers == tuple(answer for _, answer in records(problems, 0, 9, words.pad))

@@ -1,4 +1,4 @@
-"""Files of documents: one order, the same texts whatever the form, errors that name the place."""
+"""Files of documents: a fixed order, the same texts in every format, errors that name the line."""
 
 import gzip
 import json
@@ -49,14 +49,14 @@ LINE_ENDS = ["\n", "\r\n", "\r"]
 @pytest.mark.parametrize("written", LINE_ENDS)
 @pytest.mark.parametrize("asked", LINE_ENDS)
 @pytest.mark.parametrize("mark", ["", "\N{BYTE ORDER MARK}"])
-@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("compress", [lambda data: data, gzip.compress, zstandard.compress])
 def test_line_ends_and_byte_order_marks_of_txt_files_change_nothing(
-    tmp_path, written, asked, mark, pack
+    tmp_path, written, asked, mark, compress
 ):
     lines = ["", "first", "second", "", "third\u2028same", "\N{BYTE ORDER MARK}", "", "last", ""]
-    name = {gzip.compress: "a.txt.gz", zstandard.compress: "a.txt.zst"}.get(pack, "a.txt")
+    name = {gzip.compress: "a.txt.gz", zstandard.compress: "a.txt.zst"}.get(compress, "a.txt")
     path = tmp_path / name
-    path.write_bytes(pack((mark + written.join(lines)).encode()))
+    path.write_bytes(compress((mark + written.join(lines)).encode()))
     whole = "\n".join(lines)
     assert documents(path) == [whole]
     assert documents(path, separator=asked * 2) == whole.split("\n\n")
@@ -72,17 +72,17 @@ def test_line_ends_are_mixed_in_one_file(tmp_path):
 def test_a_text_in_a_column_keeps_its_line_ends_and_marks(tmp_path, ending):
     texts = ["a\r\nb\rc\nd", "\N{BYTE ORDER MARK}e", "\r"]
     path = write(tmp_path / f"a{ending}", texts)
-    assert documents(path, separator="\n") == texts[:2]  # the last one is white space
+    assert documents(path, separator="\n") == texts[:2]  # the last text is white space
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
-@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("compress", [lambda data: data, gzip.compress, zstandard.compress])
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_first_json_line_may_begin_with_a_byte_order_mark(tmp_path, line_end, pack, count):
-    name = {gzip.compress: "a.jsonl.gz", zstandard.compress: "a.jsonl.zst"}.get(pack, "a.jsonl")
+def test_the_first_json_line_may_begin_with_a_byte_order_mark(tmp_path, line_end, compress, count):
+    name = {gzip.compress: "a.jsonl.gz", zstandard.compress: "a.jsonl.zst"}.get(compress, "a.jsonl")
     texts = [f"text {i}" for i in range(count)]
     data = line_end.join(json.dumps({"text": text}) for text in texts)
-    (tmp_path / name).write_bytes(pack(b"\xef\xbb\xbf" + data.encode()))
+    (tmp_path / name).write_bytes(compress(b"\xef\xbb\xbf" + data.encode()))
     assert documents(tmp_path / name) == texts
 
 
@@ -102,8 +102,8 @@ def test_texts_of_nothing_but_space_are_no_documents(tmp_path, ending):
     assert documents(path, "text", SEPARATOR) == ["a", "b"]
 
 
-def test_one_line_tells_what_was_read(tmp_path, caplog):
-    """Files, what was passed over, documents, what was left out, characters, tokens, rows."""
+def test_one_line_summarizes_the_files(tmp_path, caplog):
+    """Files, skipped files, documents, characters, tokens, texts left out, and rows."""
     write(tmp_path / "a.jsonl", [f"document {i}" for i in range(20)] + [" ", "", None, 7])
     write(tmp_path / "b.parquet", ["é" * 10, "x" * 40])
     (tmp_path / "c.txt").write_text("\n")
@@ -112,13 +112,13 @@ def test_one_line_tells_what_was_read(tmp_path, caplog):
     caplog.set_level("INFO", "rlp")
     words = {"tokenizer": ByteTokenizer(), "holdout_every": 11, "held_out_min_tokens": 20}
     text_streams(train=str(tmp_path), sequence_length=32, **words)
-    (line,) = [message for message in caplog.messages if "files read" in message]
+    (line,) = [message for message in caplog.messages if "read 3 files" in message]
     characters = 10 * 10 + 10 * 11 + 50
     assert line == (
-        "data.train: 3 files read (.jsonl 1, .parquet 1, .txt 1), passed over: .csv 1, hidden 1, "
-        f"no ending 1, 1 without documents: {tmp_path}/c.txt; 22 documents of {characters} "
-        f"characters and {characters + 10 + 22} tokens, 3 empty and 2 unusable left out; "
-        "20 training rows; 1 held-out row, 2 windows left out (too short, with tags, or without "
+        "data.train: read 3 files (1 .jsonl, 1 .parquet, 1 .txt), skipped: 1 .csv, 1 hidden, "
+        f"1 without ending, 1 without documents: {tmp_path}/c.txt; 22 documents with {characters} "
+        f"characters and {characters + 10 + 22} tokens, left out: 3 empty and 2 unusable; "
+        "20 training rows; 1 held-out row, left out: 2 windows (too short, with tags, or without "
         "their fork)"
     )
 
@@ -128,7 +128,7 @@ def test_held_out_files_have_their_own_line(tmp_path, caplog):
     caplog.set_level("INFO", "rlp")
     words = {"tokenizer": ByteTokenizer(), "sequence_length": 400}
     text_streams(train=str(paths[0]), evaluation=str(paths[1]), **words)
-    lines = [message for message in caplog.messages if "1 file read (.jsonl 1)" in message]
+    lines = [message for message in caplog.messages if "read 1 file (1 .jsonl)" in message]
     assert [line.partition(":")[0] for line in lines] == ["data.train", "data.evaluation"]
     assert [line.rpartition("; ")[2] for line in lines] == ["41 training rows", "41 held-out rows"]
 
@@ -139,14 +139,14 @@ def test_a_separator_that_does_not_occur_is_reported(tmp_path, caplog):
     files = find_files(str(tmp_path), "data.train")
     words = ByteTokenizer()
     assert len(tokenize(files, "data.train", "text", "%", words, "")) == 4
-    (told,) = (message for message in caplog.messages if "txt_separator" in message)
-    assert told == (
-        "data.train: data.txt_separator='%' does not occur in 2 .txt files, each of which is one "
-        f"document: {tmp_path}/b.txt, {tmp_path}/c.txt"
+    (logged,) = (message for message in caplog.messages if "txt_separator" in message)
+    assert logged == (
+        "data.train: data.txt_separator='%' does not occur in 2 .txt file(s), so each of them is "
+        f"one document: {tmp_path}/b.txt, {tmp_path}/c.txt"
     )
     caplog.clear()
     tokenize(files, "data.train", "text", r"\n", words, "")
-    assert "txt_separator='\\\\n' does not occur in 3 .txt files" in caplog.text
+    assert "txt_separator='\\\\n' does not occur in 3 .txt file(s)" in caplog.text
     assert "in a shell, write $'\\n' for a line break" in caplog.text
     caplog.clear()
     tokenize(files, "data.train", "text", "", words, "")
@@ -180,28 +180,36 @@ def test_text_at_urls_makes_the_same_rows(tmp_path, bucket):
     ("name", "content", "message"),
     [
         ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', "a.jsonl, line 3: not valid JSON"),
-        ("a.jsonl", b'{"text": "a"}\n["b"]\n', "a.jsonl, line 2: not a JSON object but list"),
-        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}', "a.jsonl, line 2: no column 'text'"),
-        ("a.jsonl", b'{"text": 7}\n', "a.jsonl, line 1: column 'text' is not a text but int"),
-        ("a.jsonl", b'{"text": null}\n', "a.jsonl, line 1: .*not a text but null"),
-        ("a.jsonl", b'{"body": 1}\n{"id": 2}', "a.jsonl: no column 'text'; .* one of: body, id$"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n["b"]\n',
+            "a.jsonl, line 2: must be a JSON object but is list",
+        ),
+        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}', "a.jsonl, line 2: column 'text' not found"),
+        ("a.jsonl", b'{"text": 7}\n', "a.jsonl, line 1: column 'text' must be a text but is int"),
+        ("a.jsonl", b'{"text": null}\n', "a.jsonl, line 1: .*must be a text but is null"),
+        (
+            "a.jsonl",
+            b'{"body": 1}\n{"id": 2}',
+            "a.jsonl: column 'text' not found; set .* one of: body, id$",
+        ),
         ("a.jsonl", b'{"text": "\\ud800"}', "a.jsonl, line 1: .*not valid Unicode"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}', "a.jsonl, line 2: not valid UTF-8"),
         ("a.jsonl", b"[" * 100_000, "1 of 1 rows cannot be used.*line 1: its values are nested"),
         (
             "a.jsonl.gz",
             gzip.compress(b'{"text": "a"}\n7', mtime=0),
-            "a.jsonl.gz, line 2: not a JSON object",
+            "a.jsonl.gz, line 2: must be a JSON object but is int",
         ),
         (
             "a.jsonl.gz",
             gzip.compress(b'{"text": "a"}', mtime=0)[:-9],
-            "a.jsonl.gz: cut off",
+            "a.jsonl.gz: truncated",
         ),
         (
             "a.jsonl.gz",
             gzip.compress(b'{"text": "a"}', mtime=0) + gzip.compress(b'{"text": "b"}', mtime=0)[:5],
-            "a.jsonl.gz: cut off",
+            "a.jsonl.gz: truncated",
         ),
         (
             "a.jsonl.gz",
@@ -215,7 +223,7 @@ def test_text_at_urls_makes_the_same_rows(tmp_path, bucket):
         ),
         ("a.jsonl.gz", b'{"text": "a"}', "a.jsonl.gz: not a gzip file"),
         ("a.jsonl.zst", b'{"text": "a"}', "a.jsonl.zst: damaged zstd"),
-        ("a.txt.zst", zstandard.compress(b"abc" * 99)[:-4], "a.txt.zst: cut off"),
+        ("a.txt.zst", zstandard.compress(b"abc" * 99)[:-4], "a.txt.zst: truncated"),
         ("a.txt", b"fine\nalso\n\xe6\x97 broken", "a.txt, line 3: not valid UTF-8"),
         ("a.parquet", b"PAR1 not", "a.parquet: not a readable parquet file"),
     ],
@@ -230,8 +238,8 @@ def test_bad_content_names_its_file_and_line(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (["a", None, "b"], "a.parquet, row 2: .*not a text but null"),
-        ([1, 2], "a.parquet, row 1: .*not a text but int"),
+        (["a", None, "b"], "a.parquet, row 2: .*must be a text but is null"),
+        ([1, 2], "a.parquet, row 1: .*must be a text but is int"),
         (["a"] * 1600 + [None] * 401, "a.parquet, row 1601: .*row 1603: .*; and 398 more"),
     ],
 )
@@ -240,7 +248,7 @@ def test_bad_parquet_rows_are_named(tmp_path, values, message):
     with pytest.raises(UserError, match=message):
         documents(path)
     with pytest.raises(
-        UserError, match="no column 'txt'; set data.text_column to one of: id, text"
+        UserError, match="column 'txt' not found; set data.text_column to one of: id, text"
     ):
         documents(path, "txt")
 
@@ -262,10 +270,10 @@ def test_rows_that_cannot_be_used_are_left_out_up_to_a_share(tmp_path, case, cap
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert documents(path) == [f"text {i}" for i in range(16)]
-    (told,) = caplog.messages
-    assert told.startswith("data.train: 4 of 20 rows cannot be used and are left out: ")
-    assert all(f"{path}, line {number}: " in told for number in (1, 8, 13))
-    assert told.endswith("; and 1 more")
+    (logged,) = caplog.messages
+    assert logged.startswith("data.train: 4 of 20 rows cannot be used and are skipped: ")
+    assert all(f"{path}, line {number}: " in logged for number in (1, 8, 13))
+    assert logged.endswith("; and 1 more")
     path.write_text(path.read_text() + json.dumps(UNUSABLE[case]))
     with pytest.raises(UserError, match="5 of 21 rows cannot be used, more than") as caught:
         documents(path)
@@ -276,7 +284,9 @@ def test_a_column_that_no_row_of_a_file_has_is_refused_early(tmp_path, monkeypat
     monkeypatch.setattr(sources, "_PATIENCE", 3)
     path = tmp_path / "a.jsonl"
     path.write_text('{"body": 1, "id": 2}\n' * 3 + '{"text": "late"}\nnot JSON')
-    with pytest.raises(UserError, match=r"a.jsonl: no column 'text'; .* one of: body, id$"):
+    with pytest.raises(
+        UserError, match=r"a.jsonl: column 'text' not found; set .* one of: body, id$"
+    ):
         documents(path)
 
 
@@ -284,14 +294,14 @@ def test_columns_of_one_name_are_refused_if_they_are_asked_for(tmp_path):
     column = pyarrow.array(["a", "b"])
     table = pyarrow.Table.from_arrays([column] * 3, ["text", "text", "id"])
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="a.parquet: several columns are called 'text'; rename"):
+    with pytest.raises(UserError, match="a.parquet: several columns are named 'text'; rename"):
         documents(tmp_path / "a.parquet")
     assert documents(tmp_path / "a.parquet", "id") == ["a", "b"]
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 def test_structs_have_the_keys_that_their_rows_have(tmp_path, ending):
-    """Parquet fills the keys that other rows have with null; a column's own null stays."""
+    """Parquet adds the keys of other rows with null; a column that is null stays null."""
     values = [{"a": 1, "list": [{"b": 1}, {"c": {"d": 2}}]}, {"e": "x"}]
     path = write(tmp_path / f"a{ending}", values)
     rows = read_rows([str(path)], [("f", "text")])
@@ -300,15 +310,15 @@ def test_structs_have_the_keys_that_their_rows_have(tmp_path, ending):
 
 @pytest.mark.parametrize("rest", [b"g", b"garbage", b"\0", b"\0" * 600, b"\0" * 9 + b"tail"])
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
-def test_bytes_behind_gzip_data_are_left_out_with_a_warning(
+def test_bytes_after_gzip_data_are_ignored_with_a_warning(
     tmp_path, rest, chunk, caplog, monkeypatch
 ):
     monkeypatch.setattr(content, "_CHUNK", chunk)
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress(b"first, ") + gzip.compress(b"second") + rest)
     assert documents(path) == ["first, second"]
-    warned = [m for m in caplog.messages if "a.txt.gz: bytes behind the end of its gzip" in m]
-    assert len(warned) == bool(rest.strip(b"\0"))
+    warnings = [m for m in caplog.messages if "a.txt.gz: ignoring the bytes after the end" in m]
+    assert len(warnings) == bool(rest.strip(b"\0"))
 
 
 def test_invalid_utf8_in_parquet_is_named(tmp_path):
@@ -330,7 +340,7 @@ def test_a_text_that_a_field_names_is_no_corpus(tmp_path):
         file_text("data.chat_template", str(tmp_path / "a.jinja"), "''")
 
 
-def test_files_that_were_joined_keep_no_marks_of_byte_order(tmp_path):
+def test_concatenated_files_lose_their_byte_order_marks(tmp_path):
     mark = "\ufeff"
     (tmp_path / "a.txt").write_text(f"{mark}one\n\n{mark}two")
     line = lambda text: json.dumps({"text": text}) + "\n"
@@ -341,7 +351,9 @@ def test_files_that_were_joined_keep_no_marks_of_byte_order(tmp_path):
     assert texts == ["one", "two", "three", "four"]
 
 
-def test_a_text_with_bytes_of_zero_is_refused(tmp_path):
+def test_a_text_with_zero_bytes_is_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes("north".encode("utf-16-le"))
-    with pytest.raises(UserError, match="a.txt: it holds bytes of zero.*UTF-16"):
+    with pytest.raises(
+        UserError, match="a.txt: contains zero bytes.*UTF-16.*; convert it to UTF-8"
+    ):
         documents(tmp_path / "a.txt")

@@ -152,6 +152,87 @@ def test_what_was_computed_first_is_named(name):
     assert " of document 42 (row 2 of the batch; counted from 0)" in said
 
 
+STAGES = {
+    "logprobs": "rollout",
+    "baseline": "no_think",
+    "reference": "reference",
+}
+
+
+def test_the_stage_of_every_value_is_named():
+    shape = (1, 1, 2)
+    for name in OF_THOUGHTS:
+        values = {key: jnp.ones(shape) for key in OF_THOUGHTS}
+        values["baseline"] = jnp.ones((1, 1))
+        values |= {"logprobs": jnp.ones((1, 2, 3)), "reference": jnp.ones((1, 2, 3))}
+        values[name] = values[name] * jnp.inf
+        rollout = SimpleNamespace(thoughts=SimpleNamespace(logprobs=values.pop("logprobs")))
+        evidence = SimpleNamespace(answers=None, **values)
+        said = nonfinite.in_thoughts(rollout, evidence, "mine", int, None)
+        assert f", in stage {STAGES.get(name, 'evidence')!r}; " in said
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
+        (jnp.nan, "the log-probability of a thought is nan for thought 1 of fork 0 of document 42"),
+        (100.0, "the sum of the ratios of a thought is inf for thought 1 of fork 0 of document 42"),
+        (0.5, ""),
+    ],
+)
+def test_a_thought_that_is_not_finite_only_in_the_update_is_named(new, expected):
+    zeros, lengths = jnp.zeros((3, 2, 4)), jnp.full((3, 2), 3)
+    rollout = SimpleNamespace(thoughts=SimpleNamespace(logprobs=zeros, length=lengths))
+    evidence = SimpleNamespace(rewards=jnp.zeros((3, 1, 2)))
+    logprobs = put(zeros, (2, 1, 0), new)
+    said = nonfinite.in_new_logprobs(rollout, evidence, logprobs, lambda row: 40 + row, None)
+    assert said.startswith(expected)
+    assert bool(said) == bool(expected)
+    assert not said or ", in stage 'update'; lower optimizer.learning_rate" in said
+
+
+def test_the_first_gradient_of_the_backward_pass_that_is_not_finite_is_named():
+    sound = {
+        "embedding": jnp.ones((4, 2)),
+        "blocks": {"q": {"kernel": jnp.ones((3, 2, 2))}, "up": {"kernel": jnp.ones((3, 2, 5))}},
+        "norm": {"scale": jnp.ones(2)},
+    }
+    name = lambda gradient: nonfinite.in_gradient(lambda x: x, (gradient,), None)
+    assert name(sound) == ""
+    kernel = sound["blocks"]["q"]["kernel"].at[0].set(jnp.nan).at[1, 0, 1].set(jnp.inf)
+    bad = sound | {"embedding": sound["embedding"] * jnp.nan}
+    bad["blocks"] = sound["blocks"] | {"q": {"kernel": kernel}}
+    assert name(bad) == (
+        "the gradient of blocks/q/kernel of layer 1 has 1 of 4 values that are not finite (as have "
+        f"those of 1 more parameter(s)), in stage 'update'; {nonfinite.OVERFLOW}"
+    )
+    assert name(bad | {"norm": {"scale": jnp.full(2, jnp.inf)}}).startswith(
+        "the gradient of norm/scale has 2 of 2 values that"
+    )
+
+
+# Its value is finite, and its gradient is 0 * inf.
+STEEP = objective(
+    surrogate=lambda seen, settings: (jnp.sqrt(0.0 * seen.logprobs), {}),
+    reward=lambda found: found.reasoned,
+)
+
+
+def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(tmp_path):
+    config = runs.config(RLP, SHORT, {"objective": f"{__name__}:STEEP", "max_bad_steps": 1})
+    with pytest.raises(UserError) as caught:
+        loop.train(config, tmp_path, report=False)
+    assert "the last at step 1; the gradient of norm/scale has " in str(caught.value)
+    assert "in stage 'update'" in str(caught.value)
+
+
+def test_a_next_token_step_is_searched_to_the_end(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(nonfinite, "in_metrics", lambda metrics: ["loss"])
+    config = runs.config(runs.COMPASS, SHORT, {"steps": 1, "objective": "next_token"})
+    loop.train(config, tmp_path, report=False)
+    assert f"step 1: {nonfinite.in_update({})}" in caplog.messages
+
+
 def test_a_parameter_is_named_by_its_path_with_the_number_of_its_values():
     sound = {"a": {"kernel": jnp.ones((2, 3))}, "b": jnp.zeros(4)}
     assert nonfinite.in_parameters(sound) == ""

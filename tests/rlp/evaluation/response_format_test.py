@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from rlp.answers.gold_answers import Golds
+from rlp.answers.gold_answers import GoldAnswers
 from rlp.answers.grading import Grade, Grader, StepTime
 from rlp.data.compass import TOKENIZER
 from rlp.data.conversations import Format
@@ -75,7 +75,8 @@ def prompt_of(path, form, words, text):
     path.write_text(json.dumps({"problem": text, "answer": "1"}) + "\n")
     _, held = problem_streams(
         evaluation=str(path), train="", form=ProblemFormat("problem", "answer"), ask=form.ask,
-        golds=Golds(Grader("exact", 60, 1, "</think>")), tokenizer=words, head=form.head,
+        gold_answers=GoldAnswers(Grader("exact", 60, 1, "</think>")), tokenizer=words,
+        head=form.head,
         opening=form.opening[0] if form.shared else None,
         sequence_length=300,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The catalogue of metrics: one key each, templates filled in, and the page says the same."""
+"""The catalogue of metrics: unique keys, templates, and agreement with docs/metrics.md."""
 
 import subprocess
 import sys
@@ -26,13 +26,13 @@ def test_no_two_metrics_have_one_key():
         ),
         ("evaluation/accuracy", "accuracy", "share of sampled responses to held-out problems"),
         ("seconds_update", "seconds_update", "wall-clock time in this step"),
-        ("seconds_device", "seconds_device", "the same times the number of devices"),
+        ("seconds_device", "seconds_device", "training time multiplied by the number of devices"),
     ],
 )
 def test_a_metric_is_found_by_its_key(key, name, meaning):
-    found = catalogue.find(key)
-    assert found.name == name
-    assert found.meaning.startswith(meaning)
+    metric = catalogue.find(key)
+    assert metric.name == name
+    assert metric.meaning.startswith(meaning)
 
 
 @pytest.mark.parametrize("key", ["", "evaluation/accuracy/", "seconds_", "sharpness"])
@@ -53,7 +53,7 @@ def test_losses_are_better_lower_and_accuracies_higher():
 
 
 def test_the_page_is_the_catalogue():
-    """Else: python -m rlp.metrics > docs/metrics.md."""
+    """If this fails, run `python -m rlp.metrics > docs/metrics.md`."""
     assert (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8") == documentation.page()
 
 

@@ -1,4 +1,4 @@
-"""Metrics that an objective brings: kept in the folder, shown by reports, refused where taken."""
+"""Metrics that an objective declares: saved in the run folder, shown by reports, validated."""
 
 import json
 

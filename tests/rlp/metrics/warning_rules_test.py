@@ -1,4 +1,4 @@
-"""Warnings: each fault gives its own, at its step, once; noise, outliers and gaps give none."""
+"""Every fault gives its warning, once and at its step; noise, outliers and gaps give none."""
 
 import math
 import random
@@ -14,7 +14,7 @@ from rlp.metrics.warning_rules import RULES
 from rlp.metrics.watch import Watch
 from rlp.runtime.config_json import fields
 
-# Mean and scatter of every figure that a rule reads, in a healthy run of a few forks a step.
+# Mean and standard deviation of every metric that a rule reads, in a healthy run with few forks.
 HEALTHY = {
     "thought_entropy": (0.5, 0.05),
     "zero_variance_share": (0.2, 0.15),
@@ -26,10 +26,10 @@ HEALTHY = {
     "target_named_share": (0.3, 0.15),
 }
 EVERY = 10  # steps between evaluations
-# What goes wrong: figures from step 41 on. Of 10 steps k are beyond the limit. Their mean differs
-# from the first ones' by k/10 of the jump, with a standard error of sqrt(k (10 - k) / 900) of it:
-# that is 5 times as much for the first time at k = 8, and likewise at 12 of 20 steps. The median of
-# 10 is beyond at k = 6.
+# Faults: metric values from step 41 on. If k of the last 10 steps are beyond the threshold, their
+# mean differs from that of the first steps by k/10 of the jump, with a standard error of
+# sqrt(k (10 - k) / 900) of it: the ratio exceeds 5 from k = 8 on, and from 12 of 20 steps on. The
+# median of 10 steps is beyond the threshold from k = 6 on.
 FAULTS = {
     "entropy_collapse": ({"thought_entropy": 0.02}, 48, "from 0.5 to 0.02 nats"),
     "zero_variance_groups": ({"zero_variance_share": 0.95}, 46, "zero_variance_share is 0.95"),
@@ -45,28 +45,28 @@ def settings(**changes):
 
 
 def history(steps, change=lambda step, row: {}, seed=None):
-    """Rows of a healthy run, without scatter if there is no seed, with `change` put over each."""
-    draw = random.Random(seed)
+    """Yield rows of a healthy run, updated by `change`; without noise if the seed is None."""
+    rng = random.Random(seed)
     for step in range(1, steps + 1):
-        scatter = lambda size: draw.gauss(0, size) if seed is not None else 0.0
-        row = {name: mean + scatter(size) for name, (mean, size) in HEALTHY.items()}
+        noise = lambda size: rng.gauss(0, size) if seed is not None else 0.0
+        row = {name: mean + noise(size) for name, (mean, size) in HEALTHY.items()}
         yield {"step": step, **row, **change(step, row)}
 
 
 def given(rows, **changes):
-    """(name, step) of the warnings over some rows, and the messages."""
+    """Return (name, step) of the warnings for these rows, and the messages."""
     watch = Watch(settings(**changes), RULES)
-    each = [watch.add(row) for row in rows]
-    assert sum(each, []) == watch.given
+    warnings_by_row = [watch.add(row) for row in rows]
+    assert sum(warnings_by_row, []) == watch.given
     return [(w.name, w.step) for w in watch.given], [w.message for w in watch.given]
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_gives_its_warning_once_at_its_step(name):
-    fault, step, figures = FAULTS[name]
+    fault, step, values = FAULTS[name]
     found, (message,) = given(history(200, lambda step, row: fault if step > 40 else {}))
     assert found == [(name, step)]
-    assert figures in message
+    assert values in message
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -77,10 +77,10 @@ def test_a_healthy_run_gives_none(seed):
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_fault_is_found_in_scatter_within_its_steps(name, seed):
-    shift = {figure: value - HEALTHY[figure][0] for figure, value in FAULTS[name][0].items()}
+    shift = {metric: value - HEALTHY[metric][0] for metric, value in FAULTS[name][0].items()}
 
     def change(step, row):
-        drifted = {figure: row[figure] + by for figure, by in shift.items()}
+        drifted = {metric: row[metric] + by for metric, by in shift.items()}
         return drifted if step > 40 else {}
 
     ((found, step),), _ = given(history(100, change, seed))
@@ -97,7 +97,7 @@ def test_one_odd_step_gives_none(at, value):
 
 @pytest.mark.parametrize("gap", [None, math.nan, math.inf])
 def test_a_step_without_a_figure_does_not_count(gap):
-    """As if it had not been: the warning comes as many steps later as there are gaps."""
+    """Such a step is ignored: the warning is delayed by the number of gaps."""
 
     def change(step, row):
         fault = {"thought_entropy": 0.02} if step > 40 else {}
@@ -109,7 +109,7 @@ def test_a_step_without_a_figure_does_not_count(gap):
 def test_closing_that_never_was_is_a_fault_where_the_rest_is_masked():
     never = lambda step, row: {"closed_fraction": 0.1}
     found, (message,) = given(history(100, never), **{"rlp.unclosed": "mask"})
-    assert found == [("closed_share_falling", 15)]  # as soon as all steps are there
+    assert found == [("closed_share_falling", 15)]  # the first step with enough history
     assert "is 0.10" in message
     assert "rlp.unclosed='append' ('mask')" in message
     assert given(history(100, never), **{"rlp.unclosed": "append"}) == ([], [])
@@ -141,13 +141,13 @@ def test_a_training_loss_that_rises_by_plan_or_without_thoughts_is_no_fault(chan
     )
 
 
-# ---- networks that a few steps have destroyed
+# ---- networks destroyed by the first few steps
 
 
-def dead(figures, alive=1, seed=0):
-    """Rows of a run of which only the first steps are those of a healthy one."""
+def dead(metrics, alive=1, seed=0):
+    """Yield rows of a run of which only the first `alive` steps are healthy."""
     rate = {"learning_rate": 1e-3, "grad_norm": 1.0}
-    return history(60, lambda step, row: rate | (figures(step) if step > alive else {}), seed)
+    return history(60, lambda step, row: rate | (metrics(step) if step > alive else {}), seed)
 
 
 NEXT_TOKEN = {"objective": "next_token", "model.vocab_size": 320}
@@ -157,7 +157,7 @@ UNIFORM = math.log(320)
 @pytest.mark.parametrize("alive", [1, 4, 30])
 @pytest.mark.parametrize("objective", ["next_token", "rlp"])
 def test_a_loss_that_is_the_same_on_all_documents_is_named(alive, objective):
-    noise = lambda step: 1e-7 * (step % 3)  # of rounding
+    noise = lambda step: 1e-7 * (step % 3)  # rounding errors
     rows = dead(lambda step: {"no_think_loss": UNIFORM + noise(step)}, alive)
     found, messages = given(rows, **NEXT_TOKEN | {"objective": objective})
     assert ("constant_loss", alive + 10) in found
@@ -172,14 +172,14 @@ def test_a_loss_above_that_of_guessing_is_named(alive):
     rows = dead(lambda step: {"no_think_loss": 900.0 + 400 * (step % 5)}, alive)
     found, messages = given(rows, **NEXT_TOKEN)
     assert found == [("worse_than_chance", alive + 10)]
-    assert "900 nats per token or more" in messages[0]
-    assert "320 tokens costs 5.768" in messages[0]
+    assert "at least 900 nats per token" in messages[0]
+    assert "above the 5.768 of a uniform guess among 320 tokens" in messages[0]
 
 
 @pytest.mark.parametrize("alive", [1, 3, 30])
 def test_next_token_training_that_diverged_without_nan_is_named(alive):
-    draw = random.Random(1)
-    rows = list(dead(lambda step: {"no_think_loss": 5.0 + draw.gauss(0, 0.1)}, alive))
+    rng = random.Random(1)
+    rows = list(dead(lambda step: {"no_think_loss": 5.0 + rng.gauss(0, 0.1)}, alive))
     ((name, step),), (message,) = given(rows, **NEXT_TOKEN)
     assert (name, step) == ("loss_rose", alive + 10)
     assert "diverged" in message
@@ -196,12 +196,12 @@ def test_no_gradient_and_thoughts_that_are_all_the_same_are_named():
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("objective", ["next_token", "rlp"])
 def test_a_fresh_network_near_chance_and_one_that_learns_are_not_dead(seed, objective):
-    draw = random.Random(seed)
+    rng = random.Random(seed)
 
     def change(step, row):
         loss = UNIFORM + 0.01 - 3 * (1 - math.exp(-max(step - 100, 0) / 50))
         return {
-            "no_think_loss": loss + draw.gauss(0, 0.02),
+            "no_think_loss": loss + rng.gauss(0, 0.02),
             "learning_rate": 1e-9 * step,
             "grad_norm": 1e-6,
             "target_named_share": 0.3,
@@ -216,7 +216,7 @@ def test_a_run_that_is_not_to_learn_is_not_dead():
 
 
 def test_messages_name_fields_of_the_config_with_their_values():
-    wrong = {figure: value for fault, _, _ in FAULTS.values() for figure, value in fault.items()}
+    wrong = {metric: value for fault, _, _ in FAULTS.values() for metric, value in fault.items()}
     rows = list(history(100, lambda step, row: wrong if step > 40 else {}))
     known = settings(**{"rlp.positions": "entropy", "rlp.temperature": 0.6})
     found, messages = given(rows, **known)
@@ -235,11 +235,11 @@ def test_messages_name_fields_of_the_config_with_their_values():
 def test_a_thought_names_the_target_that_stands_whole_among_its_words():
     actions = [
         [5, 6, 7, 8, 3],  # in the middle
-        [5, 7, 6, 7, 3],  # up to the last word
-        [6, 5, 7, 9, 3],  # not in one run
-        [9, 9, 9, 6, 7],  # closed by the ids (6, 7): not words
+        [5, 7, 6, 7, 3],  # at the end
+        [6, 5, 7, 9, 3],  # not contiguous
+        [9, 9, 9, 6, 7],  # closed by the ids (6, 7), which are not words of the thought
         [9, 9, 9, 6, 7],  # the same, not closed
-        [7, 0, 0, 0, 0],  # fewer words than the target has
+        [7, 0, 0, 0, 0],  # shorter than the target
     ]
     words = [4, 4, 4, 3, 5, 1]
     target = [[6, 7]] * 6
@@ -247,4 +247,4 @@ def test_a_thought_names_the_target_that_stands_whole_among_its_words():
     found = names_target(*map(as_branches, (actions, words, target)))
     assert np.array_equal(found[0], [True, True, False, False, True, False])
     long = names_target(*map(as_branches, (actions, words, [[5, 6, 7, 8, 3, 1]] * 6)))
-    assert not np.any(long)  # no thought has as many tokens
+    assert not np.any(long)  # the target is longer than every thought

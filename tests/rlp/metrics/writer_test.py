@@ -1,4 +1,4 @@
-"""metrics.jsonl and the event files: complete after a kill, cut on resume, strict JSON."""
+"""metrics.jsonl and the event files: complete after a kill, truncated on resume, strict JSON."""
 
 import errno
 import io
@@ -26,7 +26,7 @@ from tests.support.paths import ROOT
 
 
 def lines(folder: Path) -> list[dict]:
-    """metrics.jsonl, read by a parser that refuses what strict JSON does not know."""
+    """Read metrics.jsonl with a strict parser, which rejects NaN and Infinity."""
 
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is not JSON")
@@ -36,12 +36,12 @@ def lines(folder: Path) -> list[dict]:
 
 
 def shown_by_tensorboard(folder: Path) -> dict[tuple[str, int], float]:
-    """What TensorBoard shows: all files by name; a restart drops the steps from its own on."""
+    """Return what TensorBoard shows: files in order of name; a restart drops later steps."""
     shown: dict[tuple[str, int], float] = {}
     for path in sorted((folder / "tensorboard").iterdir()):
         content = path.read_bytes()
         while content:
-            (size,) = struct.unpack("<Q", content[:8])  # then a checksum, the event, a checksum
+            (size,) = struct.unpack("<Q", content[:8])  # followed by checksum, event, checksum
             event = Event.FromString(content[12 : 12 + size])
             content = content[16 + size :]
             if event.session_log.status == SessionLog.START:
@@ -58,11 +58,11 @@ def write(folder: Path, resume_step: int | None, steps: range, shift: float = 0.
 
 
 def test_a_warning_is_logged_once_and_kept_as_long_as_its_step(tmp_path, caplog):
-    tell = lambda past, settings: f"loss {past.values('loss')[1][-1]:g}"
-    rules = [watch.Rule("high", ("loss",), tell, 1, 3)]
-    kept = lambda: json.loads((tmp_path / "warnings.json").read_text())
+    judge = lambda past, settings: f"loss {past.values('loss')[1][-1]:g}"
+    rules = [watch.Rule("high", ("loss",), judge, 1, 3)]
+    saved = lambda: json.loads((tmp_path / "warnings.json").read_text())
 
-    def go_on(resume_step: int | None, steps: range) -> list[str]:
+    def resume(resume_step: int | None, steps: range) -> list[str]:
         caplog.clear()
         with MetricsWriter(tmp_path, resume_step, watch.Watch({}, rules)) as writer:
             for step in steps:
@@ -70,16 +70,16 @@ def test_a_warning_is_logged_once_and_kept_as_long_as_its_step(tmp_path, caplog)
         return caplog.messages
 
     expected = [{"name": "high", "step": 4, "message": "loss 4"}]
-    assert go_on(None, range(1, 4)) == []
-    assert kept() == []
-    assert go_on(3, range(4, 8)) == ["step 4, high: loss 4"]
-    assert kept() == expected
-    assert go_on(5, range(6, 9)) == []
-    assert kept() == expected
-    assert go_on(2, range(0)) == []
-    assert kept() == []  # the step it came from is taken back
-    assert go_on(2, range(3, 6)) == ["step 4, high: loss 4"]
-    assert kept() == expected
+    assert resume(None, range(1, 4)) == []
+    assert saved() == []
+    assert resume(3, range(4, 8)) == ["step 4, high: loss 4"]
+    assert saved() == expected
+    assert resume(5, range(6, 9)) == []
+    assert saved() == expected
+    assert resume(2, range(0)) == []
+    assert saved() == []  # its step has been discarded
+    assert resume(2, range(3, 6)) == ["step 4, high: loss 4"]
+    assert saved() == expected
 
 
 @pytest.mark.parametrize("stopped", [4, 5, 6, 9])
@@ -88,7 +88,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, stopped):
     write(one, None, range(1, 11))
     write(two, None, range(1, stopped + 1))
     with open(two / "metrics.jsonl", "a") as file:
-        file.write('{"step": 10, "lo')  # the line that the kill tore
+        file.write('{"step": 10, "lo')  # the line truncated by the kill
     write(two, 4, range(5, 11))
     assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
     assert shown_by_tensorboard(one) == shown_by_tensorboard(two)
@@ -150,16 +150,16 @@ def test_steps_only_go_forward(tmp_path):
     with MetricsWriter(tmp_path, None) as writer:
         writer.write(3, {"loss": 1.0})
         for step in (2, 3):
-            with pytest.raises(ValueError, match=f"step {step} comes after step 3"):
+            with pytest.raises(ValueError, match=f"step {step} must be larger than step 3"):
                 writer.write(step, {"loss": 2.0})
     assert lines(tmp_path) == [{"step": 3, "loss": 1.0}]
 
 
-# ---- damage up to the step that a run resumes from
+# ---- damage before the step that a run resumes from
 
 
-def row(step: int, **figures: float) -> bytes:
-    return json.dumps({"step": step, "loss": step / 8} | figures).encode() + b"\n"
+def row(step: int, **metrics: float) -> bytes:
+    return json.dumps({"step": step, "loss": step / 8} | metrics).encode() + b"\n"
 
 
 def resume(folder: Path, content: bytes, step: int, watching: watch.Watch | None = None) -> None:
@@ -176,9 +176,9 @@ BAD = {
     "cut": b'{"step": 2, "lo',
     "a list": b"[1]",
     "no step": b'{"loss": 1.0}',
-    "a word for a step": b'{"step": "many"}',
+    "a string for a step": b'{"step": "many"}',
     "a step that is true": b'{"step": true}',
-    "a text for a figure": b'{"step": 2, "loss": "low"}',
+    "a string for a metric": b'{"step": 2, "loss": "low"}',
     "zeros": bytes(50),
     "nested": b"[" * 100_000,
     "a number beyond a float": b'{"step": 2, "loss": 1' + b"0" * 400 + b"}",
@@ -193,7 +193,7 @@ def test_a_damaged_line_is_moved_aside_and_its_step_is_named(tmp_path, bad, capl
     assert (tmp_path / "metrics.jsonl").read_bytes() == row(1) + row(3)
     assert aside(tmp_path) == bad + b"\n"
     moved, missing = caplog.messages
-    assert "1 line could not be used and now stands in metrics.damaged.jsonl" in moved
+    assert "moved 1 damaged line to metrics.damaged.jsonl" in moved
     assert "metrics of step 2 are missing" in missing
 
 
@@ -261,8 +261,8 @@ def test_a_file_in_order_stays_as_it_is_and_nothing_is_said(tmp_path, caplog):
 @settings(max_examples=30, deadline=None)
 def test_every_line_that_was_not_damaged_is_kept(tmp_path_factory, last, damaged, garbage):
     folder = tmp_path_factory.mktemp("run")
-    found = [garbage + b"\x00}\n" if step in damaged else row(step) for step in range(1, 21)]
-    resume(folder, b"".join(found), last, Seen({}, ()))
+    content = [garbage + b"\x00}\n" if step in damaged else row(step) for step in range(1, 21)]
+    resume(folder, b"".join(content), last, Seen({}, ()))
     kept = [step for step in range(1, last + 1) if step not in damaged]
     assert (folder / "metrics.jsonl").read_bytes() == b"".join(map(row, kept))
     seen = json.loads((folder / "warnings.json").read_text())
@@ -271,7 +271,7 @@ def test_every_line_that_was_not_damaged_is_kept(tmp_path_factory, last, damaged
 
 
 class Seen(watch.Watch):
-    """A warning for every step."""
+    """A watch that gives a warning for every step."""
 
     def add(self, row):
         self.given.append(watch.RunWarning("seen", row["step"], ""))
@@ -285,21 +285,21 @@ def test_what_is_not_a_regular_file_is_refused_and_not_waited_for(tmp_path):
             MetricsWriter(tmp_path, step)
 
 
-# ---- a disk that is full
+# ---- a full disk
 
 
 class Full(io.RawIOBase):
-    """A file that takes `room` bytes, a few at a time, and no more."""
+    """A file that accepts `room` bytes in total, at most 5 per write."""
 
     def __init__(self, file, room: int, error: bool) -> None:
         self.file, self.room, self.error = file, room, error
 
     def write(self, data) -> int:
-        taken = self.file.write(bytes(data[: min(5, self.room)]))
-        self.room -= taken
-        if not taken and self.error:
+        written = self.file.write(bytes(data[: min(5, self.room)]))
+        self.room -= written
+        if not written and self.error:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return taken
+        return written
 
     def truncate(self, size=None) -> int:
         return self.file.truncate(size)
@@ -345,7 +345,7 @@ with MetricsWriter(sys.argv[1], None) as writer:
 
 
 class Screen(io.StringIO):
-    """A stderr that says whether it is a terminal."""
+    """A fake stderr with a given `isatty`."""
 
     def __init__(self, terminal: bool) -> None:
         super().__init__()
@@ -356,7 +356,7 @@ class Screen(io.StringIO):
 
 
 def watch_progress(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> str:
-    """What a stage of 1000 steps shows that goes on from step 400."""
+    """Return what the progress bar prints for 1000 steps, resumed at step 400."""
     screen = Screen(terminal)
     monkeypatch.setattr(sys, "stderr", screen)
     with progress(1000, initial=400, label="base") as bar:

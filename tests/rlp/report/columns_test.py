@@ -1,4 +1,4 @@
-"""What is called the best of a column."""
+"""Which row of a column is marked as the best."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Which runs share a row: seeds of one experiment, and nothing else."""
+"""Which runs share a row: only seeds of one experiment."""
 
 import json
 from pathlib import Path
@@ -30,11 +30,11 @@ def test_experiments_that_differ_by_seed_are_averaged_over_seeds(tmp_path: Path)
         for key in FIGURE_KEYS:
             values = [summary[arm][key] for summary in summaries]
             assert row[key] == values
-            shown, *each = found.cell_text[arm, key].replace("−", "-").split()
+            shown, *by_seed = found.cell_text[arm, key].replace("−", "-").split()
             assert float(shown) == pytest.approx(
                 sum(values) / 3, abs=0.051 if key == "thought_length" else 0.00051
             )
-            assert len(each) == 3
+            assert len(by_seed) == 3
 
 
 def test_runs_that_are_known_to_be_seeds_are_averaged(tmp_path: Path):

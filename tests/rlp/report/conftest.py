@@ -9,5 +9,5 @@ from tests.support.reports import make_experiment
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Path:
-    """Of three arms."""
+    """An experiment with three arms."""
     return make_experiment(tmp_path / "demo")

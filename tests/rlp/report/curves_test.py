@@ -1,4 +1,4 @@
-"""The lines of the plots: means over seeds, running means, thinning."""
+"""The lines of the plots: means over seeds, running means, downsampling."""
 
 import json
 import math
@@ -63,7 +63,7 @@ def test_a_line_drawn_in_fewer_points_keeps_its_ends_and_every_extreme(
     assert points(drawn)[-1] == points(whole)[-1]
     if len(values) <= most:
         assert points(drawn) == points(whole)
-    # Nothing of the line lies beyond what is drawn in two bins around it.
+    # Every value is within the range of the drawn points in the two surrounding bins.
     reach = 2 * math.ceil(len(values) / ((most - 2) // 2))
     near = lambda step: drawn.values[np.abs(drawn.steps - step) < reach]
     assert all(min(near(step)) <= value <= max(near(step)) for step, value in enumerate(values))
@@ -86,7 +86,7 @@ def test_a_single_odd_step_of_a_long_run_is_on_the_page(tmp_path: Path):
 @pytest.mark.slow
 def test_the_report_of_100_000_steps_takes_less_than_500_mb(tmp_path: Path):
     folder = long_report.write_run(tmp_path / "run", 100_000)
-    # From a small process: what a child is told to have used begins with the memory of its parent.
+    # In a small process, because the peak memory of a child includes that of its parent.
     code = f"from benchmarks import long_report as l; print(l.cost(l.Path({str(folder)!r})))"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     seconds, most = eval(ran.stdout)

@@ -1,4 +1,4 @@
-"""The table on the page holds the figures of the folders, and nothing else."""
+"""The table on the page contains the metrics of the folders, and nothing else."""
 
 import itertools
 import json
@@ -22,21 +22,21 @@ def test_every_figure_of_the_summary_is_in_the_table_and_nothing_else(experiment
 
 def test_accuracies_of_files_of_problems_stand_beside_the_others_in_every_table(tmp_path: Path):
     folder = make_run(tmp_path / "run")
-    figures_of_answers = {"accuracy": 0.5, "any_accuracy": 0.9}
-    of_files = {"accuracy/gsm8k": 0.25, f"accuracy/{ATTACK}": 0.75}
+    overall = {"accuracy": 0.5, "any_accuracy": 0.9}
+    by_file = {"accuracy/gsm8k": 0.25, f"accuracy/{ATTACK}": 0.75}
     evaluation = json.loads((folder / "evaluation.json").read_text())
-    write_json(folder / "evaluation.json", evaluation | figures_of_answers | of_files)
+    write_json(folder / "evaluation.json", evaluation | overall | by_file)
     (row,) = read_page(folder).rows.values()
-    summary = figures_of_answers | of_files
+    summary = overall | by_file
     assert {key: row[key] for key in summary} == {key: [value] for key, value in summary.items()}
     families = [metric.group for metric in columns.shown_columns([evaluation | summary])]
-    assert len([*itertools.groupby(families)]) == len(set(families))  # each has one head
+    assert len([*itertools.groupby(families)]) == len(set(families))  # each has one heading
     assert "img" not in read_page(folder).tags
     keys = ["accuracy", "accuracy/gsm8k"]
     assert report.markdown_table({"run": [summary]}, keys).splitlines() == [
-        "| run   | Answers, right, sampled | Answers, right, gsm8k |",
-        "| ----- | ----------------------: | --------------------: |",
-        "| `run` |                   0.500 |                 0.250 |",
+        "| run   | Answers, correct, sampled | Answers, correct, gsm8k |",
+        "| ----- | ------------------------: | ----------------------: |",
+        "| `run` |                     0.500 |                   0.250 |",
     ]
     write_json(folder / "evaluation.json", evaluation | {"accuracy/gsm8k": "a quarter"})
     assert '"accuracy/gsm8k" is not a number' in read_page(folder).words

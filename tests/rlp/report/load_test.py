@@ -1,4 +1,4 @@
-"""What is missing or damaged is noted; what has no meaning is refused."""
+"""Missing and damaged files are noted; folders that are not runs are refused."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def test_a_line_cut_off_by_a_kill_is_left_out_and_said(tmp_path: Path):
     whole = (folder / "metrics.jsonl").read_text()
     (folder / "metrics.jsonl").write_text(whole + '{"step": 41, "lo')
     found = read_page(folder)
-    assert "last line is unfinished" in found.words
+    assert "last line is incomplete" in found.words
 
 
 def test_values_that_are_not_finite_are_neither_drawn_nor_fatal(tmp_path: Path):
@@ -77,7 +77,7 @@ def bad_thought(folder: Path) -> None:
 REFUSED = {
     "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
     "config": (lambda f: (f / "config.json").write_text("{"), "config.json, line 1"),
-    "config list": (lambda f: write_json(f / "config.json", []), "config.json: must hold one"),
+    "config list": (lambda f: write_json(f / "config.json", []), "config.json: must contain one"),
     "nested config": (
         lambda f: (f / "config.json").write_text("[" * 100_000),
         "nested more than",
@@ -99,7 +99,7 @@ def test_a_folder_without_a_config_is_refused_and_nothing_is_written(tmp_path: P
 
 
 def replace_line(number: int, text: bytes):
-    """Puts another line into the place of one of metrics.jsonl, counted from 1."""
+    """Replace one line of metrics.jsonl, counted from 1."""
 
     def damage(folder: Path) -> None:
         path = folder / "metrics.jsonl"
@@ -111,7 +111,7 @@ def replace_line(number: int, text: bytes):
 
 
 def cut(name: str, share: float):
-    """Leaves the first part of a file."""
+    """Truncate a file to this share of its bytes."""
 
     def damage(folder: Path) -> None:
         content = (folder / name).read_bytes()
@@ -133,14 +133,14 @@ NOTED = {
     "two lines": (replace_line(2, b"{\n\xff\xfe"), "metrics.jsonl, line 2: 2 lines are damaged"),
     "glued lines": (replace_line(3, b'{"step": 3, "lo{"step": 3}'), "line 3: a line is damaged"),
     "no step": (replace_line(2, b'{"loss": 1}'), "of step 2 are missing"),
-    "a figure": (replace_line(7, b'{"step": 7, "loss": "a"}'), "of step 7 are missing"),
+    "a metric": (replace_line(7, b'{"step": 7, "loss": "a"}'), "of step 7 are missing"),
     "half of the metrics": (cut("metrics.jsonl", 0.5), "of steps 21 to 40 are missing"),
     "empty metrics": (cut("metrics.jsonl", 0), "of steps 1 to 40 are missing"),
     "not text": (lambda f: (f / "metrics.jsonl").write_bytes(b"\xff\n"), "of steps 1 to 40 are"),
     "a pipe": (a_pipe("metrics.jsonl"), "is not a regular file"),
-    "evaluation": (cut("evaluation.json", 0.5), "no held-out figures of this run are shown"),
-    "empty evaluation": (cut("evaluation.json", 0), "no held-out figures of this run are shown"),
-    "evaluation figure": (
+    "evaluation": (cut("evaluation.json", 0.5), "no held-out metrics of this run are shown"),
+    "empty evaluation": (cut("evaluation.json", 0), "no held-out metrics of this run are shown"),
+    "evaluation metric": (
         lambda f: write_json(f / "evaluation.json", {"think_loss": "x"}),
         '"think_loss" is not',
     ),
@@ -211,14 +211,14 @@ def test_lines_in_another_order_are_shown_by_step_the_later_of_two(tmp_path: Pat
     other = json.dumps(json.loads(lines[4]) | {"grad_norm": 99.0}) + "\n"
     (folder / "metrics.jsonl").write_text("".join([other, *lines[9:], *lines[:9]]))
     assert json.loads(read_page(folder).data) == shown
-    assert "1 of the lines are of steps that are there again" in caplog.text
+    assert "skipped 1 line for steps that occur again" in caplog.text
 
 
 def test_a_damaged_summary_is_named(experiment: Path):
     summary = json.loads((experiment / "summary.json").read_text())
     for change, message in (
         ({"arms": None}, '"arms" must list'),
-        ({"cpt": 3}, 'arm "cpt" has no figures'),
+        ({"cpt": 3}, 'arm "cpt" has no metrics'),
     ):
         write_json(experiment / "summary.json", summary | change)
         with pytest.raises(UserError, match="summary.json.*" + message):

@@ -1,4 +1,4 @@
-"""The table as Markdown."""
+"""Tables in Markdown."""
 
 from rlp import report
 from rlp.report import columns

@@ -1,4 +1,4 @@
-"""The page: what stands on it is what stood in the folders, and nothing else gets in."""
+"""The page shows the content of the folders, and untrusted text cannot add anything to it."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def test_text_from_models_configs_and_names_adds_no_element(tmp_path: Path):
 
 
 def test_names_of_others_move_nothing_wherever_they_are_shown(tmp_path: Path):
-    """A terminal, Markdown, the page and the plots, whose legends would read formulas in names."""
+    """In terminals, Markdown, the page, and plots, where matplotlib would parse formulas."""
     names = ["a\x1b[2J|b", "c\u202etxt `d` $\\frac{$", "e\udcff"]
     folders = [make_run(tmp_path / f"run {n}").rename(tmp_path / x) for n, x in enumerate(names)]
     for folder in folders:  # one plot is enough

@@ -1,4 +1,4 @@
-"""The plots as PNG files."""
+"""Plots as PNG files."""
 
 from pathlib import Path
 

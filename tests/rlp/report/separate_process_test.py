@@ -1,4 +1,4 @@
-"""A report that another process makes."""
+"""Reports written by a separate process."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def test_what_goes_wrong_apart_is_one_line(experiment: Path, tmp_path, monkeypat
     assert out.read_text() == "mine"
     out.unlink()
     for code, reason in {
-        "import os; os.kill(os.getpid(), 9)": "its process was ended by SIGKILL",
+        "import os; os.kill(os.getpid(), 9)": "its process was killed by SIGKILL",
         "raise MemoryError('all of it')": "MemoryError: all of it",
         "raise SystemExit(3)": "exit status 3",
     }.items():
@@ -47,7 +47,7 @@ def test_what_goes_wrong_apart_is_one_line(experiment: Path, tmp_path, monkeypat
         monkeypatch.setattr(separate_process, "ROOT", tmp_path)
         with pytest.raises(UserError) as caught:
             report.write_report_separately([experiment], out)
-        assert f"{out} could not be made: {reason}; what was trained is saved" in str(caught.value)
+        assert f"{out} could not be written: {reason}; the run itself is saved" in str(caught.value)
         assert "\n" not in str(caught.value)
 
 

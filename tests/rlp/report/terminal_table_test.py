@@ -1,4 +1,4 @@
-"""The table for a terminal."""
+"""Tables for the terminal."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run that was fine-tuned on chats, exported: where generate stops, and the template."""
+"""Exports of a run fine-tuned on chats: where `generate` stops, and the chat template."""
 
 import copy
 import json
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_device")
 
 @pytest.fixture(scope="module")
 def tuned(base, tmp_path_factory, one_device):  # noqa: F811
-    """A run that has learnt to answer and to stop, with a template whose file has gone since."""
+    """A run trained to answer and to stop; the file of its chat template was deleted afterwards."""
     folder = tmp_path_factory.mktemp("tuned")
     jinja = folder / "my.jinja"
     jinja.write_text(CHATML)
@@ -90,7 +90,7 @@ def test_a_chat_ends_with_its_turn(tuned, number):
 
 
 def compared(run: opened_model.Opened, folder: Path) -> list[verify.Comparison]:
-    """A text and a chat, by an exported folder and by us."""
+    """Compare a text and a chat between an exported folder and our model."""
     text = prompts.chat_prompt(run, "moon?")
     chat = run.method.tokenizer.encode(text)
     said = prompts.messages("moon?")
@@ -134,7 +134,7 @@ def test_a_run_goes_on_without_its_template_and_not_with_another(base, tmp_path)
 
     jinja.write_text(OLD)
     before = folders.below(tmp_path / "run")
-    with pytest.raises(UserError, match=r"data\.chat_template: .*my\.jinja has another content"):
+    with pytest.raises(UserError, match=r"data\.chat_template: the content of .*my\.jinja changed"):
         loop.train(copy.deepcopy(config), tmp_path / "run", report=False)
     assert folders.below(tmp_path / "run") == before
     assert opened(tmp_path / "run").method.template == CHATML
@@ -143,7 +143,7 @@ def test_a_run_goes_on_without_its_template_and_not_with_another(base, tmp_path)
     loop.train(copy.deepcopy(config), tmp_path / "run", report=False)
     found, expected = runs.outcome(tmp_path / "run"), runs.outcome(tmp_path / "whole")
     assert found == expected
-    with pytest.raises(UserError, match=r"data\.chat_template=.* is no file"):
+    with pytest.raises(UserError, match=r"data\.chat_template=.* is not a file"):
         begun(base, tmp_path / "new", **{"data.chat_template": str(jinja)})
 
 
@@ -161,7 +161,7 @@ def test_a_changed_template_is_taken_where_changes_are_allowed(base, tmp_path):
 
 @pytest.mark.parametrize("objective", ["next_token", "rlp"])
 def test_what_starts_from_it_still_stops(objective, tuned, number, tmp_path):
-    """Documents after chats: neither template nor ends are named by this run."""
+    """Train on documents after chats: this run names neither a template nor end tokens."""
     run = begun(tuned, tmp_path / "run", objective=objective)
     assert run.method.ends == ()
     assert run.method.template == CHATML

@@ -1,4 +1,4 @@
-"""What an import refuses, leaves behind, and makes of real folders."""
+"""Imports: what they refuse, what they leave behind, and special cases of real folders."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ from tests.support import folders
 from tests.support.exchanged import GB, compared, imported, opened, two_names, without_dtype
 from tests.support.runs import Crash, crash_at
 
-# What an import refuses, and leaves behind.
+# What an import refuses and leaves behind.
 
 
 def test_an_import_takes_no_folder_that_exists(saved, tmp_path):
@@ -36,7 +36,7 @@ def test_an_import_takes_models_and_no_runs(saved, tmp_path):
     imported(saved("qwen3"), tmp_path / "run")
     before = folders.below(tmp_path)
     for name in ("run", "run@0"):
-        with pytest.raises(UserError, match=r"is the folder of a run"):
+        with pytest.raises(UserError, match=r"is a run folder, not a model"):
             imported(tmp_path / name, tmp_path / "other")
     assert folders.below(tmp_path) == before
 
@@ -95,7 +95,7 @@ def test_an_interrupted_import_leaves_nothing_and_can_be_done_again(moment, save
     with crash_at(Checkpoints, "save", moment), pytest.raises(Crash):
         imported(saved("qwen3"), tmp_path / "run")
     assert not list(tmp_path.iterdir())
-    # What a killed one leaves is taken away by the next.
+    # The next import removes what a killed one left behind.
     (tmp_path / f".run.unfinished-{os.getpid()}" / "checkpoints").mkdir(parents=True)
     imported(saved("qwen3"), tmp_path / "run")
     assert [*tmp_path.iterdir()] == [tmp_path / "run"]
@@ -110,11 +110,11 @@ def test_an_interrupted_export_leaves_nothing(saved, tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-# What real folders have of their own.
+# Special cases of real folders.
 
 
 def test_a_special_token_beyond_the_rows_is_left_alone_until_a_text_holds_it(tmp_path):
-    """Gemma 3's tokenizer has a token for images that its models of text have no row for."""
+    """Gemma 3's tokenizer has an image token without an embedding row in its text models."""
     files = folders.byte_files()
     told = json.loads(files["tokenizer.json"])
     told["added_tokens"].append(told["added_tokens"][-1] | {"id": 261, "content": "<image>"})
@@ -227,7 +227,9 @@ def test_a_prompt_of_nothing_is_refused(saved):
     assert prompts.prompt_ids(run, "") == [1]
     run.config.data.bos = "none"
     bare = dataclasses.replace(run, method=build_method(run.config, run.files))
-    with pytest.raises(UserError, match="empty, and the tokenizer puts nothing before"):
+    with pytest.raises(
+        UserError, match="the prompt is empty, and the tokenizer does not add a BOS"
+    ):
         prompts.prompt_ids(bare, "")
 
 

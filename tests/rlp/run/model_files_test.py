@@ -1,4 +1,4 @@
-"""An export is what was trained: its template, the ids that end a turn, and where it stops."""
+"""An export reflects training: its chat template, the ids that end a turn, where it stops."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ PLAIN_SFT = {"data.sft.share": 1.0, "data.chat_template": "none"}
     [
         ({}, []),
         ({"objective": "rlp"}, []),
-        ({"data.sft.share": 0.5}, ["<|endoftext|>"]),  # that ends a turn of the old template
+        ({"data.sft.share": 0.5}, ["<|endoftext|>"]),  # which ends a turn of the old template
         (PLAIN_SFT, ["<|endoftext|>"]),
         (PLAIN_SFT | {"data.separator": "<|im_end|>"}, ["<|im_end|>"]),
         ({"data.separator": "<|im_end|>"}, ["<|im_end|>"]),
@@ -95,18 +95,19 @@ def test_the_exported_tokenizer_puts_before_a_text_what_training_put(
     assert theirs("the moon")["input_ids"] == prompts.prompt_ids(run, "the moon")
     if before:
         assert read(tmp_path / "out", "generation_config.json")["bos_token_id"] == before[0]
-    # A template that names the tokens says the same in training, in the export, and on resuming.
-    said = [{"role": "user", "content": "x"}]
-    told = f"{bos if before else ''}x{eos or '<|endoftext|>'}"
-    assert theirs.apply_chat_template(said, tokenize=False) == told
-    assert run.method.tokenizer.chat(said, named, False) == told
+    # A template that uses the special tokens gives the same text in training, in the export and
+    # after resuming.
+    messages = [{"role": "user", "content": "x"}]
+    expected = f"{bos if before else ''}x{eos or '<|endoftext|>'}"
+    assert theirs.apply_chat_template(messages, tokenize=False) == expected
+    assert run.method.tokenizer.chat(messages, named, False) == expected
     again = build_method(run.config, run.files).tokenizer
-    assert again.chat(said, named, False) == told
+    assert again.chat(messages, named, False) == expected
     assert (again.bos, again.eos) == (run.method.tokenizer.bos, run.method.tokenizer.eos)
 
 
 def test_a_bos_that_a_folder_states_is_put_by_its_export(base, number, tmp_path):
-    """Also where transformers does not put it for the folder itself, whose class it replaces."""
+    """Also if transformers does not add it for the original folder, whose class it replaces."""
     transformers = pytest.importorskip("transformers")
     stating = tmp_path / "stating"
     shutil.copytree(base, stating)
@@ -167,7 +168,7 @@ def test_an_export_has_the_template_of_the_run_and_no_older_one(named, files, tm
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     if expected is None:
         assert theirs.chat_template is None
-        with pytest.raises(UserError, match="run has no chat template; ask without chat"):
+        with pytest.raises(UserError, match="run has no chat template; use it without chat"):
             prompts.chat_prompt(run, "x")
     else:
         assert theirs.get_chat_template() == expected
@@ -175,7 +176,7 @@ def test_an_export_has_the_template_of_the_run_and_no_older_one(named, files, tm
 
 
 def test_a_tokenizer_of_its_own_has_the_template_and_the_ends(base, number, tmp_path):
-    """The folder that data.tokenizer names says neither, and its source has other ids."""
+    """The folder named by data.tokenizer has neither, and the initial model has other ids."""
     transformers = pytest.importorskip("transformers")
     own = Path(make_folder(tmp_path / "own", ("<|im_end|>", *NAMES[:4]), eos_token="<|endoftext|>"))
     (tmp_path / "my.jinja").write_text(CHATML)
@@ -237,7 +238,7 @@ def test_bytes_have_no_template_to_keep(tmp_path):
     (tmp_path / "my.jinja").write_text(CHATML)
     config = default.get_config()
     config.data.chat_template = str(tmp_path / "my.jinja")
-    with pytest.raises(UserError, match="bytes have no tokens for a chat template"):
+    with pytest.raises(UserError, match="the byte tokenizer does not support chat templates"):
         build_method(config)
 
 

@@ -1,4 +1,4 @@
-"""Tokens that an import adds."""
+"""Special tokens added by an import."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def test_new_tokens_have_rows_of_their_own_and_change_no_other(name, count, like
     for text in TEXTS:
         assert new.encode(text) == old.encode(text)
     assert (new.bos, new.eos, new.pad, new.separator) == (old.bos, old.eos, old.pad, old.separator)
-    # The 96 rows are enough for 26 more tokens; then there are as many as a multiple of 64.
+    # 26 more tokens fit into the 96 rows; beyond that, the rows grow to a multiple of 64.
     size = ROWS if count <= ROWS - USED else 128
     assert after.method.model == dataclasses.replace(before.method.model, vocab_size=size)
     leaves = {"embedding": lambda p: p["embedding"]}
@@ -133,8 +133,8 @@ def test_what_an_import_returns_is_what_opening_its_folder_gives(saved, tmp_path
         ({"new_tokens": ["<a>", "<think>"]}, "'<think>' cannot be added: it is token 3"),
         ({"new_tokens": ["w9"]}, "'w9' cannot be added: it is token 9"),
         ({"new_tokens": [""]}, "'' cannot be added: it is empty"),
-        ({"new_tokens": ["<a>"], "like": "w9 w10"}, "'w9 w10' is not one token"),
-        ({"new_tokens": ["<a>"], "like": "nothing"}, "'nothing' is not one token"),
+        ({"new_tokens": ["<a>"], "like": "w9 w10"}, "'w9 w10' is not a single token"),
+        ({"new_tokens": ["<a>"], "like": "nothing"}, "'nothing' is not a single token"),
     ],
 )
 def test_tokens_that_cannot_be_added_are_refused_and_nothing_is_left(

@@ -1,4 +1,4 @@
-"""An objective from outside: its options and metrics are recorded with the run, and checked."""
+"""Options and metrics of a user's objective are checked, and recorded with the run."""
 
 import json
 
@@ -55,7 +55,7 @@ def test_options_and_metrics_of_an_objective_are_those_of_its_run(tmp_path):
         "price": 0.5,
         "unit": 2,
     }
-    assert loop.train(config(price=0.5), workdir, report=False)  # is finished
+    assert loop.train(config(price=0.5), workdir, report=False)  # already finished
     with pytest.raises(UserError, match=r"objective_options\.price: 0\.5 -> 0\.25"):
         loop.train(config(), workdir, report=False)
 

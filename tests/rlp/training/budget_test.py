@@ -12,7 +12,8 @@ from rlp.training.cost import PARTS, Cost, Totals
 
 
 def cost(tokens=0, **flops):
-    return Cost(documents=tokens, rollout=0, update=0, flops=flops, seconds={})
+    counts = {"documents": tokens, "rollout": 0, "update": 0, "model_flops": sum(flops.values())}
+    return Cost(**counts, flops=flops, seconds={})
 
 
 def run_to(budget, costs):
