@@ -90,7 +90,7 @@ def compile_step(config: ConfigDict, topology: Topology) -> bool:
     compiled, refused = programs.CompiledStep(), None
     with programs.tracing_for(run.mesh, topology.chip.platform):
         try:
-            compiled_stages.walk(programs.Compiler(run.mesh, compiled, _tell), spec)
+            compiled_stages.compile_stages(programs.Compiler(run.mesh, compiled, _tell), spec)
         except programs.OutOfMemory as error:
             refused = error
         fits, lines = summary.whole(topology, spec, compiled, refused)

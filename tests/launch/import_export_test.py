@@ -62,7 +62,7 @@ BAD = {
     "tiny over": (("tiny_hf", "--out=tiny"), "tiny exists already"),
     "no step": (
         ("export_hf", "--checkpoint=made/run", "--out=new", "--step=7"),
-        "made/run has no checkpoint of step 7; it has 0",
+        "made/run has no checkpoint of step 7; name one of 0",
     ),
     "dtype": (
         ("export_hf", "--checkpoint=made/run", "--out=new", "--dtype=int8"),

@@ -91,7 +91,7 @@ BAD = {
         "data.train: file or folder not found: gone.jsonl",
     ),
     "start": ({"init_from": "gone"}, "no such folder: gone"),
-    "start's step": ({"init_from": "base@77"}, "base has no checkpoint of step 77; it has 1"),
+    "start's step": ({"init_from": "base@77"}, "base has no checkpoint of step 77; name one of 1"),
     "start's shape": (OTHER_SHAPE, "model.hidden_size=48, but base has 32; leave it out"),
     "prompt": ({"rlp.prompt": "gone.txt"}, "rlp.prompt='gone.txt' is not a file"),
     "match": ({"match": "base"}, "match='base' is not '<workdir>:flops'"),
