@@ -30,6 +30,7 @@ def convert(
             in_code = True
             converted += ["::", ""]
         converted.append(line if in_code else _escaped(line))
+        in_code = in_code or line.endswith("::")
     lines[:] = converted
 
 

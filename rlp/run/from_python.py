@@ -53,9 +53,7 @@ def config(source: "str | os.PathLike[str] | ConfigDict", **fields: Any) -> Conf
 
     Example::
 
-        config = rlp.config(
-            "configs/text.py:rlp", steps=20, objective=my_objective, **{"rlp.group_size": 4}
-        )
+        config = rlp.config("configs/text.py:rlp", steps=20, **{"rlp.group_size": 4})
     """
     loaded = source if isinstance(source, ConfigDict) else config_files.load(os.fspath(source))
     values = {path: _named(path, value) for path, value in fields.items()}
@@ -91,7 +89,7 @@ def train(
     Example::
 
         config = rlp.config("configs/text.py:rlp", steps=20)
-        run = rlp.train(config, data="my_texts/", workdir="runs/mine", on_step=print)
+        run = rlp.train(config, data="my_texts/", workdir="runs/mine")
         run.evaluation
     """
     if workdir is None:
