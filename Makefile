@@ -7,6 +7,7 @@
 #   make slow-test                     the tests that take minutes; both in WORKERS=2 processes
 #   make models                        two small pretrained models, fetched and imported into runs/models
 #   make compilers                     what launch.compile needs, into .venv/compilers (1.4 GB, Linux x86-64)
+#   make docs                          the documentation as a site: docs/_build/html/index.html
 #   make lint                          ruff and mypy;  make format  rewrites the code in ruff's format
 #   make clean                         removes environments and caches, never runs/
 
@@ -38,7 +39,7 @@ check_python = $(if $(shell "$(PYTHON)" -c '$(usable)' >/dev/null 2>&1 && echo y
 alive := $(shell test -e "$(VENV)/.ready" && "$(VENV)/bin/python" -c 'print("yes")' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow-test models compilers lint format clean remake
+.PHONY: help setup demo test slow-test models compilers docs lint format clean remake
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -59,6 +60,9 @@ models: $(VENV)/.ready-gguf
 
 compilers: $(VENV)/compilers/.ready
 
+docs: $(VENV)/.ready-docs
+	$(run) sphinx --builder html --fail-on-warning --keep-going --conf-dir docs . docs/_build/html $(ARGS)
+
 lint: $(VENV)/.ready-test
 	$(run) ruff check .
 	$(run) ruff format --check .
@@ -70,7 +74,7 @@ format: $(VENV)/.ready-test
 
 $(VENV)/.ready: requirements.txt $(if $(alive),,remake)
 	$(if $(alive),,$(check_python))
-	$(if $(alive),rm -f "$@" "$@-test" "$@-gguf","$(PYTHON)" -m venv --clear "$(VENV)")
+	$(if $(alive),rm -f "$@" "$@-test" "$@-gguf" "$@-docs","$(PYTHON)" -m venv --clear "$(VENV)")
 	$(install) -r requirements.txt
 	touch "$@"
 
@@ -83,11 +87,15 @@ $(VENV)/.ready-test: requirements-test.txt requirements-gguf.txt $(VENV)/.ready
 	$(install) -r requirements-test.txt -c requirements.txt
 	touch "$@"
 
+$(VENV)/.ready-docs: requirements-docs.txt $(VENV)/.ready
+	$(install) -r requirements-docs.txt -c requirements.txt
+	touch "$@"
+
 $(VENV)/compilers/.ready: requirements-compile.txt $(VENV)/.ready
 	rm -rf "$(VENV)/compilers"
 	$(install) --no-deps --target "$(VENV)/compilers" -r requirements-compile.txt
 	touch "$@"
 
 clean:
-	rm -rf "$(VENV)" .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf "$(VENV)" .venv-* .cache docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find benchmarks configs launch models rlp tests -type d -name __pycache__ -prune -exec rm -rf {} +

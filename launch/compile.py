@@ -36,7 +36,7 @@ from rlp.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from rlp.capacity.step_spec import StepSpec
-    from rlp.run.assembly import Run
+    from rlp.run.assembly import RunParts
 
 _CONFIG = config_flags.define()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "chips to compile for, such as v5p:4x4x4")
@@ -98,14 +98,14 @@ def compile_step(config: ConfigDict, topology: Topology) -> bool:
     return fits
 
 
-def _spec(config: ConfigDict, run: "Run") -> "StepSpec":
+def _spec(config: ConfigDict, run: "RunParts") -> "StepSpec":
     from rlp.capacity.step_spec import StepSpec
     from rlp.run.schedule import build_optimizer
 
     return StepSpec(
         model=run.method.model,
-        settings=run.sampling,
-        vocabulary=(run.sampled or run.method).vocabulary,
+        settings=run.sampling_settings,
+        vocabulary=(run.sampling_method or run.method).vocabulary,
         optimizer=build_optimizer(Config.of(config), config.steps),
         mesh=run.mesh,
         rows=config.batch_size,
@@ -120,7 +120,7 @@ def _log(line: str) -> None:
 
 def _build(
     config: ConfigDict, devices: Sequence[Any] | None, memory: int | None, name: str
-) -> "Run":
+) -> "RunParts":
     """Build the run of a config for some devices; None for those of this machine.
 
     Args:

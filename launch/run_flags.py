@@ -74,7 +74,7 @@ class RunFlags:
             "--workdir": self.workdir,
             "--allow_config_change": self._allow_config_change.value,
         }
-        return arguments | consistency.of_config(dict(fields(self.config)))
+        return arguments | consistency.config_facts(dict(fields(self.config)))
 
     def train(self) -> dict[str, Any] | None:
         """Run or resume the config, an experiment or one run, in the workdir.

@@ -10,7 +10,7 @@ from rlp.evaluation.response_format import begins_in_thought, make_response_form
 from rlp.objectives import rewards
 from rlp.objectives.registry import find
 from rlp.run.grader import make_grader
-from rlp.run.method import TextMethod, named
+from rlp.run.method import TextMethod, as_user_error
 from rlp.run.tasks import Task
 from rlp.run.text_fields import file_text
 from rlp.runtime.errors import UserError
@@ -32,10 +32,11 @@ def build_answering(config: Config, task: Task, method: TextMethod) -> Answering
       UserError: If the verifier is unknown or does not suit the objective, or if the tokenizer or
         the chat template lacks what the task needs.
     """
-    if not task.asks_problems:
+    if not task.answers_problems:
         return None
     problems, tokenizer = config.data.problems, method.tokenizer
-    objective, verifier = task.answer_objective, named(lambda: find_verifier(problems.verifier))
+    objective = task.answer_objective
+    verifier = as_user_error(lambda: find_verifier(problems.verifier))
     if not verifier.compares and find(objective).reward is rewards.agrees:
         raise UserError.of(
             "objective",

@@ -30,16 +30,16 @@ from rlp.run import datasets, tasks, tokens
 from rlp.run.answering import build_answering
 from rlp.run.checks import check
 from rlp.run.held_out import build_evaluator
-from rlp.run.method import TextMethod, build_method, named
+from rlp.run.method import TextMethod, as_user_error, build_method
 from rlp.runtime.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
-# Like `rlp.run.method.Look`, with the mesh as an additional argument.
-Look = Callable[[ModelConfig, int, RLPSettings | None, Mesh], None]
+# Like `rlp.run.method.ModelCheck`, with the mesh as an additional argument.
+ModelCheck = Callable[[ModelConfig, int, RLPSettings | None, Mesh], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunParts:
     """The parts of a run, except its data, which takes time to read.
 
     Attributes:
@@ -59,51 +59,51 @@ class Run:
     answering: Answering | None
 
     @property
-    def sampled(self) -> Method | None:
+    def sampling_method(self) -> Method | None:
         """The method that a training step samples with; None if it does not sample."""
-        return self.task.sampled(self)
+        return self.task.sampling_method(self)
 
     @property
-    def sampling(self) -> RLPSettings | None:
+    def sampling_settings(self) -> RLPSettings | None:
         """The settings that a training step samples with; None if it does not sample."""
-        return self.task.sampling(self.method.settings)
+        return self.task.sampling_settings(self.method.settings)
 
 
 def build(
     config: Config,
     files: Path | None = None,
     devices: Sequence[Any] | None = None,
-    look: Look | None = None,
-) -> Run:
+    check_model: ModelCheck | None = None,
+) -> RunParts:
     """Build a run.
 
     Args:
       config: The config of the run.
       files: As in `build_method`.
       devices: The devices of the mesh; None for all JAX devices.
-      look: Called with the model configuration before anything is allocated; may raise.
+      check_model: Called with the model configuration before anything is allocated; may raise.
 
     Raises:
       UserError: If a value of the config cannot be used; names its field.
     """
     check(flat(config, Config))
     task = tasks.of(config)
-    mesh = named(lambda: _mesh(config, devices))
+    mesh = as_user_error(lambda: _mesh(config, devices))
 
-    def look_on_mesh(model: ModelConfig, used: int, sampling: RLPSettings | None) -> None:
-        named(lambda: parameter_shardings(mesh, shapes(model)))
-        if look:
-            look(model, used, sampling, mesh)
+    def check_model_on_mesh(model: ModelConfig, used: int, sampling: RLPSettings | None) -> None:
+        as_user_error(lambda: parameter_shardings(mesh, shapes(model)))
+        if check_model:
+            check_model(model, used, sampling, mesh)
 
-    method = build_method(config, files, look_on_mesh)
+    method = build_method(config, files, check_model_on_mesh)
     answering = build_answering(config, task, method)
-    named(lambda: check_layers(method.model, mesh.shape["tensor"]))
-    named(lambda: task.check_mesh(method.settings, mesh))
+    as_user_error(lambda: check_layers(method.model, mesh.shape["tensor"]))
+    as_user_error(lambda: task.check_mesh(method.settings, mesh))
     evaluator = build_evaluator(config, method, answering, mesh)
-    return Run(task, datasets.find(config.data.kind), method, evaluator, mesh, answering)
+    return RunParts(task, datasets.find(config.data.kind), method, evaluator, mesh, answering)
 
 
-def read_data(config: Config, run: Run) -> tuple[Stream, HeldOut]:
+def read_data(config: Config, run: RunParts) -> tuple[Stream, HeldOut]:
     """Open the training stream of a run, and read its held-out rows.
 
     Raises:
@@ -112,7 +112,7 @@ def read_data(config: Config, run: Run) -> tuple[Stream, HeldOut]:
     tokenizer, template = run.method.tokenizer, run.method.template
     response_format = run.answering.response_format if run.answering else None
     train, held_out = run.task.data(run.dataset, config, tokenizer, template, response_format)
-    LOGGER.info("%s", tokens.before_texts(config, tokenizer))
+    LOGGER.info("%s", tokens.bos_description(config, tokenizer))
     if template is not None and (run.task.reads_responses or response_format is not None):
         LOGGER.info("texts formatted by the chat template begin as the template defines")
     return train, held_out

@@ -49,7 +49,7 @@ def check(values: Mapping[str, Value]) -> None:
             )
     dataset.check(config, task)
     task.check(dataset)
-    _check_problem_fields(config, task.asks_problems)
+    _check_problem_fields(config, task.answers_problems)
     _check_best_metric(config, task, dataset)
     profiled_steps(config)
 
@@ -108,7 +108,7 @@ def _check_best_metric(config: Config, task: tasks.Task, dataset: datasets.Datas
     best, share = config.evaluation.best_metric, config.data.sft.share
     measured = {
         "responses": bool(share),
-        "problems": task.asks_problems,
+        "problems": task.answers_problems,
         "documents": dataset.generated or task.reads_documents,
     }
     if best and best not in catalogue.PICKING:

@@ -62,8 +62,8 @@ def run(
       UserError, Preempted: As in `loop.train`.
     """
     workdir = Path(workdir)
-    hosts.check_same({"--workdir": str(workdir)} | consistency.of_config(dict(fields(config))))
-    multihost.log_in(workdir, lambda: ownership.claim(workdir, "experiment"))
+    hosts.check_same({"--workdir": str(workdir)} | consistency.config_facts(dict(fields(config))))
+    multihost.set_log_folder(workdir, lambda: ownership.claim(workdir, "experiment"))
     arms = arms_in_order(config, workdir)
     hosts.agree(lambda: ownership.check(workdir, "experiment"))
     with lease.held(workdir):

@@ -11,7 +11,7 @@ from configs.default import Config
 from models.transformer import Params
 from rlp.data.batch import HeldOut
 from rlp.engine.step import TrainState
-from rlp.run.assembly import Run
+from rlp.run.assembly import RunParts
 from rlp.runtime import run_folder
 from rlp.runtime.atomic_files import write_json
 from rlp.training.cost import Totals
@@ -20,7 +20,7 @@ Watch = Callable[[list], Iterable]  # wraps the list of batches: a progress bar,
 
 
 def browse_thoughts(
-    config: Config, run: Run, params: Params, held_out: HeldOut, key: jax.Array
+    config: Config, run: RunParts, params: Params, held_out: HeldOut, key: jax.Array
 ) -> list[dict]:
     """Sample thoughts along a few held-out documents, as JSON data; [] without documents."""
     if held_out.documents is None:
@@ -32,7 +32,7 @@ def browse_thoughts(
 
 
 def browse_responses(
-    config: Config, run: Run, params: Params, held_out: HeldOut, key: jax.Array
+    config: Config, run: RunParts, params: Params, held_out: HeldOut, key: jax.Array
 ) -> list[dict]:
     """Sample responses to a few held-out problems, as JSON data; [] without problems."""
     answers = run.evaluator.answers

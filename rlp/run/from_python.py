@@ -21,7 +21,7 @@ from rlp.run.named_objects import name_of
 from rlp.run.results import Experiment, Run
 from rlp.runtime.errors import UserError
 from rlp.runtime.lookup import names_code
-from rlp.runtime.preemption import Preempted, ctrl_c_alone
+from rlp.runtime.preemption import Preempted, only_ctrl_c
 
 BRIEF = ("reward_mean", "information_gain", "accuracy", "closed_fraction")
 
@@ -53,9 +53,7 @@ def config(source: "str | os.PathLike[str] | ConfigDict", **fields: Any) -> Conf
 
     Example::
 
-        config = rlp.config(
-            "configs/text.py:rlp", steps=20, objective=my_objective, **{"rlp.group_size": 4}
-        )
+        config = rlp.config("configs/text.py:rlp", steps=20, **{"rlp.group_size": 4})
     """
     loaded = source if isinstance(source, ConfigDict) else config_files.load(os.fspath(source))
     values = {path: _named(path, value) for path, value in fields.items()}
@@ -91,7 +89,7 @@ def train(
     Example::
 
         config = rlp.config("configs/text.py:rlp", steps=20)
-        run = rlp.train(config, data="my_texts/", workdir="runs/mine", on_step=print)
+        run = rlp.train(config, data="my_texts/", workdir="runs/mine")
         run.evaluation
     """
     if workdir is None:
@@ -106,7 +104,7 @@ def train(
         "on_step": callback,
     }
     try:
-        with ctrl_c_alone():
+        with only_ctrl_c():
             train_or_run(config, folder, **options)
     except Preempted:
         raise KeyboardInterrupt(

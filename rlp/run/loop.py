@@ -1,10 +1,10 @@
 """The training loop: from a config and a folder to a finished run.
 
-    train       claims the folder, checks the config against it, and returns early if finished
-    build       builds and checks all parts of the run              rlp.run.assembly
-    state       restores a checkpoint, or starts from `init_from` or fresh      rlp.run.state
-    steps       batch k -> trainer -> metrics; evaluates and saves in between
-    end         held-out metrics, thoughts to browse, then the report           rlp.run.finish
+    claim   take the folder, compare configs, return if the run is finished     rlp.run.resume
+    build   build and check all parts of the run                                rlp.run.assembly
+    state   restore a checkpoint, load `init_from`, or initialize parameters    rlp.run.state
+    steps   batch k -> trainer -> metrics; evaluate and save in between
+    end     compute held-out metrics, write thoughts and the report             rlp.run.finish
 
 A run that is interrupted at any moment resumes with the same command, and its result is bitwise
 identical to that of an uninterrupted run: the state after step k and record k of the data depend
@@ -32,7 +32,7 @@ from rlp.metrics.watch import Watch
 from rlp.metrics.writer import MetricsWriter, NoMetrics
 from rlp.report import terminal_table, write_report_separately
 from rlp.run import finish, memory_check, out_of_memory, resume
-from rlp.run.assembly import Run, read_data, root_keys
+from rlp.run.assembly import RunParts, read_data, root_keys
 from rlp.run.checks import profiled_steps
 from rlp.run.model_files import small_files
 from rlp.run.objective_options import with_options
@@ -95,7 +95,7 @@ def train(
         config = with_options(starting.adopt(config, workdir, explicit))
         hosts.check_same(
             {"--workdir": str(workdir), "--allow_config_change": allow_config_change}
-            | consistency.of_config(dict(fields(config)))
+            | consistency.config_facts(dict(fields(config)))
         )
         resume.check_config(config, workdir, allow_config_change)
         page = workdir / run_folder.REPORT
@@ -106,7 +106,7 @@ def train(
             LOGGER.info("%s is already finished; nothing to do", workdir)
             return result
         if result is None:
-            with out_of_memory.named(Config.of(config)):
+            with out_of_memory.as_user_error(Config.of(config)):
                 run = _build(config, workdir)
                 end = build_end(Config.of(config), run.method.model)
                 loop = _Loop(config, workdir, run, end, folder_lease, allow_config_change, on_step)
@@ -116,7 +116,7 @@ def train(
         return result
 
 
-def _build(config: ConfigDict, workdir: Path) -> Run:
+def _build(config: ConfigDict, workdir: Path) -> RunParts:
     """Build the run and check everything that can be checked before anything is written."""
     files = resume.starting_files(config, workdir)
     run = memory_check.build(Config.of(config), files)
@@ -138,7 +138,7 @@ class _Loop:
         self,
         config: ConfigDict,
         workdir: Path,
-        parts: Run,  # task, model, evaluator, mesh
+        parts: RunParts,  # task, model, evaluator, mesh
         end: End,
         folder_lease: lease.Lease | lease.NoLease,  # checked before every write
         allow_data_change: bool = False,
@@ -163,7 +163,7 @@ class _Loop:
         self.progress.data = fingerprint(train, held_out)
         hosts.check_same_data(self.progress.data)
         resumes = hosts.agree(lambda: bool(saved_steps(directory)))
-        initial_params = None if resumes else self.states.given_params()
+        params = None if resumes else self.states.load_initial_params()
         files = starting.files_for(self.config, self.workdir)
         metric = parts.task.best_metric
         self.folder_lease.check()
@@ -174,8 +174,8 @@ class _Loop:
             lower_is_better=catalogue.lower_is_better(metric),
             may_write=self.folder_lease.check,
         ) as checkpoints:
-            state = self._restored(checkpoints) or self.states.first(initial_params, self.init_key)
-            del initial_params  # free a copy of the parameters
+            state = self._restored(checkpoints) or self.states.initial(params, self.init_key)
+            del params  # free a copy of the parameters
             if hosts.is_first():
                 most = memory_check.checkpoints(self.settings, self.end.last)
                 disk_space.log_size(directory, arrays(state), most)

@@ -18,7 +18,7 @@ from rlp.capacity import device_memory, step_memory
 from rlp.capacity.device_memory import Limits, Need
 from rlp.engine.step import RLPSettings, TrainState, copies_kept
 from rlp.run import assembly, datasets
-from rlp.run.assembly import Run
+from rlp.run.assembly import RunParts
 from rlp.run.method import TextMethod
 from rlp.run.schedule import build_optimizer
 from rlp.run.tasks.task import RESPONSE, THOUGHT
@@ -30,7 +30,7 @@ def build(
     devices: Sequence[Any] | None = None,
     memory: Callable[[Sequence[Any]], Limits] = device_memory.limits,
     only_state: bool = False,
-) -> Run:
+) -> RunParts:
     """Build a run that may fit in memory.
 
     Args:
@@ -48,12 +48,16 @@ def build(
 
     state = functools.cache(functools.partial(_state, config))
 
-    def look(model: ModelConfig, used: int, sampling: RLPSettings | None, mesh: Mesh) -> None:
+    def check_model(
+        model: ModelConfig, used: int, sampling: RLPSettings | None, mesh: Mesh
+    ) -> None:
         _check_state(config, model, used, state(model, sampling, mesh), limits(mesh))
 
-    run = assembly.build(config, files, devices, look)
+    run = assembly.build(config, files, devices, check_model)
     if not only_state:
-        _check_step(config, run, state(run.method.model, run.sampling, run.mesh), limits(run.mesh))
+        _check_step(
+            config, run, state(run.method.model, run.sampling_settings, run.mesh), limits(run.mesh)
+        )
     return run
 
 
@@ -140,14 +144,14 @@ def _state(
     return step_memory.abstract_state(mesh, model, optimizer, baseline, memory, reference)
 
 
-def _check_step(config: Config, run: Run, state: TrainState, limits: Limits) -> None:
+def _check_step(config: Config, run: RunParts, state: TrainState, limits: Limits) -> None:
     """Refuse a run whose state fits, but whose steps or evaluations do not."""
     resident = step_memory.of_state(run.method.model, state, learns=False)
     for purpose, needs in _peaks(config, run):
         device_memory.check([*resident, *needs], limits, purpose)
 
 
-def _peaks(config: Config, run: Run) -> Iterator[tuple[str, list[Need]]]:
+def _peaks(config: Config, run: RunParts) -> Iterator[tuple[str, list[Need]]]:
     """Yield the memory peaks of a run: a label, and what is allocated in addition to the state."""
     if _learns(config):
         yield from run.task.training_memory(run)

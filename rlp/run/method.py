@@ -22,7 +22,7 @@ from rlp.tokenizers.tokenizer import Tokenizer
 # A callback that may raise before anything is allocated. Its arguments are the model configuration,
 # the number of ids of the tokenizer, and the settings of sampling (None if training samples
 # nothing).
-Look = Callable[[ModelConfig, int, RLPSettings | None], None]
+ModelCheck = Callable[[ModelConfig, int, RLPSettings | None], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,31 +45,33 @@ class TextMethod(Method):
         return self.tokenizer.between_pieces
 
 
-def build_method(config: Config, files: Path | None = None, look: Look | None = None) -> TextMethod:
+def build_method(
+    config: Config, files: Path | None = None, check_model: ModelCheck | None = None
+) -> TextMethod:
     """Build the method of a run, which does not depend on its mesh or data.
 
     Args:
       config: The config of the run.
       files: The tokenizer folder if the config does not name one; None for bytes.
-      look: A callback that may refuse the model; see `Look`.
+      check_model: A callback that may refuse the model; see `ModelCheck`.
 
     Raises:
       UserError: If a value of the config cannot be used; names its field.
     """
     task = tasks.of(config)
     tokenizer = datasets.find(config.data.kind).tokenizer(config, files)
-    model = named(lambda: _model(config, tokenizer.vocab_size))
+    model = as_user_error(lambda: _model(config, tokenizer.vocab_size))
     settings = _settings(config, task, tokenizer)
-    if look:
-        look(model, tokenizer.vocab_size, task.sampling(settings))
+    if check_model:
+        check_model(model, tokenizer.vocab_size, task.sampling_settings(settings))
     _check_room(config, task, tokenizer)
-    words = named(lambda: tokens.make_vocabulary(tokenizer, model.vocab_size))
+    words = as_user_error(lambda: tokens.make_vocabulary(tokenizer, model.vocab_size))
     template = tokens.chat_template(config, tokenizer, files)
     ends = tokens.training_ends(config, tokenizer, template, task.reads_responses)
     return TextMethod(model, settings, words, tokenizer, template, ends)
 
 
-def named(make: Callable[[], Any]) -> Any:
+def as_user_error(make: Callable[[], Any]) -> Any:
     """Call `make`, and convert a ValueError, whose message names a field, to a UserError."""
     try:
         return make()

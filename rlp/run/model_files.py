@@ -178,9 +178,9 @@ def _tokenizer_files(method: TextMethod, data: Mapping[str, str]) -> dict[str, P
         files = edits.with_template(files, method.template)
     if data["eos"] and edits.has_token(files, data["eos"]):
         files = edits.with_token(files, "eos_token", data["eos"])
-    if isinstance(tokenizer, FolderTokenizer) and tokenizer.bos != tokenizer.put_before:
+    if isinstance(tokenizer, FolderTokenizer) and tokenizer.bos != tokenizer.default_bos:
         names = {tokenizer.decode([i]): i for i in tokenizer.bos}
-        files = edits.with_beginning(files, names)
+        files = edits.with_leading_tokens(files, names)
         for name in names:
             if edits.has_token(files, name):
                 files = edits.with_token(files, "bos_token", name)

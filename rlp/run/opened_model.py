@@ -65,8 +65,8 @@ def open_model(name: str, default: ConfigDict, device: jax.Device, bos: str = ""
     if names_file and starting.same_template(config, start.files):  # use the saved copy of the file
         effective.data.chat_template = ""
     limits = device_memory.limits([device])
-    look = lambda model, used, _: memory_check.check_parameters(name, model, used, limits)
-    method = build_method(Config.of(effective), start.files, look)
+    check_model = lambda model, used, _: memory_check.check_parameters(name, model, used, limits)
+    method = build_method(Config.of(effective), start.files, check_model)
     params, step, _ = start.load(abstract_params(method.model, make_mesh(devices=[device])))
     return Opened(name, config, method, params, step, start.files)
 

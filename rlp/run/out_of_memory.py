@@ -20,7 +20,7 @@ THOUGHT_FIELDS = (
 
 
 @contextlib.contextmanager
-def named(config: Config) -> Iterator[None]:
+def as_user_error(config: Config) -> Iterator[None]:
     """Turn out-of-memory errors into a UserError that names the fields to lower.
 
     Args:

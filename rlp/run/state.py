@@ -17,7 +17,7 @@ from rlp.engine.optimizer import Optimizer
 from rlp.engine.placement import abstract_params, placed, state_shardings
 from rlp.engine.step import TrainState, copies_kept, new_state
 from rlp.interop import init_from as starting
-from rlp.run.assembly import Run
+from rlp.run.assembly import RunParts
 from rlp.runtime import consistency, hosts
 from rlp.runtime.fingerprints import Fingerprint
 from rlp.training.checkpoint import Checkpoints
@@ -46,16 +46,16 @@ class StateMaker:
       shardings: The shardings of the state.
     """
 
-    def __init__(self, config: Config, run: Run, optimizer: Optimizer) -> None:
+    def __init__(self, config: Config, run: RunParts, optimizer: Optimizer) -> None:
         """Prepare for the states of a run that trains with this optimizer."""
         self._config, self._run, self._optimizer = config, run, optimizer
-        self._baseline, self._reference = copies_kept(run.sampling)
+        self._baseline, self._reference = copies_kept(run.sampling_settings)
         memory = config.rlp.baseline_memory
         self.shardings = state_shardings(
             run.mesh, run.method.model, optimizer, self._baseline, memory, self._reference
         )
 
-    def given_params(self) -> Params | None:
+    def load_initial_params(self) -> Params | None:
         """Load the parameters that `init_from` names; return None if it is empty.
 
         Raises:
@@ -65,22 +65,22 @@ class StateMaker:
             return None
         start = starting.find(self._config.init_from)
         if start.config is None and start.files is not None:
-            hosts.check_same(consistency.of_files(start.files))
+            hosts.check_same(consistency.file_facts(start.files))
         params, _, described = start.load(abstract_params(self._run.method.model, self._run.mesh))
         LOGGER.info("starting from %s", described)
         return params
 
-    def first(self, params: Params | None, key: jax.Array) -> TrainState:
+    def initial(self, params: Params | None, key: jax.Array) -> TrainState:
         """Return the state before the first step; `key` initializes the parameters if None."""
         if params is None:
-            if self._run.sampled is not None:
+            if self._run.sampling_method is not None:
                 LOGGER.warning(
                     "init_from is empty: RL starts from random parameters; set init_from to a "
                     "pretrained model"
                 )
             initialize = jax.jit(init, static_argnums=0, out_shardings=self.shardings.params)
             params = initialize(self._run.method.model, key)
-        return jax.jit(self._initial, out_shardings=self.shardings)(params)
+        return jax.jit(self._new_state, out_shardings=self.shardings)(params)
 
     def restore(
         self, checkpoints: Checkpoints, key: jax.Array
@@ -94,7 +94,7 @@ class StateMaker:
         Raises:
           UserError: If a checkpoint does not match the config.
         """
-        abstract = jax.eval_shape(lambda: self._initial(init(self._run.method.model, key)))
+        abstract = jax.eval_shape(lambda: self._new_state(init(self._run.method.model, key)))
         restored = checkpoints.restore(arrays(placed(abstract, self.shardings)))
         if restored is None:
             return None
@@ -108,7 +108,7 @@ class StateMaker:
         )
         return state, Progress(totals, items["data"].get("fingerprint", {}))
 
-    def _initial(self, params: Params) -> TrainState:
+    def _new_state(self, params: Params) -> TrainState:
         return new_state(params, self._optimizer, self._baseline, self._reference)
 
 

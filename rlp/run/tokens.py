@@ -60,18 +60,18 @@ def chat_template(config: Config, tokenizer: Tokenizer, files: Path | None) -> s
     Raises:
       UserError: If the template file cannot be read, or the tokenizer does not support templates.
     """
-    named = config.data.chat_template
-    if named == "none":
+    name = config.data.chat_template
+    if name == "none":
         return None
-    if named and not isinstance(tokenizer, FolderTokenizer):
+    if name and not isinstance(tokenizer, FolderTokenizer):
         raise UserError.of(
             "data.chat_template",
-            named,
+            name,
             ": the byte tokenizer does not support chat templates; set data.tokenizer to a folder, "
             "or set data.chat_template to ''",
         )
-    if named and (Path(named).exists() or not same_template(config, files)):
-        return file_text("data.chat_template", named, "'' or 'none'")
+    if name and (Path(name).exists() or not same_template(config, files)):
+        return file_text("data.chat_template", name, "'' or 'none'")
     if files is not None and config.data.tokenizer and same_tokenizer(config, files):
         saved = files / TEMPLATE  # from a run with this tokenizer
         if saved.is_file():
@@ -101,7 +101,7 @@ def training_ends(
     return tuple(dict.fromkeys(end for end in ends if end is not None))
 
 
-def before_texts(config: Config, tokenizer: Tokenizer) -> str:
+def bos_description(config: Config, tokenizer: Tokenizer) -> str:
     """Return a log line about the BOS that precedes every text of a run."""
     names = " ".join(f"{tokenizer.decode([i])!r} (token {i})" for i in tokenizer.bos)
     source = (

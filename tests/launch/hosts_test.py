@@ -131,7 +131,7 @@ def test_stopped_on_two_hosts_killed_on_four_and_ended_on_one_it_is_the_run_of_o
         assert statuses == [1, 1, 1, -signal.SIGKILL]
         for i in range(3):
             last = four.err(i).splitlines()[-1]
-            assert f"stops, because process 3 on {socket.gethostname()} is gone" in last
+            assert f"stops because process 3 on {socket.gethostname()} is gone" in last
             assert "Traceback" not in four.err(i)
             assert (run / "logs" / f"process-{i}.log").read_text().count("--- 20") == 1 + (i < 2)
     assert lines(run / "rlp") < 8
@@ -217,7 +217,7 @@ def test_hosts_with_other_data_are_refused_before_anything_is_trained(tmp_path):
     for i in range(2):
         line = both.err(i).splitlines()[-1]
         assert "process 1 on" in line
-        assert "has other data than process 0 on" in line
+        assert "has different data than process 0 on" in line
         assert "data.train: 12 documents" in line
         assert "text.jsonl" in line
     assert not (tmp_path / "run" / "run" / "checkpoints").exists()

@@ -81,7 +81,7 @@ TAKEN = {
     ),
     "train in a model": (
         ["launch.train", CONFIG, "--workdir=model", "--config.init_from=model"],
-        "model holds config.json, which no run has made there; take another folder",
+        "model contains config.json, which this run has not written and would overwrite; use an",
     ),
     "a sweep below a file": (
         ["launch.sweep", CONFIG, "--workdir=some.py/x"],
@@ -89,11 +89,11 @@ TAKEN = {
     ),
     "logs": (
         ["launch.sweep", CONFIG, "--workdir=sweep"],
-        "sweep holds logs, which no sweep has made there",
+        "sweep contains logs, which this sweep has not written",
     ),
     "a point": (
         ["launch.sweep", CONFIG, "--workdir=points", "--launcher=print"],
-        "points/unchanged,seed=2: points/unchanged,seed=2 holds evaluation.json, which no run",
+        "points/unchanged,seed=2: points/unchanged,seed=2 contains evaluation.json, which this run",
     ),
 }
 

@@ -49,10 +49,10 @@ def test_what_went_wrong_is_counted_and_can_be_repeated():
     ]
     table = Table()
     table.add(plan, done(), [])
-    assert table.wrong == []
+    assert table.failed == []
     table.add(plan, done("left a process"), [])
     table.add(plan, done(), ["other bits"])
-    assert table.wrong == [3, 3]
+    assert table.failed == [3, 3]
     assert table.tried == 3
     assert "| SIGKILL | 3 | 3 step | 3 killed | 1 | 2 of 3 |" in str(table)
 

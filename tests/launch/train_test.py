@@ -114,7 +114,7 @@ BAD_HOSTS = {
     ),
     "no cluster": (
         ["--multihost"],
-        "does not say who the others are as Cloud TPU, SLURM, GKE or Open MPI do; give",
+        "does not describe the processes of the run as Cloud TPU, SLURM, GKE or Open MPI do; give",
     ),
 }
 NAN = {"optimizer.learning_rate": 1e38, "max_bad_steps": 2, "checkpoint.every": 1}

@@ -16,7 +16,7 @@ from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.training.trainers import AnswerTrainer
 
 if TYPE_CHECKING:
-    from rlp.run.assembly import Run
+    from rlp.run.assembly import RunParts
 
 
 class Answers(SamplingTask):
@@ -41,7 +41,7 @@ class Answers(SamplingTask):
 
     def check(self, dataset: Dataset) -> None:
         """See `Task`."""
-        if self.lone:
+        if self.single_sample:
             raise UserError.of(
                 "rlp.group_size",
                 1,
@@ -104,17 +104,17 @@ class Answers(SamplingTask):
         """See `Task`."""
         return "accuracy"
 
-    def sampling(self, settings: RLPSettings) -> RLPSettings:
+    def sampling_settings(self, settings: RLPSettings) -> RLPSettings:
         """See `Task`."""
         return self.response_settings(settings)
 
-    def sampled(self, run: "Run") -> Method:
+    def sampling_method(self, run: "RunParts") -> Method:
         """See `Task`."""
         assert run.answering is not None
         return run.answering.method
 
     def trainer(
-        self, run: "Run", stream: Stream, optimizer: Optimizer, shardings: Any
+        self, run: "RunParts", stream: Stream, optimizer: Optimizer, shardings: Any
     ) -> AnswerTrainer:
         """See `Task`."""
         self.log_rollout_batch(run)

@@ -24,7 +24,7 @@ from rlp.training.flops import by_part, next_token_flops
 from rlp.training.trainers import NextTokenTrainer
 
 if TYPE_CHECKING:
-    from rlp.run.assembly import Run
+    from rlp.run.assembly import RunParts
 
 
 class NextToken(Task):
@@ -86,21 +86,21 @@ class NextToken(Task):
     def check_mesh(self, settings: RLPSettings, mesh: Mesh) -> None:
         """See `Task`; nothing to check, because only the batch is split over devices."""
 
-    def sampling(self, settings: RLPSettings) -> RLPSettings | None:
+    def sampling_settings(self, settings: RLPSettings) -> RLPSettings | None:
         """See `Task`."""
         return None
 
-    def sampled(self, run: "Run") -> Method | None:
+    def sampling_method(self, run: "RunParts") -> Method | None:
         """See `Task`."""
         return None
 
     def trainer(
-        self, run: "Run", stream: Stream, optimizer: Optimizer, shardings: Any
+        self, run: "RunParts", stream: Stream, optimizer: Optimizer, shardings: Any
     ) -> NextTokenTrainer:
         """See `Task`."""
         return NextTokenTrainer(run.method.model, optimizer, run.mesh, shardings)
 
-    def training_memory(self, run: "Run") -> Iterator[tuple[str, list[Need]]]:
+    def training_memory(self, run: "RunParts") -> Iterator[tuple[str, list[Need]]]:
         """See `Task`."""
         yield "an update", step_memory.of_next_token_update(run.method.model, run.mesh, *self.shape)
 

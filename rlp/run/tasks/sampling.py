@@ -25,7 +25,7 @@ from rlp.run.tasks.task import Task
 from rlp.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from rlp.run.assembly import Run
+    from rlp.run.assembly import RunParts
 
 LOGGER = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class SamplingTask(Task):
             )
 
     @property
-    def lone(self) -> bool:
+    def single_sample(self) -> bool:
         """Whether a group contains a single sample.
 
         Raises:
@@ -94,9 +94,9 @@ class SamplingTask(Task):
         """See `Task`."""
         return self.config.rlp.updates_per_rollout * self.config.rlp.minibatches
 
-    def training_memory(self, run: "Run") -> Iterator[tuple[str, list[Need]]]:
+    def training_memory(self, run: "RunParts") -> Iterator[tuple[str, list[Need]]]:
         """See `Task`."""
-        method = self.sampled(run)
+        method = self.sampling_method(run)
         assert method is not None
         common = (method.model, run.mesh, method.settings)
         step = (*self.shape, self.limit.field)
@@ -105,19 +105,20 @@ class SamplingTask(Task):
 
     def check_mesh(self, settings: RLPSettings, mesh: Mesh) -> None:
         """See `Task`."""
-        sampling = self.sampling(settings)
+        sampling = self.sampling_settings(settings)
         assert sampling is not None
         check_memory(mesh, self.config.rlp.baseline_memory)
         _check_batches(self.config.batch_size, sampling, batch_shards(mesh))
 
-    def log_rollout_batch(self, run: "Run") -> None:
-        """Logs the size of a rollout batch."""
-        method, (rows, length) = self.sampled(run), self.shape
+    def log_rollout_batch(self, run: "RunParts") -> None:
+        """Log the size of a rollout batch."""
+        method, (rows, length) = self.sampling_method(run), self.shape
         assert method is not None
         batch = rollout_batch_shape(method.settings, rows, batch_shards(run.mesh))
         size = cache_bytes(method.model, method.settings, method.vocabulary, length, *batch)
         LOGGER.info(
-            "rollout batch: %d documents, %d forks of each, %d thoughts a fork, %.3g MiB",
+            "rollout batch: %d documents, %d forks per document, %d thoughts per fork; caches take "
+            "%.3g MiB",
             *batch,
             method.settings.group_size,
             size / 2**20,
@@ -125,7 +126,7 @@ class SamplingTask(Task):
 
 
 def _check_batches(documents: int, rlp: RLPSettings, shards: int) -> None:
-    """Refuses rollout batches and minibatches that do not divide a batch of so many documents."""
+    """Check that rollout batches and minibatches divide a batch of `documents` documents."""
     branches = rlp.forks_per_document * rlp.group_size
     if documents % (rlp.minibatches * shards):
         raise UserError.of(

@@ -24,7 +24,7 @@ from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.training.trainers import Trainer
 
 if TYPE_CHECKING:
-    from rlp.run.assembly import Run
+    from rlp.run.assembly import RunParts
 
 THOUGHT, RESPONSE = "rlp.thought_length", "data.problems.response_length"
 DOCUMENTS, PAIRS, PROBLEMS = "data.train", "data.sft.train", "data.problems.train"
@@ -100,7 +100,7 @@ class Task(abc.ABC):
         return ()
 
     @property
-    def asks_problems(self) -> bool:
+    def answers_problems(self) -> bool:
         """Whether the run answers problems, in training or in evaluation."""
         return PROBLEMS in self.files or bool(self.config.data.problems.evaluation)
 
@@ -139,7 +139,7 @@ class Task(abc.ABC):
         """The number of optimizer updates per step."""
 
     @abc.abstractmethod
-    def sampling(self, settings: RLPSettings) -> RLPSettings | None:
+    def sampling_settings(self, settings: RLPSettings) -> RLPSettings | None:
         """Return the settings that a training step samples with; None if it does not sample.
 
         Args:
@@ -147,7 +147,7 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def sampled(self, run: "Run") -> Method | None:
+    def sampling_method(self, run: "RunParts") -> Method | None:
         """Return the method that a training step samples with; None if it does not sample."""
 
     @abc.abstractmethod
@@ -164,11 +164,13 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def trainer(self, run: "Run", stream: Stream, optimizer: Optimizer, shardings: Any) -> Trainer:
+    def trainer(
+        self, run: "RunParts", stream: Stream, optimizer: Optimizer, shardings: Any
+    ) -> Trainer:
         """Build the trainer, which takes a step; `shardings` are those of the state."""
 
     @abc.abstractmethod
-    def training_memory(self, run: "Run") -> Iterator[tuple[str, list[Need]]]:
+    def training_memory(self, run: "RunParts") -> Iterator[tuple[str, list[Need]]]:
         """Yield the memory peaks of a step: a label, and what is allocated besides the state."""
 
     def flops_per_step(self, model: ModelConfig, update: int) -> int:

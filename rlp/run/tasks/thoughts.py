@@ -17,7 +17,7 @@ from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.training.trainers import RLPTrainer
 
 if TYPE_CHECKING:
-    from rlp.run.assembly import Run
+    from rlp.run.assembly import RunParts
 
 
 class Thoughts(SamplingTask):
@@ -40,7 +40,7 @@ class Thoughts(SamplingTask):
 
     def check(self, dataset: Dataset) -> None:
         """See `Task`."""
-        lone = self.lone
+        lone = self.single_sample
         if self.config.rlp.baseline == "none":
             if lone:
                 raise UserError.of(
@@ -81,16 +81,16 @@ class Thoughts(SamplingTask):
         """See `Task`."""
         return "think_loss"
 
-    def sampling(self, settings: RLPSettings) -> RLPSettings:
+    def sampling_settings(self, settings: RLPSettings) -> RLPSettings:
         """See `Task`."""
         return settings
 
-    def sampled(self, run: "Run") -> Method:
+    def sampling_method(self, run: "RunParts") -> Method:
         """See `Task`."""
         return run.method
 
     def trainer(
-        self, run: "Run", stream: Stream, optimizer: Optimizer, shardings: Any
+        self, run: "RunParts", stream: Stream, optimizer: Optimizer, shardings: Any
     ) -> RLPTrainer:
         """See `Task`."""
         self.log_rollout_batch(run)

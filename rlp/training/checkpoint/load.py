@@ -9,7 +9,7 @@ from orbax.checkpoint import v1 as orbax
 
 from models.paths import by_name
 from rlp.runtime import hosts, run_folder, run_reference
-from rlp.runtime.consistency import of_files
+from rlp.runtime.consistency import file_facts
 from rlp.runtime.errors import UserError
 from rlp.runtime.run_reference import BEST
 from rlp.training.checkpoint import folder as folders
@@ -34,7 +34,7 @@ def load_params(spec: str, abstract_params: Any) -> tuple[Any, int]:
     """
     folder, step = hosts.agree(lambda: _whole_step(spec))
     # The manifest has the checksums of the rest.
-    hosts.check_same(of_files(Path(folder), run_folder.MANIFEST))
+    hosts.check_same(file_facts(Path(folder), run_folder.MANIFEST))
     return load_items(Path(folder), {"params": abstract_params})["params"], step
 
 

@@ -58,16 +58,16 @@ BAD = {
         {"rlp.positions": "given", "data.fork_marker": " ", "rlp.forks_per_document": 2},
         "rlp.forks_per_document=2; rlp.positions='given' has one fork per document",
     ),
-    "no such tokenizer": ({"data.tokenizer": "no/such"}, "data.tokenizer: no folder 'no/such'"),
-    "a separator for bytes": ({"data.separator": "."}, "data.separator='.'; bytes have tokens of"),
-    "a vocabulary too small": (
-        {"model.vocab_size": 64},
-        "smaller than the tokenizer's 261 ids; set it to 261 or more",
+    "no such tokenizer": ({"data.tokenizer": "no/such"}, "tokenizer='no/such' is not a folder"),
+    "a separator for bytes": ({"data.separator": "."}, "data.separator='.'; the byte tokenizer"),
+    "a vocabulary too small": ({"model.vocab_size": 64}, "smaller than the tokenizer's 261 ids"),
+    "heads that do not share": (
+        {"model.num_kv_heads": 3},
+        "model.num_heads=2 is not a multiple of",
     ),
-    "heads that do not share": ({"model.num_kv_heads": 3}, "model.num_heads=2 is no multiple of"),
     "a kernel of another device": (
         {"model.attention": "pallas_tpu"},
-        "model.attention='pallas_tpu' cannot serve: it needs a TPU, and this is a CPU",
+        "model.attention='pallas_tpu' is not available: it needs a TPU, and this is a CPU",
     ),
     "an unknown precision": ({"model.compute_dtype": "fp8"}, "model.compute_dtype='fp8'"),
     "no such prompt": ({"rlp.prompt": "no/such.txt"}, "rlp.prompt='no/such.txt' is not a file"),

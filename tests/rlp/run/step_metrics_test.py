@@ -87,7 +87,7 @@ def test_costs_add_up(kind, finished):
             assert spent["tokens_update"] == size * length
             bill = next_token_flops(model, optimizer, size, length)
         else:
-            s, words = run.sampled.settings, run.sampled.vocabulary
+            s, words = run.sampling_method.settings, run.sampling_method.vocabulary
             branches = size * s.forks_per_document * s.group_size
             assert spent["tokens_rollout"] == round(line["thought_length"] * branches)
             packed = size * length + branches * s.thought_length

@@ -80,11 +80,11 @@ def test_held_out_problems_do_not_change_what_a_run_samples_and_is_judged_by():
         config = runs.config(runs.COMPASS, problems, {"batch_size": 8}, fields_)
         run = assembly.build(config)
         assert run.answering is not None
-        assert run.sampled == (run.method if config.objective == "rlp" else None)
+        assert run.sampling_method == (run.method if config.objective == "rlp" else None)
         assert run.task.best_metric == best
     run = assembly.build(runs.config(runs.COMPASS_RLVR, {"batch_size": 8}))
-    assert run.sampled == run.answering.method
-    assert run.sampled.settings.baseline == "none"
+    assert run.sampling_method == run.answering.method
+    assert run.sampling_method.settings.baseline == "none"
 
 
 @pytest.mark.parametrize("kl_weight", [0.0, 0.1])
@@ -93,13 +93,13 @@ def test_held_out_problems_do_not_change_what_a_run_samples_and_is_judged_by():
 def test_the_state_is_sized_by_the_settings_that_a_step_samples_with(kind, baseline, kl_weight):
     changes = {"rlp.kl_weight": kl_weight, "rlp.baseline": baseline, "batch_size": 8}
     run = assembly.build(runs.config(kind, changes))
-    assert run.sampling == run.sampled.settings
+    assert run.sampling_settings == run.sampling_method.settings
     phi = baseline != "none" and kind is not runs.COMPASS_RLVR
     own = kl_weight > 0 and not (phi and baseline == "frozen")
-    assert copies_kept(run.sampling) == (phi, own)
+    assert copies_kept(run.sampling_settings) == (phi, own)
 
 
 def test_a_run_that_samples_nothing_keeps_no_copies():
     run = assembly.build(runs.config(runs.COMPASS, {"batch_size": 8, "rlp.kl_weight": 0.1}))
-    assert (run.sampled, run.sampling) == (None, None)
-    assert copies_kept(run.sampling) == (False, False)
+    assert (run.sampling_method, run.sampling_settings) == (None, None)
+    assert copies_kept(run.sampling_settings) == (False, False)
