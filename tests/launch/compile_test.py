@@ -1,4 +1,4 @@
-"""`python -m launch.compile` from outside: for chips that are not here."""
+"""`python -m launch.compile` as a process, for chips that are not here."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 
 
 def compile_step(*flags, seconds=3600):
-    """Runs the program: (exit status, stdout, stderr)."""
+    """Run the program; return (exit status, stdout, stderr)."""
     words = [sys.executable, "-m", "launch.compile", *flags]
     ran = subprocess.run(
         words, cwd=ROOT, env=environment.of_a_user(), capture_output=True, text=True,
