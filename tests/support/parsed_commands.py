@@ -77,10 +77,10 @@ def _parse(words: list[str]) -> NoReturn:
     sys.argv = list(words)
     status: Any = 0
     try:
+        if importlib.util.find_spec(words[0]) is None:
+            sys.exit(f"there is no module {words[0]}")
         if WITH_FLAGS.match(words[0]):
             runpy.run_module(words[0], run_name="__main__")
-        elif importlib.util.find_spec(words[0]) is None:
-            sys.exit(f"there is no module {words[0]}")
     except SystemExit as end:
         status = end.code or 0
     except BaseException:  # noqa: BLE001  it is shown, as Python would
