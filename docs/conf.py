@@ -30,7 +30,7 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = True
 
-smartquotes = False  # quotes and double hyphens are those of commands
+smartquotes_action = "D"  # dashes alone: quotes are those of commands
 
 # The notebook shows its stored outputs; a test runs its cells.
 nb_execution_mode = "off"
