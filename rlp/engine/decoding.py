@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from models.backend import choices
 from models.cache import Cache, map_branches
-from models.sharding import place, shards
+from models.sharding import constrain, shards
 from models.transformer import Transformer
 from models.tree import Branches, Trunk, empty_branch_cache, extend
 from rlp.engine.branches import Thoughts, Vocabulary, closes, empty_branches, unclosable
@@ -210,9 +210,9 @@ class _Decoder:
         # A draw sums over the whole vocabulary, in blocks that `tensor` would cut: its devices take
         # a share of the branches each, where they can. All that is said, lest it spread.
         spread = "draws" if len(logits) % shards("draws") == 0 else "rows"
-        each = lambda x: place(place(x.reshape(-1), "rows"), spread)
+        each = lambda x: constrain(constrain(x.reshape(-1), "rows"), spread)
         logits = mask_logits(
-            place(place(logits, "rows", "vocab"), spread),
+            constrain(constrain(logits, "rows", "vocab"), spread),
             self.vocabulary.not_in_thoughts,
             self.temperature or 1.0,
             close[-1],
@@ -223,7 +223,7 @@ class _Decoder:
         else:
             action = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         logprob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=-1)
-        action, logprob = place(action, "rows"), place(logprob[:, 0], "rows")
+        action, logprob = constrain(action, "rows"), constrain(logprob[:, 0], "rows")
         return action.reshape(shape), logprob.reshape(shape)
 
 
