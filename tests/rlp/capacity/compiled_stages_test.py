@@ -32,9 +32,9 @@ SETTINGS = tiny.rlp_settings(
 )
 LENGTH = 12
 ON_ANSWERS = response_settings(dataclasses.replace(SETTINGS, objective="hicra"), 3)
-NAMES = ("gather", "read", "no_think", "rollout", "evidence", "join", "figures", "update", "finish")
+NAMES = ("gather", "read", "no_think", "rollout", "evidence", "join", "metrics", "update", "finish")
 NAMES_ON_ANSWERS = (
-    "gather", "read", "rollout", "responses", "answer_rewards", "join", "figures", "update",
+    "gather", "read", "rollout", "responses", "answer_rewards", "join", "metrics", "update",
     "finish",
 )  # fmt: skip
 
@@ -71,7 +71,7 @@ def planned(settings=SETTINGS):
     compiled = programs.CompiledStep()
     compiler = Recorded(case(settings).mesh, compiled, lambda line: None)
     with programs.tracing_for(case(settings).mesh, "cpu"):
-        compiled_stages.walk(compiler, case(settings))
+        compiled_stages.compile_stages(compiler, case(settings))
     return compiled, compiler.asked
 
 

@@ -150,7 +150,7 @@ def test_the_bound_itself_fits_and_one_byte_less_does_not():
 
 def test_the_host_has_a_limit_of_its_own_where_devices_have_theirs():
     device_memory.check(NEEDS, Limits(1000, "a H1", 400), "a step", NEEDS[1:])
-    with pytest.raises(DoesNotFit, match="400 bytes of the host's memory"):
+    with pytest.raises(DoesNotFit, match="400 bytes of host memory"):
         device_memory.check(NEEDS, Limits(1000, "a H1", 399), "a step", NEEDS[1:])
 
 

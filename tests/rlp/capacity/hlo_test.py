@@ -207,5 +207,5 @@ def test_groups_are_read_in_every_form(form, groups):
 
 
 def test_groups_in_another_form_are_refused():
-    with pytest.raises(ValueError, match="not known"):
+    with pytest.raises(ValueError, match="unknown form"):
         collectives(GPU.replace("GROUPS", "<everyone>"), 8)

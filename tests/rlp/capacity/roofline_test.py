@@ -105,9 +105,9 @@ def test_what_is_sent_takes_the_links_inside_a_node_and_the_network_between(grou
 @pytest.mark.parametrize(
     ("changes", "bound"),
     [
-        ({"flops": 1e-3}, "arithmetic"),
+        ({"flops": 1e-3}, "compute"),
         ({"bandwidth": 1e-6}, "memory"),
-        ({"link": 1e-9}, "interconnect"),
+        ({"link": 1e-9}, "communication"),
     ],
 )
 def test_the_slowest_bound_holds(changes, bound):
@@ -117,8 +117,8 @@ def test_the_slowest_bound_holds(changes, bound):
     optimizer = OPTIMIZER.flops(shapes(MODEL))
     assert found.flops == by_phase(next_token_flops(MODEL, optimizer, 4, 10))["update"] / 4
     expected = {
-        "arithmetic": found.flops / chip.flops,
+        "compute": found.flops / chip.flops,
         "memory": next_token_bytes(case(None)) / chip.bandwidth,
-        "interconnect": 30.0 / chip.link,
+        "communication": 30.0 / chip.link,
     }
     assert found.time == expected[bound] == max(expected.values())

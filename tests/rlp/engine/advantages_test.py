@@ -10,7 +10,7 @@ import pytest
 
 from rlp.engine import step
 from rlp.engine.branches import make_forks
-from rlp.engine.sampling import document_keys, noise, other_places
+from rlp.engine.sampling import document_keys, noise, other_positions
 from rlp.engine.token_bytes import LONGEST, matches, token_table
 from rlp.objectives.registry import OBJECTIVES
 from rlp.tokenizers.byte_tokenizer import ByteTokenizer
@@ -113,7 +113,7 @@ def test_every_way_to_cut_a_text_into_bpe_tokens_begins_right(tmp_path):
 
 def test_another_place_is_another_one_and_any_of_them():
     length, fork = jnp.array([9, 12, 3]), jnp.array([[2, 5], [10, 1], [1, 1]])
-    many = tiny.jit(lambda keys: other_places(keys, *repeated, 1, 2))
+    many = tiny.jit(lambda keys: other_positions(keys, *repeated, 1, 2))
     repeated = jnp.tile(fork, (400, 1)), jnp.tile(length, 400)
     drawn = np.asarray(many(keys(1200))).reshape(400, 3, 2)
     for row, k in np.ndindex(2, 2):
@@ -165,7 +165,7 @@ def test_a_step_of_an_objective_is_its_reward_of_naive_scores(name):
     places = {"reasoned": (reading.forks, 0)}
     if "elsewhere" in OBJECTIVES[name].reads:
         length, fork = (BATCH.segment > 0).sum(axis=-1), reading.forks.position
-        place = other_places(reading.keys, fork, length, settings.min_prefix, settings.horizon)
+        place = other_positions(reading.keys, fork, length, settings.min_prefix, settings.horizon)
         places["elsewhere"] = make_forks(BATCH, place, settings.horizon), 0
     if "in_another" in OBJECTIVES[name].reads:
         places["in_another"] = reading.forks, 1  # in the document before

@@ -216,5 +216,5 @@ def test_the_pieces_of_a_tag_are_banned_nowhere():
 def test_a_closing_tag_that_no_thought_can_write_is_refused():
     rest = {"think_open": (OPEN,), "pad": PAD, "bos": (BOS,), "used": 9, "size": 9}
     for eos, separator in ((6, EOS), (EOS, 6)):
-        with pytest.raises(ValueError, match=r"ids \[6\] of the closing tag \(5, 6\)"):
+        with pytest.raises(ValueError, match=r"closing tag \(5, 6\) shares the ids \[6\]"):
             vocabulary(**rest, think_close=(5, 6), eos=eos, separator=separator)

@@ -197,7 +197,7 @@ def test_phi_and_reference_on_the_host_lie_there_and_is_refused_where_there_is_n
     assert kinds((state.params, state.optimizer)) == {"device"}
     check_memory(mesh, "host")
     monkeypatch.setitem(check_memory.__globals__, "MEMORIES", {"host": "attic"})
-    with pytest.raises(ValueError, match="rlp.baseline_memory='host'.* cannot reach attic"):
+    with pytest.raises(ValueError, match="rlp.baseline_memory='host'.* cannot address attic"):
         check_memory(mesh, "host")
 
 

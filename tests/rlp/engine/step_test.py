@@ -66,13 +66,13 @@ def naive_branches(settings, batch, thoughts: Thoughts, forks) -> list[naive.Bra
     ]
 
 
-def naive_loss_and_gradient(settings, words, rows, behaviour, advantages, counted):
+def naive_loss_and_gradient(settings, words, rows, behavior, advantages, counted):
     acted = (rows.action_at > 0).sum(axis=1)
     limit = np.full_like(acted, settings.thought_length)
     return naive.surrogate(
         PARAMS,
         rows,
-        jnp.asarray(behaviour, jnp.float32).reshape(rows.action.shape),
+        jnp.asarray(behavior, jnp.float32).reshape(rows.action.shape),
         jnp.asarray(advantages, jnp.float32).ravel(),
         jnp.asarray(counted).ravel(),
         acted if settings.length_normalization == "thought" else limit,
@@ -268,11 +268,11 @@ def random_forest(seed: int):
     written = naive.write_out(branches, WORDS, limit, WIDTH)
     exact = naive.action_logprobs(PARAMS, written, config=CONFIG, vocabulary=WORDS, temperature=1.0)
     # An older policy: ratios from 0.6 to 1.6, so that the clip stops some and not others.
-    behaviour = np.where(
+    behavior = np.where(
         written.action_at > 0, np.asarray(exact) + random.uniform(-0.5, 0.5, exact.shape), 0.0
     ).astype(np.float32)
     closed = np.take_along_axis(actions, thought_length[..., None] - 1, axis=-1)[..., 0] == CLOSE
-    thoughts = Thoughts(actions, thought_length, closed, behaviour.reshape(actions.shape))
+    thoughts = Thoughts(actions, thought_length, closed, behavior.reshape(actions.shape))
     trunk = Trunk(tokens, segment, position)
     trunk, thoughts = jax.tree.map(jnp.asarray, (trunk, thoughts))
     laid_out = lay_out(thoughts, *map(jnp.asarray, (target, fork, document)), WORDS)

@@ -24,7 +24,7 @@ BONUS = 0.3
 
 
 def cispo(actions, settings):
-    ratio = jnp.exp(actions.logprobs - actions.behaviour)
+    ratio = jnp.exp(actions.logprobs - actions.behavior)
     held = jax.lax.stop_gradient(jnp.minimum(ratio, 1 + settings.clip_high))
     return -held * actions.advantages * actions.logprobs, {HELD.name: ratio > 0}
 
@@ -37,7 +37,7 @@ def with_bonus(actions, settings):
 def objective(surrogate, *reads, metrics=()):
     metrics = dict.fromkeys(metrics)
     made = Objective("", "", rewards.gain, surrogate=surrogate, reads=reads, metrics=metrics)
-    return registry._watched("tests.rlp.engine.surrogates_test:MADE", made)
+    return registry._checked("tests.rlp.engine.surrogates_test:MADE", made)
 
 
 @pytest.fixture
@@ -112,9 +112,9 @@ def test_an_undeclared_entropy_is_named(gradient):
 @pytest.mark.parametrize(
     ("surrogate", "said"),
     [
-        (lambda actions, settings: actions.logprobs, "must return its losses and a dict"),
-        (lambda actions, settings: (actions.logprobs.sum(), {}), r"in place of \[B, N, L\] or"),
-        (cispo, "make held_share one of both"),
+        (lambda actions, settings: actions.logprobs, "must return losses and a dict"),
+        (lambda actions, settings: (actions.logprobs.sum(), {}), r"instead of \[B, N, L\] or"),
+        (cispo, "add held_share to both or to neither"),
     ],
 )
 def test_what_is_no_surrogate_is_refused(surrogate, said, gradient):

@@ -39,7 +39,7 @@ EVALUATOR = Evaluator(METHOD, "uniform", FORKS, THOUGHTS, 1, ONE_DEVICE)
 @functools.cache
 def figures() -> dict[str, float]:
     """Of four documents, one at a time."""
-    return EVALUATOR.figures(PARAMS, BATCH, KEY)
+    return EVALUATOR.document_metrics(PARAMS, BATCH, KEY)
 
 
 def rolled_out(group: int, temperature: float):
@@ -119,14 +119,14 @@ def test_figures_are_those_of_a_slow_count():
 
 
 def test_figures_are_the_same_every_time():
-    assert EVALUATOR.figures(PARAMS, BATCH, KEY) == figures()
-    assert EVALUATOR.figures(PARAMS, BATCH, jax.random.key(3)) != figures()
+    assert EVALUATOR.document_metrics(PARAMS, BATCH, KEY) == figures()
+    assert EVALUATOR.document_metrics(PARAMS, BATCH, jax.random.key(3)) != figures()
 
 
 @pytest.mark.slow  # two more compilations
 def test_figures_do_not_depend_on_the_batch():
     # In a batch of three and a short one, which weighs by its documents.
-    uneven = dataclasses.replace(EVALUATOR, batch_size=3).figures(PARAMS, BATCH, KEY)
+    uneven = dataclasses.replace(EVALUATOR, batch_size=3).document_metrics(PARAMS, BATCH, KEY)
     for name, value in figures().items():
         assert uneven[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
 
@@ -141,7 +141,7 @@ def test_figures_and_thoughts_do_not_depend_on_the_mesh(sizes):
         evaluator = dataclasses.replace(EVALUATOR, batch_size=5, mesh=mesh)
         pieces = lambda ids: [str(i) for i in ids]
         browsed = evaluator.browse(PARAMS, tiny.rows(five, slice(3)), KEY, pieces, " ", 3)
-        found.append((evaluator.figures(PARAMS, five, KEY), browsed))
+        found.append((evaluator.document_metrics(PARAMS, five, KEY), browsed))
     (one, one_browsed), (spread, browsed) = found
     for name, value in one.items():
         assert spread[name] == pytest.approx(value, rel=1e-5, abs=2e-6), name
@@ -160,7 +160,7 @@ def test_a_watcher_sees_every_batch():
         seen.extend(parts)
         return iter(parts)
 
-    EVALUATOR.figures(PARAMS, BATCH, KEY, watch)
+    EVALUATOR.document_metrics(PARAMS, BATCH, KEY, watch)
     assert [part.index.tolist() for part in seen] == [[100], [101], [102], [103]]
 
 
@@ -246,7 +246,7 @@ def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
         "b": Problems(tiny.rows(prompts, slice(3, 4)), right[3:]),
     }
     evaluator = AnswerEvaluator(answering, 64, 2, ONE_DEVICE)
-    found = evaluator.figures(PARAMS, files, KEY)
+    found = evaluator.problem_metrics(PARAMS, files, KEY)
     shown = evaluator.browse(PARAMS, files, KEY, 4)
     assert [(problem["file"], problem["answer"]) for problem in shown] == list(
         zip("aaab", right, strict=True)

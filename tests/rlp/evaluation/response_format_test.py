@@ -158,9 +158,9 @@ def test_a_template_that_opens_a_thought_begins_the_response(bpe, tmp_path):
 @pytest.mark.parametrize(
     ("text", "think", "message"),
     [
-        (None, False, "data.problems.think=False lets responses begin with what a chat template"),
+        (None, False, "data.problems.think=False needs a chat template, whose last token starts"),
         (THINKING, True, "opens a thought by itself; set data.problems.think=False"),
-        (template("{{ m.content }}\n", ">"), True, "puts nothing after a response, so none could"),
+        (template("{{ m.content }}\n", ">"), True, "adds no token after a response, so responses"),
         (
             template("{{ m.content }}\n\n## ", ">"),
             True,

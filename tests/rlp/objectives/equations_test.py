@@ -91,9 +91,9 @@ def test_weights_of_actions_are_a_mean_over_thoughts(thoughts, normalization):
         np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
 
-def surrogate(logprobs, behaviour, advantages, weights, low=0.2, high=0.3, **options):
+def surrogate(logprobs, behavior, advantages, weights, low=0.2, high=0.3, **options):
     advantages = advantages if advantages.ndim == 3 else advantages[..., None]
-    inputs = (logprobs, behaviour, advantages, weights > 0, low, high)
+    inputs = (logprobs, behavior, advantages, weights > 0, low, high)
     loss, stopped = equations.clipped_surrogate(*inputs, **options)
     return equations.weighted_sum(loss, weights), stopped
 
@@ -124,9 +124,9 @@ def test_on_policy_surrogate_is_the_policy_gradient():
     ],
 )
 def test_clip(ratio, advantage, value, moves):
-    behaviour = jnp.full((1, 1, 1), -1.0)
+    behavior = jnp.full((1, 1, 1), -1.0)
     (loss, stopped), slope = jax.value_and_grad(surrogate, has_aux=True)(
-        behaviour + np.log(ratio), behaviour, jnp.full((1, 1), advantage), jnp.ones((1, 1, 1))
+        behavior + np.log(ratio), behavior, jnp.full((1, 1), advantage), jnp.ones((1, 1, 1))
     )
     assert loss == pytest.approx(-value, rel=1e-5)
     assert slope.item() == pytest.approx(-value if moves else 0.0, rel=1e-5)
@@ -144,10 +144,10 @@ def test_clip(ratio, advantage, value, moves):
     ],
 )
 def test_dual_clip(ratio, advantage, value, moves):
-    behaviour = jnp.full((1, 1, 1), -9.0)
+    behavior = jnp.full((1, 1, 1), -9.0)
     run = functools.partial(surrogate, clip_dual=3.0)
     (loss, stopped), slope = jax.value_and_grad(run, has_aux=True)(
-        behaviour + np.log(ratio), behaviour, jnp.full((1, 1), advantage), jnp.ones((1, 1, 1))
+        behavior + np.log(ratio), behavior, jnp.full((1, 1), advantage), jnp.ones((1, 1, 1))
     )
     assert loss == pytest.approx(-value, rel=1e-5)
     assert slope.item() == pytest.approx(-ratio * advantage if moves else 0.0, rel=1e-5)
@@ -157,8 +157,8 @@ def test_dual_clip(ratio, advantage, value, moves):
 @pytest.mark.parametrize("ratio", equations.RATIOS)
 def test_dual_clip_bounds_what_a_bad_thought_can_cost(ratio):
     """Also where the ratio itself is no number any more; without it the loss is infinite."""
-    behaviour, weights = jnp.array([[[-200.0, -3.0]]]), jnp.array([[[0.25, 0.25]]])
-    inputs = (jnp.array([[[-1.0, -2.0]]]), behaviour, jnp.array([[-2.0]]), weights)
+    behavior, weights = jnp.array([[[-200.0, -3.0]]]), jnp.array([[[0.25, 0.25]]])
+    inputs = (jnp.array([[[-1.0, -2.0]]]), behavior, jnp.array([[-2.0]]), weights)
     loss, _ = surrogate(*inputs, ratio=ratio)
     assert np.isinf(loss)
     run = functools.partial(surrogate, clip_dual=3.0, ratio=ratio)
@@ -172,27 +172,27 @@ def test_dual_clip_bounds_what_a_bad_thought_can_cost(ratio):
 def test_a_sequence_has_one_ratio():
     """By hand: token ratios 4 and 1/4 are clipped away each, and are 1 together."""
     logprobs = jnp.log(jnp.array([[[0.8, 0.1], [0.8, 0.4]]]))
-    behaviour = jnp.log(jnp.array([[[0.2, 0.4], [0.2, 0.4]]]))
+    behavior = jnp.log(jnp.array([[[0.2, 0.4], [0.2, 0.4]]]))
     weights = jnp.array([[[0.25, 0.25], [0.125, 0.125]]])
     run = functools.partial(surrogate, ratio="sequence")
     (loss, stopped), slope = jax.value_and_grad(run, has_aux=True)(
-        logprobs, behaviour, jnp.array([[2.0, -2.0]]), weights
+        logprobs, behavior, jnp.array([[2.0, -2.0]]), weights
     )
     # The other thought's is sqrt(4 · 1) = 2.
     assert loss == pytest.approx(-0.5 * 2 + 0.25 * 2 * 2, abs=1e-6)
     np.testing.assert_allclose(slope, [[[-0.5, -0.5], [0.5, 0.5]]], rtol=1e-5)
     assert not stopped.any()
-    _, stopped = surrogate(logprobs, behaviour, jnp.array([[-2.0, 2.0]]), weights, ratio="sequence")
+    _, stopped = surrogate(logprobs, behavior, jnp.array([[-2.0, 2.0]]), weights, ratio="sequence")
     assert stopped.tolist() == [[[False, False], [True, True]]]
 
 
-def plain_surrogate(logprobs, behaviour, advantages, weights, low, high, dual, ratio):
+def plain_surrogate(logprobs, behavior, advantages, weights, low, high, dual, ratio):
     """The same in loops, without the trick of its logarithm: loss, and whether every action's
     term still moves."""
     loss, stopped = 0.0, np.zeros(weights.shape, bool)
     for n, a in np.ndenumerate(advantages):
         live = [u for u in range(weights.shape[-1]) if weights[n][u] > 0]
-        differences = [logprobs[n][u] - behaviour[n][u] for u in live]
+        differences = [logprobs[n][u] - behavior[n][u] for u in live]
         for u, difference in zip(live, differences, strict=True):
             if ratio == "sequence":
                 difference = sum(differences) / len(live)
@@ -211,10 +211,10 @@ def test_the_surrogate_is_its_equation_in_loops(ratio, dual):
     random = np.random.default_rng(3)
     length, counted = random.integers(1, 6, (3, 8)), random.random((3, 8)) < 0.8
     weights = equations.action_weights(jnp.array(length), jnp.array(counted), 5, "thought")
-    behaviour = random.normal(-2, 1, (3, 8, 5))
-    logprobs = behaviour + random.normal(0, 0.7, behaviour.shape)
+    behavior = random.normal(-2, 1, (3, 8, 5))
+    logprobs = behavior + random.normal(0, 0.7, behavior.shape)
     advantages = random.normal(size=(3, 8))
-    inputs = (logprobs, behaviour, advantages)
+    inputs = (logprobs, behavior, advantages)
     run = functools.partial(surrogate, clip_dual=dual, ratio=ratio)
     (loss, stopped), slope = jax.value_and_grad(run, has_aux=True)(
         *(jnp.asarray(x, jnp.float32) for x in inputs), weights
@@ -263,12 +263,12 @@ def test_on_policy_all_surrogates_have_one_gradient(thoughts, normalization):
 def test_actions_without_weight_are_nowhere():
     # Dead slots hold anything, infinities too.
     logprobs = jnp.array([[[-1.0, -jnp.inf, 90.0]]])
-    behaviour = jnp.array([[[-3.0, 0.0, -90.0]]])
+    behavior = jnp.array([[[-3.0, 0.0, -90.0]]])
     weights = jnp.array([[[1.0, 0.0, 0.0]]])
     for options in ({}, {"ratio": "sequence"}, {"clip_dual": 3.0}):
         run = functools.partial(surrogate, **options)
         (loss, stopped), slope = jax.value_and_grad(run, has_aux=True)(
-            logprobs, behaviour, jnp.full((1, 1), 2.0), weights
+            logprobs, behavior, jnp.full((1, 1), 2.0), weights
         )
         assert loss == pytest.approx(-2.6)
         assert stopped.sum() == 1  # of the one action that counts
@@ -293,15 +293,15 @@ def test_planning_advantages_by_hand():
 @pytest.mark.parametrize("dual", [0.0, 1.2])
 def test_advantages_of_actions_that_are_the_same_are_those_of_their_thought(dual):
     random = np.random.default_rng(7)
-    behaviour, noise, advantages = (
+    behavior, noise, advantages = (
         jnp.asarray(random.normal(size=shape), jnp.float32) for shape in 2 * [(3, 8, 5)] + [(3, 8)]
     )
     length, counted = random.integers(1, 6, (3, 8)), random.random((3, 8)) < 0.8
     weights = equations.action_weights(jnp.array(length), jnp.array(counted), 5, "thought")
     run = jax.value_and_grad(functools.partial(surrogate, clip_dual=dual), has_aux=True)
-    wide = jnp.broadcast_to(advantages[..., None], behaviour.shape)
-    one = run(behaviour + 0.7 * noise, behaviour, advantages, weights)
-    other = run(behaviour + 0.7 * noise, behaviour, wide, weights)
+    wide = jnp.broadcast_to(advantages[..., None], behavior.shape)
+    one = run(behavior + 0.7 * noise, behavior, advantages, weights)
+    other = run(behavior + 0.7 * noise, behavior, wide, weights)
     (loss, stopped), slope = one
     assert np.asarray(stopped).any()
     assert np.abs(slope).max() > 0
@@ -317,16 +317,16 @@ def test_every_action_moves_by_its_own_advantage():
     ratios = jnp.array([[[1.0, 1.5, 0.5], [1.5, 0.5, 2.0]]])
     advantages = jnp.array([[[2.0, 3.0, -1.0], [-1.0, 4.0, 0.0]]])
     weights = jnp.array([[[0.1, 0.2, 0.3], [0.4, 0.5, 0.0]]])
-    behaviour = jnp.full((1, 2, 3), -2.0)
+    behavior = jnp.full((1, 2, 3), -2.0)
     (loss, stopped), slope = jax.value_and_grad(surrogate, has_aux=True)(
-        behaviour + jnp.log(ratios), behaviour, advantages, weights
+        behavior + jnp.log(ratios), behavior, advantages, weights
     )
     values = [[2.0, 1.3 * 3.0, 0.8 * -1.0], [1.5 * -1.0, 0.5 * 4.0, 0.0]]
     assert loss == pytest.approx(-float(np.sum(np.array(values) * weights[0])), rel=1e-5)
     assert stopped.tolist() == [[[False, True, True], [False, False, False]]]
     expected = [[-0.1 * 2.0, 0, 0], [0.4 * 1.5, -0.5 * 0.5 * 4.0, 0]]
     np.testing.assert_allclose(slope[0], expected, rtol=1e-5)
-    on_policy = jax.grad(lambda x: surrogate(x, behaviour, advantages, weights)[0])(behaviour)
+    on_policy = jax.grad(lambda x: surrogate(x, behavior, advantages, weights)[0])(behavior)
     np.testing.assert_allclose(on_policy, -weights * advantages, rtol=1e-6)
 
 

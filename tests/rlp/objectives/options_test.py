@@ -18,9 +18,9 @@ def test_what_is_not_given_has_its_default():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"prize": 1.0}, "'mine' has no such option, did you mean price"),
+        ({"prize": 1.0}, "'mine' does not have this option; did you mean price"),
         ({"other": 1.0}, "it has price, count, loud, rule"),
-        ({"count": 1.5}, "must be a int, as its default 3 is; 1.5 is not"),
+        ({"count": 1.5}, "count=1.5 must be a int, like its default 3"),
         ({"price": "x"}, "must be a float"),
         ({"price": float("nan")}, "nan is not"),
         ({"count": True}, "True is not"),

@@ -89,12 +89,12 @@ def test_a_budget_is_what_the_other_run_says(tmp_path):
     with pytest.raises(UserError, match="a:b is not a finished run"):
         used_by(f"{folder}:flops")
     folder.mkdir()
-    figures = {"flops": 2**60 + 1, "tokens_documents": 33, "think_loss": math.pi}
-    (folder / "evaluation.json").write_text(json.dumps(figures))
+    metrics = {"flops": 2**60 + 1, "tokens_documents": 33, "think_loss": math.pi}
+    (folder / "evaluation.json").write_text(json.dumps(metrics))
     assert used_by(f"{folder}:flops") == 2**60 + 1
     assert used_by(f"{folder}:tokens") == 33
-    with pytest.raises(UserError, match=r"evaluation\.json has no seconds_device; run"):
+    with pytest.raises(UserError, match=r"evaluation\.json does not contain seconds_device; run"):
         used_by(f"{folder}:seconds")
     (folder / "evaluation.json").write_text('{"flops": 0}')
-    with pytest.raises(UserError, match="took no step and has used nothing"):
+    with pytest.raises(UserError, match="took no step; name another run"):
         used_by(f"{folder}:flops")

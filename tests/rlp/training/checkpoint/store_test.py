@@ -245,9 +245,9 @@ def test_kill_9_in_a_save_leaves_a_whole_checkpoint(tmp_path, step, moment):
 
 
 def test_settings_that_cannot_be(tmp_path):
-    with pytest.raises(UserError, match="checkpoint.keep is 0"):
+    with pytest.raises(UserError, match="checkpoint.keep=0; set it"):
         Checkpoints(tmp_path, keep=0)
     with Checkpoints(tmp_path, best_metric="think_los") as checkpoints:
-        with pytest.raises(UserError, match="'think_los', which is not.* choose one of think_loss"):
+        with pytest.raises(UserError, match="'think_los' is not.* use one of think_loss"):
             checkpoints.save(1, {"params": {"w": jnp.zeros(1)}}, {"think_loss": 1.0})
         assert checkpoints.steps == []
