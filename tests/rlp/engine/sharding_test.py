@@ -19,7 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec
 
 from models import backend
-from models.sharding import batch_sharding, make_mesh, parameter_shardings, place
+from models.sharding import batch_sharding, constrain, make_mesh, parameter_shardings
 from rlp.data.rows import Rows
 from rlp.engine import step
 from rlp.engine.method import Method
@@ -257,7 +257,8 @@ def test_the_compiler_says_so_when_it_does(capfd):
     )
     tokens = jax.ShapeDtypeStruct((8, 12), jnp.int32, sharding=batch_sharding(mesh))
     with not_from_the_cache(), jax.set_mesh(mesh):
-        jax.jit(lambda table, tokens: place(table[tokens], "rows")).lower(table, tokens).compile()
+        look_up = jax.jit(lambda table, tokens: constrain(table[tokens], "rows"))
+        look_up.lower(table, tokens).compile()
     assert INVOLUNTARY in capfd.readouterr().err
 
 
