@@ -1,4 +1,4 @@
-"""What certainly does not fit is refused with its bytes and the field; what may fit never is."""
+"""A run that cannot fit is refused with bytes and field; one that may fit is not refused."""
 
 import logging
 import types
@@ -15,7 +15,7 @@ GIB = 2**30
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """`machine(meminfo, cgroup, files)` says what Linux shows; the memory that is found."""
+    """`machine(meminfo, cgroup, files)` sets files of Linux, and returns the detected memory."""
     monkeypatch.setattr(device_memory, "PROC", tmp_path / "proc")
     monkeypatch.setattr(device_memory, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(device_memory, "_address_space", lambda: None)

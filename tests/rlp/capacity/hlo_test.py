@@ -23,13 +23,13 @@ def struct(shape, *spec):
 
 
 def compiled(f, *arguments, out=()):
-    """Text of the program of 8 devices."""
+    """Return the HLO text of a program on 8 devices."""
     program = jax.jit(f, out_shardings=NamedSharding(mesh(), P(*out)))
     return program.lower(*arguments).compile().as_text()
 
 
 def found(text, steps=1):
-    """Kind to (count, bytes sent), of a program on 8 devices."""
+    """Return (count, sent bytes) by kind, of a program on 8 devices."""
     table = {}
     for one in collectives(text, 8, steps):
         count, sent = table.get(one.kind, (0, 0))
@@ -77,7 +77,7 @@ def test_a_loop_counts_as_often_as_it_turns():
 
 
 def decoding(x, y, loops=1):
-    """Loops one after the other, whose end depends on data, with one sum over devices a turn."""
+    """Several loops whose trip count depends on data, with one all-reduce per iteration."""
 
     def running(state):
         number, x = state
@@ -104,7 +104,7 @@ def test_a_loop_that_depends_on_data_takes_the_steps_it_is_given_once(loops):
         assert seven[i] - none[i] == pytest.approx(7 * (one[i] - none[i]))
 
 
-# ---- forms that XLA's CPU compiler does not write
+# ---- forms that XLA:CPU does not emit
 
 TPU = """
 %wide.condition (p: (s32[], f32[8])) -> pred[] {
@@ -151,7 +151,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 
 
 def test_the_forms_of_a_program_for_tpus():
-    """A counted loop, a gather spread over three fusions, a sum of which each keeps a part."""
+    """A loop with a constant, an all-gather in three fusions, a fused reduce-scatter."""
     assert found(TPU) == {
         "all-gather": (6, 6 * 3 / 4 * 16 * 8 * 2),
         "reduce-scatter": (6, 6 * 3 / 4 * 16 * 4),

@@ -1,4 +1,4 @@
-"""What is printed: whether a step fits, and what to change where it does not."""
+"""The printed tables: whether a step fits, and what to change if it does not."""
 
 import dataclasses
 import re
@@ -27,7 +27,7 @@ def case(**changes):
 
 
 def compiled(**gibs):
-    """A compiled step of stages with these arguments, each beside 1 GiB of others."""
+    """A compiled step; its stages have these arguments in GiB, and 1 GiB of other live arrays."""
     stage = lambda name, size: CompiledStage(name, "update", 1, size * GIB, 0, 0, GIB, (), (), 0.0)
     return CompiledStep([stage(name, size) for name, size in gibs.items()])
 

@@ -1,4 +1,4 @@
-"""A value that is not finite is named: which one, at which step, of which document and thought."""
+"""Errors name the first value that is not finite, with step, document and thought."""
 
 import json
 import math
@@ -121,7 +121,7 @@ def test_nothing_is_looked_for_in_a_sound_step(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "evaluation.json").read_text())["skipped_updates"] == 0
 
 
-# In the order in which they are computed: what comes later is not finite because of it.
+# In the order of the computation: each makes all later values not finite.
 OF_THOUGHTS = {
     "logprobs": "the log-probability of a sampled thought is nan for thought 1 of fork 1",
     "baseline": "the log-probability of the text without a thought is nan for fork 1",

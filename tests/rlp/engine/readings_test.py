@@ -1,4 +1,4 @@
-"""Readings of objectives: what is declared is there, and nothing else is computed."""
+"""Declared readings of an objective are computed, and no others."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ GROUP, LIMIT = 4, 4
 
 
 def read(name, outcome):
-    """A reading, as a number for every thought."""
+    """A reward that reduces a reading to a number per thought."""
     values = getattr(outcome, name)
     if name == "step":
         return jnp.full(outcome.closed.shape, values, jnp.float32)
@@ -36,7 +36,7 @@ def objective(*reads, reward=None):
 
 @pytest.fixture
 def brought(monkeypatch):
-    """Adds an objective, and gives its name."""
+    """Register an objective, and return its name."""
 
     def bring(*reads, reward=None):
         monkeypatch.setitem(registry.OBJECTIVES, "mine", objective(*reads, reward=reward))

@@ -1,4 +1,4 @@
-"""Metrics of a rollout are counted by hand."""
+"""Metrics of a rollout equal values computed by hand."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from tests.support.step import PHI, SETTINGS, WORDS, run
 
 
 def named(thoughts, target, row, branch):
-    """Whether the target stands among the words of a thought."""
+    """Return whether a thought contains the target."""
     closing = len(WORDS.think_close) * thoughts.closed[row, branch]
     words = thoughts.actions[row, branch, : thoughts.length[row, branch] - closing].tolist()
     sought = np.asarray(target)[row, branch].tolist()
@@ -21,7 +21,7 @@ def named(thoughts, target, row, branch):
 
 def test_metrics_of_a_rollout_are_counted_by_hand():
     rollout, _, evidence = run(SETTINGS, PHI)
-    begun = rollout.thoughts.actions[:, :, :2]  # a target that thoughts of two words or more name
+    begun = rollout.thoughts.actions[:, :, :2]  # a target that most thoughts contain
     rollout = dataclasses.replace(rollout, target=rollout.target.at[:, :4].set(begun[:, :4]))
     found = rollout_metrics(rollout, evidence, SETTINGS, WORDS)
     t = jax.tree.map(np.asarray, rollout.thoughts)

@@ -1,4 +1,4 @@
-"""Log-probabilities: those of the plain softmax, in chunks or not, and of the right tokens."""
+"""Log-probabilities equal those of a plain softmax, in chunks or not, at the right tokens."""
 
 import dataclasses
 import functools
@@ -55,7 +55,7 @@ def test_scores_are_those_of_the_masked_softmax(temperature):
 
 @pytest.mark.parametrize("limit", [24 * 15, 24 * 4, 24])
 def test_chunks_change_nothing(monkeypatch, limit):
-    """Values and gradients, for a count that the chunks divide and for one that they do not."""
+    """Values and gradients, for a count of tokens that the chunks divide and for another."""
     hidden, targets = hidden_and_targets()
 
     def run(params, hidden):

@@ -1,4 +1,4 @@
-"""From grades to an update: what responses are worth, and which of their actions."""
+"""From grades to an update: rewards of responses, and planning actions."""
 
 import dataclasses
 import types
@@ -31,7 +31,7 @@ LENGTH = [[2, 3, 4, 1], [4, 4, 2, 2]]
 
 
 def judged(planning=None, grades=GRADES, **changes):
-    """The evidence of two groups of four responses, of at most four actions."""
+    """Return the evidence of two groups of four responses, of at most four actions."""
     settings = tiny.rlp_settings(forks_per_document=1, horizon=1, baseline="none", **changes)
     shape = np.array(LENGTH).shape
     thoughts = Thoughts(
@@ -101,7 +101,7 @@ def test_figures_of_answers_by_hand():
     found = rollout_metrics(rollout, evidence, settings, WORDS)
     expected = {
         "accuracy": 3 / 8,
-        "majority_accuracy": 1 / 2,  # of the second group it is the wrong one
+        "majority_accuracy": 1 / 2,  # that of the second group is wrong
         "answered_share": 6 / 8,
         "failed_checks_share": 1 / 8,
         "stated_confidence_share": 7 / 8,
@@ -123,7 +123,7 @@ def test_the_host_reads_what_was_said_and_the_numbers_of_the_records():
     batch = types.SimpleNamespace(index=np.array([7, 9]))
     actions, words, index = responses_stage(WORDS, rollout, batch)
     assert actions.tolist() == rollout.thoughts.actions.tolist()
-    assert words.tolist() == [[1, 2, 4, 0], [3, 4, 1, 1]]  # without the token that ends it
+    assert words.tolist() == [[1, 2, 4, 0], [3, 4, 1, 1]]  # without the end token
     assert index.tolist() == [7, 9]
 
 
@@ -147,7 +147,7 @@ def test_an_update_weighs_actions_that_plan(name, monkeypatch):
 
 
 def test_advantages_of_single_actions_go_with_their_branches():
-    """In micro-batches and at once: the same gradient."""
+    """Micro-batches do not change the gradient."""
     settings, small = tiny.rlp_settings(), tiny.model_config(num_layers=1)
     batch = tiny.documents(0, [9, 12, 10, 8], 12, 22, forks=2)
     params = tiny.params(small, 4)

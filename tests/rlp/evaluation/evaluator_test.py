@@ -1,4 +1,4 @@
-"""Held-out figures are what one finds by going through the thoughts one at a time."""
+"""Held-out metrics equal those computed from one thought at a time."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ LENGTHS = [12, 16, 9, 14]
 BATCH = tiny.documents(0, LENGTHS, 16, 22)
 KEY = jax.random.key(2)
 PROMPT = (14, 5, 16)
-# Training's group size, forks and rule are not those of evaluation.
+# The group size, forks and rule of training differ from those of evaluation.
 SETTINGS = tiny.rlp_settings(prompt=PROMPT, positions="entropy", temperature=0.9)
 FORKS, THOUGHTS = 2, 3
 ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
@@ -37,13 +37,13 @@ EVALUATOR = Evaluator(METHOD, "uniform", FORKS, THOUGHTS, 1, ONE_DEVICE)
 
 
 @functools.cache
-def figures() -> dict[str, float]:
-    """Of four documents, one at a time."""
+def held_out_metrics() -> dict[str, float]:
+    """Metrics of four documents, computed from one document at a time."""
     return EVALUATOR.document_metrics(PARAMS, BATCH, KEY)
 
 
 def rolled_out(group: int, temperature: float):
-    """Thoughts of the evaluation, from the product's own rollout (which has tests of its own)."""
+    """Thoughts of the evaluation, from the engine's rollout (which other tests check)."""
     settings = dataclasses.replace(
         SETTINGS,
         positions="uniform",
@@ -74,7 +74,7 @@ def tables(rows: naive.Rows) -> np.ndarray:
     return table[np.arange(len(table))[:, None], rows.target_at - 1]
 
 
-def test_figures_are_those_of_a_slow_count():
+def test_metrics_are_those_of_a_slow_count():
     documents = predictions(BATCH.tokens, np.array(LENGTHS))
 
     def think(group, temperature):
@@ -111,30 +111,30 @@ def test_figures_are_those_of_a_slow_count():
         "closed_fraction": np.mean([line[-1] == CLOSE for line in actions]),
         "document_loss": np.mean(nats),
     }
-    found = figures()
+    found = held_out_metrics()
     assert set(found) == set(by_hand) == set(catalogue.names("documents"))
     for name, value in by_hand.items():
         assert found[name] == pytest.approx(float(value), rel=1e-5, abs=1e-5), name
     assert 0 < found["closed_fraction"] < 1
 
 
-def test_figures_are_the_same_every_time():
-    assert EVALUATOR.document_metrics(PARAMS, BATCH, KEY) == figures()
-    assert EVALUATOR.document_metrics(PARAMS, BATCH, jax.random.key(3)) != figures()
+def test_metrics_are_the_same_every_time():
+    assert EVALUATOR.document_metrics(PARAMS, BATCH, KEY) == held_out_metrics()
+    assert EVALUATOR.document_metrics(PARAMS, BATCH, jax.random.key(3)) != held_out_metrics()
 
 
 @pytest.mark.slow  # two more compilations
-def test_figures_do_not_depend_on_the_batch():
-    # In a batch of three and a short one, which weighs by its documents.
+def test_metrics_do_not_depend_on_the_batch():
+    # In batches of three documents and of one, weighted by their documents.
     uneven = dataclasses.replace(EVALUATOR, batch_size=3).document_metrics(PARAMS, BATCH, KEY)
-    for name, value in figures().items():
+    for name, value in held_out_metrics().items():
         assert uneven[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 8, 1)], ids=str)
-def test_figures_and_thoughts_do_not_depend_on_the_mesh(sizes):
-    """Five documents, which no mesh divides."""
+def test_metrics_and_thoughts_do_not_depend_on_the_mesh(sizes):
+    """Five documents, a number that does not divide over any mesh."""
     five = tiny.documents(1, [12, 16, 9, 14, 13], 16, 22)
     found = []
     for mesh in (ONE_DEVICE, make_mesh(*sizes)):
@@ -189,7 +189,7 @@ def test_browsing_shows_thoughts_with_their_worth():
                 assert thought["reward"] == pytest.approx(gain, abs=1e-4)
                 assert str(CLOSE) not in thought["pieces"]
 
-    # The figures of one thought, by hand.
+    # The metrics of one thought, by hand.
     place = found[0]["positions"][1]
     thought = place["thoughts"][2]
     actions = [*map(int, thought["pieces"]), *[CLOSE] * thought["closed"]]
@@ -203,7 +203,7 @@ def test_browsing_shows_thoughts_with_their_worth():
 
 
 class FirstWord:
-    """Grades in this process: the first word is the answer."""
+    """Grades in this process; the first word is the answer."""
 
     def step(self):
         return contextlib.nullcontext()
@@ -221,7 +221,7 @@ class FirstWord:
         ]
 
 
-def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
+def test_metrics_of_answers_are_those_of_the_responses_that_are_shown():
     settings = response_settings(dataclasses.replace(SETTINGS, objective="rlvr"), 3)
     answering = Answering(
         method=Method(CONFIG, settings, WORDS),
@@ -233,7 +233,7 @@ def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
     )
     prompts = dataclasses.replace(BATCH, forks=np.array(LENGTHS, np.int32)[:, None] - 1)
     prompts = dataclasses.replace(prompts, index=np.arange(4, dtype=np.int32))
-    # The first action of a greedy response, by hand, is right for the first and the last problem.
+    # By hand, the first greedy action is correct for the first and the last problem.
     asked = np.array(BATCH.tokens)
     at = prompts.forks[:, 0]
     asked[np.arange(4), at] = OPEN
@@ -255,7 +255,7 @@ def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
     assert 0 < min(accuracy) < max(accuracy) < 1
     by_file = np.mean(accuracy[:3]), accuracy[3]
     assert (found["accuracy/a"], found["accuracy/b"]) == pytest.approx(by_file)
-    assert found["accuracy"] == pytest.approx(np.mean(by_file))  # each file counts once
+    assert found["accuracy"] == pytest.approx(np.mean(by_file))  # each file has the same weight
     assert found["any_accuracy"] == 1
     closed = [[one["closed"] for one in problem["responses"]] for problem in shown]
     by_file = np.mean(closed[:3]), np.mean(closed[3])

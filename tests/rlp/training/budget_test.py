@@ -1,4 +1,4 @@
-"""Where a run ends that must use as much as another."""
+"""The end of a run that matches the budget of another run."""
 
 import json
 import math
@@ -17,7 +17,7 @@ def cost(tokens=0, **flops):
 
 
 def run_to(budget, costs):
-    """Totals of a run that takes steps of these costs until it has ended."""
+    """Return the totals of a run that takes steps of these costs until it ends."""
     totals, step = Totals(), 0
     while not budget.reached(step, totals):
         totals.add(costs[step], seconds=1.0, devices=1)
