@@ -75,7 +75,7 @@ def test_an_objective_that_gives_no_number_is_named_with_document_and_thought(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [RLP, runs.COMPASS_RLVR], ids=["rlp", "rlvr"])
-def test_weights_that_are_not_numbers_are_named_and_figures_of_their_thoughts_are_null(
+def test_weights_that_are_not_numbers_are_named_and_metrics_of_their_thoughts_are_null(
     changes, tmp_path, monkeypatch
 ):
     make = state.init

@@ -92,7 +92,7 @@ def test_a_verdict_is_the_reward_of_the_answers(name, unclosed):
         assert not nothing.any()
 
 
-def test_figures_of_answers_by_hand():
+def test_metrics_of_answers_by_hand():
     grades = [[RIGHT, WRONG, RIGHT, SILENT], [dataclasses.replace(WRONG, agrees=True)] * 2]
     grades[1] += [BROKEN, RIGHT]
     grades[1][3] = dataclasses.replace(RIGHT, agrees=False)

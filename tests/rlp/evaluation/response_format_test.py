@@ -87,9 +87,9 @@ def prompt_of(path, form, words, text):
 @pytest.mark.parametrize("think", [True, False])
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_response_follows_its_prompt_as_it_does_in_pairs(name, think, bpe, tmp_path):
-    """The sampler sees the prompt of the template, and the end is that of pairs. A pair is tokenized
-    as one text, so its ids are the same, unless the prompt of the template ends with a space, which
-    becomes a part of the first token of the response."""
+    """The sampler sees the prompt of the template, and the end is that of pairs. Pairs are
+    tokenized as one text, so their ids are the same, unless the prompt of the template ends with a
+    space, which becomes a part of the first token of the response."""
     form = make_response_format(bpe, TEMPLATES[name], think)
     asked = bpe.chat([{"role": "user", "content": "north?"}], TEMPLATES[name], True)
     assert form.ask("north?") == asked
