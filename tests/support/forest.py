@@ -18,7 +18,7 @@ from models.backend import interpreting
 from models.kernels import blocks
 from models.kernels.tpu import TPUKernels
 from models.kernels.triton import Tiles, TritonKernels
-from models.kernels.visits import Sight
+from models.kernels.visits import RangeMask
 from models.mask import Coordinates, Keys
 from tests.support import interpreter  # noqa: F401  makes interpreters quick
 
@@ -135,11 +135,11 @@ def mask(forest: Forest) -> np.ndarray:
     )
 
 
-def seen_by(sight: Sight) -> np.ndarray:
+def dense_mask(mask: RangeMask) -> np.ndarray:
     """Return the attention mask, bool [B, R, S], by the comparisons that the kernels make."""
     return np.asarray(
-        jax.vmap(lambda queries, keys: blocks.mask(queries, keys, 0))(
-            blocks.asking(sight), blocks.telling(sight)
+        jax.vmap(lambda q_rows, kv_rows: blocks.block_mask(q_rows, kv_rows, 0))(
+            blocks.q_mask_rows(mask), blocks.kv_mask_rows(mask)
         )
     )
 
@@ -230,8 +230,8 @@ def small_blocks() -> Any:
     The GPU has so few programs that some share a block of queries and others do not. The blocks of
     the Hopper kernel are not changed.
     """
-    tpu = functools.partial(TPUKernels, query_block=128, key_block=64)
-    return mock.patch.multiple(attention_kernels, TPUKernels=tpu, tiled=_small_tiles)
+    tpu = functools.partial(TPUKernels, block_q=128, block_kv=64)
+    return mock.patch.multiple(attention_kernels, TPUKernels=tpu, triton_kernels=_small_tiles)
 
 
 def _small_tiles(*_: Any, interpret: bool) -> TritonKernels:

@@ -61,10 +61,13 @@ BAD = {
     "no such tokenizer": ({"data.tokenizer": "no/such"}, "tokenizer='no/such' is not a folder"),
     "a separator for bytes": ({"data.separator": "."}, "data.separator='.'; the byte tokenizer"),
     "a vocabulary too small": ({"model.vocab_size": 64}, "smaller than the tokenizer's 261 ids"),
-    "heads that do not share": ({"model.num_kv_heads": 3}, "model.num_heads=2 is no multiple of"),
+    "heads that do not share": (
+        {"model.num_kv_heads": 3},
+        "model.num_heads=2 is not a multiple of",
+    ),
     "a kernel of another device": (
         {"model.attention": "pallas_tpu"},
-        "model.attention='pallas_tpu' cannot serve: it needs a TPU, and this is a CPU",
+        "model.attention='pallas_tpu' is not available: it needs a TPU, and this is a CPU",
     ),
     "an unknown precision": ({"model.compute_dtype": "fp8"}, "model.compute_dtype='fp8'"),
     "no such prompt": ({"rlp.prompt": "no/such.txt"}, "rlp.prompt='no/such.txt' is not a file"),

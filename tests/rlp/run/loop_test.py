@@ -68,10 +68,10 @@ def test_a_run_that_crashes_again_and_again_ends_like_one_that_never_did(
     kind, crashes, tmp_path, finished
 ):
     trainer, stream, config = kind
-    places = {"trainer": (trainer, "step"), "stream": (stream, "batch")}
+    owners = {"trainer": (trainer, "step"), "stream": (stream, "batch")}
     reached = []
     for owner, *moment in map(CRASHES.get, crashes):
-        crashed(config, tmp_path, *places.get(owner, (owner,)), *moment)
+        crashed(config, tmp_path, *owners.get(owner, (owner,)), *moment)
         reached.append(max(runs.steps(tmp_path), default=0))
         assert not (tmp_path / "evaluation.json").exists()
     assert len(set(reached)) >= (5 if crashes == [*CRASHES] else 3)
