@@ -129,7 +129,7 @@ def description(leaf):
 
 @pytest.mark.parametrize("settings", [SETTINGS, ON_ANSWERS], ids=["documents", "problems"])
 def test_no_lower_bound_is_above_what_the_compiler_says(settings):
-    c, total = case(settings), lambda found: sum(need.size for need in found)
+    c, total = case(settings), lambda needs: sum(need.size for need in needs)
     peaks = {stage.name: stage.peak for stage in planned(settings)[0].stages}
     state = step_memory.abstract_state(c.mesh, MODEL, OPTIMIZER, c.baseline, "device", c.reference)
     held = total(step_memory.of_state(MODEL, state, learns=False))
@@ -173,9 +173,9 @@ def test_a_stage_is_compiled_for_the_arrays_that_the_step_gives_it(settings, nam
 
 
 def test_rollout_batches_are_joined_and_cut_into_minibatches_where_they_are():
-    found = {stage.name: stage for stage in planned()[0].stages}
-    assert not found["join"].collectives
-    moves = {collective.kind for collective in found["update"].collectives}
+    actual = {stage.name: stage for stage in planned()[0].stages}
+    assert not actual["join"].collectives
+    moves = {collective.kind for collective in actual["update"].collectives}
     assert moves == {"all-gather", "all-reduce"}  # of parameters and gradients
 
 
@@ -198,16 +198,16 @@ def test_what_is_held_has_the_bytes_of_one_device():
 
 def test_what_is_alive_beside_a_stage_is_counted_once():
     compiled, asked = planned()
-    found = {stage.name: stage for stage in compiled.stages}
+    actual = {stage.name: stage for stage in compiled.stages}
     held = {held.name: held.bytes for held in compiled.held}
     # theta is an argument; the rest of the state, with 3 counters, is live.
-    assert found["gather"].others == held["optimizer"] + held["baseline"] + 3 * 4
-    assert found["update"].others == held["baseline"]
+    assert actual["gather"].others == held["optimizer"] + held["baseline"] + 3 * 4
+    assert actual["update"].others == held["baseline"]
     # Of earlier rollout batches, the values that the update reads are live; their caches are not.
     kept = programs.device_bytes([asked["join"][0][0][1:]])
     waiting = programs.device_bytes([asked["no_think"][1]])
     at_rest = held["parameters"] + held["optimizer"] + held["baseline"] + 3 * 4
-    assert found["rollout"].others == at_rest + kept + waiting
+    assert actual["rollout"].others == at_rest + kept + waiting
 
 
 def test_bytes_of_a_device_by_hand():

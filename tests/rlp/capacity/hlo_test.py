@@ -28,7 +28,7 @@ def compiled(f, *arguments, out=()):
     return program.lower(*arguments).compile().as_text()
 
 
-def found(text, steps=1):
+def by_kind(text, steps=1):
     """Return (count, sent bytes) by kind, of a program on 8 devices."""
     table = {}
     for one in collectives(text, 8, steps):
@@ -49,18 +49,18 @@ def product(x, y):
 
 def test_a_sum_over_four_of_eight_devices():
     text = compiled(product, LEFT, RIGHT)
-    assert found(text) == {"all-reduce": (1, PRODUCT)}
+    assert by_kind(text) == {"all-reduce": (1, PRODUCT)}
     (only,) = collectives(text, 8)
     assert sorted(map(sorted, only.groups.tolist())) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_a_gather_over_two_of_eight_devices():
     text = compiled(lambda x: x + 1, struct((8, 6), "a"))
-    assert found(text) == {"all-gather": (1, 8 * 6 * 4 / 2)}
+    assert by_kind(text) == {"all-gather": (1, 8 * 6 * 4 / 2)}
 
 
 def test_what_moves_nothing_has_no_collectives():
-    assert found(compiled(lambda x: x + 1, struct((8, 6), "a"), out=("a",))) == {}
+    assert by_kind(compiled(lambda x: x + 1, struct((8, 6), "a"), out=("a",))) == {}
 
 
 def scanned(turns):
@@ -71,7 +71,7 @@ def scanned(turns):
 
 
 def test_a_loop_counts_as_often_as_it_turns():
-    once, often = found(scanned(1)), found(scanned(5))
+    once, often = by_kind(scanned(1)), by_kind(scanned(5))
     assert once
     assert often == {kind: (5 * count, 5 * sent) for kind, (count, sent) in once.items()}
 
@@ -98,7 +98,7 @@ def decoding(x, y, loops=1):
 def test_a_loop_that_depends_on_data_takes_the_steps_it_is_given_once(loops):
     run = functools.partial(decoding, loops=loops)
     text = compiled(run, struct((8, 32), None, "b"), struct((32, 8), "b"), out=(None, "b"))
-    none, one, seven = (found(text, steps)["all-reduce"] for steps in (0, 1, 7))
+    none, one, seven = (by_kind(text, steps)["all-reduce"] for steps in (0, 1, 7))
     assert one[0] > none[0]
     for i in (0, 1):
         assert seven[i] - none[i] == pytest.approx(7 * (one[i] - none[i]))
@@ -152,7 +152,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 
 def test_the_forms_of_a_program_for_tpus():
     """A loop with a constant, an all-gather in three fusions, a fused reduce-scatter."""
-    assert found(TPU) == {
+    assert by_kind(TPU) == {
         "all-gather": (6, 6 * 3 / 4 * 16 * 8 * 2),
         "reduce-scatter": (6, 6 * 3 / 4 * 16 * 4),
         "collective-permute": (1, 8 * 4),
@@ -164,7 +164,7 @@ def test_a_limit_that_comes_from_outside_of_the_loop():
         "tuple(%zero, %a)", "tuple(%zero, %turns)"
     )
     carried = carried.replace("  %start =", "  %turns = s32[] constant(2)\n  %start =")
-    assert found(carried)["all-gather"][0] == 2
+    assert by_kind(carried)["all-gather"][0] == 2
 
 
 GPU = """
@@ -197,7 +197,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 )
 def test_groups_are_read_in_every_form(form, groups):
     text = GPU.replace("GROUPS", form)
-    assert found(text) == {
+    assert by_kind(text) == {
         "all-gather": (1, 3 / 4 * 8 * 4 * 2),
         "reduce-scatter": (1, 3 * (2 * 4 * 2 + 2 * 4)),
     }

@@ -85,21 +85,22 @@ def test_more_updates_read_and_write_the_parameters_again():
     )
 
 
-CHIP = Chip("one", "cuda", 1e9, flops=100.0, bandwidth=10.0, link=5.0, network=1.0, dimensions=2)
+SPEEDS = {"flops": 100.0, "bandwidth": 10.0, "link": 5.0, "network": 1.0}
+CHIP = Chip("one", "cuda", 1e9, dimensions=2, kinds=(), **SPEEDS)
 
 
 def stage(sent, groups, times=1):
-    found = Collective("all-gather", np.array(groups), 1, sent)
-    return CompiledStage("update", "update", times, 0, 0, 0, 0, (found,), (), 0.0)
+    actual = Collective("all-gather", np.array(groups), 1, sent)
+    return CompiledStage("update", "update", times, 0, 0, 0, 0, (actual,), (), 0.0)
 
 
 @pytest.mark.parametrize(
     ("groups", "seconds"), [([[0, 1], [2, 3]], 12.0), ([[0, 2], [1, 3]], 60.0)]
 )
 def test_what_is_sent_takes_the_links_inside_a_node_and_the_network_between(groups, seconds):
-    (found,) = rooflines(case(None), CHIP, [stage(30.0, groups, times=2)], lambda i: i // 2)
-    assert found.sent == 60.0
-    assert found.seconds[2] == seconds
+    (actual,) = rooflines(case(None), CHIP, [stage(30.0, groups, times=2)], lambda i: i // 2)
+    assert actual.sent == 60.0
+    assert actual.seconds[2] == seconds
 
 
 @pytest.mark.parametrize(
@@ -112,13 +113,13 @@ def test_what_is_sent_takes_the_links_inside_a_node_and_the_network_between(grou
 )
 def test_the_slowest_bound_holds(changes, bound):
     chip = dataclasses.replace(CHIP, **changes)
-    (found,) = rooflines(case(None), chip, [stage(30.0, [[0, 1, 2, 3]])], lambda _: 0)
-    assert found.bound == bound
+    (actual,) = rooflines(case(None), chip, [stage(30.0, [[0, 1, 2, 3]])], lambda _: 0)
+    assert actual.bound == bound
     optimizer = OPTIMIZER.flops(shapes(MODEL))
-    assert found.flops == by_phase(next_token_flops(MODEL, optimizer, 4, 10))["update"] / 4
+    assert actual.flops == by_phase(next_token_flops(MODEL, optimizer, 4, 10))["update"] / 4
     expected = {
-        "compute": found.flops / chip.flops,
+        "compute": actual.flops / chip.flops,
         "memory": next_token_bytes(case(None)) / chip.bandwidth,
         "communication": 30.0 / chip.link,
     }
-    assert found.time == expected[bound] == max(expected.values())
+    assert actual.time == expected[bound] == max(expected.values())

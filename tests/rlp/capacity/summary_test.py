@@ -89,9 +89,9 @@ def test_jax_takes_a_share_of_a_gpu(monkeypatch):
 
 def test_what_the_compiler_could_not_keep_is_told():
     remark = "Involuntary full rematerialization. The compiler cannot go from A to B"
-    found = compiled(update=1)
-    found.stages[0] = dataclasses.replace(found.stages[0], remarks=(remark,))
-    assert f"  update: {remark}" in list(summary.memory_tables(found))
+    step = compiled(update=1)
+    step.stages[0] = dataclasses.replace(step.stages[0], remarks=(remark,))
+    assert f"  update: {remark}" in list(summary.memory_tables(step))
 
 
 def test_the_table_of_parameters_adds_up():

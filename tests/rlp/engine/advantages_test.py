@@ -101,10 +101,10 @@ def test_every_way_to_cut_a_text_into_bpe_tokens_begins_right(tmp_path):
     table = token_table(pieces, len(pieces) + 3)
     every = jnp.arange(len(pieces) + 3)
     spread = jnp.broadcast_to(jnp.array(target), (len(every), len(target)))
-    found = np.flatnonzero(jax.jit(matches)(every, spread, table))
+    actual = np.flatnonzero(jax.jit(matches)(every, spread, table))
     prefixes = {b"".join(pieces[i] for i in target[: n + 1]) for n in range(len(target))}
     expected = [i for i, piece in enumerate(pieces) if piece in prefixes]
-    assert found.tolist() == expected
+    assert actual.tolist() == expected
     # If the text is tokenized as single bytes, the tokenizer's first token still matches.
     single = [pieces.index(bytes([b])) for b in b"thing then"]
     assert matches(jnp.array(target[0]), jnp.array(single), table)
@@ -148,18 +148,18 @@ def test_a_step_of_an_objective_is_its_reward_of_naive_scores(name):
         reading = step.read_stage(*method, params, phi, BATCH, KEY, 1)
         rollout = step.rollout_stage(*method, params, reading)
         no_think = step.no_think_stage(*method, params, phi, BATCH, reading)
-        found, scores = step.outcome_of(
+        actual, scores = step.outcome_of(
             *method, params, reading, rollout, no_think.baseline, 0, table
         )
         return (
             reading,
             rollout,
-            found,
+            actual,
             step.evidence_stage(*method, params, reading, no_think, rollout, 0, table),
         )
 
-    reading, rollout, found, evidence = run(PARAMS, PHI)
-    expected = OBJECTIVES[name].reward(found)
+    reading, rollout, actual, evidence = run(PARAMS, PHI)
+    expected = OBJECTIVES[name].reward(actual)
     np.testing.assert_allclose(evidence.rewards, expected, rtol=1e-6)
     t, group = rollout.thoughts, settings.group_size
     places = {"reasoned": (reading.forks, 0)}
@@ -182,5 +182,5 @@ def test_a_step_of_an_objective_is_its_reward_of_naive_scores(name):
         rows = naive.write_out(branches, WORDS, settings.thought_length, 30)
         scores = naive.target_logprobs(PARAMS, rows, config=CONFIG, vocabulary=WORDS)
         np.testing.assert_allclose(
-            np.ravel(getattr(found, leaf)), np.asarray(scores).sum(-1), atol=2e-5
+            np.ravel(getattr(actual, leaf)), np.asarray(scores).sum(-1), atol=2e-5
         )

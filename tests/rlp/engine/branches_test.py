@@ -65,11 +65,11 @@ def test_a_laid_out_branch_is_the_row_written_by_hand(thoughts, forks, horizon, 
     lines, words = thoughts
     document = tiny.documents(0, [12], 14, 22)
     trunk = document_trunk(document, prompt, 1)
-    found = make_forks(document, jnp.array([forks]), horizon)
+    actual = make_forks(document, jnp.array([forks]), horizon)
     branches = lay_out(
         thoughts_of(lines, LIMIT, words.think_close),
-        found.target,
-        found.position + len(prompt),
+        actual.target,
+        actual.position + len(prompt),
         jnp.ones((1, 3), jnp.int32),
         words,
     )

@@ -75,22 +75,22 @@ SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # another layout 
 )
 def test_a_smaller_batch_decodes_the_same_thoughts_with_less(divisors, choices, words):
     whole = rolled(SMALL, LONG, (1,), words=words)
-    found = rolled(SMALL, LONG, divisors, choices, words)
-    assert isinstance(found.branch_cache.kinds["attention"], list) == (choices is backend.CPU)
-    assert np.array_equal(found.thoughts.actions, whole.thoughts.actions)
-    assert np.array_equal(found.thoughts.length, whole.thoughts.length)
-    assert np.array_equal(found.thoughts.closed, whole.thoughts.closed)
-    np.testing.assert_allclose(found.thoughts.logprobs, whole.thoughts.logprobs, atol=1e-5)
-    jax.tree.map(np.testing.assert_array_equal, found.branches, whole.branches)
-    for cache, expected in zip(live_cache(found), live_cache(whole), strict=True):
+    actual = rolled(SMALL, LONG, divisors, choices, words)
+    assert isinstance(actual.branch_cache.kinds["attention"], list) == (choices is backend.CPU)
+    assert np.array_equal(actual.thoughts.actions, whole.thoughts.actions)
+    assert np.array_equal(actual.thoughts.length, whole.thoughts.length)
+    assert np.array_equal(actual.thoughts.closed, whole.thoughts.closed)
+    np.testing.assert_allclose(actual.thoughts.logprobs, whole.thoughts.logprobs, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, actual.branches, whole.branches)
+    for cache, expected in zip(live_cache(actual), live_cache(whole), strict=True):
         np.testing.assert_allclose(cache, expected, atol=1e-5)
 
     length = whole.thoughts.length
     open_branches = {int((length > slot).sum(axis=1).max()) for slot in range(12)}
     assert {8, 4, 2} <= open_branches  # all widths occur
     assert whole.decoded == length.size * length.max()
-    assert found.decoded == decoded_tokens(length, divisors)
-    assert whole.decoded > found.decoded >= length.sum()
+    assert actual.decoded == decoded_tokens(length, divisors)
+    assert whole.decoded > actual.decoded >= length.sum()
 
 
 LARGE, TINY = 2**22, 2**6
@@ -107,12 +107,12 @@ def everything(config, choices):
         no_think = step.no_think_stage(*method, params, phi, BATCH, reading)
         evidence = step.evidence_stage(*method, params, reading, no_think, rollout)
         reference = step.reference_stage(*method, phi, rollout)
-        found = policy_gradient(
+        actual = policy_gradient(
             params, config, ALL, WORDS, rollout,
             tiny.flat(evidence.advantages), tiny.flat(evidence.counted), reference,
             tiny.flat(evidence.target_weights),
         )  # fmt: skip
-        return rollout, evidence.replace(reference=reference), *found
+        return rollout, evidence.replace(reference=reference), *actual
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "CPU", dataclasses.replace(choices, decode_divisors=(1,)))
@@ -212,14 +212,14 @@ def test_without_a_baseline_nothing_of_phi_is_computed():
     more = flops(phi(SMALL)) - flops(None)
     assert more == pytest.approx(forward_flops(SMALL, scored + documents), rel=0.3)
 
-    found = no_think(params, None, BATCH, reading)
-    assert not np.any(found.baseline)
-    assert np.all(found.policy < 0)
+    actual = no_think(params, None, BATCH, reading)
+    assert not np.any(actual.baseline)
+    assert np.all(actual.policy < 0)
     assert np.any(no_think(params, phi(SMALL), BATCH, reading).baseline)
 
     rollout = rolled(SMALL, LONG, (1,))
     evidence = tiny.jit(functools.partial(step.evidence_stage, *method))(
-        params, reading, found, rollout
+        params, reading, actual, rollout
     )
     assert np.array_equal(evidence.rewards, evidence.reasoned)
     assert np.array_equal(evidence.gain, evidence.reasoned)

@@ -18,7 +18,7 @@ def keys(count: int, seed: int = 0) -> jax.Array:
 
 def select(rule, length, count, *, seed=0, min_prefix=1, horizon=1, **more):
     length = jnp.asarray(length)
-    found = select_forks(
+    actual = select_forks(
         rule,
         keys(len(length), seed),
         length,
@@ -28,7 +28,7 @@ def select(rule, length, count, *, seed=0, min_prefix=1, horizon=1, **more):
         horizon=horizon,
         **more,
     )
-    return np.asarray(found)
+    return np.asarray(actual)
 
 
 @settings(deadline=None, max_examples=40)  # the first example compiles
@@ -132,8 +132,8 @@ def test_easy_to_hard_goes_from_the_lowest_scores_to_the_highest(hardness, expec
     scores = np.zeros((1, LIMIT), np.float32)
     scores[0, [3, 7, 2, 4, 6, 5, 8]] = [1, 2, 3, 4, 5, 6, 7]
     scores[0, [0, 1, 9, 10]] = [9, -9, 9, -9]
-    found = select(
+    actual = select(
         "easy_to_hard", [10], 2, min_prefix=2, horizon=2, scores=jnp.asarray(scores),
         hardness=hardness,
     )  # fmt: skip
-    assert found[0].tolist() == expected
+    assert actual[0].tolist() == expected

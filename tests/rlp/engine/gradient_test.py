@@ -61,8 +61,8 @@ on_configs = pytest.mark.parametrize(
 )
 
 
-def assert_same_gradient(found, expected):
-    (value, metrics, gradient), (whole, whole_metrics, whole_gradient) = found, expected
+def assert_same_gradient(actual, expected):
+    (value, metrics, gradient), (whole, whole_metrics, whole_gradient) = actual, expected
     assert value == pytest.approx(float(whole), rel=1e-5)
     assert metrics.keys() == whole_metrics.keys()
     for name in metrics:
@@ -132,10 +132,10 @@ def test_the_next_token_loss_is_added_with_its_weight(settings, config):
     )
     value, bare_metrics, bare_gradient = gradient_of(settings, config)
     weighted = dataclasses.replace(settings, next_token_weight=weight)
-    found, metrics, gradient = gradient_of(weighted, config)
+    actual, metrics, gradient = gradient_of(weighted, config)
     assert "next_token_loss" not in bare_metrics
     assert metrics["next_token_loss"] == pytest.approx(float(loss), rel=1e-5)
-    assert found == pytest.approx(float(value) + weight * float(loss), rel=1e-5)
+    assert actual == pytest.approx(float(value) + weight * float(loss), rel=1e-5)
     total = jax.tree.map(lambda g, d: g + weight * d, bare_gradient, slope)
     assert tiny.relative_error(gradient, total) < 1e-5
     assert tiny.relative_error(gradient, bare_gradient) > 0.1

@@ -33,9 +33,9 @@ def objective(**changes):
     return Objective(formula="", source="", **changes)
 
 
-NAN = objective(reward=lambda found: put(found.reasoned, (1, 0, 2), jnp.nan))
+NAN = objective(reward=lambda outcome: put(outcome.reasoned, (1, 0, 2), jnp.nan))
 INFINITE = objective(
-    reward=lambda found: put(found.answers.correct.astype(jnp.float32), (2, 0, 1), jnp.inf),
+    reward=lambda outcome: put(outcome.answers.correct.astype(jnp.float32), (2, 0, 1), jnp.inf),
     advantages=standardized_advantages,
     reads=("answers",),
 )
@@ -214,7 +214,7 @@ def test_the_first_gradient_of_the_backward_pass_that_is_not_finite_is_named():
 # Its value is finite, and its gradient is 0 * inf.
 STEEP = objective(
     surrogate=lambda seen, settings: (jnp.sqrt(0.0 * seen.logprobs), {}),
-    reward=lambda found: found.reasoned,
+    reward=lambda outcome: outcome.reasoned,
 )
 
 

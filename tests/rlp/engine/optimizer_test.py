@@ -117,6 +117,6 @@ def test_flops_are_those_that_xla_counts(changes):
     }
     optimizer = make(schedule="constant", warmup_steps=0, **changes)
     state = jax.eval_shape(optimizer.init, params)
-    found = jax.jit(optimizer.apply).lower(params, state, params).compile().cost_analysis()
-    scalars = found["flops"] + found["transcendentals"] - optimizer.flops(params)
+    actual = jax.jit(optimizer.apply).lower(params, state, params).compile().cost_analysis()
+    scalars = actual["flops"] + actual["transcendentals"] - optimizer.flops(params)
     assert 0 <= scalars < 64  # scalars, such as the bias corrections

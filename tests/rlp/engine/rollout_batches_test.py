@@ -72,8 +72,8 @@ def stepped(settings, devices=1, words=WORDS):
     return jax.device_get((rollout.thoughts, state, metrics))
 
 
-def assert_same_step(found, expected):
-    (thoughts, state, metrics), (whole, whole_state, whole_metrics) = found, expected
+def assert_same_step(actual, expected):
+    (thoughts, state, metrics), (whole, whole_state, whole_metrics) = actual, expected
     assert np.array_equal(thoughts.actions, whole.actions)
     assert np.array_equal(thoughts.length, whole.length)
     np.testing.assert_allclose(thoughts.logprobs, whole.logprobs, atol=2e-5)
@@ -106,15 +106,15 @@ in_batches = pytest.mark.parametrize(
 
 @in_batches
 def test_a_step_in_batches_is_the_step_at_once(settings, limit):
-    found = stepped(dataclasses.replace(settings, max_branches_in_flight=limit))
-    assert_same_step(found, stepped(settings))
+    actual = stepped(dataclasses.replace(settings, max_branches_in_flight=limit))
+    assert_same_step(actual, stepped(settings))
 
 
 def test_a_phi_that_never_moves_is_the_reference():
     """If phi and the reference are the same network, either one gives the same step."""
-    found = stepped(dataclasses.replace(PROMPTED, baseline="frozen"))
-    assert_same_step(found, stepped(PROMPTED))
-    (_, state, metrics), (_, usual, _) = found, stepped(PROMPTED)
+    actual = stepped(dataclasses.replace(PROMPTED, baseline="frozen"))
+    assert_same_step(actual, stepped(PROMPTED))
+    (_, state, metrics), (_, usual, _) = actual, stepped(PROMPTED)
     assert metrics["kl"] > 0.01
     assert state.reference is None
     for kept in (state.baseline, usual.reference):
@@ -136,8 +136,8 @@ def test_a_step_in_batches_with_long_tags_is_the_step_at_once():
     ids=["prompted", "all losses", "minibatches"],
 )
 def test_a_step_in_batches_on_two_devices_is_the_step_at_once(settings, limit):
-    found = stepped(dataclasses.replace(settings, max_branches_in_flight=limit), devices=2)
-    assert_same_step(found, stepped(settings))
+    actual = stepped(dataclasses.replace(settings, max_branches_in_flight=limit), devices=2)
+    assert_same_step(actual, stepped(settings))
 
 
 @slow
@@ -186,7 +186,7 @@ def test_minibatches_are_updates_of_their_own_on_parts_of_the_documents():
     cut, _ = make_trainer(dataclasses.replace(PROMPTED, minibatches=2, updates_per_rollout=2))
     values = trainer.think(fresh_state(shardings), Rows.of(BATCH), KEY, Clock())
     rollout, evidence = values["rollout"], values["evidence"]
-    state, found = cut.update(fresh_state(shardings), values, Clock())
+    state, actual = cut.update(fresh_state(shardings), values, Clock())
 
     by_hand, expected = fresh_state(shardings).trained(), []
     for documents in ([0, 2], [1, 3]) * 2:
@@ -196,8 +196,8 @@ def test_minibatches_are_updates_of_their_own_on_parts_of_the_documents():
         part = part.replace(decoded=rollout.decoded)
         by_hand, metrics = trainer.programs["update"](by_hand, part, evidence_of_part, 0)
         expected.append(metrics)
-    assert len(found) == len(expected)
-    for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+    assert len(actual) == len(expected)
+    for number, (ours, theirs) in enumerate(zip(actual, expected, strict=True)):
         assert ours.keys() == theirs.keys()
         for name in ours:
             assert ours[name] == pytest.approx(float(theirs[name]), rel=1e-4, abs=1e-5), name
@@ -219,16 +219,16 @@ def test_a_limit_below_one_group_is_refused():
 def test_a_run_compiles_in_its_first_step_only(limit):
     trainer, shardings = make_trainer(dataclasses.replace(PROMPTED, max_branches_in_flight=limit))
     state, *_ = trainer.step(fresh_state(shardings), Rows.of(BATCH), KEY)
-    with compilations() as found:
+    with compilations() as compiled:
         jax.jit(lambda x: x + limit)(1.0)
-    assert found  # compilations are counted
+    assert compiled  # compilations are counted
     lengths = [[16, 16, 16, 16], [5, 16, 7, 9], [8, 6, 12, 5]]
     seen = set()
-    with compilations() as found:
+    with compilations() as compiled:
         for number, each in enumerate(lengths):
             batch = tiny.documents(number + 1, each, 16, 22, forks=2)
             state, metrics, cost = trainer.step(state, Rows.of(batch), jax.random.key(number))
             seen.add((cost.rollout, sum(cost.flops.values()), metrics["closed_fraction"]))
-    assert found == []
+    assert compiled == []
     assert len(seen) == len(lengths)
     assert int(state.step) == 1 + len(lengths)

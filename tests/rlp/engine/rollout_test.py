@@ -200,9 +200,9 @@ def trainer_ratios(rollout, temperature: float, words) -> np.ndarray:
     With A = 1 and no clip, the loss is -sum w rho, so its derivative in a recorded
     log-probability is w rho, where w = 1 / (|c| thoughts).
     """
-    found = trainer_slopes(temperature, words)(PARAMS(), rollout)
+    actual = trainer_slopes(temperature, words)(PARAMS(), rollout)
     length = rollout.thoughts.length
-    return np.asarray(found * length.size * length[..., None])
+    return np.asarray(actual * length.size * length[..., None])
 
 
 @functools.cache
@@ -312,8 +312,8 @@ def test_decoding_shrinks_while_a_batch_has_rows_enough():
 # ---- randomness
 
 
-def thoughts_and_forks(found):
-    rollout, forks = found
+def thoughts_and_forks(actual):
+    rollout, forks = actual
     return np.asarray(forks.position), jax.tree.map(np.asarray, rollout.thoughts)
 
 
@@ -422,7 +422,7 @@ def test_caches_are_those_of_teacher_forcing(settings, words):
         return extend(model, trunk, cache, branches, own, 0, slots)[1]
 
     layers = lambda cache: jax.tree.map(lambda x: np.moveaxis(x, -4, -2), jax.tree.leaves(cache))
-    found, expected = layers(rollout.branch_cache), layers(run(reading.documents.cache))
+    actual, expected = layers(rollout.branch_cache), layers(run(reading.documents.cache))
     filled = np.asarray(branches.live)
-    for a, b in zip(found, expected, strict=True):  # [B, N, W, kv_heads, head_dim] of a layer
+    for a, b in zip(actual, expected, strict=True):  # [B, N, W, kv_heads, head_dim] of a layer
         np.testing.assert_allclose(a[filled], b[filled], rtol=1e-5, atol=1e-5)

@@ -92,27 +92,29 @@ def rlp_step(sizes, settings=SETTINGS, layers=backend.CPU.unrolled_layers):
         values = trainer.think(state, Rows.of(BATCH), KEY, Clock())
         thoughts, evidence = jax.device_get((values["rollout"].thoughts, values["evidence"]))
         state, metrics, cost = trainer.step(state, Rows.of(BATCH), KEY)
-    for found, expected in zip(
+    for actual, expected in zip(
         jax.tree.leaves(step_arrays(state)),
         jax.tree.leaves(step_arrays(shardings)),
         strict=True,
     ):
-        assert found.sharding.is_equivalent_to(expected, found.ndim)
+        assert actual.sharding.is_equivalent_to(expected, actual.ndim)
     return thoughts, evidence, jax.device_get(state), metrics, cost
 
 
-def assert_same_state(found, expected):
+def assert_same_state(actual, expected):
     """Compare first moments, which are the gradient, and changes of parameters, nearly so."""
     start = jax.device_get(tiny.params(CONFIG))
     moments = lambda state: state.optimizer[1][0].mu
-    assert tiny.relative_error(moments(found), moments(expected)) < 1e-5
+    assert tiny.relative_error(moments(actual), moments(expected)) < 1e-5
     change = lambda state: jax.tree.map(jnp.subtract, state.params, start)
-    assert tiny.relative_error(change(found), change(expected)) < 1e-4  # rounding of the parameters
+    assert (
+        tiny.relative_error(change(actual), change(expected)) < 1e-4
+    )  # rounding of the parameters
     assert float(jnp.abs(change(expected)["embedding"]).max()) > 1e-3
 
 
-def assert_same_step(found, expected):
-    thoughts, evidence, state, metrics, cost = found
+def assert_same_step(actual, expected):
+    thoughts, evidence, state, metrics, cost = actual
     one_thoughts, one_evidence, one_state, one_metrics, one_cost = expected
     assert np.array_equal(thoughts.actions, one_thoughts.actions)
     assert np.array_equal(thoughts.length, one_thoughts.length)
@@ -155,10 +157,10 @@ def test_a_scan_over_layers_in_batches_and_parts_is_one_device_at_once(sizes):
     cut = dataclasses.replace(
         WITH_KL, max_branches_in_flight=3 * shards, update_micro_batch=2 * shards
     )
-    found = rlp_step(sizes, cut, layers=0)
+    actual = rlp_step(sizes, cut, layers=0)
     whole = rlp_step((1, 1, 1), WITH_KL)
-    flops = dataclasses.replace(whole[4], flops=found[4].flops)  # a scan removes no unread work
-    assert_same_step(found, (*whole[:4], flops))
+    flops = dataclasses.replace(whole[4], flops=actual[4].flops)  # a scan removes no unread work
+    assert_same_step(actual, (*whole[:4], flops))
 
 
 @slow

@@ -335,7 +335,7 @@ def test_the_rollout_does_not_read_the_baseline():
 def test_ranked_positions_are_those_of_the_scorer(rule):
     settings = tiny.rlp_settings(positions=rule, min_prefix=2)
     stage = tiny.jit(lambda *args: step.read_stage(CONFIG, settings, WORDS, *args).forks.position)
-    found = np.asarray(stage(PARAMS, PHI, BATCH, KEY, jnp.int32(5)))
+    actual = np.asarray(stage(PARAMS, PHI, BATCH, KEY, jnp.int32(5)))
     for row, length in enumerate([12, 16, 9, 14]):
         text = BATCH.tokens[row : row + 1]
         table = np.asarray(
@@ -349,4 +349,4 @@ def test_ranked_positions_are_those_of_the_scorer(rule):
         loss = -table[np.arange(15), text[0, 1:]]
         score = loss if rule == "loss" else entropy
         best = sorted(range(2, length - 1), key=lambda t: -score[t - 1])[:2]
-        assert found[row].tolist() == sorted(best)
+        assert actual[row].tolist() == sorted(best)

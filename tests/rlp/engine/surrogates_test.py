@@ -61,9 +61,9 @@ ADVANTAGES = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
 
 
 def test_on_policy_cispo_is_the_policy_gradient(gradient):
-    (_, metrics), found = gradient(objective(cispo, metrics=[HELD]), ADVANTAGES)
+    (_, metrics), actual = gradient(objective(cispo, metrics=[HELD]), ADVANTAGES)
     (_, ours), expected = gradient(Objective("", "", rewards.gain), ADVANTAGES)
-    assert tiny.relative_error(found, expected) < 1e-5
+    assert tiny.relative_error(actual, expected) < 1e-5
     assert metrics[HELD.name] == 1
     assert CLIPPED not in metrics
     assert ours.keys() - metrics.keys() == {CLIPPED}

@@ -279,6 +279,6 @@ def test_the_words_of_a_response_are_graded_without_what_ends_it():
     assert told.asked == (expected, ["x", "y"])
     assert [[grade.answer for grade in group] for group in grades] == expected
     assert grades[0][0] == Grade("wait</think>1", True, False, 0.5, False)
-    found = answering.planning(actions, words)
-    assert found.sum() == 4
-    assert found[0, 0, :4].all()
+    actual = answering.planning(actions, words)
+    assert actual.sum() == 4
+    assert actual[0, 0, :4].all()

@@ -20,20 +20,20 @@ GROUP = 5
 @given(st.lists(st.tuples(nats, st.booleans()), min_size=GROUP, max_size=GROUP))
 def test_advantages_are_leave_one_out(group):
     rewards, counted = map(list, zip(*group, strict=True))
-    found = equations.group_advantages(jnp.array([[rewards]]), jnp.array([[counted]]))[0, 0]
+    actual = equations.group_advantages(jnp.array([[rewards]]), jnp.array([[counted]]))[0, 0]
     expected = naive.leave_one_out(rewards, counted)
     # Sums of five numbers of at most 20: some roundings of 20 * 2**-23 each, scaled by 5/4.
-    np.testing.assert_allclose(found, expected, atol=2e-5)
-    assert not np.any(np.asarray(found)[~np.array(counted)])
+    np.testing.assert_allclose(actual, expected, atol=2e-5)
+    assert not np.any(np.asarray(actual)[~np.array(counted)])
 
 
 @settings(deadline=None, max_examples=60)  # the first example compiles
 @given(st.lists(nats, min_size=GROUP, max_size=GROUP))
 def test_advantages_are_equation_4(rewards):
-    found = equations.group_advantages(jnp.array([[rewards]]), jnp.ones((1, 1, GROUP), bool))[0, 0]
+    actual = equations.group_advantages(jnp.array([[rewards]]), jnp.ones((1, 1, GROUP), bool))[0, 0]
     r = np.array(rewards, np.float64)
-    np.testing.assert_allclose(found, GROUP / (GROUP - 1) * (r - r.mean()), atol=2e-5)
-    assert abs(float(found.sum())) < 1e-4
+    np.testing.assert_allclose(actual, GROUP / (GROUP - 1) * (r - r.mean()), atol=2e-5)
+    assert abs(float(actual.sum())) < 1e-4
 
 
 def test_a_group_of_one_is_judged_by_its_gain():
@@ -84,8 +84,8 @@ def test_horizon_weights():
 def test_weights_of_actions_are_a_mean_over_thoughts(thoughts, normalization):
     length, counted = map(np.array, zip(*thoughts, strict=True))
     grid = lambda x: jnp.asarray(x.reshape(2, 3))
-    found = np.asarray(equations.action_weights(grid(length), grid(counted), 6, normalization))
-    for n, weights in enumerate(found.reshape(6, 6)):
+    actual = np.asarray(equations.action_weights(grid(length), grid(counted), 6, normalization))
+    for n, weights in enumerate(actual.reshape(6, 6)):
         each = 1 / (6 * (length[n] if normalization == "thought" else 6)) if counted[n] else 0
         expected = np.where(np.arange(6) < length[n], each, 0)
         np.testing.assert_allclose(weights, expected, rtol=1e-6)
@@ -283,8 +283,8 @@ def test_planning_advantages_by_hand():
     change."""
     advantages = jnp.array([[2.0, -2.0, 0.0]])
     planning = jnp.array([[[True, False], [True, False], [True, True]]])
-    found = equations.planning_advantages(advantages, planning, 0.25)
-    assert found.tolist() == [[[2.5, 2.0], [-1.5, -2.0], [0, 0]]]
+    actual = equations.planning_advantages(advantages, planning, 0.25)
+    assert actual.tolist() == [[[2.5, 2.0], [-1.5, -2.0], [0, 0]]]
     assert equations.planning_advantages(advantages, planning, 0.0).tolist() == [
         [[2, 2], [-2, -2], [0, 0]]
     ]
@@ -334,12 +334,12 @@ def test_every_action_moves_by_its_own_advantage():
 
 
 def test_k3_by_hand():
-    found = equations.reference_kl(
+    actual = equations.reference_kl(
         jnp.log(jnp.array([0.5, 0.25, 0.5, 0.125])), jnp.log(jnp.array([0.5, 0.5, 0.25, 0.5])),
         jnp.ones(4, bool),
     )  # fmt: skip
     by_hand = [0, 2 - np.log(2) - 1, 0.5 + np.log(2) - 1, 4 - np.log(4) - 1]
-    np.testing.assert_allclose(found, by_hand, rtol=1e-6)
+    np.testing.assert_allclose(actual, by_hand, rtol=1e-6)
 
 
 def test_k3_of_dead_actions_is_nothing():
@@ -355,8 +355,8 @@ def test_k3_of_dead_actions_is_nothing():
 
 def test_k3_near_the_reference_is_half_a_square():
     # Here exp(r) - r - 1 would be dominated by rounding.
-    found = equations.reference_kl(jnp.array([-1e-3]), jnp.zeros(1), jnp.ones(1, bool))
-    assert found.item() == pytest.approx(1e-6 / 2 + 1e-9 / 6, rel=1e-3)
+    actual = equations.reference_kl(jnp.array([-1e-3]), jnp.zeros(1), jnp.ones(1, bool))
+    assert actual.item() == pytest.approx(1e-6 / 2 + 1e-9 / 6, rel=1e-3)
 
 
 def test_k3_over_what_the_policy_draws_is_the_divergence():
@@ -366,8 +366,8 @@ def test_k3_over_what_the_policy_draws_is_the_divergence():
     policy, reference = jax.nn.log_softmax(theta), jax.nn.log_softmax(phi)
 
     def drawn(theta):  # the probabilities of the samples are constants
-        found = equations.reference_kl(jax.nn.log_softmax(theta), reference, jnp.ones(7, bool))
-        return jnp.sum(jnp.exp(policy) * found)
+        actual = equations.reference_kl(jax.nn.log_softmax(theta), reference, jnp.ones(7, bool))
+        return jnp.sum(jnp.exp(policy) * actual)
 
     kl = lambda p, q: jnp.sum(jnp.exp(p) * (p - q))
     value, slope = jax.value_and_grad(drawn)(theta)
@@ -378,5 +378,5 @@ def test_k3_over_what_the_policy_draws_is_the_divergence():
 
 
 def test_ema():
-    found = equations.ema(jnp.array([1.0, 2.0]), jnp.array([3.0, -2.0]), 0.75)
-    assert found.tolist() == [1.5, 1.0]
+    actual = equations.ema(jnp.array([1.0, 2.0]), jnp.array([3.0, -2.0]), 0.75)
+    assert actual.tolist() == [1.5, 1.0]

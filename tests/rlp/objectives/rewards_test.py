@@ -46,8 +46,8 @@ BY_HAND = {
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_rewards_by_hand(name):
     assert set(BY_HAND) == set(OBJECTIVES)
-    found = OBJECTIVES[name].reward(outcome())
-    np.testing.assert_allclose(found[0, 0], BY_HAND[name], rtol=1e-6)
+    actual = OBJECTIVES[name].reward(outcome())
+    np.testing.assert_allclose(actual[0, 0], BY_HAND[name], rtol=1e-6)
 
 
 def test_a_stated_confidence_is_worth_most_where_it_is_true():
@@ -77,9 +77,11 @@ def test_rewards_are_constants_of_the_update():
 def test_standardized_advantages_by_hand():
     r = jnp.array([[[1.0, 2.0, 6.0, 50.0]]])
     counted = jnp.array([[[True, True, True, False]]])
-    found = equations.standardized_advantages(r, counted)[0, 0]
+    actual = equations.standardized_advantages(r, counted)[0, 0]
     deviation = math.sqrt((4 + 1 + 9) / 3)
-    np.testing.assert_allclose(found, [-2 / deviation, -1 / deviation, 3 / deviation, 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        actual, [-2 / deviation, -1 / deviation, 3 / deviation, 0], rtol=1e-6
+    )
     same = jnp.full((1, 1, 4), 0.1)
     assert not equations.standardized_advantages(same, counted).any()  # not a ratio of rounding
 
@@ -87,9 +89,9 @@ def test_standardized_advantages_by_hand():
 def test_jensen_advantages_by_hand():
     p = np.array([0.5, 0.1, 0.2])
     counted = jnp.array([[[True, True, True, False]]])
-    found = equations.jensen_advantages(jnp.log(jnp.array([[[*p, 0.9]]])), counted)[0, 0]
+    actual = equations.jensen_advantages(jnp.log(jnp.array([[[*p, 0.9]]])), counted)[0, 0]
     expected = [3 * (math.log(p.mean()) - math.log(np.delete(p, i).mean())) for i in range(3)]
-    np.testing.assert_allclose(found, [*expected, 0], rtol=1e-5)
+    np.testing.assert_allclose(actual, [*expected, 0], rtol=1e-5)
     lone = jnp.array([[[True, False, False, False]]])
     assert not equations.jensen_advantages(jnp.zeros((1, 1, 4)), lone).any()
 
@@ -125,9 +127,9 @@ def test_the_estimate_is_the_gradient_over_all_groups(name):
         return share(a) @ jax.vmap(MAXIMISED[name])(logp(b))
 
     objective, counted = OBJECTIVES[name], jnp.ones((1, 64, 3), bool)
-    found = outcome(reasoned=logp(b)[None], baseline=jnp.zeros((1, 64)))
-    advantages = objective.advantages(objective.reward(found), counted)[0]
-    weights = objective.target_weights(found, counted)[0]
+    actual = outcome(reasoned=logp(b)[None], baseline=jnp.zeros((1, 64)))
+    advantages = objective.advantages(objective.reward(actual), counted)[0]
+    weights = objective.target_weights(actual, counted)[0]
 
     def estimated(x, y):
         terms = advantages * jax.nn.log_softmax(x)[groups] + weights * logp(y)

@@ -29,11 +29,11 @@ def test_totals_add_up_by_part_and_by_device():
     totals = Totals()
     totals.add(cost(tokens=7, prefill=2, update=10), seconds=2.0, devices=4)
     totals.add(cost(tokens=5, decode=3, update=10), seconds=0.5, devices=4)
-    found = totals.metrics()
-    assert (found["tokens_documents"], found["seconds_device"]) == (12, 10.0)
-    parts = {part: found[f"flops_{part}"] for part in PARTS}
+    actual = totals.metrics()
+    assert (actual["tokens_documents"], actual["seconds_device"]) == (12, 10.0)
+    parts = {part: actual[f"flops_{part}"] for part in PARTS}
     assert parts == dict.fromkeys(PARTS, 0) | {"prefill": 2, "decode": 3, "update": 20}
-    assert found["flops"] == 25
+    assert actual["flops"] == 25
     assert totals.seconds_train == 2.5
     assert totals.last_step["flops"] == 13
     assert totals.last_step["seconds_device"] == 2.0

@@ -63,8 +63,8 @@ def test_forward():
         return model.logits(forward(model, trunk))
 
     work = flops.on_rows(ROWS, LENGTH, logits=ROWS * LENGTH)
-    found = counted_by_xla(run, shapes(CONFIG), TRUNK)
-    assert 1 <= found / flops.forward_flops(CONFIG, work) < 1.05
+    actual = counted_by_xla(run, shapes(CONFIG), TRUNK)
+    assert 1 <= actual / flops.forward_flops(CONFIG, work) < 1.05
 
 
 @pytest.mark.parametrize("remat", ["none", "block", "dots"])
@@ -78,11 +78,11 @@ def test_training(remat, chunked, monkeypatch):
     def loss(params, trunk):
         return scoring.document_scores(bind(config, params), trunk).logprob.sum()
 
-    found = counted_by_xla(jax.value_and_grad(loss), shapes(config), TRUNK)
+    actual = counted_by_xla(jax.value_and_grad(loss), shapes(config), TRUNK)
     count = flops.next_token_flops(config, 0, ROWS, LENGTH)["update"]["update"]
     if chunked:  # a loop over two halves, of which XLA counts one: forward, recomputed, 2 backward
         count -= 4 * flops.logit_flops(config) * ROWS * (LENGTH - 1) // 2
-    assert 1 <= found / count < 1.06
+    assert 1 <= actual / count < 1.06
 
 
 def test_kernels_compute_what_can_be_seen():
@@ -127,29 +127,29 @@ def test_rlp_step_by_parts(changes, tags, monkeypatch):
         inputs = (rollout, advantages, counted, reference, targets)
         return policy_gradient(params, config, settings, vocabulary, *inputs)
 
-    key, found = jax.eval_shape(lambda: jax.random.key(0)), {}
+    key, actual = jax.eval_shape(lambda: jax.random.key(0)), {}
     read = (params, params, BATCH, key, struct())
     chosen, reading = run(step.read_stage, *read)
     anywhere = dataclasses.replace(settings, positions="uniform")
-    found["prefill"], _ = run(step.read_stage, *read, settings=anywhere)
+    actual["prefill"], _ = run(step.read_stage, *read, settings=anywhere)
     policy, no_think = run(step.no_think_stage, params, None, BATCH, reading)
-    found["decode"], rollout = run(step.rollout_stage, params, reading)
+    actual["decode"], rollout = run(step.rollout_stage, params, reading)
     scored, _ = run(step.evidence_stage, params, reading, no_think, rollout)
-    found["scoring"] = chosen - found["prefill"] + policy + scored
+    actual["scoring"] = chosen - actual["prefill"] + policy + scored
     if settings.baseline != "none":
-        found["baseline"] = run(step.no_think_stage, params, params, BATCH, reading)[0] - policy
+        actual["baseline"] = run(step.no_think_stage, params, params, BATCH, reading)[0] - policy
     reference = None
     if settings.kl_weight:
-        found["reference"], reference = run(step.reference_stage, params, rollout)
+        actual["reference"], reference = run(step.reference_stage, params, rollout)
     advantages = struct(*rollout.thoughts.length.shape, dtype=jnp.float32)
-    found["update"], _ = run(gradient, params, rollout, advantages, reference)
+    actual["update"], _ = run(gradient, params, rollout, advantages, reference)
 
     decoded = rollout.thoughts.length.size
     counted = flops.by_part(flops.rlp_flops(CONFIG, settings, vocabulary, 0, ROWS, LENGTH, decoded))
     optimizer = counted.pop("optimizer")
     assert optimizer == (3 * count_parameters(CONFIG) if settings.baseline == "ema" else 0)
-    assert {part for part, count in counted.items() if count} == set(found)
-    for part, count in found.items():
+    assert {part for part, count in counted.items() if count} == set(actual)
+    for part, count in actual.items():
         assert 1 <= count / counted[part] < 1.03, part
 
 
