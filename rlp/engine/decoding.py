@@ -45,7 +45,7 @@ def decode(
 
     Returns:
       The thoughts [B, N, L]; the cache of slots 0 … O + L - 2 of the branches; and the number of
-      decoded tokens, int32: the rows of all decoding steps, including those of closed thoughts.
+      decoded tokens, int32: the rows of all decoding steps, also of closed thoughts.
     """
     decoder = _Decoder(model, trunk, trunk_cache, temperature, vocabulary)
     slots = len(vocabulary.think_open) + uniforms.shape[-1]
