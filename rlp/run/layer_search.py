@@ -1,10 +1,11 @@
-"""The first layer of a network whose output is not finite for a document.
+"""Find the first layer of a model whose output is not finite for a document.
 
-The network is cut off after n layers, and n is bisected: a value that is not finite stays so in the
-residual stream, so about log2(layers) forward passes are enough.
+Bisects the number of layers after which the model is truncated: a non-finite value stays non-finite
+in the residual stream, so about log2(layers) forward passes are enough.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +27,14 @@ def of_record(opened: Opened, record: int) -> tuple[str, str]:
     """Search the forward pass on a training document of a run.
 
     Args:
-      opened: a checkpoint of the run.
-      record: the number of the document in the run's data, as warnings give it.
+      opened: A checkpoint of the run.
+      record: The number of the document in the run's data, as warnings name it.
 
     Returns:
-      The text of the row, and what was found, as `search` returns it.
+      The text of the row, and the result of `search`.
 
     Raises:
-      UserError: The data of the run cannot be read.
+      UserError: If the data of the run cannot be read.
     """
     device = next(iter(jax.tree.leaves(opened.params)[0].devices()))
     config = Config.of(opened.config)
@@ -47,11 +48,11 @@ def of_record(opened: Opened, record: int) -> tuple[str, str]:
 
 
 def search(model: ModelConfig, params: Params, trunk: Trunk) -> str:
-    """Return which output is the first that is not finite: that of the embedding or of a layer."""
+    """Return a line that names the first non-finite output: of the embedding or of a layer."""
     output = lambda depth: np.asarray(_hidden(model, params, trunk, depth), np.float32)
     if np.isfinite(output(model.num_layers)).all():
         return f"the outputs of the embedding and of all {model.num_layers} layers are finite"
-    finite, broken = -1, model.num_layers  # the depths between which the first bad output is
+    finite, broken = -1, model.num_layers  # the first non-finite depth is in (finite, broken]
     while broken - finite > 1:
         middle = (finite + broken) // 2
         if np.isfinite(output(middle)).all():
@@ -59,11 +60,11 @@ def search(model: ModelConfig, params: Params, trunk: Trunk) -> str:
         else:
             broken = middle
     values = output(broken)
-    places, size = np.argwhere(~np.isfinite(values)), values.size
-    _, token, channel = map(int, places[0])
+    indices, size = np.argwhere(~np.isfinite(values)), values.size
+    _, token, channel = map(int, indices[0])
     name = f"layer {broken - 1} ({_kinds(model, broken - 1)})" if broken else "the embedding"
     return (
-        f"the output of {name} is the first that is not finite: {len(places):,} of {size:,} "
+        f"the output of {name} is the first that is not finite: {len(indices):,} of {size:,} "
         f"values, the first at token {token}, channel {channel}; all counted from 0"
     )
 
@@ -73,16 +74,16 @@ def _kinds(model: ModelConfig, layer: int) -> str:
 
 
 def _hidden(model: ModelConfig, params: Params, trunk: Trunk, depth: int) -> jax.Array:
-    """The residual stream after `depth` layers, through the final norm unless `depth` is 0."""
+    """Return the residual stream after `depth` layers, with the final norm unless `depth` is 0."""
     if not depth:
         return bind(model, params).embed(jnp.asarray(trunk.tokens))
-    cut = dataclasses.replace(model, num_layers=depth)
+    truncated = dataclasses.replace(model, num_layers=depth)
     counts: dict[str, int] = {}
-    for kind in (kind for kinds in layers(cut) for kind in kinds):
+    for kind in (kind for kinds in layers(truncated) for kind in kinds):
         counts[kind.name] = counts.get(kind.name, 0) + 1
-    blocks = {}
+    blocks: dict[str, Any] = {}
     for name, count in counts.items():
         take = lambda stack, count=count: stack[:count]
         blocks |= jax.tree.map(take, of_kind(params["blocks"], name))
-    run = jax.jit(lambda params, trunk: forward(bind(cut, params), trunk))
+    run = jax.jit(lambda params, trunk: forward(bind(truncated, params), trunk))
     return run(params | {"blocks": blocks}, trunk)

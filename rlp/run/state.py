@@ -67,7 +67,7 @@ class StateMaker:
         if start.config is None and start.files is not None:
             hosts.check_same(consistency.file_facts(start.files))
         params, _, described = start.load(abstract_params(self._run.method.model, self._run.mesh))
-        LOGGER.info("starting from %s", described)
+        LOGGER.info("initializing parameters from %s", described)
         return params
 
     def initial(self, params: Params | None, key: jax.Array) -> TrainState:

@@ -103,8 +103,8 @@ def training_ends(
 
 def bos_description(config: Config, tokenizer: Tokenizer) -> str:
     """Return a log line about the BOS that precedes every text of a run."""
-    names = " ".join(f"{tokenizer.decode([i])!r} (token {i})" for i in tokenizer.bos)
+    names = " ".join(f"{tokenizer.decode([i])!r} (id {i})" for i in tokenizer.bos)
     source = (
         f"set by data.bos={config.data.bos!r}" if config.data.bos else "the tokenizer's default"
     )
-    return f"BOS: {names or 'none'} ({source})"
+    return f"BOS: {names or 'none'}, {source}"

@@ -77,10 +77,10 @@ def _parse(words: list[str]) -> NoReturn:
     sys.argv = list(words)
     status: Any = 0
     try:
+        if importlib.util.find_spec(words[0]) is None:
+            sys.exit(f"the module {words[0]} does not exist")
         if WITH_FLAGS.match(words[0]):
             runpy.run_module(words[0], run_name="__main__")
-        elif importlib.util.find_spec(words[0]) is None:
-            sys.exit(f"the module {words[0]} does not exist")
     except SystemExit as end:
         status = end.code or 0
     except BaseException:  # noqa: BLE001  it is printed, as Python does

@@ -45,9 +45,9 @@ def test_generate_stops_where_the_model_learnt_to_stop(exported, number):
     tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
     network = transformers.AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
     for asked, answer in PAIRS.items():
-        said = [{"role": "user", "content": asked}]
+        messages = [{"role": "user", "content": asked}]
         ids = tokenizer.apply_chat_template(
-            said, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+            messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
         found = network.generate(**ids, do_sample=False, max_new_tokens=40)[0]
         found = found[ids["input_ids"].shape[1] :].tolist()
@@ -85,18 +85,18 @@ def test_a_chat_ends_with_its_turn(tuned, number):
         prompt = run.method.tokenizer.encode(text)
         found = list(continuation(run.method.model, run.params, prompt, 40, ends=ends))
         assert run.method.tokenizer.decode(found) == answer + "<|im_end|>"
-    told = prompts.chat_prompt(run, "north?", "Be brief.")
-    assert told.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
+    prompt = prompts.chat_prompt(run, "north?", "Be brief.")
+    assert prompt.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
 
 
 def compared(run: opened_model.Opened, folder: Path) -> list[verify.Comparison]:
     """Compare a text and a chat between an exported folder and our model."""
     text = prompts.chat_prompt(run, "moon?")
     chat = run.method.tokenizer.encode(text)
-    said = prompts.messages("moon?")
+    messages = prompts.messages("moon?")
     asked = [
         verify.Prompt("the moon", prompts.prompt_ids(run, "the moon")),
-        verify.Prompt("moon?", chat, said),
+        verify.Prompt("moon?", chat, messages),
     ]
     ends = prompts.stop_ids(run, chat=True)
     return verify.compare(verify.Theirs(folder), run.method.model, run.params, asked, 30, ends)

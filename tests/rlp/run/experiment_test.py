@@ -97,10 +97,10 @@ def test_stopped_in_the_middle_of_arms_it_goes_on_and_ends_the_same(finished, tm
     found = experiment.run(config(), workdir)
     assert runs.timeless(found) == runs.timeless(summary)
     for arm in summary["arms"]:
-        mine, other = runs.outcome(workdir / arm), runs.outcome(whole / arm)
-        for outcome in (mine, other):
+        resumed, uninterrupted = runs.outcome(workdir / arm), runs.outcome(whole / arm)
+        for outcome in (resumed, uninterrupted):
             del outcome["config"]  # contains the folder
-        assert mine == other
+        assert resumed == uninterrupted
 
 
 def test_a_finished_experiment_is_not_run_again(finished, monkeypatch):

@@ -82,9 +82,9 @@ def test_a_bfloat16_model_comes_back_as_it_was(name, saved, tmp_path):
 def test_greedy_continuations_are_those_of_transformers(name, saved):
     torch = pytest.importorskip("torch")
     ours, model = opened(saved(name)), theirs.their_model(name)
-    draw = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     for length in (1, 5, 40):
-        prompt = draw.integers(0, ROWS, length).tolist()
+        prompt = rng.integers(0, ROWS, length).tolist()
         found = list(generation.continuation(ours.method.model, ours.params, prompt, 64))
         # Each token is the most likely one given those before it: greedy decoding in one pass.
         logits = theirs.their_logits(model, np.array([prompt + found]))[0]

@@ -32,12 +32,12 @@ CRASHES = {
     "reading data": ("stream", 2),
     "a line of metrics": (MetricsWriter, "write", 3),
     "after a line of metrics": (MetricsWriter, "write", -1),
-    "an evaluation": (Evaluator, "figures", 1),
+    "an evaluation": (Evaluator, "document_metrics", 1),
     "a save": (Checkpoints, "save", 1),
     "after a save": (Checkpoints, "save", -1),
     "a warning": (writer, "write_json", 2),  # of step 4; the first call is for step 3
     "two steps further": ("trainer", 3),
-    "the last evaluation": (Evaluator, "figures", -2),
+    "the last evaluation": (Evaluator, "document_metrics", -2),
     "the thoughts": (Evaluator, "browse", 1),
     "after the last save": (finish, "write_json", 1),
     "between the last files": (finish, "write_json", 2),
@@ -68,10 +68,10 @@ def test_a_run_that_crashes_again_and_again_ends_like_one_that_never_did(
     kind, crashes, tmp_path, finished
 ):
     trainer, stream, config = kind
-    places = {"trainer": (trainer, "step"), "stream": (stream, "batch")}
+    owners = {"trainer": (trainer, "step"), "stream": (stream, "batch")}
     reached = []
     for owner, *moment in map(CRASHES.get, crashes):
-        crashed(config, tmp_path, *places.get(owner, (owner,)), *moment)
+        crashed(config, tmp_path, *owners.get(owner, (owner,)), *moment)
         reached.append(max(runs.steps(tmp_path), default=0))
         assert not (tmp_path / "evaluation.json").exists()
     assert len(set(reached)) >= (5 if crashes == [*CRASHES] else 3)
@@ -125,7 +125,10 @@ def test_sigterm_saves_the_step_reached_and_the_run_goes_on_from_it(kind, tmp_pa
     trainer, stream, config = kind
     stops = [
         ((trainer, "step", 2), 2),
-        ((Evaluator, "figures", 1), 3),  # completed, because its metrics belong to the step
+        (
+            (Evaluator, "document_metrics", 1),
+            3,
+        ),  # completed: its metrics are the step's
         ((MetricsWriter, "write", 2), 5),
         # The first calls read held-out documents and a step; noticed in the last evaluation.
         ((stream, "batch", 3), 7),

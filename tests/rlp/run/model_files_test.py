@@ -156,9 +156,9 @@ def test_an_export_has_the_template_of_the_run_and_no_older_one(named, files, tm
     bpe = Path(make_folder(tmp_path / "bpe", NAMES, **NAMED))
     given = dict(files)
     if "tokenizer_config.json" in files:
-        told = read(bpe, "tokenizer_config.json")
-        told["chat_template"] = files["tokenizer_config.json"]
-        given["tokenizer_config.json"] = json.dumps(told)
+        config = read(bpe, "tokenizer_config.json")
+        config["chat_template"] = files["tokenizer_config.json"]
+        given["tokenizer_config.json"] = json.dumps(config)
     base = model(tmp_path / "model", **given)
     (tmp_path / "my.jinja").write_text(CHATML)
     chosen = str(tmp_path / named) if named == "my.jinja" else named
@@ -178,30 +178,32 @@ def test_an_export_has_the_template_of_the_run_and_no_older_one(named, files, tm
 def test_a_tokenizer_of_its_own_has_the_template_and_the_ends(base, number, tmp_path):
     """The folder named by data.tokenizer has neither, and the initial model has other ids."""
     transformers = pytest.importorskip("transformers")
-    own = Path(make_folder(tmp_path / "own", ("<|im_end|>", *NAMES[:4]), eos_token="<|endoftext|>"))
+    folder = Path(
+        make_folder(tmp_path / "own", ("<|im_end|>", *NAMES[:4]), eos_token="<|endoftext|>")
+    )
     (tmp_path / "my.jinja").write_text(CHATML)
-    changes = {"data.tokenizer": str(own), "data.sft.share": 1.0}
+    changes = {"data.tokenizer": str(folder), "data.sft.share": 1.0}
     run = begun(
         base, tmp_path / "a", **changes, **{"data.chat_template": str(tmp_path / "my.jinja")}
     )
     (tmp_path / "my.jinja").unlink()
-    ids = ids_of(own)
+    ids = ids_of(folder)
     assert ids["<|im_end|>"] != number["<|im_end|>"]
     follows = default.get_config()
-    follows.data.tokenizer = str(own)
+    follows.data.tokenizer = str(folder)
     follows.model.update(run.config.model)
     heir = build_method(follows, run.files)  # of another run that starts from it
     assert heir.template == CHATML
     heir = dataclasses.replace(run, config=follows, method=heir)
     for name, one in (("of it", run), ("of its heir", heir)):
         export_model.export_model(one, tmp_path / name, "float32", GB)
-        told = read(tmp_path / name, "generation_config.json")
-        assert told == GENERATION | {
+        generation = read(tmp_path / name, "generation_config.json")
+        assert generation == GENERATION | {
             "bos_token_id": None,
             "eos_token_id": [ids["<|endoftext|>"], ids["<|im_end|>"]],
             "pad_token_id": ids["<|endoftext|>"],
         }
-        assert read(tmp_path / name, "config.json")["eos_token_id"] == told["eos_token_id"]
+        assert read(tmp_path / name, "config.json")["eos_token_id"] == generation["eos_token_id"]
         theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / name)
         assert theirs.chat_template == CHATML
         assert theirs.encode("<|im_end|>") == [ids["<|im_end|>"]]

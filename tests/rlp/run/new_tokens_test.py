@@ -120,15 +120,15 @@ def test_what_an_import_returns_is_what_opening_its_folder_gives(saved, tmp_path
         assert made.config.to_dict() == again.config.to_dict()
         assert made.method.model == again.method.model
         assert (made.step, made.files) == (again.step, again.files)
-        for place, one in (("made", made), ("again", again)):
-            export_model.export_model(one, run / place, "float32", GB)
+        for name, model in (("made", made), ("again", again)):
+            export_model.export_model(model, run / name, "float32", GB)
         found, expected = folders.below(run / "made"), folders.below(run / "again")
         assert found.keys() == expected.keys()
         assert {name for name in found if found[name] != expected[name]} == {"rlp.json"}
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"new_tokens": ["<a>", "<think>"]}, "'<think>' cannot be added: it is token 3"),
         ({"new_tokens": ["w9"]}, "'w9' cannot be added: it is token 9"),
@@ -138,10 +138,10 @@ def test_what_an_import_returns_is_what_opening_its_folder_gives(saved, tmp_path
     ],
 )
 def test_tokens_that_cannot_be_added_are_refused_and_nothing_is_left(
-    options, said, saved, tmp_path
+    options, message, saved, tmp_path
 ):
     before = folders.below(saved("qwen3"))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         imported(saved("qwen3"), tmp_path / "run", **options)
     assert not list(tmp_path.iterdir())
     assert folders.below(saved("qwen3")) == before

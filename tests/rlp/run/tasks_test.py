@@ -95,8 +95,8 @@ def test_the_state_is_sized_by_the_settings_that_a_step_samples_with(kind, basel
     run = assembly.build(runs.config(kind, changes))
     assert run.sampling_settings == run.sampling_method.settings
     phi = baseline != "none" and kind is not runs.COMPASS_RLVR
-    own = kl_weight > 0 and not (phi and baseline == "frozen")
-    assert copies_kept(run.sampling_settings) == (phi, own)
+    reference = kl_weight > 0 and not (phi and baseline == "frozen")
+    assert copies_kept(run.sampling_settings) == (phi, reference)
 
 
 def test_a_run_that_samples_nothing_keeps_no_copies():

@@ -125,9 +125,8 @@ def test_a_new_experiment_refuses_a_folder_with_one_of_its_names(name, put, tmp_
 def test_an_arm_is_not_called_like_a_folder_of_its_experiment(tmp_path):
     run_config = config()
     run_config.arms = ConfigDict({"plots": {}})
-    refused(
-        lambda: experiment.run(run_config, tmp_path), tmp_path, "the arm name 'plots' is reserved"
-    )
+    message = "the arm name 'plots' is reserved"
+    refused(lambda: experiment.run(run_config, tmp_path), tmp_path, message)
 
 
 def test_the_folder_of_a_run_is_not_that_of_an_experiment(finished, tmp_path):
