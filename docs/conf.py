@@ -51,6 +51,7 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # docstrings say what an attribute is; types of arrays are long
 
 # HTML.
 html_theme = "sphinx_book_theme"
