@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from models.backend import choices
 from models.cache import Cache, map_branches
-from models.sharding import place, shards
+from models.sharding import constrain, shards
 from models.transformer import Transformer
 from models.tree import Branches, Trunk, empty_branch_cache, extend
 from rlp.engine.branches import Thoughts, Vocabulary, closes, empty_branches, unclosable
@@ -45,7 +45,7 @@ def decode(
 
     Returns:
       The thoughts [B, N, L]; the cache of slots 0 … O + L - 2 of the branches; and the number of
-      decoded tokens, int32: the rows of all decoding steps, including those of closed thoughts.
+      decoded tokens, int32: the rows of all decoding steps, also of closed thoughts.
     """
     decoder = _Decoder(model, trunk, trunk_cache, temperature, vocabulary)
     slots = len(vocabulary.think_open) + uniforms.shape[-1]
@@ -218,9 +218,9 @@ class _Decoder:
         # number divides, its devices take a share of the rows instead. All placements are explicit,
         # so that the compiler does not propagate this one to other arrays.
         layout = "draws" if len(logits) % shards("draws") == 0 else "rows"
-        by_row = lambda x: place(place(x.reshape(-1), "rows"), layout)
+        by_row = lambda x: constrain(constrain(x.reshape(-1), "rows"), layout)
         logits = mask_logits(
-            place(place(logits, "rows", "vocab"), layout),
+            constrain(constrain(logits, "rows", "vocab"), layout),
             self.vocabulary.not_in_thoughts,
             self.temperature or 1.0,
             close[-1],
@@ -231,7 +231,7 @@ class _Decoder:
         else:
             action = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         logprob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=-1)
-        action, logprob = place(action, "rows"), place(logprob[:, 0], "rows")
+        action, logprob = constrain(action, "rows"), constrain(logprob[:, 0], "rows")
         return action.reshape(shape), logprob.reshape(shape)
 
 

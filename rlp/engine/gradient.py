@@ -91,8 +91,8 @@ def policy_gradient(
       shards: devices that split the documents.
 
     Returns:
-      The loss (nats, except for the unit of the advantages), metrics by name, and the gradient, a
-      tree like `params`.
+      The loss, metrics by name (`kl`, entropies and losses in nats), and the gradient, a tree like
+      `params`.
     """
     thoughts = rollout.thoughts
     documents, branches, limit = thoughts.actions.shape

@@ -37,7 +37,7 @@ class Rollout:
     branch_cache: Cache  # slots 0 … O + L - 2, which predict actions
     thoughts: Thoughts  # [B, N, L]
     target: jax.Array  # [B, N, H] int32, the text after the fork
-    decoded: jax.Array  # int32, decoded tokens: the rows of all decoding steps, closed ones too
+    decoded: jax.Array  # int32, decoded tokens: rows of all decoding steps, also of closed thoughts
 
     def without_cache(self) -> "Rollout":
         """Return the rollout as the update reads it: only the evidence needs the large cache."""

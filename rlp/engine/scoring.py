@@ -16,7 +16,7 @@ import numpy as np
 from models.backend import choices
 from models.cache import Cache, grown
 from models.mask import HIDDEN_SCORE
-from models.sharding import place, shards
+from models.sharding import constrain, shards
 from models.transformer import Transformer
 from models.tree import Branches, Trunk, extend, forward
 from rlp.engine.branches import Vocabulary, unclosable
@@ -83,7 +83,7 @@ def token_scores(
 
     def score(inputs: tuple) -> Scores:
         hidden, targets, unclosable = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), inputs)
-        logits = place(model.logits(hidden), "rows", "vocab")
+        logits = constrain(model.logits(hidden), "rows", "vocab")
         logits = mask_logits(logits, banned, temperature, close, unclosable)
         return jax.tree.map(
             lambda x: x.reshape(rows, -1), _scores(entropy_gradient, logits, targets)

@@ -90,14 +90,14 @@ topology = chips.parse_topology(sys.argv[1])
 compilers.prepare(topology)
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from models.sharding import batch_sharding, make_mesh, place
+from models.sharding import batch_sharding, constrain, make_mesh
 from rlp.capacity import programs
 mesh = make_mesh(2, 2, 2, devices=compilers.devices(topology))
 split = NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
 table = jax.ShapeDtypeStruct((24, 32), jnp.float32, sharding=split)
 tokens = jax.ShapeDtypeStruct((8, 12), jnp.int32, sharding=batch_sharding(mesh))
 step = programs.CompiledStep()
-look_up = jax.jit(lambda table, tokens: place(table[tokens], "rows"))
+look_up = jax.jit(lambda table, tokens: constrain(table[tokens], "rows"))
 with programs.tracing_for(mesh, topology.chip.platform):
     programs.Compiler(mesh, step, lambda line: None).stage("x", "update", look_up, table, tokens)
 print(*step.stages[0].remarks, sep="\\n")

@@ -1,4 +1,4 @@
-"""What is printed: whether a step fits, and what to change where it does not."""
+"""The printed tables: whether a step fits, and what to change if it does not."""
 
 import dataclasses
 import re
@@ -27,7 +27,7 @@ def case(**changes):
 
 
 def compiled(**gibs):
-    """A compiled step of stages with these arguments, each beside 1 GiB of others."""
+    """A compiled step; its stages have these arguments in GiB, and 1 GiB of other live arrays."""
     stage = lambda name, size: CompiledStage(name, "update", 1, size * GIB, 0, 0, GIB, (), (), 0.0)
     return CompiledStep([stage(name, size) for name, size in gibs.items()])
 
@@ -89,9 +89,9 @@ def test_jax_takes_a_share_of_a_gpu(monkeypatch):
 
 def test_what_the_compiler_could_not_keep_is_told():
     remark = "Involuntary full rematerialization. The compiler cannot go from A to B"
-    found = compiled(update=1)
-    found.stages[0] = dataclasses.replace(found.stages[0], remarks=(remark,))
-    assert f"  update: {remark}" in list(summary.memory_tables(found))
+    step = compiled(update=1)
+    step.stages[0] = dataclasses.replace(step.stages[0], remarks=(remark,))
+    assert f"  update: {remark}" in list(summary.memory_tables(step))
 
 
 def test_the_table_of_parameters_adds_up():

@@ -1,4 +1,4 @@
-"""A value that is not finite is named: which one, at which step, of which document and thought."""
+"""Errors name the first value that is not finite, with step, document and thought."""
 
 import json
 import math
@@ -33,9 +33,9 @@ def objective(**changes):
     return Objective(formula="", source="", **changes)
 
 
-NAN = objective(reward=lambda found: put(found.reasoned, (1, 0, 2), jnp.nan))
+NAN = objective(reward=lambda outcome: put(outcome.reasoned, (1, 0, 2), jnp.nan))
 INFINITE = objective(
-    reward=lambda found: put(found.answers.correct.astype(jnp.float32), (2, 0, 1), jnp.inf),
+    reward=lambda outcome: put(outcome.answers.correct.astype(jnp.float32), (2, 0, 1), jnp.inf),
     advantages=standardized_advantages,
     reads=("answers",),
 )
@@ -75,7 +75,7 @@ def test_an_objective_that_gives_no_number_is_named_with_document_and_thought(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [RLP, runs.COMPASS_RLVR], ids=["rlp", "rlvr"])
-def test_weights_that_are_not_numbers_are_named_and_figures_of_their_thoughts_are_null(
+def test_weights_that_are_not_numbers_are_named_and_metrics_of_their_thoughts_are_null(
     changes, tmp_path, monkeypatch
 ):
     make = state.init
@@ -121,7 +121,7 @@ def test_nothing_is_looked_for_in_a_sound_step(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "evaluation.json").read_text())["skipped_updates"] == 0
 
 
-# In the order in which they are computed: what comes later is not finite because of it.
+# In the order of the computation: each makes all later values not finite.
 OF_THOUGHTS = {
     "logprobs": "the log-probability of a sampled thought is nan for thought 1 of fork 1",
     "baseline": "the log-probability of the text without a thought is nan for fork 1",
@@ -214,7 +214,7 @@ def test_the_first_gradient_of_the_backward_pass_that_is_not_finite_is_named():
 # Its value is finite, and its gradient is 0 * inf.
 STEEP = objective(
     surrogate=lambda seen, settings: (jnp.sqrt(0.0 * seen.logprobs), {}),
-    reward=lambda found: found.reasoned,
+    reward=lambda outcome: outcome.reasoned,
 )
 
 

@@ -1,4 +1,4 @@
-"""Damage to a checkpoint is found, and the run falls back to the one before."""
+"""Damage to a checkpoint is detected, and the run falls back to the previous one."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What is saved lands on any mesh, in parts or whole, or one line says why not."""
+"""Checkpoints load onto any mesh, some items or all of them, or fail with a one-line error."""
 
 import math
 import shutil
