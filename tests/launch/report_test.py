@@ -39,7 +39,7 @@ def test_program_refuses_a_missing_folder_in_one_line(tmp_path: Path):
     assert done.returncode == 2
     assert (
         done.stderr.strip()
-        == "error: none does not exist: name a run folder or an experiment folder"
+        == "error: none does not exist; name a run folder or an experiment folder"
     )
     assert list(tmp_path.iterdir()) == []
 
