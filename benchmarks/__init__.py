@@ -1,1 +1,1 @@
-"""Timing of the product's own RLP step, alone and beside other implementations."""
+"""Benchmarks of this project's RLP step and attention, alone and against other implementations."""

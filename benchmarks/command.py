@@ -1,4 +1,4 @@
-"""What the programs of this folder share: flags, a start that refuses with one line, CPUs."""
+"""Shared code of the benchmark programs: flags, one-line errors, and CPUs."""
 
 import argparse
 import os
@@ -11,11 +11,11 @@ from rlp.runtime.errors import UserError
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and a description as it was written."""
+    """Show defaults, and the description without reformatting."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of flags whose complaint is a UserError, and so one line."""
+    """A parser of flags that raises UserError, so that `run` prints one line."""
 
     def __init__(self, description: str | None):
         spec = sys.modules["__main__"].__spec__
@@ -23,13 +23,13 @@ class Parser(argparse.ArgumentParser):
         super().__init__(name, description=description, allow_abbrev=False, formatter_class=_Help)
 
     def error(self, message: str) -> NoReturn:
-        """Refuses the command line."""
+        """Raise a UserError."""
         raise UserError(message)
 
 
 def run(main: Callable[[list[str]], int]) -> NoReturn:
-    """Runs a program and exits with what it returns; a UserError is one line on stderr and 2."""
-    keep_freed_memory()  # as the product's programs do
+    """Run a program and exit with the status it returns, or print a UserError and exit with 2."""
+    keep_freed_memory()  # as the programs in launch/ do
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
@@ -38,12 +38,14 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
 
 
 def cpus(threads: int) -> set[int]:
-    """The first `threads` CPUs of those that this process may use.
+    """Return the first `threads` CPUs of those that this process may use.
 
     Raises:
-      UserError: there are fewer.
+      UserError: If there are fewer.
     """
     allowed = sorted(os.sched_getaffinity(0))
     if threads > len(allowed):
-        raise UserError(f"--threads={threads}, but this process may use {len(allowed)} CPU(s)")
+        raise UserError(
+            f"--threads={threads}, but this process may use {len(allowed)} CPU(s); lower it"
+        )
     return set(allowed[:threads])

@@ -1,10 +1,10 @@
-"""What the report of a long run costs: seconds and the most memory of the process that makes it.
+"""Measure the seconds and the peak memory of the process that writes the report of a long run.
 
-    python -m benchmarks.long_report                      100,000 steps of RLP, made up
+    python -m benchmarks.long_report                      100,000 steps of RLP, synthetic
     python -m benchmarks.long_report --steps=1000 --keep=/tmp/long
 
-The run is made up of figures that rise, fall and scatter as those of a run do, with a spike now and
-then, and an evaluation every 1,000 steps.
+The run is synthetic: its metrics rise, fall and scatter like those of a real run, with occasional
+spikes, and it has an evaluation every 1,000 steps.
 """
 
 import json
@@ -36,38 +36,38 @@ HELD_OUT = (
 COSTS = ("prefill", "decode", "scoring", "baseline", "reference", "update", "optimizer")
 STAGES = ("data", "rollout", "evidence", "update")
 EVERY = 1000  # steps between evaluations
-SPIKES = 1 / 5000  # of the steps
+SPIKES = 1 / 5000  # share of the steps with a spike
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the program; returns its exit status."""
+    """Run the program and return its exit status."""
     parser = command.Parser(__doc__)
     parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--keep", help="folder to make and to keep the run and its report in")
+    parser.add_argument("--keep", help="folder to create, in which the run and its report are kept")
     flags = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         folder = write_run(Path(flags.keep or temporary) / "run", flags.steps)
-        seconds, most = cost(folder)
+        seconds, peak = cost(folder)
         sizes = (folder / name for name in (run_folder.METRICS, run_folder.REPORT))
         metrics, page = (f"{path.stat().st_size / 2**20:.1f} MiB" for path in sizes)
     print(
-        f"{flags.steps:,} steps ({metrics} of metrics): {seconds:.1f} s, {most / 2**20:.0f} MiB, "
+        f"{flags.steps:,} steps ({metrics} of metrics): {seconds:.1f} s, {peak / 2**20:.0f} MiB, "
         f"a page of {page}"
     )
     return 0
 
 
 def cost(folder: Path) -> tuple[float, int]:
-    """Seconds that `launch.report` takes for a run, and the most memory it has, in bytes."""
+    """Return the seconds that `launch.report` takes for a run, and its peak memory in bytes."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "launch.report", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    return time.perf_counter() - start, most
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    return time.perf_counter() - start, peak
 
 
 def write_run(folder: Path, steps: int, seed: int = 0) -> Path:
-    """Makes the folder of a finished run that was never trained."""
+    """Write the folder of a synthetic finished run and return it."""
     folder.mkdir(parents=True)
     config = {"seed": seed, "objective": "rlp", "steps": steps}
     (folder / run_folder.CONFIG).write_text(json.dumps(config))
@@ -75,8 +75,8 @@ def write_run(folder: Path, steps: int, seed: int = 0) -> Path:
     with (folder / run_folder.METRICS).open("w") as file:
         for step in range(1, steps + 1):
             file.write(json.dumps(_line(step, steps, draw)) + "\n")
-    figures = {name: draw.random() for name in HELD_OUT}
-    (folder / run_folder.EVALUATION).write_text(json.dumps({"step": steps, **figures}))
+    metrics = {name: draw.random() for name in HELD_OUT}
+    (folder / run_folder.EVALUATION).write_text(json.dumps({"step": steps, **metrics}))
     return folder
 
 

@@ -3,9 +3,9 @@
     make demo
     python -m launch.train --config=configs/demo.py --workdir=runs/demo --config.seed=1
 
-Three arms: `base` learns next-token prediction on documents in which most thoughts say nothing and
-some work the answer out; `rlp` and `cpt` (continued next-token training, as many FLOPs as `rlp`)
-start from it and see only documents without thoughts.
+Three arms: `base` is trained on next-token prediction, on documents in which most thoughts are
+empty musings and some work out the answer. `rlp` and `cpt` (continued next-token training with as
+many FLOPs as `rlp`) start from `base` and are trained on documents without thoughts.
 """
 
 from ml_collections import ConfigDict
@@ -14,13 +14,13 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """The experiment. What the arms share stands first, what tells them apart under `arms`."""
+    """Return the experiment: first the fields that all arms share, then those of each arm."""
     config = default.get_config()
     config.batch_size = 64
     config.model.rope.theta = 100.0
 
     config.data.kind = "compass"
-    config.data.sequence_length = 22  # a document without a thought
+    config.data.sequence_length = 22  # length of a document without a thought
     config.data.pack = False
 
     config.optimizer.learning_rate = 2e-4
@@ -30,8 +30,8 @@ def get_config() -> ConfigDict:
     config.rlp.positions = "given"  # at the answer
     config.rlp.group_size = 8  # G
     config.rlp.thought_length = 9  # L: eight headings and the closing tag
-    config.rlp.temperature = 1.0  # at 0.7 the policy drifts into one deterministic chain
-    config.rlp.unclosed = "append"  # masked, a drift towards thoughts that do not close goes unpunished
+    config.rlp.temperature = 1.0  # at 0.7 the policy collapses to one deterministic chain
+    config.rlp.unclosed = "append"  # with "mask", drifting to unclosed thoughts costs nothing
 
     config.evaluation.every = 10
     config.evaluation.documents = 256
@@ -44,13 +44,13 @@ def get_config() -> ConfigDict:
     config.arms.base.evaluation = ConfigDict({"every": 100})
     config.arms.base.data = ConfigDict()
     config.arms.base.data.sequence_length = 32
-    config.arms.base.data.compass = ConfigDict()  # first learn to work, then to muse
+    config.arms.base.data.compass = ConfigDict()  # first workings, later musings
     config.arms.base.data.compass.thought_share = 0.75
     config.arms.base.data.compass.musing_share = 0.1
     config.arms.base.data.compass.late_musing_share = 0.85
     config.arms.base.data.compass.late_from = 19200  # after 300 steps
     config.arms.base.optimizer = ConfigDict()
-    config.arms.base.optimizer.learning_rate = 2e-3  # at 3e-3 some seeds never learn to work
+    config.arms.base.optimizer.learning_rate = 2e-3  # at 3e-3 some seeds never learn to work out the answer
     config.arms.base.optimizer.schedule = "cosine"
     config.arms.base.optimizer.warmup_steps = 50
     config.arms.base.optimizer.weight_decay = 0.05

@@ -1,10 +1,10 @@
-"""The paper's chain in minutes on two CPU cores, on the walks of the demo.
+"""The pipeline of the paper on the walks of the demo, in minutes on two CPU cores.
 
     python -m launch.pipeline --config=configs/demo_chain.py --workdir=runs/chain
 
-From the base of configs/demo.py three starts: `none` (the base itself), `cpt` (with the FLOPs of `rlp`) and
-`rlp`. Each is fine-tuned on a few walks with their thought and answer, `sft`, and then rewarded for right
-answers alone, `rlvr`. Every run answers the same held-out walks.
+Three starts from the base of configs/demo.py: `none` (the base itself), `cpt` (with the FLOPs of `rlp`) and
+`rlp`. Each is fine-tuned on a few walks with thought and answer (`sft`) and then rewarded for right answers
+only (`rlvr`). Every run is evaluated on the same held-out walks.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ RLVR = {"objective": "rlvr", "steps": 20, "batch_size": 32}
 
 
 def get_config() -> ConfigDict:
-    """The experiment; held-out figures at the end of an arm only."""
+    """Return the experiment, in which every arm is evaluated at its end only."""
     config = demo.get_config()
     config.evaluation.every = 0
     config.evaluation.problems = 256

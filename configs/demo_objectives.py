@@ -1,10 +1,10 @@
-"""RLP beside its neighbours and its controls, on the documents of the demo.
+"""RLP, related objectives and controls on the documents of the demo.
 
     python -m launch.train --config=configs/demo_objectives.py --workdir=runs/objectives/41 --config.seed=41
 
-The arms of configs/demo.py, and one for every other objective over thoughts: all start from `base`,
-take as many steps on the same documents as `rlp`, and differ from it in their objective alone.
-`cpt` has the FLOPs of `rlp`, `cpt_tokens` its document tokens. docs/objectives.md has the table.
+The arms of configs/demo.py, and one for every other objective over thoughts. These start from `base`,
+run for as many steps on the same documents as `rlp`, and differ from it in the objective only. `cpt`
+uses the FLOPs of `rlp`, and `cpt_tokens` its document tokens. docs/objectives.md has the results.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ OBJECTIVES = (
 
 
 def get_config() -> ConfigDict:
-    """The experiment; held-out figures at the end of an arm only."""
+    """Return the experiment, in which every arm is evaluated at its end only."""
     config = demo.get_config()
     config.evaluation.every = 0
     config.arms.base.evaluation.every = 0

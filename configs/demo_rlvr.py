@@ -1,9 +1,9 @@
-"""RLVR in a minute on two CPU cores: the questions of the demo, and whether they are answered right.
+"""RLVR on the questions of the demo, in a minute on two CPU cores.
 
     python -m launch.train --config=configs/demo_rlvr.py --workdir=runs/demo_rlvr --config.init_from=runs/demo/base
 
-`base` is the first arm of configs/demo.py. A problem is a document up to its answer; a response is a thought with
-the answer after it, `<think> south east … </think> north . <eos>`, and is rewarded for the right one alone.
+`base` is the first arm of configs/demo.py. A problem is a document up to its answer. A response is a thought
+followed by the answer, `<think> south east … </think> north . <eos>`, and is rewarded if the answer is right.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import demo
 
 
 def get_config() -> ConfigDict:
-    """The run, with the demo's settings of groups, sampling and optimizer."""
+    """Return the config, with the groups, sampling and optimizer of the demo."""
     config = demo.get_config()
     del config.arms
     config.objective = "rlvr"

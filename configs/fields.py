@@ -4,9 +4,9 @@
     class RLP:
         group_size: int = field(16, "thoughts per fork", symbol="G", at_least=1)
 
-From such classes derive the ConfigDict that config files change, the check of every value
+These classes define the ConfigDict that config files change, the check of every value
 (`Field.problem`), the description of every field (`Field.described`) and typed settings (`read`),
-in which mypy finds a misspelt name.
+in which mypy finds misspelled names.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ Value = bool | int | float | str
 V = TypeVar("V", bool, int, float, str)
 G = TypeVar("G")
 
-INT32 = 2**31 - 1  # the largest number that devices can count to
+INT32 = 2**31 - 1  # the largest integer on devices
 _SMALLEST_FLOAT32 = 2.0**-126  # devices flush smaller numbers to 0
 
 
@@ -30,22 +30,22 @@ _SMALLEST_FLOAT32 = 2.0**-126  # devices flush smaller numbers to 0
 class Field:
     """A field of the config.
 
-    Of two bounds on one side, give one.
+    At most one lower and one upper bound can be given.
 
     Attributes:
       path: dotted, such as "rlp.group_size".
       kind: bool, int, float or str.
-      default: its value where a config does not change it.
-      help: what it means.
-      unit: of its value; "" for none.
-      symbol: in the RLP paper (arXiv 2510.01265) or, for other methods, in theirs; "" for none.
-      choices: the only values of a text, each with its meaning, which may be "".
-      special: values outside of the range, or with a meaning of their own, and that meaning.
+      default: the value if a config does not set the field.
+      help: the meaning of the field.
+      unit: unit of the value; "" for none.
+      symbol: its symbol in the RLP paper (arXiv 2510.01265), or in the paper of another method; "" for none.
+      choices: the allowed values of a string, each with its meaning, which can be "".
+      special: values outside of the range or with a special meaning, and that meaning.
       at_least, above: lower bound of a number, inclusive or exclusive.
       at_most, below: upper bound, inclusive or exclusive.
-      held_as: "int32" or "float32" if devices hold the number, so that it must be in range there too.
-      why: the reason for the bounds, where it is not obvious.
-      group: what its group holds.
+      held_as: "int32" or "float32" if devices store the number, which must be in range in that dtype.
+      why: the reason for the bounds, if it is not obvious.
+      group: description of the group that the field is in.
     """
 
     path: str = ""
@@ -65,8 +65,8 @@ class Field:
     group: str = ""
 
     def problem(self, value: Value) -> str:
-        """What is wrong with a value of the right type, as the end of a sentence that begins with
-        "field=value"; "" if nothing is."""
+        """Return why a value of the correct type is invalid, as the end of a sentence that begins
+        with "field=value"; "" if it is valid."""
         if value in self.special:
             return ""
         if isinstance(value, str):
@@ -81,7 +81,7 @@ class Field:
         return self._problem_in_float32(value) if self.held_as == "float32" else ""
 
     def described(self) -> str:
-        """Its meaning, with the paper's symbol, unit, range and choices, in one line."""
+        """Return the meaning with symbol, unit, range and choices, in one line."""
         symbol, unit = self.symbol and f"{self.symbol}: ", self.unit and f" [{self.unit}]"
         choices = [f'"{value}" {meaning}'.rstrip() for value, meaning in self.choices.items()]
         special = [f"{_quoted(value)} = {meaning}" for value, meaning in self.special.items()]
@@ -93,26 +93,26 @@ class Field:
 
     def _problem_in_float32(self, value: float) -> str:
         try:
-            held = struct.unpack("<f", struct.pack("<f", value))[0]
+            rounded = struct.unpack("<f", struct.pack("<f", value))[0]
         except OverflowError:
             zero = f", or set it to 0 for {self.special[0]}" if 0 in self.special else ""
             return f", which is infinite in float32; lower it{zero}"
-        held = 0.0 if abs(held) < _SMALLEST_FLOAT32 else held
-        if self._in_range(held):
+        rounded = 0.0 if abs(rounded) < _SMALLEST_FLOAT32 else rounded
+        if self._in_range(rounded):
             return ""
-        return f", which is {held:g} in float32; it must {self._rule()}"
+        return f", which is {rounded:g} in float32; it must {self._rule()}"
 
     def _rule(self) -> str:
-        """Such as "be at least 1, or -1 (all that are left)"."""
+        """Return a rule such as "be at least 1, or -1 (all remaining devices)"."""
         allowed = self._range()
-        rule = f"lie {allowed}" if allowed.startswith("in ") else f"be {allowed}"
+        rule = f"be {allowed}"
         outside = [f"{value} ({meaning})" for value, meaning in self.special.items()
                    if not self._in_range(cast(float, value))]
         why = self.why and f": {self.why}"
         return ", or ".join(["not be negative" if allowed == "at least 0" else rule, *outside]) + why
 
     def _range(self) -> str:
-        """Such as "at least 1" or "in [0, 1)"; "" for any value."""
+        """Return a range such as "at least 1" or "in [0, 1)"; "" for any value."""
         low, high = max(self.at_least, self.above), min(self.at_most, self.below)
         closed = self.at_least > self.above, self.at_most < self.below
         if math.isinf(low) and math.isinf(high):
@@ -127,56 +127,56 @@ class Field:
 def field(
     default: V, help: str, *, choices: Sequence[str] | Mapping[str, str] = (), **limits: Any
 ) -> V:
-    """A field in the class of its group.
+    """Declare a field in the class of its group.
 
     Args:
       default, help: see `Field`.
-      choices: the only values of a text, or of each its meaning.
+      choices: the allowed values of a string, optionally with their meanings.
       **limits: other attributes of `Field`.
     """
-    named = choices if isinstance(choices, Mapping) else dict.fromkeys(choices, "")
-    declared = Field(default=default, help=help, choices=named, **limits)
-    made: Any = dataclasses.field(default=default, metadata={"field": declared})
-    return made
+    meanings = choices if isinstance(choices, Mapping) else dict.fromkeys(choices, "")
+    declared = Field(default=default, help=help, choices=meanings, **limits)
+    dataclass_field: Any = dataclasses.field(default=default, metadata={"field": declared})
+    return dataclass_field
 
 
 def count(default: int, help: str, **limits: Any) -> int:
-    """A field with a number that devices count to in int32; 1 or more unless `at_least` is given."""
+    """Declare an integer that devices store as int32, at least 1 unless `at_least` is given."""
     return field(default, help, held_as="int32", **({"at_least": 1} | limits))
 
 
 def fraction(default: float, help: str, **limits: Any) -> float:
-    """A field with a number from 0 to 1."""
+    """Declare a number from 0 to 1."""
     return field(default, help, at_least=0, at_most=1, **limits)
 
 
 def options() -> Any:
-    """A group whose fields are declared elsewhere; in a config and in `read` it is what it holds."""
+    """Declare a group whose fields are declared elsewhere; `read` returns it as a dictionary."""
     return dataclasses.field(default_factory=dict)
 
 
 class Group:
-    """Base of a group of fields, which are its attributes. As a ConfigDict does, it gives them by
-    name, too, so that `make(**group)` takes them all."""
+    """Base class of a group of fields. Like a ConfigDict, it is also a mapping, so that
+    `make(**group)` passes all fields."""
 
     def keys(self) -> Iterator[str]:
-        """The names of the fields and of the groups in it."""
+        """Return the names of the fields and the nested groups."""
         return (member.name for member in dataclasses.fields(cast(Any, self)))
 
     def __iter__(self) -> Iterator[str]:
         return self.keys()
 
     def __getitem__(self, name: str) -> Any:
-        """The value of a field."""
+        """Return the value of a field."""
         return getattr(self, name)
 
 
 def walk(group: Any, path: str = "") -> Iterator[Field]:
-    """The fields of a group and of the groups in it, in the order in which they are declared.
+    """Yield the fields of a group and its nested groups, in the order of their declaration.
 
     Args:
       group: the class of the group.
-      path: put before the path of every field, with a dot at its end.
+      path: prefix of the path of every field, with a trailing dot.
     """
     for member in dataclasses.fields(group):
         if dataclasses.is_dataclass(member.type):
@@ -191,7 +191,7 @@ def walk(group: Any, path: str = "") -> Iterator[Field]:
 
 
 def config_dict(group: Any) -> ConfigDict:
-    """A ConfigDict with the defaults of a group, given by its class."""
+    """Return a ConfigDict with the defaults of a group, which is given by its class."""
     config = ConfigDict()
     for member in dataclasses.fields(group):
         if dataclasses.is_dataclass(member.type):
@@ -204,34 +204,34 @@ def config_dict(group: Any) -> ConfigDict:
 
 
 def nested(values: Mapping[str, Value]) -> dict[str, Any]:
-    """Values by dotted paths as nested dictionaries, as `read` takes them."""
-    made: dict[str, Any] = {}
+    """Convert values by dotted path into nested dictionaries, as `read` expects them."""
+    root: dict[str, Any] = {}
     for path, value in values.items():
         *groups, name = path.split(".")
-        place = made
+        parent = root
         for group in groups:
-            place = place.setdefault(group, {})
-        place[name] = value
-    return made
+            parent = parent.setdefault(group, {})
+        parent[name] = value
+    return root
 
 
 def value_of(config: Any, path: str) -> Value:
-    """The value of the field with a dotted path."""
+    """Return the value of the field with a dotted path."""
     return operator.attrgetter(path)(config)
 
 
 def flat(config: Any, group: type) -> dict[str, Value]:
-    """Dotted path of every field of a group to its value in a config."""
+    """Return the value of every field of a group in a config, by dotted path."""
     return {field.path: value_of(config, field.path) for field in walk(group)}
 
 
 def read(group: type[G], values: Mapping[str, Any]) -> G:
-    """A group with the values of a ConfigDict.
+    """Return a group with the values of a ConfigDict.
 
     Args:
       group: the class of the group.
-      values: by name, nested as the group is. Names that the group does not have are left out, and
-        a field without a value has its default: the config of an older run may lack it.
+      values: by name, nested like the group. Names that are not in the group are ignored, and a
+        field without a value gets its default: the config of an older run may lack it.
     """
     members = [m for m in dataclasses.fields(cast(Any, group)) if m.name in values]
     return group(**{member.name: _read(member, values[member.name]) for member in members})

@@ -1,9 +1,9 @@
-"""The paper's recipe on the shape of Qwen3-14B-Base: the 1.7B one with another network.
+"""The recipe of the paper for Qwen3-14B-Base: that of the 1.7B model with a larger network.
 
     python -m launch.train --config=configs/qwen3_14b_rlp.py --workdir=<folder> \
         --config.data.train=<documents> --config.init_from=Qwen/Qwen3-14B-Base
 
-14,768,307,200 parameters. Not run by this project; docs/capacity.md has what a step needs.
+14,768,307,200 parameters. This project has not run it; docs/capacity.md has the memory and time of a step.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import qwen3_1p7b_rlp
 
 
 def get_config() -> ConfigDict:
-    """The recipe."""
+    """Return the recipe."""
     config = qwen3_1p7b_rlp.get_config()
     config.model.hidden_size = 5120
     config.model.num_layers = 40

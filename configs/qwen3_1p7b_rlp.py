@@ -1,16 +1,16 @@
-"""The paper's recipe for Qwen3-1.7B-Base (arXiv 2510.01265, section 4), in full.
+"""The full recipe of the paper for Qwen3-1.7B-Base (arXiv 2510.01265, section 4).
 
     python -m launch.train --config=configs/qwen3_1p7b_rlp.py --workdir=<folder> \
         --config.data.train=<documents> --config.init_from=Qwen/Qwen3-1.7B-Base
 
-`init_from` can be a folder that holds that model, too; its network and its tokenizer are taken over.
-Not run by this project, which has no such machine; its shapes are checked (1,720,574,976 parameters).
-What a step needs is known (`python -m launch.compile`, docs/capacity.md).
+`init_from` can also be a folder with that model; network and tokenizer are taken from it.
+This project has not run the recipe, for lack of such a machine; tests check its shapes (1,720,574,976
+parameters), and docs/capacity.md has the memory and time of a step as `python -m launch.compile` predicts them.
 The paper trained on 32 H100; 200 steps are the 170M input tokens of its ablations. It reports, for
 the base and after RLP: MATH-500 48.45 and 58.48, GSM8K 54.16 and 74.48, MMLU-Pro 28.17 and 34.62.
 
-What the paper leaves open is filled with this project's defaults: AdamW 0.9 / 0.95 without decay,
-gradient norm 1.0, clip 0.2 / 0.2, thoughts that hit the limit masked.
+Settings that the paper does not give are the defaults of this project: AdamW 0.9 / 0.95 without weight
+decay, gradient norm 1.0, clip 0.2 / 0.2, thoughts that reach the limit are masked.
 """
 
 from ml_collections import ConfigDict
@@ -19,11 +19,11 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """The recipe."""
+    """Return the recipe."""
     config = default.get_config()
     config.objective = "rlp"
     config.steps = 200
-    config.batch_size = 512  # documents ("prompts") a step
+    config.batch_size = 512  # documents ("prompts") per step
 
     config.model.vocab_size = 151936
     config.model.hidden_size = 2048
@@ -36,8 +36,8 @@ def get_config() -> ConfigDict:
     config.model.compute_dtype = "bfloat16"
     config.model.remat = "block"
 
-    # Of the two folders of this tokenizer, the chat one has <|im_end|> as its eos_token, which ends a
-    # turn; the base model was pretrained with <|endoftext|> between documents.
+    # The base model was pretrained with <|endoftext|> between documents; the chat tokenizer has
+    # <|im_end|>, which ends a turn, as its eos_token.
     config.data.eos = "<|endoftext|>"
     config.data.sequence_length = 2048  # T: context
 
@@ -52,8 +52,8 @@ def get_config() -> ConfigDict:
     config.rlp.baseline = "ema"
     config.rlp.ema_decay = 0.999  # tau
 
-    # What fits: docs/capacity.md has the memory of a step on several machines.
-    config.rlp.max_branches_in_flight = 2048  # of 8192 thoughts of a step
+    # Sizes that fit: docs/capacity.md has the memory of a step on several machines.
+    config.rlp.max_branches_in_flight = 2048  # of the 8192 thoughts of a step
     config.rlp.update_micro_batch = 1024
 
     config.checkpoint.every = 20

@@ -1,17 +1,17 @@
-"""Supervised fine-tuning: prompts with their responses, of which the tokens of the responses are learnt.
+"""Supervised fine-tuning on prompts with responses; only the tokens of the responses are trained on.
 
     python -m launch.train --config=configs/sft.py --workdir=runs/sft --config.init_from=<run or folder> \
         --config.data.sft.train=<.jsonl or .parquet files> \
         --config.data.sft.prompt_column=question --config.data.sft.response_column=answer
 
-or `--config.data.sft.messages_column=messages` for conversations. They go through the tokenizer's own chat
-template if it has one; `--config.data.chat_template` takes a Jinja file, or `none` to let the response
-follow its prompt plainly. Every 20th row is held out for `response_loss` unless `--config.data.sft.evaluation`
-names files. Mixed with documents, here three rows in ten of prompts with responses:
+or `--config.data.sft.messages_column=messages` for conversations. They are formatted with the chat template of
+the tokenizer if it has one; `--config.data.chat_template` takes a Jinja file, or `none` to append the response
+to its prompt directly. Every 20th row is held out for `response_loss` unless `--config.data.sft.evaluation`
+names files. To mix pairs with documents, here 30% pairs:
 
     … --config.data.train=<texts> --config.data.sft.share=0.3
 
-then the held-out figures of documents, with and without thoughts, are measured too.
+Then the metrics of held-out documents, with and without thoughts, are measured too.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """The run; the network and the tokenizer are those of `init_from`."""
+    """Return the config; network and tokenizer come from `init_from`."""
     config = default.get_config()
     config.objective = "next_token"
     config.data.sft.share = 1.0

@@ -1,11 +1,11 @@
-"""Helpers for `sweep()` in a config file, which gives the points of a sweep to `launch.sweep`.
+"""Helpers for `sweep()` of a config file, which returns the points of a sweep for `launch.sweep`.
 
     def sweep():
         return product({"rlp.group_size": [4, 8], "rlp.horizon": [1, 2]}, {"seed": [1, 2, 3]})
 
-A point is a dictionary of dotted fields and their values. A part, which the helpers take, is
-either points one after another or a dictionary of fields, where a list (or tuple) stands for its
-values in turn and anything else for itself.
+A point is a dictionary of values by dotted field. The helpers take parts: a part is either an
+iterable of points, or a dictionary of fields in which a list (or tuple) lists the values of a field
+and anything else is a single value.
 """
 
 import itertools
@@ -17,22 +17,22 @@ Part = Mapping[str, Any] | Iterable[Mapping[str, Any]]
 
 
 def product(*parts: Part) -> list[Point]:
-    """Every combination of a point of each part; the last part changes fastest.
+    """Return every combination of one point of each part; the last part changes fastest.
 
     Raises:
-      ValueError: two parts set the same field.
+      ValueError: Two parts set the same field.
     """
     return [_merge(points) for points in itertools.product(*map(_points, parts))]
 
 
 def zipit(*parts: Part) -> list[Point]:
-    """The first points of all parts together, then the second ones, and so on.
+    """Combine the first points of all parts, then the second ones, and so on.
 
-    The lists of one dictionary are taken side by side too: {"a": [1, 2], "b": [3, 4]} gives
+    The lists of one dictionary are combined in the same way: {"a": [1, 2], "b": [3, 4]} gives
     {"a": 1, "b": 3} and {"a": 2, "b": 4}.
 
     Raises:
-      ValueError: they are not equally many, or two of them set the same field.
+      ValueError: The parts differ in length, or two of them set the same field.
     """
     columns: list[list[Point]] = []
     for part in parts:
@@ -42,12 +42,12 @@ def zipit(*parts: Part) -> list[Point]:
             columns.append(_points(part))
     if len({len(column) for column in columns}) > 1:
         lengths = ", ".join(str(len(column)) for column in columns)
-        raise ValueError(f"zipit takes equally many of everything, not {lengths}")
+        raise ValueError(f"zipit takes parts and lists of the same length, not {lengths}")
     return [_merge(points) for points in zip(*columns, strict=True)]
 
 
 def chain(*parts: Part) -> list[Point]:
-    """The points of all parts, one part after the other."""
+    """Return the points of all parts, one part after the other."""
     return [point for part in parts for point in _points(part)]
 
 

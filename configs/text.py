@@ -1,12 +1,12 @@
-"""Training from scratch on any text, small enough for a CPU: bytes, or a tokenizer folder.
+"""Train from scratch on any text, small enough for a CPU, on bytes or with a tokenizer folder.
 
     python -m launch.train --config=configs/text.py --workdir=runs/text --config.data.train=<path>
     python -m launch.train --config=configs/text.py:rlp --workdir=runs/text_rlp \
         --config.data.train=<path> --config.init_from=runs/text
 
-The first command pretrains (3.2M parameters, 300 steps of 4,096 bytes); the second goes on with RLP
-from its checkpoint. A model this small, on text that holds no thoughts, finds none that help in a
-short run: this config is for the machinery and for your own text and model, not for a result.
+The first command pretrains (3.2M parameters, 300 steps of 4,096 bytes); the second runs RLP from its
+checkpoint. A short run of a model this small, on text without thoughts, does not find thoughts that
+help: use this config to try the programs, or as a start for your own text and model.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from configs import default
 
 
 def get_config(objective: str = "next_token") -> ConfigDict:
-    """The run for an objective: "next_token" (default) or "rlp"."""
+    """Return the config of an objective: "next_token" (default) or "rlp"."""
     config = default.get_config()
     config.objective = objective
     config.data.sequence_length = 256  # T
@@ -42,7 +42,7 @@ def get_config(objective: str = "next_token") -> ConfigDict:
     config.rlp.horizon = 8  # H
     config.rlp.min_prefix = 32
     config.rlp.temperature = 1.0
-    config.rlp.unclosed = "append"  # a model that never saw a thought does not close its first ones
+    config.rlp.unclosed = "append"  # a model without training on thoughts does not close them
 
     config.evaluation.documents = 64
     config.evaluation.forks_per_document = 4
@@ -52,7 +52,7 @@ def get_config(objective: str = "next_token") -> ConfigDict:
     if objective == "rlp":
         config.steps = 50
         config.batch_size = 8
-        config.optimizer.learning_rate = 1e-5  # at 1e-4 these steps double the no-think loss
+        config.optimizer.learning_rate = 1e-5  # at 1e-4 the no-think loss doubles
         config.optimizer.schedule = "constant"
         config.optimizer.warmup_steps = 5
         config.optimizer.weight_decay = 0.0

@@ -1,1 +1,1 @@
-"""The networks: a decoder of layers of any kind, its attention, its caches and its shardings."""
+"""The network: a decoder of layers of any kind, with its attention, caches and shardings."""

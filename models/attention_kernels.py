@@ -1,9 +1,9 @@
 """Attention by the kernels of `models.kernels`: from documents and branches to rows and blocks.
 
-The heads that share a head of keys, and all tokens of all branches, are rows of queries of that
-head, so a kernel knows nothing of grouped queries. What a row sees of the trunk and of its own
-branch are two runs of positions (`visits.Sight`). On a mesh, each device computes its documents and
-its heads; nothing is exchanged.
+The queries of all heads that share a head of keys (GQA), of all tokens of all branches, are rows of
+that head of keys, so a kernel needs no notion of grouped queries. What a row sees of the trunk and
+of its branch are two ranges of positions (`visits.RangeMask`), one for each source of keys. On a
+mesh, each device computes its documents and heads, without communication.
 """
 
 import math
@@ -15,164 +15,186 @@ import jax.numpy as jnp
 
 from models.backend import gpu, interpreted, target
 from models.kernels.attention import Kernels
-from models.kernels.attention import attention as over_blocks
-from models.kernels.hopper import sized
+from models.kernels.attention import attention as block_attention
+from models.kernels.hopper import hopper_kernels
 from models.kernels.tpu import TPUKernels
-from models.kernels.triton import tiled
-from models.kernels.visits import Sight
+from models.kernels.triton import triton_kernels
+from models.kernels.visits import RangeMask
 from models.mask import Coordinates, Keys, Window
 from models.sharding import on_each_device, shards
 
 GPUS = "gpu", "cuda"
 PLATFORMS = {"pallas_tpu": ("tpu",), "pallas_gpu": GPUS, "pallas_hopper": GPUS}
 HEAD_DIMS = {"pallas_tpu": (64, 128, 256), "pallas_gpu": (64, 128, 256), "pallas_hopper": (64, 128)}
-AMPERE, HOPPER = (8, 0), (9, 0)  # their compute capabilities
+AMPERE, HOPPER = (8, 0), (9, 0)  # compute capabilities
 
 
-def refusal(name: str, head_dim: int, dtype: Any) -> str | None:
-    """Why an implementation of `PLATFORMS` cannot serve, or None."""
+def why_unavailable(name: str, head_dim: int, dtype: Any) -> str | None:
+    """Return why an implementation of `PLATFORMS` cannot be used here, or None if it can."""
     if interpreted() is None and target() not in PLATFORMS[name]:
-        names = [{"cuda": "gpu"}.get(x, x).upper() for x in (PLATFORMS[name][0], target())]
-        return f"it needs a {names[0]}, and this is a {names[1]}"
+        needed, actual = ({"cuda": "gpu"}.get(x, x).upper() for x in (PLATFORMS[name][0], target()))
+        return f"it needs a {needed}, and this is a {actual}"
     if name == "pallas_gpu" and gpu().capability < AMPERE:
-        return "it needs an NVIDIA GPU of Ampere's generation or a later one"
+        return "it needs an NVIDIA GPU of the Ampere generation or later"
     if name == "pallas_hopper" and gpu().capability != HOPPER:
         return "it needs an H100 or H200"
     if name == "pallas_hopper" and jnp.dtype(dtype) != jnp.bfloat16:
         return f"it computes in bfloat16 (model.compute_dtype), not {jnp.dtype(dtype).name}"
     if head_dim not in HEAD_DIMS[name]:
-        return f"it has head sizes {', '.join(map(str, HEAD_DIMS[name]))}, not {head_dim}"
+        return f"it supports head sizes {', '.join(map(str, HEAD_DIMS[name]))}, not {head_dim}"
     return None
 
 
 def kernels_for(name: str, head_dim: int, dtype: Any, decoding: bool) -> Kernels:
-    """The kernels of an implementation, sized for vectors of that many numbers.
+    """Return the kernels of an implementation, with block sizes for a head size and dtype.
 
     Args:
-      decoding: queries are one token of each branch. Hopper's kernels leave those to the GPU's, of
-        which several programs share a block of queries.
+      name: a name of `PLATFORMS`.
+      head_dim: numbers of a head.
+      dtype: of queries, keys and values.
+      decoding: the queries are one token of each branch. For those, `pallas_hopper` uses the Triton
+        kernels, in which several programs can share a block of queries.
     """
     how = interpreted()
     if name == "pallas_tpu":
         return TPUKernels(interpret=how or False)
     if name == "pallas_hopper" and not decoding:
-        return sized(head_dim, interpret=how or False)
-    return tiled(head_dim, jnp.dtype(dtype), gpu(), interpret=how is not None)
+        return hopper_kernels(head_dim, interpret=how or False)
+    return triton_kernels(head_dim, jnp.dtype(dtype), gpu(), interpret=how is not None)
 
 
 def kernel_worklists(
     kernels: Kernels,
     at: Coordinates,
-    shared: Coordinates,
-    own: Coordinates | None,
+    trunk_at: Coordinates,
+    branch_at: Coordinates | None,
     window: Window,
     heads: int,
     kv_heads: int,
 ) -> Any:
-    """What kernels find out about who sees whom, once for all layers with the same window.
+    """Compute the work lists of the kernels, once for all layers with the same window.
+
+    Arguments are those of `attention.find_worklists`.
 
     Returns:
-      A pytree of arrays with an axis of devices, and parts of their batch, in front.
+      A pytree of arrays whose leading axis is devices times parts of a device's batch.
     """
 
-    def run(at: Coordinates, shared: Coordinates, own: Coordinates | None, window: Window) -> Any:
-        sights = sights_of(at, shared, own, window, heads // kv_heads)
-        make = lambda sights: kernels.worklists(sights, kv_heads // shards("kv_heads"))
-        return _each_part(make, kernels.parts(sights), sights)
+    def run(
+        at: Coordinates, trunk_at: Coordinates, branch_at: Coordinates | None, window: Window
+    ) -> Any:
+        masks = range_masks(at, trunk_at, branch_at, window, heads // kv_heads)
+        make = lambda masks: kernels.worklists(masks, kv_heads // shards("kv_heads"))
+        return _map_parts(make, kernels.batch_parts(masks), masks)
 
     rows = ("rows",)
-    return on_each_device(run, [rows, rows, rows, ()], rows)(at, shared, own, window)
+    return on_each_device(run, [rows, rows, rows, ()], rows)(at, trunk_at, branch_at, window)
 
 
 def kernel_attention(
-    kernels: Kernels, worklists: Any, q: jax.Array, shared: Keys, own: Keys | None, scale: float
+    kernels: Kernels, worklists: Any, q: jax.Array, trunk: Keys, branch: Keys | None, scale: float
 ) -> jax.Array:
-    """Attention with the worklists of the coordinates of these queries and keys; as `attention`.
+    """Attention by kernels, with the work lists for the coordinates of these queries and keys.
+
+    The other arguments and the result are those of `attention.attention`.
 
     Raises:
-      ValueError: one kind of keys is of all layers, the other is not.
+      ValueError: If one of `trunk` and `branch` is a cache of all layers and the other is not.
     """
 
-    def run(worklists: Any, layer: jax.Array, q: jax.Array, *each: jax.Array) -> jax.Array:
+    def run(worklists: Any, layer: jax.Array, q: jax.Array, *kv: jax.Array) -> jax.Array:
         batch, groups, length, heads, head_dim = q.shape
-        kv_heads = each[0].shape[2]
+        kv_heads = kv[0].shape[2]
         rows = q.reshape(batch, groups * length, kv_heads, -1, head_dim)
         rows = rows.transpose(0, 2, 1, 3, 4).reshape(batch, kv_heads, -1, head_dim)
         parts = len(jax.tree.leaves(worklists)[0])
-        if parts > 1 and len(each[0]) > 1:
-            each = tuple(x[layer][None] for x in each)  # a part's rows of a stack are not together
+        if parts > 1 and len(kv[0]) > 1:
+            kv = tuple(x[layer][None] for x in kv)  # in a stack, a part's rows are not contiguous
             layer = jnp.int32(0)
-        flat = [x.reshape(-1, kv_heads, math.prod(x.shape[3:-1]), head_dim) for x in each]
+        flat = [x.reshape(-1, kv_heads, math.prod(x.shape[3:-1]), head_dim) for x in kv]
         sources = tuple(zip(flat[::2], flat[1::2], strict=True))
-        attend = lambda rows, sources, worklists: over_blocks(
+        attend = lambda rows, sources, worklists: block_attention(
             rows, sources, layer * batch, jax.tree.map(lambda x: x[0], worklists), scale, kernels
         )
-        mixed = jnp.concatenate(_each_part(attend, parts, rows, sources, worklists))
-        mixed = mixed.reshape(batch, kv_heads, groups * length, -1, head_dim)
-        return mixed.transpose(0, 2, 1, 3, 4).reshape(q.shape)
+        out = jnp.concatenate(_map_parts(attend, parts, rows, sources, worklists))
+        out = out.reshape(batch, kv_heads, groups * length, -1, head_dim)
+        return out.transpose(0, 2, 1, 3, 4).reshape(q.shape)
 
-    both = [keys for keys in (shared, own) if keys is not None]
-    stacked = shared.layer is not None
-    if any((keys.layer is not None) != stacked for keys in both):
-        raise ValueError("shared and own keys are both of one layer, or both of all layers")
-    each = [x if stacked else x[None] for keys in both for x in (keys.key, keys.value)]
-    layer = shared.layer if stacked else jnp.int32(0)
+    all_keys = [keys for keys in (trunk, branch) if keys is not None]
+    stacked = trunk.layer is not None
+    if any((keys.layer is not None) != stacked for keys in all_keys):
+        raise ValueError("trunk and branch keys must both be of one layer, or both of all layers")
+    kv = [x if stacked else x[None] for keys in all_keys for x in (keys.key, keys.value)]
+    layer = trunk.layer if stacked else jnp.int32(0)
     queries, caches = ("rows", None, None, "heads"), (None, "rows", "kv_heads")
-    run = on_each_device(run, [("rows",), (), queries, *[caches] * len(each)], queries)
-    return run(worklists, layer, q, *each)
+    run = on_each_device(run, [("rows",), (), queries, *[caches] * len(kv)], queries)
+    return run(worklists, layer, q, *kv)
 
 
-def _each_part(run: Callable, parts: int, *trees: Any) -> Any:
-    """Results of `run` on each of so many parts of the batch, stacked in front."""
+def _map_parts(run: Callable, parts: int, *trees: Any) -> Any:
+    """Apply `run` to each of `parts` equal parts of the batch; stack the results in front."""
     if parts == 1:
         return jax.tree.map(lambda x: x[None], run(*trees))
-    cut = lambda x: x.reshape(parts, -1, *x.shape[1:])
-    return jax.lax.map(lambda part: run(*part), jax.tree.map(cut, trees))
+    split = lambda x: x.reshape(parts, -1, *x.shape[1:])
+    return jax.lax.map(lambda part: run(*part), jax.tree.map(split, trees))
 
 
-def sights_of(
-    at: Coordinates, shared: Coordinates, own: Coordinates | None, window: Window, repeat: int
-) -> list[Sight]:
-    """What the rows of queries, `repeat` for each token, see of the trunk and of their branch."""
-    trunk = _of_trunk(at, shared, window, repeat)
-    return [trunk] if own is None else [trunk, _of_branches(at, own, window, repeat)]
+def range_masks(
+    at: Coordinates,
+    trunk_at: Coordinates,
+    branch_at: Coordinates | None,
+    window: Window,
+    repeat: int,
+) -> list[RangeMask]:
+    """Return the masks of the query rows over the trunk's keys and over their branch's keys.
+
+    Args:
+      at: coordinates of the queries, [B, N, Q].
+      trunk_at: of the trunk's keys, [B, S].
+      branch_at: of the branches' keys, [B, N, W], or None.
+      window: as in `attention.attention`.
+      repeat: query heads that share a head of keys, or rows of a token.
+    """
+    trunk = _trunk_mask(at, trunk_at, window, repeat)
+    return [trunk] if branch_at is None else [trunk, _branch_mask(at, branch_at, window, repeat)]
 
 
-def _of_trunk(at: Coordinates, keys: Coordinates, window: Window, repeat: int) -> Sight:
-    """What queries at [B, N, Q] see of the trunk's keys at [B, S]."""
+def _trunk_mask(at: Coordinates, keys: Coordinates, window: Window, repeat: int) -> RangeMask:
+    """Mask of queries [B, N, Q] over the trunk's keys [B, S]: a branch sees positions < fork."""
     last = jnp.where(at.branch == 0, at.position, jnp.minimum(at.position, at.fork - 1))
-    return Sight(
-        query_class=_rows(at.segment, repeat),
-        low=_rows(_first(at, window), repeat),
+    return RangeMask(
+        q_segment=_rows(at.segment, repeat),
+        low=_rows(_first_visible(at, window), repeat),
         high=_rows(last, repeat),
-        key_class=jnp.where(keys.branch == 0, keys.segment, 0),
-        key_position=keys.position,
+        kv_segment=jnp.where(keys.branch == 0, keys.segment, 0),
+        kv_position=keys.position,
         groups=1,
     )
 
 
-def _of_branches(at: Coordinates, keys: Coordinates, window: Window, repeat: int) -> Sight:
-    """What queries at [B, N, Q] see of their branches' keys at [B, N, W]."""
+def _branch_mask(at: Coordinates, keys: Coordinates, window: Window, repeat: int) -> RangeMask:
+    """Mask of queries [B, N, Q] over the keys of their branches [B, N, W]; the segment id of a
+    branch is its number, and dead slots have 0."""
     groups = at.segment.shape[1]
     number = jnp.arange(1, groups + 1, dtype=jnp.int32)[None, :, None]
     live = lambda segment: jnp.where(segment > 0, number, 0)
     flat = lambda x: x.reshape(x.shape[0], -1)
-    return Sight(
-        query_class=_rows(live(at.segment), repeat),
-        low=_rows(_first(at, window), repeat),
+    return RangeMask(
+        q_segment=_rows(live(at.segment), repeat),
+        low=_rows(_first_visible(at, window), repeat),
         high=_rows(at.position, repeat),
-        key_class=flat(live(keys.segment)),
-        key_position=flat(keys.position),
+        kv_segment=flat(live(keys.segment)),
+        kv_position=flat(keys.position),
         groups=groups,
     )
 
 
-def _first(at: Coordinates, window: Window) -> jax.Array:
-    """The first position that a query sees."""
+def _first_visible(at: Coordinates, window: Window) -> jax.Array:
+    """Return the first position that each query sees."""
     start = jnp.zeros_like(at.position)
     return start if window is None else jnp.maximum(start, at.position - window + 1)
 
 
 def _rows(x: jax.Array, repeat: int) -> jax.Array:
-    """[B, N, Q] as [B, N · Q · repeat]."""
+    """Repeat each token for the heads that share keys: [B, N, Q] to [B, N · Q · repeat]."""
     return jnp.repeat(x.reshape(x.shape[0], -1), repeat, axis=1)

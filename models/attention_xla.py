@@ -1,4 +1,4 @@
-"""Attention as plain batched matmuls: the implementation for a CPU, and where no kernel serves."""
+"""Attention as plain batched matmuls: for CPUs, and for devices without a kernel."""
 
 import functools
 from collections.abc import Callable
@@ -14,141 +14,146 @@ from models.mask import HIDDEN_SCORE, Coordinates, Keys, Window, visible
 def xla_attention(
     q: jax.Array,
     at: Coordinates,
-    shared: Keys,
-    own: Keys | None,
+    trunk: Keys,
+    branch: Keys | None,
     scale: float,
     window: Window,
     in_order: bool,
 ) -> jax.Array:
-    """Plain batched matmuls, a bounded number of scores at a time, forward and backward.
+    """Attention as batched matmuls with a bounded number of scores at a time, in both passes.
 
-    All groups meet the shared keys in one matmul, so those are read once per row; each group meets
-    its own keys, [Q, W] and never [Q, N·W]; a common maximum joins the parts under one softmax. The
-    backward pass computes the scores again from the kept normalizers instead of storing them.
+    One matmul multiplies the queries of all groups by the trunk keys, which are thus read once per
+    row. Each group is multiplied by its branch keys alone, [Q, W] and never [Q, N·W]. A common
+    maximum puts both parts under one softmax. The backward pass recomputes the scores from the
+    log-sum-exp instead of storing them. Arguments and result are those of `attention.attention`.
     """
     batch, groups, length, heads, head_dim = q.shape
-    kv_heads = shared.key.shape[1]
+    kv_heads = trunk.key.shape[1]
     q = (q * scale).reshape(batch, groups, length, kv_heads, -1, head_dim)
     q = q.transpose(0, 3, 1, 4, 2, 5)  # [B, kv, N, repeat, Q, head_dim]
-    parts = _in_order(q, at, shared, window) if in_order else _in_parts(q, at, shared, own, window)
+    parts = _in_order(q, at, trunk, window) if in_order else _in_parts(q, at, trunk, branch, window)
     return parts.transpose(0, 2, 4, 1, 3, 5).reshape(batch, groups, length, heads, head_dim)
 
 
-QUERY_BLOCK = 128  # queries of a trunk that are one group, where there are so many
-EXTENTS = 8  # a trunk's queries are cut into at most so many runs, each with the keys up to its end
+QUERY_BLOCK = 128  # queries of a trunk are cut into groups of this size if it divides them
+MAX_RUNS = 8  # a trunk's queries are cut into at most 8 runs, each with the keys up to its end
 
 
 def query_runs(length: int) -> list[tuple[int, int]]:
-    """First query of every run of a trunk of `length` tokens, and the end of its keys too."""
-    run = QUERY_BLOCK * -(-length // (QUERY_BLOCK * EXTENTS))
+    """Cut a trunk of `length` tokens into runs; return the first query and the end of each.
+
+    The end is also that of the run's keys.
+    """
+    run = QUERY_BLOCK * -(-length // (QUERY_BLOCK * MAX_RUNS))
     return [(start, min(start + run, length)) for start in range(0, length, run)]
 
 
-def _in_order(q: jax.Array, at: Coordinates, shared: Keys, window: Window) -> jax.Array:
-    """Trunk queries in runs, each over the keys up to its end: little more than half the pairs."""
+def _in_order(q: jax.Array, at: Coordinates, trunk: Keys, window: Window) -> jax.Array:
+    """Attention of a trunk in runs, each over the keys up to its end: about 9/16 of all pairs."""
     batch, kv_heads, _, repeat, length, head_dim = q.shape
-    found = []
+    outputs = []
     for start, stop in query_runs(length):
         groups = 1 if (stop - start) % QUERY_BLOCK else (stop - start) // QUERY_BLOCK
         part = q[:, :, 0, :, start:stop].reshape(batch, kv_heads, repeat, groups, -1, head_dim)
         part_at = jax.tree.map(lambda x: x[:, 0, start:stop].reshape(batch, groups, -1), at)  # noqa: B023
         keys = Keys(
-            shared.key[:, :, :stop],
-            shared.value[:, :, :stop],
-            jax.tree.map(lambda x: x[:, :stop], shared.at),  # noqa: B023
+            trunk.key[:, :, :stop],
+            trunk.value[:, :, :stop],
+            jax.tree.map(lambda x: x[:, :stop], trunk.at),  # noqa: B023
         )
-        mixed = _in_parts(part.transpose(0, 1, 3, 2, 4, 5), part_at, keys, None, window)
-        mixed = mixed.transpose(0, 1, 3, 2, 4, 5)
-        found.append(mixed.reshape(batch, kv_heads, 1, repeat, stop - start, head_dim))
-    return jnp.concatenate(found, axis=4)
+        out = _in_parts(part.transpose(0, 1, 3, 2, 4, 5), part_at, keys, None, window)
+        out = out.transpose(0, 1, 3, 2, 4, 5)
+        outputs.append(out.reshape(batch, kv_heads, 1, repeat, stop - start, head_dim))
+    return jnp.concatenate(outputs, axis=4)
 
 
 @jax.custom_vjp
 def _in_parts(
-    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None, window: Window
+    q: jax.Array, at: Coordinates, trunk: Keys, branch: Keys | None, window: Window
 ) -> jax.Array:
-    """Mixed values of scaled queries, both [B, kv, N, repeat, Q, head_dim]."""
-    return _forward(q, at, shared, own, window)[0]
+    """Return the output of scaled queries, both [B, kv, N, repeat, Q, head_dim]."""
+    return _forward(q, at, trunk, branch, window)[0]
 
 
-Kept = tuple[jax.Array, Coordinates, Keys, Keys | None, Window, jax.Array, jax.Array]
+Residuals = tuple[jax.Array, Coordinates, Keys, Keys | None, Window, jax.Array, jax.Array]
 
 
 def _forward(
-    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None, window: Window
-) -> tuple[jax.Array, Kept]:
-    """The mixed values, and what the gradient needs: a normalizer per query, but no scores."""
+    q: jax.Array, at: Coordinates, trunk: Keys, branch: Keys | None, window: Window
+) -> tuple[jax.Array, Residuals]:
+    """Return the output and the residuals: a log-sum-exp per query, but no scores."""
 
-    def some(inputs):
-        q, at, own = inputs
-        scores = _scores(q, at, shared, own, window)
-        top = functools.reduce(jnp.maximum, [part.max(axis=-1, keepdims=True) for part in scores])
-        weights = [jnp.exp(part - top) for part in scores]
-        total = _added([part.sum(axis=-1, keepdims=True) for part in weights])
-        both = zip(weights, _both(shared, own), strict=True)
-        mixed = _added([_mix(part, keys.value) for part, keys in both])
-        return (mixed / total).astype(q.dtype), top + jnp.log(total)
+    def forward_chunk(inputs):
+        q, at, branch = inputs
+        scores = _scores(q, at, trunk, branch, window)
+        m = functools.reduce(jnp.maximum, [s.max(axis=-1, keepdims=True) for s in scores])
+        weights = [jnp.exp(s - m) for s in scores]
+        total = _sum([p.sum(axis=-1, keepdims=True) for p in weights])
+        sources = zip(weights, _sources(trunk, branch), strict=True)
+        out = _sum([_weighted_values(p, keys.value) for p, keys in sources])
+        return (out / total).astype(q.dtype), m + jnp.log(total)
 
-    mixed, normalizer = _over_groups(some, (q, at, own), _chunks(q, shared, own))
-    return mixed, (q, at, shared, own, window, mixed, normalizer)
+    out, lse = _over_groups(forward_chunk, (q, at, branch), _chunks(q, trunk, branch))
+    return out, (q, at, trunk, branch, window, out, lse)
 
 
-def _backward(kept: Kept, cotangent: jax.Array) -> tuple:
-    q, at, shared, own, window, mixed, normalizer = kept
+def _backward(residuals: Residuals, do: jax.Array) -> tuple:
+    q, at, trunk, branch, window, out, lse = residuals
 
-    def some(inputs):
-        q, at, own, mixed, normalizer, cotangent = inputs
-        scores = _scores(q, at, shared, own, window)
-        slope = jnp.sum(mixed.astype(jnp.float32) * cotangent, axis=-1, keepdims=True)
-        dq, dkeys = [], []
-        for part, keys in zip(scores, _both(shared, own), strict=True):
-            weights = jnp.exp(part - normalizer)
-            dscores = weights * (_score(cotangent, keys.value) - slope)
-            dq.append(_mix(dscores, keys.key))
-            dkeys.append((_gather(dscores, q, keys.key), _gather(weights, cotangent, keys.key)))
-        return _added(dq).astype(q.dtype), dkeys[1:], dkeys[0]
+    def backward_chunk(inputs):
+        q, at, branch, out, lse, do = inputs
+        scores = _scores(q, at, trunk, branch, window)
+        delta = jnp.sum(out.astype(jnp.float32) * do, axis=-1, keepdims=True)
+        dq, dkv = [], []
+        for s, keys in zip(scores, _sources(trunk, branch), strict=True):
+            p = jnp.exp(s - lse)
+            ds = p * (_score(do, keys.value) - delta)
+            dq.append(_weighted_values(ds, keys.key))
+            dkv.append((_weighted_queries(ds, q, keys.key), _weighted_queries(p, do, keys.key)))
+        return _sum(dq).astype(q.dtype), dkv[1:], dkv[0]
 
-    inputs = (q, at, own, mixed, normalizer, cotangent)
-    dq, down, dshared = _over_groups(some, inputs, _chunks(q, shared, own), summed=True)
-    no_slope: Any = None  # coordinates are integers
+    inputs = (q, at, branch, out, lse, do)
+    chunks = _chunks(q, trunk, branch)
+    dq, down, dtrunk = _over_groups(backward_chunk, inputs, chunks, sum_last=True)
+    no_gradient: Any = None  # coordinates are integers
     dkeys = [
-        Keys(dkey.astype(keys.key.dtype), dvalue.astype(keys.value.dtype), no_slope)
-        for (dkey, dvalue), keys in zip([dshared, *down], _both(shared, own), strict=True)
+        Keys(dk.astype(keys.key.dtype), dv.astype(keys.value.dtype), no_gradient)
+        for (dk, dv), keys in zip([dtrunk, *down], _sources(trunk, branch), strict=True)
     ]
-    return dq, None, dkeys[0], dkeys[1] if own is not None else None, None
+    return dq, None, dkeys[0], dkeys[1] if branch is not None else None, None
 
 
 _in_parts.defvjp(_forward, _backward)
 
 
-def _added(parts: list[jax.Array]) -> jax.Array:
+def _sum(parts: list[jax.Array]) -> jax.Array:
     return functools.reduce(jnp.add, parts)
 
 
-def _both(shared: Keys, own: Keys | None) -> tuple[Keys, ...]:
-    return (shared,) if own is None else (shared, own)
+def _sources(trunk: Keys, branch: Keys | None) -> tuple[Keys, ...]:
+    return (trunk,) if branch is None else (trunk, branch)
 
 
-def _chunks(q: jax.Array, shared: Keys, own: Keys | None) -> int:
-    """Into how many runs of groups the work is cut; divides their number.
+def _chunks(q: jax.Array, trunk: Keys, branch: Keys | None) -> int:
+    """Return the number of equal chunks into which the groups are cut; it divides their number.
 
-    The bound is per row of documents, so that how a document is computed does not depend on its
-    neighbours.
+    The limit on scores is per row of documents, so that the computation of a document does not
+    depend on the other rows of its batch.
     """
     _, kv_heads, groups, repeat, length, _ = q.shape
-    keys = sum(part.key.shape[-2] for part in _both(shared, own))
+    keys = sum(part.key.shape[-2] for part in _sources(trunk, branch))
     wanted = groups * kv_heads * repeat * length * keys / choices().row_scores
     return next(n for n in range(1, groups + 1) if groups % n == 0 and (n >= wanted or n == groups))
 
 
-def _over_groups(run: Callable, inputs: Any, chunks: int, summed: bool = False) -> Any:
-    """`run` on all groups, a chunk of them at a time.
+def _over_groups(run: Callable, inputs: Any, chunks: int, sum_last: bool = False) -> Any:
+    """Apply `run` to all groups, one chunk of them at a time.
 
     Args:
-      run: inputs to outputs, both with the groups in dimension 2 (of coordinates: 1).
+      run: maps inputs to outputs, both with groups on axis 2 (axis 1 in coordinates).
       inputs: of all groups.
-      chunks: how many.
-      summed: the last output of `run` has no groups and is added up.
+      chunks: number of chunks.
+      sum_last: the last output of `run` has no axis of groups and is summed over the chunks.
     """
     if chunks == 1:
         return run(inputs)
@@ -163,7 +168,7 @@ def _over_groups(run: Callable, inputs: Any, chunks: int, summed: bool = False) 
 
     axis = lambda x: 1 if jnp.issubdtype(x.dtype, jnp.integer) else 2
     pieces = jax.tree.map(lambda x: split(x, axis(x)), inputs)
-    if not summed:
+    if not sum_last:
         return jax.tree.map(join, jax.lax.map(run, pieces))
     zeros = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype),
@@ -171,46 +176,46 @@ def _over_groups(run: Callable, inputs: Any, chunks: int, summed: bool = False) 
     )
 
     def add(sums, piece):
-        *each, extra = run(piece)
-        return jax.tree.map(jnp.add, sums, extra), each
+        *outputs, last = run(piece)
+        return jax.tree.map(jnp.add, sums, last), outputs
 
-    sums, each = jax.lax.scan(add, zeros, pieces)
-    return *jax.tree.map(join, each), sums
+    sums, outputs = jax.lax.scan(add, zeros, pieces)
+    return *jax.tree.map(join, outputs), sums
 
 
 def _scores(
-    q: jax.Array, at: Coordinates, shared: Keys, own: Keys | None, window: Window
+    q: jax.Array, at: Coordinates, trunk: Keys, branch: Keys | None, window: Window
 ) -> list[jax.Array]:
-    """Float32 scores [B, kv, N, repeat, Q, S or W] against the shared and then the own keys."""
-    row = jax.tree.map(lambda x: x[:, None], shared.at)  # [B, 1, S]
-    found = []
-    for keys, key_at in zip(_both(shared, own), (row, own and own.at), strict=False):
+    """Return masked float32 scores [B, kv, N, repeat, Q, S or W] of the trunk, then branch keys."""
+    row = jax.tree.map(lambda x: x[:, None], trunk.at)  # [B, 1, S]
+    scores = []
+    for keys, key_at in zip(_sources(trunk, branch), (row, branch and branch.at), strict=False):
         mask = visible(at, key_at, window)[:, None, :, None]  # [B, 1, N, 1, Q, S or W]
-        found.append(jnp.where(mask, _score(q, keys.key), HIDDEN_SCORE))
-    return found
+        scores.append(jnp.where(mask, _score(q, keys.key), HIDDEN_SCORE))
+    return scores
 
 
 def _score(q: jax.Array, key: jax.Array) -> jax.Array:
-    """q [B, kv, N, repeat, Q, d] times shared [B, kv, S, d] or own [B, kv, N, W, d] keys."""
+    """Score q [B, kv, N, repeat, Q, d] against keys [B, kv, S, d] or [B, kv, N, W, d]."""
     rows = _rows(q, key)
-    found = jnp.matmul(rows, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
-    return found.reshape(*q.shape[:-1], key.shape[-2])
+    scores = jnp.matmul(rows, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
+    return scores.reshape(*q.shape[:-1], key.shape[-2])
 
 
-def _mix(weights: jax.Array, value: jax.Array) -> jax.Array:
-    """weights [B, kv, N, repeat, Q, S or W] times values; float32 [B, kv, N, repeat, Q, d]."""
+def _weighted_values(weights: jax.Array, value: jax.Array) -> jax.Array:
+    """Weights [B, kv, N, repeat, Q, S or W] times values; float32 [B, kv, N, repeat, Q, d]."""
     rows = _rows(weights.astype(value.dtype), value)
-    found = jnp.matmul(rows, value, preferred_element_type=jnp.float32)
-    return found.reshape(*weights.shape[:-1], value.shape[-1])
+    out = jnp.matmul(rows, value, preferred_element_type=jnp.float32)
+    return out.reshape(*weights.shape[:-1], value.shape[-1])
 
 
-def _gather(weights: jax.Array, q: jax.Array, key: jax.Array) -> jax.Array:
-    """Sum over the queries of weights [B, kv, N, repeat, Q, S or W] times q [..., d]; as `key`."""
+def _weighted_queries(weights: jax.Array, q: jax.Array, key: jax.Array) -> jax.Array:
+    """Sum weights [B, kv, N, repeat, Q, S or W] times q [..., d] over queries; shaped as `key`."""
     rows = jnp.swapaxes(_rows(weights.astype(q.dtype), key), -1, -2)
     return jnp.matmul(rows, _rows(q, key), preferred_element_type=jnp.float32)
 
 
 def _rows(x: jax.Array, key: jax.Array) -> jax.Array:
-    """[B, kv, N, repeat, Q, …] as the rows that meet shared keys, [B, kv, rows, …], or own ones,
-    [B, kv, N, rows, …]."""
+    """Reshape [B, kv, N, repeat, Q, …] to the rows of a matmul with `key`: [B, kv, rows, …] for
+    trunk keys, [B, kv, N, rows, …] for branch keys."""
     return x.reshape(*x.shape[: key.ndim - 2], -1, x.shape[-1])

@@ -1,8 +1,8 @@
-"""What one backend wants and another does not, in one place.
+"""Settings that differ between backends, in one place.
 
-Everything else in the project is the same for all. The choices are made while tracing, for the
-backend that JAX computes on, or the one that it is told to compile for; none of them changes a
-result by more than rounding.
+Everything else in the project is the same for all backends. The settings are looked up while
+tracing, for the backend that JAX runs on or the one that it compiles for (`compiling_for`). None of
+them changes a result by more than rounding.
 """
 
 import contextvars
@@ -17,19 +17,19 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """Sizes and forms that suit a backend.
+    """Sizes and program forms that suit a backend.
 
     Attributes:
-      unrolled_layers: networks of up to so many layers run as straight code. XLA's CPU backend
-        copies a layer's weights and caches out of their stack each time a scan visits it; the
-        others read them in place, and compile one layer faster than many.
-      row_scores: attention scores per row of documents that are alive at once, at most.
-      logits: logits that are alive at once, at most.
-      cache_slots: a branch's cache has a multiple of so many slots, so that kernels can read the
-        caches of all branches as one axis where they are.
-      decode_divisors: decoding runs with all branches of a document divided by these, in turn, as
-        thoughts close. A chip that has to read its weights gains nothing by it, and holds a second
-        copy of the caches.
+      unrolled_layers: networks of at most this many layers are unrolled; deeper ones are scanned.
+        In a scan, XLA's CPU backend copies a layer's weights and caches out of their stack; other
+        backends read them in place, and compile one layer faster than many.
+      row_scores: maximum number of attention scores per row of documents in memory at once.
+      logits: maximum number of logits in memory at once.
+      cache_slots: the number of slots in a branch cache is a multiple of this, so that kernels can
+        read the caches of all branches in place as one axis.
+      decode_divisors: as thoughts close, decoding continues with the branches of a document divided
+        by each of these in turn. An accelerator is bound by reading its weights and gains nothing,
+        and it would need memory for a second copy of the caches.
     """
 
     unrolled_layers: int
@@ -60,7 +60,7 @@ _TARGET: contextvars.ContextVar[str | None] = contextvars.ContextVar("target", d
 
 @contextmanager
 def compiling_for(platform: str) -> Iterator[None]:
-    """Within it, what is traced is meant for "cpu", "tpu" or "cuda", wherever it is traced."""
+    """Trace programs for the platform "cpu", "tpu" or "cuda" in this context, on any backend."""
     token = _TARGET.set(platform)
     try:
         yield
@@ -69,12 +69,12 @@ def compiling_for(platform: str) -> Iterator[None]:
 
 
 def target() -> str:
-    """The platform that what is traced now is meant for."""
+    """Return the platform for which programs are traced now."""
     return _TARGET.get() or jax.default_backend()
 
 
 def choices() -> Choices:
-    """The choices for that platform."""
+    """Return the settings for that platform."""
     return CPU if target() == "cpu" else ACCELERATOR
 
 
@@ -83,7 +83,7 @@ _INTERPRETED: contextvars.ContextVar[Any] = contextvars.ContextVar("interpreted"
 
 @contextmanager
 def interpreting(how: Any = True) -> Iterator[None]:
-    """Within it, kernels are traced to be interpreted, so that any backend can run them, slowly.
+    """Trace kernels for interpret mode in this context: they run on any backend, slowly.
 
     Args:
       how: True, or the parameters of Pallas' interpreter for TPUs or for Hopper GPUs.
@@ -96,17 +96,17 @@ def interpreting(how: Any = True) -> Iterator[None]:
 
 
 def interpreted() -> Any:
-    """How kernels that are traced now are interpreted; None where they are not."""
+    """Return the parameters of interpret mode for kernels traced now; None if it is off."""
     return _INTERPRETED.get()
 
 
 @dataclasses.dataclass(frozen=True)
 class GPU:
-    """What kernels ask of a GPU.
+    """The properties of a GPU on which kernels depend.
 
     Attributes:
-      capability: compute capability, (9, 0) of an H200; (0, 0) of one that is not NVIDIA's.
-      cores: multiprocessors.
+      capability: compute capability, (9, 0) for an H200; (0, 0) for GPUs of other vendors.
+      cores: number of multiprocessors.
     """
 
     capability: tuple[int, int]
@@ -114,7 +114,7 @@ class GPU:
 
     @property
     def shared_memory(self) -> int:
-        """Bytes that one block of threads can have, of those that kernels tell apart."""
+        """Bytes of shared memory of a thread block, rounded down to a size that kernels know."""
         return (99 if self.capability in ((8, 6), (8, 9), (12, 0), (12, 1)) else 163) * 1024
 
 
@@ -122,9 +122,9 @@ H200 = GPU((9, 0), cores=132)
 
 
 def gpu() -> GPU:
-    """The GPU that is traced for: this machine's, or an H200 where there is none."""
+    """Return the GPU to trace for: that of this machine, or an H200 if it has none."""
     if jax.default_backend() != "gpu":
         return H200
     device = jax.local_devices()[0]
-    found = re.fullmatch(r"(\d+)\.(\d+)", device.compute_capability)  # AMD's is a name, "gfx942"
-    return GPU((int(found[1]), int(found[2])) if found else (0, 0), device.core_count)
+    match = re.fullmatch(r"(\d+)\.(\d+)", device.compute_capability)  # AMD's is a name, "gfx942"
+    return GPU((int(match[1]), int(match[2])) if match else (0, 0), device.core_count)

@@ -1,7 +1,8 @@
-"""The caches of all layers: how they begin, grow, move and weigh, whatever the layers keep.
+"""The caches of all layers: creating, growing, transforming and measuring them.
 
-A kind's caches are stacked on a leading axis, or a list with one for each of its layers, as the
-parameters of the network are (`models.transformer.bind`).
+This module does not depend on what the kinds of layers cache. The caches of a kind are stacked on a
+leading axis, or a list with one cache for each layer, like the parameters of the network
+(`models.transformer.bind`).
 """
 
 import math
@@ -16,14 +17,16 @@ from models.backend import choices
 from models.config import ModelConfig
 from models.layers.protocol import LayerCache, LayerKind
 from models.layers.registry import kind_counts
-from models.sharding import place
+from models.sharding import constrain
 
 
 @flax.struct.dataclass
 class Cache:
-    """What all layers keep of a trunk, or of branches: name of a kind to the caches of its layers.
+    """The caches of all layers for a trunk or for branches.
 
-    Of branches, `slots` tokens of each have room.
+    Attributes:
+      kinds: name of a kind of layer to the caches of its layers.
+      slots: capacity of a branch cache, in tokens of each branch.
     """
 
     kinds: Mapping[str, Any]
@@ -31,37 +34,37 @@ class Cache:
 
 
 def room(slots: int) -> int:
-    """Slots that a branch cache has for so many tokens."""
+    """Return the capacity of a branch cache for `slots` tokens: rounded up to `cache_slots`."""
     return -(-slots // choices().cache_slots) * choices().cache_slots
 
 
 def begin(config: ModelConfig, trunk: Any, trunk_cache: Cache, branches: Any, slots: int) -> Cache:
-    """The cache of `branches` that have run no slot yet.
+    """Create the cache of branches that have not run any slot yet.
 
     Args:
-      config: of the network.
-      trunk: the rows that they leave.
-      trunk_cache: of the trunk.
-      branches: [B, N, …].
-      slots: tokens of each that it has room for; a few more may fit.
+      config: config of the network.
+      trunk: the rows that the branches leave.
+      trunk_cache: cache of the trunk.
+      branches: the branches, [B, N, …].
+      slots: required capacity in tokens of each branch; it may be rounded up.
     """
-    slots, found = room(slots), {}
+    slots, caches = room(slots), {}
 
     def fresh(kind: LayerKind, arrays: Any) -> Any:
         return kind.begin(config, trunk, LayerCache(arrays), branches, slots)
 
-    for kind, count in _kept(config, 1, 1, 1).items():
-        kept = trunk_cache.kinds[kind.name]
-        if isinstance(kept, list):
-            found[kind.name] = [_placed(fresh(kind, arrays), 0) for arrays in kept]
+    for kind, count in _cached_kinds(config, 1, 1, 1).items():
+        of_trunk = trunk_cache.kinds[kind.name]
+        if isinstance(of_trunk, list):
+            caches[kind.name] = [_placed(fresh(kind, arrays), 0) for arrays in of_trunk]
         else:
-            each = jax.vmap(lambda arrays, kind=kind: fresh(kind, arrays), axis_size=count)
-            found[kind.name] = _placed(each(kept), 1)
-    return Cache(found, slots)
+            fresh_stack = jax.vmap(lambda arrays, kind=kind: fresh(kind, arrays), axis_size=count)
+            caches[kind.name] = _placed(fresh_stack(of_trunk), 1)
+    return Cache(caches, slots)
 
 
-def _kept(config: ModelConfig, *sizes: int) -> dict[LayerKind, int]:
-    """Kinds that keep something of branches, one of each name, and how many layers have it."""
+def _cached_kinds(config: ModelConfig, *sizes: int) -> dict[LayerKind, int]:
+    """Return the kinds with a branch cache, one of each name, and the number of their layers."""
     named: dict[str, LayerKind] = {}
     counts: dict[str, int] = {}
     for kind, count in kind_counts(config).items():
@@ -72,55 +75,61 @@ def _kept(config: ModelConfig, *sizes: int) -> dict[LayerKind, int]:
 
 
 def _placed(arrays: Any, lead: int) -> Any:
-    return jax.tree.map(lambda x: place(x, *[None] * lead, "rows", "heads"), arrays)
+    return jax.tree.map(lambda x: constrain(x, *[None] * lead, "rows", "heads"), arrays)
 
 
 def grown(config: ModelConfig, cache: Cache, slots: int) -> Cache:
-    """A branch cache with room for so many tokens, or a few more."""
-    slots, found = room(slots), {}
+    """Return a branch cache with capacity for `slots` tokens, padded with zeros."""
+    slots, caches = room(slots), {}
 
     def pad(x: jax.Array, shape: jax.ShapeDtypeStruct) -> jax.Array:
         lead = x.ndim - len(shape.shape)
         more = [(0, new - old) for old, new in zip(x.shape[lead:], shape.shape, strict=True)]
         return jnp.pad(x, [(0, 0)] * lead + more)
 
-    for kind in _kept(config, 1, 1, 1):
-        kept = cache.kinds[kind.name]
-        each = kept if isinstance(kept, list) else [kept]
-        lead = 0 if isinstance(kept, list) else 1
-        leaf = jax.tree.leaves(each[0])[0].shape[lead:]
+    for kind in _cached_kinds(config, 1, 1, 1):
+        of_kind = cache.kinds[kind.name]
+        arrays_list = of_kind if isinstance(of_kind, list) else [of_kind]
+        lead = 0 if isinstance(of_kind, list) else 1
+        leaf = jax.tree.leaves(arrays_list[0])[0].shape[lead:]
         shapes = kind.branch_cache(config, leaf[0], leaf[2], slots)
-        larger = [jax.tree.map(pad, arrays, shapes) for arrays in each]
-        found[kind.name] = larger if lead == 0 else larger[0]
-    return Cache(found, slots)
+        larger = [jax.tree.map(pad, arrays, shapes) for arrays in arrays_list]
+        caches[kind.name] = larger if lead == 0 else larger[0]
+    return Cache(caches, slots)
 
 
 def map_branches(change: Callable, cache: Cache, *others: Cache) -> Cache:
-    """`change(array, axes of rows and branches, …)` on every array of branch caches; `…` are the
-    arrays of the others."""
-    found = {}
-    for name, kept in cache.kinds.items():
-        lead = 0 if isinstance(kept, list) else 1
+    """Apply a function to every array of branch caches.
+
+    Args:
+      change: called as `change(array, axes, *arrays of the others)`; `axes` are those of rows and
+        of branches.
+      cache: a branch cache.
+      others: caches of the same structure.
+    """
+    caches = {}
+    for name, of_kind in cache.kinds.items():
+        lead = 0 if isinstance(of_kind, list) else 1
         run = lambda x, *y, lead=lead: change(x, (lead, lead + 2), *y)
-        found[name] = jax.tree.map(run, kept, *(other.kinds[name] for other in others))
-    return Cache(found, cache.slots)
+        caches[name] = jax.tree.map(run, of_kind, *(other.kinds[name] for other in others))
+    return Cache(caches, cache.slots)
 
 
 def trunk_bytes(config: ModelConfig, rows: int, length: int, forks: int) -> dict[LayerKind, int]:
-    """Bytes of the trunk caches of all layers of each kind.
+    """Return the bytes of the trunk caches of all layers of each kind.
 
     Args:
-      config: of the network.
-      rows: documents.
-      length: tokens of each.
-      forks: places of each where branches leave.
+      config: config of the network.
+      rows: number of documents.
+      length: tokens of each document.
+      forks: number of forks of each document.
     """
     size = lambda kind: _bytes(kind.trunk_cache(config, rows, length, forks))
     return {kind: count * size(kind) for kind, count in kind_counts(config).items()}
 
 
 def branch_bytes(config: ModelConfig, rows: int, branches: int, slots: int) -> dict[LayerKind, int]:
-    """The same of branch caches of exactly so many slots."""
+    """Return the bytes of the branch caches of all layers of each kind, for exactly `slots`."""
     size = lambda kind: _bytes(kind.branch_cache(config, rows, branches, slots))
     return {kind: count * size(kind) for kind, count in kind_counts(config).items()}
 

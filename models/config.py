@@ -1,4 +1,4 @@
-"""The shape of a network. Families are values of these fields, not copies of the code."""
+"""The config of a network. Model families are values of its fields, not copies of the code."""
 
 import dataclasses
 
@@ -12,48 +12,49 @@ REMAT_POLICIES = ("none", "block", "dots")
 QK_NORMS = ("none", "head", "all_heads")
 NORMS = ("before", "after", "around")
 ACTIVATIONS = ("silu", "gelu_tanh")
-HOW = ("compute_dtype", "remat", "attention")  # how a network is computed, not which one it is
+HOW = ("compute_dtype", "remat", "attention")  # how the network is computed: not its architecture
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A decoder with grouped-query attention, RMSNorm, RoPE and a gated feed-forward.
+    """Config of a decoder with grouped-query attention, RMSNorm, RoPE and a gated feed-forward.
 
-    The defaults of the fields that have one are Qwen3's.
+    Defaults are those of Qwen3.
 
     Attributes:
       vocab_size: rows of the embedding (V).
       hidden_size: width of the residual stream (D).
-      num_layers: transformer blocks.
-      num_heads: query heads.
-      num_kv_heads: key and value heads; divides `num_heads`.
-      head_dim: width of one head; even, because RoPE turns pairs.
+      num_layers: number of transformer blocks.
+      num_heads: number of query heads.
+      num_kv_heads: number of key and value heads; divides `num_heads`.
+      head_dim: width of one head; even, because RoPE rotates pairs.
       ffn_size: inner width of the feed-forward.
-      activation: of the feed-forward's gate, "silu" or "gelu_tanh".
-      norm: where a sublayer has RMSNorm: "before" it, "after" it (on its output, before that joins
-        the residual stream; OLMo 2), or "around" (both; Gemma 3).
+      activation: activation of the feed-forward's gate, "silu" or "gelu_tanh".
+      norm: position of the RMSNorm of a sublayer: "before" it, "after" it (on its output, before
+        the residual addition; OLMo 2), or "around" (both; Gemma 3).
       zero_centered_norm: norms multiply by 1 + their parameter (Gemma).
       norm_epsilon: added to the mean square in RMSNorm.
       qk_norm: RMSNorm of queries and keys before RoPE: "none", over every "head" (Qwen3), or over
         "all_heads" as one vector (OLMo 2).
-      qkv_bias: queries, keys and values have a bias (Qwen 2).
-      query_pre_attn_scalar: attention scores are divided by its square root; 0 = `head_dim`.
-      sliding_window: tokens that a local layer sees, the querying one included; 0 = no local layer.
-      layer_pattern: a letter of `models.layers.registry` for every layer: "G" for one that sees
-        everything, "L" for a local one; repeated over the layers, so "LLLLLG" is five local layers
-        and a global one, over and over.
-      rope: rotary positions.
+      qkv_bias: the projections of queries, keys and values have a bias (Qwen 2).
+      query_pre_attn_scalar: attention scores are divided by its square root; 0 means `head_dim`.
+      sliding_window: tokens that a query of a local layer sees, itself included; 0 if no layer is
+        local.
+      layer_pattern: a letter of `models.layers.registry` for every layer: "G" for global attention,
+        "L" for local attention. The pattern is repeated over the layers: "LLLLLG" is five local
+        layers and a global one, and so on.
+      rope: rotary position embedding.
       scale_embedding: embeddings are multiplied by the square root of `hidden_size` (Gemma).
-      tie_embeddings: logits are read with the embedding; else with a matrix of their own.
-      logit_softcap: logits are cap · tanh(logits / cap); 0 = as they are.
+      tie_embeddings: the output projection is the transposed embedding, not a separate matrix.
+      logit_softcap: logits are cap · tanh(logits / cap); 0 disables the cap.
       compute_dtype: "float32" or "bfloat16", for activations and matmuls. Parameters, norms,
         softmax and logits are float32.
-      remat: what the backward pass computes again: "none", "block" (all but the residual
-        stream) or "dots" (all but the outputs of weight matmuls).
-      attention: attention implementation by name; None picks the best for the backend.
+      remat: what the backward pass recomputes: "none", "block" (all but the residual stream) or
+        "dots" (all but the outputs of weight matmuls).
+      attention: name of the attention implementation; None selects the best for the backend.
 
     Raises:
-      ValueError: if a field has no meaning, naming it.
+      ValueError: If a field has an invalid value; the message names the field.
     """
 
     vocab_size: int
@@ -87,7 +88,7 @@ class ModelConfig:
                 raise ValueError(f"model.{field} is {getattr(self, field)}; it must be at least 1")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"model.num_heads={self.num_heads} is no multiple of "
+                f"model.num_heads={self.num_heads} is not a multiple of "
                 f"model.num_kv_heads={self.num_kv_heads}; set num_kv_heads to a divisor"
             )
         if self.head_dim % 2:
@@ -103,30 +104,30 @@ class ModelConfig:
                 raise ValueError(f"model.{field}={value!r}; use one of {list(allowed)}")
         if not self.layer_pattern or set(self.layer_pattern) - set(LAYERS):
             raise ValueError(
-                f"model.layer_pattern={self.layer_pattern!r}; write a G for every global layer and "
-                f"an L for every local one (letters: {', '.join(sorted(LAYERS))}; one of your own "
-                "is known once its module has been imported)"
+                f"model.layer_pattern={self.layer_pattern!r}; use G for every global layer and L "
+                f"for every local one (letters: {', '.join(sorted(LAYERS))}; a letter of your own "
+                "exists once its module has been imported)"
             )
-        # Of the pattern, and not of `letters`: a number of layers that no memory holds is refused
-        # later, and must not be counted through here.
+        # This reads the pattern, not `letters`: if num_layers is too large for any memory, the run
+        # is refused later, and a loop over all layers would not end.
         if ("L" in self.layer_pattern[: self.num_layers]) != (self.sliding_window > 0):
             raise ValueError(
-                f"model.sliding_window={self.sliding_window} does not go with model.layer_pattern="
-                f"{self.layer_pattern!r}; local layers have a window, global ones none"
+                f"model.sliding_window={self.sliding_window} does not match model.layer_pattern="
+                f"{self.layer_pattern!r}; it must be above 0 if there are local layers, else 0"
             )
 
     @property
     def dtype(self) -> type:
-        """The jax dtype of activations and matmuls."""
+        """JAX dtype of activations and matmuls."""
         return COMPUTE_DTYPES[self.compute_dtype]
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """The letter of every layer."""
+        """Letter of every layer."""
         pattern = self.layer_pattern
         return tuple(pattern[i % len(pattern)] for i in range(self.num_layers))
 
     @property
     def attention_scale(self) -> float:
-        """What attention scores are multiplied by."""
+        """Factor of attention scores."""
         return (self.query_pre_attn_scalar or self.head_dim) ** -0.5

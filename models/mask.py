@@ -1,40 +1,46 @@
-"""Who sees whom among documents and their branches: one rule.
+"""The attention mask of documents and their branches: one rule.
 
-Every token carries four integers (`Coordinates`). Query q sees key k when their segment is the
-same, k's position is not after q's, and k is of q's own branch or of the trunk before the place
-where q's branch left it. Packing, causality and branching are all this one rule. A layer with a
-sliding window also asks that k is near: positions count along the branch, so a window reaches back
-through the thought into the trunk.
+Every token has four integers (`Coordinates`). Query q sees key k if both are in the same segment,
+k's position is not after q's, and k is either in q's branch or in the trunk before the fork of q's
+branch. Packing, causality and branching all follow from this rule. A layer with a sliding window
+also requires that k is less than a window before q: positions count along the branch, so a window
+reaches back through the thought into the trunk.
 """
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-HIDDEN_SCORE = -1e30  # finite, so that a query that sees nothing (padding) stays finite
+HIDDEN_SCORE = -1e30  # finite, so that the softmax of a query without keys (padding) is finite
 
 
 @flax.struct.dataclass
 class Coordinates:
-    """Where tokens stand. Four int32 arrays of one shape, usually [B, S] or [B, N, S]."""
+    """What the mask needs of tokens: four int32 arrays of one shape, mostly [B, S] or [B, N, S]."""
 
-    segment: jax.Array  # which document of the row; 0 is padding, seen by nobody
-    branch: jax.Array  # 0 is the trunk
+    segment: jax.Array  # number of the document in its row; 0 is padding, which no query sees
+    branch: jax.Array  # number of the branch; 0 is the trunk
     position: jax.Array  # tokens from the start of the document along this branch
-    fork: jax.Array  # position where the branch left the trunk; 0 in the trunk
+    fork: jax.Array  # position where the branch leaves the trunk; 0 in the trunk
 
     @classmethod
     def of_trunk(cls, segment: jax.Array, position: jax.Array) -> "Coordinates":
-        """Coordinates of trunk tokens."""
+        """Return the coordinates of trunk tokens with these segments and positions."""
         zero = jnp.zeros_like(segment)
         return cls(segment=segment, branch=zero, position=position, fork=zero)
 
 
 @flax.struct.dataclass
 class Keys:
-    """Keys and values, heads before tokens, with their coordinates: shared [B, kv_heads, S,
-    head_dim] at [B, S], or own [B, kv_heads, N, S, head_dim] at [B, N, S]; or those of all layers,
-    with an axis of layers in front, and which one is meant."""
+    """Keys and values with their coordinates.
+
+    Attributes:
+      key: [B, kv_heads, S, head_dim] of a trunk, [B, kv_heads, N, S, head_dim] of branches; or of
+        all layers, with a leading axis of layers.
+      value: as `key`.
+      at: coordinates, [B, S] of a trunk, [B, N, S] of branches.
+      layer: index of the layer in caches of all layers; None for keys of one layer.
+    """
 
     key: jax.Array
     value: jax.Array
@@ -42,17 +48,23 @@ class Keys:
     layer: jax.Array | None = None
 
     def of_layer(self) -> "Keys":
-        """Of that layer alone."""
+        """Return the keys and values of that layer alone."""
         if self.layer is None:
             return self
         return Keys(self.key[self.layer], self.value[self.layer], self.at)
 
 
-Window = int | jax.Array | None  # tokens that a query sees, itself included; None is all
+Window = int | jax.Array | None  # tokens that a query sees, itself included; None: all of them
 
 
 def visible(query: Coordinates, key: Coordinates, window: Window = None) -> jax.Array:
-    """The rule. Coordinates [..., Q] and [..., S] give bool [..., Q, S]."""
+    """Return the mask, bool [..., Q, S], of queries [..., Q] over keys [..., S].
+
+    Args:
+      query: coordinates of the queries.
+      key: coordinates of the keys.
+      window: number of tokens that a query sees, itself included; None means no limit.
+    """
     q = jax.tree.map(lambda x: x[..., :, None], query)
     k = jax.tree.map(lambda x: x[..., None, :], key)
     same_branch = k.branch == q.branch

@@ -1,7 +1,6 @@
-"""Names of the leaves of a parameter tree: their paths, as in "blocks/attention/q/kernel".
+"""Names of the leaves of a parameter tree: their paths, such as "blocks/attention/q/kernel".
 
-The same names are in checkpoints, in the maps to Hugging Face tensors, in `models.sharding` and in
-messages.
+Checkpoints, the maps to Hugging Face tensors, `models.sharding` and messages use the same names.
 """
 
 from typing import Any
@@ -10,10 +9,10 @@ import jax
 
 
 def name_of(path: Any) -> str:
-    """The name of a leaf from its key path, as `jax.tree_util` gives it."""
+    """Return the name of a leaf from its `jax.tree_util` key path."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def by_name(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their names, in the order of the tree."""
+    """Return the leaves of a tree by name, in the order of the tree."""
     return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -1,4 +1,4 @@
-"""Runs of layers: what repeats is one scan, so that little is compiled."""
+"""Runs of layers: layers that repeat a unit become one scan, which compiles the unit once."""
 
 import dataclasses
 import functools
@@ -7,12 +7,12 @@ from collections.abc import Hashable
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Layers that repeat a unit.
+    """Consecutive layers that repeat a unit.
 
     Attributes:
-      first: number of the first layer.
-      unit: layers of the unit.
-      times: how often it is repeated.
+      first: index of the first layer.
+      unit: number of layers in the unit.
+      times: number of repeats.
     """
 
     first: int
@@ -22,24 +22,24 @@ class Run:
 
 @functools.cache
 def runs(layers: tuple[Hashable, ...]) -> tuple[Run, ...]:
-    """The layers cut into runs with the fewest layers in their units, and then the fewest runs.
+    """Cut the layers into runs with the fewest layers in their units, then the fewest runs.
 
-    "MMGMMG" is one run of the unit "MMG", and "GGGG" one of "G".
+    "MMGMMG" is one run of the unit "MMG", and "GGGG" one run of "G".
     """
-    best: list[tuple[int, tuple[Run, ...]]] = [(0, ())]  # of the first layers: cost, runs
+    best: list[tuple[int, tuple[Run, ...]]] = [(0, ())]  # cost and runs of the first n layers
     for stop in range(1, len(layers) + 1):
-        found = []
+        options = []
         for first in range(stop):
             unit = _unit(layers[first:stop])
             cost, before = best[first]
             run = Run(first, unit, (stop - first) // unit)
-            found.append((cost + unit, (*before, run)))
-        best.append(min(found, key=lambda entry: (entry[0], len(entry[1]))))
+            options.append((cost + unit, (*before, run)))
+        best.append(min(options, key=lambda option: (option[0], len(option[1]))))
     return best[-1][1]
 
 
 def _unit(layers: tuple[Hashable, ...]) -> int:
-    """Layers of the shortest unit that these repeat."""
+    """Return the length of the shortest unit of which these layers are repeats."""
     size = len(layers)
-    each = (n for n in range(1, size + 1) if size % n == 0)
-    return next(n for n in each if layers[n:] == layers[:-n] or n == size)
+    divisors = (n for n in range(1, size + 1) if size % n == 0)
+    return next(n for n in divisors if layers[n:] == layers[:-n] or n == size)

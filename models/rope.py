@@ -1,8 +1,8 @@
-"""Rotary positions: how fast each pair of dimensions turns, and the ways to stretch that.
+"""Rotary position embedding (RoPE), and its extensions to longer contexts.
 
-Pair i of a head turns by `position / theta^(2i / head_dim)`. A model that is to read longer texts
-than it was pretrained on turns its slow pairs slower still: `linear`, `llama3` and `yarn` are the
-published rules for it, as in the configs of the models that use them.
+Pair i of a head is rotated by `position / theta^(2i / head_dim)`. To read longer texts than it was
+pretrained on, a model lowers the frequencies of its slow pairs: `linear`, `llama3` and `yarn` are
+published rules for it, with the parameters of the configs of models that use them.
 """
 
 import dataclasses
@@ -18,26 +18,26 @@ SCALINGS = ("none", "linear", "llama3", "yarn")
 
 @dataclasses.dataclass(frozen=True)
 class Rope:
-    """Rotary positions of a network.
+    """Rotary position embedding of a network.
 
     Attributes:
       theta: base of the frequencies.
       local_theta: base in layers with a sliding window, whose frequencies are then never scaled;
-        0 gives them the same as all others.
-      scaling: "none", "linear" (all frequencies / factor; Chen et al., arXiv 2306.15595), "llama3"
-        (the slow ones; Llama 3.1) or "yarn" (the slow ones, and attention sharper; Peng et al.,
-        arXiv 2309.00071).
-      factor: by which the context grew.
-      original_length: tokens of the context before that; for "llama3" and "yarn".
-      low_frequency_factor: llama3: pairs that turn fewer times in `original_length` are slowed by
-        `factor`.
-      high_frequency_factor: llama3: pairs that turn more often are left alone.
-      beta_fast: yarn: the same as `high_frequency_factor`.
-      beta_slow: yarn: the same as `low_frequency_factor`.
-      attention_factor: yarn: times queries and keys; 0 = 1 + ln(factor) / 10.
+        0 gives them the frequencies of all other layers.
+      scaling: "none", "linear" (divides all frequencies by `factor`; Chen et al., arXiv
+        2306.15595), "llama3" (divides the low ones; Llama 3.1) or "yarn" (divides the low ones and
+        scales queries and keys; Peng et al., arXiv 2309.00071).
+      factor: ratio of the extended to the original context length.
+      original_length: original context length in tokens; for "llama3" and "yarn".
+      low_frequency_factor: llama3: frequencies with fewer rotations in `original_length` tokens are
+        divided by `factor`.
+      high_frequency_factor: llama3: frequencies with more rotations are unchanged.
+      beta_fast: yarn: as `high_frequency_factor`.
+      beta_slow: yarn: as `low_frequency_factor`.
+      attention_factor: yarn: factor of queries and of keys; 0 means 1 + ln(factor) / 10.
 
     Raises:
-      ValueError: if a field has no meaning, naming it.
+      ValueError: If a field has an invalid value; the message names the field.
     """
 
     theta: float = 1e4
@@ -57,14 +57,14 @@ class Rope:
         if self.theta <= 0 or self.local_theta < 0:
             raise ValueError(
                 f"model.rope.theta={self.theta} must be above 0, and model.rope.local_theta="
-                f"{self.local_theta} not below"
+                f"{self.local_theta} at least 0"
             )
         if self.scaling != "none" and self.factor < 1:
             raise ValueError(f"model.rope.factor={self.factor}; it must be at least 1")
         if self.scaling in ("llama3", "yarn") and self.original_length < 1:
             raise ValueError(
                 f"model.rope.original_length={self.original_length}; rope.scaling={self.scaling!r} "
-                "needs the tokens of the context before it was stretched"
+                "needs the original context length in tokens, at least 1"
             )
         if self.high_frequency_factor <= self.low_frequency_factor:
             raise ValueError(
@@ -77,7 +77,12 @@ class Rope:
             )
 
     def frequencies(self, head_dim: int, local: bool) -> np.ndarray:
-        """Radians per token of every pair, float64 [head_dim / 2]."""
+        """Return the radians per token of every pair, float64 [head_dim / 2].
+
+        Args:
+          head_dim: size of a head.
+          local: for layers with a sliding window.
+        """
         exponent = np.arange(0, head_dim, 2) / head_dim
         if local and self.local_theta:
             return self.local_theta**-exponent
@@ -85,24 +90,27 @@ class Rope:
         if self.scaling == "linear":
             return plain / self.factor
         if self.scaling == "llama3":
-            return _between(plain, self.factor, self._llama3_kept(plain))
+            return _interpolate(plain, self.factor, self._llama3_unscaled(plain))
         if self.scaling == "yarn":
-            return _between(plain, self.factor, self._yarn_kept(head_dim))
+            return _interpolate(plain, self.factor, self._yarn_unscaled(head_dim))
         return plain
 
-    def sharpening(self, local: bool) -> float:
-        """What queries and keys are multiplied by, each."""
+    def qk_factor(self, local: bool) -> float:
+        """Return the factor of queries and of keys in layers with or without a sliding window."""
         if self.scaling != "yarn" or (local and self.local_theta):
             return 1.0
         return self.attention_factor or 1 + 0.1 * math.log(self.factor)
 
-    def _llama3_kept(self, plain: np.ndarray) -> np.ndarray:
+    def _llama3_unscaled(self, plain: np.ndarray) -> np.ndarray:
+        """Return for each pair the share of its frequency that is not scaled."""
         turns = self.original_length * plain / (2 * math.pi)
         low, high = self.low_frequency_factor, self.high_frequency_factor
         return np.clip((turns - low) / (high - low), 0, 1)
 
-    def _yarn_kept(self, head_dim: int) -> np.ndarray:
-        def pair(turns: float) -> float:  # the pair that turns so often in the original context
+    def _yarn_unscaled(self, head_dim: int) -> np.ndarray:
+        """Return for each pair the share of its frequency that is not scaled."""
+
+        def pair(turns: float) -> float:  # index of the pair with `turns` in the original context
             ratio = self.original_length / (turns * 2 * math.pi)
             return head_dim * math.log(ratio) / (2 * math.log(self.theta))
 
@@ -112,31 +120,31 @@ class Rope:
         return 1 - np.clip((np.arange(head_dim // 2) - first) / width, 0, 1)
 
 
-def _between(plain: np.ndarray, factor: float, kept: np.ndarray) -> np.ndarray:
-    """Frequencies of which the share `kept` is as it was and the rest divided by `factor`."""
-    return plain * kept + plain / factor * (1 - kept)
+def _interpolate(plain: np.ndarray, factor: float, unscaled: np.ndarray) -> np.ndarray:
+    """Divide frequencies by `factor`, except for the share `unscaled` of each."""
+    return plain * unscaled + plain / factor * (1 - unscaled)
 
 
 @flax.struct.dataclass
 class Rotation:
-    """Cosines and sines of the rotary angles of tokens, [B, S, head_dim / 2] float32."""
+    """Cosines and sines of the rotary angles of tokens, float32 [B, S, head_dim / 2] each."""
 
     cos: jax.Array
     sin: jax.Array
 
     @classmethod
     def at(cls, position: jax.Array, rope: Rope, head_dim: int, *, local: bool) -> "Rotation":
-        """The angles at position [B, S] (tokens), in layers with a sliding window or without."""
+        """Return the rotation at `position` [B, S]; `local` is for layers with a sliding window."""
         frequency = jnp.asarray(rope.frequencies(head_dim, local), jnp.float32)
         angle = position.astype(jnp.float32)[..., None] * frequency[None, None, :]
-        size = rope.sharpening(local)
+        size = rope.qk_factor(local)
         return cls(cos=size * jnp.cos(angle), sin=size * jnp.sin(angle))
 
 
 def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
-    """Rotary position embedding of x [B, S, heads, head_dim].
+    """Apply the rotary position embedding to x [B, S, heads, head_dim].
 
-    The halves convention of Llama and Qwen: dimension i turns with dimension i + head_dim / 2.
+    As in Llama and Qwen, dimension i is paired with dimension i + head_dim / 2.
     """
     cos, sin = rotation.cos[:, :, None], rotation.sin[:, :, None]
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)

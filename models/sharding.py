@@ -1,14 +1,14 @@
-"""What lives where on the mesh: one table from parameter path to logical axes to mesh axes.
+"""Shardings: one table from parameter paths to logical axes, and one from those to mesh axes.
 
-The mesh has three axes. `data` and `fsdp` both split the batch; `fsdp` also splits the parameters'
-model width, `tensor` splits heads, feed-forward and vocabulary. Nothing else in the project names
+The mesh has three axes. `data` and `fsdp` both split the batch; `fsdp` also splits the parameters
+along the model width, and `tensor` splits heads, feed-forward and vocabulary. No other module names
 a mesh axis.
 
-Parameters lie *at rest* as the table says. To be multiplied by, they are *gathered* over `fsdp`:
-one layer at a time while training (`in_use`), all at once in the copy that a rollout decodes with.
-Activations are split by rows and heads. That is said with constraints (`place`) under
-`jax.set_mesh`, and the rest is propagated (Auto axes). Without a mesh, or on one device, there is
-nothing to say.
+Parameters are sharded *at rest* as the tables say. For use in a product they are *gathered* over
+`fsdp`: one layer at a time in training (`in_use`), all at once in the copy with which a rollout
+decodes. Activations are split by rows and heads, by sharding constraints (`constrain`) under
+`jax.set_mesh`; the compiler propagates the rest (Auto axes). Without a mesh, or on one device,
+these functions do nothing.
 """
 
 import functools
@@ -24,15 +24,15 @@ from models.paths import by_name, name_of
 
 AXES = ("data", "fsdp", "tensor")
 
-# Path in the parameter tree -> logical axis of each dimension. Those of layers, "blocks/…", are
-# added by `models.layers.registry`.
+# Path in the parameter tree -> logical axis of each dimension. `models.layers.registry` adds the
+# parameters of layers, "blocks/…".
 LOGICAL_AXES: dict[str, tuple[str | None, ...]] = {
     "embedding": ("vocab", "width"),
     "norm/scale": ("norm",),
     "head/kernel": ("width", "vocab"),
 }
 
-# Logical axis -> mesh axis; None keeps it whole on every device.
+# Logical axis -> mesh axis; None replicates it on every device.
 MESH_AXES: dict[str | None, str | tuple[str, ...] | None] = {
     "rows": ("data", "fsdp"),
     "draws": ("data", "fsdp", "tensor"),
@@ -48,7 +48,7 @@ MESH_AXES: dict[str | None, str | tuple[str, ...] | None] = {
 
 
 def largest_axis(shapes: Any) -> str | None:
-    """The logical axis of the largest dimension of the parameter that takes the most memory.
+    """Return the logical axis of the largest dimension of the largest parameter.
 
     Args:
       shapes: a parameter tree of arrays or ShapeDtypeStructs.
@@ -61,10 +61,16 @@ def largest_axis(shapes: Any) -> str | None:
 def make_mesh(
     data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence | None = None
 ) -> Mesh:
-    """A mesh over all devices (or the given ones); one size may be -1 for all that are left.
+    """Create a mesh over all devices, or over `devices`.
+
+    Args:
+      data: size of the axis, as are `fsdp` and `tensor`; one may be -1 for the remaining devices.
+      fsdp: size of the axis.
+      tensor: size of the axis.
+      devices: default: `jax.devices()`.
 
     Raises:
-      ValueError: if the sizes do not multiply to the number of devices.
+      ValueError: If the product of the sizes is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
@@ -75,47 +81,49 @@ def make_mesh(
         sizes[sizes.index(-1)] = len(devices) // -math.prod(sizes)
     if math.prod(sizes) != len(devices):
         raise ValueError(f"{named} does not make {len(devices)} devices; set one size to -1")
-    # In the order that suits the wiring between them, a side of which may be split.
+    # Orders the devices by their physical topology; a physical axis may be split.
     grid = create_device_mesh(tuple(sizes), devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over `data` and `fsdp`; everything behind the first dimension is whole."""
+    """Return the sharding of a batch: the first dimension is split over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(MESH_AXES["rows"]))
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """Into how many parts `batch_sharding` splits the rows."""
+    """Return the number of parts into which `batch_sharding` splits the rows."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """Return the sharding of an array that is replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def parameter_shardings(
     mesh: Mesh, shapes: Any, *, gathered: bool = False, memory: str | None = None
 ) -> Any:
-    """Shardings of a parameter tree, by path.
+    """Return the shardings of a parameter tree, by path.
 
     Args:
       mesh: from `make_mesh`.
-      shapes: the tree of arrays or ShapeDtypeStructs.
-      gathered: whole over `fsdp`, instead of at rest.
-      memory: kind of memory, such as "pinned_host"; None is the device's own.
+      shapes: a tree of arrays or ShapeDtypeStructs.
+      gathered: replicated over `fsdp`, not at rest.
+      memory: memory kind, such as "pinned_host"; None is the default memory of the device.
 
     Raises:
-      ValueError: for a path that the table does not know, a dimension that its mesh axis does not
-        divide, or a mesh axis used twice.
+      ValueError: If a path is not in the table, the mesh axis of a dimension does not divide it, or
+        a mesh axis would be used twice.
     """
 
     def sharding(path, leaf):
         name = name_of(path)
         logical = _logical_axes(name)
         if len(logical) != len(leaf.shape):
-            raise ValueError(f"parameter {name} has shape {leaf.shape}, the table says {logical}")
+            raise ValueError(
+                f"parameter {name} has shape {leaf.shape}, but LOGICAL_AXES has {logical} for it"
+            )
         spec = [MESH_AXES[axis] for axis in logical]
         used = [axis for axis in spec if axis]
         if len(set(used)) < len(used):
@@ -123,7 +131,7 @@ def parameter_shardings(
         for axis, size, mesh_axis in zip(logical, leaf.shape, spec, strict=True):
             if mesh_axis and size % mesh.shape[mesh_axis]:
                 raise ValueError(
-                    f"{axis}={size} of parameter {name} is no multiple of "
+                    f"{axis}={size} of parameter {name} is not a multiple of "
                     f"mesh.{mesh_axis}={mesh.shape[mesh_axis]}; change one of them"
                 )
         return NamedSharding(mesh, _spec(logical, gathered), memory_kind=memory)
@@ -131,10 +139,12 @@ def parameter_shardings(
     return jax.tree_util.tree_map_with_path(sharding, shapes)
 
 
-def place(x: jax.Array, *axes: str | None) -> jax.Array:
-    """An activation with its dimensions split by logical axes; None is whole on every device.
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Constrain the sharding of an activation.
 
-    Dimensions behind those that are named are whole, too.
+    Args:
+      x: the activation.
+      *axes: logical axis of each dimension; None, and every dimension after these, is replicated.
     """
     if not _on_a_mesh():
         return x
@@ -142,14 +152,14 @@ def place(x: jax.Array, *axes: str | None) -> jax.Array:
 
 
 def in_use(params: Any, root: str = "", dtype: Any = None) -> Any:
-    """Parameters as they are multiplied by: whole over `fsdp`, and matrices in `dtype`.
+    """Return parameters for use in a product: gathered over `fsdp`, and matrices in `dtype`.
 
-    Their gradient is at rest again, so that it is summed over `fsdp` in parts.
+    Their gradient is sharded at rest again, so that it is reduce-scattered over `fsdp`.
 
     Args:
-      params: a tree of parameters of one layer, or of the network; or one array.
-      root: path of the tree in the network's, "blocks" for a layer.
-      dtype: of matrices and biases; None leaves it.
+      params: a tree of parameters of one layer or of the network, or one array.
+      root: path of the tree in that of the network, "blocks" for a layer.
+      dtype: dtype of matrices and biases; None keeps theirs.
     """
 
     def use(path: Any, leaf: jax.Array) -> jax.Array:
@@ -163,28 +173,29 @@ def in_use(params: Any, root: str = "", dtype: Any = None) -> Any:
 
 
 def _gathered(x: jax.Array, logical: tuple[str | None, ...]) -> jax.Array:
-    # The gradient is summed over rows whole, then rests: the compiler sums each part where it goes.
+    # The gradient, whole after the sum over rows, is constrained to be at rest: the compiler turns
+    # both into a reduce-scatter.
     return jax.lax.with_sharding_constraint(_resting(x, logical), _spec(logical, gathered=True))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _resting(x: jax.Array, logical: tuple[str | None, ...]) -> jax.Array:
-    """x, whose gradient lies as parameters do at rest."""
+    """Return x; its gradient is sharded as parameters at rest."""
     return x
 
 
 _resting.defvjp(
     lambda x, logical: (x, None),
-    lambda logical, _, slope: (jax.lax.with_sharding_constraint(slope, _spec(logical)),),
+    lambda logical, _, dx: (jax.lax.with_sharding_constraint(dx, _spec(logical)),),
 )
 
 
 def on_each_device(run: Callable, axes: Sequence[Any], out: tuple[str | None, ...]) -> Callable:
-    """`run`, on every device with its part of the arguments alone, and no exchange between them.
+    """Wrap `run` so that every device applies it to its shard of the arguments alone.
 
     Args:
-      run: arrays to an array.
-      axes: of each argument the logical axes of its dimensions as for `place`, or a tree of those.
+      run: maps arrays to an array.
+      axes: for each argument the logical axes as for `constrain`, or a tree of those.
       out: logical axes of the result.
     """
     if not _on_a_mesh():
@@ -198,19 +209,19 @@ def _is_axes(x: Any) -> bool:
 
 
 def shards(axis: str) -> int:
-    """Devices that share a logical axis, in the program that is being traced."""
+    """Return the number of shards of a logical axis in the program that is being traced."""
     sizes, over = dict(jax.sharding.get_abstract_mesh().shape), MESH_AXES[axis]
     names = (over,) if isinstance(over, str) else over or ()
     return math.prod(sizes.get(name, 1) for name in names)
 
 
 def parameters_are_split() -> bool:
-    """Whether the program that is being traced gathers a layer before it is used."""
+    """Return whether the program that is being traced gathers a layer before it is used."""
     return shards("width") > 1
 
 
 def at_rest(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Policy for `jax.checkpoint`: everything may be kept but what was only brought elsewhere."""
+    """Policy for `jax.checkpoint`: save everything but gathered arrays."""
     return primitive.name != "sharding_constraint"
 
 
@@ -228,6 +239,6 @@ def _logical_axes(name: str) -> tuple[str | None, ...]:
 
 
 def _spec(logical: Sequence[str | None], gathered: bool = False) -> PartitionSpec:
-    """Where dimensions with these logical axes lie."""
+    """Return the partition spec of dimensions with these logical axes."""
     axes = [MESH_AXES[axis] for axis in logical]
     return PartitionSpec(*(None if gathered and axis == "fsdp" else axis for axis in axes))

@@ -1,10 +1,10 @@
 """The decoder: embedding, layers, final norm, logits.
 
 Parameters are a plain nested dict of arrays, so that theta, theta_old and phi are three such dicts
-through one network: `bind(config, params)` gives what to call. The layers of each kind are stacked
-on a leading axis (`models.blocks`); they are scanned, so that compile time does not grow with
-depth, or run as straight code where the backend wants that (`models.backend`). What attends to what
-is the business of `models.tree` and of the kinds of layers (`models.layers`).
+for one network: `bind(config, params)` returns a network to call. The layers of each kind are
+stacked on a leading axis (`models.blocks`). They are scanned, so that compile time does not grow
+with depth, or unrolled if that suits the backend (`models.backend`). `models.tree` and the kinds of
+layers (`models.layers`) define which tokens attend to which.
 """
 
 import functools
@@ -16,39 +16,42 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models.backend import choices
-from models.blocks import init_blocks, taken_apart
+from models.blocks import init_blocks, unstack
 from models.config import ModelConfig
 from models.layers.linear import INIT_STDDEV, Linear
 from models.layers.norm import RMSNorm, rms_norm
-from models.sharding import in_use, place
+from models.sharding import constrain, in_use
 
 Params = dict[str, Any]  # nested dict of float32 arrays
 
 
 @flax.struct.dataclass
 class Transformer:
-    """Parameters of the network, in use (see `models.sharding`), and the maps at its two ends."""
+    """The network with its parameters, gathered for use (see `models.sharding`).
+
+    Its methods are the maps at both ends; `models.tree` runs the layers in between.
+    """
 
     config: ModelConfig = flax.struct.field(pytree_node=False)
     table: jax.Array  # [V, D], the embedding
-    blocks: Any  # parameters of the layers, in stacks, or a list of layers
-    scale: jax.Array  # [D], of the final norm
-    reader: jax.Array  # [D, V], what logits are read with
+    blocks: Any  # parameters of the layers: stacks, or a list of layers
+    scale: jax.Array  # [D], scale of the final norm
+    reader: jax.Array  # [D, V], the output projection
 
     def embed(self, tokens: jax.Array) -> jax.Array:
-        """Token ids [...] to the residual stream [..., D] in the compute dtype."""
-        found = place(self.table[tokens].astype(self.config.dtype), "rows")
+        """Embed token ids [...] as the residual stream [..., D] in the compute dtype."""
+        x = constrain(self.table[tokens].astype(self.config.dtype), "rows")
         if self.config.scale_embedding:
-            return found * jnp.asarray(self.config.hidden_size**0.5, found.dtype)
-        return found
+            return x * jnp.asarray(self.config.hidden_size**0.5, x.dtype)
+        return x
 
     def norm(self, x: jax.Array) -> jax.Array:
-        """The residual stream [..., D] to the final hidden states."""
+        """Apply the final norm to the residual stream [..., D]."""
         scale = 1 + self.scale if self.config.zero_centered_norm else self.scale
         return rms_norm(x, scale, self.config.norm_epsilon)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Final hidden states [..., D] to float32 logits [..., V]."""
+        """Map final hidden states [..., D] to float32 logits [..., V]."""
         weights = self.reader.astype(hidden.dtype)
         logits = jnp.matmul(hidden, weights, preferred_element_type=jnp.float32)
         cap = self.config.logit_softcap
@@ -56,7 +59,7 @@ class Transformer:
 
 
 def init(config: ModelConfig, key: jax.Array) -> Params:
-    """Fresh parameters: normal with standard deviation 0.02, norms at one, biases at zero."""
+    """Initialize float32 parameters: N(0, 0.02²) weights, norms that multiply by 1, zero biases."""
     embed, blocks, head = jax.random.split(key, 3)
     shape = (config.vocab_size, config.hidden_size)
     params = {
@@ -74,26 +77,29 @@ def _pure(module: nnx.Module) -> Params:
 
 
 def bind(config: ModelConfig, params: Params) -> Transformer:
-    """The network of `config` with these parameters. Cheap; call it inside a jitted function, and
-    outside of loops: where the backend wants straight code, the layers are taken apart here."""
+    """Return the network of `config` with these parameters.
+
+    Call it inside a jitted function, but outside of loops: it gathers the embedding, and unstacks
+    the layers if they are unrolled.
+    """
     table, blocks = in_use(params["embedding"], "embedding"), params["blocks"]
-    straight = config.num_layers <= choices().unrolled_layers
+    unrolled = config.num_layers <= choices().unrolled_layers
     tied = config.tie_embeddings
     return Transformer(
         config=config,
         table=table,
-        blocks=taken_apart(config, blocks) if straight else blocks,
+        blocks=unstack(config, blocks) if unrolled else blocks,
         scale=params["norm"]["scale"],
         reader=table.T if tied else in_use(params["head"]["kernel"], "head/kernel"),
     )
 
 
 def shapes(config: ModelConfig) -> Params:
-    """Shapes and dtypes of the parameters, without making them."""
+    """Return shapes and dtypes of the parameters without allocating them."""
     return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
 
 
 @functools.cache
 def count_parameters(config: ModelConfig) -> int:
-    """Number of parameters."""
+    """Return the number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(shapes(config)))

@@ -1,17 +1,16 @@
-"""A document is a trunk, a thought is a branch: the forward passes over both, and their caches.
+"""Forward passes over trunks (documents) and branches (thoughts), and their caches.
 
-    forward    packed rows of documents, no cache           next-token loss, baseline evidence
-    prefill    the same, keeping the trunk's cache          start of a rollout and of an update
-    extend     some slots of all branches on the caches     decoding, evidence, and, with all slots
-                                                            at once and no cache of their own, the
-                                                            update
+    forward    packed rows of documents, no cache          next-token loss, baseline evidence
+    prefill    the same, returning the trunk's cache       start of a rollout and of an update
+    extend     some slots of all branches on the caches    decoding, evidence; with all slots at
+                                                           once and no branch cache, the update
 
-A trunk is computed once per document and what its layers keep is never copied per branch. All
-passes are differentiable, in the parameters and in the caches they read (`extend` on a branch
-cache: not where kernels compute attention), and give the same hidden states for the same tokens, up
-to rounding. A gradient through `extend` ends in the trunk's cache; one backward pass of `prefill`
-then serves all branches. What is kept, and how branches begin from it, only the kinds of layers
-know (`models.layers`).
+A trunk is computed once per document, and its cache is never copied per branch. All passes are
+differentiable in the parameters and in the caches that they read (except for `extend` on a branch
+cache if kernels compute attention), and give the same hidden states for the same tokens, up to
+rounding. The gradient through `extend` flows into the trunk's cache, so one backward pass of
+`prefill` serves all branches. The kinds of layers define what is cached and how branches start from
+it (`models.layers`).
 """
 
 import dataclasses
@@ -32,23 +31,23 @@ from models.transformer import Transformer
 
 @flax.struct.dataclass
 class ForkPoints:
-    """Where branches leave rows of documents: a branch sees what is before its fork.
+    """The points where branches leave rows of documents: a branch sees the tokens before its fork.
 
-    A layer with a state keeps it at these points, in the order of K.
+    A layer with a recurrent state caches it at these points, in the order of K.
     """
 
     position: jax.Array  # [B, K] int32, position in the document of the first token not seen
-    segment: jax.Array  # [B, K] int32, which document of the row
+    segment: jax.Array  # [B, K] int32, number of the document in its row
 
 
 @flax.struct.dataclass
 class Trunk:
-    """Rows of documents, one after the other."""
+    """Rows of packed documents."""
 
     tokens: jax.Array  # [B, T] int32
-    segment: jax.Array  # [B, T] int32; which document of the row, 0 = padding
-    position: jax.Array  # [B, T] int32; tokens from the start of the document
-    forks: ForkPoints | None = None  # where branches will leave; None where none do
+    segment: jax.Array  # [B, T] int32, number of the document in its row; 0 is padding
+    position: jax.Array  # [B, T] int32, tokens from the start of the document
+    forks: ForkPoints | None = None  # where branches will leave; None if there are none
 
     @property
     def at(self) -> Coordinates:
@@ -58,12 +57,12 @@ class Trunk:
 
 @flax.struct.dataclass
 class Branches:
-    """W tokens on each of N branches of every row; slots that are not live are seen by nobody."""
+    """N branches of every row with W slots for tokens each; slots that are not live are masked."""
 
     tokens: jax.Array  # [B, N, W] int32
     position: jax.Array  # [B, N, W] int32; the first token of a branch has its fork's position
     live: jax.Array  # [B, N, W] bool
-    segment: jax.Array  # [B, N] int32; which document of the row the branch left
+    segment: jax.Array  # [B, N] int32, number of the document that the branch leaves
     fork: jax.Array  # [B, N] int32; the branch sees trunk positions below this one
 
     @property
@@ -80,7 +79,7 @@ class Branches:
         )
 
     def slots(self, start: jax.Array | int, count: int) -> "Branches":
-        """The `count` slots from `start` on; `start` may be traced."""
+        """Return the `count` slots from `start`, which may be traced."""
         cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=2)
         return dataclasses.replace(
             self, tokens=cut(self.tokens), position=cut(self.position), live=cut(self.live)
@@ -90,39 +89,39 @@ class Branches:
 def empty_branch_cache(
     model: Transformer, trunk: Trunk, trunk_cache: Cache, branches: Branches, slots: int
 ) -> Cache:
-    """The cache of branches that have run no slot yet.
+    """Create the cache of branches that have not run any slot yet.
 
     Args:
       model: the network that filled `trunk_cache`.
       trunk: the rows that the branches leave, prefilled with the forks of all of them.
-      trunk_cache: of the trunk.
-      branches: [B, N, …].
-      slots: tokens of each that there is room for; a few more may fit.
+      trunk_cache: cache of the trunk.
+      branches: the branches, [B, N, …].
+      slots: required capacity in tokens of each branch; it may be rounded up.
     """
     return caches.begin(model.config, trunk, trunk_cache, branches, slots)
 
 
 def forward(model: Transformer, trunk: Trunk) -> jax.Array:
-    """Final hidden states [B, T, D] of packed rows."""
-    return _trunk_pass(model, trunk, keep=False)[0]
+    """Return the final hidden states [B, T, D] of packed rows."""
+    return _trunk_pass(model, trunk, with_cache=False)[0]
 
 
 def prefill(model: Transformer, trunk: Trunk) -> tuple[jax.Array, Cache]:
-    """Final hidden states [B, T, D] of packed rows, and their cache."""
-    return _trunk_pass(model, trunk, keep=True)
+    """Return the final hidden states [B, T, D] of packed rows, and their cache."""
+    return _trunk_pass(model, trunk, with_cache=True)
 
 
-def _trunk_pass(model: Transformer, trunk: Trunk, keep: bool) -> tuple[jax.Array, Any]:
+def _trunk_pass(model: Transformer, trunk: Trunk, with_cache: bool) -> tuple[jax.Array, Any]:
     config, rows = model.config, Rows(trunk, trunk.at)
 
     def apply(kind: LayerKind, layer: Any, x: jax.Array, prepared: Any, *_: Any) -> Any:
-        x, kept = kind.on_rows(config, layer, x, rows, prepared)
-        return x, kept if keep else None
+        x, cache = kind.on_rows(config, layer, x, rows, prepared)
+        return x, cache if with_cache else None
 
     prepared = {kind: kind.prepare_rows(config, rows) for kind in kind_counts(config)}
     x = model.embed(trunk.tokens)
-    x, kept = Pass(config, prepared, apply).through(model.blocks, x)
-    return model.norm(x), Cache(kept) if keep else None
+    x, cached = Pass(config, prepared, apply).through(model.blocks, x)
+    return model.norm(x), Cache(cached) if with_cache else None
 
 
 def extend(
@@ -134,42 +133,49 @@ def extend(
     start: jax.Array | int = 0,
     count: int | None = None,
 ) -> tuple[jax.Array, Any]:
-    """Runs slots start … start+count-1 of every branch on the caches.
+    """Run slots start … start+count-1 of every branch on the caches.
 
     Args:
       model: the network that filled the caches.
       trunk: the rows whose cache is `trunk_cache`.
-      trunk_cache: of the trunk, read and not changed.
-      branches: W slots; those before `start` must have been run, `live` says which count.
-      branch_cache: of the slots run so far, with room for these; None to run all slots at once.
-      start: first slot, may be traced.
-      count: number of slots, static; None runs all.
+      trunk_cache: cache of the trunk, which is only read.
+      branches: W slots, of which those before `start` have been run; dead slots are masked.
+      branch_cache: cache of the slots run so far, with capacity for these; None to run all slots
+        at once.
+      start: first slot; may be traced.
+      count: number of slots, static; None runs all of them.
 
     Returns:
-      Final hidden states [B, N, count, D], and the branch cache with these slots; None without one.
+      Final hidden states [B, N, count, D], and the branch cache with these slots (None if
+      `branch_cache` is None).
     """
     config, (batch, groups, slots) = model.config, branches.tokens.shape
     count = slots if count is None else count
     run = branches if branch_cache is None else branches.slots(start, count)
-    run_at = own_at = run.at
+    run_at = branch_at = run.at
     room = None if branch_cache is None else branch_cache.slots
     if room is not None:
-        own_at = _padded(branches.at, room)
-    where = Slots(trunk, branches, run, start, room, trunk.at, run_at, own_at)
+        branch_at = _padded(branches.at, room)
+    where = Slots(trunk, branches, run, start, room, trunk.at, run_at, branch_at)
 
     def apply(
-        kind: LayerKind, layer: Any, x: jax.Array, prepared: Any, read: LayerCache, own: LayerCache
+        kind: LayerKind,
+        layer: Any,
+        x: jax.Array,
+        prepared: Any,
+        read: LayerCache,
+        written: LayerCache,
     ) -> Any:
-        return kind.on_slots(config, layer, x, where, prepared, read, own)
+        return kind.on_slots(config, layer, x, where, prepared, read, written)
 
     prepared = {kind: kind.prepare_slots(config, where) for kind in kind_counts(config)}
     x = model.embed(run.tokens.reshape(batch, groups * count))
-    x, kept = Pass(config, prepared, apply, trunk_cache, branch_cache).through(model.blocks, x)
+    x, cached = Pass(config, prepared, apply, trunk_cache, branch_cache).through(model.blocks, x)
     hidden = model.norm(x).reshape(batch, groups, count, -1)
-    return hidden, None if branch_cache is None else Cache(kept, branch_cache.slots)
+    return hidden, None if branch_cache is None else Cache(cached, branch_cache.slots)
 
 
 def _padded(at: Coordinates, slots: int) -> Coordinates:
-    """The first slots of branches, [B, N, slots]; those that are not there are seen by nobody."""
+    """Cut or pad the coordinates of branches to [B, N, slots]; padding has segment 0."""
     more = max(0, slots - at.segment.shape[-1])
     return jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, 0), (0, more)])[..., :slots], at)

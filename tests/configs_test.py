@@ -1,4 +1,4 @@
-"""Every config can be built, every field is read somewhere and says what it is."""
+"""Every config can be built, and its fields are fields of the default config."""
 
 import functools
 import re
@@ -10,10 +10,13 @@ from ml_collections import ConfigDict
 
 from configs import ablations, default, demo, qwen3_1p7b_rlp, qwen3_14b_rlp, sft, text
 from models.transformer import count_parameters, shapes
+from rlp.capacity import compilers
+from rlp.capacity.chips import parse_topology
+from rlp.capacity.device_memory import DoesNotFit, Limits
 from rlp.data.batch import Batch
 from rlp.engine import step
 from rlp.engine.placement import state_shardings
-from rlp.run import assembly, experiment, schedule
+from rlp.run import assembly, experiment, memory_check, schedule
 from rlp.runtime.config_json import fields
 from tests.support.paths import ROOT
 
@@ -27,7 +30,7 @@ CONFIGS = {
     "qwen3_14b_rlp": qwen3_14b_rlp.get_config(),
     "ablations:rollouts": ablations.get_config("rollouts"),
 }
-BYTES = {"data.train": "some.txt", "data.eos": ""}  # data, and the tokenizer that needs no folder
+BYTES = {"data.train": "some.txt", "data.eos": ""}  # data for the byte tokenizer
 
 PAIRS = {"data.sft.train": "some.jsonl", "data.sft.messages_column": "messages"}
 
@@ -46,16 +49,16 @@ def test_the_arms_of_the_demo_can_be_built_and_share_a_model(tmp_path):
     config.batch_size = 64
     arms = {name: experiment.arm_config(config, name, tmp_path) for name in config.arms}
     assert experiment.arm_order(arms, tmp_path) == ["base", "rlp", "cpt"]
-    made = {name: assembly.build(arm) for name, arm in arms.items()}
-    assert len({run.method.model for run in made.values()}) == 1
-    assert count_parameters(made["base"].method.model) == pytest.approx(336_512, rel=0.01)
+    runs = {name: assembly.build(arm) for name, arm in arms.items()}
+    assert len({run.method.model for run in runs.values()}) == 1
+    assert count_parameters(runs["base"].method.model) == pytest.approx(336_512, rel=0.01)
     for arm in arms.values():
         assert set(dict(fields(arm))) == set(KNOWN)
 
 
 @pytest.mark.parametrize("arm", ["base", "rlp"])
 def test_the_points_of_the_demo_s_ablations_are_its_arms(arm, tmp_path):
-    """The base, and the RLP arm at the value that the demo has."""
+    """The base, and the RLP arm with the group size of the demo."""
     point = next(
         point
         for point in ablations.sweep("demo_rollouts")
@@ -73,12 +76,12 @@ def test_the_points_of_the_demo_s_ablations_are_its_arms(arm, tmp_path):
 
 
 def test_the_recipe_for_qwen3_has_the_published_shape():
-    """1,720,574,976 parameters, as counted from the numbers in the model's own config."""
+    """It has 1,720,574,976 parameters, as computed from the config of the model."""
     model = assembly.build(recipe()).method.model
     d, layers, heads, kv, width, ffn = 2048, 28, 16, 8, 128, 6144
     attention = d * heads * width * 2 + d * kv * width * 2 + 2 * width
     block = attention + 3 * d * ffn + 2 * d
-    by_hand = 151_936 * d + layers * block + d  # the embedding is the head too
+    by_hand = 151_936 * d + layers * block + d  # the embedding is also the output head
     assert by_hand == 1_720_574_976
     assert count_parameters(model) == by_hand
     assert "1,720,574,976" in (ROOT / "configs" / "qwen3_1p7b_rlp.py").read_text()
@@ -101,7 +104,7 @@ def recipe():
 
 
 def test_the_recipe_for_qwen3_traces_from_documents_to_new_parameters():
-    """All of an RLP step at full width, depth, length and group, on two documents."""
+    """Trace a whole RLP step with full width, depth, length and group size on two documents."""
     config, size = recipe(), 2
     run = assembly.build(config)
     model, s, words = run.method.model, run.method.settings, run.method.vocabulary
@@ -133,8 +136,8 @@ def test_the_recipe_for_qwen3_traces_from_documents_to_new_parameters():
     after = jax.eval_shape(functools.partial(step.finish_step, s), after)
     same = lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype)
     assert jax.tree.all(jax.tree.map(same, after, state))
-    kept = jax.tree.leaves((after.params, after.baseline))
-    assert {leaf.dtype for leaf in kept} == {jnp.dtype("float32")}
+    leaves = jax.tree.leaves((after.params, after.baseline))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
     assert metrics["loss"].shape == ()
 
 
@@ -143,14 +146,30 @@ def test_the_recipe_for_qwen3_splits_over_eight_devices():
     run = assembly.build(config)
     assert run.mesh.shape == {"data": 1, "fsdp": 8, "tensor": 1}
     optimizer = schedule.build_optimizer(config, config.steps)
-    placed = state_shardings(run.mesh, run.method.model, optimizer, baseline=True)
-    whole = split = 0
+    shardings = state_shardings(run.mesh, run.method.model, optimizer, baseline=True)
+    total = per_device = 0
     for leaf, sharding in zip(
-        jax.tree.leaves(shapes(run.method.model)), jax.tree.leaves(placed.params), strict=True
+        jax.tree.leaves(shapes(run.method.model)), jax.tree.leaves(shardings.params), strict=True
     ):
-        whole += leaf.size
-        split += jnp.prod(jnp.array(sharding.shard_shape(leaf.shape))).item()
-    assert split < whole / 7.9  # all but the norms
+        total += leaf.size
+        per_device += jnp.prod(jnp.array(sharding.shard_shape(leaf.shape))).item()
+    assert per_device < total / 7.9  # all parameters but the norms are split
+
+
+def test_the_recipe_for_qwen3_fits_on_64_chips_of_v5p():
+    """By the bytes that a step certainly needs. `launch.compile` finds a little more (12.23 GiB in
+    the rollout; docs/capacity.md), in minutes."""
+    config, topology = recipe(), parse_topology("v5p:4x4x4")
+
+    def build(usable):
+        limits = Limits(int(usable), "a v5p", host=None)
+        devices = compilers.stand_ins(topology.devices)
+        return memory_check.build(config, devices=devices, memory=lambda _: limits)
+
+    assert build(topology.chip.usable()).mesh.shape["fsdp"] == 64
+    build(12 << 30)
+    with pytest.raises(DoesNotFit, match="rollout"):
+        build(11 << 30)
 
 
 def test_the_recipe_for_qwen3_has_the_numbers_of_the_paper():
@@ -171,15 +190,15 @@ def test_the_recipe_for_qwen3_has_the_numbers_of_the_paper():
         "rlp.ema_decay": 0.999,
         "rlp.prompt": "default",
     }
-    found = dict(fields(config))
-    assert {name: found[name] for name in paper} == paper
+    values = dict(fields(config))
+    assert {name: values[name] for name in paper} == paper
 
 
 # Fields.
 
 
 def test_changed_fields_are_fields():
-    """A config that misspells a field fails where it is made: ConfigDict would take it silently."""
+    """No config has a misspelled field, which ConfigDict would accept silently."""
     for name, config in CONFIGS.items():
         assert isinstance(config, ConfigDict)
         assert set(dict(fields(config))) <= set(KNOWN), name

@@ -1,4 +1,4 @@
-"""docs/extending.md: every section runs as it stands there, and takes the lines that it says."""
+"""Every section of docs/extending.md runs as printed and has the stated number of lines."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ def blocks(language: str, text: str) -> list[str]:
 
 
 def python_files(text: str) -> dict[str, str]:
-    """The Python blocks of a text by the file names in their first lines."""
+    """Return the Python blocks of a text by the file names in their first lines."""
     files = {}
     for block in blocks("python", text):
         first, _, code = block.partition("\n")
@@ -34,7 +34,7 @@ def write_files(text: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("heading", SECTIONS)
-def test_a_section_takes_the_lines_that_its_heading_says(heading):
+def test_a_section_has_the_number_of_lines_in_its_heading(heading):
     code = "".join(python_files(SECTIONS[heading]).values())
     lines = sum(bool(line.strip()) for line in code.splitlines())
     assert heading.endswith(f": {lines} lines")
@@ -48,7 +48,7 @@ def test_a_section_is_in_the_table(heading):
 
 @pytest.mark.parametrize("heading", SECTIONS)
 def test_a_section_runs(heading, tmp_path, programs):
-    """Its commands end with status 0 and print the lines below them ("…" stands for others)."""
+    """Its commands exit with status 0 and print the lines below them ("…" stands for any lines)."""
     write_files(SECTIONS[heading], tmp_path)
     consoles = blocks("console", SECTIONS[heading])
     assert consoles
@@ -58,7 +58,7 @@ def test_a_section_runs(heading, tmp_path, programs):
             python, module, *words = shlex.split(command)
             assert (python, module) == ("python", "-m")
             ran = programs.run(words, tmp_path)
-            said = ran.out + ran.err
-            assert ran.status == 0, said
+            output = ran.out + ran.err
+            assert ran.status == 0, output
             for line in printed:
-                assert line == "…" or line.strip() in said, said
+                assert line == "…" or line.strip() in output, output

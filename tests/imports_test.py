@@ -1,7 +1,7 @@
-"""Who may import whom: every import of every file is held to the rules of the design.
+"""Check every import of the project against the rules of docs/design.md.
 
-Imports inside functions and under TYPE_CHECKING count like any other, and so do relative ones and
-import_module("…").
+Imports inside functions and under TYPE_CHECKING count like any other, and so do relative imports
+and import_module("…").
 """
 
 import ast
@@ -18,12 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclasses.dataclass(frozen=True)
 class Room:
-    """A folder of the project.
+    """A package of the project, or a module with rules of its own.
 
     Attributes:
-      name: dotted; the longest name that fits a module is that of its room.
-      libraries: beside the standard library, the only ones that its modules may import.
-      never: rooms above it that it may not use either.
+      name: Dotted name. The room of a module is the one with the longest matching name.
+      libraries: Libraries that its modules may import, besides the standard library.
+      never: Rooms above it that it may not import.
     """
 
     name: str
@@ -31,10 +31,10 @@ class Room:
     never: tuple[str, ...] = ()
 
 
-# A room uses only itself and those above it. Tests may import anything, and nothing imports them.
+# A room imports only itself and rooms above it. Tests may import anything; nothing imports tests.
 ROOMS = (
     Room("configs.fields", "ml_collections"),
-    Room("configs.default", "ml_collections"),  # all of configs/ that rlp reads
+    Room("configs.default", "ml_collections"),  # rlp imports no other module of configs/ than these
     Room("models.kernels", "jax numpy", never=("configs",)),
     Room("models", "jax flax numpy", never=("configs",)),
     Room("rlp.runtime", "jax ml_collections numpy tqdm"),
@@ -70,14 +70,14 @@ def within(module: str, *parents: str) -> bool:
 
 
 def imports(path: Path, module: str) -> Iterator[tuple[int, str]]:
-    """Line and full dotted name of everything that the file `path` imports, as module `module`."""
+    """Yield the line and the full dotted name of every import in the file of a module."""
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
-            source = above + ([node.module] if node.module else [])
+            parent = package[: len(package) - node.level + 1] if node.level else []
+            source = parent + ([node.module] if node.module else [])
             yield from ((node.lineno, ".".join([*source, alias.name])) for alias in node.names)
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func
@@ -87,13 +87,13 @@ def imports(path: Path, module: str) -> Iterator[tuple[int, str]]:
 
 
 def room_of(module: str) -> Room | None:
-    """The room that a module is in; None for a test."""
+    """Return the room of a module; None for a test."""
     rooms = [room for room in ROOMS if within(module, room.name)]
     return max(rooms, key=lambda room: len(room.name), default=None)
 
 
 def complaint(module: str, imported: str) -> str:
-    """The rule that `module` breaks by importing `imported`; "" for none."""
+    """Return the rule that `module` breaks by importing `imported`; "" if it breaks none."""
     top = imported.split(".")[0]
     if within(module, "tests") or top in sys.stdlib_module_names:
         return ""
@@ -102,24 +102,24 @@ def complaint(module: str, imported: str) -> str:
         allowed = within(imported, *room.libraries.split())
         return "" if allowed else f"{room.name} imports only {room.libraries}"
     if within(imported, *room.never):
-        return f"{room.name} never uses {', '.join(room.never)}"
+        return f"{room.name} never imports {', '.join(room.never)}"
     other = room_of(imported)
     if imported != "rlp" and (other is None or ROOMS.index(other) > ROOMS.index(room)):
-        return f"{room.name} stands above it"
+        return f"{room.name} is above it"
     return ""
 
 
 def violations(root: Path) -> list[str]:
-    """Every broken rule below `root`, as "file:line: import, rule"."""
-    found = []
+    """Return all broken rules in a project, as "file:line: import, rule"."""
+    lines = []
     for file, line, module, imported in all_imports(root):
         if rule := complaint(module, imported):
-            found.append(f"{file}:{line}: {imported}, {rule}")
-    return found
+            lines.append(f"{file}:{line}: {imported}, {rule}")
+    return lines
 
 
 def all_imports(root: Path) -> Iterator[tuple[Path, int, str, str]]:
-    """(file, line, module, imported) of every import of the project below `root`."""
+    """Yield (file, line, module, imported) for every import of a project."""
     for path in sorted(p for top in PROJECT for p in (root / top).rglob("*.py")):
         file = path.relative_to(root)
         module = ".".join(file.with_suffix("").parts).removesuffix(".__init__")
@@ -132,7 +132,7 @@ def test_every_import_of_the_project_is_allowed():
 
 
 @pytest.mark.parametrize("room", [room.name for room in ROOMS])
-def test_every_room_exists_and_says_what_it_is_for(room):
+def test_every_room_exists_and_has_a_docstring(room):
     path = ROOT.joinpath(*room.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
@@ -150,7 +150,7 @@ def test_no_room_may_import_a_library_that_it_does_not_use():
     assert listed - used == set()
 
 
-def test_no_module_lies_loose_beside_the_rooms():
+def test_every_module_of_rlp_is_in_a_room():
     assert [path.name for path in (ROOT / "rlp").glob("*.py")] == ["__init__.py"]
 
 
@@ -190,20 +190,20 @@ def test_no_module_lies_loose_beside_the_rooms():
         ("rlp/training/checkpoint/store.py", "from absl import logging, flags", "absl.flags"),
         ("rlp/run/loop.py", "from absl.flags import FLAGS", "absl.flags.FLAGS"),
         ("rlp/run/loop.py", "import absl", "absl"),
-        ("rlp/datasets.py", "import grain", "grain"),  # a neighbour by name is another room
+        ("rlp/datasets.py", "import grain", "grain"),  # a similar name is another room
         ("rlp/data/text.py", "from ..engine import rollout", "rlp.engine.rollout"),
         ("rlp/report/page.py", "import rlp.run.loop", "rlp.run.loop"),
         ("rlp/engine/rollout.py", "from rlp import hosts", "rlp.hosts"),
         ("benchmarks/step.py", "from launch import program", "launch.program"),
     ],
 )
-def test_an_offence_is_found(tmp_path, file, line, imported):
+def test_a_forbidden_import_is_found(tmp_path, file, line, imported):
     path = tmp_path / file
     path.parent.mkdir(parents=True)
-    path.write_text(f'"""Made up."""\n{line}\n')
-    found = violations(tmp_path)
-    assert found
-    assert all(f": {imported}, " in offence for offence in found)
+    path.write_text(f'"""An example."""\n{line}\n')
+    lines = violations(tmp_path)
+    assert lines
+    assert all(f": {imported}, " in text for text in lines)
 
 
 @pytest.mark.parametrize(
@@ -223,10 +223,10 @@ def test_an_offence_is_found(tmp_path, file, line, imported):
         ("tests/models/layers_test.py", "import torch, transformers\nfrom launch import program"),
     ],
 )
-def test_what_is_allowed_is_left_alone(tmp_path, file, line):
+def test_an_allowed_import_is_not_reported(tmp_path, file, line):
     path = tmp_path / file
     path.parent.mkdir(parents=True)
-    path.write_text(f'"""Made up."""\n{line}\n')
+    path.write_text(f'"""An example."""\n{line}\n')
     assert violations(tmp_path) == []
 
 

@@ -1,7 +1,7 @@
-"""docs/notebook.ipynb runs, cell by cell, and what is stored of its outputs is small and true.
+"""The cells of docs/notebook.ipynb run, and its stored outputs are small and up to date.
 
-The cells run here as a kernel runs them: in one namespace, in a folder of their own, each showing
-the value of its last expression. A kernel and its dozens of packages would add nothing to that.
+The cells run as in a kernel: in one namespace, in a temporary folder, and each displays the value
+of its last expression. So the tests do not need a kernel and its dozens of packages.
 """
 
 import ast
@@ -20,11 +20,11 @@ from tests.support.runs import one_device  # noqa: F401  a fixture
 NOTEBOOK = json.loads((ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
 CELLS = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 FEW_STEPS = "base_steps, rlp_steps, text_steps = 2, 2, 1"
-LARGEST = 500_000  # bytes of the file; half of it is the thought browser
+LARGEST = 500_000  # bytes of the file; half of them are the thought browser
 
 
 def source_of(cell):
-    """The code of a cell; of that with the tag "parameters", fewer steps."""
+    """Return the code of a cell; the cell with the tag "parameters" gets fewer steps."""
     code = "".join(cell["source"])
     if "parameters" in cell["metadata"].get("tags", ()):
         assert FEW_STEPS.partition("=")[0] == code.partition("=")[0]
@@ -33,7 +33,7 @@ def source_of(cell):
 
 
 def shown(cell, namespace):
-    """What a cell shows: the last expression, as a notebook asks for it, or None."""
+    """Run a cell and return its display: that of the last expression, or None."""
     tree = ast.parse(source_of(cell))
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, "cell", "exec"), namespace)
@@ -53,14 +53,15 @@ def test_every_cell_runs(tmp_path, monkeypatch):
     mpl.use("agg")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         for cell in CELLS:
-            found = shown(cell, main.__dict__)
+            display = shown(cell, main.__dict__)
             stored = [out for out in cell["outputs"] if out["output_type"] == "execute_result"]
             html = any("text/html" in out["data"] for out in stored)
-            assert html == bool(found and found.startswith(("<table", "<iframe"))), source_of(cell)
+            expected = bool(display and display.startswith(("<table", "<iframe")))
+            assert html == expected, source_of(cell)
     assert "objective is a lambda" in printed.getvalue()
 
 
-def test_what_is_stored_is_small_and_without_errors():
+def test_the_stored_outputs_are_small_and_without_errors():
     assert (ROOT / "docs" / "notebook.ipynb").stat().st_size < LARGEST
     outputs = [out for cell in CELLS for out in cell["outputs"]]
     assert {out["output_type"] for out in outputs} <= {"stream", "execute_result", "display_data"}

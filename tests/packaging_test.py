@@ -1,4 +1,4 @@
-"""pyproject.toml says what requirements.txt pins, and packs every file that the code reads."""
+"""pyproject.toml has the packages that requirements.txt pins, and packages all data files."""
 
 import fnmatch
 import tomllib
@@ -15,14 +15,14 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 PINNED_APART = {"antlr4-python3-runtime"}  # an extra of math-verify
 
 
-def named(lines):
-    """Requirements by name; markers may give several of a name."""
-    found = {}
+def by_name(lines):
+    """Parse requirements and group them by name; a name may have several, with markers."""
+    requirements = {}
     for line in lines:
         if (text := line.partition("#")[0].strip()) and not text.startswith("-r"):
             requirement = Requirement(text)
-            found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
-    return found
+            requirements.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    return requirements
 
 
 @pytest.mark.parametrize(
@@ -31,28 +31,31 @@ def named(lines):
         ("requirements.txt", PROJECT["project"]["dependencies"]),
         ("requirements-test.txt", EXTRAS["test"]),
         ("requirements-gguf.txt", EXTRAS["gguf"]),
+        ("requirements-docs.txt", EXTRAS["docs"]),
     ],
 )
-def test_what_is_pinned_is_what_the_package_asks_for(file, dependencies):
-    pinned = named((ROOT / file).read_text(encoding="utf-8").splitlines())
-    asked = named(dependencies)
-    assert pinned.keys() - PINNED_APART == asked.keys() - {"rlp-jax"}
-    for name, (wanted,) in asked.items():
+def test_the_pinned_packages_are_the_dependencies(file, dependencies):
+    pinned = by_name((ROOT / file).read_text(encoding="utf-8").splitlines())
+    required = by_name(dependencies)
+    assert pinned.keys() - PINNED_APART == required.keys() - {"rlp-jax"}
+    for name, (dependency,) in required.items():
         lowest = (
-            min(s.version for s in wanted.specifier if s.operator == ">=") if name in pinned else ""
+            min(s.version for s in dependency.specifier if s.operator == ">=")
+            if name in pinned
+            else ""
         )
         pins = [next(iter(pin.specifier)).version for pin in pinned.get(name, [])]
-        assert all(wanted.specifier.contains(pin) for pin in pins), name
+        assert all(dependency.specifier.contains(pin) for pin in pins), name
         assert not pins or lowest in pins, name
 
 
-def test_every_file_that_is_not_code_is_packed():
+def test_every_data_file_is_packaged():
     tool = PROJECT["tool"]["setuptools"]
     folders = [pattern.removesuffix("*") for pattern in tool["packages"]["find"]["include"]]
-    packed = tool["package-data"]
+    package_data = tool["package-data"]
     for folder in folders:
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and path.suffix not in (".py", ".pyc"):
                 package = ".".join(path.relative_to(ROOT).parent.parts)
-                patterns = packed.get(package, [])
+                patterns = package_data.get(package, [])
                 assert any(fnmatch.fnmatch(PurePosixPath(path).name, p) for p in patterns), path

@@ -1,4 +1,4 @@
-"""Equality of attention's implementations, and of its peers, with `reference` on a workload."""
+"""Compare the attention implementations and their peers with `reference` on a workload."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,14 +10,14 @@ from benchmarks.attention import contenders as case
 from benchmarks.attention.peers import contenders
 from benchmarks.attention.timing import Jitted
 from benchmarks.attention.turns import Contender, Refused
-from benchmarks.attention.workload import AttentionSizes, query_places
+from benchmarks.attention.workload import AttentionSizes, query_coordinates
 from benchmarks.step.difference import relative_error
 from rlp.runtime.errors import UserError
 
-MOST_SCORES = 2**30  # that `reference` may keep, of 4 bytes each; a few times, in its gradient
-# |difference| / |expected| that rounding explains. The reference computes with the same inputs in
-# float32; others round weights, gradients of scores and results to the dtype of the inputs, each
-# with a relative error of 2^-9 at most in bfloat16.
+MAX_SCORES = 2**30  # float32 scores in the memory of `reference`; its gradient needs a few copies
+# Limits of |difference| / |expected| due to rounding. The reference computes in float32 from the
+# same inputs; the others round P, dS and results to the dtype of the inputs, each with a relative
+# error of at most 2^-9 in bfloat16.
 LIMITS = {"float32": 1e-5, "bfloat16": 1e-2}
 
 
@@ -27,41 +27,49 @@ def errors(
     peers: Sequence[str],
     passes: Sequence[str],
 ) -> dict[str, dict[str, float | str]]:
-    """By implementation and by what is compared, the relative error, or why there is none.
+    """Return relative errors by implementation and compared array, or why one is missing.
 
-    Results of dead queries, which mean nothing, do not count. Gradients are those of the product's
-    implementations; peers are asked for results, which show that they compute the same thing.
+    Outputs of dead queries are ignored. Gradients are compared for this project's implementations
+    alone; the outputs of peers are enough to show that they compute the same attention.
+
+    Args:
+      sizes: the workload.
+      implementations: names of `models.attention.IMPLEMENTATIONS`, or "default".
+      peers: names of peers.
+      passes: the passes to compare, names of `PASSES`.
 
     Raises:
-      UserError: the workload is too large for `reference`.
+      UserError: If the workload is too large for `reference`.
     """
     scores = sizes.docs * sizes.heads * max(sizes.branches * sizes.slots, sizes.trunk)
     scores *= sizes.trunk + sizes.branches * sizes.slots
-    if scores > MOST_SCORES:
-        raise UserError(f"--check needs {scores} scores at once; it takes up to {MOST_SCORES}")
+    if scores > MAX_SCORES:
+        raise UserError(
+            f"--check needs {scores} scores at once, more than {MAX_SCORES}; lower the sizes"
+        )
     reference = case.product(sizes, "reference")
     results = [step for step in ("forward", "decode") if step in passes]
     gradients = any(step in passes for step in ("backward", "whole"))
-    found: dict[str, dict[str, float | str]] = {}
-    # Some devices round the inputs of a float32 matmul unless told not to.
+    errors: dict[str, dict[str, float | str]] = {}
+    # By default, some devices round the inputs of a float32 matmul.
     with jax.default_matmul_precision("highest"), contenders(sizes, implementations, peers) as all_:
         expected = {step: reference.output(step) for step in results}
-        slopes = reference.gradients() if gradients else {}
-        for each in all_:
-            found[each.name] = {}
+        expected_gradients = reference.gradients() if gradients else {}
+        for contender in all_:
+            of_contender = errors.setdefault(contender.name, {})
             for step in results:
-                if step in each.passes:
-                    found[each.name][step] = _result_error(each, step, expected[step], sizes)
-            if isinstance(each, Jitted) and each.ours:
-                found[each.name] |= _gradient_errors(each, slopes)
-    return found
+                if step in contender.passes:
+                    of_contender[step] = _output_error(contender, step, expected[step], sizes)
+            if isinstance(contender, Jitted) and contender.ours:
+                of_contender |= _gradient_errors(contender, expected_gradients)
+    return errors
 
 
-def complaints(found: dict[str, dict[str, Any]], dtype: str) -> list[str]:
-    """One line for every error that is too large, a NaN among them, and for refusals of ours."""
+def complaints(errors: dict[str, dict[str, Any]], dtype: str) -> list[str]:
+    """Return a line for every error that is too large or NaN, and for this project's refusals."""
     lines = []
-    for name, each in found.items():
-        for what, error in each.items():
+    for name, of_contender in errors.items():
+        for what, error in of_contender.items():
             if isinstance(error, str):
                 lines += [f"{name}: {what}: {error}"] if name.startswith(case.OURS) else []
             elif not error <= LIMITS[dtype]:
@@ -69,22 +77,22 @@ def complaints(found: dict[str, dict[str, Any]], dtype: str) -> list[str]:
     return lines
 
 
-def _result_error(
-    each: Contender, step: str, expected: np.ndarray, sizes: AttentionSizes
+def _output_error(
+    contender: Contender, step: str, expected: np.ndarray, sizes: AttentionSizes
 ) -> float | str:
     try:
-        found = each.output(step).reshape(expected.shape)
+        output = contender.output(step).reshape(expected.shape)
     except Refused as why:
         return f"refused: {why}"
-    live = query_places(sizes, step == "decode").segment.reshape(sizes.docs, -1) > 0
-    return relative_error(found[live], expected[live])
+    live = query_coordinates(sizes, step == "decode").segment.reshape(sizes.docs, -1) > 0
+    return relative_error(output[live], expected[live])
 
 
-def _gradient_errors(each: Jitted, expected: dict[str, np.ndarray]) -> dict[str, float | str]:
+def _gradient_errors(contender: Jitted, expected: dict[str, np.ndarray]) -> dict[str, float | str]:
     if not expected:
         return {}
     try:
-        found = each.gradients()
+        gradients = contender.gradients()
     except Refused as why:
         return {"gradients": f"refused: {why}"}
-    return {f"gradient of {n}": relative_error(found[n], x) for n, x in expected.items()}
+    return {f"gradient of {n}": relative_error(gradients[n], x) for n, x in expected.items()}

@@ -1,11 +1,11 @@
-"""What the compilers of accelerators make of the attention kernels, without an accelerator.
+"""Compile the attention kernels for accelerators ahead of time, without an accelerator.
 
     python -m benchmarks.attention.compiled --topology h200:1x1
 
-Compiles forward, backward and decoding for each size of heads and dtype, for one chip of a topology
-(`make compilers`), and prints a Markdown table. For a GPU it holds, kernel by kernel, the registers
-of a thread, the bytes of registers that were spilled to memory, the shared memory of a block and
-the matrix instructions of Hopper (wgmma) or older ones (mma).
+Compiles forward, backward and decoding for each head size and dtype, for one chip of a topology
+(`make compilers` installs the compilers), and prints a Markdown table. For GPUs, the table lists
+for each kernel the registers per thread, the bytes of registers spilled to memory, the shared
+memory of a thread block, and the number of matrix instructions (wgmma on Hopper, mma before).
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ PTXAS = compilers.FOLDER / "nvidia" / "cu13" / "bin" / "ptxas"
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """A compiled GPU kernel."""
+    """A compiled GPU kernel: registers per thread, bytes, and numbers of matrix instructions."""
 
     name: str
     registers: int
@@ -39,21 +39,29 @@ class Kernel:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the program; returns its exit status."""
+    """Run the program and return its exit status."""
     parser = command.Parser(__doc__)
-    parser.add_argument("--topology", default="h200:1x1", help="its first chip is compiled for")
-    parser.add_argument("--head_dims", default="64,128,256", help="sizes of heads")
-    parser.add_argument("--dtypes", default="bfloat16", help=f"some of {','.join(DTYPES)}")
-    parser.add_argument("--implementation", default="", help="by name; empty is the chip's best")
+    parser.add_argument("--topology", default="h200:1x1", help="compile for its first chip")
+    parser.add_argument("--head_dims", default="64,128,256", help="head sizes, separated by commas")
+    parser.add_argument("--dtypes", default="bfloat16", help=f"dtypes out of {','.join(DTYPES)}")
+    parser.add_argument(
+        "--implementation",
+        default="",
+        help="name; empty is the best",
+    )
     flags = parser.parse_args(arguments)
     topology = chips.parse_topology(flags.topology)
     dtypes = flags.dtypes.split(",")
     if unknown := sorted(set(dtypes) - set(DTYPES)):
-        raise UserError(f"--dtypes: no {', '.join(unknown)}; use some of {', '.join(DTYPES)}")
+        raise UserError(
+            f"--dtypes={flags.dtypes}: {', '.join(unknown)} is not one of {', '.join(DTYPES)}"
+        )
     try:
         sizes = [int(size) for size in flags.head_dims.split(",")]
     except ValueError:
-        raise UserError(f"--head_dims={flags.head_dims!r}: give integers, as 64,128") from None
+        raise UserError(
+            f"--head_dims={flags.head_dims!r}: use integers separated by commas, such as 64,128"
+        ) from None
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         if topology.chip.platform == "cuda":
@@ -73,7 +81,7 @@ def main(arguments: list[str]) -> int:
 def _compile(
     topology: chips.Topology, head_dim: int, dtype: str, implementation: str, folder: Path
 ) -> list[list[str]]:
-    """A line of the table for every kernel of every pass."""
+    """Return a row of the table for every kernel of every pass."""
     rows = []
     for name, (program, shapes) in _passes(head_dim, dtype, implementation or None).items():
         for file in folder.iterdir():
@@ -88,13 +96,13 @@ def _compile(
                 rows.append([*lead, k.name, *map(str, cells), seconds])
         else:
             calls = [line for line in text.splitlines() if '"tpu_custom_call"' in line]
-            found = [re.findall(r"attention_[a-z]+", line)[-1] for line in calls]
-            rows += [[*lead, kernel, seconds] for kernel in found]
+            kernels = [re.findall(r"attention_[a-z]+", line)[-1] for line in calls]
+            rows += [[*lead, kernel, seconds] for kernel in kernels]
     return rows
 
 
 def _compiled(topology: chips.Topology, program: Any, shapes: Any) -> str:
-    """HLO of a program for the first chip of a topology."""
+    """Compile a program for the first chip of a topology and return its HLO."""
     import jax
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -109,7 +117,7 @@ def _compiled(topology: chips.Topology, program: Any, shapes: Any) -> str:
 
 
 def _passes(head_dim: int, dtype: str, implementation: str | None) -> dict[str, Any]:
-    """Programs and the shapes of their arguments."""
+    """Return the program of each pass and the shapes of its arguments."""
     import jax
     import jax.numpy as jnp
 
@@ -122,34 +130,39 @@ def _passes(head_dim: int, dtype: str, implementation: str | None) -> dict[str, 
         at = lambda *sizes: Coordinates(*[shape(sizes, jnp.int32)] * 4)
         keys = lambda at, *s: Keys(shape((*s, head_dim), dtype), shape((*s, head_dim), dtype), at)
         q = shape((batch, branches, slots, heads, head_dim), dtype)
-        shared = keys(at(batch, trunk), batch, kv_heads, trunk)
-        own = keys(at(batch, branches, width), batch, kv_heads, branches, width)
-        return q, at(batch, branches, slots), shared, own
+        trunk_keys = keys(at(batch, trunk), batch, kv_heads, trunk)
+        branch_keys = keys(at(batch, branches, width), batch, kv_heads, branches, width)
+        return q, at(batch, branches, slots), trunk_keys, branch_keys
 
-    def forward(q: Any, at: Any, shared: Any, own: Any) -> Any:
-        return attention(q, at, shared, own, implementation=implementation)
+    def forward(q: Any, at: Any, trunk_keys: Any, branch_keys: Any) -> Any:
+        return attention(q, at, trunk_keys, branch_keys, implementation=implementation)
 
-    def backward(q: Any, at: Any, shared: Any, own: Any) -> Any:
-        def run(q: Any, key: Any, value: Any, own_key: Any, own_value: Any) -> Any:
-            return forward(q, at, Keys(key, value, shared.at), Keys(own_key, own_value, own.at))
+    def backward(q: Any, at: Any, trunk_keys: Any, branch_keys: Any) -> Any:
+        def run(q: Any, key: Any, value: Any, branch_key: Any, branch_value: Any) -> Any:
+            trunk = Keys(key, value, trunk_keys.at)
+            return forward(q, at, trunk, Keys(branch_key, branch_value, branch_keys.at))
 
-        arrays = q, shared.key, shared.value, own.key, own.value
-        mixed, back = jax.vjp(run, *arrays)
-        return back(mixed)
+        arrays = q, trunk_keys.key, trunk_keys.value, branch_keys.key, branch_keys.value
+        out, vjp = jax.vjp(run, *arrays)
+        return vjp(out)
 
     return {"training": (backward, case(256)), "decoding": (forward, case(1))}
 
 
 def gpu_kernels(folder: Path) -> list[Kernel]:
-    """The attention kernels that XLA, for Triton, and Mosaic GPU have written to a folder."""
+    """Return the attention kernels that XLA (Triton) and Mosaic GPU have dumped to a folder.
+
+    Raises:
+      UserError: If ptxas fails.
+    """
     shared: dict[str, int] = {}
     for file in folder.glob("*.thunk_sequence.txt"):
-        found = re.findall(r"(\w+) grid: .*shared_memory: (\d+) bytes", file.read_text())
-        shared |= {name: int(size) for name, size in found}
+        sizes = re.findall(r"(\w+) grid: .*shared_memory: (\d+) bytes", file.read_text())
+        shared |= {name: int(size) for name, size in sizes}
     for file in folder.glob("*.mlir-passes.log"):
-        found = re.findall(r"dynamic_shared_memory_size %c(\d+)", file.read_text())
-        launched = file.name.split("_kernel_")[0] + "_kernel_mosaic_gpu_kernel"
-        shared[launched] = max(map(int, found), default=0)
+        sizes = re.findall(r"dynamic_shared_memory_size %c(\d+)", file.read_text())
+        entry = file.name.split("_kernel_")[0] + "_kernel_mosaic_gpu_kernel"
+        shared[entry] = max(map(int, sizes), default=0)
     kernels = []
     for file in sorted(folder.glob("*.ptx")):
         text = file.read_text()
@@ -160,7 +173,7 @@ def gpu_kernels(folder: Path) -> list[Kernel]:
             [PTXAS, "-v", "-arch=sm_90a", file, "-o", os.devnull], capture_output=True, text=True
         )
         if ran.returncode:
-            raise UserError(f"ptxas refuses {name[1]}: {ran.stderr.strip()}")
+            raise UserError(f"ptxas failed on {name[1]}: {ran.stderr.strip()}")
         number = lambda pattern, text=ran.stderr: sum(map(int, re.findall(pattern, text)))
         kernels.append(
             Kernel(

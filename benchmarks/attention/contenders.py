@@ -1,4 +1,4 @@
-"""The product's attention and what JAX offers beside it, as contenders on one workload."""
+"""This project's attention and that of `jax.nn`, as contenders on one workload."""
 
 import functools
 from collections.abc import Callable
@@ -10,52 +10,52 @@ import numpy as np
 
 from benchmarks.attention import workload
 from benchmarks.attention.timing import Jitted
-from benchmarks.attention.workload import Arrays, AttentionSizes, Places
+from benchmarks.attention.workload import Arrays, AttentionSizes, NumpyCoordinates
 from models.attention import attention, find_worklists
 from models.mask import Coordinates, Keys, visible
 
 UPDATE = ("forward", "backward", "whole")
-OURS = "models.attention"  # what names of the product begin with
-DEFAULT = "default"  # what `attention` picks where no implementation is named
+OURS = "models.attention"  # prefix of the names of this project's implementations
+DEFAULT = "default"  # the implementation that `attention` selects by itself
 
 
-def on_device(sizes: AttentionSizes, found: Arrays) -> tuple[dict[str, jax.Array], jax.Array]:
-    """Inputs and the cotangent of a result, in the workload's dtype."""
-    put = {name: jnp.asarray(x, jnp.dtype(sizes.dtype)) for name, x in found.items()}
-    slope = put.pop("slope")
-    return put, slope
+def on_device(sizes: AttentionSizes, arrays: Arrays) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Return the inputs and the cotangent of the output, in the dtype of the workload."""
+    put = {name: jnp.asarray(x, jnp.dtype(sizes.dtype)) for name, x in arrays.items()}
+    cotangent = put.pop("cotangent")
+    return put, cotangent
 
 
-def coordinates(at: Places) -> Coordinates:
-    """As the product takes them."""
+def coordinates(at: NumpyCoordinates) -> Coordinates:
+    """Return coordinates as jax arrays."""
     return Coordinates(**{name: jnp.asarray(x) for name, x in vars(at).items()})
 
 
 def product(sizes: AttentionSizes, implementation: str) -> Jitted:
-    """`models.attention.attention` with the implementation of this name, or the default one.
+    """Return `models.attention.attention` with the named implementation as a contender.
 
-    What it finds out from coordinates alone is made outside of the clock: a network does that once
-    for all its layers.
+    Its work lists are computed before the timing starts, because a network computes them once for
+    all layers.
     """
     named = None if implementation == DEFAULT else implementation
 
     @functools.cache
     def inputs(decode: bool) -> tuple:
-        x, slope = on_device(sizes, workload.arrays(sizes, decode))
-        at = [coordinates(workload.query_places(sizes, decode))]
-        at.append(coordinates(workload.trunk_places(sizes)))
+        x, cotangent = on_device(sizes, workload.arrays(sizes, decode))
+        at = [coordinates(workload.query_coordinates(sizes, decode))]
+        at.append(coordinates(workload.trunk_coordinates(sizes)))
         if sizes.forks:
-            at.append(coordinates(workload.branch_places(sizes, decode)))
+            at.append(coordinates(workload.branch_coordinates(sizes, decode)))
 
         @jax.jit
-        def find(query: Coordinates, trunk: Coordinates, own: Coordinates | None = None) -> Any:
+        def find(query: Coordinates, trunk: Coordinates, branch: Coordinates | None = None) -> Any:
             heads, kv_heads = sizes.heads, sizes.kv_heads
             head_dim, dtype = sizes.head_dim, x["query"].dtype
             return find_worklists(
-                query, trunk, own, heads, kv_heads, head_dim, dtype, implementation=named
+                query, trunk, branch, heads, kv_heads, head_dim, dtype, implementation=named
             )
 
-        return x, (at, find(*at)), slope
+        return x, (at, find(*at)), cotangent
 
     return Jitted(
         f"{OURS} {implementation}",
@@ -67,17 +67,17 @@ def product(sizes: AttentionSizes, implementation: str) -> Jitted:
 
 
 def product_attention(implementation: str | None) -> Callable[[Any, Any], jax.Array]:
-    """(arrays, coordinates and their worklists) to the mixed values, by an implementation of the
-    product."""
+    """Return a function from (arrays, (coordinates, work lists)) to the attention output, by an
+    implementation of this project."""
 
-    def attend(x: dict[str, jax.Array], places: tuple[list[Coordinates], Any]) -> jax.Array:
-        (query_at, trunk_at, *own_at), worklists = places
+    def attend(x: dict[str, jax.Array], context: tuple[list[Coordinates], Any]) -> jax.Array:
+        (query_at, trunk_at, *branch_at), worklists = context
         return attention(
             x["query"],
             query_at,
             Keys(x["key"], x["value"], trunk_at),
-            Keys(x["own_key"], x["own_value"], own_at[0]) if own_at else None,
-            in_order=not own_at,
+            Keys(x["own_key"], x["own_value"], branch_at[0]) if branch_at else None,
+            in_order=not branch_at,
             implementation=implementation,
             worklists=worklists,
         )
@@ -86,13 +86,13 @@ def product_attention(implementation: str | None) -> Callable[[Any, Any], jax.Ar
 
 
 def dense(sizes: AttentionSizes, implementation: str) -> Jitted:
-    """`jax.nn.dot_product_attention` on a row of trunk and branches, with a dense mask."""
+    """Return `jax.nn.dot_product_attention` on rows of trunk and branches, with a dense mask."""
 
     @functools.cache
     def inputs(decode: bool) -> tuple:
-        x, slope = on_device(sizes, workload.packed(workload.arrays(sizes, decode)))
-        query, key = map(coordinates, workload.packed_places(sizes, decode))
-        return x, jax.jit(visible)(query, key)[:, None], slope
+        x, cotangent = on_device(sizes, workload.packed(workload.arrays(sizes, decode)))
+        query, key = map(coordinates, workload.packed_coordinates(sizes, decode))
+        return x, jax.jit(visible)(query, key)[:, None], cotangent
 
     def attend(x: dict[str, jax.Array], mask: jax.Array) -> jax.Array:
         return _dot_product(x, implementation, mask=mask)
@@ -106,7 +106,7 @@ def dense(sizes: AttentionSizes, implementation: str) -> Jitted:
 
 
 def causal(sizes: AttentionSizes, implementation: str) -> Jitted:
-    """The same on a causal trunk, at equal useful FLOPs."""
+    """Return `jax.nn.dot_product_attention` on a causal trunk with equal useful FLOPs."""
     trunk = workload.causal(sizes)
 
     def attend(x: dict[str, jax.Array], _: None) -> jax.Array:
@@ -123,26 +123,31 @@ def causal(sizes: AttentionSizes, implementation: str) -> Jitted:
 
 
 def copies(sizes: AttentionSizes, implementation: str) -> Jitted:
-    """The same with a copy of the trunk for every branch, made outside of the clock; decode."""
+    """Return `jax.nn.dot_product_attention` for decoding, with a copy of the trunk per branch.
+
+    The copies are made before the timing starts.
+    """
 
     @functools.cache
     def inputs(decode: bool) -> tuple:
-        found = workload.arrays(sizes, decode)
+        arrays = workload.arrays(sizes, decode)
         rows = lambda x: x.reshape(-1, *x.shape[2:])
 
         def keys(name: str) -> np.ndarray:
-            own = np.moveaxis(found[f"own_{name}"], 1, 3)  # [B, N, W, kv, d]
-            trunk = np.repeat(np.moveaxis(found[name], 1, 2)[:, None], sizes.branches, axis=1)
-            return rows(np.concatenate([trunk, own], axis=2))
+            branch = np.moveaxis(arrays[f"own_{name}"], 1, 3)  # [B, N, W, kv, d]
+            trunk = np.repeat(np.moveaxis(arrays[name], 1, 2)[:, None], sizes.branches, axis=1)
+            return rows(np.concatenate([trunk, branch], axis=2))
 
-        whole = {name: rows(found[name]) for name in ("query", "slope")}
-        x, slope = on_device(sizes, whole | {name: keys(name) for name in ("key", "value")})
-        query = coordinates(workload.query_places(sizes, decode))
-        trunk_at = coordinates(workload.trunk_places(sizes))
-        own_at = coordinates(workload.branch_places(sizes, decode))
+        whole = {name: rows(arrays[name]) for name in ("query", "cotangent")}
+        x, cotangent = on_device(sizes, whole | {name: keys(name) for name in ("key", "value")})
+        query = coordinates(workload.query_coordinates(sizes, decode))
+        trunk_at = coordinates(workload.trunk_coordinates(sizes))
+        branch_at = coordinates(workload.branch_coordinates(sizes, decode))
         spread = lambda at: jnp.repeat(at[:, None], sizes.branches, axis=1)
-        key = jax.tree.map(lambda a, b: jnp.concatenate([spread(a), b], axis=2), trunk_at, own_at)
-        return x, rows(visible(query, key))[:, None], slope
+        key = jax.tree.map(
+            lambda a, b: jnp.concatenate([spread(a), b], axis=2), trunk_at, branch_at
+        )
+        return x, rows(visible(query, key))[:, None], cotangent
 
     def attend(x: dict[str, jax.Array], mask: jax.Array) -> jax.Array:
         return _dot_product(x, implementation, mask=mask)
@@ -157,12 +162,12 @@ def copies(sizes: AttentionSizes, implementation: str) -> Jitted:
 
 
 def causal_inputs(trunk: AttentionSizes) -> Callable[[bool], tuple]:
-    """Of a causal trunk, for `Jitted`."""
+    """Return the function `Jitted.inputs` for a causal trunk."""
 
     @functools.cache
     def inputs(decode: bool) -> tuple:
-        x, slope = on_device(trunk, workload.packed(workload.arrays(trunk, decode)))
-        return x, None, slope
+        x, cotangent = on_device(trunk, workload.packed(workload.arrays(trunk, decode)))
+        return x, None, cotangent
 
     return inputs
 

@@ -1,4 +1,4 @@
-"""Everybody who takes part in a comparison of attention, torch in a process of its own."""
+"""All contenders of a comparison of attention; those of torch run in a separate process."""
 
 import contextlib
 import json
@@ -29,39 +29,39 @@ TORCH = {
 def contenders(
     sizes: AttentionSizes, implementations: Sequence[str], peers: Sequence[str]
 ) -> Iterator[list[Contender]]:
-    """The product's implementations, then the peers; ends the process of torch."""
-    found: list[Contender] = [case.product(sizes, name) for name in implementations]
-    with contextlib.ExitStack() as ends:
+    """Yield this project's implementations, then the peers; end the torch process at the exit."""
+    all_contenders: list[Contender] = [case.product(sizes, name) for name in implementations]
+    with contextlib.ExitStack() as stack:
         process = None
         for name in peers:
             if name == "splash":
                 from benchmarks.attention import splash  # imports kernels that only TPUs run
 
-                found += [splash.tree(sizes)] if sizes.forks else []
-                found.append(splash.causal(sizes))
+                all_contenders += [splash.tree(sizes)] if sizes.forks else []
+                all_contenders.append(splash.causal(sizes))
             elif name in TORCH:
-                process = process or ends.enter_context(TorchProcess(sizes))
-                found.append(TorchPeer(process, name, sizes))
+                process = process or stack.enter_context(TorchProcess(sizes))
+                all_contenders.append(TorchPeer(process, name, sizes))
             else:
-                found += jax_peers(sizes, name)
-        yield found
+                all_contenders += jax_peers(sizes, name)
+        yield all_contenders
 
 
 def jax_peers(sizes: AttentionSizes, implementation: str) -> list[Contender]:
-    """`jax.nn.dot_product_attention` by one of its implementations, on what it can compute."""
-    found: list[Contender] = []
+    """Return `jax.nn.dot_product_attention` with an implementation, on all inputs it supports."""
+    trees: list[Contender] = []
     if sizes.forks:
-        found.append(case.dense(sizes, implementation))
-        found.append(case.copies(sizes, implementation))
-    return [*found, case.causal(sizes, implementation)]
+        trees.append(case.dense(sizes, implementation))
+        trees.append(case.copies(sizes, implementation))
+    return [*trees, case.causal(sizes, implementation)]
 
 
 class TorchProcess:
-    """A running `benchmarks.attention.torch`; a context that ends it."""
+    """A running `benchmarks.attention.torch`; a context manager that ends it."""
 
     def __init__(self, sizes: AttentionSizes):
         words = [sys.executable, "-m", "benchmarks.attention.torch", *fields.arguments(sizes)]
-        self.running = subprocess.Popen(
+        self.process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.missing = self._answer().get("missing")
@@ -70,33 +70,33 @@ class TorchProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        cast(IO[str], self.running.stdin).close()
-        self.running.wait()
+        cast(IO[str], self.process.stdin).close()
+        self.process.wait()
 
-    def ask(self, **asked: Any) -> dict[str, Any]:
-        """Its answer.
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Send a request and return the answer.
 
         Raises:
-          Refused: torch is missing, cannot do it, or has ended.
+          Refused: If torch is missing, cannot run the request, or has ended.
         """
         if self.missing:
             raise Refused(self.missing)
-        with contextlib.suppress(BrokenPipeError):  # the answer, which is none, says so
-            print(json.dumps(asked), file=self.running.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # `_answer` then finds that torch has ended
+            print(json.dumps(request), file=self.process.stdin, flush=True)
         answer = self._answer()
-        if why := answer.get("refused") or answer.get("missing"):
-            raise Refused(why)
+        if reason := answer.get("refused") or answer.get("missing"):
+            raise Refused(reason)
         return answer
 
     def _answer(self) -> dict[str, Any]:
-        line = cast(IO[str], self.running.stdout).readline()
+        line = cast(IO[str], self.process.stdout).readline()
         if not line:
-            return {"missing": f"the process of torch ended with status {self.running.wait()}"}
+            return {"missing": f"the torch process ended with status {self.process.wait()}"}
         return json.loads(line)
 
 
 class TorchPeer:
-    """An attention of torch as a contender."""
+    """A torch implementation of attention as a contender."""
 
     ours = False
 
@@ -108,26 +108,26 @@ class TorchPeer:
             self.name += f" T={workload.causal(sizes).trunk}"
 
     def pairs(self, step: str) -> int:
-        """Visible pairs of a pass."""
+        """Return the visible pairs of a pass."""
         sizes = self.sizes if self.implementation == "flex" else workload.causal(self.sizes)
         return sizes.pairs(step == "decode")
 
     def prepare(self, step: str, seconds: float) -> None:
-        """Compiles and warms up."""
+        """Compile and warm up a pass."""
         self._ask(step, seconds=seconds)
 
     def sample(self, step: str) -> float:
-        """Seconds of a call."""
+        """Return the seconds of a call."""
         return self._ask(step, seconds=0)["seconds"]
 
     def output(self, step: str) -> np.ndarray:
-        """The result."""
+        """Return the output of a pass; see `Contender`."""
         if self.implementation != "flex" and self.sizes.forks:
-            raise Refused("it has other inputs than the others")
+            raise Refused("its inputs differ from those of the workload")
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "output.npy"
             self._ask(step, file=str(file))
             return np.load(file)
 
-    def _ask(self, step: str, **asked: Any) -> dict[str, Any]:
-        return self.process.ask(impl=self.implementation, **{"pass": step}, **asked)
+    def _ask(self, step: str, **request: Any) -> dict[str, Any]:
+        return self.process.ask(impl=self.implementation, **{"pass": step}, **request)

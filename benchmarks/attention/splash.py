@@ -1,7 +1,8 @@
-"""JAX's splash attention for TPUs as a contender, with a mask that is known while tracing.
+"""JAX's splash attention for TPUs as a contender, with a mask that is known at trace time.
 
-It skips blocks of a mask as our kernels do, but which ones is decided at trace time: new forks need
-a new compilation. So its best case is timed: a kernel for each document, made for its forks.
+It skips blocks of the mask, as this project's kernels do, but selects them at trace time, so that
+new forks need a new compilation. The benchmark times its best case: a kernel for each document,
+compiled for its forks.
 """
 
 import functools
@@ -16,26 +17,26 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from benchmarks.attention import workload
 from benchmarks.attention.contenders import UPDATE, causal_inputs, on_device
 from benchmarks.attention.timing import Jitted
-from benchmarks.attention.workload import AttentionSizes, Places
+from benchmarks.attention.workload import AttentionSizes, NumpyCoordinates
 from models.mask import Coordinates, visible
 
-BLOCK = 512  # of queries and of keys, or the largest power of two that divides them
+BLOCK = 512  # block size of queries and keys, or the largest power of two that divides them
 Kernel = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def tree(sizes: AttentionSizes, interpret: bool = False) -> Jitted:
-    """On a row of trunk and branches."""
+    """Return splash attention on rows of trunk and branches."""
 
     @functools.cache
     def inputs(decode: bool) -> tuple:
-        x, slope = on_device(sizes, workload.packed(workload.arrays(sizes, decode)))
-        return x, None, slope
+        x, cotangent = on_device(sizes, workload.packed(workload.arrays(sizes, decode)))
+        return x, None, cotangent
 
     @functools.cache
     def kernels() -> list[Kernel]:
-        query, key = workload.packed_places(sizes, decode=False)
-        row = lambda at, b: Places(**{name: x[b] for name, x in vars(at).items()})
-        masks = [_Rule(row(query, b), row(key, b)) for b in range(sizes.docs)]
+        query, key = workload.packed_coordinates(sizes, decode=False)
+        row = lambda at, b: NumpyCoordinates(**{name: x[b] for name, x in vars(at).items()})
+        masks = [_TreeMask(row(query, b), row(key, b)) for b in range(sizes.docs)]
         return [_kernel(mask, sizes, interpret) for mask in masks]
 
     def attend(x: dict[str, jax.Array], _: None) -> jax.Array:
@@ -47,7 +48,7 @@ def tree(sizes: AttentionSizes, interpret: bool = False) -> Jitted:
 
 
 def causal(sizes: AttentionSizes, interpret: bool = False) -> Jitted:
-    """On a causal trunk, at equal useful FLOPs."""
+    """Return splash attention on a causal trunk with equal useful FLOPs."""
     trunk = workload.causal(sizes)
 
     def attend(x: dict[str, jax.Array], _: None) -> jax.Array:
@@ -64,10 +65,10 @@ def causal(sizes: AttentionSizes, interpret: bool = False) -> Jitted:
     )
 
 
-class _Rule(splash.Mask):
-    """The rule of the mask, spelled out for the part that is asked for."""
+class _TreeMask(splash.Mask):
+    """The rule of the mask, evaluated for the requested part."""
 
-    def __init__(self, query: Places, key: Places):
+    def __init__(self, query: NumpyCoordinates, key: NumpyCoordinates):
         self.query, self.key = query, key
 
     @property
@@ -76,11 +77,11 @@ class _Rule(splash.Mask):
 
     def __getitem__(self, at: Any) -> np.ndarray:
         rows, columns = at
-        cut = lambda places, part: Places(**{n: x[part] for n, x in vars(places).items()})
+        cut = lambda at, part: NumpyCoordinates(**{n: x[part] for n, x in vars(at).items()})
         return _visible(cut(self.query, rows), cut(self.key, columns))
 
 
-def _visible(query: Places, key: Places) -> np.ndarray:
+def _visible(query: NumpyCoordinates, key: NumpyCoordinates) -> np.ndarray:
     whole = lambda at: Coordinates(**vars(at))
     return np.asarray(visible(whole(query), whole(key)))
 
@@ -94,7 +95,7 @@ def _kernel(mask: splash.Mask, sizes: AttentionSizes, interpret: bool) -> Kernel
         block_kv_dkv=keys,
         use_fused_bwd_kernel=True,
     )
-    # Its own tables are made with numpy, also while a caller traces.
+    # Splash attention computes its tables with numpy, even while a caller traces.
     with jax.ensure_compile_time_eval():
         return splash.make_splash_mha_single_device(
             splash.MultiHeadMask([mask] * sizes.heads), block_sizes=blocks, interpret=interpret
@@ -102,7 +103,7 @@ def _kernel(mask: splash.Mask, sizes: AttentionSizes, interpret: bool) -> Kernel
 
 
 def _attended(kernel: Kernel, x: dict[str, jax.Array], row: int | None) -> jax.Array:
-    """Of one document: [S, heads, head_dim], which `x` holds at `row`."""
+    """Return the output [S, heads, head_dim] of one document, row `row` of the arrays in `x`."""
     one = x if row is None else {name: part[row] for name, part in x.items()}
     query, key, value = (one[name].swapaxes(0, 1) for name in ("query", "key", "value"))
     scaled = (query * query.shape[-1] ** -0.5).astype(query.dtype)

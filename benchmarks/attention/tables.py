@@ -1,4 +1,4 @@
-"""What seconds of attention mean: rates, ratios and tables. Needs no jax."""
+"""Rates, ratios and tables from the seconds of attention. Does not import jax."""
 
 import statistics
 from collections.abc import Sequence
@@ -8,42 +8,45 @@ from benchmarks.attention.workload import AttentionSizes
 from benchmarks.step import runs
 from rlp.capacity.chips import CHIPS, Chip
 
-# Exponentials of an H200 in a second: 16 a clock of each of 132 multiprocessors, at 1.83 GHz.
+# Exponentials per second of an H200: 16 per cycle on each of 132 multiprocessors, at 1.83 GHz.
 EXPONENTIALS = {"h200": 16 * 132 * 1.83e9}
 BOUNDED = ("h200", "v5e", "v5p", "v6e")
-Row = dict[str, Any]  # a JSON object: impl, ours, pass, and refused or pairs and seconds
+Row = dict[str, Any]  # a JSON object: impl, ours, pass, and either refused or pairs and seconds
 
 
-def rate(rows: Sequence[Row], sizes: AttentionSizes, reached: dict[str, Any]) -> None:
-    """Adds rates to the rows that have seconds: medians, of ratios of the same round, too.
+def rate(rows: Sequence[Row], sizes: AttentionSizes, device: dict[str, Any]) -> None:
+    """Add rates to the rows that have seconds: medians over rounds, also of ratios within a round.
 
     Args:
-      rows: of all passes; the first of a pass is what others are compared with.
+      rows: of all passes; the others of a pass are compared with its first row.
       sizes: the workload.
-      reached: what the machine makes of a large copy and of a large matmul.
+      device: measured rates of a large copy and a large matmul (`timing.machine`, `timing.matmul`).
     """
     first: dict[str, list[float]] = {}
     for row in rows:
         if "refused" in row:
             continue
         step, seconds = row["pass"], statistics.median(row["seconds"])
-        each = [sizes.flops_of(step, row["pairs"]) / second for second in row["seconds"]]
-        row["ms"], row["useful_tflop_per_s"] = 1e3 * seconds, statistics.median(each) / 1e12
-        row["share_of_matmul"] = row["useful_tflop_per_s"] / reached["matmul_tflop_per_s"]
+        rates = [sizes.flops_of(step, row["pairs"]) / second for second in row["seconds"]]
+        row["ms"], row["useful_tflop_per_s"] = 1e3 * seconds, statistics.median(rates) / 1e12
+        row["share_of_matmul"] = row["useful_tflop_per_s"] / device["matmul_tflop_per_s"]
         if step == "decode":
             row["gb_per_s"] = sizes.decode_bytes() / seconds / 1e9
-            row["share_of_copy"] = row["gb_per_s"] / reached["copy_gb_per_s"]
+            row["share_of_copy"] = row["gb_per_s"] / device["copy_gb_per_s"]
         if row is next(other for other in rows if other["pass"] == step):
-            first[step] = each
+            first[step] = rates
         if step in first:
-            ratios = [a / b for a, b in zip(first[step], each, strict=True)]
+            ratios = [a / b for a, b in zip(first[step], rates, strict=True)]
             row["first_over_this"] = statistics.median(ratios)
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Of one workload; a ratio above 1 says that the first of a pass does more useful work."""
-    header = ["pass", "implementation", "ms (low to high)", "useful TFLOP/s", "of a matmul's"]
-    header += ["GB/s that must move", "of a copy's", "first / this"]
+    """Return the table of one workload.
+
+    A ratio above 1 means that the first implementation of a pass does more useful work per second.
+    """
+    header = ["pass", "implementation", "ms (low to high)", "useful TFLOP/s", "% of a matmul"]
+    header += ["required GB/s", "% of a copy", "first / this"]
     cells = []
     for row in rows:
         line = [row["pass"], row["impl"]]
@@ -61,7 +64,13 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def sweep(over: str, values: Sequence[int], measured: Sequence[Sequence[Row]]) -> str:
-    """Milliseconds of every pass and implementation, a line for each value of the flag `over`."""
+    """Return milliseconds of every pass and implementation, a row for each value of a flag.
+
+    Args:
+      over: name of the flag.
+      values: its values.
+      measured: rows of each workload.
+    """
     titles = [f"{row['pass']}: {row['impl']}" for row in measured[0]]
     cells = [
         [str(value), *(f"{row['ms']:.4g}" if "ms" in row else "refused" for row in rows)]
@@ -71,7 +80,7 @@ def sweep(over: str, values: Sequence[int], measured: Sequence[Sequence[Row]]) -
 
 
 def bounds(sizes: AttentionSizes, passes: Sequence[str]) -> str:
-    """What no implementation can beat, by pass and chip, from the figures of data sheets."""
+    """Return a table of lower bounds of the time by pass and chip, from their data sheets."""
     header = ["pass", "visible pairs", "useful TFLOP", "GB", "chip", "arithmetic ms", "bytes ms"]
     cells = []
     for step in passes:
@@ -84,7 +93,7 @@ def bounds(sizes: AttentionSizes, passes: Sequence[str]) -> str:
 
 
 def _exponentials(chip: Chip, step: str, scores: int) -> str:
-    times = 2 if step == "whole" else 1  # the backward pass computes them again
+    times = 2 if step == "whole" else 1  # the backward pass recomputes them
     rate = EXPONENTIALS.get(chip.name)
     return _ms(times * scores / rate) if rate else ""
 

@@ -1,52 +1,52 @@
-"""Implementations take turns under a clock. Needs no jax."""
+"""Sample the times of several implementations in turn. Does not import jax."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-MOST_CALLS = 2000  # of one sample
+MAX_CALLS = 2000  # calls of one sample
 
 
 class Refused(Exception):
-    """An implementation cannot run a pass; one line that says why."""
+    """An implementation cannot run a pass; the message is one line with the reason."""
 
 
 class Contender(Protocol):
     """An implementation with its inputs."""
 
     name: str
-    ours: bool  # the product's
-    passes: Sequence[str]  # that it is meant for
+    ours: bool  # whether it is an implementation of this project
+    passes: Sequence[str]  # the passes that it supports
 
     def pairs(self, step: str) -> int:
-        """Visible (query, key) pairs of a pass."""
+        """Return the visible (query, key) pairs of a pass."""
 
     def prepare(self, step: str, seconds: float) -> None:
-        """Compiles and warms up a pass; its samples will take about so many seconds.
+        """Compile and warm up a pass, whose samples will take about `seconds`.
 
         Raises:
-          Refused: this implementation or this machine cannot run it.
+          Refused: If this implementation or this machine cannot run it.
         """
 
     def sample(self, step: str) -> float:
-        """Seconds of a call, averaged over those of one sample."""
+        """Return the seconds of a call, averaged over one sample."""
 
     def output(self, step: str) -> np.ndarray:
-        """Float32 result of forward or decode, [B, N·Q, heads, head_dim].
+        """Return the float32 output of forward or decode, [B, N·Q, heads, head_dim].
 
         Raises:
-          Refused: it cannot run it, or has other inputs than the workload's.
+          Refused: If it cannot run the pass, or its inputs are not those of the workload.
         """
 
 
-def enough_calls(took: float, seconds: float) -> int:
-    """How many calls, of which one took `took`, fill so many seconds."""
-    return int(min(max(1, seconds / max(took, 1e-9)), MOST_CALLS))
+def enough_calls(call_seconds: float, seconds: float) -> int:
+    """Return the number of calls of `call_seconds` each that fill `seconds`, 1 to MAX_CALLS."""
+    return int(min(max(1, seconds / max(call_seconds, 1e-9)), MAX_CALLS))
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in short."""
+    """Return the first line of an error message, truncated."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
 
@@ -54,33 +54,33 @@ def first_line(error: BaseException) -> str:
 def alternate(
     contenders: Sequence[Contender], step: str, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Samples every contender once a round, each round beginning with another one.
+    """Sample every contender once per round; each round starts with another contender.
 
     Args:
-      contenders: those not meant for this pass are left out; of those that refuse, it is said.
+      contenders: those that do not support the pass are skipped.
       step: the pass, one of `PASSES`.
-      rounds: samples of each.
-      seconds: of one sample, about.
+      rounds: samples of each contender.
+      seconds: approximate duration of a sample.
 
     Returns:
-      Of each contender name, pass and either `refused`, a line, or `pairs` and, round by round,
-      `seconds`.
+      A row for each contender: its name, the pass, and either `refused`, the reason, or `pairs` and
+      the `seconds` of each round.
     """
-    contenders = [each for each in contenders if step in each.passes]
+    contenders = [contender for contender in contenders if step in contender.passes]
     rows: list[dict[str, Any]] = [
-        {"impl": each.name, "ours": each.ours, "pass": step} for each in contenders
+        {"impl": contender.name, "ours": contender.ours, "pass": step} for contender in contenders
     ]
-    for each, row in zip(contenders, rows, strict=True):
+    for contender, row in zip(contenders, rows, strict=True):
         try:
-            each.prepare(step, seconds)
-        except Refused as why:
-            row["refused"] = str(why)
+            contender.prepare(step, seconds)
+        except Refused as reason:
+            row["refused"] = str(reason)
     running = [i for i, row in enumerate(rows) if "refused" not in row]
     samples: dict[int, list[float]] = {i: [] for i in running}
     for number in range(rounds):
         for turn in range(len(running)):
             which = running[(number + turn) % len(running)]
             samples[which].append(contenders[which].sample(step))
-    for i, found in samples.items():
-        rows[i] |= {"pairs": contenders[i].pairs(step), "seconds": found}
+    for i, of_contender in samples.items():
+        rows[i] |= {"pairs": contenders[i].pairs(step), "seconds": of_contender}
     return rows

@@ -1,10 +1,11 @@
-"""Times the product's own RLP step on made-up documents; prints one JSON line.
+"""Time this project's RLP step on synthetic documents and print one JSON line.
 
     python -m benchmarks.step --docs 4 --group 16 --prefix 256 --thought 64 --threads 1
-    python -m benchmarks.step --check    # equality with the prefix repeated for every thought
+    python -m benchmarks.step --check    # compare with a prefix repeated for every thought
 
-Seconds are medians over the timed steps, by stage; `cpu_s` is what the process burned in a step.
-With --check the line holds the largest differences, and the exit status is 1 if one is too large.
+Seconds are medians over the timed steps, by stage; `cpu_s` is the CPU time of the process in a
+step. With --check the line contains the largest differences, and the exit status is 1 if one is too
+large.
 """
 
 import json
@@ -17,7 +18,7 @@ from rlp.runtime.errors import UserError
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the program; returns its exit status."""
+    """Run the program and return its exit status."""
     parser = command.Parser(__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the naive layout")
     workload.add_flags(parser)
@@ -25,15 +26,13 @@ def main(arguments: list[str]) -> int:
     sizes = workload.from_flags(flags)
     if flags.check and sizes.dtype != "float32":
         raise UserError(f"--check compares float32; leave out --dtype={sizes.dtype}")
-    # XLA makes as many threads as the process may use CPUs, when it first computes.
+    # XLA starts one thread for each allowed CPU when it first computes.
     os.sched_setaffinity(0, command.cpus(sizes.threads))
     return _check(sizes) if flags.check else _measure(sizes)
 
 
 def _measure(sizes: workload.Workload) -> int:
-    from benchmarks.step import (
-        timing,  # jax is imported only when the command line has proved right
-    )
+    from benchmarks.step import timing  # imports jax, after the command line has been checked
 
     print(json.dumps(timing.measure(sizes)), flush=True)
     return 0

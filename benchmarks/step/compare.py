@@ -1,12 +1,12 @@
-"""Times the product beside other implementations, on one workload, in turn.
+"""Time this project and other implementations in turn on one workload.
 
     python -m benchmarks.step.compare --peer "python peer.py --fast" --peer "python other.py" \\
         --rounds 5 -- --docs 4 --group 16 --threads 1
 
-A peer is a command line that takes the flags of the workload (with dashes: --kv-heads) and prints
+A peer is a command line that accepts the flags of the workload (with dashes: --kv-heads) and prints
 a JSON line with `impl` and the seconds of a step. Every round runs each implementation once, one at
-a time, on the same CPUs; the order rotates, so that none always meets the machine in the same mood.
-Prints medians over the rounds with their range, and how many times ours each peer takes.
+a time, on the same CPUs; the order rotates, to spread drifts of the machine over all of them.
+Prints medians over the rounds with their range, and each peer's time relative to this project's.
 """
 
 import json
@@ -29,17 +29,17 @@ TIMES = {
     "step_s": "step s",
     "cpu_s": "core-seconds",
 }
-Lines = list[list[dict[str, Any]]]  # of every implementation, the lines of its rounds
+Lines = list[list[dict[str, Any]]]  # for every implementation, the lines of its rounds
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the program; returns its exit status."""
+    """Run the program and return its exit status."""
     parser = command.Parser(__doc__)
     parser.add_argument("--peer", action="append", default=[], help="command line; repeatable")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each implementation")
-    parser.add_argument("--out", help="file to which every JSON line is added")
+    parser.add_argument("--out", help="file to which every JSON line is appended")
     workload.add_flags(parser)
-    # What stands behind a bare "--" are flags too: it only sets the workload apart for the eye.
+    # A bare "--" only separates the flags of the workload for the reader.
     flags = parser.parse_args([word for word in arguments if word != "--"])
     sizes = workload.from_flags(flags)
     command.cpus(sizes.threads)
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"--rounds={flags.rounds}; it must be at least 1")
     commands = [runs.product(sizes)]
     commands += [[*_words(peer), *sizes.peer_arguments()] for peer in flags.peer]
-    names = ["the product", *(f"peer {peer!r}" for peer in flags.peer)]
+    names = ["this project", *(f"peer {peer!r}" for peer in flags.peer)]
     out = Path(flags.out) if flags.out else None
     try:
         lines = alternate(commands, names, flags.rounds, sizes.threads, out)
@@ -65,17 +65,17 @@ def alternate(
     threads: int,
     out: Path | None = None,
 ) -> Lines:
-    """Runs every command once a round, each round beginning with another one.
+    """Run every command once per round; each round starts with another command.
 
     Args:
       commands: command lines of the implementations.
-      names: what to call them when they fail.
+      names: their names in errors.
       rounds: runs of each.
-      threads: CPUs to pin them to.
-      out: file to which every line is added as it comes.
+      threads: number of CPUs to which they are pinned.
+      out: file to which every line is appended as it arrives.
 
     Raises:
-      RunFailed: by the first that gives no line; nothing is run after it.
+      RunFailed: If a command prints no line; nothing is run after it.
     """
     lines: Lines = [[] for _ in commands]
     for number in range(rounds):
@@ -94,7 +94,7 @@ def alternate(
 
 
 def table(lines: Lines) -> str:
-    """Medians with their range, and ratios to the first implementation, in Markdown."""
+    """Return a Markdown table of medians, ranges, and ratios to the first implementation."""
     medians = [_over_rounds(rounds, statistics.median) for rounds in lines]
     rows = []
     for rounds, median in zip(lines, medians, strict=True):
@@ -120,9 +120,9 @@ def _words(peer: str) -> list[str]:
     try:
         words = shlex.split(peer)
     except ValueError as error:
-        raise UserError(f"--peer={peer!r} is no command line: {error}") from error
+        raise UserError(f"--peer={peer!r} is not a command line: {error}") from error
     if not words:
-        raise UserError("--peer is empty; give a command line")
+        raise UserError("--peer is empty; set it to a command line")
     return words
 
 

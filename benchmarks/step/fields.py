@@ -1,4 +1,4 @@
-"""A dataclass of sizes whose fields are flags: default, help and range are said once. No jax."""
+"""Dataclasses of sizes whose fields define flags with default, help and range. No jax."""
 
 import argparse
 import dataclasses
@@ -9,15 +9,21 @@ from rlp.runtime.errors import UserError
 
 
 def flag(default: Any, help_: str, **metadata: Any) -> Any:
-    """A field; metadata: `least` (1), `most`, `choices`, and what the dataclass itself asks."""
+    """Define a field that is a flag.
+
+    Args:
+      default: default value.
+      help_: help of the flag.
+      **metadata: `least` (default 1), `most`, `choices`, and further metadata of the dataclass.
+    """
     return dataclasses.field(default=default, metadata={"help": help_, "least": 1} | metadata)
 
 
 def check_ranges(sizes: Any) -> None:
-    """Refuses numbers out of range.
+    """Check the ranges of all numbers.
 
     Raises:
-      UserError: naming the flag.
+      UserError: If one is out of range; the message names the flag.
     """
     for field in dataclasses.fields(sizes):
         if field.type is not str:
@@ -25,12 +31,12 @@ def check_ranges(sizes: Any) -> None:
 
 
 def arguments(sizes: Any) -> list[str]:
-    """The flags that make these sizes."""
+    """Return the flags that set these sizes."""
     return [f"--{name}={value}" for name, value in dataclasses.asdict(sizes).items()]
 
 
 def add_flags(parser: argparse.ArgumentParser, kind: Any) -> None:
-    """Defines a flag for every field of the dataclass `kind`."""
+    """Define a flag for every field of the dataclass `kind`."""
     group = parser.add_argument_group("workload")
     for field in dataclasses.fields(kind):
         group.add_argument(
@@ -43,28 +49,33 @@ def add_flags(parser: argparse.ArgumentParser, kind: Any) -> None:
 
 
 def values(flags: argparse.Namespace, kind: Any) -> dict[str, Any]:
-    """Of parsed flags, the fields of `kind`."""
+    """Return the values of the fields of `kind` in parsed flags."""
     return {field.name: getattr(flags, field.name) for field in dataclasses.fields(kind)}
 
 
 def counts(kind: Any) -> tuple[str, ...]:
-    """The fields that are whole numbers."""
+    """Return the names of the integer fields."""
     return tuple(field.name for field in dataclasses.fields(kind) if field.type is int)
 
 
 def varied(sizes: Any, over: str, text: str) -> list[Any]:
-    """The sizes with each of the whole numbers of a flag like --values=1,2,4 for the field `over`.
+    """Return the sizes with each value of a flag such as --values=1,2,4 for one field.
+
+    Args:
+      sizes: the other sizes.
+      over: name of the field.
+      text: integers separated by commas.
 
     Raises:
-      UserError: they are no numbers, do not ascend, or make no sense as sizes.
+      UserError: If they are not integers, not ascending, or not valid sizes.
     """
     try:
-        found = [int(word) for word in text.split(",")]
+        numbers = [int(word) for word in text.split(",")]
     except ValueError as error:
-        raise UserError(f"--values={text!r} are no whole numbers with commas between") from error
-    if found != sorted(set(found)):
-        raise UserError(f"--values={text!r} must ascend")
-    return [dataclasses.replace(sizes, **{over: value}) for value in found]
+        raise UserError(f"--values={text!r}; use integers separated by commas") from error
+    if numbers != sorted(set(numbers)):
+        raise UserError(f"--values={text!r} must ascend, without repeats")
+    return [dataclasses.replace(sizes, **{over: number}) for number in numbers]
 
 
 def _check_range(field: dataclasses.Field, value: float) -> None:

@@ -1,4 +1,4 @@
-"""What the product needs to take steps of a workload: network, settings, vocabulary, batches."""
+"""The network, settings, vocabulary, trainer and batches of this project for a workload."""
 
 import dataclasses
 from typing import Any
@@ -21,7 +21,7 @@ from rlp.training.trainers import RLPTrainer
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A workload in the product's terms."""
+    """A workload in terms of this project."""
 
     model: ModelConfig
     settings: RLPSettings
@@ -30,7 +30,7 @@ class Case:
 
 
 def make_case(sizes: Workload) -> Case:
-    """The product's things for a workload; what it does not name is as in the default config."""
+    """Return the case of a workload, with all other fields from the default config."""
     default = get_config()
     model = ModelConfig(
         vocab_size=sizes.vocab,
@@ -56,7 +56,7 @@ def make_case(sizes: Workload) -> Case:
         "baseline": "ema",
         "ema_decay": sizes.ema,
         "updates_per_rollout": 1,
-        "unclosed": "append",  # a network that knows nothing hardly ever closes a thought
+        "unclosed": "append",  # an untrained network hardly ever closes a thought
         "length_normalization": "thought",
         "next_token_weight": 0.0,
         "max_branches_in_flight": sizes.max_branches_in_flight,
@@ -75,7 +75,7 @@ def make_case(sizes: Workload) -> Case:
 
 
 def make_trainer(case: Case) -> tuple[RLPTrainer, Any]:
-    """The product's trainer on one device, and where the state that it takes must be."""
+    """Return the trainer on one device, and the shardings of its state."""
     mesh = make_mesh(devices=jax.devices()[:1])
     shardings = state_shardings(mesh, case.model, case.optimizer, baseline=True)
     method = Method(case.model, case.settings, case.vocabulary)
@@ -84,16 +84,16 @@ def make_trainer(case: Case) -> tuple[RLPTrainer, Any]:
 
 
 def batches(sizes: Workload, count: int) -> list[Batch]:
-    """The batches of the first `count` steps: one document a row, without padding."""
+    """Return the batches of the first `count` steps: one document per row, without padding."""
     tokens = np.array(sizes.documents(count * sizes.docs), np.int32)
-    place = np.arange(sizes.length, dtype=np.int32)
+    position = np.arange(sizes.length, dtype=np.int32)
     shape = (sizes.docs, sizes.length)
     forks = np.array(sizes.forks(), np.int32)
     return [
         Batch(
             tokens=tokens[first : first + sizes.docs],
             segment=np.ones(shape, np.int32),
-            position=np.broadcast_to(place, shape),
+            position=np.broadcast_to(position, shape),
             index=np.arange(first, first + sizes.docs, dtype=np.int32),
             forks=np.broadcast_to(forks, (sizes.docs, sizes.positions)),
         )

@@ -1,4 +1,4 @@
-"""One benchmark in a process of its own, from its command line to the JSON line it prints."""
+"""Run a benchmark in a separate process and read the JSON line that it prints."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks import command
 from benchmarks.step.workload import Workload
 
-# As `rlp.runtime.allocator` does for the product: freed memory stays with the process.
+# As `rlp.runtime.allocator` does in this project: the process keeps freed memory.
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",
@@ -20,25 +20,25 @@ KEEP_MEMORY = {
 
 
 class RunFailed(Exception):
-    """A benchmark that gave no line; one line that names it and says why."""
+    """A benchmark printed no result; the message is one line with its name and the reason."""
 
 
 def product(sizes: Workload) -> list[str]:
-    """The command line that times the product."""
+    """Return the command line that times this project."""
     return [sys.executable, "-m", "benchmarks.step", *sizes.arguments()]
 
 
 def run_line(words: Sequence[str], name: str, threads: int, needed: Sequence[str]) -> dict:
-    """Runs a benchmark; the last JSON object that it printed.
+    """Run a benchmark and return the last JSON object that it printed.
 
     Args:
       words: its command line.
-      name: what to call it when it fails.
-      threads: CPUs to pin it to, the same ones for every benchmark.
-      needed: names of numbers that the object must hold.
+      name: its name in errors.
+      threads: number of CPUs to which it is pinned, the same ones for every benchmark.
+      needed: names of numbers that the object must contain.
 
     Raises:
-      RunFailed: it cannot be started, ends badly, or prints no such object.
+      RunFailed: If it cannot be started, fails, or prints no such object.
     """
     pinned = command.cpus(threads)
     try:
@@ -52,28 +52,28 @@ def run_line(words: Sequence[str], name: str, threads: int, needed: Sequence[str
     except OSError as error:
         raise RunFailed(f"{name} cannot be started: {error}") from error
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["nothing on stderr"]
-        raise RunFailed(f"{name} ended with status {done.returncode}: {said[-1]}")
+        errors = done.stderr.strip().splitlines() or ["nothing on stderr"]
+        raise RunFailed(f"{name} ended with status {done.returncode}: {errors[-1]}")
     line = _last_object(done.stdout)
     if line is None:
         raise RunFailed(f"{name} printed no JSON line")
     if missing := [key for key in needed if not isinstance(line.get(key), int | float)]:
-        raise RunFailed(f"the line of {name} has no number {', '.join(missing)}")
+        raise RunFailed(f"the JSON line of {name} lacks the numbers {', '.join(missing)}")
     return line
 
 
 def _last_object(text: str) -> dict[str, Any] | None:
     for line in reversed(text.splitlines()):
         try:
-            found = json.loads(line)
+            value = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if isinstance(found, dict):
-            return found
+        if isinstance(value, dict):
+            return value
     return None
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; all columns but the first are right-aligned."""
+    """Return a Markdown table; all columns but the first are right-aligned."""
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))

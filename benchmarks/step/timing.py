@@ -1,4 +1,4 @@
-"""The product's own trainer under a clock."""
+"""Time the steps of this project's trainer."""
 
 import contextlib
 import dataclasses
@@ -22,19 +22,20 @@ from rlp.training.flops import by_phase, rlp_flops
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 MATMUL_SIZE = 1024
-STAGES = {"rollout": "rollout", "score": "evidence", "update": "update"}  # our name, the product's
+# Name in the printed line -> stage of the trainer.
+STAGES = {"rollout": "rollout", "score": "evidence", "update": "update"}
 
 
 def measure(sizes: Workload) -> dict[str, Any]:
-    """Takes the steps of a workload; its line, with medians over the timed steps."""
+    """Run the steps of a workload and return its JSON line, with medians over the timed steps."""
     matmul = matmul_gflop_per_s()
     case = make_case(sizes)
     steps = _Steps(case, sizes.seed)
-    every = batches(sizes, sizes.warmup + sizes.steps)
-    for batch in every[: sizes.warmup]:
+    all_batches = batches(sizes, sizes.warmup + sizes.steps)
+    for batch in all_batches[: sizes.warmup]:
         steps.take(batch)
     with compilations() as compiled:
-        rows = [steps.take(batch) for batch in every[sizes.warmup :]]
+        rows = [steps.take(batch) for batch in all_batches[sizes.warmup :]]
     median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     device = jax.devices()[0]
     seconds = {name: round(value, 6) for name, value in median.items() if name.endswith("_s")}
@@ -55,7 +56,7 @@ def measure(sizes: Workload) -> dict[str, Any]:
         "rows": sizes.thoughts,
         **dataclasses.asdict(sizes),
         "ffn": sizes.ffn_size,
-        "micro": sizes.micro_batch,  # as others call it
+        "micro": sizes.micro_batch,  # the name that other implementations use
         "device": device.platform,
         "device_kind": device.device_kind,
         "jax": jax.__version__,
@@ -71,7 +72,7 @@ class _Steps:
         self.optimizer_flops = case.optimizer.flops(shapes(case.model))
         init_key, self.key = jax.random.split(jax.random.key(seed))
 
-        # Placed as a step returns it, so that the second step compiles nothing again.
+        # Sharded as a step returns it, so that the second step does not compile again.
         @functools.partial(jax.jit, out_shardings=shardings)
         def begin(key: jax.Array) -> TrainState:
             return new_state(init(case.model, key), case.optimizer, baseline=True)
@@ -79,14 +80,14 @@ class _Steps:
         self.state = begin(init_key)
 
     def take(self, batch: Batch) -> dict[str, float]:
-        """One step; seconds, tokens sampled, FLOPs and the share of thoughts that closed."""
-        start, burned = time.perf_counter(), time.process_time()
+        """Run one step; return seconds, sampled tokens, FLOPs and the share of closed thoughts."""
+        start, cpu_start = time.perf_counter(), time.process_time()
         self.state, metrics, cost = self.trainer.step(self.state, Rows.of(batch), self.key)
         decoded = round(cost.rollout / metrics["decode_use"])
         rows, length = batch.tokens.shape
-        case, once = self.case, self.optimizer_flops
+        case, optimizer = self.case, self.optimizer_flops
         flops = by_phase(
-            rlp_flops(case.model, case.settings, case.vocabulary, once, rows, length, decoded)
+            rlp_flops(case.model, case.settings, case.vocabulary, optimizer, rows, length, decoded)
         )
         return {
             **{f"flops_{ours}": flops[name] for ours, name in STAGES.items()},
@@ -94,7 +95,7 @@ class _Steps:
             "score_s": cost.seconds["evidence"],
             "update_s": cost.seconds["update"],
             "step_s": time.perf_counter() - start,
-            "cpu_s": time.process_time() - burned,
+            "cpu_s": time.process_time() - cpu_start,
             "tokens": cost.rollout,
             "flops": sum(flops.values()),
             "closed_fraction": metrics["closed_fraction"],
@@ -103,22 +104,22 @@ class _Steps:
 
 @contextlib.contextmanager
 def compilations() -> Iterator[list[float]]:
-    """Fills a list with the seconds of every program that XLA compiles meanwhile."""
-    found: list[float] = []
+    """Yield a list to which the seconds of every XLA compilation in the context are appended."""
+    seconds: list[float] = []
 
     def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if event == COMPILE_EVENT:
-            found.append(duration_secs)
+            seconds.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        yield found
+        yield seconds
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def matmul_gflop_per_s(repeats: int = 5) -> float:
-    """What this machine makes of a large float32 matmul, best of `repeats`: machines differ."""
+    """Return the rate of a large float32 matmul on this machine, the best of `repeats`."""
     square = jnp.ones((MATMUL_SIZE, MATMUL_SIZE), jnp.float32)
     multiply = jax.jit(jnp.matmul)
     jax.block_until_ready(multiply(square, square))

@@ -1,27 +1,27 @@
-"""What the chains of the paper's tables share (arXiv 2510.01265): recipe, data, and the stages after it.
+"""Recipe, data and later stages that the chains of the paper's tables share (arXiv 2510.01265).
 
-The files of the user, in one folder, which is the argument of every config here (`table1.py:<folder>`, or
-`data` where none is given); each field can be set apart as well:
+The user provides the files in one folder, the argument of every config here (`table1.py:<folder>`; the default is
+`data`); each field can also be set by a flag:
 
     <folder>/documents/     texts for CPT and RLP: .jsonl .jsonl.zst .parquet with a column `text`
     <folder>/sft/           OpenThoughts3, of which the paper took 456,024 samples: a column `conversations`
     <folder>/math/          the 7,500 training problems of MATH: columns `problem` and `answer`
     <folder>/benchmarks/    the same columns: aime25, math_500, gsm8k, amc23, minerva, mmlu, mmlu_pro, gpqa
-                            (.jsonl); of a multiple choice the options stand in the problem, and the answer
-                            is their letter
+                            (.jsonl); for multiple choice, the problem contains the options, and the answer
+                            is a letter
 
-A benchmark called so has the paper's number beside it; others are measured too. Nothing here has been run by
-this project, which has no such machine: the paper had 32 H100.
+Benchmarks with these names are shown with the numbers of the paper; others are measured too. This project has run
+nothing of this, for lack of such a machine: the paper used 32 H100.
 
-From the paper: 512 documents a step, 16 thoughts of up to 2048 tokens at temperature 0.7, constant learning
+From the paper: 512 documents per step, 16 thoughts of up to 2048 tokens at temperature 0.7, constant learning
 rate 1e-6, 200 steps to 170M tokens, context 2048; CPT with AdamW 0.9 / 0.95, weight decay 0.1, a cosine from
-1e-6 to 1e-7, rows of 8192 tokens, 6M tokens a step (768 rows here); RLVR for one epoch, batches of 1024, a
+1e-6 to 1e-7, rows of 8192 tokens, 6M tokens per step (768 rows here); RLVR for one epoch, batches of 1024, a
 cosine, 1e-6; sampled accuracy over 8 runs of a mathematical benchmark (4 of others, here 8 too).
 
-Ours, since the paper does not say: all numbers of SFT but its data; group, length and temperature of RLVR,
+Our choices, where the paper gives none: all settings of SFT but its data; group, length and temperature of RLVR,
 and that its batch counts problems; the prompt of problems; responses of up to 4096 tokens; one verifier
-(math-verify) for all benchmarks, where the paper used NeMo-Skills. CPT's held-out documents are windows of
-8192 tokens, so of its figures those of benchmarks alone compare with the others'.
+(math-verify) for all benchmarks, whereas the paper used NeMo-Skills. The held-out documents of CPT are windows of
+8192 tokens, so only its benchmark results can be compared with those of other runs.
 """
 
 from typing import Any
@@ -37,22 +37,22 @@ Fields = dict[str, Any]
 
 
 def rlp_steps(tokens: float) -> int:
-    """Steps of RLP to so many tokens of documents, at the paper's 200 steps to 170M."""
+    """Return the steps of RLP for a number of document tokens; the paper takes 200 steps for 170M."""
     return round(tokens * 200 / 170e6)
 
 
 def none() -> Fields:
-    """The model itself, evaluated."""
+    """Return the fields that evaluate the model itself."""
     return {"objective": "next_token", "steps": 0}
 
 
 def rlp(tokens: float) -> Fields:
-    """RLP on so many tokens; the recipe is that of the config."""
+    """Return the fields of RLP on a number of tokens, with the recipe of the config."""
     return {"objective": "rlp", "steps": rlp_steps(tokens)}
 
 
 def cpt(tokens: float) -> Fields:
-    """Continued pretraining on so many tokens."""
+    """Return the fields of continued pretraining on a number of tokens."""
     return {
         "objective": "next_token",
         "steps": round(tokens / (CPT_ROWS * CPT_LENGTH)),
@@ -65,7 +65,7 @@ def cpt(tokens: float) -> Fields:
 
 
 def stages(data: str) -> dict[str, Fields]:
-    """What comes after every start: SFT, then RLVR."""
+    """Return the stages after every start: SFT, then RLVR."""
     sft = {
         "objective": "next_token",
         "steps": 1500,
@@ -95,7 +95,7 @@ def stages(data: str) -> dict[str, Fields]:
 def chain(
     data: str, starts: dict[str, Fields], later: dict[str, Fields], model: str = "Qwen/Qwen3-1.7B-Base"
 ) -> ConfigDict:
-    """The experiment of a table: `later` stages on each of its starts, all of them from `model`."""
+    """Return the experiment of a table: the `later` stages on each start, all from `model`."""
     config = qwen3_1p7b_rlp.get_config()
     config.init_from = model
     config.data.train = f"{data}/documents"
@@ -106,7 +106,7 @@ def chain(
     )
     config.data.problems.response_length = 4096  # L of responses
 
-    config.evaluation.every = 0  # at the end of a run only: a benchmark takes its time
+    config.evaluation.every = 0  # at the end of a run only, because benchmarks take long
     config.evaluation.documents = 256
     config.evaluation.problems = 15000  # all: MMLU has 14,042
     config.evaluation.responses = 8

@@ -1,14 +1,14 @@
-"""Table 1 of the paper: Qwen3-1.7B-Base, as it is, after CPT, after RLP; and each after SFT and RLVR.
+"""Table 1 of the paper: Qwen3-1.7B-Base, unchanged, after CPT and after RLP, each also after SFT and RLVR.
 
     python -m launch.pipeline --config=configs/paper/table1.py:<folder> --workdir=<workdir> --plan
     python -m launch.pipeline --config=configs/paper/table1.py:<folder> --workdir=<workdir>
 
-(base.py beside this file says what lies in the folder.) Another model by one field:
+(base.py in this folder lists the files of <folder>.) For another model, set one field:
 
     … --config.init_from=Qwen/Qwen3-14B-Base
 
-with `--config.mesh.tensor=4` or what else its size asks for. RLP and CPT each read 1B tokens of documents, the
-budget of this table; so does the CPT of 159 steps. Accuracy in percent, as published:
+and, depending on its size, others such as `--config.mesh.tensor=4`. RLP and CPT (159 steps) each read 1B tokens
+of documents, the budget of this table. Accuracy in percent, as published:
 
                base    CPT     RLP   | the same after SFT + RLVR
     AIME25      2.25    3.96    5.02 |  5.32    5.89    7.05
@@ -20,8 +20,8 @@ budget of this table; so does the CPT of 159 steps. Accuracy in percent, as publ
     MMLU-Pro   28.17   27.81   34.62 | 37.85   39.92   42.40
     GPQA       25.25   26.26   28.28 | 30.93   29.27   33.33
 
-The table's averages are left out: its "Math Avg" divides the sum of five by six, and its "Overall" counts
-science twice. Figures after SFT alone are not published.
+The averages of the table are omitted: its "Math Avg" divides the sum of five by six, and its "Overall" counts
+science twice. Results after SFT only are not published.
 """
 
 from ml_collections import ConfigDict
@@ -40,13 +40,13 @@ PERCENT = {
 
 
 def get_config(data: str = "data") -> ConfigDict:
-    """The chain on the files of a folder."""
+    """Return the chain on the files of a folder."""
     starts = {"none": base.none(), "cpt": base.cpt(TOKENS), "rlp": base.rlp(TOKENS)}
     return base.chain(data, starts, base.stages(data))
 
 
 def published() -> dict[str, dict[str, float]]:
-    """The paper's accuracies, as shares."""
+    """Return the accuracies of the paper, as shares."""
     return {
         arm: {
             f"accuracy/{name}": value / 100

@@ -1,17 +1,17 @@
-"""Table 3 of the paper: RLP beside RPT, whose reward is 1 if the next token is predicted and else 0.
+"""Table 3 of the paper: RLP and RPT, whose reward is 1 if the next token is predicted correctly, else 0.
 
     python -m launch.pipeline --config=configs/paper/table3.py:<folder> --workdir=<workdir>
 
-(base.py beside this file says what lies in the folder; the documents are mathematical texts, in the paper
-OmniMath.) Another model by one field: `--config.init_from=…`.
+(base.py in this folder lists the files of <folder>; the documents are mathematical texts, OmniMath in the paper.
+`--config.init_from=…` selects another model.)
 
-`rlp` and `rpt` are 200 steps on the same documents with one target each, at the same positions: they are
-matched by tokens and by targets at once, and differ in their reward and RPT's standardised advantages alone.
-`rpt_entropy` forks where the model is least certain, which is RPT's own rule.
+`rlp` and `rpt` run for 200 steps on the same documents with one target each, at the same positions: they match
+in tokens and in targets, and differ only in the reward and in the standardized advantages of RPT.
+`rpt_entropy` forks at the positions where the model is least certain, as RPT does.
 
-Published are averages over the tasks: RPT 41.69 and RLP 43.35 matched by tokens, 35.68 and 42.86 matched by
-targets. Since they have no denominator that we know, none stands in the table; nor do we know what else the
-two ways of matching fix, or whether this is the number of the table in the paper.
+The paper publishes averages over the tasks: RPT 41.69 and RLP 43.35 matched by tokens, 35.68 and 42.86 matched
+by targets. The table of the pipeline shows none of them, because we do not know their denominator. Nor do we
+know what else the two ways of matching fix, or whether 3 is the number of the table in the paper.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ TOKENS = 170e6
 
 
 def get_config(data: str = "data") -> ConfigDict:
-    """The runs on the files of a folder."""
+    """Return the runs on the files of a folder."""
     rpt = base.rlp(TOKENS) | {"objective": "rpt"}
     starts = {
         "none": base.none(),

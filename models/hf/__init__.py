@@ -1,14 +1,14 @@
-"""Model families of Hugging Face, as configuration of our one transformer.
+"""Hugging Face model families, as configs of one transformer.
 
-    weights     a weight: a path here, a name there, operations that can be undone
-    fields      the fields of config.json: supported, refused at other values, or without effect
-    local_layers  ways to tell local layers from global ones
-    family      what a family declares: what its members share, their weights, their defaults
-    gemma, llama, olmo, qwen  the families, a file for each group; `families` has all of them
-    rope        rotary positions in config.json
-    config      config.json to `ModelConfig` and back
+    weights       the map between a parameter and a tensor of a checkpoint
+    fields        the fields of config.json: supported, fixed to one value, or without effect
+    local_layers  the ways in which config.json marks local layers
+    family        the declaration of a family: shared fields, weights, defaults
+    gemma, llama, olmo, qwen  the families, a file for each group; `families` lists all of them
+    rope          rotary position embeddings in config.json
+    config        config.json to `ModelConfig` and back
 
-There is no input or output here: `rlp.interop.huggingface` reads and writes the files.
+These modules do no input or output: `rlp.interop.huggingface` reads and writes the files.
 """
 
 from models.hf.config import (

@@ -1,8 +1,9 @@
 """config.json to `ModelConfig` and back.
 
-A value that would be computed differently is refused by name: a model that is not the one of its
-card is worse than none. What changes nothing is accepted, and kept for exports. `fields` has the
-tables, and says what transformers makes of fields that are missing or null.
+A value for which this project would compute something else than transformers is an error that names
+the field: a model that silently differs from its model card is worse than none. Fields without
+effect are accepted and kept for exports. `fields` has the tables, and implements what transformers
+does with fields that are missing or null.
 """
 
 import dataclasses
@@ -25,9 +26,9 @@ from models.hf.fields import (
 from models.hf.rope import read_rope, unread_parameters, write_rope
 
 ACTIVATIONS = {"swish": "silu", "silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
-MOST_LAYERS = 2**16  # far beyond any network; layer types are listed one by one
-# The fields that say one thing together: a change of one is a change of all.
-TOGETHER = (
+MAX_LAYERS = 2**16  # far beyond any network; bounds the list of layer types
+# Groups of fields that describe one thing: if one changes, all are rewritten.
+FIELD_GROUPS = (
     frozenset(
         ("layer_types", "max_window_layers", "sliding_window", "sliding_window_pattern",
          "use_sliding_window")
@@ -40,10 +41,10 @@ TOGETHER = (
 
 
 def family_of(config: Json) -> Family:
-    """The family that a config.json names.
+    """Return the family that a config.json names.
 
     Raises:
-      Unsupported: for another one.
+      Unsupported: If it names no family or one that is not supported.
     """
     name = config.get("model_type")
     known = ", ".join(BY_NAME)
@@ -65,10 +66,11 @@ def family_of(config: Json) -> Family:
 
 
 def read_config(config: Json) -> ModelConfig:
-    """The network that a config.json describes.
+    """Return the network that a config.json describes.
 
     Raises:
-      Unsupported: for a field or a value that would be computed differently here, by name.
+      Unsupported: If a field has a value that would be computed differently here; the message names
+        the field.
     """
     family = family_of(config)
     f = Fields(family, config)
@@ -80,8 +82,8 @@ def read_config(config: Json) -> ModelConfig:
             f"{family.name} needs"
         )
     layers = f.take("num_hidden_layers", COUNT)
-    if layers > MOST_LAYERS:
-        raise Unsupported(f"num_hidden_layers={layers} is more than {MOST_LAYERS}")
+    if layers > MAX_LAYERS:
+        raise Unsupported(f"num_hidden_layers={layers} is more than {MAX_LAYERS}")
     activation = f.take(family.activation_field, TEXT)
     if activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
@@ -110,12 +112,12 @@ def read_config(config: Json) -> ModelConfig:
 
 
 def unread_fields(config: Json) -> list[str]:
-    """The fields of a config.json that neither this project nor transformers reads, sorted.
+    """Return the fields of a config.json that neither this project nor transformers reads, sorted.
 
-    They change nothing, and exports keep them.
+    They have no effect, and exports keep them.
 
     Raises:
-      Unsupported: the family is.
+      Unsupported: If the family is not supported.
     """
     family = family_of(config)
     known = supported(family) | fixed(family) | INERT
@@ -123,13 +125,13 @@ def unread_fields(config: Json) -> list[str]:
 
 
 def write_config(family: Family, model: ModelConfig) -> Json:
-    """The fields of config.json that describe this network, in the forms of old and new readers.
+    """Return the fields of config.json that describe a network, for old and new readers.
 
     Raises:
-      Unsupported: the family has no such network.
+      Unsupported: If the family cannot represent the network.
     """
     activations = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
-    found: Json = {
+    fields: Json = {
         "architectures": [family.architecture],
         "model_type": family.name,
         "vocab_size": model.vocab_size,
@@ -143,47 +145,47 @@ def write_config(family: Family, model: ModelConfig) -> Json:
         "rms_norm_eps": model.norm_epsilon,
         "tie_word_embeddings": model.tie_embeddings,
     }
-    found |= {name: FIXED[name][0] for name in family.defaults if name in FIXED}
-    found |= family.write_own(model)
-    found |= family.layers.write(model) | write_rope(family, model.rope)
-    again = read_config(found)
+    fields |= {name: FIXED[name][0] for name in family.defaults if name in FIXED}
+    fields |= family.write_own(model)
+    fields |= family.layers.write(model) | write_rope(family, model.rope)
+    round_trip = read_config(fields)
     if differences := [
         f"model.{field.name}={getattr(model, field.name)!r}"
         for field in dataclasses.fields(model)
-        if field.name not in HOW and getattr(model, field.name) != getattr(again, field.name)
+        if field.name not in HOW and getattr(model, field.name) != getattr(round_trip, field.name)
     ]:
         raise Unsupported(f"{family.name} has no networks with {', '.join(differences)}")
-    return found
+    return fields
 
 
-def replaced(given: Json, model: ModelConfig) -> Json:
-    """A config.json that describes another network of its family.
+def replaced(config: Json, model: ModelConfig) -> Json:
+    """Return a config.json changed to describe another network of its family.
 
-    Fields that say the same of both networks stay as they are, and so does what changes nothing.
-    Whole numbers become integers, since transformers refuses 256.0 where it wants 256.
+    Only fields that differ between the two networks are changed; fields without effect are kept.
+    Integral floats become integers, since transformers rejects 256.0 for an integer field.
 
     Raises:
-      Unsupported: the family has no such network.
+      Unsupported: If the family cannot represent the network.
     """
-    family = family_of(given)
-    old, new = (write_config(family, network) for network in (read_config(given), model))
+    family = family_of(config)
+    old, new = (write_config(family, network) for network in (read_config(config), model))
     changed = {name for name in new if name not in old or new[name] != old[name]}
-    for group in TOGETHER:
+    for group in FIELD_GROUPS:
         if changed & group:
             changed |= group
-    found = {name: x for name, x in given.items() if name not in changed}
-    found |= {name: x for name, x in new.items() if name in changed}
+    fields = {name: x for name, x in config.items() if name not in changed}
+    fields |= {name: x for name, x in new.items() if name in changed}
     for name, default in family.defaults.items():
-        if type(default) is int and type(found.get(name)) is float:
-            found[name] = int(found[name])
-    return found
+        if type(default) is int and type(fields.get(name)) is float:
+            fields[name] = int(fields[name])
+    return fields
 
 
 def family_for(model: ModelConfig) -> Family:
-    """The first family that has such a network.
+    """Return the first family that can represent a network.
 
     Raises:
-      Unsupported: none has.
+      Unsupported: If none can; the message lists the reasons.
     """
     reasons = []
     for family in FAMILIES:

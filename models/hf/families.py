@@ -1,4 +1,4 @@
-"""All families, in the order in which an export looks for one that has a network."""
+"""All families, in the order in which an export tries them."""
 
 from models.config import ModelConfig
 from models.hf import gemma, llama, olmo, qwen
@@ -11,11 +11,11 @@ BY_NAME = {family.name: family for family in FAMILIES}
 
 
 def fixed(family: Family) -> frozenset[str]:
-    """The fields of `FIXED` that count in this family."""
+    """Return the fields of `FIXED` that apply to this family."""
     declared = {name for other in FAMILIES for name in other.defaults}
     return frozenset(FIXED.keys() - (declared - family.defaults.keys()))
 
 
 def tensors(family: Family, model: ModelConfig) -> list[Tensor]:
-    """Every tensor of a checkpoint of this network, in the order of the layers."""
+    """Return every tensor of a checkpoint of this network, in the order of the layers."""
     return all_tensors(family.weights, model)

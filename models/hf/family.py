@@ -1,4 +1,4 @@
-"""What a family is: a declaration of what its members share and where their parameters are."""
+"""The declaration of a model family: what its members share, and the names of their parameters."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,24 +16,24 @@ class Family:
 
     Attributes:
       name: `model_type` in config.json.
-      architecture: the class that transformers gives a checkpoint to.
+      architecture: the class with which transformers loads a checkpoint.
       shared: the fields of `ModelConfig` that are the same in all members.
-      weights: where its parameters are; those that a member does not have are passed over.
-      defaults: the fields of its config class that make the network, and what each is where
-        config.json does not have it; None = it follows from others.
-      nullable: those of them that may be null; null then means what None means above, or that
-        there is none.
-      layers: how config.json tells local layers from global ones.
-      read_own: the values of `ModelConfig` that only this family's fields say, given the others.
-      write_own: those fields, of a network.
-      default_theta: base of the rotary frequencies if config.json does not say.
-      local_rope: local layers have rotary frequencies of their own, never stretched.
-      local_theta_field: name of the field with their base, in the form of old readers; "" where
-        they know none.
-      default_local_theta: that base if config.json does not say.
-      whole_heads: its config class wants hidden_size to be a multiple of the number of heads,
-        whatever head_dim is.
-      more: supported fields that its config class takes without declaring them.
+      weights: the map of its parameters; those that a member does not have are skipped.
+      defaults: the fields of its config class that define the network, with their values if
+        config.json lacks them; None if the value follows from other fields.
+      nullable: those of them that may be null; null then means the same as None above, or that
+        the member does not have the feature.
+      layers: how config.json marks local layers.
+      read_own: returns the values of `ModelConfig` that follow from fields of this family alone,
+        given the other values.
+      write_own: returns those fields for a network.
+      default_theta: base of the rotary frequencies if config.json lacks it.
+      local_rope: local layers have separate rotary frequencies, which are never scaled.
+      local_theta_field: the field with their base for old readers; "" if they have none.
+      default_local_theta: that base if config.json lacks it.
+      whole_heads: its config class requires hidden_size to be a multiple of the number of heads,
+        even if head_dim is set.
+      more: supported fields that its config class accepts without declaring them.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Family:
 
     @property
     def activation_field(self) -> str:
-        """Name of the activation's field."""
+        """Name of the field with the activation."""
         return next(name for name in ("hidden_act", "hidden_activation") if name in self.defaults)
 
 
@@ -76,8 +76,8 @@ WEIGHTS = (
     Weight("norm/scale", "model.norm.weight"),
     Weight("head/kernel", "lm_head.weight", TRANSPOSED),
 )
-# The same name, `post_attention_layernorm`, is the feed-forward's norm in the first and attention's
-# in the others.
+# `post_attention_layernorm` is the norm of the feed-forward in BEFORE, and that of attention in
+# AFTER and AROUND.
 BEFORE = (
     *WEIGHTS,
     Weight("blocks/attention_norm/scale", "model.layers.*.input_layernorm.weight"),
@@ -94,8 +94,8 @@ AROUND = (
     Weight("blocks/ffn_norm/scale", "model.layers.*.pre_feedforward_layernorm.weight"),
 )
 
-# What the config classes of transformers 5.23 make of fields that are missing: Llama's, on which
-# those of the others build.
+# Defaults of the config classes of transformers 5.23 for missing fields: those of Llama, from which
+# the other families derive theirs.
 LLAMA = {
     "vocab_size": 32000,
     "hidden_size": 4096,

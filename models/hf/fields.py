@@ -1,12 +1,12 @@
-"""The fields of config.json, by what they can do to the network.
+"""The fields of config.json, by their effect on the network.
 
-    supported   those of `Family.defaults`, rotary positions and layers: they make the network
-    FIXED       read by transformers, but supported here at one value: others are refused by name
+    supported   those of `Family.defaults`, rotary positions and layers: they define the network
+    FIXED       read by transformers, but supported here at one value; others are errors
     HARMLESS    read by transformers, but without effect on the logits of a text
     others      not read by transformers either: they are kept, and reported once
 
-`tests/models/hf_fields_test.py` derives what transformers reads from its source, so that a new
-version of it shows the fields that are missing here.
+`tests/models/hf_fields_test.py` derives the fields that transformers reads from its source, so the
+test fails for a new version of transformers that reads fields missing here.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ Json = dict[str, Any]
 
 
 class Unsupported(ValueError):
-    """A config.json that says something which we would compute differently."""
+    """A config.json describes something that this project would compute differently."""
 
 
-# Supported in all families, besides their `defaults`.
+# Supported in all families, in addition to their `defaults`.
 SHARED = frozenset(
     ("layer_types", "original_max_position_embeddings", "rope_parameters", "rope_scaling",
      "rope_theta", "sliding_window")
 )  # fmt: skip
 
-# Name -> the values that are supported; the first one is written to exports. Null means that the
-# field is left out, except where the config class of the family does not take it. A field that the
-# config classes of some families declare is one of the others in families whose class does not.
+# Name -> supported values; exports write the first one. Null means that the field is absent, unless
+# the config class of the family does not accept null. If the config classes of some families
+# declare a field, it belongs to `others` in the families whose class does not.
 FIXED: dict[str, tuple[Any, ...]] = {
-    # Parts that our layers do not have.
+    # Parts that the layers here do not have.
     "attention_bias": (False,),
     "attn_logit_softcapping": (None,),
     "mlp_bias": (False,),
     "use_bidirectional_attention": (False,),
-    # Nothing here trains with dropout, so training would not be what the file asks for.
+    # Dropout is not implemented, so training would differ from what the file specifies.
     "attention_dropout": (0.0,),
-    # The mask: who sees whom.
+    # The attention mask.
     "is_causal": (True,),
     "attention_chunk_size": (None,),
     "kv_sharing_modes": (None, []),
-    # Rotary positions of another kind.
+    # Other kinds of rotary positions.
     "partial_rotary_factor": (1.0,),
     "rope_interleaved": (False,),
     "use_mrope": (False,),
     "_rope_type_labels": (None,),
-    # Layers that differ from one another, or are of another kind.
+    # Layers that differ from each other, or are of another kind.
     "per_layer_config": (None, {}),
     "mlp_layer_types": (None,),
     "num_experts": (None, 0),
     "num_local_experts": (None, 0),
     "n_routed_experts": (None, 0),
     "num_mtp_layers": (None, 0),
-    # The network is another one, or only a part of the model.
+    # The network is of another type, or only a part of the model.
     "is_encoder_decoder": (False,),
     "decoder": (None,),
     "encoder": (None,),
@@ -71,36 +71,40 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
     "transformers_weights": (None,),
 }
-# Of these, null is a value of its own.
-NULL_IS_A_VALUE = frozenset(("is_causal",))  # it counts as false
+# Fields of FIXED in which null is not the same as absent: here it means false.
+NULL_IS_A_VALUE = frozenset(("is_causal",))
 
 # Reason -> names.
 HARMLESS: dict[str, tuple[str, ...]] = {
-    "it says which class reads the model, and is checked apart": ("architectures", "model_type"),
-    "it is read for rotary scaling, and otherwise bounds nothing": ("max_position_embeddings",),
-    "it says where the model comes from": (
+    "it names the class of the model, and is checked separately": ("architectures", "model_type"),
+    "it is read for rotary scaling, and has no other effect": ("max_position_embeddings",),
+    "it records the origin of the model": (
         *("_commit_hash", "_name_or_path", "name_or_path", "transformers_version"),
     ),
     "it names code that runs only if it is trusted": ("auto_map",),
-    "tokens have their ids from the tokenizer and the generation config": (
+    "special token ids are read from the tokenizer and the generation config": (
         *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id"),
     ),
-    "weights are read in the dtype that they have": ("dtype", "torch_dtype"),
-    "fresh weights begin with it": ("init_std", "initializer_factor", "initializer_range"),
-    "it says how attention is computed, not what": (
+    "weights are read in the dtype of the file": ("dtype", "torch_dtype"),
+    "it affects only the initialization of weights": (
+        "init_std",
+        "initializer_factor",
+        "initializer_range",
+    ),
+    "it selects how attention is computed, not its result": (
         *("_attn_implementation", "_attn_implementation_internal", "attn_implementation"),
         *("_experts_implementation", "_experts_implementation_internal", "_is_quantized"),
         *("experts_implementation",),
     ),
-    "it says what is returned besides the logits, or as what": (
+    "it selects the outputs besides the logits, or their type": (
         *("_output_attentions", "output_attentions", "output_hidden_states", "return_dict"),
         "tie_last_hidden_states",
     ),
-    "it saves memory or time and changes no result": (
+    "it saves memory or time without changing results": (
         *("chunk_size_feed_forward", "distributed_config", "gradient_checkpointing"),
         *("pretraining_tp", "use_cache"),
     ),
-    "the heads of classifiers read it": (
+    "only classifier heads read it": (
         *("classifier_dropout", "hidden_dropout", "id2label", "label2id", "num_labels"),
         *("problem_type", "token_classification_bias"),
     ),
@@ -109,20 +113,20 @@ HARMLESS: dict[str, tuple[str, ...]] = {
         *("mtp_hidden_states_first", "mtp_layer_types", "mtp_mlp_layer_types"),
         *("mtp_per_layer_config", "unpadded_vocab_size"),
     ),
-    "models of images, or with layers of other kinds, read it": (
+    "only models of images or with other kinds of layers read it": (
         *("features_only", "image_size", "image_token_id", "layer_norm_eps"),
         *("mm_tokens_per_image", "num_channels", "number_of_conv_states", "out_indices"),
         *("patch_size", "pretrained_cfg", "qk_head_dim", "vision_aspect_ratio"),
         *("vision_feature_layer", "vision_feature_select_strategy"),
     ),
     "it is only compared with other fields": ("embed_dim", "num_heads"),
-    "layer_types and sliding_window_pattern say it": ("_sliding_window_pattern",),
+    "layer_types and sliding_window_pattern contain the same": ("_sliding_window_pattern",),
 }
 INERT = frozenset(name for names in HARMLESS.values() for name in names)
 
 
 def _whole(x: Any) -> bool:
-    """JSON does not tell 256 and 256.0 apart."""
+    """Return whether x is an integer; JSON does not distinguish 256 from 256.0."""
     return type(x) is int or (type(x) is float and x.is_integer())
 
 
@@ -139,10 +143,10 @@ COUNT, WHOLE, NUMBER, FLAG, TEXT, TEXTS, OBJECT = KINDS
 
 
 def checked(name: str, value: Any, kind: str) -> Any:
-    """The value, if it is of that kind; a whole number as an int.
+    """Return the value if it is of a kind of `KINDS`; whole numbers as int.
 
     Raises:
-      Unsupported: it is not.
+      Unsupported: If it is not.
     """
     if not KINDS[kind](value):
         raise Unsupported(f"{name}={value!r} is not {kind}")
@@ -159,34 +163,46 @@ class Fields:
         return name in self._config
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The value as it is, or the default where the field is missing."""
+        """Return the value as it is, or the default if the field is missing."""
         return self._config.get(name, default)
 
     def take(self, name: str, kind: str) -> Any:
-        """The value, of one of `KINDS`; the family's default where the field is missing.
+        """Return the value of a field, or the family's default if the field is missing.
 
-        None where it is null, or has no default.
+        Args:
+          name: name of the field.
+          kind: a kind of `KINDS`.
+
+        Returns:
+          The value; None if it is null, or missing without a default.
 
         Raises:
-          Unsupported: the value is of another kind.
+          Unsupported: If the value is of another kind.
         """
         value = self._config.get(name, self._family.defaults.get(name))
         return None if value is None else checked(name, value, kind)
 
     def check(self, fixed: frozenset[str]) -> None:
-        """Raises Unsupported for the first field that is null where the family needs a value, or
-        that is one of `fixed`, names of `FIXED`, and has another value."""
+        """Check for null in fields that need a value, and for unsupported values of FIXED fields.
+
+        Args:
+          fixed: names of `FIXED` that apply to the family.
+
+        Raises:
+          Unsupported: For the first such field.
+        """
         for name in self._family.defaults:
             if name in self and self.get(name) is None and name not in self._family.nullable:
-                said = f"it lacks {name}, which is null; {self._family.name} needs a value"
-                raise Unsupported(said)
+                raise Unsupported(
+                    f"it lacks {name}, which is null; {self._family.name} needs a value"
+                )
         for name in sorted(self._config.keys() & fixed):
             value, allowed = self._config[name], FIXED[name]
-            left_out = value is None and name not in NULL_IS_A_VALUE
-            if not left_out and value not in allowed:
+            absent = value is None and name not in NULL_IS_A_VALUE
+            if not absent and value not in allowed:
                 raise Unsupported(f"{name}={value!r} is not supported, only {allowed[0]!r} is")
 
 
 def supported(family: Family) -> frozenset[str]:
-    """The fields that say which network of this family it is."""
+    """Return the fields that define a network of this family."""
     return SHARED | family.defaults.keys() | set(family.more)

@@ -1,4 +1,4 @@
-"""How config.json tells local layers from global ones: one class for each way, there and back."""
+"""The ways in which config.json marks local layers: one class for each, to read and to write."""
 
 from __future__ import annotations
 
@@ -9,19 +9,28 @@ from models.hf.fields import COUNT, FLAG, TEXTS, WHOLE, Fields, Json, Unsupporte
 if TYPE_CHECKING:
     from models.config import ModelConfig
 
-# "attention" is an old name.
+# "attention" is an old name of "full_attention".
 LAYER_TYPES = {"full_attention": "G", "attention": "G", "sliding_attention": "L"}
 
 
 class NoLocalLayers:
-    """It cannot: all layers are global."""
+    """All layers are global."""
 
-    fixed = True  # layer_types can only say what follows without them
-    windowed = False  # whether there may be a sliding_window
+    fixed = True  # layer_types, if present, must equal what follows from the other fields
+    windowed = False  # whether sliding_window may be set
     example = "G"  # a pattern that such a family can have
 
     def read(self, f: Fields, name: str, layers: int) -> tuple[int, str]:
-        """Window and pattern of `layers` layers of the family `name`."""
+        """Return the window and the layer pattern (`ModelConfig.layer_pattern`).
+
+        Args:
+          f: the fields of config.json.
+          name: name of the family.
+          layers: number of layers.
+
+        Raises:
+          Unsupported: If the family has no such layers, or the window is missing or below 1.
+        """
         types, window = f.take("layer_types", TEXTS), f.take("sliding_window", WHOLE)
         window = self.window(f, window)
         if types is None:
@@ -40,29 +49,29 @@ class NoLocalLayers:
             raise Unsupported("it lacks sliding_window, but has layers with sliding_attention")
         if window < 1:
             raise Unsupported(
-                f"sliding_window={window!r} leaves local layers nothing to see; give the tokens "
-                "that they see, or null where none is local"
+                f"sliding_window={window!r} leaves local layers nothing to see; set it to the "
+                "number of tokens that they see, or to null if no layer is local"
             )
         return window, _shortest("".join(letters))
 
     def window(self, f: Fields, window: int | None) -> int | None:
-        """The window, of which `sliding_window` is the field's value."""
+        """Return the window, given the value of the field `sliding_window`."""
         del f
         return window
 
     def letters(self, f: Fields, layers: int, window: int | None) -> list[str]:
-        """G or L for each layer, where there are no layer_types."""
+        """Return G or L for each layer if config.json has no layer_types."""
         del f, window
         return ["G"] * layers
 
     def write(self, model: ModelConfig) -> Json:
-        """The fields for the network's layers."""
+        """Return the fields that describe the layers of a network."""
         del model
         return {}
 
 
 class AllLayers(NoLocalLayers):
-    """A `sliding_window` means that all layers are local."""
+    """All layers are local if `sliding_window` is set."""
 
     windowed, example = True, "L"
 
@@ -97,7 +106,7 @@ class LayerPattern(LayerTypes):
 
 
 class SwitchedLayers(LayerTypes):
-    """`layer_types`, or the layers from `max_window_layers` on; only with `use_sliding_window`."""
+    """`layer_types`, or layers `max_window_layers` and later; only with `use_sliding_window`."""
 
     example = "G"
 
@@ -107,23 +116,24 @@ class SwitchedLayers(LayerTypes):
     def letters(self, f: Fields, layers: int, window: int | None) -> list[str]:
         if window is None:
             return ["G"] * layers
-        since = f.take("max_window_layers", WHOLE)
-        return ["L" if i >= since else "G" for i in range(layers)]
+        first_local = f.take("max_window_layers", WHOLE)
+        return ["L" if i >= first_local else "G" for i in range(layers)]
 
     def write(self, model: ModelConfig) -> Json:
-        found = super().write(model)
-        found["use_sliding_window"] = found["sliding_window"] is not None
-        # Old readers know no layer_types, but a number of global layers before the local ones.
-        found["max_window_layers"] = found["layer_types"].count("full_attention")
-        return found
+        fields = super().write(model)
+        fields["use_sliding_window"] = fields["sliding_window"] is not None
+        # Old readers do not read layer_types, but a number of global layers before the local ones.
+        fields["max_window_layers"] = fields["layer_types"].count("full_attention")
+        return fields
 
 
 def _every(every: int, layers: int) -> list[str]:
+    """Return the letters of layers of which every `every`-th is global."""
     return ["G" if (i + 1) % every == 0 else "L" for i in range(layers)]
 
 
 def _shortest(letters: str) -> str:
-    """The shortest pattern that, repeated, gives these layers."""
+    """Return the shortest pattern that, repeated, gives these layers."""
     size = len(letters)
-    # A part repeats if the letters are the same when they are shifted by its length.
+    # A pattern repeats if the letters shifted by its length are the same.
     return next(letters[:n] for n in range(1, size + 1) if letters[n:] == letters[: size - n])

@@ -1,5 +1,5 @@
-"""Rotary positions in config.json, in the form of old readers (rope_theta, rope_scaling), in that
-of new ones (rope_parameters), or in both, which then agree."""
+"""Rotary position embeddings in config.json: in the old form (rope_theta, rope_scaling), in the new
+form (rope_parameters), or in both forms, which must then agree."""
 
 from typing import Any
 
@@ -26,8 +26,8 @@ ROPES: dict[str, dict[str, str]] = {
     },
 }
 OPTIONAL = frozenset(("beta_fast", "beta_slow", "attention_factor"))
-# Parameters that change something in one of transformers' ways to scale -> the value that changes
-# nothing. Where they are not parameters of the rope_type in ROPES, other values are refused.
+# Parameters that some scaling of transformers reads -> the value without effect. If the rope_type
+# in ROPES does not have the parameter, other values are errors.
 NEUTRAL: dict[str, Any] = {
     "attention_factor": 1.0,
     "beta_fast": None,
@@ -43,61 +43,61 @@ NEUTRAL: dict[str, Any] = {
     "short_factor": None,
     "truncate": True,
 }
-# The rest: what kind of scaling it is, and the length of texts before that.
+# The other parameters: the type of scaling, the base, and the original context length.
 ORIGINAL = "original_max_position_embeddings"
 OTHERS = frozenset((ORIGINAL, "rope_theta", "rope_type", "type"))
-# The kinds of layers that have parameters of their own in `rope_parameters`.
+# The kinds of layers that can have separate parameters in `rope_parameters`.
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 
 def read_rope(family: Family, f: Fields) -> Rope:
-    """The rotary positions of a config.json.
+    """Return the rotary position embedding of a config.json.
 
     Raises:
-      Unsupported: they are of a kind that is not supported here, or its two forms contradict.
+      Unsupported: If its kind is not supported, or its two forms contradict each other.
     """
     scaling, new = (f.take(name, OBJECT) or {} for name in ("rope_scaling", "rope_parameters"))
     if family.local_rope and "rope_type" not in scaling and _kind(scaling) != "default":
         raise Unsupported(
-            f"rope_scaling={scaling!r} is not supported: of {family.name}, transformers reads "
-            "rope_type, not type"
+            f"rope_scaling={scaling!r} is not supported: for {family.name}, transformers reads "
+            "rope_type, not type; rename the key"
         )
-    # Null is a fault only where it is used, which these may not be.
+    # Null is an error only if the value is used, which it may not be.
     theta = f.get("rope_theta", family.default_theta)
     local = f.get(family.local_theta_field, family.default_local_theta)
-    found = []
+    forms = []
     if new and family.local_rope:
         if unknown := set(new) - {GLOBAL, LOCAL}:
             raise Unsupported(
-                f"rope_parameters={new!r} does not hold {GLOBAL}, {LOCAL} alone, but "
+                f"rope_parameters={new!r} may contain only {GLOBAL} and {LOCAL}, not "
                 f"{', '.join(sorted(unknown))}"
             )
         wide, near = (_object(new.get(kind), f"rope_parameters.{kind}") for kind in (GLOBAL, LOCAL))
         if _values(f, family, near):
             raise Unsupported(f"rope_type={_kind(near)!r} of {LOCAL} is not supported")
-        found.append(_rope(f, family, wide, theta, near.get("rope_theta", local)))
+        forms.append(_rope(f, family, wide, theta, near.get("rope_theta", local)))
     elif new:
-        found.append(_rope(f, family, new, theta, local))
+        forms.append(_rope(f, family, new, theta, local))
     if not new or scaling or f.get("rope_theta") is not None:
-        found.append(_rope(f, family, scaling, theta, local))
-    if found[0] != found[-1]:
+        forms.append(_rope(f, family, scaling, theta, local))
+    if forms[0] != forms[-1]:
         raise Unsupported("rope_parameters contradicts rope_theta and rope_scaling; keep one form")
-    return found[0]
+    return forms[0]
 
 
 def unread_parameters(config: Json) -> list[str]:
-    """What nobody reads among the rotary parameters of a config.json, by dotted names."""
+    """Return the dotted names of rotary parameters of a config.json that have no effect."""
     names = []
     for field in ("rope_scaling", "rope_parameters"):
-        given = config.get(field) or {}
-        nested = {f"{field}.{kind}": given[kind] or {} for kind in (GLOBAL, LOCAL) if kind in given}
-        for prefix, parameters in (nested or {field: given}).items():
+        value = config.get(field) or {}
+        nested = {f"{field}.{kind}": value[kind] or {} for kind in (GLOBAL, LOCAL) if kind in value}
+        for prefix, parameters in (nested or {field: value}).items():
             names += [f"{prefix}.{x}" for x in parameters.keys() - NEUTRAL.keys() - OTHERS]
     return names
 
 
 def _object(value: Any, name: str) -> Json:
-    """A nested object of parameters; null is one without any."""
+    """Return a nested object of parameters; null counts as empty."""
     return checked(name, {} if value is None else value, OBJECT)
 
 
@@ -106,7 +106,7 @@ def _rope(f: Fields, family: Family, parameters: Json, theta: Any, local: Any) -
     local_name = family.local_theta_field or f"rope_theta of {LOCAL}"
     for name, base in (("rope_theta", theta), (local_name, local))[: 1 + family.local_rope]:
         if base is None:
-            raise Unsupported(f"it lacks {name}, which is null; give a number, or leave it out")
+            raise Unsupported(f"it lacks {name}, which is null; set a number, or remove the field")
         checked(name, base, NUMBER)
     try:
         return Rope(theta=float(theta), local_theta=float(local), **_values(f, family, parameters))
@@ -120,7 +120,7 @@ def _kind(parameters: Json) -> str:
 
 
 def _values(f: Fields, family: Family, parameters: Json) -> Json:
-    """The fields of `Rope` that say how frequencies are scaled; none where they are not."""
+    """Return the fields of `Rope` for the scaling of frequencies; empty if there is none."""
     kind = _kind(parameters)
     if kind not in ROPES:
         raise Unsupported(f"rope_type={kind!r} is not supported; {', '.join(ROPES)} are")
@@ -130,21 +130,22 @@ def _values(f: Fields, family: Family, parameters: Json) -> Json:
         nested = type(value) is dict or name in (GLOBAL, LOCAL)
         if nested or (foreign and value not in (None, NEUTRAL[name])):
             raise Unsupported(f"rope_type={kind!r} with {name}={value!r} is not supported")
-    given = {name: parameters[name] for name in names if name in parameters}
+    theirs = {name: parameters[name] for name in names if name in parameters}
     length = f.take("max_position_embeddings", COUNT)
     if ORIGINAL in names:
-        original = given.setdefault(ORIGINAL, length)
+        original = theirs.setdefault(ORIGINAL, length)
         checked(ORIGINAL, original, COUNT)
-        # Beside the parameters, it comes first; layers with parameters of their own ignore it.
+        # At the top level, it overrides the parameters, except in families with separate parameters
+        # for local layers, which ignore it.
         if ORIGINAL in f and not family.local_rope:
-            given[ORIGINAL] = original = checked(ORIGINAL, f.get(ORIGINAL), COUNT)
-        if kind == "yarn" and given.get("factor", length) is None:
-            given["factor"] = length / original
-    given = {name: x for name, x in given.items() if x is not None}
-    if missing := sorted(set(names) - OPTIONAL - given.keys()):
+            theirs[ORIGINAL] = original = checked(ORIGINAL, f.get(ORIGINAL), COUNT)
+        if kind == "yarn" and theirs.get("factor", length) is None:
+            theirs["factor"] = length / original
+    theirs = {name: x for name, x in theirs.items() if x is not None}
+    if missing := sorted(set(names) - OPTIONAL - theirs.keys()):
         raise Unsupported(f"rope_type={kind!r} lacks {', '.join(missing)}")
     values: Json = {
-        ours: float(checked(x, given[x], NUMBER)) for x, ours in names.items() if x in given
+        ours: float(checked(x, theirs[x], NUMBER)) for x, ours in names.items() if x in theirs
     }
     if "original_length" in values:
         values["original_length"] = int(values["original_length"])
@@ -152,7 +153,7 @@ def _values(f: Fields, family: Family, parameters: Json) -> Json:
 
 
 def write_rope(family: Family, rope: Rope) -> Json:
-    """In the form of old readers, which new ones know, too."""
+    """Return the fields of config.json, in the old form if it suffices; new readers accept both."""
     scaling: Json = {}
     if rope.scaling != "none":
         names = ROPES[rope.scaling]
@@ -161,15 +162,15 @@ def write_rope(family: Family, rope: Rope) -> Json:
         }
         if not scaling.get("attention_factor", True):
             del scaling["attention_factor"]
-    found: Json = {"rope_theta": rope.theta, "rope_scaling": scaling or None}
+    fields: Json = {"rope_theta": rope.theta, "rope_scaling": scaling or None}
     if not family.local_rope:
-        return found
+        return fields
     near = rope.local_theta or rope.theta
     if family.local_theta_field:
-        return found | {family.local_theta_field: near}
+        return fields | {family.local_theta_field: near}
     if rope.theta == near == family.default_theta:
-        return found
-    # Old readers have no word for this, and new ones give local layers the default theta alone.
+        return fields
+    # The old form cannot express this: new readers would give local layers the default theta.
     wide = scaling | {"rope_theta": rope.theta}
     local = {"rope_type": "default", "rope_theta": near}
     types = {GLOBAL: {"rope_type": "default"} | wide, LOCAL: local}

@@ -1,6 +1,6 @@
-"""Where a family keeps its parameters: a path here, a name there, and operations between them.
+"""The map of parameters: paths in our tree, tensor names in a checkpoint, operations between them.
 
-Importing runs the operations forwards, exporting backwards. There is nothing else to a conversion.
+Importing applies the operations, exporting their inverses; a conversion does nothing else.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from models.config import ModelConfig
 from models.paths import by_name
 from models.transformer import shapes
 
-# Tensors that old checkpoints hold and every reader computes: rotary frequencies and angles, the
-# positions, Gemma's scale of embeddings, and the causal mask, which is [1, 1, n, n].
+# Tensors in old checkpoints that every reader computes: rotary frequencies and angles, positions,
+# Gemma's scale of embeddings, and the causal mask [1, 1, n, n].
 _BUFFER = re.compile(
     r"(^|\.)(rotary_emb\w*\.\w*(inv_freq|cos_cached|sin_cached)|position_ids|embed_scale"
     r"|masked_bias)$"
@@ -22,26 +22,26 @@ _MASK = re.compile(r"(^|\.)(self_attn|attn|attention)\.bias$")
 
 
 def is_buffer(name: str, shape: Sequence[int]) -> bool:
-    """Whether a tensor of a checkpoint is not a weight, but what every reader computes."""
+    """Return whether a tensor of a checkpoint is not a weight but a buffer that readers compute."""
     mask = len(shape) == 4 and tuple(shape[:2]) == (1, 1) and _MASK.search(name)
     return bool(mask or _BUFFER.search(name))
 
 
 class Operation(Protocol):
-    """A step from their array to ours that can be undone. Works on numpy and jax arrays."""
+    """An invertible step from the checkpoint's array to ours, for numpy and jax arrays."""
 
     def forward(self, x: Any) -> Any:
-        """Theirs to ours."""
+        """Convert the checkpoint's array to ours."""
 
     def inverse(self, x: Any) -> Any:
-        """Ours to theirs."""
+        """Convert our array to the checkpoint's."""
 
     def their_shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of `inverse` of an array of this shape."""
+        """Return the checkpoint's shape for an array of ours with this shape."""
 
 
 class Transposed:
-    """Their kernels are [outputs, inputs], ours the reverse."""
+    """A kernel that is [outputs, inputs] in the checkpoint and [inputs, outputs] in our tree."""
 
     def forward(self, x: Any) -> Any:
         return x.T
@@ -55,12 +55,12 @@ class Transposed:
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """A parameter of ours and the tensor, or one tensor per layer, that holds it there.
+    """A parameter and the tensor of a checkpoint, or one tensor per layer, that contains it.
 
     Attributes:
-      path: place in our parameters, as in `models.sharding.LOGICAL_AXES`.
-      name: of the tensor; a `*` stands for the layer's number.
-      operations: from their array to ours, of one layer.
+      path: path in our parameters, as in `models.sharding.LOGICAL_AXES`.
+      name: name of the tensor; `*` stands for the index of the layer.
+      operations: from the checkpoint's array to ours, for one layer.
     """
 
     path: str
@@ -70,16 +70,16 @@ class Weight:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One tensor of a checkpoint and its place in our parameters.
+    """One tensor of a checkpoint and its path in our parameters.
 
     Attributes:
-      name: there.
-      shape: there.
-      path: "blocks/attention/q/kernel", the leaf here.
-      layer: its place on the leading axis of the leaf; None where there is no such axis.
-      operations: from theirs to ours.
-      copy_of: the tensor whose values it repeats (the logits' matrix of a model that reads logits
-        with its embedding): it may be absent, and is never written.
+      name: name in the checkpoint.
+      shape: shape in the checkpoint.
+      path: path of the leaf in our parameters, such as "blocks/attention/q/kernel".
+      layer: index on the leading axis of the leaf; None if the leaf has no axis of layers.
+      operations: from the checkpoint's array to ours.
+      copy_of: name of the tensor of which it is a copy (the output projection of a model with tied
+        embeddings); it may be absent from a checkpoint and is never written.
     """
 
     name: str
@@ -90,20 +90,20 @@ class Tensor:
     copy_of: str = ""
 
     def ours(self, x: Any) -> Any:
-        """Their array as one layer of ours."""
+        """Convert the checkpoint's array to one layer of ours."""
         for operation in self.operations:
             x = operation.forward(x)
         return x
 
     def theirs(self, x: Any) -> Any:
-        """One layer of ours as their array."""
+        """Convert one layer of ours to the checkpoint's array."""
         for operation in reversed(self.operations):
             x = operation.inverse(x)
         return x
 
 
 def all_tensors(weights: Sequence[Weight], model: ModelConfig) -> list[Tensor]:
-    """Every tensor of a checkpoint of this network, in the order of the layers."""
+    """Return every tensor of a checkpoint of this network, in the order of the layers."""
     leaves = {name: leaf.shape for name, leaf in by_name(shapes(model)).items()}
     once: list[Tensor] = []
     layered: list[list[Tensor]] = [[] for _ in range(model.num_layers)]
@@ -114,8 +114,8 @@ def all_tensors(weights: Sequence[Weight], model: ModelConfig) -> list[Tensor]:
         if "*" not in weight.name:
             once.append(_tensor(weight, weight.name, shape, None))
             continue
-        for layer, found in enumerate(layered):
-            found.append(_tensor(weight, weight.name.replace("*", str(layer)), shape[1:], layer))
+        for layer, of_layer in enumerate(layered):
+            of_layer.append(_tensor(weight, weight.name.replace("*", str(layer)), shape[1:], layer))
     if model.tie_embeddings:
         source = next(tensor for tensor in once if tensor.path == "embedding")
         once.append(dataclasses.replace(source, name="lm_head.weight", copy_of=source.name))

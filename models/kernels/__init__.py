@@ -1,1 +1,1 @@
-"""Attention kernels of our own, for TPUs and GPUs. They know jax alone: no model, no document."""
+"""Attention kernels for TPUs and GPUs. They depend on JAX alone: no models, no documents."""

@@ -1,23 +1,23 @@
 """The attention kernels for Hopper GPUs, H100 and H200 (Pallas, Mosaic GPU).
 
-A program has one block of queries (forward, dq) or of keys (dk, dv), 64 rows for each of two
-warpgroups that compute, and walks through the blocks on the other side that it meets (`visits`). A
-third warpgroup fetches them with the copy engine (TMA), up to `stages` ahead, and hands them over
-with barriers: `ready` once a buffer is full, `free` once both others have read it.
+A program computes one block of 128 queries (forward, dq) or keys (dkv), 64 rows on each of two
+compute warpgroups, and visits the blocks on the other side that its work list names (`visits`). A
+third warpgroup fetches those with the copy engine (TMA), up to `stages` ahead, and hands them over
+with barriers (`warpgroups`).
 
-    forward   softmax over the blocks of keys as they come; the two warpgroups take turns, so that
-              one multiplies matrices (wgmma) while the other computes exponentials
-    dq        the same walk: dq += p · (do·v - delta) · k, with p from the normalizers
-    dk, dv    of a block of keys: over the blocks of queries that see it, in their order, so the
-              sum over all branches of a trunk has one order, too; scores are [keys, queries] here
+    forward   online softmax over the key blocks; the two warpgroups take turns, so that one
+              multiplies matrices (wgmma) while the other computes exponentials
+    dq        the same loops, with P recomputed from the log-sum-exp
+    dkv       over the query blocks that see a key block, in their order, so that the sum over all
+              branches of a trunk has one order
 
-Pairs of blocks that are seen whole come first and have no mask; those of the others is made from
-the integers of both sides. The copy engine reads zeros beyond the end of an array and writes
-nothing there; it counts rows by eights, so an array of another length is filled up before, which is
-a copy. Scores are multiplied by scale · log2(e), and exponentials are powers of two.
+Pairs of blocks that are fully visible come first and have no mask; the mask of the others is
+computed from the mask rows of both sides. The copy engine reads zeros past the end of an array and
+writes nothing there, but it needs row counts that are multiples of 8: other arrays are padded
+first, which is a copy. Scores are multiplied by scale · log2(e); exponentials are powers of two.
 
-No two programs share a block of queries, so few queries (decoding) leave most of a GPU idle: that
-is for the kernels of `models.kernels.triton`.
+Programs do not share a query block, so with few queries (decoding) most of the GPU would be idle;
+`models.kernels.triton` is used for those.
 """
 
 import dataclasses
@@ -29,148 +29,166 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from models.kernels import warpgroups
+from models.kernels import hopper_bodies
 from models.kernels.attention import Source
-from models.kernels.blocks import CLASS, LOG2_E, Side, asking, telling
-from models.kernels.hopper_walk import BLOCK, Walk, Worklists
-from models.kernels.visits import Sight, Worklist, by_keys, by_queries, meetings
+from models.kernels.blocks import LOG2_E, SEGMENT, BlockedAxis, kv_mask_rows, q_mask_rows
+from models.kernels.hopper_walk import BLOCK, Launch, Worklists
+from models.kernels.visits import RangeMask, Worklist, block_pairs, by_keys, by_queries
 
-SUMS = 128 * 128  # of a row's keys at a time times a head's numbers: as the registers allow
+MAX_BLOCK_ELEMENTS = 128 * 128  # block_kv · head_dim of the forward pass, limited by registers
 
 
 @dataclasses.dataclass(frozen=True)
 class HopperKernels:
-    """`attention.Kernels` for Hopper GPUs: bfloat16 or float16, with heads of 64 or 128, and in the
-    forward pass of 256, too (`sized`).
+    """`attention.Kernels` for Hopper GPUs: bfloat16 or float16 and head_dim 64 or 128; the forward
+    pass also takes head_dim 256 (`hopper_kernels`).
 
     Attributes:
-      forward_block: keys that come at a time in the forward pass; 64 or 128, as are the next.
-      dq_block: keys that come at a time for the gradient of queries.
-      dkeys_block: queries that come at a time for those of keys and values.
-      stages: blocks that are on their way or being read.
-      interpret: parameters of Pallas' interpret mode for GPUs, or False. It knows no layouts and
-        no products of registers, and its copies must not reach beyond the end of an array: for it,
-        products are plain ones, and arrays are filled up to whole blocks.
+      forward_block_kv: keys of a visited block in the forward pass; 64 or 128.
+      dq_block_kv: keys of a visited block in the dq kernel; 64 or 128.
+      dkv_block_q: queries of a visited block in the dkv kernel; 64 or 128.
+      stages: number of ring buffers, for blocks that are being fetched or read.
+      interpret: parameters of Pallas' interpret mode for GPUs, or False. Interpret mode has neither
+        layouts nor products of registers, and its copies must not reach past the end of an array:
+        plain products are used, and arrays are padded to whole blocks.
     """
 
-    forward_block: int = 128
-    dq_block: int = 128
-    dkeys_block: int = 64
+    forward_block_kv: int = 128
+    dq_block_kv: int = 128
+    dkv_block_q: int = 64
     stages: int = 2
     interpret: Any = False
 
-    def parts(self, sights: Sequence[Sight]) -> int:
+    def batch_parts(self, masks: Sequence[RangeMask]) -> int:
         """See `attention.Kernels`."""
         return 1
 
-    def worklists(self, sights: Sequence[Sight], heads: int) -> Worklists:
+    def worklists(self, masks: Sequence[RangeMask], heads: int) -> Worklists:
         """See `attention.Kernels`."""
-        whole = lambda x: Side(x.shape[-1], BLOCK).pad(x)
+        pad = lambda x: BlockedAxis(x.shape[-1], BLOCK).pad(x)
+        visible = lambda block_kv: [block_pairs(mask, BLOCK, block_kv) for mask in masks]
         return Worklists(
-            forward=by_queries([meetings(s, BLOCK, self.forward_block) for s in sights], False),
-            dq=by_queries([meetings(s, BLOCK, self.dq_block) for s in sights], False),
-            dkeys=[by_keys(meetings(s, self.dkeys_block, BLOCK), False) for s in sights],
-            asks=[_blind(whole(asking(sight))) for sight in sights],
-            tells=[whole(telling(sight)) for sight in sights],
+            forward=by_queries(visible(self.forward_block_kv), include_empty=False),
+            dq=by_queries(visible(self.dq_block_kv), include_empty=False),
+            dkv=[
+                by_keys(block_pairs(m, self.dkv_block_q, BLOCK), include_empty=False) for m in masks
+            ],
+            q_mask=[_unmatched(pad(q_mask_rows(mask))) for mask in masks],
+            kv_mask=[pad(kv_mask_rows(mask)) for mask in masks],
         )
 
     def forward(
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        first: jax.Array,
-        lists: Worklists,
+        first_row: jax.Array,
+        worklists: Worklists,
         scale: float,
     ) -> tuple[jax.Array, jax.Array]:
         """See `attention.Kernels`.
 
         Raises:
-          ValueError: a dtype or a head dimension that these kernels do not serve.
+          ValueError: If the kernels do not support the dtype or the head dimension.
         """
-        _check(q, SUMS // self.forward_block)
-        rows = lambda x: x if len(x) == len(q) else lax.dynamic_slice_in_dim(x, first, len(q))
+        _check(q, MAX_BLOCK_ELEMENTS // self.forward_block_kv)
+        rows = lambda x: x if len(x) == len(q) else lax.dynamic_slice_in_dim(x, first_row, len(q))
         sources = jax.tree.map(rows, sources)
-        walk = self._by_queries(q, sources, lists.forward, self.forward_block)
-        length = walk.sides[0].padded
-        normalizers = jax.ShapeDtypeStruct((*q.shape[:2], 1, length), jnp.float32)
-        mixed, normalizer = walk.call(
-            functools.partial(warpgroups.forward_kernel, scale * LOG2_E),
-            fixed=[walk.vectors(0, q), *(walk.integers(0, x) for x in lists.asks)],
-            coming=walk.sources(sources, lists),
-            results=[walk.vectors(0, q), walk.numbers(0, normalizers)],
+        launch = self._by_queries(q, sources, worklists.forward, self.forward_block_kv)
+        lse_shape = (*q.shape[:2], 1, launch.axes[0].padded)
+        out, lse = launch.call(
+            functools.partial(hopper_bodies.forward_kernel, scale * LOG2_E),
+            target=[launch.vectors(0, q), *(launch.mask_rows(0, x) for x in worklists.q_mask)],
+            stream=launch.source_operands(sources, worklists),
+            results=[
+                launch.vectors(0, q),
+                launch.scalars_per_token(0, jax.ShapeDtypeStruct(lse_shape, jnp.float32)),
+            ],
         )
-        return mixed, normalizer[:, :, 0]
+        return out, lse[:, :, 0]
 
     def backward(
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        lists: Worklists,
+        worklists: Worklists,
         scale: float,
-        normalizer: jax.Array,
+        lse: jax.Array,
         delta: jax.Array,
-        cotangent: jax.Array,
+        do: jax.Array,
     ) -> tuple[jax.Array, list[Source]]:
         """See `attention.Kernels`.
 
         Raises:
-          ValueError: as `forward`; heads of 256 are among what is not served.
+          ValueError: As `forward`, and for head_dim 256.
         """
         _check(q, 128)
-        numbers = jnp.stack([normalizer, delta], axis=2)  # [B, H, 2, R]
-        numbers = Side(numbers.shape[3], BLOCK).pad(numbers)
-        walk = self._by_queries(q, sources, lists.dq, self.dq_block)
-        (dq,) = walk.call(
-            functools.partial(warpgroups.dq_kernel, scale),
-            fixed=[
-                *(walk.vectors(0, x) for x in (q, cotangent)),
-                walk.numbers(0, numbers),
-                *(walk.integers(0, x) for x in lists.asks),
+        lse_delta = jnp.stack([lse, delta], axis=2)  # [B, H, 2, R]
+        lse_delta = BlockedAxis(lse_delta.shape[3], BLOCK).pad(lse_delta)
+        launch = self._by_queries(q, sources, worklists.dq, self.dq_block_kv)
+        (dq,) = launch.call(
+            functools.partial(hopper_bodies.dq_kernel, scale),
+            target=[
+                *(launch.vectors(0, x) for x in (q, do)),
+                launch.scalars_per_token(0, lse_delta),
+                *(launch.mask_rows(0, x) for x in worklists.q_mask),
             ],
-            coming=walk.sources(sources, lists),
-            results=[walk.vectors(0, q)],
+            stream=launch.source_operands(sources, worklists),
+            results=[launch.vectors(0, q)],
         )
-        slopes = []
+        dkv = []
         for n, source in enumerate(sources):
-            sides = Side(source[0].shape[2], BLOCK), Side(q.shape[2], self.dkeys_block)
-            walk = Walk(lists.dkeys[n], sides, False, self.stages, self.interpret)
-            queries = [walk.vectors(1, x) for x in (q, cotangent)]
-            dkey, dvalue = walk.call(
-                functools.partial(warpgroups.dkeys_kernel, scale),
-                fixed=[*(walk.vectors(0, x) for x in source), walk.integers(0, lists.tells[n])],
-                coming=[[[*queries, walk.numbers(1, numbers), walk.integers(1, lists.asks[n])]]],
-                results=[walk.vectors(0, x) for x in source],
+            axes = BlockedAxis(source[0].shape[2], BLOCK), BlockedAxis(q.shape[2], self.dkv_block_q)
+            launch = Launch(worklists.dkv[n], axes, False, self.stages, self.interpret)
+            q_operands = [
+                *(launch.vectors(1, x) for x in (q, do)),
+                launch.scalars_per_token(1, lse_delta),
+                launch.mask_rows(1, worklists.q_mask[n]),
+            ]
+            dk, dv = launch.call(
+                functools.partial(hopper_bodies.dkv_kernel, scale),
+                target=[
+                    *(launch.vectors(0, x) for x in source),
+                    launch.mask_rows(0, worklists.kv_mask[n]),
+                ],
+                stream=[[q_operands]],
+                results=[launch.vectors(0, x) for x in source],
             )
-            slopes.append((dkey, dvalue))
-        return dq, slopes
+            dkv.append((dk, dv))
+        return dq, dkv
 
     def _by_queries(
-        self, q: jax.Array, sources: Sequence[Source], work: Worklist, block: int
-    ) -> Walk:
-        sides = Side(q.shape[2], BLOCK), *(Side(key.shape[2], block) for key, _ in sources)
-        return Walk(work, sides, True, self.stages, self.interpret)
+        self, q: jax.Array, sources: Sequence[Source], work: Worklist, block_kv: int
+    ) -> Launch:
+        kv_axes = (BlockedAxis(key.shape[2], block_kv) for key, _ in sources)
+        axes = BlockedAxis(q.shape[2], BLOCK), *kv_axes
+        return Launch(work, axes, True, self.stages, self.interpret)
 
 
-def sized(head_dim: int, interpret: Any = False) -> HopperKernels:
-    """Kernels for heads of so many numbers, as fit the registers and the shared memory."""
+def hopper_kernels(head_dim: int, interpret: Any = False) -> HopperKernels:
+    """Return the kernels for a head size, with blocks that fit registers and shared memory.
+
+    Args:
+      head_dim: 64, 128 or, for the forward pass alone, 256.
+      interpret: see `HopperKernels`.
+    """
     return HopperKernels(
-        forward_block=min(128, SUMS // head_dim),
+        forward_block_kv=min(128, MAX_BLOCK_ELEMENTS // head_dim),
         stages=4 if head_dim <= 64 else 2,
         interpret=interpret,
     )
 
 
-def _blind(asks: jax.Array) -> jax.Array:
-    """Queries of class 0 have class -1, which no key has: a mask need only compare classes."""
-    query_class = asks[:, CLASS]
-    return asks.at[:, CLASS].set(jnp.where(query_class > 0, query_class, -1))
+def _unmatched(q_mask: jax.Array) -> jax.Array:
+    """Replace segment 0 of queries by -1, which no key has: a mask then only compares segments."""
+    q_segment = q_mask[:, SEGMENT]
+    return q_mask.at[:, SEGMENT].set(jnp.where(q_segment > 0, q_segment, -1))
 
 
-def _check(q: jax.Array, largest: int) -> None:
+def _check(q: jax.Array, max_head_dim: int) -> None:
     if q.dtype not in (jnp.bfloat16, jnp.float16):
-        raise ValueError(f"matrices of the Hopper kernels are bfloat16 or float16, not {q.dtype}")
-    if q.shape[3] not in (64, 128, 256) or q.shape[3] > largest:
+        raise ValueError(f"the Hopper kernels compute in bfloat16 or float16, not {q.dtype}")
+    if q.shape[3] not in (64, 128, 256) or q.shape[3] > max_head_dim:
         raise ValueError(
-            f"a head of {q.shape[3]} numbers is none that these kernels serve (64, 128, and in the "
-            f"forward pass 256), or its sums do not fit the registers: here {largest} do"
+            f"the Hopper kernels do not support head_dim={q.shape[3]} here; use 64 or 128 (256 in "
+            f"the forward pass alone), and at most {max_head_dim} with these block sizes"
         )

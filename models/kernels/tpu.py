@@ -1,17 +1,17 @@
 """The attention kernels for TPUs (Pallas, Mosaic).
 
-A kernel walks through a worklist of blocks that meet (`visits`): the grid is as long as there is
-work, a number on the device, and no step of it is empty. The blocks of the next step are fetched
-while one is computed; those that stay are not fetched again.
+The grid of a kernel is its work list (`visits`): one step for each visible pair of blocks, a number
+that is known on the device alone. Mosaic fetches the blocks of the next step while it computes one,
+and does not fetch a block again if it stays the same.
 
-    forward   of a block of queries: softmax over its blocks of keys, as they come
-    dq        the same walk: dq += p · (do·v - delta) · k, with p from the normalizers
-    dk, dv    of a block of keys: over the blocks of queries that see it, in their order, so the
-              sum over all branches of a trunk has one order, too; scores are [keys, queries] here
+    forward   a query block; online softmax over its key blocks
+    dq        a query block; the same steps, with P recomputed from the log-sum-exp
+    dkv       a key block; over the query blocks that see it, in their order, so that the sum over
+              all branches of a trunk has one order
 
 Scores are multiplied by scale · log2(e), and exponentials are powers of two. The last block of an
-array may reach beyond its end, where there is anything at all: what lies there is replaced by zeros
-before it meets a matrix unit, for zero times anything may be no number.
+array may extend past its end, where memory holds anything, NaN included. Such rows are replaced by
+zeros before they enter a matrix product, because 0 · NaN is NaN.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ import jax
 import jax.numpy as jnp
 
 from models.kernels.attention import Source
-from models.kernels.blocks import LOG2_E, Side, asking, telling
-from models.kernels.tpu_bodies import LANES, dkeys_kernel, dq_kernel, forward_kernel
-from models.kernels.tpu_grid import SUBLANES, Operand, Steps, Walk, Worklists
-from models.kernels.visits import Sight, by_keys, by_queries, meetings, pairs_offered
+from models.kernels.blocks import LOG2_E, BlockedAxis, kv_mask_rows, q_mask_rows
+from models.kernels.tpu_bodies import LANES, dkv_kernel, dq_kernel, forward_kernel
+from models.kernels.tpu_grid import SUBLANES, Operand, Steps, WorklistGrid, Worklists
+from models.kernels.visits import RangeMask, block_pairs, by_keys, by_queries, count_candidates
 
-SCALARS = 3 * 2**16  # steps' integers at a time: three quarters of a TPU's scalar memory, 1 MiB
+SCALARS = 3 * 2**16  # prefetched int32 values: three quarters of a TPU's scalar memory, 1 MiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,126 +36,134 @@ class TPUKernels:
     """`attention.Kernels` for TPUs.
 
     Attributes:
-      query_block: queries of a block, at most; a multiple of 128.
-      key_block: keys of a block, at most; a multiple of 128.
-      interpret: as of `pallas_call`.
+      block_q: queries of a block, at most; a multiple of 128.
+      block_kv: keys of a block, at most; a multiple of 128.
+      interpret: as in `pallas_call`.
     """
 
-    query_block: int = 512
-    key_block: int = 512
+    block_q: int = 512
+    block_kv: int = 512
     interpret: Any = False
 
-    def parts(self, sights: Sequence[Sight]) -> int:
-        """See `attention.Kernels`. The steps of a walk are scalars that must fit the chip's scalar
-        memory."""
-        queries = self._queries(sights[0].queries)
-        keys = [self._keys(sight.keys) for sight in sights]
-        offered = sum(
-            pairs_offered(sight, queries.block, side.block)
-            for sight, side in zip(sights, keys, strict=True)
+    def batch_parts(self, masks: Sequence[RangeMask]) -> int:
+        """See `attention.Kernels`. The work list is prefetched to scalar memory, so it must fit."""
+        q_axis = self._q_axis(masks[0].queries)
+        kv_axes = [self._kv_axis(mask.keys) for mask in masks]
+        candidates = sum(
+            count_candidates(mask, q_axis.block, kv_axis.block)
+            for mask, kv_axis in zip(masks, kv_axes, strict=True)
         )
-        steps = offered + max(side.blocks for side in (queries, *keys))
-        batch, rows = len(sights[0].low), SCALARS // ((2 + len(sights)) * steps)
+        steps = candidates + max(axis.blocks for axis in (q_axis, *kv_axes))
+        batch, rows = len(masks[0].low), SCALARS // ((2 + len(masks)) * steps)
         if not rows:
             raise ValueError(
-                f"a row of {sights[0].queries} queries and {sum(s.keys for s in sights)} keys has "
-                "too many blocks for a TPU's scalar memory; model.attention='xla' has no such limit"
+                f"a row of {masks[0].queries} queries and {sum(m.keys for m in masks)} keys has "
+                "too many blocks for a TPU's scalar memory; use model.attention='xla', which has "
+                "no such limit"
             )
         return next(n for n in range(1, batch + 1) if batch % n == 0 and batch // n <= rows)
 
-    def worklists(self, sights: Sequence[Sight], heads: int) -> Worklists:
+    def worklists(self, masks: Sequence[RangeMask], heads: int) -> Worklists:
         """See `attention.Kernels`."""
-        queries = self._queries(sights[0].queries)
-        keys = [self._keys(sight.keys) for sight in sights]
-        met = [meetings(s, queries.block, k.block) for s, k in zip(sights, keys, strict=True)]
+        q_axis = self._q_axis(masks[0].queries)
+        kv_axes = [self._kv_axis(mask.keys) for mask in masks]
+        pairs = [block_pairs(m, q_axis.block, k.block) for m, k in zip(masks, kv_axes, strict=True)]
         return Worklists(
-            by_queries=Steps.of(by_queries(met, idle=True), len(sights)),
-            by_keys=[Steps.of(by_keys(m, idle=True), 1) for m in met],
-            asks=[_integers(queries.pad(asking(sight))) for sight in sights],
-            tells=[_integers(k.pad(telling(s))) for s, k in zip(sights, keys, strict=True)],
+            by_queries=Steps.of(by_queries(pairs, include_empty=True), len(masks)),
+            by_keys=[Steps.of(by_keys(p, include_empty=True), 1) for p in pairs],
+            q_mask=[_to_sublanes(q_axis.pad(q_mask_rows(mask))) for mask in masks],
+            kv_mask=[
+                _to_sublanes(k.pad(kv_mask_rows(m))) for m, k in zip(masks, kv_axes, strict=True)
+            ],
         )
 
     def forward(
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        first: jax.Array,
-        lists: Worklists,
+        first_row: jax.Array,
+        worklists: Worklists,
         scale: float,
     ) -> tuple[jax.Array, jax.Array]:
         """See `attention.Kernels`."""
-        walk = self._by_queries(q, sources, lists, first)
-        queries = walk.sides[0]
-        normalizers = jax.ShapeDtypeStruct((*q.shape[:2], 1, queries.padded), jnp.float32)
-        mixed, normalizer = walk.call(
-            functools.partial(forward_kernel, scale * LOG2_E, walk.sides[1:]),
-            [walk.vectors(0, q), *walk.of_sources(sources, lists)],
-            [walk.vectors(0, q), walk.numbers(0, normalizers)],
-            [(queries.block, LANES), (queries.block, LANES), (queries.block, q.shape[-1])],
+        grid = self._by_queries(q, sources, worklists, first_row)
+        q_axis = grid.axes[0]
+        lse_shape = jax.ShapeDtypeStruct((*q.shape[:2], 1, q_axis.padded), jnp.float32)
+        out, lse = grid.call(
+            functools.partial(forward_kernel, scale * LOG2_E, grid.axes[1:]),
+            [grid.vectors(0, q), *grid.source_operands(sources, worklists)],
+            [grid.vectors(0, q), grid.scalars_per_token(0, lse_shape)],
+            [(q_axis.block, LANES), (q_axis.block, LANES), (q_axis.block, q.shape[-1])],
         )
-        return mixed, normalizer[:, :, 0, : queries.length]
+        return out, lse[:, :, 0, : q_axis.length]
 
     def backward(
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        lists: Worklists,
+        worklists: Worklists,
         scale: float,
-        normalizer: jax.Array,
+        lse: jax.Array,
         delta: jax.Array,
-        cotangent: jax.Array,
+        do: jax.Array,
     ) -> tuple[jax.Array, list[Source]]:
         """See `attention.Kernels`."""
-        queries = self._queries(q.shape[2])
-        per_query = [queries.pad(x[:, :, None]) for x in (normalizer, delta)]
+        q_axis = self._q_axis(q.shape[2])
+        per_query = [q_axis.pad(x[:, :, None]) for x in (lse, delta)]
 
-        def of_queries(walk: Walk, side: int) -> list[Operand]:
-            vectors = [walk.vectors(side, x) for x in (q, cotangent)]
-            return vectors + [walk.numbers(side, x) for x in per_query]
+        def q_operands(grid: WorklistGrid, side: int) -> list[Operand]:
+            vectors = [grid.vectors(side, x) for x in (q, do)]
+            return vectors + [grid.scalars_per_token(side, x) for x in per_query]
 
-        walk = self._by_queries(q, sources, lists)
-        (dq,) = walk.call(
-            functools.partial(dq_kernel, scale, walk.sides[1:]),
-            [*of_queries(walk, 0), *walk.of_sources(sources, lists)],
-            [walk.vectors(0, q)],
-            [(queries.block, LANES), (queries.block, LANES), (queries.block, q.shape[-1])],
+        grid = self._by_queries(q, sources, worklists)
+        (dq,) = grid.call(
+            functools.partial(dq_kernel, scale, grid.axes[1:]),
+            [*q_operands(grid, 0), *grid.source_operands(sources, worklists)],
+            [grid.vectors(0, q)],
+            [(q_axis.block, LANES), (q_axis.block, LANES), (q_axis.block, q.shape[-1])],
         )
-        slopes = []
+        dkv = []
         for n, source in enumerate(sources):
-            sides = self._keys(source[0].shape[2]), queries
-            walk = Walk(lists.by_keys[n], sides, q.shape[1], jnp.int32(0), self.interpret)
-            of_keys = [walk.vectors(0, x) for x in source]
-            integers = [walk.integers(1, lists.asks[n]), walk.integers(0, lists.tells[n])]
-            dkey, dvalue = walk.call(
-                functools.partial(dkeys_kernel, scale, queries),
-                [*of_queries(walk, 1), *of_keys, *integers],
-                of_keys,
-                [(sides[0].block, q.shape[-1])] * 2,
+            axes = self._kv_axis(source[0].shape[2]), q_axis
+            grid = WorklistGrid(
+                worklists.by_keys[n], axes, q.shape[1], jnp.int32(0), self.interpret
             )
-            slopes.append((dkey, dvalue))
-        return dq, slopes
+            kv_operands = [grid.vectors(0, x) for x in source]
+            mask_operands = [
+                grid.mask_rows(1, worklists.q_mask[n]),
+                grid.mask_rows(0, worklists.kv_mask[n]),
+            ]
+            dk, dv = grid.call(
+                functools.partial(dkv_kernel, scale, q_axis),
+                [*q_operands(grid, 1), *kv_operands, *mask_operands],
+                kv_operands,
+                [(axes[0].block, q.shape[-1])] * 2,
+            )
+            dkv.append((dk, dv))
+        return dq, dkv
 
-    def _queries(self, length: int) -> Side:
-        return _side(length, self.query_block)
+    def _q_axis(self, length: int) -> BlockedAxis:
+        return _axis(length, self.block_q)
 
-    def _keys(self, length: int) -> Side:
-        return _side(length, self.key_block)
+    def _kv_axis(self, length: int) -> BlockedAxis:
+        return _axis(length, self.block_kv)
 
     def _by_queries(
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        lists: Worklists,
-        first: jax.Array | int = 0,
-    ) -> Walk:
-        sides = self._queries(q.shape[2]), *(self._keys(key.shape[2]) for key, _ in sources)
-        return Walk(lists.by_queries, sides, q.shape[1], jnp.int32(first), self.interpret)
+        worklists: Worklists,
+        first_row: jax.Array | int = 0,
+    ) -> WorklistGrid:
+        axes = self._q_axis(q.shape[2]), *(self._kv_axis(key.shape[2]) for key, _ in sources)
+        row = jnp.int32(first_row)
+        return WorklistGrid(worklists.by_queries, axes, q.shape[1], row, self.interpret)
 
 
-def _side(length: int, limit: int) -> Side:
-    return Side(length, limit if length > limit else -(-length // 16) * 16)
+def _axis(length: int, limit: int) -> BlockedAxis:
+    return BlockedAxis(length, limit if length > limit else -(-length // 16) * 16)
 
 
-def _integers(x: jax.Array) -> jax.Array:
-    """[B, rows, n] as [B, 1, 8, n]."""
+def _to_sublanes(x: jax.Array) -> jax.Array:
+    """Pad mask rows [B, rows, n] to [B, 1, SUBLANES, n]."""
     return jnp.pad(x[:, None], [(0, 0), (0, 0), (0, SUBLANES - x.shape[1]), (0, 0)])

@@ -1,17 +1,16 @@
 """The attention kernels for GPUs (Pallas, Triton), from Ampere to Blackwell.
 
-A program has one block of queries, or of keys, and loops over the blocks that it meets: a
-worklist's `starts` are the bounds of its loops, so it does what there is to do and nothing else.
-Pairs of blocks of which every query sees every key come first and need no mask.
+One program computes one block of results and loops over the blocks that its work list names:
 
-    forward   a block of queries: softmax over its blocks of keys
-    dq        the same loops: dq += p · (do·v - delta) · k, with p from the normalizers
-    dk, dv    a block of keys: over the blocks of queries that see it, in their order, so the sum
-              over all branches of a trunk has one order, too; scores are [keys, queries] here
+    forward   a query block; online softmax over its key blocks
+    dq        a query block; the same loops, with P recomputed from the log-sum-exp
+    dkv       a key block; over the query blocks that see it, in their order, so that the sum over
+              all branches of a trunk has one order, without atomics
 
-Scores are multiplied by scale · log2(e), and exponentials are powers of two. Where few blocks of
-queries could not fill the chip (decoding), several programs share one, each with a part of its
-keys; what they found is joined by the normalizers.
+Pairs of blocks that are fully visible come first in the list and need no mask. Scores are
+multiplied by scale · log2(e), and exponentials are powers of two. If there are too few query blocks
+to fill the chip (decoding), several programs share a query block, each with a part of its key
+blocks (split-K, as in Flash-Decoding), and their partial results are merged by log-sum-exp.
 """
 
 import dataclasses
@@ -25,28 +24,35 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from models.kernels.attention import Source
-from models.kernels.blocks import LOG2_E, Side, asking, telling
-from models.kernels.triton_bodies import dkeys_kernel, dq_kernel, forward_kernel
-from models.kernels.visits import Meetings, Sight, Worklist, by_keys, by_queries, meetings
+from models.kernels.blocks import LOG2_E, BlockedAxis, kv_mask_rows, q_mask_rows
+from models.kernels.triton_bodies import dkv_kernel, dq_kernel, forward_kernel
+from models.kernels.visits import (
+    BlockPairs,
+    RangeMask,
+    Worklist,
+    block_pairs,
+    by_keys,
+    by_queries,
+)
 
-SMALLEST, LARGEST = 16, 128  # sides of a block
+MIN_BLOCK, MAX_BLOCK = 16, 128  # tokens of a block
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """How one of the kernels is cut.
+    """Block sizes and launch parameters of a kernel.
 
     Attributes:
-      queries: of a block, at most; a power of two, as is the next.
-      keys: of a block, at most.
-      warps: that compute a block.
-      stages: blocks on their way from memory, the one that is computed included.
+      block_q: queries of a block, at most; a power of two.
+      block_kv: keys of a block, at most; a power of two.
+      num_warps: warps that compute a block.
+      num_stages: software pipeline stages, the block that is being computed included.
     """
 
-    queries: int
-    keys: int
-    warps: int
-    stages: int
+    block_q: int
+    block_kv: int
+    num_warps: int
+    num_stages: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,147 +60,163 @@ class TritonKernels:
     """`attention.Kernels` for GPUs; head_dim is a power of two.
 
     Attributes:
-      forward_tiles: of the forward pass.
-      dq_tiles: of the queries' gradient.
-      dkeys_tiles: of the keys' and values' gradients.
-      few_tiles: of a forward pass with so few queries that several programs share a block of them.
-      programs: that fill the chip.
-      interpret: as of `pallas_call`.
+      forward_tiles: tiles of the forward pass.
+      dq_tiles: tiles of the dq kernel.
+      dkv_tiles: tiles of the dkv kernel.
+      split_tiles: tiles of a forward pass in which several programs share a query block.
+      programs: number of programs that fill the chip.
+      interpret: as in `pallas_call`.
     """
 
     forward_tiles: Tiles
     dq_tiles: Tiles
-    dkeys_tiles: Tiles
-    few_tiles: Tiles
+    dkv_tiles: Tiles
+    split_tiles: Tiles
     programs: int
     interpret: bool = False
 
-    def parts(self, sights: Sequence[Sight]) -> int:
+    def batch_parts(self, masks: Sequence[RangeMask]) -> int:
         """See `attention.Kernels`."""
         return 1
 
-    def worklists(self, sights: Sequence[Sight], heads: int) -> "_Worklists":
+    def worklists(self, masks: Sequence[RangeMask], heads: int) -> "_Worklists":
         """See `attention.Kernels`."""
-        batch, rows = sights[0].low.shape
+        batch, rows = masks[0].low.shape
 
-        def met(tiles: Tiles) -> list[Meetings]:
-            queries, *keys = _sides(tiles, rows, [sight.keys for sight in sights])
-            cut = zip(sights, keys, strict=True)
-            return [meetings(sight, queries.block, side.block) for sight, side in cut]
+        def pairs(tiles: Tiles) -> list[BlockPairs]:
+            q_axis, *kv_axes = _axes(tiles, rows, [mask.keys for mask in masks])
+            return [
+                block_pairs(mask, q_axis.block, kv_axis.block)
+                for mask, kv_axis in zip(masks, kv_axes, strict=True)
+            ]
 
         forward_tiles, _ = self._forward_tiles(batch * heads, rows)
-        whole = lambda x: Side(x.shape[-1], LARGEST).pad(x)
+        pad = lambda x: BlockedAxis(x.shape[-1], MAX_BLOCK).pad(x)
         return _Worklists(
-            forward=by_queries(met(forward_tiles), idle=False),
-            dq=by_queries(met(self.dq_tiles), idle=False),
-            dkeys=[by_keys(m, idle=False) for m in met(self.dkeys_tiles)],
-            asks=[whole(asking(sight)) for sight in sights],
-            tells=[whole(telling(sight)) for sight in sights],
+            forward=by_queries(pairs(forward_tiles), include_empty=False),
+            dq=by_queries(pairs(self.dq_tiles), include_empty=False),
+            dkv=[by_keys(p, include_empty=False) for p in pairs(self.dkv_tiles)],
+            q_mask=[pad(q_mask_rows(mask)) for mask in masks],
+            kv_mask=[pad(kv_mask_rows(mask)) for mask in masks],
         )
 
     def forward(
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        first: jax.Array,
-        lists: "_Worklists",
+        first_row: jax.Array,
+        worklists: "_Worklists",
         scale: float,
     ) -> tuple[jax.Array, jax.Array]:
         """See `attention.Kernels`."""
         batch, heads, rows, _ = q.shape
         tiles, splits = self._forward_tiles(batch * heads, rows)
-        queries, *keys = _sides(tiles, rows, [key.shape[2] for key, _ in sources])
-        mixed, normalizer = pl.pallas_call(
-            functools.partial(forward_kernel, scale * LOG2_E, queries, keys, splits),
-            grid=(queries.blocks * splits, heads, batch),
+        q_axis, *kv_axes = _axes(tiles, rows, [key.shape[2] for key, _ in sources])
+        kernel = functools.partial(
+            forward_kernel, log2_scale=scale * LOG2_E, q_axis=q_axis, kv_axes=kv_axes, splits=splits
+        )
+        out, lse = pl.pallas_call(
+            kernel,
+            grid=(q_axis.blocks * splits, heads, batch),
             out_shape=[
                 jax.ShapeDtypeStruct((splits, *q.shape), q.dtype if splits == 1 else jnp.float32),
                 jax.ShapeDtypeStruct((splits, *q.shape[:3]), jnp.float32),
             ],
             **self._options(tiles, "attention_forward"),
         )(
-            first[None],
-            lists.forward.starts,
-            lists.forward.other,
+            first_row[None],
+            worklists.forward.starts,
+            worklists.forward.other,
             q,
-            *_of(sources, lists),
+            *_source_operands(sources, worklists),
         )
-        return (mixed[0], normalizer[0]) if splits == 1 else _joined(mixed, normalizer, q.dtype)
+        return (out[0], lse[0]) if splits == 1 else _merge_splits(out, lse, q.dtype)
 
     def backward(
         self,
         q: jax.Array,
         sources: Sequence[Source],
-        lists: "_Worklists",
+        worklists: "_Worklists",
         scale: float,
-        normalizer: jax.Array,
+        lse: jax.Array,
         delta: jax.Array,
-        cotangent: jax.Array,
+        do: jax.Array,
     ) -> tuple[jax.Array, list[Source]]:
         """See `attention.Kernels`."""
         batch, heads, rows, _ = q.shape
         lengths = [key.shape[2] for key, _ in sources]
-        of_queries = q, cotangent, normalizer, delta
-        queries, *keys = _sides(self.dq_tiles, rows, lengths)
+        q_operands = q, do, lse, delta
+        q_axis, *kv_axes = _axes(self.dq_tiles, rows, lengths)
         dq = pl.pallas_call(
-            functools.partial(dq_kernel, scale, queries, keys),
-            grid=(queries.blocks, heads, batch),
+            functools.partial(dq_kernel, scale=scale, q_axis=q_axis, kv_axes=kv_axes),
+            grid=(q_axis.blocks, heads, batch),
             out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
             **self._options(self.dq_tiles, "attention_dq"),
-        )(lists.dq.starts, lists.dq.other, *of_queries, *_of(sources, lists))
-        slopes = []
+        )(
+            worklists.dq.starts,
+            worklists.dq.other,
+            *q_operands,
+            *_source_operands(sources, worklists),
+        )
+        dkv = []
         for n, (key, value) in enumerate(sources):
-            queries, side = _sides(self.dkeys_tiles, rows, [lengths[n]])
-            dkey, dvalue = pl.pallas_call(
-                functools.partial(dkeys_kernel, scale, queries, side),
-                grid=(side.blocks, heads, batch),
+            q_axis, kv_axis = _axes(self.dkv_tiles, rows, [lengths[n]])
+            dk, dv = pl.pallas_call(
+                functools.partial(dkv_kernel, scale=scale, q_axis=q_axis, kv_axis=kv_axis),
+                grid=(kv_axis.blocks, heads, batch),
                 out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (key, value)],
-                **self._options(self.dkeys_tiles, "attention_dkeys"),
+                **self._options(self.dkv_tiles, "attention_dkv"),
             )(
-                lists.dkeys[n].starts,
-                lists.dkeys[n].other,
-                *of_queries,
+                worklists.dkv[n].starts,
+                worklists.dkv[n].other,
+                *q_operands,
                 key,
                 value,
-                lists.asks[n],
-                lists.tells[n],
+                worklists.q_mask[n],
+                worklists.kv_mask[n],
             )
-            slopes.append((dkey, dvalue))
-        return dq, slopes
+            dkv.append((dk, dv))
+        return dq, dkv
 
-    def _forward_tiles(self, rows_of_heads: int, rows: int) -> tuple[Tiles, int]:
-        """For so many rows of heads of so many queries; and the programs that share a block."""
-        blocks = lambda tiles: rows_of_heads * -(-rows // tiles.queries)
+    def _forward_tiles(self, batch_heads: int, rows: int) -> tuple[Tiles, int]:
+        """Return the tiles for `batch_heads` (B · H) times `rows` queries, and the number of
+        programs that share a query block."""
+        blocks = lambda tiles: batch_heads * -(-rows // tiles.block_q)
         if blocks(self.forward_tiles) >= self.programs:
             return self.forward_tiles, 1
-        return self.few_tiles, max(1, self.programs // blocks(self.few_tiles))
+        return self.split_tiles, max(1, self.programs // blocks(self.split_tiles))
 
     def _options(self, tiles: Tiles, name: str) -> dict[str, Any]:
-        parameters = plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages)
+        parameters = plgpu.CompilerParams(num_warps=tiles.num_warps, num_stages=tiles.num_stages)
         return {"compiler_params": parameters, "interpret": self.interpret, "name": name}
 
 
-# Tiles (forward, dq, dkeys, few) by the size of a head. Found by compiling for sm_90a: they fit the
-# shared memory, and spill no registers, or few (benchmarks/attention.md).
-SMALL = {  # of 16 bits, with 99 KiB of shared memory
+# Tiles (forward, dq, dkv, split) by head_dim. Chosen by compiling for sm_90a: they fit the shared
+# memory and spill few registers or none (benchmarks/attention.md).
+SMALL = {  # 16-bit dtypes, 99 KiB of shared memory
     64: (Tiles(128, 128, 8, 3), Tiles(128, 64, 8, 2), Tiles(64, 128, 8, 2), Tiles(64, 64, 4, 3)),
     128: (Tiles(64, 64, 4, 3), Tiles(64, 64, 4, 2), Tiles(64, 64, 8, 3), Tiles(64, 64, 4, 3)),
     256: (Tiles(64, 32, 4, 2), Tiles(32, 64, 4, 1), Tiles(32, 32, 8, 1), Tiles(64, 32, 4, 2)),
 }
-LARGE = SMALL | {  # of 16 bits, with 163 KiB
+LARGE = SMALL | {  # 16-bit dtypes, 163 KiB of shared memory
     128: (Tiles(128, 128, 8, 2), Tiles(128, 64, 8, 2), Tiles(64, 128, 8, 2), Tiles(64, 64, 4, 3)),
 }
-FLOAT32 = {  # no matrix unit multiplies it exactly, so sums and factors lie in registers
+FLOAT32 = {  # no matrix unit multiplies float32 exactly, so operands and sums are in registers
     64: (Tiles(32, 32, 4, 1),) * 4,
     128: (Tiles(32, 16, 4, 1), Tiles(32, 16, 4, 1), Tiles(16, 32, 4, 1), Tiles(32, 16, 4, 1)),
     256: (Tiles(16, 16, 4, 1),) * 4,
 }
 
 
-def tiled(head_dim: int, dtype: Any, gpu: Any, interpret: bool) -> TritonKernels:
-    """Kernels for heads of a size and dtype, on a GPU with `cores` and `shared_memory`.
+def triton_kernels(head_dim: int, dtype: Any, gpu: Any, interpret: bool) -> TritonKernels:
+    """Return the kernels for a head size and dtype.
 
-    Interpreted ones have no registers, and the blocks of 16 bits whatever the dtype.
+    Args:
+      head_dim: 64, 128 or 256.
+      dtype: of queries, keys and values.
+      gpu: a GPU with `cores` (multiprocessors) and `shared_memory` (bytes of a thread block).
+      interpret: run in interpret mode, which has no registers and uses the tiles of 16-bit dtypes
+        for every dtype.
     """
     table = SMALL if gpu.shared_memory < 163 * 1024 else LARGE
     table = FLOAT32 if dtype == jnp.float32 and not interpret else table
@@ -203,38 +225,54 @@ def tiled(head_dim: int, dtype: Any, gpu: Any, interpret: bool) -> TritonKernels
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["forward", "dq", "dkeys", "asks", "tells"],
+    data_fields=["forward", "dq", "dkv", "q_mask", "kv_mask"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
 class _Worklists:
-    """Worklists of the kernels, and for each source the integers of queries and of keys, [B, rows,
-    n] with n a multiple of all blocks."""
+    """Work lists of the kernels, and the mask rows of each source.
+
+    Attributes:
+      forward: by query block, over all sources.
+      dq: by query block, over all sources.
+      dkv: by key block, one list for each source.
+      q_mask: `q_mask_rows` of each source, int32 [B, 3, R], padded to a multiple of MAX_BLOCK.
+      kv_mask: `kv_mask_rows` of each source, int32 [B, 2, S], padded likewise.
+    """
 
     forward: Worklist
     dq: Worklist
-    dkeys: list[Worklist]
-    asks: list[jax.Array]
-    tells: list[jax.Array]
+    dkv: list[Worklist]
+    q_mask: list[jax.Array]
+    kv_mask: list[jax.Array]
 
 
-def _sides(tiles: Tiles, rows: int, keys: Sequence[int]) -> tuple[Side, ...]:
-    of = lambda length, most: Side(length, min(most, max(SMALLEST, pl.next_power_of_2(length))))
-    return of(rows, tiles.queries), *(of(length, tiles.keys) for length in keys)
+def _axes(tiles: Tiles, rows: int, keys: Sequence[int]) -> tuple[BlockedAxis, ...]:
+    """Return the axes of `rows` queries and of each source's `keys`, with blocks that fit them."""
+    axis = lambda length, limit: BlockedAxis(
+        length, min(limit, max(MIN_BLOCK, pl.next_power_of_2(length)))
+    )
+    return axis(rows, tiles.block_q), *(axis(length, tiles.block_kv) for length in keys)
 
 
-def _of(sources: Sequence[Source], lists: _Worklists) -> list[jax.Array]:
-    """Keys, values and who sees whom, one source after the other."""
-    found = []
+def _source_operands(sources: Sequence[Source], worklists: _Worklists) -> list[jax.Array]:
+    """Return keys, values, query mask rows and key mask rows of each source in turn."""
+    operands = []
     for n, source in enumerate(sources):
-        found += [*source, lists.asks[n], lists.tells[n]]
-    return found
+        operands += [*source, worklists.q_mask[n], worklists.kv_mask[n]]
+    return operands
 
 
-def _joined(mixed: jax.Array, normalizer: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
-    """What several programs found of the same queries, on the leading axis, as one."""
-    top = normalizer.max(0)
-    weights = jnp.exp2(normalizer - top[None])
+def _merge_splits(out: jax.Array, lse: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """Merge the partial results of several programs for the same queries.
+
+    Args:
+      out: normalized partial outputs, float32 [splits, B, H, R, d].
+      lse: their base-2 log-sum-exp, float32 [splits, B, H, R].
+      dtype: dtype of the merged output.
+    """
+    top = lse.max(0)
+    weights = jnp.exp2(lse - top[None])
     total = weights.sum(0)
-    mixed = (weights[..., None] * mixed).sum(0) / total[..., None]
-    return mixed.astype(dtype), top + jnp.log2(total)
+    out = (weights[..., None] * out).sum(0) / total[..., None]
+    return out.astype(dtype), top + jnp.log2(total)

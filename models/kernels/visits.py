@@ -1,11 +1,13 @@
-"""Which blocks of queries and keys meet, found on the device from integers that change every step.
+"""Work lists: the pairs of query and key blocks that attention has to visit, computed on device.
 
-A kernel works on blocks, and most pairs of blocks have nothing to do with each other: a branch sees
-no other branch, and of its trunk what lies before its fork. `Sight` says per query which keys it
-sees: those of its class between two positions. `meetings` reduces that to blocks, `by_queries` and
-`by_keys` make lists of it, with the pairs of one block together: the grid of a TPU kernel, the
-loops of a GPU kernel. Shapes are static and contents are not, so forks may change without a
-compilation.
+Most pairs of blocks are empty: a branch sees no other branch, and of its trunk only the tokens
+before its fork. A `RangeMask` gives for each query the keys that it sees, as a segment id (as in
+splash attention) and a range of positions. `block_pairs` reduces the mask to pairs of blocks, and
+`by_queries` and `by_keys` turn those into a `Worklist`, sorted by the block whose result a pair
+adds to. A TPU kernel uses the list as its grid, a GPU kernel as the bounds of its loops.
+
+The mask is data: shapes are static and contents are not, so forks may change in every step without
+recompilation. Dead slots and padding have segment 0, so they never put a block on the list.
 """
 
 import dataclasses
@@ -17,136 +19,146 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FULL, PARTIAL = 0, 1  # of a pair of blocks: every query sees every key, or some see some
+FULL, PARTIAL = 0, 1  # a pair of blocks in which every query sees every key, or only some do
 KINDS = 2
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["query_class", "low", "high", "key_class", "key_position"],
+    data_fields=["q_segment", "low", "high", "kv_segment", "kv_position"],
     meta_fields=["groups"],
 )
 @dataclasses.dataclass(frozen=True)
-class Sight:
-    """What R queries see of S keys: query r sees key s if both have the same class, above 0, and
-    the key's position is one of low … high.
+class RangeMask:
+    """Which of the S keys of a source R queries see, as ranges of positions.
 
-    Keys of one class should stand together, in the order of their positions and without gaps; keys
-    of class 0 may stand anywhere. In another order nothing becomes wrong, but more is visited.
+    Query r sees key s if both have the same segment id, which is above 0, and
+    low[r] <= kv_position[s] <= high[r].
+
+    Keys of one segment should be contiguous, sorted by position and without gaps; keys of segment 0
+    may be anywhere. The result is correct for any order, but other orders visit more blocks.
 
     Attributes:
-      query_class: [B, R] int32; a query of class 0 sees nothing.
-      low: [B, R] int32.
-      high: [B, R] int32; below `low`, the query sees nothing.
-      key_class: [B, S] int32; a key of class 0 is seen by nobody.
-      key_position: [B, S] int32.
-      groups: queries and keys are so many runs of equal length, and no query sees keys of another
-        run than its own. 1 says nothing.
+      q_segment: [B, R] int32; a query of segment 0 sees no key.
+      low: [B, R] int32, first position that a query sees.
+      high: [B, R] int32, last position that a query sees; if below `low`, it sees no key.
+      kv_segment: [B, S] int32; a key of segment 0 (padding, a dead slot) is masked.
+      kv_position: [B, S] int32.
+      groups: number of equal runs into which queries and keys are divided; a query sees only keys
+        of the run with its index. 1 gives no such guarantee.
     """
 
-    query_class: jax.Array
+    q_segment: jax.Array
     low: jax.Array
     high: jax.Array
-    key_class: jax.Array
-    key_position: jax.Array
+    kv_segment: jax.Array
+    kv_position: jax.Array
     groups: int
 
     @property
     def queries(self) -> int:
-        """R."""
+        """Number of queries, R."""
         return self.low.shape[1]
 
     @property
     def keys(self) -> int:
-        """S."""
-        return self.key_class.shape[1]
+        """Number of keys, S."""
+        return self.kv_segment.shape[1]
 
 
 @dataclasses.dataclass(frozen=True)
-class Meetings:
-    """Pairs of a block of queries and a block of keys that could meet, and whether they do.
+class BlockPairs:
+    """Candidate pairs of a query block and a key block, and which of them are visible.
 
     Attributes:
-      seen: [B, pairs] bool: some query sees some key.
+      visible: [B, pairs] bool: at least one query sees at least one key.
       full: [B, pairs] bool: every query sees every key.
-      query_block: [pairs] int, the same for all rows of the batch, as is the next.
-      key_block: [pairs] int.
-      query_blocks: of a row.
-      key_blocks: of a row.
+      q_block: [pairs] int, query block of a pair; the same for all rows of the batch.
+      kv_block: [pairs] int, key block of a pair; the same for all rows of the batch.
+      q_blocks: query blocks of a row.
+      kv_blocks: key blocks of a row.
     """
 
-    seen: jax.Array
+    visible: jax.Array
     full: jax.Array
-    query_block: np.ndarray
-    key_block: np.ndarray
-    query_blocks: int
-    key_blocks: int
+    q_block: np.ndarray
+    kv_block: np.ndarray
+    q_blocks: int
+    kv_blocks: int
 
 
-def meetings(sight: Sight, query_block: int, key_block: int) -> Meetings:
-    """The pairs of blocks, of so many queries and of so many keys, that meet.
+def block_pairs(mask: RangeMask, block_q: int, block_kv: int) -> BlockPairs:
+    """Reduce a mask to pairs of blocks.
 
-    For keys in the order that `Sight` asks for, `seen` is exact; of others it misses no pair.
+    If the keys are in the order that `RangeMask` describes, `visible` is exact; otherwise it may
+    contain additional pairs, but misses none.
+
+    Args:
+      mask: over R queries and S keys.
+      block_q: queries of a block.
+      block_kv: keys of a block.
     """
-    query_blocks = math.ceil(sight.queries / query_block)
-    key_blocks = math.ceil(sight.keys / key_block)
-    first, last = _offered(sight, query_block, key_block)
-    offered = first[:, None] + np.arange((last - first).max() + 1)  # [query blocks, width]
-    inside = offered <= last[:, None]
+    q_blocks = math.ceil(mask.queries / block_q)
+    kv_blocks = math.ceil(mask.keys / block_kv)
+    first, last = _candidate_range(mask, block_q, block_kv)
+    candidates = first[:, None] + np.arange((last - first).max() + 1)  # [query blocks, width]
+    inside = candidates <= last[:, None]
 
-    def rows(x: jax.Array) -> jax.Array:  # [B, query blocks, query_block, 1]
-        return _blocks(x, query_block)[..., None]
+    def of_queries(x: jax.Array) -> jax.Array:  # [B, query blocks, block_q, 1]
+        return _blocks(x, block_q)[..., None]
 
-    def keys(x: jax.Array) -> jax.Array:  # [B, query blocks, 1, width]
-        return x[:, np.minimum(offered, key_blocks - 1)][:, :, None]
+    def of_keys(x: jax.Array) -> jax.Array:  # [B, query blocks, 1, width]
+        return x[:, np.minimum(candidates, kv_blocks - 1)][:, :, None]
 
-    # Of a block, keys in the order of (class, position) run from a first to a last.
-    key_class, position = (_blocks(x, key_block) for x in (sight.key_class, sight.key_position))
-    far = jnp.iinfo(jnp.int32).max
-    least = jnp.where(key_class > 0, key_class, far).min(-1)
-    most = key_class.max(-1)
-    of = lambda ends: key_class == ends[..., None]
-    begin = jnp.where(of(least), position, far).min(-1)
-    end = jnp.where(of(most), position, -1).max(-1)
-    live = (key_class > 0).all(-1)
+    # The keys of a block, in order, run from (min_segment, begin) to (max_segment, end).
+    kv_segment, position = (_blocks(x, block_kv) for x in (mask.kv_segment, mask.kv_position))
+    int_max = jnp.iinfo(jnp.int32).max
+    min_segment = jnp.where(kv_segment > 0, kv_segment, int_max).min(-1)
+    max_segment = kv_segment.max(-1)
+    is_in = lambda segment: kv_segment == segment[..., None]
+    begin = jnp.where(is_in(min_segment), position, int_max).min(-1)
+    end = jnp.where(is_in(max_segment), position, -1).max(-1)
+    all_live = (kv_segment > 0).all(-1)
 
-    row_class, low, high = rows(sight.query_class), rows(sight.low), rows(sight.high)
-    least, begin, most, end = keys(least), keys(begin), keys(most), keys(end)
-    not_after = (row_class < most) | (row_class == most) & (low <= end)
-    not_before = (row_class > least) | (row_class == least) & (high >= begin)
-    asks = (row_class > 0) & (low <= high)
-    seen = (asks & not_after & not_before).any(2)
-    covered = (row_class == least) & (row_class == most) & (low <= begin) & (high >= end)
-    full = covered.all(2) & keys(live)[:, :, 0]
+    q_segment, low, high = of_queries(mask.q_segment), of_queries(mask.low), of_queries(mask.high)
+    min_segment, begin = of_keys(min_segment), of_keys(begin)
+    max_segment, end = of_keys(max_segment), of_keys(end)
+    not_after = (q_segment < max_segment) | (q_segment == max_segment) & (low <= end)
+    not_before = (q_segment > min_segment) | (q_segment == min_segment) & (high >= begin)
+    sees_any = (q_segment > 0) & (low <= high)
+    visible = (sees_any & not_after & not_before).any(2)
+    one_segment = (q_segment == min_segment) & (q_segment == max_segment)
+    covered = one_segment & (low <= begin) & (high >= end)
+    full = covered.all(2) & of_keys(all_live)[:, :, 0]
 
-    query_number, _ = np.nonzero(inside)
-    return Meetings(
-        seen=seen[:, inside],
+    q_block, _ = np.nonzero(inside)
+    return BlockPairs(
+        visible=visible[:, inside],
         full=full[:, inside],
-        query_block=query_number,
-        key_block=offered[inside],
-        query_blocks=query_blocks,
-        key_blocks=key_blocks,
+        q_block=q_block,
+        kv_block=candidates[inside],
+        q_blocks=q_blocks,
+        kv_blocks=kv_blocks,
     )
 
 
-def pairs_offered(sight: Sight, query_block: int, key_block: int) -> int:
-    """Pairs of blocks of a row of the batch that could meet, by their groups alone."""
-    first, last = _offered(sight, query_block, key_block)
+def count_candidates(mask: RangeMask, block_q: int, block_kv: int) -> int:
+    """Return the number of candidate pairs of blocks in a row; only `mask.groups` excludes any."""
+    first, last = _candidate_range(mask, block_q, block_kv)
     return int((last - first + 1).sum())
 
 
-def _offered(sight: Sight, query_block: int, key_block: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and last block of keys that queries of each block could see, by their groups alone."""
-    query_blocks = math.ceil(sight.queries / query_block)
-    rows, keys = sight.queries // sight.groups, sight.keys // sight.groups
-    start = np.arange(query_blocks) * query_block
-    stop = np.minimum(start + query_block, sight.queries)
-    return start // rows * keys // key_block, (-(-stop // rows) * keys - 1) // key_block
+def _candidate_range(mask: RangeMask, block_q: int, block_kv: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and last key block that each query block could see, from the groups alone."""
+    q_blocks = math.ceil(mask.queries / block_q)
+    queries, keys = mask.queries // mask.groups, mask.keys // mask.groups
+    start = np.arange(q_blocks) * block_q
+    stop = np.minimum(start + block_q, mask.queries)
+    return start // queries * keys // block_kv, (-(-stop // queries) * keys - 1) // block_kv
 
 
 def _blocks(x: jax.Array, block: int) -> jax.Array:
-    """[B, n] as [B, blocks, block], the last filled up with zeros."""
+    """Reshape [B, n] to [B, blocks, block]; the last block is padded with zeros."""
     x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % block)))
     return x.reshape(x.shape[0], -1, block)
 
@@ -158,18 +170,22 @@ def _blocks(x: jax.Array, block: int) -> jax.Array:
 )
 @dataclasses.dataclass(frozen=True)
 class Worklist:
-    """Pairs of blocks that meet, those of one target block together and by kind.
+    """The visible pairs of blocks, sorted by target block, then source, then FULL before PARTIAL.
 
-    Blocks are counted through the batch: row of the batch · blocks of a row + block.
+    The target is the block whose result the pair adds to: a query block for the forward and dq
+    kernels, a key block for dkv. Blocks are numbered through the batch: row · blocks of a row +
+    block. The arrays have room for E entries, the number of candidate pairs, because the number of
+    visible pairs is known only on the device.
 
     Attributes:
-      target: [E] int32; -1 behind those in use, of which there is at least one.
-      other: [E] int32: the block on the other side, of queries or of one source's keys.
-      kind: [E] int32: KINDS · source + (FULL or PARTIAL); -1 for a target that meets no block,
-        which is in the list for its results to be written.
-      starts: [targets · KINDS · sources + 1] int32: where pairs of a target and a kind begin in a
-        list without those.
-      total: [] int32: how many of the E are in use.
+      target: [E] int32; -1 for unused entries at the end, of which there is at least one.
+      other: [E] int32, the block on the other side: of queries, or of the keys of one source.
+      kind: [E] int32, KINDS · source + (FULL or PARTIAL); -1 for a target without visible pairs,
+        which is listed (see `include_empty`) so that the kernel writes its result.
+      starts: [targets · KINDS · sources + 1] int32: the entries of a target and a kind are
+        starts[i] … starts[i + 1] - 1 with i = target · KINDS · sources + kind. Only for lists
+        without targets of kind -1.
+      total: [] int32, number of entries in use.
     """
 
     target: jax.Array
@@ -179,58 +195,66 @@ class Worklist:
     total: jax.Array
 
 
-def by_queries(sources: Sequence[Meetings], idle: bool) -> Worklist:
-    """The blocks of keys that each block of queries meets, of one source of keys after the other.
+def by_queries(sources: Sequence[BlockPairs], include_empty: bool) -> Worklist:
+    """List the key blocks that each query block sees, one source of keys after the other.
 
     Args:
-      sources: with the same blocks of queries.
-      idle: blocks that meet nobody are listed, too.
+      sources: pairs of each source of keys, with the same query blocks.
+      include_empty: also list query blocks that see no key block.
     """
-    pairs = [
-        (_numbered(m.query_block, m.query_blocks, m), _numbered(m.key_block, m.key_blocks, m), m)
-        for m in sources
+    entries = [
+        (_batch_index(p.q_block, p.q_blocks, p), _batch_index(p.kv_block, p.kv_blocks, p), p)
+        for p in sources
     ]
-    return _worklist(pairs, len(sources[0].seen) * sources[0].query_blocks, idle)
+    return _worklist(entries, len(sources[0].visible) * sources[0].q_blocks, include_empty)
 
 
-def by_keys(source: Meetings, idle: bool) -> Worklist:
-    """The blocks of queries that each block of one source's keys meets; `idle` as above."""
-    m = source
-    queries = _numbered(m.query_block, m.query_blocks, m)
-    keys = _numbered(m.key_block, m.key_blocks, m)
-    return _worklist([(keys, queries, m)], len(m.seen) * m.key_blocks, idle)
+def by_keys(source: BlockPairs, include_empty: bool) -> Worklist:
+    """List the query blocks that see each key block of one source.
+
+    Args:
+      source: the pairs.
+      include_empty: also list key blocks that no query block sees.
+    """
+    p = source
+    q_blocks = _batch_index(p.q_block, p.q_blocks, p)
+    kv_blocks = _batch_index(p.kv_block, p.kv_blocks, p)
+    return _worklist([(kv_blocks, q_blocks, p)], len(p.visible) * p.kv_blocks, include_empty)
 
 
-def _numbered(block: np.ndarray, blocks: int, m: Meetings) -> jax.Array:
-    rows = jnp.arange(len(m.seen), dtype=jnp.int32)[:, None]
+def _batch_index(block: np.ndarray, blocks: int, pairs: BlockPairs) -> jax.Array:
+    """Number the blocks of all pairs of all rows through the batch, [B · pairs]."""
+    rows = jnp.arange(len(pairs.visible), dtype=jnp.int32)[:, None]
     return (rows * blocks + jnp.asarray(block, jnp.int32)[None]).ravel()
 
 
 def _worklist(
-    sources: Sequence[tuple[jax.Array, jax.Array, Meetings]], targets: int, idle: bool
+    sources: Sequence[tuple[jax.Array, jax.Array, BlockPairs]], targets: int, include_empty: bool
 ) -> Worklist:
+    """Sort the visible entries (target, other, pairs) of all sources into one list."""
     kinds = KINDS * len(sources)
     target = jnp.concatenate([target for target, _, _ in sources])
     other = jnp.concatenate([other for _, other, _ in sources])
-    seen = jnp.concatenate([m.seen.ravel() for _, _, m in sources])
-    whole = [jnp.where(m.full, FULL, PARTIAL).ravel() for _, _, m in sources]
-    kind = jnp.concatenate([KINDS * source + x for source, x in enumerate(whole)])
-    place = target * kinds + kind
-    count = jnp.zeros(targets * kinds, jnp.int32).at[place].add(seen.astype(jnp.int32))
-    if idle:
-        alone = count.reshape(targets, kinds).sum(1) == 0
+    visible = jnp.concatenate([p.visible.ravel() for _, _, p in sources])
+    full_or_partial = [jnp.where(p.full, FULL, PARTIAL).ravel() for _, _, p in sources]
+    kind = jnp.concatenate([KINDS * source + x for source, x in enumerate(full_or_partial)])
+    sort_key = target * kinds + kind
+    count = jnp.zeros(targets * kinds, jnp.int32).at[sort_key].add(visible.astype(jnp.int32))
+    if include_empty:
+        empty = count.reshape(targets, kinds).sum(1) == 0
         target = jnp.concatenate([target, jnp.arange(targets, dtype=jnp.int32)])
         other = jnp.pad(other, (0, targets))
-        seen, kind = jnp.concatenate([seen, alone]), jnp.pad(kind, (0, targets), constant_values=-1)
-        place = jnp.concatenate([place, jnp.arange(targets, dtype=jnp.int32) * kinds])
-    order = jnp.argsort(jnp.where(seen, place, targets * kinds), stable=True)
-    total = seen.sum(dtype=jnp.int32)
+        visible = jnp.concatenate([visible, empty])
+        kind = jnp.pad(kind, (0, targets), constant_values=-1)
+        sort_key = jnp.concatenate([sort_key, jnp.arange(targets, dtype=jnp.int32) * kinds])
+    order = jnp.argsort(jnp.where(visible, sort_key, targets * kinds), stable=True)
+    total = visible.sum(dtype=jnp.int32)
     unused = jnp.arange(len(target) + 1) >= total
-    chosen = lambda x: jnp.pad(x[order], (0, 1))
+    in_order = lambda x: jnp.pad(x[order], (0, 1))
     return Worklist(
-        target=jnp.where(unused, -1, chosen(target)),
-        other=chosen(other),
-        kind=chosen(kind),
+        target=jnp.where(unused, -1, in_order(target)),
+        other=in_order(other),
+        kind=in_order(kind),
         starts=jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(count, dtype=jnp.int32)]),
         total=total,
     )

@@ -1,1 +1,1 @@
-"""The kinds of layers: one file for each, behind one protocol, and the letters that name them."""
+"""The kinds of layers: one file for each, with one protocol, and the letters that name them."""

@@ -1,8 +1,7 @@
 """Softmax attention as a kind of layer: grouped queries, RoPE, QK norm, local windows.
 
-Its caches are keys and values: of every token of a trunk, [B, kv_heads, T, head_dim], and of every
-slot of a branch, [B, kv_heads, N, W, head_dim]. How attention itself is computed is the business of
-`models.attention`.
+Its caches are keys and values: [B, kv_heads, T, head_dim] for the tokens of a trunk, and [B,
+kv_heads, N, W, head_dim] for the slots of branches. `models.attention` computes attention itself.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import flax.struct
 import jax
 from flax import nnx
 
-from models.attention import attention, chosen, find_worklists
+from models.attention import attention, choose_implementation, find_worklists
 from models.attention_kernels import PLATFORMS
 from models.attention_xla import query_runs
 from models.layers.linear import Linear
@@ -31,24 +30,24 @@ from models.layers.protocol import (
 )
 from models.mask import Coordinates, Keys, Window
 from models.rope import Rotation, rotate
-from models.sharding import place
+from models.sharding import constrain
 
 if TYPE_CHECKING:
     from models.config import ModelConfig
 
-FAR = 2**30  # a window that holds every text
+NO_LIMIT = 2**30  # a window larger than any text
 
 
 @flax.struct.dataclass
 class KeyValues:
-    """Keys and values of a trunk or of branches."""
+    """Keys and values of a trunk or of branches: arrays, or their ShapeDtypeStructs."""
 
     key: Any
     value: Any
 
 
 class Projections(nnx.Module):
-    """Projections and norms around attention; what attends to what is the caller's `attend`."""
+    """Projections and norms around attention; the caller passes the attention as `attend`."""
 
     def __init__(self, config: ModelConfig, key: jax.Array):
         q, k, v, o = jax.random.split(key, 4)
@@ -66,23 +65,29 @@ class Projections(nnx.Module):
         self.head_dim = head_dim
 
     def __call__(self, x: jax.Array, rotation: Rotation, attend: Callable) -> tuple[Any, Any]:
-        """x [B, S, D]; `attend(q, k, v)` gives the mixed values [B, S, heads, head_dim] and
-        whatever is to be kept."""
+        """Return the layer's output [B, S, D] and the cache that `attend` returns.
+
+        Args:
+          x: normalized input, [B, S, D].
+          rotation: rotary angles of the tokens.
+          attend: called as `attend(q, k, v)` with arrays [B, S, heads, head_dim]; returns the
+            attention output in the shape of q, and a cache.
+        """
         heads = lambda y: y.reshape(*y.shape[:2], -1, self.head_dim)  # [B, S, heads, head_dim]
         q, k, v = self.q(x), self.k(x), heads(self.v(x))
         if self.norm_all_heads:
             q, k = heads(normed(self.q_norm, q)), heads(normed(self.k_norm, k))
         else:
             q, k = normed(self.q_norm, heads(q)), normed(self.k_norm, heads(k))
-        out, kept = attend(rotate(q, rotation), rotate(k, rotation), v)
-        return self.o(out.reshape(*x.shape[:2], -1)), kept
+        out, cache = attend(rotate(q, rotation), rotate(k, rotation), v)
+        return self.o(out.reshape(*x.shape[:2], -1)), cache
 
 
 @dataclasses.dataclass(frozen=True)
 class Attention(LayerKind):
-    """Attention over everything before a token, or, `local`, over a sliding window.
+    """Attention over all earlier tokens, or over a sliding window if `local`.
 
-    What layers prepare is their rotary angles and what `models.attention` is told of who sees whom.
+    It prepares the rotary angles, and the window and work lists for `models.attention`.
     """
 
     local: bool = False
@@ -107,40 +112,40 @@ class Attention(LayerKind):
         if config.num_kv_heads % tensor:
             raise ValueError(
                 f"mesh.tensor={tensor} does not divide the {config.num_kv_heads} heads of keys "
-                "and values (model.num_kv_heads); give mesh.fsdp what mesh.tensor has too much"
+                "and values (model.num_kv_heads); lower mesh.tensor and raise mesh.fsdp"
             )
-        chosen(config.attention, config.head_dim, config.dtype)
+        choose_implementation(config.attention, config.head_dim, config.dtype)
 
     def prepare_rows(self, config: ModelConfig, rows: Rows) -> Any:
         one_group = jax.tree.map(lambda x: x[:, None], rows.at)
-        reach = self._reach(config, one_group, rows.at, None)
-        return self._rotation(config, rows.trunk.position), reach
+        options = self._attention_options(config, one_group, rows.at, None)
+        return self._rotation(config, rows.trunk.position), options
 
     def on_rows(
         self, config: ModelConfig, layer: Any, x: jax.Array, rows: Rows, prepared: Any
     ) -> tuple[jax.Array, KeyValues]:
-        rotation, reach = prepared
+        rotation, options = prepared
         one_group = jax.tree.map(lambda x: x[:, None], rows.at)
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, KeyValues]:
-            k, v = (place(x.swapaxes(1, 2), "rows", "kv_heads") for x in (k, v))
-            mixed = attention(
+            k, v = (constrain(x.swapaxes(1, 2), "rows", "kv_heads") for x in (k, v))
+            out = attention(
                 q[:, None],
                 one_group,
                 Keys(k, v, rows.at),
                 scale=config.attention_scale,
                 in_order=True,
                 implementation=config.attention,
-                **reach,
+                **options,
             )
-            return mixed[:, 0], KeyValues(k, v)
+            return out[:, 0], KeyValues(k, v)
 
         return layer(x, rotation, attend)
 
     def prepare_slots(self, config: ModelConfig, slots: Slots) -> Any:
         position = slots.run.position
-        reach = self._reach(config, slots.run_at, slots.trunk_at, slots.own_at)
-        return self._rotation(config, position.reshape(position.shape[0], -1)), reach
+        options = self._attention_options(config, slots.run_at, slots.trunk_at, slots.branch_at)
+        return self._rotation(config, position.reshape(position.shape[0], -1)), options
 
     def on_slots(
         self,
@@ -152,39 +157,43 @@ class Attention(LayerKind):
         trunk_cache: LayerCache,
         branch_cache: LayerCache | None,
     ) -> tuple[jax.Array, LayerCache | None]:
-        (rotation, reach), shape = prepared, slots.run.tokens.shape
+        (rotation, options), shape = prepared, slots.run.tokens.shape
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
             group = lambda x: x.reshape(*shape, *x.shape[2:])
-            heads_first = lambda x: place(group(x).transpose(0, 3, 1, 2, 4), "rows", "kv_heads")
-            new, kept = KeyValues(heads_first(k), heads_first(v)), None
+            heads_first = lambda x: constrain(group(x).transpose(0, 3, 1, 2, 4), "rows", "kv_heads")
+            new, cache = KeyValues(heads_first(k), heads_first(v)), None
             if branch_cache is not None:
-                kept = branch_cache.written(new, slots.start)
-            own = LayerCache(new) if kept is None else kept
-            mixed = attention(
+                cache = branch_cache.written(new, slots.start)
+            branch = LayerCache(new) if cache is None else cache
+            out = attention(
                 group(q),
                 slots.run_at,
                 _keys(trunk_cache, slots.trunk_at),
-                _keys(own, slots.own_at),
+                _keys(branch, slots.branch_at),
                 scale=config.attention_scale,
                 implementation=config.attention,
-                **reach,
+                **options,
             )
-            return mixed.reshape(shape[0], -1, *mixed.shape[3:]), kept
+            return out.reshape(shape[0], -1, *out.shape[3:]), cache
 
         return layer(x, rotation, attend)
 
-    def _reach(
-        self, config: ModelConfig, at: Coordinates, shared: Coordinates, own: Coordinates | None
+    def _attention_options(
+        self,
+        config: ModelConfig,
+        at: Coordinates,
+        trunk_at: Coordinates,
+        branch_at: Coordinates | None,
     ) -> dict[str, Any]:
-        """What attention is told of who sees whom."""
-        # Where some layers are local, the others have a window too, so that a scan can choose.
-        far = FAR if config.sliding_window else None
-        window: Window = config.sliding_window if self.local else far
+        """Return the window and the work lists for `models.attention`."""
+        # If some layers are local, the others have a window too, so that a scan can select one.
+        no_limit = NO_LIMIT if config.sliding_window else None
+        window: Window = config.sliding_window if self.local else no_limit
         worklists = find_worklists(
             at,
-            shared,
-            own,
+            trunk_at,
+            branch_at,
             config.num_heads,
             config.num_kv_heads,
             config.head_dim,
@@ -214,7 +223,8 @@ class Attention(LayerKind):
         return Cost(
             linear=2 * count * width * (2 * q + 2 * kv),
             mixing=mixing,
-            # Scores; the kernels compute them twice again, and once the products with the values.
+            # The backward pass recomputes the scores; in the kernels, dq and dkv both do, and dkv
+            # also the products with the values.
             again=(3 if kernels else 1) * mixing // 2,
             last=2 * count * width * q,
             cached=4 * count * width * kv,
@@ -233,14 +243,14 @@ def _keys(cache: LayerCache, at: Coordinates) -> Keys:
 
 
 def by_kernels(config: ModelConfig) -> bool:
-    """Whether attention skips blocks in which nothing is visible, and keeps its scores on chip."""
-    return chosen(config.attention, config.head_dim, config.dtype) in PLATFORMS
+    """Return whether kernels compute attention, which skip invisible blocks and store no scores."""
+    return choose_implementation(config.attention, config.head_dim, config.dtype) in PLATFORMS
 
 
 def offered_pairs(config: ModelConfig, tokens: TrunkTokens | BranchTokens) -> int:
-    """(query, key) pairs that attention computes for these tokens, per head.
+    """Return the number of (query, key) pairs that attention computes for these tokens, per head.
 
-    Kernels skip what is not visible. As forks are not known here, a branch counts as if it saw its
+    Kernels skip what is not visible. Forks are not known here, so a branch counts as if it saw its
     whole trunk.
     """
     if isinstance(tokens, TrunkTokens):

@@ -1,4 +1,4 @@
-"""The gated feed-forward as a kind of layer: every token by itself, so nothing is cached."""
+"""The gated feed-forward as a kind of layer. It works on single tokens, so it has no cache."""
 
 from __future__ import annotations
 
@@ -51,8 +51,17 @@ ACTIVATION: dict[str, Callable[[jax.Array], jax.Array]] = {
 def gated(
     x: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array, activation: str
 ) -> jax.Array:
-    """(activation(x @ gate) * (x @ up)) @ down, keeping x and the two inner products for the
-    gradient."""
+    """Compute (activation(x @ gate) * (x @ up)) @ down.
+
+    The backward pass reads x and the two inner products and recomputes the rest.
+
+    Args:
+      x: [..., D].
+      gate: [D, F].
+      up: [D, F].
+      down: [F, D].
+      activation: a name in `ACTIVATION`.
+    """
     return _gated_forward(x, gate, up, down, activation)[0]
 
 
@@ -63,12 +72,12 @@ def _gated_forward(
     return (ACTIVATION[activation](g) * u) @ down, (x, g, u, gate, up, down)
 
 
-def _gated_backward(activation: str, kept: tuple, cotangent: jax.Array) -> tuple:
-    x, g, u, gate, up, down = kept
-    active, slope = jax.jvp(ACTIVATION[activation], (g,), (jnp.ones_like(g),))
+def _gated_backward(activation: str, residuals: tuple, cotangent: jax.Array) -> tuple:
+    x, g, u, gate, up, down = residuals
+    active, derivative = jax.jvp(ACTIVATION[activation], (g,), (jnp.ones_like(g),))
     inner = cotangent @ down.T
     ddown = kernel_gradient(active * u, cotangent)
-    dg, du = inner * u * slope, inner * active
+    dg, du = inner * u * derivative, inner * active
     return dg @ gate.T + du @ up.T, kernel_gradient(x, dg), kernel_gradient(x, du), ddown
 
 
@@ -77,7 +86,7 @@ gated.defvjp(_gated_forward, _gated_backward)
 
 @dataclasses.dataclass(frozen=True)
 class FeedForward(LayerKind):
-    """The gated feed-forward of `model.ffn_size` and `model.activation`."""
+    """The gated feed-forward with `model.ffn_size` and `model.activation`."""
 
     name: ClassVar[str] = "ffn"
     axes: ClassVar = {

@@ -1,4 +1,4 @@
-"""Linear maps. Parameters are float32; a map casts them to the dtype of what comes in."""
+"""Linear maps. Parameters are float32 and are cast to the dtype of the input."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ INIT_STDDEV = 0.02
 
 
 class Linear(nnx.Module):
-    """x @ kernel, with kernel [inputs, outputs], and plus bias [outputs] where there is one."""
+    """x @ kernel + bias, with kernel [inputs, outputs] and an optional bias [outputs]."""
 
     def __init__(self, inputs: int, outputs: int, key: jax.Array, *, bias: bool = False):
         self.kernel = nnx.Param(INIT_STDDEV * jax.random.normal(key, (inputs, outputs)))
@@ -23,12 +23,12 @@ class Linear(nnx.Module):
 
 @jax.custom_vjp
 def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [..., inputs] @ kernel [inputs, outputs]."""
+    """Compute x [..., inputs] @ kernel [inputs, outputs]."""
     return x @ kernel
 
 
-def _multiply_backward(kept: tuple, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = kept
+def _multiply_backward(residuals: tuple, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
     return cotangent @ kernel.T, kernel_gradient(x, cotangent)
 
 
@@ -36,9 +36,9 @@ multiply.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _multiply_backward)
 
 
 def kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
-    """The gradient of a kernel: x^T @ cotangent over all tokens, [inputs, outputs].
+    """Return the gradient of a kernel, x^T @ cotangent over all tokens, [inputs, outputs].
 
-    As one product of two matrices with the longer side last: left to itself, XLA's CPU backend
+    It is one product of two matrices with the longer side last; otherwise XLA's CPU backend
     contracts the token axes of [B, S, D] one by one.
     """
     x, cotangent = (y.reshape(-1, y.shape[-1]) for y in (x, cotangent))

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 class RMSNorm(nnx.Module):
-    """x / rms(x) * scale over the last axis, computed in float32; zero-centered, the factor is
-    1 + scale."""
+    """x / rms(x) * scale over the last axis, in float32; the factor is 1 + scale if the norm is
+    zero-centered (`model.zero_centered_norm`)."""
 
     def __init__(self, size: int, config: ModelConfig):
         start = jnp.zeros if config.zero_centered_norm else jnp.ones
@@ -30,27 +30,29 @@ class RMSNorm(nnx.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
-    """x / rms(x) * scale over the last axis; keeps x alone for the gradient."""
-    return (_normalised(x, epsilon)[0] * _wide(scale, x)).astype(x.dtype)
+    """Compute x / rms(x) * scale over the last axis; the gradient needs x and scale alone."""
+    return (_normalize(x, epsilon)[0] * _align(scale, x)).astype(x.dtype)
 
 
-def _wide(scale: jax.Array, x: jax.Array) -> jax.Array:
+def _align(scale: jax.Array, x: jax.Array) -> jax.Array:
+    """Reshape scale [D] for products with x [..., D]."""
     return scale.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def _normalised(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
+def _normalize(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
+    """Return x / rms(x) and 1 / rms(x), float32."""
     y = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + epsilon)
     return y * inverse, inverse
 
 
 def _rms_norm_backward(
-    epsilon: float, kept: tuple, cotangent: jax.Array
+    epsilon: float, residuals: tuple, cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    x, scale = kept
-    y, inverse = _normalised(x, epsilon)
+    x, scale = residuals
+    y, inverse = _normalize(x, epsilon)
     cotangent = cotangent.astype(jnp.float32)
-    dy = cotangent * _wide(scale, x)
+    dy = cotangent * _align(scale, x)
     dx = inverse * (dy - y * jnp.mean(y * dy, axis=-1, keepdims=True))
     return dx.astype(x.dtype), (cotangent * y).sum(axis=tuple(range(x.ndim - 1)))
 
@@ -61,5 +63,5 @@ rms_norm.defvjp(
 
 
 def normed(norm: RMSNorm | None, x: jax.Array) -> jax.Array:
-    """norm(x), or x where there is no norm."""
+    """Return norm(x), or x if there is no norm."""
     return x if norm is None else norm(x)

@@ -1,7 +1,7 @@
-"""The letters of `model.layer_pattern`, and the kinds of layers that each stands for.
+"""The letters of `model.layer_pattern`, and the kinds of layers for which each stands.
 
-A letter is one layer of the network: one kind or several, one after the other, each with norms of
-its own and added to the residual stream.
+A letter is one layer of the network: one kind or several in sequence, each with its norms and its
+addition to the residual stream.
 """
 
 from __future__ import annotations
@@ -24,61 +24,65 @@ LAYERS: Mapping[str, Layer] = _LAYERS
 
 
 def register(letter: str, *kinds: LayerKind) -> None:
-    """Gives a letter of `model.layer_pattern` its meaning.
+    """Register a letter of `model.layer_pattern`.
 
     Args:
       letter: one character.
-      kinds: of the layer, in their order.
+      *kinds: the kinds of the layer, in their order.
 
     Raises:
-      ValueError: the letter means something else, or two kinds of a layer have one name.
+      ValueError: If the letter is taken, or two kinds of the layer have the same name.
     """
     if len(letter) != 1 or LAYERS.get(letter, kinds) != kinds:
-        raise ValueError(f"letter {letter!r} of model.layer_pattern is taken or not one character")
+        raise ValueError(
+            f"letter {letter!r} of model.layer_pattern is taken or not one character; use another"
+        )
     if not kinds or len({kind.name for kind in kinds}) < len(kinds):
-        raise ValueError(f"layer {letter!r} needs at least one kind, and each of them once")
+        raise ValueError(f"layer {letter!r} needs at least one kind, and each kind only once")
     _LAYERS[letter] = kinds
     for kind in kinds:
-        axes = {f"{kind.name}/{path}": of for path, of in kind.axes.items()}
+        axes = {f"{kind.name}/{path}": logical for path, logical in kind.axes.items()}
         axes |= {f"{norm}/scale": ("norm",) for norm in norms(kind.name)}
-        LOGICAL_AXES.update({f"blocks/{path}": ("layers", *of) for path, of in axes.items()})
+        LOGICAL_AXES.update(
+            {f"blocks/{path}": ("layers", *logical) for path, logical in axes.items()}
+        )
 
 
 def norms(name: str) -> tuple[str, str]:
-    """The names of the norms before and after the kind of this name."""
+    """Return the names of the norms before and after the kind of this name."""
     return f"{name}_norm", f"{name}_post_norm"
 
 
 def layers(config: ModelConfig) -> tuple[Layer, ...]:
-    """The kinds of every layer, first to last."""
+    """Return the kinds of every layer, from first to last."""
     return tuple(LAYERS[letter] for letter in config.letters)
 
 
 def layer_counts(config: ModelConfig) -> dict[Layer, int]:
-    """How many layers there are of each letter, without going through all of them."""
+    """Return the number of layers of each kind of layer, in time independent of `num_layers`."""
     whole, rest = divmod(config.num_layers, len(config.layer_pattern))
-    found: dict[Layer, int] = {}
+    counts: dict[Layer, int] = {}
     for i, letter in enumerate(config.layer_pattern):
         count = whole + (i < rest)
         if count:
-            found[LAYERS[letter]] = found.get(LAYERS[letter], 0) + count
-    return found
+            counts[LAYERS[letter]] = counts.get(LAYERS[letter], 0) + count
+    return counts
 
 
 def kind_counts(config: ModelConfig) -> dict[LayerKind, int]:
-    """How many layers have each kind."""
-    found: dict[LayerKind, int] = {}
+    """Return the number of layers that have each kind."""
+    counts: dict[LayerKind, int] = {}
     for layer, count in layer_counts(config).items():
         for kind in layer:
-            found[kind] = found.get(kind, 0) + count
-    return found
+            counts[kind] = counts.get(kind, 0) + count
+    return counts
 
 
 def check_layers(config: ModelConfig, tensor: int) -> None:
-    """Refuses a network that its layers cannot compute, with `tensor` devices sharing a row.
+    """Check that all kinds of layers support a config, with `tensor` devices sharing a row.
 
     Raises:
-      ValueError: why, naming the field.
+      ValueError: If one does not; the message names the field.
     """
     for kind in kind_counts(config):
         kind.check(config, tensor)

@@ -55,14 +55,14 @@ TRAINING = (
             Metric("gather_bytes", "Gathered bytes", "bytes", "received per device for a rollout"),
             Metric(
                 "tokens_per_second", "Tokens per second", "tokens/s",
-                "document tokens read and thought tokens sampled in this step, over its wall-clock "
-                "time, on all devices together",
+                "document tokens read and thought tokens sampled in this step, per second of "
+                "wall-clock time, on all devices together",
             ),
             Metric(
                 "mfu", "Model FLOPs utilization", "share",
-                "FLOPs of this step, without what model.remat computes again, over its time and "
-                "the peak of all devices; absent if the peak is unknown (CPUs, "
-                "model.compute_dtype other than bfloat16, chips that rlp/capacity/chips.py lacks)",
+                "FLOPs of this step, excluding recomputation by model.remat, divided by its time "
+                "and the peak of all devices; absent if the peak is unknown (CPUs, "
+                "model.compute_dtype other than bfloat16, chips not in rlp/capacity/chips.py)",
             ),
             Metric("seconds_<stage>", "Stage time", "s", "wall-clock time in this step"),
         )

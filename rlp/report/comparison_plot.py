@@ -1,4 +1,4 @@
-"""A picture of chosen held-out metrics over training FLOPs, for papers and pages."""
+"""A plot of selected held-out metrics over training FLOPs, for papers and web pages."""
 
 import functools
 import io
@@ -22,16 +22,16 @@ from rlp.report.plots import COLORS, DASHES, DOTS_PER_INCH, PANEL, SOFTWARE, pla
 from rlp.runtime import atomic_files, disk_errors
 from rlp.runtime.errors import UserError
 
-# By suffix: the entry of the file's metadata that names the program.
+# Suffix -> the metadata of the file, which identifies our files.
 FORMATS = {".svg": {"Creator": SOFTWARE, "Date": None}, ".png": {"Software": SOFTWARE}}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric of one group: values [seeds, points] at the same FLOPs in the mean over seeds."""
+    """A metric of one group: values [seeds, points] at the mean FLOPs [points] over seeds."""
 
     group: Group
-    colour: int
+    color: int
     flops: np.ndarray
     values: np.ndarray
 
@@ -43,22 +43,22 @@ def write_comparison(groups: Sequence[Group], keys: Sequence[str], out: Path) ->
     that others start from are dotted horizontal lines at their final value.
 
     Args:
-      groups: the arms and runs, as the table has them.
-      keys: held-out metrics by their names in evaluation.json; those that were not measured during
-        training are left out.
-      out: the file, .svg or .png.
+      groups: The arms and runs, as in the table.
+      keys: Held-out metrics by their names in evaluation.json; metrics that were not measured
+        during training are left out.
+      out: The .svg or .png file to write.
 
     Raises:
-      UserError: `out` has another suffix, cannot be written or is another file; or no metric was
-        measured during training.
+      UserError: If `out` has another suffix, cannot be written or would overwrite another file; or
+        if no metric was measured during training.
     """
     if out.suffix not in FORMATS:
-        raise UserError(f"{out} is not an .svg or .png file: name one")
+        raise UserError(f"{out} is not an .svg or .png file; name one")
     metrics = [m for key in keys if (m := catalogue.find(HELD_OUT_PREFIX + key))]
     panels = [(metric, curves) for metric in metrics if (curves := build_curves(groups, metric))]
     if not panels:
         raise UserError(
-            f"no run measured {' or '.join(keys)} during training: set evaluation.every, or choose "
+            f"no run measured {' or '.join(keys)} during training; set evaluation.every, or choose "
             "other held-out metrics"
         )
     disk_errors.refuse_other(out, SOFTWARE)
@@ -71,10 +71,10 @@ def write_comparison(groups: Sequence[Group], keys: Sequence[str], out: Path) ->
 
 
 def build_curves(groups: Sequence[Group], metric: Metric) -> list[Curve]:
-    """The curves of the groups that have the metric, those of starting points as a single point."""
+    """Return a curve per group that has the metric; arms that others start from are one point."""
     starts = {id(_start(run, groups)) for group in groups for run in group.runs}
     curves = []
-    for colour, group in enumerate(groups):
+    for color, group in enumerate(groups):
         if any(id(run) in starts for run in group.runs):
             parts = [_finals(group.runs, metric, at_start=True)]
         else:
@@ -87,12 +87,12 @@ def build_curves(groups: Sequence[Group], metric: Metric) -> list[Curve]:
         if known:
             flops, values = (np.concatenate(part, axis=-1) for part in zip(*known, strict=True))
             _, rows = np.unique(flops, return_index=True)
-            curves.append(Curve(group, colour, flops[rows], values[:, rows]))
+            curves.append(Curve(group, color, flops[rows], values[:, rows]))
     return curves if any(len(curve.flops) > 1 for curve in curves) else []
 
 
 def _measured(runs: Sequence[Run], metric: Metric) -> tuple[np.ndarray, np.ndarray] | None:
-    """FLOPs [points] and values [seeds, points] at the steps that all runs measured."""
+    """Return FLOPs [points] and values [seeds, points] at the steps that all runs evaluated."""
     lines = [line for run in runs if (line := read_line(run, metric.key)) and len(line.flops)]
     if len(lines) < len(runs):
         return None
@@ -106,7 +106,7 @@ def _measured(runs: Sequence[Run], metric: Metric) -> tuple[np.ndarray, np.ndarr
 def _finals(
     runs: Sequence[Run | None], metric: Metric, at_start: bool = False
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The final values of runs as one point, at the FLOPs that they used or at 0."""
+    """Return the final values of runs as one point, at the FLOPs that they used or at 0."""
     known = [run for run in runs if run is not None]
     values = [value_in(run.summary, metric) for run in known]
     flops = [0.0 if at_start else run.summary.get("flops") for run in known]
@@ -118,7 +118,7 @@ def _finals(
 
 
 def _start(run: Run, groups: Sequence[Group]) -> Run | None:
-    """The arm of the same experiment that a run starts from."""
+    """Return the arm of the same experiment that a run starts from, or None."""
     name = Path(str(run.config.get("init_from", ""))).name
     arms = (other for group in groups for other in group.runs)
     siblings = (arm for arm in arms if arm.folder.parent == run.folder.parent)
@@ -127,15 +127,15 @@ def _start(run: Run, groups: Sequence[Group]) -> Run | None:
 
 def _draw(axes: Axes, metric: Metric, curves: Sequence[Curve]) -> None:
     for curve in curves:
-        colour = COLORS[curve.colour % len(COLORS)]
+        color = COLORS[curve.color % len(COLORS)]
         name, mean = plain_label(curve.group.name), curve.values.mean(axis=0)
         if len(curve.flops) == 1:
-            axes.axhline(mean[0], color=colour, lw=1.2, ls=":", label=name)
+            axes.axhline(mean[0], color=color, lw=1.2, ls=":", label=name)
             continue
         smallest, largest = curve.values.min(axis=0), curve.values.max(axis=0)
-        axes.fill_between(curve.flops, smallest, largest, color=colour, alpha=0.18, lw=0)
-        dash = DASHES[curve.colour % len(DASHES)]
-        axes.plot(curve.flops, mean, color=colour, lw=1.8, ls=dash, marker="o", ms=3.5, label=name)
+        axes.fill_between(curve.flops, smallest, largest, color=color, alpha=0.18, lw=0)
+        dash = DASHES[curve.color % len(DASHES)]
+        axes.plot(curve.flops, mean, color=color, lw=1.8, ls=dash, marker="o", ms=3.5, label=name)
     style(axes, metric, "training FLOPs")
     axes.legend(fontsize=8, frameon=False, handlelength=2.6)
 
@@ -143,6 +143,6 @@ def _draw(axes: Axes, metric: Metric, curves: Sequence[Curve]) -> None:
 def _encode(canvas: Canvas, suffix: str) -> bytes:
     image = io.BytesIO()
     FigureCanvasAgg(canvas)
-    with rc_context({"svg.hashsalt": SOFTWARE}):  # the same picture has the same bytes
+    with rc_context({"svg.hashsalt": SOFTWARE}):  # reproducible bytes
         canvas.savefig(image, format=suffix[1:], dpi=DOTS_PER_INCH, metadata=FORMATS[suffix])
     return image.getvalue()

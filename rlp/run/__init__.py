@@ -1,8 +1,10 @@
-"""From a config to a finished folder: checks, assembly, the loop, experiments, import, export.
+"""From a config to a finished run folder: checks, assembly, the training loop, experiments.
 
-checks, tasks, datasets         what no run can use; what kind of run it is; where rows are from
-method, answering, held_out     what a run computes, answers problems and is measured with
-assembly, memory_check          all of that together; what does not fit is refused
-loop, state, finish, resume     the run: its steps, its state, its end, what it resumes
+checks, tasks, datasets         validation of configs; kinds of runs; sources of training rows
+method, answering, held_out     the model and its settings; answering problems; evaluation
+assembly, memory_check          build all parts of a run; refuse a run that does not fit
+loop, state, finish, resume     the training loop: its steps, state, end, and resuming
 experiment                      several runs that build on one another
+import_model, export_model      models from and to the Hugging Face format
+from_python, model, results     the Python API (`rlp.train`, `rlp.load`, `rlp.Run`)
 """

@@ -1,4 +1,4 @@
-"""From a config to how problems are answered: what is sampled, and who checks it."""
+"""Build what samples responses to problems and grades them."""
 
 from configs.default import Config
 from rlp.answers.planning_phrases import PHRASES
@@ -10,38 +10,39 @@ from rlp.evaluation.response_format import begins_in_thought, make_response_form
 from rlp.objectives import rewards
 from rlp.objectives.registry import find
 from rlp.run.grader import make_grader
-from rlp.run.method import TextMethod, named
+from rlp.run.method import TextMethod, as_user_error
 from rlp.run.tasks import Task
 from rlp.run.text_fields import file_text
 from rlp.runtime.errors import UserError
 
 
 def planning_phrases(config: Config) -> tuple[str, ...]:
-    """The phrases that plan (HICRA, arXiv 2509.03646)."""
-    named = config.data.problems.planning
-    if named == "default":
+    """Return the planning phrases (HICRA, arXiv 2509.03646)."""
+    source = config.data.problems.planning
+    if source == "default":
         return PHRASES
-    lines = file_text("data.problems.planning", named, "'default'").splitlines()
+    lines = file_text("data.problems.planning", source, "'default'").splitlines()
     return tuple(line.strip() for line in lines if line.strip())
 
 
 def build_answering(config: Config, task: Task, method: TextMethod) -> Answering | None:
-    """How responses to problems are sampled and checked; None for a run without problems.
+    """Build the sampling and grading of responses; return None for a run without problems.
 
     Raises:
-      UserError: there is no such verifier, or what the task needs is missing from the tokenizer or
-        the template.
+      UserError: If the verifier is unknown or does not suit the objective, or if the tokenizer or
+        the chat template lacks what the task needs.
     """
-    if not task.asks_problems:
+    if not task.answers_problems:
         return None
     problems, tokenizer = config.data.problems, method.tokenizer
-    objective, verifier = task.answer_objective, named(lambda: find_verifier(problems.verifier))
+    objective = task.answer_objective
+    verifier = as_user_error(lambda: find_verifier(problems.verifier))
     if not verifier.compares and find(objective).reward is rewards.agrees:
         raise UserError.of(
             "objective",
             objective,
-            "rewards the answer of the majority, and the function that "
-            f"data.problems.verifier={problems.verifier!r} names compares no answers; give a "
+            "rewards the majority answer, but the function "
+            f"data.problems.verifier={problems.verifier!r} does not compare answers; use a "
             "Verifier with extract and equal, or set objective to 'rlvr'",
         )
     texts = None
@@ -51,8 +52,8 @@ def build_answering(config: Config, task: Task, method: TextMethod) -> Answering
             raise UserError.of(
                 "objective",
                 objective,
-                "finds phrases in the bytes of tokens, and those of this tokenizer have none; "
-                "take byte-level BPE, or objective='rlvr'",
+                "finds phrases in the bytes of tokens, which this tokenizer does not define; use a "
+                "byte-level BPE tokenizer, or objective='rlvr'",
             )
     response_format = make_response_format(tokenizer, method.template, problems.think)
     return Answering(

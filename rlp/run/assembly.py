@@ -1,6 +1,9 @@
-"""From a config to the things a run is made of, each checked before any long work starts.
+"""Build the parts of a run from its config, and check each of them before any long work starts.
 
-The modules of `rlp.run` read a config; everything they build takes plain arguments.
+    config -> checks -> task, mesh -> method (model, tokenizer, settings) -> answering, evaluator
+
+`build` does this without reading data; `read_data` then opens the training stream and the held-out
+rows. Only modules of `rlp.run` read a config; everything that they build takes plain arguments.
 """
 
 import dataclasses
@@ -27,25 +30,25 @@ from rlp.run import datasets, tasks, tokens
 from rlp.run.answering import build_answering
 from rlp.run.checks import check
 from rlp.run.held_out import build_evaluator
-from rlp.run.method import TextMethod, build_method, named
+from rlp.run.method import TextMethod, as_user_error, build_method
 from rlp.runtime.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
-# As `rlp.run.method.Look`, called with the mesh, too.
-Look = Callable[[ModelConfig, int, RLPSettings | None, Mesh], None]
+# Like `rlp.run.method.ModelCheck`, with the mesh as an additional argument.
+ModelCheck = Callable[[ModelConfig, int, RLPSettings | None, Mesh], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """The things a run is made of, all but its rows: those take time to read.
+class RunParts:
+    """The parts of a run, except its data, which takes time to read.
 
     Attributes:
-      task: what kind of run it is.
-      dataset: where its rows come from.
-      method: what it computes with.
-      evaluator: of its held-out rows.
-      mesh: that it is spread over.
-      answering: how it answers problems; None for a run without problems.
+      task: The kind of run: next-token training, RL on thoughts, or RL on answers.
+      dataset: The source of its rows.
+      method: The model configuration, settings and tokenizer.
+      evaluator: Computes the held-out metrics.
+      mesh: The devices.
+      answering: Samples and grades responses to problems; None for a run without problems.
     """
 
     task: tasks.Task
@@ -56,78 +59,79 @@ class Run:
     answering: Answering | None
 
     @property
-    def sampled(self) -> Method | None:
-        """What a training step samples with; None where it samples nothing."""
-        return self.task.sampled(self)
+    def sampling_method(self) -> Method | None:
+        """The method that a training step samples with; None if it does not sample."""
+        return self.task.sampling_method(self)
 
     @property
-    def sampling(self) -> RLPSettings | None:
-        """The settings of what a training step samples; None where it samples nothing."""
-        return self.task.sampling(self.method.settings)
+    def sampling_settings(self) -> RLPSettings | None:
+        """The settings that a training step samples with; None if it does not sample."""
+        return self.task.sampling_settings(self.method.settings)
 
 
 def build(
     config: Config,
     files: Path | None = None,
     devices: Sequence[Any] | None = None,
-    look: Look | None = None,
-) -> Run:
-    """Builds a run.
+    check_model: ModelCheck | None = None,
+) -> RunParts:
+    """Build a run.
 
     Args:
-      config, files: as of `build_method`.
-      devices: that it is spread over; None for all that JAX has.
-      look: may refuse the network.
+      config: The config of the run.
+      files: As in `build_method`.
+      devices: The devices of the mesh; None for all JAX devices.
+      check_model: Called with the model configuration before anything is allocated; may raise.
 
     Raises:
-      UserError: as `build_method` does.
+      UserError: If a value of the config cannot be used; names its field.
     """
     check(flat(config, Config))
     task = tasks.of(config)
-    mesh = named(lambda: _mesh(config, devices))
+    mesh = as_user_error(lambda: _mesh(config, devices))
 
-    def look_on_mesh(model: ModelConfig, used: int, sampling: RLPSettings | None) -> None:
-        named(lambda: parameter_shardings(mesh, shapes(model)))
-        if look:
-            look(model, used, sampling, mesh)
+    def check_model_on_mesh(model: ModelConfig, used: int, sampling: RLPSettings | None) -> None:
+        as_user_error(lambda: parameter_shardings(mesh, shapes(model)))
+        if check_model:
+            check_model(model, used, sampling, mesh)
 
-    method = build_method(config, files, look_on_mesh)
+    method = build_method(config, files, check_model_on_mesh)
     answering = build_answering(config, task, method)
-    named(lambda: check_layers(method.model, mesh.shape["tensor"]))
-    named(lambda: task.check_mesh(method.settings, mesh))
+    as_user_error(lambda: check_layers(method.model, mesh.shape["tensor"]))
+    as_user_error(lambda: task.check_mesh(method.settings, mesh))
     evaluator = build_evaluator(config, method, answering, mesh)
-    return Run(task, datasets.find(config.data.kind), method, evaluator, mesh, answering)
+    return RunParts(task, datasets.find(config.data.kind), method, evaluator, mesh, answering)
 
 
-def read_data(config: Config, run: Run) -> tuple[Stream, HeldOut]:
-    """The training stream of a run, and its held-out rows.
+def read_data(config: Config, run: RunParts) -> tuple[Stream, HeldOut]:
+    """Open the training stream of a run, and read its held-out rows.
 
     Raises:
-      UserError: for data that cannot be used.
+      UserError: If the data cannot be used.
     """
     tokenizer, template = run.method.tokenizer, run.method.template
     response_format = run.answering.response_format if run.answering else None
-    found = run.task.data(run.dataset, config, tokenizer, template, response_format)
-    LOGGER.info("%s", tokens.before_texts(config, tokenizer))
+    train, held_out = run.task.data(run.dataset, config, tokenizer, template, response_format)
+    LOGGER.info("%s", tokens.bos_description(config, tokenizer))
     if template is not None and (run.task.reads_responses or response_format is not None):
-        LOGGER.info("what goes through the chat template begins as the template has it")
-    return found
+        LOGGER.info("texts formatted by the chat template begin as the template defines")
+    return train, held_out
 
 
 def root_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Keys of the parameters, of training and of evaluation."""
+    """Return the PRNG keys for parameters, training and evaluation."""
     parameters, training, evaluation = jax.random.split(jax.random.key(seed), 3)
     return parameters, training, evaluation
 
 
 def _mesh(config: Config, devices: Sequence[Any] | None) -> Mesh:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
-    split = batch_shards(mesh)
-    if config.batch_size % split:
+    shards = batch_shards(mesh)
+    if config.batch_size % shards:
         raise UserError.of(
             "batch_size",
             config.batch_size,
-            f"is no multiple of the {split} devices that share it "
+            f"is not a multiple of the {shards} devices that share a batch "
             f"(mesh.data={mesh.shape['data']}, mesh.fsdp={mesh.shape['fsdp']})",
         )
     return mesh

@@ -1,8 +1,8 @@
-"""Values that no run can use, refused before anything is built or read.
+"""Validate a config before anything is built or read.
 
-Each field is checked as `configs/default.py` declares it; the functions here check fields against
-each other. What is known only when something is built, such as shapes that do not divide or missing
-files, is refused there.
+Each field is checked against its declaration in `configs/default.py`; the functions here check
+combinations of fields. Problems that show only when something is built, such as shapes that do not
+divide or missing files, are reported there.
 """
 
 import re
@@ -22,13 +22,13 @@ FIELDS = {field.path: field for field in walk(Config)}
 
 
 def check(values: Mapping[str, Value]) -> None:
-    """Refuses values that no run can use.
+    """Check that a run can use these values.
 
     Args:
-      values: dotted path of every field to its value.
+      values: Dotted path of every field -> its value.
 
     Raises:
-      UserError: names the field, its value and what it can be.
+      UserError: If a value is invalid; names the field, its value and the valid values.
     """
     for path, declared in FIELDS.items():
         if problem := declared.problem(values[path]):
@@ -38,8 +38,7 @@ def check(values: Mapping[str, Value]) -> None:
         raise UserError.of(
             "steps",
             0,
-            "evaluates what a run starts from; say with init_from what that is, or set steps to "
-            "1 or more",
+            "only evaluates the model in init_from; set init_from, or set steps to 1 or more",
         )
     task, dataset = tasks.of(config), datasets.find(config.data.kind)
     _check_match(config, task)
@@ -50,16 +49,16 @@ def check(values: Mapping[str, Value]) -> None:
             )
     dataset.check(config, task)
     task.check(dataset)
-    _check_problem_fields(config, task.asks_problems)
+    _check_problem_fields(config, task.answers_problems)
     _check_best_metric(config, task, dataset)
     profiled_steps(config)
 
 
 def profiled_steps(config: Config) -> range:
-    """Return the steps that `profile.steps` names.
+    """Return the steps that `profile.steps` selects; an empty range if it is "".
 
     Raises:
-      UserError: It is not "FIRST:END", or not within the steps of the run.
+      UserError: If it is not of the form "FIRST:END", or not within the steps of the run.
     """
     text = config.profile.steps
     if not text:
@@ -76,7 +75,7 @@ def profiled_steps(config: Config) -> range:
 
 
 def _check_match(config: Config, task: tasks.Task) -> None:
-    """`match` has its form, and the schedule an end where the steps are known before."""
+    """Check the form of `match`, and that the schedule does not need an unknown number of steps."""
     if not config.match:
         return
     _, unit = budget.split(config.match)
@@ -85,29 +84,31 @@ def _check_match(config: Config, task: tasks.Task) -> None:
         raise UserError.of(
             "match",
             config.match,
-            ": how many steps that takes is not known before, and "
-            f"optimizer.schedule={schedule!r} needs to know; set it to 'constant'",
+            ": the number of steps is not known in advance, but "
+            f"optimizer.schedule={schedule!r} needs it; set optimizer.schedule to 'constant'",
         )
 
 
 def _check_problem_fields(config: Config, asked: bool) -> None:
-    """Problems have a place in their instruction and, where there are some, columns."""
+    """Check that the columns of problems are named, and that the instruction has a placeholder."""
     for field in ("data.problems.prompt_column", "data.problems.answer_column"):
         if asked and not value_of(config, field):
-            raise UserError.of(field, "", "; give the name of that column")
+            raise UserError.of(field, "", "; set it to the name of the column")
     instruction = config.data.problems.instruction
     if PROBLEM not in str(instruction):
         raise UserError.of(
-            "data.problems.instruction", instruction, f"has no {PROBLEM} for the problem"
+            "data.problems.instruction",
+            instruction,
+            f"does not contain {PROBLEM}, the placeholder of the problem; add it",
         )
 
 
 def _check_best_metric(config: Config, task: tasks.Task, dataset: datasets.Dataset) -> None:
-    """What picks the best checkpoint is measured."""
+    """Check that the run measures the metric that picks the best checkpoint."""
     best, share = config.evaluation.best_metric, config.data.sft.share
     measured = {
         "responses": bool(share),
-        "problems": task.asks_problems,
+        "problems": task.answers_problems,
         "documents": dataset.generated or task.reads_documents,
     }
     if best and best not in catalogue.PICKING:
@@ -118,5 +119,5 @@ def _check_best_metric(config: Config, task: tasks.Task, dataset: datasets.Datas
             "evaluation.best_metric",
             best,
             f"is not measured with objective={config.objective!r} and data.sft.share={share}; "
-            "leave it ''",
+            "set it to ''",
         )

@@ -1,4 +1,4 @@
-"""Fields of a config by name: which one was meant, and whether it can take a value."""
+"""Look up config fields by name, suggest the nearest name, and check values."""
 
 import difflib
 import math
@@ -11,25 +11,25 @@ from rlp.runtime.errors import UserError
 
 EXPECTED: dict[type, str] = {
     bool: "true or false",
-    int: "a whole number",
+    int: "an integer",
     float: "a finite number",
-    str: "a text",
+    str: "a string",
 }
 _ARM = re.compile(r"^arms\.[^.]*\.")
 _OPTION = re.compile(r"objective_options\.\w+")
 
 
 def check_names(config_file: str, names: Collection[str]) -> None:
-    """Refuses a config that adds fields to those of a run, or lacks some of them.
+    """Check that a config has exactly the fields of a run or an experiment.
 
-    An experiment has the fields of a run, and under arms.NAME those that an arm changes.
+    An experiment has the fields of a run and, under arms.NAME, the fields that an arm changes.
 
     Args:
-      config_file: that made the config.
-      names: dotted paths of all fields of the config.
+      config_file: The file that made the config.
+      names: Dotted paths of all fields of the config.
 
     Raises:
-      UserError: names the field.
+      UserError: If a field is unknown or missing; names the field.
     """
     valid = dict(fields(default.get_config()))
     for name in names:
@@ -37,21 +37,21 @@ def check_names(config_file: str, names: Collection[str]) -> None:
             raise unknown_field(plain, valid).within(config_file)
     if missing := [name for name in valid if name not in names]:
         raise UserError(
-            f"{config_file} lacks {', '.join(missing)}; begin with default.get_config()",
+            f"{config_file} lacks the field {', '.join(missing)}; start from default.get_config()",
             field=missing[0],
         )
 
 
 def is_option(path: str) -> bool:
-    """Whether a field of a run or an arm is an option, which the objective declares."""
+    """Return whether a field of a run or an arm is an option declared by the objective."""
     return _OPTION.fullmatch(_ARM.sub("", path)) is not None
 
 
 def kind_of(path: str, known: Mapping[str, Value]) -> type | None:
-    """The type of a field; None for an option of an objective that the config does not have yet.
+    """Return the type of a field; None for an objective's option that the config does not have yet.
 
     Raises:
-      UserError: there is no such field.
+      UserError: If the field does not exist.
     """
     if path in known:
         return type(known[path])
@@ -61,14 +61,14 @@ def kind_of(path: str, known: Mapping[str, Value]) -> type | None:
 
 
 def check_value(path: str, kind: type, value: object) -> None:
-    """Refuses a value that a field of this type cannot take; whole numbers pass for finite ones.
+    """Check that a field of this type accepts a value; float fields accept integers.
 
     Raises:
-      UserError: names the field, what it must be, and the value.
+      UserError: If the value has the wrong type or is not finite; names the field and the value.
     """
     if kind not in EXPECTED:
         raise UserError(
-            f"{path} must be true or false, a number or a text; {value!r} is not",
+            f"{path} must be true or false, a number or a string; {value!r} is not",
             field=path,
             value=value,
         )
@@ -78,42 +78,42 @@ def check_value(path: str, kind: type, value: object) -> None:
 
 
 def wrong_value(path: str, kind: type, value: object, flag: str = "") -> UserError:
-    """The error for a value that is not of the type of its field.
+    """Return the error for a value that does not have the type of its field.
 
     Args:
-      path: of the field.
-      kind: of its values.
-      value: that was given.
-      flag: that gave it, if one did.
+      path: The dotted path of the field.
+      kind: The type of the field.
+      value: The invalid value.
+      flag: The command-line flag that set it, if any.
     """
     message = f"{flag or path} must be {EXPECTED[kind]}; {value!r} is not"
     return UserError(message, field=path, value=value)
 
 
 def set_by_arms(path: str, known: Iterable[str]) -> list[str]:
-    """The fields of an experiment's arms that take precedence over the shared field `path`."""
+    """Return the fields of an experiment's arms that override the shared field `path`."""
     return [name for name in known if re.fullmatch(rf"arms\.[^.]+\.{re.escape(path)}", name)]
 
 
 def check_reaches_an_arm(path: str, known: Collection[str], arms: Collection[str]) -> None:
-    """Refuses to set a field of an experiment that every arm sets itself.
+    """Check that setting a shared field of an experiment changes at least one arm.
 
     Raises:
-      UserError: names the fields of the arms.
+      UserError: If every arm overrides the field; names the fields of the arms.
     """
-    own = set_by_arms(path, known)
-    if own and len(own) == len(arms):
+    overrides = set_by_arms(path, known)
+    if overrides and len(overrides) == len(arms):
         raise UserError(
-            f"every arm sets its own {path}; set {' or '.join(own)} instead", field=path
+            f"every arm overrides {path}; set {' or '.join(overrides)} instead", field=path
         )
 
 
 def unknown_field(path: str, known: Collection[str]) -> UserError:
-    """The error for a field that is not in `known` (dotted paths), with what was probably meant."""
-    return UserError(_about_unknown(path, known), field=path)
+    """Return the error for a field that is not in `known` (dotted paths), with a suggestion."""
+    return UserError(_unknown_field_message(path, known), field=path)
 
 
-def _about_unknown(path: str, known: Collection[str]) -> str:
+def _unknown_field_message(path: str, known: Collection[str]) -> str:
     if inner := [field for field in known if field.startswith(path + ".")]:
         return f"{path} is a group of fields; set them one by one: {', '.join(inner)}"
     if meant := nearest_fields(path, known):
@@ -127,30 +127,30 @@ def _about_unknown(path: str, known: Collection[str]) -> str:
 
 
 def nearest_fields(path: str, known: Collection[str]) -> list[str]:
-    """The fields of `known` that `path` was probably meant to be: one, none, or several as likely.
+    """Return the fields of `known` that are most similar to `path`: several if they are tied.
 
-    The last name of a path decides, so that a field is also found under another group than the one
-    given; between equal names, the groups do.
+    The last component of the path is compared first, so that a field in another group is found too;
+    ties are broken by the group.
     """
 
-    def likeness(field: str) -> tuple[float, float]:
-        (group, _, name), (given_group, _, given_name) = field.rpartition("."), path.rpartition(".")
-        return _alike(given_name, name), _alike(given_group, group)
+    def similarity(field: str) -> tuple[float, float]:
+        (group, _, name), (wrong_group, _, wrong_name) = field.rpartition("."), path.rpartition(".")
+        return _ratio(wrong_name, name), _ratio(wrong_group, group)
 
-    scores = {field: likeness(field) for field in known}
+    scores = {field: similarity(field) for field in known}
     best = max(scores.values())
     return [field for field, score in scores.items() if score == best and best[0] >= 0.6]
 
 
-def _alike(a: str, b: str) -> float:
+def _ratio(a: str, b: str) -> float:
     return difflib.SequenceMatcher(None, a, b).ratio()
 
 
 def typed(known: Mapping[str, Value], path: str, value: object) -> Value:
-    """A value as its field keeps it: a whole number for a field of floats becomes a float.
+    """Check a value and convert it to the type of its field: an integer may become a float.
 
     Raises:
-      UserError: there is no such field, or it cannot take the value.
+      UserError: If the field does not exist, or does not accept the value.
     """
     kind = kind_of(path, known) or type(value)
     check_value(path, kind, value)

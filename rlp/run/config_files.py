@@ -1,9 +1,9 @@
-"""Configs made from a file and from overrides, for programs and notebooks alike.
+"""Load configs from Python files and apply overrides, for programs and notebooks.
 
     config = load("configs/text.py:rlp")
     config = override(config, {"rlp.group_size": 4, "optimizer.learning_rate": 1e-4})
 
-Neither needs jax. Whether a run can use the values is checked by `rlp.run.checks`.
+Neither imports JAX. `rlp.run.checks` checks whether a run can use the values.
 """
 
 import copy
@@ -25,35 +25,37 @@ from rlp.runtime.user_code import ROOT, frames_of
 
 
 def load(spec: str) -> ConfigDict:
-    """The config that a file makes, with the fields of a run or an experiment.
+    """Load the config of a run or an experiment from a config file.
 
     Args:
-      spec: "file.py" for what its get_config() returns, "file.py:argument" for
-        get_config(argument). A file that is not there is looked for in this repository, as in
+      spec: "file.py" for its get_config(), "file.py:argument" for get_config(argument). If the file
+        does not exist in the current folder, it is looked up in this repository, as in
         "configs/text.py".
 
     Raises:
-      UserError: the file is missing or cannot be run, it does not take or refuses the argument, or
-        what it returns is not a config, or is one with unknown or missing fields.
+      UserError: If the file is missing or fails, does not accept the argument, or does not return a
+        ConfigDict with exactly the known fields.
     """
     config = call(spec, "get_config")
     if not isinstance(config, ConfigDict):
         name = spec.partition(":")[0]
-        raise UserError(f"get_config of {name} returns no ConfigDict but {type(config).__name__}")
+        raise UserError(
+            f"get_config of {name} must return a ConfigDict, not {type(config).__name__}"
+        )
     check_names(spec, dict(fields(config)))
     return config
 
 
 def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
-    """A copy of a config with other values of some fields.
+    """Return a copy of a config with some fields set to other values.
 
     Args:
-      config: of a run or an experiment.
-      values: dotted path of each field to its value; `arms.NAME.FIELD` is a field that an arm sets.
+      config: The config of a run or an experiment.
+      values: Dotted path of each field -> its value; `arms.NAME.FIELD` is a field of an arm.
 
     Raises:
-      UserError: there is no such field (the message has the nearest one), its value is of another
-        type, or every arm of an experiment sets its own.
+      UserError: If a field does not exist (the message suggests the nearest one), if a value has
+        the wrong type, or if every arm of an experiment overrides the field.
     """
     known = dict(fields(config))
     for path in values:
@@ -62,35 +64,35 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
 
 
 def changed(config: ConfigDict, values: Mapping[str, Value]) -> ConfigDict:
-    """A copy of a config with other values, which have been checked, of some fields.
+    """Return a copy of a config with some fields set to values that have been checked.
 
     Args:
-      config: of a run or an experiment.
-      values: dotted path of each field to its value; groups of options are made if need be.
+      config: The config of a run or an experiment.
+      values: Dotted path of each field -> its value; missing groups of options are created.
     """
-    made = copy.deepcopy(config)
-    with made.unlocked():
+    copied = copy.deepcopy(config)
+    with copied.unlocked():
         for path, value in values.items():
             *groups, name = path.split(".")
-            place = made
+            node = copied
             for group in groups:
-                if group not in place:
-                    place[group] = ConfigDict()
-                place = place[group]
-            place[name] = value
-    return made
+                if group not in node:
+                    node[group] = ConfigDict()
+                node = node[group]
+            node[name] = value
+    return copied
 
 
 def call(spec: str, function: str) -> Any:
-    """What a function of a config file returns.
+    """Call a function of a config file and return its result.
 
     Args:
       spec: "file.py" for function(), "file.py:argument" for function(argument).
-      function: its name; what a generator yields comes as a list.
+      function: The name of the function; the items of a generator are returned as a list.
 
     Raises:
-      UserError: the file is missing or cannot be run, it has no such function, or the function
-        does not take or refuses the argument.
+      UserError: If the file is missing or fails, or if the function does not exist or does not
+        accept the argument.
     """
     name, colon, argument = spec.partition(":")
     make = getattr(_run(name), function, None)
@@ -101,13 +103,13 @@ def call(spec: str, function: str) -> Any:
         inspect.signature(make).bind(*arguments)
     except TypeError as error:
         if colon:
-            problem = f"takes no argument, but {argument!r} was given; write {name}"
+            problem = f"does not take an argument, but {argument!r} was given; write {name}"
         else:
             problem = f"needs an argument; write {name}:ARGUMENT"
         raise UserError(f"{name} {problem}") from error
     try:
-        made = make(*arguments)
-        return list(made) if inspect.isgenerator(made) else made  # its errors are the file's
+        result = make(*arguments)
+        return list(result) if inspect.isgenerator(result) else result  # here, to catch its errors
     except UserError:
         raise
     except (Exception, SystemExit) as error:
@@ -115,10 +117,10 @@ def call(spec: str, function: str) -> Any:
 
 
 def defines(name: str, function: str) -> bool:
-    """Whether the config file `name` has a function of that name.
+    """Return whether the config file `name` defines a function.
 
     Raises:
-      UserError: the file is missing or cannot be run.
+      UserError: If the file is missing or fails.
     """
     return callable(getattr(_run(name), function, None))
 
@@ -127,7 +129,8 @@ def _run(name: str) -> ModuleType:
     path = Path(located(name))
     if not path.is_file():
         near = difflib.get_close_matches(name, [str(p) for p in path.parent.glob("*.py")], 1, 0.5)
-        raise UserError(f"no config file {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"the config file {name!r} does not exist{hint}")
     spec = importlib.util.spec_from_file_location("config_file", path)
     if spec is None or spec.loader is None:
         raise UserError(f"config file {name!r} is not a Python file: its name must end in .py")
@@ -142,8 +145,11 @@ def _run(name: str) -> ModuleType:
 
 
 def located(spec: str) -> str:
-    """ "file.py" or "file.py:argument" with the path of the file: in the current folder, or else in
-    this repository, so that its configs can be named from any folder."""
+    """Resolve the file of "file.py" or "file.py:argument".
+
+    A file that does not exist in the current folder is looked up in this repository, so that its
+    configs can be named from any folder.
+    """
     name, colon, argument = spec.partition(":")
     ours = ROOT / name
     path = ours if ours.is_file() and not Path(name).is_file() else Path(name)
@@ -151,7 +157,7 @@ def located(spec: str) -> str:
 
 
 def _located(name: str, error: BaseException, circumstance: str) -> UserCodeError:
-    """An error in the config file `name`: the line of that file, the message, the frames."""
+    """Return the error for a failing config file, with its line, the message and the frames."""
     path = Path(located(name)).resolve()
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path]

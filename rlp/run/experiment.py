@@ -1,8 +1,8 @@
-"""An experiment: several runs ("arms") that build on one another, and a table at the end.
+"""Run an experiment: several runs ("arms") that build on one another, and a table of their results.
 
-A config with `arms` is an experiment. An arm is the config itself with the fields of
-`config.arms.<name>` put over it. `init_from` and `match` may name another arm; arms run in the
-order that this needs, each in its own folder, and finished ones are not run again.
+A config with `arms` is an experiment. An arm is the shared config updated with the fields of
+`config.arms.<name>`. `init_from` and `match` may name another arm; arms run in dependency order,
+each in its own folder, and finished arms are skipped.
 """
 
 import importlib.metadata
@@ -33,7 +33,7 @@ from rlp.runtime.config_json import fields, save_config
 from rlp.runtime.errors import UserError
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-SUMMARY_KEYS = ("arms", "seed", "versions", "wall_s")  # besides the arms themselves
+SUMMARY_KEYS = ("arms", "seed", "versions", "wall_s")  # keys of summary.json other than the arms
 
 
 def run(
@@ -45,23 +45,25 @@ def run(
     explicit: Collection[str] = (),
     on_step: loop.OnStep | None = None,
 ) -> dict[str, Any]:
-    """Runs all arms, writes summary.json and the report, and prints the table.
+    """Run all arms, write summary.json and the report, and print the table.
 
     Args:
-      config: with `arms`.
-      workdir: folder of the experiment.
-      allow_config_change, explicit, on_step: as in `loop.train`, for every arm.
-      report: write the report and print the table.
+      config: A config with `arms`.
+      workdir: The folder of the experiment.
+      allow_config_change: As in `loop.train`, for every arm.
+      report: Write the report and print the table.
+      explicit: As in `loop.train`, for every arm.
+      on_step: As in `loop.train`, for every arm.
 
     Returns:
       The content of summary.json.
 
     Raises:
-      UserError, Preempted: as `loop.train` does.
+      UserError, Preempted: As in `loop.train`.
     """
     workdir = Path(workdir)
-    hosts.check_same({"--workdir": str(workdir)} | consistency.of_config(dict(fields(config))))
-    multihost.log_in(workdir, lambda: ownership.claim(workdir, "experiment"))
+    hosts.check_same({"--workdir": str(workdir)} | consistency.config_facts(dict(fields(config))))
+    multihost.set_log_folder(workdir, lambda: ownership.claim(workdir, "experiment"))
     arms = arms_in_order(config, workdir)
     hosts.agree(lambda: ownership.check(workdir, "experiment"))
     with lease.held(workdir):
@@ -80,7 +82,7 @@ def _run(
     explicit: Collection[str],
     on_step: loop.OnStep | None,
 ) -> dict[str, dict[str, Any]]:
-    """What `loop.train` returns for every arm, in the order they ran."""
+    """Train every arm, and return the results of `loop.train` in the order in which they ran."""
     resume.check_config(config, workdir, allow_config_change)
     pending: dict[str, ConfigDict] = {}
     for name, arm in arms.items():
@@ -95,13 +97,13 @@ def _run(
             explicit=explicit,
             on_step=on_step,
         )
-        # Not before: an arm that cannot start leaves no folder.
+        # After training, so that an arm that cannot start leaves no folder.
         hosts.agree(lambda: _begin(config, workdir))
     return results
 
 
 def _begin(config: ConfigDict, workdir: Path) -> None:
-    """Makes the folder that of this experiment."""
+    """Claim the folder for this experiment, and save its config there."""
     with disk_errors.writing(workdir, disk_errors.RESUME):
         ownership.claim(workdir, "experiment")
         save_config(config, workdir / run_folder.CONFIG)
@@ -110,7 +112,7 @@ def _begin(config: ConfigDict, workdir: Path) -> None:
 def _summarise(
     config: ConfigDict, workdir: Path, results: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """Writes summary.json over the arms' results, in the order they ran; its content."""
+    """Write summary.json with the arms' results in the order in which they ran; return it."""
     summary = results | {
         "arms": list(results),
         "seed": config.seed,
@@ -124,7 +126,7 @@ def _summarise(
 
 
 def _report(workdir: Path, results: dict[str, dict[str, Any]]) -> None:
-    """Writes the report and prints the table."""
+    """Write the report and print the table."""
     page = workdir / run_folder.REPORT
     write_report_separately([workdir], page)
     print(terminal_table(results))
@@ -132,26 +134,26 @@ def _report(workdir: Path, results: dict[str, dict[str, Any]]) -> None:
 
 
 def _arm_names(config: ConfigDict) -> list[str]:
-    """Names of the arms, each of which becomes a folder and a key of summary.json."""
+    """Return the names of the arms, each of which is the name of a folder and a summary key."""
     names = list(config.arms) if isinstance(config.arms, ConfigDict) else []
     if not names:
-        raise UserError("arms is empty; an experiment needs at least one: config.arms.<name>")
+        raise UserError("arms is empty; an experiment needs at least one arm: config.arms.<name>")
     for name in names:
         disk_errors.refuse_name("an arm", name)
         if name in (*SUMMARY_KEYS, *run_folder.WRITTEN["experiment"], run_folder.OWNER):
-            raise UserError(f"an arm cannot be called {name!r}; take another name")
+            raise UserError(f"the arm name {name!r} is reserved; choose another name")
     return names
 
 
 def arms_in_order(config: ConfigDict, workdir: Path) -> dict[str, ConfigDict]:
-    """The whole config of every arm, each after those that it builds on.
+    """Return the full config of every arm, in dependency order.
 
     Args:
-      config: with `arms`.
-      workdir: folder of the experiment; what names an arm is turned into that arm's folder.
+      config: A config with `arms`.
+      workdir: The folder of the experiment; references to an arm are replaced by its folder.
 
     Raises:
-      UserError: as `arm_config` and `arm_order` do, and for arms that cannot be called so.
+      UserError: As in `arm_config` and `arm_order`, or if the name of an arm is not valid.
     """
     arms = {name: arm_config(config, name, workdir) for name in _arm_names(config)}
     return {name: arms[name] for name in arm_order(arms, workdir)}
@@ -164,15 +166,26 @@ def _check_arm(
     explicit: Collection[str],
     pending: Mapping[str, ConfigDict],
 ) -> ConfigDict:
-    """Refuses what an arm cannot be built from, before the arms in front of it have run.
+    """Check that an arm can be built, before any arm runs.
 
-    Returns the arm's config with the network that it will start from.
+    Args:
+      name: The name of the arm.
+      arm: Its full config.
+      workdir: The folder of the experiment.
+      explicit: As in `loop.train`.
+      pending: The configs of the arms that run before it, by their folders.
+
+    Returns:
+      The arm's config, with the architecture of the model that it is initialized from.
+
+    Raises:
+      UserError: If the arm cannot be built; names the arm.
     """
     folder = workdir / name
     try:
         matched = pending.get(starting.same_folder(run_reference.usage(arm.match).run, pending))
         if matched is not None and matched.steps == 0 and not matched.match:
-            raise UserError.of("match", arm.match, ": that arm takes no step and uses nothing")
+            raise UserError.of("match", arm.match, ": that arm takes no steps; match another arm")
         hosts.agree(lambda: ownership.check(folder, "run"))
         adopted = starting.adopt(arm, folder, explicit, pending)
         memory_check.build(Config.of(adopted), resume.starting_files(adopted, folder, pending))
@@ -182,41 +195,41 @@ def _check_arm(
 
 
 def arm_config(config: ConfigDict, name: str, workdir: Path) -> ConfigDict:
-    """The whole config of an arm, with the names of other arms turned into their folders.
+    """Return the full config of an arm, with the names of other arms replaced by their folders.
 
     Raises:
-      UserError: the arm changes a field that does not exist, or to a value of another type.
+      UserError: If the arm sets a field that does not exist, or a value of the wrong type.
     """
     shared = config.to_dict()
     arms = shared.pop("arms")
     arm = ConfigDict(shared)
     arm.lock()
     if "objective_options" in arm:
-        arm.objective_options.unlock()  # its fields are declared by the objective of the arm
+        arm.objective_options.unlock()  # the objective of the arm declares these fields
     try:
         arm.update(arms[name])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = str(error.args[0]).splitlines()[0]
-        raise UserError(f"arms.{name} changes what a run does not have: {reason}") from error
+        raise UserError(f"arms.{name} sets a field that a run does not have: {reason}") from error
     for field, split in run_reference.FIELDS.items():
-        named = split(arm[field])
-        if named.run in arms:
-            arm[field] = named.of(workdir / named.run)
+        reference = split(arm[field])
+        if reference.run in arms:
+            arm[field] = reference.of(workdir / reference.run)
     return arm
 
 
 def arm_order(arms: dict[str, ConfigDict], workdir: Path) -> list[str]:
-    """Names of the arms so that each comes after those it builds on.
+    """Return the names of the arms in dependency order.
 
     Raises:
-      UserError: on a circle, and on a run to build on that is neither an arm nor a folder.
+      UserError: If the dependencies are cyclic, or refer to neither an arm nor a folder.
     """
     folders = {str(workdir / name): name for name in arms}
     needs: dict[str, set[str]] = {}
     for name, arm in arms.items():
         start, run = arm.init_from, run_reference.checkpoint(arm.init_from).run
         is_arm = lambda source: bool(starting.same_folder(source, folders))
-        # A file: a model in GGUF.
+        # An existing path may be a GGUF file rather than a run.
         sources = [start if is_arm(start) or Path(start).exists() else run]
         if not Path(sources[0]).exists() and may_be_on_hub(start) and not is_arm(sources[0]):
             sources = []
@@ -224,8 +237,8 @@ def arm_order(arms: dict[str, ConfigDict], workdir: Path) -> list[str]:
         for source in filter(None, sources):
             if not is_arm(source) and not Path(source).exists():
                 raise UserError(
-                    f"arm {name} builds on {source}, which is not an arm (they are "
-                    f"{', '.join(arms)}) and not a folder"
+                    f"arm {name} builds on {source}, which is neither a folder nor an arm; the "
+                    f"arms are {', '.join(arms)}"
                 )
         needs[name] = {
             folders[starting.same_folder(source, folders)] for source in sources if is_arm(source)
@@ -234,7 +247,7 @@ def arm_order(arms: dict[str, ConfigDict], workdir: Path) -> list[str]:
     while len(order) < len(arms):
         ready = [name for name in arms if name not in order and needs[name] <= set(order)]
         if not ready:
-            left = ", ".join(name for name in arms if name not in order)
-            raise UserError(f"the arms {left} wait for one another; change init_from or match")
+            cycle = ", ".join(name for name in arms if name not in order)
+            raise UserError(f"the arms {cycle} depend on one another; change init_from or match")
         order.append(ready[0])
     return order

@@ -1,4 +1,4 @@
-"""A run, or a Hugging Face model, becomes a folder that transformers and vLLM load."""
+"""Export a run to the Hugging Face format, which transformers and vLLM can load."""
 
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,19 +20,23 @@ LIBRARIES = ("jax", "flax", "orbax-checkpoint", "safetensors", "transformers")
 
 
 def export_model(opened: Opened, out: Path, dtype: str, shard_bytes: int) -> hf.Family:
-    """Writes a model in the Hugging Face format, with its tokenizer, whole or not at all.
+    """Write a model and its tokenizer in the Hugging Face format, atomically.
 
     Args:
-      opened: the model.
-      out: the folder to make.
-      dtype: of the weights.
-      shard_bytes: most bytes of weights in a file.
+      opened: The model.
+      out: The folder to create.
+      dtype: The dtype of the weights.
+      shard_bytes: The most bytes of weights per file.
+
+    Returns:
+      The model family of the export.
 
     Raises:
-      UserError: no family of models has such a network, or `out` exists or cannot be written.
+      UserError: If no Hugging Face model family has this architecture, or if `out` exists or cannot
+        be written.
     """
     files = exported_files(opened)
-    family, config = _their_config(opened, dtype, files)
+    family, config = _hf_config(opened, dtype, files)
     check_tokenizer(opened.name, opened.method.tokenizer, files, config)
     tensors = hf.tensors(family, opened.method.model)
     record = {
@@ -64,38 +68,38 @@ def export_model(opened: Opened, out: Path, dtype: str, shard_bytes: int) -> hf.
 
 
 def exported_files(opened: Opened) -> dict[str, Path | str]:
-    """The small files of the export: name to content, or to a file to copy.
+    """Return the small files of the export: name -> content, or a file to copy.
 
     Raises:
-      UserError: the tokenizer cannot be made to put `data.bos` before a text.
+      UserError: If the tokenizer files cannot express `data.bos`.
     """
     known = starting.same_tokenizer(opened.config, opened.files)
     return small_files(opened.method, opened.files, known, opened.config.data)
 
 
-def _their_config(
+def _hf_config(
     opened: Opened, dtype: str, files: Mapping[str, Path | str]
 ) -> tuple[hf.Family, hf.Json]:
-    """Family and config.json: the one that the model came with, where it still tells the truth."""
+    """Return the family and config.json: the original config.json, updated where it is outdated."""
     model = opened.method.model
-    given = {}
+    original = {}
     if opened.files and (opened.files / huggingface.CONFIG).is_file():
-        given = huggingface.read_config(opened.files)
+        original = huggingface.read_config(opened.files)
     try:
-        family = hf.family_of(given) if given else hf.family_for(model)
-        fields = hf.replaced(given, model) if given else hf.write_config(family, model)
+        family = hf.family_of(original) if original else hf.family_for(model)
+        fields = hf.replaced(original, model) if original else hf.write_config(family, model)
     except hf.Unsupported as error:
         raise UserError(f"{opened.name} cannot be exported: {error}") from error
-    if not given:
+    if not original:
         fields["max_position_embeddings"] = _longest(opened)
     known = starting.same_tokenizer(opened.config, opened.files)
-    fields |= config_ids(opened.method, given, known, files, opened.config.data)
+    fields |= config_ids(opened.method, original, known, files, opened.config.data)
     fields.pop("dtype", None)
-    return family, fields | {"torch_dtype": dtype}  # old readers know this name, new ones both
+    return family, fields | {"torch_dtype": dtype}  # old versions of transformers need this name
 
 
 def _longest(opened: Opened) -> int:
-    """Tokens of the longest text that the run has met: prompt, document, thought, target, tags."""
+    """Return the length of the longest training text: prompt, document, thought, target, tags."""
     rlp, words = opened.method.settings, opened.method.vocabulary
     tags = len(words.think_open) + len(words.think_close)
     document = opened.config.data.sequence_length
@@ -103,5 +107,5 @@ def _longest(opened: Opened) -> int:
 
 
 def round_trip(params: Params, dtype: str) -> Params:
-    """The parameters as they are read back from an export."""
+    """Return the parameters as they are after an export and a reload: rounded to `dtype`."""
     return jax.tree.map(lambda x: x.astype(dtype).astype(jnp.float32), params)

@@ -1,4 +1,4 @@
-"""The end of a run: held-out metrics of its last state, thoughts and responses to look at."""
+"""The end of a run: held-out metrics of the last state, and thoughts and responses to browse."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,18 +11,18 @@ from configs.default import Config
 from models.transformer import Params
 from rlp.data.batch import HeldOut
 from rlp.engine.step import TrainState
-from rlp.run.assembly import Run
+from rlp.run.assembly import RunParts
 from rlp.runtime import run_folder
 from rlp.runtime.atomic_files import write_json
 from rlp.training.cost import Totals
 
-Watch = Callable[[list], Iterable]  # of batches: for a progress bar, or to stop early
+Watch = Callable[[list], Iterable]  # wraps the list of batches: a progress bar, or an early stop
 
 
 def browse_thoughts(
-    config: Config, run: Run, params: Params, held_out: HeldOut, key: jax.Array
+    config: Config, run: RunParts, params: Params, held_out: HeldOut, key: jax.Array
 ) -> list[dict]:
-    """Thoughts along a few held-out documents, where there are any; plain data."""
+    """Sample thoughts along a few held-out documents, as JSON data; [] without documents."""
     if held_out.documents is None:
         return []
     count, positions = config.evaluation.browse_documents, config.evaluation.browse_positions
@@ -32,9 +32,9 @@ def browse_thoughts(
 
 
 def browse_responses(
-    config: Config, run: Run, params: Params, held_out: HeldOut, key: jax.Array
+    config: Config, run: RunParts, params: Params, held_out: HeldOut, key: jax.Array
 ) -> list[dict]:
-    """Responses to a few held-out problems, where there are any; plain data."""
+    """Sample responses to a few held-out problems, as JSON data; [] without problems."""
     answers = run.evaluator.answers
     if answers is None:
         return []
@@ -42,21 +42,21 @@ def browse_responses(
 
 
 def result_of(
-    state: TrainState, steps: int | None, figures: dict[str, float], totals: Totals
+    state: TrainState, steps: int | None, metrics: dict[str, float], totals: Totals
 ) -> dict[str, Any]:
-    """The content of evaluation.json.
+    """Return the content of evaluation.json.
 
     Args:
-      state: at the end.
-      steps: that the run was to take; None where a budget ended it.
-      figures: held-out metrics.
-      totals: what the run used.
+      state: The last state.
+      steps: The planned number of steps; None if a budget ended the run.
+      metrics: The held-out metrics.
+      totals: What the run used.
     """
     step = int(state.step)
     return {
         "step": step,
         "steps": steps or step,
-        **figures,
+        **metrics,
         **totals.metrics(),
         "skipped_updates": int(state.skipped),
         "wall_s": {"train": totals.seconds_train, "evaluate": totals.seconds_evaluate},
@@ -66,7 +66,7 @@ def result_of(
 def write(
     workdir: Path, documents: list[dict], responses: list[dict], result: dict[str, Any]
 ) -> dict[str, Any]:
-    """Writes thoughts, responses and metrics; a run with evaluation.json is finished."""
+    """Write thoughts, responses and, last, evaluation.json, which marks the run as finished."""
     thoughts = {"step": result["step"], "documents": documents}
     write_json(workdir / run_folder.THOUGHTS, thoughts)
     if responses:

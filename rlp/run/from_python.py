@@ -1,11 +1,11 @@
-"""Training from Python: a notebook or a script in the place of the command line.
+"""Train from Python: `rlp.config` and `rlp.train`, for notebooks and scripts.
 
     run = train(config("configs/text.py:rlp", steps=20, objective=my_objective),
                 data="my_texts/", workdir="runs/mine", on_step=print)
 
-Nothing that belongs to the process is taken over: no logging is set up, freed memory stays with
-the allocator's own rules, and of the signals only Ctrl-C is caught, while steps are run. It saves
-and comes back as KeyboardInterrupt; `train` with the same arguments resumes.
+`train` does not change process-wide state: it does not configure logging or the memory allocator,
+and handles only one signal, Ctrl-C, while it runs steps. After Ctrl-C it saves the state and raises
+KeyboardInterrupt; calling `train` again with the same arguments resumes the run.
 """
 
 import copy
@@ -21,37 +21,43 @@ from rlp.run.named_objects import name_of
 from rlp.run.results import Experiment, Run
 from rlp.runtime.errors import UserError
 from rlp.runtime.lookup import names_code
-from rlp.runtime.preemption import Preempted, ctrl_c_alone
+from rlp.runtime.preemption import Preempted, only_ctrl_c
 
 BRIEF = ("reward_mean", "information_gain", "accuracy", "closed_fraction")
 
 
 class StepMetrics(dict[str, float]):
-    """The metrics of a step, "step" among them; printed, they are one short line."""
+    """The metrics of a step, including "step"; `print` shows one short line."""
 
     def __str__(self) -> str:
-        names = BRIEF if "reward_mean" in self else ("loss",)  # a surrogate's value says nothing
+        names = BRIEF if "reward_mean" in self else ("loss",)  # a surrogate loss is not meaningful
         shown = [f"{name} {self[name]:.4g}" for name in names if name in self]
         return f"step {self['step']:.0f}: {', '.join(shown)}"
 
 
 def config(source: "str | os.PathLike[str] | ConfigDict", **fields: Any) -> ConfigDict:
-    """A config, with other values of some fields.
-
-        config("configs/text.py:rlp", steps=20, objective=my_objective, **{"rlp.group_size": 4})
+    """Load a config and override some of its fields.
 
     Args:
-      source: "file.py" or "file.py:argument", where a file that is not there is looked for among
-        those of this project; or a config.
-      fields: dotted path of each field to its value. Fields that name code (`objective`,
-        `data.problems.verifier`, `data.kind`, and those of arms) take the object itself, too.
+      source: A config file, "file.py" or "file.py:argument", or a config to copy. A file that does
+        not exist in the current folder is looked up in this project, as in "configs/text.py".
+      **fields: The fields to set, by their dotted paths. Fields that name code (`objective`,
+        `data.problems.verifier`, `data.kind`, also those of arms) accept the object itself.
+
+    Returns:
+      The config of a run or an experiment, for `train`.
 
     Raises:
-      UserError: as `config_files` does, or an object that another process could not import.
+      UserError: If the file cannot be loaded, if a field does not exist or does not accept its
+        value, or if another process could not import an object.
+
+    Example::
+
+        config = rlp.config("configs/text.py:rlp", steps=20, **{"rlp.group_size": 4})
     """
-    made = source if isinstance(source, ConfigDict) else config_files.load(os.fspath(source))
-    named = {path: _named(path, value) for path, value in fields.items()}
-    return config_files.override(made, named)
+    loaded = source if isinstance(source, ConfigDict) else config_files.load(os.fspath(source))
+    values = {path: _named(path, value) for path, value in fields.items()}
+    return config_files.override(loaded, values)
 
 
 def train(
@@ -62,39 +68,44 @@ def train(
     on_step: Callable[[Mapping[str, float]], object] | None = None,
     allow_config_change: bool = False,
 ) -> Run | Experiment:
-    """Trains a run, or the arms of an experiment, in a folder; resumes what stopped there.
+    """Train a run, or all arms of an experiment, and resume it if it was interrupted.
 
     Args:
-      config: of a run, or of an experiment (with `arms`).
-      workdir: the folder that keeps the run.
-      data: documents to train on: the path of files as `data.train` takes them, or an object as
-        `data.kind` names one (docs/extending.md); None for those of the config.
-      on_step: is called after every step with its metrics; printed, they are one line.
-      allow_config_change: resume although the config or the data differ from the saved ones.
+      config: The config of a run, or of an experiment (with `arms`); see `config`.
+      workdir: The run folder; created if it does not exist.
+      data: Documents to train on: a path, as in the field `data.train`, or an object, as in the
+        field `data.kind` (docs/extending.md); None for the documents of the config.
+      on_step: Called after every step with its metrics; `print` shows them as one line.
+      allow_config_change: Resume even if the config or the data differ from the saved ones.
 
     Returns:
-      The run, or the experiment, in its folder.
+      A `Run`, or an `Experiment` if the config has `arms`.
 
     Raises:
-      UserError: for input that cannot be used.
-      KeyboardInterrupt: Ctrl-C, or the notebook's stop button; the state is saved.
+      UserError: If the config or the data cannot be used.
+      KeyboardInterrupt: After Ctrl-C or the notebook's stop button; the state is saved, and the
+        same call resumes from it.
+
+    Example::
+
+        config = rlp.config("configs/text.py:rlp", steps=20)
+        run = rlp.train(config, data="my_texts/", workdir="runs/mine")
+        run.evaluation
     """
     if workdir is None:
-        raise UserError(
-            "workdir is missing; name the folder that keeps the run, as in workdir='runs/mine'"
-        )
+        raise UserError("workdir is missing; name the run folder, as in workdir='runs/mine'")
     config = _with_data(config, data)
     folder = Path(workdir)
-    told = None if on_step is None else lambda metrics: on_step(StepMetrics(metrics))
-    runs = experiment.run if "arms" in config else loop.train
+    callback = None if on_step is None else lambda metrics: on_step(StepMetrics(metrics))
+    train_or_run = experiment.run if "arms" in config else loop.train
     options: dict[str, Any] = {
         "allow_config_change": allow_config_change,
         "report": False,
-        "on_step": told,
+        "on_step": callback,
     }
     try:
-        with ctrl_c_alone():
-            runs(config, folder, **options)
+        with only_ctrl_c():
+            train_or_run(config, folder, **options)
     except Preempted:
         raise KeyboardInterrupt(
             f"stopped; the state is saved in {folder}, and the same call resumes from it"
@@ -103,7 +114,7 @@ def train(
 
 
 def _with_data(config: ConfigDict, data: Any) -> ConfigDict:
-    """The config with documents from Python in the place of its own."""
+    """Return a copy of the config with `data` as its documents."""
     if data is None:
         return copy.deepcopy(config)
     if isinstance(data, str | os.PathLike):
@@ -112,6 +123,6 @@ def _with_data(config: ConfigDict, data: Any) -> ConfigDict:
 
 
 def _named(path: str, value: Any) -> Any:
-    """The value of a field, where it is an object that the config only names."""
+    """Return the value of a field; if it is an object, the name by which it is imported."""
     is_object = names_code(path) and not isinstance(value, str | bool | int | float)
     return name_of(path, value) if is_object else value

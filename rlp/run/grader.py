@@ -1,4 +1,4 @@
-"""From a config to what checks answers."""
+"""Build the grader of answers from a config."""
 
 from configs.default import Config
 from rlp.answers.grading import Grader
@@ -6,7 +6,7 @@ from rlp.tokenizers.tokenizer import THINK_CLOSE, THINK_OPEN
 
 
 def make_grader(config: Config, opened: bool = False) -> Grader:
-    """What checks answers; `opened` says that responses begin inside of a thought."""
+    """Build the grader; `opened` means that responses begin inside a thought."""
     data = config.data
     return Grader(
         verifier=data.problems.verifier,

@@ -1,4 +1,4 @@
-"""From a config to what measures a network on held-out rows."""
+"""Build the evaluator of held-out rows from a config."""
 
 from jax.sharding import Mesh
 
@@ -15,7 +15,7 @@ from rlp.run.method import TextMethod
 def build_evaluator(
     config: Config, method: TextMethod, answering: Answering | None, mesh: Mesh
 ) -> Evaluator:
-    """What measures a network on held-out rows."""
+    """Build the evaluator of held-out documents and problems."""
     evaluation, at_once = config.evaluation, _evaluated_at_once(config, batch_shards(mesh))
     answers = None
     if answering is not None:
@@ -34,16 +34,16 @@ def build_evaluator(
 
 
 def _table(method: TextMethod) -> TokenBytes | None:
-    """Bytes of all tokens, where the objective compares them."""
+    """Return the bytes of all tokens if the objective compares them, else None."""
     if TOKEN_BYTES not in needs(method.settings.objective):
         return None
     return token_table(method.tokenizer.token_bytes(), method.model.vocab_size)
 
 
 def _evaluated_at_once(config: Config, shards: int) -> int:
-    """Held-out documents whose thoughts are sampled together: as many on each device."""
+    """Return the number of held-out documents per batch, a multiple of the batch shards."""
     if not config.rlp.max_branches_in_flight:
         return config.batch_size
     branches = config.evaluation.forks_per_document * config.evaluation.thoughts
-    each = config.rlp.max_branches_in_flight // (branches * shards)
-    return min(config.batch_size, max(1, each) * shards)
+    per_device = config.rlp.max_branches_in_flight // (branches * shards)
+    return min(config.batch_size, max(1, per_device) * shards)

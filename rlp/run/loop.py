@@ -1,12 +1,14 @@
-"""The training loop: where config, data, checkpoints and metrics meet.
+"""The training loop: from a config and a folder to a finished run.
 
-    build       what the run is made of, checked        rlp.run.assembly
-    state       restored, or from another run, or fresh rlp.run.state
-    steps       batch k -> trainer -> metrics; evaluation and checkpoints on the way
-    end         held-out metrics, thoughts to look at   rlp.run.finish; then the report
+    claim   take the folder, compare configs, return if the run is finished     rlp.run.resume
+    build   build and check all parts of the run                                rlp.run.assembly
+    state   restore a checkpoint, load `init_from`, or initialize parameters    rlp.run.state
+    steps   batch k -> trainer -> metrics; evaluate and save in between
+    end     compute held-out metrics, write thoughts and the report             rlp.run.finish
 
-A run that was stopped at any moment resumes with the same command and ends with the same bits: the
-state after step k is a function of the config alone, and record k of the data is too.
+A run that is interrupted at any moment resumes with the same command, and its result is bitwise
+identical to that of an uninterrupted run: the state after step k and record k of the data depend
+only on the config.
 """
 
 import logging
@@ -30,7 +32,7 @@ from rlp.metrics.watch import Watch
 from rlp.metrics.writer import MetricsWriter, NoMetrics
 from rlp.report import terminal_table, write_report_separately
 from rlp.run import finish, memory_check, out_of_memory, resume
-from rlp.run.assembly import Run, read_data, root_keys
+from rlp.run.assembly import RunParts, read_data, root_keys
 from rlp.run.checks import profiled_steps
 from rlp.run.model_files import small_files
 from rlp.run.objective_options import with_options
@@ -53,7 +55,7 @@ from rlp.training.trainers import Trainer
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
-OnStep = Callable[[Mapping[str, float]], object]  # of the metrics of a step, "step" among them
+OnStep = Callable[[Mapping[str, float]], object]  # receives the metrics of a step and "step"
 
 
 def train(
@@ -65,35 +67,35 @@ def train(
     explicit: Collection[str] = (),
     on_step: OnStep | None = None,
 ) -> dict[str, Any]:
-    """Runs a config in a folder, from where it stopped to its end.
+    """Train a run in a folder until its end, resuming it if it was interrupted.
 
-    The folder then holds metrics.jsonl (a line a step), evaluation.json, thoughts.json, report.html
-    and checkpoints.
+    Afterwards the folder contains metrics.jsonl (one line per step), evaluation.json,
+    thoughts.json, report.html and checkpoints.
 
     Args:
-      config: fields as in `configs/default.py`.
-      workdir: folder of the run; made if need be, resumed if it holds a run of the same config.
-      allow_config_change: resume although the config differs from the saved one; a finished run
-        goes on if it does, or if it has a `match`, whose budget may have grown.
-      report: write report.html and plots at the end.
-      explicit: dotted paths of fields that were set by hand, as `init_from.adopt` takes them.
-      on_step: is called after every step with its metrics, on every process.
+      config: A config with the fields of `configs/default.py`.
+      workdir: The run folder; created if it does not exist, resumed if its config is the same.
+      allow_config_change: Resume even if the config differs from the saved one. A finished run
+        continues if the config differs, or if it has `match`, whose budget may have grown.
+      report: Write report.html and plots at the end.
+      explicit: Dotted paths of fields that the user set explicitly; see `init_from.adopt`.
+      on_step: Called after every step with its metrics, in every process.
 
     Returns:
-      The content of evaluation.json: held-out metrics, "step", what `Totals.metrics` counts,
+      The content of evaluation.json: held-out metrics, "step", the metrics of `Totals.metrics`, and
       "wall_s" (seconds).
 
     Raises:
-      UserError: for input that cannot be used; nothing is written then.
-      Preempted: a signal asked the run to stop, and its state is saved.
+      UserError: If the config, data or folder cannot be used; nothing has been written then.
+      Preempted: If a signal stopped the run; its state is saved.
     """
     workdir = Path(workdir)
     hosts.agree(lambda: ownership.check(workdir, "run"))
-    with lease.held(workdir) as holding:
+    with lease.held(workdir) as folder_lease:
         config = with_options(starting.adopt(config, workdir, explicit))
         hosts.check_same(
             {"--workdir": str(workdir), "--allow_config_change": allow_config_change}
-            | consistency.of_config(dict(fields(config)))
+            | consistency.config_facts(dict(fields(config)))
         )
         resume.check_config(config, workdir, allow_config_change)
         page = workdir / run_folder.REPORT
@@ -101,24 +103,24 @@ def train(
         if allow_config_change and (config.match or resume.config_changes(config, workdir)):
             result = None
         if result is not None and (reported or not report):
-            LOGGER.info("%s is finished; nothing to do", workdir)
+            LOGGER.info("%s is already finished; nothing to do", workdir)
             return result
         if result is None:
-            with out_of_memory.named(Config.of(config)):
+            with out_of_memory.as_user_error(Config.of(config)):
                 run = _build(config, workdir)
                 end = build_end(Config.of(config), run.method.model)
-                loop = _Loop(config, workdir, run, end, holding, allow_config_change, on_step)
+                loop = _Loop(config, workdir, run, end, folder_lease, allow_config_change, on_step)
                 result = loop.run()
         if report:
             hosts.agree(lambda: _report(workdir, page, result))
         return result
 
 
-def _build(config: ConfigDict, workdir: Path) -> Run:
-    """The run, before anything is written; whatever stands in its way is refused."""
+def _build(config: ConfigDict, workdir: Path) -> RunParts:
+    """Build the run and check everything that can be checked before anything is written."""
     files = resume.starting_files(config, workdir)
     run = memory_check.build(Config.of(config), files)
-    # Refuses a tokenizer that cannot be exported with what the config says of it.
+    # Raises if the tokenizer could not be exported with the config's special tokens.
     small_files(run.method, files, starting.same_tokenizer(config, files), config.data)
     return run
 
@@ -136,69 +138,69 @@ class _Loop:
         self,
         config: ConfigDict,
         workdir: Path,
-        made: Run,
+        parts: RunParts,  # task, model, evaluator, mesh
         end: End,
-        holding: lease.Lease | lease.NoLease,
+        folder_lease: lease.Lease | lease.NoLease,  # checked before every write
         allow_data_change: bool = False,
         on_step: OnStep | None = None,
     ):
-        self.config, self.workdir, self.made, self.end = config, workdir, made, end
-        self.settings = settings = Config.of(config)
-        self.holding, self.allow_data_change, self.on_step = holding, allow_data_change, on_step
+        self.config, self.workdir, self.parts, self.end = config, workdir, parts, end
+        self.folder_lease, self.settings = folder_lease, Config.of(config)
+        self.allow_data_change, self.on_step = allow_data_change, on_step
         self.preemption = Preemption()
-        self.label = f"{workdir.name} {settings.objective}"
-        self.optimizer = build_optimizer(settings, end.last)
-        self.states = StateMaker(settings, made, self.optimizer)
-        self.init_key, self.key, self.evaluation_key = root_keys(settings.seed)
+        self.label = f"{workdir.name} {self.settings.objective}"
+        self.optimizer = build_optimizer(self.settings, end.last)
+        self.states = StateMaker(self.settings, parts, self.optimizer)
+        self.init_key, self.key, self.evaluation_key = root_keys(self.settings.seed)
         self.progress = Progress(Totals(), {})
-        self.faulty = False  # the last step had a value that was not finite
-        self.speed = Speed([*made.mesh.devices.flat], settings.model.compute_dtype)
+        self.faulty = False  # whether the last step had a non-finite value
+        self.speed = Speed([*parts.mesh.devices.flat], self.settings.model.compute_dtype)
 
     def run(self) -> dict[str, Any]:
-        """From the newest checkpoint to evaluation.json."""
-        directory, made = self.workdir / run_folder.CHECKPOINTS, self.made
-        train, held_out = read_data(self.settings, made)
+        """Run from the newest checkpoint, or from the start, until evaluation.json is written."""
+        directory, parts = self.workdir / run_folder.CHECKPOINTS, self.parts
+        train, held_out = read_data(self.settings, parts)
         self.progress.data = fingerprint(train, held_out)
         hosts.check_same_data(self.progress.data)
-        begun = hosts.agree(lambda: bool(saved_steps(directory)))
-        begin = None if begun else self.states.given_params()
+        resumes = hosts.agree(lambda: bool(saved_steps(directory)))
+        params = None if resumes else self.states.load_initial_params()
         files = starting.files_for(self.config, self.workdir)
-        metric = made.task.best_metric
-        self.holding.check()
+        metric = parts.task.best_metric
+        self.folder_lease.check()
         with Checkpoints(
             directory,
             keep=self.settings.checkpoint.keep,
             best_metric=metric,
             lower_is_better=catalogue.lower_is_better(metric),
-            may_write=self.holding.check,
+            may_write=self.folder_lease.check,
         ) as checkpoints:
-            state = self._restored(checkpoints) or self.states.first(begin, self.init_key)
-            del begin  # it would take as much memory as the parameters, to the end
+            state = self._restored(checkpoints) or self.states.initial(params, self.init_key)
+            del params  # free a copy of the parameters
             if hosts.is_first():
                 most = memory_check.checkpoints(self.settings, self.end.last)
                 disk_space.log_size(directory, arrays(state), most)
-            # Only now: a state that does not fit the config leaves the folder as it was.
-            begin_folder = lambda: resume.begin(self.config, made.method, files, self.workdir)
+            # After the state is built: if that fails, the folder remains unchanged.
+            begin_folder = lambda: resume.begin(self.config, parts.method, files, self.workdir)
             hosts.agree(lambda: self._written(begin_folder))
             multihost.open_log(self.workdir)
             with self.preemption:
                 state = self._steps(state, checkpoints, train, held_out)
                 result = self._finish(state, checkpoints, held_out)
-                self.preemption.check()  # before the next arm, or the report
+                self.preemption.check()  # before the next arm or the report starts
                 return result
 
     def _written(self, write: Callable[[], T]) -> T:
-        """What `write` returns; where the disk fails, one line says so."""
-        self.holding.check()
+        """Call `write` and return its result; a disk error becomes a one-line UserError."""
+        self.folder_lease.check()
         with disk_errors.writing(self.workdir, disk_errors.RESUME):
             return write()
 
     def _restored(self, checkpoints: Checkpoints) -> TrainState | None:
-        """The state of the newest whole checkpoint, or None."""
-        found = self.states.restore(checkpoints, self.init_key)
-        if found is None:
+        """Restore the newest intact checkpoint; return None if there is none."""
+        restored = self.states.restore(checkpoints, self.init_key)
+        if restored is None:
             return None
-        state, saved = found
+        state, saved = restored
         hosts.agree(lambda: self._check_data(saved.data))
         self.progress.totals = saved.totals
         of = f" of {self.end.last}" if self.end.last else ""
@@ -206,33 +208,34 @@ class _Loop:
         return state
 
     def _check_data(self, saved: dict[str, Fingerprint]) -> None:
-        """Refuses to go on with other data than those of the checkpoint, unless that is allowed."""
+        """Refuse data that differ from those of the checkpoint, unless that is allowed."""
         if not (changed := changes(saved, self.progress.data)):
             return
-        told = "; ".join(changed)
+        differences = "; ".join(changed)
         if not self.allow_data_change:
             raise UserError(
-                f"{self.workdir} holds a run on other data ({told}); restore them, take another "
-                "--workdir, or --allow_config_change to go on with the new data"
+                f"{self.workdir} contains a run on different data ({differences}); restore the "
+                "data, choose another --workdir, or pass --allow_config_change to continue with "
+                "the new data"
             )
-        LOGGER.warning("going on with other data: %s", told)
+        LOGGER.warning("continuing with different data: %s", differences)
 
     def _trainer(self, train: Stream) -> Trainer:
-        return self.made.task.trainer(self.made, train, self.optimizer, self.states.shardings)
+        return self.parts.task.trainer(self.parts, train, self.optimizer, self.states.shardings)
 
     def _steps(
         self, state: TrainState, checkpoints: Checkpoints, train: Stream, held_out: HeldOut
     ) -> TrainState:
-        """All steps that are left, with the evaluations and checkpoints between them."""
+        """Take all remaining steps; log, evaluate and save checkpoints in between."""
         settings, step, totals = self.settings, int(state.step), self.progress.totals
         trainer, over = self._trainer(train), self.end.reached(step, totals)
-        size = {"model.vocab_size": self.made.method.model.vocab_size}
-        task = self.made.task
+        size = {"model.vocab_size": self.parts.method.model.vocab_size}
+        task = self.parts.task
         rules = (*warning_rules.RULES, *task.warnings)
         watch = Watch(dict(fields(self.config)) | size, rules)
-        writing = lambda: MetricsWriter(self.workdir, step, watch, task.metrics)
+        open_writer = lambda: MetricsWriter(self.workdir, step, watch, task.metrics)
         with (
-            writing() if hosts.is_first() else NoMetrics() as writer,
+            open_writer() if hosts.is_first() else NoMetrics() as writer,
             progress(self.end.last, step, self.label) as bar,
             StepTrace(profiled_steps(settings), self.workdir / run_folder.PROFILE) as trace,
         ):
@@ -240,28 +243,28 @@ class _Loop:
                 self._stop_if_asked(state, checkpoints)
                 with trace.step(step + 1):
                     state, metrics = self._one_step(trainer, state, train)
-                self.preemption.wait()  # from now on there is something to save
+                self.preemption.wait()  # from now on, signals wait for the end of a step
                 step += 1
                 over = self.end.reached(step, totals)
-                figures = None
+                evaluated = None
                 every = settings.evaluation.every
                 if every and step % every == 0 and not over:
-                    figures = self._evaluate(state, held_out)
-                    metrics |= {HELD_OUT_PREFIX + name: value for name, value in figures.items()}
-                self.holding.check()
+                    evaluated = self._evaluate(state, held_out)
+                    metrics |= {HELD_OUT_PREFIX + name: value for name, value in evaluated.items()}
+                self.folder_lease.check()
                 writer.write(step, metrics)
                 bar.set_postfix_str(brief(metrics), refresh=False)
                 bar.total = self.end.expected(step, totals)
                 bar.update(1)
                 self._check_health(state, checkpoints, trainer.fault)
-                if figures or (step % settings.checkpoint.every == 0 and not over):
-                    self._save(state, checkpoints, figures)
+                if evaluated or (step % settings.checkpoint.every == 0 and not over):
+                    self._save(state, checkpoints, evaluated)
                 if self.on_step:
                     self.on_step({"step": step, **metrics})
         return state
 
     def _stop_if_asked(self, state: TrainState, checkpoints: Checkpoints) -> None:
-        """Saves the state and raises Preempted where a signal has asked the run to stop."""
+        """If a signal has arrived, save the state and raise Preempted."""
         try:
             self.preemption.check()
         except Preempted:
@@ -272,13 +275,14 @@ class _Loop:
     def _one_step(
         self, trainer: Trainer, state: TrainState, train: Stream
     ) -> tuple[TrainState, dict[str, float]]:
+        """Train on the next batch; return the new state and the metrics of the step."""
         totals, size = self.progress.totals, self.settings.batch_size
         start, first = time.perf_counter(), totals.position
         rows = Rows(size, lambda row, count: train.batch(first + row, count))
-        updates = int(state.step) * self.made.task.updates_per_step - int(state.skipped)
+        updates = int(state.step) * self.parts.task.updates_per_step - int(state.skipped)
         state, metrics, cost = trainer.step(state, rows, self.key)
         elapsed = time.perf_counter() - start
-        totals.add(cost, elapsed, self.made.mesh.size)
+        totals.add(cost, elapsed, self.parts.mesh.size)
         totals.position += size
         seconds = {f"seconds_{stage}": value for stage, value in cost.seconds.items()}
         return state, metrics | totals.metrics() | seconds | self.speed.metrics(cost, elapsed) | {
@@ -287,7 +291,7 @@ class _Loop:
         }
 
     def _check_health(self, state: TrainState, checkpoints: Checkpoints, fault: str) -> None:
-        """Stops a run that only produces numbers that are not finite; names the first of them."""
+        """Log the first non-finite value, and stop the run after too many skipped updates."""
         bad, step = int(state.skipped_in_row), int(state.step)
         if fault and not self.faulty:
             LOGGER.warning("step %d: %s", step, fault)
@@ -298,45 +302,46 @@ class _Loop:
             raise UserError(
                 f"{bad} updates in a row had a loss or gradient that is not finite, the last at "
                 f"step {step}; {fault or in_update({})}"
-                + (f" (there are checkpoints of steps {saved})" if saved else "")
+                + (f" (checkpoints exist for steps {saved})" if saved else "")
             )
 
     def _evaluate(
         self, state: TrainState, held_out: HeldOut, watch: finish.Watch = iter
     ) -> dict[str, float]:
+        """Return the held-out metrics of a state."""
         start = time.perf_counter()
-        figures = self.made.evaluator.evaluate(state.params, held_out, self.evaluation_key, watch)
+        metrics = self.parts.evaluator.evaluate(state.params, held_out, self.evaluation_key, watch)
         self.progress.totals.seconds_evaluate += time.perf_counter() - start
-        return figures
+        return metrics
 
-    def _watched(self, parts: list) -> Iterator:
-        """The parts of the final evaluation, under a progress bar; a signal ends them."""
+    def _watched(self, batches: list) -> Iterator:
+        """Yield the batches of the final evaluation under a progress bar; a signal stops it."""
         label = f"{self.workdir.name} evaluation"
-        with progress(len(parts), 0, label, "batch") as bar:
-            for part in self.preemption.watch(parts):
-                yield part
+        with progress(len(batches), 0, label, "batch") as bar:
+            for batch in self.preemption.watch(batches):
+                yield batch
                 bar.update(1)
 
     def _save(
-        self, state: TrainState, checkpoints: Checkpoints, figures: dict[str, float] | None = None
+        self, state: TrainState, checkpoints: Checkpoints, metrics: dict[str, float] | None = None
     ) -> None:
-        self.holding.check()
-        save(checkpoints, state, self.progress, figures)
+        self.folder_lease.check()
+        save(checkpoints, state, self.progress, metrics)
 
     def _finish(
         self, state: TrainState, checkpoints: Checkpoints, held_out: HeldOut
     ) -> dict[str, Any]:
-        """Held-out metrics and thoughts of the last step, and its checkpoint."""
+        """Evaluate and save the last state, and write evaluation.json and thoughts.json."""
         try:
-            figures = self._evaluate(state, held_out, self._watched)
+            metrics = self._evaluate(state, held_out, self._watched)
         except Preempted:
             self._save(state, checkpoints)
             checkpoints.wait()
             raise
-        self._save(state, checkpoints, figures)
-        browsed = (self.settings, self.made, state.params, held_out, self.evaluation_key)
-        documents, responses = finish.browse_thoughts(*browsed), finish.browse_responses(*browsed)
+        self._save(state, checkpoints, metrics)
+        browse = (self.settings, self.parts, state.params, held_out, self.evaluation_key)
+        documents, responses = finish.browse_thoughts(*browse), finish.browse_responses(*browse)
         checkpoints.wait()
-        result = finite(finish.result_of(state, self.end.last, figures, self.progress.totals))
+        result = finite(finish.result_of(state, self.end.last, metrics, self.progress.totals))
         write = lambda: finish.write(self.workdir, documents, responses, result)
         return hosts.agree(lambda: self._written(write))

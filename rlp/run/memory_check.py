@@ -1,7 +1,7 @@
-"""A run is built only if it fits into memory: its sizes, from a config, against what there is.
+"""Build a run only if it may fit in memory: compare its sizes with the available memory.
 
-It is refused for what certainly does not fit (see `rlp.capacity.device_memory`), before anything is
-made, and before documents are read.
+A run that certainly does not fit (see `rlp.capacity.device_memory`) is refused before anything is
+allocated and before documents are read.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from rlp.capacity import device_memory, step_memory
 from rlp.capacity.device_memory import Limits, Need
 from rlp.engine.step import RLPSettings, TrainState, copies_kept
 from rlp.run import assembly, datasets
-from rlp.run.assembly import Run
+from rlp.run.assembly import RunParts
 from rlp.run.method import TextMethod
 from rlp.run.schedule import build_optimizer
 from rlp.run.tasks.task import RESPONSE, THOUGHT
@@ -30,38 +30,45 @@ def build(
     devices: Sequence[Any] | None = None,
     memory: Callable[[Sequence[Any]], Limits] = device_memory.limits,
     only_state: bool = False,
-) -> Run:
-    """Builds a run that may fit into memory; arguments and errors as of `rlp.run.assembly.build`.
+) -> RunParts:
+    """Build a run that may fit in memory.
 
     Args:
-      config, files, devices: of the run.
-      memory: what some devices have.
-      only_state: look at nothing that a compiler will tell exactly.
+      config: As in `rlp.run.assembly.build`.
+      files: As in `rlp.run.assembly.build`.
+      devices: As in `rlp.run.assembly.build`.
+      memory: Returns the memory limits of devices.
+      only_state: Check only the training state; the caller compiles the steps for exact numbers.
 
     Raises:
-      DoesNotFit: a step certainly needs more memory than there is.
+      DoesNotFit: If a step certainly needs more memory than is available.
+      UserError: As in `rlp.run.assembly.build`.
     """
-    limits = functools.cache(lambda mesh: memory(mesh.local_devices))  # and so a warning comes once
+    limits = functools.cache(lambda mesh: memory(mesh.local_devices))  # cached to warn only once
 
     state = functools.cache(functools.partial(_state, config))
 
-    def look(model: ModelConfig, used: int, sampling: RLPSettings | None, mesh: Mesh) -> None:
+    def check_model(
+        model: ModelConfig, used: int, sampling: RLPSettings | None, mesh: Mesh
+    ) -> None:
         _check_state(config, model, used, state(model, sampling, mesh), limits(mesh))
 
-    run = assembly.build(config, files, devices, look)
+    run = assembly.build(config, files, devices, check_model)
     if not only_state:
-        held = state(run.method.model, run.sampling, run.mesh)
-        _check_step(config, run, held, limits(run.mesh))
+        _check_step(
+            config, run, state(run.method.model, run.sampling_settings, run.mesh), limits(run.mesh)
+        )
     return run
 
 
 def checkpoints(config: Config, last: int | None) -> int:
-    """Most checkpoints that a run has at one time: those that are kept, the best one, and the one
-    that is being written.
+    """Return the most checkpoints that exist at a time.
+
+    These are the latest `checkpoint.keep`, the best one, and the one that is being written.
 
     Args:
-      config: of the run.
-      last: its last step; None where that is not known.
+      config: The config of the run.
+      last: The last step of the run; None if it is not known.
     """
     most = config.checkpoint.keep + 2
     if last is None:
@@ -71,46 +78,52 @@ def checkpoints(config: Config, last: int | None) -> int:
 
 
 def check_parameters(name: str, model: ModelConfig, used: int, limits: Limits) -> None:
-    """Refuses a network whose parameters do not fit on one device.
+    """Refuse a model whose parameters do not fit on one device.
 
     Args:
-      name: where the network is from, for the message.
-      model: the network.
-      used: ids of its tokenizer.
-      limits: of the device.
+      name: The name of the model, for the message.
+      model: The model configuration.
+      used: The number of ids of its tokenizer.
+      limits: The memory limits of the device.
+
+    Raises:
+      DoesNotFit: If the parameters do not fit.
     """
-    every, on_host = step_memory.of_parameters(model), step_memory.of_unused_rows(model, used)
-    device_memory.check(every, limits, f"the network of {name}", on_host)
+    needs, on_host = step_memory.of_parameters(model), step_memory.of_unused_rows(model, used)
+    device_memory.check(needs, limits, f"the model {name}", on_host)
 
 
 def check_sampling(method: TextMethod, sizes: Mapping[str, int], limits: Limits) -> None:
-    """Refuses to sample what does not fit beside the parameters on one device.
+    """Refuse sampling that does not fit next to the parameters on one device.
 
     Args:
-      method: of the network.
-      sizes: how many thoughts are sampled at a time, and the most tokens of each, by the names
-        that they have where the user sets them.
-      limits: of the device.
+      method: The method of the model.
+      sizes: The number of thoughts sampled at a time and the most tokens of each, keyed by the
+        names of the arguments or flags that set them.
+      limits: The memory limits of the device.
+
+    Raises:
+      DoesNotFit: If sampling does not fit.
     """
     thoughts, length = sizes.values()
-    found = step_memory.of_sampling(method.model, length, thoughts, sizes)
-    device_memory.check([*step_memory.of_parameters(method.model), *found], limits, "sampling")
+    caches = step_memory.of_sampling(method.model, length, thoughts, sizes)
+    device_memory.check([*step_memory.of_parameters(method.model), *caches], limits, "sampling")
 
 
 def _check_state(
     config: Config, model: ModelConfig, used: int, state: TrainState, limits: Limits
 ) -> None:
-    """Refuses a network whose state of training does not fit, with a gradient where it learns."""
-    every = step_memory.of_state(model, state, learns=_learns(config))
+    """Refuse a model whose training state, including gradients if it trains, does not fit."""
+    needs = step_memory.of_state(model, state, learns=_learns(config))
     on_host = step_memory.of_unused_rows(model, used)
     if not config.model.vocab_size:
-        every = [_by_tokenizer(need, used) for need in every]
+        needs = [_by_tokenizer(need, used) for need in needs]
     on_host += datasets.find(config.data.kind).memory(config)
-    device_memory.check(every, limits, "the state of training", on_host)
+    device_memory.check(needs, limits, "the training state", on_host)
 
 
 def _by_tokenizer(need: Need, used: int) -> Need:
-    """The same need, where the tokenizer says how large the vocabulary is."""
+    """Return the same need, attributed to the tokenizer if it determines the vocabulary size."""
     if need.fields.keys() != {"model.vocab_size"}:
         return need
     return dataclasses.replace(need, fields={"the largest id of the tokenizer": used - 1})
@@ -123,37 +136,37 @@ def _learns(config: Config) -> bool:
 def _state(
     config: Config, model: ModelConfig, sampling: RLPSettings | None, mesh: Mesh
 ) -> TrainState:
-    """The state of a run, as shapes with their places."""
+    """Return the state of a run as abstract arrays with shardings."""
     baseline, reference = copies_kept(sampling)
-    on_cpu = next(iter(mesh.devices.flat)).platform == "cpu"  # whose memory is the host's
+    on_cpu = next(iter(mesh.devices.flat)).platform == "cpu"  # device memory is host memory
     memory = "device" if on_cpu else config.rlp.baseline_memory
     optimizer = build_optimizer(config, None)
     return step_memory.abstract_state(mesh, model, optimizer, baseline, memory, reference)
 
 
-def _check_step(config: Config, run: Run, state: TrainState, limits: Limits) -> None:
-    """Refuses a run whose steps or evaluations do not fit; its state does."""
-    held = step_memory.of_state(run.method.model, state, learns=False)
-    for purpose, found in _moments(config, run):
-        device_memory.check([*held, *found], limits, purpose)
+def _check_step(config: Config, run: RunParts, state: TrainState, limits: Limits) -> None:
+    """Refuse a run whose state fits, but whose steps or evaluations do not."""
+    resident = step_memory.of_state(run.method.model, state, learns=False)
+    for purpose, needs in _peaks(config, run):
+        device_memory.check([*resident, *needs], limits, purpose)
 
 
-def _moments(config: Config, run: Run) -> Iterator[tuple[str, list[Need]]]:
-    """What is alive besides the state, at the moments when most is."""
+def _peaks(config: Config, run: RunParts) -> Iterator[tuple[str, list[Need]]]:
+    """Yield the memory peaks of a run: a label, and what is allocated in addition to the state."""
     if _learns(config):
         yield from run.task.training_memory(run)
-    wanted, place = config.evaluation, (run.method.model, run.mesh)
+    evaluation, model_and_mesh = config.evaluation, (run.method.model, run.mesh)
     if run.dataset.generated or run.task.reads_documents:
-        each = {
+        sizes = {
             THOUGHT: run.method.settings.thought_length,
-            "evaluation.thoughts": wanted.thoughts,
-            "evaluation.forks_per_document": wanted.forks_per_document,
+            "evaluation.thoughts": evaluation.thoughts,
+            "evaluation.forks_per_document": evaluation.forks_per_document,
         }
-        count = (wanted.forks_per_document, wanted.thoughts)
-        found = step_memory.of_evaluation(*place, run.method.settings, *count, each)
-        yield "an evaluation", found
+        count = (evaluation.forks_per_document, evaluation.thoughts)
+        needs = step_memory.of_evaluation(*model_and_mesh, run.method.settings, *count, sizes)
+        yield "an evaluation", needs
     if run.answering:
         settings = run.answering.method.settings
-        each = {RESPONSE: settings.thought_length, "evaluation.responses": wanted.responses}
-        found = step_memory.of_evaluation(*place, settings, 1, wanted.responses, each)
-        yield "an evaluation", found
+        sizes = {RESPONSE: settings.thought_length, "evaluation.responses": evaluation.responses}
+        needs = step_memory.of_evaluation(*model_and_mesh, settings, 1, evaluation.responses, sizes)
+        yield "an evaluation", needs

@@ -1,4 +1,4 @@
-"""From a config to what computes with a network on any machine: its shape, method and tokens."""
+"""Build the model configuration, settings, tokenizer and special tokens from a config."""
 
 import dataclasses
 import re
@@ -19,19 +19,20 @@ from rlp.run.tasks import Task
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import Tokenizer
 
-# Is called with the network, how many ids the tokenizer has, and with what a training step samples
-# (None for nothing), before anything is made of them. It may refuse them.
-Look = Callable[[ModelConfig, int, RLPSettings | None], None]
+# A callback that may raise before anything is allocated. Its arguments are the model configuration,
+# the number of ids of the tokenizer, and the settings of sampling (None if training samples
+# nothing).
+ModelCheck = Callable[[ModelConfig, int, RLPSettings | None], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class TextMethod(Method):
-    """A method with what turns text into tokens and back.
+    """A method with a tokenizer.
 
     Attributes:
-      tokenizer: of the run.
-      template: Jinja, makes prompts of messages; None where they are taken as they are.
-      ends: ids that end what is trained on, besides those that the run started with.
+      tokenizer: The tokenizer of the run.
+      template: The Jinja chat template; None if messages are used without a template.
+      ends: Ids that end training texts, in addition to those of the initial model.
     """
 
     tokenizer: Tokenizer
@@ -40,36 +41,38 @@ class TextMethod(Method):
 
     @property
     def separator(self) -> str:
-        """What stands between the pieces of a text when it is shown."""
+        """The separator between the pieces of a text when it is displayed."""
         return self.tokenizer.between_pieces
 
 
-def build_method(config: Config, files: Path | None = None, look: Look | None = None) -> TextMethod:
-    """What a run computes with, without its mesh and its data.
+def build_method(
+    config: Config, files: Path | None = None, check_model: ModelCheck | None = None
+) -> TextMethod:
+    """Build the method of a run, which does not depend on its mesh or data.
 
     Args:
-      config: of the run.
-      files: folder of the tokenizer where the config names none; None for bytes.
-      look: may refuse the network.
+      config: The config of the run.
+      files: The tokenizer folder if the config does not name one; None for bytes.
+      check_model: A callback that may refuse the model; see `ModelCheck`.
 
     Raises:
-      UserError: for a value that cannot be used, naming its field.
+      UserError: If a value of the config cannot be used; names its field.
     """
     task = tasks.of(config)
     tokenizer = datasets.find(config.data.kind).tokenizer(config, files)
-    model = named(lambda: _model(config, tokenizer.vocab_size))
+    model = as_user_error(lambda: _model(config, tokenizer.vocab_size))
     settings = _settings(config, task, tokenizer)
-    if look:
-        look(model, tokenizer.vocab_size, task.sampling(settings))
+    if check_model:
+        check_model(model, tokenizer.vocab_size, task.sampling_settings(settings))
     _check_room(config, task, tokenizer)
-    words = named(lambda: tokens.make_vocabulary(tokenizer, model.vocab_size))
+    words = as_user_error(lambda: tokens.make_vocabulary(tokenizer, model.vocab_size))
     template = tokens.chat_template(config, tokenizer, files)
     ends = tokens.training_ends(config, tokenizer, template, task.reads_responses)
     return TextMethod(model, settings, words, tokenizer, template, ends)
 
 
-def named(make: Callable[[], Any]) -> Any:
-    """A ValueError of the models' own checks, which name the field, as the user's."""
+def as_user_error(make: Callable[[], Any]) -> Any:
+    """Call `make`, and convert a ValueError, whose message names a field, to a UserError."""
     try:
         return make()
     except UserError:
@@ -83,33 +86,37 @@ def _model(config: Config, used: int) -> ModelConfig:
     size = config.model.vocab_size or -(-used // 64) * 64
     if used > INT32:
         raise UserError(
-            f"the tokenizer (data.tokenizer, or that of the model) has ids up to {used - 1}, and "
-            f"an embedding has at most {INT32} rows; take another one",
+            f"the tokenizer (data.tokenizer, or that of the model) has ids up to {used - 1}, but "
+            f"an embedding has at most {INT32} rows; use another tokenizer",
             field="data.tokenizer",
             value=config.data.tokenizer,
         )
     if size > INT32:
         raise UserError.of("model.vocab_size", size, f"; it must be at most {INT32}")
     if size < used:
-        raise UserError.of("model.vocab_size", size, f"is smaller than the tokenizer's {used} ids")
+        raise UserError.of(
+            "model.vocab_size",
+            size,
+            f"is smaller than the tokenizer's {used} ids; set it to {used} or more",
+        )
     return network(dict(config.model) | {"vocab_size": size})
 
 
 def _settings(config: Config, task: Task, tokenizer: Tokenizer) -> RLPSettings:
-    """Of thoughts: where training samples none, of the held-out figures alone."""
+    """Return the settings of thoughts; if training samples none, they apply to evaluation only."""
     bos = len(tokenizer.bos)
-    own = {
+    derived = {
         "prompt": tokens.thinking_prompt(config, tokenizer),
         "bos": bos,
         "min_prefix": max(config.rlp.min_prefix, bos),
         "objective": task.thought_objective,
         "options": Options(options_of(config)),
     }
-    return RLPSettings(**(dict(config.rlp) | own))
+    return RLPSettings(**(dict(config.rlp) | derived))
 
 
 def _check_room(config: Config, task: Task, tokenizer: Tokenizer) -> None:
-    """Refuses thoughts and responses that cannot end where those that do not are masked."""
+    """Refuse a length limit that leaves no room to close, if unclosed samples are masked."""
     limit = task.limit
     end = limit.end_tokens(tokenizer)
     if limit.length <= end and config.rlp.unclosed == "mask":

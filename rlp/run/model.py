@@ -1,6 +1,6 @@
-"""A trained network in Python: thoughts, text and log-likelihoods from it.
+"""Use a trained model from Python: sample thoughts and text, and compute log-likelihoods.
 
-model = load("runs/demo/rlp")
+model = rlp.load("runs/demo/rlp")
 model.think("Mia faces north .", n=4, target=" south")
 model.generate("Mia faces")
 """
@@ -9,7 +9,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, overload
+from typing import Any
 
 import jax
 
@@ -17,115 +17,31 @@ from configs import default
 from rlp.capacity import device_memory
 from rlp.evaluation.generation import continuation, thoughts_after
 from rlp.evaluation.likelihood import log_likelihood
-from rlp.report.inline import Column, html_table, text_table
 from rlp.run import memory_check, prompts
 from rlp.run.opened_model import Opened, describe, open_model
 from rlp.run.results import Run
+from rlp.run.sampled_thoughts import Thought, Thoughts
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import THINK_OPEN
 
 
-@dataclasses.dataclass(frozen=True)
-class Thought:
-    """A thought at the end of a prompt.
-
-    Attributes:
-      text: between the tags.
-      tokens: how many it has, without the tags.
-      closed: the model closed it by itself, within the limit.
-      log_likelihood: of the target after it, nats; None without a target.
-      gain: nats by which it raises the target's log-likelihood; None without a target.
-    """
-
-    text: str
-    tokens: int
-    closed: bool
-    log_likelihood: float | None
-    gain: float | None
-
-
-class Thoughts(Sequence[Thought]):
-    """Thoughts that a model had at the end of one prompt; shows as a table.
-
-    Attributes:
-      prompt, target: as they were given.
-      log_likelihood: of the target without a thought, nats; None without a target.
-    """
-
-    def __init__(
-        self, prompt: str, target: str, found: Sequence[Thought], log_likelihood: float | None
-    ) -> None:
-        """See the attributes; `found` are the thoughts."""
-        self.prompt, self.target, self.log_likelihood = prompt, target, log_likelihood
-        self._found = tuple(found)
-
-    @overload
-    def __getitem__(self, place: int) -> Thought: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Thought]: ...
-    def __getitem__(self, place: int | slice) -> Thought | Sequence[Thought]:
-        return self._found[place]
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    @property
-    def gains(self) -> list[float]:
-        """Nats by which each thought raises the target's log-likelihood; [] without a target."""
-        return [thought.gain for thought in self if thought.gain is not None]
-
-    @property
-    def mean_gain(self) -> float | None:
-        """The mean of `gains`; None without a target."""
-        return math.fsum(self.gains) / len(self) if self.gains else None
-
-    def __repr__(self) -> str:
-        return f"{text_table(self._columns())}\n{self._summary()}"
-
-    def _repr_html_(self) -> str:
-        return html_table(self._columns(), self._summary())
-
-    def _columns(self) -> list[Column]:
-        columns = [
-            Column("tokens", [str(thought.tokens) for thought in self]),
-            Column(
-                "closed",
-                ["yes" if thought.closed else "no" for thought in self],
-                meaning="by the model itself, within the limit of length",
-            ),
-            Column("thought", [thought.text for thought in self], text=True),
-        ]
-        if self.log_likelihood is None:
-            return columns
-        scored = [(t.gain or 0.0, t.log_likelihood or 0.0) for t in self]
-        meaning = "of the target after the thought, nats"
-        return [
-            Column("gain", [f"{gain:+.3f}" for gain, _ in scored], meaning="nats"),
-            Column("log p", [f"{after:.3f}" for _, after in scored], meaning=meaning),
-            *columns,
-        ]
-
-    def _summary(self) -> str:
-        if self.log_likelihood is None:
-            return f"{len(self)} thoughts after {self.prompt!r}"
-        return (
-            f"{self.target!r} after {self.prompt!r}: log p without a thought "
-            f"{self.log_likelihood:.3f} nats, mean gain {self.mean_gain:+.3f}"
-        )
-
-
 class Model:
-    """A trained network, on one device.
+    """A trained model on one device, as returned by `load`.
 
     Attributes:
-      name: as it was given.
-      step: of its checkpoint; None for a model that is not of a run.
-      config: of its run.
-      tokenizer: text to ids and back, `rlp.tokenizers.tokenizer.Tokenizer`.
+      name: The name that it was loaded by.
+      step: The step of its checkpoint; None for a model that is not from a run.
+      config: The config of its run.
+      tokenizer: Its tokenizer, `rlp.tokenizers.tokenizer.Tokenizer`.
+
+    Example::
+
+        model = rlp.load("runs/demo/rlp")
+        print(model.generate("Mia faces", length=16))
     """
 
     def __init__(self, opened: Opened, device: jax.Device) -> None:
-        """A model that has been opened on a device; `load` does it."""
+        """Create a model from an opened one; use `load` instead."""
         self._opened, self._device = opened, device
         self.name, self.step, self.config = opened.name, opened.step, opened.config
         self.tokenizer: Any = opened.method.tokenizer
@@ -142,22 +58,30 @@ class Model:
         chat: bool = False,
         system: str = "",
     ) -> Thoughts:
-        """Samples thoughts at the end of a prompt, and scores the text that follows.
+        """Sample thoughts after a prompt, and score the text that follows.
 
         Args:
-          prompt: the text before.
-          n: how many thoughts.
-          target: the text after, whose log-likelihood is measured with and without each thought; ""
-            for none.
-          length: most tokens of a thought, its closing tag included; None as the run has it.
-          temperature: of the draws, 0 for the likeliest; None as the run has it.
-          seed: of the draws.
-          chat: the prompt is a message of the user, put into the model's chat template.
-          system: with `chat`, the message before it.
+          prompt: The text before the thoughts.
+          n: The number of thoughts.
+          target: The text after the thoughts, whose log-likelihood is computed with and without
+            each thought; "" for none.
+          length: The most tokens of a thought, including its closing tag; None for the run's value.
+          temperature: The sampling temperature, 0 for greedy; None for the run's value.
+          seed: The random seed.
+          chat: Format the prompt as a user message with the model's chat template.
+          system: With `chat`, the system message.
+
+        Returns:
+          The thoughts, with log-likelihoods and gains if there is a target.
 
         Raises:
-          UserError: the prompt is empty or holds what the tokenizer cannot write, there is no chat
-            template, or so many thoughts do not fit into memory.
+          UserError: If the prompt is empty or cannot be encoded, if the model has no chat template,
+            or if `n` thoughts do not fit in memory.
+
+        Example::
+
+            thoughts = model.think("Mia faces north .", n=4, target=" south")
+            thoughts.mean_gain, thoughts[0].text
         """
         method = self._opened.method
         settings = method.settings
@@ -169,14 +93,14 @@ class Model:
         if chat:
             if text.rstrip().endswith(THINK_OPEN):
                 raise UserError(
-                    "the chat template opens a thought by itself; generate a text instead (on the "
-                    "command line, leave out --think)"
+                    "the chat template already opens a thought; use generate instead of think (on "
+                    "the command line, leave out --think)"
                 )
-            settings = dataclasses.replace(settings, prompt=())  # it begins with its template
+            settings = dataclasses.replace(settings, prompt=())  # the template replaces it
             before, after = prompts.split_tokens(self._opened, text, target)
         else:
             before, after = prompts.prompt_and_target(self._opened, text, target)
-        found, without = thoughts_after(
+        sampled, without = thoughts_after(
             dataclasses.replace(method, settings=settings),
             self._opened.params,
             before,
@@ -194,7 +118,7 @@ class Model:
                 if thought.reasoned is None or without is None
                 else thought.reasoned - without,
             )
-            for thought in found
+            for thought in sampled
         ]
         return Thoughts(prompt, target, thoughts, without)
 
@@ -208,14 +132,21 @@ class Model:
         chat: bool = False,
         system: str = "",
     ) -> str:
-        """The text that the model writes after a prompt, up to the end of its text or turn.
+        """Generate text after a prompt, until the end of the text or turn.
 
         Args:
-          prompt, temperature, seed, chat, system: as of `think`.
-          length: most tokens.
+          prompt: The text before.
+          length: The most tokens to generate.
+          temperature: The sampling temperature, 0 for greedy; None for the run's value.
+          seed: The random seed.
+          chat: Format the prompt as a user message with the model's chat template.
+          system: With `chat`, the system message.
+
+        Returns:
+          The generated text, without the prompt and the end token.
 
         Raises:
-          UserError: as `think` does.
+          UserError: As in `think`.
         """
         pieces = self.stream(
             prompt, length, temperature=temperature, seed=seed, chat=chat, system=system
@@ -233,8 +164,23 @@ class Model:
         system: str = "",
         keep_end: bool = False,
     ) -> Iterator[str]:
-        """The text of `generate` in pieces, as they come; with `keep_end`, the token that ends it
-        included."""
+        """Generate text as `generate` does, and yield it in pieces.
+
+        Args:
+          prompt: As in `generate`.
+          length: As in `generate`.
+          temperature: As in `generate`.
+          seed: As in `generate`.
+          chat: As in `generate`.
+          system: As in `generate`.
+          keep_end: Include the text of the end token.
+
+        Yields:
+          The pieces of the text.
+
+        Raises:
+          UserError: As in `think`.
+        """
         opened, method = self._opened, self._opened.method
         temperature = method.settings.temperature if temperature is None else temperature
         self._check(length, temperature)
@@ -254,31 +200,39 @@ class Model:
         return self._decoded(ids, (token for token in tokens if keep_end or token not in ends))
 
     def log_likelihood(self, prompt: str, target: str) -> float:
-        """log p(target | prompt) in nats, without a thought, over the tokens that text can hold.
+        """Compute log p(target | prompt), without a thought.
+
+        Tokens that cannot occur in a text, such as the thinking tags, have probability 0.
+
+        Args:
+          prompt: The text before.
+          target: The text after.
+
+        Returns:
+          The log-likelihood in nats, summed over the tokens of the target.
 
         Raises:
-          UserError: the prompt is empty where the tokenizer puts nothing before a text, or a text
-            holds what the tokenizer cannot write.
+          UserError: If a text cannot be encoded, or if the prompt is empty and the tokenizer has no
+            BOS token.
         """
         before, after = prompts.prompt_and_target(self._opened, prompt, target)
         return log_likelihood(self._opened.method, self._opened.params, before, after)
 
     def __repr__(self) -> str:
-        return "\n".join([f"{self.name}, {self._stands}", *describe(self._opened)])
-
-    @property
-    def _stands(self) -> str:
-        return "a model" if self.step is None else f"step {self.step}"
+        kind = "a model" if self.step is None else f"step {self.step}"
+        return "\n".join([f"{self.name}, {kind}", *describe(self._opened)])
 
     def _decoded(self, before: Sequence[int], tokens: Iterator[int]) -> Iterator[str]:
-        """The text of tokens as they come, decoded behind the prompt: alone, what follows would
-        lose the space before its first word."""
+        """Yield the text of tokens, decoded together with the prompt.
+
+        Decoded separately, the text would lose the space before its first word.
+        """
         ids = list(before)
         shown = len(self.tokenizer.decode(ids))
         for token in tokens:
             ids.append(token)
             text = self.tokenizer.decode(ids)
-            if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # the next may complete a character
+            if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # else the character is incomplete
                 yield text[shown:]
                 shown = len(text)
         if rest := self.tokenizer.decode(ids)[shown:]:
@@ -290,7 +244,7 @@ class Model:
         return prompts.chat_prompt(self._opened, prompt, system) if chat else prompt
 
     def _check(self, length: int, temperature: float, n: int = 1) -> None:
-        """Refuses numbers that mean nothing, and what does not fit into memory."""
+        """Refuse invalid numbers, and sampling that does not fit in memory."""
         for name, value in (("n", n), ("length", length)):
             if value < 1:
                 raise UserError(f"{name}={value}; it must be at least 1")
@@ -299,7 +253,7 @@ class Model:
         self.check_memory({"n": n, "length": length})
 
     def check_memory(self, sizes: Mapping[str, int]) -> None:
-        """Refuses to sample what does not fit; `sizes` as of `memory_check.check_sampling`."""
+        """Refuse sampling that does not fit in memory; see `memory_check.check_sampling`."""
         limits = device_memory.limits([self._device])
         memory_check.check_sampling(self._opened.method, sizes, limits)
 
@@ -310,16 +264,23 @@ def load(
     bos: str = "",
     device: jax.Device | None = None,
 ) -> Model:
-    """Opens a trained network.
+    """Load a trained model.
 
     Args:
-      source: a run, as its object or its folder, "<folder>@<step>" or "<folder>@best"; a model in
-        the Hugging Face format, its folder or its name on the hub; a GGUF file.
-      bos: the token before every text, "none" for nothing; "" for what its tokenizer puts there.
-      device: where its parameters are to be; None for the first that JAX has.
+      source: A `Run`; a run folder, "<folder>@<step>" or "<folder>@best"; a model in the Hugging
+        Face format, by its folder or its name on the hub; or a GGUF file.
+      bos: The BOS token, "none" for no BOS; "" for the tokenizer's default.
+      device: The device for the parameters; None for the first JAX device.
+
+    Returns:
+      The model.
 
     Raises:
-      UserError: there is no such thing, or it cannot be used.
+      UserError: If the source does not exist or cannot be used, or does not fit in memory.
+
+    Example::
+
+        model = rlp.load("runs/demo/rlp@best")
     """
     name = str(source.workdir) if isinstance(source, Run) else os.fspath(source)
     device = jax.devices()[0] if device is None else device

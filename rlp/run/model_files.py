@@ -1,8 +1,8 @@
-"""The small files of a model, as an export has them: tokenizer, template, generation config.
+"""The small files of an exported model: tokenizer, chat template and generation config.
 
-What a run trains with goes into them: the chat template that it used, the ids that end what it
-learnt, and the tokens that its config names. They are put into the run's folder when it begins, so
-a run that starts from it inherits them by copying.
+They reflect the training setup: the chat template that was used, the ids that end training texts,
+and the special tokens that the config names. A run writes them to its folder when it begins, so
+that a run initialized from it inherits them by copying.
 """
 
 import json
@@ -29,88 +29,94 @@ IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # in config.json and GEN
 
 
 def token_ids(tokenizer: Any) -> dict[str, Any]:
-    """The fields of config.json and generation_config.json that name tokens."""
+    """Return the fields of config.json and generation_config.json that contain token ids."""
     bos = tokenizer.bos[0] if tokenizer.bos else None
     ids = {"bos": bos, "eos": tokenizer.eos, "pad": tokenizer.pad}
     return {f"{role}_token_id": x for role, x in ids.items()}
 
 
 def small_files(
-    made: TextMethod, folder: Path | None, known: bool, named: Mapping[str, str]
+    method: TextMethod, folder: Path | None, known: bool, data: Mapping[str, str]
 ) -> dict[str, Path | str]:
-    """Name to content of all that an export has beside its weights and its config.json.
+    """Return all files of an export except its weights and config.json: name -> content.
 
     Args:
-      made: the tokenizer, the template and the ends of the run.
-      folder: of the small files that the run has or starts from; None for none.
-      known: whether the run's tokenizer is the one that the folder's ids are of.
-      named: fields of config.data, of which "tokenizer", "bos" and "eos" are read.
+      method: The tokenizer, chat template and end ids of the run.
+      folder: The Hugging Face files of the run or of its initial model; None for none.
+      known: Whether the run's tokenizer is that of `folder`, so that its token ids apply.
+      data: The fields of config.data, of which "tokenizer", "bos" and "eos" are read.
 
     Raises:
-      UserError: the tokenizer cannot put the bos of the config before a text.
+      UserError: If the tokenizer cannot add the BOS token of the config.
     """
-    generation = generation_config(made, folder, known, named)
-    return _tokenizer_files(made, named) | {GENERATION: generation}
+    generation = generation_config(method, folder, known, data)
+    return _tokenizer_files(method, data) | {GENERATION: generation}
 
 
 def config_ids(
-    made: TextMethod,
-    given: Mapping[str, Any],
+    method: TextMethod,
+    original: Mapping[str, Any],
     known: bool,
     files: edits.Files,
-    named: Mapping[str, str],
+    data: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The fields of config.json that name tokens, where they differ from those given.
+    """Return the token-id fields of config.json that differ from the original ones.
 
     Args:
-      made, known, named: as of `small_files`.
-      given: content of the config.json that the model came with; empty for none.
-      files: the small files of the export.
+      method: As in `small_files`.
+      original: The content of the model's original config.json; empty for none.
+      known: As in `small_files`.
+      files: The small files of the export.
+      data: As in `small_files`.
     """
-    if not (given and known):
+    if not (original and known):
         ids = edits.object_of(files, GENERATION)
         return {name: ids[name] for name in IDS if name in ids}
-    return _with_ends(made, given, given, named)
+    return _with_ends(method, original, original, data)
 
 
 def eos_ids(generation: Path | str) -> tuple[int, ...]:
-    """The ids at which `generate` stops, as a generation_config.json says."""
+    """Return the ids at which `generate` stops, from a generation_config.json."""
     content = edits.object_of({GENERATION: generation}, GENERATION)
     return tuple(edits.ids_of(content.get("eos_token_id")))
 
 
-def keep(folder: Path, made: TextMethod, known: bool, named: Mapping[str, str]) -> None:
-    """Puts the small files into the folder of a run, over those of what it starts from.
+def save_small_files(
+    folder: Path, method: TextMethod, known: bool, data: Mapping[str, str]
+) -> None:
+    """Write the small files to a run folder, replacing those of the initial model.
 
-    A tokenizer that is made in code needs none. Of one that the config names by its own folder, the
-    chat template is kept here: transformers may read a tokenizer otherwise beside another model.
+    A tokenizer defined in code has no files. If the config names a tokenizer folder, only the chat
+    template is written: transformers may read a tokenizer differently next to another model.
 
     Args:
-      folder: of the run's files in the Hugging Face format, as copied.
-      made, known, named: as of `small_files`.
+      folder: The copied Hugging Face files of the run.
+      method: As in `small_files`.
+      known: As in `small_files`.
+      data: As in `small_files`.
 
     Raises:
-      UserError: as `small_files` does.
+      UserError: As in `small_files`.
     """
-    if not isinstance(made.tokenizer, FolderTokenizer):
+    if not isinstance(method.tokenizer, FolderTokenizer):
         return
-    files = small_files(made, folder, known, named)
-    if made.template is None and made.tokenizer.chat_template is not None:
-        LOGGER.info("the chat template is left out of the export: the run uses none")
-    if named["eos"] and not edits.has_token(files, named["eos"]):
+    files = small_files(method, folder, known, data)
+    if method.template is None and method.tokenizer.chat_template is not None:
+        LOGGER.info("the run does not use a chat template, so exports will not contain one")
+    if data["eos"] and not edits.has_token(files, data["eos"]):
         LOGGER.info(
             "data.eos=%r is not an added token, so the exported tokenizer keeps its eos_token; "
-            "generate stops at it all the same",
-            named["eos"],
+            "generate stops at data.eos nevertheless",
+            data["eos"],
         )
-    if named["tokenizer"]:
+    if data["tokenizer"]:
         files = {GENERATION: files[GENERATION]}
-        if made.template is not None:
-            files[edits.TEMPLATE] = made.template
+        if method.template is not None:
+            files[edits.TEMPLATE] = method.template
     if (folder / huggingface.CONFIG).is_file():
-        given = huggingface.read_config(folder)
-        if changed := config_ids(made, given, known, files, named):
-            files[huggingface.CONFIG] = json.dumps(given | changed, indent=2) + "\n"
+        original = huggingface.read_config(folder)
+        if changed := config_ids(method, original, known, files, data):
+            files[huggingface.CONFIG] = json.dumps(original | changed, indent=2) + "\n"
     write_files(folder, files)
     for name in FILES:
         if name not in files:
@@ -120,43 +126,42 @@ def keep(folder: Path, made: TextMethod, known: bool, named: Mapping[str, str]) 
 def check_tokenizer(
     name: str, tokenizer: Tokenizer, files: edits.Files, config: Mapping[str, Any]
 ) -> None:
-    """Refuses an export whose tokenizer transformers would read in another way than training did.
+    """Refuse an export whose tokenizer behaves differently in transformers than in training.
 
-    Which class it takes depends on the model type, and a class may go by rules of its own.
+    Transformers selects the tokenizer class by the model type, and a class may have special rules.
 
     Args:
-      name: of the model.
-      tokenizer: of training.
-      files: the small files of the export.
-      config: content of its config.json.
+      name: The name of the model, for the message.
+      tokenizer: The tokenizer of training.
+      files: The small files of the export.
+      config: The content of the export's config.json.
 
     Raises:
-      UserError: transformers gives other ids, of the text or of what stands before it.
+      UserError: If transformers produces other ids for the text or the BOS.
     """
     pieces = [i for i, text in enumerate(tokenizer.token_bytes()) if text]
-    pieces = pieces or list(range(tokenizer.vocab_size))  # of words there are no bytes
+    pieces = pieces or list(range(tokenizer.vocab_size))  # word-level tokenizers have no bytes
     texts = ["", tokenizer.decode(pieces[:: len(pieces) // 500 + 1])]
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), {**files, huggingface.CONFIG: json.dumps(config)})
-        found = huggingface.text_ids(Path(folder), texts)
-    after = found[0][len(tokenizer.bos) :]  # an eos after every text is no concern of prompts
-    for text, ids in zip(texts, found, strict=True):
+        ids_by_text = huggingface.text_ids(Path(folder), texts)
+    after = ids_by_text[0][len(tokenizer.bos) :]  # an EOS after every text is irrelevant here
+    for text, ids in zip(texts, ids_by_text, strict=True):
         expected = [*tokenizer.bos, *tokenizer.encode(text), *after]
         if ids != expected:
             pairs = zip(ids, expected, strict=False)
             shorter = min(len(ids), len(expected))
-            place = next((i for i, (a, b) in enumerate(pairs) if a != b), shorter)
-            theirs, ours = (tokenizer.decode(x[place : place + 3]) for x in (ids, expected))
+            at = next((i for i, (a, b) in enumerate(pairs) if a != b), shorter)
+            theirs, ours = (tokenizer.decode(x[at : at + 3]) for x in (ids, expected))
             raise UserError(
-                f"{name} cannot be exported: beside a config.json of model_type "
-                f"{config['model_type']!r} transformers reads its tokenizer in another way than "
-                f"training did ({theirs!r} for {ours!r}); train with a tokenizer of such a model, "
-                "and with data.bos=''"
+                f"{name} cannot be exported: with model_type {config['model_type']!r} in "
+                f"config.json, transformers tokenizes differently than training did ({theirs!r} "
+                f"instead of {ours!r}); train with a tokenizer of such a model and data.bos=''"
             )
 
 
 def write_files(folder: Path, files: edits.Files) -> None:
-    """Writes files into a folder, each whole or not at all; one that is there already is left."""
+    """Write files to a folder, each atomically; skip a file whose content is already the same."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         new = content.read_bytes() if isinstance(content, Path) else content.encode()
@@ -166,16 +171,16 @@ def write_files(folder: Path, files: edits.Files) -> None:
         write_whole(path, new)
 
 
-def _tokenizer_files(made: TextMethod, named: Mapping[str, str]) -> dict[str, Path | str]:
-    tokenizer = made.tokenizer
+def _tokenizer_files(method: TextMethod, data: Mapping[str, str]) -> dict[str, Path | str]:
+    tokenizer = method.tokenizer
     files = dict(tokenizer.files())
-    if made.template != tokenizer.chat_template:
-        files = edits.with_template(files, made.template)
-    if named["eos"] and edits.has_token(files, named["eos"]):
-        files = edits.with_token(files, "eos_token", named["eos"])
-    if isinstance(tokenizer, FolderTokenizer) and tokenizer.bos != tokenizer.put_before:
+    if method.template != tokenizer.chat_template:
+        files = edits.with_template(files, method.template)
+    if data["eos"] and edits.has_token(files, data["eos"]):
+        files = edits.with_token(files, "eos_token", data["eos"])
+    if isinstance(tokenizer, FolderTokenizer) and tokenizer.bos != tokenizer.default_bos:
         names = {tokenizer.decode([i]): i for i in tokenizer.bos}
-        files = edits.with_beginning(files, names)
+        files = edits.with_leading_tokens(files, names)
         for name in names:
             if edits.has_token(files, name):
                 files = edits.with_token(files, "bos_token", name)
@@ -183,52 +188,62 @@ def _tokenizer_files(made: TextMethod, named: Mapping[str, str]) -> dict[str, Pa
 
 
 def generation_config(
-    made: TextMethod, folder: Path | None, known: bool, named: Mapping[str, str]
+    method: TextMethod, folder: Path | None, known: bool, data: Mapping[str, str]
 ) -> Path | str:
-    """generation_config.json: the one that the model came with, with the ends of the run.
+    """Return generation_config.json: the original one, with the end ids of the run added.
 
     Args:
-      made, folder, known, named: as of `small_files`.
+      method: As in `small_files`.
+      folder: As in `small_files`.
+      known: As in `small_files`.
+      data: As in `small_files`.
+
+    Returns:
+      The new content, or the path of the original file if nothing changes.
     """
     path = folder / GENERATION if folder else None
-    given = _read(path)
+    original = _read(path)
     config = _read(folder / huggingface.CONFIG if folder else None)
-    if known and (given or any(name in config for name in IDS)):
-        start = given or {name: config[name] for name in IDS if name in config}
-        changed = start | _with_ends(made, start, config, named)
+    if known and (original or any(name in config for name in IDS)):
+        start = original or {name: config[name] for name in IDS if name in config}
+        changed = start | _with_ends(method, start, config, data)
     else:
-        ids = token_ids(made.tokenizer)
-        ends = (made.tokenizer.separator, *made.ends)
-        changed = given | ids | {"eos_token_id": edits.with_ids(ids["eos_token_id"], ends)}
-    if path is not None and given and changed == given:
+        ids = token_ids(method.tokenizer)
+        ends = (method.tokenizer.separator, *method.ends)
+        changed = original | ids | {"eos_token_id": edits.with_ids(ids["eos_token_id"], ends)}
+    if path is not None and original and changed == original:
         return path
     return json.dumps(changed, indent=2) + "\n"
 
 
 def _with_ends(
-    made: TextMethod, given: Mapping[str, Any], config: Mapping[str, Any], named: Mapping[str, str]
+    method: TextMethod,
+    original: Mapping[str, Any],
+    config: Mapping[str, Any],
+    data: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The fields that name tokens, where the run adds to them or the config names others.
+    """Return the token-id fields that the run extends or its config overrides.
 
     Args:
-      made, named: as of `small_files`.
-      given: content of the file that is changed.
-      config: content of config.json, whose ids count where the file has none.
+      method: As in `small_files`.
+      original: The original content of the file that is changed.
+      config: The content of config.json, whose ids apply if the file has none.
+      data: As in `small_files`.
     """
     changed: dict[str, Any] = {}
-    if made.ends:
-        before = given.get("eos_token_id", config.get("eos_token_id"))
-        before = made.tokenizer.eos if before is None else before
-        changed["eos_token_id"] = edits.with_ids(before, made.ends)
-    if named["bos"] not in ("", "none"):
-        changed["bos_token_id"] = token_ids(made.tokenizer)["bos_token_id"]
+    if method.ends:
+        before = original.get("eos_token_id", config.get("eos_token_id"))
+        before = method.tokenizer.eos if before is None else before
+        changed["eos_token_id"] = edits.with_ids(before, method.ends)
+    if data["bos"] not in ("", "none"):
+        changed["bos_token_id"] = token_ids(method.tokenizer)["bos_token_id"]
     return changed
 
 
 def _read(path: Path | None) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none.
+    """Read a JSON object from a file; return {} if the file does not exist.
 
     Raises:
-      UserError: it is something else.
+      UserError: If the file does not contain a JSON object.
     """
     return read_object(path) if path and path.is_file() else {}

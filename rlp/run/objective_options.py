@@ -1,4 +1,4 @@
-"""Options of a config's objective: all that it declares, with defaults where none is given."""
+"""The options of a config's objective, with defaults for those that are not set."""
 
 import copy
 
@@ -11,21 +11,22 @@ from rlp.run.tasks import NextToken
 
 
 def options_of(config: Config) -> dict[str, Value]:
-    """All options of a config's objective, by name.
+    """Return all options of a config's objective, by name.
 
     Raises:
-      UserError: there is no such option, or it cannot take its value.
+      UserError: If an option does not exist or does not accept its value.
     """
     declared = {} if config.objective == NextToken.name else find(config.objective).options
     return resolve(config.objective, declared, config.objective_options)
 
 
 def with_options(config: ConfigDict) -> ConfigDict:
-    """A run's config with all options of its objective, so that it records them; an experiment's
-    config as it is, since each of its arms has the options of its own objective.
+    """Return a run's config with all options of its objective filled in, so that it records them.
+
+    The config of an experiment is returned unchanged: each arm has the options of its objective.
 
     Raises:
-      UserError: as of `options_of`.
+      UserError: As in `options_of`.
     """
     if "arms" in config or not (options := options_of(Config.of(config))):
         return config

@@ -1,6 +1,6 @@
-"""A run, or a model in the Hugging Face format, opened: ready to compute with.
+"""Open a run or a model in the Hugging Face format for inference or conversion.
 
-Models are opened on the host to convert them: no accelerator is needed, nor is its memory.
+Conversions open models on the host, and need neither an accelerator nor its memory.
 """
 
 import copy
@@ -23,15 +23,15 @@ from rlp.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A trained network.
+    """A trained model.
 
     Attributes:
-      name: as it was given.
-      config: of its run.
-      method: what it takes to compute with it.
-      params: float32, on one device.
-      step: of its checkpoint; None where there is none.
-      files: folder of its files in the Hugging Face format, or None.
+      name: The name that it was opened by.
+      config: The config of its run.
+      method: Its model configuration, settings and tokenizer.
+      params: Its parameters, float32, on one device.
+      step: The step of its checkpoint; None without a checkpoint.
+      files: The folder of its files in the Hugging Face format, or None.
     """
 
     name: str
@@ -43,16 +43,16 @@ class Opened:
 
 
 def open_model(name: str, default: ConfigDict, device: jax.Device, bos: str = "") -> Opened:
-    """Opens whatever `init_from` can name.
+    """Open a model by any name that `init_from` accepts.
 
     Args:
-      name: a run, with or without @step, or a model in the Hugging Face format.
-      default: the config of a model that is no run's.
-      device: where its parameters are to be.
-      bos: `data.bos`, in place of what its config has; "" to leave that.
+      name: A run, with or without @step, or a model in the Hugging Face format.
+      default: The config for a model that is not from a run.
+      device: The device for its parameters.
+      bos: Overrides `data.bos` of its config; "" keeps it.
 
     Raises:
-      UserError: there is no such thing, or it cannot be used.
+      UserError: If the model does not exist, cannot be used, or does not fit in memory.
     """
     start = starting.find(name)
     config = start.config
@@ -60,34 +60,34 @@ def open_model(name: str, default: ConfigDict, device: jax.Device, bos: str = ""
         config = copy.deepcopy(default)
         config.model.update(start.model)
     config.data.bos = bos or config.data.bos
-    asked = copy.deepcopy(config)
-    named = config.data.chat_template not in ("", "none")
-    if named and starting.same_template(config, start.files):  # that file may have changed
-        asked.data.chat_template = ""
+    effective = copy.deepcopy(config)
+    names_file = config.data.chat_template not in ("", "none")
+    if names_file and starting.same_template(config, start.files):  # use the saved copy of the file
+        effective.data.chat_template = ""
     limits = device_memory.limits([device])
-    look = lambda model, used, _: memory_check.check_parameters(name, model, used, limits)
-    method = build_method(Config.of(asked), start.files, look)
+    check_model = lambda model, used, _: memory_check.check_parameters(name, model, used, limits)
+    method = build_method(Config.of(effective), start.files, check_model)
     params, step, _ = start.load(abstract_params(method.model, make_mesh(devices=[device])))
     return Opened(name, config, method, params, step, start.files)
 
 
 def conversion_device() -> jax.Device:
-    """Where models are converted.
+    """Return the device on which models are converted.
 
     Raises:
-      UserError: JAX was told to leave it out.
+      UserError: If JAX_PLATFORMS excludes the CPU.
     """
     try:
         return jax.devices("cpu")[0]
     except RuntimeError as error:
         raise UserError(
-            "models are converted on the CPU, which JAX_PLATFORMS leaves out; add it: "
+            "models are converted on the CPU, which JAX_PLATFORMS excludes; set "
             "JAX_PLATFORMS=<accelerator>,cpu"
         ) from error
 
 
 def describe(opened: Opened) -> list[str]:
-    """A few lines on a model: its network, and what its tokenizer makes of the tags."""
+    """Return a few lines that describe a model: its architecture, tags and special tokens."""
     model, tokenizer = opened.method.model, opened.method.tokenizer
     name = lambda ids: f"token {ids[0]}" if len(ids) == 1 else f"{len(ids)} tokens {list(ids)}"
     known = lambda *ids: " ".join(f"{tokenizer.decode([x])!r} {x}" for x in ids) or "nothing"
@@ -95,6 +95,6 @@ def describe(opened: Opened) -> list[str]:
         f"network: {count_parameters(model):,} parameters, {model.num_layers} layers of width "
         f"{model.hidden_size}, {tokenizer.vocab_size} tokens in {model.vocab_size} rows",
         f"tags: <think> is {name(tokenizer.think_open)}, </think> is {name(tokenizer.think_close)}",
-        f"texts: before each {known(*tokenizer.bos)}, after each document "
-        f"{known(tokenizer.separator)}; a text ends with {known(tokenizer.eos)}",
+        f"special tokens: BOS {known(*tokenizer.bos)}, EOS {known(tokenizer.eos)}, document "
+        f"separator {known(tokenizer.separator)}",
     ]

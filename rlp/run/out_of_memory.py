@@ -1,4 +1,4 @@
-"""A run that runs out of memory ends with one line that names the fields to lower."""
+"""Turn out-of-memory errors into one line that names the fields to lower."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from configs.default import Config
 from configs.fields import value_of
 from rlp.runtime.errors import UserError
 
-# In the order in which to try them: the first ones change no result.
+# In the order in which to try them: the first ones do not change results.
 NEXT_TOKEN_FIELDS = ("model.remat", "batch_size", "data.sequence_length")
 THOUGHT_FIELDS = (
     "rlp.update_micro_batch",
@@ -20,11 +20,14 @@ THOUGHT_FIELDS = (
 
 
 @contextlib.contextmanager
-def named(config: Config) -> Iterator[None]:
-    """Turn errors of exhausted memory into a UserError with the fields to lower.
+def as_user_error(config: Config) -> Iterator[None]:
+    """Turn out-of-memory errors into a UserError that names the fields to lower.
 
     Args:
-      config: of the run that is built and trained in this context.
+      config: The config of the run that is built and trained in this context.
+
+    Raises:
+      UserError: If the host or a device runs out of memory.
     """
     try:
         yield
@@ -43,7 +46,7 @@ def _message(config: Config, where: str, reason: str) -> str:
     return (
         f"{where} is out of memory" + (f" ({first_line})" if first_line else "") + "; "
         f"{', '.join(cures[:-1])} or {cures[-1]}; `python -m launch.compile` with this config and "
-        "--topology=<chips> prints what each stage takes; the same command resumes the run"
+        "--topology=<chips> prints the memory of each stage; the same command resumes the run"
     )
 
 

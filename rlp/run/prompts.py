@@ -1,4 +1,4 @@
-"""Prompts of an opened model as token ids, and the ids at which its texts end."""
+"""Convert prompts of an opened model to token ids, and determine the ids that end its texts."""
 
 from typing import Any
 
@@ -10,77 +10,79 @@ from rlp.tokenizers.turns import end_of_turn
 
 
 def stop_ids(opened: Opened, chat: bool = False) -> tuple[int, ...]:
-    """The ids after which what the model writes is over: those at which `generate` stops with its
-    export, those that end a text or a document, and in a chat the one that ends a turn."""
+    """Return the ids that end generation.
+
+    These are the stop ids of the model's export, EOS, the document separator and, in a chat, the id
+    that ends a turn.
+    """
     tokenizer: Any = opened.method.tokenizer
-    found = [*exported_stop_ids(opened), tokenizer.eos, tokenizer.separator]
+    ids = [*exported_stop_ids(opened), tokenizer.eos, tokenizer.separator]
     if chat and (end := end_of_turn(tokenizer, opened.method.template)) is not None:
-        found.append(end)
-    return tuple(dict.fromkeys(found))
+        ids.append(end)
+    return tuple(dict.fromkeys(ids))
 
 
 def exported_stop_ids(opened: Opened) -> tuple[int, ...]:
-    """The ids at which `generate` stops with the export of a model."""
+    """Return the ids at which transformers' `generate` stops with the export of a model."""
     known = starting.same_tokenizer(opened.config, opened.files)
     return eos_ids(generation_config(opened.method, opened.files, known, opened.config.data))
 
 
 def chat_prompt(opened: Opened, text: str, system: str = "") -> str:
-    """What the model's chat template makes of a message of the user, with what asks for an answer.
+    """Format a user message with the model's chat template, including the generation prompt.
 
     Args:
-      opened: the model.
-      text: of the user.
-      system: message before it; "" for none.
+      opened: The model.
+      text: The user message.
+      system: The system message; "" for none.
 
     Raises:
-      UserError: there is no template, or it fails.
+      UserError: If the model has no chat template, or the template fails.
     """
     tokenizer, template = opened.method.tokenizer, opened.method.template
     if template is None:
         raise UserError(
-            f"{opened.name} has no chat template; ask without chat, or name a model that has one "
-            "(a run trained with data.chat_template=<Jinja file> keeps it)"
+            f"{opened.name} has no chat template; use it without chat, or use a model that has one "
+            "(a run trained with data.chat_template=<Jinja file> saves it)"
         )
     return tokenizer.chat(messages(text, system), template, True)
 
 
 def messages(text: str, system: str = "") -> list[dict[str, str]]:
-    """A chat of one message of the user, after that of the system where there is one."""
-    before = [{"role": "system", "content": system}] if system else []
-    return [*before, {"role": "user", "content": text}]
+    """Return a chat of an optional system message and one user message."""
+    system_messages = [{"role": "system", "content": system}] if system else []
+    return [*system_messages, {"role": "user", "content": text}]
 
 
 def prompt_ids(opened: Opened, text: str) -> list[int]:
-    """Ids of a text, behind what stands before every text.
+    """Return the ids of a text, preceded by the BOS.
 
     Raises:
-      UserError: there is nothing to begin with, or it holds what the tokenizer cannot write.
+      UserError: If there are no ids, or the text cannot be encoded.
     """
     return prompt_and_target(opened, text, "")[0]
 
 
 def prompt_and_target(opened: Opened, prompt: str, target: str) -> tuple[list[int], list[int]]:
-    """Ids of a text, behind what stands before every text, and of another that follows it.
+    """Return the ids of a prompt, preceded by the BOS, and of the target that follows it.
 
-    Together they have the ids of the whole text. A token across the place between them is the first
-    of the target.
+    Their concatenation is the encoding of the whole text. A token that spans the boundary is the
+    first token of the target.
 
     Raises:
-      UserError: there is nothing to begin with, or it holds what the tokenizer cannot write.
+      UserError: If the prompt has no ids, or a text cannot be encoded.
     """
     ids, rest = split_tokens(opened, prompt, target)
     ids = [*opened.method.tokenizer.bos, *ids]
     if not ids:
         raise UserError(
-            "the prompt is empty, and the tokenizer puts nothing before a text; give a prompt"
+            "the prompt is empty, and the tokenizer does not add a BOS; pass a nonempty prompt"
         )
     return ids, rest
 
 
 def split_tokens(opened: Opened, prompt: str, target: str) -> tuple[list[int], list[int]]:
-    """Ids of a text and of another that follows it, with nothing before them. Together they have
-    the ids of the whole text; a token across the place between them is the first of the target."""
+    """Return the ids of a prompt and a target as `prompt_and_target` does, without the BOS."""
     tokenizer = opened.method.tokenizer
     alone, both = tokenizer.encode(prompt), tokenizer.encode(prompt + target)
     pairs = zip(alone, both, strict=False)

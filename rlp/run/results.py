@@ -1,4 +1,4 @@
-"""What lies in the folder of a run or an experiment, as Python objects that show themselves."""
+"""The contents of a run folder or an experiment folder as Python objects for notebooks."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from rlp.runtime.config_json import load_run
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import read_object
 
-SHOWN_STEPS = 5  # of the last ones, in a table of metrics
+SHOWN_STEPS = 5  # number of last steps in a table of metrics
 SHOWN = (  # metrics in that table
     *("reward_mean", "information_gain", "accuracy", "closed_fraction", "thought_length"),
     *("thought_entropy", "grad_norm", "loss"),
@@ -31,17 +31,27 @@ SHOWN = (  # metrics in that table
 
 
 class Metrics(Sequence[Mapping[str, float | None]]):
-    """The metrics of every step of a run; shows as a table of the last ones, with plots.
+    """The metrics of every step of a run, as a sequence of dictionaries.
 
-    run.metrics[-1]["loss"]           of the last step
-    run.metrics["loss"]               of all steps, None where a step does not have it
-    pandas.DataFrame(run.metrics)
+    Notebooks show plots and a table of the last steps. Indexing by a name returns the values of all
+    steps, with None for steps that do not have the metric.
+
+    Example::
+
+        run.metrics[-1]["loss"]           # the last step
+        run.metrics["loss"]               # all steps
+        pandas.DataFrame(run.metrics)
     """
 
     def __init__(
         self, rows: Iterable[Mapping[str, float | None]], groups: Sequence[Group] = ()
     ) -> None:
-        """Args: rows: of the steps, each with "step"; groups: the runs that plots are made of."""
+        """Create the sequence.
+
+        Args:
+          rows: The metrics of each step, including "step".
+          groups: The runs to plot.
+        """
         self._rows, self._groups = list(rows), groups
 
     @overload
@@ -56,7 +66,7 @@ class Metrics(Sequence[Mapping[str, float | None]]):
         if isinstance(key, int):
             return self._rows[key]
         if not any(key in row for row in self._rows):
-            raise KeyError(f"no step has a metric {key!r}; there are {', '.join(self.names)}")
+            raise KeyError(f"no step has the metric {key!r}; use one of {', '.join(self.names)}")
         return [row.get(key) for row in self._rows]
 
     def __len__(self) -> int:
@@ -64,7 +74,7 @@ class Metrics(Sequence[Mapping[str, float | None]]):
 
     @property
     def names(self) -> list[str]:
-        """The names of all metrics that some step has."""
+        """The names of all metrics that at least one step has."""
         return list(dict.fromkeys(name for row in self._rows for name in row))
 
     def __repr__(self) -> str:
@@ -75,7 +85,7 @@ class Metrics(Sequence[Mapping[str, float | None]]):
     def _repr_html_(self) -> str:
         if not self._rows:
             return "no steps"
-        from rlp.report import plots  # here: matplotlib takes a second
+        from rlp.report import plots  # imported lazily: matplotlib takes a second
 
         png = plots.overview_png(self._groups)
         shown = image(png, "plots of the metrics over the steps") if png else ""
@@ -92,11 +102,11 @@ class Metrics(Sequence[Mapping[str, float | None]]):
         ]
 
     def _summary(self) -> str:
-        return f"the last of {len(self)} steps, {len(self.names)} metrics each"
+        return f"last steps of {len(self)}; {len(self.names)} metrics in total"
 
 
 class Evaluation(dict[str, Any]):
-    """Held-out metrics, and what training used, as evaluation.json has them; shows as a table."""
+    """The content of evaluation.json: held-out metrics and training totals; shown as a table."""
 
     def __repr__(self) -> str:
         return text_table(self._columns())
@@ -118,17 +128,20 @@ class _Folder:
     _kind: str
 
     def __init__(self, workdir: str | os.PathLike[str]) -> None:
-        """What a folder holds.
+        """Open a folder.
+
+        Args:
+          workdir: The folder.
 
         Raises:
-          UserError: it is not the folder of a run, or of an experiment, whichever is asked for.
+          UserError: If the folder does not contain a run, or an experiment, respectively.
         """
         self.workdir = Path(workdir)
         _check_kind(self.workdir, self._kind)
 
     @property
     def thoughts(self) -> Inline:
-        """The browser of thoughts along held-out documents, for a notebook."""
+        """The browser of thoughts along held-out documents, for notebooks."""
         from rlp.report import page
 
         sources = load_folders([self.workdir])
@@ -136,17 +149,30 @@ class _Folder:
         return Inline(page.render(sources, group_runs(sources), only="thoughts"), text, height=560)
 
     def report(self) -> Inline:
-        """Writes report.html and plots/ into the folder; what it returns shows the page."""
+        """Write report.html and plots/ to the folder.
+
+        Returns:
+          An object that notebooks show as the report page.
+
+        Raises:
+          UserError: If the report cannot be written.
+        """
         out = self.workdir / run_folder.REPORT
         write_report_separately([self.workdir], out)
         return Inline(out.read_text(encoding="utf-8"), f"report: {out}", height=900)
 
 
 class Run(_Folder):
-    """A run in its folder, finished or not.
+    """A run, finished or not, as returned by `rlp.train`.
 
     Attributes:
-      workdir: its folder.
+      workdir: The run folder.
+
+    Example::
+
+        run = rlp.Run("runs/demo/rlp")
+        run.evaluation["think_loss"], run.metrics[-1]["reward_mean"]
+        model = run.model("best")
     """
 
     _kind = "run"
@@ -158,7 +184,7 @@ class Run(_Folder):
 
     @property
     def finished(self) -> bool:
-        """Whether it has come to its end."""
+        """Whether the run has finished and was evaluated."""
         return (self.workdir / run_folder.EVALUATION).exists()
 
     @property
@@ -170,22 +196,32 @@ class Run(_Folder):
 
     @property
     def evaluation(self) -> Evaluation:
-        """Held-out metrics at the end, and what training used.
+        """Held-out metrics at the end of the run, and training totals.
 
         Raises:
-          UserError: the run has not finished.
+          UserError: If the run has not finished.
         """
         if not self.finished:
-            raise UserError(f"{self.workdir} has not finished; train it again to resume it")
+            raise UserError(f"{self.workdir} has not finished; call train again to resume it")
         return Evaluation(read_object(self.workdir / run_folder.EVALUATION))
 
     @property
     def warnings(self) -> list[Mapping[str, Any]]:
-        """What it found amiss in its own metrics: "name", "step" and "message" of each."""
+        """The warnings that the run gave: "name", "step" and "message" of each."""
         return list(self._source.runs[0].warnings)
 
     def model(self, step: int | str = "") -> Any:
-        """Its network, a `Model`: of the last step, of a step that was kept, or of the "best"."""
+        """Load the trained model.
+
+        Args:
+          step: A step with a checkpoint, or "best"; "" for the last checkpoint.
+
+        Returns:
+          A `Model`.
+
+        Raises:
+          UserError: If there is no such checkpoint, or the model does not fit in memory.
+        """
         from rlp.run.model import load
 
         return load(f"{self.workdir}@{step}" if step else self.workdir)
@@ -210,31 +246,36 @@ class Run(_Folder):
 
 
 class Experiment(_Folder):
-    """An experiment in its folder: several runs, "arms", that build on one another.
+    """An experiment, several runs ("arms") that build on one another, as returned by `rlp.train`.
 
     Attributes:
-      workdir: its folder.
+      workdir: The folder of the experiment.
+
+    Example::
+
+        experiment = rlp.Experiment("runs/demo")
+        experiment["rlp"].metrics
     """
 
     _kind = "experiment"
 
     @property
     def arms(self) -> dict[str, Run]:
-        """The runs that have begun, by name; of a finished experiment in the order they ran."""
+        """The runs that have started, by name; once all have finished, in the order they ran."""
         summary = self.workdir / run_folder.SUMMARY
         if summary.exists():
             names = read_object(summary)["arms"]
         else:
             names = list(load_run(self.workdir / run_folder.CONFIG).arms)
-        begun = [name for name in names if (self.workdir / name / run_folder.CONFIG).exists()]
-        return {name: Run(self.workdir / name) for name in begun}
+        started = [name for name in names if (self.workdir / name / run_folder.CONFIG).exists()]
+        return {name: Run(self.workdir / name) for name in started}
 
     def __getitem__(self, name: str) -> Run:
         return self.arms[name]
 
     @property
     def evaluation(self) -> dict[str, Evaluation]:
-        """Held-out metrics of every arm that has finished."""
+        """The held-out metrics of every finished arm."""
         return {name: run.evaluation for name, run in self.arms.items() if run.finished}
 
     def __repr__(self) -> str:
@@ -246,20 +287,20 @@ class Experiment(_Folder):
         units = [f" ({unit})" if (unit := unit_of(metric)) else "" for metric in metrics]
         heads = [metric.heading + unit for metric, unit in zip(metrics, units, strict=True)]
         columns = [Column("metric", heads, text=True)]
-        for name, figures in arms.items():
-            values = [format_value(value_in(figures, m), format_of(m), plain=True) for m in metrics]
+        for name, arm in arms.items():
+            values = [format_value(value_in(arm, m), format_of(m), plain=True) for m in metrics]
             columns.append(Column(name, values))
         return html_table(columns, str(self.workdir))
 
 
 def _check_kind(workdir: Path, kind: str) -> None:
-    """Refuses a folder that does not hold a run, or an experiment."""
+    """Check that a folder contains a run, or an experiment."""
     path = workdir / run_folder.CONFIG
     if not path.is_file():
         raise UserError(f"{workdir} is not the folder of {_an(kind)}: it has no {path.name}")
-    found = "experiment" if "arms" in load_run(path) else "run"
-    if found != kind:
-        raise UserError(f"{workdir} holds {_an(found)}; open it with rlp.{found.capitalize()}")
+    actual = "experiment" if "arms" in load_run(path) else "run"
+    if actual != kind:
+        raise UserError(f"{workdir} contains {_an(actual)}; open it with rlp.{actual.capitalize()}")
 
 
 def _an(kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether a folder can be used by a run, how the run begins there, and whether it is finished."""
+"""Check whether a run can use a folder, prepare the folder, and detect a finished run."""
 
 import logging
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from rlp.interop import init_from as starting
 from rlp.run import datasets
 from rlp.run.method import TextMethod
-from rlp.run.model_files import keep
+from rlp.run.model_files import save_small_files
 from rlp.run.objective_options import with_options
 from rlp.runtime import run_folder
 from rlp.runtime.config_json import check_same, load_config, save_config
@@ -23,22 +23,26 @@ LOGGER = logging.getLogger(__name__)
 
 
 def check_config(config: ConfigDict, workdir: Path, allow_config_change: bool) -> None:
-    """Refuses a folder that holds a run of another config."""
+    """Refuse a folder that contains a run with a different config.
+
+    Raises:
+      UserError: If the configs differ and `allow_config_change` is False; lists the differences.
+    """
     if not allow_config_change and (changes := config_changes(config, workdir)):
         raise UserError(
-            f"{workdir} holds a run of another config ({'; '.join(changes)}); take another "
-            "--workdir, or --allow_config_change to go on with the new config"
+            f"{workdir} contains a run with a different config ({'; '.join(changes)}); choose "
+            "another --workdir, or pass --allow_config_change to continue with the new config"
         )
 
 
 def config_changes(config: ConfigDict, workdir: Path) -> list[str]:
-    """What differs from the run in the folder, as `check_same` says it; nothing without one."""
+    """Return how the config differs from that of the run in the folder; [] without a run."""
     saved = workdir / run_folder.CONFIG
     if not saved.exists():
         return []
     changes = check_same(load_config(saved), with_options(config))
     if starting.changed_template(config, workdir):
-        changes.append(f"data.chat_template: {config.data.chat_template} has another content")
+        changes.append(f"data.chat_template: the content of {config.data.chat_template} changed")
     return changes
 
 
@@ -47,48 +51,52 @@ def starting_files(
     workdir: Path,
     pending: Mapping[str, ConfigDict] = MappingProxyType({}),
 ) -> Path | None:
-    """The files of what a run starts from, as `rlp.interop.init_from.files_for` finds them.
+    """Return the Hugging Face files of the initial model; see `rlp.interop.init_from.files_for`.
 
     Args:
-      config: of the run.
-      workdir: folder of the run.
-      pending: configs of runs that will have been made by then, by their folders.
+      config: The config of the run.
+      workdir: The run folder.
+      pending: The configs of runs that will exist before this run starts, by their folders.
 
     Raises:
-      UserError: something is in the way of their copy in the folder.
+      UserError: If other files prevent copying them to the run folder.
     """
     files = starting.files_for(config, workdir, pending)
-    starting.has_former_files(files, workdir, _keeps_further(config))  # refuses what is in the way
+    starting.has_former_files(
+        files, workdir, _writes_files(config)
+    )  # raises if files are in the way
     return files
 
 
-def _keeps_further(config: ConfigDict) -> bool:
-    """Whether a run keeps files besides those that it starts from: those that it says of a
-    tokenizer that its config names (see `rlp.run.model_files`)."""
+def _writes_files(config: ConfigDict) -> bool:
+    """Return whether the run writes small files for a tokenizer that its config names.
+
+    It writes them in addition to the files of its initial model; see `rlp.run.model_files`.
+    """
     return datasets.find(config.data.kind).names_tokenizer(config)
 
 
 def begin(config: ConfigDict, method: TextMethod, files: Path | None, workdir: Path) -> None:
-    """Puts into the folder of a run what it needs to go on, and its config last.
+    """Write to the run folder what the run needs to resume; the config is written last.
 
     Args:
-      config: of the run.
-      method: of the run.
-      files: as of `rlp.interop.init_from.files_for`.
-      workdir: its folder.
+      config: The config of the run.
+      method: The method of the run.
+      files: The files of the initial model, from `rlp.interop.init_from.files_for`.
+      workdir: The run folder.
     """
     known = starting.same_tokenizer(config, files)
-    starting.copy_files(files, workdir, _keeps_further(config))
-    keep(workdir / run_folder.HF, method, known, config.data)
-    (workdir / run_folder.EVALUATION).unlink(missing_ok=True)  # first: it is of that config
+    starting.copy_files(files, workdir, _writes_files(config))
+    save_small_files(workdir / run_folder.HF, method, known, config.data)
+    (workdir / run_folder.EVALUATION).unlink(missing_ok=True)  # belongs to the previous config
     save_config(config, workdir / run_folder.CONFIG)
 
 
 def finished(workdir: Path) -> dict[str, Any] | None:
-    """evaluation.json of a finished run; None for a run that is to be evaluated (again).
+    """Return the content of evaluation.json; None if the run still has to be evaluated.
 
     Raises:
-      UserError: the file is damaged, and there is no checkpoint to make it again from.
+      UserError: If the file is damaged and there is no checkpoint to evaluate again.
     """
     path = workdir / run_folder.EVALUATION
     if not path.exists():
@@ -101,5 +109,5 @@ def finished(workdir: Path) -> dict[str, Any] | None:
     except UserError as error:
         if not saved_steps(workdir / run_folder.CHECKPOINTS):
             raise
-        LOGGER.warning("%s: the last checkpoint is evaluated again", error)
+        LOGGER.warning("%s; evaluating the last checkpoint again", error)
         return None

@@ -1,4 +1,4 @@
-"""From a config to how long a run trains and with which optimizer."""
+"""Build the end condition and the optimizer of a run from its config."""
 
 from configs.default import Config
 from models.config import ModelConfig
@@ -10,10 +10,10 @@ from rlp.training.budget import UNITS, Budget, End, Steps, split, used_by
 
 
 def build_end(config: Config, model: ModelConfig) -> End:
-    """Where a run ends.
+    """Return when a run ends: after `steps`, or when it has used the budget of `match`.
 
     Raises:
-      UserError: `match` names a run that is not finished, or does not say what it used.
+      UserError: If `match` names a run that has not finished, or that did not record what it used.
     """
     if not config.match:
         return Steps(config.steps)
@@ -26,6 +26,6 @@ def build_end(config: Config, model: ModelConfig) -> End:
 
 
 def build_optimizer(config: Config, steps: int | None) -> Optimizer:
-    """The optimizer of a run of `steps` steps; None where the learning rate does not ask."""
-    each = tasks.of(config).updates_per_step
-    return make_optimizer(total_steps=(steps or 1) * each, **config.optimizer)
+    """Build the optimizer of a run; `steps` is None if the learning rate does not depend on it."""
+    per_step = tasks.of(config).updates_per_step
+    return make_optimizer(total_steps=(steps or 1) * per_step, **config.optimizer)

@@ -1,4 +1,4 @@
-"""How fast a step was, and the few metrics behind the progress bar."""
+"""Throughput metrics of a step, and the metrics shown in the progress bar."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,12 +9,14 @@ from rlp.training.cost import Cost
 
 
 class Speed:
-    """The metrics of speed of the steps of a run."""
+    """Computes the throughput metrics of steps."""
 
     def __init__(self, devices: Sequence[jax.Device], dtype: str) -> None:
-        """Args:
-        devices: all devices that take the steps.
-        dtype: `model.compute_dtype`.
+        """Look up the peak FLOP/s of the devices.
+
+        Args:
+          devices: All devices of the mesh.
+          dtype: The value of `model.compute_dtype`.
         """
         peak = chips.peak_flops(devices[0].device_kind, dtype)
         self._peak = peak and peak * len(devices)
@@ -23,8 +25,8 @@ class Speed:
         """Return `tokens_per_second` of a step, and `mfu` if the peak of the chips is known.
 
         Args:
-          cost: of the step.
-          seconds: wall-clock time of the step.
+          cost: The tokens and FLOPs of the step.
+          seconds: The wall-clock time of the step.
         """
         metrics = {"tokens_per_second": (cost.documents + cost.rollout) / seconds}
         if self._peak:
@@ -33,7 +35,7 @@ class Speed:
 
 
 def brief(metrics: Mapping[str, float]) -> str:
-    """Return the metrics of a step that are shown behind the progress bar."""
+    """Return the metrics of a step that the progress bar shows."""
     speed = f"{metrics['tokens_per_second']:.3g} tok/s"
     if "mfu" in metrics:
         speed += f", MFU {metrics['mfu']:.1%}"

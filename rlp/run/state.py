@@ -1,7 +1,8 @@
-"""The state of training: fresh, from another run's parameters, or from a checkpoint, and into one.
+"""Create, restore and save the training state.
 
-What a checkpoint holds besides arrays says where in the data the run is, which data those are, and
-what it has used.
+The state is newly initialized, initialized from other parameters, or restored from a checkpoint. In
+addition to arrays, a checkpoint contains the position in the data, a fingerprint of the data, and
+the totals that the run has used.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from rlp.engine.optimizer import Optimizer
 from rlp.engine.placement import abstract_params, placed, state_shardings
 from rlp.engine.step import TrainState, copies_kept, new_state
 from rlp.interop import init_from as starting
-from rlp.run.assembly import Run
+from rlp.run.assembly import RunParts
 from rlp.runtime import consistency, hosts
 from rlp.runtime.fingerprints import Fingerprint
 from rlp.training.checkpoint import Checkpoints
@@ -27,11 +28,11 @@ LOGGER = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run has come, besides its arrays.
+    """The progress of a run, in addition to the arrays of its state.
 
     Attributes:
-      totals: what it has used.
-      data: fingerprints of its data, by fields of the config.
+      totals: The tokens, FLOPs and seconds used so far, and the position in the data.
+      data: Fingerprints of the data, by config field.
     """
 
     totals: Totals
@@ -39,61 +40,65 @@ class Progress:
 
 
 class StateMaker:
-    """Makes the state of a run.
+    """Creates the training state of a run.
 
     Attributes:
-      shardings: of the state.
+      shardings: The shardings of the state.
     """
 
-    def __init__(self, config: Config, run: Run, optimizer: Optimizer) -> None:
-        """A maker of the states of a run, which trains with this optimizer."""
+    def __init__(self, config: Config, run: RunParts, optimizer: Optimizer) -> None:
+        """Prepare for the states of a run that trains with this optimizer."""
         self._config, self._run, self._optimizer = config, run, optimizer
-        self._baseline, self._reference = copies_kept(run.sampling)
+        self._baseline, self._reference = copies_kept(run.sampling_settings)
         memory = config.rlp.baseline_memory
-        place = (run.mesh, run.method.model, optimizer)
-        self.shardings = state_shardings(*place, self._baseline, memory, self._reference)
+        self.shardings = state_shardings(
+            run.mesh, run.method.model, optimizer, self._baseline, memory, self._reference
+        )
 
-    def given_params(self) -> Params | None:
-        """The parameters to start from, before any long work; None for fresh ones.
+    def load_initial_params(self) -> Params | None:
+        """Load the parameters that `init_from` names; return None if it is empty.
 
         Raises:
-          UserError: `init_from` names nothing that can be loaded.
+          UserError: If the model that `init_from` names cannot be loaded.
         """
         if not self._config.init_from:
             return None
         start = starting.find(self._config.init_from)
         if start.config is None and start.files is not None:
-            hosts.check_same(consistency.of_files(start.files))
+            hosts.check_same(consistency.file_facts(start.files))
         params, _, described = start.load(abstract_params(self._run.method.model, self._run.mesh))
-        LOGGER.info("starting from %s", described)
+        LOGGER.info("initializing parameters from %s", described)
         return params
 
-    def first(self, params: Params | None, key: jax.Array) -> TrainState:
-        """The state before the first step, from given parameters or from those that `key` draws."""
+    def initial(self, params: Params | None, key: jax.Array) -> TrainState:
+        """Return the state before the first step; `key` initializes the parameters if None."""
         if params is None:
-            if self._run.sampled is not None:
-                LOGGER.warning("init_from is empty: thoughts start from random parameters")
-            make = jax.jit(init, static_argnums=0, out_shardings=self.shardings.params)
-            params = make(self._run.method.model, key)
-        return jax.jit(self._begun, out_shardings=self.shardings)(params)
+            if self._run.sampling_method is not None:
+                LOGGER.warning(
+                    "init_from is empty: RL starts from random parameters; set init_from to a "
+                    "pretrained model"
+                )
+            initialize = jax.jit(init, static_argnums=0, out_shardings=self.shardings.params)
+            params = initialize(self._run.method.model, key)
+        return jax.jit(self._new_state, out_shardings=self.shardings)(params)
 
     def restore(
         self, checkpoints: Checkpoints, key: jax.Array
     ) -> tuple[TrainState, Progress] | None:
-        """The state of the newest whole checkpoint, and how far the run had come; None without one.
+        """Restore the state and progress of the newest intact checkpoint; None if there is none.
 
         Args:
-          checkpoints: of the run.
-          key: PRNG key of fresh parameters, for their shapes.
+          checkpoints: The checkpoints of the run.
+          key: A PRNG key for parameters, of which only the shapes are computed.
 
         Raises:
-          UserError: a checkpoint does not fit the config.
+          UserError: If a checkpoint does not match the config.
         """
-        blank = jax.eval_shape(lambda: self._begun(init(self._run.method.model, key)))
-        found = checkpoints.restore(arrays(placed(blank, self.shardings)))
-        if found is None:
+        abstract = jax.eval_shape(lambda: self._new_state(init(self._run.method.model, key)))
+        restored = checkpoints.restore(arrays(placed(abstract, self.shardings)))
+        if restored is None:
             return None
-        _, items = found
+        _, items = restored
         totals = Totals(**items["meta"]["totals"], position=items["data"]["position"])
         state = TrainState(
             baseline=items.get("baseline"),
@@ -103,7 +108,7 @@ class StateMaker:
         )
         return state, Progress(totals, items["data"].get("fingerprint", {}))
 
-    def _begun(self, params: Params) -> TrainState:
+    def _new_state(self, params: Params) -> TrainState:
         return new_state(params, self._optimizer, self._baseline, self._reference)
 
 
@@ -111,17 +116,17 @@ def save(
     checkpoints: Checkpoints,
     state: TrainState,
     progress: Progress,
-    figures: dict[str, float] | None = None,
+    metrics: dict[str, float] | None = None,
 ) -> None:
-    """Begins to write a checkpoint, with the held-out metrics of the state where there are some."""
+    """Start writing a checkpoint, with the held-out metrics of the state if it was evaluated."""
     totals = dataclasses.asdict(progress.totals)
     data = {"position": totals.pop("position"), "fingerprint": progress.data}
     items = arrays(state) | {"data": data, "meta": {"totals": totals}}
-    checkpoints.save(int(state.step), items, figures)
+    checkpoints.save(int(state.step), items, metrics)
 
 
 def arrays(state: TrainState) -> dict[str, Any]:
-    """The array items of a checkpoint."""
+    """Return the array items of a checkpoint."""
     items = {
         "params": state.params,
         "optimizer": state.optimizer,
@@ -131,5 +136,5 @@ def arrays(state: TrainState) -> dict[str, Any]:
             "skipped_in_row": state.skipped_in_row,
         },
     }
-    beside = {"baseline": state.baseline, "reference": state.reference}
-    return items | {name: params for name, params in beside.items() if params is not None}
+    copies = {"baseline": state.baseline, "reference": state.reference}
+    return items | {name: params for name, params in copies.items() if params is not None}

@@ -1,4 +1,4 @@
-"""From a config to tokens: what stands before, around and after the texts of a run."""
+"""Special tokens, the thinking prompt and the chat template of a run, from its config."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from rlp.tokenizers.folder_tokenizer import FolderTokenizer
 from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.tokenizers.turns import end_of_turn
 
-# Ours, in the spirit of the paper's: think briefly about what comes next, then go on in style.
+# Ours, in the spirit of the paper's prompt.
 DEFAULT_PROMPT = (
     "You are given the beginning of a text. Think briefly, inside the thinking tags, about what "
     "comes next: recall, infer or calculate what the next words depend on. Then continue the text "
@@ -21,10 +21,10 @@ DEFAULT_PROMPT = (
 
 
 def make_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
-    """The ids with a meaning in a network with so many rows of the embedding.
+    """Return the special ids of a model with `size` embedding rows.
 
     Raises:
-      ValueError: the tokenizer has more ids.
+      ValueError: If the tokenizer has more than `size` ids.
     """
     return vocabulary(
         think_open=tokenizer.think_open,
@@ -39,7 +39,7 @@ def make_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
 
 
 def thinking_prompt(config: Config, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Token ids of the thinking prompt, which goes between a row's bos and its text."""
+    """Return the token ids of the thinking prompt, inserted between a row's BOS and its text."""
     if config.rlp.prompt == "none":
         return ()
     text = DEFAULT_PROMPT
@@ -49,42 +49,46 @@ def thinking_prompt(config: Config, tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def chat_template(config: Config, tokenizer: Tokenizer, files: Path | None) -> str | None:
-    """The Jinja template that makes prompts of messages; None where they are taken as they are.
+    """Return the Jinja chat template; None if messages are used without a template.
 
     Args:
-      config: of the run.
-      tokenizer: of the run.
-      files: of the run, or of what it starts from, in the Hugging Face format. A run that has begun
-        keeps its template there, so the file that the config names may be gone.
+      config: The config of the run.
+      tokenizer: The tokenizer of the run.
+      files: The Hugging Face files of the run, or of its initial model. A run saves its template
+        there when it begins, so the file that the config names may have been deleted since.
+
+    Raises:
+      UserError: If the template file cannot be read, or the tokenizer does not support templates.
     """
-    named = config.data.chat_template
-    if named == "none":
+    name = config.data.chat_template
+    if name == "none":
         return None
-    if named and not isinstance(tokenizer, FolderTokenizer):
+    if name and not isinstance(tokenizer, FolderTokenizer):
         raise UserError.of(
             "data.chat_template",
-            named,
-            ": bytes have no tokens for a chat template; use a tokenizer folder, or leave it ''",
+            name,
+            ": the byte tokenizer does not support chat templates; set data.tokenizer to a folder, "
+            "or set data.chat_template to ''",
         )
-    if named and (Path(named).exists() or not same_template(config, files)):
-        return file_text("data.chat_template", named, "'' or 'none'")
+    if name and (Path(name).exists() or not same_template(config, files)):
+        return file_text("data.chat_template", name, "'' or 'none'")
     if files is not None and config.data.tokenizer and same_tokenizer(config, files):
-        kept = files / TEMPLATE  # of a run with this tokenizer
-        if kept.is_file():
-            return kept.read_text(encoding="utf-8")
+        saved = files / TEMPLATE  # from a run with this tokenizer
+        if saved.is_file():
+            return saved.read_text(encoding="utf-8")
     return tokenizer.chat_template
 
 
 def training_ends(
     config: Config, tokenizer: Tokenizer, template: str | None, responses: bool
 ) -> tuple[int, ...]:
-    """Ids that end what a run trains on.
+    """Return the ids that end the training texts of a run.
 
     Args:
-      config: of the run.
-      tokenizer: of the run.
-      template: of its chats.
-      responses: it trains on responses, each of which has an end.
+      config: The config of the run.
+      tokenizer: The tokenizer of the run.
+      template: The chat template.
+      responses: Whether it trains on responses, each of which ends with an end token.
     """
     data = config.data
     ends = []
@@ -97,8 +101,10 @@ def training_ends(
     return tuple(dict.fromkeys(end for end in ends if end is not None))
 
 
-def before_texts(config: Config, tokenizer: Tokenizer) -> str:
-    """What stands before every text of a run, in words."""
-    names = " ".join(f"{tokenizer.decode([i])!r} (token {i})" for i in tokenizer.bos)
-    why = f"data.bos={config.data.bos!r}" if config.data.bos else "as its tokenizer does"
-    return f"before every text: {names or 'nothing'} ({why})"
+def bos_description(config: Config, tokenizer: Tokenizer) -> str:
+    """Return a log line about the BOS that precedes every text of a run."""
+    names = " ".join(f"{tokenizer.decode([i])!r} (id {i})" for i in tokenizer.bos)
+    source = (
+        f"set by data.bos={config.data.bos!r}" if config.data.bos else "the tokenizer's default"
+    )
+    return f"BOS: {names or 'none'}, {source}"

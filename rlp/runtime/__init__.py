@@ -1,1 +1,1 @@
-"""Processes, signals, files, and what lies in the folder of a run. No model arrays."""
+"""Processes, signals, files and the contents of a run directory. This package has no arrays."""

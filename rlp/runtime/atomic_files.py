@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all, and outlast a power cut once they are there.
+"""Write files and folders atomically and durably: they survive a power cut once they are visible.
 
-Everything that a run writes goes through here, with three exceptions: metrics.jsonl grows line by
-line, Orbax writes the arrays of checkpoints, and a lease has to stay in the file that is locked.
+A run writes all its files through this module, with three exceptions: metrics.jsonl grows line by
+line, Orbax writes the arrays of checkpoints, and a lease must stay in the file that is locked.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from rlp.runtime.strict_json import finite
 
 
 def refuse_existing(out: Path) -> None:
-    """Raises UserError if there is anything of this name, or nothing can be written there."""
+    """Raise UserError if `out` exists or cannot be written."""
     if os.path.lexists(out):
         raise UserError(f"{out} exists already; remove it or name another folder")
     disk_errors.refuse_unwritable(out)
@@ -27,12 +27,13 @@ def refuse_existing(out: Path) -> None:
 
 @contextlib.contextmanager
 def unfinished(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name at the end, and is removed on any exception.
+    """Yield a temporary folder next to `out`, which is renamed to `out` at the end.
 
-    Every file is on the disk by then. What killed processes left of the same `out` is removed.
+    Every file is synced to disk before the rename; on any exception the folder is removed.
+    Temporary folders of `out` that killed processes left behind are removed first.
 
     Raises:
-      OSError: `out` cannot be written.
+      OSError: If `out` cannot be written.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = _temporary(out)
@@ -50,65 +51,65 @@ def unfinished(out: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the name `path` at the end, with its content on the disk by then.
+    """Yield a temporary file, which is synced to disk and renamed to `path` at the end.
 
     Raises:
-      OSError: it cannot be written; what was there before is unchanged, as on any exception.
+      OSError: If the file cannot be written. As on any exception, `path` is then unchanged.
     """
-    file = _temporary(path)
+    temporary = _temporary(path)
     try:
-        with file.open("wb") as opened:
-            yield opened
-            opened.flush()
-            os.fsync(opened.fileno())
-        file.replace(path)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
     finally:
-        file.unlink(missing_ok=True)
-    _sync(path.parent)  # else the old file, or none, may be there after a power cut
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)  # otherwise a power cut may bring back the old file, or no file
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all, as `replacing` does."""
+    """Write a file atomically, as `replacing` does."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`write_whole` of a JSON value; a number that is not finite becomes null."""
+    """Write a JSON value atomically; numbers that are not finite become null."""
     write_whole(path, json.dumps(finite(content), indent=1, allow_nan=False))
 
 
 def _temporary(path: Path) -> Path:
-    """A name beside `path`, once what killed processes of this machine left behind is removed.
+    """Return a temporary name next to `path`, after removing the leftovers of killed processes.
 
-    What has our own process id is of a process before us: in a container, ids come again.
+    A leftover with our own process id belongs to an earlier process: containers reuse ids.
     """
-    start = f".{path.name}.unfinished-"
-    for left in [left for left in path.parent.iterdir() if left.name.startswith(start)]:
-        pid = left.name.removeprefix(start)
-        if pid.isdecimal() and (int(pid) == os.getpid() or not runs(int(pid))):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-    return path.with_name(f"{start}{os.getpid()}")
+    prefix = f".{path.name}.unfinished-"
+    for leftover in [file for file in path.parent.iterdir() if file.name.startswith(prefix)]:
+        pid = leftover.name.removeprefix(prefix)
+        if pid.isdecimal() and (int(pid) == os.getpid() or not is_running(int(pid))):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    return path.with_name(f"{prefix}{os.getpid()}")
 
 
-def runs(pid: int) -> bool:
-    """Whether this machine has a process of that number."""
+def is_running(pid: int) -> bool:
+    """Whether a process with this id is running on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it runs, for another user
+    except PermissionError:  # it belongs to another user
         return True
     return True
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file, or the list of names in a folder, is on the disk."""
+    """Sync a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems have no such call for folders, whose names they keep at once.
+        # Some network file systems do not support fsync on folders; they store names at once.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
             raise
     finally:

@@ -1,7 +1,7 @@
-"""The config that a run was made with: written into its folder, read back, compared.
+"""Save the config of a run as JSON in the run directory, load it, and compare two configs.
 
-It is JSON, nested as the config is. Reading gives back what was written: the same fields, of the
-same types (1 and 1.0 stay apart), and floats to the last bit.
+The JSON is nested like the config. Loading returns what was saved: the same fields with the same
+types (1 and 1.0 stay distinct), and floats to the last bit.
 """
 
 import json
@@ -18,22 +18,23 @@ from rlp.runtime.strict_json import read_object
 
 Value = bool | int | float | str
 
-# Fields that do not change what a run computes: devices, pieces, profiling.
-_WHERE = re.compile(
+# Fields that decide where and in which pieces a run is computed, or that only observe it. They may
+# change on resume.
+_PLACEMENT = re.compile(
     r"(arms\.[^.]+\.)?(mesh\..+|profile\..+|model\.(remat|attention)|rlp\.(max_branches_in_flight"
     r"|update_micro_batch|rollout_layout|baseline_memory))"
 )
 
 
 def fields(config: ConfigDict, group: str = "") -> Iterator[tuple[str, Value]]:
-    """Every field as its dotted path and its value, in the order of the names.
+    """Yield the dotted path and the value of every field, in the order of the names.
 
     Args:
-      config: what to walk.
-      group: put before every path, with a dot at its end.
+      config: The config to walk.
+      group: Prefix of every path, with a trailing dot.
 
     Raises:
-      UserError: a value is not a finite number, a text, True or False.
+      UserError: If a value is not a finite number, a string, True or False.
     """
     for name, value in config.items():
         path = group + name
@@ -41,9 +42,11 @@ def fields(config: ConfigDict, group: str = "") -> Iterator[tuple[str, Value]]:
             yield from fields(value, path + ".")
         elif not isinstance(value, Value):
             kind = type(value).__name__
-            raise UserError(f"config field {path} is a {kind}; use a number, a text, True or False")
+            raise UserError(
+                f"config field {path} is a {kind}; use a number, a string, True or False"
+            )
         elif isinstance(value, str) and not _is_unicode(value):
-            raise UserError(f"config field {path} is {value!a}, which is not valid Unicode")
+            raise UserError(f"config field {path} is {value!a}; use a string of valid Unicode")
         elif isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config field {path} is {value}; use a finite number")
         else:
@@ -51,7 +54,7 @@ def fields(config: ConfigDict, group: str = "") -> Iterator[tuple[str, Value]]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a text can be written: it holds no half surrogates."""
+    """Whether a string can be encoded, that is, contains no lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -60,23 +63,23 @@ def _is_unicode(text: str) -> bool:
 
 
 def save_config(config: ConfigDict, path: str | Path) -> None:
-    """Writes `config` to `path`, whole or not at all.
+    """Write `config` to `path` atomically.
 
     Raises:
-      UserError: a value cannot be written, see `fields`.
+      UserError: If a value cannot be saved; see `fields`.
     """
     path = Path(path)
-    for _ in fields(config):  # refuses what JSON cannot hold exactly
+    for _ in fields(config):  # raises for values that JSON cannot represent exactly
         pass
     text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
     atomic_files.write_whole(path, text + "\n")
 
 
 def load_config(path: str | Path) -> ConfigDict:
-    """The config that `save_config` wrote to `path`.
+    """Load the config that `save_config` wrote to `path`.
 
     Raises:
-      UserError: the file is missing or is not such a file.
+      UserError: If the file is missing or is not a saved config.
     """
     try:
         return ConfigDict(read_object(Path(path), "it is not the config of a run"))
@@ -87,19 +90,19 @@ def load_config(path: str | Path) -> ConfigDict:
 
 
 def load_run(path: Path) -> ConfigDict:
-    """The config of a run or an experiment that `save_config` wrote to `path`.
+    """Load the config of a run or an experiment that `save_config` wrote to `path`.
 
     Raises:
-      UserError: the file is missing or is not such a file.
+      UserError: If the file is missing or is not the config of a run or an experiment.
     """
     if not kind_of(path):
-        load_config(path)  # which may say more
+        load_config(path)  # may raise a more specific error
         raise UserError(f"{path} is not the config of a run")
     return load_config(path)
 
 
 def kind_of(path: Path) -> str:
-    """ "run" or "experiment" for a config that `save_config` wrote; "" for any other file."""
+    """Return "run" or "experiment" for a config that `save_config` wrote, "" for other files."""
     try:
         config = load_config(path)
     except UserError:
@@ -110,14 +113,14 @@ def kind_of(path: Path) -> str:
 
 
 def check_same(saved: ConfigDict, new: ConfigDict) -> list[str]:
-    """What differs between the runs of two configs, one item a field: `steps: 100 -> 200`.
+    """Return the fields in which two configs differ, as strings such as `steps: 100 -> 200`.
 
-    A field that one of them lacks is shown as missing there. Fields that say on which devices and
-    in what pieces a run is computed may differ. Equal runs give an empty list.
+    A field that only one config has is shown as missing in the other. Fields that only decide on
+    which devices and in which pieces a run is computed are ignored. Returns [] for equal runs.
     """
     before, after = ({k: json.dumps(v) for k, v in fields(config)} for config in (saved, new))
     return [
         f"{path}: {before.get(path, 'missing')} -> {after.get(path, 'missing')}"
         for path in sorted(before | after)
-        if before.get(path) != after.get(path) and not _WHERE.fullmatch(path)
+        if before.get(path) != after.get(path) and not _PLACEMENT.fullmatch(path)
     ]

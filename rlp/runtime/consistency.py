@@ -1,4 +1,4 @@
-"""What all processes of a run must have alike, and how they differ where they do not."""
+"""Collect the facts on which all processes of a run must agree, and describe differences."""
 
 import hashlib
 import importlib.metadata
@@ -16,21 +16,26 @@ from rlp.runtime.fingerprints import Fingerprint, changes
 from rlp.runtime.lookup import names_code
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
-# Settings of JAX that change numbers without changing a config.
+# Settings of JAX that change numerical results without changing the config.
 NUMERICS = (
     "jax_default_matmul_precision",
     "jax_default_prng_impl",
     "jax_enable_x64",
     "jax_threefry_partitionable",
 )
-MOST = 3  # differences that a message names
-CODE, FILE = "the code of ", "the file "  # in front of the name of a file
+MAX_SHOWN = 3  # differences listed in a message
+CODE, FILE = "the code of ", "the file "  # prefixes of the name of a file
 _ABSENT = "missing"
-_ENDS = 1 << 20  # bytes at either end of a file that are compared
+_ENDS = 1 << 20  # bytes compared at each end of a file
 
 
-class Who(NamedTuple):
-    """A process of a run."""
+class Member(NamedTuple):
+    """A process of a run and its host.
+
+    Attributes:
+      process: Number of the process, from 0.
+      host: Name of the machine that it runs on.
+    """
 
     process: int
     host: str
@@ -39,29 +44,32 @@ class Who(NamedTuple):
         return f"process {self.process} on {self.host}"
 
 
-def differences(given: Mapping[Who, Mapping[str, Any]]) -> list[str]:
-    """What differs between processes, one item a field: "seed is 0 on process 0 on a, 1 on …".
+def differences(facts_of: Mapping[Member, Mapping[str, Any]]) -> list[str]:
+    """Describe the facts that differ: "seed is 0 on process 0 on a and 1 on process 1 on b".
 
     Args:
-      given: process -> name of a field -> its value, a JSON value.
+      facts_of: For each process, a mapping from names to JSON values.
+
+    Returns:
+      One string for each name whose value is not the same on all processes.
     """
-    names = dict.fromkeys(name for facts in given.values() for name in facts)
-    found = []
+    names = dict.fromkeys(name for facts in facts_of.values() for name in facts)
+    lines = []
     for name in names:
-        holders: dict[str, list[Who]] = {}
-        for who, facts in given.items():
-            holders.setdefault(_shown(facts, name), []).append(who)
-        if len(holders) > 1:
-            found.append(_difference(name, holders))
-    return found
+        groups: dict[str, list[Member]] = {}
+        for member, facts in facts_of.items():
+            groups.setdefault(_shown(facts, name), []).append(member)
+        if len(groups) > 1:
+            lines.append(_difference(name, groups))
+    return lines
 
 
-def refusal(found: Sequence[str]) -> str:
-    """One line for what `differences` found."""
-    more = f"; and {len(found) - MOST} more" if len(found) > MOST else ""
+def refusal(lines: Sequence[str]) -> str:
+    """Format the result of `differences` as a one-line error message."""
+    more = f"; and {len(lines) - MAX_SHOWN} more" if len(lines) > MAX_SHOWN else ""
     return (
-        f"the processes of this run differ: {'; '.join(found[:MOST])}{more}; start all of them "
-        "with the same command, code and files"
+        f"the processes of this run differ: {'; '.join(lines[:MAX_SHOWN])}{more}; start all "
+        "processes with the same command, code and files"
     )
 
 
@@ -69,41 +77,41 @@ def _shown(facts: Mapping[str, Any], name: str) -> str:
     return repr(facts[name]) if name in facts else _ABSENT
 
 
-def _difference(name: str, holders: Mapping[str, Sequence[Who]]) -> str:
-    if name.startswith((CODE, FILE)):
-        _, *others = sorted(holders.values(), key=len, reverse=True)
-        return f"{name} is another one on {_those([who for group in others for who in group])}"
+def _difference(name: str, groups: Mapping[str, Sequence[Member]]) -> str:
+    if name.startswith((CODE, FILE)):  # name the minority; their digests would say nothing
+        _, *minority = sorted(groups.values(), key=len, reverse=True)
+        return f"{name} differs on {_listed([member for group in minority for member in group])}"
     return f"{name} is " + " and ".join(
-        f"{value} on {_those(group)}" for value, group in holders.items()
+        f"{value} on {_listed(group)}" for value, group in groups.items()
     )
 
 
-def _those(group: Sequence[Who]) -> str:
-    """Some processes, in words."""
+def _listed(group: Sequence[Member]) -> str:
+    """Name some processes."""
     if len(group) == 1:
         return str(group[0])
-    numbers = ", ".join(str(who.process) for who in group[:8]) + (", …" if len(group) > 8 else "")
-    return f"processes {numbers}"
+    numbers = ", ".join(str(member.process) for member in group[:8])
+    return f"processes {numbers}" + (", …" if len(group) > 8 else "")
 
 
-def other_data(given: Mapping[Who, Mapping[str, Fingerprint]]) -> str:
-    """One line on the first process whose data are not those of process 0; "" if there is none.
+def data_difference(data_of: Mapping[Member, Mapping[str, Fingerprint]]) -> str:
+    """Describe the first process whose data differ from those of process 0; "" if all are equal.
 
     Args:
-      given: process -> its fingerprint of the data, that of process 0 first.
+      data_of: For each process, its fingerprint of the data; process 0 comes first.
     """
-    (first, expected), *others = given.items()
-    for who, found in others:
-        if changed := changes(expected, found):
+    (first, expected), *others = data_of.items()
+    for member, data in others:
+        if changed := changes(expected, data):
             return (
-                f"{who} has other data than {first} ({'; '.join(changed[:MOST])}); give all "
-                "processes the same files"
+                f"{member} has different data than {first} ({'; '.join(changed[:MAX_SHOWN])}); "
+                "give all processes the same files"
             )
     return ""
 
 
-def of_program() -> dict[str, str]:
-    """What this process computes with: sources of `rlp` and `models`, versions, JAX's settings."""
+def program_facts() -> dict[str, str]:
+    """Return digests of the sources of `rlp` and `models`, library versions and JAX settings."""
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {
         **{f"the version of {name}": version for name, version in versions.items()},
@@ -114,19 +122,19 @@ def of_program() -> dict[str, str]:
 
 
 def _sources() -> dict[str, str]:
-    found = {}
+    digests = {}
     for package in (rlp, models):
         root = Path(package.__path__[0])
         for path in sorted(root.rglob("*.py")):
-            found[f"{CODE}{root.name}/{path.relative_to(root).as_posix()}"] = _digest(path)
-    return found
+            digests[f"{CODE}{root.name}/{path.relative_to(root).as_posix()}"] = _digest(path)
+    return digests
 
 
-def of_config(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Every field of a config, and the sources of the modules that it names.
+def config_facts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every field of a config, and digests of the modules that the config names.
 
     Args:
-      fields: dotted path -> value, as of `rlp.runtime.config_json.fields`.
+      fields: Dotted paths and values, as `rlp.runtime.config_json.fields` yields them.
     """
     values = {f"config.{path}": value for path, value in fields.items()}
     modules = {
@@ -137,13 +145,13 @@ def of_config(fields: Mapping[str, Any]) -> dict[str, Any]:
     return values | {f"{CODE}{name}": _module(name) for name in sorted(modules)}
 
 
-def of_files(folder: Path, pattern: str = "*") -> dict[str, str]:
-    """What files of a folder are, by size, beginning and end; empty if there is no such folder.
+def file_facts(folder: Path, pattern: str = "*") -> dict[str, str]:
+    """Return the size and a digest of every file in a folder; {} if the folder does not exist.
 
-    Weights are many gigabytes, of which every process reads only its share, so their bytes in the
-    middle are not compared.
+    The digest covers only the first and the last MiB: weights are many gigabytes, and every process
+    reads only its own share of them.
     """
-    found = {}
+    facts = {}
     for path in sorted(folder.glob(pattern)):
         if path.is_file():
             with path.open("rb") as file:
@@ -151,17 +159,20 @@ def of_files(folder: Path, pattern: str = "*") -> dict[str, str]:
                 file.seek(max(0, path.stat().st_size - _ENDS))
                 parts.append(file.read(_ENDS))
             digest = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
-            found[f"{FILE}{path}"] = f"{path.stat().st_size} bytes, {digest}"
-    return found
+            facts[f"{FILE}{path}"] = f"{path.stat().st_size} bytes, {digest}"
+    return facts
 
 
 def _module(name: str) -> str:
-    """A digest of the source of a module; "" if it is not one, which is refused elsewhere."""
+    """Return a digest of the source of a module; "" if the module does not exist.
+
+    A missing module is reported when it is imported.
+    """
     try:
-        found = importlib.util.find_spec(name)
+        spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return ""
-    path = Path(found.origin) if found and found.origin else None
+    path = Path(spec.origin) if spec and spec.origin else None
     return _digest(path) if path is not None and path.is_file() else ""
 
 

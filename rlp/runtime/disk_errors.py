@@ -1,4 +1,4 @@
-"""Errors of the disk as one line with their cure, most of them before anything is written."""
+"""Report disk errors in one line with their cure, most of them before anything is written."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlp.runtime.errors import UserError
 
-# What else to do, after there is room.
+# Advice on what to do once the disk error is fixed.
 RUN_AGAIN = "run the same command again"
 RESUME = f"{RUN_AGAIN}, which resumes from the last checkpoint"
 
@@ -22,25 +22,28 @@ _CURES = {
     errno.EPERM: "name a folder that you may write to",
     errno.EROFS: "name a folder on a disk that can be written",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENOTDIR: "name a path on which every part is a folder",
+    errno.ENOTDIR: "name a path of which every part is a folder",
     errno.ELOOP: "repair the links, or name another folder",
     errno.EIO: "the disk may be failing; name another one",
     errno.ESTALE: "the network file system has lost the file; mount it again",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.ENFILE: "this machine has too many open files; end other programs",
 }
-_PERMIT = "change its permissions, or name another place"
-# TensorStore, which Orbax writes arrays with, reports errors of the disk as text.
+_PERMIT = "change its permissions, or name another path"
+# TensorStore, with which Orbax writes arrays, reports disk errors as text.
 _IN_TEXT = re.compile(r"os_error_code='(\d+)'")
 
 
 @contextlib.contextmanager
-def writing(place: Path, then: str = "") -> Iterator[None]:
-    """Turns errors of the disk into a UserError that names `place`, the reason and the cure.
+def writing(target: Path, then: str = "") -> Iterator[None]:
+    """Convert disk errors into a UserError that names `target`, the reason and the cure.
 
     Args:
-      place: the file or the folder that is being written.
-      then: what to do when the cure has been applied.
+      target: The file or folder that is being written.
+      then: What to do after the cure, such as `RESUME`.
+
+    Raises:
+      UserError: If the body raises a disk error. Other errors pass through.
     """
     try:
         yield
@@ -50,17 +53,17 @@ def writing(place: Path, then: str = "") -> Iterator[None]:
         code = _code(error)
         if code is None:
             raise
-        cure = _CURES.get(code, "repair that, or name another place")
+        cure = _CURES.get(code, "fix that error, or name another path")
         file = getattr(error, "filename", None)
-        inside = f" ({file})" if file and Path(os.fsdecode(file)) != place else ""
+        inside = f" ({file})" if file and Path(os.fsdecode(file)) != target else ""
         raise UserError(
-            f"{place} cannot be written: {os.strerror(code)}{inside}; {cure}"
+            f"{target} cannot be written: {os.strerror(code)}{inside}; {cure}"
             + (f", then {then}" if then else "")
         ) from error
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """An error of the disk that nothing has given a name to, as one line; None for other errors."""
+    """Convert a disk error that `writing` has not converted; return None for other errors."""
     if isinstance(error, UserError) or not isinstance(error, OSError | RuntimeError | ValueError):
         return None
     if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):
@@ -75,20 +78,17 @@ def as_user_error(error: BaseException) -> UserError | None:
 
 
 def _code(error: Exception) -> int | None:
-    """The number of the operating system for an error of the disk; None for any other error."""
+    """Return the errno of a disk error; None for any other error."""
     if isinstance(error, OSError):
         return error.errno or errno.EIO
-    if str(error).startswith("Symlink loop"):  # pathlib's own, in Python 3.11
+    if str(error).startswith("Symlink loop"):  # from pathlib in Python 3.11
         return errno.ELOOP
-    found = _IN_TEXT.search(str(error))
-    return int(found[1]) if found else None
+    match = _IN_TEXT.search(str(error))
+    return int(match[1]) if match else None
 
 
 def refuse_unwritable(folder: Path) -> None:
-    """Raises UserError unless `folder` is a folder that can be written, or can be made.
-
-    Writes nothing.
-    """
+    """Raise UserError unless `folder` can be written, or created. Writes nothing."""
     with writing(folder):
         path = folder.absolute()
         while True:
@@ -99,14 +99,14 @@ def refuse_unwritable(folder: Path) -> None:
                 if path.is_symlink():
                     raise UserError(
                         f"{folder} cannot be written: {path} is a link to {os.readlink(path)}, "
-                        "which does not exist; make that folder, or name another"
+                        "which does not exist; create that folder, or name another one"
                     ) from None
                 path = path.parent
         if not stat.S_ISDIR(mode):
-            here = path == folder.absolute()
+            is_target = path == folder.absolute()
             raise UserError(
                 f"{folder} is a file; give a folder"
-                if here
+                if is_target
                 else f"{folder} cannot be written, because {path} is a file; name another folder"
             )
         if os.statvfs(path).f_flag & os.ST_RDONLY:
@@ -119,36 +119,35 @@ def refuse_unwritable(folder: Path) -> None:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a relative path, as a file of someone else's may give it, stays below its folder.
+    """Whether a relative path from an untrusted file stays inside its folder.
 
-    It is judged by its name alone: what lies there may be a link, as in the hub's cache.
+    Only the name is checked: the file may be a link, as in the cache of the Hugging Face hub.
     """
     escapes = name.startswith("/") or "\\" in name or "\0" in name
     return bool(name.strip()) and not escapes and ".." not in name.split("/")
 
 
 def refuse_name(kind: str, name: str) -> None:
-    """Raises UserError if a name of the user's cannot be that of one folder inside another.
+    """Raise UserError if `name` cannot be the name of a subfolder.
 
     Args:
-      kind: what has the name, as in "an arm".
-      name: that is to become the folder's.
+      kind: What the user has named, such as "an arm".
+      name: The name.
     """
     visible = name.isprintable() and name.strip() == name and not name.startswith(".")
     if not (name and visible and is_inside(name)) or "/" in name or len(os.fsencode(name)) > 200:
         raise UserError(
-            f"{kind} cannot be called {name!r}, since its folder has that name; use letters, "
-            "digits and + = , _ - (at most 200 bytes)"
+            f"{kind} cannot be called {name!r}, because the name is also that of its folder; use "
+            "letters, digits and + = , _ - (at most 200 bytes)"
         )
 
 
 def refuse_other(path: Path, mark: str) -> None:
-    """Raises UserError if something else has the name of a file that is about to be written.
+    """Raise UserError if `path` exists and is not an earlier version of the file to write.
 
     Args:
-      path: the file.
-      mark: pattern that the first 4096 bytes of every such file contain, by which one that was
-        written before is known.
+      path: The file to write.
+      mark: Regular expression that matches in the first 4096 bytes of every version of the file.
     """
     with writing(path):
         if not os.path.lexists(path):
@@ -158,6 +157,6 @@ def refuse_other(path: Path, mark: str) -> None:
                 if re.search(mark.encode(), file.read(4096)):
                     return
     raise UserError(
-        f"{path} exists already and is not what would be written there; move it away, or name "
-        "another file"
+        f"{path} exists already and is not what would be written there; move it, or name another "
+        "file"
     )

@@ -1,13 +1,14 @@
-r"""Text from others (the name of a file, what a model wrote) in a form that is safe to show.
+r"""Make untrusted text (file names, model output) safe to display.
 
     printable        for a terminal or a log
-    markdown_cell    for a cell of a table in Markdown
+    markdown_cell    for a cell of a Markdown table
+    markdown_code    for a cell of a Markdown table, as code
     tag              for TensorBoard
-    error_lines      what a program says of an error of the user
-    listed           the first few of some names
+    error_lines      what a program prints for a UserError
+    listed           the first few of several names
     readable_bytes   a number of bytes with its unit
 
-What is escaped is written as Python does, as in "\x1b". Escaped text can always be encoded.
+Escapes are those of Python, such as "\x1b". Escaped text can always be encoded.
 """
 
 import re
@@ -18,10 +19,10 @@ from rlp.runtime.errors import UserCodeError, UserError
 SHOWN = 3  # names that a message lists
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
-# Terminals obey these and show nothing: control characters, marks of the direction of text, line
-# and paragraph separators, interlinear annotation. Half surrogates cannot be encoded. Joiners
-# (U+200C, U+200D), which Persian and emoji are spelled with, are text.
-_OBEYED = re.compile(
+# Terminals interpret these characters: control characters, directional formatting, line and
+# paragraph separators, interlinear annotation. Lone surrogates cannot be encoded. Joiners (U+200C,
+# U+200D) are part of the spelling of Persian and emoji, and are kept.
+_UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff]"
 )
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]|(?<!\w)_|_(?!\w)")
@@ -29,22 +30,22 @@ _NOT_IN_TAG = re.compile(r"[^-\w/. ,+=@%()]")
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text with every character escaped that a terminal would obey, or cannot be encoded.
+    """Escape every character that a terminal would interpret or that cannot be encoded.
 
     Args:
-      text: from anywhere.
-      keep: characters that are left as they are, such as newlines.
+      text: Untrusted text.
+      keep: Characters that are not escaped, such as newlines.
     """
-    return _OBEYED.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+    return _UNSAFE.sub(lambda match: match[0] if match[0] in keep else _escaped(match[0]), text)
 
 
 def markdown_cell(text: str) -> str:
-    """The text as Markdown that shows it as it is, in one line and one cell of a table."""
-    return _MARKDOWN.sub(lambda found: f"\\{found[0]}", printable(text))
+    """Return Markdown that displays the text literally, on one line and in one table cell."""
+    return _MARKDOWN.sub(lambda match: f"\\{match[0]}", printable(text))
 
 
 def markdown_code(text: str) -> str:
-    """The text as a code span, in one line and one cell of a table."""
+    """Return the text as a Markdown code span, on one line and in one table cell."""
     line = printable(text)
     if "`" in line:  # it would end the span
         return markdown_cell(line)
@@ -52,13 +53,13 @@ def markdown_code(text: str) -> str:
 
 
 def tag(text: str) -> str:
-    """The text as a tag of TensorBoard; different texts have different tags."""
-    return _NOT_IN_TAG.sub(lambda found: _escaped(found[0]), text)
+    """Return the text as a TensorBoard tag; different texts give different tags."""
+    return _NOT_IN_TAG.sub(lambda match: _escaped(match[0]), text)
 
 
 def error_lines(error: UserError) -> str:
-    """The one line on an error of the user; below it the frames of the user's own code, if that
-    raised the error."""
+    """Return the error message on one line, followed by the traceback frames of the user's code if
+    that code raised the error."""
     line = f"error: {printable(' '.join(str(error).split()))}"
     frames = error.frames.rstrip() if isinstance(error, UserCodeError) else ""
     return f"{line}\n{printable(frames, keep=chr(10))}" if frames else line
@@ -72,14 +73,13 @@ def _escaped(character: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few of some names."""
+    """Return the first few of several names, and how many more there are."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def readable_bytes(size: int) -> str:
-    """Bytes as a person reads them, such as 1.5 GiB; a number too large for a float has its size
-    in the largest unit."""
+    """Format a number of bytes, such as "1.5 GiB". Integers beyond the range of floats work too."""
     unit = min(max(size.bit_length() - 1, 0) // 10, len(UNITS) - 1)
     whole = size >> 10 * unit
     if unit == 0 or whole >= 100:

@@ -1,6 +1,6 @@
-"""Fingerprints of data as JSON values, and what differs between two of them.
+"""Compare two fingerprints of data, which are JSON values.
 
-`rlp.data.fingerprint` makes them; checkpoints keep them, and processes compare them.
+`rlp.data.fingerprint` computes them, checkpoints store them, and processes compare them.
 """
 
 import collections
@@ -9,13 +9,12 @@ from typing import Any
 
 from rlp.runtime.display import listed
 
-Fingerprint = Mapping[str, Any]  # a JSON value: "digest", and counts and files where there are some
+Fingerprint = Mapping[str, Any]  # a JSON object with a "digest", and possibly counts and files
 COUNTS = ("documents", "pairs", "problems", "rows", "tokens")
 
 
 def changes(before: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> list[str]:
-    """What differs between two fingerprints, one item a field; empty if nothing
-    does."""
+    """Describe how two fingerprints differ, one string for each field; [] if they are equal."""
     return [
         f"{field}: {_change(before.get(field), now.get(field))}"
         for field in dict.fromkeys([*before, *now])
@@ -30,34 +29,34 @@ def _digest_of(part: Fingerprint | None) -> str:
 def _change(before: Fingerprint | None, now: Fingerprint | None) -> str:
     counts = [_counted(part) for part in (before, now)]
     files = [(part or {}).get("files", []) for part in (before, now)]
-    told = f"{counts[0]} -> {counts[1]}" if counts[0] != counts[1] else f"other {counts[0]}"
+    text = f"{counts[0]} -> {counts[1]}" if counts[0] != counts[1] else f"other {counts[0]}"
     reason = _changed_files(*files)
-    return f"{told} ({reason})" if reason else told
+    return f"{text} ({reason})" if reason else text
 
 
 def _counted(part: Fingerprint | None) -> str:
-    """The counts of a fingerprint."""
+    """Format the counts of a fingerprint."""
     if part is None:
         return "none"
-    told = [f"{part[name]:,} {name}" for name in COUNTS if name in part]
-    return ", ".join(told) or "settings"
+    counts = [f"{part[name]:,} {name}" for name in COUNTS if name in part]
+    return ", ".join(counts) or "settings"
 
 
 def _changed_files(before: list[list[str]], now: list[list[str]]) -> str:
-    """Which files make the difference; "" if that is not known."""
+    """Name the files that differ; "" if they are not known."""
     if not before or not now:
         return ""
-    content = [[found for _, found in files] for files in (before, now)]
-    if content[0] == content[1]:
+    digests = [[digest for _, digest in files] for files in (before, now)]
+    if digests[0] == digests[1]:
         return "the same files, but other rows of them or another order"
-    if sorted(content[0]) == sorted(content[1]):
+    if sorted(digests[0]) == sorted(digests[1]):
         return "the same files in another order"
     old, new = (collections.Counter(map(tuple, files)) for files in (before, now))
-    gone, come = ([name for name, _ in (a - b).elements()] for a, b in ((old, new), (new, old)))
-    changed = [name for name in come if name in gone]
-    told = (
+    removed, added = ([name for name, _ in (a - b).elements()] for a, b in ((old, new), (new, old)))
+    changed = [name for name in added if name in removed]
+    groups = (
         ("changed", changed),
-        ("new", [name for name in come if name not in changed]),
-        ("gone", [name for name in gone if name not in changed]),
+        ("new", [name for name in added if name not in changed]),
+        ("gone", [name for name in removed if name not in changed]),
     )
-    return "; ".join(f"{what}: {listed(names)}" for what, names in told if names)
+    return "; ".join(f"{label}: {listed(names)}" for label, names in groups if names)

@@ -1,8 +1,8 @@
-"""Notices when another process of a run has ended, and tells the others of the end of this one.
+"""Detect that another process of a run has ended, and notify the others when this one ends.
 
-A killed process is noticed by its closed connection, a host that is down by the system's probes
-(`rlp.runtime.peers`), a frozen process by its silence. Neither a long compilation nor a held GIL
-makes a process look dead, short of `SILENCE_S`.
+A killed process closes its connection; a host that is down does not answer the probes of the
+operating system (`rlp.runtime.peers`); a frozen process sends nothing. A long compilation or a held
+GIL does not make a process look dead unless it lasts `SILENCE_S`.
 """
 
 import selectors
@@ -12,24 +12,24 @@ from collections.abc import Callable, Iterable
 
 from rlp.runtime.peers import PROBE_S, Message, Peer, parsed
 
-BEAT_S = 2.0  # between two signs of life
-SILENCE_S = 60.0  # after which a process that is connected but says nothing counts as gone
+BEAT_S = 2.0  # seconds between two heartbeats
+SILENCE_S = 60.0  # seconds without a message after which a connected process counts as lost
 
 GONE = "is gone: it was killed, or it crashed"
-UNREACHABLE = f"is gone: its host has not answered for {PROBE_S} s"
-SILENT = f"is gone: it has said nothing for {SILENCE_S:.0f} s, as if it were frozen"
+UNREACHABLE = f"is gone: its host has not responded for {PROBE_S} s"
+SILENT = f"is gone: it has sent no heartbeat for {SILENCE_S:.0f} s and may be frozen"
 
 
 class Heartbeat:
-    """A thread that hears of the end of other processes, and tells them of this one's."""
+    """A thread that detects the end of other processes and notifies them when this one ends."""
 
     def __init__(self, peers: Iterable[Peer], on_end: Callable[[Message], None]) -> None:
-        """Nothing is watched yet.
+        """Create the thread; `start` starts it.
 
         Args:
-          peers: as of `rendezvous.call_roll`.
-          on_end: called in the thread, once, with what another process has told, or with "process",
-            "host" and "lost" (why it counts as lost).
+          peers: The connections that `rendezvous.join` returned.
+          on_end: Called once, in the thread, when another process ends: with the message that the
+            process sent, or with "process", "host" and "lost" (why it counts as lost).
         """
         self._peers, self._on_end = list(peers), on_end
         self._selector = selectors.DefaultSelector()
@@ -37,20 +37,20 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begins to watch."""
+        """Start watching."""
         for peer in self._peers:
             peer.heard = time.monotonic()
             self._selector.register(peer.socket, selectors.EVENT_READ, peer)
         self._thread.start()
 
-    def tell(self, end: Message, *, but: Peer | None = None) -> None:
-        """Tells the others why this process ends; process 0 tells everyone."""
+    def notify(self, end: Message, *, skip: Peer | None = None) -> None:
+        """Tell the peers why a process ends. Process 0, to which all connect, forwards it."""
         for peer in self._peers:
-            if peer is not but:
+            if peer is not skip:
                 peer.send({"end": end})
 
     def leave(self) -> None:
-        """Says goodbye, once all have come to the end of the run, and stops watching."""
+        """Say goodbye and stop watching. Call it once all processes have finished the run."""
         for peer in self._peers:
             peer.send({"bye": True})
         self._stopped.set()
@@ -59,18 +59,18 @@ class Heartbeat:
             peer.socket.close()
 
     def _run(self) -> None:
-        beaten = turned = time.monotonic()
+        last_beat = last_turn = time.monotonic()
         while not self._stopped.is_set():
             for key, _ in self._selector.select(BEAT_S / 4):
-                if self._hear(key.data):
+                if self._receive(key.data):
                     return
             now = time.monotonic()
-            if now - turned > 3 * BEAT_S:  # this process was stopped or busy, and could not listen
+            if now - last_turn > 3 * BEAT_S:  # this process was suspended and could not listen
                 for peer in self._peers:
                     peer.heard = now
-            turned = now
-            if now - beaten >= BEAT_S:
-                beaten = now
+            last_turn = now
+            if now - last_beat >= BEAT_S:
+                last_beat = now
                 for peer in self._peers:
                     peer.send(None)
             for peer in self._peers:
@@ -78,8 +78,8 @@ class Heartbeat:
                     self._lost(peer, SILENT)
                     return
 
-    def _hear(self, peer: Peer) -> bool:
-        """Reads what has come from a peer; whether it means the end."""
+    def _receive(self, peer: Peer) -> bool:
+        """Read from a peer. Returns whether a process has ended."""
         try:
             data = peer.socket.recv(1 << 16)
         except BlockingIOError:
@@ -93,7 +93,7 @@ class Heartbeat:
         for message in filter(None, map(parsed, filter(None, lines))):
             peer.left = peer.left or "bye" in message
             if "end" in message:
-                self.tell(message["end"], but=peer)
+                self.notify(message["end"], skip=peer)
                 self._on_end(message["end"])
                 return True
         if data:
@@ -101,8 +101,8 @@ class Heartbeat:
         self._selector.unregister(peer.socket)
         return not peer.left and self._lost(peer, GONE)
 
-    def _lost(self, peer: Peer, why: str) -> bool:
-        end = {"process": peer.who.process, "host": peer.who.host, "lost": why}
-        self.tell(end, but=peer)
+    def _lost(self, peer: Peer, reason: str) -> bool:
+        end = {"process": peer.member.process, "host": peer.member.host, "lost": reason}
+        self.notify(end, skip=peer)
         self._on_end(end)
         return True

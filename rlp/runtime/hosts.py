@@ -1,10 +1,10 @@
-"""What the processes of a run say to one another: who writes, what they agree on, what is compared.
+"""Coordinate the processes of a run: who writes files, joint decisions, and comparisons.
 
-Every process of a run executes the same program on its own devices. The first one (process 0)
-alone writes files and shows progress; what depends on the file system it decides for all (`agree`).
-What all must have been given alike is compared before it is used (`check_same`). How they join and
-end is in `rlp.runtime.multihost`. Where nothing was joined, a process is the first of one, and
-nothing here waits.
+Every process of a run executes the same program on its own devices. Only process 0 writes files and
+shows progress, and it decides for all whatever depends on the file system (`agree`). Inputs that
+must be the same on all processes are compared before they are used (`check_same`). See
+`rlp.runtime.multihost` for how processes join and end. In a run of a single process, that process
+is process 0, and nothing in this module waits.
 """
 
 import itertools
@@ -21,46 +21,49 @@ from jax._src import distributed
 from jax.experimental.multihost_utils import process_allgather
 
 from rlp.runtime import consistency
-from rlp.runtime.consistency import Who
+from rlp.runtime.consistency import Member
 from rlp.runtime.errors import UserError
 from rlp.runtime.fingerprints import Fingerprint
 
 T = TypeVar("T")
 
-FOREVER_MS = 7 * 24 * 3600 * 1000  # waits that only a dead process would make endless
+FOREVER_MS = 7 * 24 * 3600 * 1000  # JAX needs a time limit; `heartbeat` detects dead processes
 
 _rounds = itertools.count()
 
 
 def count() -> int:
-    """How many processes the run has."""
+    """Return the number of processes of the run."""
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and shows progress."""
+    """Whether this is process 0, which writes files and shows progress."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def barrier() -> None:
-    """Waits until all processes are here."""
+    """Wait until all processes have called this."""
     if count() > 1:
         _client().wait_at_barrier(f"rlp/barrier/{next(_rounds)}", FOREVER_MS)
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the flag is true on any process; all call this in the same order."""
+    """Whether `flag` is true on any process. All processes call this in the same order."""
     return bool(process_allgather(np.array(flag)).any()) if count() > 1 else flag
 
 
 def agree(decide: Callable[[], T]) -> T:
-    """What `decide` returns on the first process, once all processes are here; its UserError too.
+    """Run `decide` on process 0 and return its result on all processes.
 
-    All processes call this in the same order. What is read from or written to the file system in
-    `decide` cannot be overtaken by another process.
+    All processes call this in the same order. `decide` runs while all others wait here, so none of
+    them reads or writes the file system meanwhile.
 
     Args:
-      decide: called on the first process only; returns a JSON value.
+      decide: Called on process 0 only; returns a JSON value.
+
+    Raises:
+      UserError: On all processes, if `decide` raises it.
     """
     if count() == 1:
         return decide()
@@ -75,49 +78,51 @@ def agree(decide: Callable[[], T]) -> T:
 
 
 def _decide(decide: Callable[[], Any], key: str) -> None:
-    """Tells all processes what `decide` returns, or its UserError, which is raised here too."""
-    tell = lambda outcome: _client().key_value_set(key, json.dumps(outcome))
+    """Publish the result of `decide`, or its UserError, which is also raised here."""
+    publish = lambda outcome: _client().key_value_set(key, json.dumps(outcome))
     try:
         value = decide()
     except UserError as error:
-        tell({"error": str(error), "field": error.field})
-        raise  # the error itself has the value of the field and the frames of the user's code
-    tell({"value": value})
+        publish({"error": str(error), "field": error.field})
+        raise  # the original has the value of the field and the frames of the user's code
+    publish({"value": value})
 
 
 def check_same(facts: Mapping[str, Any]) -> None:
-    """Compares what every process was given; all call this in the same order.
+    """Compare the inputs of all processes. All processes call this in the same order.
 
     Args:
-      facts: name -> JSON value, of this process.
+      facts: Names and JSON values of the inputs of this process.
 
     Raises:
-      UserError: on all processes, if they differ; it names what differs and on which process.
+      UserError: On all processes, if any value differs; names the values and the processes.
     """
     if count() > 1:
-        compare(facts, lambda given: "".join(_refusals(given)))
+        compare(facts, lambda facts_of: "".join(_refusals(facts_of)))
 
 
-def _refusals(given: Mapping[Who, Mapping[str, Any]]) -> list[str]:
-    found = consistency.differences(given)
-    return [consistency.refusal(found)] if found else []
+def _refusals(facts_of: Mapping[Member, Mapping[str, Any]]) -> list[str]:
+    lines = consistency.differences(facts_of)
+    return [consistency.refusal(lines)] if lines else []
 
 
 def check_same_data(data: Mapping[str, Fingerprint]) -> None:
-    """Compares the fingerprints of the data that every process has read, as `check_same` does."""
+    """Compare the fingerprints of the data that the processes have read, like `check_same`."""
     if count() > 1:
-        compare(data, consistency.other_data)
+        compare(data, consistency.data_difference)
 
 
-def compare(value: Any, find: Callable[[dict[Who, Any]], str]) -> None:
-    """Has process 0 compare a JSON value of every process; all call this in the same order.
+def compare(value: Any, find: Callable[[dict[Member, Any]], str]) -> None:
+    """Collect a JSON value from every process and check the values on process 0.
+
+    All processes call this in the same order.
 
     Args:
-      value: of this process.
-      find: called on process 0 with the values of all; returns what is wrong with them, or "".
+      value: The value of this process.
+      find: Called on process 0 with the values of all processes; returns an error message, or "".
 
     Raises:
-      UserError: on all processes, what `find` returns.
+      UserError: On all processes, with the message that `find` returned.
     """
     key = f"rlp/compare/{next(_rounds)}"
     me = distributed.global_state.process_id
@@ -125,11 +130,11 @@ def compare(value: Any, find: Callable[[dict[Who, Any]], str]) -> None:
     _client().key_value_set(f"{key}/{me}", mine)
 
     def refuse() -> None:
-        found = [
+        answers = [
             json.loads(_client().blocking_key_value_get(f"{key}/{i}", FOREVER_MS))
             for i in range(count())
         ]
-        if line := find({Who(i, f["host"]): f["value"] for i, f in enumerate(found)}):
+        if line := find({Member(i, a["host"]): a["value"] for i, a in enumerate(answers)}):
             raise UserError(line)
 
     agree(refuse)
@@ -138,5 +143,5 @@ def compare(value: Any, find: Callable[[dict[Who, Any]], str]) -> None:
 
 def _client() -> distributed._jax.DistributedRuntimeClient:
     client = distributed.global_state.client
-    assert client is not None, "no run of several processes was joined"
+    assert client is not None, "this process has not joined a run of several processes"
     return client

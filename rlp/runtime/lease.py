@@ -1,15 +1,15 @@
-"""One process at a time in a folder: a lock where the file system has one, and a lease everywhere.
+"""Let only one process at a time use a folder, by a lease and, if the file system has it, a lock.
 
-The lease is a file that names the process that holds the folder and counts up while that process
-lives. A start that finds one waits for as long as a lease lives without a renewal: if it was
-renewed meanwhile, the folder is taken, and else its owner is gone. Each side measures only time
-that passes on its own machine, so no clocks are compared. An owner that could not renew its lease
-in time (it was suspended, or the file system did not answer) reads it again before it writes
-anything, and stops if another process has taken the folder.
+The lease is a file that names the process that holds the folder, with a counter that the process
+increments while it lives. A process that finds a lease waits for the time after which a lease
+expires: if the lease was renewed meanwhile, the folder is in use; otherwise its owner is gone. Each
+side measures only the time that passes on its own machine, so no clocks are compared. An owner that
+could not renew its lease in time (it was suspended, or the file system did not respond) reads the
+lease again before it writes anything, and stops if another process has taken the folder.
 
-The lock (flock) tells at once what the lease tells in a minute, on file systems that have it. It is
-not enough alone: network file systems and mounted buckets often lock within one machine only, or
-not at all.
+A lock (flock) gives the answer at once instead of after a minute, on file systems that support it.
+A lock alone is not sufficient: network file systems and mounted buckets often lock within one
+machine only, or not at all.
 """
 
 import contextlib
@@ -35,11 +35,11 @@ from rlp.runtime.strict_json import parse
 LOGGER = logging.getLogger(__name__)
 
 RENEWED_EVERY_S = 10.0
-EXPIRES_AFTER_S = 60.0  # without a renewal
-SETTLES_IN_S = 2.0  # within which two processes that take a folder at once see each other
-SIZE = 512  # bytes of the file, so that nobody reads half of one
+EXPIRES_AFTER_S = 60.0  # seconds without a renewal after which a lease expires
+SETTLES_IN_S = 2.0  # seconds after which processes that took a folder simultaneously see each other
+SIZE = 512  # bytes of the file, which is written in one piece so that nobody reads half of it
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
-# Where a lock that was obtained proves that no other machine has one.
+# On these file systems a lock proves that no other machine holds the folder.
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs", "apfs"}
 
 
@@ -48,12 +48,12 @@ class Owner:
     """The process that holds a folder.
 
     Attributes:
-      host: name of the machine.
-      machine: tells this boot of the machine, and the namespace of process numbers, from others.
-      pid: number of the process.
-      since: local time, for messages.
-      token: tells this lease from all others.
-      renewals: how often the lease was renewed.
+      host: Name of the machine.
+      machine: Identifies this boot of the machine and the namespace of its process ids.
+      pid: Id of the process.
+      since: Local time, for messages.
+      token: Identifies this lease.
+      renewals: Number of times that the lease was renewed.
     """
 
     host: str
@@ -68,17 +68,17 @@ class Owner:
 
     @property
     def is_here(self) -> bool:
-        """Whether its process number means something in this process."""
+        """Whether `pid` is a process id in the namespace of this process."""
         return self.machine == _machine()
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process has ended, as far as can be told from here."""
+        """Whether the process is known to have ended."""
         if not self.is_here:
             return False
-        if self.pid == os.getpid():  # numbers are used again
+        if self.pid == os.getpid():  # process ids are reused
             return self.token not in _HELD
-        return not atomic_files.runs(self.pid)
+        return not atomic_files.is_running(self.pid)
 
 
 _HELD: set[str] = set()  # tokens of the leases of this process
@@ -87,19 +87,20 @@ _HELD: set[str] = set()  # tokens of the leases of this process
 class Lease:
     """A folder that this process holds."""
 
-    def __init__(self, folder: Path, lock: int | None, made: list[Path]) -> None:
-        """Writes the lease, over an expired one if there is one.
+    def __init__(self, folder: Path, lock: int | None, created: list[Path]) -> None:
+        """Write the lease, replacing an expired one.
 
         Args:
-          folder: to hold.
-          lock: descriptor of the locked file; None where there is no lock.
-          made: folders that were made for it, the innermost first.
+          folder: The folder to hold.
+          lock: Descriptor of the locked file; None if the file system has no locks.
+          created: Folders that were created for the lease, innermost first; `release` removes them
+            if they are empty.
         """
-        self._path, self._lock, self._made = folder / run_folder.LEASE, lock, made
+        self._path, self._lock, self._created = folder / run_folder.LEASE, lock, created
         since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
         self._owner = Owner(socket.gethostname(), _machine(), os.getpid(), since, uuid.uuid4().hex)
-        self._other: Owner | None = None  # who has taken it from us
-        self._changing = threading.RLock()  # a signal's handler may release what it interrupts
+        self._other: Owner | None = None  # the process that has taken the folder from this one
+        self._changing = threading.RLock()  # reentrant: a signal handler may call `release`
         self._ended = threading.Event()
         self._taken = self._renewed = _now()
         self._sure = lock is not None and _file_system(folder) in _LOCAL
@@ -109,12 +110,12 @@ class Lease:
         threading.Thread(target=self._renew_for_ever, daemon=True, name="lease").start()
 
     def check(self) -> None:
-        """Call it before every write to the folder.
+        """Verify that this process still holds the folder. Call it before every write.
 
         Raises:
-          UserError: another process has taken the folder.
+          UserError: If another process has taken the folder.
         """
-        if not self._sure:  # another process may have taken it in the same moment
+        if not self._sure:  # another process may have taken it at the same moment
             time.sleep(max(0.0, self._taken + SETTLES_IN_S - _now()))
         if not self._sure or _now() - self._renewed > EXPIRES_AFTER_S / 2:
             with disk_errors.writing(self._path):
@@ -122,40 +123,40 @@ class Lease:
             self._sure = True
         if self._other is not None:
             raise UserError(
-                f"{self._path.parent} is held by {self._other}, which found that this process had "
-                "not renewed its lease, or started in the same moment; this process has stopped "
-                "before its next write"
+                f"{self._path.parent} is held by {self._other}: this process did not renew its "
+                "lease in time, or both started at the same moment; it stops before its next "
+                "write; wait until the other process ends, then run the same command again"
             )
 
     def release(self) -> None:
-        """Lets go of the folder."""
+        """Release the folder."""
         self._ended.set()
         with self._changing:
             if self._owner.token not in _HELD:
                 return
             _HELD.remove(self._owner.token)
             self._forget()
-            with contextlib.suppress(OSError, UserError):  # then it expires
-                if (there := _read(self._path)) and there.token == self._owner.token:
+            with contextlib.suppress(OSError, UserError):  # a lease that is not removed expires
+                if (current := _read(self._path)) and current.token == self._owner.token:
                     self._path.unlink()
             if self._lock is not None:
                 os.close(self._lock)
             with contextlib.suppress(OSError):  # not empty
-                for folder in self._made:
+                for folder in self._created:
                     folder.rmdir()
 
     def _renew_for_ever(self) -> None:
         while not self._ended.wait(RENEWED_EVERY_S) and self._other is None:
-            with contextlib.suppress(OSError, UserError):  # `check` tells what is wrong
+            with contextlib.suppress(OSError, UserError):  # `check` reports the error
                 self._renew()
 
     def _renew(self) -> None:
         with self._changing:
             if self._ended.is_set() or self._other is not None:
                 return
-            before, there = _now(), _read(self._path)
-            if there is not None and there.token != self._owner.token:
-                self._other = there
+            before, current = _now(), _read(self._path)
+            if current is not None and current.token != self._owner.token:
+                self._other = current
                 return
             self._owner = dataclasses.replace(self._owner, renewals=self._owner.renewals + 1)
             _write(self._path, self._owner)
@@ -163,53 +164,53 @@ class Lease:
 
 
 class NoLease:
-    """The lease of a process that is not the first of several, which writes nothing by itself."""
+    """The lease of every process but process 0. Such a process writes nothing by itself."""
 
     def check(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def release(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
 
 @contextlib.contextmanager
-def held(folder: Path, doing: str = "being trained") -> Iterator[Lease | NoLease]:
-    """Holds a folder, which is made if need be, for as long as it is entered.
+def held(folder: Path, activity: str = "being trained") -> Iterator[Lease | NoLease]:
+    """Hold a folder while the context is entered. The folder is created if it does not exist.
 
-    Of several processes the first one holds it; all call this.
+    All processes of a run call this; process 0 holds the folder.
 
     Args:
-      folder: of a run or an experiment.
-      doing: what its owner does with it, for messages.
+      folder: Folder of a run or an experiment.
+      activity: What the owner does with the folder, for messages.
 
     Raises:
-      UserError: another process holds it, or it cannot be written.
+      UserError: If another process holds the folder, or the folder cannot be written.
     """
-    taken: list[Lease] = []
+    leases: list[Lease] = []
 
     def take() -> None:
         with disk_errors.writing(folder):
-            taken.append(_take(folder, doing, _make(folder)))
+            leases.append(_take(folder, activity, _make(folder)))
 
     hosts.agree(take)
-    lease = taken[0] if taken else NoLease()
+    lease = leases[0] if leases else NoLease()
     try:
         yield lease
     finally:
         lease.release()
 
 
-def _take(folder: Path, doing: str, made: list[Path]) -> Lease:
+def _take(folder: Path, activity: str, created: list[Path]) -> Lease:
     path = folder / run_folder.LEASE
     lock, busy = _lock(path)
     try:
-        there = _read(path)
-        if busy and (there is None or there.is_here):
-            raise _held_by(folder, doing, there)
-        free = there is None or there.has_ended or (lock is not None and there.is_here)
-        if there is not None and not free:
-            _wait_for_expiry(path, doing, there)
-        return Lease(folder, lock, made)
+        owner = _read(path)
+        if busy and (owner is None or owner.is_here):
+            raise _held_by(folder, activity, owner)
+        free = owner is None or owner.has_ended or (lock is not None and owner.is_here)
+        if owner is not None and not free:
+            _wait_for_expiry(path, activity, owner)
+        return Lease(folder, lock, created)
     except BaseException:
         if lock is not None:
             os.close(lock)
@@ -217,14 +218,18 @@ def _take(folder: Path, doing: str, made: list[Path]) -> Lease:
 
 
 def _lock(path: Path) -> tuple[int | None, bool]:
-    """Locks a file, which is made if need be: its descriptor, and whether another process has it
-    locked; None and False where the file system has no locks."""
+    """Lock a file, which is created if it does not exist.
+
+    Returns:
+      The descriptor of the locked file, and whether another process holds the lock. The descriptor
+      is None in that case, and if the file system has no locks.
+    """
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
-                return file, False  # and not one that its owner has just removed
+                return file, False  # otherwise the owner has just removed the file
         except BlockingIOError:
             os.close(file)
             return None, True
@@ -236,35 +241,35 @@ def _lock(path: Path) -> tuple[int | None, bool]:
         os.close(file)
 
 
-def _wait_for_expiry(path: Path, doing: str, there: Owner) -> None:
-    """Waits until a lease has expired, or is released.
+def _wait_for_expiry(path: Path, activity: str, owner: Owner) -> None:
+    """Wait until a lease expires or is released.
 
     Raises:
-      UserError: it was renewed.
+      UserError: If the lease is renewed meanwhile.
     """
     LOGGER.warning(
-        "%s was %s by %s; waiting %.0f s to see whether it still is",
-        *(path.parent, doing, there, EXPIRES_AFTER_S),
+        "%s was %s by %s; waiting up to %.0f s to see whether that process still renews its lease",
+        *(path.parent, activity, owner, EXPIRES_AFTER_S),
     )
-    begun = _now()
-    while _now() - begun < EXPIRES_AFTER_S:
+    start = _now()
+    while _now() - start < EXPIRES_AFTER_S:
         time.sleep(min(1.0, EXPIRES_AFTER_S / 10))
-        found = _read(path)
-        if found is None:
+        current = _read(path)
+        if current is None:
             return
-        if (found.token, found.renewals) != (there.token, there.renewals):
-            raise _held_by(path.parent, doing, found)
+        if (current.token, current.renewals) != (owner.token, owner.renewals):
+            raise _held_by(path.parent, activity, current)
 
 
-def _held_by(folder: Path, doing: str, owner: Owner | None) -> UserError:
-    who = owner or "another process"
+def _held_by(folder: Path, activity: str, owner: Owner | None) -> UserError:
     return UserError(
-        f"{folder} is {doing} by {who}; wait until it ends, stop it, or take another folder"
+        f"{folder} is {activity} by {owner or 'another process'}; wait until that process ends, "
+        "stop it, or use another folder"
     )
 
 
 def _make(folder: Path) -> list[Path]:
-    """Makes a folder and those around it; those that were not there, the innermost first."""
+    """Create a folder and its parents. Returns the folders that did not exist, innermost first."""
     folder = folder.absolute()
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -272,10 +277,10 @@ def _make(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> Owner | None:
-    """The owner that a lease names; None if there is none.
+    """Return the owner that a lease names; None if the lease does not exist or is empty.
 
     Raises:
-      UserError: the file is something else.
+      UserError: If the file is not a lease.
     """
     try:
         text = path.read_bytes().strip()
@@ -287,12 +292,12 @@ def _read(path: Path) -> Owner | None:
         return Owner(**parse(text.decode()))
     except (ValueError, TypeError):
         raise UserError(
-            f"{path} is not a lease that a run has left; move it away, or take another folder"
+            f"{path} is not a lease written by a run; move the file, or use another folder"
         ) from None
 
 
 def _write(path: Path, owner: Owner) -> None:
-    """Writes a lease in one piece, into the file that is locked."""
+    """Write a lease in one piece into the locked file."""
     content = json.dumps(dataclasses.asdict(owner)).encode().ljust(SIZE - 1) + b"\n"
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
@@ -304,7 +309,7 @@ def _write(path: Path, owner: Owner) -> None:
 
 
 def _machine() -> str:
-    """Tells this boot of this machine, and this namespace of process numbers, from others."""
+    """Identify this boot of this machine and the namespace of its process ids."""
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     if boot.exists() and namespace.exists():
         return f"{boot.read_text().strip()} {os.readlink(namespace)}"
@@ -312,21 +317,21 @@ def _machine() -> str:
 
 
 def _file_system(folder: Path) -> str:
-    """The type of the file system of a folder; "" where that is not known."""
-    place, mounts = folder.resolve(), Path("/proc/self/mountinfo")
+    """Return the type of the file system of a folder; "" if it is not known."""
+    target, mounts = folder.resolve(), Path("/proc/self/mountinfo")
     if not mounts.exists():
         return ""
-    best, found = -1, ""
+    longest, kind = -1, ""
     for line in mounts.read_text(errors="replace").splitlines():
         before, _, after = line.partition(" - ")
         root = Path(before.split(" ")[4].replace("\\040", " "))
-        if place.is_relative_to(root) and len(root.parts) >= best:
-            best, found = len(root.parts), after.split(" ")[0]
-    return found
+        if target.is_relative_to(root) and len(root.parts) >= longest:
+            longest, kind = len(root.parts), after.split(" ")[0]
+    return kind
 
 
 def _now() -> float:
-    """Seconds that have passed on this machine, also while it was suspended."""
+    """Return the seconds that have passed on this machine, including suspended time."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()

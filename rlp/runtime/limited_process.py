@@ -1,7 +1,7 @@
-"""Processes for work that may never end or take all memory: how they start, and what they may use.
+"""Child processes with limits, for work that may never end or may use up all memory.
 
-A process of this kind belongs to the run: Ctrl-C, a closed terminal and a scheduler's warning reach
-the whole process group, but the run alone acts on them. It saves its state and ends the others.
+Ctrl-C, a closed terminal and a scheduler's warning reach the whole process group, but only the main
+process acts on them: it saves its state and ends the child processes.
 """
 
 import os
@@ -14,12 +14,12 @@ from multiprocessing import context, resource_tracker
 from typing import Any
 
 GIB = 2**30
-GROUP_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)  # the run acts on these
-OUT_OF_MEMORY = 12  # exit status of a process whose work needed more than it may take
+GROUP_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)  # handled by the main process only
+OUT_OF_MEMORY = 12  # exit status of a process that exceeded its memory limit
 
 
 def ignore_signals() -> None:
-    """Leaves to the run what a signal to its process group asks for."""
+    """Ignore the signals on which only the main process acts."""
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
@@ -27,8 +27,10 @@ def ignore_signals() -> None:
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """A process that starts in here is deaf to these signals from its first instruction on: the
-    mask is inherited, and `ignore_signals` discards what arrived by then."""
+    """Start processes inside this context, so that they never react to `GROUP_SIGNALS`.
+
+    They inherit the blocking mask, and `ignore_signals` discards the signals that arrived by then.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
     try:
         yield
@@ -41,44 +43,47 @@ class Process(context.SpawnProcess):
 
     def start(self) -> None:
         with signals_blocked():
-            resource_tracker.ensure_running()  # starting it unblocks SIGINT
+            resource_tracker.ensure_running()  # as a side effect this unblocks SIGINT
         with signals_blocked():
             super().start()
 
 
 class Context(context.SpawnContext):
-    """Makes such processes. They are spawned, since a fork would lose the threads that JAX has."""
+    """A context that creates such processes; a fork would lose the threads of JAX."""
 
     Process = Process
 
 
 def memory_is_limited() -> bool:
-    """Whether this system enforces `limit_memory`; macOS, for one, ignores such limits."""
+    """Whether this system enforces `limit_memory`. macOS, for example, ignores such limits."""
     return sys.platform == "linux"
 
 
 def limit_memory(more: int) -> None:
-    """Lets this process take so many bytes of address space beyond what it has; 0 = any number.
+    """Limit the address space of this process to `more` bytes beyond what it uses; 0 for no limit.
 
-    What it has by now is its imports, whose size depends on the machine (threads of libraries
-    reserve address space), so the limit is relative to it.
+    The limit is relative because the address space of the imports depends on the machine (threads
+    of libraries reserve address space).
     """
     if not more or not memory_is_limited():
         return
     with open("/proc/self/statm", encoding="ascii") as file:
-        taken = int(file.read().split()[0]) * resource.getpagesize()
+        used = int(file.read().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = taken + more
-    if hard == resource.RLIM_INFINITY or wanted < hard:
-        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    limit = used + more
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 def call(seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns, in a process that may be killed.
+    """Call a function in this child process, which ends if the call takes too much time or memory.
 
-    After `seconds` the system ends this process. The run kills it before that; where the run itself
-    was killed, nobody else would. A process whose work ran out of memory ends, too: what the work
-    left in it (caches of a library) would be missing in the next check.
+    After `seconds` SIGALRM ends the process. The main process kills it earlier; the alarm is needed
+    if the main process was itself killed. The process also ends when it runs out of memory, because
+    memory that the call left behind (caches of a library) would be missing in later calls.
+
+    Returns:
+      The result of the function.
     """
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:

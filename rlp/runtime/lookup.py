@@ -1,4 +1,4 @@
-"""What a field of the config names: something of ours, or of a module of the user's."""
+"""Resolve a config field that names a built-in object or an object in a module of the user."""
 
 import functools
 import importlib
@@ -12,7 +12,7 @@ from rlp.runtime.errors import UserCodeError, UserError
 
 LOGGER = logging.getLogger(__name__)
 
-# The fields of a config that may name code, those of arms too.
+# The fields of a config that may name code, also within arms.
 FIELDS = ("objective", "data.kind", "data.problems.verifier")
 T = TypeVar("T")
 
@@ -26,23 +26,22 @@ def find_named(
     others: Sequence[str] = (),
     other: str = "",
 ) -> Any:
-    """What is known by that name, or what "<module>:<name>" says where to import.
+    """Return the built-in object of this name, or import the object that "<module>:<name>" names.
 
-    The import runs the code of that module. A module from outside this repository is named in the
-    log, once.
+    The import runs the code of the module. A module from outside this repository is logged once.
 
     Args:
-      field: of the config.
-      name: its value.
-      known: by their names.
-      kind: of what may be imported.
-      package: that gives it to users.
-      others: names that the field may have, which are asked for elsewhere.
-      other: what may be imported in place of a `kind`, in words; the caller looks whether it is
-        that. "" for nothing.
+      field: The config field, for messages.
+      name: The value of the field.
+      known: The built-in objects by name.
+      kind: The class of objects that may be imported.
+      package: The package from which users import `kind`, for messages.
+      others: Further valid names of the field, which the caller handles.
+      other: Description of what may be imported instead of a `kind`; the caller checks it. "" if
+        there is no alternative.
 
     Raises:
-      UserError: there is none.
+      UserError: If there is no such object, or it cannot be imported.
     """
     if name in known:
         return known[name]
@@ -55,36 +54,36 @@ def find_named(
             f"is unknown; use one of {', '.join([*others, *known])}, or '<module>:<name>' of your "
             f"own {kind.__name__}{either}",
         )
-    found = _imported(field, module, attribute)
-    if not isinstance(found, kind) and not other:
+    value = _imported(field, module, attribute)
+    if not isinstance(value, kind) and not other:
         raise wrong_kind(field, name, f"a {package}.{kind.__name__}")
-    return found
+    return value
 
 
 def wrong_kind(field: str, name: str, wanted: str) -> UserError:
-    """The error that what a field names is there, but is something else than what is wanted."""
+    """Return the error for a field that names an object of the wrong class."""
     return UserError.of(field, name, f"is not {wanted}")
 
 
 def names_code(path: str) -> bool:
-    """Whether a field of a config, by its dotted path, may name code."""
+    """Whether the config field with this dotted path may name code."""
     return any(path == field or path.endswith(f".{field}") for field in FIELDS)
 
 
 @functools.cache
 def _imported(field: str, module: str, attribute: str) -> Any:
-    """An attribute of a module, which is imported if need be.
+    """Import an attribute of a module.
 
     Raises:
-      UserError: it cannot be imported; with the user's frames if the module raised an error.
+      UserError: If it cannot be imported; with the user's frames if the module raised an error.
     """
     name = f"{field}={f'{module}:{attribute}'!r}"
     try:
         source = importlib.import_module(module)
-        found = getattr(source, attribute)
+        value = getattr(source, attribute)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # the module's code can raise what it likes
+    except (Exception, SystemExit) as error:  # the code of the module can raise anything
         kind = "" if isinstance(error, ImportError | AttributeError) else type(error).__name__
         reason = " ".join(f"{kind}: {error}".removeprefix(": ").split())[:500]
         raise UserCodeError(
@@ -96,9 +95,9 @@ def _imported(field: str, module: str, attribute: str) -> Any:
     file = getattr(source, "__file__", None)
     if file is None or not Path(file).resolve().is_relative_to(user_code.ROOT):
         LOGGER.info("%s %s:%s is imported from %s", field, module, attribute, file or "Python")
-    return found
+    return value
 
 
 def forget_imports() -> None:
-    """Has the next look-up read the modules' attributes anew, which a notebook may have changed."""
+    """Clear the cache of imported attributes, which a notebook may have changed since."""
     _imported.cache_clear()

@@ -1,7 +1,7 @@
-"""Connections between the processes of a run, and the messages on them: a JSON object a line.
+"""Connections between the processes of a run. Each line on a connection is a JSON object.
 
 The operating system closes the connections of a process that is killed, so the others know within
-milliseconds; it probes those of a host that is down, without any help from Python.
+milliseconds. It also probes the connections to detect a host that is down; neither needs Python.
 """
 
 import contextlib
@@ -12,11 +12,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rlp.runtime.consistency import Who
+from rlp.runtime.consistency import Member
 from rlp.runtime.strict_json import parse
 
-PROBE_S = 20  # after which the system gives up a host that does not acknowledge anything
-_SEND_S = 2.0
+PROBE_S = 20  # seconds after which the system gives up on a host that acknowledges nothing
+_SEND_S = 2.0  # seconds to wait for a peer that does not read
 _LONGEST = 1 << 24  # bytes of a message
 
 Message = Mapping[str, Any]
@@ -27,22 +27,24 @@ class Peer:
     """A process at the other end of a connection.
 
     Attributes:
-      who: its number and host.
-      socket: connected to it.
-      heard: when it last said something, by `time.monotonic`.
-      left: whether it has said that it leaves, so that its end is no loss.
-      unread: the beginning of a message.
+      member: Number and host of the process.
+      socket: The connection to it.
+      heard: Time of its last message, by `time.monotonic`.
+      left: Whether it has said goodbye, so that its end is expected.
+      unread: The beginning of an incomplete message.
     """
 
-    who: Who
+    member: Member
     socket: socket.socket
     heard: float = 0.0
     left: bool = False
     unread: bytes = b""
 
     def send(self, message: Message | None) -> None:
-        """Sends a message, or with None a sign of life; a peer that takes nothing is left to the
-        watch."""
+        """Send a message, or a heartbeat if `message` is None.
+
+        Errors are ignored: `rlp.runtime.heartbeat` detects a peer that does not read.
+        """
         text = b"\n" if message is None else json.dumps(message).encode() + b"\n"
         end = time.monotonic() + _SEND_S
         with contextlib.suppress(OSError):
@@ -51,15 +53,15 @@ class Peer:
                     text = text[self.socket.send(text) :]
                 except BlockingIOError:
                     if message is None:
-                        return  # it has enough signs of life to read
+                        return  # enough heartbeats are waiting to be read
                     time.sleep(0.01)
 
 
 def read_message(sock: socket.socket, timeout: float) -> Message | None:
-    """The first line of a new connection, as JSON; None if it is something else.
+    """Read the first line of a new connection as a message; None if it is not a message.
 
     Raises:
-      OSError: nothing comes in time, or the connection breaks.
+      OSError: If no line arrives within `timeout` seconds, or the connection breaks.
     """
     end, text = time.monotonic() + timeout, b""
     while not text.endswith(b"\n"):
@@ -73,7 +75,7 @@ def read_message(sock: socket.socket, timeout: float) -> Message | None:
 
 
 def parsed(line: bytes) -> Message | None:
-    """A line as a message; None if it is something else."""
+    """Parse a line as a message; None if it is not a JSON object."""
     try:
         message = parse(line.decode())
     except ValueError:
@@ -82,18 +84,18 @@ def parsed(line: bytes) -> Message | None:
 
 
 def prepare(sock: socket.socket) -> None:
-    """Makes a connection one that never blocks, and that the system probes."""
+    """Make a connection non-blocking, and have the operating system probe it."""
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    wanted = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": PROBE_S // 5 - 1}
-    wanted["TCP_USER_TIMEOUT"] = PROBE_S * 1000
-    for name, value in wanted.items():
+    options = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": PROBE_S // 5 - 1}
+    options["TCP_USER_TIMEOUT"] = PROBE_S * 1000
+    for name, value in options.items():
         if hasattr(socket, name):  # Linux has all of them
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def is_closed(sock: socket.socket) -> bool:
-    """Whether the other end has closed a connection, or the system has given it up."""
+    """Whether the other end has closed a connection, or the system has given up on it."""
     try:
         return sock.recv(1, socket.MSG_PEEK) == b""
     except BlockingIOError:

@@ -1,8 +1,8 @@
-"""Signals as a request: finish the step, save, leave.
+"""Handle signals as requests to finish the step, save and stop.
 
-Of several processes any may get the signal. At every check they ask one another, so that all stop
-at the same one. (JAX's own service for this counts steps, and so does Orbax, which asks it on every
-save; a run of several arms has no steps that only rise.)
+In a multihost run any process may receive the signal. The processes exchange a flag at every check,
+so that all stop at the same one. (JAX's own service for this counts steps, and so does Orbax, which
+queries it on every save; in an experiment the step starts again at every arm.)
 """
 
 import contextlib
@@ -17,25 +17,24 @@ from rlp.runtime import hosts, signals
 
 
 class Preempted(Exception):  # noqa: N818 - a request, not an error
-    """A signal asked the run to stop, and its state is saved.
+    """A signal has requested the run to stop, and its state is saved.
 
     Attributes:
-      number: the signal that this process got; None if only another one got it.
+      number: The signal that this process received; None if only another process received one.
     """
 
     def __init__(self, number: int | None = None) -> None:
-        """The run stops because of the signal `number`."""
+        """Store the number of the signal."""
         super().__init__()
         self.number = number
 
 
-_requests = frozenset(signals.ENDING)  # the signals that ask a run to stop
+_requests = frozenset(signals.ENDING)  # the signals that request a run to stop
 
 
 @contextlib.contextmanager
-def ctrl_c_alone() -> Iterator[None]:
-    """In here, Ctrl-C is the only signal that a run takes over: for a process that is not one of
-    our programs, such as a notebook's."""
+def only_ctrl_c() -> Iterator[None]:
+    """Let a run handle no signal but Ctrl-C, for processes that are not ours, such as notebooks."""
     global _requests
     before, _requests = _requests, frozenset({signal.SIGINT})
     try:
@@ -44,22 +43,23 @@ def ctrl_c_alone() -> Iterator[None]:
         _requests = before
 
 
-def _taken_over() -> list[signal.Signals]:
-    """The signals that are requests now. Python lets no thread but the main one handle any."""
+def _handled() -> list[signal.Signals]:
+    """Return the signals that are requests now. Only Python's main thread can handle signals."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     return [s for s in signals.handled() if s in _requests] if in_main_thread else []
 
 
 class Preemption:
-    """A context manager in which a signal of `signals.ENDING` is a request.
+    """A context manager in which the signals of `signals.ENDING` are requests to stop.
 
-    From `wait` on, such a signal only sets a flag that `check` turns into `Preempted`, and a second
-    SIGINT ends the process at once. Before, a signal ends it, as outside of the context; but of
-    several processes, which have to stop at the same check, a signal waits from the beginning.
+    After `wait` is called, such a signal only sets a flag, for which `check` raises `Preempted`; a
+    second SIGINT ends the process at once. Before `wait`, a signal ends the process, as outside of
+    the context. In a multihost run `wait` is called on entry, because all processes must stop at
+    the same check.
     """
 
     def __init__(self) -> None:
-        """No signal waits yet."""
+        """Create the context manager; no signal is pending."""
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Preemption":
@@ -80,18 +80,16 @@ class Preemption:
         if self._number is None or self._heard or kind is not None:
             return
         if callable(previous[signal.Signals(self._number)]):
-            os.kill(os.getpid(), self._number)  # it came too late for a check
+            os.kill(os.getpid(), self._number)  # the signal arrived after the last check
 
     def wait(self) -> None:
-        """From now on signals wait for the next check: there is something to save."""
+        """Hold signals back until the next check. Call it once there is state to save."""
         if not self._previous:
             self._stop_counting = signals.listen(self._count)
-            self._previous = {
-                number: signal.signal(number, self._request) for number in _taken_over()
-            }
+            self._previous = {number: signal.signal(number, self._request) for number in _handled()}
 
     def _count(self, number: int) -> bool:
-        """Whether this is the second SIGINT, which ends a program whatever it is doing."""
+        """Count SIGINTs. Returns whether this is the second one, which ends the program at once."""
         self._interrupts += number == signal.SIGINT
         return self._interrupts > 1
 
@@ -99,17 +97,20 @@ class Preemption:
         if number == signal.SIGINT:
             if self._number is not None and not signals.installed():
                 raise KeyboardInterrupt
-            signals.tell("Ctrl-C: the run saves after this step; press it again to stop at once")
+            signals.print_line(
+                "Ctrl-C: the run stops and saves after this step; press it again to stop at once "
+                "without saving"
+            )
         self._number = self._number or number
 
     def check(self) -> None:
-        """Raises Preempted if a signal came, to whichever process; all make the same checks."""
+        """Raise Preempted if any process received a signal. All processes make the same checks."""
         if hosts.any_of(self._number is not None):
             self._heard = True
             raise Preempted(self._number)
 
     def watch(self, items: Iterable) -> Iterator:
-        """The items, with a check before each."""
+        """Yield the items, with a check before each."""
         for item in items:
             self.check()
             yield item

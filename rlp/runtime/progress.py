@@ -1,4 +1,4 @@
-"""Progress bars: in a terminal they move, elsewhere they are lines."""
+"""Progress bars, which are animated in a terminal and printed as lines elsewhere."""
 
 import sys
 from typing import TextIO
@@ -10,7 +10,7 @@ from rlp.runtime.display import printable
 
 
 class _Lines:
-    """A stream for tqdm where there is no terminal: one line for each state it shows."""
+    """A stream for tqdm without a terminal, which prints each state on its own line."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -24,17 +24,16 @@ class _Lines:
 
 
 def progress(total: int | None, initial: int = 0, label: str = "", unit: str = "step") -> tqdm:
-    """A progress bar on stderr, with rate and remaining time; `update(1)` it, and close it.
+    """Return a progress bar on stderr with rate and remaining time; call `update(1)` and close it.
 
-    It is a context manager. Where stderr is not a terminal it writes a line at the start, every
-    half minute, and at the end. Of several processes only the first one shows it; a stage of no
-    units is not shown.
+    The bar is a context manager. If stderr is not a terminal, it prints a line at the start, every
+    30 s, and at the end. Only process 0 shows it, and it is not shown if `total` is 0.
 
     Args:
-      total: units of the whole stage; None where nobody knows yet.
-      initial: units that were done before, in another process.
-      label: what the stage does.
-      unit: what is counted.
+      total: Number of units of the whole stage; None if it is not known.
+      initial: Number of units that are already done, for example before a resume.
+      label: Name of the stage.
+      unit: Name of a unit.
     """
     shared = {"total": total, "initial": initial, "desc": printable(label), "unit": unit}
     if total == 0 or not hosts.is_first():

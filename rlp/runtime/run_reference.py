@@ -1,12 +1,12 @@
-"""How one run names another.
+"""Parse references from one run to another.
 
     <run>            its newest checkpoint
     <run>@<step>     the checkpoint of that step
-    <run>@best       the one that `evaluation.best_metric` picks
-    <run>:<unit>     what it has used, in "flops", "tokens" or "seconds"
+    <run>@best       the checkpoint that `evaluation.best_metric` selects
+    <run>:<unit>     its usage in "flops", "tokens" or "seconds"
 
 <run> is a folder, an arm of the same experiment, or a point of the same sweep. `init_from` and the
-flags that name a checkpoint take the first three, `match` takes the last.
+flags that name a checkpoint accept the first three forms, `match` accepts the last.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ BEST = "best"
 
 @dataclasses.dataclass(frozen=True)
 class RunReference:
-    """A reference, split.
+    """A parsed reference.
 
     Attributes:
-      run: the run.
-      sign: "@" in front of a step, ":" in front of a unit; "" where neither follows.
-      detail: the step or unit, as it was given; it may be anything.
+      run: Name or folder of the run.
+      sign: "@" before a step, ":" before a unit; "" if the reference has neither.
+      detail: The step or unit as given, which is not validated.
     """
 
     run: str
@@ -31,25 +31,25 @@ class RunReference:
     detail: str = ""
 
     def of(self, run: str | Path) -> str:
-        """The reference with another run in place of its own."""
+        """Return the reference with `run` in place of its run."""
         return f"{run}{self.sign}{self.detail}"
 
 
 def checkpoint(text: str) -> RunReference:
-    """Splits "<run>", "<run>@<step>" or "<run>@best", at the last @."""
+    """Split "<run>", "<run>@<step>" or "<run>@best" at the last @."""
     run, sign, detail = text.rpartition("@")
     return RunReference(run, sign, detail) if run else RunReference(text)
 
 
 def checkpoint_on_disk(text: str) -> RunReference:
-    """The same, but a folder whose own name has an @ is the run."""
+    """Like `checkpoint`, but if `text` is an existing folder, it is the run, even with an @."""
     return RunReference(text) if Path(text).is_dir() else checkpoint(text)
 
 
 def usage(text: str) -> RunReference:
-    """Splits "<run>:<unit>", at the last colon; the run is "" where there is none."""
+    """Split "<run>:<unit>" at the last colon; the run is "" if there is no colon."""
     return RunReference(*text.rpartition(":"))
 
 
-# The fields of a config that name a run, and how each is split.
+# The config fields that name a run, and how each is parsed.
 FIELDS: dict[str, Callable[[str], RunReference]] = {"init_from": checkpoint, "match": usage}

@@ -1,12 +1,12 @@
-"""Signals end a program at once, with one line, unless there is state to save.
+"""Make signals end a program at once, with one line, unless there is state to save.
 
     nothing to save    SIGINT, SIGTERM, SIGHUP, SIGUSR1 → one line; the process dies of the signal
     state to save      `rlp.runtime.preemption` takes over: the step is finished and saved first
 
-Python runs a signal's handler in the main thread, between two instructions, so a long call into
-compiled code (a compilation, a tokenizer, a plot) would delay it for as long as the call takes. A
-thread that is woken by the signal itself ends the program instead. No handler raises an exception,
-which a callback inside of a library could swallow.
+Python runs signal handlers in the main thread, between two bytecode instructions, so a long call
+into compiled code (a compilation, a tokenizer, a plot) would delay them until the call returns.
+Instead, the signal wakes a thread that ends the program. No handler raises an exception, because a
+callback inside a library could swallow it.
 """
 
 import atexit
@@ -20,24 +20,24 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-# What ends a program: Ctrl-C, a scheduler, a terminal that closes, SLURM's warning (--signal=USR1).
+# Ctrl-C, a scheduler, a closed terminal, and SLURM's warning (--signal=USR1).
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 _before_end: list[Callable[[], object]] = []
 _listeners: list[Callable[[int], bool]] = []
 _installed = False
-_dies_of: signal.Signals | None = None  # at the end of the program
+_dies_of: signal.Signals | None = None  # the signal by which the program ends at exit
 
 
 def install() -> None:
-    """From now on each of `ENDING` ends the program, unless somebody else handles it at the time.
+    """Make each signal of `ENDING` end the program, unless another handler is set when it arrives.
 
-    A signal that is ignored already, as SIGHUP is under nohup, stays ignored. Called once, from the
-    main thread, by the programs of `launch`.
+    A signal that is already ignored, such as SIGHUP under nohup, stays ignored. The programs of
+    `launch` call this once, from the main thread.
     """
     global _installed
     _installed = True
-    atexit.register(_last_act)  # the first one registered runs last
+    atexit.register(_die_if_asked)  # the first function registered runs last
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -47,81 +47,82 @@ def install() -> None:
 
 
 def installed() -> bool:
-    """Whether this process is a program that ends by itself."""
+    """Whether `install` was called, that is, whether signals end this process."""
     return _installed
 
 
 def handled() -> list[signal.Signals]:
-    """The signals of `ENDING` that are not ignored in this process."""
+    """Return the signals of `ENDING` that are not ignored in this process."""
     return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def before_end(callback: Callable[[], object]) -> Callable[[], None]:
-    """Has `callback` called, from any thread, before a signal ends the program.
+    """Register a callback that is called, from any thread, before a signal ends the program.
 
     A second signal does not wait for it.
 
     Returns:
-      What takes the callback off the list again.
+      A function that removes the callback.
     """
     _before_end.append(callback)
     return lambda: _before_end.remove(callback)
 
 
 def clean_up() -> None:
-    """Calls what `before_end` was given: for a program that ends at once, from any thread."""
+    """Call the callbacks of `before_end`. For programs that end at once, from any thread."""
     for callback in reversed(_before_end):
         try:
             callback()
-        except Exception as error:  # noqa: BLE001  the program must end all the same
-            tell(f"warning: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001  the program must end in any case
+            print_line(f"warning: cleaning up failed: {type(error).__name__}: {error}")
 
 
 def listen(callback: Callable[[int], bool]) -> Callable[[], None]:
-    """Has `callback` called with the number of each signal of `ENDING`, in a thread, at once; the
-    program ends if it returns True.
+    """Register a callback that a thread calls with the number of each signal of `ENDING` at once.
+
+    The program ends if the callback returns True.
 
     Returns:
-      What takes the callback off the list again.
+      A function that removes the callback.
     """
     _listeners.append(callback)
     return lambda: _listeners.remove(callback)
 
 
 def die_of(number: int) -> NoReturn:
-    """Ends the process by a signal, so that a shell sees what has ended it."""
+    """End the process by a signal, so that a shell sees which signal ended it."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, RuntimeError):  # closed, or being written to
             stream.flush()
-    # signal.signal may only be called by the main thread.
+    # Python's signal.signal works only in the main thread.
     ctypes.CDLL(None).signal(int(number), 0)  # SIG_DFL
     os.kill(os.getpid(), number)
-    os._exit(128 + number)  # it is blocked in this process
+    os._exit(128 + number)  # reached only if the signal is blocked in this process
 
 
-def tell(line: str) -> None:
-    """Writes a line to stderr, also where a handler has interrupted somebody who was writing."""
+def print_line(line: str) -> None:
+    """Write a line to stderr, even if a handler has interrupted another write to it."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: closed
         os.write(sys.stderr.fileno(), f"\n{line}\n".encode())
 
 
 def die_at_exit(number: int) -> None:
-    """Has the program end by a signal instead of with a status, once everything is cleaned up."""
+    """Make the program end by a signal instead of with a status, after all exit handlers."""
     global _dies_of
     _dies_of = signal.Signals(number)
 
 
-def _last_act() -> None:
+def _die_if_asked() -> None:
     if _dies_of is not None:
         die_of(_dies_of)
 
 
 def _handler(number: int, frame: FrameType | None) -> None:
-    """Does nothing: `_watch` hears of the signal, too."""
+    """Do nothing: `_watch` receives the signal, too."""
 
 
 def _watch(reader: int) -> NoReturn:
-    """Ends the program on a signal that nobody else handles at the time."""
+    """End the program on a signal for which no other handler is set."""
     ending = False
     while True:
         for number in os.read(reader, 64):
@@ -129,14 +130,14 @@ def _watch(reader: int) -> NoReturn:
                 continue
             if ending:
                 die_of(number)
-            asked = [callback(number) for callback in list(_listeners)]
-            if any(asked) or signal.getsignal(number) is _handler:
+            requests = [callback(number) for callback in list(_listeners)]
+            if any(requests) or signal.getsignal(number) is _handler:
                 ending = True
                 threading.Thread(target=_end, args=(number,), daemon=True).start()
 
 
 def _end(number: int) -> NoReturn:
-    """Ends the program as the signal would, after one line."""
+    """End the program as the signal would, after printing one line."""
     clean_up()
-    tell(f"stopped by {signal.Signals(number).name}")
+    print_line(f"stopped by {signal.Signals(number).name}")
     die_of(number)

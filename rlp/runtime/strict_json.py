@@ -1,7 +1,7 @@
-"""JSON as the standard has it, within bounds.
+"""Standard JSON with bounds on its nesting and on the length of numbers.
 
-What is written has null for every number that is not finite. What is read is refused if it is
-nested deeper, or has longer numbers, than any file that means something.
+When JSON is written, numbers that are not finite become null. When it is read, values that are
+nested too deeply and integers with too many digits are refused; no meaningful file has them.
 """
 
 import json
@@ -12,16 +12,16 @@ from typing import Any
 
 from rlp.runtime.errors import UserError
 
-DEPTH = 100  # most arrays and objects inside of one another
-DIGITS = 300  # most digits of a whole number; a float holds as many
+DEPTH = 100  # maximum nesting of arrays and objects
+DIGITS = 300  # maximum digits of an integer, about the range of a float
 
 
 class Excessive(ValueError):
-    """JSON beyond DEPTH or DIGITS."""
+    """JSON that exceeds DEPTH or DIGITS."""
 
 
 def finite(data: Any) -> Any:
-    """The same JSON value with null in place of every number that is not finite."""
+    """Return the same JSON value with null in place of every number that is not finite."""
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if isinstance(data, Mapping):
@@ -32,37 +32,38 @@ def finite(data: Any) -> Any:
 
 
 def readable(content: Mapping[str, Any]) -> str:
-    """The JSON of an object, for people to read: indented, and with letters as they are."""
+    """Return the JSON of an object for people to read: indented, and without escaped letters."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    # A half surrogate cannot be encoded; its escape is the one that JSON has for it.
+    # A lone surrogate cannot be encoded; "backslashreplace" writes the same escape as JSON.
     return text.encode(errors="backslashreplace").decode()
 
 
 def parse(text: str) -> Any:
-    """The JSON value of a text.
+    """Parse JSON.
 
     Raises:
-      ValueError: it is not JSON. The subclass Excessive: it is beyond the bounds.
+      ValueError: If the text is not JSON.
+      Excessive: If it exceeds the bounds; a subclass of ValueError.
     """
     try:
         value = _DECODER.decode(text)
     except RecursionError:
         raise Excessive(_TOO_DEEP) from None
-    # Counting brackets is fast, and few texts have so many.
+    # Counting brackets is fast, and few texts have more than DEPTH of them.
     if text.count("[") + text.count("{") > DEPTH and _is_deeper(value, DEPTH):
         raise Excessive(_TOO_DEEP)
     return value
 
 
 def read_object(path: Path, advice: str = "the file is damaged") -> dict[str, Any]:
-    """The JSON object in a file, in UTF-8 with or without a byte order mark.
+    """Read a JSON object from a file in UTF-8, with or without a byte order mark.
 
     Args:
-      path: of the file.
-      advice: the end of what is said of a file without such an object.
+      path: The file.
+      advice: The end of the error message if the file does not contain a JSON object.
 
     Raises:
-      UserError: the file cannot be read, or it is not a JSON object.
+      UserError: If the file cannot be read or is not a JSON object.
     """
     try:
         content = parse(path.read_text(encoding="utf-8-sig"))
@@ -88,7 +89,7 @@ _DECODER = json.JSONDecoder(parse_int=_whole)
 
 
 def _is_deeper(value: Any, depth: int) -> bool:
-    """Whether more than `depth` arrays and objects are inside of one another."""
+    """Whether arrays and objects are nested more than `depth` deep."""
     level = [value]
     for _ in range(depth):
         containers = [x for x in level if isinstance(x, dict | list)]

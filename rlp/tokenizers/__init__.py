@@ -1,1 +1,1 @@
-"""Text to token ids and back: bytes, Hugging Face tokenizers, chat templates."""
+"""Convert text to token ids and back: bytes, Hugging Face tokenizers, chat templates."""

@@ -1,4 +1,4 @@
-"""Which ids stand before a text, as a tokenizer of transformers has it."""
+"""Find the ids that a transformers tokenizer puts before every text."""
 
 import itertools
 from pathlib import Path
@@ -8,28 +8,31 @@ from rlp.runtime.errors import UserError
 from rlp.tokenizers.folder_reader import read_json
 
 
-def put_before(tokenizer: Any) -> tuple[int, ...]:
-    """The ids that a tokenizer of transformers puts before a text by itself.
+def leading_ids(tokenizer: Any) -> tuple[int, ...]:
+    """Return the ids that a transformers tokenizer puts before every text by default.
 
-    Naming a bos_token does not mean that: Qwen2's and SmolLM2's tokenizers name one and put nothing
-    before a text; Llama's and Gemma's put theirs.
+    A tokenizer with a bos_token does not necessarily use it: those of Qwen2 and SmolLM2 name one
+    and put nothing before a text; those of Llama and Gemma put it there.
+
+    Raises:
+      UserError: If the tokenizer cannot encode any text.
     """
-    # A text that it can write: of its own pieces, where a letter has no token.
+    # The tokenizer may have no token for "a"; then try texts of its first 1000 tokens.
     pieces = (tokenizer.decode([i]) for i in range(min(1000, len(tokenizer))))
     for text in itertools.chain(["a"], pieces):
         plain = tokenizer(text, add_special_tokens=False)["input_ids"]
-        whole = tokenizer(text)["input_ids"]
-        for at in range(len(whole) - len(plain) + 1) if plain else ():
-            if whole[at : at + len(plain)] == plain:
-                return tuple(whole[:at])
-    raise UserError("the tokenizer writes none of its own tokens; take another one")
+        full = tokenizer(text)["input_ids"]
+        for start in range(len(full) - len(plain) + 1) if plain else ():
+            if full[start : start + len(plain)] == plain:
+                return tuple(full[:start])
+    raise UserError("the tokenizer cannot encode its own tokens; use another tokenizer")
 
 
-def stated_bos(tokenizer: Any, folder: Path) -> tuple[int, ...]:
-    """The bos of a folder that says `add_bos_token` in so many words.
+def declared_bos(tokenizer: Any, folder: Path) -> tuple[int, ...]:
+    """Return the BOS of a folder whose tokenizer_config.json has `add_bos_token`: true.
 
-    transformers obeys that, but not where it takes another class for the tokenizer than the folder
-    names (DeepSeek-V3's, for one). The model was trained with it all the same.
+    transformers ignores this field if it loads the tokenizer with another class than the folder
+    names (DeepSeek-V3 is an example), but the model was trained with the BOS.
     """
-    states = read_json(folder / "tokenizer_config.json").get("add_bos_token") is True
-    return (tokenizer.bos_token_id,) if states and tokenizer.bos_token_id is not None else ()
+    declared = read_json(folder / "tokenizer_config.json").get("add_bos_token") is True
+    return (tokenizer.bos_token_id,) if declared and tokenizer.bos_token_id is not None else ()

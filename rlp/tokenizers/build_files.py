@@ -1,4 +1,4 @@
-"""Tokenizers that are written by this project, as files in the Hugging Face format."""
+"""Build tokenizers of this project as files in the Hugging Face format."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,60 +9,66 @@ from rlp.tokenizers.token_text import byte_letters
 
 
 def byte_level_files(
-    specials: Sequence[str], before: Sequence[int] = (), **named: str
+    specials: Sequence[str], leading: Sequence[int] = (), **roles: str
 ) -> Mapping[str, Path | str]:
-    """A tokenizer of bytes, with special tokens after their 256 ids.
+    """Build a byte tokenizer with 256 byte ids followed by the ids of special tokens.
 
     Args:
-      specials: names of the special tokens.
-      before: ids that it puts before a text.
-      named: which of these are pad, bos, eos.
+      specials: Names of the special tokens.
+      leading: Ids that the tokenizer puts before every text.
+      roles: The names of the pad, bos and eos tokens.
+
+    Returns:
+      File names and contents.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     letters = byte_letters()
-    made = Tokenizer(models.BPE({letters[byte]: byte for byte in range(256)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.decoder = decoders.ByteLevel()
-    return _files(made, specials, before, named)
+    tokenizer = Tokenizer(models.BPE({letters[byte]: byte for byte in range(256)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return _files(tokenizer, specials, leading, roles)
 
 
 def word_level_files(
-    ids: Mapping[str, int], specials: Sequence[str], before: Sequence[int] = (), **named: str
+    ids: Mapping[str, int], specials: Sequence[str], leading: Sequence[int] = (), **roles: str
 ) -> Mapping[str, Path | str]:
-    """A tokenizer of one token a word, as the files of a folder in the Hugging Face format.
+    """Build a tokenizer with one token for each word.
 
     Args:
-      ids: of all words.
-      specials: those of them that no text is split from: found wherever they stand.
-      before: ids that it puts before a text.
-      named: which of these are unk, pad, bos, eos.
+      ids: The id of each word.
+      specials: The words that are special tokens, which are recognized anywhere in a text.
+      leading: Ids that the tokenizer puts before every text.
+      roles: The names of the unk, pad, bos and eos tokens.
+
+    Returns:
+      File names and contents.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    made = Tokenizer(models.WordLevel(dict(ids), unk_token=named["unk"]))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return _files(made, specials, before, named)
+    tokenizer = Tokenizer(models.WordLevel(dict(ids), unk_token=roles["unk"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return _files(tokenizer, specials, leading, roles)
 
 
 def _files(
-    made: Any, specials: Sequence[str], before: Sequence[int], named: Mapping[str, str]
+    tokenizer: Any, specials: Sequence[str], leading: Sequence[int], roles: Mapping[str, str]
 ) -> dict[str, Path | str]:
-    """A tokenizer of the library `tokenizers` as files, with its special tokens added, and with
-    those that it puts before a text."""
+    """Add special and leading tokens to a tokenizer of the `tokenizers` library, and return it as
+    files."""
     from tokenizers import processors
 
-    made.add_special_tokens(list(specials))
-    if before:
-        names = [made.id_to_token(i) for i in before]
-        made.post_processor = processors.TemplateProcessing(
+    tokenizer.add_special_tokens(list(specials))
+    if leading:
+        names = [tokenizer.id_to_token(i) for i in leading]
+        tokenizer.post_processor = processors.TemplateProcessing(
             single=" ".join([*names, "$A"]),
             pair=" ".join([*names, "$A", "$B"]),
-            special_tokens=list(zip(names, before, strict=True)),
+            special_tokens=list(zip(names, leading, strict=True)),
         )
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    config |= {f"{role}_token": name for role, name in named.items()}
+    config |= {f"{role}_token": name for role, name in roles.items()}
     return {
-        "tokenizer.json": made.to_str(),
+        "tokenizer.json": tokenizer.to_str(),
         "tokenizer_config.json": json.dumps(config, indent=2),
     }

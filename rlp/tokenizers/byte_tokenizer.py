@@ -1,4 +1,4 @@
-"""A tokenizer without a vocabulary: the bytes of a text are its ids."""
+"""A tokenizer without a vocabulary, whose ids are the UTF-8 bytes of a text."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,11 +12,14 @@ from rlp.tokenizers.chat_templates import Request
 from rlp.tokenizers.token_text import pieces_of
 from rlp.tokenizers.tokenizer import THINK_CLOSE, THINK_OPEN
 
-_NO_CHAT = "bytes have no tokens for a chat template; use a tokenizer folder"
+_NO_CHAT = "the byte tokenizer has no tokens for a chat template; use a tokenizer folder"
 
 
 class ByteTokenizer:
-    """UTF-8 bytes as ids 0 … 255, and five special tokens that no text encodes to."""
+    """UTF-8 bytes with ids 0 … 255, and five special tokens that no text encodes to.
+
+    See `Tokenizer` for the attributes and methods.
+    """
 
     vocab_size = 261
     pad = 256

@@ -1,8 +1,8 @@
-"""Chat templates, rendered in a process with limits of time, memory and output.
+"""Render chat templates in a child process with limits on time, memory and output.
 
-A template is code that came with a model. Its sandbox (jinja2's) keeps it from files and from the
-interpreter, but not from loops without an end or texts of any length, and what happens in the C of
-a text's methods can neither be counted nor interrupted in this process.
+A template is code that comes with a model. jinja2's sandbox keeps it from files and from the
+interpreter, but not from endless loops or arbitrarily long strings, and string methods that run in
+C can neither be counted nor interrupted in this process.
 """
 
 import atexit
@@ -20,11 +20,12 @@ from typing import Any
 from rlp.runtime import limited_process
 from rlp.runtime.errors import UserError
 
-Request = tuple[Sequence[Mapping[str, Any]], bool]  # messages, and whether an answer is asked for
-SECONDS = 20.0  # for one conversation; it takes a thousandth of a second
-MEMORY = 2 * limited_process.GIB  # beyond what the process needs to start
-OUTPUT = 2**26  # characters of one text
-_START = 120.0  # seconds until the process answers for the first time: its imports
+Request = tuple[Sequence[Mapping[str, Any]], bool]  # messages, and whether to add the answer prompt
+SECONDS = 20.0  # limit for one conversation, which takes about a millisecond
+MEMORY = 2 * limited_process.GIB  # limit beyond the memory that the process needs to start
+OUTPUT = 2**26  # maximum characters of one text
+_START = 120.0  # limit in seconds for the process to start, that is, for its imports
+_CURE = "correct the template, or set data.chat_template to another one"
 _CODE = (
     "import sys; sys.path[:0] = sys.argv[2:]; "
     "from rlp.tokenizers.chat_templates import serve; serve()"
@@ -32,47 +33,49 @@ _CODE = (
 
 
 class LimitExceeded(UserError):
-    """A template takes too much. It is refused as a whole, not the row that it was to render: the
-    next row would take as much again."""
+    """A template exceeds a limit.
+
+    The template is refused for all rows, because the next row would exceed the limit again.
+    """
 
 
 class Renderer:
-    """A process that renders templates; it starts with the first one, and again after its end."""
+    """Renders templates in a child process, which starts on first use and again after it ends."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen | None = None
         self._pipe: Connection | None = None
 
     def render(
-        self, template: str, requests: Sequence[Request], named: Mapping[str, str], source: str
+        self, template: str, requests: Sequence[Request], roles: Mapping[str, str], source: str
     ) -> list[str | UserError]:
-        """The texts that a template makes of messages, as transformers renders it.
+        """Render conversations with a template, as transformers does.
 
         Args:
-          template: Jinja.
-          requests: conversations, with what stands before an answer or without it.
-          named: further variables of the template: special tokens by their roles.
-          source: where the template comes from, for messages.
+          template: The Jinja source.
+          requests: Conversations, each with whether to add the prompt of an answer at the end.
+          roles: Further variables of the template: special tokens by their roles.
+          source: Where the template comes from, for messages.
 
         Returns:
-          Of each request its text, or why the template fails on it. After a `LimitExceeded`
-          nothing follows.
+          For each request its text, or the error of the template. A `LimitExceeded` is the last
+          element, even if there are more requests.
         """
-        pipe = self._send(pickle.dumps((template, requests, dict(named))))
-        found: list[str | UserError] = []
+        pipe = self._send(pickle.dumps((template, requests, dict(roles))))
+        results: list[str | UserError] = []
         try:
-            while len(found) < len(requests):
-                found.append(self._received(pipe, source))
-                if isinstance(found[-1], LimitExceeded):
+            while len(results) < len(requests):
+                results.append(self._receive(pipe, source))
+                if isinstance(results[-1], LimitExceeded):
                     self.stop()
                     break
-        except BaseException:  # what comes through the pipe next would answer these requests
+        except BaseException:  # the pipe may still deliver answers to these requests
             self.stop()
             raise
-        return found
+        return results
 
     def _send(self, requests: bytes) -> Connection:
-        """Hands requests to the process; one that ended in the meantime is replaced."""
+        """Send requests to the process, which is restarted if it has ended."""
         if self._pipe is not None:
             try:
                 self._pipe.send_bytes(requests)
@@ -83,25 +86,27 @@ class Renderer:
         pipe.send_bytes(requests)
         return pipe
 
-    def _received(self, pipe: Connection, source: str) -> str | UserError:
-        """The next text."""
+    def _receive(self, pipe: Connection, source: str) -> str | UserError:
+        """Receive the next text."""
         if not pipe.poll(SECONDS):
-            return LimitExceeded(f"{source} takes longer than {SECONDS:g} s for a conversation")
+            return LimitExceeded(
+                f"{source} takes longer than {SECONDS:g} s for a conversation; {_CURE}"
+            )
         try:
             text, error = json.loads(pipe.recv_bytes())
         except (EOFError, ConnectionError):
             return LimitExceeded(
-                f"{source} ended the process that renders it: it takes more than "
-                f"{MEMORY / limited_process.GIB:g} GiB of memory, or too deep a recursion"
+                f"{source} ended the process that renders it: it needs more than "
+                f"{MEMORY / limited_process.GIB:g} GiB of memory, or recurses too deeply; {_CURE}"
             )
         if error is not None:
             return UserError(f"the chat template fails: {error}")
         if text is None:
-            return LimitExceeded(f"{source} writes more than {OUTPUT:,} characters")
+            return LimitExceeded(f"{source} writes more than {OUTPUT:,} characters; {_CURE}")
         return text
 
     def stop(self) -> None:
-        """Ends the process."""
+        """End the process."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -124,27 +129,27 @@ class Renderer:
                 ours.recv_bytes()
                 return ours
         except EOFError:
-            pass  # it said why, above
+            pass  # the process has printed its error
         except BaseException:
             self.stop()
             raise
         self.stop()
         raise UserError(
-            f"the process that renders chat templates did not start in {_START:g} seconds; see "
-            "above for its own error, if there is one, or try again when the machine is less busy"
+            f"the process that renders chat templates did not start within {_START:g} s; fix the "
+            "error that it printed above, or try again when the machine is less busy"
         )
 
 
 @functools.cache
 def renderer() -> Renderer:
-    """The one of this program."""
-    made = Renderer()
-    atexit.register(made.stop)
-    return made
+    """Return the renderer of this program, which is created on the first call."""
+    instance = Renderer()
+    atexit.register(instance.stop)
+    return instance
 
 
 def serve() -> None:
-    """What the process does: renders what it is sent, until the other end is closed."""
+    """Run the child process: render the requests it receives until the connection is closed."""
     limited_process.ignore_signals()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -155,13 +160,13 @@ def serve() -> None:
     pipe.send_bytes(b"")
     while True:
         try:
-            template, requests, named = pickle.loads(pipe.recv_bytes())
+            template, requests, roles = pickle.loads(pipe.recv_bytes())
         except (EOFError, MemoryError):
             return
         for messages, ask in requests:
-            # Where the other process is killed, nobody else would end a template without an end.
+            # The limit ends an endless template even if the main process was killed.
             answer = limited_process.call(
-                2 * SECONDS, _answer, render_jinja_template, template, messages, ask, named
+                2 * SECONDS, _answer, render_jinja_template, template, messages, ask, roles
             )
             pipe.send_bytes(answer)
 
@@ -171,13 +176,13 @@ def _answer(
     template: str,
     messages: Sequence[Mapping[str, Any]],
     ask: bool,
-    named: Mapping[str, str],
+    roles: Mapping[str, str],
 ) -> bytes:
-    """A JSON text: [text, null], [null, why it fails], or [null, null] for too long a text."""
+    """Return JSON: [text, null], [null, error message], or [null, null] if the text is too long."""
     try:
-        (text,), _ = render([messages], chat_template=template, add_generation_prompt=ask, **named)
+        (text,), _ = render([messages], chat_template=template, add_generation_prompt=ask, **roles)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001  a template can raise what it likes
+    except Exception as error:  # noqa: BLE001  a template can raise anything
         return json.dumps([None, " ".join(str(error).split())[:200]]).encode()
     return json.dumps([text if len(text) <= OUTPUT else None, None]).encode()

@@ -1,5 +1,5 @@
-"""Reading and changing Hugging Face tokenizer folders with the library, whose every error is told
-in one line."""
+"""Load and edit Hugging Face tokenizer folders with transformers, and report each of its errors on
+one line."""
 
 import importlib.util
 import os
@@ -13,66 +13,79 @@ from rlp.runtime.errors import UserError
 
 
 def read_folder(folder: str) -> Any:
-    """A fast tokenizer from a folder; the import stands here since it takes seconds."""
-    # Without torch the library says so at import, which is no concern of a tokenizer.
+    """Load a fast tokenizer from a folder. Imports transformers here, because that takes seconds.
+
+    Raises:
+      UserError: If the folder does not contain a usable tokenizer.
+    """
+    # Without torch, transformers prints a warning at import that does not matter for tokenizers.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         import transformers
     except ImportError as error:
         raise UserError(
-            f"tokenizer {folder}: reading it needs `pip install transformers`"
+            f"tokenizer {folder}: transformers is not installed; run `pip install transformers`"
         ) from error
     _refuse_files_elsewhere(Path(folder) / "tokenizer_config.json")
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
-        # Its own limit on length only makes it warn: documents are cut into windows here.
+        # model_max_length would only cause warnings: documents are cut into windows later.
         with named_panics(folder):
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, model_max_length=2**62
             )
     except UserError:
         raise
-    except Exception as error:  # the library's parsers raise every class, even Exception itself
+    except Exception as error:  # the parsers raise many classes, even Exception itself
         reason = " ".join(str(error).split())[:200]
         if _lacks_sentencepiece(Path(folder)):
             raise UserError(
-                f"tokenizer {folder}: it has tokenizer.model alone, and reading that needs "
-                "`pip install sentencepiece protobuf`; install them, or add its tokenizer.json"
+                f"tokenizer {folder}: it has only a tokenizer.model; run `pip install "
+                "sentencepiece protobuf` to read it, or add a tokenizer.json"
             ) from error
-        raise UserError(f"tokenizer {folder}: cannot be read: {reason}") from error
+        raise UserError(
+            f"tokenizer {folder}: cannot be read: {reason}; use a folder with a tokenizer.json "
+            "that transformers can load"
+        ) from error
     finally:
         transformers.logging.set_verbosity(verbosity)
     if not tokenizer.is_fast:
         raise UserError(
-            f"tokenizer {folder}: no fast tokenizer in it; convert it to tokenizer.json"
+            f"tokenizer {folder}: it is not a fast tokenizer; convert it to a tokenizer.json"
         )
     return tokenizer
 
 
 def _refuse_files_elsewhere(config: Path) -> None:
-    """Raises UserError if the config of a tokenizer has transformers read a file outside of its
-    folder. (Of other fields that hold paths transformers takes no notice.)"""
-    listed = read_json(config).get("fast_tokenizer_files") or []
-    named = listed if isinstance(listed, list) else [listed]
-    for name in named:
+    """Raise UserError if the config of a tokenizer refers to a file outside its folder.
+
+    transformers ignores the other fields that contain paths.
+    """
+    value = read_json(config).get("fast_tokenizer_files") or []
+    names = value if isinstance(value, list) else [value]
+    for name in names:
         if not (isinstance(name, str) and disk_errors.is_inside(name)):
             raise UserError(
-                f"{config} names the file {name!r}, which is not inside of its folder; remove "
-                "fast_tokenizer_files from it"
+                f"{config} names the file {name!r}, which is not inside its folder; remove "
+                "fast_tokenizer_files from that config"
             )
 
 
 def _lacks_sentencepiece(folder: Path) -> bool:
-    """Whether a folder holds a SentencePiece model alone, and the library for it is absent."""
-    alone = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
-    return alone and importlib.util.find_spec("sentencepiece") is None
+    """Whether a folder has only a SentencePiece model, and sentencepiece is not installed."""
+    only_model = (folder / "tokenizer.model").is_file() and not (
+        folder / "tokenizer.json"
+    ).is_file()
+    return only_model and importlib.util.find_spec("sentencepiece") is None
 
 
 @contextmanager
 def named_panics(folder: str) -> Iterator[None]:
-    """A panic of the library in here as a UserError. It is not an Exception in Python, and its
-    class cannot be imported."""
+    """Convert a panic of the `tokenizers` library, which is written in Rust, into a UserError.
+
+    A panic is a BaseException, and its class cannot be imported.
+    """
     try:
         yield
     except BaseException as error:
@@ -80,19 +93,19 @@ def named_panics(folder: str) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"tokenizer {folder}: the library breaks down with it ({reason}); correct its "
-            "tokenizer.json, or take another tokenizer"
+            f"tokenizer {folder}: the tokenizers library crashes on it ({reason}); correct its "
+            "tokenizer.json, or use another tokenizer"
         ) from error
 
 
 def add_tokens(folder: Path, names: Sequence[str]) -> list[int]:
-    """Adds special tokens to the tokenizer in a folder, in place; all else stays as it is.
+    """Add special tokens to the tokenizer in a folder, in place.
 
     Returns:
-      Their ids.
+      The ids of the new tokens.
 
     Raises:
-      UserError: there is no usable tokenizer, or it has one of them already.
+      UserError: If the folder has no usable tokenizer, or a token exists already or is empty.
     """
     tokenizer = read_folder(str(folder))
     known = tokenizer.get_vocab()
@@ -101,11 +114,11 @@ def add_tokens(folder: Path, names: Sequence[str]) -> list[int]:
             reason = (
                 f"it is token {known[name]} of the tokenizer already" if name else "it is empty"
             )
-            raise UserError(f"{name!r} cannot be added: {reason}")
+            raise UserError(f"{name!r} cannot be added: {reason}; leave it out")
     tokenizer.add_tokens(list(names), special_tokens=True)
     ids = tokenizer.convert_tokens_to_ids(list(names))
     (folder / "tokenizer.json").write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
-    # What readers of other versions look at, besides.
+    # Other versions of transformers read these files.
     settings = read_json(folder / "tokenizer_config.json")
     settings.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
     if "added_tokens_decoder" in settings:
@@ -122,7 +135,7 @@ def add_tokens(folder: Path, names: Sequence[str]) -> list[int]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty where there is no file."""
+    """Return the JSON object in a file; {} if the file does not exist."""
     return strict_json.read_object(path) if path.is_file() else {}
 
 

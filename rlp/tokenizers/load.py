@@ -1,4 +1,4 @@
-"""Finds the tokenizer that a config names."""
+"""Load the tokenizer that a config names."""
 
 import os
 
@@ -11,27 +11,27 @@ from rlp.tokenizers.tokenizer import Tokenizer
 def load_tokenizer(
     spec: str, bos: str = "", eos: str = "", separator: str = "", rows: int = 0
 ) -> Tokenizer:
-    """The tokenizer that `data.tokenizer` names: "bytes", or the path of a folder.
+    """Load the tokenizer that `data.tokenizer` names.
 
     Args:
-      spec: its name.
-      bos, eos, separator, rows: as of `FolderTokenizer`; bytes have their own.
+      spec: "bytes", or the path of a folder.
+      bos, eos, separator, rows: See `FolderTokenizer`. They must be empty for "bytes".
 
     Raises:
-      UserError: a path that is no folder, a folder that cannot be read, a tokenizer that cannot
-        write the thinking tags, and a token that it does not have.
+      UserError: If `spec` is not a folder or cannot be loaded, or if the tokenizer cannot encode
+        the thinking tags or lacks one of the tokens.
     """
     if spec == "bytes":
         for field, name in (("bos", bos), ("eos", eos), ("separator", separator)):
             if name:
                 raise UserError.of(
-                    f"data.{field}", name, "; bytes have tokens of their own: leave it ''"
+                    f"data.{field}", name, "; the byte tokenizer has fixed tokens: leave it ''"
                 )
         return ByteTokenizer()
     folder = os.path.expanduser(spec)
     if not os.path.isdir(folder):
         raise UserError(
-            f'data.tokenizer: no folder {spec!r}; give "bytes" or the path of a Hugging Face '
+            f'data.tokenizer={spec!r} is not a folder; use "bytes" or the path of a Hugging Face '
             "tokenizer folder",
             field="data.tokenizer",
             value=spec,

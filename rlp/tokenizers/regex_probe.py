@@ -1,7 +1,7 @@
-"""Whether the regular expressions of a tokenizer end: tried in a process that can be killed.
+"""Check in a child process whether the regular expressions of a tokenizer terminate.
 
-The library's engine backtracks. It gives up on a text after ten million steps at one place of it,
-by a panic, and may take that many at every place. What it does cannot be interrupted from Python.
+The engine of the `tokenizers` library backtracks. It panics after ten million steps at one position
+of a text, and may take almost that many at every position. Python cannot interrupt it.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import parse
 from rlp.tokenizers.files import TOKENIZER
 
-SECONDS = 20.0  # for all texts; a common tokenizer takes a few hundredths
+SECONDS = 20.0  # limit for all texts; a common tokenizer takes a few hundredths of a second
 LENGTH = 4000  # characters of a text
-_START = 120.0  # seconds until it is read
+_START = 120.0  # limit in seconds for loading the tokenizer
 MEMORY = 4 * limited_process.GIB
 _REGEX = re.compile(r'"Regex"\s{0,9}:\s{0,9}("(?:[^"\\]|\\.)*")')
 _CODE = (
@@ -26,46 +26,49 @@ _CODE = (
     "from rlp.tokenizers.regex_probe import try_out; try_out()"
 )
 
-# Of GPT-4, Llama 3 and OLMo 2, and of Qwen 2 and later: nothing is tried where these are all.
+# The expressions of GPT-4, Llama 3 and OLMo 2, and of Qwen 2 and later. Tokenizers that have no
+# other expressions are not checked.
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 COMMON = frozenset(f"{_WORDS}|{digits}{_REST}" for digits in (r"\p{N}{1,3}", r"\p{N}"))
 
 
 def check(folder: str) -> None:
-    """Tries the expressions of a tokenizer on texts of one character, repeated, unless they are
-    common ones.
+    """Run the expressions of a tokenizer on texts of one repeated character, unless all are common.
 
     Raises:
-      UserError: a text takes too long, or makes the library fail.
+      UserError: If a text takes too long or makes the library fail.
     """
     file = Path(folder) / TOKENIZER
     if not file.is_file() or _patterns(file) <= COMMON:
         return
     status, tried = _try_in_process(file)
-    late = status == -signal.SIGALRM
-    if status == 0 or not (tried or late):  # what cannot be read says why where it is read
+    timed_out = status == -signal.SIGALRM
+    if status == 0 or not (tried or timed_out):  # an unreadable file is reported when it is loaded
         return
-    what = f"takes longer than {SECONDS:g} seconds on" if late else "fails on"
-    on = f"{tried} {LENGTH:,} times" if tried else "no text: it cannot even be compiled"
+    failure = f"takes longer than {SECONDS:g} seconds" if timed_out else "fails"
+    failure += f" on {tried} {LENGTH:,} times" if tried else " to compile"
     raise UserError(
-        f"tokenizer {folder}: one of its regular expressions {what} {on}; correct the "
-        f'"Regex" in its {TOKENIZER}, or take another tokenizer'
+        f"tokenizer {folder}: one of its regular expressions {failure}; correct the "
+        f'"Regex" in its {TOKENIZER}, or use another tokenizer'
     )
 
 
 def _patterns(file: Path) -> set[str]:
-    """The regular expressions of a tokenizer. The file is searched, since reading the JSON of a
-    large vocabulary takes long; one that is damaged is refused where it is read."""
-    found = set()
+    """Return the regular expressions of a tokenizer.
+
+    They are found by a search of the text, because parsing the JSON of a large vocabulary is slow.
+    A damaged file is reported when it is loaded.
+    """
+    patterns = set()
     for text in _REGEX.findall(file.read_text(encoding="utf-8", errors="replace")):
         with contextlib.suppress(ValueError):
-            found.add(parse(text))
-    return found
+            patterns.add(parse(text))
+    return patterns
 
 
 def _try_in_process(file: Path) -> tuple[int, str]:
-    """How a process ends that tries a tokenizer, and the last character that it began with."""
+    """Return the exit status of a process that tries a tokenizer, and the last character tried."""
     command = [sys.executable, "-c", _CODE, str(file), str(Path(__file__).resolve().parents[2])]
     with limited_process.signals_blocked():
         process = subprocess.Popen(
@@ -79,23 +82,23 @@ def _try_in_process(file: Path) -> tuple[int, str]:
 
 
 def _characters(patterns: set[str]) -> list[str]:
-    """Those that are repeated to a text: one of every kind, and all that the patterns name."""
-    named = {char for pattern in patterns for char in pattern}
-    return sorted({*"a1 \n.\u4e00", *named})
+    """Return the characters to try: one of every kind, and all characters in the patterns."""
+    in_patterns = {char for pattern in patterns for char in pattern}
+    return sorted({*"a1 \n.\u4e00", *in_patterns})
 
 
 def try_out() -> None:
-    """What the process does; it prints each text before it tries it."""
+    """Run the child process, which prints each character before it tries it."""
     limited_process.ignore_signals()
     signal.setitimer(signal.ITIMER_REAL, _START)
     from tokenizers import Tokenizer
 
     file = Path(sys.argv[1])
-    made = Tokenizer.from_file(str(file))
+    tokenizer = Tokenizer.from_file(str(file))
     limited_process.limit_memory(MEMORY)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     for char in _characters(_patterns(file)):
         print(repr(char), flush=True)
         for text in (char * LENGTH, char * LENGTH + "\x01"):
-            with contextlib.suppress(Exception):  # no token for this character; a panic is another
-                made.encode(text, add_special_tokens=False)
+            with contextlib.suppress(Exception):  # no token for this character; not a panic
+                tokenizer.encode(text, add_special_tokens=False)

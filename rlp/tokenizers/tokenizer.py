@@ -1,8 +1,8 @@
-"""The protocol that every tokenizer obeys, and the thinking tags.
+"""The protocol of all tokenizers, and the thinking tags.
 
-A thinking tag is one or more tokens: those that a tokenizer gives for the tag when it stands alone.
-A thought is closed by exactly these ids. Other ids that read the same (`</` joined with the token
-before it) do not close it, nor are they looked for in documents.
+A thinking tag is one or more tokens: the ids to which a tokenizer encodes the tag on its own. A
+thought is closed by exactly these ids. Other ids with the same text (such as `</` merged with the
+token before it) do not close it, and they are not searched for in documents.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,20 +19,20 @@ THINK_CLOSE = "</think>"
 
 
 class Tokenizer(Protocol):
-    """What the rest of the code asks of a tokenizer.
+    """The interface of a tokenizer.
 
     Attributes:
-      vocab_size: every id is smaller.
-      pad: id that fills rows; may equal `eos`.
-      eos: id that ends a text.
-      bos: ids that stand before every text, () for none: what the model's own tokenizer puts there
-        (not what it names its bos_token), unless `data.bos` says otherwise.
-      separator: id that stands after every document; may equal `eos`.
-      think_open: ids of `<think>`.
-      think_close: ids of `</think>`.
-      added: ids of its added tokens: their names are found before a text is split further.
-      between_pieces: what `pieces` are joined with to read as the text.
-      chat_template: Jinja, of its own; None for none.
+      vocab_size: All ids are smaller.
+      pad: Id that fills rows; may equal `eos`.
+      eos: Id that ends a text.
+      bos: Ids that precede every text, () for none: those that the model's tokenizer puts there
+        (which may not include its bos_token), unless `data.bos` overrides them.
+      separator: Id that follows every document; may equal `eos`.
+      think_open: Ids of `<think>`.
+      think_close: Ids of `</think>`.
+      added: Ids of the added tokens, whose names are recognized before a text is split.
+      between_pieces: String with which `pieces` are joined to give the text.
+      chat_template: Jinja source of the tokenizer's own template; None if it has none.
     """
 
     vocab_size: int
@@ -47,41 +47,56 @@ class Tokenizer(Protocol):
     chat_template: str | None
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, with no bos or eos added."""
+        """Return the ids of a text, without BOS or EOS."""
 
     def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """`encode` of each text as an int32 array; faster than one by one."""
+        """Encode each text to an int32 array [tokens]; faster than one by one."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; special tokens by their names, broken characters as U+FFFD."""
+        """Return the text of ids, with special tokens by name and broken characters as U+FFFD."""
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """A visible string for each token; joined with `between_pieces`, they read as the text.
+        """Return a visible string for each token; joined with `between_pieces` they are the text.
 
-        A character that several tokens share stands on the last of them, with
-        `token_text.PARTIAL` on the others.
+        A character that is split over several tokens is shown for the last of them; the others show
+        `token_text.PARTIAL`.
         """
 
     def token_bytes(self) -> list[bytes]:
-        """The bytes of text that each id stands for, where they do not depend on its neighbours;
-        none for special tokens and for the thinking tags."""
+        """Return the bytes of the text of each id if they do not depend on its neighbors; b"" for
+        special tokens and thinking tags."""
 
     def encode_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """`encode` of each text, int32 [tokens], and the characters of the text that each token
-        covers: the first, and the one after the last, int64 [tokens, 2]."""
+        """Encode each text and locate its tokens.
+
+        Returns:
+          For each text its ids, int32 [tokens], and for each token the index of its first character
+          and the index after its last character, int64 [tokens, 2].
+        """
 
     def chat(self, messages: Sequence[Mapping[str, Any]], template: str, ask: bool) -> str:
-        """Messages, each with a role and a content, as the text that a Jinja template makes of
-        them; at the end what it puts before an answer, where one is asked for.
+        """Render a conversation with a Jinja template.
+
+        Args:
+          messages: Messages, each with a role and a content.
+          template: The Jinja source.
+          ask: Whether to end the text with the prompt of an answer.
 
         Raises:
-          UserError: the template cannot be read, refuses the messages, or exceeds a limit of
+          UserError: If the template is invalid, rejects the messages, or exceeds a limit of
             `rlp.tokenizers.chat_templates`.
         """
 
     def chat_all(self, requests: Sequence[Request], template: str) -> list[str | UserError]:
-        """`chat` of several messages, each with whether an answer is asked for; faster than one by
-        one. Errors stand in the place of texts; after a `LimitExceeded` nothing follows."""
+        """Render several conversations; faster than one by one.
+
+        Args:
+          requests: Conversations, each with its value of `ask`.
+          template: The Jinja source.
+
+        Returns:
+          For each conversation its text or its error. A `LimitExceeded` is the last element.
+        """
 
     def files(self) -> Mapping[str, Path | str]:
-        """The tokenizer in the Hugging Face format: name of a file to its content, or a copy."""
+        """Return the tokenizer in the Hugging Face format: file names, and contents or paths."""

@@ -1,23 +1,23 @@
-"""Where a turn of a chat ends, as its template has it."""
+"""Find how a chat template ends a turn."""
 
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import Tokenizer
 
-_ASKED, _SOMETHING = "a problem", "something"  # messages that no template leaves out
+_QUESTION, _ANSWER = "a problem", "something"  # arbitrary text that a template does not change
 
 
 def after_response(tokenizer: Tokenizer, template: str) -> str:
-    """The text that a template puts after what an assistant says, without surrounding space.
+    """Return the text that a template puts after an assistant message, without surrounding space.
 
     Raises:
-      UserError: the template fails, or leaves out what the assistant says.
+      UserError: If the template fails or omits the content of the assistant message.
     """
     messages = [
-        {"role": "user", "content": _ASKED},
-        {"role": "assistant", "content": _SOMETHING},
+        {"role": "user", "content": _QUESTION},
+        {"role": "assistant", "content": _ANSWER},
     ]
-    _, said, after = tokenizer.chat(messages, template, False).rpartition(_SOMETHING)
-    if not said:
+    _, answer, after = tokenizer.chat(messages, template, False).rpartition(_ANSWER)
+    if not answer:
         raise UserError(
             "the chat template leaves out what an assistant says; set data.chat_template to "
             "another one, or to 'none'"
@@ -26,12 +26,14 @@ def after_response(tokenizer: Tokenizer, template: str) -> str:
 
 
 def end_of_turn(tokenizer: Tokenizer, template: str | None) -> int | None:
-    """The id that ends a response: the first one that the template puts after it, or without a
-    template the separator. None where a template puts nothing after it, or ordinary text (which a
-    line break is, even where it is an added token).
+    """Return the id that ends a response.
+
+    With a template this is the first id after the response, or None if the template puts nothing or
+    ordinary text there (a line break is ordinary text, even as an added token). Without a template
+    it is the separator.
 
     Raises:
-      UserError: as `after_response`.
+      UserError: If `after_response` raises it.
     """
     if template is None:
         return tokenizer.separator

@@ -1,4 +1,4 @@
-"""A tokenizer of whole words from a short list."""
+"""A tokenizer of whole words from a small vocabulary."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -13,14 +13,16 @@ from rlp.tokenizers.chat_templates import Request
 from rlp.tokenizers.tokenizer import THINK_CLOSE, THINK_OPEN
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", THINK_OPEN, THINK_CLOSE)
-_NO_CHAT = "a tokenizer of whole words has no tokens for a chat template; use a tokenizer folder"
+_NO_CHAT = "the word tokenizer has no tokens for a chat template; use a tokenizer folder"
 
 
 class WordTokenizer:
-    """One token a word; words are separated by white space.
+    """One token for each word; words are separated by white space.
+
+    See `Tokenizer` for the other attributes and the methods.
 
     Attributes:
-      words: all of them, `SPECIALS` first; the place of a word is its id.
+      words: The vocabulary, beginning with `SPECIALS`; the index of a word is its id.
     """
 
     pad, eos = 0, 2
@@ -33,24 +35,29 @@ class WordTokenizer:
     chat_template: str | None = None
 
     def __init__(self, words: Sequence[str], source: str) -> None:
-        """Has `SPECIALS` and these words; errors say that the words are those of `source`."""
+        """Create the tokenizer.
+
+        Args:
+          words: The words besides `SPECIALS`.
+          source: Where the words come from, for error messages.
+        """
         self.words = (*SPECIALS, *words)
         self.vocab_size = len(self.words)
         self._ids = {word: i for i, word in enumerate(self.words)}
         self._source = source
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the words of a text.
+        """Return the ids of the words of a text.
 
         Raises:
-          UserError: a word that is not in the list.
+          UserError: If a word is not in the vocabulary.
         """
         try:
             return [self._ids[word] for word in text.split()]
         except KeyError as error:
             known = " ".join(self.words)
             raise UserError(
-                f"{error} is not a word of {self._source}; its words are: {known}"
+                f"{error} is not a word of {self._source}; use only these words: {known}"
             ) from error
 
     def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -63,7 +70,7 @@ class WordTokenizer:
         return [self.words[i] for i in ids]
 
     def token_bytes(self) -> list[bytes]:
-        """See `Tokenizer`: how a word reads depends on its neighbours, so there are none."""
+        """See `Tokenizer`. The text of a word depends on its neighbors, so words have no bytes."""
         return [b""] * self.vocab_size
 
     def encode_spans(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -79,5 +86,5 @@ class WordTokenizer:
 
     def files(self) -> Mapping[str, Path | str]:
         pad, bos, eos, *_ = SPECIALS
-        named = {"unk": pad, "pad": pad, "bos": bos, "eos": eos}
-        return word_level_files(self._ids, SPECIALS, self.bos, **named)
+        roles = {"unk": pad, "pad": pad, "bos": bos, "eos": eos}
+        return word_level_files(self._ids, SPECIALS, self.bos, **roles)

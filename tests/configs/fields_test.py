@@ -101,7 +101,7 @@ def test_a_special_value_is_accepted_wherever_the_bounds_are(value):
         ({"at_least": 1}, 0, "; it must be at least 1"),
         ({"at_least": 0}, -1, "; it must not be negative"),
         ({"above": 0}, 0.0, "; it must be above 0"),
-        ({"at_least": 0, "below": 1, "why": "so"}, 1.0, "; it must lie in [0, 1): so"),
+        ({"at_least": 0, "below": 1, "why": "so"}, 1.0, "; it must be in [0, 1): so"),
         ({"above": 1, "special": {0: "off"}}, 0.5, "; it must be above 1, or 0 (off)"),
         ({"at_least": 1, "held_as": "int32"}, 2**31, "; it must be at most 2147483647"),
         ({"at_least": 0, "held_as": "int32"}, 10**400, "; it must be at most 2147483647"),

@@ -1,4 +1,4 @@
-"""The demo's arms at their own size: what looks at the text ends above what does not."""
+"""The arms of the demo at full size: RLP ends above CPT and a control."""
 
 import json
 import subprocess
@@ -9,10 +9,9 @@ import pytest
 from tests.support import environment
 from tests.support.paths import ROOT
 
-# Of the controls, the one that finds the workings, and one that looks at other text. What each
-# rewards is held in tests/rlp/answers/propositions_test.py and for steps of all objectives.
-CONTROLS = ["length_reward", "other_document"]
-ARMS = ["base", "rlp", "cpt", *CONTROLS]
+# One control, which rewards a thought for its effect on another document. The rewards of all
+# objectives are tested in tests/rlp/answers/propositions_test.py and for single steps.
+ARMS = ["base", "rlp", "cpt", "other_document"]
 CONFIG = f"""
 from configs import demo_objectives
 
@@ -26,11 +25,11 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
-    """Arm to its held-out figures."""
+    """The held-out metrics of each arm."""
     folder = tmp_path_factory.mktemp("order")
     (folder / "config.py").write_text(CONFIG)
     flags = [f"--config={folder / 'config.py'}", f"--workdir={folder / 'run'}"]
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}  # most stages are the same
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}  # most stages are shared
     subprocess.run(
         [sys.executable, "-m", "launch.train", *flags, "--config.seed=41"],
         cwd=ROOT,
@@ -44,15 +43,8 @@ def figures(tmp_path_factory):
 
 @pytest.mark.slow  # minutes of training
 @pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "rlp"])
-def test_rlp_ends_above_continued_pretraining_and_every_control(arm, figures):
+def test_rlp_ends_above_continued_pretraining_and_a_control(arm, figures):
     rlp, other = figures["rlp"], figures[arm]
     assert rlp["think_loss"] < other["think_loss"]
     assert rlp["sampled_think_accuracy"] > other["sampled_think_accuracy"]
-    assert rlp["greedy_think_accuracy"] >= other["greedy_think_accuracy"]
-
-
-@pytest.mark.slow
-def test_length_alone_finds_the_workings_and_other_text_does_not(figures):
-    """The base's workings are its longest thoughts."""
-    assert figures["length_reward"]["greedy_think_accuracy"] > 0.9
-    assert figures["other_document"]["greedy_think_accuracy"] <= 0.9
+    assert rlp["greedy_think_accuracy"] > other["greedy_think_accuracy"]

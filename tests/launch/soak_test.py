@@ -1,4 +1,4 @@
-"""A few kills of the soak test, which can be run for as many as one likes; and that it sees."""
+"""The soak test with a few kills, and that it detects differences."""
 
 import subprocess
 import sys
@@ -49,22 +49,22 @@ def test_what_went_wrong_is_counted_and_can_be_repeated():
     ]
     table = Table()
     table.add(plan, done(), [])
-    assert table.wrong == []
+    assert table.failed == []
     table.add(plan, done("left a process"), [])
     table.add(plan, done(), ["other bits"])
-    assert table.wrong == [3, 3]
+    assert table.failed == [3, 3]
     assert table.tried == 3
     assert "| SIGKILL | 3 | 3 step | 3 killed | 1 | 2 of 3 |" in str(table)
 
 
 @pytest.mark.slow
 def test_runs_that_are_disturbed_at_random_end_like_undisturbed_ones(tmp_path):
-    # A seed with both kinds; one of the ways is SIGKILL.
-    words = ["--kills=4", "--seed=5", "--kind=rlvr", "--kind=experiment"]
+    # This seed kills an experiment with SIGKILL and then damages a checkpoint.
+    words = ["--kills=2", "--seed=38", "--kind=experiment"]
     words.append(f"--folder={tmp_path / 'soak'}")
     ran = subprocess.run(
         [sys.executable, "-m", "tests.soak", *words],
         cwd=ROOT, timeout=800, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout
-    assert "4 disturbances" in ran.stdout
+    assert "2 disturbances" in ran.stdout

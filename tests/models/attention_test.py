@@ -1,4 +1,4 @@
-"""Every attention implementation is the rule of the mask, forward and backward."""
+"""All attention implementations follow the rule of the mask, forward and backward."""
 
 import dataclasses
 import types
@@ -11,19 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import backend
-from models.attention import IMPLEMENTATIONS, attention, chosen, find_worklists
-from models.attention_xla import EXTENTS, query_runs
+from models.attention import IMPLEMENTATIONS, attention, choose_implementation, find_worklists
+from models.attention_xla import MAX_RUNS, query_runs
 from models.kernels import tpu
 from models.mask import Keys, visible
 from models.sharding import batch_sharding, make_mesh
 from tests.support import interpreter, tiny
 from tests.support.forest import anywhere, dense, forest, mask, run, run_and_vjp, small_blocks
 
-KERNELS = ("pallas_tpu", "pallas_gpu")  # that serve every dtype and head
+KERNELS = ("pallas_tpu", "pallas_gpu")  # kernels for all dtypes
 IN_FLOAT32 = tuple(name for name in IMPLEMENTATIONS if name != "pallas_hopper")
 
-# Lengths that are no multiple of a block, and several blocks of each kind, which are small here; in
-# the last one they have the product's sizes.
+# Lengths that are not a multiple of a block, with several blocks of each kind. Blocks are small
+# here, except in the last case, which uses the default block sizes.
 ONE = {"rows": 1, "heads": 2, "kv_heads": 1}
 FORESTS = {
     "documents": ONE | {"rows": 2, "trunk": 170, "documents": 3, "branches": 0},
@@ -33,64 +33,71 @@ FORESTS = {
     "one branch": ONE | {"trunk": 90, "documents": 1, "branches": 1, "slots": 70},
     "hundreds": ONE | {"trunk": 40, "branches": 200, "slots": 2},
     "decoding": {"rows": 1, "trunk": 150, "branches": 20, "slots": 30, "last": True},
-    "every head its keys": ONE
-    | {"trunk": 70, "branches": 4, "slots": 20, "heads": 3, "kv_heads": 3},
-    "five heads a key": ONE | {"rows": 2, "trunk": 70, "branches": 3, "slots": 12, "heads": 5},
+    "multi-head": ONE | {"trunk": 70, "branches": 4, "slots": 20, "heads": 3, "kv_heads": 3},
+    "multi-query": ONE | {"rows": 2, "trunk": 70, "branches": 3, "slots": 12, "heads": 5},
     "128": ONE | {"trunk": 100, "branches": 4, "slots": 30, "head_dim": 128},
     "256": ONE | {"trunk": 70, "branches": 4, "slots": 20, "head_dim": 256},
     "large": {"rows": 1, "trunk": 600, "branches": 5, "slots": 90},
 }
-# Kernels are interpreted, which takes seconds a case: these are not slow.
+# Kernels are interpreted, which takes seconds per case; only these cases are not marked slow.
 QUICK = ("documents", "trees")
-# So the others take turns, each with some kernel; `test_any_shape` draws for every kernel.
+# The other cases are divided among the kernels; `test_any_shape` draws shapes for every kernel.
 OF_KERNELS = {
-    "pallas_tpu": {*QUICK, "near", "hundreds", "every head its keys", "256", "large"},
-    "pallas_gpu": {*QUICK, "near documents", "one branch", "decoding", "five heads a key", "128"},
-    "pallas_hopper": {"trees", "near", "one branch", "decoding", "five heads a key", "128"},
+    "pallas_tpu": {*QUICK, "near", "hundreds", "multi-head", "256", "large"},
+    "pallas_gpu": {
+        *QUICK,
+        "near documents",
+        "one branch",
+        "decoding",
+        "multi-query",
+        "128",
+    },
+    "pallas_hopper": {"trees", "near", "one branch", "decoding", "multi-query", "128"},
 }
-# What a dtype might change beyond rounding.
+# Cases in which a dtype might change more than rounding.
 OF_A_DTYPE = ("trees", "decoding", "256")
 
-# Relative to the size of the whole array. float32 rounds to 2**-24 and sums a few hundred terms.
-# bfloat16 rounds weights, slopes and results to 2**-9; delta is a difference of two such.
+# Relative to the norm of the whole array. float32 rounds to 2**-24 and sums a few hundred terms.
+# bfloat16 rounds P, dS and results to 2**-9, and dS contains a difference of two rounded numbers.
 TOLERANCES = {"float32": 2e-6, "bfloat16": 2**-7}
 
 
 def cases(name, forests, quick=()):
-    """An implementation with forests; of kernels, all but the quick ones are slow."""
+    """Test cases of an implementation; those of kernels are slow, except for the quick ones."""
     slow = lambda case: [pytest.mark.slow] if name in OF_KERNELS and case not in quick else []
     return [pytest.param(name, case, marks=slow(case)) for case in forests]
 
 
 def vjp_anywhere(f, name, **how):
-    """A program for forests of these shapes."""
+    """Compile forward and VJP for forests of the shapes of `f`."""
     with anywhere(name, **how):
         return tiny.jit(lambda f: run_and_vjp(f, name)).lower(f).compile()
 
 
-def check(f, found, tolerance):
-    """Results and gradients are those of the dense form; what nobody sees has no gradient."""
-    expected, slopes = dense(f)
-    out, gradient = found
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
-    assert all(x.dtype == f.arrays["q"].dtype for x in jax.tree.leaves(found))
+def check(f, results, tolerance):
+    """Assert that output and gradients match the dense form, and that unseen keys have none."""
+    expected, expected_gradient = dense(f)
+    out, gradient = results
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(results))
+    assert all(x.dtype == f.arrays["q"].dtype for x in jax.tree.leaves(results))
     sees = mask(f).any(-1).reshape(f.at.segment.shape)[..., None, None]
     assert tiny.relative_error(np.where(sees, out, 0), expected) < tolerance
-    for leaf, slope in slopes.items():
-        assert tiny.relative_error(gradient[leaf], slope) < tolerance, leaf
+    for leaf, x in expected_gradient.items():
+        assert tiny.relative_error(gradient[leaf], x) < tolerance, leaf
     trunk = f.shared.segment.shape[1]
     shared, own = np.split(mask(f).any(1), [trunk], axis=1)
-    for leaf, slope in gradient.items():
+    for leaf, x in gradient.items():
         if leaf == "q":
             continue
         seen = own.reshape(f.own.segment.shape) if leaf.startswith("own") else shared
-        some = np.any(np.asarray(slope) != 0, axis=(1, -1))
-        assert not some[~seen].any(), leaf
-        assert leaf.endswith("key") or some[seen].all(), leaf  # a key seen alone has none
+        nonzero = np.any(np.asarray(x) != 0, axis=(1, -1))
+        assert not nonzero[~seen].any(), leaf
+        # The gradient of a key is zero if its queries see no other key.
+        assert leaf.endswith("key") or nonzero[seen].all(), leaf
 
 
 def by_loops(f):
-    """Attention query by query and key by key, in float64, from the rule as the design words it."""
+    """Attention query by query and key by key, in float64, from the rule in docs/design.md."""
     a = {name: np.asarray(x, np.float64) for name, x in f.arrays.items()}
     q, out = a["q"], np.zeros(a["q"].shape)
     window = f.window or 1000
@@ -129,7 +136,7 @@ def test_the_dense_form_is_the_rule(branches, window):
     f = forest(3, trunk=13, branches=branches, slots=5, head_dim=8, window=window)
     np.testing.assert_allclose(dense(f)[0], by_loops(f), rtol=1e-12, atol=1e-12)
     seen = mask(f)
-    assert not seen.any(-1).all()  # some queries are padding and see nobody
+    assert not seen.any(-1).all()  # some queries are padding and see no key
     assert seen.any()
     at, keys = (jax.tree.map(lambda x: x.reshape(2, -1), c) for c in (f.at, f.shared))
     assert np.array_equal(visible(at, keys, window), seen[:, :, :13])
@@ -148,7 +155,7 @@ def test_values_and_gradients_are_those_of_the_dense_form(name, case):
     check(f, vjp_anywhere(f, name, small=case != "large")(f), TOLERANCES["float32"])
 
 
-# Kernels whose dtype changes nothing else are tried once.
+# Kernels in which the dtype changes only rounding have one case.
 @pytest.mark.parametrize(
     ("name", "case"),
     [
@@ -173,10 +180,10 @@ def test_two_runs_have_the_same_bits(name):
 @pytest.mark.slow
 def test_the_cores_of_a_tpu_do_not_race():
     f = forest(9, rows=1, trunk=150, branches=5, slots=27)
-    with interpreter.races() as found:
+    with interpreter.races() as kernels:
         jax.block_until_ready(vjp_anywhere(f, "pallas_tpu", races=True)(f))
-    assert len(found) == 4  # forward, dq, dk and dv of the trunk, of the branches
-    assert all(kernel.writes and not kernel.races_found for kernel in found)
+    assert len(kernels) == 4  # forward, dq, dkv of the trunk, dkv of the branches
+    assert all(kernel.writes and not kernel.races_found for kernel in kernels)
 
 
 @pytest.mark.slow
@@ -201,12 +208,13 @@ def test_any_shape(name):
         )
         program = vjp_anywhere(draw(0), name)
         for f in map(draw, range(2)):  # trees of the same shape
-            expected, slopes = dense(f)
+            out, gradient = dense(f)
+            expected = {"out": out, **gradient}
             out, gradient = program(f)
             seen = mask(f).any(-1).reshape(f.at.segment.shape)[..., None, None]
-            found, wanted = {"out": np.where(seen, out, 0), **gradient}, {"out": expected, **slopes}
-            for leaf, x in wanted.items():
-                np.testing.assert_allclose(found[leaf], x, rtol=0, atol=1e-5 * (1 + abs(x).max()))
+            results = {"out": np.where(seen, out, 0), **gradient}
+            for leaf, x in expected.items():
+                np.testing.assert_allclose(results[leaf], x, rtol=0, atol=1e-5 * (1 + abs(x).max()))
 
     check_shape()
 
@@ -224,9 +232,9 @@ def test_worklists_serve_many_layers(name):
     f = forest(2, **ONE, trunk=90, branches=3, slots=20)
     with anywhere(name):
         worklists = tiny.jit(lambda f: worklists_for(f, name))(f)
-        given = tiny.jit(lambda f, found: run(f.arrays, f, name, worklists=found))(f, worklists)
-        without = tiny.jit(lambda f: run(f.arrays, f, name))(f)
-    assert np.array_equal(given, without)
+        reused = tiny.jit(lambda f, lists: run(f.arrays, f, name, worklists=lists))(f, worklists)
+        fresh = tiny.jit(lambda f: run(f.arrays, f, name))(f)
+    assert np.array_equal(reused, fresh)
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -235,14 +243,14 @@ def test_on_a_mesh_each_device_has_its_documents_and_heads(name):
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     both = lambda f: run_and_vjp(f, name)
     with small_blocks(), backend.interpreting():
-        alone = tiny.jit(both)(f)
+        one_device = tiny.jit(both)(f)
         with jax.set_mesh(mesh):
             placed = jax.device_put(f, batch_sharding(mesh))
             program = tiny.jit(lambda f: both(f)).lower(placed).compile()
-    apart = program(placed)
+    sharded = program(placed)
     assert "all-gather" not in program.as_text()
-    assert tiny.relative_error(apart, alone) < TOLERANCES["float32"]
-    assert apart[0].sharding.spec[0] == ("data", "fsdp")
+    assert tiny.relative_error(sharded, one_device) < TOLERANCES["float32"]
+    assert sharded[0].sharding.spec[0] == ("data", "fsdp")
 
 
 @pytest.mark.parametrize("name", ["reference", "xla", *KERNELS])
@@ -259,17 +267,17 @@ def test_caches_of_all_layers_are_read_where_they_are(name):
     )
     run = lambda keys: attention(f.arrays["q"], f.at, *keys, implementation=name)
     with anywhere(name):
-        alone = tiny.jit(run)(keys(f.arrays))
-        found = tiny.jit(lambda keys: run(keys))(keys(stacked, jnp.int32(1)))
-    assert np.array_equal(found, alone)
+        expected = tiny.jit(run)(keys(f.arrays))
+        out = tiny.jit(lambda keys: run(keys))(keys(stacked, jnp.int32(1)))
+    assert np.array_equal(out, expected)
 
 
-def test_what_a_tpus_scalar_memory_cannot_hold_has_worklists_in_parts(monkeypatch):
+def test_worklists_too_large_for_the_scalar_memory_of_a_tpu_are_split(monkeypatch):
     f = forest(2, rows=4, trunk=90, branches=4, slots=20)
     both = lambda f: run_and_vjp(f, "pallas_tpu")
     with backend.interpreting():
         whole = tiny.jit(both)(f)
-        monkeypatch.setattr(tpu, "SCALARS", 24)  # the steps of two rows, at four numbers each
+        monkeypatch.setattr(tpu, "SCALARS", 24)  # the steps of two rows, four scalars each
         parts = jax.tree.leaves(jax.eval_shape(lambda f: worklists_for(f, "pallas_tpu"), f))
         assert {len(x) for x in parts} == {2}
         in_parts = tiny.jit(lambda f: both(f))(f)
@@ -285,7 +293,7 @@ def test_caches_of_all_layers_have_no_gradient(name):
     run = lambda key: attention(
         f.arrays["q"], f.at, Keys(key, key, f.shared, jnp.int32(0)), implementation=name
     )
-    with backend.interpreting(), pytest.raises(ValueError, match="of all layers has no gradient"):
+    with backend.interpreting(), pytest.raises(ValueError, match="cache of all layers has no"):
         jax.eval_shape(jax.grad(lambda x: run(x).sum()), jnp.stack([f.arrays["key"]] * 2))
 
 
@@ -297,41 +305,41 @@ def test_an_unknown_implementation_is_named():
 
 def test_a_kernel_that_cannot_serve_says_why(monkeypatch):
     f = forest(0, branches=0)
-    with pytest.raises(ValueError, match="'pallas_tpu' cannot serve: it needs a TPU, and this is"):
+    with pytest.raises(ValueError, match="'pallas_tpu' is not available: it needs a TPU, and"):
         run(f.arrays, f, "pallas_tpu")
     with backend.compiling_for("cuda"):
         with pytest.raises(ValueError, match="head sizes 64, 128, 256, not 80"):
-            chosen("pallas_gpu", 80, jnp.bfloat16)
+            choose_implementation("pallas_gpu", 80, jnp.bfloat16)
         with pytest.raises(ValueError, match="it computes in bfloat16 .*, not float32; leave it"):
-            chosen("pallas_hopper", 128, jnp.float32)
-        assert chosen(None, 80, jnp.bfloat16) == "xla"
-        assert chosen(None, 128, jnp.bfloat16) == "pallas_gpu"
-        assert chosen("pallas_hopper", 128, jnp.bfloat16) == "pallas_hopper"
+            choose_implementation("pallas_hopper", 128, jnp.float32)
+        assert choose_implementation(None, 80, jnp.bfloat16) == "xla"
+        assert choose_implementation(None, 128, jnp.bfloat16) == "pallas_gpu"
+        assert choose_implementation("pallas_hopper", 128, jnp.bfloat16) == "pallas_hopper"
         monkeypatch.setattr(backend, "H200", backend.GPU((8, 0), 108))
         with pytest.raises(ValueError, match="it needs an H100 or H200"):
-            chosen("pallas_hopper", 128, jnp.bfloat16)
+            choose_implementation("pallas_hopper", 128, jnp.bfloat16)
         monkeypatch.setattr(backend, "H200", backend.GPU((7, 5), 72))
-        with pytest.raises(ValueError, match="needs an NVIDIA GPU of Ampere's generation"):
-            chosen("pallas_gpu", 128, jnp.bfloat16)
-        assert chosen(None, 128, jnp.bfloat16) == "xla"
+        with pytest.raises(ValueError, match="needs an NVIDIA GPU of the Ampere generation"):
+            choose_implementation("pallas_gpu", 128, jnp.bfloat16)
+        assert choose_implementation(None, 128, jnp.bfloat16) == "xla"
     with backend.compiling_for("tpu"):
-        assert chosen(None, 64, jnp.float32) == "pallas_tpu"
-    assert chosen(None, 64, jnp.float32) == "xla"
+        assert choose_implementation(None, 64, jnp.float32) == "pallas_tpu"
+    assert choose_implementation(None, 64, jnp.float32) == "xla"
 
 
 @pytest.mark.parametrize(
-    ("said", "capability", "best"),
+    ("compute_capability", "capability", "best"),
     [("9.0", (9, 0), "pallas_gpu"), ("7.0", (7, 0), "xla"), ("gfx942", (0, 0), "xla")],
 )
-def test_a_gpu_without_our_kernels_computes_without_them(said, capability, best, monkeypatch):
-    device = types.SimpleNamespace(compute_capability=said, core_count=100)
+def test_a_gpu_that_no_kernel_supports_uses_xla(compute_capability, capability, best, monkeypatch):
+    device = types.SimpleNamespace(compute_capability=compute_capability, core_count=100)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
     assert backend.gpu() == backend.GPU(capability, 100)
-    assert chosen(None, 128, jnp.bfloat16) == best
+    assert choose_implementation(None, 128, jnp.bfloat16) == best
 
 
-# One run of queries and several, the last of them short or full; a group or many of them.
+# One run of queries or several, the last one short or full; one group of them or many.
 @pytest.mark.parametrize("length", [5, 128, 130, 300, 1100])
 @pytest.mark.parametrize("row_scores", [2**22, 128 * 128])
 def test_a_row_in_order_skips_nothing_that_it_sees(length, row_scores, monkeypatch):
@@ -345,6 +353,6 @@ def test_runs_of_queries_cover_a_row_and_little_more_than_half_its_pairs():
         runs = query_runs(length)
         assert [start for start, _ in runs] == [0, *(stop for _, stop in runs[:-1])]
         assert runs[-1][1] == length
-        assert len(runs) <= EXTENTS
+        assert len(runs) <= MAX_RUNS
     pairs = sum((stop - start) * stop for start, stop in query_runs(4096))
-    assert pairs == pytest.approx(4096**2 * (1 + 1 / EXTENTS) / 2)
+    assert pairs == pytest.approx(4096**2 * (1 + 1 / MAX_RUNS) / 2)

@@ -1,4 +1,4 @@
-"""A network's shape is refused, with its field's name, when it has no meaning."""
+"""Invalid fields of a network config are errors that name the field."""
 
 import pytest
 
@@ -21,10 +21,10 @@ from tests.support import tiny
         ("activation", "relu"),
         ("layer_pattern", "GX"),
         ("layer_pattern", ""),
-        ("sliding_window", 4),  # and no local layer
+        ("sliding_window", 4),  # without a local layer
     ],
 )
-def test_a_meaningless_field_is_named(field, value):
+def test_an_invalid_field_is_named(field, value):
     with pytest.raises(
         ValueError, match=f"model.{field}={value}|model.{field}='{value}'|{field} is"
     ):
@@ -41,7 +41,7 @@ def test_a_meaningless_field_is_named(field, value):
         ("beta_fast", {"beta_fast": 1.0}),
     ],
 )
-def test_a_meaningless_field_of_rope_is_named(field, values):
+def test_an_invalid_field_of_rope_is_named(field, values):
     with pytest.raises(ValueError, match=f"model.rope.{field}="):
         Rope(**values)
 
@@ -51,8 +51,8 @@ def test_layers_are_local_by_the_pattern():
     assert config.letters == tuple("LLGLLGL")
 
 
-def test_equal_shapes_are_one_key():
-    # Compiled functions and graphs are cached by configuration.
+def test_equal_configs_are_one_key():
+    # Compiled functions and graphs are cached by config.
     assert tiny.model_config() == tiny.model_config()
     assert hash(tiny.model_config()) == hash(tiny.model_config())
     assert isinstance(tiny.model_config(), ModelConfig)

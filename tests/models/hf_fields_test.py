@@ -1,5 +1,5 @@
-"""The fields of config.json are those of transformers: what it reads is supported, refused or
-declared to change nothing, and fields that are missing or null mean what they mean there."""
+"""All fields of config.json that transformers reads are supported, refused or declared to have no
+effect, and missing or null fields mean the same as in transformers."""
 
 import copy
 import dataclasses
@@ -20,7 +20,7 @@ from tests.support import hf as theirs
 from tests.support import hf_configs as configs
 from tests.support import transformers_source as source
 
-# What transformers reads is known here.
+# All fields that transformers reads are declared.
 
 
 @configs.every_family
@@ -31,8 +31,8 @@ def test_what_the_source_of_transformers_reads_is_declared(family):
 
 
 def test_reads_of_every_form_are_found_in_the_source():
-    """One name of each form: an attribute, getattr, hasattr, kwargs.pop, kwargs.get, a text in a
-    dict, a declared field, a field of a mixin."""
+    """One name for each form: an attribute, getattr, hasattr, kwargs.pop, kwargs.get, a string in a
+    dict, a declared field, and a field of a mixin."""
     llama = {
         *("hidden_size", "head_dim", "original_max_position_embeddings", "rope_theta"),
         *("configuration_files", "mlp_bias", "partial_rotary_factor", "transformers_weights"),
@@ -61,7 +61,7 @@ def test_what_a_run_of_transformers_reads_is_declared(family, tmp_path):
 
 def test_every_field_that_is_declared_harmless_is_read_by_transformers():
     read = frozenset().union(*(source.in_source(family) for family in hf.BY_NAME))
-    # The config class itself is found by the first; the others are asked for in a loop over names.
+    # model_type selects the config class; the others are read in a loop over names.
     assert hf.INERT - read == {
         "model_type",
         "vision_aspect_ratio",
@@ -80,20 +80,20 @@ def test_the_parameters_of_rotary_scaling_are_those_that_transformers_reads():
     assert known - source.rope_parameters() == {"mrope_section"}
 
 
-# Missing and null.
+# Missing and null fields.
 
 
 @configs.every_family
 def test_what_only_other_families_read_changes_nothing(family):
-    """Of the fields that other config classes declare; the shared code may read them, too."""
+    """Fields that only other config classes declare, even if shared code reads them."""
     own = source.in_source(family)
     others = {name for other in hf.BY_NAME.values() for name in other.defaults} - own - hf.INERT
     assert others
-    given = configs.tiny(family)
+    config = configs.tiny(family)
     for name in others:
         for value in (None, True, 3, "x"):
-            assert hf.read_config(given | {name: value}) == hf.read_config(given)
-            assert hf.unread_fields(given | {name: value}) == [name]
+            assert hf.read_config(config | {name: value}) == hf.read_config(config)
+            assert hf.unread_fields(config | {name: value}) == [name]
 
 
 @configs.every_family
@@ -108,7 +108,7 @@ def test_defaults_are_those_of_the_config_class(family):
 
 
 def network_of(config: Any) -> dict[str, Any]:
-    """What their config object says of the network, in our words."""
+    """Return the network that a transformers config object describes, in terms of `ModelConfig`."""
     kinds = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None)
     if kinds is None:
@@ -141,8 +141,8 @@ def network_of(config: Any) -> dict[str, Any]:
 
 
 def our_network(model: ModelConfig) -> dict[str, Any]:
-    found = {name: getattr(model, name) for name in network_names()}
-    return found | {
+    fields = {name: getattr(model, name) for name in network_names()}
+    return fields | {
         "scale": model.query_pre_attn_scalar or model.head_dim,
         "softcap": model.logit_softcap,
         "thetas": (model.rope.theta, model.rope.local_theta or model.rope.theta),
@@ -157,29 +157,29 @@ def network_names() -> list[str]:
     ]
 
 
-def assert_same_reading(given: hf.Json) -> None:
-    """Both read the same network, or both refuse it: transformers at the latest when the model is
-    made or computes."""
-    expected, found = reading(lambda: network_of(configs.their_config(given))), ours(given)
-    if found == expected:
+def assert_same_reading(config: hf.Json) -> None:
+    """Assert that both read the same network or both refuse it: transformers at the latest when it
+    builds or runs the model."""
+    expected, actual = reading(lambda: network_of(configs.their_config(config))), ours(config)
+    if actual == expected:
         return
-    assert isinstance(found, hf.Unsupported)
-    assert "\n" not in str(found)
+    assert isinstance(actual, hf.Unsupported)
+    assert "\n" not in str(actual)
     if not isinstance(expected, Exception):
         tokens = np.arange(3, 15)[None]
-        compute = lambda: theirs.their_logits(configs.their_model(given), tokens)
-        assert isinstance(reading(compute), Exception), (given, found)
+        compute = lambda: theirs.their_logits(configs.their_model(config), tokens)
+        assert isinstance(reading(compute), Exception), (config, actual)
 
 
-def ours(given: hf.Json) -> Any:
-    return reading(lambda: our_network(hf.read_config(given)))
+def ours(config: hf.Json) -> Any:
+    return reading(lambda: our_network(hf.read_config(config)))
 
 
 def reading(read: Callable[[], Any]) -> Any:
-    """What comes of it: a network, or an error."""
+    """Return the network that `read` returns, or the error that it raises."""
     try:
         return read()
-    except Exception as error:  # noqa: BLE001  the strict dataclasses of transformers have their own
+    except Exception as error:  # noqa: BLE001  strict dataclasses of transformers raise their own types
         return error
 
 
@@ -203,9 +203,9 @@ def test_a_field_that_is_missing_or_null_means_what_it_means_to_transformers(fam
 
 
 @configs.every_family
-def test_a_config_of_nothing_but_its_kind_is_the_default_one(family):
-    given = {"model_type": family}
-    assert our_network(hf.read_config(given)) == network_of(configs.their_config(given))
+def test_a_config_with_only_a_model_type_is_the_default_one(family):
+    config = {"model_type": family}
+    assert our_network(hf.read_config(config)) == network_of(configs.their_config(config))
 
 
 @pytest.mark.parametrize(
@@ -241,10 +241,10 @@ def test_a_config_of_nothing_but_its_kind_is_the_default_one(family):
     ],
 )
 def test_switches_and_forms_are_read_as_transformers_reads_them(family, changes):
-    given = configs.tiny(family, **changes)
+    config = configs.tiny(family, **changes)
     if "rope_theta" not in changes and "rope_parameters" in changes:
-        del given["rope_theta"]
-    assert_same_reading(given)
+        del config["rope_theta"]
+    assert_same_reading(config)
 
 
 VALUES: dict[str, list[Any]] = {
@@ -273,9 +273,9 @@ VALUES: dict[str, list[Any]] = {
 def test_fields_together_are_read_as_transformers_reads_them(family, seed):
     draw = random.Random(f"{family} {seed}")
     for _ in range(15):
-        given = configs.tiny(family)
+        config = configs.tiny(family)
         for name in draw.sample(sorted(VALUES), 3):
-            given[name] = copy.deepcopy(draw.choice(VALUES[name]))
+            config[name] = copy.deepcopy(draw.choice(VALUES[name]))
         if draw.random() < 0.5:
-            del given["rope_theta"]
-        assert_same_reading(given)
+            del config["rope_theta"]
+        assert_same_reading(config)

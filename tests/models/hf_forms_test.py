@@ -1,4 +1,4 @@
-"""Forms of config.json that are met: computed as transformers does, refused by name, or kept."""
+"""Forms of config.json: computed as in transformers, refused by name, or kept without effect."""
 
 import copy
 import dataclasses
@@ -41,19 +41,19 @@ YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
     ],
 )
 def test_logits_of_forms_are_those_of_transformers(family, changes):
-    given = tiny(family, **changes)
-    model = their_model(given)
-    config = hf.read_config(given)
+    config_json = tiny(family, **changes)
+    model = their_model(config_json)
+    config = hf.read_config(config_json)
     tokens = np.random.default_rng(0).integers(3, 90, (2, 60))
-    place = np.broadcast_to(np.arange(60), tokens.shape)
-    trunk = Trunk(tokens, np.ones_like(place), place)
-    found = all_logits(bind(config, theirs.parameters(model, config)), trunk)
+    position = np.broadcast_to(np.arange(60), tokens.shape)
+    trunk = Trunk(tokens, np.ones_like(position), position)
+    logits = all_logits(bind(config, theirs.parameters(model, config)), trunk)
     expected = theirs.their_logits(model, tokens)
     assert np.std(expected) > 0.5
-    assert np.abs(found - expected).max() <= 1e-5 * np.ptp(expected)
+    assert np.abs(logits - expected).max() <= 1e-5 * np.ptp(expected)
 
 
-# What is refused.
+# Configs that are refused.
 
 
 @pytest.mark.parametrize("name", sorted(FIXED))
@@ -72,7 +72,7 @@ def test_a_field_that_is_supported_at_one_value_is_refused_at_others_by_name(nam
 
 
 @pytest.mark.parametrize(
-    ("family", "changes", "said"),
+    ("family", "changes", "message"),
     [
         ("llama", {"is_causal": None}, "is_causal=None"),
         ("llama", {"sliding_window": 5}, "sliding_window=5 is not supported in llama"),
@@ -93,7 +93,7 @@ def test_a_field_that_is_supported_at_one_value_is_refused_at_others_by_name(nam
             "original_max_position_embeddings=None",
         ),
         ("gemma3_text", {"query_pre_attn_scalar": 24.5}, "query_pre_attn_scalar=24.5"),
-        ("gemma3_text", {"rope_parameters": {"rope_type": "linear", "factor": 8.0}}, "but factor"),
+        ("gemma3_text", {"rope_parameters": {"rope_type": "linear", "factor": 8.0}}, "not factor"),
         ("mistral", {"sliding_window": 0}, "sliding_window=0 leaves local layers nothing to see"),
         ("phi3", {}, "model_type='phi3' is not supported"),
         ("ministral3", {}, "model_type='ministral3'"),
@@ -101,15 +101,15 @@ def test_a_field_that_is_supported_at_one_value_is_refused_at_others_by_name(nam
         ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "architectures="),
     ],
 )
-def test_what_would_be_computed_differently_is_refused(family, changes, said):
-    with pytest.raises(hf.Unsupported, match=said) as caught:
+def test_what_would_be_computed_differently_is_refused(family, changes, message):
+    with pytest.raises(hf.Unsupported, match=message) as caught:
         hf.read_config(tiny(family, **changes))
     assert "\n" not in str(caught.value)
 
 
-# What changes nothing.
+# Fields without effect.
 
-# The forms of published config.json files, in which nothing but the names is theirs.
+# The field names are those of published config.json files; the values are made up.
 GENERATION = {
     "max_length": 20, "min_length": 0, "do_sample": False, "early_stopping": False, "num_beams": 1,
     "num_beam_groups": 1, "diversity_penalty": 0.0, "temperature": 1.0, "top_k": 50, "top_p": 1.0,
@@ -181,42 +181,42 @@ FORMS: dict[str, tuple[str, hf.Json, set[str]]] = {
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
-def test_what_changes_nothing_is_accepted_reported_and_kept(form):
+def test_fields_without_effect_are_accepted_reported_and_kept(form):
     family, extra, unread = FORMS[form]
-    plain, given = tiny(family), tiny(family, **extra)
+    plain, config_json = tiny(family), tiny(family, **extra)
     scaled = {"rope_scaling": {"type": "linear", "factor": 1.0}} if form == "scaled" else {}
-    assert hf.read_config(given) == hf.read_config(plain | scaled)
+    assert hf.read_config(config_json) == hf.read_config(plain | scaled)
     assert hf.unread_fields(plain) == []
-    assert hf.unread_fields(given) == sorted(unread)
-    # The same network, and a grown one: nothing else changes.
-    model = hf.read_config(given)
-    assert hf.replaced(given, model) == given
-    grown = dataclasses.replace(model, vocab_size=128)
-    assert hf.replaced(given, grown) == given | {"vocab_size": 128}
-    json.dumps(hf.replaced(given, grown))
+    assert hf.unread_fields(config_json) == sorted(unread)
+    # Describing the same network changes nothing, a larger vocabulary only vocab_size.
+    model = hf.read_config(config_json)
+    assert hf.replaced(config_json, model) == config_json
+    larger = dataclasses.replace(model, vocab_size=128)
+    assert hf.replaced(config_json, larger) == config_json | {"vocab_size": 128}
+    json.dumps(hf.replaced(config_json, larger))
 
 
-def test_another_window_or_base_replaces_all_fields_that_say_it():
-    given = tiny("qwen2", internal_version="v2")
-    model = hf.read_config(given)
+def test_another_window_or_base_replaces_all_its_fields():
+    config_json = tiny("qwen2", internal_version="v2")
+    model = hf.read_config(config_json)
     for changes in (
         {"layer_pattern": "G", "sliding_window": 0},
         {"rope": dataclasses.replace(model.rope, theta=7.0)},
     ):
         other = dataclasses.replace(model, **changes)
-        written = hf.replaced(given, other)
+        written = hf.replaced(config_json, other)
         assert hf.read_config(written) == other
         assert written["internal_version"] == "v2"
-    modern = {name: x for name, x in given.items() if name != "rope_theta"}
+    modern = {name: x for name, x in config_json.items() if name != "rope_theta"}
     modern["rope_parameters"] = {"rope_type": "default", "rope_theta": 9.0}
     other = dataclasses.replace(hf.read_config(modern), rope=dataclasses.replace(model.rope))
     assert hf.read_config(hf.replaced(modern, other)) == other
 
 
 def test_a_whole_number_may_be_written_as_a_float_and_is_exported_as_an_integer():
-    given = tiny("gemma3_text", query_pre_attn_scalar=24.0)
-    model = hf.read_config(given)
+    config_json = tiny("gemma3_text", query_pre_attn_scalar=24.0)
+    model = hf.read_config(config_json)
     assert model == hf.read_config(tiny("gemma3_text"))
-    written = hf.replaced(given, model)
+    written = hf.replaced(config_json, model)
     assert type(written["query_pre_attn_scalar"]) is int
     their_config(written)

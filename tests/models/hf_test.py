@@ -1,4 +1,4 @@
-"""A network of a Hugging Face family is the one of transformers: the same logits, to rounding."""
+"""Networks of Hugging Face families have the logits of transformers, up to rounding."""
 
 import copy
 import dataclasses
@@ -30,7 +30,7 @@ def our_logits(params, config: ModelConfig, tokens, segment, position) -> np.nda
 
 
 def ours(name: str):
-    """(their model, our config, our parameters)."""
+    """Return the transformers model, our config and our parameters."""
     model = theirs.their_model(name)
     config = hf.read_config(theirs.config_json(model))
     return model, config, theirs.parameters(model, config)
@@ -40,9 +40,9 @@ def random_tokens(seed: int, rows: int, length: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(3, theirs.BASE["vocab_size"], (rows, length))
 
 
-def assert_same_logits(found: np.ndarray, expected: np.ndarray) -> None:
+def assert_same_logits(logits: np.ndarray, expected: np.ndarray) -> None:
     assert np.std(expected) > 0.5
-    assert np.abs(found - expected).max() <= 1e-5 * (expected.max() - expected.min())
+    assert np.abs(logits - expected).max() <= 1e-5 * (expected.max() - expected.min())
 
 
 @theirs.every_model
@@ -50,20 +50,20 @@ def test_logits_are_those_of_transformers(name):
     model, config, params = ours(name)
     for length in (1, 33, 130):
         tokens = random_tokens(length, 2, length)
-        place = np.broadcast_to(np.arange(length), tokens.shape)
-        found = our_logits(params, config, tokens, np.ones_like(place), place)
-        assert_same_logits(found, theirs.their_logits(model, tokens))
+        position = np.broadcast_to(np.arange(length), tokens.shape)
+        logits = our_logits(params, config, tokens, np.ones_like(position), position)
+        assert_same_logits(logits, theirs.their_logits(model, tokens))
 
 
 @theirs.every_model
-def test_layers_that_are_scanned_are_the_same(name, monkeypatch):
+def test_scanned_layers_give_the_same_logits(name, monkeypatch):
     model, config, params = ours(name)
     monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, unrolled_layers=0))
     tokens = random_tokens(5, 2, 33)
-    place = np.broadcast_to(np.arange(33), tokens.shape)
-    found = our_logits(params, config, tokens, np.ones_like(place), place)
+    position = np.broadcast_to(np.arange(33), tokens.shape)
+    logits = our_logits(params, config, tokens, np.ones_like(position), position)
     assert not isinstance(bind(config, params).blocks, list)
-    assert_same_logits(found, theirs.their_logits(model, tokens))
+    assert_same_logits(logits, theirs.their_logits(model, tokens))
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_a_mesh_changes_nothing(name):
     mesh = make_mesh(2, 2, 2)
     params = jax.device_put(params, parameter_shardings(mesh, params))
     tokens = jax.device_put(random_tokens(6, 4, 20), batch_sharding(mesh))
-    place = np.broadcast_to(np.arange(20), tokens.shape)
-    found = our_logits(params, config, tokens, np.ones_like(place), place)
-    assert_same_logits(found, theirs.their_logits(model, np.asarray(tokens)))
+    position = np.broadcast_to(np.arange(20), tokens.shape)
+    logits = our_logits(params, config, tokens, np.ones_like(position), position)
+    assert_same_logits(logits, theirs.their_logits(model, np.asarray(tokens)))
 
 
 @theirs.every_model
@@ -85,33 +85,37 @@ def test_padding_and_packed_documents_change_nothing(name):
     model, config, params = ours(name)
     tokens, lengths = random_tokens(7, 2, 40), np.array([40, 23])
     mask = np.arange(40)[None, :] < lengths[:, None]
-    place = np.broadcast_to(np.arange(40), tokens.shape)
+    position = np.broadcast_to(np.arange(40), tokens.shape)
     expected = theirs.their_logits(model, tokens, mask.astype(np.int64))
-    padded = our_logits(params, config, tokens, mask, place)
+    padded = our_logits(params, config, tokens, mask, position)
     assert_same_logits(padded[mask], expected[mask])
-    # The two rows side by side in one, as two documents.
+    # Both rows packed into one, as two documents.
     row = lambda x: x[mask][None]
     segment = np.repeat([1, 2], lengths)[None]
-    packed = our_logits(params, config, row(tokens), segment, row(place))
+    packed = our_logits(params, config, row(tokens), segment, row(position))
     assert_same_logits(packed[0], expected[mask])
 
 
 @theirs.every_model
 def test_bfloat16_rounds_as_much_as_transformers_does(name):
-    """Both round every activation to 8 bits; neither is nearer to float32 by more than chance."""
+    """Both round every activation to 8 bits, so their errors relative to float32 are similar."""
     torch = pytest.importorskip("torch")
     model, config, params = ours(name)
     tokens = random_tokens(3, 4, 64)
-    place = np.broadcast_to(np.arange(64), tokens.shape)
+    position = np.broadcast_to(np.arange(64), tokens.shape)
     rough = copy.deepcopy(model)
-    for parameter in rough.parameters():  # and not the rotary frequencies, as `.to` would
+    for parameter in rough.parameters():  # `.to` would also round the rotary frequencies
         parameter.data = parameter.data.to(torch.bfloat16)
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), params)
     run = lambda dtype: our_logits(
-        params, dataclasses.replace(config, compute_dtype=dtype), tokens, np.ones_like(place), place
+        params,
+        dataclasses.replace(config, compute_dtype=dtype),
+        tokens,
+        np.ones_like(position),
+        position,
     )
     exact = run("float32")
-    error = lambda found: np.sqrt(np.mean((found - exact) ** 2))
+    error = lambda logits: np.sqrt(np.mean((logits - exact) ** 2))
     their_error = error(theirs.their_logits(rough, tokens))
     assert 0 < error(run("bfloat16")) < 1.25 * their_error
     assert their_error < 0.05 * np.std(exact)
@@ -119,33 +123,35 @@ def test_bfloat16_rounds_as_much_as_transformers_does(name):
 
 
 @theirs.every_model
-def test_config_goes_there_and_back(name):
-    given = theirs.config_json(theirs.their_model(name))
-    config = hf.read_config(given)
-    family = hf.family_of(given)
+def test_configs_survive_a_round_trip(name):
+    config_json = theirs.config_json(theirs.their_model(name))
+    config = hf.read_config(config_json)
+    family = hf.family_of(config_json)
     written = hf.write_config(family, config)
     assert hf.read_config(written) == config
-    # transformers reads from it what it had been given.
+    # transformers reads the original values from it.
     transformers = pytest.importorskip("transformers")
     again = transformers.AutoConfig.for_model(**written).to_dict()
-    for field in set(given) - hf.INERT - {"attention_dropout", "query_pre_attn_scalar"}:
-        assert again[field] == given[field] or field in ("head_dim", "max_window_layers"), field
-    # Old readers and new ones have names of their own for rotary positions; each form is enough.
+    for field in set(config_json) - hf.INERT - {"attention_dropout", "query_pre_attn_scalar"}:
+        assert again[field] == config_json[field] or field in ("head_dim", "max_window_layers"), (
+            field
+        )
+    # Old and new readers have different names for rotary parameters; each form is sufficient.
     old = {"rope_theta", "rope_scaling", "rope_local_base_freq"}
     new = {name: x for name, x in written.items() if name not in old}
-    assert hf.read_config(new | {"rope_parameters": given["rope_parameters"]}) == config
+    assert hf.read_config(new | {"rope_parameters": config_json["rope_parameters"]}) == config
 
 
 @theirs.every_model
-def test_every_parameter_has_one_weight_and_every_operation_can_be_undone(name):
-    given = theirs.config_json(theirs.their_model(name))
-    config, family = hf.read_config(given), hf.family_of(given)
+def test_every_parameter_has_one_weight_and_every_operation_is_invertible(name):
+    config_json = theirs.config_json(theirs.their_model(name))
+    config, family = hf.read_config(config_json), hf.family_of(config_json)
     leaves = by_name(shapes(config))
-    found = [t for t in hf.tensors(family, config) if not t.copy_of]
-    assert {t.path for t in found} == set(leaves) <= set(LOGICAL_AXES)
-    assert sum(np.prod(t.shape) for t in found) == count_parameters(config)
-    assert len({t.name for t in found}) == len(found)
-    for tensor in found:
+    tensors = [t for t in hf.tensors(family, config) if not t.copy_of]
+    assert {t.path for t in tensors} == set(leaves) <= set(LOGICAL_AXES)
+    assert sum(np.prod(t.shape) for t in tensors) == count_parameters(config)
+    assert len({t.name for t in tensors}) == len(tensors)
+    for tensor in tensors:
         x = np.random.default_rng(0).normal(size=tensor.shape)
         shape = leaves[tensor.path].shape
         assert tensor.ours(x).shape == (shape if tensor.layer is None else shape[1:])
@@ -157,7 +163,7 @@ def plain(**changes) -> hf.Json:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"model_type": "gpt2"}, "model_type='gpt2' is not supported; these are: qwen3"),
         ({"model_type": "gemma3"}, "images"),
@@ -187,38 +193,38 @@ def plain(**changes) -> hf.Json:
         ({"layer_types": ["chunked_attention"] * 4}, "layer_types="),
     ],
 )
-def test_what_would_be_computed_differently_is_refused_by_name(changes, said):
-    with pytest.raises(hf.Unsupported, match=said):
+def test_what_would_be_computed_differently_is_refused_by_name(changes, message):
+    with pytest.raises(hf.Unsupported, match=message):
         hf.read_config(plain(**changes))
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"use_mrope": False},  # as the base models of Qwen2.5 have it
+        {"use_mrope": False},  # as in the base models of Qwen2.5
         {"unsloth_fixed": True, "is_llama_config": True, "partial_rotary_factor": 1.0},
         {"rope_parameters": None, "rope_theta": 1000000.0, "rope_scaling": None},
         {"head_dim": 16, "attention_dropout": 0},
     ],
 )
-def test_what_changes_nothing_is_passed_over(changes):
+def test_fields_without_effect_are_ignored(changes):
     assert hf.read_config(plain(**changes)) == hf.read_config(plain())
 
 
-def test_a_window_that_is_left_out_is_the_default_one_and_null_is_none():
-    given = theirs.config_json(theirs.their_model("mistral"))
-    del given["sliding_window"]
-    assert hf.read_config(given).sliding_window == 4096
-    assert hf.read_config(given | {"sliding_window": None}).layer_pattern == "G"
+def test_a_missing_window_is_the_default_and_null_is_none():
+    config_json = theirs.config_json(theirs.their_model("mistral"))
+    del config_json["sliding_window"]
+    assert hf.read_config(config_json).sliding_window == 4096
+    assert hf.read_config(config_json | {"sliding_window": None}).layer_pattern == "G"
 
 
 def test_a_cap_that_transformers_does_not_apply_is_refused():
-    given = theirs.config_json(theirs.their_model("gemma3"))
+    config_json = theirs.config_json(theirs.their_model("gemma3"))
     with pytest.raises(hf.Unsupported, match="attn_logit_softcapping=50.0"):
-        hf.read_config(given | {"attn_logit_softcapping": 50.0})
+        hf.read_config(config_json | {"attn_logit_softcapping": 50.0})
 
 
-def test_the_family_of_a_network_made_here_is_found():
+def test_a_family_is_found_for_a_new_network():
     for changes, name in (
         ({}, "qwen3"),
         ({"qk_norm": "none", "qkv_bias": True}, "qwen2"),
@@ -231,7 +237,7 @@ def test_the_family_of_a_network_made_here_is_found():
         hf.family_for(tiny.model_config(scale_embedding=True))
 
 
-# Public configs, and the parameters that transformers counts in them; the cards round these.
+# Public configs, and their number of parameters in transformers, which the model cards round.
 SIZES = {
     "Qwen3-0.6B": ("qwen3", 151936, 1024, 28, 16, 8, 128, 3072, True, 596_049_920),
     "Qwen3-1.7B": ("qwen3", 151936, 2048, 28, 16, 8, 128, 6144, True, 1_720_574_976),
@@ -250,11 +256,11 @@ SIZES = {
 
 
 @pytest.mark.parametrize("name", sorted(SIZES))
-def test_full_size_shapes_have_the_parameters_of_their_cards(name):
+def test_full_size_networks_have_the_parameters_of_their_model_cards(name):
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     kind, vocab, width, layers, heads, kv_heads, head_dim, ffn, tied, count = SIZES[name]
-    given = {
+    config_json = {
         "model_type": kind,
         "vocab_size": vocab,
         "hidden_size": width,
@@ -268,22 +274,22 @@ def test_full_size_shapes_have_the_parameters_of_their_cards(name):
         "hidden_act": "silu",
     }
     if kind == "gemma3_text":
-        del given["hidden_act"]
-        given |= {"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 256}
+        del config_json["hidden_act"]
+        config_json |= {"hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 256}
     if kind in ("gemma3_text", "olmo3", "mistral"):
-        given["sliding_window"] = 4096
-    config = hf.read_config(given)
+        config_json["sliding_window"] = 4096
+    config = hf.read_config(config_json)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(
-            transformers.AutoConfig.for_model(**given)
+            transformers.AutoConfig.for_model(**config_json)
         )
     expected = {path: tuple(x.shape) for path, x in model.named_parameters()}
-    found = {t.name: t.shape for t in hf.tensors(hf.family_of(given), config) if not t.copy_of}
-    assert found == expected
+    tensors = hf.tensors(hf.family_of(config_json), config)
+    assert {t.name: t.shape for t in tensors if not t.copy_of} == expected
     assert count_parameters(config) == count
 
 
-def test_stretched_positions_keep_the_fast_pairs_and_slow_the_slow_ones():
+def test_rope_scaling_keeps_high_frequencies_and_divides_low_ones():
     plain = Rope(1e4).frequencies(64, local=False)
     for rope in (
         Rope(1e4, scaling="llama3", factor=8.0, original_length=1024),

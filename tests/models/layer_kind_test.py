@@ -1,5 +1,5 @@
-"""A layer kind of a user's own, that of docs/extending.md: it forks, decodes, is counted and
-sharded like attention, by itself and beside it."""
+"""The user-defined layer kind of docs/extending.md: forks, decoding, FLOPs and sharding work as for
+attention, alone and in combination with it."""
 
 import dataclasses
 import importlib.util
@@ -23,7 +23,7 @@ from tests.support.trees import B, N, T, W
 
 
 def load_example():
-    """Runs the page's file, which registers the letter A."""
+    """Execute the file in the page, which registers the letter A."""
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n# my_layers\.py\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     spec = importlib.util.spec_from_loader("my_layers", loader=None)
@@ -33,12 +33,12 @@ def load_example():
 
 
 EXAMPLE = load_example()
-register("m", EXAMPLE.MovingAverage())  # as in hybrids: one kind is a layer
+register("m", EXAMPLE.MovingAverage())  # as in hybrid models: a layer of one kind
 register("f", LAYERS["G"][1])
 WINDOW = {"sliding_window": 4}
 CONFIGS = {
     "alone": tiny.model_config(vocab_size=40, layer_pattern="A"),
-    "beside attention": tiny.model_config(
+    "with attention": tiny.model_config(
         vocab_size=40, num_layers=3, layer_pattern="LGm", norm="around", **WINDOW
     ),
     "scanned": tiny.model_config(vocab_size=40, num_layers=9, layer_pattern="mfLmfG", **WINDOW),
@@ -55,8 +55,8 @@ def test_branches_with_their_trunk_are_plain_rows(name):
     trunk, branches = trees.random_tree(7)
     rows, live = trees.alone(trunk, branches), np.asarray(branches.live)
     expected = np.asarray(trees.plain(theta, *rows, config=config))[live]
-    found = np.asarray(trees.packed(theta, trunk, branches, config=config))[live]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    hidden = np.asarray(trees.packed(theta, trunk, branches, config=config))[live]
+    np.testing.assert_allclose(hidden, expected, rtol=1e-5, atol=1e-5)
     cotangent = trees.random_cotangent(7)
     error = tiny.relative_error(
         trees.packed_gradient(theta, trunk, branches, cotangent, config=config),
@@ -69,37 +69,37 @@ def test_branches_with_their_trunk_are_plain_rows(name):
 def test_it_decodes_as_it_scores(name, sizes):
     trunk, branches = trees.random_tree(2)
     inputs, live = (params(name), trunk, branches), np.asarray(branches.live)
-    found = np.asarray(trees.cached(*inputs, sizes=sizes, config=CONFIGS[name]))
+    hidden = np.asarray(trees.cached(*inputs, sizes=sizes, config=CONFIGS[name]))
     expected = np.asarray(trees.packed(*inputs, config=CONFIGS[name]))
-    np.testing.assert_allclose(found[live], expected[live], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(hidden[live], expected[live], rtol=1e-5, atol=1e-5)
 
 
 def test_documents_of_a_row_leak_no_gradient():
-    """Exactly none, from a document to the one before it."""
+    """The gradient of a document's loss with respect to the document before it is exactly zero."""
     config, (trunk, _) = CONFIGS["alone"], trees.random_tree(4)
     ids = jnp.arange(B * T, dtype=jnp.int32).reshape(B, T)
     trunk = dataclasses.replace(trunk, tokens=ids)
     config = dataclasses.replace(config, vocab_size=B * T)
     second = (trunk.segment == 2)[..., None]
     loss = lambda p: jnp.where(second, forward(bind(config, p), trunk), 0.0).sum()
-    slope = tiny.jit(jax.grad(loss))(tiny.params(config))["embedding"]
-    read = np.any(np.asarray(slope) != 0, axis=-1)
+    gradient = tiny.jit(jax.grad(loss))(tiny.params(config))["embedding"]
+    read = np.any(np.asarray(gradient) != 0, axis=-1)
     assert np.array_equal(read, np.asarray(trunk.segment == 2).ravel())
 
 
-def test_a_rematerialised_scan_has_the_same_gradient():
+def test_a_rematerialized_scan_has_the_same_gradient():
     config, (trunk, branches) = CONFIGS["scanned"], trees.random_tree(7)
     inputs = params("scanned"), trunk, branches, trees.random_cotangent(7)
-    again = dataclasses.replace(config, remat="block")
+    remat = dataclasses.replace(config, remat="block")
     error = tiny.relative_error(
-        trees.packed_gradient(*inputs, config=again), trees.packed_gradient(*inputs, config=config)
+        trees.packed_gradient(*inputs, config=remat), trees.packed_gradient(*inputs, config=config)
     )
     assert error < 1e-5
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_caches_have_the_shapes_that_the_kinds_say(name):
-    """So the memory check, which only asks for shapes, counts what is there."""
+def test_caches_have_the_shapes_that_the_kinds_declare(name):
+    """The memory check reads only the declared shapes."""
     config, (trunk, branches) = CONFIGS[name], trees.random_tree(0)
 
     def caches(params):
@@ -122,11 +122,11 @@ def test_its_flops_are_counted():
         (loss, flops.forward_flops(config, work)),
         (jax.value_and_grad(loss), flops.training_flops(config, work)),
     ):
-        found = jax.jit(run).lower(shapes(config), trunk).cost_analysis()["flops"]
-        assert 1 <= found / count < 1.2  # the gates and sums of so few tokens are not
+        compiled = jax.jit(run).lower(shapes(config), trunk).cost_analysis()["flops"]
+        assert 1 <= compiled / count < 1.2  # `count` leaves out elementwise operations and sums
 
 
-def test_kinds_are_counted_without_going_through_the_layers():
+def test_kinds_are_counted_without_a_loop_over_layers():
     repeats = 10**12
     config = dataclasses.replace(CONFIGS["scanned"], num_layers=6 * repeats + 1)
     counts = {kind.name: 0 for kind in kind_counts(config)}
@@ -136,7 +136,7 @@ def test_kinds_are_counted_without_going_through_the_layers():
 
 
 def test_a_mesh_changes_nothing():
-    config, theta = CONFIGS["beside attention"], params("beside attention")
+    config, theta = CONFIGS["with attention"], params("beside attention")
     trunk, branches = trees.random_tree(6)
     loss = lambda p, *x: trees.weighted(
         trees.run_packed(p, *x, config=config), trees.random_cotangent(6), x[1].live
@@ -146,14 +146,14 @@ def test_a_mesh_changes_nothing():
     placed = parameter_shardings(mesh, shapes(config))
     with jax.set_mesh(mesh):
         inputs = jax.device_put((trunk, branches), batch_sharding(mesh))
-        found = tiny.jit(jax.grad(loss))(jax.device_put(theta, placed), *inputs)
-    assert tiny.relative_error(found, expected) < 1e-5
-    gate = found["blocks"]["average"]["gate"]["kernel"]
+        gradient = tiny.jit(jax.grad(loss))(jax.device_put(theta, placed), *inputs)
+    assert tiny.relative_error(gradient, expected) < 1e-5
+    gate = gradient["blocks"]["average"]["gate"]["kernel"]
     assert gate.sharding.spec == jax.sharding.PartitionSpec(None, "fsdp", "tensor")
 
 
-def test_a_step_is_its_equations_on_repeated_prefixes():
-    """Rollout, evidence and gradient, against rows that repeat the prefix."""
+def test_a_step_matches_its_equations_on_repeated_prefixes():
+    """Compare rollout, evidence and gradient with rows that repeat the prefix for every thought."""
     config = tiny.model_config(num_layers=3, layer_pattern="AGm")
     words, settings = tiny.words(config), tiny.rlp_settings(prompt=(14, 5), update_micro_batch=6)
     theta, batch = tiny.params(config, 4), tiny.documents(0, [12, 16, 9, 14], 16, 22, forks=2)
@@ -186,7 +186,7 @@ def test_a_step_is_its_equations_on_repeated_prefixes():
     counted = np.ones_like(thoughts.closed)
     policy_gradient = tiny.policy_gradient(config, settings, words)
     (loss, _), gradient = policy_gradient(theta, rollout, advantages, counted)
-    expected, slope = naive.surrogate(
+    expected, expected_gradient = naive.surrogate(
         theta,
         rows,
         jnp.asarray(recorded),
@@ -200,7 +200,7 @@ def test_a_step_is_its_equations_on_repeated_prefixes():
         sequence=False,
     )
     np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
-    assert tiny.relative_error(gradient, slope) < 1e-4
+    assert tiny.relative_error(gradient, expected_gradient) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -213,12 +213,12 @@ def test_a_letter_has_one_meaning(letter, kinds):
     assert "x" not in LAYERS
 
 
-def test_a_letter_without_a_meaning_is_named():
+def test_an_unknown_letter_is_named():
     with pytest.raises(ValueError, match="model.layer_pattern='Gx'.*letters: .*G, L"):
         tiny.model_config(layer_pattern="Gx")
 
 
-def test_layers_of_one_kind_have_weights_of_their_own():
+def test_layers_of_one_kind_have_separate_weights():
     blocks = params("scanned")["blocks"]
     stacks = {name: len(jax.tree.leaves(stack)[0]) for name, stack in blocks.items()}
     assert {name: stacks[name] for name in ("average", "ffn", "attention")} == {

@@ -1,11 +1,11 @@
-"""Names of leaves."""
+"""Names of the leaves of a tree."""
 
 import jax
 
 from models.paths import by_name, name_of
 
 
-def test_names_are_the_keys_from_the_root_and_every_leaf_has_its_own():
+def test_a_name_is_the_path_from_the_root_and_is_unique():
     tree = {"blocks": {"q": {"kernel": 1, "scale": 2}, "k": {"kernel": 3}}, "embedding": 4}
     assert by_name(tree) == {
         "blocks/k/kernel": 3,

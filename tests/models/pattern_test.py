@@ -1,4 +1,4 @@
-"""Runs of layers: they cover the pattern, with as little in their units as can be."""
+"""Runs of layers cover the pattern, with as few layers in their units as possible."""
 
 import functools
 import itertools
@@ -10,14 +10,14 @@ from models.pattern import runs
 
 
 def units(layers: str) -> list[str]:
-    """The runs, as "times·unit"; that they cover the layers is checked."""
-    found = runs(tuple(layers))
-    each = [(layers[run.first : run.first + run.unit], run.times) for run in found]
-    assert "".join(unit * times for unit, times in each) == layers
-    assert [run.first for run in found] == list(
-        itertools.accumulate((run.unit * run.times for run in found[:-1]), initial=0)
+    """Return the runs as "times·unit", and assert that they cover the layers."""
+    all_runs = runs(tuple(layers))
+    repeats = [(layers[run.first : run.first + run.unit], run.times) for run in all_runs]
+    assert "".join(unit * times for unit, times in repeats) == layers
+    assert [run.first for run in all_runs] == list(
+        itertools.accumulate((run.unit * run.times for run in all_runs[:-1]), initial=0)
     )
-    return [f"{times}·{unit}" for unit, times in each]
+    return [f"{times}·{unit}" for unit, times in repeats]
 
 
 @pytest.mark.parametrize(
@@ -30,13 +30,13 @@ def units(layers: str) -> list[str]:
         ("MMMG", "3·M 1·G"),
     ],
 )
-def test_what_repeats_is_one_run(layers, expected):
+def test_repeated_layers_are_one_run(layers, expected):
     assert " ".join(units(layers)) == expected
 
 
 @functools.cache
 def fewest(layers: str) -> int:
-    """Layers in the units of the best cut, by trying all of them."""
+    """Return the number of layers in the units of the best cut, by exhaustive search."""
     if not layers:
         return 0
     parts = [

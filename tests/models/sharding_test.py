@@ -1,4 +1,4 @@
-"""The table of shardings: every parameter is in it, and what cannot be placed is named."""
+"""The table of shardings contains every parameter; errors name what cannot be sharded."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ from models.tree import Trunk, forward
 from tests.support import tiny
 
 
-def test_every_parameter_has_its_place():
+def test_every_parameter_has_a_sharding():
     mesh = make_mesh(2, 2, 2)
     for changes in (
         {},
@@ -57,7 +57,7 @@ def test_parameters_are_split_as_the_table_says():
         ((1, 4, 2), (1, 4, 2)),
     ],
 )
-def test_one_size_may_be_all_that_are_left(sizes, shape):
+def test_one_size_may_be_the_remaining_devices(sizes, shape):
     mesh = make_mesh(*sizes)
     assert tuple(mesh.shape.values()) == shape
     assert tuple(mesh.shape) == ("data", "fsdp", "tensor")
@@ -71,7 +71,7 @@ def test_sizes_that_do_not_fit_the_devices_are_refused(sizes):
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Of a TPU v6e slice of 8 × 8, as far as a mesh looks at it."""
+    """A chip of an 8 × 8 slice of TPU v6e, with the attributes that `make_mesh` reads."""
 
     id: int
     platform: str = "tpu"
@@ -90,14 +90,14 @@ class Chip:
 
 @pytest.mark.parametrize("sizes", [(1, -1, 4), (2, -1, 2), (1, 8, 8), (1, 64, 1)])
 def test_devices_of_one_tensor_group_are_neighbours(sizes):
-    """Sizes that divide the sides of the torus, and such that split one."""
+    """For sizes that divide the sides of the torus, and sizes that split one."""
     mesh = make_mesh(*sizes, devices=[Chip(i) for i in range(64)])
     groups = mesh.devices.reshape(-1, mesh.shape["tensor"])
     assert len({chip.id for chip in groups.flat}) == 64
     for group in groups:
-        place = np.array([chip.coords[:2] for chip in group])
-        sides = place.max(axis=0) - place.min(axis=0) + 1
-        assert sides.prod() == len(group)  # a rectangle of its own
+        coords = np.array([chip.coords[:2] for chip in group])
+        sides = coords.max(axis=0) - coords.min(axis=0) + 1
+        assert sides.prod() == len(group)  # the group is a rectangle
 
 
 def test_a_mesh_over_some_devices():
@@ -144,13 +144,13 @@ def test_a_mesh_that_would_split_a_head_is_refused():
 
 
 @pytest.mark.parametrize("remat", ["none", "dots", "block"])
-def test_no_policy_keeps_gathered_layers_for_the_backward_pass(remat, monkeypatch):
-    """A deep network on few tokens: its parameters would be most of what is kept."""
+def test_no_remat_policy_saves_gathered_layers(remat, monkeypatch):
+    """In a deep network on few tokens, gathered parameters would dominate the saved memory."""
     monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, unrolled_layers=0))
     config = tiny.model_config(num_layers=16, hidden_size=64, ffn_size=256, remat=remat)
     mesh, tree = make_mesh(1, 8, 1), shapes(config)
     placed = parameter_shardings(mesh, tree)
-    at = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+    at = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
     trunk = Trunk(*[jax.ShapeDtypeStruct((8, 4), jnp.int32, sharding=batch_sharding(mesh))] * 3)
     loss = lambda params, trunk: forward(bind(config, params), trunk).sum()
     with jax.set_mesh(mesh):

@@ -1,5 +1,5 @@
-"""A branch computed with its trunk is the same text computed alone: forward, backward and cached
-(the law of `tests/support/trees.py`)."""
+"""A branch computed with its trunk equals the same text computed as a plain row: forward, backward
+and cached (see `tests/support/trees.py`)."""
 
 import dataclasses
 import functools
@@ -32,8 +32,8 @@ from tests.support.trees import (
     weighted,
 )  # fmt: skip
 
-# Everything that a family may have of its own, in straight code and scanned. A window of 4 tokens
-# ends now in the trunk, now in the branch.
+# All features of model families, with unrolled and scanned layers. A window of 4 tokens starts in
+# the trunk for some queries, and in the branch for others.
 FAMILY = tiny.model_config(
     vocab_size=40,
     num_layers=3,
@@ -57,7 +57,7 @@ CONFIGS = {
 
 
 def weights(name: str):
-    """Parameters of one of `CONFIGS`; smaller ones where more layers would amplify rounding."""
+    """Parameters for one of `CONFIGS`, smaller if more layers would amplify rounding."""
     return tiny.params(CONFIGS[name], scale=10.0 if name == "plain" else 5.0)
 
 
@@ -79,9 +79,9 @@ def test_branches_with_their_trunk_are_plain_rows(name, seed):
     rows, live = alone(trunk, branches), np.asarray(branches.live)
     without_kernels = dataclasses.replace(config, attention=None)
     expected = np.asarray(plain(params, *rows, config=without_kernels))[live]
-    found = np.asarray(packed(params, trunk, branches, config=config))
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found[live], expected, rtol=1e-5, atol=1e-5)
+    hidden = np.asarray(packed(params, trunk, branches, config=config))
+    assert np.isfinite(hidden).all()
+    np.testing.assert_allclose(hidden[live], expected, rtol=1e-5, atol=1e-5)
     cotangent = random_cotangent(seed)
     error = tiny.relative_error(
         packed_gradient(params, trunk, branches, cotangent, config=config),
@@ -95,14 +95,14 @@ def test_branches_with_their_trunk_are_plain_rows(name, seed):
     [("plain", (1, 1, 1, 1, 1)), ("plain", (2, 3)), ("plain", (5,))]
     + [(name, (2, 3)) for name in sorted(set(CONFIGS) - {"plain"})],
 )
-def test_cached_slots_are_teacher_forced_ones(name, sizes):
+def test_cached_slots_equal_teacher_forcing(name, sizes):
     config, params = CONFIGS[name], weights(name)
     for seed in range(3):
         trunk, branches = random_tree(seed)
         live = np.asarray(branches.live)
-        found = np.asarray(cached(params, trunk, branches, sizes=sizes, config=config))
+        hidden = np.asarray(cached(params, trunk, branches, sizes=sizes, config=config))
         expected = np.asarray(packed(params, trunk, branches, config=config))
-        np.testing.assert_allclose(found[live], expected[live], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(hidden[live], expected[live], rtol=1e-5, atol=1e-5)
 
 
 def test_prefill_is_forward():
@@ -115,7 +115,7 @@ def test_prefill_is_forward():
 
 
 def test_documents_of_a_row_do_not_see_each_other():
-    # Several documents in a row have the hidden states of one document per row.
+    # Packed documents have the hidden states of documents in separate rows.
     model = bind(CONFIG, tiny.params(CONFIG))
     run = tiny.jit(forward)
     trunk, _ = random_tree(1)
@@ -126,15 +126,15 @@ def test_documents_of_a_row_do_not_see_each_other():
             tokens = np.zeros((B, T), np.int32)
             tokens[0, : inside.sum()] = np.asarray(trunk.tokens)[row, inside]
             segment = (np.arange(T) < inside.sum()).astype(np.int32) * np.ones((B, 1), np.int32)
-            place = np.broadcast_to(np.arange(T, dtype=np.int32), (B, T))
-            single = np.asarray(run(model, Trunk(tokens, segment, place)))[0, : inside.sum()]
+            position = np.broadcast_to(np.arange(T, dtype=np.int32), (B, T))
+            single = np.asarray(run(model, Trunk(tokens, segment, position)))[0, : inside.sum()]
             np.testing.assert_allclose(single, together[row, inside], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     "changes", [{"remat": "block"}, {"remat": "dots"}, {"attention": "reference"}]
 )
-def test_how_it_is_computed_does_not_change_the_gradient(changes):
+def test_remat_and_implementation_do_not_change_the_gradient(changes):
     config = tiny.model_config(vocab_size=40, **changes)
     params = tiny.params(CONFIG)
     trunk, branches = random_tree(3)
@@ -147,21 +147,21 @@ def test_how_it_is_computed_does_not_change_the_gradient(changes):
 
 
 @pytest.mark.parametrize("policy", ["block", "dots"])
-def test_rematerialisation_keeps_less(policy):
+def test_rematerialization_saves_fewer_residuals(policy):
     def residuals(config):
         trunk, branches = random_tree(3)
         loss = lambda p: run_tree(bind(config, p), trunk, branches).sum()
-        _, back = jax.eval_shape(functools.partial(jax.vjp, loss), tiny.params(CONFIG))
-        return sum(x.size for x in jax.tree.leaves(back))
+        _, vjp = jax.eval_shape(functools.partial(jax.vjp, loss), tiny.params(CONFIG))
+        return sum(x.size for x in jax.tree.leaves(vjp))
 
-    kept = residuals(tiny.model_config(vocab_size=40, remat=policy))
-    assert kept < 0.7 * residuals(CONFIG)
+    saved = residuals(tiny.model_config(vocab_size=40, remat=policy))
+    assert saved < 0.7 * residuals(CONFIG)
 
 
 def test_only_what_a_branch_may_see_has_a_gradient():
-    """Exactly zero for trunk tokens from the fork on, other documents and branches, dead slots.
+    """Zero for trunk tokens at or after the fork, other documents and branches, and dead slots.
 
-    Every token of the row has an id of its own, so the rows of the embedding tell who was read.
+    Every token of the row has a unique id, so the gradient of the embedding shows which were read.
     """
     count = B * (T + N * W)
     config = tiny.model_config(vocab_size=count)
@@ -176,19 +176,19 @@ def test_only_what_a_branch_may_see_has_a_gradient():
         loss = lambda p: weighted(run_tree(bind(config, p), trunk, branches), cotangent, one_slot)
         return jnp.any(jax.grad(loss)(params)["embedding"] != 0, axis=-1)
 
-    places = [(b, n, w) for b, n, w in np.ndindex(B, N, W) if branches.live[b, n, w]]
-    masks = np.zeros((len(places), B, N, W), bool)
-    for i, place in enumerate(places):
-        masks[(i, *place)] = True
+    slots = [(b, n, w) for b, n, w in np.ndindex(B, N, W) if branches.live[b, n, w]]
+    masks = np.zeros((len(slots), B, N, W), bool)
+    for i, slot in enumerate(slots):
+        masks[(i, *slot)] = True
     read = np.asarray(tiny.jit(lambda m: jax.lax.map(reads, m))(jnp.asarray(masks)))
 
     t, b_ = jax.tree.map(np.asarray, (trunk, branches))
-    for (b, n, w), found in zip(places, read, strict=True):
+    for (b, n, w), tokens_read in zip(slots, read, strict=True):
         expected = np.zeros(count, bool)
         seen = (t.segment[b] == b_.segment[b, n]) & (t.position[b] < b_.fork[b, n])
         expected[t.tokens[b, seen]] = True
         expected[b_.tokens[b, n, : w + 1][b_.live[b, n, : w + 1]]] = True
-        assert np.array_equal(found, expected)
+        assert np.array_equal(tokens_read, expected)
 
 
 ROUGH = tiny.model_config(vocab_size=40, compute_dtype="bfloat16")
@@ -199,12 +199,12 @@ def distance(a, b) -> float:
     return np.sqrt(sum(float(jnp.sum((x - y).astype(jnp.float32) ** 2)) for x, y in pairs))
 
 
-# Packing only reorders sums: against float32 it may lose no more than plain bfloat16 rows do, up to
-# the factor of two by which two roundings of the same size differ.
+# Packing only reorders sums: its error against float32 may be at most twice that of plain bfloat16
+# rows, since two roundings of the same size differ by up to that factor.
 def assert_packing_loses_nothing(exact, as_plain, as_packed):
-    lost = distance(as_plain, exact)
-    assert 0 < lost < 0.1 * distance(exact, jax.tree.map(jnp.zeros_like, exact))
-    assert distance(as_packed, exact) < 2 * lost
+    error = distance(as_plain, exact)
+    assert 0 < error < 0.1 * distance(exact, jax.tree.map(jnp.zeros_like, exact))
+    assert distance(as_packed, exact) < 2 * error
 
 
 def test_bfloat16_packs_as_well_as_it_runs_plain():
@@ -219,7 +219,7 @@ def test_bfloat16_packs_as_well_as_it_runs_plain():
     )
 
 
-@pytest.mark.slow  # compiling bfloat16 backward passes for a CPU
+@pytest.mark.slow  # compiles bfloat16 backward passes for a CPU
 def test_bfloat16_gradient_packs_as_well_as_it_runs_plain():
     params = tiny.params(CONFIG)
     trunk, branches = random_tree(5)

@@ -1,4 +1,4 @@
-"""What a case leaves, and how that differs from what an undisturbed run left."""
+"""Collect the results of a run, and compare them with those of an undisturbed run."""
 
 import re
 from collections.abc import Iterable
@@ -9,27 +9,27 @@ from tests.soak.kinds import WORKDIR, Kind
 from tests.soak.program import read_json
 from tests.support import runs
 
-# A new start adds a file of events, a step that was damaged is moved aside, and the names of files
-# with arrays are random.
+# Each start adds an event file, a damaged checkpoint is moved aside, and array files have random
+# names.
 _VARIES = re.compile(r".*/tensorboard/events[^/]*|.*/checkpoints/(damaged(/.*)?|[0-9]+/.*)")
 
 
-def left_by(kind: Kind, folder: Path) -> dict[str, Any]:
-    """What must not depend on how often the run in the folder of a case was stopped: the bits of
-    all arrays, figures, metrics, thoughts, and the names of all files."""
+def results_of(kind: Kind, folder: Path) -> dict[str, Any]:
+    """Return the results that must not depend on how often the run in a folder was stopped: the
+    bits of all arrays, the metrics, the thoughts, and the names of all files."""
     workdir = folder / WORKDIR
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in kind.runs:
-        found |= {f"{name}/{part}": value for part, value in runs.outcome(workdir / name).items()}
+        results |= {f"{name}/{part}": value for part, value in runs.outcome(workdir / name).items()}
     if (workdir / "summary.json").exists():
-        found["summary"] = runs.timeless(read_json(workdir / "summary.json"))
+        results["summary"] = runs.timeless(read_json(workdir / "summary.json"))
     paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-    found["files"] = {path: True for path in paths if not _VARIES.fullmatch(path)}
-    return found
+    results["files"] = {path: True for path in paths if not _VARIES.fullmatch(path)}
+    return results
 
 
 def differences(found: Any, expected: Any, path: str = "") -> list[str]:
-    """Where two values of `left_by` differ, as texts."""
+    """Describe where two results of `results_of` differ."""
     if isinstance(found, dict) and isinstance(expected, dict):
         both = [name for name in found if name in expected]
         return [

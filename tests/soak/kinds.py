@@ -1,4 +1,4 @@
-"""The kinds of runs that the soak test disturbs: their inputs and command lines."""
+"""The kinds of runs that the soak test disturbs, with their inputs and command lines."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ WORKDIR = "run"  # the --workdir of every command; all paths are relative to the
 BASE = "base"  # a finished run that others start from
 
 Fields = dict[str, Any]
-# Enough steps and checkpoints that a start does not take most of the time.
+# Enough steps and checkpoints that most of the time is not spent on start-up.
 MANY: Fields = {"steps": 18, "evaluation.every": 7, "checkpoint.every": 2}
 TEXT: Fields = {"data.train": "text.jsonl"}
 TEXT_RUN = runs.TEXT | TEXT | MANY
@@ -25,7 +25,7 @@ SFT: Fields = TEXT | {
     "data.sft.share": 0.5,
     "data.sequence_length": 48,
 }
-# Both arms in the file of an experiment; the second starts from the first.
+# The config file of an experiment with two arms; the second starts from the first.
 EXPERIMENT = """
 from ml_collections import ConfigDict
 from configs import default
@@ -42,7 +42,7 @@ def get_config():
 
 
 def train(fields: Fields, workdir: str = WORKDIR) -> list[str]:
-    """The command line of one run."""
+    """Return the command line of one run."""
     config = f"--config={ROOT}/configs/default.py"
     flags = [f"--config.{name}={value}" for name, value in runs.flat_config(fields).items()]
     return [sys.executable, "-m", "launch.train", config, f"--workdir={workdir}", *flags]
@@ -53,10 +53,10 @@ class Kind:
     """A kind of run.
 
     Attributes:
-      command: the command line, which is the same in every case.
-      write: writes the files that it reads into a folder.
-      before: command lines that make more of its inputs there.
-      runs: folders of runs below the workdir.
+      command: The command line, which is the same in every case.
+      write: Writes the input files of the run into a folder.
+      before: Command lines that create further inputs in that folder.
+      runs: Folders of runs in the workdir.
     """
 
     command: list[str]

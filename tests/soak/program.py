@@ -1,4 +1,4 @@
-"""A program under test: started, watched, and nothing of it left running."""
+"""Start and watch a program, and verify that none of its processes survive it."""
 
 import contextlib
 import json
@@ -13,34 +13,34 @@ from pathlib import Path
 from tests.soak.kinds import ROOT, WORKDIR
 from tests.support.environment import of_a_user
 
-MARK = "SOAK_PROGRAM"  # of the environment of a program and of all that it starts
+MARK = "SOAK_PROGRAM"  # environment variable of a program and of all processes that it starts
 LONGEST = 600  # seconds that any run may take
-LINGERING = 20  # seconds that processes may live on when the program has ended
+LINGERING = 20  # seconds that child processes may survive the program
 
 
 def environment(shared: Path) -> dict[str, str]:
-    """The environment of a user who has run these programs before.
+    """Return the environment of a user who has run these programs before.
 
     Args:
-      shared: folder for what programs keep between runs (compiled code, a list of fonts).
+      shared: Folder for caches (compiled code, a list of fonts).
     """
     compiled = {
         "JAX_COMPILATION_CACHE_DIR": str(shared / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
-    # One device, alone in its process: two runs are then equal bit for bit.
+    # With one device in each process, two runs are bit-identical.
     fixed = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", "HF_HUB_OFFLINE": "1"}
     plots = {"MPLCONFIGDIR": str(shared / "matplotlib")}
     return compiled | of_a_user() | fixed | plots | {"PYTHONPATH": str(ROOT)}
 
 
 class Program:
-    """A started program. A context manager that kills what is left of it."""
+    """A running program. As a context manager it kills all its processes at the end."""
 
     _count = 0
 
     def __init__(self, command: list[str], folder: Path, variables: dict[str, str]) -> None:
-        """Starts it in `folder`, where it also puts its temporary files and its cache."""
+        """Start the program in `folder`, which also contains its temporary files and its cache."""
         for name in ("tmp", "cache"):
             (folder / name).mkdir(exist_ok=True)
         Program._count += 1
@@ -53,7 +53,7 @@ class Program:
             | {"TMPDIR": str(folder / "tmp"), "XDG_CACHE_HOME": str(folder / "cache")}
             | {MARK: self._mark},
             stdin=subprocess.DEVNULL,
-            # Pipes have no size that a limit on files could reach.
+            # A limit on file sizes does not affect pipes.
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -70,35 +70,35 @@ class Program:
 
     @property
     def status(self) -> int | None:
-        """The exit status, -N if signal N ended it; None while it runs."""
+        """The exit status, -N if signal N ended the program; None while it runs."""
         return self._process.poll()
 
     @property
     def age(self) -> float:
-        """Seconds since it was started."""
+        """Seconds since the start."""
         return time.monotonic() - self.started
 
     def send(self, number: int, everyone: bool = False) -> None:
-        """Sends a signal to the program, or, as a terminal does, to what it has started too."""
+        """Send a signal to the program or, like a terminal, to its whole process group."""
         with contextlib.suppress(ProcessLookupError):  # it has just ended
             (os.killpg if everyone else os.kill)(self.pid, number)
 
     def wait(self, seconds: float = LONGEST) -> bool:
-        """Waits until it has ended and its output is read; whether it did in time."""
+        """Wait for the end of the program. Returns whether it ended in time."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return False
         return True
 
-    def left(self) -> list[str]:
-        """The command lines of processes that outlive the program by `LINGERING` seconds."""
+    def survivors(self) -> list[str]:
+        """Return the command lines of processes that survive the program by `LINGERING` seconds."""
         end = time.monotonic() + LINGERING
         while (others := self._marked()) and time.monotonic() < end:
             time.sleep(0.2)
-        found = [_command_line(pid) for pid in others]
+        commands = [_command_line(pid) for pid in others]
         self._kill_all()
-        return found
+        return commands
 
     def _marked(self) -> list[int]:
         mark = f"{MARK}={self._mark}".encode()
@@ -106,7 +106,7 @@ class Program:
                 if mark in _read(f"/proc/{pid}/environ").split(b"\0")]  # fmt: skip
 
     def _kill_all(self) -> None:
-        """Ends what this program has started, and reads the rest of what it said."""
+        """Kill all processes of this program, and read the rest of its output."""
         for pid in self._marked():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -120,7 +120,7 @@ class Program:
         self._kill_all()
 
     def last_line(self) -> str:
-        """An error, or else the last thing it said that is not a progress bar."""
+        """Return the last error that it printed, or else the last line besides progress bars."""
         lines = [line.strip() for line in (self.err + "\n" + self.out).splitlines()]
         lines = [line for line in lines if line and "%|" not in line]
         errors = [line for line in lines if line.startswith("error: ")]
@@ -139,12 +139,19 @@ def _command_line(pid: int) -> str:
 
 
 class Folder:
-    """What can be seen of a run in the folder of a case while it is being trained."""
+    """Observes a run by the files in the folder of its case."""
 
     def __init__(
         self, folder: Path, runs: tuple[str, ...], last: int = 0, stays: Collection[str] = ()
     ) -> None:
-        """Looks at `folder`, whose runs have `last` steps each; undisturbed ones leave `stays`."""
+        """Observe a folder.
+
+        Args:
+          folder: Folder of the case.
+          runs: Folders of runs in the workdir.
+          last: Number of steps of each run.
+          stays: Paths of the files of an undisturbed run.
+        """
         self.path, self._last, self._stays = folder, last, stays
         self.runs = [folder / WORKDIR / name for name in runs]
         self._starts = self._event_files()
@@ -163,20 +170,20 @@ class Folder:
         return sorted(int(name) for name in names if name.isdecimal())
 
     def training(self) -> bool:
-        """Whether a start since this object was made has begun its steps."""
+        """Whether a program started after this object was created has begun its steps."""
         return self._event_files() > self._starts
 
     def current(self) -> Path:
-        """The run that is not finished."""
-        begun = [run for run in self.runs if not (run / "evaluation.json").exists()]
-        return (begun or self.runs[-1:])[0]
+        """Return the first run that is not finished, or else the last run."""
+        unfinished = [run for run in self.runs if not (run / "evaluation.json").exists()]
+        return (unfinished or self.runs[-1:])[0]
 
     def finished(self) -> bool:
-        """Whether all runs have their figures."""
+        """Whether all runs have an evaluation."""
         return all((run / "evaluation.json").exists() for run in self.runs)
 
     def phase(self) -> str:
-        """What the program does just now, in a word or two."""
+        """Describe what the program is doing, in a word or two."""
         if self.finished():
             return "report"
         run = self.current()
@@ -188,22 +195,24 @@ class Folder:
         return "evaluation" if done == self._last else f"step {done + 1}"
 
     def unsaved(self) -> list[str]:
-        """The runs whose newest checkpoint is not of the last step in their metrics."""
-        said = []
+        """Describe the runs whose newest checkpoint is not of the last step in their metrics."""
+        descriptions = []
         for run in self.runs:
             lines, steps = self.lines(run), self.steps(run)
             if not (run / "evaluation.json").exists() and lines != max(steps, default=0):
-                said.append(f"{run.name}: metrics up to step {lines}, checkpoints of {steps}")
-        return said
+                descriptions.append(
+                    f"{run.name}: metrics up to step {lines}, checkpoints of {steps}"
+                )
+        return descriptions
 
     def temporary(self) -> list[str]:
-        """Files that no run leaves which has ended by itself: half-written ones, and leases."""
+        """Return half-written files and leases, which must not exist after an orderly end."""
         marks = (".unfinished-", ".orbax-checkpoint-tmp", ".replaced", "lease", "lock")
         paths = {path.relative_to(self.path).as_posix() for path in self.path.rglob("*")}
-        named = lambda path: any(mark in path.rpartition("/")[2] for mark in marks)
-        return sorted(path for path in paths.difference(self._stays) if named(path))
+        is_marked = lambda path: any(mark in path.rpartition("/")[2] for mark in marks)
+        return sorted(path for path in paths.difference(self._stays) if is_marked(path))
 
 
 def read_json(path: Path) -> object:
-    """The content of a JSON file."""
+    """Read a JSON file."""
     return json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""What the soak test has tried, in Markdown."""
+"""The results of the soak test as a Markdown table."""
 
 from collections import Counter, defaultdict
 
@@ -6,30 +6,30 @@ from tests.soak.cases import Disturbance, Plan
 
 
 class Table:
-    """Counts disturbances by their way; `str` gives the table."""
+    """Counts disturbances by way; `str` returns the table."""
 
     def __init__(self) -> None:
         self.tried = 0
-        self.wrong: list[int] = []  # numbers of cases
+        self.failed: list[int] = []  # numbers of cases
         self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
         self._phases: dict[str, Counter[str]] = defaultdict(Counter)
         self._faults: Counter[str] = Counter()
         self._equal: Counter[str] = Counter()
 
-    def add(self, plan: Plan, done: list[Disturbance], faults: list[str]) -> None:
-        """Adds a case: its disturbances, and what was wrong when it had ended."""
-        self.tried += len(done)
-        for part in done:
-            self._outcomes[part.way][part.outcome.partition(":")[0]] += 1
-            self._phases[part.way][part.phase.partition(" ")[0]] += 1
-            self._faults[part.way] += bool(part.faults)
-            self._equal[part.way] += not faults
-        if faults or any(part.faults for part in done):
-            self.wrong.append(plan.number)
+    def add(self, plan: Plan, disturbances: list[Disturbance], faults: list[str]) -> None:
+        """Add a case: its disturbances, and the faults found after it has finished."""
+        self.tried += len(disturbances)
+        for one in disturbances:
+            self._outcomes[one.way][one.outcome.partition(":")[0]] += 1
+            self._phases[one.way][one.phase.partition(" ")[0]] += 1
+            self._faults[one.way] += bool(one.faults)
+            self._equal[one.way] += not faults
+        if faults or any(one.faults for one in disturbances):
+            self.failed.append(plan.number)
 
     def __str__(self) -> str:
         rows = [
-            "| way | tried | moments | what the run did | not as promised | the same bits |",
+            "| disturbance | count | during | what the run did | promises broken | bit-identical |",
             "|---|---|---|---|---|---|",
         ]
         for way, outcomes in sorted(self._outcomes.items()):

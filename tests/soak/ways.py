@@ -1,4 +1,4 @@
-"""The ways in which the soak test disturbs a run, and what the run has promised to do then."""
+"""The ways in which the soak test disturbs a run, and checks of what the run must do then."""
 
 import contextlib
 import dataclasses
@@ -12,77 +12,77 @@ from pathlib import Path
 
 from tests.soak.program import LONGEST, Folder, Program
 
-PROMPT = 45  # seconds in which a run must end that was asked to, on a machine that is busy
-AT_ONCE = 15  # seconds in which a second Ctrl-C must end it
+PROMPT = 45  # seconds within which a run must stop after a signal, on a busy machine
+AT_ONCE = 15  # seconds within which a second Ctrl-C must end a run
 SAVED = "the state is saved"
 FINISHED = "finished first"
 
 
 @dataclasses.dataclass
 class Start:
-    """A start of a run that is about to be disturbed.
+    """A started run that is about to be disturbed.
 
     Attributes:
-      program: the running program.
-      folder: the folder of its case.
-      again: starts the same command once more.
-      chosen: where random choices come from.
-      disk: fills the disk of the case up; None where there is no disk of its own.
-      phase: of the run at the moment of the disturbance.
-      faults: what was not as promised.
+      program: The running program.
+      folder: The folder of its case.
+      start_again: Starts the same command once more.
+      rng: Generator of random choices.
+      disk: Fills the disk of the case; None if no disk could be mounted.
+      phase: What the run is doing at the moment of the disturbance.
+      faults: Violations of what the run promises.
     """
 
     program: Program
     folder: Folder
-    again: Callable[[], Program]
-    chosen: random.Random
+    start_again: Callable[[], Program]
+    rng: random.Random
     disk: Callable[[int], Path] | None = None
     phase: str = ""
     faults: list[str] = dataclasses.field(default_factory=list)
 
     def expect(self, promised: bool, otherwise: str) -> None:
-        """Notes a fault unless what was promised holds."""
+        """Record a fault unless `promised` is true."""
         if not promised:
             self.faults.append(otherwise)
 
     def ends(self, seconds: float = PROMPT, program: Program | None = None) -> None:
-        """Waits for the end of the program, which must come in so many seconds."""
+        """Wait for the end of the program, and record a fault if it takes more than `seconds`."""
         program = program or self.program
         if not program.wait(seconds):
             self.faults.append(f"still ran {seconds} s later")
             program.send(signal.SIGKILL)
             program.wait()
-        if left := program.left():
-            self.faults.append(f"left {len(left)} processes running: {'; '.join(left)}")
+        if survivors := program.survivors():
+            self.faults.append(f"left {len(survivors)} processes running: {'; '.join(survivors)}")
 
     def one_line(self, program: Program, *words: str) -> None:
-        """Expects status 2 and a single line that says what is wrong."""
+        """Expect status 2 and a single error line with these words."""
         errors = [line for line in program.err.splitlines() if line.startswith("error: ")]
         self.expect(program.status == 2, f"ended with status {program.status} instead of 2")
-        self.expect(len(errors) == 1, f"gave {len(errors)} error lines instead of 1")
+        self.expect(len(errors) == 1, f"printed {len(errors)} error lines instead of 1")
         for word in words:
             self.expect(any(word in line for line in errors), f"does not say {word!r}")
 
     def no_traceback(self, *programs: Program) -> None:
-        """Expects that none was shown."""
+        """Expect that no traceback was printed."""
         for program in programs or (self.program,):
             if "Traceback (most recent call last)" in program.err + program.out:
-                self.faults.append(f"showed a traceback that ends in {program.last_line()[:150]!r}")
+                self.faults.append(f"printed a traceback: {program.last_line()[:150]!r}")
 
     def came_too_late(self) -> bool:
-        """Whether the run ended as if nothing had happened."""
+        """Whether the run had finished before the disturbance took effect."""
         return self.program.status == 0 and SAVED not in self.program.out + self.program.err
 
 
 def kill(start: Start) -> str:
-    """SIGKILL."""
+    """Send SIGKILL."""
     start.program.send(signal.SIGKILL)
     start.ends()
     return FINISHED if start.came_too_late() else "killed"
 
 
 def _stop(number: int, status: int, everyone: bool = False) -> Callable[[Start], str]:
-    """A signal that asks the run to save and end, with `status` if it did."""
+    """Return a way that sends a signal; a run that saves its state must end with `status`."""
 
     def way(start: Start) -> str:
         start.program.send(number, everyone)
@@ -94,28 +94,28 @@ def _stop(number: int, status: int, everyone: bool = False) -> Callable[[Start],
 
 
 def _stopped(start: Start, number: int, status: int) -> str:
-    """What became of a run that got a signal once."""
+    """Check a run that received a signal once, and describe what it did."""
     text = start.program.out + start.program.err
     if start.came_too_late():
         return FINISHED
-    # At the start of a run that was killed before, metrics are ahead of the checkpoints.
+    # If the run was killed before, its metrics are ahead of its checkpoints during start-up.
     unsaved = [] if start.phase == "start-up" else start.folder.unsaved()
     start.expect(not unsaved, f"steps are lost ({'; '.join(unsaved)})")
     if SAVED not in text:
-        ended = f"ended with status {start.program.status} and not by the signal"
-        start.expect(start.program.status == -number, ended)
+        fault = f"ended with status {start.program.status} and not by the signal"
+        start.expect(start.program.status == -number, fault)
         return "ended by the signal"
     start.expect(start.program.status == status, f"saved, with status {start.program.status}")
     start.expect(signal.Signals(number).name in text, "does not name the signal")
-    left = start.folder.temporary()
-    start.expect(not left, f"left {', '.join(left)}")
+    leftovers = start.folder.temporary()
+    start.expect(not leftovers, f"left the files {', '.join(leftovers)}")
     return "saved"
 
 
 def interrupt_twice(start: Start) -> str:
-    """Ctrl-C, and again before the run has ended."""
+    """Press Ctrl-C, and again before the run has ended."""
     start.program.send(signal.SIGINT, everyone=True)
-    time.sleep(start.chosen.uniform(0, 1))
+    time.sleep(start.rng.uniform(0, 1))
     start.program.send(signal.SIGINT, everyone=True)
     start.ends(AT_ONCE)
     start.no_traceback()
@@ -126,9 +126,9 @@ def interrupt_twice(start: Start) -> str:
 
 
 def full_disk(start: Start) -> str:
-    """The disk has no more than some kilobytes left, until the run has ended."""
+    """Fill the disk except for at most 300 kB, until the run has ended."""
     assert start.disk
-    filler = start.disk(start.chosen.randrange(start.chosen.choice([1, 300_000])))
+    filler = start.disk(start.rng.randrange(start.rng.choice([1, 300_000])))
     try:
         start.ends(LONGEST)
     finally:
@@ -137,10 +137,10 @@ def full_disk(start: Start) -> str:
 
 
 def limited_files(start: Start) -> str:
-    """No file may grow beyond a size that is less than that of some."""
-    most = start.chosen.randrange(start.chosen.choice([1, 20_000, 300_000]))
+    """Limit the size of files to less than that of some files of the run."""
+    limit = start.rng.randrange(start.rng.choice([1, 20_000, 300_000]))
     with contextlib.suppress(ProcessLookupError):  # it has just ended
-        resource.prlimit(start.program.pid, resource.RLIMIT_FSIZE, (most, most))
+        resource.prlimit(start.program.pid, resource.RLIMIT_FSIZE, (limit, limit))
     start.ends(LONGEST)
     return _refused_by_the_disk(start)
 
@@ -154,11 +154,11 @@ def _refused_by_the_disk(start: Start) -> str:
 
 
 def second_process(start: Start) -> str:
-    """The same command is started while it runs: one of both must be refused, and name the other.
+    """Start the same command a second time; one of the two must be refused and name the other.
 
-    Both may end well if the second came when the first was done.
+    Both may succeed if the second process starts after the first has finished.
     """
-    with start.again() as second:
+    with start.start_again() as second:
         start.ends(LONGEST, second)
         start.ends(LONGEST)
         both = (start.program, second)
@@ -166,9 +166,9 @@ def second_process(start: Start) -> str:
         refused = [program for program in both if program.status == 2]
         if not refused and "nothing to do" in second.out + second.err:
             start.expect(start.program.status == 0, f"status {start.program.status}")
-            return "the second found it finished"
+            return "the second found the run finished"
         if not refused:
-            start.expect(False, "both ran in one workdir: " + second.last_line())
+            start.expect(False, "both ran in the same workdir: " + second.last_line())
             return "neither was refused"
         (other,) = [program for program in both if program is not refused[0]] or both[1:]
         start.one_line(refused[0], str(other.pid))
@@ -178,9 +178,9 @@ def second_process(start: Start) -> str:
 
 
 def freeze(start: Start) -> str:
-    """SIGSTOP, and SIGCONT some time later."""
+    """Send SIGSTOP, and SIGCONT up to 3 s later."""
     start.program.send(signal.SIGSTOP)
-    time.sleep(start.chosen.uniform(0, 3))
+    time.sleep(start.rng.uniform(0, 3))
     start.program.send(signal.SIGCONT)
     start.ends(LONGEST)
     start.no_traceback()
@@ -189,20 +189,20 @@ def freeze(start: Start) -> str:
 
 
 def damage(start: Start) -> str:
-    """SIGKILL, and one byte of the newest checkpoint is changed; there must be one before it."""
+    """Send SIGKILL and change one byte of the newest checkpoint, if there is an older one."""
     start.program.send(signal.SIGKILL)
     start.ends()
     run = start.folder.current()
     steps = start.folder.steps(run)
     if start.came_too_late() or len(steps) < 2 or start.folder.finished():
-        return "killed where nothing can be damaged"
+        return "killed without a checkpoint to damage"
     files = sorted(path for path in (run / f"checkpoints/{steps[-1]}").rglob("*") if path.is_file())
-    path = start.chosen.choice([path for path in files if path.stat().st_size])
-    place = start.chosen.randrange(path.stat().st_size)
+    path = start.rng.choice([path for path in files if path.stat().st_size])
+    offset = start.rng.randrange(path.stat().st_size)
     with path.open("r+b") as file:
-        old = os.pread(file.fileno(), 1, place)[0]
-        os.pwrite(file.fileno(), bytes([old ^ start.chosen.randrange(1, 256)]), place)
-    return f"killed and damaged: {path.relative_to(start.folder.path)}, byte {place}"
+        old = os.pread(file.fileno(), 1, offset)[0]
+        os.pwrite(file.fileno(), bytes([old ^ start.rng.randrange(1, 256)]), offset)
+    return f"killed and damaged: {path.relative_to(start.folder.path)}, byte {offset}"
 
 
 WAYS: dict[str, Callable[[Start], str]] = {

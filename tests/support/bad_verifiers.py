@@ -1,4 +1,4 @@
-"""Verifiers that take too long or break down, for `grading_test`; processes import them."""
+"""Verifiers that hang or crash, for `grading_test`; worker processes import them."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from rlp.answers.verifiers import Verifier, same_text, whole_text
 
 
 def _obey(response: str) -> str | None:
-    """Does what a response says; else that is its answer."""
+    """Execute the order in a response; any other response is its own answer."""
     order = response.strip()
     if order == "hang":
         time.sleep(600)
@@ -16,7 +16,7 @@ def _obey(response: str) -> str | None:
         os._exit(3)
     if order == "eat":
         return str(len(bytearray(2**29)))
-    if order == "forget":  # as a library does that catches everything, and goes on without memory
+    if order == "forget":  # like a library that catches all errors and continues without memory
         with contextlib.suppress(MemoryError):
             bytearray(2**29)
         return "forgot"
@@ -48,7 +48,7 @@ PICKY = Verifier(whole_text, _picky)
 
 
 def number(response: str, answer: str) -> object:
-    """A verifier that returns a number, or what a response orders."""
+    """Return a number as a verifier, or the value that a response orders."""
     orders = {"nan": float("nan"), "text": "1", "none": None, "true": True, "minus": -0.5}
     return orders.get(response.strip(), len(response.strip()) / len(answer))
 

@@ -10,8 +10,14 @@ CORPUS = ["Mia faces north . She turns left .", "Now she faces west .", "naïve 
 def make_folder(
     folder: Path, added=("<think>", "</think>", "<|endoftext|>"), before=None, **named
 ) -> str:
-    """A small byte-level BPE tokenizer as transformers saves it; `before` makes its
-    post-processor."""
+    """Write a small byte-level BPE tokenizer with transformers, and return its folder.
+
+    Args:
+      folder: The folder to write to.
+      added: Names of added tokens that are not special.
+      before: Returns the post-processor, given the tokenizer; None for no post-processor.
+      named: Special tokens by role, such as eos_token.
+    """
     transformers = pytest.importorskip("transformers")
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 

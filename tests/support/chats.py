@@ -32,7 +32,7 @@ def template(turn: str, ask: str) -> str:
 
 OLD = template("{{ m.role }}: {{ m.content }}<|endoftext|>", "assistant: ")
 
-# A line break follows the end of a turn, so it is not the last token that pairs teach.
+# A line break follows the end of a turn, so that token is not the last one that pairs train.
 CHATML = template(
     "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n", "<|im_start|>assistant\n"
 )
@@ -46,10 +46,10 @@ def ids_of(folder: Path) -> dict[str, int]:
 
 
 def model(out: Path, **files: str) -> Path:
-    """A base model: its tokenizer ends a text with <|endoftext|>, and so do both configs."""
+    """Write a base model; <|endoftext|> is the EOS of its tokenizer and of both configs."""
     bpe = Path(make_folder(out.parent / f"{out.name}-bpe", NAMES, **NAMED))
-    given = {path.name: path.read_text() for path in bpe.iterdir()}
-    folders.write(out, files=given | files, vocab_size=320)
+    tokenizer_files = {path.name: path.read_text() for path in bpe.iterdir()}
+    folders.write(out, files=tokenizer_files | files, vocab_size=320)
     number = ids_of(out)
     ids = {"eos_token_id": number["<|endoftext|>"], "pad_token_id": number["<pad>"]}
     config = folders.config_json(out) | ids | {"bos_token_id": None}
@@ -59,7 +59,7 @@ def model(out: Path, **files: str) -> Path:
 
 
 def sft(folder: Path) -> dict:
-    """Fields of a run on pairs, which are written into a folder."""
+    """Write pairs to a folder, and return the config fields of a run on them."""
     rows = [{"q": q, "a": a} for q, a in PAIRS.items()] * 3
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {
@@ -85,13 +85,13 @@ def read(folder: Path, name: str) -> dict:
 
 
 def begun(base: Path, workdir: Path, **changes) -> opened_model.Opened:
-    """A run from a model as it is when it has begun."""
+    """Create a run that starts from a model, and return it before its first step."""
     config = default.get_config()
     config.update_from_flattened_dict({"init_from": str(base)} | changes)
     config = init_from.adopt(config, workdir)
     files = init_from.files_for(config, workdir)
-    made = build_method(config, files)
+    method = build_method(config, files)
     params = opened(base).params
-    run = opened_model.Opened("run", config, made, params, 0, files)
-    begin(config, made, files, workdir)
+    run = opened_model.Opened("run", config, method, params, 0, files)
+    begin(config, method, files, workdir)
     return dataclasses.replace(run, files=workdir / run_folder.HF)

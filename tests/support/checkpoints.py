@@ -1,4 +1,4 @@
-"""Items of checkpoints, and what is done to their files."""
+"""Items of checkpoints, and helpers that read, compare and damage checkpoint files."""
 
 import math
 from typing import NamedTuple
@@ -9,21 +9,21 @@ import numpy as np
 
 
 class Moments(NamedTuple):
-    """Like the states of an optax chain: a named tuple,"""
+    """A named tuple, like the states of an optax chain."""
 
     steps: jax.Array
     mean: dict
 
 
 class Nothing(NamedTuple):
-    """and one without fields."""
+    """A named tuple without fields, like optax.EmptyState."""
 
 
 META = {"tokens": 2**60 + 1, "flops": 0.1 + 0.2, "skipped": 0}
 
 
 def make_items(seed):
-    """State of random bits: NaNs with payloads, infinities, denormals and -0 included."""
+    """Return state with random bits, including NaNs with payloads, infinities and denormals."""
     rng = np.random.default_rng(seed)
 
     def bits(shape, dtype="float32"):
@@ -43,20 +43,20 @@ def make_items(seed):
 
 
 def abstract(items, sharding=None):
-    """The array items as structs that ask for `sharding` (None: the first device)."""
+    """Return the array items as structs with a sharding (None: the first device)."""
     arrays = {name: tree for name, tree in items.items() if name not in ("data", "meta")}
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arrays)
 
 
 def restore(checkpoints, abstract_items):
-    """(step, items) of the newest whole checkpoint, which there must be."""
+    """Return (step, items) of the newest complete checkpoint, which must exist."""
     restored = checkpoints.restore(abstract_items)
     assert restored is not None
     return restored
 
 
 def bits_of(items):
-    """Something that compares equal only if every leaf has the same type, shape and bits."""
+    """Return a value that is equal only if every leaf has the same type, shape and bits."""
 
     def leaf_bits(leaf):
         if isinstance(leaf, (np.ndarray, jax.Array)):
@@ -67,12 +67,13 @@ def bits_of(items):
 
 
 def flip(path):
+    """Flip one bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 def array_file(step_folder, item="params"):
-    """The file that holds most of an item's bytes."""
+    """Return the largest file of an item."""
     files = (path for path in (step_folder / item).rglob("*") if path.is_file())
     return max(files, key=lambda path: path.stat().st_size)

@@ -1,4 +1,4 @@
-"""Streams of text files, with the fields of their layout as keywords."""
+"""Open streams of text files, with the fields of `Layout` as keyword arguments."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""A verifier that an untrained network satisfies now and then; processes import it."""
+"""A verifier that an untrained model sometimes satisfies; worker processes import it."""
 
 from rlp.answers.verifiers import Verifier, whole_text
 
@@ -7,4 +7,4 @@ def _whatever(found: str, answer: str) -> bool:
     return True
 
 
-ANYTHING = Verifier(whole_text, _whatever)  # right is who says something after the thought
+ANYTHING = Verifier(whole_text, _whatever)  # any text after the thought is correct

@@ -1,4 +1,4 @@
-"""Settings, a batch and a rollout that the tests of the engine share."""
+"""Settings, a batch and a rollout for the tests of the engine."""
 
 import dataclasses
 import functools
@@ -12,13 +12,14 @@ from rlp.engine.optimizer import make_optimizer
 from tests.support import tiny
 
 CONFIG = tiny.model_config()
-SMALL = tiny.model_config(num_layers=1)  # compiles faster, where one layer tells as much
+SMALL = tiny.model_config(num_layers=1)  # compiles faster, for tests that need only one layer
 WORDS = tiny.words(CONFIG)
-PARAMS = functools.partial(tiny.params, seed=4)  # closes a fifth of its thoughts
+PARAMS = functools.partial(tiny.params, seed=4)  # a fifth of the sampled thoughts are closed
 BATCH = tiny.documents(0, [12, 16, 9, 14], 16, 22, forks=2)
 KEY = jax.random.key(3)
 PROMPT = (14, 5, 16)
-# With a small epsilon, Adam's first move is the sign of the gradient, whatever its rounding.
+# With a small epsilon, Adam's first update would be the sign of the gradient, which rounding can
+# flip.
 OPTIMIZER = make_optimizer(
     learning_rate=1.0, schedule="constant", warmup_steps=0, final_share=1.0, total_steps=10,
     beta1=0.9, beta2=0.95, epsilon=1.0, weight_decay=0.0, clip_norm=0.0,
@@ -27,7 +28,7 @@ slow = pytest.mark.slow
 
 
 def phi(config):
-    """Parameters of a baseline: those of the policy, changed."""
+    """Return parameters of a baseline that differ from those of the policy."""
     return jax.tree.map(lambda x: 0.7 * x, PARAMS(config))
 
 
@@ -40,7 +41,7 @@ ALL = dataclasses.replace(
 
 @functools.cache
 def rolled(config, settings, divisors, choices=backend.CPU, words=WORDS):
-    """A rollout whose decoding goes on with these shares of a document's branches."""
+    """Return a rollout that decodes with `decode_divisors` set to these divisors."""
     method = (config, settings, words)
 
     def run(params):

@@ -1,4 +1,4 @@
-"""Models of transformers in folders, imported and opened."""
+"""Import and open models of transformers, and compare logits."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def imported(folder: Path, out: Path, **options) -> opened_model.Opened:
 
 
 def loaded(folder: Path):
-    """A folder as transformers loads it, in float32."""
+    """Load a folder with transformers in float32."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     return transformers.AutoModelForCausalLM.from_pretrained(
@@ -45,8 +45,8 @@ def all_logits(model, trunk: Trunk) -> jax.Array:
 
 
 def our_logits(model, params, tokens: np.ndarray) -> np.ndarray:
-    place = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None], tokens.shape)
-    trunk = Trunk(jnp.asarray(tokens, jnp.int32), jnp.ones_like(place), place)
+    position = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None], tokens.shape)
+    trunk = Trunk(jnp.asarray(tokens, jnp.int32), jnp.ones_like(position), position)
     return np.asarray(all_logits(bind(model, params), trunk))
 
 
@@ -60,7 +60,7 @@ def without_dtype(config: hf.Json) -> hf.Json:
 
 
 def compared(ours: opened_model.Opened, folder: Path, tokens: int) -> list[verify.Comparison]:
-    """A prompt of three tokens, by transformers from a folder and by us."""
+    """Compare the continuations of a prompt of three tokens by transformers and by our model."""
     prompt = verify.Prompt("w7 w30", [1, 7, 30])
     theirs_now = verify.TransformersModel(folder)
     return verify.compare(

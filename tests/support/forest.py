@@ -1,4 +1,4 @@
-"""Random trees for attention, and what attention is of them, dense and in float64."""
+"""Random inputs of tree attention, and a dense reference implementation in float64."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from models.backend import interpreting
 from models.kernels import blocks
 from models.kernels.tpu import TPUKernels
 from models.kernels.triton import Tiles, TritonKernels
-from models.kernels.visits import Sight
+from models.kernels.visits import RangeMask
 from models.mask import Coordinates, Keys
 from tests.support import interpreter  # noqa: F401  makes interpreters quick
 
@@ -27,17 +27,17 @@ COORDINATES = "segment", "branch", "position", "fork"
 
 @dataclasses.dataclass(frozen=True)
 class Forest:
-    """Rows of documents with branches; queries are all slots of all branches, or, without
-    branches, the trunk's tokens.
+    """Rows of documents with branches.
+
+    The queries are all slots of all branches, or the tokens of the trunk if there are no branches.
 
     Attributes:
-      arrays: q, key, value, and own_key, own_value where there are branches, as `attention` takes
-        them.
-      at: coordinates of the queries.
-      shared: of the trunk's keys.
-      own: of the branches' keys, or None.
-      cotangent: as q; zeros for queries that see nothing.
-      window: as of `attention`.
+      arrays: q, key and value, and with branches also own_key and own_value; see `attention`.
+      at: Coordinates of the queries.
+      shared: Coordinates of the keys of the trunk.
+      own: Coordinates of the keys of the branches, or None.
+      cotangent: Cotangent of the output, with the shape of q; 0 for queries that see no key.
+      window: See `attention`.
     """
 
     arrays: dict[str, jax.Array]
@@ -63,12 +63,13 @@ def forest(
     dtype: Any = jnp.float32,
     window: int | None = None,
 ) -> Forest:
-    """Documents of random lengths and padding behind them, branches with dead slots. The first
-    branch leaves at 1, the second at the end of its document, the third is empty.
+    """Draw documents of random lengths followed by padding, and branches with dead slots.
+
+    The first branch forks at position 1, the second at the end of its document; the third is empty.
 
     Args:
-      last: queries are the last slots alone, one of each branch.
-      branches: N; 0 for documents alone.
+      last: Use only the last slot of each branch as a query.
+      branches: N; 0 for documents without branches.
     """
     random = np.random.default_rng(seed)
     ends = np.sort(random.choice(np.arange(1, trunk + 1), (rows, documents)), axis=1)
@@ -109,20 +110,20 @@ def forest(
         arrays["own_key"] = draw(rows, kv_heads, branches, slots, head_dim)
         arrays["own_value"] = draw(rows, kv_heads, branches, slots, head_dim)
     integers = lambda c: jax.tree.map(lambda x: jnp.asarray(x, jnp.int32), c)
-    found = Forest(arrays, *map(integers, (at, shared, own)), draw(*arrays["q"].shape), window)
-    sees = mask(found).any(-1).reshape(at.segment.shape)
-    cotangent = jnp.where(jnp.asarray(sees)[..., None, None], found.cotangent, 0)
-    return dataclasses.replace(found, cotangent=cotangent)
+    drawn = Forest(arrays, *map(integers, (at, shared, own)), draw(*arrays["q"].shape), window)
+    sees = mask(drawn).any(-1).reshape(at.segment.shape)
+    cotangent = jnp.where(jnp.asarray(sees)[..., None, None], drawn.cotangent, 0)
+    return dataclasses.replace(drawn, cotangent=cotangent)
 
 
 def mask(forest: Forest) -> np.ndarray:
-    """Who sees whom, [B, N · Q, S + N · W], as the design words it."""
+    """Return the attention mask, bool [B, N · Q, S + N · W], written as in docs/design.md."""
 
     def flat(c: Coordinates) -> list[np.ndarray]:
         return [np.asarray(getattr(c, name)).reshape(len(c.segment), -1) for name in COORDINATES]
 
     keys = [flat(c) for c in (forest.shared, forest.own) if c is not None]
-    keys = [np.concatenate(each, axis=1)[:, None, :] for each in zip(*keys, strict=True)]
+    keys = [np.concatenate(parts, axis=1)[:, None, :] for parts in zip(*keys, strict=True)]
     k_segment, k_branch, k_position, _ = keys
     segment, branch, position, fork = (x[:, :, None] for x in flat(forest.at))
     return (
@@ -134,17 +135,17 @@ def mask(forest: Forest) -> np.ndarray:
     )
 
 
-def seen_by(sight: Sight) -> np.ndarray:
-    """Who sees whom, [B, R, S], by the comparisons that kernels make."""
+def dense_mask(mask: RangeMask) -> np.ndarray:
+    """Return the attention mask, bool [B, R, S], by the comparisons that the kernels make."""
     return np.asarray(
-        jax.vmap(lambda asked, told: blocks.mask(asked, told, 0))(
-            blocks.asking(sight), blocks.telling(sight)
+        jax.vmap(lambda q_rows, kv_rows: blocks.block_mask(q_rows, kv_rows, 0))(
+            blocks.q_mask_rows(mask), blocks.kv_mask_rows(mask)
         )
     )
 
 
 def dense(forest: Forest) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Attention and its gradients, in float64, with everything written out."""
+    """Compute attention and its gradients densely in float64."""
     a = {name: np.asarray(x, np.float64) for name, x in forest.arrays.items()}
     batch, _, _, heads, head_dim = a["q"].shape
     kv_heads = a["key"].shape[1]
@@ -180,7 +181,7 @@ def dense(forest: Forest) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def run(
     arrays: dict[str, jax.Array], f: Forest, implementation: str | None, **options: Any
 ) -> jax.Array:
-    """The product's attention."""
+    """Run `models.attention.attention`."""
     own = Keys(arrays["own_key"], arrays["own_value"], f.own) if f.own is not None else None
     return attention(
         arrays["q"],
@@ -195,26 +196,27 @@ def run(
 
 
 def run_and_vjp(f: Forest, implementation: str | None) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mixed values, and the gradients for the forest's cotangent."""
+    """Return the output of attention, and the gradients for the cotangent of the forest."""
     out, back = jax.vjp(lambda arrays: run(arrays, f, implementation), f.arrays)
     return out, back(f.cotangent)[0]
 
 
 def anywhere(implementation: str, races: bool = False, small: bool = True) -> Any:
-    """A context in which a kernel is interpreted: what it does not write is not a number, and on a
-    TPU two cores share the work.
+    """Return a context in which a kernel is interpreted.
+
+    Memory that the kernel does not write is NaN, and two TPU cores share the work.
 
     Args:
-      implementation: by name.
-      races: whether accesses that nothing orders are looked for.
-      small: blocks are those of `small_blocks`.
+      implementation: Name of the implementation.
+      races: Whether to detect data races.
+      small: Whether to use `small_blocks`.
     """
     context = contextlib.ExitStack()
     if small:
         context.enter_context(small_blocks())
     if implementation == "pallas_tpu":
-        how = pltpu.InterpretParams(detect_races=races, num_cores_or_threads=2)
-        context.enter_context(interpreting(how))
+        params = pltpu.InterpretParams(detect_races=races, num_cores_or_threads=2)
+        context.enter_context(interpreting(params))
     elif implementation == "pallas_hopper":
         context.enter_context(interpreting(InterpretGPUParams(detect_races=races)))
     elif implementation.startswith("pallas"):
@@ -223,11 +225,13 @@ def anywhere(implementation: str, races: bool = False, small: bool = True) -> An
 
 
 def small_blocks() -> Any:
-    """A context in which kernels have blocks so small that a short row has many of them, and a GPU
-    is so small that some programs share a block of queries and others do not. Hopper's blocks are
-    what they are."""
-    tpu = functools.partial(TPUKernels, query_block=128, key_block=64)
-    return mock.patch.multiple(attention_kernels, TPUKernels=tpu, tiled=_small_tiles)
+    """Return a context in which kernels have small blocks, so that short rows have many of them.
+
+    The GPU has so few programs that some share a block of queries and others do not. The blocks of
+    the Hopper kernel are not changed.
+    """
+    tpu = functools.partial(TPUKernels, block_q=128, block_kv=64)
+    return mock.patch.multiple(attention_kernels, TPUKernels=tpu, triton_kernels=_small_tiles)
 
 
 def _small_tiles(*_: Any, interpret: bool) -> TritonKernels:

@@ -1,4 +1,4 @@
-"""Tiny random models in GGUF files, written by the package `gguf` as its converters write them."""
+"""Write tiny random models as GGUF files with the package `gguf`, like its converters do."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-WIDTH, FFN, HEADS, KV_HEADS, WINDOW = 256, 512, 2, 1, 8  # rows of whole blocks of 256 numbers
-HEAD_DIM = {"gemma3": 256}  # where the config class of transformers has another than 128
-LAYERS = {"gemma3": 6}  # five local ones and a global one
-# Kinds that the package cannot write: bytes of a block, and its scales (float16) by their places,
-# with which random bits become numbers of about the size of other weights.
+WIDTH, FFN, HEADS, KV_HEADS, WINDOW = 256, 512, 2, 1, 8  # rows are multiples of 256 numbers
+HEAD_DIM = {"gemma3": 256}  # for families whose default in transformers is not 128
+LAYERS = {"gemma3": 6}  # five local layers and a global one
+# Quantizations that the package cannot write: bytes of a block, and float16 scales by their offset,
+# for which random bits give weights of a typical size.
 RAW = {
     "Q2_K": (84, {80: 5e-3, 82: 7.5e-3}),
     "Q3_K": (110, {108: 1.5e-3}),
@@ -39,12 +39,12 @@ NAMES = {
 
 
 def package() -> Any:
-    """The package `gguf`; without it a test is skipped."""
+    """Return the package `gguf`; skip the test if it is not installed."""
     return pytest.importorskip("gguf")
 
 
 def tokens(count: int = 300) -> dict[str, Any]:
-    """Metadata of a byte-level tokenizer without merges."""
+    """Return the metadata of a byte-level tokenizer with a single merge."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = [*bytes_to_unicode().values(), "he"]
@@ -65,7 +65,7 @@ def tokens(count: int = 300) -> dict[str, Any]:
 
 
 def network(architecture: str) -> dict[str, Any]:
-    """Metadata of a network of this architecture."""
+    """Return the metadata of a model of this architecture."""
     head_dim = HEAD_DIM.get(architecture, 128)
     values = {
         "block_count": LAYERS.get(architecture, 2),
@@ -90,7 +90,7 @@ def network(architecture: str) -> dict[str, Any]:
 def tensors(
     architecture: str, rows: int = 300, *, tied: bool = True, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Random tensors as the Hugging Face format has them."""
+    """Return random tensors in the Hugging Face format."""
     random = np.random.default_rng(seed)
     head_dim = HEAD_DIM.get(architecture, 128)
     q, kv = HEADS * head_dim, KV_HEADS * head_dim
@@ -114,10 +114,10 @@ def tensors(
                 shapes[f"{start}{name}.bias"] = (out,)
         if architecture in ("qwen3", "gemma3"):
             shapes |= {f"{start}self_attn.{x}_norm.weight": (head_dim,) for x in "qk"}
-    around = 0.0 if architecture == "gemma3" else 1.0
+    mean = 0.0 if architecture == "gemma3" else 1.0
     return {
         name: (
-            random.normal(around, 0.3, shape)
+            random.normal(mean, 0.3, shape)
             if "norm" in name
             else random.normal(0, 2 * shape[-1] ** -0.5 if len(shape) > 1 else 0.5, shape)
         ).astype(np.float32)
@@ -156,11 +156,11 @@ def write(
     values = tensors(architecture) if values is None else values
     number = 0
     for name, x in values.items():
-        theirs, stored = converted(architecture, name, x)
+        gguf_name, stored = converted(architecture, name, x)
         kind = "F32"
         if x.ndim == 2:
             kind, number = kinds[number % len(kinds)], number + 1
-        _write(gguf, writer, theirs, stored, kind)
+        _write(gguf, writer, gguf_name, stored, kind)
     for name, x in (extra or {}).items():
         writer.add_tensor(name, x)
     writer.write_header_to_file()
@@ -171,7 +171,7 @@ def write(
 
 
 def converted(architecture: str, name: str, x: np.ndarray) -> tuple[str, np.ndarray]:
-    """A tensor under the name and in the layout that converters give it."""
+    """Return the GGUF name and the GGUF layout of a tensor."""
     start, part, end = "", *name.rsplit(".", 1)
     if part.startswith("model.layers."):
         layer, part = part.removeprefix("model.layers.").split(".", 1)
@@ -198,8 +198,8 @@ def _write(gguf: Any, writer: Any, name: str, x: np.ndarray, kind: str) -> None:
         blocks = np.random.default_rng(len(name)).integers(
             0, 256, (x.shape[0], x.shape[1] // 256, size), np.uint8
         )
-        for place, scale in scales.items():
-            blocks[..., place : place + 2] = np.frombuffer(np.float16(scale).tobytes(), np.uint8)
+        for offset, scale in scales.items():
+            blocks[..., offset : offset + 2] = np.frombuffer(np.float16(scale).tobytes(), np.uint8)
         writer.add_tensor(name, blocks.reshape(x.shape[0], -1), raw_dtype=number)
     elif kind in ("F32", "F16"):
         writer.add_tensor(name, x.astype({"F32": np.float32, "F16": np.float16}[kind]))
@@ -213,5 +213,5 @@ def _add(gguf: Any, writer: Any, key: str, value: Any) -> None:
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """config.json of a folder."""
+    """Read the config.json of a folder."""
     return json.loads((folder / "config.json").read_text())

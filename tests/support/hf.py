@@ -1,7 +1,7 @@
-"""Tiny random models of transformers, one for every family and every part that a family may have.
+"""Tiny random models of transformers for every family and every optional part of a family.
 
-Their matrices are larger and their norms further from one than transformers makes them: attention
-is far from uniform, so that a wrong mask, position, norm or scale cannot hide.
+Their matrices are larger and their norms further from one than transformers initializes them, so
+that attention is far from uniform and a wrong mask, position, norm or scale shows.
 """
 
 import functools
@@ -42,7 +42,7 @@ YARN = {
     "beta_fast": 32.0,
     "beta_slow": 1.0,
 }
-# Name -> class, and what it has besides `BASE`.
+# Name -> class, and fields of its config besides `BASE`.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True, "rope_theta": 1e6}),
     "qwen3-yarn": ("Qwen3", {"head_dim": 16, "rope_theta": 1e6, "rope_scaling": YARN}),
@@ -76,7 +76,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
-# One of each family, with what is its own; the others take their turn among the slow tests.
+# One model of each family with its distinguishing features; the others are for slow tests.
 FIRST = ("qwen3", "qwen2-window", "llama3", "mistral", "olmo2", "olmo3", "gemma3")
 every_model = pytest.mark.parametrize(
     "name",
@@ -86,16 +86,16 @@ every_model = pytest.mark.parametrize(
 
 @functools.cache
 def their_model(name: str) -> Any:
-    """A random transformers model of `MODELS`, float32; skips the test where there is no torch."""
+    """Return a random transformers model of `MODELS` in float32; skip the test without torch."""
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    kind, own = MODELS[name]
-    config = getattr(transformers, f"{kind}Config")(**BASE | own, attn_implementation="eager")
+    kind, fields = MODELS[name]
+    config = getattr(transformers, f"{kind}Config")(**BASE | fields, attn_implementation="eager")
     return randomized(transformers.AutoModelForCausalLM.from_config(config))
 
 
 def randomized(model: Any) -> Any:
-    """The model, for evaluation, with weights in place of those that transformers gave it."""
+    """Replace the weights of a model by larger random ones, and set it to evaluation mode."""
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     around_one = model.config.model_type != "gemma3_text"
@@ -109,12 +109,12 @@ def randomized(model: Any) -> Any:
 
 
 def config_json(model: Any) -> hf.Json:
-    """What transformers writes into config.json."""
+    """Return the config.json that transformers writes."""
     return json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}
 
 
 def parameters(model: Any, config: ModelConfig) -> Params:
-    """Our parameters of a transformers model."""
+    """Convert the weights of a transformers model to our parameters."""
     family = hf.family_of(config_json(model))
     state = {name: x.detach().numpy() for name, x in model.state_dict().items()}
     leaves: dict[str, Any] = {}
@@ -135,8 +135,8 @@ def parameters(model: Any, config: ModelConfig) -> Params:
 
 
 def their_logits(model: Any, tokens: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """Logits [B, S, V] of ids [B, S], where `mask` [B, S] is 0 on padding."""
+    """Return the logits [B, S, V] of ids [B, S]; `mask` [B, S] is 0 on padding."""
     torch = pytest.importorskip("torch")
-    given = None if mask is None else torch.tensor(mask)
+    attention_mask = None if mask is None else torch.tensor(mask)
     with torch.no_grad():
-        return model(torch.tensor(tokens), attention_mask=given).logits.float().numpy()
+        return model(torch.tensor(tokens), attention_mask=attention_mask).logits.float().numpy()

@@ -1,4 +1,4 @@
-"""Tiny config.json files of every family, and what transformers makes of them."""
+"""Tiny config.json files of every family, and the models that transformers builds from them."""
 
 import copy
 from typing import Any
@@ -10,7 +10,7 @@ from tests.support import hf as theirs
 from tests.support import transformers_source as source
 
 every_family = pytest.mark.parametrize("family", sorted(hf.BY_NAME))
-# What the tiny config of each family has besides `BASE`.
+# Fields of the tiny config of each family besides `BASE`.
 OWN: dict[str, hf.Json] = {
     "qwen3": {"head_dim": 16},
     "qwen2": {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2},
@@ -33,17 +33,17 @@ BASE = theirs.BASE | {
 
 
 def tiny(family: str, **changes: Any) -> hf.Json:
-    """A config.json as it was before rope_parameters."""
+    """Return a config.json in the format before rope_parameters."""
     return {"model_type": family} | BASE | OWN.get(family, {}) | changes
 
 
-def their_config(given: hf.Json) -> Any:
-    config = source.config_class(given["model_type"])(**copy.deepcopy(given))
+def their_config(content: hf.Json) -> Any:
+    config = source.config_class(content["model_type"])(**copy.deepcopy(content))
     config._attn_implementation = "eager"
     return config
 
 
-def their_model(given: hf.Json) -> Any:
+def their_model(content: hf.Json) -> Any:
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    return theirs.randomized(transformers.AutoModelForCausalLM.from_config(their_config(given)))
+    return theirs.randomized(transformers.AutoModelForCausalLM.from_config(their_config(content)))

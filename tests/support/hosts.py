@@ -1,4 +1,4 @@
-"""Several processes on this machine that are one run, as hosts of a cluster are."""
+"""Start the processes of a multihost run on this machine."""
 
 import concurrent.futures
 import contextlib
@@ -15,26 +15,26 @@ from tests.support.paths import ROOT
 
 
 def free_address() -> str:
-    """A port of this machine that nobody listens on."""
+    """Return an address with an unused port of this machine."""
     with socket.socket() as tried:
         tried.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{tried.getsockname()[1]}"
 
 
 class Processes(list):
-    """Started processes of one run, process 0 first, with their output in files of `folder`."""
+    """The running processes of a run, process 0 first; their output is in files in `folder`."""
 
     def __init__(self, folder: Path):
         super().__init__()
         self._folder = folder
 
     def wait(self, seconds: float) -> list[int]:
-        """Their exit statuses, once all have ended."""
+        """Wait until all processes have ended, and return their exit statuses."""
         end = time.monotonic() + seconds
         return [process.wait(max(0, end - time.monotonic())) for process in self]
 
     def out(self, process: int) -> str:
-        """What a process wrote to stdout, without the words of the library of the collectives."""
+        """Return the stdout of a process, without the lines of the Gloo library."""
         lines = (self._folder / f"{process}.out").read_text().splitlines(keepends=True)
         return "".join(line for line in lines if "[Gloo]" not in line)
 
@@ -44,12 +44,15 @@ class Processes(list):
 
 @contextlib.contextmanager
 def started(
-    words: Callable[[str, int], list[str]], number: int, folder: Path, devices: int = 2
+    command: Callable[[str, int], list[str]], number: int, folder: Path, devices: int = 2
 ) -> Iterator[Processes]:
-    """Starts `number` processes with `devices` each; those that still run at the end are killed.
+    """Start processes, and kill those that still run at the end.
 
     Args:
-      words: address of the first process, process -> its command line.
+      command: Returns a command line, given the address of process 0 and the process number.
+      number: Number of processes.
+      folder: Working directory, which also contains their output.
+      devices: Number of devices of each process.
     """
     folder.mkdir(parents=True, exist_ok=True)
     address, running = free_address(), Processes(folder)
@@ -63,7 +66,7 @@ def started(
                 )
                 running.append(
                     subprocess.Popen(
-                        words(address, i), cwd=folder, env=environment, stdout=out, stderr=err
+                        command(address, i), cwd=folder, env=environment, stdout=out, stderr=err
                     )
                 )
             yield running
@@ -73,22 +76,26 @@ def started(
                 process.wait()
 
 
-def roll(*given, address=None, timeout=10.0):
-    """Outcome of `call_roll` for every (number, process, facts): its peers, or the refusal."""
+def join_all(*processes, address=None, timeout=10.0):
+    """Call `rendezvous.join` in a thread for every (number, process, facts).
+
+    Returns:
+      For each process its peers, or the error message.
+    """
     address = address or free_address()
 
-    def call(one):
+    def join(process):
         try:
-            return rendezvous.call_roll(address, *one, timeout)
+            return rendezvous.join(address, *process, timeout)
         except UserError as error:
             return str(error)
 
-    with concurrent.futures.ThreadPoolExecutor(len(given)) as pool:
-        return list(pool.map(call, given))
+    with concurrent.futures.ThreadPoolExecutor(len(processes)) as pool:
+        return list(pool.map(join, processes))
 
 
-def close(*outcomes):
-    """Closes the connections of outcomes of `roll`."""
-    for peers in outcomes:
+def close(*connections):
+    """Close the connections that `join_all` returned."""
+    for peers in connections:
         for peer in peers:
             peer.socket.close()

@@ -1,8 +1,8 @@
-"""Pallas' interpreters of kernels with several threads, with every kernel compiled once.
+"""Make Pallas' interpreters of multi-threaded kernels compile every kernel only once.
 
-As they come, they trace and compile the body of a kernel anew for each program of its grid and each
-of its threads, which takes most of a test's time. Importing this module makes them keep what they
-have compiled, and compile it without optimization. `races` keeps what they find in each kernel.
+By default they trace and compile the body of a kernel again for each program of its grid and each
+of its threads, which takes most of the time of a test. Importing this module makes them cache the
+compiled code, and compile it without optimization. `races` collects the data races of each kernel.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from jax._src.pallas.mosaic_gpu.interpret import gpu_callbacks
 from tests.support import tiny
 
 STATES = ("GPURaceDetectionState", "RaceDetectionState")
-MOST = 16  # kernels that are kept: more than a test has
+MOST = 16  # cached kernels, more than a test has
 
-_compiled: dict[int, tuple[Any, Any]] = {}  # the kernel is kept, so that no other gets its id
+_compiled: dict[int, tuple[Any, Any]] = {}  # keeps the jaxpr too, so that its id is not reused
 _lock = threading.Lock()
 
 
 def _run_jaxpr(jaxpr: Any, consts: Any, *args: Any) -> None:
-    """What stands in for the interpreters' own: runs a kernel's body for its effects."""
+    """Run the body of a kernel for its effects, in place of the function of the interpreters."""
     with _lock:
         if id(jaxpr) not in _compiled:
             if len(_compiled) == MOST:
@@ -43,21 +43,23 @@ thread_map._run_jaxpr = _run_jaxpr
 
 @contextlib.contextmanager
 def races() -> Iterator[list[RaceDetectionState]]:
-    """A list of what is found in the kernels that are interpreted within, one after the other. The
-    interpreters forget it when the next kernel begins."""
-    found = []
+    """Yield a list to which the race detection state of each interpreted kernel is appended.
 
-    def kept(state: type[RaceDetectionState]) -> Callable[..., RaceDetectionState]:
+    The interpreters themselves discard the state when the next kernel begins.
+    """
+    states = []
+
+    def recorded(state: type[RaceDetectionState]) -> Callable[..., RaceDetectionState]:
         def begin(**options: Any) -> RaceDetectionState:
-            found.append(state(**options))
-            return found[-1]
+            states.append(state(**options))
+            return states[-1]
 
         return begin
 
     with contextlib.ExitStack() as stack:
         for module in (interpret_pallas_call, gpu_callbacks):
-            # That of GPUs is a class of its own from jax 0.12 on.
+            # GPUs have their own class from jax 0.12 on.
             name = next(name for name in STATES if hasattr(module, name))
-            begin = kept(getattr(module, name))
+            begin = recorded(getattr(module, name))
             stack.enter_context(mock.patch.object(module, name, begin))
-        yield found
+        yield states

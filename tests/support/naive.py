@@ -1,10 +1,10 @@
-"""RLP the slow way: every branch is a row of its own that repeats the whole prefix.
+"""A naive reference implementation of RLP: every branch is a separate row with the whole prefix.
 
     x_0  prompt  x_1 … x_{t-1}  <think>  c_1 … c_n  </think>  x_t … x_{t+H-1}
 
-A row is an ordinary document to the network: nothing here knows of trunks, forks, slots or caches.
-Rows, rewards and advantages are made in plain Python loops, so that they can be read against the
-paper. This is what the product's packed form must equal.
+Each row is an ordinary document to the model: this module has no trunks, forks, slots or caches. It
+builds rows, rewards and advantages in plain Python loops that can be compared with the paper line
+by line. The results of the packed implementation must equal these.
 """
 
 import dataclasses
@@ -24,23 +24,23 @@ from tests.support import tiny
 
 @dataclasses.dataclass
 class Branch:
-    """One thought at one place of one document."""
+    """A thought at a position of a document."""
 
     document: list[int]
     fork: int
-    actions: list[int]  # as sampled, a sampled closing tag included
+    actions: list[int]  # the sampled ids, including the closing tag if it was sampled
     horizon: int
 
 
 @flax.struct.dataclass
 class Rows:
-    """R branches, written out."""
+    """R branches as rows."""
 
     tokens: jax.Array  # [R, S]
     length: jax.Array  # [R], tokens of the row; the rest is padding
     action: jax.Array  # [R, L], ids; 0 after the last
-    action_at: jax.Array  # [R, L], place of each action in the row; 0 after the last
-    empty: jax.Array  # [R, L] bool, a closing tag that ended here would be the whole thought
+    action_at: jax.Array  # [R, L], index of each action in the row; 0 after the last
+    empty: jax.Array  # [R, L] bool, whether a closing tag that ends here would be the whole thought
     target: jax.Array  # [R, H]
     target_at: jax.Array  # [R, H]
 
@@ -48,9 +48,9 @@ class Rows:
 def write_out(
     branches: list[Branch], vocabulary: Vocabulary, limit: int, width: int, prompt=()
 ) -> Rows:
-    """The branches as rows of `width` tokens; thoughts have at most `limit` actions.
+    """Write branches as rows of `width` tokens; thoughts have at most `limit` actions.
 
-    A document begins with its bos, and the prompt stands behind that.
+    A document begins with its BOS, and the prompt follows the BOS.
     """
     rows, close = [], list(vocabulary.think_close)
     for branch in branches:
@@ -81,17 +81,17 @@ def _pad(line: list[int], width: int) -> list[int]:
 
 
 def logits(config: ModelConfig, params: Params, tokens: jax.Array, length: jax.Array) -> jax.Array:
-    """Logits [R, S, V] of plain documents."""
-    place = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :], tokens.shape)
-    inside = (place < jnp.asarray(length)[:, None]).astype(jnp.int32)
+    """Return the logits [R, S, V] of plain documents."""
+    at = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :], tokens.shape)
+    inside = (at < jnp.asarray(length)[:, None]).astype(jnp.int32)
     model = bind(config, params)
-    return model.logits(forward(model, Trunk(jnp.asarray(tokens), inside, place)))
+    return model.logits(forward(model, Trunk(jnp.asarray(tokens), inside, at)))
 
 
 def distribution(
     logits: jax.Array, banned: tuple[int, ...], temperature: float | jax.Array = 1.0
 ) -> jax.Array:
-    """Log-probabilities [..., V] at a temperature, without the banned ids."""
+    """Return log-probabilities [..., V] at a temperature, without the banned ids."""
     allowed = np.ones(logits.shape[-1], bool)
     allowed[list(banned)] = False
     keep = jnp.broadcast_to(jnp.asarray(allowed), logits.shape)
@@ -99,7 +99,7 @@ def distribution(
 
 
 def _predicted(table: jax.Array, token: jax.Array, at: jax.Array) -> jax.Array:
-    """Entry `token` of the row before place `at`: table [R, S, V], token and at [R, M]."""
+    """Return the log-probability of `token` at index `at`: table [R, S, V], token and at [R, M]."""
     return table[jnp.arange(table.shape[0])[:, None], jnp.asarray(at) - 1, jnp.asarray(token)]
 
 
@@ -112,7 +112,7 @@ def predictions(
     config: ModelConfig,
     banned: tuple[int, ...],
 ) -> jax.Array:
-    """log p(· | what stands up to each place) of plain documents, [R, S, V] nats."""
+    """Return log p(· | the tokens up to each index) of plain documents, [R, S, V] nats."""
     return distribution(logits(config, params, tokens, length), banned)
 
 
@@ -123,11 +123,11 @@ def traced_action_logprobs(
     vocabulary: Vocabulary,
     temperature: float | jax.Array,
 ) -> jax.Array:
-    """log pi of every action, [R, L] nats; 0 after the last."""
+    """Return log pi of every action, [R, L] nats; 0 after the last."""
     everything = logits(config, params, rows.tokens, rows.length)
     banned = vocabulary.not_in_thoughts
     either = _predicted(distribution(everything, banned, temperature), rows.action, rows.action_at)
-    banned = (*banned, vocabulary.think_close[-1])  # a thought has at least one word
+    banned = (*banned, vocabulary.think_close[-1])  # a thought has at least one token
     unclosed = distribution(everything, banned, temperature)
     unclosed = _predicted(unclosed, rows.action, rows.action_at)
     chosen = jnp.where(jnp.asarray(rows.empty) > 0, unclosed, either)
@@ -141,7 +141,7 @@ action_logprobs = tiny.jit(traced_action_logprobs, static_argnames=("config", "v
 def target_logprobs(
     params: Params, rows: Rows, *, config: ModelConfig, vocabulary: Vocabulary
 ) -> jax.Array:
-    """log p of every target token after its thought, [R, H] nats."""
+    """Return log p of every target token after its thought, [R, H] nats."""
     everything = logits(config, params, rows.tokens, rows.length)
     table = distribution(everything, vocabulary.not_in_documents)
     return _predicted(table, rows.target, rows.target_at)
@@ -151,7 +151,7 @@ def target_logprobs(
 def document_logprobs(
     params: Params, tokens: jax.Array, *, config: ModelConfig, vocabulary: Vocabulary
 ) -> jax.Array:
-    """log p of every token of plain documents [R, S] but the first, [R, S - 1] nats."""
+    """Return log p of all tokens but the first of plain documents [R, S], [R, S - 1] nats."""
     rows, size = tokens.shape
     everything = logits(config, params, tokens, jnp.full((rows,), size))
     table = distribution(everything, vocabulary.not_in_documents)
@@ -166,20 +166,25 @@ def rewards(
     weights: list[float],
     penalty: float,
 ) -> list[float]:
-    """r of every branch: weighted evidence with the thought less the same without.
+    """Return r of every branch: the weighted log-likelihood with the thought minus without it.
 
-    reasoned and baseline [R, H], closed [R]; `penalty` nats are taken from an unclosed thought.
+    Args:
+      reasoned: log p of the target with the thought, [R, H] nats.
+      baseline: log p of the target without a thought, [R, H] nats.
+      closed: Whether the thought is closed, [R].
+      weights: Weights of the target tokens, [H].
+      penalty: Subtracted for an unclosed thought, nats.
     """
-    found = []
+    result = []
     for with_thought, without, is_closed in zip(reasoned, baseline, closed, strict=True):
         pairs = zip(weights, with_thought, without, strict=True)
         gain = sum(w * (float(a) - float(b)) for w, a, b in pairs)
-        found.append(gain if is_closed else gain - penalty)
-    return found
+        result.append(gain if is_closed else gain - penalty)
+    return result
 
 
 def leave_one_out(rewards: list[float], counted: list[bool]) -> list[float]:
-    """Each counted reward of a group less the mean of the other counted ones; else 0."""
+    """Return each counted reward of a group minus the mean of the other counted ones; else 0."""
     advantages = []
     for i, reward in enumerate(rewards):
         others = [r for j, r in enumerate(rewards) if j != i and counted[j]]
@@ -198,11 +203,11 @@ def target_term(
     config: ModelConfig,
     vocabulary: Vocabulary,
 ) -> jax.Array:
-    """Minus the mean over thoughts of w log p(target | thought), and its gradient.
+    """Return minus the mean over thoughts of w log p(target | thought), and its gradient.
 
     Args:
       weights: w, [R].
-      horizon: weights of the target's tokens, [H].
+      horizon: Weights of the target tokens, [H].
     """
     everything = logits(config, params, rows.tokens, rows.length)
     table = distribution(everything, vocabulary.not_in_documents)
@@ -223,12 +228,14 @@ def kl_term(
     vocabulary: Vocabulary,
     temperature: float,
 ) -> jax.Array:
-    """The mean over thoughts of 1/|c| sum_u (x - ln x - 1) with x = pi_ref / pi, and its gradient.
+    """Return the KL term and its gradient.
+
+    The term is the mean over thoughts of 1/|c| sum_u (x - ln x - 1) with x = pi_ref / pi.
 
     Args:
       reference: log pi_ref, [R, L] nats.
-      counted: [R].
-      divisor: [R], |c| or what stands in its place.
+      counted: Whether a thought counts, [R].
+      divisor: |c| or its replacement, [R].
     """
     logprob = traced_action_logprobs(params, rows, config, vocabulary, temperature)
     ratio = jnp.exp(reference) / jnp.exp(logprob)
@@ -242,7 +249,7 @@ def kl_term(
 def surrogate(
     params: Params,
     rows: Rows,
-    behaviour: jax.Array,
+    behavior: jax.Array,
     advantages: jax.Array,
     counted: jax.Array,
     divisor: jax.Array,
@@ -253,18 +260,20 @@ def surrogate(
     clip: tuple[float, float, float],
     sequence: bool | jax.Array,
 ) -> jax.Array:
-    """Eq. 5 and its gradient: minus the mean over thoughts of 1/|c| sum_u min(rho A, clip(rho) A).
+    """Return the surrogate loss (Eq. 5) and its gradient.
+
+    The loss is minus the mean over thoughts of 1/|c| sum_u min(rho A, clip(rho) A).
 
     Args:
-      behaviour: [R, L] nats.
+      behavior: log pi of the sampling policy, [R, L] nats.
       advantages, counted: [R].
-      divisor: [R], |c| or what stands in its place.
+      divisor: |c| or its replacement, [R].
       clip: epsilon_l, epsilon_h, and c of the dual clip or 0.
-      sequence: rho is the geometric mean of a thought's, the same for all of its actions.
+      sequence: Whether rho is the geometric mean over the actions of a thought.
     """
     logprob = traced_action_logprobs(params, rows, config, vocabulary, temperature)
     acted = jnp.asarray(rows.action_at) > 0
-    difference = jnp.where(acted, logprob - behaviour, 0.0)
+    difference = jnp.where(acted, logprob - behavior, 0.0)
     mean = difference.sum(axis=1) / acted.sum(axis=1)
     difference = jnp.where(sequence, mean[:, None], difference)
     rho, a = jnp.exp(difference), advantages[:, None]

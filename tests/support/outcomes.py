@@ -1,4 +1,4 @@
-"""Outcomes of thoughts, small enough to be rewarded by hand."""
+"""Outcomes of thoughts that are small enough to compute rewards by hand."""
 
 import math
 
@@ -9,27 +9,27 @@ from rlp.objectives.outcome import Answers
 
 THOUGHTS = [[-0.5, -1.0], [-2.0, -0.25], [-3.0, -3.0]]  # log p of two target tokens after each
 WITHOUT = [-1.0, -1.5]
-NONE = math.nan  # of a confidence
+NONE = math.nan  # a missing confidence
 
 
 def answers(correct, agrees=None, confidence=None):
-    """Of one group."""
-    each = lambda x, dtype: jnp.asarray([[x]], dtype)
+    """Return the answers of one group."""
+    array = lambda x, dtype: jnp.asarray([[x]], dtype)
     agrees = correct if agrees is None else agrees
     confidence = [NONE] * len(correct) if confidence is None else confidence
-    whole = each([1] * len(correct), bool)
+    ones = array([1] * len(correct), bool)
     return Answers(
-        correct=each(correct, bool),
-        reward=each(correct, jnp.float32),
-        agrees=each(agrees, bool),
-        confidence=each(confidence, jnp.float32),
-        given=whole,
-        failed=~whole,
+        correct=array(correct, bool),
+        reward=array(correct, jnp.float32),
+        agrees=array(agrees, bool),
+        confidence=array(confidence, jnp.float32),
+        given=ones,
+        failed=~ones,
     )
 
 
 def outcome(**changes):
-    """One document, one fork, three thoughts, two target tokens."""
+    """Return an outcome of one document with one fork, three thoughts and two target tokens."""
     logprobs = jnp.array([[THOUGHTS]])
     fields = {
         "reasoned": logprobs.sum(-1),

@@ -1,4 +1,4 @@
-"""Files of pairs and conversations, and their rows."""
+"""Write files of pairs and conversations, and tokenize them."""
 
 import json
 
@@ -16,7 +16,7 @@ CHAT = Format(messages="messages")
 
 (BOS,), EOS = BYTES.bos, BYTES.eos
 
-# Turns between <bos> and <eos>; the thoughts of earlier ones are left out, as by Qwen3's template.
+# Turns between <bos> and <eos>; like Qwen3's template, it omits the thoughts of earlier turns.
 TEMPLATE = (
     "{% for m in messages %}<bos>{{ m.role }}:"
     "{{ m.content if loop.last else m.content.split('</think>')[-1] }}<eos>{% endfor %}"
@@ -38,12 +38,12 @@ def turns(*contents, system=()):
 
 
 def tokenized(path, rows, form=PAIR, template=None, words=BYTES):
-    """(ids, whether each is learnt) of every pair, and the conversation of each."""
-    how = (form, template, words, None if template is None else words.eos)
-    corpus, source = tokenize_pairs([write(path, rows)], "data.sft.train", *how)
-    cut = lambda x: np.split(x, corpus.bounds[1:-1])
-    pairs = zip(cut(corpus.tokens), cut(corpus.loss_mask), strict=True)
-    return [(ids.tolist(), learnt.tolist()) for ids, learnt in pairs], source.tolist()
+    """Return the ids and the loss mask of every pair, and the index of its conversation."""
+    options = (form, template, words, None if template is None else words.eos)
+    corpus, source = tokenize_pairs([write(path, rows)], "data.sft.train", *options)
+    split = lambda x: np.split(x, corpus.bounds[1:-1])
+    pairs = zip(split(corpus.tokens), split(corpus.loss_mask), strict=True)
+    return [(ids.tolist(), mask.tolist()) for ids, mask in pairs], source.tolist()
 
 
 def numbered(count):

@@ -1,17 +1,17 @@
-"""Points of a sweep as shell commands that note when they begin and end."""
+"""Points of a sweep as shell commands that record when they begin and end."""
 
 from launch import local
 from launch.points import Point
 
 
 def make(folder, needs=None):
-    """Points by name, each with those that it needs."""
+    """Return points, given the names of the points that each one needs."""
     needs = {"a": [], "b": [], "c": ["a"], "d": ["c"], "e": []} if needs is None else needs
     return [Point(name, None, {}, folder / name, list(before)) for name, before in needs.items()]
 
 
 def run(folder, points, bodies=None, max_parallel=1):
-    """Runs points as shell commands that note when they begin and end."""
+    """Run points as shell commands that record when they begin and end."""
     commands = {
         point.name: shell(folder, point, (bodies or {}).get(point.name)) for point in points
     }
@@ -19,7 +19,11 @@ def run(folder, points, bodies=None, max_parallel=1):
 
 
 def shell(folder, point, body=None):
-    """Notes "+name", does `body` (by default what a run does that ends well), notes "-name"."""
-    well = f"mkdir -p {point.folder}; echo {{}} > {point.finished_by}"
-    note = lambda sign: f"printf '%s\\n' {sign}{point.name} >>{folder}/notes"
-    return ["bash", "-c", f"{note('+')}; {body or well}; status=$?; {note('-')}; exit $status"]
+    """Return a command that records "+name", runs `body`, and records "-name".
+
+    The default body does the same as a run that succeeds.
+    """
+    succeed = f"mkdir -p {point.folder}; echo {{}} > {point.finished_by}"
+    record = lambda sign: f"printf '%s\\n' {sign}{point.name} >>{folder}/notes"
+    script = f"{record('+')}; {body or succeed}; status=$?; {record('-')}; exit $status"
+    return ["bash", "-c", script]

@@ -1,8 +1,8 @@
-"""Command lines of `python -m launch.<name>`, without the seconds of imports that each would take.
+"""Run `python -m launch.<name>` without the seconds that the imports of each program take.
 
-A server imports what the programs share, before jax has started a backend, and forks for every
-command line. So each program is alone in its process, as a user's is, with its own exit status, and
-can be sent signals. Tests take the server from the fixture `programs`.
+A server imports the modules that the programs share, before jax starts a backend, and forks for
+every command line. So each program has its own process, as for a user, with its own exit status,
+and can receive signals. Tests use the server through the fixture `programs`.
 """
 
 import atexit
@@ -26,7 +26,7 @@ from tests.support.paths import ROOT
 
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
 LONGEST = 400  # seconds that a program may take
-# The modules of `launch` themselves are not among these: each program is run as `__main__`.
+# This does not include the programs of `launch`, because each is run as `__main__`.
 SHARED = (
     *("launch.program", "rlp.evaluation.generation", "rlp.run.experiment", "rlp.run.loop"),
     *("rlp.run.export_model", "rlp.run.import_model"),
@@ -35,7 +35,7 @@ OPTIONAL = ("torch", "transformers.models.auto")
 
 
 class Ran(NamedTuple):
-    """What came of a command line."""
+    """The result of a program."""
 
     status: int
     out: str
@@ -43,7 +43,7 @@ class Ran(NamedTuple):
 
 
 class Program:
-    """A program that was started; its output goes to files."""
+    """A running program, whose output goes to files."""
 
     def __init__(self, ask: Callable[..., Any], words: list[str], out: Path, err: Path) -> None:
         self.words, self._ask, self._out, self._err = words, ask, out, err
@@ -51,18 +51,18 @@ class Program:
         self._status: int | None = None
 
     def poll(self) -> int | None:
-        """The exit status, negative for a signal; None while the program runs."""
+        """Return the exit status, negative for a signal; None while the program runs."""
         if self._status is None:
             self._status = self._ask("poll", pid=self.pid)
         return self._status
 
     def send(self, number: int) -> None:
-        """Sends a signal, unless the program has ended."""
+        """Send a signal, unless the program has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def wait(self, seconds: float = LONGEST) -> Ran:
-        """What came of the program, which must end in so many seconds."""
+        """Wait for the program, which must end within `seconds`, and return its result."""
         end = time.monotonic() + seconds
         while (status := self.poll()) is None:
             assert time.monotonic() < end, f"{self.words} still runs after {seconds} s"
@@ -71,10 +71,10 @@ class Program:
 
 
 class Programs:
-    """Starts programs; use it in a with statement, at whose end the server ends."""
+    """Starts programs. Use it as a context manager, which ends the server at the end."""
 
     def __init__(self, log: Path) -> None:
-        """Keeps what the programs print in the folder `log`."""
+        """Start the server; the output of programs goes to the folder `log`."""
         self._log = log
         self._started = 0
         self._server = subprocess.Popen(
@@ -105,13 +105,13 @@ class Programs:
         file_limit: int = 0,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> Iterator[Program]:
-        """A program that runs in here, and is killed at the end if it still does.
+        """Start a program, and kill it at the end if it still runs.
 
         Args:
-          words: such as "launch.train" and its flags.
-          folder: the working directory.
-          file_limit: bytes that no file may exceed; 0 for any size.
-          environment: variables that differ from those of this process.
+          words: Module and flags, such as "launch.train" and its flags.
+          folder: Working directory.
+          file_limit: Maximum size of a file in bytes; 0 for no limit.
+          environment: Variables that differ from those of this process.
         """
         files = [self._log / f"{self._started}.{name}" for name in ("out", "err")]
         self._started += 1
@@ -125,28 +125,28 @@ class Programs:
             program.wait()
 
     def run(self, words: list[str], folder: Path, **options: Any) -> Ran:
-        """Runs a program to its end; arguments as for `started`."""
+        """Run a program to its end; see `started` for the arguments."""
         with self.started(words, folder, **options) as program:
             return program.wait()
 
 
 def _serve() -> None:
-    _import_what_programs_share()
+    _import_shared_modules()
     for line in sys.stdin:
-        asked = json.loads(line)
-        if asked["what"] == "poll":
-            ended, status = os.waitpid(asked["pid"], os.WNOHANG)
+        request = json.loads(line)
+        if request["what"] == "poll":
+            ended, status = os.waitpid(request["pid"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if ended else None
         elif not (answer := os.fork()):
-            _run(**asked)
+            _run(**request)
         print(json.dumps(answer), flush=True)
 
 
-def _import_what_programs_share() -> None:
+def _import_shared_modules() -> None:
     for name in SHARED:
         importlib.import_module(name)
     for name in OPTIONAL:
-        with contextlib.suppress(ImportError):  # tests that need it are skipped
+        with contextlib.suppress(ImportError):  # tests that need the module are skipped
             importlib.import_module(name)
 
 
@@ -154,9 +154,9 @@ def _run(
     words: list[str], folder: str, out: str, err: str, file_limit: int,
     environment: dict[str, str], **_: Any,
 ) -> None:  # fmt: skip
-    """Becomes the program, in a process that was forked for it, and ends."""
+    """Run a program in the forked process, and end the process."""
     os.chdir(folder)
-    sys.path.insert(0, folder)  # as `python -m` has it
+    sys.path.insert(0, folder)  # as `python -m` does
     os.environ.update(environment)
     for number, path in ((0, os.devnull), (1, out), (2, err)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), number)
@@ -167,14 +167,14 @@ def _run(
     try:
         runpy.run_module(words[0], run_name="__main__")
     except SystemExit as end:
-        status = end.code or 0  # the programs end with numbers
-    except BaseException:  # noqa: BLE001  it is shown, as Python would
+        status = end.code or 0  # the programs exit with integers
+    except BaseException:  # noqa: BLE001  it is printed, as Python does
         traceback.print_exc()
         status = 1
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # to take down all that was imported would take a second
+    os._exit(status)  # a normal exit would take a second because of all the imports
 
 
 if __name__ == "__main__":

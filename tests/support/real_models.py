@@ -1,4 +1,4 @@
-"""The pretrained models that `make models` fetches; slow tests are skipped without them."""
+"""The pretrained models that `make models` downloads; slow tests are skipped without them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from tests.support.paths import ROOT
 
 
 class RealModel(NamedTuple):
-    """A GGUF file, and the run of no steps that was imported from it."""
+    """A GGUF file, and the run with 0 steps that was imported from it."""
 
     gguf: Path
     run: Path
@@ -28,5 +28,5 @@ def gemma3() -> RealModel:
 def _found(name: str) -> RealModel:
     model = RealModel(ROOT / f".cache/models/{name}.gguf", ROOT / "runs/models" / name)
     if not (model.gguf.is_file() and model.run.is_dir()):
-        pytest.skip(f"{name} is not here; `make models` fetches it")
+        pytest.skip(f"{name} is missing; run `make models` to download it")
     return model

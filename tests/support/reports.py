@@ -1,4 +1,4 @@
-"""Folders as training leaves them, for tests of reports, and a reader of the page."""
+"""Write folders like those of finished runs, for tests of reports, and parse the report page."""
 
 import json
 import math
@@ -8,21 +8,6 @@ from pathlib import Path
 
 from rlp import report
 from rlp.report import page
-
-ATTACK = "</script><img src=x onerror=alert(1)>"
-
-
-ATTACK = "</script><img src=x onerror=alert(1)>"
-HEADINGS = ("north", "east", "south", "west")
-
-
-ATTACK = "</script><img src=x onerror=alert(1)>"
-HEADINGS = ("north", "east", "south", "west")
-FIGURE_KEYS = (
-    "no_think_accuracy", "greedy_think_accuracy", "sampled_think_accuracy", "no_think_loss",
-    "think_loss", "mean_information_gain", "thought_length", "closed_fraction",
-)  # fmt: skip
-
 
 ATTACK = "</script><img src=x onerror=alert(1)>"
 HEADINGS = ("north", "east", "south", "west")
@@ -88,7 +73,7 @@ def metric_line(step: int, steps: int, objective: str, rng: random.Random) -> di
 
 
 def compass_thoughts(rng: random.Random, skill: float) -> dict:
-    """Word-level documents; one position each, at the answer, and two elsewhere."""
+    """Thoughts in word-level documents, at the position of the answer and at two others."""
     documents = []
     for _ in range(3):
         moves = rng.choices(("left", "right", "around"), k=8)
@@ -133,7 +118,7 @@ def position(fork: int, target: list[str], baseline: float, thoughts: list[dict]
 
 
 def byte_thoughts(rng: random.Random) -> dict:
-    """Byte-level text: white space and control bytes among hundreds of tokens, and an attack."""
+    """Thoughts in byte-level text: hundreds of tokens with white space, control bytes, and HTML."""
     prose = (
         "Definition 3.1 (Sentence).\nA formula is a sentence iff it has no free occurrences of "
         "variables.\n\n\tLet Γ be a set of sentences. We say that Γ is consistent iff Γ ⊬ ⊥, and "
@@ -166,7 +151,7 @@ def write_metrics(folder: Path, objective: str, steps: int, rng: random.Random) 
 
 
 def make_run(folder: Path, objective: str = "rlp", seed: int = 0, **changes: object) -> Path:
-    """A plain byte-level run."""
+    """Write the folder of a byte-level run."""
     rng = random.Random(f"{folder.name} {seed}")
     write_json(folder / "config.json", run_config(objective, seed, **changes))
     write_json(folder / "evaluation.json", {"step": 40, **evaluation_figures(rng)})
@@ -176,7 +161,7 @@ def make_run(folder: Path, objective: str = "rlp", seed: int = 0, **changes: obj
 
 
 def make_experiment(folder: Path, seed: int = 0, **changes: object) -> Path:
-    """An experiment of three arms."""
+    """Write the folder of an experiment with three arms."""
     rng = random.Random(seed)
     write_json(folder / "config.json", run_config("rlp", seed, **changes))
     arms = {"base": ("next_token", 190), "rlp": ("rlp", 60), "cpt": ("next_token", 140)}
@@ -206,7 +191,7 @@ def make_experiment(folder: Path, seed: int = 0, **changes: object) -> Path:
 
 
 class Reader(HTMLParser):
-    """What a browser would find: the elements, the cells of the table, the embedded data."""
+    """Parses a page: its elements, the cells of its table, and the embedded data."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -224,16 +209,16 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += attrs
-        found = dict(attrs)
-        if tag == "th" and found.get("scope") == "row":
+        values_of = dict(attrs)
+        if tag == "th" and values_of.get("scope") == "row":
             self._row, self._in_head = "", True
         elif tag == "span":
             self._in_head = False
-        if values := found.get("data-values"):
-            self._column = found["data-metric"] or ""
+        if values := values_of.get("data-values"):
+            self._column = values_of["data-metric"] or ""
             numbers = [None if v == "null" else float(v) for v in values.split()]
             self.rows.setdefault(self._row, {})[self._column] = numbers
-        self._in_data = found.get("id") == "report-data"
+        self._in_data = values_of.get("id") == "report-data"
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "td":
@@ -252,6 +237,6 @@ class Reader(HTMLParser):
 
 
 def read_page(*folders: Path) -> Reader:
-    """The page over the folders, without writing it and its plots."""
+    """Render and parse the page of some folders, without writing it or its plots."""
     sources = report.load_folders(folders)
     return Reader(page.render(sources, report.group_runs(sources)))

@@ -1,4 +1,4 @@
-"""Tiny runs of the whole program, and what is compared of two of them."""
+"""Tiny training runs, and the results by which two runs are compared."""
 
 import contextlib
 import dataclasses
@@ -60,8 +60,8 @@ COMPASS_RLVR = COMPASS | {
     "evaluation.responses": 2,
 }
 TEXT = {"data.kind": "text", "data.sequence_length": 24, "data.holdout_every": 4}
-# Forks of their own, several tokens scored, several passes in minibatches, a KL term: what the
-# compass does not need.
+# Uses what the compass task does not: random forks, several target tokens, several passes over
+# minibatches, and a KL term.
 TEXT_RLP = TEXT | {
     "objective": "rlp",
     "rlp.forks_per_document": 2,
@@ -74,25 +74,25 @@ TEXT_RLP = TEXT | {
 
 
 def flat_config(*changes: dict[str, Any]) -> dict[str, Any]:
-    """The fields in which a tiny run differs from the default: dotted path to value."""
+    """Return the fields in which a tiny run differs from the default: dotted path to value."""
     return functools.reduce(lambda a, b: a | b, changes, SHAPE | SMALL)
 
 
 def config(*changes: dict[str, Any]) -> ConfigDict:
-    """The config of a tiny run."""
-    made = default.get_config()
-    made.update_from_flattened_dict(flat_config(*changes))
-    return made
+    """Return the config of a tiny run."""
+    tiny = default.get_config()
+    tiny.update_from_flattened_dict(flat_config(*changes))
+    return tiny
 
 
 def text_file(folder: Path) -> dict[str, Any]:
-    """Sixteen short documents; a run of 7 steps of 4 rows passes the end of the epoch."""
+    """Write 16 short documents, so few that a run with 7 steps of 4 rows starts a second epoch."""
     words = ["the", "moon", "sees", "a", "river", "under", "old", "stone", "and", "some", "bread"]
-    chosen = random.Random(0)
+    rng = random.Random(0)
     path = folder / "text.jsonl"
     with path.open("w") as file:
         for _ in range(16):
-            text = " ".join(chosen.choices(words, k=chosen.randint(2, 9)))
+            text = " ".join(rng.choices(words, k=rng.randint(2, 9)))
             file.write(json.dumps({"text": text}) + "\n")
     return {"data.train": str(path)}
 
@@ -103,45 +103,45 @@ class Crash(Exception):
 
 @pytest.fixture(scope="module")
 def one_device():
-    """Runs take one device, as they would alone on a machine, and compile once for all tests.
+    """Make runs use one device, as on a machine with one device, and compile once for all tests.
 
-    What is kept between runs has no state: the things that `build` makes, and trainers.
+    The objects that are cached between runs have no state: the results of `build`, and trainers.
     """
     one = lambda *sizes: sharding.make_mesh(*sizes[:3], devices=jax.devices()[:1])
     make_run, make_trainer = assembly.build, loop._Loop._trainer
-    # Where a run begins and ends is no part of them.
+    # The cached objects do not depend on where a run starts and ends.
     ends = {"init_from": "", "match": "", "steps": 1}
     name = lambda config: repr(dataclasses.replace(default.Config.of(config), **ends))
 
-    def kept_run(config, files=None, *rest):
+    def cached_run(config, files=None, *rest):
         check(flat(config, default.Config))
-        return _kept(("run", name(config), files), lambda: make_run(config, files, *rest))
+        return _cached(("run", name(config), files), lambda: make_run(config, files, *rest))
 
-    def kept_trainer(self, train):
+    def cached_trainer(self, train):
         last = self.end.last if self.config.optimizer.schedule == "cosine" else None
-        return _kept(("trainer", name(self.config), last), lambda: make_trainer(self, train))
+        return _cached(("trainer", name(self.config), last), lambda: make_trainer(self, train))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assembly, "make_mesh", one)
-        patch.setattr(assembly, "build", kept_run)
-        patch.setattr(loop._Loop, "_trainer", kept_trainer)
+        patch.setattr(assembly, "build", cached_run)
+        patch.setattr(loop._Loop, "_trainer", cached_trainer)
         yield
 
 
-_made: dict[tuple, Any] = {}
+_cache: dict[tuple, Any] = {}
 
 
-def _kept(key: tuple, make: Callable[[], Any]) -> Any:
-    if key not in _made:
-        _made[key] = make()
-    return _made[key]
+def _cached(key: tuple, make: Callable[[], Any]) -> Any:
+    if key not in _cache:
+        _cache[key] = make()
+    return _cache[key]
 
 
 @contextlib.contextmanager
 def crash_at(owner: Any, name: str, call: int) -> Iterator[list]:
-    """In here, call number `call` of `owner.name` raises Crash; yields the arguments of all calls.
+    """Make call number `call` of `owner.name` raise Crash, and yield the arguments of all calls.
 
-    A negative number lets that call through and raises after it.
+    If `call` is negative, call number -`call` runs and Crash is raised after it.
     """
     before, calls = getattr(owner, name), []
 
@@ -162,25 +162,25 @@ def crash_at(owner: Any, name: str, call: int) -> Iterator[list]:
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl, with times."""
+    """Read metrics.jsonl, including times."""
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def steps(workdir: Path) -> list[int]:
-    """Steps of the checkpoints that are there."""
+    """Return the steps of all checkpoints in ascending order."""
     names = (path.name for path in (workdir / "checkpoints").iterdir())
     return sorted(int(name) for name in names if name.isdecimal())
 
 
 def checkpoint(workdir: Path, step: int | None = None) -> dict[str, Any]:
-    """All items of a checkpoint, the newest by default."""
+    """Load all items of a checkpoint, by default of the newest."""
     step = steps(workdir)[-1] if step is None else step
     with orbax_context():
         return orbax.load_checkpointables(workdir / "checkpoints" / str(step))
 
 
 def bits(tree: Any) -> dict[str, Any]:
-    """Path of every leaf to something that is equal only if type, shape and bits are."""
+    """Map the path of every leaf to a value that is equal only if type, shape and bits are."""
 
     def leaf_bits(leaf):
         if isinstance(leaf, (np.ndarray, jax.Array)):
@@ -192,7 +192,7 @@ def bits(tree: Any) -> dict[str, Any]:
 
 
 def timeless(content: Any) -> Any:
-    """JSON without the seconds that something took."""
+    """Return a JSON value without durations."""
     if not isinstance(content, dict):
         return content
     speeds = ("wall_s", "tokens_per_second", "mfu")
@@ -201,7 +201,7 @@ def timeless(content: Any) -> Any:
 
 
 def outcome(workdir: Path) -> dict[str, Any]:
-    """Everything that a finished run leaves and that must not depend on how it got there."""
+    """Return all results of a finished run that must not depend on interruptions."""
     items = checkpoint(workdir)
     read = lambda name: json.loads((workdir / name).read_text())
     return {

@@ -1,4 +1,4 @@
-"""What `launch.sample` prints, in this process."""
+"""Run `launch.sample` in this process."""
 
 from types import SimpleNamespace
 
@@ -11,9 +11,9 @@ DEFAULTS = {
 
 
 def printed(monkeypatch, capsys, checkpoint, prompt, **flags):
-    """stdout of the program with these flags, by the names that they have in its module."""
-    given = DEFAULTS | {"CHECKPOINT": str(checkpoint), "PROMPT": prompt} | flags
-    for name, value in given.items():
+    """Return the stdout of the program with these flags, named as in its module."""
+    values = DEFAULTS | {"CHECKPOINT": str(checkpoint), "PROMPT": prompt} | flags
+    for name, value in values.items():
         monkeypatch.setattr(sample, f"_{name}", SimpleNamespace(value=value))
     capsys.readouterr()
     sample.main([])

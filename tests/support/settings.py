@@ -1,4 +1,4 @@
-"""Fields of configs that tests of a run begin with."""
+"""Config fields on which the tests of runs build."""
 
 from configs import default
 from rlp.runtime.config_json import fields

@@ -1,4 +1,4 @@
-"""A verifier whose module takes longer to import than a check may take, for `grading_test`."""
+"""A verifier whose import takes longer than the time limit of a check, for `grading_test`."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""A small model whose files and parameters differ in names, layout and stacking."""
+"""A small stand-in for a model, whose files and parameters differ in names, layout and stacking."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from models.sharding import make_mesh, parameter_shardings
 
 
 def tensors(layers=3, width=8, ffn=16, vocab=24, tied=False):
-    """Tensors of a model, those of one layer beside each other as in real files."""
+    """Return the tensors of a model, grouped by layer as in real files."""
     made = [Tensor("model.embed_tokens.weight", (vocab, width), "embedding", None)]
     for i in range(layers):
         up, norm = f"model.layers.{i}.mlp.up_proj.weight", f"model.layers.{i}.norm.weight"
@@ -26,13 +26,13 @@ def tensors(layers=3, width=8, ffn=16, vocab=24, tied=False):
 
 
 def arrays(made, dtype=np.float32, seed=0):
-    """Their tensors by name: values that `dtype` can hold; copies are left out."""
+    """Return random values that are exact in `dtype`, by tensor name, without tied copies."""
     rng = np.random.default_rng(seed)
     return {t.name: rng.standard_normal(t.shape).astype(dtype) for t in made if not t.copy_of}
 
 
 def params(made, values):
-    """Our parameters, put together on the host the simple way."""
+    """Assemble our parameters on the host in a simple way."""
     stacks = {}
     for tensor in made:
         if not tensor.copy_of:
@@ -49,7 +49,7 @@ def params(made, values):
 
 
 def shardings(tree, mesh=(1, 1, 1)):
-    """Where the parameters live, on as many of the devices as the mesh has."""
+    """Return the shardings of the parameters on a mesh of the first devices."""
     devices = jax.devices()[: int(np.prod(mesh))]
     return parameter_shardings(make_mesh(*mesh, devices=devices), tree)
 

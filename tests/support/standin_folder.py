@@ -1,4 +1,4 @@
-"""Writes the stand-in of a model as a Hugging Face folder."""
+"""Write the stand-in model of `tests.support.standin` as a Hugging Face folder."""
 
 from rlp.interop.huggingface import write_folder
 from tests.support import standin
@@ -9,6 +9,6 @@ TREE = standin.params(MADE, VALUES)
 
 
 def write(out, tree=TREE, made=MADE, config=None, **options):
-    """`write_folder` with the usual arguments."""
+    """Call `write_folder` with default arguments."""
     options = {"dtype": "float32", "files": {}, "record": {"step": 7}} | options
     write_folder(out, tree, made, config or {}, **options)

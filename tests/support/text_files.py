@@ -1,4 +1,4 @@
-"""Files of texts in every form, and the documents that are read of them."""
+"""Write text files in every format, and read their documents."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ SEPARATOR = "\n%%\n"
 
 
 def write(path, texts, column="text"):
-    """A file of documents, in the form that its ending asks for."""
+    """Write documents to a file in the format of its suffix."""
     name = path.name
     if name.endswith(".parquet"):
         table = pyarrow.table({"id": list(range(len(texts))), column: texts})
@@ -24,7 +24,7 @@ def write(path, texts, column="text"):
         return path
     lines = [json.dumps({"id": i, column: text}) + "\n" for i, text in enumerate(texts)]
     data = (SEPARATOR.join(texts) if ".txt" in name else "".join(lines)).encode()
-    half = len(data) // 2  # several members or frames make one file
+    half = len(data) // 2  # compressed files consist of two members or frames
     if name.endswith(".gz"):
         data = gzip.compress(data[:half], 1) + gzip.compress(data[half:], 1)
     if name.endswith(".zst"):
@@ -35,10 +35,10 @@ def write(path, texts, column="text"):
 
 
 def documents(path, column="text", separator="", on_read=lambda count: None, limits=LIMITS):
-    """The documents of a file, those that cannot be used being too many if they are a fifth."""
+    """Read the documents of a file with a `max_unusable_share` of 0.2."""
     summary = Summary("data.train", [str(path)], 0.2, "documents")
-    found = list(read_documents(summary, column, separator, on_read, limits))
+    texts = list(read_documents(summary, column, separator, on_read, limits))
     summary.finish(separator)
-    assert summary.text_counts == {str(path): len(found)}
-    assert summary.characters == sum(map(len, found))
-    return found
+    assert summary.text_counts == {str(path): len(texts)}
+    assert summary.characters == sum(map(len, texts))
+    return texts

@@ -1,8 +1,8 @@
-"""Small networks, documents and settings that the tests of the method share.
+"""Small models, documents and settings for the tests of the method.
 
-The networks are float32 on the CPU. Their matrices have a standard deviation of 0.2 and their norm
-scales lie between 0.5 and 1.5: at the product's own 0.02, attention is nearly uniform and a wrong
-mask, position or norm would drown in rounding.
+The models are float32 on the CPU. Their matrices have a standard deviation of 0.2 and their norm
+scales are between 0.5 and 1.5: with the usual 0.02, attention would be nearly uniform, and the
+effect of a wrong mask, position or norm would be smaller than rounding errors.
 """
 
 import functools
@@ -22,7 +22,7 @@ from rlp.engine.branches import Vocabulary, vocabulary
 from rlp.engine.step import RLPSettings
 from tests.support.environment import COMPILER_OPTIONS
 
-# Most of the time of these tests is compiling.
+# These tests spend most of their time on compilation.
 jit = functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
 
 PAD, BOS, EOS, OPEN, CLOSE = range(5)
@@ -30,7 +30,7 @@ FIRST_WORD = 5
 
 
 def model_config(**changes) -> ModelConfig:
-    """Two layers, grouped queries, QK norm, tied embedding."""
+    """Return a config with two layers, grouped-query attention, QK norm and tied embeddings."""
     shape = {
         "vocab_size": 24,
         "hidden_size": 32,
@@ -46,12 +46,12 @@ def model_config(**changes) -> ModelConfig:
 
 @functools.cache
 def params(config: ModelConfig, seed: int = 0, scale: float = 10.0) -> Params:
-    """Parameters `scale` times as large as the product's, with norms that multiply by 0.5 to 1.5
-    and biases between -0.5 and 0.5."""
+    """Return parameters `scale` times as large as those of `init`, with norm scales between 0.5 and
+    1.5 and biases between -0.5 and 0.5."""
 
     def enlarge(path, leaf):
         if path[-1].key in ("scale", "bias"):
-            name = zlib.crc32(jax.tree_util.keystr(path).encode())  # each scale has its own key
+            name = zlib.crc32(jax.tree_util.keystr(path).encode())  # a different key for each leaf
             key = jax.random.fold_in(jax.random.key(seed), name)
             around_one = path[-1].key == "scale" and not config.zero_centered_norm
             return jax.random.uniform(key, leaf.shape, minval=-0.5, maxval=0.5) + around_one
@@ -67,7 +67,7 @@ def words(
     think_open: tuple[int, ...] = (OPEN,),
     think_close: tuple[int, ...] = (CLOSE,),
 ) -> Vocabulary:
-    """Ids 0 … 4 are special; the last two rows of the embedding belong to no token."""
+    """Return a vocabulary whose ids 0 … 4 are special; by default the last two rows are unused."""
     return vocabulary(
         think_open=think_open,
         think_close=think_close,
@@ -81,30 +81,30 @@ def words(
 
 
 def documents(seed: int, lengths: list[int], limit: int, used: int, forks: int = 1) -> Batch:
-    """Rows of one document of random words each, after <bos>, padded to `limit`."""
+    """Return rows with one document each: BOS and random words, padded to `limit` tokens."""
     random = np.random.default_rng(seed)
     tokens = np.full((len(lengths), limit), PAD, np.int32)
     for row, length in enumerate(lengths):
         tokens[row, :length] = [BOS, *random.integers(FIRST_WORD, used, length - 1)]
     inside = np.arange(limit)[None, :] < np.array(lengths)[:, None]
-    place = np.broadcast_to(np.arange(limit, dtype=np.int32), tokens.shape)
-    given = [random.choice(np.arange(1, n - 2), forks, replace=False) for n in lengths]
+    position = np.broadcast_to(np.arange(limit, dtype=np.int32), tokens.shape)
+    drawn = [random.choice(np.arange(1, n - 2), forks, replace=False) for n in lengths]
     return Batch(
         tokens=tokens,
         segment=inside.astype(np.int32),
-        position=np.where(inside, place, 0).astype(np.int32),
+        position=np.where(inside, position, 0).astype(np.int32),
         index=np.arange(100, 100 + len(lengths), dtype=np.int32),
-        forks=np.sort(np.array(given, np.int32), axis=-1),
+        forks=np.sort(np.array(drawn, np.int32), axis=-1),
     )
 
 
 def rows(batch: Batch, chosen) -> Batch:
-    """Some rows of a batch."""
+    """Select rows of a batch."""
     return jax.tree.map(lambda x: x[chosen], batch)
 
 
 def rlp_settings(**changes) -> RLPSettings:
-    """Small numbers, and thoughts that never closed count like any other."""
+    """Return settings for small models; unclosed thoughts count like closed ones."""
     numbers = {
         "objective": "rlp",
         "group_size": 4,
@@ -123,7 +123,8 @@ def rlp_settings(**changes) -> RLPSettings:
 
 @functools.cache
 def rollout_stage(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary):
-    """(params, scorer, batch, key, step) to (rollout, reading), compiled once for all tests."""
+    """Return a jitted function from (params, scorer, batch, key, step) to (rollout, reading), which
+    is compiled once for all tests."""
     method = (config, settings, vocab)
 
     def run(params, scorer, batch, key, at_step):
@@ -135,7 +136,8 @@ def rollout_stage(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary)
 
 @functools.cache
 def evidence_stage(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary):
-    """(params, phi, batch, rollout, reading) to evidence, compiled once for all tests."""
+    """Return a jitted function from (params, phi, batch, rollout, reading) to the evidence, which
+    is compiled once for all tests."""
     method = (config, settings, vocab)
 
     def run(params, phi, batch, rollout, reading):
@@ -147,8 +149,11 @@ def evidence_stage(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary
 
 @functools.cache
 def policy_gradient(config: ModelConfig, settings: RLPSettings, vocab: Vocabulary):
-    """(params, rollout, advantages [B, N], counted [B, N], log pi_ref [B, N, L] for a KL term,
-    weights of the target [B, N]) to ((loss, metrics), gradient)."""
+    """Return a function to ((loss, metrics), gradient).
+
+    Its arguments are params, rollout, advantages [B, N], counted [B, N], log pi_ref [B, N, L] for a
+    KL term, and the weights of the target [B, N].
+    """
 
     def run(params, rollout, advantages, counted, reference, targets):
         value, metrics, gradient = gradients.policy_gradient(
@@ -161,7 +166,7 @@ def policy_gradient(config: ModelConfig, settings: RLPSettings, vocab: Vocabular
     compiled = jit(run)
 
     def gradient(params, rollout, advantages, counted, reference=None, targets=None):
-        # The loss does not read the rollout's cache; without it it compiles once for all.
+        # The loss does not use the caches; without them it is compiled once for all rollouts.
         bare = rollout.replace(branch_cache=None, decoded=None)
         advantages = jnp.asarray(advantages, jnp.float32)
         return compiled(params, bare, advantages, jnp.asarray(counted), reference, targets)
@@ -175,7 +180,7 @@ def flat(x: jax.Array) -> jax.Array:
 
 
 def relative_error(found: Params, expected: Params) -> float:
-    """Largest over the leaves of |found - expected| / |expected|, Euclidean norms."""
+    """Return the maximum over all leaves of |found - expected| / |expected| in Euclidean norms."""
     norm = lambda x: float(np.linalg.norm(np.ravel(x).astype(np.float64)))
     error = jax.tree.map(
         lambda a, b: norm(np.asarray(a) - np.asarray(b)) / norm(b), found, expected

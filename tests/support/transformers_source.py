@@ -1,8 +1,8 @@
-"""Which fields of a config.json the installed transformers reads, from its source and from a run.
+"""Find which fields of a config.json the installed transformers reads, by its source or by a run.
 
-`in_source` looks for reads in the files of a family and in those that all families share, by the
-names of variables; `in_a_run` records what a model of a family reads while it is loaded, computes,
-is trained and generates. Neither sees all: a name may be put together, a branch not be taken.
+`in_source` searches the files of a family and the shared files for reads, by the names of
+variables; `in_a_run` records the fields that a model of a family reads while it is loaded, run,
+trained and sampled. Neither finds all reads: a field name may be computed, or a branch not taken.
 """
 
 import ast
@@ -16,7 +16,7 @@ from unittest import mock
 
 import pytest
 
-# The code that a language model of our families runs, besides the files of its family.
+# The files that language models of our families use, besides those of their family.
 SHARED = (
     "cache_utils.py",
     "configuration_utils.py",
@@ -39,38 +39,38 @@ SHARED = (
     "utils/generic.py",
     "utils/output_capturing.py",
 )
-# Variables of this name are configs, but not a model's.
+# Variables with these names are configs, but not of a model.
 OTHER_CONFIGS = frozenset(
     ("adapter_config", "cache_config", "compile_config", "deepspeed_config", "distributed_config",
      "fusion_config", "generation_config", "kernel_config", "load_config", "peft_config",
      "quantization_config", "watermarking_config")
 )  # fmt: skip
-# What config objects keep about themselves, and arguments of their methods.
+# Internal attributes of config objects, and arguments of their methods.
 PLUMBING = frozenset(
     ("AutoConfig", "_heterogeneity_spec", "_post_init_done",
      "allow_global_per_layer_attribute_access", "hf_quantizer",
      "serialize_explicit_per_layer_config")
 )  # fmt: skip
-# The methods of config classes that have the rest of config.json as `kwargs`.
+# The methods of config classes whose `kwargs` are the remaining fields of config.json.
 TAKING = ("__post_init__", "convert_rope_params_to_dict")
 ROPE_PARAMETERS = ("rope_parameters", "rope_parameters_dict", "rope_params")
 
 
 def root() -> Path:
-    """The folder of the installed transformers."""
+    """Return the folder of the installed transformers."""
     return Path(pytest.importorskip("transformers").__file__).parent
 
 
 @functools.cache
 def config_class(family: str) -> Any:
-    """The config class of a model_type."""
+    """Return the config class of a model_type."""
     auto = pytest.importorskip("transformers.models.auto.configuration_auto")
     return auto.CONFIG_MAPPING[family]
 
 
 def is_field(family: str, name: str) -> bool:
-    """Whether a config.json can set what this name reads from a config object: it is not a method,
-    a constant of the class, or a setting of generation, which the class takes out."""
+    """Whether a config.json can set this attribute of a config object, that is, it is not a method,
+    a class constant, or a generation setting, which the class removes."""
     generation = pytest.importorskip("transformers").GenerationConfig
     cls = config_class(family)
     if name in {field.name for field in dataclasses.fields(cls)}:
@@ -86,32 +86,32 @@ def is_field(family: str, name: str) -> bool:
 
 @functools.cache
 def in_source(family: str) -> frozenset[str]:
-    """The fields that the source reads for a family."""
+    """Return the fields that the source reads for a family."""
     folder = Path("models") / family.removesuffix("_text")
-    found: set[str] = set()
+    names: set[str] = set()
     for path in (
         *SHARED,
         *(folder / f"{kind}_{folder.name}.py" for kind in ("configuration", "modeling")),
     ):
-        found |= _reads(root() / path)
-    found |= {field.name for field in dataclasses.fields(config_class(family))}
-    return frozenset(name for name in found if is_field(family, name))
+        names |= _reads(root() / path)
+    names |= {field.name for field in dataclasses.fields(config_class(family))}
+    return frozenset(name for name in names if is_field(family, name))
 
 
 @functools.cache
 def rope_parameters() -> frozenset[str]:
-    """The keys of rope_parameters that the shared code reads."""
-    found: set[str] = set()
+    """Return the keys of rope_parameters that the shared code reads."""
+    keys: set[str] = set()
     for node in ast.walk(_tree(root() / "modeling_rope_utils.py")):
         for receiver, name in _lookups(node):
             if _last_name(receiver) in ROPE_PARAMETERS:
-                found.add(name)
-    return frozenset(found)
+                keys.add(name)
+    return frozenset(keys)
 
 
 @contextlib.contextmanager
 def in_a_run(family: str) -> Iterator[set[str]]:
-    """Records the fields that config objects are asked for, while the context is open."""
+    """Record the fields that are read from config objects inside the context."""
     transformers = pytest.importorskip("transformers")
     seen: set[str] = set()
     plain = transformers.PreTrainedConfig.__getattribute__
@@ -120,10 +120,10 @@ def in_a_run(family: str) -> Iterator[set[str]]:
         seen.add(name)
         return plain(self, name)
 
-    found: set[str] = set()
+    fields: set[str] = set()
     with mock.patch.object(transformers.PreTrainedConfig, "__getattribute__", spy):
-        yield found
-    found |= {name for name in seen if is_field(family, name)}
+        yield fields
+    fields |= {name for name in seen if is_field(family, name)}
 
 
 @functools.cache
@@ -133,21 +133,21 @@ def _tree(path: Path) -> ast.Module:
 
 @functools.cache
 def _reads(path: Path) -> frozenset[str]:
-    """The names that a file reads from config objects, and from those of its own classes."""
+    """Return the names that a file reads from config objects, also inside config classes."""
     tree = _tree(path)
-    found = {name for node in ast.walk(tree) for x, name in _lookups(node) if _is_config(x)}
+    names = {name for node in ast.walk(tree) for x, name in _lookups(node) if _is_config(x)}
     for cls in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
         if cls.name.endswith(("Config", "ConfigMixin")):
             for method in (node for node in cls.body if isinstance(node, ast.FunctionDef)):
-                own = ("self", "kwargs") if method.name in TAKING else ("self",)
-                asked = (pair for node in ast.walk(method) for pair in _lookups(node))
-                found |= {name for x, name in asked if _last_name(x) in own}
-    return frozenset(found)
+                receivers = ("self", "kwargs") if method.name in TAKING else ("self",)
+                lookups = (pair for node in ast.walk(method) for pair in _lookups(node))
+                names |= {name for x, name in lookups if _last_name(x) in receivers}
+    return frozenset(names)
 
 
 def _lookups(node: ast.AST) -> Iterable[tuple[ast.AST, str]]:
-    """(what is asked, for which name), of one node: x.name, getattr(x, "name"), x["name"],
-    x.get("name"), x.pop("name"), "name" in x."""
+    """Yield (x, name) if the node is x.name, getattr(x, "name"), x["name"], x.get("name"),
+    x.pop("name") or "name" in x."""
     match node:
         case ast.Attribute(value=x, attr=name, ctx=ast.Load()):
             yield x, name
@@ -169,7 +169,7 @@ def _lookups(node: ast.AST) -> Iterable[tuple[ast.AST, str]]:
 
 
 def _last_name(node: ast.AST) -> str:
-    """`c` of `a.b.c` and of `a.b.c[0]`."""
+    """Return `c` for `a.b.c` and for `a.b.c[0]`."""
     match node:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
@@ -182,5 +182,5 @@ def _last_name(node: ast.AST) -> str:
 
 def _is_config(node: ast.AST) -> bool:
     name = _last_name(node)
-    named = name in ("config", "config_dict") or name.endswith("_config")
-    return named and name not in OTHER_CONFIGS
+    is_config = name in ("config", "config_dict") or name.endswith("_config")
+    return is_config and name not in OTHER_CONFIGS

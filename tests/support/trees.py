@@ -1,8 +1,8 @@
-"""Documents with branches, run packed and as plain rows that repeat the prefix.
+"""Run documents with branches both packed and as plain rows that repeat the prefix.
 
-The law that they are for: whatever way a document and its branches are run (packed, all at once,
-slot by slot on caches), hidden states are those of the plain row `trunk before the fork + live
-tokens of the branch`, and gradients are those of such rows.
+However a document and its branches are run (packed, all at once, slot by slot on caches), hidden
+states must equal those of the plain row `trunk before the fork + live tokens of the branch`, and
+gradients must equal those of such rows.
 """
 
 import functools
@@ -20,7 +20,7 @@ CONFIG = tiny.model_config(vocab_size=40)
 
 
 def random_tree(seed: int, vocab: int = 40):
-    """Rows of several documents with padding, and branches with dead slots that leave them."""
+    """Draw rows of several documents with padding, and branches with dead slots."""
     random = np.random.default_rng(seed)
     segment, position = np.zeros((B, T), np.int32), np.zeros((B, T), np.int32)
     fork, document = np.zeros((B, N), np.int32), np.zeros((B, N), np.int32)
@@ -49,10 +49,10 @@ def random_tree(seed: int, vocab: int = 40):
 
 
 def alone(trunk: Trunk, branches: Branches):
-    """Every branch as a plain row; tokens and lengths, and where its live slots went."""
+    """Return every branch as a plain row: tokens, lengths, and the indices of its live slots."""
     tokens = np.zeros((B * N, T), np.int32)
     length = np.zeros(B * N, np.int32)
-    place = np.zeros((B * N, W), np.int32)
+    index = np.zeros((B * N, W), np.int32)
     trunk, branches = jax.tree.map(np.asarray, (trunk, branches))
     for r, (b, n) in enumerate(np.ndindex(B, N)):
         prefix = (trunk.segment[b] == branches.segment[b, n]) & (
@@ -61,22 +61,22 @@ def alone(trunk: Trunk, branches: Branches):
         line = trunk.tokens[b, prefix].tolist()
         for slot in range(W):
             if branches.live[b, n, slot]:
-                place[r, slot] = len(line)
+                index[r, slot] = len(line)
                 line.append(branches.tokens[b, n, slot])
         tokens[r, : len(line)], length[r] = line, len(line)
-    return tokens, length, place
+    return tokens, length, index
 
 
-def run_plain(params, tokens, length, place, *, config=CONFIG):
-    """Hidden states [B, N, W, D] of the branches' tokens, each branch a row."""
+def run_plain(params, tokens, length, index, *, config=CONFIG):
+    """Return the hidden states [B, N, W, D] of the branches, computed from plain rows."""
     at = jnp.broadcast_to(jnp.arange(T)[None, :], tokens.shape)
     rows = Trunk(tokens, (at < length[:, None]).astype(jnp.int32), at)
     hidden = forward(bind(config, params), rows)
-    return jnp.take_along_axis(hidden, place[:, :, None], axis=1).reshape(B, N, W, -1)
+    return jnp.take_along_axis(hidden, index[:, :, None], axis=1).reshape(B, N, W, -1)
 
 
 def run_tree(model, trunk, branches):
-    """Hidden states [B, N, W, D] of the branches, all slots at once on the trunk's cache."""
+    """Return the hidden states [B, N, W, D] of the branches, all slots at once on the cache."""
     _, cache = prefill(model, trunk)
     return extend(model, trunk, cache, branches)[0]
 
@@ -91,16 +91,16 @@ packed = tiny.jit(run_packed, static_argnames="config")
 
 @functools.partial(tiny.jit, static_argnames=("config", "sizes"))
 def cached(params, trunk, branches, *, sizes, config=CONFIG):
-    """The branches' hidden states by `extend`, so many slots at a time."""
+    """Return the hidden states of the branches by calls of `extend` with these numbers of slots."""
     model = bind(config, params)
     _, trunk_cache = prefill(model, trunk)
     cache = empty_branch_cache(model, trunk, trunk_cache, branches, W)
-    found, start = [], 0
+    parts, start = [], 0
     for size in sizes:
         hidden, cache = extend(model, trunk, trunk_cache, branches, cache, start, size)
-        found.append(hidden)
+        parts.append(hidden)
         start += size
-    return jnp.concatenate(found, axis=2)
+    return jnp.concatenate(parts, axis=2)
 
 
 def weighted(hidden, cotangent, live):

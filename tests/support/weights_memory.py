@@ -1,4 +1,4 @@
-"""Measures what reading and writing weights hold at the worst moment, in MB:
+"""Measure the peak memory of reading and writing weights, in MB:
 
     JAX_PLATFORMS=cpu MALLOC_MMAP_THRESHOLD_=65536 \\
         python -m tests.support.weights_memory <empty folder> <devices: 1 or 8>
@@ -18,36 +18,36 @@ from rlp.interop.huggingface import read_params, write_folder
 from tests.support import standin
 
 MB = 1e6
-# 12 layers of 8.4 MB in float32; the largest tensor has 16.8 MB. A copy of a stack would show.
+# 12 layers of 8.4 MB in float32; the largest tensor has 16.8 MB. A copy of all layers would show.
 SHAPE = {"layers": 12, "width": 1024, "ffn": 2048, "vocab": 4096}
 SHARD = 30  # MB of a file
 
 
 def status(field):
-    """A line of /proc/self/status, in MB."""
+    """Return a field of /proc/self/status in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / MB
 
 
 def growth(function, *args, **options):
-    """How many MB of memory the process gained at the worst moment of a call."""
+    """Return the MB by which a call raised the peak memory of the process."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = status("VmRSS")
     function(*args, **options)
     return status("VmHWM") - before
 
 
 def resident(params):
-    """MB that the parameters take on all devices, replicas included."""
+    """Return the MB of the parameters on all devices, including replicas."""
     leaves = jax.tree.leaves(params)
     return sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards) / MB
 
 
 def measure(folder, devices):
-    """Peaks of writing and of reading; the first of either is not counted, for it compiles."""
-    # The largest come last, when all others are there already.
+    """Return the peaks of writing and reading in MB, without the first calls, which compile."""
+    # The largest tensors come last, when all others are already in memory.
     made = sorted(standin.tensors(**SHAPE), key=lambda tensor: math.prod(tensor.shape))
     mesh = {1: (1, 1, 1), 8: (2, 2, 2)}[devices]
     params = standin.on_mesh(standin.params(made, standin.arrays(made)), mesh)

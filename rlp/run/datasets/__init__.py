@@ -1,8 +1,8 @@
-"""Where the rows of a run come from: what `data.kind` names.
+"""The sources of training and held-out rows, selected by `data.kind`.
 
-text        files of documents, of pairs of prompt and response, of problems
-compass     the documents of the demo, generated
-<module>:<name>  documents that code of the user's gives (`rlp.data.documents`), or a `Dataset`
+text             files of documents, prompt-response pairs or problems
+compass          the generated documents of the demo
+<module>:<name>  documents from user code (`rlp.data.documents`), or a `Dataset`
 """
 
 from collections.abc import Iterable
@@ -18,17 +18,17 @@ DATASETS: dict[str, Dataset] = {"text": FileDataset(), "compass": CompassDataset
 
 
 def find(kind: str) -> Dataset:
-    """The dataset that `data.kind` names.
+    """Return the dataset that `data.kind` names.
 
     Raises:
-      UserError: there is none.
+      UserError: If it does not exist.
     """
-    other = "iterable of documents, function that gives them, or rlp.data.documents.Documents"
-    found = find_named("data.kind", kind, DATASETS, Dataset, "rlp.run.datasets", other=other)
-    if isinstance(found, Dataset):
-        return found
-    if isinstance(found, Documents):
-        return DocumentsDataset(found)
-    if callable(found) or isinstance(found, Iterable):
-        return DocumentsDataset(Documents(found))
+    other = "iterable of documents, function that returns one, or rlp.data.documents.Documents"
+    source = find_named("data.kind", kind, DATASETS, Dataset, "rlp.run.datasets", other=other)
+    if isinstance(source, Dataset):
+        return source
+    if isinstance(source, Documents):
+        return DocumentsDataset(source)
+    if callable(source) or isinstance(source, Iterable):
+        return DocumentsDataset(Documents(source))
     raise wrong_kind("data.kind", kind, f"a rlp.run.datasets.Dataset or {other}")

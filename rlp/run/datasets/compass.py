@@ -1,4 +1,4 @@
-"""The compass of the demo as a dataset: walks, pairs of their questions and answers, problems."""
+"""The generated compass data of the demo as a dataset: walks, question-answer pairs, problems."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from rlp.run.tasks import Task
 
 
-ROW_BYTES = 3 * 4  # of a token of a row: its id, its segment and its position, int32
+TOKEN_BYTES = 3 * 4  # per token of a row: its id, segment and position, int32
 
 
 class CompassDataset(Dataset):
-    """Generated walks; those that are held out have no thoughts."""
+    """Generated walks; held-out walks have no thoughts."""
 
     generated = True
 
     def check(self, config: Config, task: "Task") -> None:
-        """See `Dataset`: documents of one length, so what is asked of them fits, or never will."""
+        """See `Dataset`; all documents have the same length, so the lengths can be checked here."""
         _check_length(config)
         _check_text_fields(config)
         _check_forks(config, task)
         _check_generated(config)
 
     def tokenizer(self, config: Config, files: Path | None) -> Tokenizer:
-        """See `Dataset`: its own words."""
+        """See `Dataset`; compass has a fixed vocabulary of words."""
         return compass.TOKENIZER
 
     def names_tokenizer(self, config: Config) -> bool:
@@ -47,18 +47,18 @@ class CompassDataset(Dataset):
         return Split(walks, held.batch(0, config.evaluation.documents), held.fingerprint())
 
     def memory(self, config: Config) -> list[Need]:
-        """See `Dataset`: held-out documents, which are made, and not read from a file."""
-        wanted = config.evaluation.documents
-        size = wanted * compass.DOCUMENT_LENGTH * ROW_BYTES
-        return [Need("held-out documents", size, {"evaluation.documents": wanted})]
+        """See `Dataset`; held-out documents are generated, so their number is not limited."""
+        count = config.evaluation.documents
+        size = count * compass.DOCUMENT_LENGTH * TOKEN_BYTES
+        return [Need("held-out documents", size, {"evaluation.documents": count})]
 
     def pairs(self, config: Config, tokenizer: Tokenizer, template: str | None) -> Split:
-        """See `Dataset`: held out, with thoughts where training has them."""
-        data, wanted = config.data, config.evaluation.documents
+        """See `Dataset`; held-out pairs have thoughts if training pairs have them."""
+        data, count = config.data, config.evaluation.documents
         walks = compass.CompassStream(config.seed, data.sequence_length, **data.compass)
         held = compass.CompassStream(0, data.sequence_length, held_out=True, **data.compass)
         pairs = compass.CompassPairs(held)
-        return Split(compass.CompassPairs(walks), pairs.batch(0, wanted), pairs.fingerprint())
+        return Split(compass.CompassPairs(walks), pairs.batch(0, count), pairs.fingerprint())
 
     def problems(
         self, config: Config, tokenizer: Tokenizer, response_format: ResponseFormat
@@ -72,68 +72,70 @@ class CompassDataset(Dataset):
 
 
 def _check_length(config: Config) -> None:
-    """Rows hold a document, with its thought where there are some."""
-    need, length = compass.DOCUMENT_LENGTH, config.data.sequence_length
+    """Check that a row is long enough for a document and its thought."""
+    needed, length = compass.DOCUMENT_LENGTH, config.data.sequence_length
     if config.data.compass.thought_share > 0:
-        need += compass.THOUGHT_LENGTH
-    if length < need:
-        raise UserError.of("data.sequence_length", length, f"; compass needs {need}")
+        needed += compass.THOUGHT_LENGTH
+    if length < needed:
+        raise UserError.of(
+            "data.sequence_length", length, f"is too short for compass; set it to {needed} or more"
+        )
 
 
 def _check_text_fields(config: Config) -> None:
-    """Its words are its own."""
+    """Check that fields of texts are unset, because compass has a fixed vocabulary."""
     for field in ("data.bos", "data.eos", "data.separator"):
-        if named := value_of(config, field):
-            raise UserError.of(field, named, "; compass has tokens of its own: leave it ''")
+        if value := value_of(config, field):
+            raise UserError.of(field, value, "; compass has fixed special tokens: set it to ''")
     if config.data.chat_template not in ("", "none"):
         raise UserError.of(
             "data.chat_template",
             config.data.chat_template,
-            "; compass has no words for a chat: leave it ''",
+            "; compass does not support chat templates: set it to ''",
         )
     if config.rlp.prompt != "none":
         raise UserError.of(
             "rlp.prompt",
             config.rlp.prompt,
-            "; compass has no words for a prompt: set it to 'none'",
+            "; compass does not support a thinking prompt: set it to 'none'",
         )
 
 
 def _check_forks(config: Config, task: "Task") -> None:
-    """A document has room for its forks and what is predicted at them."""
+    """Check that a document is long enough for its forks and their targets."""
     prefix, horizon = config.rlp.min_prefix, config.rlp.horizon
     forks = max(config.evaluation.forks_per_document, task.forks)
     if prefix + horizon + forks - 1 > compass.DOCUMENT_LENGTH:
         raise UserError.of(
             "rlp.min_prefix",
             prefix,
-            f", rlp.horizon={horizon} and {forks} forks do not fit into the "
-            f"{compass.DOCUMENT_LENGTH} tokens of a compass document; lower one of them",
+            f"with rlp.horizon={horizon} and {forks} forks exceeds the {compass.DOCUMENT_LENGTH} "
+            "tokens of a compass document; lower one of them",
         )
     for rule, _ in given_forks(config) if horizon > compass.ANSWER_LENGTH else ():
         raise UserError.of(
             "rlp.horizon",
             horizon,
-            f"; from the answer on, which {rule}='given' means, a compass document has "
-            f"{compass.ANSWER_LENGTH} tokens",
+            f"is too long: with {rule}='given', targets begin at the answer, which has "
+            f"{compass.ANSWER_LENGTH} tokens; set it to {compass.ANSWER_LENGTH} or less",
         )
 
 
 def _check_generated(config: Config) -> None:
-    """Its pairs and problems come from no file."""
+    """Check that no files are given, because compass generates its pairs and problems."""
     share, train = config.data.sft.share, config.data.sft.train
     if train or share not in (0, 1):
         raise UserError.of(
             "data.sft.train",
             train,
-            f"with data.sft.share={share}; compass makes its pairs: leave train '', and set share "
-            "to 1 (all rows are pairs) or 0",
+            f"with data.sft.share={share}; compass generates its pairs: set data.sft.train to '', "
+            "and data.sft.share to 1 (all rows are pairs) or 0",
         )
     train, evaluation = config.data.problems.train, config.data.problems.evaluation
     if train or evaluation not in ("", "compass"):
         raise UserError.of(
             "data.problems.train",
             train,
-            f"and evaluation={evaluation!r}; compass makes its problems: leave train '', and set "
-            "evaluation to '' or 'compass'",
+            f"with data.problems.evaluation={evaluation!r}; compass generates its problems: set "
+            "data.problems.train to '', and data.problems.evaluation to '' or 'compass'",
         )

@@ -1,4 +1,4 @@
-"""What every dataset does; see `rlp.run.datasets`."""
+"""The interface of a dataset; see `rlp.run.datasets`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Rows of documents, or of pairs of prompt and response.
+    """Rows of documents or of prompt-response pairs.
 
     Attributes:
-      train: the training stream.
-      held_out: rows of one document or one pair each.
-      fingerprint: of all rows that were held out, by fields of the config.
+      train: The training stream.
+      held_out: Held-out rows with one document or one pair each.
+      fingerprint: Fingerprints of all held-out rows, by config field.
     """
 
     train: Stream
@@ -36,12 +36,12 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class ProblemSplit:
-    """Problems.
+    """Problems to train on and held-out problems.
 
     Attributes:
-      train: the training stream, which is `Answered`, too; None where there are none to train on.
-      held_out: by the name of their file; the name is "" where there is only one.
-      fingerprint: as of `Split`.
+      train: The training stream, which is also `Answered`; None if there are no training problems.
+      held_out: Held-out problems by the name of their file; "" if there is only one file.
+      fingerprint: As in `Split`.
     """
 
     train: Stream | None
@@ -50,107 +50,111 @@ class ProblemSplit:
 
 
 class Dataset:
-    """Documents, and what else a source of rows may have.
+    """A source of documents and, optionally, of pairs and problems.
 
-    A dataset has to give `documents`; the rest has defaults.
+    A dataset must implement `documents`; the other methods have defaults.
 
     Attributes:
-      generated: rows are made rather than read, so there are documents and problems for every kind
-        of run.
+      generated: Whether rows are generated rather than read, so that documents and problems exist
+        for every kind of run.
     """
 
     generated: ClassVar[bool] = False
 
     def check(self, config: Config, task: "Task") -> None:
-        """Refuses values of the fields that it reads, before anything is read.
+        """Check the fields that this dataset reads, before anything is read.
 
         Args:
-          config: of the run.
-          task: of the run.
+          config: The config of the run.
+          task: The task of the run.
 
         Raises:
-          UserError: names the field, its value and what it can be.
+          UserError: If a value cannot be used; names the field, its value and the valid values.
         """
 
     def tokenizer(self, config: Config, files: Path | None) -> Tokenizer:
-        """The tokenizer of a run.
+        """Load the tokenizer of a run.
 
         Args:
-          config: of the run.
-          files: folder of the tokenizer where the config names none; None for bytes.
+          config: The config of the run.
+          files: The tokenizer folder if the config does not name one; None for bytes.
 
         Raises:
-          UserError: it cannot be read.
+          UserError: If the tokenizer cannot be read.
         """
         data = config.data
         folder = data.tokenizer or (str(files) if files else "bytes")
         return load_tokenizer(folder, data.bos, data.eos, data.separator, config.model.vocab_size)
 
     def names_tokenizer(self, config: Config) -> bool:
-        """Whether the config names the folder of a tokenizer."""
+        """Return whether the config names a tokenizer folder."""
         return config.data.tokenizer not in ("", "bytes")
 
     def documents(self, config: Config, tokenizer: Tokenizer, forks: int) -> Split:
-        """Rows of documents.
+        """Return rows of documents.
 
         Args:
-          config: of the run.
-          tokenizer: of the run.
-          forks: positions of a training document that thoughts branch off; 0 for next-token
-            training, whose rows may hold several documents.
+          config: The config of the run.
+          tokenizer: The tokenizer of the run.
+          forks: The number of positions per training document at which thoughts are sampled; 0 for
+            next-token training, whose rows may contain several documents.
 
         Raises:
-          UserError: they cannot be read.
+          UserError: If the documents cannot be read.
         """
         raise NotImplementedError
 
     def memory(self, config: Config) -> list[Need]:
-        """What it needs on the host, as far as that follows from a config."""
+        """Return the host memory that it needs, as far as that follows from the config."""
         return []
 
     def pairs(self, config: Config, tokenizer: Tokenizer, template: str | None) -> Split:
-        """Rows of prompts with their responses.
+        """Return rows of prompts with their responses.
 
         Args:
-          config: of the run.
-          tokenizer: of the run.
-          template: of the chat, Jinja; None for texts as they are.
+          config: The config of the run.
+          tokenizer: The tokenizer of the run.
+          template: The Jinja chat template; None to concatenate prompts and responses.
 
         Raises:
-          UserError: there are none, or they cannot be read.
+          UserError: If there are none, or they cannot be read.
         """
         raise UserError.of(
             "data.kind",
             config.data.kind,
-            "has no pairs of prompts and responses; set data.sft.share to 0",
+            "does not have prompt-response pairs; set data.sft.share to 0",
         )
 
     def problems(
         self, config: Config, tokenizer: Tokenizer, response_format: ResponseFormat
     ) -> ProblemSplit:
-        """Problems with their answers.
+        """Return problems with their answers.
 
         Args:
-          config: of the run.
-          tokenizer: of the run.
-          response_format: of responses.
+          config: The config of the run.
+          tokenizer: The tokenizer of the run.
+          response_format: The format of responses.
 
         Raises:
-          UserError: there are none, or they cannot be read.
+          UserError: If there are none, or they cannot be read.
         """
-        raise UserError.of("data.kind", config.data.kind, "has no problems")
+        raise UserError.of(
+            "data.kind",
+            config.data.kind,
+            "does not have problems; set data.kind to 'text' to read them from files",
+        )
 
 
 def hold_out_problems(held_out: HeldOut, problems: ProblemSplit) -> HeldOut:
-    """Held-out rows with problems beside them."""
-    found = {**held_out.fingerprint, **problems.fingerprint}
-    return dataclasses.replace(held_out, problems=problems.held_out, fingerprint=found)
+    """Add held-out problems to held-out rows."""
+    fingerprint = {**held_out.fingerprint, **problems.fingerprint}
+    return dataclasses.replace(held_out, problems=problems.held_out, fingerprint=fingerprint)
 
 
 def given_forks(config: Config) -> list[tuple[str, str]]:
-    """The fields that say that the data gives the forks, each with the one that counts these."""
+    """Return the fields that are "given" (forks come from the data), with their count fields."""
     trained, held_out = "rlp.positions", "evaluation.positions"
     counts = [(trained, "rlp.forks_per_document")]
-    which = held_out if config.evaluation.positions else trained  # says it of held-out documents
+    which = held_out if config.evaluation.positions else trained  # applies to held-out documents
     counts.append((which, "evaluation.forks_per_document"))
     return [(rule, count) for rule, count in counts if value_of(config, rule) == "given"]

@@ -1,4 +1,4 @@
-"""Documents that Python code gives, as a dataset: what `data.kind="<module>:<name>"` names."""
+"""Documents from Python code as a dataset, selected by `data.kind="<module>:<name>"`."""
 
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class DocumentsDataset(FileDataset):
-    """Documents from a module of the user's; pairs and problems come from files."""
+    """Documents from a user's module; pairs and problems come from files."""
 
     def __init__(self, source: Documents) -> None:
-        """A dataset of these documents."""
+        """Create a dataset of these documents."""
         self._source = source
 
     def documents(self, config: Config, tokenizer: Tokenizer, forks: int) -> Split:
@@ -33,6 +33,7 @@ class DocumentsDataset(FileDataset):
             if value := value_of(config, field):
                 kind = config.data.kind
                 problem = (
-                    f"names files, and data.kind={kind!r} gives documents; leave one of them out"
+                    f"names files, but data.kind={kind!r} already provides documents; set only "
+                    "one of them"
                 )
                 raise UserError.of(field, value, problem)

@@ -1,4 +1,4 @@
-"""Files as a dataset: documents, pairs of prompt and response, problems."""
+"""Files as a dataset: documents, prompt-response pairs, problems."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -27,22 +27,24 @@ LOGGER = logging.getLogger(__name__)
 
 
 class FileDataset(Dataset):
-    """What the files hold that `data.train`, `data.sft.train`, `data.problems.train` and their
-    held-out neighbours name."""
+    """The content of files named by `data.train`, `data.sft.train`, `data.problems.train` and the
+    corresponding fields of held-out files."""
 
     def check(self, config: Config, task: "Task") -> None:
         """See `Dataset`."""
         self._check_documents(config, task)
         if task.reads_documents and not config.data.fork_marker:
             for rule, _ in given_forks(config):
-                raise UserError.of(rule, "given", "needs data.fork_marker to say where forks stand")
+                raise UserError.of(
+                    rule, "given", "needs data.fork_marker, the text that marks forks; set it"
+                )
         _check_pairs(config)
 
     def _check_documents(self, config: Config, task: "Task") -> None:
-        """Refuses fields that do not say which documents there are."""
+        """Check that the config names documents if the task reads them."""
         if task.reads_documents and not config.data.train:
             raise UserError(
-                "data.train is empty; give text files with --config.data.train=<file or folder>",
+                "data.train is empty; set --config.data.train=<file or folder>",
                 field="data.train",
                 value="",
             )
@@ -65,7 +67,8 @@ class FileDataset(Dataset):
         """See `Dataset`."""
         data = config.data
         LOGGER.info(
-            "responses follow prompts %s", "plainly" if template is None else "by a template"
+            "formatting prompt-response pairs %s",
+            "by concatenation" if template is None else "with the chat template",
         )
         train, held_out = pair_streams(
             train=data.sft.train,
@@ -91,7 +94,7 @@ class FileDataset(Dataset):
         self, config: Config, tokenizer: Tokenizer, response_format: ResponseFormat
     ) -> ProblemSplit:
         """See `Dataset`."""
-        data, wanted = config.data, config.evaluation.problems
+        data, count = config.data, config.evaluation.problems
         train, held_out = problem_streams(
             train=data.problems.train,
             evaluation=data.problems.evaluation,
@@ -113,41 +116,41 @@ class FileDataset(Dataset):
             limits=read_limits(config),
             seed=config.seed,
         )
-        found: dict[str, Fingerprint] = {}
+        fingerprint: dict[str, Fingerprint] = {}
         for name, problems in held_out.items():
-            found |= problems.fingerprint(f"data.problems, held out {name}".rstrip())
-        beginnings = {name: held.beginning(wanted) for name, held in held_out.items()}
-        return ProblemSplit(train, beginnings, found)
+            fingerprint |= problems.fingerprint(f"data.problems, held out {name}".rstrip())
+        first = {name: problems.beginning(count) for name, problems in held_out.items()}
+        return ProblemSplit(train, first, fingerprint)
 
 
 def _end_of_response(tokenizer: Tokenizer, template: str | None) -> int | None:
-    """The token that ends a response in a chat; None without a template, or without a token."""
+    """Return the token that ends a response; None if there is no template or no such token."""
     if template is None:
         return None
     end = end_of_turn(tokenizer, template)
     if end is None:
         LOGGER.warning(
-            "the chat template does not end a response with a special token, so nothing in what is "
-            "learnt says where one ends: sampling and `generate` go on to their limit; set "
-            "data.chat_template to a template that ends turns with a token"
+            "the chat template does not end a response with a special token, so the model does not "
+            "learn to stop: sampling and `generate` continue to the length limit; set "
+            "data.chat_template to a template that ends turns with a special token"
         )
     return end
 
 
 def read_limits(config: Config) -> Limits:
-    """What is read of a file."""
+    """Return the limits for reading files."""
     return Limits(config.data.max_row_bytes, config.data.max_decompression_ratio)
 
 
 def _check_pairs(config: Config) -> None:
-    """Files, columns and a share of pairs that agree."""
+    """Check that the files, the columns and the share of pairs are consistent."""
     share, train = config.data.sft.share, config.data.sft.train
     if bool(train) != bool(share):
         raise UserError.of(
             "data.sft.train",
             train,
-            f"with data.sft.share={share}; set both: files of prompts with responses, and their "
-            "share of the rows (1: all)",
+            f"does not match data.sft.share={share}; set both: the files of prompt-response pairs, "
+            "and their share of the rows (1 for all)",
         )
     if not share:
         return
@@ -155,15 +158,15 @@ def _check_pairs(config: Config) -> None:
         raise UserError.of(
             "data.sft.share",
             1,
-            "leaves no rows for documents; lower it, or leave data.train and data.evaluation ''",
+            "leaves no rows for documents; lower it, or set data.train and data.evaluation to ''",
         )
     prompt, response, messages = (
         bool(config.data.sft[f"{name}_column"]) for name in ("prompt", "response", "messages")
     )
     if not prompt == response != messages:
         raise UserError(
-            "data.sft needs either data.sft.prompt_column and data.sft.response_column, or "
-            "data.sft.messages_column: the names of its columns",
+            "data.sft needs the names of its columns; set either data.sft.prompt_column and "
+            "data.sft.response_column, or data.sft.messages_column",
             field="data.sft.prompt_column",
             value=config.data.sft.prompt_column,
         )

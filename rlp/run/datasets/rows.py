@@ -1,4 +1,4 @@
-"""From a config to how documents become rows, wherever they come from."""
+"""Build the layout of rows of documents, shared by all datasets of documents."""
 
 from configs.default import Config
 from rlp.data.layout import Layout
@@ -8,10 +8,10 @@ from rlp.tokenizers.tokenizer import Tokenizer
 
 
 def document_layout(config: Config, tokenizer: Tokenizer, forks: int) -> Layout:
-    """How the documents of a run become rows; `forks` as of `Dataset.documents`."""
+    """Return how documents become rows; `forks` as in `Dataset.documents`."""
     data, rlp, evaluation = config.data, config.rlp, config.evaluation
-    min_prefix = max(rlp.min_prefix, len(tokenizer.bos))  # no thought starts inside a bos
-    room = min_prefix + rlp.horizon - 1  # tokens besides one for every fork
+    min_prefix = max(rlp.min_prefix, len(tokenizer.bos))  # no thought starts inside a BOS
+    room = min_prefix + rlp.horizon - 1  # tokens in addition to one per fork
     given = "given" in (rlp.positions, evaluation.positions)
     return Layout(
         tokenizer=tokenizer,
@@ -29,6 +29,6 @@ def document_layout(config: Config, tokenizer: Tokenizer, forks: int) -> Layout:
 
 
 def first_held_out(config: Config, train: TextStream, held_out: TextStream) -> Split:
-    """The first of the held-out rows, as many as the config wants."""
-    wanted = min(config.evaluation.documents, len(held_out))
-    return Split(train, held_out.batch(0, wanted), held_out.fingerprint())
+    """Return a split with the first `evaluation.documents` held-out rows."""
+    count = min(config.evaluation.documents, len(held_out))
+    return Split(train, held_out.batch(0, count), held_out.fingerprint())

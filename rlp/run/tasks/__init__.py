@@ -1,10 +1,10 @@
-"""What kind of run a config describes: one class per kind, and the one place that picks it.
+"""The kinds of runs: one class per kind, and `of`, which selects the class for a config.
 
-    next_token  next-token prediction on documents, on pairs of prompt and response, or on both
-    thoughts    thoughts at positions of documents, rewarded by the text that follows (RLP, …)
-    answers     responses to problems, rewarded by a verifier (RLVR, …)
+    next_token  next-token prediction on documents, on prompt-response pairs, or on both
+    thoughts    RL on thoughts at positions of documents, rewarded by the text that follows (RLP, …)
+    answers     RL on responses to problems, rewarded by a verifier (RLVR, …)
 
-A new kind of run is a class in a file of its own, and a line of `of`.
+To add a kind of run, add a class in a new file and select it in `of`.
 """
 
 from configs.default import Config
@@ -18,10 +18,10 @@ __all__ = ["Answers", "NextToken", "Task", "Thoughts", "of"]
 
 
 def of(config: Config) -> Task:
-    """The task of a config.
+    """Return the task of a config.
 
     Raises:
-      UserError: there is no such objective.
+      UserError: If the objective is unknown.
     """
     if config.objective == NextToken.name:
         return NextToken(config)

@@ -1,4 +1,4 @@
-"""Responses to problems, rewarded by a verifier: RLVR and its neighbours."""
+"""RL on responses to problems, rewarded by a verifier: RLVR and related objectives."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.training.trainers import AnswerTrainer
 
 if TYPE_CHECKING:
-    from rlp.run.assembly import Run
+    from rlp.run.assembly import RunParts
 
 
 class Answers(SamplingTask):
@@ -41,30 +41,31 @@ class Answers(SamplingTask):
 
     def check(self, dataset: Dataset) -> None:
         """See `Task`."""
-        if self.lone:
+        if self.single_sample:
             raise UserError.of(
                 "rlp.group_size",
                 1,
-                "has no group to compare with, and answers nothing else; set group_size to 2 or "
-                "more",
+                "leaves no other response in the group, and answers have no other baseline; set "
+                "group_size to 2 or more",
             )
         self.refuse_next_token_data()
         self._check_problems(dataset)
 
     def _check_problems(self, dataset: Dataset) -> None:
-        """There are problems, and nothing beside them."""
+        """Check that there are problems to train on, and no other data."""
         config = self.config
         if not dataset.generated and not config.data.problems.train:
             raise UserError.of(
                 "objective",
                 self.name,
-                "answers problems; give their files with data.problems.train",
+                "trains on problems; set data.problems.train to their files",
             )
         if config.data.train or config.data.evaluation:
             raise UserError.of(
                 "objective",
                 self.name,
-                "answers problems and reads no documents; leave data.train and data.evaluation ''",
+                "trains on problems and reads no documents; set data.train and data.evaluation "
+                "to ''",
             )
         if config.rlp.target_weight:
             raise UserError.of(
@@ -76,8 +77,8 @@ class Answers(SamplingTask):
             raise UserError.of(
                 "objective",
                 self.name,
-                "weighs single tokens, and rlp.ratio='sequence' whole responses; set ratio to "
-                "'token'",
+                "weights single tokens, but rlp.ratio='sequence' weights whole responses; set "
+                "rlp.ratio to 'token'",
             )
 
     def data(
@@ -88,7 +89,7 @@ class Answers(SamplingTask):
         template: str | None,
         response_format: ResponseFormat | None,
     ) -> tuple[Stream, HeldOut]:
-        """See `Task`; generated documents cost nothing and are always held out."""
+        """See `Task`; generated documents are always held out, because they are cheap."""
         assert response_format is not None
         held_out = HeldOut(None)
         if dataset.generated:
@@ -103,17 +104,17 @@ class Answers(SamplingTask):
         """See `Task`."""
         return "accuracy"
 
-    def sampling(self, settings: RLPSettings) -> RLPSettings:
+    def sampling_settings(self, settings: RLPSettings) -> RLPSettings:
         """See `Task`."""
         return self.response_settings(settings)
 
-    def sampled(self, run: "Run") -> Method:
+    def sampling_method(self, run: "RunParts") -> Method:
         """See `Task`."""
         assert run.answering is not None
         return run.answering.method
 
     def trainer(
-        self, run: "Run", stream: Stream, optimizer: Optimizer, shardings: Any
+        self, run: "RunParts", stream: Stream, optimizer: Optimizer, shardings: Any
     ) -> AnswerTrainer:
         """See `Task`."""
         self.log_rollout_batch(run)

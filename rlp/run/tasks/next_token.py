@@ -1,4 +1,4 @@
-"""Next-token prediction, on documents, on pairs of prompt and response, or on both."""
+"""Next-token prediction on documents, on prompt-response pairs, or on both."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,11 @@ from rlp.training.flops import by_part, next_token_flops
 from rlp.training.trainers import NextTokenTrainer
 
 if TYPE_CHECKING:
-    from rlp.run.assembly import Run
+    from rlp.run.assembly import RunParts
 
 
 class NextToken(Task):
-    """Cross-entropy of the next token: pretraining, continued pretraining, SFT."""
+    """Cross-entropy of the next token: pretraining, continued pretraining and SFT."""
 
     name = "next_token"
 
@@ -39,8 +39,8 @@ class NextToken(Task):
             raise UserError.of(
                 "data.lookahead.share",
                 share,
-                "is of the documents, of which data.sft.share=1 leaves none; lower that, or set "
-                "it to 0",
+                "is a share of the documents, but data.sft.share=1 leaves none; lower "
+                "data.sft.share, or set data.lookahead.share to 0",
             )
         self.refuse_training_problems()
 
@@ -68,8 +68,8 @@ class NextToken(Task):
                 stream = with_lookaheads(config, tokenizer, documents.train)
         if share:
             pairs = dataset.pairs(config, tokenizer, template)
-            found = {**held_out.fingerprint, **pairs.fingerprint}
-            held_out = HeldOut(held_out.documents, pairs.held_out, fingerprint=found)
+            fingerprint = {**held_out.fingerprint, **pairs.fingerprint}
+            held_out = HeldOut(held_out.documents, pairs.held_out, fingerprint=fingerprint)
             stream = MixedStream(stream, pairs.train, share) if stream else pairs.train
         assert stream is not None
         if response_format is not None:
@@ -84,23 +84,23 @@ class NextToken(Task):
         return 1
 
     def check_mesh(self, settings: RLPSettings, mesh: Mesh) -> None:
-        """See `Task`: a batch is split over devices, and nothing else is."""
+        """See `Task`; nothing to check, because only the batch is split over devices."""
 
-    def sampling(self, settings: RLPSettings) -> RLPSettings | None:
+    def sampling_settings(self, settings: RLPSettings) -> RLPSettings | None:
         """See `Task`."""
         return None
 
-    def sampled(self, run: "Run") -> Method | None:
+    def sampling_method(self, run: "RunParts") -> Method | None:
         """See `Task`."""
         return None
 
     def trainer(
-        self, run: "Run", stream: Stream, optimizer: Optimizer, shardings: Any
+        self, run: "RunParts", stream: Stream, optimizer: Optimizer, shardings: Any
     ) -> NextTokenTrainer:
         """See `Task`."""
         return NextTokenTrainer(run.method.model, optimizer, run.mesh, shardings)
 
-    def training_memory(self, run: "Run") -> Iterator[tuple[str, list[Need]]]:
+    def training_memory(self, run: "RunParts") -> Iterator[tuple[str, list[Need]]]:
         """See `Task`."""
         yield "an update", step_memory.of_next_token_update(run.method.model, run.mesh, *self.shape)
 
@@ -109,7 +109,7 @@ class NextToken(Task):
         return sum(by_part(next_token_flops(model, update, *self.shape)).values())
 
     def steps_known(self, unit: str) -> bool:
-        """See `Task`: rows use the same FLOPs, and differ by their padding."""
+        """See `Task`; all rows use the same FLOPs, but contain different numbers of tokens."""
         return unit == "flops"
 
     @property
@@ -119,7 +119,7 @@ class NextToken(Task):
 
 
 def with_lookaheads(config: Config, tokenizer: Tokenizer, documents: Stream) -> Stream:
-    """Training rows with lookaheads in their share of the documents."""
+    """Add lookaheads to a share of the training documents, as `data.lookahead` defines."""
     lookahead = config.data.lookahead
     if lookahead.share == 0:
         return documents

@@ -1,4 +1,4 @@
-"""What the kinds of runs share that sample from the network and learn from rewards."""
+"""The base class of RL tasks, which sample from the model and learn from rewards."""
 
 import logging
 from collections.abc import Iterator
@@ -25,23 +25,23 @@ from rlp.run.tasks.task import Task
 from rlp.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from rlp.run.assembly import Run
+    from rlp.run.assembly import RunParts
 
 LOGGER = logging.getLogger(__name__)
 
 
 class SamplingTask(Task):
-    """A run whose steps are rollout, reward and update.
+    """A run whose steps consist of rollout, reward and update.
 
     Attributes:
-      objective: what its rewards and advantages are.
+      objective: Defines its rewards and advantages.
     """
 
     def __init__(self, config: Config, objective: Objective) -> None:
-        """A task of a config.
+        """Create the task of a config.
 
         Raises:
-          UserError: readings, metrics or warnings of the objective cannot be used.
+          UserError: If the readings, metrics or warnings of the objective are invalid.
         """
         super().__init__(config)
         self.name, self.objective = config.objective, objective
@@ -59,31 +59,33 @@ class SamplingTask(Task):
         return self.objective.warnings
 
     def refuse_next_token_data(self) -> None:
-        """Refuses pairs and lookaheads, which are learnt token by token."""
+        """Refuse pairs and lookaheads, which only next-token training uses."""
         if share := self.config.data.sft.share:
             raise UserError.of(
-                "data.sft.share", share, "; data.sft is for objective='next_token', so set it to 0"
+                "data.sft.share", share, "is only for objective='next_token'; set it to 0"
             )
         if share := self.config.data.lookahead.share:
             raise UserError.of(
                 "data.lookahead.share",
                 share,
-                f"is for objective='next_token', and objective={self.name!r} branches off "
-                "documents without tags; set it to 0",
+                f"is only for objective='next_token', but objective={self.name!r} needs documents "
+                "without thinking tags; set it to 0",
             )
 
     @property
-    def lone(self) -> bool:
-        """Whether a sample is alone in its group.
+    def single_sample(self) -> bool:
+        """Whether a group contains a single sample.
 
         Raises:
-          UserError: it is, and the advantages are those of a group.
+          UserError: If it does, but the advantages compare the samples of a group.
         """
         compare = ADVANTAGES.get(self.config.rlp.advantages, self.objective.advantages)
         lone = self.config.rlp.group_size == 1
         if lone and compare is not ADVANTAGES["leave_one_out"]:
             raise UserError.of(
-                "rlp.group_size", 1, "has no group to compare with; set group_size to 2 or more"
+                "rlp.group_size",
+                1,
+                "leaves no other sample in the group to compare with; set group_size to 2 or more",
             )
         return lone
 
@@ -92,30 +94,31 @@ class SamplingTask(Task):
         """See `Task`."""
         return self.config.rlp.updates_per_rollout * self.config.rlp.minibatches
 
-    def training_memory(self, run: "Run") -> Iterator[tuple[str, list[Need]]]:
+    def training_memory(self, run: "RunParts") -> Iterator[tuple[str, list[Need]]]:
         """See `Task`."""
-        method = self.sampled(run)
+        method = self.sampling_method(run)
         assert method is not None
-        place = (method.model, run.mesh, method.settings)
+        common = (method.model, run.mesh, method.settings)
         step = (*self.shape, self.limit.field)
-        yield "a rollout", step_memory.of_rollout(*place, *step)
-        yield "an update", step_memory.of_update(*place, method.vocabulary, *step)
+        yield "a rollout", step_memory.of_rollout(*common, *step)
+        yield "an update", step_memory.of_update(*common, method.vocabulary, *step)
 
     def check_mesh(self, settings: RLPSettings, mesh: Mesh) -> None:
         """See `Task`."""
-        sampling = self.sampling(settings)
+        sampling = self.sampling_settings(settings)
         assert sampling is not None
         check_memory(mesh, self.config.rlp.baseline_memory)
         _check_batches(self.config.batch_size, sampling, batch_shards(mesh))
 
-    def log_rollout_batch(self, run: "Run") -> None:
-        """Logs the size of a rollout batch."""
-        method, (rows, length) = self.sampled(run), self.shape
+    def log_rollout_batch(self, run: "RunParts") -> None:
+        """Log the size of a rollout batch."""
+        method, (rows, length) = self.sampling_method(run), self.shape
         assert method is not None
         batch = rollout_batch_shape(method.settings, rows, batch_shards(run.mesh))
         size = cache_bytes(method.model, method.settings, method.vocabulary, length, *batch)
         LOGGER.info(
-            "rollout batch: %d documents, %d forks of each, %d thoughts a fork, %.3g MiB",
+            "rollout batch: %d documents, %d forks per document, %d thoughts per fork; caches take "
+            "%.3g MiB",
             *batch,
             method.settings.group_size,
             size / 2**20,
@@ -123,14 +126,14 @@ class SamplingTask(Task):
 
 
 def _check_batches(documents: int, rlp: RLPSettings, shards: int) -> None:
-    """Refuses rollout batches and minibatches that do not divide a batch of so many documents."""
+    """Check that rollout batches and minibatches divide a batch of `documents` documents."""
     branches = rlp.forks_per_document * rlp.group_size
     if documents % (rlp.minibatches * shards):
         raise UserError.of(
             "batch_size",
             documents,
-            f"is no multiple of {rlp.minibatches * shards}, rlp.minibatches={rlp.minibatches} "
-            f"times the {shards} device(s) that share each; change one of them",
+            f"is not a multiple of {rlp.minibatches * shards}: rlp.minibatches={rlp.minibatches} "
+            f"times the {shards} device(s) that share each minibatch; change one of them",
         )
     wanted = {
         "max_branches_in_flight": (documents, rlp.group_size),

@@ -1,4 +1,4 @@
-"""What every kind of run has to answer; see `rlp.run.tasks`."""
+"""The interface of a kind of run; see `rlp.run.tasks`."""
 
 import abc
 import dataclasses
@@ -24,7 +24,7 @@ from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.training.trainers import Trainer
 
 if TYPE_CHECKING:
-    from rlp.run.assembly import Run
+    from rlp.run.assembly import RunParts
 
 THOUGHT, RESPONSE = "rlp.thought_length", "data.problems.response_length"
 DOCUMENTS, PAIRS, PROBLEMS = "data.train", "data.sft.train", "data.problems.train"
@@ -32,13 +32,13 @@ DOCUMENTS, PAIRS, PROBLEMS = "data.train", "data.sft.train", "data.problems.trai
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """The longest that a thought or a response can be.
+    """The length limit of a thought or a response.
 
     Attributes:
-      field: of the config.
-      length: its value, tokens.
-      end: what ends a sample, in words.
-      end_tokens: of a tokenizer, how many tokens that has.
+      field: The config field that sets it.
+      length: Its value, in tokens.
+      end: What ends a sample, for messages.
+      end_tokens: Returns the number of tokens of that end for a tokenizer.
     """
 
     field: str
@@ -51,25 +51,25 @@ class Task(abc.ABC):
     """A kind of run, for one config.
 
     Attributes:
-      config: of the run.
-      name: of its objective.
+      config: The config of the run.
+      name: The name of its objective.
     """
 
     name: str
 
     def __init__(self, config: Config) -> None:
-        """A task of a config."""
+        """Create the task of a config."""
         self.config = config
 
     @abc.abstractmethod
     def check(self, dataset: Dataset) -> None:
-        """Refuses values of the config that this kind of run cannot use.
+        """Check the values of the config that concern this kind of run.
 
         Args:
-          dataset: that the run reads; it has checked its own fields.
+          dataset: The dataset of the run, which has already checked its fields.
 
         Raises:
-          UserError: names the field, its value and what it can be.
+          UserError: If a value cannot be used; names the field, its value and the valid values.
         """
 
     # Data.
@@ -77,7 +77,7 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def files(self) -> list[str]:
-        """The fields that name the files to train on, where a dataset reads files."""
+        """The config fields that name the files to train on, if the dataset reads files."""
 
     @property
     def reads_documents(self) -> bool:
@@ -86,27 +86,27 @@ class Task(abc.ABC):
 
     @property
     def reads_responses(self) -> bool:
-        """Whether training reads or samples responses, each of which has an end."""
+        """Whether training reads or samples responses, which end with an end token."""
         return PAIRS in self.files or PROBLEMS in self.files
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Metrics of training that the objective brings, besides those of every run."""
+        """The additional training metrics that the objective declares."""
         return ()
 
     @property
     def warnings(self) -> tuple[Rule, ...]:
-        """Rules of warnings that the objective brings, besides those of every run."""
+        """The additional warning rules that the objective declares."""
         return ()
 
     @property
-    def asks_problems(self) -> bool:
-        """Whether the run answers problems, in training or held out."""
+    def answers_problems(self) -> bool:
+        """Whether the run answers problems, in training or in evaluation."""
         return PROBLEMS in self.files or bool(self.config.data.problems.evaluation)
 
     @property
     def forks(self) -> int:
-        """Thoughts branch off at so many positions of a training document."""
+        """The number of positions per training document at which thoughts are sampled."""
         return 0
 
     @abc.abstractmethod
@@ -118,17 +118,17 @@ class Task(abc.ABC):
         template: str | None,
         response_format: ResponseFormat | None,
     ) -> tuple[Stream, HeldOut]:
-        """The training stream, and the held-out rows of one document, pair or problem each.
+        """Return the training stream, and held-out rows with one document, pair or problem each.
 
         Args:
-          dataset: to read.
-          config: of the run.
-          tokenizer: of the run.
-          template: of its chats, Jinja; None where messages are taken as they are.
-          response_format: of responses; None for a run that answers no problems.
+          dataset: The dataset to read.
+          config: The config of the run.
+          tokenizer: The tokenizer of the run.
+          template: The Jinja chat template; None if messages are used without a template.
+          response_format: The format of responses; None for a run that does not answer problems.
 
         Raises:
-          UserError: for files that cannot be used.
+          UserError: If the data cannot be used.
         """
 
     # Training.
@@ -136,27 +136,27 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def updates_per_step(self) -> int:
-        """Optimizer updates of a step."""
+        """The number of optimizer updates per step."""
 
     @abc.abstractmethod
-    def sampling(self, settings: RLPSettings) -> RLPSettings | None:
-        """The settings with which a training step samples; None where it samples nothing.
+    def sampling_settings(self, settings: RLPSettings) -> RLPSettings | None:
+        """Return the settings that a training step samples with; None if it does not sample.
 
         Args:
-          settings: of thoughts.
+          settings: The settings of thoughts.
         """
 
     @abc.abstractmethod
-    def sampled(self, run: "Run") -> Method | None:
-        """What a training step samples with; None where it samples nothing."""
+    def sampling_method(self, run: "RunParts") -> Method | None:
+        """Return the method that a training step samples with; None if it does not sample."""
 
     @abc.abstractmethod
     def check_mesh(self, settings: RLPSettings, mesh: Mesh) -> None:
-        """Refuses devices that a step cannot be spread over.
+        """Check that a step can be distributed over a mesh.
 
         Args:
-          settings: of thoughts.
-          mesh: of the devices.
+          settings: The settings of thoughts.
+          mesh: The devices.
 
         Raises:
           ValueError: If rollout batches or minibatches do not divide a batch, or if the
@@ -164,74 +164,78 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def trainer(self, run: "Run", stream: Stream, optimizer: Optimizer, shardings: Any) -> Trainer:
-        """What takes a step; `shardings` are those of the state."""
+    def trainer(
+        self, run: "RunParts", stream: Stream, optimizer: Optimizer, shardings: Any
+    ) -> Trainer:
+        """Build the trainer, which takes a step; `shardings` are those of the state."""
 
     @abc.abstractmethod
-    def training_memory(self, run: "Run") -> Iterator[tuple[str, list[Need]]]:
-        """What is alive besides the state at the moments of a step when most is, each with words
-        for it."""
+    def training_memory(self, run: "RunParts") -> Iterator[tuple[str, list[Need]]]:
+        """Yield the memory peaks of a step: a label, and what is allocated besides the state."""
 
     def flops_per_step(self, model: ModelConfig, update: int) -> int:
-        """FLOPs of a step, for a task whose steps all cost the same.
+        """Return the FLOPs of a step, for a task whose steps all use the same.
 
         Args:
-          model: the network.
-          update: FLOPs of an update of the optimizer.
+          model: The model configuration.
+          update: FLOPs of an optimizer update.
         """
         raise NotImplementedError
 
     def steps_known(self, unit: str) -> bool:
-        """Whether all steps use the same of this unit (of `match`), so that their number follows
-        from the budget. Rollouts do not: they differ by the tokens that they decode."""
+        """Return whether the number of steps follows from a budget in this unit of `match`.
+
+        That is the case if all steps use the same amount. Steps with rollouts do not: they decode
+        different numbers of tokens.
+        """
         return False
 
     # Evaluation.
 
     @property
     def thought_objective(self) -> str:
-        """The objective by which thoughts at held-out positions are judged."""
+        """The objective that rewards thoughts at held-out positions."""
         return "rlp"
 
     @property
     def answer_objective(self) -> str:
-        """The objective by which responses to problems are judged."""
+        """The objective that rewards responses to problems."""
         return "rlvr"
 
     @property
     @abc.abstractmethod
     def default_metric(self) -> str:
-        """The held-out metric that picks the best checkpoint where the config names none."""
+        """The held-out metric that picks the best checkpoint if the config does not name one."""
 
     @property
     def best_metric(self) -> str:
         """The held-out metric that picks the best checkpoint."""
         return self.config.evaluation.best_metric or self.default_metric
 
-    # Shared by several kinds.
+    # Shared by several kinds of runs.
 
     def response_settings(self, settings: RLPSettings) -> RLPSettings:
-        """The settings with which responses to problems are sampled, in training or held out."""
-        own = dataclasses.replace(settings, objective=self.answer_objective)
-        return response_settings(own, self.config.data.problems.response_length)
+        """Return the settings for sampling responses to problems, in training and evaluation."""
+        settings = dataclasses.replace(settings, objective=self.answer_objective)
+        return response_settings(settings, self.config.data.problems.response_length)
 
     @property
     def limit(self) -> Limit:
-        """What limits the length of a sample."""
+        """The length limit of a sample."""
         tag = lambda tokenizer: len(tokenizer.think_close)
         return Limit(THOUGHT, self.config.rlp.thought_length, "a closing tag", tag)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows of a batch, and tokens of a row."""
+        """The number of rows per batch, and of tokens per row."""
         return self.config.batch_size, self.config.data.sequence_length
 
     def refuse_training_problems(self) -> None:
-        """Refuses problems to train on."""
+        """Refuse problems to train on."""
         if train := self.config.data.problems.train:
             raise UserError.of(
                 PROBLEMS,
                 train,
-                f"is not for objective={self.name!r}, which answers no problems; take 'rlvr', or "
-                "give them to data.problems.evaluation",
+                f"is not for objective={self.name!r}, which does not train on problems; set "
+                "objective to 'rlvr', or use data.problems.evaluation",
             )

@@ -1,4 +1,4 @@
-"""Thoughts at positions of documents, rewarded by the text that follows: RLP and its neighbours."""
+"""RL on thoughts in documents, rewarded by the text that follows: RLP and related objectives."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.training.trainers import RLPTrainer
 
 if TYPE_CHECKING:
-    from rlp.run.assembly import Run
+    from rlp.run.assembly import RunParts
 
 
 class Thoughts(SamplingTask):
@@ -40,21 +40,21 @@ class Thoughts(SamplingTask):
 
     def check(self, dataset: Dataset) -> None:
         """See `Task`."""
-        lone = self.lone
+        lone = self.single_sample
         if self.config.rlp.baseline == "none":
             if lone:
                 raise UserError.of(
                     "rlp.group_size",
                     1,
-                    "has no group to compare with, and rlp.baseline='none' nothing else; set "
-                    "group_size to 2 or more, or baseline to 'ema'",
+                    "leaves no other thought in the group, and rlp.baseline='none' no other "
+                    "baseline; set group_size to 2 or more, or rlp.baseline to 'ema'",
                 )
             if BASELINE in needs(self.name):
                 raise UserError.of(
                     "objective",
                     self.name,
-                    "compares with the prediction without a thought, which rlp.baseline='none' "
-                    "leaves out; set baseline to 'ema' or 'frozen'",
+                    "uses the prediction without a thought, which rlp.baseline='none' does not "
+                    "compute; set rlp.baseline to 'ema' or 'frozen'",
                 )
         self.refuse_next_token_data()
         self.refuse_training_problems()
@@ -81,16 +81,16 @@ class Thoughts(SamplingTask):
         """See `Task`."""
         return "think_loss"
 
-    def sampling(self, settings: RLPSettings) -> RLPSettings:
+    def sampling_settings(self, settings: RLPSettings) -> RLPSettings:
         """See `Task`."""
         return settings
 
-    def sampled(self, run: "Run") -> Method:
+    def sampling_method(self, run: "RunParts") -> Method:
         """See `Task`."""
         return run.method
 
     def trainer(
-        self, run: "Run", stream: Stream, optimizer: Optimizer, shardings: Any
+        self, run: "RunParts", stream: Stream, optimizer: Optimizer, shardings: Any
     ) -> RLPTrainer:
         """See `Task`."""
         self.log_rollout_batch(run)

@@ -1,4 +1,4 @@
-"""The attention benchmark: its workload, its counts, its peers, its clock and what it refuses."""
+"""The attention benchmark: workload, counts, peers, timing, and invalid command lines."""
 
 import dataclasses
 import importlib.util
@@ -29,14 +29,14 @@ END = dataclasses.replace(TREE, fork_places="end", dead=0.0, written=16, seed=1)
 
 
 @pytest.fixture(autouse=True)
-def _reached(monkeypatch):
-    """What a machine reaches is made up: finding out takes a second."""
+def _machine_rates(monkeypatch):
+    """Fake rates of the machine, because measuring them takes a second."""
     monkeypatch.setattr(timing, "machine", lambda: {"copy_gb_per_s": 30.0})
     monkeypatch.setattr(timing, "matmul", lambda dtype: {"matmul_tflop_per_s": 0.2})
 
 
 def mask(sizes: AttentionSizes, decode: bool) -> np.ndarray:
-    query, key = map(case.coordinates, workload.packed_places(sizes, decode))
+    query, key = map(case.coordinates, workload.packed_coordinates(sizes, decode))
     return np.asarray(visible(query, key))
 
 
@@ -47,7 +47,7 @@ def test_pairs_are_counted_as_the_rule_sees_them(sizes):
 
 
 @pytest.mark.parametrize("sizes", [TREE, END, dataclasses.replace(TREE, written=1)])
-def test_decoding_moves_what_somebody_sees(sizes):
+def test_decoding_moves_the_visible_keys(sizes):
     seen = mask(sizes, True)
     assert sizes.pairs(decode=True) == seen.sum()
     keys, queries = seen.any(axis=1).sum(), sizes.docs * sizes.branches
@@ -57,7 +57,7 @@ def test_decoding_moves_what_somebody_sees(sizes):
     assert 2 * half.decode_bytes() == sizes.decode_bytes()
 
 
-def test_slots_die_in_the_middle_as_often_as_asked():
+def test_dead_slots_have_the_requested_share():
     sizes = dataclasses.replace(TREE, docs=64, slots=64, dead=0.2)
     dead = 1 - sizes.live.mean()
     assert 0.17 < dead < 0.23
@@ -73,7 +73,7 @@ def test_forks_are_anywhere_or_at_the_end():
     assert (END.fork == END.trunk).all()
 
 
-def test_a_causal_trunk_has_as_much_useful_work():
+def test_a_causal_trunk_has_equal_useful_work():
     large = dataclasses.replace(TREE, trunk=1024, slots=512)
     trunk = workload.causal(large)
     assert trunk.trunk % 128 == 0
@@ -82,17 +82,17 @@ def test_a_causal_trunk_has_as_much_useful_work():
 
 
 @pytest.mark.parametrize("sizes", [TREE, TRUNK])
-def test_everybody_computes_the_same(sizes, capsys):
-    """Those of a CPU through the program, with gradients; a bfloat16 product against its limit."""
+def test_all_contenders_compute_the_same(sizes, capsys):
+    """The contenders of a CPU, through the program, with gradients."""
     words = fields.arguments(sizes)
     assert __main__.main(["--check", "--implementations=xla", *words]) == 0
-    said = json.loads(capsys.readouterr().out)["errors"]
-    ours, *peers = said
+    errors = json.loads(capsys.readouterr().out)["errors"]
+    ours, *peers = errors
     assert ours == "models.attention xla"
     inputs = ["query", "key", "value", *(["own_key", "own_value"] if sizes.forks else [])]
     names = {f"gradient of {name}" for name in inputs} | {"forward"}
-    assert set(said[ours]) == names | ({"decode"} if sizes.forks else set())
-    compared = [error for peer in peers for error in said[peer].values()]
+    assert set(errors[ours]) == names | ({"decode"} if sizes.forks else set())
+    compared = [error for peer in peers for error in errors[peer].values()]
     assert sum(isinstance(error, float) for error in compared) == (3 if sizes.forks else 1)
 
 
@@ -106,38 +106,38 @@ def test_a_wrong_result_is_found(monkeypatch, capsys):
     assert "a copy of the trunk per branch: decode" in second
 
 
-def test_a_nan_is_found_and_so_is_a_refusal_of_ours():
+def test_nan_and_our_refusals_are_found():
     refused = {"forward": "refused: too old"}
-    found = {"a": {"forward": float("nan"), "decode": 0.0}, "b": refused, f"{case.OURS} c": refused}
-    nan, ours = check.complaints(found, "float32")
+    errors = {"a": {"forward": float("nan"), "decode": 0.0}, "b": refused}
+    nan, ours = check.complaints(errors | {f"{case.OURS} c": refused}, "float32")
     assert nan.startswith("a: forward is off by nan")
     assert ours == "models.attention c: forward: refused: too old"
 
 
 @pytest.mark.parametrize("sizes", [TREE, END, TRUNK])
 def test_flex_attention_has_the_same_block_mask(sizes):
-    """Not compiled, on a CPU."""
+    """On a CPU, without compilation."""
     peers = torch.Peers(sizes, pytest.importorskip("torch"), "cpu")
     for decode in (False, True) if sizes.forks else (False,):
         step = "decode" if decode else "forward"
         expected = case.product(sizes, "reference").output(step)
-        live = workload.query_places(sizes, decode).segment.reshape(sizes.docs, -1) > 0
+        live = workload.query_coordinates(sizes, decode).segment.reshape(sizes.docs, -1) > 0
         assert relative_error(peers.output("flex", step)[live], expected[live]) < 1e-6
 
 
-def test_sdpa_is_given_the_causal_trunk():
+def test_sdpa_runs_the_causal_trunk():
     peers = torch.Peers(TRUNK, pytest.importorskip("torch"), "cpu")
     expected = case.product(TRUNK, "reference").output("forward")
     assert relative_error(peers.output("sdpa_flash", "forward"), expected) < 1e-6
 
 
-def test_without_torch_or_its_device_the_peer_says_so():
+def test_without_torch_or_its_device_the_peer_is_refused_with_the_reason():
     with TorchProcess(TREE) as process:
         peer = TorchPeer(process, "flex", TREE)
         (row,) = turns.alternate([peer], "forward", rounds=1, seconds=0.01)
-    there = importlib.util.find_spec("torch") is not None
-    assert ("finds no CUDA device" if there else "cannot be imported") in row["refused"]
-    assert process.running.returncode == 0
+    has_torch = importlib.util.find_spec("torch") is not None
+    assert ("finds no CUDA device" if has_torch else "cannot be imported") in row["refused"]
+    assert process.process.returncode == 0
 
 
 SPLASH = AttentionSizes(
@@ -149,9 +149,9 @@ SPLASH = AttentionSizes(
 def test_splash_attention_has_the_same_mask(sizes):
     make = splash.tree if sizes.forks else splash.causal
     expected = case.product(sizes, "reference").output("forward")
-    live = workload.query_places(sizes, False).segment.reshape(sizes.docs, -1) > 0
-    found = make(sizes, interpret=True).output("forward")
-    assert relative_error(found[live], expected[live]) < 2e-6
+    live = workload.query_coordinates(sizes, False).segment.reshape(sizes.docs, -1) > 0
+    output = make(sizes, interpret=True).output("forward")
+    assert relative_error(output[live], expected[live]) < 2e-6
 
 
 @pytest.mark.parametrize("make", [splash.tree, splash.causal])
@@ -159,25 +159,25 @@ def test_splash_attention_lowers_for_tpus(make):
     peer = make(dataclasses.replace(SPLASH, docs=1, dtype="bfloat16"))
     traced = peer._whole.trace(*peer.inputs(False))
     text = traced.lower(lowering_platforms=("tpu",)).as_text()
-    assert text.count("@tpu_custom_call") == 2  # forward, and one kernel backward
+    assert text.count("@tpu_custom_call") == 2  # forward, and one backward kernel
 
 
 def test_nothing_is_compiled_in_a_sample_and_all_peers_are_sampled_in_turn(monkeypatch):
     order = []
     sample = timing.Jitted.sample
 
-    def listened(self, step):
+    def recorded(self, step):
         order.append(self.name)
         with compilations() as compiled:
             seconds = sample(self, step)
         assert compiled == []
         return seconds
 
-    monkeypatch.setattr(timing.Jitted, "sample", listened)
-    with contenders(TREE, ["xla"], ["xla"]) as every:
+    monkeypatch.setattr(timing.Jitted, "sample", recorded)
+    with contenders(TREE, ["xla"], ["xla"]) as all_contenders:
         for step in PASSES:
             order.clear()
-            rows = turns.alternate(every, step, rounds=3, seconds=0.001)
+            rows = turns.alternate(all_contenders, step, rounds=3, seconds=0.001)
             names = [row["impl"] for row in rows]
             assert len(names) == 3
             a, b, c = names
@@ -196,8 +196,8 @@ def contender(attend) -> timing.Jitted:
     ("step", "forward", "backward"),
     [("forward", 1, 0), ("backward", 0, 1), ("whole", 1, 1), ("decode", 1, 0)],
 )
-def test_a_pass_runs_what_it_says(step, forward, backward):
-    """Every call of a sample, and nothing else between the clock's two looks but what is kept."""
+def test_a_pass_runs_what_its_name_says(step, forward, backward):
+    """A sample runs exactly its calls; `backward` also runs one untimed forward pass."""
     ran = []
 
     @jax.custom_vjp
@@ -205,31 +205,31 @@ def test_a_pass_runs_what_it_says(step, forward, backward):
         jax.debug.callback(lambda: ran.append("forward"))
         return query * 2
 
-    def pulled(_, slope):
+    def attend_vjp(_, cotangent):
         jax.debug.callback(lambda: ran.append("backward"))
-        return (slope * 2,)
+        return (cotangent * 2,)
 
-    attend.defvjp(lambda query: (attend(query), ()), pulled)
-    made_up = contender(lambda x, _: attend(x["query"]))
-    made_up.calls[step] = 5
-    made_up.sample(step)
+    attend.defvjp(lambda query: (attend(query), ()), attend_vjp)
+    fake = contender(lambda x, _: attend(x["query"]))
+    fake.calls[step] = 5
+    fake.sample(step)
     jax.effects_barrier()
-    kept = step == "backward"  # by a forward pass outside of the clock
-    assert ran.count("forward") == 5 * forward + kept
+    untimed = step == "backward"  # the forward pass that computes the residuals
+    assert ran.count("forward") == 5 * forward + untimed
     assert ran.count("backward") == 5 * backward
 
 
-def test_an_implementation_that_cannot_serve_is_named_with_its_reason(monkeypatch, capsys):
+def test_an_unsupported_implementation_is_named_with_the_reason(monkeypatch, capsys):
     def refuse(*_):
-        raise NotImplementedError("head_dim=8 is not served\nand more")
+        raise NotImplementedError("head_dim=8 is not supported\nand more")
 
     monkeypatch.setitem(case.attention.__globals__, "xla_attention", refuse)
     words = ["--implementations=reference,xla", "--peers=none", "--passes=forward", "--rounds=1"]
     assert __main__.main([*words, "--sample_s=0.001", *fields.arguments(TREE)]) == 1
-    line, *said = capsys.readouterr().out.splitlines()
+    line, *table = capsys.readouterr().out.splitlines()
     refused = json.loads(line)["rows"][1]
-    assert refused["refused"] == "head_dim=8 is not served"
-    assert "models.attention xla | refused: head_dim=8 is not served" in said[-1]
+    assert refused["refused"] == "head_dim=8 is not supported"
+    assert "models.attention xla | refused: head_dim=8 is not supported" in table[-1]
 
 
 def test_rates_and_ratios_are_those_of_useful_work():
@@ -237,7 +237,7 @@ def test_rates_and_ratios_are_those_of_useful_work():
     pairs = TREE.pairs(decode=True)
     rows = [
         row(pairs=pairs, seconds=[1e-6, 4e-6, 2e-6]),
-        row(pairs=2 * pairs, seconds=[4e-6, 4e-6, 9e-6]),  # ratios of rounds are 2, 0.5 and 2.25
+        row(pairs=2 * pairs, seconds=[4e-6, 4e-6, 9e-6]),  # the ratios by round are 2, 0.5 and 2.25
         row(refused="no"),
     ]
     report.rate(rows, TREE, {"matmul_tflop_per_s": 1.0, "copy_gb_per_s": 1000.0})
@@ -267,7 +267,7 @@ def test_bounds_are_those_of_data_sheets(capsys):
     assert [float(cell) for cell in cells[5:]] == pytest.approx([1e3 * x for x in expected], 1e-3)
 
 
-def test_a_sweep_is_a_line_for_each_value(capsys):
+def test_a_sweep_prints_a_row_for_each_value(capsys):
     words = ["--over=trunk", "--values=8,16", "--passes=decode", "--implementations=xla,reference"]
     quick = ["--peers=none", "--rounds=1", "--sample_s=0.001"]
     assert __main__.main([*words, *quick, *fields.arguments(TREE)[2:]]) == 0
@@ -281,16 +281,16 @@ def test_a_sweep_is_a_line_for_each_value(capsys):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
-        ("--heads=3 --kv_heads=2", "--heads=3 is no multiple of --kv_heads=2"),
+        ("--heads=3 --kv_heads=2", "--heads=3 is not a multiple of --kv_heads=2"),
         ("--written=65", "--written=65 is more than --slots=64"),
         ("--dead=0.5", "--dead=0.5; it must be at least 0 and at most 0.4"),
         ("--docs=0", "--docs=0; it must be at least 1"),
-        ("--passes=sideways", "'sideways' is none of forward, backward, whole, decode"),
+        ("--passes=sideways", "'sideways' is not one of forward, backward, whole, decode"),
         ("--forks=0 --passes=decode", "--passes=decode needs branches"),
-        ("--implementations=fast", "'fast' is none of default, reference, xla"),
-        ("--peers=xla,none", "'none' is none of xla, cudnn"),
+        ("--implementations=fast", "'fast' is not one of default, reference, xla"),
+        ("--peers=xla,none", "'none' is not one of xla, cudnn"),
         ("--over=trunk", "--over and --values go together"),
         ("--values=1,2", "--over and --values go together"),
         ("--over=dead --values=1", "argument --over"),
@@ -300,10 +300,10 @@ def test_a_sweep_is_a_line_for_each_value(capsys):
         ("--check --trunk=100000", "--check needs"),
     ],
 )
-def test_a_bad_command_line_is_refused(flags, said):
-    with pytest.raises(UserError) as refused:
+def test_a_bad_command_line_is_refused(flags, message):
+    with pytest.raises(UserError) as error:
         __main__.main(flags.split())
-    assert said in str(refused.value)
+    assert message in str(error.value)
 
 
 def test_kernels_of_other_devices_are_not_timed_on_a_cpu():

@@ -1,4 +1,4 @@
-"""The programs that run others: order, medians, ratios, and what is said of one that fails."""
+"""The programs that run implementations: order, medians, ratios, and errors of failed peers."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from benchmarks.step import compare, curve, runs
 from benchmarks.step.workload import Workload
 from rlp.runtime.errors import UserError
 
-# A peer that writes down how it was called, and takes twice as long each time.
+# A peer that records its arguments, and takes twice as long each time.
 PEER = """
 import json, os, sys
 name, first, log = sys.argv[1:4]
@@ -28,7 +28,7 @@ print("a word after")
 
 @pytest.fixture
 def peer(tmp_path):
-    """Makes the command line of a made-up peer; `peer.calls()` lists what was run."""
+    """Return the command line of a fake peer; `peer.calls()` lists the recorded runs."""
     script, log = tmp_path / "peer.py", tmp_path / "log"
     script.write_text(PEER)
     make = lambda name, first: f"{sys.executable} {script} {name} {first} {log}"
@@ -38,7 +38,7 @@ def peer(tmp_path):
 
 @pytest.fixture
 def ours(monkeypatch, peer):
-    """A product that takes 1, 2 and 4 seconds for a rollout."""
+    """Replace this project by a fake that takes 1, 2 and 4 seconds for a rollout."""
     monkeypatch.setattr(runs, "product", lambda sizes: peer("ours", 1).split())
 
 
@@ -59,33 +59,33 @@ def test_medians_ranges_and_ratios_are_those_of_the_rounds(capsys, peer, ours):
     assert ratios == [["slow / ours", *["3.00×"] * 5], ["fast / ours", *["0.50×"] * 5]]
 
 
-def test_every_round_begins_with_another_implementation(peer, ours):
+def test_every_round_starts_with_another_implementation(peer, ours):
     arguments = ["--peer", peer("a", 1), "--peer", peer("b", 1), "--rounds", "4"]
     assert compare.main(arguments) == 0
     order = "".join(name[0] for name, *_ in peer.calls())
     assert order == "oab" + "abo" + "boa" + "oab"
 
 
-def test_a_peer_is_given_the_workload_and_the_same_cpus(peer, ours):
+def test_a_peer_receives_the_workload_and_the_same_cpus(peer, ours):
     flags = ["--group=3", "--kv_heads=1", "--pos_mode=last", "--remat=block", "--micro_batch=2"]
     assert compare.main(["--rounds=1", "--peer", peer("a", 1), "--threads=1", "--", *flags]) == 0
-    _, (_, given, omp, cpus) = peer.calls()
-    assert {"--group=3", "--kv-heads=1", "--pos-mode=last", "--threads=1"} <= set(given)
-    assert "remat" not in str(given)
-    assert "micro" not in str(given)
+    _, (_, received, omp, cpus) = peer.calls()
+    assert {"--group=3", "--kv-heads=1", "--pos-mode=last", "--threads=1"} <= set(received)
+    assert "remat" not in str(received)
+    assert "micro" not in str(received)
     assert (omp, cpus) == ("1", 1)
 
 
-def test_every_line_is_kept(tmp_path, peer, ours):
+def test_every_line_is_written_to_the_file(tmp_path, peer, ours):
     out = tmp_path / "lines.jsonl"
     assert compare.main(["--peer", peer("a", 2), "--rounds=2", "--out", str(out)]) == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    found = [(line["round"], line["impl"], line["rollout_s"]) for line in lines]
-    assert found == [(1, "ours", 1), (1, "a", 2), (2, "a", 4), (2, "ours", 2)]
+    written = [(line["round"], line["impl"], line["rollout_s"]) for line in lines]
+    assert written == [(1, "ours", 1), (1, "a", 2), (2, "a", 4), (2, "ours", 2)]
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         ("import sys; print('{}'); sys.exit('first line\\nno such flag')", "no such flag"),
         ("print('no line')", "printed no JSON line"),
@@ -94,7 +94,7 @@ def test_every_line_is_kept(tmp_path, peer, ours):
     ],
 )
 def test_a_peer_that_fails_is_named_and_ends_the_comparison(
-    tmp_path, capsys, peer, ours, code, said
+    tmp_path, capsys, peer, ours, code, message
 ):
     script = tmp_path / "broken.py"
     script.write_text(code)
@@ -103,35 +103,35 @@ def test_a_peer_that_fails_is_named_and_ends_the_comparison(
     assert compare.main(arguments) == 1
     *_, last = capsys.readouterr().err.splitlines()
     assert f"peer '{command_line}'" in last
-    assert said in last
+    assert message in last
     assert [name for name, *_ in peer.calls()] == ["ours"]
 
 
-def test_a_peer_that_is_not_there_is_named(capsys, ours):
+def test_a_missing_peer_is_named(capsys, ours):
     assert compare.main(["--peer", "/no/such/python peer.py"]) == 1
     assert "peer '/no/such/python peer.py' cannot be started" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("main", "arguments", "said"),
+    ("main", "arguments", "message"),
     [
         (compare.main, ["--rounds=0"], "--rounds=0"),
-        (compare.main, ["--peer", "python 'peer.py"], "is no command line"),
+        (compare.main, ["--peer", "python 'peer.py"], "is not a command line"),
         (compare.main, ["--peer", ""], "--peer is empty"),
         (compare.main, ["--threads=100000"], "--threads=100000"),
         (compare.main, ["--", "--heads=3"], "--heads=3"),
         (curve.main, ["--over=temperature"], "argument --over"),
         (curve.main, ["--values=1,two"], "--values='1,two'"),
         (curve.main, ["--values=2,1"], "must ascend"),
-        (curve.main, ["--over=heads", "--values=2,3"], "--heads=3 is no multiple"),
+        (curve.main, ["--over=heads", "--values=2,3"], "--heads=3 is not a multiple"),
     ],
 )
-def test_a_bad_command_line_is_refused(main, arguments, said):
-    with pytest.raises(UserError, match=said):
+def test_a_bad_command_line_is_refused(main, arguments, message):
+    with pytest.raises(UserError, match=message):
         main(arguments)
 
 
-def test_a_curve_shows_what_one_more_costs(monkeypatch, capsys):
+def test_a_curve_shows_the_marginal_cost(monkeypatch, capsys):
     def run_line(words, name, threads, needed):
         count = int(next(w for w in words if w.startswith("--positions=")).split("=")[1])
         line = {"step_s": 3.0 + count, "rollout_s": 2.0, "score_s": 0.5, "update_s": 1.5}
@@ -147,13 +147,13 @@ def test_a_curve_shows_what_one_more_costs(monkeypatch, capsys):
     ]
 
 
-def test_the_product_is_run_with_its_own_flags():
+def test_this_project_receives_all_flags():
     words = runs.product(Workload(kv_heads=1, remat="dots", micro_batch=2))
     assert words[:3] == [sys.executable, "-m", "benchmarks.step"]
     assert {"--kv_heads=1", "--remat=dots", "--micro_batch=2", "--steps=3"} <= set(words)
 
 
-def test_more_cpus_than_there_are_are_refused(monkeypatch):
+def test_more_cpus_than_available_are_refused(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {4, 2, 7})
     assert command.cpus(2) == {2, 4}
     with pytest.raises(UserError, match=r"may use 3 CPU"):

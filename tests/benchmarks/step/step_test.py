@@ -1,4 +1,4 @@
-"""The timing program: its line, its comparison with the naive layout, and what it refuses."""
+"""The timing program: its JSON line, the check against the naive layout, and bad command lines."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ TINY = Workload(
     warmup=1, steps=2, temperature=0.9, max_branches_in_flight=6, micro_batch=2,
 )  # fmt: skip
 
-# What other implementations print, but for their own counts of FLOPs.
+# What other implementations print too, except for their counts of FLOPs.
 KEYS = {
     "impl", "rollout_s", "score_s", "update_s", "step_s", "cpu_s", "step_min_s",
     "thought_tokens_per_s", "rollout_tokens_per_s", "steps", "rows",
@@ -30,25 +30,25 @@ KEYS = {
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick_compilation():
-    """What `tiny.jit` asks of the compiler, for programs that call jax.jit themselves."""
+    """Set the compiler options of `tiny.jit` for programs that call jax.jit themselves."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 
 def refusal(monkeypatch, capsys, main, arguments: list[str]) -> str:
-    """What a program says when it refuses a command line."""
+    """Return the error line of a program that refuses a command line."""
     monkeypatch.setattr("sys.argv", ["program", *arguments])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_:
         command.run(main)
-    assert ended.value.code == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    return said.err
+    assert exit_.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    return printed.err
 
 
-def test_the_line_has_what_others_print_and_nothing_is_compiled_in_timed_steps():
+def test_the_line_has_all_keys_and_timed_steps_do_not_compile():
     line = json.loads(json.dumps(timing.measure(TINY)))
     assert set(line) >= KEYS
     assert line["compilations"] == 0
@@ -60,78 +60,79 @@ def test_the_line_has_what_others_print_and_nothing_is_compiled_in_timed_steps()
 
 
 def test_a_compilation_is_counted():
-    with timing.compilations() as seen:
+    with timing.compilations() as seconds:
         jax.jit(lambda x: x + 1)(np.float32(0))
-    assert len(seen) >= 1
+    assert len(seconds) >= 1
 
 
 @pytest.fixture(scope="module")
 def both():
-    """The product's figures, the inputs of the naive ones, and these."""
+    """Return this project's results, the case and inputs of the naive step, and its results."""
     case, batch = make_case(TINY), batches(TINY, 1)[0]
     params, baseline = check.sharpened(case, 0), check.sharpened(case, 1)
-    found, thoughts = check.product(case, params, baseline, batch, jax.random.key(0))
+    results, thoughts = check.product(case, params, baseline, batch, jax.random.key(0))
     inputs = (params, baseline, TINY.documents(TINY.docs), TINY.forks(), thoughts)
-    return found, case, inputs, naive.figures(case, *inputs)
+    return results, case, inputs, naive.step_results(case, *inputs)
 
 
-def test_the_product_equals_the_naive_layout(both):
-    found, _, _, expected = both
-    assert check.complaints(check.differences(found, expected)) == []
+def test_the_step_equals_the_naive_layout(both):
+    results, _, _, expected = both
+    assert check.complaints(check.differences(results, expected)) == []
 
 
-def test_thoughts_that_closed_and_that_did_not_are_compared(both):
+def test_closed_and_unclosed_thoughts_are_compared(both):
     _, case, (*_, thoughts), _ = both
     ends = [(actions[-1],) for document in thoughts for group in document for actions in group]
     assert 0 < ends.count(case.vocabulary.think_close) < len(ends)
 
 
-def test_another_temperature_is_found(both):
-    found, case, inputs, _ = both
+def test_another_temperature_is_detected(both):
+    results, case, inputs, _ = both
     settings = dataclasses.replace(case.settings, temperature=TINY.temperature + 0.05)
-    wrong = naive.figures(dataclasses.replace(case, settings=settings), *inputs)
-    differences = check.differences(found, wrong)
+    wrong = naive.step_results(dataclasses.replace(case, settings=settings), *inputs)
+    differences = check.differences(results, wrong)
     assert differences["evidence_error"] <= check.LIMITS["evidence_error"]
     names = {complaint.split("=")[0] for complaint in check.complaints(differences)}
     assert names == {"logprob_error", "gradient_error"}
 
 
-def test_another_fork_is_found(both):
-    found, case, (params, baseline, documents, forks, thoughts), _ = both
-    wrong = naive.figures(case, params, baseline, documents, [forks[0] - 1, forks[1]], thoughts)
-    assert len(check.complaints(check.differences(found, wrong))) == len(check.LIMITS)
+def test_another_fork_is_detected(both):
+    results, case, (params, baseline, documents, forks, thoughts), _ = both
+    moved = [forks[0] - 1, forks[1]]
+    wrong = naive.step_results(case, params, baseline, documents, moved, thoughts)
+    assert len(check.complaints(check.differences(results, wrong))) == len(check.LIMITS)
 
 
 @pytest.mark.parametrize("change", [1.001, np.nan])
 @pytest.mark.parametrize("field", ["reasoned", "baseline", "logprobs", "gradient"])
-def test_a_figure_that_is_off_is_found(both, field, change):
-    found, _, _, expected = both
-    wrong = jax.tree.map(lambda x: np.asarray(x) * change, getattr(found, field))
-    differences = check.differences(dataclasses.replace(found, **{field: wrong}), expected)
+def test_a_wrong_result_is_detected(both, field, change):
+    results, _, _, expected = both
+    wrong = jax.tree.map(lambda x: np.asarray(x) * change, getattr(results, field))
+    differences = check.differences(dataclasses.replace(results, **{field: wrong}), expected)
     assert len(check.complaints(differences)) == 1
 
 
-def test_a_check_that_fails_ends_with_one(monkeypatch, capsys):
+def test_a_failed_check_exits_with_status_1(monkeypatch, capsys):
     monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)
     wrong = dict.fromkeys(check.LIMITS, 0.0) | {"gradient_error": 0.5}
     monkeypatch.setattr(check, "differences_of", lambda sizes: wrong)
     assert __main__.main(["--check"]) == 1
-    said = capsys.readouterr()
-    assert json.loads(said.out) == wrong
-    assert said.err == "gradient_error=0.5 is above 0.0001\n"
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == wrong
+    assert printed.err == "gradient_error=0.5 is above 0.0001\n"
     monkeypatch.setattr(check, "differences_of", lambda sizes: dict.fromkeys(check.LIMITS, 0.0))
     assert __main__.main(["--check"]) == 0
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
-        ("--heads=3", "--heads=3 is no multiple of --kv_heads=2"),
+        ("--heads=3", "--heads=3 is not a multiple of --kv_heads=2"),
         ("--head_dim=7", "--head_dim=7 is odd"),
         ("--positions=4 --prefix=3", "--positions=4 do not fit into --prefix=3"),
         ("--threads=100000", "--threads=100000, but this process may use"),
         ("--threads=0", "--threads=0; it must be at least 1"),
-        ("--max_branches_in_flight=15", "is less than a --group=16"),
+        ("--max_branches_in_flight=15", "is less than --group=16"),
         ("--group=1", "--group=1; it must be at least 2"),
         ("--ema=2", "--ema=2.0; it must be at least 0 and at most 1"),
         ("--lr=nan", "--lr=nan"),
@@ -142,16 +143,16 @@ def test_a_check_that_fails_ends_with_one(monkeypatch, capsys):
         ("--check --dtype=bfloat16", "--check compares float32"),
     ],
 )
-def test_a_bad_command_line_is_refused_with_one_line(monkeypatch, capsys, flags, said):
-    assert said in refusal(monkeypatch, capsys, __main__.main, flags.split())
+def test_a_bad_command_line_is_refused_with_one_line(monkeypatch, capsys, flags, message):
+    assert message in refusal(monkeypatch, capsys, __main__.main, flags.split())
 
 
-def test_forks_stand_where_others_put_them():
+def test_forks_are_those_of_other_implementations():
     spread = dataclasses.replace(TINY, positions=3, prefix=16)
     assert spread.forks() == [5, 10, 16]
     assert dataclasses.replace(spread, pos_mode="last").forks() == [14, 15, 16]
 
 
-def test_documents_are_drawn_as_others_draw_them():
+def test_documents_are_those_of_other_implementations():
     documents = Workload(seed=3, prefix=5, horizon=2, vocab=100).documents(2)
     assert documents == [[38, 83, 77, 24, 55, 85, 68], [88, 82, 16, 85, 9, 68, 41]]

@@ -1,4 +1,4 @@
-"""Which blocks meet is exact, and a worklist holds each pair once."""
+"""Visible pairs of blocks are exact, and a work list contains each of them once."""
 
 import dataclasses
 
@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.attention_kernels import sights_of
-from models.kernels.visits import KINDS, PARTIAL, Sight, by_keys, by_queries, meetings
+from models.attention_kernels import range_masks
+from models.kernels.visits import KINDS, PARTIAL, RangeMask, block_pairs, by_keys, by_queries
 from tests.support import tiny
-from tests.support.forest import forest, mask, seen_by
+from tests.support.forest import dense_mask, forest, mask
 
 FORESTS = {
     "documents": {"trunk": 300, "documents": 5, "branches": 0},
@@ -21,106 +21,111 @@ FORESTS = {
 }
 
 
-def sights(case, seed=0):
+def masks_of(case, seed=0):
     f = forest(seed, **FORESTS[case])
-    return f, sights_of(f.at, f.shared, f.own, f.window, 2)
+    return f, range_masks(f.at, f.shared, f.own, f.window, 2)
 
 
-def meet(sight, queries, keys):
-    """`meetings` of numpy arrays."""
-    found = []
+def numpy_pairs(range_mask, block_q, block_kv):
+    """`block_pairs` with numpy arrays."""
+    traced = []
 
     @tiny.jit
-    def compute(sight):
-        found.append(meetings(sight, queries, keys))
-        return found[0].seen, found[0].full
+    def compute(range_mask):
+        traced.append(block_pairs(range_mask, block_q, block_kv))
+        return traced[0].visible, traced[0].full
 
-    seen, full = map(np.asarray, compute(sight))
-    return dataclasses.replace(found[0], seen=seen, full=full)
-
-
-def blocks(full, queries, keys):
-    """[B, R, S] in blocks, [B, query blocks, queries, key blocks, keys], filled up with False."""
-    batch, rows, slots = full.shape
-    full = np.pad(full, ((0, 0), (0, -rows % queries), (0, -slots % keys)))
-    return full.reshape(batch, full.shape[1] // queries, queries, -1, keys)
+    visible, full = map(np.asarray, compute(range_mask))
+    return dataclasses.replace(traced[0], visible=visible, full=full)
 
 
-@pytest.mark.parametrize("case", FORESTS)
-def test_a_sight_is_the_rule(case):
-    f, found = sights(case)
-    seen = np.concatenate([seen_by(sight) for sight in found], axis=2)
-    assert np.array_equal(seen, np.repeat(mask(f), 2, axis=1))  # two heads to a head of keys
+def blocks(dense, block_q, block_kv):
+    """Cut [B, R, S] into [B, query blocks, block_q, key blocks, block_kv], padded with False."""
+    batch, rows, slots = dense.shape
+    dense = np.pad(dense, ((0, 0), (0, -rows % block_q), (0, -slots % block_kv)))
+    return dense.reshape(batch, dense.shape[1] // block_q, block_q, -1, block_kv)
 
 
 @pytest.mark.parametrize("case", FORESTS)
-@pytest.mark.parametrize(("queries", "keys"), [(16, 16), (64, 32), (32, 128)])
-def test_what_is_visited_is_what_is_seen(case, queries, keys):
+def test_range_masks_are_the_rule(case):
+    f, masks = masks_of(case)
+    dense = np.concatenate([dense_mask(range_mask) for range_mask in masks], axis=2)
+    assert np.array_equal(dense, np.repeat(mask(f), 2, axis=1))  # two heads share a head of keys
+
+
+@pytest.mark.parametrize("case", FORESTS)
+@pytest.mark.parametrize(("block_q", "block_kv"), [(16, 16), (64, 32), (32, 128)])
+def test_exactly_the_visible_pairs_are_visited(case, block_q, block_kv):
     for seed in range(2):
-        for sight in sights(case, seed)[1]:
-            met = meet(sight, queries, keys)
-            cut = blocks(seen_by(sight), queries, keys)
-            exact, whole = cut.any((2, 4)), cut.all((2, 4))
-            assert met.seen.sum() == exact.sum()  # and with the next lines: nothing else
-            for n, (query, key) in enumerate(zip(met.query_block, met.key_block, strict=True)):
-                assert np.array_equal(met.seen[:, n], exact[:, query, key])
-                assert np.array_equal(met.full[:, n], whole[:, query, key])
+        for range_mask in masks_of(case, seed)[1]:
+            pairs = numpy_pairs(range_mask, block_q, block_kv)
+            dense = blocks(dense_mask(range_mask), block_q, block_kv)
+            visible, full = dense.any((2, 4)), dense.all((2, 4))
+            assert pairs.visible.sum() == visible.sum()  # with the next lines: and no others
+            for n, (q, kv) in enumerate(zip(pairs.q_block, pairs.kv_block, strict=True)):
+                assert np.array_equal(pairs.visible[:, n], visible[:, q, kv])
+                assert np.array_equal(pairs.full[:, n], full[:, q, kv])
 
 
 def test_keys_in_any_order_are_not_missed():
     random = np.random.default_rng(0)
     draw = lambda n, most: jnp.asarray(random.integers(0, most, (2, n)), jnp.int32)
     low = draw(96, 40)
-    sight = Sight(draw(96, 4), low, low + draw(96, 9), draw(160, 4), draw(160, 50), groups=1)
-    met = meet(sight, 16, 16)
-    exact = blocks(seen_by(sight), 16, 16).any((2, 4))
-    visited = np.zeros_like(exact)
-    visited[:, met.query_block, met.key_block] = met.seen
-    assert not (exact & ~visited).any()
+    q_segment, high = draw(96, 4), low + draw(96, 9)
+    range_mask = RangeMask(q_segment, low, high, draw(160, 4), draw(160, 50), groups=1)
+    pairs = numpy_pairs(range_mask, 16, 16)
+    visible = blocks(dense_mask(range_mask), 16, 16).any((2, 4))
+    visited = np.zeros_like(visible)
+    visited[:, pairs.q_block, pairs.kv_block] = pairs.visible
+    assert not (visible & ~visited).any()
 
 
-@pytest.mark.parametrize("idle", [False, True])
+@pytest.mark.parametrize("include_empty", [False, True])
 @pytest.mark.parametrize("case", FORESTS)
-def test_a_worklist_holds_every_pair_once_and_in_order(case, idle):
-    _, found = sights(case)
-    met = [meet(sight, 32, 16) for sight in found]
-    work = tiny.jit(lambda: (by_queries(met, idle), [by_keys(m, idle) for m in met]))
-    queries_first, keys_first = work()
-    by_query = lambda m: (m.query_block, m.query_blocks, m.key_block, m.key_blocks)
-    by_key = lambda m: (m.key_block, m.key_blocks, m.query_block, m.query_blocks)
-    check(queries_first, met, by_query, idle)
-    for work, m in zip(keys_first, met, strict=True):
-        check(work, [m], by_key, idle)
+def test_a_worklist_contains_every_pair_once_and_in_order(case, include_empty):
+    _, masks = masks_of(case)
+    sources = [numpy_pairs(range_mask, 32, 16) for range_mask in masks]
+
+    @tiny.jit
+    def compute():
+        return by_queries(sources, include_empty), [by_keys(p, include_empty) for p in sources]
+
+    query_list, key_lists = compute()
+    queries_first = lambda p: (p.q_block, p.q_blocks, p.kv_block, p.kv_blocks)
+    keys_first = lambda p: (p.kv_block, p.kv_blocks, p.q_block, p.q_blocks)
+    check(query_list, sources, queries_first, include_empty)
+    for work, pairs in zip(key_lists, sources, strict=True):
+        check(work, [pairs], keys_first, include_empty)
 
 
-def check(work, sources, sides, idle):
+def check(work, sources, sides, include_empty):
     expected = set()
     kinds = KINDS * len(sources)
-    for source, m in enumerate(sources):
-        target, targets, other, others = sides(m)
-        for row, pair in zip(*np.nonzero(m.seen), strict=True):
-            kind = KINDS * source + (PARTIAL if not m.full[row, pair] else 0)
-            expected.add((row * targets + target[pair], kind, row * others + other[pair]))
+    for source, pairs in enumerate(sources):
+        target, targets, other, others = sides(pairs)
+        for row, n in zip(*np.nonzero(pairs.visible), strict=True):
+            kind = KINDS * source + (PARTIAL if not pairs.full[row, n] else 0)
+            expected.add((row * targets + target[n], kind, row * others + other[n]))
     total = int(work.total)
-    items = np.stack([work.target, work.kind, work.other], axis=1)
-    assert np.all(items[total:, 0] == -1)
-    assert len(items) > total
-    real = items[:total][items[:total, 1] >= 0]
-    assert len(real) == len(expected)
-    assert set(map(tuple, real.tolist())) == expected
-    place = real[:, 0] * kinds + real[:, 1]
-    assert np.all(np.diff(place) >= 0)
-    all_targets = np.arange(len(sources[0].seen) * targets)
-    alone = np.setdiff1d(all_targets, real[:, 0])
-    empty = items[:total][items[:total, 1] < 0][:, 0]
-    assert np.array_equal(np.sort(empty), alone if idle else [])
-    assert np.all(np.diff(items[:total, 0]) >= 0)
-    bounds = np.searchsorted(place, np.arange(len(all_targets) * kinds + 1))
+    entries = np.stack([work.target, work.kind, work.other], axis=1)
+    assert np.all(entries[total:, 0] == -1)
+    assert len(entries) > total
+    visible = entries[:total][entries[:total, 1] >= 0]
+    assert len(visible) == len(expected)
+    assert set(map(tuple, visible.tolist())) == expected
+    sort_key = visible[:, 0] * kinds + visible[:, 1]
+    assert np.all(np.diff(sort_key) >= 0)
+    all_targets = np.arange(len(sources[0].visible) * targets)
+    unseen = np.setdiff1d(all_targets, visible[:, 0])
+    empty = entries[:total][entries[:total, 1] < 0][:, 0]
+    assert np.array_equal(np.sort(empty), unseen if include_empty else [])
+    assert np.all(np.diff(entries[:total, 0]) >= 0)
+    bounds = np.searchsorted(sort_key, np.arange(len(all_targets) * kinds + 1))
     assert np.array_equal(work.starts, bounds)
 
 
 def test_forks_may_change_without_a_compilation():
-    compiled = jax.jit(lambda sight: by_keys(meetings(sight, 32, 16), idle=True).total)
-    totals = {int(compiled(sights("trees", seed)[1][0])) for seed in range(3)}
+    compiled = jax.jit(lambda x: by_keys(block_pairs(x, 32, 16), include_empty=True).total)
+    totals = {int(compiled(masks_of("trees", seed)[1][0])) for seed in range(3)}
     assert len(totals) > 1
     assert compiled._cache_size() == 1

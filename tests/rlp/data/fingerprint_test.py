@@ -289,7 +289,7 @@ def test_a_run_resumes_only_with_the_same_data(started, tmp_path, caplog):
         path.write_text(content.replace(f"{name}7", f"{name}8", 1))  # one character
         field = "data.train" if folder == "data" else "data.evaluation"
         with pytest.raises(
-            UserError, match=f"holds a run on other data .{field}: .*changed: {name}"
+            UserError, match=f"contains a run on different data .{field}: .*changed: {name}"
         ):
             loop.train(config, workdir, report=False)
         assert (workdir / "config.json").read_text() == config_before
@@ -309,10 +309,10 @@ def test_other_data_are_used_if_a_change_is_allowed(started, tmp_path, caplog):
     texts(tmp_path / "data", a=TEXTS["c"][:9], b=TEXTS["b"])
     caplog.set_level("WARNING", "rlp")
     loop.train(config, workdir, allow_config_change=True, report=False)
-    (report,) = [message for message in caplog.messages if "other data" in message]
-    assert report.startswith("going on with other data: data.train: 24 documents, ")
-    assert " -> 21 documents, " in report
-    assert "(changed: a.jsonl)" in report
+    (told,) = [message for message in caplog.messages if "different data" in message]
+    assert told.startswith("continuing with different data: data.train: 24 documents, ")
+    assert " -> 21 documents, " in told
+    assert "(changed: a.jsonl)" in told
     now = runs.checkpoint(workdir)["data"]["fingerprint"]["data.train"]
     assert now["documents"] == 21
 
@@ -325,4 +325,4 @@ def test_a_moved_folder_is_another_config_but_the_same_data(started, tmp_path, c
         config.data.train = str(tmp_path / "moved")
     caplog.set_level("WARNING", "rlp")
     loop.train(config, workdir, allow_config_change=True, report=False)
-    assert not [message for message in caplog.messages if "other data" in message]
+    assert not [message for message in caplog.messages if "different data" in message]

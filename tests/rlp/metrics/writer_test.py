@@ -263,10 +263,10 @@ def test_every_line_that_was_not_damaged_is_kept(tmp_path_factory, last, damaged
     folder = tmp_path_factory.mktemp("run")
     content = [garbage + b"\x00}\n" if step in damaged else row(step) for step in range(1, 21)]
     resume(folder, b"".join(content), last, Seen({}, ()))
-    kept = [step for step in range(1, last + 1) if step not in damaged]
-    assert (folder / "metrics.jsonl").read_bytes() == b"".join(map(row, kept))
+    intact = [step for step in range(1, last + 1) if step not in damaged]
+    assert (folder / "metrics.jsonl").read_bytes() == b"".join(map(row, intact))
     seen = json.loads((folder / "warnings.json").read_text())
-    assert [warning["step"] for warning in seen] == kept
+    assert [warning["step"] for warning in seen] == intact
     assert aside(folder).count(b"\x00}\n") in (0, len(damaged))
 
 

@@ -60,8 +60,8 @@ def test_thoughts_reach_the_page_unchanged_as_data(tmp_path: Path):
     written = json.loads((folder / "thoughts.json").read_text())["documents"]
     for document, original in zip(shown["documents"], written, strict=True):
         assert document["tokens"] == original["tokens"]
-        for place, source in zip(document["positions"], original["positions"], strict=True):
-            texts = [item["text"] for item in place["thoughts"]]
+        for position, source in zip(document["positions"], original["positions"], strict=True):
+            texts = [item["text"] for item in position["thoughts"]]
             assert texts == ["".join(item["pieces"]) for item in source["thoughts"]]
             assert ATTACK in texts
 

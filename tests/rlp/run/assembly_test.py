@@ -1,4 +1,4 @@
-"""What a run is made of."""
+"""The parts of a run, built from its config."""
 
 import pytest
 
@@ -43,11 +43,11 @@ def test_a_prompt_of_the_user_stands_in_front_of_the_document(tmp_path, text):
         config.rlp.prompt = name
         run = assembly.build(config)
         prompts[name] = run.method.settings.prompt
-    first, default_prompt, own = prompts.values()
-    assert first == ()
-    # The row's own bos stands before the prompt; the prompt brings none.
+    no_prompt, default_prompt, user_prompt = prompts.values()
+    assert no_prompt == ()
+    # The BOS of the row precedes the prompt, which does not contain another BOS.
     assert run.method.settings.bos == len(run.method.tokenizer.bos) == 1
-    assert run.method.tokenizer.decode(own) == "Think é first.\n"
+    assert run.method.tokenizer.decode(user_prompt) == "Think é first.\n"
     assert run.method.tokenizer.decode(default_prompt) == DEFAULT_PROMPT
 
 

@@ -1,4 +1,4 @@
-"""A run that was fine-tuned on chats, exported: where generate stops, and the template."""
+"""Exports of a run fine-tuned on chats: where `generate` stops, and the chat template."""
 
 import copy
 import json
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_device")
 
 @pytest.fixture(scope="module")
 def tuned(base, tmp_path_factory, one_device):  # noqa: F811
-    """A run that has learnt to answer and to stop, with a template whose file has gone since."""
+    """A run trained to answer and to stop; the file of its chat template was deleted afterwards."""
     folder = tmp_path_factory.mktemp("tuned")
     jinja = folder / "my.jinja"
     jinja.write_text(CHATML)
@@ -45,9 +45,9 @@ def test_generate_stops_where_the_model_learnt_to_stop(exported, number):
     tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
     network = transformers.AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
     for asked, answer in PAIRS.items():
-        said = [{"role": "user", "content": asked}]
+        messages = [{"role": "user", "content": asked}]
         ids = tokenizer.apply_chat_template(
-            said, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+            messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
         found = network.generate(**ids, do_sample=False, max_new_tokens=40)[0]
         found = found[ids["input_ids"].shape[1] :].tolist()
@@ -85,18 +85,18 @@ def test_a_chat_ends_with_its_turn(tuned, number):
         prompt = run.method.tokenizer.encode(text)
         found = list(continuation(run.method.model, run.params, prompt, 40, ends=ends))
         assert run.method.tokenizer.decode(found) == answer + "<|im_end|>"
-    told = prompts.chat_prompt(run, "north?", "Be brief.")
-    assert told.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
+    prompt = prompts.chat_prompt(run, "north?", "Be brief.")
+    assert prompt.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
 
 
 def compared(run: opened_model.Opened, folder: Path) -> list[verify.Comparison]:
-    """A text and a chat, by an exported folder and by us."""
+    """Compare a text and a chat between an exported folder and our model."""
     text = prompts.chat_prompt(run, "moon?")
     chat = run.method.tokenizer.encode(text)
-    said = prompts.messages("moon?")
+    messages = prompts.messages("moon?")
     asked = [
         verify.Prompt("the moon", prompts.prompt_ids(run, "the moon")),
-        verify.Prompt("moon?", chat, said),
+        verify.Prompt("moon?", chat, messages),
     ]
     ends = prompts.stop_ids(run, chat=True)
     return verify.compare(
@@ -136,7 +136,7 @@ def test_a_run_goes_on_without_its_template_and_not_with_another(base, tmp_path)
 
     jinja.write_text(OLD)
     before = folders.below(tmp_path / "run")
-    with pytest.raises(UserError, match=r"data\.chat_template: .*my\.jinja has another content"):
+    with pytest.raises(UserError, match=r"data\.chat_template: the content of .*my\.jinja changed"):
         loop.train(copy.deepcopy(config), tmp_path / "run", report=False)
     assert folders.below(tmp_path / "run") == before
     assert opened(tmp_path / "run").method.template == CHATML
@@ -145,7 +145,7 @@ def test_a_run_goes_on_without_its_template_and_not_with_another(base, tmp_path)
     loop.train(copy.deepcopy(config), tmp_path / "run", report=False)
     found, expected = runs.outcome(tmp_path / "run"), runs.outcome(tmp_path / "whole")
     assert found == expected
-    with pytest.raises(UserError, match=r"data\.chat_template=.* is no file"):
+    with pytest.raises(UserError, match=r"data\.chat_template=.* is not a file"):
         begun(base, tmp_path / "new", **{"data.chat_template": str(jinja)})
 
 
@@ -163,7 +163,7 @@ def test_a_changed_template_is_taken_where_changes_are_allowed(base, tmp_path):
 
 @pytest.mark.parametrize("objective", ["next_token", "rlp"])
 def test_what_starts_from_it_still_stops(objective, tuned, number, tmp_path):
-    """Documents after chats: neither template nor ends are named by this run."""
+    """Train on documents after chats: this run names neither a template nor end tokens."""
     run = begun(tuned, tmp_path / "run", objective=objective)
     assert run.method.ends == ()
     assert run.method.template == CHATML

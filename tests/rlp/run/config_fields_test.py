@@ -1,4 +1,4 @@
-"""Names of config fields: which one was meant."""
+"""Suggestions for misspelled config fields."""
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -16,10 +16,10 @@ def test_one_slip_of_the_finger_never_hides_the_field_that_was_meant(field, data
     at = data.draw(st.integers(0, len(name) - 1))
     before, letter, after = name[:at], name[at], name[at + 1 :]
     slips = [
-        f"{before}{after}",  # left out
-        f"{before}{letter}q{after}",  # one too many
-        f"{before}q{after}",  # another
-        f"{before}{after[:1]}{letter}{after[1:]}",  # swapped
+        f"{before}{after}",  # omission
+        f"{before}{letter}q{after}",  # insertion
+        f"{before}q{after}",  # substitution
+        f"{before}{after[:1]}{letter}{after[1:]}",  # transposition
     ]
     path = group + dot + data.draw(st.sampled_from(slips))
     assume(path not in KNOWN)

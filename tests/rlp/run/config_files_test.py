@@ -1,4 +1,4 @@
-"""Configs made from files and from overrides."""
+"""Configs loaded from files and changed by overrides."""
 
 import re
 import subprocess
@@ -22,8 +22,8 @@ HEAD = "from configs import default\nfrom ml_collections import ConfigDict\n"
         ("def get_config(:", "", "line 3: SyntaxError"),
         ("import nothing_of_this_name", "", "line 3: ModuleNotFoundError"),
         ("config = 3", "", "has no function get_config"),
-        ("def get_config():\n    return 3", "", "returns no ConfigDict but int"),
-        ("def get_config():\n    return 3", ":bad", "takes no argument, but 'bad' was given"),
+        ("def get_config():\n    return 3", "", "must return a ConfigDict, not int"),
+        ("def get_config():\n    return 3", ":bad", "not take an argument, but 'bad' was given"),
         ("def get_config(size):\n    return 3", "", "needs an argument"),
         (
             "def get_config(size):\n    if size != 'big':\n        raise ValueError('only big')",
@@ -48,7 +48,7 @@ HEAD = "from configs import default\nfrom ml_collections import ConfigDict\n"
         (
             BEGIN + "    del c.steps\n    return c",
             "",
-            "lacks steps",
+            "lacks the field steps",
         ),
         (
             BEGIN + "    c.data.kinds = [1]\n    return c",
@@ -67,7 +67,8 @@ def test_a_broken_config_file_is_refused_with_its_line(tmp_path, content, argume
 
 def test_a_missing_config_file_is_refused_with_one_that_is_there(tmp_path):
     (tmp_path / "demo.py").touch()
-    with pytest.raises(UserError, match=r"no config file '.*dem\.py'; did you mean .*demo\.py\?"):
+    message = r"the config file '.*dem\.py' does not exist; did you mean .*demo\.py\?"
+    with pytest.raises(UserError, match=message):
         config_files.load(str(tmp_path / "dem.py"))
 
 
@@ -108,12 +109,12 @@ def test_an_override_changes_a_copy_and_keeps_the_type_of_the_field():
     [
         ("rlp.groop_size", 4, "did you mean rlp.group_size?"),
         ("rlp", {"group_size": 4}, "set them one by one: rlp."),
-        ("steps", "many", "a whole number"),
-        ("steps", 2.0, "a whole number"),
-        ("steps", True, "a whole number"),
+        ("steps", "many", "an integer"),
+        ("steps", 2.0, "an integer"),
+        ("steps", True, "an integer"),
         ("data.pack", 1, "true or false"),
         ("rlp.temperature", float("nan"), "a finite number"),
-        ("data.train", 3, "a text"),
+        ("data.train", 3, "a string"),
     ],
 )
 def test_an_override_that_no_field_can_take_is_refused(path, value, cure):
@@ -126,14 +127,14 @@ def test_an_override_of_an_experiment_reaches_an_arm_or_is_refused():
     config = demo.get_config()
     changed = config_files.override(config, {"seed": 7, "arms.rlp.steps": 3})
     assert (changed.seed, changed.arms.rlp.steps) == (7, 3)
-    config.arms.base.init_from = "x"  # the other arms set theirs
+    config.arms.base.init_from = "x"  # the other arms already set it
     with pytest.raises(UserError, match=r"set arms\..*init_from.* instead") as caught:
         config_files.override(config, {"init_from": "y"})
     assert caught.value.field == "init_from"
 
 
 def test_options_of_an_objective_are_kept_for_it_to_check(tmp_path):
-    """They need not be declared here, and the other fields still do."""
+    """Options are not declared in `configs/default.py`; all other fields must be."""
     config = config_files.override(
         default.get_config(), {"objective_options.alpha": 2, "objective_options.rule": "a"}
     )

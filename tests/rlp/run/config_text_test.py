@@ -1,4 +1,4 @@
-"""A config as text: what it says makes the same config again."""
+"""A config printed as a config file makes the same config again."""
 
 import pytest
 
@@ -13,7 +13,7 @@ SPECS = [p.stem for p in sorted((ROOT / "configs").glob("[!_]*.py")) if p.stem n
 
 
 def remade(config, folder):
-    """The config that the text of a config makes, through a file."""
+    """Print a config to a file and load it again."""
     (folder / "printed.py").write_text(config_text(config, "printed.py"))
     return config_files.load(str(folder / "printed.py"))
 
@@ -43,9 +43,9 @@ def test_options_of_an_objective_are_shown(tmp_path):
 
 
 def line(text, start):
-    """The one line that begins so."""
-    (found,) = [line for line in text.splitlines() if line.strip().startswith(f"{start} = ")]
-    return found
+    """Return the only line that assigns to `start`."""
+    (match,) = [line for line in text.splitlines() if line.strip().startswith(f"{start} = ")]
+    return match
 
 
 def test_a_field_is_shown_with_its_meaning_and_marked_where_it_differs_from_the_default():

@@ -1,4 +1,4 @@
-"""Whole runs and model folders that the tests of this folder share."""
+"""Finished runs and model folders that the tests of this folder share."""
 
 import copy
 import json
@@ -26,9 +26,9 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def early_warnings():
-    """Warnings at steps 2 and 4 of any run, which tell the losses of the steps to the bit."""
-    tell = lambda past, settings: repr(past.values("loss"))
-    rules = [Rule(f"{last} losses", ("loss",), tell, 1, last) for last in (1, 3)]
+    """Make every run warn at steps 2 and 4, with the exact losses of the steps as the message."""
+    judge = lambda past, settings: repr(past.values("loss"))
+    rules = [Rule(f"{last} losses", ("loss",), judge, 1, last) for last in (1, 3)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(warning_rules, "RULES", rules)
         yield
@@ -36,13 +36,13 @@ def early_warnings():
 
 @pytest.fixture(scope="session")
 def text(tmp_path_factory):
-    """Fields that name sixteen short documents."""
+    """Config fields for sixteen short documents."""
     return runs.text_file(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """Makes the uninterrupted run of a config, once; for modules that use `early_warnings`."""
+    """Return the folder of a config's uninterrupted run, cached; needs `early_warnings`."""
     made = {}
 
     def finish(config):
@@ -57,14 +57,14 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def kind(request, text):
-    """(trainer, stream, config) of one of KINDS."""
+    """Return (trainer, stream, config) for one of KINDS."""
     trainer, stream, changes = KINDS[request.param]
     return trainer, stream, runs.config(changes, text if stream is TextStream else {})
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """(name, dtype) -> the folder of a model of `tests.support.hf`, saved by transformers once."""
+    """Return the folder of a model of `tests.support.hf`, saved by transformers and cached."""
     made: dict[tuple[str, str], Path] = {}
 
     def save(name: str, dtype: str = "float32") -> Path:

@@ -1,4 +1,4 @@
-"""A dataset that a user brings is named by the config and serves as ours do."""
+"""Datasets defined in user code, named by the config."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.support import runs
 
 
 class Walks(Dataset):
-    """Documents alone, without pairs and problems."""
+    """A dataset of documents, without pairs and problems."""
 
     def tokenizer(self, config, files):
         return TOKENIZER
@@ -41,8 +41,8 @@ def test_documents_come_from_the_dataset_that_the_config_names(objective):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data.sft.share": 1.0}, "has no pairs of prompts and responses; set data.sft.share to 0"),
-        ({"data.problems.evaluation": "a.jsonl"}, "has no problems"),
+        ({"data.sft.share": 1.0}, "does not have prompt-response pairs; set data.sft.share to 0"),
+        ({"data.problems.evaluation": "a.jsonl"}, "does not have problems; set data.kind"),
     ],
 )
 def test_what_the_dataset_does_not_have_is_named(changes, message):
@@ -83,7 +83,7 @@ def test_documents_may_be_given_by_code(name):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (named("TEXTS") | {"data.train": "a.txt"}, "data.train='a.txt' names files, and data.kind"),
+        (named("TEXTS") | {"data.train": "a.txt"}, "data.train='a.txt' names files, but data.kind"),
         (named("TEXTS") | {"data.evaluation": "a.txt"}, "data.evaluation='a.txt' names files"),
         (
             named("TEXTS") | {"objective": "rlp", "rlp.positions": "given"},

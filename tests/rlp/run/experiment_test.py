@@ -1,4 +1,4 @@
-"""Arms that build on one another: their order, what each begins from, and what remains of them."""
+"""Experiments: the order of the arms, their initial models, and the files that they write."""
 
 import importlib.metadata
 import json
@@ -31,7 +31,7 @@ ARMS = {
 
 
 def config(arms=ARMS, **changes):
-    """A tiny experiment; the arms stand in the wrong order."""
+    """Return the config of a tiny experiment whose arms are not in dependency order."""
     made = runs.config(runs.COMPASS, {"steps": 4, "batch_size": 2}, changes)
     made.arms = ConfigDict(arms)
     return made
@@ -39,7 +39,7 @@ def config(arms=ARMS, **changes):
 
 @pytest.fixture(scope="module")
 def finished(one_device, tmp_path_factory):  # noqa: F811
-    """(workdir, summary) of an experiment that nothing has stopped."""
+    """Return (workdir, summary) of an uninterrupted experiment."""
     workdir = tmp_path_factory.mktemp("experiment") / "whole"
     return workdir, experiment.run(config(), workdir)
 
@@ -82,7 +82,7 @@ def test_arms_start_from_the_base_and_cost_the_same(finished):
 
 def test_stopped_in_the_middle_of_arms_it_goes_on_and_ends_the_same(finished, tmp_path):
     whole, summary = finished
-    # The folder has the same name elsewhere: names of folders are part of an arm's config.
+    # Both folders have the same name, because folder names are part of an arm's config.
     stops = [
         (NextTokenTrainer, "step", 3),  # base
         (RLPTrainer, "step", 4),
@@ -97,10 +97,10 @@ def test_stopped_in_the_middle_of_arms_it_goes_on_and_ends_the_same(finished, tm
     found = experiment.run(config(), workdir)
     assert runs.timeless(found) == runs.timeless(summary)
     for arm in summary["arms"]:
-        mine, other = runs.outcome(workdir / arm), runs.outcome(whole / arm)
-        for outcome in (mine, other):
-            del outcome["config"]  # names the folder
-        assert mine == other
+        resumed, uninterrupted = runs.outcome(workdir / arm), runs.outcome(whole / arm)
+        for outcome in (resumed, uninterrupted):
+            del outcome["config"]  # contains the folder
+        assert resumed == uninterrupted
 
 
 def test_a_finished_experiment_is_not_run_again(finished, monkeypatch):
@@ -121,7 +121,7 @@ def test_where_the_config_may_change_only_what_did_goes_on(tmp_path):
 
 
 def stamp(folder):
-    """When a run was last evaluated."""
+    """Return the time of a run's last evaluation."""
     return (folder / "evaluation.json").stat().st_mtime_ns
 
 
@@ -140,7 +140,7 @@ def test_sigterm_late_in_an_arm_stops_before_the_next(tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-# What is refused, and leaves nothing.
+# Invalid arms.
 
 
 def circle(first, second):
@@ -149,7 +149,7 @@ def circle(first, second):
 
 BAD_ARMS = {
     "no arms": ({}, "arms is empty"),
-    "a reserved name": ({"seed": {}}, "an arm cannot be called 'seed'"),
+    "a reserved name": ({"seed": {}}, "the arm name 'seed' is reserved"),
     "a folder elsewhere": ({"/tmp/x": {}}, "an arm cannot be called '/tmp/x'"),
     "a folder below": ({"a/x": {}}, "an arm cannot be called 'a/x'"),
     "no name": ({"": {}}, "an arm cannot be called ''"),
@@ -162,20 +162,20 @@ BAD_ARMS = {
     "no group of fields": ({"a": 3}, r"arms\.a .*"),
     "a circle of two": (
         circle({"init_from": "b"}, {"init_from": "a@best"}),
-        "the arms a, b wait for one another",
+        "the arms a, b depend on one another",
     ),
     "a circle of kinds": (
         circle({"init_from": "b"}, {"match": "a:flops"}),
-        "the arms a, b wait for one another",
+        "the arms a, b depend on one another",
     ),
-    "itself": ({"a": {"init_from": "a"}}, "the arms a wait for one another"),
+    "itself": ({"a": {"init_from": "a"}}, "the arms a depend on one another"),
     "no such arm": (
         {"base": {}, "a": {"init_from": "bsae"}},
-        r"arm a builds on bsae, which is not an arm \(they are a, base\) and not a folder",
+        "arm a builds on bsae, which is neither a folder nor an arm; the arms are a, base",
     ),
     "no such arm to match": (
         {"base": {}, "a": {"match": "bsae:flops"}},
-        "arm a builds on bsae, which is not an arm",
+        "arm a builds on bsae, which is neither a folder nor an arm",
     ),
     "a bad value in a later arm": ({"base": {}, "a": {"steps": 0}}, "arm a: steps=0"),
     "a bad match in a later arm": (
@@ -184,7 +184,7 @@ BAD_ARMS = {
     ),
     "a match with an arm that takes no step": (
         {"base": {}, "a": {"init_from": "base", "steps": 0}, "b": {"match": "a:flops"}},
-        "arm b: match='.*a:flops': that arm takes no step",
+        "arm b: match='.*a:flops': that arm takes no steps; match another arm",
     ),
     "a bad model in a later arm": (
         {"base": {}, "a": {"model": {"head_dim": 7}}},
@@ -210,7 +210,9 @@ def test_another_experiment_is_refused_with_what_differs(finished):
     workdir, _ = finished
     before = (workdir / "config.json").read_bytes()
     other = config(ARMS | {"rlp": ARMS["rlp"] | {"steps": 5}}, seed=1)
-    with pytest.raises(UserError, match=r"another config \(arms\.rlp\.steps: .*; seed: 0 -> 1\)"):
+    with pytest.raises(
+        UserError, match=r"a different config \(arms\.rlp\.steps: .*; seed: 0 -> 1\)"
+    ):
         experiment.run(other, workdir)
     assert (workdir / "config.json").read_bytes() == before
 
@@ -234,7 +236,7 @@ def test_arms_run_after_those_they_build_on_whatever_the_folder_is_called(folder
 
 @pytest.mark.parametrize("spelling", ["absolute", "link", "relative"])
 def test_an_arm_is_known_by_its_folder_however_that_is_written(spelling, tmp_path, monkeypatch):
-    """Also before the folder is there, where a text would be compared with a text."""
+    """This holds even before the folder exists, when only path strings can be compared."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path)
     workdir = Path("exp") if spelling == "absolute" else tmp_path / "exp"

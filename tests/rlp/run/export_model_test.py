@@ -1,4 +1,4 @@
-"""Runs that began from nothing are exported."""
+"""Exports of runs trained from scratch."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.support.exchanged import GB, assert_same_logits, loaded, opened, our_
 
 
 def untrained(out: Path, **changes) -> Path:
-    """The folder of a run that has random parameters and has taken no step."""
+    """Write the folder of a run with random parameters and 0 steps."""
     config = default.get_config()
     config.update_from_flattened_dict(
         {"model.hidden_size": 32, "model.num_layers": 1, "rlp.prompt": "none"} | changes
@@ -48,7 +48,7 @@ def assert_named_alike(ours, exported) -> None:
 
 @pytest.fixture(scope="module")
 def of_bytes(tmp_path_factory):
-    """(our tokenizer, theirs) of an exported run of bytes."""
+    """Return (our tokenizer, transformers' tokenizer) of an exported byte-level run."""
     pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("bytes")
     run = opened(untrained(folder / "run"))

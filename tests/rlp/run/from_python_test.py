@@ -1,4 +1,4 @@
-"""Training from Python: the same runs as from the command line, in a process that is not ours."""
+"""Training from Python: the same runs as from the command line, inside a user's process."""
 
 import _thread
 import os
@@ -25,7 +25,7 @@ def tiny(**changes):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run, its folder, and what `on_step` was given."""
+    """Return a run, its folder, and the metrics passed to `on_step`."""
     folder, steps = tmp_path_factory.mktemp("python") / "run", []
     return rlp.train(tiny(), workdir=folder, on_step=steps.append), folder, steps
 
@@ -41,7 +41,7 @@ def test_a_config_refuses_as_the_command_line_does():
     with pytest.raises(rlp.UserError, match="did you mean rlp.group_size") as caught:
         rlp.config("configs/text.py", **{"rlp.groop_size": 4})
     assert caught.value.field == "rlp.groop_size"
-    with pytest.raises(rlp.UserError, match="steps must be a whole number"):
+    with pytest.raises(rlp.UserError, match="steps must be an integer"):
         rlp.config("configs/text.py", steps="many")
     with pytest.raises(rlp.UserError, match="rlp.group_size"):
         rlp.config("configs/text.py", **{"rlp.group_size": [4]})
@@ -58,7 +58,7 @@ def test_objects_are_recorded_by_their_names():
 def test_a_run_is_that_of_the_command_line(trained, tmp_path):
     run, folder, steps = trained
     loop.train(tiny(), tmp_path / "run")
-    left_out = {"report.html", "plots"}  # only the command line writes them without being asked
+    left_out = {"report.html", "plots"}  # only the command line writes them by default
     names = lambda at: {path.name for path in at.iterdir()} - left_out
     assert names(folder) == names(tmp_path / "run")
     assert runs.outcome(folder) == runs.outcome(tmp_path / "run")
@@ -73,7 +73,7 @@ def test_a_step_is_printed_as_one_line():
 
 
 def test_the_folder_has_to_be_named():
-    with pytest.raises(rlp.UserError, match="workdir is missing; name the folder"):
+    with pytest.raises(rlp.UserError, match="workdir is missing; name the run folder"):
         rlp.train(tiny())
 
 
@@ -91,11 +91,11 @@ def test_documents_may_be_files_or_code(tmp_path, monkeypatch):
     by_code = rlp.train(plain, data=my_documents.TEXTS, workdir=tmp_path / "code")
     assert by_code.config.data.kind == "my_documents:TEXTS"
     assert by_path.metrics["loss"] == by_code.metrics["loss"]
-    with pytest.raises(rlp.UserError, match="data is a list that no module has a name for"):
+    with pytest.raises(rlp.UserError, match="data is an object of type list that is not a"):
         rlp.train(plain, data=["a text"], workdir=tmp_path / "none")
     my_documents.TEXTS[0] = "another text"
     more = rlp.config(plain, steps=2)
-    with pytest.raises(rlp.UserError, match="holds a run of another config"):
+    with pytest.raises(rlp.UserError, match="contains a run with a different config"):
         rlp.train(more, data=my_documents.TEXTS, workdir=tmp_path / "code")
     assert not (tmp_path / "none").exists()
 
@@ -113,7 +113,7 @@ def test_an_experiment_gives_its_arms(tmp_path):
     assert "second" in repr(experiment)
     assert "<table>" in experiment._repr_html_()
     assert not (tmp_path / "two" / "report.html").exists()
-    with pytest.raises(rlp.UserError, match="holds an experiment; open it with rlp.Experiment"):
+    with pytest.raises(rlp.UserError, match="contains an experiment; open it with rlp.Experiment"):
         rlp.Run(tmp_path / "two")
 
 
@@ -129,7 +129,7 @@ def test_ctrl_c_saves_and_the_same_call_resumes(tmp_path, trained):
     with pytest.raises(KeyboardInterrupt, match="the state is saved in .*stopped"):
         rlp.train(tiny(), workdir=tmp_path / "stopped", on_step=interrupt)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert set(seen) == {handlers[1]}  # while steps ran, too
+    assert set(seen) == {handlers[1]}  # also while steps ran
     run = rlp.Run(tmp_path / "stopped")
     assert not run.finished
     assert len(run.metrics) == 3
@@ -154,7 +154,7 @@ def test_a_run_shows_itself(trained, capsys):
     assert capsys.readouterr().out == ""
     assert "Accuracy greedy thinking" in repr(run)
     assert "<table>" in run._repr_html_()
-    assert repr(run.metrics).endswith(f"the last of 7 steps, {len(run.metrics.names)} metrics each")
+    assert repr(run.metrics).endswith(f"last steps of 7; {len(run.metrics.names)} metrics in total")
     shown = run.metrics._repr_html_()
     assert "data:image/png;base64," in shown
     assert "<th" in shown
@@ -172,7 +172,7 @@ def test_metrics_are_rows_and_columns(trained):
     assert metrics["step"] == [row["step"] for row in metrics]
     assert metrics[-1]["step"] == 7
     assert [row["step"] for row in metrics[2:4]] == [3, 4]
-    with pytest.raises(KeyError, match="no step has a metric 'losss'; there are step"):
+    with pytest.raises(KeyError, match="no step has the metric 'losss'; use one of step"):
         metrics["losss"]
 
 
@@ -180,7 +180,7 @@ def test_the_thought_browser_and_the_report_are_pages_inside_of_the_notebook(tra
     run, folder, _ = trained
     browser = run.thoughts._repr_html_()
     assert browser.startswith('<iframe srcdoc="<!doctype html>')
-    assert browser.count('"') == 2 * browser.count('="')  # no quote of the page ends the attribute
+    assert browser.count('"') == 2 * browser.count('="')  # quotes in the page are escaped
     assert "browser" in repr(run.thoughts)
     report = run.report()
     assert (folder / "report.html").is_file()

@@ -1,4 +1,4 @@
-"""Models come from the Hugging Face format and go back to it with the same bits and meaning."""
+"""Round trips from the Hugging Face format and back preserve every bit and the behavior."""
 
 import shutil
 
@@ -27,7 +27,7 @@ from tests.support.exchanged import (
     without_dtype,
 )
 
-# Every family, there and back.
+# Round trips of every family.
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -82,11 +82,11 @@ def test_a_bfloat16_model_comes_back_as_it_was(name, saved, tmp_path):
 def test_greedy_continuations_are_those_of_transformers(name, saved):
     torch = pytest.importorskip("torch")
     ours, model = opened(saved(name)), theirs.their_model(name)
-    draw = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     for length in (1, 5, 40):
-        prompt = draw.integers(0, ROWS, length).tolist()
+        prompt = rng.integers(0, ROWS, length).tolist()
         found = list(generation.continuation(ours.method.model, ours.params, prompt, 64))
-        # Each is the likeliest after those before it: what generate does, in one pass.
+        # Each token is the most likely one given those before it: greedy decoding in one pass.
         logits = theirs.their_logits(model, np.array([prompt + found]))[0]
         assert found == logits[length - 1 : -1].argmax(axis=-1).tolist()
         if length == 5:
@@ -97,7 +97,7 @@ def test_greedy_continuations_are_those_of_transformers(name, saved):
             assert found == whole[0, length:].tolist()
 
 
-# Verify says the same.
+# The verification of an export.
 
 
 def test_verify_passes_an_export_and_not_one_with_another_weight(saved, tmp_path):
@@ -115,7 +115,7 @@ def test_verify_passes_an_export_and_not_one_with_another_weight(saved, tmp_path
     assert result.error > verify.TOLERANCE
 
 
-# Rows of the embedding, and the logits' matrix.
+# Rows of the embedding and the output projection.
 
 
 def test_rows_that_belong_to_no_token_survive(saved, tmp_path):

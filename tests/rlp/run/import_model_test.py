@@ -1,4 +1,4 @@
-"""What an import refuses, leaves behind, and makes of real folders."""
+"""Imports: what they refuse, what they leave behind, and special cases of real folders."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ from tests.support import folders
 from tests.support.exchanged import GB, compared, imported, opened, two_names, without_dtype
 from tests.support.runs import Crash, crash_at
 
-# What an import refuses, and leaves behind.
+# What an import refuses and leaves behind.
 
 
 def test_an_import_takes_no_folder_that_exists(saved, tmp_path):
@@ -36,13 +36,13 @@ def test_an_import_takes_models_and_no_runs(saved, tmp_path):
     imported(saved("qwen3"), tmp_path / "run")
     before = folders.below(tmp_path)
     for name in ("run", "run@0"):
-        with pytest.raises(UserError, match=r"is the folder of a run"):
+        with pytest.raises(UserError, match=r"is a run folder, not a model"):
             imported(tmp_path / name, tmp_path / "other")
     assert folders.below(tmp_path) == before
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"model_type": "gpt2"}, "model_type='gpt2' is not supported"),
         ({"hidden_act": "relu"}, "hidden_act='relu' is not supported"),
@@ -51,14 +51,14 @@ def test_an_import_takes_models_and_no_runs(saved, tmp_path):
         ({"rope_parameters": {"rope_type": "longrope"}}, "rope_type='longrope' is not supported"),
     ],
 )
-def test_an_unsupported_config_is_refused_by_folder_and_field(changes, said, saved, tmp_path):
+def test_an_unsupported_config_is_refused_by_folder_and_field(changes, message, saved, tmp_path):
     folder = shutil.copytree(saved("qwen3"), tmp_path / "m")
     config = folders.config_json(folder) | changes
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError) as caught:
         imported(folder, tmp_path / "new" / "run")
     assert str(caught.value).startswith(f"{folder / 'config.json'}: ")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert [*tmp_path.iterdir()] == [folder]
 
 
@@ -70,9 +70,9 @@ def test_fields_that_change_nothing_are_reported_once_and_exported(saved, tmp_pa
     with caplog.at_level("INFO", logger="rlp"):
         imported(folder, tmp_path / "run", new_tokens=two_names(30))
         run = opened(tmp_path / "run")
-    told = [m for m in (record.getMessage() for record in caplog.records) if "router_bias" in m]
-    assert len(told) == 1
-    assert told[0].endswith("kept for exports: internal_version, prefix, router_bias")
+    messages = [m for m in (record.getMessage() for record in caplog.records) if "router_bias" in m]
+    assert len(messages) == 1
+    assert messages[0].endswith("kept for exports: internal_version, prefix, router_bias")
     export_model.export_model(run, tmp_path / "out", "float32", GB)
     expected = without_dtype(config) | {"vocab_size": 128}
     assert without_dtype(folders.config_json(tmp_path / "out")) == expected
@@ -85,8 +85,10 @@ def test_an_import_of_weights_that_are_not_finite_writes_nothing(saved, tmp_path
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError) as caught:
         imported(folder, tmp_path / "run")
-    said = "model.layers.2.mlp.down_proj.weight has 2 of 3840 values that are not finite, the first"
-    assert str(caught.value).startswith(f"{said} at [1, 3] (nan); ")
+    message = (
+        "model.layers.2.mlp.down_proj.weight has 2 of 3840 values that are not finite, the first"
+    )
+    assert str(caught.value).startswith(f"{message} at [1, 3] (nan); ")
     assert [*tmp_path.iterdir()] == [folder]
 
 
@@ -95,7 +97,7 @@ def test_an_interrupted_import_leaves_nothing_and_can_be_done_again(moment, save
     with crash_at(Checkpoints, "save", moment), pytest.raises(Crash):
         imported(saved("qwen3"), tmp_path / "run")
     assert not list(tmp_path.iterdir())
-    # What a killed one leaves is taken away by the next.
+    # The next import removes what a killed one left behind.
     (tmp_path / f".run.unfinished-{os.getpid()}" / "checkpoints").mkdir(parents=True)
     imported(saved("qwen3"), tmp_path / "run")
     assert [*tmp_path.iterdir()] == [tmp_path / "run"]
@@ -110,15 +112,16 @@ def test_an_interrupted_export_leaves_nothing(saved, tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-# What real folders have of their own.
+# Special cases of real folders.
 
 
 def test_a_special_token_beyond_the_rows_is_left_alone_until_a_text_holds_it(tmp_path):
-    """Gemma 3's tokenizer has a token for images that its models of text have no row for."""
+    """Gemma 3's tokenizer has an image token without an embedding row in its text models."""
     files = folders.byte_files()
-    told = json.loads(files["tokenizer.json"])
-    told["added_tokens"].append(told["added_tokens"][-1] | {"id": 261, "content": "<image>"})
-    files |= {"tokenizer.json": json.dumps(told)}
+    tokenizer_json = json.loads(files["tokenizer.json"])
+    added = tokenizer_json["added_tokens"]
+    added.append(added[-1] | {"id": 261, "content": "<image>"})
+    files |= {"tokenizer.json": json.dumps(tokenizer_json)}
     folder = folders.write(tmp_path / "m", files=files, vocab_size=261)
     tokenizer = opened(folder).method.tokenizer
     assert tokenizer.vocab_size == 261
@@ -143,16 +146,16 @@ def test_words_beyond_the_rows_are_refused_at_once(tmp_path):
 def test_new_tokens_leave_the_rest_of_a_tokenizer_as_it_was(tmp_path):
     files = folders.word_files()
     old = json.loads(files["tokenizer_config.json"])
-    kept = {"add_bos_token": True, "legacy": False}
+    extra = {"add_bos_token": True, "legacy": False}
     decoder = {"4": {"content": "</think>", "special": True}}
-    told = json.dumps(old | kept | {"added_tokens_decoder": decoder})
-    folder = folders.write(tmp_path / "m", files=files | {"tokenizer_config.json": told})
+    expected = json.dumps(old | extra | {"added_tokens_decoder": decoder})
+    folder = folders.write(tmp_path / "m", files=files | {"tokenizer_config.json": expected})
     run = imported(folder, tmp_path / "run", new_tokens=["<a>", "<b>"])
     found = (
         folders.config_json(folder),
         json.loads((run.files / "tokenizer_config.json").read_text()),
     )
-    assert {**found[1], "added_tokens_decoder": decoder} == json.loads(told)
+    assert {**found[1], "added_tokens_decoder": decoder} == json.loads(expected)
     added = found[1]["added_tokens_decoder"]
     assert {i: x["content"] for i, x in added.items()} == {
         "4": "</think>",
@@ -182,8 +185,8 @@ def test_new_tokens_go_into_a_folder_without_a_tokenizer_config(tmp_path):
 
 def test_a_generation_config_of_its_own_does_not_disturb_a_comparison(saved, tmp_path):
     folder = shutil.copytree(saved("qwen3"), tmp_path / "m")
-    told = folders.GENERATION | {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2}
-    (folder / "generation_config.json").write_text(json.dumps(told))
+    generation = folders.GENERATION | {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
     (found,) = compared(opened(folder), folder, 24)
     assert found.same_text
 
@@ -204,8 +207,8 @@ def test_another_tokenizer_brings_its_tokens_into_the_config(saved, tmp_path):
         dataclasses.replace(run, method=method), tmp_path / "out", "float32", GB
     )
     for file in ("config.json", "generation_config.json"):
-        told = json.loads((tmp_path / "out" / file).read_text())
-        assert (told["eos_token_id"], told["pad_token_id"], told["bos_token_id"]) == (9, 8, 1)
+        config = json.loads((tmp_path / "out" / file).read_text())
+        assert (config["eos_token_id"], config["pad_token_id"], config["bos_token_id"]) == (9, 8, 1)
 
 
 def test_an_import_of_a_folder_called_as_ours_is_one(saved, tmp_path):
@@ -227,7 +230,9 @@ def test_a_prompt_of_nothing_is_refused(saved):
     assert prompts.prompt_ids(run, "") == [1]
     run.config.data.bos = "none"
     bare = dataclasses.replace(run, method=build_method(run.config, run.files))
-    with pytest.raises(UserError, match="empty, and the tokenizer puts nothing before"):
+    with pytest.raises(
+        UserError, match="the prompt is empty, and the tokenizer does not add a BOS"
+    ):
         prompts.prompt_ids(bare, "")
 
 

@@ -1,4 +1,4 @@
-"""A run that was stopped, however and wherever, ends as the one that was not."""
+"""An interrupted run ends with the same result as an uninterrupted one, wherever it stopped."""
 
 import json
 import os
@@ -25,25 +25,25 @@ from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixt
 
 pytestmark = pytest.mark.usefixtures("one_device", "early_warnings")
 
-# One after another, each from where the one before left the folder. With checkpoints at 2, 3, 4, 6
-# and 7 of 7 steps, evaluations at 3 and 6.
+# Consecutive crashes, each of which resumes after the one before. Checkpoints are saved at steps 2,
+# 3, 4, 6 and 7 of 7; evaluations run at steps 3 and 6.
 CRASHES = {
     "a first step": ("trainer", 1),
     "reading data": ("stream", 2),
     "a line of metrics": (MetricsWriter, "write", 3),
-    "behind a line of metrics": (MetricsWriter, "write", -1),
-    "an evaluation": (Evaluator, "figures", 1),
+    "after a line of metrics": (MetricsWriter, "write", -1),
+    "an evaluation": (Evaluator, "document_metrics", 1),
     "a save": (Checkpoints, "save", 1),
-    "behind a save": (Checkpoints, "save", -1),
-    "a warning": (writer, "write_json", 2),  # of step 4; the first is what step 3 left
+    "after a save": (Checkpoints, "save", -1),
+    "a warning": (writer, "write_json", 2),  # of step 4; the first call is for step 3
     "two steps further": ("trainer", 3),
-    "the last evaluation": (Evaluator, "figures", -2),
+    "the last evaluation": (Evaluator, "document_metrics", -2),
     "the thoughts": (Evaluator, "browse", 1),
-    "behind the last save": (finish, "write_json", 1),
+    "after the last save": (finish, "write_json", 1),
     "between the last files": (finish, "write_json", 2),
 }
-# The kind that runs fastest crashes at all of them, each other kind at every third: between them,
-# they crash at all of them once more.
+# The fastest kind crashes at all of these places, each other kind at every third: together, these
+# cover all places once more.
 SOME = {"rlp": 0, "rlp on text": 1, "rlvr": 2}
 
 
@@ -68,10 +68,10 @@ def test_a_run_that_crashes_again_and_again_ends_like_one_that_never_did(
     kind, crashes, tmp_path, finished
 ):
     trainer, stream, config = kind
-    places = {"trainer": (trainer, "step"), "stream": (stream, "batch")}
+    owners = {"trainer": (trainer, "step"), "stream": (stream, "batch")}
     reached = []
     for owner, *moment in map(CRASHES.get, crashes):
-        crashed(config, tmp_path, *places.get(owner, (owner,)), *moment)
+        crashed(config, tmp_path, *owners.get(owner, (owner,)), *moment)
         reached.append(max(runs.steps(tmp_path), default=0))
         assert not (tmp_path / "evaluation.json").exists()
     assert len(set(reached)) >= (5 if crashes == [*CRASHES] else 3)
@@ -95,7 +95,7 @@ def test_another_seed_is_another_run(kind, tmp_path, finished):
     other = runs.outcome(tmp_path)
     assert other["evaluation"] != whole["evaluation"]
     for before, after in zip(whole["metrics"], other["metrics"], strict=True):
-        # Not the loss, which is next to nothing where the policy is the one that sampled.
+        # Not the loss, which is nearly 0 while the policy equals the behavior policy.
         assert before["grad_norm"] != after["grad_norm"]
 
 
@@ -103,7 +103,7 @@ def test_another_seed_is_another_run(kind, tmp_path, finished):
 
 
 def stopped_at(config, workdir, owner, name, call):
-    """Runs until SIGTERM comes in the middle of a call; the step of the newest checkpoint."""
+    """Run until SIGTERM arrives during a call; return the step of the newest checkpoint."""
     before, calls = getattr(owner, name), []
 
     def count(*args, **kwargs):
@@ -125,9 +125,12 @@ def test_sigterm_saves_the_step_reached_and_the_run_goes_on_from_it(kind, tmp_pa
     trainer, stream, config = kind
     stops = [
         ((trainer, "step", 2), 2),
-        ((Evaluator, "figures", 1), 3),  # seen to its end, for its figures belong to the step
+        (
+            (Evaluator, "document_metrics", 1),
+            3,
+        ),  # completed: its metrics are the step's
         ((MetricsWriter, "write", 2), 5),
-        # The first were held-out documents and a step; noticed in the last evaluation.
+        # The first calls read held-out documents and a step; noticed in the last evaluation.
         ((stream, "batch", 3), 7),
     ]
     for moment, step in stops:
@@ -162,7 +165,7 @@ def test_a_run_that_lost_its_folder_stops_before_its_next_write(kind, tmp_path, 
         if (tmp_path / "metrics.jsonl").exists() and len(runs.metrics(tmp_path)) == 1:
             other = {"host": "host-b", "machine": "", "pid": 1, "since": "now", "token": "other"}
             (tmp_path / run_folder.LEASE).write_text(json.dumps(other))
-            monkeypatch.setattr(lease, "EXPIRES_AFTER_S", 0.0)  # not renewed for that long
+            monkeypatch.setattr(lease, "EXPIRES_AFTER_S", 0.0)  # the lease has expired
             taken.append((runs.steps(tmp_path), runs.metrics(tmp_path)))
         return step(*args)
 
@@ -201,15 +204,15 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(
 # The mesh.
 
 
-@pytest.mark.slow  # two runs of its own
+@pytest.mark.slow  # two separate runs
 @pytest.mark.parametrize("kind", ["rlp on text"], indirect=True)
 def test_the_mesh_changes_nothing_but_rounding(kind, tmp_path, finished, monkeypatch):
-    """The same forks and thoughts, and the same figures but for sums in another order.
+    """The forks and thoughts are equal, and metrics differ only by the order of sums.
 
-    Float32 rounds each sum by 1e-7 of its size. Adam divides a gradient by its own size, so where
-    it vanishes, rounding would move a parameter by the learning rate; the epsilon here keeps such
-    parameters where they are. (A draw that close to the border of two tokens takes the other one;
-    none of this seed does.)
+    Float32 rounds each sum by 1e-7 of its size. Adam divides a gradient by its magnitude, so where
+    it vanishes, rounding would move a parameter by the learning rate; the epsilon used here
+    prevents this. (A sample very close to the boundary between two tokens would flip; none does
+    with this seed.)
     """
     _, _, config = kind
     config.optimizer.epsilon = 1e-3
@@ -224,14 +227,14 @@ def test_the_mesh_changes_nothing_but_rounding(kind, tmp_path, finished, monkeyp
     assert any(line["grad_norm"] > 0 for line in outcomes[0]["metrics"])
     for name in ("metrics", "evaluation", "thoughts"):
         expected, found = (outcome[name] for outcome in outcomes)
-        # In thoughts.json every single gain is there: the difference of two log-likelihoods, whose
-        # rounding it has, however small it is itself. The untrained model's are some 11 nats.
+        # thoughts.json contains individual gains, each the difference of two log-likelihoods, with
+        # their absolute rounding errors. Those of the untrained model are about 11 nats.
         terms = [abs(x) for x in jax.tree.leaves(expected) if isinstance(x, float)]
         assert_close(found, expected, 5e-6 * max(terms) if name == "thoughts" else 1e-5)
 
 
 def assert_close(found, expected, absolute):
-    """Structure, texts and whole numbers are equal, other numbers up to 1e-4 of their size."""
+    """Check that structure, strings and integers are equal, and floats up to a factor of 1e-4."""
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         if isinstance(b, float):
@@ -250,7 +253,7 @@ def test_a_run_that_only_gives_nan_stops_and_what_it_saved_is_finite(every, tmp_
     message = r"3 updates in a row had a loss or gradient that is not finite, the last at step 4;"
     with pytest.raises(UserError, match=message) as caught:
         loop.train(config, tmp_path, report=False)
-    assert ("there are checkpoints of steps 2" in str(caught.value)) == (every == 2)
+    assert ("checkpoints exist for steps 2" in str(caught.value)) == (every == 2)
     assert [line["skipped_updates"] for line in runs.metrics(tmp_path)] == [0, 1, 2, 3]
     assert runs.steps(tmp_path) == ([2] if every == 2 else [])
     if every == 2:

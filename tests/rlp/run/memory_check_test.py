@@ -1,4 +1,4 @@
-"""Sizes that no memory holds are refused from the config: one line with the field, at once."""
+"""Sizes that exceed the memory are refused from the config, at once, naming the field."""
 
 import re
 import resource
@@ -20,7 +20,7 @@ RLVR = runs.COMPASS_RLVR | {"batch_size": 8}
 
 
 def limited(device, host=64 * GIB):
-    """The memory of some devices."""
+    """Return a function that reports this memory for any devices."""
     return lambda _: Limits(device, "a chip", host)
 
 
@@ -85,13 +85,13 @@ def test_absurd_sizes_are_refused_before_anything_is_made(name):
 
 
 def needed(config, size):
-    """Bytes of a device that a run asks for when it has `size`; 0 where that is enough."""
+    """Return the bytes that a run needs if a device has `size` bytes; 0 if that is enough."""
     try:
         memory_check.build(config, memory=limited(size))
     except DoesNotFit as error:
-        found = re.search(r"needs at least ([\d,]+) bytes of each device", str(error))
-        assert found
-        return int(found[1].replace(",", ""))
+        match = re.search(r"needs at least ([\d,]+) bytes per device", str(error))
+        assert match
+        return int(match[1].replace(",", ""))
     return 0
 
 

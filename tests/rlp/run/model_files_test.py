@@ -1,4 +1,4 @@
-"""An export is what was trained: its template, the ids that end a turn, and where it stops."""
+"""An export reflects training: its chat template, the ids that end a turn, where it stops."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ PLAIN_SFT = {"data.sft.share": 1.0, "data.chat_template": "none"}
     [
         ({}, []),
         ({"objective": "rlp"}, []),
-        ({"data.sft.share": 0.5}, ["<|endoftext|>"]),  # that ends a turn of the old template
+        ({"data.sft.share": 0.5}, ["<|endoftext|>"]),  # which ends a turn of the old template
         (PLAIN_SFT, ["<|endoftext|>"]),
         (PLAIN_SFT | {"data.separator": "<|im_end|>"}, ["<|im_end|>"]),
         ({"data.separator": "<|im_end|>"}, ["<|im_end|>"]),
@@ -95,18 +95,19 @@ def test_the_exported_tokenizer_puts_before_a_text_what_training_put(
     assert theirs("the moon")["input_ids"] == prompts.prompt_ids(run, "the moon")
     if before:
         assert read(tmp_path / "out", "generation_config.json")["bos_token_id"] == before[0]
-    # A template that names the tokens says the same in training, in the export, and on resuming.
-    said = [{"role": "user", "content": "x"}]
-    told = f"{bos if before else ''}x{eos or '<|endoftext|>'}"
-    assert theirs.apply_chat_template(said, tokenize=False) == told
-    assert run.method.tokenizer.chat(said, named, False) == told
+    # A template that uses the special tokens gives the same text in training, in the export and
+    # after resuming.
+    messages = [{"role": "user", "content": "x"}]
+    expected = f"{bos if before else ''}x{eos or '<|endoftext|>'}"
+    assert theirs.apply_chat_template(messages, tokenize=False) == expected
+    assert run.method.tokenizer.chat(messages, named, False) == expected
     again = build_method(run.config, run.files).tokenizer
-    assert again.chat(said, named, False) == told
+    assert again.chat(messages, named, False) == expected
     assert (again.bos, again.eos) == (run.method.tokenizer.bos, run.method.tokenizer.eos)
 
 
 def test_a_bos_that_a_folder_states_is_put_by_its_export(base, number, tmp_path):
-    """Also where transformers does not put it for the folder itself, whose class it replaces."""
+    """Also if transformers does not add it for the original folder, whose class it replaces."""
     transformers = pytest.importorskip("transformers")
     stating = tmp_path / "stating"
     shutil.copytree(base, stating)
@@ -155,9 +156,9 @@ def test_an_export_has_the_template_of_the_run_and_no_older_one(named, files, tm
     bpe = Path(make_folder(tmp_path / "bpe", NAMES, **NAMED))
     given = dict(files)
     if "tokenizer_config.json" in files:
-        told = read(bpe, "tokenizer_config.json")
-        told["chat_template"] = files["tokenizer_config.json"]
-        given["tokenizer_config.json"] = json.dumps(told)
+        config = read(bpe, "tokenizer_config.json")
+        config["chat_template"] = files["tokenizer_config.json"]
+        given["tokenizer_config.json"] = json.dumps(config)
     base = model(tmp_path / "model", **given)
     (tmp_path / "my.jinja").write_text(CHATML)
     chosen = str(tmp_path / named) if named == "my.jinja" else named
@@ -167,7 +168,7 @@ def test_an_export_has_the_template_of_the_run_and_no_older_one(named, files, tm
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     if expected is None:
         assert theirs.chat_template is None
-        with pytest.raises(UserError, match="run has no chat template; ask without chat"):
+        with pytest.raises(UserError, match="run has no chat template; use it without chat"):
             prompts.chat_prompt(run, "x")
     else:
         assert theirs.get_chat_template() == expected
@@ -175,32 +176,34 @@ def test_an_export_has_the_template_of_the_run_and_no_older_one(named, files, tm
 
 
 def test_a_tokenizer_of_its_own_has_the_template_and_the_ends(base, number, tmp_path):
-    """The folder that data.tokenizer names says neither, and its source has other ids."""
+    """The folder named by data.tokenizer has neither, and the initial model has other ids."""
     transformers = pytest.importorskip("transformers")
-    own = Path(make_folder(tmp_path / "own", ("<|im_end|>", *NAMES[:4]), eos_token="<|endoftext|>"))
+    folder = Path(
+        make_folder(tmp_path / "own", ("<|im_end|>", *NAMES[:4]), eos_token="<|endoftext|>")
+    )
     (tmp_path / "my.jinja").write_text(CHATML)
-    changes = {"data.tokenizer": str(own), "data.sft.share": 1.0}
+    changes = {"data.tokenizer": str(folder), "data.sft.share": 1.0}
     run = begun(
         base, tmp_path / "a", **changes, **{"data.chat_template": str(tmp_path / "my.jinja")}
     )
     (tmp_path / "my.jinja").unlink()
-    ids = ids_of(own)
+    ids = ids_of(folder)
     assert ids["<|im_end|>"] != number["<|im_end|>"]
     follows = default.get_config()
-    follows.data.tokenizer = str(own)
+    follows.data.tokenizer = str(folder)
     follows.model.update(run.config.model)
     heir = build_method(follows, run.files)  # of another run that starts from it
     assert heir.template == CHATML
     heir = dataclasses.replace(run, config=follows, method=heir)
     for name, one in (("of it", run), ("of its heir", heir)):
         export_model.export_model(one, tmp_path / name, "float32", GB)
-        told = read(tmp_path / name, "generation_config.json")
-        assert told == GENERATION | {
+        generation = read(tmp_path / name, "generation_config.json")
+        assert generation == GENERATION | {
             "bos_token_id": None,
             "eos_token_id": [ids["<|endoftext|>"], ids["<|im_end|>"]],
             "pad_token_id": ids["<|endoftext|>"],
         }
-        assert read(tmp_path / name, "config.json")["eos_token_id"] == told["eos_token_id"]
+        assert read(tmp_path / name, "config.json")["eos_token_id"] == generation["eos_token_id"]
         theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / name)
         assert theirs.chat_template == CHATML
         assert theirs.encode("<|im_end|>") == [ids["<|im_end|>"]]
@@ -237,7 +240,7 @@ def test_bytes_have_no_template_to_keep(tmp_path):
     (tmp_path / "my.jinja").write_text(CHATML)
     config = default.get_config()
     config.data.chat_template = str(tmp_path / "my.jinja")
-    with pytest.raises(UserError, match="bytes have no tokens for a chat template"):
+    with pytest.raises(UserError, match="the byte tokenizer does not support chat templates"):
         build_method(config)
 
 

@@ -1,11 +1,11 @@
-"""A trained network in Python says what `launch.sample` prints."""
+"""Sampling from a trained model in Python."""
 
 import math
 
 import pytest
 
 import rlp
-from rlp.run.model import Thought, Thoughts
+from rlp.run.sampled_thoughts import Thought, Thoughts
 from tests.support import runs
 from tests.support.runs import one_device  # noqa: F401  a fixture
 

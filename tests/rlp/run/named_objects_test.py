@@ -1,4 +1,4 @@
-"""Objects have names by which another process can import them, or are refused."""
+"""Objects are recorded by a name that another process can import, or refused."""
 
 import importlib
 import json
@@ -52,9 +52,12 @@ class Holder:
     [
         (lambda response, answer: 1.0, "objective is a lambda"),
         (unnamed(), "objective is the local function 'inner'"),
-        (Objective("", "", rewards.gain), "objective is a Objective that no module has a name for"),
-        (Holder.method, "objective is a function that no module has a name for"),
-        (["some", "texts"], "objective is a list that no module has a name for"),
+        (
+            Objective("", "", rewards.gain),
+            "objective is an object of type Objective that",
+        ),
+        (Holder.method, "objective is an object of type function that"),
+        (["some", "texts"], "objective is an object of type list that is not a"),
     ],
     ids=["lambda", "local", "record", "method", "list"],
 )
@@ -62,7 +65,7 @@ def test_what_no_other_process_could_import_is_refused_with_the_cure(value, mess
     with pytest.raises(UserError) as caught:
         name_of("objective", value)
     assert str(caught.value).startswith(message)
-    assert "put it into a module" in str(caught.value)
+    assert "define it in a module" in str(caught.value)
 
 
 def test_what_a_notebook_defines_is_refused(monkeypatch):
@@ -77,7 +80,7 @@ def test_what_a_notebook_defines_is_refused(monkeypatch):
 def test_what_a_notebook_imports_has_the_name_of_its_module(monkeypatch):
     notebook = ModuleType("__main__")
     notebook.ANYTHING = easy_verifiers.ANYTHING
-    for name in ("__mp_main__", "__main__"):  # multiprocessing's and Python's
+    for name in ("__mp_main__", "__main__"):  # multiprocessing uses the former
         monkeypatch.setitem(sys.modules, name, notebook)
     name = name_of("data.problems.verifier", easy_verifiers.ANYTHING)
     assert name == "tests.support.easy_verifiers:ANYTHING"

@@ -1,4 +1,4 @@
-"""Tokens that an import adds."""
+"""Special tokens added by an import."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def test_new_tokens_have_rows_of_their_own_and_change_no_other(name, count, like
     for text in TEXTS:
         assert new.encode(text) == old.encode(text)
     assert (new.bos, new.eos, new.pad, new.separator) == (old.bos, old.eos, old.pad, old.separator)
-    # The 96 rows are enough for 26 more tokens; then there are as many as a multiple of 64.
+    # 26 more tokens fit into the 96 rows; beyond that, the rows grow to a multiple of 64.
     size = ROWS if count <= ROWS - USED else 128
     assert after.method.model == dataclasses.replace(before.method.model, vocab_size=size)
     leaves = {"embedding": lambda p: p["embedding"]}
@@ -120,28 +120,28 @@ def test_what_an_import_returns_is_what_opening_its_folder_gives(saved, tmp_path
         assert made.config.to_dict() == again.config.to_dict()
         assert made.method.model == again.method.model
         assert (made.step, made.files) == (again.step, again.files)
-        for place, one in (("made", made), ("again", again)):
-            export_model.export_model(one, run / place, "float32", GB)
+        for name, model in (("made", made), ("again", again)):
+            export_model.export_model(model, run / name, "float32", GB)
         found, expected = folders.below(run / "made"), folders.below(run / "again")
         assert found.keys() == expected.keys()
         assert {name for name in found if found[name] != expected[name]} == {"rlp.json"}
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"new_tokens": ["<a>", "<think>"]}, "'<think>' cannot be added: it is token 3"),
         ({"new_tokens": ["w9"]}, "'w9' cannot be added: it is token 9"),
         ({"new_tokens": [""]}, "'' cannot be added: it is empty"),
-        ({"new_tokens": ["<a>"], "like": "w9 w10"}, "'w9 w10' is not one token"),
-        ({"new_tokens": ["<a>"], "like": "nothing"}, "'nothing' is not one token"),
+        ({"new_tokens": ["<a>"], "like": "w9 w10"}, "'w9 w10' is not a single token"),
+        ({"new_tokens": ["<a>"], "like": "nothing"}, "'nothing' is not a single token"),
     ],
 )
 def test_tokens_that_cannot_be_added_are_refused_and_nothing_is_left(
-    options, said, saved, tmp_path
+    options, message, saved, tmp_path
 ):
     before = folders.below(saved("qwen3"))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         imported(saved("qwen3"), tmp_path / "run", **options)
     assert not list(tmp_path.iterdir())
     assert folders.below(saved("qwen3")) == before

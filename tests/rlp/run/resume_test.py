@@ -1,4 +1,4 @@
-"""One folder holds one run, which may start from another; once finished it is left alone."""
+"""A folder contains one run, which may start from another; a finished run is not changed."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def test_a_finished_run_is_left_as_it_is(kind, tmp_path, finished, monkeypatch):
     result = loop.train(config, workdir, report=False)
     assert result == json.loads((workdir / "evaluation.json").read_text())
     assert snapshot(workdir) == before
-    loop.train(config, workdir)  # it was stopped before its report was written
+    loop.train(config, workdir)  # only the report is missing
     assert "</html>" in (workdir / "report.html").read_text()
     monkeypatch.setattr(loop, "write_report_separately", None)
     loop.train(config, workdir)
@@ -59,14 +59,14 @@ def test_another_config_is_refused_unless_allowed(kind, tmp_path, finished):
     before = snapshot(workdir)
     with config.unlocked():
         config.steps, config.optimizer.learning_rate = 9, 5e-4
-    with pytest.raises(UserError, match="another config") as caught:
+    with pytest.raises(UserError, match="a different config") as caught:
         loop.train(config, workdir, report=False)
     named = str(caught.value)
     assert "optimizer.learning_rate: 0.001 -> 0.0005; steps: 7 -> 9" in named
     assert snapshot(workdir) == before
     with crash_at(NextTokenTrainer, "step", 2), pytest.raises(Crash):
         loop.train(config, workdir, allow_config_change=True, report=False)
-    # The folder is the new run's now: the old end does not stand for it.
+    # The folder now belongs to the new run, and the old evaluation.json is gone.
     result = loop.train(config, workdir, report=False)
     assert result["step"] == 9
     assert [line["step"] for line in runs.metrics(workdir)] == list(range(1, 10))
@@ -82,13 +82,15 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_is_touched(kind, tmp_p
     before = snapshot(workdir)
     with config.unlocked():
         config.model.ffn_size = 48
-    with pytest.raises(UserError, match=r"does not fit this run's config: .*float32\[1,32,32\] th"):
+    with pytest.raises(
+        UserError, match=r"does not match this run's config: .*float32\[1,32,32\] th"
+    ):
         loop.train(config, workdir, allow_config_change=True, report=False)
     assert snapshot(workdir) == before
 
 
 def snapshot(folder):
-    """Every file below a folder, with its content."""
+    """Return every file below a folder, with its content."""
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
@@ -96,13 +98,13 @@ def snapshot(folder):
 def test_a_run_starts_from_exactly_the_parameters_it_names(which, tmp_path, text, finished):
     base = finished(runs.config(runs.TEXT, text))
     if which == "@best":
-        figures = {
+        losses = {
             line["step"]: line["evaluation/document_loss"]
             for line in runs.metrics(base)
             if "evaluation/document_loss" in line
         }
-        figures[7] = json.loads((base / "evaluation.json").read_text())["document_loss"]
-        step = min(figures, key=figures.get)
+        losses[7] = json.loads((base / "evaluation.json").read_text())["document_loss"]
+        step = min(losses, key=losses.get)
     else:
         step = int(which[1:] or 7)
     config = runs.config(runs.TEXT_RLP, text, {"init_from": f"{base}{which}"})

@@ -1,4 +1,4 @@
-"""Where a run ends, and what drives its learning rate."""
+"""When a run ends, and which steps drive its learning rate."""
 
 import itertools
 import json
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.usefixtures("one_device", "early_warnings")
 
 @pytest.mark.parametrize("unit", ["flops", "tokens"])
 def test_matched_budgets_agree_within_one_step(unit, tmp_path, text, finished):
-    """There and back: next-token training as long as RLP, and RLP, stopped, as long as that."""
+    """Match next-token training to RLP, and an interrupted RLP run to that."""
     rlp, cpt, again = finished(runs.config(runs.TEXT_RLP, text)), tmp_path / "cpt", tmp_path / "rlp"
     matched = lambda changes, other: runs.config(changes, text, {"match": f"{other}:{unit}"})
     loop.train(matched(runs.TEXT, rlp), cpt, report=False)
     back = matched(runs.TEXT_RLP, cpt)
     crashed(back, again, RLPTrainer, "step", 5)
-    crashed(back, again, finish, "write_json", 1)  # behind the last step and its checkpoint
+    crashed(back, again, finish, "write_json", 1)  # after the last step and its checkpoint
     loop.train(back, again, report=False)
 
     for workdir, other in ((cpt, rlp), (again, cpt)):
@@ -58,7 +58,7 @@ def crashed(config, workdir, *moment):
 
 
 def test_updates_and_not_steps_drive_the_schedule():
-    """The cosine ends with the run, also when each rollout is used for several updates."""
+    """The cosine schedule ends with the run even if each rollout has several updates."""
     config = default.get_config()
     config.optimizer.schedule, config.optimizer.warmup_steps = "cosine", 10
     config.rlp.updates_per_rollout, config.rlp.minibatches = 2, 2

@@ -1,4 +1,4 @@
-"""Fine-tuning on responses: their tokens alone count, however rows are packed or mixed."""
+"""Fine-tuning on responses: only their tokens count, however rows are packed or mixed."""
 
 import json
 
@@ -22,7 +22,7 @@ from tests.support.tiny import BOS, CLOSE, EOS, OPEN, PAD
 CONFIG = tiny.model_config()
 PARAMS = tiny.params(CONFIG, 3)
 WORDS = tiny.words(CONFIG)
-# Prompt and response; thoughts may stand in responses.
+# Prompt and response; responses may contain thoughts.
 PAIRS = [
     ([BOS, 7, 8], [OPEN, 9, CLOSE, 10, EOS]),
     ([BOS, 11, 6, 5, 12], [13, EOS]),
@@ -32,7 +32,7 @@ PAIRS = [
 
 
 def laid(*rows: list[int]) -> Batch:
-    """Rows with pairs side by side, by their numbers."""
+    """Pack pairs into rows; each argument lists the indices of the pairs of a row."""
     shape = (len(rows), 18)
     tokens, mask = np.full(shape, PAD, np.int32), np.zeros(shape, bool)
     segment, position = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
@@ -49,7 +49,7 @@ def laid(*rows: list[int]) -> Batch:
 
 
 class Kept:
-    """Keeps the gradient, in the place of an optimizer."""
+    """An optimizer that stores the gradient as its state."""
 
     def init(self, params):
         return jax.tree.map(jnp.zeros_like, params)
@@ -60,7 +60,7 @@ class Kept:
 
 @tiny.jit
 def stage(batch):
-    """Loss and gradient of a step."""
+    """Return the loss and the gradient of a step."""
     state = step.new_state(PARAMS, Kept(), False)
     state, metrics, _ = step.next_token_stage(CONFIG, Kept(), state, batch)
     return metrics["loss"], state.optimizer
@@ -69,7 +69,7 @@ def stage(batch):
 @tiny.jit
 @jax.value_and_grad
 def by_hand(params):
-    """The mean over response tokens, pair by pair."""
+    """Compute the mean loss over response tokens, one pair per row."""
     rows = [[*prompt, *response] for prompt, response in PAIRS]
     tokens = np.array([[*row, *[PAD] * (9 - len(row))] for row in rows], np.int32)
     table = naive.logits(CONFIG, params, tokens, np.array([len(row) for row in rows]))
@@ -92,7 +92,7 @@ def test_the_loss_is_the_mean_over_response_tokens_however_pairs_are_packed():
 
 def test_predictions_of_prompt_tokens_get_no_gradient(monkeypatch):
     batch, logits = laid([3, 1], [2, 0]), Transformer.logits
-    predictions = (2, 17)  # of a row's tokens but the first
+    predictions = (2, 17)  # for all tokens of a row except the first
 
     def loss(change):
         with monkeypatch.context() as patch:
@@ -104,7 +104,7 @@ def test_predictions_of_prompt_tokens_get_no_gradient(monkeypatch):
     slope = np.asarray(tiny.jit(jax.grad(loss))(nothing)).reshape(*predictions, -1)
     learnt = batch.loss_mask[:, 1:]
     assert (slope[~learnt] == 0).all()
-    # A softmax with its target: below 0 at the target, above elsewhere, 0 in all.
+    # The gradient of cross-entropy: negative at the target, positive elsewhere, with sum 0.
     at_target = np.take_along_axis(slope, batch.tokens[:, 1:, None], axis=-1)[..., 0]
     assert (at_target[learnt] < 0).all()
     np.testing.assert_allclose(slope.sum(axis=-1), 0, atol=1e-7)
@@ -118,7 +118,7 @@ def test_a_mask_of_ones_is_the_loss_of_documents():
 
 
 def test_the_response_loss_of_held_out_pairs_bans_no_token():
-    """Pairs hold thinking tags, whose ids documents cannot hold."""
+    """Pairs may contain thinking tags, which documents cannot contain."""
     settings = tiny.rlp_settings()
     evaluator = Evaluator(
         Method(CONFIG, settings, WORDS), "uniform", 1, 2, 3, make_mesh(devices=jax.devices()[:1])

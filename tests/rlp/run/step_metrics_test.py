@@ -1,4 +1,4 @@
-"""Every step has all metrics, and they add up."""
+"""Every step logs all metrics, and the totals add up."""
 
 import json
 
@@ -43,7 +43,7 @@ RLVR = SAMPLED | {
     *("stated_confidence_share", "seconds_verify"),
 }
 METRICS = {"next_token": COMMON | {"no_think_loss"}, "rlp": RLP, "rlvr": RLVR}
-FIGURES = {
+HELD_OUT = {
     *("no_think_accuracy", "greedy_think_accuracy", "sampled_think_accuracy", "no_think_loss"),
     *("think_loss", "mean_information_gain", "thought_length", "closed_fraction", "document_loss"),
 }
@@ -57,9 +57,9 @@ def test_every_step_has_every_figure_and_each_is_finite(kind, finished):
     for line in lines:
         held_out = {name for name in line if name.startswith("evaluation/")}
         problems = catalogue.names("problems") if config.objective == "rlvr" else ()
-        figures = FIGURES | set(problems)
+        names = HELD_OUT | set(problems)
         evaluated = line["step"] in (3, 6)
-        assert held_out == ({f"evaluation/{name}" for name in figures} if evaluated else set())
+        assert held_out == ({f"evaluation/{name}" for name in names} if evaluated else set())
         expected = METRICS[config.objective]
         assert set(line) - held_out == expected | ({"kl"} if config.rlp.kl_weight else set())
         assert all(np.isfinite(value) for value in line.values())
@@ -69,7 +69,7 @@ def test_every_step_has_every_figure_and_each_is_finite(kind, finished):
 
 @every_kind
 def test_costs_add_up(kind, finished):
-    """Each line's counts exceed those before by what the step's shapes and thoughts say."""
+    """The totals grow at each step by what follows from its shapes and thoughts."""
     _, _, config = kind
     run = assembly.build(config)
     train, _ = read_data(config, run)
@@ -87,7 +87,7 @@ def test_costs_add_up(kind, finished):
             assert spent["tokens_update"] == size * length
             bill = next_token_flops(model, optimizer, size, length)
         else:
-            s, words = run.sampled.settings, run.sampled.vocabulary
+            s, words = run.sampling_method.settings, run.sampling_method.vocabulary
             branches = size * s.forks_per_document * s.group_size
             assert spent["tokens_rollout"] == round(line["thought_length"] * branches)
             packed = size * length + branches * s.thought_length

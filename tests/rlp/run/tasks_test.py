@@ -1,4 +1,4 @@
-"""What each kind of run reads, samples and is judged by."""
+"""What each kind of run reads, what it samples, and which metric picks its best checkpoint."""
 
 import pytest
 
@@ -17,7 +17,7 @@ OBJECTIVES_OF_ANSWERS = [name for name, made in OBJECTIVES.items() if "answers" 
 
 @pytest.mark.parametrize("name", ["next_token", *OBJECTIVES])
 def test_every_objective_is_for_documents_or_for_problems_of_both_kinds(name):
-    """What it trains on, problems that are held out beside it, and what picks its checkpoint."""
+    """Check its training data, additional held-out problems, and the metric of its checkpoint."""
     answers = name in OBJECTIVES_OF_ANSWERS
     text = {"data.problems.train": "a"} if answers else {"data.train": "a"}
     kinds = (text, COMPASS_DATA)
@@ -25,8 +25,8 @@ def test_every_objective_is_for_documents_or_for_problems_of_both_kinds(name):
         good = KNOWN | data | {"objective": name}
         check(good)
         check(good | {"data.problems.evaluation": held_out})
-        for figure in catalogue.names("problems"):
-            best = {"evaluation.best_metric": figure}
+        for metric in catalogue.names("problems"):
+            best = {"evaluation.best_metric": metric}
             check(good | best | {"data.problems.evaluation": held_out})
             if answers:
                 check(good | best)
@@ -40,7 +40,7 @@ def test_every_objective_is_for_documents_or_for_problems_of_both_kinds(name):
     else:
         check(documents)
     walks = {name: documents[name] for name in ("objective", "evaluation.best_metric")}
-    check(KNOWN | COMPASS_DATA | walks)  # whose held-out documents are always there
+    check(KNOWN | COMPASS_DATA | walks)  # which always has held-out documents
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_held_out_problems_do_not_change_what_a_run_samples_and_is_judged_by():
         config = runs.config(runs.COMPASS, problems, {"batch_size": 8}, fields_)
         run = assembly.build(config)
         assert run.answering is not None
-        assert run.sampled == (run.method if config.objective == "rlp" else None)
+        assert run.sampling_method == (run.method if config.objective == "rlp" else None)
         assert run.task.best_metric == best
     run = assembly.build(runs.config(runs.COMPASS_RLVR, {"batch_size": 8}))
-    assert run.sampled == run.answering.method
-    assert run.sampled.settings.baseline == "none"
+    assert run.sampling_method == run.answering.method
+    assert run.sampling_method.settings.baseline == "none"
 
 
 @pytest.mark.parametrize("kl_weight", [0.0, 0.1])
@@ -93,13 +93,13 @@ def test_held_out_problems_do_not_change_what_a_run_samples_and_is_judged_by():
 def test_the_state_is_sized_by_the_settings_that_a_step_samples_with(kind, baseline, kl_weight):
     changes = {"rlp.kl_weight": kl_weight, "rlp.baseline": baseline, "batch_size": 8}
     run = assembly.build(runs.config(kind, changes))
-    assert run.sampling == run.sampled.settings
+    assert run.sampling_settings == run.sampling_method.settings
     phi = baseline != "none" and kind is not runs.COMPASS_RLVR
-    own = kl_weight > 0 and not (phi and baseline == "frozen")
-    assert copies_kept(run.sampling) == (phi, own)
+    reference = kl_weight > 0 and not (phi and baseline == "frozen")
+    assert copies_kept(run.sampling_settings) == (phi, reference)
 
 
 def test_a_run_that_samples_nothing_keeps_no_copies():
     run = assembly.build(runs.config(runs.COMPASS, {"batch_size": 8, "rlp.kl_weight": 0.1}))
-    assert (run.sampled, run.sampling) == (None, None)
-    assert copies_kept(run.sampling) == (False, False)
+    assert (run.sampling_method, run.sampling_settings) == (None, None)
+    assert copies_kept(run.sampling_settings) == (False, False)

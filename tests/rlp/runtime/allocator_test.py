@@ -1,4 +1,4 @@
-"""A block that was freed is used again without the system's help, and only on a CPU."""
+"""Freed memory is reused without new page faults when JAX computes on a CPU, and only then."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ import pytest
 from rlp.runtime.allocator import keep_freed_memory
 
 SIZE = 2**26
-# Page faults of using, for the second time, a block of memory that was used and freed.
+# Prints the page faults of allocating and using a block again after it was used and freed.
 PROGRAM = f"""
 import ctypes, resource, sys
 from rlp.runtime.allocator import keep_freed_memory
@@ -26,30 +26,30 @@ for _ in range(2):
     libc.free(block)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library has no such")
+on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc's mallopt")
 
 
 def second_use(platforms: str) -> tuple[str, int]:
-    """What `keep_freed_memory` said, and the page faults."""
-    done = subprocess.run(
+    """Return the result of `keep_freed_memory` and the page faults."""
+    finished = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env=os.environ | {"JAX_PLATFORMS": platforms},
         capture_output=True,
         text=True,
         check=True,
     )
-    said, faults = done.stdout.split()
-    return said, int(faults)
+    result, faults = finished.stdout.split()
+    return result, int(faults)
 
 
 @on_glibc
 def test_freed_memory_is_kept_on_a_cpu_and_only_there():
     pages = SIZE // os.sysconf("SC_PAGESIZE")
-    said, faults = second_use("cpu")
-    assert said == "True"
+    result, faults = second_use("cpu")
+    assert result == "True"
     assert faults < pages // 10
-    said, faults = second_use("cuda")
-    assert said == "False"
+    result, faults = second_use("cuda")
+    assert result == "False"
     assert faults > pages // 2
 
 

@@ -1,4 +1,4 @@
-"""Files and folders appear whole or not at all, and every writer goes through one module."""
+"""Files and folders are written atomically, and all code uses one module to write them."""
 
 import os
 import re
@@ -60,7 +60,7 @@ def test_what_stops_in_the_middle_leaves_the_old_file(tmp_path):
 
 
 def test_what_killed_processes_left_is_removed_and_that_of_others_is_not(tmp_path):
-    for pid in (os.getpid(), 2**22 + 1, 1):  # ours, of nobody, of a process that runs
+    for pid in (os.getpid(), 2**22 + 1, 1):  # our own id, an unused id, the id of a running process
         (tmp_path / f".a.json.unfinished-{pid}").touch()
     atomic_files.write_json(tmp_path / "a.json", {"x": float("nan")})
     assert {file.name for file in tmp_path.iterdir()} == {"a.json", ".a.json.unfinished-1"}
@@ -70,13 +70,13 @@ def test_what_killed_processes_left_is_removed_and_that_of_others_is_not(tmp_pat
 def test_nothing_else_makes_its_files_durable_in_a_way_of_its_own():
     allowed = {
         "rlp/runtime/atomic_files.py",
-        "rlp/runtime/lease.py",  # it stays in the file that is locked
-        "rlp/metrics/metrics_file.py",  # lines are added to metrics.damaged.jsonl
+        "rlp/runtime/lease.py",  # must write to the file that is locked
+        "rlp/metrics/metrics_file.py",  # appends to metrics.damaged.jsonl
     }
-    found = {
+    writers = {
         str(path.relative_to(ROOT))
         for room in ("rlp", "launch", "models")
         for path in (ROOT / room).rglob("*.py")
         if re.search(r"os\.(fsync|replace|rename)\(", path.read_text(encoding="utf-8"))
     }
-    assert found == allowed
+    assert writers == allowed

@@ -1,4 +1,4 @@
-"""The saved config: exact when read back, and compared field by field."""
+"""A saved config is loaded exactly, and two configs are compared field by field."""
 
 import math
 import re
@@ -59,13 +59,13 @@ def test_differences_are_named_field_by_field():
 
 
 def test_where_and_in_what_pieces_a_run_is_computed_makes_no_difference():
-    def config(devices, in_flight, remat, layers):
-        own = {
+    def config(devices, branches, remat, layers):
+        settings = {
             "mesh": {"fsdp": devices},
-            "rlp": {"max_branches_in_flight": in_flight},
+            "rlp": {"max_branches_in_flight": branches},
             "model": {"remat": remat, "num_layers": layers},
         }
-        return ConfigDict(own | {"arms": {"base": own}})
+        return ConfigDict(settings | {"arms": {"base": settings}})
 
     assert check_same(config(1, 0, "none", 2), config(8, 64, "block", 2)) == []
     assert check_same(config(1, 0, "none", 2), config(8, 0, "none", 3)) == [

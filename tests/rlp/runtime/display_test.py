@@ -1,4 +1,4 @@
-"""Text from others, shown: nothing that a terminal obeys is left, and nothing else is changed."""
+"""Untrusted text is displayed without anything that a terminal interprets, and else unchanged."""
 
 import unicodedata
 
@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from rlp.runtime.display import error_lines, markdown_cell, markdown_code, printable, tag
 from rlp.runtime.errors import UserCodeError, UserError
 
-ANY = st.text(st.characters(exclude_categories=()))  # half surrogates too
-MarkdownIt = pytest.importorskip("markdown_it").MarkdownIt  # which rich brings
+ANY = st.text(st.characters(exclude_categories=()))  # includes lone surrogates
+MarkdownIt = pytest.importorskip("markdown_it").MarkdownIt  # a dependency of rich
 BAD = "\x1b]0;owned\x07 \r\n \u202etxt.exe \u2066 \ud800 \x9b31m <script>alert(1)</script> | `x` $"
 
 
 def moves(character: str) -> bool:
-    """Whether a character is one of those that a terminal obeys and does not show."""
+    """Whether a terminal interprets a character instead of showing it."""
     directed = unicodedata.bidirectional(character) in {
         *("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"),
     }

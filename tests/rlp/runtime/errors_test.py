@@ -1,4 +1,4 @@
-"""Errors of the user carry the field and the value at fault."""
+"""A UserError carries the field and the value at fault."""
 
 import copy
 import pickle
@@ -35,8 +35,8 @@ def test_an_error_of_no_field_says_so():
     ],
 )
 def test_an_error_keeps_what_it_carries(error):
-    """In another process, and when it is told of one of several configs."""
-    attributes = lambda found: (type(found), found.field, found.value, vars(found).get("frames"))
+    """In another process, and with the name of one of several configs added."""
+    attributes = lambda e: (type(e), e.field, e.value, vars(e).get("frames"))
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert attributes(again) == attributes(error)
         assert str(again) == str(error)

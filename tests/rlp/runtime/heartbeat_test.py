@@ -1,4 +1,4 @@
-"""Processes notice who is gone. Threads stand for processes here."""
+"""Processes detect when another one is gone. These tests use threads instead of processes."""
 
 import contextlib
 import queue
@@ -8,9 +8,9 @@ import threading
 import pytest
 
 from rlp.runtime import heartbeat
-from rlp.runtime.consistency import Who
+from rlp.runtime.consistency import Member
 from rlp.runtime.peers import Peer
-from tests.support.hosts import close, roll
+from tests.support.hosts import close, join_all
 
 
 @pytest.fixture(autouse=True)
@@ -20,21 +20,21 @@ def short(monkeypatch):
 
 @contextlib.contextmanager
 def watched(number):
-    """The watches of some processes, and what each of them hears of an end."""
-    outcomes = roll(*((number, i, {}) for i in range(number)))
-    heard = [queue.Queue() for _ in outcomes]
-    watches = [heartbeat.Heartbeat(p, h.put) for p, h in zip(outcomes, heard, strict=True)]
+    """Yield the heartbeats of some processes, queues of the ends they report, and their peers."""
+    connections = join_all(*((number, i, {}) for i in range(number)))
+    reported = [queue.Queue() for _ in connections]
+    watches = [heartbeat.Heartbeat(p, r.put) for p, r in zip(connections, reported, strict=True)]
     for watch in watches:
         watch.start()
     try:
-        yield watches, heard, outcomes
+        yield watches, reported, connections
     finally:
         for watch in watches:
             watch.leave()
 
 
 def kill(watch, peers):
-    """Ends a watch as a kill does, which closes the connections without a word."""
+    """End a heartbeat like SIGKILL does: the connections close without a message."""
     watch._stopped.set()
     watch._thread.join()
     for peer in peers:
@@ -43,62 +43,62 @@ def kill(watch, peers):
 
 @pytest.mark.parametrize("victim", [0, 2])
 def test_all_others_hear_who_is_killed(victim):
-    with watched(4) as (watches, heard, peers):
+    with watched(4) as (watches, reported, peers):
         kill(watches[victim], peers[victim])
-        for i, ends in enumerate(heard):
+        for i, ends in enumerate(reported):
             if i != victim:
                 end = ends.get(timeout=10)
                 assert (end["process"], end["host"]) == (victim, socket.gethostname())
                 assert end["lost"] == heartbeat.GONE
 
 
-@pytest.mark.parametrize("teller", [0, 1])
-def test_what_a_process_tells_of_its_end_comes_to_all_others(teller):
-    with watched(3) as (watches, heard, _):
-        end = {"process": teller, "message": "é" * 5000}
-        watches[teller].tell(end)
-        for i, ends in enumerate(heard):
-            if i != teller:
+@pytest.mark.parametrize("sender", [0, 1])
+def test_a_process_that_ends_notifies_all_others(sender):
+    with watched(3) as (watches, reported, _):
+        end = {"process": sender, "message": "é" * 5000}
+        watches[sender].notify(end)
+        for i, ends in enumerate(reported):
+            if i != sender:
                 assert ends.get(timeout=10) == end
-        assert heard[teller].empty()
+        assert reported[sender].empty()
 
 
 def test_an_orderly_end_is_no_loss():
-    with watched(3) as (watches, heard, _):
+    with watched(3) as (watches, reported, _):
         for watch in watches:
             watch.leave()
-        assert all(ends.empty() for ends in heard)
+        assert all(ends.empty() for ends in reported)
 
 
 def test_a_process_that_says_nothing_is_gone_and_one_that_speaks_is_not(monkeypatch):
     monkeypatch.setattr(heartbeat, "SILENCE_S", 1.0)
-    outcomes = roll(*((3, i, {}) for i in range(3)))
-    heard = queue.Queue()
-    watch = heartbeat.Heartbeat(outcomes[0], heard.put)
-    speaking = threading.Event()
+    connections = join_all(*((3, i, {}) for i in range(3)))
+    reported = queue.Queue()
+    watch = heartbeat.Heartbeat(connections[0], reported.put)
+    stopped = threading.Event()
 
-    def speak():
-        while not speaking.wait(0.05):
-            outcomes[1][0].send(None)
+    def beat():
+        while not stopped.wait(0.05):
+            connections[1][0].send(None)
 
-    thread = threading.Thread(target=speak)
+    thread = threading.Thread(target=beat)
     thread.start()
     watch.start()
-    end = heard.get(timeout=20)
+    end = reported.get(timeout=20)
     assert (end["process"], end["lost"]) == (2, heartbeat.SILENT)
-    speaking.set()
+    stopped.set()
     thread.join()
     watch.leave()
-    close(*outcomes[1:])
+    close(*connections[1:])
 
 
 def test_a_watch_that_was_stopped_itself_takes_nobody_for_dead(monkeypatch):
-    """As after a laptop has slept, or a process was stopped and continued."""
+    """For example after a laptop has slept, or after SIGSTOP and SIGCONT."""
     monkeypatch.setattr(heartbeat, "SILENCE_S", 0.4)
     now = [0.0]
     monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
     with socket.socket() as unused:
-        peer = Peer(Who(1, "b"), unused)
+        peer = Peer(Member(1, "b"), unused)
         watch = heartbeat.Heartbeat([peer], pytest.fail)
         turns = [0.1, 0.2, 900.0, 900.1]
 

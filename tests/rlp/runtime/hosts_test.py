@@ -1,4 +1,4 @@
-"""Several processes meet, agree, read their share, save together, and end together."""
+"""The processes of a run join, agree, read their share of the data, save and end together."""
 
 import json
 import re
@@ -32,19 +32,20 @@ def show(kind, error, trace):  # as launch.program does
 sys.excepthook = show
 
 address, number, process = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-def tell(**facts):
+def report(**facts):
     print(json.dumps(facts), flush=True)
 """
 
 
 def script(code, number, *more):
-    """Command lines of processes that run JOIN and `code`."""
+    """Return a function that makes the command line of a process, which runs JOIN and `code`."""
     return lambda address, i: [
         *(sys.executable, "-c", JOIN + code, address, str(number), str(i), *map(str, more))
     ]
 
 
-def told(processes, i):
+def reported(processes, i):
+    """Return all facts that process `i` has reported."""
     facts = [json.loads(line) for line in processes.out(i).splitlines()]
     return {name: value for line in facts for name, value in line.items()}
 
@@ -73,33 +74,33 @@ with multihost.Joined(address, number, process, 60):
     from rlp.data.rows import Rows
     from rlp.runtime.preemption import Preempted, Preemption
 
-    # One decides.
+    # Process 0 decides.
     decided = []
     def decide():
         decided.append(process)
         return {"from": process, "steps": [1, 2]}
-    tell(agreed=hosts.agree(decide), decided=decided, count=hosts.count(), first=hosts.is_first())
+    report(agreed=hosts.agree(decide), decided=decided, count=hosts.count(), first=hosts.is_first())
     def refuse():
         raise UserCodeError(f"refused by {process}", "the frames", field="objective")
     try:
         hosts.agree(refuse)
     except UserError as error:
-        tell(refused=str(error), field=error.field, frames=getattr(error, "frames", ""))
+        report(refused=str(error), field=error.field, frames=getattr(error, "frames", ""))
 
-    # Each reads its own rows, one rollout batch at a time.
+    # Each process reads its own rows, in two rollout batches.
     mesh = make_mesh(2, -1, 1)
     def read(first, size):
         reads.extend(range(first, first + size))
-        whole = np.repeat(np.arange(first, first + size, dtype=np.int32)[:, None], 3, axis=1)
-        return Batch(tokens=whole, segment=whole, position=whole, index=whole[:, 0], forks=whole)
+        x = np.repeat(np.arange(first, first + size, dtype=np.int32)[:, None], 3, axis=1)
+        return Batch(tokens=x, segment=x, position=x, index=x[:, 0], forks=x)
     reads, rows = [], []
     collect = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
     for part in range(2):
         batch = Rows(16, read).placed(mesh, part, 2)
         rows.append(np.asarray(collect(batch.index)).tolist())
-    tell(reads=reads, rows=rows)
+    report(reads=reads, rows=rows)
 
-    # All save, the first one keeps the folder.
+    # All processes save; process 0 manages the folder.
     folder = Path(sys.argv[4])
     if process == 0:
         (folder / "7.orbax-checkpoint-tmp").mkdir(parents=True)
@@ -121,18 +122,18 @@ with multihost.Joined(address, number, process, 60):
         for step, loss in ((1, 2.0), (2, 1.0), (3, 5.0), (4, 6.0), (4, None)):
             checkpoints.save(step, items(step), None if loss is None else {"loss": loss})
         checkpoints.wait()
-        tell(steps=checkpoints.steps)
+        report(steps=checkpoints.steps)
     hosts.barrier()
     if process == 0:
         (folder / "4" / "params" / "_METADATA").write_bytes(b"")
     with Checkpoints(folder, keep=2, best_metric="loss") as checkpoints:
-        step, found = checkpoints.restore(abstract)
+        step, state = checkpoints.restore(abstract)
         same = all((np.asarray(shard.data) == (values * step)[shard.index]).all()
-                   for shard in found["params"]["w"].addressable_shards)
-        tell(restored=step, same=same, meta=found["meta"], warned=len(checkpoints.warnings))
+                   for shard in state["params"]["w"].addressable_shards)
+        report(restored=step, same=same, meta=state["meta"], warned=len(checkpoints.warnings))
 
-    # SIGTERM reaches one, all stop at the same check, also inside a watched loop.
-    tell(ready=True)
+    # SIGTERM reaches one process, and all stop at the same check, also inside a watched loop.
+    report(ready=True)
     done = 0
     with Preemption() as preemption:
         try:
@@ -140,14 +141,14 @@ with multihost.Joined(address, number, process, 60):
                 time.sleep(0.01)
                 done += 1
         except Preempted:
-            tell(stopped=done)
+            report(stopped=done)
 """
 
 
 def together(number, devices, folder, seconds=120):
-    """Runs TOGETHER and sends SIGTERM to the last process: what each one told."""
-    words = script(TOGETHER, number, folder / "saved")
-    with cluster.started(words, number, folder, devices) as all_:
+    """Run TOGETHER, send SIGTERM to the last process, and return what each process reported."""
+    command = script(TOGETHER, number, folder / "saved")
+    with cluster.started(command, number, folder, devices) as all_:
         end = time.monotonic() + seconds
         while not all('"ready"' in all_.out(i) for i in range(number)):
             assert all(process.poll() is None for process in all_), all_.err(0) + all_.err(1)
@@ -155,19 +156,19 @@ def together(number, devices, folder, seconds=120):
             time.sleep(0.05)
         all_[-1].send_signal(signal.SIGTERM)
         assert all_.wait(60) == [0] * number, all_.err(0)
-        return [told(all_, i) for i in range(number)]
+        return [reported(all_, i) for i in range(number)]
 
 
-def holds(facts, number, folder):
-    """The laws of TOGETHER."""
-    whole = set(range(16))
+def check_together(facts, number, folder):
+    """Check what the processes of TOGETHER reported."""
+    all_rows = set(range(16))
     for i, fact in enumerate(facts):
         assert fact["agreed"] == {"from": 0, "steps": [1, 2]}
         assert fact["decided"] == ([0] if i == 0 else [])
         assert (fact["count"], fact["first"]) == (number, i == 0)
         assert (fact["refused"], fact["field"]) == ("refused by 0", "objective")
         assert fact["frames"] == ("the frames" if i == 0 else "")
-        # Shards of 4 rows, 2 in each rollout batch: the same order for any number of hosts.
+        # Shards of 4 rows, 2 in each rollout batch; the order is the same for any number of hosts.
         assert fact["rows"] == [
             [0, 1, 4, 5, 8, 9, 12, 13],
             [2, 3, 6, 7, 10, 11, 14, 15],
@@ -178,32 +179,32 @@ def holds(facts, number, folder):
         assert fact["warned"] == (1 if i == 0 else 0)
         assert fact["stopped"] == facts[0]["stopped"] < 6000
     assert [len(fact["reads"]) for fact in facts] == [16 // number] * number
-    assert set.union(*(set(fact["reads"]) for fact in facts)) == whole
+    assert set.union(*(set(fact["reads"]) for fact in facts)) == all_rows
     assert sorted(path.name for path in (folder / "saved").iterdir()) == ["2", "3", "damaged"]
 
 
-def alone_it_restores(folder):
+def check_restored_by_one_process(folder):
     mesh = make_mesh(1, 4, 2)
-    place = lambda *spec: NamedSharding(mesh, PartitionSpec(*spec))
-    array = lambda *spec: jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=place(*spec))
+    sharding = lambda *spec: NamedSharding(mesh, PartitionSpec(*spec))
+    array = lambda *spec: jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=sharding(*spec))
     params = {"w": array("tensor", "fsdp"), "v": array("fsdp")}
     with Checkpoints(folder / "saved") as checkpoints:
-        step, found = checkpoints.restore({"params": params})
+        step, state = checkpoints.restore({"params": params})
     values = np.arange(64, dtype=np.float32).reshape(8, 8)
     assert step == 3
-    np.testing.assert_array_equal(found["params"]["w"], values * 3)
-    np.testing.assert_array_equal(found["params"]["v"], values + 3)
+    np.testing.assert_array_equal(state["params"]["w"], values * 3)
+    np.testing.assert_array_equal(state["params"]["v"], values + 3)
 
 
 def test_two_processes_agree_read_save_and_stop_as_one(tmp_path):
-    holds(together(2, 2, tmp_path), 2, tmp_path)
-    alone_it_restores(tmp_path)
+    check_together(together(2, 2, tmp_path), 2, tmp_path)
+    check_restored_by_one_process(tmp_path)
 
 
 HOST = socket.gethostname()
 
 
-def test_who_fails_takes_the_others_along(tmp_path):
+def test_a_process_that_fails_stops_the_others(tmp_path):
     code = """
 with multihost.Joined(address, number, process, 60):
     if process == 1:
@@ -214,7 +215,7 @@ with multihost.Joined(address, number, process, 60):
         assert both.wait(60) == [2, 2]
     assert both.err(1) == "error: the disk of this host is full\n"
     assert both.err(0) == (
-        f"error: process 0 on {HOST} stops, because process 1 on {HOST} failed: "
+        f"error: process 0 on {HOST} stops because process 1 on {HOST} failed: "
         "the disk of this host is full\n"
     )
 
@@ -253,7 +254,7 @@ def test_an_exception_is_one_line_and_its_traceback_is_in_the_log(tmp_path):
         f"error: process 1 on {HOST} failed: ValueError: no such thing; the traceback is in {log}\n"
     )
     assert both.err(0) == (
-        f"error: process 0 on {HOST} stops, because process 1 on {HOST} failed: "
+        f"error: process 0 on {HOST} stops because process 1 on {HOST} failed: "
         f"ValueError: no such thing; its traceback is in {log}\n"
     )
     assert "Traceback (most recent call last)" in log.read_text()
@@ -261,11 +262,11 @@ def test_an_exception_is_one_line_and_its_traceback_is_in_the_log(tmp_path):
 
 WAIT_IN_A_COLLECTIVE = """
     from rlp.runtime import signals
-    signals.before_end((workdir / f"released-{process}").touch)  # as a lease is
+    signals.before_end((workdir / f"released-{process}").touch)  # as a lease does
     import numpy as np
     from jax.experimental.multihost_utils import process_allgather
     process_allgather(np.array(1))
-    tell(ready=True)
+    report(ready=True)
     if process == victim:
         time.sleep(600)
     process_allgather(np.array(1))
@@ -273,21 +274,22 @@ WAIT_IN_A_COLLECTIVE = """
 
 
 def test_the_other_names_process_0_when_that_is_killed(tmp_path):
-    """JAX's client aborts when process 0 is gone; the line and the status come before that. (For
-    another one see tests/launch/hosts_test.py.)"""
+    """JAX's client aborts when process 0 is gone; our line and exit status come first. (See
+    tests/launch/hosts_test.py for the loss of another process.)"""
     code = JOINED_WITH_LOG + WAIT_IN_A_COLLECTIVE.replace("victim", "0")
     workdir = tmp_path / "run"
     with cluster.started(script(code, 2, workdir), 2, tmp_path, 1) as both:
         wait_until_ready(both)
-        time.sleep(1)  # into the collective
+        time.sleep(1)  # until process 1 waits in the collective
         both[0].send_signal(signal.SIGKILL)
         start = time.monotonic()
         statuses = both.wait(60)
         assert time.monotonic() - start < 15
     assert statuses[1] == 1
     assert both.err(1) == (
-        f"error: process 1 on {HOST} stops, because process 0 on {HOST} is gone: it was killed, or "
-        f"it crashed (its log is {workdir}/logs/process-0.log)\n"
+        f"error: process 1 on {HOST} stops because process 0 on {HOST} is gone: it was killed, or "
+        f"it crashed (its log is {workdir}/logs/process-0.log); start all processes again to "
+        "resume from the last checkpoint\n"
     )
     assert "Traceback" in (workdir / "logs" / "process-1.log").read_text()
     assert (workdir / "released-1").exists()
@@ -304,7 +306,7 @@ def test_a_signal_before_there_is_state_to_save_is_told_to_the_others(tmp_path):
     assert both.err(1).split("\n") == ["", "stopped by SIGTERM", ""]
     (line,) = both.err(0).splitlines()
     assert line.startswith(
-        f"error: process 0 on {HOST} stops, because process 1 on {HOST} was stopped by a signal"
+        f"error: process 0 on {HOST} stops because process 1 on {HOST} was stopped by a signal"
     )
 
 
@@ -317,7 +319,7 @@ def test_the_others_name_a_process_that_is_frozen(tmp_path):
         both[1].send_signal(signal.SIGSTOP)
         assert both[0].wait(60) == 1
     (line,) = both.err(0).splitlines()
-    assert line.startswith(f"error: process 0 on {HOST} stops, because process 1 on {HOST} is gone")
+    assert line.startswith(f"error: process 0 on {HOST} stops because process 1 on {HOST} is gone")
 
 
 @pytest.mark.slow
@@ -331,9 +333,10 @@ with multihost.Joined(address, number, process, 60):
 """
     with cluster.started(script(code, 2, tmp_path / "runs"), 2, tmp_path, 1) as both:
         assert both.wait(60) == [2, 2]
-    line = f"--workdir={tmp_path}/runs/0 is not one folder: process 1 on {HOST} has written "
+    line = f"--workdir={tmp_path}/runs/0 is not shared by all hosts: process 1 on {HOST}"
     for i in range(2):
-        assert both.err(i).startswith(f"error: {line}")
+        assert both.err(i).startswith(f"error: {line} has written process-1.log there")
+        assert both.err(i).endswith("use a folder that all hosts share\n")
         assert both.err(i).count("\n") == 1
 
 
@@ -345,14 +348,14 @@ with multihost.Joined(address, number, process, 60):
     try:
         hosts.check_same_data({"data.train": {"digest": str(process), "documents": 3 + process}})
     except UserError as error:
-        tell(data=str(error))
+        report(data=str(error))
     hosts.check_same({"x": 1, "y": process})
 """
     with cluster.started(script(code, 2), 2, tmp_path, 1) as both:
         assert both.wait(60) == [2, 2]
     for i in range(2):
-        assert told(both, i)["data"].startswith(
-            f"process 1 on {HOST} has other data than process 0 on {HOST} (data.train: 3 documents"
+        assert reported(both, i)["data"].startswith(
+            f"process 1 on {HOST} has different data than process 0 on {HOST} (data.train: 3 "
         )
         assert f"y is 0 on process 0 on {HOST} and 1 on process 1 on {HOST}; " in both.err(i)
         assert both.err(i).count("\n") == 1
@@ -361,9 +364,9 @@ with multihost.Joined(address, number, process, 60):
 @pytest.mark.slow
 def test_another_number_of_processes_is_refused_by_all(tmp_path):
     numbers = (2, 3)
-    code = "with multihost.Joined(address, number, process, 100):\n    tell(joined=True)"
-    words = lambda address, i: script(code, numbers[i])(address, i)
-    with cluster.started(words, 2, tmp_path, 1) as both:
+    code = "with multihost.Joined(address, number, process, 100):\n    report(joined=True)"
+    command = lambda address, i: script(code, numbers[i])(address, i)
+    with cluster.started(command, 2, tmp_path, 1) as both:
         assert both.wait(60) == [2, 2]
     for i in range(2):
         assert both.out(i) == ""
@@ -373,26 +376,26 @@ def test_another_number_of_processes_is_refused_by_all(tmp_path):
         )
 
 
-def test_whoever_waits_in_vain_names_itself_and_the_address(tmp_path):
-    """Process 0 of one run that nobody joins, and process 1 of another that has no process 0."""
+def test_a_process_that_waits_in_vain_names_itself_and_the_address(tmp_path):
+    """Process 0 of one run that no process joins, and process 1 of another without a process 0."""
     code = """
 with multihost.Joined(address, number, process, 3):
-    tell(joined=True)
+    report(joined=True)
 """
-    there = script(code, 2)
+    command = script(code, 2)
     with (
-        cluster.started(there, 1, tmp_path / "first") as first,
-        cluster.started(lambda address, _: there(address, 1), 1, tmp_path / "second") as second,
+        cluster.started(command, 1, tmp_path / "first") as first,
+        cluster.started(lambda address, _: command(address, 1), 1, tmp_path / "second") as second,
     ):
         assert first.wait(60) + second.wait(60) == [2, 2]
     assert re.fullmatch(
-        rf"error: process 0 on {HOST} waited 3 s at 127\.0\.0\.1:\d+ for the other processes of 2,"
-        r" but 1 did not come: process 1; .*\n",
+        rf"error: process 0 on {HOST} waited 3 s \(--join_timeout\) at 127\.0\.0\.1:\d+, but 1 of 2"
+        r" processes did not connect: process 1; start all processes .*--num_processes\n",
         first.err(0),
     )
     assert re.fullmatch(
-        rf"error: process 1 on {HOST} of 2 waited 3 s for process 0 at 127\.0\.0\.1:\d+, and"
-        r" nothing answers there; .*\n",
+        rf"error: process 1 on {HOST} waited 3 s \(--join_timeout\) for process 0 at 127\.0\.0\.1:"
+        r"\d+, but nothing answered there; start process 0 .*--coordinator_address\n",
         second.err(0),
     )
     assert first.out(0) == second.out(0) == ""
@@ -405,6 +408,6 @@ def test_a_port_that_is_taken_is_refused(monkeypatch):
         taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"127.0.0.1:{port}: port {port} of .* take another"):
+        with pytest.raises(UserError, match=f"127.0.0.1:{port}: port {port} of .* use another"):
             multihost.Joined(f"127.0.0.1:{port}", 2, 0).__enter__()
     assert joins == []

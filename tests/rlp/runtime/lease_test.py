@@ -1,4 +1,4 @@
-"""One process at a time holds a folder, with locks and without them."""
+"""Only one process at a time holds a folder, on file systems with and without locks."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ ELSEWHERE = lease.Owner("host-b", "another boot", 4711, "2026-11-29 10:02:00 UTC
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Leases that expire in a moment."""
+    """Make leases expire after 0.6 s."""
     monkeypatch.setattr(lease, "RENEWED_EVERY_S", 0.05)
     monkeypatch.setattr(lease, "EXPIRES_AFTER_S", 0.6)
     monkeypatch.setattr(lease, "SETTLES_IN_S", 0.2)
@@ -37,18 +37,18 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def no_locks(monkeypatch):
-    """A file system without locks."""
+    """Simulate a file system without locks."""
     monkeypatch.setattr(lease, "_lock", lambda path: (None, False))
 
 
 @pytest.fixture
 def locks_of_this_machine(monkeypatch):
-    """A network file system on which a lock says nothing of other machines."""
+    """Simulate a network file system whose locks work within one machine only."""
     monkeypatch.setattr(lease, "_file_system", lambda folder: "nfs4")
 
 
 def left_by(owner, folder):
-    """A folder in which a process left its lease."""
+    """Write the lease of a process that has ended."""
     folder.mkdir(exist_ok=True)
     lease._write(folder / run_folder.LEASE, owner)
 
@@ -59,9 +59,9 @@ def contents(folder):
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that holds a folder."""
-    words = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE) as process:
+    """Start a process that holds a folder."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"
         yield process
         process.kill()
@@ -71,9 +71,9 @@ def test_a_folder_is_held_and_let_go(tmp_path):
     folder = tmp_path / "a" / "run"
     with lease.held(folder) as held:
         held.check()
-        there = json.loads((folder / run_folder.LEASE).read_text())
-        assert (there["pid"], there["renewals"]) == (os.getpid(), 0)
-    assert contents(tmp_path) == []  # the folders were made for it
+        content = json.loads((folder / run_folder.LEASE).read_text())
+        assert (content["pid"], content["renewals"]) == (os.getpid(), 0)
+    assert contents(tmp_path) == []  # the folders that were created for the lease are removed
 
 
 def test_what_a_run_wrote_stays(tmp_path):
@@ -92,8 +92,8 @@ def test_an_error_lets_go(tmp_path):
 def test_another_process_is_refused_at_once_by_its_number(tmp_path, holder):
     content = (tmp_path / "run" / run_folder.LEASE).read_bytes()
     for _ in range(2):
-        named = rf"run is being trained by process {holder.pid} on "
-        with pytest.raises(UserError, match=named), lease.held(tmp_path / "run"):
+        message = rf"run is being trained by process {holder.pid} on "
+        with pytest.raises(UserError, match=message), lease.held(tmp_path / "run"):
             pass
     assert (tmp_path / "run" / run_folder.LEASE).read_bytes() == content
 
@@ -115,24 +115,24 @@ def test_after_a_kill_the_next_process_does_not_wait(tmp_path, holder):
 
 
 def test_one_of_many_that_start_at_once_gets_the_folder(tmp_path):
-    """On threads, since the lock of a file is one of its descriptor."""
-    got, start = [], threading.Barrier(8)
+    """Threads are sufficient here, because a lock belongs to a file descriptor."""
+    outcomes, start = [], threading.Barrier(8)
 
     def take():
         start.wait()
         try:
             with lease.held(tmp_path):
-                got.append("held")
+                outcomes.append("held")
                 time.sleep(0.5)
         except UserError:
-            got.append("refused")
+            outcomes.append("refused")
 
     threads = [threading.Thread(target=take) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(got) == ["held"] + ["refused"] * 7
+    assert sorted(outcomes) == ["held"] + ["refused"] * 7
 
 
 def test_a_lease_from_elsewhere_that_is_not_renewed_expires(tmp_path, quick, caplog):
@@ -161,7 +161,7 @@ def test_a_lease_from_elsewhere_that_is_renewed_is_refused(tmp_path, quick):
 
 
 def test_the_clock_of_another_machine_means_nothing(tmp_path, quick):
-    """Whatever time its file has."""
+    """The modification time of the lease does not matter."""
     left_by(ELSEWHERE, tmp_path)
     for stamp in (0, 2**32):
         left_by(ELSEWHERE, tmp_path)
@@ -191,15 +191,15 @@ def test_without_locks_a_dead_process_of_this_machine_is_known(tmp_path, holder)
 
 @pytest.mark.parametrize("locks", ["no_locks", "locks_of_this_machine"])
 def test_of_two_machines_that_take_a_folder_at_once_one_stops(tmp_path, quick, locks, request):
-    """The second one has read the folder before the first one wrote."""
+    """The second process has read the folder before the first one wrote its lease."""
     request.getfixturevalue(locks)
     first = lease.Lease(tmp_path, None, [])
     second = lease.Lease(tmp_path, None, [])
-    with pytest.raises(UserError, match="has stopped before its next write"):
+    with pytest.raises(UserError, match="stops before its next write"):
         first.check()
     second.check()
     first.release()
-    assert contents(tmp_path) == [run_folder.LEASE]  # the other's
+    assert contents(tmp_path) == [run_folder.LEASE]  # that of the second process
     second.release()
     assert contents(tmp_path) == []
 
@@ -208,7 +208,7 @@ def test_an_owner_that_was_suspended_stops_before_its_next_write(tmp_path, quick
     monkeypatch.setattr(lease.Lease, "_renew_for_ever", lambda self: None)
     with lease.held(tmp_path) as held:
         held.check()
-        time.sleep(0.4)  # more than half of the expiry
+        time.sleep(0.4)  # more than half of the time after which leases expire
         left_by(ELSEWHERE, tmp_path)
         with pytest.raises(UserError, match="is held by process 4711 on host-b"):
             held.check()
@@ -247,7 +247,7 @@ def test_what_an_interrupted_start_left_is_no_lease(tmp_path):
 
 
 def test_a_number_that_is_used_again_is_not_the_owner(tmp_path):
-    """A container starts its process with the same number every time."""
+    """In a container, a restarted process often has the same process id."""
     mine = lease.Owner("here", lease._machine(), os.getpid(), "then", "of a process before us")
     left_by(mine, tmp_path)
     start = time.monotonic()

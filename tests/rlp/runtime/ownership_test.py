@@ -1,4 +1,4 @@
-"""A run, an experiment and a sweep touch nothing that they did not make, wherever they are put."""
+"""A run, an experiment and a sweep never change files that they did not write."""
 
 import json
 import os
@@ -23,22 +23,22 @@ SHORT = {"steps": 2, "evaluation.every": 0, "checkpoint.every": 1}
 
 
 def everything(folder: Path) -> dict:
-    """What is below a folder: the content of files, the targets of links, and folders."""
-    look = lambda path: (
+    """Return everything below a folder: folders, contents of files, and targets of links."""
+    content = lambda path: (
         os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes()
     )
-    return {str(path.relative_to(folder)): look(path) for path in folder.rglob("*")}
+    return {str(path.relative_to(folder)): content(path) for path in folder.rglob("*")}
 
 
 def config(*changes):
     return runs.config(runs.COMPASS, SHORT, *changes)
 
 
-def refused(do, folder, *words):
-    """`do` raises one line with these words, and changes nothing below `folder`."""
+def refused(action, folder, *words):
+    """Check that `action` raises one line with these words and changes nothing in `folder`."""
     before = everything(folder)
     with pytest.raises(UserError) as caught:
-        do()
+        action()
     assert everything(folder) == before
     assert "\n" not in str(caught.value)
     for word in words:
@@ -84,18 +84,19 @@ def put_dangling_link(path):
 PUTS = [put_file, put_folder, put_link, put_dangling_link]
 
 
-# What is in the way.
+# Files of others that a run would overwrite.
 
 
 def test_the_names_are_all_that_a_run_writes(finished):
     written = {path.name for path in finished.iterdir()}
-    others = {"hf", "responses.json", "logs", "metrics.damaged.jsonl", "metrics.declared.json"}
+    others = {"hf", "responses.json", "logs", "profile"}
+    others |= {"metrics.damaged.jsonl", "metrics.declared.json"}
     assert written == {*run_folder.WRITTEN["run"], run_folder.OWNER} - others
 
 
 @pytest.mark.parametrize("put", PUTS)
 @pytest.mark.parametrize("name", [*run_folder.WRITTEN["run"], run_folder.OWNER])
-def test_a_new_run_refuses_what_has_a_name_of_its_own(name, put, tmp_path):
+def test_a_new_run_refuses_a_folder_with_one_of_its_names(name, put, tmp_path):
     put(tmp_path / name)
     refused(lambda: loop.train(config(), tmp_path), tmp_path, str(tmp_path), name)
     (tmp_path / "link").symlink_to(tmp_path)
@@ -110,65 +111,66 @@ def test_a_record_of_another_program_is_not_taken_for_ours(content, tmp_path):
 
 @pytest.mark.parametrize("put", PUTS)
 @pytest.mark.parametrize("name", [*run_folder.WRITTEN["experiment"], run_folder.OWNER, "arm"])
-def test_a_new_experiment_refuses_what_has_a_name_of_its_own(name, put, tmp_path):
-    given = config()
-    given.arms = ConfigDict({"first": {}, "arm": {"init_from": "first"}})
-    place, within = tmp_path / name, name
+def test_a_new_experiment_refuses_a_folder_with_one_of_its_names(name, put, tmp_path):
+    run_config = config()
+    run_config.arms = ConfigDict({"first": {}, "arm": {"init_from": "first"}})
+    path, message = tmp_path / name, name
     if name == "arm":
-        place.mkdir()
-        place, within = place / "checkpoints", "arm holds checkpoints"
-    put(place)
-    refused(lambda: experiment.run(given, tmp_path), tmp_path, within)
+        path.mkdir()
+        path, message = path / "checkpoints", "arm contains checkpoints"
+    put(path)
+    refused(lambda: experiment.run(run_config, tmp_path), tmp_path, message)
 
 
 def test_an_arm_is_not_called_like_a_folder_of_its_experiment(tmp_path):
-    given = config()
-    given.arms = ConfigDict({"plots": {}})
-    refused(lambda: experiment.run(given, tmp_path), tmp_path, "cannot be called 'plots'")
+    run_config = config()
+    run_config.arms = ConfigDict({"plots": {}})
+    message = "the arm name 'plots' is reserved"
+    refused(lambda: experiment.run(run_config, tmp_path), tmp_path, message)
 
 
 def test_the_folder_of_a_run_is_not_that_of_an_experiment(finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
-    given = config()
-    given.arms = ConfigDict({"a": {}})
-    refused(lambda: experiment.run(given, workdir), workdir, "belongs to another run")
+    run_config = config()
+    run_config.arms = ConfigDict({"a": {}})
+    refused(lambda: experiment.run(run_config, workdir), workdir, "belongs to another run")
 
 
 @pytest.mark.parametrize("way", ["name", "absolute", "dots", "link", "folder link"])
 def test_the_model_that_a_run_starts_from_survives_in_every_spelling(
     way, model, text, tmp_path, monkeypatch
 ):
-    """It is called as the copy that the run would make of it, in the run's own folder."""
+    """The model is in the run directory, under the name of the copy that the run would make."""
     workdir = tmp_path / "w"
     shutil.copytree(model, workdir / "hf")
     (tmp_path / "to_model").symlink_to(workdir / "hf")
     (tmp_path / "to_folder").symlink_to(workdir)
     monkeypatch.chdir(workdir)
-    source, place = {
+    source, target = {
         "name": ("hf", workdir),
         "absolute": (str(workdir / "hf"), Path()),
         "dots": ("../w/hf", workdir),
         "link": (str(tmp_path / "to_model"), workdir),
         "folder link": ("hf", tmp_path / "to_folder"),
     }[way]
-    given = runs.config(runs.TEXT, text, SHORT, {"init_from": source})
-    refused(lambda: loop.train(given, place), tmp_path, "hf")
-    refused(lambda: loop.train(given, "hf"), tmp_path, "config.json")
+    run_config = runs.config(runs.TEXT, text, SHORT, {"init_from": source})
+    refused(lambda: loop.train(run_config, target), tmp_path, "hf")
+    refused(lambda: loop.train(run_config, "hf"), tmp_path, "config.json")
 
 
-# What is left alone.
+# Files of others that are left alone.
 
 
-def test_other_files_are_left_alone_also_where_folders_lie_in_one_another(model, text, tmp_path):
+def test_other_files_are_left_alone_also_in_nested_folders(model, text, tmp_path):
     source = shutil.copytree(model, tmp_path / "w" / "models" / "mine")
     (tmp_path / "w" / "notes.txt").write_text("mine")
-    (tmp_path / "w" / "plots").mkdir()  # an empty folder is as good as none
+    (tmp_path / "w" / "plots").mkdir()  # an empty folder counts as missing
     (tmp_path / "link").symlink_to(source)
     before = everything(tmp_path)
-    given = runs.config(runs.TEXT, text, SHORT, {"init_from": str(tmp_path / "link")})
+    run_config = runs.config(runs.TEXT, text, SHORT, {"init_from": str(tmp_path / "link")})
     inside = source / "runs" / "first"
-    for workdir in (tmp_path / "w", inside):  # around what it starts from, and inside it
-        loop.train(given, workdir)
+    for workdir in (tmp_path / "w", inside):  # a parent of the model's folder, and a folder in it
+        loop.train(run_config, workdir)
         assert folders.below(workdir / "hf").keys() >= {"config.json", "tokenizer.json"}
     after = everything(tmp_path)
     assert before == {name: after[name] for name in before}
@@ -177,7 +179,7 @@ def test_other_files_are_left_alone_also_where_folders_lie_in_one_another(model,
 
 
 def test_files_that_a_run_did_not_make_are_not_its_own(finished, model, tmp_path):
-    """Somebody puts a model, such as an export, into the folder of a run that has none."""
+    """A user puts a model, such as an export, into the directory of a run without `hf`."""
     workdir = shutil.copytree(finished, tmp_path / "run")
     shutil.copytree(model, workdir / "hf")
     mine = everything(workdir / "hf")
@@ -186,7 +188,7 @@ def test_files_that_a_run_did_not_make_are_not_its_own(finished, model, tmp_path
     assert init_from.files_for(more, workdir) is None
     assert loop.train(more, workdir, allow_config_change=True, report=False)["step"] == 3
     assert everything(workdir / "hf") == mine
-    shutil.rmtree(workdir / "checkpoints")  # it may start from something else, then
+    shutil.rmtree(workdir / "checkpoints")  # without checkpoints it may start from another model
     other = config({"init_from": str(model), "data.kind": "text"})
     refused(
         lambda: loop.train(other, workdir, allow_config_change=True), workdir, "hf is in the way"
@@ -195,15 +197,15 @@ def test_files_that_a_run_did_not_make_are_not_its_own(finished, model, tmp_path
 
 @pytest.mark.parametrize("change", ["more", "folder", "link"])
 def test_a_copy_that_is_no_longer_the_run_s_is_not_replaced(change, model, tmp_path):
-    workdir, own = tmp_path / "run", tmp_path / "run" / "hf"
+    workdir, copy = tmp_path / "run", tmp_path / "run" / "hf"
     init_from.copy_files(model, workdir)
     if change == "more":
-        put_file(own / "model.safetensors")
+        put_file(copy / "model.safetensors")
     elif change == "folder":
-        put_folder(own / "notes")
+        put_folder(copy / "notes")
     else:
-        own.rename(tmp_path / "elsewhere")
-        own.symlink_to(tmp_path / "elsewhere")
+        copy.rename(tmp_path / "elsewhere")
+        copy.symlink_to(tmp_path / "elsewhere")
     other = folders.write(tmp_path / "other", hidden_size=16)
     for files in (other, None):
         refused(lambda files=files: init_from.copy_files(files, workdir), workdir, "in the way")
@@ -240,7 +242,7 @@ def test_a_link_to_an_empty_folder_may_be_where_checkpoints_go(tmp_path):
     assert (tmp_path / "large" / "2").is_dir()
 
 
-# A folder that is the run's.
+# A folder that belongs to the run.
 
 
 @pytest.mark.parametrize(
@@ -254,23 +256,23 @@ def test_a_link_to_an_empty_folder_may_be_where_checkpoints_go(tmp_path):
 )
 def test_killed_while_it_begins_a_run_begins_again(moment, files, model, text, tmp_path):
     source = {"init_from": str(model)} if files else {}
-    given = runs.config(runs.TEXT, text, SHORT, source)
+    run_config = runs.config(runs.TEXT, text, SHORT, source)
     with crash_at(*moment), pytest.raises(Crash):
-        loop.train(given, tmp_path / "run", report=False)
+        loop.train(run_config, tmp_path / "run", report=False)
     assert not (tmp_path / "run" / "config.json").exists()
-    loop.train(given, tmp_path / "run", report=False)
-    loop.train(given, tmp_path / "whole", report=False)
+    loop.train(run_config, tmp_path / "run", report=False)
+    loop.train(run_config, tmp_path / "whole", report=False)
     assert runs.outcome(tmp_path / "run") == runs.outcome(tmp_path / "whole")
     assert (tmp_path / "run" / "hf").exists() == files
 
 
-def test_a_run_of_which_only_config_and_checkpoints_were_copied_goes_on(finished, tmp_path):
-    workdir, given = tmp_path / "run", config({"steps": 4})
+def test_a_run_of_which_only_config_and_checkpoints_were_copied_resumes(finished, tmp_path):
+    workdir, run_config = tmp_path / "run", config({"steps": 4})
     with crash_at(NextTokenTrainer, "step", 4), pytest.raises(Crash):
-        loop.train(given, tmp_path / "whole", report=False)
+        loop.train(run_config, tmp_path / "whole", report=False)
     shutil.copytree(tmp_path / "whole" / "checkpoints", workdir / "checkpoints")
     shutil.copy(tmp_path / "whole" / "config.json", workdir)
-    assert loop.train(given, workdir, report=False)["step"] == 4
+    assert loop.train(run_config, workdir, report=False)["step"] == 4
     assert ownership.made_files(workdir) is False
 
 
@@ -282,11 +284,11 @@ def test_a_copy_of_another_program_s_checkpoints_is_refused(finished, tmp_path):
 
 
 def test_a_run_whose_tokenizer_is_gone_says_so(model, text, tmp_path):
-    given = runs.config(runs.TEXT, text, SHORT, {"init_from": str(model)})
+    run_config = runs.config(runs.TEXT, text, SHORT, {"init_from": str(model)})
     with crash_at(NextTokenTrainer, "step", 2), pytest.raises(Crash):
-        loop.train(given, tmp_path, report=False)
+        loop.train(run_config, tmp_path, report=False)
     shutil.rmtree(tmp_path / "hf")
-    refused(lambda: loop.train(given, tmp_path), tmp_path, "hf is missing")
+    refused(lambda: loop.train(run_config, tmp_path), tmp_path, "hf is missing")
     refused(lambda: init_from.find(str(tmp_path)), tmp_path, "hf is missing")
 
 
@@ -295,8 +297,10 @@ def test_a_damaged_evaluation_is_made_again_from_the_last_checkpoint(finished, t
     workdir = shutil.copytree(finished, tmp_path / "run")
     (workdir / "evaluation.json").write_text(content)
     if content != "{}":
-        given = config({"match": f"{workdir}:flops"})
-        refused(lambda: loop.train(given, tmp_path / "x"), tmp_path, "evaluation.json cannot be")
+        run_config = config({"match": f"{workdir}:flops"})
+        refused(
+            lambda: loop.train(run_config, tmp_path / "x"), tmp_path, "evaluation.json cannot be"
+        )
     made = runs.timeless(loop.train(config(), workdir))
     assert made == runs.timeless(json.loads((finished / "evaluation.json").read_text()))
     assert runs.outcome(workdir) == runs.outcome(finished)
@@ -309,11 +313,11 @@ def test_a_damaged_evaluation_without_a_checkpoint_is_named(finished, tmp_path):
     refused(lambda: loop.train(config(), workdir), workdir, "evaluation.json cannot be read")
 
 
-# Where nothing can be written.
+# Folders that cannot be written.
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("file", "file is a file; give a folder"),
         ("file/x", "file is a file; name another folder"),
@@ -325,26 +329,26 @@ def test_a_damaged_evaluation_without_a_checkpoint_is_named(finished, tmp_path):
         ("loop/x", "Too many levels of symbolic links"),
     ],
 )
-def test_a_folder_that_cannot_be_made_is_refused_at_once(name, said, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_made_is_refused_at_once(name, message, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to("loop")
     monkeypatch.setattr(loop.memory_check, "build", None)
     monkeypatch.setattr(experiment.memory_check, "build", None)
-    refused(lambda: loop.train(config(), tmp_path / name), tmp_path, said)
-    given = config()
-    given.arms = ConfigDict({"a": {}})
-    refused(lambda: experiment.run(given, tmp_path / name), tmp_path, said)
+    refused(lambda: loop.train(config(), tmp_path / name), tmp_path, message)
+    run_config = config()
+    run_config.arms = ConfigDict({"a": {}})
+    refused(lambda: experiment.run(run_config, tmp_path / name), tmp_path, message)
 
 
 def test_a_folder_that_may_not_be_written_is_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(disk_errors.os, "access", lambda path, mode: Path(path) != tmp_path)
-    for place in (tmp_path, tmp_path / "a" / "b"):
-        refused(lambda place=place: loop.train(config(), place), tmp_path, "Permission denied")
+    for workdir in (tmp_path, tmp_path / "a" / "b"):
+        refused(lambda w=workdir: loop.train(config(), w), tmp_path, "Permission denied")
 
 
-def test_where_the_disk_is_full_the_same_command_goes_on_later(tmp_path, monkeypatch):
-    """It is full at each of the files of a run in turn."""
+def test_after_a_full_disk_the_same_command_resumes(tmp_path, monkeypatch):
+    """The disk is full at each of the files of a run in turn."""
     write = atomic_files.write_whole
     names = ["owner.json", "config.json", "warnings.json", "thoughts.json", "evaluation.json"]
     for name in names:
@@ -364,7 +368,7 @@ def test_where_the_disk_is_full_the_same_command_goes_on_later(tmp_path, monkeyp
     assert runs.outcome(tmp_path / "run") == runs.outcome(tmp_path / "whole")
 
 
-def test_errors_of_other_kinds_are_not_taken_for_the_disk_s(tmp_path):
+def test_other_errors_are_not_reported_as_disk_errors(tmp_path):
     for error in (ValueError("no"), RuntimeError("no"), KeyError("no"), UserError("no")):
         with pytest.raises(type(error), match="^'?no'?$"), disk_errors.writing(tmp_path):
             raise error
@@ -377,18 +381,18 @@ def test_errors_of_other_kinds_are_not_taken_for_the_disk_s(tmp_path):
 
 
 def test_a_model_s_config_is_not_a_run_s(model, tmp_path):
-    """Though a run may well start from that folder."""
+    """A run may start from that folder, but not in it."""
     assert init_from.find(str(model)).config is None
     workdir = shutil.copytree(model, tmp_path / "model")
     assert json.loads((workdir / "config.json").read_text())["model_type"] == "qwen3"
-    given = default.get_config()
-    given.init_from = str(workdir)
-    refused(lambda: loop.train(given, workdir), workdir, "config.json, which no run has made")
+    run_config = default.get_config()
+    run_config.init_from = str(workdir)
+    refused(lambda: loop.train(run_config, workdir), workdir, "config.json, which this run has not")
 
 
 @pytest.mark.parametrize("inside", ["checkpoints/9", "plots/run", "hf"])
 def test_a_run_among_the_files_of_another_is_refused(inside, tmp_path):
     ownership.claim(tmp_path / "run", "run")
-    with pytest.raises(UserError, match="lies among the files of the run in"):
+    with pytest.raises(UserError, match="is among the files of the run in"):
         ownership.check(tmp_path / "run" / inside, "run")
-    ownership.check(tmp_path / "run" / "mine", "run")  # which no run makes
+    ownership.check(tmp_path / "run" / "mine", "run")  # not a name that a run uses

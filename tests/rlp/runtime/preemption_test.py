@@ -1,4 +1,4 @@
-"""A signal is a request while there is something to save: noticed where the run asks."""
+"""While there is state to save, a signal is a request that the run notices at its next check."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from rlp.runtime.signals import ENDING
 
 @pytest.fixture(autouse=True)
 def heard():
-    """What the handler that stood there before is called with."""
+    """Install a SIGTERM handler, and return the list of its calls."""
     calls = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: calls.append(number))
     yield calls
@@ -25,7 +25,7 @@ def terminate(number=signal.SIGTERM):
 
 @contextlib.contextmanager
 def waiting():
-    """A Preemption in which there is something to save."""
+    """Enter a Preemption after `wait`, that is, with state to save."""
     with Preemption() as preemption:
         preemption.wait()
         yield preemption
@@ -68,7 +68,7 @@ def test_a_watched_loop_ends_before_its_next_item(at):
     with waiting() as preemption:
         if at == 0:
             terminate()
-        if at == 3:  # there is no next item: the loop's own end comes first
+        if at == 3:  # there is no next item, so the loop ends normally
             watch(preemption)
         else:
             with pytest.raises(Preempted):
@@ -94,7 +94,7 @@ def test_once_entered_again_it_has_forgotten():
         preemption.check()
 
 
-def test_what_came_late_reaches_the_handler_from_before(heard):
+def test_a_late_signal_reaches_the_previous_handler(heard):
     with waiting():
         terminate()
         assert heard == []
@@ -112,12 +112,12 @@ def test_with_the_default_handler_a_finished_run_is_not_killed():
 def test_each_signal_waits_and_is_named(number):
     with waiting() as preemption:
         terminate(number)
-        with pytest.raises(Preempted) as told:
+        with pytest.raises(Preempted) as caught:
             preemption.check()
-    assert told.value.number == number
+    assert caught.value.number == number
 
 
-def test_before_there_is_something_to_save_a_signal_is_not_held_back(heard):
+def test_before_there_is_state_to_save_a_signal_is_not_held_back(heard):
     with Preemption() as preemption:
         terminate()
         assert heard == [signal.SIGTERM]
@@ -136,7 +136,7 @@ def test_a_signal_that_is_ignored_stays_ignored():
 
 
 def test_a_second_interrupt_does_not_wait():
-    """In a notebook, say, where no program ends."""
+    """Without `signals.install`, as in a notebook, it raises KeyboardInterrupt."""
     with waiting() as preemption:
         terminate(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""What belongs into the log of a process goes there, and the terminal stays readable."""
+"""Output of libraries goes to the log of a process, and the terminal stays readable."""
 
 import signal
 import subprocess
@@ -40,7 +40,7 @@ print("a line of Python", file=sys.stderr)
 logging.info("a record")
 log.keep(workdir)
 os.write(2, b"E1129 later\\n")
-log.say("error: one line")
+log.show("error: one line")
 log.close()
 os.write(2, b"after it\\n")
 logging.info("a last record")
@@ -60,10 +60,10 @@ logging.info("a last record")
 
 
 def test_a_log_is_appended_to(tmp_path):
-    code = "log.keep(workdir); log.write('said'); log.close()"
+    code = "log.keep(workdir); log.write('a line'); log.close()"
     for _ in range(2):
         assert run(code, tmp_path).returncode == 0
-    assert log_of(tmp_path).count("--- ") == log_of(tmp_path).count("said") == 2
+    assert log_of(tmp_path).count("--- ") == log_of(tmp_path).count("a line") == 2
 
 
 def test_without_a_workdir_nothing_is_left_but_what_failed(tmp_path):
@@ -73,10 +73,10 @@ print(log.path)
 if workdir.name == "closed":
     log.close()
 """
-    for name, there in (("closed", False), ("failed", True)):
+    for name, exists in (("closed", False), ("failed", True)):
         path = type(tmp_path)(run(code, tmp_path / name).stdout.strip())
-        assert path.exists() == there
-        if there:
+        assert path.exists() == exists
+        if exists:
             assert "traceback" in path.read_text()
             path.unlink()
 
@@ -94,12 +94,12 @@ thread.join()
 
 
 def test_an_abort_leaves_the_stacks_and_waits_for_a_line(tmp_path):
-    """As when JAX's client aborts: another thread has the time to say why, and to end with 1."""
+    """After an abort, as by JAX's client, another thread has time to print a line and exit."""
     code = """
 log.keep(workdir)
 def end():
     {wait}
-    log.say("error: somebody is gone")
+    log.show("error: somebody is gone")
     os._exit(1)
 threading.Thread(target=end, daemon=True).start()
 ctypes.CDLL(None).abort()

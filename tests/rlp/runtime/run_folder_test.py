@@ -1,11 +1,11 @@
-"""The names of files in a run's folder are said in one module, and are those on users' disks."""
+"""The names of files in a run directory are defined in one module, and never change."""
 
 import ast
 
 from rlp.runtime import run_folder
 from tests.support.paths import ROOT
 
-# Of the Hugging Face format, which calls its own file config.json.
+# Modules for formats that have a config.json of their own.
 THEIRS = ("rlp/interop/huggingface/folder.py", "rlp/interop/gguf/folder.py")
 
 
@@ -21,12 +21,12 @@ def test_no_other_module_spells_them():
     files = [
         path for room in ("rlp", "launch", "benchmarks") for path in (ROOT / room).rglob("*.py")
     ]
-    spelled = {str(path.relative_to(ROOT)): literals(path) & names for path in files}
-    found = {file: words for file, words in spelled.items() if words and file not in THEIRS}
-    assert found.keys() == {"rlp/runtime/run_folder.py"}
+    names_in = {str(path.relative_to(ROOT)): literals(path) & names for path in files}
+    modules = {file for file, words in names_in.items() if words and file not in THEIRS}
+    assert modules == {"rlp/runtime/run_folder.py"}
 
 
-def test_they_stay_what_they_are():
+def test_the_names_do_not_change():
     run = """config.json hf checkpoints metrics.jsonl tensorboard warnings.json
         metrics.damaged.jsonl metrics.declared.json profile evaluation.json thoughts.json
         responses.json report.html plots logs"""

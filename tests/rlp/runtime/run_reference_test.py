@@ -1,4 +1,4 @@
-"""References to runs are split in one way, and what is not the run survives another run's name."""
+"""References to runs are split at the right sign, and the run in them can be replaced."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Code of the user's that raises: one line that names it, and the frames of that code alone."""
+"""Errors in the user's code are one line that names the code, and the frames of that code only."""
 
 import logging
 import pickle
@@ -52,7 +52,7 @@ MINE = Objective(
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Writes a module of the user's, and returns its file."""
+    """Return a function that writes a module of the user and returns its file."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(name, content):
@@ -63,7 +63,7 @@ def module(tmp_path, monkeypatch):
 
 
 def frames(error):
-    """(file, function) of the frames that are shown."""
+    """Return (file, function) of the frames that are shown."""
     return re.findall(r'File "(.*)", line \d+, in (.*)', error.frames)
 
 
@@ -72,9 +72,9 @@ def test_an_objective_that_raises_is_named_with_its_own_frames(module):
     made = find("mine_raises:MINE")
     with pytest.raises(UserCodeError) as caught:
         jax.jit(lambda x: made.reward(x))(3)
-    said = str(caught.value)
-    assert said.startswith("reward of objective='mine_raises:MINE' raised AttributeError: ")
-    assert "\n" not in said
+    message = str(caught.value)
+    assert message.startswith("reward of objective='mine_raises:MINE' raised AttributeError: ")
+    assert "\n" not in message
     assert frames(caught.value) == [(file, "reward"), (file, "helper")]
 
 
@@ -82,26 +82,26 @@ def test_metrics_and_warnings_that_raise_are_named(module):
     file = str(module("mine_measures", MEASURING))
     made = find("mine_measures:MINE")
     ((metric, value),) = made.metrics.items()
-    of = "of objective='mine_measures:MINE' raised AttributeError"
-    with pytest.raises(UserCodeError, match=f"^metric 'mine' {of}") as caught:
+    message = "of objective='mine_measures:MINE' raised AttributeError"
+    with pytest.raises(UserCodeError, match=f"^metric 'mine' {message}") as caught:
         value(3)
     assert frames(caught.value) == [(file, "<lambda>")]
-    with pytest.raises(UserCodeError, match=f"^warning 'wrong' {of}") as caught:
+    with pytest.raises(UserCodeError, match=f"^warning 'wrong' {message}") as caught:
         made.warnings[0].judge(3, {})
     assert frames(caught.value) == [(file, "wrong")]
 
 
 @pytest.mark.parametrize(
-    ("result", "said"),
+    ("result", "message"),
     [
-        ("None", "gives a NoneType in place of an array"),
+        ("None", "returns a NoneType instead of an array"),
         (
             "jnp.zeros(3)",
-            r"gives an array \[3\] in place of \[B, K, G\], which is \[2, 1, 3\] here",
+            r"returns an array of shape \[3\] instead of \[B, K, G\], which is \[2, 1, 3\] here",
         ),
     ],
 )
-def test_an_objective_that_gives_something_else_is_named(module, result, said):
+def test_an_objective_that_returns_something_else_is_named(module, result, message):
     name = f"mine_gives_{len(result)}"
     reward = f"def reward(outcome):\n    return {result}\n"
     made = "MINE = Objective(formula='', source='', reward=reward, advantages=lambda r, c: r)\n"
@@ -109,7 +109,7 @@ def test_an_objective_that_gives_something_else_is_named(module, result, said):
     outcome = Outcome(
         **dict.fromkeys(Outcome.__dataclass_fields__) | {"closed": jnp.ones((2, 1, 3))}
     )
-    with pytest.raises(UserError, match=f"^reward of objective='{name}:MINE' {said}"):
+    with pytest.raises(UserError, match=f"^reward of objective='{name}:MINE' {message}"):
         find(f"{name}:MINE").reward(outcome)
     assert find(f"{name}:MINE").advantages(outcome.closed, None).shape == (2, 1, 3)
 
@@ -122,7 +122,7 @@ def test_an_objective_is_one_object_and_keeps_what_is_ours(module):
 
 
 @pytest.mark.parametrize(
-    ("content", "said", "functions"),
+    ("content", "message", "functions"),
     [
         ("import not_there_at_all", "No module named 'not_there_at_all'", ["<module>"]),
         ("def f():\n    1 / 0\nf()", "ZeroDivisionError: division by zero", ["<module>", "f"]),
@@ -131,16 +131,16 @@ def test_an_objective_is_one_object_and_keeps_what_is_ours(module):
         ("", "has no attribute 'X'", []),
     ],
 )
-def test_a_module_that_cannot_be_imported_says_why(module, content, said, functions):
+def test_a_module_that_cannot_be_imported_says_why(module, content, message, functions):
     name = f"mine_broken_{abs(hash(content))}"
     file = str(module(name, content))
     with pytest.raises(UserError, match=f"^objective='{name}:X' cannot be imported: ") as caught:
         find(f"{name}:X")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert frames(caught.value) == [(file, function) for function in functions]
 
 
-def test_what_is_imported_from_elsewhere_is_named_once(module, caplog):
+def test_a_module_from_elsewhere_is_logged_once(module, caplog):
     caplog.set_level(logging.INFO)
     file = module("mine_named", OBJECTIVE)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Bytes as tokens."""
+"""The byte tokenizer."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,14 +31,14 @@ def test_byte_spans_name_the_character_of_each_byte(text):
     assert ids.tolist() == BYTES.encode(text)
     offsets = spans[:, 0].tolist()
     assert (spans[:, 1] == spans[:, 0] + 1).all()
-    spelled = [byte for character in text for byte in character.encode()]
-    assert spelled == BYTES.encode(text)
-    for place, character in enumerate(text):
-        assert offsets.count(place) == len(character.encode())
+    expected = [byte for character in text for byte in character.encode()]
+    assert expected == BYTES.encode(text)
+    for index, character in enumerate(text):
+        assert offsets.count(index) == len(character.encode())
     assert offsets == sorted(offsets)
 
 
-def test_special_bytes_ids_are_distinct_and_outside_text():
+def test_special_ids_are_distinct_and_are_not_bytes():
     special = {BYTES.pad, *BYTES.bos, BYTES.eos, *BYTES.think_open, *BYTES.think_close}
     assert special == set(range(256, BYTES.vocab_size))
     assert BYTES.decode([*BYTES.think_open, 104, 105, *BYTES.think_close]) == "<think>hi</think>"

@@ -1,4 +1,4 @@
-"""Chat templates are rendered as transformers renders them, within limits."""
+"""Chat templates are rendered as transformers renders them, but within limits."""
 
 import datetime
 import os
@@ -27,16 +27,16 @@ CONVERSATIONS = [
 
 
 def render(template, messages=CONVERSATIONS[0], ask=False):
-    return one(renderer(), template, messages, ask)
+    return render_with(renderer(), template, messages, ask)
 
 
-def one(renderer, template, messages=CONVERSATIONS[0], ask=False):
-    """The one text of a request."""
-    named = {"bos_token": "<s>"}
-    (found,) = renderer.render(template, [(messages, ask)], named, "the template of x")
-    if isinstance(found, UserError):
-        raise found
-    return found
+def render_with(renderer, template, messages=CONVERSATIONS[0], ask=False):
+    """Render one conversation, and raise the error if there is one."""
+    roles = {"bos_token": "<s>"}
+    (result,) = renderer.render(template, [(messages, ask)], roles, "the template of x")
+    if isinstance(result, UserError):
+        raise result
+    return result
 
 
 @pytest.mark.parametrize("template", [CHATML, CALLS])
@@ -44,10 +44,10 @@ def one(renderer, template, messages=CONVERSATIONS[0], ask=False):
 def test_a_template_is_rendered_as_by_transformers(template, number):
     messages = CONVERSATIONS[number]
     for ask in (False, True):
-        (wanted,), _ = render_jinja_template(
+        (expected,), _ = render_jinja_template(
             [messages], chat_template=template, add_generation_prompt=ask, bos_token="<s>"
         )
-        assert render(template, messages, ask) == wanted
+        assert render(template, messages, ask) == expected
 
 
 def test_an_error_of_a_template_is_one_line():
@@ -67,15 +67,15 @@ DOUBLED = "{% set n = namespace(x='a') %}" + (
 def test_a_template_that_does_not_end_is_refused_and_the_next_is_rendered(monkeypatch):
     render(CHATML)
     monkeypatch.setattr(chat_templates, "SECONDS", 0.5)
-    begin = time.monotonic()
-    with pytest.raises(LimitExceeded, match=r"the template of x takes longer than 0.5 s"):
+    start = time.monotonic()
+    with pytest.raises(LimitExceeded, match=r"the template of x takes longer than 0.5 s .*; corr"):
         render(ENDLESS)
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - start < 20
     monkeypatch.undo()
     assert render("{{ messages[0].role }}") == "user"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited only on Linux")
 @pytest.mark.parametrize(
     "template",
     [
@@ -85,17 +85,20 @@ def test_a_template_that_does_not_end_is_refused_and_the_next_is_rendered(monkey
     ],
 )
 def test_a_template_that_takes_all_memory_is_refused(template, monkeypatch):
-    monkeypatch.setattr(chat_templates, "_CODE", chat_templates._CODE.replace("serve()", LESS, 1))
+    code = chat_templates._CODE.replace("serve()", LESS_MEMORY, 1)
+    monkeypatch.setattr(chat_templates, "_CODE", code)
     small = Renderer()
     try:
         with pytest.raises(LimitExceeded, match="the template of x ended the process that renders"):
-            one(small, template)
-        assert one(small, "{{ messages[0].role }}") == "user"
+            render_with(small, template)
+        assert render_with(small, "{{ messages[0].role }}") == "user"
     finally:
         small.stop()
 
 
-LESS = "import rlp.tokenizers.chat_templates; rlp.tokenizers.chat_templates.MEMORY = 2**28; serve()"
+LESS_MEMORY = (
+    "import rlp.tokenizers.chat_templates; rlp.tokenizers.chat_templates.MEMORY = 2**28; serve()"
+)
 
 
 def test_a_template_that_writes_too_much_is_refused(monkeypatch):
@@ -115,7 +118,7 @@ def test_a_process_that_was_killed_is_replaced():
 def test_a_process_that_cannot_start_is_one_line(monkeypatch):
     monkeypatch.setattr(chat_templates, "_CODE", "")
     with pytest.raises(UserError, match="the process that renders chat templates did not start"):
-        one(Renderer(), "a")
+        render_with(Renderer(), "a")
 
 
 def test_several_are_rendered_in_order_up_to_the_limit(monkeypatch):
@@ -124,9 +127,9 @@ def test_several_are_rendered_in_order_up_to_the_limit(monkeypatch):
     requests = [([{"role": "user", "content": number}], False) for number in range(5)]
     render("a")
     monkeypatch.setattr(chat_templates, "SECONDS", 1.0)
-    found = renderer().render(template, requests, {}, "the template of x")
-    assert (found[0], found[2]) == ("0", "2")
-    assert [type(each) for each in found] == [str, UserError, str, LimitExceeded]
+    results = renderer().render(template, requests, {}, "the template of x")
+    assert (results[0], results[2]) == ("0", "2")
+    assert [type(result) for result in results] == [str, UserError, str, LimitExceeded]
     assert renderer().render(template, requests[:1], {}, "x") == ["0"]
 
 

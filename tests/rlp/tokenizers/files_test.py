@@ -1,4 +1,4 @@
-"""Files of a tokenizer are changed so that transformers does what they say."""
+"""Edited files of a tokenizer have the intended effect when transformers loads them."""
 
 import json
 from pathlib import Path
@@ -18,13 +18,13 @@ TEXT = "the moon sees"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, str]:
-    """Byte-level BPE that puts nothing before a text."""
+    """Files of a byte-level BPE tokenizer that puts nothing before a text."""
     folder = Path(make_folder(tmp_path_factory.mktemp("bpe"), NAMES, **NAMED))
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
 def loaded(folder: Path, files):
-    """The files as transformers reads them, and the id of each of the names."""
+    """Write the files to a folder and load them with transformers."""
     import transformers
 
     write_files(folder, files)
@@ -68,43 +68,47 @@ PROCESSORS = {
 
 
 @pytest.mark.parametrize("flag", [None, False, True])
-@pytest.mark.parametrize("wanted", [(), ("<s>",), ("<|im_start|>",)])
+@pytest.mark.parametrize("names", [(), ("<s>",), ("<|im_start|>",)])
 @pytest.mark.parametrize("processor", PROCESSORS)
-def test_what_is_put_before_a_text_is_what_was_asked_for(processor, wanted, flag, files, tmp_path):
+def test_a_tokenizer_puts_exactly_the_leading_tokens_before_a_text(
+    processor, names, flag, files, tmp_path
+):
     number = ids(files)
-    whole = json.loads(files["tokenizer.json"]) | {"post_processor": PROCESSORS[processor](number)}
+    content = json.loads(files["tokenizer.json"]) | {
+        "post_processor": PROCESSORS[processor](number)
+    }
     config = json.loads(files["tokenizer_config.json"])
     if flag is not None:
         config["add_bos_token"] = flag
-    given = files | {
-        "tokenizer.json": json.dumps(whole),
+    before = files | {
+        "tokenizer.json": json.dumps(content),
         "tokenizer_config.json": json.dumps(config),
     }
-    tokens = {name: number[name] for name in wanted}
-    changed = edits.with_beginning(given, tokens)
-    for name in wanted:  # add_bos_token means the bos_token
+    tokens = {name: number[name] for name in names}
+    changed = edits.with_leading_tokens(before, tokens)
+    for name in names:  # add_bos_token refers to the bos_token
         changed = edits.with_token(changed, "bos_token", name)
-    assert edits.with_beginning(changed, tokens) == changed
+    assert edits.with_leading_tokens(changed, tokens) == changed
     write_files(tmp_path / "a", changed)
     empty, text = text_ids(tmp_path / "a", ["", TEXT])
     plain = loaded(tmp_path / "b", files)(TEXT, add_special_tokens=False)["input_ids"]
-    whole = loaded(tmp_path / "c", given)(TEXT)["input_ids"]
-    end = whole[-1:] if whole[-1] == number["</s>"] else []
+    full = loaded(tmp_path / "c", before)(TEXT)["input_ids"]
+    end = full[-1:] if full[-1] == number["</s>"] else []
     assert empty == [*tokens.values(), *end]
     assert text == [*tokens.values(), *plain, *end]
 
 
-def test_a_beginning_that_cannot_be_changed_is_refused(files):
-    odd = {"type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0]}
-    whole = json.loads(files["tokenizer.json"]) | {"post_processor": odd}
+def test_a_post_processor_that_cannot_be_edited_is_refused(files):
+    other = {"type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0]}
+    content = json.loads(files["tokenizer.json"]) | {"post_processor": other}
     with pytest.raises(UserError, match=r"post-processor \(RobertaProcessing\) is not a template"):
-        edits.with_beginning(files | {"tokenizer.json": json.dumps(whole)}, {})
+        edits.with_leading_tokens(files | {"tokenizer.json": json.dumps(content)}, {})
     with pytest.raises(UserError, match=r"the tokenizer has no tokenizer\.json"):
-        edits.with_beginning({"vocab.json": "{}"}, {})
+        edits.with_leading_tokens({"vocab.json": "{}"}, {})
 
 
 MANY = [{"name": "default", "template": "old"}, {"name": "tool_use", "template": "older"}]
-HOLDS = {
+TEMPLATES = {
     "nothing": {},
     "a file": {"chat_template.jinja": "old"},
     "the config": {"tokenizer_config.json": {"chat_template": "old"}},
@@ -117,48 +121,45 @@ HOLDS = {
 }
 
 
-@pytest.mark.parametrize("wanted", [None, "new {{ messages[0]['content'] }}\n"])
-@pytest.mark.parametrize("holds", HOLDS)
-def test_the_template_is_the_only_one(holds, wanted, files, tmp_path):
-    given = dict(files)
-    for name, content in HOLDS[holds].items():
+@pytest.mark.parametrize("template", [None, "new {{ messages[0]['content'] }}\n"])
+@pytest.mark.parametrize("before", TEMPLATES)
+def test_the_new_template_replaces_all_others(before, template, files, tmp_path):
+    old = dict(files)
+    for name, content in TEMPLATES[before].items():
         if isinstance(content, dict):
             content = json.dumps(json.loads(files[name]) | content)
-        given[name] = content
-    found = loaded(tmp_path, edits.with_template(given, wanted))
-    assert found.chat_template == wanted
-    assert found.eos_token == "</s>"
-    if wanted:
-        said = [{"role": "user", "content": "x"}]
-        assert (
-            found.apply_chat_template(said, tokenize=False) == "new x"
-        )  # Jinja drops the last newline
+        old[name] = content
+    tokenizer = loaded(tmp_path, edits.with_template(old, template))
+    assert tokenizer.chat_template == template
+    assert tokenizer.eos_token == "</s>"
+    if template:
+        messages = [{"role": "user", "content": "x"}]
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+        assert text == "new x"  # Jinja drops the last newline
 
 
 @pytest.mark.parametrize("form", ["a text", "a token", "a map", "no config"])
 def test_a_role_is_given_to_another_token(form, files, tmp_path):
-    given, old = (
-        dict(files),
-        {"__type": "AddedToken", "content": "</s>", "lstrip": False, "special": True},
-    )
+    old = dict(files)
+    eos = {"__type": "AddedToken", "content": "</s>", "lstrip": False, "special": True}
     config = json.loads(files["tokenizer_config.json"])
     if form == "a token":
-        given["tokenizer_config.json"] = json.dumps(config | {"eos_token": old})
+        old["tokenizer_config.json"] = json.dumps(config | {"eos_token": eos})
     if form == "a map":
-        given["special_tokens_map.json"] = json.dumps({"eos_token": old, "bos_token": "<s>"})
+        old["special_tokens_map.json"] = json.dumps({"eos_token": eos, "bos_token": "<s>"})
     if form == "no config":
-        del given["tokenizer_config.json"]
-    assert edits.has_token(given, "<|im_end|>")
-    assert not edits.has_token(given, "the")
-    changed = edits.with_token(given, "eos_token", "<|im_end|>")
-    found, before = loaded(tmp_path / "new", changed), loaded(tmp_path / "old", given)
-    assert found.eos_token == "<|im_end|>"
-    assert found.bos_token == before.bos_token
+        del old["tokenizer_config.json"]
+    assert edits.has_token(old, "<|im_end|>")
+    assert not edits.has_token(old, "the")
+    changed = edits.with_token(old, "eos_token", "<|im_end|>")
+    after, before = loaded(tmp_path / "new", changed), loaded(tmp_path / "old", old)
+    assert after.eos_token == "<|im_end|>"
+    assert after.bos_token == before.bos_token
     text = f"{TEXT}<|im_end|> and</s>"
-    assert found(text)["input_ids"] == before(text)["input_ids"]
+    assert after(text)["input_ids"] == before(text)["input_ids"]
     if form == "a map":
-        told = json.loads(changed["special_tokens_map.json"])
-        assert told == {"eos_token": "<|im_end|>", "bos_token": "<s>"}
+        roles = json.loads(changed["special_tokens_map.json"])
+        assert roles == {"eos_token": "<|im_end|>", "bos_token": "<s>"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Hugging Face tokenizer folders: round trips, offsets, thinking tags, and what cannot be used."""
+"""Hugging Face tokenizer folders: round trips, offsets, thinking tags, and unusable folders."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_folder_round_trip_pieces_and_offsets(bpe, text):
     pieces = bpe.pieces(ids)
     assert len(pieces) == len(ids)
     assert "".join(pieces).replace(PARTIAL, "") == text
-    # Whatever stands before a token's span is spelled by the tokens before it, and no more.
+    # The text before the span of a token is exactly the text of the tokens before it.
     ((again, spans),) = bpe.encode_spans([text])
     assert again.tolist() == ids
     assert spans.shape == (len(ids), 2)
@@ -36,7 +36,7 @@ def test_folder_round_trip_pieces_and_offsets(bpe, text):
             assert bpe.decode(ids[: number + 1]) == text[:end]
 
 
-def test_a_sentencepiece_model_alone_asks_for_its_library(tmp_path):
+def test_a_folder_with_only_a_sentencepiece_model_names_the_missing_library(tmp_path):
     pytest.importorskip("transformers")
     (tmp_path / "tokenizer.model").write_bytes(b"\x0a\x0e\x0a\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
@@ -55,21 +55,21 @@ def test_tags_that_were_added_are_single_tokens_between_texts(bpe):
 
 @pytest.mark.parametrize("added", [(), ("<think>",), ("</think>",)], ids=str)
 def test_tags_that_were_not_added_are_the_ids_of_their_text(tmp_path, added):
-    one = load_tokenizer(make_folder(tmp_path, added=added, eos_token="</s>"))
-    for ids, tag in ((one.think_open, "<think>"), (one.think_close, "</think>")):
+    tokenizer = load_tokenizer(make_folder(tmp_path, added=added, eos_token="</s>"))
+    for ids, tag in ((tokenizer.think_open, "<think>"), (tokenizer.think_close, "</think>")):
         assert isinstance(ids, tuple)
-        assert list(ids) == one.encode(tag)
-        assert one.decode(ids) == tag
+        assert list(ids) == tokenizer.encode(tag)
+        assert tokenizer.decode(ids) == tag
         assert (len(ids) == 1) == (tag in added)
 
 
 NAMED = {"eos_token": "</s>", "bos_token": "<s>", "pad_token": "<p>"}
 
 
-def test_named_specials_are_used_where_nothing_is_asked_for(tmp_path):
-    one = load_tokenizer(make_folder(tmp_path, **NAMED))
-    names = [one.decode([i]) for i in (one.eos, one.pad, one.separator)]
-    assert names == ["</s>", "<p>", "</s>"]
+def test_the_special_tokens_of_the_folder_are_the_defaults(tmp_path):
+    tokenizer = load_tokenizer(make_folder(tmp_path, **NAMED))
+    ids = (tokenizer.eos, tokenizer.pad, tokenizer.separator)
+    assert [tokenizer.decode([i]) for i in ids] == ["</s>", "<p>", "</s>"]
 
 
 def test_a_folder_without_bos_and_pad_pads_with_eos(bpe):
@@ -78,7 +78,7 @@ def test_a_folder_without_bos_and_pad_pads_with_eos(bpe):
     assert bpe.bos == ()
 
 
-def test_tokens_that_are_asked_for_are_taken(tmp_path):
+def test_tokens_of_the_config_override_those_of_the_folder(tmp_path):
     folder = make_folder(tmp_path, **NAMED)
     text = load_tokenizer(folder, eos="<|endoftext|>")
     assert text.decode([text.eos]) == text.decode([text.separator]) == "<|endoftext|>"
@@ -89,7 +89,7 @@ def test_tokens_that_are_asked_for_are_taken(tmp_path):
     assert first.decode(first.bos) == "<|endoftext|>"
 
 
-def test_a_tag_that_cannot_be_written_is_refused(tmp_path):
+def test_a_tag_that_cannot_be_encoded_is_refused(tmp_path):
     transformers = pytest.importorskip("transformers")
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -98,11 +98,11 @@ def test_a_tag_that_cannot_be_written_is_refused(tmp_path):
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     named = {"unk_token": "[unk]", "eos_token": "[end]"}
     transformers.PreTrainedTokenizerFast(tokenizer_object=words, **named).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="think> cannot be written with it"):
+    with pytest.raises(UserError, match="think> cannot be encoded with it"):
         load_tokenizer(str(tmp_path))
 
 
-def test_no_end_of_text_is_refused(tmp_path):
+def test_a_folder_without_eos_is_refused(tmp_path):
     folder = make_folder(tmp_path)
     with pytest.raises(UserError, match="ends a text .*set data.eos"):
         load_tokenizer(folder)
@@ -119,22 +119,22 @@ def test_a_folder_without_a_readable_tokenizer_is_refused(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_is_read_without_chatter(tmp_path, capfd):
-    one = load_tokenizer(make_folder(tmp_path, eos_token="</s>"))
+def test_loading_a_folder_prints_nothing(tmp_path, capfd):
+    load_tokenizer(make_folder(tmp_path, eos_token="</s>"))
     capfd.readouterr()
-    one = load_tokenizer(str(tmp_path))
-    one.encode("north " * 3000)
-    one.encode_all(["north " * 3000])
+    tokenizer = load_tokenizer(str(tmp_path))
+    tokenizer.encode("north " * 3000)
+    tokenizer.encode_all(["north " * 3000])
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.skipif("RLP_TEST_TOKENIZER" not in os.environ, reason="no folder with golden strings")
 def test_golden_strings():
-    """golden.inp holds strings between marker lines, golden.out a line of ids for each."""
+    """golden.inp contains strings between marker lines, golden.out a line of ids for each."""
     folder = Path(os.environ["RLP_TEST_TOKENIZER"])
-    one = load_tokenizer(str(folder))
+    tokenizer = load_tokenizer(str(folder))
     with open(folder / "golden.inp", newline="") as file:
         texts = file.read().split("\n__ggml_vocab_test__\n")
     rows = (folder / "golden.out").read_text().split("\n")
     for text, row in zip(texts, rows, strict=True):
-        assert one.encode(text) == [int(i) for i in row.split()], repr(text)
+        assert tokenizer.encode(text) == [int(i) for i in row.split()], repr(text)

@@ -1,4 +1,4 @@
-"""A tokenizer whose regular expressions break down or never end is refused by its folder."""
+"""A tokenizer whose regular expressions crash or never end is refused, and its folder is named."""
 
 import json
 import signal
@@ -16,15 +16,15 @@ from rlp.tokenizers.folder_tokenizer import FolderTokenizer
 
 
 def make(folder, regex=None, normalizer=None):
-    """A tokenizer of bytes that splits by a regular expression first."""
+    """Write a byte tokenizer that first splits texts by a regular expression."""
     files = ByteTokenizer().files()
-    made = json.loads(files["tokenizer.json"])
+    content = json.loads(files["tokenizer.json"])
     if regex is not None:
         first = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated"}
-        both = [first | {"invert": False}, made["pre_tokenizer"]]
-        made["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": both}
-    made["normalizer"] = normalizer
-    (folder / "tokenizer.json").write_text(json.dumps(made))
+        both = [first | {"invert": False}, content["pre_tokenizer"]]
+        content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": both}
+    content["normalizer"] = normalizer
+    (folder / "tokenizer.json").write_text(json.dumps(content))
     (folder / "tokenizer_config.json").write_text(files["tokenizer_config.json"])
     return str(folder)
 
@@ -46,9 +46,9 @@ def test_expressions_that_end_pass_and_common_ones_are_not_tried(tmp_path, monke
 @pytest.mark.parametrize("where", ["split", "normalizer"])
 def test_an_expression_that_makes_the_library_panic_is_refused(tmp_path, where):
     replace = {"type": "Replace", "pattern": {"Regex": EXPONENTIAL}, "content": "b"}
-    how = {"regex": EXPONENTIAL} if where == "split" else {"normalizer": replace}
+    options = {"regex": EXPONENTIAL} if where == "split" else {"normalizer": replace}
     with pytest.raises(UserError, match=rf"{tmp_path}: .* fails on 'x' 4,000 times; correct"):
-        regex_probe.check(make(tmp_path, **how))
+        regex_probe.check(make(tmp_path, **options))
 
 
 def test_an_expression_that_does_not_end_is_refused(tmp_path, monkeypatch):
@@ -58,34 +58,35 @@ def test_an_expression_that_does_not_end_is_refused(tmp_path, monkeypatch):
         regex_probe.check(make(tmp_path, SPLITS_WORDS))
 
 
-def test_what_cannot_be_read_is_left_to_the_reader(tmp_path):
+def test_a_file_that_cannot_be_read_passes(tmp_path):
+    """It is reported when it is loaded."""
     regex_probe.check(make(tmp_path, "((("))
     (tmp_path / "tokenizer.json").write_bytes(b'\xff{"Regex": "\\q"')
     regex_probe.check(str(tmp_path))
 
 
 def test_a_panic_in_a_text_is_a_line_with_the_folder(tmp_path, monkeypatch):
-    """Of one text, and of several, which the library encodes in threads."""
+    """Both for one text and for several, which the library encodes in threads."""
     monkeypatch.setattr(regex_probe, "check", lambda folder: None)
-    made = FolderTokenizer(make(tmp_path, EXPONENTIAL))
-    assert made.decode(made.encode("plain")) == "plain"
+    tokenizer = FolderTokenizer(make(tmp_path, EXPONENTIAL))
+    assert tokenizer.decode(tokenizer.encode("plain")) == "plain"
     texts = ["a", "x" * 100, "b"]
-    for call in (lambda: made.encode(texts[1]), lambda: made.encode_all(texts)):
-        with pytest.raises(UserError, match=rf"{tmp_path}: the library breaks down .*retry-limit"):
+    for call in (lambda: tokenizer.encode(texts[1]), lambda: tokenizer.encode_all(texts)):
+        with pytest.raises(UserError, match=rf"{tmp_path}: the tokenizers .* crashes .*retry-limi"):
             call()
-    with pytest.raises(UserError, match="breaks down"):
-        made.encode_spans(texts)
+    with pytest.raises(UserError, match="crashes on it"):
+        tokenizer.encode_spans(texts)
 
 
-def test_signals_end_a_trial(tmp_path):
-    """The process that tries is gone, too."""
+def test_signals_end_a_check(tmp_path):
+    """The child process ends, too."""
     folder = make(tmp_path, SPLITS_WORDS)
     code = (
         "import subprocess, sys; from rlp.tokenizers import regex_probe\n"
-        "class Told(subprocess.Popen):\n"
+        "class PrintsPid(subprocess.Popen):\n"
         "    def communicate(self): print(self.pid, flush=True); return super().communicate()\n"
         "regex_probe._CODE = 'import time; time.sleep(600)'\n"
-        "subprocess.Popen = Told\n"
+        "subprocess.Popen = PrintsPid\n"
         "regex_probe.check(sys.argv[1])"
     )
     command = [sys.executable, "-c", code, folder]
@@ -95,11 +96,11 @@ def test_signals_end_a_trial(tmp_path):
     process.send_signal(signal.SIGINT)
     process.wait(20)
     process.stdout.close()
-    assert not _words(child)
+    assert not _command_line(child)
 
 
-def _words(process):
-    """The command line of a process; empty for one that has ended."""
+def _command_line(process):
+    """Return the command line of a process; b"" if it has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:

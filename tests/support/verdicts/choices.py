@@ -1,6 +1,6 @@
-"""Letters of options."""
+"""Multiple-choice answers."""
 
-# The right letter, how many options there are (0: not known); responses that choose it; others.
+# The correct letter; the number of options (0: unknown); responses that choose it; other responses.
 CHOICE: list[tuple[str, int, list[str], list[str]]] = [
     (
         "B", 4,

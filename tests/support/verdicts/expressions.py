@@ -1,6 +1,6 @@
 """Roots, powers, units, times of day and other short expressions."""
 
-# The right answer; responses that give it; responses that do not.
+# The correct answer; responses that give it; responses that do not.
 ROWS: list[tuple[str, list[str], list[str]]] = [
     (r"25\pi", [r"$25\pi$ cm^2", r"The area is $25\pi$ cm^2."], [r"$5\pi$ cm^2"]),
     (

@@ -1,6 +1,6 @@
 """Fractions, equations, intervals, sets and matrices."""
 
-# The right answer; responses that give it; responses that do not.
+# The correct answer; responses that give it; responses that do not.
 ROWS: list[tuple[str, list[str], list[str]]] = [
     (r"\frac{5}{6}", [r"$\frac{5}{6}$ km/h", r"The answer is $\frac{5}{6}$ cm."], ["$5$ km/h"]),
     (

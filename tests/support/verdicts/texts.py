@@ -1,6 +1,6 @@
 """Words, and numbers with words."""
 
-# The right answer; responses that give it; responses that do not.
+# The correct answer; responses that give it; responses that do not.
 ROWS: list[tuple[str, list[str], list[str]]] = [
     (
         r"5 \text{ m}",

@@ -1,6 +1,6 @@
 """Whole numbers."""
 
-# The right answer; responses that give it; responses that do not.
+# The correct answer; responses that give it; responses that do not.
 ROWS: list[tuple[str, list[str], list[str]]] = [
     (
         "3",

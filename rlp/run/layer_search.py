@@ -1,0 +1,89 @@
+"""Find the first layer of a model whose output is not finite for a document.
+
+Bisects the number of layers after which the model is truncated: a non-finite value stays non-finite
+in the residual stream, so about log2(layers) forward passes are enough.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs.default import Config
+from models.blocks import of_kind
+from models.config import ModelConfig
+from models.layers.registry import layers
+from models.sharding import make_mesh
+from models.transformer import Params, bind
+from models.tree import Trunk, forward
+from rlp.engine.branches import document_trunk
+from rlp.run import assembly
+from rlp.run.opened_model import Opened
+
+
+def of_record(opened: Opened, record: int) -> tuple[str, str]:
+    """Search the forward pass on a training document of a run.
+
+    Args:
+      opened: A checkpoint of the run.
+      record: The number of the document in the run's data, as warnings name it.
+
+    Returns:
+      The text of the row, and the result of `search`.
+
+    Raises:
+      UserError: If the data of the run cannot be read.
+    """
+    device = next(iter(jax.tree.leaves(opened.params)[0].devices()))
+    config = Config.of(opened.config)
+    with jax.set_mesh(make_mesh(devices=[device])):
+        run = assembly.build(config, opened.files, [device])
+        train, _ = assembly.read_data(config, run)
+        batch = train.batch(record, 1)
+        count = int((batch.segment > 0).sum())
+        text = opened.method.tokenizer.decode([*map(int, batch.tokens[0, :count])])
+        return text, search(opened.method.model, opened.params, document_trunk(batch))
+
+
+def search(model: ModelConfig, params: Params, trunk: Trunk) -> str:
+    """Return a line that names the first non-finite output: of the embedding or of a layer."""
+    output = lambda depth: np.asarray(_hidden(model, params, trunk, depth), np.float32)
+    if np.isfinite(output(model.num_layers)).all():
+        return f"the outputs of the embedding and of all {model.num_layers} layers are finite"
+    finite, broken = -1, model.num_layers  # the first non-finite depth is in (finite, broken]
+    while broken - finite > 1:
+        middle = (finite + broken) // 2
+        if np.isfinite(output(middle)).all():
+            finite = middle
+        else:
+            broken = middle
+    values = output(broken)
+    indices, size = np.argwhere(~np.isfinite(values)), values.size
+    _, token, channel = map(int, indices[0])
+    name = f"layer {broken - 1} ({_kinds(model, broken - 1)})" if broken else "the embedding"
+    return (
+        f"the output of {name} is the first that is not finite: {len(indices):,} of {size:,} "
+        f"values, the first at token {token}, channel {channel}; all counted from 0"
+    )
+
+
+def _kinds(model: ModelConfig, layer: int) -> str:
+    return ", ".join(kind.name for kind in layers(model)[layer])
+
+
+def _hidden(model: ModelConfig, params: Params, trunk: Trunk, depth: int) -> jax.Array:
+    """Return the residual stream after `depth` layers, with the final norm unless `depth` is 0."""
+    if not depth:
+        return bind(model, params).embed(jnp.asarray(trunk.tokens))
+    truncated = dataclasses.replace(model, num_layers=depth)
+    counts: dict[str, int] = {}
+    for kind in (kind for kinds in layers(truncated) for kind in kinds):
+        counts[kind.name] = counts.get(kind.name, 0) + 1
+    blocks: dict[str, Any] = {}
+    for name, count in counts.items():
+        take = lambda stack, count=count: stack[:count]
+        blocks |= jax.tree.map(take, of_kind(params["blocks"], name))
+    run = jax.jit(lambda params, trunk: forward(bind(truncated, params), trunk))
+    return run(params | {"blocks": blocks}, trunk)

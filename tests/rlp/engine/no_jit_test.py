@@ -1,0 +1,72 @@
+"""A step without jit, for print and pdb, gives the metrics of the jitted step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import debug
+from configs.default import Config
+from models import transformer
+from rlp.data.rows import Rows
+from rlp.run import assembly
+from rlp.run.schedule import build_optimizer
+from rlp.run.state import StateMaker
+from rlp.runtime.config_json import Value
+
+SMALL: dict[str, Value] = {"batch_size": 2, "rlp.group_size": 2, "rlp.thought_length": 2}
+WAVES: dict[str, Value] = {
+    "rlp.max_branches_in_flight": 2,
+    "rlp.update_micro_batch": 2,
+    "rlp.minibatches": 2,
+    "rlp.kl_weight": 0.1,
+    "model.remat": "block",
+}
+
+
+def step(objective, **changes):
+    """Parameters and metrics after a step of configs/debug.py, on one device."""
+    config = debug.get_config(objective)
+    config.update_from_flattened_dict(SMALL | changes)
+    settings = Config.of(config)
+    run = assembly.build(settings, None, jax.devices()[:1])
+    train, _ = assembly.read_data(settings, run)
+    optimizer = build_optimizer(settings, settings.steps)
+    states = StateMaker(settings, run, optimizer)
+    init_key, key, _ = assembly.root_keys(settings.seed)
+    state = states.first(None, init_key)
+    trainer = run.task.trainer(run, train, optimizer, states.shardings)
+    rows = Rows(settings.batch_size, train.batch)
+    state, metrics, _ = trainer.step(state, rows, key)
+    return jax.device_get(state.params), metrics
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes"),
+    [
+        ("next_token", {}),
+        ("rlp", {}),
+        pytest.param("rlp", WAVES, marks=pytest.mark.slow, id="rlp in parts with remat and KL"),
+    ],
+)
+def test_a_step_without_jit_has_the_metrics_of_the_jitted_one(objective, changes):
+    params, metrics = step(objective, **changes)
+    with jax.disable_jit():
+        eager_params, eager_metrics = step(objective, **changes)
+    assert eager_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-5)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    jax.tree.map(close, eager_params, params)
+
+
+def test_values_can_be_printed_without_jit(monkeypatch, capsys):
+    """Stages see numbers, not tracers, as with JAX_DISABLE_JIT=1."""
+    embed = transformer.Transformer.embed
+
+    def shown(self, tokens):
+        print("largest token", int(jnp.max(tokens)))
+        return embed(self, tokens)
+
+    monkeypatch.setattr(transformer.Transformer, "embed", shown)
+    with jax.disable_jit():
+        step("next_token")
+    assert "largest token " in capsys.readouterr().out
