@@ -1,15 +1,15 @@
-# Set-up and the commands of the README. Needs git, make and Python; everything is kept in this folder.
+# Set-up and common commands. They need git, make and Python, and write only into this folder.
 #
-#   make demo                          the experiment: pretraining, then RLP and its control, in minutes
-#   make demo WORKDIR=runs/seed3 ARGS="--config.seed=3"   the same with other flags, elsewhere
-#   make setup                         only what a run needs, into .venv
-#   make test                          the fast tests; ARGS="-k scoring" picks some
-#   make slow-test                     the tests that take minutes; both in WORKERS=2 processes
-#   make models                        two small pretrained models, fetched and imported into runs/models
-#   make compilers                     what launch.compile needs, into .venv/compilers (1.4 GB, Linux x86-64)
-#   make docs                          the documentation as a site: docs/_build/html/index.html
-#   make lint                          ruff and mypy;  make format  rewrites the code in ruff's format
-#   make clean                         removes environments and caches, never runs/
+#   make demo                          pretrain a small model, run RLP and its control; takes minutes
+#   make demo WORKDIR=runs/seed3 ARGS="--config.seed=3"   the same with other flags and folder
+#   make setup                         install what a run needs into .venv
+#   make test                          run the fast tests; ARGS="-k scoring" selects some
+#   make slow-test                     run the tests that take minutes; both use WORKERS=2 processes
+#   make models                        fetch two small pretrained models and import them into runs/models
+#   make compilers                     install what launch.compile needs (1.4 GB, Linux x86-64)
+#   make docs                          build the documentation: docs/_build/html/index.html
+#   make lint                          run ruff and mypy;  make format  rewrites the code in ruff's format
+#   make clean                         remove environments, caches and the built site, never runs/
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,25 +17,25 @@ ARGS ?=
 WORKERS ?= 2
 WORKDIR ?= runs/demo
 
-# Compiled programs are kept between runs, from 0.2 seconds of compile time on.
+# Programs that take at least 0.2 seconds to compile are cached between runs.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 
 run := "$(VENV)/bin/python" -m
 parallel := -n $(WORKERS) --dist loadfile
-# The order of the folders: files of launch/ have few tests, but the longest, so they come early.
+# Keep the order of the folders: files of launch/ have few but long tests, so they start early.
 in_order := --no-loadscope-reorder
 install := $(run) pip install --disable-pip-version-check --no-input
 
-# The pinned packages exist for these versions; venv and ensurepip are packages of their own on Debian.
+# The pinned packages support these versions. Debian packages venv and ensurepip separately.
 usable := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 version = $(or $(shell "$(PYTHON)" --version 2>&1 | head -n 1),no answer)
-refusal = needed: Python 3.11, 3.12, 3.13 or 3.14 with its venv module; "$(PYTHON)" will not do ($(version)); \
+refusal = needed: Python 3.11, 3.12, 3.13 or 3.14 with its venv module; "$(PYTHON)" cannot be used ($(version)); \
 name another with: make PYTHON=/path/to/python3
 check_python = $(if $(shell "$(PYTHON)" -c '$(usable)' >/dev/null 2>&1 && echo yes),,$(error $(refusal)))
 
-# `.ready` is written last, so an environment without it was interrupted, and is made again from
-# nothing; so is one whose interpreter is gone. When only the requirements changed, it is updated.
+# `.ready` is written last: an environment without it is incomplete and is created again, and so is
+# one whose interpreter no longer exists. If only the requirements changed, it is updated.
 alive := $(shell test -e "$(VENV)/.ready" && "$(VENV)/bin/python" -c 'print("yes")' 2>/dev/null)
 
 .DEFAULT_GOAL := help

@@ -1,1 +1,1 @@
-"""Configs: what a run is made of, one file a recipe. They import neither jax nor `rlp`."""
+"""Config files, one per recipe. They import neither jax nor `rlp`."""

@@ -55,7 +55,7 @@ def sweep(which: str = "rollouts") -> list[Point]:
 
 def _check(which: str) -> None:
     if which not in PAPER | DEMO:
-        raise ValueError(f"there is no ablation {which!r}; use one of {', '.join(PAPER | DEMO)}")
+        raise ValueError(f"unknown ablation {which!r}; use one of {', '.join(PAPER | DEMO)}")
 
 
 def _demo_arm(name: str) -> ConfigDict:

@@ -1,9 +1,11 @@
-"""A whole RLP run in about ten seconds on a laptop's CPU, to try an install or a change.
+"""A whole RLP run in about ten seconds on a CPU, to try an install or a change.
 
     python -m launch.train --config=configs/debug.py --workdir=runs/debug
 
 Four steps of a one-layer network on generated documents, with two evaluations, checkpoints and a
-report. Nothing is learned in four steps. docs/debugging.md shows what the command prints.
+report. Nothing is learned in four steps. The first run also compiles, which takes about half a minute
+of CPU time; set JAX_COMPILATION_CACHE_DIR to a folder to keep the programs. docs/debugging.md shows
+what the command prints.
 """
 
 from ml_collections import ConfigDict

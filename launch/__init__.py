@@ -1,8 +1,8 @@
-"""How to run it: one program per verb. Nothing imports this package but its own programs."""
+"""The command-line programs. Only the programs themselves import this package."""
 
 import signal
 import sys
 
 if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # Ctrl-C while `python -m launch.…` imports: nothing to save, and no traceback to read.
+    # Ctrl-C during the imports of `python -m launch.…` ends the program without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

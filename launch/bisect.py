@@ -2,9 +2,9 @@
 
     python -m launch.bisect --checkpoint=runs/demo/rlp@40 --document=9
 
-The warning of a step with values that are not finite names the document. `--checkpoint` names the
-run, and a step of it with @, before that step; the run's data must be where its config says. Exits
-with 1 if an output is not finite.
+The warning of a step with values that are not finite names the document. `--checkpoint` takes the
+run, or one of its steps with @, before that step; the data must be at the paths of its config. The
+program exits with 1 if an output is not finite.
 """
 
 import sys
@@ -28,7 +28,7 @@ _DOCUMENT = flags.DEFINE_integer(
 
 
 def main(_: Sequence[str]) -> None:
-    """Search the layers, and print what was found."""
+    """Search the layers, and print the result."""
     import jax
 
     from configs import default

@@ -1,4 +1,4 @@
-"""Hands the points of a sweep to a cluster: SLURM, or Google Kubernetes Engine."""
+"""Submit the points of a sweep to SLURM or Google Kubernetes Engine."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,17 +13,17 @@ from rlp.runtime.errors import UserError
 def submit_slurm(
     points: Sequence[Point], commands: Mapping[str, Sequence[str]], workdir: Path, at_once: int
 ) -> None:
-    """Submits the points that are not finished, in arrays: first those that need none of the
-    others, then those that need one of the first, and so on.
+    """Submit the unfinished points as job arrays: first those that need no other point, then those
+    that need a point of the first array, and so on.
 
     Args:
       points: each after those that it needs.
-      commands: words of the command of every point.
-      workdir: of the sweep.
-      at_once: points at a time; 0 for as many as the cluster gives.
+      commands: the command of every point.
+      workdir: folder of the sweep.
+      at_once: maximum number of points that run at a time; 0 for no limit.
 
     Raises:
-      UserError: sbatch is not here, or refuses.
+      UserError: sbatch is not installed, or fails.
     """
     after = ""
     for number, level in enumerate(_levels(points)):
@@ -36,13 +36,15 @@ def submit_slurm(
 def submit_gke(
     points: Sequence[Point], commands: Mapping[str, Sequence[str]], workdir: Path, at_once: int
 ) -> None:
-    """Submits the points that are not finished and need none that is not.
+    """Submit the unfinished points that need no unfinished point.
 
     Raises:
-      UserError: `at_once` is asked for, which is the cluster's to decide, or kubectl fails.
+      UserError: `at_once` is set, which GKE does not support, or kubectl fails.
     """
     if at_once:
-        raise UserError("--max_parallel does not reach GKE: a queue there limits what runs at once")
+        raise UserError(
+            "--max_parallel is not supported on GKE; a queue there limits parallel jobs"
+        )
     by_name = {point.name: point for point in points}
     waiting = []
     for point in points:
@@ -54,12 +56,12 @@ def submit_gke(
             waiting.append(point.name)
     if waiting:
         print(
-            f"# when what they need is finished, submit with the same command: {', '.join(waiting)}"
+            f"# waiting for other points; submit later with the same command: {', '.join(waiting)}"
         )
 
 
 def _levels(points: Iterable[Point]) -> list[list[Point]]:
-    """The points that are not finished, by how many of them must come before."""
+    """Return the unfinished points by depth: the number of points in a row that must precede."""
     depth: dict[str, int] = {}
     levels: list[list[Point]] = []
     for point in points:

@@ -1,4 +1,4 @@
-"""Says what a step needs before the machines are rented: nothing is computed, all is compiled.
+"""Predict memory and time of a step on machines that are not here, by compiling it.
 
     python -m launch.compile --config=configs/text.py:rlp --topology=v5e:2x2
     python -m launch.compile --config=configs/qwen3_1p7b_rlp.py --topology=h200:2x8 \
@@ -6,15 +6,15 @@
     python -m launch.compile --config=configs/qwen3_14b_rlp.py --topology=v5p:4x4x4 \
         --config.data.eos= --show_sharding
 
-(Without a tokenizer, bytes stand for it, which have no end of text to name; with init_from, the
-model's own is taken.)
+(Without a tokenizer, the program uses bytes, which have no EOS token, hence --config.data.eos=;
+with init_from, it uses the tokenizer of that model.)
 
-Compiles every stage of a training step for a TPU topology (v4, v5e, v5p, v6e) or NVIDIA GPUs
-(h200:NODESxGPUS) on any x86-64 Linux machine, with the compilers that `make compilers` installs.
-Exits with 0 if the step fits into the chips' memory, and with 1 if it does not.
+It compiles every stage of a training step for a TPU topology (v4, v5e, v5p, v6e) or NVIDIA GPUs
+(h200:NODESxGPUS) on any x86-64 Linux machine, with the compilers that `make compilers` installs. It
+exits with 0 if the step fits into the memory of the chips, and with 1 if it does not.
 
---show_sharding prints where the parameters lie instead, and needs no compiler; without a topology,
-for the devices of this machine.
+--show_sharding prints the sharding of the parameters instead, and needs no compiler; without a
+topology, it uses the devices of this machine.
 """
 
 import copy
@@ -41,30 +41,30 @@ if TYPE_CHECKING:
 _CONFIG = config_flags.define()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "chips to compile for, such as v5p:4x4x4")
 _SHOW_SHARDING = flags.DEFINE_bool(
-    "show_sharding", False, "print where the parameters lie, and compile nothing"
+    "show_sharding", False, "print the sharding of the parameters, and compile nothing"
 )
-NOWHERE = Path("/nonexistent")  # the folder of a run that has not begun
+NOWHERE = Path("/nonexistent")  # the workdir of a run that has not begun
 
 
 def main(_: Sequence[str]) -> None:
-    """Compiles, or shows."""
+    """Compile the step, or print the sharding."""
     config = _CONFIG.value
     topology = parse_topology(_TOPOLOGY.value) if _TOPOLOGY.value else None
     if "arms" in config:
-        raise UserError("--config has arms, so it is several runs; give the config of one")
+        raise UserError("--config has arms, so it is several runs; use the config of a single run")
     if _SHOW_SHARDING.value:
         show_sharding(config, topology)
         return
     if topology is None:
-        raise UserError("--topology is missing; name the chips, such as --topology=v5p:4x4x4")
+        raise UserError("--topology is missing; set the chips, such as --topology=v5p:4x4x4")
     compilers.prepare(topology)
     sys.exit(0 if compile_step(config, topology) else 1)
 
 
 def show_sharding(config: ConfigDict, topology: Topology | None) -> None:
-    """Prints where the parameters of a run lie."""
+    """Print the sharding of the parameters of a run."""
     if topology:
-        os.environ["JAX_PLATFORMS"] = "cpu"  # its chips are looked for nowhere
+        os.environ["JAX_PLATFORMS"] = "cpu"  # do not look for these chips here
     from rlp.capacity import summary
     from rlp.engine.placement import abstract_params
 
@@ -75,14 +75,14 @@ def show_sharding(config: ConfigDict, topology: Topology | None) -> None:
 
 
 def compile_step(config: ConfigDict, topology: Topology) -> bool:
-    """Compiles a step of a run and prints what it needs; whether it fits."""
+    """Compile a step of a run, print its memory and time, and return whether it fits."""
     from rlp.capacity import compiled_stages, programs, summary
     from rlp.capacity.device_memory import DoesNotFit
 
     devices, chip = compilers.devices(topology), topology.chip
     try:
         run = _build(config, devices, int(chip.usable()), f"a {chip.name}")
-    except DoesNotFit as error:  # whatever a compiler would say of the steps
+    except DoesNotFit as error:  # the state does not fit, so nothing is compiled
         print(f"does not fit: {error}")
         return False
     spec = _spec(config, run)
@@ -90,7 +90,7 @@ def compile_step(config: ConfigDict, topology: Topology) -> bool:
     compiled, refused = programs.CompiledStep(), None
     with programs.tracing_for(run.mesh, topology.chip.platform):
         try:
-            compiled_stages.walk(programs.Compiler(run.mesh, compiled, _tell), spec)
+            compiled_stages.compile_stages(programs.Compiler(run.mesh, compiled, _log), spec)
         except programs.OutOfMemory as error:
             refused = error
         fits, lines = summary.whole(topology, spec, compiled, refused)
@@ -114,23 +114,23 @@ def _spec(config: ConfigDict, run: "RunParts") -> "StepSpec":
     )
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def _build(
     config: ConfigDict, devices: Sequence[Any] | None, memory: int | None, name: str
 ) -> "RunParts":
-    """The run of a config over some devices, None for those of this machine.
+    """Build the run of a config for some devices; None for those of this machine.
 
     Args:
-      config: of the run.
-      devices: to build it for.
-      memory: bytes of each, in which the state of training must fit; None for any.
-      name: of a device.
+      config: the config of the run.
+      devices: the devices to build it for.
+      memory: bytes per device that the training state must fit into; None for no limit.
+      name: name of a device, for messages.
 
     Raises:
-      DoesNotFit: it does not.
+      DoesNotFit: The training state does not fit.
     """
     from rlp.capacity import device_memory
     from rlp.interop import init_from

@@ -1,7 +1,7 @@
-"""--config=FILE.py[:ARGUMENT], and --config.FIELD=VALUE for each field of the config that it makes.
+"""--config=FILE.py[:ARGUMENT], and --config.FIELD=VALUE for each field of its config.
 
-Which fields there are is known only when the file has run, so these flags are read before absl
-reads the others.
+The fields are known only after the file has run, so these flags are parsed before absl parses the
+others.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from rlp.runtime.config_json import Value, fields
 from rlp.runtime.display import printable
 from rlp.runtime.errors import UserError
 
-flags.disclaim_key_flags()  # --help lists the flag with the program that asked for it
+flags.disclaim_key_flags()  # --help lists the flag with the program that defines it
 
 NAME = "config"
 _FIELD = re.compile(rf"--?(no)?{NAME}\.([^=]*)(?:=(.*))?", re.DOTALL)
@@ -34,13 +34,13 @@ _PARSERS: dict[type, Any] = {
 
 @dataclass(frozen=True)
 class Described:
-    """What a command line says of the config.
+    """The config of a command line.
 
     Attributes:
       spec: "file.py" or "file.py:argument".
-      config: what the file makes, with the fields that flags set; locked.
-      values: of these fields, by dotted path.
-      others: the arguments that do not set fields.
+      config: the config of the file, with the fields that flags set; locked.
+      values: the values of these fields, by dotted path.
+      others: the remaining arguments.
     """
 
     spec: str
@@ -50,7 +50,7 @@ class Described:
 
 
 class ConfigFlag:
-    """The flag --config of a program; `described` is there once the command line has been read."""
+    """The flag --config of a program; `described` is set when the command line is parsed."""
 
     described: Described
 
@@ -64,41 +64,41 @@ _CONFIG = ConfigFlag()
 
 
 def define() -> ConfigFlag:
-    """Defines --config and --config.FIELD for a program."""
+    """Define --config and --config.FIELD for a program."""
     meaning = "FILE.py[:ARGUMENT] with get_config(); --config.FIELD=VALUE sets a field"
     flags.DEFINE_string(NAME, None, meaning, required=True)
     return _CONFIG
 
 
 def read(arguments: Sequence[str]) -> list[str]:
-    """Reads the config flags of a program that has called `define`.
+    """Parse the config flags of a program that has called `define`.
 
     Args:
-      arguments: the command line without the program's name.
+      arguments: the command line without the program name.
 
     Returns:
-      The arguments that absl is to read: all but those that set fields.
+      The arguments for absl to parse: all but those that set fields.
 
     Raises:
-      UserError: as `describe` does.
+      UserError: See `describe`.
     """
     if NAME not in flags.FLAGS:
         return list(arguments)
-    if not any(_files(arguments)):  # absl says so, unless help was asked for
+    if not any(_files(arguments)):  # absl reports that, unless --help is given
         return [argument for argument in arguments if not _FIELD.fullmatch(argument)]
     _CONFIG.described = describe(arguments)
     return list(_CONFIG.described.others)
 
 
 def describe(arguments: Sequence[str]) -> Described:
-    """Runs the file that --config names, and sets the fields that flags give.
+    """Run the file of --config, and set the fields that flags give.
 
     Args:
-      arguments: a command line without the program's name.
+      arguments: a command line without the program name.
 
     Raises:
-      UserError: --config is not given once, its file cannot be used, a field does not exist (the
-        message has the nearest one), or its value is of another type.
+      UserError: --config is not given exactly once, its file cannot be used, a field does not exist
+        (the message suggests the nearest one), or its value has the wrong type.
     """
     specs = list(_files(arguments))
     if len(specs) != 1:
@@ -107,14 +107,14 @@ def describe(arguments: Sequence[str]) -> Described:
     known = dict(fields(config))
     values, others = _parsed(arguments, known)
     for path in values:
-        if own := config_fields.set_by_arms(path, known):
-            note = f"note: --{NAME}.{path} does not reach the arms that set their own: "
-            print(printable(note + ", ".join(own)), file=sys.stderr)
+        if overriding := config_fields.set_by_arms(path, known):
+            note = f"note: --{NAME}.{path} does not affect arms that set this field: "
+            print(printable(note + ", ".join(overriding)), file=sys.stderr)
     return Described(specs[0], config_files.changed(config, values).lock(), values, others)
 
 
 def _files(arguments: Sequence[str]) -> Iterator[str]:
-    """What --config names, each time that it is given."""
+    """Yield every value of --config."""
     for position, argument in enumerate(arguments):
         if match := re.fullmatch(rf"--?{NAME}(?:=(.*))?", argument, re.DOTALL):
             yield "".join(arguments[position + 1 : position + 2]) if match[1] is None else match[1]
@@ -123,27 +123,27 @@ def _files(arguments: Sequence[str]) -> Iterator[str]:
 def _parsed(
     arguments: Sequence[str], known: Mapping[str, Value]
 ) -> tuple[dict[str, Value], list[str]]:
-    """The fields that arguments set, and the other arguments."""
+    """Return the fields that arguments set, and the other arguments."""
     values: dict[str, Value] = {}
     others = []
-    left = iter(arguments)
-    for argument in left:
+    remaining = iter(arguments)
+    for argument in remaining:
         if not (match := _FIELD.fullmatch(argument)):
             others.append(argument)
             continue
         negated, path, text = match.groups()
         kind = config_fields.kind_of(path, known)
         if text is None and kind is not bool:
-            text = next(left, "")
+            text = next(remaining, "")
         values[path] = _value(path, kind, text, bool(negated))
     return values, others
 
 
 def _value(path: str, kind: type | None, text: str | None, negated: bool) -> Value:
-    """What a text says for a field of a type; None is any type."""
+    """Parse the text of a value for a field of a type; None is any type."""
     if negated and (kind is not bool or text is not None):
         expected = config_fields.EXPECTED.get(kind or str)
-        message = f"--no{NAME}.{path}: write --{NAME}.{path}=VALUE; it is {expected}"
+        message = f"--no{NAME}.{path}: use --{NAME}.{path}=VALUE; the value must be {expected}"
         raise UserError(message, field=path)
     if text is None:
         return not negated
@@ -160,7 +160,7 @@ def _value(path: str, kind: type | None, text: str | None, negated: bool) -> Val
 
 
 def _untyped(text: str) -> Value:
-    """A number, true or false where the text is one; else the text."""
+    """Return the text as a number or bool if it is one, otherwise as it is."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for parser in (_PARSERS[int], _PARSERS[float]):

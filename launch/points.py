@@ -1,10 +1,9 @@
-"""The points of a sweep: read from a config file, checked, named, and put in order.
+"""The points of a sweep: read from a config file, checked, named and sorted.
 
-    sweep()  ->  fields per point, checked  ->  names  ->  references to other points  ->  order
+    sweep()  ->  checked fields of each point  ->  names  ->  references to other points  ->  order
 
-`init_from` and `match` of a point may name another point, as those of an experiment's arm may name
-an arm; such a point waits for that other one, and starts from it (of the same seed, if there is
-one of each seed).
+`init_from` and `match` of a point can name another point, just as an arm of an experiment can name
+another arm. Such a point waits for the other one, that with the same seed if there are several.
 """
 
 import re
@@ -24,9 +23,9 @@ from rlp.runtime.errors import UserError
 from rlp.runtime.run_reference import FIELDS
 from rlp.runtime.strict_json import read_object
 
-NAME = "name"  # of a point, where the fields that it sets would not do; no field is called so
-RESERVED = (*run_folder.WRITTEN["sweep"], run_folder.OWNER)  # what else is in the folder of a sweep
-_LONGEST_NAME = 200  # bytes; file systems take 255, and a log is called <name>.log
+NAME = "name"  # key of the name of a point; it is not a field
+RESERVED = (*run_folder.WRITTEN["sweep"], run_folder.OWNER)  # other names in the folder of a sweep
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and the log is <name>.log
 
 
 @dataclass
@@ -34,12 +33,12 @@ class Point:
     """One run (or experiment) of a sweep.
 
     Attributes:
-      label: its name, but for the seed.
-      seed: that it sets, if it does.
-      fields: what it sets, dotted; references are turned into folders.
-      folder: its workdir.
-      needs: names of the points that must be finished before it starts.
-      arms: whether it is an experiment.
+      label: its name without the seed.
+      seed: the seed that it sets; None if it sets none.
+      fields: the fields that it sets, by dotted path; references are resolved to folders.
+      folder: workdir of its run.
+      needs: names of points that must finish before it starts.
+      arms: whether the config is an experiment.
     """
 
     label: str
@@ -51,17 +50,17 @@ class Point:
 
     @property
     def name(self) -> str:
-        """Of its folder: label and seed."""
+        """The name of its folder: label and seed."""
         return self.label if self.seed is None else f"{self.label},seed={self.seed}"
 
     @property
     def finished_by(self) -> Path:
-        """The file that its run leaves when it ends."""
+        """The file that its run writes at its end."""
         return finishing_file(self.folder, self.arms)
 
     @property
     def finished(self) -> bool:
-        """Whether its run has ended. What is damaged is to be written again by the run."""
+        """Whether its run has ended. A damaged file does not count: the run writes it again."""
         if not self.finished_by.exists():
             return False
         try:
@@ -72,28 +71,30 @@ class Point:
 
 
 def finishing_file(workdir: Path, arms: bool) -> Path:
-    """The file that a run, or an experiment (a config with arms), leaves when it ends."""
+    """Return the file that a run, or an experiment (a config with arms), writes at its end."""
     return workdir / (run_folder.SUMMARY if arms else run_folder.EVALUATION)
 
 
 def read_points(
     spec: str, config: ConfigDict, for_all: Iterable[str], workdir: Path
 ) -> list[Point]:
-    """The points that sweep() of a config file yields, each after those that it needs.
+    """Return the points of sweep() of a config file, each after those that it needs.
 
     Args:
       spec: "file.py" or "file.py:argument".
-      config: what they share.
+      config: the config that they share.
       for_all: fields that the command line sets for all points.
-      workdir: of the sweep.
+      workdir: folder of the sweep.
 
     Raises:
-      UserError: no points, an unknown field, a value of another type, points that are the same or
-        cannot be told apart, or points that wait for one another.
+      UserError: There are no points, a field is unknown, a value has the wrong type, or points are
+        equal, indistinguishable or wait for each other.
     """
     raw = config_files.call(spec, "sweep")
     if isinstance(raw, Mapping | str) or not isinstance(raw, Iterable):
-        raise UserError(f"sweep of {spec} must yield dictionaries, not be a {type(raw).__name__}")
+        raise UserError(
+            f"sweep of {spec} must return or yield dictionaries; it is a {type(raw).__name__}"
+        )
     points = []
     for number, values in enumerate(raw, 1):
         try:
@@ -111,21 +112,21 @@ def read_points(
 
 
 def point_config(config: ConfigDict, point: Point) -> ConfigDict:
-    """The config of a point: what all share, with its own fields put over it."""
+    """Return the config of a point: the shared config with the fields of the point."""
     return config_files.changed(config, point.fields)
 
 
 def command(
     point: Point, spec: str, config: ConfigDict, for_all: Iterable[str], python: str
 ) -> list[str]:
-    """The command that runs a point, or goes on with it.
+    """Return the command that runs or resumes a point.
 
     Args:
-      point: to run.
-      spec: of the config file.
-      config: what all points share, flags included.
+      point: the point to run.
+      spec: value of --config.
+      config: the config that all points share, with the fields that flags set.
       for_all: fields that flags set; their values are read from `config`.
-      python: the interpreter that runs it.
+      python: the Python interpreter.
     """
     shared = dict(fields(config))
     values = {path: shared[path] for path in for_all} | point.fields
@@ -135,8 +136,8 @@ def command(
 
 
 def shell_line(point: Point, points: Sequence[Point], words: Sequence[str]) -> str:
-    """The command of a point as a line for a shell; it waits for nothing, but fails where a point
-    that it needs has not been finished."""
+    """Return the command of a point as a shell line, which fails if a point that it needs is not
+    finished."""
     by_name = {other.name: other for other in points}
     guards = [f"test -e {shlex.quote(str(by_name[n].finished_by))}" for n in point.needs]
     return " && ".join([*guards, shlex.join(words)])
@@ -145,28 +146,28 @@ def shell_line(point: Point, points: Sequence[Point], words: Sequence[str]) -> s
 def _point(values: object, config: ConfigDict, for_all: set[str]) -> Point:
     if not isinstance(values, Mapping):
         raise UserError(f"must be a dictionary of dotted fields, not a {type(values).__name__}")
-    own, known = dict(values), dict(fields(config))
-    label = own.pop(NAME, "")
-    for path, value in own.items():
+    point_fields, known = dict(values), dict(fields(config))
+    label = point_fields.pop(NAME, "")
+    for path, value in point_fields.items():
         config_fields.typed(known, str(path), value)
         if path in for_all:
             raise UserError(
-                f"{path} is set here and by --config.{path}; leave one of them out", field=path
+                f"{path} is set here and by --config.{path}; remove one of them", field=path
             )
         config_fields.check_reaches_an_arm(path, known, config.get("arms", ()))
-    seed = own.get("seed")
+    seed = point_fields.get("seed")
     if label == "":
-        return Point("", seed, own)
+        return Point("", seed, point_fields)
     if not isinstance(label, str) or not re.fullmatch(r"\w[\w.+=,-]*", label, re.ASCII):
         raise UserError(f"{NAME}={label!r}; use letters, digits and . + = , _ -")
-    return Point(label, seed, own)
+    return Point(label, seed, point_fields)
 
 
 def _check_distinct(points: Sequence[Point]) -> None:
-    """Gives labels to the points that have none; refuses those that cannot be told apart."""
+    """Label the points without a name; raise a UserError if points are indistinguishable."""
     references = _references(points)
-    shown = {path for p in points if not p.label for path in p.fields} - {"seed"}
-    short = _short_names(shown)
+    named_by = {path for p in points if not p.label for path in p.fields} - {"seed"}
+    short = _short_names(named_by)
     labels: dict[str, Point] = {}
     names: dict[str, Point] = {}
     for point in points:
@@ -178,15 +179,15 @@ def _check_distinct(points: Sequence[Point]) -> None:
             ]
             point.label = ",".join(sorted(parts)) or "unchanged"
         if point.name in RESERVED or len(point.name) > _LONGEST_NAME:
-            raise UserError(f"a point cannot be called {point.name!r}: give it another {NAME!r}")
+            raise UserError(f"a point cannot be called {point.name!r}; give it another {NAME!r}")
         other = labels.setdefault(point.label, point)
         if differing := sorted(p for p, _ in _but_seed(point) ^ _but_seed(other)):
             raise UserError(
                 f"two points called {point.label!r} differ in {', '.join(dict.fromkeys(differing))}"
-                f": give one of them another {NAME!r}"
+                f"; give one of them another {NAME!r}"
             )
         if names.setdefault(point.name, point) is not point:
-            raise UserError(f"the point {point.name!r} is there twice")
+            raise UserError(f"there are two points {point.name!r}; remove one of them")
 
 
 def _but_seed(point: Point) -> set[tuple[str, Value]]:
@@ -194,18 +195,18 @@ def _but_seed(point: Point) -> set[tuple[str, Value]]:
 
 
 def _references(points: Sequence[Point]) -> set[tuple[str, Value]]:
-    """Fields and values that name a point; they say what it builds on, not what it is."""
-    given = {point.label for point in points if point.label}
+    """Return (field, value) pairs that refer to another point; they are not part of a name."""
+    labels = {point.label for point in points if point.label}
     return {
         (path, value)
         for point in points
         for path, value in point.fields.items()
-        if path in FIELDS and FIELDS[path](str(value)).run in given
+        if path in FIELDS and FIELDS[path](str(value)).run in labels
     }
 
 
 def _short_names(paths: Iterable[str]) -> dict[str, str]:
-    """Dotted path to as many of its last names as tell it from the others."""
+    """Return the shortest unambiguous suffix of every dotted path."""
     paths = list(paths)
     short = {}
     for path in paths:
@@ -217,17 +218,17 @@ def _short_names(paths: Iterable[str]) -> dict[str, str]:
 
 
 def _resolve(point: Point, points: Sequence[Point]) -> None:
-    """Turns what names another point into its folder, and notes that it must come first."""
-    places = {(other.label, other.seed): other for other in points}
+    """Resolve references of a point to other points into their folders, and set `needs`."""
+    by_label = {(other.label, other.seed): other for other in points}
     for path, split in FIELDS.items():
         named = split(str(point.fields.get(path, "")))
-        other = places.get((named.run, point.seed)) or places.get((named.run, None))
+        other = by_label.get((named.run, point.seed)) or by_label.get((named.run, None))
         if other is not None:
             point.fields[path] = named.of(other.folder)
             point.needs.append(other.name)
-        elif any(named.run == label for label, _ in places):
+        elif any(named.run == label for label, _ in by_label):
             raise UserError(
-                f"{point.name} builds on {named.run}, of which there is none of its seed"
+                f"{point.name} needs {named.run} with its seed, but there is no such point; add it"
             )
 
 
@@ -237,12 +238,12 @@ def _in_order(points: Sequence[Point]) -> list[Point]:
         done = {point.name for point in order}
         ready = [p for p in points if p.name not in done and done.issuperset(p.needs)]
         if not ready:
-            left = ", ".join(point.name for point in points if point.name not in done)
-            raise UserError(f"the points {left} wait for one another; change init_from or match")
+            waiting = ", ".join(point.name for point in points if point.name not in done)
+            raise UserError(f"the points {waiting} wait for each other; change init_from or match")
         order.append(ready[0])
     return order
 
 
 def _text(value: Any) -> str:
-    """A value as a flag takes it."""
+    """Return a value as the text of a flag."""
     return str(value).lower() if isinstance(value, bool) else str(value)

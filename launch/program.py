@@ -1,12 +1,12 @@
-"""What the programs of this folder share: a start that refuses bad input with one line, at once.
+"""Start of all programs of this folder: parse flags, and refuse bad input with one line.
 
-A program defines its flags, then hands its main function to `run`:
+A program defines its flags, then passes its main function to `run`:
 
     _CONFIG = config_flags.define()
-    _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
+    _WORKDIR = define_output("workdir", "folder of the run")
 
     def main(arguments: list[str]) -> None:
-        from rlp.run import loop  # jax is imported only when the command line has proved right
+        from rlp.run import loop  # imports jax, after the flags were checked
 
     if __name__ == "__main__":
         program.run(main)
@@ -25,25 +25,25 @@ from rlp.runtime import signals
 from rlp.runtime.allocator import keep_freed_memory
 from rlp.runtime.errors import UserError
 
-flags.disclaim_key_flags()  # --help lists the config flag with the program that asked for it
+flags.disclaim_key_flags()  # --help lists the flags below with the program that defines them
 
-_OUTPUTS: set[str] = set()  # names of the flags that say where to write
+_OUTPUTS: set[str] = set()  # names of the flags that are paths to write to
 
 
 def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> None:
-    """Runs a program and exits: with 2, after one line on stderr, if a UserError was raised.
+    """Run a program and exit, with status 2 and one line on stderr if it raises a UserError.
 
     Args:
-      main: is called with the arguments that are not flags.
-      most_arguments: how many of these the program takes; None for any number.
+      main: called with the arguments that are not flags.
+      most_arguments: maximum number of these; None for any number.
     """
 
     def parse_flags(argv: list[str]) -> list[str]:
-        for given in argv:
+        for argument in argv:
             try:
-                given.encode()
+                argument.encode()
             except UnicodeEncodeError as error:
-                raise UserError(f"the argument {given!a} is not valid UTF-8") from error
+                raise UserError(f"the argument {argument!a} is not valid UTF-8") from error
         try:
             words = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
             arguments = flags.FLAGS([words[0], *config_flags.read(words[1:])])[1:]
@@ -73,13 +73,13 @@ def run(main: Callable[[list[str]], None], most_arguments: int | None = 0) -> No
 def define_output(
     name: str, meaning: str, default: str | None = None, unless: str = ""
 ) -> flags.FlagHolder[str]:
-    """Defines --name=PATH of what a program writes; `run` refuses an empty path and a URL.
+    """Define a flag --name=PATH for an output; `run` refuses an empty path and a URL.
 
     Args:
-      name: of the flag.
-      meaning: for --help.
-      default: what it is if it is not given; None makes it required.
-      unless: name of a boolean flag with which it is not required.
+      name: name of the flag.
+      meaning: help text.
+      default: default value; None makes the flag required.
+      unless: name of a boolean flag; if that is set, this flag is not required.
     """
     _OUTPUTS.add(name)
     required = default is None and not unless
@@ -88,18 +88,18 @@ def define_output(
         flags.register_multi_flags_validator(
             [name, unless],
             lambda values: values[name] is not None or values[unless],
-            f"Flag --{name} must have a value other than None",  # as absl says of required ones
+            f"Flag --{name} must have a value other than None",  # absl's message for required flags
         )
     return holder
 
 
 def check_output(name: str, path: str) -> None:
-    """Refuses the value of a flag that names a place to write to, if it is empty or a URL."""
+    """Raise a UserError if the value of an output flag is empty or a URL."""
     if not path.strip():
-        raise UserError(f"--{name} is empty; name a place to write to (is a variable not set?)")
+        raise UserError(f"--{name} is empty; set it to a path to write to (is a variable not set?)")
     if re.match(r"[a-z][a-z0-9+.-]*:/", path, re.IGNORECASE):
-        what = "a workdir is a folder" if name == "workdir" else "this is a path"
+        what = "a workdir must be a folder" if name == "workdir" else "this must be a path"
         raise UserError(
-            f"--{name}={path}: {what} of a file system, where files are renamed and appended to; "
-            "mount the bucket (gcsfuse) and name the mounted folder, see docs/pods.md"
+            f"--{name}={path}: {what} in a file system, where files are renamed and appended to; "
+            "mount the bucket (gcsfuse) and use the mounted folder, see docs/pods.md"
         )

@@ -1,14 +1,14 @@
-"""Writes one report over runs and experiments, and prints their table.
+"""Write a report over runs and experiments, and print their table.
 
     python -m launch.report runs/demo                       -> runs/demo/report.html
     python -m launch.report runs/a runs/b --out=both.html   -> both.html, plots/ beside it
 
-Experiments that differ in nothing but the seed are shown as one, with the mean over seeds and the
-smallest and largest of them. For a document of one's own the table is there as Markdown, too:
+Experiments that differ only in the seed are combined: the report shows the mean over seeds with
+minimum and maximum. The table can also be written as Markdown:
 
     python -m launch.report runs/41 runs/42 --markdown=table.md --figures=think_loss,flops
 
-`--plot=plot.svg` draws the held-out metrics of `--figures` over training FLOPs, with the mean and
+`--plot=plot.svg` plots the held-out metrics of `--figures` over training FLOPs, with the mean and
 the range of the seeds.
 """
 
@@ -24,25 +24,28 @@ from rlp.runtime import run_folder
 from rlp.runtime.errors import UserError
 
 _OUT = program.define_output(
-    "out", "page to write; report.html in the one folder given, or here if there are several", ""
+    "out",
+    "page to write; by default report.html in the folder, or here if there are several folders",
+    "",
 )
-_MARKDOWN = program.define_output("markdown", "file for the table as Markdown, a row per run", "")
+_MARKDOWN = program.define_output(
+    "markdown", "file for the table as Markdown, with a row per run", ""
+)
 _PLOT = program.define_output("plot", ".svg or .png file with a panel per metric of --figures", "")
 _FIGURES = flags.DEFINE_list(
-    "figures", [], "its columns, by the names of summary.json, as think_loss,flops; all if empty"
+    "figures", [], "metrics of the table or plot, such as think_loss,flops; '' = all"
 )
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Reports on the folders that are named."""
+    """Write a report over the folders of the arguments."""
     folders = [Path(name) for name in arguments]
     out = Path(_OUT.value or run_folder.REPORT)
     if not _OUT.value and len(folders) == 1:
         out = folders[0] / run_folder.REPORT
     if _FIGURES.value and not (_MARKDOWN.value or _PLOT.value):
         raise UserError(
-            "--figures are columns of the table of --markdown=FILE and panels of --plot=FILE; give "
-            "one of these flags"
+            "--figures selects metrics for --markdown=FILE or --plot=FILE; set one of these flags"
         )
     if _PLOT.value and not _FIGURES.value:
         raise UserError("--plot needs the metrics to draw; add --figures, as --figures=think_loss")

@@ -1,4 +1,4 @@
-"""The flags of a program that runs a config in a workdir, and the run they describe."""
+"""The flags of programs that run a config in a workdir."""
 
 import contextlib
 import signal
@@ -15,72 +15,72 @@ flags.disclaim_key_flags()  # --help lists them with the program that defines th
 
 
 class RunFlags:
-    """--config, --workdir, --allow_config_change, and those of several hosts."""
+    """--config, --workdir, --allow_config_change, and the flags of several hosts."""
 
     def __init__(self, workdir: str, unless: str = "") -> None:
-        """Defines them.
+        """Define the flags.
 
         Args:
-          workdir: what its folder is.
-          unless: name of a boolean flag with which --workdir may be left out.
+          workdir: help text of --workdir.
+          unless: name of a boolean flag; if that is set, --workdir is not required.
         """
         self._config = config_flags.define()
         self._workdir = program.define_output("workdir", workdir, unless=unless)
         self._allow_config_change = flags.DEFINE_bool(
             "allow_config_change",
             False,
-            "go on with a run although its config or its data were others",
+            "resume a run although its config or data have changed",
         )
         self._hosts = HostFlags()
 
     @property
     def config(self) -> ConfigDict:
-        """What --config gives, with the fields that flags set."""
+        """The config of --config, with the fields that flags set."""
         return self._config.value
 
     @property
     def spec(self) -> str:
-        """The file of the config: "file.py" or "file.py:argument"."""
+        """The value of --config: "file.py" or "file.py:argument"."""
         return self._config.described.spec
 
     @property
     def workdir(self) -> str:
-        """The folder."""
+        """The value of --workdir."""
         return self._workdir.value
 
     def joined(self) -> contextlib.AbstractContextManager:
-        """While entered, this process is one of several, with --multihost.
+        """Return a context in which this process is one of several, if --multihost is given.
 
         Raises:
-          UserError: the flags of several hosts contradict each other.
+          UserError: The flags of several hosts contradict each other.
         """
         self._hosts.check()
         if not self._hosts.several:
             return contextlib.nullcontext()
         from rlp.runtime import (
-            multihost,  # here: it brings jax, for which no wrong flag should wait
+            multihost,  # imports jax, so only after the flags were checked
         )
 
         return multihost.Joined(*self._hosts.values(), facts=self._facts())
 
     def _facts(self) -> dict[str, Any]:
-        """What all processes must have been given alike: the program, its flags, the config."""
+        """Return what all processes must agree on: the program, its flags, the config."""
         from rlp.runtime import consistency
         from rlp.runtime.config_json import fields
 
         spec = sys.modules["__main__"].__spec__
-        given = {
+        arguments = {
             "the program": spec.name if spec else sys.argv[0],
             "--workdir": self.workdir,
             "--allow_config_change": self._allow_config_change.value,
         }
-        return given | consistency.config_facts(dict(fields(self.config)))
+        return arguments | consistency.config_facts(dict(fields(self.config)))
 
     def train(self) -> dict[str, Any] | None:
-        """Runs the config, an experiment or one run, in the workdir, or goes on with it.
+        """Run or resume the config, an experiment or one run, in the workdir.
 
         Returns:
-          The content of summary.json or evaluation.json; None if a signal stopped it.
+          The content of summary.json or evaluation.json; None if a signal stopped the run.
         """
         from rlp.run import experiment, loop
         from rlp.runtime import hosts, signals
@@ -100,5 +100,5 @@ class RunFlags:
             if hosts.is_first():
                 print(f"stopped by {by}; the state is saved, and the same command resumes from it")
             if number == signal.SIGINT:
-                signals.die_at_exit(number)  # a loop of a shell ends with it
+                signals.die_at_exit(number)  # so that a shell loop ends too
             return None

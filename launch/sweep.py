@@ -1,11 +1,11 @@
-"""Runs the points of a sweep: `sweep()` of a config file yields what tells them apart.
+"""Run a sweep: `sweep()` of a config file returns the fields of each point.
 
     python -m launch.sweep --config=configs/ablations.py:demo_rollouts --workdir=runs/rollouts
     python -m launch.sweep --config=… --workdir=… --launcher=print > commands.sh
 
-Each point has a folder in the workdir that is named by the fields it sets, and runs there as
-`launch.train` would run it. Finished points are skipped and unfinished ones resumed, so the same
-command goes on where it was stopped; when all are finished it writes report.html over them.
+Each point runs in a subfolder of the workdir that is named after its fields, like a run of
+`launch.train`. The same command resumes a sweep: finished points are skipped, and unfinished ones
+are resumed. The sweep ends with report.html over the finished points.
 """
 
 import shutil
@@ -31,17 +31,20 @@ _LAUNCHER = flags.DEFINE_enum(
     "launcher",
     "local",
     ["local", "print", "slurm", "gke"],
-    "where points run: on this machine, nowhere (their commands are printed), or on a cluster",
+    "where points run: on this machine (local), on a cluster, or nowhere: print their commands",
 )
 _MAX_PARALLEL = flags.DEFINE_integer(
-    "max_parallel", 0, "points at a time; 0 = one here, as many as SLURM gives there", lower_bound=0
+    "max_parallel",
+    0,
+    "maximum number of points at a time; 0 = one on this machine, no limit on SLURM",
+    lower_bound=0,
 )
-for _module in (jobs, slurm, gke, tpu):  # how the clusters are to run a point
+for _module in (jobs, slurm, gke, tpu):  # the flags of the clusters
     flags.adopt_module_key_flags(_module)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs or submits the points that are not finished; reports on those that are."""
+    """Run or submit the unfinished points, and write a report over the finished ones."""
     spec, config, workdir = _CONFIG.described.spec, _CONFIG.value, Path(_WORKDIR.value)
     for_all = list(_CONFIG.described.values)
     points = read_points(spec, config, for_all, workdir)
@@ -49,18 +52,18 @@ def main(arguments: Sequence[str]) -> None:
     _check(points, config, for_all)
     python = gke.PYTHON if _LAUNCHER.value == "gke" else sys.executable
     commands = {point.name: command(point, spec, config, for_all, python) for point in points}
-    left = [point for point in points if not point.finished]
+    unfinished = [point for point in points if not point.finished]
     if _LAUNCHER.value == "print":
-        for point in left:
+        for point in unfinished:
             print(shell_line(point, points, commands[point.name]))
     elif _LAUNCHER.value == "local" and jobs.DRY_RUN.value:
-        raise UserError("--dry_run is for clusters; --launcher=print shows what would run here")
+        raise UserError("--dry_run is for clusters; use --launcher=print for local commands")
     elif _LAUNCHER.value == "local":
         _begin(workdir)
         _run_here(points, commands, workdir)
-    elif left:
+    elif unfinished:
         if _LAUNCHER.value == "slurm" and not jobs.DRY_RUN.value:
-            _begin(workdir)  # GKE's folder need not be one of this machine
+            _begin(workdir)  # the folder of GKE may not be visible here
         submit = cluster.submit_slurm if _LAUNCHER.value == "slurm" else cluster.submit_gke
         submit(points, commands, workdir, _MAX_PARALLEL.value)
     else:
@@ -68,25 +71,25 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _check(points: Sequence[Point], config: ConfigDict, for_all: Sequence[str]) -> None:
-    """Refuses values that no run can use, and folders that hold runs of other configs, or what no
-    run has made."""
-    from rlp.interop import init_from  # here: they bring jax
+    """Raise a UserError for invalid values, and for folders with a run of another config or with
+    foreign files."""
+    from rlp.interop import init_from  # imports jax
     from rlp.run import checks, experiment
     from rlp.run.objective_options import with_options
 
     for point in points:
-        own = point_config(config, point)
+        whole = point_config(config, point)
         saved = point.folder / run_folder.CONFIG
         try:
             ownership.refuse_foreign(point.folder, "experiment" if point.arms else "run")
-            for arm in _arms(own):
-                run = experiment.arm_config(own, arm, point.folder) if arm else own
+            for arm in _arms(whole):
+                run = experiment.arm_config(whole, arm, point.folder) if arm else whole
                 checks.check(dict(fields(run)))
             if saved.exists():
                 now = (
-                    own
+                    whole
                     if point.arms
-                    else init_from.adopt(own, point.folder, [*for_all, *point.fields])
+                    else init_from.adopt(whole, point.folder, [*for_all, *point.fields])
                 )
                 _check_same(load_config(saved), with_options(now))
         except UserError as error:
@@ -94,20 +97,20 @@ def _check(points: Sequence[Point], config: ConfigDict, for_all: Sequence[str]) 
 
 
 def _arms(config: ConfigDict) -> list[str]:
-    """Names of the arms of an experiment; "" stands for a plain run."""
+    """Return the names of the arms of an experiment; [""] for a single run."""
     return list(config.arms) if "arms" in config else [""]
 
 
 def _check_same(saved: ConfigDict, now: ConfigDict) -> None:
     if changes := check_same(saved, now):
         raise UserError(
-            f"holds a run of another config ({'; '.join(changes)}); take another --workdir, or "
-            "move that folder away"
+            f"contains a run of another config ({'; '.join(changes)}); use another --workdir, or "
+            "move the folder away"
         )
 
 
 def _begin(workdir: Path) -> None:
-    """Makes the folder that of this sweep."""
+    """Create the folder of the sweep, and claim it."""
     disk_errors.refuse_unwritable(workdir)
     with disk_errors.writing(workdir):
         ownership.claim(workdir, "sweep")
@@ -118,10 +121,10 @@ def _run_here(points: Sequence[Point], commands: dict[str, list[str]], workdir: 
         points, commands, workdir / run_folder.LOGS, _MAX_PARALLEL.value or 1, workdir.name
     )
     if outcome.left and not outcome.failed:
-        left = len(outcome.left)
-        print(f"stopped; {left} points are not finished: the same command resumes them")
+        count = len(outcome.left)
+        print(f"stopped; {count} points are not finished; the same command resumes them")
         if outcome.stopped_by == signal.SIGINT:
-            signals.die_at_exit(signal.SIGINT)  # a loop of a shell ends with it
+            signals.die_at_exit(signal.SIGINT)  # so that a shell loop ends too
         return
     _compare(points, workdir)
     if outcome.failed:
@@ -131,7 +134,7 @@ def _run_here(points: Sequence[Point], commands: dict[str, list[str]], workdir: 
 
 
 def _compare(points: Sequence[Point], workdir: Path) -> None:
-    """Writes the report over the finished points, seeds together, and prints their table."""
+    """Write the report over the finished points, grouped over seeds, and print the table."""
     finished = [point for point in points if point.finished]
     if not finished:
         return

@@ -1,8 +1,8 @@
-"""Writes a tiny random model in the Hugging Face format, to try the programs on.
+"""Write a tiny random model in the Hugging Face format, to try the programs.
 
     python -m launch.tiny_hf --out=runs/tiny --family=gemma3_text
 
-It has a family's architecture, a tokenizer of bytes, and nothing to say.
+It has the architecture of a family and a byte tokenizer.
 """
 
 import json
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from models import hf
     from models.config import ModelConfig
 
-_OUT = program.define_output("out", "folder to make")
+_OUT = program.define_output("out", "folder to create")
 _FAMILY = flags.DEFINE_string("family", "qwen3", "model_type, as in config.json")
-_SEED = flags.DEFINE_integer("seed", 0, "of the parameters", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the parameters", lower_bound=0)
 
 
 def main(_: Sequence[str]) -> None:
-    """Makes the model."""
+    """Write the model."""
     import jax
 
     from models import hf
@@ -53,7 +53,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def _network(family: "hf.Family") -> "ModelConfig":
-    """A small network of a family, with local layers where it has such."""
+    """Return a small network of a family, with local layers if the family has them."""
     from models.config import ModelConfig
     from models.rope import Rope
 

@@ -1,12 +1,12 @@
-"""Trains: `python -m launch.train --config=configs/demo.py --workdir=runs/demo`.
+"""Train: `python -m launch.train --config=configs/demo.py --workdir=runs/demo`.
 
-A config with `arms` is an experiment of several runs; any other is one run. The same command goes
-on where it was stopped, by SIGTERM (the state is saved, exit status 0) or otherwise.
+A config with `arms` is an experiment of several runs; any other config is one run. The same command
+resumes a run that was stopped by SIGTERM (which saves the state, exit status 0) or otherwise.
 
-With --print_config it prints the config as a config file, every field with its meaning and, if it
+--print_config prints the config as a config file, with the meaning of every field and, if its value
 differs, its default, and runs nothing.
 
-With --multihost it is one of several processes, each of which is started with the same command.
+With --multihost, the program is one of several processes that are started with the same command.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from launch.run_flags import RunFlags
 from rlp.run.config_text import config_text
 
 _PRINT_CONFIG = flags.DEFINE_bool(
-    "print_config", False, "print the config, every field with its meaning, and run nothing"
+    "print_config", False, "print the config with the meaning of every field, and run nothing"
 )
 _RUN = RunFlags("folder of the run", unless="print_config")
 
 
 def main(_: Sequence[str]) -> None:
-    """Runs the config in the workdir, or prints it."""
+    """Run the config in the workdir, or print it."""
     if _PRINT_CONFIG.value:
         print(config_text(_RUN.config, _RUN.spec))
         return

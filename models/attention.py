@@ -1,9 +1,9 @@
 """Attention over documents and their branches: one entry point, named implementations.
 
 The mask follows from four integers per token (`models.mask`); no implementation takes a dense mask.
-Queries come in N groups (branches). All groups see the `shared` keys of their row (the trunk's),
-which are never copied per group; group n also sees its `own` keys. A packed row without branches
-is N = 1 with no own keys.
+Queries come in N groups (branches). All groups see the `trunk` keys of their row, which are never
+copied per group; group n also sees the `branch` keys of index n. A packed row without branches is
+N = 1 without branch keys.
 """
 
 from typing import Any
@@ -28,8 +28,8 @@ IMPLEMENTATIONS = ("reference", "xla", *PLATFORMS)
 def attention(
     q: jax.Array,
     at: Coordinates,
-    shared: Keys,
-    own: Keys | None = None,
+    trunk: Keys,
+    branch: Keys | None = None,
     *,
     scale: float | None = None,
     window: Window = None,
@@ -37,20 +37,20 @@ def attention(
     implementation: str | None = None,
     worklists: Any = None,
 ) -> jax.Array:
-    """Softmax attention of N groups of queries over shared and own keys, under one softmax.
+    """Softmax attention of N groups of queries over trunk and branch keys, under one softmax.
 
     Args:
       q: queries [B, N, Q, heads, head_dim], before scaling.
       at: coordinates of the queries, [B, N, Q].
-      shared: the trunk's keys and values, [B, kv_heads, S, head_dim] with coordinates [B, S], the
+      trunk: the trunk's keys and values, [B, kv_heads, S, head_dim] with coordinates [B, S], the
         tokens of a document in order.
-      own: keys and values of each group, [B, kv_heads, N, W, head_dim] with coordinates [B, N, W],
-        or None. A group with own keys is one branch. `shared` and `own` may both be caches of all
-        layers, which kernels read in place (Hopper kernels copy the layer first); then kernels
-        have no gradient.
+      branch: keys and values of each group, [B, kv_heads, N, W, head_dim] with coordinates [B, N,
+        W], or None. A group with branch keys is one branch. `trunk` and `branch` may both be caches
+        of all layers, which kernels read in place (Hopper kernels copy the layer first); then
+        kernels have no gradient.
       scale: factor of the scores; None means 1 / sqrt(head_dim).
       window: number of tokens that a query sees, itself included; may be a traced int32 scalar.
-      in_order: the queries are the tokens of the shared keys, as one group and in the same order,
+      in_order: the queries are the tokens of the trunk keys, as one group and in the same order,
         and no token sees a later one of its row. An implementation may then skip those pairs.
       implementation: a name of `IMPLEMENTATIONS`; None selects the best one for the backend.
       worklists: from `find_worklists` with the same coordinates, window and implementation; None
@@ -67,22 +67,22 @@ def attention(
     name = choose_implementation(implementation, q.shape[-1], q.dtype)
     if name not in PLATFORMS:
         run = xla_attention if name == "xla" else reference_attention
-        own = own and own.of_layer()
-        return run(q, at, shared.of_layer(), own, scale, window, in_order)
+        branch = branch and branch.of_layer()
+        return run(q, at, trunk.of_layer(), branch, scale, window, in_order)
     if worklists is None:
-        own_at = None if own is None else own.at
-        sizes = q.shape[3], shared.key.shape[-3], q.shape[4], q.dtype
+        branch_at = None if branch is None else branch.at
+        sizes = q.shape[3], trunk.key.shape[-3], q.shape[4], q.dtype
         worklists = find_worklists(
-            at, shared.at, own_at, *sizes, window=window, implementation=name
+            at, trunk.at, branch_at, *sizes, window=window, implementation=name
         )
-    kernels = kernels_for(name, q.shape[-1], q.dtype, _decoding(at, own))
-    return kernel_attention(kernels, worklists, q, shared, own, scale)
+    kernels = kernels_for(name, q.shape[-1], q.dtype, _decoding(at, branch))
+    return kernel_attention(kernels, worklists, q, trunk, branch, scale)
 
 
 def find_worklists(
     at: Coordinates,
-    shared: Coordinates,
-    own: Coordinates | None,
+    trunk_at: Coordinates,
+    branch_at: Coordinates | None,
     heads: int,
     kv_heads: int,
     head_dim: int,
@@ -95,8 +95,8 @@ def find_worklists(
 
     Args:
       at: coordinates of the queries, [B, N, Q].
-      shared: coordinates of the trunk's keys, [B, S].
-      own: coordinates of each group's keys, [B, N, W], or None.
+      trunk_at: coordinates of the trunk's keys, [B, S].
+      branch_at: coordinates of each group's keys, [B, N, W], or None.
       heads: number of query heads.
       kv_heads: number of key and value heads.
       head_dim: size of a head.
@@ -113,13 +113,13 @@ def find_worklists(
     name = choose_implementation(implementation, head_dim, dtype)
     if name not in PLATFORMS:
         return None
-    kernels = kernels_for(name, head_dim, dtype, _decoding(at, own))
-    return kernel_worklists(kernels, at, shared, own, window, heads, kv_heads)
+    kernels = kernels_for(name, head_dim, dtype, _decoding(at, branch_at))
+    return kernel_worklists(kernels, at, trunk_at, branch_at, window, heads, kv_heads)
 
 
-def _decoding(at: Coordinates, own: object) -> bool:
+def _decoding(at: Coordinates, branch: object) -> bool:
     """Return whether the queries are one token of each branch."""
-    return own is not None and at.segment.shape[2] == 1
+    return branch is not None and at.segment.shape[2] == 1
 
 
 BEST = {"tpu": "pallas_tpu", "gpu": "pallas_gpu", "cuda": "pallas_gpu"}
@@ -149,8 +149,8 @@ def choose_implementation(name: str | None, head_dim: int, dtype: Any) -> str:
 def reference_attention(
     q: jax.Array,
     at: Coordinates,
-    shared: Keys,
-    own: Keys | None,
+    trunk: Keys,
+    branch: Keys | None,
     scale: float,
     window: Window,
     in_order: bool,
@@ -162,11 +162,11 @@ def reference_attention(
     head_dim = q.shape[-1]
     row = lambda x: x.reshape(x.shape[0], -1, *x.shape[3:])  # [B, N, W, …] -> [B, N·W, …]
     heads = lambda x: x.reshape(*x.shape[:2], -1, head_dim)  # [B, kv, N, W, …] -> [B, kv, N·W, …]
-    key, value, key_at = shared.key, shared.value, shared.at
-    if own is not None:
+    key, value, key_at = trunk.key, trunk.value, trunk.at
+    if branch is not None:
         join = lambda a, b, axis: jnp.concatenate([a, b], axis=axis)
-        key, value = join(key, heads(own.key), 2), join(value, heads(own.value), 2)
-        key_at = jax.tree.map(lambda a, b: join(a, row(b), 1), key_at, own.at)
+        key, value = join(key, heads(branch.key), 2), join(value, heads(branch.value), 2)
+        key_at = jax.tree.map(lambda a, b: join(a, row(b), 1), key_at, branch.at)
     repeat = q.shape[3] // key.shape[1]
     key = jnp.repeat(key, repeat, axis=1).astype(jnp.float32)
     value = jnp.repeat(value, repeat, axis=1).astype(jnp.float32)

@@ -3,7 +3,7 @@
 The queries of all heads that share a head of keys (GQA), of all tokens of all branches, are rows of
 that head of keys, so a kernel needs no notion of grouped queries. What a row sees of the trunk and
 of its branch are two ranges of positions (`visits.RangeMask`), one for each source of keys. On a
-mesh, each device computes its own documents and heads, without communication.
+mesh, each device computes its documents and heads, without communication.
 """
 
 import math
@@ -66,8 +66,8 @@ def kernels_for(name: str, head_dim: int, dtype: Any, decoding: bool) -> Kernels
 def kernel_worklists(
     kernels: Kernels,
     at: Coordinates,
-    shared: Coordinates,
-    own: Coordinates | None,
+    trunk_at: Coordinates,
+    branch_at: Coordinates | None,
     window: Window,
     heads: int,
     kv_heads: int,
@@ -80,24 +80,26 @@ def kernel_worklists(
       A pytree of arrays whose leading axis is devices times parts of a device's batch.
     """
 
-    def run(at: Coordinates, shared: Coordinates, own: Coordinates | None, window: Window) -> Any:
-        masks = range_masks(at, shared, own, window, heads // kv_heads)
+    def run(
+        at: Coordinates, trunk_at: Coordinates, branch_at: Coordinates | None, window: Window
+    ) -> Any:
+        masks = range_masks(at, trunk_at, branch_at, window, heads // kv_heads)
         make = lambda masks: kernels.worklists(masks, kv_heads // shards("kv_heads"))
         return _map_parts(make, kernels.batch_parts(masks), masks)
 
     rows = ("rows",)
-    return on_each_device(run, [rows, rows, rows, ()], rows)(at, shared, own, window)
+    return on_each_device(run, [rows, rows, rows, ()], rows)(at, trunk_at, branch_at, window)
 
 
 def kernel_attention(
-    kernels: Kernels, worklists: Any, q: jax.Array, shared: Keys, own: Keys | None, scale: float
+    kernels: Kernels, worklists: Any, q: jax.Array, trunk: Keys, branch: Keys | None, scale: float
 ) -> jax.Array:
     """Attention by kernels, with the work lists for the coordinates of these queries and keys.
 
     The other arguments and the result are those of `attention.attention`.
 
     Raises:
-      ValueError: If one of `shared` and `own` is a cache of all layers and the other is not.
+      ValueError: If one of `trunk` and `branch` is a cache of all layers and the other is not.
     """
 
     def run(worklists: Any, layer: jax.Array, q: jax.Array, *kv: jax.Array) -> jax.Array:
@@ -118,12 +120,12 @@ def kernel_attention(
         out = out.reshape(batch, kv_heads, groups * length, -1, head_dim)
         return out.transpose(0, 2, 1, 3, 4).reshape(q.shape)
 
-    all_keys = [keys for keys in (shared, own) if keys is not None]
-    stacked = shared.layer is not None
+    all_keys = [keys for keys in (trunk, branch) if keys is not None]
+    stacked = trunk.layer is not None
     if any((keys.layer is not None) != stacked for keys in all_keys):
-        raise ValueError("shared and own keys must both be of one layer, or both of all layers")
+        raise ValueError("trunk and branch keys must both be of one layer, or both of all layers")
     kv = [x if stacked else x[None] for keys in all_keys for x in (keys.key, keys.value)]
-    layer = shared.layer if stacked else jnp.int32(0)
+    layer = trunk.layer if stacked else jnp.int32(0)
     queries, caches = ("rows", None, None, "heads"), (None, "rows", "kv_heads")
     run = on_each_device(run, [("rows",), (), queries, *[caches] * len(kv)], queries)
     return run(worklists, layer, q, *kv)
@@ -138,19 +140,23 @@ def _map_parts(run: Callable, parts: int, *trees: Any) -> Any:
 
 
 def range_masks(
-    at: Coordinates, shared: Coordinates, own: Coordinates | None, window: Window, repeat: int
+    at: Coordinates,
+    trunk_at: Coordinates,
+    branch_at: Coordinates | None,
+    window: Window,
+    repeat: int,
 ) -> list[RangeMask]:
     """Return the masks of the query rows over the trunk's keys and over their branch's keys.
 
     Args:
       at: coordinates of the queries, [B, N, Q].
-      shared: of the trunk's keys, [B, S].
-      own: of the branches' keys, [B, N, W], or None.
+      trunk_at: of the trunk's keys, [B, S].
+      branch_at: of the branches' keys, [B, N, W], or None.
       window: as in `attention.attention`.
-      repeat: query heads that share a head of keys; each token has so many rows.
+      repeat: query heads that share a head of keys, or rows of a token.
     """
-    trunk = _trunk_mask(at, shared, window, repeat)
-    return [trunk] if own is None else [trunk, _branch_mask(at, own, window, repeat)]
+    trunk = _trunk_mask(at, trunk_at, window, repeat)
+    return [trunk] if branch_at is None else [trunk, _branch_mask(at, branch_at, window, repeat)]
 
 
 def _trunk_mask(at: Coordinates, keys: Coordinates, window: Window, repeat: int) -> RangeMask:

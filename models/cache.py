@@ -17,7 +17,7 @@ from models.backend import choices
 from models.config import ModelConfig
 from models.layers.protocol import LayerCache, LayerKind
 from models.layers.registry import kind_counts
-from models.sharding import place
+from models.sharding import constrain
 
 
 @flax.struct.dataclass
@@ -75,7 +75,7 @@ def _cached_kinds(config: ModelConfig, *sizes: int) -> dict[LayerKind, int]:
 
 
 def _placed(arrays: Any, lead: int) -> Any:
-    return jax.tree.map(lambda x: place(x, *[None] * lead, "rows", "heads"), arrays)
+    return jax.tree.map(lambda x: constrain(x, *[None] * lead, "rows", "heads"), arrays)
 
 
 def grown(config: ModelConfig, cache: Cache, slots: int) -> Cache:

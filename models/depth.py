@@ -21,7 +21,7 @@ from models.layers.norm import normed
 from models.layers.protocol import LayerCache, LayerKind
 from models.layers.registry import Layer, layers, norms
 from models.pattern import Run, runs
-from models.sharding import at_rest, in_use, parameters_are_split, place
+from models.sharding import at_rest, constrain, in_use, parameters_are_split
 
 Caches = dict[str, Any]  # name of a kind to the caches of its layers, as `Cache.kinds`
 
@@ -111,7 +111,7 @@ class Pass:
         """Run the layer `options[option]`; `option` may be traced."""
         graph = block_graph(self.config, options[0])
         block, caches = nnx.merge(graph, in_use(params, "blocks", x.dtype)), {}
-        x = place(x, "rows")
+        x = constrain(x, "rows")
         for kinds in zip(*options, strict=True):
             name = kinds[0].name
             before, after = (getattr(block, norm) for norm in norms(name))
@@ -126,7 +126,7 @@ class Pass:
             x = x + normed(after, y)
             if new is not None:
                 caches[name] = new.arrays if isinstance(new, LayerCache) else new
-        return place(x, "rows"), caches
+        return constrain(x, "rows"), caches
 
     def _prepared(self, kinds: Sequence[LayerKind], option: jax.Array | int) -> Any:
         """Select what was prepared for `kinds[option]`; the kinds differ in nothing else."""

@@ -6,7 +6,7 @@ a mesh axis.
 
 Parameters are sharded *at rest* as the tables say. For use in a product they are *gathered* over
 `fsdp`: one layer at a time in training (`in_use`), all at once in the copy with which a rollout
-decodes. Activations are split by rows and heads, by sharding constraints (`place`) under
+decodes. Activations are split by rows and heads, by sharding constraints (`constrain`) under
 `jax.set_mesh`; the compiler propagates the rest (Auto axes). Without a mesh, or on one device,
 these functions do nothing.
 """
@@ -139,7 +139,7 @@ def parameter_shardings(
     return jax.tree_util.tree_map_with_path(sharding, shapes)
 
 
-def place(x: jax.Array, *axes: str | None) -> jax.Array:
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Constrain the sharding of an activation.
 
     Args:
@@ -195,7 +195,7 @@ def on_each_device(run: Callable, axes: Sequence[Any], out: tuple[str | None, ..
 
     Args:
       run: maps arrays to an array.
-      axes: for each argument the logical axes of its dimensions as for `place`, or a tree of those.
+      axes: for each argument the logical axes as for `constrain`, or a tree of those.
       out: logical axes of the result.
     """
     if not _on_a_mesh():

@@ -20,7 +20,7 @@ from models.blocks import init_blocks, unstack
 from models.config import ModelConfig
 from models.layers.linear import INIT_STDDEV, Linear
 from models.layers.norm import RMSNorm, rms_norm
-from models.sharding import in_use, place
+from models.sharding import constrain, in_use
 
 Params = dict[str, Any]  # nested dict of float32 arrays
 
@@ -40,7 +40,7 @@ class Transformer:
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """Embed token ids [...] as the residual stream [..., D] in the compute dtype."""
-        x = place(self.table[tokens].astype(self.config.dtype), "rows")
+        x = constrain(self.table[tokens].astype(self.config.dtype), "rows")
         if self.config.scale_embedding:
             return x * jnp.asarray(self.config.hidden_size**0.5, x.dtype)
         return x

@@ -152,16 +152,21 @@ def extend(
     config, (batch, groups, slots) = model.config, branches.tokens.shape
     count = slots if count is None else count
     run = branches if branch_cache is None else branches.slots(start, count)
-    run_at = own_at = run.at
+    run_at = branch_at = run.at
     room = None if branch_cache is None else branch_cache.slots
     if room is not None:
-        own_at = _padded(branches.at, room)
-    where = Slots(trunk, branches, run, start, room, trunk.at, run_at, own_at)
+        branch_at = _padded(branches.at, room)
+    where = Slots(trunk, branches, run, start, room, trunk.at, run_at, branch_at)
 
     def apply(
-        kind: LayerKind, layer: Any, x: jax.Array, prepared: Any, read: LayerCache, own: LayerCache
+        kind: LayerKind,
+        layer: Any,
+        x: jax.Array,
+        prepared: Any,
+        read: LayerCache,
+        written: LayerCache,
     ) -> Any:
-        return kind.on_slots(config, layer, x, where, prepared, read, own)
+        return kind.on_slots(config, layer, x, where, prepared, read, written)
 
     prepared = {kind: kind.prepare_slots(config, where) for kind in kind_counts(config)}
     x = model.embed(run.tokens.reshape(batch, groups * count))

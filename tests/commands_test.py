@@ -1,7 +1,7 @@
-"""Every command of the pages is one that its program accepts.
+"""Every command on the pages is accepted by its program.
 
-Programs of launch and benchmarks parse their flags and make their config; targets and variables of
-make, and the tests that pytest is given, exist.
+Programs of launch and benchmarks parse their flags and build their config; targets and variables of
+make and tests of pytest must exist.
 """
 
 import functools
@@ -21,11 +21,11 @@ PLACEHOLDER_CONFIG = re.compile(r"(--config=)(…|<?config>?)$")
 
 
 def problems_of(pages: Mapping[str, str], folder: Path) -> list[str]:
-    """What is wrong with the commands of pages, each with page and line.
+    """Return the problems of all commands of some pages, with page and line.
 
     Args:
-      pages: name to text.
-      folder: to write the files of pages to, and to run programs in.
+      pages: Names and texts of the pages.
+      folder: Folder for the files of the pages, in which the programs run.
     """
     problems: list[tuple[str, Command, str]] = []
     programs: list[tuple[str, Command]] = []
@@ -42,11 +42,11 @@ def problems_of(pages: Mapping[str, str], folder: Path) -> list[str]:
     for (page, command), error in zip(programs, errors(lines), strict=True):
         if error and (command.whole or not error.endswith(" is missing")):
             problems.append((page, command, error))
-    return [f"{page}:{c.line}: {' '.join(c.words)}: {problem}" for page, c, problem in problems]
+    return [f"{page}:{c.line}: {problem}\n    {' '.join(c.words)}" for page, c, problem in problems]
 
 
 def checked(words: tuple[str, ...]) -> tuple[str, list[Sequence[str]]]:
-    """What is wrong with a command, or "", and the programs of this project that it runs."""
+    """Return the problem of a command, or "", and the programs of this project that it runs."""
     if words[0] == "make":
         return checked_make(words[1:])
     if words[2] == "pytest":
@@ -58,7 +58,7 @@ def checked(words: tuple[str, ...]) -> tuple[str, list[Sequence[str]]]:
 
 @functools.cache
 def checked_make(words: tuple[str, ...]) -> tuple[str, list[Sequence[str]]]:
-    """What is wrong with the arguments of make, or "", and the programs that it would run."""
+    """Return the problem of the arguments of make, or "", and the programs that it would run."""
     for word in words:
         if (name := re.match(r"(\w+)=", word)) and not re.search(
             rf"^{name[1]} \?=", MAKEFILE, re.M
@@ -78,11 +78,11 @@ def checked_make(words: tuple[str, ...]) -> tuple[str, list[Sequence[str]]]:
 
 
 def checked_pytest(words: tuple[str, ...]) -> str:
-    """What is wrong with the arguments of pytest, or ""."""
+    """Return the problem of the arguments of pytest, or ""."""
     paths = [ROOT / word.partition("::")[0] for word in words if word.startswith("tests/")]
     for path in paths:
         if not path.exists():
-            return f"there is no {path.relative_to(ROOT)}"
+            return f"{path.relative_to(ROOT)} does not exist"
     if "-k" in words:
         pattern = words[words.index("-k") + 1]
         if not any(pattern in path.read_text(encoding="utf-8") for path in paths):
@@ -132,20 +132,24 @@ def test_each_wrong_command_is_named_with_its_line(tmp_path):
         ("page.md:3: ", "confg"),
         ("page.md:3: ", "demos"),
         ("page.md:4: ", "launch.nothing"),
-        ("page.md:6: ", "group_sise"),
-        ("page.md:6: ", "did you mean rlp.group_size"),
+        ("page.md:6: ", "rlp.group_sise"),
+        (
+            "page.md:6: ",
+            "rlp.group_size",
+        ),  # the same in the second turn of the loop: what was meant
         ("page.md:8: ", "configs/txt.py"),
         ("page.md:9: ", "--workdir is missing"),
         ("page.md:12: ", "rlp.positions='everywhere'"),
-        ("page.md:15: ", "config.steps must be a whole number"),
-        ("page.md:23: ", "sed"),
+        ("page.md:15: ", "'few'"),
+        ("page.md:23: ", "'sed'"),
         ("page.md:24: ", "no variable WORKER"),
-        ("page.md:25: ", "no field 'step'"),
+        ("page.md:25: ", "'step'"),
         ("page.md:26: ", "think_los"),
         ("page.md:27: ", "--document"),
         ("page.md:27: ", "tests/no_test.py"),
         ("page.md:28: ", "wrkdir"),
     ]
+    named = [problem.partition("\n    ")[0] for problem in problems]
     for start, part in expected:
-        assert any(p.startswith(start) and part in p for p in problems), (start, part, problems)
+        assert any(text.startswith(start) and part in text for text in named), (start, part, named)
     assert len(problems) == len(expected)

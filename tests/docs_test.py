@@ -12,7 +12,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(
 
 
 def links_of(page):
-    """Path and anchor of each link of a page within the repository, an image's included."""
+    """Return path and anchor of each link of a page to the repository, including images."""
     links = re.findall(r"\]\(([^)\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     return [link.partition("#")[::2] for link in links if "://" not in link]
 

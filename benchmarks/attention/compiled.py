@@ -130,18 +130,19 @@ def _passes(head_dim: int, dtype: str, implementation: str | None) -> dict[str, 
         at = lambda *sizes: Coordinates(*[shape(sizes, jnp.int32)] * 4)
         keys = lambda at, *s: Keys(shape((*s, head_dim), dtype), shape((*s, head_dim), dtype), at)
         q = shape((batch, branches, slots, heads, head_dim), dtype)
-        shared = keys(at(batch, trunk), batch, kv_heads, trunk)
-        own = keys(at(batch, branches, width), batch, kv_heads, branches, width)
-        return q, at(batch, branches, slots), shared, own
+        trunk_keys = keys(at(batch, trunk), batch, kv_heads, trunk)
+        branch_keys = keys(at(batch, branches, width), batch, kv_heads, branches, width)
+        return q, at(batch, branches, slots), trunk_keys, branch_keys
 
-    def forward(q: Any, at: Any, shared: Any, own: Any) -> Any:
-        return attention(q, at, shared, own, implementation=implementation)
+    def forward(q: Any, at: Any, trunk_keys: Any, branch_keys: Any) -> Any:
+        return attention(q, at, trunk_keys, branch_keys, implementation=implementation)
 
-    def backward(q: Any, at: Any, shared: Any, own: Any) -> Any:
-        def run(q: Any, key: Any, value: Any, own_key: Any, own_value: Any) -> Any:
-            return forward(q, at, Keys(key, value, shared.at), Keys(own_key, own_value, own.at))
+    def backward(q: Any, at: Any, trunk_keys: Any, branch_keys: Any) -> Any:
+        def run(q: Any, key: Any, value: Any, branch_key: Any, branch_value: Any) -> Any:
+            trunk = Keys(key, value, trunk_keys.at)
+            return forward(q, at, trunk, Keys(branch_key, branch_value, branch_keys.at))
 
-        arrays = q, shared.key, shared.value, own.key, own.value
+        arrays = q, trunk_keys.key, trunk_keys.value, branch_keys.key, branch_keys.value
         out, vjp = jax.vjp(run, *arrays)
         return vjp(out)
 

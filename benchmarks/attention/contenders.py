@@ -48,11 +48,11 @@ def product(sizes: AttentionSizes, implementation: str) -> Jitted:
             at.append(coordinates(workload.branch_coordinates(sizes, decode)))
 
         @jax.jit
-        def find(query: Coordinates, trunk: Coordinates, own: Coordinates | None = None) -> Any:
+        def find(query: Coordinates, trunk: Coordinates, branch: Coordinates | None = None) -> Any:
             heads, kv_heads = sizes.heads, sizes.kv_heads
             head_dim, dtype = sizes.head_dim, x["query"].dtype
             return find_worklists(
-                query, trunk, own, heads, kv_heads, head_dim, dtype, implementation=named
+                query, trunk, branch, heads, kv_heads, head_dim, dtype, implementation=named
             )
 
         return x, (at, find(*at)), cotangent
@@ -71,13 +71,13 @@ def product_attention(implementation: str | None) -> Callable[[Any, Any], jax.Ar
     implementation of this project."""
 
     def attend(x: dict[str, jax.Array], context: tuple[list[Coordinates], Any]) -> jax.Array:
-        (query_at, trunk_at, *own_at), worklists = context
+        (query_at, trunk_at, *branch_at), worklists = context
         return attention(
             x["query"],
             query_at,
             Keys(x["key"], x["value"], trunk_at),
-            Keys(x["own_key"], x["own_value"], own_at[0]) if own_at else None,
-            in_order=not own_at,
+            Keys(x["own_key"], x["own_value"], branch_at[0]) if branch_at else None,
+            in_order=not branch_at,
             implementation=implementation,
             worklists=worklists,
         )
@@ -134,17 +134,19 @@ def copies(sizes: AttentionSizes, implementation: str) -> Jitted:
         rows = lambda x: x.reshape(-1, *x.shape[2:])
 
         def keys(name: str) -> np.ndarray:
-            own = np.moveaxis(arrays[f"own_{name}"], 1, 3)  # [B, N, W, kv, d]
+            branch = np.moveaxis(arrays[f"own_{name}"], 1, 3)  # [B, N, W, kv, d]
             trunk = np.repeat(np.moveaxis(arrays[name], 1, 2)[:, None], sizes.branches, axis=1)
-            return rows(np.concatenate([trunk, own], axis=2))
+            return rows(np.concatenate([trunk, branch], axis=2))
 
         whole = {name: rows(arrays[name]) for name in ("query", "cotangent")}
         x, cotangent = on_device(sizes, whole | {name: keys(name) for name in ("key", "value")})
         query = coordinates(workload.query_coordinates(sizes, decode))
         trunk_at = coordinates(workload.trunk_coordinates(sizes))
-        own_at = coordinates(workload.branch_coordinates(sizes, decode))
+        branch_at = coordinates(workload.branch_coordinates(sizes, decode))
         spread = lambda at: jnp.repeat(at[:, None], sizes.branches, axis=1)
-        key = jax.tree.map(lambda a, b: jnp.concatenate([spread(a), b], axis=2), trunk_at, own_at)
+        key = jax.tree.map(
+            lambda a, b: jnp.concatenate([spread(a), b], axis=2), trunk_at, branch_at
+        )
         return x, rows(visible(query, key))[:, None], cotangent
 
     def attend(x: dict[str, jax.Array], mask: jax.Array) -> jax.Array:

@@ -116,10 +116,11 @@ class Peers:
         query, key = map(self._on_device, workload.packed_coordinates(self.sizes, decode))
 
         def rule(b: Any, h: Any, q: Any, k: Any) -> Any:
-            own = key["branch"][b, k] == query["branch"][b, q]
+            same_branch = key["branch"][b, k] == query["branch"][b, q]
             before = (key["branch"][b, k] == 0) & (key["position"][b, k] < query["fork"][b, q])
             same = (key["segment"][b, k] == query["segment"][b, q]) & (key["segment"][b, k] > 0)
-            return same & (key["position"][b, k] <= query["position"][b, q]) & (own | before)
+            not_after = key["position"][b, k] <= query["position"][b, q]
+            return same & not_after & (same_branch | before)
 
         compiled = self.device == "cuda"
         lengths = (query["segment"].shape[1], key["segment"].shape[1])

@@ -179,11 +179,11 @@ def query_coordinates(sizes: AttentionSizes, decode: bool) -> NumpyCoordinates:
         return NumpyCoordinates(
             **{name: x[:, None] for name, x in vars(trunk_coordinates(sizes)).items()}
         )
-    own = branch_coordinates(sizes, decode)
+    branch = branch_coordinates(sizes, decode)
     if not decode:
-        return own
+        return branch
     newest = slice(sizes.decoded - 1, sizes.decoded)
-    return NumpyCoordinates(**{name: x[:, :, newest] for name, x in vars(own).items()})
+    return NumpyCoordinates(**{name: x[:, :, newest] for name, x in vars(branch).items()})
 
 
 def _coordinates(
@@ -211,8 +211,8 @@ def arrays(sizes: AttentionSizes, decode: bool) -> Arrays:
     shapes = {"query": query, "cotangent": query}
     shapes |= dict.fromkeys(("key", "value"), (sizes.docs, sizes.kv_heads, sizes.trunk, head))
     if sizes.forks:
-        own = (sizes.docs, sizes.kv_heads, sizes.branches, sizes.slots, head)
-        shapes |= dict.fromkeys(("own_key", "own_value"), own)
+        branch = (sizes.docs, sizes.kv_heads, sizes.branches, sizes.slots, head)
+        shapes |= dict.fromkeys(("own_key", "own_value"), branch)
     random = np.random.default_rng(sizes.seed + 2)
     drawn = {
         name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()
@@ -245,8 +245,8 @@ def packed_coordinates(
     row = lambda at: {name: x.reshape(sizes.docs, -1) for name, x in vars(at).items()}
     queries, keys = row(query_coordinates(sizes, decode)), row(trunk_coordinates(sizes))
     if sizes.forks:
-        own = row(branch_coordinates(sizes, decode))
-        keys = {name: np.concatenate([x, own[name]], axis=1) for name, x in keys.items()}
+        branch = row(branch_coordinates(sizes, decode))
+        keys = {name: np.concatenate([x, branch[name]], axis=1) for name, x in keys.items()}
     return NumpyCoordinates(**queries), NumpyCoordinates(**keys)
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+# *emphasis*, which is kept, or a character that reStructuredText would interpret.
+MARKUP = re.compile(r"(?<![*\w])(\*\w[^*]*\w\*)(?![*\w])|([*|])")
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):")
 
 
@@ -35,7 +37,7 @@ def convert(
 
 
 def _escaped(line: str) -> str:
-    """A line whose `*` and `|` outside of backticks are plain characters."""
+    """A line whose `*` and `|` outside of backticks and emphasis are plain characters."""
     parts = line.split("`")
-    parts[::2] = [re.sub(r"([*|])", r"\\\1", part) for part in parts[::2]]
+    parts[::2] = [MARKUP.sub(lambda m: m[1] or f"\\{m[2]}", part) for part in parts[::2]]
     return "`".join(parts)

@@ -7,6 +7,7 @@ its modules with the first lines of their docstrings.
 
 import ast
 import html
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ def _unresolved(doctree: nodes.document) -> Iterator[addnodes.pending_xref]:
 def linked_sources(env: BuildEnvironment) -> dict[str, set[str]]:
     """The paths that each page links to; kept with the pages that Sphinx has read."""
     if not hasattr(env, "linked_sources"):
-        env.linked_sources = {}  # type: ignore[attr-defined]
-    return env.linked_sources  # type: ignore[attr-defined]
+        env.linked_sources = {}
+    return env.linked_sources
 
 
 def forget(app: Sphinx, env: BuildEnvironment, page: str) -> None:
@@ -84,7 +85,9 @@ def _listing(folder: Path) -> str:
     rows = []
     for module in _modules(folder):
         docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
-        summary = html.escape(docstring.partition("\n")[0])
+        summary = re.sub(
+            r"`([^`]+)`", r"<code>\1</code>", html.escape(docstring.partition("\n")[0])
+        )
         link = f'<a href="{folder.name}/{module.name}.html"><code>{module.name}</code></a>'
         rows.append(f"<li>{link}: {summary}</li>")
     return f"<ul>{''.join(rows)}</ul>"

@@ -1,1 +1,1 @@
-"""Programs that carry `launch.train` to clusters; --dry_run shows what each would run."""
+"""Programs that run `launch.train` on clusters; --dry_run prints the commands."""

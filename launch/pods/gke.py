@@ -1,12 +1,13 @@
-r"""Runs launch.train on a TPU slice in Google Kubernetes Engine, as a JobSet that restarts it.
+r"""Run launch.train on a TPU slice in Google Kubernetes Engine, as a JobSet that restarts it.
 
     python -m launch.pods.gke start --image=<image> --tpu=v5p:4x4x4 --bucket=<bucket> \
         -- --config=configs/qwen3_1p7b_rlp.py --workdir=/bucket/runs/qwen …
     python -m launch.pods.gke status --name=qwen
     python -m launch.pods.gke delete --name=qwen
 
-The image holds this repository as its working directory, and its environment; the bucket is mounted
-at /bucket on every host. `kubectl` must point at the cluster (docs/pods.md makes one with xpk).
+The image contains this repository, as its working directory, and its environment. The bucket is
+mounted at /bucket on every host. `kubectl` must be configured for the cluster (docs/pods.md creates
+one with xpk).
 """
 
 import hashlib
@@ -28,62 +29,64 @@ _BUCKET = flags.DEFINE_string("bucket", "", "Cloud Storage bucket that is mounte
 _ACCOUNT = flags.DEFINE_string(
     "service_account", "default", "Kubernetes service account that may write to the bucket"
 )
-_QUEUE = flags.DEFINE_string("queue", "", "Kueue's local queue, where the cluster has one")
-_RESTARTS = flags.DEFINE_integer("max_restarts", 100, "preemptions and failures to survive")
+_QUEUE = flags.DEFINE_string("queue", "", "local queue of Kueue, if the cluster has one")
+_RESTARTS = flags.DEFINE_integer(
+    "max_restarts", 100, "maximum number of restarts after preemptions and failures"
+)
 for _module in (jobs, tpu):
     flags.adopt_module_key_flags(_module)
 
 MOUNT = "/bucket"
 PYTHON = "python"  # in the image
-_SECONDS_TO_SAVE = 60  # a spot machine gives less: 25 seconds
-_LONGEST_NAME = 40  # a pod's name is 23 longer and a label of DNS: 63
+_SECONDS_TO_SAVE = 60  # a spot machine gives only 25 seconds
+_LONGEST_NAME = 40  # the name of a pod is 23 longer, and DNS labels have at most 63
 _VOLUME = "bucket"
 _LABEL = "rlp-run"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """start, status or delete."""
+    """Run the action: start, status or delete."""
     action, *rest = arguments or [""]
     if action == "start":
         submit(jobs.job_of(rest, PYTHON))
     elif action in ("status", "delete"):
         if rest or not jobs.NAME.value:
-            raise UserError(f"{action} takes --name=<job> and nothing else")
+            raise UserError(f"{action} needs --name=<job>, and takes no other argument")
         name = job_name(jobs.NAME.value)
         words = ["get", "jobset,pods", "--selector", f"{_LABEL}={name}", "--output=wide"]
         jobs.run_tool(["kubectl", *(words if action == "status" else ["delete", "jobset", name])])
     else:
-        raise UserError(f"give one of start, status, delete as the first argument, not {action!r}")
+        raise UserError(f"the first argument is {action!r}; it must be start, status or delete")
 
 
 def submit(run: Job) -> None:
-    """Hands a run to the cluster, which starts it when there is a slice.
+    """Submit a run to the cluster, which starts it when a slice is available.
 
     Raises:
-      UserError: a flag is missing, the workdir is not in the bucket, or kubectl fails.
+      UserError: A flag is missing, the workdir is not in the bucket, or kubectl fails.
     """
     text = yaml.dump(manifest(run), Dumper=_Dumper, sort_keys=False, width=1000)
     jobs.run_tool(["kubectl", "apply", "--filename=-"], text)
 
 
 def job_name(name: str) -> str:
-    """A name that Kubernetes takes: the given one, or what it can keep of it, and a hash."""
+    """Return the name if Kubernetes accepts it, otherwise a valid form of it with a hash."""
     if re.fullmatch(rf"[a-z]([a-z0-9-]{{0,{_LONGEST_NAME - 2}}}[a-z0-9])?", name):
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    left = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[: _LONGEST_NAME - 13].strip("-")
-    return f"rlp-{left}-{digest}"
+    valid = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[: _LONGEST_NAME - 13].strip("-")
+    return f"rlp-{valid}-{digest}"
 
 
 def manifest(run: Job) -> dict[str, Any]:
-    """The JobSet of a run: one job over the hosts of one slice."""
+    """Return the JobSet of a run: one job over the hosts of one slice."""
     for flag in (_IMAGE, _BUCKET, tpu.TPU):
         if not flag.value:
             raise UserError(f"--{flag.name} is missing")
     if not run.workdir.is_relative_to(MOUNT):
         raise UserError(
-            f"--workdir={run.workdir}: a pod's own disk goes with it; give a folder below {MOUNT}, "
-            f"where gs://{_BUCKET.value} is mounted"
+            f"--workdir={run.workdir}: the disk of a pod is deleted with it; use a folder below "
+            f"{MOUNT}, where gs://{_BUCKET.value} is mounted"
         )
     piece = tpu.parse(tpu.TPU.value)
     name = job_name(run.name)
@@ -95,7 +98,7 @@ def manifest(run: Job) -> dict[str, Any]:
     job = {
         "parallelism": piece.hosts,
         "completions": piece.hosts,
-        "backoffLimit": 0,  # one lost host restarts all: they wait for one another
+        "backoffLimit": 0,  # the loss of one host restarts all hosts
         "template": pod,
     }
     queue = {"kueue.x-k8s.io/queue-name": _QUEUE.value} if _QUEUE.value else {}
@@ -112,7 +115,7 @@ def manifest(run: Job) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as they are read."""
+    """Write strings of several lines as blocks."""
 
 
 _Dumper.add_representer(

@@ -1,4 +1,4 @@
-"""What the programs of this folder share: the run to carry elsewhere, and how tools are called."""
+"""What the programs of this folder share: the run to submit, and calls of command-line tools."""
 
 import re
 import shlex
@@ -15,15 +15,13 @@ from launch import config_flags, program
 from launch.points import finishing_file
 from rlp.runtime.errors import UserError
 
-NAME = flags.DEFINE_string(
-    "name", "", "of the job or machine; that of the workdir if it is left out"
-)
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "print what would run, and run nothing")
+NAME = flags.DEFINE_string("name", "", "name of the job or machine; '' = that of the workdir")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the commands, and run nothing")
 
 UNTIL_FINISHED = r"""
-# Runs a command, and passes SIGTERM on to it, so that it saves. Gives its status, or 75 where it
-# ended well before the file was there that a run leaves at its end: it is to go on another time.
-until_finished() { # that file, command...
+# Runs a command, and forwards SIGTERM to it, so that it saves. Returns its status, or 75 if it
+# succeeded without the file that a run writes at its end: the run must be resumed later.
+until_finished() { # file, command...
   local finished=$1 asked='' child='' status=0
   shift
   trap 'asked=yes; if [ -n "$child" ]; then kill -TERM "$child" 2>/dev/null; fi' TERM
@@ -47,15 +45,15 @@ until_finished() { # that file, command...
 
 @dataclass(frozen=True)
 class Job:
-    """A run on its way to another machine.
+    """A run to submit to other machines.
 
     Attributes:
-      name: of the job.
+      name: name of the job.
       words: its command.
       workdir: folder of the run, as those machines see it.
-      finished: the file that is there when it has ended.
-      needs: files that must be there before it starts: the ends of other runs.
-      log: file to which it writes; None for its standard output.
+      finished: the file that the run writes at its end.
+      needs: files that must exist before it starts: those of other runs.
+      log: file for its output; None for stdout.
     """
 
     name: str
@@ -67,21 +65,23 @@ class Job:
 
 
 def job_of(arguments: Sequence[str], python: str) -> Job:
-    """The run that the arguments of `launch.train`, given behind --, describe.
+    """Return the run that is described by the arguments of `launch.train`, which follow --.
 
     Args:
-      arguments: such as --config=… and --workdir=….
-      python: the interpreter there.
+      arguments: --config=…, --workdir=… and others.
+      python: the Python interpreter on the other machines.
 
     Raises:
-      UserError: they lack one of these, or set a field of the config that does not exist.
+      UserError: --config or --workdir is missing, or a field of the config does not exist.
     """
     values = {}
     for flag in ("config", "workdir"):
-        found = [m[1] for a in arguments if (m := re.fullmatch(rf"--?{flag}=(.*)", a))]
-        if len(found) != 1:
-            raise UserError(f"behind -- stand the flags of launch.train, among them one --{flag}=…")
-        values[flag] = found[0]
+        matches = [m[1] for a in arguments if (m := re.fullmatch(rf"--?{flag}=(.*)", a))]
+        if len(matches) != 1:
+            raise UserError(
+                f"give the flags of launch.train after --, with --{flag}=… exactly once"
+            )
+        values[flag] = matches[0]
     program.check_output("workdir", values["workdir"])
     arms = "arms" in config_flags.describe(arguments).config
     workdir = Path(values["workdir"])
@@ -90,28 +90,28 @@ def job_of(arguments: Sequence[str], python: str) -> Job:
 
 
 def with_flag(words: Sequence[str], flag: str) -> list[str]:
-    """A command with a flag behind it, once."""
+    """Return a command with a flag appended, unless it already has the flag."""
     return [*words, *([] if flag in words else [flag])]
 
 
 def check_tool(name: str) -> None:
-    """Refuses to go on without a program, unless nothing is to run."""
+    """Raise a UserError if a program is not installed, except with --dry_run."""
     if not DRY_RUN.value and shutil.which(name) is None:
-        raise UserError(f"{name} is not installed here; --dry_run shows what it would be given")
+        raise UserError(f"{name} is not installed here; --dry_run prints what it would receive")
 
 
 def run_tool(words: Sequence[str], stdin: str = "") -> str:
-    """Runs a tool of the cluster, or shows with --dry_run what it would be given.
+    """Run a command-line tool of the cluster, or print the command with --dry_run.
 
     Args:
-      words: of the command.
-      stdin: what it reads.
+      words: the command.
+      stdin: its standard input.
 
     Returns:
-      What it wrote; empty with --dry_run.
+      Its standard output; "" with --dry_run.
 
     Raises:
-      UserError: it is not there, or it fails; what it says about that has then been shown.
+      UserError: The tool is not installed, or fails; its own error message is printed before.
     """
     if DRY_RUN.value:
         print(shlex.join(words) + (f" <<'END'\n{stdin.rstrip()}\nEND" if stdin else ""))

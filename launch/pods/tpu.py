@@ -1,4 +1,4 @@
-"""TPU slices by name, "v5p:4x4x4", and what GKE and gcloud call them."""
+"""TPU slices by name, such as "v5p:4x4x4", and their names in GKE and gcloud."""
 
 import math
 import re
@@ -9,22 +9,22 @@ from absl import flags
 from rlp.runtime.errors import UserError
 
 TPU = flags.DEFINE_string(
-    "tpu", "", "the slice, by generation and shape: v5e:4x4, v5p:4x4x4, v6e:8x8"
+    "tpu", "", "slice as generation:shape, such as v5e:4x4, v5p:4x4x4 or v6e:8x8"
 )
-SPOT = flags.DEFINE_bool("spot", True, "take capacity that is cheaper and can be taken back")
+SPOT = flags.DEFINE_bool("spot", True, "use spot capacity, which is cheaper and can be preempted")
 
 
 @dataclass(frozen=True)
 class _Generation:
-    """How a generation of chips is called and cut.
+    """Names and shapes of a generation of chips.
 
     Attributes:
       gke: value of the node label cloud.google.com/gke-tpu-accelerator.
-      accelerator: start of gcloud's accelerator type.
-      counted: units a chip in that type: cores or chips.
+      accelerator: prefix of the accelerator type of gcloud.
+      counted: what that type counts per chip: 1 chip or 2 cores.
       version: runtime of a TPU VM.
-      axes: of its shapes.
-      most_on_a_host: chips of the largest slice that is one host; larger ones have 4 a host.
+      axes: number of axes of its shapes.
+      most_on_a_host: chips of the largest slice with one host; larger slices have 4 per host.
     """
 
     gke: str
@@ -48,10 +48,10 @@ class Slice:
     """A TPU slice.
 
     Attributes:
-      generation: of its chips.
+      generation: the generation of its chips.
       topology: its shape, such as "4x4x4".
-      chips: in all.
-      chips_per_host: chips of each host.
+      chips: total number of chips.
+      chips_per_host: number of chips per host.
     """
 
     generation: _Generation
@@ -61,31 +61,33 @@ class Slice:
 
     @property
     def hosts(self) -> int:
-        """Hosts of the slice."""
+        """Number of hosts."""
         return self.chips // self.chips_per_host
 
     @property
     def accelerator_type(self) -> str:
-        """As gcloud has it: "v5p-128"."""
+        """The accelerator type of gcloud, such as "v5p-128"."""
         return f"{self.generation.accelerator}-{self.chips * self.generation.counted}"
 
 
 def parse(text: str) -> Slice:
-    """The slice that "v5p:4x4x4" names.
+    """Parse a slice such as "v5p:4x4x4".
 
     Raises:
-      UserError: there is no such generation, or it has no such shapes.
+      UserError: The generation is unknown, or it does not have this shape.
     """
     name, _, topology = text.partition(":")
     generation = GENERATIONS.get(name)
     if generation is None or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", topology):
         known = ", ".join(GENERATIONS)
-        raise UserError(f"--tpu={text!r}: write generation:shape, as v5p:4x4x4; there are {known}")
+        raise UserError(
+            f"--tpu={text!r} is not generation:shape, such as v5p:4x4x4; use one of {known}"
+        )
     sides = [int(side) for side in topology.split("x")]
     if len(sides) != generation.axes:
-        raise UserError(f"--tpu={text!r}: a shape of {name} has {generation.axes} sides")
+        raise UserError(f"--tpu={text!r}: a shape of {name} has {generation.axes} axes")
     chips = math.prod(sides)
     per_host = chips if chips <= generation.most_on_a_host else 4
     if chips % per_host:
-        raise UserError(f"--tpu={text!r}: {chips} chips do not fill hosts of {per_host}")
+        raise UserError(f"--tpu={text!r}: {chips} chips are not a multiple of {per_host} per host")
     return Slice(generation, topology, chips, per_host)

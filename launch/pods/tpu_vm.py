@@ -1,13 +1,13 @@
-r"""Runs launch.train on a TPU slice of Cloud TPU VMs, and brings it back after a preemption.
+r"""Run launch.train on a TPU slice of Cloud TPU VMs, and recreate the slice after a preemption.
 
     python -m launch.pods.tpu_vm create --name=qwen --zone=us-east5-a --tpu=v5p:4x4x4
     python -m launch.pods.tpu_vm setup  --name=qwen --zone=us-east5-a
     python -m launch.pods.tpu_vm start  --name=qwen --zone=us-east5-a --bucket=<bucket> \
         -- --config=configs/qwen3_1p7b_rlp.py --workdir=bucket/runs/qwen …
 
-`resume`, with the flags of all three, starts the run where the slice is well, and otherwise makes
-the slice anew before; `status`, `stop` (the run saves) and `delete` say what they do. `setup`
-copies the last commit of this repository to every host, `start` mounts the bucket at ./bucket.
+`resume`, with the flags of all three, starts the run, and first recreates the slice if it was
+preempted. `stop` makes the run save and end; `status` and `delete` act on the slice. `setup` copies
+the last commit of this repository to every host, and `start` mounts the bucket at ./bucket.
 """
 
 import re
@@ -23,22 +23,22 @@ from launch.pods import jobs, tpu
 from rlp.runtime.errors import UserError
 
 _ZONE = flags.DEFINE_string("zone", "", "zone of the slice")
-_PROJECT = flags.DEFINE_string("project", "", "Google Cloud project; gcloud's own if left out")
-_VERSION = flags.DEFINE_string(
-    "runtime", "", "runtime of the TPU VMs; that of the generation if left out"
-)
+_PROJECT = flags.DEFINE_string("project", "", "Google Cloud project; '' = the default of gcloud")
+_VERSION = flags.DEFINE_string("runtime", "", "runtime of the TPU VMs; '' = that of the generation")
 _BUCKET = flags.DEFINE_string(
     "bucket", "", "Cloud Storage bucket to mount at ./bucket on every host"
 )
-_PREPARE = flags.DEFINE_string("prepare", "", "shell commands that setup runs on every host first")
+_PREPARE = flags.DEFINE_string(
+    "prepare", "", "shell commands that `setup` runs first on every host"
+)
 for _module in (jobs, tpu):
     flags.adopt_module_key_flags(_module)
 
 _GCLOUD = ("gcloud", "compute", "tpus", "tpu-vm")
-_FOLDER = "rlp"  # in the home folder of every host
+_FOLDER = "rlp"  # in the home directory of every host
 _ARCHIVE = "rlp.tar.gz"
-_SET_UP = ".set_up"  # there once a host is
-_GONE = ("PREEMPTED", "TERMINATED", "STOPPED", "FAILED")  # states that lead nowhere
+_SET_UP = ".set_up"  # exists after the setup of a host
+_GONE = ("PREEMPTED", "TERMINATED", "STOPPED", "FAILED")  # states that a slice does not leave
 _PYTHON = "3.12"
 _SETUP = f"""
 set -euo pipefail
@@ -61,7 +61,7 @@ _START = """
 set -euo pipefail
 cd {folder}
 {mount}if [ -e train.pid ] && kill -0 "$(cat train.pid)" 2>/dev/null; then
-  echo 'a run is going on here already'
+  echo 'a run is already running here'
   exit 0
 fi
 nohup {words} >>train.log 2>&1 </dev/null &
@@ -72,7 +72,7 @@ _STATUS = f"tail -n 5 {_FOLDER}/train.log"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Does what the first argument names."""
+    """Run the action of the first argument."""
     action, *rest = arguments or [""]
     actions = {
         "create": _create,
@@ -83,29 +83,29 @@ def main(arguments: Sequence[str]) -> None:
     }
     if action not in (*actions, "start", "resume"):
         names = ", ".join([*actions, "start", "resume"])
-        raise UserError(f"give one of {names} as the first argument, not {action!r}")
+        raise UserError(f"the first argument is {action!r}; it must be one of {names}")
     for flag in (jobs.NAME, _ZONE):
         if not flag.value:
             raise UserError(f"--{flag.name} is missing")
     if action in ("start", "resume"):
-        start = start_script(rest)  # before a machine is paid for
+        start = start_script(rest)  # refuses bad flags before a machine is created
         if action == "resume":
-            _make_well()
+            _make_ready()
         _ssh(start)
     elif rest:
-        raise UserError(f"{action} takes no argument, but {rest[0]!r} was given")
+        raise UserError(f"{action} takes no argument; remove {rest[0]!r}")
     else:
         actions[action]()
 
 
 def start_script(arguments: Sequence[str]) -> str:
-    """What starts the run on one host, and returns; a run that goes on there is left alone."""
+    """Return the script that starts the run on a host, unless a run is already running there."""
     run = jobs.job_of(arguments, ".venv/bin/python")
     inside = run.workdir.parts[:1] == ("bucket",)
     if inside != bool(_BUCKET.value) or not (inside or run.workdir.is_absolute()):
         raise UserError(
-            f"--workdir={run.workdir}, --bucket={_BUCKET.value!r}: the disks of a slice go with "
-            "it; give --bucket and a --workdir below bucket/, or that of a disk all hosts share"
+            f"--workdir={run.workdir}, --bucket={_BUCKET.value!r}: the disks of a slice vanish "
+            "with it; set --bucket and a --workdir below bucket/, or one on a shared disk"
         )
     return _START.format(
         folder=_FOLDER,
@@ -142,16 +142,16 @@ def _delete() -> None:
     _gcloud("delete", jobs.NAME.value, "--quiet")
 
 
-def _make_well() -> None:
-    """A slice that is ready and set up; one that was taken back is deleted and made anew.
+def _make_ready() -> None:
+    """Make sure that the slice is ready and set up; recreate it if it was preempted.
 
     Raises:
-      UserError: it is in a state that will pass.
+      UserError: The slice is in a temporary state.
     """
     tpu.parse(tpu.TPU.value)  # before anything is deleted
     state = _state()
     if jobs.DRY_RUN.value:
-        print("# the delete only if the slice was taken back, the next three only if there is none")
+        print("# delete only if the slice was preempted, the next three only if it does not exist")
     elif state == "READY":
         try:
             _ssh(f"test -e {_FOLDER}/{_SET_UP}")
@@ -159,7 +159,7 @@ def _make_well() -> None:
             _setup()
         return
     elif state and state not in _GONE:
-        raise UserError(f"{jobs.NAME.value} is {state}; try again when it is READY or gone")
+        raise UserError(f"{jobs.NAME.value} is {state}; try again when it is READY or deleted")
     if state or jobs.DRY_RUN.value:
         _delete()
     _create()
@@ -167,7 +167,7 @@ def _make_well() -> None:
 
 
 def _state() -> str:
-    """State of the slice as gcloud calls it; "" if there is none of that name."""
+    """Return the state of the slice in gcloud; "" if it does not exist."""
     here = f"name~/{re.escape(jobs.NAME.value)}$"
     return _gcloud("list", f"--filter={here}", "--format=value(state)").strip()
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from models.kernels.visits import RangeMask
 
 Ref = Any  # a Pallas reference (jax.Ref) to an array in memory, or a view of one
-MASK_VALUE = -0.7 * float(jnp.finfo(jnp.float32).max)  # masked score; finite: differences stay so
+# Masked score; finite, so that a difference of two is not NaN.
+MASK_VALUE = -0.7 * float(jnp.finfo(jnp.float32).max)
 LOG2_E = math.log2(math.e)
 
 SEGMENT, LOW, HIGH = 0, 1, 2  # rows of `q_mask_rows`

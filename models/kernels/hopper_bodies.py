@@ -1,10 +1,11 @@
 """The bodies of the attention kernels for Hopper GPUs: what a compute warpgroup does in a program.
 
-Refs are buffers in shared memory: ROWS = 64 tokens of the target block for each warpgroup, and the
-visited blocks as they arrive (`warpgroups.Program`). Names and equations are those of
-FlashAttention-2 (`models.kernels.attention`): m_i is the running maximum of a row of scores, l_i
-the running sum of their exponentials, acc the unnormalized output. The forward kernel schedules its
-warpgroups as FlashAttention-3 does (Shah et al., arXiv 2407.08608, "ping-pong").
+The grid is (B · H · target blocks,), one program each (`hopper_walk.Launch`). Refs are buffers in
+shared memory: ROWS = 64 tokens of the target block for each warpgroup, and the visited blocks as
+they arrive (`warpgroups.Program`). Names and equations are those of FlashAttention-2
+(`models.kernels.attention`): m_i is the running maximum of a row of scores, l_i the running sum of
+their exponentials, acc the unnormalized output. The forward kernel schedules its warpgroups as
+FlashAttention-3 does (Shah et al., arXiv 2407.08608, "ping-pong").
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ from jax.experimental import pallas as pl
 from models.kernels.blocks import HIGH, LOG2_E, LOW, POSITION, SEGMENT, Ref
 from models.kernels.warpgroups import COLUMN, MATRIX, ROW, ROWS, Block, Program, Registers
 
-MASK_VALUE = -1e30  # masked score, before scaling; finite: differences stay so
+MASK_VALUE = -1e30  # masked score, before scaling; finite, so that a difference of two is not NaN
 
 
 def forward_kernel(log2_scale: float, program: Program, warpgroup: Any) -> list[jax.Array]:

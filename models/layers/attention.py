@@ -30,7 +30,7 @@ from models.layers.protocol import (
 )
 from models.mask import Coordinates, Keys, Window
 from models.rope import Rotation, rotate
-from models.sharding import place
+from models.sharding import constrain
 
 if TYPE_CHECKING:
     from models.config import ModelConfig
@@ -128,7 +128,7 @@ class Attention(LayerKind):
         one_group = jax.tree.map(lambda x: x[:, None], rows.at)
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, KeyValues]:
-            k, v = (place(x.swapaxes(1, 2), "rows", "kv_heads") for x in (k, v))
+            k, v = (constrain(x.swapaxes(1, 2), "rows", "kv_heads") for x in (k, v))
             out = attention(
                 q[:, None],
                 one_group,
@@ -144,7 +144,7 @@ class Attention(LayerKind):
 
     def prepare_slots(self, config: ModelConfig, slots: Slots) -> Any:
         position = slots.run.position
-        options = self._attention_options(config, slots.run_at, slots.trunk_at, slots.own_at)
+        options = self._attention_options(config, slots.run_at, slots.trunk_at, slots.branch_at)
         return self._rotation(config, position.reshape(position.shape[0], -1)), options
 
     def on_slots(
@@ -161,16 +161,16 @@ class Attention(LayerKind):
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
             group = lambda x: x.reshape(*shape, *x.shape[2:])
-            heads_first = lambda x: place(group(x).transpose(0, 3, 1, 2, 4), "rows", "kv_heads")
+            heads_first = lambda x: constrain(group(x).transpose(0, 3, 1, 2, 4), "rows", "kv_heads")
             new, cache = KeyValues(heads_first(k), heads_first(v)), None
             if branch_cache is not None:
                 cache = branch_cache.written(new, slots.start)
-            own = LayerCache(new) if cache is None else cache
+            branch = LayerCache(new) if cache is None else cache
             out = attention(
                 group(q),
                 slots.run_at,
                 _keys(trunk_cache, slots.trunk_at),
-                _keys(own, slots.own_at),
+                _keys(branch, slots.branch_at),
                 scale=config.attention_scale,
                 implementation=config.attention,
                 **options,
@@ -180,7 +180,11 @@ class Attention(LayerKind):
         return layer(x, rotation, attend)
 
     def _attention_options(
-        self, config: ModelConfig, at: Coordinates, shared: Coordinates, own: Coordinates | None
+        self,
+        config: ModelConfig,
+        at: Coordinates,
+        trunk_at: Coordinates,
+        branch_at: Coordinates | None,
     ) -> dict[str, Any]:
         """Return the window and the work lists for `models.attention`."""
         # If some layers are local, the others have a window too, so that a scan can select one.
@@ -188,8 +192,8 @@ class Attention(LayerKind):
         window: Window = config.sliding_window if self.local else no_limit
         worklists = find_worklists(
             at,
-            shared,
-            own,
+            trunk_at,
+            branch_at,
             config.num_heads,
             config.num_kv_heads,
             config.head_dim,

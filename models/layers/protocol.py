@@ -56,7 +56,7 @@ class Slots:
         run from their first slot.
       trunk_at: coordinates of the trunk, [B, T].
       run_at: coordinates of the slots that run now, [B, N, count].
-      own_at: coordinates of the branch cache, [B, N, room], or `run_at` if there is none.
+      branch_at: coordinates of the branch cache, [B, N, room], or `run_at` if there is none.
     """
 
     trunk: Trunk
@@ -66,7 +66,7 @@ class Slots:
     room: int | None
     trunk_at: Coordinates
     run_at: Coordinates
-    own_at: Coordinates
+    branch_at: Coordinates
 
 
 @flax.struct.dataclass
@@ -106,7 +106,7 @@ class LayerCache:
         return dataclasses.replace(self, arrays=jax.tree.map(put, self.arrays, new))
 
 
-def at_branches(trunk: Trunk, branches: Branches, kept: jax.Array) -> jax.Array:
+def at_branches(trunk: Trunk, branches: Branches, at_forks: jax.Array) -> jax.Array:
     """Select for every branch what was cached at its fork.
 
     This is a product with a one-hot matrix: on a GPU, the gradient of a gather would be summed in
@@ -115,7 +115,7 @@ def at_branches(trunk: Trunk, branches: Branches, kept: jax.Array) -> jax.Array:
     Args:
       trunk: rows whose `forks` include those of all branches.
       branches: N branches of every row.
-      kept: what was cached at each fork, [B, heads, K, …].
+      at_forks: what was cached at each fork, [B, heads, K, …].
 
     Returns:
       [B, heads, N, …].
@@ -127,8 +127,8 @@ def at_branches(trunk: Trunk, branches: Branches, kept: jax.Array) -> jax.Array:
         raise ValueError("layers with a state need `Trunk.forks`; prefill the trunk with the forks")
     position, segment = trunk.forks.position[:, None], trunk.forks.segment[:, None]
     here = (position == branches.fork[..., None]) & (segment == branches.segment[..., None])
-    first = jax.nn.one_hot(jnp.argmax(here, axis=-1), here.shape[-1], dtype=kept.dtype)
-    return jnp.einsum("bnk,bhk...->bhn...", first, kept, precision=jax.lax.Precision.HIGHEST)
+    first = jax.nn.one_hot(jnp.argmax(here, axis=-1), here.shape[-1], dtype=at_forks.dtype)
+    return jnp.einsum("bnk,bhk...->bhn...", first, at_forks, precision=jax.lax.Precision.HIGHEST)
 
 
 @dataclasses.dataclass(frozen=True)

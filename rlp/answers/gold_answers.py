@@ -1,9 +1,9 @@
-"""Right answers of files, checked when they are read: could any response give them?
+"""Gold answers of files, checked when they are read: does the verifier accept them?
 
-    value of a file → Gold → judged right in a response that says nothing else? → usable, or not
+    value of a file → Gold → accepted as a response that contains only it? → usable, or not
 
-What was found is kept on disk by content, so that the next start with the same answers takes no
-time: in $XDG_CACHE_HOME/rlp, else ~/.cache/rlp.
+Results are cached on disk by content, so that the next start with the same answers takes no time,
+in $XDG_CACHE_HOME/rlp or else ~/.cache/rlp.
 """
 
 import dataclasses
@@ -25,85 +25,85 @@ from rlp.runtime.strict_json import parse
 LOGGER = logging.getLogger(__name__)
 
 LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")  # whose versions may change a verdict
-REASONS = 100  # unusable answers whose reasons other hosts are given in full
+REASONS = 100  # number of unusable answers whose reasons are sent to other hosts in full
 
 
 class GoldAnswers:
-    """Makes and checks the right answers of files."""
+    """Converts the gold answers of files, and checks them."""
 
     def __init__(self, grader: Grader) -> None:
-        """Nothing is checked yet; `grader` does it."""
+        """Create an object that checks answers with `grader`."""
         self._grader = grader
 
     def gold(self, answer: str | int | float, options: Sequence[str] | None) -> Gold:
-        """The right answer that a value of a file is.
+        """Convert a value of a file to a gold answer.
 
         Args:
           answer: the value.
-          options: the texts of the options; None where the row has none.
+          options: the texts of the options; None if the row has none.
 
         Raises:
-          UserError: it cannot be one for this verifier; the message follows "its answer".
+          UserError: If the verifier cannot use it; the message continues "the gold answer".
         """
-        made = verifiers.find(self._grader.verifier).gold
+        convert = verifiers.find(self._grader.verifier).gold
         try:
-            text = made(answer, options) if made else str(answer)
+            text = convert(answer, options) if convert else str(answer)
         except UserError:
             raise
-        except Exception as error:  # a verifier of the user's can raise what it likes
+        except Exception as error:  # a user's verifier can raise any error
             raise UserError(f"is refused: {type(error).__name__}: {error}") from error
         return Gold(text.strip(), len(options or ()))
 
     def reasons(self, golds: Sequence[Gold]) -> list[str | None]:
-        """Why each of some right answers cannot be used; None where it can.
+        """Return why each gold answer cannot be used; None for a usable one.
 
-        The first host checks them, in processes; all hosts call this.
+        All hosts call this; only the first host checks the answers, in separate processes.
         """
-        each = sorted({(str(gold), gold.options) for gold in golds})
-        number = {key: place for place, key in enumerate(each)}
-        bad = dict(hosts.agree(lambda: self._bad([Gold(*key) for key in each])))
-        found = (bad.get(number[str(gold), gold.options]) for gold in golds)
+        unique = sorted({(str(gold), gold.options) for gold in golds})
+        number = {key: index for index, key in enumerate(unique)}
+        unusable = dict(hosts.agree(lambda: self._unusable([Gold(*key) for key in unique])))
+        reasons = (unusable.get(number[str(gold), gold.options]) for gold in golds)
         return [
-            f"its answer {gold[:40]!r} {reason}" if reason else None
-            for gold, reason in zip(golds, found, strict=True)
+            f"the gold answer {gold[:40]!r} {reason}" if reason else None
+            for gold, reason in zip(golds, reasons, strict=True)
         ]
 
-    def _bad(self, golds: Sequence[Gold]) -> list[tuple[int, str]]:
-        """Numbers of the answers that cannot be used, with reasons."""
-        place = self._place(golds)
-        if (known := _read(place)) is not None:
-            return known
+    def _unusable(self, golds: Sequence[Gold]) -> list[tuple[int, str]]:
+        """Return the numbers of the answers that cannot be used, with reasons."""
+        path = self._cache_file(golds)
+        if (cached := _read(path)) is not None:
+            return cached
         if len(golds) > 1000:
-            LOGGER.info("checking %d answers of data.problems", len(golds))
-        reasons = self._grader.can_be_given(golds)
-        # A machine that was busy for a moment must not change which rows there are.
-        again = [gold for gold, reason in zip(golds, reasons, strict=True) if reason is None]
+            LOGGER.info("checking %d gold answers of data.problems", len(golds))
+        reasons = self._grader.why_unusable(golds)
+        # Check again what got no verdict: a busy machine must not change which rows are used.
+        no_verdict = [gold for gold, reason in zip(golds, reasons, strict=True) if reason is None]
         patient = dataclasses.replace(self._grader, time_limit=4 * self._grader.time_limit)
-        second = iter(patient.can_be_given(again) if again else [])
+        second = iter(patient.why_unusable(no_verdict) if no_verdict else [])
         reasons = [next(second) if reason is None else reason for reason in reasons]
-        checked = list(zip(golds, reasons, strict=True))
-        bad = [
-            (number, self._too_slow() if reason is None else reason)
-            for number, (_, reason) in enumerate(checked)
+        unusable = [
+            (number, self._no_verdict() if reason is None else reason)
+            for number, reason in enumerate(reasons)
             if reason != ""
         ]
-        bad = bad[:REASONS] + [(number, "cannot be used") for number, _ in bad[REASONS:]]
-        if all(reason is not None for _, reason in checked):  # another time it might be fast enough
-            _write(place, bad)
-        return bad
+        full, rest = unusable[:REASONS], unusable[REASONS:]
+        unusable = full + [(number, "cannot be used") for number, _ in rest]
+        if None not in reasons:  # a check without a verdict might succeed the next time
+            _write(path, unusable)
+        return unusable
 
-    def _too_slow(self) -> str:
+    def _no_verdict(self) -> str:
         return (
-            "ends its check twice without a verdict: it takes longer than data.problems.time_limit="
-            f"{self._grader.time_limit} seconds, four times that the second time, or the process "
-            f"dies, as it does where data.problems.memory_limit={self._grader.memory_limit:g} GiB "
-            "are not enough"
+            "was checked twice without a verdict: the check takes longer than "
+            f"data.problems.time_limit={self._grader.time_limit} seconds (four times that the "
+            "second time), or its process dies, for example because data.problems.memory_limit="
+            f"{self._grader.memory_limit:g} GiB is too little; raise these limits"
         )
 
-    def _place(self, golds: Sequence[Gold]) -> Path | None:
-        """The file that keeps what is found of these answers; None without a place for it.
+    def _cache_file(self, golds: Sequence[Gold]) -> Path | None:
+        """Return the file that caches the result for these answers; None if nothing is cached.
 
-        Nothing is kept of a verifier of the user's, whose code may be in any number of files.
+        Results of a user's verifier are not cached, since its code may be in any number of files.
         """
         if self._grader.verifier not in verifiers.VERIFIERS:
             return None
@@ -119,10 +119,10 @@ class GoldAnswers:
 
 
 def _cache() -> Path | None:
-    """The folder for what can be computed again; None where the user has no home."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if named.is_absolute():
-        return named / "rlp"
+    """Return the cache folder; None if the user has no home directory."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if folder.is_absolute():
+        return folder / "rlp"
     try:
         return Path.home() / ".cache" / "rlp"
     except RuntimeError:
@@ -130,33 +130,33 @@ def _cache() -> Path | None:
 
 
 def _code() -> str:
-    """A hash of the code that compares answers."""
-    made = hashlib.sha256()
+    """Return a hash of the code that compares answers."""
+    state = hashlib.sha256()
     for file in sorted(Path(verifiers.__file__).parent.glob("*.py")):
-        made.update(file.read_bytes())
-    return made.hexdigest()
+        state.update(file.read_bytes())
+    return state.hexdigest()
 
 
-def _read(place: Path | None) -> list[tuple[int, str]] | None:
-    """What a file of the cache says; None where there is none that can be read."""
-    if place is None:
+def _read(path: Path | None) -> list[tuple[int, str]] | None:
+    """Return the content of a cache file; None if it does not exist or is malformed."""
+    if path is None:
         return None
     try:
-        return [(int(number), str(reason)) for number, reason in parse(place.read_text())]
+        return [(int(number), str(reason)) for number, reason in parse(path.read_text())]
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _write(place: Path | None, bad: Sequence[tuple[int, str]]) -> None:
-    """Keeps what was found, whole or not at all; a folder that cannot be written keeps nothing."""
-    if place is None:
+def _write(path: Path | None, unusable: Sequence[tuple[int, str]]) -> None:
+    """Write a cache file atomically; log a warning if the folder cannot be written."""
+    if path is None:
         return
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        atomic_files.write_whole(place, json.dumps(bad))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_files.write_whole(path, json.dumps(unusable))
     except OSError as error:
         LOGGER.warning(
-            "%s cannot be written (%s): the next start checks the answers again; set "
-            "XDG_CACHE_HOME to another folder to keep what was found",
-            *(place.parent, error.strerror or error),
+            "%s cannot be written (%s): the next start checks the gold answers again; set "
+            "XDG_CACHE_HOME to another folder to cache the results",
+            *(path.parent, error.strerror or error),
         )

@@ -1,10 +1,10 @@
-"""What responses are worth: their answers, checked in processes with limits of time and memory.
+"""Grade responses: verifiers check their answers in processes with limits on time and memory.
 
-    responses → answers → right or wrong, score, agreed or not, how sure     `Grader.grade`
+    responses → answers → correct or not, score, majority or not, confidence     `Grader.grade`
 
-Processes, not threads: a verifier that hangs is killed with its process, memory can be limited, and
-no signal handler of the run is touched. (math-verify sets an alarm signal, which only a main thread
-may.)
+Verifiers run in processes instead of threads: one that hangs is killed with its process, memory can
+be limited, and the signal handlers of the run are not touched. (math-verify sets an alarm signal,
+which only a main thread may do.)
 """
 
 import atexit
@@ -31,25 +31,25 @@ from rlp.runtime.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
 
-MOST_WORKERS = 16  # where the number is not given
-TRIES = 5  # of checks whose processes broke down together
-PATIENCE = 120  # seconds that a check may take beyond its limit: processes have to start
-_Key = tuple[int, str, float]  # number of workers, name of the verifier, limit of memory
+MAX_WORKERS = 16  # maximum default number of processes
+TRIES = 5  # attempts to run checks after their process pool broke
+PATIENCE = 120  # seconds that a check may take beyond its limit, for processes to start
+_Key = tuple[int, str, float]  # number of workers, name of the verifier, memory limit
 _POOLS: dict[_Key, ProcessPool] = {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Grade:
-    """What a response is worth.
+    """The grade of a response.
 
     Attributes:
-      answer: that it gives; None where none can be read.
-      correct: that is the right one.
-      agrees: it is the answer that most responses of its group give.
-      confidence: that it states, in [0, 1]; None where none can be read.
-      failed: its check took too long or too much memory, killed its process, or raised an error
-        (of a verifier of ours); then it counts as without an answer.
-      score: what a verifier that returns a number gives it; None where it is correct or not.
+      answer: extracted answer; None if none can be extracted.
+      correct: whether the answer equals the gold answer.
+      agrees: whether it is the majority answer of its group.
+      confidence: stated confidence in [0, 1]; None if none can be extracted.
+      failed: the check exceeded its time or memory, killed its process, or a built-in verifier
+        raised an error; the response then counts as one without an answer.
+      score: the score of a verifier that returns numbers; None for other verifiers.
     """
 
     answer: str | None
@@ -61,26 +61,26 @@ class Grade:
 
     @property
     def reward(self) -> float:
-        """The score; without one, 1 for a correct answer and 0 for any other."""
+        """The score if there is one; otherwise 1 for a correct answer and 0 for any other."""
         return float(self.correct) if self.score is None else self.score
 
 
 class StepTime:
-    """What is left of the time for all checks of a step.
+    """The time that is left for the checks of a step.
 
     Attributes:
-      left_out: number of checks that were not made, or not finished, for want of it.
+      unfinished: number of checks that were not finished in time, or not started.
     """
 
     def __init__(self, seconds: float) -> None:
-        """So many seconds are left."""
+        """Start with `seconds` left."""
         self._left = seconds
         self._end = math.inf
-        self.left_out = 0
+        self.unfinished = 0
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """The time runs in here."""
+        """Count the time spent in this context."""
         self._end = time.monotonic() + self._left
         try:
             yield
@@ -88,23 +88,23 @@ class StepTime:
             self._left = self._end - time.monotonic()
 
     def is_over(self) -> bool:
-        """Whether none is left."""
+        """Return whether no time is left."""
         return time.monotonic() >= self._end
 
 
 @dataclasses.dataclass(frozen=True)
 class Grader:
-    """Checks responses.
+    """Grades responses with a verifier.
 
     Attributes:
-      verifier: a name, see `verifiers.find`.
+      verifier: name of the verifier, see `verifiers.find`.
       time_limit: seconds for the check of one response.
-      workers: processes; 0 for one a core, at most `MOST_WORKERS`.
-      close: text that ends a thought; answers are looked for after the last one.
+      workers: number of processes; 0 for one per core, at most `MAX_WORKERS`.
+      close: text that ends a thought; the answer is extracted from the text after the last one.
       open: text that begins a thought; a response whose last thought does not end has no answer.
-      opened: a response begins inside of a thought.
-      memory_limit: GiB that a check may take beyond what its process needs to start; 0 = any.
-      step_time_limit: seconds for all checks of a step; 0 = any.
+      opened: responses begin inside a thought.
+      memory_limit: GiB that a check may take beyond the memory of an idle process; 0 = no limit.
+      step_time_limit: seconds for all checks of a step; 0 = no limit.
     """
 
     verifier: str
@@ -118,160 +118,164 @@ class Grader:
 
     @contextmanager
     def step(self) -> Iterator[StepTime]:
-        """The time for all checks of a step. At the end, a line says how many it was too short
-        for."""
-        left = StepTime(self.step_time_limit or math.inf)
-        yield left
-        if left.left_out:
+        """Provide the time for all checks of a step; log how many checks it was too short for."""
+        step_time = StepTime(self.step_time_limit or math.inf)
+        yield step_time
+        if step_time.unfinished:
             LOGGER.warning(
-                "data.problems.step_time_limit=%g seconds are over: %d checks of this step were "
-                "not finished and count as failed",
+                "data.problems.step_time_limit=%g seconds exceeded: %d checks of this step were "
+                "not finished and count as failed; raise it, or data.problems.workers",
                 self.step_time_limit,
-                left.left_out,
+                step_time.unfinished,
             )
 
     def grade(self, responses: Sequence[str], answer: str) -> list[Grade]:
-        """The grades of the responses to one problem, as a step of its own; as of `grade_all`."""
-        with self.step() as left:
-            return self.grade_all([responses], [answer], left)[0]
+        """Grade the responses to one problem as a separate step; see `grade_all`."""
+        with self.step() as step_time:
+            return self.grade_all([responses], [answer], step_time)[0]
 
     def grade_all(
-        self, groups: Sequence[Sequence[str]], answers: Sequence[str], left: StepTime
+        self, groups: Sequence[Sequence[str]], answers: Sequence[str], step_time: StepTime
     ) -> list[list[Grade]]:
-        """The grades of all responses.
+        """Grade all responses.
 
         Args:
           groups: the responses to each problem.
-          answers: the right answer to each problem; a `Gold` says how many options it has.
-          left: of `step`; what is not checked when it is over counts as failed.
+          answers: the gold answer to each problem; a `Gold` also has its number of options.
+          step_time: from `step`; checks that are not finished in this time count as failed.
 
         Raises:
-          UserError: a verifier of the user's own raises.
+          UserError: If a user's verifier raises an error.
         """
-        with left.running():
-            both = zip(groups, answers, strict=True)
-            work = [(text, answer, self._tags) for group, answer in both for text in group]
-            graded = iter(self._run(verifiers.graded, work, left))
-            found = [[next(graded) for _ in group] for group in groups]
-            read = [[one and one[0] for one in some] for some in found]
-            shared = self._majorities(groups, read, answers, left)
+        with step_time.running():
+            pairs = zip(groups, answers, strict=True)
+            work = [(text, answer, self._tags) for group, answer in pairs for text in group]
+            results = iter(self._run(verifiers.graded, work, step_time))
+            graded = [[next(results) for _ in group] for group in groups]
+            extracted = [[result and result[0] for result in group] for group in graded]
+            majorities = self._majority_answers(groups, extracted, answers, step_time)
         return [
             [
                 Grade(
-                    answer=one[0] if one else None,
-                    correct=one is not None and one[1],
-                    agrees=one is not None and one[0] in most,
-                    confidence=one[2] if one else None,
-                    failed=one is None,
-                    score=one[3] if one else None,
+                    answer=result[0] if result else None,
+                    correct=result is not None and result[1],
+                    agrees=result is not None and result[0] in majority,
+                    confidence=result[2] if result else None,
+                    failed=result is None,
+                    score=result[3] if result else None,
                 )
-                for one in group
+                for result in group
             ]
-            for group, most in zip(found, shared, strict=True)
+            for group, majority in zip(graded, majorities, strict=True)
         ]
 
-    def can_be_given(self, golds: Sequence[Gold]) -> list[str | None]:
-        """What `verifiers.can_be_given` finds of each right answer: "", or why it cannot be used;
-        None where the check took too long, or killed its process."""
-        return self._run(verifiers.can_be_given, [(gold,) for gold in golds], StepTime(math.inf))
+    def why_unusable(self, golds: Sequence[Gold]) -> list[str | None]:
+        """Return `verifiers.why_unusable` for each gold answer: "" for a usable one, or the reason;
+        None if the check took too long or killed its process."""
+        return self._run(verifiers.why_unusable, [(gold,) for gold in golds], StepTime(math.inf))
 
     @property
     def _tags(self) -> Tags:
         return Tags(self.open, self.close, self.opened)
 
-    def _majorities(
+    def _majority_answers(
         self,
         groups: Sequence[Sequence[str]],
-        found: Sequence[Sequence[str | None]],
+        extracted: Sequence[Sequence[str | None]],
         golds: Sequence[str],
-        left: StepTime,
+        step_time: StepTime,
     ) -> list[set[str]]:
-        """The answer that most responses of each group give, in all ways in which they write it;
-        of several the one given first. Empty for a group without an answer."""
-        counts = [Counter(answer for answer in group if answer is not None) for group in found]
-        pairs = [_that_matter(count) for count in counts]
-        work = []
-        for texts, answers, some, gold in zip(groups, found, pairs, golds, strict=True):
-            says = dict(zip(reversed(answers), reversed(texts), strict=True))  # the first of each
-            options = getattr(gold, "options", 0)
-            work += [(says[one], says[other], options, self._tags) for one, other in some]
-        verdicts = iter(self._run(verifiers.agreed, work, left))
-        shared = []
-        for count, some in zip(counts, pairs, strict=True):
-            same = {answer: {answer} for answer in count}
-            for one, other in some:
-                if next(verdicts):
-                    same[one].add(other)
-                    same[other].add(one)
-            votes = lambda answer, count=count, same=same: sum(count[x] for x in same[answer])
-            shared.append(same[max(count, key=votes)] if count else set())
-        return shared
+        """Return the majority answer of each group, as the set of texts that equal it.
 
-    def _run(self, function: Callable, arguments: Sequence[tuple], left: StepTime) -> list[Any]:
-        """What a function of `verifiers` gives for each; None for what failed."""
-        workers = self.workers or min(os.cpu_count() or 1, MOST_WORKERS)
+        The first of several such answers wins. The set is empty for a group without an answer.
+        """
+        counts = [Counter(answer for answer in group if answer is not None) for group in extracted]
+        pairs = [_deciding_pairs(count) for count in counts]
+        work = []
+        for texts, answers, group_pairs, gold in zip(groups, extracted, pairs, golds, strict=True):
+            # The first response that gives each answer.
+            response = dict(zip(reversed(answers), reversed(texts), strict=True))
+            options = getattr(gold, "options", 0)
+            work += [(response[a], response[b], options, self._tags) for a, b in group_pairs]
+        verdicts = iter(self._run(verifiers.agreed, work, step_time))
+        majorities = []
+        for count, group_pairs in zip(counts, pairs, strict=True):
+            equal = {answer: {answer} for answer in count}
+            for a, b in group_pairs:
+                if next(verdicts):
+                    equal[a].add(b)
+                    equal[b].add(a)
+            votes = lambda answer, count=count, equal=equal: sum(count[x] for x in equal[answer])
+            majorities.append(equal[max(count, key=votes)] if count else set())
+        return majorities
+
+    def _run(
+        self, function: Callable, arguments: Sequence[tuple], step_time: StepTime
+    ) -> list[Any]:
+        """Return a result of a function of `verifiers` for each argument tuple; None on failure."""
+        workers = self.workers or min(os.cpu_count() or 1, MAX_WORKERS)
         key = (workers, self.verifier, self.memory_limit)
-        found: dict[int, Any] = {}
+        results: dict[int, Any] = {}
         for tries_left in reversed(range(TRIES)):
             pool = _pool(key)
             try:
-                self._run_rest(pool, function, arguments, found, left)
+                self._run_missing(pool, function, arguments, results, step_time)
                 break
             except BrokenProcessPool as error:
-                _end(pool)  # its other processes still run
+                _stop(pool)  # its other processes are still running
                 _POOLS.pop(key, None)
                 if not tries_left:
-                    raise self._refused(error) from error
-        left.left_out += len(arguments) - len(found)
-        return [found.get(number) for number in range(len(arguments))]
+                    raise self._verifier_error(error) from error
+        step_time.unfinished += len(arguments) - len(results)
+        return [results.get(number) for number in range(len(arguments))]
 
-    def _run_rest(
+    def _run_missing(
         self,
         pool: ProcessPool,
         function: Callable,
         arguments: Sequence[tuple],
-        found: dict[int, Any],
-        left: StepTime,
+        results: dict[int, Any],
+        step_time: StepTime,
     ) -> None:
-        """Adds to `found` what is not in it yet, while there is time left.
+        """Add the missing results to `results`, while there is time left.
 
         Raises:
-          BrokenProcessPool: a process ended while it had no check, or before it was seen to have
-            one; the pool gives up on all of them then. What was found by then is in `found`.
+          BrokenProcessPool: If a process ended while it had no check, or before the pool knew that
+            it had one; the pool then drops all checks. `results` has the results so far.
         """
         limit = self.time_limit
-        orphaned = 2 * limit + PATIENCE  # seconds; longer than this run lets a check take
+        orphaned = 2 * limit + PATIENCE  # seconds after which a check ends itself without its run
         schedule = functools.partial(pool.schedule, limited_process.call, timeout=limit)
         jobs: dict[int, concurrent.futures.Future] = {}
         try:
-            for number, each in enumerate(arguments):
-                if number not in found:
+            for number, args in enumerate(arguments):
+                if number not in results:
                     try:
-                        jobs[number] = schedule(args=(orphaned, function, self.verifier, *each))
-                    except RuntimeError as error:  # it broke down before, or just now
+                        jobs[number] = schedule(args=(orphaned, function, self.verifier, *args))
+                    except RuntimeError as error:  # the pool is broken
                         raise BrokenProcessPool(str(error)) from error
             for number, job in jobs.items():
-                self._wait(pool, job, left)
+                self._wait(pool, job, step_time)
                 if job.done():
-                    found[number] = self._result(job)
+                    results[number] = self._result(job)
         finally:
             for job in jobs.values():
-                job.cancel()  # those that are left after an error, or for want of time
+                job.cancel()  # jobs that are unfinished after an error or at the end of the time
 
-    def _wait(self, pool: ProcessPool, job: concurrent.futures.Future, left: StepTime) -> None:
-        """Waits until a check has ended, or there is no time left.
+    def _wait(self, pool: ProcessPool, job: concurrent.futures.Future, step_time: StepTime) -> None:
+        """Wait until a check has ended or no time is left.
 
         Raises:
-          BrokenProcessPool: it never will. A pool that broke down forgets the checks that it had
-            not handed to a process yet, and a process that was killed with the pool's lock leaves
-            the others waiting for it.
+          BrokenProcessPool: If the check will never end. A broken pool loses the checks that it had
+            not passed to a process yet, and a process that is killed while it holds the lock of the
+            pool blocks the other processes.
         """
         patience = self.time_limit + PATIENCE
-        while not job.done() and not left.is_over():
+        while not job.done() and not step_time.is_over():
             concurrent.futures.wait([job], timeout=1)
             patience -= 1
             if not job.done() and not (pool.active and patience > 0):
-                raise BrokenProcessPool("the processes ended, or do not answer")
+                raise BrokenProcessPool("the processes ended or do not respond")
 
     def _result(self, job: concurrent.futures.Future) -> Any:
         try:
@@ -280,55 +284,55 @@ class Grader:
             return None
         except BrokenProcessPool:
             raise
-        except Exception as error:  # a verifier can raise what it likes
-            if self.verifier in verifiers.VERIFIERS:  # no fault of the user's: the run goes on
+        except Exception as error:  # a verifier can raise any error
+            if self.verifier in verifiers.VERIFIERS:  # built-in: not the user's error, so continue
                 LOGGER.warning("a check failed: %s: %s", type(error).__name__, str(error)[:200])
                 return None
-            if isinstance(error, UserError):  # it says where in the verifier
+            if isinstance(error, UserError):  # it already names the line of the verifier
                 raise
-            raise self._refused(error) from error
+            raise self._verifier_error(error) from error
 
-    def _refused(self, error: Exception) -> UserError:
+    def _verifier_error(self, error: Exception) -> UserError:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return UserError.of("data.problems.verifier", self.verifier, f"raised {reason}")
 
 
-def _that_matter(count: Counter[str]) -> list[tuple[str, str]]:
-    """Pairs of answers, written otherwise, whose comparison tells the majority."""
+def _deciding_pairs(count: Counter[str]) -> list[tuple[str, str]]:
+    """Return the pairs of different texts whose comparison determines the majority answer."""
     first = count.most_common(1)
-    if first and 2 * first[0][1] > count.total():  # whatever the others are
+    if first and 2 * first[0][1] > count.total():  # already a majority: only find its equals
         return [(other, first[0][0]) for other in count if other != first[0][0]]
     return list(itertools.combinations(count, 2))
 
 
 def _pool(key: _Key) -> ProcessPool:
-    """The processes of a program."""
-    if (known := _POOLS.get(key)) is not None:
-        return known
+    """Return the process pool for a verifier; it is created once and kept until the exit."""
+    if (existing := _POOLS.get(key)) is not None:
+        return existing
     workers, verifier, memory_limit = key
     if memory_limit and not limited_process.memory_is_limited():
         LOGGER.warning(
-            "data.problems.memory_limit=%g GiB: this system does not limit the memory of a "
-            "process, so a check may take all there is",
+            "data.problems.memory_limit=%g GiB: this system cannot limit the memory of a process, "
+            "so a check may use all of it; run on Linux to enforce the limit",
             memory_limit,
         )
     pool = _POOLS[key] = ProcessPool(
         max_workers=workers,
         context=limited_process.Context(),
-        initializer=_begin,
+        initializer=_initialize,
         initargs=(verifier, int(memory_limit * limited_process.GIB)),
     )
-    atexit.register(_end, pool)
+    atexit.register(_stop, pool)
     return pool
 
 
-def _begin(verifier: str, memory: int) -> None:
-    """What a process does before its first check."""
+def _initialize(verifier: str, memory: int) -> None:
+    """Initialize a process before its first check."""
     limited_process.ignore_signals()
     verifiers.prepare(verifier)
     limited_process.limit_memory(memory)
 
 
-def _end(pool: ProcessPool) -> None:
+def _stop(pool: ProcessPool) -> None:
     pool.stop()
     pool.join()

@@ -1,7 +1,7 @@
-"""Which tokens of a response plan: those of phrases that say how the reasoning goes on.
+"""Find the planning tokens of a response: tokens of phrases that direct the reasoning.
 
-HICRA (arXiv 2509.03646) finds such phrases in a corpus of reasoning, as groups of three to five
-words that many solutions share; here they are given, these or a file's.
+HICRA (arXiv 2509.03646) extracts such phrases from a corpus of reasoning, as groups of three to
+five words that many solutions share; here they come from the list below or from a file.
 """
 
 from collections.abc import Sequence
@@ -25,36 +25,36 @@ PHRASES = (
 def planning_actions(
     actions: np.ndarray, words: np.ndarray, texts: Sequence[bytes], phrases: Sequence[str]
 ) -> np.ndarray:
-    """Which actions hold a part of a phrase, bool [B, N, L].
+    """Return which actions contain a part of a phrase, bool [B, N, L].
 
     Args:
-      actions: [B, N, L] ids.
-      words: how many of them are text, [B, N].
-      texts: the bytes of every token.
-      phrases: whole words, in any case.
+      actions: ids, [B, N, L].
+      words: number of actions that are text, [B, N].
+      texts: the bytes of every token of the vocabulary.
+      phrases: phrases of whole words; case is ignored.
     """
-    found = np.zeros(actions.shape, bool)
-    wanted = [_lower(phrase.strip()) for phrase in phrases if phrase.strip()]
-    for place in np.ndindex(words.shape):
-        pieces = [texts[token] for token in actions[place][: words[place]]]
+    planning = np.zeros(actions.shape, bool)
+    lower_phrases = [_lower(phrase.strip()) for phrase in phrases if phrase.strip()]
+    for index in np.ndindex(words.shape):
+        pieces = [texts[token] for token in actions[index][: words[index]]]
         ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-        text = b"".join(pieces).decode(errors="surrogateescape")  # one character for a stray byte
-        begins = _byte_offsets(text)
+        text = b"".join(pieces).decode(errors="surrogateescape")  # one character per invalid byte
+        offsets = _byte_offsets(text)
         text = _lower(text)
-        for phrase in wanted:
+        for phrase in lower_phrases:
             start = text.find(phrase)
             while start >= 0:
                 end = start + len(phrase)
-                if not _inside_a_word(text, start, end):
-                    bytes_of = [begins[start], begins[end] - 1]
-                    first, last = np.searchsorted(ends, bytes_of, side="right")
-                    found[place][first : last + 1] = True
+                if not _touches_letter(text, start, end):
+                    first_and_last_byte = [offsets[start], offsets[end] - 1]
+                    first, last = np.searchsorted(ends, first_and_last_byte, side="right")
+                    planning[index][first : last + 1] = True
                 start = text.find(phrase, start + 1)
-    return found
+    return planning
 
 
 def _lower(text: str) -> str:
-    """A text in lower case, of as many characters."""
+    """Convert a text to lower case without changing its number of characters."""
     lower = text.lower()
     if len(lower) == len(text):
         return lower
@@ -62,12 +62,12 @@ def _lower(text: str) -> str:
 
 
 def _byte_offsets(text: str) -> np.ndarray:
-    """The byte at which every character of a text begins, and where the text ends."""
+    """Return the byte offset of every character of a text and of its end, int [characters + 1]."""
     if text.isascii():
         return np.arange(len(text) + 1)
     return np.cumsum([0, *(len(c.encode(errors="surrogateescape")) for c in text)])
 
 
-def _inside_a_word(text: str, start: int, end: int) -> bool:
-    """Whether a letter stands right before or after a stretch of a text."""
+def _touches_letter(text: str, start: int, end: int) -> bool:
+    """Return whether a letter is right before or after a part of a text."""
     return text[max(start - 1, 0) : start].isalpha() or text[end : end + 1].isalpha()

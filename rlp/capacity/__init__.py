@@ -1,9 +1,12 @@
-"""Know before you go: what a step of a config needs on machines that are not here.
+"""Plan a run: memory, collectives and roofline time of a training step, without the accelerators.
 
-chips      what a chip and a topology are, from the vendors' figures
-compilers  the devices of a topology, to compile for
-stages     the real stages of a step, compiled one after the other; who is alive meanwhile
-hlo        the collectives of a compiled program
-roofline   FLOPs and bytes of our own count, and the time that a stage takes at the least
-report     all of it as text, and whether it fits
+step_memory      lower bounds of memory from shapes
+device_memory    memory of this machine, and the check of a run against it
+chips            chips and topologies, with the vendors' specifications
+compilers        the devices of a topology for ahead-of-time (AOT) compilation
+programs         compiles a stage and records its memory
+compiled_stages  compiles all stages of a step in order
+hlo              collectives of a compiled program
+roofline         FLOPs, bytes and minimum time of each phase
+summary          all of it as text, and whether the step fits
 """

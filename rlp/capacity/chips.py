@@ -1,4 +1,4 @@
-"""Chips and topologies, by the names that `--topology` takes. Knows no jax."""
+"""Chips and topologies, by the names of `--topology`. Does not import JAX."""
 
 import dataclasses
 import math
@@ -9,25 +9,25 @@ from collections.abc import Mapping
 from rlp.runtime.errors import UserError
 
 GIB = 2**30
-GPUS_OF_A_NODE = 8  # share one NVLink switch
-GPU_SHARE = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU's memory that JAX takes
+GPUS_OF_A_NODE = 8  # connected by NVLink
+GPU_SHARE = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU's memory that JAX allocates
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one accelerator can hold, and do in a second.
+    """Memory and peak speeds of an accelerator.
 
     Attributes:
-      name: as in a topology.
+      name: as in `--topology`.
       platform: "tpu" or "cuda".
-      memory: bytes that a program can use: of a TPU, the compiler's own limit, which is a little
-        below the capacity; of a GPU, what the driver shows.
-      flops: bfloat16, dense.
-      bandwidth: of HBM, bytes.
-      link: bytes that it can send to its neighbours, over all links together.
-      network: bytes that it can send beyond its node; None where all chips are neighbours.
-      dimensions: of a topology.
-      kinds: what JAX calls a device of this chip (`jax.Device.device_kind`).
+      memory: bytes that a program can use: for a TPU, the limit of the compiler, a little below the
+        capacity; for a GPU, the size that the driver reports.
+      flops: FLOP/s, bfloat16, dense.
+      bandwidth: bytes/s of HBM.
+      link: bytes/s that it can send to its neighbors (ICI, NVLink), over all links.
+      network: bytes/s that it can send to other nodes; None if all chips are connected by `link`.
+      dimensions: number of sizes of a topology.
+      kinds: names that JAX gives to its devices (`jax.Device.device_kind`).
     """
 
     name: str
@@ -41,11 +41,13 @@ class Chip:
     kinds: tuple[str, ...]
 
     def usable(self, environment: Mapping[str, str] = os.environ) -> float:
-        """Bytes that JAX takes of the memory: all of a TPU's, of a GPU's the share that
-        XLA_PYTHON_CLIENT_MEM_FRACTION names, three quarters without it.
+        """Return the bytes that JAX can allocate.
+
+        They are all of a TPU's memory, and of a GPU's memory the share
+        XLA_PYTHON_CLIENT_MEM_FRACTION, by default 0.75.
 
         Raises:
-          UserError: that is no share.
+          UserError: If the share is not a number in (0, 1].
         """
         if self.platform != "cuda":
             return self.memory
@@ -55,13 +57,13 @@ class Chip:
         except ValueError:
             share = 0.0
         if not 0 < share <= 1:
-            raise UserError(f"{GPU_SHARE}={text!r} is no share of the memory; use 0.75, say")
+            raise UserError(f"{GPU_SHARE}={text!r} must be above 0 and at most 1, such as 0.75")
         return share * self.memory
 
 
-# TPUs: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, links one way. H200: NVIDIA's data sheet of
-# the H200 SXM (4.8 TB/s, 989 TFLOP/s without sparsity, NVLink 900 GB/s both ways) and of the
-# DGX H200 (one 400 Gb/s adapter for each GPU).
+# TPUs: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, links in one direction. H200: NVIDIA's data
+# sheets of the H200 SXM (4.8 TB/s, 989 TFLOP/s without sparsity, NVLink 900 GB/s in both
+# directions) and of the DGX H200 (one 400 Gb/s adapter per GPU).
 CHIPS = {
     chip.name: chip
     for chip in (
@@ -88,43 +90,43 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Chips and how they are arranged: the torus of TPUs, or nodes and the GPUs of each."""
+    """A number of chips and their arrangement: the torus of TPUs, or nodes × GPUs per node."""
 
     chip: Chip
     shape: tuple[int, ...]
 
     @property
     def name(self) -> str:
-        """As it was asked for."""
+        """Name as in `--topology`."""
         return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
 
     @property
     def devices(self) -> int:
-        """How many chips."""
+        """Number of chips."""
         return math.prod(self.shape)
 
 
 def parse_topology(text: str) -> Topology:
-    """The topology that a text such as "v5p:4x4x4" or "h200:2x8" names.
+    """Parse a topology such as "v5p:4x4x4" or "h200:2x8".
 
     Raises:
-      UserError: there is no such chip, or it is not arranged like that.
+      UserError: If the chip is unknown, or does not have such a topology.
     """
     name, _, sizes = text.partition(":")
     if name not in CHIPS:
         known = ", ".join(CHIPS)
-        raise UserError(f"--topology={text!r}: no chip {name!r}; use one of {known}")
+        raise UserError(f"--topology={text!r}: unknown chip {name!r}; use one of {known}")
     chip = CHIPS[name]
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sizes) or sizes.count("x") + 1 != chip.dimensions:
-        example = "2x8 (nodes, GPUs of each)" if chip.platform == "cuda" else "4x4x4"
+        example = "2x8 (nodes × GPUs per node)" if chip.platform == "cuda" else "4x4x4"
         if chip.platform == "tpu" and chip.dimensions == 2:
             example = "4x4"
         raise UserError(
-            f"--topology={text!r}: {name} takes {chip.dimensions} sizes: {name}:{example}"
+            f"--topology={text!r}: {name} needs {chip.dimensions} sizes, such as {name}:{example}"
         )
     shape = tuple(map(int, sizes.split("x")))
     if chip.platform == "cuda" and shape[1] > GPUS_OF_A_NODE:
         raise UserError(
-            f"--topology={text!r}: a node has {GPUS_OF_A_NODE} GPUs at most; write NODESxGPUS"
+            f"--topology={text!r}: a node has at most {GPUS_OF_A_NODE} GPUs; use NODESxGPUS"
         )
     return Topology(chip, shape)

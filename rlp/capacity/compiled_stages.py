@@ -1,7 +1,7 @@
-"""The real stages of a step, compiled one after the other.
+"""Compile the stages of a training step in order, ahead of time.
 
-`walk` goes through the stages that the trainers run (`rlp.engine.stages`), on the same shapes and
-placements: the outputs of each are the next ones' arguments.
+`compile_stages` compiles the stages that the trainers run (`rlp.engine.stages`) for the same shapes
+and shardings: the outputs of a stage are the arguments of the next ones.
 """
 
 import copy
@@ -23,23 +23,23 @@ from rlp.engine.step import TrainState, new_state
 from rlp.objectives.outcome import Answers
 from rlp.objectives.registry import find
 
-# What a stage makes and a step keeps for long: its name, and how it is described.
-KEPT = {"gather": "rollout copy", "read": "trunk caches", "rollout": "branch caches"}
+# Stages with outputs that outlive them, and the name of these outputs in the memory table.
+HELD = {"gather": "rollout copy", "read": "trunk caches", "rollout": "branch caches"}
 
 
 def shardings_of(spec: StepSpec) -> Any:
-    """Where the state of a run lies."""
+    """Return the shardings of the state of a run."""
     memory = spec.settings.baseline_memory if spec.settings else "device"
     return state_shardings(
         spec.mesh, spec.model, spec.optimizer, spec.baseline, memory, spec.reference
     )
 
 
-def walk(compiler: Compiler, spec: StepSpec) -> None:
-    """Compiles every stage of a step.
+def compile_stages(compiler: Compiler, spec: StepSpec) -> None:
+    """Compile every stage of a step, and record its memory and collectives in `compiler.compiled`.
 
     Raises:
-      OutOfMemory: at the first stage that the compiler refuses.
+      OutOfMemory: At the first stage that does not fit into the memory of a device.
     """
     shardings = shardings_of(spec)
     begin = lambda params: new_state(params, spec.optimizer, spec.baseline, spec.reference)
@@ -48,20 +48,22 @@ def walk(compiler: Compiler, spec: StepSpec) -> None:
     compiler.compiled.hold("optimizer", state.optimizer, "two moments, float32")
     if spec.settings is None:
         values = {"state": state, "batch": abstract_batch(spec.mesh, spec.rows, spec.length, 0)}
-        _compiled(compiler, spec, shardings, "batch", values)
+        _compile_unit(compiler, spec, shardings, "batch", values)
     else:
-        _walk_rlp(compiler, spec, shardings, state)
+        _compile_rlp(compiler, spec, shardings, state)
 
 
-def _walk_rlp(compiler: Compiler, spec: StepSpec, shardings: Any, state: TrainState) -> None:
-    """The units of `RLPTrainer.step`, with the values that it gives to each. What a rollout
-    batch leaves for the update is alive beside the next ones; its caches are not."""
+def _compile_rlp(compiler: Compiler, spec: StepSpec, shardings: Any, state: TrainState) -> None:
+    """Compile the units of `RLPTrainer.step` with the values that the trainer passes to them.
+
+    The thoughts and evidence of earlier rollout batches stay in memory; their caches do not.
+    """
     s, compiled, setup = spec.rlp, compiler.compiled, spec.setup
     (rows, forks), (documents, parts) = spec.rollout_batch, spec.rollout_batches
     stages, count = stages_of(setup), documents * parts
 
     def run(unit: str, values: Values, times: int = 1, alive: Any = ()) -> Values:
-        return _compiled(compiler, spec, shardings, unit, values, times, alive)
+        return _compile_unit(compiler, spec, shardings, unit, values, times, alive)
 
     baseline = _fetched(spec, compiled, "baseline", state.baseline)
     values: Values = {"params": state.params, "policy": state.params}
@@ -72,13 +74,13 @@ def _walk_rlp(compiler: Compiler, spec: StepSpec, shardings: Any, state: TrainSt
     values = still_read(run("documents", values, documents, state), stages, "documents")
     values |= {"table": spec.table, "first": 0, "forks": forks}
     values = run("forks", values, count, state)
-    kept = (values["rollout"].without_cache(), values["evidence"])
-    values = dict(zip(("rollout", "evidence"), kept, strict=True))
+    scored = (values["rollout"].without_cache(), values["evidence"])
+    values = dict(zip(("rollout", "evidence"), scored, strict=True))
     if count > 1:
-        each = [jax.tree.map(copy.copy, kept) for _ in range(count)]
+        batches = [jax.tree.map(copy.copy, scored) for _ in range(count)]
         earlier = [stage.name for unit in ("documents", "forks") for stage in of_unit(stages, unit)]
-        compiled.beside(device_bytes(each[1:]), *earlier)
-        values = {"rollout_batches": each, "batches_per_document": parts}
+        compiled.add_others(device_bytes(batches[1:]), *earlier)
+        values = {"rollout_batches": batches, "batches_per_document": parts}
         values = still_read(run("join", values, alive=state), stages, "join")
     if spec.settings and s.kl_weight:
         values["reference"] = _reference(spec, compiled, state)
@@ -89,7 +91,7 @@ def _walk_rlp(compiler: Compiler, spec: StepSpec, shardings: Any, state: TrainSt
     run("end", {"state": ready}, alive=(state, values["rollout"], values["evidence"]))
 
 
-def _compiled(
+def _compile_unit(
     compiler: Compiler,
     spec: StepSpec,
     shardings: Any,
@@ -98,64 +100,63 @@ def _compiled(
     times: int = 1,
     alive: Any = (),
 ) -> Values:
-    """`values` with what the stages of a unit make of them; see `StageRunner.run`.
+    """Compile the stages of a unit; return `values` with their outputs, as `StageRunner.run` does.
 
     Args:
-      times: how often a step runs the unit.
-      alive: what is alive meanwhile besides the values.
+      times: runs of the unit per step.
+      alive: tree of live arrays besides the values.
     """
-    places = placements(spec.setup, shardings)
+    output_shardings = placements(spec.setup, shardings)
     for stage in of_unit(stages_of(spec.setup), unit):
         if stage.function is None:
-            made = _from_host(spec)
+            outputs = _host_outputs(spec)
         else:
-            made = compiler.stage(
+            outputs = compiler.stage(
                 stage.name,
                 stage.phase,
-                stage.jit(spec.setup, places),
+                stage.jit(spec.setup, output_shardings),
                 *stage.arguments(values),
                 times=times,
                 steps=spec.rlp.thought_length if stage.name == "rollout" else 1,
                 alive=(alive, values),
             )
-        values = stage.results(values, made)
-        if stage.name in KEPT:
-            compiler.compiled.hold(KEPT[stage.name], *_held(spec, stage.name, made))
+        values = stage.results(values, outputs)
+        if stage.name in HELD:
+            compiler.compiled.hold(HELD[stage.name], *_held(spec, stage.name, outputs))
     return values
 
 
-def _held(spec: StepSpec, stage: str, made: Any) -> tuple[Any, str]:
-    """Of what a stage of `KEPT` made, what a step keeps for long, and its description."""
+def _held(spec: StepSpec, stage: str, outputs: Any) -> tuple[Any, str]:
+    """Return the arrays that outlive a stage of `HELD`, and a description."""
     if stage == "gather":
-        return made, f"{spec.model.compute_dtype}, whole over fsdp"
+        return outputs, f"{spec.model.compute_dtype}, gathered over fsdp"
     (rows, forks) = spec.rollout_batch
     if stage == "read":
-        cache = made.documents.cache
+        cache = outputs.documents.cache
         return cache, f"a rollout batch of {rows} documents: {_described(cache)}"
-    cache, thoughts = made.branch_cache, rows * forks * spec.rlp.group_size
+    cache, thoughts = outputs.branch_cache, rows * forks * spec.rlp.group_size
     return cache, f"a rollout batch of {thoughts} thoughts: {_described(cache)}"
 
 
 def abstract_batch(mesh: Mesh, rows: int, length: int, forks: int) -> Batch:
-    """Rows of documents, as shapes with placements."""
-    place = batch_sharding(mesh)
+    """Return the shapes of a batch of documents, with shardings."""
+    sharding = batch_sharding(mesh)
 
     def ints(*shape: int) -> Any:
-        return jax.ShapeDtypeStruct(shape, np.int32, sharding=place)
+        return jax.ShapeDtypeStruct(shape, np.int32, sharding=sharding)
 
     texts = {name: ints(rows, length) for name in ("tokens", "segment", "position")}
     return Batch(**texts, index=ints(rows), forks=ints(rows, forks))
 
 
 def _key(mesh: Mesh) -> Any:
-    """The root key of a run."""
+    """Return the shape of a root PRNG key."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
 
 
-def _from_host(spec: StepSpec) -> tuple[Answers, Any]:
-    """What the host returns for the responses of a rollout batch, as shapes: their answers, and
-    which actions plan."""
+def _host_outputs(spec: StepSpec) -> tuple[Answers, Any]:
+    """Return the shapes of the outputs of the stage `grade`: answers and planning actions."""
     s, whole, (rows, _) = spec.rlp, replicated(spec.mesh), spec.rollout_batch
 
     def array(dtype: Any, *shape: int) -> Any:
@@ -172,30 +173,30 @@ def _from_host(spec: StepSpec) -> tuple[Answers, Any]:
 
 
 def _reference(spec: StepSpec, compiled: CompiledStep, state: TrainState) -> Any:
-    """The reference in the memory of the devices."""
-    if state.reference is None:  # phi is frozen, so it is the reference, and is listed already
-        return _near(spec, state.baseline)
+    """Return the shapes of pi_ref in device memory."""
+    if state.reference is None:  # a frozen phi serves as pi_ref, and is recorded already
+        return _on_device(spec, state.baseline)
     return _fetched(spec, compiled, "reference", state.reference)
 
 
 def _fetched(spec: StepSpec, compiled: CompiledStep, name: str, params: Any) -> Any:
-    """phi or the reference in the memory of the devices, where the trainer uses it."""
+    """Record phi or pi_ref; return its shapes in device memory, where the trainer uses it."""
     if params is None:
         return None
-    near = _near(spec, params)
-    far = spec.rlp.baseline_memory == "host"
-    compiled.hold(name, near, "float32" + ", in the memory of the host but for its uses" * far)
-    return near
+    fetched = _on_device(spec, params)
+    on_host = spec.rlp.baseline_memory == "host"
+    compiled.hold(name, fetched, "float32" + ", in host memory while it is not used" * on_host)
+    return fetched
 
 
-def _near(spec: StepSpec, params: Any) -> Any:
+def _on_device(spec: StepSpec, params: Any) -> Any:
     if spec.rlp.baseline_memory == "device":
         return params
     return placed(params, parameter_shardings(spec.mesh, params))
 
 
 def _described(cache: Any) -> str:
-    """Type, shape and placement of a cache's arrays."""
+    """Return dtype, shape and sharding of the first array of a cache."""
     leaf = jax.tree.leaves(cache)[0]
     shape = "×".join(map(str, leaf.shape))
     return f"{leaf.dtype} {shape} over {getattr(leaf.sharding, 'spec', leaf.sharding)}"

@@ -1,8 +1,8 @@
-"""The devices of a topology: to compile for, or only to lay a mesh over.
+"""The devices of a topology: for ahead-of-time compilation, or only to build a mesh.
 
-XLA's compilers for TPUs and NVIDIA GPUs run on any x86-64 Linux machine. They come in packages of
-their own (requirements-compile.txt), which are kept out of the environment of a run: where libtpu
-can be imported, every start of JAX looks for a TPU.
+XLA's compilers for TPUs and NVIDIA GPUs run on any x86-64 Linux machine. Their packages
+(requirements-compile.txt) are not installed into the environment of a run, because JAX looks for a
+TPU at every start if libtpu can be imported.
 """
 
 import dataclasses
@@ -17,10 +17,10 @@ from typing import Any
 from rlp.capacity.chips import Topology
 from rlp.runtime.errors import UserError
 
-FOLDER = Path(sys.prefix) / "compilers"  # in the environment, but on nobody's path
+FOLDER = Path(sys.prefix) / "compilers"  # not on the path of a run
 MODULES = {"tpu": "libtpu", "cuda": "jax_plugins.xla_cuda13"}
 
-# What XLA's GPU compiler asks about a GPU: NVIDIA's figures of the H200 SXM and of compute
+# The target of XLA's GPU compiler: NVIDIA's specifications of the H200 SXM and of compute
 # capability 9.0.
 _H200 = """
 gpu_device_info {
@@ -41,7 +41,7 @@ device_description_str: "NVIDIA H200"
 
 @dataclasses.dataclass(frozen=True)
 class StandIn:
-    """A device that is only counted: enough for a mesh and its shardings."""
+    """A placeholder device, sufficient for a mesh and its shardings."""
 
     id: int
     process_index: int = 0
@@ -50,46 +50,48 @@ class StandIn:
 
     @property
     def client(self) -> SimpleNamespace:
-        """Says that the device is this process's."""
+        """A client whose process index is that of the device, so that the device is local."""
         return SimpleNamespace(process_index=lambda: self.process_index)
 
     def addressable_memories(self) -> list[SimpleNamespace]:
-        """Those that accelerators have."""
+        """Return the kinds of memory of accelerators."""
         return [SimpleNamespace(kind=kind) for kind in ("device", "pinned_host")]
 
 
 def stand_ins(count: int) -> list[StandIn]:
-    """`count` devices to lay a mesh over, with no compiler behind them."""
+    """Return `count` placeholder devices for a mesh; programs cannot be compiled for them."""
     return [StandIn(number) for number in range(count)]
 
 
 def prepare(topology: Topology, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Sets what the compilers read when JAX is imported, so call it before that: nothing is
-    computed here, no metadata server is asked, and GPU kernels are not tuned by measuring.
+    """Set the environment variables of the compilers; call it before JAX is imported.
+
+    JAX computes on the CPU only, libtpu does not query the metadata server, and XLA does not
+    autotune GPU kernels.
 
     Raises:
-      UserError: the compiler is not installed.
+      UserError: If the compiler is not installed.
     """
     environment["JAX_PLATFORMS"] = "cpu"
-    environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what comes from it logs nothing
+    environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a cache hit would not log warnings
     if topology.chip.platform == "tpu":
         environment["TPU_SKIP_MDS_QUERY"] = "1"
-        environment["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # there is no TPU to share
+        environment["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no TPU is used
         environment["TPU_WORKER_HOSTNAMES"] = "localhost"
-        environment["TPU_ACCELERATOR_TYPE"] = "v5litepod-16"  # any will do; the topology decides
-        environment["TPU_STDERR_LOG_LEVEL"] = "1"  # warnings, some of which are reported
+        environment["TPU_ACCELERATOR_TYPE"] = "v5litepod-16"  # required, but has no effect
+        environment["TPU_STDERR_LOG_LEVEL"] = "1"  # warnings, some of which are printed
     else:
         flags = environment.get("XLA_FLAGS", "")
         environment["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()
     if not installed(topology.chip.platform):
         raise UserError(
-            f"there is no compiler for {topology.name} (Python module "
-            f"{MODULES[topology.chip.platform]}); `make compilers` installs it"
+            f"the compiler for {topology.name} (Python module "
+            f"{MODULES[topology.chip.platform]}) is not installed; run `make compilers`"
         )
 
 
 def installed(platform: str) -> bool:
-    """Whether the compiler of a platform can be imported: from now on, from `FOLDER`, too."""
+    """Add `FOLDER` to the path; return whether the compiler of a platform can be imported."""
     if FOLDER.is_dir() and str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))
     name = MODULES[platform]
@@ -100,10 +102,10 @@ def installed(platform: str) -> bool:
 
 
 def devices(topology: Topology) -> list[Any]:
-    """The devices of a topology, that programs can be compiled for; see `prepare`.
+    """Return the devices of a topology, for ahead-of-time compilation; call `prepare` first.
 
     Raises:
-      UserError: the compiler refuses the topology.
+      UserError: If the compiler rejects the topology.
     """
     import jax
     from jax.experimental import topologies
@@ -114,9 +116,9 @@ def devices(topology: Topology) -> list[Any]:
         options = {"topology_name": topology.chip.name, "target_config": _H200}
         options["topology"] = f"1x{nodes}x{gpus}"
     elif topology.chip.name == "v4":
-        options["chip_config_name"] = "megacore"  # its two cores are one device
+        options["chip_config_name"] = "megacore"  # the two cores of a chip are one device
     try:
-        found = topologies.get_topology_desc(platform=topology.chip.platform, **options)
+        description = topologies.get_topology_desc(platform=topology.chip.platform, **options)
     except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"--topology={topology.name} is refused: {error}") from error
-    return list(found.devices)
+        raise UserError(f"--topology={topology.name} is not a valid topology: {error}") from error
+    return list(description.devices)

@@ -1,12 +1,12 @@
-"""Whether a run fits into memory, told from shapes before anything is made.
+"""Check whether a run fits into memory, from shapes, before any array is allocated.
 
-    limits     what memory a device has, and the host
-    Need       some bytes that are alive on one device, and the fields they grow with
-    check      refuses needs that certainly do not fit
+    limits     memory of a device and of the host
+    Need       bytes that are live on one device, and the fields that they grow with
+    check      raises if needs certainly do not fit
 
-Every need is a lower bound: what is alive in any case, whatever the compiler does. So a run that is
-refused here could not have run, and one that passes may still run out of memory. What a step needs
-exactly, `python -m launch.compile` says.
+Every need is a lower bound of the live bytes, whatever the compiler does. So a run that is refused
+could not have run, and one that passes may still run out of memory. `python -m launch.compile`
+reports the exact memory of a step.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ import jax
 
 try:
     import resource
-except ImportError:  # not a Unix
+except ImportError:  # not on Unix
     resource = None  # type: ignore[assignment]
 
 from rlp.runtime.display import readable_bytes
@@ -31,19 +31,19 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 class DoesNotFit(UserError):
-    """What is asked for needs more memory than there is."""
+    """A run needs more memory than is available."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """Memory that something takes on one device, at the least.
+    """A lower bound of the memory of some arrays on one device.
 
     Attributes:
-      what: for the message.
+      what: description for the error.
       size: bytes.
-      fields: dotted path of every field that the bytes are proportional to, and its value.
-      limit_field: the field that cuts this into smaller pieces; "" if there is none, or if the
-        pieces cannot be smaller.
+      fields: from the dotted path of every field that the bytes are proportional to, to its value.
+      limit_field: the field that splits these arrays into smaller batches; "" if there is none, or
+        if the batches cannot be smaller.
     """
 
     what: str
@@ -54,13 +54,13 @@ class Need:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Memory of one machine.
+    """Available memory of one machine.
 
     Attributes:
-      device: bytes that one device may use; None where that is not known.
-      name: of a device, for messages.
-      host: bytes that this process may use on its host; None where that is not known.
-      sharing: devices that have their memory from the host; 0 where they have their own.
+      device: bytes that one device can use; None if unknown.
+      name: of a device, for the error.
+      host: bytes of host memory that this process can use; None if unknown.
+      sharing: number of devices that share host memory; 0 if devices have their own memory.
     """
 
     device: int | None
@@ -70,50 +70,50 @@ class Limits:
 
 
 def limits(devices: Sequence[jax.Device]) -> Limits:
-    """The memory of devices of this process, of which the smallest one counts.
+    """Return the memory of the smallest of this process's devices.
 
-    CPU devices share the memory of the host. A limit that is not known gives a warning.
+    CPU devices share host memory equally. Logs a warning if the memory of a device is unknown.
     """
     host, name = host_memory(), devices[0].device_kind
     if devices[0].platform == "cpu":
-        count, size = len(devices), f" {readable_bytes(host)}" if host else " it"
+        count, size = len(devices), f" {readable_bytes(host)}" if host else " host memory"
         name = f"each of the {count} CPU devices that share{size}" if count > 1 else "the CPU"
-        found = Limits(host // count if host else None, name, host, count)
+        result = Limits(host // count if host else None, name, host, count)
     else:
         known = [_bytes_limit(device) for device in devices]
         least = None if None in known else min(size for size in known if size is not None)
-        found = Limits(least, f"a {name}", host)
-    if found.device is None:
-        LOGGER.warning("how much memory %s has is not known, so nothing is checked", found.name)
-    return found
+        result = Limits(least, f"a {name}", host)
+    if result.device is None:
+        LOGGER.warning("the memory of %s is unknown, so memory is not checked", result.name)
+    return result
 
 
 def _bytes_limit(device: jax.Device) -> int | None:
     try:
         return (device.memory_stats() or {}).get("bytes_limit")
-    except (NotImplementedError, jax.errors.JaxRuntimeError):  # the backend does not say
+    except (NotImplementedError, jax.errors.JaxRuntimeError):  # not supported by the backend
         return None
 
 
 def check(
     needs: Sequence[Need], limits: Limits, purpose: str, on_host: Sequence[Need] = ()
 ) -> None:
-    """Refuses what is alive at one time and does not fit into memory.
+    """Check that arrays that are live at the same time fit into memory.
 
     Args:
-      needs: all of it, on one device.
-      limits: of the device and the host.
-      purpose: what needs it.
-      on_host: what this process needs in the memory of the host.
+      needs: of one device.
+      limits: of a device and the host.
+      purpose: what needs the memory, for the error.
+      on_host: needs of this process in host memory.
 
     Raises:
-      DoesNotFit: with the bytes, and the field to lower.
+      DoesNotFit: If they do not fit; names the bytes and the field to lower.
     """
     if limits.sharing:
         share = lambda need: dataclasses.replace(need, size=need.size // limits.sharing)
         needs, on_host = [*needs, *map(share, on_host)], ()
-    _check(needs, limits.device, limits.name, purpose, "of each device")
-    _check(on_host, limits.host, "this machine", purpose, "of the host's memory")
+    _check(needs, limits.device, limits.name, purpose, "per device")
+    _check(on_host, limits.host, "this machine", purpose, "of host memory")
 
 
 def _check(needs: Sequence[Need], limit: int | None, name: str, purpose: str, where: str) -> None:
@@ -123,29 +123,29 @@ def _check(needs: Sequence[Need], limit: int | None, name: str, purpose: str, wh
     large = [need for need in needs if need.size * 100 >= total]
     parts = ", ".join(f"{need.what} {readable_bytes(need.size)}" for need in large)
     raise DoesNotFit(
-        f"{purpose} needs at least {total:,} bytes {where} ({parts}), and {name} has {limit:,} "
+        f"{purpose} needs at least {total:,} bytes {where} ({parts}), but {name} has {limit:,} "
         f"({readable_bytes(limit)}); {_cure(max(needs, key=lambda need: need.size))}"
     )
 
 
 def _cure(need: Need) -> str:
-    """Which field to lower: of those that the bytes grow with, the largest one."""
+    """Return which field to lower: the largest one that the bytes are proportional to."""
     field = max(need.fields, key=lambda name: need.fields[name])
-    cut = f", or set {need.limit_field}" if need.limit_field else ""
-    return f"lower {field} (it is {need.fields[field]}){cut}"
+    or_limit = f", or set {need.limit_field}" if need.limit_field else ""
+    return f"lower {field} (it is {need.fields[field]}){or_limit}"
 
 
 def host_memory() -> int | None:
-    """Bytes that this process may use, swap included; None where that is not known.
+    """Return the bytes that this process can use, including swap; None if unknown.
 
-    The memory of the machine, or less where a control group or `ulimit -v` allows less.
+    This is the memory of the machine, or a lower limit of a control group or of `ulimit -v`.
     """
     known = [_machine_memory(), _address_space(), *_group_limits()]
     return min((size for size in known if size is not None), default=None)
 
 
 def _meminfo() -> dict[str, int]:
-    """Bytes by name, of Linux."""
+    """Return /proc/meminfo of Linux, in bytes by name."""
     path = PROC / "meminfo"
     if not path.is_file():
         return {}
@@ -154,12 +154,12 @@ def _meminfo() -> dict[str, int]:
 
 
 def _machine_memory() -> int | None:
-    found = _meminfo()
-    if "MemTotal" in found:
-        return found["MemTotal"] + found.get("SwapTotal", 0)
+    meminfo = _meminfo()
+    if "MemTotal" in meminfo:
+        return meminfo["MemTotal"] + meminfo.get("SwapTotal", 0)
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not a Unix, or one that does not say
+    except (AttributeError, OSError, ValueError):  # not on Unix, or not supported
         return None
 
 
@@ -171,21 +171,21 @@ def _address_space() -> int | None:
 
 
 def _group_limits() -> Iterator[int]:
-    """The limits of the control groups that this process is in, of version 1 or 2."""
+    """Yield the memory limits of this process's control groups (cgroup v1 and v2), with swap."""
     swap = _meminfo().get("SwapTotal", 0)
     for folder in _groups():
-        second = _number(folder / "memory.max")
-        if second is not None:
-            most = _number(folder / "memory.swap.max")
-            yield second + (swap if most is None else min(most, swap))
-        first = _number(folder / "memory.limit_in_bytes")
-        if first is not None:
-            both = _number(folder / "memory.memsw.limit_in_bytes")
-            yield first + swap if both is None else min(both, first + swap)
+        limit_v2 = _number(folder / "memory.max")
+        if limit_v2 is not None:
+            swap_limit = _number(folder / "memory.swap.max")
+            yield limit_v2 + (swap if swap_limit is None else min(swap_limit, swap))
+        limit_v1 = _number(folder / "memory.limit_in_bytes")
+        if limit_v1 is not None:
+            total = _number(folder / "memory.memsw.limit_in_bytes")
+            yield limit_v1 + swap if total is None else min(total, limit_v1 + swap)
 
 
 def _groups() -> Iterator[Path]:
-    """Folders of the memory control groups of this process, those above them included."""
+    """Yield the folders of this process's memory control groups and of their parents."""
     try:
         lines = (PROC / "self" / "cgroup").read_text().splitlines()
     except OSError:
@@ -194,12 +194,12 @@ def _groups() -> Iterator[Path]:
         _, controllers, path = line.split(":", 2)
         if not controllers or "memory" in controllers.split(","):
             root, inside = CGROUPS / ("memory" if controllers else ""), Path(path.lstrip("/"))
-            # In a container the path may be that of the host; then the root is the group.
+            # In a container, the path may be that on the host; then the root is the group.
             yield from (root / folder for folder in (inside, *inside.parents))
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None if there is no such file, or no number in it ("max")."""
+    """Return the number in a file; None if it does not exist or has another content ("max")."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):

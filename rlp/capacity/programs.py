@@ -1,7 +1,7 @@
-"""One program of a step, compiled for devices that need not be there, and what it needs of them.
+"""Compile a program of a step ahead of time, and record its memory and collectives.
 
-What a stage needs at its worst moment is what its program needs, by the compiler's own account, and
-whatever else is alive then, which its caller knows.
+The peak memory of a stage is that of its program, as the compiler reports it, plus other live
+arrays, which the caller names.
 """
 
 import dataclasses
@@ -29,17 +29,17 @@ REMATERIALIZED = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStage:
-    """A compiled stage. Bytes are those of one device.
+    """A compiled stage. Bytes are per device.
 
     Attributes:
       name: of the stage.
-      phase: of the step that its time is counted under.
-      times: how often a step runs it.
-      arguments, outputs, temporaries: bytes; outputs that take an argument's place are left out.
-      others: bytes of what is alive meanwhile and is no argument.
+      phase: of the step that its time counts toward.
+      times: runs per step.
+      arguments, outputs, temporaries: bytes; outputs in donated buffers are not counted.
+      others: bytes of live arrays that are not arguments.
       collectives: of one run.
-      remarks: what the compiler's log says about sharding that it could not keep.
-      seconds: that compiling took.
+      remarks: the compiler's warnings about shardings that it could not keep.
+      seconds: of compilation.
     """
 
     name: str
@@ -55,25 +55,25 @@ class CompiledStage:
 
     @property
     def peak(self) -> int:
-        """Bytes at the worst moment."""
+        """Peak memory, in bytes."""
         return self.arguments + self.outputs + self.temporaries + self.others
 
 
 @dataclasses.dataclass(frozen=True)
 class Held:
-    """Something that lies in memory for long: bytes of one device, and what they are."""
+    """Arrays that outlive a stage: bytes per device, and a description."""
 
     name: str
     bytes: int
     detail: str = ""
 
 
-class OutOfMemory(Exception):  # noqa: N818  not a failure of the program, but its answer
-    """The compiler found no way to run a stage in the memory that there is.
+class OutOfMemory(Exception):  # noqa: N818  a result of the compiler, not an error of the program
+    """The compiler could not fit a stage into the memory of a device.
 
     Attributes:
-      stage: its name.
-      needed: bytes of a device that it asked for; 0 if it did not say.
+      stage: name of the stage.
+      needed: bytes per device that it needs; 0 if the compiler does not report them.
     """
 
     def __init__(self, stage: str, needed: int):
@@ -83,17 +83,17 @@ class OutOfMemory(Exception):  # noqa: N818  not a failure of the program, but i
 
 @dataclasses.dataclass
 class CompiledStep:
-    """What is known of a step compiled for some devices; filled by a `Compiler`."""
+    """The results of compiling a step; a `Compiler` fills it."""
 
     stages: list[CompiledStage] = dataclasses.field(default_factory=list)
     held: list[Held] = dataclasses.field(default_factory=list)
 
     def hold(self, name: str, tree: Any, detail: str) -> None:
-        """Writes down something that lies in memory for long."""
+        """Record arrays that outlive a stage."""
         self.held.append(Held(name, device_bytes(tree), detail))
 
-    def beside(self, size: int, *names: str) -> None:
-        """So many bytes more are alive beside the stages of these names."""
+    def add_others(self, size: int, *names: str) -> None:
+        """Add `size` bytes to the other live arrays of the stages with these names."""
         more = lambda stage: dataclasses.replace(stage, others=stage.others + size)
         self.stages = [more(stage) if stage.name in names else stage for stage in self.stages]
 
@@ -105,17 +105,17 @@ class CompiledStep:
 
 @dataclasses.dataclass(frozen=True)
 class Compiler:
-    """Compiles stages for the devices of a mesh and writes down what they need.
+    """Compiles stages for the devices of a mesh, and records their memory and collectives.
 
     Attributes:
       mesh: over the devices.
-      compiled: takes what is found.
-      tell: is called with a line of progress.
+      compiled: the results are added to it.
+      log: is called with lines of progress.
     """
 
     mesh: Mesh
     compiled: CompiledStep
-    tell: Callable[[str], None]
+    log: Callable[[str], None]
 
     def stage(
         self,
@@ -128,64 +128,67 @@ class Compiler:
         alive: Any = (),
         **static: Any,
     ) -> Any:
-        """Compiles a jitted program; shapes and placements of what it gives.
+        """Compile a jitted program; return the shapes and shardings of its outputs.
 
         Args:
-          arguments: shapes with placements, or numbers.
+          name, phase, times: as in `CompiledStage`.
+          program: the jitted function.
+          *arguments: shapes with shardings, or numbers.
           steps: of its decode loop.
-          alive: what is alive meanwhile, arguments or not.
+          alive: tree of all live arrays, which may include arguments.
+          **static: static arguments.
 
         Raises:
-          OutOfMemory: the compiler says that the devices' memory does not do.
+          OutOfMemory: If the program does not fit into the memory of a device.
         """
-        self.tell(f"compiling {name}")
+        self.log(f"compiling {name}")
         start = time.perf_counter()
         lowered = program.lower(*arguments, **static)
         try:
-            with compiler_log() as log:
+            with compiler_log() as lines:
                 compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
-                print(*log, sep="\n", file=sys.stderr)
+                print(*lines, sep="\n", file=sys.stderr)
                 raise
-            raise OutOfMemory(name, _asked_for(str(error))) from error
+            raise OutOfMemory(name, _needed_bytes(str(error))) from error
         seconds = time.perf_counter() - start
         memory = compiled.memory_analysis()
-        mine = {id(leaf) for leaf in jax.tree.leaves(arguments)}
-        found = CompiledStage(
+        counted = {id(leaf) for leaf in jax.tree.leaves(arguments)}
+        stage = CompiledStage(
             name=name,
             phase=phase,
             times=times,
             arguments=max(memory.argument_size_in_bytes, device_bytes(arguments)),
             outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
             temporaries=memory.temp_size_in_bytes,
-            others=device_bytes(alive, without=mine),
+            others=device_bytes(alive, without=counted),
             collectives=tuple(collectives(compiled.as_text(), self.mesh.size, steps)),
-            remarks=tuple(found for line in log if (found := _remark(line))),
+            remarks=tuple(remark for line in lines if (remark := _remark(line))),
             seconds=seconds,
         )
-        self.compiled.stages.append(found)
-        self.tell(f"compiled {name} in {seconds:.0f} s: peak {found.peak / 2**30:.2f} GiB")
+        self.compiled.stages.append(stage)
+        self.log(f"compiled {name} in {seconds:.0f} s: peak {stage.peak / 2**30:.2f} GiB")
         return placed(lowered.out_info, compiled.output_shardings)
 
 
 def _remark(line: str) -> str | None:
-    """What a line of the log says about sharding that the compiler could not keep."""
-    if found := REMATERIALIZED.search(line):
-        where = found["name"] or found["operation"]
+    """Return the warning of a log line about a sharding that the compiler could not keep."""
+    if match := REMATERIALIZED.search(line):
+        where = match["name"] or match["operation"]
         return f"Involuntary full rematerialization of {where}"
     return None
 
 
-def _asked_for(message: str) -> int:
-    """Bytes that a compiler's complaint names first; 0 if it names none."""
-    found = re.search(r"(?:Used|total memory required[^(]*\()\s*([\d.]+)([KMGT])", message)
-    return int(float(found[1]) * 2 ** (10 * (" KMGT".index(found[2])))) if found else 0
+def _needed_bytes(message: str) -> int:
+    """Return the first size in a compiler's out-of-memory error, in bytes; 0 if there is none."""
+    match = re.search(r"(?:Used|total memory required[^(]*\()\s*([\d.]+)([KMGT])", message)
+    return int(float(match[1]) * 2 ** (10 * (" KMGT".index(match[2])))) if match else 0
 
 
 @contextmanager
 def compiler_log() -> Iterator[list[str]]:
-    """The lines that XLA writes to stderr meanwhile; they are complete when the block ends."""
+    """Capture the lines that XLA writes to stderr; the list is complete when the block ends."""
     lines: list[str] = []
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
         stderr = os.dup(2)
@@ -201,6 +204,6 @@ def compiler_log() -> Iterator[list[str]]:
 
 @contextmanager
 def tracing_for(mesh: Mesh, platform: str) -> Iterator[None]:
-    """Within it, what is traced is meant for the devices of a mesh that need not be there."""
+    """Trace for the devices of a mesh of another platform."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), compiling_for(platform):
         yield

@@ -1,24 +1,23 @@
-"""FLOPs and bytes of a step by our own count, and the least time that its stages can take.
+"""A roofline of a step: FLOPs and bytes of each phase, and its minimum time.
 
-FLOPs are those of `rlp.training.flops`: every matmul that is executed, all thoughts at full length,
-and the optimizer. Bytes between HBM and a chip are counted by a simple model, of what must move
-whatever the compiler does:
+FLOPs are those of `rlp.training.flops`: every executed matmul, with all thoughts at full length,
+and the optimizer. HBM traffic follows a simple model of the bytes that must move whatever the
+compiler does:
 
-    parameters   read once by a forward pass over a rollout batch, a micro-batch or a decoded
-                 token, in the compute dtype, and once more by each of the three passes of a
-                 gradient
-    activations  every linear map reads its input and writes its output once, and three or four
-                 times for a gradient
-    caches       written once; read whole by every decoded token and by the evidence; by kernels,
-                 of a branch's own what has been written, half of it on average
+    parameters   read once per forward pass over a rollout batch, a micro-batch or a decoded token,
+                 in the compute dtype; three times for a gradient
+    activations  every linear map reads its input and writes its output once; three or four times
+                 for a gradient
+    caches       written once; read completely by every decoded token and by the evidence, but
+                 kernels read only the written part of a branch cache, half of it on average
     scores       of attention without kernels: float32, written and read once; three times for a
                  gradient
     logits       float32, written and read once; three times for a gradient
-    update       gradients (written, and read again by each micro-batch and by the optimizer),
-                 parameters and two moments (read and written), all float32; the baseline's average
+    update       gradients (written, and read by each micro-batch and by the optimizer), parameters
+                 and two moments (read and written), all float32; the moving average of the baseline
 
-What collectives move comes from the compiled programs. The least time of a stage is that of the
-slowest of the three, if they overlap perfectly.
+The bytes of collectives come from the compiled programs. The minimum time of a phase is the maximum
+of the three times (compute, memory, communication), as if they overlapped perfectly.
 """
 
 import dataclasses
@@ -36,38 +35,41 @@ from rlp.capacity.step_spec import StepSpec
 from rlp.training.flops import Work, by_phase, next_token_flops, on_rows, rlp_flops
 
 FLOAT32 = 4
-BOUNDS = ("arithmetic", "memory", "interconnect")
+BOUNDS = ("compute", "memory", "communication")
 
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """A part of a step on one device: what it does, and the seconds that each bound asks for."""
+    """The work of a phase of a step on one device, and its time at each bound."""
 
     name: str
     flops: float
-    bytes: float
-    sent: float
+    bytes: float  # of HBM traffic
+    sent: float  # bytes of collectives
     seconds: tuple[float, float, float]  # of `BOUNDS`
 
     @property
     def time(self) -> float:
-        """Seconds, at the least."""
+        """Minimum time, in seconds."""
         return max(self.seconds)
 
     @property
     def bound(self) -> str:
-        """Which of `BOUNDS` that is."""
+        """The bound that determines the time, one of `BOUNDS`."""
         return BOUNDS[self.seconds.index(self.time)]
 
 
 def rooflines(
     spec: StepSpec, chip: Chip, stages: Sequence[CompiledStage], node: Callable[[int], int]
 ) -> list[Roofline]:
-    """The parts of a step, one after the other.
+    """Return the rooflines of the phases of a step, in order.
 
     Args:
-      stages: compiled, for their collectives.
-      node: of a device, by its number in the mesh; devices of one are neighbours.
+      spec: the step.
+      chip: of the mesh.
+      stages: compiled stages, for their collectives.
+      node: from the index of a device in the mesh to its node. Devices of a node communicate over
+        `Chip.link`, others over `Chip.network`.
     """
     optimizer = spec.optimizer.flops(shapes(spec.model))
     if spec.settings is None:
@@ -80,41 +82,41 @@ def rooflines(
             rlp_flops(spec.model, s, spec.vocabulary, optimizer, spec.rows, spec.length, decoded)
         )
         moved = rlp_bytes(spec)
-    found = []
+    phases = []
     for name, work in flops.items():
         if not any(stage.phase == name for stage in stages):
             continue
-        near, far = _sent([stage for stage in stages if stage.phase == name], node)
-        each = work / spec.mesh.size
+        within, between = _sent([stage for stage in stages if stage.phase == name], node)
+        device_flops = work / spec.mesh.size
         seconds = (
-            each / chip.flops,
+            device_flops / chip.flops,
             moved[name] / chip.bandwidth,
-            near / chip.link + (far / chip.network if chip.network else 0.0),
+            within / chip.link + (between / chip.network if chip.network else 0.0),
         )
-        found.append(Roofline(name, each, moved[name], near + far, seconds))
-    return found
+        phases.append(Roofline(name, device_flops, moved[name], within + between, seconds))
+    return phases
 
 
 def _sent(stages: Sequence[CompiledStage], node: Callable[[int], int]) -> tuple[float, float]:
-    """Bytes that a device sends in some stages: to neighbours, and beyond its node."""
-    near = far = 0.0
+    """Return the bytes that a device sends in some stages, within its node and between nodes."""
+    within = between = 0.0
     for stage in stages:
-        for found in stage.collectives:
-            if found.crosses(node):
-                far += stage.times * found.sent
+        for collective in stage.collectives:
+            if collective.crosses(node):
+                between += stage.times * collective.sent
             else:
-                near += stage.times * found.sent
-    return near, far
+                within += stage.times * collective.sent
+    return within, between
 
 
 def next_token_bytes(spec: StepSpec) -> float:
-    """Bytes that a device moves in a step of next-token training."""
+    """Return the HBM traffic of a device in a step of next-token training, in bytes."""
     work = on_rows(spec.rows, spec.length, logits=spec.rows * spec.length)
     return 3 * _weights(spec) + _gradient_pass(spec, work) + _optimizer(spec, 1)
 
 
 def rlp_bytes(spec: StepSpec) -> dict[str, float]:
-    """Bytes that a device moves in each part of a step of RLP."""
+    """Return the HBM traffic of a device in each phase of an RLP step, in bytes."""
     s, words = spec.rlp, spec.vocabulary
     trunk = spec.length + len(s.prompt)
     branches = spec.rows * spec.branches
@@ -144,7 +146,7 @@ def rlp_bytes(spec: StepSpec) -> dict[str, float]:
     targets = range(slots, slots + after)
     scored = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
     written = prefill + on_branches(branches * slots, range(slots), logits=branches * slots)
-    without = int(bool(s.prompt)) + int(s.baseline != "none")  # passes over documents alone
+    without = int(bool(s.prompt)) + int(s.baseline != "none")  # no-think passes over documents
     evidence = (
         (batches + without * document_batches) * _weights(spec)
         + cached(decoding=False)
@@ -153,7 +155,7 @@ def rlp_bytes(spec: StepSpec) -> dict[str, float]:
     )
     if spec.answers:
         evidence = 0.0
-    if s.kl_weight:  # all thoughts once more, by the reference
+    if s.kl_weight:  # all thoughts again, under the reference
         evidence += batches * _weights(spec) + _forward_pass(spec, written)
     each_update = 3 * spec.micro_batches * _weights(spec) + _optimizer(spec, spec.micro_batches)
     passes = s.updates_per_rollout * _gradient_pass(spec, written)
@@ -167,12 +169,13 @@ def rlp_bytes(spec: StepSpec) -> dict[str, float]:
 
 
 def _per_device(spec: StepSpec, each: Mapping[LayerKind, int]) -> dict[LayerKind, float]:
-    """Bytes of caches of a whole batch, on one device."""
+    """Return the bytes per device of the caches of a step's batch."""
     return {kind: size / spec.mesh.size for kind, size in each.items()}
 
 
 def _weights(spec: StepSpec) -> float:
-    """Bytes of the parameters as a device multiplies by them: whole over fsdp, in its dtype."""
+    """Return the bytes of the parameters that a device reads: gathered over fsdp, in the compute
+    dtype."""
     return (
         count_parameters(spec.model)
         * np.dtype(spec.model.dtype).itemsize
@@ -181,7 +184,7 @@ def _weights(spec: StepSpec) -> float:
 
 
 def _at_rest(spec: StepSpec) -> float:
-    """Bytes of the parameters as they lie, float32; with mesh.data they lie several times."""
+    """Return the bytes per device of the sharded float32 parameters; mesh.data replicates them."""
     return (
         count_parameters(spec.model)
         * FLOAT32
@@ -190,7 +193,7 @@ def _at_rest(spec: StepSpec) -> float:
 
 
 def _optimizer(spec: StepSpec, parts: int) -> float:
-    """Gradients summed over micro-batches, and an update of parameters and two moments."""
+    """Return the bytes of summing gradients over micro-batches and of an AdamW update."""
     return (2 * parts + 1 + 6) * _at_rest(spec)
 
 
@@ -204,19 +207,19 @@ def _gradient_pass(spec: StepSpec, work: Work) -> float:
 
 
 def _activations(spec: StepSpec, work: Work) -> float:
-    """Bytes that the linear maps of all layers read and write."""
+    """Return the bytes that the linear maps of all layers read and write."""
     moved = _of_layers(spec, work, lambda cost: cost.moved)
     return moved * np.dtype(spec.model.dtype).itemsize / spec.mesh.size
 
 
 def _scores(spec: StepSpec, work: Work) -> float:
-    """Bytes of attention scores, or what layers have in their place, and of logits."""
+    """Return the bytes of logits and of attention scores, or the equivalent of other layers."""
     scores = _of_layers(spec, work, lambda cost: cost.scratch)
     return 2 * FLOAT32 * (scores + work.logits * spec.model.vocab_size) / spec.mesh.size
 
 
 def _of_layers(spec: StepSpec, work: Work, count: Callable[[Cost], int]) -> int:
-    """The sum of `count` over all layers."""
+    """Return the sum of `count` over all layers."""
     return sum(
         number * count(kind.cost(spec.model, tokens))
         for kind, number in kind_counts(spec.model).items()

@@ -1,14 +1,13 @@
-"""What is alive on one device of a run, in bytes, from shapes alone; see `device_memory`.
+"""Lower bounds of the memory of a run on one device, from shapes alone; see `device_memory`.
 
-    of_state        between the steps: parameters, optimizer, phi, the reference; in an update,
-                    gradients besides
-    of_update       what the backward pass cannot do without
-    of_rollout      the copy that is read, caches of a rollout batch, logits of a token
-    of_evaluation   the same for one held-out document on every device
-    of_sampling     caches and logits alone
+    of_state        parameters, optimizer state, phi and pi_ref; in an update, gradients, too
+    of_update       activations that the backward pass needs
+    of_rollout      the gathered parameters, caches of a rollout batch, logits of a token
+    of_evaluation   the same for one held-out document per device
+    of_sampling     caches and logits only
 
-The parameters of the network and the state of the optimizer are asked for their shapes, and layers
-for those of their caches, so that new kinds of layers count as they are.
+The shapes of parameters, optimizer state and caches come from the code that allocates them, so new
+kinds of layers need no change here.
 """
 
 import dataclasses
@@ -31,7 +30,7 @@ from rlp.engine.placement import device_bytes, gathered_bytes, gatherer, placed,
 from rlp.engine.step import RLPSettings, TrainState, new_state
 from rlp.engine.step.rollout_batches import rollout_batch_shape
 
-# Logical axis of a parameter -> fields of ModelConfig that its size is the product of.
+# Logical axis of a parameter -> fields of ModelConfig whose product is its size.
 _FIELDS = {
     "vocab": ("vocab_size",),
     "width": ("hidden_size",),
@@ -42,19 +41,19 @@ _FIELDS = {
     "norm": ("hidden_size", "head_dim"),
 }
 FLOAT32 = 4
-ID_BYTES = 56  # of an id in three tuples of Python's: the number, and a pointer in each
+ID_BYTES = 56  # of an id in three Python tuples: the integer, and three pointers
 
 
 def of_parameters(model: ModelConfig) -> list[Need]:
-    """Parameters alone, on one device."""
+    """Return the need of the unsharded parameters."""
     tree = shapes(model)
     return [Need("parameters", device_bytes(tree), _sizes(model, tree))]
 
 
 def of_unused_rows(model: ModelConfig, used: int) -> list[Need]:
-    """Rows of the embedding without a token: their ids are listed, on the host."""
+    """Return the need, on the host, of the list of ids that the tokenizer does not use."""
     size = max(model.vocab_size - used, 0) * ID_BYTES
-    return [Need("ids that no token has", size, {"model.vocab_size": model.vocab_size})]
+    return [Need("unused token ids", size, {"model.vocab_size": model.vocab_size})]
 
 
 def abstract_state(
@@ -65,20 +64,20 @@ def abstract_state(
     memory: str,
     reference: bool,
 ) -> TrainState:
-    """Shapes of a state with their places; arguments as of `placement.state_shardings`."""
+    """Return the shapes of a state with shardings; arguments as in `placement.state_shardings`."""
     begin = lambda params: new_state(params, optimizer, baseline, reference)
-    places = state_shardings(mesh, model, optimizer, baseline, memory, reference)
-    return placed(jax.eval_shape(begin, shapes(model)), places)
+    shardings = state_shardings(mesh, model, optimizer, baseline, memory, reference)
+    return placed(jax.eval_shape(begin, shapes(model)), shardings)
 
 
 def of_state(model: ModelConfig, state: TrainState, learns: bool) -> list[Need]:
-    """A state on one device.
+    """Return the needs of a state.
 
     Args:
-      model: the network.
-      state: from `abstract_state`; what lies in the memory of the host does not count.
-      learns: count gradients, too. All of them are alive beside the state, since the optimizer
-        asks for their norm before it changes anything.
+      model: config of the network.
+      state: from `abstract_state`; arrays in host memory are not counted.
+      learns: whether to count gradients. All of them are live together with the state, since the
+        optimizer computes their norm first.
     """
     trees = {
         "parameters": state.params,
@@ -92,7 +91,7 @@ def of_state(model: ModelConfig, state: TrainState, learns: bool) -> list[Need]:
 
 
 def of_next_token_update(model: ModelConfig, mesh: Mesh, rows: int, length: int) -> list[Need]:
-    """The residual stream of every layer, which a backward pass begins from."""
+    """Return the need of a next-token update: the residual stream of every layer."""
     fields = {"batch_size": rows, "data.sequence_length": length}
     return [Need("activations", _residual(model, mesh, rows * length), fields)]
 
@@ -106,32 +105,38 @@ def of_update(
     length: int,
     thoughts: str = "rlp.thought_length",
 ) -> list[Need]:
-    """The same for the documents and the branches of a micro-batch of RLP.
+    """Return the needs of an RLP update: the residual streams of a micro-batch.
 
     Args:
+      model, mesh, settings, vocabulary: of the run.
       rows: B.
       length: T, without the thinking prompt.
-      thoughts: the field that says how long thoughts are.
+      thoughts: path of the field that limits the length of thoughts.
     """
     s, shards, field = settings, batch_shards(mesh), "rlp.update_micro_batch"
     documents, branches = largest_batch(
         rows // s.minibatches, s.forks_per_document * s.group_size, 1, s.update_micro_batch, shards,
         field,
     )  # fmt: skip
-    smaller = field if documents > shards or branches > 1 else ""
+    limit_field = field if documents > shards or branches > 1 else ""
     trunk = {"batch_size": documents, "data.sequence_length": length}
-    each = {thoughts: s.thought_length, "batch_size": documents}
+    branch = {thoughts: s.thought_length, "batch_size": documents}
     if branches > 1:
-        each |= {"rlp.group_size": s.group_size, "rlp.forks_per_document": s.forks_per_document}
+        branch |= {"rlp.group_size": s.group_size, "rlp.forks_per_document": s.forks_per_document}
     slots = len(vocabulary.think_open) - 1 + s.thought_length
     documents_tokens = documents * (len(s.prompt) + length)
     return [
-        Need("activations of documents", _residual(model, mesh, documents_tokens), trunk, smaller),
+        Need(
+            "activations of documents",
+            _residual(model, mesh, documents_tokens),
+            trunk,
+            limit_field,
+        ),
         Need(
             "activations of thoughts",
             _residual(model, mesh, documents * branches * slots),
-            each,
-            smaller,
+            branch,
+            limit_field,
         ),
     ]
 
@@ -144,10 +149,10 @@ def of_rollout(
     length: int,
     thoughts: str = "rlp.thought_length",
 ) -> list[Need]:
-    """What is alive while a rollout batch is sampled; arguments as of `of_update`."""
+    """Return the needs of the rollout of a batch; arguments as in `of_update`."""
     s, shards = settings, batch_shards(mesh)
     documents, forks = rollout_batch_shape(s, rows, shards)
-    smaller = "rlp.max_branches_in_flight" if documents > shards or forks > 1 else ""
+    limit_field = "rlp.max_branches_in_flight" if documents > shards or forks > 1 else ""
     trunk = {"batch_size": documents, "data.sequence_length": length}
     fields = {
         thoughts: s.thought_length,
@@ -159,8 +164,8 @@ def of_rollout(
     branches = documents * forks * s.group_size
     return [
         *_copy(model, mesh, s),
-        Need("caches of documents", sum(trunks.values()) // mesh.size, trunk, smaller),
-        *of_sampling(model, s.thought_length, branches, fields, mesh.size, smaller),
+        Need("caches of documents", sum(trunks.values()) // mesh.size, trunk, limit_field),
+        *of_sampling(model, s.thought_length, branches, fields, mesh.size, limit_field),
     ]
 
 
@@ -169,28 +174,28 @@ def of_evaluation(
     mesh: Mesh,
     settings: RLPSettings,
     forks: int,
-    each: int,
+    samples: int,
     fields: Mapping[str, int],
 ) -> list[Need]:
-    """What is alive while a held-out document is thought about, one on every device.
+    """Return the needs of the evaluation of one held-out document per device.
 
     Args:
-      settings: of what is sampled.
-      forks: of the document.
-      each: thoughts of a fork, or responses.
-      fields: that they grow with.
+      model, mesh, settings: of the evaluation.
+      forks: per document.
+      samples: thoughts or responses per fork.
+      fields: that their number is proportional to, with values.
     """
-    branches, split = forks * each, mesh.shape["tensor"]
-    found = of_sampling(model, settings.thought_length, branches, fields, split)
-    return [*_copy(model, mesh, settings), *found]
+    branches, split = forks * samples, mesh.shape["tensor"]
+    sampling = of_sampling(model, settings.thought_length, branches, fields, split)
+    return [*_copy(model, mesh, settings), *sampling]
 
 
 def _copy(model: ModelConfig, mesh: Mesh, settings: RLPSettings) -> list[Need]:
-    """The copy of the parameters that thoughts are sampled with."""
+    """Return the need of the gathered parameters, if rollouts read a copy of them."""
     if gatherer(model, mesh, settings.rollout_layout) is None:
         return []
-    held = gathered_bytes(model, mesh)[1]
-    return [Need("copy of the parameters", held, _sizes(model, shapes(model)))]
+    size = gathered_bytes(model, mesh)[1]
+    return [Need("gathered parameters", size, _sizes(model, shapes(model)))]
 
 
 def of_sampling(
@@ -199,34 +204,35 @@ def of_sampling(
     branches: int,
     fields: Mapping[str, int],
     split: int = 1,
-    smaller: str = "",
+    limit_field: str = "",
 ) -> list[Need]:
-    """Caches of branches, and the logits of their next token.
+    """Return the needs of sampling: caches of branches, and logits of their next token.
 
     Args:
-      limit: most tokens of a branch.
-      branches: all that are sampled at a time.
-      fields: that they grow with.
-      split: devices that share them.
-      smaller: the field that cuts them into batches.
+      model: config of the network.
+      limit: at most this number of tokens per branch.
+      branches: that are sampled at the same time.
+      fields: that their number is proportional to, with values.
+      split: devices that they are sharded over.
+      limit_field: as in `Need`.
     """
     cache = sum(branch_bytes(model, 1, branches, limit).values())
     logits = branches * model.vocab_size * FLOAT32
     counts = {name: value for name, value in fields.items() if not name.endswith("length")}
     return [
-        Need("caches of thoughts", cache // split, fields, smaller),
-        Need("logits", logits // split, counts, smaller),
+        Need("caches of thoughts", cache // split, fields, limit_field),
+        Need("logits", logits // split, counts, limit_field),
     ]
 
 
 def _residual(model: ModelConfig, mesh: Mesh, tokens: int) -> int:
-    """Bytes of the residual stream before every layer, on one device."""
-    each = model.num_layers * model.hidden_size * np.dtype(model.dtype).itemsize
-    return tokens * each // mesh.size
+    """Return the bytes per device of the residual stream before every layer."""
+    token = model.num_layers * model.hidden_size * np.dtype(model.dtype).itemsize
+    return tokens * token // mesh.size
 
 
 def _sizes(model: ModelConfig, params: Any) -> dict[str, int]:
-    """The fields that the largest parameter grows with most."""
+    """Return the fields that the size of the largest axis of the parameters is the product of."""
     values = dataclasses.asdict(model)
     named = _FIELDS.get(largest_axis(params) or "", tuple(values))
     return {f"model.{name}": values[name] for name in named if type(values[name]) is int}

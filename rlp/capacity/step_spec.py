@@ -1,4 +1,4 @@
-"""The step that is asked about, with plain arguments."""
+"""The specification of a training step to plan."""
 
 import dataclasses
 
@@ -21,14 +21,14 @@ class StepSpec:
     """A training step on the devices of a mesh.
 
     Attributes:
-      model: the network.
-      settings: of RLP; None for next-token training.
+      model: config of the network.
+      settings: of the method; None for next-token training.
       vocabulary: tags and banned ids.
       optimizer: of the run.
       mesh: over all devices.
       rows: B.
       length: T, without the thinking prompt.
-      table: bytes of the tokens, for an objective that compares them.
+      table: bytes of the tokens, for an objective that reads `Outcome.matches`.
     """
 
     model: ModelConfig
@@ -42,38 +42,38 @@ class StepSpec:
 
     @property
     def setup(self) -> Setup:
-        """What its stages are compiled for."""
+        """The configuration that its stages are compiled for."""
         return Setup(self.model, self.settings, self.vocabulary, self.optimizer, self.mesh)
 
     @property
     def rlp(self) -> RLPSettings:
-        """The settings of RLP.
+        """The settings of the method.
 
         Raises:
-          ValueError: this is next-token training.
+          ValueError: For next-token training.
         """
         if self.settings is None:
-            raise ValueError("next-token training has no settings of RLP")
+            raise ValueError("next-token training has no settings of the method")
         return self.settings
 
     @property
     def baseline(self) -> bool:
-        """Whether there is a second network."""
+        """Whether the state contains phi."""
         return copies_kept(self.settings)[0]
 
     @property
     def reference(self) -> bool:
-        """Whether there is another one, for a KL term."""
+        """Whether the state contains pi_ref."""
         return copies_kept(self.settings)[1]
 
     @property
     def answers(self) -> bool:
-        """Whether what is sampled are responses to problems, which the host checks."""
+        """Whether the host grades responses to problems."""
         return self.settings is not None and reads_answers(self.settings.objective)
 
     @property
     def branches(self) -> int:
-        """Thoughts of a document."""
+        """N, thoughts per document."""
         s = self.settings
         return s.forks_per_document * s.group_size if s else 0
 
@@ -84,13 +84,13 @@ class StepSpec:
 
     @property
     def rollout_batches(self) -> tuple[int, int]:
-        """Batches of documents, and batches of their forks in each of these."""
+        """Number of batches of documents, and number of rollout batches for each of them."""
         rows, forks = self.rollout_batch
         return self.rows // rows, self.rlp.forks_per_document // forks
 
     @property
     def update_rows(self) -> int:
-        """Rows of an update: all, or the documents of a minibatch."""
+        """Documents of an update, a minibatch."""
         return self.rows // (self.settings.minibatches if self.settings else 1)
 
     @property
@@ -105,6 +105,6 @@ class StepSpec:
 
     @property
     def micro_batches(self) -> int:
-        """Backward passes of an update, counted as branches'."""
+        """Micro-batches of an update."""
         rows, branches = self.micro_batch
         return self.update_rows // rows * (self.branches // branches if branches else 1)

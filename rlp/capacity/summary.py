@@ -1,4 +1,4 @@
-"""What is known of a step, as text, and whether it fits."""
+"""The results of compiling a step as text, and whether the step fits into memory."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,94 +15,94 @@ from rlp.capacity.roofline import Roofline, rooflines
 from rlp.capacity.step_spec import StepSpec
 from rlp.engine.placement import device_bytes
 
-# Stages whose memory shrinks with the rollout batch.
+# Stages whose memory depends on the size of a rollout batch.
 THINKING = ("read", "no_think", "rollout", "evidence", "reference")
 
 
 def heading(topology: Topology, spec: StepSpec) -> Iterator[str]:
-    """What is compiled, and for what."""
+    """Describe the topology, the model, and the shape of a step."""
     yield f"{topology.name}: {topology.devices} chips, mesh {mesh_text(spec.mesh)}"
-    step = f"a step on {spec.rows} rows of {spec.length} tokens"
-    yield f"{count_parameters(spec.model):,} parameters in {spec.model.compute_dtype}, {step}"
+    step = f"{spec.rows} rows × {spec.length} tokens per step"
+    yield f"{count_parameters(spec.model):,} parameters, {spec.model.compute_dtype} compute; {step}"
     if spec.settings is None:
         return
     s, (rows, forks), (documents, parts) = spec.settings, spec.rollout_batch, spec.rollout_batches
     yield (
-        f"  after a prompt of {len(s.prompt)}; {s.forks_per_document} fork(s) of {s.group_size} "
-        f"thoughts of up to {s.thought_length} tokens, then {s.horizon} of the text"
+        f"  prompt of {len(s.prompt)} tokens; per document {s.forks_per_document} fork(s) × "
+        f"{s.group_size} thoughts × up to {s.thought_length} tokens; horizon {s.horizon}"
     )
     yield (
-        f"  rollout in {documents * parts} batch(es) of {rows} documents × {forks * s.group_size} "
-        f"thoughts, {s.updates} update(s) in {spec.micro_batches} micro-batch(es) of "
-        f"{' × '.join(map(str, spec.micro_batch))}"
+        f"  {documents * parts} rollout batch(es) of {rows} documents × {forks * s.group_size} "
+        f"thoughts; {s.updates} update(s), each in {spec.micro_batches} micro-batch(es) of "
+        f"{' × '.join(map(str, spec.micro_batch))} thoughts"
     )
 
 
 def whole(
     topology: Topology, spec: StepSpec, compiled: CompiledStep, refused: OutOfMemory | None
 ) -> tuple[bool, list[str]]:
-    """Whether a step fits, and all that is known of it."""
+    """Return whether a step fits, and the lines of all tables with the conclusion."""
     nodes = [device.process_index for device in spec.mesh.devices.flat]
     node = nodes.__getitem__ if topology.chip.network else lambda _: 0
     lines = ["", *memory_tables(compiled)]
     if compiled.stages:
         lines += ["", *collective_table(compiled.stages, node)]
     if refused is None:
-        parts = rooflines(spec, topology.chip, compiled.stages, node)
-        lines += ["", *roofline_table(parts, topology.chip)]
+        phases = rooflines(spec, topology.chip, compiled.stages, node)
+        lines += ["", *roofline_table(phases, topology.chip)]
         if spec.settings:
-            lines.append(f"  (every thought {spec.settings.thought_length} tokens long)")
+            lines.append(f"  (if all thoughts have {spec.settings.thought_length} tokens)")
     fits, line = conclusion(compiled, refused, topology, lambda stage: advice(spec, stage))
     return fits, [*lines, "", line]
 
 
 def advice(spec: StepSpec, stage: str) -> str:
-    """What to change where a stage does not fit."""
-    found = []
+    """Return what to change if a stage does not fit."""
+    cures = []
     if spec.settings is None:
-        found.append("lower batch_size")
+        cures.append("lower batch_size")
     elif stage in THINKING:
         (rows, forks), group = spec.rollout_batch, spec.settings.group_size
         if rows * forks * group > batch_shards(spec.mesh) * group:
             thoughts = rows * forks * group
-            found.append(
+            cures.append(
                 f"lower rlp.max_branches_in_flight (a rollout batch has {thoughts} thoughts)"
             )
     else:
         rows, branches = spec.micro_batch
-        if rows * branches > batch_shards(spec.mesh):
-            found.append(f"lower rlp.update_micro_batch (one has {rows * branches} thoughts)")
+        if (thoughts := rows * branches) > batch_shards(spec.mesh):
+            cures.append(f"lower rlp.update_micro_batch (a micro-batch has {thoughts} thoughts)")
     if stage == "update" and spec.model.remat == "none":
-        found.append("set model.remat to 'block'")
-    return ", ".join([*found, "raise mesh.fsdp or mesh.tensor", "or take more chips"])
+        cures.append("set model.remat to 'block'")
+    return ", ".join([*cures, "raise mesh.fsdp or mesh.tensor", "or use more chips"])
 
 
 def mesh_text(mesh: Mesh) -> str:
-    """The sizes of a mesh."""
+    """Return the sizes of a mesh as text."""
     return " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
 
 
 def sharding_table(params: Any) -> Iterator[str]:
-    """Parameter, shape, spec and bytes per device of abstract parameters, and the sum."""
+    """Tabulate shape, PartitionSpec and bytes per device of abstract parameters, with the total."""
     rows = [("parameter", "shape", "spec", "bytes per device")]
     for name, leaf in by_name(params).items():
         shape = "×".join(map(str, leaf.shape))
         spec = ", ".join(_axes(entry) for entry in leaf.sharding.spec)
         rows.append((name, shape, f"({spec})", f"{device_bytes(leaf):,}"))
-    rows.append(("all", "", "", f"{device_bytes(params):,}"))
+    rows.append(("total", "", "", f"{device_bytes(params):,}"))
     return _aligned(rows, "<<<>")
 
 
 def _axes(entry: Any) -> str:
     if entry is None:
-        return "whole"
+        return "replicated"
     return entry if isinstance(entry, str) else "+".join(entry)
 
 
 def memory_tables(compiled: CompiledStep) -> Iterator[str]:
-    """What lies in memory for long, and what each stage needs."""
+    """Tabulate the arrays that outlive a stage, and the memory of each stage."""
     unit, size = _unit(held.bytes for held in compiled.held)
-    yield f"In memory, {unit} per device"
+    yield f"Live arrays, {unit} per device"
     yield from _aligned(
         [(held.name, size(held.bytes), held.detail) for held in compiled.held], "<><"
     )
@@ -110,9 +110,9 @@ def memory_tables(compiled: CompiledStep) -> Iterator[str]:
         return
     yield ""
     unit, size = _unit(stage.peak for stage in compiled.stages)
-    yield f"Stages, {unit} per device"
+    yield f"Memory of the stages, {unit} per device"
     rows: list[tuple[str, ...]] = [
-        ("stage", "times", "arguments", "outputs", "temporaries", "others alive", "peak")
+        ("stage", "runs", "arguments", "outputs", "temp", "other live", "peak")
     ]
     for s in compiled.stages:
         sizes = (s.arguments, s.outputs, s.temporaries, s.others, s.peak)
@@ -123,32 +123,33 @@ def memory_tables(compiled: CompiledStep) -> Iterator[str]:
 
 
 def collective_table(stages: Sequence[CompiledStage], node: Callable[[int], int]) -> Iterator[str]:
-    """The collectives of a step by stage and kind."""
+    """Tabulate the collectives of a step by stage and kind."""
     counts: Counter = Counter()
     sent: dict[tuple[str, ...], float] = defaultdict(float)
     for stage in stages:
-        for found in stage.collectives:
-            key = (stage.name, found.kind, "between nodes" if found.crosses(node) else "")
-            counts[key] += stage.times * found.count
-            sent[key] += stage.times * found.sent
+        for collective in stage.collectives:
+            scope = "between nodes" if collective.crosses(node) else ""
+            key = (stage.name, collective.kind, scope)
+            counts[key] += stage.times * collective.count
+            sent[key] += stage.times * collective.sent
     unit, size = _unit(sent.values())
-    yield f"Collectives of a step, per device{'' if counts else ': none'}"
+    yield f"Collectives per step and device{'' if counts else ': none'}"
     if counts:
-        rows = [("stage", "kind", "", "count", f"{unit} sent")]
+        rows = [("stage", "collective", "", "count", f"{unit} sent")]
         rows += [(*key, f"{counts[key]:,}", size(sent[key])) for key in counts if counts[key]]
         yield from _aligned(rows, "<<<>>")
 
 
-def roofline_table(parts: Sequence[Roofline], chip: Chip) -> Iterator[str]:
-    """The least time of a step, by part, and what bounds it."""
-    speeds = f"{chip.flops / 1e12:.0f} TFLOP/s, {chip.bandwidth / 1e9:.0f} GB/s of HBM"
-    network = f", {chip.network / 1e9:.0f} GB/s between nodes" if chip.network else ""
-    yield f"At the least, per device ({speeds}, {chip.link / 1e9:.0f} GB/s of links{network})"
-    rows: list[tuple[str, ...]] = [("part", "TFLOP", "GB of HBM", "GB sent", "seconds", "bound")]
-    for part in parts:
-        numbers = (part.flops / 1e12, part.bytes / 1e9, part.sent / 1e9, part.time)
-        rows.append((part.name, *map(_number, numbers), part.bound))
-    rows.append(("step", "", "", "", _number(sum(part.time for part in parts)), ""))
+def roofline_table(phases: Sequence[Roofline], chip: Chip) -> Iterator[str]:
+    """Tabulate the minimum time of each phase of a step, and its bound."""
+    speeds = f"{chip.flops / 1e12:.0f} TFLOP/s, {chip.bandwidth / 1e9:.0f} GB/s HBM"
+    network = f", {chip.network / 1e9:.0f} GB/s network" if chip.network else ""
+    yield f"Roofline per device ({speeds}, {chip.link / 1e9:.0f} GB/s links{network})"
+    rows: list[tuple[str, ...]] = [("phase", "TFLOP", "GB HBM", "GB sent", "min seconds", "bound")]
+    for phase in phases:
+        numbers = (phase.flops / 1e12, phase.bytes / 1e9, phase.sent / 1e9, phase.time)
+        rows.append((phase.name, *map(_number, numbers), phase.bound))
+    rows.append(("step", "", "", "", _number(sum(phase.time for phase in phases)), ""))
     yield from _aligned(rows, "<>>>><")
 
 
@@ -158,7 +159,7 @@ def conclusion(
     topology: Topology,
     advice: Callable[[str], str],
 ) -> tuple[bool, str]:
-    """Whether a step fits, and the line that says so."""
+    """Return whether a step fits, and one line with its peak memory and, if not, the cure."""
     chip = topology.chip
     limit = chip.usable()
     if refused is None and compiled.worst.peak <= limit:
@@ -168,7 +169,7 @@ def conclusion(
     needed = f"peak {_gib_text(peak)} of" if peak else "more than"
     line = f"does not fit: {needed} {_gib_text(limit)} GiB in {name}; {advice(name)}"
     if chip.platform == "cuda" and limit < peak < chip.memory:
-        line += f", or give JAX more of the memory ({GPU_SHARE})"
+        line += f", or raise {GPU_SHARE}"
     return False, line
 
 
@@ -177,7 +178,7 @@ def _gib_text(size: float) -> str:
 
 
 def _unit(sizes: Iterable[float]) -> tuple[str, Callable[[float], str]]:
-    """A unit that suits these bytes, and sizes as text in it."""
+    """Return GiB or MiB, whichever suits these bytes, and a function that formats bytes in it."""
     name, unit = ("GiB", GIB) if max(sizes, default=0) >= GIB / 4 else ("MiB", GIB / 1024)
     return name, lambda size: f"{size / unit:,.2f}"
 
@@ -187,7 +188,7 @@ def _number(value: float) -> str:
 
 
 def _aligned(rows: Iterable[Sequence[str]], sides: str) -> Iterator[str]:
-    """Rows of text as columns, each on its side of `sides`: "<" or ">"."""
+    """Align rows of text as columns, to the left ("<") or right (">") as in `sides`."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -1,1 +1,1 @@
-"""One training step on arrays: forks, branches, rollout, scoring, advantages, gradient, update."""
+"""A training step on arrays: forks, branches, rollout, scoring, advantages, gradient, update."""

@@ -1,6 +1,6 @@
-"""What thoughts are worth: from their outcome to rewards, advantages and weights.
+"""Credit assignment: rewards, advantages and loss weights of thoughts.
 
-Training and the reports of held-out thoughts both come here.
+Training and the evaluation of held-out thoughts share this code.
 """
 
 import flax.struct
@@ -13,38 +13,41 @@ from rlp.objectives.record import Objective
 
 @flax.struct.dataclass
 class Credit:
-    """What the thoughts of groups are worth, [B, K, G] each."""
+    """Rewards, advantages and loss weights of thoughts, [B, K, G] each."""
 
-    rewards: jax.Array
-    counted: jax.Array  # bool: in the group's mean and in the loss
+    rewards: jax.Array  # nats for `rlp`; else in the unit of the objective
+    counted: jax.Array  # bool: in the mean of the group and in the loss
     advantages: jax.Array
-    target_weights: jax.Array | None  # of the target's log-likelihood; None where it is not learnt
+    target_weights: jax.Array | None  # of the target's log-likelihood; None if it is not trained on
 
 
 def assign_credit(
     objective: Objective,
-    found: Outcome,
+    outcome: Outcome,
     *,
     unclosed: str,
     unclosed_penalty: float,
     advantages: str = "",
 ) -> Credit:
-    """Rewards, advantages and weights of an outcome.
+    """Compute rewards (eq. 3), advantages (eq. 4) and target weights of an outcome.
+
+    Advantages and weights carry no gradient.
 
     Args:
-      objective: whose reward it is.
-      found: the outcome.
-      unclosed, unclosed_penalty: `rlp.unclosed` and `rlp.unclosed_penalty`.
-      advantages: a name of `equations.ADVANTAGES` in place of the objective's own; "" is its own.
+      objective: whose reward, advantages and target weights are used.
+      outcome: of G thoughts at each of K forks of B documents.
+      unclosed, unclosed_penalty: `rlp.unclosed` and `rlp.unclosed_penalty` (nats).
+      advantages: a name of `equations.ADVANTAGES` that overrides the objective's; "" for none.
     """
     compare = equations.ADVANTAGES[advantages] if advantages else objective.advantages
-    rewards = equations.rewards(objective.reward(found), found.closed, unclosed, unclosed_penalty)
-    counted = equations.counted_thoughts(found.closed, unclosed)
+    raw, closed = objective.reward(outcome), outcome.closed
+    rewards = equations.rewards(raw, closed, unclosed, unclosed_penalty)
+    counted = equations.counted_thoughts(closed, unclosed)
     weights = objective.target_weights
     constant = jax.lax.stop_gradient
     return Credit(
         rewards=rewards,
         counted=counted,
         advantages=constant(compare(rewards, counted)),
-        target_weights=None if weights is None else constant(weights(found, counted)),
+        target_weights=None if weights is None else constant(weights(outcome, counted)),
     )

@@ -1,17 +1,17 @@
-"""The slots of a branch, and the documents that branches leave.
+"""The token slots of a branch, and the document trunks that branches fork from.
 
-The tags are O and C token ids long. A branch has W = O + L + C + H - 1 slots, each with its own
-place whatever the thought's length:
+The opening and closing tags are O and C token ids long. A branch has W = O + L + C + H - 1 slots,
+and each kind of token has fixed slots, whatever the length of the thought:
 
     tokens   opening tag   thought     appended tag   its last   target
              o_1 … o_O     c_1 … c_L   k_1 … k_{C-1}  k_C        x_t … x_{t+H-2}
     slots    O             L           C - 1          1          H - 1
 
-Action u (1 … L) is predicted by slot O + u - 2; target token x_{t+h} by slot W - H + h. The last
-token of a closing tag, sampled or appended, always stands in slot W - H. Its other tokens stay
-where they were sampled, among the actions; a thought that did not close by itself has them in the
-slots between, which are dead otherwise, as are those of actions that were not taken. Positions
-count live tokens only, so the network sees the thought without the gaps.
+Slot O + u - 2 predicts action u (1 … L), and slot W - H + h predicts target token x_{t+h}. Slot
+W - H always holds the last token of the closing tag, sampled or appended. The other C - 1 tokens of
+a sampled tag stay among the actions. If the tag was not sampled, they are appended in the C - 1
+slots after the actions, which are dead otherwise, as are the slots of actions that were not taken.
+Positions count live tokens only, so the network sees the thought without the gaps.
 """
 
 import dataclasses
@@ -28,16 +28,16 @@ from rlp.data.batch import Batch
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """The token ids that the method must know.
+    """The token ids that rollout and scoring need.
 
     Attributes:
-      think_open: ids of the tag that starts a thought; put there, never sampled.
-      think_close: ids of the tag that ends one; actions when sampled. A thought is closed by
-        exactly these ids, not by others that read the same.
+      think_open: O ids of the tag that opens a thought; inserted, never sampled.
+      think_close: C ids of the tag that closes a thought; actions if they are sampled. Only
+        exactly these ids close a thought, not others that decode to the same text.
       pad: fills rows and dead slots.
-      not_in_thoughts: ids that a thought cannot hold (specials other than the closing tag, and
-        rows of the embedding that the tokenizer does not use).
-      not_in_documents: ids that document text cannot hold when it is scored as evidence. The
+      not_in_thoughts: ids that cannot occur in a thought: special tokens other than the closing
+        tag, and rows of the embedding that the tokenizer does not use.
+      not_in_documents: ids that cannot occur in document text that is scored as evidence. The
         pieces of a tag of several tokens are ordinary text, here and in thoughts.
     """
 
@@ -59,23 +59,29 @@ def vocabulary(
     used: int,
     size: int,
 ) -> Vocabulary:
-    """The vocabulary of a tokenizer with `used` ids in an embedding of `size` rows.
+    """Return the vocabulary of a tokenizer with `used` ids and an embedding of `size` rows.
 
-    A thought can hold neither `eos`, which ends a text, nor `separator`, which ends a document.
+    Neither `eos` (end of a text) nor `separator` (end of a document) can occur in a thought.
+
+    Args:
+      think_open, think_close: ids of the thinking tags.
+      pad, bos, eos, separator: special ids of the tokenizer, or those that the config sets.
+      used: number of ids of the tokenizer.
+      size: V, rows of the embedding.
 
     Raises:
-      ValueError: the closing tag has a token that a thought cannot hold.
+      ValueError: If a token of the closing tag cannot occur in a thought.
     """
     unused = tuple(range(used, size))
     whole = lambda tag: set(tag) if len(tag) == 1 else set()
     never = whole(think_open) | {pad, *bos}
     ends = {eos, separator}
-    # Padding or bos that shares an id with an end of text is text: padding is masked by segment.
+    # A pad or BOS id that is also EOS or separator may occur in text: padding is masked by segment.
     documents = (never - ends) | whole(think_close)
-    if amiss := set(think_close) & (never | ends):
+    if shared := set(think_close) & (never | ends):
         raise ValueError(
-            f"the ids {sorted(amiss)} of the closing tag {think_close} are also those of bos, eos, "
-            "separator, padding or the opening tag, so no thought could close; set data.bos, "
+            f"the closing tag {think_close} shares the ids {sorted(shared)} with BOS, EOS, the "
+            "separator, padding or the opening tag, so thoughts could not close; set data.bos, "
             "data.eos and data.separator to other tokens"
         )
     return Vocabulary(
@@ -88,12 +94,12 @@ def vocabulary(
 
 
 def response_vocabulary(words: Vocabulary, opening: tuple[int, ...], end: int) -> Vocabulary:
-    """The vocabulary of responses to problems, in which the closing thinking tag is a word.
+    """Return the vocabulary of responses to problems, which may contain the closing thinking tag.
 
     Args:
-      words: of thoughts.
-      opening: takes the place of the opening tag.
-      end: takes the place of the closing tag.
+      words: vocabulary of thoughts.
+      opening: ids that start a response, in place of the opening tag.
+      end: id that ends a response, in place of the closing tag.
     """
     never = tuple(token for token in words.not_in_thoughts if token != end)
     return dataclasses.replace(words, think_open=opening, think_close=(end,), not_in_thoughts=never)
@@ -101,107 +107,136 @@ def response_vocabulary(words: Vocabulary, opening: tuple[int, ...], end: int) -
 
 @flax.struct.dataclass
 class Forks:
-    """Branches of every row: where they leave, and what follows. N = K · G."""
+    """The K forks of every document: their positions, and the text that follows."""
 
-    position: jax.Array  # [B, K] int32, t, in tokens of the document
+    position: jax.Array  # [B, K] int32, t, counted in tokens of the document
     target: jax.Array  # [B, K, H] int32, x_t … x_{t+H-1}
 
 
 @flax.struct.dataclass
 class Thoughts:
-    """What the policy sampled: the actions of all branches."""
+    """The sampled actions of all branches; N = K · G per document."""
 
-    actions: jax.Array  # [B, N, L] int32; sampled ids, a sampled closing tag included; then pad
+    actions: jax.Array  # [B, N, L] int32; sampled ids, including a sampled closing tag; then pad
     length: jax.Array  # [B, N] int32, |c|: number of actions
-    closed: jax.Array  # [B, N] bool: the last actions are the closing tag
-    logprobs: jax.Array  # [B, N, L] nats, behaviour policy, at the sampling temperature; then 0
+    closed: jax.Array  # [B, N] bool: the last C actions are the closing tag
+    logprobs: jax.Array  # [B, N, L] nats, behavior policy, at the sampling temperature; then 0
 
     def words(self, vocabulary: Vocabulary) -> jax.Array:
-        """Number of sampled tokens that are not of the closing tag, [B, N]."""
+        """Return the number of sampled tokens without the closing tag, [B, N] int32."""
         return self.length - len(vocabulary.think_close) * self.closed
 
 
 def closes(actions: jax.Array, last: jax.Array, tag: tuple[int, ...]) -> jax.Array:
-    """Whether the actions [..., L] up to number `last`, counted from 0, end with the closing tag
-    and say something before it; [...] bool."""
+    """Return whether actions close a thought: they end with the tag, after at least one word.
+
+    Args:
+      actions: [..., L] int32.
+      last: index of the last action, counted from 0.
+      tag: C ids of the closing tag.
+
+    Returns:
+      [...] bool.
+    """
     size = len(tag)
     if size >= actions.shape[-1]:
         return jnp.zeros(actions.shape[:-1], bool)
     end = jax.lax.dynamic_slice_in_dim(actions, last - size + 1, size, axis=-1)
-    return _are(end, tag) & (last >= size)
+    return _equal_ids(end, tag) & (last >= size)
 
 
 def unclosable(actions: jax.Array, number: jax.Array, tag: tuple[int, ...]) -> jax.Array:
-    """Where the last token of the closing tag is banned, since the tag would be the whole thought.
+    """Return where the last token of the closing tag is banned: where the thought would be empty.
 
-    A thought has at least one word. The rule of sampler and trainer.
+    A thought has at least one word. Sampler and trainer share this rule.
 
     Args:
-      actions: [..., L]; read are those before the tag's last token.
-      number: [M], numbers of the actions in question, counted from 0.
-      tag: ids of the closing tag.
+      actions: [..., L] int32; only the first C - 1 are read.
+      number: [M], indices of the actions to check, counted from 0.
+      tag: C ids of the closing tag.
 
     Returns:
       [..., M] bool.
     """
     before = len(tag) - 1
-    begun = _are(actions[..., :before], tag[: min(before, actions.shape[-1])])
-    here = jnp.reshape(number == before, (1,) * begun.ndim + (-1,))
-    return begun[..., None] & here
+    begun = _equal_ids(actions[..., :before], tag[: min(before, actions.shape[-1])])
+    is_last = jnp.reshape(number == before, (1,) * begun.ndim + (-1,))
+    return begun[..., None] & is_last
 
 
-def _are(tokens: jax.Array, ids: tuple[int, ...]) -> jax.Array:
-    """Whether the tokens [..., n] are these n ids, [...] bool."""
+def _equal_ids(tokens: jax.Array, ids: tuple[int, ...]) -> jax.Array:
+    """Return whether the tokens [..., n] are these n ids, [...] bool."""
     expected = jnp.broadcast_to(jnp.array(ids, jnp.int32), tokens.shape)
     return jnp.all(tokens == expected, axis=-1)
 
 
 def document_trunk(batch: Batch, prompt: Sequence[int] = (), bos: int = 0) -> Trunk:
-    """The rows as trunks, with a thinking prompt before the text when there is one.
+    """Return the rows as trunks, with the thinking prompt, if any, between BOS and text.
 
-    Rows with a prompt must hold one document each. The prompt goes behind the first `bos` tokens of
-    a row, so that a trunk has one bos at its beginning, as any text has.
+    Args:
+      batch: [B, T]; with a prompt, each row must be a single document.
+      prompt: P token ids.
+      bos: BOS tokens at the start of a row. The prompt follows them, so that a trunk starts with
+        BOS as any text does.
+
+    Returns:
+      Trunk [B, P + T].
     """
     tokens, segment, position = map(jnp.asarray, (batch.tokens, batch.segment, batch.position))
     if prompt:
         rows = lambda x: jnp.broadcast_to(x[None, :], (tokens.shape[0], len(prompt)))
         before = jnp.asarray(np.array(prompt, np.int32))
-        place = bos + jnp.arange(len(prompt), dtype=jnp.int32)
+        prompt_position = bos + jnp.arange(len(prompt), dtype=jnp.int32)
 
-        def put(x: jax.Array, new: jax.Array, further: int = 0) -> jax.Array:
-            return jnp.concatenate([x[:, :bos], rows(new), x[:, bos:] + further], axis=1)
+        def insert(x: jax.Array, new: jax.Array, shift: int = 0) -> jax.Array:
+            return jnp.concatenate([x[:, :bos], rows(new), x[:, bos:] + shift], axis=1)
 
-        tokens, segment = put(tokens, before), put(segment, jnp.ones_like(before))
-        position = put(position, place, len(prompt))
+        tokens, segment = insert(tokens, before), insert(segment, jnp.ones_like(before))
+        position = insert(position, prompt_position, len(prompt))
     return Trunk(tokens=tokens, segment=segment, position=position)
 
 
 def document_tokens(trunk: Trunk, prompt: int, bos: int) -> tuple[jax.Array, jax.Array]:
-    """Tokens and segments of the rows that `document_trunk` made a trunk of, [B, T] each.
+    """Return tokens and segments of a trunk without the prompt, [B, T] int32 each.
 
     Args:
-      prompt: tokens of the thinking prompt, behind the first `bos` of a row.
+      trunk: [B, P + T], from `document_trunk`.
+      prompt: P, tokens of the thinking prompt.
+      bos: tokens of BOS, which precede the prompt.
     """
     without = lambda x: jnp.concatenate([x[:, :bos], x[:, bos + prompt :]], axis=1)
     return without(trunk.tokens), without(trunk.segment)
 
 
 def make_forks(batch: Batch, position: jax.Array, horizon: int) -> Forks:
-    """Forks at `position` [B, K] of single-document rows, with their targets."""
+    """Return forks at `position` [B, K] of single-document rows, with their targets."""
     tokens = jnp.asarray(batch.tokens)
     return Forks(position=position, target=target_tokens(tokens, position, horizon))
 
 
 def target_tokens(tokens: jax.Array, position: jax.Array, horizon: int) -> jax.Array:
-    """The H tokens from every position on, [B, K, H] int32: tokens [B, T], positions [B, K]."""
-    place = position[:, :, None] + jnp.arange(horizon, dtype=jnp.int32)[None, None, :]
-    return jnp.take_along_axis(tokens[:, None, :], place, axis=2)
+    """Return the H tokens from each position on, [B, K, H] int32.
+
+    Args:
+      tokens: [B, T] int32.
+      position: [B, K] int32.
+      horizon: H.
+    """
+    index = position[:, :, None] + jnp.arange(horizon, dtype=jnp.int32)[None, None, :]
+    return jnp.take_along_axis(tokens[:, None, :], index, axis=2)
 
 
 def empty_branches(
     fork: jax.Array, segment: jax.Array, slots: int, vocabulary: Vocabulary
 ) -> Branches:
-    """Branches [B, N] that hold their opening tag and nothing else."""
+    """Return branches that contain only their opening tag.
+
+    Args:
+      fork: [B, N] int32, trunk position (prompt included) of each branch's fork.
+      segment: [B, N] int32, segment of the fork's document.
+      slots: slots of each branch.
+      vocabulary: for the opening tag and padding.
+    """
     shape, opening = (*fork.shape, slots), vocabulary.think_open
     slot = jnp.arange(slots, dtype=jnp.int32)[None, None, :]
     tokens = np.full(slots, vocabulary.pad, np.int32)
@@ -216,7 +251,7 @@ def empty_branches(
 
 
 def with_target(branches: Branches, target: jax.Array) -> Branches:
-    """The branches with another target in their last slots, [B, N, H] int32."""
+    """Return all W slots of branches, with another target [B, N, H] int32 in the last ones."""
     slots = branches.tokens.shape[-1]
     tokens = jnp.concatenate(
         [branches.tokens[..., : slots - target.shape[-1] + 1], target[..., :-1]], axis=-1
@@ -231,41 +266,41 @@ def lay_out(
     segment: jax.Array,
     vocabulary: Vocabulary,
 ) -> Branches:
-    """All W slots of branches with these thoughts and targets.
+    """Return all W slots of branches with these thoughts and targets (see the module's docstring).
 
     Args:
       thoughts: [B, N, L].
       target: [B, N, H] int32.
-      fork: [B, N], trunk position (prompt included) where each branch leaves.
-      segment: [B, N], document of the row.
-      vocabulary: for the tags.
+      fork: [B, N] int32, trunk position (prompt included) of each branch's fork.
+      segment: [B, N] int32, segment of the fork's document.
+      vocabulary: for the tags and padding.
     """
     limit, horizon = thoughts.actions.shape[-1], target.shape[-1]
     opening, rest = len(vocabulary.think_open), len(vocabulary.think_close) - 1
     closed = thoughts.closed[..., None]  # [B, N, 1]
-    kept = thoughts.length[..., None] - closed  # actions that stay in their slots
-    place = lambda n: jnp.arange(n, dtype=jnp.int32)[None, None, :]
-    spread = lambda x, n: jnp.broadcast_to(x, (*kept.shape[:2], n))
+    count = thoughts.length[..., None] - closed  # actions that stay in their slots
+    index = lambda n: jnp.arange(n, dtype=jnp.int32)[None, None, :]
+    spread = lambda x, n: jnp.broadcast_to(x, (*count.shape[:2], n))
     tag = lambda ids: spread(jnp.array(ids, jnp.int32), len(ids))
-    is_kept = place(limit) < kept
-    last = opening + kept + jnp.where(closed, 0, rest)  # of the closing tag's last token
+    stays = index(limit) < count
+    last = opening + count + jnp.where(closed, 0, rest)  # of the closing tag's last token
     tokens = [
         tag(vocabulary.think_open),
-        jnp.where(is_kept, thoughts.actions, vocabulary.pad),
+        jnp.where(stays, thoughts.actions, vocabulary.pad),
         tag(vocabulary.think_close),
         target[..., :-1],
     ]
     live = [
         spread(jnp.array(True), opening),
-        is_kept,
+        stays,
         spread(~closed, rest),
         spread(jnp.array(True), horizon),
     ]
     offset = [
-        spread(place(opening), opening),
-        spread(opening + place(limit), limit),
-        opening + kept + place(rest),
-        last + place(horizon),
+        spread(index(opening), opening),
+        spread(opening + index(limit), limit),
+        opening + count + index(rest),
+        last + index(horizon),
     ]
     return Branches(
         tokens=jnp.concatenate(tokens, axis=-1).astype(jnp.int32),

@@ -1,4 +1,4 @@
-"""Decoding: thoughts grow by one token per step, on all branches of all documents at once.
+"""Decoding: one token per step on all branches of all documents at once.
 
 As thoughts close, decoding continues with fewer branches of every document.
 """
@@ -12,14 +12,14 @@ import jax.numpy as jnp
 
 from models.backend import choices
 from models.cache import Cache, map_branches
-from models.sharding import place, shards
+from models.sharding import constrain, shards
 from models.transformer import Transformer
 from models.tree import Branches, Trunk, empty_branch_cache, extend
 from rlp.engine.branches import Thoughts, Vocabulary, closes, empty_branches, unclosable
 from rlp.engine.sampling import sample
 from rlp.engine.scoring import mask_logits
 
-MIN_ROWS = 32  # of a decoding step; one of fewer rows takes as long
+MIN_ROWS = 32  # of a decoding step: with fewer rows, a step is not faster
 
 
 def decode(
@@ -32,20 +32,20 @@ def decode(
     temperature: float,
     vocabulary: Vocabulary,
 ) -> tuple[Thoughts, Cache, jax.Array]:
-    """Samples a thought on every branch, until each has closed or has L actions.
+    """Sample a thought on every branch, until each has closed or has L actions.
 
     Args:
-      model: the behaviour policy.
-      trunk, trunk_cache: the documents, prefilled by `model`.
-      fork: [B, N], trunk position where each branch leaves.
-      segment: [B, N], document of the row.
-      uniforms: [B, N, L] numbers in [0, 1), one for every action.
+      model: the behavior policy theta_old.
+      trunk, trunk_cache: the documents [B, P + T], prefilled by `model`.
+      fork: [B, N] int32, trunk position of each branch's fork.
+      segment: [B, N] int32, segment of the fork's document.
+      uniforms: [B, N, L] in [0, 1), one number per action.
       temperature: of the sampler; 0 takes the likeliest token and ignores `uniforms`.
       vocabulary: tags and banned ids.
 
     Returns:
-      The thoughts; the cache of the branches' slots 0 … O + L - 2; and the number of tokens that
-      were decoded, int32: branches that were run, times steps.
+      The thoughts [B, N, L]; the cache of slots 0 … O + L - 2 of the branches; and the number of
+      decoded tokens, int32: the rows of all decoding steps, also of closed thoughts.
     """
     decoder = _Decoder(model, trunk, trunk_cache, temperature, vocabulary)
     slots = len(vocabulary.think_open) + uniforms.shape[-1]
@@ -61,7 +61,7 @@ def decode(
 
 
 def decode_widths(documents: int, branches: int) -> list[int]:
-    """How many branches of every document decoding runs with, in order, as thoughts close."""
+    """Return the numbers of branches per document that decoding runs with, in falling order."""
     widths = sorted(
         {-(-branches // divisor) for divisor in choices().decode_divisors}, reverse=True
     )
@@ -70,19 +70,19 @@ def decode_widths(documents: int, branches: int) -> list[int]:
 
 @flax.struct.dataclass
 class _PartialThoughts:
-    """Thoughts that are being decoded, on N branches of every document."""
+    """Thoughts during decoding, on N branches of every document."""
 
     branches: Branches  # slots 0 … O + L - 1
     cache: Cache  # slots 0 … O + L - 2
     thoughts: Thoughts  # [B, N, L]
     uniforms: jax.Array  # [B, N, L]
-    open: jax.Array  # [B, N] bool, not closed yet
+    open: jax.Array  # [B, N] bool: not closed yet
 
     @classmethod
     def fresh(
         cls, branches: Branches, cache: Cache, uniforms: jax.Array, vocabulary: Vocabulary
     ) -> "_PartialThoughts":
-        """Branches [B, N] that hold their opening tag and nothing else."""
+        """Return thoughts without actions, on branches [B, N] that contain only the opening tag."""
         zeros = lambda dtype: jnp.zeros(branches.fork.shape, dtype)
         return cls(
             branches=branches,
@@ -105,7 +105,15 @@ class _PartialThoughts:
         cache: Cache,
         vocabulary: Vocabulary,
     ) -> "_PartialThoughts":
-        """With action `number`, counted from 0, [B, N] on every open thought."""
+        """Add the action with index `number`, counted from 0, to every open thought.
+
+        Args:
+          number: int32 scalar.
+          action: [B, N] int32.
+          logprob: [B, N] nats.
+          cache: of the branches, with the slot that predicted the action.
+          vocabulary: tags and padding.
+        """
         t, b = self.thoughts, self.branches
         put = lambda x, new, at: jax.lax.dynamic_update_index_in_dim(x, new, at, axis=2)
         action = jnp.where(self.open, action, vocabulary.pad)
@@ -128,30 +136,29 @@ class _PartialThoughts:
             self, branches=branches, cache=cache, thoughts=thoughts, open=still_open
         )
 
-    def pick(self, index: jax.Array) -> "_PartialThoughts":
-        """The branches `index` [B, M] of every document."""
-        return self._map(lambda x, axes: _pick(x, index, axes))
+    def take(self, index: jax.Array) -> "_PartialThoughts":
+        """Take the branches `index` [B, M] of every document."""
+        return self._map(lambda x, axes: _take(x, index, axes))
 
-    def put_back(self, index: jax.Array, some: "_PartialThoughts") -> "_PartialThoughts":
-        """With the branches `index` [B, M] as they are in `some`."""
+    def put(self, index: jax.Array, some: "_PartialThoughts") -> "_PartialThoughts":
+        """Replace the branches `index` [B, M] of every document by those of `some`."""
         return self._map(lambda x, axes, new: _put(x, index, new, axes), some)
 
     def _map(self, change: Callable, *others: "_PartialThoughts") -> "_PartialThoughts":
-        """`change(array, axes of documents and of branches, …)` on every array."""
+        """Apply `change(array, (axis of documents, axis of branches), *others)` to every array."""
         bare = lambda partial: dataclasses.replace(partial, cache=None)
         rest = jax.tree.map(lambda x, *y: change(x, (0, 1), *y), bare(self), *map(bare, others))
         cache = map_branches(change, self.cache, *(other.cache for other in others))
         return dataclasses.replace(rest, cache=cache)
 
 
-_State = tuple[
-    jax.Array, _PartialThoughts, jax.Array
-]  # next action, thoughts, tokens decoded so far
+# Index of the next action, thoughts, tokens decoded so far.
+_State = tuple[jax.Array, _PartialThoughts, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Decoder:
-    """Samples actions one by one."""
+    """Samples one action per step on a number of branches per document."""
 
     model: Transformer
     trunk: Trunk
@@ -160,21 +167,21 @@ class _Decoder:
     vocabulary: Vocabulary
 
     def begin(self, partial: _PartialThoughts) -> _PartialThoughts:
-        """With the opening tag in the cache, all but its last token, which predicts an action."""
-        known = len(self.vocabulary.think_open) - 1
-        if not known:
+        """Add the opening tag to the cache, except its last token, which predicts an action."""
+        count = len(self.vocabulary.think_open) - 1
+        if not count:
             return partial
-        return dataclasses.replace(partial, cache=self._extend(partial, 0, known)[1])
+        return dataclasses.replace(partial, cache=self._extend(partial, 0, count)[1])
 
     def run(self, state: _State, width: int, next_width: int) -> _State:
-        """Continues with `width` branches of every document, all open ones among them, until no
-        document has more than `next_width` of those or L actions are taken."""
+        """Decode `width` branches of every document, which include all open ones, until no document
+        has more than `next_width` open ones or L actions were taken."""
         number, partial, decoded = state
         if width == partial.open.shape[1]:
             return self._loop(state, next_width)
         order = jnp.argsort(~partial.open, axis=1, stable=True)[:, :width]  # open ones first
-        number, some, decoded = self._loop((number, partial.pick(order), decoded), next_width)
-        return number, partial.put_back(order, some), decoded
+        number, some, decoded = self._loop((number, partial.take(order), decoded), next_width)
+        return number, partial.put(order, some), decoded
 
     def _loop(self, state: _State, next_width: int) -> _State:
         def running(state: _State) -> jax.Array:
@@ -195,45 +202,46 @@ class _Decoder:
     def _extend(
         self, partial: _PartialThoughts, start: jax.Array | int, count: int
     ) -> tuple[jax.Array, Cache]:
-        """Hidden states [B, N, count, D] of slots from `start` on, and the cache with them."""
+        """Return hidden states [B, N, count, D] of slots from `start` on, and the new cache."""
         trunk, cache = self.trunk, self.trunk_cache
         return extend(self.model, trunk, cache, partial.branches, partial.cache, start, count)
 
     def _act(
         self, hidden: jax.Array, partial: _PartialThoughts, number: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Actions and their log-probabilities, [B, N]."""
+        """Sample an action per branch; return actions [B, N] and log-probabilities [B, N], nats."""
         shape, close = partial.open.shape, self.vocabulary.think_close
         logits = self.model.logits(hidden.reshape(-1, hidden.shape[-1]))
         uniform = jax.lax.dynamic_index_in_dim(partial.uniforms, number, axis=2, keepdims=False)
-        shut = unclosable(partial.thoughts.actions, number[None], close)
-        # A draw sums over the whole vocabulary, in blocks that `tensor` would cut: its devices take
-        # a share of the branches each, where they can. All that is said, lest it spread.
-        spread = "draws" if len(logits) % shards("draws") == 0 else "rows"
-        each = lambda x: place(place(x.reshape(-1), "rows"), spread)
+        banned = unclosable(partial.thoughts.actions, number[None], close)
+        # Sampling sums over blocks of the vocabulary, which the axis `tensor` would cut. If their
+        # number divides, its devices take a share of the rows instead. All placements are explicit,
+        # so that the compiler does not propagate this one to other arrays.
+        layout = "draws" if len(logits) % shards("draws") == 0 else "rows"
+        by_row = lambda x: constrain(constrain(x.reshape(-1), "rows"), layout)
         logits = mask_logits(
-            place(place(logits, "rows", "vocab"), spread),
+            constrain(constrain(logits, "rows", "vocab"), layout),
             self.vocabulary.not_in_thoughts,
             self.temperature or 1.0,
             close[-1],
-            each(shut),
+            by_row(banned),
         )
         if self.temperature:
-            action = sample(logits, each(uniform))
+            action = sample(logits, by_row(uniform))
         else:
             action = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         logprob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=-1)
-        action, logprob = place(action, "rows"), place(logprob[:, 0], "rows")
+        action, logprob = constrain(action, "rows"), constrain(logprob[:, 0], "rows")
         return action.reshape(shape), logprob.reshape(shape)
 
 
-def _pick(x: jax.Array, index: jax.Array, axes: tuple[int, int]) -> jax.Array:
-    """The branches `index` [B, M] of every document; `axes` are those of documents and branches."""
-    picked = jax.vmap(lambda row, i: row[i])(jnp.moveaxis(x, axes, (0, 1)), index)
-    return jnp.moveaxis(picked, (0, 1), axes)
+def _take(x: jax.Array, index: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """Take the branches `index` [B, M]; `axes` are those of documents and branches in x."""
+    taken = jax.vmap(lambda row, i: row[i])(jnp.moveaxis(x, axes, (0, 1)), index)
+    return jnp.moveaxis(taken, (0, 1), axes)
 
 
 def _put(x: jax.Array, index: jax.Array, new: jax.Array, axes: tuple[int, int]) -> jax.Array:
-    """x with the branches `index` [B, M] of every document from `new`."""
+    """Replace the branches `index` [B, M] of x by those of `new`; `axes` as in `_take`."""
     x, new = (jnp.moveaxis(y, axes, (0, 1)) for y in (x, new))
     return jnp.moveaxis(jax.vmap(lambda row, i, y: row.at[i].set(y))(x, index, new), (0, 1), axes)

@@ -1,4 +1,4 @@
-"""Documents with their forks, read by theta: what thoughts branch off."""
+"""Documents that theta has prefilled, with their forks: the input of the rollout."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ from rlp.engine.rollout import Documents
 
 @flax.struct.dataclass
 class ForkedDocuments:
-    """Documents with their forks, read by theta and ready for thoughts."""
+    """Documents that theta has prefilled, with their forks."""
 
     documents: Documents
     forks: Forks  # [B, K]
-    unselected: jax.Array | None  # [B] nats, mean no-think loss where no fork stands, if known
+    unselected: jax.Array | None  # [B] nats, mean no-think loss at allowed positions without fork
     keys: jax.Array  # [B] PRNG keys, one per document and step
-    step: jax.Array | int  # steps taken before
+    step: jax.Array | int  # number of steps before this one
 
 
 def some_forks(of_forks: Any, first: jax.Array | int, forks: int) -> Any:
-    """`forks` forks of every document from `first` on, of arrays [B, K, …]."""
+    """Slice arrays [B, K, …] to `forks` forks from index `first` on, [B, forks, …]."""
     cut = lambda x: jax.lax.dynamic_slice_in_dim(x, first, forks, axis=1)
     return jax.tree.map(cut, of_forks)

@@ -1,11 +1,12 @@
-"""The gradient of an RLP update: one trunk forward and backward, branches in micro-batches.
+"""The gradient of an RLP update: one forward and backward of the trunk, branches in micro-batches.
 
-    trunk      prefill, its linearization kept                       once per document
-    branches   loss and gradient, in theta and in the trunk's cache  one micro-batch at a time
-    trunk      backward, from the sum of the cache's gradients       once per document
+    trunk      prefill, whose residuals are saved                    once per document
+    branches   loss, gradients in theta and in the trunk's cache     one micro-batch at a time
+    trunk      backward from the summed gradients of the cache       once per document
 
-Activations of one micro-batch and of the trunk are alive at a time. The sum is the gradient of the
-whole batch, whatever the micro-batch: every weight in the loss is fixed before the batch is cut.
+Only the activations of one micro-batch and of its trunks are in memory at a time. The sum is the
+gradient of the whole batch for any size of micro-batch, since all weights of the loss are fixed
+before the batch is split.
 """
 
 import dataclasses
@@ -34,25 +35,25 @@ Metrics = dict[str, jax.Array]
 
 @flax.struct.dataclass
 class _Actions:
-    """What the loss reads of some branches."""
+    """The inputs of the loss on branches."""
 
-    branches: Branches  # slots that predict actions, and those before; all W to learn the target
-    actions: jax.Array  # [B, N, L]
-    behaviour: jax.Array  # [B, N, L] nats
-    live: jax.Array  # [B, N, L] bool
-    weights: jax.Array  # [B, N, L], of the whole batch's mean
+    branches: Branches  # slots 0 … O + L - 2; all W slots if the loss includes the target
+    actions: jax.Array  # [B, N, L] int32
+    behavior: jax.Array  # [B, N, L] nats, log pi_theta_old of the actions
+    live: jax.Array  # [B, N, L] bool: actions that were taken
+    weights: jax.Array  # [B, N, L], of each action in the mean over the whole batch
     advantages: jax.Array  # [B, N] or [B, N, L]
-    reference: jax.Array | None  # [B, N, L] nats; None without a KL term
-    target: jax.Array | None  # [B, N, H] int32; None where the target is not learnt
-    target_weights: jax.Array | None  # [B, N], of the whole batch's mean
+    reference: jax.Array | None  # [B, N, L] nats, log pi_ref; None without a KL term
+    target: jax.Array | None  # [B, N, H] int32; None if the loss does not include it
+    target_weights: jax.Array | None  # [B, N], of each target in the mean over the whole batch
 
 
 @flax.struct.dataclass
 class _Text:
-    """What the loss reads of some documents."""
+    """The inputs of the loss on documents."""
 
-    trunk: Trunk
-    weights: jax.Array  # [B, T], of every predicted token in the whole batch's mean
+    trunk: Trunk  # [B, P + T]
+    weights: jax.Array  # [B, P + T], of each predicted token in the mean over the whole batch
 
 
 def policy_gradient(
@@ -69,23 +70,29 @@ def policy_gradient(
     micro_batch: int = 0,
     shards: int = 1,
 ) -> tuple[jax.Array, Metrics, Params]:
-    """Eq. 5, with `kl_weight` times the KL term, the weighted negative log-likelihood of the
-    targets after their thoughts (mean over thoughts), and `next_token_weight` times the documents'
-    next-token loss; and its gradient.
+    """Return the loss of an update and its gradient in theta.
+
+    The loss is the clipped surrogate (arXiv 2510.01265, eq. 5) plus `kl_weight` times the KL term,
+    plus the weighted negative log-likelihood of the targets (mean over thoughts), plus
+    `next_token_weight` times the next-token loss of the documents.
 
     Args:
       params: theta.
-      settings: of the settings.
-      rollout: its trunk, branches and thoughts; the cache is not used.
-      advantages: [B, N], or [B, N, L] where they differ between the actions of a thought.
-      counted: [B, N].
-      reference: log pi_ref of every action, [B, N, L] nats; read where `kl_weight` is above 0.
-      target_weights: of the target's evidence after every thought, [B, N]; None learns no target.
-      micro_batch: most branches in one backward pass; 0 for all.
+      model_config: of the network.
+      settings: of the method.
+      vocabulary: tags and banned ids.
+      rollout: its trunk, branches and thoughts are read, its cache is not.
+      advantages: [B, N], or [B, N, L] if they differ between the actions of a thought.
+      counted: [B, N] bool, thoughts in the loss.
+      reference: log pi_ref of every action, [B, N, L] nats; read if `kl_weight` is above 0.
+      target_weights: of the target's evidence after every thought, [B, N]; None if the loss does
+        not include the targets.
+      micro_batch: at most this number of branches per backward pass, over all devices; 0 for all.
       shards: devices that split the documents.
 
     Returns:
-      The loss, figures of the pass, and the gradient.
+      The loss, metrics by name (`kl`, entropies and losses in nats), and the gradient, a tree like
+      `params`.
     """
     thoughts = rollout.thoughts
     documents, branches, limit = thoughts.actions.shape
@@ -97,7 +104,7 @@ def policy_gradient(
     actions = _Actions(
         branches=rollout.branches.slots(0, slots),
         actions=thoughts.actions,
-        behaviour=thoughts.logprobs,
+        behavior=thoughts.logprobs,
         live=live,
         weights=weights,
         advantages=advantages,
@@ -128,15 +135,12 @@ def policy_gradient(
         return _of_documents(params, model_config, settings, vocabulary, text, each_part, parts)
 
     (value, sums), gradient = _summed(of_documents, each_batch, batches)
-    share = lambda name, of: sums[name] / jnp.maximum(of.sum(), 1)
+    mean = lambda name: sums[name] / jnp.maximum(live.sum(), 1)
     counted_actions = jnp.maximum((weights > 0).sum(), 1)
-    metrics = {name: total / counted_actions for name, total in sums["figures"].items()}
-    metrics |= {
-        "thought_entropy": share("entropy", live),
-        "logprob_gap": share("gap", live),
-    }
+    metrics = {name: total / counted_actions for name, total in sums["surrogate"].items()}
+    metrics |= {"thought_entropy": mean("entropy"), "logprob_gap": mean("gap")}
     if settings.kl_weight:
-        metrics["kl"] = share("kl", live)
+        metrics["kl"] = mean("kl")
     if target_weights is not None:
         metrics["target_loss"] = sums["target"] / thoughts.length.size
     if settings.next_token_weight:
@@ -154,7 +158,11 @@ def _of_documents(
     each_part: _Actions,
     parts: int,
 ) -> tuple[tuple[jax.Array, Metrics], Params]:
-    """((loss, sums), gradient) of some documents; `each_part` holds their branches in parts."""
+    """Return ((loss, sums), gradient) of some documents.
+
+    Args:
+      each_part: their branches, split into `parts` micro-batches along a leading axis.
+    """
 
     def read(params: Params) -> tuple[Cache, jax.Array]:
         model = bind(model_config, params)
@@ -183,22 +191,22 @@ def _of_documents(
                 entropy_gradient=entropy,
             )
         advantages = actions.advantages
-        seen = Actions(
+        acted = Actions(
             logprobs=scores.logprob,
-            behaviour=actions.behaviour,
+            behavior=actions.behavior,
             advantages=advantages if advantages.ndim == 3 else advantages[..., None],
             live=actions.weights > 0,
             readings={"entropy": scores.entropy} if entropy else {},
             options=settings.options,
             objective=settings.objective,
         )
-        losses, figures = objective.surrogate(seen, settings)
+        losses, metrics = objective.surrogate(acted, settings)
         value = equations.weighted_sum(losses, actions.weights)
-        total = lambda x: jnp.where(actions.live, x, 0.0).sum()
+        total = lambda x, live: jnp.where(live, x, 0.0).sum()
         sums: dict[str, Any] = {
-            "figures": {name: jnp.where(seen.live, x, 0.0).sum() for name, x in figures.items()},
-            "entropy": total(scores.entropy),
-            "gap": total(jnp.abs(scores.logprob - actions.behaviour)),
+            "surrogate": {name: total(x, acted.live) for name, x in metrics.items()},
+            "entropy": total(scores.entropy, actions.live),
+            "gap": total(jnp.abs(scores.logprob - actions.behavior), actions.live),
         }
         if actions.reference is not None:
             kl = equations.reference_kl(scores.logprob, actions.reference, actions.live)
@@ -215,8 +223,9 @@ def _of_documents(
         return value, sums
 
     slope = jax.value_and_grad(branch_loss, argnums=(0, 1), has_aux=True)
-    found = _summed(lambda actions: slope(params, cache, actions), each_part, parts)
-    (value, sums), (gradient, cache_gradient) = found
+    (value, sums), (gradient, cache_gradient) = _summed(
+        lambda actions: slope(params, cache, actions), each_part, parts
+    )
     cache_gradient = jax.tree.map(lambda x, like: x.astype(like.dtype), cache_gradient, cache)
     (through_trunk,) = back((cache_gradient, jnp.float32(settings.next_token_weight)))
     gradient = jax.tree.map(jnp.add, gradient, through_trunk)
@@ -224,7 +233,7 @@ def _of_documents(
 
 
 def _summed(run: Callable[[Any], Any], pieces: Any, count: int) -> Any:
-    """The sum, in float32, of what `run` gives for each of `count` pieces, stacked in front."""
+    """Return the float32 sum of `run` over `count` pieces, which are stacked on a leading axis."""
     piece = lambda i: jax.tree.map(lambda x: x[i], pieces)
     if count == 1:
         return run(piece(0))

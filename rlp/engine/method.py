@@ -1,4 +1,4 @@
-"""How thoughts are sampled and scored: a network, the numbers of the method, its tokens."""
+"""All that sampling and scoring of thoughts depend on: network, settings, special tokens."""
 
 import dataclasses
 
@@ -9,11 +9,11 @@ from rlp.engine.settings import RLPSettings
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """How thoughts, or responses to problems, are sampled and scored with a network.
+    """The network, settings and vocabulary with which thoughts or responses are sampled and scored.
 
     Attributes:
-      model: shape of the network.
-      settings: numbers of the method.
+      model: config of the network.
+      settings: of the method.
       vocabulary: tags and banned ids.
     """
 

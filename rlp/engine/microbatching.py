@@ -1,8 +1,8 @@
-"""How many branches are worked on at once: batches of a rollout, micro-batches of an update.
+"""Sizes of rollout batches and of the micro-batches of an update.
 
-A document's trunk serves all of its branches, so a batch takes whole documents if it can, and
-splits the branches of a document only if those of one document alone exceed the limit. The results
-do not depend on the batches, up to the rounding of sums.
+A document's trunk serves all its branches. So a batch consists of whole documents if the limit
+allows one per device, and only otherwise of some branches per document. The results do not depend
+on the batches, up to the rounding of sums.
 """
 
 import math
@@ -14,19 +14,21 @@ import jax.numpy as jnp
 def largest_batch(
     documents: int, branches: int, unit: int, limit: int, shards: int, name: str
 ) -> tuple[int, int]:
-    """The largest batch within a limit: its documents, and the branches of each. Both divide the
-    whole.
+    """Return the largest batch within a limit: a divisor of B documents, and one of N branches.
 
     Args:
       documents: B.
-      branches: N, of every document.
+      branches: N, branches per document.
       unit: branches that must stay together; divides N.
-      limit: most branches of a batch, over all devices; 0 for no limit.
+      limit: at most this number of branches per batch, over all devices; 0 for no limit.
       shards: devices that split the documents; divides B.
-      name: of the field that sets `limit`, for the error.
+      name: of the config field that sets `limit`, for the error.
+
+    Returns:
+      Documents per batch, a multiple of `shards`; and branches per document, a multiple of `unit`.
 
     Raises:
-      ValueError: if `limit` is less than `unit` branches of one document on each device.
+      ValueError: If `limit` is below `unit` branches of one document on each device.
     """
     if not limit:
         return documents, branches
@@ -35,14 +37,14 @@ def largest_batch(
     if size := _largest_divisor(branches, unit, limit // shards):
         return shards, size
     raise ValueError(
-        f"{name}={limit} is too few: {unit} branches of a document stay together, on each of "
-        f"{shards} device(s) that split the batch; set it to {unit * shards} or more, or to 0"
+        f"{name}={limit} is too small: each of {shards} device(s) that split the batch needs at "
+        f"least {unit} branches of a document; set it to {unit * shards} or more, or to 0"
     )
 
 
 def _largest_divisor(number: int, factor: int, most: int) -> int:
-    """The largest divisor of `number` that is a multiple of `factor` and at most `most`; 0 for
-    none. The time it takes grows with the square root of the number."""
+    """Return the largest divisor of `number` that is a multiple of `factor` and at most `most`, or
+    0 if there is none; in O(sqrt(number))."""
     if number % factor:
         return 0
     rest = number // factor
@@ -52,15 +54,15 @@ def _largest_divisor(number: int, factor: int, most: int) -> int:
 
 
 def split(x: jax.Array, parts: int, axis: int = 0) -> jax.Array:
-    """[…, M, …] to [parts, …, M / parts, …].
+    """Split an axis into parts: […, M, …] to [parts, …, M / parts, …].
 
-    Neighbors go to different parts, so that each part has a share of every device's rows.
+    Part i has the elements i, i + parts, …, so that each part has a share of every device's rows.
     """
     x = x.reshape(*x.shape[:axis], -1, parts, *x.shape[axis + 1 :])
     return jnp.moveaxis(x, axis + 1, 0)
 
 
 def unsplit(x: jax.Array, axis: int = 0) -> jax.Array:
-    """What `split` was given: [parts, …, M / parts, …] to […, M, …]."""
+    """Invert `split`: [parts, …, M / parts, …] to […, M, …]."""
     x = jnp.moveaxis(x, 0, axis + 1)
     return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])

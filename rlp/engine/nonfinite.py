@@ -1,7 +1,7 @@
-"""Which value is not finite: a parameter, or what a step makes of which thought.
+"""Find the first value that is not finite: of a parameter, or of a thought and its document.
 
-A step tells that something is wrong by its figures, which come to the host anyway. Only then is
-looked for the value, along the way of the data: what is found first is the cause of the others.
+The search runs only if a metric, which the host receives anyway, is not finite. It follows the
+order of the computation, so that it names the cause and not its consequences.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from rlp.engine.rollout import Rollout
 from rlp.engine.step import Evidence
 from rlp.runtime.errors import UserError
 
-# Figures that are finite in every step of a sound run.
+# Metrics that are finite in every step of a healthy run.
 WATCHED = (
     "loss", "grad_norm", "reward_mean", "advantage_std", "thought_length", "reasoned_evidence",
     "baseline_evidence", "no_think_loss",
@@ -29,15 +29,15 @@ WEIGHTS = "start again from a checkpoint or a model whose parameters are finite"
 OBJECTIVE = "correct the objective, or what it reads"
 
 
-def amiss(metrics: Mapping[str, float]) -> list[str]:
-    """The watched figures of a step that are not finite."""
+def in_metrics(metrics: Mapping[str, float]) -> list[str]:
+    """Return the names of the watched metrics of a step that are not finite."""
     return [name for name in WATCHED if not np.isfinite(metrics.get(name, 0.0))]
 
 
 def in_parameters(params: Params) -> str:
-    """The first parameter that has values that are not finite, in words; "" if there is none."""
+    """Describe the first parameter with values that are not finite; "" if there is none."""
     leaves = by_name(params)
-    # On every host whole, wherever the parameters lie.
+    # The counts are replicated to every host, whatever the sharding of the parameters.
     sharding = next(iter(leaves.values())).sharding
     mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
     whole = replicated(mesh) if isinstance(mesh, Mesh) else None
@@ -47,11 +47,8 @@ def in_parameters(params: Params) -> str:
     if not bad:
         return ""
     (name, leaf, n), *others = bad
-    more = f" (and {len(others)} more parameters have some)" if others else ""
-    return (
-        f"parameter {name} has {n:,} value{'s' * (n > 1)} of {leaf.size:,} that "
-        f"{'are' if n > 1 else 'is'} not finite{more}"
-    )
+    more = f" (as have {len(others)} more parameter(s))" if others else ""
+    return f"parameter {name} has {n:,} of {leaf.size:,} values that are not finite{more}"
 
 
 def _counts(leaves: list[jax.Array]) -> jax.Array:
@@ -59,22 +56,22 @@ def _counts(leaves: list[jax.Array]) -> jax.Array:
 
 
 def refuse_parameters(params: Params, of: str) -> None:
-    """Raises UserError, naming the first parameter with values that are not finite."""
-    if found := in_parameters(params):
-        raise UserError(f"{of}: {found}; {WEIGHTS}")
+    """Raise UserError if a parameter of the model or checkpoint `of` is not finite."""
+    if fault := in_parameters(params):
+        raise UserError(f"{of}: {fault}; {WEIGHTS}")
 
 
 def in_networks(networks: Mapping[str, Callable[[], Params | None]]) -> str:
-    """The first parameter of some networks that is not finite, and what to do; "" for none.
+    """Describe the first parameter of some networks that is not finite, with a cure; "" if none.
 
     Args:
-      networks: words for each ("" for the one that is trained) to what gives its parameters, if it
-        has some; they are asked one after another, since giving them may take a copy.
+      networks: a suffix for the message ("" for the trained network) to a function that returns the
+        parameters, or None. They are called one at a time, since a call may copy parameters.
     """
-    for words, give in networks.items():
-        params = give()
-        if params is not None and (found := in_parameters(params)):
-            return f"{found}{words}; {WEIGHTS}"
+    for suffix, get_params in networks.items():
+        params = get_params()
+        if params is not None and (fault := in_parameters(params)):
+            return f"{fault}{suffix}; {WEIGHTS}"
     return ""
 
 
@@ -85,14 +82,13 @@ def in_thoughts(
     record: Callable[[int], int],
     whole: Any,
 ) -> str:
-    """The first value that is not finite of what a step knows of its thoughts, and what to do; ""
-    if there is none.
+    """Describe the first value of a step's thoughts that is not finite, with a cure; "" if none.
 
     Args:
-      rollout, evidence: of a step.
+      rollout, evidence: of the step.
       objective: its name.
-      record: row of the batch to the number of its record in the stream.
-      whole: sharding of arrays that every host has whole.
+      record: from a row of the batch to the number of its document in the stream.
+      whole: the replicated sharding.
     """
     return _first_of(list(_of_thoughts(rollout, evidence, objective)), record, whole)
 
@@ -104,12 +100,12 @@ def in_new_logprobs(
     record: Callable[[int], int],
     whole: Any,
 ) -> str:
-    """Name the first thought whose log-probability in the update, or whose ratio to the one at
-    sampling, is not finite; "" if all are finite.
+    """Describe the first thought whose log-probability in the update, or whose ratio to the one at
+    sampling, is not finite, with a cure; "" if all are finite.
 
     Args:
-      rollout, evidence, record, whole: as of `in_thoughts`.
-      logprobs: of the actions under theta, [B, N, L] nats; 0 after the last action.
+      rollout, evidence, record, whole: as in `in_thoughts`.
+      logprobs: log pi_theta of the actions, [B, N, L] nats; 0 after the last action.
     """
     groups, limit = evidence.rewards.shape, logprobs.shape[-1]
     live = jnp.arange(limit)[None, None, :] < rollout.thoughts.length[..., None]
@@ -124,36 +120,37 @@ def in_new_logprobs(
 class _Check(NamedTuple):
     """Values of thoughts that must be finite."""
 
-    words: str  # what they are
+    what: str  # description of the values
     stage: str  # that computes them
     values: jax.Array  # [B, K] or [B, K, G]
     cure: str
 
 
 def _first_of(checks: Sequence[_Check], record: Callable[[int], int], whole: Any) -> str:
-    find = jax.jit(lambda each: [_first_bad(x) for x in each], out_shardings=whole)
-    found = jax.device_get(find([check.values for check in checks]))
-    for (words, stage, array, cure), (count, place, value) in zip(checks, found, strict=True):
+    """Describe the first value that is not finite, with a cure; "" if all are finite."""
+    search = jax.jit(lambda arrays: [_first_bad(x) for x in arrays], out_shardings=whole)
+    results = jax.device_get(search([check.values for check in checks]))
+    for (what, stage, array, cure), (count, index, value) in zip(checks, results, strict=True):
         if count:
-            where = _where(np.unravel_index(int(place), array.shape), record)
+            where = _where(np.unravel_index(int(index), array.shape), record)
             more = f" ({int(count):,} of {array.size:,} are not finite)" if count > 1 else ""
-            return f"{words} is {float(value)} for {where}{more}, in stage {stage!r}; {cure}"
+            return f"{what} is {float(value)} for {where}{more}, in stage {stage!r}; {cure}"
     return ""
 
 
 def in_gradient(compute: Callable[..., Params], arguments: Sequence[Any], whole: Any) -> str:
-    """Name the parameter whose gradient is the first that is not finite in the backward pass, which
-    runs from the last layer to the first; "" if all are finite.
+    """Describe the first gradient that is not finite in the backward pass, which runs from the last
+    layer to the first, with a cure; "" if all are finite.
 
     Args:
       compute: returns the gradient; it is traced.
       arguments: of `compute`.
-      whole: sharding of arrays that every host has whole.
+      whole: the replicated sharding.
     """
     shapes = by_name(jax.eval_shape(compute, *arguments))
 
     def counts(*arguments: Any) -> list[jax.Array]:
-        """Of each leaf, the number of its values that are not finite, by layer for `blocks`."""
+        """Count the values of each leaf that are not finite, by layer for `blocks`."""
         return [
             jnp.sum(
                 ~jnp.isfinite(leaf), axis=tuple(range(name.startswith("blocks/"), leaf.ndim))
@@ -162,8 +159,8 @@ def in_gradient(compute: Callable[..., Params], arguments: Sequence[Any], whole:
         ]
 
     bad = []
-    found = jax.device_get(jax.jit(counts, out_shardings=whole)(*arguments))
-    for (name, leaf), of_layers in zip(shapes.items(), found, strict=True):
+    bad_counts = jax.device_get(jax.jit(counts, out_shardings=whole)(*arguments))
+    for (name, leaf), of_layers in zip(shapes.items(), bad_counts, strict=True):
         if not of_layers.any():
             continue
         layer = int(np.nonzero(of_layers)[0][-1])
@@ -172,18 +169,16 @@ def in_gradient(compute: Callable[..., Params], arguments: Sequence[Any], whole:
         of_layer = f" of layer {layer}" if in_block else ""
         size = leaf.size // len(of_layers)
         count = int(of_layers[layer])
-        values = f"{count:,} value{'s' * (count > 1)} of {size:,}"
-        bad.append((order, f"{name}{of_layer} has {values}", count))
+        bad.append((order, f"{name}{of_layer} has {count:,} of {size:,} values"))
     if not bad:
         return ""
-    _, first, count = min(bad)
-    more = f" (and {len(bad) - 1} more parameters have some)" if len(bad) > 1 else ""
-    verb = "are" if count > 1 else "is"
-    return f"the gradient of {first} that {verb} not finite{more}, in stage 'update'; {OVERFLOW}"
+    _, first = min(bad)
+    more = f" (as have those of {len(bad) - 1} more parameter(s))" if len(bad) > 1 else ""
+    return f"the gradient of {first} that are not finite{more}, in stage 'update'; {OVERFLOW}"
 
 
 def _of_thoughts(rollout: Rollout, evidence: Evidence, objective: str) -> Iterator[_Check]:
-    """What a step knows of its thoughts, in the order of the computation."""
+    """Yield the checks of a step's thoughts, in the order of the computation."""
     groups = evidence.rewards.shape
     answers = evidence.answers is not None
     stage = "answer_rewards" if answers else "evidence"
@@ -201,30 +196,30 @@ def _of_thoughts(rollout: Rollout, evidence: Evidence, objective: str) -> Iterat
         yield _Check(f"the target's weight {of_objective}", stage, weights, OBJECTIVE)
     if evidence.reference is not None:
         reference = evidence.reference.sum(axis=-1).reshape(groups)
-        words = "the log-probability of a thought under the reference"
-        yield _Check(words, "reference", reference, OVERFLOW)
+        what = "the log-probability of a thought under the reference"
+        yield _Check(what, "reference", reference, OVERFLOW)
 
 
 def _first_bad(values: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """How many are not finite, the place of the first, flat, and its value."""
+    """Return the number of values that are not finite, and flat index and value of the first."""
     flat = values.reshape(-1)
     bad = ~jnp.isfinite(flat)
-    place = jnp.argmax(bad)
-    return bad.sum(), place, flat[place]
+    index = jnp.argmax(bad)
+    return bad.sum(), index, flat[index]
 
 
-def _where(place: tuple, record: Callable[[int], int]) -> str:
-    row, fork, *thought = map(int, place)
+def _where(index: tuple, record: Callable[[int], int]) -> str:
+    row, fork, *thought = map(int, index)
     of = f"thought {thought[0]} of fork {fork}" if thought else f"fork {fork}"
-    return f"{of} of document {record(row)} (row {row} of the batch; all counted from 0)"
+    return f"{of} of document {record(row)} (row {row} of the batch; counted from 0)"
 
 
 def in_rows(losses: np.ndarray, record: Callable[[int], int]) -> str:
-    """The first row whose loss is not finite, and what to do; "" if there is none.
+    """Describe the first row whose loss is not finite, with a cure; "" if there is none.
 
     Args:
-      losses: [B].
-      record: as of `in_thoughts`.
+      losses: [B] nats.
+      record: as in `in_thoughts`.
     """
     (bad,) = np.nonzero(~np.isfinite(losses))
     if not len(bad):
@@ -232,17 +227,17 @@ def in_rows(losses: np.ndarray, record: Callable[[int], int]) -> str:
     row = int(bad[0])
     more = f" ({len(bad):,} of {len(losses):,} rows are not finite)" if len(bad) > 1 else ""
     return (
-        f"the loss is {float(losses[row])} for the document {record(row)} (row {row} of the batch; "
-        f"all counted from 0){more}; {OVERFLOW}"
+        f"the loss is {float(losses[row])} for document {record(row)} (row {row} of the batch; "
+        f"counted from 0){more}; {OVERFLOW}"
     )
 
 
 def in_update(metrics: Mapping[str, float]) -> str:
-    """What is said where all that goes into an update is finite, and the update is not."""
+    """Describe an update that is not finite although all its inputs are, with a cure."""
     if not np.isfinite(metrics.get("loss", 0.0)):
-        what = "the loss is not finite, while parameters, rewards and log-probabilities are"
+        what = "the loss is not finite, but parameters, rewards and log-probabilities are"
     elif not np.isfinite(metrics.get("grad_norm", 0.0)):
-        what = "the gradient is not finite, while parameters and the loss are"
+        what = "the gradient is not finite, but parameters and the loss are"
     else:
-        what = "the update takes parameters beyond what their type can hold"
+        what = "the updated parameters overflow their dtype"
     return f"{what}; {OVERFLOW}"

@@ -1,4 +1,4 @@
-"""AdamW with warm-up, schedule and global-norm clipping, from optax."""
+"""AdamW from optax, with warm-up, learning-rate schedule and global-norm clipping."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import optax
 
-# FLOPs of an update for one parameter; a square root and a choice count as one.
+# FLOPs of an update per parameter; a square root or a select counts as one.
 _ADAM = 2 + 3 + 4 + 2 + 3 + 2  # norm, both moments, their corrections, the quotient, rate and sum
-_CLIP = 3  # by the norm, times the limit, or as it was
+_CLIP = 3  # division by the norm, multiplication by the limit, select
 _DECAY = 2
 
 
@@ -18,9 +18,9 @@ class Optimizer:
     """An optax transformation and its learning rate.
 
     Attributes:
-      transformation: gradients to updates.
-      learning_rate: number of updates done -> learning rate of the next one.
-      clips, decays: whether it clips gradients and decays matrices.
+      transformation: from gradients to updates.
+      learning_rate: from the number of past updates to the learning rate of the next one.
+      clips, decays: whether it clips gradients, and whether it decays matrices.
     """
 
     transformation: optax.GradientTransformation
@@ -29,27 +29,27 @@ class Optimizer:
     decays: bool
 
     def init(self, params: Any) -> Any:
-        """The state before the first update."""
+        """Return the optimizer state before the first update."""
         return self.transformation.init(params)
 
     def apply(self, gradients: Any, state: Any, params: Any) -> tuple[Any, Any, jax.Array]:
-        """New parameters, new state and the global norm of the gradients before clipping."""
+        """Return new parameters, new state, and the gradients' global norm before clipping."""
         updates, state = self.transformation.update(gradients, state, params)
         return optax.apply_updates(params, updates), state, optax.tree.norm(gradients)
 
     def flops(self, params: Any) -> int:
-        """FLOPs of `apply` on parameters of these shapes, all of them elementwise."""
-        each = _ADAM + _CLIP * self.clips
-        cost = lambda leaf, matrix: leaf.size * (each + _DECAY * (matrix and self.decays))
+        """Return the FLOPs of `apply` on parameters of these shapes, all of them elementwise."""
+        common = _ADAM + _CLIP * self.clips
+        cost = lambda leaf, matrix: leaf.size * (common + _DECAY * (matrix and self.decays))
         return sum(jax.tree.leaves(jax.tree.map(cost, params, _is_matrix(params))))
 
     def shardings(self, params: Any, placed: Any, others: Any) -> Any:
-        """Shardings of the state: moments live where their parameter lives.
+        """Return shardings of the state: moments are sharded like their parameters.
 
         Args:
           params: shapes of the parameters.
-          placed: their shardings.
-          others: sharding of what belongs to no parameter.
+          placed: shardings of the parameters.
+          others: sharding of all leaves that belong to no parameter.
         """
         return optax.tree_utils.tree_map_params(
             self.transformation,
@@ -73,19 +73,19 @@ def make_optimizer(
     weight_decay: float,
     clip_norm: float,
 ) -> Optimizer:
-    """The optimizer of a run.
+    """Return the optimizer of a run.
 
     Args:
-      learning_rate: peak.
+      learning_rate: peak learning rate.
       schedule: "constant" or "cosine", after a linear warm-up from 0.
-      warmup_steps: steps; the first step has learning_rate / warmup_steps.
-      final_share: of the peak, reached at `total_steps` by the cosine.
+      warmup_steps: updates of the warm-up; the first one has learning_rate / warmup_steps.
+      final_share: final learning rate of the cosine, at `total_steps`, as a share of the peak.
       total_steps: optimizer updates of the run.
-      beta1, beta2, epsilon, weight_decay: of AdamW; decay touches matrices only.
-      clip_norm: global gradient norm, 0 for none.
+      beta1, beta2, epsilon, weight_decay: of AdamW; only matrices decay.
+      clip_norm: largest global gradient norm; 0 for no clipping.
 
     Raises:
-      ValueError: for an unknown schedule.
+      ValueError: If the schedule is unknown.
     """
     if schedule == "constant":
         after = optax.constant_schedule(learning_rate)
@@ -105,7 +105,7 @@ def make_optimizer(
 
 
 def _is_matrix(params):
-    """Kernels and the embedding decay; norm scales and biases do not."""
+    """Return which parameters decay: kernels and the embedding, but not norm scales and biases."""
     return {
         name: _is_matrix(child) if isinstance(child, dict) else name not in ("scale", "bias")
         for name, child in params.items()

@@ -1,8 +1,8 @@
-"""Where a run's state lies, and in which of two layouts its parameters are read.
+"""Shardings and memory kinds of a run's state, and the two layouts of its parameters.
 
-at rest    float32, split over fsdp and tensor          training: a layer is gathered when its
-                                                        turn comes, forward and backward
-gathered   in the compute dtype, split over tensor      rollout: made once per step, since every
+at rest    float32, sharded over fsdp and tensor        training: a layer is gathered while it is
+                                                        computed, forward and backward
+gathered   in the compute dtype, sharded over tensor    rollout: gathered once per step, since every
                                                         decoded token reads all parameters
 """
 
@@ -21,7 +21,7 @@ from models.transformer import Params, shapes
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.step import TrainState
 
-# Where phi, and a reference, lie between their uses.
+# `rlp.baseline_memory` -> JAX memory kind of phi and the reference while they are not used.
 MEMORIES = {"device": None, "host": "pinned_host"}
 
 
@@ -33,10 +33,16 @@ def state_shardings(
     baseline_memory: str = "device",
     reference: bool = False,
 ) -> Any:
-    """Shardings of a whole state, as a TrainState of them.
+    """Return the shardings of a state, as a TrainState of shardings.
 
-    Optimizer moments, phi and a reference lie as their parameter does, the last two in the memory
-    of that name.
+    Optimizer moments, phi and the reference are sharded like their parameters.
+
+    Args:
+      mesh: with axes data, fsdp and tensor.
+      model: config of the network.
+      optimizer: of the run.
+      baseline, reference: whether the state contains phi, and whether it contains pi_ref.
+      baseline_memory: a key of `MEMORIES`, for phi and the reference.
     """
     params = shapes(model)
     placed = parameter_shardings(mesh, params)
@@ -53,61 +59,63 @@ def state_shardings(
 
 
 def check_memory(mesh: Mesh, baseline_memory: str) -> None:
-    """Refuses a kind of memory that the devices do not have.
+    """Check that the devices have the kind of memory of `rlp.baseline_memory`.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: If they do not; names the field.
     """
     kind = MEMORIES[baseline_memory]
     device = next(iter(mesh.local_devices))
-    there = {memory.kind for memory in device.addressable_memories()}
-    if kind is not None and kind not in there:
+    available = {memory.kind for memory in device.addressable_memories()}
+    if kind is not None and kind not in available:
         raise ValueError(
-            f"rlp.baseline_memory={baseline_memory!r}, but a {device.device_kind} cannot reach "
+            f"rlp.baseline_memory={baseline_memory!r}, but a {device.device_kind} cannot address "
             f"{kind} memory; set it to 'device'"
         )
 
 
 def abstract_params(model: ModelConfig, mesh: Mesh) -> Params:
-    """Shapes of the parameters with their places on the mesh."""
+    """Return the shapes of the parameters with their shardings on the mesh."""
     tree = shapes(model)
     return placed(tree, parameter_shardings(mesh, tree))
 
 
 def gather(model: ModelConfig, params: Params) -> Params:
-    """The parameters in the gathered layout."""
+    """Return the parameters in the gathered layout."""
     return in_use(params, dtype=model.dtype)
 
 
 def needs_gathering(model: ModelConfig, mesh: Mesh, layout: str) -> bool:
-    """Whether a rollout reads a copy of the parameters: not in their own layout, nor where the copy
-    would be the same."""
+    """Return whether rollouts read a gathered copy of the parameters.
+
+    They do not if `layout` (`rlp.rollout_layout`) is not "gathered", or if the copy would equal the
+    parameters.
+    """
     same = mesh.shape["fsdp"] == 1 and model.dtype == jnp.float32
     return layout == "gathered" and not same
 
 
 def gatherer(model: ModelConfig, mesh: Mesh, layout: str) -> Callable[[Params], Params] | None:
-    """Jitted parameters to the copy that a rollout reads; None where it reads the parameters
-    themselves: in their own layout, or where the copy would be the same."""
+    """Return the jitted function that gathers parameters; None if `needs_gathering` is False."""
     if not needs_gathering(model, mesh, layout):
         return None
-    places = parameter_shardings(mesh, shapes(model), gathered=True)
-    return jax.jit(functools.partial(gather, model), out_shardings=places)
+    shardings = parameter_shardings(mesh, shapes(model), gathered=True)
+    return jax.jit(functools.partial(gather, model), out_shardings=shardings)
 
 
 def gathered_bytes(model: ModelConfig, mesh: Mesh) -> tuple[int, int]:
-    """Of the gathered copy: the bytes that a device receives for it, and those that it holds."""
+    """Return the bytes that a device receives for the gathered copy, and the bytes of its copy."""
     tree = jax.eval_shape(functools.partial(gather, model), shapes(model))
-    held = device_bytes(placed(tree, parameter_shardings(mesh, tree, gathered=True)))
-    return held - device_bytes(placed(tree, parameter_shardings(mesh, tree))), held
+    size = device_bytes(placed(tree, parameter_shardings(mesh, tree, gathered=True)))
+    return size - device_bytes(placed(tree, parameter_shardings(mesh, tree))), size
 
 
 def device_bytes(tree: Any, without: set[int] = frozenset()) -> int:  # type: ignore[assignment]
-    """Bytes of a tree of shapes with placements on one device; host memory does not count.
+    """Return the bytes of a tree of shapes with shardings on one device, without host memory.
 
     Args:
-      tree: numbers in it have no size.
-      without: ids of leaves that do not count.
+      tree: of arrays or shapes; Python numbers in it have size 0.
+      without: `id`s of leaves that are not counted.
     """
     total, seen = 0, set(without)
     for leaf in jax.tree.leaves(tree):
@@ -118,15 +126,15 @@ def device_bytes(tree: Any, without: set[int] = frozenset()) -> int:  # type: ig
 
 
 def _leaf_bytes(leaf: Any) -> int:
-    place = getattr(leaf, "sharding", None)
-    if place is None:
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
         return math.prod(leaf.shape) * leaf.dtype.itemsize
-    if place.memory_kind in ("pinned_host", "unpinned_host"):
+    if sharding.memory_kind in ("pinned_host", "unpinned_host"):
         return 0
-    return math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
-def placed(tree: Any, places: Any) -> Any:
-    """Shapes with these placements."""
-    struct = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-    return jax.tree.map(struct, tree, places)
+def placed(tree: Any, shardings: Any) -> Any:
+    """Return the shapes of a tree with these shardings."""
+    struct = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    return jax.tree.map(struct, tree, shardings)

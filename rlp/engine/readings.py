@@ -1,8 +1,8 @@
-"""The readings: what an objective can read besides the fields of `Outcome`, in one table.
+"""The readings: values that an objective can read besides the fields of `Outcome`, in one table.
 
-An objective declares the names of its readings (`Objective.reads`). Only those are computed,
-counted in FLOPs, and checked for what they need; its functions find them as attributes of `Outcome`
-(and of `Actions`). To add a reading, add its entry to `READINGS`.
+An objective declares the names of its readings (`Objective.reads`). Only declared readings are
+computed and counted in FLOPs, and their requirements are checked. They are attributes of `Outcome`
+(and of `Actions`). To add a reading, add an entry to `READINGS`.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from rlp.engine.branches import (
 )
 from rlp.engine.forked_documents import ForkedDocuments, some_forks
 from rlp.engine.rollout import Rollout
-from rlp.engine.sampling import other_places
+from rlp.engine.sampling import other_positions
 from rlp.engine.scoring import Scores, reasoned_scores, transplanted_scores
 from rlp.engine.settings import RLPSettings
 from rlp.engine.token_bytes import TokenBytes, matches
@@ -32,30 +32,30 @@ from rlp.objectives import equations
 from rlp.objectives.registry import find
 from rlp.runtime.errors import UserError
 
-# What a reading can cost, besides arithmetic on arrays that are there anyway: for every thought,
-TARGET_PASS = "target"  # the slots from its last action to the end of a target
-BRANCH_PASS = "branch"  # all slots of its branch
+# Forward passes of theta that a reading can cost, for every thought:
+TARGET_PASS = "target"  # over the slots from its last action to the end of a target
+BRANCH_PASS = "branch"  # over all slots of its branch
 
-# What a reading can need:
-TEXT = "text"  # documents that go on after the thoughts
-PROBLEMS = "problems"  # with answers that the host checks
+# Requirements that a reading can have:
+TEXT = "text"  # text follows the thoughts
+PROBLEMS = "problems"  # problems with answers that the host checks
 BASELINE = "baseline"  # a network phi
-TOKEN_BYTES = "token bytes"
+TOKEN_BYTES = "token bytes"  # a table of the bytes of all tokens
 OTHER_DOCUMENT = "another document"  # in the rollout batch
 
 
 @dataclasses.dataclass(frozen=True)
 class RolloutBatch:
-    """What readings are computed from: thoughts at K forks of each of B documents.
+    """The inputs of readings: G thoughts at each of K forks of B documents.
 
     Attributes:
       model: theta, which sampled the thoughts.
       settings, vocabulary: of the method.
-      forked: the documents with all their forks.
-      rollout: thoughts of its forks.
-      first: number of the first of these forks.
-      scores: of the text after the thoughts, [B, K, G, H]; None where no text follows.
-      table: bytes of the tokens; None where no reading needs them.
+      forked: the documents with all their forks, of which the K are a part.
+      rollout: the thoughts at the K forks.
+      first: index of the first of these forks.
+      scores: of the targets after the thoughts, [B, K, G, H]; None if no text follows them.
+      table: bytes of the tokens; None if no reading needs them.
     """
 
     model: Transformer
@@ -70,43 +70,43 @@ class RolloutBatch:
     @property
     def forks(self) -> Forks:
         """The forks of the rollout batch, [B, K]."""
-        return self.some(self.forked.forks)
+        return self.at_forks(self.forked.forks)
 
-    def some(self, of_forks: Any) -> Any:
-        """Of arrays with an entry for every fork of the documents, those of the batch."""
+    def at_forks(self, of_forks: Any) -> Any:
+        """Slice arrays with an entry for every fork of the documents to the forks of the batch."""
         forks = self.rollout.thoughts.length.shape[1] // self.settings.group_size
         return some_forks(of_forks, self.first, forks)
 
     def grouped(self, x: jax.Array) -> jax.Array:
-        """[B, K · G, …] to [B, K, G, …]."""
+        """Reshape [B, K · G, …] to [B, K, G, …]."""
         return x.reshape(x.shape[0], -1, self.settings.group_size, *x.shape[2:])
 
     def evidence(self, logprobs: jax.Array) -> jax.Array:
-        """Log-probabilities of targets [B, K, G, H] to their evidence [B, K, G], nats."""
+        """Return the evidence [B, K, G] of target log-probabilities [B, K, G, H], nats."""
         s = self.settings
         weights = equations.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
         return equations.evidence(logprobs, weights)
 
     def scores_of(self, target: jax.Array) -> Scores:
-        """Scores of targets [B, K, H] after each thought of their fork, [B, K, G, H]."""
+        """Score targets [B, K, H] after each thought of their fork, [B, K, G, H]."""
         target = jnp.repeat(target, self.settings.group_size, axis=1)
         r, branches = self.rollout, with_target(self.rollout.branches, target)
-        found = reasoned_scores(
+        scores = reasoned_scores(
             self.model, r.trunk, self.forked.documents.cache, branches, r.branch_cache, target,
             self.vocabulary,
         )  # fmt: skip
-        return jax.tree.map(self.grouped, found)
+        return jax.tree.map(self.grouped, scores)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """Something that an objective can read.
+    """A value that an objective can read.
 
     Attributes:
-      meaning: with shape and unit.
-      compute: from a rollout batch; None for what the stages have anyway.
-      cost: a forward pass of theta that it adds: `TARGET_PASS`, `BRANCH_PASS`, or "" for none.
-      needs: what a run must have for it.
+      meaning: description with shape and unit.
+      compute: the function of a rollout batch; None if the stages compute the value anyway.
+      cost: the forward pass of theta that it adds: `TARGET_PASS`, `BRANCH_PASS`, or "" for none.
+      needs: its requirements, some of those above.
     """
 
     meaning: str
@@ -126,93 +126,95 @@ def _elsewhere(batch: RolloutBatch) -> jax.Array:
     s, forked = batch.settings, batch.forked
     tokens, segment = document_tokens(forked.documents.trunk, len(s.prompt), s.bos)
     length, fork = (segment > 0).sum(axis=-1), forked.forks.position
-    place = other_places(forked.keys, fork, length, s.min_prefix, s.horizon)
-    target = batch.some(target_tokens(tokens, place, s.horizon))
+    position = other_positions(forked.keys, fork, length, s.min_prefix, s.horizon)
+    target = batch.at_forks(target_tokens(tokens, position, s.horizon))
     return batch.evidence(batch.scores_of(target).logprob)
 
 
 def _in_another(batch: RolloutBatch) -> jax.Array:
-    """Each thought in the document before its own, and the last one's in the first."""
-    around = lambda x, places: jax.tree.map(lambda y: jnp.roll(y, places, axis=0), x)
-    own, target = batch.rollout.branches, batch.rollout.target
-    moved = around(batch.rollout.thoughts, -1)
-    branches = lay_out(moved, target, own.fork, own.segment, batch.vocabulary)
+    """Score each thought in the previous document, and those of the first document in the last."""
+    roll = lambda x, shift: jax.tree.map(lambda y: jnp.roll(y, shift, axis=0), x)
+    at, target = batch.rollout.branches, batch.rollout.target
+    moved = roll(batch.rollout.thoughts, -1)
+    branches = lay_out(moved, target, at.fork, at.segment, batch.vocabulary)
     trunk, cache = batch.rollout.trunk, batch.forked.documents.cache
-    found = transplanted_scores(batch.model, trunk, cache, branches, target, batch.vocabulary)
-    return batch.evidence(batch.grouped(around(found.logprob, 1)))
+    scores = transplanted_scores(batch.model, trunk, cache, branches, target, batch.vocabulary)
+    return batch.evidence(batch.grouped(roll(scores.logprob, 1)))
 
 
 READINGS = {
     "baseline": Reading(
-        "the reward means nothing without `Outcome.baseline` and `baseline_logprobs`",
+        "nothing more: declares that the reward needs `Outcome.baseline` and `baseline_logprobs`",
         needs=(TEXT, BASELINE),
     ),
     "matches": Reading(
-        "[B, K, G] bool: the likeliest token after the thought is what follows, byte for byte",
+        "[B, K, G] bool: the likeliest token after the thought matches the text, byte for byte",
         _matches,
         needs=(TEXT, TOKEN_BYTES),
     ),
     "elsewhere": Reading(
-        "[B, K, G] nats: evidence of the text at another place of the document, after the thought",
+        "[B, K, G] nats: evidence of text from another position of the document after the thought",
         _elsewhere,
         cost=TARGET_PASS,
         needs=(TEXT,),
     ),
     "in_another": Reading(
-        "[B, K, G] nats: evidence of the text of another document, after the thought put there",
+        "[B, K, G] nats: evidence of another document's target after the thought, moved there",
         _in_another,
         cost=BRANCH_PASS,
         needs=(TEXT, OTHER_DOCUMENT),
     ),
     "answers": Reading(
-        "`rlp.objectives.outcome.Answers`, [B, 1, G] each: what the responses to problems answer",
+        "`rlp.objectives.outcome.Answers`, [B, 1, G] each: graded answers of the responses",
         needs=(PROBLEMS,),
     ),
     "thought_tokens": Reading(
-        "[B, K, G, L] int32: ids of the thought's actions; after the last of its `length`, padding",
+        "[B, K, G, L] int32: ids of the thought's actions, padded after `length` of them",
         lambda batch: batch.grouped(batch.rollout.thoughts.actions),
     ),
     "step": Reading(
-        "int32: steps that training has taken before; 0 in the figures of held-out thoughts",
+        "int32: number of training steps before this one; 0 in held-out evaluation",
         lambda batch: jnp.asarray(batch.forked.step, jnp.int32),
     ),
     "entropy": Reading(
-        "[B, N, L] nats, of `Actions`: entropy of the distribution that each action is sampled "
-        "from, at the sampling temperature; carries a gradient",
+        "[B, N, L] nats, of `Actions`: entropy of the distribution of each action at the sampling "
+        "temperature; carries a gradient",
     ),
 }
 
 
 def readings(batch: RolloutBatch) -> dict[str, jax.Array]:
-    """The readings that the settings' objective declares, by name."""
+    """Compute the readings that the settings' objective declares, by name."""
     declared = {name: READINGS[name].compute for name in find(batch.settings.objective).reads}
     return {name: compute(batch) for name, compute in declared.items() if compute}
 
 
 def costs(objective: str) -> list[str]:
-    """The forward passes that the readings of an objective add."""
+    """Return the forward passes that the readings of an objective add, in their order."""
     return [cost for name in find(objective).reads if (cost := READINGS[name].cost)]
 
 
 def needs(objective: str) -> set[str]:
-    """What a run must have for the readings of an objective."""
+    """Return the requirements of the readings of an objective."""
     return {need for name in find(objective).reads for need in READINGS[name].needs}
 
 
 def check(objective: str) -> None:
-    """Refuses an objective whose readings do not exist or cannot be had together.
+    """Check that the readings of an objective exist and can be combined.
 
     Raises:
-      UserError: names the reading.
+      UserError: If one does not exist or two exclude each other; names them.
     """
     for name in find(objective).reads:
         if name not in READINGS:
             near = difflib.get_close_matches(name, READINGS, 1, 0.6)
-            cure = f"did you mean {near[0]}?" if near else f"there are {', '.join(READINGS)}"
-            raise UserError(f"objective={objective!r} declares the reading {name!r}; {cure}")
+            cure = f"did you mean {near[0]}?" if near else f"use one of {', '.join(READINGS)}"
+            raise UserError(
+                f"objective={objective!r} declares the unknown reading {name!r}; {cure}"
+            )
     if {TEXT, PROBLEMS} <= needs(objective):
         texts = [name for name in find(objective).reads if TEXT in READINGS[name].needs]
         raise UserError(
             f"objective={objective!r} reads answers and {texts[0]}, but no text follows a response "
-            "to a problem; declare one of them"
+            "to a problem; declare only one of them"
         )

@@ -1,9 +1,8 @@
-"""The reference of the KL term: how likely the sampled actions are to the network of the start.
+"""The reference of the KL term: log-probabilities of the sampled actions under pi_ref.
 
-    documents   prefill                                     a batch of documents at a time
-    thoughts    all slots at once on that cache             a batch of their branches at a time
-
-A batch is as large as `rlp.max_branches_in_flight` allows. Nothing carries a gradient.
+A batch of documents at a time is prefilled; a batch of their branches at a time is scored on that
+cache, all slots in one pass. Batches are as large as `rlp.max_branches_in_flight` allows. Nothing
+carries a gradient.
 """
 
 from collections.abc import Callable
@@ -29,14 +28,14 @@ def reference_logprobs(
     max_branches: int = 0,
     shards: int = 1,
 ) -> jax.Array:
-    """log pi of every action of a rollout, [B, N, L] nats; 0 after the last.
+    """Return log pi_ref of every action of a rollout, [B, N, L] nats; 0 after the last action.
 
     Args:
       model: the reference.
-      rollout: its trunk, branches and thoughts; the cache is not used.
+      rollout: its trunk, branches and thoughts are read, its cache is not.
       vocabulary: tags and banned ids.
-      temperature: of the sampler.
-      max_branches: most branches of a batch, over all devices; 0 for all.
+      temperature: of the sampler, above 0.
+      max_branches: at most this number of branches per batch, over all devices; 0 for all.
       shards: devices that split the documents.
     """
     thoughts, slots = rollout.thoughts, len(vocabulary.think_open) - 1
@@ -58,13 +57,13 @@ def reference_logprobs(
 
         return _mapped(score, acting, number // columns, axis=1)
 
-    found = _mapped(read, (rollout.trunk, acting), documents // rows, axis=0)
+    logprobs = _mapped(read, (rollout.trunk, acting), documents // rows, axis=0)
     live = jnp.arange(limit)[None, None, :] < thoughts.length[..., None]
-    return jnp.where(live, found, 0.0)
+    return jnp.where(live, logprobs, 0.0)
 
 
 def _mapped(run: Callable[[Any], jax.Array], whole: Any, count: int, axis: int) -> jax.Array:
-    """What `run` gives for each of `count` parts of some arrays, cut and joined along `axis`."""
+    """Apply `run` to each of `count` parts of some arrays, split and joined along `axis`."""
     if count == 1:
         return run(whole)
     parts = jax.tree.map(lambda x: split(x, count, axis), whole)

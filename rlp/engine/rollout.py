@@ -1,8 +1,8 @@
-"""The rollout: G thoughts at every fork, decoded against one trunk cache per document.
+"""The rollout: sample G thoughts at every fork, with one trunk cache per document.
 
-read_documents   the trunk once per document, and its cache
-roll_out         the opening tag but its last token at once, then one token per branch and
-                 step, until every thought has closed or has L actions
+`read_documents` prefills each document once. `roll_out` extends its cache by all but the last token
+of the opening tag in one pass, then decodes one token per branch and step until every thought has
+closed or has L actions.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from rlp.engine.decoding import decode
 
 @flax.struct.dataclass
 class Documents:
-    """Documents that the policy has read, ready to be thought about."""
+    """Documents that the policy has prefilled."""
 
     trunk: Trunk  # [B, P + T], thinking prompt included
     cache: Cache
@@ -30,23 +30,23 @@ class Documents:
 
 @flax.struct.dataclass
 class Rollout:
-    """The thoughts of some forks, and the computation that they left behind."""
+    """The thoughts of some forks, with the branches and caches that scoring continues from."""
 
     trunk: Trunk  # [B, P + T], thinking prompt included
     branches: Branches  # [B, N, W], see rlp/engine/branches.py
-    branch_cache: Cache  # slots 0 … O + L - 2, those that predict actions
+    branch_cache: Cache  # slots 0 … O + L - 2, which predict actions
     thoughts: Thoughts  # [B, N, L]
-    target: jax.Array  # [B, N, H] int32, the text that follows
-    decoded: jax.Array  # int32, tokens decoded: branches that were run, times steps
+    target: jax.Array  # [B, N, H] int32, the text after the fork
+    decoded: jax.Array  # int32, decoded tokens: rows of all decoding steps, also of closed thoughts
 
     def without_cache(self) -> "Rollout":
-        """What the update needs: the cache is large, and only the evidence reads it."""
+        """Return the rollout as the update reads it: only the evidence needs the large cache."""
         gone: Any = None
         return dataclasses.replace(self, branch_cache=gone)
 
 
 def read_documents(model: Transformer, trunk: Trunk) -> Documents:
-    """Prefills rows of one document each, [B, P + T], with the thinking prompt behind their bos."""
+    """Prefill single-document rows, [B, P + T], with the thinking prompt after BOS."""
     hidden, cache = prefill(model, trunk)
     return Documents(trunk=trunk, cache=cache, hidden=hidden)
 
@@ -61,16 +61,19 @@ def roll_out(
     temperature: float,
     vocabulary: Vocabulary,
 ) -> Rollout:
-    """Samples G thoughts at each fork.
+    """Sample G thoughts at each fork (arXiv 2510.01265, Algorithm 1).
 
     Args:
-      model: the behaviour policy theta_old, which read the documents.
+      model: the behavior policy theta_old, which prefilled the documents.
       documents: [B, P + T].
       forks: [B, K] with targets [B, K, H].
-      uniforms: [B, N, L] from `thought_uniforms`; N = K · G, L the most actions of a thought.
+      uniforms: [B, N, L] in [0, 1), from `thought_uniforms`; N = K · G, L the limit of actions.
       prompt_length: P.
       temperature: of the sampler; 0 takes the likeliest token and ignores `uniforms`.
       vocabulary: tags and banned ids.
+
+    Returns:
+      Thoughts [B, N, L], their branches [B, N, W] and the branches' cache.
     """
     count, limit = uniforms.shape[1:]
     group = count // forks.position.shape[1]

@@ -1,4 +1,4 @@
-"""What the host gets of a rollout: metrics, counts of tokens, and the text of responses.
+"""What the host receives of a rollout: metrics, token counts, and the tokens of responses.
 
 Metrics are means over branches, groups or decoded tokens.
 """
@@ -13,10 +13,10 @@ from rlp.engine.step import Evidence, RLPSettings
 from rlp.objectives.outcome import Answers
 
 
-def figures_stage(
+def metrics_stage(
     settings: RLPSettings, vocabulary: Vocabulary, rollout: Rollout, evidence: Evidence
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Metrics of a rollout, and the tokens that its cost is counted by."""
+    """Return the metrics of a rollout by name, and the token counts that its cost depends on."""
     prompts = rollout.trunk.tokens.shape[0] * len(settings.prompt)
     counts = {
         "documents": (rollout.trunk.segment > 0).sum() - prompts,
@@ -29,8 +29,8 @@ def figures_stage(
 def responses_stage(
     vocabulary: Vocabulary, rollout: Rollout, batch: Batch
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What the host reads of responses: actions [B, N, L], how many of them are text [B, N], and
-    the numbers of the problems [B]."""
+    """Return what the host grades: actions [B, N, L], the number of them without the end token
+    [B, N], and the indices of the problems [B]."""
     thoughts = rollout.thoughts
     return thoughts.actions, thoughts.words(vocabulary), jnp.asarray(batch.index)
 
@@ -38,14 +38,14 @@ def responses_stage(
 def rollout_metrics(
     rollout: Rollout, evidence: Evidence, settings: RLPSettings, vocabulary: Vocabulary
 ) -> dict[str, jax.Array]:
-    """Figures of the rollout of a step; nan where the network's probabilities were not finite, for
-    what is sampled then means nothing."""
-    figures = _figures(rollout, evidence, settings, vocabulary)
-    sampled_well = jnp.isfinite(rollout.thoughts.logprobs).all()
-    return {name: jnp.where(sampled_well, value, jnp.nan) for name, value in figures.items()}
+    """Return the metrics of a rollout by name; all are nan if a log-probability of a sampled action
+    is not finite, since the samples are then meaningless."""
+    metrics = _metrics(rollout, evidence, settings, vocabulary)
+    finite = jnp.isfinite(rollout.thoughts.logprobs).all()
+    return {name: jnp.where(finite, value, jnp.nan) for name, value in metrics.items()}
 
 
-def _figures(
+def _metrics(
     rollout: Rollout, evidence: Evidence, settings: RLPSettings, vocabulary: Vocabulary
 ) -> dict[str, jax.Array]:
     thoughts, counted = rollout.thoughts, evidence.counted
@@ -83,11 +83,11 @@ def _figures(
 def _answer_metrics(
     answers: Answers, planning: jax.Array | None, responses: Thoughts
 ) -> dict[str, jax.Array]:
-    """Figures of responses to problems; a majority is right if one that agrees with it is."""
-    right = (answers.agrees & answers.correct).any(axis=-1)
+    """Return the metrics of responses; a majority is correct if a response in it is correct."""
+    majority_correct = (answers.agrees & answers.correct).any(axis=-1)
     metrics = {
         "accuracy": answers.correct.mean(),
-        "majority_accuracy": right.mean(),
+        "majority_accuracy": majority_correct.mean(),
         "answered_share": answers.given.mean(),
         "failed_checks_share": answers.failed.mean(),
         "stated_confidence_share": (~jnp.isnan(answers.confidence)).mean(),
@@ -98,7 +98,12 @@ def _answer_metrics(
 
 
 def distinct_share(actions: jax.Array, group: int) -> jax.Array:
-    """Mean share of thoughts in a group that no earlier thought of the group equals, in (0, 1]."""
+    """Return the mean share of thoughts that differ from all earlier ones of their group, (0, 1].
+
+    Args:
+      actions: [B, N, L] int32.
+      group: G.
+    """
     groups = actions.reshape(-1, group, actions.shape[-1])
     equal = jnp.all(groups[:, :, None] == groups[:, None, :], axis=-1)
     seen = jnp.any(jnp.tril(equal, -1), axis=-1)
@@ -106,15 +111,12 @@ def distinct_share(actions: jax.Array, group: int) -> jax.Array:
 
 
 def names_target(actions: jax.Array, words: jax.Array, target: jax.Array) -> jax.Array:
-    """Whether the target stands, whole and in one run, among the words of a thought.
+    """Return whether thoughts contain the whole target as consecutive tokens, [B, N] bool.
 
     Args:
       actions: [B, N, L] int32.
-      words: number of actions that are not of the closing tag, [B, N].
+      words: [B, N] int32, number of actions without the closing tag.
       target: [B, N, H] int32.
-
-    Returns:
-      [B, N] bool; a thought of fewer than H words names nothing.
     """
     limit, horizon = actions.shape[-1], target.shape[-1]
     starts = max(limit - horizon + 1, 0)

@@ -1,7 +1,7 @@
-"""Random numbers of a step, and draws from a network's probabilities.
+"""The random numbers of a step, and sampling from logits.
 
-Every number belongs to (step, document, fork, thought), so a thought is the same however documents
-and forks are grouped into rollout batches, batches or devices.
+Every random number is addressed by (step, document, fork, thought). So a thought does not depend on
+how documents and forks are distributed over rollout batches, batches and devices.
 """
 
 import jax
@@ -9,28 +9,41 @@ import jax.numpy as jnp
 
 from rlp.data.batch import Array
 
-BLOCK = 128  # tokens whose probabilities are summed first, in two-level sampling
-# Keys beside the numbers of forks and thoughts, which are small.
+BLOCK = 128  # tokens per block of two-level sampling
+# Numbers for fold_in that cannot collide with indices of forks and thoughts, which are small.
 FORK_STREAM = NOISE_STREAM = 2**31 - 1
-PLACE_STREAM = 2**31 - 2
+POSITION_STREAM = 2**31 - 2
 
 
 def document_keys(key: jax.Array, step: jax.Array | int, index: Array) -> jax.Array:
-    """One PRNG key per document of a step: fold_in(fold_in(root, step), document)."""
+    """Return one PRNG key per document, [B]: fold_in(fold_in(root, step), document).
+
+    Args:
+      key: root PRNG key of the run.
+      step: of the run.
+      index: [B], numbers of the documents in the stream.
+    """
     key = jax.random.fold_in(key, step)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(index))
 
 
 def fork_keys(keys: jax.Array) -> jax.Array:
-    """The key that chooses each document's forks."""
+    """Return the keys that choose the forks of each document, [B]."""
     return jax.vmap(lambda key: jax.random.fold_in(key, FORK_STREAM))(keys)
 
 
 def thought_uniforms(
     keys: jax.Array, first: jax.Array | int, forks: int, group: int, length: int
 ) -> jax.Array:
-    """One uniform number in [0, 1) per document, fork from `first` on, thought and action:
-    [B, forks · G, L]."""
+    """Return one uniform number in [0, 1) per action, [B, forks · G, L].
+
+    Args:
+      keys: one PRNG key per document, [B].
+      first: index of the first fork.
+      forks: number of forks per document.
+      group: G.
+      length: L.
+    """
 
     def thought(key, fork, member):
         key = jax.random.fold_in(jax.random.fold_in(key, fork), member)
@@ -44,15 +57,20 @@ def thought_uniforms(
 
 
 def sample(logits: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Inverse-CDF sample of each row: logits [M, V], uniform [M] in [0, 1); int32 [M].
+    """Sample one token per row by inverse CDF, [M] int32.
 
-    In two levels: a block of tokens by the blocks' sums, then a token of that block. One number per
-    row instead of noise per token, and sums short enough for float32. Never picks probability 0.
+    Sampling has two levels: a block of tokens by the sums of the blocks, then a token within the
+    block. It needs one number per row instead of noise per token, its sums are short enough for
+    float32, and a token of probability 0 is never sampled.
+
+    Args:
+      logits: [M, V] float32.
+      uniform: [M] in [0, 1).
     """
     rows, size = logits.shape
     weights = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
     weights = jnp.pad(weights, ((0, 0), (0, -size % BLOCK))).reshape(rows, -1, BLOCK)
-    below = 1 - jnp.finfo(jnp.float32).eps  # keeps a draw strictly under the total it is held to
+    below = 1 - jnp.finfo(jnp.float32).eps  # keeps a draw strictly below the total
 
     def pick(weights, draw):
         mass = jnp.cumsum(weights, axis=-1)
@@ -69,8 +87,10 @@ def sample(logits: jax.Array, uniform: jax.Array) -> jax.Array:
 
 
 def noise(keys: jax.Array, first: jax.Array | int, forks: int, group: int) -> jax.Array:
-    """One number in [0, 1) per document, fork from `first` on and thought, [B, forks, group]; none
-    of them is one of the draws that the thought is sampled with."""
+    """Return one number in [0, 1) per thought, [B, forks, G], independent of its sampling.
+
+    Args: see `thought_uniforms`.
+    """
 
     def one(key, fork, member):
         key = jax.random.fold_in(jax.random.fold_in(key, fork), member)
@@ -80,25 +100,26 @@ def noise(keys: jax.Array, first: jax.Array | int, forks: int, group: int) -> ja
     return over(keys, first + jnp.arange(forks), jnp.arange(group))
 
 
-def other_places(
+def other_positions(
     keys: jax.Array, fork: jax.Array, length: jax.Array, min_prefix: int, horizon: int
 ) -> jax.Array:
-    """For every fork another place of its document where a fork could stand, uniform, [B, K].
+    """Draw, for every fork, another allowed position of its document, uniformly, [B, K] int32.
 
     Args:
-      keys: one PRNG key a document, [B].
-      fork: [B, K].
-      length: tokens of each document, [B]; where it has no other place, that one is returned.
-      min_prefix: first place allowed.
+      keys: one PRNG key per document, [B].
+      fork: [B, K] int32.
+      length: tokens of each document, [B]. If a document has no other allowed position, the fork
+        itself is returned.
+      min_prefix: first allowed position.
       horizon: H.
     """
-    count = (length - horizon - min_prefix + 1)[:, None]  # places allowed
+    count = (length - horizon - min_prefix + 1)[:, None]  # allowed positions
 
     def draw(key, number, others):
-        key = jax.random.fold_in(jax.random.fold_in(key, number), PLACE_STREAM)
+        key = jax.random.fold_in(jax.random.fold_in(key, number), POSITION_STREAM)
         return jax.random.randint(key, (), 0, others)
 
     over = jax.vmap(jax.vmap(draw, (None, 0, None)), (0, None, 0))
     drawn = over(keys, jnp.arange(fork.shape[1]), jnp.maximum(count[:, 0] - 1, 1))
-    place = min_prefix + drawn
-    return jnp.where(count > 1, place + (place >= fork), fork)
+    position = min_prefix + drawn
+    return jnp.where(count > 1, position + (position >= fork), fork)

@@ -1,8 +1,8 @@
-"""Log-probabilities and evidence: how likely the text that follows is, with and without a thought.
+"""Log-probabilities of actions, of targets with and without a thought, and of documents.
 
-`token_scores` is the only place that turns hidden states into log-probabilities, for the update,
-the evidence and the baseline alike. It works on chunks of tokens and computes each chunk's logits
-again in the backward pass, so that [tokens, V] never exists in full.
+All of them are computed by `token_scores`: for the update, the evidence and the baseline alike. It
+works on chunks of tokens and recomputes the logits of each chunk in the backward pass, so that
+[tokens, V] is never materialized. All scores are in nats.
 """
 
 import functools
@@ -16,7 +16,7 @@ import numpy as np
 from models.backend import choices
 from models.cache import Cache, grown
 from models.mask import HIDDEN_SCORE
-from models.sharding import place, shards
+from models.sharding import constrain, shards
 from models.transformer import Transformer
 from models.tree import Branches, Trunk, extend, forward
 from rlp.engine.branches import Vocabulary, unclosable
@@ -24,13 +24,11 @@ from rlp.engine.branches import Vocabulary, unclosable
 
 @flax.struct.dataclass
 class Scores:
-    """How a network predicts given tokens; three arrays of the tokens' shape."""
+    """A network's predictions of some tokens; all arrays have the shape of the tokens."""
 
-    logprob: jax.Array  # nats
-    entropy: (
-        jax.Array
-    )  # nats, of the whole distribution; carries a gradient where that is asked for
-    likeliest: jax.Array  # int32: the likeliest token, of several the first
+    logprob: jax.Array  # nats, of the token
+    entropy: jax.Array  # nats, of the whole distribution; has a gradient only on request
+    likeliest: jax.Array  # int32: the likeliest token, the first one of several
 
 
 def mask_logits(
@@ -40,14 +38,14 @@ def mask_logits(
     close: int | None = None,
     unclosable: jax.Array | None = None,
 ) -> jax.Array:
-    """The measure that sampler and trainer share: logits / temperature without banned tokens.
+    """Return logits / temperature with banned tokens masked, [M, V]; sampler and trainer share it.
 
     Args:
       logits: [M, V] float32.
-      banned: ids that cannot occur.
+      banned: ids that are banned in all rows.
       temperature: above 0.
-      close: last token of the closing tag.
-      unclosable: [M] bool, rows in which it is banned (see `branches.unclosable`).
+      close: id of the last token of the closing tag.
+      unclosable: [M] bool, rows in which `close` is banned, too (see `branches.unclosable`).
     """
     size = logits.shape[-1]
     allowed = np.ones(size, bool)
@@ -70,14 +68,14 @@ def token_scores(
     *,
     entropy_gradient: bool = False,
 ) -> Scores:
-    """Log-probability of every target, with the entropy of its distribution.
+    """Score targets: log-probability, entropy of the distribution, likeliest token; [B, ...] each.
 
     Args:
-      model: reads the logits.
+      model: computes logits from hidden states.
       hidden: final hidden states [B, ..., D] that predict the targets.
-      targets: ids [B, ...].
+      targets: [B, ...] int32 ids.
       banned, temperature, close, unclosable: as in `mask_logits`, with `unclosable` [B, ...].
-      entropy_gradient: whether the entropy carries a gradient.
+      entropy_gradient: whether the entropy carries a gradient, too.
     """
     shape, rows = targets.shape, targets.shape[0]
     if unclosable is not None:
@@ -85,31 +83,31 @@ def token_scores(
 
     def score(inputs: tuple) -> Scores:
         hidden, targets, unclosable = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), inputs)
-        logits = place(model.logits(hidden), "rows", "vocab")
+        logits = constrain(model.logits(hidden), "rows", "vocab")
         logits = mask_logits(logits, banned, temperature, close, unclosable)
         return jax.tree.map(
             lambda x: x.reshape(rows, -1), _scores(entropy_gradient, logits, targets)
         )
 
     inputs = (hidden.reshape(rows, -1, hidden.shape[-1]), targets.reshape(rows, -1), unclosable)
-    each = inputs[1].shape[1]
-    here = -(-rows // shards("rows"))  # rows that a device holds
-    chunks = min(each, logit_chunks(here * each, model.config.vocab_size))
+    length = inputs[1].shape[1]  # tokens per row
+    local_rows = -(-rows // shards("rows"))  # rows of a device
+    chunks = min(length, logit_chunks(local_rows * length, model.config.vocab_size))
     if chunks == 1:
         scores = score(inputs)
-    else:  # of some tokens of every row, so that each chunk has a share of every device's rows
-        size = -(-each // chunks)
-        pad = lambda x: jnp.pad(x, [(0, 0), (0, chunks * size - each)] + [(0, 0)] * (x.ndim - 2))
+    else:  # A chunk has some tokens of every row, so that all devices work on every chunk.
+        size = -(-length // chunks)
+        pad = lambda x: jnp.pad(x, [(0, 0), (0, chunks * size - length)] + [(0, 0)] * (x.ndim - 2))
         split = lambda x: pad(x).reshape(rows, chunks, size, *x.shape[2:]).swapaxes(0, 1)
         scores = jax.lax.map(jax.checkpoint(score), jax.tree.map(split, inputs))
-        scores = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(rows, -1)[:, :each], scores)
+        scores = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(rows, -1)[:, :length], scores)
     return jax.tree.map(lambda x: x.reshape(shape), scores)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scores(entropy_gradient: bool, logits: jax.Array, targets: jax.Array) -> Scores:
-    """Scores of targets [M] under logits [M, V]. The log-probability carries a gradient, and the
-    entropy where that is asked for."""
+    """Score targets [M] under logits [M, V]. The log-probability carries a gradient; the entropy
+    does so if `entropy_gradient`."""
     return _scores_forward(entropy_gradient, logits, targets)[0]
 
 
@@ -128,9 +126,9 @@ def _scores_forward(
 
 
 def _scores_backward(
-    entropy_gradient: bool, kept: tuple, cotangent: Scores
+    entropy_gradient: bool, residuals: tuple, cotangent: Scores
 ) -> tuple[jax.Array, None]:
-    logits, normalizer, targets = kept
+    logits, normalizer, targets = residuals
     is_target = jnp.arange(logits.shape[-1])[None, :] == targets[:, None]
     probabilities = jnp.exp(logits - normalizer[:, None])
     slope = cotangent.logprob[:, None] * (is_target - probabilities)
@@ -145,7 +143,7 @@ _scores.defvjp(_scores_forward, _scores_backward)
 
 
 def logit_chunks(count: int, vocab_size: int) -> int:
-    """Into how many chunks a device cuts the logits of `count` tokens."""
+    """Return the number of chunks in which a device computes the logits of `count` tokens."""
     return max(1, -(-count * vocab_size // choices().logits))
 
 
@@ -160,16 +158,16 @@ def action_scores(
     *,
     entropy_gradient: bool = False,
 ) -> Scores:
-    """How a network predicts every action of thoughts, [B, N, L]; all slots at once.
+    """Score every action of thoughts, log pi(c_u | x_<t, c_<u), [B, N, L]; all slots in one pass.
 
     Args:
-      model: read the trunk.
-      trunk, cache: the documents, thinking prompt included.
+      model: theta, or the reference; it also prefilled the trunk.
+      trunk, cache: the documents [B, P + T], thinking prompt included, and their cache.
       branches: slots 0 … O + L - 2, of which the last L predict actions.
-      actions: [B, N, L].
+      actions: [B, N, L] int32.
       vocabulary: tags and banned ids.
-      temperature: of the sampler.
-      entropy_gradient: as of `token_scores`.
+      temperature: of the sampler, above 0.
+      entropy_gradient: as in `token_scores`.
     """
     hidden, _ = extend(model, trunk, cache, branches)
     return _of_actions(model, hidden, actions, vocabulary, temperature, entropy_gradient)
@@ -187,13 +185,14 @@ def branch_scores(
     *,
     entropy_gradient: bool = False,
 ) -> tuple[Scores, Scores]:
-    """How a network predicts every action of thoughts, and every token of the target after them:
-    [B, N, L] and [B, N, H], in one pass.
+    """Score every action of thoughts, [B, N, L], and every target token after them, [B, N, H], in
+    one pass.
 
     Args:
+      model, trunk, cache, actions, vocabulary, temperature, entropy_gradient: as in
+        `action_scores`.
       branches: all W slots.
-      target: [B, N, H].
-      others: as of `action_scores`.
+      target: [B, N, H] int32.
     """
     hidden, _ = extend(model, trunk, cache, branches)
     after = token_scores(
@@ -211,7 +210,7 @@ def _of_actions(
     temperature: float,
     entropy_gradient: bool,
 ) -> Scores:
-    """Scores of the actions, from the hidden states of slots 0, 1, … of their branches."""
+    """Score actions [B, N, L], given the hidden states [B, N, ≥ O + L - 1, D] of their slots."""
     close, limit = vocabulary.think_close, actions.shape[-1]
     first = len(vocabulary.think_open) - 1
     return token_scores(
@@ -235,12 +234,21 @@ def reasoned_scores(
     target: jax.Array,
     vocabulary: Vocabulary,
 ) -> Scores:
-    """How the policy predicts every target token after its thought, [B, N, H].
+    """Score every target token after its thought, log p_theta(x_{t+h} | x_<t+h, c), [B, N, H].
 
-    Continues the caches of the rollout: only the slots from the last action on are run.
+    Their weighted sum is S_pred of eq. 3. Only the last C + H slots are computed, on the caches of
+    the rollout.
+
+    Args:
+      model: theta, which sampled the thoughts.
+      trunk, trunk_cache: the documents [B, P + T] and their cache.
+      branches: all W slots, [B, N, W].
+      branch_cache: of the rollout, slots 0 … O + L - 2.
+      target: [B, N, H] int32.
+      vocabulary: tags and banned ids.
     """
     horizon, close = target.shape[-1], len(vocabulary.think_close)
-    count = close + horizon  # the last action, whose slot no action needed, the tag, the target
+    count = close + horizon  # the last action, which predicted no other one; the tag; the target
     start = branches.tokens.shape[-1] - count
     room = grown(model.config, branch_cache, start + count)
     hidden, _ = extend(model, trunk, trunk_cache, branches, room, start, count)
@@ -256,8 +264,11 @@ def transplanted_scores(
     target: jax.Array,
     vocabulary: Vocabulary,
 ) -> Scores:
-    """How the policy predicts every target token after a thought that was sampled elsewhere,
-    [B, N, H]. All slots of the branches are run."""
+    """Score every target token after a thought that was sampled at another fork, [B, N, H].
+
+    Arguments as in `reasoned_scores`. All W slots of the branches are computed, since no cache of
+    the rollout fits.
+    """
     hidden, _ = extend(model, trunk, trunk_cache, branches)
     return token_scores(
         model, hidden[:, :, -target.shape[-1] :], target, vocabulary.not_in_documents
@@ -271,50 +282,53 @@ def no_think_scores(
     target: jax.Array,
     vocabulary: Vocabulary,
 ) -> Scores:
-    """How a network predicts every target token without a thought, [B, K, H].
+    """Score every target token without a thought, log p(x_{t+h} | x_<t+h), [B, K, H].
+
+    Under the baseline phi, their weighted sum is S_ema of eq. 3.
 
     Args:
-      model: policy or baseline.
-      hidden: its final hidden states [B, T, D] over the documents.
-      fork: [B, K], t.
-      target: [B, K, H].
-      vocabulary: for the ids that document text cannot hold.
+      model: theta, or the baseline phi.
+      hidden: its final hidden states [B, T, D] of the documents.
+      fork: [B, K] int32, t.
+      target: [B, K, H] int32.
+      vocabulary: for the ids that cannot occur in document text.
     """
     batch, forks, horizon = target.shape
-    place = fork[:, :, None] - 1 + jnp.arange(horizon, dtype=jnp.int32)[None, None, :]
-    place = place.reshape(batch, -1, 1)
-    chosen = jnp.take_along_axis(hidden, place, axis=1).reshape(batch, forks, horizon, -1)
-    return token_scores(model, chosen, target, vocabulary.not_in_documents)
+    index = fork[:, :, None] - 1 + jnp.arange(horizon, dtype=jnp.int32)[None, None, :]
+    index = index.reshape(batch, -1, 1)
+    predicting = jnp.take_along_axis(hidden, index, axis=1).reshape(batch, forks, horizon, -1)
+    return token_scores(model, predicting, target, vocabulary.not_in_documents)
 
 
 def document_scores(
     model: Transformer, trunk: Trunk, vocabulary: Vocabulary | None = None
 ) -> Scores:
-    """How a network predicts the token at every position, [B, T].
+    """Score the token at every position of documents, [B, T].
 
-    Position 0 of a document and padding have no prediction and hold 0. With a vocabulary, ids that
-    document text cannot hold are banned; without, as in next-token training, nothing is.
+    Scores are 0 for padding and for the first token of a document, which nothing predicts. With a
+    vocabulary, ids that cannot occur in document text are banned; without one, as in next-token
+    training, none are.
     """
     hidden = forward(model, trunk)
     banned = vocabulary.not_in_documents if vocabulary else ()
     scores = token_scores(model, hidden[:, :-1], trunk.tokens[:, 1:], banned)
     predicted = predicted_tokens(trunk)
-    place = lambda x: jnp.where(predicted, jnp.pad(x, ((0, 0), (1, 0))), jnp.zeros((), x.dtype))
-    return jax.tree.map(place, scores)
+    align = lambda x: jnp.where(predicted, jnp.pad(x, ((0, 0), (1, 0))), jnp.zeros((), x.dtype))
+    return jax.tree.map(align, scores)
 
 
 def predicted_tokens(trunk: Trunk) -> jax.Array:
-    """Whether the token at each place is predicted by the one before it, [B, T] bool."""
+    """Return which tokens are predicted by the token before them, [B, T] bool."""
     same = trunk.segment[:, 1:] == trunk.segment[:, :-1]
     return jnp.pad(same & (trunk.segment[:, 1:] > 0), ((0, 0), (1, 0)))
 
 
-def learnt_tokens(trunk: Trunk, loss_mask: jax.Array | np.ndarray | None) -> jax.Array:
-    """The predicted tokens that a next-token loss is the mean over, [B, T] bool.
+def loss_tokens(trunk: Trunk, loss_mask: jax.Array | np.ndarray | None) -> jax.Array:
+    """Return the tokens that the next-token loss is the mean over, [B, T] bool.
 
     Args:
-      trunk: rows.
-      loss_mask: of the batch, [B, T] bool; None for all.
+      trunk: rows, [B, T].
+      loss_mask: of the batch, [B, T] bool; None for all predicted tokens.
     """
     predicted = predicted_tokens(trunk)
     return predicted if loss_mask is None else predicted & loss_mask

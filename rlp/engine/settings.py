@@ -1,4 +1,4 @@
-"""The settings of the method, as its stages read them."""
+"""The settings of the method that the stages of a step read."""
 
 import dataclasses
 
@@ -9,39 +9,39 @@ from rlp.objectives.registry import find
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RLPSettings(MethodFields):
-    """The fields of the method (`configs/default.py`), and what a run resolves for it."""
+    """The fields of the method (`configs/default.py`), and the values that a run resolves."""
 
-    objective: str  # `objective` itself: a name of `rlp.objectives.registry`
-    prompt: tuple[int, ...]  # token ids, without a bos
-    bos: int  # tokens at the beginning of a row, before the prompt and the text
+    objective: str  # a name in `rlp.objectives.registry`, or "<module>:<name>"
+    prompt: tuple[int, ...]  # P token ids of the thinking prompt, without BOS
+    bos: int  # number of BOS tokens at the start of a row, before prompt and text
     options: Options = Options()  # of the objective
 
     @property
     def updates(self) -> int:
-        """Optimizer updates of a step: every pass over its rollout takes one a minibatch."""
+        """Optimizer updates per step: one per minibatch and pass over the rollout."""
         return self.updates_per_rollout * self.minibatches
 
     @property
     def first_predicted(self) -> int:
-        """Position in a trunk of the text's first token that is predicted, after bos and prompt."""
+        """Trunk position of the first predicted token of the text, after BOS and prompt."""
         return len(self.prompt) + max(self.bos, 1)
 
     @property
     def learns_target(self) -> bool:
-        """Whether the text after a thought is learnt, too."""
+        """Whether the loss includes the likelihood of the text after a thought."""
         return self.target_weight > 0 or find(self.objective).target_weights is not None
 
     @property
     def keeps_reference(self) -> bool:
-        """Whether a state holds a reference: for a KL term, unless a phi that never moves is it."""
+        """Whether the state contains pi_ref, for the KL term; a frozen phi serves as one, too."""
         return self.kl_weight > 0 and self.baseline != "frozen"
 
 
 def copies_kept(settings: RLPSettings | None) -> tuple[bool, bool]:
-    """Whether a state holds a baseline φ, and a reference for the KL term.
+    """Return whether the state contains a baseline phi, and whether it contains a reference.
 
     Args:
-      settings: with which a training step samples; None where it samples nothing.
+      settings: of the sampling of a training step; None for next-token training.
     """
     if settings is None:
         return False, False

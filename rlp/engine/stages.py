@@ -1,12 +1,12 @@
-"""The stages of a training step, in order: Algorithm 1 of RLP (arXiv 2510.01265), read downwards.
+"""The stages of a training step, in order: Algorithm 1 of RLP (arXiv 2510.01265).
 
-Every line is a jitted program: its name, the function, the values that it reads and makes by name,
-how often a step runs it (`UNITS`), under which part of the step its time is counted, the parts of
-the FLOP count that it accounts for (`rlp.training.cost.PARTS`), and on what it depends whether a
-step has it at all. The trainers run these lists, evaluation samples with them, and
-`launch.compile` compiles them for devices that are not here.
+Each entry of the lists below is a jitted program: its name, its function, the names of its inputs
+and outputs, how often a step runs it (`UNITS`), the phase that its time counts toward, the parts of
+the FLOP count that it accounts for (`rlp.training.cost.PARTS`), and the condition under which a
+step includes it. The trainers run these lists, evaluation samples with them, and `launch.compile`
+compiles them ahead of time for other devices.
 
-theta is that of before the updates in all stages but `update` and `finish`.
+In all stages but `update` and `finish`, theta has its value from before the updates.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from rlp.engine.branches import Vocabulary
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.placement import gather, needs_gathering
 from rlp.engine.rollout import Rollout
-from rlp.engine.rollout_metrics import figures_stage, responses_stage
+from rlp.engine.rollout_metrics import metrics_stage, responses_stage
 from rlp.engine.settings import RLPSettings
 from rlp.engine.step import (
     ForkedDocuments,
@@ -56,42 +56,42 @@ UNITS = {
     "end": "once, after the updates",
 }
 
-Values = dict[str, Any]  # what stages read and make, by name
+Values = dict[str, Any]  # inputs and outputs of stages, by name
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What the stages of a step are compiled for."""
+    """The static configuration that the stages of a step are compiled for."""
 
     model: ModelConfig
-    settings: RLPSettings | None  # None, as is the vocabulary, for next-token prediction
+    settings: RLPSettings | None  # None, like the vocabulary, for next-token prediction
     vocabulary: Vocabulary | None
     optimizer: Optimizer
     mesh: Mesh
 
 
 def always(setup: Setup) -> bool:
-    """A stage that every step has."""
+    """Return True: every step includes the stage."""
     return True
 
 
 def copies_theta(setup: Setup) -> bool:
-    """Whether a rollout reads a copy of the parameters, whole over fsdp or in another dtype."""
+    """Return whether rollouts read a copy of theta, gathered over fsdp or in another dtype."""
     return needs_gathering(setup.model, setup.mesh, _settings(setup).rollout_layout)
 
 
 def scores_text(setup: Setup) -> bool:
-    """Whether thoughts are rewarded for the text that follows them."""
+    """Return whether thoughts are rewarded for the text that follows them."""
     return not checks_answers(setup)
 
 
 def checks_answers(setup: Setup) -> bool:
-    """Whether thoughts are responses to problems, rewarded for their answers."""
+    """Return whether thoughts are responses to problems, rewarded for their answers."""
     return reads_answers(_settings(setup).objective)
 
 
 def has_kl_term(setup: Setup) -> bool:
-    """Whether the loss has a KL term towards the network of the start."""
+    """Return whether the loss has a KL term to the network at the start of the run."""
     return _settings(setup).kl_weight > 0
 
 
@@ -106,15 +106,15 @@ class Stage:
 
     Attributes:
       name: of the stage.
-      function: what is jitted; None for work of the host, which the trainer does.
-      arrows: "inputs -> outputs", names of values. An output that is also an input takes its
-        memory. "evidence.reference" fills a field of a value.
+      function: the function to jit; None for work on the host, which the trainer does.
+      arrows: "inputs -> outputs", names of values. The buffer of an input that is also an output is
+        donated. "evidence.reference" sets a field of a value.
       unit: how often a step runs it, one of `UNITS`.
-      phase: of the step's time that it is counted under.
+      phase: part of the step's time that its time counts toward.
       flops: parts of the FLOP count that it accounts for.
-      when: whether a step has the stage.
-      bound: fields of a `Setup` that are the function's first arguments.
-      static: inputs that are Python numbers, for which it is compiled.
+      when: returns whether the step of a `Setup` includes the stage.
+      bound: fields of `Setup` that are the first arguments of the function.
+      static: inputs that are static Python numbers.
     """
 
     name: str
@@ -129,70 +129,70 @@ class Stage:
 
     @property
     def inputs(self) -> list[str]:
-        """Names of the values that it reads."""
+        """Names of the input values."""
         return self.arrows.split("->")[0].split()
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the values that it makes."""
+        """Names of the output values."""
         return self.arrows.split("->")[1].split()
 
     def jit(self, setup: Setup, placements: Mapping[str, Any]) -> Callable:
-        """The program, compiled when it is called with its inputs.
+        """Return the jitted function, with static, donated and sharded arguments set.
 
         Args:
-          setup: what it is compiled for.
-          placements: shardings of some outputs by name; JAX chooses those of the others.
+          setup: bound to the first arguments.
+          placements: shardings of some outputs by name; the compiler chooses those of the others.
         """
         assert self.function is not None
         bound = [getattr(setup, name) for name in self.bound.split()]
-        number = lambda names: [self.inputs.index(name) for name in self.inputs if name in names]
+        indices = lambda names: [self.inputs.index(name) for name in self.inputs if name in names]
         options: dict[str, Any] = {}
         if all(name in placements for name in self.outputs):
             out = tuple(placements[name] for name in self.outputs)
             options["out_shardings"] = out if len(out) > 1 else out[0]
-        program = jax.named_scope(self.name)(functools.partial(self.function, *bound))
+        program: Any = jax.named_scope(self.name)(functools.partial(self.function, *bound))
         program.__name__ = self.name  # the name of the compiled program in traces and logs
         return jax.jit(
             program,
-            static_argnums=number(self.static.split()),
-            donate_argnums=number(self.outputs),
+            static_argnums=indices(self.static.split()),
+            donate_argnums=indices(self.outputs),
             **options,
         )
 
     def arguments(self, values: Values) -> list[Any]:
-        """What the program is called with."""
+        """Return the arguments of the program."""
         return [values[name] for name in self.inputs]
 
-    def results(self, values: Values, made: Any) -> Values:
-        """`values` with what the program made."""
-        new = dict(zip(self.outputs, made if len(self.outputs) > 1 else [made], strict=True))
+    def results(self, values: Values, outputs: Any) -> Values:
+        """Return `values` updated with the outputs of the program."""
+        new = dict(zip(self.outputs, outputs if len(self.outputs) > 1 else [outputs], strict=True))
         for name in [name for name in new if "." in name]:
             value, field = name.split(".")
             new[value] = dataclasses.replace(values[value], **{field: new.pop(name)})
         return values | new
 
 
-# Names of values: policy, theta as rollouts read it; scorer, the network whose loss ranks forks;
-# baseline, phi; reference, pi_ref; forked, documents with their forks; first, index of the first
-# fork of a rollout batch; trained, the state without phi and pi_ref, which an update does not use.
+# Values: `policy` is theta in the layout that rollouts read, `scorer` the network whose loss ranks
+# forks, `baseline` phi, `reference` pi_ref, `forked` documents with their forks, `first` the index
+# of a rollout batch's first fork, `trained` the state without phi and pi_ref.
 # fmt: off
 RLP = (
     Stage("gather", gather, "params -> policy", "start", "gather",
           when=copies_theta, bound="model"),
-    # Forks are chosen, and documents read by theta.
+    # Choose the forks, and prefill the documents.
     Stage("read", read_stage, "policy scorer batch key step -> forked", "documents", "rollout",
           flops="scoring prefill"),
-    # S_ema, and the loss without a thought: one pass per document for all its forks.
+    # S_ema and the no-think loss of theta: one pass per document and network for all its forks.
     Stage("no_think", no_think_stage, "policy baseline batch forked -> no_think", "documents",
           "evidence", flops="scoring baseline", when=scores_text),
-    # G thoughts at each fork.
+    # Sample G thoughts at each fork.
     Stage("rollout", rollout_stage, "policy forked first forks -> rollout", "forks", "rollout",
           flops="decode", static="forks"),
-    # S_pred on the rollout's caches; rewards (eq. 3) and advantages (eq. 4).
+    # S_pred on the caches of the rollout, rewards (eq. 3) and advantages (eq. 4).
     Stage("evidence", evidence_stage, "policy forked no_think rollout first table -> evidence",
           "forks", "evidence", flops="scoring", when=scores_text),
-    # Of responses to problems, the answers are checked on the host, and give the rewards.
+    # For problems instead: the host grades the answers of the responses, and rewards follow.
     Stage("responses", responses_stage, "rollout batch -> responses", "forks", "verify",
           when=checks_answers, bound="vocabulary"),
     Stage("grade", None, "responses -> answers planning", "forks", "verify", when=checks_answers),
@@ -201,16 +201,16 @@ RLP = (
     Stage("join", join_rollout_batches,
           "rollout_batches batches_per_document -> rollout evidence", "join", "update",
           bound="", static="batches_per_document"),
-    # log pi_ref of the actions.
+    # log pi_ref of the actions, for the KL term.
     Stage("reference", reference_stage, "reference rollout -> evidence.reference", "batch",
           "evidence", flops="reference", when=has_kl_term),
-    Stage("figures", figures_stage, "rollout evidence -> figures counts", "batch", "update",
+    Stage("metrics", metrics_stage, "rollout evidence -> rollout_metrics counts", "batch", "update",
           bound="settings vocabulary"),
-    # The clipped surrogate (eq. 5) and its gradient, and the optimizer.
+    # The gradient of the clipped surrogate (eq. 5), and the optimizer update.
     Stage("update", update_stage, "trained rollout evidence minibatch -> trained metrics",
           "minibatch", "update", flops="update optimizer",
           bound="model settings vocabulary optimizer"),
-    # The step is counted, and phi moves towards theta.
+    # Count the step; phi <- tau phi + (1 - tau) theta.
     Stage("finish", finish_step, "state -> state", "end", "update", flops="optimizer",
           bound="settings"),
 )
@@ -222,32 +222,34 @@ NEXT_TOKEN = (
 
 
 def stages_of(setup: Setup) -> list[Stage]:
-    """The stages of a training step, in order."""
+    """Return the stages of a training step, in order."""
     listed = NEXT_TOKEN if setup.settings is None else RLP
     return [stage for stage in listed if stage.when(setup)]
 
 
 def of_unit(stages: Sequence[Stage], unit: str) -> list[Stage]:
-    """Those that a step runs as often as `UNITS` says of `unit`."""
+    """Return the stages of one of `UNITS`, in order."""
     return [stage for stage in stages if stage.unit == unit]
 
 
 def still_read(values: Values, stages: Sequence[Stage], unit: str) -> Values:
-    """Of some values, those that stages of later units read; the others can be freed."""
+    """Return the values that stages of later units than `unit` read; the others can be freed."""
     later = list(UNITS)[list(UNITS).index(unit) + 1 :]
     read = {name for stage in stages if stage.unit in later for name in stage.inputs}
     return {name: value for name, value in values.items() if name in read}
 
 
 def placements(setup: Setup, shardings: TrainState) -> dict[str, Any]:
-    """Shardings of what stages make, by name, where they are not the compiler's choice.
+    """Return shardings of outputs by name; the compiler chooses those of all others.
 
     Args:
-      shardings: of a whole state, from `state_shardings`.
+      setup: of the step.
+      shardings: of a state, from `state_shardings`.
     """
     network = shapes(setup.model)
     whole = replicated(setup.mesh)
-    names = ("figures", "counts", "metrics", "tokens", "responses")  # come to the host
+    # The host reads these.
+    names = ("rollout_metrics", "counts", "metrics", "tokens", "responses")
     return dict.fromkeys(names, whole) | {
         "policy": parameter_shardings(setup.mesh, network, gathered=True),
         "state": shardings,
@@ -263,22 +265,25 @@ def sample_thoughts(
     batch: Batch,
     key: jax.Array,
 ) -> tuple[ForkedDocuments, Rollout]:
-    """The stages up to the rollout on all of a batch at once, without rollout batches: documents
-    with their forks, and the thoughts there. To be traced in a larger program.
+    """Run the stages up to the rollout on a whole batch at once; for tracing in a larger program.
 
     Args:
-      params: of the network, which also ranks the forks where the rule asks.
-      batch: rows of one document each.
+      model, settings, vocabulary: of the method.
+      params: of the network, which also ranks positions if the rule of forks needs scores.
+      batch: single-document rows, [B, T].
       key: root PRNG key.
+
+    Returns:
+      The documents with their forks, and G thoughts at each fork.
     """
     values: Values = {"policy": params, "scorer": params, "batch": batch, "key": key, "step": 0}
     values |= {"first": 0, "forks": None}
-    found = _computed("rollout", values, (model, settings, vocabulary))
-    return found["forked"], found["rollout"]
+    values = _computed("rollout", values, (model, settings, vocabulary))
+    return values["forked"], values["rollout"]
 
 
 def _computed(name: str, values: Values, method: tuple) -> Values:
-    """`values` with the one of that name, and those that its stages read."""
+    """Return `values` with the value of that name, and with those that it depends on."""
     if name in values:
         return values
     stage = next(stage for stage in RLP if name in stage.outputs)

@@ -1,9 +1,10 @@
-"""Held-out measures of thoughts and answers, and generation of text.
+"""Held-out evaluation of thoughts and answers, and generation of text.
 
-evaluator           documents with and without thoughts, responses of pairs, thoughts to look at
-answer_evaluator    responses to held-out problems, graded
-thinking            thoughts at forks, scored with and without them by the same network
-answering           how responses to problems are sampled and graded, in training as well
-response_format     what stands before a response and around it
-generation          text from a trained network
+evaluator           metrics of documents with and without thoughts and of pairs, example thoughts
+answer_evaluator    metrics of responses to held-out problems, example responses
+thinking            sample thoughts at forks, and score targets with and without them
+answering           sample and grade responses to problems, in training and evaluation
+response_format     the tokens around a response
+generation          generate text or thoughts from a trained network
+likelihood          log-likelihood of a text after a prompt
 """

@@ -1,4 +1,4 @@
-"""Held-out figures of the answers that a network gives to problems, and responses to look at."""
+"""Held-out metrics of a network's answers to problems, and example responses."""
 
 import dataclasses
 import functools
@@ -24,13 +24,13 @@ NAMES = catalogue.names("problems")
 
 @dataclasses.dataclass(frozen=True)
 class AnswerEvaluator:
-    """Has a network answer held-out problems, always with the same draws.
+    """Evaluates a network on held-out problems, with the same random numbers for the same key.
 
     Attributes:
-      answering: how problems are put and answers checked.
-      responses: sampled per problem, besides a greedy one.
-      batch_size: problems at a time.
-      mesh: that the problems are spread over.
+      answering: samples and grades responses.
+      responses: number of sampled responses per problem, besides a greedy one.
+      batch_size: problems per batch.
+      mesh: the problems of a batch are sharded over it.
     """
 
     answering: Answering
@@ -38,95 +38,98 @@ class AnswerEvaluator:
     batch_size: int
     mesh: Mesh
 
-    def figures(
+    def problem_metrics(
         self,
         params: Params,
         problems: Mapping[str, Problems],
         key: jax.Array,
         watch: Callable = iter,
     ) -> dict[str, float]:
-        """The metrics of problems in `rlp.metrics.catalogue`: means over files, each the mean over
-        its problems; and the accuracy of every file that has a name, as accuracy/<name>. They are
-        nan where a network's logits were not finite.
+        """Return the metrics of problems (see `rlp.metrics.catalogue`), as means over files.
+
+        The accuracy of a file with a name is also returned as accuracy/<name>. Metrics are nan if
+        logits of the network are not finite.
 
         Args:
-          params: the network.
-          problems: of every file.
-          key: PRNG key of the draws.
-          watch: wraps the iterable of batches, for a progress bar or to stop early.
+          params: of the network.
+          problems: from the name of a file, or "", to its problems.
+          key: PRNG key of the sampling.
+          watch: wraps the list of batches, to show progress or to stop early.
         """
-        each = {
-            name: self._answers(params, of_file, key, watch) for name, of_file in problems.items()
+        by_file = {
+            name: self._file_metrics(params, of_file, key, watch)
+            for name, of_file in problems.items()
         }
-        mean = lambda figure: float(np.mean([figures[figure] for figures in each.values()]))
-        named = {f"accuracy/{name}": figures["accuracy"] for name, figures in each.items() if name}
+        mean = lambda name: float(np.mean([metrics[name] for metrics in by_file.values()]))
+        named = {
+            f"accuracy/{name}": metrics["accuracy"] for name, metrics in by_file.items() if name
+        }
         return {name: mean(name) for name in NAMES} | named
 
-    def _answers(
+    def _file_metrics(
         self, params: Params, problems: Problems, key: jax.Array, watch: Callable
     ) -> dict[str, float]:
-        """Means over some problems."""
-        totals, left = dict.fromkeys(NAMES, 0.0), list(problems.answers)
+        """Return the means over the problems of a file."""
+        totals, remaining = dict.fromkeys(NAMES, 0.0), list(problems.answers)
         with jax.set_mesh(self.mesh):
             params = self._gather(params) if self._gather else params
             for part in watch(list(parts(problems.prompts, self.batch_size))):
                 size = len(part.index)
-                answers, left = left[:size], left[size:]
-                found = jax.device_get(self._respond(params, spread(part, self.mesh), key))
+                answers, remaining = remaining[:size], remaining[size:]
+                responses = jax.device_get(self._respond(params, spread(part, self.mesh), key))
                 with self.answering.grader.step() as time:
                     sampled, greedy = (
                         self.answering.grades(actions[:size], words[:size], answers, time)
-                        for actions, words, *_ in found
+                        for actions, words, *_ in responses
                     )
-                (_, words, closed, sampled_well), (*_, greedy_well) = found
+                (_, words, closed, sampled_finite), (*_, greedy_finite) = responses
                 for row, (group, best) in enumerate(zip(sampled, greedy, strict=True)):
-                    right = [grade.correct for grade in group]
+                    correct = [grade.correct for grade in group]
                     agreed = [grade.agrees and grade.correct for grade in group]
-                    figures = {
-                        "accuracy": np.mean(right),
+                    metrics = {
+                        "accuracy": np.mean(correct),
                         "greedy_accuracy": best[0].correct,
                         "majority_accuracy": any(agreed),
-                        "any_accuracy": any(right),
+                        "any_accuracy": any(correct),
                         "answered_share": np.mean([grade.answer is not None for grade in group]),
                         "response_length": np.mean(words[row] + closed[row]),
                         "response_closed_fraction": np.mean(closed[row]),
                     }
-                    if not greedy_well[row].all():
-                        figures["greedy_accuracy"] = np.nan
-                    if not sampled_well[row].all():
-                        figures |= dict.fromkeys(figures.keys() - {"greedy_accuracy"}, np.nan)
-                    for name, value in figures.items():
+                    if not greedy_finite[row].all():
+                        metrics["greedy_accuracy"] = np.nan
+                    if not sampled_finite[row].all():
+                        metrics |= dict.fromkeys(metrics.keys() - {"greedy_accuracy"}, np.nan)
+                    for name, value in metrics.items():
                         totals[name] += float(value) / len(problems.answers)
         return totals
 
     def browse(
         self, params: Params, problems: Mapping[str, Problems], key: jax.Array, count: int
     ) -> list[dict]:
-        """Responses to the first problems of every file, as plain data for `responses.json`.
+        """Return responses to the first problems of every file, as plain data for responses.json.
 
         Args:
-          params, key: as of `figures`.
-          problems: of every file.
-          count: most problems of a file.
+          params, problems, key: as in `problem_metrics`.
+          count: at most this number of problems per file.
         """
-        shown = []
+        examples = []
         for name, of_file in problems.items():
-            # As many at a time as for the figures: that program is compiled.
-            chosen = next(parts(of_file.prompts, max(count, self.batch_size)))
+            # The batch size of `problem_metrics`, whose program is already compiled.
+            batch = next(parts(of_file.prompts, max(count, self.batch_size)))
             answers = of_file.answers[:count]
             with jax.set_mesh(self.mesh):
                 whole = self._gather(params) if self._gather else params
-                found, _ = jax.device_get(self._respond(whole, spread(chosen, self.mesh), key))
-            actions, words, closed, _ = (x[: len(answers)] for x in found)
-            with self.answering.grader.step() as left:
-                grades = self.answering.grades(actions, words, answers, left)
+                sampled, _ = jax.device_get(self._respond(whole, spread(batch, self.mesh), key))
+            actions, words, closed, _ = (x[: len(answers)] for x in sampled)
+            with self.answering.grader.step() as time:
+                grades = self.answering.grades(actions, words, answers, time)
             texts = self.answering.responses(actions, words)
-            length = (np.asarray(chosen.segment) > 0).sum(axis=-1)
-            shown += [
+            length = (np.asarray(batch.segment) > 0).sum(axis=-1)
+            examples += [
                 {
                     "file": name,
                     "prompt": self.answering.decode(
-                        np.asarray(chosen.tokens)[row, : length[row]].tolist()
+                        np.asarray(batch.tokens)[row, : length[row]].tolist()
                     ),
                     "answer": answers[row],
                     "responses": [
@@ -141,12 +144,15 @@ class AnswerEvaluator:
                 }
                 for row in range(len(answers))
             ]
-        return shown
+        return examples
 
     @functools.cached_property
     def _respond(self) -> Callable[[Params, Batch, jax.Array], Any]:
-        """Sampled responses to every prompt, and a greedy one: actions, how many of them are text,
-        whether they ended by themselves, whether the logits were finite; [B, N, …] each."""
+        """Return a jitted function that samples responses, and a greedy one, to every prompt.
+
+        For both it returns actions [B, N, L], the number of them without the end token [B, N],
+        whether they ended by themselves [B, N], and whether all logits were finite [B, N].
+        """
         model, words = self.answering.method.model, self.answering.method.vocabulary
         settings = self.answering.method.settings
         sampled = dataclasses.replace(settings, group_size=self.responses)
@@ -154,14 +160,14 @@ class AnswerEvaluator:
 
         @functools.partial(jax.jit, out_shardings=replicated(self.mesh))
         def respond(params, batch, key):
-            def of(settings):
+            def sample(settings):
                 method = (model, settings, words)
                 _, rollout = sample_thoughts(*method, params, batch, key)
-                found = rollout.thoughts
-                well = jnp.isfinite(found.logprobs).all(axis=-1)
-                return found.actions, found.words(words), found.closed, well
+                responses = rollout.thoughts
+                finite = jnp.isfinite(responses.logprobs).all(axis=-1)
+                return responses.actions, responses.words(words), responses.closed, finite
 
-            return of(sampled), of(greedy)
+            return sample(sampled), sample(greedy)
 
         return respond
 

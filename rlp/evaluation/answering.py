@@ -1,4 +1,4 @@
-"""How a network answers problems: with what it samples responses, and who checks them."""
+"""Responses to problems: the settings that sample them, decoding and grading."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from rlp.runtime import hosts
 
 
 def response_settings(settings: RLPSettings, length: int) -> RLPSettings:
-    """The settings of a method for responses: one at the end of each prompt, and no text after it.
+    """Return the settings for responses: one fork at the end of each prompt, and no text after it.
 
     Args:
-      settings: whose numbers of groups, sampling and updates are taken.
-      length: most actions of a response.
+      settings: of the method; group size, sampling and updates are kept.
+      length: at most this number of actions per response.
     """
     return dataclasses.replace(
         settings,
@@ -34,15 +34,15 @@ def response_settings(settings: RLPSettings, length: int) -> RLPSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Answering:
-    """Responses to problems.
+    """Decodes and grades responses to problems.
 
     Attributes:
-      method: of a rollout that samples them.
-      response_format: what stands around them.
-      grader: checks them.
-      decode: ids to text.
-      texts: bytes of every token, to find planning phrases; None where nobody asks.
-      phrases: that plan.
+      method: for the rollout of responses.
+      response_format: the tokens around responses.
+      grader: compares answers with the gold answers.
+      decode: from ids to text.
+      texts: bytes of every token, to find planning phrases; None if the objective ignores them.
+      phrases: planning phrases.
     """
 
     method: Method
@@ -53,7 +53,7 @@ class Answering:
     phrases: Sequence[str]
 
     def responses(self, actions: np.ndarray, words: np.ndarray) -> list[list[str]]:
-        """The texts of actions [B, N, L], of which the first `words` [B, N] are text."""
+        """Decode actions [B, N, L], of which the first `words` [B, N] are text."""
         return [
             [
                 self.decode(actions[row, n, : words[row, n]].tolist())
@@ -63,22 +63,27 @@ class Answering:
         ]
 
     def grades(
-        self, actions: np.ndarray, words: np.ndarray, answers: Sequence[str], left: StepTime
+        self, actions: np.ndarray, words: np.ndarray, answers: Sequence[str], time: StepTime
     ) -> list[list[Grade]]:
-        """The grades of the responses to problems with these answers; `left` as of `grade_all`.
+        """Grade responses on process 0, and return the grades on all processes.
 
-        They are checked on the first host, since a check that fails for want of time there may
-        pass elsewhere; all hosts call this.
+        Only one process grades, since a check that times out there may succeed elsewhere. All
+        processes must call this.
+
+        Args:
+          actions, words: as in `responses`.
+          answers: gold answers of the B problems.
+          time: remaining time for grading in this step, see `Grader.grade_all`.
         """
 
         def decide() -> list[list[dict]]:
-            grades = self.grader.grade_all(self.responses(actions, words), answers, left)
+            grades = self.grader.grade_all(self.responses(actions, words), answers, time)
             return [[dataclasses.asdict(grade) for grade in group] for group in grades]
 
         return [[Grade(**grade) for grade in group] for group in hosts.agree(decide)]
 
     def planning(self, actions: np.ndarray, words: np.ndarray) -> np.ndarray | None:
-        """Which actions plan, bool [B, N, L]; None where nobody asks."""
+        """Return which actions belong to planning phrases, [B, N, L] bool; None without `texts`."""
         if self.texts is None:
             return None
         return planning_actions(actions, words, self.texts, self.phrases)

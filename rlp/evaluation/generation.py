@@ -1,4 +1,4 @@
-"""Text from a trained network: a continuation token by token, or thoughts at a prompt's end."""
+"""Generate from a trained network: a continuation token by token, or thoughts after a prompt."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from rlp.engine.sampling import sample
 from rlp.engine.scoring import mask_logits
 from rlp.evaluation.thinking import think
 
-ROOM = 64  # prompts are padded to a multiple of so many tokens, so that few shapes are compiled
+ROOM = 64  # prompts are padded to a multiple of 64 tokens, so that few shapes are compiled
 
 
 def continuation(
@@ -32,25 +32,25 @@ def continuation(
     banned: Sequence[int] = (),
     ends: Sequence[int] = (),
 ) -> Iterator[int]:
-    """Samples what follows a prompt, one token at a time.
+    """Sample a continuation of a prompt; yields one token id at a time.
 
     Args:
-      model_config: the network.
-      params: its parameters.
-      prompt: ids, at least one.
-      limit: most tokens.
+      model_config: config of the network.
+      params: of the network.
+      prompt: at least one token id.
+      limit: at most this number of tokens.
       temperature: of the sampler; 0 takes the likeliest token.
-      key: PRNG key of the draws; None is that of seed 0.
-      banned: ids that cannot occur.
-      ends: ids after which the text is over; they are yielded, too.
+      key: PRNG key of the sampling; None for that of seed 0.
+      banned: ids that are not sampled.
+      ends: ids that end the continuation; they are yielded, too.
     """
     read, step = _decoder(model_config, limit, tuple(banned), temperature)
-    logits, trunk, cache, branches, own = read(params, row_of(prompt))
+    logits, trunk, cache, branches, branch_cache = read(params, padded_row(prompt))
     key = jax.random.key(0) if key is None else key
     for number in range(limit):
         draw = jax.random.uniform(jax.random.fold_in(key, number), (1,))
-        token, logits, branches, own = step(
-            params, trunk, cache, branches, own, logits, draw, number
+        token, logits, branches, branch_cache = step(
+            params, trunk, cache, branches, branch_cache, logits, draw, number
         )
         yield int(token)
         if int(token) in ends:
@@ -61,7 +61,7 @@ def continuation(
 def _decoder(
     model_config: ModelConfig, limit: int, banned: tuple[int, ...], temperature: float
 ) -> tuple[Callable, Callable]:
-    """Two compiled functions: the prompt to its caches, and one token further."""
+    """Return two jitted functions: one prefills a prompt, the other decodes one token."""
 
     @jax.jit
     def read(params: Params, trunk: Trunk) -> tuple:
@@ -79,8 +79,8 @@ def _decoder(
             segment=document,
             fork=length[:, None],
         )
-        own = empty_branch_cache(model, trunk, cache, branches, limit)
-        return model.logits(last), trunk, cache, branches, own
+        branch_cache = empty_branch_cache(model, trunk, cache, branches, limit)
+        return model.logits(last), trunk, cache, branches, branch_cache
 
     @functools.partial(jax.jit, donate_argnums=(3, 4))
     def step(
@@ -88,7 +88,7 @@ def _decoder(
         trunk: Trunk,
         cache: Cache,
         branches: Branches,
-        own: Cache,
+        branch_cache: Cache,
         logits: jax.Array,
         draw: jax.Array,
         number: jax.Array,
@@ -102,30 +102,30 @@ def _decoder(
             tokens=put(branches.tokens, token.astype(jnp.int32)[:, None, None]),
             live=put(branches.live, jnp.ones((1, 1, 1), bool)),
         )
-        hidden, own = extend(model, trunk, cache, branches, own, number, 1)
-        return token[0], model.logits(hidden[:, 0, 0]), branches, own
+        hidden, branch_cache = extend(model, trunk, cache, branches, branch_cache, number, 1)
+        return token[0], model.logits(hidden[:, 0, 0]), branches, branch_cache
 
     return read, step
 
 
-def row_of(ids: Sequence[int]) -> Trunk:
-    """One row with a text, padded."""
+def padded_row(ids: Sequence[int]) -> Trunk:
+    """Return a trunk [1, T] of one text, padded to a multiple of `ROOM` tokens."""
     size = -(-len(ids) // ROOM) * ROOM
-    place = np.arange(size, dtype=np.int32)[None]
+    position = np.arange(size, dtype=np.int32)[None]
     tokens = np.zeros((1, size), np.int32)
     tokens[0, : len(ids)] = ids
-    segment = (place < len(ids)).astype(np.int32)
-    return Trunk(jnp.asarray(tokens), jnp.asarray(segment), jnp.asarray(place))
+    segment = (position < len(ids)).astype(np.int32)
+    return Trunk(jnp.asarray(tokens), jnp.asarray(segment), jnp.asarray(position))
 
 
 @dataclasses.dataclass(frozen=True)
 class Thought:
-    """A thought at the end of a prompt.
+    """A thought after a prompt.
 
     Attributes:
-      words: ids, without the tags.
-      closed: by itself, not by the limit.
-      reasoned: log-likelihood of the target after it, nats; None without a target.
+      words: token ids, without the tags.
+      closed: whether the closing tag was sampled.
+      reasoned: log-likelihood of the target after the thought, nats; None without a target.
     """
 
     words: list[int]
@@ -141,18 +141,19 @@ def thoughts_after(
     count: int,
     key: jax.Array,
 ) -> tuple[list[Thought], float | None]:
-    """Samples thoughts at the end of a prompt, and scores the text that follows.
+    """Sample thoughts after a prompt, and score a target after each of them.
 
     Args:
-      method: its thinking prompt, temperature and most tokens of a thought are taken.
+      method: its thinking prompt, temperature and thought length are used.
       params: of the network.
-      prompt: ids of the text before the thought, at least one.
-      target: ids of the text after it; may be empty.
-      count: thoughts.
-      key: PRNG key of the draws.
+      prompt: at least one token id.
+      target: token ids of the text after the thought; may be empty.
+      count: number of thoughts.
+      key: PRNG key of the sampling.
 
     Returns:
-      The thoughts, and the target's log-likelihood without any, in nats (None without a target).
+      The thoughts, and the log-likelihood of the target without a thought, in nats (None without a
+      target).
     """
     settings = dataclasses.replace(
         method.settings,
@@ -162,7 +163,7 @@ def thoughts_after(
         horizon=max(1, len(target)),
         max_branches_in_flight=0,
     )
-    row = row_of([*prompt, *(target or prompt[-1:])])  # something must follow, to be scored
+    row = padded_row([*prompt, *(target or prompt[-1:])])  # scoring needs at least one token
     batch = Batch(
         tokens=row.tokens,
         segment=row.segment,
@@ -170,10 +171,10 @@ def thoughts_after(
         index=np.zeros(1, np.int32),
         forks=np.array([[len(prompt)]], np.int32),
     )
-    found = _thinker(Method(method.model, settings, method.vocabulary))(params, batch, key)
-    sampled = found["rollout"].thoughts
+    result = _thinker(Method(method.model, settings, method.vocabulary))(params, batch, key)
+    sampled = result["rollout"].thoughts
     words = np.asarray(sampled.words(method.vocabulary))[0]
-    reasoned = np.asarray(found["reasoned"].logprob.sum(axis=-1))[0, 0]
+    reasoned = np.asarray(result["reasoned"].logprob.sum(axis=-1))[0, 0]
     thoughts = [
         Thought(
             words=np.asarray(sampled.actions)[0, n, : words[n]].tolist(),
@@ -182,9 +183,9 @@ def thoughts_after(
         )
         for n in range(count)
     ]
-    return thoughts, float(found["no_think"].logprob.sum()) if target else None
+    return thoughts, float(result["no_think"].logprob.sum()) if target else None
 
 
-@functools.cache  # compiled once for all prompts of about a length
+@functools.cache  # so that prompts of the same padded length share a compiled program
 def _thinker(method: Method) -> Callable[[Params, Batch, jax.Array], dict]:
     return jax.jit(functools.partial(think, method))

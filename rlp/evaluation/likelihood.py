@@ -13,7 +13,7 @@ from models.tree import Trunk
 from rlp.engine.branches import Vocabulary
 from rlp.engine.method import Method
 from rlp.engine.scoring import document_scores
-from rlp.evaluation.generation import row_of
+from rlp.evaluation.generation import padded_row
 
 
 def log_likelihood(
@@ -22,17 +22,17 @@ def log_likelihood(
     prompt: Sequence[int],
     target: Sequence[int],
 ) -> float:
-    """log p(target | prompt) in nats, at temperature 1, over the tokens that text can hold.
+    """Return log p(target | prompt) in nats, at temperature 1, without ids banned in documents.
 
     Args:
-      method: its network, and the ids that text cannot hold.
+      method: its network and vocabulary are used.
       params: of the network.
-      prompt: ids of the text before, at least one.
-      target: ids of the text after it.
+      prompt: at least one token id.
+      target: token ids of the text after the prompt.
     """
-    row = row_of([*prompt, *target])
-    place = np.arange(row.tokens.shape[1])
-    scored = (place >= len(prompt)) & (place < len(prompt) + len(target))
+    row = padded_row([*prompt, *target])
+    position = np.arange(row.tokens.shape[1])
+    scored = (position >= len(prompt)) & (position < len(prompt) + len(target))
     return float(_scorer(method.model, method.vocabulary)(params, row, jnp.asarray(scored)[None]))
 
 
@@ -40,7 +40,7 @@ def log_likelihood(
 def _scorer(
     model: ModelConfig, vocabulary: Vocabulary
 ) -> Callable[[Params, Trunk, jax.Array], jax.Array]:
-    """The sum of the log-probabilities of some places [1, T] of a row, compiled."""
+    """Return a jitted function that sums the log-probabilities of the `scored` tokens [1, T]."""
 
     @jax.jit
     def score(params: Params, row: Trunk, scored: jax.Array) -> jax.Array:

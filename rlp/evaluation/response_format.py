@@ -1,8 +1,8 @@
-"""What stands before a response to a problem and around it.
+"""The tokens around a response to a problem: prompt, opening and end.
 
-A response is a thought to the engine: actions that leave the prompt at its end. It begins with an
-opening of its own, the thinking tag, or with the last token of the prompt; it ends with the token
-that ends a turn of the chat, or a text.
+For the engine, a response is a thought with a fork at the end of the prompt. Its opening is the
+opening thinking tag or, without one, the last token of the prompt. It ends with the token that ends
+a turn of the chat template or, without a template, with the document separator.
 """
 
 import dataclasses
@@ -12,18 +12,18 @@ from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import Tokenizer
 from rlp.tokenizers.turns import after_response, end_of_turn
 
-_ASKED = "a problem"
+_SAMPLE_PROBLEM = "a problem"
 
 
 @dataclasses.dataclass(frozen=True)
 class ResponseFormat:
-    """What stands around a response.
+    """The tokens around a response.
 
     Attributes:
-      ask: a prompt to the text that asks for its response.
-      head: ids before that text.
-      opening: ids that a response begins with, which are not sampled.
-      shared: the opening is the last token of the prompt's text.
+      ask: from a problem to the text of its prompt.
+      head: ids that precede the prompt.
+      opening: ids that start a response; they are not sampled.
+      shared: whether the opening is the last token of the prompt.
       end: id that ends a response.
     """
 
@@ -35,25 +35,24 @@ class ResponseFormat:
 
 
 def make_response_format(tokenizer: Tokenizer, template: str | None, think: bool) -> ResponseFormat:
-    """The format of responses.
+    """Return the format of responses.
 
     Args:
-      tokenizer: gives ids.
-      template: of the chat, Jinja; None for prompts as they are.
-      think: responses begin with the opening thinking tag.
+      tokenizer: of the network.
+      template: Jinja chat template; None for problems as prompts without a template.
+      think: whether responses start with the opening thinking tag.
 
     Raises:
-      UserError: a template without an end of a response, or with one that is ordinary text; one
-        that opens a thought by itself where `think` does too; no template where the opening is to
-        be its last token.
+      UserError: If there is neither a template nor `think`; if the template has no end of a
+        response, or one that is ordinary text; if both template and `think` open a thought.
     """
     if template is None:
         if not think:
             raise UserError.of(
                 "data.problems.think",
                 False,
-                "lets responses begin with what a chat template puts before them, and there is "
-                "none; set data.chat_template, or think=True",
+                "needs a chat template, whose last token starts the response; set "
+                "data.chat_template, or data.problems.think=True",
             )
         opening = tokenizer.think_open
         return ResponseFormat(lambda text: text, tokenizer.bos, opening, False, tokenizer.separator)
@@ -64,12 +63,12 @@ def make_response_format(tokenizer: Tokenizer, template: str | None, think: bool
     after = after_response(tokenizer, template)
     if not after:
         raise UserError(
-            "the chat template puts nothing after a response, so none could end; set "
+            "the chat template adds no token after a response, so responses could not end; set "
             "data.chat_template to another one, or to 'none'",
             field="data.chat_template",
         )
-    before, opening = tokenizer.encode(ask(_ASKED)), tokenizer.think_open
-    if think and tuple(tokenizer.encode(ask(_ASKED).rstrip())[-len(opening) :]) == opening:
+    prompt, opening = ask(_SAMPLE_PROBLEM), tokenizer.think_open
+    if think and tuple(tokenizer.encode(prompt.rstrip())[-len(opening) :]) == opening:
         raise UserError(
             "the chat template opens a thought by itself; set data.problems.think=False",
             field="data.problems.think",
@@ -79,17 +78,18 @@ def make_response_format(tokenizer: Tokenizer, template: str | None, think: bool
     if end is None:
         text = tokenizer.decode(tokenizer.encode(after)[:1])
         raise UserError(
-            f"the chat template ends a response with {text!r}, which responses hold, too; set "
-            "data.chat_template to one that has a token for it, or to 'none'",
+            f"the chat template ends a response with {text!r}, which also occurs in responses; set "
+            "data.chat_template to one that ends them with a special token, or to 'none'",
             field="data.chat_template",
         )
-    return ResponseFormat(ask, (), opening if think else (before[-1],), not think, end)
+    last = tokenizer.encode(prompt)[-1]
+    return ResponseFormat(ask, (), opening if think else (last,), not think, end)
 
 
 def begins_in_thought(response_format: ResponseFormat, tokenizer: Tokenizer) -> bool:
-    """Whether a response begins inside of a thought: after its opening tag, or that
-    of the chat template."""
+    """Return whether a response starts inside a thought: after its opening tag, or after one of
+    the chat template."""
     if not response_format.shared:
         return response_format.opening == tokenizer.think_open
-    asked = tuple(tokenizer.encode(response_format.ask(_ASKED).rstrip()))
-    return asked[-len(tokenizer.think_open) :] == tokenizer.think_open
+    prompt = tuple(tokenizer.encode(response_format.ask(_SAMPLE_PROBLEM).rstrip()))
+    return prompt[-len(tokenizer.think_open) :] == tokenizer.think_open

@@ -1,4 +1,4 @@
-"""Thoughts at forks of documents, scored with and without them by the same network."""
+"""Sample thoughts at forks of documents, and score targets with and without them."""
 
 import jax
 
@@ -21,17 +21,30 @@ def think(
     key: jax.Array,
     table: TokenBytes | None = None,
 ) -> dict:
-    """A rollout, scored with and without its thoughts by the same network; `table` as of
-    `step.evidence_stage`."""
-    s, model, own = method.settings, bind(method.model, params), method.vocabulary
-    stage = (method.model, s, own)
+    """Sample G thoughts at each of K forks of documents, and score them with the same network.
+
+    Rewards and advantages are those of training with phi = theta. To be traced by jit.
+
+    Args:
+      method: network, settings and vocabulary.
+      params: theta.
+      batch: single-document rows, [B, T].
+      key: PRNG key of forks and sampling.
+      table: bytes of the tokens, for an objective that reads `Outcome.matches`.
+
+    Returns:
+      The rollout; target [B, K, H]; scores of the targets, "reasoned" [B, K, G, H] and "no_think"
+      [B, K, H]; "gain" [B, K, G] in nats, summed over the target; "rewards" and "advantages"
+      [B, K, G].
+    """
+    s, model, words = method.settings, bind(method.model, params), method.vocabulary
+    stage = (method.model, s, words)
     forked, rollout = sample_thoughts(*stage, params, batch, key)
     forks = forked.forks
     hidden = forward(model, document_trunk(batch)) if s.prompt else forked.documents.hidden
-    no_think = no_think_scores(model, hidden, forks.position, forks.target, own)
-    # The reward and the advantage are those that training would see, with phi = theta.
-    found, reasoned = outcome_of(*stage, params, forked, rollout, no_think.logprob, 0, table)
-    credit = credit_of(s, found)
+    no_think = no_think_scores(model, hidden, forks.position, forks.target, words)
+    outcome, reasoned = outcome_of(*stage, params, forked, rollout, no_think.logprob, 0, table)
+    credit = credit_of(s, outcome)
     total = lambda scores: scores.logprob.sum(axis=-1)
     return {
         "rollout": rollout,

@@ -1,4 +1,4 @@
-"""What is optimised: equations on arrays, and the objectives that are made of them."""
+"""Objectives over thoughts: equations on arrays, rewards, surrogate losses, and a registry."""
 
 from rlp.metrics.metric import Metric
 from rlp.objectives.outcome import Outcome

@@ -1,14 +1,15 @@
-"""The arithmetic of RLP, equation by equation (arXiv 2510.01265). Arrays in, arrays out.
+"""The equations of RLP (arXiv 2510.01265), as functions of arrays.
 
     evidence            S(c) = log p(x_t … x_{t+H-1} | …)                nats
     information gain    r(c) = S_pred(c) - S_ema                         eq. 3
     advantage           A_i = G/(G-1) (r_i - mean_j r_j)                 eq. 4
     surrogate           -mean_i 1/|c_i| sum_u min(rho A, clip(rho) A)    eq. 5
-                        ... with one ratio for a thought                 GSPO, arXiv 2507.18071
-                        ... and rho held at c where A < 0                dual clip, arXiv 1912.09729
-    KL term             beta mean_i 1/|c_i| sum_u k3                     section 4's ablation
+                        ... with one ratio per thought                   GSPO, arXiv 2507.18071
+                        ... with rho bounded by c if A < 0               dual clip, arXiv 1912.09729
+    KL term             beta mean_i 1/|c_i| sum_u k3                     ablation in section 4
 
-The reward is a constant of the update: nothing here that makes A carries a gradient.
+Axes: B documents, K forks per document, G thoughts per fork, N = K · G, L actions, H target tokens.
+Rewards and advantages are constants of the update: they carry no gradient.
 """
 
 import math
@@ -17,11 +18,20 @@ import jax
 import jax.numpy as jnp
 
 RATIOS = ("token", "sequence")
-HIDDEN = -1e30  # nats, of what does not count; finite, so that differences are numbers
+HIDDEN = -1e30  # nats, for entries that do not count; finite, so that differences are finite
 
 
 def horizon_weights(horizon: int, weighting: str, discount: float) -> jax.Array:
-    """Weight of each of the H target tokens in the evidence, [H]. H = 1 is the paper's."""
+    """Return the weight of each target token in the evidence, [H] float32; the paper has H = 1.
+
+    Args:
+      horizon: H.
+      weighting: "sum", "mean", or "discount" for discount^h.
+      discount: in (0, 1], for "discount".
+
+    Raises:
+      ValueError: If the weighting is unknown.
+    """
     if weighting == "sum":
         return jnp.ones((horizon,))
     if weighting == "mean":
@@ -32,35 +42,54 @@ def horizon_weights(horizon: int, weighting: str, discount: float) -> jax.Array:
 
 
 def evidence(target_logprobs: jax.Array, weights: jax.Array) -> jax.Array:
-    """S: weighted log-likelihood of the target, in nats. [..., H] and [H] give [...]."""
+    """Return S, the weighted log-likelihood of targets, in nats: [..., H] and [H] to [...]."""
     return target_logprobs @ weights
 
 
 def information_gain(reasoned: jax.Array, baseline: jax.Array) -> jax.Array:
-    """r = S_pred - S_ema in nats, eq. 3. Reasoned [B, K, G], baseline [B, K]; gives [B, K, G]."""
+    """Return r = S_pred - S_ema, [B, K, G] nats, without gradient (eq. 3).
+
+    Args:
+      reasoned: S_pred, [B, K, G] nats.
+      baseline: S_ema, [B, K] nats.
+    """
     return jax.lax.stop_gradient(reasoned - baseline[..., None])
 
 
 def rewards(gain: jax.Array, closed: jax.Array, unclosed: str, penalty: float) -> jax.Array:
-    """The gain, less `penalty` nats for a thought that never closed when unclosed="penalty"."""
+    """Return the rewards, less `penalty` for thoughts that did not close if unclosed="penalty".
+
+    Args:
+      gain: reward of the objective, [B, K, G] (nats for an information gain).
+      closed: [B, K, G] bool.
+      unclosed: `rlp.unclosed`.
+      penalty: `rlp.unclosed_penalty`, in the unit of the reward.
+    """
     return gain - penalty * ~closed if unclosed == "penalty" else gain
 
 
 def counted_thoughts(closed: jax.Array, unclosed: str) -> jax.Array:
-    """Thoughts that are in their group's mean and carry loss: with "mask", those that closed."""
+    """Return which thoughts are in the mean of their group and in the loss, [B, K, G] bool.
+
+    All of them are, except that unclosed="mask" excludes thoughts that did not close.
+    """
     return closed if unclosed == "mask" else jnp.ones_like(closed)
 
 
 def group_advantages(rewards: jax.Array, counted: jax.Array) -> jax.Array:
-    """A_i = n/(n-1) (r_i - mean_j r_j) over the counted thoughts of each group, eq. 4.
+    """Return A_i = n/(n-1) (r_i - mean_j r_j) over the n counted thoughts of each group (eq. 4).
 
-    This equals leave-one-out: r_i less the mean of the others. There is no division by a standard
-    deviation. A thought that is not counted has advantage 0 and is in nobody's mean; so has a lone
-    counted one. A group of one has no others: its advantage is its reward, the gain over phi.
+    This equals leave-one-out: r_i less the mean reward of the others. There is no division by a
+    standard deviation. A thought that is not counted has advantage 0 and is in no mean. The only
+    counted thought of a group has advantage 0, too; but with G = 1, the advantage is the reward,
+    the gain over phi.
 
     Args:
-      rewards: [B, K, G] in nats.
-      counted: [B, K, G] bool; all true except for unclosed="mask".
+      rewards: [B, K, G] nats.
+      counted: [B, K, G] bool; all True except for unclosed="mask".
+
+    Returns:
+      [B, K, G], in the unit of the rewards.
     """
     if rewards.shape[-1] == 1:
         return jnp.where(counted, rewards, 0.0)
@@ -71,29 +100,34 @@ def group_advantages(rewards: jax.Array, counted: jax.Array) -> jax.Array:
 
 
 def standardized_advantages(rewards: jax.Array, counted: jax.Array) -> jax.Array:
-    """A_i = (r_i - mean_j r_j) / std_j r_j over the counted thoughts of each group (GRPO, arXiv
-    2402.03300, section 4.1); 0 where all rewards are the same, nan where one is not finite.
-    Arguments as of `group_advantages`.
+    """Return A_i = (r_i - mean_j r_j) / std_j r_j over the counted thoughts of each group.
+
+    From GRPO (arXiv 2402.03300, section 4.1). Advantages are 0 if all rewards of a group are equal,
+    and nan if one is not finite. Arguments and shapes as in `group_advantages`; without unit.
     """
     number = jnp.maximum(counted.sum(axis=-1, keepdims=True), 1)
     mean = lambda x: jnp.where(counted, x, 0.0).sum(axis=-1, keepdims=True) / number
-    centred = jnp.where(counted, rewards - mean(rewards), 0.0)
-    deviation = jnp.sqrt(mean(centred**2))
-    scale = 1e-6 * (1.0 + jnp.abs(mean(rewards)))  # below it, a difference is rounding
-    return jnp.where(deviation <= scale, 0.0, centred / jnp.maximum(deviation, scale))
+    centered = jnp.where(counted, rewards - mean(rewards), 0.0)
+    deviation = jnp.sqrt(mean(centered**2))
+    scale = 1e-6 * (1.0 + jnp.abs(mean(rewards)))  # smaller deviations are rounding errors
+    return jnp.where(deviation <= scale, 0.0, centered / jnp.maximum(deviation, scale))
 
 
 def jensen_advantages(evidence: jax.Array, counted: jax.Array) -> jax.Array:
-    """A_i = n (log mean_j p_j - log mean_{j != i} p_j) over the n counted thoughts of each group.
+    """Return A_i = n (log mean_j p_j - log mean_{j != i} p_j) over the n counted thoughts.
 
-    The gradient of E log mean_j p(y|c_j), a tighter bound on log p(y) than E log p(y|c), is that of
-    sum_i A_i / n · log pi(c_i) and of sum_i p_i / sum_j p_j · log p(y|c_i); the second term of A_i
-    lowers the variance and has no bias (JEPO, arXiv 2503.19618, several samples). Both are taken n
-    times here, so that n equal thoughts weigh as much as in the other objectives.
+    E log mean_j p(y|c_j) is a tighter bound on log p(y) than E log p(y|c). Its gradient is that of
+    sum_i A_i / n · log pi(c_i) plus that of sum_i p_i / sum_j p_j · log p(y|c_i). The second term
+    of A_i reduces the variance without bias (JEPO, arXiv 2503.19618, several samples). Both
+    gradients are multiplied by n here, so that n equal thoughts have the same weight as in the
+    other objectives.
 
     Args:
       evidence: log p_i, [B, K, G] nats.
-      counted: [B, K, G] bool; a lone counted thought has advantage 0.
+      counted: [B, K, G] bool; the only counted thought of a group has advantage 0.
+
+    Returns:
+      [B, K, G] nats.
     """
     number = counted.sum(axis=-1, keepdims=True)
     evidence = jnp.where(counted, evidence, HIDDEN)
@@ -111,16 +145,15 @@ ADVANTAGES = {
 
 
 def planning_advantages(advantages: jax.Array, planning: jax.Array, weight: float) -> jax.Array:
-    """A + alpha |A| for planning tokens, A for the others (HICRA, arXiv 2509.03646): they earn more
-    where a response is better than its group, and lose less where it is worse.
+    """Return A + alpha |A| for planning actions and A for the others, [B, N, L].
+
+    Planning actions gain more if a response is better than its group, and lose less if it is worse
+    (HICRA, arXiv 2509.03646).
 
     Args:
       advantages: [B, N].
-      planning: [B, N, L] bool, of every action.
-      weight: alpha.
-
-    Returns:
-      [B, N, L].
+      planning: [B, N, L] bool.
+      weight: alpha, `rlp.planning_weight`.
     """
     return advantages[..., None] + weight * jnp.abs(advantages)[..., None] * planning
 
@@ -128,18 +161,18 @@ def planning_advantages(advantages: jax.Array, planning: jax.Array, weight: floa
 def action_weights(
     length: jax.Array, counted: jax.Array, limit: int, normalization: str
 ) -> jax.Array:
-    """Weight of every action in the loss, [B, N, L]: mean over thoughts of 1/|c| per token, eq. 5.
+    """Return the weight of every action in the loss, [B, N, L]: mean_i 1/|c_i| sum_u (eq. 5).
 
     Args:
-      length: |c|, sampled tokens of each thought, a sampled closing tag included; [B, N].
-      counted: [B, N] bool; thoughts that carry loss. The mean is over all of them regardless, so
-        that the weight of a thought does not depend on its neighbours.
+      length: [B, N] int32, |c|: sampled tokens of each thought, with a sampled closing tag.
+      counted: [B, N] bool, thoughts in the loss. The mean is over all thoughts, counted or not, so
+        that the weight of a thought does not depend on the others.
       limit: L.
-      normalization: "thought" divides by |c|, "limit" by L, which removes the length bias, "none"
-        by 1: the log-likelihood of the whole thought, as a likelihood objective has it.
+      normalization: "thought" divides by |c|; "limit" divides by L, which removes the length bias;
+        "none" divides by 1, for the log-likelihood of the whole thought.
 
     Raises:
-      ValueError: an unknown normalization.
+      ValueError: If the normalization is unknown.
     """
     divisors = {"thought": jnp.maximum(length, 1), "limit": jnp.array(limit), "none": jnp.array(1)}
     if normalization not in divisors:
@@ -153,7 +186,7 @@ def action_weights(
 
 def clipped_surrogate(
     logprobs: jax.Array,
-    behaviour_logprobs: jax.Array,
+    behavior_logprobs: jax.Array,
     advantages: jax.Array,
     live: jax.Array,
     clip_low: float,
@@ -161,51 +194,54 @@ def clipped_surrogate(
     clip_dual: float = 0.0,
     ratio: str = "token",
 ) -> tuple[jax.Array, jax.Array]:
-    """The loss of every action in eq. 5, -min(rho A, clip(rho) A), [B, N, L]; and which actions'
-    gradient the clip has stopped, [B, N, L] bool.
+    """Return the loss of every action, -min(rho A, clip(rho, 1 - eps_l, 1 + eps_h) A) (eq. 5).
 
-    With ratio="sequence" a thought has one ratio, which is clipped once, and whose gradient reaches
-    all of its actions (GSPO, arXiv 2507.18071, eq. 7):
+    With ratio="sequence", a thought has one ratio, whose gradient reaches all its actions (GSPO,
+    arXiv 2507.18071, eq. 7), and one loss, -min(s A, clip(s) A):
 
         s = exp(1/|c| sum_u (log pi_theta - log pi_theta_old))
 
-    Its loss is one for the thought, -min(s A, clip(s) A), [B, N, 1]. Where the weights of its
-    actions are equal, as `action_weights` makes them, and s = 1, its gradient is that of
-    ratio="token".
+    If s = 1 and the weights of its actions are equal, as those of `action_weights` are, its
+    gradient equals that of ratio="token".
 
     Args:
       logprobs: log pi_theta of every action at the sampling temperature, [B, N, L] nats.
-      behaviour_logprobs: log pi_theta_old of the same, as recorded by the sampler.
-      advantages: [B, N, 1]; or [B, N, L], for ratio="token" alone.
-      live: [B, N, L] bool; the others hold anything.
+      behavior_logprobs: log pi_theta_old of every action, [B, N, L] nats, from the sampler.
+      advantages: [B, N, 1]; or [B, N, L], for ratio="token" only.
+      live: [B, N, L] bool; at all other actions, inputs may have any finite value.
       clip_low: epsilon_l.
       clip_high: epsilon_h.
-      clip_dual: c > 1, for max(min(rho A, clip(rho) A), c A) where A < 0 (dual clip, Ye et al.,
-        arXiv 1912.09729, eq. 5); 0 for none.
+      clip_dual: c > 1, for max(min(rho A, clip(rho) A), c A) if A < 0 (dual clip, Ye et al., arXiv
+        1912.09729, eq. 5); 0 for none.
       ratio: one of `RATIOS`.
+
+    Returns:
+      The losses, [B, N, L], or [B, N, 1] for ratio="sequence"; and the actions whose gradient the
+      clip stops, [B, N, L] bool.
     """
-    difference = jnp.where(live, logprobs - behaviour_logprobs, 0.0)
+    difference = jnp.where(live, logprobs - behavior_logprobs, 0.0)
     if ratio == "sequence":
         number = jnp.maximum(live.sum(axis=-1, keepdims=True), 1)
         difference = difference.sum(axis=-1, keepdims=True) / number
     a = advantages
-    far = jnp.zeros_like(difference, bool)
+    bounded = jnp.zeros_like(difference, bool)
     if clip_dual:
-        # Before exp, so that what is far off has a gradient of 0 and not 0 times infinity.
+        # Before exp, so that a huge ratio has a gradient of 0 and not of 0 times infinity.
         most = math.log(clip_dual)
-        far = (a < 0) & (difference > most)
-        difference = jnp.where(far, most, difference)
+        bounded = (a < 0) & (difference > most)
+        difference = jnp.where(bounded, most, difference)
     rho = jnp.exp(difference)
     clipped = jnp.clip(rho, 1 - clip_low, 1 + clip_high)
-    stopped = live & ((clipped * a < rho * a) | far)
+    stopped = live & ((clipped * a < rho * a) | bounded)
     return -jnp.minimum(rho * a, clipped * a), stopped
 
 
 def weighted_sum(loss: jax.Array, weights: jax.Array) -> jax.Array:
-    """The sum of a loss of every action [B, N, L], or of every thought [B, N, 1].
+    """Return the weighted sum of the losses of actions or thoughts, a scalar.
 
     Args:
-      weights: of the actions, [B, N, L]; a thought has the sum of its actions' weights.
+      loss: of every action, [B, N, L], or of every thought, [B, N, 1].
+      weights: of the actions, [B, N, L]; the weight of a thought is the sum over its actions.
     """
     if loss.shape != weights.shape:
         weights = weights.sum(axis=-1, keepdims=True)
@@ -213,24 +249,30 @@ def weighted_sum(loss: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def reference_kl(logprobs: jax.Array, reference_logprobs: jax.Array, live: jax.Array) -> jax.Array:
-    """k3 of every action, an estimate of KL(pi_theta || pi_ref) in nats; [B, N, L], 0 where dead.
+    """Return k3 of every action, an estimate of KL(pi_theta || pi_ref), [B, N, L] nats.
 
         k3 = exp(r) - r - 1,   r = log pi_ref(a) - log pi_theta(a)
 
-    (J. Schulman, "Approximating KL divergence"; GRPO, arXiv 2402.03300, eq. 4.) It is never
-    negative, and over actions drawn from pi_theta its mean is that divergence. Its slope in
-    log pi_theta is 1 - exp(r), so what it adds to the gradient is, in the mean, the gradient of the
-    divergence the other way round, KL(pi_ref || pi_theta).
+    See J. Schulman, "Approximating KL divergence", and GRPO, arXiv 2402.03300, eq. 4. It is never
+    negative, and its mean over actions sampled from pi_theta is KL(pi_theta || pi_ref). Its
+    derivative in log pi_theta is 1 - exp(r), so its expected gradient is that of the reverse
+    divergence, KL(pi_ref || pi_theta).
 
     Args:
       logprobs: log pi_theta of every action at the sampling temperature, [B, N, L] nats.
-      reference_logprobs: log pi_ref of the same.
-      live: [B, N, L] bool; the others hold anything.
+      reference_logprobs: log pi_ref of every action, [B, N, L] nats; carries no gradient.
+      live: [B, N, L] bool; k3 is 0 at all other actions, whatever the inputs.
     """
     ratio = jnp.where(live, jax.lax.stop_gradient(reference_logprobs) - logprobs, 0.0)
     return jnp.expm1(ratio) - ratio
 
 
 def ema(baseline: jax.Array, policy: jax.Array, decay: float) -> jax.Array:
-    """phi <- tau phi + (1 - tau) theta, in float32."""
+    """Return tau phi + (1 - tau) theta, the update of the baseline, in float32.
+
+    Args:
+      baseline: phi.
+      policy: theta after the update.
+      decay: tau, `rlp.ema_decay`.
+    """
     return decay * baseline + (1 - decay) * policy

@@ -1,9 +1,9 @@
-"""What tells one objective over thoughts from another: a small record of pure functions.
+"""The definition of an objective over thoughts: a record of pure functions.
 
-The engine chooses forks, samples thoughts, scores what follows and takes the gradient, the same for
-all. An objective says what a thought is worth (`reward`), how the thoughts of a group are compared
-(`advantages`), what is minimised at their actions (`surrogate`), and whether the text after a
-thought is learnt, too (`target_weights`).
+The engine chooses forks, samples thoughts, scores the text after them and computes gradients in the
+same way for all objectives. An objective defines the reward of a thought (`reward`), the advantages
+within a group (`advantages`), the loss of its actions (`surrogate`), and how much of the likelihood
+of the text after a thought is in the loss (`target_weights`).
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ from rlp.objectives.outcome import Outcome
 from rlp.objectives.surrogates import Surrogate
 
 Reward = Callable[[Outcome], jax.Array]  # [B, K, G]
-Advantages = Callable[[jax.Array, jax.Array], jax.Array]  # of rewards and counted; all [B, K, G]
-TargetWeights = Callable[[Outcome, jax.Array], jax.Array]  # of outcome and counted; [B, K, G]
+Advantages = Callable[[jax.Array, jax.Array], jax.Array]  # (rewards, counted); all [B, K, G]
+TargetWeights = Callable[[Outcome, jax.Array], jax.Array]  # (outcome, counted) to [B, K, G]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,24 +28,24 @@ class Objective:
     """An objective over thoughts.
 
     Attributes:
-      formula: of its reward, and of what else is its own.
-      source: where it comes from.
-      reward: of every thought.
-      advantages: of every thought, from the rewards of its group and which of them count; 0 for one
-        that does not.
-      target_weights: of the target's log-likelihood after every thought, as a part of what is
-        maximised, beside A log pi(c); 0 for a thought that does not count. They are constants of
-        the update, as rewards are. None where the target is not learnt.
-      reads: what its functions read besides the fields of `Outcome`: names of
-        `rlp.engine.readings.READINGS`, which says what each costs and needs.
-      surrogate: the loss of actions, given their advantages.
-      options: name to default of the options that a config can set, which its functions find in
-        `Outcome.options` and `Actions.options`.
-      metrics: metrics of its own, and of each a function to its value for every thought, whose mean
-        is logged; None for a figure that the surrogate returns under the metric's name.
-      warnings: rules that a run of it asks besides those of `rlp.metrics.warning_rules`; they may
-        read its own metrics.
-      weighs_planning: actions that are planning have an advantage of A + alpha |A|, alpha being
+      formula: of its reward, and of other parts that distinguish it; for tables.
+      source: paper or purpose; for tables.
+      reward: function of `Outcome` to the reward of every thought, [B, K, G].
+      advantages: function of rewards and counted thoughts to advantages; 0 for a thought that is
+        not counted.
+      target_weights: function to the weights of log p(y|c), which the objective maximizes together
+        with A log pi(c); 0 for a thought that is not counted. Like rewards, they are constants of
+        the update. None if the loss does not include the target.
+      reads: names of the readings (`rlp.engine.readings.READINGS`) that its functions read besides
+        the fields of `Outcome`.
+      surrogate: function of `Actions` and settings to the loss of every action or thought.
+      options: from name to default, for the options that a config can set. Its functions read them
+        from `Outcome.options` and `Actions.options`.
+      metrics: its additional metrics, each with a function of `Outcome` whose mean over thoughts is
+        logged, or None if the surrogate returns the metric.
+      warnings: its additional warning rules, besides `rlp.metrics.warning_rules`; they may read its
+        metrics.
+      weighs_planning: whether planning actions have the advantage A + alpha |A|, with alpha from
         `rlp.planning_weight` (HICRA).
     """
 

@@ -1,4 +1,4 @@
-"""The objectives over thoughts by name, and how to bring one of one's own."""
+"""The objectives over thoughts by name, and loading of user-defined ones."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from rlp.runtime import user_code
 from rlp.runtime.errors import UserError
 from rlp.runtime.lookup import find_named
 
-FUNCTIONS = ("reward", "advantages", "target_weights")  # of an objective
+FUNCTIONS = ("reward", "advantages", "target_weights")  # of `Objective`, with results [B, K, G]
 OBJECTIVES = {
     "rlp": Objective(
         formula="r = log p(y|c) - log p_φ(y)",
@@ -26,71 +26,71 @@ OBJECTIVES = {
         reward=rewards.gain,
     ),
     "rpt": Objective(
-        formula="r = 1 if the likeliest token after c is what follows, byte for byte up to the end "
-        "of a token, else 0",
+        formula="r = 1 if the likeliest token after c matches the text, byte for byte up to the "
+        "end of a token, else 0",
         source="RPT, arXiv 2506.08007, with a greedy prediction",
         reward=rewards.match,
         advantages=standardized_advantages,
         reads=("matches",),
     ),
     "latro": Objective(
-        formula="r = log p(y|c), and log p(y|c) is maximised itself",
+        formula="r = log p(y|c); the loss also maximizes log p(y|c)",
         source="LaTRO, arXiv 2411.04282; its KL term is rlp.kl_weight",
         reward=rewards.evidence,
-        target_weights=rewards.all_of_it,
+        target_weights=rewards.by_count,
     ),
     "jepo": Objective(
-        formula="log mean_i p(y|c_i) is maximised, in thoughts and in y",
+        formula="maximizes log mean_i p(y|c_i), through the thoughts and through y",
         source="JEPO with several samples, arXiv 2503.19618",
         reward=rewards.evidence,
         advantages=jensen_advantages,
         target_weights=rewards.by_posterior,
     ),
     "verifree": Objective(
-        formula="r = p(y|c), and p(y|c) is maximised itself",
+        formula="r = p(y|c); the loss also maximizes p(y|c)",
         source="VeriFree, arXiv 2505.21493",
         reward=rewards.probability,
         target_weights=rewards.by_probability,
     ),
     "rlpr": Objective(
         formula="r = clip(mean_h p(y_h|c) - mean_h p_φ(y_h), 0, 1)",
-        source="RLPR, arXiv 2506.18254, without its filter of groups",
+        source="RLPR, arXiv 2506.18254, without its filtering of groups",
         reward=rewards.probability_gain,
         advantages=standardized_advantages,
         reads=("baseline",),
     ),
     "nover": Objective(
         formula="r = -exp(-log p(y|c) / (H N)), N = max(1, 1 + log |c|)",
-        source="NOVER, arXiv 2505.16022: its reasoning perplexity alone, without ranks, without "
+        source="NOVER, arXiv 2505.16022: only its reasoning perplexity, without ranks and without "
         "rewards for format and efficiency",
         reward=rewards.reasoning_perplexity,
         advantages=standardized_advantages,
     ),
     "rlvr": Objective(
-        formula="r = 1 if the answer is right, else 0",
-        source="verified answers: GRPO, arXiv 2402.03300; RLOO, arXiv 2402.14740, is "
+        formula="r = 1 if the answer is correct, else 0",
+        source="verified answers: GRPO, arXiv 2402.03300; for RLOO, arXiv 2402.14740, set "
         "rlp.advantages=leave_one_out",
         reward=rewards.correct,
         advantages=standardized_advantages,
         reads=("answers",),
     ),
     "ttrl": Objective(
-        formula="r = 1 if the answer is that of most responses of the group, else 0",
+        formula="r = 1 if the answer equals the majority answer of the group, else 0",
         source="TTRL, arXiv 2504.16084",
         reward=rewards.agrees,
         advantages=standardized_advantages,
         reads=("answers",),
     ),
     "rlcr": Objective(
-        formula="r = z - (q - z)², z = 1 if the answer is right, q the confidence it states",
+        formula="r = z - (q - z)², z = 1 if the answer is correct, q the stated confidence",
         source="RLCR, arXiv 2507.16806",
         reward=rewards.calibrated,
         advantages=standardized_advantages,
         reads=("answers",),
     ),
     "hicra": Objective(
-        formula="r as of rlvr; A + α |A| for planning tokens",
-        source="HICRA, arXiv 2509.03646, with phrases that are given",
+        formula="r as in rlvr; A + α |A| for planning tokens",
+        source="HICRA, arXiv 2509.03646, with a given list of phrases",
         reward=rewards.correct,
         advantages=standardized_advantages,
         reads=("answers",),
@@ -98,16 +98,16 @@ OBJECTIVES = {
     ),
     "random_reward": Objective(
         formula="r ~ U[0, 1)",
-        source="control: what sampling and updating do alone",
+        source="control: the effect of sampling and updates alone",
         reward=rewards.noise,
     ),
     "permuted_reward": Objective(
-        formula="r is the gain of a random thought of the group, each given once",
-        source="control: gains of the right size at the wrong thoughts",
+        formula="r = gains, randomly permuted within the group",
+        source="control: gains of the right size for the wrong thoughts",
         reward=rewards.permuted_gain,
     ),
     "shuffled_target": Objective(
-        formula="r = log p(y'|c), y' from another place of the document",
+        formula="r = log p(y'|c), y' from another position of the document",
         source="control: thoughts that help any text of the document",
         reward=rewards.gain_elsewhere,
         reads=("elsewhere",),
@@ -120,113 +120,114 @@ OBJECTIVES = {
     ),
     "length_reward": Objective(
         formula="r = |c| / L",
-        source="control: longer thoughts, whatever they say",
+        source="control: longer thoughts, whatever their content",
         reward=rewards.length,
     ),
     "format_reward": Objective(
         formula="r = 1 if c closed by itself, else 0",
-        source="control: thoughts that close, whatever they say",
+        source="control: thoughts that close, whatever their content",
         reward=rewards.closed,
     ),
 }
 
 
 def reads_answers(name: str) -> bool:
-    """Whether the objective of that name is over the answers to problems."""
+    """Return whether the objective rewards answers to problems."""
     return "answers" in find(name).reads
 
 
 def find(name: str) -> Objective:
-    """The objective of that name, or the one that "<module>:<name>" says where to import.
+    """Return an objective: one of `OBJECTIVES`, or one imported as "<module>:<name>".
 
-    An error that a function of an imported one raises becomes a UserCodeError, which names it.
+    Errors in the functions of an imported objective become a UserCodeError that names the function.
 
     Raises:
-      UserError: there is none.
+      UserError: If it does not exist.
     """
-    found = find_named(
+    objective = find_named(
         "objective", name, OBJECTIVES, Objective, "rlp.objectives", others=["next_token"]
     )
-    return found if name in OBJECTIVES else _watched(name, found)
+    return objective if name in OBJECTIVES else _checked(name, objective)
 
 
-@functools.cache  # one object a name, so that nothing is compiled twice
-def _watched(name: str, objective: Objective) -> Objective:
-    """The objective, whose functions tell which objective raised an error; ours are left alone."""
+@functools.cache  # one object per name, so that jit does not compile its programs again
+def _checked(name: str, objective: Objective) -> Objective:
+    """Wrap an objective's functions, except those of `rlp`, to check shapes and name the function
+    in errors."""
     what, file = f"objective={name!r}", user_code.file_of(name.partition(":")[0])
 
-    def watch(
+    def wrap(
         called: str, function: Callable | None, check: Callable[[str, Callable], Callable]
     ) -> Any:
         if function is None or str(function.__module__).startswith("rlp."):
             return function
         return check(called, user_code.watched(called, function, file))
 
-    own: dict[str, Any] = {
-        field: watch(f"{field} of {what}", getattr(objective, field), _shaped)
+    fields: dict[str, Any] = {
+        field: wrap(f"{field} of {what}", getattr(objective, field), _checked_function)
         for field in FUNCTIONS
     }
-    figures = {metric.name for metric, value in objective.metrics.items() if value is None}
-    check = functools.partial(_checked_surrogate, figures)
-    own["surrogate"] = watch(f"surrogate of {what}", objective.surrogate, check)
-    own["metrics"] = {
-        metric: watch(f"metric {metric.name!r} of {what}", value, _shaped)
+    declared = {metric.name for metric, value in objective.metrics.items() if value is None}
+    check = functools.partial(_checked_surrogate, declared)
+    fields["surrogate"] = wrap(f"surrogate of {what}", objective.surrogate, check)
+    fields["metrics"] = {
+        metric: wrap(f"metric {metric.name!r} of {what}", value, _checked_function)
         for metric, value in objective.metrics.items()
     }
-    own["warnings"] = tuple(
+    fields["warnings"] = tuple(
         dataclasses.replace(rule, judge=user_code.watched(called, rule.judge, file))
         for rule in objective.warnings
         for called in [f"warning {rule.name!r} of {what}"]
     )
-    return dataclasses.replace(objective, **own)
+    return dataclasses.replace(objective, **fields)
 
 
-def _shaped(name: str, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A function of an objective, which must give a number for every thought, or one for all."""
+def _checked_function(name: str, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Wrap a function of an objective, which must return [B, K, G] or a scalar."""
 
     @functools.wraps(function)
     def run(first: Outcome | jax.Array, *rest: Any) -> jax.Array:
-        found = function(first, *rest)
+        values = function(first, *rest)
         shape = (first.closed if isinstance(first, Outcome) else first).shape
-        _check_shape(name, found, "[B, K, G]", shape, ((), shape))
-        return found
+        _check_shape(name, values, "[B, K, G]", shape, ((), shape))
+        return values
 
     return run
 
 
-def _checked_surrogate(figures: set[str], name: str, surrogate: Surrogate) -> Surrogate:
-    """A surrogate, which must give losses, and the figures that the objective's metrics name."""
+def _checked_surrogate(declared: set[str], name: str, surrogate: Surrogate) -> Surrogate:
+    """Wrap a surrogate, which must return losses and the `declared` metrics of its objective."""
 
     @functools.wraps(surrogate)
     def run(actions: Actions, settings: MethodFields) -> tuple[jax.Array, dict[str, jax.Array]]:
-        made = surrogate(actions, settings)
-        if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], dict):
-            raise UserError(f"{name} must return its losses and a dict of figures ({{}} for none)")
-        losses, found = made
+        result = surrogate(actions, settings)
+        if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
+            raise UserError(f"{name} must return losses and a dict of metrics ({{}} for none)")
+        losses, metrics = result
         shape = actions.live.shape
-        thoughts = (*shape[:-1], 1)
-        _check_shape(name, losses, "[B, N, L] or [B, N, 1]", shape, (shape, thoughts))
-        if odd := (found.keys() - {CLIPPED}) ^ figures:
+        allowed = (shape, (*shape[:-1], 1))
+        _check_shape(name, losses, "[B, N, L] or [B, N, 1]", shape, allowed)
+        if mismatch := (metrics.keys() - {CLIPPED}) ^ declared:
             raise UserError(
-                f"{name} returns the figures {sorted(found)}, and the objective's metrics without "
-                f"a function are {sorted(figures)}; make {', '.join(sorted(odd))} one of both"
+                f"{name} returns the metrics {sorted(metrics)}, but its Objective declares "
+                f"{sorted(declared)} without a function; add {', '.join(sorted(mismatch))} to both "
+                "or to neither"
             )
-        for figure, values in found.items():
-            shapes = (shape, thoughts)
-            _check_shape(f"{figure} of {name}", values, "[B, N, L] or [B, N, 1]", shape, shapes)
-        return losses, found
+        for metric, values in metrics.items():
+            _check_shape(f"{metric} of {name}", values, "[B, N, L] or [B, N, 1]", shape, allowed)
+        return losses, metrics
 
     return run
 
 
 def _check_shape(
-    name: str, found: Any, axes: str, shape: tuple[int, ...], allowed: Collection[tuple[int, ...]]
+    name: str, values: Any, axes: str, shape: tuple[int, ...], allowed: Collection[tuple[int, ...]]
 ) -> None:
-    """Refuses what is not an array of one of the shapes that are allowed."""
-    if not isinstance(found, jax.Array | np.ndarray | np.generic | int | float):
-        raise UserError(f"{name} gives a {type(found).__name__} in place of an array {axes}")
-    if np.shape(found) not in allowed:
+    """Raise UserError if `values` is not an array of an allowed shape."""
+    if not isinstance(values, jax.Array | np.ndarray | np.generic | int | float):
+        raise UserError(f"{name} returns a {type(values).__name__} instead of an array {axes}")
+    if np.shape(values) not in allowed:
         raise UserError(
-            f"{name} gives an array {list(np.shape(found))} in place of {axes}, which is "
-            f"{list(shape)} here"
+            f"{name} returns an array of shape {list(np.shape(values))} instead of {axes}, which "
+            f"is {list(shape)} here"
         )

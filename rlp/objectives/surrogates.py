@@ -1,9 +1,9 @@
-"""Surrogate losses: what is minimised at the actions of thoughts, given their advantages.
+"""Surrogate losses: the loss of the actions of thoughts, given their advantages.
 
 A surrogate is a function of `Actions` and the settings of the method. It returns the loss of every
-action [B, N, L], or of every thought [B, N, 1], and figures of its own by name. The engine adds up
-the losses, each with the weight of its action (of all actions of its thought) in the mean that
-`rlp.length_normalization` asks for, and averages the figures over the actions.
+action [B, N, L], or of every thought [B, N, 1], and a dict of metrics of these shapes. The engine
+sums the losses with the weights of `rlp.length_normalization` (a thought has the weight of all its
+actions), and averages the metrics over the actions.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,17 +20,17 @@ from rlp.objectives.outcome import reading
 
 @flax.struct.dataclass
 class Actions:
-    """What a surrogate loss may look at, of the N thoughts of B documents.
+    """The inputs of a surrogate loss, for N thoughts of each of B documents.
 
-    Log-probabilities are in nats, at the sampling temperature. Where `live` is False, arrays hold
-    anything finite, and the loss counts nothing.
+    Log-probabilities are in nats, at the sampling temperature. If `live` is False, the other arrays
+    have arbitrary finite values, and the loss is ignored.
     """
 
-    logprobs: jax.Array  # [B, N, L], of every action under theta; carries the gradient
-    behaviour: jax.Array  # [B, N, L], of the same when they were sampled
-    advantages: jax.Array  # [B, N, 1], or [B, N, L] where they differ between a thought's actions
-    live: jax.Array  # [B, N, L] bool: sampled, and of a thought that counts
-    readings: Mapping[str, Any] = flax.struct.field(default_factory=dict)  # those that are declared
+    logprobs: jax.Array  # [B, N, L], log pi_theta of every action; carries the gradient
+    behavior: jax.Array  # [B, N, L], log pi_theta_old of every action, from the sampler
+    advantages: jax.Array  # [B, N, 1], or [B, N, L] if they differ between a thought's actions
+    live: jax.Array  # [B, N, L] bool: sampled actions of counted thoughts
+    readings: Mapping[str, Any] = flax.struct.field(default_factory=dict)  # declared ones, by name
     options: Options = flax.struct.field(pytree_node=False, default=Options())
     objective: str = flax.struct.field(pytree_node=False, default="")
 
@@ -38,16 +38,19 @@ class Actions:
         return reading(self, "actions", name)
 
 
-CLIPPED = "clip_fraction"  # a figure of every run's metrics, which a surrogate may return
+CLIPPED = "clip_fraction"  # a metric of every run, which any surrogate may return
 Surrogate = Callable[[Actions, MethodFields], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def clipped(actions: Actions, settings: MethodFields) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The clipped surrogate (RLP, eq. 5), with one ratio for each action or, as `rlp.ratio` says,
-    for each thought (GSPO); see `equations.clipped_surrogate`."""
+    """Return the clipped surrogate (arXiv 2510.01265, eq. 5) and the metric `CLIPPED`.
+
+    `rlp.ratio` selects one ratio per action or, as in GSPO, per thought; see
+    `equations.clipped_surrogate`.
+    """
     loss, stopped = equations.clipped_surrogate(
         actions.logprobs,
-        actions.behaviour,
+        actions.behavior,
         actions.advantages,
         actions.live,
         settings.clip_low,

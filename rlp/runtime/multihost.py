@@ -105,7 +105,7 @@ class Joined:
     def __init__(
         self,
         address: str | None = None,
-        number: int | None = None,
+        num_processes: int | None = None,
         process: int | None = None,
         timeout: int = JOIN_TIMEOUT_S,
         facts: Mapping[str, Any] = MappingProxyType({}),
@@ -115,13 +115,17 @@ class Joined:
         Args:
           address: "HOST:PORT" of process 0. If this or one of the next two arguments is None, it is
             read from the environment of Cloud TPU, SLURM, GKE or Open MPI.
-          number: Number of processes.
+          num_processes: Number of processes.
           process: Number of this process, from 0.
           timeout: Seconds to wait for the other processes.
           facts: Names and JSON values that must be the same on all processes, in addition to code
             and library versions.
         """
-        self._arguments, self._timeout, self._facts = (address, number, process), timeout, facts
+        self._arguments, self._timeout, self._facts = (
+            (address, num_processes, process),
+            timeout,
+            facts,
+        )
         self._ending, self._failed = threading.Event(), threading.Event()
 
     def __enter__(self) -> Self:
@@ -132,18 +136,20 @@ class Joined:
             processes do not join in time, or their inputs differ.
         """
         global _joined
-        address, number, process, devices = _detect_cluster(*self._arguments, self._timeout)
+        address, num_processes, process, devices = _detect_cluster(*self._arguments, self._timeout)
         self._me = Member(process, socket.gethostname())
         facts = {**self._facts, **consistency.program_facts()}
-        peers = rendezvous.join(address, number, process, facts, self._timeout)
+        peers = rendezvous.join(address, num_processes, process, facts, self._timeout)
         command = " ".join(sys.argv)
-        title = f"process {process} of {number} on {self._me.host}, pid {os.getpid()}: {command}"
+        title = (
+            f"process {process} of {num_processes} on {self._me.host}, pid {os.getpid()}: {command}"
+        )
         self.log = process_log.ProcessLog(process, title)
         self._watch = Heartbeat(peers, self._stop_with_the_others)
         self._watch.start()
         self._forget = signals.before_end(self._stopped_by_signal)
         try:
-            _initialize(address, number, process, devices, self._timeout)
+            _initialize(address, num_processes, process, devices, self._timeout)
         except RuntimeError as error:
             self._fail(error)
         if process != 0:
@@ -219,7 +225,7 @@ class Joined:
 
 
 def _detect_cluster(
-    address: str | None, number: int | None, process: int | None, timeout: int
+    address: str | None, num_processes: int | None, process: int | None, timeout: int
 ) -> tuple[str, int, int, Sequence[int] | None]:
     """Read missing arguments from the environment, as `jax.distributed.initialize` does.
 
@@ -231,30 +237,30 @@ def _detect_cluster(
     device_ids = os.environ.get("JAX_LOCAL_DEVICE_IDS")
     devices: Sequence[int] | None = list(map(int, device_ids.split(","))) if device_ids else None
     try:
-        address, number, process, devices = (
+        address, num_processes, process, devices = (
             clusters.ClusterEnv.auto_detect_unset_distributed_params(
-                address, number, process, devices, None, timeout
+                address, num_processes, process, devices, None, timeout
             )
         )
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         raise UserError(
             f"{socket.gethostname()} cannot find the other processes: {error}; give {FLAGS}"
         ) from error
-    if address is None or number is None or process is None:
+    if address is None or num_processes is None or process is None:
         raise UserError(
             f"the environment of {socket.gethostname()} does not describe the processes of the run "
             f"as Cloud TPU, SLURM, GKE or Open MPI do; give {FLAGS}"
         )
-    return address, number, process, devices
+    return address, num_processes, process, devices
 
 
 def _initialize(
-    address: str, number: int, process: int, devices: Sequence[int] | None, timeout: int
+    address: str, num_processes: int, process: int, devices: Sequence[int] | None, timeout: int
 ) -> None:
     """Initialize jax.distributed."""
     jax.distributed.initialize(
         address,
-        number,
+        num_processes,
         process,
         local_device_ids=devices,
         initialization_timeout=timeout,

@@ -21,12 +21,14 @@ _LATE_S = 3.0  # seconds within which processes that connect after an error stil
 _RETRY_S = 0.2  # seconds between two attempts to connect
 
 
-def join(address: str, number: int, process: int, facts: Message, timeout: float) -> list[Peer]:
+def join(
+    address: str, num_processes: int, process: int, facts: Message, timeout: float
+) -> list[Peer]:
     """Wait until all processes are connected, and compare their inputs.
 
     Args:
       address: "HOST:PORT" of process 0.
-      number: Number of processes.
+      num_processes: Number of processes.
       process: Number of this process.
       facts: The inputs that must be the same on all processes; see `consistency.differences`.
       timeout: Seconds to wait for the other processes.
@@ -40,17 +42,22 @@ def join(address: str, number: int, process: int, facts: Message, timeout: float
     """
     me = Member(process, socket.gethostname())
     if process == 0:
-        return _Rendezvous(address, number, me, facts, timeout).accept_all()
-    return [_connect(address, number, me, facts, timeout)]
+        return _Rendezvous(address, num_processes, me, facts, timeout).accept_all()
+    return [_connect(address, num_processes, me, facts, timeout)]
 
 
 class _Rendezvous:
     """The side of process 0."""
 
     def __init__(
-        self, address: str, number: int, me: Member, facts: Message, timeout: float
+        self, address: str, num_processes: int, me: Member, facts: Message, timeout: float
     ) -> None:
-        self._address, self._number, self._me, self._timeout = address, number, me, timeout
+        self._address, self._num_processes, self._me, self._timeout = (
+            address,
+            num_processes,
+            me,
+            timeout,
+        )
         self._facts = {me: facts}
         self._peers: dict[int, Peer] = {}
 
@@ -70,11 +77,11 @@ class _Rendezvous:
 
     def _complete(self) -> bool:
         """Whether all processes are connected. One that died while it waited may connect again."""
-        if len(self._peers) < self._number - 1:
+        if len(self._peers) < self._num_processes - 1:
             return False
         for peer in [peer for peer in self._peers.values() if is_closed(peer.socket)]:
             self._drop(peer)
-        return len(self._peers) == self._number - 1
+        return len(self._peers) == self._num_processes - 1
 
     def _drop(self, peer: Peer) -> None:
         peer.socket.close()
@@ -90,14 +97,14 @@ class _Rendezvous:
     def _admit(self, sock: socket.socket, hello: Message) -> None:
         new = Peer(Member(hello["process"], hello["host"]), sock)
         process = new.member.process
-        if hello["number"] != self._number:
-            numbers = {self._me: self._number, new.member: hello["number"]}
+        if hello["num_processes"] != self._num_processes:
+            numbers = {self._me: self._num_processes, new.member: hello["num_processes"]}
             lines = differences({member: {"--num_processes": n} for member, n in numbers.items()})
             self._refuse(refusal(lines), new)
-        if process not in range(self._number):
+        if process not in range(self._num_processes):
             self._refuse(
                 f"--process_id={process} on {new.member.host} is out of range; give each process a "
-                f"number from 0 to {self._number - 1}",
+                f"number from 0 to {self._num_processes - 1}",
                 new,
             )
         former = self._peers.get(process)
@@ -113,12 +120,12 @@ class _Rendezvous:
         self._peers[process], self._facts[new.member] = new, hello["facts"]
 
     def _missing(self) -> str:
-        absent = [i for i in range(1, self._number) if i not in self._peers]
+        absent = [i for i in range(1, self._num_processes) if i not in self._peers]
         which = ", ".join(map(str, absent[:5])) + (", …" if len(absent) > 5 else "")
         return (
             f"{self._me} waited {self._timeout:.0f} s (--join_timeout) at {self._address}, but "
-            f"{len(absent)} of {self._number} processes did not connect: process {which}; start "
-            "all processes with the same --coordinator_address and --num_processes"
+            f"{len(absent)} of {self._num_processes} processes did not connect: process {which}; "
+            "start all processes with the same --coordinator_address and --num_processes"
         )
 
     def _refuse(self, line: str, *more: Peer, late: bool = True) -> NoReturn:
@@ -155,7 +162,7 @@ def _hello(sock: socket.socket) -> Message | None:
     hello = None
     with contextlib.suppress(OSError):
         hello = read_message(sock, _HELLO_S)
-    kinds = {"process": int, "number": int, "host": str, "facts": dict}
+    kinds = {"process": int, "num_processes": int, "host": str, "facts": dict}
     if hello is None or any(type(hello.get(name)) is not kind for name, kind in kinds.items()):
         sock.close()
         return None
@@ -163,10 +170,10 @@ def _hello(sock: socket.socket) -> Message | None:
     return hello
 
 
-def _connect(address: str, number: int, me: Member, facts: Message, timeout: float) -> Peer:
+def _connect(address: str, num_processes: int, me: Member, facts: Message, timeout: float) -> Peer:
     """Connect to process 0 and wait until all processes have joined."""
     end = time.monotonic() + timeout
-    hello = {"process": me.process, "number": number, "host": me.host, "facts": facts}
+    hello = {"process": me.process, "num_processes": num_processes, "host": me.host, "facts": facts}
     host, _, port = address.rpartition(":")
     connected = False
     while (remaining := end - time.monotonic()) > 0:

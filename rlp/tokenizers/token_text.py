@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 # Shown for a token with an incomplete character; the token that completes it shows the character.
 PARTIAL = "◌"
 _OPEN_BYTES = 3  # maximum bytes of an incomplete character
-_LONGEST_SPAN = 64  # tokens of broken characters decoded together; without a limit, O(n²) for n
+_LONGEST_SPAN = 64  # maximum tokens of broken characters to decode together; bounds O(n²) time
 
 
 def byte_letters() -> dict[int, str]:

@@ -1,1 +1,1 @@
-"""What surrounds a step: trainers, FLOPs and cost, budgets, checkpoints."""
+"""Training around the engine: trainers, FLOPs and cost, budgets, checkpoints."""

@@ -1,4 +1,4 @@
-"""Where a run ends: after some steps, or when it has used as much as the run that `match` names."""
+"""The end of a run: after a number of steps, or at the budget of the run that `match` names."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,7 @@ from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import read_object
 from rlp.training.cost import Totals
 
-UNITS = {  # of `match`: the figure of evaluation.json that counts it
+UNITS = {  # unit of `match` -> metric of evaluation.json
     "flops": "flops",
     "tokens": "tokens_documents",
     "seconds": "seconds_device",
@@ -17,50 +17,51 @@ UNITS = {  # of `match`: the figure of evaluation.json that counts it
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """After a step."""
+    """Ends a run after a given step."""
 
     last: int
 
     def reached(self, step: int, totals: Totals) -> bool:
-        """Whether a run that has taken `step` steps has ended."""
+        """Return whether a run ends after `step` steps."""
         return step >= self.last
 
     def expected(self, step: int, totals: Totals) -> int:
-        """The last step, as far as one can tell after `step` of them."""
+        """Return the expected last step, after `step` steps."""
         return self.last
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """After the step that brings a figure of `Totals.metrics` nearest to an amount."""
+    """Ends a run after the step that brings a metric of `Totals.metrics` closest to an amount."""
 
-    figure: str
+    metric: str
     amount: float
-    last: None = None  # nobody knows before
+    last: None = None  # unknown in advance
 
     def reached(self, step: int, totals: Totals) -> bool:
-        """Whether another step like the last would end no nearer to the amount.
+        """Return whether one more step like the last one would not end closer to the amount.
 
-        So a run ends off by less than its last step. Nothing is read but what a checkpoint holds: a
-        resumed run ends where it would have. All hosts ask together; of seconds the first decides.
+        So a run misses the amount by less than its last step. The decision depends only on values
+        that a checkpoint contains, so a resumed run ends at the same step. All processes must call
+        this; process 0 decides, since seconds differ between processes.
         """
-        half = totals.last_step.get(self.figure, 0) / 2
-        enough = totals.metrics()[self.figure] + half >= self.amount
+        half = totals.last_step.get(self.metric, 0) / 2
+        enough = totals.metrics()[self.metric] + half >= self.amount
         return hosts.any_of(hosts.is_first() and enough)
 
     def expected(self, step: int, totals: Totals) -> int:
-        """The last step, if those to come are like those so far; asked after the first."""
-        return max(step, round(step * self.amount / totals.metrics()[self.figure]))
+        """Return the expected last step, after `step` > 0 steps, if future ones cost the same."""
+        return max(step, round(step * self.amount / totals.metrics()[self.metric]))
 
 
 End = Steps | Budget
 
 
 def split(match: str) -> tuple[str, str]:
-    """Folder and unit of `match`.
+    """Return the workdir and the unit of `match`.
 
     Raises:
-      UserError: it is not "<workdir>:<unit>", or there is no such unit.
+      UserError: If it is not of the form "<workdir>:<unit>", or the unit is unknown.
     """
     named = run_reference.usage(match)
     if not named.run or named.detail not in UNITS:
@@ -70,18 +71,21 @@ def split(match: str) -> tuple[str, str]:
 
 
 def used_by(match: str) -> float:
-    """What the run that `match` names has used, in the unit that it names.
+    """Return the total of the run that `match` names, in its unit.
 
     Raises:
-      UserError: the run is not finished, its evaluation.json does not say, or it took no step.
+      UserError: If the run is not finished, its evaluation.json does not contain the metric, or it
+        took no step.
     """
     folder, unit = split(match)
     path = Path(folder, run_folder.EVALUATION)
     if not path.exists():
-        raise UserError.of("match", match, f": {folder} is not a finished run")
+        raise UserError.of("match", match, f": {folder} is not a finished run; finish it first")
     used = read_object(path).get(UNITS[unit])
     if not isinstance(used, int | float):
-        raise UserError.of("match", match, f": {path} has no {UNITS[unit]}; run {folder} again")
+        raise UserError.of(
+            "match", match, f": {path} does not contain {UNITS[unit]}; run {folder} again"
+        )
     if not used:
-        raise UserError.of("match", match, f": {folder} took no step and has used nothing")
+        raise UserError.of("match", match, f": {folder} took no step; name another run")
     return used

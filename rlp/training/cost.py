@@ -1,47 +1,47 @@
-"""What steps cost, and what a run has used so far."""
+"""The cost of a step, and the totals of a run: tokens, FLOPs and seconds."""
 
 import dataclasses
 
-# Of the FLOPs:
+# Parts of the FLOPs of a step:
 PARTS = (
-    "prefill",  # documents, with the thinking prompt, read by theta
-    "decode",  # thoughts sampled
-    "scoring",  # targets by theta, after thoughts and without; the choice of forks
-    "baseline",  # targets by phi, S_ema
-    "reference",  # thoughts by the network of the start, for a KL term
+    "prefill",  # prefill of documents with the thinking prompt by theta
+    "decode",  # sampling of thoughts
+    "scoring",  # targets under theta, with and without thoughts; scores that choose forks
+    "baseline",  # targets under phi, S_ema
+    "reference",  # thoughts under pi_ref, for a KL term
     "update",  # loss and gradient, forward and backward
-    "optimizer",  # the update of theta, and of phi
+    "optimizer",  # updates of theta and phi
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a step cost. Tokens are those that took part, FLOPs those that were executed."""
+    """The cost of a step. Only FLOPs and `update` include padding and dead slots."""
 
-    documents: int  # document tokens read
-    rollout: int  # tokens sampled
-    update: int  # slots through the differentiated pass
-    flops: dict[str, int]  # by part, of `PARTS`; a part that is not there cost nothing
-    model_flops: int  # all of them, without those that `model.remat` computes again
-    seconds: dict[str, float]  # by stage
+    documents: int  # document tokens of the batch
+    rollout: int  # sampled tokens
+    update: int  # tokens and slots of the differentiated passes, padding included
+    flops: dict[str, int]  # executed FLOPs by part of `PARTS`; absent parts are 0
+    model_flops: int  # their sum, without what `model.remat` recomputes
+    seconds: dict[str, float]  # by phase
 
 
 @dataclasses.dataclass
 class Totals:
-    """What a run has used so far; saved with every checkpoint."""
+    """The totals of a run so far; saved with every checkpoint."""
 
-    position: int = 0  # records of the data stream
+    position: int = 0  # of the data stream, in records
     tokens_documents: int = 0
     tokens_rollout: int = 0
     tokens_update: int = 0
     flops: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(PARTS, 0))
     seconds_train: float = 0.0
-    seconds_device: float = 0.0  # of training, times the devices that took part
+    seconds_device: float = 0.0  # of training, multiplied by the number of devices
     seconds_evaluate: float = 0.0
-    last_step: dict[str, float] = dataclasses.field(default_factory=dict)  # its share of `metrics`
+    last_step: dict[str, float] = dataclasses.field(default_factory=dict)  # increments of `metrics`
 
     def add(self, cost: Cost, seconds: float, devices: int) -> None:
-        """Adds a step that took so long on so many devices."""
+        """Add a step, given its cost, its wall-clock seconds and the number of devices."""
         before = self.metrics()
         self.tokens_documents += cost.documents
         self.tokens_rollout += cost.rollout
@@ -52,7 +52,7 @@ class Totals:
         self.last_step = {name: used - before[name] for name, used in self.metrics().items()}
 
     def metrics(self) -> dict[str, float]:
-        """The cumulative counts, as metrics."""
+        """Return the cumulative counts by name of metric."""
         names = ("tokens_documents", "tokens_rollout", "tokens_update", "seconds_device")
         counts = {name: getattr(self, name) for name in names}
         parts = {f"flops_{part}": used for part, used in self.flops.items()}

@@ -1,15 +1,15 @@
-"""FLOPs of a step, counted from the shapes that the program runs (a multiply-add is 2).
+"""FLOPs of a step, counted from the shapes of its programs (a multiply-add is 2 FLOPs).
 
-Counted is every matmul that is executed: linear maps and logits of all slots, padding and dead ones
-included, and attention scores over all keys offered, masked ones included, because the arithmetic
-is done. Attention kernels skip what is not visible; as forks are not known here, a branch counts as
-if it saw its whole trunk, which is at most twice too much. It is what one device would do: the mesh
-changes no figure. A backward pass costs twice its forward, plus what it computes again. The
-optimizer's elementwise work is counted for each parameter (`rlp/engine/optimizer.py`); that of the
-networks, norms and softmax, is left out: a few per cent of a small model, next to nothing of a
-large.
+The count includes every matmul that is executed: linear maps and logits of all slots, including
+padding and dead slots, and attention scores over all keys, including masked ones. Attention kernels
+skip invisible keys, but the forks are not known here, so a branch counts as if it saw its whole
+trunk, which overestimates attention by at most a factor of 2. The count is the total over all
+devices and does not depend on the mesh. A backward pass counts as twice its forward pass, plus what
+it recomputes. The elementwise work of the optimizer is counted per parameter
+(`rlp/engine/optimizer.py`). That of the network (norms, softmax) is not counted: it is a few
+percent for a small model and negligible for a large one.
 
-A step's FLOPs are counted for every stage of `rlp/engine/stages.py`, in the parts of
+FLOPs are counted for every stage of `rlp/engine/stages.py`, in the parts of
 `rlp/training/cost.py`.
 """
 
@@ -29,14 +29,14 @@ from rlp.engine.stages import NEXT_TOKEN, RLP
 from rlp.engine.step import RLPSettings
 from rlp.objectives.registry import reads_answers
 
-Flops = dict[str, dict[str, int]]  # of a step: stage of `rlp.engine.stages` to part to FLOPs
-EMA_FLOPS = 3  # of a parameter: tau phi + (1 - tau) theta
+Flops = dict[str, dict[str, int]]  # of a step: stage of `rlp.engine.stages` -> part -> FLOPs
+EMA_FLOPS = 3  # per parameter: tau phi + (1 - tau) theta
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What passes through a network: tokens through all layers, and tokens whose logits are
-    computed."""
+    """The work of a network: passes of tokens through all layers, and the number of tokens whose
+    logits are computed."""
 
     passes: tuple[TrunkTokens | BranchTokens, ...] = ()
     logits: int = 0
@@ -46,32 +46,32 @@ class Work:
 
 
 def on_rows(rows: int, length: int, forks: int = 0, logits: int = 0) -> Work:
-    """A pass over documents: [rows, length] tokens, with `forks` places where branches leave."""
+    """Return the work of a pass over documents [rows, length] with `forks` forks per document."""
     return Work((TrunkTokens(rows, length, forks),), logits)
 
 
 def forward_flops(config: ModelConfig, work: Work) -> int:
-    """FLOPs of a forward pass."""
-    each = _of_layers(config, work.passes, lambda cost, ends: cost.linear + cost.mixing)
-    return each + work.logits * logit_flops(config)
+    """Return the FLOPs of a forward pass."""
+    layer_flops = _of_layers(config, work.passes, lambda cost, ends: cost.linear + cost.mixing)
+    return layer_flops + work.logits * logit_flops(config)
 
 
 def training_flops(config: ModelConfig, work: Work) -> int:
-    """FLOPs of a forward and backward pass, with what the backward computes again."""
-    again = _of_layers(config, work.passes, lambda cost, ends: _again(config, cost, ends))
+    """Return the FLOPs of a forward and a backward pass, with the recomputation of the latter."""
+    recomputed = _of_layers(config, work.passes, lambda cost, ends: _recomputed(config, cost, ends))
     if logit_chunks(work.logits, config.vocab_size) > 1:
-        again += work.logits * logit_flops(config)
-    return 3 * forward_flops(config, work) + again
+        recomputed += work.logits * logit_flops(config)
+    return 3 * forward_flops(config, work) + recomputed
 
 
-def _again(config: ModelConfig, cost: Cost, ends: bool) -> int:
-    """FLOPs that a backward pass computes again of a kind; `ends`: it is a layer's last."""
-    again = cost.again
+def _recomputed(config: ModelConfig, cost: Cost, ends: bool) -> int:
+    """Return the FLOPs that a backward pass recomputes; `ends` if the kind is the layer's last."""
+    recomputed = cost.again
     if config.remat in ("block", "dots"):
-        again += cost.mixing
+        recomputed += cost.mixing
     if config.remat == "block":  # all but the last matmul, whose output no gradient needs
-        again += cost.linear - cost.last * ends
-    return again
+        recomputed += cost.linear - cost.last * ends
+    return recomputed
 
 
 def _of_layers(
@@ -79,7 +79,7 @@ def _of_layers(
     passes: Sequence[TrunkTokens | BranchTokens],
     count: Callable[[Cost, bool], int],
 ) -> int:
-    """The sum of `count(cost, whether it is the layer's last kind)` over all layers."""
+    """Return the sum over all layers of `count(cost, whether the kind is the layer's last)`."""
     return sum(
         number * count(kind.cost(config, tokens), kind is kinds[-1])
         for kinds, number in layer_counts(config).items()
@@ -89,12 +89,12 @@ def _of_layers(
 
 
 def logit_flops(config: ModelConfig) -> int:
-    """FLOPs of the logits of one token."""
+    """Return the FLOPs of the logits of one token."""
     return 2 * config.hidden_size * config.vocab_size
 
 
 def without_remat(config: ModelConfig) -> ModelConfig:
-    """Return the same network, with its activations kept, so that nothing is counted twice."""
+    """Return the config without rematerialization, so that no FLOPs are recomputed."""
     return dataclasses.replace(config, remat="none")
 
 
@@ -104,25 +104,26 @@ def total(flops: Flops) -> int:
 
 
 def by_part(flops: Flops) -> dict[str, int]:
-    """FLOPs of the parts of a step, of all its stages."""
-    found: dict[str, int] = {}
+    """Return the FLOPs of a step by part, summed over its stages."""
+    totals: dict[str, int] = {}
     for parts in flops.values():
         for part, count in parts.items():
-            found[part] = found.get(part, 0) + count
-    return found
+            totals[part] = totals.get(part, 0) + count
+    return totals
 
 
 def by_phase(flops: Flops) -> dict[str, int]:
-    """FLOPs of the phases of a step, all parts of all their stages together."""
+    """Return the FLOPs of a step by phase, summed over stages and parts."""
     phases = {stage.name: stage.phase for stage in (*NEXT_TOKEN, *RLP)}
-    found: dict[str, int] = {}
+    totals: dict[str, int] = {}
     for stage, parts in flops.items():
-        found[phases[stage]] = found.get(phases[stage], 0) + sum(parts.values())
-    return found
+        totals[phases[stage]] = totals.get(phases[stage], 0) + sum(parts.values())
+    return totals
 
 
 def next_token_flops(config: ModelConfig, optimizer: int, rows: int, length: int) -> Flops:
-    """FLOPs of a next-token step on [rows, length] tokens; `optimizer` as of `rlp_flops`."""
+    """Return the FLOPs of a next-token step on [rows, length] tokens; `optimizer` as in
+    `rlp_flops`."""
     work = on_rows(rows, length, logits=rows * (length - 1))
     return {"update": {"update": training_flops(config, work), "optimizer": optimizer}}
 
@@ -136,25 +137,27 @@ def rlp_flops(
     length: int,
     decoded: int,
 ) -> Flops:
-    """FLOPs of an RLP step.
+    """Return the FLOPs of an RLP step.
 
     Args:
+      config: of the network.
+      settings: of the method.
       vocabulary: for the lengths of the tags.
       optimizer: FLOPs of one update, from `Optimizer.flops`.
       batch: B.
       length: T, without the thinking prompt.
-      decoded: tokens decoded in this step's rollout.
+      decoded: decoded tokens of the step's rollout, `Rollout.decoded`.
 
     Returns:
-      The stages of `rlp.engine.stages.RLP` that compute something, each with its parts; stages and
-      parts that a step does not have count 0.
+      From stage of `rlp.engine.stages.RLP` to part to FLOPs; 0 for stages and parts that the step
+      does not include.
     """
     s = settings
     work = _rlp_work(config, settings, vocabulary, batch, length, decoded)
-    forward = {part: forward_flops(config, done) for part, done in work.items()}
+    forward = {name: forward_flops(config, passes) for name, passes in work.items()}
     decode = forward["opening"] + forward["sampled"]
     reference = forward["thoughts"] if s.kl_weight else 0
-    update = training_flops(config, work["learnt"] + work["text"])
+    update = training_flops(config, work["loss"] + work["text"])
     if config.num_layers <= choices().unrolled_layers:
         decode -= unread_flops(config, work["opening"])
         if s.kl_weight:
@@ -184,16 +187,16 @@ def _rlp_work(
     length: int,
     decoded: int,
 ) -> dict[str, Work]:
-    """What an RLP step passes through a network; arguments as of `rlp_flops`."""
+    """Return the passes of an RLP step through a network, by name; arguments as in `rlp_flops`."""
     s = settings
     trunk = length + len(s.prompt)
     branches = batch * s.forks_per_document * s.group_size
     prefill = on_rows(batch, trunk, s.forks_per_document)
     documents = on_rows(batch, length)
 
-    # Slots that predict actions, and before them those of the opening tag that do not.
-    known = len(vocabulary.think_open) - 1
-    slots = known + s.thought_length
+    # The first `opening` slots of the opening tag do not predict actions.
+    opening = len(vocabulary.think_open) - 1
+    slots = opening + s.thought_length
 
     def on_branches(tokens: int, where: range, own: int = slots, logits: int = 0) -> Work:
         return Work((BranchTokens(tokens, where, trunk, own),), logits)
@@ -203,10 +206,10 @@ def _rlp_work(
     scored = on_branches(branches * after, targets, targets.stop, branches * s.horizon)
     without = Work(logits=batch * s.forks_per_document * s.horizon)
     choice = documents + Work(logits=batch * (length - 1))
-    acted = branches * s.thought_length
-    thoughts = on_branches(branches * slots, range(slots), logits=acted)  # all at once
+    actions = branches * s.thought_length
+    thoughts = on_branches(branches * slots, range(slots), logits=actions)  # in one pass
     every = slots + after  # with the slots of tag and target
-    learnt = on_branches(branches * every, range(every), every, acted + branches * s.horizon)
+    with_target = on_branches(branches * every, range(every), every, actions + branches * s.horizon)
     answers = reads_answers(s.objective)
     branch = on_branches(branches * every, range(every), every, branches * s.horizon)
     passes = {TARGET_PASS: scored, BRANCH_PASS: branch}
@@ -215,33 +218,33 @@ def _rlp_work(
     return {
         "choice": choice if s.positions in SCORED else Work(),
         "prefill": prefill,
-        "opening": on_branches(branches * known, range(known)),
-        "sampled": on_branches(decoded, range(known, slots), logits=decoded),
+        "opening": on_branches(branches * opening, range(opening)),
+        "sampled": on_branches(decoded, range(opening, slots), logits=decoded),
         "without": Work() if answers else by_theta,
         "targets": Work() if answers else targets_read,
         "baseline": without + documents if s.baseline != "none" else Work(),
         "thoughts": prefill + thoughts,
-        "learnt": prefill + (learnt if s.learns_target else thoughts),
+        "loss": prefill + (with_target if s.learns_target else thoughts),
         "text": Work(logits=batch * (trunk - 1)) if s.next_token_weight else Work(),
     }
 
 
 def unread_flops(config: ModelConfig, work: Work, training: bool = False) -> int:
-    """FLOPs of the last layers on tokens of which nothing is read but what caches keep: of a trunk
-    in training or for a reference, and of an opening tag.
+    """Return the FLOPs of the last layers on tokens of which only cached values are read.
 
-    Straight code leaves them out, a scan does not.
+    Such tokens are those of a trunk in training or under the reference, and of an opening tag. XLA
+    removes this work from unrolled layers, but not from a scan over layers.
     """
-    found = 0
+    unread = 0
     kinds = [(kind, kind is of_layer[-1]) for of_layer in layers(config) for kind in of_layer]
     for kind, ends in reversed(kinds):
         cached = 0
         for tokens in work.passes:
             cost = kind.cost(config, tokens)
-            forward, again = cost.linear + cost.mixing, _again(config, cost, ends)
-            found += 3 * forward + again if training else forward
+            forward, recomputed = cost.linear + cost.mixing, _recomputed(config, cost, ends)
+            unread += 3 * forward + recomputed if training else forward
             cached += cost.cached
         if cached:
             times = 1 if not training else 4 if config.remat == "block" else 3
-            return found - times * cached
-    return found
+            return unread - times * cached
+    return unread

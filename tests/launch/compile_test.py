@@ -1,4 +1,4 @@
-"""`python -m launch.compile` from outside: for chips that are not here."""
+"""`python -m launch.compile` as a process, for chips that are not here."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 
 
 def compile_step(*flags, seconds=3600):
-    """Runs the program: (exit status, stdout, stderr)."""
+    """Run the program; return (exit status, stdout, stderr)."""
     words = [sys.executable, "-m", "launch.compile", *flags]
     ran = subprocess.run(
         words, cwd=ROOT, env=environment.of_a_user(), capture_output=True, text=True,
@@ -49,7 +49,7 @@ def test_sharding_is_shown_without_a_compiler():
     ("flags", "said"),
     [
         ([], "--topology is missing"),
-        (["--topology=v5p:4x4"], "v5p takes 3 sizes"),
+        (["--topology=v5p:4x4"], "v5p needs 3 sizes"),
         (["--topology=v5p:2x2x1", "--show_sharding", "--config.mesh.fsdp=3"], "mesh.fsdp=3"),
     ],
 )
@@ -69,7 +69,9 @@ def test_several_runs_are_refused():
 
 def test_a_compiler_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setitem(compilers.MODULES, "tpu", "libtpu_of_nobody")
-    with pytest.raises(UserError, match=r"libtpu_of_nobody\); `make compilers` installs it"):
+    with pytest.raises(
+        UserError, match=r"libtpu_of_nobody\) is not installed; run `make compilers`"
+    ):
         compilers.prepare(parse_topology("v5e:2x2"), {})
 
 
@@ -88,14 +90,14 @@ topology = chips.parse_topology(sys.argv[1])
 compilers.prepare(topology)
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from models.sharding import batch_sharding, make_mesh, place
+from models.sharding import batch_sharding, constrain, make_mesh
 from rlp.capacity import programs
 mesh = make_mesh(2, 2, 2, devices=compilers.devices(topology))
 split = NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
 table = jax.ShapeDtypeStruct((24, 32), jnp.float32, sharding=split)
 tokens = jax.ShapeDtypeStruct((8, 12), jnp.int32, sharding=batch_sharding(mesh))
 step = programs.CompiledStep()
-look_up = jax.jit(lambda table, tokens: place(table[tokens], "rows"))
+look_up = jax.jit(lambda table, tokens: constrain(table[tokens], "rows"))
 with programs.tracing_for(mesh, topology.chip.platform):
     programs.Compiler(mesh, step, lambda line: None).stage("x", "update", look_up, table, tokens)
 print(*step.stages[0].remarks, sep="\\n")
@@ -168,6 +170,6 @@ def test_what_does_not_fit_exits_with_one():
     assert status == 1, err
     assert re.match(
         r"does not fit: peak [\d.,]+ of 15\.75 GiB in update; lower batch_size, set model\.remat "
-        r"to 'block', raise mesh\.fsdp or mesh\.tensor, or take more chips$",
+        r"to 'block', raise mesh\.fsdp or mesh\.tensor, or use more chips$",
         out.splitlines()[-1],
     )

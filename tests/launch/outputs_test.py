@@ -1,4 +1,4 @@
-"""Where the programs write: what is no place is refused at once, and what is there is kept."""
+"""Outputs of the programs: invalid paths are refused at once, and existing files are kept."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def is_one_line(result, message):
 
 
 CONFIG = "--config=some.py"
-# Program and flags to the flag that says where it writes.
+# The command of each program, and its output flag.
 PROGRAMS = {
     "train": (["launch.train", CONFIG], "workdir"),
     "sweep": (["launch.sweep", CONFIG], "workdir"),
@@ -50,8 +50,8 @@ PROGRAMS = {
     "table": (["launch.report", "model"], "markdown"),
 }
 NO_PLACES = {
-    "": "is empty; name a place to write to",
-    " ": "is empty; name a place to write to",
+    "": "is empty; set it to a path to write to",
+    " ": "is empty; set it to a path to write to",
     "gs://bucket/x": "=gs://bucket/x: .* mount the bucket",
     "S3://bucket/x": "=S3://bucket/x: .* mount the bucket",
     "file:///tmp/x": "=file:///tmp/x: .* mount the bucket",
@@ -98,7 +98,7 @@ TAKEN = {
 }
 
 DEEP = '{"a": ' * 100_000 + "1" + "}" * 100_000
-# What is read: files of a model or a run, by the name of their folder.
+# Inputs: files of a model or a run, by folder.
 DAMAGED = {
     "a file elsewhere": (
         ["launch.import_hf", "--hf=elsewhere", "--out=new"],
@@ -124,7 +124,7 @@ DAMAGED = {
 
 
 def damage(folder):
-    """Makes the folders of DAMAGED out of a model."""
+    """Make the folders of DAMAGED from a model."""
     for name in ("elsewhere", "nested", "tokenizer"):
         shutil.copytree(folder / "model", folder / name)
     (folder / "nested" / "config.json").write_text(DEEP)
@@ -137,7 +137,7 @@ def damage(folder):
 
 @pytest.fixture(scope="module")
 def refused(programs, tmp_path_factory):
-    """Name of a case to what its command gave; none of them may change anything."""
+    """The result of each command; no command may change any file."""
     pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("outputs")
     folders.write(folder / "model")
@@ -176,7 +176,7 @@ def test_what_is_in_the_way_is_named_and_kept(name, refused):
 @pytest.mark.parametrize("name", DAMAGED)
 def test_what_cannot_be_read_is_named_and_nothing_is_written(name, refused):
     status, shown, said = refused[name]
-    lines = [line for line in said.splitlines() if "tensor/s]" not in line]  # no progress bar
+    lines = [line for line in said.splitlines() if "tensor/s]" not in line]  # skip the progress bar
     is_one_line((status, shown, "\n".join(lines)), DAMAGED[name][1])
 
 
@@ -190,7 +190,9 @@ def test_a_disk_that_is_full_while_saving_is_one_line_and_the_same_command_goes_
     fields = runs.flat_config(runs.TEXT, runs.text_file(folder), size)
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     words = ["launch.train", f"--config={ROOT}/configs/default.py", "--workdir=run", *flags]
-    status, _, said = programs.run(words, folder, file_limit=100_000)  # a kernel: 262,144 bytes
+    status, _, said = programs.run(
+        words, folder, file_limit=100_000
+    )  # a kernel takes 262,144 bytes
     assert status == 2
     assert "Traceback" not in said
     errors = [line for line in said.splitlines() if line.startswith("error: ")]

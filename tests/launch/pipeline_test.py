@@ -1,4 +1,4 @@
-"""`python -m launch.pipeline`: what it plans, what it runs, and the table at its end."""
+"""`python -m launch.pipeline`: its plan, its runs, and its table."""
 
 import importlib
 import json
@@ -42,7 +42,7 @@ def published():
 
 @pytest.fixture
 def flagged(monkeypatch):
-    """Runs the program with flags, in this process, whatever other programs it has imported."""
+    """Run the program with flags in this process, also if other programs were imported before."""
 
     def run(*words):
         words = ["pipeline", *map(str, words)]
@@ -54,7 +54,7 @@ def flagged(monkeypatch):
             for module, theirs in flags.FLAGS.flags_by_module_dict().items():
                 for flag in theirs if module.startswith("launch.") and module not in OURS else ():
                     if flag.value is None:
-                        flag.value = ""  # it may be one that its own program asks for
+                        flag.value = ""  # it may be a required flag of another program
             flags.FLAGS([words[0], *left])
             pipeline.main([])
 
@@ -73,12 +73,12 @@ def test_the_plan_of_the_demo_s_chain_says_what_builds_on_what(tmp_path):
     assert head == ["run", "starts", "from", "objective", "for"]
     by_name = {row[0]: " ".join(row[1:]) for row in rows}
     assert by_name == {
-        "base": "nothing next_token 480 steps waits",
-        "none": "base next_token 0 steps waits",
-        "cpt": "base next_token the flops of rlp waits",
-        "rlp": "base rlp 40 steps waits",
-        **{f"{s}_sft": f"{s} next_token 10 steps waits" for s in ("none", "cpt", "rlp")},
-        **{f"{s}_rlvr": f"{s}_sft rlvr 20 steps waits" for s in ("none", "cpt", "rlp")},
+        "base": "nothing next_token 480 steps pending",
+        "none": "base next_token 0 steps pending",
+        "cpt": "base next_token the flops of rlp pending",
+        "rlp": "base rlp 40 steps pending",
+        **{f"{s}_sft": f"{s} next_token 10 steps pending" for s in ("none", "cpt", "rlp")},
+        **{f"{s}_rlvr": f"{s}_sft rlvr 20 steps pending" for s in ("none", "cpt", "rlp")},
     }
     names = list(by_name)
     assert names[0] == "base"
@@ -93,12 +93,12 @@ def test_the_plan_of_the_demo_s_chain_says_what_builds_on_what(tmp_path):
 def test_a_chain_stopped_between_and_within_its_runs_ends_the_same(
     flagged, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(experiment, "write_report_separately", lambda *_: None)  # seconds each time
+    monkeypatch.setattr(experiment, "write_report_separately", lambda *_: None)  # takes seconds
     (tmp_path / "tiny.py").write_text(TINY)
 
     def start(folder, *more):
         (tmp_path / folder).mkdir(exist_ok=True)
-        monkeypatch.chdir(tmp_path / folder)  # the arms of both have the same configs, too
+        monkeypatch.chdir(tmp_path / folder)  # the arms of both also have the same configs
         capsys.readouterr()
         flagged("--config=../tiny.py", "--workdir=run", *more)
         return capsys.readouterr().out
@@ -108,7 +108,7 @@ def test_a_chain_stopped_between_and_within_its_runs_ends_the_same(
         with crash_at(owner, name, 2), pytest.raises(Crash):  # in none, then in none_rlp
             start("stopped")
     states = {row[0]: row[5:] for row in lines(start("stopped", "--plan"))[1:]}
-    assert states == {"base": ["finished"], "none": ["finished"], "none_rlp": ["waits"]}
+    assert states == {"base": ["finished"], "none": ["finished"], "none_rlp": ["pending"]}
     again = start("stopped")
 
     before, after = (
@@ -124,13 +124,13 @@ def test_a_chain_stopped_between_and_within_its_runs_ends_the_same(
 
 
 def check_table(rows, summary):
-    """Every cell is a figure of the summary; published numbers stand beside what was computed."""
+    """Every cell is a metric of the summary, followed by the published number, if there is one."""
     head, rule, *rows = ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)
     assert head == ["held-out metric", "start", "alone", "+ rlp"]
     assert set("".join(rule)) == {"-", ":"}
     cells = {(figure, start): rest for figure, start, *rest in rows}
     assert {start for _, start in cells} == {"base", "none"}
-    assert not any("math" in figure for figure, _ in cells)  # published, and not computed here
+    assert not any("math" in figure for figure, _ in cells)  # published, but not measured here
     loss = {arm: f"{summary[arm]['no_think_loss']:.3f}" for arm in summary["arms"]}
     share = f"{100 * summary['none_rlp']['greedy_think_accuracy']:.2f}"
     assert cells["Loss, no-think (nats/token)", "base"] == [loss["base"], "-"]
@@ -141,16 +141,16 @@ def check_table(rows, summary):
     assert cells["Accuracy, greedy thinking (%)", "none"][1] == f"{share} (25.00)"
 
 
-# What is refused.
+# Invalid input.
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "--config has no arms, so it is one run; launch.train runs it"),
+        ("", "--config has no arms, so it is a single run; use launch.train"),
         (
             "    config.arms = chains.arms({'a': {}}, {})\n",
-            "published of .* has b, which is no arm",
+            "published of .* has b, which is not an arm",
         ),
         ("    config.arms = chains.arms({'b': {'init_from': 'b'}}, {})\n", "the arms b wait"),
     ],
@@ -187,7 +187,7 @@ def test_the_arms_of_a_table_can_be_run_and_build_on_one_another(name, tmp_path)
         assert later or arm.init_from == model
         assert arm.data.problems.evaluation == "some/data/benchmarks"
         assert arm.evaluation.to_dict() == config.evaluation.to_dict()
-        # Measured alike:
+        # Measured in the same way:
         assert (arm.data.problems.response_length, arm.rlp.temperature) == (4096, 0.7)
 
 
@@ -222,7 +222,7 @@ def test_the_published_numbers_of_table_1_are_of_its_arms_and_its_benchmarks():
 
 
 def test_budgets_are_the_paper_s():
-    """200 steps are 170M tokens of RLP; CPT reads as many tokens, within half a step of its own."""
+    """200 steps of RLP are 170M tokens; CPT reads the same number, within half a step of CPT."""
     assert base.rlp_steps(170e6) == 200
     for tokens in (170e6, 1e9, 6e9):
         cpt = base.cpt(tokens)

@@ -1,4 +1,4 @@
-"""Jobs for clusters: what --dry_run shows, and what their scripts do where the tools are fakes."""
+"""Jobs for clusters: what --dry_run prints, and what the scripts do with fake tools."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 NASTY = "a b/$(touch /tmp/never)'\"*.jsonl"
 TRAIN = ["--", "--config=configs/default.py", f"--config.data.train={NASTY}"]
 
-# Cases share a process that forks, so that Python's start is paid once.
+# All cases are forks of one process, so that Python starts only once.
 FORK = """
 import importlib, json, os, sys
 from launch import program
@@ -39,7 +39,7 @@ for number, (module, words) in enumerate(json.loads(sys.stdin.read())):
 
 
 def run_all(cases, folder, path=None):
-    """(exit status, stdout, stderr) of each module and its arguments."""
+    """Return (exit status, stdout, stderr) of each module and its arguments."""
     ran = subprocess.run(
         [sys.executable, "-c", FORK, str(folder)],
         input=json.dumps(cases), cwd=ROOT, timeout=120, check=True, stdout=subprocess.PIPE,
@@ -75,7 +75,7 @@ DRY = {
 
 @pytest.fixture(scope="module")
 def dry(tmp_path_factory):
-    """What every case prints, as one text."""
+    """The output of every case."""
     cases = [(module, ["--dry_run", *words]) for module, *words in DRY.values()]
     ran = run_all(cases, tmp_path_factory.mktemp("dry"))
     for name, (status, _, said) in zip(DRY, ran, strict=True):
@@ -85,8 +85,8 @@ def dry(tmp_path_factory):
 
 @pytest.fixture
 def fakes(tmp_path):
-    """`fakes(name, body)` makes a fake tool, which notes what it is given; `fakes.path` has those
-    and what scripts need of a system, and nothing else."""
+    """`fakes(name, body)` makes a fake tool that records its arguments; `fakes.path` contains only
+    these tools and the system tools that scripts need."""
     made, system = tmp_path / "fakes", tmp_path / "system"
     made.mkdir()
     system.mkdir()
@@ -97,7 +97,7 @@ def fakes(tmp_path):
         path = made / name
         path.unlink(missing_ok=True)  # it may be running
         path.write_text(
-            # One write, for tools may run at once.
+            # One write, because tools can run in parallel.
             f"#!/bin/bash\nprintf '%s\\0' {name} \"$@\" $'\\n' >>{tmp_path}/calls\n{body}\n"
         )
         path.chmod(0o755)
@@ -119,7 +119,7 @@ def bash(script, path, folder, **environment):
 
 @pytest.mark.parametrize("name", DRY)
 def test_what_is_shown_is_what_bash_would_run(dry, fakes, tmp_path, name):
-    """The tools get words that hold what was asked for, whatever characters it has."""
+    """The tools receive the arguments unchanged, whatever characters they contain."""
     for tool in ("sbatch", "kubectl", "gcloud", "git"):
         fakes(tool)
     ran = bash(dry[name], fakes.path, tmp_path)
@@ -138,7 +138,7 @@ def test_what_is_shown_is_what_bash_would_run(dry, fakes, tmp_path, name):
 def test_a_slurm_job_has_a_process_for_every_gpu(dry):
     words = shlex.split(dry["slurm"].split(" <<")[0])
     assert {"--nodes=2", "--ntasks-per-node=8", "--gpus-per-node=8", "--requeue"} < set(words)
-    assert words[-1] == "--comment=a b"  # what is given by hand comes last, and wins
+    assert words[-1] == "--comment=a b"  # options of the user come last and take precedence
     assert "--multihost" in dry["slurm"]
     assert "--multihost" not in dry["slurm one"]
 
@@ -200,11 +200,11 @@ def test_a_host_starts_the_run_once_and_goes_on_without_the_terminal(dry, fakes,
     first = bash(script, fakes.path, tmp_path)
     assert (first.returncode, first.stdout, first.stderr) == (0, "", "")
     second = bash(script, fakes.path, tmp_path)
-    assert second.stdout == "a run is going on here already\n"
+    assert second.stdout == "a run is already running here\n"
     os.kill(int((tmp_path / "rlp" / "train.pid").read_text()), 15)
     calls = {call[0]: call[1:] for call in fakes.calls()}
     assert calls["gcsfuse"] == ["--implicit-dirs", "mine", "bucket"]
-    if "train" in calls:  # which may not have come to note it
+    if "train" in calls:  # it may not have started yet
         train = ["-m", "launch.train", *TRAIN[1:], "--workdir=bucket/my runs", "--multihost"]
         assert calls["train"] == train
 
@@ -255,7 +255,7 @@ def sweep():
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Flags of a small sweep in tmp_path/run."""
+    """The flags of a small sweep in tmp_path/run."""
     (tmp_path / "some.py").write_text(SWEEP)
     return ["sweep", [f"--config={tmp_path}/some.py", f"--workdir={tmp_path}/run"]]
 
@@ -278,7 +278,7 @@ def test_a_sweep_goes_through_slurm_with_what_it_builds_on_first(tmp_path, fakes
     early = run(scripts[1], 0)
     assert early.returncode == 1
     assert re.match("error: .*base/evaluation.json is missing", early.stderr)
-    fakes("sleep")  # it waits a minute for the file before it goes back into the queue
+    fakes("sleep")  # the script waits a minute for the file before it requeues the job
     stopped = run(scripts[0], 0)
     assert stopped.returncode == 0
     assert fakes.calls()[-1] == ["scontrol", "requeue", "71"]
@@ -295,17 +295,19 @@ def test_a_sweep_goes_through_slurm_with_what_it_builds_on_first(tmp_path, fakes
 
 BAD = {
     "url": (["pods.slurm", *TRAIN, "--workdir=gs://a/b"], "--workdir=gs://a/b: .*gcsfuse"),
-    "no run": (["pods.slurm"], "among them one --config="),
+    "no run": (["pods.slurm"], "with --config=… exactly once"),
     "field": (
         ["pods.slurm", *TRAIN, "--workdir=a", "--config.steeps=3"], "'steeps'; did you mean steps",
     ),
-    "sbatch": (["pods.slurm", "--sbatch=gpu", *TRAIN, "--workdir=a"], "--sbatch: write 'gpu' as"),
+    "sbatch": (
+        ["pods.slurm", "--sbatch=gpu", *TRAIN, "--workdir=a"], "--sbatch: 'gpu' is not an option",
+    ),
     "image": (["pods.gke", "start", *TRAIN, "--workdir=/bucket/a"], "--image is missing"),
-    "disk": (["pods.gke", *GKE, *TRAIN, "--workdir=/a"], "--workdir=/a: a pod's own disk"),
-    "action": (["pods.gke", "begin"], "one of start, status, delete .* not 'begin'"),
+    "disk": (["pods.gke", *GKE, *TRAIN, "--workdir=/a"], "--workdir=/a: the disk of a pod"),
+    "action": (["pods.gke", "begin"], "argument is 'begin'; it must be start, status or"),
     "vm's disk": (["pods.tpu_vm", "start", *VM, *TRAIN, "--workdir=a"], "disks of a slice"),
     "zone": (["pods.tpu_vm", "create", "--name=a"], "--zone is missing"),
-    "tpu": (["pods.tpu_vm", "create", *VM, "--tpu=v5p"], "--tpu='v5p': write generation:shape"),
+    "tpu": (["pods.tpu_vm", "create", *VM, "--tpu=v5p"], "--tpu='v5p' is not generation:shape"),
     "no sbatch": (["pods.slurm", *TRAIN, "--workdir=a/b"], "sbatch is not installed here"),
     "no kubectl": (["pods.gke", *GKE, *TRAIN, "--workdir=/bucket/a"], "kubectl is not installed"),
     "no gcloud": (["pods.tpu_vm", "status", *VM], "gcloud is not installed"),

@@ -22,7 +22,7 @@ LISTS = st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(), max_size
 
 
 def read(tmp_path, values, start=default.get_config, for_all=()):
-    """The points of a config file whose sweep() yields these values."""
+    """Return the points of a config file whose sweep() yields these values."""
     path = tmp_path / "some.py"
     path.write_text(f"def sweep():\n    yield from {list(values)!r}\n")
     return points.read_points(str(path), start(), for_all, Path("runs"))
@@ -56,7 +56,7 @@ def test_zipit_is_side_by_side_and_chain_one_after_the_other(pairs):
 def test_what_does_not_combine_is_refused():
     with pytest.raises(ValueError, match="a is set by two parts"):
         product({"a": [1]}, {"a": [2]})
-    with pytest.raises(ValueError, match="equally many of everything, not 2, 3"):
+    with pytest.raises(ValueError, match="parts and lists of the same length, not 2, 3"):
         zipit({"a": [1, 2]}, {"b": [1, 2, 3]})
 
 
@@ -75,7 +75,7 @@ POINTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)  # it writes files
+@settings(deadline=None)  # because it writes files
 @given(st.lists(POINTS, unique_by=lambda p: json.dumps(p, sort_keys=True), min_size=1, max_size=9))
 def test_different_points_have_different_names_that_folders_can_have(tmp_path_factory, values):
     found = read(tmp_path_factory.mktemp("names"), values)
@@ -105,7 +105,7 @@ def test_names_stay_when_points_are_added_or_turned_around(tmp_path):
     assert {point.name for point in read(tmp_path, some)} < names
 
 
-# What is refused.
+# Invalid sweeps.
 
 NO_GROUP = {"rlp.group_size": 4, "name": "a"}
 BAD = {
@@ -118,22 +118,22 @@ BAD = {
     "a yes": ([{"steps": True}], "steps must be an integer; True is not"),
     "infinity": ([{"rlp.temperature": float("1e999")}], "temperature must be a finite number"),
     "for all": ([{"batch_size": 3}], "batch_size is set here and by --config.batch_size"),
-    "twice": ([{"steps": 3}, {"seed": 1}, {"steps": 3}], "the point 'steps=3' is there twice"),
+    "twice": ([{"steps": 3}, {"seed": 1}, {"steps": 3}], "there are two points 'steps=3'"),
     "one name": ([NO_GROUP, NO_GROUP | {"steps": 3}], "two points called 'a' differ in steps"),
     "a bad name": ([{"name": "../a"}], "name='../a'; use letters"),
     "a folder": ([{"name": "logs"}], "a point cannot be called 'logs'"),
     "a long name": ([{"data.train": "x" * 300}], "a point cannot be called"),
     "a circle": (
         [{"name": "a", "init_from": "b"}, {"name": "b", "init_from": "a@best"}],
-        "the points a, b wait for one another",
+        "the points a, b wait for each other",
     ),
     "no such seed": (
         [{"name": "a", "seed": 1}, {"seed": 2, "init_from": "a"}],
-        "builds on a, of which there is none of its seed",
+        "needs a with its seed, but there is no such point",
     ),
     "two starts": (
         [{"name": "a"}, {"name": "b"}, *({"init_from": x, "steps": 3} for x in "ab")],
-        "two points called 'steps=3' differ in init_from: give one of them another 'name'",
+        "two points called 'steps=3' differ in init_from; give one of them another 'name'",
     ),
 }
 
@@ -155,7 +155,7 @@ def test_bad_points_are_refused_in_one_line(tmp_path, case):
         ("x = 1", "", "has no function sweep"),
         ("def sweep():\n    yield 1 / 0", "", "some.py, line 2: ZeroDivisionError"),
         ("def sweep(a):\n    return []", "", "needs an argument; write .*some.py:ARGUMENT"),
-        ("def sweep():\n    return {}", "", "must yield dictionaries, not be a dict"),
+        ("def sweep():\n    return {}", "", "must return or yield dictionaries; it is a dict"),
         ("def sweep(a):\n    raise ValueError(a)", ":why", "line 2 for 'why': ValueError: why"),
     ],
 )

@@ -39,7 +39,7 @@ def test_program_refuses_a_missing_folder_in_one_line(tmp_path: Path):
     assert done.returncode == 2
     assert (
         done.stderr.strip()
-        == "error: none does not exist: name a run folder or an experiment folder"
+        == "error: none does not exist; name a run folder or an experiment folder"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -85,20 +85,20 @@ def test_a_file_that_is_not_a_report_is_not_overwritten(
     with pytest.raises(UserError, match=f"^{name} exists already"):
         write()
     path.unlink()
-    for _ in range(2):  # its own it does
+    for _ in range(2):  # it overwrites its own files
         write()
         assert path.stat().st_size > len(mine)
     capsys.readouterr()
 
 
 def launched_report(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs the program in this process."""
+    """Run the program in this process."""
     from launch import report as program
 
-    given = dict(word.removeprefix("--").split("=") for word in words if word.startswith("--"))
-    given["figures"] = given["figures"].split(",") if "figures" in given else []
+    values = dict(word.removeprefix("--").split("=") for word in words if word.startswith("--"))
+    values["figures"] = values["figures"].split(",") if "figures" in values else []
     for name in ("out", "markdown", "plot", "figures"):
-        flag = SimpleNamespace(value=given.get(name, ""))
+        flag = SimpleNamespace(value=values.get(name, ""))
         monkeypatch.setattr(program, f"_{name.upper()}", flag)
     program.main([word for word in words if not word.startswith("--")])
 
@@ -107,7 +107,7 @@ def launched_report(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     ("flags", "line"),
     [
         (["--markdown=t.md", "--figures=loss"], "error: unknown metric loss; use one of"),
-        (["--figures=flops"], "error: --figures are columns of the table of --markdown=FILE"),
+        (["--figures=flops"], "error: --figures selects metrics for --markdown=FILE or"),
         (["--plot=p.svg"], "error: --plot needs the metrics to draw; add --figures"),
         (["--markdown=no/t.md"], "error: no/t.md cannot be written: No such file or directory"),
     ],

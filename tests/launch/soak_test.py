@@ -1,4 +1,4 @@
-"""A few kills of the soak test, which can be run for as many as one likes; and that it sees."""
+"""The soak test with a few kills, and that it detects differences."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`python -m launch.sweep` from outside, with runs that train."""
+"""`python -m launch.sweep` as a process, with runs that train."""
 
 import json
 import os
@@ -88,4 +88,4 @@ def test_a_sweep_that_was_stopped_goes_on_and_compares_what_did_not_fail(tmp_pat
     assert "--workdir=run/broken" in lines[0]
     refused = run(tmp_path, "--config.steps=9")
     assert refused.returncode == 2
-    assert "holds a run of another config (steps: 7 -> 9)" in refused.stderr
+    assert "contains a run of another config (steps: 7 -> 9)" in refused.stderr

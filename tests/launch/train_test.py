@@ -1,4 +1,4 @@
-"""`python -m launch.train` from outside: killed, asked to stop, and given what it cannot use."""
+"""`python -m launch.train` as a process: killed, stopped, and with bad input."""
 
 import re
 import signal
@@ -15,7 +15,7 @@ RLP = runs.COMPASS | {"objective": "rlp"}
 
 
 def command(workdir, *changes, more=()):
-    """The command line of a tiny run."""
+    """Return the command of a tiny run."""
     fields = runs.flat_config(*changes)
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     return [
@@ -28,7 +28,7 @@ def command(workdir, *changes, more=()):
 
 
 def wait_for(program, seen, what):
-    """Waits until `seen()` is true; the program must not end before."""
+    """Wait until `seen()` is true; the program must not end before that."""
     end = time.monotonic() + 120
     while not seen():
         assert program.poll() is None, f"it ended before {what}"
@@ -37,7 +37,7 @@ def wait_for(program, seen, what):
 
 
 def above(count, read):
-    """Something to wait for: that `read()` exceeds `count`."""
+    """Return a condition for `wait_for`: `read()` exceeds `count`."""
     return lambda: read() > count
 
 
@@ -47,17 +47,17 @@ def lines(workdir):
 
 
 def saving(workdir):
-    """Whether a checkpoint is being written."""
+    """Return whether a checkpoint is being written."""
     return any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"))
 
 
 def test_killed_and_stopped_it_ends_like_an_undisturbed_run(programs, tmp_path):
-    many = {"steps": 12, "evaluation.every": 0}  # but at the end
+    many = {"steps": 12, "evaluation.every": 0}  # except at the end
     workdir, words = tmp_path / "run", command(tmp_path / "run", RLP, many)
     with programs.started(command(tmp_path / "whole", RLP, many), tmp_path) as other:
         with programs.started(words, tmp_path) as program:
             wait_for(program, lambda: lines(workdir) >= 3 and saving(workdir), "a checkpoint")
-        before = lines(workdir)  # some of which the next start takes back
+        before = lines(workdir)  # the next start drops some of them
         assert before < 12
         with programs.started(words, tmp_path) as program:
             wait_for(program, above(before, lambda: lines(workdir)), "another step")
@@ -91,7 +91,7 @@ BAD = {
         "data.train: file or folder not found: gone.jsonl",
     ),
     "start": ({"init_from": "gone"}, "no such folder: gone"),
-    "start's step": ({"init_from": "base@77"}, "base has no checkpoint of step 77; it has 1"),
+    "start's step": ({"init_from": "base@77"}, "base has no checkpoint of step 77; name one of 1"),
     "start's shape": (OTHER_SHAPE, "model.hidden_size=48, but base has 32; leave it out"),
     "prompt": ({"rlp.prompt": "gone.txt"}, "rlp.prompt='gone.txt' is not a file"),
     "match": ({"match": "base"}, "match='base' is not '<workdir>:flops'"),
@@ -102,7 +102,7 @@ BAD_HOSTS = {
     "no multihost": ([HOST], "--coordinator_address needs --multihost"),
     "no process": (
         ["--multihost", HOST, "--num_processes=2"],
-        "--coordinator_address and --num_processes without --process_id; give all three",
+        "--coordinator_address and --num_processes without --process_id; set all three",
     ),
     "no port": (
         ["--multihost", "--coordinator_address=10.0.0.1", "--num_processes=2", "--process_id=0"],
@@ -179,7 +179,7 @@ def test_a_run_of_nan_ends_with_one_line_and_status_2(bad):
 
 
 def test_sigterm_before_anything_is_read_ends_at_once(tmp_path):
-    """While it imports, the program has nothing to save: it dies of the signal."""
+    """During its imports the program has nothing to save, so the signal ends it."""
     words = [sys.executable, "-m", *command(tmp_path / "run", RLP)]
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         process.send_signal(signal.SIGTERM)

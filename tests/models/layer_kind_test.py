@@ -38,7 +38,7 @@ register("f", LAYERS["G"][1])
 WINDOW = {"sliding_window": 4}
 CONFIGS = {
     "alone": tiny.model_config(vocab_size=40, layer_pattern="A"),
-    "beside attention": tiny.model_config(
+    "with attention": tiny.model_config(
         vocab_size=40, num_layers=3, layer_pattern="LGm", norm="around", **WINDOW
     ),
     "scanned": tiny.model_config(vocab_size=40, num_layers=9, layer_pattern="mfLmfG", **WINDOW),
@@ -136,7 +136,7 @@ def test_kinds_are_counted_without_a_loop_over_layers():
 
 
 def test_a_mesh_changes_nothing():
-    config, theta = CONFIGS["beside attention"], params("beside attention")
+    config, theta = CONFIGS["with attention"], params("beside attention")
     trunk, branches = trees.random_tree(6)
     loss = lambda p, *x: trees.weighted(
         trees.run_packed(p, *x, config=config), trees.random_cotangent(6), x[1].live

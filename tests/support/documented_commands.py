@@ -1,10 +1,10 @@
-"""The commands that the pages give, as argument lists.
+"""Extract the commands of documentation pages as argument lists.
 
 Code blocks (fenced or indented) and inline code are run by bash, in which every command does
-nothing but record its arguments, so that line continuations, quotes, variables and loops mean what
-they mean to a user. Pages may use two placeholders: `<anything>` is a word of the reader's choice,
-and the word `…` stands for more arguments. A Python block whose first line is a comment with a file
-name, such as `# my_sweep.py`, is that file.
+nothing but record its arguments, so that line continuations, quotes, variables and loops have the
+same effect as for a user. Pages may use two placeholders: `<anything>` is a word of the reader's
+choice, and the word `…` stands for more arguments. A Python block whose first line is a comment
+with a file name, such as `# my_sweep.py`, is the content of that file.
 """
 
 import re
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 STARTS = re.compile(r"(?:^|[\s(])(?:python[\d.]* -m|make) ", re.MULTILINE)
-INTERPRETER = re.compile(r'"?[\w./~-]*/bin/python[\d.]*"?(?= -m )')  # bash finds no path here
-# Every command is recorded with its line; `cd` and the like do nothing.
+INTERPRETER = re.compile(r'"?[\w./~-]*/bin/python[\d.]*"?(?= -m )')  # does not exist here
+# Records every command with its line; `cd` and the like do nothing.
 RECORDER = """
 record() { printf '%s\\0' "$LINE" "$@" >&9; printf '\\36' >&9; }
 command_not_found_handle() { LINE=${BASH_LINENO[0]} record "$@"; }
@@ -29,9 +29,9 @@ class Command(NamedTuple):
     """A command of a page.
 
     Attributes:
-      line: of the page, from 1.
-      words: "python", "-m" or "make", and what follows.
-      whole: whether all arguments are shown. If not, required ones may be missing.
+      line: Line in the page, from 1.
+      words: "python", "-m" or "make", and the arguments.
+      whole: Whether all arguments are shown. If not, required arguments may be missing.
     """
 
     line: int
@@ -43,9 +43,9 @@ class Block(NamedTuple):
     """A piece of a page that may be shell code.
 
     Attributes:
-      line: its first line in the page, from 1.
-      language: of a fence; "" for an indented block, "`" for inline code.
-      text: without fence or indentation.
+      line: First line in the page, from 1.
+      language: Language of a fenced block; "" for an indented block, "`" for inline code.
+      text: The code without fence or indentation.
     """
 
     line: int
@@ -54,7 +54,7 @@ class Block(NamedTuple):
 
 
 def commands_of(text: str) -> list[Command]:
-    """The commands `python -m …` and `make …` of a page."""
+    """Return the commands `python -m …` and `make …` of a page."""
     return [
         command
         for block in blocks_of(text)
@@ -64,7 +64,7 @@ def commands_of(text: str) -> list[Command]:
 
 
 def files_of(text: str) -> dict[str, str]:
-    """The Python blocks of a page whose first line is a comment with a file name, by that name."""
+    """Return the Python blocks of a page that begin with a file name in a comment, by that name."""
     files = {}
     for block in blocks_of(text):
         if match := re.match(r"# (\w+\.py)\n", block.text):
@@ -73,7 +73,7 @@ def files_of(text: str) -> dict[str, str]:
 
 
 def blocks_of(text: str) -> Iterator[Block]:
-    """The fenced and indented code blocks of a page, then its inline code."""
+    """Yield the fenced and indented code blocks of a page, then its inline code."""
     lines = text.splitlines()
     prose = list(lines)
     number = 0
@@ -104,7 +104,7 @@ def blocks_of(text: str) -> Iterator[Block]:
 
 
 def _commands_in(block: Block) -> Iterator[Command]:
-    """The commands of a block that may be shell code, or have some in it."""
+    """Yield the commands of a block, which may be shell code or contain lines of shell code."""
     script = _as_shell(block)
     if not STARTS.search(script):
         return
@@ -120,8 +120,8 @@ def _commands_in(block: Block) -> Iterator[Command]:
 
 
 def _as_shell(block: Block) -> str:
-    """The text of a block as shell code, line by line: placeholders are words, the times of a cron
-    job are left out, and of a console only what follows a prompt remains."""
+    """Convert the lines of a block to shell code: placeholders become words, and the times of cron
+    jobs and all lines of a console without a prompt are removed."""
     lines, continued = [], False
     console = block.text.startswith("$ ")
     for line in block.text.splitlines():
@@ -139,7 +139,7 @@ def _word(placeholder: str) -> str:
 
 
 def _recorded(script: str) -> list[tuple[int, list[str]]] | None:
-    """Line and words of each command of a script; None if bash cannot parse it."""
+    """Return line and words of each command of a script; None if bash cannot parse it."""
     with tempfile.TemporaryDirectory() as folder:
         setup, record = Path(folder, "setup"), Path(folder, "record")
         setup.write_text(RECORDER, encoding="utf-8")
@@ -156,7 +156,7 @@ def _recorded(script: str) -> list[tuple[int, list[str]]] | None:
 
 
 def _command(line: int, words: list[str], inline: bool) -> Iterator[Command]:
-    """The part of a recorded command from `python -m` or `make` on, if there is one."""
+    """Yield the part of a recorded command that begins with `python -m` or `make`."""
     for start, word in enumerate(words):
         name = word.rpartition("/")[2]
         if name == "make" or (name.startswith("python") and words[start + 1 : start + 2] == ["-m"]):

@@ -41,7 +41,7 @@ ALL = dataclasses.replace(
 
 @functools.cache
 def rolled(config, settings, divisors, choices=backend.CPU, words=WORDS):
-    """Return a rollout whose decode loop shrinks its branches by these divisors."""
+    """Return a rollout that decodes with `decode_divisors` set to these divisors."""
     method = (config, settings, words)
 
     def run(params):

@@ -249,7 +249,7 @@ def kl_term(
 def surrogate(
     params: Params,
     rows: Rows,
-    behaviour: jax.Array,
+    behavior: jax.Array,
     advantages: jax.Array,
     counted: jax.Array,
     divisor: jax.Array,
@@ -265,7 +265,7 @@ def surrogate(
     The loss is minus the mean over thoughts of 1/|c| sum_u min(rho A, clip(rho) A).
 
     Args:
-      behaviour: log pi of the sampling policy, [R, L] nats.
+      behavior: log pi of the sampling policy, [R, L] nats.
       advantages, counted: [R].
       divisor: |c| or its replacement, [R].
       clip: epsilon_l, epsilon_h, and c of the dual clip or 0.
@@ -273,7 +273,7 @@ def surrogate(
     """
     logprob = traced_action_logprobs(params, rows, config, vocabulary, temperature)
     acted = jnp.asarray(rows.action_at) > 0
-    difference = jnp.where(acted, logprob - behaviour, 0.0)
+    difference = jnp.where(acted, logprob - behavior, 0.0)
     mean = difference.sum(axis=1) / acted.sum(axis=1)
     difference = jnp.where(sequence, mean[:, None], difference)
     rho, a = jnp.exp(difference), advantages[:, None]

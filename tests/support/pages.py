@@ -13,7 +13,7 @@ PAGES = [
 
 
 def anchors_of(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub and MyST make them."""
+    """Return the anchors that GitHub and MyST generate for the headings of a page."""
     text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     anchors: list[str] = []
     for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):

@@ -1,9 +1,9 @@
-"""Whether programs accept command lines: their flags are parsed and their config is made, no more.
+"""Check that programs accept command lines, by parsing their flags and building their config only.
 
     errors([(["launch.train", "--config=configs/demo.py", "--workdir=run"], folder)])
 
-A server process imports what the programs share, and forks for every command line, in which the
-program is run up to the point where it has parsed its flags.
+A server process imports the modules that the programs share, and forks for every command line. The
+forked process runs the program until it has parsed its flags.
 """
 
 import argparse
@@ -23,24 +23,24 @@ from absl import app, flags
 
 from tests.support.paths import ROOT
 
-# No module of launch or benchmarks that is a program is among these: each is run as `__main__`.
+# This does not include the programs of launch and benchmarks, because each is run as `__main__`.
 SHARED = ("launch.program", "launch.run_flags", "rlp.run.checks", "rlp.metrics.catalogue")
-# Modules that are run here; of any other, only the existence is checked.
+# Modules that are run; other modules only have to exist.
 WITH_FLAGS = re.compile(r"(launch|benchmarks)\.|tests\.soak$")
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "SOAK_MOUNTS": "1"}
 
 
 def errors(commands: Sequence[tuple[Sequence[str], Path]]) -> list[str]:
-    """The error of each command; "" if its program accepts it.
+    """Return the error of each command; "" if its program accepts it.
 
     Args:
-      commands: for each, the name of a module and arguments; and the working directory, which is
-        searched for modules and config files first.
+      commands: For each command the name of a module and its arguments, and the working directory,
+        in which modules and config files are searched first.
     """
-    asked = json.dumps([(list(words), str(folder)) for words, folder in commands])
+    request = json.dumps([(list(words), str(folder)) for words, folder in commands])
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.support.parsed_commands"],
-        cwd=ROOT, input=asked, capture_output=True, text=True, check=False,
+        cwd=ROOT, input=request, capture_output=True, text=True, check=False,
         env=os.environ | ENVIRONMENT, timeout=400,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
@@ -54,7 +54,7 @@ def _serve() -> None:
 
 
 def _forked(words: list[str], folder: str) -> str:
-    """The error of a command line, found in a process of its own."""
+    """Return the error of a command line, which is parsed in a forked process."""
     reading, writing = os.pipe()
     if not os.fork():
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
@@ -77,13 +77,13 @@ def _parse(words: list[str]) -> NoReturn:
     sys.argv = list(words)
     status: Any = 0
     try:
+        if importlib.util.find_spec(words[0]) is None:
+            sys.exit(f"the module {words[0]} does not exist")
         if WITH_FLAGS.match(words[0]):
             runpy.run_module(words[0], run_name="__main__")
-        elif importlib.util.find_spec(words[0]) is None:
-            sys.exit(f"there is no module {words[0]}")
     except SystemExit as end:
         status = end.code or 0
-    except BaseException:  # noqa: BLE001  it is shown, as Python would
+    except BaseException:  # noqa: BLE001  it is printed, as Python does
         traceback.print_exc()
         status = 1
     if isinstance(status, str):
@@ -104,7 +104,7 @@ def _then_end(parse: Callable[..., Any]) -> Callable[..., NoReturn]:
 def _parsed_by_absl(
     main: Callable, argv: list[str] | None = None, flags_parser: Callable | None = None
 ) -> NoReturn:
-    """Takes the place of `absl.app.run`: parse the flags, and check the values that they give."""
+    """Replace `absl.app.run`: parse the flags, and check their values."""
     from launch import config_flags
 
     (flags_parser or flags.FLAGS)(sys.argv)
@@ -118,7 +118,7 @@ def _parsed_by_absl(
 
 
 def _check_fields(described: Any) -> None:
-    """Refuse values of flags that their fields cannot have."""
+    """Raise UserError for values of flags that are invalid for their fields."""
     from rlp.run.checks import FIELDS
     from rlp.runtime.errors import UserError
 
@@ -129,13 +129,13 @@ def _check_fields(described: Any) -> None:
 
 
 def _check_metrics(names: Sequence[str]) -> None:
-    """Refuse names of metrics that do not exist."""
+    """Raise UserError for names of metrics that do not exist."""
     from rlp.metrics import catalogue
     from rlp.runtime.errors import UserError
 
     for name in names:
         if not {name, f"evaluation/{name}"} & {metric.key for metric in catalogue.CATALOGUE}:
-            raise UserError(f"--figures={name}: there is no such metric")
+            raise UserError(f"--figures={name}: this metric does not exist")
 
 
 if __name__ == "__main__":

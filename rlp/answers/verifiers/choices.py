@@ -1,4 +1,4 @@
-"""Answers that are a letter: which of the options of a problem a response chooses."""
+"""Multiple-choice answers: the letter of the option that a response chooses."""
 
 import re
 import unicodedata
@@ -9,13 +9,13 @@ from rlp.answers.verifiers.quantities import without_wrappers
 from rlp.runtime.errors import UserError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-UNSAID = 10  # options of a problem whose row does not list them: A to J
-LONGEST = 20_000  # characters at the end of a response in which its answer is looked for
-SHORT = 100  # characters of a text in which a letter alone is an answer
+DEFAULT_OPTIONS = 10  # number of options of a problem whose row does not list them: A to J
+MAX_LENGTH = 20_000  # characters at the end of a response that are searched for the answer
+SHORT = 100  # maximum characters of a text in which a single letter is an answer
 _BOXED = re.compile(
     r"(?i)^(?:\\(?:text|textbf|mathrm|mathbf|rm|bf)|option|choice|answer|[\s({\[$:*])*([A-Z])(?![A-Za-z])"
 )
-_IN_BOX = re.compile(  # a letter, perhaps with the text of its option; not a word or formula
+_IN_BOX = re.compile(  # a letter, optionally with the text of its option; not a word or formula
     r"(?i)^[^A-Za-z]{0,9}(?:\\[a-z]{2,6}\s?\{[^A-Za-z]{0,4})?(?:option\s?|choice\s?|answer\s?:?\s?)?"
     r"[^A-Za-z]{0,4}[A-Z](?:[\W_]*$|[).:,}\]])"
 )
@@ -44,11 +44,11 @@ _CHOSEN = re.compile(
     rf"|(?i:\b(?:so|thus|therefore|hence)\b,?\s(?:it\sis|it's|it\smust\sbe)\s(?:option\s|choice\s)?){_OPEN}([A-Za-z]){_CLOSED}"
     rf"|{_OPEN}(?<![\w'])\(?([A-Za-z])\)?(?i:\sis\s(?:the\s)?(?:correct|right|best|answer|true)\b)"
 )
-_FIRST = re.compile(  # the answer, and then its reasons
+_FIRST = re.compile(  # the answer, followed by its reasons
     r"^[\s*_#>(\[]{0,8}([A-Za-z])[)\]*_]{0,4}"
     r"\.\s{1,9}(?=(?:Options?|Choices?|Answers?|The|This|It|Because|Since|All|None|Only|Both|[A-Z])\b)"
 )
-_SAID = re.compile(  # a small letter, where the sentence ends with it
+_CONCLUDED = re.compile(  # a lower-case letter at the end of a sentence
     rf"(?i:\b(?:(?:it|this|that)(?:'s|{_IS})|so|thus|therefore|hence),?{_ADVERB}){_OPEN}([a-z])"
     r"(?=[)\]}\"'*$]{0,4}[.!]?[ \t]{0,9}(?:\n|$))"
 )
@@ -72,31 +72,31 @@ _DENIED_AFTER = re.compile(
     r"(?i)^(?:[)\].*_]{0,4}\s(?:is|was|are|cannot|can't|isn't)\s?(?:be\s)?(?:not|wrong|incorrect|false|n't|out|too)\b"
     r"|\)?\s?[\u662f\u306f\u304c]?(?:\u9519|\u932f|\u4e0d|\u8aa4|\u9593\u9055))"
 )
-_GOES_ON = (  # words that follow a letter, and hardly ever an article
+_AFTER_OPTION = (  # words that often follow a letter, and hardly ever an article
     r"is|was|because|since|and|or|as|but|not|for|if|which|with|in|on|would|has|does|so|rather|only"
     r"|by|due|when|where|then|instead|unlike|even\sthough"
 )
-_BEHIND_A_LETTER = (
-    rf"{_GOES_ON}|over|though|although|here|after\sall|according|from|given\s(?:the|that|these|this)"
+_AFTER_LETTER = (
+    rf"{_AFTER_OPTION}|over|though|although|here|after\sall|according|from|given\s(?:the|that|these|this)"
     r"|while\s(?!ago|back|later)|among|based|despite|whereas|must|should|can|cannot|fits"
 )
-_AFTER_ARTICLE = re.compile(rf"[ \t]{{1,9}}(?!(?:{_GOES_ON})\b)[a-z]")
-_AFTER_CAPITAL_ARTICLE = re.compile(rf"[ \t]{{1,9}}(?!(?:{_BEHIND_A_LETTER})\b)[a-z]")
-_AFTER_TITLED_ARTICLE = re.compile(rf"[ \t]{{1,9}}(?!(?i:{_BEHIND_A_LETTER})\b)[A-Z]")
-_BEGINS = re.compile(r"(?:^|[\n.:!?])[\s\"'*_(>#-]{0,9}$")  # what stands before a sentence
+_AFTER_ARTICLE = re.compile(rf"[ \t]{{1,9}}(?!(?:{_AFTER_OPTION})\b)[a-z]")
+_AFTER_CAPITAL_ARTICLE = re.compile(rf"[ \t]{{1,9}}(?!(?:{_AFTER_LETTER})\b)[a-z]")
+_AFTER_TITLED_ARTICLE = re.compile(rf"[ \t]{{1,9}}(?!(?i:{_AFTER_LETTER})\b)[A-Z]")
+_BEGINS = re.compile(r"(?:^|[\n.:!?])[\s\"'*_(>#-]{0,9}$")  # the text before a sentence
 _TITLED = re.compile(r"\b(?:Is|Are|Was|IS|ARE|WAS)[ \t]$")
 _AFTER_PRONOUN = re.compile(
     r"(?:'|[ \t]{1,9}(?!(?:is|because|since|and|or|as|but|not|for|if|which|rather|only|by|due)\b)"
     r"[a-z])"
 )
-_CHOOSES = re.compile(  # what stands before a letter, but not before a pronoun
+_CHOOSES = re.compile(  # words before the letter of an option, but not before a pronoun
     r"(?i)\b(?:is|are|be|choose|pick|select|option|choice|answer:?)[ \t]$"
 )
 _OF_PRONOUN = re.compile(
     r"(?:'|[ \t](?:think|believe|guess|suppose|say|said|mean|am|was|have|had|do|did|would|will|can"
     r"|could|know|who|found|find|get|got|computed|chose|choose|pick|see|saw|feel)\b)"
 )
-_LOOKALIKE = re.compile(  # a Greek or Cyrillic capital that looks like a Latin one; not a word
+_LOOKALIKE = re.compile(  # a Greek or Cyrillic capital that looks Latin; not within a word
     r"(?<![\w'])[\u0410\u0412\u0421\u0415\u041d\u0406\u0408\u0391\u0392\u0395\u0397\u0399]"
     r"(?=[)\].,:;!*_\"'$}]|[ \t]{0,9}(?:\n|$))"
 )
@@ -106,88 +106,88 @@ _LATIN = str.maketrans(
 
 
 def choice(response: str, options: int = 0) -> str | None:
-    """The letter that a response chooses, a capital; None where it chooses none.
+    """Return the letter that a response chooses, as a capital; None if it chooses none.
 
-    What stands in a box counts first, then what is called the answer, what is marked or in
-    parentheses, and letters alone where the whole text is short.
+    A letter in a box comes first, then a letter that is called the answer, one that is emphasized
+    or in parentheses, and single letters if the whole text is short.
 
     Args:
       response: a text.
-      options: how many the problem has, at most 26; 0 where that is not known.
+      options: number of options of the problem, at most 26; 0 if it is not known.
     """
-    raw = _LOOKALIKE.sub(lambda m: m[0].translate(_LATIN), response[-LONGEST:])
+    raw = _LOOKALIKE.sub(lambda m: m[0].translate(_LATIN), response[-MAX_LENGTH:])
     text = tidy(raw)
-    valid = LETTERS[: options or UNSAID]
-    for found in _ways(raw, text):
-        letters = [letter for letter in found if letter in valid]
+    valid = LETTERS[: options or DEFAULT_OPTIONS]
+    for candidates in _candidates(raw, text):
+        letters = [letter for letter in candidates if letter in valid]
         if letters:
             return letters[-1]
     return None
 
 
-def right_letter(answer: object, options: Sequence[str] | None) -> str:
-    """The letter of a right answer as it stands in a file.
+def gold_letter(answer: object, options: Sequence[str] | None) -> str:
+    """Return the letter of a gold answer from a file.
 
     Args:
-      answer: a letter ("B", "b", "(B)", "B."), perhaps with the text of its option ("B. Paris"),
-        the number of an option, from 0, or its text.
-      options: the texts of the options; None where the row does not list them.
+      answer: a letter ("B", "b", "(B)", "B."), optionally with the text of its option ("B. Paris"),
+        the number of an option (from 0), or the text of an option.
+      options: the texts of the options; None if the row does not list them.
 
     Raises:
-      UserError: it is none of these; the message is what follows "its answer".
+      UserError: If it is none of these, or ambiguous; the message continues "the gold answer".
     """
-    known = [text.strip() for text in options or ()]
-    said, number, last = str(answer).strip(), _index(answer), LETTERS[(len(known) or UNSAID) - 1]
-    letter = _named_letter(said, known) if number is None else None
+    texts = [text.strip() for text in options or ()]
+    value, number = str(answer).strip(), _index(answer)
+    last = LETTERS[(len(texts) or DEFAULT_OPTIONS) - 1]
+    letter = _named_letter(value, texts) if number is None else None
     if letter and letter <= last:
-        if said in known and said != known[LETTERS.index(letter)]:
-            raise UserError(f"{said!r} may be the letter of an option or the text of another one")
+        if value in texts and value != texts[LETTERS.index(letter)]:
+            raise UserError(f"{value!r} may be the letter of an option or the text of another one")
         return letter
-    if letter and said not in known:
-        raise UserError(f"{said!r} is not one of the options A to {last}")
-    same = [place for place, text in enumerate(known) if text == said] or [
-        place for place, text in enumerate(known) if text.lower() == said.lower()
+    if letter and value not in texts:
+        raise UserError(f"{value!r} is not one of the options A to {last}")
+    equal = [index for index, text in enumerate(texts) if text == value] or [
+        index for index, text in enumerate(texts) if text.lower() == value.lower()
     ]
     if number is not None and not isinstance(answer, str):
-        same = []  # a number that is no text counts options
-    if number is not None and 0 <= number < len(known):
-        if same and number not in same:
+        equal = []  # a number that is not a text is always the index of an option
+    if number is not None and 0 <= number < len(texts):
+        if equal and number not in equal:
             raise UserError(
-                f"{said!r} may be the number of an option (from 0) or the text of another one"
+                f"{value!r} may be the number of an option (from 0) or the text of another one"
             )
         return LETTERS[number]
-    if len(same) == 1:
-        return LETTERS[same[0]]
-    if same and number is None:
-        letters = " and ".join(LETTERS[place] for place in same)
-        raise UserError(f"{said[:40]!r} is ambiguous: it is the text of the options {letters}")
-    if number is not None and not known:
+    if len(equal) == 1:
+        return LETTERS[equal[0]]
+    if equal and number is None:
+        letters = " and ".join(LETTERS[index] for index in equal)
+        raise UserError(f"{value[:40]!r} is ambiguous: it is the text of the options {letters}")
+    if number is not None and not texts:
         raise UserError(
-            f"{said!r} is not a letter; data.problems.options_column names the options that a "
-            "number (from 0) stands for"
+            f"{value!r} is not a letter; to use the number of an option (from 0), set "
+            "data.problems.options_column to the column of the options"
         )
     if number is not None:
-        raise UserError(
-            f"{said} is not the number of one of its {len(known)} options, counted from 0"
-        )
-    others = ", the number of an option (from 0) or the text of one of them" if known else ""
-    raise UserError(f"{said[:40]!r} is not a letter from A to {last}{others}")
+        raise UserError(f"{value} is not the number of an option from 0 to {len(texts) - 1}")
+    others = ", the number of an option (from 0) or the text of an option" if texts else ""
+    raise UserError(f"{value[:40]!r} is not a letter from A to {last}{others}")
 
 
-def _named_letter(said: str, known: Sequence[str]) -> str | None:
-    r"""The letter in "B", "(b)", \text{B}, or in "B. Paris" where that is the text of option B."""
-    box = boxes(said)
-    plain = without_wrappers(unicodedata.normalize("NFKC", box[-1][2] if box else said))
+def _named_letter(value: str, texts: Sequence[str]) -> str | None:
+    r"""Return the letter in "B", "(b)", \text{B}, or "B. Paris" if option B is Paris."""
+    box = boxes(value)
+    plain = without_wrappers(unicodedata.normalize("NFKC", box[-1][2] if box else value))
     if letter := _WHOLE.match(plain) or _BOXED.fullmatch(plain):
         return letter[1].upper()
     labelled = _LABELLED.match(plain)
-    place = LETTERS.index(labelled[1].upper()) if labelled else len(known)
-    if labelled and place < len(known) and known[place].lower() == labelled[2].lower():
-        return LETTERS[place]
+    index = LETTERS.index(labelled[1].upper()) if labelled else len(texts)
+    if labelled and index < len(texts) and texts[index].lower() == labelled[2].lower():
+        return LETTERS[index]
     return None
 
 
 def _index(answer: object) -> int | None:
+    """Return the whole number that an answer is, or None."""
     if isinstance(answer, float):
         return int(answer) if answer.is_integer() else None
     if isinstance(answer, int):
@@ -196,8 +196,8 @@ def _index(answer: object) -> int | None:
     return int(text) if re.fullmatch(r"[+-]?\d{1,9}(?:\.0)?", text) and "." not in text else None
 
 
-def _ways(raw: str, text: str) -> Iterator[list[str]]:
-    """The letters that each way of choosing finds, the surest way first."""
+def _candidates(raw: str, text: str) -> Iterator[list[str]]:
+    """Yield the letters that each way of stating a choice yields, the most reliable way first."""
     yield [
         m[1].upper()
         for _, _, content in meant_boxes(text)
@@ -208,13 +208,13 @@ def _ways(raw: str, text: str) -> Iterator[list[str]]:
     yield _letters(_NAMED, text)
     yield _letters(_CHOSEN, text)
     lines = text.strip().split("\n")
-    alone = [letter[1].upper() for line in lines if (letter := _WHOLE.match(line))]
+    single = [letter[1].upper() for line in lines if (letter := _WHOLE.match(line))]
     raw, text = _without_list(raw), _without_list(text)
     last = text.strip().rpartition("\n")[2]
     if whole := _WHOLE.match(last):
         yield [whole[1].upper()]
-    if len(alone) == 1 and _WHOLE.match(lines[0]):
-        yield alone
+    if len(single) == 1 and _WHOLE.match(lines[0]):
+        yield single
     yield _letters(_FIRST, text)
     yield _letters(_OPTION, text)
     yield _letters(_ALONE, last) if len(last) <= SHORT // 2 and len(text) > SHORT else []
@@ -222,13 +222,13 @@ def _ways(raw: str, text: str) -> Iterator[list[str]]:
     if leading := _LEADING.match(text):
         yield [leading[1].upper()]
     yield _letters(_ROUND, text)
-    yield _letters(_SAID, text)
+    yield _letters(_CONCLUDED, text)
     if len(text.strip()) <= SHORT:
         yield _letters(_ALONE, text)
 
 
 def _without_list(text: str) -> str:
-    """A text without the lines that go through the options one by one."""
+    """Remove the lines of a text that list the options one by one."""
     lines = text.split("\n")
     labels = [_LABEL.match(line) for line in lines]
     if len({label[1].upper() for label in labels if label}) < 2:
@@ -237,8 +237,8 @@ def _without_list(text: str) -> str:
 
 
 def _letters(pattern: re.Pattern[str], text: str) -> list[str]:
-    """The letters that a pattern finds and that are neither words nor denied, as capitals."""
-    found = []
+    """Return the letters that a pattern matches, as capitals, without words and negated letters."""
+    letters = []
     for match in pattern.finditer(text):
         group = next(number for number, value in enumerate(match.groups(), 1) if value)
         letter, start, end = match[group], match.start(group), match.end(group)
@@ -253,12 +253,12 @@ def _letters(pattern: re.Pattern[str], text: str) -> list[str]:
             text[end : end + 30]
         ):
             continue
-        found.append(letter.upper())
-    return found
+        letters.append(letter.upper())
+    return letters
 
 
 def _is_word(letter: str, before: str, rest: str) -> bool:
-    """Whether a letter is the pronoun I or the article a, or a variable, by what surrounds it."""
+    """Return whether a letter is the pronoun I, the article a or a variable in its context."""
     if letter == "A":
         if _BEGINS.search(before):
             return bool(_AFTER_CAPITAL_ARTICLE.match(rest))

@@ -1,4 +1,4 @@
-"""Whether two answers are the same mathematics: math-verify's verdict, less where it errs."""
+"""Compare two mathematical answers: the verdict of math-verify, with corrections."""
 
 import re
 from typing import Any
@@ -7,36 +7,36 @@ from rlp.answers.verifiers import quantities
 from rlp.answers.verifiers.formulas import MathAnswer, read
 from rlp.answers.verifiers.markup import formula
 
-LARGE = 10**9  # numbers above it may be rounded to as many digits
-CLOSE = 1e-3  # most that small numbers may differ, as a share of the right one
+LARGE = 10**9  # larger numbers may be rounded to nine digits
+CLOSE = 1e-3  # maximum difference of small numbers, relative to the gold answer
 _SPLIT = re.compile(r",\s?(?:and|or)\s|\s(?:and|or)\s|[,;]")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 
 
-def same(right: MathAnswer, said: MathAnswer) -> bool:
-    """Whether two answers are the same."""
-    for known in (_as_text(right, said), _as_quantities(right, said)):
-        if known is not None:
-            return known
-    return not _repeats_differ(right, said) and any(
-        _same_values(one, other) for one in right.values for other in said.values
+def same(gold: MathAnswer, answer: MathAnswer) -> bool:
+    """Return whether an answer equals the gold answer."""
+    for verdict in (_as_text(gold, answer), _as_quantities(gold, answer)):
+        if verdict is not None:
+            return verdict
+    return not _repeats_differ(gold, answer) and any(
+        _same_values(one, other) for one in gold.values for other in answer.values
     )
 
 
-def _as_text(right: MathAnswer, said: MathAnswer) -> bool | None:
-    """What the texts alone tell of whether they are the same; None where values have to."""
-    plain = _plain(right)
-    if plain in (_plain(said), _plain(said.whole)):
+def _as_text(gold: MathAnswer, answer: MathAnswer) -> bool | None:
+    """Compare two answers by their texts; None if their values must be compared."""
+    plain = _plain(gold)
+    if plain in (_plain(answer), _plain(answer.whole)):
         return True
-    times = quantities.clock(right), quantities.clock(said)
+    times = quantities.clock(gold), quantities.clock(answer)
     if times[0] and times[1] and (times[0][2] or times[1][2]):
         return quantities.same_time(times[0], times[1])
     if times[0] and times[0][2]:
         return False
-    bases = quantities.in_base(right), quantities.in_base(said)
+    bases = quantities.in_base(gold), quantities.in_base(answer)
     if bases[0] and bases[1]:
         return bases[0] == bases[1]
-    words = quantities.letters(right), quantities.letters(said)
+    words = quantities.letters(gold), quantities.letters(answer)
     if words[0] and words[1] and max(len(words[0][1]), len(words[1][1])) > 1:
         if quantities.same_letters(words[0], words[1]):
             return True
@@ -45,9 +45,9 @@ def _as_text(right: MathAnswer, said: MathAnswer) -> bool | None:
     return None
 
 
-def _as_quantities(right: MathAnswer, said: MathAnswer) -> bool | None:
-    """Whether numbers with units are the same; None unless both have units that are known."""
-    one, other = quantities.quantity(right), quantities.quantity(said)
+def _as_quantities(gold: MathAnswer, answer: MathAnswer) -> bool | None:
+    """Compare numbers with units; None unless both have known units."""
+    one, other = quantities.quantity(gold), quantities.quantity(answer)
     if one is None or other is None:
         return None
     if quantities.differ(one, other):
@@ -66,17 +66,18 @@ def _as_quantities(right: MathAnswer, said: MathAnswer) -> bool | None:
 
 
 def _plain(text: str) -> str:
-    """A text for comparison by its signs."""
-    text = re.sub(r"\\(?:left|right|displaystyle|[,;:! ])", "", quantities.without_wrappers(text))
+    """Normalize a text for comparison."""
+    text = re.sub(r"\\(?:left|gold|displaystyle|[,;:! ])", "", quantities.without_wrappers(text))
     text = re.sub(r"\\[dt]frac", r"\\frac", text)
     text = re.sub(r"\s", "", text).rstrip(".")
     return text.lower() if re.search(r"(?<![\\A-Za-z])[A-Za-z]{3}", text) else text
 
 
-def _repeats_differ(right: MathAnswer, said: MathAnswer) -> bool:
-    """Whether one of two lists repeats what the other says once; in braces, that is the same."""
+def _repeats_differ(gold: MathAnswer, answer: MathAnswer) -> bool:
+    """Return whether one of two lists repeats an item that the other has once; sets in braces are
+    compared without repetitions."""
     counts = []
-    for text in (right, said):
+    for text in (gold, answer):
         if re.search(r"\\[{}]|\\pm|\\cup|\\begin|[()\[\]]", text) or not re.search(
             r"[,;]| and | or ", text
         ):
@@ -89,12 +90,12 @@ def _repeats_differ(right: MathAnswer, said: MathAnswer) -> bool:
     return any(all_ != different for all_, different in counts) and counts[0][0] != counts[1][0]
 
 
-def _same_values(right: Any, said: Any) -> bool:
-    """math-verify's verdict; but small numbers are compared by their ratio."""
+def _same_values(gold: Any, answer: Any) -> bool:
+    """Return the verdict of math-verify, but compare small numbers by their ratio."""
     from math_verify import verify
 
-    same = verify([right], [said], timeout_seconds=None, allow_set_relation_comp=True)
-    numbers = [_number(right), _number(said)]
+    same = verify([gold], [answer], timeout_seconds=None, allow_set_relation_comp=True)
+    numbers = [_number(gold), _number(answer)]
     if not same:
         return None not in numbers and _nearly(*numbers)
     if None in numbers or max(map(abs, numbers)) >= CLOSE:
@@ -102,22 +103,22 @@ def _same_values(right: Any, said: Any) -> bool:
     return abs(numbers[0] - numbers[1]) <= CLOSE * abs(numbers[0])
 
 
-def _nearly(right: Any, said: Any) -> bool:
-    """Whether a large number and a float are the same but for rounding."""
+def _nearly(gold: Any, answer: Any) -> bool:
+    """Return whether a large number and a float are equal up to rounding."""
     from sympy import Float
 
-    large = abs(right) > LARGE and (isinstance(right, Float) or isinstance(said, Float))
-    return bool(large and abs(right - said) <= abs(right) / LARGE)
+    large = abs(gold) > LARGE and (isinstance(gold, Float) or isinstance(answer, Float))
+    return bool(large and abs(gold - answer) <= abs(gold) / LARGE)
 
 
 def _number(value: Any) -> Any:
-    """A value as a number of sympy's; None for others, and for what is not plainly one."""
+    """Convert a value to a sympy number; None if it is not one, or too complex to evaluate."""
     from sympy import Basic, Float, Rational
 
     try:
         if not isinstance(value, Basic) or value.free_symbols or value.count_ops() > 20:
             return None
         value = value.doit()
-    except Exception:  # noqa: BLE001  sympy raises what it likes, for a product of sets, say
+    except Exception:  # noqa: BLE001  sympy raises any error, such as for products of sets
         return None
     return value if isinstance(value, Rational | Float) else None

@@ -1,4 +1,4 @@
-"""Formulas as texts and as what math-verify reads in them."""
+"""Parse formulas with math-verify, and normalize their texts."""
 
 import logging
 import re
@@ -16,7 +16,7 @@ _SIGNS = {
     "Rs.": "\u20b9",
 }
 _CURRENCY = re.compile(r"^(USD|US\$|EUR|GBP|INR|Rs\.)\s?(?=[-\d])")
-SHORT = 200  # characters of a text that may be an answer as a whole
+SHORT = 200  # maximum characters of a text that can be an answer as a whole
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 COMMAND = re.compile(r"\\[A-Za-z]{1,30}")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s?\{[a-z*]{1,12}\}")
@@ -33,7 +33,7 @@ _OF_TEXTS = {
 _DECIMAL_COMMA = re.compile(r"^[-+]?\d{1,20},\d{1,20}$")
 _THOUSANDS = re.compile(r"^[-+]?[1-9]\d{0,2},\d{3}$")
 _EXCLAIMED = re.compile(r"^([^!]{0,99}\d)!{1,9}$")
-_FACTORIAL = re.compile(r"(?<!\d)\d{1,3}!$")  # of a larger number, it would take too long
+_FACTORIAL = re.compile(r"(?<!\d)\d{1,3}!$")  # the factorial of a larger number would take too long
 _ASSIGNED = re.compile(r"\$?([A-Za-z])\s?=\s?([^=$]{1,60})\$?")
 _NEXT = re.compile(r"[,;]?\s(?:and\s)?|[,;]")
 _STYLE = re.compile(r"\\(?:mathbf|boldsymbol|bm|mathrm|textbf|text|mathit|mathsf)\s?(?=\{)")
@@ -46,12 +46,12 @@ _SPACED = re.compile(r"^([-+$]{0,2}\d{1,3})((?: \d{3})+)(?=\D|$)")
 
 
 class MathAnswer(str):
-    """The text of an answer, for showing, with what is compared.
+    """The text of an answer, for display, with its parsed values, for comparison.
 
     Attributes:
-      values: what math-verify reads in it; the first is meant, others are other ways to read it.
-      whole: the text that it was read in, where that is short: "March 5".
-      decimal: of "3,142", which is a number of thousands, how a comma as a decimal point reads.
+      values: values that math-verify parses; the first is the most likely, others are alternatives.
+      whole: the text that contains the answer, if it is short: "March 5".
+      decimal: for "3,142", which has a thousands separator, the text with a decimal point instead.
     """
 
     values: list[Any]
@@ -59,46 +59,46 @@ class MathAnswer(str):
     decimal: str = ""
 
     def within(self, text: str) -> Self:
-        """The same answer, read in `text`."""
+        """Set `text` as the text that contains the answer, and return the answer."""
         self.whole = text if len(text) <= SHORT else ""
         return self
 
     def or_else(self, other: Self) -> Self:
-        """The same answer, which may also be read as another one."""
+        """Add the values of another answer as alternatives, and return the answer."""
         self.values = self.values + [x for x in other.values if x not in self.values]
         return self
 
     @classmethod
     def of(cls, text: str, *others: str, values: list[Any] | None = None) -> Self:
-        """The answer that a text says, which may also be read as `others`."""
-        made = cls(text)
-        made.values = values or [x for each in (text, *others) for x in read(f"\\boxed{{{each}}}")]
-        return made
+        """Parse the answer of a text, with alternative readings `others`."""
+        answer = cls(text)
+        answer.values = values or [x for t in (text, *others) for x in read(f"\\boxed{{{t}}}")]
+        return answer
 
 
 def be_quiet() -> None:
-    """The library warns that its own time limit is off; whole processes have one here."""
+    """Silence math-verify's warning that its time limit is off; ours is on the whole process."""
     logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 
 def read(text: str, both: bool = False) -> list[Any]:
-    """What math-verify reads: the expression, or its text where it has none; with `both`, the text
-    behind the expression."""
-    from math_verify import parse  # here: it takes a second, and few programs need it
+    """Return what math-verify parses: the expression, or its text if it cannot be parsed; with
+    `both`, the expression followed by its text."""
+    from math_verify import parse  # on demand: it takes a second, and few programs need it
 
     be_quiet()
-    found = parse(text, parsing_timeout=None)
-    return found if both else found[:1]
+    parsed = parse(text, parsing_timeout=None)
+    return parsed if both else parsed[:1]
 
 
 def of_formula(text: str, *others: str) -> MathAnswer:
-    """A formula without what surrounds it."""
+    """Parse a formula without its delimiters."""
     text = bare(text)
     if spaced := _SPACED.match(text):
         text = spaced[1] + spaced[2].replace(" ", "") + text[spaced.end() :]
     answer = MathAnswer.of(formula(text), *map(formula, others))
-    if (said := quantities.number_in_words(text)) is not None:
-        answer.values += read(f"\\boxed{{{said}}}")
+    if (in_words := quantities.number_in_words(text)) is not None:
+        answer.values += read(f"\\boxed{{{in_words}}}")
     if (number := quantities.quantity(text)) and number.measured:
         answer.values += [
             x for x in read(f"\\boxed{{{formula(number.number)}}}") if x not in answer.values
@@ -109,15 +109,15 @@ def of_formula(text: str, *others: str) -> MathAnswer:
 
 
 def with_dozens(answer: MathAnswer, text: str = "") -> MathAnswer:
-    """An answer that counts dozens, in `text` if given, with the number that they are."""
+    """Add the number that dozens stand for to an answer such as "2 dozen" (in `text` if given)."""
     if dozens := _DOZENS.match(text or answer):
         answer.values += read(f"\\boxed{{12 \\times {dozens[1]}}}")
     return answer
 
 
 def unboxed(text: str) -> MathAnswer:
-    """A formula that stands alone in prose, with what else its signs may mean: of 0,5 the comma may
-    be a decimal point, of 42! the sign an exclamation, of a dash before a number a minus."""
+    """Parse a formula without a box, with alternative meanings of its signs: in 0,5 the comma may
+    be a decimal point, in 42! the sign an exclamation mark, a dash before a number a minus."""
     plain, others = _without_bullet(text), []
     if plain != text and re.match(r"[\d.\\]", plain):
         others.append(f"-{plain}")
@@ -125,7 +125,7 @@ def unboxed(text: str) -> MathAnswer:
         others.append(exclaimed[1])
         plain = plain if _FACTORIAL.search(plain) else exclaimed[1]
     assigned = [_ASSIGNED.fullmatch(part) for part in _NEXT.split(re.sub(r"\s?=\s?", "=", plain))]
-    if len({each and each[1] for each in assigned} - {None}) == len(assigned) > 1:
+    if len({match and match[1] for match in assigned} - {None}) == len(assigned) > 1:
         others.append(assigned[-1][2])  # type: ignore[index]  # the last of several variables
     decimal = plain.replace(",", ".") if _DECIMAL_COMMA.match(plain) else ""
     thousands = _THOUSANDS.match(plain)
@@ -139,7 +139,7 @@ def _without_bullet(text: str) -> str:
 
 
 def bare(text: str) -> str:
-    """A text without dollar signs, brackets of LaTeX or a full stop around it."""
+    """Remove dollar signs, LaTeX delimiters and punctuation around a text."""
     text = _CURRENCY.sub(lambda m: _SIGNS[m[1]], text.strip(' \t\n"'))
     for _ in range(3):
         while text and text[-1] in ".,;: \n-\u2013\u2014" and text[-2:-1] != "\\":
@@ -156,7 +156,7 @@ def bare(text: str) -> str:
 
 
 def is_formula(text: str) -> bool:
-    """Whether a text has nothing but a formula, with its unit at most."""
+    """Return whether a text is only a formula, optionally with a unit."""
     text = _without_bullet(text)
     if "\n" in text.strip() or text.count("$") > 2:
         return False

@@ -1,7 +1,7 @@
-"""What surrounds an answer in a text: typography, Markdown, LaTeX boxes, phrases that announce it.
+"""Handle the markup around an answer: typography, Markdown, LaTeX boxes, announcing phrases.
 
-A network can write anything, of any length, so every pattern here takes linear time: repetitions
-are bounded, or end at a character that they cannot contain.
+A model can write any text of any length, so every pattern here takes linear time: repetitions are
+bounded, or end at a character that they cannot contain.
 """
 
 import math
@@ -9,7 +9,7 @@ import re
 import unicodedata
 
 BULLET = "\u2022"
-LINE = 200  # characters of a line that tell whether it has a formula
+LINE = 200  # characters of a line that are searched for a formula
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s{0,3}")
 _WORD = re.compile(r"[^\s$\\{}]{1,99}")  # after a box without braces
 
@@ -30,7 +30,7 @@ _SIGNS = {
     "\u25b3": r"\triangle ", "\u2220": r"\angle ", "\ufeff": "",
     "\u200b": "", "\u200c": "", "\u200d": "", "\u200e": "", "\u200f": "", "\u2060": "",
 }  # fmt: skip
-_STYLED = {  # letters in bold, in circles and so on
+_STYLED = {  # bold letters, circled letters and so on
     code: unicodedata.normalize("NFKC", chr(code))
     for code in [*range(0x1D400, 0x1D7CA), *range(0x24B6, 0x24EA)]
 }
@@ -43,7 +43,7 @@ _FRACTIONS = {
 _FRACTION = re.compile(rf"(\d?)([{''.join(_FRACTIONS)}])")
 _POWER = re.compile(rf"([\w)\]}}])([{_POWERS}]{{1,9}})")
 _ROOT = re.compile(r"\u221a\s?(?:\(([^()]{1,99})\)|(\w{1,30}(?:\.\d{1,30})?))")
-_DASH = re.compile(r"(?<![\w\u2013])\u2013(?=[\d.$])")  # an en dash in the place of a sign
+_DASH = re.compile(r"(?<![\w\u2013])\u2013(?=[\d.$])")  # an en dash in place of a minus
 
 _SPACE = r"(?:\\[,;:! ]|[\u00a0\u2009\u202f\u2007~])"
 _GROUPED = re.compile(rf"(?<![\d.,])(\d{{1,3}})((?:{_SPACE}\d{{3}})+)(?!\d)")
@@ -82,7 +82,7 @@ _ORDINAL = re.compile(
 _RATIO = re.compile(r"(?<=\d)\s?(?:\\text\s?\{\s?to\s?\}|\bto\b)\s?(?=\d)")
 _REPEATING = re.compile(r"(\d{1,20})?\.(\d{0,20})\\(?:overline|bar|dot)\s?\{?(\d{1,20})\}?")
 _FUNCTION = re.compile(r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|ln|log|exp)(?![A-Za-z])")
-_DOUBLE_FACTORIAL = re.compile(r"(?<![\d.])(\d{1,3})!!(?!!)")  # math-verify reads (n!)!
+_DOUBLE_FACTORIAL = re.compile(r"(?<![\d.])(\d{1,3})!!(?!!)")  # math-verify parses it as (n!)!
 _TWO_DIGITS = re.compile(r"\\([dt]?binom)\s?(\d)\s?(\d)")
 _OUTWARD = re.compile(r"^([\[\]])([^\[\]()]{1,60}[,;][^\[\]()]{1,60})([\[\]])$")
 
@@ -107,7 +107,7 @@ _RULE = re.compile(r"(?m)^[ \t]{0,3}(?:-{3,200}|\*{3,200}|_{3,200}|={3,200})[ \t
 _LEFT_OPEN = re.compile(r"(?<![\w)\]}*])\*\*(?=[\d$\\(-])|(?<=[\d.!?:)}])\*\*(?![\w(])")
 
 _OPERAND = r"(?=[-\d(\\$]|[b-z](?![A-Za-z]))"
-_SPOKEN = [  # arithmetic in words, and the formula that it says
+_SPOKEN = [  # arithmetic in words, and the equivalent formula
     (re.compile(rf"(?<=[\w)}}$])\s{words}", re.IGNORECASE), sign)
     for words, sign in (
         (rf"plus\s{_OPERAND}", " + "), (rf"minus\s{_OPERAND}", " - "),
@@ -156,7 +156,7 @@ _ANCHOR = re.compile(
 
 
 def tidy(text: str) -> str:
-    """A text with plain characters and without Markdown; formulas in it keep their meaning."""
+    """Normalize the characters of a text and remove Markdown; formulas keep their meaning."""
     text = _without_markdown(unicodedata.normalize("NFC", text))
     text = _FRACTION.sub(lambda m: f"{m[1]} {_FRACTIONS[m[2]]}" if m[1] else _FRACTIONS[m[2]], text)
     text = _POWER.sub(
@@ -179,14 +179,14 @@ def tidy(text: str) -> str:
 
 
 def spoken(text: str) -> str:
-    """A text whose arithmetic in words ("3 squared", "6 times 7") is in signs."""
+    """Convert arithmetic in words ("3 squared", "6 times 7") to symbols."""
     for pattern, sign in _SPOKEN:
         text = pattern.sub(sign, text)
     return text
 
 
 def formula(text: str) -> str:
-    """The text of a formula, as LaTeX understands it: powers, products and exponents."""
+    """Convert a formula to LaTeX: powers, products, exponents, functions and relations."""
     text = _SCIENTIFIC.sub(lambda m: rf"{m[1]}\times10^{{{int(m[2])}}}", text)
     text = re.sub(r"\*\*\s?(-?\w{1,30})", r"^{\1}", text).replace("**", "^")
     text = re.sub(r"\^\s?\((-?[\w/]{1,30})\)", r"^{\1}", text)
@@ -205,15 +205,15 @@ def formula(text: str) -> str:
 
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
-    r"""The boxes of a text that are closed and not empty: start, end and content.
+    r"""Return start, end and content of each box of a text that is closed and not empty.
 
-    Of nested ones only the innermost content counts; `\boxed 5` holds what follows up to a space.
+    Nested boxes count once, with the innermost content; `\boxed 5` contains the text up to a space.
     """
     found: list[tuple[int, int, str]] = []
     last, closing = 0, closing_braces(text)
     for match in BOX.finditer(text):
         if match.start() < last:
-            continue  # inside of another one
+            continue  # inside another box
         start, end = match.end(), closing.get(match.end())
         if end is None:
             word = _WORD.match(text, start)
@@ -230,33 +230,32 @@ def boxes(text: str) -> list[tuple[int, int, str]]:
 
 
 def meant_boxes(text: str) -> list[tuple[int, int, str]]:
-    r"""The boxes of a text without those that it denies ("\boxed{42}, not \boxed{41}"); all of them
-    where it denies each."""
-    found = boxes(text)
-    meant = [box for box in found if not _DENIED.search(text[max(box[0] - 30, 0) : box[0]])]
-    return meant or found
+    r"""Return the boxes of a text without negated ones ("\boxed{42}, not \boxed{41}"), or all boxes
+    if each is negated."""
+    all_boxes = boxes(text)
+    meant = [box for box in all_boxes if not _DENIED.search(text[max(box[0] - 30, 0) : box[0]])]
+    return meant or all_boxes
 
 
 def announced(text: str) -> list[str]:
-    """What follows each phrase that announces an answer ("The answer is", "Antwort:"), in order:
-    the rest of its line, else the next line."""
-    found = []
+    """Return the text after each phrase that announces an answer ("The answer is", "Antwort:"), in
+    order: the rest of the line, or the next line if it is empty."""
+    statements = []
     for match in _ANCHOR.finditer(text):
         rest = text[match.end() : match.end() + 600].lstrip(" \t:=*_\n\r")
         line = rest.partition("\n")[0].strip()
-        if (end := _DISPLAY.get(line)) and end in rest[
-            len(line) :
-        ]:  # a formula on lines of its own
+        end = _DISPLAY.get(line)
+        if end and end in rest[len(line) :]:  # a displayed formula on separate lines
             line += " ".join(rest[len(line) :].partition(end)[0].split()) + end
-        found.append(line)
-    return [rest for rest in found if rest]
+        statements.append(line)
+    return [statement for statement in statements if statement]
 
 
 def _without_markdown(text: str) -> str:
     text = _with_round_bullets(_RULE.sub("", text))
     text = _BULLET.sub("", _TAG.sub("", _STRUCK.sub(" ", text)))
     text = _CODE.sub(r" \1 ", text)
-    for _ in range(2):  # bold within italics
+    for _ in range(2):  # twice, for bold within italics
         for pattern in _EMPHASIS:
             text = pattern.sub(r"\1", text)
     text = _LEFT_OPEN.sub("", text)
@@ -264,38 +263,40 @@ def _without_markdown(text: str) -> str:
 
 
 def _with_round_bullets(text: str) -> str:
-    """A text in which a dash that may be the bullet of a list, before a number, is a round one, and
-    other bullets are left out.
+    """Replace dashes before numbers by round bullets if they may be bullets of a list, and remove
+    other bullets.
 
-    A formula of several lines may have a line that begins with a minus, so what stands before has
-    to be nothing, an empty line, a line of words or another item.
+    A line of a formula may begin with a minus, so the line before must be missing, empty, a line of
+    words or another list item.
     """
     lines = text.split("\n")
-    listed = True
-    for place, line in enumerate(lines):
-        if listed:
-            lines[place] = _NUMBER_AS_ITEM.sub(lambda m: f"{BULLET} " if m[1] == "-" else "", line)
+    may_be_item = True
+    for index, line in enumerate(lines):
+        if may_be_item:
+            lines[index] = _NUMBER_AS_ITEM.sub(lambda m: f"{BULLET} " if m[1] == "-" else "", line)
         words = re.search(r"[A-Za-z]{3}", line[:LINE]) and not re.search(r"[\\$=]", line[:LINE])
-        listed = bool(not line.strip() or _ITEM.match(line) or words)
+        may_be_item = bool(not line.strip() or _ITEM.match(line) or words)
     return "\n".join(lines)
 
 
 def _improper(match: re.Match[str]) -> str:
-    """A mixed number as a fraction; anything else unchanged."""
-    whole, above, below = map(int, match.groups())
-    return f"{whole * below + above}/{below}" if above < below else match[0]
+    """Convert a mixed number to a fraction; anything else is unchanged."""
+    whole, numerator, denominator = map(int, match.groups())
+    if numerator >= denominator:
+        return match[0]
+    return f"{whole * denominator + numerator}/{denominator}"
 
 
 def _as_fraction(match: re.Match[str]) -> str:
-    """A decimal that repeats for ever as a fraction."""
-    whole, fixed, again = match[1] or "0", match[2], match[3]
-    below = (10 ** len(again) - 1) * 10 ** len(fixed)
-    above = int(whole + fixed + again) - int(whole + fixed)
-    return rf"\frac{{{above}}}{{{below}}}"
+    """Convert a repeating decimal to a fraction."""
+    whole, fixed, repeating = match[1] or "0", match[2], match[3]
+    denominator = (10 ** len(repeating) - 1) * 10 ** len(fixed)
+    numerator = int(whole + fixed + repeating) - int(whole + fixed)
+    return rf"\frac{{{numerator}}}{{{denominator}}}"
 
 
 def _written_out(match: re.Match[str]) -> str:
-    """A number such as 1.5 million in digits."""
+    """Convert a number such as "1.5 million" to digits."""
     zeros, decimals = _ZEROS[match[3]], match[2] or ""
     if len(decimals) > zeros:
         return match[0]
@@ -303,17 +304,17 @@ def _written_out(match: re.Match[str]) -> str:
 
 
 def closing_braces(text: str) -> dict[int, int]:
-    """The place of the brace that closes each opening one, by its place."""
+    """Return a map from the index of each opening brace to the index of its closing brace."""
     opened: list[int] = []
-    found: dict[int, int] = {}
+    closing: dict[int, int] = {}
     escaped = False
-    for place, char in enumerate(text):
+    for index, char in enumerate(text):
         if escaped:
             escaped = False
         elif char == "\\":
             escaped = True
         elif char == "{":
-            opened.append(place)
+            opened.append(index)
         elif char == "}" and opened:
-            found[opened.pop()] = place
-    return found
+            closing[opened.pop()] = index
+    return closing

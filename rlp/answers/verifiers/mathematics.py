@@ -1,8 +1,9 @@
-"""Answers that are mathematics: math-verify reads and compares them, less where it errs.
+"""Mathematical answers, parsed and compared by math-verify, with corrections.
 
-A response's answer is the content of its last box, else what follows "The answer is" and its kin,
-else its last formula or number. The library compares values; what it does not look at (units, times
-of day, bases, the order of letters, repeats in a list, how small a number is) `equality` compares.
+The answer of a response is the content of its last box; without a box, the text after "The answer
+is" or a similar phrase; otherwise the last formula or number. math-verify compares values;
+`equality` compares what it ignores: units, times of day, bases, the order of letters, repetitions
+in a list, and the ratio of small numbers.
 """
 
 import functools
@@ -26,8 +27,8 @@ from rlp.answers.verifiers.formulas import (
 from rlp.answers.verifiers.markup import BOX, BULLET, announced, boxes, meant_boxes, spoken, tidy
 from rlp.runtime.errors import UserError
 
-LONGEST = 20_000  # characters at the end of a response in which its answer is looked for
-MOST_WORDS = 40  # of a right answer
+MAX_LENGTH = 20_000  # characters at the end of a response that are searched for the answer
+MAX_WORDS = 40  # maximum words of a gold answer
 _NO_ANSWERS = {
     "correct", "wrong", "right", "not", "incorrect", "yours", "unknown", "unclear", "therefore",
     "given", "simply", "the", "then", "this", "that", "obvious", "clear", "here", "below", "above",
@@ -39,7 +40,7 @@ _REST = re.compile(
     r"|in total|per|while|by|out of)\b|[,;]\s(?:and\s(?:not|so)\b|or\snot\b|I\b)|\s[\u2013\u2014(]"
     r"|[.!?;](?:\s|$)|\s-\s(?=[A-Za-z])|(?<=[\d)}%$])\s?[\u3040-\u9fff\uac00-\ud7af])"
 )
-_LINKED = re.compile(r"(?i)\s(?:and|or)\s*$")  # what a cut leaves of "12 and not 13"
+_LINKED = re.compile(r"(?i)\s(?:and|or)\s*$")  # the end of "12 and" in "12 and not 13"
 _NUMBER_AND_WORDS = re.compile(
     r"^(?:about\s|exactly\s|approximately\s)?([-+]?[\d.,/]{1,60}%?)"
     r"\s(?!(?:plus|minus|divided|raised|choose|factorial|squared|cubed)\b)"
@@ -49,20 +50,20 @@ _FIRST_LINE = re.compile(
     r"^\s{0,20}\*\*([^*\n]{1,60})\*\*[.!]?[ \t]{0,9}\n\s{0,20}(?=[A-Z])[^*]{1,2000}$"
 )
 _REMARKED = re.compile(r"^\s{0,20}\*\*([^*\n]{1,60})\*\*[ \t]\([^()\n]{1,99}\)[.!]?\s{0,20}$")
-_SUM_BEHIND = re.compile(  # "45 (42 + 3)."
+_SUM_AFTER = re.compile(  # "45 (42 + 3)."
     r"(?<=[\d%}$])[ \t]"
     r"\((?=[^()\n]{0,60}\d\s?(?:[-+*/=]|\bx\b|\\times|\\cdot|plus|minus|times)\s{0,2}\d)"
     r"[^()\n]{1,99}\)[.!]?\s{0,20}$"
 )
-_DOLLARS = re.compile(r"\\\$\s?(?=\d)")  # an amount, which opens no formula
+_DOLLARS = re.compile(r"\\\$\s?(?=\d)")  # an amount of money, which does not open a formula
 _AFTER_BULLET = re.compile(rf"(?:^|\n)\s{{0,9}}[-{BULLET}]\s{{1,9}}\$?$")
 _NOT_BUT = re.compile(r"(?i)^not\s[^.!?\n]{1,60}?\bbut\s(?:rather\s)?")
 _WHICH_IS = re.compile(r"(?i)\b(?:which|that)\s(?:is|equals|gives|makes)\s(?=[-$\d\\])")
-_FORMULA = re.compile(  # between its delimiters; a dollar sign before a space closes none
+_FORMULA = re.compile(  # between its delimiters; "$" before a space is not a closing delimiter
     r"(?<!\\)\$\$([^$]{1,300})\$\$|(?<![\\$])\$(?=[^\s$])([^$\n]{1,200})(?<=[^\s\\])\$(?![\d$])"
     r"|\\\(([^$\n]{1,200}?)\\\)|\\\[([^$]{1,300}?)\\\]"
 )
-_BARE = re.compile(  # roots and powers of ten that were written in prose without LaTeX
+_BARE = re.compile(  # roots and powers of ten in prose, without LaTeX delimiters
     r"(?<![\w.\\{^])((?:-?\d{1,20}\s?[-+]\s?)?-?(?:\d{0,20}\s?\\sqrt\{[\w.]{1,30}\}"
     r"|\d{1,20}(?:\.\d{1,20})?\s?\\times\s{0,2}10\s?\^\s?(?:\{-?\d{1,4}\}|-?\d{1,4}))(?:/\d{1,9})?)"
     r"(?=(?!\s?[-+*/^=\\])[^\d]{0,200}(?:\^\{?[23]\}?[^\d]{0,200})?$)"
@@ -71,7 +72,7 @@ _UNIT = re.compile(
     r"\s?(?!in\s[A-Za-z])(?:\\%|%|\\?\$|(?:square\s|cubic\s)?[A-Za-z\u00b0\u00b5/^{}23]{1,30}(?:\s(?:squared|cubed)\b)?"
     r"(?:\s?(?:per\s|/\s?)[A-Za-z^{}23]{1,30}(?:\s(?:squared|cubed)\b)?)?)"
 )
-_WORDS = re.compile(  # that answer a problem without a number
+_WORDS = re.compile(  # phrases that answer a problem without a number
     r"(?i)^(?:there\s(?:is|are)\s)?(?:no\s(?:real\s|such\s)?(?:solutions?|roots?|values?|numbers?)"
     r"|does\snot\sexist|undefined|impossible|not\spossible|infinitely\smany(?:\ssolutions)?"
     r"|all\sreal\snumbers|cannot\sbe\sdetermined|not\senough\sinformation)$"
@@ -80,92 +81,93 @@ _ONE_WORD = re.compile(r"^[A-Za-z]{2,30}(?:-[A-Za-z]{2,30}){0,2}[.!]?$")
 
 
 def math_answer(response: str) -> MathAnswer | None:
-    """The content of the last box, else what is announced as the answer, else the last formula or
+    """Return the content of the last box, else the announced answer, else the last formula or
     number."""
-    text = tidy(response[-LONGEST:])
-    if found := meant_boxes(text):
-        return _boxed(text, found)
-    told = [rest for rest in announced(text) if not BOX.search(rest)]
-    phrases = [answer.within(bare(rest)) for rest in told if (answer := _phrase(rest))]
+    text = tidy(response[-MAX_LENGTH:])
+    if found_boxes := meant_boxes(text):
+        return _boxed(text, found_boxes)
+    statements = [rest for rest in announced(text) if not BOX.search(rest)]
+    phrases = [answer.within(bare(rest)) for rest in statements if (answer := _phrase(rest))]
     formulas = [answer for answer in phrases if not _ONE_WORD.match(answer)]
     if phrases:
         return (formulas or phrases)[-1]
     stripped = text.strip()
     if BOX.search(stripped):
-        return None  # a box that was begun, or holds nothing
-    raw = response[-LONGEST:]
+        return None  # a box that is not closed, or empty
+    raw = response[-MAX_LENGTH:]
     if (first := _FIRST_LINE.match(raw) or _REMARKED.match(raw)) and is_formula(first[1]):
-        return unboxed(tidy(first[1]))  # the answer, and then its reasons
+        return unboxed(tidy(first[1]))  # the answer, followed by its reasons
     if len(stripped) <= SHORT and (is_formula(stripped) or _is_word(bare(stripped))):
         return unboxed(stripped)
     answer = _last(text)
-    return answer and answer.within(bare(told[-1] if told else stripped))
+    return answer and answer.within(bare(statements[-1] if statements else stripped))
 
 
-def math_equal(found: str, answer: str) -> bool:
-    """Whether two expressions are the same one, or close numbers."""
-    right = answer if isinstance(answer, MathAnswer) else _gold(answer)
-    said = found if isinstance(found, MathAnswer) else _gold(found)
-    if said.decimal and said.decimal == answer and not isinstance(answer, MathAnswer):
-        return True  # the right answer of the file has three decimals, too
-    return same(right, said)
+def math_equal(extracted: str, gold: str) -> bool:
+    """Return whether two expressions are equal, or close numbers."""
+    gold_answer = gold if isinstance(gold, MathAnswer) else _parse(gold)
+    answer = extracted if isinstance(extracted, MathAnswer) else _parse(extracted)
+    if answer.decimal and answer.decimal == gold and not isinstance(gold, MathAnswer):
+        return True  # the gold answer of the file has three decimals, too
+    return same(gold_answer, answer)
 
 
-def right_expression(answer: object, options: Sequence[str] | None) -> str:
-    """A right answer as it stands in a file: a number, a formula or a few words; of a solution with
-    boxes, what stands in the last one.
+def gold_expression(answer: object, options: Sequence[str] | None) -> str:
+    """Return the gold answer from the value of a file: a number, a formula or a few words, or the
+    content of the last box of a solution.
 
     Raises:
-      UserError: it is a whole solution; the message is what follows "its answer".
+      UserError: If it is a whole solution; the message continues "the gold answer".
     """
     text = str(answer).strip()
-    if found := boxes(text):
-        return found[-1][2]
+    if found_boxes := boxes(text):
+        return found_boxes[-1][2]
     if "####" in text:
-        raise UserError("holds '####'; set data.problems.answer_marker='####'")
+        raise UserError("contains '####'; set data.problems.answer_marker='####'")
     words = len(re.findall(r"[^\W\d_]{2,}", COMMAND.sub(" ", text)))
-    if words > MOST_WORDS:
+    if words > MAX_WORDS:
         raise UserError(
-            f"is a text of {words} words, which no response would repeat; "
-            "data.problems.answer_column names the column of the answer alone, "
-            "data.problems.answer_marker the text before it"
+            f"is a text of {words} words, which no response would repeat; set "
+            "data.problems.answer_column to a column with only the answer, or "
+            "data.problems.answer_marker to the text before it"
         )
     return text
 
 
-@functools.lru_cache(maxsize=256)  # the responses of a group have the same one
-def _gold(text: str) -> MathAnswer:
-    """A right answer as it stands in a file."""
+@functools.lru_cache(maxsize=256)  # the responses of a group share their gold answer
+def _parse(text: str) -> MathAnswer:
+    """Parse a gold answer from a file."""
     text = tidy(text).strip()
-    found = boxes(text)
-    return of_formula(found[-1][2] if found else text)
+    found_boxes = boxes(text)
+    return of_formula(found_boxes[-1][2] if found_boxes else text)
 
 
-def _boxed(text: str, found: list[tuple[int, int, str]]) -> MathAnswer:
-    """The content of the last box; boxes that are joined by "and" or commas are a list, too."""
-    joined = [found[-1]]
-    for one in reversed(found[:-1]):
-        between = text[one[1] : joined[0][0]]
+def _boxed(text: str, found_boxes: list[tuple[int, int, str]]) -> MathAnswer:
+    """Parse the content of the last box; boxes joined by "and" or commas may also be a list."""
+    joined = [found_boxes[-1]]
+    for box in reversed(found_boxes[:-1]):
+        between = text[box[1] : joined[0][0]]
         if (
             len(between) > 20
             or quantities.without_wrappers(between).strip(" $,;\n") not in ("", "and", "or")
             or not between.strip(" $\n")
         ):
             break
-        joined.insert(0, one)
+        joined.insert(0, box)
     others = [", ".join(content for _, _, content in joined)] if len(joined) > 1 else []
-    content = spoken(found[-1][2])
-    if (said := announced(quantities.without_wrappers(content))) and (answer := _phrase(said[-1])):
+    content = spoken(found_boxes[-1][2])
+    statements = announced(quantities.without_wrappers(content))
+    if statements and (answer := _phrase(statements[-1])):
         return answer
     return of_formula(content, *others)
 
 
 def _phrase(rest: str) -> MathAnswer | None:
-    """The answer that begins what follows "The answer is"; None for words."""
+    """Parse the answer at the beginning of the text after "The answer is"; None for prose."""
     if time := _leading_time(rest):
         return MathAnswer.of(time)
-    noted = _SUM_BEHIND.sub("", rest)  # without a note in parentheses, which is no factor
-    if noted != rest and (answer := _phrase(noted)):
+    without_note = _SUM_AFTER.sub("", rest)  # a calculation in parentheses is not a factor
+    if without_note != rest and (answer := _phrase(without_note)):
         return answer.or_else(of_formula(rest))
     rest = spoken(_NOT_BUT.sub("", rest))
     cut = _REST.search(rest)
@@ -183,60 +185,60 @@ def _phrase(rest: str) -> MathAnswer | None:
 
 
 def _is_word(text: str) -> bool:
-    """Whether a text is a word, or one of few phrases, that answers something."""
+    """Return whether a text is a word, or one of a few phrases, that can be an answer."""
     if _WORDS.match(text.rstrip(".!")):
         return True
     return bool(_ONE_WORD.match(text)) and text.lower().strip(".!") not in _NO_ANSWERS
 
 
 def _leading_time(text: str) -> str | None:
-    found = re.match(r"(?i)\d{1,2}(?::\d{2})?\s{0,3}[ap]\.?\s?m\b\.?", text)
-    return found[0].rstrip(".") if found else None
+    match = re.match(r"(?i)\d{1,2}(?::\d{2})?\s{0,3}[ap]\.?\s?m\b\.?", text)
+    return match[0].rstrip(".") if match else None
 
 
 def _last(text: str) -> MathAnswer | None:
-    """The last formula or number of a text, with the unit behind it."""
-    text = _DOLLARS.sub("USD ", _SUM_BEHIND.sub("", text))
+    """Parse the last formula or number of a text, with the unit after it."""
+    text = _DOLLARS.sub("USD ", _SUM_AFTER.sub("", text))
     if not re.search(r"\$|\\[(\[]|\\begin", text):
         text = _BARE.sub(r"$\1$", text)
-    found = read(text, both=True)
-    if not found:
+    parsed = read(text, both=True)
+    if not parsed:
         return of_formula(text.strip()) if "\\" in text and len(text) <= SHORT else None
-    values, said = [x for x in found if not isinstance(x, str)], str(found[-1]).strip()
-    said = said.rstrip(".*_ \n-") or said
-    place = text.rfind(said)
-    rest = text[place + len(said) : place + len(said) + 60] if place >= 0 else ""
+    values, last = [x for x in parsed if not isinstance(x, str)], str(parsed[-1]).strip()
+    last = last.rstrip(".*_ \n-") or last
+    start = text.rfind(last)
+    rest = text[start + len(last) : start + len(last) + 60] if start >= 0 else ""
     if time := re.search(
-        r"(?i)(\d{1,2}:)?\d{1,2}\s{0,3}[ap]\.?\s?m\b", text[max(place - 6, 0) :][:80]
+        r"(?i)(\d{1,2}:)?\d{1,2}\s{0,3}[ap]\.?\s?m\b", text[max(start - 6, 0) :][:80]
     ):
         return MathAnswer.of(time[0])
-    if place >= 0 and (answer := _in_formula(text, place, place + len(said), values)):
+    if start >= 0 and (answer := _in_formula(text, start, start + len(last), values)):
         return answer
-    before = text[max(place - 4, 0) : place].replace("USD ", "$").lstrip()
+    before = text[max(start - 4, 0) : start].replace("USD ", "$").lstrip()
     unit = _UNIT.match(rest)
-    for whole in (
-        said + unit[0] if unit else "",
-        before[-1:] + said if before[-1:] in "$\u20ac\u00a3" else "",
+    for with_unit in (
+        last + unit[0] if unit else "",
+        before[-1:] + last if before[-1:] in "$\u20ac\u00a3" else "",
     ):
-        if whole and quantities.quantity(whole):
-            return MathAnswer.of(whole, values=values or read(whole))
-    answer = MathAnswer.of(said, values=values or [said])
-    if _AFTER_BULLET.search(text[:place][-20:]):
-        answer = answer.or_else(MathAnswer.of(f"-{said}"))  # its dash may have been a minus
-    return with_dozens(answer, said + rest)
+        if with_unit and quantities.quantity(with_unit):
+            return MathAnswer.of(with_unit, values=values or read(with_unit))
+    answer = MathAnswer.of(last, values=values or [last])
+    if _AFTER_BULLET.search(text[:start][-20:]):
+        answer = answer.or_else(MathAnswer.of(f"-{last}"))  # the bullet may have been a minus
+    return with_dozens(answer, last + rest)
 
 
 def _in_formula(text: str, start: int, end: int, values: list[Any]) -> MathAnswer | None:
-    """The answer of a formula between delimiters, with the unit in it or behind it; None where none
-    holds all that math-verify has read."""
-    for found in _FORMULA.finditer(text):
-        if found.start() <= start and end <= found.end():
-            content = next(filter(None, found.groups())).strip()
-            unit = _UNIT.match(text, found.end())
+    """Parse the formula between delimiters that contains text[start:end], which math-verify has
+    parsed, with the unit in or after it; None if no formula contains it."""
+    for match in _FORMULA.finditer(text):
+        if match.start() <= start and end <= match.end():
+            content = next(filter(None, match.groups())).strip()
+            unit = _UNIT.match(text, match.end())
             value = content.rpartition("=")[2].strip()
-            for whole in (value + " " + unit[0].strip() if unit else "", value):
-                if whole and quantities.quantity(whole):
-                    answer = of_formula(whole)
+            for with_unit in (value + " " + unit[0].strip() if unit else "", value):
+                if with_unit and quantities.quantity(with_unit):
+                    answer = of_formula(with_unit)
                     break
             else:
                 answer = of_formula(content)

@@ -1,17 +1,17 @@
-"""What a computer algebra system leaves out of an answer: units, times of day, bases, words."""
+"""Parse what a computer algebra system ignores: units, times of day, bases and words."""
 
 import dataclasses
 import re
 from fractions import Fraction
 
-_Unit = tuple[str, Fraction]  # what is measured, and how much of its first unit
+_Unit = tuple[str, Fraction]  # the dimension, and the size in its base unit
 _PREFIXES = (  # short, long, factor
     ("", "", Fraction(1)), ("k", "kilo", Fraction(1000)), ("d", "deci", Fraction(1, 10)),
     ("c", "centi", Fraction(1, 100)), ("m", "milli", Fraction(1, 1000)),
     ("\u00b5", "micro", Fraction(1, 10**6)), ("u", "micro", Fraction(1, 10**6)),
     ("n", "nano", Fraction(1, 10**9)),
 )  # fmt: skip
-_METRIC = (  # symbols, names, what is measured, size
+_METRIC = (  # symbols, names, dimension, size
     ("m", "meter meters metre metres", "length", Fraction(1)),
     ("g", "gram grams", "mass", Fraction(1)),
     ("L l", "liter liters litre litres", "volume", Fraction(1, 1000)),
@@ -50,7 +50,7 @@ _OTHERS = (
     ("\u00a5 yen JPY", "yen", Fraction(1)),
     ("\u20b9 rupee rupees INR Rs", "rupees", Fraction(1)),
 )
-# "5 degrees" may be of a temperature, and "5 pounds" money.
+# "5 degrees" may be a temperature, and "5 pounds" money.
 _MAY_BE = {
     frozenset({"degrees", "degrees Celsius"}), frozenset({"degrees", "degrees Fahrenheit"}),
     frozenset({"mass", "pounds sterling"}),
@@ -58,17 +58,17 @@ _MAY_BE = {
 
 
 def _units() -> dict[str, _Unit]:
-    units = {name: (what, size) for names, what, size in _OTHERS for name in names.split()}
-    for symbols, names, what, size in _METRIC:
+    units = {name: (measured, size) for names, measured, size in _OTHERS for name in names.split()}
+    for symbols, names, measured, size in _METRIC:
         for short, long, factor in _PREFIXES:
-            each = [short + symbol for symbol in symbols.split()]
-            each += [long + name for name in names.split()]
-            units |= dict.fromkeys(each, (what, size * factor))
+            spellings = [short + symbol for symbol in symbols.split()]
+            spellings += [long + name for name in names.split()]
+            units |= dict.fromkeys(spellings, (measured, size * factor))
     return units
 
 
 UNITS = _units()
-LONGEST = 200  # characters of a text that is looked at for units, times and words
+MAX_LENGTH = 200  # maximum characters of a text that is parsed as a quantity, time or word
 _SIGNS = "$\u20ac\u00a3\u00a5\u20b9"
 _NAME = re.compile(
     r"(?<![A-Za-z\\])([A-Za-z\u00b5\u00b0\u00a2\u20ac\u00a3\u00a5\u20b9]{1,14})(?:\s?\^\{?([23])\}?)?"
@@ -98,8 +98,8 @@ class Quantity:
 
     Attributes:
       number: the text of the number.
-      measured: what the unit measures, with its exponent; two texts that differ are never equal.
-      size: of the unit, in the first unit of what is measured.
+      measured: dimension of the unit, with its exponent; different dimensions are never equal.
+      size: size of the unit in the base unit of its dimension.
     """
 
     number: str
@@ -108,15 +108,15 @@ class Quantity:
 
 
 def without_wrappers(text: str) -> str:
-    r"""A text without \text{…} and its kin around words."""
+    r"""Remove \text{…} and similar commands around words."""
     for _ in range(3):
         text = _WRAPPED.sub(r" \1 ", text)
     return " ".join(text.replace("~", " ").split())
 
 
 def quantity(text: str) -> Quantity | None:
-    """A number with a unit that is known; None for any other text."""
-    if len(text) > LONGEST:
+    """Parse a number with a known unit; None for any other text."""
+    if len(text) > MAX_LENGTH:
         return None
     text = re.sub(r"^\$([^$]+)\$(?=\s|$)", r"\1", text)  # a formula, not dollars
     text = without_wrappers(re.sub(r"\\[,;:! ]", " ", text))
@@ -130,27 +130,27 @@ def quantity(text: str) -> Quantity | None:
         return Quantity(rest, *UNITS[name]) if rest[-1:].isdigit() else None
     text = _SQUARED.sub(lambda m: f"{m[2]}^{2 if m[1].lower()[0] == 's' else 3}", text)
     text = _POWERED.sub(lambda m: "^2" if m[1].lower() == "squared" else "^3", text)
-    found = _NAME.search(text)
-    number = text[: found.start()].strip() if found else ""
-    if found is None or not number or not re.search(r"(?:[\d)}\]]|\\pi)$", number):
+    match = _NAME.search(text)
+    number = text[: match.start()].strip() if match else ""
+    if match is None or not number or not re.search(r"(?:[\d)}\]]|\\pi)$", number):
         return None
-    unit = _unit(found[1], found[2])
-    if found[3] and unit:
-        below = _unit(found[3], found[4])
-        unit = below and (f"{unit[0]} / {below[0]}", unit[1] / below[1])
+    unit = _unit(match[1], match[2])
+    if match[3] and unit:
+        divisor = _unit(match[3], match[4])
+        unit = divisor and (f"{unit[0]} / {divisor[0]}", unit[1] / divisor[1])
     return Quantity(number, *unit) if unit else None
 
 
 def differ(one: Quantity, other: Quantity) -> bool:
-    """Whether the units measure different things, so that no values can make them equal."""
+    """Return whether two units have different dimensions, so that no values make them equal."""
     return one.measured != other.measured and {one.measured, other.measured} not in _MAY_BE
 
 
 def _unit(name: str, power: str | None) -> _Unit | None:
-    known = UNITS.get(name) or UNITS.get(name.lower() if len(name) > 2 else name)
-    if known is None:
+    unit = UNITS.get(name) or UNITS.get(name.lower() if len(name) > 2 else name)
+    if unit is None:
         return None
-    measured, size = known
+    measured, size = unit
     if not power:
         return measured, size
     if (measured, power) == ("length", "3"):
@@ -159,12 +159,12 @@ def _unit(name: str, power: str | None) -> _Unit | None:
 
 
 def clock(text: str) -> tuple[int, int, bool] | None:
-    """Hour and minute of a time of day, and whether a.m. or p.m. is said; None for other texts."""
-    text = without_wrappers(text) if len(text) <= LONGEST else ""
-    found = _CLOCK.search(text)
-    if not found or re.search(r"\d", text[: found.start()] + text[found.end() :]):
+    """Parse a time of day: hour, minute, and whether it has a.m. or p.m.; None for other texts."""
+    text = without_wrappers(text) if len(text) <= MAX_LENGTH else ""
+    match = _CLOCK.search(text)
+    if not match or re.search(r"\d", text[: match.start()] + text[match.end() :]):
         return None
-    hour, minute, half = found[1] or found[4], found[2] or found[5] or "0", found[3]
+    hour, minute, half = match[1] or match[4], match[2] or match[5] or "0", match[3]
     if int(hour) > 24 or int(minute) > 59:
         return None
     shift = 12 if half and half.lower() == "p" else 0
@@ -172,37 +172,37 @@ def clock(text: str) -> tuple[int, int, bool] | None:
 
 
 def same_time(one: tuple[int, int, bool], other: tuple[int, int, bool]) -> bool:
-    """Whether two times are the same; where one says neither a.m. nor p.m. and could be either,
-    it is."""
+    """Return whether two times are equal. A time without a.m. and p.m. may be either."""
     if one[1] != other[1]:
         return False
-    unsaid = [time for time in (one, other) if not time[2]]
+    open_times = [time for time in (one, other) if not time[2]]
     return one[0] == other[0] or (
-        len(unsaid) == 1 and unsaid[0][0] <= 12 and (one[0] - other[0]) % 12 == 0
+        len(open_times) == 1 and open_times[0][0] <= 12 and (one[0] - other[0]) % 12 == 0
     )
 
 
 def in_base(text: str) -> tuple[str, int] | None:
-    """Digits and base of a number such as 1024_5; None for other texts."""
-    found = _BASE.match(without_wrappers(text)) if len(text) <= LONGEST else None
-    if not found:
+    """Parse the digits and base of a number such as 1024_5; None for other texts."""
+    match = _BASE.match(without_wrappers(text)) if len(text) <= MAX_LENGTH else None
+    if not match:
         return None
-    return found[1].lstrip("0").upper() or "0", int(found[2] or found[3])
+    return match[1].lstrip("0").upper() or "0", int(match[2] or match[3])
 
 
 def letters(text: str) -> tuple[str, str] | None:
-    """What stands before the letters of a text that has nothing else ("angle", or ""), and they."""
-    if len(text) > LONGEST:
+    """Parse a text of letters only: the shape before them ("angle", or "") and the letters; None
+    for other texts."""
+    if len(text) > MAX_LENGTH:
         return None
-    found = _LETTERS.match(without_wrappers(text).rstrip("."))
-    if not found or re.search(r"\\", found[2]):
+    match = _LETTERS.match(without_wrappers(text).rstrip("."))
+    if not match or re.search(r"\\", match[2]):
         return None
-    return (found[1] or "").strip("\\"), found[2]
+    return (match[1] or "").strip("\\"), match[2]
 
 
 def same_letters(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    """Whether two texts of letters alone say the same: an angle has two directions, and so has a
-    segment; a triangle has no first corner."""
+    """Return whether two texts of letters are equal. The letters of an angle or a segment may be
+    reversed, those of a triangle may be in any order."""
     plain = [re.sub(r"[\s'-]", "", text) for _, text in (one, other)]
     if plain[0] == plain[1] or (min(map(len, plain)) > 1 and plain[0].lower() == plain[1].lower()):
         return True
@@ -213,17 +213,17 @@ def same_letters(one: tuple[str, str], other: tuple[str, str]) -> bool:
 
 
 def number_in_words(text: str) -> int | None:
-    """The number below a thousand that English words say ("forty-two"); None for other texts."""
-    words = re.findall(r"[a-z]+", without_wrappers(text).lower()) if len(text) <= LONGEST else []
+    """Parse a number below a thousand in English words ("forty-two"); None for other texts."""
+    words = re.findall(r"[a-z]+", without_wrappers(text).lower()) if len(text) <= MAX_LENGTH else []
     total = 0
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         value = _NUMBERS.get(word)
         follows = not total % 100 or (total % 100 in range(20, 100, 10) and (value or 99) < 10)
-        if word == "hundred" and place == 1 and 0 < total < 10:
+        if word == "hundred" and index == 1 and 0 < total < 10:
             total *= 100
-        elif word == "and" and place == 2 and words[1] == "hundred":
+        elif word == "and" and index == 2 and words[1] == "hundred":
             continue
-        elif value is None or not follows or (place and not value):
+        elif value is None or not follows or (index and not value):
             return None
         else:
             total += value
@@ -241,7 +241,7 @@ _NUMBERS = {word: value for value, word in enumerate(_UP_TO_NINETEEN)} | {
 
 
 def may_commute(text: str) -> bool:
-    """Whether letters are a product of variables, as xy is, and not a word or a figure."""
+    """Return whether letters may be a product of variables, such as xy, and not a word or shape."""
     return text.islower() and len(text) <= 3 and not set(text) & set("eiou") and text not in _SMALL
 
 

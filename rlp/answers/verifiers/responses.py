@@ -1,4 +1,4 @@
-"""Where the answer of a response stands, and how sure the response is of it."""
+"""Find the part of a response that contains its answer, and its stated confidence."""
 
 import re
 
@@ -8,12 +8,12 @@ _CONFIDENCE = re.compile(
 
 
 def after_thought(response: str, open_tag: str, close_tag: str, opened: bool) -> str | None:
-    """What follows the last thought of a response; None where that thought was never closed.
+    """Return the text after the last thought of a response; None if that thought is not closed.
 
     Args:
-      response: as it was sampled.
-      open_tag, close_tag: around a thought.
-      opened: the response begins inside of a thought, whose opening tag is not part of it.
+      response: the response as it was sampled.
+      open_tag, close_tag: the tags around a thought.
+      opened: the response begins inside a thought, whose opening tag is not part of it.
     """
     _, closed, rest = response.rpartition(close_tag)
     if open_tag and open_tag in rest:
@@ -21,8 +21,9 @@ def after_thought(response: str, open_tag: str, close_tag: str, opened: bool) ->
     return None if opened and not closed else rest
 
 
-def where_the_answer_is(response: str) -> str:
-    """What stands last between <answer> and </answer>, else all but the stated confidence."""
+def answer_region(response: str) -> str:
+    """Return the text in the last <answer>…</answer>; without these tags, the whole response except
+    its stated confidence."""
     end = response.rfind("</answer>")
     start = response.rfind("<answer>", 0, max(end, 0))
     if start >= 0:
@@ -31,10 +32,11 @@ def where_the_answer_is(response: str) -> str:
 
 
 def stated_confidence(response: str) -> float | None:
-    """The last number between <confidence> and </confidence>, as a share; percent count as such."""
-    found = _CONFIDENCE.findall(response)
-    if not found:
+    """Return the number in the last <confidence>…</confidence>, a share or a percentage, in [0, 1];
+    None if there is no such number."""
+    matches = _CONFIDENCE.findall(response)
+    if not matches:
         return None
-    number, percent = found[-1]
+    number, percent = matches[-1]
     share = float(number) / (100 if percent else 1)
     return share if 0 <= share <= 1 else None

@@ -1,4 +1,4 @@
-"""What the stages of a training step compute; `rlp.engine.stages` lists them in order."""
+"""The functions of the stages of a training step; `rlp.engine.stages` lists them in order."""
 
 from rlp.engine.forked_documents import ForkedDocuments
 from rlp.engine.settings import RLPSettings, copies_kept

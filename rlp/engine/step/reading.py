@@ -1,4 +1,4 @@
-"""The stages before a thought: forks are chosen, documents read, targets scored without one."""
+"""The stages before the rollout: choose forks, prefill documents, score targets alone."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from models.tree import ForkPoints, forward
 from rlp.data.batch import Batch
 from rlp.engine.branches import Vocabulary, document_trunk, make_forks
 from rlp.engine.forked_documents import ForkedDocuments
-from rlp.engine.forks import SCORED, allowed_places, select_forks
+from rlp.engine.forks import SCORED, allowed_positions, select_forks
 from rlp.engine.rollout import read_documents
 from rlp.engine.sampling import document_keys, fork_keys
 from rlp.engine.scoring import document_scores, no_think_scores
@@ -21,10 +21,10 @@ from rlp.engine.settings import RLPSettings
 
 @flax.struct.dataclass
 class NoThink:
-    """How likely the targets are without a thought, [B, K]."""
+    """Log-probabilities of the targets without a thought."""
 
-    policy: jax.Array  # mean over the target, nats per token, of theta
-    baseline: jax.Array  # [B, K, H], log-probabilities of phi; 0 when there is no baseline
+    policy: jax.Array  # [B, K], under theta: mean over the target, nats per token
+    baseline: jax.Array  # [B, K, H] nats, under phi (S_ema is their weighted sum); 0 without phi
 
 
 def read_stage(
@@ -37,22 +37,22 @@ def read_stage(
     key: jax.Array,
     step: jax.Array | int,
 ) -> ForkedDocuments:
-    """Chooses the forks of documents and prefills them.
+    """Choose the forks of documents, and prefill the documents.
 
     Args:
       params: theta.
-      scorer: parameters whose no-think loss or entropy ranks positions, when the rule asks.
-      batch: rows of one document each, [B, T].
+      scorer: parameters whose no-think loss or entropy ranks positions, for the rules of `SCORED`.
+      batch: single-document rows, [B, T].
       key: root PRNG key of the run.
-      step: of the run.
+      step: number of steps before this one.
     """
     keys = document_keys(key, step, batch.index)
     s = settings
     scores = loss = None
     if s.positions in SCORED:
-        found = document_scores(bind(model_config, scorer), document_trunk(batch), vocabulary)
-        loss = -found.logprob
-        scores = found.entropy if s.positions == "entropy" else loss
+        tokens = document_scores(bind(model_config, scorer), document_trunk(batch), vocabulary)
+        loss = -tokens.logprob
+        scores = tokens.entropy if s.positions == "entropy" else loss
     fork = select_forks(
         s.positions,
         fork_keys(keys),
@@ -77,13 +77,13 @@ def read_stage(
 def _loss_elsewhere(
     settings: RLPSettings, batch: Batch, fork: jax.Array, loss: jax.Array
 ) -> jax.Array:
-    """Mean of `loss` [B, T] over the places of every document where a fork could stand and none
-    does, [B]; nan where there is no such place."""
+    """Return the mean of `loss` [B, T] over allowed positions that are not forks, [B] nats; nan if
+    a document has none."""
     s, (documents, limit) = settings, loss.shape
     length = (batch.segment > 0).sum(axis=-1)
-    left = allowed_places(length, limit, s.min_prefix, s.horizon)
-    left = left.at[jnp.arange(documents)[:, None], fork].set(False)
-    return jnp.where(left, loss, 0.0).sum(axis=-1) / left.sum(axis=-1)
+    others = allowed_positions(length, limit, s.min_prefix, s.horizon)
+    others = others.at[jnp.arange(documents)[:, None], fork].set(False)
+    return jnp.where(others, loss, 0.0).sum(axis=-1) / others.sum(axis=-1)
 
 
 def no_think_stage(
@@ -95,7 +95,16 @@ def no_think_stage(
     batch: Batch,
     forked: ForkedDocuments,
 ) -> NoThink:
-    """Scores the targets of all forks without thoughts, in one pass per document and network."""
+    """Score the targets of all forks without thoughts (S_ema of eq. 3 under the baseline phi).
+
+    One pass per document and network serves all its forks.
+
+    Args:
+      params: theta.
+      baseline: phi; None for `rlp.baseline="none"`.
+      batch: single-document rows, [B, T].
+      forked: the documents with all K forks.
+    """
     s, forks, documents = settings, forked.forks, document_trunk(batch)
 
     def score(params, hidden=None):
@@ -103,7 +112,7 @@ def no_think_stage(
         hidden = forward(model, documents) if hidden is None else hidden
         return no_think_scores(model, hidden, forks.position, forks.target, vocabulary).logprob
 
-    # Without a prompt the reading is the policy's no-think pass.
+    # Without a prompt, the prefill is also the policy's no-think pass.
     policy = score(params, None if s.prompt else forked.documents.hidden)
     base = jnp.zeros_like(policy) if baseline is None else score(baseline)
     return NoThink(policy=policy.mean(axis=-1), baseline=base)

@@ -1,4 +1,4 @@
-"""Rollout batches: how many documents and forks run at once, and all thoughts together."""
+"""Rollout batches: their size, the bytes of their caches, and joining them."""
 
 import dataclasses
 from typing import Any
@@ -17,16 +17,21 @@ from rlp.engine.step.thinking import Evidence
 
 
 def rollout_batch_shape(settings: RLPSettings, documents: int, shards: int) -> tuple[int, int]:
-    """Documents of a rollout batch, and forks of each.
+    """Return the number of documents of a rollout batch, and of forks of each.
+
+    Args:
+      settings: of the method.
+      documents: B, of a step.
+      shards: devices that split the documents; divides B.
 
     Raises:
-      ValueError: `rlp.max_branches_in_flight` is too small for one group on every device.
+      ValueError: If `rlp.max_branches_in_flight` is too small for one group on every device.
     """
     s = settings
     branches, limit = s.forks_per_document * s.group_size, s.max_branches_in_flight
     name = "rlp.max_branches_in_flight"
-    rows, each = largest_batch(documents, branches, s.group_size, limit, shards, name)
-    return rows, each // s.group_size
+    rows, row_branches = largest_batch(documents, branches, s.group_size, limit, shards, name)
+    return rows, row_branches // s.group_size
 
 
 def cache_bytes(
@@ -37,11 +42,12 @@ def cache_bytes(
     rows: int,
     forks: int,
 ) -> int:
-    """Bytes of the caches of a rollout batch, over all devices.
+    """Return the bytes of the caches of a rollout batch, over all devices.
 
     Args:
+      model, settings: of the method.
       vocabulary: for the lengths of the thinking tags.
-      length: T, without the thinking prompt.
+      length: T, tokens of a row without the thinking prompt.
       rows, forks: from `rollout_batch_shape`.
     """
     s = settings
@@ -57,12 +63,12 @@ def join_rollout_batches(
 ) -> tuple[Rollout, Evidence]:
     """Join rollout batches into one rollout, its documents in the order of the step's batch.
 
-    So the documents of a minibatch do not depend on the rollout batches. Each device that holds
-    documents has its share of every rollout batch (`Rows.placed`).
+    So the documents of a minibatch do not depend on the rollout batches. Every device has a share
+    of the documents of every rollout batch (`Rows.placed`), so no data moves between devices.
 
     Args:
       batches: thoughts and their evidence.
-      per_document: consecutive batches that are of the same documents.
+      per_document: number of consecutive batches that are of the same documents.
     """
 
     def documents(*parts: jax.Array) -> jax.Array:
@@ -72,13 +78,13 @@ def join_rollout_batches(
     forks = lambda *parts: jnp.concatenate(parts, axis=1)
     trunks = [rollout.trunk for rollout, _ in batches[::per_document]]
     decoded = sum(rollout.decoded for rollout, _ in batches)
-    bare: Any = None
-    without = [
-        (dataclasses.replace(rollout, trunk=bare, decoded=bare), evidence)
+    gone: Any = None
+    of_forks = [
+        (dataclasses.replace(rollout, trunk=gone, decoded=gone), evidence)
         for rollout, evidence in batches
     ]
     starts = range(0, len(batches), per_document)
-    rows = [jax.tree.map(forks, *without[i : i + per_document]) for i in starts]
+    rows = [jax.tree.map(forks, *of_forks[i : i + per_document]) for i in starts]
     rollout, evidence = jax.tree.map(documents, *rows)
     trunk = jax.tree.map(documents, *trunks)
     return dataclasses.replace(rollout, trunk=trunk, decoded=decoded), evidence

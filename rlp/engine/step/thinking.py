@@ -1,4 +1,4 @@
-"""The stages of thoughts: sampled, then rewarded for the text after them or for their answers."""
+"""The stages of thoughts: rollout, evidence, rewards and advantages."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -29,20 +29,20 @@ from rlp.objectives.registry import find
 
 @flax.struct.dataclass
 class Evidence:
-    """What the thoughts of a rollout are worth. Nats; N = K · G."""
+    """Evidence, rewards and advantages of the thoughts of a rollout; N = K · G."""
 
-    reasoned: jax.Array  # [B, K, G], S_pred
-    baseline: jax.Array  # [B, K], S_ema; 0 when there is no baseline
-    gain: jax.Array  # [B, K, G]
-    rewards: jax.Array  # [B, K, G]
+    reasoned: jax.Array  # [B, K, G] nats, S_pred
+    baseline: jax.Array  # [B, K] nats, S_ema; 0 without a baseline
+    gain: jax.Array  # [B, K, G] nats, information gain
+    rewards: jax.Array  # [B, K, G], in the unit of the objective
     advantages: jax.Array  # [B, K, G]
-    counted: jax.Array  # [B, K, G] bool: thoughts in the group's mean and in the loss
+    counted: jax.Array  # [B, K, G] bool: in the mean of the group and in the loss
     target_weights: jax.Array | None  # [B, K, G], of the target's log-likelihood in the loss
-    no_think: jax.Array  # [B, K], nats per target token, of theta
-    unselected: jax.Array | None  # [B, K], the document's mean no-think loss where no fork stands
-    reference: jax.Array | None = None  # [B, N, L], log pi_ref of the actions, for a KL term
+    no_think: jax.Array  # [B, K] nats per target token, no-think loss of theta
+    unselected: jax.Array | None  # [B, K] nats, no-think loss at the document's other positions
+    reference: jax.Array | None = None  # [B, N, L] nats, log pi_ref of the actions, for a KL term
     answers: Answers | None = None  # of responses to problems
-    planning: jax.Array | None = None  # [B, N, L] bool, of actions that plan, where that counts
+    planning: jax.Array | None = None  # [B, N, L] bool: planning actions, if the objective weighs
     metrics: dict[str, jax.Array] = flax.struct.field(default_factory=dict)  # of the objective
 
 
@@ -55,7 +55,14 @@ def rollout_stage(
     first: jax.Array | int = 0,
     forks: int | None = None,
 ) -> Rollout:
-    """Samples G thoughts at each of `forks` forks of every document, None for all, from `first`."""
+    """Sample G thoughts at some forks of every document.
+
+    Args:
+      params: theta_old, which prefilled the documents.
+      forked: the documents with all K forks.
+      first: index of the first of these forks.
+      forks: number of these forks per document; None for all.
+    """
     s = settings
     forks = s.forks_per_document if forks is None else forks
     uniforms = thought_uniforms(forked.keys, first, forks, s.group_size, s.thought_length)
@@ -81,23 +88,27 @@ def evidence_stage(
     first: jax.Array | int = 0,
     table: TokenBytes | None = None,
 ) -> Evidence:
-    """Scores the targets after the thoughts of a rollout batch, and rewards the thoughts by it.
+    """Compute S_pred, information gain, rewards (eq. 3) and advantages (eq. 4) of a rollout batch.
 
     Args:
-      first: the document's fork with which the rollout begins.
+      params: theta_old.
+      forked: the documents with all forks, and their caches.
+      no_think: scores of all forks without thoughts.
+      rollout: the thoughts of the batch.
+      first: index of the batch's first fork per document.
       table: bytes of the tokens, for an objective that reads `Outcome.matches`.
     """
     s = settings
     forks = rollout.thoughts.length.shape[1] // s.group_size
     no_think = some_forks(no_think, first, forks)
-    found, _ = outcome_of(
+    thought, _ = outcome_of(
         model_config, s, vocabulary, params, forked, rollout, no_think.baseline, first, table
     )
-    credit = credit_of(s, found)
+    credit = credit_of(s, thought)
     return Evidence(
-        reasoned=found.reasoned,
-        baseline=found.baseline,
-        gain=equations.information_gain(found.reasoned, found.baseline),
+        reasoned=thought.reasoned,
+        baseline=thought.baseline,
+        gain=equations.information_gain(thought.reasoned, thought.baseline),
         rewards=credit.rewards,
         advantages=credit.advantages,
         counted=credit.counted,
@@ -106,7 +117,7 @@ def evidence_stage(
         unselected=None
         if forked.unselected is None
         else jnp.broadcast_to(forked.unselected[:, None], no_think.policy.shape),
-        metrics=metrics_of(s, found),
+        metrics=metrics_of(s, thought),
     )
 
 
@@ -121,37 +132,38 @@ def outcome_of(
     first: jax.Array | int = 0,
     table: TokenBytes | None = None,
 ) -> tuple[Outcome, Scores]:
-    """What an objective may look at, of the thoughts of a rollout batch; and the scores of their
-    targets, [B, K, G, H] each.
+    """Return the outcome of the thoughts of a rollout batch, the input of an objective; and the
+    scores of their targets, [B, K, G, H].
 
     Args:
-      without: log-probabilities of the targets without a thought, [B, K, H] nats.
-      first, table: as of `evidence_stage`.
+      params: theta_old.
+      forked, rollout, first, table: as in `evidence_stage`.
+      without: log-probabilities of the batch's targets without a thought, [B, K, H] nats.
     """
     s = settings
     model = bind(model_config, params)
     batch = RolloutBatch(model, s, vocabulary, forked, rollout, first, table=table)
     batch = dataclasses.replace(batch, scores=batch.scores_of(batch.forks.target))
     assert batch.scores is not None
-    found = outcome(
+    result = outcome(
         batch,
         reasoned=batch.evidence(batch.scores.logprob),
         baseline=batch.evidence(without),
         logprobs=batch.scores.logprob,
         baseline_logprobs=without,
     )
-    return found, batch.scores
+    return result, batch.scores
 
 
 def outcome(
     batch: RolloutBatch, more: Mapping[str, Any] | None = None, **fields: jax.Array
 ) -> Outcome:
-    """What an objective may look at.
+    """Return the outcome of the thoughts of a rollout batch, the input of an objective.
 
     Args:
       batch: the thoughts.
       more: readings that are not computed from the batch.
-      **fields: what is known of the text after the thoughts, see `Outcome`.
+      **fields: evidence and log-probabilities of the text after the thoughts, see `Outcome`.
     """
     s, thoughts = batch.settings, batch.rollout.thoughts
     forks = thoughts.length.shape[1] // s.group_size
@@ -167,31 +179,31 @@ def outcome(
     )
 
 
-def credit_of(settings: RLPSettings, found: Outcome) -> Credit:
-    """What the settings' objective says of an outcome."""
+def credit_of(settings: RLPSettings, outcome: Outcome) -> Credit:
+    """Compute rewards, advantages and target weights by the settings' objective."""
     s = settings
     return assign_credit(
         find(s.objective),
-        found,
+        outcome,
         unclosed=s.unclosed,
         unclosed_penalty=s.unclosed_penalty,
         advantages=s.advantages,
     )
 
 
-def metrics_of(settings: RLPSettings, found: Outcome) -> dict[str, jax.Array]:
-    """The objective's own metrics of an outcome, [B, K, G] each."""
-    own = find(settings.objective).metrics.items()
-    whole = lambda x: jnp.broadcast_to(x, found.closed.shape)
-    return {metric.name: whole(value(found)) for metric, value in own if value}
+def metrics_of(settings: RLPSettings, outcome: Outcome) -> dict[str, jax.Array]:
+    """Compute the metrics that the settings' objective declares, by name, [B, K, G] each."""
+    declared = find(settings.objective).metrics.items()
+    whole = lambda x: jnp.broadcast_to(x, outcome.closed.shape)
+    return {metric.name: whole(value(outcome)) for metric, value in declared if value}
 
 
 def _with_target_weight(settings: RLPSettings, credit: Credit) -> jax.Array | None:
-    """The objective's weights of the target, and `target_weight` on top of them."""
-    own, extra = credit.target_weights, settings.target_weight * credit.counted
-    if own is None:
+    """Add `rlp.target_weight` to the objective's target weights, [B, K, G]; None if both are 0."""
+    weights, extra = credit.target_weights, settings.target_weight * credit.counted
+    if weights is None:
         return extra if settings.target_weight else None
-    return own + extra
+    return weights + extra
 
 
 def answer_rewards_stage(
@@ -203,37 +215,39 @@ def answer_rewards_stage(
     answers: Answers,
     planning: jax.Array | None,
 ) -> Evidence:
-    """Rewards responses to problems by their answers; takes the place of `evidence_stage`.
+    """Compute rewards and advantages of responses from their answers, instead of `evidence_stage`.
 
     Args:
-      answers: to the problems of a rollout batch.
-      planning: [B, N, L] bool, for an objective that weighs them.
+      forked: the problems, as documents with one fork at the end.
+      rollout: the responses.
+      answers: their graded answers, [B, 1, G].
+      planning: [B, N, L] bool, planning actions; None if the objective does not weigh them.
     """
     s, shape = settings, answers.correct.shape
-    nothing, none = jnp.zeros(shape), jnp.zeros(shape[:2])
+    per_thought, per_fork = jnp.zeros(shape), jnp.zeros(shape[:2])
     model: Any = None  # no reading of problems is computed with it
-    found = outcome(
+    graded = outcome(
         RolloutBatch(model, s, vocabulary, forked, rollout),
         {"answers": answers},
-        reasoned=nothing,
-        baseline=none,
-        logprobs=nothing[..., None],
-        baseline_logprobs=none[..., None],
+        reasoned=per_thought,
+        baseline=per_fork,
+        logprobs=per_thought[..., None],
+        baseline_logprobs=per_fork[..., None],
     )
-    credit = credit_of(s, found)
+    credit = credit_of(s, graded)
     return Evidence(
-        reasoned=nothing,
-        baseline=none,
-        gain=nothing,
+        reasoned=per_thought,
+        baseline=per_fork,
+        gain=per_thought,
         rewards=credit.rewards,
         advantages=credit.advantages,
         counted=credit.counted,
         target_weights=None,
-        no_think=none,
+        no_think=per_fork,
         unselected=None,
         answers=jax.tree.map(jnp.asarray, answers),
         planning=planning,
-        metrics=metrics_of(s, found),
+        metrics=metrics_of(s, graded),
     )
 
 
@@ -244,10 +258,11 @@ def reference_stage(
     reference: Params,
     rollout: Rollout,
 ) -> jax.Array:
-    """log pi_ref of all actions of a rollout, [B, N, L] nats, in the sampler's measure.
+    """Return log pi_ref of all actions of a rollout, [B, N, L] nats, at the sampling temperature.
 
     Args:
-      rollout: of all rollout batches; its cache is not used.
+      reference: parameters of pi_ref.
+      rollout: of all rollout batches; its cache is not read.
     """
     return reference_logprobs(
         bind(model_config, reference),

@@ -1,4 +1,4 @@
-"""The state of training, and the stages that change it."""
+"""The training state, and the stages that update it."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ from rlp.engine.gradient import Metrics, policy_gradient
 from rlp.engine.microbatching import split
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.rollout import Rollout
-from rlp.engine.scoring import document_scores, learnt_tokens
+from rlp.engine.scoring import document_scores, loss_tokens
 from rlp.engine.settings import RLPSettings
 from rlp.engine.step.thinking import Evidence
 from rlp.objectives import equations
@@ -24,25 +24,25 @@ from rlp.objectives import equations
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a restart needs, besides the data position."""
+    """All arrays of a checkpoint: everything that a resumed run needs but the data position."""
 
-    step: jax.Array  # int32, rollouts or next-token steps taken
+    step: jax.Array  # int32, number of steps taken (rollouts, or next-token updates)
     params: Params  # theta
     optimizer: Any
     baseline: Params | None  # phi, float32
-    reference: Params | None  # pi_ref, float32: theta as it was at the start
-    skipped: jax.Array  # int32, updates skipped because loss or gradient was not finite
-    skipped_in_row: jax.Array  # int32, the same since the last good update
+    reference: Params | None  # pi_ref, float32: theta at the start of the run
+    skipped: jax.Array  # int32, updates skipped because loss, gradient or result was not finite
+    skipped_in_row: jax.Array  # int32, consecutive skipped updates up to now
 
     def trained(self) -> "TrainState":
-        """All but the networks beside theta, which take no part in an update."""
+        """Return the state without phi and pi_ref, which an update does not read."""
         return dataclasses.replace(self, baseline=None, reference=None)
 
 
 def new_state(
     params: Params, optimizer: Optimizer, baseline: bool, reference: bool = False
 ) -> TrainState:
-    """The state before the first step. phi starts as a copy of theta, and so does a reference."""
+    """Return the state before the first step; phi and pi_ref, if wanted, are copies of theta."""
     copy = lambda wanted: jax.tree.map(jnp.copy, params) if wanted else None
     zero = lambda: jnp.zeros((), jnp.int32)
     return TrainState(
@@ -66,12 +66,16 @@ def update_stage(
     evidence: Evidence,
     minibatch: jax.Array | int = 0,
 ) -> tuple[TrainState, Metrics]:
-    """One optimizer update on a minibatch of a rollout; does not advance `step` or phi (see
-    `finish_step`).
+    """Take an optimizer update on a minibatch of a rollout (eq. 5).
+
+    `step` and phi are updated by `finish_step`.
 
     Args:
-      trained: the state; without phi and the reference, which are not read.
-      minibatch: as of `minibatch_gradient`.
+      trained: the state without phi and pi_ref.
+      rollout, evidence, minibatch: as in `minibatch_gradient`.
+
+    Returns:
+      The new state, and the metrics of the update.
     """
     value, metrics, gradient = minibatch_gradient(
         model_config, settings, vocabulary, trained.params, rollout, evidence, minibatch
@@ -88,18 +92,20 @@ def minibatch_gradient(
     evidence: Evidence,
     minibatch: jax.Array | int = 0,
 ) -> tuple[jax.Array, Metrics, Params]:
-    """Return loss, metrics and gradient of a minibatch of a rollout.
+    """Return loss, metrics and gradient of a minibatch of a rollout (eq. 5).
 
     Args:
-      minibatch: its number. Each has the documents that many apart, so that every device has its
-        share of each, and a loss that is the mean over its own thoughts.
+      params: theta.
+      rollout, evidence: of all documents of the step.
+      minibatch: index of the minibatch. It has every `rlp.minibatches`-th document, so that every
+        device has a share of it; its loss is the mean over its thoughts.
     """
     if settings.minibatches > 1:
         gone: Any = None
         bare = dataclasses.replace(rollout.without_cache(), decoded=gone)
-        each = lambda x: split(x, settings.minibatches)
-        chosen = lambda x: jax.lax.dynamic_index_in_dim(each(x), minibatch, keepdims=False)
-        rollout, evidence = jax.tree.map(chosen, (bare, evidence))
+        parts = lambda x: split(x, settings.minibatches)
+        part = lambda x: jax.lax.dynamic_index_in_dim(parts(x), minibatch, keepdims=False)
+        rollout, evidence = jax.tree.map(part, (bare, evidence))
     flat = lambda x: x.reshape(x.shape[0], -1)
     advantages = flat(evidence.advantages)
     if evidence.planning is not None:
@@ -121,7 +127,7 @@ def minibatch_gradient(
 
 
 def finish_step(settings: RLPSettings, state: TrainState) -> TrainState:
-    """Counts the step and moves phi towards theta."""
+    """Count the step, and update phi as an exponential moving average of theta."""
     baseline = state.baseline
     if settings.baseline == "ema":
         baseline = jax.tree.map(
@@ -138,11 +144,13 @@ def next_token_stage(
     state: TrainState,
     batch: Batch,
 ) -> tuple[TrainState, Metrics, jax.Array]:
-    """One update on the mean next-token loss of packed rows, nats per predicted token; with a
-    `loss_mask`, of its tokens alone.
+    """Take an update on the mean next-token loss of packed rows, in nats per predicted token.
+
+    Args:
+      batch: [B, T]; a `loss_mask` restricts the mean to its tokens.
 
     Returns:
-      The state, metrics, and the number of tokens of documents.
+      The new state, metrics, and the number of document tokens in the batch, without padding.
     """
     value, metrics, gradient = next_token_gradient(model_config, state.params, batch)
     state, metrics = _apply(value, metrics, gradient, optimizer, state)
@@ -153,14 +161,14 @@ def next_token_stage(
 def next_token_gradient(
     model_config: ModelConfig, params: Params, batch: Batch
 ) -> tuple[jax.Array, Metrics, Params]:
-    """Return the mean next-token loss of packed rows, its metrics and its gradient."""
+    """Return the mean next-token loss of packed rows, in nats per token, metrics and gradient."""
     trunk = document_trunk(batch)
-    learnt = learnt_tokens(trunk, batch.loss_mask)
+    in_loss = loss_tokens(trunk, batch.loss_mask)
 
     def loss(params):
         scores = document_scores(bind(model_config, params), trunk)
-        total = jnp.where(learnt, scores.logprob, 0.0).sum()
-        mean = -total / jnp.maximum(learnt.sum(), 1)
+        total = jnp.where(in_loss, scores.logprob, 0.0).sum()
+        mean = -total / jnp.maximum(in_loss.sum(), 1)
         return mean, {"no_think_loss": mean}
 
     (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(params)
@@ -168,10 +176,10 @@ def next_token_gradient(
 
 
 def next_token_losses(model_config: ModelConfig, params: Params, batch: Batch) -> jax.Array:
-    """The summed next-token loss of every row, [B] nats."""
+    """Return the summed next-token loss of every row, [B] nats."""
     trunk = document_trunk(batch)
     scores = document_scores(bind(model_config, params), trunk)
-    return -jnp.where(learnt_tokens(trunk, batch.loss_mask), scores.logprob, 0.0).sum(axis=-1)
+    return -jnp.where(loss_tokens(trunk, batch.loss_mask), scores.logprob, 0.0).sum(axis=-1)
 
 
 def _apply(
@@ -181,18 +189,18 @@ def _apply(
     optimizer: Optimizer,
     state: TrainState,
 ) -> tuple[TrainState, Metrics]:
-    """The optimizer's update, and the metrics with loss and gradient norm.
+    """Apply the gradients, and add loss and gradient norm to the metrics.
 
-    A loss, gradient or new parameter that is not finite leaves the state as it was.
+    The update is skipped if the loss, the gradient norm or a new parameter is not finite.
     """
     params, new_optimizer, norm = optimizer.apply(gradients, state.optimizer, state.params)
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
     good = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.stack(finite).all()
-    keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+    select = lambda new, old: jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
     state = dataclasses.replace(
         state,
-        params=keep(params, state.params),
-        optimizer=keep(new_optimizer, state.optimizer),
+        params=select(params, state.params),
+        optimizer=select(new_optimizer, state.optimizer),
         skipped=state.skipped + ~good,
         skipped_in_row=jnp.where(good, 0, state.skipped_in_row + 1),
     )

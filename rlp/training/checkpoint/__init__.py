@@ -1,4 +1,4 @@
-"""Checkpoints of a run: saved in the background, checked before use, restored onto any mesh.
+"""Checkpoints of a run: saved asynchronously, verified before use, restored onto any mesh.
 
 On disk, for one run:
 
@@ -6,11 +6,11 @@ On disk, for one run:
                                  reference/ counters/
                                  step/ data/ meta/ metrics/      small JSON items
                                  manifest.json                   size and CRC-32 of every file
-    <workdir>/checkpoints/damaged/<step>/                        failed its check, moved aside
+    <workdir>/checkpoints/damaged/<step>/                        failed verification, moved aside
 
-Reading order: `folder` (what a whole checkpoint is, on disk), `store` (the checkpoints of the run
-that is training), `load` (items of one checkpoint onto a mesh; parameters of another run),
-`disk_space` (how much of it they need).
+Reading order: `folder` (files on disk, and their verification), `store` (the checkpoints of the
+run that is training), `load` (items of one checkpoint onto a mesh; parameters of another run),
+`disk_space` (required and free space).
 """
 
 from rlp.training.checkpoint.load import find_step, load_params

@@ -1,4 +1,4 @@
-"""How large a checkpoint is, and whether the disk has room for those that a run keeps."""
+"""The size of a checkpoint, and whether the disk has space for those that a run keeps."""
 
 import logging
 import shutil
@@ -14,23 +14,23 @@ LOGGER = logging.getLogger(__name__)
 
 
 def log_size(directory: Path, items: Any, most: int) -> None:
-    """Logs one line on the size of a checkpoint and the free space; a warning if that is too small.
+    """Log the size of a checkpoint and the free space, as a warning if that is too small.
 
     Args:
-      directory: the folder of the checkpoints.
-      items: arrays of a checkpoint, all devices together.
-      most: checkpoints that are there at one time, the one that is being written included.
+      directory: the checkpoints folder.
+      items: tree of the arrays of a checkpoint, over all devices.
+      most: the largest number of checkpoints at a time, including the one that is being written.
     """
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(items))
     free = shutil.disk_usage(directory).free
     more = max(most - len(folders.saved_steps(directory)), 1)
-    taken, left = readable_bytes(size), readable_bytes(free)
-    line = f"a checkpoint takes {taken}, and {left} are free in {directory}"
+    needed, available = readable_bytes(size), readable_bytes(free)
+    line = f"a checkpoint takes {needed}; {available} are free in {directory}"
     if more * size <= free:
         LOGGER.info("%s", line)
         return
     LOGGER.warning(
-        "%s, where the run will need %s for %d more; free some space, or lower checkpoint.keep",
+        "%s, but the run needs %s for %d more; free some space, or lower checkpoint.keep",
         line,
         readable_bytes(more * size),
         more,

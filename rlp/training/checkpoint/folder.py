@@ -1,11 +1,11 @@
-"""The checkpoints folder on disk: its names, its leftovers, and whether a checkpoint is whole.
+"""The checkpoints folder on disk: names, leftovers of killed processes, and verification.
 
-Orbax writes a step into a temporary folder and renames that folder when all is written. Our
-manifest is written just before the rename, so a step without one, or one that differs from it, is
-damaged. The check comes before Orbax reads anything, because Orbax does not notice a flipped bit
-in array data, and because the check tells damage (go back to the step before) from a tree that
-does not fit (an error of the config). It cannot see a file that was changed together with the
-manifest, nor values that were wrong when they were saved.
+Orbax writes a step into a temporary folder and renames it when all files are written. Our manifest
+is written just before the rename, so a step is damaged if it has no manifest or differs from it.
+Steps are verified before Orbax reads them, because Orbax does not detect a flipped bit in array
+data, and to distinguish damage (fall back to an earlier step) from a tree that does not match (an
+error of the config). Verification cannot detect a file that was changed together with the manifest,
+nor values that were wrong when they were saved.
 """
 
 import json
@@ -20,16 +20,16 @@ from rlp.runtime import atomic_files, disk_errors
 from rlp.runtime.run_folder import MANIFEST
 from rlp.runtime.strict_json import parse
 
-DAMAGED = "damaged"  # folder of the steps that were moved aside
-# JSON: which items there are, and times. Orbax writes it again while and after we list the files,
-# so it has no checksum in the manifest and only has to be readable.
+DAMAGED = "damaged"  # folder for damaged steps
+# JSON with the names of items, and times. Orbax rewrites it during and after the manifest is
+# written, so the manifest has no checksum of it, and it only has to be readable.
 ORBAX_METADATA = "_CHECKPOINT_METADATA"
 UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax's suffix of a step that is not committed yet
-REPLACED = ".replaced"  # suffix of a step while the same step is being saved again
+REPLACED = ".replaced"  # suffix of a step while the same step is saved again
 
 
 def saved_steps(directory: Path) -> list[int]:
-    """Steps under `directory`, rising, whole or not; empty if there is no such directory."""
+    """Return the steps in `directory`, ascending, damaged or not; [] if it does not exist."""
     if not directory.is_dir():
         return []
     names = (path.name for path in directory.iterdir())
@@ -37,25 +37,25 @@ def saved_steps(directory: Path) -> list[int]:
 
 
 def best_step(directory: Path) -> int | None:
-    """The step with the best figure, the later one of equals; None if no step has a figure.
+    """Return the step with the best metric, the latest of several; None if no step has a metric.
 
-    Should the steps have been judged by several figures, the one of the newest step counts.
+    If steps have different metrics, only those with the metric of the newest step are compared.
     """
-    whole = [step for step in saved_steps(directory) if not find_fault(directory / str(step))]
-    figures = {step: read_manifest(directory / str(step))["figure"] for step in whole}
-    judged = [step for step in whole if figures[step]]
-    if not judged:
+    intact = [step for step in saved_steps(directory) if not find_fault(directory / str(step))]
+    metrics = {step: read_manifest(directory / str(step))["figure"] for step in intact}
+    evaluated = [step for step in intact if metrics[step]]
+    if not evaluated:
         return None
-    name, lower = figures[judged[-1]]["name"], figures[judged[-1]]["lower_is_better"]
-    candidates = [step for step in judged if figures[step]["name"] == name]
-    sign = -1 if lower else 1
-    return max(candidates, key=lambda step: (sign * figures[step]["value"], step))
+    newest = metrics[evaluated[-1]]
+    candidates = [step for step in evaluated if metrics[step]["name"] == newest["name"]]
+    sign = -1 if newest["lower_is_better"] else 1
+    return max(candidates, key=lambda step: (sign * metrics[step]["value"], step))
 
 
 def clear_leftovers(directory: Path) -> None:
-    """Removes unfinished saves, and replaced steps once their replacement is committed.
+    """Remove unfinished saves, and replaced steps whose replacement is committed.
 
-    A replaced step whose replacement never came gets its name back. No save may be under way.
+    A replaced step without a replacement gets its name back. No save may be in progress.
     """
     for path in directory.glob(f"*{UNFINISHED}*"):
         remove(path)
@@ -68,50 +68,54 @@ def clear_leftovers(directory: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a folder or a file, if it is there."""
+    """Remove a folder or a file, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def write_manifest(folder: Path, step: int, figure: Mapping[str, Any] | None) -> None:
-    """Lists every file under `folder` with size in bytes and CRC-32, and the step's figure."""
+def write_manifest(folder: Path, step: int, metric: Mapping[str, Any] | None) -> None:
+    """Write the manifest: size in bytes and CRC-32 of every file, and the metric of the step."""
     files = {
         path.relative_to(folder).as_posix(): [path.stat().st_size, _crc32_of_file(path)]
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / ORBAX_METADATA
     }
-    body = {"step": step, "figure": figure, "files": files}
+    body = {"step": step, "figure": metric, "files": files}
     atomic_files.write_json(folder / MANIFEST, {"crc32": _crc32(body), **body})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a step; ValueError if it is not as `write_manifest` left it."""
+    """Return the manifest of a step.
+
+    Raises:
+      ValueError: If it is not JSON, or its checksum does not match.
+    """
     body = parse((folder / MANIFEST).read_text())
     if not isinstance(body, dict) or body.pop("crc32", None) != _crc32(body):
-        raise ValueError(f"{folder / MANIFEST} fails its own checksum")
+        raise ValueError(f"the checksum of {folder / MANIFEST} does not match its content")
     return body
 
 
 def find_fault(
     folder: Path, *, items: Collection[str] | None = None, contents: bool = False
 ) -> str | None:
-    """What is wrong with a step on disk, in a few words, or None.
+    """Verify a step on disk; return a short description of the first fault, or None.
 
     Args:
-      folder: the step's folder.
-      items: check only the files of these items; None checks all.
-      contents: compare checksums too, which reads every byte; sizes cost no reading.
+      folder: of the step.
+      items: only the files of these items are verified; None for all.
+      contents: whether to compare checksums as well as sizes, which reads every byte.
     """
     try:
         manifest = read_manifest(folder)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return f"{MANIFEST} is missing"
-    except ValueError:  # not UTF-8, not JSON, or not its checksum
+    except ValueError:  # not UTF-8, not JSON, or another checksum
         return f"{MANIFEST} is garbled"
     if str(manifest["step"]) != folder.name:
-        return f"it is step {manifest['step']} under another name"
+        return f"{MANIFEST} belongs to step {manifest['step']}"
     try:
         metadata = parse((folder / ORBAX_METADATA).read_text())
     except FileNotFoundError:
@@ -122,7 +126,7 @@ def find_fault(
         return f"{ORBAX_METADATA} is garbled"
     for name, (size, crc32) in manifest["files"].items():
         if not disk_errors.is_inside(name):
-            return f"{MANIFEST} names {name!r}, which is not inside of its folder"
+            return f"{MANIFEST} names {name!r}, which is not inside its folder"
         item, slash, _ = name.partition("/")
         if items is not None and slash and item not in items:
             continue
@@ -145,5 +149,5 @@ def _crc32_of_file(path: Path) -> int:
 
 
 def _crc32(body: Mapping[str, Any]) -> int:
-    """CRC-32 of a JSON value, the same however it is laid out in the file."""
+    """Return the CRC-32 of a JSON value, independent of its formatting."""
     return zlib.crc32(json.dumps(body, sort_keys=True).encode())

@@ -1,4 +1,4 @@
-"""The checkpoints of the run that is training: saved in the background, restored to resume."""
+"""The checkpoints of the run that is training: saved asynchronously, restored to resume."""
 
 import contextlib
 import json
@@ -16,18 +16,18 @@ from rlp.runtime.errors import UserError
 from rlp.training.checkpoint import folder as folders
 from rlp.training.checkpoint.load import JSON_ITEMS, load_items, orbax_context
 
-COMMIT_TIMEOUT_S = 24 * 3600  # a process that dies meanwhile is noticed otherwise
+COMMIT_TIMEOUT_S = 24 * 3600  # the death of a process is detected in other ways
 
 
 class Checkpoints:
-    """The checkpoints of one run: the latest `keep` steps, and the best step by a held-out figure.
+    """The checkpoints of one run: the latest `keep` steps, and the best step by a held-out metric.
 
-    Opening it clears what a killed process left behind, and moves damaged steps aside. A damaged
-    step gives one line in the log, as a warning, and in `warnings`. One run at a time may hold a
-    directory open. Use it as a context manager, or call `close`.
+    The constructor removes leftovers of a killed process, and moves damaged steps aside. Every
+    damaged step is logged as a warning and added to `warnings`. Only one run at a time may open a
+    directory. Use it as a context manager, or call `close`.
 
-    Of several processes all make the same calls, and each writes and reads its own shards; the
-    first one does everything else in the folder, while the others wait, and has the warnings.
+    With several processes, all of them must make the same calls. Each reads and writes its shards;
+    process 0 does everything else in the folder while the others wait, and has the warnings.
     """
 
     def __init__(
@@ -39,18 +39,21 @@ class Checkpoints:
         lower_is_better: bool = True,
         may_write: Callable[[], object] = lambda: None,
     ):
-        """Opens `directory`, making it if need be.
+        """Open `directory`, and create it if it does not exist.
 
         Args:
           directory: `<workdir>/checkpoints`.
-          keep: latest steps that are kept; at least 1.
-          best_metric: name of the held-out figure that picks the best step, which is kept besides
-            the latest; "" keeps no best step.
-          lower_is_better: whether the best figure is the lowest.
-          may_write: is called before a checkpoint takes its name, and raises if it must not.
+          keep: number of latest steps to keep, at least 1.
+          best_metric: name of the held-out metric of the best step, which is kept besides the
+            latest ones; "" for no best step.
+          lower_is_better: whether the lowest metric is the best.
+          may_write: is called before a checkpoint is committed; raises if it must not be.
+
+        Raises:
+          UserError: If `keep` is below 1, or the disk fails.
         """
         if keep < 1:
-            raise UserError(f"checkpoint.keep is {keep}; keep at least 1 checkpoint")
+            raise UserError(f"checkpoint.keep={keep}; set it to 1 or more")
         self._directory = Path(directory).absolute()
         self._best_metric = best_metric
         self._lower_is_better = lower_is_better
@@ -59,15 +62,15 @@ class Checkpoints:
         self._saving: orbax.AsyncResponse[bool] | None = None
         self.warnings: list[str] = []
         with self._writing():
-            hosts.agree(self._tidy)
-            self._orbax = self._opened(keep)
+            hosts.agree(self._prepare_folder)
+            self._orbax = self._open_orbax(keep)
 
-    def _opened(self, keep: int) -> orbax.training.Checkpointer:
-        """Orbax's view of the directory."""
+    def _open_orbax(self, keep: int) -> orbax.training.Checkpointer:
+        """Return Orbax's checkpointer of the directory."""
         context = orbax_context()
-        # A lambda, for Orbax deep-copies its options, and with a bound method this object.
+        # A lambda, since Orbax deep-copies its options: a bound method would copy this object.
         context.async_options.post_finalization_callback = lambda: self._before_commit()
-        # The others wait for the first process, which reads every byte for the manifest.
+        # The other processes wait for process 0, which reads every byte for the manifest.
         context.async_options.timeout_secs = COMMIT_TIMEOUT_S
         policies = orbax.training.preservation_policies
         best = policies.BestN(
@@ -81,86 +84,89 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """The steps that are saved and committed, rising."""
+        """The committed steps, ascending."""
         return folders.saved_steps(self._directory)
 
     def save(
         self, step: int, items: Mapping[str, Any], metrics: Mapping[str, float] | None = None
     ) -> None:
-        """Saves `items` as `step` in the background; a step saved before is replaced.
+        """Save `items` as `step` asynchronously; an existing checkpoint of the step is replaced.
 
-        Returns when the caller may donate, delete or change everything it passed. Waits for the
-        save before this one, and raises what went wrong with it; where that was the disk, as a
-        UserError. What was saved before is whole then.
+        When it returns, the caller may donate, delete or change all arguments. It waits for the
+        previous save and raises its error. Earlier checkpoints stay intact in that case.
 
         Args:
-          step: optimizer steps taken.
-          items: name → tree of arrays; "data" and "meta" are JSON values instead (dicts of
-            numbers and strings), and come back as JSON does.
-          metrics: held-out figures of this step, `best_metric` among them; None if it was not
-            evaluated (a step that was saved before keeps the figure it has). A figure that is not
-            finite never makes a step the best.
+          step: number of steps taken.
+          items: from name to a tree of arrays; "data" and "meta" are JSON values instead (dicts of
+            numbers and strings), and are restored as such.
+          metrics: held-out metrics of this step, `best_metric` among them; None if it was not
+            evaluated (an existing checkpoint of the step keeps its metric). A step whose metric is
+            not finite is never the best.
+
+        Raises:
+          UserError: If the disk fails, or `best_metric` is not one of the metrics.
         """
         if "step" in items:
-            raise ValueError("the item `step` is written by save itself")
-        # Orbax encodes JSON later, in its thread: give it a copy that nobody changes.
+            raise ValueError("`save` writes the item `step` itself; remove it from `items`")
+        # Orbax encodes JSON later in its thread, so it gets a copy that does not change.
         copies = {name: json.loads(json.dumps(items[name])) for name in JSON_ITEMS if name in items}
-        figure = self._figure(metrics)
+        metric = self._best_metric_of(metrics)
         self.wait()
         with self._writing():
-            if replaced := hosts.agree(lambda: self._make_room(step)):
-                figure = replaced["figure"] if metrics is None else figure
+            if replaced := hosts.agree(lambda: self._set_replaced(step)):
+                metric = replaced["metric"] if metrics is None else metric
                 self._orbax.reload()
-            self._pending = (step, figure)
+            self._pending = (step, metric)
             self._saving = self._orbax.save_checkpointables_async(
-                step, {**items, **copies, "step": step}, force=True, metrics=figure
+                step, {**items, **copies, "step": step}, force=True, metrics=metric
             )
 
     def restore(self, abstract_items: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """Loads the newest checkpoint that is whole, bit for bit as it was saved.
+        """Load the newest checkpoint that is not damaged, bit for bit as it was saved.
 
-        Damaged ones on the way are moved aside, with a warning, so that their steps can be saved
-        again.
+        Newer, damaged ones are moved aside with a warning, so that their steps can be saved again.
 
         Args:
-          abstract_items: name → tree of `jax.ShapeDtypeStruct`. An array lands on the sharding of
-            its struct, whatever mesh wrote it; without a sharding, on the first device.
+          abstract_items: from name to a tree of `jax.ShapeDtypeStruct`. Arrays are loaded with the
+            shardings of their structs, whatever mesh they were saved from; without a sharding, onto
+            the first device.
 
         Returns:
-          (step, items): the items asked for, and "data" and "meta" where they were saved. None if
-          nothing was ever saved.
+          The step, and the items, with "data" and "meta" if they were saved. None if there is no
+          checkpoint.
 
         Raises:
-          UserError: every checkpoint is damaged, or the checkpoint does not fit `abstract_items`.
+          UserError: If every checkpoint is damaged, or if a tree or shape differs from
+            `abstract_items`.
         """
         self.wait()
-        step = hosts.agree(self._newest_whole)
+        step = hosts.agree(self._newest_intact)
         self._orbax.reload()
         if step is None:
             return None
         return step, load_items(self._directory / str(step), abstract_items, JSON_ITEMS)
 
     def wait(self) -> None:
-        """Waits until the save under way is committed; raises what went wrong with it."""
+        """Wait until the save in progress is committed; raises its error."""
         with self._writing():
             self._collect()
             hosts.agree(lambda: folders.clear_leftovers(self._directory))
 
     def _collect(self) -> None:
-        """Waits for the save under way, and frees what Orbax holds for it.
+        """Wait for the save in progress, and free Orbax's resources for it.
 
-        The response of a save owns a thread with an event loop, three descriptors. Only `result`
-        ends them; `Checkpointer.wait` leaves them, and so does dropping the response.
+        The response of a save owns a thread and an event loop with three file descriptors. Only
+        `result` frees them; `Checkpointer.wait` and deleting the response do not.
         """
         saving, self._saving = self._saving, None
         try:
             if saving is not None:
                 saving.result()
         finally:
-            self._orbax.wait()  # raises the same error, once in this thread: not in a later save
+            self._orbax.wait()  # raises the same error here once, so that a later save does not
 
     def close(self) -> None:
-        """Waits for the save under way and lets go of the directory."""
+        """Wait for the save in progress, and close the directory."""
         self.wait()
         with self._writing():
             self._orbax.close()
@@ -176,48 +182,47 @@ class Checkpoints:
     ) -> None:
         if error is None:
             self.close()
-        elif (
-            hosts.count() == 1
-        ):  # the others, whom the error did not reach, could not be waited for
+        elif hosts.count() == 1:  # with several processes, the others do not take part in `close`
             try:
                 self.close()
-            except UserError as failure:  # the error that came first is the one to show
+            except UserError as failure:  # the first error propagates
                 logging.warning("%s", failure)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """While entered, an error of the disk becomes one line with its cure."""
+        """Turn errors of the disk into a UserError: one line with a cure."""
         with disk_errors.writing(self._directory, disk_errors.RESUME):
             yield
 
-    def _tidy(self) -> None:
-        """Makes the directory, or clears what a killed run left there and moves damage aside."""
+    def _prepare_folder(self) -> None:
+        """Create the directory, or remove leftovers in it and move damaged steps aside."""
         self._directory.mkdir(parents=True, exist_ok=True)
         folders.clear_leftovers(self._directory)
         for step in self.steps:
             folder = self._directory / str(step)
-            # Sizes of all files; contents of the figures, for Orbax is about to read those.
+            # Sizes of all files, and checksums of the metrics, which Orbax reads next.
             fault = folders.find_fault(folder) or folders.find_fault(
                 folder, items=("metrics",), contents=True
             )
             if fault:
                 self._set_aside(step, fault)
 
-    def _make_room(self, step: int) -> dict[str, Any] | None:
-        """Moves the step that is about to be saved again out of its name; {"figure": its own}.
+    def _set_replaced(self, step: int) -> dict[str, Any] | None:
+        """Rename the checkpoint of a step that is saved again.
 
-        None if there is no such step.
+        Returns:
+          {"metric": the metric of the old checkpoint}; None if there is none of this step.
         """
         if step not in self.steps:
             return None
         folder = self._directory / str(step)
-        whole = not folders.find_fault(folder)
-        figure = folders.read_manifest(folder)["figure"] if whole else None
+        intact = not folders.find_fault(folder)
+        metric = folders.read_manifest(folder)["figure"] if intact else None
         folder.rename(folder.with_name(folder.name + folders.REPLACED))
-        return {"figure": figure}
+        return {"metric": metric}
 
-    def _newest_whole(self) -> int | None:
-        """The newest step that is whole; damaged ones above it are moved aside."""
+    def _newest_intact(self) -> int | None:
+        """Return the newest step that is not damaged; newer, damaged ones are moved aside."""
         for step in reversed(self.steps):
             fault = folders.find_fault(self._directory / str(step), contents=True)
             if fault is None:
@@ -226,26 +231,26 @@ class Checkpoints:
         damaged = self._directory / folders.DAMAGED
         if damaged.exists():
             raise UserError(
-                f"every checkpoint in {self._directory} is damaged; to start again from step 0, "
-                f"delete {damaged}"
+                f"every checkpoint in {self._directory} is damaged; delete {damaged} to start "
+                "again from step 0"
             )
         return None
 
     def _before_commit(self) -> None:
-        """Writes the manifest. Orbax calls this when all is written, before it renames."""
+        """Write the manifest. Orbax calls this when all files are written, before the rename."""
         assert self._pending is not None
         self._may_write()
-        step, figure = self._pending
-        folders.write_manifest(self._directory / f"{step}{folders.UNFINISHED}", step, figure)
+        step, metric = self._pending
+        folders.write_manifest(self._directory / f"{step}{folders.UNFINISHED}", step, metric)
 
-    def _figure(self, metrics: Mapping[str, float] | None) -> dict[str, Any] | None:
-        """What the best step is picked by, as it is stored; None if this step has no say."""
+    def _best_metric_of(self, metrics: Mapping[str, float] | None) -> dict[str, Any] | None:
+        """Return the metric of a step as it is stored; None if the step cannot be the best."""
         if metrics is None or not self._best_metric:
             return None
         if self._best_metric not in metrics:
             raise UserError(
-                f"evaluation.best_metric is {self._best_metric!r}, which is not a held-out figure; "
-                f"choose one of {', '.join(sorted(metrics))}"
+                f"evaluation.best_metric={self._best_metric!r} is not a held-out metric; use one "
+                f"of {', '.join(sorted(metrics))}"
             )
         value = float(metrics[self._best_metric])
         if not math.isfinite(value):
@@ -253,18 +258,18 @@ class Checkpoints:
         lower = self._lower_is_better
         return {"name": self._best_metric, "value": value, "lower_is_better": lower}
 
-    def _goodness(self, figure: Mapping[str, Any]) -> float:
-        """The higher the better. A figure of another name, from another config, is the worst."""
-        if figure["name"] != self._best_metric:
+    def _goodness(self, metric: Mapping[str, Any]) -> float:
+        """Return a number that is higher for better metrics; -inf for those of another name."""
+        if metric["name"] != self._best_metric:
             return -math.inf
-        return -figure["value"] if self._lower_is_better else figure["value"]
+        return -metric["value"] if self._lower_is_better else metric["value"]
 
     def _set_aside(self, step: int, fault: str) -> None:
-        """Moves a damaged step out of the way and says so."""
+        """Move a damaged step to the folder `damaged`, and log a warning."""
         target = self._directory / folders.DAMAGED / str(step)
         target.parent.mkdir(exist_ok=True)
         folders.remove(target)
         (self._directory / str(step)).rename(target)
-        line = f"checkpoint {step} is damaged ({fault}); left out, and moved to {target}"
+        line = f"checkpoint {step} is damaged ({fault}); moved to {target}"
         logging.warning("%s", line)
         self.warnings.append(line)

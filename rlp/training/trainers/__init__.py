@@ -1,8 +1,8 @@
-"""Trainers: take steps of an objective on a mesh, and say what each step cost.
+"""Trainers run an objective's jitted stages on a mesh, and measure time, tokens and FLOPs.
 
-A trainer runs the stages that `rlp.engine.stages` lists. It does not know configs, files or data
-sources; the loop gives it what it needs. What it brings to the host is the same on every device, so
-that every host can read it.
+A trainer runs the stages that `rlp.engine.stages` lists. It does not depend on configs, files or
+data sources; the training loop passes what it needs. All values that it copies to the host are
+replicated, so that every host can read them.
 """
 
 from rlp.training.trainers.answers import AnswerTrainer

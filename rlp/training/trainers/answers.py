@@ -1,4 +1,4 @@
-"""The trainer of objectives over problems: rollout, answers checked on the host, update."""
+"""The trainer of objectives over problems: rollout, grading on the host, update."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ from rlp.training.trainers.thoughts import RLPTrainer, ScoredRollout
 
 
 class AnswerTrainer(RLPTrainer):
-    """Responses to problems, each rewarded by its answer (RLVR and its kin).
+    """Takes steps of an objective that rewards responses for their answers, such as RLVR.
 
     The host grades the responses of each rollout batch and sends the grades back to the devices:
     phase "verify".
@@ -34,7 +34,13 @@ class AnswerTrainer(RLPTrainer):
         mesh: Mesh,
         shardings: Any,
     ):
-        """A trainer; `answer` gives the right one to the problem of a record."""
+        """Initialize the trainer.
+
+        Args:
+          answering: method, grader and planning phrases.
+          answer: from the index of a problem to its gold answer.
+          optimizer, mesh, shardings: as in `RLPTrainer`.
+        """
         super().__init__(answering.method, optimizer, mesh, shardings)
         self._answering, self._answer = answering, answer
         self._time_left: StepTime
@@ -43,13 +49,13 @@ class AnswerTrainer(RLPTrainer):
     def _rollout_batches(
         self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock
     ) -> tuple[list[ScoredRollout], int]:
-        """See `RLPTrainer`; all rollout batches of a step share the time for its checks."""
+        """See `RLPTrainer`; all rollout batches of a step share its time limit for grading."""
         with self._answering.grader.step() as self._time_left:
             return super()._rollout_batches(state, rows, key, clock)
 
     def _grade(self, responses: tuple[jax.Array, ...]) -> tuple[Answers, np.ndarray | None]:
-        """Answers of a rollout batch's responses, and which of their actions plan, from the stage
-        `responses`."""
+        """Grade the outputs of the stage `responses`; return answers [B, 1, G], and which actions
+        are planning [B, N, L], or None."""
         actions, words, index = jax.device_get(responses)
         answers = [self._answer(int(i)) for i in index]
         grades = self._answering.grades(actions, words, answers, self._time_left)
@@ -57,18 +63,18 @@ class AnswerTrainer(RLPTrainer):
 
 
 def answers_of(grades: list[list[Grade]]) -> Answers:
-    """Grades of groups as arrays, in numpy: every host has them whole."""
+    """Return the grades of B groups of G responses as numpy arrays [B, 1, G], on every host."""
 
-    def each(value: Callable[[Grade], Any], dtype: Any) -> Any:
+    def array(value: Callable[[Grade], Any], dtype: Any) -> Any:
         return np.array([[[value(grade) for grade in group]] for group in grades], dtype)
 
     return Answers(
-        correct=each(lambda grade: grade.correct, bool),
-        reward=each(lambda grade: grade.reward, np.float32),
-        agrees=each(lambda grade: grade.agrees, bool),
-        confidence=each(
+        correct=array(lambda grade: grade.correct, bool),
+        reward=array(lambda grade: grade.reward, np.float32),
+        agrees=array(lambda grade: grade.agrees, bool),
+        confidence=array(
             lambda grade: np.nan if grade.confidence is None else grade.confidence, np.float32
         ),
-        given=each(lambda grade: grade.answer is not None, bool),
-        failed=each(lambda grade: grade.failed, bool),
+        given=array(lambda grade: grade.answer is not None, bool),
+        failed=array(lambda grade: grade.failed, bool),
     )

@@ -1,4 +1,4 @@
-"""What all trainers share: they run the stages of a unit, and measure the time of each phase."""
+"""The base of all trainers: run the stages of a unit, and measure the time of each phase."""
 
 import contextlib
 import time
@@ -14,10 +14,11 @@ from rlp.training.cost import Cost
 
 
 class Trainer(Protocol):
-    """Takes steps of one objective.
+    """Takes training steps of an objective.
 
     Attributes:
-      fault: which value of the last step is not finite, and what to do; "" if all are finite.
+      fault: describes the first value of the last step that is not finite, with a cure; "" if all
+        are finite.
     """
 
     fault: str
@@ -25,11 +26,20 @@ class Trainer(Protocol):
     def step(
         self, state: TrainState, rows: Rows, key: jax.Array
     ) -> tuple[TrainState, dict[str, float], Cost]:
-        """One step. Consumes `state`; `key` is the root key of the run."""
+        """Take one step.
+
+        Args:
+          state: its buffers are donated.
+          rows: B rows of the step.
+          key: root PRNG key of the run.
+
+        Returns:
+          The new state, metrics by name, and the cost (tokens, FLOPs, seconds by phase).
+        """
 
 
 class Clock:
-    """Seconds by phase. `with clock("x") as done: y = done(f())` waits until y is computed."""
+    """Measures seconds by phase. `with clock("x") as done: y = done(f())` waits for y."""
 
     def __init__(self, *phases: str):
         self.seconds = dict.fromkeys(phases, 0.0)
@@ -45,34 +55,35 @@ class StageRunner:
     """Runs the stages of a training step.
 
     Attributes:
-      setup: what they are compiled for.
+      setup: the configuration that the stages are compiled for.
       stages: of a step, in order.
-      programs: by the stages' names; of the host's work, functions of the subclass.
-      fault: as of `Trainer`.
+      programs: jitted functions by stage name; subclasses add functions for work on the host.
+      fault: as in `Trainer`.
     """
 
     def __init__(self, setup: Setup, shardings: TrainState):
         self.setup, self.stages, self.fault = setup, stages_of(setup), ""
-        places = placements(setup, shardings)
+        outputs = placements(setup, shardings)
         self.programs: dict[str, Callable] = {
-            stage.name: stage.jit(setup, places) for stage in self.stages if stage.function
+            stage.name: stage.jit(setup, outputs) for stage in self.stages if stage.function
         }
 
     def run(self, unit: str, values: Values, clock: Clock) -> Values:
-        """`values` with what the stages of a unit make of them.
+        """Run the stages of a unit; return `values` with their outputs.
 
-        It waits for each but those of the phase "update", which can be computed while the host
-        asks for the next one; whoever measures that phase waits for the last of them.
+        Stages of the phase "update" are dispatched asynchronously, and the caller waits for the
+        last of them. All other stages are waited for.
         """
         for stage in of_unit(self.stages, unit):
             with clock(stage.phase) as done:
                 with jax.profiler.TraceAnnotation(stage.name):
-                    made = self.programs[stage.name](*stage.arguments(values))
-                    made = made if stage.phase == "update" else done(made)
-                values = stage.results(values, made)
+                    outputs = self.programs[stage.name](*stage.arguments(values))
+                    if stage.phase != "update":
+                        outputs = done(outputs)
+                values = stage.results(values, outputs)
         return values
 
 
 def to_host(values: Any) -> Any:
-    """A tree of numbers, as floats."""
+    """Return a tree of scalars as floats."""
     return jax.tree.map(float, jax.device_get(values))

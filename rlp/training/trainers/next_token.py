@@ -1,4 +1,4 @@
-"""The trainer of next-token prediction: pretraining, fine-tuning on responses, lookaheads."""
+"""The trainer of next-token prediction: pretraining, supervised fine-tuning, lookaheads."""
 
 from typing import Any
 
@@ -21,17 +21,17 @@ from rlp.training.trainers.base import Clock, StageRunner, to_host
 
 
 class NextTokenTrainer(StageRunner):
-    """Next-token prediction on packed rows."""
+    """Takes steps of next-token prediction on packed rows."""
 
     def __init__(self, model: ModelConfig, optimizer: Optimizer, mesh: Mesh, shardings: Any):
         super().__init__(Setup(model, None, None, optimizer, mesh), shardings)
         self._optimizer_flops = optimizer.flops(shapes(model))
-        self._losses: Any = None  # jitted (parameters, batch) to the loss of every row, on demand
+        self._losses: Any = None  # jitted function to the loss of every row, compiled on demand
 
     def step(
         self, state: TrainState, rows: Rows, key: jax.Array
     ) -> tuple[TrainState, dict[str, float], Cost]:
-        """One update."""
+        """Take one update; see `Trainer.step`."""
         clock, mesh = Clock("data", "update"), self.setup.mesh
         with jax.set_mesh(mesh):
             with clock("data"):
@@ -40,7 +40,7 @@ class NextTokenTrainer(StageRunner):
             with clock("update"):
                 metrics, tokens = to_host((values["metrics"], values["tokens"]))
             state = values["state"]
-            self.fault = self._fault(state, batch, metrics) if nonfinite.amiss(metrics) else ""
+            self.fault = self._fault(state, batch, metrics) if nonfinite.in_metrics(metrics) else ""
             flops = lambda model: next_token_flops(
                 model, self._optimizer_flops, *batch.tokens.shape
             )
@@ -55,20 +55,20 @@ class NextTokenTrainer(StageRunner):
         return state, metrics, cost
 
     def _fault(self, state: TrainState, batch: Batch, metrics: dict[str, float]) -> str:
-        """Which value of a step is not finite."""
+        """Describe the first value of a step that is not finite."""
 
         def losses(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
             return next_token_losses(self.setup.model, params, batch), jnp.asarray(batch.index)
 
-        if found := nonfinite.in_networks({"": lambda: state.params}):
-            return found
+        if fault := nonfinite.in_networks({"": lambda: state.params}):
+            return fault
         if self._losses is None:
             self._losses = jax.jit(losses, out_shardings=replicated(self.setup.mesh))
-        each, index = jax.device_get(self._losses(state.params, batch))
+        by_row, index = jax.device_get(self._losses(state.params, batch))
         gradient = lambda *arguments: next_token_gradient(self.setup.model, *arguments)[-1]
         whole = replicated(self.setup.mesh)
         return (
-            nonfinite.in_rows(each, lambda row: int(index[row]))
+            nonfinite.in_rows(by_row, lambda row: int(index[row]))
             or nonfinite.in_gradient(gradient, (state.params, batch), whole)
             or nonfinite.in_update(metrics)
         )

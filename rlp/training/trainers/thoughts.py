@@ -29,7 +29,7 @@ ScoredRollout = tuple[Rollout, Evidence]
 
 
 class RLPTrainer(StageRunner):
-    """Steps of an objective over thoughts: rollout, evidence, update."""
+    """Takes steps of an objective over thoughts: rollout, evidence, update."""
 
     phases: tuple[str, ...] = ("data", "rollout", "evidence", "update")
 
@@ -41,7 +41,15 @@ class RLPTrainer(StageRunner):
         shardings: Any,
         table: TokenBytes | None = None,
     ):
-        """A trainer; `table` has the bytes of the tokens, for an objective that reads them."""
+        """Initialize the trainer.
+
+        Args:
+          method: network, settings and vocabulary.
+          optimizer: of the run.
+          mesh: with axes data, fsdp and tensor.
+          shardings: of a state, from `state_shardings`.
+          table: bytes of the tokens, for an objective that reads them.
+        """
         model, self.settings, words = method.model, method.settings, method.vocabulary
         super().__init__(Setup(model, self.settings, words, optimizer, mesh), shardings)
         self._vocabulary, self._table = words, table
@@ -52,28 +60,31 @@ class RLPTrainer(StageRunner):
     def step(
         self, state: TrainState, rows: Rows, key: jax.Array
     ) -> tuple[TrainState, dict[str, float], Cost]:
-        """One rollout and its updates."""
+        """Run one rollout and its updates; see `Trainer.step`."""
         clock = Clock(*self.phases)
         with jax.set_mesh(self.setup.mesh):
             values = self.think(state, rows, key, clock)
             state, updates = self.update(state, values, clock)
             with clock("update") as done:
                 done(state)
-            figures, counts = to_host((values["figures"], values["counts"]))
-            each = [to_host(metrics) for metrics in updates]
+            metrics, counts = to_host((values["rollout_metrics"], values["counts"]))
+            of_updates = [to_host(update) for update in updates]
             cost = self._cost(values["rollout"], counts, clock.seconds)
-            # The gap between sampler and trainer is the first update's: later ones move theta.
-            metrics = figures | _mean(each) | {"logprob_gap": each[0]["logprob_gap"]}
+            # Only before the first update do sampler and trainer have the same theta.
+            metrics |= _mean(of_updates) | {"logprob_gap": of_updates[0]["logprob_gap"]}
             self.fault = ""
-            if nonfinite.amiss(metrics):
+            if nonfinite.in_metrics(metrics):
                 self.fault = self._fault(state, rows, values, metrics)
         if "gather" in self.programs:
             metrics["gather_bytes"] = self._gathered
         return state, metrics, cost
 
     def think(self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock) -> Values:
-        """Thoughts at forks of some documents, and what they are worth: rollout, evidence, figures
-        and counts."""
+        """Sample and score thoughts at forks of documents.
+
+        Returns:
+          The values "rollout", "evidence", "rollout_metrics" and "counts".
+        """
         with jax.set_mesh(self.setup.mesh):
             values = self._joined(*self._rollout_batches(state, rows, key, clock), clock)
             if self.settings.kl_weight:
@@ -81,11 +92,11 @@ class RLPTrainer(StageRunner):
                 reference = state.baseline if frozen else state.reference
                 values["reference"] = self._fetched(reference)
             values = self.run("batch", values, clock)
-        return {name: values[name] for name in ("rollout", "evidence", "figures", "counts")}
+        names = ("rollout", "evidence", "rollout_metrics", "counts")
+        return {name: values[name] for name in names}
 
     def _joined(self, batches: list[ScoredRollout], per_document: int, clock: Clock) -> Values:
-        """The thoughts of all rollout batches together; `per_document` consecutive ones are of the
-        same documents."""
+        """Join rollout batches; `per_document` consecutive ones are of the same documents."""
         if len(batches) == 1:
             return dict(zip(("rollout", "evidence"), batches[0], strict=True))
         values = {"rollout_batches": batches, "batches_per_document": per_document}
@@ -94,8 +105,7 @@ class RLPTrainer(StageRunner):
     def _rollout_batches(
         self, state: TrainState, rows: Rows, key: jax.Array, clock: Clock
     ) -> tuple[list[ScoredRollout], int]:
-        """Thoughts of all rollout batches, one after the other; and the number of consecutive ones
-        that are of the same documents."""
+        """Run all rollout batches; return their thoughts, and the number of them per document."""
         start: Values = {"params": state.params, "policy": state.params}
         start |= {"key": key, "step": state.step, "table": self._table}
         start = self.run("start", start, clock)
@@ -111,24 +121,30 @@ class RLPTrainer(StageRunner):
     def _of_documents(
         self, values: Values, baseline: Params | None, clock: Clock
     ) -> list[ScoredRollout]:
-        """Thoughts of a batch of documents, some forks at a time."""
+        """Run the rollout batches of some documents, a number of forks at a time."""
         values = values | {"baseline": self._fetched(baseline)}
         values["scorer"] = values["policy"] if baseline is None else values["baseline"]
         values = self.run("documents", values, clock)
-        # If phi is kept on the host, this frees its copy on the device.
+        # With rlp.baseline_memory="host", this frees the copy of phi on the device.
         values = still_read(values, self.stages, "documents")
         firsts = range(0, self.settings.forks_per_document, values["forks"])
         return [self._thoughts(values | {"first": first}, clock) for first in firsts]
 
     def _thoughts(self, values: Values, clock: Clock) -> ScoredRollout:
-        """Thoughts of one rollout batch. The caches end here, before those of the next are made."""
+        """Run one rollout batch; its caches are freed before those of the next are allocated."""
         values = self.run("forks", values, clock)
         return values["rollout"].without_cache(), values["evidence"]
 
     def update(
         self, state: TrainState, values: Values, clock: Clock
     ) -> tuple[TrainState, list[dict[str, jax.Array]]]:
-        """The state after all updates on a rollout and its evidence, and the metrics of each."""
+        """Take all updates on a rollout; return the new state, and the metrics of each update.
+
+        Args:
+          state: before the updates.
+          values: with "rollout" and "evidence", from `think`.
+          clock: measures the phase "update".
+        """
         baseline, reference = state.baseline, state.reference
         values, updates = values | {"trained": state.trained()}, []
         for number in range(self.settings.updates):
@@ -143,7 +159,7 @@ class RLPTrainer(StageRunner):
     def _fault(
         self, state: TrainState, rows: Rows, values: Values, metrics: dict[str, float]
     ) -> str:
-        """Which value of a step is not finite."""
+        """Describe the first value of a step that is not finite."""
         networks = {
             "": lambda: state.params,
             " (of the baseline)": lambda: self._fetched(state.baseline),
@@ -167,7 +183,7 @@ class RLPTrainer(StageRunner):
         record: Callable[[int], int],
         whole: Any,
     ) -> str:
-        """Name the first value that is not finite in an update on finite evidence."""
+        """Describe the first value that is not finite in the updates on finite evidence."""
         method = (self.setup.model, self.settings, self._vocabulary)
         logprobs = jax.jit(functools.partial(reference_stage, *method))(params, rollout)
         if fault := nonfinite.in_new_logprobs(rollout, evidence, logprobs, record, whole):
@@ -180,14 +196,14 @@ class RLPTrainer(StageRunner):
         return ""
 
     def _fetched(self, params: Params | None) -> Params | None:
-        """phi or the reference in the memory of the devices."""
+        """Return phi or pi_ref in device memory."""
         return None if params is None else jax.device_put(params, self._on_device)
 
     def _cost(self, rollout: Rollout, counts: dict[str, float], seconds: dict[str, float]) -> Cost:
         rows, length = rollout.trunk.tokens.shape
         s, words = self.settings, self._vocabulary
         slots = len(words.think_open) - 1 + s.thought_length
-        once = rows * length + rollout.thoughts.length.size * slots
+        tokens = rows * length + rollout.thoughts.length.size * slots  # of a pass over the rollout
         length -= len(s.prompt)
         flops = lambda model: rlp_flops(
             model, s, words, self._optimizer_flops, rows, length, int(counts["decoded"])
@@ -195,7 +211,7 @@ class RLPTrainer(StageRunner):
         return Cost(
             documents=int(counts["documents"]),
             rollout=int(counts["rollout"]),
-            update=s.updates_per_rollout * once,
+            update=s.updates_per_rollout * tokens,
             flops=by_part(flops(self.setup.model)),
             model_flops=total(flops(without_remat(self.setup.model))),
             seconds=seconds,
@@ -203,5 +219,5 @@ class RLPTrainer(StageRunner):
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The mean over the updates of a step; a single non-finite one shows."""
+    """Return the mean over the updates of a step; it is not finite if one update's value is not."""
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

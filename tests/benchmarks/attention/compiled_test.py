@@ -80,7 +80,7 @@ def test_for_gpus(implementation, dtype, sizes, most_spilled):
     [
         (["--dtypes", "float8"], "float8 is not one of"),
         (["--head_dims", "big"], "use integers"),
-        (["--topology", "v5e:2"], "v5e takes 2 sizes"),
+        (["--topology", "v5e:2"], "v5e needs 2 sizes"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(flags, message):

@@ -1,4 +1,4 @@
-"""Right answers of files: which can be given, and that what was found of them is kept."""
+"""Gold answers of files: which of them are usable, and that the results are cached."""
 
 import dataclasses
 import json
@@ -20,38 +20,38 @@ PICKY = dataclasses.replace(MATH, verifier="tests.support.bad_verifiers:PICKY")
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """The cache of a user who has none yet."""
+    """The path of an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "rlp" / "golds"
 
 
 @pytest.fixture
 def checks(monkeypatch):
-    """What is checked in processes, in order."""
+    """The gold answers that are checked in processes, in order."""
     seen = []
-    run = Grader.can_be_given
+    run = Grader.why_unusable
 
-    def watched(self, golds):
+    def spy(self, golds):
         seen.extend(golds)
         return run(self, golds)
 
-    monkeypatch.setattr(Grader, "can_be_given", watched)
+    monkeypatch.setattr(Grader, "why_unusable", spy)
     return seen
 
 
 @pytest.fixture
-def kept(monkeypatch):
-    """What is found with PICKY is kept, as with a verifier of this project."""
-    found = verifiers.find(PICKY.verifier)
-    monkeypatch.setitem(verifiers.VERIFIERS, PICKY.verifier, found)
+def cached(monkeypatch):
+    """Cache results of PICKY like those of a built-in verifier."""
+    verifier = verifiers.find(PICKY.verifier)
+    monkeypatch.setitem(verifiers.VERIFIERS, PICKY.verifier, verifier)
 
 
 def reasons(grader, *answers):
     return GoldAnswers(grader).reasons([Gold(answer) for answer in answers])
 
 
-def test_answers_of_all_kinds_can_be_given():
-    """As they stand, or in a box."""
+def test_gold_answers_of_all_kinds_are_usable():
+    """Plain or in a box."""
     kinds = [
         "42", "-5", "1,234", "$18", "50%", r"\frac{1}{2}", r"2\sqrt{3}", "x + 1", "(1, 2)", "[0,1)",
         r"\{1,2\}", r"\text{east}", "CAB", "5 cm", "11:00 AM", "1024_5", "1, 1, 2", "x=5",
@@ -60,27 +60,30 @@ def test_answers_of_all_kinds_can_be_given():
     assert reasons(MATH, *kinds) == [None] * len(kinds)
 
 
-def test_an_answer_that_no_response_can_give_is_named():
+def test_an_answer_that_the_verifier_rejects_is_named():
     (good, wrong, raises) = reasons(PICKY, "good", "wrong", "raise")
     assert good is None
-    assert wrong == "its answer 'wrong' would be judged wrong in a response that gives exactly it"
-    assert raises == "its answer 'raise' makes the verifier raise ValueError: it has two lines"
+    assert wrong == (
+        "the gold answer 'wrong' is rejected by the verifier even as the whole response"
+    )
+    assert raises == "the gold answer 'raise' makes the verifier raise ValueError: it has two lines"
 
 
-def test_a_check_that_takes_too_long_is_named_and_not_kept(cache, checks, kept):
+def test_a_check_that_takes_too_long_is_named_and_not_cached(cache, checks, cached):
     quick = dataclasses.replace(PICKY, time_limit=0.5)
     for _ in range(2):
         assert reasons(quick, "hang", "good") == [
-            "its answer 'hang' ends its check twice without a verdict: it takes longer than "
-            "data.problems.time_limit=0.5 seconds, four times that the second time, or the process "
-            "dies, as it does where data.problems.memory_limit=0 GiB are not enough",
+            "the gold answer 'hang' was checked twice without a verdict: the check takes longer "
+            "than data.problems.time_limit=0.5 seconds (four times that the second time), or its "
+            "process dies, for example because data.problems.memory_limit=0 GiB is too little; "
+            "raise these limits",
             None,
         ]
     assert checks == ["good", "hang", "hang"] * 2
     assert not cache.exists()
 
 
-def test_what_was_found_is_kept_by_content(cache, checks, kept, monkeypatch):
+def test_results_are_cached_by_content(cache, checks, cached, monkeypatch):
     found = reasons(PICKY, "good", "wrong", "good")
     assert checks == ["good", "wrong"]  # each once
     (file,) = cache.iterdir()
@@ -101,7 +104,7 @@ def test_what_was_found_is_kept_by_content(cache, checks, kept, monkeypatch):
     assert json.loads(file.read_text())[0][0] == 1
 
 
-def test_a_verifier_whose_code_changed_checks_again(cache, checks, kept, monkeypatch):
+def test_a_verifier_whose_code_changed_checks_again(cache, checks, cached, monkeypatch):
     reasons(PICKY, "good")
     monkeypatch.setattr(module, "_code", lambda: "another")
     reasons(PICKY, "good")
@@ -109,7 +112,7 @@ def test_a_verifier_whose_code_changed_checks_again(cache, checks, kept, monkeyp
     assert len(list(cache.iterdir())) == 2
 
 
-def test_nothing_is_kept_of_a_verifier_of_the_users(cache, checks):
+def test_results_of_a_users_verifier_are_not_cached(cache, checks):
     """Its code may be in any number of files, each of which may have changed."""
     for _ in range(2):
         reasons(PICKY, "good", "wrong")
@@ -118,7 +121,7 @@ def test_nothing_is_kept_of_a_verifier_of_the_users(cache, checks):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": 1}', '[["x", "y"]]', "\x00"])
-def test_a_file_of_the_cache_that_cannot_be_read_is_written_anew(cache, checks, kept, content):
+def test_a_file_of_the_cache_that_cannot_be_read_is_written_anew(cache, checks, cached, content):
     reasons(PICKY, "good", "wrong")
     (file,) = cache.iterdir()
     whole = file.read_text()
@@ -129,7 +132,7 @@ def test_a_file_of_the_cache_that_cannot_be_read_is_written_anew(cache, checks, 
     assert os.listdir(cache) == [file.name]
 
 
-def test_a_cache_that_cannot_be_written_is_a_line(tmp_path, monkeypatch, checks, kept, caplog):
+def test_a_cache_that_cannot_be_written_is_logged(tmp_path, monkeypatch, checks, cached, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     for _ in range(2):
@@ -140,7 +143,7 @@ def test_a_cache_that_cannot_be_written_is_a_line(tmp_path, monkeypatch, checks,
     assert "rlp/golds cannot be written (Not a directory)" in lines[0]
 
 
-def test_a_cache_on_a_full_disk_is_a_line_and_keeps_no_part(cache, monkeypatch, checks, kept):
+def test_a_cache_on_a_full_disk_is_left_without_partial_files(cache, monkeypatch, checks, cached):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
@@ -149,8 +152,8 @@ def test_a_cache_on_a_full_disk_is_a_line_and_keeps_no_part(cache, monkeypatch, 
     assert list(cache.iterdir()) == []
 
 
-def test_a_cache_is_in_the_home_of_a_user(tmp_path, monkeypatch, checks, kept):
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which the rules of XDG say to ignore
+def test_a_cache_is_in_the_home_of_a_user(tmp_path, monkeypatch, checks, cached):
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # XDG says: ignore relative paths
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     reasons(PICKY, "good")
     assert (tmp_path / "home" / ".cache" / "rlp" / "golds").is_dir()
@@ -158,21 +161,21 @@ def test_a_cache_is_in_the_home_of_a_user(tmp_path, monkeypatch, checks, kept):
 
 
 def test_the_first_host_alone_checks(monkeypatch, checks):
-    """The others take its word."""
-    monkeypatch.setattr(hosts, "agree", lambda decide: [[1, "is what the first host says"]])
+    """The other hosts use its result."""
+    monkeypatch.setattr(hosts, "agree", lambda decide: [[1, "is rejected by the first host"]])
     found = reasons(PICKY, "wrong", "good", "good")
-    assert found == ["its answer 'wrong' is what the first host says", None, None]
+    assert found == ["the gold answer 'wrong' is rejected by the first host", None, None]
     assert checks == []
 
 
-def test_reasons_stay_few_where_all_answers_are_bad():
+def test_reasons_are_limited_if_all_answers_are_bad():
     many = [f"wrong{number}" for number in range(module.REASONS + 5)]
     found = reasons(PICKY, *many)
     assert None not in found
     assert sum(reason.endswith("cannot be used") for reason in found) == 5
 
 
-def test_a_right_answer_is_a_text_that_knows_its_options():
+def test_a_gold_answer_is_a_text_with_a_number_of_options():
     gold = Gold("B", 4)
     assert gold == "B"
     import copy
@@ -186,7 +189,7 @@ def test_a_right_answer_is_a_text_that_knows_its_options():
     assert grading.Grader("choice", 60, 1, "</think>").grade(["b", "E"], gold)[0].correct
 
 
-def test_golds_take_the_form_that_the_verifier_compares():
+def test_gold_answers_are_converted_for_the_verifier():
     make = lambda verifier: GoldAnswers(dataclasses.replace(MATH, verifier=verifier)).gold
     assert make("choice")("(b)", ["x", "y"]) == "B"
     assert make("choice")(1, ["x", "y"]).options == 2

@@ -1,4 +1,4 @@
-"""What responses are worth: where their answers stand, what a group agrees on, and that a check
+"""Grading: where the answers of responses are, the majority of a group, and that a check always
 ends, whatever a verifier does."""
 
 import dataclasses
@@ -12,20 +12,20 @@ import pytest
 
 from rlp.answers import grading, verifiers
 from rlp.answers.grading import Grader
-from rlp.answers.verifiers import Gold, stated_confidence, where_the_answer_is
+from rlp.answers.verifiers import Gold, answer_region, stated_confidence
 from rlp.runtime import limited_process
 from rlp.runtime.errors import UserError
 
 CLOSE = "</think>"
-# One worker each: a process that is started takes a second or two of a test.
+# One worker each, since starting a process takes a second or two.
 MATH = Grader("math", time_limit=60, workers=1, close=CLOSE)
-LIMIT = 3  # seconds; what is checked takes none, but a machine may be busy
+LIMIT = 3  # seconds; checks take almost none, but a machine may be busy
 OBEDIENT = Grader("tests.support.bad_verifiers:OBEDIENT", time_limit=LIMIT, workers=1, close=CLOSE)
 
 
 def grade_all(grader, *arguments):
-    with grader.step() as left:
-        return grader.grade_all(*arguments, left)
+    with grader.step() as step_time:
+        return grader.grade_all(*arguments, step_time)
 
 
 def answers(grades):
@@ -46,7 +46,7 @@ def test_only_what_follows_the_last_closing_tag_is_an_answer():
     assert all(grade.confidence is None and not grade.failed for grade in grades)
 
 
-UNFINISHED = [  # response, whether it has an answer if it begins in a thought, and if it does not
+UNFINISHED = [  # response, whether it has an answer if it begins inside a thought, and otherwise
     ("The total is 2. But wait, let me", False, True),
     ("The total is 3.</think> So it is 2.", True, True),
     ("</think>2", True, True),
@@ -65,7 +65,7 @@ UNFINISHED = [  # response, whether it has an answer if it begins in a thought, 
 
 @pytest.mark.parametrize("opened", [True, False])
 def test_a_thought_that_does_not_end_has_no_answer(opened):
-    """Neither in what is right, nor in what a group agrees on, nor in what is shown."""
+    """It is neither correct nor counted in the majority nor shown."""
     grader = dataclasses.replace(MATH, open="<think>", opened=opened)
     texts = [text for text, _, _ in UNFINISHED]
     has = [inside if opened else outside for _, inside, outside in UNFINISHED]
@@ -79,7 +79,7 @@ def test_a_thought_that_does_not_end_has_no_answer(opened):
 
 
 def test_majorities_compare_answers_as_they_are_judged():
-    """By value and unit, whatever the texts are that are shown of them."""
+    """By value and unit, whatever their texts are."""
     responses = ["**5 m**", "5 cm", "The answer is 500 cm.", r"\boxed{5\text{ m}}", "5 cm"]
     grades = MATH.grade(responses, "5 m")
     assert [grade.agrees for grade in grades] == [True, False, True, True, False]
@@ -105,23 +105,23 @@ def test_majorities_compare_answers_as_they_are_judged():
         ("7", "7"),
     ],
 )
-def test_the_answer_stands_between_its_tags_or_anywhere(response, place):
-    assert where_the_answer_is(response) == place
+def test_the_answer_is_between_its_tags_or_anywhere(response, place):
+    assert answer_region(response) == place
 
 
 @pytest.mark.parametrize(
-    ("said", "share"),
+    ("stated", "share"),
     [
         ("80%", 0.8), ("80 %", 0.8), ("0.8", 0.8), (".8", 0.8), (" 1 ", 1), ("0", 0), ("100%", 1),
         ("1.7", None), ("101%", None), ("80", None), ("-0.5", None), ("high", None), ("", None),
     ],
 )  # fmt: skip
-def test_a_confidence_is_a_share_or_none(said, share):
-    assert stated_confidence(f"7 <confidence>{said}</confidence> .") == share
-    last = f"<confidence>0.1</confidence><confidence>{said}</confidence>"
+def test_a_confidence_is_a_share_or_none(stated, share):
+    assert stated_confidence(f"7 <confidence>{stated}</confidence> .") == share
+    last = f"<confidence>0.1</confidence><confidence>{stated}</confidence>"
     if share is not None:
         assert stated_confidence(last) == share
-    assert stated_confidence(f"<confidence>{said}") is None
+    assert stated_confidence(f"<confidence>{stated}") is None
 
 
 def test_a_group_agrees_with_the_answer_that_most_give_however_they_write_it():
@@ -145,13 +145,12 @@ def test_a_group_agrees_with_the_answer_that_most_give_however_they_write_it():
 
 
 def test_a_check_that_hangs_or_dies_is_ended_and_harms_no_other():
-    """What is told of it: its time, that it counts as without an answer, and the others' grades."""
+    """It ends after its time, counts as without an answer, and the other grades are unaffected."""
     groups = [["a", "hang", "b"], ["exit", "b</think>b", "b <confidence>1</confidence>"]]
     begin = time.monotonic()
     found = grade_all(OBEDIENT, groups, ["a", "b"])
-    took = time.monotonic() - begin
-    assert took >= LIMIT  # and not ten minutes:
-    assert took < 20 * LIMIT
+    seconds = time.monotonic() - begin
+    assert LIMIT <= seconds < 20 * LIMIT  # a check without a limit takes ten minutes
     assert [answers(grades) for grades in found] == [["a", None, "b"], [None, "b", "b"]]
     assert [[grade.failed for grade in grades] for grades in found] == [[0, 1, 0], [1, 0, 0]]
     assert [[grade.correct for grade in grades] for grades in found] == [[1, 0, 0], [0, 1, 1]]
@@ -168,24 +167,24 @@ def test_a_comparison_that_hangs_is_no_agreement():
 
 
 def test_a_process_that_is_killed_between_checks_is_replaced():
-    """As the system does where memory is short; the pool of processes gives up on all of them."""
-    OBEDIENT.grade(["a"], "a")  # its process is there, and those that follow are of `two`
+    """As the system does when memory is short; the pool of processes then drops all checks."""
+    OBEDIENT.grade(["a"], "a")  # start its process, so that later processes belong to `two`
     others = set(multiprocessing.active_children())
     two = Grader(OBEDIENT.verifier, LIMIT, 2, CLOSE)
     (grade,) = two.grade(["pid"], "a")
     processes = set(multiprocessing.active_children()) - others
     assert len(processes) == 2
     os.kill(int(grade.answer), signal.SIGKILL)
-    time.sleep(1)  # the pool has seen it
+    time.sleep(1)  # the pool notices
     assert answers(two.grade(["a", "hang", "b"], "a")) == ["a", None, "b"]
-    assert not any(process.is_alive() for process in processes)  # the other one is gone, too
+    assert not any(process.is_alive() for process in processes)  # the other process has ended too
     (grade,) = OBEDIENT.grade(["pid"], "a")
-    os.kill(int(grade.answer), signal.SIGKILL)  # the pool has not
+    os.kill(int(grade.answer), signal.SIGKILL)  # the pool does not notice yet
     assert answers(OBEDIENT.grade(["a", "b"], "a")) == ["a", "b"]
 
 
 def test_a_pool_that_breaks_down_before_a_check_is_registered_is_replaced(monkeypatch):
-    """Pebble aborts the checks that it knows of; one that it is about to hand on it forgets."""
+    """Pebble aborts registered checks, but loses a check that it is about to register."""
     import pebble.pool.process
 
     (grade,) = OBEDIENT.grade(["pid"], "a")
@@ -193,7 +192,7 @@ def test_a_pool_that_breaks_down_before_a_check_is_registered_is_replaced(monkey
 
     def late(self, task):
         monkeypatch.undo()
-        time.sleep(0.5)  # the pool sees the death, and gives up
+        time.sleep(0.5)  # the pool notices the death and stops
         schedule(self, task)
 
     monkeypatch.setattr(pebble.pool.process.PoolManager, "schedule", late)
@@ -216,17 +215,17 @@ def test_memory_that_the_system_does_not_limit_is_named(monkeypatch, caplog):
     monkeypatch.setattr(limited_process.sys, "platform", "darwin")
     with caplog.at_level("WARNING"):
         grading._pool((1, OBEDIENT.verifier, 0.5))
-    assert "data.problems.memory_limit=0.5 GiB: this system does not limit" in caplog.text
+    assert "data.problems.memory_limit=0.5 GiB: this system cannot limit" in caplog.text
 
 
 def test_what_is_left_when_the_time_of_a_step_is_over_counts_as_failed(caplog):
-    """In every call of the step, with one line for all of them; the next step has its own time."""
+    """In every call of the step, with one log line for all of them; the next step has new time."""
     patient = dataclasses.replace(OBEDIENT, time_limit=60, step_time_limit=2.0)
-    OBEDIENT.grade(["a"], "a")  # the processes are there
+    OBEDIENT.grade(["a"], "a")  # start the processes
     begin = time.monotonic()
-    with patient.step() as left:
-        first = patient.grade_all([["a", "hang", "b"]], ["a"], left)
-        second = patient.grade_all([["a"]], ["a"], left)
+    with patient.step() as step_time:
+        first = patient.grade_all([["a", "hang", "b"]], ["a"], step_time)
+        second = patient.grade_all([["a"]], ["a"], step_time)
     assert time.monotonic() - begin < 30
     assert [[grade.failed for grade in group] for group in first + second] == [[0, 1, 1], [1]]
     assert [[grade.correct for grade in group] for group in first + second] == [[1, 0, 0], [0]]
@@ -243,8 +242,8 @@ def test_signals_to_the_process_group_are_left_to_the_run(number):
     assert after.answer == before.answer
 
 
-def test_a_process_is_deaf_to_signals_while_it_starts():
-    """Its imports take seconds, in which no handler of ours is set yet."""
+def test_a_process_ignores_signals_while_it_starts():
+    """Its imports take seconds, before our signal handlers are set."""
     process = limited_process.Context().Process(target=time.sleep, args=(60,))
     process.start()
     for number in limited_process.GROUP_SIGNALS:
@@ -275,8 +274,8 @@ BOMBS = (
 
 
 @pytest.mark.slow
-def test_no_formula_of_a_network_ends_the_run():
-    """Each is judged, or fails its check within its limits; the checks after it are as ever."""
+def test_no_formula_of_a_model_ends_the_run():
+    """Each is graded or fails its check within the limits; later checks are unaffected."""
     grader = dataclasses.replace(MATH, time_limit=1.0, memory_limit=1.0)
     for bomb in BOMBS:
         grades = grader.grade([rf"\boxed{{{bomb}}}", f"${bomb}$"], "2")
@@ -284,20 +283,20 @@ def test_no_formula_of_a_network_ends_the_run():
     assert grader.grade([r"\boxed{2}"], "2")[0].correct
 
 
-def test_what_a_process_imports_is_no_part_of_the_time_of_a_check():
+def test_imports_of_a_process_are_not_part_of_the_time_of_a_check():
     slow = Grader("tests.support.slow_verifiers:SLOW_TO_COME", 2, 1, CLOSE)
     assert slow.grade(["a"], "a")[0].correct
 
 
-def test_an_error_in_a_verifier_of_ours_is_a_failed_check_and_no_end_of_the_run(caplog):
-    """Whatever a library makes of what a network wrote; here, of an answer that is no text."""
+def test_an_error_in_a_built_in_verifier_is_a_failed_check_and_does_not_end_the_run(caplog):
+    """Whatever error a library raises; here, for an answer that is not a text."""
     grades = grade_all(MATH, [["2", r"\boxed{2}"], ["2"]], [None, "2"])
     assert [[grade.failed for grade in group] for group in grades] == [[True, True], [False]]
     assert [[grade.correct for grade in group] for group in grades] == [[False, False], [True]]
     assert "a check failed: " in caplog.text
 
 
-def test_a_verifier_that_raises_is_the_users_error_and_the_next_check_is_as_ever():
+def test_a_verifier_that_raises_is_the_users_error_and_the_next_check_works():
     with pytest.raises(UserError, match=r"OBEDIENT' raised ValueError: two lines$") as caught:
         OBEDIENT.grade(["a", "raise", *["b"] * 50], "a")
     assert "\n" not in str(caught.value)
@@ -311,7 +310,7 @@ NUMBER = Grader("tests.support.bad_verifiers:number", LIMIT, 1, CLOSE, open="<th
 
 
 def test_a_verifier_may_return_a_number():
-    """A response is correct from 1 on; one without an answer has 0, and is not asked about."""
+    """A response with at least 1 is correct; one without an answer has 0 and is not verified."""
     responses = ["ab", "abcd", "a thought</think> abc ", "true", "minus", "<think> never closed"]
     grades = NUMBER.grade(responses, "abcd")
     assert [grade.reward for grade in grades] == [0.5, 1.0, 0.75, 1.0, -0.5, 0.0]
@@ -320,20 +319,20 @@ def test_a_verifier_may_return_a_number():
     assert answers(grades)[-1] is None
 
 
-def test_without_a_number_the_reward_is_whether_the_answer_is_right():
+def test_without_a_number_the_reward_is_whether_the_answer_is_correct():
     assert [grade.reward for grade in MATH.grade(["2", "3", "none"], "2")] == [1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("order", ["nan", "text", "none"])
-def test_a_verifier_that_returns_no_finite_number_is_refused_by_name(order):
+def test_a_verifier_that_does_not_return_a_finite_number_is_refused_by_name(order):
     with pytest.raises(UserError, match=r"bad_verifiers:number' returned .*; return a finite"):
         NUMBER.grade([order], "abcd")
 
 
-def test_a_function_is_tried_on_the_right_answers_before_a_run():
-    assert NUMBER.can_be_given([Gold("abcd"), Gold("minus")]) == ["", ""]
+def test_a_function_is_called_with_the_gold_answers_before_a_run():
+    assert NUMBER.why_unusable([Gold("abcd"), Gold("minus")]) == ["", ""]
     with pytest.raises(UserError, match="returned nan"):
-        NUMBER.can_be_given([Gold("abcd"), Gold("nan")])
+        NUMBER.why_unusable([Gold("abcd"), Gold("nan")])
 
 
 def test_a_function_that_does_not_take_response_and_answer_is_refused():

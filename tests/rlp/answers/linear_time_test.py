@@ -1,4 +1,4 @@
-"""All that reads what a network wrote takes time that grows with its length, whatever it wrote."""
+"""Reading the output of a model takes time linear in its length, whatever the model wrote."""
 
 import contextlib
 import time
@@ -11,8 +11,8 @@ from rlp.answers.planning_phrases import PHRASES, planning_actions
 from rlp.answers.verifiers import formulas, quantities
 from rlp.answers.verifiers.choices import choice
 from rlp.answers.verifiers.markup import announced, boxes, formula, meant_boxes, spoken, tidy
-from rlp.answers.verifiers.mathematics import right_expression
-from rlp.answers.verifiers.responses import after_thought, stated_confidence, where_the_answer_is
+from rlp.answers.verifiers.mathematics import gold_expression
+from rlp.answers.verifiers.responses import after_thought, answer_region, stated_confidence
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.byte_tokenizer import ByteTokenizer
 
@@ -24,9 +24,9 @@ def planned(text):
     return planning_actions(ids, np.array([[ids.shape[-1]]]), BYTES.token_bytes(), PHRASES)
 
 
-READERS = {  # and the characters that they look at
+READERS = {  # functions, each with the number of characters to test
     "after_thought": (lambda text: after_thought(text, "<think>", "</think>", False), 480_000),
-    "where_the_answer_is": (where_the_answer_is, 480_000),
+    "answer_region": (answer_region, 480_000),
     "stated_confidence": (stated_confidence, 480_000),
     "exact": (lambda text: verifiers.VERIFIERS["exact"].answer(text, 0), 480_000),
     "choice": (lambda text: choice(text, 4), 480_000),
@@ -40,7 +40,7 @@ READERS = {  # and the characters that they look at
     "is_formula": (formulas.is_formula, 24_000),
     "quantity": (quantities.quantity, 24_000),
     "number_in_words": (quantities.number_in_words, 24_000),
-    "right_expression": (lambda text: right_expression(text, None), 24_000),
+    "gold_expression": (lambda text: gold_expression(text, None), 24_000),
     "planning": (planned, 24_000),
 }
 PIECES = (
@@ -58,9 +58,9 @@ def test_a_long_text_is_read_in_linear_time(name):
     for piece in PIECES:
         text = (piece * length)[:length]
         begin = time.process_time()
-        for each in (text, "\\boxed{1} " + text + "x"):
+        for variant in (text, "\\boxed{1} " + text + "x"):
             with contextlib.suppress(UserError):
-                read(each)
+                read(variant)
         assert time.process_time() - begin < 4, piece
 
 
@@ -75,7 +75,7 @@ def test_a_confidence_of_many_digits_is_none(digits):
 
 @pytest.mark.parametrize("broken", [[0xE2], [0xE2, 0x82], [0xFF], [0xF0, 0x9F, 0x98]])
 def test_pieces_of_broken_characters_take_linear_time(broken):
-    """And the characters after them are whole."""
+    """The characters after them are complete."""
     ids = [*broken * (24_000 // len(broken)), *BYTES.encode("a\u20acb")]
     begin = time.process_time()
     pieces = BYTES.pieces(ids)

@@ -1,4 +1,4 @@
-"""Which tokens of a response plan: those that hold a byte of a phrase."""
+"""Planning tokens of a response: those that contain a byte of a phrase."""
 
 import re
 
@@ -11,7 +11,7 @@ from rlp.answers.planning_phrases import PHRASES, planning_actions
 
 
 def marked(pieces, phrases):
-    """Which of the tokens plan, of one response that is cut into these bytes."""
+    """Return 1 for each planning token of a response that consists of these bytes, else 0."""
     texts = [b"the table's other tokens", *pieces]
     actions = np.arange(1, len(texts))[None, None]
     words = np.array([[len(pieces)]])
@@ -22,12 +22,12 @@ def marked(pieces, phrases):
     ("pieces", "marks"),
     [
         ([b"so ", b"wait", b", no"], [0, 1, 0]),
-        ([b"so w", b"a", b"it, no"], [1, 1, 1]),  # of several tokens, none of them whole
+        ([b"so w", b"a", b"it, no"], [1, 1, 1]),  # across several tokens
         ([b"WAIT", b" ", b"Wait"], [1, 0, 1]),
-        ([b"a", b"wait"], [0, 0]),  # inside of a word
+        ([b"a", b"wait"], [0, 0]),  # inside a word
         ([b"wait", b"ing"], [0, 0]),
         ([b"wait", b"2"], [1, 0]),
-        ([b"let", b" me", b" see", b" if"], [0, 0, 0, 0]),  # not whole
+        ([b"let", b" me", b" see", b" if"], [0, 0, 0, 0]),  # incomplete
         ([b"hold", b" ", b"on", b" ", b"hold on"], [1, 1, 1, 0, 1]),
         ([b"\nwait", b"wait", b" wait"], [0, 0, 1]),
         ([b"hold ", b"on second", b" thought"], [1, 1, 1]),  # two phrases share a word
@@ -42,11 +42,11 @@ def test_tokens_of_whole_phrases_are_marked(pieces, marks):
 
 @pytest.mark.parametrize(("text", "number"), [("“Wait”—wait…", 2), ("éwait waité wait", 1)])
 def test_signs_end_a_word_and_letters_do_not(text, number):
-    """Of tokens of one byte each."""
+    """With tokens of one byte each."""
     found = marked([bytes([byte]) for byte in text.encode()], ("wait",))
     spans = [m.span() for m in re.finditer(r"(?<![^\W\d_])wait(?![^\W\d_])", text, re.IGNORECASE)]
-    place = [i for i, letter in enumerate(text) for _ in letter.encode()]  # of every byte
-    assert found == [int(any(a <= i < b for a, b in spans)) for i in place]
+    character = [i for i, letter in enumerate(text) for _ in letter.encode()]  # of every byte
+    assert found == [int(any(a <= i < b for a, b in spans)) for i in character]
     assert len(spans) == number
 
 
@@ -57,8 +57,8 @@ def test_a_character_that_tokens_share_is_of_both():
     assert marked([b"wait ", b"\xff", b" \xe2\x80", b"wait"], ("wait",)) == [1, 0, 0, 1]
 
 
-def test_words_behind_the_end_of_a_response_are_nowhere():
-    """Actions go on with padding; the one that ends a response is no word."""
+def test_words_after_the_end_of_a_response_are_ignored():
+    """Actions continue with padding; the action that ends a response is not a word."""
     texts = [b"wait", b" ", b"end"]
     actions = np.array([[[0, 1, 0, 2, 0], [2, 0, 0, 0, 0]]])
     found = planning_actions(actions, np.array([[3, 0]]), texts, ("wait", "end"))
@@ -83,7 +83,7 @@ def test_any_cut_of_a_text_into_tokens_marks_the_same_bytes(parts, cuts):
     begin = [len(text[:i].encode()) for i in range(len(text) + 1)]
     planned = set()
     for phrase in phrases:
-        form = rf"(?<![^\W\d_])(?=({re.escape(phrase)})(?![^\W\d_]))"  # overlapping ones, too
+        form = rf"(?<![^\W\d_])(?=({re.escape(phrase)})(?![^\W\d_]))"  # matches may overlap
         for match in re.finditer(form, text, re.IGNORECASE):
             planned |= set(range(begin[match.start(1)], begin[match.end(1)]))
     expected = [int(bool(planned & set(range(a, b)))) for a, b in zip(ends, ends[1:], strict=False)]

@@ -1,8 +1,8 @@
-"""The paper's propositions and the policy gradient, on a network whose thoughts can all be listed.
+"""The paper's propositions and the policy gradient, for a model whose thoughts can be enumerated.
 
 Three words and the closing tag, at most three actions: 3 + 9 + 27 = 39 thoughts. Their
-probabilities and evidence are computed one by one on naive rows; the product samples, scores and
-differentiates.
+probabilities and evidence are computed one by one on naive rows; the code under test samples,
+scores and differentiates.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ KEY = jax.random.key(11)
 
 
 def every_thought() -> list[list[int]]:
-    """All that can be sampled: a word, then words until the tag or the limit."""
+    """Return all thoughts that can be sampled: words until the closing tag or the limit."""
     closed = [
         [*line, CLOSE] for n in range(1, LIMIT) for line in itertools.product(TOKENS, repeat=n)
     ]
@@ -45,7 +45,7 @@ def every_thought() -> list[list[int]]:
 
 
 def copies(text: list[int], count: int, first_index: int = 0, fork: int = FORK):
-    """The same document as many records of a stream."""
+    """Return the same document as several records of a stream."""
     one = tiny.documents(0, [len(text)], len(text), 8)
     many = jax.tree.map(lambda x: np.repeat(np.asarray(x), count, axis=0), one)
     return many.replace(
@@ -67,7 +67,7 @@ def log_policy(params, rows, temperature=SETTINGS.temperature):
 
 
 def traced_log_policy(params, rows):
-    """The same inside a compiled function, to be differentiated."""
+    """Compute `log_policy` inside a compiled function, to be differentiated."""
     return naive.traced_action_logprobs(params, rows, CONFIG, WORDS, SETTINGS.temperature).sum(
         axis=1
     )
@@ -79,7 +79,7 @@ def shares(params, rows) -> np.ndarray:
 
 
 def tables(params, tokens, length) -> np.ndarray:
-    """log p(· | what stands before) at every place, [R, S, V] nats."""
+    """log p(· | prefix) at every position, [R, S, V] nats."""
     found = naive.predictions(params, tokens, length, config=CONFIG, banned=WORDS.not_in_documents)
     return np.asarray(found, np.float64)
 
@@ -102,7 +102,7 @@ def stages(batch, params=PARAMS, phi=PHI, settings=SETTINGS, at_step=0):
     return rollout, evidence
 
 
-def test_the_listed_thoughts_are_all_there_are():
+def test_every_thought_is_listed():
     thoughts = every_thought()
     assert len(thoughts) == 3 + 9 + 27
     share = shares(PARAMS, written())
@@ -178,8 +178,8 @@ def test_proposition_2_is_tight_when_thoughts_do_not_matter():
 def test_proposition_3():
     """Averaged over positions, the expected reward is the cross-entropy improvement per token.
 
-    Over all 27 texts of three words after <bos>, with a random p*: the baseline's side is its
-    next-token loss on the texts, the thinking side is listed thought by thought.
+    Over all 27 texts of three words after <bos>, with a random p*. The baseline side is the
+    next-token loss on the texts; the thinking side enumerates all thoughts.
     """
     random = np.random.default_rng(0)
     texts = [[BOS, *line] for line in itertools.product(TOKENS, repeat=3)]
@@ -205,11 +205,11 @@ def test_proposition_3():
     expected_evidence = (share * evidence.reshape(27, 3, 39)).sum(axis=-1)
     thinking = -p_star @ expected_evidence.mean(axis=-1)
     by_position = rewards.mean(axis=(0, 3))
-    # Exactly: listed evidence, over the baseline evidence that the product reports.
+    # Exactly: enumerated evidence minus the baseline evidence that the code under test reports.
     reported = np.asarray(rollout_evidence[0].baseline, np.float64)  # [27, 3]
     exact = p_star @ (expected_evidence - reported).mean(axis=-1)
     assert exact == pytest.approx(baseline - thinking, abs=1e-5)
-    # And what sampling reports, within its standard error.
+    # And the mean reward of sampled thoughts, within its standard error.
     sampled = p_star @ by_position.mean(axis=-1)
     variance = rewards.var(axis=(0, 3)) / (30 * 8)
     error = np.sqrt((p_star[:, None] ** 2 * variance / 9).sum())
@@ -221,12 +221,12 @@ def test_proposition_3():
 
 
 @functools.cache
-def exact_gradient(normalization: str):
-    """Of eq. 5 in expectation over groups, by listing: -sum_c p(c) w(c) (r(c) - E r) grad log p(c).
+def enumerated_gradient(normalization: str):
+    """Compute the expectation of eq. 5 over groups: -sum_c p(c) w(c) (r(c) - E r) grad log p(c).
 
     Leave-one-out is unbiased: the other thoughts of a group are independent of this one, and their
     mean reward is E r. With w = 1/|c| the term with E r does not vanish, since 1/|c| depends on c.
-    With w = 1/L it does, and this is the gradient of -E r / L.
+    With w = 1/L it vanishes, and the result is the gradient of -E r / L.
     """
     rows = written()
     length = (rows.action_at > 0).sum(axis=1)
@@ -244,23 +244,23 @@ def exact_gradient(normalization: str):
     return gradient(PARAMS)
 
 
-def test_listing_is_the_gradient_of_the_mean_reward():
-    # With w = 1/L: -grad E[r] / L, straight from the sum over thoughts, r held constant.
+def test_enumeration_is_the_gradient_of_the_mean_reward():
+    # With w = 1/L: -grad E[r] / L, from the sum over thoughts with r held constant.
     rows = written()
     reward = jnp.asarray(predictions(PARAMS, rows)[np.arange(39), rows.target[:, 0]], jnp.float32)
     objective = lambda params: -jnp.exp(traced_log_policy(params, rows)) @ reward / LIMIT
     direct = tiny.jit(jax.grad(objective))(PARAMS)
-    assert tiny.relative_error(exact_gradient("limit"), direct) < 1e-3
+    assert tiny.relative_error(enumerated_gradient("limit"), direct) < 1e-3
 
 
 @pytest.mark.parametrize("normalization", ["thought", "limit"])
 def test_monte_carlo_gradient_is_the_exact_one(normalization):
     settings = dataclasses.replace(SETTINGS, length_normalization=normalization)
-    exact = exact_gradient(normalization)
+    exact = enumerated_gradient(normalization)
     names = jax.tree.leaves(exact)
     norm = float(np.sqrt(sum(float(jnp.sum(x**2)) for x in names)))
     random = np.random.default_rng(1)
-    # Directions: the exact gradient itself, scaled so that the right answer is 1, and random ones.
+    # Directions: the exact gradient, scaled so that the expected value is 1, and random ones.
     noise = [
         [
             random.normal(size=x.shape).astype(np.float32) * float(jnp.linalg.norm(x.ravel()))
@@ -291,17 +291,17 @@ def test_monte_carlo_gradient_is_the_exact_one(normalization):
     right = np.asarray(project(exact), np.float64)
     assert right[0] == pytest.approx(1, abs=1e-4)
     assert (np.abs(found.mean(axis=0) - right) < 4 * error).all()
-    assert error[0] < 0.05  # a gradient off by a quarter would be seen
+    assert error[0] < 0.05  # a gradient that is off by a quarter would fail
 
 
 def test_a_random_reward_has_no_gradient_in_the_mean():
-    """The control of random rewards: over draws, along any direction, 0 within its standard error;
-    the gain of the same thoughts has a gradient."""
+    """With random rewards, the mean gradient over draws is 0 in any direction, within its standard
+    error; with the gain of the same thoughts it is not."""
     settings = dataclasses.replace(SETTINGS, objective="random_reward")
     gradient = tiny.policy_gradient(CONFIG, SETTINGS, WORDS)
     random = np.random.default_rng(2)
     directions = [random.normal(size=x.shape).astype(np.float32) for x in jax.tree.leaves(PARAMS)]
-    exact = jax.tree.leaves(exact_gradient("thought"))
+    exact = jax.tree.leaves(enumerated_gradient("thought"))
     found: dict[str, list] = {"random_reward": [], "rlp": []}
     for i in range(40):
         rollout, evidence = stages(copies(TEXT, 32, 32 * i), settings=settings, at_step=i)
@@ -326,7 +326,7 @@ def test_advantages_are_leave_one_out():
 
 
 def test_a_step_raises_the_exact_mean_reward():
-    """One small move along the product's own gradient; the reward is then listed, not sampled."""
+    """One small step along the computed gradient; the reward is then enumerated, not sampled."""
     rollout, evidence = stages(copies(TEXT, 64))
     gradient = tiny.policy_gradient(CONFIG, SETTINGS, WORDS)
     _, g = gradient(PARAMS, rollout, *map(tiny.flat, (evidence.advantages, evidence.counted)))

@@ -1,4 +1,4 @@
-"""The verdict on an answer is a careful grader's, however the answer is written and framed; a right
+"""Verdicts are those of a careful human grader, however an answer is written and framed; a correct
 answer that math-verify alone accepts is never rejected."""
 
 import itertools
@@ -17,8 +17,8 @@ TABLES = (whole_numbers, numbers, expressions, texts, fractions_and_sets)
 MATH = [row for table in TABLES for row in table.ROWS]
 
 
-def others(verifier, gold, right, wrong):
-    """The responses whose verdict is another one."""
+def misjudged(verifier, gold, right, wrong):
+    """Return the responses with an unexpected verdict."""
     verdicts = ((response, True) for response in right), ((response, False) for response in wrong)
     return [
         (response, checked(verifier, response, gold))
@@ -29,15 +29,15 @@ def others(verifier, gold, right, wrong):
 
 @pytest.mark.parametrize(("gold", "right", "wrong"), MATH, ids=[row[0] for row in MATH])
 def test_math_gives_the_verdict_of_a_careful_grader(gold, right, wrong):
-    assert others("math", gold, right, wrong) == []
+    assert misjudged("math", gold, right, wrong) == []
 
 
 @pytest.mark.parametrize(("letter", "options", "right", "wrong"), CHOICE)
 def test_choice_gives_the_verdict_of_a_careful_grader(letter, options, right, wrong):
-    assert others("choice", Gold(letter, options), right, wrong) == []
+    assert misjudged("choice", Gold(letter, options), right, wrong) == []
 
 
-def test_the_table_is_large_and_no_text_stands_in_it_on_both_sides():
+def test_the_table_is_large_and_no_text_is_in_it_as_right_and_wrong():
     for rows in (MATH, [row[::2] + row[3:] for row in CHOICE]):
         assert sum(len(right) + len(wrong) for _, right, wrong in rows) > 300
         assert not any(set(right) & set(wrong) for _, right, wrong in rows)
@@ -73,7 +73,7 @@ def test_a_value_is_right_in_every_frame_and_no_other_is(value):
 
 @pytest.mark.parametrize("value", VALUES)
 def test_what_math_verify_alone_accepts_of_right_answers_is_accepted(value):
-    """And what it accepts of two texts as the same answer, these agree on."""
+    """Responses that it accepts for the same answer agree with each other."""
     read = lambda text: parse(text, parsing_timeout=None)
     accepted = [
         frame.format(value)
@@ -111,8 +111,8 @@ def test_choices_agree_by_their_letters():
     assert not agreed("choice", "The answer is E.", "The answer is E.", 4)
 
 
-def test_what_is_no_value_is_compared_without_an_error():
-    """Products and quotients of sets, which sympy cannot even count."""
+def test_what_is_not_a_value_is_compared_without_an_error():
+    """Products and quotients of sets, for which sympy's `count_ops` fails."""
     for text in (
         r"\{1,2\}\%",
         r"\{1\}\cdot\{2\}",

@@ -1,4 +1,4 @@
-"""Which answer a response gives, and whether it is the right one."""
+"""Verifiers: the extracted answer of a response, and whether it equals the gold answer."""
 
 import signal
 
@@ -12,7 +12,7 @@ HALF = ("1/2", r"\frac12", r"\frac{1}{2}", "0.5", "0.50", r"\tfrac{2}{4}", "50/1
 
 
 @pytest.mark.parametrize("answer", HALF)
-def test_math_knows_a_value_however_it_is_written(answer):
+def test_math_recognizes_a_value_however_it_is_written(answer):
     for written in HALF:
         for response in (f"so \\boxed{{{written}}}", f"$x = {written}$", written):
             assert checked("math", response, answer)[1], response
@@ -37,7 +37,7 @@ def test_math_knows_a_value_however_it_is_written(answer):
         (r"\boxed{18}", ("18.0", "$18"), ("1", "8")),
     ],
 )
-def test_math_knows_sets_intervals_tuples_and_terms(response, right, wrong):
+def test_math_recognizes_sets_intervals_tuples_and_terms(response, right, wrong):
     assert all(checked("math", response, answer)[1] for answer in right)
     assert not any(checked("math", response, answer)[1] for answer in wrong)
 
@@ -79,12 +79,12 @@ def test_math_takes_the_last_box_else_the_last_formula_or_number(response, answe
         "------",
     ],
 )
-def test_math_finds_nothing_where_nothing_is_answered(response):
+def test_math_extracts_nothing_without_an_answer(response):
     assert checked("math", response, "0") == (None, False)
 
 
 def test_math_sets_no_alarm():
-    """Its own time limit is a signal, which only a main thread may set."""
+    """math-verify's own time limit is a signal, which only a main thread may set."""
     before = signal.getsignal(signal.SIGALRM)
     assert checked("math", r"\boxed{2}", "2")[1]
     assert signal.getsignal(signal.SIGALRM) is before
@@ -120,7 +120,7 @@ def test_exact_is_the_whole_text_without_the_space_around_it():
     assert checked("exact", " \n", "north .") == (None, False)
 
 
-def test_a_verifier_of_ones_own_is_found_by_its_module(tmp_path, monkeypatch):
+def test_a_users_verifier_is_found_by_its_module(tmp_path, monkeypatch):
     (tmp_path / "my_verifiers.py").write_text(
         "from rlp.answers.verifiers import Verifier\n"
         "LENGTH = Verifier(lambda response: str(len(response)), lambda a, b: int(a) == int(b))\n"
@@ -134,7 +134,7 @@ def test_a_verifier_of_ones_own_is_found_by_its_module(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("maths", "data.problems.verifier='maths' is unknown; use one of math, choice, exact, or"),
         ("rlp.nowhere:X", "cannot be imported: No module named 'rlp.nowhere'"),
@@ -146,22 +146,22 @@ def test_a_verifier_of_ones_own_is_found_by_its_module(tmp_path, monkeypatch):
         ("rlp.answers.verifiers:find", "cannot be called with .response, answer."),
     ],
 )
-def test_what_is_no_verifier_is_refused(name, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_what_is_not_a_verifier_is_refused(name, message):
+    with pytest.raises(UserError, match=message) as caught:
         find(name)
     assert "\n" not in str(caught.value)
-    verifiers.prepare(name)  # says nothing: the check itself does
+    verifiers.prepare(name)  # no error: the check itself raises it
 
 
 @pytest.mark.parametrize(
     "answer", ["b) Paris", "B. Paris", "(b) paris", r"\text{B}", "\uff22", "Paris"]
 )
-def test_a_right_letter_may_have_the_text_of_its_option(answer):
-    assert verifiers.right_letter(answer, ["Rome", "Paris"]) == "B"
+def test_a_gold_letter_may_have_the_text_of_its_option(answer):
+    assert verifiers.gold_letter(answer, ["Rome", "Paris"]) == "B"
 
 
 @pytest.mark.parametrize(
-    ("answer", "options", "said"),
+    ("answer", "options", "message"),
     [
         ("x", ["x", "x"], "'x' is ambiguous: it is the text of the options A and B"),
         ("B", ["B", "A"], "may be the letter of an option or the text of another one"),
@@ -169,6 +169,6 @@ def test_a_right_letter_may_have_the_text_of_its_option(answer):
         ("B. Rome", ["Rome", "Paris"], "is not a letter from A to B"),
     ],
 )
-def test_a_right_letter_that_may_be_two_options_or_none_is_refused(answer, options, said):
-    with pytest.raises(UserError, match=said):
-        verifiers.right_letter(answer, options)
+def test_a_gold_letter_that_may_be_two_options_or_none_is_refused(answer, options, message):
+    with pytest.raises(UserError, match=message):
+        verifiers.gold_letter(answer, options)

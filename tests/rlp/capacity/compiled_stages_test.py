@@ -1,4 +1,4 @@
-"""The compiled of a step is the step: the same programs on the same shapes and places."""
+"""The compiled stages are those of a real step, with the same shapes and shardings."""
 
 import dataclasses
 import functools
@@ -32,9 +32,9 @@ SETTINGS = tiny.rlp_settings(
 )
 LENGTH = 12
 ON_ANSWERS = response_settings(dataclasses.replace(SETTINGS, objective="hicra"), 3)
-NAMES = ("gather", "read", "no_think", "rollout", "evidence", "join", "figures", "update", "finish")
+NAMES = ("gather", "read", "no_think", "rollout", "evidence", "join", "metrics", "update", "finish")
 NAMES_ON_ANSWERS = (
-    "gather", "read", "rollout", "responses", "answer_rewards", "join", "figures", "update",
+    "gather", "read", "rollout", "responses", "answer_rewards", "join", "metrics", "update",
     "finish",
 )  # fmt: skip
 
@@ -46,7 +46,7 @@ def case(settings=SETTINGS):
 
 
 class Recorded(programs.Compiler):
-    """A compiler that remembers what it is asked to compile."""
+    """A compiler that records the arguments and outputs of its stages."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -60,7 +60,7 @@ class Recorded(programs.Compiler):
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compiles():
-    """What the programs compute is not asked here."""
+    """Skip optimizations, since the programs do not run."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -71,12 +71,12 @@ def planned(settings=SETTINGS):
     compiled = programs.CompiledStep()
     compiler = Recorded(case(settings).mesh, compiled, lambda line: None)
     with programs.tracing_for(case(settings).mesh, "cpu"):
-        compiled_stages.walk(compiler, case(settings))
+        compiled_stages.compile_stages(compiler, case(settings))
     return compiled, compiler.asked
 
 
 def answering():
-    """Says of every response that it is wrong, and that none of it plans."""
+    """Grades every response as wrong, and finds no planning."""
     wrong = Grade("2", False, False, None, False)
     return types.SimpleNamespace(
         method=Method(MODEL, ON_ANSWERS, WORDS),
@@ -88,7 +88,7 @@ def answering():
 
 @functools.cache
 def trained(settings=SETTINGS):
-    """What a real step gives its programs and gets from them, and how often: name to list."""
+    """Return the descriptions of arguments and outputs of every run of a real step, by stage."""
     c = case(settings)
     common = (OPTIMIZER, c.mesh, compiled_stages.shardings_of(c))
     if c.answers:
@@ -110,7 +110,7 @@ def trained(settings=SETTINGS):
         return run
 
     trainer.programs |= {name: watched(name) for name in names}
-    params = jax.tree.map(jnp.copy, tiny.params(MODEL))  # the update takes their memory
+    params = jax.tree.map(jnp.copy, tiny.params(MODEL))  # the update donates them
     state = jax.device_put(new_state(params, OPTIMIZER, c.baseline), common[-1])
     batch = tiny.documents(0, [12, 10, 9, 12], LENGTH, 22, forks=settings.forks_per_document)
     key = jax.device_put(jax.random.key(3), NamedSharding(c.mesh, P()))
@@ -119,8 +119,8 @@ def trained(settings=SETTINGS):
 
 
 def description(leaf):
-    """Shape, type and the shape on one device, of an array, a struct or a number."""
-    if isinstance(leaf, np.ndarray):  # of the host: every device has it whole
+    """Return shape, dtype and shape per device of an array or a struct; or the number itself."""
+    if isinstance(leaf, np.ndarray):  # from the host: replicated
         return leaf.shape, str(leaf.dtype), leaf.shape
     if not hasattr(leaf, "sharding"):
         return leaf
@@ -129,7 +129,7 @@ def description(leaf):
 
 @pytest.mark.parametrize("settings", [SETTINGS, ON_ANSWERS], ids=["documents", "problems"])
 def test_no_lower_bound_is_above_what_the_compiler_says(settings):
-    c, total = case(settings), lambda found: sum(need.size for need in found)
+    c, total = case(settings), lambda needs: sum(need.size for need in needs)
     peaks = {stage.name: stage.peak for stage in planned(settings)[0].stages}
     state = step_memory.abstract_state(c.mesh, MODEL, OPTIMIZER, c.baseline, "device", c.reference)
     held = total(step_memory.of_state(MODEL, state, learns=False))
@@ -173,9 +173,9 @@ def test_a_stage_is_compiled_for_the_arrays_that_the_step_gives_it(settings, nam
 
 
 def test_rollout_batches_are_joined_and_cut_into_minibatches_where_they_are():
-    found = {stage.name: stage for stage in planned()[0].stages}
-    assert not found["join"].collectives
-    moves = {collective.kind for collective in found["update"].collectives}
+    actual = {stage.name: stage for stage in planned()[0].stages}
+    assert not actual["join"].collectives
+    moves = {collective.kind for collective in actual["update"].collectives}
     assert moves == {"all-gather", "all-reduce"}  # of parameters and gradients
 
 
@@ -198,16 +198,16 @@ def test_what_is_held_has_the_bytes_of_one_device():
 
 def test_what_is_alive_beside_a_stage_is_counted_once():
     compiled, asked = planned()
-    found = {stage.name: stage for stage in compiled.stages}
+    actual = {stage.name: stage for stage in compiled.stages}
     held = {held.name: held.bytes for held in compiled.held}
-    # theta is what the copy is made of; the rest of the state waits, of which 3 are counters.
-    assert found["gather"].others == held["optimizer"] + held["baseline"] + 3 * 4
-    assert found["update"].others == held["baseline"]
-    # Of the rollout batches before, what the update reads; their caches are gone.
+    # theta is an argument; the rest of the state, with 3 counters, is live.
+    assert actual["gather"].others == held["optimizer"] + held["baseline"] + 3 * 4
+    assert actual["update"].others == held["baseline"]
+    # Of earlier rollout batches, the values that the update reads are live; their caches are not.
     kept = programs.device_bytes([asked["join"][0][0][1:]])
     waiting = programs.device_bytes([asked["no_think"][1]])
     at_rest = held["parameters"] + held["optimizer"] + held["baseline"] + 3 * 4
-    assert found["rollout"].others == at_rest + kept + waiting
+    assert actual["rollout"].others == at_rest + kept + waiting
 
 
 def test_bytes_of_a_device_by_hand():

@@ -1,4 +1,4 @@
-"""What certainly does not fit is refused with its bytes and the field; what may fit never is."""
+"""A run that cannot fit is refused with bytes and field; one that may fit is not refused."""
 
 import logging
 import types
@@ -15,12 +15,12 @@ GIB = 2**30
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """`machine(meminfo, cgroup, files)` says what Linux shows; the memory that is found."""
+    """`machine(meminfo, cgroup, files)` sets files of Linux, and returns the detected memory."""
     monkeypatch.setattr(device_memory, "PROC", tmp_path / "proc")
     monkeypatch.setattr(device_memory, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(device_memory, "_address_space", lambda: None)
 
-    def found(cgroup, files, total=32, swap=0):
+    def memory(cgroup, files, total=32, swap=0):
         (tmp_path / "proc" / "self").mkdir(parents=True)
         kib = lambda gib: gib * 2**20
         meminfo = f"MemTotal: {kib(total)} kB\nMemFree: 1 kB\nSwapTotal: {kib(swap)} kB\nHuge: 0\n"
@@ -34,7 +34,7 @@ def machine(tmp_path, monkeypatch):
         assert memory is not None
         return memory / GIB
 
-    return found
+    return memory
 
 
 V2, V1 = "0::/jobs/mine\n", "5:cpu:/\n4:cpuset,memory:/jobs/mine\n0::/\n"
@@ -117,18 +117,18 @@ def accelerator(stats):
 
 def test_an_accelerator_has_its_own_limit(caplog):
     devices = [accelerator({"bytes_limit": 9 * GIB}), accelerator({"bytes_limit": 8 * GIB})]
-    found = device_memory.limits(devices)
-    assert (found.device, found.name, found.sharing) == (8 * GIB, "a H1", 0)
+    actual = device_memory.limits(devices)
+    assert (actual.device, actual.name, actual.sharing) == (8 * GIB, "a H1", 0)
     assert caplog.text == ""
 
 
 @pytest.mark.parametrize("stats", [None, {}, NotImplementedError()])
 def test_a_limit_that_is_not_known_is_one_warning(caplog, stats):
     with caplog.at_level(logging.WARNING):
-        found = device_memory.limits([accelerator({"bytes_limit": GIB}), accelerator(stats)])
-    assert found.device is None
+        actual = device_memory.limits([accelerator({"bytes_limit": GIB}), accelerator(stats)])
+    assert actual.device is None
     assert len(caplog.records) == 1
-    device_memory.check([Need("caches", 2**200, {"batch_size": 1})], found, "a step")
+    device_memory.check([Need("caches", 2**200, {"batch_size": 1})], actual, "a step")
 
 
 NEEDS = [
@@ -150,7 +150,7 @@ def test_the_bound_itself_fits_and_one_byte_less_does_not():
 
 def test_the_host_has_a_limit_of_its_own_where_devices_have_theirs():
     device_memory.check(NEEDS, Limits(1000, "a H1", 400), "a step", NEEDS[1:])
-    with pytest.raises(DoesNotFit, match="400 bytes of the host's memory"):
+    with pytest.raises(DoesNotFit, match="400 bytes of host memory"):
         device_memory.check(NEEDS, Limits(1000, "a H1", 399), "a step", NEEDS[1:])
 
 

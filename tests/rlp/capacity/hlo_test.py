@@ -23,13 +23,13 @@ def struct(shape, *spec):
 
 
 def compiled(f, *arguments, out=()):
-    """Text of the program of 8 devices."""
+    """Return the HLO text of a program on 8 devices."""
     program = jax.jit(f, out_shardings=NamedSharding(mesh(), P(*out)))
     return program.lower(*arguments).compile().as_text()
 
 
-def found(text, steps=1):
-    """Kind to (count, bytes sent), of a program on 8 devices."""
+def by_kind(text, steps=1):
+    """Return (count, sent bytes) by kind, of a program on 8 devices."""
     table = {}
     for one in collectives(text, 8, steps):
         count, sent = table.get(one.kind, (0, 0))
@@ -49,18 +49,18 @@ def product(x, y):
 
 def test_a_sum_over_four_of_eight_devices():
     text = compiled(product, LEFT, RIGHT)
-    assert found(text) == {"all-reduce": (1, PRODUCT)}
+    assert by_kind(text) == {"all-reduce": (1, PRODUCT)}
     (only,) = collectives(text, 8)
     assert sorted(map(sorted, only.groups.tolist())) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_a_gather_over_two_of_eight_devices():
     text = compiled(lambda x: x + 1, struct((8, 6), "a"))
-    assert found(text) == {"all-gather": (1, 8 * 6 * 4 / 2)}
+    assert by_kind(text) == {"all-gather": (1, 8 * 6 * 4 / 2)}
 
 
 def test_what_moves_nothing_has_no_collectives():
-    assert found(compiled(lambda x: x + 1, struct((8, 6), "a"), out=("a",))) == {}
+    assert by_kind(compiled(lambda x: x + 1, struct((8, 6), "a"), out=("a",))) == {}
 
 
 def scanned(turns):
@@ -71,13 +71,13 @@ def scanned(turns):
 
 
 def test_a_loop_counts_as_often_as_it_turns():
-    once, often = found(scanned(1)), found(scanned(5))
+    once, often = by_kind(scanned(1)), by_kind(scanned(5))
     assert once
     assert often == {kind: (5 * count, 5 * sent) for kind, (count, sent) in once.items()}
 
 
 def decoding(x, y, loops=1):
-    """Loops one after the other, whose end depends on data, with one sum over devices a turn."""
+    """Several loops whose trip count depends on data, with one all-reduce per iteration."""
 
     def running(state):
         number, x = state
@@ -98,13 +98,13 @@ def decoding(x, y, loops=1):
 def test_a_loop_that_depends_on_data_takes_the_steps_it_is_given_once(loops):
     run = functools.partial(decoding, loops=loops)
     text = compiled(run, struct((8, 32), None, "b"), struct((32, 8), "b"), out=(None, "b"))
-    none, one, seven = (found(text, steps)["all-reduce"] for steps in (0, 1, 7))
+    none, one, seven = (by_kind(text, steps)["all-reduce"] for steps in (0, 1, 7))
     assert one[0] > none[0]
     for i in (0, 1):
         assert seven[i] - none[i] == pytest.approx(7 * (one[i] - none[i]))
 
 
-# ---- forms that XLA's CPU compiler does not write
+# ---- forms that XLA:CPU does not emit
 
 TPU = """
 %wide.condition (p: (s32[], f32[8])) -> pred[] {
@@ -151,8 +151,8 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 
 
 def test_the_forms_of_a_program_for_tpus():
-    """A counted loop, a gather spread over three fusions, a sum of which each keeps a part."""
-    assert found(TPU) == {
+    """A loop with a constant, an all-gather in three fusions, a fused reduce-scatter."""
+    assert by_kind(TPU) == {
         "all-gather": (6, 6 * 3 / 4 * 16 * 8 * 2),
         "reduce-scatter": (6, 6 * 3 / 4 * 16 * 4),
         "collective-permute": (1, 8 * 4),
@@ -164,7 +164,7 @@ def test_a_limit_that_comes_from_outside_of_the_loop():
         "tuple(%zero, %a)", "tuple(%zero, %turns)"
     )
     carried = carried.replace("  %start =", "  %turns = s32[] constant(2)\n  %start =")
-    assert found(carried)["all-gather"][0] == 2
+    assert by_kind(carried)["all-gather"][0] == 2
 
 
 GPU = """
@@ -197,7 +197,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 )
 def test_groups_are_read_in_every_form(form, groups):
     text = GPU.replace("GROUPS", form)
-    assert found(text) == {
+    assert by_kind(text) == {
         "all-gather": (1, 3 / 4 * 8 * 4 * 2),
         "reduce-scatter": (1, 3 * (2 * 4 * 2 + 2 * 4)),
     }
@@ -207,5 +207,5 @@ def test_groups_are_read_in_every_form(form, groups):
 
 
 def test_groups_in_another_form_are_refused():
-    with pytest.raises(ValueError, match="not known"):
+    with pytest.raises(ValueError, match="unknown form"):
         collectives(GPU.replace("GROUPS", "<everyone>"), 8)

@@ -1,4 +1,4 @@
-"""Bytes of a step against sums by hand, and the least time that follows."""
+"""Bytes of a step against sums by hand, and the minimum time."""
 
 import dataclasses
 import functools
@@ -35,17 +35,17 @@ def case(settings=SETTINGS, rows=4, length=10):
     return StepSpec(MODEL, settings, tiny.words(MODEL), OPTIMIZER, mesh(), rows, length)
 
 
-# Reads and writes of one token's linear maps: q, k, v from 32; o; gate and up from 32; down.
+# Values read and written by the linear maps of a token: q, k, v from 32; o; gate and up; down.
 LINEAR = 4 * ((32 + 3 * 32) + (32 + 32) + (32 + 2 * 48) + (48 + 32))
 
 
 def scores(pairs, logits):
-    """Written and read: one number for each of four heads and each of 24 words."""
+    """Bytes written and read: a float32 per pair and head (4), and per logit (24)."""
     return 2 * 4 * (4 * pairs + 24 * logits)
 
 
 def test_bytes_of_next_token_training():
-    """On four devices: parameters in three passes (half of them, two devices share the rest), 40
+    """On four devices: half of the parameters in each of three passes (mesh.tensor is 2), 40
     tokens, gradients written, added and read, three float32 per parameter read and written."""
     activations = 3 * (40 * LINEAR + scores(4 * 100, 40)) / 4
     weights, at_rest = 4 * PARAMETERS / 2, 4 * PARAMETERS / 4
@@ -53,7 +53,7 @@ def test_bytes_of_next_token_training():
 
 
 def test_bytes_of_a_rollout():
-    """Documents are read once; every one of 3 tokens reads the parameters, both caches and its
+    """Documents are prefilled once; each of 3 tokens reads the parameters, both caches and its
     logits. A branch of 1 + 3 - 1 slots."""
     weights = 4 * PARAMETERS / 2
     token = 2 * 4 * 8 * 4
@@ -69,12 +69,12 @@ def test_rollout_batches_read_the_parameters_again_and_nothing_else():
     whole, cut = rlp_bytes(case()), rlp_bytes(case(batches))
     assert cut["rollout"] - whole["rollout"] == weights * (1 + 3)
     assert cut["evidence"] - whole["evidence"] == weights * (1 + 1)
-    sums = 2 * 3 * 4 * PARAMETERS / 4  # gradients of three micro-batches more, written and read
+    sums = 2 * 3 * 4 * PARAMETERS / 4  # gradients of three more micro-batches, written and read
     assert cut["update"] - whole["update"] == 3 * 3 * weights + sums
 
 
 def test_more_updates_read_and_write_the_parameters_again():
-    """Every pass goes over all thoughts, every minibatch of it has an optimizer update."""
+    """Every pass is over all thoughts, with an optimizer update per minibatch."""
     weights, at_rest = 4 * PARAMETERS / 2, 4 * PARAMETERS / 4
     update = lambda **changes: rlp_bytes(case(dataclasses.replace(SETTINGS, **changes)))["update"]
     average = 3 * at_rest
@@ -85,40 +85,41 @@ def test_more_updates_read_and_write_the_parameters_again():
     )
 
 
-CHIP = Chip("one", "cuda", 1e9, flops=100.0, bandwidth=10.0, link=5.0, network=1.0, dimensions=2)
+SPEEDS = {"flops": 100.0, "bandwidth": 10.0, "link": 5.0, "network": 1.0}
+CHIP = Chip("one", "cuda", 1e9, dimensions=2, kinds=(), **SPEEDS)
 
 
 def stage(sent, groups, times=1):
-    found = Collective("all-gather", np.array(groups), 1, sent)
-    return CompiledStage("update", "update", times, 0, 0, 0, 0, (found,), (), 0.0)
+    actual = Collective("all-gather", np.array(groups), 1, sent)
+    return CompiledStage("update", "update", times, 0, 0, 0, 0, (actual,), (), 0.0)
 
 
 @pytest.mark.parametrize(
     ("groups", "seconds"), [([[0, 1], [2, 3]], 12.0), ([[0, 2], [1, 3]], 60.0)]
 )
 def test_what_is_sent_takes_the_links_inside_a_node_and_the_network_between(groups, seconds):
-    (found,) = rooflines(case(None), CHIP, [stage(30.0, groups, times=2)], lambda i: i // 2)
-    assert found.sent == 60.0
-    assert found.seconds[2] == seconds
+    (actual,) = rooflines(case(None), CHIP, [stage(30.0, groups, times=2)], lambda i: i // 2)
+    assert actual.sent == 60.0
+    assert actual.seconds[2] == seconds
 
 
 @pytest.mark.parametrize(
     ("changes", "bound"),
     [
-        ({"flops": 1e-3}, "arithmetic"),
+        ({"flops": 1e-3}, "compute"),
         ({"bandwidth": 1e-6}, "memory"),
-        ({"link": 1e-9}, "interconnect"),
+        ({"link": 1e-9}, "communication"),
     ],
 )
 def test_the_slowest_bound_holds(changes, bound):
     chip = dataclasses.replace(CHIP, **changes)
-    (found,) = rooflines(case(None), chip, [stage(30.0, [[0, 1, 2, 3]])], lambda _: 0)
-    assert found.bound == bound
+    (actual,) = rooflines(case(None), chip, [stage(30.0, [[0, 1, 2, 3]])], lambda _: 0)
+    assert actual.bound == bound
     optimizer = OPTIMIZER.flops(shapes(MODEL))
-    assert found.flops == by_phase(next_token_flops(MODEL, optimizer, 4, 10))["update"] / 4
+    assert actual.flops == by_phase(next_token_flops(MODEL, optimizer, 4, 10))["update"] / 4
     expected = {
-        "arithmetic": found.flops / chip.flops,
+        "compute": actual.flops / chip.flops,
         "memory": next_token_bytes(case(None)) / chip.bandwidth,
-        "interconnect": 30.0 / chip.link,
+        "communication": 30.0 / chip.link,
     }
-    assert found.time == expected[bound] == max(expected.values())
+    assert actual.time == expected[bound] == max(expected.values())

@@ -1,4 +1,4 @@
-"""What is printed: whether a step fits, and what to change where it does not."""
+"""The printed tables: whether a step fits, and what to change if it does not."""
 
 import dataclasses
 import re
@@ -27,7 +27,7 @@ def case(**changes):
 
 
 def compiled(**gibs):
-    """A compiled step of stages with these arguments, each beside 1 GiB of others."""
+    """A compiled step; its stages have these arguments in GiB, and 1 GiB of other live arrays."""
     stage = lambda name, size: CompiledStage(name, "update", 1, size * GIB, 0, 0, GIB, (), (), 0.0)
     return CompiledStep([stage(name, size) for name, size in gibs.items()])
 
@@ -49,13 +49,14 @@ def test_the_worst_stage_decides():
 def test_each_stage_has_its_own_advice():
     fits, line = conclusion(compiled(read=3, update=20), update_micro_batch=8)
     assert not fits
-    assert "in update; lower rlp.update_micro_batch (one has 8 thoughts), set model.remat" in line
+    cure = "lower rlp.update_micro_batch (a micro-batch has 8 thoughts), set model.remat"
+    assert f"in update; {cure}" in line
 
 
 def test_what_is_as_small_as_it_can_be_is_not_to_be_lowered():
     """Four devices share the rows, so a rollout batch has at least four groups of four."""
     fits, line = conclusion(compiled(read=15, update=12), max_branches_in_flight=16)
-    assert line.endswith("in read; raise mesh.fsdp or mesh.tensor, or take more chips")
+    assert line.endswith("in read; raise mesh.fsdp or mesh.tensor, or use more chips")
     fits, line = conclusion(compiled(update=20), update_micro_batch=4)
     assert "micro_batch" not in line
 
@@ -74,7 +75,7 @@ def test_jax_takes_a_share_of_a_gpu(monkeypatch):
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
     fits, line = conclusion(compiled(update=119), topology=h200)
     assert not fits
-    assert line.endswith("or give JAX more of the memory (XLA_PYTHON_CLIENT_MEM_FRACTION)")
+    assert line.endswith(", or raise XLA_PYTHON_CLIENT_MEM_FRACTION")
     assert line.startswith("does not fit: peak 120.00 of 105.30 GiB")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
     assert conclusion(compiled(update=119), topology=h200) == (
@@ -88,9 +89,9 @@ def test_jax_takes_a_share_of_a_gpu(monkeypatch):
 
 def test_what_the_compiler_could_not_keep_is_told():
     remark = "Involuntary full rematerialization. The compiler cannot go from A to B"
-    found = compiled(update=1)
-    found.stages[0] = dataclasses.replace(found.stages[0], remarks=(remark,))
-    assert f"  update: {remark}" in list(summary.memory_tables(found))
+    step = compiled(update=1)
+    step.stages[0] = dataclasses.replace(step.stages[0], remarks=(remark,))
+    assert f"  update: {remark}" in list(summary.memory_tables(step))
 
 
 def test_the_table_of_parameters_adds_up():
@@ -99,7 +100,7 @@ def test_the_table_of_parameters_adds_up():
     rows = [re.split(r" {2,}", line.strip()) for line in lines]
     assert rows[0] == ["parameter", "shape", "spec", "bytes per device"]
     assert ["embedding", "24×32", "(tensor, fsdp)", str(24 * 32 * 4 // 4)] in rows
-    assert ["norm/scale", "32", "(whole)", "128"] in rows
+    assert ["norm/scale", "32", "(replicated)", "128"] in rows
     numbers = [int(row[-1].replace(",", "")) for row in rows[1:]]
     assert len(rows) == 2 + len(jax.tree.leaves(abstract_params(MODEL, mesh)))
     assert numbers[-1] == sum(numbers[:-1])
@@ -117,14 +118,14 @@ def test_topologies(text, devices, platform):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("v9:2x2", "no chip 'v9'; use one of v4, v5e"),
-        ("v5p", "v5p takes 3 sizes: v5p:4x4x4"),
-        ("v5p:4x4", "v5p takes 3 sizes"),
-        ("v5e:2x2x1", "v5e takes 2 sizes: v5e:4x4"),
-        ("v5e:2x0", "v5e takes 2 sizes"),
-        ("v5e:2x-1", "v5e takes 2 sizes"),
-        ("h200:8", "h200 takes 2 sizes: h200:2x8"),
-        ("h200:2x9", "8 GPUs at most"),
+        ("v9:2x2", "unknown chip 'v9'; use one of v4, v5e"),
+        ("v5p", "v5p needs 3 sizes, such as v5p:4x4x4"),
+        ("v5p:4x4", "v5p needs 3 sizes"),
+        ("v5e:2x2x1", "v5e needs 2 sizes, such as v5e:4x4"),
+        ("v5e:2x0", "v5e needs 2 sizes"),
+        ("v5e:2x-1", "v5e needs 2 sizes"),
+        ("h200:8", "h200 needs 2 sizes, such as h200:2x8"),
+        ("h200:2x9", "at most 8 GPUs"),
     ],
 )
 def test_topologies_that_are_none(text, said):

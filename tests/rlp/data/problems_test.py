@@ -312,8 +312,8 @@ LETTERS = {
 }
 NO_LETTERS = {
     "E": "'E' is not one of the options A to D",
-    "4": "4 is not the number of one of its 4 options, counted from 0",
-    "-1": "-1 is not the number of one of its 4 options, counted from 0",
+    "4": "4 is not the number of an option from 0 to 3",
+    "-1": "-1 is not the number of an option from 0 to 3",
     "Madrid": "'Madrid' is not a letter from A to D, the number of an option (from 0) or the text",
     "A or B": "'A or B' is not a letter from A to D",
     "1.5": "'1.5' is not a letter from A to D",
@@ -361,7 +361,10 @@ def test_letters_without_options(tmp_path):
         found = usable(tmp_path / "a.jsonl", [{"problem": "q", "answer": answer}], "choice")
         assert found == [("q", "J")]
         assert found[0][1].options == 0
-    for answer, message in ((2, "data.problems.options_column names"), ("K", "one of the options")):
+    for answer, message in (
+        (2, "set data.problems.options_column to"),
+        ("K", "one of the options"),
+    ):
         with pytest.raises(UserError, match=message):
             usable(tmp_path / "a.jsonl", [{"problem": "q", "answer": answer}], "choice")
 
@@ -375,7 +378,7 @@ def test_solutions_that_no_response_would_repeat_are_refused(tmp_path):
     for answer, message in (
         (
             "48 / 2 = 24 clips\n#### 72",
-            "the gold answer holds '####'; set data.problems.answer_marker=",
+            "the gold answer contains '####'; set data.problems.answer_marker=",
         ),
         (
             "We add one clip after the other. " * 9,

@@ -1,4 +1,4 @@
-"""From scores to what thoughts are worth: what matches, other places, draws of their own."""
+"""Credit of thoughts: matching predictions, other positions, noise, and rewards of scores."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import pytest
 
 from rlp.engine import step
 from rlp.engine.branches import make_forks
-from rlp.engine.sampling import document_keys, noise, other_places
+from rlp.engine.sampling import document_keys, noise, other_positions
 from rlp.engine.token_bytes import LONGEST, matches, token_table
 from rlp.objectives.registry import OBJECTIVES
 from rlp.tokenizers.byte_tokenizer import ByteTokenizer
@@ -33,14 +33,14 @@ TH, E, THE, SPACE, THE_SPACE, SPECIAL, T, LONG = range(8)
         (TH, [TH, E, SPACE], True),  # the document's own token
         (THE, [TH, E, SPACE], True),  # its first two as one
         (THE_SPACE, [TH, E, SPACE], True),  # all three
-        (T, [TH, E, SPACE], False),  # right as far as it goes, but inside of a token
-        (THE_SPACE, [TH, E], False),  # goes on beyond what is known
+        (T, [TH, E, SPACE], False),  # a prefix, but ends inside a token
+        (THE_SPACE, [TH, E], False),  # longer than the known text
         (E, [TH, E, SPACE], False),
         (TH, [THE, SPACE, T], False),
-        (SPECIAL, [SPECIAL, TH, E], True),  # no text, the same token
-        (THE, [TH, SPECIAL, E], False),  # no text goes across a token that has none
+        (SPECIAL, [SPECIAL, TH, E], True),  # a token without text matches itself
+        (THE, [TH, SPECIAL, E], False),  # no match across a token without text
         (TH, [TH, SPECIAL, E], True),
-        (LONG, [LONG, E, E], True),  # too long to be compared, the same token
+        (LONG, [LONG, E, E], True),  # too long to compare, but the same token
         (SPECIAL, [LONG, E, E], False),
     ],
 )
@@ -92,8 +92,8 @@ def test_the_bytes_of_tokens_are_those_of_their_text(kind, tmp_path):
 
 
 def test_every_way_to_cut_a_text_into_bpe_tokens_begins_right(tmp_path):
-    """Of "thing then", in the tokenizer's own cut: a token is right if and only if its bytes are
-    those of the first tokens, one or more of them."""
+    """For "thing then" as tokenized: a token matches if and only if its bytes are those of one or
+    more of the first tokens."""
     tokenizer = bpe(tmp_path)
     pieces = tokenizer.token_bytes()
     target = tokenizer.encode("thing then")
@@ -101,11 +101,11 @@ def test_every_way_to_cut_a_text_into_bpe_tokens_begins_right(tmp_path):
     table = token_table(pieces, len(pieces) + 3)
     every = jnp.arange(len(pieces) + 3)
     spread = jnp.broadcast_to(jnp.array(target), (len(every), len(target)))
-    found = np.flatnonzero(jax.jit(matches)(every, spread, table))
+    actual = np.flatnonzero(jax.jit(matches)(every, spread, table))
     prefixes = {b"".join(pieces[i] for i in target[: n + 1]) for n in range(len(target))}
     expected = [i for i, piece in enumerate(pieces) if piece in prefixes]
-    assert found.tolist() == expected
-    # In single bytes the text is cut otherwise, and the tokenizer's own first token is right still.
+    assert actual.tolist() == expected
+    # If the text is tokenized as single bytes, the tokenizer's first token still matches.
     single = [pieces.index(bytes([b])) for b in b"thing then"]
     assert matches(jnp.array(target[0]), jnp.array(single), table)
     assert len(pieces[target[0]]) > 1
@@ -113,13 +113,13 @@ def test_every_way_to_cut_a_text_into_bpe_tokens_begins_right(tmp_path):
 
 def test_another_place_is_another_one_and_any_of_them():
     length, fork = jnp.array([9, 12, 3]), jnp.array([[2, 5], [10, 1], [1, 1]])
-    many = tiny.jit(lambda keys: other_places(keys, *repeated, 1, 2))
+    many = tiny.jit(lambda keys: other_positions(keys, *repeated, 1, 2))
     repeated = jnp.tile(fork, (400, 1)), jnp.tile(length, 400)
     drawn = np.asarray(many(keys(1200))).reshape(400, 3, 2)
     for row, k in np.ndindex(2, 2):
         allowed = set(range(1, int(length[row]) - 1)) - {int(fork[row, k])}
         assert set(drawn[:, row, k].tolist()) == allowed
-    assert (drawn[:, 2] == 1).all()  # there is no other
+    assert (drawn[:, 2] == 1).all()  # the only allowed position
 
 
 def keys(documents):
@@ -137,8 +137,8 @@ def test_noise_belongs_to_the_thought_and_is_even():
 
 @pytest.mark.parametrize("name", ["shuffled_target", "rpt", "other_document"])
 def test_a_step_of_an_objective_is_its_reward_of_naive_scores(name):
-    """Evidence of every thought, here, elsewhere and in another document, from rows that repeat the
-    prefix."""
+    """Evidence of every thought, also at another position and in another document, from rows that
+    repeat the prefix."""
     settings = dataclasses.replace(tiny.rlp_settings(unclosed="mask"), objective=name)
     method = (CONFIG, settings, WORDS)
     table = token_table([bytes([65 + i]) for i in range(22)], 24)
@@ -148,33 +148,33 @@ def test_a_step_of_an_objective_is_its_reward_of_naive_scores(name):
         reading = step.read_stage(*method, params, phi, BATCH, KEY, 1)
         rollout = step.rollout_stage(*method, params, reading)
         no_think = step.no_think_stage(*method, params, phi, BATCH, reading)
-        found, scores = step.outcome_of(
+        actual, scores = step.outcome_of(
             *method, params, reading, rollout, no_think.baseline, 0, table
         )
         return (
             reading,
             rollout,
-            found,
+            actual,
             step.evidence_stage(*method, params, reading, no_think, rollout, 0, table),
         )
 
-    reading, rollout, found, evidence = run(PARAMS, PHI)
-    expected = OBJECTIVES[name].reward(found)
+    reading, rollout, actual, evidence = run(PARAMS, PHI)
+    expected = OBJECTIVES[name].reward(actual)
     np.testing.assert_allclose(evidence.rewards, expected, rtol=1e-6)
     t, group = rollout.thoughts, settings.group_size
     places = {"reasoned": (reading.forks, 0)}
     if "elsewhere" in OBJECTIVES[name].reads:
         length, fork = (BATCH.segment > 0).sum(axis=-1), reading.forks.position
-        place = other_places(reading.keys, fork, length, settings.min_prefix, settings.horizon)
+        place = other_positions(reading.keys, fork, length, settings.min_prefix, settings.horizon)
         places["elsewhere"] = make_forks(BATCH, place, settings.horizon), 0
     if "in_another" in OBJECTIVES[name].reads:
-        places["in_another"] = reading.forks, 1  # in the document before
+        places["in_another"] = reading.forks, 1  # in the previous document
     for leaf, (at, before) in places.items():
         branches = []
         for b, n in np.ndindex(t.length.shape):
             there = b - before
             fork = int(reading.forks.position[there, n // group])
-            # The text before the fork, and behind it what is scored.
+            # The text before the fork, followed by the scored target.
             target = np.asarray(at.target[there, n // group])
             line = [*np.asarray(BATCH.tokens[there, :fork]), *target]
             actions = np.asarray(t.actions[b, n, : t.length[b, n]]).tolist()
@@ -182,5 +182,5 @@ def test_a_step_of_an_objective_is_its_reward_of_naive_scores(name):
         rows = naive.write_out(branches, WORDS, settings.thought_length, 30)
         scores = naive.target_logprobs(PARAMS, rows, config=CONFIG, vocabulary=WORDS)
         np.testing.assert_allclose(
-            np.ravel(getattr(found, leaf)), np.asarray(scores).sum(-1), atol=2e-5
+            np.ravel(getattr(actual, leaf)), np.asarray(scores).sum(-1), atol=2e-5
         )

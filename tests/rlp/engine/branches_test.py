@@ -1,4 +1,4 @@
-"""Slots of a branch: read in order of position, they are the row that one would write by hand."""
+"""The live slots of a branch, sorted by position, are the row that one would write by hand."""
 
 import itertools
 
@@ -65,11 +65,11 @@ def test_a_laid_out_branch_is_the_row_written_by_hand(thoughts, forks, horizon, 
     lines, words = thoughts
     document = tiny.documents(0, [12], 14, 22)
     trunk = document_trunk(document, prompt, 1)
-    found = make_forks(document, jnp.array([forks]), horizon)
+    actual = make_forks(document, jnp.array([forks]), horizon)
     branches = lay_out(
         thoughts_of(lines, LIMIT, words.think_close),
-        found.target,
-        found.position + len(prompt),
+        actual.target,
+        actual.position + len(prompt),
         jnp.ones((1, 3), jnp.int32),
         words,
     )
@@ -91,7 +91,7 @@ def test_a_laid_out_branch_is_the_row_written_by_hand(thoughts, forks, horizon, 
         line = np.asarray(trunk.tokens)[0, :fork].tolist()
         line += [own[place] for place in sorted(own)]
         assert sorted(own) == list(range(fork, len(line)))  # no gap, nothing twice
-        assert line == rows.tokens[n, : rows.length[n] - 1].tolist()  # the last target is not read
+        assert line == rows.tokens[n, : rows.length[n] - 1].tolist()  # all but the last target
 
 
 def test_thought_slots_hold_words_and_the_closing_tag_its_own():
@@ -134,7 +134,7 @@ def test_a_long_tag_stands_among_the_actions_or_after_them_and_ends_in_its_own_s
 @pytest.mark.parametrize("tag", [(0,), (0, 0), (0, 1), (0, 1, 0), (1, 1, 0)], ids=str)
 @pytest.mark.parametrize("limit", [1, 2, 5])
 def test_the_tag_ends_a_thought_that_has_a_word(tag, limit):
-    """Of all sequences of two tokens, after every action."""
+    """For all sequences of two token ids, after every action."""
     every = np.array(list(itertools.product((0, 1), repeat=limit)))
     banned = np.asarray(unclosable(jnp.asarray(every), jnp.arange(limit), tag))
     for number in range(limit):
@@ -216,5 +216,5 @@ def test_the_pieces_of_a_tag_are_banned_nowhere():
 def test_a_closing_tag_that_no_thought_can_write_is_refused():
     rest = {"think_open": (OPEN,), "pad": PAD, "bos": (BOS,), "used": 9, "size": 9}
     for eos, separator in ((6, EOS), (EOS, 6)):
-        with pytest.raises(ValueError, match=r"ids \[6\] of the closing tag \(5, 6\)"):
+        with pytest.raises(ValueError, match=r"closing tag \(5, 6\) shares the ids \[6\]"):
             vocabulary(**rest, think_close=(5, 6), eos=eos, separator=separator)

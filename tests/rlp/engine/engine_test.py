@@ -1,9 +1,10 @@
 """Rollout batches, micro-batches, decoding widths and chunks change only the cost of a step.
 
-Sums are taken in another order and nothing else, so figures agree to float32 rounding: 1e-5 of a
-leaf's norm. Actions are equal, because a draw falls within rounding of a border once in a hundred
-thousand; the seeds are fixed. What the engine promises of its cost is held here too: memory that
-does not grow with branches times trunk, and no program that is compiled twice."""
+Only the order of sums changes, so values agree to float32 rounding: 1e-5 of a
+leaf's norm. Actions are equal, since a draw is within rounding of a border once in a hundred
+thousand, and the seeds are fixed. Tests of the cost are here, too: memory does not grow with
+branches times trunk, and no program is compiled twice.
+"""
 
 import dataclasses
 import functools
@@ -36,11 +37,11 @@ from tests.support.engine import (
 
 BRIEF = tiny.words(
     CONFIG, used=5, think_open=(7, 8), think_close=(4, 3)
-)  # of two words, so it comes
+)  # the closing tag is two words, so it is sampled
 
 
 def decoded_tokens(length, divisors) -> int:
-    """Branches run in every step, on the smallest width that holds the open ones of each row."""
+    """Decoded tokens, if every step runs with the smallest width that fits the open branches."""
     rows, count = length.shape
     widths = [-(-count // divisor) for divisor in divisors]
     open_ = [(length > slot).sum(axis=1).max() for slot in range(length.max())]
@@ -48,7 +49,7 @@ def decoded_tokens(length, divisors) -> int:
 
 
 def live_cache(rollout):
-    """Keys and values [M, layers, kv_heads, head_dim] of the slots that somebody sees."""
+    """Keys and values [M, layers, kv_heads, head_dim] of the live slots."""
     live = rollout.branches.live[:, :, : jax.tree.leaves(rollout.branch_cache)[0].shape[-2]]
     cache = rollout.branch_cache.kinds["attention"]
     if isinstance(cache, list):
@@ -57,7 +58,7 @@ def live_cache(rollout):
     return choose(cache.key), choose(cache.value)
 
 
-SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # caches of another form
+SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # another layout of caches
 
 
 # Decoding with fewer branches.
@@ -74,22 +75,22 @@ SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # caches of anoth
 )
 def test_a_smaller_batch_decodes_the_same_thoughts_with_less(divisors, choices, words):
     whole = rolled(SMALL, LONG, (1,), words=words)
-    found = rolled(SMALL, LONG, divisors, choices, words)
-    assert isinstance(found.branch_cache.kinds["attention"], list) == (choices is backend.CPU)
-    assert np.array_equal(found.thoughts.actions, whole.thoughts.actions)
-    assert np.array_equal(found.thoughts.length, whole.thoughts.length)
-    assert np.array_equal(found.thoughts.closed, whole.thoughts.closed)
-    np.testing.assert_allclose(found.thoughts.logprobs, whole.thoughts.logprobs, atol=1e-5)
-    jax.tree.map(np.testing.assert_array_equal, found.branches, whole.branches)
-    for cache, expected in zip(live_cache(found), live_cache(whole), strict=True):
+    actual = rolled(SMALL, LONG, divisors, choices, words)
+    assert isinstance(actual.branch_cache.kinds["attention"], list) == (choices is backend.CPU)
+    assert np.array_equal(actual.thoughts.actions, whole.thoughts.actions)
+    assert np.array_equal(actual.thoughts.length, whole.thoughts.length)
+    assert np.array_equal(actual.thoughts.closed, whole.thoughts.closed)
+    np.testing.assert_allclose(actual.thoughts.logprobs, whole.thoughts.logprobs, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, actual.branches, whole.branches)
+    for cache, expected in zip(live_cache(actual), live_cache(whole), strict=True):
         np.testing.assert_allclose(cache, expected, atol=1e-5)
 
     length = whole.thoughts.length
     open_branches = {int((length > slot).sum(axis=1).max()) for slot in range(12)}
-    assert {8, 4, 2} <= open_branches  # all widths had their turn
+    assert {8, 4, 2} <= open_branches  # all widths occur
     assert whole.decoded == length.size * length.max()
-    assert found.decoded == decoded_tokens(length, divisors)
-    assert whole.decoded > found.decoded >= length.sum()
+    assert actual.decoded == decoded_tokens(length, divisors)
+    assert whole.decoded > actual.decoded >= length.sum()
 
 
 LARGE, TINY = 2**22, 2**6
@@ -97,7 +98,7 @@ LARGE, TINY = 2**22, 2**6
 
 @functools.cache
 def everything(config, choices):
-    """Thoughts, evidence and the gradient of their advantages, with these choices."""
+    """Thoughts, evidence and gradient, with these choices of a backend."""
     method = (config, ALL, WORDS)
 
     def run(params, phi):
@@ -106,12 +107,12 @@ def everything(config, choices):
         no_think = step.no_think_stage(*method, params, phi, BATCH, reading)
         evidence = step.evidence_stage(*method, params, reading, no_think, rollout)
         reference = step.reference_stage(*method, phi, rollout)
-        found = policy_gradient(
+        actual = policy_gradient(
             params, config, ALL, WORDS, rollout,
             tiny.flat(evidence.advantages), tiny.flat(evidence.counted), reference,
             tiny.flat(evidence.target_weights),
         )  # fmt: skip
-        return rollout, evidence.replace(reference=reference), *found
+        return rollout, evidence.replace(reference=reference), *actual
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "CPU", dataclasses.replace(choices, decode_divisors=(1,)))
@@ -122,7 +123,7 @@ def chunks(unrolled_layers, row_scores, logits, cache_slots=1):
     return backend.Choices(unrolled_layers, row_scores, logits, cache_slots, (1,))
 
 
-# What a backend chooses.
+# Choices of a backend.
 
 
 @pytest.mark.parametrize(
@@ -184,9 +185,9 @@ def test_the_gap_between_sampler_and_trainer_is_within_bfloat16_rounding():
     )
     exact, live = scored(SMALL), rows.action_at > 0
     distance = lambda x: np.abs(x.reshape(exact.shape) - exact)[live].mean()
-    # What bfloat16 costs the plain forward pass, it may cost each of the two. Much of that is the
-    # rounding of the parameters, which they share, and on a CPU both round the same products: they
-    # are nearer to each other than to float32.
+    # Both may have the rounding error of the plain forward pass in bfloat16. Much of it is the
+    # rounding of the parameters, which they share, and on a CPU both round the same products, so
+    # they are closer to each other than to float32.
     rounding = distance(scored(half))
     assert 1e-4 < rounding < 2e-2
     assert distance(thoughts.logprobs) < 1.5 * rounding
@@ -206,19 +207,19 @@ def test_without_a_baseline_nothing_of_phi_is_computed():
     rows, length = BATCH.tokens.shape
     scored = Work(logits=rows * settings.forks_per_document * settings.horizon)
     documents = on_rows(rows, length)
-    # Elementwise work is not counted by `forward_flops`.
+    # `forward_flops` does not count elementwise work.
     assert flops(None) == pytest.approx(forward_flops(SMALL, scored), rel=0.3)
     more = flops(phi(SMALL)) - flops(None)
     assert more == pytest.approx(forward_flops(SMALL, scored + documents), rel=0.3)
 
-    found = no_think(params, None, BATCH, reading)
-    assert not np.any(found.baseline)
-    assert np.all(found.policy < 0)
+    actual = no_think(params, None, BATCH, reading)
+    assert not np.any(actual.baseline)
+    assert np.all(actual.policy < 0)
     assert np.any(no_think(params, phi(SMALL), BATCH, reading).baseline)
 
     rollout = rolled(SMALL, LONG, (1,))
     evidence = tiny.jit(functools.partial(step.evidence_stage, *method))(
-        params, reading, found, rollout
+        params, reading, actual, rollout
     )
     assert np.array_equal(evidence.rewards, evidence.reasoned)
     assert np.array_equal(evidence.gain, evidence.reasoned)

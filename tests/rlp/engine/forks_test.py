@@ -1,4 +1,4 @@
-"""Forks: in range, distinct, and distributed as their rule says."""
+"""Forks are in range, distinct, and distributed as their rule specifies."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def keys(count: int, seed: int = 0) -> jax.Array:
 
 def select(rule, length, count, *, seed=0, min_prefix=1, horizon=1, **more):
     length = jnp.asarray(length)
-    found = select_forks(
+    actual = select_forks(
         rule,
         keys(len(length), seed),
         length,
@@ -28,7 +28,7 @@ def select(rule, length, count, *, seed=0, min_prefix=1, horizon=1, **more):
         horizon=horizon,
         **more,
     )
-    return np.asarray(found)
+    return np.asarray(actual)
 
 
 @settings(deadline=None, max_examples=40)  # the first example compiles
@@ -52,7 +52,7 @@ def test_forks_are_in_range_distinct_and_sorted(rule, count, min_prefix, horizon
     assert (forks >= min_prefix).all()
     assert (forks + horizon <= length[:, None]).all()
     assert (np.diff(forks, axis=-1) > 0).all()
-    assert forks[-1].tolist() == list(range(min_prefix, min_prefix + count))  # no other choice
+    assert forks[-1].tolist() == list(range(min_prefix, min_prefix + count))  # the only choice
 
 
 @pytest.mark.parametrize("rule", ["uniform", "stride"])
@@ -108,7 +108,7 @@ def test_the_key_decides_and_nothing_else(rule):
 
 
 def test_stride_is_distinct_when_its_start_is_a_hair_below_one():
-    # The draw of this key rounds up to the next whole step; no position is left to spare.
+    # The draw of this key rounds up to the next step, and all positions are needed.
     start = jax.random.split(jax.random.key(0), 2**20)[614518]
     assert jax.random.uniform(start) > 1 - 1e-5
     count = 100
@@ -128,12 +128,12 @@ def test_stride_is_distinct_when_its_start_is_a_hair_below_one():
     ("hardness", "expected"), [(0.0, [3, 7]), (0.45, [2, 4]), (0.55, [4, 6]), (1.0, [5, 8])]
 )
 def test_easy_to_hard_goes_from_the_lowest_scores_to_the_highest(hardness, expected):
-    """Places 2 … 8 are allowed; by score they are 3 7 2 4 6 5 8 (the middle is 4)."""
+    """Positions 2 … 8 are allowed; sorted by score, they are 3 7 2 4 6 5 8 (the median is 4)."""
     scores = np.zeros((1, LIMIT), np.float32)
     scores[0, [3, 7, 2, 4, 6, 5, 8]] = [1, 2, 3, 4, 5, 6, 7]
     scores[0, [0, 1, 9, 10]] = [9, -9, 9, -9]
-    found = select(
+    actual = select(
         "easy_to_hard", [10], 2, min_prefix=2, horizon=2, scores=jnp.asarray(scores),
         hardness=hardness,
     )  # fmt: skip
-    assert found[0].tolist() == expected
+    assert actual[0].tolist() == expected

@@ -1,4 +1,4 @@
-"""The gradient in micro-batches is the gradient at once, and needs the memory of one."""
+"""The gradient in micro-batches equals the gradient at once, and needs the memory of one."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ WEIGHTED = dataclasses.replace(MASKED, next_token_weight=0.5, kl_weight=0.1)
 
 @functools.cache
 def thoughts_of(settings, config):
-    """A rollout, made by a policy that is a little older, with advantages and counted [B, N]."""
+    """A rollout of a slightly older policy, with advantages [B, N] and counted [B, N]."""
     rollout = rolled(config, settings, (1,)).without_cache()
     thoughts, random = rollout.thoughts, np.random.default_rng(0)
     live = np.arange(thoughts.actions.shape[-1]) < thoughts.length[..., None]
@@ -39,12 +39,12 @@ def thoughts_of(settings, config):
 
 @functools.cache
 def gradient_of(settings, config, remat="none"):
-    """Loss, metrics and gradient."""
-    rematerialised = dataclasses.replace(config, remat=remat)
+    """Return loss, metrics and gradient."""
+    with_remat = dataclasses.replace(config, remat=remat)
 
     def run(params, *inputs):
         return policy_gradient(
-            params, rematerialised, settings, WORDS, *inputs,
+            params, with_remat, settings, WORDS, *inputs,
             micro_batch=settings.update_micro_batch,
         )  # fmt: skip
 
@@ -61,8 +61,8 @@ on_configs = pytest.mark.parametrize(
 )
 
 
-def assert_same_gradient(found, expected):
-    (value, metrics, gradient), (whole, whole_metrics, whole_gradient) = found, expected
+def assert_same_gradient(actual, expected):
+    (value, metrics, gradient), (whole, whole_metrics, whole_gradient) = actual, expected
     assert value == pytest.approx(float(whole), rel=1e-5)
     assert metrics.keys() == whole_metrics.keys()
     for name in metrics:
@@ -79,7 +79,7 @@ def test_a_gradient_one_branch_at_a_time_is_the_gradient_at_once(config):
     assert_same_gradient(gradient_of(each, config, "block"), gradient_of(WEIGHTED, config))
 
 
-# Each setting, size and way to rematerialise meets some of the others.
+# Each of the settings, sizes and kinds of remat occurs with some of the others.
 @slow
 @pytest.mark.parametrize(
     ("settings", "limit", "remat"),
@@ -112,7 +112,7 @@ def test_the_thoughts_of_the_micro_batches_are_clipped_and_counted_in_part(setti
 
 
 def document_loss(params, config, trunk, places):
-    """Mean next-token loss at some places (row, column) of a trunk, nats."""
+    """Return the mean next-token loss at some places (row, column) of a trunk, nats."""
     model = bind(config, params)
     table = jax.nn.log_softmax(model.logits(forward(model, trunk)), axis=-1)
     row, column = places
@@ -124,7 +124,7 @@ def document_loss(params, config, trunk, places):
 def test_the_next_token_loss_is_added_with_its_weight(settings, config):
     weight, start = 0.5, len(settings.prompt)
     lengths = (BATCH.segment > 0).sum(axis=1)
-    # Words of the document that stand after a word of it.
+    # All words of a document but its first one.
     pairs = [(b, start + t) for b, length in enumerate(lengths) for t in range(1, length)]
     places = tuple(jnp.array(pairs).T)
     loss, slope = tiny.jit(jax.value_and_grad(document_loss), static_argnums=1)(
@@ -132,10 +132,10 @@ def test_the_next_token_loss_is_added_with_its_weight(settings, config):
     )
     value, bare_metrics, bare_gradient = gradient_of(settings, config)
     weighted = dataclasses.replace(settings, next_token_weight=weight)
-    found, metrics, gradient = gradient_of(weighted, config)
+    actual, metrics, gradient = gradient_of(weighted, config)
     assert "next_token_loss" not in bare_metrics
     assert metrics["next_token_loss"] == pytest.approx(float(loss), rel=1e-5)
-    assert found == pytest.approx(float(value) + weight * float(loss), rel=1e-5)
+    assert actual == pytest.approx(float(value) + weight * float(loss), rel=1e-5)
     total = jax.tree.map(lambda g, d: g + weight * d, bare_gradient, slope)
     assert tiny.relative_error(gradient, total) < 1e-5
     assert tiny.relative_error(gradient, bare_gradient) > 0.1
@@ -148,7 +148,7 @@ CHUNKED = dataclasses.replace(backend.CPU, row_scores=2**14, logits=2**14)
 
 @functools.cache
 def memory(branches, length, micro_batch=0, choices=CHUNKED, layers=1):
-    """Bytes that the gradient of one document's branches needs besides its inputs and outputs."""
+    """Return the temporary bytes of the gradient of one document's branches."""
     config = dataclasses.replace(CONFIG, num_layers=layers, remat="block")
     settings = tiny.rlp_settings(group_size=branches, forks_per_document=1)
     of = lambda dtype, *shape: jax.ShapeDtypeStruct((1, *shape), dtype)
@@ -175,7 +175,7 @@ def memory(branches, length, micro_batch=0, choices=CHUNKED, layers=1):
 
 
 def one_score_each(branches, length, layers=1):
-    """Bytes of one float32 for every pair of a head's thought token and trunk token."""
+    """Return the bytes of one float32 per head and pair of thought token and trunk token."""
     return 4 * layers * CONFIG.num_heads * branches * WORDS_EACH * length
 
 
@@ -189,7 +189,7 @@ on_layers = pytest.mark.parametrize("layers", [1, pytest.param(2, marks=slow)])
 def test_memory_grows_with_the_branches_as_with_the_trunk_but_not_with_their_product(layers):
     size = functools.partial(memory, layers=layers)
     growth = size(2 * FEW, LENGTH) - size(FEW, LENGTH)
-    assert growth > one_score_each(FEW, LENGTH, layers)  # the law would show
+    assert growth > one_score_each(FEW, LENGTH, layers)  # so a product would be noticed
     far = size(2 * FEW, 2 * LENGTH) - size(FEW, 2 * LENGTH)
     assert abs(far - growth) < 0.05 * one_score_each(FEW, LENGTH, layers)
 

@@ -11,7 +11,7 @@ def divisors(number: int) -> list[int]:
 
 
 def shapes(documents: int, branches: int, unit: int, limit: int, shards: int):
-    """Every batch that the rules allow: whole documents, or some branches of one on each device."""
+    """All allowed batches: whole documents, or some branches of one document per device."""
     whole = [(rows, branches) for rows in divisors(documents) if rows % shards == 0]
     cut = [(shards, each) for each in divisors(branches) if each % unit == 0]
     return [batch for batch in whole + cut if not limit or batch[0] * batch[1] <= limit]
@@ -48,7 +48,7 @@ def test_without_a_limit_there_is_one_batch():
     assert largest_batch(6, 12, 4, 0, 2, "") == (6, 12)
     assert largest_batch(6, 12, 4, 72, 2, "") == (6, 12)
     assert largest_batch(6, 12, 4, 71, 1, "") == (3, 12)
-    assert largest_batch(6, 12, 4, 71, 2, "") == (2, 12)  # 3 documents are no multiple of 2 devices
+    assert largest_batch(6, 12, 4, 71, 2, "") == (2, 12)  # 3 is not a multiple of 2 devices
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -66,7 +66,7 @@ def test_every_element_is_in_one_part(count, axis):
 @pytest.mark.parametrize(("documents", "limit", "shards"), [(8, 8, 2), (12, 8, 4), (12, 16, 2)])
 def test_every_device_has_an_equal_share_of_every_batch(documents, limit, shards):
     rows, _ = largest_batch(documents, 2, 1, limit, shards, "")
-    device = np.arange(documents) // (documents // shards)  # as a batch is laid over devices
+    device = np.arange(documents) // (documents // shards)  # as a batch is sharded
     assert documents // rows > 1
     for batch in np.asarray(split(device, documents // rows)):
         assert np.bincount(batch, minlength=shards).tolist() == [rows // shards] * shards

@@ -14,13 +14,13 @@ from rlp.run.schedule import build_optimizer
 from rlp.run.state import StateMaker
 from rlp.runtime.config_json import Value
 
-SMALL: dict[str, Value] = {
-    "batch_size": 2,
-    "rlp.group_size": 2,
-    "rlp.thought_length": 3,
-    "rlp.kl_weight": 0.1,
+SMALL: dict[str, Value] = {"batch_size": 2, "rlp.group_size": 2, "rlp.thought_length": 2}
+WAVES: dict[str, Value] = {
     "rlp.max_branches_in_flight": 2,
     "rlp.update_micro_batch": 2,
+    "rlp.minibatches": 2,
+    "rlp.kl_weight": 0.1,
+    "model.remat": "block",
 }
 
 
@@ -43,8 +43,11 @@ def step(objective, **changes):
 
 @pytest.mark.parametrize(
     ("objective", "changes"),
-    [("next_token", {}), ("rlp", {}), ("rlp", {"model.remat": "block", "rlp.minibatches": 2})],
-    ids=["next_token", "rlp", "rlp with remat"],
+    [
+        ("next_token", {}),
+        ("rlp", {}),
+        pytest.param("rlp", WAVES, marks=pytest.mark.slow, id="rlp in parts with remat and KL"),
+    ],
 )
 def test_a_step_without_jit_has_the_metrics_of_the_jitted_one(objective, changes):
     params, metrics = step(objective, **changes)
@@ -56,7 +59,7 @@ def test_a_step_without_jit_has_the_metrics_of_the_jitted_one(objective, changes
 
 
 def test_values_can_be_printed_without_jit(monkeypatch, capsys):
-    """A stage of `python -m launch.train` run with JAX_DISABLE_JIT=1 sees numbers, not tracers."""
+    """Stages see numbers, not tracers, as with JAX_DISABLE_JIT=1."""
     embed = transformer.Transformer.embed
 
     def shown(self, tokens):

@@ -1,4 +1,4 @@
-"""A value that is not finite is named: which one, at which step, of which document and thought."""
+"""Errors name the first value that is not finite, with step, document and thought."""
 
 import json
 import math
@@ -33,9 +33,9 @@ def objective(**changes):
     return Objective(formula="", source="", **changes)
 
 
-NAN = objective(reward=lambda found: put(found.reasoned, (1, 0, 2), jnp.nan))
+NAN = objective(reward=lambda outcome: put(outcome.reasoned, (1, 0, 2), jnp.nan))
 INFINITE = objective(
-    reward=lambda found: put(found.answers.correct.astype(jnp.float32), (2, 0, 1), jnp.inf),
+    reward=lambda outcome: put(outcome.answers.correct.astype(jnp.float32), (2, 0, 1), jnp.inf),
     advantages=standardized_advantages,
     reads=("answers",),
 )
@@ -75,7 +75,7 @@ def test_an_objective_that_gives_no_number_is_named_with_document_and_thought(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [RLP, runs.COMPASS_RLVR], ids=["rlp", "rlvr"])
-def test_weights_that_are_not_numbers_are_named_and_figures_of_their_thoughts_are_null(
+def test_weights_that_are_not_numbers_are_named_and_metrics_of_their_thoughts_are_null(
     changes, tmp_path, monkeypatch
 ):
     make = state.init
@@ -88,8 +88,8 @@ def test_weights_that_are_not_numbers_are_named_and_figures_of_their_thoughts_ar
     with pytest.raises(UserError) as caught:
         loop.train(runs.config(changes, SHORT), tmp_path, report=False)
     said = str(caught.value)
-    assert "parameter embedding has 2 values of " in said
-    assert "that are not finite" in said
+    assert "parameter embedding has 2 of " in said
+    assert "values that are not finite" in said
     assert "learning_rate" not in said
     for line in runs.metrics(tmp_path):
         for name in ("reward_mean", "thought_length", "closed_fraction", "distinct_thoughts"):
@@ -111,7 +111,7 @@ def test_a_checkpoint_with_a_value_that_is_not_a_number_is_not_started_from(tmp_
     with pytest.raises(UserError) as caught:
         loop.train(later, tmp_path / "later", report=False)
     name = [*by_name(params)][-1]
-    assert f"step 1 of {damaged}: parameter {name} has 1 value of " in str(caught.value)
+    assert f"step 1 of {damaged}: parameter {name} has 1 of " in str(caught.value)
     assert not (tmp_path / "later" / "config.json").exists()
 
 
@@ -121,7 +121,7 @@ def test_nothing_is_looked_for_in_a_sound_step(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "evaluation.json").read_text())["skipped_updates"] == 0
 
 
-# In the order in which they are computed: what comes later is not finite because of it.
+# In the order of the computation: each makes all later values not finite.
 OF_THOUGHTS = {
     "logprobs": "the log-probability of a sampled thought is nan for thought 1 of fork 1",
     "baseline": "the log-probability of the text without a thought is nan for fork 1",
@@ -149,7 +149,7 @@ def test_what_was_computed_first_is_named(name):
     evidence = SimpleNamespace(answers=None, **values)
     said = nonfinite.in_thoughts(rollout, evidence, "mine", lambda row: 40 + row, None)
     assert said.startswith(OF_THOUGHTS[name])
-    assert " of document 42 (row 2 of the batch; all counted from 0)" in said
+    assert " of document 42 (row 2 of the batch; counted from 0)" in said
 
 
 STAGES = {
@@ -203,18 +203,18 @@ def test_the_first_gradient_of_the_backward_pass_that_is_not_finite_is_named():
     bad = sound | {"embedding": sound["embedding"] * jnp.nan}
     bad["blocks"] = sound["blocks"] | {"q": {"kernel": kernel}}
     assert name(bad) == (
-        "the gradient of blocks/q/kernel of layer 1 has 1 value of 4 that is not finite (and 1 "
-        f"more parameters have some), in stage 'update'; {nonfinite.OVERFLOW}"
+        "the gradient of blocks/q/kernel of layer 1 has 1 of 4 values that are not finite (as have "
+        f"those of 1 more parameter(s)), in stage 'update'; {nonfinite.OVERFLOW}"
     )
     assert name(bad | {"norm": {"scale": jnp.full(2, jnp.inf)}}).startswith(
-        "the gradient of norm/scale has 2 values of 2 that"
+        "the gradient of norm/scale has 2 of 2 values that"
     )
 
 
 # Its value is finite, and its gradient is 0 * inf.
 STEEP = objective(
     surrogate=lambda seen, settings: (jnp.sqrt(0.0 * seen.logprobs), {}),
-    reward=lambda found: found.reasoned,
+    reward=lambda outcome: outcome.reasoned,
 )
 
 
@@ -227,7 +227,7 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(tmp_path):
 
 
 def test_a_next_token_step_is_searched_to_the_end(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(nonfinite, "amiss", lambda metrics: ["loss"])
+    monkeypatch.setattr(nonfinite, "in_metrics", lambda metrics: ["loss"])
     config = runs.config(runs.COMPASS, SHORT, {"steps": 1, "objective": "next_token"})
     loop.train(config, tmp_path, report=False)
     assert f"step 1: {nonfinite.in_update({})}" in caplog.messages
@@ -238,14 +238,14 @@ def test_a_parameter_is_named_by_its_path_with_the_number_of_its_values():
     assert nonfinite.in_parameters(sound) == ""
     bad = {"a": {"kernel": jnp.ones((2, 3)).at[0].set(jnp.nan)}, "b": jnp.full(4, jnp.inf)}
     assert nonfinite.in_parameters(bad) == (
-        "parameter a/kernel has 3 values of 6 that are not finite (and 1 more parameters have some)"
+        "parameter a/kernel has 3 of 6 values that are not finite (as have 1 more parameter(s))"
     )
 
 
 def test_a_row_whose_loss_is_no_number_is_named():
     assert nonfinite.in_rows(np.ones(3), lambda row: row) == ""
     said = nonfinite.in_rows(np.array([1.0, math.nan, math.inf]), lambda row: 40 + row)
-    assert "the loss is nan for the document 41 (row 1 of the batch; all counted from 0)" in said
+    assert "the loss is nan for document 41 (row 1 of the batch; counted from 0)" in said
     assert "(2 of 3 rows are not finite)" in said
 
 
@@ -254,9 +254,9 @@ def test_a_row_whose_loss_is_no_number_is_named():
     [
         ({"loss": math.nan, "grad_norm": math.nan}, "the loss is not finite"),
         ({"loss": 1.0, "grad_norm": math.inf}, "the gradient is not finite"),
-        ({"loss": 1.0, "grad_norm": 1.0}, "the update takes parameters beyond"),
+        ({"loss": 1.0, "grad_norm": 1.0}, "the updated parameters overflow"),
     ],
 )
-def test_what_is_said_of_an_update_follows_from_its_figures(metrics, what):
+def test_the_message_on_an_update_follows_from_its_metrics(metrics, what):
     assert nonfinite.in_update(metrics).startswith(what)
     assert "lower optimizer.learning_rate" in nonfinite.in_update(metrics)

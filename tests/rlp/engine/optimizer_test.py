@@ -1,4 +1,4 @@
-"""The optimizer: schedule, decay and clipping are what the config says."""
+"""Schedule, decay and clipping of the optimizer follow the config."""
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +108,7 @@ def test_gradients_are_clipped_by_their_global_norm():
 
 @pytest.mark.parametrize("changes", [{}, {"clip_norm": 1.0, "weight_decay": 0.1}], ids=str)
 def test_flops_are_those_that_xla_counts(changes):
-    """In the compiled program: as it is written, the norm of the gradients is computed twice."""
+    """Compare with the compiled program; the traced one computes the gradient norm twice."""
     matrix, vector = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((256, 64), (256,)))
     params = {
         "embedding": matrix,
@@ -117,6 +117,6 @@ def test_flops_are_those_that_xla_counts(changes):
     }
     optimizer = make(schedule="constant", warmup_steps=0, **changes)
     state = jax.eval_shape(optimizer.init, params)
-    found = jax.jit(optimizer.apply).lower(params, state, params).compile().cost_analysis()
-    scalars = found["flops"] + found["transcendentals"] - optimizer.flops(params)
-    assert 0 <= scalars < 64  # corrections of the moments and the like, once for all parameters
+    actual = jax.jit(optimizer.apply).lower(params, state, params).compile().cost_analysis()
+    scalars = actual["flops"] + actual["transcendentals"] - optimizer.flops(params)
+    assert 0 <= scalars < 64  # scalars, such as the bias corrections

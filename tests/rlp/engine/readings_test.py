@@ -1,4 +1,4 @@
-"""Readings of objectives: what is declared is there, and nothing else is computed."""
+"""Declared readings of an objective are computed, and no others."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ GROUP, LIMIT = 4, 4
 
 
 def read(name, outcome):
-    """A reading, as a number for every thought."""
+    """A reward that reduces a reading to a number per thought."""
     values = getattr(outcome, name)
     if name == "step":
         return jnp.full(outcome.closed.shape, values, jnp.float32)
@@ -36,7 +36,7 @@ def objective(*reads, reward=None):
 
 @pytest.fixture
 def brought(monkeypatch):
-    """Adds an objective, and gives its name."""
+    """Register an objective, and return its name."""
 
     def bring(*reads, reward=None):
         monkeypatch.setitem(registry.OBJECTIVES, "mine", objective(*reads, reward=reward))
@@ -51,23 +51,23 @@ def outcome_of(name, at_step=7):
     forked = step.read_stage(*method, PARAMS, PARAMS, BATCH, KEY, at_step)
     rollout = step.rollout_stage(*method, PARAMS, forked)
     no_think = step.no_think_stage(*method, PARAMS, None, BATCH, forked)
-    found, _ = step.outcome_of(*method, PARAMS, forked, rollout, no_think.baseline)
-    return found, rollout
+    actual, _ = step.outcome_of(*method, PARAMS, forked, rollout, no_think.baseline)
+    return actual, rollout
 
 
 def test_tokens_of_thoughts_and_the_step_are_those_of_the_rollout(brought):
-    found, rollout = outcome_of(brought("thought_tokens", "step"))
-    assert found.thought_tokens.shape == (2, 2, GROUP, LIMIT)
-    assert np.array_equal(found.thought_tokens.reshape(2, -1, LIMIT), rollout.thoughts.actions)
-    assert found.step == 7
-    assert set(found.readings) == {"thought_tokens", "step"}
+    actual, rollout = outcome_of(brought("thought_tokens", "step"))
+    assert actual.thought_tokens.shape == (2, 2, GROUP, LIMIT)
+    assert np.array_equal(actual.thought_tokens.reshape(2, -1, LIMIT), rollout.thoughts.actions)
+    assert actual.step == 7
+    assert set(actual.readings) == {"thought_tokens", "step"}
 
 
 def test_what_is_not_declared_is_neither_computed_nor_read(brought):
-    found, _ = outcome_of(brought())
-    assert found.readings == {}
+    actual, _ = outcome_of(brought())
+    assert actual.readings == {}
     with pytest.raises(UserError) as refused:
-        found.elsewhere  # noqa: B018
+        actual.elsewhere  # noqa: B018
     assert "objective='mine' reads outcome.elsewhere" in str(refused.value)
     assert 'add reads=("elsewhere",)' in str(refused.value)
 

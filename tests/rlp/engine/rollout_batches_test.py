@@ -1,4 +1,4 @@
-"""A step in rollout batches or minibatches is the step at once, and compiles nothing twice."""
+"""A step in rollout batches or minibatches equals the step at once, and compiles only once."""
 
 import dataclasses
 import functools
@@ -39,14 +39,14 @@ PROMPTED = tiny.rlp_settings(
     kl_weight=0.1,
 )  # fmt: skip
 
-# Tags of two tokens; the closing one is such as these parameters like to write.
+# Tags of two tokens; the closing one is likely under these parameters.
 TAGS = tiny.words(CONFIG, think_open=(7, 8), think_close=(4, 15))
 IN_PARTS = dataclasses.replace(SETTINGS, minibatches=2)
 
 
 @functools.cache
 def make_trainer(settings, devices=1, words=WORDS):
-    """A trainer and the shardings of its state."""
+    """Return a trainer and the shardings of its state."""
     mesh = make_mesh(devices=jax.devices()[:devices])
     shardings = state_shardings(mesh, SMALL, OPTIMIZER, True, reference=settings.keeps_reference)
     with pytest.MonkeyPatch.context() as patch:
@@ -56,7 +56,7 @@ def make_trainer(settings, devices=1, words=WORDS):
 
 
 def fresh_state(shardings):
-    params = jax.tree.map(jnp.copy, PARAMS(SMALL))  # a step consumes its state
+    params = jax.tree.map(jnp.copy, PARAMS(SMALL))  # a step donates its state
     state = step.new_state(params, OPTIMIZER, False)
     reference = phi(SMALL) if shardings.reference is not None else None
     state = dataclasses.replace(state, baseline=phi(SMALL), reference=reference)
@@ -65,15 +65,15 @@ def fresh_state(shardings):
 
 @functools.cache
 def stepped(settings, devices=1, words=WORDS):
-    """Thoughts of a step, the state after it, and its metrics."""
+    """Return thoughts of a step, the new state, and its metrics."""
     trainer, shardings = make_trainer(settings, devices, words)
     rollout = trainer.think(fresh_state(shardings), Rows.of(BATCH), KEY, Clock())["rollout"]
     state, metrics, _ = trainer.step(fresh_state(shardings), Rows.of(BATCH), KEY)
     return jax.device_get((rollout.thoughts, state, metrics))
 
 
-def assert_same_step(found, expected):
-    (thoughts, state, metrics), (whole, whole_state, whole_metrics) = found, expected
+def assert_same_step(actual, expected):
+    (thoughts, state, metrics), (whole, whole_state, whole_metrics) = actual, expected
     assert np.array_equal(thoughts.actions, whole.actions)
     assert np.array_equal(thoughts.length, whole.length)
     np.testing.assert_allclose(thoughts.logprobs, whole.logprobs, atol=2e-5)
@@ -83,7 +83,9 @@ def assert_same_step(found, expected):
     gradient = lambda state: state.optimizer[1][0].mu
     assert tiny.relative_error(gradient(state), gradient(whole_state)) < 1e-5
     change = lambda state: jax.tree.map(np.subtract, state.params, jax.device_get(PARAMS(SMALL)))
-    assert tiny.relative_error(change(state), change(whole_state)) < 1e-4  # parameters' rounding
+    assert (
+        tiny.relative_error(change(state), change(whole_state)) < 1e-4
+    )  # rounding of the parameters
     assert np.abs(change(whole_state)["embedding"]).max() > 1e-3
     assert 0 < metrics["decode_use"] <= 1
     assert metrics["logprob_gap"] < 1e-5
@@ -104,15 +106,15 @@ in_batches = pytest.mark.parametrize(
 
 @in_batches
 def test_a_step_in_batches_is_the_step_at_once(settings, limit):
-    found = stepped(dataclasses.replace(settings, max_branches_in_flight=limit))
-    assert_same_step(found, stepped(settings))
+    actual = stepped(dataclasses.replace(settings, max_branches_in_flight=limit))
+    assert_same_step(actual, stepped(settings))
 
 
 def test_a_phi_that_never_moves_is_the_reference():
-    """With a phi and a reference that are the same network, either gives the same step."""
-    found = stepped(dataclasses.replace(PROMPTED, baseline="frozen"))
-    assert_same_step(found, stepped(PROMPTED))
-    (_, state, metrics), (_, usual, _) = found, stepped(PROMPTED)
+    """If phi and the reference are the same network, either one gives the same step."""
+    actual = stepped(dataclasses.replace(PROMPTED, baseline="frozen"))
+    assert_same_step(actual, stepped(PROMPTED))
+    (_, state, metrics), (_, usual, _) = actual, stepped(PROMPTED)
     assert metrics["kl"] > 0.01
     assert state.reference is None
     for kept in (state.baseline, usual.reference):
@@ -134,8 +136,8 @@ def test_a_step_in_batches_with_long_tags_is_the_step_at_once():
     ids=["prompted", "all losses", "minibatches"],
 )
 def test_a_step_in_batches_on_two_devices_is_the_step_at_once(settings, limit):
-    found = stepped(dataclasses.replace(settings, max_branches_in_flight=limit), devices=2)
-    assert_same_step(found, stepped(settings))
+    actual = stepped(dataclasses.replace(settings, max_branches_in_flight=limit), devices=2)
+    assert_same_step(actual, stepped(settings))
 
 
 @slow
@@ -143,7 +145,7 @@ def test_batches_that_shrink_as_thoughts_close_are_the_step_at_once(monkeypatch)
     monkeypatch.setattr(decoding, "MIN_ROWS", 1)
     whole = stepped(LONG)
     thoughts, _, metrics = whole
-    assert metrics["decode_use"] > thoughts.length.mean() / thoughts.length.max()  # they do
+    assert metrics["decode_use"] > thoughts.length.mean() / thoughts.length.max()  # so they shrink
     assert_same_step(stepped(dataclasses.replace(LONG, max_branches_in_flight=8)), whole)
 
 
@@ -169,7 +171,7 @@ def test_batches_are_joined_in_the_order_of_the_batch(shards, count):
 
 @flax.struct.dataclass
 class Joined:
-    """What is joined of a rollout."""
+    """The fields of a rollout that are joined."""
 
     trunk: jax.Array
     thoughts: jax.Array
@@ -184,22 +186,22 @@ def test_minibatches_are_updates_of_their_own_on_parts_of_the_documents():
     cut, _ = make_trainer(dataclasses.replace(PROMPTED, minibatches=2, updates_per_rollout=2))
     values = trainer.think(fresh_state(shardings), Rows.of(BATCH), KEY, Clock())
     rollout, evidence = values["rollout"], values["evidence"]
-    state, found = cut.update(fresh_state(shardings), values, Clock())
+    state, actual = cut.update(fresh_state(shardings), values, Clock())
 
     by_hand, expected = fresh_state(shardings).trained(), []
     for documents in ([0, 2], [1, 3]) * 2:
-        # Twice, so that nothing is compiled again: the mean of a loss is the same.
+        # Each document twice, which keeps shapes and the mean loss, so that nothing is compiled.
         part = (rollout.replace(decoded=None), evidence)
         part, evidence_of_part = tiny.rows(part, np.array(documents * 2))
         part = part.replace(decoded=rollout.decoded)
         by_hand, metrics = trainer.programs["update"](by_hand, part, evidence_of_part, 0)
         expected.append(metrics)
-    assert len(found) == len(expected)
-    for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+    assert len(actual) == len(expected)
+    for number, (ours, theirs) in enumerate(zip(actual, expected, strict=True)):
         assert ours.keys() == theirs.keys()
         for name in ours:
             assert ours[name] == pytest.approx(float(theirs[name]), rel=1e-4, abs=1e-5), name
-        assert (ours["clip_fraction"] > 0) == (number > 0)  # ratios against who sampled
+        assert (ours["clip_fraction"] > 0) == (number > 0)  # theta differs from the sampling policy
     assert tiny.relative_error(state.params, by_hand.params) < 1e-5
     moments = lambda state: state.optimizer[1][0]
     assert moments(state).count == moments(by_hand).count == 4
@@ -217,16 +219,16 @@ def test_a_limit_below_one_group_is_refused():
 def test_a_run_compiles_in_its_first_step_only(limit):
     trainer, shardings = make_trainer(dataclasses.replace(PROMPTED, max_branches_in_flight=limit))
     state, *_ = trainer.step(fresh_state(shardings), Rows.of(BATCH), KEY)
-    with compilations() as found:
+    with compilations() as compiled:
         jax.jit(lambda x: x + limit)(1.0)
-    assert found  # the counter counts
+    assert compiled  # compilations are counted
     lengths = [[16, 16, 16, 16], [5, 16, 7, 9], [8, 6, 12, 5]]
     seen = set()
-    with compilations() as found:
+    with compilations() as compiled:
         for number, each in enumerate(lengths):
             batch = tiny.documents(number + 1, each, 16, 22, forks=2)
             state, metrics, cost = trainer.step(state, Rows.of(batch), jax.random.key(number))
             seen.add((cost.rollout, sum(cost.flops.values()), metrics["closed_fraction"]))
-    assert found == []
+    assert compiled == []
     assert len(seen) == len(lengths)
     assert int(state.step) == 1 + len(lengths)

@@ -1,4 +1,4 @@
-"""Metrics of a rollout are counted by hand."""
+"""Metrics of a rollout equal values computed by hand."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from tests.support.step import PHI, SETTINGS, WORDS, run
 
 
 def named(thoughts, target, row, branch):
-    """Whether the target stands among the words of a thought."""
+    """Return whether a thought contains the target."""
     closing = len(WORDS.think_close) * thoughts.closed[row, branch]
     words = thoughts.actions[row, branch, : thoughts.length[row, branch] - closing].tolist()
     sought = np.asarray(target)[row, branch].tolist()
@@ -21,9 +21,9 @@ def named(thoughts, target, row, branch):
 
 def test_metrics_of_a_rollout_are_counted_by_hand():
     rollout, _, evidence = run(SETTINGS, PHI)
-    begun = rollout.thoughts.actions[:, :, :2]  # a target that thoughts of two words or more name
+    begun = rollout.thoughts.actions[:, :, :2]  # a target that most thoughts contain
     rollout = dataclasses.replace(rollout, target=rollout.target.at[:, :4].set(begun[:, :4]))
-    found = rollout_metrics(rollout, evidence, SETTINGS, WORDS)
+    actual = rollout_metrics(rollout, evidence, SETTINGS, WORDS)
     t = jax.tree.map(np.asarray, rollout.thoughts)
     rewards, advantages = np.asarray(evidence.rewards), np.asarray(evidence.advantages)
     distinct = [
@@ -47,9 +47,9 @@ def test_metrics_of_a_rollout_are_counted_by_hand():
         "no_think_loss": float(evidence.no_think.mean()),
     }
     assert 0 < by_hand["target_named_share"] < 1
-    assert set(found) == set(by_hand)
+    assert set(actual) == set(by_hand)
     for name, value in by_hand.items():
-        assert float(found[name]) == pytest.approx(float(value), rel=1e-5), name
+        assert float(actual[name]) == pytest.approx(float(value), rel=1e-5), name
     gain = np.asarray(evidence.reasoned) - np.asarray(evidence.baseline)[..., None]
     np.testing.assert_allclose(evidence.gain, gain, rtol=1e-6)
     assert equations.group_advantages(evidence.rewards, evidence.counted).shape == (4, 2, 4)

@@ -1,4 +1,4 @@
-"""Rollouts: draws follow their probabilities, thoughts see what they may, the books are right."""
+"""Rollouts follow the probabilities, thoughts see only their prefix, and counts are right."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ PARAMS = functools.partial(tiny.params, CONFIG)
 KEY = jax.random.key(7)
 BATCH = tiny.documents(0, [12, 16, 9, 14], 16, 22, forks=2)
 SETTINGS = tiny.rlp_settings(group_size=6)
-# Tags of two tokens; the closing one is such as these parameters like to write.
+# Tags of two tokens; the closing one is likely under these parameters.
 TAGGED = tiny.rlp_settings(group_size=6, thought_length=6)
 TAGS = tiny.words(CONFIG, think_open=(7, 8), think_close=(3, 3))
 GREEDY = tiny.rlp_settings(group_size=1, temperature=0.0, positions="given")
@@ -39,7 +39,7 @@ def roll(settings, batch=BATCH, params=None, key=KEY, step=3, words=WORDS):
 
 
 def written_out(rollout, forks, settings, batch=BATCH, prompt=(), words=WORDS):
-    """The thoughts of a rollout as naive rows, in the order of its branches."""
+    """Return the thoughts of a rollout as naive rows, in the order of its branches."""
     thoughts, branches = jax.tree.map(np.asarray, rollout.thoughts), []
     for b, n in np.ndindex(*thoughts.length.shape):
         branches.append(
@@ -58,8 +58,8 @@ def written_out(rollout, forks, settings, batch=BATCH, prompt=(), words=WORDS):
 
 @pytest.mark.parametrize("size", [5, 128, 129, 300])
 def test_draws_that_are_even_give_tokens_their_share(size):
-    # Inverse CDF: M evenly spaced numbers hit a token of probability p in p·M times, give or take
-    # the two ends of its interval.
+    # Inverse CDF: M evenly spaced numbers select a token of probability p p·M times, up to one at
+    # each end of its interval.
     random = np.random.default_rng(size)
     logits = random.normal(0, 1.5, size).astype(np.float32)
     count = 20000
@@ -98,7 +98,7 @@ def test_a_draw_on_a_border_goes_to_the_next_token():
 
 
 def every_thought(allowed: list[int], close: tuple[int, ...], limit: int) -> list[list[int]]:
-    """All thoughts that can be sampled."""
+    """Return all thoughts that can be sampled."""
     done, open_ = [], [[]]
     while open_:
         longer = [[*line, token] for line in open_ for token in allowed]
@@ -126,7 +126,7 @@ ONE = ((3,), (4,))
     ],
 )
 def test_sampled_frequencies_are_the_probabilities(temperature, tags, allowed, limit):
-    """Thoughts of one fork, 1,024 groups of 8: chi-square against enumeration."""
+    """Chi-square test of 1,024 groups of 8 thoughts at one fork against enumeration."""
     config = tiny.model_config(vocab_size=9)
     words = tiny.words(config, max(allowed) + 1, *tags)
     assert [i for i in range(9) if i not in words.not_in_thoughts] == allowed
@@ -156,11 +156,11 @@ def test_sampled_frequencies_are_the_probabilities(temperature, tags, allowed, l
     seen = np.array([actions[tuple(line)] for line in every])
     assert seen.sum() == 8192  # nothing else was sampled
     expected = share * 8192
-    often = expected > 5  # the chi-square approximation holds; the rest is one cell
+    often = expected > 5  # for the chi-square approximation; the rest is one cell
     assert often.sum() > 10
     fold = lambda x: np.append(x[often], x[~often].sum()) if (~often).any() else x
     seen, expected = fold(seen), fold(expected)
-    # The value that has probability 2.5e-4 of being passed (Wilson and Hilferty); 35 for 11 degrees
+    # The quantile that is exceeded with probability 2.5e-4 (Wilson and Hilferty); 35 for 11 degrees
     # of freedom. The seed is fixed.
     free = len(seen) - 1
     spread = 2 / (9 * free)
@@ -190,19 +190,19 @@ def test_sampler_and_trainer_agree_on_log_probabilities(temperature, settings, w
     acted = np.arange(settings.thought_length) < np.asarray(rollout.thoughts.length)[..., None]
     gap = lambda t: np.abs(np.log(trainer_ratios(rollout, t, words)[acted])).max()
     assert gap(temperature) < 1e-4
-    # A trainer that forgot the temperature, or took another, would be seen.
+    # The test would notice a trainer with another temperature.
     assert gap(0.7 if temperature == 1.0 else 1.0) > 0.5
 
 
 def trainer_ratios(rollout, temperature: float, words) -> np.ndarray:
-    """The ratio pi_theta / pi_theta_old of every action as the trainer's own loss has it.
+    """Return the ratio pi_theta / pi_theta_old of every action in the trainer's loss.
 
-    With A = 1 and no clip the loss is -sum w rho, so its slope over a recorded log-probability is
-    w rho, where w = 1 / (|c| thoughts).
+    With A = 1 and no clip, the loss is -sum w rho, so its derivative in a recorded
+    log-probability is w rho, where w = 1 / (|c| thoughts).
     """
-    found = trainer_slopes(temperature, words)(PARAMS(), rollout)
+    actual = trainer_slopes(temperature, words)(PARAMS(), rollout)
     length = rollout.thoughts.length
-    return np.asarray(found * length.size * length[..., None])
+    return np.asarray(actual * length.size * length[..., None])
 
 
 @functools.cache
@@ -251,12 +251,12 @@ def test_books(settings, words):
         assert spoken[b, n] == len(line) - len(close) * len(ends)
         assert spoken[b, n] >= 1  # |c| >= 1
     assert t.length.sum() <= rollout.decoded <= t.length.size * t.length.max()
-    if settings is not GREEDY:  # the case is worth something: both kinds occur
+    if settings is not GREEDY:  # both kinds occur
         assert 0 < t.closed.mean() < 1
 
 
 def test_the_first_action_is_never_the_tag_even_when_nothing_else_is_likely():
-    # Blocks that add nothing and an embedding of nearly equal rows, the tag's much the longest.
+    # Blocks add zero, and rows of the embedding are nearly equal, with a large one for the tag.
     params = jax.tree.map(jnp.zeros_like, PARAMS())
     params["norm"] = jax.tree.map(jnp.ones_like, params["norm"])
     params["embedding"] = (1 + 0.1 * PARAMS()["embedding"]).at[CLOSE].multiply(50)
@@ -265,12 +265,12 @@ def test_the_first_action_is_never_the_tag_even_when_nothing_else_is_likely():
     assert (t.actions[..., 0] >= tiny.FIRST_WORD).all()
     assert (t.actions[..., 1] == CLOSE).all()
     assert (t.length == 2).all()
-    assert rollout.decoded == 2 * t.length.size  # and stops when all have closed
+    assert rollout.decoded == 2 * t.length.size  # decoding stops when all have closed
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_tag_of_one_token_again_and_again_closes_after_a_word(size):
-    """The likeliest token by far: the tag but its last, a word since the tag is banned, the tag."""
+    """The likeliest tokens: the tag but its last token, a word (the tag is banned), the tag."""
     params = jax.tree.map(jnp.zeros_like, PARAMS())
     params["norm"] = jax.tree.map(jnp.ones_like, params["norm"])
     params["embedding"] = (1 + 0.1 * PARAMS()["embedding"]).at[9].multiply(50)
@@ -312,8 +312,8 @@ def test_decoding_shrinks_while_a_batch_has_rows_enough():
 # ---- randomness
 
 
-def thoughts_and_forks(found):
-    rollout, forks = found
+def thoughts_and_forks(actual):
+    rollout, forks = actual
     return np.asarray(forks.position), jax.tree.map(np.asarray, rollout.thoughts)
 
 
@@ -345,14 +345,14 @@ def test_steps_documents_forks_and_thoughts_differ():
     assert ((draws >= 0) & (draws < 1)).all()
     assert len(np.unique(draws)) > 0.999 * draws.size
     assert len({tuple(np.asarray(jax.random.key_data(k))) for k in fork_keys(keys)}) == 50
-    # More thoughts or longer ones leave those that were there as they were.
+    # More thoughts or longer ones do not change the others.
     more = np.asarray(uniforms(keys, 0, 4, 4, 5))
     assert np.array_equal(more[:, :12], draws)
     later = uniforms(keys, 1, 2, 4, 5)  # of a rollout batch that begins with another fork
     assert np.array_equal(later, draws[:, 4:])
 
 
-# ---- what a thought may see
+# ---- what a thought depends on
 
 
 def test_tokens_from_the_fork_on_do_not_change_its_thoughts():
@@ -362,11 +362,11 @@ def test_tokens_from_the_fork_on_do_not_change_its_thoughts():
     for row, (_, fork) in enumerate(BATCH.forks):
         text[row, fork:] = np.random.default_rng(row).integers(5, 22, text.shape[1] - fork)
     changed, _ = roll(settings, BATCH.replace(tokens=text))
-    late = np.arange(12) >= 6  # branches of the second fork; nothing before it has changed
+    late = np.arange(12) >= 6  # branches of the second fork, whose prefix is the same
     for name in ("actions", "length", "closed", "logprobs"):
         a, b = getattr(rollout.thoughts, name), getattr(changed.thoughts, name)
         assert np.array_equal(a[:, late], b[:, late])  # bit for bit
-    # The token before the first fork does change its thoughts, so the test can see a difference.
+    # The token before the first fork changes its thoughts, so the test notices differences.
     text = BATCH.tokens.copy()
     for row, (fork, _) in enumerate(BATCH.forks):
         text[row, fork - 1] = 5 + (text[row, fork - 1] - 4) % 17
@@ -407,7 +407,7 @@ def test_a_thinking_prompt_is_text_before_the_document():
     ("settings", "words"), [(SETTINGS, WORDS), (TAGGED, TAGS)], ids=["", "tags of two"]
 )
 def test_caches_are_those_of_teacher_forcing(settings, words):
-    """Every live key and value that decoding left behind is that of one pass over the branches."""
+    """All live keys and values of decoding equal those of one pass over the branches."""
     params, slots = PARAMS(), len(words.think_open) - 1 + settings.thought_length
     rollout, reading = tiny.rollout_stage(CONFIG, settings, words)(
         params, params, BATCH, KEY, jnp.int32(3)
@@ -422,7 +422,7 @@ def test_caches_are_those_of_teacher_forcing(settings, words):
         return extend(model, trunk, cache, branches, own, 0, slots)[1]
 
     layers = lambda cache: jax.tree.map(lambda x: np.moveaxis(x, -4, -2), jax.tree.leaves(cache))
-    found, expected = layers(rollout.branch_cache), layers(run(reading.documents.cache))
+    actual, expected = layers(rollout.branch_cache), layers(run(reading.documents.cache))
     filled = np.asarray(branches.live)
-    for a, b in zip(found, expected, strict=True):  # [B, N, W, kv_heads, head_dim] of a layer
+    for a, b in zip(actual, expected, strict=True):  # [B, N, W, kv_heads, head_dim] of a layer
         np.testing.assert_allclose(a[filled], b[filled], rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Log-probabilities: those of the plain softmax, in chunks or not, and of the right tokens."""
+"""Log-probabilities equal those of a plain softmax, in chunks or not, at the right tokens."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ def test_scores_are_those_of_the_masked_softmax(temperature):
     hidden, targets = hidden_and_targets()
     first = jnp.arange(5)[None, :] == 0
     banned = WORDS.not_in_thoughts
-    found = tiny.jit(token_scores, static_argnums=(3, 4, 5))(
+    actual = tiny.jit(token_scores, static_argnums=(3, 4, 5))(
         MODEL(), hidden, targets, banned, temperature, CLOSE, first
     )
     logits = np.asarray(MODEL().logits(hidden), np.float64) / temperature
@@ -47,15 +47,15 @@ def test_scores_are_those_of_the_masked_softmax(temperature):
         weights = np.exp(logits[row, place, left])
         p = dict(zip(left, weights / weights.sum(), strict=True))
         target = int(targets[row, place])
-        assert found.logprob[row, place] == pytest.approx(np.log(p[target]), abs=1e-5)
+        assert actual.logprob[row, place] == pytest.approx(np.log(p[target]), abs=1e-5)
         entropy = -sum(x * np.log(x) for x in p.values())
-        assert found.entropy[row, place] == pytest.approx(entropy, abs=1e-5)
-        assert found.likeliest[row, place] == max(p, key=p.get)
+        assert actual.entropy[row, place] == pytest.approx(entropy, abs=1e-5)
+        assert actual.likeliest[row, place] == max(p, key=p.get)
 
 
 @pytest.mark.parametrize("limit", [24 * 15, 24 * 4, 24])
 def test_chunks_change_nothing(monkeypatch, limit):
-    """Values and gradients, for a count that the chunks divide and for one that they do not."""
+    """Values and gradients, for a count of tokens that the chunks divide and for another."""
     hidden, targets = hidden_and_targets()
 
     def run(params, hidden):
@@ -87,16 +87,16 @@ def test_documents_are_scored_inside_their_own_borders():
         position=np.array([[*range(9), *range(6), 0]]),
     )
     two = jax.tree.map(jnp.asarray, two)
-    found = tiny.jit(document_scores, static_argnums=2)(MODEL(), two, WORDS)
+    actual = tiny.jit(document_scores, static_argnums=2)(MODEL(), two, WORDS)
     expected = np.zeros(16)
     for start, row, length in ((0, 0, 9), (9, 1, 6)):
         text = rows.tokens[row : row + 1, :length]
         expected[start + 1 : start + length] = naive.document_logprobs(
             tiny.params(CONFIG), text, config=CONFIG, vocabulary=WORDS
         )[0]
-    np.testing.assert_allclose(found.logprob[0], expected, atol=1e-5)
+    np.testing.assert_allclose(actual.logprob[0], expected, atol=1e-5)
     assert np.array_equal(predicted_tokens(two)[0], expected != 0)
-    assert (np.asarray(found.entropy[0] > 0) == (expected != 0)).all()
+    assert (np.asarray(actual.entropy[0] > 0) == (expected != 0)).all()
 
 
 def test_no_think_scores_are_those_of_the_document():
@@ -109,6 +109,6 @@ def test_no_think_scores_are_those_of_the_document():
     place = fork[:, :, None] + np.arange(3)
     target = jnp.asarray(batch.tokens[np.arange(2)[:, None, None], place])
     run = tiny.jit(lambda t, f, x: no_think_scores(MODEL(), forward(MODEL(), t), f, x, WORDS))
-    found = run(trunk, jnp.asarray(fork), target)
+    actual = run(trunk, jnp.asarray(fork), target)
     expected = np.asarray(whole)[np.arange(2)[:, None, None], place - 1]
-    np.testing.assert_allclose(found.logprob, expected, atol=1e-5)
+    np.testing.assert_allclose(actual.logprob, expected, atol=1e-5)

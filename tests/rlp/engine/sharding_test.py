@@ -1,10 +1,10 @@
-"""Eight simulated devices do what one does: the trainers' steps, on every mesh of eight devices.
+"""The trainers' steps on every mesh of eight simulated devices equal those on one device.
 
-Splitting a sum over devices changes its order and nothing else, so figures agree to float32
+Splitting a sum over devices changes only its order, so values agree to float32
 rounding: 1e-5 of a leaf's norm, as between packed and repeated prefixes. Sampled actions are equal,
-because a draw falls within rounding of a border once in a hundred thousand; the seeds are fixed.
-The optimizer has epsilon 1: with a small one Adam's first move is the sign of the gradient, which
-turns rounding into a full step where a gradient is zero.
+since a draw is within rounding of a border once in a hundred thousand, and the seeds are fixed.
+The optimizer has epsilon 1: with a small one, Adam's first update is the sign of the gradient,
+which turns the rounding of a zero gradient into a full step.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec
 
 from models import backend
-from models.sharding import batch_sharding, make_mesh, parameter_shardings, place
+from models.sharding import batch_sharding, constrain, make_mesh, parameter_shardings
 from rlp.data.rows import Rows
 from rlp.engine import step
 from rlp.engine.method import Method
@@ -34,7 +34,7 @@ SETTINGS = tiny.rlp_settings(group_size=3, thought_length=3, horizon=2)
 BATCH = tiny.documents(0, [12, 10, 9, 12, 7, 8, 11, 12], 12, 22)
 KEY = jax.random.key(5)
 WITH_KL = dataclasses.replace(SETTINGS, kl_weight=0.1)
-# Every axis alone, and all together; two axes are in the test of rollout batches.
+# Every axis alone, and all three; the test of rollout batches has two axes.
 MESHES = [(2, 2, 2), (8, 1, 1), (1, 8, 1), (1, 1, 8)]
 on_every_mesh = pytest.mark.parametrize(
     "sizes",
@@ -45,12 +45,12 @@ slow = pytest.mark.slow
 
 
 def prepared(sizes, settings):
-    """Mesh, shardings of the state, and the state on it."""
+    """Return a mesh, the shardings of the state, and the state on it."""
     mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
     shardings = state_shardings(
         mesh, CONFIG, OPTIMIZER, True, settings.baseline_memory, settings.keeps_reference
     )
-    params = jax.tree.map(jnp.copy, tiny.params(CONFIG))  # a step consumes its state
+    params = jax.tree.map(jnp.copy, tiny.params(CONFIG))  # a step donates its state
     state = step.new_state(params, OPTIMIZER, True, settings.keeps_reference)
     moved = lambda params, share: jax.tree.map(lambda x: share * x, params)
     state = dataclasses.replace(
@@ -79,40 +79,42 @@ def next_token(sizes):
 
 
 def step_arrays(state):
-    """All but the counters, of a state or of its shardings."""
+    """Return all fields of a state, or of its shardings, except the counters."""
     return state.params, state.baseline, state.reference, state.optimizer
 
 
 @functools.cache
 def rlp_step(sizes, settings=SETTINGS, layers=backend.CPU.unrolled_layers):
-    """Thoughts and evidence of a step, the state after it, its metrics and its cost."""
+    """Return thoughts and evidence of a step, the new state, its metrics and its cost."""
     with compiling_fast(layers):
         mesh, shardings, state = prepared(sizes, settings)
         trainer = RLPTrainer(Method(CONFIG, settings, WORDS), OPTIMIZER, mesh, shardings)
         values = trainer.think(state, Rows.of(BATCH), KEY, Clock())
         thoughts, evidence = jax.device_get((values["rollout"].thoughts, values["evidence"]))
         state, metrics, cost = trainer.step(state, Rows.of(BATCH), KEY)
-    for found, expected in zip(
+    for actual, expected in zip(
         jax.tree.leaves(step_arrays(state)),
         jax.tree.leaves(step_arrays(shardings)),
         strict=True,
     ):
-        assert found.sharding.is_equivalent_to(expected, found.ndim)
+        assert actual.sharding.is_equivalent_to(expected, actual.ndim)
     return thoughts, evidence, jax.device_get(state), metrics, cost
 
 
-def assert_same_state(found, expected):
-    """First moments are the gradient; the change of the parameters is nearly that."""
+def assert_same_state(actual, expected):
+    """Compare first moments, which are the gradient, and changes of parameters, nearly so."""
     start = jax.device_get(tiny.params(CONFIG))
     moments = lambda state: state.optimizer[1][0].mu
-    assert tiny.relative_error(moments(found), moments(expected)) < 1e-5
+    assert tiny.relative_error(moments(actual), moments(expected)) < 1e-5
     change = lambda state: jax.tree.map(jnp.subtract, state.params, start)
-    assert tiny.relative_error(change(found), change(expected)) < 1e-4  # parameters' own rounding
+    assert (
+        tiny.relative_error(change(actual), change(expected)) < 1e-4
+    )  # rounding of the parameters
     assert float(jnp.abs(change(expected)["embedding"]).max()) > 1e-3
 
 
-def assert_same_step(found, expected):
-    thoughts, evidence, state, metrics, cost = found
+def assert_same_step(actual, expected):
+    thoughts, evidence, state, metrics, cost = actual
     one_thoughts, one_evidence, one_state, one_metrics, one_cost = expected
     assert np.array_equal(thoughts.actions, one_thoughts.actions)
     assert np.array_equal(thoughts.length, one_thoughts.length)
@@ -123,23 +125,23 @@ def assert_same_step(found, expected):
     assert np.abs(one_evidence.advantages).max() > 0.1
     assert metrics["grad_norm"] == pytest.approx(one_metrics["grad_norm"], rel=1e-4)
     assert metrics.get("kl", 0) == pytest.approx(one_metrics.get("kl", 0), rel=1e-5)
-    # The advantages differ by some 1e-6 of their size, and with them the gradient.
+    # Advantages, and so gradients, have relative differences of about 1e-6.
     assert_same_state(state, one_state)
     if state.baseline is not None:
         assert tiny.relative_error(state.baseline, one_state.baseline) < 1e-5
-    bill = lambda cost: dataclasses.replace(cost, seconds={})
-    assert bill(cost) == bill(one_cost)
+    timeless = lambda cost: dataclasses.replace(cost, seconds={})
+    assert timeless(cost) == timeless(one_cost)
 
 
 @on_every_mesh
 def test_a_next_token_step_is_that_of_one_device(sizes):
-    (state, metrics, cost), (expected_state, expected, bill) = (
+    (state, metrics, cost), (expected_state, expected, expected_cost) = (
         next_token(sizes),
         next_token((1,) * 3),
     )
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(float(value), rel=1e-5), name
-    assert cost.documents == bill.documents
+    assert cost.documents == expected_cost.documents
     assert_same_state(state, expected_state)
 
 
@@ -155,15 +157,15 @@ def test_a_scan_over_layers_in_batches_and_parts_is_one_device_at_once(sizes):
     cut = dataclasses.replace(
         WITH_KL, max_branches_in_flight=3 * shards, update_micro_batch=2 * shards
     )
-    found = rlp_step(sizes, cut, layers=0)
+    actual = rlp_step(sizes, cut, layers=0)
     whole = rlp_step((1, 1, 1), WITH_KL)
-    flops = dataclasses.replace(whole[4], flops=found[4].flops)  # a scan leaves nothing out
-    assert_same_step(found, (*whole[:4], flops))
+    flops = dataclasses.replace(whole[4], flops=actual[4].flops)  # a scan removes no unread work
+    assert_same_step(actual, (*whole[:4], flops))
 
 
 @slow
 def test_no_layout_and_no_memory_changes_a_bit():
-    """In bfloat16, where a copy in the compute dtype must round as the layers do themselves."""
+    """In bfloat16, in which a gathered copy must round as the layers do."""
     changes = [
         {},
         {"rollout_layout": "training"},
@@ -197,12 +199,12 @@ def test_phi_and_reference_on_the_host_lie_there_and_is_refused_where_there_is_n
     assert kinds((state.params, state.optimizer)) == {"device"}
     check_memory(mesh, "host")
     monkeypatch.setitem(check_memory.__globals__, "MEMORIES", {"host": "attic"})
-    with pytest.raises(ValueError, match="rlp.baseline_memory='host'.* cannot reach attic"):
+    with pytest.raises(ValueError, match="rlp.baseline_memory='host'.* cannot address attic"):
         check_memory(mesh, "host")
 
 
 def test_what_a_gathered_copy_costs():
-    """By hand: matrices in bfloat16, gathered over four devices; every device has all norms."""
+    """By hand: matrices in bfloat16, gathered over four devices; norms are replicated."""
     config = dataclasses.replace(CONFIG, compute_dtype="bfloat16")
     matrices = 24 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 48)
     norms = 4 * (32 + 2 * (2 * 32 + 2 * 4))  # bytes
@@ -214,7 +216,7 @@ def test_what_a_gathered_copy_costs():
 
 @contextlib.contextmanager
 def not_from_the_cache():
-    """What is compiled anew is logged; JAX asks only once whether there is a cache."""
+    """Compile without the cache, so that warnings are logged; JAX checks for a cache only once."""
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     try:
@@ -226,7 +228,7 @@ def not_from_the_cache():
 
 INVOLUNTARY = "Involuntary full rematerialization"
 where_it_is_told = pytest.mark.skipif(
-    jax.__version_info__ >= (0, 12), reason="the compiler of this jax no longer tells"
+    jax.__version_info__ >= (0, 12), reason="the compiler of this JAX no longer warns"
 )
 
 
@@ -250,14 +252,15 @@ def test_no_program_is_rematerialised_against_the_compilers_will(sizes, layers, 
 
 @where_it_is_told
 def test_the_compiler_says_so_when_it_does(capfd):
-    """Looking words up in a table that is split both ways, for rows that are split."""
+    """An embedding lookup with a table that is sharded over both axes, and sharded rows."""
     mesh = make_mesh(2, 2, 2)
     table = jax.ShapeDtypeStruct(
         (24, 32), jnp.float32, sharding=jax.NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
     )
     tokens = jax.ShapeDtypeStruct((8, 12), jnp.int32, sharding=batch_sharding(mesh))
     with not_from_the_cache(), jax.set_mesh(mesh):
-        jax.jit(lambda table, tokens: place(table[tokens], "rows")).lower(table, tokens).compile()
+        look_up = jax.jit(lambda table, tokens: constrain(table[tokens], "rows"))
+        look_up.lower(table, tokens).compile()
     assert INVOLUNTARY in capfd.readouterr().err
 
 

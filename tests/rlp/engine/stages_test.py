@@ -1,4 +1,4 @@
-"""The list of stages can be run as it is written: downwards, each value made before it is read."""
+"""The stages can run in the order of their list: every value is computed before it is read."""
 
 import inspect
 
@@ -7,7 +7,7 @@ import pytest
 from rlp.engine.stages import NEXT_TOKEN, RLP, UNITS, still_read
 from rlp.training.cost import PARTS
 
-# What trainers give: the state, rows and counters.
+# Values of the trainers: the state, rows and counters.
 GIVEN = {
     "params", "policy", "scorer", "baseline", "batch", "key", "step", "first", "forks", "table",
     "rollout_batches", "batches_per_document", "reference", "trained", "state", "minibatch",
@@ -31,7 +31,7 @@ def test_every_value_is_made_before_it_is_read(stages):
 @pytest.mark.parametrize("stage", [*RLP, *NEXT_TOKEN], ids=lambda stage: stage.name)
 def test_a_stage_says_what_its_function_takes(stage):
     assert set(stage.flops.split()) <= set(PARTS)
-    if stage.function is None:  # the host's
+    if stage.function is None:  # work on the host
         return
     takes = inspect.signature(stage.function).parameters.values()
     needed = [parameter for parameter in takes if parameter.default is parameter.empty]

@@ -1,4 +1,4 @@
-"""One step of the method: the packed stages are eq. 1 to 5 on rows that repeat the prefix."""
+"""The stages of a step equal eq. 1 to 5 on rows that repeat the prefix."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from tests.support import naive, tiny
 from tests.support.step import BATCH, CONFIG, KEY, PARAMS, PHI, SETTINGS, WORDS, run
 from tests.support.tiny import CLOSE, PAD
 
-WIDTH = 30  # of a naive row
+WIDTH = 30  # tokens of a naive row
 MASKED = tiny.rlp_settings(
     unclosed="mask",
     prompt=(14, 5, 16),
@@ -27,7 +27,7 @@ MASKED = tiny.rlp_settings(
 
 LONG = {"group_size": 6, "thought_length": 6}
 
-# Tags of several tokens are such as these parameters like to write.
+# Tags of several tokens are likely under these parameters.
 VARIANTS = {
     "append": (SETTINGS, WORDS),
     "mask": (MASKED, WORDS),
@@ -66,13 +66,13 @@ def naive_branches(settings, batch, thoughts: Thoughts, forks) -> list[naive.Bra
     ]
 
 
-def naive_loss_and_gradient(settings, words, rows, behaviour, advantages, counted):
+def naive_loss_and_gradient(settings, words, rows, behavior, advantages, counted):
     acted = (rows.action_at > 0).sum(axis=1)
     limit = np.full_like(acted, settings.thought_length)
     return naive.surrogate(
         PARAMS,
         rows,
-        jnp.asarray(behaviour, jnp.float32).reshape(rows.action.shape),
+        jnp.asarray(behavior, jnp.float32).reshape(rows.action.shape),
         jnp.asarray(advantages, jnp.float32).ravel(),
         jnp.asarray(counted).ravel(),
         acted if settings.length_normalization == "thought" else limit,
@@ -137,7 +137,7 @@ def test_a_step_is_its_equations_on_repeated_prefixes(name):
     expected, expected_gradient = naive_loss_and_gradient(
         settings, words, rows, rollout.thoughts.logprobs, evidence.advantages, counted
     )
-    # On policy the loss is a sum of advantages that nearly cancel: it rounds as its terms do.
+    # On policy, the loss is a sum of advantages that nearly cancel, with the rounding of its terms.
     scale = np.abs(advantages).mean()
     assert loss == pytest.approx(float(expected), rel=1e-5, abs=1e-5 * scale)
     assert tiny.relative_error(gradient, expected_gradient) < 1e-5
@@ -147,7 +147,7 @@ def test_a_step_is_its_equations_on_repeated_prefixes(name):
 
 @functools.cache
 def referred(name):
-    """log pi_ref of the actions of a variant's rollout, by two references."""
+    """Return log pi_ref of the actions of a variant's rollout, for two references."""
     settings, words = VARIANTS[name]
     batch = BATCH.replace(forks=BATCH.forks[:, : settings.forks_per_document])
     rollout, forks, evidence = run(settings, PHI, batch, words)
@@ -184,7 +184,7 @@ def test_the_kl_term_is_its_equation_on_repeated_prefixes(name):
     assert tiny.relative_error(gradient, whole) < 1e-5
     assert tiny.relative_error(gradient, bare_gradient) > 0.1
 
-    # Reported is the mean over all actions, of thoughts that carry no loss too.
+    # The metric is the mean over all actions, also of thoughts that are not in the loss.
     r = np.asarray(
         expected - naive.action_logprobs(PARAMS, rows, CONFIG, words, settings.temperature)
     )
@@ -192,7 +192,7 @@ def test_the_kl_term_is_its_equation_on_repeated_prefixes(name):
     assert metrics["kl"] == pytest.approx(k3.mean(), rel=1e-5)
     assert metrics.keys() - bare_metrics.keys() == {"kl"}
 
-    # At the start the reference is the policy: nothing is added.
+    # At the start, the reference is the policy, and the KL term is 0.
     (loss, metrics), gradient = weighted(*inputs, at_start)
     assert 0 <= metrics["kl"] < 1e-10
     assert loss == pytest.approx(float(bare), abs=1e-9)
@@ -201,7 +201,7 @@ def test_the_kl_term_is_its_equation_on_repeated_prefixes(name):
 
 @pytest.mark.parametrize("name", ["mask", pytest.param("tags of two", marks=pytest.mark.slow)])
 def test_a_learnt_target_is_its_likelihood_on_repeated_prefixes(name):
-    """VeriFree's weights, lambda on top of them, after thoughts that closed or had a tag put."""
+    """VeriFree's weights plus lambda, after thoughts with a sampled or an appended tag."""
     settings, words = VARIANTS[name]
     settings = dataclasses.replace(settings, objective="verifree", target_weight=0.25)
     rollout, forks, evidence = run(settings, PHI, BATCH, words)
@@ -233,7 +233,7 @@ def test_a_learnt_target_is_its_likelihood_on_repeated_prefixes(name):
 
 
 def random_forest(seed: int):
-    """Two documents and padding in every row; branches leave either, with any thought."""
+    """Two documents and padding in every row; arbitrary thoughts fork from both."""
     random = np.random.default_rng(seed)
     limit, horizon, count = SETTINGS.thought_length, SETTINGS.horizon, 8
     rows, length = 4, 16
@@ -267,12 +267,12 @@ def random_forest(seed: int):
             branches.append(naive.Branch(texts[number], t, thought, horizon))
     written = naive.write_out(branches, WORDS, limit, WIDTH)
     exact = naive.action_logprobs(PARAMS, written, config=CONFIG, vocabulary=WORDS, temperature=1.0)
-    # An older policy: ratios from 0.6 to 1.6, so that the clip stops some and not others.
-    behaviour = np.where(
+    # An older policy, with ratios from 0.6 to 1.6, of which the clip stops some.
+    behavior = np.where(
         written.action_at > 0, np.asarray(exact) + random.uniform(-0.5, 0.5, exact.shape), 0.0
     ).astype(np.float32)
     closed = np.take_along_axis(actions, thought_length[..., None] - 1, axis=-1)[..., 0] == CLOSE
-    thoughts = Thoughts(actions, thought_length, closed, behaviour.reshape(actions.shape))
+    thoughts = Thoughts(actions, thought_length, closed, behavior.reshape(actions.shape))
     trunk = Trunk(tokens, segment, position)
     trunk, thoughts = jax.tree.map(jnp.asarray, (trunk, thoughts))
     laid_out = lay_out(thoughts, *map(jnp.asarray, (target, fork, document)), WORDS)
@@ -302,7 +302,7 @@ def test_packed_documents_and_branches_are_repeated_prefixes(settings, seed):
 
 
 def test_no_baseline_changes_the_gradient():
-    """phi is the same for all thoughts of a group, so it cancels: any phi, noise, none."""
+    """S_ema is the same for all thoughts of a group, so it cancels: any phi, noise, or none."""
     noise = jax.tree.map(lambda x: 3 * jax.random.normal(jax.random.key(x.size), x.shape), PARAMS)
     advantages, gains, gradients = [], [], []
     for phi in (PARAMS, PHI, noise, None):
@@ -314,16 +314,16 @@ def test_no_baseline_changes_the_gradient():
         )
         gradients.append(gradient)
         largest = max(float(jnp.abs(evidence.rewards).max()), 1.0)
-    # Rounding r and mean r to float32 costs each 2**-24 of |r|; noise makes |r| ten times larger.
+    # Rounding r and mean r to float32 has an error of 2**-24 |r|; noise makes |r| ten times larger.
     for other, gradient in zip(advantages[1:], gradients[1:], strict=True):
         np.testing.assert_allclose(other, advantages[0], atol=16 * 2**-23 * max(largest, 100))
         assert tiny.relative_error(gradient, gradients[0]) < 1e-4
-    # But what is reported as gain is over that baseline.
+    # But the reported gain depends on the baseline.
     assert min(abs(a - b) for i, a in enumerate(gains) for b in gains[:i]) > 0.1
 
 
 def test_the_rollout_does_not_read_the_baseline():
-    # Positions are ranked by it only when the rule says so.
+    # phi ranks positions only for some rules.
     settings = SETTINGS
     stage = tiny.rollout_stage(CONFIG, settings, WORDS)
     one, _ = stage(PARAMS, PARAMS, BATCH, KEY, jnp.int32(5))
@@ -335,7 +335,7 @@ def test_the_rollout_does_not_read_the_baseline():
 def test_ranked_positions_are_those_of_the_scorer(rule):
     settings = tiny.rlp_settings(positions=rule, min_prefix=2)
     stage = tiny.jit(lambda *args: step.read_stage(CONFIG, settings, WORDS, *args).forks.position)
-    found = np.asarray(stage(PARAMS, PHI, BATCH, KEY, jnp.int32(5)))
+    actual = np.asarray(stage(PARAMS, PHI, BATCH, KEY, jnp.int32(5)))
     for row, length in enumerate([12, 16, 9, 14]):
         text = BATCH.tokens[row : row + 1]
         table = np.asarray(
@@ -349,4 +349,4 @@ def test_ranked_positions_are_those_of_the_scorer(rule):
         loss = -table[np.arange(15), text[0, 1:]]
         score = loss if rule == "loss" else entropy
         best = sorted(range(2, length - 1), key=lambda t: -score[t - 1])[:2]
-        assert found[row].tolist() == sorted(best)
+        assert actual[row].tolist() == sorted(best)

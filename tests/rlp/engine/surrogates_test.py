@@ -1,4 +1,4 @@
-"""Surrogate losses of one's own: the gradient is that of the losses, weighted as ours are."""
+"""User-defined surrogate losses: the gradient is that of their weighted losses."""
 
 import dataclasses
 
@@ -24,25 +24,25 @@ BONUS = 0.3
 
 
 def cispo(actions, settings):
-    ratio = jnp.exp(actions.logprobs - actions.behaviour)
+    ratio = jnp.exp(actions.logprobs - actions.behavior)
     held = jax.lax.stop_gradient(jnp.minimum(ratio, 1 + settings.clip_high))
     return -held * actions.advantages * actions.logprobs, {HELD.name: ratio > 0}
 
 
 def with_bonus(actions, settings):
-    loss, figures = clipped(actions, settings)
-    return loss - BONUS * actions.entropy, figures
+    loss, metrics = clipped(actions, settings)
+    return loss - BONUS * actions.entropy, metrics
 
 
 def objective(surrogate, *reads, metrics=()):
     metrics = dict.fromkeys(metrics)
     made = Objective("", "", rewards.gain, surrogate=surrogate, reads=reads, metrics=metrics)
-    return registry._watched("tests.rlp.engine.surrogates_test:MADE", made)
+    return registry._checked("tests.rlp.engine.surrogates_test:MADE", made)
 
 
 @pytest.fixture
 def gradient(monkeypatch):
-    """Loss, metrics and gradient of a surrogate on a rollout of a tiny network."""
+    """Return loss, metrics and gradient of a surrogate on a rollout of a tiny network."""
 
     def run(made, advantages, params=PARAMS, **changes):
         name = f"made {id(made)}"
@@ -61,9 +61,9 @@ ADVANTAGES = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
 
 
 def test_on_policy_cispo_is_the_policy_gradient(gradient):
-    (_, metrics), found = gradient(objective(cispo, metrics=[HELD]), ADVANTAGES)
+    (_, metrics), actual = gradient(objective(cispo, metrics=[HELD]), ADVANTAGES)
     (_, ours), expected = gradient(Objective("", "", rewards.gain), ADVANTAGES)
-    assert tiny.relative_error(found, expected) < 1e-5
+    assert tiny.relative_error(actual, expected) < 1e-5
     assert metrics[HELD.name] == 1
     assert CLIPPED not in metrics
     assert ours.keys() - metrics.keys() == {CLIPPED}
@@ -71,7 +71,7 @@ def test_on_policy_cispo_is_the_policy_gradient(gradient):
 
 @pytest.mark.parametrize("micro_batch", [0, 4])
 def test_an_entropy_bonus_moves_the_entropy(micro_batch, gradient):
-    """Without advantages the loss is -bonus times the entropy, and its gradient is its slope."""
+    """Without advantages, the loss is -bonus times the entropy; compare slope and gradient."""
     made, none = objective(with_bonus, "entropy"), np.zeros_like(ADVANTAGES)
     changes = {"length_normalization": "limit", "update_micro_batch": micro_batch}
     (loss, metrics), slope = gradient(made, none, **changes)
@@ -112,9 +112,9 @@ def test_an_undeclared_entropy_is_named(gradient):
 @pytest.mark.parametrize(
     ("surrogate", "said"),
     [
-        (lambda actions, settings: actions.logprobs, "must return its losses and a dict"),
-        (lambda actions, settings: (actions.logprobs.sum(), {}), r"in place of \[B, N, L\] or"),
-        (cispo, "make held_share one of both"),
+        (lambda actions, settings: actions.logprobs, "must return losses and a dict"),
+        (lambda actions, settings: (actions.logprobs.sum(), {}), r"instead of \[B, N, L\] or"),
+        (cispo, "add held_share to both or to neither"),
     ],
 )
 def test_what_is_no_surrogate_is_refused(surrogate, said, gradient):

@@ -1,4 +1,4 @@
-"""What an update changes, and what it leaves as it is; next-token training."""
+"""An update changes the fields that it should and no others; next-token training."""
 
 import functools
 
@@ -17,7 +17,7 @@ from tests.support.tiny import PAD
 
 @functools.cache
 def trained(learning_rate=0.001):
-    """The compiled update with a real optimizer, its rollout and evidence, and the first state."""
+    """Return the compiled update, its rollout and evidence, and the first state."""
     optimizer = make_optimizer(
         learning_rate=learning_rate, schedule="constant", warmup_steps=0, final_share=1.0,
         total_steps=9, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0,
@@ -100,7 +100,7 @@ def test_phi_and_the_reference_start_as_copies_of_theta():
     assert_identical(state.baseline, state.params)
     assert_identical(state.reference, state.params)
     leaves = jax.tree.leaves((state.params, state.baseline, state.reference))
-    # Their buffers are their own, so that theta's can be donated.
+    # phi and pi_ref have separate buffers, so that those of theta can be donated.
     assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
 
 
@@ -156,7 +156,7 @@ def test_next_token_loss_is_a_mean_over_tokens_of_packed_documents():
     loss, expected = by_rows(PARAMS)
     assert metrics["loss"] == pytest.approx(float(loss), rel=1e-5)
     assert metrics["no_think_loss"] == metrics["loss"]
-    # A difference of parameters of size 1 carries their rounding, 2**-24 each.
+    # The difference of parameters of size 1 has their rounding errors, 2**-24 each.
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=5e-7), gradient, expected
     )
@@ -164,7 +164,7 @@ def test_next_token_loss_is_a_mean_over_tokens_of_packed_documents():
 
 
 class Descent:
-    """Plain gradient descent with rate 1, in the place of an optimizer."""
+    """Gradient descent with learning rate 1, as an optimizer."""
 
     def init(self, params):
         return ()

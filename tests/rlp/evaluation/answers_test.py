@@ -1,4 +1,4 @@
-"""From grades to an update: what responses are worth, and which of their actions."""
+"""From grades to an update: rewards of responses, and planning actions."""
 
 import dataclasses
 import types
@@ -31,7 +31,7 @@ LENGTH = [[2, 3, 4, 1], [4, 4, 2, 2]]
 
 
 def judged(planning=None, grades=GRADES, **changes):
-    """The evidence of two groups of four responses, of at most four actions."""
+    """Return the evidence of two groups of four responses, of at most four actions."""
     settings = tiny.rlp_settings(forks_per_document=1, horizon=1, baseline="none", **changes)
     shape = np.array(LENGTH).shape
     thoughts = Thoughts(
@@ -43,19 +43,19 @@ def judged(planning=None, grades=GRADES, **changes):
     rollout = types.SimpleNamespace(thoughts=thoughts, decoded=jnp.array(32))
     reading = types.SimpleNamespace(keys=document_keys(KEY, 0, np.arange(2)))
     answers = answers_of(grades)
-    found = step.answer_rewards_stage(CONFIG, settings, WORDS, reading, rollout, answers, planning)
-    return settings, rollout, found
+    actual = step.answer_rewards_stage(CONFIG, settings, WORDS, reading, rollout, answers, planning)
+    return settings, rollout, actual
 
 
 def test_grades_become_arrays_of_one_fork():
-    found = answers_of(GRADES)
-    assert {x.shape for x in jax.tree.leaves(found)} == {(2, 1, 4)}
-    assert found.correct[:, 0].tolist() == [[1, 0, 1, 0], [0, 0, 0, 0]]
-    assert found.agrees[:, 0].tolist() == [[1, 0, 1, 0], [0, 0, 0, 0]]
-    assert found.given[:, 0].tolist() == [[1, 1, 1, 0], [1, 1, 0, 1]]
-    assert found.failed[:, 0].tolist() == [[0, 0, 0, 0], [0, 0, 1, 0]]
+    actual = answers_of(GRADES)
+    assert {x.shape for x in jax.tree.leaves(actual)} == {(2, 1, 4)}
+    assert actual.correct[:, 0].tolist() == [[1, 0, 1, 0], [0, 0, 0, 0]]
+    assert actual.agrees[:, 0].tolist() == [[1, 0, 1, 0], [0, 0, 0, 0]]
+    assert actual.given[:, 0].tolist() == [[1, 1, 1, 0], [1, 1, 0, 1]]
+    assert actual.failed[:, 0].tolist() == [[0, 0, 0, 0], [0, 0, 1, 0]]
     np.testing.assert_array_equal(
-        found.confidence[:, 0], [[0.75, 0.5, 0.75, np.nan], [0.5, 0.5, 1, 0.5]]
+        actual.confidence[:, 0], [[0.75, 0.5, 0.75, np.nan], [0.5, 0.5, 1, 0.5]]
     )
 
 
@@ -72,14 +72,14 @@ BY_HAND = {
 @pytest.mark.parametrize("unclosed", ["mask", "append", "penalty"])
 @pytest.mark.parametrize("name", BY_HAND)
 def test_a_verdict_is_the_reward_of_the_answers(name, unclosed):
-    _, _, found = judged(objective=name, unclosed=unclosed, unclosed_penalty=0.5)
+    _, _, actual = judged(objective=name, unclosed=unclosed, unclosed_penalty=0.5)
     rewards = np.array(BY_HAND[name], float)
     if unclosed == "penalty":
         rewards = rewards - 0.5 * ~np.array(CLOSED)
-    np.testing.assert_allclose(found.rewards[:, 0], rewards, atol=1e-6)
+    np.testing.assert_allclose(actual.rewards[:, 0], rewards, atol=1e-6)
     counted = np.array(CLOSED) if unclosed == "mask" else np.ones((2, 4), bool)
-    assert found.counted[:, 0].tolist() == counted.tolist()
-    for group, is_in, advantages in zip(rewards, counted, found.advantages[:, 0], strict=True):
+    assert actual.counted[:, 0].tolist() == counted.tolist()
+    for group, is_in, advantages in zip(rewards, counted, actual.advantages[:, 0], strict=True):
         kept = group[is_in]
         expected = np.zeros(4)
         if name in ("length_reward", "format_reward"):
@@ -87,21 +87,21 @@ def test_a_verdict_is_the_reward_of_the_answers(name, unclosed):
         elif kept.std() > 0:
             expected[is_in] = (kept - kept.mean()) / kept.std()
         np.testing.assert_allclose(advantages, expected, atol=1e-5)
-    assert found.target_weights is None
-    for nothing in (found.reasoned, found.gain, found.baseline, found.no_think):
+    assert actual.target_weights is None
+    for nothing in (actual.reasoned, actual.gain, actual.baseline, actual.no_think):
         assert not nothing.any()
 
 
-def test_figures_of_answers_by_hand():
+def test_metrics_of_answers_by_hand():
     grades = [[RIGHT, WRONG, RIGHT, SILENT], [dataclasses.replace(WRONG, agrees=True)] * 2]
     grades[1] += [BROKEN, RIGHT]
     grades[1][3] = dataclasses.replace(RIGHT, agrees=False)
     planning = jnp.zeros((2, 4, 4), bool).at[0, 1, :3].set(True).at[1, 0, 0].set(True)
     settings, rollout, evidence = judged(planning, grades, objective="hicra")
-    found = rollout_metrics(rollout, evidence, settings, WORDS)
+    actual = rollout_metrics(rollout, evidence, settings, WORDS)
     expected = {
         "accuracy": 3 / 8,
-        "majority_accuracy": 1 / 2,  # of the second group it is the wrong one
+        "majority_accuracy": 1 / 2,  # that of the second group is wrong
         "answered_share": 6 / 8,
         "failed_checks_share": 1 / 8,
         "stated_confidence_share": 7 / 8,
@@ -111,9 +111,9 @@ def test_figures_of_answers_by_hand():
         "thought_length": 22 / 8,
     }
     for name, value in expected.items():
-        assert found[name] == pytest.approx(value), name
+        assert actual[name] == pytest.approx(value), name
     for name in ("reasoned_evidence", "information_gain", "no_think_loss", "target_named_share"):
-        assert name not in found
+        assert name not in actual
     settings, rollout, evidence = judged(None, grades, objective="rlvr")
     assert "planning_share" not in rollout_metrics(rollout, evidence, settings, WORDS)
 
@@ -123,7 +123,7 @@ def test_the_host_reads_what_was_said_and_the_numbers_of_the_records():
     batch = types.SimpleNamespace(index=np.array([7, 9]))
     actions, words, index = responses_stage(WORDS, rollout, batch)
     assert actions.tolist() == rollout.thoughts.actions.tolist()
-    assert words.tolist() == [[1, 2, 4, 0], [3, 4, 1, 1]]  # without the token that ends it
+    assert words.tolist() == [[1, 2, 4, 0], [3, 4, 1, 1]]  # without the end token
     assert index.tolist() == [7, 9]
 
 
@@ -147,7 +147,7 @@ def test_an_update_weighs_actions_that_plan(name, monkeypatch):
 
 
 def test_advantages_of_single_actions_go_with_their_branches():
-    """In micro-batches and at once: the same gradient."""
+    """Micro-batches do not change the gradient."""
     settings, small = tiny.rlp_settings(), tiny.model_config(num_layers=1)
     batch = tiny.documents(0, [9, 12, 10, 8], 12, 22, forks=2)
     params = tiny.params(small, 4)

@@ -1,4 +1,4 @@
-"""Held-out figures are what one finds by going through the thoughts one at a time."""
+"""Held-out metrics equal those computed from one thought at a time."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ LENGTHS = [12, 16, 9, 14]
 BATCH = tiny.documents(0, LENGTHS, 16, 22)
 KEY = jax.random.key(2)
 PROMPT = (14, 5, 16)
-# Training's group size, forks and rule are not those of evaluation.
+# The group size, forks and rule of training differ from those of evaluation.
 SETTINGS = tiny.rlp_settings(prompt=PROMPT, positions="entropy", temperature=0.9)
 FORKS, THOUGHTS = 2, 3
 ONE_DEVICE = make_mesh(devices=jax.devices()[:1])
@@ -37,13 +37,13 @@ EVALUATOR = Evaluator(METHOD, "uniform", FORKS, THOUGHTS, 1, ONE_DEVICE)
 
 
 @functools.cache
-def figures() -> dict[str, float]:
-    """Of four documents, one at a time."""
-    return EVALUATOR.figures(PARAMS, BATCH, KEY)
+def held_out_metrics() -> dict[str, float]:
+    """Metrics of four documents, computed from one document at a time."""
+    return EVALUATOR.document_metrics(PARAMS, BATCH, KEY)
 
 
 def rolled_out(group: int, temperature: float):
-    """Thoughts of the evaluation, from the product's own rollout (which has tests of its own)."""
+    """Thoughts of the evaluation, from the engine's rollout (which other tests check)."""
     settings = dataclasses.replace(
         SETTINGS,
         positions="uniform",
@@ -54,18 +54,18 @@ def rolled_out(group: int, temperature: float):
     stage = tiny.rollout_stage(CONFIG, settings, WORDS)
     rollout, reading = stage(PARAMS, PARAMS, BATCH, KEY, jnp.int32(0))
     thoughts = jax.tree.map(np.asarray, rollout.thoughts)
-    found = []
+    actual = []
     for b, n in np.ndindex(*thoughts.length.shape):
         line = thoughts.actions[b, n, : thoughts.length[b, n]].tolist()
         fork = int(reading.forks.position[b, n // group])
-        found.append((b, fork, naive.Branch(BATCH.tokens[b].tolist(), fork, line, 2)))
-    return found
+        actual.append((b, fork, naive.Branch(BATCH.tokens[b].tolist(), fork, line, 2)))
+    return actual
 
 
 def predictions(tokens, length) -> np.ndarray:
     """log p(· | …) at every place, [R, S, V]."""
-    found = naive.predictions(PARAMS, tokens, length, config=CONFIG, banned=WORDS.not_in_documents)
-    return np.asarray(found, np.float64)
+    actual = naive.predictions(PARAMS, tokens, length, config=CONFIG, banned=WORDS.not_in_documents)
+    return np.asarray(actual, np.float64)
 
 
 def tables(rows: naive.Rows) -> np.ndarray:
@@ -74,7 +74,7 @@ def tables(rows: naive.Rows) -> np.ndarray:
     return table[np.arange(len(table))[:, None], rows.target_at - 1]
 
 
-def test_figures_are_those_of_a_slow_count():
+def test_metrics_are_those_of_a_slow_count():
     documents = predictions(BATCH.tokens, np.array(LENGTHS))
 
     def think(group, temperature):
@@ -82,11 +82,11 @@ def test_figures_are_those_of_a_slow_count():
         rows = naive.write_out([b for *_, b in branches], WORDS, 4, 28, PROMPT)
         right, nats, gain = [], [], []
         for (b, fork, _), table, target in zip(branches, tables(rows), rows.target, strict=True):
-            found = [table[h, target[h]] for h in range(2)]
+            actual = [table[h, target[h]] for h in range(2)]
             without = [documents[b, fork + h - 1, target[h]] for h in range(2)]
             right += [table[h].argmax() == target[h] for h in range(2)]
-            nats += [-x for x in found]
-            gain.append(sum(found) - sum(without))
+            nats += [-x for x in actual]
+            gain.append(sum(actual) - sum(without))
         return branches, np.mean(right), np.mean(nats), np.mean(gain)
 
     sampled, accuracy, loss, gain = think(THOUGHTS, SETTINGS.temperature)
@@ -111,38 +111,38 @@ def test_figures_are_those_of_a_slow_count():
         "closed_fraction": np.mean([line[-1] == CLOSE for line in actions]),
         "document_loss": np.mean(nats),
     }
-    found = figures()
-    assert set(found) == set(by_hand) == set(catalogue.names("documents"))
+    actual = held_out_metrics()
+    assert set(actual) == set(by_hand) == set(catalogue.names("documents"))
     for name, value in by_hand.items():
-        assert found[name] == pytest.approx(float(value), rel=1e-5, abs=1e-5), name
-    assert 0 < found["closed_fraction"] < 1
+        assert actual[name] == pytest.approx(float(value), rel=1e-5, abs=1e-5), name
+    assert 0 < actual["closed_fraction"] < 1
 
 
-def test_figures_are_the_same_every_time():
-    assert EVALUATOR.figures(PARAMS, BATCH, KEY) == figures()
-    assert EVALUATOR.figures(PARAMS, BATCH, jax.random.key(3)) != figures()
+def test_metrics_are_the_same_every_time():
+    assert EVALUATOR.document_metrics(PARAMS, BATCH, KEY) == held_out_metrics()
+    assert EVALUATOR.document_metrics(PARAMS, BATCH, jax.random.key(3)) != held_out_metrics()
 
 
 @pytest.mark.slow  # two more compilations
-def test_figures_do_not_depend_on_the_batch():
-    # In a batch of three and a short one, which weighs by its documents.
-    uneven = dataclasses.replace(EVALUATOR, batch_size=3).figures(PARAMS, BATCH, KEY)
-    for name, value in figures().items():
+def test_metrics_do_not_depend_on_the_batch():
+    # In batches of three documents and of one, weighted by their documents.
+    uneven = dataclasses.replace(EVALUATOR, batch_size=3).document_metrics(PARAMS, BATCH, KEY)
+    for name, value in held_out_metrics().items():
         assert uneven[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 8, 1)], ids=str)
-def test_figures_and_thoughts_do_not_depend_on_the_mesh(sizes):
-    """Five documents, which no mesh divides."""
+def test_metrics_and_thoughts_do_not_depend_on_the_mesh(sizes):
+    """Five documents, a number that does not divide over any mesh."""
     five = tiny.documents(1, [12, 16, 9, 14, 13], 16, 22)
-    found = []
+    actual = []
     for mesh in (ONE_DEVICE, make_mesh(*sizes)):
         evaluator = dataclasses.replace(EVALUATOR, batch_size=5, mesh=mesh)
         pieces = lambda ids: [str(i) for i in ids]
         browsed = evaluator.browse(PARAMS, tiny.rows(five, slice(3)), KEY, pieces, " ", 3)
-        found.append((evaluator.figures(PARAMS, five, KEY), browsed))
-    (one, one_browsed), (spread, browsed) = found
+        actual.append((evaluator.document_metrics(PARAMS, five, KEY), browsed))
+    (one, one_browsed), (spread, browsed) = actual
     for name, value in one.items():
         assert spread[name] == pytest.approx(value, rel=1e-5, abs=2e-6), name
     words = lambda documents: [
@@ -160,16 +160,16 @@ def test_a_watcher_sees_every_batch():
         seen.extend(parts)
         return iter(parts)
 
-    EVALUATOR.figures(PARAMS, BATCH, KEY, watch)
+    EVALUATOR.document_metrics(PARAMS, BATCH, KEY, watch)
     assert [part.index.tolist() for part in seen] == [[100], [101], [102], [103]]
 
 
 def test_browsing_shows_thoughts_with_their_worth():
     given = BATCH.replace(forks=np.array([[3], [-1], [4], [5]], np.int32))
     pieces = lambda ids: [str(i) for i in ids]
-    found = EVALUATOR.browse(PARAMS, given, KEY, pieces, " ", positions=3)
-    assert [len(d["tokens"]) for d in found] == LENGTHS
-    for row, document in enumerate(found):
+    actual = EVALUATOR.browse(PARAMS, given, KEY, pieces, " ", positions=3)
+    assert [len(d["tokens"]) for d in actual] == LENGTHS
+    for row, document in enumerate(actual):
         assert document["tokens"] == pieces(BATCH.tokens[row, : LENGTHS[row]])
         assert document["separator"] == " "
         forks = [p["fork"] for p in document["positions"]]
@@ -189,8 +189,8 @@ def test_browsing_shows_thoughts_with_their_worth():
                 assert thought["reward"] == pytest.approx(gain, abs=1e-4)
                 assert str(CLOSE) not in thought["pieces"]
 
-    # The figures of one thought, by hand.
-    place = found[0]["positions"][1]
+    # The metrics of one thought, by hand.
+    place = actual[0]["positions"][1]
     thought = place["thoughts"][2]
     actions = [*map(int, thought["pieces"]), *[CLOSE] * thought["closed"]]
     branch = naive.Branch(BATCH.tokens[0].tolist(), place["fork"], actions, 2)
@@ -203,7 +203,7 @@ def test_browsing_shows_thoughts_with_their_worth():
 
 
 class FirstWord:
-    """Grades in this process: the first word is the answer."""
+    """Grades in this process; the first word is the answer."""
 
     def step(self):
         return contextlib.nullcontext()
@@ -221,7 +221,7 @@ class FirstWord:
         ]
 
 
-def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
+def test_metrics_of_answers_are_those_of_the_responses_that_are_shown():
     settings = response_settings(dataclasses.replace(SETTINGS, objective="rlvr"), 3)
     answering = Answering(
         method=Method(CONFIG, settings, WORDS),
@@ -233,7 +233,7 @@ def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
     )
     prompts = dataclasses.replace(BATCH, forks=np.array(LENGTHS, np.int32)[:, None] - 1)
     prompts = dataclasses.replace(prompts, index=np.arange(4, dtype=np.int32))
-    # The first action of a greedy response, by hand, is right for the first and the last problem.
+    # By hand, the first greedy action is correct for the first and the last problem.
     asked = np.array(BATCH.tokens)
     at = prompts.forks[:, 0]
     asked[np.arange(4), at] = OPEN
@@ -246,7 +246,7 @@ def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
         "b": Problems(tiny.rows(prompts, slice(3, 4)), right[3:]),
     }
     evaluator = AnswerEvaluator(answering, 64, 2, ONE_DEVICE)
-    found = evaluator.figures(PARAMS, files, KEY)
+    actual = evaluator.problem_metrics(PARAMS, files, KEY)
     shown = evaluator.browse(PARAMS, files, KEY, 4)
     assert [(problem["file"], problem["answer"]) for problem in shown] == list(
         zip("aaab", right, strict=True)
@@ -254,16 +254,16 @@ def test_figures_of_answers_are_those_of_the_responses_that_are_shown():
     accuracy = [np.mean([one["correct"] for one in problem["responses"]]) for problem in shown]
     assert 0 < min(accuracy) < max(accuracy) < 1
     by_file = np.mean(accuracy[:3]), accuracy[3]
-    assert (found["accuracy/a"], found["accuracy/b"]) == pytest.approx(by_file)
-    assert found["accuracy"] == pytest.approx(np.mean(by_file))  # each file counts once
-    assert found["any_accuracy"] == 1
+    assert (actual["accuracy/a"], actual["accuracy/b"]) == pytest.approx(by_file)
+    assert actual["accuracy"] == pytest.approx(np.mean(by_file))  # each file has the same weight
+    assert actual["any_accuracy"] == 1
     closed = [[one["closed"] for one in problem["responses"]] for problem in shown]
     by_file = np.mean(closed[:3]), np.mean(closed[3])
-    assert found["response_closed_fraction"] == pytest.approx(np.mean(by_file))
+    assert actual["response_closed_fraction"] == pytest.approx(np.mean(by_file))
     words = [
         np.mean([len(one["text"].split()) + one["closed"] for one in problem["responses"]])
         for problem in shown
     ]
-    assert found["response_length"] == pytest.approx(np.mean([np.mean(words[:3]), words[3]]))
+    assert actual["response_length"] == pytest.approx(np.mean([np.mean(words[:3]), words[3]]))
     by_file = np.mean([str(first[row]) == right[row] for row in range(3)]), 1.0
-    assert found["greedy_accuracy"] == pytest.approx(np.mean(by_file))
+    assert actual["greedy_accuracy"] == pytest.approx(np.mean(by_file))

@@ -1,4 +1,4 @@
-"""What a network writes is what one finds by reading everything again for every token."""
+"""Generated text equals that of full forward passes for every token, without a cache."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ NETWORKS = {
         norm="after", qk_norm="all_heads", layer_pattern="LG", sliding_window=5
     ),
 }
-WIDTH = 160  # of the rows that are read again
+WIDTH = 160  # tokens of a row of the full forward passes
 LENGTHS = (1, 5, 63, 64, 65, 130)  # on both sides of the multiples that prompts are padded to
 
 
@@ -26,15 +26,15 @@ def text(length: int) -> list[int]:
 
 
 def reread(config, ids: list[int], temperature: float = 1.0, banned=()) -> np.ndarray:
-    """log p(· | the first n ids) for every n from 1 to all of them, [n, V]; no cache is used."""
+    """Return log p(· | the first n ids) for all n >= 1, [n, V], without a cache."""
     rows = np.zeros((1, WIDTH), np.int32)
     rows[0, : len(ids)] = ids
-    found = naive.predictions(
+    actual = naive.predictions(
         tiny.params(config), rows, np.array([len(ids)]), config=config, banned=()
     )
-    found = np.array(found[0, : len(ids)], np.float64) / temperature
-    found[:, list(banned)] = -np.inf
-    return found - np.log(np.exp(found).sum(axis=-1, keepdims=True))
+    actual = np.array(actual[0, : len(ids)], np.float64) / temperature
+    actual[:, list(banned)] = -np.inf
+    return actual - np.log(np.exp(actual).sum(axis=-1, keepdims=True))
 
 
 def follow(config, prompt, limit=20, **options) -> list[int]:
@@ -45,13 +45,13 @@ def follow(config, prompt, limit=20, **options) -> list[int]:
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_greedy_token_is_the_likeliest_after_all_before_it(network, length):
     config, prompt = NETWORKS[network], text(length)
-    found = follow(config, prompt)
-    assert len(found) == 20
-    tables = reread(config, prompt + found)[length - 1 : -1]
-    assert found == tables.argmax(axis=-1).tolist()
+    actual = follow(config, prompt)
+    assert len(actual) == 20
+    tables = reread(config, prompt + actual)[length - 1 : -1]
+    assert actual == tables.argmax(axis=-1).tolist()
 
 
-# Of one compiled sampler each, where it does not matter which.
+# Parameters that share a compiled sampler.
 COLD = {"temperature": 0.5}
 HOT = {"temperature": 3.0, "banned": (0, 7)}
 
@@ -63,13 +63,13 @@ def test_a_sampled_token_is_where_its_draw_falls_in_the_softmax(options):
     for number, length in enumerate((1, 9, 30, 64)):
         key = jax.random.fold_in(key, number)
         prompt = text(length)
-        found = follow(CONFIG, prompt, key=key, **options)
-        tables = reread(CONFIG, prompt + found, **options)[length - 1 : -1]
-        for place, (token, table) in enumerate(zip(found, tables, strict=True)):
+        actual = follow(CONFIG, prompt, key=key, **options)
+        tables = reread(CONFIG, prompt + actual, **options)[length - 1 : -1]
+        for place, (token, table) in enumerate(zip(actual, tables, strict=True)):
             draw = float(jax.random.uniform(jax.random.fold_in(key, place), (1,))[0])
             mass = np.cumsum(np.exp(table))
             assert mass[token] - np.exp(table[token]) - 1e-5 <= draw < mass[token] + 1e-5
-        taken |= set(found)
+        taken |= set(actual)
     assert len(taken) > 3
 
 
@@ -82,7 +82,7 @@ def test_tokens_are_drawn_as_often_as_the_softmax_says():
     drawn = np.array([first(seed) for seed in range(count)])
     shares = np.bincount(drawn, minlength=CONFIG.vocab_size) / count
     assert (expected > 0.02).sum() > 4
-    # Five standard deviations, and nothing is drawn that has no chance.
+    # Within five standard deviations, and no token of probability 0.
     assert np.all(np.abs(shares - expected) <= 5 * np.sqrt(expected * (1 - expected) / count))
 
 
@@ -107,7 +107,7 @@ def test_other_keys_draw_other_tokens_and_none_is_seed_0():
     assert draw(jax.random.key(1)) != draw(jax.random.key(0)) == draw(None)
 
 
-# Thoughts at a prompt's end.
+# Thoughts after a prompt.
 
 LIMIT = 5
 
@@ -143,9 +143,9 @@ def test_thoughts_are_worth_what_reading_everything_again_says(size, close, prom
     ]
     rows = naive.write_out(branches, words, LIMIT, 90, prompt)
     expected = naive.target_logprobs(params, rows, config=CONFIG, vocabulary=words).sum(axis=1)
-    found = [thought.reasoned for thought in thoughts]
-    assert found == pytest.approx(np.asarray(expected), abs=1e-4)
-    # Without a thought there is no thinking prompt either.
+    actual = [thought.reasoned for thought in thoughts]
+    assert actual == pytest.approx(np.asarray(expected), abs=1e-4)
+    # Without a thought, the thinking prompt is not used.
     plain = np.array([given + target], np.int32)
     logprobs = naive.document_logprobs(params, plain, config=CONFIG, vocabulary=words)
     assert without == pytest.approx(float(logprobs[0, -len(target) :].sum()), abs=1e-4)

@@ -1,4 +1,4 @@
-"""What stands around a response: what a sampler sees before it, and the token that ends it."""
+"""The format of responses: the tokens before a response, and the token that ends it."""
 
 import json
 
@@ -54,7 +54,7 @@ THINKING = template(TURN, ASK + "<think>\n")  # as DeepSeek-R1's
 
 @pytest.fixture(scope="module")
 def bpe(tmp_path_factory):
-    """Byte-level BPE with the tokens of ChatML."""
+    """A byte-level BPE tokenizer with the special tokens of ChatML."""
     names = ("<think>", "</think>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>")
     named = {"eos_token": "<|im_end|>", "pad_token": "<pad>"}
     folder = make_folder(tmp_path_factory.mktemp("bpe"), names, **named)
@@ -63,7 +63,7 @@ def bpe(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def spelled(tmp_path_factory):
-    """Bytes as a folder: the thinking tags are the bytes of their text, and there is a <bos>."""
+    """A byte tokenizer in a folder: thinking tags are the bytes of their text; with <bos>."""
     folder = tmp_path_factory.mktemp("spelled")
     for name, content in folders.byte_files(tags=False).items():
         (folder / name).write_text(content)
@@ -71,7 +71,7 @@ def spelled(tmp_path_factory):
 
 
 def prompt_of(path, form, words, text):
-    """Ids of the row of a problem, what the response begins with included."""
+    """Return the ids of the row of a problem, with the opening of the response."""
     path.write_text(json.dumps({"problem": text, "answer": "1"}) + "\n")
     _, held = problem_streams(
         evaluation=str(path), train="", form=ProblemFormat("problem", "answer"), ask=form.ask,
@@ -87,9 +87,9 @@ def prompt_of(path, form, words, text):
 @pytest.mark.parametrize("think", [True, False])
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_response_follows_its_prompt_as_it_does_in_pairs(name, think, bpe, tmp_path):
-    """What a sampler sees is what the template asks with; the end is what pairs teach behind the
-    content. The pair has the ids of the whole text, so the sampler sees the same ones unless the
-    template asks with a space at its end, which the response's first token takes in."""
+    """The sampler sees the prompt of the template, and the end is that of pairs. Pairs are
+    tokenized as one text, so their ids are the same, unless the prompt of the template ends with a
+    space, which becomes a part of the first token of the response."""
     form = make_response_format(bpe, TEMPLATES[name], think)
     asked = bpe.chat([{"role": "user", "content": "north?"}], TEMPLATES[name], True)
     assert form.ask("north?") == asked
@@ -112,7 +112,7 @@ def test_a_response_follows_its_prompt_as_it_does_in_pairs(name, think, bpe, tmp
 
 
 def test_space_before_the_end_is_not_the_end(bpe):
-    """As Llama 2's template has it; pairs teach the space, and then the end."""
+    """As in the template of Llama 2: pairs train on the space, and then on the end."""
     form = make_response_format(bpe, template("{{ m.content }} <|im_end|>", ">"), True)
     assert bpe.decode([form.end]) == "<|im_end|>"
 
@@ -138,7 +138,7 @@ def test_whether_a_response_begins_inside_of_a_thought(bpe, spelled):
     for words, text, think, inside in (
         (bpe, TEMPLATES["chatml"], True, True),
         (bpe, TEMPLATES["chatml"], False, False),
-        (bpe, THINKING, False, True),  # the template itself opens it
+        (bpe, THINKING, False, True),  # the template opens the thought
         (bpe, None, True, True),
         (spelled, None, True, True),
         (BYTES, None, True, True),
@@ -158,9 +158,9 @@ def test_a_template_that_opens_a_thought_begins_the_response(bpe, tmp_path):
 @pytest.mark.parametrize(
     ("text", "think", "message"),
     [
-        (None, False, "data.problems.think=False lets responses begin with what a chat template"),
+        (None, False, "data.problems.think=False needs a chat template, whose last token starts"),
         (THINKING, True, "opens a thought by itself; set data.problems.think=False"),
-        (template("{{ m.content }}\n", ">"), True, "puts nothing after a response, so none could"),
+        (template("{{ m.content }}\n", ">"), True, "adds no token after a response, so responses"),
         (
             template("{{ m.content }}\n\n## ", ">"),
             True,
@@ -209,7 +209,7 @@ def test_a_spelled_tag_is_text_in_a_response_and_bos_is_not(spelled):
 
 def test_the_end_may_be_padding():
     class Padded(ByteTokenizer):
-        """Pads with what ends a text, as folders without a pad token do."""
+        """Pads with EOS, as folders without a pad token do."""
 
         pad = ByteTokenizer.eos
 
@@ -252,7 +252,7 @@ def test_a_response_stands_at_the_end_of_its_prompt_and_nothing_follows_it():
 
 def test_the_words_of_a_response_are_graded_without_what_ends_it():
     class Told:
-        """Keeps what it is asked."""
+        """Records its arguments."""
 
         def grade_all(self, groups, answers, left):
             self.asked = groups, answers
@@ -279,6 +279,6 @@ def test_the_words_of_a_response_are_graded_without_what_ends_it():
     assert told.asked == (expected, ["x", "y"])
     assert [[grade.answer for grade in group] for group in grades] == expected
     assert grades[0][0] == Grade("wait</think>1", True, False, 0.5, False)
-    found = answering.planning(actions, words)
-    assert found.sum() == 4
-    assert found[0, 0, :4].all()
+    actual = answering.planning(actions, words)
+    assert actual.sum() == 4
+    assert actual[0, 0, :4].all()

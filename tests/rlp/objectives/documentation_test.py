@@ -1,4 +1,4 @@
-"""docs/objectives.md says what the code does."""
+"""The tables of docs/objectives.md agree with the code."""
 
 import dataclasses
 import re
@@ -20,7 +20,7 @@ def test_the_table_is_the_registry():
         for name, o in OBJECTIVES.items()
     ]
     rows = [line.replace("\\|", "|") for line in PAGE.splitlines() if line.startswith("| `")]
-    assert rows[1 : len(expected) + 1] == expected  # below the head
+    assert rows[1 : len(expected) + 1] == expected  # below the table's header
 
 
 def test_the_table_of_readings_is_the_one_of_the_engine():
@@ -36,4 +36,4 @@ def test_every_field_of_an_objective_is_explained():
     table = PAGE.partition("## Your own")[2].partition("## Readings")[0]
     explained = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.M))))
     fields = {field.name for field in dataclasses.fields(Objective)}
-    assert explained == fields - {"weighs_planning"}  # ours alone
+    assert explained == fields - {"weighs_planning"}  # internal

@@ -1,4 +1,4 @@
-"""The arithmetic of the method against the paper's equations, worked by hand or in plain loops."""
+"""The equations of the paper against values computed by hand or in plain loops."""
 
 import functools
 
@@ -20,20 +20,20 @@ GROUP = 5
 @given(st.lists(st.tuples(nats, st.booleans()), min_size=GROUP, max_size=GROUP))
 def test_advantages_are_leave_one_out(group):
     rewards, counted = map(list, zip(*group, strict=True))
-    found = equations.group_advantages(jnp.array([[rewards]]), jnp.array([[counted]]))[0, 0]
+    actual = equations.group_advantages(jnp.array([[rewards]]), jnp.array([[counted]]))[0, 0]
     expected = naive.leave_one_out(rewards, counted)
     # Sums of five numbers of at most 20: some roundings of 20 * 2**-23 each, scaled by 5/4.
-    np.testing.assert_allclose(found, expected, atol=2e-5)
-    assert not np.any(np.asarray(found)[~np.array(counted)])
+    np.testing.assert_allclose(actual, expected, atol=2e-5)
+    assert not np.any(np.asarray(actual)[~np.array(counted)])
 
 
 @settings(deadline=None, max_examples=60)  # the first example compiles
 @given(st.lists(nats, min_size=GROUP, max_size=GROUP))
 def test_advantages_are_equation_4(rewards):
-    found = equations.group_advantages(jnp.array([[rewards]]), jnp.ones((1, 1, GROUP), bool))[0, 0]
+    actual = equations.group_advantages(jnp.array([[rewards]]), jnp.ones((1, 1, GROUP), bool))[0, 0]
     r = np.array(rewards, np.float64)
-    np.testing.assert_allclose(found, GROUP / (GROUP - 1) * (r - r.mean()), atol=2e-5)
-    assert abs(float(found.sum())) < 1e-4
+    np.testing.assert_allclose(actual, GROUP / (GROUP - 1) * (r - r.mean()), atol=2e-5)
+    assert abs(float(actual.sum())) < 1e-4
 
 
 def test_a_group_of_one_is_judged_by_its_gain():
@@ -84,16 +84,16 @@ def test_horizon_weights():
 def test_weights_of_actions_are_a_mean_over_thoughts(thoughts, normalization):
     length, counted = map(np.array, zip(*thoughts, strict=True))
     grid = lambda x: jnp.asarray(x.reshape(2, 3))
-    found = np.asarray(equations.action_weights(grid(length), grid(counted), 6, normalization))
-    for n, weights in enumerate(found.reshape(6, 6)):
+    actual = np.asarray(equations.action_weights(grid(length), grid(counted), 6, normalization))
+    for n, weights in enumerate(actual.reshape(6, 6)):
         each = 1 / (6 * (length[n] if normalization == "thought" else 6)) if counted[n] else 0
         expected = np.where(np.arange(6) < length[n], each, 0)
         np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
 
-def surrogate(logprobs, behaviour, advantages, weights, low=0.2, high=0.3, **options):
+def surrogate(logprobs, behavior, advantages, weights, low=0.2, high=0.3, **options):
     advantages = advantages if advantages.ndim == 3 else advantages[..., None]
-    inputs = (logprobs, behaviour, advantages, weights > 0, low, high)
+    inputs = (logprobs, behavior, advantages, weights > 0, low, high)
     loss, stopped = equations.clipped_surrogate(*inputs, **options)
     return equations.weighted_sum(loss, weights), stopped
 
@@ -116,17 +116,17 @@ def test_on_policy_surrogate_is_the_policy_gradient():
     ("ratio", "advantage", "value", "moves"),
     [
         (1.1, 2.0, 2.2, True),
-        (1.5, 2.0, 2.6, False),  # held at 1 + 0.3
+        (1.5, 2.0, 2.6, False),  # clipped to 1 + 0.3
         (0.5, 2.0, 1.0, True),  # a good thought that lost probability is still pulled back
         (0.9, -2.0, -1.8, True),
-        (0.5, -2.0, -1.6, False),  # held at 1 - 0.2
+        (0.5, -2.0, -1.6, False),  # clipped to 1 - 0.2
         (1.5, -2.0, -3.0, True),
     ],
 )
 def test_clip(ratio, advantage, value, moves):
-    behaviour = jnp.full((1, 1, 1), -1.0)
+    behavior = jnp.full((1, 1, 1), -1.0)
     (loss, stopped), slope = jax.value_and_grad(surrogate, has_aux=True)(
-        behaviour + np.log(ratio), behaviour, jnp.full((1, 1), advantage), jnp.ones((1, 1, 1))
+        behavior + np.log(ratio), behavior, jnp.full((1, 1), advantage), jnp.ones((1, 1, 1))
     )
     assert loss == pytest.approx(-value, rel=1e-5)
     assert slope.item() == pytest.approx(-value if moves else 0.0, rel=1e-5)
@@ -136,18 +136,18 @@ def test_clip(ratio, advantage, value, moves):
 @pytest.mark.parametrize(
     ("ratio", "advantage", "value", "moves"),
     [
-        (5.0, -2.0, -6.0, False),  # held at c A, with c = 3
+        (5.0, -2.0, -6.0, False),  # clipped to c A, with c = 3
         (2.5, -2.0, -5.0, True),
-        (0.5, -2.0, -1.6, False),  # by the clip alone
+        (0.5, -2.0, -1.6, False),  # by the other clip
         (5.0, 2.0, 2.6, False),
         (0.1, 2.0, 0.2, True),
     ],
 )
 def test_dual_clip(ratio, advantage, value, moves):
-    behaviour = jnp.full((1, 1, 1), -9.0)
+    behavior = jnp.full((1, 1, 1), -9.0)
     run = functools.partial(surrogate, clip_dual=3.0)
     (loss, stopped), slope = jax.value_and_grad(run, has_aux=True)(
-        behaviour + np.log(ratio), behaviour, jnp.full((1, 1), advantage), jnp.ones((1, 1, 1))
+        behavior + np.log(ratio), behavior, jnp.full((1, 1), advantage), jnp.ones((1, 1, 1))
     )
     assert loss == pytest.approx(-value, rel=1e-5)
     assert slope.item() == pytest.approx(-ratio * advantage if moves else 0.0, rel=1e-5)
@@ -156,9 +156,9 @@ def test_dual_clip(ratio, advantage, value, moves):
 
 @pytest.mark.parametrize("ratio", equations.RATIOS)
 def test_dual_clip_bounds_what_a_bad_thought_can_cost(ratio):
-    """Also where the ratio itself is no number any more; without it the loss is infinite."""
-    behaviour, weights = jnp.array([[[-200.0, -3.0]]]), jnp.array([[[0.25, 0.25]]])
-    inputs = (jnp.array([[[-1.0, -2.0]]]), behaviour, jnp.array([[-2.0]]), weights)
+    """The loss is bounded even if the ratio overflows; without the dual clip it is infinite."""
+    behavior, weights = jnp.array([[[-200.0, -3.0]]]), jnp.array([[[0.25, 0.25]]])
+    inputs = (jnp.array([[[-1.0, -2.0]]]), behavior, jnp.array([[-2.0]]), weights)
     loss, _ = surrogate(*inputs, ratio=ratio)
     assert np.isinf(loss)
     run = functools.partial(surrogate, clip_dual=3.0, ratio=ratio)
@@ -170,29 +170,29 @@ def test_dual_clip_bounds_what_a_bad_thought_can_cost(ratio):
 
 
 def test_a_sequence_has_one_ratio():
-    """By hand: token ratios 4 and 1/4 are clipped away each, and are 1 together."""
+    """By hand: token ratios 4 and 1/4 are both clipped, but their geometric mean is 1."""
     logprobs = jnp.log(jnp.array([[[0.8, 0.1], [0.8, 0.4]]]))
-    behaviour = jnp.log(jnp.array([[[0.2, 0.4], [0.2, 0.4]]]))
+    behavior = jnp.log(jnp.array([[[0.2, 0.4], [0.2, 0.4]]]))
     weights = jnp.array([[[0.25, 0.25], [0.125, 0.125]]])
     run = functools.partial(surrogate, ratio="sequence")
     (loss, stopped), slope = jax.value_and_grad(run, has_aux=True)(
-        logprobs, behaviour, jnp.array([[2.0, -2.0]]), weights
+        logprobs, behavior, jnp.array([[2.0, -2.0]]), weights
     )
-    # The other thought's is sqrt(4 · 1) = 2.
+    # That of the other thought is sqrt(4 · 1) = 2.
     assert loss == pytest.approx(-0.5 * 2 + 0.25 * 2 * 2, abs=1e-6)
     np.testing.assert_allclose(slope, [[[-0.5, -0.5], [0.5, 0.5]]], rtol=1e-5)
     assert not stopped.any()
-    _, stopped = surrogate(logprobs, behaviour, jnp.array([[-2.0, 2.0]]), weights, ratio="sequence")
+    _, stopped = surrogate(logprobs, behavior, jnp.array([[-2.0, 2.0]]), weights, ratio="sequence")
     assert stopped.tolist() == [[[False, False], [True, True]]]
 
 
-def plain_surrogate(logprobs, behaviour, advantages, weights, low, high, dual, ratio):
-    """The same in loops, without the trick of its logarithm: loss, and whether every action's
-    term still moves."""
+def plain_surrogate(logprobs, behavior, advantages, weights, low, high, dual, ratio):
+    """The surrogate in loops, without logarithms: the loss, and whether the gradient of every
+    action is not stopped."""
     loss, stopped = 0.0, np.zeros(weights.shape, bool)
     for n, a in np.ndenumerate(advantages):
         live = [u for u in range(weights.shape[-1]) if weights[n][u] > 0]
-        differences = [logprobs[n][u] - behaviour[n][u] for u in live]
+        differences = [logprobs[n][u] - behavior[n][u] for u in live]
         for u, difference in zip(live, differences, strict=True):
             if ratio == "sequence":
                 difference = sum(differences) / len(live)
@@ -211,10 +211,10 @@ def test_the_surrogate_is_its_equation_in_loops(ratio, dual):
     random = np.random.default_rng(3)
     length, counted = random.integers(1, 6, (3, 8)), random.random((3, 8)) < 0.8
     weights = equations.action_weights(jnp.array(length), jnp.array(counted), 5, "thought")
-    behaviour = random.normal(-2, 1, (3, 8, 5))
-    logprobs = behaviour + random.normal(0, 0.7, behaviour.shape)
+    behavior = random.normal(-2, 1, (3, 8, 5))
+    logprobs = behavior + random.normal(0, 0.7, behavior.shape)
     advantages = random.normal(size=(3, 8))
-    inputs = (logprobs, behaviour, advantages)
+    inputs = (logprobs, behavior, advantages)
     run = functools.partial(surrogate, clip_dual=dual, ratio=ratio)
     (loss, stopped), slope = jax.value_and_grad(run, has_aux=True)(
         *(jnp.asarray(x, jnp.float32) for x in inputs), weights
@@ -261,14 +261,14 @@ def test_on_policy_all_surrogates_have_one_gradient(thoughts, normalization):
 
 
 def test_actions_without_weight_are_nowhere():
-    # Dead slots hold anything, infinities too.
+    # Dead slots may have any value, even infinity.
     logprobs = jnp.array([[[-1.0, -jnp.inf, 90.0]]])
-    behaviour = jnp.array([[[-3.0, 0.0, -90.0]]])
+    behavior = jnp.array([[[-3.0, 0.0, -90.0]]])
     weights = jnp.array([[[1.0, 0.0, 0.0]]])
     for options in ({}, {"ratio": "sequence"}, {"clip_dual": 3.0}):
         run = functools.partial(surrogate, **options)
         (loss, stopped), slope = jax.value_and_grad(run, has_aux=True)(
-            logprobs, behaviour, jnp.full((1, 1), 2.0), weights
+            logprobs, behavior, jnp.full((1, 1), 2.0), weights
         )
         assert loss == pytest.approx(-2.6)
         assert stopped.sum() == 1  # of the one action that counts
@@ -279,12 +279,12 @@ def test_actions_without_weight_are_nowhere():
 
 
 def test_planning_advantages_by_hand():
-    """A good response's planning earns more, a bad one's loses less; the others are left as they
-    are."""
+    """Planning actions gain more in good responses and lose less in bad ones; others do not
+    change."""
     advantages = jnp.array([[2.0, -2.0, 0.0]])
     planning = jnp.array([[[True, False], [True, False], [True, True]]])
-    found = equations.planning_advantages(advantages, planning, 0.25)
-    assert found.tolist() == [[[2.5, 2.0], [-1.5, -2.0], [0, 0]]]
+    actual = equations.planning_advantages(advantages, planning, 0.25)
+    assert actual.tolist() == [[[2.5, 2.0], [-1.5, -2.0], [0, 0]]]
     assert equations.planning_advantages(advantages, planning, 0.0).tolist() == [
         [[2, 2], [-2, -2], [0, 0]]
     ]
@@ -293,15 +293,15 @@ def test_planning_advantages_by_hand():
 @pytest.mark.parametrize("dual", [0.0, 1.2])
 def test_advantages_of_actions_that_are_the_same_are_those_of_their_thought(dual):
     random = np.random.default_rng(7)
-    behaviour, noise, advantages = (
+    behavior, noise, advantages = (
         jnp.asarray(random.normal(size=shape), jnp.float32) for shape in 2 * [(3, 8, 5)] + [(3, 8)]
     )
     length, counted = random.integers(1, 6, (3, 8)), random.random((3, 8)) < 0.8
     weights = equations.action_weights(jnp.array(length), jnp.array(counted), 5, "thought")
     run = jax.value_and_grad(functools.partial(surrogate, clip_dual=dual), has_aux=True)
-    wide = jnp.broadcast_to(advantages[..., None], behaviour.shape)
-    one = run(behaviour + 0.7 * noise, behaviour, advantages, weights)
-    other = run(behaviour + 0.7 * noise, behaviour, wide, weights)
+    wide = jnp.broadcast_to(advantages[..., None], behavior.shape)
+    one = run(behavior + 0.7 * noise, behavior, advantages, weights)
+    other = run(behavior + 0.7 * noise, behavior, wide, weights)
     (loss, stopped), slope = one
     assert np.asarray(stopped).any()
     assert np.abs(slope).max() > 0
@@ -310,23 +310,23 @@ def test_advantages_of_actions_that_are_the_same_are_those_of_their_thought(dual
 
 
 def test_every_action_moves_by_its_own_advantage():
-    """By hand, of two thoughts: -w min(rho A, clip(rho) A), and its slope -w rho A where it moves.
+    """By hand, for two thoughts: -w min(rho A, clip(rho) A), with slope -w rho A if not stopped.
 
     The clip works by the action's own sign: a thought whose actions have both is clipped above
     where A > 0 and below where A < 0."""
     ratios = jnp.array([[[1.0, 1.5, 0.5], [1.5, 0.5, 2.0]]])
     advantages = jnp.array([[[2.0, 3.0, -1.0], [-1.0, 4.0, 0.0]]])
     weights = jnp.array([[[0.1, 0.2, 0.3], [0.4, 0.5, 0.0]]])
-    behaviour = jnp.full((1, 2, 3), -2.0)
+    behavior = jnp.full((1, 2, 3), -2.0)
     (loss, stopped), slope = jax.value_and_grad(surrogate, has_aux=True)(
-        behaviour + jnp.log(ratios), behaviour, advantages, weights
+        behavior + jnp.log(ratios), behavior, advantages, weights
     )
     values = [[2.0, 1.3 * 3.0, 0.8 * -1.0], [1.5 * -1.0, 0.5 * 4.0, 0.0]]
     assert loss == pytest.approx(-float(np.sum(np.array(values) * weights[0])), rel=1e-5)
     assert stopped.tolist() == [[[False, True, True], [False, False, False]]]
     expected = [[-0.1 * 2.0, 0, 0], [0.4 * 1.5, -0.5 * 0.5 * 4.0, 0]]
     np.testing.assert_allclose(slope[0], expected, rtol=1e-5)
-    on_policy = jax.grad(lambda x: surrogate(x, behaviour, advantages, weights)[0])(behaviour)
+    on_policy = jax.grad(lambda x: surrogate(x, behavior, advantages, weights)[0])(behavior)
     np.testing.assert_allclose(on_policy, -weights * advantages, rtol=1e-6)
 
 
@@ -334,40 +334,40 @@ def test_every_action_moves_by_its_own_advantage():
 
 
 def test_k3_by_hand():
-    found = equations.reference_kl(
+    actual = equations.reference_kl(
         jnp.log(jnp.array([0.5, 0.25, 0.5, 0.125])), jnp.log(jnp.array([0.5, 0.5, 0.25, 0.5])),
         jnp.ones(4, bool),
     )  # fmt: skip
     by_hand = [0, 2 - np.log(2) - 1, 0.5 + np.log(2) - 1, 4 - np.log(4) - 1]
-    np.testing.assert_allclose(found, by_hand, rtol=1e-6)
+    np.testing.assert_allclose(actual, by_hand, rtol=1e-6)
 
 
 def test_k3_of_dead_actions_is_nothing():
-    # Dead slots hold anything, infinities too.
+    # Dead slots may have any value, even infinity.
     policy, reference = jnp.array([-1.0, -jnp.inf, -1e30]), jnp.array([-2.0, -1.0, -1.0])
     live = jnp.array([True, False, False])
     total = lambda *args: equations.reference_kl(*args, live).sum()
     value, (slope, none) = jax.value_and_grad(total, argnums=(0, 1))(policy, reference)
     assert value == pytest.approx(np.exp(-1), rel=1e-6)
     np.testing.assert_allclose(slope, [1 - np.exp(-1), 0, 0], rtol=1e-6)
-    assert not none.any()  # the reference is a constant
+    assert not none.any()  # the reference carries no gradient
 
 
 def test_k3_near_the_reference_is_half_a_square():
-    # Where exp(r) - r - 1, computed so, would be rounding.
-    found = equations.reference_kl(jnp.array([-1e-3]), jnp.zeros(1), jnp.ones(1, bool))
-    assert found.item() == pytest.approx(1e-6 / 2 + 1e-9 / 6, rel=1e-3)
+    # Here exp(r) - r - 1 would be dominated by rounding.
+    actual = equations.reference_kl(jnp.array([-1e-3]), jnp.zeros(1), jnp.ones(1, bool))
+    assert actual.item() == pytest.approx(1e-6 / 2 + 1e-9 / 6, rel=1e-3)
 
 
 def test_k3_over_what_the_policy_draws_is_the_divergence():
-    """By enumeration; and its slope is that of the divergence the other way round."""
+    """By enumeration; its gradient is that of the reverse divergence."""
     random = np.random.default_rng(1)
     theta, phi = jnp.asarray(random.normal(size=(2, 7)), jnp.float32)
     policy, reference = jax.nn.log_softmax(theta), jax.nn.log_softmax(phi)
 
-    def drawn(theta):  # the probabilities of the draw are no part of what is differentiated
-        found = equations.reference_kl(jax.nn.log_softmax(theta), reference, jnp.ones(7, bool))
-        return jnp.sum(jnp.exp(policy) * found)
+    def drawn(theta):  # the probabilities of the samples are constants
+        actual = equations.reference_kl(jax.nn.log_softmax(theta), reference, jnp.ones(7, bool))
+        return jnp.sum(jnp.exp(policy) * actual)
 
     kl = lambda p, q: jnp.sum(jnp.exp(p) * (p - q))
     value, slope = jax.value_and_grad(drawn)(theta)
@@ -378,5 +378,5 @@ def test_k3_over_what_the_policy_draws_is_the_divergence():
 
 
 def test_ema():
-    found = equations.ema(jnp.array([1.0, 2.0]), jnp.array([3.0, -2.0]), 0.75)
-    assert found.tolist() == [1.5, 1.0]
+    actual = equations.ema(jnp.array([1.0, 2.0]), jnp.array([3.0, -2.0]), 0.75)
+    assert actual.tolist() == [1.5, 1.0]

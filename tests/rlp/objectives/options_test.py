@@ -1,4 +1,4 @@
-"""Options of objectives: what a config gives, checked against what the objective declares."""
+"""Options of objectives: the values of a config are checked against the declared ones."""
 
 import pytest
 
@@ -10,20 +10,20 @@ DECLARED = {"price": 0.01, "count": 3, "loud": False, "rule": "mean"}
 
 def test_what_is_not_given_has_its_default():
     given = {"price": 1, "rule": "sum"}
-    found = resolve("mine", DECLARED, given)
-    assert found == DECLARED | {"price": 1.0, "rule": "sum"}
-    assert type(found["price"]) is float  # a whole number passes for a float
+    actual = resolve("mine", DECLARED, given)
+    assert actual == DECLARED | {"price": 1.0, "rule": "sum"}
+    assert type(actual["price"]) is float  # an int is accepted for a float
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"prize": 1.0}, "'mine' has no such option, did you mean price"),
-        ({"other": 1.0}, "it has price, count, loud, rule"),
-        ({"count": 1.5}, "must be a int, as its default 3 is; 1.5 is not"),
+        ({"prize": 1.0}, "'mine' does not have this option; did you mean price"),
+        ({"other": 1.0}, "its options are price, count, loud, rule"),
+        ({"count": 1.5}, "count=1.5 must be a int, like its default 3"),
         ({"price": "x"}, "must be a float"),
-        ({"price": float("nan")}, "nan is not"),
-        ({"count": True}, "True is not"),
+        ({"price": float("nan")}, "price=nan must be a float"),
+        ({"count": True}, "count=True must be a int"),
     ],
 )
 def test_what_an_objective_does_not_declare_is_refused(given, said):
@@ -34,7 +34,7 @@ def test_what_an_objective_does_not_declare_is_refused(given, said):
 
 
 def test_an_objective_without_options_says_how_to_declare_some():
-    with pytest.raises(UserError, match=r"declares none; add options="):
+    with pytest.raises(UserError, match=r"declares none, so add options="):
         resolve("mine", {}, {"price": 1.0})
 
 

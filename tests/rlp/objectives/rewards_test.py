@@ -1,4 +1,4 @@
-"""Rewards and advantages of every objective, by hand; and that they estimate what they say."""
+"""Rewards and advantages of every objective by hand, and the gradients that they estimate."""
 
 import itertools
 import math
@@ -46,18 +46,18 @@ BY_HAND = {
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_rewards_by_hand(name):
     assert set(BY_HAND) == set(OBJECTIVES)
-    found = OBJECTIVES[name].reward(outcome())
-    np.testing.assert_allclose(found[0, 0], BY_HAND[name], rtol=1e-6)
+    actual = OBJECTIVES[name].reward(outcome())
+    np.testing.assert_allclose(actual[0, 0], BY_HAND[name], rtol=1e-6)
 
 
 def test_a_stated_confidence_is_worth_most_where_it_is_true():
-    """z - (q - z)²: 1 and -1 at the ends, and a response that states none is given the worst q."""
+    """z - (q - z)²: 1 and -1 at the ends; a response without a confidence has the worst q."""
     stated = [0.0, 0.25, 0.5, 1.0, NONE]
     right = rewards.calibrated(outcome(readings={"answers": answers([1] * 5, confidence=stated)}))
     wrong = rewards.calibrated(outcome(readings={"answers": answers([0] * 5, confidence=stated)}))
     np.testing.assert_allclose(right[0, 0], [0, 0.4375, 0.75, 1, 0], atol=1e-7)
     np.testing.assert_allclose(wrong[0, 0], [0, -0.0625, -0.25, -1, -1], atol=1e-7)
-    # Whoever is right in a share p of the cases earns most by saying so.
+    # If a share p of the answers is correct, q = p has the highest expected reward.
     q = np.linspace(0, 1, 101)
     many = lambda z: rewards.calibrated(
         outcome(readings={"answers": answers([z] * 101, confidence=q)})
@@ -77,19 +77,21 @@ def test_rewards_are_constants_of_the_update():
 def test_standardized_advantages_by_hand():
     r = jnp.array([[[1.0, 2.0, 6.0, 50.0]]])
     counted = jnp.array([[[True, True, True, False]]])
-    found = equations.standardized_advantages(r, counted)[0, 0]
+    actual = equations.standardized_advantages(r, counted)[0, 0]
     deviation = math.sqrt((4 + 1 + 9) / 3)
-    np.testing.assert_allclose(found, [-2 / deviation, -1 / deviation, 3 / deviation, 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        actual, [-2 / deviation, -1 / deviation, 3 / deviation, 0], rtol=1e-6
+    )
     same = jnp.full((1, 1, 4), 0.1)
-    assert not equations.standardized_advantages(same, counted).any()  # and not rounding / rounding
+    assert not equations.standardized_advantages(same, counted).any()  # not a ratio of rounding
 
 
 def test_jensen_advantages_by_hand():
     p = np.array([0.5, 0.1, 0.2])
     counted = jnp.array([[[True, True, True, False]]])
-    found = equations.jensen_advantages(jnp.log(jnp.array([[[*p, 0.9]]])), counted)[0, 0]
+    actual = equations.jensen_advantages(jnp.log(jnp.array([[[*p, 0.9]]])), counted)[0, 0]
     expected = [3 * (math.log(p.mean()) - math.log(np.delete(p, i).mean())) for i in range(3)]
-    np.testing.assert_allclose(found, [*expected, 0], rtol=1e-5)
+    np.testing.assert_allclose(actual, [*expected, 0], rtol=1e-5)
     lone = jnp.array([[[True, False, False, False]]])
     assert not equations.jensen_advantages(jnp.zeros((1, 1, 4)), lone).any()
 
@@ -103,7 +105,7 @@ def test_the_target_is_learnt_by_weights():
     np.testing.assert_allclose(weights("jepo"), [*(2 * p / p.sum()), 0], rtol=1e-6)
 
 
-# What an objective with a learnt target maximises, of a group's log p(y|c_i).
+# The quantity that a likelihood objective maximizes, of a group's log p(y|c_i).
 MAXIMISED = {
     "latro": lambda logp: logp.mean(),
     "verifree": lambda logp: jnp.exp(logp).mean(),
@@ -114,7 +116,7 @@ MAXIMISED = {
 @pytest.mark.parametrize("name", MAXIMISED)
 def test_the_estimate_is_the_gradient_over_all_groups(name):
     """Four thoughts with probabilities softmax(a), p(y|c) = sigmoid(b_c): over all 64 groups of
-    three, the mean of A log pi + w log p has the gradient of the mean of what is maximised."""
+    three, the mean of A log pi + w log p has the gradient of the mean of the objective."""
     random = np.random.default_rng(0)
     a, b = (jnp.asarray(random.normal(size=4), jnp.float32) for _ in range(2))
     groups = jnp.array(list(itertools.product(range(4), repeat=3)))
@@ -125,9 +127,9 @@ def test_the_estimate_is_the_gradient_over_all_groups(name):
         return share(a) @ jax.vmap(MAXIMISED[name])(logp(b))
 
     objective, counted = OBJECTIVES[name], jnp.ones((1, 64, 3), bool)
-    found = outcome(reasoned=logp(b)[None], baseline=jnp.zeros((1, 64)))
-    advantages = objective.advantages(objective.reward(found), counted)[0]
-    weights = objective.target_weights(found, counted)[0]
+    actual = outcome(reasoned=logp(b)[None], baseline=jnp.zeros((1, 64)))
+    advantages = objective.advantages(objective.reward(actual), counted)[0]
+    weights = objective.target_weights(actual, counted)[0]
 
     def estimated(x, y):
         terms = advantages * jax.nn.log_softmax(x)[groups] + weights * logp(y)
@@ -163,7 +165,7 @@ def test_what_is_no_objective_is_refused(name, said):
 
 
 def test_nobody_reads_what_he_does_not_declare():
-    """An outcome holds only what an objective declares; the others have none of it."""
+    """An outcome has only the readings that the objective declares."""
     for name, objective in OBJECTIVES.items():
         everything = outcome().readings
         declared = {key: everything[key] for key in objective.reads if key in everything}

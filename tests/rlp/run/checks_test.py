@@ -72,7 +72,10 @@ BAD = {
     "an unknown precision": ({"model.compute_dtype": "fp8"}, "model.compute_dtype='fp8'"),
     "no such prompt": ({"rlp.prompt": "no/such.txt"}, "rlp.prompt='no/such.txt' is not a file"),
     "no such start": ({"init_from": "no/such/run"}, "no such folder: no/such/run"),
-    "no such model": ({"init_from": "no/such"}, "no/such is no folder, and cannot be fetched (no"),
+    "no such model": (
+        {"init_from": "no/such"},
+        "no/such is not a folder, and cannot be fetched from the hub (no",
+    ),
     "a match without a run": ({"match": "flops"}, "match='flops' is not '<workdir>:flops'"),
     "a match of something else": ({"match": "a:steps"}, "match='a:steps' is not '<workdir>:flop"),
     "a match that is not finished": ({"match": "no/such:flops"}, "no/such is not a finished run"),
@@ -88,12 +91,12 @@ BAD = {
     "rollout batches too small for a group": (
         RLP
         | {"rlp.group_size": 4, "rlp.max_branches_in_flight": 6, "mesh.data": 2, "mesh.fsdp": 4},
-        "rlp.max_branches_in_flight=6 is too few: 4 branches of a document stay together, on each "
-        "of 8 device(s) that split the batch; set it to 32 or more, or to 0",
+        "rlp.max_branches_in_flight=6 is too small: each of 8 device(s) that split the batch needs "
+        "at least 4 branches of a document; set it to 32 or more, or to 0",
     ),
     "micro-batches too small for a mesh": (
         RLP | {"rlp.update_micro_batch": 4, "mesh.data": 8},
-        "rlp.update_micro_batch=4 is too few",
+        "rlp.update_micro_batch=4 is too small",
     ),
     "minibatches that devices cannot share": (
         RLP | {"rlp.minibatches": 2, "mesh.data": 8},
@@ -102,7 +105,7 @@ BAD = {
     ),
     "micro-batches too small for a minibatch": (
         RLP | {"batch_size": 32, "rlp.minibatches": 4, "rlp.update_micro_batch": 7, "mesh.data": 8},
-        "rlp.update_micro_batch=7 is too few",
+        "rlp.update_micro_batch=7 is too small",
     ),
     "a batch that does not split": (
         {"batch_size": 12, "mesh.data": 8},
@@ -237,7 +240,7 @@ BAD = {
     ),
     "an opening that no template gives": (
         RLVR | {"data.problems.think": False},
-        "data.problems.think=False lets responses begin with what a chat template puts before them",
+        "data.problems.think=False needs a chat template, whose last token starts the response",
     ),
     "a template for bytes": (
         RLVR | {"data.chat_template": __file__},
@@ -257,7 +260,8 @@ BAD = {
     ),
     "rollout batches too small for responses": (
         RLVR | {"rlp.group_size": 4, "rlp.max_branches_in_flight": 3},
-        "rlp.max_branches_in_flight=3 is too few: 4 branches of a document stay together",
+        "rlp.max_branches_in_flight=3 is too small: each of 1 device(s) that split the batch needs "
+        "at least 4 branches of a document",
     ),
     "no such problems": (RLVR, "data.problems.train: file or folder not found: a.jsonl"),
     "no such held-out problems": (
@@ -295,7 +299,7 @@ BAD_COMPASS = {
     ),
     "an opening that nobody puts there": (
         {"objective": "rlvr", "data.problems.think": False},
-        "data.problems.think=False lets responses begin with",
+        "data.problems.think=False needs a chat template",
     ),
     "phrases of words": (
         {"objective": "hicra"},

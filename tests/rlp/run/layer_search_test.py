@@ -40,7 +40,7 @@ def test_an_embedding_that_is_not_finite_is_found():
 def test_a_sound_network_is_said_to_be_finite():
     params = init(MODEL, jax.random.key(0))
     found = layer_search.search(MODEL, params, TRUNK)
-    assert found == "the outputs of the embedding and of all 3 layers are finite"
+    assert found == "the outputs of the embedding and of every layer (3) are finite"
 
 
 @pytest.mark.parametrize("kind", ["next_token"], indirect=True)

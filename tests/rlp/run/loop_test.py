@@ -32,12 +32,12 @@ CRASHES = {
     "reading data": ("stream", 2),
     "a line of metrics": (MetricsWriter, "write", 3),
     "after a line of metrics": (MetricsWriter, "write", -1),
-    "an evaluation": (Evaluator, "figures", 1),
+    "an evaluation": (Evaluator, "document_metrics", 1),
     "a save": (Checkpoints, "save", 1),
     "after a save": (Checkpoints, "save", -1),
     "a warning": (writer, "write_json", 2),  # of step 4; the first call is for step 3
     "two steps further": ("trainer", 3),
-    "the last evaluation": (Evaluator, "figures", -2),
+    "the last evaluation": (Evaluator, "document_metrics", -2),
     "the thoughts": (Evaluator, "browse", 1),
     "after the last save": (finish, "write_json", 1),
     "between the last files": (finish, "write_json", 2),
@@ -125,7 +125,10 @@ def test_sigterm_saves_the_step_reached_and_the_run_goes_on_from_it(kind, tmp_pa
     trainer, stream, config = kind
     stops = [
         ((trainer, "step", 2), 2),
-        ((Evaluator, "figures", 1), 3),  # completed, because its metrics belong to the step
+        (
+            (Evaluator, "document_metrics", 1),
+            3,
+        ),  # completed: its metrics are the step's
         ((MetricsWriter, "write", 2), 5),
         # The first calls read held-out documents and a step; noticed in the last evaluation.
         ((stream, "batch", 3), 7),

@@ -89,7 +89,7 @@ def needed(config, size):
     try:
         memory_check.build(config, memory=limited(size))
     except DoesNotFit as error:
-        match = re.search(r"needs at least ([\d,]+) bytes of each device", str(error))
+        match = re.search(r"needs at least ([\d,]+) bytes per device", str(error))
         assert match
         return int(match[1].replace(",", ""))
     return 0

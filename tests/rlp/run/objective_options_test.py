@@ -64,6 +64,6 @@ def test_options_and_metrics_of_an_objective_are_those_of_its_run(tmp_path):
 def test_an_option_that_an_objective_does_not_have_is_refused(objective, tmp_path):
     made = config(price=1.0)
     made.objective = objective
-    with pytest.raises(UserError, match=rf"price: '{objective}' has no such option"):
+    with pytest.raises(UserError, match=rf"price: '{objective}' does not have this option"):
         loop.train(made, tmp_path / "run", report=False)
     assert not (tmp_path / "run" / "config.json").exists()

@@ -82,7 +82,9 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_is_touched(kind, tmp_p
     before = snapshot(workdir)
     with config.unlocked():
         config.model.ffn_size = 48
-    with pytest.raises(UserError, match=r"does not fit this run's config: .*float32\[1,32,32\] th"):
+    with pytest.raises(
+        UserError, match=r"does not match this run's config: .*float32\[1,32,32\] th"
+    ):
         loop.train(config, workdir, allow_config_change=True, report=False)
     assert snapshot(workdir) == before
 

@@ -89,7 +89,8 @@ PUTS = [put_file, put_folder, put_link, put_dangling_link]
 
 def test_the_names_are_all_that_a_run_writes(finished):
     written = {path.name for path in finished.iterdir()}
-    others = {"hf", "responses.json", "logs", "metrics.damaged.jsonl", "metrics.declared.json"}
+    others = {"hf", "responses.json", "logs", "profile"}
+    others |= {"metrics.damaged.jsonl", "metrics.declared.json"}
     assert written == {*run_folder.WRITTEN["run"], run_folder.OWNER} - others
 
 
@@ -124,7 +125,8 @@ def test_a_new_experiment_refuses_a_folder_with_one_of_its_names(name, put, tmp_
 def test_an_arm_is_not_called_like_a_folder_of_its_experiment(tmp_path):
     run_config = config()
     run_config.arms = ConfigDict({"plots": {}})
-    refused(lambda: experiment.run(run_config, tmp_path), tmp_path, "cannot be called 'plots'")
+    message = "the arm name 'plots' is reserved"
+    refused(lambda: experiment.run(run_config, tmp_path), tmp_path, message)
 
 
 def test_the_folder_of_a_run_is_not_that_of_an_experiment(finished, tmp_path):

@@ -90,7 +90,7 @@ def test_other_clients_are_turned_away():
 def test_a_process_that_died_while_it_waited_may_connect_again():
     address = free_address()
     host, port = address.split(":")
-    hello = {"process": 1, "number": 3, "host": "old", "facts": {}}
+    hello = {"process": 1, "num_processes": 3, "host": "old", "facts": {}}
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         first = pool.submit(join_all, (3, 0, {}), address=address)
         for _ in range(100):

@@ -94,10 +94,10 @@ def test_metrics_and_warnings_that_raise_are_named(module):
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        ("None", "gives a NoneType in place of an array"),
+        ("None", "returns a NoneType instead of an array"),
         (
             "jnp.zeros(3)",
-            r"gives an array \[3\] in place of \[B, K, G\], which is \[2, 1, 3\] here",
+            r"returns an array of shape \[3\] instead of \[B, K, G\], which is \[2, 1, 3\] here",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Where a run ends that must use as much as another."""
+"""The end of a run that matches the budget of another run."""
 
 import json
 import math
@@ -17,7 +17,7 @@ def cost(tokens=0, **flops):
 
 
 def run_to(budget, costs):
-    """Totals of a run that takes steps of these costs until it has ended."""
+    """Return the totals of a run that takes steps of these costs until it ends."""
     totals, step = Totals(), 0
     while not budget.reached(step, totals):
         totals.add(costs[step], seconds=1.0, devices=1)
@@ -29,11 +29,11 @@ def test_totals_add_up_by_part_and_by_device():
     totals = Totals()
     totals.add(cost(tokens=7, prefill=2, update=10), seconds=2.0, devices=4)
     totals.add(cost(tokens=5, decode=3, update=10), seconds=0.5, devices=4)
-    found = totals.metrics()
-    assert (found["tokens_documents"], found["seconds_device"]) == (12, 10.0)
-    parts = {part: found[f"flops_{part}"] for part in PARTS}
+    actual = totals.metrics()
+    assert (actual["tokens_documents"], actual["seconds_device"]) == (12, 10.0)
+    parts = {part: actual[f"flops_{part}"] for part in PARTS}
     assert parts == dict.fromkeys(PARTS, 0) | {"prefill": 2, "decode": 3, "update": 20}
-    assert found["flops"] == 25
+    assert actual["flops"] == 25
     assert totals.seconds_train == 2.5
     assert totals.last_step["flops"] == 13
     assert totals.last_step["seconds_device"] == 2.0
@@ -89,12 +89,12 @@ def test_a_budget_is_what_the_other_run_says(tmp_path):
     with pytest.raises(UserError, match="a:b is not a finished run"):
         used_by(f"{folder}:flops")
     folder.mkdir()
-    figures = {"flops": 2**60 + 1, "tokens_documents": 33, "think_loss": math.pi}
-    (folder / "evaluation.json").write_text(json.dumps(figures))
+    metrics = {"flops": 2**60 + 1, "tokens_documents": 33, "think_loss": math.pi}
+    (folder / "evaluation.json").write_text(json.dumps(metrics))
     assert used_by(f"{folder}:flops") == 2**60 + 1
     assert used_by(f"{folder}:tokens") == 33
-    with pytest.raises(UserError, match=r"evaluation\.json has no seconds_device; run"):
+    with pytest.raises(UserError, match=r"evaluation\.json does not contain seconds_device; run"):
         used_by(f"{folder}:seconds")
     (folder / "evaluation.json").write_text('{"flops": 0}')
-    with pytest.raises(UserError, match="took no step and has used nothing"):
+    with pytest.raises(UserError, match="took no step; name another run"):
         used_by(f"{folder}:flops")

@@ -1,9 +1,9 @@
-"""Counted FLOPs against those that XLA counts in the program itself.
+"""Counted FLOPs against those that XLA's cost analysis counts.
 
-XLA counts a loop's body once, so the network has one layer and the rollout is counted for one
-decoding step. Its sum also holds norms, softmax, rotary angles and sampling, which ours leaves out
-by design. Their work grows with width and tokens, that of the matmuls with width times width, and
-at the width of 256 used here they are at most a twentieth.
+XLA counts the body of a loop once, so the network has one layer and the rollout decodes one
+step. XLA also counts norms, softmax, rotary embeddings and sampling, which ours omits by
+design. Their work is proportional to the width, that of matmuls to its square, and at the width
+of 256 in these tests they are at most a twentieth.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ ROWS, LENGTH = 4, 96
 
 
 def counted_by_xla(run, *args) -> float:
-    """FLOPs of the program as written, before XLA changes it. Nothing is compiled."""
+    """Return the FLOPs of the lowered program, before XLA's optimizations, without compiling."""
     return jax.jit(run).lower(*args).cost_analysis()["flops"]
 
 
@@ -63,8 +63,8 @@ def test_forward():
         return model.logits(forward(model, trunk))
 
     work = flops.on_rows(ROWS, LENGTH, logits=ROWS * LENGTH)
-    found = counted_by_xla(run, shapes(CONFIG), TRUNK)
-    assert 1 <= found / flops.forward_flops(CONFIG, work) < 1.05
+    actual = counted_by_xla(run, shapes(CONFIG), TRUNK)
+    assert 1 <= actual / flops.forward_flops(CONFIG, work) < 1.05
 
 
 @pytest.mark.parametrize("remat", ["none", "block", "dots"])
@@ -78,11 +78,11 @@ def test_training(remat, chunked, monkeypatch):
     def loss(params, trunk):
         return scoring.document_scores(bind(config, params), trunk).logprob.sum()
 
-    found = counted_by_xla(jax.value_and_grad(loss), shapes(config), TRUNK)
+    actual = counted_by_xla(jax.value_and_grad(loss), shapes(config), TRUNK)
     count = flops.next_token_flops(config, 0, ROWS, LENGTH)["update"]["update"]
-    if chunked:  # a loop over two halves, so XLA counts one of them: forward, again, and twice back
+    if chunked:  # a loop over two halves, of which XLA counts one: forward, recomputed, 2 backward
         count -= 4 * flops.logit_flops(config) * ROWS * (LENGTH - 1) // 2
-    assert 1 <= found / count < 1.06
+    assert 1 <= actual / count < 1.06
 
 
 def test_kernels_compute_what_can_be_seen():
@@ -127,29 +127,29 @@ def test_rlp_step_by_parts(changes, tags, monkeypatch):
         inputs = (rollout, advantages, counted, reference, targets)
         return policy_gradient(params, config, settings, vocabulary, *inputs)
 
-    key, found = jax.eval_shape(lambda: jax.random.key(0)), {}
+    key, actual = jax.eval_shape(lambda: jax.random.key(0)), {}
     read = (params, params, BATCH, key, struct())
     chosen, reading = run(step.read_stage, *read)
     anywhere = dataclasses.replace(settings, positions="uniform")
-    found["prefill"], _ = run(step.read_stage, *read, settings=anywhere)
+    actual["prefill"], _ = run(step.read_stage, *read, settings=anywhere)
     policy, no_think = run(step.no_think_stage, params, None, BATCH, reading)
-    found["decode"], rollout = run(step.rollout_stage, params, reading)
+    actual["decode"], rollout = run(step.rollout_stage, params, reading)
     scored, _ = run(step.evidence_stage, params, reading, no_think, rollout)
-    found["scoring"] = chosen - found["prefill"] + policy + scored
+    actual["scoring"] = chosen - actual["prefill"] + policy + scored
     if settings.baseline != "none":
-        found["baseline"] = run(step.no_think_stage, params, params, BATCH, reading)[0] - policy
+        actual["baseline"] = run(step.no_think_stage, params, params, BATCH, reading)[0] - policy
     reference = None
     if settings.kl_weight:
-        found["reference"], reference = run(step.reference_stage, params, rollout)
+        actual["reference"], reference = run(step.reference_stage, params, rollout)
     advantages = struct(*rollout.thoughts.length.shape, dtype=jnp.float32)
-    found["update"], _ = run(gradient, params, rollout, advantages, reference)
+    actual["update"], _ = run(gradient, params, rollout, advantages, reference)
 
     decoded = rollout.thoughts.length.size
     counted = flops.by_part(flops.rlp_flops(CONFIG, settings, vocabulary, 0, ROWS, LENGTH, decoded))
     optimizer = counted.pop("optimizer")
     assert optimizer == (3 * count_parameters(CONFIG) if settings.baseline == "ema" else 0)
-    assert {part for part, count in counted.items() if count} == set(found)
-    for part, count in found.items():
+    assert {part for part, count in counted.items() if count} == set(actual)
+    for part, count in actual.items():
         assert 1 <= count / counted[part] < 1.03, part
 
 
@@ -161,12 +161,12 @@ def test_moving_average():
 
 def test_phases_and_parts_are_the_same_sum():
     settings, words = tiny.rlp_settings(kl_weight=0.1, positions="loss"), tiny.words(CONFIG)
-    bill = flops.rlp_flops(CONFIG, settings, words, 1000, ROWS, LENGTH, 100)
-    parts, phases = flops.by_part(bill), flops.by_phase(bill)
+    by_stage = flops.rlp_flops(CONFIG, settings, words, 1000, ROWS, LENGTH, 100)
+    parts, phases = flops.by_part(by_stage), flops.by_phase(by_stage)
     assert set(parts) == set(PARTS)
     assert set(phases) == {"rollout", "evidence", "update"}
     assert sum(parts.values()) == sum(phases.values())
-    assert parts["scoring"] > bill["evidence"]["scoring"] > 0  # of forks, and of targets
+    assert parts["scoring"] > by_stage["evidence"]["scoring"] > 0  # of forks, and of targets
     assert parts["optimizer"] == 1000 + flops.EMA_FLOPS * count_parameters(CONFIG)
 
 
@@ -182,14 +182,14 @@ def test_a_stage_computes_the_parts_that_it_declares(changes):
     settings, words = tiny.rlp_settings(**changes), tiny.words(CONFIG)
     setup = Setup(CONFIG, settings, words, None, make_mesh(devices=jax.devices()[:1]))
     declared = {stage.name: set(stage.flops.split()) for stage in stages_of(setup)}
-    bill = flops.rlp_flops(CONFIG, settings, words, 1000, ROWS, LENGTH, 100)
-    for stage, counts in bill.items():
+    by_stage = flops.rlp_flops(CONFIG, settings, words, 1000, ROWS, LENGTH, 100)
+    for stage, counts in by_stage.items():
         assert set(counts) <= declared.get(stage, set(counts)), stage
         assert stage in declared or not any(counts.values()), stage
     unused = {"baseline", "optimizer"} if settings.baseline == "none" else set()
     for stage, parts in declared.items():
-        counted = {part for part, count in bill.get(stage, {}).items() if count}
-        assert parts - counted <= {"scoring"} | unused, stage  # forks that nobody ranks
+        counted = {part for part, count in by_stage.get(stage, {}).items() if count}
+        assert parts - counted <= {"scoring"} | unused, stage  # forks need no scores
 
 
 def test_counts_grow_as_the_work_does():
@@ -197,8 +197,8 @@ def test_counts_grow_as_the_work_does():
 
     def count(decoded=ROWS * 8 * 4, **changes):
         settings = tiny.rlp_settings(**changes)
-        bill = flops.rlp_flops(CONFIG, settings, words, 10, ROWS, LENGTH, decoded)
-        return sum(flops.by_phase(bill).values())
+        by_stage = flops.rlp_flops(CONFIG, settings, words, 10, ROWS, LENGTH, decoded)
+        return sum(flops.by_phase(by_stage).values())
 
     slots = range(settings.thought_length)
     on_branches = lambda count: BranchTokens(count, slots, LENGTH, room=len(slots))

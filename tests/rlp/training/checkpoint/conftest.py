@@ -1,4 +1,4 @@
-"""Checkpoints to begin with."""
+"""Fixtures with checkpoints."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.checkpoints import make_items
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A workdir with checkpoints 1 and 2 of `make_items`; tests that change it copy it."""
+    """A workdir with checkpoints 1 and 2 of `make_items`."""
     workdir = tmp_path_factory.mktemp("run")
     with Checkpoints(workdir / "checkpoints", best_metric="think_loss") as checkpoints:
         checkpoints.save(1, make_items(1), {"think_loss": 0.3})

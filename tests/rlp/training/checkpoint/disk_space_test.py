@@ -1,4 +1,4 @@
-"""A start says what a checkpoint takes and what is free, and warns where that is too little."""
+"""A run logs the size of a checkpoint and the free space, and warns if it is too small."""
 
 import logging
 import types
@@ -16,8 +16,8 @@ from tests.support import runs
     [
         ([], 4 * 2**20, logging.INFO),
         ([], 4 * 2**20 - 1, logging.WARNING),
-        ([1, 2, 3], 2**20, logging.INFO),  # those that are there need no more
-        ([1, 2, 3, 4, 5], 2**20 - 1, logging.WARNING),  # the next one does
+        ([1, 2, 3], 2**20, logging.INFO),  # existing checkpoints need no more space
+        ([1, 2, 3, 4, 5], 2**20 - 1, logging.WARNING),  # the next one does not fit
     ],
 )
 def test_one_line_says_what_a_checkpoint_takes(tmp_path, monkeypatch, caplog, there, free, level):
@@ -28,7 +28,7 @@ def test_one_line_says_what_a_checkpoint_takes(tmp_path, monkeypatch, caplog, th
     with caplog.at_level(logging.INFO):
         disk_space.log_size(tmp_path, items, 4)
     assert [record.levelno for record in caplog.records] == [level]
-    assert "a checkpoint takes 1 MiB, and " in caplog.text
+    assert "a checkpoint takes 1 MiB; " in caplog.text
     assert ("lower checkpoint.keep" in caplog.text) == (level == logging.WARNING)
 
 

@@ -1,4 +1,4 @@
-"""Damage to a checkpoint is found, and the run falls back to the one before."""
+"""Damage to a checkpoint is detected, and the run falls back to the previous one."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ DAMAGE = {
     "metadata deleted": lambda folder: (folder / "params" / "_METADATA").unlink(),
     "checkpoint metadata deleted": lambda folder: (folder / "_CHECKPOINT_METADATA").unlink(),
     "item missing": lambda folder: shutil.rmtree(folder / "baseline"),
-    "figures garbled": lambda folder: flip(folder / "metrics" / "metrics"),
+    "metrics garbled": lambda folder: flip(folder / "metrics" / "metrics"),
     "manifest deleted": lambda folder: (folder / run_folder.MANIFEST).unlink(),
     "manifest garbled": lambda folder: (folder / run_folder.MANIFEST).write_bytes(b"\xff\0{"),
     "emptied": empty,
@@ -84,7 +84,7 @@ def test_all_damaged_is_an_error_until_the_user_clears_them(workdir):
     flip(array_file(directory / "1"))
     os.truncate(array_file(directory / "2"), 0)
     for _ in range(2):
-        message = "every checkpoint .* is damaged; .* delete"
+        message = "every checkpoint .* is damaged; delete .* to start again"
         with Checkpoints(directory) as checkpoints, pytest.raises(UserError, match=message):
             checkpoints.restore(abstract(make_items(1)))
     shutil.rmtree(directory / "damaged")

@@ -1,4 +1,4 @@
-"""What is saved lands on any mesh, in parts or whole, or one line says why not."""
+"""Checkpoints load onto any mesh, some items or all of them, or fail with a one-line error."""
 
 import math
 import shutil
@@ -18,7 +18,9 @@ def test_only_what_is_asked_for_is_loaded_and_absent_items_are_named(workdir):
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         _, restored = restore(checkpoints, {"params": abstract(items)["params"]})
         assert set(restored) == {"params", "data", "meta"}
-        with pytest.raises(UserError, match="no item `teacher`; it has baseline, data, meta"):
+        with pytest.raises(
+            UserError, match="no item `teacher`; its items are baseline, data, meta"
+        ):
             checkpoints.restore({"teacher": abstract(items)["params"]})
 
 
@@ -63,7 +65,7 @@ def test_a_tree_that_does_not_fit_is_an_error_and_no_damage(workdir):
     }
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         message = (
-            r"`optimizer` of checkpoint .*/2 does not fit this run's config: "
+            r"`optimizer` of checkpoint .*/2 does not match this run's config: "
             r".*1/mean/embed is float32\[16,8\] there and float16\[16,8,3\] here; .*; and 1 more$"
         )
         with pytest.raises(UserError, match=message):
@@ -82,9 +84,9 @@ def test_load_params_says_what_is_wrong(workdir, tmp_path):
         (f"{tmp_path}/none", wanted, "no such folder: .*/none$"),
         (f"{tmp_path}/none@best", wanted, "no such folder: .*/none$"),
         (f"{tmp_path}/empty", wanted, "/empty has no checkpoint; train that run first"),
-        (f"{workdir}@3", wanted, "/run has no checkpoint of step 3; it has 1, 2$"),
-        (f"{workdir}@bset", wanted, "after the @ comes a step or `best`, not 'bset'"),
-        (f"{workdir}@1", wanted, r"checkpoint 1 of .* is damaged \(params/.*it has 1, 2"),
+        (f"{workdir}@3", wanted, "/run has no checkpoint of step 3; name one of 1, 2$"),
+        (f"{workdir}@bset", wanted, "use a step or `best` after the @, not 'bset'"),
+        (f"{workdir}@1", wanted, r"checkpoint 1 .* is damaged \(params/.*another step: 1, 2$"),
         (f"{workdir}", wider, r"embed is float32\[16,8\] there and float32\[16,9\] here$"),
         (f"{workdir}@2", deeper, r"extra is absent there and float32\[2\] here$"),
     ):
@@ -94,12 +96,12 @@ def test_load_params_says_what_is_wrong(workdir, tmp_path):
     assert (workdir / "checkpoints" / "1").exists()
 
 
-def test_best_of_a_run_without_figures_lists_what_there_is(tmp_path):
+def test_best_of_a_run_without_metrics_lists_its_steps(tmp_path):
     items = make_items(1)
     with Checkpoints(tmp_path / "checkpoints", best_metric="think_loss") as checkpoints:
         checkpoints.save(3, items)
         checkpoints.save(7, items, {"think_loss": math.nan})
-    with pytest.raises(UserError, match="no best checkpoint.*it has 3, 7: name a step"):
+    with pytest.raises(UserError, match=r"no best checkpoint.*name a step \(3, 7\)"):
         load_params(f"{tmp_path}@best", abstract(items)["params"])
 
 

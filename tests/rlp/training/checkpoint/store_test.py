@@ -1,4 +1,4 @@
-"""What is saved comes back bit for bit or not at all, whatever is killed in between."""
+"""Checkpoints are restored bit for bit or not at all, whenever the process is killed."""
 
 import json
 import math
@@ -66,7 +66,7 @@ def test_data_position_and_step_are_files_of_their_own(workdir):
 @pytest.mark.parametrize("lower_is_better", [True, False])
 @pytest.mark.parametrize("reopen", [False, True])
 def test_keeps_the_latest_and_the_best(tmp_path, lower_is_better, reopen):
-    figures = [
+    values = [
         None,
         math.nan,
         0.4,
@@ -94,12 +94,12 @@ def test_keeps_the_latest_and_the_best(tmp_path, lower_is_better, reopen):
     checkpoints = open_it()
     wanted = {"w": jax.ShapeDtypeStruct((3,), jnp.int32)}
     ranked = []
-    for step, figure in enumerate(figures):
-        metrics = None if figure is None else {"accuracy": figure, "other": -step}
+    for step, value in enumerate(values):
+        metrics = None if value is None else {"accuracy": value, "other": -step}
         checkpoints.save(step, {"params": {"w": jnp.full(3, step)}}, metrics)
         checkpoints.wait()
-        if figure is not None and math.isfinite(figure):
-            ranked.append((sign * figure, step))
+        if value is not None and math.isfinite(value):
+            ranked.append((sign * value, step))
         best = {max(ranked)[1]} if ranked else set()
         assert set(checkpoints.steps) == {step, max(step - 1, 0)} | best
         for best_step in best:
@@ -114,11 +114,11 @@ def test_keeps_the_latest_and_the_best(tmp_path, lower_is_better, reopen):
 
 def test_another_best_metric_starts_over(tmp_path):
     items = {"params": {"w": jnp.zeros(3)}}
-    for name, figures in (("a", [0.1, 0.2]), ("b", [0.9, 0.8, 0.85, 0.86])):
+    for name, values in (("a", [0.1, 0.2]), ("b", [0.9, 0.8, 0.85, 0.86])):
         with Checkpoints(tmp_path / "checkpoints", keep=1, best_metric=name) as checkpoints:
             first = max(checkpoints.steps, default=-1) + 1
-            for step, figure in enumerate(figures, first):
-                checkpoints.save(step, items, {name: figure})
+            for step, value in enumerate(values, first):
+                checkpoints.save(step, items, {name: value})
     assert checkpoints.steps == [3, 5]
     assert load_params(f"{tmp_path}@best", abstract(items)["params"])[1] == 3
 
@@ -133,7 +133,7 @@ def test_saving_a_step_again_replaces_it(workdir):
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1", "2"]
 
 
-def test_a_step_saved_again_without_figures_stays_the_best(workdir):
+def test_a_step_saved_again_without_metrics_stays_the_best(workdir):
     with Checkpoints(workdir / "checkpoints", keep=1, best_metric="think_loss") as checkpoints:
         checkpoints.save(1, make_items(1))
         checkpoints.save(3, make_items(3), {"think_loss": 0.4})
@@ -166,7 +166,7 @@ def test_saves_and_restores_leave_no_descriptors_and_no_threads(tmp_path):
             checkpoints.save(step, items)
             restore(checkpoints, abstract(items))
             held.append((len(os.listdir("/proc/self/fd")), threading.active_count()))
-    # The first rounds start what the libraries keep, and threads of a pool come and go.
+    # Libraries start threads in the first rounds, and threads of a pool come and go.
     for counts in zip(*held, strict=True):
         assert max(counts[5:]) <= max(counts[:5]) + 2
 
@@ -234,7 +234,7 @@ def test_kill_9_in_a_save_leaves_a_whole_checkpoint(tmp_path, step, moment):
         weights = np.asarray(restored["params"]["w"])
         assert (weights == weights[0, 0]).all()
         before, after = (1, 1.0), (step, 2.0)
-        if moment == "before the commit":  # all is written, and nothing of it may count
+        if moment == "before the commit":  # all files are written, but the step is not valid
             assert unfinished
             assert (restored_step, weights[0, 0]) == before
         else:
@@ -245,9 +245,9 @@ def test_kill_9_in_a_save_leaves_a_whole_checkpoint(tmp_path, step, moment):
 
 
 def test_settings_that_cannot_be(tmp_path):
-    with pytest.raises(UserError, match="checkpoint.keep is 0"):
+    with pytest.raises(UserError, match="checkpoint.keep=0; set it"):
         Checkpoints(tmp_path, keep=0)
     with Checkpoints(tmp_path, best_metric="think_los") as checkpoints:
-        with pytest.raises(UserError, match="'think_los', which is not.* choose one of think_loss"):
+        with pytest.raises(UserError, match="'think_los' is not.* use one of think_loss"):
             checkpoints.save(1, {"params": {"w": jnp.zeros(1)}}, {"think_loss": 1.0})
         assert checkpoints.steps == []
