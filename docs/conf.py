@@ -30,7 +30,7 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = True
 
-smartquotes = False  # quotes and double hyphens are those of commands
+smartquotes_action = "D"  # dashes alone: quotes are those of commands
 
 # The notebook shows its stored outputs; a test runs its cells.
 nb_execution_mode = "off"
@@ -51,6 +51,7 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # docstrings say what an attribute is; types of arrays are long
 
 # HTML.
 html_theme = "sphinx_book_theme"

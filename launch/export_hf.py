@@ -73,7 +73,7 @@ def _compared(opened: "Opened", compared: "list[Prompt]", out: Path) -> bool:
     from rlp.interop.huggingface import verify
     from rlp.run import export_model, prompts
 
-    theirs, ends = verify.Theirs(out), prompts.exported_stop_ids(opened)
+    theirs, ends = verify.TransformersModel(out), prompts.exported_stop_ids(opened)
     params = export_model.round_trip(opened.params, _DTYPE.value)
     shown = lambda ids: ", ".join(f"{opened.method.tokenizer.decode([i])!r} {i}" for i in ids)
     lines = [

@@ -1,1 +1,1 @@
-"""Formats of others: Hugging Face, GGUF; and what a run can start from."""
+"""Import and export of Hugging Face and GGUF models, and the sources that a run can start from."""

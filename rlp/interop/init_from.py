@@ -1,8 +1,8 @@
-"""What a run starts from: another run, or a model in the Hugging Face format.
+"""Start a run from another run or from a Hugging Face model (`init_from`).
 
-Either brings its network, its parameters and its tokenizer, and a run takes over all three: the
-fields of `config.model` that say which network it is, not how it is computed, count for fresh
-parameters only, and those of the tokenizer where they are empty.
+The run takes over the architecture, the parameters and the tokenizer of its source. Architecture
+fields of `config.model` are used only when training from scratch; `compute_dtype`, `remat` and
+`attention` always apply. Tokenizer fields of `config.data` that are set override the source.
 """
 
 import copy
@@ -37,21 +37,22 @@ from rlp.training.checkpoint.folder import saved_steps
 LOGGER = logging.getLogger(__name__)
 
 GENERATION = "generation_config.json"
-COPIED = (huggingface.CONFIG, GENERATION, *TOKENIZER_FILES)  # what run_folder.HF of a run may hold
+COPIED = (huggingface.CONFIG, GENERATION, *TOKENIZER_FILES)  # copied to run_folder.HF of a run
 TOKENS = ("tokenizer", "bos", "eos", "separator")  # fields of config.data
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Something to start from.
+    """A run or model to start from.
 
     Attributes:
-      name: as it was given.
-      config: of the run; None for a model in the Hugging Face format.
-      model: fields of `config.model` that say which network it is, nested.
-      tokens: its `TOKENS`.
-      files: folder of its files in the Hugging Face format, or None.
-      load: abstract parameters, with their places, to (parameters, step or None, what they are).
+      name: the value of `init_from`.
+      config: config of the run; None for a Hugging Face model.
+      model: architecture fields of `config.model`, nested.
+      tokens: values of the `TOKENS` fields.
+      files: folder with its files in the Hugging Face format, or None.
+      load: loads the parameters, given abstract parameters with shardings; returns parameters, step
+        (None for a model) and a description.
     """
 
     name: str
@@ -63,11 +64,14 @@ class Start:
 
 
 def find(name: str) -> Start:
-    """What `init_from` names: the folder of a run, with or without @step, the folder of one of its
-    checkpoints, a folder in the Hugging Face format, a GGUF file, or a name on the hub.
+    """Find the run or model that `init_from` names.
+
+    Args:
+      name: a run folder, optionally with @step or @best, a checkpoint folder of a run, a folder in
+        the Hugging Face format, a GGUF file, or a name on the hub.
 
     Raises:
-      UserError: there is no such thing, or its network is not supported.
+      UserError: If it does not exist, or its architecture is not supported.
     """
     folder = Path(name)
     if folder.is_dir() and folder.parent.name == run_folder.CHECKPOINTS:
@@ -77,7 +81,7 @@ def find(name: str) -> Start:
         if not _is_hugging_face(workdir):
             return _run(name, workdir)
         if workdir != folder:
-            raise UserError(f"{name}: {workdir} is no run and has no steps; name it without the @")
+            raise UserError(f"{name}: {workdir} is not a run and has no steps; leave out the @")
     return _model(name, huggingface.find(name))
 
 
@@ -87,26 +91,26 @@ def adopt(
     explicit: Collection[str] = (),
     pending: Mapping[str, ConfigDict] = MappingProxyType({}),
 ) -> ConfigDict:
-    """The config with the network and the tokenizer of what it starts from.
+    """Return the config with the architecture and tokenizer of its source (`init_from`).
 
-    A run that has begun keeps those that it began with, so what it started from may be gone.
+    A run that has already started keeps those that it started with, so its source may be deleted.
 
     Args:
-      config: of a run.
-      workdir: folder of the run.
-      explicit: dotted paths of fields that were set by hand, which are not overruled.
-      pending: folder -> config of runs that are yet to be made.
+      config: config of a run.
+      workdir: run folder.
+      explicit: dotted paths of fields that the user set, which are not overwritten.
+      pending: folder -> config of runs that do not exist yet.
 
     Raises:
-      UserError: there is nothing of that name, or an explicit field contradicts it.
+      UserError: If the source does not exist, or an explicit field contradicts it.
     """
     if not config.init_from:
         return config
     model: Mapping[str, Any]
     tokens: Mapping[str, str]
-    begun = _begun(config, workdir)
-    if begun is not None:
-        model, tokens = _of_run(begun)
+    started = _started(config, workdir)
+    if started is not None:
+        model, tokens = _of_run(started)
     elif source := _pending(config.init_from, pending):
         model, tokens = _of_run(pending[source])
     else:
@@ -122,54 +126,54 @@ def adopt(
     adopted.model.update(model)
     before, after = dict(fields(config.model, "model.")), dict(fields(adopted.model, "model."))
     if odd := sorted(after.keys() ^ before.keys()):
-        raise UserError(f"{config.init_from} is of another version: {', '.join(odd)}")
+        raise UserError(f"{config.init_from} was saved by another version: {', '.join(odd)} differ")
     changed = [path for path in after if after[path] != before[path]]
     for path in changed:
         if path in explicit:
             raise UserError.of(
                 path,
                 before[path],
-                f", but {config.init_from} has {after[path]!r}; leave it out: a run has the "
-                "network that it starts from",
+                f", but {config.init_from} has {after[path]!r}; leave it out: init_from determines "
+                "the architecture of a run",
             )
-    if changed and begun is None:
-        told = ", ".join(f"{path}={after[path]!r}" for path in changed)
-        LOGGER.info("the network is that of %s: %s", config.init_from, told)
+    if changed and started is None:
+        values = ", ".join(f"{path}={after[path]!r}" for path in changed)
+        LOGGER.info("using the architecture of %s: %s", config.init_from, values)
     return adopted
 
 
 def files_for(
     config: ConfigDict, workdir: Path, pending: Mapping[str, ConfigDict] = MappingProxyType({})
 ) -> Path | None:
-    """The folder of the Hugging Face files of a run: its own, or before it has begun, those of
-    what it starts from. None if neither has any."""
-    if _begun(config, workdir) is not None:
-        return _own_files(workdir)
+    """Return the folder with the Hugging Face files of a run, or of its source if the run has not
+    started; None if there are no such files."""
+    if _started(config, workdir) is not None:
+        return _run_files(workdir)
     if source := _pending(config.init_from, pending):
         return files_for(pending[source], Path(source), pending)
     return find(config.init_from).files if config.init_from else None
 
 
 def same_tokenizer(config: ConfigDict, files: Path | None) -> bool:
-    """Whether some files are of a model with the tokenizer of a run: where its config names none,
-    and where they are those of a run whose config names the same.
+    """Return whether the Hugging Face files contain the tokenizer of a run: if its config names no
+    tokenizer, or the files belong to a run whose config names the same one.
 
     Args:
-      config: of the run.
-      files: as of `files_for`.
+      config: config of the run.
+      files: folder from `files_for`.
     """
     if files is None or not config.data.tokenizer:
         return files is not None
-    return _kept_with(config, files, "tokenizer")
+    return _saved_with(config, files, "tokenizer")
 
 
 def same_template(config: ConfigDict, files: Path | None) -> bool:
-    """Whether some files are those of a run with the same `data.chat_template`, which they hold."""
-    return files is not None and _kept_with(config, files, "chat_template")
+    """Return whether the files belong to a run with the same `data.chat_template`."""
+    return files is not None and _saved_with(config, files, "chat_template")
 
 
-def _kept_with(config: ConfigDict, files: Path, field: str) -> bool:
-    """Whether some files are those of a run whose config has the same value of a field of data."""
+def _saved_with(config: ConfigDict, files: Path, field: str) -> bool:
+    """Return whether the files belong to a run whose config has the same value of a data field."""
     saved = files.parent / run_folder.CONFIG
     return (
         files.name == run_folder.HF
@@ -179,17 +183,17 @@ def _kept_with(config: ConfigDict, files: Path, field: str) -> bool:
 
 
 def changed_template(config: ConfigDict, workdir: Path) -> bool:
-    """Whether the Jinja file of a run that has begun is there and is not what the run has kept."""
-    kept, named = workdir / run_folder.HF / TEMPLATE, Path(config.data.chat_template)
-    if not (same_template(config, kept.parent) and kept.is_file() and named.is_file()):
+    """Return whether the Jinja file of a run that has started differs from the run's saved copy."""
+    saved, named = workdir / run_folder.HF / TEMPLATE, Path(config.data.chat_template)
+    if not (same_template(config, saved.parent) and saved.is_file() and named.is_file()):
         return False
     lines = lambda path: path.read_bytes().replace(b"\r\n", b"\n")
-    return lines(kept) != lines(named)
+    return lines(saved) != lines(named)
 
 
-def _begun(config: ConfigDict, workdir: Path) -> ConfigDict | None:
-    """The config that the run in a folder began with; None if it begins now. With a checkpoint it
-    has begun, whatever it is to start from by now."""
+def _started(config: ConfigDict, workdir: Path) -> ConfigDict | None:
+    """Return the config that the run in a folder started with; None if it has not started. A run
+    with a checkpoint has started, even if `init_from` has changed since."""
     path = workdir / run_folder.CONFIG
     saved = load_run(path) if path.is_file() else None
     if saved is None or saved.get("init_from") == config.init_from:
@@ -198,16 +202,16 @@ def _begun(config: ConfigDict, workdir: Path) -> ConfigDict | None:
 
 
 def _pending(name: str, pending: Mapping[str, ConfigDict]) -> str:
-    """The folder among the pending runs that `name` means, or ""."""
+    """Return the folder of the pending run that `name` refers to, or ""."""
     return same_folder(name, pending) or same_folder(run_reference.checkpoint(name).run, pending)
 
 
 def same_folder(name: str, folders: Iterable[str]) -> str:
-    """The one of some folders that `name` means, with links resolved; "" for none."""
+    """Return the folder that `name` refers to, with links resolved; "" if there is none."""
     if not name:
         return ""
-    place = os.path.realpath(name)
-    return next((folder for folder in folders if os.path.realpath(folder) == place), "")
+    real = os.path.realpath(name)
+    return next((folder for folder in folders if os.path.realpath(folder) == real), "")
 
 
 def _is_hugging_face(folder: Path) -> bool:
@@ -223,24 +227,24 @@ def _run(name: str, workdir: Path) -> Start:
         nonfinite.refuse_parameters(params, f"step {step} of {name}")
         return params, step, f"step {step} of {name}"
 
-    find_step(name)  # there is one
+    find_step(name)  # raises an error if the checkpoint does not exist
     saved = load_run(workdir / run_folder.CONFIG)
-    return Start(name, saved, *_of_run(saved), _own_files(workdir), load)
+    return Start(name, saved, *_of_run(saved), _run_files(workdir), load)
 
 
-def _own_files(workdir: Path) -> Path | None:
-    """The Hugging Face files of the run in a folder; None if it has none.
+def _run_files(workdir: Path) -> Path | None:
+    """Return the folder with the Hugging Face files of a run; None if it has none.
 
-    A folder of that name which someone else put there, as an export may be, is not the run's.
+    A folder of that name that the run did not create, such as an export, is not used.
     """
-    own, made = workdir / run_folder.HF, ownership.made_files(workdir)
-    if made and not own.is_dir():
-        raise UserError(f"{own} is missing, from which this run has its tokenizer; put it back")
-    return own if made is not False and own.is_dir() else None
+    saved, made = workdir / run_folder.HF, ownership.made_files(workdir)
+    if made and not saved.is_dir():
+        raise UserError(f"{saved} is missing, which has the tokenizer of this run; restore it")
+    return saved if made is not False and saved.is_dir() else None
 
 
 def _of_run(config: ConfigDict) -> tuple[dict[str, Any], dict[str, str]]:
-    """Fields of the network, and of the tokenizer."""
+    """Return the architecture fields and the tokenizer fields of a run."""
     model = {name: x for name, x in config.model.to_dict().items() if name not in HOW}
     return model, {name: config.data[name] for name in TOKENS}
 
@@ -255,7 +259,7 @@ def _model(name: str, folder: Path) -> Start:
     def load(abstract: Params) -> tuple[Params, int | None, str]:
         if unread := hf.unread_fields(config):
             LOGGER.info(
-                "%s has fields that change nothing and are kept for exports: %s",
+                "%s has fields that are ignored here and kept for exports: %s",
                 folder / huggingface.CONFIG,
                 ", ".join(unread),
             )
@@ -263,76 +267,78 @@ def _model(name: str, folder: Path) -> Start:
         count = sum(not tensor.copy_of for tensor in tensors)
         with progress(count, 0, f"reading {folder.name}", "tensor") as bar:
 
-            def watch(some: Collection[hf.Tensor]) -> Iterator[hf.Tensor]:
-                for tensor in some:
+            def watch(to_read: Collection[hf.Tensor]) -> Iterator[hf.Tensor]:
+                for tensor in to_read:
                     yield tensor
                     bar.update(1)
 
-            places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-            params = huggingface.read_params(folder, tensors, places, watch=watch)
+            shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+            params = huggingface.read_params(folder, tensors, shardings, watch=watch)
         return params, None, f"{name} ({family.architecture})"
 
-    which = {k: x for k, x in dataclasses.asdict(model).items() if k not in HOW}
-    return Start(name, None, which, dict.fromkeys(TOKENS, ""), folder, load)
+    architecture = {k: x for k, x in dataclasses.asdict(model).items() if k not in HOW}
+    return Start(name, None, architecture, dict.fromkeys(TOKENS, ""), folder, load)
 
 
 def network(fields: Mapping[str, Any]) -> ModelConfig:
-    """The network that the fields of `config.model` describe.
+    """Return the model config that the fields of `config.model` describe.
 
     Raises:
-      ValueError: a field has no meaning, or there is no such field.
+      ValueError: If a field is unknown or has an invalid value.
     """
     values = dict(fields) | {"rope": Rope(**fields["rope"])}
     return ModelConfig(**values | {"attention": fields["attention"] or None})
 
 
 def copy_files(files: Path | None, workdir: Path, further: bool = False) -> None:
-    """Puts what is not weights of a model into the folder of a run, whole or not at all, and
-    records that the folder is that run's. Its copy from an earlier start is replaced.
+    """Copy the files of a model except its weights into a run folder, atomically, and record that
+    they belong to the run. A copy from an earlier start is replaced.
 
     Args:
-      files: to copy; None for none.
-      workdir: folder of the run.
-      further: the run has more to keep there.
+      files: folder to copy from; None for no files.
+      workdir: run folder.
+      further: the run will write other files there.
 
     Raises:
-      UserError: something else has the name of the copy.
+      UserError: If something that the run did not create has the name of the copy.
     """
-    own = workdir / run_folder.HF
-    if not _are(own, files):
+    saved = workdir / run_folder.HF
+    if not _is_same_folder(saved, files):
         replaced = has_former_files(files, workdir, further)
         ownership.claim(workdir, "run", replaced or further or files is not None)
         if files is not None:
-            with unfinished(own) as folder:
+            with unfinished(saved) as folder:
                 for name in COPIED:
                     if (files / name).is_file():
                         shutil.copyfile(files / name, folder / name)
                 if replaced:
-                    shutil.rmtree(own)
+                    shutil.rmtree(saved)
         elif replaced:
-            shutil.rmtree(own)
+            shutil.rmtree(saved)
     ownership.claim(workdir, "run", further or files is not None)
 
 
 def has_former_files(files: Path | None, workdir: Path, further: bool = False) -> bool:
-    """Whether a run has a copy of other files than those that it is to have.
+    """Return whether a run folder has a copy of other files than `files`.
 
     Raises:
-      UserError: something that the run did not make has the name of the copy.
+      UserError: If something that the run did not create has the name of the copy.
     """
-    own = workdir / run_folder.HF
-    if not os.path.lexists(own) or _are(own, files):
+    saved = workdir / run_folder.HF
+    if not os.path.lexists(saved) or _is_same_folder(saved, files):
         return False
     made = ownership.made_files(workdir)
     if files is None and not further and not made:
-        return False  # whatever it is, it is left alone
-    inside = list(own.iterdir()) if own.is_dir() and not own.is_symlink() else [own]
+        return False  # it does not belong to the run and stays
+    inside = list(saved.iterdir()) if saved.is_dir() and not saved.is_symlink() else [saved]
     if made and all(path.is_file() and path.name in COPIED for path in inside):
         return bool(inside)
     if not inside:
         return False
-    raise UserError(f"{own} is in the way, since this run did not make it; move it somewhere else")
+    raise UserError(
+        f"{saved} is in the way, since this run did not create it; move it to another folder"
+    )
 
 
-def _are(own: Path, files: Path | None) -> bool:
-    return files is not None and own.is_dir() and own.samefile(files)
+def _is_same_folder(saved: Path, files: Path | None) -> bool:
+    return files is not None and saved.is_dir() and saved.samefile(files)

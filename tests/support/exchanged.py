@@ -62,7 +62,7 @@ def without_dtype(config: hf.Json) -> hf.Json:
 def compared(ours: opened_model.Opened, folder: Path, tokens: int) -> list[verify.Comparison]:
     """Compare the continuations of a prompt of three tokens by transformers and by our model."""
     prompt = verify.Prompt("w7 w30", [1, 7, 30])
-    theirs_now = verify.Theirs(folder)
+    theirs_now = verify.TransformersModel(folder)
     return verify.compare(
         theirs_now, ours.method.model, ours.params, [prompt], tokens, theirs_now.ends
     )

@@ -1,8 +1,8 @@
-"""Models in GGUF files, as folders in the Hugging Face format.
+"""Convert models in GGUF files to folders in the Hugging Face format.
 
-Reading order: `header` (what a file says, and where its tensors are), `config` and `rope` (its
-metadata as config.json), `tokenizer` (as the files of a tokenizer), `names` (its tensors), `folder`
-(all of it together). Needs the package `gguf`, which no other part of the project does.
+Reading order: `header` (metadata and location of the tensors), `config` and `rope` (metadata to
+config.json), `tokenizer` (metadata to tokenizer files), `names` (tensors), `folder` (the complete
+conversion). Requires the package `gguf`, which no other part of the project uses.
 """
 
 from rlp.interop.gguf.folder import FILE, as_folder, quantization, weights

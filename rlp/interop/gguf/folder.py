@@ -1,4 +1,4 @@
-"""A model in a GGUF file as a folder in the Hugging Face format, made for this process."""
+"""Convert a model in a GGUF file to a temporary folder in the Hugging Face format."""
 
 import functools
 import json
@@ -10,47 +10,48 @@ from typing import Any
 
 from models import hf
 from rlp.interop.gguf import config, tokenizer
-from rlp.interop.gguf.header import Header, is_known, parts, read
-from rlp.interop.gguf.names import ROPE_FACTORS, UNREAD, Weights, hugging_face_name
+from rlp.interop.gguf.header import Header, can_dequantize, parts, read
+from rlp.interop.gguf.names import IGNORED, ROPE_FACTORS, Weights, hugging_face_name
 from rlp.runtime.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
 
-FILE = "model.gguf"  # a link to the file, where a folder has model.safetensors
-PLAIN = ("F32", "F16", "BF16")
+FILE = "model.gguf"  # a link to the file, in place of model.safetensors
+UNQUANTIZED = ("F32", "F16", "BF16")
 _FOLDERS: list[tempfile.TemporaryDirectory] = []  # kept until the process ends
 
 
 def as_folder(path: Path) -> Path:
-    """The folder of a model: its config, its tokenizer, and a link to its weights.
+    """Return the folder of a model: its config, its tokenizer, and a link to its weights.
 
-    It is made once, and goes when the process ends; the weights stay where they are.
+    It is created once and removed when the process ends; the weights are not copied.
 
     Raises:
-      UserError: the file cannot be read, or the network or the tokenizer is not supported, or its
-        tensors are not those of its network.
+      UserError: If the file cannot be read, the architecture or the tokenizer is not supported, or
+        the tensors do not match the architecture.
     """
     path = path.resolve()
     states = [part.stat() for part in parts(path)]
-    return _made(path, tuple((state.st_size, state.st_mtime_ns) for state in states))
+    return _convert(path, tuple((state.st_size, state.st_mtime_ns) for state in states))
 
 
 def quantization(path: Path) -> str:
-    """The kinds of its quantized tensors, the most frequent first, as "Q4_1, Q8_0"; "" for none."""
-    kinds = [entry.kind for entry in read(path).tensors.values() if entry.kind not in PLAIN]
+    """Return the quantization types of a file, the most frequent first, such as "Q4_1, Q8_0"; ""
+    if no tensor is quantized."""
+    kinds = [entry.kind for entry in read(path).tensors.values() if entry.kind not in UNQUANTIZED]
     return ", ".join(sorted(set(kinds), key=lambda kind: (-kinds.count(kind), kind)))
 
 
 def weights(link: Path) -> Weights:
-    """The tensors of a model, by its file or the link to it in its folder."""
+    """Return the tensors of a model, given its file or the link in its folder."""
     return Weights(read(link.resolve()))
 
 
 @functools.lru_cache(maxsize=8)
-def _made(path: Path, states: tuple[tuple[int, int], ...]) -> Path:
-    """`as_folder`, of files with these sizes and times of the last change."""
+def _convert(path: Path, states: tuple[tuple[int, int], ...]) -> Path:
+    """Create the folder of `as_folder`; `states` are sizes and modification times of the parts."""
     header = read(path)
-    fields, passed_over = config.read_config(header)
+    fields, ignored = config.read_config(header)
     try:
         family, model = hf.family_of(fields), hf.read_config(fields)
     except hf.Unsupported as error:
@@ -61,39 +62,39 @@ def _made(path: Path, states: tuple[tuple[int, int], ...]) -> Path:
         "config.json": _json(fields),
         "generation_config.json": _json(config.generation_config(header)),
     }
-    if passed_over:
-        LOGGER.info("%s: keys that change nothing here: %s", path, ", ".join(passed_over))
-    kept = tempfile.TemporaryDirectory(prefix="gguf-")
-    _FOLDERS.append(kept)
-    made = Path(kept.name) / path.stem
-    made.mkdir()
+    if ignored:
+        LOGGER.info("%s has metadata keys that are ignored: %s", path, ", ".join(ignored))
+    temporary = tempfile.TemporaryDirectory(prefix="gguf-")
+    _FOLDERS.append(temporary)
+    folder = Path(temporary.name) / path.stem
+    folder.mkdir()
     for name, content in files.items():
-        (made / name).write_text(content, encoding="utf-8")
-    (made / FILE).symlink_to(path)
-    return made
+        (folder / name).write_text(content, encoding="utf-8")
+    (folder / FILE).symlink_to(path)
+    return folder
 
 
 def _check_tensors(header: Header, tensors: Sequence[hf.Tensor]) -> None:
-    """Raises UserError that names all tensors that do not fit."""
-    found = {
+    """Raise UserError if tensors do not match the architecture; all of them are named."""
+    names_by_fault = {
         fault: sorted(names)
         for fault, names in (
             ("missing", _missing(header, tensors)),
             ("unexpected", _unexpected(header, tensors)),
             ("misshapen", _misshapen(header, tensors)),
-            ("not read", _unread(header)),
+            ("unsupported", _undequantizable(header)),
         )
     }
-    faults = [f"{fault}: {', '.join(names)}" for fault, names in found.items() if names]
+    faults = [f"{fault}: {', '.join(names)}" for fault, names in names_by_fault.items() if names]
     if faults:
         raise UserError(
-            f"the tensors in {header.path} are not those of its network: {'; '.join(faults)}; "
-            "take another file of the model"
+            f"the tensors in {header.path} do not match its architecture: {'; '.join(faults)}; "
+            "use another file of the model"
         )
 
 
 def _named(header: Header) -> dict[str, str]:
-    """Names of its tensors in the Hugging Face format -> in the file."""
+    """Return a map from the names of tensors in the Hugging Face format to those in the file."""
     architecture = header.metadata["general.architecture"]
     named = {hugging_face_name(name, architecture): name for name in header.tensors}
     return {theirs: name for theirs, name in named.items() if theirs is not None}
@@ -109,7 +110,7 @@ def _unexpected(header: Header, tensors: Sequence[hf.Tensor]) -> Iterator[str]:
     fitting = {name for theirs, name in _named(header).items() if theirs in expected}
     if header.metadata["general.architecture"] == "llama":
         fitting.add(ROPE_FACTORS)
-    yield from (x for x in header.tensors if x not in fitting and not UNREAD.fullmatch(x))
+    yield from (x for x in header.tensors if x not in fitting and not IGNORED.fullmatch(x))
 
 
 def _misshapen(header: Header, tensors: Sequence[hf.Tensor]) -> Iterator[str]:
@@ -121,9 +122,9 @@ def _misshapen(header: Header, tensors: Sequence[hf.Tensor]) -> Iterator[str]:
                 yield f"{named[tensor.name]} is {list(shape)} instead of {list(tensor.shape)}"
 
 
-def _unread(header: Header) -> Iterator[str]:
+def _undequantizable(header: Header) -> Iterator[str]:
     for entry in header.tensors.values():
-        if not is_known(entry.kind):
+        if not can_dequantize(entry.kind):
             yield f"{entry.name} is {entry.kind}, which the installed gguf cannot dequantize"
 
 

@@ -1,8 +1,8 @@
-"""Metadata of a GGUF file in reading: every key is used, known to change nothing, or refused.
+"""Read the metadata of a GGUF file: every key is used, known to have no effect, or refused.
 
-The rule is that of config.json. The package `gguf` lists the keys that describe networks; one of
-these which nobody has asked for, with a value that switches something on, is refused by name. Any
-other key changes nothing.
+The rule is the same as for config.json. The package `gguf` lists the keys that describe
+architectures; such a key that is not used here and has a value that switches something on is
+refused by name. Other keys are ignored.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,14 +20,14 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "a text": lambda x: type(x) is str,
 }
 COUNT, INDEX, NUMBER, TEXT = KINDS
-# Keys of networks that change nothing in those which are read here.
+# Architecture keys without effect on the supported architectures.
 INERT = frozenset(
     (
         *("vocab_size", "tensor_data_layout", "pooling_type", "decoder_start_token_id"),
         *("attention.layer_norm_epsilon", "rope.scaling.finetuned"),
     )
 )
-# Values of other keys that switch nothing on; of those that are not here, 0, false and "" do not.
+# Values of other keys that have no effect; for keys that are not listed, these are 0, false and "".
 OFF: Mapping[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "logit_scale": (0.0, 1.0),
@@ -43,7 +43,7 @@ OFF: Mapping[str, tuple[Any, ...]] = {
 
 
 class Keys:
-    """The keys of an architecture, without its name in front."""
+    """The keys of an architecture, without its name as a prefix."""
 
     def __init__(self, header: Header, architecture: str):
         self._header, self._architecture = header, architecture
@@ -53,57 +53,59 @@ class Keys:
             for key, value in header.metadata.items()
             if key.startswith(start)
         }
-        self._left = set(self._values)
+        self._unused = set(self._values)
 
     def take(self, key: str, kind: str, *default: Any) -> Any:
-        """The value of a key, of one of `KINDS`; where it is a list, one that all layers have."""
-        self._left.discard(key)
+        """Return the value of a key, which must be one of `KINDS`; a list must have equal values.
+
+        Raises:
+          UserError: If the key is missing and has no default, or its value is invalid.
+        """
+        self._unused.discard(key)
         if key not in self._values:
             if not default:
-                raise self.refusal(f"it lacks {self._architecture}.{key}")
+                raise self.refusal(f"key {self._architecture}.{key} is missing")
             return default[0]
         value = self._values[key]
         if type(value) is list and value:
             if any(x != value[0] for x in value):
-                raise self.refusal(f"{self.told(key)} differs between layers")
+                raise self.refusal(f"{self.shown(key)} differs between layers")
             value = value[0]
         if not KINDS[kind](value):
-            raise self.refusal(f"{self.told(key)} is not {kind}")
+            raise self.refusal(f"{self.shown(key)} is not {kind}")
         return _shortest(value)
 
     def take_any(self, key: str) -> Any:
-        """The value of a key as it is; None if there is none."""
-        self._left.discard(key)
+        """Return the value of a key without checks; None if it is missing."""
+        self._unused.discard(key)
         return self._values.get(key)
 
-    def told(self, key: str) -> str:
-        """A key and its value, as a message shows them."""
+    def shown(self, key: str) -> str:
+        """Return "key=value" for messages."""
         value = repr(_shortest(self._values[key]))
         return f"{self._architecture}.{key}={value if len(value) <= 60 else value[:60] + '…'}"
 
     def refusal(self, reason: str) -> UserError:
-        """The error for a file that cannot be read as it is meant."""
-        return UserError(
-            f"{self._header.path}: {reason}; take the model in the Hugging Face format"
-        )
+        """Return the error for a file that cannot be converted exactly."""
+        return UserError(f"{self._header.path}: {reason}; use the model in the Hugging Face format")
 
     def finish(self) -> list[str]:
-        """Refuses the keys that are left and change the network.
+        """Raise UserError if unused keys would change the computation.
 
         Returns:
-          The others that are left, in full.
+          The full names of the other unused keys.
         """
-        known = _keys_of_networks(self._header)
-        left = sorted(self._left - INERT)
-        on = [key for key in left if key in known and self._values[key] not in _off(key)]
+        known = _architecture_keys(self._header)
+        unused = sorted(self._unused - INERT)
+        on = [key for key in unused if key in known and self._values[key] not in _off(key)]
         if on:
-            told = ", ".join(self.told(key) for key in on)
-            raise self.refusal(f"{told} would be computed differently here")
-        return [f"{self._architecture}.{key}" for key in left if key not in known]
+            values = ", ".join(self.shown(key) for key in on)
+            raise self.refusal(f"{values} changes the computation and is not supported")
+        return [f"{self._architecture}.{key}" for key in unused if key not in known]
 
 
 def _shortest(value: Any) -> Any:
-    """A float32 in its shortest decimals: 1e-05, not 9.999999747378752e-06; others as they are."""
+    """Round a float32 to its shortest decimals: 1e-05 instead of 9.999999747378752e-06."""
     is_single = type(value) is float and float(np.float32(value)) == value
     return float(str(np.float32(value))) if is_single else value
 
@@ -112,8 +114,8 @@ def _off(key: str) -> tuple[Any, ...]:
     return OFF.get(key, (0, 0.0, False, ""))
 
 
-def _keys_of_networks(header: Header) -> set[str]:
-    """All keys of architectures that the installed package knows."""
+def _architecture_keys(header: Header) -> set[str]:
+    """Return all architecture keys that the installed package knows."""
     groups = [x for x in vars(library(header.path).Keys).values() if isinstance(x, type)]
     texts = [text for group in groups for text in vars(group).values() if isinstance(text, str)]
     start = "{arch}."

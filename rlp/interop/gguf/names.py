@@ -1,4 +1,4 @@
-"""Tensors of GGUF files under the names and in the layout of the Hugging Face format."""
+"""Convert tensors of GGUF files to the names and layout of the Hugging Face format."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -26,31 +26,32 @@ LAYERED = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-# With norms around attention and feed-forward, that before the latter has another name there.
-AROUND = LAYERED | {
+# Gemma has norms before and after attention and feed-forward, so ffn_norm has another name there.
+GEMMA_LAYERED = LAYERED | {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_attention_norm": "post_attention_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 ROPE_FACTORS = "rope_freqs.weight"
-UNREAD = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")  # rotary frequencies, as rope_theta says
+# Rotary frequencies, which rope_theta determines.
+IGNORED = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")
 
 
 def hugging_face_name(name: str, architecture: str) -> str | None:
-    """The name of a tensor in the Hugging Face format; None if there is none."""
-    if found := LAYER.fullmatch(name):
-        names = AROUND if architecture == "gemma3" else LAYERED
-        layer, part, end = found.groups()
+    """Return the name of a tensor in the Hugging Face format; None if it has none."""
+    if match := LAYER.fullmatch(name):
+        names = GEMMA_LAYERED if architecture == "gemma3" else LAYERED
+        layer, part, end = match.groups()
         return f"model.layers.{layer}.{names[part]}.{end}" if part in names else None
     part, _, end = name.rpartition(".")
     return f"{ONCE[part]}.{end}" if part in ONCE else None
 
 
 class Weights:
-    """The tensors of a model, asked for as those of an open safetensors file are.
+    """The tensors of a model, with the interface of an open safetensors file.
 
-    They are read and dequantized one at a time, into float32.
+    Tensors are read and dequantized to float32 one at a time.
     """
 
     def __init__(self, header: Header):
@@ -60,11 +61,11 @@ class Weights:
         self._entries = {name: entry for name, entry in named if name is not None}
 
     def keys(self) -> list[str]:
-        """Names in the Hugging Face format."""
+        """Return the names of the tensors in the Hugging Face format."""
         return list(self._entries)
 
     def get_tensor(self, name: str) -> np.ndarray:
-        """A tensor in float32, laid out as in the Hugging Face format."""
+        """Return a tensor in float32, in the layout of the Hugging Face format."""
         entry = self._entries[name]
         x = numbers(entry)
         for change in _changes(entry.name, self._architecture, self._metadata):
@@ -72,22 +73,22 @@ class Weights:
         return x
 
     def get_slice(self, name: str) -> "Slice":
-        """What is known of a tensor before it is read."""
+        """Return shape and dtype of a tensor without reading it."""
         return Slice(self, name, self._entries[name])
 
 
 class Slice:
-    """A tensor that is yet to be read."""
+    """A tensor that is read on demand."""
 
     def __init__(self, weights: Weights, name: str, entry: Entry):
         self._weights, self._name, self._entry = weights, name, entry
 
     def get_shape(self) -> list[int]:
-        """Its shape in the Hugging Face format."""
+        """Return the shape in the Hugging Face format."""
         return list(self._entry.shape)
 
     def get_dtype(self) -> str:
-        """What it is read as, in the words of safetensors."""
+        """Return the dtype after reading, as named by safetensors."""
         return "F32"
 
     def __getitem__(self, part: slice) -> np.ndarray:
@@ -97,10 +98,10 @@ class Slice:
 def _changes(
     name: str, architecture: str, metadata: Any
 ) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
-    """What undoes the changes that converters to GGUF make, as transformers does."""
-    if architecture == "llama" and (found := re.search(r"\.attn_([qk])\.", name)):
+    """Yield functions that undo the changes of GGUF converters, as transformers does."""
+    if architecture == "llama" and (match := re.search(r"\.attn_([qk])\.", name)):
         heads = metadata["llama.attention.head_count"]
-        if found[1] == "k":
+        if match[1] == "k":
             heads = metadata.get("llama.attention.head_count_kv", heads)
         yield lambda x: _halves(x, heads if type(heads) is int else heads[0])
     if architecture == "gemma3" and name.endswith("norm.weight"):
@@ -108,5 +109,6 @@ def _changes(
 
 
 def _halves(x: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of queries or keys, of which pairs turn together, so that halves of a head do."""
+    """Permute the rows of queries or keys from rotary pairs of adjacent rows to pairs of rows in
+    the two halves of a head."""
     return x.reshape(heads, -1, 2, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape)

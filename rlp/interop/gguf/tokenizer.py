@@ -1,19 +1,19 @@
-"""The tokenizer in the metadata of a GGUF file, as files in the Hugging Face format.
+"""Convert the tokenizer in the metadata of a GGUF file to files in the Hugging Face format.
 
-`tokenizer.ggml.model` names the kind: "gpt2" is byte-level BPE, with its merges in the file, and
-"llama" is SentencePiece, whose merges transformers finds again from the vocabulary.
+`tokenizer.ggml.model` names the type: "gpt2" is byte-level BPE, with its merges in the file, and
+"llama" is SentencePiece, whose merges transformers reconstructs from the vocabulary.
 
-Where transformers' own reading differs from the tokenizer that the model was trained with, these
-files have the latter, as llama.cpp does:
+Where the GGUF import of transformers differs from the tokenizer that the model was trained with,
+these files follow the latter, as llama.cpp does:
 
-- `smollm` and others split every digit off, so that "\\n\\n1" is one token and "1".
-- `llama-bpe` and others take a word that is a token as it is, whatever the merges say, and begin
-  a text with bos where the metadata does not say.
-- `qwen2` composes characters (NFC) first. llama.cpp does not, but the model's tokenizer does.
-- SentencePiece puts a space before every text, one that begins with a space included, unless
-  `add_space_prefix` says no.
-- Special tokens need not be of the byte alphabet, as `<｜end▁of▁sentence｜>` is not.
-- Tokens that pad the vocabulary ("[PAD151936]") are none.
+- `smollm` and others split off every digit, so that "\\n\\n1" is one token and "1".
+- `llama-bpe` and others use a word that is a token directly, regardless of the merges, and put a
+  BOS before a text unless the metadata says otherwise.
+- `qwen2` first composes characters (NFC). llama.cpp does not, but the tokenizer of the model does.
+- SentencePiece puts a space before every text, even if it begins with a space, unless
+  `add_space_prefix` is false.
+- Special tokens may contain characters outside the byte alphabet, like `<｜end▁of▁sentence｜>`.
+- Tokens that pad the vocabulary ("[PAD151936]") are dropped.
 """
 
 import json
@@ -33,7 +33,7 @@ LOGGER = logging.getLogger(__name__)
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5
 PADDING = re.compile(r"\[PAD\d+\]")
 
-# Names in tokenizer.ggml.pre, which stand for how text is split before merges, and for more.
+# Values of tokenizer.ggml.pre, which determine how text is split before merges, and more.
 LLAMA_3 = (
     *("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
     "jina-v5-nano",
@@ -52,26 +52,29 @@ COMPOSED = frozenset(("qwen2",))
 
 
 def files(header: Header) -> dict[str, str]:
-    """tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja.
+    """Return tokenizer.json, tokenizer_config.json and, if the model has one, chat_template.jinja.
 
     Raises:
-      UserError: there is no tokenizer, or it is of a kind that is not supported.
+      UserError: If the file has no tokenizer, or its type is not supported.
     """
     metadata, tokens = header.metadata, header.metadata.get("tokenizer.ggml.tokens")
     kind = metadata.get("tokenizer.ggml.model")
     if kind in (None, "none", "no_vocab") or not tokens:
-        raise UserError(f"{header.path} has no tokenizer; take a file that has one")
+        raise UserError(f"{header.path} has no tokenizer; use a file that contains one")
     types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     if len(types) != len(tokens):
-        raise UserError(f"{header.path} has {len(tokens)} tokens and {len(types)} types of tokens")
+        raise UserError(
+            f"{header.path} has {len(tokens)} tokens but {len(types)} values in "
+            "tokenizer.ggml.token_type; use another file of the model"
+        )
     if kind == "gpt2":
-        made, default_bos = _byte_level(header, tokens)
+        tokenizer, default_bos = _byte_level(header, tokens)
     elif kind == "llama":
-        made, default_bos = _sentencepiece(header, tokens), True
+        tokenizer, default_bos = _sentencepiece(header, tokens), True
     else:
         raise UserError(
-            f"{header.path}: tokenizer.ggml.model={kind!r} is not supported, gpt2 and llama are; "
-            "take the model in the Hugging Face format"
+            f"{header.path}: tokenizer.ggml.model={kind!r} is not supported, only gpt2 and llama; "
+            "use the model in the Hugging Face format"
         )
     names = {role: tokens[i] for role, i in special_ids(header).items()}
     adds = {
@@ -83,45 +86,48 @@ def files(header: Header) -> dict[str, str]:
         for i, (text, role) in enumerate(zip(tokens, types, strict=True))
         if role != UNUSED or not PADDING.fullmatch(text)
     }
-    made["model"]["vocab"] = {text: i for text, i in made["model"]["vocab"].items() if i in used}
-    made["added_tokens"] = [
+    vocabulary = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {text: i for text, i in vocabulary.items() if i in used}
+    tokenizer["added_tokens"] = [
         _added(i, text, special=role != USER_DEFINED)
         for i, (text, role) in used.items()
-        if role in (UNKNOWN, CONTROL, USER_DEFINED) and text in made["model"]["vocab"]
+        if role in (UNKNOWN, CONTROL, USER_DEFINED) and text in tokenizer["model"]["vocab"]
     ]
-    made["post_processor"] = _around(names, special_ids(header), adds)
+    tokenizer["post_processor"] = _template(names, special_ids(header), adds)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{f"{role}_token": text for role, text in names.items()},
         **{f"add_{role}_token": add for role, add in adds.items()},
         "clean_up_tokenization_spaces": False,
     }
-    found = {
-        "tokenizer.json": json.dumps(made, ensure_ascii=False),
+    contents = {
+        "tokenizer.json": json.dumps(tokenizer, ensure_ascii=False),
         "tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False),
     }
     if template := metadata.get("tokenizer.chat_template"):
-        found["chat_template.jinja"] = template
-    return found
+        contents["chat_template.jinja"] = template
+    return contents
 
 
 def _byte_level(header: Header, tokens: Sequence[str]) -> tuple[Json, bool]:
-    """tokenizer.json of byte-level BPE, and whether a text begins with bos by default."""
+    """Return tokenizer.json of byte-level BPE, and whether a text begins with BOS by default."""
     pre = header.metadata.get("tokenizer.ggml.pre", "default")
     if pre == "default":
         LOGGER.warning(
-            "%s does not say how its tokenizer splits text; it is split as GPT-2 does", header.path
+            "%s: tokenizer.ggml.pre is missing or default; text is split as by GPT-2", header.path
         )
     merges = header.metadata.get("tokenizer.ggml.merges")
     if merges is None:
-        raise UserError(f"{header.path} lacks tokenizer.ggml.merges; take another file")
+        raise UserError(
+            f"{header.path}: tokenizer.ggml.merges is missing; use another file of the model"
+        )
     vocabulary = {text: i for i, text in enumerate(tokens)}
     pairs = [merge.split(" ", 1) for merge in merges]
     for pair in pairs:
-        if lacking := {*pair, "".join(pair)} - vocabulary.keys():
+        if missing := {*pair, "".join(pair)} - vocabulary.keys():
             raise UserError(
-                f"{header.path}: the merge {' '.join(pair)!r} is of {min(lacking)!r}, which is not "
-                "one of its tokens; download it again"
+                f"{header.path}: the merge {' '.join(pair)!r} uses {min(missing)!r}, which is not "
+                "in the vocabulary; download the file again"
             )
     byte_level: Json = {
         "type": "ByteLevel",
@@ -129,7 +135,7 @@ def _byte_level(header: Header, tokens: Sequence[str]) -> tuple[Json, bool]:
         "trim_offsets": False,
         "use_regex": False,
     }
-    made: Json = {
+    tokenizer: Json = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -152,12 +158,12 @@ def _byte_level(header: Header, tokens: Sequence[str]) -> tuple[Json, bool]:
             "merges": pairs,
         },
     }
-    return made, pre in WHOLE_WORDS_AND_BOS
+    return tokenizer, pre in WHOLE_WORDS_AND_BOS
 
 
 def _splits(header: Header, pre: str, byte_level: Json) -> list[Json]:
-    """What splits a text into the words that are merged, one after the other."""
-    # transformers' table; the import takes seconds.
+    """Return the pre-tokenizers, in order, that split a text into words before merges."""
+    # A table of transformers, imported on demand, since that takes seconds.
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
     if pre in GGUF_PRE_TOKENIZER_SPLITS:
@@ -170,38 +176,41 @@ def _splits(header: Header, pre: str, byte_level: Json) -> list[Json]:
     if pre in GPT_2:
         return [words]
     raise UserError(
-        f"{header.path}: tokenizer.ggml.pre={pre!r} is not supported; take the model in the "
+        f"{header.path}: tokenizer.ggml.pre={pre!r} is not supported; use the model in the "
         "Hugging Face format"
     )
 
 
 def _sentencepiece(header: Header, tokens: Sequence[str]) -> Json:
-    """tokenizer.json of SentencePiece."""
+    """Return tokenizer.json of SentencePiece."""
     from transformers.integrations.gguf import convert_gguf_tokenizer
 
     metadata, architecture = header.metadata, header.metadata["general.architecture"]
     scores = metadata.get("tokenizer.ggml.scores")
     if scores is None or len(scores) != len(tokens):
-        raise UserError(f"{header.path} lacks tokenizer.ggml.scores; take another file")
-    given = {"tokenizer_type": "llama", "tokens": list(tokens), "scores": scores}
+        raise UserError(
+            f"{header.path}: tokenizer.ggml.scores is missing or incomplete; use another file of "
+            "the model"
+        )
+    fields = {"tokenizer_type": "llama", "tokens": list(tokens), "scores": scores}
     if merges := metadata.get("tokenizer.ggml.merges"):
-        given["merges"] = merges
-    made = json.loads(convert_gguf_tokenizer(architecture, given)[0].to_str())
+        fields["merges"] = merges
+    tokenizer = json.loads(convert_gguf_tokenizer(architecture, fields)[0].to_str())
     space, mark = " ", "▁"
     replaced = {"type": "Replace", "pattern": {"String": space}, "content": mark}
     steps = [replaced]
     if metadata.get("tokenizer.ggml.add_space_prefix", architecture != "gemma3"):
         steps.insert(0, {"type": "Prepend", "prepend": mark})
-    made["normalizer"] = {"type": "Sequence", "normalizers": steps}
-    made["pre_tokenizer"] = None
+    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    tokenizer["pre_tokenizer"] = None
     unknown = special_ids(header).get("unk")
-    made["model"]["unk_token"] = None if unknown is None else tokens[unknown]
-    made["decoder"]["decoders"] = [
+    tokenizer["model"]["unk_token"] = None if unknown is None else tokens[unknown]
+    tokenizer["decoder"]["decoders"] = [
         *({"type": "Replace", "pattern": {"String": mark}, "content": space},),
         *({"type": "ByteFallback"}, {"type": "Fuse"}),
         *({"type": "Strip", "content": space, "start": 1, "stop": 0} for _ in steps[1:]),
     ]
-    return made
+    return tokenizer
 
 
 def _added(number: int, text: str, *, special: bool) -> Json:
@@ -209,9 +218,9 @@ def _added(number: int, text: str, *, special: bool) -> Json:
     return {"id": number, "content": text, **flags, "special": special}
 
 
-def _around(names: Mapping[str, str], ids: Mapping[str, int], adds: Mapping[str, bool]) -> Json:
-    """What stands before and after a text."""
-    put = [role for role, add in adds.items() if add]
+def _template(names: Mapping[str, str], ids: Mapping[str, int], adds: Mapping[str, bool]) -> Json:
+    """Return the post-processor that adds BOS and EOS to a text."""
+    added = [role for role, add in adds.items() if add]
     token = lambda role, segment: {"SpecialToken": {"id": names[role], "type_id": segment}}
 
     def text(letter: str, segment: int) -> list[Json]:
@@ -225,6 +234,6 @@ def _around(names: Mapping[str, str], ids: Mapping[str, int], adds: Mapping[str,
         "pair": [*text("A", 0), *text("B", 1)],
         "special_tokens": {
             names[role]: {"id": names[role], "ids": [ids[role]], "tokens": [names[role]]}
-            for role in put
+            for role in added
         },
     }

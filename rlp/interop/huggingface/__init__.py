@@ -1,8 +1,8 @@
 """Models in the Hugging Face format: folders, hub names and GGUF files in, folders out.
 
-Reading order: `folder` (where a model's files are and which weights they hold), `tensors` (the map
-between their tensors and our parameters, checked), `weights` (their files into our parameters),
-`export` (our parameters into a folder of theirs), `gguf` (GGUF files as folders).
+Reading order: `folder` (find a model and its weight files), `tensors` (check the map between their
+tensors and our parameters), `weights` (load weights into parameters), `export` (write parameters to
+a folder), `gguf` (convert GGUF files to folders).
 """
 
 from rlp.interop.huggingface.export import write_folder

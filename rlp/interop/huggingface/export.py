@@ -1,7 +1,7 @@
-"""Our parameters into a folder in the Hugging Face format, whole or not at all.
+"""Write parameters to a folder in the Hugging Face format, atomically.
 
-All is written into a hidden folder beside the one asked for, which takes its name when every byte
-is on the disk. One file of weights at a time is in memory.
+Files are written to a hidden folder next to the target, which is renamed when every byte is on the
+disk. One safetensors shard at a time is in memory.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from rlp.interop.huggingface.tensors import stacked_layers
 from rlp.runtime.atomic_files import refuse_existing, unfinished
 from rlp.runtime.errors import UserError
 
-RECORD = "rlp.json"  # where the parameters come from
+RECORD = "rlp.json"  # records the source of the parameters
 DTYPES = ("bfloat16", "float32")
 
 
@@ -41,23 +41,25 @@ def write_folder(
     shard_bytes: int = 2 * 1024**3,
     watch: Callable[[Sequence[Tensor]], Iterable[Tensor]] = iter,
 ) -> None:
-    """Writes a model that Hugging Face libraries can load.
+    """Write a model that Hugging Face libraries can load.
 
     Args:
-      out: the folder to make.
+      out: the folder to create.
       params: tree of arrays, on any mesh.
-      tensors: what to write, in this order; copies are left out.
+      tensors: the tensors to write, in this order; copies are left out.
       config: content of config.json.
-      dtype: "bfloat16" or "float32", of the weights in the files; rounded to nearest, ties to even.
-      files: name -> content, or a file to copy: what else is to be in the folder.
+      dtype: "bfloat16" or "float32", the dtype of the weights in the files; values are rounded to
+        nearest, ties to even.
+      files: additional files, name -> content or path of a file to copy.
       record: content of rlp.json.
-      shard_bytes: most bytes of tensors in a file; a larger tensor has a file of its own.
+      shard_bytes: maximum bytes of tensors per shard; a larger tensor gets a separate shard.
       watch: wraps the tensors to be written, as a progress bar does.
 
     Raises:
-      UserError: `out` exists or cannot be written, a file to copy does not exist, too little space,
-        an unknown dtype, or parameters that are not finite. Nothing is left on the disk.
-      ValueError: `tensors` and `params` are not of one model, or `files` has a name that is taken.
+      UserError: If `out` exists or cannot be written, a file to copy does not exist, the disk is
+        too full, the dtype is unknown, or parameters are not finite. Nothing is left on the disk.
+      ValueError: If `tensors` and `params` belong to different models, or `files` contains a
+        reserved name.
     """
     out = Path(out)
     leaves = by_name(params)
@@ -66,7 +68,7 @@ def write_folder(
     texts = {CONFIG: _json(config), RECORD: _json(record)}
     _check_files(files, texts)
     if dtype not in DTYPES:
-        raise UserError(f"weights cannot be written in {dtype!r}; choose {' or '.join(DTYPES)}")
+        raise UserError(f"cannot write weights with dtype {dtype!r}; choose {' or '.join(DTYPES)}")
     sizes = {tensor.name: math.prod(tensor.shape) * jnp.dtype(dtype).itemsize for tensor in written}
     _check_target(out, sum(sizes.values()))
     weight_map = _plan(sizes, shard_bytes)
@@ -81,39 +83,41 @@ def write_folder(
             for name, shard in shards:
                 _write_shard(folder / name, leaves, shard, dtype)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{out} cannot be written ({error}); free it or name another") from error
+        raise UserError(
+            f"{out} cannot be written ({error}); free space or choose another folder"
+        ) from error
 
 
 def _check_files(files: Mapping[str, bytes | str | Path], texts: Mapping[str, str]) -> None:
-    """Raises if a further file is not there, or would take the place of another."""
+    """Raise an error if an additional file does not exist or has a reserved name."""
     taken = {*texts, INDEX}
     for name, content in files.items():
         if Path(name).name != name or name in taken or name.endswith(".safetensors"):
-            raise ValueError(f"{name} is no name for a further file")
+            raise ValueError(f"{name} is not a valid name for an additional file")
         if isinstance(content, Path) and not content.is_file():
-            raise UserError(f"no such file: {content}; the export is to have a copy of it")
+            raise UserError(f"no such file: {content}; restore it, since the export needs a copy")
 
 
 def _check_target(out: Path, needed: int) -> None:
-    """Raises UserError if `out` exists, or its disk has no room for `needed` bytes."""
+    """Raise UserError if `out` exists, or its disk does not have `needed` free bytes."""
     refuse_existing(out)
-    above = next(path for path in out.absolute().parents if path.exists())
-    free = shutil.disk_usage(above).free
+    parent = next(path for path in out.absolute().parents if path.exists())
+    free = shutil.disk_usage(parent).free
     if needed > free:
         raise UserError(
             f"the weights of {out} take {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB"
-            " free; free some, or name a folder on another disk"
+            " free; free some space, or choose a folder on another disk"
         )
 
 
 def _plan(sizes: Mapping[str, int], shard_bytes: int) -> dict[str, str]:
-    """The file of every tensor. Sizes in bytes, in the order of writing."""
-    shard, held = 0, 0
+    """Return the file of every tensor, given their sizes in bytes in the order of writing."""
+    shard, used = 0, 0
     shards = {}
     for name, size in sizes.items():
-        if held and held + size > shard_bytes:
-            shard, held = shard + 1, 0
-        held += size
+        if used and used + size > shard_bytes:
+            shard, used = shard + 1, 0
+        used += size
         shards[name] = shard
     if shard == 0:
         return dict.fromkeys(sizes, WEIGHTS)
@@ -135,19 +139,19 @@ def _write_file(path: Path, content: bytes | str | Path) -> None:
 def _write_shard(
     path: Path, leaves: Mapping[str, jax.Array], tensors: Iterable[Tensor], dtype: str
 ) -> None:
-    """Writes one file of weights; its arrays are freed when this returns."""
+    """Write one safetensors shard; its arrays are freed when this returns."""
     arrays = {tensor.name: _gather(leaves[tensor.path], tensor, dtype) for tensor in tensors}
-    save_file(arrays, path, metadata={"format": "pt"})  # transformers refuses a file without it
-    path.chmod((path.parent / CONFIG).stat().st_mode)  # safetensors lets none but the owner read
+    save_file(arrays, path, metadata={"format": "pt"})  # transformers requires this metadata
+    path.chmod((path.parent / CONFIG).stat().st_mode)  # safetensors allows only the owner to read
 
 
 def _gather(leaf: jax.Array, tensor: Tensor, dtype: str) -> np.ndarray:
-    """A tensor on the host, as the file has it: its layout is that of C.
+    """Return a tensor on the host as it is written to the file, in C order.
 
     Raises:
-      UserError: it is not finite, or not so in `dtype`, whose range may be smaller.
+      UserError: If a value is not finite in `dtype`, whose range may be smaller.
     """
-    # A new array, because the host's copy of an array lives as long as that array.
+    # Copy on the device first: JAX caches the host copy of an array as long as the array lives.
     new = _copy(leaf) if tensor.layer is None else _layer(leaf, tensor.layer)
     x = tensor.theirs(np.asarray(new)).astype(jnp.dtype(dtype), order="C", copy=False)
     if x.shape != tuple(tensor.shape):

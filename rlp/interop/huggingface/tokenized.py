@@ -1,4 +1,4 @@
-"""How transformers reads text with the tokenizer of a folder."""
+"""Tokenize texts with transformers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,24 +7,22 @@ from rlp.runtime.errors import UserError
 
 
 def text_ids(folder: Path, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of texts by transformers, with what it puts before them.
+    """Return the ids of texts according to transformers, including special tokens.
 
     Raises:
-      UserError: it does not read the tokenizer.
+      UserError: If transformers cannot load the tokenizer.
     """
-    import transformers  # here: it takes seconds
+    import transformers  # on demand: the import takes seconds
 
     verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # of long texts, which nobody computes with
+    transformers.logging.set_verbosity_error()  # no warnings about texts longer than the context
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
         return [list(tokenizer(text)["input_ids"]) for text in texts]
-    except Exception as error:  # the library's parsers raise every class
+    except Exception as error:  # the parsers of the library raise errors of any class
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"transformers cannot read the tokenizer beside this model's config.json: {reason}"
-        ) from error
+        raise UserError(f"{folder}: transformers cannot load the tokenizer: {reason}") from error
     finally:
         transformers.logging.set_verbosity(verbosity)

@@ -1,4 +1,4 @@
-"""Does an exported folder compute what the checkpoint does? transformers is asked."""
+"""Verify with transformers that an exported folder computes the same as its checkpoint."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from models.tree import Trunk, forward
 from rlp.evaluation.generation import continuation
 from rlp.runtime.errors import UserError
 
-TOLERANCE = 2e-4  # of the range of the logits, float32 on both sides
+TOLERANCE = 2e-4  # relative to the range of the logits; both sides use float32
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """What both are asked to continue.
+    """A prompt that both implementations continue.
 
     Attributes:
-      text: for transformers to tokenise.
-      ids: ours.
-      messages: of a chat, which transformers renders in place of the text; empty for a text.
+      text: the text that transformers tokenizes.
+      ids: the ids of our tokenizer.
+      messages: messages of a chat, which transformers renders instead of the text; or empty.
     """
 
     text: str
@@ -34,17 +34,17 @@ class Prompt:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One prompt, by transformers and by us.
+    """The results of transformers and of this implementation for one prompt.
 
     Attributes:
-      their_ids: of the prompt, by the exported tokenizer.
-      our_ids: the same by ours.
-      error: largest difference of logits, as a share of their range.
-      agreed: tokens of the greedy continuation that are the same.
-      asked: tokens of the longer continuation.
-      tied: the two likeliest tokens are nearer than the tolerance where the continuations part, so
-        either may follow.
-      stops: the id at which each of them stopped, transformers first; None for one that did not.
+      their_ids: ids of the prompt from the exported tokenizer.
+      our_ids: ids of the prompt from our tokenizer.
+      error: maximum difference of the logits, relative to their range.
+      agreed: number of equal tokens at the beginning of the greedy continuations.
+      asked: number of tokens of the longer continuation.
+      tied: where the continuations diverge, the logits of the two most likely tokens differ by less
+        than the tolerance, so that either token may follow.
+      stops: the id at which each continuation stopped, transformers first; None if it did not stop.
     """
 
     their_ids: list[int]
@@ -57,17 +57,17 @@ class Comparison:
 
     @property
     def same_ids(self) -> bool:
-        """Whether both read the prompt alike."""
+        """Whether both tokenizers give the same ids."""
         return self.their_ids == self.our_ids
 
     @property
     def same_text(self) -> bool:
-        """Whether both go on alike."""
+        """Whether the logits and the greedy continuations agree."""
         return self.error <= TOLERANCE and (self.agreed == self.asked or self.tied)
 
 
-class Theirs:
-    """An exported folder, as transformers loads it.
+class TransformersModel:
+    """An exported folder, loaded by transformers.
 
     Attributes:
       template: whether its tokenizer has a chat template.
@@ -75,10 +75,10 @@ class Theirs:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Loads a folder.
+        """Load a folder.
 
         Raises:
-          UserError: transformers or torch are not there, or do not load the folder.
+          UserError: If transformers or torch is not installed, or cannot load the folder.
         """
         try:
             import torch
@@ -97,18 +97,18 @@ class Theirs:
                 folder, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"transformers does not load {folder}: {error}") from error
+            raise UserError(f"transformers cannot load {folder}: {error}") from error
         self._torch = torch
         self.template: bool = self._tokenizer.chat_template is not None
         ends = self._model.generation_config.eos_token_id
         self.ends: list[int] = [ends] if isinstance(ends, int) else list(ends or [])
-        # Greedy means the likeliest token: no penalties of the model's own.
+        # Greedy decoding without the penalties of the model's generation config.
         self._model.generation_config = transformers.GenerationConfig(
             eos_token_id=self.ends or None, pad_token_id=0
         )
 
     def ids(self, prompt: Prompt) -> list[int]:
-        """The ids of a prompt by the exported tokenizer."""
+        """Return the ids of a prompt from the exported tokenizer."""
         if prompt.messages:
             return list(
                 self._tokenizer.apply_chat_template(
@@ -118,39 +118,39 @@ class Theirs:
         return list(self._tokenizer(prompt.text)["input_ids"])
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """Logits [S, V] of ids [S]."""
+        """Return the logits [S, V] of ids [S]."""
         with self._torch.no_grad():
             return self._model(self._torch.tensor([list(ids)])).logits[0].numpy()
 
     def continuation(self, ids: Sequence[int], tokens: int) -> list[int]:
-        """The greedy continuation of ids, up to and with the id at which `generate` stops."""
-        given = self._torch.tensor([list(ids)])
+        """Return the greedy continuation of ids, including the id at which `generate` stops."""
+        inputs = self._torch.tensor([list(ids)])
         with self._torch.no_grad():
-            more = self._model.generate(
-                given,
-                attention_mask=self._torch.ones_like(given),
+            outputs = self._model.generate(
+                inputs,
+                attention_mask=self._torch.ones_like(inputs),
                 do_sample=False,
                 max_new_tokens=tokens,
             )
-        return more[0, len(ids) :].tolist()
+        return outputs[0, len(ids) :].tolist()
 
 
 def compare(
-    theirs: Theirs,
+    theirs: TransformersModel,
     model: ModelConfig,
     params: Params,
     prompts: Sequence[Prompt],
     tokens: int,
     ends: Sequence[int],
 ) -> list[Comparison]:
-    """Ids, logits and greedy continuations of prompts, by transformers and by us.
+    """Compare ids, logits and greedy continuations of transformers and of this implementation.
 
     Args:
-      theirs: the export.
-      model: our network.
-      params: float32, rounded as the export's are.
-      prompts: to continue.
-      tokens: most of a continuation.
+      theirs: the export, loaded by transformers.
+      model: our model config.
+      params: float32 parameters, rounded like those of the export.
+      prompts: prompts to continue.
+      tokens: maximum tokens of a continuation.
       ends: ids at which our sampler stops.
     """
     exact = dataclasses.replace(model, compute_dtype="float32")
@@ -158,7 +158,7 @@ def compare(
 
 
 def _compare(
-    theirs: Theirs,
+    theirs: TransformersModel,
     model: ModelConfig,
     params: Params,
     prompt: Prompt,
@@ -167,31 +167,31 @@ def _compare(
 ) -> Comparison:
     ids = list(prompt.ids)
     expected = theirs.logits(ids)
-    place = jnp.arange(len(ids), dtype=jnp.int32)[None]
-    trunk = Trunk(jnp.asarray([ids]), jnp.ones_like(place), place)
-    found = np.asarray(jax.jit(_logits, static_argnums=0)(model, params, trunk))[0]
+    position = jnp.arange(len(ids), dtype=jnp.int32)[None]
+    trunk = Trunk(jnp.asarray([ids]), jnp.ones_like(position), position)
+    logits = np.asarray(jax.jit(_logits, static_argnums=0)(model, params, trunk))[0]
     spread = float(expected.max() - expected.min())
-    followed = theirs.continuation(ids, tokens)
-    ours = list(continuation(model, params, ids, tokens, ends=ends))
-    same = [a == b for a, b in zip(followed, ours, strict=False)]
+    their_tokens = theirs.continuation(ids, tokens)
+    our_tokens = list(continuation(model, params, ids, tokens, ends=ends))
+    same = [a == b for a, b in zip(their_tokens, our_tokens, strict=False)]
     agreed = next((i for i, equal in enumerate(same) if not equal), len(same))
     tied = False
     if agreed < len(same):
-        second, first = np.sort(theirs.logits(ids + ours[:agreed])[-1])[-2:]
+        second, first = np.sort(theirs.logits(ids + our_tokens[:agreed])[-1])[-2:]
         tied = bool(first - second <= TOLERANCE * spread)
     return Comparison(
         their_ids=theirs.ids(prompt),
         our_ids=ids,
-        error=float(np.abs(found - expected).max()) / spread,
+        error=float(np.abs(logits - expected).max()) / spread,
         agreed=agreed,
-        asked=max(len(followed), len(ours)),
+        asked=max(len(their_tokens), len(our_tokens)),
         tied=tied,
-        stops=(_stop(followed, theirs.ends), _stop(ours, ends)),
+        stops=(_stop(their_tokens, theirs.ends), _stop(our_tokens, ends)),
     )
 
 
 def _stop(ids: Sequence[int], ends: Sequence[int]) -> int | None:
-    """The id that ends a continuation, if one does."""
+    """Return the id that ends a continuation, if it ends with one of `ends`."""
     return ids[-1] if ids and ids[-1] in ends else None
 
 

@@ -1,9 +1,9 @@
-"""Their weights into our parameters, on any mesh.
+"""Load Hugging Face weights into parameters on any mesh.
 
-What does not fit is found from the headers of the files, before anything is made. Then the tensors
-come one by one: read, turned into ours in float32 (exact for every dtype that is read), put on the
-devices, and written into their parameter in place. So the host holds the parameters it has to hold
-and about one tensor more, whatever the depth.
+The headers of the files are checked before any array is created. Then the tensors are processed one
+by one: read, converted to our layout in float32 (exact for every supported dtype), put on the
+devices, and written into their parameter in place. So the host needs memory for its parameters and
+about one tensor, whatever the number of layers.
 """
 
 import functools
@@ -26,9 +26,9 @@ from rlp.runtime.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
 
-DTYPES = ("F32", "BF16", "F16")  # as safetensors calls them
-DOUBLE = "F64"  # is read as well where float32 holds its values exactly
-COMPARED = 2**20  # elements of a tensor and its copy that are in memory at a time, about
+DTYPES = ("F32", "BF16", "F16")  # names of safetensors
+DOUBLE = "F64"  # also supported if float32 represents its values exactly
+COMPARED = 2**20  # approximate number of elements that are compared at a time
 SAVE_AGAIN = "AutoModelForCausalLM.from_pretrained(…, dtype=torch.float32).save_pretrained(…)"
 
 Watch = Callable[[Sequence[Tensor]], Iterable[Tensor]]
@@ -41,23 +41,23 @@ def read_params(
     dtype: Any = jnp.float32,
     watch: Watch = iter,
 ) -> dict[str, Any]:
-    """Reads the weights of a folder in the Hugging Face format.
+    """Read the weights of a folder in the Hugging Face format.
 
     Args:
-      folder: from `folder.find`.
-      tensors: what its files hold, and where each belongs; copies may be absent.
-      shardings: tree of NamedSharding, as `models.sharding.parameter_shardings` makes it.
-      dtype: of the parameters.
+      folder: folder from `folder.find`.
+      tensors: the tensors that its files must contain; copies may be absent.
+      shardings: tree of NamedSharding, as from `models.sharding.parameter_shardings`.
+      dtype: dtype of the parameters.
       watch: wraps the tensors to be read, as a progress bar does.
 
     Returns:
       The parameters, a tree like `shardings`.
 
     Raises:
-      UserError: missing, unexpected or misshapen tensors or ones of another dtype, each named; a
-        copy that differs from what it should repeat; values that are not finite, or not exact in
-        float32; what `folder.weight_files` raises.
-      ValueError: `tensors` and `shardings` are not of one model.
+      UserError: If tensors are missing, unexpected, misshapen or of an unsupported dtype (all are
+        named), a copy differs from its original, values are not finite or not exact in float32, or
+        `folder.weight_files` raises it.
+      ValueError: If `tensors` and `shardings` belong to different models.
     """
     stacked_layers(tensors, by_name(shardings))
     files = weight_files(folder)
@@ -74,26 +74,27 @@ def params_from(
     dtype: Any = jnp.float32,
     watch: Watch = iter,
 ) -> dict[str, Any]:
-    """Parameters from any source of tensors, one at a time; the rest is as in `read_params`.
+    """Load parameters from any source of tensors, one at a time; see `read_params`.
 
     Args:
-      read: the name of a tensor -> its values in float32, in the shape that `tensors` gives. It is
-        called once for each tensor, copies excepted, in the order of `tensors`.
+      read: returns the values of a tensor by name, in float32 and with the shape in `tensors`. It
+        is called once for each tensor except copies, in the order of `tensors`.
+      tensors, shardings, dtype, watch: as for `read_params`.
 
     Raises:
-      UserError: values that are not finite, with the name of their tensor; what `read` raises.
-      ValueError: `tensors` and `shardings` are not of one model.
+      UserError: If a tensor has values that are not finite, or `read` raises it.
+      ValueError: If `tensors` and `shardings` belong to different models.
     """
-    places = by_name(shardings)
-    layers = stacked_layers(tensors, places)
+    leaf_shardings = by_name(shardings)
+    layers = stacked_layers(tensors, leaf_shardings)
     params: dict[str, jax.Array] = {}
     for tensor in watch([tensor for tensor in tensors if not tensor.copy_of]):
-        path, sharding = tensor.path, places[tensor.path]
+        path, sharding = tensor.path, leaf_shardings[tensor.path]
         stacked = tensor.layer is not None
         axes = PartitionSpec(*sharding.spec[1:]) if stacked else sharding.spec
-        place = NamedSharding(sharding.mesh, axes)
-        x = _placed(tensor.ours(_finite(tensor.name, read(tensor.name))), place)
-        # At every step: else the host reads ahead, and holds what the devices have not taken yet.
+        layer_sharding = NamedSharding(sharding.mesh, axes)
+        x = _placed(tensor.ours(_finite(tensor.name, read(tensor.name))), layer_sharding)
+        # Wait at every step: otherwise the host reads ahead and keeps tensors in memory.
         jax.block_until_ready(x)
         if stacked and path not in params:
             shape = (layers[path], *x.shape)
@@ -103,59 +104,60 @@ def params_from(
         else:
             params[path] = _copier(sharding, dtype)(x)
         jax.block_until_ready(params[path])
-        del x  # before the next is read
-    return jax.tree.unflatten(jax.tree.structure(shardings), [params[path] for path in places])
+        del x  # before the next tensor is read
+    leaves = [params[path] for path in leaf_shardings]
+    return jax.tree.unflatten(jax.tree.structure(shardings), leaves)
 
 
-def _placed(x: np.ndarray, place: NamedSharding) -> jax.Array:
-    """An array that each process has whole: it puts on its own devices what belongs there."""
-    own = place.addressable_devices_indices_map(x.shape).items()
-    pieces = [jax.device_put(x[part], device) for device, part in own]
-    return jax.make_array_from_single_device_arrays(x.shape, place, pieces)
+def _placed(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Create a global array from an array that every process has in full."""
+    local = sharding.addressable_devices_indices_map(x.shape).items()
+    pieces = [jax.device_put(x[index], device) for device, index in local]
+    return jax.make_array_from_single_device_arrays(x.shape, sharding, pieces)
 
 
 def _read(path: Path, name: str) -> np.ndarray:
-    """A tensor in float32.
+    """Read a tensor as float32.
 
     Raises:
-      UserError: float32 does not hold its values.
+      UserError: If float32 does not represent its values exactly.
     """
     with open_weights(path) as file:
-        given = file.get_tensor(name)
-    if given.dtype != np.float64:
-        return given.astype(np.float32, copy=False)
+        stored = file.get_tensor(name)
+    if stored.dtype != np.float64:
+        return stored.astype(np.float32, copy=False)
     with np.errstate(over="ignore"):
-        x = given.astype(np.float32)
-    if not np.array_equal(x, given, equal_nan=True):
-        count = int((x != given).sum())
+        x = stored.astype(np.float32)
+    if not np.array_equal(x, stored, equal_nan=True):
+        count = int((x != stored).sum())
         raise UserError(
-            f"{name} in {path} is float64, and float32 does not hold {count} of its values exactly;"
-            f" save the model in float32 with transformers: {SAVE_AGAIN}"
+            f"{name} in {path} is float64, and float32 cannot represent {count} of its values "
+            f"exactly; save the model in float32 with transformers: {SAVE_AGAIN}"
         )
     return x
 
 
 def _finite(name: str, x: np.ndarray) -> np.ndarray:
-    """The values as they are.
+    """Return the values unchanged.
 
     Raises:
-      UserError: some are infinite or NaN.
+      UserError: If some values are infinite or NaN.
     """
     with np.errstate(invalid="ignore"):  # inf - inf
         total = x.sum(dtype=np.float64)  # one pass without a copy; it cannot overflow
     if np.isfinite(total):
         return x
-    places = np.argwhere(~np.isfinite(x))
-    first = [int(i) for i in places[0]]
+    indices = np.argwhere(~np.isfinite(x))
+    first = [int(i) for i in indices[0]]
     raise UserError(
-        f"{name} has {len(places)} of {x.size} values that are not finite, the first at {first}"
-        f" ({x[tuple(first)]}); download the model again, or take another checkpoint of it"
+        f"{name} has {len(indices)} of {x.size} values that are not finite, the first at {first}"
+        f" ({x[tuple(first)]}); download the model again, or use another checkpoint of it"
     )
 
 
 @functools.cache
 def _writer(sharding: NamedSharding) -> Callable[..., jax.Array]:
-    """(parameter, one layer of it, its index) -> the parameter with it, in the same memory."""
+    """Return a function (parameter, layer, index) that writes a layer into a parameter in place."""
 
     def write(param: jax.Array, x: jax.Array, layer: int) -> jax.Array:
         return jax.lax.dynamic_update_index_in_dim(param, x.astype(param.dtype), layer, 0)
@@ -165,19 +167,19 @@ def _writer(sharding: NamedSharding) -> Callable[..., jax.Array]:
 
 @functools.cache
 def _copier(sharding: NamedSharding, dtype: Any) -> Callable[[jax.Array], jax.Array]:
-    """An array that `device_put` made -> the same in `dtype`, in memory of its own.
+    """Return a function that copies an array from `device_put` to new memory, with dtype `dtype`.
 
-    On a CPU, `device_put` keeps to the memory of numpy where that is aligned, even if told not to;
-    a step that such a parameter is donated to would not write in place.
+    On a CPU, `device_put` shares aligned memory with numpy, even with `may_alias=False`; a jitted
+    step could not write such a donated parameter in place.
     """
     return jax.jit(lambda x: jnp.array(x, dtype, copy=True), out_shardings=sharding)
 
 
 def _check_headers(folder: Path, files: Mapping[str, Path], tensors: Sequence[Tensor]) -> None:
-    """Logs which tensors are passed over.
+    """Check names, shapes and dtypes of all tensors; log the buffers that are ignored.
 
     Raises:
-      UserError: something does not fit; all that does not is named.
+      UserError: If tensors do not fit; all of them are named.
     """
     expected = {tensor.name: tuple(tensor.shape) for tensor in tensors}
     headers = _headers(files)
@@ -186,9 +188,9 @@ def _check_headers(folder: Path, files: Mapping[str, Path], tensors: Sequence[Te
     known = sorted(headers.keys() & expected.keys())
     extra = sorted(headers.keys() - expected.keys())
     buffers = [name for name in extra if is_buffer(name, shapes[name])]
-    unread = [f"{name} is {others[name]}" for name in known if name in others]
-    doubles_alone = all(others[name] == DOUBLE for name in known if name in others)
-    found = {
+    unsupported = [f"{name} is {others[name]}" for name in known if name in others]
+    only_doubles = all(others[name] == DOUBLE for name in known if name in others)
+    names_by_fault = {
         "missing": [t.name for t in tensors if t.name not in files and not t.copy_of],
         "unexpected": [name for name in extra if name not in buffers],
         "misshapen": [
@@ -196,24 +198,22 @@ def _check_headers(folder: Path, files: Mapping[str, Path], tensors: Sequence[Te
             for name in known
             if shapes[name] != expected[name]
         ],
-        f"not one of {', '.join(DTYPES)}": [] if doubles_alone else unread,
+        f"dtype is not one of {', '.join(DTYPES)}": [] if only_doubles else unsupported,
     }
-    faults = [f"{fault}: {', '.join(names)}" for fault, names in found.items() if names]
+    faults = [f"{fault}: {', '.join(names)}" for fault, names in names_by_fault.items() if names]
     if faults:
-        quantised = "take the model before quantisation"
-        advice = "take weights and config alike" if doubles_alone else quantised
+        advice = "use weights and config.json of the same model"
+        if not only_doubles:
+            advice = "use the model before quantization"
         raise UserError(
-            f"the weights in {folder} are not those of its config: {'; '.join(faults)}; {advice}"
+            f"the weights in {folder} do not match its config.json: {'; '.join(faults)}; {advice}"
         )
     if buffers:
-        LOGGER.info(
-            "%s holds tensors that are not weights, and are passed over: %s",
-            *(folder, _named(buffers)),
-        )
+        LOGGER.info("%s contains buffers that are ignored: %s", folder, _first_names(buffers))
 
 
 def _headers(files: Mapping[str, Path]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of every tensor, by name."""
+    """Return shape and dtype of every tensor, by name."""
     headers = {}
     for path in sorted(set(files.values())):
         with open_weights(path) as file:
@@ -223,31 +223,31 @@ def _headers(files: Mapping[str, Path]) -> dict[str, tuple[tuple[int, ...], str]
     return headers
 
 
-def _named(names: Sequence[str], most: int = 4) -> str:
-    """The first of the names, and how many there are besides."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _first_names(names: Sequence[str], limit: int = 4) -> str:
+    """Return the first names as a text, with the number of the others."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def _check_copies(files: Mapping[str, Path], tensors: Sequence[Tensor]) -> None:
-    """Raises UserError if a copy that is there differs from what it should repeat."""
+    """Raise UserError if a copy is present and differs from its original (tied weights)."""
     for tensor in tensors:
         if tensor.copy_of and tensor.name in files:
             _check_copy(files[tensor.name], files[tensor.copy_of], tensor)
 
 
 def _check_copy(path: Path, original: Path, tensor: Tensor) -> None:
-    """Compares values, whatever the two dtypes are; some rows at a time are in memory.
+    """Compare the values of a copy and its original, some rows at a time. Dtypes may differ.
 
     Raises:
-      UserError: they differ.
+      UserError: If the values differ.
     """
     total, *rest = tensor.shape
     rows = max(1, COMPARED // math.prod(rest))
     with open_weights(path) as file, open_weights(original) as other:
         slices = file.get_slice(tensor.name), other.get_slice(tensor.copy_of)
-        kinds = [part.get_dtype() for part in slices]
-        same, rounded = True, kinds[0] != kinds[1]
+        dtypes = [part.get_dtype() for part in slices]
+        same, rounded = True, dtypes[0] != dtypes[1]
         for start in range(0, total, rows):
             x, y = (part[start : min(start + rows, total)] for part in slices)
             same = same and _equal(x, y)
@@ -257,16 +257,16 @@ def _check_copy(path: Path, original: Path, tensor: Tensor) -> None:
                 break
     if same:
         return
-    said = f"{tensor.name} in {path} differs from {tensor.copy_of}, which the config ties it to"
+    problem = f"{tensor.name} in {path} differs from {tensor.copy_of}, which config.json ties it to"
     if rounded:
         raise UserError(
-            f"{said}: it is {kinds[0]}, rounded from {kinds[1]}; remove it from the file, or set"
-            " tie_word_embeddings to false in its config.json to keep both"
+            f"{problem}: it is {dtypes[0]}, rounded from {dtypes[1]}; remove it from the file, or"
+            " set tie_word_embeddings to false in its config.json to keep both"
         )
-    raise UserError(f"{said}; set tie_word_embeddings to false in its config.json")
+    raise UserError(f"{problem}; set tie_word_embeddings to false in its config.json")
 
 
 def _equal(x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether the values are the same, NaN included; the wider of the two dtypes holds both."""
+    """Return whether the values are equal, NaN included, in the wider of the two dtypes."""
     wide = np.float64 if np.float64 in (x.dtype, y.dtype) else np.float32
     return np.array_equal(x.astype(wide, copy=False), y.astype(wide, copy=False), equal_nan=True)

@@ -396,7 +396,9 @@ def test_a_template_that_cannot_be_used_is_named_with_the_row(tmp_path, template
 
 
 def test_bytes_have_no_chat_template(tmp_path):
-    with pytest.raises(UserError, match=r"line 1: bytes have no tokens for a chat template"):
+    with pytest.raises(
+        UserError, match=r"line 1: the byte tokenizer has no tokens for a chat template; use"
+    ):
         tokenized(tmp_path / "a.jsonl", [ASKED], PAIR, TEMPLATE)
 
 

@@ -336,7 +336,9 @@ def test_a_text_that_a_field_names_has_no_byte_order_mark(tmp_path):
 
 def test_a_text_that_a_field_names_is_no_corpus(tmp_path):
     (tmp_path / "a.jinja").write_bytes(b"a" * (2**24 + 1))
-    with pytest.raises(UserError, match=r"data.chat_template=.* has 16,777,217 bytes; 16,777,216"):
+    with pytest.raises(
+        UserError, match=r"data.chat_template=.* has 16,777,217 bytes; use a .* at most 16,777,216"
+    ):
         file_text("data.chat_template", str(tmp_path / "a.jinja"), "''")
 
 

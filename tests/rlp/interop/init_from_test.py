@@ -1,4 +1,4 @@
-"""A run has the network, the tokenizer and the parameters of what it starts from."""
+"""A run takes over architecture, tokenizer and parameters of the run or model it starts from."""
 
 import copy
 import dataclasses
@@ -24,23 +24,23 @@ from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixt
 pytestmark = pytest.mark.usefixtures("one_device")
 
 CPU = jax.devices("cpu")[0]
-OWN = {"compute_dtype": "bfloat16", "remat": "block", "attention": "xla"}
+COMPUTE = {"compute_dtype": "bfloat16", "remat": "block", "attention": "xla"}
 PLAIN = {"compute_dtype": "float32", "remat": "none", "attention": ""}
 
 
 def config(**changes) -> ConfigDict:
-    made = default.get_config()
-    made.update_from_flattened_dict(changes)
-    return made
+    built = default.get_config()
+    built.update_from_flattened_dict(changes)
+    return built
 
 
-def flat(made: ConfigDict) -> dict:
-    return dict(fields(made))
+def flat(built: ConfigDict) -> dict:
+    return dict(fields(built))
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model of bytes, in the Hugging Face format."""
+    """A byte-level model in the Hugging Face format."""
     return folders.write(tmp_path_factory.mktemp("theirs") / "model", 3)
 
 
@@ -51,13 +51,13 @@ def text(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, text, one_device):  # noqa: F811
-    """A finished run with several checkpoints and a tokenizer of its own choice."""
+    """A finished run with several checkpoints, whose config names a tokenizer."""
     workdir = tmp_path_factory.mktemp("runs") / "base"
     loop.train(runs.config(runs.TEXT, text, {"data.tokenizer": "bytes"}), workdir, report=False)
     return workdir
 
 
-# What a name means.
+# Names that `find` accepts.
 
 
 def test_a_run_is_found_with_any_of_its_steps(base):
@@ -68,9 +68,9 @@ def test_a_run_is_found_with_any_of_its_steps(base):
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes.params)
     for which, step in expected.items():
         found = init_from.find(f"{base}{which}")
-        params, loaded, told = found.load(abstract)
+        params, loaded, description = found.load(abstract)
         assert loaded == step
-        assert told == f"step {step} of {base}{which}"
+        assert description == f"step {step} of {base}{which}"
         assert runs.bits(params) == runs.bits(runs.checkpoint(base, step)["params"])
         assert found.files is None
         assert found.tokens == {"tokenizer": "bytes", "bos": "", "eos": "", "separator": ""}
@@ -92,13 +92,13 @@ def test_a_model_is_found_by_its_folder(model):
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), opened.params
     )
-    params, step, told = found.load(abstract)
-    assert (step, told) == (None, f"{model} (Qwen3ForCausalLM)")
+    params, step, description = found.load(abstract)
+    assert (step, description) == (None, f"{model} (Qwen3ForCausalLM)")
     folders.assert_same_bits(params, opened.params)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("gone", "no such folder: gone; a name on the hub"),
         ("gone@3", "no such folder: gone@3"),
@@ -107,14 +107,14 @@ def test_a_model_is_found_by_its_folder(model):
         ("file", "file is a file; pass the folder"),
         ("empty", "empty has no checkpoint; train that run first"),
         ("empty@3", "empty has no checkpoint"),
-        ("model@3", "model@3: model is no run"),
+        ("model@3", "model@3: model is not a run"),
         ("both", "both is an experiment; name one of its runs: both/arm"),
         ("run@77", "run has no checkpoint of step 77; it has "),
         ("run@last", "use a step or `best` after the @, not 'last'"),
         ("other", "other/config.json: model_type='gpt2' is not supported"),
     ],
 )
-def test_what_is_not_there_is_told(name, said, base, model, tmp_path, monkeypatch):
+def test_what_does_not_exist_is_named(name, message, base, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
@@ -126,14 +126,14 @@ def test_what_is_not_there_is_told(name, said, base, model, tmp_path, monkeypatc
     (tmp_path / "other/config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(UserError) as caught:
         init_from.find(name).load({})
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-# What a config takes over.
+# Fields that a config takes over.
 
 
-def network_of(made: ConfigDict) -> dict:
-    return {name: x for name, x in made.model.to_dict().items() if name not in HOW}
+def network_of(built: ConfigDict) -> dict:
+    return {name: x for name, x in built.model.to_dict().items() if name not in HOW}
 
 
 def test_nothing_to_start_from_changes_nothing(tmp_path):
@@ -143,49 +143,49 @@ def test_nothing_to_start_from_changes_nothing(tmp_path):
     assert flat(given) == before
 
 
-def test_a_model_brings_its_network_and_its_tokenizer_and_not_how_it_is_computed(model, tmp_path):
-    given = config(init_from=str(model), **{f"model.{name}": x for name, x in OWN.items()})
+def test_a_model_determines_architecture_and_tokenizer_but_not_compute_fields(model, tmp_path):
+    given = config(init_from=str(model), **{f"model.{name}": x for name, x in COMPUTE.items()})
     before = flat(given)
     adopted = init_from.adopt(given, tmp_path / "run")
     assert flat(given) == before
     assert not (tmp_path / "run").exists()
-    assert {name: adopted.model[name] for name in HOW} == OWN
+    assert {name: adopted.model[name] for name in HOW} == COMPUTE
     fields_of = dataclasses.asdict(folders.network())
     assert network_of(adopted) == {n: x for n, x in fields_of.items() if n not in HOW}
     assert adopted.data.tokenizer == ""
     assert init_from.files_for(adopted, tmp_path / "run") == model
-    rest = lambda made: {name: x for name, x in flat(made).items() if "model." not in name}
+    rest = lambda built: {name: x for name, x in flat(built).items() if "model." not in name}
     assert rest(adopted) == rest(given)
     again = init_from.adopt(adopted, tmp_path / "run")
     assert flat(again) == flat(adopted)
 
 
-def test_a_run_brings_its_network_and_its_tokenizer(base, tmp_path):
+def test_a_run_determines_architecture_and_tokenizer(base, tmp_path):
     saved = json.loads((base / "config.json").read_text())
     saved["data"] |= {"tokenizer": "some folder", "bos": "none", "separator": "<|sep|>"}
-    saved["model"] |= OWN
+    saved["model"] |= COMPUTE
     other = shutil.copytree(base, tmp_path / "base")
     save_config(ConfigDict(saved), other / "config.json")
     adopted = init_from.adopt(config(init_from=str(other)), tmp_path / "run")
     assert network_of(adopted) == network_of(ConfigDict(saved))
-    tokens = lambda made: [made.data[name] for name in init_from.TOKENS]
+    tokens = lambda built: [built.data[name] for name in init_from.TOKENS]
     assert tokens(adopted) == ["some folder", "none", "", "<|sep|>"]
     assert {name: adopted.model[name] for name in HOW} == {
         name: config().model[name] for name in HOW
     }
-    # A separator of its own stands; with another tokenizer, the base's names mean nothing.
-    own = {"init_from": str(other), "data.separator": "<|end|>"}
-    assert tokens(init_from.adopt(config(**own), tmp_path)) == [
+    # A separator in the config is kept; with another tokenizer, the names of the base do not apply.
+    changes = {"init_from": str(other), "data.separator": "<|end|>"}
+    assert tokens(init_from.adopt(config(**changes), tmp_path)) == [
         "some folder",
         "none",
         "",
         "<|end|>",
     ]
-    own["data.tokenizer"] = "another"
-    assert tokens(init_from.adopt(config(**own), tmp_path)) == ["another", "", "", "<|end|>"]
+    changes["data.tokenizer"] = "another"
+    assert tokens(init_from.adopt(config(**changes), tmp_path)) == ["another", "", "", "<|end|>"]
 
 
-def test_a_config_that_has_the_network_already_stays_as_it_is(base, tmp_path):
+def test_a_config_with_the_same_architecture_is_unchanged(base, tmp_path):
     given = ConfigDict(json.loads((base / "config.json").read_text()))
     given.init_from = str(base)
     everything = [path for path, _ in fields(given.model, "model.")]
@@ -193,7 +193,7 @@ def test_a_config_that_has_the_network_already_stays_as_it_is(base, tmp_path):
 
 
 @pytest.mark.parametrize("field", ["model.num_layers", "model.rope.theta", "model.vocab_size"])
-def test_a_field_set_by_hand_may_agree_but_not_contradict(field, model, tmp_path):
+def test_an_explicit_field_may_agree_but_not_contradict(field, model, tmp_path):
     adopted = init_from.adopt(config(init_from=str(model)), tmp_path)
     value = flat(adopted)[field]
     agreeing = config(init_from=str(model), **{field: value})
@@ -203,12 +203,12 @@ def test_a_field_set_by_hand_may_agree_but_not_contradict(field, model, tmp_path
     with pytest.raises(UserError) as caught:
         init_from.adopt(other, tmp_path, explicit=["steps", field])
     assert str(caught.value).startswith(f"{field}={value + 1!r}, but {model} has {value!r}; leave")
-    how = config(init_from=str(model), **{f"model.{name}": x for name, x in OWN.items()})
+    how = config(init_from=str(model), **{f"model.{name}": x for name, x in COMPUTE.items()})
     init_from.adopt(how, tmp_path, explicit=[f"model.{name}" for name in HOW])
 
 
 @pytest.mark.parametrize("fate", ["deleted", "another"])
-def test_a_run_that_has_begun_keeps_what_it_began_with(fate, model, tmp_path):
+def test_a_run_that_has_started_keeps_what_it_started_with(fate, model, tmp_path):
     source, workdir = shutil.copytree(model, tmp_path / "model"), tmp_path / "run"
     given = config(init_from=str(source))
     begun = init_from.adopt(given, workdir)
@@ -227,12 +227,12 @@ def test_a_run_that_has_begun_keeps_what_it_began_with(fate, model, tmp_path):
         init_from.adopt(wrong, workdir, explicit=["model.num_layers"])
 
 
-def test_a_run_planned_to_start_from_another_has_what_that_will_have(model, tmp_path):
-    """A chain of three, none of which has begun."""
+def test_a_planned_run_takes_over_from_another_planned_run(model, tmp_path):
+    """A chain of three runs, none of which has started."""
     pending: dict[str, ConfigDict] = {}
-    own = [{"init_from": str(model)}, {"init_from": str(tmp_path / "a")}]
-    own.append({"init_from": f"{tmp_path / 'b'}@best", "data.eos": "<eos>"})
-    for name, changes in zip("abc", own, strict=True):
+    chain = [{"init_from": str(model)}, {"init_from": str(tmp_path / "a")}]
+    chain.append({"init_from": f"{tmp_path / 'b'}@best", "data.eos": "<eos>"})
+    for name, changes in zip("abc", chain, strict=True):
         workdir = tmp_path / name
         adopted = init_from.adopt(config(**changes), workdir, (), pending)
         assert init_from.files_for(adopted, workdir, pending) == model
@@ -257,23 +257,23 @@ def rlp_config(text, source, *changes) -> ConfigDict:
 
 @pytest.fixture(scope="module")
 def from_model(model, text, tmp_path_factory, one_device):  # noqa: F811
-    """A finished run of RLP from the model, and the state of its first step."""
+    """A finished RLP run from the model, and the state of its first step."""
     pytest.importorskip("transformers")
     workdir = tmp_path_factory.mktemp("from_model") / "run"
     first, step = [], RLPTrainer.step
 
-    def watched(self, state, *rest):
+    def spy(self, state, *rest):
         first.append(jax.tree.map(np.array, (state.params, state.baseline, state.step)))
         return step(self, state, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RLPTrainer, "step", watched)
+        patch.setattr(RLPTrainer, "step", spy)
         loop.train(rlp_config(text, model), workdir, report=False)
     return workdir, first[0]
 
 
-def but_names(workdir) -> dict:
-    """Everything that a run leaves, but what names its start."""
+def outcome_without_source(workdir) -> dict:
+    """Return the outcome of a run without the name of its source."""
     found = runs.outcome(workdir)
     return found | {"config": {**found["config"], "init_from": ""}}
 
@@ -286,7 +286,9 @@ def test_a_run_begins_with_exactly_the_parameters_of_its_model(from_model, model
     assert runs.bits(runs.checkpoint(workdir)["params"]) != expected
     kept = folders.below(workdir / run_folder.HF)
     given = folders.below(model)
-    ids = json.loads(kept.pop("generation_config.json"))  # of its config.json: it has no other
+    ids = json.loads(
+        kept.pop("generation_config.json")
+    )  # from config.json, since the model has no generation_config.json
     assert ids == {name: json.loads(given["config.json"])[name] for name in ids}
     assert "eos_token_id" in ids
     assert kept == {name: x for name, x in given.items() if name in kept}
@@ -297,11 +299,11 @@ def test_a_run_from_an_import_is_the_run_from_the_model(from_model, model, text,
     workdir, _ = from_model
     import_model.import_model(str(model), tmp_path / "imported", default.get_config())
     loop.train(rlp_config(text, tmp_path / "imported"), tmp_path / "run", report=False)
-    assert but_names(tmp_path / "run") == but_names(workdir)
+    assert outcome_without_source(tmp_path / "run") == outcome_without_source(workdir)
     assert folders.below(tmp_path / "run/hf") == folders.below(workdir / "hf")
 
 
-def test_a_run_goes_on_without_the_model_it_started_from(from_model, model, text, tmp_path):
+def test_a_run_resumes_without_the_model_it_started_from(from_model, model, text, tmp_path):
     workdir, _ = from_model
     source = shutil.copytree(model, tmp_path / "model")
     given = rlp_config(text, source)
@@ -310,7 +312,7 @@ def test_a_run_goes_on_without_the_model_it_started_from(from_model, model, text
             loop.train(copy.deepcopy(given), tmp_path / "run", report=False)
     shutil.rmtree(source)
     loop.train(given, tmp_path / "run", report=False)
-    assert but_names(tmp_path / "run") == but_names(workdir)
+    assert outcome_without_source(tmp_path / "run") == outcome_without_source(workdir)
 
 
 def test_a_trained_run_is_exported_in_the_form_of_its_model(from_model, model, tmp_path):
@@ -336,8 +338,8 @@ def test_a_model_whose_tags_are_many_tokens_is_trained(text, tmp_path):
     with crash_at(RLPTrainer, "step", -2) as calls, pytest.raises(Crash):
         loop.train(given, tmp_path / "run", report=False)
     assert len(calls) == 2
-    made = method.build_method(init_from.adopt(given, tmp_path / "run"), tmp_path / "run/hf")
-    assert (len(made.vocabulary.think_open), len(made.vocabulary.think_close)) == (7, 8)
+    built = method.build_method(init_from.adopt(given, tmp_path / "run"), tmp_path / "run/hf")
+    assert (len(built.vocabulary.think_open), len(built.vocabulary.think_close)) == (7, 8)
     (line,) = runs.metrics(tmp_path / "run")
     assert all(np.isfinite(value) for value in line.values())
     assert line["skipped_updates"] == 0
@@ -374,8 +376,8 @@ def test_arms_in_a_chain_have_the_model_of_the_first(model, text, tmp_path):
     assert runs.bits(state.params) == runs.bits(expected)
 
 
-def test_another_start_is_taken_whole_by_a_run_that_has_no_checkpoint(model, base, tmp_path):
-    """Killed before its first checkpoint, then started from something else."""
+def test_a_run_without_a_checkpoint_may_start_from_another_model(model, base, tmp_path):
+    """It was killed before its first checkpoint and then started from another model."""
     workdir = tmp_path / "run"
     first = init_from.adopt(config(init_from=str(model)), workdir)
     init_from.copy_files(init_from.files_for(first, workdir), workdir)
@@ -392,7 +394,7 @@ def test_another_start_is_taken_whole_by_a_run_that_has_no_checkpoint(model, bas
     assert not (workdir / run_folder.HF).exists()
 
 
-def test_a_run_with_a_checkpoint_stays_with_its_own_files(from_model, base, tmp_path):
+def test_a_run_with_a_checkpoint_keeps_its_files(from_model, base, tmp_path):
     workdir = shutil.copytree(from_model[0], tmp_path / "run")
     changed = config(init_from=str(base))
     assert init_from.files_for(changed, workdir) == workdir / run_folder.HF
@@ -410,11 +412,11 @@ def test_an_arm_may_start_from_a_name_on_the_hub(tmp_path):
         experiment.arm_order({"a": config(init_from="owner")}, tmp_path)
 
 
-# A run that takes no step.
+# A run without steps.
 
 
-def test_a_run_of_no_steps_is_what_it_starts_from_with_its_figures(base, text, tmp_path):
-    """Its checkpoint has the same parameters; starting from it is starting from the other."""
+def test_a_run_without_steps_has_the_parameters_and_metrics_of_its_source(base, text, tmp_path):
+    """Its checkpoint has the same parameters; starting from it is the same as from its source."""
     changes = (runs.TEXT, text, {"data.tokenizer": "bytes", "init_from": str(base)})
     found = loop.train(runs.config(*changes, {"steps": 0}), tmp_path / "none")
     before = json.loads((base / "evaluation.json").read_text())

@@ -99,7 +99,9 @@ def compared(run: opened_model.Opened, folder: Path) -> list[verify.Comparison]:
         verify.Prompt("moon?", chat, messages),
     ]
     ends = prompts.stop_ids(run, chat=True)
-    return verify.compare(verify.Theirs(folder), run.method.model, run.params, asked, 30, ends)
+    return verify.compare(
+        verify.TransformersModel(folder), run.method.model, run.params, asked, 30, ends
+    )
 
 
 def test_verify_compares_a_text_and_a_chat_and_where_they_stop(exported, tuned, number, tmp_path):

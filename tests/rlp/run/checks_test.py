@@ -72,7 +72,10 @@ BAD = {
     "an unknown precision": ({"model.compute_dtype": "fp8"}, "model.compute_dtype='fp8'"),
     "no such prompt": ({"rlp.prompt": "no/such.txt"}, "rlp.prompt='no/such.txt' is not a file"),
     "no such start": ({"init_from": "no/such/run"}, "no such folder: no/such/run"),
-    "no such model": ({"init_from": "no/such"}, "no/such is no folder, and cannot be fetched (no"),
+    "no such model": (
+        {"init_from": "no/such"},
+        "no/such is not a folder, and cannot be fetched from the hub (no",
+    ),
     "a match without a run": ({"match": "flops"}, "match='flops' is not '<workdir>:flops'"),
     "a match of something else": ({"match": "a:steps"}, "match='a:steps' is not '<workdir>:flop"),
     "a match that is not finished": ({"match": "no/such:flops"}, "no/such is not a finished run"),

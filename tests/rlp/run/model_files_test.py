@@ -284,7 +284,7 @@ def test_a_pretrained_model_learns_to_stop_at_another_token(tmp_path):
     loop.train(config, tmp_path / "run", report=False)
     run = opened(tmp_path / "run")
     export_model.export_model(run, tmp_path / "out", "float32", GB)
-    theirs = verify.Theirs(tmp_path / "out")
+    theirs = verify.TransformersModel(tmp_path / "out")
     ends = prompts.stop_ids(run, chat=True)
     (end,) = run.method.tokenizer.encode("<|endoftext|>")
     assert set(theirs.ends) == set(ends) == {end, *run.method.tokenizer.encode("<|im_end|>")}

@@ -1,4 +1,4 @@
-"""A model in a GGUF file computes what its tensors and its metadata say, or is refused by name."""
+"""A model in a GGUF file is converted exactly, or is refused with the key or tensor at fault."""
 
 import dataclasses
 import logging
@@ -76,7 +76,7 @@ def refusal(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """(architecture, kinds) -> a file, written once."""
+    """A function (architecture, kinds) -> GGUF file, which is written once."""
     made: dict = {}
 
     def write(architecture: str, *kinds: str) -> Path:
@@ -88,7 +88,7 @@ def written(tmp_path_factory):
     return write
 
 
-# What a file holds is what is computed.
+# Tensors.
 
 
 @pytest.mark.parametrize("kinds", [("F32",), gguf_files.MIXED])
@@ -146,8 +146,8 @@ def test_a_split_model_is_read_from_any_of_its_parts(tmp_path, written):
     for part in (parts[0], parts[-1]):
         folders.assert_same_bits(opened(part).params, expected)
     parts[1].rename(tmp_path / "elsewhere.gguf")
-    assert f"of these {parts[1].name} is missing" in refusal(parts[0])
-    assert "name the parts as they were" in refusal(tmp_path / "elsewhere.gguf")
+    assert f"but {parts[1].name} not found" in refusal(parts[0])
+    assert "restore the original file names" in refusal(tmp_path / "elsewhere.gguf")
 
 
 def test_an_import_is_a_run_and_its_export_is_the_model(tmp_path, written):
@@ -169,7 +169,7 @@ def test_an_import_is_a_run_and_its_export_is_the_model(tmp_path, written):
     assert_close(their_logits(tmp_path / "out"), expected)
 
 
-# What the metadata says.
+# Metadata.
 
 
 def config(tmp_path: Path, architecture: str, changes=None, **options) -> dict:
@@ -236,7 +236,7 @@ def test_the_scaling_of_llama_3_is_found_from_its_factors(theta, head_dim, facto
     np.testing.assert_allclose(again.frequencies(head_dim, local=False), expected, rtol=1e-6)
 
 
-def test_rotary_factors_in_a_file_are_the_network_s(tmp_path):
+def test_rotary_factors_in_a_file_are_used(tmp_path):
     plain = Rope(1e4).frequencies(128, local=False)
     scaled = Rope(1e4, scaling="llama3", factor=8.0, original_length=256)
     factors = (plain / scaled.frequencies(128, local=False)).astype(np.float32)
@@ -254,10 +254,12 @@ def test_rotary_factors_in_a_file_are_the_network_s(tmp_path):
         ("short", factors[:32]),
         ("nan", factors * np.float32(np.nan)),
     ):
-        assert "factors in rope_freqs.weight are not a scaling" in refusal(write(name, wrong))
+        assert "factors in rope_freqs.weight are not a supported scaling" in refusal(
+            write(name, wrong)
+        )
 
 
-def test_the_embedding_says_how_many_rows_there_are(tmp_path):
+def test_the_embedding_determines_the_vocabulary_size(tmp_path):
     values = gguf_files.tensors("qwen3", rows=320)
     assert config(tmp_path, "qwen3", {"qwen3.vocab_size": 300}, values=values)["vocab_size"] == 320
 
@@ -295,9 +297,9 @@ def test_a_text_ends_with_its_eos_and_with_the_end_of_a_turn(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "changes", "said"),
+    ("architecture", "changes", "message"),
     [
-        ("llama", {"llama.expert_count": 8}, "llama.expert_count=8 would be computed differently"),
+        ("llama", {"llama.expert_count": 8}, "llama.expert_count=8 changes the computation and"),
         ("qwen3", {"qwen3.attention.causal": False}, "qwen3.attention.causal=False"),
         ("llama", {"llama.attn_logit_softcapping": 50.0}, "llama.attn_logit_softcapping=50.0"),
         ("llama", {"llama.final_logit_softcapping": 50.0}, "llama.final_logit_softcapping=50.0"),
@@ -310,16 +312,32 @@ def test_a_text_ends_with_its_eos_and_with_the_end_of_a_turn(tmp_path):
         ("qwen2", {"qwen2.attention.sliding_window": 64}, "sliding_window=64 is not supported"),
         ("llama", {"llama.attention.scale": 0.5}, "llama.attention.scale=0.5 is not 1/sqrt(128)"),
         ("gemma3", {"gemma3.attention.scale": 0.3}, "attention.scale=0.3 is not 1/sqrt of a"),
-        ("gemma3", {"gemma3.attention.sliding_window": None}, "lacks gemma3.attention.sliding"),
-        ("gemma3", {"gemma3.rope.freq_base": None}, "it lacks gemma3.rope.freq_base"),
-        ("gemma3", {"gemma3.attention.sliding_window_pattern": [True]}, "for 6 layers"),
+        (
+            "gemma3",
+            {"gemma3.attention.sliding_window": None},
+            "gemma3.attention.sliding_window is missing",
+        ),
+        ("gemma3", {"gemma3.rope.freq_base": None}, "key gemma3.rope.freq_base is missing"),
+        (
+            "gemma3",
+            {"gemma3.attention.sliding_window_pattern": [True]},
+            "a list of true or false for 6 layers",
+        ),
         ("llama", {"llama.attention.head_count_kv": [1, 2]}, "=[1, 2] differs between layers"),
-        ("llama", {"llama.attention.layer_norm_rms_epsilon": None}, "it lacks llama.attention.lay"),
+        (
+            "llama",
+            {"llama.attention.layer_norm_rms_epsilon": None},
+            "llama.attention.layer_norm_rms_epsilon is m",
+        ),
         ("llama", {"llama.block_count": 3}, "missing: model.layers.2.input_layernorm.weight"),
         ("llama", {"llama.block_count": 1}, "unexpected: blk.1.attn_k.weight"),
         ("llama", {"llama.feed_forward_length": 256}, "misshapen: blk.0.ffn_down.weight is"),
-        ("llama", {"general.type": "adapter"}, "general.type='adapter', not a whole model"),
-        ("phi3", {}, "general.architecture='phi3' is not supported; these are: llama, qwen2"),
+        (
+            "llama",
+            {"general.type": "adapter"},
+            "general.type='adapter' and is not a complete model",
+        ),
+        ("phi3", {}, "general.architecture='phi3' is not supported; use one of llama, qwen2"),
         ("llama", {"tokenizer.ggml.model": None}, "has no tokenizer"),
         ("llama", {"tokenizer.ggml.model": "bert"}, "tokenizer.ggml.model='bert' is not supported"),
         ("llama", {"tokenizer.ggml.pre": "chatglm"}, "tokenizer.ggml.pre='chatglm' is not suppor"),
@@ -327,16 +345,16 @@ def test_a_text_ends_with_its_eos_and_with_the_end_of_a_turn(tmp_path):
     ],
 )
 def test_what_would_be_computed_differently_is_refused_by_name(
-    architecture, changes, said, tmp_path
+    architecture, changes, message, tmp_path
 ):
     values = gguf_files.tensors("llama") if architecture == "phi3" else None
     path = gguf_files.write(tmp_path / "m.gguf", architecture, values, changes)
-    told = refusal(path)
-    assert said in told
-    assert str(path) in told
+    error = refusal(path)
+    assert message in error
+    assert str(path) in error
 
 
-def test_keys_that_change_nothing_pass_with_one_line(tmp_path, caplog):
+def test_keys_without_effect_are_logged_in_one_line(tmp_path, caplog):
     changes = {
         "llama.expert_count": 0,
         "llama.attention.causal": True,
@@ -347,8 +365,8 @@ def test_keys_that_change_nothing_pass_with_one_line(tmp_path, caplog):
     path = gguf_files.write(tmp_path / "m.gguf", "llama", changes=changes)
     with caplog.at_level(logging.INFO, "rlp"):
         huggingface.find(str(path))
-    said = [line for line in caplog.messages if "change nothing" in line]
-    assert said == [f"{path}: keys that change nothing here: llama.my_own"]
+    lines = [line for line in caplog.messages if "ignored" in line]
+    assert lines == [f"{path} has metadata keys that are ignored: llama.my_own"]
 
 
 def test_biases_that_the_family_lacks_are_refused(tmp_path):
@@ -357,57 +375,62 @@ def test_biases_that_the_family_lacks_are_refused(tmp_path):
     assert "unexpected: blk.0.attn_q.bias" in refusal(path)
 
 
-# Files that are not whole.
+# Damaged files.
 
 
-def test_a_file_that_is_cut_off_anywhere_is_refused_with_one_line(tmp_path, written):
+def test_a_file_that_is_truncated_anywhere_is_refused_with_one_line(tmp_path, written):
     whole = written("llama", "Q8_0").read_bytes()
     path = tmp_path / "m.gguf"
     for size in (4, 5, 20, 40, 1000, 5000, len(whole) // 2, len(whole) - 4000):
         path.write_bytes(whole[:size])
-        told = refusal(path)
-        assert "is cut off" in told
-        assert str(path) in told
+        error = refusal(path)
+        assert "is truncated" in error
+        assert str(path) in error
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is empty"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of git-lfs"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a git-lfs pointer"),
         (b"PK\x03\x04" * 9, "is not a GGUF file"),
         (b"GGU", "is not a GGUF file"),
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "gguf-convert-endian"),
-        (b"GGUF" + struct.pack("<III", 1, 0, 0), "is GGUF version 1; versions 2 and 3 are read"),
-        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + b"\xff" * 40, "is cut off or damaged"),
+        (
+            b"GGUF" + struct.pack("<III", 1, 0, 0),
+            "has GGUF version 1, but only 2 and 3 are supported",
+        ),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + b"\xff" * 40, "is truncated or damaged"),
         (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"k" + b"\x63" * 40, "unknown type"),
         (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"\xff" + b"\0" * 9, "is damaged"),
     ],
 )
-def test_what_is_not_a_whole_file_is_told(content, said, tmp_path):
+def test_a_file_that_is_not_complete_is_refused(content, message, tmp_path):
     (tmp_path / "m.gguf").write_bytes(content)
-    assert said in refusal(tmp_path / "m.gguf")
+    assert message in refusal(tmp_path / "m.gguf")
 
 
-def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub():
+def test_a_missing_file_is_not_looked_up_on_the_hub():
     assert refusal(Path("models/gone.gguf")) == "no such file: models/gone.gguf"
 
 
 def test_a_kind_that_the_package_cannot_read_is_named(tmp_path, monkeypatch):
     path = gguf_files.write(tmp_path / "m.gguf", "llama", kinds=("Q4_0", "F32"))
-    monkeypatch.setattr("rlp.interop.gguf.folder.is_known", lambda kind: kind != "Q4_0")
-    told = refusal(path)
-    assert "token_embd.weight is Q4_0, which the installed gguf cannot dequantize" in told
+    monkeypatch.setattr("rlp.interop.gguf.folder.can_dequantize", lambda kind: kind != "Q4_0")
+    error = refusal(path)
+    assert "token_embd.weight is Q4_0, which the installed gguf cannot dequantize" in error
 
 
 def test_a_folder_with_one_model_in_gguf_is_that_model(tmp_path, written):
     gguf_files.write(tmp_path / "m.gguf", "llama", split=7)
     folders.assert_same_bits(opened(tmp_path).params, opened(written("llama", "F32")).params)
     shutil.copy(written("qwen3", "F32"), tmp_path / "q.gguf")
-    assert "holds several GGUF files; pass one of them: m-00001-of" in refusal(tmp_path)
+    assert "contains several GGUF files; pass one of them: m-00001-of" in refusal(tmp_path)
 
 
-def test_a_folder_with_a_config_and_a_gguf_file_is_told_to_name_the_file(tmp_path, written):
+def test_a_folder_with_a_config_and_a_gguf_file_is_refused_with_the_name_of_the_file(
+    tmp_path, written
+):
     folder = huggingface.find(str(written("llama", "F32")))
     for file in (*folder.glob("*.json"), written("llama", "F32")):
         shutil.copy(file, tmp_path / file.name)
@@ -442,7 +465,7 @@ def test_torch_is_not_needed(written):
     assert (ran.returncode, ran.stdout) == (0, "model\n"), ran.stderr
 
 
-def test_every_architecture_is_a_family_s():
+def test_every_architecture_has_a_family():
     from rlp.interop.gguf.config import MODEL_TYPES
 
     assert set(MODEL_TYPES.values()) < set(hf.BY_NAME)

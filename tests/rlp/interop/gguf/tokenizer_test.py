@@ -1,4 +1,4 @@
-"""The tokenizer in a GGUF file gives the ids of the tokenizer that the file was made from."""
+"""The tokenizer in a GGUF file gives the ids of the tokenizer that was converted."""
 
 import json
 from pathlib import Path
@@ -47,8 +47,8 @@ TEXT = [
 
 
 def byte_level(pre: str, *, words: bool = False):
-    """A tokenizer of byte-level BPE that splits text as `pre` says."""
-    made = tokenizers.Tokenizer(tokenizers.models.BPE(ignore_merges=pre == "llama-bpe"))
+    """Create a byte-level BPE tokenizer that splits text according to `pre`."""
+    original = tokenizers.Tokenizer(tokenizers.models.BPE(ignore_merges=pre == "llama-bpe"))
     parts = tokenizers.pre_tokenizers
     if SPLITS[pre]:
         split = parts.Split(tokenizers.Regex(SPLITS[pre]), "isolated")
@@ -56,49 +56,49 @@ def byte_level(pre: str, *, words: bool = False):
     else:
         digits = [parts.Digits(individual_digits=True)] if pre == "smollm" else []
         steps = [*digits, parts.ByteLevel(add_prefix_space=False)]
-    made.pre_tokenizer = parts.Sequence(steps)
-    made.decoder = tokenizers.decoders.ByteLevel()
+    original.pre_tokenizer = parts.Sequence(steps)
+    original.decoder = tokenizers.decoders.ByteLevel()
     if pre == "qwen2":
-        made.normalizer = tokenizers.normalizers.NFC()
+        original.normalizer = tokenizers.normalizers.NFC()
     alphabet = parts.ByteLevel.alphabet()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=380, special_tokens=list(SPECIAL), initial_alphabet=alphabet
     )
-    made.train_from_iterator(TEXT, trainer)
-    if words:  # a token that the merges do not lead to
-        state = json.loads(made.to_str())
+    original.train_from_iterator(TEXT, trainer)
+    if words:  # a token that no sequence of merges produces
+        state = json.loads(original.to_str())
         state["model"]["vocab"]["Ġplugh"] = len(state["model"]["vocab"])
-        made = tokenizers.Tokenizer.from_str(json.dumps(state))
-    made.add_tokens([tokenizers.AddedToken(PLAIN, normalized=False)])
-    return made
+        original = tokenizers.Tokenizer.from_str(json.dumps(state))
+    original.add_tokens([tokenizers.AddedToken(PLAIN, normalized=False)])
+    return original
 
 
 def sentencepiece(*, space: bool):
-    """A tokenizer as those of Llama 2, with or without a space before every text."""
-    made = tokenizers.Tokenizer(
+    """Create a tokenizer like that of Llama 2, with or without a space before every text."""
+    original = tokenizers.Tokenizer(
         tokenizers.models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     )
     steps = [tokenizers.normalizers.Replace(" ", "▁")]
     if space:
         steps.insert(0, tokenizers.normalizers.Prepend("▁"))
-    made.normalizer = tokenizers.normalizers.Sequence(steps)
+    original.normalizer = tokenizers.normalizers.Sequence(steps)
     parts = [tokenizers.decoders.Replace("▁", " "), tokenizers.decoders.ByteFallback()]
     parts += [tokenizers.decoders.Fuse()]
     parts += [tokenizers.decoders.Strip(" ", 1, 0)] if space else []
-    made.decoder = tokenizers.decoders.Sequence(parts)
+    original.decoder = tokenizers.decoders.Sequence(parts)
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     trainer = tokenizers.trainers.BpeTrainer(vocab_size=420, special_tokens=special)
-    made.train_from_iterator([word for text in TEXT for word in text.split("\n")], trainer)
-    state = json.loads(made.to_str())
+    original.train_from_iterator([word for text in TEXT for word in text.split("\n")], trainer)
+    state = json.loads(original.to_str())
     state["added_tokens"] = state["added_tokens"][:3]
     return tokenizers.Tokenizer.from_str(json.dumps(state))
 
 
-def metadata(made, kind: str, pre: str) -> dict:
-    """What a converter writes of a tokenizer."""
-    state = json.loads(made.to_str())
+def metadata(original, kind: str, pre: str) -> dict:
+    """Return the metadata that a converter writes for a tokenizer."""
+    state = json.loads(original.to_str())
     added = {token["content"]: token["special"] for token in state["added_tokens"]}
-    ids = made.get_vocab(with_added_tokens=True)
+    ids = original.get_vocab(with_added_tokens=True)
     words = sorted(ids, key=ids.get)
     assert [ids[word] for word in words] == list(range(len(words)))
     types = [1 if word not in added else 3 if added[word] else 4 for word in words]
@@ -129,45 +129,47 @@ def folder_of(tmp_path: Path, changes: dict, architecture: str = "llama") -> Pat
     return huggingface.find(str(path))
 
 
-def assert_same_ids(folder: Path, made) -> None:
+def assert_same_ids(folder: Path, original) -> None:
     found = transformers.AutoTokenizer.from_pretrained(folder)
     for text in TEXTS:
-        expected = made.encode(text, add_special_tokens=False).ids
+        expected = original.encode(text, add_special_tokens=False).ids
         ids = found(text, add_special_tokens=False)["input_ids"]
         assert ids == expected, text
-        assert found.decode(ids) == made.decode(expected, skip_special_tokens=False), text
+        assert found.decode(ids) == original.decode(expected, skip_special_tokens=False), text
 
 
 @pytest.mark.parametrize("pre", SPLITS)
 def test_ids_are_those_of_the_tokenizer_that_was_converted(pre, tmp_path):
-    made = byte_level(pre, words=pre == "llama-bpe")
-    assert_same_ids(folder_of(tmp_path, metadata(made, "gpt2", pre)), made)
+    original = byte_level(pre, words=pre == "llama-bpe")
+    assert_same_ids(folder_of(tmp_path, metadata(original, "gpt2", pre)), original)
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen3"])
 def test_ids_are_those_of_a_qwen(architecture, tmp_path):
-    made = byte_level("qwen2")
-    assert_same_ids(folder_of(tmp_path, metadata(made, "gpt2", "qwen2"), architecture), made)
+    original = byte_level("qwen2")
+    assert_same_ids(
+        folder_of(tmp_path, metadata(original, "gpt2", "qwen2"), architecture), original
+    )
 
 
 @pytest.mark.parametrize("space", [True, False])
 def test_ids_are_those_of_a_sentencepiece(space, tmp_path):
-    made = sentencepiece(space=space)
-    changes = metadata(made, "llama", "default") | {"tokenizer.ggml.add_space_prefix": space}
-    assert_same_ids(folder_of(tmp_path, changes), made)
+    original = sentencepiece(space=space)
+    changes = metadata(original, "llama", "default") | {"tokenizer.ggml.add_space_prefix": space}
+    assert_same_ids(folder_of(tmp_path, changes), original)
 
 
 def test_ids_are_those_of_a_gemma(tmp_path):
-    made = sentencepiece(space=False)
-    assert_same_ids(folder_of(tmp_path, metadata(made, "llama", "default"), "gemma3"), made)
+    original = sentencepiece(space=False)
+    assert_same_ids(folder_of(tmp_path, metadata(original, "llama", "default"), "gemma3"), original)
 
 
 @pytest.mark.parametrize("pre", ["llama-bpe", "gpt-2", "qwen2"])
-def test_where_transformers_is_right_its_ids_are_the_same(pre, tmp_path):
+def test_ids_are_those_of_transformers_where_it_is_right(pre, tmp_path):
     pytest.importorskip("torch")
     changes = metadata(byte_level(pre), "gpt2", pre)
     changes["tokenizer.ggml.add_bos_token"] = True
-    # Its reading knows no special tokens outside of the alphabet of bytes, and composes nothing.
+    # It does not support special tokens outside the byte alphabet, and does not compose characters.
     changes["tokenizer.ggml.tokens"][2] = "<|end_of_turn|>"
     folder = folder_of(tmp_path, changes)
     ours = transformers.AutoTokenizer.from_pretrained(folder)
@@ -178,7 +180,7 @@ def test_where_transformers_is_right_its_ids_are_the_same(pre, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "pre", "said", "expected"),
+    ("kind", "pre", "add_bos", "expected"),
     [
         ("gpt2", "gpt-2", None, False),
         ("gpt2", "gpt-2", True, True),
@@ -188,15 +190,15 @@ def test_where_transformers_is_right_its_ids_are_the_same(pre, tmp_path):
         ("llama", "default", False, False),
     ],
 )
-def test_bos_is_added_as_the_metadata_says_or_as_models_of_the_kind_do(
-    kind, pre, said, expected, tmp_path
+def test_bos_is_added_as_the_metadata_says_or_by_default_of_the_tokenizer_type(
+    kind, pre, add_bos, expected, tmp_path
 ):
-    made = byte_level(pre) if kind == "gpt2" else sentencepiece(space=True)
-    changes = metadata(made, kind, pre) | {"tokenizer.ggml.add_bos_token": said}
+    original = byte_level(pre) if kind == "gpt2" else sentencepiece(space=True)
+    changes = metadata(original, kind, pre) | {"tokenizer.ggml.add_bos_token": add_bos}
     folder = folder_of(tmp_path, changes)
-    bos = [made.token_to_id("<s>")]
+    bos = [original.token_to_id("<s>")]
     found = transformers.AutoTokenizer.from_pretrained(folder)
-    assert found("x")["input_ids"][:1] == (bos if expected else made.encode("x").ids[:1])
+    assert found("x")["input_ids"][:1] == (bos if expected else original.encode("x").ids[:1])
     plain = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     assert plain.encode("x").ids == found("x")["input_ids"]
     assert json.loads((folder / "tokenizer_config.json").read_text())["add_bos_token"] is expected
@@ -204,25 +206,25 @@ def test_bos_is_added_as_the_metadata_says_or_as_models_of_the_kind_do(
 
 
 def test_eos_is_added_where_the_metadata_says_so(tmp_path):
-    made = byte_level("gpt-2")
-    changes = metadata(made, "gpt2", "gpt-2") | {"tokenizer.ggml.add_eos_token": True}
+    original = byte_level("gpt-2")
+    changes = metadata(original, "gpt2", "gpt-2") | {"tokenizer.ggml.add_eos_token": True}
     found = transformers.AutoTokenizer.from_pretrained(folder_of(tmp_path, changes))
-    assert found("x")["input_ids"] == [*made.encode("x").ids, made.token_to_id("</s>")]
+    assert found("x")["input_ids"] == [*original.encode("x").ids, original.token_to_id("</s>")]
 
 
-def test_padding_is_not_a_token_and_the_template_is_the_model_s(tmp_path):
-    made = byte_level("gpt-2")
+def test_padding_is_not_a_token_and_the_template_is_that_of_the_model(tmp_path):
+    original = byte_level("gpt-2")
     template = "{% for message in messages %}<s>{{ message['content'] }}{% endfor %}"
-    changes = metadata(made, "gpt2", "gpt-2") | {"tokenizer.chat_template": template}
+    changes = metadata(original, "gpt2", "gpt-2") | {"tokenizer.chat_template": template}
     found = load_tokenizer(str(folder_of(tmp_path, changes)), rows=448)
-    assert found.vocab_size == made.get_vocab_size()
+    assert found.vocab_size == original.get_vocab_size()
     assert found.chat_template == template
-    assert found.eos == made.token_to_id("</s>")
+    assert found.eos == original.token_to_id("</s>")
     assert len(found.think_open) == 1
 
 
-def test_a_merge_of_what_is_not_a_token_is_told(tmp_path):
+def test_a_merge_of_an_unknown_token_is_named(tmp_path):
     changes = metadata(byte_level("gpt-2"), "gpt2", "gpt-2")
     changes["tokenizer.ggml.merges"] = ["q zz"]
-    with pytest.raises(Exception, match="the merge 'q zz' is of 'qzz', which is not one of its"):
+    with pytest.raises(Exception, match="the merge 'q zz' uses 'qzz', which is not in the voc"):
         folder_of(tmp_path, changes)

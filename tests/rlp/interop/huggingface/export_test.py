@@ -1,4 +1,4 @@
-"""A folder is written whole, as Hugging Face libraries expect it, or nothing is left of it."""
+"""A folder is written completely, as Hugging Face libraries expect it, or not at all."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.support.standin_folder import MADE, TREE, VALUES, write
 
 
 def refuses(out, tree=TREE, made=MADE, **options):
-    """The one line of refusal; neither tensors nor folders were touched."""
+    """Return the error of a write that is refused before any tensor or folder is touched."""
 
     def watch(_):
         raise AssertionError("writing began")
@@ -37,7 +37,7 @@ def refuses(out, tree=TREE, made=MADE, **options):
     return str(caught.value)
 
 
-# What is written.
+# Contents of the folder.
 
 
 def test_files_hold_the_tensors_of_the_model(tmp_path):
@@ -101,7 +101,7 @@ def test_bfloat16_is_rounded_as_torch_does(tmp_path):
     assert torch.equal(there, torch.from_numpy(tree["embedding"]).to(torch.bfloat16))
 
 
-def test_further_files_come_from_memory_or_from_the_disk(tmp_path):
+def test_additional_files_come_from_memory_or_from_the_disk(tmp_path):
     (tmp_path / "blob").write_bytes(b"\0\1")
     (tmp_path / "link").symlink_to(tmp_path / "blob")
     files = {"a.bin": b"\xff", "tokenizer.json": "é", "b": tmp_path / "link"}
@@ -120,7 +120,7 @@ def test_copies_are_not_written(tmp_path):
     assert "lm_head.weight" not in values
 
 
-def test_every_tensor_written_is_seen_by_the_watch(tmp_path):
+def test_every_tensor_is_passed_through_watch(tmp_path):
     seen = []
     watch = lambda items: (seen.append((item.name, len(items))) or item for item in items)
     write(tmp_path / "m", shard_bytes=1000, watch=watch)
@@ -144,7 +144,7 @@ def test_nothing_is_compiled_per_layer(tmp_path):
     assert compiled == [2, 2]
 
 
-# What is refused.
+# Refusals.
 
 
 def test_what_exists_is_not_touched(tmp_path):
@@ -167,11 +167,11 @@ def test_what_cannot_be_written_is_refused_early(tmp_path, monkeypatch):
 
 def test_names_that_are_taken_and_other_models_are_an_error(tmp_path):
     for name in ("config.json", "rlp.json", "a/b", "model.safetensors", export.INDEX):
-        with pytest.raises(ValueError, match="is no name for a further file"):
+        with pytest.raises(ValueError, match="is not a valid name for an additional file"):
             write(tmp_path / "m", files={name: ""})
     with pytest.raises(ValueError, match="head/kernel"):
         write(tmp_path / "m", made=standin.tensors(tied=True))
-    with pytest.raises(ValueError, match="of layers"):
+    with pytest.raises(ValueError, match="belong to layers"):
         write(tmp_path / "m", made=[tensor for tensor in MADE if tensor.layer != 0])
     wrong = standin.Tensor("embed_tokens.weight", (8, 24), "embedding", None)
     with pytest.raises(ValueError, match=r"embed_tokens.weight becomes \(24, 8\) instead of"):
@@ -192,7 +192,7 @@ def test_parameters_that_are_not_finite_are_refused(tmp_path, value, dtype):
     assert list(tmp_path.iterdir()) == []
 
 
-# Whole or not at all.
+# Atomic writes.
 
 
 @pytest.mark.parametrize("after", range(0, len(MADE) + 1, 2))
@@ -248,19 +248,19 @@ def start(out, end):
     )
 
 
-def test_leftovers_of_the_killed_are_cleared_and_those_of_the_living_are_not(tmp_path):
+def test_leftovers_of_killed_processes_are_removed_and_those_of_running_ones_are_not(tmp_path):
     killed, living = start(tmp_path / "m", "killed"), start(tmp_path / "m", "waits")
     assert killed.wait(100) == -signal.SIGKILL
     assert int(living.stdout.readline()) == living.pid
     others = (".m.unfinished-x", f".other.unfinished-{killed.pid}", f"m.unfinished-{killed.pid}")
     for name in (*others, f".m.unfinished-{os.getpid()}"):
         (tmp_path / name).mkdir()
-    # The second to start may have cleared what the first left.
+    # The second process may have removed the leftovers of the first.
     (tmp_path / f".m.unfinished-{killed.pid}").mkdir(exist_ok=True)
     write(tmp_path / "m")
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"m", *others, f".m.unfinished-{living.pid}"}
-    # Meanwhile the name was taken, and the one who comes late does not replace what is there.
+    # By now the folder exists, and the process that finishes later does not replace it.
     before = (tmp_path / "m" / "model.safetensors").read_bytes()
     _, _ = living.communicate("")
     assert living.returncode != 0

@@ -1,4 +1,4 @@
-"""Where the weights are is found out from headers, and every kind of damage has its own message."""
+"""Weight files are located by their headers, and every kind of damage has a specific message."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.support import folders, standin
 
 @pytest.fixture
 def sharded(tmp_path):
-    """A model in several files."""
+    """A model in several shards."""
     made = standin.tensors()
     tree = standin.on_mesh(standin.params(made, standin.arrays(made)))
     options = {"dtype": "float32", "files": {}, "record": {}, "shard_bytes": 1000}
@@ -54,18 +54,18 @@ def test_every_tensor_has_its_file(sharded, single):
     assert len(set(files.values())) > 2
 
 
-# Names that an index gives.
+# File names in an index.
 
 OUTSIDE = ("", " ", "/x", "..", "../x", "a/../../x", "a/../x", "a\\..\\x", "C:\\x", "x\0")
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_an_index_that_names_a_file_outside_its_folder_is_refused(sharded, name):
-    """By the name, whatever is there."""
+    """Because of the name, even if the file exists."""
     save_file({"a": np.ones(1, np.float32)}, sharded.parent / "x")
     tensor = max(weight_files(sharded))
     change_index(sharded, lambda listed: listed.update({tensor: name}))
-    assert f"names the file {name!r}, which is not inside of its folder" in fault_of(sharded)
+    assert f"names the file {name!r}, which is not inside its folder" in fault_of(sharded)
 
 
 def test_files_of_an_index_may_be_links_elsewhere_as_in_the_hubs_cache(sharded, tmp_path):
@@ -106,10 +106,10 @@ def test_a_changed_byte_of_the_header_is_found(single, place, byte, reason):
     assert "download or copy it again" in fault
 
 
-def test_an_index_that_names_a_tensor_too_many(sharded):
+def test_an_index_that_lists_an_extra_tensor(sharded):
     first = min(weight_files(sharded).values()).name
     change_index(sharded, lambda index: index.update(extra=first))
-    assert f"says that extra is in {first}, which lacks it" in fault_of(sharded)
+    assert f"lists extra in {first}, which does not contain it" in fault_of(sharded)
 
 
 def test_an_index_that_names_the_wrong_file(sharded):
@@ -117,28 +117,28 @@ def test_an_index_that_names_the_wrong_file(sharded):
     first, last = min(files.values()).name, max(files.values()).name
     moved = next(tensor for tensor, path in files.items() if path.name == first)
     change_index(sharded, lambda index: index.update({moved: last}))
-    assert f"says that {moved} is in {last}, which lacks it" in fault_of(sharded)
+    assert f"lists {moved} in {last}, which does not contain it" in fault_of(sharded)
 
 
 def test_an_index_that_lacks_a_tensor(sharded):
     files = weight_files(sharded)
     change_index(sharded, lambda index: index.pop("model.norm.weight"))
-    held = f"{files['model.norm.weight']} holds model.norm.weight, which "
-    assert held in fault_of(sharded)
+    expected = f"{files['model.norm.weight']} contains model.norm.weight, which "
+    assert expected in fault_of(sharded)
 
 
-def test_a_tensor_that_two_files_hold(sharded):
+def test_a_tensor_that_two_files_contain(sharded):
     files = weight_files(sharded)
     last = max(files.values())
     save_file({"lm_head.weight": np.ones(1), "model.norm.weight": np.ones(1)}, last)
     change_index(sharded, lambda index: index.update({"lm_head.weight": last.name}))
-    assert f"{last} holds model.norm.weight, which " in fault_of(sharded)
+    assert f"{last} contains model.norm.weight, which " in fault_of(sharded)
 
 
 def test_a_listed_file_that_is_missing(sharded):
     last = max(weight_files(sharded).values())
     last.unlink()
-    assert f"{last} is missing, though " in fault_of(sharded)
+    assert f"{last} is missing, but " in fault_of(sharded)
 
 
 @pytest.mark.parametrize("content", ["{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
@@ -156,7 +156,7 @@ def test_two_sets_of_weights_are_ambiguous(sharded, single):
 def test_pickled_weights_are_not_read(tmp_path, name):
     (tmp_path / name).touch()
     fault = fault_of(tmp_path)
-    assert f"has {name}, but only safetensors are read; convert it" in fault
+    assert f"has {name}, but only safetensors are supported; convert it" in fault
     assert "save_pretrained(" in fault
 
 
@@ -184,7 +184,7 @@ def test_the_config_is_an_object(sharded, tmp_path):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What the hub was asked for."""
+    """The downloads that were requested from the hub."""
     calls = []
 
     def download(repository, **options):
@@ -195,7 +195,7 @@ def asked(monkeypatch):
     return calls
 
 
-def test_a_folder_is_taken_as_it_is(tmp_path, monkeypatch, asked):
+def test_a_folder_is_returned_unchanged(tmp_path, monkeypatch, asked):
     monkeypatch.chdir(tmp_path)
     for name in ("owner/name", "owner/name@main", "plain"):
         Path(name).mkdir(parents=True)
@@ -217,17 +217,17 @@ def test_a_path_is_not_looked_up_on_the_hub(tmp_path, monkeypatch, asked, name):
     assert asked == []
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_file_is_not_a_folder(tmp_path):
     (tmp_path / "model.safetensors").touch()
     assert "is a file; pass the folder" in fault_of(str(tmp_path / "model.safetensors"), find)
 
 
-def test_what_the_hub_refuses_is_said_in_one_line(tmp_path, monkeypatch):
+def test_an_error_of_the_hub_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     for name in ("owner/name", "owner/na me", "owner/"):
         fault = fault_of(name, find)
-        assert fault.startswith(f"{name} is no folder, and cannot be fetched (")
+        assert fault.startswith(f"{name} is not a folder, and cannot be fetched from the hub (")
         assert fault.endswith("); pass the path of a downloaded folder")
 
 
@@ -245,7 +245,7 @@ def test_what_the_hub_refuses_is_said_in_one_line(tmp_path, monkeypatch):
         ("README.md", False),
     ],
 )
-def test_only_what_is_used_is_fetched(monkeypatch, file, wanted):
+def test_only_files_that_are_used_are_fetched(monkeypatch, file, wanted):
     taken = []
 
     def download(repository, *, revision, allow_patterns):
@@ -259,7 +259,7 @@ def test_only_what_is_used_is_fetched(monkeypatch, file, wanted):
 
 
 def test_a_gguf_file_beside_safetensors_is_not_read(tmp_path):
-    """It may be a quantized copy that the user has made."""
+    """It may be a quantized copy that the user created."""
     folder = folders.write(tmp_path / "model")
     before = weight_files(folder)
     (folder / "model.gguf").write_bytes(b"GGUF")

@@ -1,4 +1,4 @@
-"""What is read is what the files hold, bit for bit and on any mesh, or every misfit is named."""
+"""Weights are read bit for bit, on any mesh, or every tensor that does not fit is named."""
 
 import itertools
 
@@ -23,7 +23,7 @@ def folder_of(path, values):
 
 
 def fault_of(folder, made, tree):
-    """The one line that reading the folder ends with; nothing may have been read by then."""
+    """Return the error of reading a folder, which must be raised before any tensor is read."""
 
     def watch(_):
         raise AssertionError("reading began")
@@ -67,7 +67,7 @@ def test_bfloat16_parameters_are_rounded_to_nearest_even(tmp_path):
     standin.assert_same_bits(read, expected)
 
 
-def test_all_misfits_are_named_at_once(tmp_path):
+def test_all_tensors_that_do_not_fit_are_named_at_once(tmp_path):
     made = standin.tensors()
     values = standin.arrays(made)
     tree = standin.params(made, values)
@@ -86,14 +86,17 @@ def test_all_misfits_are_named_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "int8"])
-def test_quantised_weights_are_refused(tmp_path, dtype):
+def test_quantized_weights_are_refused(tmp_path, dtype):
     made = standin.tensors()
     values = standin.arrays(made)
     tree = standin.params(made, values)
     values["lm_head.weight"] = values["lm_head.weight"].astype(jnp.dtype(dtype))
     fault = fault_of(folder_of(tmp_path / "m", values), made, tree)
     named = {"float8_e4m3fn": "F8_E4M3", "int8": "I8"}[dtype]
-    assert f"not one of F32, BF16, F16: lm_head.weight is {named}; take the model before" in fault
+    assert (
+        f"dtype is not one of F32, BF16, F16: lm_head.weight is {named}; use the model before"
+        in fault
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 5, 24, 1000])
@@ -142,7 +145,7 @@ def test_a_copy_in_another_dtype_is_compared_by_value(tmp_path, rows, monkeypatc
         )
 
 
-def test_buffers_of_old_checkpoints_are_passed_over_and_told_once(tmp_path, caplog):
+def test_buffers_of_old_checkpoints_are_ignored_and_logged_once(tmp_path, caplog):
     made = standin.tensors()
     values = standin.arrays(made)
     tree = standin.params(made, values)
@@ -161,7 +164,7 @@ def test_buffers_of_old_checkpoints_are_passed_over_and_told_once(tmp_path, capl
         )
     standin.assert_same_bits(read, tree)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "holds tensors that are not weights, and are passed over: " in line
+    assert "contains buffers that are ignored: " in line
     assert line.endswith("and 3 more")
     for name in ("model.layers.0.self_attn.bias", "inv_freq", "model.layers.0.attn.bias"):
         wrong = values | {name: np.ones(4, np.float32)}
@@ -169,7 +172,7 @@ def test_buffers_of_old_checkpoints_are_passed_over_and_told_once(tmp_path, capl
         assert f"unexpected: {name};" in fault
 
 
-def test_doubles_are_read_where_float32_holds_them(tmp_path):
+def test_doubles_are_read_if_float32_represents_them(tmp_path):
     made = standin.tensors()
     values = standin.arrays(made)
     tree = standin.params(made, values)
@@ -184,7 +187,7 @@ def test_doubles_are_read_where_float32_holds_them(tmp_path):
         assert f"model.norm.weight in {folder / 'model.safetensors'} is float64" in str(
             caught.value
         )
-        assert "does not hold 2 of its values exactly; save the model in float32" in str(
+        assert "cannot represent 2 of its values exactly; save the model in float32" in str(
             caught.value
         )
         assert "quanti" not in str(caught.value)
@@ -192,20 +195,20 @@ def test_doubles_are_read_where_float32_holds_them(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, standin.BFLOAT16, np.float16, np.float64])
-@pytest.mark.parametrize(("value", "said"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
+@pytest.mark.parametrize(("value", "shown"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
 @pytest.mark.parametrize(
-    ("name", "place"), [("model.layers.1.mlp.up_proj.weight", (9, 3)), ("model.norm.weight", (7,))]
+    ("name", "index"), [("model.layers.1.mlp.up_proj.weight", (9, 3)), ("model.norm.weight", (7,))]
 )
-def test_a_value_that_is_not_finite_is_named(tmp_path, dtype, value, said, name, place):
+def test_a_value_that_is_not_finite_is_named(tmp_path, dtype, value, shown, name, index):
     made = standin.tensors()
     values = {key: x.astype(dtype) for key, x in standin.arrays(made).items()}
     tree = standin.params(made, values)
-    values[name][place] = value
+    values[name][index] = value
     folder = folder_of(tmp_path / "m", values)
     with pytest.raises(UserError) as caught:
         read_params(folder, made, standin.shardings(tree))
     count = f"{name} has 1 of {values[name].size} values that are not finite"
-    assert str(caught.value).startswith(f"{count}, the first at {list(place)} ({said}); ")
+    assert str(caught.value).startswith(f"{count}, the first at {list(index)} ({shown}); ")
     assert "\n" not in str(caught.value)
 
 
@@ -248,7 +251,7 @@ def test_nothing_is_compiled_per_layer(tmp_path):
 
 
 def aligned(x):
-    """A copy where XLA likes it best; `device_put` on a CPU takes such memory over as it is."""
+    """Return a copy in aligned memory, which `device_put` on a CPU uses without copying."""
     space = np.empty(x.nbytes + 64, np.uint8)
     start = -space.ctypes.data % 64
     copy = space[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
@@ -266,17 +269,17 @@ def test_parameters_are_donated_in_place(tmp_path, monkeypatch, mesh):
     shardings = standin.shardings(tree, mesh)
     params = read_params(folder_of(tmp_path / "m", values), made, shardings)
 
-    def places(tree):
+    def pointers(tree):
         leaves = jax.tree.leaves(tree)
         return [s.data.unsafe_buffer_pointer() for x in leaves for s in x.addressable_shards]
 
-    before = places(params)
+    before = pointers(params)
     doubled = jax.jit(lambda t: jax.tree.map(lambda x: 2 * x, t), donate_argnums=0)(params)
-    assert places(doubled) == before
+    assert pointers(doubled) == before
     standin.assert_same_bits(doubled, jax.tree.map(lambda x: 2 * x, tree))
 
 
-def test_every_tensor_read_is_seen_by_the_watch(tmp_path):
+def test_every_tensor_is_passed_through_watch(tmp_path):
     made = standin.tensors(tied=True)
     values = standin.arrays(made)
     seen = []
@@ -295,7 +298,7 @@ def test_tensors_and_parameters_of_different_models_are_an_error(tmp_path):
     shardings = standin.shardings(standin.params(made, standin.arrays(made)))
     for wrong, message in (
         (standin.tensors(tied=True), "head/kernel"),
-        ([t for t in made if t.layer != 1], r"blocks/ffn/up/kernel are of layers \[0, 2\]"),
+        ([t for t in made if t.layer != 1], r"blocks/ffn/up/kernel belong to layers \[0, 2\]"),
         ([*made, made[1]], r"layers \[0, 1, 2, 0\]"),
     ):
         with pytest.raises(ValueError, match=message):
