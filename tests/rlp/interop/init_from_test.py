@@ -109,7 +109,7 @@ def test_a_model_is_found_by_its_folder(model):
         ("empty@3", "empty has no checkpoint"),
         ("model@3", "model@3: model is not a run"),
         ("both", "both is an experiment; name one of its runs: both/arm"),
-        ("run@77", "run has no checkpoint of step 77; it has "),
+        ("run@77", "run has no checkpoint of step 77; name one of "),
         ("run@last", "use a step or `best` after the @, not 'last'"),
         ("other", "other/config.json: model_type='gpt2' is not supported"),
     ],

@@ -260,7 +260,7 @@ BAD = {
     ),
     "rollout batches too small for responses": (
         RLVR | {"rlp.group_size": 4, "rlp.max_branches_in_flight": 3},
-        "rlp.max_branches_in_flight=3 is too small: each of 1 device(s) that split the batch needs "
+        "rlp.max_branches_in_flight=3 is too small: each of 8 device(s) that split the batch needs "
         "at least 4 branches of a document",
     ),
     "no such problems": (RLVR, "data.problems.train: file or folder not found: a.jsonl"),
