@@ -126,11 +126,11 @@ def test_a_special_token_beyond_the_rows_is_left_alone_until_a_text_holds_it(tmp
     tokenizer = opened(folder).method.tokenizer
     assert tokenizer.vocab_size == 261
     assert tokenizer.encode("plain <think>")
-    with pytest.raises(UserError, match="'<image>' is 261, and the embedding has 261 rows"):
+    with pytest.raises(UserError, match="'<image>' has the id 261, but the embedding has 261 rows"):
         tokenizer.encode("a picture: <image>")
-    with pytest.raises(UserError, match="'<image>' is 261"):
+    with pytest.raises(UserError, match="'<image>' has the id 261"):
         tokenizer.encode_all(["plain", "<image>"])
-    with pytest.raises(UserError, match="'<image>' is 261"):
+    with pytest.raises(UserError, match="'<image>' has the id 261"):
         load_tokenizer(str(folder), eos="<image>", rows=261)
     run = imported(folder, tmp_path / "run", new_tokens=["<new>"])
     assert run.method.tokenizer.encode("<image><new>") == [261, 262]

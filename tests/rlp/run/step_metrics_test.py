@@ -76,6 +76,7 @@ def test_costs_add_up(kind, finished):
     size, length, model = config.batch_size, config.data.sequence_length, run.method.model
     optimizer = build_optimizer(config, config.steps).flops(shapes(model))
     counts = {name for name in COMMON if name.startswith(("tokens_", "flops"))}
+    counts -= {"tokens_per_second"}  # a rate, not a total
     before = dict.fromkeys(counts, 0)
     for number, line in enumerate(runs.metrics(finished(config))):
         spent = {name: line[name] - before[name] for name in before}
