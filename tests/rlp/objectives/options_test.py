@@ -19,11 +19,11 @@ def test_what_is_not_given_has_its_default():
     ("given", "said"),
     [
         ({"prize": 1.0}, "'mine' does not have this option; did you mean price"),
-        ({"other": 1.0}, "it has price, count, loud, rule"),
+        ({"other": 1.0}, "its options are price, count, loud, rule"),
         ({"count": 1.5}, "count=1.5 must be a int, like its default 3"),
         ({"price": "x"}, "must be a float"),
-        ({"price": float("nan")}, "nan is not"),
-        ({"count": True}, "True is not"),
+        ({"price": float("nan")}, "price=nan must be a float"),
+        ({"count": True}, "count=True must be a int"),
     ],
 )
 def test_what_an_objective_does_not_declare_is_refused(given, said):
@@ -34,7 +34,7 @@ def test_what_an_objective_does_not_declare_is_refused(given, said):
 
 
 def test_an_objective_without_options_says_how_to_declare_some():
-    with pytest.raises(UserError, match=r"declares none; add options="):
+    with pytest.raises(UserError, match=r"declares none, so add options="):
         resolve("mine", {}, {"price": 1.0})
 
 

@@ -28,7 +28,7 @@ def test_one_line_says_what_a_checkpoint_takes(tmp_path, monkeypatch, caplog, th
     with caplog.at_level(logging.INFO):
         disk_space.log_size(tmp_path, items, 4)
     assert [record.levelno for record in caplog.records] == [level]
-    assert "a checkpoint takes 1 MiB, and " in caplog.text
+    assert "a checkpoint takes 1 MiB; " in caplog.text
     assert ("lower checkpoint.keep" in caplog.text) == (level == logging.WARNING)
 
 
