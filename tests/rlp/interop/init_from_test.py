@@ -408,7 +408,9 @@ def test_an_arm_may_start_from_a_name_on_the_hub(tmp_path):
     (tmp_path / "m.gguf").touch()
     arms = {"a": config(init_from=str(tmp_path / "m.gguf"))}
     assert experiment.arm_order(arms, tmp_path / "runs") == ["a"]
-    with pytest.raises(UserError, match="not an arm .* and not a folder"):
+    with pytest.raises(
+        UserError, match="arm a builds on owner, which is neither a folder nor an arm"
+    ):
         experiment.arm_order({"a": config(init_from="owner")}, tmp_path)
 
 
