@@ -51,7 +51,7 @@ def search(model: ModelConfig, params: Params, trunk: Trunk) -> str:
     """Return a line that names the first non-finite output: of the embedding or of a layer."""
     output = lambda depth: np.asarray(_hidden(model, params, trunk, depth), np.float32)
     if np.isfinite(output(model.num_layers)).all():
-        return f"the outputs of the embedding and of all {model.num_layers} layers are finite"
+        return f"the outputs of the embedding and of every layer ({model.num_layers}) are finite"
     finite, broken = -1, model.num_layers  # the first non-finite depth is in (finite, broken]
     while broken - finite > 1:
         middle = (finite + broken) // 2

@@ -136,7 +136,7 @@ def test_kinds_are_counted_without_a_loop_over_layers():
 
 
 def test_a_mesh_changes_nothing():
-    config, theta = CONFIGS["with attention"], params("beside attention")
+    config, theta = CONFIGS["with attention"], params("with attention")
     trunk, branches = trees.random_tree(6)
     loss = lambda p, *x: trees.weighted(
         trees.run_packed(p, *x, config=config), trees.random_cotangent(6), x[1].live

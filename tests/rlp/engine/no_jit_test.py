@@ -24,8 +24,8 @@ WAVES: dict[str, Value] = {
 }
 
 
-def step(objective, **changes):
-    """Parameters and metrics after a step of configs/debug.py, on one device."""
+def step(objective, disable_jit=False, **changes):
+    """Return parameters and metrics after a step of configs/debug.py, on one device."""
     config = debug.get_config(objective)
     config.update_from_flattened_dict(SMALL | changes)
     settings = Config.of(config)
@@ -34,10 +34,11 @@ def step(objective, **changes):
     optimizer = build_optimizer(settings, settings.steps)
     states = StateMaker(settings, run, optimizer)
     init_key, key, _ = assembly.root_keys(settings.seed)
-    state = states.first(None, init_key)
+    state = states.initial(None, init_key)
     trainer = run.task.trainer(run, train, optimizer, states.shardings)
     rows = Rows(settings.batch_size, train.batch)
-    state, metrics, _ = trainer.step(state, rows, key)
+    with jax.disable_jit(disable_jit):
+        state, metrics, _ = trainer.step(state, rows, key)
     return jax.device_get(state.params), metrics
 
 
@@ -51,10 +52,10 @@ def step(objective, **changes):
 )
 def test_a_step_without_jit_has_the_metrics_of_the_jitted_one(objective, changes):
     params, metrics = step(objective, **changes)
-    with jax.disable_jit():
-        eager_params, eager_metrics = step(objective, **changes)
+    eager_params, eager_metrics = step(objective, disable_jit=True, **changes)
     assert eager_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-5)
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    # A tenth of the learning rate: the first step of Adam magnifies the rounding of small gradients.
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
     jax.tree.map(close, eager_params, params)
 
 
@@ -67,6 +68,5 @@ def test_values_can_be_printed_without_jit(monkeypatch, capsys):
         return embed(self, tokens)
 
     monkeypatch.setattr(transformer.Transformer, "embed", shown)
-    with jax.disable_jit():
-        step("next_token")
+    step("next_token", disable_jit=True)
     assert "largest token " in capsys.readouterr().out

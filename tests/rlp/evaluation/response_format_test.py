@@ -164,9 +164,13 @@ def test_a_template_that_opens_a_thought_begins_the_response(bpe, tmp_path):
         (
             template("{{ m.content }}\n\n## ", ">"),
             True,
-            "ends a response with '#', which responses",
+            "ends a response with '#', which also occurs",
         ),
-        (template("{{ m.content }}<end>", ">"), True, "ends a response with '<', which responses"),
+        (
+            template("{{ m.content }}<end>", ">"),
+            True,
+            "ends a response with '<', which also",
+        ),
         (template("{{ m.role }}<|im_end|>", ">"), True, "leaves out what an assistant says"),
         ("{{ raise_exception('no\nsuch') }}", True, "the chat template fails: no such"),
     ],
@@ -175,7 +179,7 @@ def test_frames_that_cannot_be_say_what_to_change(bpe, text, think, message):
     with pytest.raises(UserError, match=message) as caught:
         make_response_format(bpe, text, think)
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="bytes have no tokens for a chat template"):
+    with pytest.raises(UserError, match="the byte tokenizer has no tokens for a chat"):
         make_response_format(BYTES, TEMPLATES["chatml"], think)
 
 

@@ -109,7 +109,7 @@ def test_a_model_is_found_by_its_folder(model):
         ("empty@3", "empty has no checkpoint"),
         ("model@3", "model@3: model is not a run"),
         ("both", "both is an experiment; name one of its runs: both/arm"),
-        ("run@77", "run has no checkpoint of step 77; it has "),
+        ("run@77", "run has no checkpoint of step 77; name one of "),
         ("run@last", "use a step or `best` after the @, not 'last'"),
         ("other", "other/config.json: model_type='gpt2' is not supported"),
     ],
@@ -408,7 +408,9 @@ def test_an_arm_may_start_from_a_name_on_the_hub(tmp_path):
     (tmp_path / "m.gguf").touch()
     arms = {"a": config(init_from=str(tmp_path / "m.gguf"))}
     assert experiment.arm_order(arms, tmp_path / "runs") == ["a"]
-    with pytest.raises(UserError, match="not an arm .* and not a folder"):
+    with pytest.raises(
+        UserError, match="arm a builds on owner, which is neither a folder nor an arm"
+    ):
         experiment.arm_order({"a": config(init_from="owner")}, tmp_path)
 
 

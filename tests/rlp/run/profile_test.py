@@ -33,7 +33,7 @@ def traced(workdir):
     ("kind", "expected"),
     [
         ("next_token", {"update"}),
-        ("rlp", {"read", "no_think", "rollout", "evidence", "figures", "update", "finish"}),
+        ("rlp", {"read", "no_think", "rollout", "evidence", "metrics", "update", "finish"}),
         pytest.param("rlvr", {"responses", "grade", "answer_rewards"}, marks=pytest.mark.slow),
     ],
     indirect=["kind"],
