@@ -54,7 +54,7 @@ def test_a_step_without_jit_has_the_metrics_of_the_jitted_one(objective, changes
     params, metrics = step(objective, **changes)
     eager_params, eager_metrics = step(objective, disable_jit=True, **changes)
     assert eager_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-5)
-    # A tenth of the learning rate: the first step of Adam magnifies the rounding of small gradients.
+    # A tenth of the learning rate: the first step of Adam magnifies rounding of small gradients.
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
     jax.tree.map(close, eager_params, params)
 
