@@ -44,7 +44,7 @@ BAD = {
     "no folder": ((*NEW, "--hf=gone"), "no such folder: gone; a name on the hub"),
     "the hub": ((*NEW, "--hf=nobody/nothing"), "pass the path of a downloaded folder"),
     "no model": ((*NEW,), "--hf is missing"),
-    "a run": ((*NEW, "--hf=made/run"), "made/run is the folder of a run"),
+    "a run": ((*NEW, "--hf=made/run"), "made/run is a run folder"),
     "import over": (("import_hf", "--hf=tiny", "--out=made/run"), "made/run exists already"),
     "cut weights": ((*NEW, "--hf=cut"), "cut/model.safetensors cannot be read"),
     "rope": ((*NEW, "--hf=roped"), "roped/config.json: rope_type='longrope' is not supported"),
