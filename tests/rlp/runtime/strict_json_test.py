@@ -156,8 +156,8 @@ def test_reports_show_such_metrics_as_gaps(broken, tmp_path):
     report.chain_table(report.arm_stages({"a": "", "b": ""}), arms, {})
 
 
-def test_a_budget_that_is_null_is_reported(tmp_path):
+def test_a_budget_that_is_null_is_reported(one_device, tmp_path):  # noqa: F811
     (tmp_path / "evaluation.json").write_text('{"seconds_device": null}')
     config = runs.config(runs.COMPASS, {"match": f"{tmp_path}:seconds"})
-    with pytest.raises(UserError, match="has no seconds_device; run"):
+    with pytest.raises(UserError, match="does not contain seconds_device; run"):
         loop.train(config, tmp_path / "run")
