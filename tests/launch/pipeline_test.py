@@ -152,7 +152,7 @@ def check_table(rows, summary):
             "    config.arms = chains.arms({'a': {}}, {})\n",
             "published of .* has b, which is not an arm",
         ),
-        ("    config.arms = chains.arms({'b': {'init_from': 'b'}}, {})\n", "the arms b wait"),
+        ("    config.arms = chains.arms({'b': {'init_from': 'b'}}, {})\n", "the arms b depend"),
     ],
 )
 def test_what_is_no_chain_is_refused(text, message, flagged, tmp_path):
