@@ -35,10 +35,10 @@ def main(_: Sequence[str]) -> None:
     from rlp.run import layer_search, opened_model
 
     opened = opened_model.open_model(_CHECKPOINT.value, default.get_config(), jax.devices()[0])
-    text, found = layer_search.of_record(opened, _DOCUMENT.value)
+    text, finite, result = layer_search.of_record(opened, _DOCUMENT.value)
     print(f"document {_DOCUMENT.value}: {printable(text[:200])}")
-    print(found)
-    if "not finite" in found:
+    print(result)
+    if not finite:
         sys.exit(1)
 
 

@@ -109,7 +109,7 @@ def _alone(files: Path) -> Iterator[Path]:
                 shutil.rmtree(scratch)
     except OSError as error:
         raise UserError(
-            f"{files} cannot be written ({error}); free some space or use another --files"
+            f"{files} cannot be written ({error}); fix that, or use another --files"
         ) from error
 
 

@@ -128,7 +128,7 @@ def _finish(
     table = report.chain_table(report.arm_stages(inside), figures, published)
     if published:
         table += (
-            "\n\nIn brackets: published numbers, measured on other data with another evaluation."
+            "\n\nIn parentheses: published numbers, measured on other data with another evaluation."
         )
     path = workdir / run_folder.PIPELINE
     with disk_errors.writing(path):

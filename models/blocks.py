@@ -88,6 +88,16 @@ def stack_indices(all_layers: Sequence[Layer]) -> list[dict[str, int]]:
     return indices
 
 
+def layer_numbers(config: ModelConfig) -> dict[str, list[int]]:
+    """Return for each key of `blocks` the layers of its stack: the number of each one's layer."""
+    numbers: dict[str, list[int]] = {}
+    for number, kinds in enumerate(layers(config)):
+        for name in names(kinds):
+            for key in (name, *norms(name)):
+                numbers.setdefault(key, []).append(number)
+    return numbers
+
+
 def unstack(config: ModelConfig, stacks: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Split the stacks into the parameters of each layer."""
     params_of_layers: list[dict[str, Any]] = []

@@ -17,6 +17,8 @@ from tests.support.parsed_commands import errors
 from tests.support.paths import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+# Variables with which make may have started these tests.
+OF_MAKE = re.compile("|".join(["MAKE", *re.findall(r"^\w+(?= \?=)", MAKEFILE, re.M)]))
 PLACEHOLDER_CONFIG = re.compile(r"(--config=)(…|<?config>?)$")
 
 
@@ -68,7 +70,7 @@ def checked_make(words: tuple[str, ...]) -> tuple[str, list[Sequence[str]]]:
     ran = subprocess.run(
         ["make", "--dry-run", "--no-print-directory", *words],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
-        env={key: value for key, value in os.environ.items() if not key.startswith("MAKE")},
+        env={key: value for key, value in os.environ.items() if not OF_MAKE.match(key)},
     )  # fmt: skip
     if ran.returncode:
         return ran.stderr.strip(), []

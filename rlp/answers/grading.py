@@ -124,7 +124,7 @@ class Grader:
         if step_time.unfinished:
             LOGGER.warning(
                 "data.problems.step_time_limit=%g seconds exceeded: %d checks of this step were "
-                "not finished and count as failed; raise it, or data.problems.workers",
+                "not finished and count as failed; raise it, or set a larger data.problems.workers",
                 self.step_time_limit,
                 step_time.unfinished,
             )

@@ -197,4 +197,6 @@ def _system(url: str) -> Any:
         package = PACKAGES.get(protocol, "the package of fsspec for it")
         raise UserError(f"{url}: {protocol}:// needs {package}; pip install it") from error
     except ValueError as error:
-        raise UserError(f"{url}: protocol {protocol}:// is not supported: {error}") from error
+        raise UserError(
+            f"{url}: protocol {protocol}:// is not supported ({error}); copy the files to a disk"
+        ) from error

@@ -272,7 +272,7 @@ def _render_ahead(
 def _text_spans(
     where: str, messages: Sequence[Message], render: Render | None
 ) -> tuple[list[list[TextSpan]], bool]:
-    """Split a conversation into rows of spans, and return whether they contain its tool has_calls.
+    """Split a conversation into rows of spans, and return whether they contain its tool calls.
 
     An empty conversation has no rows.
 

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from models.blocks import layer_numbers
+from models.config import ModelConfig
 from models.paths import by_name
 from models.sharding import replicated
 from models.transformer import Params
@@ -24,7 +26,11 @@ WATCHED = (
     "loss", "grad_norm", "reward_mean", "advantage_std", "thought_length", "reasoned_evidence",
     "baseline_evidence", "no_think_loss",
 )  # fmt: skip
-OVERFLOW = "lower optimizer.learning_rate, or set model.dtype='float32' if it is not"
+OVERFLOW = "lower optimizer.learning_rate, or set model.compute_dtype='float32' if it is not"
+TOO_FAR = (
+    "lower optimizer.learning_rate, rlp.updates_per_rollout or rlp.minibatches: the policy moved "
+    "too far from the one that sampled"
+)
 WEIGHTS = "start again from a checkpoint or a model whose parameters are finite"
 OBJECTIVE = "correct the objective, or what it reads"
 
@@ -47,7 +53,7 @@ def in_parameters(params: Params) -> str:
     if not bad:
         return ""
     (name, leaf, n), *others = bad
-    more = f" (as have {len(others)} more parameter(s))" if others else ""
+    more = f" (so do {len(others)} more parameters)" if others else ""
     return f"parameter {name} has {n:,} of {leaf.size:,} values that are not finite{more}"
 
 
@@ -114,7 +120,7 @@ def in_new_logprobs(
         ("the log-probability of a thought", logprobs.sum(axis=-1).reshape(groups)),
         ("the sum of the ratios of a thought", ratio.sum(axis=-1).reshape(groups)),
     ]
-    return _first_of([_Check(name, "update", x, OVERFLOW) for name, x in checks], record, whole)
+    return _first_of([_Check(name, "update", x, TOO_FAR) for name, x in checks], record, whole)
 
 
 class _Check(NamedTuple):
@@ -138,15 +144,19 @@ def _first_of(checks: Sequence[_Check], record: Callable[[int], int], whole: Any
     return ""
 
 
-def in_gradient(compute: Callable[..., Params], arguments: Sequence[Any], whole: Any) -> str:
+def in_gradient(
+    compute: Callable[..., Params], arguments: Sequence[Any], model: ModelConfig, whole: Any
+) -> str:
     """Describe the first gradient that is not finite in the backward pass, which runs from the last
     layer to the first, with a cure; "" if all are finite.
 
     Args:
       compute: returns the gradient; it is traced.
       arguments: of `compute`.
+      model: config of the network.
       whole: the replicated sharding.
     """
+    numbers = layer_numbers(model)
     shapes = by_name(jax.eval_shape(compute, *arguments))
 
     def counts(*arguments: Any) -> list[jax.Array]:
@@ -163,17 +173,18 @@ def in_gradient(compute: Callable[..., Params], arguments: Sequence[Any], whole:
     for (name, leaf), of_layers in zip(shapes.items(), bad_counts, strict=True):
         if not of_layers.any():
             continue
-        layer = int(np.nonzero(of_layers)[0][-1])
-        in_block = name.startswith("blocks/")
-        order = (1, -layer) if in_block else (2 if name == "embedding" else 0, 0)
-        of_layer = f" of layer {layer}" if in_block else ""
+        index = int(np.nonzero(of_layers)[0][-1])
+        order, of_layer = (2 if name == "embedding" else 0, 0), ""
+        if name.startswith("blocks/"):
+            layer = numbers[name.split("/")[1]][index]
+            order, of_layer = (1, -layer), f" of layer {layer} (counted from 0)"
         size = leaf.size // len(of_layers)
-        count = int(of_layers[layer])
+        count = int(of_layers[index])
         bad.append((order, f"{name}{of_layer} has {count:,} of {size:,} values"))
     if not bad:
         return ""
     _, first = min(bad)
-    more = f" (as have those of {len(bad) - 1} more parameter(s))" if len(bad) > 1 else ""
+    more = f" (so do the gradients of {len(bad) - 1} more parameters)" if len(bad) > 1 else ""
     return f"the gradient of {first} that are not finite{more}, in stage 'update'; {OVERFLOW}"
 
 
@@ -235,9 +246,9 @@ def in_rows(losses: np.ndarray, record: Callable[[int], int]) -> str:
 def in_update(metrics: Mapping[str, float]) -> str:
     """Describe an update that is not finite although all its inputs are, with a cure."""
     if not np.isfinite(metrics.get("loss", 0.0)):
-        what = "the loss is not finite, but parameters, rewards and log-probabilities are"
+        what = "the loss is not finite, although parameters, rewards and log-probabilities are"
     elif not np.isfinite(metrics.get("grad_norm", 0.0)):
-        what = "the gradient is not finite, but parameters and the loss are"
+        what = "the gradient is not finite, although the parameters and the loss are"
     else:
         what = "the updated parameters overflow their dtype"
     return f"{what}; {OVERFLOW}"

@@ -126,7 +126,10 @@ def adopt(
     adopted.model.update(model)
     before, after = dict(fields(config.model, "model.")), dict(fields(adopted.model, "model."))
     if odd := sorted(after.keys() ^ before.keys()):
-        raise UserError(f"{config.init_from} was saved by another version: {', '.join(odd)} differ")
+        raise UserError(
+            f"{config.init_from} was saved by another version: {', '.join(odd)} differ; start "
+            "from a run of this version, or from an export to Hugging Face made with that one"
+        )
     changed = [path for path in after if after[path] != before[path]]
     for path in changed:
         if path in explicit:
@@ -239,7 +242,7 @@ def _run_files(workdir: Path) -> Path | None:
     """
     saved, made = workdir / run_folder.HF, ownership.made_files(workdir)
     if made and not saved.is_dir():
-        raise UserError(f"{saved} is missing, which has the tokenizer of this run; restore it")
+        raise UserError(f"{saved}, which has the tokenizer of this run, is missing; restore it")
     return saved if made is not False and saved.is_dir() else None
 
 

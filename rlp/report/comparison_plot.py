@@ -19,7 +19,7 @@ from rlp.report.compare import Group
 from rlp.report.curves import read_line
 from rlp.report.load import Run
 from rlp.report.plots import COLORS, DASHES, DOTS_PER_INCH, PANEL, SOFTWARE, plain_label, style
-from rlp.runtime import atomic_files, disk_errors
+from rlp.runtime import atomic_files, disk_errors, run_reference
 from rlp.runtime.errors import UserError
 
 # Suffix -> the metadata of the file, which identifies our files.
@@ -119,7 +119,7 @@ def _finals(
 
 def _start(run: Run, groups: Sequence[Group]) -> Run | None:
     """Return the arm of the same experiment that a run starts from, or None."""
-    name = Path(str(run.config.get("init_from", ""))).name
+    name = Path(run_reference.checkpoint(str(run.config.get("init_from", ""))).run).name
     arms = (other for group in groups for other in group.runs)
     siblings = (arm for arm in arms if arm.folder.parent == run.folder.parent)
     return next((arm for arm in siblings if arm is not run and arm.folder.name == name), None)

@@ -1,7 +1,7 @@
 """Find the first layer of a model whose output is not finite for a document.
 
 Bisects the number of layers after which the model is truncated: a non-finite value stays non-finite
-in the residual stream, so about log2(layers) forward passes are enough.
+in the residual stream, so about log2(layers) + 2 forward passes are enough.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.default import Config
+from configs.default import Config, Mesh
 from models.blocks import of_kind
 from models.config import ModelConfig
 from models.layers.registry import layers
@@ -21,9 +21,10 @@ from models.tree import Trunk, forward
 from rlp.engine.branches import document_trunk
 from rlp.run import assembly
 from rlp.run.opened_model import Opened
+from rlp.runtime.errors import UserError
 
 
-def of_record(opened: Opened, record: int) -> tuple[str, str]:
+def of_record(opened: Opened, record: int) -> tuple[str, bool, str]:
     """Search the forward pass on a training document of a run.
 
     Args:
@@ -34,24 +35,30 @@ def of_record(opened: Opened, record: int) -> tuple[str, str]:
       The text of the row, and the result of `search`.
 
     Raises:
-      UserError: If the data of the run cannot be read.
+      UserError: If the data of the run cannot be read, or have no such document.
     """
     device = next(iter(jax.tree.leaves(opened.params)[0].devices()))
-    config = Config.of(opened.config)
+    config = dataclasses.replace(Config.of(opened.config), mesh=Mesh())
     with jax.set_mesh(make_mesh(devices=[device])):
         run = assembly.build(config, opened.files, [device])
         train, _ = assembly.read_data(config, run)
-        batch = train.batch(record, 1)
+        try:
+            batch = train.batch(record, 1)
+        except IndexError as error:
+            raise UserError(f"--document={record} is past the end of the data: {error}") from error
         count = int((batch.segment > 0).sum())
         text = opened.method.tokenizer.decode([*map(int, batch.tokens[0, :count])])
-        return text, search(opened.method.model, opened.params, document_trunk(batch))
+        return text, *search(opened.method.model, opened.params, document_trunk(batch))
 
 
-def search(model: ModelConfig, params: Params, trunk: Trunk) -> str:
-    """Return a line that names the first non-finite output: of the embedding or of a layer."""
+def search(model: ModelConfig, params: Params, trunk: Trunk) -> tuple[bool, str]:
+    """Return whether all outputs are finite, and a line that names the first one that is not."""
     output = lambda depth: np.asarray(_hidden(model, params, trunk, depth), np.float32)
     if np.isfinite(output(model.num_layers)).all():
-        return f"the outputs of the embedding and of every layer ({model.num_layers}) are finite"
+        return True, (
+            f"the outputs of the embedding and of every layer ({model.num_layers}) are finite in "
+            "the forward pass of the document without thoughts"
+        )
     finite, broken = -1, model.num_layers  # the first non-finite depth is in (finite, broken]
     while broken - finite > 1:
         middle = (finite + broken) // 2
@@ -63,7 +70,7 @@ def search(model: ModelConfig, params: Params, trunk: Trunk) -> str:
     indices, size = np.argwhere(~np.isfinite(values)), values.size
     _, token, channel = map(int, indices[0])
     name = f"layer {broken - 1} ({_kinds(model, broken - 1)})" if broken else "the embedding"
-    return (
+    return False, (
         f"the output of {name} is the first that is not finite: {len(indices):,} of {size:,} "
         f"values, the first at token {token}, channel {channel}; all counted from 0"
     )

@@ -301,7 +301,7 @@ class _Loop:
             saved = ", ".join(map(str, checkpoints.steps))
             raise UserError(
                 f"{bad} updates in a row had a loss or gradient that is not finite, the last at "
-                f"step {step}; {fault or in_update({})}"
+                f"step {step}; in the first of them: {fault or in_update({})}"
                 + (f" (checkpoints exist for steps {saved})" if saved else "")
             )
 

@@ -16,6 +16,7 @@ THOUGHT_FIELDS = (
     "rlp.max_branches_in_flight",
     "model.remat",
     "batch_size",
+    "data.sequence_length",
 )
 
 
@@ -42,15 +43,19 @@ def as_user_error(config: Config) -> Iterator[None]:
 def _message(config: Config, where: str, reason: str) -> str:
     first_line = (reason.splitlines() or [""])[0][:200]
     fields = NEXT_TOKEN_FIELDS if config.objective == "next_token" else THOUGHT_FIELDS
-    cures = [_cure(name, value_of(config, name)) for name in fields]
+    cures = [cure for name in fields if (cure := _cure(name, value_of(config, name)))]
     return (
         f"{where} is out of memory" + (f" ({first_line})" if first_line else "") + "; "
-        f"{', '.join(cures[:-1])} or {cures[-1]}; `python -m launch.compile` with this config and "
-        "--topology=<chips> prints the memory of each stage; the same command resumes the run"
+        f"{', '.join(cures)}; `python -m launch.compile` with this config and "
+        "--topology=<chips> prints the memory of each stage. The same command resumes the run; add "
+        "--allow_config_change if you changed batch_size or data.sequence_length"
     )
 
 
 def _cure(name: str, value: object) -> str:
+    """Return what to do with a field; "" if it has its lowest value."""
     if name == "model.remat":
-        return f"set {name}='block' (it is {value!r})"
+        return "" if value == "block" else f"set {name}='block' (it is {value!r})"
+    if value == 1:
+        return ""
     return f"set {name} (it is 0, no limit)" if value == 0 else f"lower {name} (it is {value})"

@@ -94,7 +94,7 @@ def logit_flops(config: ModelConfig) -> int:
 
 
 def without_remat(config: ModelConfig) -> ModelConfig:
-    """Return the config without rematerialization, so that no FLOPs are recomputed."""
+    """Return the config whose backward pass does not recompute layers."""
     return dataclasses.replace(config, remat="none")
 
 

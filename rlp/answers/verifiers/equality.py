@@ -67,7 +67,7 @@ def _as_quantities(gold: MathAnswer, answer: MathAnswer) -> bool | None:
 
 def _plain(text: str) -> str:
     """Normalize a text for comparison."""
-    text = re.sub(r"\\(?:left|gold|displaystyle|[,;:! ])", "", quantities.without_wrappers(text))
+    text = re.sub(r"\\(?:left|right|displaystyle|[,;:! ])", "", quantities.without_wrappers(text))
     text = re.sub(r"\\[dt]frac", r"\\frac", text)
     text = re.sub(r"\s", "", text).rstrip(".")
     return text.lower() if re.search(r"(?<![\\A-Za-z])[A-Za-z]{3}", text) else text

@@ -23,6 +23,9 @@ def text_ids(folder: Path, texts: Sequence[str]) -> list[list[int]]:
         return [list(tokenizer(text)["input_ids"]) for text in texts]
     except Exception as error:  # the parsers of the library raise errors of any class
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: transformers cannot load the tokenizer: {reason}") from error
+        raise UserError(
+            "transformers cannot load the exported tokenizer together with the model's config.json "
+            f"({reason}); set data.tokenizer to a tokenizer of this model family"
+        ) from error
     finally:
         transformers.logging.set_verbosity(verbosity)

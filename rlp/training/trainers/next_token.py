@@ -40,7 +40,10 @@ class NextTokenTrainer(StageRunner):
             with clock("update"):
                 metrics, tokens = to_host((values["metrics"], values["tokens"]))
             state = values["state"]
-            self.fault = self._fault(state, batch, metrics) if nonfinite.in_metrics(metrics) else ""
+            if nonfinite.in_metrics(metrics):  # the search is long: once for bad steps in a row
+                self.fault = self.fault or self._fault(state, batch, metrics)
+            else:
+                self.fault = ""
             flops = lambda model: next_token_flops(
                 model, self._optimizer_flops, *batch.tokens.shape
             )
@@ -69,6 +72,6 @@ class NextTokenTrainer(StageRunner):
         whole = replicated(self.setup.mesh)
         return (
             nonfinite.in_rows(by_row, lambda row: int(index[row]))
-            or nonfinite.in_gradient(gradient, (state.params, batch), whole)
+            or nonfinite.in_gradient(gradient, (state.params, batch), self.setup.model, whole)
             or nonfinite.in_update(metrics)
         )

@@ -72,9 +72,10 @@ class RLPTrainer(StageRunner):
             cost = self._cost(values["rollout"], counts, clock.seconds)
             # Only before the first update do sampler and trainer have the same theta.
             metrics |= _mean(of_updates) | {"logprob_gap": of_updates[0]["logprob_gap"]}
-            self.fault = ""
-            if nonfinite.in_metrics(metrics):
-                self.fault = self._fault(state, rows, values, metrics)
+            if nonfinite.in_metrics(metrics):  # the search is long: once for bad steps in a row
+                self.fault = self.fault or self._fault(state, rows, values, metrics)
+            else:
+                self.fault = ""
         if "gather" in self.programs:
             metrics["gather_bytes"] = self._gathered
         return state, metrics, cost
@@ -191,7 +192,7 @@ class RLPTrainer(StageRunner):
         for number in range(self.settings.minibatches):
             gradient = lambda *arguments: minibatch_gradient(*method, *arguments)[-1]
             arguments = (params, rollout.without_cache(), evidence, number)
-            if fault := nonfinite.in_gradient(gradient, arguments, whole):
+            if fault := nonfinite.in_gradient(gradient, arguments, self.setup.model, whole):
                 return fault
         return ""
 

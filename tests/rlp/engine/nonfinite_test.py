@@ -17,7 +17,7 @@ from rlp.objectives.record import Objective
 from rlp.run import loop, state
 from rlp.runtime.errors import UserError
 from rlp.training.checkpoint import Checkpoints
-from tests.support import runs
+from tests.support import runs, tiny
 from tests.support.runs import one_device  # noqa: F401  a fixture
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -44,12 +44,12 @@ INFINITE = objective(
 @pytest.mark.parametrize(
     ("changes", "name", "what", "where"),
     [
-        (RLP, "NAN", "the reward", "nan for thought 2 of fork 0 of document 9 (row 1 of"),
+        (RLP, "NAN", "the reward", "nan for thought 2 of fork 0 of document 1 (row 1 of"),
         pytest.param(
             runs.COMPASS_RLVR,
             "INFINITE",
             "the reward",
-            "inf for thought 1 of fork 0 of document 10",
+            "inf for thought 1 of fork 0 of document 2",
             marks=pytest.mark.slow,
         ),
     ],
@@ -194,17 +194,23 @@ def test_a_thought_that_is_not_finite_only_in_the_update_is_named(new, expected)
 def test_the_first_gradient_of_the_backward_pass_that_is_not_finite_is_named():
     sound = {
         "embedding": jnp.ones((4, 2)),
-        "blocks": {"q": {"kernel": jnp.ones((3, 2, 2))}, "up": {"kernel": jnp.ones((3, 2, 5))}},
+        "blocks": {
+            "attention": {"kernel": jnp.ones((3, 2, 2))},
+            "feed_forward": {"kernel": jnp.ones((3, 2, 5))},
+        },
         "norm": {"scale": jnp.ones(2)},
     }
-    name = lambda gradient: nonfinite.in_gradient(lambda x: x, (gradient,), None)
+    name = lambda gradient: nonfinite.in_gradient(
+        lambda x: x, (gradient,), tiny.model_config(num_layers=3), None
+    )
     assert name(sound) == ""
-    kernel = sound["blocks"]["q"]["kernel"].at[0].set(jnp.nan).at[1, 0, 1].set(jnp.inf)
+    kernel = sound["blocks"]["attention"]["kernel"].at[0].set(jnp.nan).at[1, 0, 1].set(jnp.inf)
     bad = sound | {"embedding": sound["embedding"] * jnp.nan}
-    bad["blocks"] = sound["blocks"] | {"q": {"kernel": kernel}}
+    bad["blocks"] = sound["blocks"] | {"attention": {"kernel": kernel}}
     assert name(bad) == (
-        "the gradient of blocks/q/kernel of layer 1 has 1 of 4 values that are not finite (as have "
-        f"those of 1 more parameter(s)), in stage 'update'; {nonfinite.OVERFLOW}"
+        "the gradient of blocks/attention/kernel of layer 1 (counted from 0) has 1 of 4 values "
+        "that are not finite (so do the gradients of 1 more parameters), in stage 'update'; "
+        + nonfinite.OVERFLOW
     )
     assert name(bad | {"norm": {"scale": jnp.full(2, jnp.inf)}}).startswith(
         "the gradient of norm/scale has 2 of 2 values that"
@@ -222,7 +228,9 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(tmp_path):
     config = runs.config(RLP, SHORT, {"objective": f"{__name__}:STEEP", "max_bad_steps": 1})
     with pytest.raises(UserError) as caught:
         loop.train(config, tmp_path, report=False)
-    assert "the last at step 1; the gradient of norm/scale has " in str(caught.value)
+    assert "the last at step 1; in the first of them: the gradient of norm/scale has " in str(
+        caught.value
+    )
     assert "in stage 'update'" in str(caught.value)
 
 
@@ -238,7 +246,7 @@ def test_a_parameter_is_named_by_its_path_with_the_number_of_its_values():
     assert nonfinite.in_parameters(sound) == ""
     bad = {"a": {"kernel": jnp.ones((2, 3)).at[0].set(jnp.nan)}, "b": jnp.full(4, jnp.inf)}
     assert nonfinite.in_parameters(bad) == (
-        "parameter a/kernel has 3 of 6 values that are not finite (as have 1 more parameter(s))"
+        "parameter a/kernel has 3 of 6 values that are not finite (so do 1 more parameters)"
     )
 
 

@@ -1,5 +1,7 @@
 """The first layer with an output that is not finite is found."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,6 +10,7 @@ from configs import default
 from models.transformer import init
 from rlp.engine.branches import document_trunk
 from rlp.run import layer_search, opened_model
+from rlp.runtime.errors import UserError
 from tests.support import tiny
 from tests.support.runs import one_device  # noqa: F401  a fixture
 
@@ -24,7 +27,8 @@ def test_a_layer_with_a_parameter_that_is_not_finite_is_found(layer):
     broken = leaf.at[layer].set(jnp.nan)
     swap = lambda p, x: broken if p == path else x
     params["blocks"] = blocks | {name: jax.tree_util.tree_map_with_path(swap, blocks[name])}
-    found = layer_search.search(MODEL, params, TRUNK)
+    finite, found = layer_search.search(MODEL, params, TRUNK)
+    assert not finite
     assert found.startswith(f"the output of layer {layer} (")
     assert "is the first that is not finite" in found
 
@@ -32,23 +36,34 @@ def test_a_layer_with_a_parameter_that_is_not_finite_is_found(layer):
 def test_an_embedding_that_is_not_finite_is_found():
     params = init(MODEL, jax.random.key(0))
     params["embedding"] = params["embedding"].at[int(TRUNK.tokens[0, 3]), 2].set(jnp.inf)
-    found = layer_search.search(MODEL, params, TRUNK)
+    finite, found = layer_search.search(MODEL, params, TRUNK)
+    assert not finite
     assert found.startswith("the output of the embedding is the first that is not finite: 1 of ")
     assert "at token 3, channel 2" in found
 
 
 def test_a_sound_network_is_said_to_be_finite():
     params = init(MODEL, jax.random.key(0))
-    found = layer_search.search(MODEL, params, TRUNK)
-    assert found == "the outputs of the embedding and of every layer (3) are finite"
+    finite, found = layer_search.search(MODEL, params, TRUNK)
+    assert finite
+    assert found.startswith("the outputs of the embedding and of every layer (3) are finite")
 
 
 @pytest.mark.parametrize("kind", ["next_token"], indirect=True)
 @pytest.mark.usefixtures("one_device", "early_warnings")
-def test_a_document_of_a_run_is_searched(kind, finished):
+def test_a_document_of_a_run_is_searched(kind, finished, monkeypatch):
     _, _, config = kind
     workdir = finished(config)
     opened = opened_model.open_model(str(workdir), default.get_config(), jax.devices()[0])
-    text, found = layer_search.of_record(opened, 3)
+    opened.config.mesh.fsdp = 2  # the search takes one device, whatever the mesh of the run
+    text, finite, _ = layer_search.of_record(opened, 3)
     assert text
-    assert found.endswith("are finite")
+    assert finite
+
+    def past_the_end(*_):
+        raise IndexError("no records 90 to 90 among 12 rows")
+
+    stream = SimpleNamespace(batch=past_the_end)
+    monkeypatch.setattr(layer_search.assembly, "read_data", lambda *_: (stream, None))
+    with pytest.raises(UserError, match="--document=90 is past the end of the data"):
+        layer_search.of_record(opened, 90)

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import pytest
 
 from configs import default
@@ -10,6 +11,7 @@ from rlp.engine.stages import NEXT_TOKEN, RLP
 from rlp.run import loop
 from rlp.run.checks import profiled_steps
 from rlp.runtime.errors import UserError
+from rlp.runtime.step_trace import StepTrace
 from tests.support import runs
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 
@@ -75,10 +77,20 @@ def test_steps_to_profile_that_are_not_a_range_are_refused(text):
         profiled_steps(settings(**{"profile.steps": text}))
 
 
-def test_steps_to_profile_are_within_the_run():
+def test_steps_to_profile_are_a_range():
     assert profiled_steps(settings()) == range(0)
     assert profiled_steps(settings(**{"profile.steps": "10:13", "steps": 12})) == range(10, 13)
-    with pytest.raises(UserError, match=r"profile\.steps='10:13'.*END can be at most 12"):
-        profiled_steps(settings(**{"profile.steps": "10:13", "steps": 11}))
-    matched = settings(**{"profile.steps": "10:13", "steps": 1, "match": "some:flops"})
-    assert profiled_steps(matched) == range(10, 13)
+
+
+def test_a_run_without_the_steps_to_profile_says_so(tmp_path, caplog):
+    with StepTrace(range(5, 7), tmp_path / "profile") as trace, trace.step(1):
+        pass
+    assert "steps 5 to 6 were not run, so profile.steps traced nothing" in caplog.text
+    assert not (tmp_path / "profile").exists()
+
+
+def test_a_second_profiler_is_refused(tmp_path):
+    with jax.profiler.trace(str(tmp_path / "other")):
+        trace = StepTrace(range(1, 2), tmp_path / "profile")
+        with pytest.raises(UserError, match="profiler is already active"), trace, trace.step(1):
+            pass
