@@ -21,10 +21,9 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from benchmarks import command
+from benchmarks import command, fields
 from benchmarks.attention import tables as report
 from benchmarks.attention.workload import PASSES, AttentionSizes
-from benchmarks.step import fields
 from rlp.runtime.errors import UserError
 
 PORTABLE = ("default", "reference", "xla")  # run on a CPU; other implementations are interpreted

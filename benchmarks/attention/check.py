@@ -11,7 +11,7 @@ from benchmarks.attention.peers import contenders
 from benchmarks.attention.timing import Jitted
 from benchmarks.attention.turns import Contender, Refused
 from benchmarks.attention.workload import AttentionSizes, query_coordinates
-from benchmarks.step.difference import relative_error
+from benchmarks.difference import relative_error
 from rlp.runtime.errors import UserError
 
 MAX_SCORES = 2**30  # float32 scores in the memory of `reference`; its gradient needs a few copies

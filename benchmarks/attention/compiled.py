@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import command
-from benchmarks.step import runs
+from benchmarks import command, runs
 from rlp.capacity import chips, compilers
 from rlp.runtime.errors import UserError
 

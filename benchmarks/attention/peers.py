@@ -11,12 +11,12 @@ from typing import IO, Any, cast
 
 import numpy as np
 
+from benchmarks import fields
 from benchmarks.attention import contenders as case
 from benchmarks.attention import workload
 from benchmarks.attention.contenders import UPDATE
 from benchmarks.attention.turns import Contender, Refused
 from benchmarks.attention.workload import PASSES, AttentionSizes
-from benchmarks.step import fields
 
 TORCH = {
     "flex": "torch FlexAttention, block mask",

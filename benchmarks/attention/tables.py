@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks import runs
 from benchmarks.attention.workload import AttentionSizes
-from benchmarks.step import runs
 from rlp.capacity.chips import CHIPS, Chip
 
 # Exponentials per second of an H200: 16 per cycle on each of 132 multiprocessors, at 1.83 GHz.

@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import command
+from benchmarks import command, fields
 from benchmarks.attention import workload
 from benchmarks.attention.turns import enough_calls, first_line
 from benchmarks.attention.workload import Arrays, AttentionSizes, NumpyCoordinates
-from benchmarks.step import fields
 
 Attend = Callable[..., Any]  # query, key, value, each [B, heads, S, head_dim], to the output
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.step import fields
-from benchmarks.step.fields import flag
+from benchmarks import fields
+from benchmarks.fields import flag
 from rlp.runtime.errors import UserError
 
 DTYPES = {"float32": 4, "bfloat16": 2}  # bytes of an element

@@ -12,8 +12,8 @@ import json
 import os
 import sys
 
-from benchmarks import command
-from benchmarks.step import workload
+from benchmarks import command, fields
+from benchmarks.step.workload import Workload
 from rlp.runtime.errors import UserError
 
 
@@ -21,9 +21,9 @@ def main(arguments: list[str]) -> int:
     """Run the program and return its exit status."""
     parser = command.Parser(__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the naive layout")
-    workload.add_flags(parser)
+    fields.add_flags(parser, Workload)
     flags = parser.parse_args(arguments)
-    sizes = workload.from_flags(flags)
+    sizes = Workload(**fields.values(flags, Workload))
     if flags.check and sizes.dtype != "float32":
         raise UserError(f"--check compares float32; leave out --dtype={sizes.dtype}")
     # XLA starts one thread for each allowed CPU when it first computes.
@@ -31,14 +31,14 @@ def main(arguments: list[str]) -> int:
     return _check(sizes) if flags.check else _measure(sizes)
 
 
-def _measure(sizes: workload.Workload) -> int:
+def _measure(sizes: Workload) -> int:
     from benchmarks.step import timing  # imports jax, after the command line has been checked
 
     print(json.dumps(timing.measure(sizes)), flush=True)
     return 0
 
 
-def _check(sizes: workload.Workload) -> int:
+def _check(sizes: Workload) -> int:
     from benchmarks.step import check
 
     differences = check.differences_of(sizes)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.difference import relative_error
 from benchmarks.step import naive
-from benchmarks.step.difference import relative_error
 from benchmarks.step.naive import StepResults
 from benchmarks.step.product import Case, batches, make_case, make_trainer
 from benchmarks.step.workload import Workload

@@ -9,11 +9,11 @@ same as a share of the first step's time.
 import sys
 from typing import Any
 
-from benchmarks import command
-from benchmarks.step import fields, runs, workload
+from benchmarks import command, fields, runs
+from benchmarks.step.workload import Workload
 
 TIMES = ("step_s", "rollout_s", "score_s", "update_s")
-COUNTS = fields.counts(workload.Workload)
+COUNTS = fields.counts(Workload)
 
 
 def main(arguments: list[str]) -> int:
@@ -21,9 +21,9 @@ def main(arguments: list[str]) -> int:
     parser = command.Parser(__doc__)
     parser.add_argument("--over", choices=COUNTS, default="positions", help="flag to vary")
     parser.add_argument("--values", default="1,2,4,8,16,32,64", help="its values, ascending")
-    workload.add_flags(parser)
+    fields.add_flags(parser, Workload)
     flags = parser.parse_args(arguments)
-    sizes = workload.from_flags(flags)
+    sizes = Workload(**fields.values(flags, Workload))
     # All workloads are checked before the first one runs.
     workloads = fields.varied(sizes, flags.over, flags.values)
     command.cpus(max(one.threads for one in workloads))
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     for one in workloads:
         name = f"this project with --{flags.over}={getattr(one, flags.over)}"
         try:
-            lines.append(runs.run_line(runs.product(one), name, one.threads, [*TIMES, "rows"]))
+            lines.append(runs.run_line(one.command(), name, one.threads, [*TIMES, "rows"]))
         except runs.RunFailed as failure:
             print(failure, file=sys.stderr)
             return 1

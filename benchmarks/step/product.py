@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.measure import make_model, optimizer_of
 from benchmarks.step.workload import Workload
 from configs.default import get_config
 from models.config import ModelConfig
@@ -13,7 +14,7 @@ from models.sharding import make_mesh
 from rlp.data.batch import Batch
 from rlp.engine.branches import Vocabulary, vocabulary
 from rlp.engine.method import Method
-from rlp.engine.optimizer import Optimizer, make_optimizer
+from rlp.engine.optimizer import Optimizer
 from rlp.engine.placement import state_shardings
 from rlp.engine.step import RLPSettings
 from rlp.training.trainers import RLPTrainer
@@ -32,17 +33,6 @@ class Case:
 def make_case(sizes: Workload) -> Case:
     """Return the case of a workload, with all other fields from the default config."""
     default = get_config()
-    model = ModelConfig(
-        vocab_size=sizes.vocab,
-        hidden_size=sizes.hidden,
-        num_layers=sizes.layers,
-        num_heads=sizes.heads,
-        num_kv_heads=sizes.kv_heads,
-        head_dim=sizes.head_dim,
-        ffn_size=sizes.ffn_size,
-        compute_dtype=sizes.dtype,
-        remat=sizes.remat,
-    )
     method = {
         "group_size": sizes.group,
         "forks_per_document": sizes.positions,
@@ -62,15 +52,12 @@ def make_case(sizes: Workload) -> Case:
         "max_branches_in_flight": sizes.max_branches_in_flight,
         "update_micro_batch": sizes.micro_batch,
     }
-    optimizer = {"learning_rate": sizes.lr, "schedule": "constant", "clip_norm": 1.0}
     words = {"pad": 0, "eos": 1, "separator": 1, "used": sizes.vocab, "size": sizes.vocab}
     return Case(
-        model=model,
+        model=make_model(sizes),
         settings=RLPSettings(**(dict(default.rlp) | {"objective": "rlp"} | method)),
         vocabulary=vocabulary(think_open=(3,), think_close=(4,), bos=(2,), **words),
-        optimizer=make_optimizer(
-            **(dict(default.optimizer) | optimizer), total_steps=sizes.warmup + sizes.steps
-        ),
+        optimizer=optimizer_of(sizes),
     )
 
 

@@ -1,27 +1,21 @@
 """Time the steps of this project's trainer."""
 
-import contextlib
-import dataclasses
 import functools
-import resource
 import statistics
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from benchmarks.measure import common_line, compilations, matmul_gflop_per_s
 from benchmarks.step.product import Case, batches, make_case, make_trainer
 from benchmarks.step.workload import Workload
-from models.transformer import count_parameters, init, shapes
+from models.transformer import init, shapes
 from rlp.data.batch import Batch
 from rlp.data.rows import Rows
 from rlp.engine.step import TrainState, new_state
 from rlp.training.flops import by_phase, rlp_flops
 
-COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
-MATMUL_SIZE = 1024
 # Name in the printed line -> stage of the trainer.
 STAGES = {"rollout": "rollout", "score": "evidence", "update": "update"}
 
@@ -37,7 +31,6 @@ def measure(sizes: Workload) -> dict[str, Any]:
     with compilations() as compiled:
         rows = [steps.take(batch) for batch in all_batches[sizes.warmup :]]
     median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-    device = jax.devices()[0]
     seconds = {name: round(value, 6) for name, value in median.items() if name.endswith("_s")}
     return {
         "impl": "rlp-jax",
@@ -51,15 +44,9 @@ def measure(sizes: Workload) -> dict[str, Any]:
         "matmul_gflop_per_s": round(matmul, 2),
         "closed_fraction": round(median["closed_fraction"], 4),
         "compilations": len(compiled),
-        "params": count_parameters(case.model),
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "rows": sizes.thoughts,
-        **dataclasses.asdict(sizes),
-        "ffn": sizes.ffn_size,
         "micro": sizes.micro_batch,  # the name that other implementations use
-        "device": device.platform,
-        "device_kind": device.device_kind,
-        "jax": jax.__version__,
+        **common_line(sizes, case.model),
     }
 
 
@@ -100,32 +87,3 @@ class _Steps:
             "flops": sum(flops.values()),
             "closed_fraction": metrics["closed_fraction"],
         }
-
-
-@contextlib.contextmanager
-def compilations() -> Iterator[list[float]]:
-    """Yield a list to which the seconds of every XLA compilation in the context are appended."""
-    seconds: list[float] = []
-
-    def listen(event: str, duration_secs: float, **_: str | int) -> None:
-        if event == COMPILE_EVENT:
-            seconds.append(duration_secs)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield seconds
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-
-
-def matmul_gflop_per_s(repeats: int = 5) -> float:
-    """Return the rate of a large float32 matmul on this machine, the best of `repeats`."""
-    square = jnp.ones((MATMUL_SIZE, MATMUL_SIZE), jnp.float32)
-    multiply = jax.jit(jnp.matmul)
-    jax.block_until_ready(multiply(square, square))
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(multiply(square, square))
-        best = min(best, time.perf_counter() - start)
-    return 2 * MATMUL_SIZE**3 / best / 1e9

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import fields
 from benchmarks.attention import __main__, check, splash, timing, torch, turns, workload
 from benchmarks.attention import contenders as case
 from benchmarks.attention import tables as report
 from benchmarks.attention.peers import TorchPeer, TorchProcess, contenders
 from benchmarks.attention.workload import PASSES, AttentionSizes
-from benchmarks.step import fields
-from benchmarks.step.difference import relative_error
-from benchmarks.step.timing import compilations
+from benchmarks.difference import relative_error
+from benchmarks.measure import compilations
 from models.mask import visible
 from rlp.runtime.errors import UserError
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from benchmarks import command
-from benchmarks.step import compare, curve, runs
+from benchmarks import command, runs
+from benchmarks.step import compare, curve
 from benchmarks.step.workload import Workload
 from rlp.runtime.errors import UserError
 
@@ -39,7 +39,7 @@ def peer(tmp_path):
 @pytest.fixture
 def ours(monkeypatch, peer):
     """Replace this project by a fake that takes 1, 2 and 4 seconds for a rollout."""
-    monkeypatch.setattr(runs, "product", lambda sizes: peer("ours", 1).split())
+    monkeypatch.setattr(Workload, "command", lambda sizes: peer("ours", 1).split())
 
 
 def cells(text: str) -> list[list[str]]:
@@ -148,7 +148,7 @@ def test_a_curve_shows_the_marginal_cost(monkeypatch, capsys):
 
 
 def test_this_project_receives_all_flags():
-    words = runs.product(Workload(kv_heads=1, remat="dots", micro_batch=2))
+    words = Workload(kv_heads=1, remat="dots", micro_batch=2).command()
     assert words[:3] == [sys.executable, "-m", "benchmarks.step"]
     assert {"--kv_heads=1", "--remat=dots", "--micro_batch=2", "--steps=3"} <= set(words)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.step.timing import compilations
+from benchmarks.measure import compilations
 from models.sharding import make_mesh
 from rlp.data.rows import Rows
 from rlp.engine import decoding, step

@@ -3,12 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import command
-from benchmarks.step.workload import Workload
 
 # As `rlp.runtime.allocator` does in this project: the process keeps freed memory.
 KEEP_MEMORY = {
@@ -21,11 +19,6 @@ KEEP_MEMORY = {
 
 class RunFailed(Exception):
     """A benchmark printed no result; the message is one line with its name and the reason."""
-
-
-def product(sizes: Workload) -> list[str]:
-    """Return the command line that times this project."""
-    return [sys.executable, "-m", "benchmarks.step", *sizes.arguments()]
 
 
 def run_line(words: Sequence[str], name: str, threads: int, needed: Sequence[str]) -> dict:
