@@ -120,7 +120,7 @@ def test_a_chain_stopped_between_and_within_its_runs_ends_the_same(
     assert table(whole) == table(again)
     assert table(whole) == table((tmp_path / "whole" / "run" / "pipeline.md").read_text())
     check_table(table(whole), before)
-    assert "In brackets: published numbers" in whole
+    assert "In parentheses: published numbers" in whole
 
 
 def check_table(rows, summary):

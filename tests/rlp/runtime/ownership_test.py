@@ -288,8 +288,16 @@ def test_a_run_whose_tokenizer_is_gone_says_so(model, text, tmp_path):
     with crash_at(NextTokenTrainer, "step", 2), pytest.raises(Crash):
         loop.train(run_config, tmp_path, report=False)
     shutil.rmtree(tmp_path / "hf")
-    refused(lambda: loop.train(run_config, tmp_path), tmp_path, "hf is missing")
-    refused(lambda: init_from.find(str(tmp_path)), tmp_path, "hf is missing")
+    refused(
+        lambda: loop.train(run_config, tmp_path),
+        tmp_path,
+        "hf, which has the tokenizer of this run, is missing",
+    )
+    refused(
+        lambda: init_from.find(str(tmp_path)),
+        tmp_path,
+        "hf, which has the tokenizer of this run, is missing",
+    )
 
 
 @pytest.mark.parametrize("content", ["", "{}"])
