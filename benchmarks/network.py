@@ -32,7 +32,7 @@ class NetworkSizes:
     ffn: int = fields.flag(0, "inner width of the feed-forward; 0 = 3 * hidden", least=0)
     vocab: int = fields.flag(4096, "rows of the embedding", least=FIRST_WORD + 1)
     threads: int = fields.flag(1, "CPUs to use")
-    warmup: int = fields.flag(2, "steps before the timed ones, which compile")
+    warmup: int = fields.flag(2, "untimed first steps, in which programs are compiled")
     steps: int = fields.flag(3, "timed steps; results are their medians")
     seed: int = fields.flag(0, "seed of all random numbers", least=0)
     lr: float = fields.flag(1e-6, "learning rate of AdamW", least=0)

@@ -11,7 +11,7 @@
 with the prefix `demo_` run in minutes on two CPU cores: for every seed, the base of `configs/demo.py`
 and RLP from it. `docs/ablations.md` has the results.
 
-The values of tau in the paper are between 0.99 and 1; the value between 0.99 and 0.999 is our choice.
+The values of tau in the paper are between 0.99 and 1; 0.995 is our choice.
 """
 
 from typing import Any

@@ -61,7 +61,7 @@ def submit_gke(
 
 
 def _levels(points: Iterable[Point]) -> list[list[Point]]:
-    """Return the unfinished points by depth: the number of points in a row that must precede."""
+    """Return the unfinished points by depth, the length of the chain before them."""
     depth: dict[str, int] = {}
     levels: list[list[Point]] = []
     for point in points:

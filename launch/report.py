@@ -33,7 +33,7 @@ _MARKDOWN = program.define_output(
 )
 _PLOT = program.define_output("plot", ".svg or .png file with a panel per metric of --figures", "")
 _FIGURES = flags.DEFINE_list(
-    "figures", [], "metrics of the table or plot, such as think_loss,flops; '' = all"
+    "figures", [], "metrics of the table ('' = all) or of the plot, such as think_loss,flops"
 )
 
 
@@ -53,10 +53,10 @@ def main(arguments: Sequence[str]) -> None:
     groups = report.group_runs(sources)
     summaries = {group.name: [run.summary for run in group.runs] for group in groups}
     table = report.markdown_table(summaries, _FIGURES.value)
+    if _PLOT.value:  # first, since it refuses metrics that the table has
+        report.write_comparison(groups, _FIGURES.value, Path(_PLOT.value))
     if _MARKDOWN.value:
         report.write_markdown(table, Path(_MARKDOWN.value))
-    if _PLOT.value:
-        report.write_comparison(groups, _FIGURES.value, Path(_PLOT.value))
     report.write_sources(sources, out)
     print(report.terminal_table(summaries, shutil.get_terminal_size((110, 24)).columns))
     print(f"\nreport: {out}")

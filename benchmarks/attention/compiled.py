@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--implementation",
         default="",
-        help="name; empty is the best",
+        help="implementation of attention; empty = the best one for the chip",
     )
     flags = parser.parse_args(arguments)
     topology = chips.parse_topology(flags.topology)

@@ -5,9 +5,10 @@ r"""Run launch.train on a TPU slice of Cloud TPU VMs, and recreate the slice aft
     python -m launch.pods.tpu_vm start  --name=qwen --zone=us-east5-a --bucket=<bucket> \
         -- --config=configs/qwen3_1p7b_rlp.py --workdir=bucket/runs/qwen …
 
-`resume`, with the flags of all three, starts the run, and first recreates the slice if it was
-preempted. `stop` makes the run save and end; `status` and `delete` act on the slice. `setup` copies
-the last commit of this repository to every host, and `start` mounts the bucket at ./bucket.
+`resume`, with the flags of all three, starts the run, and first creates the slice again if it
+is preempted, failed or missing. `stop` makes the run save and end; `status` and `delete` act on the
+slice. `setup` copies the last commit of this repository to every host, and `start` mounts the
+bucket at ./bucket.
 """
 
 import re
@@ -143,7 +144,7 @@ def _delete() -> None:
 
 
 def _make_ready() -> None:
-    """Make sure that the slice is ready and set up; recreate it if it was preempted.
+    """Make sure that the slice is ready and set up; create it if preempted, failed or missing.
 
     Raises:
       UserError: The slice is in a temporary state.

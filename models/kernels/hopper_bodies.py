@@ -18,7 +18,7 @@ from jax.experimental import pallas as pl
 from models.kernels.blocks import HIGH, LOG2_E, LOW, POSITION, SEGMENT, Ref
 from models.kernels.warpgroups import COLUMN, MATRIX, ROW, ROWS, Block, Program, Registers
 
-MASK_VALUE = -1e30  # masked score, before scaling; finite, so that a difference of two is not NaN
+UNSCALED_MASK = -1e30  # masked score before scaling; finite, so that a difference of two is not NaN
 
 
 def forward_kernel(log2_scale: float, program: Program, warpgroup: Any) -> list[jax.Array]:
@@ -48,11 +48,13 @@ def forward_kernel(log2_scale: float, program: Program, warpgroup: Any) -> list[
         (s,) = registers.products([(q_ref, k_ref)], meanwhile=program.take_turns)
         if block.masked:
             s = jnp.where(
-                _block_mask(registers, q_mask_refs[block.source], block.get(0, 1), 0), s, MASK_VALUE
+                _block_mask(registers, q_mask_refs[block.source], block.get(0, 1), 0),
+                s,
+                UNSCALED_MASK,
             )
         block.free(0)
         m_next = jnp.maximum(m_i, s.max(axis=1))
-        offset = jnp.where(m_next > MASK_VALUE, m_next, 0.0) if block.masked else m_next
+        offset = jnp.where(m_next > UNSCALED_MASK, m_next, 0.0) if block.masked else m_next
         p = jnp.exp2(s * log2_scale - spread(offset * log2_scale, s))
         alpha = jnp.exp2((m_i - m_next) * log2_scale)
         l_i = l_i * alpha + p.sum(axis=1)
@@ -65,7 +67,7 @@ def forward_kernel(log2_scale: float, program: Program, warpgroup: Any) -> list[
 
     carry = (
         registers.full(q_ref.shape, 0.0, MATRIX),
-        registers.full((ROWS,), MASK_VALUE, ROW),
+        registers.full((ROWS,), UNSCALED_MASK, ROW),
         registers.full((ROWS,), 0.0, ROW),
     )
     pl.when(warpgroup == 1)(program.take_turns)  # half a step behind the other

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from models.backend import compiling_for
 from rlp.capacity.hlo import Collective, collectives
 from rlp.engine.placement import device_bytes, placed
+from rlp.runtime.errors import is_out_of_memory
 
 REMATERIALIZED = re.compile(
     r"Involuntary full rematerialization.*? for HLO operation %?(?P<operation>[\w.-]+)"
@@ -148,7 +149,7 @@ class Compiler:
             with compiler_log() as lines:
                 compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
+            if not is_out_of_memory(error):
                 print(*lines, sep="\n", file=sys.stderr)
                 raise
             raise OutOfMemory(name, _needed_bytes(str(error))) from error

@@ -40,7 +40,7 @@ def write_comparison(groups: Sequence[Group], keys: Sequence[str], out: Path) ->
     """Draw a panel per metric: a line for the mean over seeds in a band from smallest to largest.
 
     An arm that starts from another arm begins, at 0 FLOPs, with the final value of that arm. Arms
-    that others start from are dotted horizontal lines at their final value.
+    with one value, such as those that others start from, are dotted horizontal lines.
 
     Args:
       groups: The arms and runs, as in the table.

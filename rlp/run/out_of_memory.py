@@ -7,7 +7,7 @@ import jax
 
 from configs.default import Config
 from configs.fields import value_of
-from rlp.runtime.errors import UserError
+from rlp.runtime.errors import UserError, is_out_of_memory
 
 # In the order in which to try them: the first ones do not change results.
 NEXT_TOKEN_FIELDS = ("model.remat", "batch_size", "data.sequence_length")
@@ -35,7 +35,7 @@ def as_user_error(config: Config) -> Iterator[None]:
     except MemoryError as error:
         raise UserError(_message(config, "the host", str(error))) from error
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise UserError(_message(config, "a device", str(error))) from error
 

@@ -41,6 +41,11 @@ class UserError(ValueError):
         return error
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of JAX's runtime or compiler says that a device is out of memory."""
+    return "RESOURCE_EXHAUSTED" in str(error)
+
+
 class UserCodeError(UserError):
     """The user's code, such as an objective or a config file, raised an error.
 

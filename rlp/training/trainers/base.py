@@ -2,14 +2,16 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
 
 from rlp.data.rows import Rows
+from rlp.engine import nonfinite
 from rlp.engine.stages import Setup, Values, of_unit, placements, stages_of
 from rlp.engine.step import TrainState
+from rlp.runtime.errors import is_out_of_memory
 from rlp.training.cost import Cost
 
 
@@ -17,8 +19,8 @@ class Trainer(Protocol):
     """Takes training steps of an objective.
 
     Attributes:
-      fault: describes the first value of the last step that is not finite, with a cure; "" if all
-        are finite.
+      fault: describes the first value that is not finite of the last step, or of the first one in a
+        row of such steps, with a cure; "" if the last step is finite.
     """
 
     fault: str
@@ -67,6 +69,22 @@ class StageRunner:
         self.programs: dict[str, Callable] = {
             stage.name: stage.jit(setup, outputs) for stage in self.stages if stage.function
         }
+
+    def find_fault(self, metrics: Mapping[str, float], search: Callable[[], str]) -> None:
+        """Set `fault` after a step: to "" if its metrics are finite, else to what `search` finds.
+
+        The search is long, so it runs once for bad steps in a row. It needs memory besides that of
+        a step; if there is not enough, the fault names the metric only.
+        """
+        if not nonfinite.in_metrics(metrics):
+            self.fault = ""
+        elif not self.fault:
+            try:
+                self.fault = search()
+            except jax.errors.JaxRuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.fault = nonfinite.in_update(metrics)
 
     def run(self, unit: str, values: Values, clock: Clock) -> Values:
         """Run the stages of a unit; return `values` with their outputs.

@@ -26,7 +26,6 @@ class NextTokenTrainer(StageRunner):
     def __init__(self, model: ModelConfig, optimizer: Optimizer, mesh: Mesh, shardings: Any):
         super().__init__(Setup(model, None, None, optimizer, mesh), shardings)
         self._optimizer_flops = optimizer.flops(shapes(model))
-        self._losses: Any = None  # jitted function to the loss of every row, compiled on demand
 
     def step(
         self, state: TrainState, rows: Rows, key: jax.Array
@@ -40,10 +39,7 @@ class NextTokenTrainer(StageRunner):
             with clock("update"):
                 metrics, tokens = to_host((values["metrics"], values["tokens"]))
             state = values["state"]
-            if nonfinite.in_metrics(metrics):  # the search is long: once for bad steps in a row
-                self.fault = self.fault or self._fault(state, batch, metrics)
-            else:
-                self.fault = ""
+            self.find_fault(metrics, lambda: self._fault(state, batch, metrics))
             flops = lambda model: next_token_flops(
                 model, self._optimizer_flops, *batch.tokens.shape
             )
@@ -65,11 +61,9 @@ class NextTokenTrainer(StageRunner):
 
         if fault := nonfinite.in_networks({"": lambda: state.params}):
             return fault
-        if self._losses is None:
-            self._losses = jax.jit(losses, out_shardings=replicated(self.setup.mesh))
-        by_row, index = jax.device_get(self._losses(state.params, batch))
-        gradient = lambda *arguments: next_token_gradient(self.setup.model, *arguments)[-1]
         whole = replicated(self.setup.mesh)
+        by_row, index = jax.device_get(jax.jit(losses, out_shardings=whole)(state.params, batch))
+        gradient = lambda *arguments: next_token_gradient(self.setup.model, *arguments)[-1]
         return (
             nonfinite.in_rows(by_row, lambda row: int(index[row]))
             or nonfinite.in_gradient(gradient, (state.params, batch), self.setup.model, whole)

@@ -72,10 +72,7 @@ class RLPTrainer(StageRunner):
             cost = self._cost(values["rollout"], counts, clock.seconds)
             # Only before the first update do sampler and trainer have the same theta.
             metrics |= _mean(of_updates) | {"logprob_gap": of_updates[0]["logprob_gap"]}
-            if nonfinite.in_metrics(metrics):  # the search is long: once for bad steps in a row
-                self.fault = self.fault or self._fault(state, rows, values, metrics)
-            else:
-                self.fault = ""
+            self.find_fault(metrics, lambda: self._fault(state, rows, values, metrics))
         if "gather" in self.programs:
             metrics["gather_bytes"] = self._gathered
         return state, metrics, cost

@@ -15,7 +15,7 @@ from rlp.run.state import StateMaker
 from rlp.runtime.config_json import Value
 
 SMALL: dict[str, Value] = {"batch_size": 2, "rlp.group_size": 2, "rlp.thought_length": 2}
-WAVES: dict[str, Value] = {
+IN_PARTS: dict[str, Value] = {
     "rlp.max_branches_in_flight": 2,
     "rlp.update_micro_batch": 2,
     "rlp.minibatches": 2,
@@ -47,7 +47,7 @@ def step(objective, disable_jit=False, **changes):
     [
         ("next_token", {}),
         ("rlp", {}),
-        pytest.param("rlp", WAVES, marks=pytest.mark.slow, id="rlp in parts with remat and KL"),
+        pytest.param("rlp", IN_PARTS, marks=pytest.mark.slow, id="rlp in parts with remat and KL"),
     ],
 )
 def test_a_step_without_jit_has_the_metrics_of_the_jitted_one(objective, changes):

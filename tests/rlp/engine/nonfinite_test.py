@@ -17,6 +17,7 @@ from rlp.objectives.record import Objective
 from rlp.run import loop, state
 from rlp.runtime.errors import UserError
 from rlp.training.checkpoint import Checkpoints
+from rlp.training.trainers.base import StageRunner
 from tests.support import runs, tiny
 from tests.support.runs import one_device  # noqa: F401  a fixture
 
@@ -268,3 +269,22 @@ def test_a_row_whose_loss_is_no_number_is_named():
 def test_the_message_on_an_update_follows_from_its_metrics(metrics, what):
     assert nonfinite.in_update(metrics).startswith(what)
     assert "lower optimizer.learning_rate" in nonfinite.in_update(metrics)
+
+
+def test_the_search_runs_once_for_bad_steps_in_a_row_and_may_run_out_of_memory():
+    runner, searches = object.__new__(StageRunner), []
+    runner.fault = ""
+    bad, full = {"loss": math.nan}, jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory")
+
+    def search(error=full):
+        searches.append(error)
+        raise error
+
+    runner.find_fault(bad, search)
+    assert runner.fault == nonfinite.in_update(bad)
+    runner.find_fault(bad, search)
+    assert len(searches) == 1
+    runner.find_fault({"loss": 1.0}, search)
+    assert runner.fault == ""
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        runner.find_fault(bad, lambda: search(jax.errors.JaxRuntimeError("INTERNAL: broken")))
