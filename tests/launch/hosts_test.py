@@ -147,7 +147,7 @@ def test_a_model_of_hugging_face_comes_onto_two_hosts_as_onto_one(tmp_path):
     with cluster.started(words, 1, tmp_path / "made") as (process,):
         assert process.wait(600) == 0
     arms = {"run": {"init_from": f"{tmp_path}/tiny"}}
-    changes = runs.TEXT_RLP | {"steps": 2, "checkpoint.every": 1, "data.sequence_length": 32}
+    changes = runs.TEXT | {"steps": 2, "checkpoint.every": 1, "data.sequence_length": 32}
     experiment(tmp_path, arms, changes, runs.text_file(tmp_path))
     alone(tmp_path, "expected", 1)
     words = several(tmp_path, "run", 2, "--config.mesh.fsdp=2", "--config.mesh.tensor=2")

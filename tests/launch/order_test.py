@@ -1,4 +1,4 @@
-"""The arms of the demo at full size: RLP ends above CPT and a control."""
+"""The arms of the demo at full size: RLP ends above continued pretraining."""
 
 import json
 import subprocess
@@ -9,9 +9,9 @@ import pytest
 from tests.support import environment
 from tests.support.paths import ROOT
 
-# One control, which rewards a thought for its effect on another document. The rewards of all
-# objectives are tested in tests/rlp/answers/propositions_test.py and for single steps.
-ARMS = ["base", "rlp", "cpt", "other_document"]
+# Without the controls: the rewards of all objectives are tested in
+# tests/rlp/answers/propositions_test.py and for single steps.
+ARMS = ["base", "rlp", "cpt"]
 CONFIG = f"""
 from configs import demo_objectives
 
@@ -43,7 +43,7 @@ def figures(tmp_path_factory):
 
 @pytest.mark.slow  # minutes of training
 @pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "rlp"])
-def test_rlp_ends_above_continued_pretraining_and_a_control(arm, figures):
+def test_rlp_ends_above_continued_pretraining(arm, figures):
     rlp, other = figures["rlp"], figures[arm]
     assert rlp["think_loss"] < other["think_loss"]
     assert rlp["sampled_think_accuracy"] > other["sampled_think_accuracy"]

@@ -46,7 +46,6 @@ def step(objective, disable_jit=False, **changes):
     ("objective", "changes"),
     [
         ("next_token", {}),
-        ("rlp", {}),
         pytest.param("rlp", IN_PARTS, marks=pytest.mark.slow, id="rlp in parts with remat and KL"),
     ],
 )
