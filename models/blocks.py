@@ -100,10 +100,22 @@ def layer_numbers(config: ModelConfig) -> dict[str, list[int]]:
 
 def unstack(config: ModelConfig, stacks: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Split the stacks into the parameters of each layer."""
+    slices = jax.tree.map(_slices, stacks)
     params_of_layers: list[dict[str, Any]] = []
     for indices in stack_indices(layers(config)):
         params: dict[str, Any] = {}
         for name, index in indices.items():
-            params |= jax.tree.map(lambda x, index=index: x[index], of_kind(stacks, name))
+            pick = lambda x, index=index: x[index]
+            params |= jax.tree.map(pick, of_kind(slices, name), is_leaf=lambda x: isinstance(x, tuple))
         params_of_layers.append(params)
     return params_of_layers
+
+
+@jax.custom_vjp
+def _slices(stack: jax.Array) -> tuple[jax.Array, ...]:
+    """Split a stack along its first axis. The gradient is written once, as a stack of the
+    gradients; that of indexing would be a sum of as many padded arrays as there are layers."""
+    return tuple(stack)
+
+
+_slices.defvjp(lambda stack: (tuple(stack), None), lambda _, slopes: (jnp.stack(slopes),))
