@@ -149,9 +149,7 @@ def test_another_temperature_is_detected_in_bfloat16(in_bfloat16):
 def test_a_wrong_result_is_detected_in_bfloat16(in_bfloat16, field, change):
     results, rounded, expected, *_ = in_bfloat16
     wrong = jax.tree.map(lambda x: np.asarray(x) * change, getattr(results, field))
-    multiples = check.roundings(
-        dataclasses.replace(results, **{field: wrong}), rounded, expected
-    )
+    multiples = check.roundings(dataclasses.replace(results, **{field: wrong}), rounded, expected)
     assert len(complaints(multiples, "bfloat16")) == 1
 
 
