@@ -144,6 +144,14 @@ def test_another_temperature_is_detected_in_bfloat16(in_bfloat16):
     assert complaints(check.roundings(wrong, rounded, expected), "bfloat16") == names
 
 
+def test_another_fork_is_detected_in_bfloat16(in_bfloat16):
+    _, rounded, expected, exact, (params, baseline, documents, forks, thoughts) = in_bfloat16
+    moved = [forks[0] - 1, forks[1]]
+    wrong = naive.step_results(exact, params, baseline, documents, moved, thoughts)
+    multiples = check.roundings(wrong, rounded, expected)
+    assert complaints(multiples, "bfloat16") == list(check.LIMITS["bfloat16"])
+
+
 @pytest.mark.parametrize("change", [1.1, np.nan])
 @pytest.mark.parametrize("field", ["reasoned", "baseline", "logprobs", "gradient"])
 def test_a_wrong_result_is_detected_in_bfloat16(in_bfloat16, field, change):
