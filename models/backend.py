@@ -23,6 +23,9 @@ class Choices:
       unrolled_layers: networks of at most this many layers are unrolled; deeper ones are scanned.
         In a scan, XLA's CPU backend copies a layer's weights and caches out of their stack; other
         backends read them in place, and compile one layer faster than many.
+      unrolled_decoding: while decoding, networks of at most this many layers are unrolled. A
+        decoding step reads all weights for a few rows, so that on a CPU the copies of a scan cost
+        as much as the products, and it compiles faster than the other passes.
       row_scores: maximum number of attention scores per row of documents in memory at once.
       logits: maximum number of logits in memory at once.
       cache_slots: the number of slots in a branch cache is a multiple of this, so that kernels can
@@ -33,6 +36,7 @@ class Choices:
     """
 
     unrolled_layers: int
+    unrolled_decoding: int
     row_scores: int
     logits: int
     cache_slots: int
@@ -41,13 +45,15 @@ class Choices:
 
 CPU = Choices(
     unrolled_layers=8,
+    unrolled_decoding=64,
     row_scores=2**22,
-    logits=2**22,
+    logits=2**24,
     cache_slots=1,
     decode_divisors=(1, 2, 4),
 )
 ACCELERATOR = Choices(
     unrolled_layers=0,
+    unrolled_decoding=0,
     row_scores=2**25,
     logits=2**25,
     cache_slots=16,

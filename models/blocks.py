@@ -105,10 +105,14 @@ def unstack(config: ModelConfig, stacks: Mapping[str, Any]) -> list[dict[str, An
     for indices in stack_indices(layers(config)):
         params: dict[str, Any] = {}
         for name, index in indices.items():
-            pick = lambda x, index=index: x[index]
-            params |= jax.tree.map(pick, of_kind(slices, name), is_leaf=lambda x: isinstance(x, tuple))
+            layer = lambda x, index=index: x[index]
+            params |= jax.tree.map(layer, of_kind(slices, name), is_leaf=_is_tuple)
         params_of_layers.append(params)
     return params_of_layers
+
+
+def _is_tuple(x: Any) -> bool:
+    return isinstance(x, tuple)
 
 
 @jax.custom_vjp

@@ -115,6 +115,25 @@ def map_branches(change: Callable, cache: Cache, *others: Cache) -> Cache:
     return Cache(caches, cache.slots)
 
 
+def unstacked(cache: Cache) -> Cache:
+    """Return a cache with a list of the caches of its layers for each kind, instead of stacks."""
+    layer = lambda arrays, i: jax.tree.map(lambda x: x[i], arrays)
+    count = lambda arrays: len(jax.tree.leaves(arrays)[0])
+    lists = {
+        name: arrays
+        if isinstance(arrays, list)
+        else [layer(arrays, i) for i in range(count(arrays))]
+        for name, arrays in cache.kinds.items()
+    }
+    return Cache(lists, cache.slots)
+
+
+def stacked(cache: Cache) -> Cache:
+    """Return a cache with a stack of the caches of all layers for each kind, instead of lists."""
+    stack = lambda layers: jax.tree.map(lambda *x: jnp.stack(x), *layers)
+    return Cache({name: stack(layers) for name, layers in cache.kinds.items()}, cache.slots)
+
+
 def trunk_bytes(config: ModelConfig, rows: int, length: int, forks: int) -> dict[LayerKind, int]:
     """Return the bytes of the trunk caches of all layers of each kind.
 

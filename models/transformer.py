@@ -7,6 +7,7 @@ with depth, or unrolled if that suits the backend (`models.backend`). `models.tr
 layers (`models.layers`) define which tokens attend to which.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -36,7 +37,7 @@ class Transformer:
     table: jax.Array  # [V, D], the embedding
     blocks: Any  # parameters of the layers: stacks, or a list of layers
     scale: jax.Array  # [D], scale of the final norm
-    reader: jax.Array  # [D, V], the output projection
+    head: jax.Array  # the output projection: [D, V], or the embedding [V, D] if they are tied
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """Embed token ids [...] as the residual stream [..., D] in the compute dtype."""
@@ -52,10 +53,21 @@ class Transformer:
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Map final hidden states [..., D] to float32 logits [..., V]."""
-        weights = self.reader.astype(hidden.dtype)
-        logits = jnp.matmul(hidden, weights, preferred_element_type=jnp.float32)
-        cap = self.config.logit_softcap
-        return cap * jnp.tanh(logits / cap) if cap else logits
+        return project(self.config, self.head, hidden)
+
+
+def project(config: ModelConfig, head: jax.Array, hidden: jax.Array) -> jax.Array:
+    """Map final hidden states [..., D] to float32 logits [..., V] with `Transformer.head`.
+
+    A tied embedding is read as it is: a transposed copy would take as long as hundreds of rows.
+    """
+    of_head = 1 if config.tie_embeddings else 0
+    axes = (((hidden.ndim - 1,), (of_head,)), ((), ()))
+    logits = jax.lax.dot_general(
+        hidden, head.astype(hidden.dtype), axes, preferred_element_type=jnp.float32
+    )
+    cap = config.logit_softcap
+    return cap * jnp.tanh(logits / cap) if cap else logits
 
 
 def init(config: ModelConfig, key: jax.Array) -> Params:
@@ -90,8 +102,15 @@ def bind(config: ModelConfig, params: Params) -> Transformer:
         table=table,
         blocks=unstack(config, blocks) if unrolled else blocks,
         scale=params["norm"]["scale"],
-        reader=table.T if tied else in_use(params["head"]["kernel"], "head/kernel"),
+        head=table if tied else in_use(params["head"]["kernel"], "head/kernel"),
     )
+
+
+def unrolled(model: Transformer) -> Transformer:
+    """Return the network with the parameters of its layers as a list, which unrolls them."""
+    if isinstance(model.blocks, list):
+        return model
+    return dataclasses.replace(model, blocks=unstack(model.config, model.blocks))
 
 
 def shapes(config: ModelConfig) -> Params:

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from models.backend import choices
-from models.cache import Cache, map_branches
+from models.cache import Cache, map_branches, stacked, unstacked
 from models.sharding import constrain, shards
-from models.transformer import Transformer
+from models.transformer import Transformer, unrolled
 from models.tree import Branches, Trunk, empty_branch_cache, extend
 from rlp.engine.branches import Thoughts, Vocabulary, closes, empty_branches, unclosable
 from rlp.engine.sampling import sample
@@ -47,6 +47,8 @@ def decode(
       The thoughts [B, N, L]; the cache of slots 0 … O + L - 2 of the branches; and the number of
       decoded tokens, int32: the rows of all decoding steps, also of closed thoughts.
     """
+    scanned = not isinstance(model.blocks, list)
+    model, trunk_cache = for_decoding(model, trunk_cache)
     decoder = _Decoder(model, trunk, trunk_cache, temperature, vocabulary)
     slots = len(vocabulary.think_open) + uniforms.shape[-1]
     branches = empty_branches(fork, segment, slots, vocabulary)
@@ -57,7 +59,18 @@ def decode(
     for width, next_width in zip(widths, [*widths[1:], 0], strict=True):
         state = decoder.run(state, width, next_width)
     _, partial, decoded = state
-    return partial.thoughts, partial.cache, decoded
+    cache = partial.cache
+    if scanned and isinstance(model.blocks, list):
+        cache = stacked(cache)
+    return partial.thoughts, cache, decoded
+
+
+def for_decoding(model: Transformer, trunk_cache: Cache) -> tuple[Transformer, Cache]:
+    """Return a network and the cache of its trunk with unrolled layers, if that suits the backend
+    (`Choices.unrolled_decoding`). They are copied, so call it outside of the decoding loop."""
+    if model.config.num_layers > choices().unrolled_decoding:
+        return model, trunk_cache
+    return unrolled(model), unstacked(trunk_cache)
 
 
 def decode_widths(documents: int, branches: int) -> list[int]:

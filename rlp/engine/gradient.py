@@ -24,8 +24,9 @@ from models.tree import Branches, Trunk, prefill
 from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import largest_batch, split
 from rlp.engine.rollout import Rollout
-from rlp.engine.scoring import action_scores, branch_scores, predicted_tokens, token_scores
+from rlp.engine.scoring import action_scores, branch_scores, predicted_tokens
 from rlp.engine.settings import RLPSettings
+from rlp.engine.text_loss import text_loss
 from rlp.objectives import equations
 from rlp.objectives.registry import find
 from rlp.objectives.surrogates import Actions
@@ -169,8 +170,7 @@ def _of_documents(
         hidden, cache = prefill(model, text.trunk)
         if not settings.next_token_weight:
             return cache, jnp.zeros(())
-        scores = token_scores(model, hidden[:, :-1], text.trunk.tokens[:, 1:])
-        return cache, -jnp.sum(scores.logprob * text.weights[:, 1:])
+        return cache, text_loss(model, text.trunk, hidden, text.weights)
 
     (cache, next_token), back = jax.vjp(read, params)
 

@@ -7,6 +7,7 @@ works on chunks of tokens and recomputes the logits of each chunk in the backwar
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.struct
 import jax
@@ -86,26 +87,37 @@ def token_scores(
         logits = constrain(model.logits(hidden), "rows", "vocab")
         logits = mask_logits(logits, banned, temperature, close, unclosable)
         return jax.tree.map(
-            lambda x: x.reshape(rows, -1), _scores(entropy_gradient, logits, targets)
+            lambda x: x.reshape(rows, -1), scores_of_logits(entropy_gradient, logits, targets)
         )
 
     inputs = (hidden.reshape(rows, -1, hidden.shape[-1]), targets.reshape(rows, -1), unclosable)
     length = inputs[1].shape[1]  # tokens per row
-    local_rows = -(-rows // shards("rows"))  # rows of a device
-    chunks = min(length, logit_chunks(local_rows * length, model.config.vocab_size))
-    if chunks == 1:
+    chunks = in_chunks(model.config.vocab_size, inputs)
+    if len(chunks[1]) == 1:
         scores = score(inputs)
-    else:  # A chunk has some tokens of every row, so that all devices work on every chunk.
-        size = -(-length // chunks)
-        pad = lambda x: jnp.pad(x, [(0, 0), (0, chunks * size - length)] + [(0, 0)] * (x.ndim - 2))
-        split = lambda x: pad(x).reshape(rows, chunks, size, *x.shape[2:]).swapaxes(0, 1)
-        scores = jax.lax.map(jax.checkpoint(score), jax.tree.map(split, inputs))
+    else:
+        scores = jax.lax.map(jax.checkpoint(score), chunks)
         scores = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(rows, -1)[:, :length], scores)
     return jax.tree.map(lambda x: x.reshape(shape), scores)
 
 
+def in_chunks(vocab_size: int, inputs: Any) -> Any:
+    """Split arrays [rows, tokens, …] into chunks, [chunks, rows, tokens of a chunk, …], so that a
+    device has at most `Choices.logits` logits of a chunk in memory; the last tokens are padding.
+
+    A chunk has some tokens of every row, so that all devices work on every chunk.
+    """
+    rows, length = jax.tree.leaves(inputs)[0].shape[:2]
+    local_rows = -(-rows // shards("rows"))  # rows of a device
+    chunks = min(length, logit_chunks(local_rows * length, vocab_size))
+    size = -(-length // chunks)
+    pad = lambda x: jnp.pad(x, [(0, 0), (0, chunks * size - length)] + [(0, 0)] * (x.ndim - 2))
+    split = lambda x: pad(x).reshape(rows, chunks, size, *x.shape[2:]).swapaxes(0, 1)
+    return jax.tree.map(split, inputs)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scores(entropy_gradient: bool, logits: jax.Array, targets: jax.Array) -> Scores:
+def scores_of_logits(entropy_gradient: bool, logits: jax.Array, targets: jax.Array) -> Scores:
     """Score targets [M] under logits [M, V]. The log-probability carries a gradient; the entropy
     does so if `entropy_gradient`."""
     return _scores_forward(entropy_gradient, logits, targets)[0]
@@ -139,7 +151,7 @@ def _scores_backward(
     return slope, None
 
 
-_scores.defvjp(_scores_forward, _scores_backward)
+scores_of_logits.defvjp(_scores_forward, _scores_backward)
 
 
 def logit_chunks(count: int, vocab_size: int) -> int:

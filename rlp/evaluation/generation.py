@@ -10,9 +10,10 @@ import numpy as np
 
 from models.cache import Cache
 from models.config import ModelConfig
-from models.transformer import Params, bind
+from models.transformer import Params, Transformer, bind
 from models.tree import Branches, ForkPoints, Trunk, empty_branch_cache, extend, prefill
 from rlp.data.batch import Batch
+from rlp.engine.decoding import for_decoding
 from rlp.engine.method import Method
 from rlp.engine.sampling import sample
 from rlp.engine.scoring import mask_logits
@@ -45,12 +46,11 @@ def continuation(
       ends: ids that end the continuation; they are yielded, too.
     """
     read, step = _decoder(model_config, limit, tuple(banned), temperature)
-    logits, trunk, cache, branches, branch_cache = read(params, padded_row(prompt))
+    model, logits, trunk, cache, branches, branch_cache = read(params, padded_row(prompt))
     key = jax.random.key(0) if key is None else key
     for number in range(limit):
-        draw = jax.random.uniform(jax.random.fold_in(key, number), (1,))
         token, logits, branches, branch_cache = step(
-            params, trunk, cache, branches, branch_cache, logits, draw, number
+            model, trunk, cache, branches, branch_cache, logits, key, number
         )
         yield int(token)
         if int(token) in ends:
@@ -70,6 +70,7 @@ def _decoder(
         document = jnp.ones((1, 1), jnp.int32)
         trunk = dataclasses.replace(trunk, forks=ForkPoints(length[:, None], document))
         hidden, cache = prefill(model, trunk)
+        model, cache = for_decoding(model, cache)
         last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)[:, 0]
         slot = jnp.arange(limit, dtype=jnp.int32)[None, None, :]
         branches = Branches(
@@ -80,20 +81,20 @@ def _decoder(
             fork=length[:, None],
         )
         branch_cache = empty_branch_cache(model, trunk, cache, branches, limit)
-        return model.logits(last), trunk, cache, branches, branch_cache
+        return model, model.logits(last), trunk, cache, branches, branch_cache
 
     @functools.partial(jax.jit, donate_argnums=(3, 4))
     def step(
-        params: Params,
+        model: Transformer,
         trunk: Trunk,
         cache: Cache,
         branches: Branches,
         branch_cache: Cache,
         logits: jax.Array,
-        draw: jax.Array,
+        key: jax.Array,
         number: jax.Array,
     ) -> tuple:
-        model = bind(model_config, params)
+        draw = jax.random.uniform(jax.random.fold_in(key, number), (1,))
         logits = mask_logits(logits, banned, temperature or 1.0)
         token = sample(logits, draw) if temperature else jnp.argmax(logits, axis=-1)
         put = lambda x, value: jax.lax.dynamic_update_slice(x, value, (0, 0, number))

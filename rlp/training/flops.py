@@ -158,8 +158,10 @@ def rlp_flops(
     decode = forward["opening"] + forward["sampled"]
     reference = forward["thoughts"] if s.kl_weight else 0
     update = training_flops(config, work["loss"] + work["text"])
-    if config.num_layers <= choices().unrolled_layers:
+    unrolled = lambda most: config.num_layers <= most
+    if unrolled(max(choices().unrolled_layers, choices().unrolled_decoding)):
         decode -= unread_flops(config, work["opening"])
+    if unrolled(choices().unrolled_layers):
         if s.kl_weight:
             reference -= unread_flops(config, work["prefill"])
         if not s.next_token_weight:

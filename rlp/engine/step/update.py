@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from models.config import ModelConfig
 from models.sharding import shards
 from models.transformer import Params, bind
+from models.tree import forward
 from rlp.data.batch import Batch
 from rlp.engine.branches import Vocabulary, document_trunk
 from rlp.engine.gradient import Metrics, policy_gradient
@@ -19,6 +20,7 @@ from rlp.engine.rollout import Rollout
 from rlp.engine.scoring import document_scores, loss_tokens
 from rlp.engine.settings import RLPSettings
 from rlp.engine.step.thinking import Evidence
+from rlp.engine.text_loss import text_loss
 from rlp.objectives import equations
 
 
@@ -164,11 +166,11 @@ def next_token_gradient(
     """Return the mean next-token loss of packed rows, in nats per token, metrics and gradient."""
     trunk = document_trunk(batch)
     in_loss = loss_tokens(trunk, batch.loss_mask)
+    weights = in_loss / jnp.maximum(in_loss.sum(), 1)
 
     def loss(params):
-        scores = document_scores(bind(model_config, params), trunk)
-        total = jnp.where(in_loss, scores.logprob, 0.0).sum()
-        mean = -total / jnp.maximum(in_loss.sum(), 1)
+        model = bind(model_config, params)
+        mean = text_loss(model, trunk, forward(model, trunk), weights)
         return mean, {"no_think_loss": mean}
 
     (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(params)

@@ -119,8 +119,9 @@ def everything(config, choices):
         return jax.device_get(tiny.jit(run)(PARAMS(config), phi(config)))
 
 
-def chunks(unrolled_layers, row_scores, logits, cache_slots=1):
-    return backend.Choices(unrolled_layers, row_scores, logits, cache_slots, (1,))
+def chunks(unrolled_layers, row_scores, logits, cache_slots=1, unrolled_decoding=0):
+    layers = (unrolled_layers, unrolled_decoding)
+    return backend.Choices(*layers, row_scores, logits, cache_slots, (1,))
 
 
 # Choices of a backend.
@@ -132,6 +133,7 @@ def chunks(unrolled_layers, row_scores, logits, cache_slots=1):
         pytest.param(SMALL, chunks(0, TINY, TINY, 16), id="all"),
         pytest.param(CONFIG, chunks(0, TINY, TINY, 16), id="all, 2 layers", marks=slow),
         pytest.param(CONFIG, chunks(8, TINY, TINY), id="scores and logits", marks=slow),
+        pytest.param(CONFIG, chunks(0, LARGE, LARGE, 16, 8), id="unrolled decoding"),
     ],
 )
 def test_a_backends_choices_change_no_result(config, choices):
