@@ -120,7 +120,7 @@ def everything(config, choices):
 
 
 def chunks(unrolled_layers, row_scores, logits, cache_slots=1):
-    return backend.Choices(unrolled_layers, row_scores, logits, cache_slots, (1,))
+    return backend.Choices(unrolled_layers, row_scores, logits, cache_slots, (1,), False)
 
 
 # Choices of a backend.
