@@ -9,6 +9,7 @@ import pytest
 from models import backend
 from models.layers.feed_forward import gated
 from models.layers.linear import multiply
+from models.sharding import batch_sharding, make_mesh
 from tests.support import tiny, trees
 
 KEYS = jax.random.split(jax.random.key(0), 8)
@@ -77,3 +78,12 @@ def test_accelerators_have_one_form(platform):
     case = layers, *arrays(jnp.bfloat16)
     assert text(platform, True, *case) == text(platform, False, *case)
     assert text("cpu", False, *case) == text(platform, False, *case)
+
+
+def test_on_a_mesh_no_rows_are_gathered():
+    mesh, (x, *kernels, cotangent) = make_mesh(devices=jax.devices()[:2]), arrays(jnp.bfloat16)
+    x, cotangent = jax.device_put((x, cotangent), batch_sharding(mesh))
+    with jax.set_mesh(mesh):
+        compiled = program("cpu", True, layers, x, *kernels, cotangent).compile().as_text()
+    assert "all-reduce" in compiled  # of the gradients of kernels
+    assert "all-gather" not in compiled
