@@ -1,1 +1,1 @@
-"""Benchmarks of this project's RLP step and attention, alone and against other implementations."""
+"""Benchmarks of RLP steps, next-token training, generation and attention, alone and compared."""

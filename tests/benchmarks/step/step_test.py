@@ -49,6 +49,11 @@ def refusal(monkeypatch, capsys, main, arguments: list[str]) -> str:
     return printed.err
 
 
+def complaints(differences: dict[str, float], dtype: str = "float32") -> list[str]:
+    """Return the names of the differences that are too large."""
+    return [line.split("=")[0] for line in check.complaints(differences, check.LIMITS[dtype])]
+
+
 def test_the_line_has_all_keys_and_timed_steps_do_not_compile():
     line = json.loads(json.dumps(timing.measure(TINY)))
     assert set(line) >= KEYS
@@ -78,7 +83,7 @@ def both():
 
 def test_the_step_equals_the_naive_layout(both):
     results, _, _, expected = both
-    assert check.complaints(check.differences(results, expected)) == []
+    assert complaints(check.differences(results, expected)) == []
 
 
 def test_closed_and_unclosed_thoughts_are_compared(both):
@@ -92,16 +97,14 @@ def test_another_temperature_is_detected(both):
     settings = dataclasses.replace(case.settings, temperature=TINY.temperature + 0.05)
     wrong = naive.step_results(dataclasses.replace(case, settings=settings), *inputs)
     differences = check.differences(results, wrong)
-    assert differences["evidence_error"] <= check.LIMITS["evidence_error"]
-    names = {complaint.split("=")[0] for complaint in check.complaints(differences)}
-    assert names == {"logprob_error", "gradient_error"}
+    assert complaints(differences) == ["logprob_error", "gradient_error"]
 
 
 def test_another_fork_is_detected(both):
     results, case, (params, baseline, documents, forks, thoughts), _ = both
     moved = [forks[0] - 1, forks[1]]
     wrong = naive.step_results(case, params, baseline, documents, moved, thoughts)
-    assert len(check.complaints(check.differences(results, wrong))) == len(check.LIMITS)
+    assert complaints(check.differences(results, wrong)) == list(check.LIMITS["float32"])
 
 
 @pytest.mark.parametrize("change", [1.001, np.nan])
@@ -110,19 +113,72 @@ def test_a_wrong_result_is_detected(both, field, change):
     results, _, _, expected = both
     wrong = jax.tree.map(lambda x: np.asarray(x) * change, getattr(results, field))
     differences = check.differences(dataclasses.replace(results, **{field: wrong}), expected)
-    assert len(check.complaints(differences)) == 1
+    assert len(complaints(differences)) == 1
 
 
-def test_a_failed_check_exits_with_status_1(monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def in_bfloat16():
+    """Return this project's results in bfloat16, those of the naive layout in bfloat16 and in
+    float32, and the case in float32 with the inputs of the naive step."""
+    case = make_case(dataclasses.replace(TINY, dtype="bfloat16"))
+    params, baseline = check.sharpened(case, 0), check.sharpened(case, 1)
+    batch = batches(TINY, 1)[0]
+    results, thoughts = check.product(case, params, baseline, batch, jax.random.key(0))
+    inputs = (params, baseline, TINY.documents(TINY.docs), TINY.forks(), thoughts)
+    exact = check.in_dtype(case, "float32")
+    naives = (naive.step_results(one, *inputs) for one in (case, exact))
+    return results, *naives, exact, inputs
+
+
+def test_the_step_in_bfloat16_differs_from_float32_by_the_rounding_of_the_naive_layout(in_bfloat16):
+    results, rounded, expected, *_ = in_bfloat16
+    assert complaints(check.roundings(results, rounded, expected), "bfloat16") == []
+    assert complaints(check.differences(results, expected)) == list(check.LIMITS["float32"])
+
+
+def test_another_temperature_is_detected_in_bfloat16(in_bfloat16):
+    _, rounded, expected, exact, inputs = in_bfloat16
+    settings = dataclasses.replace(exact.settings, temperature=TINY.temperature + 0.05)
+    wrong = naive.step_results(dataclasses.replace(exact, settings=settings), *inputs)
+    names = ["logprob_roundings", "gradient_roundings"]
+    assert complaints(check.roundings(wrong, rounded, expected), "bfloat16") == names
+
+
+def test_another_fork_is_detected_in_bfloat16(in_bfloat16):
+    _, rounded, expected, exact, (params, baseline, documents, forks, thoughts) = in_bfloat16
+    moved = [forks[0] - 1, forks[1]]
+    wrong = naive.step_results(exact, params, baseline, documents, moved, thoughts)
+    multiples = check.roundings(wrong, rounded, expected)
+    assert complaints(multiples, "bfloat16") == list(check.LIMITS["bfloat16"])
+
+
+@pytest.mark.parametrize("change", [1.1, np.nan])
+@pytest.mark.parametrize("field", ["reasoned", "baseline", "logprobs", "gradient"])
+def test_a_wrong_result_is_detected_in_bfloat16(in_bfloat16, field, change):
+    results, rounded, expected, *_ = in_bfloat16
+    wrong = jax.tree.map(lambda x: np.asarray(x) * change, getattr(results, field))
+    multiples = check.roundings(dataclasses.replace(results, **{field: wrong}), rounded, expected)
+    assert len(complaints(multiples, "bfloat16")) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ([], "gradient_error=0.5 is above 0.0001\n"),
+        (["--dtype=bfloat16"], "gradient_roundings=2.5 is above 2\n"),
+    ],
+)
+def test_a_failed_check_exits_with_status_1(monkeypatch, capsys, flags, complaint):
     monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)
-    wrong = dict.fromkeys(check.LIMITS, 0.0) | {"gradient_error": 0.5}
+    right = dict.fromkeys([name for limits in check.LIMITS.values() for name in limits], 0.0)
+    wrong = right | {"gradient_error": 0.5, "gradient_roundings": 2.5}
     monkeypatch.setattr(check, "differences_of", lambda sizes: wrong)
-    assert __main__.main(["--check"]) == 1
+    assert __main__.main(["--check", *flags]) == 1
     printed = capsys.readouterr()
     assert json.loads(printed.out) == wrong
-    assert printed.err == "gradient_error=0.5 is above 0.0001\n"
-    monkeypatch.setattr(check, "differences_of", lambda sizes: dict.fromkeys(check.LIMITS, 0.0))
-    assert __main__.main(["--check"]) == 0
+    assert printed.err == complaint
+    monkeypatch.setattr(check, "differences_of", lambda sizes: right)
+    assert __main__.main(["--check", *flags]) == 0
 
 
 @pytest.mark.parametrize(
@@ -141,7 +197,6 @@ def test_a_failed_check_exits_with_status_1(monkeypatch, capsys):
         ("--docs=many", "argument --docs"),
         ("--documents=3", "unrecognized arguments: --documents=3"),
         ("--pos_mode=first", "argument --pos_mode"),
-        ("--check --dtype=bfloat16", "--check compares float32"),
     ],
 )
 def test_a_bad_command_line_is_refused_with_one_line(monkeypatch, capsys, flags, message):

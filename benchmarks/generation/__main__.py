@@ -1,0 +1,32 @@
+"""Time how this project generates text after prompts of random tokens and print one JSON line.
+
+    python -m benchmarks.generation --rows 16 --prompt 32 --length 256 --threads 2
+
+Seconds are medians over the timed steps, each of which generates all rows: `prefill_s` reads the
+prompts, `decode_s` samples the tokens, `step_s` is their sum and `cpu_s` the CPU time of the
+process. With --engine=stream, `prefill_s` is the time until the first token. `tokens_per_s` counts
+generated tokens, and `peak_mib` is the largest memory of the process, compilation included.
+"""
+
+import json
+import os
+
+from benchmarks import command, fields
+from benchmarks.generation.workload import Workload
+
+
+def main(arguments: list[str]) -> int:
+    """Run the program and return its exit status."""
+    parser = command.Parser(__doc__)
+    fields.add_flags(parser, Workload)
+    sizes = Workload(**fields.values(parser.parse_args(arguments), Workload))
+    # XLA starts one thread for each allowed CPU when it first computes.
+    os.sched_setaffinity(0, command.cpus(sizes.threads))
+    from benchmarks.generation import timing  # imports jax, after the command line was checked
+
+    print(json.dumps(timing.measure(sizes)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)
