@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from models.backend import choices
+from models.layers.linear import transposed
 from models.mask import HIDDEN_SCORE, Coordinates, Keys, Window, visible
 
 
@@ -211,7 +212,7 @@ def _weighted_values(weights: jax.Array, value: jax.Array) -> jax.Array:
 
 def _weighted_queries(weights: jax.Array, q: jax.Array, key: jax.Array) -> jax.Array:
     """Sum weights [B, kv, N, repeat, Q, S or W] times q [..., d] over queries; shaped as `key`."""
-    rows = jnp.swapaxes(_rows(weights.astype(q.dtype), key), -1, -2)
+    rows = transposed(_rows(weights.astype(q.dtype), key))
     return jnp.matmul(rows, _rows(q, key), preferred_element_type=jnp.float32)
 
 

@@ -146,7 +146,7 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
       x: the activation.
       *axes: logical axis of each dimension; None, and every dimension after these, is replicated.
     """
-    if not _on_a_mesh():
+    if not on_a_mesh():
         return x
     return jax.lax.with_sharding_constraint(x, _spec(axes))
 
@@ -167,7 +167,7 @@ def in_use(params: Any, root: str = "", dtype: Any = None) -> Any:
         logical = _logical_axes(name)
         if dtype is not None and not name.endswith("scale"):
             leaf = leaf.astype(dtype)
-        return _gathered(leaf, logical[-leaf.ndim :]) if _on_a_mesh() else leaf
+        return _gathered(leaf, logical[-leaf.ndim :]) if on_a_mesh() else leaf
 
     return jax.tree_util.tree_map_with_path(use, params)
 
@@ -198,7 +198,7 @@ def on_each_device(run: Callable, axes: Sequence[Any], out: tuple[str | None, ..
       axes: for each argument the logical axes as for `constrain`, or a tree of those.
       out: logical axes of the result.
     """
-    if not _on_a_mesh():
+    if not on_a_mesh():
         return run
     specs = jax.tree.map(_spec, tuple(axes), is_leaf=_is_axes)
     return jax.shard_map(run, in_specs=specs, out_specs=_spec(out), check_vma=False)
@@ -215,6 +215,11 @@ def shards(axis: str) -> int:
     return math.prod(sizes.get(name, 1) for name in names)
 
 
+def on_a_mesh() -> bool:
+    """Return whether the program that is being traced runs on several devices."""
+    return jax.sharding.get_abstract_mesh().size > 1
+
+
 def parameters_are_split() -> bool:
     """Return whether the program that is being traced gathers a layer before it is used."""
     return shards("width") > 1
@@ -223,10 +228,6 @@ def parameters_are_split() -> bool:
 def at_rest(primitive: Any, *_: Any, **__: Any) -> bool:
     """Policy for `jax.checkpoint`: save everything but gathered arrays."""
     return primitive.name != "sharding_constraint"
-
-
-def _on_a_mesh() -> bool:
-    return jax.sharding.get_abstract_mesh().size > 1
 
 
 def _logical_axes(name: str) -> tuple[str | None, ...]:

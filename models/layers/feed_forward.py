@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.layers.linear import Linear, kernel_gradient
+from models.layers.linear import Linear, kernel_gradient, product
 from models.layers.protocol import (
     BranchTokens,
     Cost,
@@ -68,17 +68,18 @@ def gated(
 def _gated_forward(
     x: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array, activation: str
 ) -> tuple[jax.Array, tuple]:
-    g, u = x @ gate, x @ up
-    return (ACTIVATION[activation](g) * u) @ down, (x, g, u, gate, up, down)
+    g, u = product(x, gate), product(x, up)
+    return product(ACTIVATION[activation](g) * u, down), (x, g, u, gate, up, down)
 
 
 def _gated_backward(activation: str, residuals: tuple, cotangent: jax.Array) -> tuple:
     x, g, u, gate, up, down = residuals
     active, derivative = jax.jvp(ACTIVATION[activation], (g,), (jnp.ones_like(g),))
-    inner = cotangent @ down.T
+    inner = product(cotangent, down.T)
     ddown = kernel_gradient(active * u, cotangent)
     dg, du = inner * u * derivative, inner * active
-    return dg @ gate.T + du @ up.T, kernel_gradient(x, dg), kernel_gradient(x, du), ddown
+    dx = product(dg, gate.T) + product(du, up.T)
+    return dx, kernel_gradient(x, dg), kernel_gradient(x, du), ddown
 
 
 gated.defvjp(_gated_forward, _gated_backward)

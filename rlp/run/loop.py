@@ -31,7 +31,7 @@ from rlp.metrics.metric import HELD_OUT_PREFIX
 from rlp.metrics.watch import Watch
 from rlp.metrics.writer import MetricsWriter, NoMetrics
 from rlp.report import terminal_table, write_report_separately
-from rlp.run import finish, memory_check, out_of_memory, resume
+from rlp.run import arithmetic, finish, memory_check, out_of_memory, resume
 from rlp.run.assembly import RunParts, read_data, root_keys
 from rlp.run.checks import profiled_steps
 from rlp.run.model_files import small_files
@@ -96,6 +96,7 @@ def train(
         hosts.check_same(
             {"--workdir": str(workdir), "--allow_config_change": allow_config_change}
             | consistency.config_facts(dict(fields(config)))
+            | arithmetic.facts(config.model.compute_dtype)
         )
         resume.check_config(config, workdir, allow_config_change)
         page = workdir / run_folder.REPORT
@@ -177,6 +178,7 @@ class _Loop:
             state = self._restored(checkpoints) or self.states.initial(params, self.init_key)
             del params  # free a copy of the parameters
             if hosts.is_first():
+                arithmetic.log(self.settings.model.compute_dtype)
                 most = memory_check.checkpoints(self.settings, self.end.last)
                 disk_space.log_size(directory, arrays(state), most)
             # After the state is built: if that fails, the folder remains unchanged.

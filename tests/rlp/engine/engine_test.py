@@ -121,7 +121,7 @@ def everything(config, choices):
 
 def chunks(unrolled_layers, row_scores, logits, cache_slots=1, unrolled_decoding=0):
     layers = (unrolled_layers, unrolled_decoding)
-    return backend.Choices(*layers, row_scores, logits, cache_slots, (1,))
+    return backend.Choices(*layers, row_scores, logits, cache_slots, (1,), False)
 
 
 # Choices of a backend.
