@@ -95,15 +95,19 @@ def bind(config: ModelConfig, params: Params) -> Transformer:
     the layers if they are unrolled.
     """
     table, blocks = in_use(params["embedding"], "embedding"), params["blocks"]
-    unrolled = config.num_layers <= choices().unrolled_layers
     tied = config.tie_embeddings
     return Transformer(
         config=config,
         table=table,
-        blocks=unstack(config, blocks) if unrolled else blocks,
+        blocks=unstack(config, blocks) if is_unrolled(config) else blocks,
         scale=params["norm"]["scale"],
         head=table if tied else in_use(params["head"]["kernel"], "head/kernel"),
     )
+
+
+def is_unrolled(config: ModelConfig) -> bool:
+    """Return whether the layers are unrolled in all passes (`Choices.unrolled_layers`)."""
+    return config.num_layers <= choices().unrolled_layers
 
 
 def unrolled(model: Transformer) -> Transformer:

@@ -4,6 +4,7 @@
     prefill    the same, returning the trunk's cache       start of a rollout and of an update
     extend     some slots of all branches on the caches    decoding, evidence; with all slots at
                                                            once and no branch cache, the update
+    forward_together   documents and all their slots       the update, if it is not split
 
 A trunk is computed once per document, and its cache is never copied per branch. All passes are
 differentiable in the parameters and in the caches that they read (except for `extend` on a branch
@@ -173,6 +174,37 @@ def extend(
     x, cached = Pass(config, prepared, apply, trunk_cache, branch_cache).through(model.blocks, x)
     hidden = model.norm(x).reshape(batch, groups, count, -1)
     return hidden, None if branch_cache is None else Cache(cached, branch_cache.slots)
+
+
+def forward_together(
+    model: Transformer, trunk: Trunk, branches: Branches
+) -> tuple[jax.Array, jax.Array]:
+    """Run documents and all slots of their branches in one pass over the layers.
+
+    It equals `prefill`, then `extend` without a branch cache, but reads every weight once.
+
+    Args:
+      model: the network.
+      trunk: rows of T tokens.
+      branches: W slots; dead ones are masked.
+
+    Returns:
+      Final hidden states of the rows, [B, T, D], and of the branches, [B, N, W, D].
+    """
+    config, (batch, groups, count) = model.config, branches.tokens.shape
+    rows = Rows(trunk, trunk.at)
+    slots = Slots(trunk, branches, branches, 0, None, trunk.at, branches.at, branches.at)
+
+    def apply(kind: LayerKind, layer: Any, x: jax.Array, prepared: Any, *_: Any) -> Any:
+        return kind.on_rows_and_slots(config, layer, x, rows, slots, prepared), None
+
+    prepare = lambda kind: (kind.prepare_rows(config, rows), kind.prepare_slots(config, slots))
+    prepared = {kind: prepare(kind) for kind in kind_counts(config)}
+    tokens = [trunk.tokens, branches.tokens.reshape(batch, groups * count)]
+    x = model.embed(jnp.concatenate(tokens, axis=1))
+    x, _ = Pass(config, prepared, apply).through(model.blocks, x)
+    x, length = model.norm(x), trunk.tokens.shape[1]
+    return x[:, :length], x[:, length:].reshape(batch, groups, count, -1)
 
 
 def _padded(at: Coordinates, slots: int) -> Coordinates:

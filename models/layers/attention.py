@@ -7,11 +7,13 @@ kv_heads, N, W, head_dim] for the slots of branches. `models.attention` computes
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from models.attention import attention, choose_implementation, find_worklists
@@ -125,22 +127,7 @@ class Attention(LayerKind):
         self, config: ModelConfig, layer: Any, x: jax.Array, rows: Rows, prepared: Any
     ) -> tuple[jax.Array, KeyValues]:
         rotation, options = prepared
-        one_group = jax.tree.map(lambda x: x[:, None], rows.at)
-
-        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, KeyValues]:
-            k, v = (constrain(x.swapaxes(1, 2), "rows", "kv_heads") for x in (k, v))
-            out = attention(
-                q[:, None],
-                one_group,
-                Keys(k, v, rows.at),
-                scale=config.attention_scale,
-                in_order=True,
-                implementation=config.attention,
-                **options,
-            )
-            return out[:, 0], KeyValues(k, v)
-
-        return layer(x, rotation, attend)
+        return layer(x, rotation, functools.partial(_attend_rows, config, rows, options))
 
     def prepare_slots(self, config: ModelConfig, slots: Slots) -> Any:
         position = slots.run.position
@@ -157,27 +144,31 @@ class Attention(LayerKind):
         trunk_cache: LayerCache,
         branch_cache: LayerCache | None,
     ) -> tuple[jax.Array, LayerCache | None]:
-        (rotation, options), shape = prepared, slots.run.tokens.shape
-
-        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
-            group = lambda x: x.reshape(*shape, *x.shape[2:])
-            heads_first = lambda x: constrain(group(x).transpose(0, 3, 1, 2, 4), "rows", "kv_heads")
-            new, cache = KeyValues(heads_first(k), heads_first(v)), None
-            if branch_cache is not None:
-                cache = branch_cache.written(new, slots.start)
-            branch = LayerCache(new) if cache is None else cache
-            out = attention(
-                group(q),
-                slots.run_at,
-                _keys(trunk_cache, slots.trunk_at),
-                _keys(branch, slots.branch_at),
-                scale=config.attention_scale,
-                implementation=config.attention,
-                **options,
-            )
-            return out.reshape(shape[0], -1, *out.shape[3:]), cache
-
+        rotation, options = prepared
+        caches = trunk_cache, branch_cache
+        attend = functools.partial(_attend_slots, config, slots, options, *caches)
         return layer(x, rotation, attend)
+
+    def on_rows_and_slots(
+        self,
+        config: ModelConfig,
+        layer: Any,
+        x: jax.Array,
+        rows: Rows,
+        slots: Slots,
+        prepared: tuple[Any, Any],
+    ) -> jax.Array:
+        (row_rotation, row_options), (slot_rotation, slot_options) = prepared
+        length, join = rows.at.segment.shape[1], lambda *x: jnp.concatenate(x, axis=1)
+
+        def attend(*qkv: jax.Array) -> tuple[jax.Array, None]:
+            of_rows, of_slots = [x[:, :length] for x in qkv], [x[:, length:] for x in qkv]
+            out, cache = _attend_rows(config, rows, row_options, *of_rows)
+            caches = LayerCache(cache), None
+            more, _ = _attend_slots(config, slots, slot_options, *caches, *of_slots)
+            return join(out, more), None
+
+        return layer(x, jax.tree.map(join, row_rotation, slot_rotation), attend)[0]
 
     def _attention_options(
         self,
@@ -236,6 +227,61 @@ class Attention(LayerKind):
         self, config: ModelConfig, trunk_bytes: float, branch_bytes: float, decoding: bool
     ) -> float:
         return trunk_bytes + branch_bytes * (0.5 if decoding and by_kernels(config) else 1)
+
+
+def _attend_rows(
+    config: ModelConfig,
+    rows: Rows,
+    options: dict[str, Any],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+) -> tuple[jax.Array, KeyValues]:
+    """Return the attention output of documents [B, T, heads, head_dim], and their keys and values;
+    q, k and v are [B, T, heads, head_dim]."""
+    one_group = jax.tree.map(lambda x: x[:, None], rows.at)
+    k, v = (constrain(x.swapaxes(1, 2), "rows", "kv_heads") for x in (k, v))
+    out = attention(
+        q[:, None],
+        one_group,
+        Keys(k, v, rows.at),
+        scale=config.attention_scale,
+        in_order=True,
+        implementation=config.attention,
+        **options,
+    )
+    return out[:, 0], KeyValues(k, v)
+
+
+def _attend_slots(
+    config: ModelConfig,
+    slots: Slots,
+    options: dict[str, Any],
+    trunk_cache: LayerCache,
+    branch_cache: LayerCache | None,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+) -> tuple[jax.Array, LayerCache | None]:
+    """Return the attention output of slots [B, N · count, heads, head_dim], and the branch cache
+    with their keys and values; q, k and v are [B, N · count, heads, head_dim]."""
+    shape = slots.run.tokens.shape
+    group = lambda x: x.reshape(*shape, *x.shape[2:])
+    heads_first = lambda x: constrain(group(x).transpose(0, 3, 1, 2, 4), "rows", "kv_heads")
+    new, cache = KeyValues(heads_first(k), heads_first(v)), None
+    if branch_cache is not None:
+        cache = branch_cache.written(new, slots.start)
+    branch = LayerCache(new) if cache is None else cache
+    out = attention(
+        group(q),
+        slots.run_at,
+        _keys(trunk_cache, slots.trunk_at),
+        _keys(branch, slots.branch_at),
+        scale=config.attention_scale,
+        implementation=config.attention,
+        **options,
+    )
+    return out.reshape(shape[0], -1, *out.shape[3:]), cache
 
 
 def _keys(cache: LayerCache, at: Coordinates) -> Keys:

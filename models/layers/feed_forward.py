@@ -116,6 +116,17 @@ class FeedForward(LayerKind):
     ) -> tuple[jax.Array, None]:
         return layer(x), None
 
+    def on_rows_and_slots(
+        self,
+        config: ModelConfig,
+        layer: Any,
+        x: jax.Array,
+        rows: Rows,
+        slots: Slots,
+        prepared: tuple[Any, Any],
+    ) -> jax.Array:
+        return layer(x)
+
     def cost(self, config: ModelConfig, tokens: TrunkTokens | BranchTokens) -> Cost:
         width, inner, count = config.hidden_size, config.ffn_size, tokens.count
         return Cost(

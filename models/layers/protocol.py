@@ -258,6 +258,36 @@ class LayerKind(abc.ABC):
           `branch_cache` is None, the branches start with these slots, and None is returned.
         """
 
+    # Both at once.
+
+    def on_rows_and_slots(
+        self,
+        config: ModelConfig,
+        layer: Any,
+        x: jax.Array,
+        rows: Rows,
+        slots: Slots,
+        prepared: tuple[Any, Any],
+    ) -> jax.Array:
+        """Run the layer on documents and on all slots of their branches, without keeping caches.
+
+        A kind may override this to compute both in one product.
+
+        Args:
+          x: normalized input, [B, T + N · W, D]: documents, then branches.
+          prepared: from `prepare_rows` and `prepare_slots`.
+
+        Returns:
+          The output, in the shape and dtype of x: that of `on_rows`, and of `on_slots` on its
+          trunk cache.
+        """
+        length = rows.at.segment.shape[1]
+        y, cache = self.on_rows(config, layer, x[:, :length], rows, prepared[0])
+        z, _ = self.on_slots(
+            config, layer, x[:, length:], slots, prepared[1], LayerCache(cache), None
+        )
+        return jnp.concatenate([y, z], axis=1)
+
     # The caches.
 
     def trunk_cache(self, config: ModelConfig, rows: int, length: int, forks: int) -> Any:

@@ -4,6 +4,8 @@
     branches   loss, gradients in theta and in the trunk's cache     one micro-batch at a time
     trunk      backward from the summed gradients of the cache       once per document
 
+If all branches are one micro-batch, the three are one pass over trunk and branches.
+
 Only the activations of one micro-batch and of its trunks are in memory at a time. The sum is the
 gradient of the whole batch for any size of micro-batch, since all weights of the loss are fixed
 before the batch is split.
@@ -19,12 +21,12 @@ import jax.numpy as jnp
 
 from models.cache import Cache
 from models.config import ModelConfig
-from models.transformer import Params, bind
-from models.tree import Branches, Trunk, prefill
+from models.transformer import Params, Transformer, bind, is_unrolled
+from models.tree import Branches, Trunk, extend, forward_together, prefill
 from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import largest_batch, split
 from rlp.engine.rollout import Rollout
-from rlp.engine.scoring import action_scores, branch_scores, predicted_tokens
+from rlp.engine.scoring import action_scores, predicted_tokens, token_scores
 from rlp.engine.settings import RLPSettings
 from rlp.engine.text_loss import text_loss
 from rlp.objectives import equations
@@ -165,63 +167,21 @@ def _of_documents(
       each_part: their branches, split into `parts` micro-batches along a leading axis.
     """
 
+    if parts == 1 and not is_unrolled(model_config):
+        actions = jax.tree.map(lambda x: x[0], each_part)
+        return _together(params, model_config, settings, vocabulary, text, actions)
+
     def read(params: Params) -> tuple[Cache, jax.Array]:
         model = bind(model_config, params)
         hidden, cache = prefill(model, text.trunk)
-        if not settings.next_token_weight:
-            return cache, jnp.zeros(())
-        return cache, text_loss(model, text.trunk, hidden, text.weights)
-
-    (cache, next_token), back = jax.vjp(read, params)
+        return cache, _next_token_loss(model, settings, text, hidden)
 
     def branch_loss(params: Params, cache: Cache, actions: _Actions) -> tuple[jax.Array, Any]:
-        acting = bind(model_config, params), text.trunk, cache, actions.branches, actions.actions
-        after, objective = None, find(settings.objective)
-        entropy = "entropy" in objective.reads
-        if actions.target is None:
-            scores = action_scores(
-                *acting, vocabulary, settings.temperature, entropy_gradient=entropy
-            )
-        else:
-            scores, after = branch_scores(
-                *acting,
-                actions.target,
-                vocabulary,
-                settings.temperature,
-                entropy_gradient=entropy,
-            )
-        advantages = actions.advantages
-        acted = Actions(
-            logprobs=scores.logprob,
-            behavior=actions.behavior,
-            advantages=advantages if advantages.ndim == 3 else advantages[..., None],
-            live=actions.weights > 0,
-            readings={"entropy": scores.entropy} if entropy else {},
-            options=settings.options,
-            objective=settings.objective,
-        )
-        losses, metrics = objective.surrogate(acted, settings)
-        value = equations.weighted_sum(losses, actions.weights)
-        total = lambda x, live: jnp.where(live, x, 0.0).sum()
-        sums: dict[str, Any] = {
-            "surrogate": {name: total(x, acted.live) for name, x in metrics.items()},
-            "entropy": total(scores.entropy, actions.live),
-            "gap": total(jnp.abs(scores.logprob - actions.behavior), actions.live),
-        }
-        if actions.reference is not None:
-            kl = equations.reference_kl(scores.logprob, actions.reference, actions.live)
-            value = value + settings.kl_weight * jnp.sum(actions.weights * kl)
-            sums["kl"] = kl.sum()
-        if after is not None and actions.target_weights is not None:
-            horizon = after.logprob.shape[-1]
-            weights = equations.horizon_weights(
-                horizon, settings.horizon_weighting, settings.discount
-            )
-            evidence = equations.evidence(after.logprob, weights)
-            value = value - jnp.sum(actions.target_weights * evidence)
-            sums["target"] = -after.logprob.mean(axis=-1).sum()
-        return value, sums
+        model = bind(model_config, params)
+        hidden, _ = extend(model, text.trunk, cache, actions.branches)
+        return _branch_loss(model, settings, vocabulary, hidden, actions)
 
+    (cache, next_token), back = jax.vjp(read, params)
     slope = jax.value_and_grad(branch_loss, argnums=(0, 1), has_aux=True)
     (value, sums), (gradient, cache_gradient) = _summed(
         lambda actions: slope(params, cache, actions), each_part, parts
@@ -230,6 +190,91 @@ def _of_documents(
     (through_trunk,) = back((cache_gradient, jnp.float32(settings.next_token_weight)))
     gradient = jax.tree.map(jnp.add, gradient, through_trunk)
     return (value, sums | {"next_token": next_token}), gradient
+
+
+def _together(
+    params: Params,
+    model_config: ModelConfig,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    text: _Text,
+    actions: _Actions,
+) -> tuple[tuple[jax.Array, Metrics], Params]:
+    """Return what `_of_documents` returns, from one pass over trunk and branches: every weight is
+    read once, and its gradient is one product. (Unrolled layers gain less than they lose: the last
+    outputs of a trunk, which nothing reads, are not computed if the trunk has a pass of its own.)
+    """
+
+    def loss(params: Params) -> tuple[jax.Array, Any]:
+        model = bind(model_config, params)
+        of_text, hidden = forward_together(model, text.trunk, actions.branches)
+        value, sums = _branch_loss(model, settings, vocabulary, hidden, actions)
+        next_token = _next_token_loss(model, settings, text, of_text)
+        total = value + settings.next_token_weight * next_token
+        return total, (value, sums | {"next_token": next_token})
+
+    (_, aux), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    return aux, gradient
+
+
+def _next_token_loss(
+    model: Transformer, settings: RLPSettings, text: _Text, hidden: jax.Array
+) -> jax.Array:
+    """Return the next-token loss of documents, given their hidden states; 0 if it has no weight."""
+    if not settings.next_token_weight:
+        return jnp.zeros(())
+    return text_loss(model, text.trunk, hidden, text.weights)
+
+
+def _branch_loss(
+    model: Transformer,
+    settings: RLPSettings,
+    vocabulary: Vocabulary,
+    hidden: jax.Array,
+    actions: _Actions,
+) -> tuple[jax.Array, dict[str, Any]]:
+    """Return the loss on branches and the sums of its metrics, given their hidden states."""
+    objective = find(settings.objective)
+    entropy = "entropy" in objective.reads
+    scores = action_scores(
+        model,
+        hidden,
+        actions.actions,
+        vocabulary,
+        settings.temperature,
+        entropy_gradient=entropy,
+    )
+    advantages = actions.advantages
+    acted = Actions(
+        logprobs=scores.logprob,
+        behavior=actions.behavior,
+        advantages=advantages if advantages.ndim == 3 else advantages[..., None],
+        live=actions.weights > 0,
+        readings={"entropy": scores.entropy} if entropy else {},
+        options=settings.options,
+        objective=settings.objective,
+    )
+    losses, metrics = objective.surrogate(acted, settings)
+    value = equations.weighted_sum(losses, actions.weights)
+    total = lambda x, live: jnp.where(live, x, 0.0).sum()
+    sums: dict[str, Any] = {
+        "surrogate": {name: total(x, acted.live) for name, x in metrics.items()},
+        "entropy": total(scores.entropy, actions.live),
+        "gap": total(jnp.abs(scores.logprob - actions.behavior), actions.live),
+    }
+    if actions.reference is not None:
+        kl = equations.reference_kl(scores.logprob, actions.reference, actions.live)
+        value = value + settings.kl_weight * jnp.sum(actions.weights * kl)
+        sums["kl"] = kl.sum()
+    if actions.target is not None and actions.target_weights is not None:
+        horizon = actions.target.shape[-1]
+        last = hidden[:, :, -horizon:]
+        after = token_scores(model, last, actions.target, vocabulary.not_in_documents)
+        weights = equations.horizon_weights(horizon, settings.horizon_weighting, settings.discount)
+        evidence = equations.evidence(after.logprob, weights)
+        value = value - jnp.sum(actions.target_weights * evidence)
+        sums["target"] = -after.logprob.mean(axis=-1).sum()
+    return value, sums
 
 
 def _summed(run: Callable[[Any], Any], pieces: Any, count: int) -> Any:

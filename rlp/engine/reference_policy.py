@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from models.transformer import Transformer
-from models.tree import prefill
+from models.tree import extend, prefill
 from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import largest_batch, split, unsplit
 from rlp.engine.rollout import Rollout
@@ -51,9 +51,8 @@ def reference_logprobs(
 
         def score(inputs: tuple) -> jax.Array:
             branches, actions = inputs
-            return action_scores(
-                model, trunk, cache, branches, actions, vocabulary, temperature
-            ).logprob
+            hidden, _ = extend(model, trunk, cache, branches)
+            return action_scores(model, hidden, actions, vocabulary, temperature).logprob
 
         return _mapped(score, acting, number // columns, axis=1)
 

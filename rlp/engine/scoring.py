@@ -161,68 +161,24 @@ def logit_chunks(count: int, vocab_size: int) -> int:
 
 def action_scores(
     model: Transformer,
-    trunk: Trunk,
-    cache: Cache,
-    branches: Branches,
+    hidden: jax.Array,
     actions: jax.Array,
     vocabulary: Vocabulary,
     temperature: float,
     *,
     entropy_gradient: bool = False,
 ) -> Scores:
-    """Score every action of thoughts, log pi(c_u | x_<t, c_<u), [B, N, L]; all slots in one pass.
+    """Score every action of thoughts, log pi(c_u | x_<t, c_<u), [B, N, L].
 
     Args:
-      model: theta, or the reference; it also prefilled the trunk.
-      trunk, cache: the documents [B, P + T], thinking prompt included, and their cache.
-      branches: slots 0 … O + L - 2, of which the last L predict actions.
+      model: theta, or the reference.
+      hidden: its final hidden states of the slots of the thoughts, [B, N, ≥ O + L - 1, D]; slots
+        O - 1 … O + L - 2 predict actions.
       actions: [B, N, L] int32.
       vocabulary: tags and banned ids.
       temperature: of the sampler, above 0.
       entropy_gradient: as in `token_scores`.
     """
-    hidden, _ = extend(model, trunk, cache, branches)
-    return _of_actions(model, hidden, actions, vocabulary, temperature, entropy_gradient)
-
-
-def branch_scores(
-    model: Transformer,
-    trunk: Trunk,
-    cache: Cache,
-    branches: Branches,
-    actions: jax.Array,
-    target: jax.Array,
-    vocabulary: Vocabulary,
-    temperature: float,
-    *,
-    entropy_gradient: bool = False,
-) -> tuple[Scores, Scores]:
-    """Score every action of thoughts, [B, N, L], and every target token after them, [B, N, H], in
-    one pass.
-
-    Args:
-      model, trunk, cache, actions, vocabulary, temperature, entropy_gradient: as in
-        `action_scores`.
-      branches: all W slots.
-      target: [B, N, H] int32.
-    """
-    hidden, _ = extend(model, trunk, cache, branches)
-    after = token_scores(
-        model, hidden[:, :, -target.shape[-1] :], target, vocabulary.not_in_documents
-    )
-    scores = _of_actions(model, hidden, actions, vocabulary, temperature, entropy_gradient)
-    return scores, after
-
-
-def _of_actions(
-    model: Transformer,
-    hidden: jax.Array,
-    actions: jax.Array,
-    vocabulary: Vocabulary,
-    temperature: float,
-    entropy_gradient: bool,
-) -> Scores:
-    """Score actions [B, N, L], given the hidden states [B, N, ≥ O + L - 1, D] of their slots."""
     close, limit = vocabulary.think_close, actions.shape[-1]
     first = len(vocabulary.think_open) - 1
     return token_scores(

@@ -48,7 +48,11 @@ def _summed(
     config: ModelConfig, head: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array
 ) -> jax.Array:
     """Return the sum over chunks of hidden states, targets and weights, [chunks, B, S, …]."""
-    run = lambda chunk: _of_chunk(config, *chunk[1:], head, chunk[0])
+
+    def run(chunk: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        hidden, targets, weights = chunk
+        return _of_chunk(config, targets, weights, head, hidden)
+
     return jax.lax.map(run, (hidden, targets, weights)).sum()
 
 
@@ -58,15 +62,15 @@ def _with_gradient(
     """Return the sum, and its gradients in the head and in the hidden states."""
 
     def add(sums: tuple, chunk: tuple) -> tuple:
-        hidden, *others = chunk
-        of_chunk = functools.partial(_of_chunk, config, *others)
-        values = jax.value_and_grad(of_chunk, argnums=(0, 1))(head, hidden)
-        value, (head_slope, hidden_slope) = values
-        return (sums[0] + value, sums[1] + head_slope), hidden_slope
+        hidden, targets, weights = chunk
+        of_chunk = functools.partial(_of_chunk, config, targets, weights)
+        value, slopes = jax.value_and_grad(of_chunk, argnums=(0, 1))(head, hidden)
+        return (sums[0] + value, sums[1] + slopes[0]), slopes[1]
 
     zeros = jnp.zeros((), jnp.float32), jnp.zeros_like(head)
-    (value, head_slope), hidden_slope = jax.lax.scan(add, zeros, (hidden, targets, weights))
-    return value, (head_slope, hidden_slope)
+    results: tuple = jax.lax.scan(add, zeros, (hidden, targets, weights))
+    (value, of_head), of_hidden = results
+    return value, (of_head, of_hidden)
 
 
 def _backward(

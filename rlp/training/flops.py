@@ -20,7 +20,7 @@ from models.backend import choices
 from models.config import ModelConfig
 from models.layers.protocol import BranchTokens, Cost, TrunkTokens
 from models.layers.registry import layer_counts, layers
-from models.transformer import count_parameters
+from models.transformer import count_parameters, is_unrolled
 from rlp.engine.branches import Vocabulary
 from rlp.engine.forks import SCORED
 from rlp.engine.readings import BRANCH_PASS, TARGET_PASS, costs
@@ -158,10 +158,9 @@ def rlp_flops(
     decode = forward["opening"] + forward["sampled"]
     reference = forward["thoughts"] if s.kl_weight else 0
     update = training_flops(config, work["loss"] + work["text"])
-    unrolled = lambda most: config.num_layers <= most
-    if unrolled(max(choices().unrolled_layers, choices().unrolled_decoding)):
+    if is_unrolled(config) or config.num_layers <= choices().unrolled_decoding:
         decode -= unread_flops(config, work["opening"])
-    if unrolled(choices().unrolled_layers):
+    if is_unrolled(config):
         if s.kl_weight:
             reference -= unread_flops(config, work["prefill"])
         if not s.next_token_weight:

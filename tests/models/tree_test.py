@@ -12,7 +12,7 @@ import pytest
 from models import backend
 from models.rope import Rope
 from models.transformer import bind
-from models.tree import Trunk, forward, prefill
+from models.tree import Trunk, forward, forward_together, prefill
 from tests.support import tiny
 from tests.support.trees import (
     CONFIG,
@@ -103,6 +103,19 @@ def test_cached_slots_equal_teacher_forcing(name, sizes):
         hidden = np.asarray(cached(params, trunk, branches, sizes=sizes, config=config))
         expected = np.asarray(packed(params, trunk, branches, config=config))
         np.testing.assert_allclose(hidden[live], expected[live], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["family", "kernels", "scanned"])
+def test_one_pass_over_rows_and_branches_is_a_pass_each(name):
+    config, params = CONFIGS[name], weights(name)
+    trunk, branches = random_tree(8)
+    live, segment = np.asarray(branches.live), np.asarray(trunk.segment) > 0
+    run = lambda params: forward_together(bind(config, params), trunk, branches)
+    hidden, of_branches = jax.device_get(tiny.jit(run)(params))
+    expected = tiny.jit(lambda params: forward(bind(config, params), trunk))(params)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    close(hidden[segment], np.asarray(expected)[segment])
+    close(of_branches[live], np.asarray(packed(params, trunk, branches, config=config))[live])
 
 
 def test_prefill_is_forward():

@@ -38,7 +38,7 @@ def thoughts_of(settings, config):
 
 
 @functools.cache
-def gradient_of(settings, config, remat="none"):
+def gradient_of(settings, config, remat="none", unrolled_layers=8):
     """Return loss, metrics and gradient."""
     with_remat = dataclasses.replace(config, remat=remat)
 
@@ -53,7 +53,10 @@ def gradient_of(settings, config, remat="none"):
     weights = 0.7 * np.abs(drawn[1]) * drawn[2] if settings.target_weight else None
     drawn = (*drawn, reference, weights)
     inputs = jax.tree.map(jnp.asarray, drawn)
-    return jax.device_get(tiny.jit(run)(PARAMS(config), *inputs))
+    choices = dataclasses.replace(backend.CPU, unrolled_layers=unrolled_layers)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "CPU", choices)
+        return jax.device_get(tiny.jit(run)(PARAMS(config), *inputs))
 
 
 on_configs = pytest.mark.parametrize(
@@ -77,6 +80,24 @@ def assert_same_gradient(actual, expected):
 def test_a_gradient_one_branch_at_a_time_is_the_gradient_at_once(config):
     each = dataclasses.replace(WEIGHTED, update_micro_batch=1)
     assert_same_gradient(gradient_of(each, config, "block"), gradient_of(WEIGHTED, config))
+
+
+TARGETED = dataclasses.replace(WEIGHTED, target_weight=0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "remat"),
+    [
+        pytest.param(TARGETED, "block", id="all losses"),
+        pytest.param(MASKED, "none", id="actions", marks=slow),
+    ],
+)
+def test_a_gradient_in_one_pass_is_that_of_documents_and_then_branches(settings, remat):
+    """Scanned layers run documents and branches together, unrolled ones do not."""
+    scanned = gradient_of(settings, CONFIG, remat, unrolled_layers=0)
+    assert_same_gradient(scanned, gradient_of(settings, CONFIG))
+    one_each = dataclasses.replace(settings, update_micro_batch=1)
+    assert_same_gradient(scanned, gradient_of(one_each, CONFIG, remat, unrolled_layers=0))
 
 
 # Each of the settings, sizes and kinds of remat occurs with some of the others.
