@@ -1,11 +1,14 @@
 """Shared code of the benchmark programs: flags, one-line errors, and CPUs."""
 
 import argparse
+import importlib
+import json
 import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from benchmarks import fields
 from rlp.runtime.allocator import keep_freed_memory
 from rlp.runtime.errors import UserError
 
@@ -49,3 +52,22 @@ def cpus(threads: int) -> set[int]:
             f"--threads={threads}, but this process may use {len(allowed)} CPU(s); lower it"
         )
     return set(allowed[:threads])
+
+
+def measure(arguments: list[str], description: str | None, kind: type, timing: str) -> int:
+    """Time a workload and print its JSON line; return the exit status.
+
+    Args:
+      arguments: the command line.
+      description: of the program, for its help.
+      kind: the workload, a dataclass with a flag for each field.
+      timing: name of the module whose `measure` times it. It is imported here, because it imports
+        jax: after the command line was checked, and after the CPUs were chosen, since XLA starts
+        one thread for each allowed CPU when it first computes.
+    """
+    parser = Parser(description)
+    fields.add_flags(parser, kind)
+    sizes = kind(**fields.values(parser.parse_args(arguments), kind))
+    os.sched_setaffinity(0, cpus(sizes.threads))
+    print(json.dumps(importlib.import_module(timing).measure(sizes)), flush=True)
+    return 0

@@ -27,7 +27,8 @@ class Choices:
         backends read them in place, and compile one layer faster than many.
       unrolled_decoding: while decoding, networks of at most this many layers are unrolled. A
         decoding step reads all weights for a few rows, so that on a CPU the copies of a scan cost
-        as much as the products, and it compiles faster than the other passes.
+        as much as the products. It compiles faster than the other passes, although once for each
+        of `decode_divisors`.
       row_scores: maximum number of attention scores per row of documents in memory at once.
       logits: maximum number of logits in memory at once.
       cache_slots: the number of slots in a branch cache is a multiple of this, so that kernels can

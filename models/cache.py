@@ -129,9 +129,10 @@ def unstacked(cache: Cache) -> Cache:
 
 
 def stacked(cache: Cache) -> Cache:
-    """Return a cache with a stack of the caches of all layers for each kind, instead of lists."""
+    """Return a branch cache with a stack of the caches of all layers for each kind, not a list."""
     stack = lambda layers: jax.tree.map(lambda *x: jnp.stack(x), *layers)
-    return Cache({name: stack(layers) for name, layers in cache.kinds.items()}, cache.slots)
+    kinds = {name: _placed(stack(layers), 1) for name, layers in cache.kinds.items()}
+    return Cache(kinds, cache.slots)
 
 
 def trunk_bytes(config: ModelConfig, rows: int, length: int, forks: int) -> dict[LayerKind, int]:

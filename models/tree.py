@@ -4,8 +4,8 @@
     prefill    the same, returning the trunk's cache       start of a rollout and of an update
     extend     some slots of all branches on the caches    decoding, evidence; with all slots at
                                                            once and no branch cache, the update
-    forward_together                                       the update, if it is not split: prefill
-                                                           and extend in one pass
+    forward_together                                       the update, if it is not split and layers
+                                                           are scanned: both in one pass
 
 A trunk is computed once per document, and its cache is never copied per branch. All passes are
 differentiable in the parameters and in the caches that they read (except for `extend` on a branch

@@ -8,24 +8,13 @@ process. With --engine=stream, `prefill_s` is the time until the first token. `t
 generated tokens, and `peak_mib` is the largest memory of the process, compilation included.
 """
 
-import json
-import os
-
-from benchmarks import command, fields
+from benchmarks import command
 from benchmarks.generation.workload import Workload
 
 
 def main(arguments: list[str]) -> int:
     """Run the program and return its exit status."""
-    parser = command.Parser(__doc__)
-    fields.add_flags(parser, Workload)
-    sizes = Workload(**fields.values(parser.parse_args(arguments), Workload))
-    # XLA starts one thread for each allowed CPU when it first computes.
-    os.sched_setaffinity(0, command.cpus(sizes.threads))
-    from benchmarks.generation import timing  # imports jax, after the command line was checked
-
-    print(json.dumps(timing.measure(sizes)), flush=True)
-    return 0
+    return command.measure(arguments, __doc__, Workload, "benchmarks.generation.timing")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from rlp.engine.forked_documents import ForkedDocuments
 from rlp.engine.placement import gather
 from rlp.engine.step import RLPSettings, read_stage, rollout_stage
 from rlp.evaluation.answering import response_settings
-from rlp.evaluation.generation import continuation
+from rlp.evaluation.generation import ROOM, continuation
 from rlp.training.flops import by_phase, rlp_flops
 
 PAD, EOS, BOS, OPENING = range(4)
@@ -88,7 +88,7 @@ class Rollout:
 
 
 class Stream:
-    """The engine of `launch.sample`."""
+    """The engine of `launch.sample` without `--think`."""
 
     def __init__(self, sizes: Workload, model: ModelConfig):
         self.sizes, self.model = sizes, model
@@ -188,4 +188,7 @@ def _flops(sizes: Workload, model: ModelConfig) -> int:
     """Return the FLOPs of a step: of prefill and decoding."""
     decoded = sizes.rows * sizes.length
     method = (model, settings(sizes), words(sizes))
-    return by_phase(rlp_flops(*method, 0, sizes.prompts, sizes.prompt, decoded))["rollout"]
+    prompt = sizes.prompt
+    if sizes.engine == "stream":
+        prompt = -(-prompt // ROOM) * ROOM
+    return by_phase(rlp_flops(*method, 0, sizes.prompts, prompt, decoded))["rollout"]

@@ -5,7 +5,8 @@ passes. The first runs whole documents, the second runs slots of all branches th
 the second needs from the first is the *trunk cache* of a layer, computed once per document and
 never copied per branch; what the next slots of a branch need is its *branch cache*. Both are
 pytrees of floats whose contents only the kind knows: attention caches keys and values of every
-token, a recurrence caches its state at the forks.
+token, a recurrence caches its state at the forks. Where no cache is kept, both passes can run as
+one (`on_rows_and_slots`).
 
 Every array of a branch cache is [B, heads, N, …] (rows, an axis that `tensor` may split, branches),
 so that other code can move the branches of a document without knowing what the arrays contain.

@@ -4,7 +4,8 @@
     branches   loss, gradients in theta and in the trunk's cache     one micro-batch at a time
     trunk      backward from the summed gradients of the cache       once per document
 
-If all branches are one micro-batch, the three are one pass over trunk and branches.
+If all branches are one micro-batch and the layers are scanned, the three are one pass over trunk
+and branches.
 
 Only the activations of one micro-batch and of its trunks are in memory at a time. The sum is the
 gradient of the whole batch for any size of micro-batch, since all weights of the loss are fixed
@@ -171,24 +172,32 @@ def _of_documents(
         actions = jax.tree.map(lambda x: x[0], each_part)
         return _together(params, model_config, settings, vocabulary, text, actions)
 
-    def read(params: Params) -> tuple[Cache, jax.Array]:
-        model = bind(model_config, params)
-        hidden, cache = prefill(model, text.trunk)
-        return cache, _next_token_loss(model, settings, text, hidden)
+    weight = settings.next_token_weight
+
+    def read(params: Params) -> tuple[Cache, jax.Array | None]:
+        hidden, cache = prefill(bind(model_config, params), text.trunk)
+        return cache, hidden if weight else None
 
     def branch_loss(params: Params, cache: Cache, actions: _Actions) -> tuple[jax.Array, Any]:
         model = bind(model_config, params)
         hidden, _ = extend(model, text.trunk, cache, actions.branches)
         return _branch_loss(model, settings, vocabulary, hidden, actions)
 
-    (cache, next_token), back = jax.vjp(read, params)
+    def of_text(params: Params, hidden: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        loss = _next_token_loss(bind(model_config, params), text, hidden)
+        return weight * loss, loss
+
+    (cache, hidden), back = jax.vjp(read, params)
     slope = jax.value_and_grad(branch_loss, argnums=(0, 1), has_aux=True)
     (value, sums), (gradient, cache_gradient) = _summed(
         lambda actions: slope(params, cache, actions), each_part, parts
     )
     cache_gradient = jax.tree.map(lambda x, like: x.astype(like.dtype), cache_gradient, cache)
-    (through_trunk,) = back((cache_gradient, jnp.float32(settings.next_token_weight)))
-    gradient = jax.tree.map(jnp.add, gradient, through_trunk)
+    # After the micro-batches, so that the gradient of the head is not in memory beside them.
+    text_slope = jax.value_and_grad(of_text, argnums=(0, 1), has_aux=True)
+    (_, next_token), (of_head, hidden_gradient) = text_slope(params, hidden)
+    (through_trunk,) = back((cache_gradient, hidden_gradient))
+    gradient = jax.tree.map(lambda x, y, z: x + y + z, gradient, of_head, through_trunk)
     return (value, sums | {"next_token": next_token}), gradient
 
 
@@ -209,7 +218,8 @@ def _together(
         model = bind(model_config, params)
         of_text, hidden = forward_together(model, text.trunk, actions.branches)
         value, sums = _branch_loss(model, settings, vocabulary, hidden, actions)
-        next_token = _next_token_loss(model, settings, text, of_text)
+        weighted = of_text if settings.next_token_weight else None
+        next_token = _next_token_loss(model, text, weighted)
         total = value + settings.next_token_weight * next_token
         return total, (value, sums | {"next_token": next_token})
 
@@ -217,11 +227,9 @@ def _together(
     return aux, gradient
 
 
-def _next_token_loss(
-    model: Transformer, settings: RLPSettings, text: _Text, hidden: jax.Array
-) -> jax.Array:
-    """Return the next-token loss of documents, given their hidden states; 0 if it has no weight."""
-    if not settings.next_token_weight:
+def _next_token_loss(model: Transformer, text: _Text, hidden: jax.Array | None) -> jax.Array:
+    """Return the next-token loss of documents, given their hidden states; 0 without these."""
+    if hidden is None:
         return jnp.zeros(())
     return text_loss(model, text.trunk, hidden, text.weights)
 

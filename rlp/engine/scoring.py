@@ -1,8 +1,9 @@
 """Log-probabilities of actions, of targets with and without a thought, and of documents.
 
-All of them are computed by `token_scores`: for the update, the evidence and the baseline alike. It
-works on chunks of tokens and recomputes the logits of each chunk in the backward pass, so that
-[tokens, V] is never materialized. All scores are in nats.
+All of them are computed by `token_scores`: for the update, the evidence and the baseline alike
+(`rlp.engine.text_loss` sums those of documents in a training loss). It works on chunks of tokens
+and recomputes the logits of each chunk in the backward pass, so that [tokens, V] is never
+materialized. All scores are in nats.
 """
 
 import functools

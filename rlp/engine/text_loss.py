@@ -40,7 +40,8 @@ def _of_chunk(
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     logits = constrain(project(config, head, flat(hidden)), "rows", "vocab")
     logprob = scores_of_logits(False, logits, flat(targets)).logprob
-    return -jnp.sum(logprob * flat(weights))
+    weights = flat(weights)
+    return -jnp.sum(jnp.where(weights != 0, logprob * weights, 0.0))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 
 from models.cache import Cache
 from models.config import ModelConfig
-from models.transformer import Params, Transformer, bind
+from models.transformer import Params, bind
 from models.tree import Branches, ForkPoints, Trunk, empty_branch_cache, extend, prefill
 from rlp.data.batch import Batch
 from rlp.engine.decoding import for_decoding
@@ -46,11 +47,11 @@ def continuation(
       ends: ids that end the continuation; they are yielded, too.
     """
     read, step = _decoder(model_config, limit, tuple(banned), temperature)
-    model, logits, trunk, cache, branches, branch_cache = read(params, padded_row(prompt))
+    blocks, logits, trunk, cache, branches, branch_cache = read(params, padded_row(prompt))
     key = jax.random.key(0) if key is None else key
     for number in range(limit):
         token, logits, branches, branch_cache = step(
-            model, trunk, cache, branches, branch_cache, logits, key, number
+            params, blocks, trunk, cache, branches, branch_cache, logits, key, number
         )
         yield int(token)
         if int(token) in ends:
@@ -81,11 +82,13 @@ def _decoder(
             fork=length[:, None],
         )
         branch_cache = empty_branch_cache(model, trunk, cache, branches, limit)
-        return model, model.logits(last), trunk, cache, branches, branch_cache
+        blocks = model.blocks if isinstance(model.blocks, list) else None
+        return blocks, model.logits(last), trunk, cache, branches, branch_cache
 
-    @functools.partial(jax.jit, donate_argnums=(3, 4))
+    @functools.partial(jax.jit, donate_argnums=(4, 5))
     def step(
-        model: Transformer,
+        params: Params,
+        blocks: list[Any] | None,  # unrolled layers; None if those of `params` are read
         trunk: Trunk,
         cache: Cache,
         branches: Branches,
@@ -94,6 +97,9 @@ def _decoder(
         key: jax.Array,
         number: jax.Array,
     ) -> tuple:
+        model = bind(model_config, params)
+        if blocks is not None:
+            model = dataclasses.replace(model, blocks=blocks)
         draw = jax.random.uniform(jax.random.fold_in(key, number), (1,))
         logits = mask_logits(logits, banned, temperature or 1.0)
         token = sample(logits, draw) if temperature else jnp.argmax(logits, axis=-1)

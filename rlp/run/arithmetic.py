@@ -2,7 +2,7 @@
 
 import logging
 
-from models.backend import target
+from models.backend import choices, target
 from models.processor import AMX, ARM_BF16, AVX512_BF16, this_processor
 
 LOGGER = logging.getLogger(__name__)
@@ -30,13 +30,13 @@ def log(dtype: str) -> None:
     processor = this_processor()
     outlook = _OUTLOOK[processor.bfloat16]
     line = f"the processor ({processor.name}) {outlook}"
-    if dtype == "bfloat16" and outlook.endswith(_SLOWER):
+    if dtype == "bfloat16" and processor.bfloat16 in ("", AVX512_BF16):
         LOGGER.warning("%s; set model.compute_dtype=float32", line)
     else:
         LOGGER.info("%s", line)
 
 
-def facts(dtype: str) -> dict[str, str | None]:
+def facts(dtype: str) -> dict[str, bool]:
     """Return what the program of a run depends on and all its processes must thus share.
 
     Args:
@@ -44,4 +44,4 @@ def facts(dtype: str) -> dict[str, str | None]:
     """
     if target() != "cpu" or dtype != "bfloat16":
         return {}
-    return {"the instructions of the processor for bfloat16": this_processor().bfloat16}
+    return {"the use of AMX for bfloat16": choices().float32_products}
