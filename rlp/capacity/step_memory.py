@@ -2,7 +2,8 @@
 
     of_state        parameters, optimizer state, phi and pi_ref; in an update, gradients, too
     of_update       activations that the backward pass needs
-    of_rollout      the gathered parameters, caches of a rollout batch, logits of a token
+    of_rollout      the gathered parameters, caches of a rollout batch, copies that decoding makes,
+                    logits of a token
     of_evaluation   the same for one held-out document per device
     of_sampling     caches and logits only
 
@@ -11,6 +12,7 @@ kinds of layers need no change here.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,15 +20,23 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from models.backend import choices
 from models.cache import branch_bytes, trunk_bytes
 from models.config import ModelConfig
-from models.sharding import batch_shards, largest_axis
-from models.transformer import shapes
+from models.sharding import batch_shards, largest_axis, parameter_shardings
+from models.transformer import is_unrolled, shapes
 from rlp.capacity.device_memory import Need
 from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import largest_batch
 from rlp.engine.optimizer import Optimizer
-from rlp.engine.placement import device_bytes, gathered_bytes, gatherer, placed, state_shardings
+from rlp.engine.placement import (
+    device_bytes,
+    gather,
+    gathered_bytes,
+    needs_gathering,
+    placed,
+    state_shardings,
+)
 from rlp.engine.step import RLPSettings, TrainState, new_state
 from rlp.engine.step.rollout_batches import rollout_batch_shape
 
@@ -160,11 +170,14 @@ def of_rollout(
         "rlp.forks_per_document": forks,
         "batch_size": documents,
     }
-    trunks = trunk_bytes(model, documents, len(s.prompt) + length, s.forks_per_document)
+    each = trunk_bytes(model, documents, len(s.prompt) + length, s.forks_per_document)
+    caches = Need("caches of documents", sum(each.values()) // mesh.size, trunk, limit_field)
+    copy = dataclasses.replace(caches, what="their copies for decoding")
     branches = documents * forks * s.group_size
     return [
-        *_copy(model, mesh, s),
-        Need("caches of documents", sum(trunks.values()) // mesh.size, trunk, limit_field),
+        *_copies(model, mesh, s),
+        caches,
+        *([copy] if _unrolls_to_decode(model) else []),
         *of_sampling(model, s.thought_length, branches, fields, mesh.size, limit_field),
     ]
 
@@ -187,15 +200,30 @@ def of_evaluation(
     """
     branches, split = forks * samples, mesh.shape["tensor"]
     sampling = of_sampling(model, settings.thought_length, branches, fields, split)
-    return [*_copy(model, mesh, settings), *sampling]
+    return [*_copies(model, mesh, settings), *sampling]
 
 
-def _copy(model: ModelConfig, mesh: Mesh, settings: RLPSettings) -> list[Need]:
-    """Return the need of the gathered parameters, if rollouts read a copy of them."""
-    if gatherer(model, mesh, settings.rollout_layout) is None:
-        return []
-    size = gathered_bytes(model, mesh)[1]
-    return [Need("gathered parameters", size, _sizes(model, shapes(model)))]
+def _copies(model: ModelConfig, mesh: Mesh, settings: RLPSettings) -> list[Need]:
+    """Return the needs of the copies of parameters that sampling reads: the gathered ones, and
+    those of the layers that are unrolled to decode."""
+    needs: list[Need] = []
+    gathered = needs_gathering(model, mesh, settings.rollout_layout)
+    if gathered:
+        size = gathered_bytes(model, mesh)[1]
+        needs.append(Need("gathered parameters", size, _sizes(model, shapes(model))))
+    if _unrolls_to_decode(model):
+        tree = jax.eval_shape(functools.partial(gather, model), shapes(model))
+        used = placed(tree, parameter_shardings(mesh, tree, gathered=gathered))
+        layers = {"blocks": used["blocks"]}
+        size = device_bytes(layers)
+        needs.append(Need("layers unrolled to decode", size, _sizes(model, layers)))
+    return needs
+
+
+def _unrolls_to_decode(model: ModelConfig) -> bool:
+    """Return whether decoding copies scanned layers and the caches of documents out of their stacks
+    (`rlp.engine.decoding.for_decoding`)."""
+    return not is_unrolled(model) and model.num_layers <= choices().unrolled_decoding
 
 
 def of_sampling(

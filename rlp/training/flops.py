@@ -35,14 +35,22 @@ EMA_FLOPS = 3  # per parameter: tau phi + (1 - tau) theta
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """The work of a network: passes of tokens through all layers, and the number of tokens whose
-    logits are computed."""
+    """The work of a network.
+
+    Attributes:
+      passes: of tokens through all layers.
+      logits: number of tokens whose logits are scored (`rlp/engine/scoring.py`). A backward pass
+        recomputes them if they are computed in chunks.
+      text: number of tokens of a text loss (`rlp/engine/text_loss.py`), whose logits are computed
+        once, with their gradient.
+    """
 
     passes: tuple[TrunkTokens | BranchTokens, ...] = ()
     logits: int = 0
+    text: int = 0
 
     def __add__(self, other: "Work") -> "Work":
-        return Work(self.passes + other.passes, self.logits + other.logits)
+        return Work(self.passes + other.passes, self.logits + other.logits, self.text + other.text)
 
 
 def on_rows(rows: int, length: int, forks: int = 0, logits: int = 0) -> Work:
@@ -53,7 +61,7 @@ def on_rows(rows: int, length: int, forks: int = 0, logits: int = 0) -> Work:
 def forward_flops(config: ModelConfig, work: Work) -> int:
     """Return the FLOPs of a forward pass."""
     layer_flops = _of_layers(config, work.passes, lambda cost, ends: cost.linear + cost.mixing)
-    return layer_flops + work.logits * logit_flops(config)
+    return layer_flops + (work.logits + work.text) * logit_flops(config)
 
 
 def training_flops(config: ModelConfig, work: Work) -> int:
@@ -124,7 +132,7 @@ def by_phase(flops: Flops) -> dict[str, int]:
 def next_token_flops(config: ModelConfig, optimizer: int, rows: int, length: int) -> Flops:
     """Return the FLOPs of a next-token step on [rows, length] tokens; `optimizer` as in
     `rlp_flops`."""
-    work = on_rows(rows, length, logits=rows * (length - 1))
+    work = on_rows(rows, length) + Work(text=rows * (length - 1))
     return {"update": {"update": training_flops(config, work), "optimizer": optimizer}}
 
 
@@ -226,7 +234,7 @@ def _rlp_work(
         "baseline": without + documents if s.baseline != "none" else Work(),
         "thoughts": prefill + thoughts,
         "loss": prefill + (with_target if s.learns_target else thoughts),
-        "text": Work(logits=batch * (trunk - 1)) if s.next_token_weight else Work(),
+        "text": Work(text=batch * (trunk - 1)) if s.next_token_weight else Work(),
     }
 
 

@@ -12,13 +12,19 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from models import backend
 from models.sharding import make_mesh
+from models.transformer import bind, shapes
+from models.tree import Trunk, prefill
 from rlp.answers.grading import Grade, Grader
 from rlp.capacity import compiled_stages, programs, step_memory
 from rlp.capacity.step_spec import StepSpec
 from rlp.data.rows import Rows
+from rlp.engine.decoding import for_decoding
 from rlp.engine.method import Method
+from rlp.engine.placement import gather
 from rlp.engine.step import new_state
+from rlp.engine.step.rollout_batches import rollout_batch_shape
 from rlp.evaluation.answering import response_settings
 from rlp.training.trainers import RLPTrainer
 from rlp.training.trainers.answers import AnswerTrainer
@@ -139,6 +145,32 @@ def test_no_lower_bound_is_above_what_the_compiler_says(settings):
     assert 0.2 * peaks["update"] < update <= peaks["update"]
     assert total(step_memory.of_state(MODEL, state, learns=True)) <= peaks["update"]
     assert 0.2 * peaks["rollout"] < rollout <= peaks["rollout"]
+
+
+@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+def test_decoding_copies_what_it_unrolls(compute_dtype, monkeypatch):
+    model = dataclasses.replace(MODEL, num_layers=3, compute_dtype=compute_dtype)
+    mesh, total = make_mesh(devices=jax.devices()[:1]), lambda needs: sum(x.size for x in needs)
+    documents, _ = rollout_batch_shape(SETTINGS, 4, 1)
+    tokens = jax.ShapeDtypeStruct((documents, len(SETTINGS.prompt) + LENGTH), jnp.int32)
+
+    def copied(params, trunk):
+        bound = bind(model, gather(model, params))
+        bound, cache = for_decoding(bound, prefill(bound, trunk)[1])
+        return bound.blocks, cache
+
+    def needed(unrolled_layers, unrolled_decoding):
+        unrolled = {"unrolled_layers": unrolled_layers, "unrolled_decoding": unrolled_decoding}
+        monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, **unrolled))
+        rollout = step_memory.of_rollout(model, mesh, SETTINGS, 4, LENGTH)
+        return total(rollout), total(step_memory.of_evaluation(model, mesh, SETTINGS, 2, 4, {}))
+
+    expected = needed(unrolled_layers=3, unrolled_decoding=3)
+    assert needed(unrolled_layers=2, unrolled_decoding=2) == expected
+    rollout, evaluation = needed(unrolled_layers=2, unrolled_decoding=3)
+    blocks, cache = jax.eval_shape(copied, shapes(model), Trunk(tokens, tokens, tokens))
+    assert rollout - expected[0] == programs.device_bytes([blocks, cache])
+    assert evaluation - expected[1] == programs.device_bytes(blocks)
 
 
 @pytest.mark.parametrize(

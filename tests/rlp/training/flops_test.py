@@ -44,6 +44,18 @@ def struct(*shape, dtype=jnp.int32):
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
+def in_chunks(monkeypatch, tokens, count):
+    """Compute the logits of this many tokens in `count` chunks."""
+    limit = tokens * CONFIG.vocab_size // count
+    monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, logits=limit))
+
+
+def uncounted(tokens, chunks):
+    """Return the FLOPs of the logits of `tokens` in all chunks but one: XLA counts one."""
+    return flops.logit_flops(CONFIG) * tokens * (chunks - 1) // chunks
+
+
+TEXT = ROWS * (LENGTH - 1)  # tokens of a text loss
 TRUNK = Trunk(*[struct(ROWS, LENGTH)] * 3)
 BATCH = Batch(*[struct(ROWS, LENGTH)] * 3, struct(ROWS), struct(ROWS, 1))  # type: ignore[arg-type]
 VARIANTS = [
@@ -68,21 +80,14 @@ def test_forward():
 
 
 @pytest.mark.parametrize("remat", ["none", "block", "dots"])
-@pytest.mark.parametrize("chunked", [False, True])
-def test_training(remat, chunked, monkeypatch):
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_training(remat, chunks, monkeypatch):
     config = ModelConfig(512, 256, 1, 4, 2, 64, 768, remat=remat)
-    if chunked:  # in two halves
-        half = ROWS * (LENGTH - 1) * 512 // 2
-        monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, logits=half))
-
-    def loss(params, trunk):
-        return scoring.document_scores(bind(config, params), trunk).logprob.sum()
-
-    actual = counted_by_xla(jax.value_and_grad(loss), shapes(config), TRUNK)
+    in_chunks(monkeypatch, TEXT, chunks)
+    gradient = functools.partial(step.next_token_gradient, config)
+    actual = counted_by_xla(gradient, shapes(config), BATCH)
     count = flops.next_token_flops(config, 0, ROWS, LENGTH)["update"]["update"]
-    if chunked:  # a loop over two halves, of which XLA counts one: forward, recomputed, 2 backward
-        count -= 4 * flops.logit_flops(config) * ROWS * (LENGTH - 1) // 2
-    assert 1 <= actual / count < 1.06
+    assert 1 <= actual / (count - 3 * uncounted(TEXT, chunks)) < 1.06
 
 
 def test_kernels_compute_what_can_be_seen():
@@ -111,6 +116,26 @@ TAGS = {"think_open": (5, 6, 7), "think_close": (8, 9)}
     ("changes", "tags"), [*((changes, {}) for changes in VARIANTS), ({}, TAGS)], ids=str
 )
 def test_rlp_step_by_parts(changes, tags, monkeypatch):
+    counted, actual = parts_of_a_step(changes, tags, monkeypatch)
+    for part, count in actual.items():
+        assert 1 <= count / counted[part] < 1.03, part
+
+
+@pytest.mark.parametrize("group_size", [2, 8])
+def test_the_logits_of_a_text_loss_are_computed_once(group_size, monkeypatch):
+    """Those of actions are recomputed if they, too, are computed in chunks."""
+    in_chunks(monkeypatch, TEXT, 2)
+    actions = ROWS * 2 * group_size * 8
+    changes = {"group_size": group_size, "next_token_weight": 0.5}
+    counted, actual = parts_of_a_step(changes, {}, monkeypatch)
+    chunks = scoring.logit_chunks(actions, CONFIG.vocab_size)
+    assert chunks == {2: 1, 8: 3}[group_size]
+    apart = 3 * uncounted(TEXT, 2) + 4 * uncounted(actions, chunks)
+    assert 1 <= actual["update"] / (counted["update"] - apart) < 1.03
+
+
+def parts_of_a_step(changes, tags, monkeypatch):
+    """Return the FLOPs of the parts of a step: as counted here, and as counted by XLA."""
     one_loop = dataclasses.replace(backend.CPU, decode_divisors=(1,))
     monkeypatch.setattr(backend, "CPU", one_loop)  # one decoding loop, so one step is counted
     settings = tiny.rlp_settings(**({"thought_length": 8, "group_size": 8} | changes))
@@ -149,8 +174,7 @@ def test_rlp_step_by_parts(changes, tags, monkeypatch):
     optimizer = counted.pop("optimizer")
     assert optimizer == (3 * count_parameters(CONFIG) if settings.baseline == "ema" else 0)
     assert {part for part, count in counted.items() if count} == set(actual)
-    for part, count in actual.items():
-        assert 1 <= count / counted[part] < 1.03, part
+    return counted, actual
 
 
 def test_moving_average():
@@ -207,7 +231,7 @@ def test_counts_grow_as_the_work_does():
     # With a loss on the documents every block of the trunk is trained, and its logits computed.
     text = {"next_token_weight": 1.0}
     extra = count(updates_per_rollout=3, **text) - count(**text)
-    update += flops.Work(logits=ROWS * (LENGTH - 1))
+    update += flops.Work(text=TEXT)
     assert extra == 2 * (flops.training_flops(CONFIG, update) + 10)
     assert count(minibatches=2) == count() + 10  # a pass has two updates
     # A step that decodes one token less per branch saves exactly that.
