@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from models import backend
-from rlp.engine import step
+from rlp.engine import decoding, step
+from rlp.engine.decoding import for_decoding
 from rlp.engine.gradient import policy_gradient
 from rlp.engine.rollout_metrics import rollout_metrics
 from rlp.training.flops import Work, forward_flops, on_rows
@@ -58,7 +59,9 @@ def live_cache(rollout):
     return choose(cache.key), choose(cache.value)
 
 
-SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # another layout of caches
+# Another layout of caches, while decoding as well or in the other passes alone.
+SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0, unrolled_decoding=0)
+UNROLLED_DECODING = dataclasses.replace(SCANNED, unrolled_decoding=64)
 
 
 # Decoding with fewer branches.
@@ -69,6 +72,7 @@ SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # another layout 
     [
         pytest.param((1, 2, 4), backend.CPU, WORDS, id="1-2-4"),
         pytest.param((1, 2, 4), SCANNED, WORDS, id="1-2-4, scanned", marks=slow),
+        pytest.param((1, 2, 4), UNROLLED_DECODING, WORDS, id="1-2-4, unrolled", marks=slow),
         pytest.param((1, 3), backend.CPU, WORDS, id="1-3", marks=slow),  # 3 does not divide 8
         pytest.param((1, 2, 4), backend.CPU, BRIEF, id="1-2-4, tags of two"),
     ],
@@ -76,7 +80,8 @@ SCANNED = dataclasses.replace(backend.CPU, unrolled_layers=0)  # another layout 
 def test_a_smaller_batch_decodes_the_same_thoughts_with_less(divisors, choices, words):
     whole = rolled(SMALL, LONG, (1,), words=words)
     actual = rolled(SMALL, LONG, divisors, choices, words)
-    assert isinstance(actual.branch_cache.kinds["attention"], list) == (choices is backend.CPU)
+    straight = isinstance(actual.branch_cache.kinds["attention"], list)
+    assert straight == (choices.unrolled_layers > 0)
     assert np.array_equal(actual.thoughts.actions, whole.thoughts.actions)
     assert np.array_equal(actual.thoughts.length, whole.thoughts.length)
     assert np.array_equal(actual.thoughts.closed, whole.thoughts.closed)
@@ -98,8 +103,14 @@ LARGE, TINY = 2**22, 2**6
 
 @functools.cache
 def everything(config, choices):
-    """Thoughts, evidence and gradient, with these choices of a backend."""
-    method = (config, ALL, WORDS)
+    """Thoughts, evidence and gradient, with these choices of a backend; and whether decoding reads
+    parameters and caches from lists of layers."""
+    method, in_lists = (config, ALL, WORDS), []
+
+    def observed(*inputs):
+        model, cache = for_decoding(*inputs)
+        in_lists.extend(isinstance(x, list) for x in (model.blocks, cache.kinds["attention"]))
+        return model, cache
 
     def run(params, phi):
         reading = step.read_stage(*method, params, params, BATCH, KEY, 5)
@@ -116,7 +127,8 @@ def everything(config, choices):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "CPU", dataclasses.replace(choices, decode_divisors=(1,)))
-        return jax.device_get(tiny.jit(run)(PARAMS(config), phi(config)))
+        patch.setattr(decoding, "for_decoding", observed)
+        return *jax.device_get(tiny.jit(run)(PARAMS(config), phi(config))), in_lists
 
 
 def chunks(unrolled_layers, row_scores, logits, cache_slots=1, unrolled_decoding=0):
@@ -137,12 +149,13 @@ def chunks(unrolled_layers, row_scores, logits, cache_slots=1, unrolled_decoding
     ],
 )
 def test_a_backends_choices_change_no_result(config, choices):
-    rollout, evidence, loss, metrics, gradient = everything(config, choices)
-    whole, whole_evidence, whole_loss, whole_metrics, whole_gradient = everything(
+    rollout, evidence, loss, metrics, gradient, in_lists = everything(config, choices)
+    whole, whole_evidence, whole_loss, whole_metrics, whole_gradient, _ = everything(
         config, chunks(8, LARGE, LARGE)
     )
     straight = isinstance(rollout.branch_cache.kinds["attention"], list)
     assert straight == (choices.unrolled_layers > 0)
+    assert in_lists == [straight or choices.unrolled_decoding > 0] * 2
     assert np.array_equal(rollout.thoughts.actions, whole.thoughts.actions)
     np.testing.assert_allclose(rollout.thoughts.logprobs, whole.thoughts.logprobs, atol=2e-5)
     for name in ("reasoned", "baseline", "rewards", "advantages", "no_think", "reference"):

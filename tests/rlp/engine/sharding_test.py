@@ -34,6 +34,10 @@ SETTINGS = tiny.rlp_settings(group_size=3, thought_length=3, horizon=2)
 BATCH = tiny.documents(0, [12, 10, 9, 12, 7, 8, 11, 12], 12, 22)
 KEY = jax.random.key(5)
 WITH_KL = dataclasses.replace(SETTINGS, kl_weight=0.1)
+WITH_TEXT = dataclasses.replace(WITH_KL, next_token_weight=0.5)
+# As on an accelerator, and with several chunks of logits on every device.
+SCANNED = {"unrolled_layers": 0, "unrolled_decoding": 0}
+IN_CHUNKS = SCANNED | {"logits": 2**7}
 # Every axis alone, and all three; the test of rollout batches has two axes.
 MESHES = [(2, 2, 2), (8, 1, 1), (1, 8, 1), (1, 1, 8)]
 on_every_mesh = pytest.mark.parametrize(
@@ -60,19 +64,20 @@ def prepared(sizes, settings):
 
 
 @contextlib.contextmanager
-def compiling_fast(layers=backend.CPU.unrolled_layers):
+def compiling_fast(**choices):
+    """Trace with these choices for a CPU, and compile with little optimization."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", tiny.jit)
-        patch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, unrolled_layers=layers))
+        patch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, **choices))
         yield
 
 
 @functools.cache
-def next_token(sizes):
+def next_token(sizes, **choices):
     mesh, shardings, state = prepared(sizes, SETTINGS)
     state = dataclasses.replace(state, baseline=None)
     shardings = dataclasses.replace(shardings, baseline=None)
-    with compiling_fast():
+    with compiling_fast(**choices):
         trainer = NextTokenTrainer(CONFIG, OPTIMIZER, mesh, shardings)
         state, metrics, cost = trainer.step(state, Rows.of(BATCH), KEY)
     return jax.device_get(state), metrics, cost
@@ -84,9 +89,9 @@ def step_arrays(state):
 
 
 @functools.cache
-def rlp_step(sizes, settings=SETTINGS, layers=backend.CPU.unrolled_layers):
+def rlp_step(sizes, settings=SETTINGS, **choices):
     """Return thoughts and evidence of a step, the new state, its metrics and its cost."""
-    with compiling_fast(layers):
+    with compiling_fast(**choices):
         mesh, shardings, state = prepared(sizes, settings)
         trainer = RLPTrainer(Method(CONFIG, settings, WORDS), OPTIMIZER, mesh, shardings)
         values = trainer.think(state, Rows.of(BATCH), KEY, Clock())
@@ -124,7 +129,8 @@ def assert_same_step(actual, expected):
         np.testing.assert_allclose(a, b, atol=5e-5, rtol=1e-5)
     assert np.abs(one_evidence.advantages).max() > 0.1
     assert metrics["grad_norm"] == pytest.approx(one_metrics["grad_norm"], rel=1e-4)
-    assert metrics.get("kl", 0) == pytest.approx(one_metrics.get("kl", 0), rel=1e-5)
+    for name in ("kl", "next_token_loss"):
+        assert metrics.get(name, 0) == pytest.approx(one_metrics.get(name, 0), rel=1e-5), name
     # Advantages, and so gradients, have relative differences of about 1e-6.
     assert_same_state(state, one_state)
     if state.baseline is not None:
@@ -151,14 +157,22 @@ def test_an_rlp_step_is_that_of_one_device(sizes):
 
 
 @slow
-@pytest.mark.parametrize("sizes", [(2, 4, 1), (1, 2, 4)], ids=str)
-def test_a_scan_over_layers_in_batches_and_parts_is_one_device_at_once(sizes):
+@pytest.mark.parametrize(
+    ("sizes", "micro_batch", "choices"),
+    [
+        pytest.param((2, 4, 1), 2, SCANNED, id="in parts"),
+        pytest.param((1, 2, 4), 2, {"unrolled_layers": 0}, id="in parts, unrolled decoding"),
+        pytest.param((2, 2, 2), 0, IN_CHUNKS, id="documents with branches, chunks of logits"),
+    ],
+)
+def test_a_scan_over_layers_in_batches_is_one_device_at_once(sizes, micro_batch, choices):
+    """With micro-batches of this many branches on every device; 0 for a single pass."""
     shards = sizes[0] * sizes[1]
     cut = dataclasses.replace(
-        WITH_KL, max_branches_in_flight=3 * shards, update_micro_batch=2 * shards
+        WITH_TEXT, max_branches_in_flight=3 * shards, update_micro_batch=micro_batch * shards
     )
-    actual = rlp_step(sizes, cut, layers=0)
-    whole = rlp_step((1, 1, 1), WITH_KL)
+    actual = rlp_step(sizes, cut, **choices)
+    whole = rlp_step((1, 1, 1), WITH_TEXT)
     # A scan removes no unread work.
     counts = {"flops": actual[4].flops, "model_flops": actual[4].model_flops}
     assert_same_step(actual, (*whole[:4], dataclasses.replace(whole[4], **counts)))
@@ -235,19 +249,24 @@ where_it_is_told = pytest.mark.skipif(
 
 @where_it_is_told
 @pytest.mark.parametrize(
-    ("sizes", "layers"),
-    [((2, 2, 2), 0), pytest.param((1, 8, 1), 8, marks=slow)],
-    ids=["scan", "straight"],
+    ("sizes", "micro_batch", "choices"),
+    [
+        pytest.param((2, 2, 2), 0, IN_CHUNKS, id="scan"),
+        pytest.param((2, 2, 2), 2, SCANNED, id="scan in parts", marks=slow),
+        pytest.param((1, 8, 1), 2, {"unrolled_layers": 8}, id="straight in parts", marks=slow),
+    ],
 )
-def test_no_program_is_rematerialised_against_the_compilers_will(sizes, layers, capfd):
+def test_no_program_is_rematerialised_against_the_compilers_will(
+    sizes, micro_batch, choices, capfd
+):
     shards = sizes[0] * sizes[1]
     settings = tiny.rlp_settings(
         group_size=3, thought_length=3, prompt=(14, 5, 16), positions="loss",
-        update_micro_batch=2 * shards, next_token_weight=0.5, kl_weight=0.1,
+        update_micro_batch=micro_batch * shards, next_token_weight=0.5, kl_weight=0.1,
     )  # fmt: skip
     with not_from_the_cache():
-        rlp_step.__wrapped__(sizes, settings, layers)
-        next_token.__wrapped__(sizes)
+        rlp_step.__wrapped__(sizes, settings, **choices)
+        next_token.__wrapped__(sizes, **choices)
     assert INVOLUNTARY not in capfd.readouterr().err
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models import backend
 from models.tree import Trunk
 from rlp.engine import step
 from rlp.engine.branches import Thoughts, lay_out
@@ -285,20 +286,29 @@ def random_forest(seed: int):
 SEQUENCES = tiny.rlp_settings(ratio="sequence", clip_low=0.05, clip_high=0.1, clip_dual=1.15)
 
 
-@pytest.mark.parametrize(
-    ("settings", "seed"), [*((SETTINGS, seed) for seed in range(8)), (SEQUENCES, 0)]
-)
-def test_packed_documents_and_branches_are_repeated_prefixes(settings, seed):
+def assert_packed_is_repeated(settings, seed, policy_gradient):
     rollout, rows, advantages, counted = random_forest(seed)
-    (loss, metrics), gradient = tiny.policy_gradient(CONFIG, settings, WORDS)(
-        PARAMS, rollout, advantages, counted
-    )
+    (loss, metrics), gradient = policy_gradient(PARAMS, rollout, advantages, counted)
     expected, expected_gradient = naive_loss_and_gradient(
         settings, WORDS, rows, rollout.thoughts.logprobs, advantages, counted
     )
     assert loss == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
     assert tiny.relative_error(gradient, expected_gradient) < 1e-5
     assert 0 < metrics["clip_fraction"] < 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "seed"), [*((SETTINGS, seed) for seed in range(8)), (SEQUENCES, 0)]
+)
+def test_packed_documents_and_branches_are_repeated_prefixes(settings, seed):
+    assert_packed_is_repeated(settings, seed, tiny.policy_gradient(CONFIG, settings, WORDS))
+
+
+def test_so_are_documents_and_branches_in_one_pass_over_scanned_layers(monkeypatch):
+    monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, unrolled_layers=0))
+    scanned = tiny.policy_gradient.__wrapped__(CONFIG, SETTINGS, WORDS)  # compiled for this test
+    for seed in range(8):
+        assert_packed_is_repeated(SETTINGS, seed, scanned)
 
 
 def test_no_baseline_changes_the_gradient():
