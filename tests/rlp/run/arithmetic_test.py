@@ -1,5 +1,6 @@
 """A run on a CPU says which dtype is faster there, and warns if it is not that of the run."""
 
+import dataclasses
 import logging
 
 import pytest
@@ -41,11 +42,12 @@ def test_on_an_accelerator_the_processor_does_not_matter(records):
         assert arithmetic.facts("bfloat16") == {}
 
 
-def test_processes_on_processors_with_other_instructions_differ_in_bfloat16(records):
+def test_processes_differ_in_bfloat16_if_only_some_use_amx(monkeypatch):
     found = {dtype: [] for dtype in ("float32", "bfloat16")}
-    for bfloat16 in (AMX, ""):
+    for products in (True, False):
+        choices = dataclasses.replace(backend.CPU, float32_products=products)
+        monkeypatch.setattr(backend, "CPU", choices)
         for dtype, of_dtype in found.items():
-            records(bfloat16, dtype)
             of_dtype.append(arithmetic.facts(dtype))
     assert found["float32"] == [{}, {}]
     assert found["bfloat16"][0] != found["bfloat16"][1]
