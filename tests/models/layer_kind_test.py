@@ -74,6 +74,15 @@ def test_it_decodes_as_it_scores(name, sizes):
     np.testing.assert_allclose(hidden[live], expected[live], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "name", ["alone", "with attention", pytest.param("scanned", marks=pytest.mark.slow)]
+)
+def test_one_pass_over_rows_and_branches_is_a_pass_each(name):
+    """The page's kind does not override how both are run at once."""
+    assert "on_rows_and_slots" not in vars(EXAMPLE.MovingAverage)
+    trees.assert_one_pass_is_a_pass_each(CONFIGS[name], params(name))
+
+
 def test_documents_of_a_row_leak_no_gradient():
     """The gradient of a document's loss with respect to the document before it is exactly zero."""
     config, (trunk, _) = CONFIGS["alone"], trees.random_tree(4)

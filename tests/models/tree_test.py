@@ -12,7 +12,7 @@ import pytest
 from models import backend
 from models.rope import Rope
 from models.transformer import bind
-from models.tree import Trunk, forward, forward_together, prefill
+from models.tree import Trunk, forward, prefill
 from tests.support import tiny
 from tests.support.trees import (
     CONFIG,
@@ -21,6 +21,7 @@ from tests.support.trees import (
     T,
     W,
     alone,
+    assert_one_pass_is_a_pass_each,
     cached,
     packed,
     packed_gradient,
@@ -107,15 +108,7 @@ def test_cached_slots_equal_teacher_forcing(name, sizes):
 
 @pytest.mark.parametrize("name", ["family", "kernels", "scanned"])
 def test_one_pass_over_rows_and_branches_is_a_pass_each(name):
-    config, params = CONFIGS[name], weights(name)
-    trunk, branches = random_tree(8)
-    live, segment = np.asarray(branches.live), np.asarray(trunk.segment) > 0
-    run = lambda params: forward_together(bind(config, params), trunk, branches)
-    hidden, of_branches = jax.device_get(tiny.jit(run)(params))
-    expected = tiny.jit(lambda params: forward(bind(config, params), trunk))(params)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
-    close(hidden[segment], np.asarray(expected)[segment])
-    close(of_branches[live], np.asarray(packed(params, trunk, branches, config=config))[live])
+    assert_one_pass_is_a_pass_each(CONFIGS[name], weights(name))
 
 
 def test_prefill_is_forward():

@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.transformer import bind
-from models.tree import Branches, ForkPoints, Trunk, empty_branch_cache, extend, forward, prefill
+from models.tree import (
+    Branches,
+    ForkPoints,
+    Trunk,
+    empty_branch_cache,
+    extend,
+    forward,
+    forward_together,
+    prefill,
+)
 from tests.support import tiny
 
 B, T, N, W = 2, 20, 3, 5
@@ -122,3 +131,46 @@ def plain_gradient(params, rows, live, cotangent, *, config=CONFIG):
 
 def random_cotangent(seed: int) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), (B, N, W, CONFIG.hidden_size))
+
+
+@functools.partial(tiny.jit, static_argnames="config")
+def rows_gradient(params, trunk, cotangent, *, config):
+    """Return the hidden states [B, T, D] of the rows, and their gradient."""
+
+    def loss(params):
+        hidden = forward(bind(config, params), trunk)
+        return weighted(hidden, cotangent, trunk.segment > 0), hidden
+
+    gradient, hidden = jax.grad(loss, has_aux=True)(params)
+    return hidden, gradient
+
+
+@functools.partial(tiny.jit, static_argnames="config")
+def together_gradient(params, trunk, branches, of_rows, of_branches, *, config):
+    """Return the hidden states of `forward_together`, and their gradient."""
+
+    def loss(params):
+        hidden = forward_together(bind(config, params), trunk, branches)
+        value = weighted(hidden[0], of_rows, trunk.segment > 0)
+        return value + weighted(hidden[1], of_branches, branches.live), hidden
+
+    gradient, hidden = jax.grad(loss, has_aux=True)(params)
+    return hidden, gradient
+
+
+def assert_one_pass_is_a_pass_each(config, params):
+    """Compare `forward_together` with `forward` and `extend`: hidden states and gradient."""
+    trunk, branches = random_tree(8)
+    of_rows = jax.random.normal(jax.random.key(9), (B, T, config.hidden_size))
+    of_branches = random_cotangent(8)
+    hidden, gradient = together_gradient(
+        params, trunk, branches, of_rows, of_branches, config=config
+    )
+    rows, through_rows = rows_gradient(params, trunk, of_rows, config=config)
+    extended = packed(params, trunk, branches, config=config)
+    through_branches = packed_gradient(params, trunk, branches, of_branches, config=config)
+    reads = trunk.segment > 0, branches.live
+    for x, y, read in zip(hidden, (rows, extended), reads, strict=True):
+        np.testing.assert_allclose(x[read], y[read], rtol=1e-5, atol=1e-5)
+    expected = jax.tree.map(jnp.add, through_rows, through_branches)
+    assert tiny.relative_error(gradient, expected) < 1e-5
