@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import ablations, default, demo, qwen3_1p7b_rlp, qwen3_14b_rlp, sft, text
+from models.backend import compiling_for
 from models.transformer import count_parameters, shapes
 from rlp.capacity import compilers
 from rlp.capacity.chips import parse_topology
@@ -164,7 +165,8 @@ def test_the_recipe_for_qwen3_fits_on_64_chips_of_v5p():
     def build(usable):
         limits = Limits(int(usable), "a v5p", host=None)
         devices = compilers.stand_ins(topology.devices)
-        return memory_check.build(config, devices=devices, memory=lambda _: limits)
+        with compiling_for("tpu"):
+            return memory_check.build(config, devices=devices, memory=lambda _: limits)
 
     assert build(topology.chip.usable()).mesh.shape["fsdp"] == 64
     build(12 << 30)

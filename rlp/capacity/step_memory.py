@@ -60,6 +60,15 @@ def of_parameters(model: ModelConfig) -> list[Need]:
     return [Need("parameters", device_bytes(tree), _sizes(model, tree))]
 
 
+def of_unrolled_layers(model: ModelConfig) -> list[Need]:
+    """Return the need of the layers that generation on one device copies out of their stacks to
+    decode (`rlp.engine.decoding.for_decoding`); none if it scans them."""
+    if not (is_unrolled(model) or _unrolls_to_decode(model)):
+        return []
+    layers = {"blocks": shapes(model)["blocks"]}
+    return [Need("layers unrolled to decode", device_bytes(layers), _sizes(model, layers))]
+
+
 def of_unused_rows(model: ModelConfig, used: int) -> list[Need]:
     """Return the need, on the host, of the list of ids that the tokenizer does not use."""
     size = max(model.vocab_size - used, 0) * ID_BYTES

@@ -107,7 +107,8 @@ def check_sampling(method: TextMethod, sizes: Mapping[str, int], limits: Limits)
     """
     thoughts, length = sizes.values()
     caches = step_memory.of_sampling(method.model, length, thoughts, sizes)
-    device_memory.check([*step_memory.of_parameters(method.model), *caches], limits, "sampling")
+    model = step_memory.of_parameters(method.model) + step_memory.of_unrolled_layers(method.model)
+    device_memory.check([*model, *caches], limits, "sampling")
 
 
 def _check_state(

@@ -171,6 +171,10 @@ def test_decoding_copies_what_it_unrolls(compute_dtype, monkeypatch):
     blocks, cache = jax.eval_shape(copied, shapes(model), Trunk(tokens, tokens, tokens))
     assert rollout - expected[0] == programs.device_bytes([blocks, cache])
     assert evaluation - expected[1] == programs.device_bytes(blocks)
+    stacks = shapes(model)["blocks"]  # generation copies the parameters as they are
+    assert total(step_memory.of_unrolled_layers(model)) == programs.device_bytes(stacks)
+    needed(unrolled_layers=2, unrolled_decoding=2)
+    assert not step_memory.of_unrolled_layers(model)
 
 
 @pytest.mark.parametrize(
