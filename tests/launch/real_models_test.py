@@ -24,7 +24,7 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
-TOKENS = 24
+TOKENS = 16
 PROMPTS = (
     "The capital of France is",
     " a space before",
