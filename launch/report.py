@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     groups = report.group_runs(sources)
     summaries = {group.name: [run.summary for run in group.runs] for group in groups}
     table = report.markdown_table(summaries, _FIGURES.value)
-    if _PLOT.value:  # first, since it refuses metrics that the table has
+    if _PLOT.value:  # before the table is written: a plot refuses metrics that a table accepts
         report.write_comparison(groups, _FIGURES.value, Path(_PLOT.value))
     if _MARKDOWN.value:
         report.write_markdown(table, Path(_MARKDOWN.value))

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from models.backend import choices
-from models.layers.linear import transposed
 from models.mask import HIDDEN_SCORE, Coordinates, Keys, Window, visible
+from models.products import transposed
 
 
 def xla_attention(

@@ -110,6 +110,11 @@ def is_unrolled(config: ModelConfig) -> bool:
     return config.num_layers <= choices().unrolled_layers
 
 
+def decodes_unrolled(config: ModelConfig) -> bool:
+    """Return whether the layers are unrolled while decoding (`Choices.unrolled_decoding`)."""
+    return is_unrolled(config) or config.num_layers <= choices().unrolled_decoding
+
+
 def unrolled(model: Transformer) -> Transformer:
     """Return the network with the parameters of its layers as a list, which unrolls them."""
     if isinstance(model.blocks, list):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.layers.linear import Linear, kernel_gradient, product
+from models.layers.linear import Linear, kernel_gradient
 from models.layers.protocol import (
     BranchTokens,
     Cost,
@@ -21,6 +21,7 @@ from models.layers.protocol import (
     Slots,
     TrunkTokens,
 )
+from models.products import product
 
 if TYPE_CHECKING:
     from models.config import ModelConfig

@@ -3,10 +3,8 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.experimental.layout import Layout, with_layout_constraint
 
-from models.backend import choices
-from models.sharding import on_a_mesh
+from models.products import product, transposed
 
 INIT_STDDEV = 0.02
 
@@ -23,26 +21,6 @@ class Linear(nnx.Module):
         if self.bias is None:
             return y
         return y + self.bias[...].astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
-
-
-def product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Compute a [..., inputs] @ b [inputs, outputs] in their dtype, in the form that suits the
-    backend (`Choices.float32_products`)."""
-    result = jnp.float32 if _has_float32_product(a) else None
-    return jnp.matmul(a, b, preferred_element_type=result).astype(a.dtype)
-
-
-def transposed(x: jax.Array) -> jax.Array:
-    """Return x [..., N, M] as the first operand [..., M, N] of a product, stored as suits the
-    backend (`Choices.float32_products`)."""
-    swapped = jnp.swapaxes(x, -1, -2)
-    if not _has_float32_product(x) or on_a_mesh():  # the partitioner would gather x
-        return swapped
-    return with_layout_constraint(swapped, Layout(tuple(range(x.ndim))))  # row by row
-
-
-def _has_float32_product(x: jax.Array) -> bool:
-    return choices().float32_products and x.dtype == jnp.bfloat16
 
 
 @jax.custom_vjp

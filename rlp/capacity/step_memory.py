@@ -20,11 +20,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from models.backend import choices
 from models.cache import branch_bytes, trunk_bytes
 from models.config import ModelConfig
 from models.sharding import batch_shards, largest_axis, parameter_shardings
-from models.transformer import is_unrolled, shapes
+from models.transformer import decodes_unrolled, is_unrolled, shapes
 from rlp.capacity.device_memory import Need
 from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import largest_batch
@@ -63,7 +62,7 @@ def of_parameters(model: ModelConfig) -> list[Need]:
 def of_unrolled_layers(model: ModelConfig) -> list[Need]:
     """Return the need of the layers that generation on one device copies out of their stacks to
     decode (`rlp.engine.decoding.for_decoding`); none if it scans them."""
-    if not (is_unrolled(model) or _unrolls_to_decode(model)):
+    if not decodes_unrolled(model):
         return []
     layers = {"blocks": shapes(model)["blocks"]}
     return [Need("layers unrolled to decode", device_bytes(layers), _sizes(model, layers))]
@@ -232,7 +231,7 @@ def _copies(model: ModelConfig, mesh: Mesh, settings: RLPSettings) -> list[Need]
 def _unrolls_to_decode(model: ModelConfig) -> bool:
     """Return whether decoding copies scanned layers and the caches of documents out of their stacks
     (`rlp.engine.decoding.for_decoding`)."""
-    return not is_unrolled(model) and model.num_layers <= choices().unrolled_decoding
+    return decodes_unrolled(model) and not is_unrolled(model)
 
 
 def of_sampling(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from models.backend import choices
 from models.cache import Cache, map_branches, stacked, unstacked
 from models.sharding import constrain, shards
-from models.transformer import Transformer, unrolled
+from models.transformer import Transformer, decodes_unrolled, unrolled
 from models.tree import Branches, Trunk, empty_branch_cache, extend
 from rlp.engine.branches import Thoughts, Vocabulary, closes, empty_branches, unclosable
 from rlp.engine.sampling import sample
@@ -68,7 +68,7 @@ def decode(
 def for_decoding(model: Transformer, trunk_cache: Cache) -> tuple[Transformer, Cache]:
     """Return a network and the cache of its trunk with unrolled layers, if that suits the backend
     (`Choices.unrolled_decoding`). They are copied, so call it outside of the decoding loop."""
-    if model.config.num_layers > choices().unrolled_decoding:
+    if not decodes_unrolled(model.config):
         return model, trunk_cache
     return unrolled(model), unstacked(trunk_cache)
 

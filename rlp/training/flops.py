@@ -16,11 +16,10 @@ FLOPs are counted for every stage of `rlp/engine/stages.py`, in the parts of
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from models.backend import choices
 from models.config import ModelConfig
 from models.layers.protocol import BranchTokens, Cost, TrunkTokens
 from models.layers.registry import layer_counts, layers
-from models.transformer import count_parameters, is_unrolled
+from models.transformer import count_parameters, decodes_unrolled, is_unrolled
 from rlp.engine.branches import Vocabulary
 from rlp.engine.forks import SCORED
 from rlp.engine.readings import BRANCH_PASS, TARGET_PASS, costs
@@ -166,7 +165,7 @@ def rlp_flops(
     decode = forward["opening"] + forward["sampled"]
     reference = forward["thoughts"] if s.kl_weight else 0
     update = training_flops(config, work["loss"] + work["text"])
-    if is_unrolled(config) or config.num_layers <= choices().unrolled_decoding:
+    if decodes_unrolled(config):
         decode -= unread_flops(config, work["opening"])
     if is_unrolled(config):
         if s.kl_weight:
