@@ -14,6 +14,7 @@ from benchmarks.network import NetworkSizes
 from configs.default import get_config
 from models.config import ModelConfig
 from models.transformer import count_parameters
+from rlp.capacity.chips import peak_flops
 from rlp.engine.optimizer import Optimizer, make_optimizer
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
@@ -42,12 +43,36 @@ def optimizer_of(sizes: NetworkSizes) -> Optimizer:
     return make_optimizer(**(dict(get_config().optimizer) | chosen), total_steps=total_steps)
 
 
-def common_line(sizes: NetworkSizes, model: ModelConfig) -> dict[str, Any]:
-    """Return the part of a JSON line that describes workload, memory, machine and versions."""
+def rates(flops: float, model_flops: float, seconds: float, dtype: str) -> dict[str, float]:
+    """Return the part of a JSON line with FLOPs and their rates.
+
+    Args:
+      flops: executed in a step.
+      model_flops: the same without what `model.remat` recomputes.
+      seconds: of the step.
+      dtype: of the matmuls. `mfu` is present if the peak of the device in it is known.
+    """
     device = jax.devices()[0]
+    peak = peak_flops(device.device_kind, dtype)
+    return {
+        "gflop": round(flops / 1e9, 3),
+        "gflop_per_s": round(flops / 1e9 / seconds, 2),
+        "model_gflop_per_s": round(model_flops / 1e9 / seconds, 2),
+        **({"mfu": round(model_flops / seconds / peak, 5)} if peak else {}),
+    }
+
+
+def common_line(sizes: NetworkSizes, model: ModelConfig) -> dict[str, Any]:
+    """Return the part of a JSON line that describes workload, memory, machine and versions.
+
+    `device_peak_mib` is present if the device has memory of its own.
+    """
+    device = jax.devices()[0]
+    peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
     return {
         "params": count_parameters(model),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        **({"device_peak_mib": round(peak / 2**20, 1)} if peak else {}),
         **dataclasses.asdict(sizes),
         "ffn": sizes.ffn_size,
         "device": device.platform,

@@ -3,7 +3,9 @@
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks import command
@@ -21,7 +23,16 @@ class RunFailed(Exception):
     """A benchmark printed no result; the message is one line with its name and the reason."""
 
 
-def run_line(words: Sequence[str], name: str, threads: int, needed: Sequence[str]) -> dict:
+def run_line(
+    words: Sequence[str],
+    name: str,
+    threads: int,
+    needed: Sequence[str],
+    *,
+    limit_s: float | None = None,
+    log: Path | None = None,
+    statuses: Collection[int] = (0,),
+) -> dict:
     """Run a benchmark and return the last JSON object that it printed.
 
     Args:
@@ -29,24 +40,35 @@ def run_line(words: Sequence[str], name: str, threads: int, needed: Sequence[str
       name: its name in errors.
       threads: number of CPUs to which it is pinned, the same ones for every benchmark.
       needed: names of numbers that the object must contain.
+      limit_s: seconds after which it is killed; None for no limit.
+      log: file to which its stderr is appended.
+      statuses: exit statuses with which it may end.
 
     Raises:
-      RunFailed: If it cannot be started, fails, or prints no such object.
+      RunFailed: If it cannot be started, fails, takes too long, or prints no such object.
     """
     pinned = command.cpus(threads)
-    try:
-        done = subprocess.run(
-            words,
-            capture_output=True,
-            text=True,
-            env=os.environ | KEEP_MEMORY | {"OMP_NUM_THREADS": str(threads)},
-            preexec_fn=lambda: os.sched_setaffinity(0, pinned),
-        )
-    except OSError as error:
-        raise RunFailed(f"{name} cannot be started: {error}") from error
-    if done.returncode:
-        errors = done.stderr.strip().splitlines() or ["nothing on stderr"]
-        raise RunFailed(f"{name} ended with status {done.returncode}: {errors[-1]}")
+    with log.open("a+b") if log else tempfile.TemporaryFile() as errors:
+        begin = errors.tell()
+        try:
+            done = subprocess.run(
+                words,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                timeout=limit_s,
+                env=os.environ | KEEP_MEMORY | {"OMP_NUM_THREADS": str(threads)},
+                preexec_fn=lambda: os.sched_setaffinity(0, pinned),
+            )
+        except OSError as error:
+            raise RunFailed(f"{name} cannot be started: {error}") from error
+        except subprocess.TimeoutExpired as expired:
+            raise RunFailed(f"{name} was stopped after {limit_s:.0f} s") from expired
+        errors.seek(begin)
+        printed = errors.read().decode(errors="replace").strip().splitlines()
+    if done.returncode not in statuses:
+        reason = printed[-1] if printed else "nothing on stderr"
+        raise RunFailed(f"{name} ended with status {done.returncode}: {reason}")
     line = _last_object(done.stdout)
     if line is None:
         raise RunFailed(f"{name} printed no JSON line")

@@ -16,9 +16,6 @@ import jax.numpy as jnp
 from models.backend import gpu, interpreted, target
 from models.kernels.attention import Kernels
 from models.kernels.attention import attention as block_attention
-from models.kernels.hopper import hopper_kernels
-from models.kernels.tpu import TPUKernels
-from models.kernels.triton import triton_kernels
 from models.kernels.visits import RangeMask
 from models.mask import Coordinates, Keys, Window
 from models.sharding import on_each_device, shards
@@ -56,10 +53,17 @@ def kernels_for(name: str, head_dim: int, dtype: Any, decoding: bool) -> Kernels
         kernels, in which several programs can share a block of queries.
     """
     how = interpreted()
+    # Imported on demand, since Pallas with its backends takes a quarter of a second.
     if name == "pallas_tpu":
+        from models.kernels.tpu import TPUKernels
+
         return TPUKernels(interpret=how or False)
     if name == "pallas_hopper" and not decoding:
+        from models.kernels.hopper import hopper_kernels
+
         return hopper_kernels(head_dim, interpret=how or False)
+    from models.kernels.triton import triton_kernels
+
     return triton_kernels(head_dim, jnp.dtype(dtype), gpu(), interpret=how is not None)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from models.backend import choices
 from models.mask import HIDDEN_SCORE, Coordinates, Keys, Window, visible
-from models.products import transposed
+from models.products import operands, transposed
 
 
 def xla_attention(
@@ -199,21 +199,22 @@ def _scores(
 def _score(q: jax.Array, key: jax.Array) -> jax.Array:
     """Score q [B, kv, N, repeat, Q, d] against keys [B, kv, S, d] or [B, kv, N, W, d]."""
     rows = _rows(q, key)
-    scores = jnp.matmul(rows, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
+    factors = operands(rows, jnp.swapaxes(key, -1, -2))
+    scores = jnp.matmul(*factors, preferred_element_type=jnp.float32)
     return scores.reshape(*q.shape[:-1], key.shape[-2])
 
 
 def _weighted_values(weights: jax.Array, value: jax.Array) -> jax.Array:
     """Weights [B, kv, N, repeat, Q, S or W] times values; float32 [B, kv, N, repeat, Q, d]."""
     rows = _rows(weights.astype(value.dtype), value)
-    out = jnp.matmul(rows, value, preferred_element_type=jnp.float32)
+    out = jnp.matmul(*operands(rows, value), preferred_element_type=jnp.float32)
     return out.reshape(*weights.shape[:-1], value.shape[-1])
 
 
 def _weighted_queries(weights: jax.Array, q: jax.Array, key: jax.Array) -> jax.Array:
     """Sum weights [B, kv, N, repeat, Q, S or W] times q [..., d] over queries; shaped as `key`."""
     rows = transposed(_rows(weights.astype(q.dtype), key))
-    return jnp.matmul(rows, _rows(q, key), preferred_element_type=jnp.float32)
+    return jnp.matmul(*operands(rows, _rows(q, key)), preferred_element_type=jnp.float32)
 
 
 def _rows(x: jax.Array, key: jax.Array) -> jax.Array:

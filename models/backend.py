@@ -30,7 +30,10 @@ class Choices:
         as much as the products. It compiles faster than the other passes, although once for each
         of `decode_divisors`.
       row_scores: maximum number of attention scores per row of documents in memory at once.
-      logits: maximum number of logits in memory at once.
+      logits: maximum number of logits of a chunk.
+      kept_logits: up to this number of logits are computed at once and kept for the backward pass.
+        With more, those of each chunk are computed again, and each chunk adds to the gradient of
+        the whole vocabulary.
       cache_slots: the number of slots in a branch cache is a multiple of this, so that kernels can
         read the caches of all branches in place as one axis.
       decode_divisors: as thoughts close, decoding continues with the branches of a document divided
@@ -39,34 +42,58 @@ class Choices:
       float32_products: products of bfloat16 matrices are computed with a float32 result, which is
         then rounded, and their first operand is stored row by row. XLA's CPU backend uses AMX for
         products of this form only (six times the rate); without AMX the form costs a third.
+      float32_operands: the operands of a product of bfloat16 matrices whose result is wanted in
+        float32 are converted to float32. Without AMX, XLA's CPU backend converts those of all other
+        products anyway, and computes this one at 60% of the rate.
+      bfloat16_as_bits: bfloat16 arrays that are written in parts are held as integers
+        (`models.bits`).
+      unit_axes: caches are written with their axes of size 1. XLA's CPU backend copies a whole
+        cache to write it with such an axis and to read it without.
+      keys_by_dimension: branch caches in float32 hold keys as [head_dim, slots]. XLA's CPU backend
+        multiplies a few queries by such keys three times as fast as by keys that are rows.
     """
 
     unrolled_layers: int
     unrolled_decoding: int
     row_scores: int
     logits: int
+    kept_logits: int
     cache_slots: int
     decode_divisors: tuple[int, ...]
     float32_products: bool
+    float32_operands: bool
+    bfloat16_as_bits: bool
+    unit_axes: bool
+    keys_by_dimension: bool
 
 
 CPU = Choices(
     unrolled_layers=8,
     unrolled_decoding=64,
     row_scores=2**22,
-    logits=2**24,
+    logits=2**25,
+    kept_logits=2**27,
     cache_slots=1,
     decode_divisors=(1, 2, 4),
     float32_products=this_processor().bfloat16 == AMX,
+    float32_operands=this_processor().bfloat16 != AMX,
+    bfloat16_as_bits=True,
+    unit_axes=False,
+    keys_by_dimension=True,
 )
 ACCELERATOR = Choices(
     unrolled_layers=0,
     unrolled_decoding=0,
     row_scores=2**25,
     logits=2**25,
+    kept_logits=2**25,
     cache_slots=16,
     decode_divisors=(1,),
     float32_products=False,
+    float32_operands=False,
+    bfloat16_as_bits=False,
+    unit_axes=True,
+    keys_by_dimension=False,
 )
 
 

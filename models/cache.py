@@ -98,13 +98,13 @@ def grown(config: ModelConfig, cache: Cache, slots: int) -> Cache:
     return Cache(caches, slots)
 
 
-def map_branches(change: Callable, cache: Cache, *others: Cache) -> Cache:
-    """Apply a function to every array of branch caches.
+def map_rows(change: Callable, cache: Cache, *others: Cache) -> Cache:
+    """Apply a function to every array of caches.
 
     Args:
       change: called as `change(array, axes, *arrays of the others)`; `axes` are those of rows and
-        of branches.
-      cache: a branch cache.
+        of branches (a trunk cache has only the first).
+      cache: a cache of branches or of a trunk.
       others: caches of the same structure.
     """
     caches = {}

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from models.backend import choices
+from models.bits import saving_bits
 from models.blocks import block_graph, names, of_kind, stack_indices
 from models.cache import Cache
 from models.config import ModelConfig
@@ -66,8 +68,15 @@ class Pass:
         return x, written if self.written else _concatenate(of_runs)
 
     def _unrolled(self, blocks: list[Any], x: jax.Array) -> tuple[jax.Array, Caches]:
-        """Run the layers without a scan; caches are lists."""
+        """Run the layers without a scan; caches are lists.
+
+        In a decoding step, which unrolls many layers, equal ones are traced only once. (In a pass
+        with a gradient, the compiler would fuse other operations than without one, and round
+        bfloat16 differently.)
+        """
         collected: Caches = {}
+        once = jax.jit if self.written else lambda run: run
+        layer = functools.cache(lambda kinds: once(self.layer([kinds], scanned=False)))
         all_layers = layers(self.config)
         for kinds, indices, params in zip(
             all_layers, stack_indices(all_layers), blocks, strict=True
@@ -78,7 +87,7 @@ class Pass:
                 else {}
                 for cache in (self.read, self.written)
             ]
-            x, new = self.layer([kinds], scanned=False)(x, params, *caches)
+            x, new = layer(kinds)(x, params, *caches)
             for name, arrays in new.items():
                 collected.setdefault(name, []).append(arrays)
         return x, collected
@@ -86,18 +95,23 @@ class Pass:
     def layer(self, options: Sequence[Layer], *, scanned: bool) -> Callable:
         """Return the function of one layer, with rematerialization according to `model.remat`.
 
-        Gathered parameters are never saved for the backward pass: those of all layers would be the
-        whole network. Outside a scan, `prevent_cse` keeps the compiler from merging the recomputed
-        layer with the first computation.
+        Parameters as they are used, gathered and cast, are never saved for the backward pass: those
+        of all layers would be the whole network. Outside a scan, `prevent_cse` keeps the compiler
+        from merging the recomputed layer with the first computation.
         """
-        run, policy = functools.partial(self._layer, options), self.config.remat
+        run: Callable = functools.partial(self._layer, options)
+        policy = self.config.remat
         saveable: Callable | None = at_rest
-        if (scanned and self.written) or (policy == "none" and not parameters_are_split()):
+        bits = scanned and self.config.dtype == jnp.bfloat16 and choices().bfloat16_as_bits
+        if scanned and self.written:
+            return run
+        if policy == "none" and not parameters_are_split() and not bits:
             return run
         if policy != "none":
             dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
             saveable = dots if policy == "dots" else None
-        return jax.checkpoint(run, policy=saveable, prevent_cse=not scanned)
+        run = jax.checkpoint(run, policy=saveable, prevent_cse=not scanned)
+        return saving_bits(run) if bits else run
 
     def _layer(
         self,

@@ -24,5 +24,18 @@ def transposed(x: jax.Array) -> jax.Array:
     return with_layout_constraint(swapped, Layout(tuple(range(x.ndim))))  # row by row
 
 
+def operands(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the operands of a product with a float32 result, in the dtype that suits the backend
+    (`Choices.float32_operands`)."""
+    return _operand(a), _operand(b)
+
+
+def _operand(x: jax.Array) -> jax.Array:
+    if x.dtype != jnp.bfloat16 or not choices().float32_operands:
+        return x
+    # XLA may leave out a conversion to bfloat16 that one back follows, but not this rounding.
+    return jax.lax.reduce_precision(x.astype(jnp.float32), exponent_bits=8, mantissa_bits=7)
+
+
 def _has_float32_product(x: jax.Array) -> bool:
     return choices().float32_products and x.dtype == jnp.bfloat16

@@ -225,8 +225,11 @@ def parameters_are_split() -> bool:
     return shards("width") > 1
 
 
-def at_rest(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Policy for `jax.checkpoint`: save everything but gathered arrays."""
+def at_rest(primitive: Any, *arguments: Any, **_: Any) -> bool:
+    """Policy for `jax.checkpoint` of a layer: save everything but parameters as they are used,
+    gathered and cast. (Its matrices are parameters; activations have axes of rows and tokens.)"""
+    if primitive.name == "convert_element_type":
+        return arguments[0].ndim > 2
     return primitive.name != "sharding_constraint"
 
 

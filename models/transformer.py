@@ -21,6 +21,7 @@ from models.blocks import init_blocks, unstack
 from models.config import ModelConfig
 from models.layers.linear import INIT_STDDEV, Linear
 from models.layers.norm import RMSNorm, rms_norm
+from models.products import operands
 from models.sharding import constrain, in_use
 
 Params = dict[str, Any]  # nested dict of float32 arrays
@@ -63,9 +64,8 @@ def project(config: ModelConfig, head: jax.Array, hidden: jax.Array) -> jax.Arra
     """
     of_head = 1 if config.tie_embeddings else 0
     axes = (((hidden.ndim - 1,), (of_head,)), ((), ()))
-    logits = jax.lax.dot_general(
-        hidden, head.astype(hidden.dtype), axes, preferred_element_type=jnp.float32
-    )
+    hidden, head = operands(hidden, head.astype(hidden.dtype))
+    logits = jax.lax.dot_general(hidden, head, axes, preferred_element_type=jnp.float32)
     cap = config.logit_softcap
     return cap * jnp.tanh(logits / cap) if cap else logits
 

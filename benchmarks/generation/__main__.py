@@ -4,8 +4,9 @@
 
 Seconds are medians over the timed steps, each of which generates all rows: `prefill_s` reads the
 prompts, `decode_s` samples the tokens, `step_s` is their sum and `cpu_s` the CPU time of the
-process. With --engine=stream, `prefill_s` is the time until the first token. `tokens_per_s` counts
-generated tokens, and `peak_mib` is the largest memory of the process, compilation included.
+process. With --engine=stream, `prefill_s` is the time until the first token, and with
+--engine=requests, prompts are read in `decode_s`. `tokens_per_s` counts generated tokens, and
+`peak_mib` is the largest memory of the process, compilation included.
 """
 
 from benchmarks import command

@@ -1,8 +1,9 @@
-"""Time the two programs with which this project generates text.
+"""Time the programs with which this project generates text.
 
 The engine "rollout" decodes all rows in one program on the device (`rlp/engine/rollout.py`). The
-engine "stream" returns to the host after every token (`rlp/evaluation/generation.py`). Tokens that
-end a response are never sampled, so that all rows have their full length.
+engine "stream" returns to the host after every token (`rlp/evaluation/generation/single.py`), and
+the engine "requests" after every few of all rows (`rlp/evaluation/generation/generator.py`). Tokens
+that end a response are never sampled, so that all rows have their full length.
 """
 
 import dataclasses
@@ -16,10 +17,17 @@ import jax
 import numpy as np
 
 from benchmarks.generation.workload import Workload
-from benchmarks.measure import common_line, compilations, make_model, matmul_gflop_per_s
+from benchmarks.measure import (
+    common_line,
+    compilations,
+    make_model,
+    matmul_gflop_per_s,
+    rates,
+)
 from benchmarks.network import FIRST_WORD
 from configs.default import get_config
 from models.config import ModelConfig
+from models.sharding import make_mesh
 from models.transformer import init
 from rlp.data.batch import Batch
 from rlp.engine.branches import Thoughts, Vocabulary, response_vocabulary, vocabulary
@@ -27,7 +35,8 @@ from rlp.engine.forked_documents import ForkedDocuments
 from rlp.engine.placement import gather
 from rlp.engine.step import RLPSettings, read_stage, rollout_stage
 from rlp.evaluation.answering import response_settings
-from rlp.evaluation.generation import ROOM, continuation
+from rlp.evaluation.generation.generator import Generator, Request, Sampling, padded
+from rlp.evaluation.generation.single import ROOM, continuation
 from rlp.training.flops import by_phase, rlp_flops
 
 PAD, EOS, BOS, OPENING = range(4)
@@ -37,22 +46,23 @@ def measure(sizes: Workload) -> dict[str, Any]:
     """Generate the steps of a workload and return its JSON line, with medians over timed steps."""
     matmul = matmul_gflop_per_s()
     model = make_model(sizes)
-    engine = (Rollout if sizes.engine == "rollout" else Stream)(sizes, model)
+    engine = {"rollout": Rollout, "stream": Stream, "requests": Requests}[sizes.engine](
+        sizes, model
+    )
     for number in range(sizes.warmup):
         _take(engine, number)
     with compilations() as compiled:
         rows = [_take(engine, sizes.warmup + number) for number in range(sizes.steps)]
     median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     seconds = {name: round(value, 6) for name, value in median.items() if name.endswith("_s")}
-    gflop = _flops(sizes, model) / 1e9
+    flops = _flops(sizes, model)
     return {
         "impl": "rlp-jax",
         **seconds,
         "step_min_s": round(min(row["step_s"] for row in rows), 6),
         "tokens": int(median["tokens"]),
         "tokens_per_s": round(median["tokens"] / median["step_s"], 1),
-        "gflop": round(gflop, 3),
-        "gflop_per_s": round(gflop / median["step_s"], 2),
+        **rates(flops, flops, median["step_s"], sizes.dtype),
         "matmul_gflop_per_s": round(matmul, 2),
         "compilations": len(compiled),
         **common_line(sizes, model),
@@ -112,6 +122,31 @@ class Stream:
         """Return the response, [1, length]."""
         first, rest = begun
         return np.array([[first, *rest]])
+
+
+class Requests:
+    """The engine of the evaluation on benchmarks."""
+
+    def __init__(self, sizes: Workload, model: ModelConfig):
+        self.sizes = sizes
+        init_key, _ = jax.random.split(jax.random.key(sizes.seed))
+        params = jax.jit(functools.partial(init, model))(init_key)
+        banned = words(sizes).not_in_thoughts
+        mesh = make_mesh(devices=jax.devices()[:1])
+        self.generator = Generator(model, params, mesh, str, banned, texts=sizes.rows)
+
+    def prefill(self, number: int) -> list[Request]:
+        """Return the requests of a step."""
+        sampling = Sampling(self.sizes.temperature)
+        return [
+            Request(tuple(prompt), self.sizes.length, sampling, seed=member)
+            for prompt in prompt_tokens(self.sizes, number).tolist()
+            for member in range(self.sizes.group)
+        ]
+
+    def decode(self, requests: list[Request]) -> np.ndarray:
+        """Return the responses, [rows, length]."""
+        return np.array([response.tokens for response in self.generator.generate(requests)])
 
 
 def _take(engine: Any, number: int) -> dict[str, float]:
@@ -191,4 +226,6 @@ def _flops(sizes: Workload, model: ModelConfig) -> int:
     prompt = sizes.prompt
     if sizes.engine == "stream":
         prompt = -(-prompt // ROOM) * ROOM
+    elif sizes.engine == "requests":
+        prompt = padded(prompt)
     return by_phase(rlp_flops(*method, 0, sizes.prompts, prompt, decoded))["rollout"]

@@ -6,7 +6,7 @@ from benchmarks import fields
 from benchmarks.network import NetworkSizes
 from rlp.runtime.errors import UserError
 
-ENGINES = ("rollout", "stream")
+ENGINES = ("rollout", "stream", "requests")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Workload(NetworkSizes):
     engine: str = fields.flag(
         "rollout",
         "rollout: that of training, evaluation and launch.sample --think; "
-        "stream: that of launch.sample without --think, for one row",
+        "stream: that of launch.sample without --think, for one row; "
+        "requests: that of the evaluation on benchmarks",
         choices=ENGINES,
         own=True,
     )

@@ -14,6 +14,7 @@ from benchmarks.measure import (
     make_model,
     matmul_gflop_per_s,
     optimizer_of,
+    rates,
 )
 from benchmarks.network import FIRST_WORD
 from benchmarks.next_token.workload import Workload
@@ -41,8 +42,7 @@ def measure(sizes: Workload) -> dict[str, Any]:
         "cpu_s": round(median["cpu_s"], 6),
         "step_min_s": round(min(row["step_s"] for row in rows), 6),
         "tokens_per_s": round(sizes.rows * sizes.length / median["step_s"], 1),
-        "gflop": round(median["flops"] / 1e9, 3),
-        "gflop_per_s": round(median["flops"] / 1e9 / median["step_s"], 2),
+        **rates(median["flops"], median["model_flops"], median["step_s"], sizes.dtype),
         "matmul_gflop_per_s": round(matmul, 2),
         "compilations": len(compiled),
         **common_line(sizes, model),
@@ -77,6 +77,7 @@ class _Steps:
             "step_s": time.perf_counter() - start,
             "cpu_s": time.process_time() - cpu_start,
             "flops": sum(cost.flops.values()),
+            "model_flops": cost.model_flops,
         }
 
 

@@ -8,6 +8,7 @@ tokens. This module uses no shared trunks, slots or caches. Thoughts are inputs,
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.struct
 import jax
@@ -51,6 +52,7 @@ def step_results(
     documents: list[list[int]],
     forks: list[int],
     thoughts: Thoughts,
+    given: StepResults | None = None,
 ) -> StepResults:
     """Compute the results of a step from whole rows, one group of thoughts at a time.
 
@@ -61,20 +63,20 @@ def step_results(
       documents: token ids of every document.
       forks: positions of the forks in every document.
       thoughts: the thoughts of every fork of every document.
+      given: results with the evidence from which to compute the advantages; None for that of this
+        computation.
     """
     tags = len(case.vocabulary.think_open) + len(case.vocabulary.think_close)
     width = max(forks) + case.settings.thought_length + case.settings.horizon + tags
     results: dict[str, list] = {"reasoned": [], "baseline": [], "logprobs": []}
     gradient = jax.tree.map(jnp.zeros_like, params)
-    for document, groups in zip(documents, thoughts, strict=True):
-        for fork, group in zip(forks, groups, strict=True):
+    for d, (document, groups) in enumerate(zip(documents, thoughts, strict=True)):
+        for k, (fork, group) in enumerate(zip(forks, groups, strict=True)):
             rows = write_rows(case, document, fork, group, width)
             logprobs, reasoned = _scores(case, params, rows)
             without = _scores(case, baseline, write_plain(case, document, fork, width))[1][0]
-            # Every thought is trained on, closed or not; the baseline cancels within a group.
-            reward = np.asarray(reasoned, np.float64) - float(without)
-            mean_of_others = (reward.sum() - reward) / (len(group) - 1)
-            advantage = (reward - mean_of_others).astype(np.float32)
+            evidence = (given.reasoned[d, k], given.baseline[d, k]) if given else None
+            advantage = _advantage(*(evidence or (reasoned, without)))
             gradient = jax.tree.map(jnp.add, gradient, _gradient(case, params, rows, advantage))
             results["reasoned"].append(reasoned)
             results["baseline"].append(without)
@@ -86,6 +88,14 @@ def step_results(
         **{name: x.reshape(*shape, *x.shape[1:]) for name, x in arrays.items()},
         gradient=jax.tree.map(lambda x: x / groups_done, gradient),
     )
+
+
+def _advantage(reasoned: Any, baseline: Any) -> np.ndarray:
+    """Return the advantages [G], float32, of a group with this evidence, [G] and a number. Every
+    thought is trained on, closed or not; the baseline cancels."""
+    reward = np.asarray(reasoned, np.float64) - float(baseline)
+    mean_of_others = (reward.sum() - reward) / (len(reward) - 1)
+    return (reward - mean_of_others).astype(np.float32)
 
 
 def write_rows(

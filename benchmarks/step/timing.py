@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.measure import common_line, compilations, matmul_gflop_per_s
+from benchmarks.measure import common_line, compilations, matmul_gflop_per_s, rates
 from benchmarks.step.product import Case, batches, make_case, make_trainer
 from benchmarks.step.workload import Workload
 from models.transformer import init, shapes
@@ -38,9 +38,8 @@ def measure(sizes: Workload) -> dict[str, Any]:
         "step_min_s": round(min(row["step_s"] for row in rows), 6),
         "thought_tokens_per_s": round(median["tokens"] / median["step_s"], 1),
         "rollout_tokens_per_s": round(median["tokens"] / median["rollout_s"], 1),
-        "gflop": round(median["flops"] / 1e9, 3),
+        **rates(median["flops"], median["model_flops"], median["step_s"], sizes.dtype),
         **{f"gflop_{stage}": round(median[f"flops_{stage}"] / 1e9, 3) for stage in STAGES},
-        "gflop_per_s": round(median["flops"] / 1e9 / median["step_s"], 2),
         "matmul_gflop_per_s": round(matmul, 2),
         "closed_fraction": round(median["closed_fraction"], 4),
         "compilations": len(compiled),
@@ -85,5 +84,6 @@ class _Steps:
             "cpu_s": time.process_time() - cpu_start,
             "tokens": cost.rollout,
             "flops": sum(flops.values()),
+            "model_flops": cost.model_flops,
             "closed_fraction": metrics["closed_fraction"],
         }

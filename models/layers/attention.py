@@ -11,7 +11,6 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -19,6 +18,7 @@ from flax import nnx
 from models.attention import attention, choose_implementation, find_worklists
 from models.attention_kernels import PLATFORMS
 from models.attention_xla import query_runs
+from models.layers.key_values import KeyValues
 from models.layers.linear import Linear
 from models.layers.norm import RMSNorm, normed
 from models.layers.protocol import (
@@ -38,14 +38,6 @@ if TYPE_CHECKING:
     from models.config import ModelConfig
 
 NO_LIMIT = 2**30  # a window larger than any text
-
-
-@flax.struct.dataclass
-class KeyValues:
-    """Keys and values of a trunk or of branches: arrays, or their ShapeDtypeStructs."""
-
-    key: Any
-    value: Any
 
 
 class Projections(nnx.Module):
@@ -204,7 +196,9 @@ class Attention(LayerKind):
 
     def branch_cache(self, config: ModelConfig, rows: int, branches: int, slots: int) -> KeyValues:
         shape = (rows, config.num_kv_heads, branches, slots, config.head_dim)
-        return KeyValues(*[jax.ShapeDtypeStruct(shape, config.dtype)] * 2)
+        arrays = KeyValues(*[jax.ShapeDtypeStruct(shape, config.dtype)] * 2)
+        # A new function: traces of the same one would be reused for other backends.
+        return jax.eval_shape(lambda arrays: arrays.held(), arrays)
 
     def cost(self, config: ModelConfig, tokens: TrunkTokens | BranchTokens) -> Cost:
         width, kernels, count = config.hidden_size, by_kernels(config), tokens.count
@@ -268,10 +262,10 @@ def _attend_slots(
     shape = slots.run.tokens.shape
     group = lambda x: x.reshape(*shape, *x.shape[2:])
     heads_first = lambda x: constrain(group(x).transpose(0, 3, 1, 2, 4), "rows", "kv_heads")
-    new, cache = KeyValues(heads_first(k), heads_first(v)), None
+    branch, cache = LayerCache(KeyValues(heads_first(k), heads_first(v))), None
     if branch_cache is not None:
-        cache = branch_cache.written(new, slots.start)
-    branch = LayerCache(new) if cache is None else cache
+        cache = branch_cache.written(branch.arrays.held(), slots.start)
+        trunk_cache, branch = _readable(trunk_cache, cache)
     out = attention(
         group(q),
         slots.run_at,
@@ -282,6 +276,15 @@ def _attend_slots(
         **options,
     )
     return out.reshape(shape[0], -1, *out.shape[3:]), cache
+
+
+def _readable(trunk_cache: LayerCache, branch_cache: LayerCache) -> tuple[LayerCache, LayerCache]:
+    """Return both caches as keys and values [..., slots, head_dim]; those of this layer alone, if
+    branches hold theirs in another form (`KeyValues.held`)."""
+    if branch_cache.arrays.by_dimension:
+        branch = branch_cache.of_layer().read()
+        return LayerCache(trunk_cache.of_layer()), LayerCache(branch)
+    return trunk_cache, branch_cache
 
 
 def _keys(cache: LayerCache, at: Coordinates) -> Keys:

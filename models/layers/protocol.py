@@ -9,7 +9,8 @@ token, a recurrence caches its state at the forks. Where no cache is kept, both 
 one (`on_rows_and_slots`).
 
 Every array of a branch cache is [B, heads, N, …] (rows, an axis that `tensor` may split, branches),
-so that other code can move the branches of a document without knowing what the arrays contain.
+so that other code can move the branches of a document without knowing what the arrays contain. For
+the same reason the first axis of every array of a trunk cache is that of rows.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from models.backend import choices
 from models.mask import Coordinates
 
 if TYPE_CHECKING:
@@ -88,21 +90,24 @@ class LayerCache:
             return self.arrays
         return jax.tree.map(lambda x: x[self.index], self.arrays)
 
-    def written(self, new: Any, start: jax.Array | int = 0, axis: int = -2) -> LayerCache:
+    def written(self, new: Any, start: jax.Array | int = 0) -> LayerCache:
         """Return the cache with new arrays of this layer written into it.
 
         Args:
-          new: arrays as large as those of the layer, or smaller along `axis`.
-          start: where they begin along `axis`; may be traced.
-          axis: negative, counted from the end.
+          new: arrays as large as those of the layer, or smaller along one axis.
+          start: where they begin along that axis; may be traced.
         """
 
         def put(x: jax.Array, y: jax.Array) -> jax.Array:
-            position: list[Any] = [0] * x.ndim
-            position[axis] = start
-            if self.index is not None:
-                position[0], y = self.index, y[None]
-            return jax.lax.dynamic_update_slice(x, y, position)
+            lead = 0 if self.index is None else 1
+            sizes = zip(x.shape[lead:], y.shape, strict=True)
+            inside = [start if part < whole else 0 for whole, part in sizes]
+            position: list[Any] = [self.index] * lead + inside
+            y = y.reshape([1] * lead + list(y.shape))
+            kept = [axis for axis, size in enumerate(x.shape) if size > 1 or choices().unit_axes]
+            bare = lambda z: z.reshape([z.shape[axis] for axis in kept])
+            position = [position[axis] for axis in kept]
+            return jax.lax.dynamic_update_slice(bare(x), bare(y), position).reshape(x.shape)
 
         return dataclasses.replace(self, arrays=jax.tree.map(put, self.arrays, new))
 

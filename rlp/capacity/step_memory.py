@@ -29,6 +29,7 @@ from rlp.engine.branches import Vocabulary
 from rlp.engine.microbatching import largest_batch
 from rlp.engine.optimizer import Optimizer
 from rlp.engine.placement import (
+    abstract_params,
     device_bytes,
     gather,
     gathered_bytes,
@@ -53,9 +54,9 @@ FLOAT32 = 4
 ID_BYTES = 56  # of an id in three Python tuples: the integer, and three pointers
 
 
-def of_parameters(model: ModelConfig) -> list[Need]:
-    """Return the need of the unsharded parameters."""
-    tree = shapes(model)
+def of_parameters(model: ModelConfig, mesh: Mesh) -> list[Need]:
+    """Return the need of the parameters, sharded over a mesh."""
+    tree = abstract_params(model, mesh)
     return [Need("parameters", device_bytes(tree), _sizes(model, tree))]
 
 

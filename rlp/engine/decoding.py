@@ -4,19 +4,21 @@ As thoughts close, decoding continues with fewer branches of every document.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from models.backend import choices
-from models.cache import Cache, map_branches, stacked, unstacked
+from models.cache import Cache, map_rows, stacked, unstacked
 from models.sharding import constrain, shards
 from models.transformer import Transformer, decodes_unrolled, unrolled
 from models.tree import Branches, Trunk, empty_branch_cache, extend
 from rlp.engine.branches import Thoughts, Vocabulary, closes, empty_branches, unclosable
-from rlp.engine.sampling import sample
+from rlp.engine.sampling import Sampler, likeliest, sample
 from rlp.engine.scoring import mask_logits
 
 MIN_ROWS = 32  # of a decoding step: with fewer rows, a step is not faster
@@ -161,7 +163,7 @@ class _PartialThoughts:
         """Apply `change(array, (axis of documents, axis of branches), *others)` to every array."""
         bare = lambda partial: dataclasses.replace(partial, cache=None)
         rest = jax.tree.map(lambda x, *y: change(x, (0, 1), *y), bare(self), *map(bare, others))
-        cache = map_branches(change, self.cache, *(other.cache for other in others))
+        cache = map_rows(change, self.cache, *(other.cache for other in others))
         return dataclasses.replace(rest, cache=cache)
 
 
@@ -210,7 +212,7 @@ class _Decoder:
             partial = partial.add(number, action, logprob, cache, self.vocabulary)
             return number + 1, partial, decoded + partial.open.size
 
-        return jax.lax.while_loop(running, step, state)
+        return decoding_loop(running, step, state)
 
     def _extend(
         self, partial: _PartialThoughts, start: jax.Array | int, count: int
@@ -223,29 +225,84 @@ class _Decoder:
         self, hidden: jax.Array, partial: _PartialThoughts, number: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Sample an action per branch; return actions [B, N] and log-probabilities [B, N], nats."""
-        shape, close = partial.open.shape, self.vocabulary.think_close
-        logits = self.model.logits(hidden.reshape(-1, hidden.shape[-1]))
-        uniform = jax.lax.dynamic_index_in_dim(partial.uniforms, number, axis=2, keepdims=False)
-        banned = unclosable(partial.thoughts.actions, number[None], close)
-        # Sampling sums over blocks of the vocabulary, which the axis `tensor` would cut. If their
-        # number divides, its devices take a share of the rows instead. All placements are explicit,
-        # so that the compiler does not propagate this one to other arrays.
-        layout = "draws" if len(logits) % shards("draws") == 0 else "rows"
-        by_row = lambda x: constrain(constrain(x.reshape(-1), "rows"), layout)
-        logits = mask_logits(
-            constrain(constrain(logits, "rows", "vocab"), layout),
+        close = self.vocabulary.think_close
+        return next_tokens(
+            self.model,
+            hidden[:, :, 0],
+            jax.lax.dynamic_index_in_dim(partial.uniforms, number, axis=2, keepdims=False),
             self.vocabulary.not_in_thoughts,
-            self.temperature or 1.0,
+            self.temperature,
             close[-1],
-            by_row(banned),
+            unclosable(partial.thoughts.actions, number[None], close)[:, :, 0],
         )
-        if self.temperature:
-            action = sample(logits, by_row(uniform))
-        else:
-            action = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        logprob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=-1)
-        action, logprob = constrain(action, "rows"), constrain(logprob[:, 0], "rows")
-        return action.reshape(shape), logprob.reshape(shape)
+
+
+def next_tokens(
+    model: Transformer,
+    hidden: jax.Array,
+    uniform: jax.Array,
+    banned: Sequence[int],
+    sampler: float | Sampler,
+    close: int | None = None,
+    unclosable: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Choose a token for every branch; return tokens [B, N] and log-probabilities [B, N], nats.
+
+    Args:
+      model: computes logits from hidden states.
+      hidden: final hidden states [B, N, D] that predict the tokens.
+      uniform: [B, N] in [0, 1); ignored if the likeliest tokens are taken.
+      banned: ids that are not chosen.
+      sampler: a temperature for all branches (0 takes the likeliest token), or the settings of
+        each, with arrays [B, N].
+      close, unclosable: as in `mask_logits`, with `unclosable` [B, N].
+    """
+    logits = model.logits(hidden.reshape(-1, hidden.shape[-1]))
+    # Sampling sums over blocks of the vocabulary, which the axis `tensor` would cut. If their
+    # number divides, its devices take a share of the rows instead. All placements are explicit,
+    # so that the compiler does not propagate this one to other arrays.
+    layout = "draws" if len(logits) % shards("draws") == 0 else "rows"
+    by_row = lambda x: constrain(constrain(x.reshape(-1), "rows"), layout)
+    temperature: float | jax.Array
+    choose: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    if isinstance(sampler, Sampler):
+        of_rows: Sampler = jax.tree.map(by_row, sampler)
+        temperature, choose = of_rows.divisor, of_rows.choose
+    else:
+        temperature = sampler or 1.0
+        choose = sample if sampler else lambda logits, _: likeliest(logits)
+    logits = mask_logits(
+        constrain(constrain(logits, "rows", "vocab"), layout),
+        banned,
+        temperature,
+        close,
+        None if unclosable is None else by_row(unclosable),
+    )
+    chosen = (constrain(x, "rows") for x in choose(logits, by_row(uniform)))
+    tokens, logprobs = (x.reshape(uniform.shape) for x in chosen)
+    return tokens, logprobs
+
+
+def decoding_loop(running: Callable, step: Callable, state: Any) -> Any:
+    """Run `jax.lax.while_loop`, and carry the caches without axes of size 1 if that suits the
+    backend (`Choices.unit_axes`).
+
+    Args:
+      running, step: as in `while_loop`.
+      state: (number of the step, a dataclass with a branch `cache`, anything).
+    """
+    if choices().unit_axes:
+        return jax.lax.while_loop(running, step, state)
+    shapes = jax.tree.map(jnp.shape, state[1].cache)
+
+    def on_cache(change: Callable, state: Any) -> Any:
+        number, partial, rest = state
+        return number, dataclasses.replace(partial, cache=change(partial.cache)), rest
+
+    bare = functools.partial(on_cache, lambda cache: jax.tree.map(jnp.squeeze, cache))
+    whole = functools.partial(on_cache, lambda cache: jax.tree.map(jnp.reshape, cache, shapes))
+    run = lambda state: bare(step(whole(state)))
+    return whole(jax.lax.while_loop(running, run, bare(state)))
 
 
 def _take(x: jax.Array, index: jax.Array, axes: tuple[int, int]) -> jax.Array:

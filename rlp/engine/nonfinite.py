@@ -43,22 +43,29 @@ def in_metrics(metrics: Mapping[str, float]) -> list[str]:
 def in_parameters(params: Params) -> str:
     """Describe the first parameter with values that are not finite; "" if there is none."""
     leaves = by_name(params)
-    # The counts are replicated to every host, whatever the sharding of the parameters.
+    # The totals are replicated to every host, whatever the sharding of the parameters.
     sharding = next(iter(leaves.values())).sharding
     mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
     whole = replicated(mesh) if isinstance(mesh, Mesh) else None
-    count = jax.jit(_counts, out_shardings=whole)
-    counts = np.asarray(count([*leaves.values()])).tolist()
-    bad = [(name, leaf, n) for (name, leaf), n in zip(leaves.items(), counts, strict=True) if n]
+    totals = np.asarray(jax.jit(_totals, out_shardings=whole)([*leaves.values()]))
+    bad = [name for name, total in zip(leaves, totals, strict=True) if not np.isfinite(total)]
     if not bad:
         return ""
-    (name, leaf, n), *others = bad
+    name, *others = bad
+    leaf = leaves[name]
+    n = int(jax.jit(_count, out_shardings=whole)(leaf))
     more = f" (so do {len(others)} more parameters)" if others else ""
     return f"parameter {name} has {n:,} of {leaf.size:,} values that are not finite{more}"
 
 
-def _counts(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.stack([jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32) for leaf in leaves])
+def _totals(leaves: list[jax.Array]) -> jax.Array:
+    """Return 0 for each parameter whose values are all finite, and NaN for the others."""
+    # Counting takes ten times as long on a CPU, where the sum of a predicate is not vectorized.
+    return jnp.stack([jnp.sum(leaf - leaf) for leaf in leaves])
+
+
+def _count(leaf: jax.Array) -> jax.Array:
+    return jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32)
 
 
 def refuse_parameters(params: Params, of: str) -> None:

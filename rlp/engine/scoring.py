@@ -36,7 +36,7 @@ class Scores:
 def mask_logits(
     logits: jax.Array,
     banned: Sequence[int],
-    temperature: float,
+    temperature: float | jax.Array,
     close: int | None = None,
     unclosable: jax.Array | None = None,
 ) -> jax.Array:
@@ -45,7 +45,7 @@ def mask_logits(
     Args:
       logits: [M, V] float32.
       banned: ids that are banned in all rows.
-      temperature: above 0.
+      temperature: above 0; a number, or one per row, [M, 1].
       close: id of the last token of the closing tag.
       unclosable: [M] bool, rows in which `close` is banned, too (see `branches.unclosable`).
     """
@@ -93,10 +93,10 @@ def token_scores(
 
     inputs = (hidden.reshape(rows, -1, hidden.shape[-1]), targets.reshape(rows, -1), unclosable)
     length = inputs[1].shape[1]  # tokens per row
-    chunks = in_chunks(model.config.vocab_size, inputs)
-    if len(chunks[1]) == 1:
+    if logits_are_kept(_local_tokens(inputs), model.config.vocab_size):
         scores = score(inputs)
     else:
+        chunks = in_chunks(model.config.vocab_size, inputs)
         scores = jax.lax.map(jax.checkpoint(score), chunks)
         scores = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(rows, -1)[:, :length], scores)
     return jax.tree.map(lambda x: x.reshape(shape), scores)
@@ -109,12 +109,17 @@ def in_chunks(vocab_size: int, inputs: Any) -> Any:
     A chunk has some tokens of every row, so that all devices work on every chunk.
     """
     rows, length = jax.tree.leaves(inputs)[0].shape[:2]
-    local_rows = -(-rows // shards("rows"))  # rows of a device
-    chunks = min(length, logit_chunks(local_rows * length, vocab_size))
+    chunks = min(length, logit_chunks(_local_tokens(inputs), vocab_size))
     size = -(-length // chunks)
     pad = lambda x: jnp.pad(x, [(0, 0), (0, chunks * size - length)] + [(0, 0)] * (x.ndim - 2))
     split = lambda x: pad(x).reshape(rows, chunks, size, *x.shape[2:]).swapaxes(0, 1)
     return jax.tree.map(split, inputs)
+
+
+def _local_tokens(inputs: Any) -> int:
+    """Return the number of tokens that a device has of arrays [rows, tokens, …]."""
+    rows, length = jax.tree.leaves(inputs)[0].shape[:2]
+    return -(-rows // shards("rows")) * length
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -153,6 +158,12 @@ def _scores_backward(
 
 
 scores_of_logits.defvjp(_scores_forward, _scores_backward)
+
+
+def logits_are_kept(count: int, vocab_size: int) -> bool:
+    """Return whether the logits of `count` tokens of a device are computed at once and kept for the
+    backward pass. Otherwise, they are computed in chunks, and again in that pass."""
+    return count * vocab_size <= choices().kept_logits
 
 
 def logit_chunks(count: int, vocab_size: int) -> int:

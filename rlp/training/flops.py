@@ -23,7 +23,7 @@ from models.transformer import count_parameters, decodes_unrolled, is_unrolled
 from rlp.engine.branches import Vocabulary
 from rlp.engine.forks import SCORED
 from rlp.engine.readings import BRANCH_PASS, TARGET_PASS, costs
-from rlp.engine.scoring import logit_chunks
+from rlp.engine.scoring import logits_are_kept
 from rlp.engine.stages import NEXT_TOKEN, RLP
 from rlp.engine.step import RLPSettings
 from rlp.objectives.registry import reads_answers
@@ -66,7 +66,7 @@ def forward_flops(config: ModelConfig, work: Work) -> int:
 def training_flops(config: ModelConfig, work: Work) -> int:
     """Return the FLOPs of a forward and a backward pass, with the recomputation of the latter."""
     recomputed = _of_layers(config, work.passes, lambda cost, ends: _recomputed(config, cost, ends))
-    if logit_chunks(work.logits, config.vocab_size) > 1:
+    if not logits_are_kept(work.logits, config.vocab_size):
         recomputed += work.logits * logit_flops(config)
     return 3 * forward_flops(config, work) + recomputed
 

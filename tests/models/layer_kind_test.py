@@ -16,6 +16,8 @@ from models.layers.registry import LAYERS, kind_counts, register
 from models.sharding import batch_sharding, make_mesh, parameter_shardings
 from models.transformer import bind, shapes
 from models.tree import empty_branch_cache, forward, prefill
+from rlp.evaluation.generation.generator import Generator, Request
+from rlp.evaluation.generation.single import continuation
 from rlp.training import flops
 from tests.support import naive, tiny, trees
 from tests.support.paths import ROOT
@@ -81,6 +83,20 @@ def test_one_pass_over_rows_and_branches_is_a_pass_each(name):
     """The page's kind does not override how both are run at once."""
     assert "on_rows_and_slots" not in vars(EXAMPLE.MovingAverage)
     trees.assert_one_pass_is_a_pass_each(CONFIGS[name], params(name))
+
+
+@pytest.mark.parametrize(
+    "name", ["with attention", pytest.param("scanned", marks=pytest.mark.slow)]
+)
+def test_texts_that_take_the_place_of_others_begin_from_their_own_prompts(name):
+    """Rows are given to other prompts while their neighbours go on."""
+    config, mesh = CONFIGS[name], make_mesh(devices=jax.devices()[:1])
+    prompts = [tuple(range(1 + n, 5 + 3 * n)) for n in range(4)]
+    requests = [Request(prompt, 40 - 9 * n) for n, prompt in enumerate(prompts)]
+    generator = Generator(config, params(name), mesh, str, texts=2)
+    for request, response in zip(requests, generator.generate(requests), strict=True):
+        alone = continuation(config, params(name), request.prompt, request.max_tokens)
+        assert list(response.tokens) == list(alone)
 
 
 def test_documents_of_a_row_leak_no_gradient():

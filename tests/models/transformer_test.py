@@ -1,12 +1,15 @@
-"""Parameters of a network: their tree, initialization and dtype."""
+"""Parameters of a network: their tree, initialization and dtype; how often layers are traced."""
+
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.transformer import bind, count_parameters, init, shapes
-from models.tree import Trunk, forward
+from models.layers.attention import Attention
+from models.transformer import bind, count_parameters, init, shapes, unrolled
+from models.tree import Branches, Trunk, empty_branch_cache, extend, forward, prefill
 from tests.support import tiny
 
 
@@ -37,3 +40,24 @@ def test_compute_dtype_applies_to_activations_only():
     hidden = jax.eval_shape(forward, model, trunk)
     assert hidden.dtype == jnp.bfloat16
     assert jax.eval_shape(model.logits, hidden).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(("pattern", "traced"), [("G", 1), ("LLG", 2)])
+def test_equal_layers_of_a_decoding_step_are_traced_once(pattern, traced):
+    window = 4 if "L" in pattern else 0
+    config = tiny.model_config(num_layers=6, layer_pattern=pattern, sliding_window=window)
+    model = unrolled(bind(config, tiny.params(config)))
+    position = jnp.arange(6)[None, :]
+    trunk = Trunk(position + 5, jnp.ones_like(position), position)
+    slots, fork = position[:, None, :2], jnp.full((1, 1), 6)
+    branches = Branches(slots + 5, slots + 6, slots >= 0, jnp.ones_like(fork), fork)
+
+    def step(model):
+        _, cache = prefill(model, trunk)
+        own = empty_branch_cache(model, trunk, cache, branches, 2)
+        return extend(model, trunk, cache, branches, own, 0, 1)
+
+    on_slots = mock.Mock(side_effect=Attention.on_slots)
+    with mock.patch.object(Attention, "on_slots", lambda *arguments: on_slots(*arguments)):
+        jax.eval_shape(step, model)
+    assert on_slots.call_count == traced

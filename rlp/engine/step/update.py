@@ -1,11 +1,13 @@
 """The training state, and the stages that update it."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import optax
 
 from models.config import ModelConfig
 from models.sharding import shards
@@ -193,16 +195,23 @@ def _apply(
 ) -> tuple[TrainState, Metrics]:
     """Apply the gradients, and add loss and gradient norm to the metrics.
 
-    The update is skipped if the loss, the gradient norm or a new parameter is not finite.
+    The update is skipped if the loss, the gradient norm or a new parameter is not finite. All of
+    this is known before the update, which can thus replace the old state in place.
     """
-    params, new_optimizer, norm = optimizer.apply(gradients, state.optimizer, state.params)
-    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
-    good = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.stack(finite).all()
-    select = lambda new, old: jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+    norm = optax.tree.norm(gradients)
+    apply = functools.partial(optimizer.apply, norm=norm)
+    inputs = gradients, state.optimizer, state.params
+    good = jnp.isfinite(value) & jnp.isfinite(norm)
+    if optimizer.can_overflow:
+        # The barrier keeps the compiler from storing these parameters for the update below.
+        params, _ = apply(*jax.lax.optimization_barrier(inputs))
+        good &= jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
+    keep = lambda _, optimizer, params: (params, optimizer)
+    params, new_optimizer = jax.lax.cond(good, apply, keep, *inputs)
     state = dataclasses.replace(
         state,
-        params=select(params, state.params),
-        optimizer=select(new_optimizer, state.optimizer),
+        params=params,
+        optimizer=new_optimizer,
         skipped=state.skipped + ~good,
         skipped_in_row=jnp.where(good, 0, state.skipped_in_row + 1),
     )

@@ -113,6 +113,9 @@ def orbax_context() -> orbax.Context:
         registry.add(orbax.handlers.JsonHandler, checkpointable_name=name)
     context = orbax.Context()
     context.checkpointables.registry = registry
+    # Trained float32 values shrink by 8%, and saving and loading would take two to four times as
+    # long.
+    context.array.saving.use_compression = False
     return context
 
 

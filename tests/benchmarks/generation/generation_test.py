@@ -41,7 +41,9 @@ def _quick_compilation():
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"dtype": "bfloat16"}, {"engine": "stream", **ONE_ROW}], ids=str
+    "changes",
+    [{}, {"dtype": "bfloat16"}, {"engine": "stream", **ONE_ROW}, {"engine": "requests"}],
+    ids=str,
 )
 def test_all_rows_have_their_full_length_and_timed_steps_do_not_compile(changes):
     sizes = dataclasses.replace(TINY, **changes)
@@ -54,13 +56,15 @@ def test_all_rows_have_their_full_length_and_timed_steps_do_not_compile(changes)
     assert {name: line[name] for name in changes} == changes
 
 
-def test_both_engines_generate_the_same_greedy_text():
+def test_all_engines_generate_the_same_greedy_text():
     sizes = dataclasses.replace(TINY, temperature=0.0, **ONE_ROW)
     model = timing.make_model(sizes)
     rollout, stream = timing.Rollout(sizes, model), timing.Stream(sizes, model)
+    requests = timing.Requests(sizes, model)
     for number in range(3):
         expected = stream.decode(stream.prefill(number))
-        assert np.array_equal(rollout.decode(rollout.prefill(number)), expected)
+        for engine in (rollout, requests):
+            assert np.array_equal(engine.decode(engine.prefill(number)), expected)
         assert expected.shape == (1, sizes.length)
 
 

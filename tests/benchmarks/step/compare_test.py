@@ -158,3 +158,20 @@ def test_more_cpus_than_available_are_refused(monkeypatch):
     assert command.cpus(2) == {2, 4}
     with pytest.raises(UserError, match=r"may use 3 CPU"):
         command.cpus(4)
+
+
+def test_a_run_is_stopped_at_its_limit_and_its_errors_are_kept(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    code = "import sys, time; print('working', file=sys.stderr, flush=True); time.sleep(60)"
+    with pytest.raises(runs.RunFailed, match="slow was stopped after 1 s"):
+        runs.run_line([sys.executable, "-c", code], "slow", 1, [], limit_s=1, log=log)
+    assert log.read_text() == "before\nworking\n"
+
+
+def test_a_result_counts_with_the_accepted_statuses_only(tmp_path):
+    words = [sys.executable, "-c", "print('{\"a\": 1}'); raise SystemExit('one refused')"]
+    assert runs.run_line(words, "it", 1, ["a"], statuses=(0, 1)) == {"a": 1}
+    with pytest.raises(runs.RunFailed, match="it ended with status 1: one refused"):
+        runs.run_line(words, "it", 1, ["a"], log=tmp_path / "log")
+    assert (tmp_path / "log").read_text() == "one refused\n"

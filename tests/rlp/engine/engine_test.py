@@ -51,10 +51,11 @@ def decoded_tokens(length, divisors) -> int:
 
 def live_cache(rollout):
     """Keys and values [M, layers, kv_heads, head_dim] of the live slots."""
-    live = rollout.branches.live[:, :, : jax.tree.leaves(rollout.branch_cache)[0].shape[-2]]
+    live = rollout.branches.live[:, :, : rollout.branch_cache.slots]
     cache = rollout.branch_cache.kinds["attention"]
     if isinstance(cache, list):
         cache = jax.tree.map(lambda *layers: np.stack(layers), *cache)
+    cache = cache.read()
     choose = lambda x: np.asarray(x).transpose(1, 3, 4, 0, 2, 5)[live]
     return choose(cache.key), choose(cache.value)
 
@@ -131,9 +132,13 @@ def everything(config, choices):
         return *jax.device_get(tiny.jit(run)(PARAMS(config), phi(config))), in_lists
 
 
-def chunks(unrolled_layers, row_scores, logits, cache_slots=1, unrolled_decoding=0):
-    layers = (unrolled_layers, unrolled_decoding)
-    return backend.Choices(*layers, row_scores, logits, cache_slots, (1,), False)
+def chunks(unrolled_layers, row_scores, logits, cache_slots=1, **others):
+    sizes = {"row_scores": row_scores, "logits": logits, "cache_slots": cache_slots}
+    others = {"unrolled_layers": unrolled_layers, **sizes, **others}
+    return dataclasses.replace(backend.ACCELERATOR, **others)
+
+
+DECODING = {"unrolled_decoding": 8, "keys_by_dimension": True}
 
 
 # Choices of a backend.
@@ -145,7 +150,7 @@ def chunks(unrolled_layers, row_scores, logits, cache_slots=1, unrolled_decoding
         pytest.param(SMALL, chunks(0, TINY, TINY, 16), id="all"),
         pytest.param(CONFIG, chunks(0, TINY, TINY, 16), id="all, 2 layers", marks=slow),
         pytest.param(CONFIG, chunks(8, TINY, TINY), id="scores and logits", marks=slow),
-        pytest.param(CONFIG, chunks(0, LARGE, LARGE, 16, 8), id="unrolled decoding"),
+        pytest.param(CONFIG, chunks(0, LARGE, LARGE, 16, **DECODING), id="decoding"),
     ],
 )
 def test_a_backends_choices_change_no_result(config, choices):

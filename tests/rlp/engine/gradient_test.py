@@ -164,7 +164,7 @@ def test_the_next_token_loss_is_added_with_its_weight(settings, config):
 
 
 FEW, LENGTH, WORDS_EACH = 32, 64, 16  # branches, tokens of the trunk, tokens of a thought
-CHUNKED = dataclasses.replace(backend.CPU, row_scores=2**14, logits=2**14)
+CHUNKED = dataclasses.replace(backend.CPU, row_scores=2**14, logits=2**14, kept_logits=2**14)
 
 
 @functools.cache

@@ -1,8 +1,11 @@
 """Schedule, decay and clipping of the optimizer follow the config."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from models.transformer import shapes
@@ -25,6 +28,12 @@ NUMBERS = {
 
 def make(**changes):
     return make_optimizer(**(NUMBERS | changes))
+
+
+def update(optimizer, gradients, state, params):
+    """Return new parameters, new state and the norm of the gradients."""
+    norm = optax.tree.norm(gradients)
+    return *optimizer.apply(gradients, state, params, norm=norm), norm
 
 
 def test_warm_up_is_linear_and_reaches_the_peak():
@@ -63,7 +72,9 @@ def test_decay_touches_matrices_only():
     params = jax.tree.map(lambda x: np.full(x.shape, 0.5, np.float32), tree)
     optimizer = make(weight_decay=0.5, schedule="constant", warmup_steps=0)
     nothing = jax.tree.map(np.zeros_like, params)
-    after, _, _ = tiny.jit(optimizer.apply)(nothing, tiny.jit(optimizer.init)(params), params)
+    after, _, _ = tiny.jit(functools.partial(update, optimizer))(
+        nothing, tiny.jit(optimizer.init)(params), params
+    )
     seen = set()
     pairs = zip(*map(jax.tree_util.tree_leaves_with_path, (params, after)), strict=True)
     for (path, old), (_, new) in pairs:
@@ -76,7 +87,7 @@ def test_decay_touches_matrices_only():
 def test_an_update_is_adamw():
     params = {"kernel": jnp.array([[0.5, -2.0]]), "scale": jnp.array([1.0])}
     optimizer = make(weight_decay=0.1)
-    apply, state = tiny.jit(optimizer.apply), optimizer.init(params)
+    apply, state = tiny.jit(functools.partial(update, optimizer)), optimizer.init(params)
     m = v = 0.0
     x = 0.5
     for step in range(6):
@@ -89,6 +100,20 @@ def test_an_update_is_adamw():
         assert params["kernel"][0, 0] == pytest.approx(x, rel=1e-5)
 
 
+def test_an_optimizer_that_cannot_overflow_does_not():
+    largest = float(np.finfo(np.float32).max)
+    settings = {"schedule": "constant", "warmup_steps": 0, "learning_rate": 2e3, "epsilon": 1e-8}
+    assert not make(**settings, weight_decay=5e-4).can_overflow
+    for changes in ({"learning_rate": 2e5}, {"epsilon": 0.0}, {"weight_decay": 1e-3}):
+        assert make(**(settings | changes)).can_overflow
+    optimizer = make(**settings)
+    params = {"kernel": jnp.full((1, 1), largest)}
+    state = optimizer.init(params)
+    for gradient in (-(largest**0.5), -1.0, -1e-30, 0.0):
+        arrays = {"kernel": jnp.full((1, 1), gradient)}
+        assert np.isfinite(update(optimizer, arrays, state, params)[0]["kernel"]).all()
+
+
 def test_gradients_are_clipped_by_their_global_norm():
     # Adam forgets the scale of a constant gradient, but not of one that changes.
     params = {"kernel": jnp.zeros((1, 2))}
@@ -96,9 +121,9 @@ def test_gradients_are_clipped_by_their_global_norm():
     clipped, free = make(clip_norm=1.0), make(clip_norm=0.0)
 
     def two_steps(optimizer, second):
-        after, state, norm = optimizer.apply(small, optimizer.init(params), params)
+        after, state, norm = update(optimizer, small, optimizer.init(params), params)
         assert norm == pytest.approx(1.0)
-        after, _, norm = optimizer.apply(second, state, after)
+        after, _, norm = update(optimizer, second, state, after)
         assert norm == pytest.approx(100.0 if second is large else 1.0)  # before clipping
         return after["kernel"]
 
@@ -108,7 +133,6 @@ def test_gradients_are_clipped_by_their_global_norm():
 
 @pytest.mark.parametrize("changes", [{}, {"clip_norm": 1.0, "weight_decay": 0.1}], ids=str)
 def test_flops_are_those_that_xla_counts(changes):
-    """Compare with the compiled program; the traced one computes the gradient norm twice."""
     matrix, vector = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((256, 64), (256,)))
     params = {
         "embedding": matrix,
@@ -117,6 +141,11 @@ def test_flops_are_those_that_xla_counts(changes):
     }
     optimizer = make(schedule="constant", warmup_steps=0, **changes)
     state = jax.eval_shape(optimizer.init, params)
-    actual = jax.jit(optimizer.apply).lower(params, state, params).compile().cost_analysis()
+    actual = (
+        jax.jit(functools.partial(update, optimizer))
+        .lower(params, state, params)
+        .compile()
+        .cost_analysis()
+    )
     scalars = actual["flops"] + actual["transcendentals"] - optimizer.flops(params)
     assert 0 <= scalars < 64  # scalars, such as the bias corrections

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.layers.key_values import KeyValues
 from models.mask import HIDDEN_SCORE
 from models.transformer import bind
 from models.tree import empty_branch_cache, extend
 from rlp.engine.branches import document_trunk
 from rlp.engine.decoding import decode_widths
 from rlp.engine.gradient import policy_gradient
-from rlp.engine.sampling import document_keys, fork_keys, sample, thought_uniforms
+from rlp.engine.sampling import document_keys, fork_keys, likeliest, sample, thought_uniforms
 from tests.support import naive, tiny
 from tests.support.tiny import CLOSE, PAD
 
@@ -64,7 +65,7 @@ def test_draws_that_are_even_give_tokens_their_share(size):
     logits = random.normal(0, 1.5, size).astype(np.float32)
     count = 20000
     uniform = (np.arange(count, dtype=np.float32) + 0.5) / count
-    tokens = tiny.jit(sample)(jnp.broadcast_to(jnp.asarray(logits), (count, size)), uniform)
+    tokens, _ = tiny.jit(sample)(jnp.broadcast_to(jnp.asarray(logits), (count, size)), uniform)
     share = np.exp(logits - logits.max(), dtype=np.float64)
     share /= share.sum()
     seen = np.bincount(tokens, minlength=size)
@@ -83,9 +84,16 @@ def test_probability_zero_is_never_picked(size):
     ends = [0.0, 1e-38, 2.0**-23, 1 - 2.0**-23, np.nextafter(one, np.float32(0))]
     run = tiny.jit(sample)
     for uniform in [*(np.full(rows, x, np.float32) for x in ends), random.random(rows)]:
-        tokens = np.asarray(run(logits, jnp.asarray(uniform, jnp.float32)))
+        tokens, logprobs = map(np.asarray, run(logits, jnp.asarray(uniform, jnp.float32)))
         assert ((tokens >= 0) & (tokens < size)).all()
         assert not hidden[np.arange(rows), tokens].any()
+        expected = jax.nn.log_softmax(logits)[np.arange(rows), tokens]
+        np.testing.assert_allclose(logprobs, expected, rtol=1e-5, atol=1e-6)
+    best, logprobs = map(np.asarray, likeliest(logits))
+    np.testing.assert_array_equal(best, logits.argmax(axis=-1))
+    np.testing.assert_allclose(
+        logprobs, jax.nn.log_softmax(logits).max(axis=-1), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_a_draw_on_a_border_goes_to_the_next_token():
@@ -94,7 +102,7 @@ def test_a_draw_on_a_border_goes_to_the_next_token():
     logits = jnp.broadcast_to(jnp.maximum(logits, HIDDEN_SCORE), (6, 4))
     below = lambda x: np.nextafter(np.float32(x), np.float32(0))
     uniform = jnp.array([0.0, below(0.25), 0.25, below(0.75), 0.75, below(1)])
-    assert sample(logits, uniform).tolist() == [0, 0, 2, 2, 3, 3]
+    assert sample(logits, uniform)[0].tolist() == [0, 0, 2, 2, 3, 3]
 
 
 def every_thought(allowed: list[int], close: tuple[int, ...], limit: int) -> list[list[int]]:
@@ -421,7 +429,11 @@ def test_caches_are_those_of_teacher_forcing(settings, words):
         own = empty_branch_cache(model, trunk, cache, branches, slots)
         return extend(model, trunk, cache, branches, own, 0, slots)[1]
 
-    layers = lambda cache: jax.tree.map(lambda x: np.moveaxis(x, -4, -2), jax.tree.leaves(cache))
+    read = lambda cache: jax.tree.map(
+        KeyValues.read, cache, is_leaf=lambda x: isinstance(x, KeyValues)
+    )
+    slots_first = lambda x: np.moveaxis(x, -4, -2)
+    layers = lambda cache: jax.tree.map(slots_first, jax.tree.leaves(read(cache.kinds)))
     actual, expected = layers(rollout.branch_cache), layers(run(reading.documents.cache))
     filled = np.asarray(branches.live)
     for a, b in zip(actual, expected, strict=True):  # [B, N, W, kv_heads, head_dim] of a layer

@@ -66,7 +66,8 @@ def test_chunks_change_nothing(monkeypatch, limit):
         tiny.params(CONFIG), hidden
     )
     expected = step()
-    monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, logits=limit))
+    limits = dataclasses.replace(backend.CPU, logits=limit, kept_logits=limit)
+    monkeypatch.setattr(backend, "CPU", limits)
     assert logit_chunks(15, 24) == {360: 1, 96: 4, 24: 15}[limit]
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5), step(), expected

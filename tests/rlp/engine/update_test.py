@@ -10,18 +10,23 @@ import pytest
 from rlp.data.batch import Batch
 from rlp.engine import step
 from rlp.engine.optimizer import make_optimizer
+from rlp.engine.step.update import _apply
 from tests.support import naive, tiny
 from tests.support.step import CONFIG, PARAMS, PHI, SETTINGS, WORDS, run
 from tests.support.tiny import PAD
 
 
-@functools.cache
-def trained(learning_rate=0.001):
-    """Return the compiled update, its rollout and evidence, and the first state."""
-    optimizer = make_optimizer(
+def tiny_optimizer(learning_rate):
+    return make_optimizer(
         learning_rate=learning_rate, schedule="constant", warmup_steps=0, final_share=1.0,
         total_steps=9, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0,
     )  # fmt: skip
+
+
+@functools.cache
+def trained(learning_rate=0.001):
+    """Return the compiled update, its rollout and evidence, and the first state."""
+    optimizer = tiny_optimizer(learning_rate)
     update = tiny.jit(functools.partial(step.update_stage, CONFIG, SETTINGS, WORDS, optimizer))
     rollout, _, evidence = run(SETTINGS, PHI)
     return update, rollout, evidence, step.new_state(PARAMS, optimizer, True)
@@ -64,6 +69,22 @@ def test_a_step_into_overflow_is_not_taken():
     assert np.isfinite(metrics["grad_norm"])
     assert (after.skipped, after.skipped_in_row) == (1, 1)
     assert_identical((after.params, after.optimizer), (state.params, state.optimizer))
+
+
+@pytest.mark.parametrize("learning_rate", [0.001, 1e39])
+def test_the_state_is_updated_in_place(learning_rate):
+    """Parameters and moments are never in memory twice; one copy of the parameters is not needed
+    either unless the result has to be checked."""
+    rows = 1000
+    optimizer = tiny_optimizer(learning_rate)
+    params = {"embedding": jnp.zeros((rows, 64)), "norm": {"scale": jnp.zeros((64,))}}
+    apply = lambda state, gradients: _apply(jnp.zeros(()), {}, gradients, optimizer, state)[0]
+    state = step.new_state(params, optimizer, baseline=False)
+    program = jax.jit(apply, donate_argnums=0).lower(state, params).compile()
+    memory = program.memory_analysis()
+    allowed = 0.5 if optimizer.can_overflow else 0.1
+    assert memory.temp_size_in_bytes < allowed * rows * 64 * 4
+    assert memory.alias_size_in_bytes > 3 * rows * 64 * 4
 
 
 def test_further_updates_on_a_rollout_are_off_policy():
@@ -166,9 +187,10 @@ def test_next_token_loss_is_a_mean_over_tokens_of_packed_documents():
 class Descent:
     """Gradient descent with learning rate 1, as an optimizer."""
 
+    can_overflow = False
+
     def init(self, params):
         return ()
 
-    def apply(self, gradients, state, params):
-        norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradients)))
-        return jax.tree.map(jnp.subtract, params, gradients), state, norm
+    def apply(self, gradients, state, params, *, norm):
+        return jax.tree.map(jnp.subtract, params, gradients), state

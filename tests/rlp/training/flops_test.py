@@ -47,7 +47,8 @@ def struct(*shape, dtype=jnp.int32):
 def in_chunks(monkeypatch, tokens, count):
     """Compute the logits of this many tokens in `count` chunks."""
     limit = tokens * CONFIG.vocab_size // count
-    monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, logits=limit))
+    limits = dataclasses.replace(backend.CPU, logits=limit, kept_logits=limit)
+    monkeypatch.setattr(backend, "CPU", limits)
 
 
 def uncounted(tokens, chunks):
