@@ -70,6 +70,8 @@ class GoldAnswers:
 
     def _unusable(self, golds: Sequence[Gold]) -> list[tuple[int, str]]:
         """Return the numbers of the answers that cannot be used, with reasons."""
+        if not golds:
+            return []
         path = self._cache_file(golds)
         if (cached := _read(path)) is not None:
             return cached
@@ -100,6 +102,11 @@ class GoldAnswers:
             f"{self._grader.memory_limit:g} GiB is too little; raise these limits"
         )
 
+    def _libraries(self) -> list[str]:
+        """Return the packages whose versions may change a verdict."""
+        scorers = ["reasoning-gym"] if self._grader.verifier == "reasoning_gym" else []
+        return [*LIBRARIES, *scorers]
+
     def _cache_file(self, golds: Sequence[Gold]) -> Path | None:
         """Return the file that caches the result for these answers; None if nothing is cached.
 
@@ -110,7 +117,7 @@ class GoldAnswers:
         content = {
             "verifier": self._grader.verifier,
             "code": _code(),
-            "libraries": [importlib.metadata.version(name) for name in LIBRARIES],
+            "libraries": [importlib.metadata.version(name) for name in self._libraries()],
             "answers": [(str(gold), gold.options) for gold in golds],
         }
         folder = _cache()

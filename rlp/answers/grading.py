@@ -2,40 +2,23 @@
 
     responses → answers → correct or not, score, majority or not, confidence     `Grader.grade`
 
-Verifiers run in processes instead of threads: one that hangs is killed with its process, memory can
-be limited, and the signal handlers of the run are not touched. (math-verify sets an alarm signal,
-which only a main thread may do.)
+`rlp/answers/limited_checks.py` runs the processes.
 """
 
-import atexit
-import concurrent.futures
 import dataclasses
-import functools
 import itertools
 import logging
 import math
-import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
-from pebble import ProcessExpired, ProcessPool
-
 from rlp.answers import verifiers
+from rlp.answers.limited_checks import LimitedChecks, StepTime
 from rlp.answers.verifiers import Gold, Tags
-from rlp.runtime import limited_process
-from rlp.runtime.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
-
-MAX_WORKERS = 16  # maximum default number of processes
-TRIES = 5  # attempts to run checks after their process pool broke
-PATIENCE = 120  # seconds that a check may take beyond its limit, for processes to start
-_Key = tuple[int, str, float]  # number of workers, name of the verifier, memory limit
-_POOLS: dict[_Key, ProcessPool] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,33 +46,6 @@ class Grade:
     def reward(self) -> float:
         """The score if there is one; otherwise 1 for a correct answer and 0 for any other."""
         return float(self.correct) if self.score is None else self.score
-
-
-class StepTime:
-    """The time that is left for the checks of a step.
-
-    Attributes:
-      unfinished: number of checks that were not finished in time, or not started.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        """Start with `seconds` left."""
-        self._left = seconds
-        self._end = math.inf
-        self.unfinished = 0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Count the time spent in this context."""
-        self._end = time.monotonic() + self._left
-        try:
-            yield
-        finally:
-            self._left = self._end - time.monotonic()
-
-    def is_over(self) -> bool:
-        """Return whether no time is left."""
-        return time.monotonic() >= self._end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,88 +169,16 @@ class Grader:
         self, function: Callable, arguments: Sequence[tuple], step_time: StepTime
     ) -> list[Any]:
         """Return a result of a function of `verifiers` for each argument tuple; None on failure."""
-        workers = self.workers or min(os.cpu_count() or 1, MAX_WORKERS)
-        key = (workers, self.verifier, self.memory_limit)
-        results: dict[int, Any] = {}
-        for tries_left in reversed(range(TRIES)):
-            pool = _pool(key)
-            try:
-                self._run_missing(pool, function, arguments, results, step_time)
-                break
-            except BrokenProcessPool as error:
-                _stop(pool)  # its other processes are still running
-                _POOLS.pop(key, None)
-                if not tries_left:
-                    raise self._verifier_error(error) from error
-        step_time.unfinished += len(arguments) - len(results)
-        return [results.get(number) for number in range(len(arguments))]
-
-    def _run_missing(
-        self,
-        pool: ProcessPool,
-        function: Callable,
-        arguments: Sequence[tuple],
-        results: dict[int, Any],
-        step_time: StepTime,
-    ) -> None:
-        """Add the missing results to `results`, while there is time left.
-
-        Raises:
-          BrokenProcessPool: If a process ended while it had no check, or before the pool knew that
-            it had one; the pool then drops all checks. `results` has the results so far.
-        """
-        limit = self.time_limit
-        orphaned = 2 * limit + PATIENCE  # seconds after which a check ends itself without its run
-        schedule = functools.partial(pool.schedule, limited_process.call, timeout=limit)
-        jobs: dict[int, concurrent.futures.Future] = {}
-        try:
-            for number, args in enumerate(arguments):
-                if number not in results:
-                    try:
-                        jobs[number] = schedule(args=(orphaned, function, self.verifier, *args))
-                    except RuntimeError as error:  # the pool is broken
-                        raise BrokenProcessPool(str(error)) from error
-            for number, job in jobs.items():
-                self._wait(pool, job, step_time)
-                if job.done():
-                    results[number] = self._result(job)
-        finally:
-            for job in jobs.values():
-                job.cancel()  # jobs that are unfinished after an error or at the end of the time
-
-    def _wait(self, pool: ProcessPool, job: concurrent.futures.Future, step_time: StepTime) -> None:
-        """Wait until a check has ended or no time is left.
-
-        Raises:
-          BrokenProcessPool: If the check will never end. A broken pool loses the checks that it had
-            not passed to a process yet, and a process that is killed while it holds the lock of the
-            pool blocks the other processes.
-        """
-        patience = self.time_limit + PATIENCE
-        while not job.done() and not step_time.is_over():
-            concurrent.futures.wait([job], timeout=1)
-            patience -= 1
-            if not job.done() and not (pool.active and patience > 0):
-                raise BrokenProcessPool("the processes ended or do not respond")
-
-    def _result(self, job: concurrent.futures.Future) -> Any:
-        try:
-            return job.result()
-        except (concurrent.futures.TimeoutError, ProcessExpired):
-            return None
-        except BrokenProcessPool:
-            raise
-        except Exception as error:  # a verifier can raise any error
-            if self.verifier in verifiers.VERIFIERS:  # built-in: not the user's error, so continue
-                LOGGER.warning("a check failed: %s: %s", type(error).__name__, str(error)[:200])
-                return None
-            if isinstance(error, UserError):  # it already names the line of the verifier
-                raise
-            raise self._verifier_error(error) from error
-
-    def _verifier_error(self, error: Exception) -> UserError:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return UserError.of("data.problems.verifier", self.verifier, f"raised {reason}")
+        checks = LimitedChecks(
+            name=self.verifier,
+            prepare=verifiers.prepare,
+            field=verifiers.FIELD,
+            built_in=self.verifier in verifiers.VERIFIERS,
+            time_limit=self.time_limit,
+            workers=self.workers,
+            memory_limit=self.memory_limit,
+        )
+        return checks.run(function, [(self.verifier, *args) for args in arguments], step_time)
 
 
 def _deciding_pairs(count: Counter[str]) -> list[tuple[str, str]]:
@@ -303,36 +187,3 @@ def _deciding_pairs(count: Counter[str]) -> list[tuple[str, str]]:
     if first and 2 * first[0][1] > count.total():  # already a majority: only find its equals
         return [(other, first[0][0]) for other in count if other != first[0][0]]
     return list(itertools.combinations(count, 2))
-
-
-def _pool(key: _Key) -> ProcessPool:
-    """Return the process pool for a verifier; it is created once and kept until the exit."""
-    if (existing := _POOLS.get(key)) is not None:
-        return existing
-    workers, verifier, memory_limit = key
-    if memory_limit and not limited_process.memory_is_limited():
-        LOGGER.warning(
-            "data.problems.memory_limit=%g GiB: this system cannot limit the memory of a process, "
-            "so a check may use all of it; run on Linux to enforce the limit",
-            memory_limit,
-        )
-    pool = _POOLS[key] = ProcessPool(
-        max_workers=workers,
-        context=limited_process.Context(),
-        initializer=_initialize,
-        initargs=(verifier, int(memory_limit * limited_process.GIB)),
-    )
-    atexit.register(_stop, pool)
-    return pool
-
-
-def _initialize(verifier: str, memory: int) -> None:
-    """Initialize a process before its first check."""
-    limited_process.ignore_signals()
-    verifiers.prepare(verifier)
-    limited_process.limit_memory(memory)
-
-
-def _stop(pool: ProcessPool) -> None:
-    pool.stop()
-    pool.join()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -9,13 +10,15 @@ from typing import TypeVar
 import numpy as np
 import tqdm
 
+from rlp.answers.verifiers.gym import Name
 from rlp.data import locations
 from rlp.data.bounds import LIMITS, Limits
 from rlp.data.content import universal_newlines
 from rlp.data.fingerprint import MOST_FILES, digest
+from rlp.data.generated import documents as generated_documents
+from rlp.data.overlap import Overlaps
 from rlp.data.sources import read_documents
 from rlp.data.summary import Summary
-from rlp.runtime.display import listed
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import Tokenizer
 
@@ -77,9 +80,11 @@ def tokenize(
     fork_marker: str,
     max_unusable_share: float = 0.2,
     limits: Limits = LIMITS,
+    exclude: Overlaps | None = None,
+    generated: Sequence[Name] = (),
 ) -> Corpus:
-    """Tokenize all documents of files, each followed by a separator; show progress if it takes
-    long.
+    """Tokenize all documents of files and of generated datasets, each followed by a separator;
+    show progress if it takes long.
 
     Args:
       files: paths, see `file_list.find_files`.
@@ -90,6 +95,8 @@ def tokenize(
       fork_marker: text after which the fork is placed; "" for no forks.
       max_unusable_share: maximum share of rows that may be skipped because they are unusable.
       limits: limits on rows and decompression.
+      exclude: leaves out the documents that overlap with these problems; None for none.
+      generated: datasets whose entries are documents, after those of the files.
 
     Raises:
       UserError: If a file cannot be read, too many rows are unusable, or the files contain no
@@ -101,8 +108,11 @@ def tokenize(
     documents: list[np.ndarray] = []
     forks: list[int] = []
     with reading(files, field) as bar:
-        read = read_documents(summary, text_column, txt_separator, bar.update, limits)
-        for texts in grouped(read, len):
+        read = read_documents(
+            summary, text_column, txt_separator, bar.update, limits, exclude=exclude
+        )
+        written = generated_documents(generated, summary, exclude)
+        for texts in grouped(itertools.chain(read, written), len):
             for ids in tokenizer.encode_all(texts):
                 documents.append(np.concatenate([ids, tail]).astype(dtype))
             for text in texts:
@@ -110,7 +120,8 @@ def tokenize(
     summary.finish(txt_separator)
     if not documents:
         raise UserError(
-            f"{field}: no documents in {listed(files)}: every text is empty; set it to other files",
+            f"{field}: no documents in {summary.named()}: every text is {summary.why_none()}; "
+            "set it to other files",
             field=field,
         )
     bounds = np.cumsum([0, *map(len, documents)], dtype=np.int64)

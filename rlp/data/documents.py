@@ -19,6 +19,7 @@ import tqdm
 
 from rlp.data.corpus import Corpus, fork_after, grouped
 from rlp.data.layout import Layout
+from rlp.data.overlap import Overlaps
 from rlp.data.summary import Summary
 from rlp.data.text_stream import TextStream
 from rlp.runtime import user_code
@@ -44,20 +45,24 @@ class Documents:
     held_out: Source | None = None
 
 
-def document_streams(source: Documents, name: str, layout: Layout) -> tuple[TextStream, TextStream]:
+def document_streams(
+    source: Documents, name: str, layout: Layout, exclude: Overlaps | None = None
+) -> tuple[TextStream, TextStream]:
     """Return the training stream and the held-out stream, see `Layout.streams`.
 
     Args:
       source: the documents.
       name: "<module>:<name>" of the source, for messages.
       layout: how documents are arranged in rows.
+      exclude: leaves out the training documents that overlap with these problems; they must then be
+        texts.
 
     Raises:
       UserError: If the code of the source raises an error, a document is neither a text nor token
         ids, or there are too few documents.
     """
     layout.check()
-    train = _corpus(source.train, name, FIELD, layout)
+    train = _corpus(source.train, name, FIELD, layout, exclude)
     if source.held_out is not None:
         return layout.streams(train, _corpus(source.held_out, name, f"{FIELD}, held out", layout))
     if len(train) < layout.holdout_every:
@@ -69,7 +74,9 @@ def document_streams(source: Documents, name: str, layout: Layout) -> tuple[Text
     return layout.streams(train)
 
 
-def _corpus(source: Source, name: str, field: str, layout: Layout) -> Corpus:
+def _corpus(
+    source: Source, name: str, field: str, layout: Layout, exclude: Overlaps | None = None
+) -> Corpus:
     """Tokenize the documents, in order."""
     tokenizer, marker = layout.tokenizer, layout.fork_marker
     summary = Summary(field, (), 0.0, "documents")
@@ -77,7 +84,7 @@ def _corpus(source: Source, name: str, field: str, layout: Layout) -> Corpus:
     documents: list[np.ndarray] = []
     forks: list[int] = []
     with user_code.running(f"{FIELD}={name!r}", user_code.file_of(name.partition(":")[0])):
-        read = _checked(source, name, summary, tokenizer)
+        read = _checked(source, name, summary, tokenizer, exclude)
         for group in grouped(read, len):
             texts = [document for document in group if isinstance(document, str)]
             encoded = iter(tokenizer.encode_all(texts))
@@ -92,14 +99,19 @@ def _corpus(source: Source, name: str, field: str, layout: Layout) -> Corpus:
                 forks.append(fork)
     if not documents:
         raise UserError(
-            f"{FIELD}={name!r} yields no documents, or only empty ones; it must yield at least one"
+            f"{FIELD}={name!r} yields no documents, or every one is {summary.why_none()}; it must "
+            "yield at least one other"
         )
     bounds = np.cumsum([0, *map(len, documents)], dtype=np.int64)
     return Corpus(np.concatenate(documents), bounds, np.asarray(forks, np.int64), None, summary)
 
 
 def _checked(
-    source: Source, name: str, summary: Summary, tokenizer: Tokenizer
+    source: Source,
+    name: str,
+    summary: Summary,
+    tokenizer: Tokenizer,
+    exclude: Overlaps | None,
 ) -> Iterator[Document]:
     """Check the documents and yield those that are not empty; the summary counts them."""
     if isinstance(source, Iterator):
@@ -118,12 +130,20 @@ def _checked(
     )
     for number, document in enumerate(progress):
         if not isinstance(document, str):
-            _check_ids(document, f"{FIELD}={name!r}: document {number}", tokenizer.vocab_size)
-        if len(document) and not (isinstance(document, str) and document.isspace()):
+            where = f"{FIELD}={name!r}: document {number}"
+            _check_ids(document, where, tokenizer.vocab_size)
+            if exclude is not None:
+                raise UserError(
+                    f"{where} has token ids, which data.exclude_overlaps cannot compare with "
+                    "problems: yield texts, or set it to ''"
+                )
+        if not len(document) or (isinstance(document, str) and document.isspace()):
+            summary.empty += 1
+        elif exclude is not None and isinstance(document, str) and exclude.find(document):
+            summary.overlapping += 1
+        else:
             summary.count(name, len(document) if isinstance(document, str) else 0)
             yield document
-        else:
-            summary.empty += 1
 
 
 def _check_ids(document: object, where: str, size: int) -> None:

@@ -14,16 +14,17 @@ ENDINGS = (
 )
 
 
-def find_files(spec: str, field: str) -> Files:
+def find_files(spec: str, field: str, endings: tuple[str, ...] = ENDINGS) -> Files:
     """Return the files of a comma-separated list of files, folders and globs.
 
     The order of the list is kept. A folder (searched recursively, also through links) and a glob
-    contribute their regular files with an ending of `ENDINGS`, sorted by path; other files are
+    contribute their regular files with one of the `endings`, sorted by path; other files are
     counted. A file that is listed twice counts once. A path may contain commas.
 
     Args:
       spec: the list.
       field: config field that it comes from, for messages.
+      endings: endings of the names of files that can be read, in lower case.
 
     Raises:
       UserError: If an item does not exist, matches no file or has an unsupported ending.
@@ -35,10 +36,10 @@ def find_files(spec: str, field: str) -> Files:
     special: dict[str, str] = {}
     for item in _items(spec):
         with locations.server_errors_named(item):
-            listing = _expand(os.path.expanduser(item), field)
+            listing = _expand(os.path.expanduser(item), field, endings)
         hidden |= {locations.identity(path) for path in listing.hidden}
         for path in listing.files:
-            paths = files if _is_supported(path) else others
+            paths = files if _is_supported(path, endings) else others
             paths.setdefault(locations.identity(path), path)
         for path in listing.unreadable:
             folder, name = os.path.split(path)
@@ -83,11 +84,11 @@ def _exists(path: str) -> bool:
     return bool(path) and not locations.is_url(path) and os.path.exists(os.path.expanduser(path))
 
 
-def _expand(item: str, field: str) -> locations.Listing:
+def _expand(item: str, field: str, endings: tuple[str, ...]) -> locations.Listing:
     """Return all files of one item of a list, at least one of which has a supported ending."""
-    supported = " ".join(ENDINGS)
+    supported = " ".join(endings)
     if locations.is_file(item):
-        if not _is_supported(item):
+        if not _is_supported(item, endings):
             raise UserError(
                 f"{field}: {item} has an unsupported ending; supported: {supported}",
                 field=field,
@@ -103,7 +104,7 @@ def _expand(item: str, field: str) -> locations.Listing:
     files = [path for listing in listings for path in listing.files]
     unreadable = tuple(path for listing in listings for path in listing.unreadable)
     special = tuple(path for listing in listings for path in listing.special)
-    if not any(map(_is_supported, files)):
+    if not any(_is_supported(path, endings) for path in files):
         others = Files((), map(ending, files), unreadable, map(_named_special, special))
         skipped = f" (skipped: {others.describe_skipped()})" if others.describe_skipped() else ""
         raise UserError(
@@ -135,8 +136,8 @@ def _matched(path: str) -> locations.Listing:
     return locations.Listing([path]) if locations.is_url(path) else locations.by_kind([path])
 
 
-def _is_supported(path: str) -> bool:
-    return path.lower().endswith(ENDINGS)
+def _is_supported(path: str, endings: tuple[str, ...]) -> bool:
+    return path.lower().endswith(endings)
 
 
 def is_text(path: str) -> bool:

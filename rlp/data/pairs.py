@@ -28,6 +28,7 @@ from rlp.data.file_list import check_disjoint, find_files
 from rlp.data.layout import HELD_OUT
 from rlp.data.messages import ASSISTANT
 from rlp.data.order import shuffled, spread
+from rlp.data.overlap import Overlaps
 from rlp.data.sources import as_text, read_rows
 from rlp.data.summary import Summary
 from rlp.data.text_stream import TextStream, log_streams
@@ -57,6 +58,7 @@ def pair_streams(
     max_unusable_share: float = 0.2,
     limits: Limits = LIMITS,
     seed: int = 0,
+    exclude: Overlaps | None = None,
 ) -> tuple[TextStream, TextStream]:
     """Return the training stream and the held-out stream, whose batches have a `loss_mask`.
 
@@ -78,6 +80,7 @@ def pair_streams(
       max_unusable_share: maximum share of rows that may be skipped because they are unusable.
       limits: limits on rows and decompression.
       seed: seed of the training order.
+      exclude: leaves out the rows of `train` in which a message overlaps with these problems.
 
     Raises:
       UserError: If files, too many rows or the template cannot be used, there are too few pairs to
@@ -90,11 +93,11 @@ def pair_streams(
     if evaluation:
         held_files = find_files(evaluation, held_field)
         check_disjoint(files, held_files, GROUP)
-        corpus, _ = tokenize_pairs(files, f"{GROUP}.train", *how)
+        corpus, _ = tokenize_pairs(files, f"{GROUP}.train", *how, exclude)
         held_corpus, _ = tokenize_pairs(held_files, held_field, *how)
         train_pairs, held_pairs = np.arange(len(corpus)), np.arange(len(held_corpus))
     else:
-        corpus, source = tokenize_pairs(files, f"{GROUP}.train", *how)
+        corpus, source = tokenize_pairs(files, f"{GROUP}.train", *how, exclude)
         sources = hold_out(int(source[-1]) + 1, holdout_every, GROUP, "pairs")
         train_pairs, held_pairs = (np.flatnonzero(np.isin(source, numbers)) for numbers in sources)
         held_corpus = corpus
@@ -142,6 +145,7 @@ def tokenize_pairs(
     end: int | None = None,
     max_unusable_share: float = 0.2,
     limits: Limits = LIMITS,
+    exclude: Overlaps | None = None,
 ) -> tuple[Corpus, np.ndarray]:
     """Tokenize all pairs of files; return also the conversation number of each, int64 [pairs].
 
@@ -155,7 +159,7 @@ def tokenize_pairs(
     Args:
       files: paths, see `sources.read_rows`.
       field: config field that the files come from, for messages.
-      form, template, tokenizer, end, max_unusable_share, limits: as for `pair_streams`.
+      form, template, tokenizer, end, max_unusable_share, limits, exclude: as for `pair_streams`.
 
     Raises:
       UserError: If a file cannot be read, too many rows are unusable, or the files contain no pair.
@@ -166,7 +170,7 @@ def tokenize_pairs(
     trained_on: list[np.ndarray] = []
     source: list[int] = []
     with reading(files, field) as bar:
-        read = _read(summary, form, template, tokenizer, bar.update, limits)
+        read = _read(summary, form, template, tokenizer, bar.update, limits, exclude)
         numbered = ((n, row) for n, rows in enumerate(read) for row in rows)
         size = lambda item: sum(len(s.text) for text_spans, _ in item[1] for s in text_spans)
         for group in grouped(numbered, size):
@@ -181,7 +185,8 @@ def tokenize_pairs(
     summary.finish()
     if not tokens:
         raise UserError(
-            f"{field}: no pairs in {listed(files)}: every response is empty; set it to other files",
+            f"{field}: no pairs in {listed(files)}: every response is {summary.why_none()}; set it "
+            "to other files",
             field=field,
         )
     corpus = Corpus(
@@ -201,9 +206,9 @@ def _read(
     tokenizer: Tokenizer,
     on_read: Callable[[int], object],
     limits: Limits,
+    exclude: Overlaps | None,
 ) -> Iterator[list[Row]]:
     """Yield the conversations of files, each as its rows; count those that are left out."""
-
     size = lambda item: sum(len(m["content"]) for m in item[1] if item[2] is None)
     for path in summary.files:
         for block in grouped(_conversations(path, form, on_read, limits), size):
@@ -221,6 +226,9 @@ def _read(
                     summary.unusable.count(error)
                     continue
                 summary.unusable.count()
+                if exclude and any(exclude.find(m["content"]) for m in messages):
+                    summary.overlapping += 1
+                    continue
                 for row in rows:
                     summary.count(path, sum(len(span.text) for span in row))
                 if rows and not has_calls:

@@ -41,8 +41,25 @@ def parquet_rows(
                     yield where, row
                 on_read(size * len(batch) // rows)
     except pyarrow.ArrowException as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{path}: not a readable parquet file: {reason}") from error
+        raise _unreadable(path, error) from error
+
+
+def parquet_columns(path: str) -> list[str]:
+    """Return the names of the columns of a file.
+
+    Raises:
+      UserError: If the file cannot be read.
+    """
+    try:
+        with locations.open_file(path) as stream, pyarrow.parquet.ParquetFile(stream) as file:
+            return list(dict.fromkeys(file.schema_arrow.names))
+    except pyarrow.ArrowException as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: pyarrow.ArrowException) -> UserError:
+    reason = str(error).split("\n")[0]
+    return UserError(f"{path}: not a readable parquet file: {reason}")
 
 
 def _meter(

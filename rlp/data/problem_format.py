@@ -64,6 +64,21 @@ class ProblemFormat:
         if not text.strip():
             raise UserError(f"{where}: column {self.prompt!r} is empty, but must contain a problem")
         options = self._options(where, values[2]) if self.options else None
+        return self.asked(where, text, answer, options, gold)
+
+    def asked(
+        self,
+        where: str,
+        text: str,
+        answer: str | int | float,
+        options: Sequence[str] | None,
+        gold: Callable[[str | int | float, Sequence[str] | None], Gold],
+    ) -> tuple[str, Gold]:
+        """Return the prompt and the gold answer of a problem with its answer and options.
+
+        Raises:
+          UserError: If the verifier cannot use the answer.
+        """
         try:
             gold_answer = gold(answer, options)
         except UserError as error:

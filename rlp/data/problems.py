@@ -9,25 +9,29 @@ longer than a row is left out and counted.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from rlp.answers.gold_answers import GoldAnswers
 from rlp.answers.verifiers import Gold
+from rlp.answers.verifiers.gym import PREFIX, Name, check_apart
 from rlp.data.bounds import LIMITS, Limits
 from rlp.data.corpus import grouped, hold_out, reading
-from rlp.data.file_list import ENDINGS, check_disjoint, find_files
+from rlp.data.file_list import ENDINGS, check_disjoint
+from rlp.data.generated import entries, sources
 from rlp.data.order import shuffled, spread
+from rlp.data.overlap import Overlaps
 from rlp.data.problem_format import GROUP, ProblemFormat
 from rlp.data.problem_stream import ProblemStream
 from rlp.data.sources import read_rows
 from rlp.data.summary import Files, Summary, plural
 from rlp.data.unusable import Unusable
-from rlp.runtime.display import listed
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import Tokenizer
+
+_Row = tuple[str, tuple[str, Gold] | UserError]  # location, and problem with its gold answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +73,16 @@ def problem_streams(
     max_unusable_share: float = 0.2,
     limits: Limits = LIMITS,
     seed: int = 0,
+    exclude: Overlaps | None = None,
 ) -> tuple[ProblemStream | None, dict[str, ProblemStream]]:
     """Return the training stream, and the held-out streams by name.
 
     Args:
-      train: files, folders or globs, separated by commas; "" for no training.
+      train: files, folders, globs or names of generated datasets, separated by commas; "" for no
+        training.
       evaluation: held-out files in the same form, each of which becomes a stream with the name of
-        the file; "" holds out every `holdout_every`-th row of `train`, as a stream named "".
+        the file or dataset; "" holds out every `holdout_every`-th row of `train`, as a stream named
+        "".
       holdout_every: one row of the files in this many is held out.
       form: the columns.
       ask: converts a problem to the text before a response.
@@ -88,6 +95,7 @@ def problem_streams(
       max_unusable_share: maximum share of rows that may be skipped because they are unusable.
       limits: limits on rows and decompression.
       seed: seed of the training order.
+      exclude: leaves out the problems of `train` that overlap with these problems.
 
     Raises:
       UserError: If a file cannot be read or has no usable row, too many rows are unusable, there
@@ -95,17 +103,19 @@ def problem_streams(
     """
     reader = _Reader(
         form, ask, gold_answers, tokenizer, head, opening, sequence_length, max_unusable_share,
-        limits, seed,
+        limits, seed, exclude,
     )  # fmt: skip
     held: dict[str, ProblemStream] = {}
     if evaluation:
-        files = find_files(evaluation, f"{GROUP}.evaluation")
+        held_files, held_names = sources(evaluation, f"{GROUP}.evaluation")
         if train:
-            check_disjoint(find_files(train, f"{GROUP}.train"), files, GROUP)
-        held = reader.held_out(files)
+            files, names = sources(train, f"{GROUP}.train")
+            check_disjoint(files, held_files, GROUP)
+            check_apart(names, held_names, GROUP)
+        held = reader.held_out(held_files, held_names)
     if not train:
         return None, held
-    problems = reader.read(find_files(train, f"{GROUP}.train"), "train")
+    problems = reader.read(*sources(train, f"{GROUP}.train"), "train")
     numbers: Sequence[int] = range(len(problems.prompts))
     if not evaluation:
         split = hold_out(len(numbers), holdout_every, GROUP, "problems")
@@ -131,38 +141,55 @@ class _Reader:
     max_unusable_share: float
     limits: Limits
     seed: int
+    exclude: Overlaps | None
 
-    def held_out(self, files: Files) -> dict[str, ProblemStream]:
-        """Return a stream for each file, by the name of the file."""
+    def held_out(self, files: Files, names: Sequence[Name]) -> dict[str, ProblemStream]:
+        """Return a stream for each file and generated dataset, by its name."""
         held: dict[str, ProblemStream] = {}
         for name, file in zip(_names(files), files, strict=True):
             single = Files([file])
             if not held:  # the log line of the first file reports the skipped files
                 single.skipped, single.unreadable = files.skipped, files.unreadable
                 single.special = files.special
-            problems = self.read(single, "evaluation")
-            numbers = range(len(problems.prompts))
-            held[name] = self.stream(problems, numbers, f"problem of {file}", train=False)
-            problems.log({"held-out": held[name]})
+            held[name] = self._held_out(self.read(single, [], "evaluation"), file)
+        for dataset in names:
+            name = _name_of(dataset, names, held)
+            held[name] = self._held_out(self.read([], [dataset], "evaluation"), str(dataset))
         return held
 
-    def read(self, files: Sequence[str], field: str) -> _Read:
-        """Read the problems of some files; `field` is "train" or "evaluation"."""
+    def _held_out(self, problems: _Read, source: str) -> ProblemStream:
+        """Return the stream of all problems of a source, and log it."""
+        numbers = range(len(problems.prompts))
+        stream = self.stream(problems, numbers, f"problem of {source}", train=False)
+        problems.log({"held-out": stream})
+        return stream
+
+    def read(self, files: Sequence[str], names: Sequence[Name], field: str) -> _Read:
+        """Read the problems of some files and generated datasets; `field` is "train" or
+        "evaluation"."""
+        exclude = self.exclude if field == "train" else None
         field = f"{GROUP}.{field}"
         ids, answers = [], []
         summary = Summary(field, files, self.max_unusable_share, "problems")
+        every: list[str | Name] = [*files, *names]
         with reading(files, field) as bar:
-            for file in files:
-                usable = self._usable_problems(file, field, summary.unusable, bar.update)
+            for source in every:
+                rows = list(self._rows(source, field, bar.update))
+                problems = self._usable_problems(str(source), rows, field, summary.unusable)
+                usable = [p for p in problems if exclude is None or not exclude.find(p[0])]
+                summary.overlapping += len(problems) - len(usable)
                 for text, _ in usable:
-                    summary.count(file, len(text))
+                    summary.count(str(source), len(text))
                 for group in grouped(usable, lambda problem: len(problem[0])):
                     answers += [answer for _, answer in group]
                     ids += self.tokenizer.encode_all([self.ask(text) for text, _ in group])
         summary.finish()
         if not ids:
+            wanted = "rows that do not overlap with them" if summary.overlapping else "rows"
+            out = " outside data.exclude_overlaps" if summary.overlapping else ""
             raise UserError(
-                f"{field}: no problems in {listed(files)}; set it to files with rows", field=field
+                f"{field}: no problems{out} in {summary.named()}; set it to files with {wanted}",
+                field=field,
             )
         prompts = [np.array([*self.head, *prompt]) for prompt in ids]
         if self.opening is not None:
@@ -191,20 +218,34 @@ class _Reader:
             skipped=len(numbers) - len(fits),
         )
 
+    def _rows(
+        self, source: str | Name, field: str, on_read: Callable[[int], object]
+    ) -> Iterator[_Row]:
+        """Yield location and problem of each row of a file or generated dataset, or why it cannot
+        be used."""
+        gold = self.gold_answers.gold
+        if isinstance(source, Name):
+            for number, (question, answer) in enumerate(entries(source, field)):
+                where = f"{source}, entry {number}"
+                try:
+                    yield where, self.form.asked(where, question, answer, None, gold)
+                except UserError as error:
+                    yield where, error
+            return
+        for where, values in read_rows([source], self.form.columns, on_read, self.limits):
+            try:
+                yield where, self.form.problem(where, values, gold)
+            except UserError as error:
+                yield where, error
+
     def _usable_problems(
-        self, file: str, field: str, unusable: Unusable, on_read: Callable[[int], object]
+        self, source: str, rows: Sequence[_Row], field: str, unusable: Unusable
     ) -> list[tuple[str, Gold]]:
-        """Return the problems of a file with their gold answers, and count the unusable rows.
+        """Return the problems of a source with their gold answers, and count the unusable rows.
 
         Raises:
-          UserError: If no row of the file can be used.
+          UserError: If no row of the source can be used.
         """
-        rows: list[tuple[str, tuple[str, Gold] | UserError]] = []
-        for where, values in read_rows([file], self.form.columns, on_read, self.limits):
-            try:
-                rows.append((where, self.form.problem(where, values, self.gold_answers.gold)))
-            except UserError as error:
-                rows.append((where, error))
         problems = [row for _, row in rows if not isinstance(row, UserError)]
         rejections = iter(self.gold_answers.reasons([answer for _, answer in problems]))
         usable, reasons = [], []
@@ -221,7 +262,7 @@ class _Reader:
             unusable.count(reasons[-1])
         if reasons and not usable:
             raise UserError(
-                f"{field}: none of the {len(rows)} rows of {file} can be used; correct the rows, "
+                f"{field}: none of the {len(rows)} rows of {source} can be used; correct the rows, "
                 f"the fields that name the columns, or {GROUP}.verifier: {reasons[0]}",
                 field=field,
             )
@@ -247,6 +288,14 @@ def _names(paths: Sequence[str]) -> list[str]:
                 f"{GROUP}.evaluation contains two files named {name}; rename one of them"
             )
     return names
+
+
+def _name_of(name: Name, names: Sequence[Name], files: Collection[str]) -> str:
+    """Return how metrics call a generated dataset: with its options if others of `names`, or one of
+    the names of files, are called like it."""
+    same = [other for other in names if other.dataset == name.dataset]
+    alone = len(same) == 1 and name.dataset not in files
+    return name.dataset if alone else str(name).removeprefix(PREFIX)
 
 
 def _remove_opening(opening: int, prompt: np.ndarray, field: str) -> np.ndarray:

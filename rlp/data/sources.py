@@ -19,7 +19,8 @@ from rlp.data.bounds import LIMITS, Limits
 from rlp.data.columns import Column, Missing, check_columns, missing_column
 from rlp.data.content import OnRead, read_lines, read_texts, universal_newlines
 from rlp.data.file_list import is_text
-from rlp.data.parquet import parquet_rows
+from rlp.data.overlap import Overlaps
+from rlp.data.parquet import parquet_columns, parquet_rows
 from rlp.data.summary import Summary
 from rlp.runtime.errors import UserError
 from rlp.runtime.strict_json import Excessive, parse
@@ -33,6 +34,8 @@ def read_documents(
     txt_separator: str = "",
     on_read: OnRead = lambda count: None,
     limits: Limits = LIMITS,
+    column_field: str = "data.text_column",
+    exclude: Overlaps | None = None,
 ) -> Iterator[str]:
     """Yield the documents of files, in order.
 
@@ -43,19 +46,20 @@ def read_documents(
         LF, CRLF or CR.
       on_read: receives the number of bytes of a file that were read since its last call.
       limits: limits on rows and decompression.
+      column_field: field or flag that names the column, for messages.
+      exclude: leaves out the documents that overlap with these problems; None for none.
 
     Raises:
       UserError: If a file cannot be read or does not have the column.
     """
     separator = universal_newlines(txt_separator)
     for path in summary.files:
-        with _read_errors_named(path):
+        with read_errors_named(path):
             texts: Iterable[tuple[str, object]]
             if is_text(path):
-                split = _split(path, separator, summary, on_read, limits)
-                texts = ((path, text) for text in split)
+                texts = _split(path, separator, summary, on_read, limits)
             else:
-                rows = _rows(path, [("data.text_column", text_column)], on_read, limits)
+                rows = _rows(path, [(column_field, text_column)], on_read, limits)
                 texts = ((where, value) for where, (value,) in rows)
             for where, value in texts:
                 try:
@@ -64,11 +68,13 @@ def read_documents(
                     summary.unusable.count(error)
                     continue
                 summary.unusable.count()
-                if text and not text.isspace():
-                    summary.count(path, len(text))
-                    yield text
-                else:
+                if not text or text.isspace():
                     summary.empty += 1
+                elif exclude is not None and exclude.find(text):
+                    summary.overlapping += 1
+                else:
+                    summary.count(path, len(text), where)
+                    yield text
 
 
 def read_rows(
@@ -93,8 +99,24 @@ def read_rows(
         if is_text(path):
             names = " and ".join(repr(column) for _, column in columns)
             raise UserError(f"{path}: a text file has no columns {names}; use .jsonl or .parquet")
-        with _read_errors_named(path):
+        with read_errors_named(path):
             yield from _rows(path, columns, on_read, limits)
+
+
+def column_names(path: str, limits: Limits = LIMITS) -> list[str]:
+    """Return the columns of a .parquet file, or those of the first row of a .jsonl file.
+
+    Raises:
+      UserError: If the file cannot be read, or the row is not an object.
+    """
+    with read_errors_named(path):
+        if path.lower().endswith(".parquet"):
+            return parquet_columns(path)
+        for where, row in json_lines(path, lambda count: None, limits):
+            if isinstance(row, Missing):
+                raise UserError(f"{where} {row.reason}")
+            return list(row)
+    return []
 
 
 def as_text(where: str, column: str, value: object) -> str:
@@ -121,7 +143,7 @@ def check_present(where: str, value: object) -> None:
 
 
 @contextmanager
-def _read_errors_named(path: str) -> Iterator[None]:
+def read_errors_named(path: str) -> Iterator[None]:
     """Convert an OSError in this context to a UserError that names the file."""
     try:
         with locations.server_errors_named(path):
@@ -132,14 +154,15 @@ def _read_errors_named(path: str) -> Iterator[None]:
 
 def _split(
     path: str, separator: str, summary: Summary, on_read: OnRead, limits: Limits
-) -> Iterator[str]:
-    """Yield the documents of a .txt file, including empty ones."""
+) -> Iterator[tuple[str, str]]:
+    """Yield the location and text of each document of a .txt file, including empty ones."""
     count, empty = 0, True
     for text in read_texts(path, separator, on_read, limits):
         count += 1
         empty = empty and not text.strip()
         # If files were concatenated, each of them may begin with a BOM.
-        yield text.removeprefix("\ufeff") if separator else text
+        text = text.removeprefix("\ufeff") if separator else text
+        yield (f"{path}, document {count}" if separator else path), text
     if separator and count == 1 and not empty:
         summary.unsplit.append(path)
 
@@ -157,23 +180,9 @@ def _jsonl(
 ) -> Iterator[tuple[str, list[object]]]:
     names: dict[str, None] = {}  # the columns of the rows so far, in order
     objects = 0
-    for number, line in enumerate(read_lines(path, on_read, limits), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        limits.check_json(where, line)
-        try:
-            row = parse(line.decode())
-        except UnicodeDecodeError as error:
-            raise UserError(f"{where}: not valid UTF-8: {error.reason}") from error
-        except Excessive as error:
-            yield where, [Missing(str(error))] * len(columns)
-            continue
-        except ValueError as error:
-            raise UserError(f"{where}: not valid JSON: {error}") from error
-        if not isinstance(row, dict):
-            missing = Missing(f"must be a JSON object but is {type(row).__name__}")
-            yield where, [missing] * len(columns)
+    for where, row in json_lines(path, on_read, limits):
+        if isinstance(row, Missing):
+            yield where, [row] * len(columns)
             continue
         objects += 1
         if objects <= _PATIENCE:
@@ -189,3 +198,31 @@ def _jsonl(
         )
     if 0 < objects < _PATIENCE:
         check_columns(path, columns, names)
+
+
+def json_lines(
+    path: str, on_read: OnRead, limits: Limits
+) -> Iterator[tuple[str, dict[str, object] | Missing]]:
+    """Yield the location and object of each line of a .jsonl file; `Missing` for a line with
+    another value or with too many values.
+
+    Raises:
+      UserError: If the file cannot be read or a line is not valid JSON.
+    """
+    for number, line in enumerate(read_lines(path, on_read, limits), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        limits.check_json(where, line)
+        try:
+            row = parse(line.decode())
+        except UnicodeDecodeError as error:
+            raise UserError(f"{where}: not valid UTF-8: {error.reason}") from error
+        except Excessive as error:
+            yield where, Missing(str(error))
+            continue
+        except ValueError as error:
+            raise UserError(f"{where}: not valid JSON: {error}") from error
+        if not isinstance(row, dict):
+            row = Missing(f"must be a JSON object but is {type(row).__name__}")
+        yield where, row

@@ -54,6 +54,8 @@ class Summary:
       unusable: counts rows, and those that cannot be used.
       text_counts: number of texts of each file, or of the code that yields them.
       empty: number of texts that are only white space and are left out.
+      overlapping: number of texts that are left out because they contain a problem of a task file.
+      latest: location of the text that was counted last: "a.jsonl, line 3".
       characters: number of characters of all texts.
       unsplit: .txt files in which the separator does not occur.
       without_calls: rows of conversations that are used without their tool calls.
@@ -71,14 +73,16 @@ class Summary:
         self.field, self.files, self.noun = field, files, noun
         self.unusable = Unusable(field, max_unusable_share)
         self.text_counts = dict.fromkeys(files, 0)
-        self.empty = self.characters = 0
+        self.empty = self.overlapping = self.characters = 0
+        self.latest = ""
         self.unsplit: list[str] = []
         self.without_calls: list[str] = []
 
-    def count(self, path: str, characters: int) -> None:
-        """Count a text of a file."""
+    def count(self, path: str, characters: int, where: str = "") -> None:
+        """Count a text of a file; `where` is its location."""
         self.text_counts[path] = self.text_counts.get(path, 0) + 1
         self.characters += characters
+        self.latest = where or path
 
     def finish(self, txt_separator: str = "") -> None:
         """Log warnings after all files have been read.
@@ -105,6 +109,14 @@ class Summary:
                 self.field, len(self.without_calls), listed(self.without_calls),
             )  # fmt: skip
 
+    def named(self) -> str:
+        """Return the files and what else yields texts, for messages."""
+        return listed(list(dict.fromkeys([*self.files, *self.text_counts])))
+
+    def why_none(self) -> str:
+        """Return what every text is if none was counted, for messages."""
+        return "empty or overlaps with data.exclude_overlaps" if self.overlapping else "empty"
+
     def log(self, tokens: int, rows: str) -> None:
         """Log the summary as one line.
 
@@ -124,6 +136,8 @@ class Summary:
             line += f", skipped: {skipped}"
         if blank := [path for path, count in self.text_counts.items() if not count]:
             line += f", {len(blank)} without {self.noun}: {listed(blank)}"
+        if generated := [name for name in self.text_counts if name not in self.files]:
+            line += f", and {listed(generated)}"
         return line
 
     def _texts(self, tokens: int) -> str:
@@ -133,7 +147,11 @@ class Summary:
         )
         left_out = [
             f"{count:,} {name}"
-            for name, count in (("empty", self.empty), ("unusable", len(self.unusable)))
+            for name, count in (
+                ("empty", self.empty),
+                ("unusable", len(self.unusable)),
+                ("in data.exclude_overlaps", self.overlapping),
+            )
             if count
         ]
         return line + (f", left out: {' and '.join(left_out)}" if left_out else "")

@@ -2,9 +2,12 @@
 
 import functools
 import importlib
+import importlib.util
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from rlp.runtime import user_code
@@ -60,6 +63,37 @@ def find_named(
     return value
 
 
+def find_in_file(field: str, name: str, kind: type[T]) -> T:
+    """Return an object of a Python file: "<file.py>:<name>", or "<file.py>" for the only one.
+
+    The import runs the code of the file. A file from outside this repository is logged once.
+
+    Args:
+      field: What names the object, for messages.
+      name: The value of the field.
+      kind: The class of the object.
+
+    Raises:
+      UserError: If there is no such file or object, the file cannot be imported, or it has several
+        objects of this class and `name` does not say which.
+    """
+    file, _, attribute = name.partition(":")
+    module = _run_file(field, file)
+    if attribute:
+        value = getattr(module, attribute, None)
+        if not isinstance(value, kind):
+            raise wrong_kind(field, name, f"a {kind.__name__} of that file")
+        return value
+    values = {key: value for key, value in vars(module).items() if isinstance(value, kind)}
+    if len({id(value) for value in values.values()}) != 1:
+        named = ", ".join(f"{file}:{key}" for key in values)
+        choice = f"; use one of {named}" if values else ""
+        raise UserError.of(
+            field, name, f"has {len(values) or 'no'} objects of class {kind.__name__}{choice}"
+        )
+    return next(iter(values.values()))
+
+
 def wrong_kind(field: str, name: str, wanted: str) -> UserError:
     """Return the error for a field that names an object of the wrong class."""
     return UserError.of(field, name, f"is not {wanted}")
@@ -98,6 +132,39 @@ def _imported(field: str, module: str, attribute: str) -> Any:
     return value
 
 
+@functools.cache
+def _run_file(field: str, file: str) -> ModuleType:
+    """Import a Python file.
+
+    Raises:
+      UserError: If it cannot be imported; with the user's frames if its code raised an error.
+    """
+    path = Path(file).expanduser().resolve()
+    if not path.is_file():
+        raise UserError.of(field, file, "does not exist; name a Python file")
+    spec = importlib.util.spec_from_file_location(f"rlp_user_file {path}", path)
+    if spec is None or spec.loader is None:
+        raise UserError.of(field, file, "is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # the code of the file can raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        raise UserCodeError(
+            f"{field}={file!r} cannot be imported: {reason}",
+            user_code.frames_of(error, str(path)),
+            field=field,
+            value=file,
+        ) from error
+    if not path.is_relative_to(user_code.ROOT):
+        LOGGER.info("%s %s is imported from %s", field, file, path)
+    return module
+
+
 def forget_imports() -> None:
-    """Clear the cache of imported attributes, which a notebook may have changed since."""
+    """Clear the cache of imported objects, which a notebook may have changed since."""
     _imported.cache_clear()
+    _run_file.cache_clear()

@@ -11,6 +11,21 @@ from typing import Any
 from rlp.runtime import disk_errors, strict_json
 from rlp.runtime.errors import UserError
 
+AUTO = "AutoTokenizer"
+# The classes of transformers that the tokenizers of supported models name, and those that it loads.
+CLASSES = {
+    **dict.fromkeys(("PreTrainedTokenizerFast", "TokenizersBackend"), "TokenizersBackend"),
+    **dict.fromkeys(("GPT2Tokenizer", "GPT2TokenizerFast"), "GPT2Tokenizer"),
+    **dict.fromkeys(("Qwen2Tokenizer", "Qwen2TokenizerFast"), "Qwen2Tokenizer"),
+    **dict.fromkeys(("GemmaTokenizer", "GemmaTokenizerFast"), "GemmaTokenizer"),
+}
+NAMED = ("", "llama", "qwen3", "gemma3_text")  # types of models whose tokenizers have that class …
+FIXED = {  # … and those whose tokenizers have this class, whatever they name
+    "qwen2": "Qwen2Tokenizer",
+    "olmo2": "TokenizersBackend",
+    "olmo3": "TokenizersBackend",
+}
+
 
 def read_folder(folder: str) -> Any:
     """Load a fast tokenizer from a folder. Imports transformers here, because that takes seconds.
@@ -32,7 +47,7 @@ def read_folder(folder: str) -> Any:
     try:
         # model_max_length would only cause warnings: documents are cut into windows later.
         with named_panics(folder):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
+            tokenizer = getattr(transformers, loading_class(Path(folder))).from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, model_max_length=2**62
             )
     except UserError:
@@ -55,6 +70,20 @@ def read_folder(folder: str) -> Any:
             f"tokenizer {folder}: it is not a fast tokenizer; convert it to a tokenizer.json"
         )
     return tokenizer
+
+
+def loading_class(folder: Path) -> str:
+    """Return the class of transformers that loads a tokenizer: the one that AutoTokenizer chooses,
+    or AutoTokenizer itself if the choice is not known here.
+
+    AutoTokenizer imports the configurations of models, and torch with them, which takes seconds.
+    """
+    config, model = (read_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
+    named, kind = str(config.get("tokenizer_class")), str(model.get("model_type", ""))
+    custom = "auto_map" in config or "auto_map" in model
+    if custom or named not in CLASSES or not (folder / "tokenizer.json").is_file():
+        return AUTO
+    return FIXED.get(kind, CLASSES[named] if kind in NAMED else AUTO)
 
 
 def _refuse_files_elsewhere(config: Path) -> None:

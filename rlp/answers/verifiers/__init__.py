@@ -5,9 +5,10 @@
     mathematics  answers that are formulas or numbers, as parsed by `formulas`; `equality` compares
                  them, `quantities` handles units, times of day and words
     choices      answers that are the letter of an option
+    gym          problems of reasoning-gym, which has a scorer for each
 
-They run in separate processes (`rlp/answers/grading.py`), since simplifying the output of a model
-can take unlimited time or memory.
+They run in separate processes (`rlp/answers/limited_checks.py`), since simplifying the output of a
+model can take unlimited time or memory.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from typing import Self
 
 import numpy as np
 
+from rlp.answers.verifiers import gym
 from rlp.answers.verifiers.choices import choice, gold_letter
 from rlp.answers.verifiers.mathematics import gold_expression, math_answer, math_equal
 from rlp.answers.verifiers.responses import after_thought, answer_region, stated_confidence
@@ -96,6 +98,7 @@ VERIFIERS = {
     "math": Verifier(math_answer, math_equal, gold_expression),
     "choice": Verifier(choice, same_text, gold_letter, reads_options=True),
     "exact": Verifier(whole_text, same_text),
+    "reasoning_gym": Verifier(whole_text, same_text, gym.gold, score=gym.score),
 }
 
 
@@ -134,6 +137,8 @@ def prepare(name: str) -> None:
         verifier = find(name)
         if verifier.extract is math_answer:
             math_equal("x + 1", "1 + x")
+        if verifier.score is gym.score:
+            gym.prepare()
 
 
 @dataclasses.dataclass(frozen=True)

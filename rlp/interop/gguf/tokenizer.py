@@ -124,7 +124,7 @@ def _byte_level(header: Header, tokens: Sequence[str]) -> tuple[Json, bool]:
     vocabulary = {text: i for i, text in enumerate(tokens)}
     pairs = [merge.split(" ", 1) for merge in merges]
     for pair in pairs:
-        if missing := {*pair, "".join(pair)} - vocabulary.keys():
+        if missing := [text for text in (*pair, "".join(pair)) if text not in vocabulary]:
             raise UserError(
                 f"{header.path}: the merge {' '.join(pair)!r} uses {min(missing)!r}, which is not "
                 "in the vocabulary; download the file again"
@@ -163,18 +163,18 @@ def _byte_level(header: Header, tokens: Sequence[str]) -> tuple[Json, bool]:
 
 def _splits(header: Header, pre: str, byte_level: Json) -> list[Json]:
     """Return the pre-tokenizers, in order, that split a text into words before merges."""
-    # A table of transformers, imported on demand, since that takes seconds.
+    words = byte_level | {"use_regex": True}
+    if pre in DIGITS:
+        return [{"type": "Digits", "individual_digits": True}, words]
+    if pre in GPT_2:
+        return [words]
+    # A table of transformers, imported on demand, since that takes a second.
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
     if pre in GGUF_PRE_TOKENIZER_SPLITS:
         pattern = {"Regex": GGUF_PRE_TOKENIZER_SPLITS[pre]}
         split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
         return [split, byte_level]
-    words = byte_level | {"use_regex": True}
-    if pre in DIGITS:
-        return [{"type": "Digits", "individual_digits": True}, words]
-    if pre in GPT_2:
-        return [words]
     raise UserError(
         f"{header.path}: tokenizer.ggml.pre={pre!r} is not supported; use the model in the "
         "Hugging Face format"

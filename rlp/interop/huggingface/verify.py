@@ -11,7 +11,7 @@ import numpy as np
 from models.config import ModelConfig
 from models.transformer import Params, bind
 from models.tree import Trunk, forward
-from rlp.evaluation.generation import continuation
+from rlp.evaluation.generation.single import continuation
 from rlp.runtime.errors import UserError
 
 TOLERANCE = 2e-4  # relative to the range of the logits; both sides use float32

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from rlp.answers import grading, verifiers
+from rlp.answers import limited_checks, verifiers
 from rlp.answers.grading import Grader
 from rlp.answers.verifiers import Gold, answer_region, stated_confidence
 from rlp.runtime import limited_process
@@ -214,8 +214,8 @@ def test_a_check_that_takes_too_much_memory_fails_and_its_process_is_replaced():
 def test_memory_that_the_system_does_not_limit_is_named(monkeypatch, caplog):
     monkeypatch.setattr(limited_process.sys, "platform", "darwin")
     with caplog.at_level("WARNING"):
-        grading._pool((1, OBEDIENT.verifier, 0.5))
-    assert "data.problems.memory_limit=0.5 GiB: this system cannot limit" in caplog.text
+        limited_checks._pool((1, verifiers.prepare, OBEDIENT.verifier, 0.5))
+    assert "memory_limit=0.5 GiB: this system cannot limit" in caplog.text
 
 
 def test_what_is_left_when_the_time_of_a_step_is_over_counts_as_failed(caplog):

@@ -6,13 +6,15 @@ import time
 import numpy as np
 import pytest
 
-from rlp.answers import verifiers
+from rlp.answers import strict_equality, verifiers
 from rlp.answers.planning_phrases import PHRASES, planning_actions
 from rlp.answers.verifiers import formulas, quantities
 from rlp.answers.verifiers.choices import choice
 from rlp.answers.verifiers.markup import announced, boxes, formula, meant_boxes, spoken, tidy
 from rlp.answers.verifiers.mathematics import gold_expression
 from rlp.answers.verifiers.responses import after_thought, answer_region, stated_confidence
+from rlp.evaluation.benchmarks.choices import last_line
+from rlp.evaluation.benchmarks.extractors import CHOICES, HASHES, MATHEMATICS
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.byte_tokenizer import ByteTokenizer
 
@@ -42,12 +44,20 @@ READERS = {  # functions, each with the number of characters to test
     "number_in_words": (quantities.number_in_words, 24_000),
     "gold_expression": (lambda text: gold_expression(text, None), 24_000),
     "planning": (planned, 24_000),
+    "extractors": (
+        lambda text: [x.answer(text) for x in (*CHOICES, *MATHEMATICS, HASHES)],
+        480_000,
+    ),
+    "last_line": (last_line, 480_000),
+    "without_ending": (strict_equality.without_ending, 480_000),
+    "is_delimited": (strict_equality.is_delimited, 480_000),
 }
 PIECES = (
     "1", "1,", "1.", "1 ", "a", "a ", "A\n", "*", "**a", "_a", "`", "\n", " ", "{", "}", "\\", "$",
-    "(", "[", "- 1\n", "<confidence>", "<confidence>1", "<answer>", "</answer>", "<think>",
-    "\\boxed{", "answer is ", "the answer ", "wait ", "option A or ", "A. x\n", "1 million ", "x^",
-    "\\sqrt{", "3!", "\u4e00", "\u221a(", "\u0301",
+    "\\(", "\\[", "(", "[", "- 1\n", "<confidence>", "<confidence>1", "<answer>", "</answer>",
+    "<think>", "\\boxed{", "answer is ", "the answer ", "wait ", "option A or ", "A. x\n",
+    "1 million ", "x^", "\\sqrt{", "3!", "Answer:", "Answer: ", "The final answer is ", "#### ",
+    "A ", "\u4e00", "\u221a(", "\u0301",
 )  # fmt: skip
 
 

@@ -136,7 +136,10 @@ def test_a_users_verifier_is_found_by_its_module(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("maths", "data.problems.verifier='maths' is unknown; use one of math, choice, exact, or"),
+        (
+            "maths",
+            "data.problems.verifier='maths' is unknown; use one of math, choice, exact,",
+        ),
         ("rlp.nowhere:X", "cannot be imported: No module named 'rlp.nowhere'"),
         (
             "rlp.answers.verifiers:NONE",

@@ -23,7 +23,7 @@ from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixt
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
-CPU = jax.devices("cpu")[0]
+CPU = opened_model.conversion_mesh()
 COMPUTE = {"compute_dtype": "bfloat16", "remat": "block", "attention": "xla"}
 PLAIN = {"compute_dtype": "float32", "remat": "none", "attention": ""}
 

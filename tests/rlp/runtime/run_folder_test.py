@@ -6,7 +6,11 @@ from rlp.runtime import run_folder
 from tests.support.paths import ROOT
 
 # Modules for formats that have a config.json of their own.
-THEIRS = ("rlp/interop/huggingface/folder.py", "rlp/interop/gguf/folder.py")
+THEIRS = (
+    "rlp/interop/huggingface/folder.py",
+    "rlp/interop/gguf/folder.py",
+    "rlp/tokenizers/folder_reader.py",
+)
 
 
 def literals(path):

@@ -27,7 +27,7 @@ from tests.support.paths import ROOT
 
 pytest.importorskip("gguf")
 
-CPU = jax.devices("cpu")[0]
+CPU = opened_model.conversion_mesh()
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
 PROMPT = np.random.default_rng(1).integers(0, 259, 40).tolist()
 
