@@ -29,12 +29,11 @@ _DOCUMENT = flags.DEFINE_integer(
 
 def main(_: Sequence[str]) -> None:
     """Search the layers, and print the result."""
-    import jax
-
     from configs import default
     from rlp.run import layer_search, opened_model
 
-    opened = opened_model.open_model(_CHECKPOINT.value, default.get_config(), jax.devices()[0])
+    mesh = opened_model.one_device()
+    opened = opened_model.open_model(_CHECKPOINT.value, default.get_config(), mesh)
     text, finite, result = layer_search.of_record(opened, _DOCUMENT.value)
     print(f"document {_DOCUMENT.value}: {printable(text[:200])}")
     print(result)

@@ -45,7 +45,7 @@ def main(_: Sequence[str]) -> None:
 
     refuse_existing(Path(_OUT.value))
     name = _CHECKPOINT.value + (f"@{_STEP.value}" if _STEP.present else "")
-    opened = opened_model.open_model(name, default.get_config(), opened_model.conversion_device())
+    opened = opened_model.open_model(name, default.get_config(), opened_model.conversion_mesh())
     out = Path(_OUT.value)
     prompts_to_verify = _prompts(opened) if _VERIFY.value else []
     family = export_model.export_model(opened, out, _DTYPE.value, int(_SHARD.value * 1e9))

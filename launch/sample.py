@@ -42,6 +42,12 @@ _LENGTH = flags.DEFINE_integer(
 _TEMPERATURE = flags.DEFINE_float(
     "temperature", 0.7, "sampling temperature; 0 = greedy", lower_bound=0
 )
+_TOP_P = flags.DEFINE_float(
+    "top_p", 1.0, "sample among the likeliest tokens with this share of the probability; 1 = all"
+)
+_TOP_K = flags.DEFINE_integer(
+    "top_k", 0, "sample among this number of the likeliest tokens; 0 = all", lower_bound=0
+)
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the samples", lower_bound=0)
 
 
@@ -53,6 +59,9 @@ def main(_: Sequence[str]) -> None:
         raise UserError(f"--temperature={_TEMPERATURE.value}; it must be a finite number")
     if _SYSTEM.value and not _CHAT.value:
         raise UserError("--system is the system message of a chat; add --chat")
+    truncated = {"top_p": _TOP_P.value, "top_k": _TOP_K.value}
+    if _THINK.value and truncated != {"top_p": 1, "top_k": 0}:
+        raise UserError("--top_p and --top_k are for continuations; leave them out with --think")
     model = load(_CHECKPOINT.value, bos=_BOS.value)
     thoughts = _THOUGHTS.value if _THINK.value else 1
     model.check_memory({"--thoughts": thoughts, "--length": _LENGTH.value})
@@ -66,6 +75,7 @@ def main(_: Sequence[str]) -> None:
     if _THINK.value:
         _show(model.think(_PROMPT.value, thoughts, _TARGET.value, **sampling))
         return
+    sampling |= truncated
     pieces = model.stream(_PROMPT.value, keep_end=not _CHAT.value, **sampling)
     print(_shown(_PROMPT.value), end="\n" if _CHAT.value else "", flush=True)
     for piece in pieces:

@@ -31,6 +31,8 @@ def by_name(lines):
         ("requirements.txt", PROJECT["project"]["dependencies"]),
         ("requirements-test.txt", EXTRAS["test"]),
         ("requirements-gguf.txt", EXTRAS["gguf"]),
+        ("requirements-gym.txt", EXTRAS["gym"]),
+        ("requirements-harness.txt", EXTRAS["harness"]),
         ("requirements-docs.txt", EXTRAS["docs"]),
     ],
 )
@@ -47,6 +49,12 @@ def test_the_pinned_packages_are_the_dependencies(file, dependencies):
         pins = [next(iter(pin.specifier)).version for pin in pinned.get(name, [])]
         assert all(dependency.specifier.contains(pin) for pin in pins), name
         assert not pins or lowest in pins, name
+
+
+def test_another_version_of_reasoning_gym_is_not_installed():
+    """Other scorers of it may pass a model's text to `eval`."""
+    (gym,) = map(Requirement, EXTRAS["gym"])
+    assert list(gym.specifier.filter(["0.1.24", "0.1.25", "0.1.26", "0.2.0", "1.0"])) == ["0.1.25"]
 
 
 def test_every_data_file_is_packaged():

@@ -13,7 +13,7 @@ from models.tree import Trunk
 from rlp.engine.branches import Vocabulary
 from rlp.engine.method import Method
 from rlp.engine.scoring import document_scores
-from rlp.evaluation.generation import padded_row
+from rlp.evaluation.generation.single import padded_row
 
 
 def log_likelihood(

@@ -6,5 +6,6 @@ assembly, memory_check          build all parts of a run; refuse a run that does
 loop, state, finish, resume     the training loop: its steps, state, end, and resuming
 experiment                      several runs that build on one another
 import_model, export_model      models from and to the Hugging Face format
+opened_model, text_generation   a trained model on a mesh, and responses that it generates
 from_python, model, results     the Python API (`rlp.train`, `rlp.load`, `rlp.Run`)
 """

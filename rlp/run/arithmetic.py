@@ -7,18 +7,18 @@ from models.processor import AMX, ARM_BF16, AVX512_BF16, this_processor
 
 LOGGER = logging.getLogger(__name__)
 
-_SLOWER = "so bfloat16 is slower than float32"
+_NO_FASTER = "so bfloat16 is no faster than float32"
 _OUTLOOK = {
     AMX: "has AMX, so bfloat16 is faster than float32",
-    AVX512_BF16: f"has {AVX512_BF16} but not AMX, {_SLOWER}",
-    "": f"has no instructions for bfloat16, {_SLOWER}",
+    AVX512_BF16: f"has {AVX512_BF16} but not AMX, {_NO_FASTER}",
+    "": f"has no instructions for bfloat16, {_NO_FASTER}",
     ARM_BF16: f"has {ARM_BF16}; which dtype is faster there has not been measured",
     None: "has unknown instructions; float32 is faster than bfloat16 unless it has AMX",
 }
 
 
 def log(dtype: str) -> None:
-    """Log which dtype is faster on this processor, as a warning if the run's is the slower one.
+    """Log which dtype is faster on this processor, as a warning if the run's is not.
 
     Nothing is logged if the run does not compute on a CPU.
 

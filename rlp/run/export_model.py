@@ -91,14 +91,14 @@ def _hf_config(
     except hf.Unsupported as error:
         raise UserError(f"{opened.name} cannot be exported: {error}") from error
     if not original:
-        fields["max_position_embeddings"] = _longest(opened)
+        fields["max_position_embeddings"] = longest_text(opened)
     known = starting.same_tokenizer(opened.config, opened.files)
     fields |= config_ids(opened.method, original, known, files, opened.config.data)
     fields.pop("dtype", None)
     return family, fields | {"torch_dtype": dtype}  # old versions of transformers need this name
 
 
-def _longest(opened: Opened) -> int:
+def longest_text(opened: Opened) -> int:
     """Return the length of the longest training text: prompt, document, thought, target, tags."""
     rlp, words = opened.method.settings, opened.method.vocabulary
     tags = len(words.think_open) + len(words.think_close)

@@ -13,7 +13,7 @@ from configs.default import Config
 from rlp.interop import init_from as starting
 from rlp.run.method import build_method
 from rlp.run.model_files import small_files
-from rlp.run.opened_model import Opened, conversion_device, open_model
+from rlp.run.opened_model import Opened, conversion_mesh, open_model
 from rlp.runtime import run_folder
 from rlp.runtime.atomic_files import refuse_existing, unfinished
 from rlp.runtime.config_json import save_config
@@ -50,7 +50,7 @@ def import_model(
     try:
         with unfinished(out) as folder:
             starting.copy_files(start.files, folder)
-            opened = open_model(name, default, conversion_device())
+            opened = open_model(name, default, conversion_mesh())
             # Raises if the tokenizer files could not be exported.
             small_files(opened.method, folder / run_folder.HF, True, opened.config.data)
             if new_tokens:

@@ -19,7 +19,6 @@ from rlp.capacity.device_memory import Limits, Need
 from rlp.engine.step import RLPSettings, TrainState, copies_kept
 from rlp.run import assembly, datasets
 from rlp.run.assembly import RunParts
-from rlp.run.method import TextMethod
 from rlp.run.schedule import build_optimizer
 from rlp.run.tasks.task import RESPONSE, THOUGHT
 
@@ -77,38 +76,49 @@ def checkpoints(config: Config, last: int | None) -> int:
     return min(most, last // every + (last // evaluated if evaluated else 0) + 1)
 
 
-def check_parameters(name: str, model: ModelConfig, used: int, limits: Limits) -> None:
-    """Refuse a model whose parameters do not fit on one device.
+def check_parameters(name: str, model: ModelConfig, used: int, mesh: Mesh, limits: Limits) -> None:
+    """Refuse a model whose parameters do not fit on a mesh.
 
     Args:
       name: The name of the model, for the message.
       model: The model configuration.
       used: The number of ids of its tokenizer.
-      limits: The memory limits of the device.
+      mesh: The mesh.
+      limits: The memory limits of its devices.
 
     Raises:
       DoesNotFit: If the parameters do not fit.
     """
-    needs, on_host = step_memory.of_parameters(model), step_memory.of_unused_rows(model, used)
+    needs = step_memory.of_parameters(model, mesh)
+    on_host = step_memory.of_unused_rows(model, used)
     device_memory.check(needs, limits, f"the model {name}", on_host)
 
 
-def check_sampling(method: TextMethod, sizes: Mapping[str, int], limits: Limits) -> None:
+def check_sampling(
+    model: ModelConfig,
+    mesh: Mesh,
+    thoughts: int,
+    length: int,
+    sizes: Mapping[str, int],
+    limits: Limits,
+) -> None:
     """Refuse sampling that does not fit next to the parameters on one device.
 
     Args:
-      method: The method of the model.
-      sizes: The number of thoughts sampled at a time and the most tokens of each, keyed by the
-        names of the arguments or flags that set them.
+      model: The model configuration.
+      mesh: The mesh of the device.
+      thoughts: The number of thoughts that the device samples at a time.
+      length: The most tokens of each.
+      sizes: The values of the arguments or flags that they are proportional to, by name.
       limits: The memory limits of the device.
 
     Raises:
       DoesNotFit: If sampling does not fit.
     """
-    thoughts, length = sizes.values()
-    caches = step_memory.of_sampling(method.model, length, thoughts, sizes)
-    model = step_memory.of_parameters(method.model) + step_memory.of_unrolled_layers(method.model)
-    device_memory.check([*model, *caches], limits, "sampling")
+    caches = step_memory.of_sampling(model, length, thoughts, sizes)
+    parameters = step_memory.of_parameters(model, mesh)
+    layers = step_memory.of_unrolled_layers(model)
+    device_memory.check([*parameters, *layers, *caches], limits, "sampling")
 
 
 def _check_state(

@@ -6,7 +6,6 @@ model.generate("Mia faces")
 """
 
 import dataclasses
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,10 +14,11 @@ import jax
 
 from configs import default
 from rlp.capacity import device_memory
-from rlp.evaluation.generation import continuation, thoughts_after
+from rlp.evaluation.generation.requests import Sampling, check_sampling
+from rlp.evaluation.generation.single import continuation, thoughts_after
 from rlp.evaluation.likelihood import log_likelihood
 from rlp.run import memory_check, prompts
-from rlp.run.opened_model import Opened, describe, open_model
+from rlp.run.opened_model import Opened, describe, one_device, open_model
 from rlp.run.results import Run
 from rlp.run.sampled_thoughts import Thought, Thoughts
 from rlp.runtime.errors import UserError
@@ -40,9 +40,9 @@ class Model:
         print(model.generate("Mia faces", length=16))
     """
 
-    def __init__(self, opened: Opened, device: jax.Device) -> None:
-        """Create a model from an opened one; use `load` instead."""
-        self._opened, self._device = opened, device
+    def __init__(self, opened: Opened) -> None:
+        """Create a model from one that is opened on one device; use `load` instead."""
+        self._opened = opened
         self.name, self.step, self.config = opened.name, opened.step, opened.config
         self.tokenizer: Any = opened.method.tokenizer
 
@@ -87,7 +87,7 @@ class Model:
         settings = method.settings
         length = settings.thought_length if length is None else length
         temperature = settings.temperature if temperature is None else temperature
-        self._check(length, temperature, n=n)
+        self._check(length, Sampling(temperature), n=n)
         settings = dataclasses.replace(settings, temperature=temperature, thought_length=length)
         text = self._text(prompt, chat, system)
         if chat:
@@ -128,6 +128,8 @@ class Model:
         length: int = 128,
         *,
         temperature: float | None = None,
+        top_p: float = 1.0,
+        top_k: int = 0,
         seed: int = 0,
         chat: bool = False,
         system: str = "",
@@ -138,6 +140,9 @@ class Model:
           prompt: The text before.
           length: The most tokens to generate.
           temperature: The sampling temperature, 0 for greedy; None for the run's value.
+          top_p: Sample among the likeliest tokens that have this share of the probability (of what
+            `top_k` keeps); 1 for all.
+          top_k: Sample among this number of the likeliest tokens; 0 for all.
           seed: The random seed.
           chat: Format the prompt as a user message with the model's chat template.
           system: With `chat`, the system message.
@@ -149,7 +154,14 @@ class Model:
           UserError: As in `think`.
         """
         pieces = self.stream(
-            prompt, length, temperature=temperature, seed=seed, chat=chat, system=system
+            prompt,
+            length,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=seed,
+            chat=chat,
+            system=system,
         )
         return "".join(pieces)
 
@@ -159,6 +171,8 @@ class Model:
         length: int = 128,
         *,
         temperature: float | None = None,
+        top_p: float = 1.0,
+        top_k: int = 0,
         seed: int = 0,
         chat: bool = False,
         system: str = "",
@@ -170,6 +184,8 @@ class Model:
           prompt: As in `generate`.
           length: As in `generate`.
           temperature: As in `generate`.
+          top_p: As in `generate`.
+          top_k: As in `generate`.
           seed: As in `generate`.
           chat: As in `generate`.
           system: As in `generate`.
@@ -183,7 +199,7 @@ class Model:
         """
         opened, method = self._opened, self._opened.method
         temperature = method.settings.temperature if temperature is None else temperature
-        self._check(length, temperature)
+        self._check(length, Sampling(temperature, top_p, top_k))
         text = self._text(prompt, chat, system)
         ids = self.tokenizer.encode(text) if chat else prompts.prompt_ids(opened, text)
         ends = prompts.stop_ids(opened, chat)
@@ -193,8 +209,10 @@ class Model:
             ids,
             length,
             temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
             key=jax.random.key(seed),
-            banned=tuple(range(method.tokenizer.vocab_size, method.model.vocab_size)),
+            banned=prompts.unused_ids(opened),
             ends=ends,
         )
         return self._decoded(ids, (token for token in tokens if keep_end or token not in ends))
@@ -243,19 +261,21 @@ class Model:
             raise UserError("system is the first message of a chat; add chat=True")
         return prompts.chat_prompt(self._opened, prompt, system) if chat else prompt
 
-    def _check(self, length: int, temperature: float, n: int = 1) -> None:
+    def _check(self, length: int, sampling: Sampling, n: int = 1) -> None:
         """Refuse invalid numbers, and sampling that does not fit in memory."""
         for name, value in (("n", n), ("length", length)):
             if value < 1:
                 raise UserError(f"{name}={value}; it must be at least 1")
-        if not 0 <= temperature < math.inf:
-            raise UserError(f"temperature={temperature}; it must be 0 or a finite number above it")
+        check_sampling(sampling)
         self.check_memory({"n": n, "length": length})
 
     def check_memory(self, sizes: Mapping[str, int]) -> None:
-        """Refuse sampling that does not fit in memory; see `memory_check.check_sampling`."""
-        limits = device_memory.limits([self._device])
-        memory_check.check_sampling(self._opened.method, sizes, limits)
+        """Refuse sampling that does not fit in memory; see `memory_check.check_sampling`. The sizes
+        are the number of thoughts and the most tokens of each."""
+        model, mesh = self._opened.method.model, self._opened.mesh
+        limits = device_memory.limits(mesh.local_devices)
+        thoughts, length = sizes.values()
+        memory_check.check_sampling(model, mesh, thoughts, length, sizes, limits)
 
 
 def load(
@@ -283,5 +303,4 @@ def load(
         model = rlp.load("runs/demo/rlp@best")
     """
     name = str(source.workdir) if isinstance(source, Run) else os.fspath(source)
-    device = jax.devices()[0] if device is None else device
-    return Model(open_model(name, default.get_config(), device, bos), device)
+    return Model(open_model(name, default.get_config(), one_device(device), bos))

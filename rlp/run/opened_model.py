@@ -8,16 +8,18 @@ import dataclasses
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from configs.default import Config
-from models.sharding import make_mesh
-from models.transformer import Params, count_parameters
+from models.config import ModelConfig
+from models.sharding import make_mesh, parameter_shardings
+from models.transformer import Params, count_parameters, shapes
 from rlp.capacity import device_memory
 from rlp.engine.placement import abstract_params
 from rlp.interop import init_from as starting
 from rlp.run import memory_check
-from rlp.run.method import TextMethod, build_method
+from rlp.run.method import TextMethod, as_user_error, build_method
 from rlp.runtime.errors import UserError
 
 
@@ -29,7 +31,8 @@ class Opened:
       name: The name that it was opened by.
       config: The config of its run.
       method: Its model configuration, settings and tokenizer.
-      params: Its parameters, float32, on one device.
+      params: Its parameters, float32, sharded over the mesh.
+      mesh: The mesh that it was opened on.
       step: The step of its checkpoint; None without a checkpoint.
       files: The folder of its files in the Hugging Face format, or None.
     """
@@ -38,21 +41,23 @@ class Opened:
     config: ConfigDict
     method: TextMethod
     params: Params
+    mesh: Mesh
     step: int | None
     files: Path | None
 
 
-def open_model(name: str, default: ConfigDict, device: jax.Device, bos: str = "") -> Opened:
+def open_model(name: str, default: ConfigDict, mesh: Mesh, bos: str = "") -> Opened:
     """Open a model by any name that `init_from` accepts.
 
     Args:
       name: A run, with or without @step, or a model in the Hugging Face format.
       default: The config for a model that is not from a run.
-      device: The device for its parameters.
+      mesh: The mesh for its parameters, such as `one_device()` or `models.sharding.make_mesh()`.
       bos: Overrides `data.bos` of its config; "" keeps it.
 
     Raises:
-      UserError: If the model does not exist, cannot be used, or does not fit in memory.
+      UserError: If the model does not exist, cannot be used or sharded over the mesh, or does not
+        fit in memory.
     """
     start = starting.find(name)
     config = start.config
@@ -64,21 +69,30 @@ def open_model(name: str, default: ConfigDict, device: jax.Device, bos: str = ""
     names_file = config.data.chat_template not in ("", "none")
     if names_file and starting.same_template(config, start.files):  # use the saved copy of the file
         effective.data.chat_template = ""
-    limits = device_memory.limits([device])
-    check_model = lambda model, used, _: memory_check.check_parameters(name, model, used, limits)
+    limits = device_memory.limits(mesh.local_devices)
+
+    def check_model(model: ModelConfig, used: int, _: object) -> None:
+        as_user_error(lambda: parameter_shardings(mesh, shapes(model)))
+        memory_check.check_parameters(name, model, used, mesh, limits)
+
     method = build_method(Config.of(effective), start.files, check_model)
-    params, step, _ = start.load(abstract_params(method.model, make_mesh(devices=[device])))
-    return Opened(name, config, method, params, step, start.files)
+    params, step, _ = start.load(abstract_params(method.model, mesh))
+    return Opened(name, config, method, params, mesh, step, start.files)
 
 
-def conversion_device() -> jax.Device:
-    """Return the device on which models are converted.
+def one_device(device: jax.Device | None = None) -> Mesh:
+    """Return a mesh of one device, by default the first JAX device."""
+    return make_mesh(devices=[jax.devices()[0] if device is None else device])
+
+
+def conversion_mesh() -> Mesh:
+    """Return the mesh of the device on which models are converted.
 
     Raises:
       UserError: If JAX_PLATFORMS excludes the CPU.
     """
     try:
-        return jax.devices("cpu")[0]
+        return one_device(jax.devices("cpu")[0])
     except RuntimeError as error:
         raise UserError(
             "models are converted on the CPU, which JAX_PLATFORMS excludes; set "

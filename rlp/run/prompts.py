@@ -22,6 +22,12 @@ def stop_ids(opened: Opened, chat: bool = False) -> tuple[int, ...]:
     return tuple(dict.fromkeys(ids))
 
 
+def unused_ids(opened: Opened) -> tuple[int, ...]:
+    """Return the rows of the embedding that the tokenizer does not use, which are not generated."""
+    method = opened.method
+    return tuple(range(method.tokenizer.vocab_size, method.model.vocab_size))
+
+
 def exported_stop_ids(opened: Opened) -> tuple[int, ...]:
     """Return the ids at which transformers' `generate` stops with the export of a model."""
     known = starting.same_tokenizer(opened.config, opened.files)

@@ -11,7 +11,7 @@ import pytest
 
 from configs import default
 from models import hf
-from rlp.evaluation.generation import continuation, thoughts_after
+from rlp.evaluation.generation.single import continuation, thoughts_after
 from rlp.run import export_model, opened_model, prompts
 from rlp.run.method import build_method
 from rlp.runtime.config_json import save_config
@@ -135,7 +135,9 @@ def compass(out: Path) -> opened_model.Opened:
 
 
 def opened(folder: Path) -> opened_model.Opened:
-    return opened_model.open_model(str(folder), default.get_config(), jax.devices("cpu")[0])
+    return opened_model.open_model(
+        str(folder), default.get_config(), opened_model.conversion_mesh()
+    )
 
 
 def shown(ran, case: str) -> list[str]:

@@ -46,8 +46,10 @@ PROGRAMS = {
     "import": (["launch.import_hf", "--hf=model"], "out"),
     "export": (["launch.export_hf", "--checkpoint=model"], "out"),
     "tiny": (["launch.tiny_hf"], "out"),
+    "measure": (["launch.measure", "--checkpoint=model", "--text=some.txt"], "out"),
     "report": (["launch.report", "model"], "out"),
     "table": (["launch.report", "model"], "markdown"),
+    "contamination": (["launch.contamination", "--text=some.py", "--tasks=some.py"], "out"),
 }
 NO_PLACES = {
     "": "is empty; set it to a path to write to",
@@ -74,6 +76,10 @@ TAKEN = {
         "model exists already",
     ),
     "import through a link": (["launch.import_hf", "--hf=model", "--out=link"], "link exists"),
+    "measure over a model": (
+        ["launch.measure", "--checkpoint=model", "--text=some.txt", "--out=model"],
+        "model exists already",
+    ),
     "a long name": (["launch.tiny_hf", f"--out={'x' * 300}"], "x+ cannot be .*File name too long"),
     "train below a file": (
         ["launch.train", CONFIG, "--workdir=some.py/x"],
@@ -86,6 +92,10 @@ TAKEN = {
     "a sweep below a file": (
         ["launch.sweep", CONFIG, "--workdir=some.py/x"],
         "some.py/x cannot be written, because .*some.py is a file",
+    ),
+    "contamination over a file": (
+        ["launch.contamination", "--text=some.py", "--tasks=some.py", "--out=some.py"],
+        "some.py exists already and is not what would be written there",
     ),
     "logs": (
         ["launch.sweep", CONFIG, "--workdir=sweep"],

@@ -42,7 +42,9 @@ def model(request):
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)  # other tests use the other core
     found = getattr(real_models, request.param)()
-    opened = opened_model.open_model(str(found.run), default.get_config(), jax.devices()[0])
+    opened = opened_model.open_model(
+        str(found.run), default.get_config(), opened_model.one_device()
+    )
     return found, opened, {"smollm2": [], "gemma3": [2]}[request.param]
 
 
@@ -77,7 +79,9 @@ def test_greedy_continuations_are_those_of_transformers_also_after_an_export(
     found, opened, before = model
     network, tokenizer = theirs
     export_model.export_model(opened, tmp_path / "out", "float32", 2**31)
-    again = opened_model.open_model(str(tmp_path / "out"), default.get_config(), jax.devices()[0])
+    again = opened_model.open_model(
+        str(tmp_path / "out"), default.get_config(), opened_model.one_device()
+    )
     assert jax.tree.all(jax.tree.map(np.array_equal, again.params, opened.params))
     assert again.method.tokenizer.bos == opened.method.tokenizer.bos
     reloaded = transformers.AutoModelForCausalLM.from_pretrained(

@@ -4,8 +4,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import jax
-
 from configs import default
 from rlp.interop import init_from
 from rlp.run import opened_model
@@ -16,7 +14,7 @@ from tests.support import folders
 from tests.support.bpe_folder import make_folder
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
 
-CPU = jax.devices("cpu")[0]
+CPU = opened_model.conversion_mesh()
 GB = 10**9
 NAMES = ("<think>", "</think>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>")
 NAMED = {"eos_token": "<|endoftext|>", "pad_token": "<pad>"}
@@ -92,6 +90,6 @@ def begun(base: Path, workdir: Path, **changes) -> opened_model.Opened:
     files = init_from.files_for(config, workdir)
     method = build_method(config, files)
     params = opened(base).params
-    run = opened_model.Opened("run", config, method, params, 0, files)
+    run = opened_model.Opened("run", config, method, params, CPU, 0, files)
     begin(config, method, files, workdir)
     return dataclasses.replace(run, files=workdir / run_folder.HF)

@@ -16,7 +16,7 @@ from rlp.run import import_model, opened_model
 from tests.support import folders, tiny
 from tests.support import hf as theirs
 
-CPU = jax.devices("cpu")[0]
+CPU = opened_model.conversion_mesh()
 
 ROWS, USED = theirs.BASE["vocab_size"], len(folders.WORDS)
 GB = 10**9

@@ -12,7 +12,6 @@ import numpy as np
 from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 from jax.experimental.pallas import tpu as pltpu
 
-from models import attention_kernels
 from models.attention import attention
 from models.backend import interpreting
 from models.kernels import blocks
@@ -231,7 +230,10 @@ def small_blocks() -> Any:
     the Hopper kernel are not changed.
     """
     tpu = functools.partial(TPUKernels, block_q=128, block_kv=64)
-    return mock.patch.multiple(attention_kernels, TPUKernels=tpu, triton_kernels=_small_tiles)
+    context = contextlib.ExitStack()
+    context.enter_context(mock.patch("models.kernels.tpu.TPUKernels", tpu))
+    context.enter_context(mock.patch("models.kernels.triton.triton_kernels", _small_tiles))
+    return context
 
 
 def _small_tiles(*_: Any, interpret: bool) -> TritonKernels:

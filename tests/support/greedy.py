@@ -8,14 +8,12 @@ Prints, as JSON, the ids of each prompt and the TOKENS ids of its greedy continu
 import json
 import sys
 
-import jax
-
 from configs import default
-from rlp.evaluation.generation import continuation
+from rlp.evaluation.generation.single import continuation
 from rlp.run import opened_model, prompts
 
 if __name__ == "__main__":
-    opened = opened_model.open_model(sys.argv[1], default.get_config(), jax.devices()[0])
+    opened = opened_model.open_model(sys.argv[1], default.get_config(), opened_model.one_device())
     results = []
     for prompt in json.load(sys.stdin):
         ids = prompts.prompt_ids(opened, prompt)

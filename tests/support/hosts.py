@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import time
@@ -12,6 +13,12 @@ from pathlib import Path
 from rlp.runtime import rendezvous
 from rlp.runtime.errors import UserError
 from tests.support.paths import ROOT
+
+# A line of it: [Gloo] Rank 0 is connected to 1 peer ranks. Expected number of … ranks is : 1
+_PARTS_OF_GLOO = re.compile(
+    r"\[Gloo\]|Rank|is connected to|peer ranks\.|"
+    r"Expected number of connected peer ranks is :|\d|\s"
+)
 
 
 def free_address() -> str:
@@ -34,12 +41,20 @@ class Processes(list):
         return [process.wait(max(0, end - time.monotonic())) for process in self]
 
     def out(self, process: int) -> str:
-        """Return the stdout of a process, without the lines of the Gloo library."""
+        """Return the stdout of a process, without what the Gloo library prints there.
+
+        Gloo reports the connections of each rank in one line. Its threads write the parts of these
+        lines without a lock, so the parts of one may follow those of another in any order.
+        """
         lines = (self._folder / f"{process}.out").read_text().splitlines(keepends=True)
-        return "".join(line for line in lines if "[Gloo]" not in line)
+        return "".join(line for line in lines if not _of_gloo(line))
 
     def err(self, process: int) -> str:
         return (self._folder / f"{process}.err").read_text()
+
+
+def _of_gloo(line: str) -> bool:
+    return not _PARTS_OF_GLOO.sub("", line)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ ENVIRONMENT = {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
 LONGEST = 400  # seconds that a program may take
 # This does not include the programs of `launch`, because each is run as `__main__`.
 SHARED = (
-    *("launch.program", "rlp.evaluation.generation", "rlp.run.experiment", "rlp.run.loop"),
+    *("launch.program", "rlp.evaluation.generation.single", "rlp.run.experiment", "rlp.run.loop"),
     *("rlp.run.export_model", "rlp.run.import_model"),
 )
 OPTIONAL = ("torch", "transformers.models.auto")

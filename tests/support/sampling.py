@@ -6,7 +6,7 @@ from launch import sample
 
 DEFAULTS = {
     "CHAT": False, "SYSTEM": "", "BOS": "", "THINK": False, "TARGET": "", "THOUGHTS": 4,
-    "LENGTH": 128, "TEMPERATURE": 0.7, "SEED": 0,
+    "LENGTH": 128, "TEMPERATURE": 0.7, "TOP_P": 1.0, "TOP_K": 0, "SEED": 0,
 }  # fmt: skip
 
 

@@ -87,6 +87,10 @@ def _check_text_fields(config: Config) -> None:
     for field in ("data.bos", "data.eos", "data.separator"):
         if value := value_of(config, field):
             raise UserError.of(field, value, "; compass has fixed special tokens: set it to ''")
+    if value := config.data.exclude_overlaps:
+        raise UserError.of(
+            "data.exclude_overlaps", value, "; compass contains no problems of others: set it to ''"
+        )
     if config.data.chat_template not in ("", "none"):
         raise UserError.of(
             "data.chat_template",

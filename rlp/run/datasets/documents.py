@@ -6,7 +6,7 @@ from configs.default import Config
 from configs.fields import value_of
 from rlp.data.documents import Documents, document_streams
 from rlp.run.datasets.dataset import Split
-from rlp.run.datasets.files import FileDataset
+from rlp.run.datasets.files import FileDataset, excluded
 from rlp.run.datasets.rows import document_layout, first_held_out
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import Tokenizer
@@ -25,7 +25,8 @@ class DocumentsDataset(FileDataset):
     def documents(self, config: Config, tokenizer: Tokenizer, forks: int) -> Split:
         """See `Dataset`."""
         layout = document_layout(config, tokenizer, forks)
-        return first_held_out(config, *document_streams(self._source, config.data.kind, layout))
+        streams = document_streams(self._source, config.data.kind, layout, excluded(config))
+        return first_held_out(config, *streams)
 
     def _check_documents(self, config: Config, task: "Task") -> None:
         """See `FileDataset`."""

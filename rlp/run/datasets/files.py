@@ -7,9 +7,11 @@ from configs.default import Config
 from rlp.answers.gold_answers import GoldAnswers
 from rlp.data.bounds import Limits
 from rlp.data.conversations import Format
+from rlp.data.overlap import Overlaps
 from rlp.data.pairs import pair_streams
 from rlp.data.problem_format import ProblemFormat
 from rlp.data.problems import problem_streams
+from rlp.data.task_files import exclusion
 from rlp.data.text import text_streams
 from rlp.evaluation.response_format import ResponseFormat
 from rlp.run.datasets.dataset import Dataset, ProblemSplit, Split, given_forks
@@ -60,6 +62,7 @@ class FileDataset(Dataset):
             txt_separator=data.txt_separator,
             max_unusable_share=data.max_unusable_share,
             limits=read_limits(config),
+            exclude=excluded(config),
         )
         return first_held_out(config, train, held_out)
 
@@ -87,6 +90,7 @@ class FileDataset(Dataset):
             max_unusable_share=data.max_unusable_share,
             limits=read_limits(config),
             seed=config.seed,
+            exclude=excluded(config),
         )
         return first_held_out(config, train, held_out)
 
@@ -115,6 +119,7 @@ class FileDataset(Dataset):
             max_unusable_share=data.max_unusable_share,
             limits=read_limits(config),
             seed=config.seed,
+            exclude=excluded(config) if data.problems.train else None,
         )
         fingerprint: dict[str, Fingerprint] = {}
         for name, problems in held_out.items():
@@ -140,6 +145,11 @@ def _end_of_response(tokenizer: Tokenizer, template: str | None) -> int | None:
 def read_limits(config: Config) -> Limits:
     """Return the limits for reading files."""
     return Limits(config.data.max_row_bytes, config.data.max_decompression_ratio)
+
+
+def excluded(config: Config) -> Overlaps | None:
+    """Return the problems that texts to train on must not contain."""
+    return exclusion(config.data.exclude_overlaps, read_limits(config))
 
 
 def _check_pairs(config: Config) -> None:

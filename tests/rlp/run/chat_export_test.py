@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlp.evaluation.generation import continuation
+from rlp.evaluation.generation.single import continuation
 from rlp.interop.huggingface import verify
 from rlp.run import export_model, loop, opened_model, prompts
 from rlp.runtime.errors import UserError

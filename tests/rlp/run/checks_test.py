@@ -227,7 +227,7 @@ BAD = {
     ),
     "an unknown verifier": (
         RLVR | {"data.problems.verifier": "maths"},
-        "data.problems.verifier='maths' is unknown; use one of math, choice, exact, or",
+        "data.problems.verifier='maths' is unknown; use one of math, choice, exact,",
     ),
     "a verifier that is none": (
         {"data.problems.evaluation": "a.jsonl", "data.problems.verifier": "rlp.run.loop:LOGGER"},

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from models import hf
-from rlp.evaluation import generation
+from rlp.evaluation.generation import single as generation
 from rlp.interop.huggingface import verify
 from rlp.run import export_model
 from rlp.runtime.errors import UserError

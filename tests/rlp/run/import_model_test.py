@@ -242,4 +242,4 @@ def test_a_jax_without_a_cpu_is_named(monkeypatch):
 
     monkeypatch.setattr(jax, "devices", none)
     with pytest.raises(UserError, match="JAX_PLATFORMS=<accelerator>,cpu"):
-        opened_model.conversion_device()
+        opened_model.conversion_mesh()

@@ -54,7 +54,7 @@ def test_a_sound_network_is_said_to_be_finite():
 def test_a_document_of_a_run_is_searched(kind, finished, monkeypatch):
     _, _, config = kind
     workdir = finished(config)
-    opened = opened_model.open_model(str(workdir), default.get_config(), jax.devices()[0])
+    opened = opened_model.open_model(str(workdir), default.get_config(), opened_model.one_device())
     opened.config.mesh.fsdp = 2  # the search takes one device, whatever the mesh of the run
     text, finite, _ = layer_search.of_record(opened, 3)
     assert text

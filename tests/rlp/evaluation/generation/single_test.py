@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rlp.engine.method import Method
-from rlp.evaluation.generation import continuation, thoughts_after
+from rlp.evaluation.generation.single import continuation, thoughts_after
 from tests.support import naive, tiny
 
 CONFIG = tiny.model_config()

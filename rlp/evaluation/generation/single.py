@@ -3,21 +3,18 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.cache import Cache
 from models.config import ModelConfig
-from models.transformer import Params, bind
-from models.tree import Branches, ForkPoints, Trunk, empty_branch_cache, extend, prefill
+from models.transformer import Params
+from models.tree import Trunk
 from rlp.data.batch import Batch
-from rlp.engine.decoding import for_decoding
 from rlp.engine.method import Method
-from rlp.engine.sampling import sample
-from rlp.engine.scoring import mask_logits
+from rlp.engine.sampling import Sampler
+from rlp.evaluation.generation.text_programs import Choosing, text_programs
 from rlp.evaluation.thinking import think
 
 ROOM = 64  # prompts are padded to a multiple of 64 tokens, so that few shapes are compiled
@@ -30,6 +27,8 @@ def continuation(
     limit: int,
     *,
     temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
     key: jax.Array | None = None,
     banned: Sequence[int] = (),
     ends: Sequence[int] = (),
@@ -38,81 +37,42 @@ def continuation(
 
     Args:
       model_config: config of the network.
-      params: of the network.
+      params: of the network, on one device.
       prompt: at least one token id.
       limit: at most this number of tokens.
       temperature: of the sampler; 0 takes the likeliest token.
+      top_k: as in `rlp.engine.sampling.truncation`; 0 keeps all tokens.
+      top_p: as there; 1 keeps all tokens.
       key: PRNG key of the sampling; None for that of seed 0.
       banned: ids that are not sampled.
       ends: ids that end the continuation; they are yielded, too.
     """
-    read, step = _decoder(model_config, limit, tuple(banned), temperature)
-    blocks, logits, trunk, cache, branches, branch_cache = read(params, padded_row(prompt))
-    key = jax.random.key(0) if key is None else key
+    programs = text_programs(model_config, tuple(banned))
+    row, length = padded_row(prompt), np.array([len(prompt)], np.int32)
+    prompts = programs.read(params, row.tokens, length)
+    texts, blocks = programs.begin(prompts, count=1, slots=limit), programs.unrolled(params)
+    each = lambda value, dtype: jnp.full((1, 1), value, dtype)
+    choosing = Choosing(
+        open=each(True, bool),
+        taken=each(0, jnp.int32),
+        limit=each(limit, jnp.int32),
+        ends=jnp.zeros((1, 1, 0), jnp.int32),  # compared below, so that ends compile nothing
+        key=jax.random.key_data(jax.random.key(0) if key is None else key)[None, None],
+        sampler=Sampler(
+            each(temperature, jnp.float32),
+            each(top_k, jnp.int32) if top_k else None,
+            each(top_p, jnp.float32) if top_p < 1 else None,
+        )
+        if temperature
+        else None,
+    )
     for number in range(limit):
-        token, logits, branches, branch_cache = step(
-            params, blocks, trunk, cache, branches, branch_cache, logits, key, number
-        )
-        yield int(token)
-        if int(token) in ends:
+        texts, chosen = programs.decode(params, blocks, prompts, texts, choosing, number, steps=1)
+        choosing = dataclasses.replace(choosing, taken=chosen.taken)
+        token = int(chosen.tokens[0, 0, 0])
+        yield token
+        if token in ends:
             return
-
-
-@functools.cache
-def _decoder(
-    model_config: ModelConfig, limit: int, banned: tuple[int, ...], temperature: float
-) -> tuple[Callable, Callable]:
-    """Return two jitted functions: one prefills a prompt, the other decodes one token."""
-
-    @jax.jit
-    def read(params: Params, trunk: Trunk) -> tuple:
-        model = bind(model_config, params)
-        length = trunk.segment.sum(axis=1)
-        document = jnp.ones((1, 1), jnp.int32)
-        trunk = dataclasses.replace(trunk, forks=ForkPoints(length[:, None], document))
-        hidden, cache = prefill(model, trunk)
-        model, cache = for_decoding(model, cache)
-        last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)[:, 0]
-        slot = jnp.arange(limit, dtype=jnp.int32)[None, None, :]
-        branches = Branches(
-            tokens=jnp.zeros((1, 1, limit), jnp.int32),
-            position=length[:, None, None] + slot,
-            live=jnp.zeros((1, 1, limit), bool),
-            segment=document,
-            fork=length[:, None],
-        )
-        branch_cache = empty_branch_cache(model, trunk, cache, branches, limit)
-        blocks = model.blocks if isinstance(model.blocks, list) else None
-        return blocks, model.logits(last), trunk, cache, branches, branch_cache
-
-    @functools.partial(jax.jit, donate_argnums=(4, 5))
-    def step(
-        params: Params,
-        blocks: list[Any] | None,  # unrolled layers; None if those of `params` are read
-        trunk: Trunk,
-        cache: Cache,
-        branches: Branches,
-        branch_cache: Cache,
-        logits: jax.Array,
-        key: jax.Array,
-        number: jax.Array,
-    ) -> tuple:
-        model = bind(model_config, params)
-        if blocks is not None:
-            model = dataclasses.replace(model, blocks=blocks)
-        draw = jax.random.uniform(jax.random.fold_in(key, number), (1,))
-        logits = mask_logits(logits, banned, temperature or 1.0)
-        token = sample(logits, draw) if temperature else jnp.argmax(logits, axis=-1)
-        put = lambda x, value: jax.lax.dynamic_update_slice(x, value, (0, 0, number))
-        branches = dataclasses.replace(
-            branches,
-            tokens=put(branches.tokens, token.astype(jnp.int32)[:, None, None]),
-            live=put(branches.live, jnp.ones((1, 1, 1), bool)),
-        )
-        hidden, branch_cache = extend(model, trunk, cache, branches, branch_cache, number, 1)
-        return token[0], model.logits(hidden[:, 0, 0]), branches, branch_cache
-
-    return read, step
 
 
 def padded_row(ids: Sequence[int]) -> Trunk:

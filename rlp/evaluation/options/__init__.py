@@ -1,0 +1,8 @@
+"""Score the options of questions and whole texts by their log-likelihood.
+
+questions         questions with options, and how likely options are
+option_scores     score options with and without thoughts, and long texts
+option_programs   the compiled functions that do so
+row_batches       rows of different lengths in batches of few shapes
+text_windows      long texts in windows
+"""

@@ -1,0 +1,153 @@
+"""The programs that score options of questions and rows of text; to be traced by jit.
+
+No token is banned, so that log-probabilities are those of a softmax over all rows of the embedding.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from models.config import ModelConfig
+from models.sharding import replicated
+from models.transformer import Params, bind
+from models.tree import Branches, ForkPoints, Trunk, extend, forward, prefill
+from rlp.data.batch import Batch
+from rlp.engine.branches import lay_out
+from rlp.engine.method import Method
+from rlp.engine.scoring import Scores, reasoned_scores, token_scores
+from rlp.engine.stages import sample_thoughts
+
+
+@functools.cache
+def compiled(program: Callable, network: ModelConfig | Method, mesh: Mesh) -> Callable[..., Any]:
+    """Return a jitted program of this module, bound to its network, whose results all hosts have.
+
+    Run it under `jax.set_mesh(mesh)`.
+    """
+    return jax.jit(functools.partial(program, network), out_shardings=replicated(mesh))
+
+
+def score_options(
+    config: ModelConfig,
+    params: Params,
+    context: jax.Array,
+    length: jax.Array,
+    options: jax.Array,
+    sizes: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Score options after contexts.
+
+    Args:
+      config: of the network.
+      params: of the network.
+      context: [B, T] int32.
+      length: [B], tokens of each context, at least 1.
+      options: [B, N, H] int32.
+      sizes: [B, N], tokens of each option; 0 for padding.
+
+    Returns:
+      The log-probability of every option, [B, N] nats, and whether all its tokens are the likeliest
+      ones, [B, N] bool.
+    """
+    model, trunk = bind(config, params), _trunk(context, length)
+    fork, segment = length[:, None], jnp.ones_like(length)[:, None]
+    last = lambda hidden: jnp.take_along_axis(hidden, fork[..., None] - 1, axis=1)[:, None]
+    over_options = lambda x: jnp.broadcast_to(x, sizes.shape)
+    count = options.shape[-1] - 1  # slots of a branch; the last token of an option is not read
+    if count:
+        slot = jnp.arange(count, dtype=jnp.int32)[None, None, :]
+        branches = Branches(
+            tokens=options[..., :-1],
+            position=jnp.broadcast_to(fork[..., None] + slot, options[..., :-1].shape),
+            live=slot < sizes[..., None] - 1,
+            segment=over_options(segment),
+            fork=over_options(fork),
+        )
+        trunk = dataclasses.replace(trunk, forks=ForkPoints(fork, segment))
+        hidden, cache = prefill(model, trunk)
+        after, _ = extend(model, trunk, cache, branches)
+        first = jnp.broadcast_to(last(hidden), (*sizes.shape, 1, hidden.shape[-1]))
+        predicting = jnp.concatenate([first, after], axis=2)
+    else:
+        hidden = last(forward(model, trunk))
+        predicting = jnp.broadcast_to(hidden, (*options.shape, hidden.shape[-1]))
+    return _of_options(token_scores(model, predicting, options), options, sizes)
+
+
+def score_rows(config: ModelConfig, params: Params, ids: jax.Array, size: jax.Array) -> jax.Array:
+    """Return the log-probability of every token of rows but the first, [B, T] nats.
+
+    Args:
+      config: of the network.
+      params: of the network.
+      ids: [B, T + 1] int32; the last token of a row is only predicted.
+      size: [B], tokens of each row.
+    """
+    model = bind(config, params)
+    hidden = forward(model, _trunk(ids[:, :-1], size - 1))
+    return token_scores(model, hidden, ids[:, 1:]).logprob
+
+
+def score_after_thoughts(
+    method: Method,
+    params: Params,
+    context: jax.Array,
+    length: jax.Array,
+    options: jax.Array,
+    sizes: jax.Array,
+    index: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """Sample G thoughts after contexts, and score options after each of them.
+
+    The arguments that are not described here are those of `score_options`.
+
+    Args:
+      method: its settings have one fork per document, at the given position.
+      index: [B] int32, seeds the thoughts of each context.
+      key: PRNG key.
+
+    Returns:
+      Actions of the thoughts, [B, G, L] int32; the number of words of each and whether it closed,
+      [B, G]; the log-probability of every option after it, [B, N, G] nats, and whether all tokens
+      of the option are the likeliest ones, [B, N, G] bool.
+    """
+    trunk, words = _trunk(context, length), method.vocabulary
+    batch = Batch(context, trunk.segment, trunk.position, index, length[:, None])
+    forked, rollout = sample_thoughts(method.model, method.settings, words, params, batch, key)
+    model, documents = bind(method.model, params), forked.documents
+    free = dataclasses.replace(words, not_in_documents=())
+    over_thoughts = lambda x: jnp.broadcast_to(x, (*rollout.branches.fork.shape, *x.shape[2:]))
+
+    def score(option: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        target, size = (over_thoughts(x[:, None]) for x in option)
+        branches, thoughts = rollout.branches, rollout.thoughts
+        branches = lay_out(thoughts, target, branches.fork, branches.segment, words)
+        caches = (documents.trunk, documents.cache, branches, rollout.branch_cache)
+        return _of_options(reasoned_scores(model, *caches, target, free), target, size)
+
+    each = (options.swapaxes(0, 1), sizes.swapaxes(0, 1))
+    logprob, greedy = (x.swapaxes(0, 1) for x in jax.lax.map(score, each))
+    thoughts = rollout.thoughts
+    return thoughts.actions, thoughts.words(words), thoughts.closed, logprob, greedy
+
+
+def _trunk(tokens: jax.Array, length: jax.Array) -> Trunk:
+    """Return rows [B, T] of one document each."""
+    place = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
+    inside = place < length[:, None]
+    return Trunk(tokens, inside.astype(jnp.int32), jnp.where(inside, place, 0))
+
+
+def _of_options(
+    scores: Scores, options: jax.Array, sizes: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Sum the scores of the tokens of options, [B, N, H]; the first `sizes` [B, N] count."""
+    counted = jnp.arange(options.shape[-1])[None, None, :] < sizes[..., None]
+    logprob = jnp.where(counted, scores.logprob, 0.0).sum(axis=-1)
+    return logprob, (~counted | (scores.likeliest == options)).all(axis=-1)

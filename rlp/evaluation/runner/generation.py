@@ -1,0 +1,262 @@
+"""Tasks whose answers are read from generated text.
+
+problem → prompt → ids → response → file → verdict → scores
+"""
+
+import dataclasses
+import functools
+import hashlib
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlp.answers.verifiers import Tags
+from rlp.evaluation import benchmarks
+from rlp.evaluation.benchmarks.benchmark import Example, Extractor, Problem, Prompt
+from rlp.evaluation.benchmarks.files import ProblemSet
+from rlp.evaluation.benchmarks.grading import ResponseGrader, Verdict
+from rlp.evaluation.benchmarks.metrics import score
+from rlp.evaluation.benchmarks.suites import Entry
+from rlp.evaluation.generation.generator import Request, Response, Sampling
+from rlp.evaluation.runner.answer_file import AnswerFile, Key
+from rlp.evaluation.runner.model import EvaluatedModel
+from rlp.evaluation.runner.result import Answer, Result
+from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import THINK_CLOSE, THINK_OPEN
+
+LENGTH = "length"  # `Response.finish` of a response that was cut off
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GenerationTask:
+    """A task as it is posed to one model.
+
+    Attributes:
+      model: the model.
+      entry: the task in its suite.
+      problems: the problems.
+      prompt: the prompt.
+      examples: solved problems for the prompt.
+      extractor: name of the extractor.
+      think: responses begin with the opening thinking tag.
+      top_k: of the samples; 0 for no limit.
+      max_tokens: most tokens of a response.
+      fixed: the limit was chosen by the user, so it is not lowered for a model that reads less.
+      seed: of the sampling.
+    """
+
+    model: EvaluatedModel
+    entry: Entry
+    problems: ProblemSet
+    prompt: Prompt
+    examples: Sequence[Example]
+    extractor: str
+    think: bool
+    top_k: int
+    max_tokens: int
+    fixed: bool
+    seed: int
+
+    @property
+    def runs(self) -> int:
+        """Number of responses to each problem."""
+        return self.entry.runs
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the responses are sampled."""
+        return Sampling(self.entry.temperature, self.entry.top_p, self.top_k)
+
+    @property
+    def total(self) -> int:
+        """Number of responses."""
+        return len(self.problems.problems) * self.runs
+
+    @property
+    def private(self) -> bool:
+        """Whether no text of the task is written."""
+        return self.problems.benchmark.private
+
+    @property
+    def name(self) -> str:
+        """The name of the score, for files: that of its entry, with the name of the task."""
+        return self.entry.name.replace(self.entry.task, self.problems.benchmark.name, 1)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what all responses depend on, as JSON values."""
+        facts: dict[str, Any] = {
+            "task": self.problems.benchmark.name,
+            "model": self.model.identity,
+            "prompt": self.prompt.name,
+            "prompt_date": self.prompt.date,
+            "think": self.think,
+            "max_tokens": self.max_tokens,
+        }
+        if self.entry.temperature:
+            facts |= {"sampling": dataclasses.asdict(self.sampling), "seed": self.seed}
+        if self.private:  # its responses are graded at once
+            facts["extractor"] = self._chosen_extractor.name
+        return facts
+
+    def identities(self) -> dict[str, str]:
+        """Return a hash of each request, and of what grades it if that happens at once, by problem.
+
+        A response in a file is that of this task if its hash is the same.
+        """
+        code = benchmarks.code_of(self.entry.task) if self.private else None
+        digest = hashlib.sha256(Path(code).read_bytes()).hexdigest() if code else ""
+        found = {}
+        for problem in self.problems.problems:
+            request = dataclasses.replace(self._request(problem, 0), seed=0)
+            graded = (problem.gold, digest) if self.private else ()
+            found[problem.id] = identity(request, *graded)
+        return found
+
+    def check(self) -> None:
+        """Check all prompts before anything is generated.
+
+        Raises:
+          UserError: If a prompt cannot be encoded or leaves no room for a response.
+        """
+        for problem in self.problems.problems:
+            self._request(problem, 0)
+
+    def run(self, finished: Sequence[Key], add: Callable[[str, int, dict[str, Any]], None]) -> None:
+        """Generate the responses that are missing.
+
+        Args:
+          finished: the responses that exist already.
+          add: called with the problem, the run and the record of every response as soon as it is
+            finished.
+        """
+        known = set(finished)
+        missing = [
+            (problem, run)
+            for problem in self.problems.problems
+            for run in range(self.runs)
+            if (problem.id, run) not in known
+        ]
+        requests = [self._request(problem, run) for problem, run in missing]
+
+        def done(number: int, response: Response) -> None:
+            problem, run = missing[number]
+            add(problem.id, run, self._record(problem, response))
+
+        if requests:
+            self.model.generator.generate(requests, done)
+
+    def result(self, file: AnswerFile) -> Result:
+        """Return the scores, after all responses are finished."""
+        records = [
+            [file.records[problem.id, run] for run in range(self.runs)]
+            for problem in self.problems.problems
+        ]
+        verdicts = self._verdicts(records)
+        each = lambda name: np.array([[getattr(v, name) for v in row] for row in verdicts])
+        truncated = np.array([[r["finish"] == LENGTH for r in row] for row in records])
+        scores = score(
+            each("correct"),
+            [[verdict.answer for verdict in row] for row in verdicts],
+            each("complies"),
+            truncated,
+            each("failed"),
+        )
+        return Result(
+            model=self.model.name,
+            entry=self.entry.name,
+            problems=self.problems,
+            method=f"generated, {'thinking' if self._thinks else 'no thought'}",
+            prompt=f"{self.prompt.name} ({self.prompt.date})",
+            extractor=f"{self._chosen_extractor.name} ({self._chosen_extractor.date})",
+            identity=self.model.identity,
+            scores=scores,
+            tokens=float(np.mean([[r["tokens"] for r in row] for row in records])),
+            answers=[
+                [
+                    Answer(
+                        record.get("text", ""),
+                        verdict.answer,
+                        verdict.correct,
+                        verdict.complies,
+                        record["finish"] == LENGTH,
+                        record["tokens"],
+                    )
+                    for record, verdict in zip(row, row_verdicts, strict=True)
+                ]
+                for row, row_verdicts in zip(records, verdicts, strict=True)
+            ],
+        )
+
+    @property
+    def _chosen_extractor(self) -> Extractor:
+        return self.problems.benchmark.extractor(self.extractor, self.prompt)
+
+    @functools.cached_property
+    def _thinks(self) -> bool:
+        """Whether responses begin inside a thought."""
+        return self.model.begins_in_thought(next(iter(self._ids.values())))
+
+    @functools.cached_property
+    def _ids(self) -> Mapping[str, tuple[int, ...]]:
+        """The ids of every prompt, by the id of its problem."""
+        return {
+            problem.id: self.model.prompt_ids(
+                self.prompt.fill(problem, self.examples), self.prompt.chat, self.think
+            )
+            for problem in self.problems.problems
+        }
+
+    def _request(self, problem: Problem, run: int) -> Request:
+        ids = self._ids[problem.id]
+        room, longest = self.max_tokens, self.model.longest
+        if longest and len(ids) + room > longest:
+            if self.fixed or len(ids) >= longest:
+                cure = "lower --max_tokens" if len(ids) < longest else "choose a shorter prompt"
+                raise UserError(
+                    f"{self.entry.task}, problem {problem.id}: its prompt of {len(ids):,} tokens "
+                    f"and a response of {room:,} exceed the {longest:,} tokens that "
+                    f"{self.model.name} reads; {cure}"
+                )
+            room = longest - len(ids)
+        return Request(
+            prompt=ids,
+            max_tokens=room,
+            sampling=self.sampling,
+            seed=seed_of(self.seed, self.problems.benchmark.name, problem.id, run),
+            stop=self.prompt.stop,
+            ends=self.model.chat_ends if self.prompt.chat else self.model.ends,
+        )
+
+    def _record(self, problem: Problem, response: Response) -> dict[str, Any]:
+        record: dict[str, Any] = {"finish": response.finish, "tokens": len(response.tokens)}
+        if self.private:
+            verdict = self._grader.grade([problem], [response.text])[0]
+            return record | dataclasses.asdict(verdict)
+        return record | {"text": response.text}
+
+    def _verdicts(self, records: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Verdict]]:
+        if self.private:
+            names = [field.name for field in dataclasses.fields(Verdict)]
+            return [[Verdict(**{name: r[name] for name in names}) for r in row] for row in records]
+        problems = [problem for problem in self.problems.problems for _ in range(self.runs)]
+        texts = [record["text"] for row in records for record in row]
+        verdicts = iter(self._grader.grade(problems, texts))
+        return [[next(verdicts) for _ in row] for row in records]
+
+    @functools.cached_property
+    def _grader(self) -> ResponseGrader:
+        tags = Tags(THINK_OPEN, THINK_CLOSE, self._thinks)
+        return ResponseGrader(self.entry.task, self.prompt.name, self.extractor, tags)
+
+
+def identity(*parts: object) -> str:
+    """Return a short hash of what a response is to."""
+    return hashlib.sha256(repr(parts).encode(errors="replace")).hexdigest()[:12]
+
+
+def seed_of(seed: int, *names: object) -> int:
+    """Return a seed for a response, which depends on these names alone."""
+    return zlib.crc32("/".join(map(str, (seed, *names))).encode(errors="replace"))

@@ -1,0 +1,74 @@
+"""A model that is evaluated: its network on a mesh, its tokenizer, and how it reads prompts."""
+
+import dataclasses
+import functools
+
+from rlp.evaluation.generation.generator import Generator
+from rlp.evaluation.options.option_scores import OptionScorer
+from rlp.runtime.errors import UserError
+from rlp.tokenizers.tokenizer import THINK_OPEN, Tokenizer
+from rlp.tokenizers.turns import end_of_turn
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluatedModel:
+    """A model that is evaluated.
+
+    Attributes:
+      name: its name in tables.
+      identity: what tells its parameters from those of other models: its step and a hash.
+      tokenizer: its tokenizer.
+      template: its Jinja chat template; None for a base model.
+      ends: ids that end a text.
+      generator: generates text.
+      scorer: scores options.
+      longest: most tokens that it reads at a time; None for no limit.
+    """
+
+    name: str
+    identity: dict[str, str | int | None]
+    tokenizer: Tokenizer
+    template: str | None
+    ends: tuple[int, ...]
+    generator: Generator
+    scorer: OptionScorer
+    longest: int | None = None
+
+    @functools.cached_property
+    def chat_ends(self) -> tuple[int, ...]:
+        """Ids that end a response in a chat."""
+        end = end_of_turn(self.tokenizer, self.template)
+        return self.ends if end is None else tuple(dict.fromkeys([*self.ends, end]))
+
+    def prompt_ids(self, text: str, chat: bool, think: bool) -> tuple[int, ...]:
+        """Return the ids of a prompt.
+
+        Args:
+          text: the prompt.
+          chat: it is the message of a user, which the chat template formats; otherwise the BOS
+            precedes it.
+          think: the opening thinking tag follows it.
+
+        Raises:
+          UserError: If the text cannot be encoded, if there is no chat template, or if the template
+            opens a thought itself.
+        """
+        opening = self.tokenizer.think_open if think else ()
+        if not chat:
+            return (*self.tokenizer.bos, *self.tokenizer.encode(text), *opening)
+        if self.template is None:
+            raise UserError(
+                f"{self.name} has no chat template; choose a prompt that a base model continues"
+            )
+        shown = self.tokenizer.chat([{"role": "user", "content": text}], self.template, True)
+        if think and shown.rstrip().endswith(THINK_OPEN):
+            raise UserError(
+                f"the chat template of {self.name} opens a thought itself; leave out --think"
+            )
+        return (*self.tokenizer.encode(shown), *opening)
+
+    def begins_in_thought(self, ids: tuple[int, ...]) -> bool:
+        """Return whether a response to a prompt begins inside a thought."""
+        opening = self.tokenizer.think_open
+        trimmed = self.tokenizer.decode(ids).rstrip()
+        return ids[-len(opening) :] == opening or trimmed.endswith(THINK_OPEN)
