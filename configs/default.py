@@ -125,8 +125,8 @@ class SFT(Group):
 class Problems(Group):
     """Verifiable problems: for objectives over answers, and for `accuracy`."""
 
-    train: str = field("", 'files as in data.sft.train; only for '
-        'objective="rlvr" and others over answers')
+    train: str = field("", 'files as in data.sft.train, or "reasoning_gym:<dataset>?<option>=<value>" '
+        '(docs/rlvr.md); only for objective="rlvr" and others over answers')
     evaluation: str = field("", 'held-out files, as in `train`, for any objective; "compass": held-out walks, '
         'with data.kind="compass"', special={"": "every `holdout_every`-th row of `train`, if that is set"})
     prompt_column: str = field("problem", "column with the problem")
@@ -142,8 +142,8 @@ class Problems(Group):
     response_length: int = count(256, "maximum length of a sampled response, including the token that ends it",
         symbol="L", unit="tokens")
     verifier: str = field("math", '"math" (math-verify), "choice" (a letter of the options of the row), '
-        '"exact", or your own as "<module>:<name>" (docs/extending.md); rows whose own answer it rejects are '
-        'skipped')
+        '"exact", "reasoning_gym" (the scorer of a generated problem), or your own as "<module>:<name>" '
+        '(docs/extending.md); rows whose own answer it rejects are skipped')
     time_limit: float = field(5.0, "time for checking one response; a response that takes longer has no answer",
         unit="seconds", above=0)
     memory_limit: float = field(2.0, "memory that a check can use beyond what its process needs to start; "
@@ -187,7 +187,8 @@ class Data(Group):
     kind: str = field("text", 'source of documents: "text" (files), "compass" (generated documents of '
         'the demo), or your own as "<module>:<name>"')
     train: str = field("", ".txt, .jsonl, .ndjson (also .gz and .zst) or .parquet: files, folders (links are "
-        "followed) or globs, comma-separated; URLs (gs://) too; skipped files are logged")
+        'followed) or globs, comma-separated; URLs (gs://) too; skipped files are logged; "reasoning_gym:<dataset>" '
+        "generates documents (docs/data.md)")
     evaluation: str = field("", "held-out files, as in `train`",
         special={"": "every `holdout_every`-th training document"})
     holdout_every: int = field(20, "every n-th document is held out if `evaluation` is empty", unit="documents",
@@ -200,6 +201,9 @@ class Data(Group):
         "larger one is refused", unit="bytes", at_least=1)
     max_decompression_ratio: float = field(250.0, "maximum bytes of content per byte of a .gz, .zst or "
         ".parquet file; a file that exceeds this and has over 64 MiB of content is refused", above=0)
+    exclude_overlaps: str = field("", "task files (.jsonl, .ndjson, .parquet, .csv), as in `train`: a training "
+        "document, pair or problem that shares 13 words in a row, or 13 words and numbers, with a problem of them "
+        "is left out (docs/data.md)", special={"": "none"})
     txt_separator: str = field("", "splits a .txt file into documents; LF, CRLF and CR are equivalent, in "
         ".txt files and here", special={"": "each file is one document"})
     tokenizer: str = field("", '"bytes" or the path of a Hugging Face tokenizer folder',
