@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from models.processor import AMX, this_processor
+from models.processor import FAST, this_processor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,13 @@ class Choices:
         by each of these in turn. An accelerator is bound by reading its weights and gains nothing,
         and it would need memory for a second copy of the caches.
       float32_products: products of bfloat16 matrices are computed with a float32 result, which is
-        then rounded, and their first operand is stored row by row. XLA's CPU backend uses AMX for
-        products of this form only (six times the rate); without AMX the form costs a third.
+        then rounded, and their first operand is stored row by row. XLA's CPU backend uses AMX (six
+        times the rate) and AVX512-BF16 for products of this form only. The latter has twice the
+        rate on AMD's processors, and costs a third on Intel's.
       float32_operands: the operands of a product of bfloat16 matrices whose result is wanted in
-        float32 are converted to float32. Without AMX, XLA's CPU backend converts those of all other
-        products anyway, and computes this one at 60% of the rate.
+        float32 are converted to float32. Where instructions for bfloat16 are missing or slow, XLA's
+        CPU backend converts those of all other products anyway, and computes this one at 60% of the
+        rate.
       bfloat16_as_bits: bfloat16 arrays that are written in parts are held as integers
         (`models.bits`).
       unit_axes: caches are written with their axes of size 1. XLA's CPU backend copies a whole
@@ -75,8 +77,8 @@ CPU = Choices(
     kept_logits=2**27,
     cache_slots=1,
     decode_divisors=(1, 2, 4),
-    float32_products=this_processor().bfloat16 == AMX,
-    float32_operands=this_processor().bfloat16 != AMX,
+    float32_products=this_processor().bfloat16 in FAST,
+    float32_operands=this_processor().bfloat16 not in FAST,
     bfloat16_as_bits=True,
     unit_axes=False,
     keys_by_dimension=True,

@@ -3,17 +3,19 @@
 import logging
 
 from models.backend import choices, target
-from models.processor import AMX, ARM_BF16, AVX512_BF16, this_processor
+from models.processor import AMD_BF16, AMX, ARM_BF16, AVX512_BF16, this_processor
 
 LOGGER = logging.getLogger(__name__)
 
+_FASTER = "so bfloat16 is faster than float32"
 _NO_FASTER = "so bfloat16 is no faster than float32"
 _OUTLOOK = {
-    AMX: "has AMX, so bfloat16 is faster than float32",
+    AMX: f"has {AMX}, {_FASTER}",
+    AMD_BF16: f"has {AMD_BF16}, {_FASTER}",
     AVX512_BF16: f"has {AVX512_BF16} but not AMX, {_NO_FASTER}",
     "": f"has no instructions for bfloat16, {_NO_FASTER}",
     ARM_BF16: f"has {ARM_BF16}; which dtype is faster there has not been measured",
-    None: "has unknown instructions; float32 is faster than bfloat16 unless it has AMX",
+    None: "has unknown instructions; float32 is faster than bfloat16 unless some are for bfloat16",
 }
 
 
@@ -44,4 +46,4 @@ def facts(dtype: str) -> dict[str, bool]:
     """
     if target() != "cpu" or dtype != "bfloat16":
         return {}
-    return {"the use of AMX for bfloat16": choices().float32_products}
+    return {"the use of the processor's instructions for bfloat16": choices().float32_products}

@@ -6,10 +6,10 @@ import logging
 import pytest
 
 from models import backend
-from models.processor import AMX, ARM_BF16, AVX512_BF16, Processor
+from models.processor import AMD_BF16, AMX, ARM_BF16, AVX512_BF16, Processor
 from rlp.run import arithmetic
 
-ALL = (AMX, AVX512_BF16, ARM_BF16, "", None)
+ALL = (AMX, AMD_BF16, AVX512_BF16, ARM_BF16, "", None)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_on_an_accelerator_the_processor_does_not_matter(records):
         assert arithmetic.facts("bfloat16") == {}
 
 
-def test_processes_differ_in_bfloat16_if_only_some_use_amx(monkeypatch):
+def test_processes_differ_in_bfloat16_if_only_some_use_their_instructions(monkeypatch):
     found = {dtype: [] for dtype in ("float32", "bfloat16")}
     for products in (True, False):
         choices = dataclasses.replace(backend.CPU, float32_products=products)
