@@ -24,6 +24,7 @@ class ByteTokenizer:
     vocab_size = 261
     pad = 256
     bos: tuple[int, ...] = (257,)
+    bos_token: int | None = 257
     eos = separator = 258
     think_open: tuple[int, ...] = (259,)
     think_close: tuple[int, ...] = (260,)

@@ -74,6 +74,7 @@ class FolderTokenizer:
         self.bos: tuple[int, ...] = self.default_bos or declared_bos(self._tokenizer, Path(folder))
         if bos:
             self.bos = () if bos == "none" else (self._token("data.bos", bos),)
+        self.bos_token: int | None = self.bos[-1] if self.bos else self._tokenizer.bos_token_id
         self.added: Collection[int] = set(self._tokenizer.added_tokens_decoder)
         # Overrides for the variables bos_token and eos_token of chat templates.
         overrides = {"bos_token": bos, "eos_token": eos}

@@ -27,6 +27,7 @@ class Tokenizer(Protocol):
       eos: Id that ends a text.
       bos: Ids that precede every text, () for none: those that the model's tokenizer puts there
         (which may not include its bos_token), unless `data.bos` overrides them.
+      bos_token: Id of its bos_token, even if it precedes no text; None if it has none.
       separator: Id that follows every document; may equal `eos`.
       think_open: Ids of `<think>`.
       think_close: Ids of `</think>`.
@@ -39,6 +40,7 @@ class Tokenizer(Protocol):
     pad: int
     eos: int
     bos: tuple[int, ...]
+    bos_token: int | None
     separator: int
     think_open: tuple[int, ...]
     think_close: tuple[int, ...]

@@ -27,6 +27,7 @@ class WordTokenizer:
 
     pad, eos = 0, 2
     bos: tuple[int, ...] = (1,)
+    bos_token: int | None = 1
     separator = eos
     think_open: tuple[int, ...] = (3,)
     think_close: tuple[int, ...] = (4,)

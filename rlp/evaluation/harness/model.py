@@ -41,7 +41,6 @@ class HarnessModel(TemplateLM):
         max_length: int,
         ends: Sequence[int] = (),
         template: str | None = None,
-        prefix: int | None = None,
         seed: int = 0,
     ) -> None:
         """Create a model.
@@ -54,8 +53,6 @@ class HarnessModel(TemplateLM):
           max_length: Most tokens that the network reads at a time.
           ends: Ids that end a response; () for the end of a text and of a document.
           template: Jinja chat template; None if the network has none.
-          prefix: Id before a text without a context; None for the BOS or, without one, the
-            separator of documents.
           seed: Of the sampling.
         """
         super().__init__()
@@ -64,8 +61,8 @@ class HarnessModel(TemplateLM):
         self._scorer, self._generator, self._words = scorer, generator, tokenizer
         self._name, self._template, self._seed = name, template, seed
         self._ends = tuple(ends) or tuple(dict.fromkeys((tokenizer.eos, tokenizer.separator)))
-        default = tokenizer.bos[-1] if tokenizer.bos else tokenizer.separator
-        self._prefix = default if prefix is None else prefix
+        bos = tokenizer.bos_token
+        self._prefix = tokenizer.separator if bos is None else bos
 
     @property
     def eot_token_id(self) -> int:
@@ -74,7 +71,8 @@ class HarnessModel(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """The id before a text without a context."""
+        """The id before a text without a context: the BOS token, even if texts do not begin with
+        it, as in the other models of the harness; without one, the separator of documents."""
         return self._prefix
 
     @property

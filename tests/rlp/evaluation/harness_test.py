@@ -138,7 +138,7 @@ def both(request, tmp_path_factory):
         found = real_models.smollm2()
         source = {"pretrained_model_name_or_path": str(found.gguf.parent)}
         theirs = reference(found.run / "hf", **source, gguf_file=found.gguf.name)
-        ours = adapter(found.run, request.param, prefix=theirs.prefix_token_id)
+        ours = adapter(found.run, request.param)
     tasks = str(write_tasks(tmp_path_factory.mktemp("tasks")))
     expected = lm_eval.simple_evaluate(
         model=theirs,
