@@ -2,7 +2,8 @@
 
     --list                         print all tasks and suites
     --checkpoint=base=runs/b,rlp=runs/r   models by name; a run, <run>@<step>, a Hugging Face model
-    --suite=paper                  a suite, or tasks with commas, or the Python file of a task
+    --suite=paper                  a suite, or tasks with commas, or the Python file of a task, or
+                                   generated problems: 'reasoning_gym:chain_sum?size=200'
     --data=my_benchmarks           the folder that has the files of the tasks
     --out=runs/evaluation          responses, results.json, results.md and report.html
 
@@ -101,6 +102,8 @@ def main(_: Sequence[str]) -> None:
     suite = None if _HARNESS.value else suites.find(_SUITE.value)
     if not _CHECKPOINT.value:
         raise UserError("--checkpoint is missing; name one or more models, with commas")
+    if suite and evaluate.needs_data(suite) and not _DATA.value:
+        raise UserError("--data is missing; name the folder that has the files of the tasks")
     sources = named_models(_CHECKPOINT.value)
     check_models(sources)
     models = evaluated_models.openers(sources, _FSDP.value, _TENSOR.value)
@@ -121,8 +124,6 @@ _ONLY_SUITE = ("suite", "data", "likelihood", "think", "prompt", *_ONLY_GENERATI
 
 def _check_flags() -> None:
     """Refuse flags that would be ignored."""
-    if not _HARNESS.value and not _DATA.value:
-        raise UserError("--data is missing; name the folder that has the files of the tasks")
     if _HARNESS.value:
         _refuse(_ONLY_SUITE, "has no effect with --harness")
         return

@@ -90,18 +90,23 @@ class Posed:
         )
 
 
+def needs_data(suite: Suite) -> bool:
+    """Return whether a task of a suite reads a file."""
+    return any(benchmarks.find(entry.task).file for entry in suite.entries)
+
+
 def pose(suite: Suite, settings: Settings, data: Path) -> list[Posed]:
     """Read the problems of a suite.
 
     Args:
       suite: the suite.
       settings: of the evaluation.
-      data: the user's folder of benchmarks.
+      data: the user's folder of benchmarks; it need not exist if all problems are generated.
 
     Raises:
       UserError: If a file is missing or cannot be used.
     """
-    if not data.is_dir():
+    if needs_data(suite) and not data.is_dir():
         raise UserError(f"--data={data} is not a folder; name the folder that has the benchmarks")
     return [
         Posed(

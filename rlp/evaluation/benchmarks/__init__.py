@@ -6,6 +6,7 @@ extractors     the answer of a response, by name and date
 mathematics    prompts and few-shot examples of mathematical tasks
 choices        prompts of multiple choice, scoring of options
 gsm8k, …       one module for each task
+generated      tasks whose problems reasoning-gym generates
 grading        responses to verdicts, in processes with limits on time and memory
 metrics        pass@k, majority@k, standard errors and rates
 suites         tasks that are run together, and the means of their scores
@@ -15,10 +16,12 @@ Nothing here imports JAX: the processes that grade responses import it.
 
 from pathlib import Path
 
+from rlp.answers.verifiers import gym
 from rlp.evaluation.benchmarks import (
     aime24,
     aime25,
     amc23,
+    generated,
     gpqa_diamond,
     gsm8k,
     math500,
@@ -27,12 +30,11 @@ from rlp.evaluation.benchmarks import (
     mmlu_pro,
     option_files,
 )
-from rlp.evaluation.benchmarks.benchmark import Benchmark
+from rlp.evaluation.benchmarks.benchmark import FIELD, Benchmark
 from rlp.runtime import user_code
 from rlp.runtime.errors import UserError
 from rlp.runtime.lookup import find_in_file, find_named
 
-FIELD = "task"
 BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in (
@@ -56,12 +58,16 @@ def find(name: str) -> Benchmark:
     """Return a task.
 
     Args:
-      name: name of a built-in task; a Python file with a `Benchmark`, "tasks/capitals.py" (or
-        "tasks/capitals.py:CAPITALS" if it has several); or "<module>:<name>".
+      name: name of a built-in task; that of a dataset of reasoning-gym,
+        "reasoning_gym:chain_sum?size=200" (see `generated`); a Python file with a `Benchmark`,
+        "tasks/capitals.py" (or "tasks/capitals.py:CAPITALS" if it has several); or
+        "<module>:<name>".
 
     Raises:
       UserError: If there is no such task, or its file cannot be imported.
     """
+    if name.startswith(gym.PREFIX):
+        return generated.benchmark(name)
     if is_file(name):
         return find_in_file(FIELD, name, Benchmark)
     if name not in BENCHMARKS and ":" not in name:
@@ -75,12 +81,19 @@ def find(name: str) -> Benchmark:
     return benchmark
 
 
+def is_built_in(name: str) -> bool:
+    """Return whether the code of a task belongs to this project."""
+    return name in BENCHMARKS or name.startswith(gym.PREFIX)
+
+
 def is_file(name: str) -> bool:
     """Return whether the name of a task is that of a Python file."""
-    return name not in BENCHMARKS and name.partition(":")[0].endswith(".py")
+    return not is_built_in(name) and name.partition(":")[0].endswith(".py")
 
 
 def code_of(name: str) -> str | None:
-    """Return the file of a task that is not built in; None if it has no file."""
+    """Return the file of a task of the user; None if it has no file."""
+    if is_built_in(name):
+        return None
     module = name.partition(":")[0]
     return str(Path(module).resolve()) if is_file(name) else user_code.file_of(module)

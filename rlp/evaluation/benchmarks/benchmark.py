@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from rlp.runtime.errors import UserError
 
+FIELD = "task"  # what names a task, in messages
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _FIELD = re.compile(r"\{(problem|examples|subject|solution|steps|answer)\}")
 
@@ -237,10 +238,11 @@ class Benchmark:
       title: its name in tables, such as "GSM8K".
       group: "math", "science" or another name; suites average over groups.
       size: number of problems of the public file.
-      file: path below the user's folder of data, without the ending: "gsm8k/test".
+      file: path below the user's folder of data, without the ending: "gsm8k/test"; "" if `read`
+        generates the problems.
       source: where the public file is.
       licence: a note on its licence.
-      read: yields the problems of a file.
+      read: yields the problems of a file; it gets the user's folder of data if there is no file.
       prompts: the prompts; the first chat prompt and the first other one are the defaults. Empty
         for a task that is scored by log-likelihood alone.
       extractors: the extractors; the first is the default of prompts that name none.

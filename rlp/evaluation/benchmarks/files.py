@@ -186,13 +186,15 @@ def load(benchmark: Benchmark, folder: Path) -> ProblemSet:
 
     Args:
       benchmark: the task.
-      folder: the user's folder of data.
+      folder: the user's folder of data; a task without a file generates its problems.
 
     Raises:
       UserError: If the file is missing, has no rows, a row cannot be used, or the reader raises an
         error.
     """
-    path = find_file(folder, benchmark.file, benchmark.name, benchmark.source)
+    path = folder
+    if benchmark.file:
+        path = find_file(folder, benchmark.file, benchmark.name, benchmark.source)
     with user_code.running(
         f"the reader of task {benchmark.name}", user_code.file_of(benchmark.read.__module__)
     ):

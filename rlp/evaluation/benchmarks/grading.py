@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from rlp.answers.limited_checks import LimitedChecks, StepTime
 from rlp.answers.strict_equality import strictly_equal
-from rlp.answers.verifiers import Tags
+from rlp.answers.verifiers import Tags, gym
 from rlp.answers.verifiers.responses import after_thought
 from rlp.evaluation import benchmarks
 from rlp.evaluation.benchmarks.benchmark import Problem
@@ -101,12 +101,11 @@ class ResponseGrader:
         ]
 
     def _checks(self) -> LimitedChecks:
-        built_in = self.task in benchmarks.BENCHMARKS
         return LimitedChecks(
-            name=_BUILT_IN if built_in else self.task,
+            name=_BUILT_IN if self.task in benchmarks.BENCHMARKS else self.task,
             prepare=prepare,
             field=benchmarks.FIELD,
-            built_in=built_in,
+            built_in=benchmarks.is_built_in(self.task),
             time_limit=self.time_limit,
             workers=self.workers,
             memory_limit=self.memory_limit,
@@ -141,10 +140,12 @@ def prepare(name: str) -> None:
     with contextlib.suppress(Exception):
         if name == _BUILT_IN or benchmarks.find(name).equal is strictly_equal:
             strictly_equal("x + 1", "1 + x")
+        elif name.startswith(gym.PREFIX):
+            gym.prepare()
 
 
 def _errors_named(task: str) -> contextlib.AbstractContextManager:
     """Return a context in which errors of a user's task name the task and its line."""
-    if task in benchmarks.BENCHMARKS:
+    if benchmarks.is_built_in(task):
         return contextlib.nullcontext()
     return user_code.running(f"{benchmarks.FIELD} {task!r}", benchmarks.code_of(task))

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from rlp.answers.verifiers import gym
 from rlp.evaluation import benchmarks
 from rlp.runtime.errors import UserError
 
@@ -107,15 +108,16 @@ def find(spec: str) -> Suite:
     """Return a suite by its name, or one of the tasks in a list.
 
     Args:
-      spec: name of a suite, or names of tasks separated by commas, which have their default number
-        of runs.
+      spec: name of a suite, or names of tasks separated by commas (not those inside brackets of a
+        generated task), which have their default number of runs.
 
     Raises:
       UserError: If it is empty, a task is listed twice, or a task does not exist.
     """
     if spec in SUITES:
         return SUITES[spec]
-    names = [name.strip() for name in spec.split(",") if name.strip()]
+    generated, rest = gym.split(spec)
+    names = generated + [name.strip() for name in rest.split(",") if name.strip()]
     if not names:
         raise UserError(f"no tasks: name a suite ({', '.join(SUITES)}) or tasks, with commas")
     if len(set(names)) < len(names):
@@ -131,6 +133,7 @@ def find(spec: str) -> Suite:
 
 def _default_entry(name: str) -> Entry:
     task = benchmarks.find(name)
+    name = task.name if name.startswith(gym.PREFIX) else name  # with all of its options
     return sampled(name, task.group, task.runs) if task.runs > 1 else greedy(name, task.group)
 
 

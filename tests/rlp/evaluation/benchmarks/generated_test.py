@@ -1,0 +1,93 @@
+"""Benchmarks of generated problems: the scorer of each problem judges it, and nothing is read."""
+
+from pathlib import Path
+
+import pytest
+
+from rlp.answers.verifiers import gym
+from rlp.evaluation import benchmarks
+from rlp.evaluation.benchmarks import files, suites
+from rlp.evaluation.benchmarks.grading import ResponseGrader
+from rlp.run import evaluate
+from rlp.runtime.errors import UserError
+
+pytest.importorskip("reasoning_gym", reason="requirements-gym.txt")
+
+SUMS = "reasoning_gym:chain_sum?size=12&seed=5"
+NOWHERE = Path("no/such/folder")
+
+
+@pytest.fixture(scope="module")
+def sums():
+    return files.load(benchmarks.find(SUMS), NOWHERE).problems
+
+
+def answer(problem):
+    return problem.gold.partition(" (")[0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "form"),
+    [
+        ("gym-tags", "So it is 1.\n<answer>{}</answer>"),
+        ("gym-boxed", "$\\boxed{{{}}}$"),
+        ("gym-line", " {}"),
+        ("gym-line-zero-shot", " {}"),
+    ],
+)
+def test_gold_answers_are_correct_and_those_of_other_problems_are_not(sums, prompt, form):
+    grader = ResponseGrader(SUMS, prompt, workers=1)
+    right = grader.grade(sums, [form.format(answer(problem)) for problem in sums])
+    assert all(verdict.correct and verdict.complies and not verdict.failed for verdict in right)
+    others = [*sums[1:], sums[0]]
+    assert all(answer(a) != answer(b) for a, b in zip(sums, others, strict=True))
+    wrong = grader.grade(sums, [form.format(answer(problem)) for problem in others])
+    assert not any(verdict.correct for verdict in wrong)
+    assert all(verdict.complies for verdict in wrong)
+
+
+def test_an_answer_outside_of_what_the_prompt_asks_for_is_none(sums):
+    texts = ["1", "<answer>1", "1</answer>", "<answer> </answer>"]
+    verdicts = ResponseGrader(SUMS, "gym-tags", workers=1).grade([sums[0]] * len(texts), texts)
+    assert [(verdict.answer, verdict.complies) for verdict in verdicts] == [(None, False)] * 4
+
+
+def test_examples_are_not_among_the_problems(sums):
+    task = benchmarks.find(SUMS)
+    prompt = task.prompt(base=True)
+    examples = prompt.load_examples(NOWHERE)
+    asked = {problem.question for problem in sums}
+    assert len(examples) == prompt.shots
+    assert not asked & {example.problem.question for example in examples}
+    text = prompt.fill(sums[0], examples)
+    assert text.endswith(f"{sums[0].question}\nAnswer:")
+    assert all(f"Answer: {example.problem.gold}\n\n" in text for example in examples)
+
+
+def test_a_list_of_tasks_may_have_generated_ones_with_commas_in_brackets():
+    spec = f'gsm8k,reasoning_gym:chain_sum?operators=["+","-"]&size=3,{SUMS}'
+    tasks = [entry.task for entry in suites.find(spec).entries]
+    assert [task.partition("?")[0] for task in tasks] == [*["reasoning_gym:chain_sum"] * 2, "gsm8k"]
+    assert evaluate.needs_data(suites.find(spec))
+    assert not evaluate.needs_data(suites.find(SUMS))
+
+
+def test_a_name_that_is_spelled_in_two_ways_is_one_task():
+    other = "reasoning_gym:chain_sum?seed=5&size=12"
+    (first,), (second,) = (suites.find(spec).entries for spec in (SUMS, other))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (f"reasoning_gym:{gym.EVALUATING[1]}", "Python"),
+        ("reasoning_gym:chain_sums", "chain_sum"),
+        ("reasoning_gym:chain_sum?sizes=3", "size"),
+        ("reasoning_gym:word_ladder", "every process"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_by_name(spec, reason):
+    with pytest.raises(UserError, match=reason) as caught:
+        files.load(benchmarks.find(spec), NOWHERE)
+    assert caught.value.value.startswith(spec.partition("?")[0])
