@@ -79,6 +79,56 @@ def score_options(
     return _of_options(token_scores(model, predicting, options), options, sizes)
 
 
+def score_branches(
+    config: ModelConfig,
+    params: Params,
+    prefix: jax.Array,
+    length: jax.Array,
+    branch: jax.Array,
+    size: jax.Array,
+    start: jax.Array,
+    options: jax.Array,
+    sizes: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Score options at the ends of branches after shared tokens.
+
+    Args:
+      config: of the network.
+      params: of the network.
+      prefix: [B, T] int32, the shared tokens.
+      length: [B], number of them, at least 1.
+      branch: [B, N, S] int32, the rest of a context and all tokens of an option but the last.
+      size: [B, N], tokens of each branch; 0 for padding.
+      start: [B, N], how many of them belong to the context.
+      options: [B, N, O, H] int32; several options of a branch have one token each.
+      sizes: [B, N, O], tokens of each option; 0 for padding.
+
+    Returns:
+      The log-probability of every option, [B, N, O] nats, and whether all its tokens are the
+      likeliest ones, [B, N, O] bool.
+    """
+    model = bind(config, params)
+    fork, segment = length[:, None], jnp.ones_like(length)[:, None]
+    trunk = dataclasses.replace(_trunk(prefix, length), forks=ForkPoints(fork, segment))
+    slot = jnp.arange(branch.shape[-1], dtype=jnp.int32)[None, None, :]
+    over_branches = lambda x: jnp.broadcast_to(x, size.shape)
+    branches = Branches(
+        tokens=branch,
+        position=jnp.broadcast_to(fork[..., None] + slot, branch.shape),
+        live=slot < size[..., None],
+        segment=over_branches(segment),
+        fork=over_branches(fork),
+    )
+    _, cache = prefill(model, trunk)
+    hidden, _ = extend(model, trunk, cache, branches)
+    token = jnp.arange(options.shape[-1], dtype=jnp.int32)[None, None, :]
+    place = start[..., None] - 1 + token  # [B, N, H] of what predicts each token
+    place = jnp.clip(place, 0, branch.shape[-1] - 1)
+    predicting = jnp.take_along_axis(hidden, place[..., None], axis=2)[:, :, None]
+    predicting = jnp.broadcast_to(predicting, (*options.shape, hidden.shape[-1]))
+    return _of_options(token_scores(model, predicting, options), options, sizes)
+
+
 def score_rows(config: ModelConfig, params: Params, ids: jax.Array, size: jax.Array) -> jax.Array:
     """Return the log-probability of every token of rows but the first, [B, T] nats.
 
@@ -147,7 +197,9 @@ def _trunk(tokens: jax.Array, length: jax.Array) -> Trunk:
 def _of_options(
     scores: Scores, options: jax.Array, sizes: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Sum the scores of the tokens of options, [B, N, H]; the first `sizes` [B, N] count."""
-    counted = jnp.arange(options.shape[-1])[None, None, :] < sizes[..., None]
+    """Sum the scores of the tokens of options, [..., H]; the first `sizes` [...] count."""
+    counted = (
+        jax.lax.broadcasted_iota(jnp.int32, options.shape, options.ndim - 1) < sizes[..., None]
+    )
     logprob = jnp.where(counted, scores.logprob, 0.0).sum(axis=-1)
     return logprob, (~counted | (scores.likeliest == options)).all(axis=-1)

@@ -1,6 +1,8 @@
 """Log-likelihoods of the options of questions, with and without thoughts, and of long texts.
 
 A question is a fork: its context is read once, and its options are branches that leave at its end.
+Examples that the contexts of many questions begin with are read once for all of them
+(`shared_contexts`).
 The first token of an option is predicted by the last hidden state of the context, the others by the
 slots of its branch. With thoughts, these are sampled at the same fork, and every option is scored
 on the caches that sampling filled, as the evidence in training is.
@@ -37,6 +39,12 @@ from rlp.evaluation.options.questions import (
     question_arrays,
 )
 from rlp.evaluation.options.row_batches import Shape, doubled, placed, row_batches, table
+from rlp.evaluation.options.shared_contexts import (
+    SharedRow,
+    shared_arrays,
+    shared_rows,
+    shared_sizes,
+)
 from rlp.evaluation.options.text_windows import rolling_windows
 from rlp.runtime.errors import UserError
 
@@ -87,8 +95,10 @@ class OptionScorer:
         """
         self._check(questions)
         found: list[dict[int, OptionScore]] = [{} for _ in questions]
-        rows = [row for i, question in enumerate(questions) for row in self._rows(i, question)]
+        rows, alone = shared_rows(questions, self.batch_tokens)
+        self._score_shared(questions, rows, found, done)
         tokens = lambda shape: shape[0] + shape[1] * (shape[2] - 1)
+        rows = [row for i in alone for row in self._rows(i, questions[i])]
         for shape, part, count in self._batches(rows, questions, tokens):
             arrays = question_arrays(questions, part, count, shape)
             result = self._run(option_programs.score_options, self.method.model, *arrays)
@@ -97,6 +107,27 @@ class OptionScorer:
                 if done and len(found[i]) == len(questions[i].options):
                     done(i, _in_order(found[i]))
         return [_in_order(scores) for scores in found]
+
+    def _score_shared(
+        self,
+        questions: Sequence[Question],
+        rows: Sequence[SharedRow],
+        found: list[dict[int, OptionScore]],
+        done: Done | None,
+    ) -> None:
+        """Add the scores of rows with shared contexts to those that were found, by option."""
+        shape = lambda row: shared_sizes(questions, row, padded(len(row.prefix)))
+        tokens = lambda sizes: sizes[0] + sizes[1] * sizes[2]
+        limits = (self.batch_tokens, batch_shards(self.mesh))
+        for sizes, part, count in row_batches(rows, shape, tokens, *limits):
+            arrays = shared_arrays(questions, part, count, sizes)
+            result = self._run(option_programs.score_branches, self.method.model, *arrays)
+            for row, *of_row in zip(part, *result, strict=False):
+                for branch, logprob, greedy in zip(row.branches, *of_row, strict=False):
+                    i = branch.question
+                    found[i] |= _scores(questions[i], branch.options, logprob, greedy)
+                    if done and len(found[i]) == len(questions[i].options):
+                        done(i, _in_order(found[i]))
 
     def score_after_thoughts(
         self,
