@@ -5,8 +5,7 @@ from typing import Any
 from rlp.interop import init_from as starting
 from rlp.run.model_files import eos_ids, generation_config
 from rlp.run.opened_model import Opened
-from rlp.runtime.errors import UserError
-from rlp.tokenizers.turns import end_of_turn
+from rlp.tokenizers.prompts import chat_ends, chat_text, with_bos
 
 
 def stop_ids(opened: Opened, chat: bool = False) -> tuple[int, ...]:
@@ -16,10 +15,8 @@ def stop_ids(opened: Opened, chat: bool = False) -> tuple[int, ...]:
     that ends a turn.
     """
     tokenizer: Any = opened.method.tokenizer
-    ids = [*exported_stop_ids(opened), tokenizer.eos, tokenizer.separator]
-    if chat and (end := end_of_turn(tokenizer, opened.method.template)) is not None:
-        ids.append(end)
-    return tuple(dict.fromkeys(ids))
+    ids = dict.fromkeys([*exported_stop_ids(opened), tokenizer.eos, tokenizer.separator])
+    return chat_ends(tokenizer, opened.method.template, [*ids]) if chat else tuple(ids)
 
 
 def unused_ids(opened: Opened) -> tuple[int, ...]:
@@ -45,13 +42,8 @@ def chat_prompt(opened: Opened, text: str, system: str = "") -> str:
     Raises:
       UserError: If the model has no chat template, or the template fails.
     """
-    tokenizer, template = opened.method.tokenizer, opened.method.template
-    if template is None:
-        raise UserError(
-            f"{opened.name} has no chat template; use it without chat, or use a model that has one "
-            "(a run trained with data.chat_template=<Jinja file> saves it)"
-        )
-    return tokenizer.chat(messages(text, system), template, True)
+    method = opened.method
+    return chat_text(opened.name, method.tokenizer, method.template, messages(text, system))
 
 
 def messages(text: str, system: str = "") -> list[dict[str, str]]:
@@ -79,12 +71,7 @@ def prompt_and_target(opened: Opened, prompt: str, target: str) -> tuple[list[in
       UserError: If the prompt has no ids, or a text cannot be encoded.
     """
     ids, rest = split_tokens(opened, prompt, target)
-    ids = [*opened.method.tokenizer.bos, *ids]
-    if not ids:
-        raise UserError(
-            "the prompt is empty, and the tokenizer does not add a BOS; pass a nonempty prompt"
-        )
-    return ids, rest
+    return with_bos(opened.method.tokenizer, ids), rest
 
 
 def split_tokens(opened: Opened, prompt: str, target: str) -> tuple[list[int], list[int]]:

@@ -6,8 +6,8 @@ import functools
 from rlp.evaluation.generation.generator import Generator
 from rlp.evaluation.options.option_scores import OptionScorer
 from rlp.runtime.errors import UserError
+from rlp.tokenizers import prompts
 from rlp.tokenizers.tokenizer import THINK_OPEN, Tokenizer
-from rlp.tokenizers.turns import end_of_turn
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,8 +37,7 @@ class EvaluatedModel:
     @functools.cached_property
     def chat_ends(self) -> tuple[int, ...]:
         """Ids that end a response in a chat."""
-        end = end_of_turn(self.tokenizer, self.template)
-        return self.ends if end is None else tuple(dict.fromkeys([*self.ends, end]))
+        return prompts.chat_ends(self.tokenizer, self.template, self.ends)
 
     def prompt_ids(self, text: str, chat: bool, think: bool) -> tuple[int, ...]:
         """Return the ids of a prompt.
@@ -50,17 +49,14 @@ class EvaluatedModel:
           think: the opening thinking tag follows it.
 
         Raises:
-          UserError: If the text cannot be encoded, if there is no chat template, or if the template
-            opens a thought itself.
+          UserError: If the text is empty or cannot be encoded, if there is no chat template, or if
+            the template opens a thought itself.
         """
         opening = self.tokenizer.think_open if think else ()
         if not chat:
-            return (*self.tokenizer.bos, *self.tokenizer.encode(text), *opening)
-        if self.template is None:
-            raise UserError(
-                f"{self.name} has no chat template; choose a prompt that a base model continues"
-            )
-        shown = self.tokenizer.chat([{"role": "user", "content": text}], self.template, True)
+            return (*prompts.with_bos(self.tokenizer, self.tokenizer.encode(text)), *opening)
+        messages = [{"role": "user", "content": text}]
+        shown = prompts.chat_text(self.name, self.tokenizer, self.template, messages)
         if think and shown.rstrip().endswith(THINK_OPEN):
             raise UserError(
                 f"the chat template of {self.name} opens a thought itself; leave out --think"
