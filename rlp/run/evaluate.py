@@ -5,7 +5,6 @@ evaluation goes on with, and at its end results.json, results.md and report.html
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,14 @@ from rlp.evaluation import benchmarks
 from rlp.evaluation.benchmarks import files as problem_files
 from rlp.evaluation.benchmarks import metrics, suites
 from rlp.evaluation.benchmarks.files import ProblemSet
-from rlp.evaluation.benchmarks.suites import Entry, Suite
+from rlp.evaluation.benchmarks.suites import Entry, Suite, file_name
 from rlp.evaluation.runner.answer_file import AnswerFile
 from rlp.evaluation.runner.generation import GenerationTask
 from rlp.evaluation.runner.likelihood import LikelihoodTask
 from rlp.evaluation.runner.model import EvaluatedModel
 from rlp.evaluation.runner.result import Result
 from rlp.evaluation.runner.settings import Settings
+from rlp.evaluation.runner.task import Task
 from rlp.report import benchmark_page
 from rlp.report import benchmarks as tables
 from rlp.report.markdown import aligned
@@ -32,9 +32,7 @@ from rlp.runtime.errors import UserError
 from rlp.runtime.progress import progress
 
 RESULTS, TABLE = "results.json", "results.md"
-Task = GenerationTask | LikelihoodTask
 SHOWN_PROBLEMS = 20  # of a task, on the page
-_NOT_IN_NAME = re.compile(r"[^-\w.@+=]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +109,7 @@ def pose(suite: Suite, settings: Settings, data: Path) -> list[Posed]:
     return [
         Posed(
             entry,
-            problem_files.load(benchmarks.find(entry.task), data).sample(settings.limit),
+            problem_files.load(benchmarks.find(entry.spec), data).sample(settings.limit),
         )
         for entry in suite.entries
     ]
@@ -170,17 +168,17 @@ def _evaluate_one(
 def _run(task: Task, out: Path) -> Result:
     """Finish the responses to a task, and score them."""
     model = task.model.name
-    path = out / evaluation_folder.RESPONSES / file_name(model) / f"{file_name(task.name)}.jsonl"
+    path = out / evaluation_folder.RESPONSES / file_name(model) / f"{task.entry.key}.jsonl"
     file = AnswerFile(path, task.facts(), task.identities())
     finished = list(file.records)
-    with progress(task.total, len(finished), f"{model}, {task.name}", "response") as bar:
+    with progress(task.total, len(finished), f"{model}, {task.entry.name}", "response") as bar:
 
         def add(problem: str, run: int, record: dict[str, Any]) -> None:
             file.add(problem, run, record)
             bar.update(1)
 
         task.run(finished, add)
-    return task.result(file)
+    return task.result(file.records)
 
 
 def _check_names(models: Collection[str]) -> None:
@@ -244,11 +242,6 @@ def _difference(result: Result, first: Result) -> tuple[float, float | None] | N
         return None
     verdicts = lambda x: np.array([[answer.correct for answer in row] for row in x.answers])
     return metrics.difference(verdicts(result), verdicts(first))
-
-
-def file_name(name: str) -> str:
-    """Return a name for a file or folder that stands for a model or a score."""
-    return _NOT_IN_NAME.sub("_", name)
 
 
 def task_table() -> str:

@@ -1,13 +1,20 @@
 """Suites: tasks that are run together, each with its sampling, and the means of their scores."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
 from rlp.answers.verifiers import gym
 from rlp.evaluation import benchmarks
 from rlp.runtime.errors import UserError
 
+_NOT_IN_NAME = re.compile(r"[^-\w.@+=]+")
 TEMPERATURE, TOP_P = 0.7, 0.95  # of several runs, as in NeMo-Skills
+
+
+def file_name(name: str) -> str:
+    """Return a name for a file or folder that stands for a model or a score."""
+    return _NOT_IN_NAME.sub("_", name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,13 +22,15 @@ class Entry:
     """A task of a suite.
 
     Attributes:
-      task: name of the task, see `benchmarks.find`.
+      spec: what `benchmarks.find` finds the task by: its name, or the file of a task of the user.
+      task: name of the task.
       group: name of the group of scores that it belongs to.
       runs: number of responses to each problem.
       temperature, top_p: of the samples; temperature 0 is greedy.
       by_likelihood: options are scored by their log-likelihood; nothing above applies.
     """
 
+    spec: str
     task: str
     group: str
     runs: int
@@ -35,6 +44,11 @@ class Entry:
         if self.by_likelihood:
             return f"{self.task} log-likelihood"
         return f"{self.task} avg@{self.runs}" if self.temperature else f"{self.task} greedy"
+
+    @property
+    def key(self) -> str:
+        """The same for names of files and metrics: "gsm8k_avg@8"."""
+        return file_name(self.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +83,14 @@ class Mean:
     of: str
 
 
-def greedy(task: str, group: str) -> Entry:
+def greedy(spec: str, group: str) -> Entry:
     """Return an entry with one greedy response to each problem."""
-    return Entry(task, group, 1, 0.0, 1.0)
+    return Entry(spec, benchmarks.find(spec).name, group, 1, 0.0, 1.0)
 
 
-def sampled(task: str, group: str, runs: int) -> Entry:
+def sampled(spec: str, group: str, runs: int) -> Entry:
     """Return an entry with several sampled responses to each problem."""
-    return Entry(task, group, runs, TEMPERATURE, TOP_P)
+    return Entry(spec, benchmarks.find(spec).name, group, runs, TEMPERATURE, TOP_P)
 
 
 _MATH = ("gsm8k", "math500", "minerva_math", "amc23")
@@ -131,10 +145,9 @@ def find(spec: str) -> Suite:
     return Suite(spec, tuple(map(_default_entry, names)))
 
 
-def _default_entry(name: str) -> Entry:
-    task = benchmarks.find(name)
-    name = task.name if name.startswith(gym.PREFIX) else name  # with all of its options
-    return sampled(name, task.group, task.runs) if task.runs > 1 else greedy(name, task.group)
+def _default_entry(spec: str) -> Entry:
+    task = benchmarks.find(spec)
+    return sampled(spec, task.group, task.runs) if task.runs > 1 else greedy(spec, task.group)
 
 
 def means(suite: Suite, scores: Mapping[str, float]) -> list[Mean]:

@@ -6,8 +6,7 @@ problem → prompt → ids → response → file → verdict → scores
 import dataclasses
 import functools
 import hashlib
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +15,23 @@ import numpy as np
 from rlp.answers.verifiers import Tags
 from rlp.evaluation import benchmarks
 from rlp.evaluation.benchmarks.benchmark import Example, Extractor, Problem, Prompt
-from rlp.evaluation.benchmarks.files import ProblemSet
 from rlp.evaluation.benchmarks.grading import ResponseGrader, Verdict
 from rlp.evaluation.benchmarks.metrics import score
-from rlp.evaluation.benchmarks.suites import Entry
 from rlp.evaluation.generation.generator import Request, Response, Sampling
-from rlp.evaluation.runner.answer_file import AnswerFile, Key
-from rlp.evaluation.runner.model import EvaluatedModel
+from rlp.evaluation.runner.answer_file import Key
 from rlp.evaluation.runner.result import Answer, Result
+from rlp.evaluation.runner.task import Add, Records, Task, identity, seed_of
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import THINK_CLOSE, THINK_OPEN
 
 LENGTH = "length"  # `Response.finish` of a response that was cut off
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class GenerationTask:
-    """A task as it is posed to one model.
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class GenerationTask(Task):
+    """A task whose answers are read from generated text.
 
     Attributes:
-      model: the model.
-      entry: the task in its suite.
-      problems: the problems.
       prompt: the prompt.
       examples: solved problems for the prompt.
       extractor: name of the extractor.
@@ -45,12 +39,8 @@ class GenerationTask:
       top_k: of the samples; 0 for no limit.
       max_tokens: most tokens of a response.
       fixed: the limit was chosen by the user, so it is not lowered for a model that reads less.
-      seed: of the sampling.
     """
 
-    model: EvaluatedModel
-    entry: Entry
-    problems: ProblemSet
     prompt: Prompt
     examples: Sequence[Example]
     extractor: str
@@ -58,7 +48,6 @@ class GenerationTask:
     top_k: int
     max_tokens: int
     fixed: bool
-    seed: int
 
     @property
     def runs(self) -> int:
@@ -71,22 +60,12 @@ class GenerationTask:
         return Sampling(self.entry.temperature, self.entry.top_p, self.top_k)
 
     @property
-    def total(self) -> int:
-        """Number of responses."""
-        return len(self.problems.problems) * self.runs
-
-    @property
     def private(self) -> bool:
         """Whether no text of the task is written."""
         return self.problems.benchmark.private
 
-    @property
-    def name(self) -> str:
-        """The name of the score, for files: that of its entry, with the name of the task."""
-        return self.entry.name.replace(self.entry.task, self.problems.benchmark.name, 1)
-
     def facts(self) -> dict[str, Any]:
-        """Return what all responses depend on, as JSON values."""
+        """See `Task`."""
         facts: dict[str, Any] = {
             "task": self.problems.benchmark.name,
             "model": self.model.identity,
@@ -102,11 +81,8 @@ class GenerationTask:
         return facts
 
     def identities(self) -> dict[str, str]:
-        """Return a hash of each request, and of what grades it if that happens at once, by problem.
-
-        A response in a file is that of this task if its hash is the same.
-        """
-        code = benchmarks.code_of(self.entry.task) if self.private else None
+        """See `Task`."""
+        code = benchmarks.code_of(self.entry.spec) if self.private else None
         digest = hashlib.sha256(Path(code).read_bytes()).hexdigest() if code else ""
         found = {}
         for problem in self.problems.problems:
@@ -116,22 +92,12 @@ class GenerationTask:
         return found
 
     def check(self) -> None:
-        """Check all prompts before anything is generated.
-
-        Raises:
-          UserError: If a prompt cannot be encoded or leaves no room for a response.
-        """
+        """See `Task`."""
         for problem in self.problems.problems:
             self._request(problem, 0)
 
-    def run(self, finished: Sequence[Key], add: Callable[[str, int, dict[str, Any]], None]) -> None:
-        """Generate the responses that are missing.
-
-        Args:
-          finished: the responses that exist already.
-          add: called with the problem, the run and the record of every response as soon as it is
-            finished.
-        """
+    def run(self, finished: Sequence[Key], add: Add) -> None:
+        """See `Task`."""
         known = set(finished)
         missing = [
             (problem, run)
@@ -148,15 +114,15 @@ class GenerationTask:
         if requests:
             self.model.generator.generate(requests, done)
 
-    def result(self, file: AnswerFile) -> Result:
-        """Return the scores, after all responses are finished."""
-        records = [
-            [file.records[problem.id, run] for run in range(self.runs)]
+    def result(self, records: Records) -> Result:
+        """See `Task`."""
+        rows = [
+            [records[problem.id, run] for run in range(self.runs)]
             for problem in self.problems.problems
         ]
-        verdicts = self._verdicts(records)
+        verdicts = self._verdicts(rows)
         each = lambda name: np.array([[getattr(v, name) for v in row] for row in verdicts])
-        truncated = np.array([[r["finish"] == LENGTH for r in row] for row in records])
+        truncated = np.array([[r["finish"] == LENGTH for r in row] for row in rows])
         scores = score(
             each("correct"),
             [[verdict.answer for verdict in row] for row in verdicts],
@@ -173,7 +139,7 @@ class GenerationTask:
             extractor=f"{self._chosen_extractor.name} ({self._chosen_extractor.date})",
             identity=self.model.identity,
             scores=scores,
-            tokens=float(np.mean([[r["tokens"] for r in row] for row in records])),
+            tokens=float(np.mean([[r["tokens"] for r in row] for row in rows])),
             answers=[
                 [
                     Answer(
@@ -186,7 +152,7 @@ class GenerationTask:
                     )
                     for record, verdict in zip(row, row_verdicts, strict=True)
                 ]
-                for row, row_verdicts in zip(records, verdicts, strict=True)
+                for row, row_verdicts in zip(rows, verdicts, strict=True)
             ],
         )
 
@@ -249,14 +215,4 @@ class GenerationTask:
     @functools.cached_property
     def _grader(self) -> ResponseGrader:
         tags = Tags(THINK_OPEN, THINK_CLOSE, self._thinks)
-        return ResponseGrader(self.entry.task, self.prompt.name, self.extractor, tags)
-
-
-def identity(*parts: object) -> str:
-    """Return a short hash of what a response is to."""
-    return hashlib.sha256(repr(parts).encode(errors="replace")).hexdigest()[:12]
-
-
-def seed_of(seed: int, *names: object) -> int:
-    """Return a seed for a response, which depends on these names alone."""
-    return zlib.crc32("/".join(map(str, (seed, *names))).encode(errors="replace"))
+        return ResponseGrader(self.entry.spec, self.prompt.name, self.extractor, tags)

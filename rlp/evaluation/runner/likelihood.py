@@ -2,62 +2,41 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rlp.evaluation.benchmarks.benchmark import Example, OptionScoring, Problem
-from rlp.evaluation.benchmarks.files import ProblemSet
 from rlp.evaluation.benchmarks.metrics import score
-from rlp.evaluation.benchmarks.suites import Entry
 from rlp.evaluation.generation.single import Thought
 from rlp.evaluation.options.questions import OptionScore, Question, mean_over_thoughts
-from rlp.evaluation.runner.answer_file import AnswerFile, Key
-from rlp.evaluation.runner.generation import identity, seed_of
-from rlp.evaluation.runner.model import EvaluatedModel
+from rlp.evaluation.runner.answer_file import Key
 from rlp.evaluation.runner.result import Answer, Result
+from rlp.evaluation.runner.task import Add, Records, Task, identity, seed_of
 from rlp.runtime.errors import UserError
 
 TEMPERATURE = 0.7  # of thoughts
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class LikelihoodTask:
-    """A task as it is posed to one model: a context, and options after it.
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class LikelihoodTask(Task):
+    """A task with a context, and options after it.
 
     Attributes:
-      model: the model.
-      entry: the task in its suite.
-      problems: the problems.
       scoring: contexts and options.
       examples: solved problems for the contexts.
       thoughts: sampled thoughts before the options; 0 for none.
       thought_length: most tokens of a thought.
-      seed: of the thoughts.
     """
 
-    model: EvaluatedModel
-    entry: Entry
-    problems: ProblemSet
     scoring: OptionScoring
     examples: Sequence[Example]
     thoughts: int
     thought_length: int
-    seed: int
-
-    @property
-    def total(self) -> int:
-        """Number of problems."""
-        return len(self.problems.problems)
-
-    @property
-    def name(self) -> str:
-        """The name of the score, for files: that of its entry, with the name of the task."""
-        return self.entry.name.replace(self.entry.task, self.problems.benchmark.name, 1)
 
     def facts(self) -> dict[str, Any]:
-        """Return what the scores depend on, as JSON values."""
+        """See `Task`."""
         thinking = {"thoughts": self.thoughts}
         if self.thoughts:
             thinking |= {"thought_length": self.thought_length, "seed": self.seed}
@@ -70,15 +49,11 @@ class LikelihoodTask:
         }
 
     def identities(self) -> dict[str, str]:
-        """Return a hash of each question, by problem; see `GenerationTask.identities`."""
+        """See `Task`."""
         return {name: identity(question) for name, question in self._questions.items()}
 
     def check(self) -> None:
-        """Encode all contexts and options before anything is scored.
-
-        Raises:
-          UserError: If a text cannot be encoded, or a context leaves no room for its options.
-        """
+        """See `Task`."""
         longest = self.model.longest
         thought = self.thoughts and self.model.scorer.thought_tokens(self.thought_length)
         for name, question in self._questions.items():
@@ -90,8 +65,8 @@ class LikelihoodTask:
                     "with fewer examples by --prompt, or a smaller --thought_length"
                 )
 
-    def run(self, finished: Sequence[Key], add: Callable[[str, int, dict[str, Any]], None]) -> None:
-        """Score the options that are missing; see `GenerationTask.run`."""
+    def run(self, finished: Sequence[Key], add: Add) -> None:
+        """See `Task`."""
         known = {problem for problem, _ in finished}
         missing = [problem for problem in self.problems.problems if problem.id not in known]
         questions = [self._questions[problem.id] for problem in missing]
@@ -128,11 +103,10 @@ class LikelihoodTask:
         elif questions:
             self.model.scorer.score(questions, scored)
 
-    def result(self, file: AnswerFile) -> Result:
-        """Return the scores, after all options are scored."""
+    def result(self, records: Records) -> Result:
+        """See `Task`."""
         answers = [
-            [self._answer(problem, file.records[problem.id, 0])]
-            for problem in self.problems.problems
+            [self._answer(problem, records[problem.id, 0])] for problem in self.problems.problems
         ]
         each = lambda name: np.array([[getattr(a, name) for a in row] for row in answers])
         none = np.zeros((self.total, 1), bool)

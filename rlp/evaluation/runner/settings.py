@@ -56,8 +56,8 @@ class Settings:
         """
         self._check_names(suite)
         entries = [self._entry(entry) for entry in suite.entries]
-        names = [entry.name for entry in entries]
-        if twice := [name for name in names if names.count(name) > 1]:
+        keys = [entry.key for entry in entries]
+        if twice := [entry.name for entry in entries if keys.count(entry.key) > 1]:
             raise UserError(
                 f"suite {suite.name} would have the score {twice[0]!r} twice with these settings; "
                 "name its tasks instead, each once"
@@ -65,10 +65,11 @@ class Settings:
         return dataclasses.replace(suite, entries=tuple(entries))
 
     def _entry(self, entry: Entry) -> Entry:
-        task = benchmarks.find(entry.task)
+        task = benchmarks.find(entry.spec)
         if self.by_likelihood(task):
             task.scoring(self.prompt(task))
-            return Entry(entry.task, entry.group, 1, 0.0, 1.0, by_likelihood=True)
+            sampling = {"runs": 1, "temperature": 0.0, "top_p": 1.0}
+            return dataclasses.replace(entry, **sampling, by_likelihood=True)
         runs = self.runs or entry.runs
         default = suites.TEMPERATURE if runs > 1 else entry.temperature
         temperature = default if self.temperature is None else self.temperature
@@ -83,7 +84,7 @@ class Settings:
         )
 
     def _check_names(self, suite: Suite) -> None:
-        tasks = [benchmarks.find(entry.task) for entry in suite.entries]
+        tasks = [benchmarks.find(entry.spec) for entry in suite.entries]
         kinds: tuple[tuple[str, Sequence[str], Callable], ...] = (
             ("prompt", self.prompts, self._prompt_names),
             ("extractor", self.extractors, extractor_names),

@@ -1,0 +1,83 @@
+"""A task as it is posed to one model, whatever its answers are."""
+
+import abc
+import dataclasses
+import hashlib
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rlp.evaluation.benchmarks.files import ProblemSet
+from rlp.evaluation.benchmarks.suites import Entry
+from rlp.evaluation.runner.answer_file import Key
+from rlp.evaluation.runner.model import EvaluatedModel
+from rlp.evaluation.runner.result import Result
+
+Add = Callable[[str, int, dict[str, Any]], None]  # receives a problem, a run and its record
+Records = Mapping[Key, Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Task(abc.ABC):
+    """A task as it is posed to one model.
+
+    Attributes:
+      model: the model.
+      entry: the task in its suite.
+      problems: the problems.
+      seed: of the sampling.
+    """
+
+    model: EvaluatedModel
+    entry: Entry
+    problems: ProblemSet
+    seed: int
+
+    @property
+    def total(self) -> int:
+        """Number of responses."""
+        return len(self.problems.problems) * self.entry.runs
+
+    @abc.abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Return what all responses depend on, as JSON values."""
+
+    @abc.abstractmethod
+    def identities(self) -> dict[str, str]:
+        """Return a hash of what a model is asked, and of what grades it if that happens at once, by
+        problem.
+
+        A response in a file is that of this task if its hash is the same.
+        """
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Check all prompts before anything is computed.
+
+        Raises:
+          UserError: If a text cannot be encoded, or leaves no room for a response.
+        """
+
+    @abc.abstractmethod
+    def run(self, finished: Sequence[Key], add: Add) -> None:
+        """Compute the responses that are missing.
+
+        Args:
+          finished: the responses that exist already.
+          add: called with the problem, the run and the record of every response as soon as it is
+            finished.
+        """
+
+    @abc.abstractmethod
+    def result(self, records: Records) -> Result:
+        """Return the scores, given the records of all responses."""
+
+
+def identity(*parts: object) -> str:
+    """Return a short hash of what a response is to."""
+    return hashlib.sha256(repr(parts).encode(errors="replace")).hexdigest()[:12]
+
+
+def seed_of(seed: int, *names: object) -> int:
+    """Return a seed for a response, which depends on these names alone."""
+    return zlib.crc32("/".join(map(str, (seed, *names))).encode(errors="replace"))
