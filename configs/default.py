@@ -339,8 +339,25 @@ class Evaluation(Group):
     browse_documents: int = field(2, "documents in the report's thought browser", unit="documents",
         at_least=1)
     browse_positions: int = field(32, "maximum positions per document in the thought browser", at_least=1)
-    best_metric: str = field("", "held-out metric that selects the best checkpoint", special={"": "think_loss "
-        "(rlp), accuracy (rlvr and others over answers), response_loss (data.sft.share=1) or document_loss"})
+    suite: str = field("", 'benchmarks: a suite or tasks with commas, as --suite of launch.evaluate '
+        '("gsm8k,mmlu"); docs/evaluation.md', special={"": "none"})
+    suite_data: str = field("", "folder that has the files of the benchmarks of `suite`")
+    suite_every: int = field(0, "steps between evaluations of `suite` during training", unit="steps",
+        at_least=0, special={0: "at the end only"})
+    suite_limit: int = field(0, "maximum number of problems per benchmark of `suite`, evenly spread over its "
+        "file", at_least=0, special={0: "all"})
+    suite_max_tokens: int = field(0, "maximum length of a response to a problem of `suite`", unit="tokens",
+        at_least=0, special={0: "that of the benchmark, or what the context of the model leaves"})
+    suite_prompt: str = field("", "names of prompts, with commas; a benchmark of `suite` uses the first one that "
+        "it has", special={"": "the first for chats with a chat template, otherwise the first for base models"})
+    suite_think: bool = field(False, "responses to `suite` begin with the opening thinking tag, and options are "
+        "scored after `thoughts` thoughts of at most rlp.thought_length tokens")
+    suite_likelihood: bool = field(False, "options of `suite` are chosen by their log-likelihood instead of "
+        "generating answers")
+    best_metric: str = field("", 'held-out metric that selects the best checkpoint; with `suite` also '
+        '"benchmark/accuracy", the mean over its benchmarks, and others of docs/metrics.md', special={"":
+        "think_loss (rlp), accuracy (rlvr and others over answers), response_loss (data.sft.share=1) or "
+        "document_loss"})
 
 
 @dataclass(frozen=True)

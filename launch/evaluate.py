@@ -102,7 +102,7 @@ def main(_: Sequence[str]) -> None:
     suite = None if _HARNESS.value else suites.find(_SUITE.value)
     if not _CHECKPOINT.value:
         raise UserError("--checkpoint is missing; name one or more models, with commas")
-    if suite and evaluate.needs_data(suite) and not _DATA.value:
+    if suite and suite.reads_files and not _DATA.value:
         raise UserError("--data is missing; name the folder that has the files of the tasks")
     sources = named_models(_CHECKPOINT.value)
     check_models(sources)

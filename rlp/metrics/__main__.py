@@ -14,8 +14,9 @@ SECTIONS = {
     ),
     "Held out": (
         "Written to `evaluation.json` at the end of the run, and to `metrics.jsonl` as "
-        "`evaluation/<name>` every `evaluation.every` steps. `evaluation.best_metric` selects the "
-        "one that picks the best checkpoint.",
+        "`evaluation/<name>` every `evaluation.every` steps, those of [benchmarks]"
+        "(evaluation.md#while-training) every `evaluation.suite_every` steps. "
+        "`evaluation.best_metric` selects the one that picks the best checkpoint.",
         HELD_OUT,
     ),
     "Totals": (

@@ -7,9 +7,10 @@ objective defined outside this repository declares its additional metrics itself
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
-from rlp.metrics.metric import Measured, Metric
+from rlp.metrics.metric import HELD_OUT_PREFIX, Measured, Metric
 
 TRAINING = (
     Metric("information_gain", "Information gain", "nats", "mean; positive if thoughts help"),
@@ -141,6 +142,32 @@ HELD_OUT = (
         "problems", lower_is_better=False, group="Answers", shown=False,
     ),
     Metric(
+        "benchmark/accuracy", "mean accuracy", "share",
+        "mean of the accuracies of all benchmarks of evaluation.suite",
+        "benchmarks", lower_is_better=False, group="Benchmarks",
+    ),
+    Metric(
+        "benchmark/<score>/accuracy", "<score>", "share",
+        "share of responses with the correct answer, or of problems whose correct option is the "
+        "likeliest, for a score such as gsm8k_greedy or mmlu_log-likelihood",
+        "benchmarks", lower_is_better=False, group="Benchmarks",
+    ),
+    Metric(
+        "benchmark/<score>/format", "<score>, format", "share",
+        "share of responses with the format that the prompt asks for",
+        "benchmarks", lower_is_better=False, group="Benchmarks", shown=False,
+    ),
+    Metric(
+        "benchmark/<score>/no_answer", "<score>, no answer", "share",
+        "share of responses without an answer",
+        "benchmarks", lower_is_better=True, group="Benchmarks", shown=False,
+    ),
+    Metric(
+        "benchmark/<score>/truncated", "<score>, truncated", "share",
+        "share of responses that were cut at the limit of tokens",
+        "benchmarks", lower_is_better=True, group="Benchmarks", shown=False,
+    ),
+    Metric(
         "mean_information_gain", "information gain", "nats",
         "log-probability of the target with a thought minus without, averaged over thoughts",
         "documents", lower_is_better=False, group="Thoughts",
@@ -198,9 +225,12 @@ TOTALS = (
     ),
 )  # fmt: skip
 
+_TEMPLATE = re.compile(r"([^<]*)(<[^>]+>)(.*)")
 CATALOGUE = (*TRAINING, *HELD_OUT, *TOTALS)
 MEASURED = tuple(dict.fromkeys(metric.measured for metric in CATALOGUE))
-PLOTTED = tuple(m for m in (*TRAINING, *HELD_OUT) if m.shown and "<" not in m.name)
+_SHOWN = [m for m in (*TRAINING, *HELD_OUT) if m.shown]
+PLOTTED = tuple(m for m in _SHOWN if "<" not in m.name)
+PLOTTED_TEMPLATES = tuple(m for m in _SHOWN if "<" in m.name)
 
 
 def names(measured: Measured) -> tuple[str, ...]:
@@ -208,13 +238,15 @@ def names(measured: Measured) -> tuple[str, ...]:
     return tuple(m.name for m in CATALOGUE if m.measured == measured and "<" not in m.name)
 
 
-# The valid values of `evaluation.best_metric`.
+# The valid values of `evaluation.best_metric`, besides those of benchmarks.
 PICKING = {m.name: m for m in HELD_OUT if "<" not in m.name}
 
 
 def lower_is_better(name: str) -> bool:
     """Return whether the step with the lowest value of a held-out metric is the best one."""
-    return bool(PICKING[name].lower_is_better)
+    metric = find(HELD_OUT_PREFIX + name)
+    assert metric is not None
+    return bool(metric.lower_is_better)
 
 
 def find(key: str, metrics: Sequence[Metric] = CATALOGUE) -> Metric | None:
@@ -230,10 +262,13 @@ def find(key: str, metrics: Sequence[Metric] = CATALOGUE) -> Metric | None:
 
 def _filled(metric: Metric, key: str) -> Metric | None:
     """Return a template filled in so that it has this key, or None if it does not match."""
-    before, bracket, _ = metric.key.partition("<")
-    if not bracket or not key.startswith(before) or key == before:
+    parts = _TEMPLATE.fullmatch(metric.key)
+    if not parts:
         return None
-    template, text = metric.key.removeprefix(before), key.removeprefix(before)
+    before, template, after = parts.groups()
+    text = key.removeprefix(before).removesuffix(after)
+    if not text or before + text + after != key:
+        return None
     changed = {
         field: getattr(metric, field).replace(template, text)
         for field in ("name", "title", "meaning")

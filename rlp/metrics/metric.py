@@ -6,8 +6,8 @@ from typing import Literal
 HELD_OUT_PREFIX = "evaluation/"  # prefix of held-out metrics in metrics.jsonl
 
 # What a metric is measured on: a training step, the run up to a step ("total"), held-out documents,
-# held-out responses of prompt-response pairs, or held-out problems.
-Measured = Literal["step", "total", "documents", "responses", "problems"]
+# held-out responses of prompt-response pairs, held-out problems, or benchmarks.
+Measured = Literal["step", "total", "documents", "responses", "problems", "benchmarks"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Metric:
     @property
     def held_out(self) -> bool:
         """Whether the metric is measured on held-out data."""
-        return self.measured in ("documents", "responses", "problems")
+        return self.measured not in ("step", "total")
 
     @property
     def key(self) -> str:

@@ -45,7 +45,7 @@ def value_in(summary: Summary, metric: Metric) -> float | None:
 
 def unit_of(metric: Metric) -> str:
     """Return the unit in a column's heading; "" for accuracies, which are always shares."""
-    return "" if metric.group in ("Accuracy", "Answers") else metric.unit
+    return "" if metric.group in ("Accuracy", "Answers", "Benchmarks") else metric.unit
 
 
 def format_of(metric: Metric) -> str:

@@ -43,8 +43,11 @@ class Plot:
 def build_plots(groups: Sequence[Group]) -> list[Plot]:
     """Return a plot for every metric that some run has; held-out metrics need at least 2 points."""
     plots = []
-    declared = dict.fromkeys(m for group in groups for run in group.runs for m in run.declared)
-    for metric in (*catalogue.PLOTTED, *declared):
+    runs = [run for group in groups for run in group.runs]
+    declared = dict.fromkeys(metric for run in runs for metric in run.declared)
+    keys = dict.fromkeys(key for run in runs for key in run.metrics.columns)
+    found = (catalogue.find(key, [m]) for m in catalogue.PLOTTED_TEMPLATES for key in keys)
+    for metric in (*catalogue.PLOTTED, *filter(None, found), *declared):
         series = []
         for color, group in enumerate(groups):
             lines = tuple(filter(None, (read_line(run, metric.key) for run in group.runs)))

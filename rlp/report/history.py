@@ -1,5 +1,6 @@
 """The metrics of a run by step, as columns read from metrics.jsonl."""
 
+import functools
 import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,12 @@ class History:
         return math.fsum(known) if stages else None
 
 
+@functools.cache
+def _is_plotted(name: str) -> bool:
+    """Return whether a metric that is not in the catalogue by this name is plotted."""
+    return catalogue.find(name, catalogue.PLOTTED_TEMPLATES) is not None
+
+
 def _is_stage(name: str) -> bool:
     return name.startswith("seconds_") and name not in catalogue.names("total")
 
@@ -75,7 +82,7 @@ def read_history(
         if line.row is None:
             continue
         for name in line.row:
-            if name not in columns and (name in keys or _is_stage(name)):
+            if name not in columns and (name in keys or _is_stage(name) or _is_plotted(name)):
                 columns[name] = array("d", [math.nan]) * count
         for name, values in columns.items():
             value = line.row.get(name)

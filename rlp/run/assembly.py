@@ -10,7 +10,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.sharding import Mesh
@@ -33,6 +33,9 @@ from rlp.run.held_out import build_evaluator
 from rlp.run.method import TextMethod, as_user_error, build_method
 from rlp.runtime.errors import UserError
 
+if TYPE_CHECKING:
+    from rlp.run.training_suite import TrainingSuite
+
 LOGGER = logging.getLogger(__name__)
 # Like `rlp.run.method.ModelCheck`, with the mesh as an additional argument.
 ModelCheck = Callable[[ModelConfig, int, RLPSettings | None, Mesh], None]
@@ -49,6 +52,7 @@ class RunParts:
       evaluator: Computes the held-out metrics.
       mesh: The devices.
       answering: Samples and grades responses to problems; None for a run without problems.
+      suite: The benchmarks that it evaluates; None without them.
     """
 
     task: tasks.Task
@@ -57,6 +61,7 @@ class RunParts:
     evaluator: Evaluator
     mesh: Mesh
     answering: Answering | None
+    suite: "TrainingSuite | None" = None
 
     @property
     def sampling_method(self) -> Method | None:

@@ -12,7 +12,7 @@ from configs.default import Config
 from configs.fields import nested, value_of, walk
 from rlp.data.problem_format import PROBLEM
 from rlp.metrics import catalogue
-from rlp.run import datasets, tasks
+from rlp.run import datasets, suite_fields, tasks
 from rlp.run.datasets.dataset import given_forks
 from rlp.runtime.config_json import Value
 from rlp.runtime.errors import UserError
@@ -50,6 +50,7 @@ def check(values: Mapping[str, Value]) -> None:
     dataset.check(config, task)
     task.check(dataset)
     _check_problem_fields(config, task.answers_problems)
+    suite_fields.check(config)
     _check_best_metric(config, task, dataset)
     profiled_steps(config)
 
@@ -102,15 +103,22 @@ def _check_problem_fields(config: Config, asked: bool) -> None:
 def _check_best_metric(config: Config, task: tasks.Task, dataset: datasets.Dataset) -> None:
     """Check that the run measures the metric that picks the best checkpoint."""
     best, share = config.evaluation.best_metric, config.data.sft.share
+    of_suite = suite_fields.metric_names(config)
+    if not best or best in of_suite:
+        return
     measured = {
         "responses": bool(share),
         "problems": task.answers_problems,
         "documents": dataset.generated or task.reads_documents,
     }
-    if best and best not in catalogue.PICKING:
+    if best.startswith(suite_fields.PREFIX):
+        names = f"use one of {', '.join(of_suite)}" if of_suite else "set evaluation.suite"
+        problem = f"is not measured with evaluation.suite={config.evaluation.suite!r}; {names}"
+        raise UserError.of("evaluation.best_metric", best, problem)
+    if best not in catalogue.PICKING:
         known = ", ".join(["''", *catalogue.PICKING])
         raise UserError.of("evaluation.best_metric", best, f"is unknown; use one of {known}")
-    if best and not measured[catalogue.PICKING[best].measured]:
+    if not measured[catalogue.PICKING[best].measured]:
         raise UserError.of(
             "evaluation.best_metric",
             best,

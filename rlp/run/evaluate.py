@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 
 from rlp.evaluation import benchmarks
-from rlp.evaluation.benchmarks import files as problem_files
 from rlp.evaluation.benchmarks import metrics, suites
-from rlp.evaluation.benchmarks.files import ProblemSet
-from rlp.evaluation.benchmarks.suites import Entry, Suite, file_name
+from rlp.evaluation.benchmarks.suites import Suite, file_name
 from rlp.evaluation.runner.answer_file import AnswerFile
-from rlp.evaluation.runner.generation import GenerationTask
-from rlp.evaluation.runner.likelihood import LikelihoodTask
 from rlp.evaluation.runner.model import EvaluatedModel
+from rlp.evaluation.runner.posed import Posed, pose
 from rlp.evaluation.runner.result import Result
 from rlp.evaluation.runner.settings import Settings
 from rlp.evaluation.runner.task import Task
@@ -33,86 +30,6 @@ from rlp.runtime.progress import progress
 
 RESULTS, TABLE = "results.json", "results.md"
 SHOWN_PROBLEMS = 20  # of a task, on the page
-
-
-@dataclasses.dataclass(frozen=True)
-class Posed:
-    """A task of a suite as it is posed to all models.
-
-    Attributes:
-      entry: the task in its suite.
-      problems: its problems.
-    """
-
-    entry: Entry
-    problems: ProblemSet
-
-    def to(self, model: EvaluatedModel, settings: Settings, data: Path) -> Task:
-        """Return the task as it is posed to one model.
-
-        Args:
-          model: the model.
-          settings: of the evaluation.
-          data: the user's folder of benchmarks, for examples in prompts.
-
-        Raises:
-          UserError: If the task has no prompt for the model, or examples are missing.
-        """
-        benchmark = self.problems.benchmark
-        name = settings.prompt(benchmark)
-        if self.entry.by_likelihood:
-            scoring = benchmark.scoring(name)
-            return LikelihoodTask(
-                model=model,
-                entry=self.entry,
-                problems=self.problems,
-                scoring=scoring,
-                examples=scoring.context.load_examples(data),
-                thoughts=settings.thoughts if settings.think else 0,
-                thought_length=settings.thought_length,
-                seed=settings.seed,
-            )
-        prompt = benchmark.prompt(name, base=model.template is None)
-        return GenerationTask(
-            model=model,
-            entry=self.entry,
-            problems=self.problems,
-            prompt=prompt,
-            examples=prompt.load_examples(data),
-            extractor=settings.extractor(benchmark),
-            think=settings.think,
-            top_k=settings.top_k,
-            max_tokens=settings.max_tokens or benchmark.max_tokens,
-            fixed=settings.max_tokens > 0,
-            seed=settings.seed,
-        )
-
-
-def needs_data(suite: Suite) -> bool:
-    """Return whether a task of a suite reads a file."""
-    return any(benchmarks.find(entry.task).file for entry in suite.entries)
-
-
-def pose(suite: Suite, settings: Settings, data: Path) -> list[Posed]:
-    """Read the problems of a suite.
-
-    Args:
-      suite: the suite.
-      settings: of the evaluation.
-      data: the user's folder of benchmarks; it need not exist if all problems are generated.
-
-    Raises:
-      UserError: If a file is missing or cannot be used.
-    """
-    if needs_data(suite) and not data.is_dir():
-        raise UserError(f"--data={data} is not a folder; name the folder that has the benchmarks")
-    return [
-        Posed(
-            entry,
-            problem_files.load(benchmarks.find(entry.spec), data).sample(settings.limit),
-        )
-        for entry in suite.entries
-    ]
 
 
 def evaluate(
@@ -141,6 +58,8 @@ def evaluate(
         or `out` has other files, or responses of other settings or models.
     """
     suite = settings.of(suite)
+    if suite.reads_files and not data.is_dir():
+        raise UserError(f"--data={data} is not a folder; name the folder that has the benchmarks")
     posed = pose(suite, settings, data)
     _check_names(models)
     evaluation_folder.check(out)

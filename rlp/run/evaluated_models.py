@@ -16,7 +16,7 @@ from rlp.evaluation.options.option_scores import OptionScorer
 from rlp.evaluation.runner.model import EvaluatedModel
 from rlp.run import prompts
 from rlp.run.method import as_user_error
-from rlp.run.opened_model import open_model
+from rlp.run.opened_model import Opened, open_model
 from rlp.run.text_generation import build_generator, context
 
 
@@ -49,15 +49,32 @@ def open_on_mesh(name: str, source: str, mesh: Mesh) -> EvaluatedModel:
       UserError: As `open_model` does.
     """
     opened = open_model(source, default.get_config(), mesh)
+    identity = {"step": opened.step, "parameters": digest(opened.params)}
+    return evaluated_model(name, opened, identity)
+
+
+def evaluated_model(
+    name: str, opened: Opened, identity: Mapping[str, str | int | None]
+) -> EvaluatedModel:
+    """Return an opened model as benchmarks are posed to it.
+
+    Args:
+      name: its name in tables.
+      opened: the model.
+      identity: what tells its parameters from those of other models.
+
+    Raises:
+      UserError: As `build_generator` does.
+    """
     method, longest = opened.method, context(opened)
     return EvaluatedModel(
         name=name,
-        identity={"step": opened.step, "parameters": digest(opened.params)},
+        identity=identity,
         tokenizer=method.tokenizer,
         template=method.template,
         ends=prompts.stop_ids(opened),
         generator=build_generator(opened),
-        scorer=OptionScorer(method, opened.params, mesh, longest),
+        scorer=OptionScorer(method, opened.params, opened.mesh, longest),
         longest=longest,
     )
 

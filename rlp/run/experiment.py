@@ -17,7 +17,7 @@ from configs.default import Config
 from rlp.interop import init_from as starting
 from rlp.interop.huggingface import may_be_on_hub
 from rlp.report import terminal_table, write_report_separately
-from rlp.run import loop, memory_check, resume
+from rlp.run import loop, memory_check, resume, training_suite
 from rlp.runtime import (
     consistency,
     disk_errors,
@@ -188,7 +188,9 @@ def _check_arm(
             raise UserError.of("match", arm.match, ": that arm takes no steps; match another arm")
         hosts.agree(lambda: ownership.check(folder, "run"))
         adopted = starting.adopt(arm, folder, explicit, pending)
-        memory_check.build(Config.of(adopted), resume.starting_files(adopted, folder, pending))
+        files = resume.starting_files(adopted, folder, pending)
+        run = memory_check.build(Config.of(adopted), files)
+        training_suite.added(run, adopted, name, files)
     except UserError as error:
         raise error.within(f"arm {name}") from error
     return adopted

@@ -1,6 +1,5 @@
 """The end of a run: held-out metrics of the last state, and thoughts and responses to browse."""
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from rlp.run.assembly import RunParts
 from rlp.runtime import run_folder
 from rlp.runtime.atomic_files import write_json
 from rlp.training.cost import Totals
-
-Watch = Callable[[list], Iterable]  # wraps the list of batches: a progress bar, or an early stop
 
 
 def browse_thoughts(

@@ -11,10 +11,12 @@ identical to that of an uninterrupted run: the state after step k and record k o
 only on the config.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
@@ -31,9 +33,10 @@ from rlp.metrics.metric import HELD_OUT_PREFIX
 from rlp.metrics.watch import Watch
 from rlp.metrics.writer import MetricsWriter, NoMetrics
 from rlp.report import terminal_table, write_report_separately
-from rlp.run import arithmetic, finish, memory_check, out_of_memory, resume
+from rlp.run import arithmetic, finish, memory_check, out_of_memory, resume, training_suite
 from rlp.run.assembly import RunParts, read_data, root_keys
 from rlp.run.checks import profiled_steps
+from rlp.run.evaluations import Evaluations
 from rlp.run.model_files import small_files
 from rlp.run.objective_options import with_options
 from rlp.run.schedule import build_end, build_optimizer
@@ -42,7 +45,6 @@ from rlp.run.state import Progress, StateMaker, arrays, save
 from rlp.runtime import consistency, disk_errors, hosts, lease, multihost, ownership, run_folder
 from rlp.runtime.config_json import fields
 from rlp.runtime.errors import UserError
-from rlp.runtime.fingerprints import Fingerprint, changes
 from rlp.runtime.preemption import Preempted, Preemption
 from rlp.runtime.progress import progress
 from rlp.runtime.step_trace import StepTrace
@@ -123,7 +125,7 @@ def _build(config: ConfigDict, workdir: Path) -> RunParts:
     run = memory_check.build(Config.of(config), files)
     # Raises if the tokenizer could not be exported with the config's special tokens.
     small_files(run.method, files, starting.same_tokenizer(config, files), config.data)
-    return run
+    return training_suite.added(run, config, workdir.name, files)
 
 
 def _report(workdir: Path, page: Path, result: dict[str, Any]) -> None:
@@ -153,6 +155,8 @@ class _Loop:
         self.optimizer = build_optimizer(self.settings, end.last)
         self.states = StateMaker(self.settings, parts, self.optimizer)
         self.init_key, self.key, self.evaluation_key = root_keys(self.settings.seed)
+        evaluation = (self.settings.evaluation, self.evaluation_key, workdir.name)
+        self.evaluations = Evaluations(parts, self.preemption, *evaluation)
         self.progress = Progress(Totals(), {})
         self.faulty = False  # whether the last step had a non-finite value
         self.speed = Speed([*parts.mesh.devices.flat], self.settings.model.compute_dtype)
@@ -161,7 +165,7 @@ class _Loop:
         """Run from the newest checkpoint, or from the start, until evaluation.json is written."""
         directory, parts = self.workdir / run_folder.CHECKPOINTS, self.parts
         train, held_out = read_data(self.settings, parts)
-        self.progress.data = fingerprint(train, held_out)
+        self.progress.data = fingerprint(train, held_out) | self.evaluations.fingerprint
         hosts.check_same_data(self.progress.data)
         resumes = hosts.agree(lambda: bool(saved_steps(directory)))
         params = None if resumes else self.states.load_initial_params()
@@ -203,24 +207,12 @@ class _Loop:
         if restored is None:
             return None
         state, saved = restored
-        hosts.agree(lambda: self._check_data(saved.data))
-        self.progress.totals = saved.totals
+        data, allowed = (saved.data, self.progress.data), self.allow_data_change
+        hosts.agree(lambda: resume.check_data(*data, self.workdir, allowed))
+        self.progress.totals, self.progress.unwritten = saved.totals, saved.unwritten
         of = f" of {self.end.last}" if self.end.last else ""
         LOGGER.info("resuming %s at step %d%s", self.workdir, int(state.step), of)
         return state
-
-    def _check_data(self, saved: dict[str, Fingerprint]) -> None:
-        """Refuse data that differ from those of the checkpoint, unless that is allowed."""
-        if not (changed := changes(saved, self.progress.data)):
-            return
-        differences = "; ".join(changed)
-        if not self.allow_data_change:
-            raise UserError(
-                f"{self.workdir} contains a run on different data ({differences}); restore the "
-                "data, choose another --workdir, or pass --allow_config_change to continue with "
-                "the new data"
-            )
-        LOGGER.warning("continuing with different data: %s", differences)
 
     def _trainer(self, train: Stream) -> Trainer:
         return self.parts.task.trainer(self.parts, train, self.optimizer, self.states.shardings)
@@ -235,23 +227,27 @@ class _Loop:
         task = self.parts.task
         rules = (*warning_rules.RULES, *task.warnings)
         watch = Watch(dict(fields(self.config)) | size, rules)
-        open_writer = lambda: MetricsWriter(self.workdir, step, watch, task.metrics)
+        written = step - bool(self.progress.unwritten)
+        open_writer = lambda: MetricsWriter(self.workdir, written, watch, task.metrics)
         with (
             open_writer() if hosts.is_first() else NoMetrics() as writer,
-            progress(self.end.last, step, self.label) as bar,
+            progress(self.end.last, written, self.label) as bar,
             StepTrace(profiled_steps(settings), self.workdir / run_folder.PROFILE) as trace,
         ):
-            while not over:
-                self._stop_if_asked(state, checkpoints)
-                with trace.step(step + 1):
-                    state, metrics = self._one_step(trainer, state, train)
-                self.preemption.wait()  # from now on, signals wait for the end of a step
-                step += 1
-                over = self.end.reached(step, totals)
+            while not over or self.progress.unwritten:
+                metrics, self.progress.unwritten = self.progress.unwritten, {}
+                if not metrics:
+                    with self._saved_if_stopped(state, checkpoints):
+                        self.preemption.check()
+                    with trace.step(step + 1):
+                        state, metrics = self._one_step(trainer, state, train)
+                    self.preemption.wait()  # from now on, signals wait for the end of a step
+                    step += 1
+                    over = self.end.reached(step, totals)
                 evaluated = None
-                every = settings.evaluation.every
-                if every and step % every == 0 and not over:
-                    evaluated = self._evaluate(state, held_out)
+                if self.evaluations.due(step) and not over:
+                    with self._saved_if_stopped(state, checkpoints, metrics):
+                        evaluated = self.evaluations.during(step, state.params, held_out, totals)
                     metrics |= {HELD_OUT_PREFIX + name: value for name, value in evaluated.items()}
                 self.folder_lease.check()
                 writer.write(step, metrics)
@@ -265,11 +261,19 @@ class _Loop:
                     self.on_step({"step": step, **metrics})
         return state
 
-    def _stop_if_asked(self, state: TrainState, checkpoints: Checkpoints) -> None:
-        """If a signal has arrived, save the state and raise Preempted."""
+    @contextlib.contextmanager
+    def _saved_if_stopped(
+        self,
+        state: TrainState,
+        checkpoints: Checkpoints,
+        unwritten: Mapping[str, float] = MappingProxyType({}),
+    ) -> Iterator[None]:
+        """Save the state, with its metrics if they are not written yet, if a signal stops what runs
+        in this context."""
         try:
-            self.preemption.check()
+            yield
         except Preempted:
+            self.progress.unwritten = dict(unwritten)
             self._save(state, checkpoints)
             checkpoints.wait()
             raise
@@ -307,39 +311,19 @@ class _Loop:
                 + (f" (checkpoints exist for steps {saved})" if saved else "")
             )
 
-    def _evaluate(
-        self, state: TrainState, held_out: HeldOut, watch: finish.Watch = iter
-    ) -> dict[str, float]:
-        """Return the held-out metrics of a state."""
-        start = time.perf_counter()
-        metrics = self.parts.evaluator.evaluate(state.params, held_out, self.evaluation_key, watch)
-        self.progress.totals.seconds_evaluate += time.perf_counter() - start
-        return metrics
-
-    def _watched(self, batches: list) -> Iterator:
-        """Yield the batches of the final evaluation under a progress bar; a signal stops it."""
-        label = f"{self.workdir.name} evaluation"
-        with progress(len(batches), 0, label, "batch") as bar:
-            for batch in self.preemption.watch(batches):
-                yield batch
-                bar.update(1)
-
     def _save(
         self, state: TrainState, checkpoints: Checkpoints, metrics: dict[str, float] | None = None
     ) -> None:
         self.folder_lease.check()
-        save(checkpoints, state, self.progress, metrics)
+        measured = metrics is not None and self.parts.task.best_metric in metrics
+        save(checkpoints, state, self.progress, metrics if measured else None)
 
     def _finish(
         self, state: TrainState, checkpoints: Checkpoints, held_out: HeldOut
     ) -> dict[str, Any]:
         """Evaluate and save the last state, and write evaluation.json and thoughts.json."""
-        try:
-            metrics = self._evaluate(state, held_out, self._watched)
-        except Preempted:
-            self._save(state, checkpoints)
-            checkpoints.wait()
-            raise
+        with self._saved_if_stopped(state, checkpoints):
+            metrics = self.evaluations.at_end(state.params, held_out, self.progress.totals)
         self._save(state, checkpoints, metrics)
         browse = (self.settings, self.parts, state.params, held_out, self.evaluation_key)
         documents, responses = finish.browse_thoughts(*browse), finish.browse_responses(*browse)

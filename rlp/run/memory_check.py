@@ -72,8 +72,10 @@ def checkpoints(config: Config, last: int | None) -> int:
     most = config.checkpoint.keep + 2
     if last is None:
         return most
-    every, evaluated = config.checkpoint.every, config.evaluation.every
-    return min(most, last // every + (last // evaluated if evaluated else 0) + 1)
+    evaluation = config.evaluation
+    suite_every = evaluation.suite_every if evaluation.suite else 0
+    between = (config.checkpoint.every, evaluation.every, suite_every)
+    return min(most, sum(last // every for every in between if every) + 1)
 
 
 def check_parameters(name: str, model: ModelConfig, used: int, mesh: Mesh, limits: Limits) -> None:

@@ -16,6 +16,7 @@ from rlp.run.objective_options import with_options
 from rlp.runtime import run_folder
 from rlp.runtime.config_json import check_same, load_config, save_config
 from rlp.runtime.errors import UserError
+from rlp.runtime.fingerprints import Fingerprint, changes
 from rlp.runtime.strict_json import read_object
 from rlp.training.checkpoint.folder import saved_steps
 
@@ -44,6 +45,34 @@ def config_changes(config: ConfigDict, workdir: Path) -> list[str]:
     if starting.changed_template(config, workdir):
         changes.append(f"data.chat_template: the content of {config.data.chat_template} changed")
     return changes
+
+
+def check_data(
+    saved: Mapping[str, Fingerprint],
+    now: Mapping[str, Fingerprint],
+    workdir: Path,
+    allow_data_change: bool,
+) -> None:
+    """Refuse data that differ from those of the checkpoint, unless that is allowed.
+
+    Args:
+      saved: Their fingerprint in the checkpoint, by config field.
+      now: Their fingerprint now.
+      workdir: The run folder.
+      allow_data_change: Log a warning instead.
+
+    Raises:
+      UserError: If they differ and that is not allowed.
+    """
+    if not (changed := changes(saved, now)):
+        return
+    differences = "; ".join(changed)
+    if not allow_data_change:
+        raise UserError(
+            f"{workdir} contains a run on different data ({differences}); restore the data, choose "
+            "another --workdir, or pass --allow_config_change to continue with the new data"
+        )
+    LOGGER.warning("continuing with different data: %s", differences)
 
 
 def starting_files(

@@ -7,6 +7,7 @@ the totals that the run has used.
 
 import dataclasses
 import logging
+import math
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from rlp.interop import init_from as starting
 from rlp.run.assembly import RunParts
 from rlp.runtime import consistency, hosts
 from rlp.runtime.fingerprints import Fingerprint
+from rlp.runtime.strict_json import finite
 from rlp.training.checkpoint import Checkpoints
 from rlp.training.cost import Totals
 
@@ -33,10 +35,13 @@ class Progress:
     Attributes:
       totals: The tokens, FLOPs and seconds used so far, and the position in the data.
       data: Fingerprints of the data, by config field.
+      unwritten: The metrics of the last step if a signal stopped its evaluation, so that its line
+        of metrics is still to be written; else empty.
     """
 
     totals: Totals
     data: dict[str, Fingerprint]
+    unwritten: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class StateMaker:
@@ -106,7 +111,9 @@ class StateMaker:
             **items["counters"],
             **{name: items[name] for name in ("params", "optimizer")},
         )
-        return state, Progress(totals, items["data"].get("fingerprint", {}))
+        unwritten = items["meta"].get("unwritten", {})
+        numbers = {name: math.nan if x is None else x for name, x in unwritten.items()}
+        return state, Progress(totals, items["data"].get("fingerprint", {}), numbers)
 
     def _new_state(self, params: Params) -> TrainState:
         return new_state(params, self._optimizer, self._baseline, self._reference)
@@ -121,7 +128,10 @@ def save(
     """Start writing a checkpoint, with the held-out metrics of the state if it was evaluated."""
     totals = dataclasses.asdict(progress.totals)
     data = {"position": totals.pop("position"), "fingerprint": progress.data}
-    items = arrays(state) | {"data": data, "meta": {"totals": totals}}
+    meta = {"totals": totals}
+    if progress.unwritten:
+        meta["unwritten"] = finite(progress.unwritten)
+    items = arrays(state) | {"data": data, "meta": meta}
     checkpoints.save(int(state.step), items, metrics)
 
 

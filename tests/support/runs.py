@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from configs.fields import flat
 from models import sharding
 from rlp.run import assembly, loop
 from rlp.run.checks import check
+from rlp.runtime.preemption import Preempted
 from rlp.training.checkpoint.load import orbax_context
 
 SHAPE = {
@@ -159,6 +162,24 @@ def crash_at(owner: Any, name: str, call: int) -> Iterator[list]:
         yield calls
     finally:
         setattr(owner, name, before)
+
+
+def stopped_at(config: ConfigDict, workdir: Path, owner: Any, name: str, call: int) -> int | None:
+    """Run until SIGTERM arrives during a call; return the step of the newest checkpoint."""
+    before, calls = getattr(owner, name), []
+
+    def count(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return before(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, count)
+        with pytest.raises(Preempted):
+            loop.train(config, workdir, report=False)
+    assert not (workdir / "evaluation.json").exists()
+    return max(steps(workdir), default=None) if any(workdir.iterdir()) else None
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:

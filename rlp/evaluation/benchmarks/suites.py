@@ -67,6 +67,11 @@ class Suite:
     overall: tuple[str, ...] = ()
     source: str = "this project"
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether a task reads a file; the problems of others are generated."""
+        return any(benchmarks.find(entry.spec).file for entry in self.entries)
+
 
 @dataclasses.dataclass(frozen=True)
 class Mean:

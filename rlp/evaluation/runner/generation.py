@@ -180,7 +180,7 @@ class GenerationTask(Task):
         room, longest = self.max_tokens, self.model.longest
         if longest and len(ids) + room > longest:
             if self.fixed or len(ids) >= longest:
-                cure = "lower --max_tokens" if len(ids) < longest else "choose a shorter prompt"
+                cure = "lower max_tokens" if len(ids) < longest else "choose a shorter prompt"
                 raise UserError(
                     f"{self.entry.task}, problem {problem.id}: its prompt of {len(ids):,} tokens "
                     f"and a response of {room:,} exceed the {longest:,} tokens that "

@@ -62,7 +62,7 @@ class LikelihoodTask(Task):
                 raise UserError(
                     f"{self.entry.task}, problem {name}: its context with thought and option has "
                     f"{needed:,} tokens, but {self.model.name} reads {longest:,}; choose a context "
-                    "with fewer examples by --prompt, or a smaller --thought_length"
+                    "with fewer examples as the prompt, or lower thought_length"
                 )
 
     def run(self, finished: Sequence[Key], add: Add) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 from rlp.evaluation.generation.generator import Generator
 from rlp.evaluation.options.option_scores import OptionScorer
@@ -26,7 +27,7 @@ class EvaluatedModel:
     """
 
     name: str
-    identity: dict[str, str | int | None]
+    identity: Mapping[str, str | int | None]
     tokenizer: Tokenizer
     template: str | None
     ends: tuple[int, ...]
@@ -59,7 +60,7 @@ class EvaluatedModel:
         shown = prompts.chat_text(self.name, self.tokenizer, self.template, messages)
         if think and shown.rstrip().endswith(THINK_OPEN):
             raise UserError(
-                f"the chat template of {self.name} opens a thought itself; leave out --think"
+                f"the chat template of {self.name} opens a thought itself; leave out think"
             )
         return (*self.tokenizer.encode(shown), *opening)
 

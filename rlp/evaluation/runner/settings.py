@@ -68,14 +68,15 @@ class Settings:
         task = benchmarks.find(entry.spec)
         if self.by_likelihood(task):
             task.scoring(self.prompt(task))
-            sampling = {"runs": 1, "temperature": 0.0, "top_p": 1.0}
-            return dataclasses.replace(entry, **sampling, by_likelihood=True)
+            return dataclasses.replace(
+                entry, runs=1, temperature=0.0, top_p=1.0, by_likelihood=True
+            )
         runs = self.runs or entry.runs
         default = suites.TEMPERATURE if runs > 1 else entry.temperature
         temperature = default if self.temperature is None else self.temperature
         if not temperature and runs > 1:
             raise UserError(
-                f"{entry.task}: {runs} greedy responses would be equal; set --runs=1, or a "
+                f"{entry.task}: {runs} greedy responses would be equal; set runs to 1, or a "
                 "temperature above 0"
             )
         top_p = self.top_p if self.top_p is not None else suites.TOP_P

@@ -1,9 +1,7 @@
 """An interrupted run ends with the same result as an uninterrupted one, wherever it stopped."""
 
 import json
-import os
 import shutil
-import signal
 
 import jax
 import numpy as np
@@ -18,7 +16,6 @@ from rlp.run import assembly, finish, loop
 from rlp.run.assembly import read_data
 from rlp.runtime import lease, run_folder
 from rlp.runtime.errors import UserError
-from rlp.runtime.preemption import Preempted
 from rlp.training.checkpoint import Checkpoints
 from tests.support import runs
 from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixture
@@ -102,24 +99,6 @@ def test_another_seed_is_another_run(kind, tmp_path, finished):
 # SIGTERM.
 
 
-def stopped_at(config, workdir, owner, name, call):
-    """Run until SIGTERM arrives during a call; return the step of the newest checkpoint."""
-    before, calls = getattr(owner, name), []
-
-    def count(*args, **kwargs):
-        calls.append(args)
-        if len(calls) == call:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return before(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, count)
-        with pytest.raises(Preempted):
-            loop.train(config, workdir, report=False)
-    assert not (workdir / "evaluation.json").exists()
-    return max(runs.steps(workdir), default=None) if any(workdir.iterdir()) else None
-
-
 @pytest.mark.parametrize("kind", ["next_token", "rlp"], indirect=True)
 def test_sigterm_saves_the_step_reached_and_the_run_goes_on_from_it(kind, tmp_path, finished):
     trainer, stream, config = kind
@@ -134,7 +113,7 @@ def test_sigterm_saves_the_step_reached_and_the_run_goes_on_from_it(kind, tmp_pa
         ((stream, "batch", 3), 7),
     ]
     for moment, step in stops:
-        assert stopped_at(config, tmp_path, *moment) == step
+        assert runs.stopped_at(config, tmp_path, *moment) == step
         lines = runs.metrics(tmp_path)
         assert [line["step"] for line in lines] == list(range(1, step + 1))
         assert [line["step"] for line in lines if "evaluation/think_loss" in line] == [

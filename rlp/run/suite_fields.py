@@ -1,0 +1,109 @@
+"""The fields `evaluation.suite*`: which benchmarks a run evaluates, and how they are posed."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from configs.default import Config
+from rlp.evaluation.benchmarks import suites
+from rlp.evaluation.benchmarks.suites import Entry, Suite
+from rlp.evaluation.runner.settings import Settings
+from rlp.runtime import hosts
+from rlp.runtime.errors import UserError
+
+FIELD = "evaluation.suite"
+PREFIX = "benchmark/"  # of the names of metrics
+MEAN = f"{PREFIX}accuracy"  # the mean of all accuracies
+
+
+def check(config: Config) -> None:
+    """Check the fields, without reading files.
+
+    Raises:
+      UserError: If a task does not exist or cannot be posed in this way, the folder with its files
+        is missing, or the run has several processes.
+    """
+    evaluation = config.evaluation
+    if not evaluation.suite:
+        return
+    if hosts.count() > 1:
+        raise UserError.of(
+            FIELD,
+            evaluation.suite,
+            "is evaluated by runs of one process only; set it to '', and evaluate checkpoints of "
+            "the run with launch.evaluate",
+        )
+    if evaluation.suite_likelihood and evaluation.suite_max_tokens:
+        raise UserError.of(
+            "evaluation.suite_max_tokens",
+            evaluation.suite_max_tokens,
+            "has no effect with evaluation.suite_likelihood; set it to 0",
+        )
+    if not suite_of(config).reads_files:
+        return
+    if not evaluation.suite_data:
+        raise UserError.of(
+            FIELD, evaluation.suite, "needs evaluation.suite_data, the folder with its files"
+        )
+    if not Path(evaluation.suite_data).is_dir():
+        raise UserError.of(
+            "evaluation.suite_data",
+            evaluation.suite_data,
+            "is not a folder; name the folder that has the files of the benchmarks",
+        )
+
+
+def suite_of(config: Config) -> Suite:
+    """Return the tasks of `evaluation.suite`, with their sampling.
+
+    Raises:
+      UserError: If a task does not exist or cannot be posed in this way.
+    """
+    with errors_named(config):
+        return settings_of(config).of(suites.find(config.evaluation.suite))
+
+
+def settings_of(config: Config) -> Settings:
+    """Return how the tasks are posed."""
+    evaluation = config.evaluation
+    prompts = map(str.strip, evaluation.suite_prompt.split(","))
+    return Settings(
+        likelihood=evaluation.suite_likelihood,
+        think=evaluation.suite_think,
+        prompts=tuple(filter(None, prompts)),
+        max_tokens=evaluation.suite_max_tokens,
+        limit=evaluation.suite_limit,
+        thoughts=evaluation.thoughts,
+        thought_length=config.rlp.thought_length,
+        seed=config.seed,
+    )
+
+
+def metrics_of(entry: Entry) -> dict[str, str]:
+    """Return the names of the metrics of a task, by what they are in `Scores`."""
+    measured = {"accuracy": "accuracy", "no_answer": "no_answer"}
+    if not entry.by_likelihood:
+        measured |= {"complies": "format", "truncated": "truncated"}
+    return {score: f"{PREFIX}{entry.key}/{name}" for score, name in measured.items()}
+
+
+def metric_names(config: Config) -> list[str]:
+    """Return the names of all metrics of the suite; [] without one.
+
+    Raises:
+      UserError: As in `suite_of`.
+    """
+    if not config.evaluation.suite:
+        return []
+    return [MEAN, *(name for e in suite_of(config).entries for name in metrics_of(e).values())]
+
+
+@contextlib.contextmanager
+def errors_named(config: Config) -> Iterator[None]:
+    """Let an error name the field `evaluation.suite`."""
+    try:
+        yield
+    except UserError as error:
+        named = error.within(f"{FIELD}={config.evaluation.suite!r}")
+        named.field, named.value = FIELD, config.evaluation.suite
+        raise named from error
