@@ -150,7 +150,7 @@ def test_a_run_that_is_killed_or_stopped_while_it_evaluates_ends_like_one_that_n
 
 
 @pytest.mark.parametrize("kind", ["next_token"], indirect=True)
-@pytest.mark.parametrize("think", [False, True])
+@pytest.mark.parametrize("think", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_options_are_scored_by_their_likelihood(kind, suite, tmp_path, think):
     _, _, config = kind
     fields = {"steps": 1, "evaluation.suite_likelihood": True, "evaluation.suite_think": think}

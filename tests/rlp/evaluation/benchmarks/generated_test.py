@@ -8,7 +8,6 @@ from rlp.answers.verifiers import gym
 from rlp.evaluation import benchmarks
 from rlp.evaluation.benchmarks import files, suites
 from rlp.evaluation.benchmarks.grading import ResponseGrader
-from rlp.run import evaluate
 from rlp.runtime.errors import UserError
 
 pytest.importorskip("reasoning_gym", reason="requirements-gym.txt")
@@ -68,8 +67,8 @@ def test_a_list_of_tasks_may_have_generated_ones_with_commas_in_brackets():
     spec = f'gsm8k,reasoning_gym:chain_sum?operators=["+","-"]&size=3,{SUMS}'
     tasks = [entry.task for entry in suites.find(spec).entries]
     assert [task.partition("?")[0] for task in tasks] == [*["reasoning_gym:chain_sum"] * 2, "gsm8k"]
-    assert evaluate.needs_data(suites.find(spec))
-    assert not evaluate.needs_data(suites.find(SUMS))
+    assert suites.find(spec).reads_files
+    assert not suites.find(SUMS).reads_files
 
 
 def test_a_name_that_is_spelled_in_two_ways_is_one_task():
