@@ -17,11 +17,11 @@ MEAN = f"{PREFIX}accuracy"  # the mean of all accuracies
 
 
 def check(config: Config) -> None:
-    """Check the fields, without reading files.
+    """Check the fields, without looking for the files of problems.
 
     Raises:
-      UserError: If a task does not exist or cannot be posed in this way, the folder with its files
-        is missing, or the run has several processes.
+      UserError: If a task does not exist or cannot be posed in this way, or the run has several
+        processes.
     """
     evaluation = config.evaluation
     if not evaluation.suite:
@@ -39,18 +39,26 @@ def check(config: Config) -> None:
             evaluation.suite_max_tokens,
             "has no effect with evaluation.suite_likelihood; set it to 0",
         )
-    if not suite_of(config).reads_files:
-        return
-    if not evaluation.suite_data:
+    if suite_of(config).reads_files and not evaluation.suite_data:
         raise UserError.of(
             FIELD, evaluation.suite, "needs evaluation.suite_data, the folder with its files"
         )
-    if not Path(evaluation.suite_data).is_dir():
+
+
+def folder_of(config: Config) -> Path:
+    """Return the folder with the files of problems; it need not exist if all are generated.
+
+    Raises:
+      UserError: If it is needed, but is not a folder.
+    """
+    folder = Path(config.evaluation.suite_data)
+    if suite_of(config).reads_files and not folder.is_dir():
         raise UserError.of(
             "evaluation.suite_data",
-            evaluation.suite_data,
+            config.evaluation.suite_data,
             "is not a folder; name the folder that has the files of the benchmarks",
         )
+    return folder
 
 
 def suite_of(config: Config) -> Suite:

@@ -43,11 +43,11 @@ class TrainingSuite:
 
     @property
     def fingerprint(self) -> dict[str, Fingerprint]:
-        """The fingerprint of what the model is asked, and of the correct answers."""
+        """The fingerprint of the problems, and of the examples in their prompts."""
         parts = [
             text
             for task in self.tasks
-            for text in (task.entry.name, task.problems.digest, repr(task.identities()))
+            for text in (task.entry.name, task.problems.digest, repr(task.examples))
         ]
         count = sum(len(task.problems.problems) for task in self.tasks)
         return {suite_fields.FIELD: {"digest": digest(parts), "problems": count}}
@@ -106,7 +106,7 @@ def added(run: RunParts, config: ConfigDict, name: str, files: Path | None) -> R
     if not typed.evaluation.suite:
         return run
     suite, settings = suite_fields.suite_of(typed), suite_fields.settings_of(typed)
-    data = Path(typed.evaluation.suite_data)
+    data = suite_fields.folder_of(typed)
     with suite_fields.errors_named(typed):
         params = abstract_params(run.method.model, run.mesh)
         # With a step, since positions beyond the longest training text are ones it never reads.

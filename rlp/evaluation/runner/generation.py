@@ -14,7 +14,7 @@ import numpy as np
 
 from rlp.answers.verifiers import Tags
 from rlp.evaluation import benchmarks
-from rlp.evaluation.benchmarks.benchmark import Example, Extractor, Problem, Prompt
+from rlp.evaluation.benchmarks.benchmark import Extractor, Problem, Prompt
 from rlp.evaluation.benchmarks.grading import ResponseGrader, Verdict
 from rlp.evaluation.benchmarks.metrics import score
 from rlp.evaluation.generation.generator import Request, Response, Sampling
@@ -33,7 +33,6 @@ class GenerationTask(Task):
 
     Attributes:
       prompt: the prompt.
-      examples: solved problems for the prompt.
       extractor: name of the extractor.
       think: responses begin with the opening thinking tag.
       top_k: of the samples; 0 for no limit.
@@ -42,7 +41,6 @@ class GenerationTask(Task):
     """
 
     prompt: Prompt
-    examples: Sequence[Example]
     extractor: str
     think: bool
     top_k: int

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlp.evaluation.benchmarks.benchmark import Example, OptionScoring, Problem
+from rlp.evaluation.benchmarks.benchmark import OptionScoring, Problem
 from rlp.evaluation.benchmarks.metrics import score
 from rlp.evaluation.generation.single import Thought
 from rlp.evaluation.options.questions import OptionScore, Question, mean_over_thoughts
@@ -25,13 +25,11 @@ class LikelihoodTask(Task):
 
     Attributes:
       scoring: contexts and options.
-      examples: solved problems for the contexts.
       thoughts: sampled thoughts before the options; 0 for none.
       thought_length: most tokens of a thought.
     """
 
     scoring: OptionScoring
-    examples: Sequence[Example]
     thoughts: int
     thought_length: int
 

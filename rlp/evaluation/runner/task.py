@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rlp.evaluation.benchmarks.benchmark import Example
 from rlp.evaluation.benchmarks.files import ProblemSet
 from rlp.evaluation.benchmarks.suites import Entry
 from rlp.evaluation.runner.answer_file import Key
@@ -25,12 +26,14 @@ class Task(abc.ABC):
       model: the model.
       entry: the task in its suite.
       problems: the problems.
+      examples: solved problems in its prompts.
       seed: of the sampling.
     """
 
     model: EvaluatedModel
     entry: Entry
     problems: ProblemSet
+    examples: Sequence[Example]
     seed: int
 
     @property

@@ -10,6 +10,7 @@ from configs.default import Config
 from configs.fields import flat
 from rlp.evaluation.benchmarks import suites
 from rlp.evaluation.runner.generation import GenerationTask
+from rlp.evaluation.runner.model import EvaluatedModel
 from rlp.evaluation.runner.settings import Settings
 from rlp.metrics import catalogue
 from rlp.report import load_folders
@@ -23,6 +24,7 @@ from rlp.run.opened_model import one_device as one
 from rlp.runtime import hosts
 from rlp.runtime.errors import UserError
 from tests.support import runs
+from tests.support.chats import CHATML, model
 from tests.support.runs import crash_at, one_device  # noqa: F401  a fixture
 
 pytestmark = pytest.mark.usefixtures("one_device", "early_warnings")
@@ -160,6 +162,25 @@ def test_options_are_scored_by_their_likelihood(kind, suite, tmp_path, think):
     names = [name for name in result if name.startswith("benchmark/words_log-likelihood/")]
     assert {name.rpartition("/")[2] for name in names} == {"accuracy", "no_answer"}
     assert result["benchmark/accuracy"] in (0, 1 / 3, 2 / 3, 1)
+
+
+@pytest.mark.slow
+def test_a_model_with_a_chat_template_is_asked_in_chats_also_after_a_stop(suite, text, tmp_path):
+    base = model(tmp_path / "base", **{"chat_template.jinja": CHATML})
+    chat = str(Path(suite["evaluation.suite_data"]) / "chat.py")
+    fields = {"init_from": str(base), "evaluation.suite": chat, "steps": 3}
+    config = runs.config(runs.TEXT, text, suite, fields)
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        prompt_ids = EvaluatedModel.prompt_ids
+        patch.setattr(
+            EvaluatedModel, "prompt_ids", lambda *args: asked.append(args) or prompt_ids(*args)
+        )
+        whole = loop.train(config, tmp_path / "whole", report=False)
+    assert {(chat, think) for *_, chat, think in asked} == {(True, False)}
+    assert runs.stopped_at(config, tmp_path / "run", GenerationTask, "_record", 7) == 2
+    again = loop.train(config, tmp_path / "run", report=False)
+    assert runs.timeless(again) == runs.timeless(whole)
 
 
 # What is refused, before anything is written.
