@@ -152,6 +152,7 @@ def find(spec: str) -> Suite:
 
 def _default_entry(spec: str) -> Entry:
     task = benchmarks.find(spec)
+    spec = task.name if spec.startswith(gym.PREFIX) else spec  # with all of its options
     return sampled(spec, task.group, task.runs) if task.runs > 1 else greedy(spec, task.group)
 
 

@@ -35,7 +35,7 @@ from rlp.evaluation.benchmarks.files import read_table
 
 def problems(path):
     for number, row in enumerate(read_table(path, {"q": ("q",)})):
-        yield Problem(str(number), row.text("q"), "A", ("the", "bread"))
+        yield Problem(str(number), row.text("q"), "A", ("north", "east"))
 
 def prompt(name, text):
     return Prompt(name, "2026-11", "here", text, chat=CHAT, complies=lambda text: odd(text[-1:]))
@@ -65,7 +65,8 @@ EVERY_2 = {"steps": 5, "checkpoint.every": 3, "evaluation.every": 3, "evaluation
 def suite(tmp_path_factory):
     """Return the fields of a run that evaluates a task with generated answers."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    rows = [{"q": text} for text in ("the moon", "a", "under", "some old", "and the")]
+    texts = ("Now he", "She turns", "north", "he faces east", "she")  # known to every tokenizer
+    rows = [{"q": text} for text in texts]
     (folder / "words").mkdir()
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "words" / "test.jsonl").write_text(lines)
@@ -255,6 +256,6 @@ def test_other_problems_are_other_data(kind, suite, tmp_path):
     with crash_at(GenerationTask, "_record", 9), pytest.raises(runs.Crash):
         loop.train(config, tmp_path / "run", report=False)
     problems = data / "words" / "test.jsonl"
-    problems.write_text(problems.read_text().replace("moon", "sun"))
+    problems.write_text(problems.read_text().replace("turns", "faces"))
     with pytest.raises(UserError, match="evaluation.suite: other 4 problems"):
         loop.train(config, tmp_path / "run", report=False)
