@@ -164,7 +164,7 @@ HELD_OUT = (
     ),
     Metric(
         "benchmark/<score>/truncated", "<score>, truncated", "share",
-        "share of responses that were cut at the limit of tokens",
+        "share of responses, or of thoughts before options, that were cut at the limit of tokens",
         "benchmarks", lower_is_better=True, group="Benchmarks", shown=False,
     ),
     Metric(

@@ -87,11 +87,18 @@ def settings_of(config: Config) -> Settings:
     )
 
 
-def metrics_of(entry: Entry) -> dict[str, str]:
-    """Return the names of the metrics of a task, by what they are in `Scores`."""
+def metrics_of(entry: Entry, thinks: bool) -> dict[str, str]:
+    """Return the names of the metrics of a task, by what they are in `Scores`.
+
+    Args:
+      entry: The task.
+      thinks: Whether there are thoughts before options.
+    """
     measured = {"accuracy": "accuracy", "no_answer": "no_answer"}
     if not entry.by_likelihood:
-        measured |= {"complies": "format", "truncated": "truncated"}
+        measured["complies"] = "format"
+    if thinks or not entry.by_likelihood:
+        measured["truncated"] = "truncated"
     return {score: f"{PREFIX}{entry.key}/{name}" for score, name in measured.items()}
 
 
@@ -103,7 +110,8 @@ def metric_names(config: Config) -> list[str]:
     """
     if not config.evaluation.suite:
         return []
-    return [MEAN, *(name for e in suite_of(config).entries for name in metrics_of(e).values())]
+    tasks = (metrics_of(x, config.evaluation.suite_think) for x in suite_of(config).entries)
+    return [MEAN, *(name for names in tasks for name in names.values())]
 
 
 @contextlib.contextmanager

@@ -36,10 +36,12 @@ class TrainingSuite:
     Attributes:
       label: Of progress bars.
       tasks: The tasks, whose model has shapes in the place of parameters.
+      thinks: Whether responses, or options, are preceded by thoughts.
     """
 
     label: str
     tasks: Sequence[Task]
+    thinks: bool
 
     @property
     def fingerprint(self) -> dict[str, Fingerprint]:
@@ -69,7 +71,7 @@ class TrainingSuite:
         accuracies = []
         for task in self.tasks:
             scores = self._result(dataclasses.replace(task, model=model), check).scores
-            names = suite_fields.metrics_of(task.entry)
+            names = suite_fields.metrics_of(task.entry, self.thinks)
             metrics |= {name: getattr(scores, score) for score, name in names.items()}
             accuracies.append(scores.accuracy)
         return {suite_fields.MEAN: float(np.mean(accuracies)), **metrics}
@@ -115,4 +117,5 @@ def added(run: RunParts, config: ConfigDict, name: str, files: Path | None) -> R
         tasks = [posed.to(model, settings, data) for posed in pose(suite, settings, data)]
         for task in tasks:
             task.check()
-    return dataclasses.replace(run, suite=TrainingSuite(f"{name} evaluation", tasks))
+    suite_of_run = TrainingSuite(f"{name} evaluation", tasks, settings.think)
+    return dataclasses.replace(run, suite=suite_of_run)

@@ -1,6 +1,5 @@
 """Contexts that begin with the same tokens are read once, and score as contexts of their own."""
 
-
 import numpy as np
 import pytest
 
