@@ -80,7 +80,24 @@ def _placed(arrays: Any, lead: int) -> Any:
 
 def grown(config: ModelConfig, cache: Cache, slots: int) -> Cache:
     """Return a branch cache with capacity for `slots` tokens, padded with zeros."""
-    slots, caches = room(slots), {}
+    slots = room(slots)
+
+    def shapes(kind: LayerKind, leaf: tuple[int, ...]) -> Any:
+        return kind.branch_cache(config, leaf[0], leaf[2], slots)
+
+    return _padded(config, cache, shapes, slots)
+
+
+def lengthened(config: ModelConfig, cache: Cache, length: int) -> Cache:
+    """Return the cache of trunks with one fork each with room for `length` tokens, padded with
+    zeros."""
+    shapes = lambda kind, leaf: kind.trunk_cache(config, leaf[0], length, 1)
+    return _padded(config, cache, shapes, cache.slots)
+
+
+def _padded(config: ModelConfig, cache: Cache, shapes: Callable, slots: int) -> Cache:
+    """Return a cache whose arrays have the shapes `shapes(kind, shape of its first array)`."""
+    caches = {}
 
     def pad(x: jax.Array, shape: jax.ShapeDtypeStruct) -> jax.Array:
         lead = x.ndim - len(shape.shape)
@@ -91,9 +108,8 @@ def grown(config: ModelConfig, cache: Cache, slots: int) -> Cache:
         of_kind = cache.kinds[kind.name]
         arrays_list = of_kind if isinstance(of_kind, list) else [of_kind]
         lead = 0 if isinstance(of_kind, list) else 1
-        leaf = jax.tree.leaves(arrays_list[0])[0].shape[lead:]
-        shapes = kind.branch_cache(config, leaf[0], leaf[2], slots)
-        larger = [jax.tree.map(pad, arrays, shapes) for arrays in arrays_list]
+        wanted = shapes(kind, jax.tree.leaves(arrays_list[0])[0].shape[lead:])
+        larger = [jax.tree.map(pad, arrays, wanted) for arrays in arrays_list]
         caches[kind.name] = larger if lead == 0 else larger[0]
     return Cache(caches, slots)
 

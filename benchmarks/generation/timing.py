@@ -35,7 +35,8 @@ from rlp.engine.forked_documents import ForkedDocuments
 from rlp.engine.placement import gather
 from rlp.engine.step import RLPSettings, read_stage, rollout_stage
 from rlp.evaluation.answering import response_settings
-from rlp.evaluation.generation.generator import Generator, Request, Sampling, padded
+from rlp.evaluation.generation.batch import padded
+from rlp.evaluation.generation.generator import Generator, Request, Sampling
 from rlp.evaluation.generation.single import ROOM, continuation
 from rlp.training.flops import by_phase, rlp_flops
 

@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -89,6 +89,29 @@ def listen(callback: Callable[[int], bool]) -> Callable[[], None]:
     return lambda: _listeners.remove(callback)
 
 
+@contextlib.contextmanager
+def first_calls(callback: Callable[[int], object]) -> Iterator[None]:
+    """Let the first signal of `ENDING` call a function from a thread instead of ending the program;
+    the second one ends it. To be entered in the main thread, after `install`."""
+    heard = 0
+
+    def hear(number: int) -> bool:
+        nonlocal heard
+        heard += 1
+        if heard == 1:
+            callback(number)
+        return heard > 1
+
+    stop_listening = listen(hear)
+    before = {number: signal.signal(number, _wait) for number in handled()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        stop_listening()
+
+
 def die_of(number: int) -> NoReturn:
     """End the process by a signal, so that a shell sees which signal ended it."""
     for stream in (sys.stdout, sys.stderr):
@@ -119,6 +142,10 @@ def _die_if_asked() -> None:
 
 def _handler(number: int, frame: FrameType | None) -> None:
     """Do nothing: `_watch` receives the signal, too."""
+
+
+def _wait(number: int, frame: FrameType | None) -> None:
+    """Do nothing, unlike `_handler`: the program goes on."""
 
 
 def _watch(reader: int) -> NoReturn:

@@ -9,8 +9,8 @@ random numbers are addressed by its seed and the number of a token.
 import dataclasses
 import functools
 import itertools
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,22 +21,13 @@ from models.config import ModelConfig
 from models.sharding import batch_shards
 from models.transformer import Params
 from rlp.engine.placement import gatherer
-from rlp.engine.sampling import Sampler
-from rlp.evaluation.generation.requests import Reader, Request, Response, Sampling, check
-from rlp.evaluation.generation.text_programs import (
-    Choosing,
-    Prompts,
-    TextPrograms,
-    Texts,
-    text_programs,
-)
+from rlp.evaluation.generation.batch import Batch, Network, Row, Text, padded, power_below
+from rlp.evaluation.generation.requests import Request, Response, Sampling, check
+from rlp.evaluation.generation.text_programs import TextPrograms, text_programs
 
 __all__ = ["Generator", "Request", "Response", "Sampling"]
 
-STEP = 16  # tokens of every text between two looks of the host
-FIRST_SLOTS = 256  # room for the tokens of a text; doubled when it is used up
 SHARING = 4  # most texts of a row: the row is not free before the longest of them is finished
-SHORTEST = 32  # tokens of a row; longer rows have 2^k or 3 · 2^k tokens, so that few are compiled
 Done = Callable[[int, Response], None]
 
 
@@ -84,15 +75,35 @@ class Generator:
         for request in requests:
             check(request, self.model.vocab_size, self.context)
         responses: dict[int, Response] = {}
-        seeds = np.array([request.seed for request in requests], np.uint32)
-        keys = np.asarray(jax.random.key_data(jax.vmap(jax.random.key)(seeds)))
         with jax.set_mesh(self.mesh):
-            for rows in self._groups(requests):
-                for index, response in _Run(self, requests, keys, rows).responses():
-                    responses[index] = response
-                    if done:
-                        done(index, response)
+            for rows in self._groups(self.texts_of(dict(enumerate(requests)))):
+                batch = self.batch(rows)
+                while batch.busy:
+                    for index, reader in batch.step():
+                        if reader.response is None:
+                            continue
+                        responses[index] = reader.response
+                        if done:
+                            done(index, reader.response)
         return [responses[index] for index in range(len(requests))]
+
+    def texts_of(self, requests: Mapping[Any, Request]) -> list[Text]:
+        """Return the texts that requests ask for, with the same names."""
+        seeds = np.array([request.seed for request in requests.values()], np.uint32)
+        keys = np.asarray(jax.random.key_data(jax.vmap(jax.random.key)(seeds)))
+        return [Text(*item, key) for item, key in zip(requests.items(), keys, strict=True)]
+
+    def batch(self, rows: Sequence[Row], small_reads: bool = False) -> Batch:
+        """Return a batch; see `Batch`. To be called on the mesh."""
+        network = Network(
+            programs=self.programs,
+            weights=self.weights,
+            decode=self.decode,
+            shards=batch_shards(self.mesh),
+            texts=self.texts,
+            tokens=self.tokens,
+        )
+        return Batch(network, rows, small_reads)
 
     @property
     def programs(self) -> TextPrograms:
@@ -107,15 +118,15 @@ class Generator:
         params = gather(self.params) if gather else self.params
         return params, self.programs.unrolled(params)
 
-    def _groups(self, requests: Sequence[Request]) -> Iterator[list["_Row"]]:
+    def _groups(self, texts: Sequence[Text]) -> Iterator[list[Row]]:
         """Yield rows that are generated together: with equally many texts, and prompts of similar
         lengths unless there are few."""
         by_count = defaultdict(list)
-        for row in self._rows(requests):
+        for row in self._rows(texts):
             by_count[len(row.members)].append(row)
         for count, rows in sorted(by_count.items()):
             rows.sort(key=lambda row: padded(len(row.prompt)))
-            group: list[_Row] = []
+            group: list[Row] = []
             for _, similar in itertools.groupby(rows, lambda row: padded(len(row.prompt))):
                 group += similar
                 if len(group) * count >= self.texts:
@@ -124,197 +135,17 @@ class Generator:
             if group:
                 yield group
 
-    def _rows(self, requests: Sequence[Request]) -> Iterator["_Row"]:
-        """Yield the rows of requests, such that one on every device holds at most `tokens` if
+    def _rows(self, texts: Sequence[Text]) -> Iterator[Row]:
+        """Yield the rows of texts, such that one on every device holds at most `tokens` if
         possible."""
-        of_prompt: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, request in enumerate(requests):
-            of_prompt[request.prompt].append(index)
+        of_prompt: dict[tuple[int, ...], list[Text]] = defaultdict(list)
+        for text in texts:
+            of_prompt[text.request.prompt].append(text)
         for prompt, members in of_prompt.items():
             room = self.tokens // batch_shards(self.mesh) - padded(len(prompt))
-            longest = max(_held(requests[index]) for index in members)
+            longest = max(text.held for text in members)
             most = min(SHARING, self.texts, room // longest)
             while members:
-                size = _power_below(min(len(members), most))
-                yield _Row(prompt, tuple(members[:size]))
+                size = power_below(min(len(members), most))
+                yield Row(prompt, tuple(members[:size]))
                 members = members[size:]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """A prompt, and the indices of the requests that it is shared by: a power of two."""
-
-    prompt: tuple[int, ...]
-    members: tuple[int, ...]
-
-
-def _held(request: Request) -> int:
-    """Return the slots that the longest response to a request uses."""
-    return -(-request.max_tokens // STEP) * STEP
-
-
-def _power_below(count: int) -> int:
-    """Return the largest power of two up to `count`, at least 1."""
-    return 1 << (max(count, 1).bit_length() - 1)
-
-
-def _power_above(count: int) -> int:
-    """Return the smallest power of two from `count` on."""
-    return 1 << (count - 1).bit_length()
-
-
-def padded(length: int) -> int:
-    """Return the tokens of a row for a prompt: 2^k or 3 · 2^k, and a multiple of `SHORTEST`."""
-    power = _power_above(length)
-    size = power * 3 // 4 if length <= power * 3 // 4 else power
-    return -(-size // SHORTEST) * SHORTEST
-
-
-class _Run:
-    """Generates the responses of rows with equally many texts each."""
-
-    def __init__(
-        self,
-        generator: Generator,
-        requests: Sequence[Request],
-        keys: np.ndarray,
-        rows: Sequence[_Row],
-    ) -> None:
-        self.programs, self.weights = generator.programs, generator.weights
-        self.decode = generator.decode
-        self.requests, self.keys, self.waiting = requests, keys, deque(rows)
-        members = [requests[index] for row in rows for index in row.members]
-        self.count = len(rows[0].members)  # N
-        self.length = max(padded(len(row.prompt)) for row in rows)  # T
-        self.ends = max(len(request.ends) for request in members)
-        self.sampled = any(request.sampling.temperature for request in members)
-        self.top_k = any(request.sampling.top_k for request in members)
-        self.top_p = any(request.sampling.top_p < 1 for request in members)
-
-        self.most = max(map(_held, members))
-        held = generator.tokens // (self.length + self.count * self.most)
-        self.shards = batch_shards(generator.mesh)
-        # Powers of two on every device, so that few programs are compiled.
-        possible = _power_below(min(held, generator.texts // self.count) // self.shards)
-        self.size = self.shards * min(possible, _power_above(-(-len(rows) // self.shards)))  # B
-        self.places: list[_Place] = []
-        blocks = min(FIRST_SLOTS, self.most) // STEP
-        self.written = [-1] * blocks  # number of the call that last wrote each block of slots
-
-    def responses(self) -> Iterator[tuple[int, Response]]:
-        """Yield the index of each request with its response, as they are finished."""
-        self.places = [self._next_place(0) for _ in range(self.size)]
-        prompts = self._read(self.places)
-        slots = len(self.written) * STEP
-        texts = self.programs.begin(prompts, count=self.count, slots=slots)
-        for call in itertools.count():
-            # One program at a time: on a CPU, several on many devices may wait for one another.
-            prompts, texts = jax.block_until_ready(self._refilled(prompts, texts, call))
-            if not any(place.open.any() for place in self.places):
-                return
-            block, texts = self._free_block(texts)
-            self.written[block] = call
-            texts, chosen = self.programs.decode(
-                *self.weights, prompts, texts, self._choosing(), block * STEP, steps=STEP
-            )
-            yield from self._collect(jax.device_get(chosen))
-
-    def _next_place(self, call: int) -> "_Place":
-        """Return the next row to begin, or one without open texts if none is waiting."""
-        row = self.waiting.popleft() if self.waiting else _Row((0,), ())
-        readers = [Reader(self.requests[index], self.decode) for index in row.members]
-        return _Place(row, readers, call, np.array([True] * len(readers) or [False] * self.count))
-
-    def _read(self, places: Sequence["_Place"]) -> Prompts:
-        tokens = np.zeros((len(places), self.length), np.int32)
-        for at, place in enumerate(places):
-            tokens[at, : len(place.row.prompt)] = place.row.prompt
-        length = np.array([len(place.row.prompt) for place in places], np.int32)
-        return self.programs.read(self.weights[0], tokens, length)
-
-    def _refilled(self, prompts: Prompts, texts: Texts, call: int) -> tuple[Prompts, Texts]:
-        """Give rows without open texts to waiting ones, some at a time."""
-        part = self.shards * max(1, self.size // self.shards // 4)
-        while self.waiting:
-            free = [at for at, place in enumerate(self.places) if not place.open.any()][:part]
-            if len(free) < min(part, len(self.waiting)):
-                break
-            begun = [self._next_place(call) for _ in range(part)]
-            rows = np.full(part, self.size, np.int32)  # beyond the last row: nowhere
-            rows[: len(free)] = free
-            prompts, texts = self.programs.put(prompts, texts, self._read(begun), rows)
-            for at, place in zip(free, begun, strict=False):
-                self.places[at] = place
-        return prompts, texts
-
-    def _free_block(self, texts: Texts) -> tuple[int, Texts]:
-        """Return a block of slots that no open text uses, and the texts with room for it."""
-        oldest = min(place.begun for place in self.places if place.open.any())
-        free = [block for block, call in enumerate(self.written) if call < oldest]
-        if not free:
-            free = [len(self.written)]
-            # The oldest text has tokens in every block, and is shorter than `most`.
-            self.written += [-1] * min(len(self.written), self.most // STEP - len(self.written))
-            texts = self.programs.grow(texts, slots=len(self.written) * STEP)
-        return free[0], texts
-
-    def _choosing(self) -> Choosing:
-        """Return the settings of all texts, [B, N]."""
-
-        def each(value: Callable[[int], Any], spare: Any, dtype: Any) -> np.ndarray:
-            """Return an array of values of requests, given by their indices."""
-            return np.array(
-                [
-                    [value(index) for index in place.row.members] or [spare] * self.count
-                    for place in self.places
-                ],
-                dtype,
-            )
-
-        request, pad = self.requests.__getitem__, [-1] * self.ends
-        sampler = Sampler(
-            each(lambda i: request(i).sampling.temperature, 0, np.float32),
-            each(lambda i: request(i).sampling.top_k, 0, np.int32) if self.top_k else None,
-            each(lambda i: request(i).sampling.top_p, 1, np.float32) if self.top_p else None,
-        )
-        taken = [
-            [len(reader.tokens) for reader in place.readers] or [0] * self.count
-            for place in self.places
-        ]
-        return Choosing(
-            open=np.stack([place.open for place in self.places]),
-            taken=np.array(taken, np.int32),
-            limit=each(lambda i: request(i).max_tokens, 0, np.int32),
-            ends=each(lambda i: [*request(i).ends, *pad][: self.ends], pad, np.int32),
-            key=each(lambda i: self.keys[i], self.keys[0], np.uint32),
-            sampler=sampler if self.sampled else None,
-        )
-
-    def _collect(self, chosen: Any) -> Iterator[tuple[int, Response]]:
-        """Add tokens to their responses; yield those that are finished."""
-        for at, place in enumerate(self.places):
-            for n, reader in enumerate(place.readers):
-                if not place.open[n]:
-                    continue
-                new = slice(chosen.taken[at, n] - len(reader.tokens))
-                reader.add(chosen.tokens[at, n, new].tolist(), chosen.logprobs[at, n, new].tolist())
-                if reader.response is not None:
-                    place.open[n] = False
-                    yield place.row.members[n], reader.response
-
-
-@dataclasses.dataclass
-class _Place:
-    """A row of the batch.
-
-    Attributes:
-      row: whose texts it holds.
-      readers: of its texts; none if the row is spare.
-      begun: number of the call of `decode` with which they began.
-      open: [N] bool, texts that go on.
-    """
-
-    row: _Row
-    readers: list[Reader]
-    begun: int
-    open: np.ndarray

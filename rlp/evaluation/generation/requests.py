@@ -153,6 +153,17 @@ class Reader:
         elif len(self.tokens) == self.request.max_tokens:
             self._finish(len(self.tokens), self._text(len(self.tokens)), "length")
 
+    def shown(self) -> str:
+        """Return the text so far without its end that later tokens may still change: a character
+        that is not whole, or the beginning of a stop string."""
+        if self.response is not None:
+            return self.response.text
+        text = self._text(len(self.tokens)).rstrip(BROKEN)
+        begins = lambda size: any(stop.startswith(text[-size:]) for stop in self.request.stop)
+        longest = min(max(map(len, self.request.stop), default=1) - 1, len(text))
+        held = next((size for size in range(longest, 0, -1) if begins(size)), 0)
+        return text[: len(text) - held]
+
     def _finish(self, count: int, text: str, how: str) -> None:
         logprobs = tuple(self._logprobs[:count])
         self.response = Response(tuple(self.tokens[:count]), text, logprobs, how)

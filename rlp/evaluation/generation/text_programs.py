@@ -5,7 +5,7 @@
     begin      makes room for the texts
     decode     chooses up to `steps` tokens of every open text
     put        replaces some prompts, and the texts after them, by others
-    grow       makes room for longer texts
+    resized    makes room for more rows, longer prompts and longer texts
 
 A slot holds one token of every text, as for thoughts, but in any order: the tokens of a text lie in
 the slots that were written while it was open, and its positions say in which order. A text that
@@ -157,11 +157,16 @@ class TextPrograms:
         return Texts(branches, cache, constrain(hidden, "rows"))
 
     @functools.cached_property
-    def grow(self) -> Callable[..., Texts]:
-        """`grow(texts, slots=…)` returns the texts with room for more slots."""
+    def resized(self) -> Callable[..., tuple[Prompts, Texts]]:
+        """`resized(prompts, texts, rows=…, length=…, slots=…)` returns a larger batch.
 
-        @functools.partial(jax.jit, static_argnames="slots")
-        def grow(texts: Texts, *, slots: int) -> Texts:
+        It has more rows (copies of the last one), room for longer prompts and for more slots.
+        """
+
+        @functools.partial(jax.jit, static_argnames=("rows", "length", "slots"))
+        def resized(
+            prompts: Prompts, texts: Texts, *, rows: int, length: int, slots: int
+        ) -> tuple[Prompts, Texts]:
             branches = texts.branches
             more = slots - branches.tokens.shape[-1]
             pad = lambda x: jnp.pad(x, [(0, 0), (0, 0), (0, more)])
@@ -172,16 +177,42 @@ class TextPrograms:
                 live=pad(branches.live),
             )
             cache = caches.grown(self.model, texts.cache, slots)
-            return dataclasses.replace(texts, branches=branches, cache=cache)
+            prompts = self._lengthened(prompts, length)
+            texts = dataclasses.replace(texts, branches=branches, cache=cache)
+            count = len(branches.tokens)
+            if rows == count:
+                return prompts, texts
+            index = jnp.minimum(jnp.arange(rows), count - 1)
 
-        return grow
+            def more_rows(x: jax.Array, axis: int) -> jax.Array:
+                return constrain(jnp.take(x, index, axis=axis), *[None] * axis, "rows")
+
+            return _on_rows(more_rows, prompts), _on_rows(more_rows, texts)
+
+        return resized
+
+    def _lengthened(self, prompts: Prompts, length: int) -> Prompts:
+        """Return prompts with room for `length` tokens each."""
+        trunk = prompts.trunk
+        more = length - trunk.tokens.shape[1]
+        if not more:
+            return prompts
+        pad = lambda x: jnp.pad(x, [(0, 0), (0, more)])
+        trunk = dataclasses.replace(
+            trunk,
+            tokens=pad(trunk.tokens),
+            segment=pad(trunk.segment),
+            position=jnp.broadcast_to(jnp.arange(length)[None, :], (len(trunk.tokens), length)),
+        )
+        cache = caches.lengthened(self.model, prompts.cache, length)
+        return dataclasses.replace(prompts, trunk=trunk, cache=cache)
 
     @functools.cached_property
     def put(self) -> Callable[[Prompts, Texts, Prompts, Array], tuple[Prompts, Texts]]:
         """`put(prompts, texts, others, rows)` replaces rows by other prompts, whose texts begin.
 
-        `rows` has an index for each of the others; one that is B or larger puts it nowhere. The
-        first two arguments are donated.
+        The others may be shorter. `rows` has an index for each of them; one that is B or larger
+        puts it nowhere. The first two arguments are donated.
         """
 
         @functools.partial(jax.jit, donate_argnums=(0, 1))
@@ -189,16 +220,10 @@ class TextPrograms:
             prompts: Prompts, texts: Texts, others: Prompts, rows: jax.Array
         ) -> tuple[Prompts, Texts]:
             count, slots = texts.branches.tokens.shape[1:]
+            others = self._lengthened(others, prompts.trunk.tokens.shape[1])
             begun = self._begin(others, count=count, slots=slots)
-
-            def replaced(old: Any, new: Any) -> Any:
-                write = lambda x, axes, y: _replaced(x, rows, y, axes[0])
-                first = lambda x, y: _replaced(x, rows, y, 0)
-                bare = lambda x: dataclasses.replace(x, cache=None)
-                result = jax.tree.map(first, bare(old), bare(new))
-                return dataclasses.replace(result, cache=map_rows(write, old.cache, new.cache))
-
-            return replaced(prompts, others), replaced(texts, begun)
+            write = lambda x, axis, y: _replaced(x, rows, y, axis)
+            return _on_rows(write, prompts, others), _on_rows(write, texts, begun)
 
         return put
 
@@ -291,6 +316,15 @@ def _uniforms(keys: Array, numbers: jax.Array) -> jax.Array:
         return jax.random.uniform(jax.random.fold_in(jax.random.wrap_key_data(key), number), (1,))
 
     return jax.vmap(jax.vmap(draw))(jnp.asarray(keys), numbers)[..., 0]
+
+
+def _on_rows(change: Callable, *batches: Any) -> Any:
+    """Apply `change(array, axis of the rows, *arrays of the others)` to prompts or texts."""
+    bare = [dataclasses.replace(batch, cache=None) for batch in batches]
+    result = jax.tree.map(lambda x, *y: change(x, 0, *y), *bare)
+    write = lambda x, axes, *y: change(x, axes[0], *y)
+    cache = map_rows(write, *(batch.cache for batch in batches))
+    return dataclasses.replace(result, cache=cache)
 
 
 def _replaced(x: jax.Array, rows: jax.Array, new: jax.Array, axis: int) -> jax.Array:

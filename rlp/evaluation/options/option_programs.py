@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from models.config import ModelConfig
-from models.sharding import replicated
+from models.sharding import constrain, replicated
 from models.transformer import Params, bind
 from models.tree import Branches, ForkPoints, Trunk, extend, forward, prefill
 from rlp.data.batch import Batch
 from rlp.engine.branches import lay_out
 from rlp.engine.method import Method
-from rlp.engine.scoring import Scores, reasoned_scores, token_scores
+from rlp.engine.scoring import Scores, in_chunks, reasoned_scores, token_scores
 from rlp.engine.stages import sample_thoughts
 
 
@@ -141,6 +141,46 @@ def score_rows(config: ModelConfig, params: Params, ids: jax.Array, size: jax.Ar
     model = bind(config, params)
     hidden = forward(model, _trunk(ids[:, :-1], size - 1))
     return token_scores(model, hidden, ids[:, 1:]).logprob
+
+
+def rank_rows(
+    config: ModelConfig, params: Params, ids: jax.Array, size: jax.Array, *, top: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Score every token of rows but the first, and find the likeliest tokens in its place.
+
+    Args:
+      config: of the network.
+      params: of the network.
+      ids: [B, T + 1] int32; the last token of a row is only predicted.
+      size: [B], tokens of each row.
+      top: number of the likeliest tokens, at most the rows of the embedding.
+
+    Returns:
+      The log-probability of every token, [B, T] nats; the ids of the likeliest tokens, [B, T, top]
+      int32, the likeliest first; and their log-probabilities, [B, T, top] nats.
+    """
+    model, (rows, length) = bind(config, params), ids[:, 1:].shape
+    hidden = forward(model, _trunk(ids[:, :-1], size - 1))
+
+    def rank(inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+        hidden, targets = (x.reshape(-1, *x.shape[2:]) for x in inputs)
+        logits = constrain(model.logits(hidden), "rows", "vocab")
+        logits -= logits.max(axis=-1, keepdims=True)
+        normalizer = jnp.log(jnp.exp(logits).sum(axis=-1, keepdims=True))
+        chosen = jnp.take_along_axis(logits, targets[:, None], axis=-1) - normalizer
+        values, tokens = jax.lax.top_k(logits, top)
+        by_row = lambda x: x.reshape(rows, -1, *x.shape[1:])
+        return by_row(chosen[:, 0]), by_row(tokens), by_row(values - normalizer)
+
+    chunks = in_chunks(config.vocab_size, (hidden, ids[:, 1:]))
+    whole = lambda x: x.swapaxes(0, 1).reshape(rows, -1, *x.shape[3:])[:, :length]
+    return jax.tree.map(whole, jax.lax.map(rank, chunks))
+
+
+@functools.cache  # so that `compiled` has one program for each number
+def ranking(top: int) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
+    """Return `rank_rows` for a number of the likeliest tokens."""
+    return functools.partial(rank_rows, top=top)
 
 
 def score_after_thoughts(

@@ -13,6 +13,7 @@ No token is banned: log-probabilities are those of a softmax over all rows of th
 import dataclasses
 import functools
 import math
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -26,12 +27,13 @@ from models.sharding import batch_shards
 from models.transformer import Params
 from rlp.engine.method import Method
 from rlp.engine.placement import gatherer
-from rlp.evaluation.generation.generator import padded
+from rlp.evaluation.generation.batch import padded
 from rlp.evaluation.generation.single import Thought
 from rlp.evaluation.options import option_programs
 from rlp.evaluation.options.questions import (
     OptionScore,
     Question,
+    Ranked,
     Row,
     check_ids,
     check_questions,
@@ -240,6 +242,34 @@ class OptionScorer:
                 if done and not missing[i]:
                     done(i, found[i])
         return found
+
+    def rank(self, rows: Sequence[Sequence[int]], top: int) -> list[Ranked]:
+        """Score every token of rows but the first, and find the likeliest tokens in its place.
+
+        Args:
+          rows: token ids, at least two each.
+          top: number of the likeliest tokens; at most that of the embedding are found.
+
+        Raises:
+          UserError: If the network cannot read a row.
+        """
+        longest, vocab_size = self.context, self.method.model.vocab_size
+        for number, row in enumerate(rows):
+            check_ids(row, vocab_size, f"row {number}")
+            if len(row) < 2 or (longest is not None and len(row) - 1 > longest):
+                raise UserError(f"row {number} has {len(row)} tokens; the network cannot score it")
+        found: dict[int, Ranked] = {}
+        shape = lambda item: (min(padded(len(item[1]) - 1), longest or sys.maxsize),)
+        limits = (self.batch_tokens, batch_shards(self.mesh))
+        program = option_programs.ranking(min(top, vocab_size))
+        listed = list(enumerate(rows))
+        for (width,), some, count in row_batches(listed, shape, lambda shape: shape[0], *limits):
+            ids = table([row for _, row in some], count, width + 1)
+            size = table([[len(row)] for _, row in some], count, 1)[:, 0]
+            result = self._run(program, self.method.model, ids, size)
+            for (i, row), *values in zip(some, *result, strict=False):
+                found[i] = Ranked(*(value[: len(row) - 1] for value in values))
+        return [found[i] for i in range(len(rows))]
 
     def thought_tokens(self, length: int) -> int:
         """Return the most tokens that are between a context and its options: the thinking prompt,

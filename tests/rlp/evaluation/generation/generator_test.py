@@ -9,8 +9,9 @@ import pytest
 
 from models import backend
 from models.sharding import make_mesh, parameter_shardings
-from rlp.evaluation.generation import generator as generators
-from rlp.evaluation.generation.generator import Generator, Request, Response, Sampling, padded
+from rlp.evaluation.generation import batch as batches
+from rlp.evaluation.generation.batch import padded
+from rlp.evaluation.generation.generator import Generator, Request, Response, Sampling
 from rlp.evaluation.generation.single import continuation
 from rlp.runtime.errors import UserError
 from tests.support import naive, tiny
@@ -133,7 +134,7 @@ def test_responses_do_not_depend_on_the_mesh(responses, sizes):
 
 def test_long_responses_use_the_slots_of_finished_ones(monkeypatch):
     """Room begins with two blocks of slots and grows; blocks are written again and again."""
-    monkeypatch.setattr(generators, "FIRST_SLOTS", 2 * generators.STEP)
+    monkeypatch.setattr(batches, "FIRST_SLOTS", 2 * batches.STEP)
     lengths = [3, 90, 20, 17, 100, 40, 33, 70, 16]
     requests = [Request(prompt(5), n, Sampling(1.0), seed=n) for n in lengths]
     requests = [dataclasses.replace(each, prompt=prompt(n)) for n, each in enumerate(requests, 1)]

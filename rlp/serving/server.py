@@ -1,0 +1,82 @@
+"""Runs an application on a socket with uvicorn, until it is asked to end."""
+
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from rlp.runtime.errors import UserError
+
+CONNECTIONS = 1024  # at a time; more are answered with 503
+BACKLOG = 128  # connections that the system keeps until they are accepted
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address; 0 is a free port.
+
+    Raises:
+      UserError: If the address cannot be used.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:  # also of the name
+        raise UserError(f"--host={host} cannot be used: {error.strerror or error}") from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise UserError(
+            f"--host={host} --port={port} cannot be used: {error.strerror or error}; choose "
+            "another port, or 0 for a free one"
+        ) from error
+    return bound
+
+
+class Server(uvicorn.Server):
+    """A server that leaves signals to the program and says when it is ready."""
+
+    def __init__(self, app: Any, ready: Callable[[], None]) -> None:
+        """Create it.
+
+        Args:
+          app: an ASGI application.
+          ready: called when connections are accepted.
+        """
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=CONNECTIONS,
+                backlog=BACKLOG,
+            )
+        )
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)
+        self._ready = ready
+
+    def end(self) -> None:
+        """Ask the server to end; may be called by any thread."""
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals as they are."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections."""
+        await super().startup(sockets)
+        self._ready()
