@@ -125,7 +125,9 @@ def truncation(
       top_p: [M] float32 above 0; 1 keeps all tokens of a row. None if it is 1 for all rows.
     """
     gaps = logits.max(axis=-1, keepdims=True) - logits
-    pattern = jax.lax.bitcast_convert_type(gaps, jnp.int32)
+    # Of the logits, not of the gaps: a compiler may compute a difference again where it is used,
+    # rounded in another way, and the token at the threshold would be lost.
+    pattern = _falling(logits)
     kept = jnp.ones(logits.shape, bool)
     if top_k is not None:
         count = lambda bound: jnp.sum(pattern <= bound[:, None], axis=-1)
@@ -140,25 +142,31 @@ def truncation(
     return kept
 
 
+def _falling(x: jax.Array) -> jax.Array:
+    """Return integers whose order is the reverse of that of float32 numbers, int32."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.int32)
+    return ~jnp.where(bits < 0, bits ^ jnp.iinfo(jnp.int32).max, bits)
+
+
 def _least(enough: Callable[[jax.Array], jax.Array], rows: int) -> jax.Array:
-    """Return the least bit pattern of a float32 number from 0 on that is enough, int32 [rows]; the
-    largest int32 if none is. Such patterns are ordered as the numbers are, so halving their range
-    31 times leaves one.
+    """Return the least integer that is enough, int32 [rows]; the largest int32 if none is. Halving
+    the range of int32 32 times leaves one.
 
     Args:
-      enough: from patterns, int32 [rows], to whether they are, bool [rows]; if one is, so are all
+      enough: from integers, int32 [rows], to whether they are, bool [rows]; if one is, so are all
         above it.
-      rows: number of patterns.
+      rows: number of integers.
     """
 
     def halve(_: jax.Array, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = ends
-        middle = low + (high - low) // 2
+        middle = (low & high) + ((low ^ high) >> 1)  # the mean, rounded down, without overflow
         reached = enough(middle)
         return jnp.where(reached, low, middle + 1), jnp.where(reached, middle, high)
 
-    ends = jnp.zeros(rows, jnp.int32), jnp.full(rows, jnp.iinfo(jnp.int32).max)
-    return jax.lax.fori_loop(0, 31, halve, ends)[1]
+    least, most = jnp.iinfo(jnp.int32).min, jnp.iinfo(jnp.int32).max
+    ends = jnp.full(rows, least, jnp.int32), jnp.full(rows, most, jnp.int32)
+    return jax.lax.fori_loop(0, 32, halve, ends)[1]
 
 
 @flax.struct.dataclass
