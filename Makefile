@@ -7,6 +7,7 @@
 #   make slow-test                     run the tests that take minutes; both use WORKERS=2 processes
 #   make gym                           install reasoning-gym, which generates problems (docs/rlvr.md)
 #   make harness                       install lm-evaluation-harness (docs/evaluation.md)
+#   make serve                         install what launch.serve needs (docs/serving.md)
 #   make models                        fetch two small pretrained models and import them into runs/models
 #   make compilers                     install what launch.compile needs (1.4 GB, Linux x86-64)
 #   make docs                          build the documentation: docs/_build/html/index.html
@@ -41,7 +42,7 @@ check_python = $(if $(shell "$(PYTHON)" -c '$(usable)' >/dev/null 2>&1 && echo y
 alive := $(shell test -e "$(VENV)/.ready" && "$(VENV)/bin/python" -c 'print("yes")' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow-test gym harness models compilers docs lint format clean remake
+.PHONY: help setup demo test slow-test gym harness serve models compilers docs lint format clean remake
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -60,6 +61,8 @@ slow-test: $(VENV)/.ready-test
 gym: $(VENV)/.ready-gym
 
 harness: $(VENV)/.ready-harness
+
+serve: $(VENV)/.ready-serve
 
 models: $(VENV)/.ready-gguf
 	@$(run) launch.fetch_models
@@ -80,7 +83,7 @@ format: $(VENV)/.ready-test
 
 $(VENV)/.ready: requirements.txt $(if $(alive),,remake)
 	$(if $(alive),,$(check_python))
-	$(if $(alive),rm -f "$@" "$@-test" "$@-gguf" "$@-gym" "$@-harness" "$@-docs","$(PYTHON)" -m venv --clear "$(VENV)")
+	$(if $(alive),rm -f "$@" "$@-test" "$@-gguf" "$@-gym" "$@-harness" "$@-serve" "$@-docs","$(PYTHON)" -m venv --clear "$(VENV)")
 	$(install) -r requirements.txt
 	touch "$@"
 
@@ -96,7 +99,11 @@ $(VENV)/.ready-harness: requirements-harness.txt $(VENV)/.ready
 	$(install) -r requirements-harness.txt -c requirements.txt
 	touch "$@"
 
-$(VENV)/.ready-test: requirements-test.txt requirements-gguf.txt requirements-gym.txt requirements-harness.txt $(VENV)/.ready
+$(VENV)/.ready-serve: requirements-serve.txt $(VENV)/.ready
+	$(install) -r requirements-serve.txt -c requirements.txt
+	touch "$@"
+
+$(VENV)/.ready-test: requirements-test.txt requirements-gguf.txt requirements-gym.txt requirements-harness.txt requirements-serve.txt $(VENV)/.ready
 	rm -f "$@"
 	$(install) -r requirements-test.txt -c requirements.txt
 	touch "$@"

@@ -50,6 +50,7 @@ ROOMS = (
     Room("rlp.engine", "flax jax numpy optax"),
     Room("rlp.evaluation", "flax jax numpy"),
     Room("rlp.evaluation.harness", "lm_eval"),
+    Room("rlp.serving", "jax starlette uvicorn", never=("models",)),
     Room("rlp.training.checkpoint", "absl.logging jax orbax"),
     Room("rlp.training", "jax numpy"),
     Room("rlp.interop.gguf", "gguf numpy transformers"),

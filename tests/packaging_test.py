@@ -33,6 +33,7 @@ def by_name(lines):
         ("requirements-gguf.txt", EXTRAS["gguf"]),
         ("requirements-gym.txt", EXTRAS["gym"]),
         ("requirements-harness.txt", EXTRAS["harness"]),
+        ("requirements-serve.txt", EXTRAS["serve"]),
         ("requirements-docs.txt", EXTRAS["docs"]),
     ],
 )

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from rlp.runtime.display import printable
 from rlp.runtime.errors import UserError
@@ -168,8 +169,7 @@ class _Routes:
         )
         self._engine.submit(job)
         if work.options.stream:
-            parts = self._parts(request, work, job, events)
-            return StreamingResponse(parts, media_type="text/event-stream")
+            return _Stream(request, job, self._parts(request, work, events))
         try:
             finished = await _unless_left(request, _all_finished(events, len(work.requests)))
         except BaseException:
@@ -179,42 +179,55 @@ class _Routes:
         return _json(await self._in_thread(self._service.response, work, finished))
 
     async def _parts(
-        self, request: Request, work: Work, job: Job, events: asyncio.Queue[Event]
+        self, request: Request, work: Work, events: asyncio.Queue[Event]
     ) -> AsyncIterator[bytes]:
         """Yield the events of a stream."""
-        header, finished, sent = work.header, [], [""] * len(work.requests)
-        started = set()
+        header, sent = work.header, [""] * len(work.requests)
+        finished: list[Finished] = []
+        started: set[int] = set()
         more = {"usage": None} if work.options.include_usage else {}
-        status = CLIENT_LEFT
-        request.state.note = "the client has left"
+        while len(finished) < len(work.requests):
+            event = await events.get()
+            if isinstance(event, Failed):
+                error = ApiError(event.reason, status=503)
+                request.state.note, request.state.status = error.message, error.status
+                yield responses.event(responses.error(error))
+                return
+            index, text, finish = event.index, _text_of(event), None
+            if isinstance(event, Finished):
+                finished.append(event)
+                finish = event.response.finish
+            new = _new(sent[index], text, finish is not None)
+            if not new and finish is None:
+                continue
+            sent[index] += new
+            first = index not in started
+            started.add(index)
+            shown = (work.prefix(index) if first else "") + new
+            yield responses.event(responses.chunk(header, index, shown, finish, first) | more)
+        if work.options.include_usage:
+            whole = header.json(chunk=True) | {"choices": [], "usage": work.usage(finished)}
+            yield responses.event(whole)
+        yield responses.LAST_EVENT
+        request.state.note, request.state.status = _numbers(work, finished), 200
+
+
+class _Stream(StreamingResponse):
+    """A stream of events. When it ends, however it does, so does its job."""
+
+    def __init__(self, request: Request, job: Job, parts: AsyncIterator[bytes]) -> None:
+        """Create it; nothing is sent yet."""
+        super().__init__(parts, media_type="text/event-stream")
+        self._request, self._job = request, job
+        request.state.note, request.state.status = "the client has left", CLIENT_LEFT
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; see ASGI."""
         try:
-            while len(finished) < len(work.requests):
-                event = await events.get()
-                if isinstance(event, Failed):
-                    error = ApiError(event.reason, status=503)
-                    request.state.note, status = error.message, error.status
-                    yield responses.event(responses.error(error))
-                    return
-                index, text, finish = event.index, _text_of(event), None
-                if isinstance(event, Finished):
-                    finished.append(event)
-                    finish = event.response.finish
-                new = _new(sent[index], text, finish is not None)
-                if not new and finish is None:
-                    continue
-                sent[index] += new
-                first = index not in started
-                started.add(index)
-                shown = (work.prefix(index) if first else "") + new
-                yield responses.event(responses.chunk(header, index, shown, finish, first) | more)
-            if work.options.include_usage:
-                whole = header.json(chunk=True) | {"choices": [], "usage": work.usage(finished)}
-                yield responses.event(whole)
-            request.state.note, status = _numbers(work, finished), 200
-            yield responses.LAST_EVENT
+            await super().__call__(scope, receive, send)
         finally:
-            job.cancelled = True
-            _log(request, status)
+            self._job.cancelled = True
+            _log(self._request, self._request.state.status)
 
 
 def _notify(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[Event], event: Event) -> None:

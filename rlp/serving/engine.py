@@ -2,6 +2,7 @@
 
 Texts begin in the order in which they were submitted. One that does not fit in the running batch
 (see `Batch.fits`) waits until rows are free, or until the batch is finished, and nothing passes it.
+A batch that is small because of texts that are finished is not joined when others wait: it ends.
 Log-probabilities are computed when a text is finished, by one pass over its prompt and itself.
 """
 
@@ -114,6 +115,7 @@ class Engine:
         self._running: set[_Name] = set()
         self._unranked: list[tuple[_Name, Response]] = []
         self._batch: Batch | None = None
+        self._closed = False  # whether no text joins the batch any more
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -224,11 +226,14 @@ class Engine:
         (text,) = self._generator.texts_of({name: request})
         row = Row(request.prompt, (text,))
         if self._batch is None:
-            self._batch = self._generator.batch([row], small_reads=True)
+            self._batch, self._closed = self._generator.batch([row], small_reads=True), False
             return True
-        if fits := self._batch.fits(row):
+        if not self._closed and self._batch.fits(row):
             self._batch.add(row)
-        return fits
+            return True
+        # Else it would keep few rows for as long as texts join it.
+        self._closed |= self._batch.outgrown
+        return False
 
     def _report(self, name: _Name, reader: Reader) -> None:
         job, index = name

@@ -19,7 +19,7 @@ COLDEST = 0.01  # smallest temperature above 0: below, logits divided by it lose
 _LARGE = 2**31 - 1
 
 # Values that change nothing. Those of bookkeeping at OpenAI are below.
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "logit_bias": ({},),
@@ -35,8 +35,8 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "prompt_logprobs": (),
     "return_tokens_as_token_ids": (False,),
 }
-_NEUTRAL_COMPLETION = _NEUTRAL | {"suffix": ("",)}
-_NEUTRAL_CHAT = _NEUTRAL | {
+_NEUTRAL_COMPLETION: dict[str, tuple[Any, ...]] = _NEUTRAL | {"suffix": ("",)}
+_NEUTRAL_CHAT: dict[str, tuple[Any, ...]] = _NEUTRAL | {
     "response_format": ({"type": "text"},),
     "tools": ([],),
     "tool_choice": ("none", "auto"),  # without tools, which are refused

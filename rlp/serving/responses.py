@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from rlp.evaluation.generation.requests import Response
 from rlp.evaluation.options.questions import Ranked
 from rlp.runtime import strict_json
 from rlp.serving.fields import ApiError
@@ -111,12 +110,14 @@ class Scored:
       ranked: of all of them but the first; None if there is no other.
       start: index of the first one that is reported.
       top: alternatives of each token.
+      hidden: characters at the beginning of their text that the response leaves out.
     """
 
     tokens: Sequence[int]
     ranked: Ranked | None
     start: int
     top: int
+    hidden: int = 0
 
     def logprob(self, at: int) -> float | None:
         """Return the log-probability of a token, nats; None for the first token of a text."""
@@ -136,12 +137,11 @@ def completion_logprobs(scored: Scored, names: TokenNames) -> dict[str, Any]:
     tokens = [names.name(scored.tokens[at]) for at in places]
     logprobs = [scored.logprob(at) for at in places]
     offsets = names.offsets(scored.tokens)
-    first = offsets[scored.start] if places else 0
     return {
         "tokens": tokens,
         "token_logprobs": logprobs,
         "top_logprobs": [_by_name(scored, at, names) for at in places] if scored.top else None,
-        "text_offset": [offsets[at] - first for at in places],
+        "text_offset": [max(0, offsets[at] - scored.hidden) for at in places],
     }
 
 
@@ -192,8 +192,3 @@ def model(name: str, created: int, context: int) -> dict[str, Any]:
         "owned_by": "rlp",
         "max_model_len": context,
     }
-
-
-def count_tokens(responses: Sequence[Response]) -> int:
-    """Return the number of tokens of responses."""
-    return sum(len(response.tokens) for response in responses)

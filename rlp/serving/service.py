@@ -133,11 +133,13 @@ class Service:
         if work.options.top is None:
             return None
         prompt = work.requests[one.index].prompt
+        shown = len(work.prefix(one.index))
         scored = responses.Scored(
             tokens=(*prompt, *one.response.tokens),
             ranked=one.ranked,
             start=0 if work.echo else len(prompt),
             top=work.options.top,
+            hidden=len(self.model.tokenizer.decode(prompt)) - shown,  # such as a BOS
         )
         of_kind = responses.chat_logprobs if work.header.chat else responses.completion_logprobs
         return of_kind(scored, self.names)

@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 
 from models.sharding import make_mesh
 from rlp.evaluation.runner.model import EvaluatedModel
 from rlp.run import evaluated_models, serve
-from rlp.serving import server
+from rlp.serving.installed import app_and_server
 from tests.support import folders
 
 CHAT = (
@@ -21,10 +22,15 @@ NAME = "tiny"
 CONTEXT = 192
 
 
-def tiny_model(folder) -> EvaluatedModel:
-    """Write a model with one token per byte to a folder, and open it."""
+def write(folder: Path) -> Path:
+    """Write a model with one token per byte and a chat template to `hf` in a folder."""
     files = folders.byte_files() | {"chat_template.jinja": CHAT}
-    source = folders.write(folder / "hf", files=files, vocab_size=264)
+    return folders.write(folder / "hf", files=files, vocab_size=264)
+
+
+def tiny_model(folder: Path) -> EvaluatedModel:
+    """Write this model, and open it."""
+    source = write(folder)
     mesh = make_mesh(devices=jax.devices()[:1])
     model = evaluated_models.open_on_mesh(NAME, str(source), mesh)
     return dataclasses.replace(model, longest=CONTEXT)
@@ -44,7 +50,7 @@ def served(model: EvaluatedModel, **settings) -> Iterator[Served]:
     """Serve a model until the end of the context."""
     ready = threading.Event()
     serving = serve.Serving(model, serve.Settings(**settings), ready.set)
-    with contextlib.closing(server.listening_socket("127.0.0.1", 0)) as bound:
+    with contextlib.closing(app_and_server()[1].listening_socket("127.0.0.1", 0)) as bound:
         thread = threading.Thread(target=serving.run, args=(bound,))
         thread.start()
         assert ready.wait(60)

@@ -7,7 +7,7 @@ larger, as far as the bound on tokens allows.
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -49,12 +49,12 @@ class Text:
     """A text to generate.
 
     Attributes:
-      name: what it is called in results.
+      name: what it is called in results; hashable.
       request: what is asked for.
       key: [2] uint32, data of the PRNG key of its seed.
     """
 
-    name: Hashable
+    name: Any
     request: Request
     key: np.ndarray
 
@@ -132,6 +132,17 @@ class Batch:
         used = self._used + len(self._waiting)
         return len(row.members) == self._count and max(self._size, used + 1) <= possible
 
+    @property
+    def outgrown(self) -> bool:
+        """Whether a new batch of the texts that go on could have more rows, because those that made
+        this one large are finished."""
+        rows = [*self._waiting, *(place.row for place in self._places if place.open.any())]
+        if not rows:
+            return False
+        length = max(padded(len(row.prompt)) for row in rows)
+        most = max(text.held for row in rows for text in row.members)
+        return self._possible(length, most) > self._possible(self._length, self._most)
+
     def add(self, row: Row) -> None:
         """Add a row, which begins when there is room for it."""
         requests = [text.request for text in row.members]
@@ -143,13 +154,13 @@ class Batch:
         self._top_p |= any(request.sampling.top_p < 1 for request in requests)
         self._waiting.append(row)
 
-    def drop(self, names: set[Hashable]) -> None:
+    def drop(self, names: Collection[Any]) -> None:
         """End texts that have begun, without a response."""
         for place in self._places:
             for n, text in enumerate(place.row.members):
                 place.open[n] &= text.name not in names
 
-    def step(self) -> list[tuple[Hashable, Reader]]:
+    def step(self) -> list[tuple[Any, Reader]]:
         """Choose up to `STEP` tokens of every text; return those that have new ones by name."""
         programs = self._network.programs
         state, self._state = self._state, None  # the arrays of the old state are donated
@@ -294,9 +305,9 @@ class Batch:
             sampler=sampler if self._sampled else None,
         )
 
-    def _collected(self, chosen: Any) -> list[tuple[Hashable, Reader]]:
+    def _collected(self, chosen: Any) -> list[tuple[Any, Reader]]:
         """Add tokens to their texts, and return these."""
-        found: list[tuple[Hashable, Reader]] = []
+        found: list[tuple[Any, Reader]] = []
         for at, place in enumerate(self._places):
             for n, reader in enumerate(place.readers):
                 if not place.open[n]:

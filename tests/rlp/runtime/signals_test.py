@@ -104,3 +104,23 @@ def test_a_second_ctrl_c_ends_a_program_that_never_reaches_a_check():
     assert status == -signal.SIGINT
     assert "saved" not in output
     assert seconds < 20
+
+
+CALLED = """
+import os
+with signals.first_calls(lambda number: os.write(1, b"called ")):
+    print("up", flush=True)
+    time.sleep(1)
+print("went on", flush=True)
+"""
+
+
+def test_the_first_signal_may_call_a_function_instead():
+    status, output, _ = ended(CALLED, signal.SIGTERM, before="import time\n")
+    assert (status, output) == (0, "called went on\n")
+    status, output, seconds = ended(
+        CALLED.replace("(1)", "(60)"), signal.SIGINT, 2, "import time\n"
+    )
+    assert status == -signal.SIGINT
+    assert output.startswith("called \nstopped by SIGINT")
+    assert seconds < 20

@@ -96,3 +96,35 @@ def test_the_tokens_that_are_decoded_grow_in_proportion_to_the_response(decode):
         request = Request(PROMPT, length, stop=("never", "not once"))
         assert read(request, tokens, iter(lambda: 16, None), counted).response.finish == "length"
         assert sum(decoded) <= 8 * length
+
+
+@pytest.mark.parametrize("decode", DECODERS[:2])
+def test_what_is_shown_of_a_text_only_grows_and_ends_as_the_text(decode):
+    random, held = np.random.default_rng(1), 0
+    for _ in range(100):
+        text = "".join(random.choice(list(ALPHABET), 20))
+        tokens = list(text.encode())
+        start, size = random.integers(0, len(text)), random.integers(1, 6)
+        request = Request(PROMPT, len(tokens), stop=(text[start : start + size], "b c\n"))
+        reader, shown = Reader(request, decode), ""
+        for token in tokens:
+            reader.add([token], [0.0])
+            now = reader.shown()
+            assert now.startswith(shown)
+            held += reader.response is None and len(now) < len(decode([*PROMPT, *reader.tokens]))
+            shown = now
+            if reader.response is not None:
+                break
+        assert shown == reader.response.text
+    assert held
+
+
+def test_the_beginning_of_a_stop_string_is_not_shown():
+    reader = Reader(Request((1,), 9, stop=("abc", "bd")), lambda ids: "".join(map(chr, ids)))
+    shown = []
+    for token in b"xabab":
+        reader.add([token], [0.0])
+        shown.append(reader.shown())
+    assert shown == ["x", "x", "x", "xab", "xab"]
+    reader.add(b"x", [0.0])
+    assert reader.shown() == "xababx"
