@@ -17,7 +17,7 @@ from rlp.evaluation.generation.batch import Batch, Row
 from rlp.evaluation.generation.generator import Generator
 from rlp.evaluation.generation.requests import Reader, Request, Response
 from rlp.evaluation.options.option_scores import OptionScorer
-from rlp.evaluation.options.questions import Ranked
+from rlp.evaluation.options.token_ranks import Ranked, rank_tokens
 from rlp.serving.fields import ApiError
 from rlp.serving.protocol import MAX_TOP
 
@@ -260,7 +260,7 @@ class Engine:
             if not some:
                 continue
             rows = [(*job.requests[i].prompt, *response.tokens) for (job, i), response in some]
-            found = self._scorer.rank(rows, top)
+            found = rank_tokens(self._scorer, rows, top)
             for ((job, i), response), ranked in zip(some, found, strict=True):
                 self._count_finished(1)
                 job.notify(Finished(i, response, ranked))

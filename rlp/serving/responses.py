@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from rlp.evaluation.options.questions import Ranked
+from rlp.evaluation.options.token_ranks import Ranked
 from rlp.runtime import strict_json
 from rlp.serving.fields import ApiError
 from rlp.serving.token_names import TokenNames

@@ -106,10 +106,10 @@ class Service:
     def tokenizer_info(self) -> dict[str, Any]:
         """Return the JSON of /tokenizer_info: the special tokens, and the chat template."""
         words = self.model.tokenizer
-        name = lambda *ids: words.decode(ids) if ids else None
+        name = lambda token: words.decode([token])
         return {
             "tokenizer_class": type(words).__name__,
-            "bos_token": name(*words.bos[-1:]),
+            "bos_token": None if words.bos_token is None else name(words.bos_token),
             "eos_token": name(words.eos),
             "pad_token": name(words.pad),
             "chat_template": self.model.template,

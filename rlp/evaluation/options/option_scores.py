@@ -13,7 +13,6 @@ No token is banned: log-probabilities are those of a softmax over all rows of th
 import dataclasses
 import functools
 import math
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -33,7 +32,6 @@ from rlp.evaluation.options import option_programs
 from rlp.evaluation.options.questions import (
     OptionScore,
     Question,
-    Ranked,
     Row,
     check_ids,
     check_questions,
@@ -103,7 +101,7 @@ class OptionScorer:
         rows = [row for i in alone for row in self._rows(i, questions[i])]
         for shape, part, count in self._batches(rows, questions, tokens):
             arrays = question_arrays(questions, part, count, shape)
-            result = self._run(option_programs.score_options, self.method.model, *arrays)
+            result = self.run(option_programs.score_options, self.method.model, *arrays)
             for (i, options), logprob, greedy in zip(part, *result, strict=False):
                 found[i] |= _scores(questions[i], options, logprob, greedy)
                 if done and len(found[i]) == len(questions[i].options):
@@ -123,7 +121,7 @@ class OptionScorer:
         limits = (self.batch_tokens, batch_shards(self.mesh))
         for sizes, part, count in row_batches(rows, shape, tokens, *limits):
             arrays = shared_arrays(questions, part, count, sizes)
-            result = self._run(option_programs.score_branches, self.method.model, *arrays)
+            result = self.run(option_programs.score_branches, self.method.model, *arrays)
             for row, *of_row in zip(part, *result, strict=False):
                 for branch, logprob, greedy in zip(row.branches, *of_row, strict=False):
                     i = branch.question
@@ -178,7 +176,7 @@ class OptionScorer:
             arrays = question_arrays(questions, part, count, shape)
             index = table([[_number(questions[i].context)] for i, _ in part], count, 1)[:, 0]
             program, key = option_programs.score_after_thoughts, jax.random.key(seed)
-            result = self._run(program, method, *arrays, index, more=(key,))
+            result = self.run(program, method, *arrays, index, more=(key,))
             for (i, options), *row in zip(part, *result, strict=False):
                 actions, counts, closed, logprob, greedy = row
                 found[i] = [
@@ -234,7 +232,7 @@ class OptionScorer:
         for (width,), some, count in row_batches(rows, shape, lambda shape: shape[0], *limits):
             ids = table([part.ids for _, part in some], count, width + 1)
             size = table([[len(part.ids)] for _, part in some], count, 1)[:, 0]
-            logprob = self._run(option_programs.score_rows, self.method.model, ids, size)
+            logprob = self.run(option_programs.score_rows, self.method.model, ids, size)
             for (i, part), values in zip(some, logprob, strict=False):
                 stop = len(part.ids) - 1
                 found[i][part.first :][: part.count] = values[stop - part.count : stop]
@@ -242,34 +240,6 @@ class OptionScorer:
                 if done and not missing[i]:
                     done(i, found[i])
         return found
-
-    def rank(self, rows: Sequence[Sequence[int]], top: int) -> list[Ranked]:
-        """Score every token of rows but the first, and find the likeliest tokens in its place.
-
-        Args:
-          rows: token ids, at least two each.
-          top: number of the likeliest tokens; at most that of the embedding are found.
-
-        Raises:
-          UserError: If the network cannot read a row.
-        """
-        longest, vocab_size = self.context, self.method.model.vocab_size
-        for number, row in enumerate(rows):
-            check_ids(row, vocab_size, f"row {number}")
-            if len(row) < 2 or (longest is not None and len(row) - 1 > longest):
-                raise UserError(f"row {number} has {len(row)} tokens; the network cannot score it")
-        found: dict[int, Ranked] = {}
-        shape = lambda item: (min(padded(len(item[1]) - 1), longest or sys.maxsize),)
-        limits = (self.batch_tokens, batch_shards(self.mesh))
-        program = option_programs.ranking(min(top, vocab_size))
-        listed = list(enumerate(rows))
-        for (width,), some, count in row_batches(listed, shape, lambda shape: shape[0], *limits):
-            ids = table([row for _, row in some], count, width + 1)
-            size = table([[len(row)] for _, row in some], count, 1)[:, 0]
-            result = self._run(program, self.method.model, ids, size)
-            for (i, row), *values in zip(some, *result, strict=False):
-                found[i] = Ranked(*(value[: len(row) - 1] for value in values))
-        return [found[i] for i in range(len(rows))]
 
     def thought_tokens(self, length: int) -> int:
         """Return the most tokens that are between a context and its options: the thinking prompt,
@@ -318,7 +288,7 @@ class OptionScorer:
 
         return row_batches(rows, shape, tokens, self.batch_tokens, batch_shards(self.mesh))
 
-    def _run(
+    def run(
         self,
         program: Callable,
         network: ModelConfig | Method,

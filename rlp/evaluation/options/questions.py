@@ -37,21 +37,6 @@ class OptionScore:
     tokens: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Ranked:
-    """The tokens of a text but the first, and the likeliest ones in their places.
-
-    Attributes:
-      logprobs: [tokens - 1] float32, nats, of each token.
-      likeliest: [tokens - 1, top] int32, the likeliest ids, the likeliest first.
-      top_logprobs: [tokens - 1, top] float32, nats, of these.
-    """
-
-    logprobs: np.ndarray
-    likeliest: np.ndarray
-    top_logprobs: np.ndarray
-
-
 Row = tuple[int, list[int]]  # index of a question, and indices of some of its options
 
 

@@ -335,27 +335,3 @@ def test_rows_are_in_one_batch_each_within_the_limit(shards):
     assert sorted(seen) == rows
     assert [shape(row) for row in seen] == sorted(map(shape, rows), reverse=True)
     assert len(shapes) <= 2 * len({shape(row) for row in rows})
-
-
-@pytest.mark.parametrize("top", [1, 3])
-def test_ranked_tokens_are_those_of_the_whole_distribution(top):
-    rows = [ids(n, n) for n in (2, 9, 40, 65)]
-    table = np.zeros((len(rows), WIDTH), np.int32)
-    for at, row in enumerate(rows):
-        table[at, : len(row)] = row
-    size = np.array(list(map(len, rows)), np.int32)
-    params = tiny.params(CONFIG, 4)
-    expected = np.array(naive.predictions(params, table, size, config=CONFIG, banned=()))
-    results = scorer(context=64, batch_tokens=128).rank(rows, top)
-    for row, logprobs, found in zip(rows, expected, results, strict=True):
-        logprobs = logprobs[: len(row) - 1]
-        chosen = logprobs[np.arange(len(row) - 1), row[1:]]
-        assert found.logprobs == pytest.approx(chosen, abs=1e-4)
-        order = np.argsort(-logprobs, axis=-1)[:, :top]
-        assert (found.likeliest == order).all()
-        best = np.take_along_axis(logprobs, order, axis=-1)
-        assert found.top_logprobs == pytest.approx(best, abs=1e-4)
-        greedy = found.likeliest[:, 0] == row[1:]
-        assert (found.top_logprobs[:, 0] == found.logprobs)[greedy].all()  # the same bits
-    with pytest.raises(UserError, match="row 1 has 66 tokens"):
-        scorer(context=64).rank([ids(1, 65), ids(1, 66)], top)
