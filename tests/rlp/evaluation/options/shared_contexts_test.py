@@ -93,8 +93,8 @@ def test_what_questions_share_is_read_once(monkeypatch):
             read.append(arrays)
         return run(self, called, network, *arrays, more=more)
 
-    run = OptionScorer._run
-    monkeypatch.setattr(OptionScorer, "_run", spy)
+    run = OptionScorer.run
+    monkeypatch.setattr(OptionScorer, "run", spy)
     scorer().score(LETTERS)
     ((prefix, length, _, size, *_),) = read
     assert prefix.shape[0] == 1
