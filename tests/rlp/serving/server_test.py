@@ -12,6 +12,7 @@ import pytest
 
 from rlp.evaluation.generation.requests import Request, Sampling
 from rlp.evaluation.harness import harness_model
+from rlp.serving.service import Service
 from tests.support import served
 
 openai = pytest.importorskip("openai", reason="requirements-test.txt")
@@ -254,6 +255,13 @@ def test_clients_see_the_kinds_of_errors(server, client):
     assert requests.get(f"{server.url}/v1/completions").status_code == 405
     too_deep = requests.post(f"{server.url}/tokenize", data=b"[" * 10_000)
     assert too_deep.status_code == 400
+
+
+def test_an_error_of_the_program_is_500_without_its_traceback(server, monkeypatch):
+    monkeypatch.setattr(Service, "tokenize", lambda *_: 1 / 0)
+    answer = requests.post(f"{server.url}/tokenize", json={"prompt": "a"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+    assert "ZeroDivision" not in answer.text
 
 
 def test_a_body_of_100_mb_is_refused(server, client):
