@@ -84,7 +84,7 @@ class _Routes:
 
     def __init__(self, service: Service, engine: Engine, bodies: Bodies) -> None:
         self._service, self._engine, self._bodies = service, engine, bodies
-        # One thread, because tokenizers and the process that renders templates are not shared.
+        # One thread: encoding, and the process that renders templates, serve one call at a time.
         self._texts = ThreadPoolExecutor(1, thread_name_prefix="texts")
 
     async def health(self, _: Request) -> Response:
