@@ -23,7 +23,8 @@ pytest.importorskip("transformers")
 def url_of(program, seconds: float = 120) -> str:
     """Wait for the line that says that the server is ready; return its URL."""
     end = time.monotonic() + seconds
-    while not (found := re.search(r" is served at (\S+); try: curl ", program._out.read_text())):
+    out = lambda: program._out.read_text() if program._out.exists() else ""
+    while not (found := re.search(r" is served at (\S+); try: curl ", out())):
         assert program.poll() is None, program._err.read_text()
         assert time.monotonic() < end
         time.sleep(0.02)
