@@ -95,8 +95,8 @@ class OptionScorer:
         """
         self._check(questions)
         found: list[dict[int, OptionScore]] = [{} for _ in questions]
-        rows, alone = shared_rows(questions, self.batch_tokens)
-        self._score_shared(questions, rows, found, done)
+        shared, alone = shared_rows(questions, self.batch_tokens)
+        self._score_shared(questions, shared, found, done)
         tokens = lambda shape: shape[0] + shape[1] * (shape[2] - 1)
         rows = [row for i in alone for row in self._rows(i, questions[i])]
         for shape, part, count in self._batches(rows, questions, tokens):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rlp.evaluation.options.questions import Question
-from rlp.evaluation.options.row_batches import doubled
+from rlp.evaluation.options.row_batches import Shape, doubled
 
 MAX_BRANCHES = 16  # of a row
 MIN_REST = 32  # tokens of branches are padded to 32, 64, 128, …
@@ -41,9 +41,6 @@ class SharedRow:
 
     prefix: tuple[int, ...]
     branches: tuple[Branch, ...]
-
-
-Sizes = tuple[int, int, int, int, int]  # T, N, S, O, H: see `shared_arrays`
 
 
 def shared_rows(questions: Sequence[Question], limit: int) -> tuple[list[SharedRow], list[int]]:
@@ -127,8 +124,9 @@ def _branches(index: int, question: Question, shared: int) -> Iterator[Branch]:
         yield Branch(index, (number,), rest + option[:-1], len(rest))
 
 
-def shared_sizes(questions: Sequence[Question], row: SharedRow, length: int) -> Sizes:
-    """Return the padded sizes of a row, whose prefix is padded to `length` tokens."""
+def shared_sizes(questions: Sequence[Question], row: SharedRow, length: int) -> Shape:
+    """Return the padded sizes T, N, S, O, H of a row; see `shared_arrays`. Its prefix is padded to
+    `length` tokens."""
     options = [questions[b.question].options[o] for b in row.branches for o in b.options]
     longest = max(map(len, options))
     return (
@@ -141,7 +139,7 @@ def shared_sizes(questions: Sequence[Question], row: SharedRow, length: int) -> 
 
 
 def shared_arrays(
-    questions: Sequence[Question], rows: Sequence[SharedRow], count: int, sizes: Sizes
+    questions: Sequence[Question], rows: Sequence[SharedRow], count: int, sizes: Shape
 ) -> tuple[np.ndarray, ...]:
     """Return the arguments of `option_programs.score_branches` for rows, padded to `count` rows:
     prefixes [B, T], their lengths [B], branches [B, N, S], their lengths [B, N], the tokens of the
