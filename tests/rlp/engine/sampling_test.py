@@ -20,12 +20,12 @@ draw = tiny.jit(sample)
 
 def sorted_reference(logits: np.ndarray, top_k: int, top_p: float) -> np.ndarray:
     """Return which tokens of a row are kept, by sorting; exact but for sums in float64."""
-    gaps = logits.max() - logits
+    gaps = logits.max() - logits.astype(np.float64)  # different logits have different gaps
     kept = np.ones(len(gaps), bool)
     if top_k:
         kept = gaps <= np.sort(gaps)[min(top_k, len(gaps)) - 1]
     if top_p < 1:
-        weights = np.where(kept, np.exp(-gaps.astype(np.float64)), 0)
+        weights = np.where(kept, np.exp(-gaps), 0)
         order = np.argsort(gaps, kind="stable")
         mass = np.cumsum(weights[order])
         last = order[np.searchsorted(mass, top_p * mass[-1])]
