@@ -83,9 +83,7 @@ def test_requests_that_are_not_finished_in_time_fail(programs, tmp_path):
         (["--checkpoint=nothing"], "nothing"),
         (["--context=513"], "--context=513 is more than the 512 tokens that hf reads"),
         (["--host=no.such.host.invalid"], "--host=no.such.host.invalid cannot be used"),
-        (["--body_mb=0"], "--body_mb=0.0; it must be a finite number"),
         (["--grace=nan"], "--grace=nan; it must be a finite number"),
-        (["--port=65536"], "port"),
         ([], "--port=PORT cannot be used: Address already in use"),
     ],
 )

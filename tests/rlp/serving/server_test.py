@@ -163,7 +163,7 @@ def test_log_probabilities_of_a_chat_have_alternatives(client):
     assert [token.top_logprobs for token in plain.logprobs.content] == [[]] * 4
 
 
-@pytest.mark.parametrize("backend", ["remote", "huggingface"])
+@pytest.mark.parametrize("backend", ["remote", pytest.param("huggingface", marks=pytest.mark.slow)])
 def test_lm_evals_client_agrees_with_the_adapter(server, backend, tmp_path):
     pytest.importorskip("lm_eval", reason="requirements-harness.txt")
     from lm_eval.api.instance import Instance

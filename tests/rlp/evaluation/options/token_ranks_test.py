@@ -25,7 +25,7 @@ def ids(seed: int, count: int) -> list[int]:
     return np.random.default_rng(seed).integers(0, 22, count).tolist()
 
 
-@pytest.mark.parametrize("top", [1, 3])
+@pytest.mark.parametrize("top", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_ranked_tokens_are_those_of_the_whole_distribution(top):
     rows = [ids(n, n) for n in (2, 9, 40, 65)]
     table = np.zeros((len(rows), WIDTH), np.int32)
