@@ -5,6 +5,7 @@ leading axis, or a list with one cache for each layer, like the parameters of th
 (`models.transformer.bind`).
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -76,6 +77,33 @@ def _cached_kinds(config: ModelConfig, *sizes: int) -> dict[LayerKind, int]:
 
 def _placed(arrays: Any, lead: int) -> Any:
     return jax.tree.map(lambda x: constrain(x, *[None] * lead, "rows", "heads"), arrays)
+
+
+def can_join(config: ModelConfig) -> bool:
+    """Return whether `joined` supports all kinds of layers of a network."""
+    return all(kind.joins for kind in _cached_kinds(config, 1, 1, 1))
+
+
+def joined(config: ModelConfig, trunk_cache: Cache, branch_cache: Cache) -> Cache:
+    """Return the cache of documents that have the tokens of a row and of one of its branches each.
+
+    Args:
+      config: config of the network.
+      trunk_cache: cache of B rows of T tokens, all of which the branches see.
+      branch_cache: cache of N branches of each row, with S slots.
+
+    Returns:
+      The trunk cache of B · N rows of T + S tokens.
+    """
+    caches = {}
+    for kind in _cached_kinds(config, 1, 1, 1):
+        join = functools.partial(kind.joined, config)
+        of_trunk, of_branches = (cache.kinds[kind.name] for cache in (trunk_cache, branch_cache))
+        if isinstance(of_trunk, list):
+            caches[kind.name] = list(map(join, of_trunk, of_branches))
+        else:
+            caches[kind.name] = jax.vmap(join)(of_trunk, of_branches)
+    return Cache(caches)
 
 
 def grown(config: ModelConfig, cache: Cache, slots: int) -> Cache:

@@ -200,6 +200,19 @@ class Attention(LayerKind):
         # A new function: traces of the same one would be reused for other backends.
         return jax.eval_shape(lambda arrays: arrays.held(), arrays)
 
+    joins = True
+
+    def joined(
+        self, config: ModelConfig, trunk_cache: KeyValues, branch_cache: KeyValues
+    ) -> KeyValues:
+        def join(before: jax.Array, after: jax.Array) -> jax.Array:
+            after = after.swapaxes(1, 2)  # [B, N, heads, S, head_dim]
+            before = jnp.broadcast_to(before[:, None], (*after.shape[:3], *before.shape[2:]))
+            both = jnp.concatenate([before, after], axis=3)
+            return constrain(both.reshape(-1, *both.shape[2:]), "rows", "kv_heads")
+
+        return jax.tree.map(join, trunk_cache, branch_cache.read())
+
     def cost(self, config: ModelConfig, tokens: TrunkTokens | BranchTokens) -> Cost:
         width, kernels, count = config.hidden_size, by_kernels(config), tokens.count
         q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim

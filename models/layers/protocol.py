@@ -316,6 +316,13 @@ class LayerKind(abc.ABC):
         shapes = self.branch_cache(config, rows, number, slots)
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
+    joins = False  # whether the kind has `joined`
+
+    def joined(self, config: ModelConfig, trunk_cache: Any, branch_cache: Any) -> Any:
+        """Return one layer's trunk cache of B · N documents of T + S tokens, those of a row and of
+        a branch, from that of B rows of T tokens and that of N branches of S slots after each."""
+        raise NotImplementedError(f"{self.name} cannot join caches")
+
     # The cost.
 
     @abc.abstractmethod

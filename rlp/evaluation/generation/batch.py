@@ -13,10 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from models.cache import can_join
 from models.transformer import Params
 from rlp.engine.sampling import Sampler
+from rlp.evaluation.generation.reading import Prompts, prompt_arrays, shared_tokens
 from rlp.evaluation.generation.requests import Reader, Request
-from rlp.evaluation.generation.text_programs import Choosing, Prompts, TextPrograms, Texts
+from rlp.evaluation.generation.text_programs import Choosing, TextPrograms, Texts
 
 STEP = 16  # tokens of every text between two looks of the host
 FIRST_SLOTS = 256  # room for the tokens of a text; doubled when it is used up
@@ -232,12 +234,14 @@ class Batch:
         return _Place(row, readers, self._calls, np.ones(self._count, bool))
 
     def _read(self, places: Sequence["_Place"], size: int) -> Prompts:
-        """Read the prompts of places, padded to `size` tokens."""
-        tokens = np.zeros((len(places), size), np.int32)
-        for at, place in enumerate(places):
-            tokens[at, : len(place.row.prompt)] = place.row.prompt
-        length = np.array([len(place.row.prompt) for place in places], np.int32)
-        return self._network.programs.read(self._network.weights[0], tokens, length)
+        """Read the prompts of places, padded to `size` tokens; what spare rows have is any."""
+        network = self._network
+        given = [place.row.prompt for place in places if place.row.members]
+        prompts = [place.row.prompt if place.row.members else given[0] for place in places]
+        tokens, length = prompt_arrays(prompts, size)
+        shared = shared_tokens(prompts, network.shards) if can_join(network.programs.model) else 0
+        sharing = {"shared": shared, "shards": network.shards}
+        return network.programs.read(network.weights[0], tokens, length, **sharing)
 
     def _refilled(self, prompts: Prompts, texts: Texts) -> tuple[Prompts, Texts]:
         """Give rows without open texts to waiting ones, some at a time."""

@@ -26,25 +26,12 @@ from models.cache import Cache, map_rows
 from models.config import ModelConfig
 from models.sharding import constrain
 from models.transformer import Params, Transformer, bind, decodes_unrolled, unrolled
-from models.tree import Branches, ForkPoints, Trunk, extend, prefill
+from models.tree import Branches, extend
 from rlp.data.batch import Array
 from rlp.engine.decoding import decoding_loop, for_decoding, next_tokens
 from rlp.engine.sampling import Sampler
-
-
-@flax.struct.dataclass
-class Prompts:
-    """Prompts that have been read.
-
-    Attributes:
-      trunk: the prompts, [B, T].
-      cache: of the trunk.
-      hidden: [B, D], final hidden state of the last token of each.
-    """
-
-    trunk: Trunk
-    cache: Cache
-    hidden: jax.Array
+from rlp.evaluation.generation import reading
+from rlp.evaluation.generation.reading import Prompts
 
 
 @flax.struct.dataclass
@@ -122,21 +109,18 @@ class TextPrograms:
         return jax.jit(lambda params: unrolled(bind(self.model, params)).blocks)
 
     @functools.cached_property
-    def read(self) -> Callable[[Params, Array, Array], Prompts]:
-        """`read(params, tokens [B, T], length [B])` prefills prompts; `length` is 1 or more."""
+    def read(self) -> Callable[..., Prompts]:
+        """`read(params, tokens [B, T], length [B], shared=0, shards=1)` prefills prompts; see
+        `reading.read`."""
 
-        @jax.jit
-        def read(params: Params, tokens: jax.Array, length: jax.Array) -> Prompts:
-            tokens, length = (constrain(x, "rows") for x in (tokens, length))
-            position = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None, :], tokens.shape)
-            segment = (position < length[:, None]).astype(jnp.int32)
-            end = ForkPoints(length[:, None], jnp.ones_like(length)[:, None])
-            trunk = Trunk(tokens, segment, position, end)
+        @functools.partial(jax.jit, static_argnames=("shared", "shards"))
+        def read(
+            params: Params, tokens: Array, length: Array, *, shared: int = 0, shards: int = 1
+        ) -> Prompts:
             model = bind(self.model, params)
-            hidden, cache = prefill(model, trunk)
-            _, cache = for_decoding(model, cache)
-            last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)[:, 0]
-            return Prompts(trunk, cache, constrain(last, "rows"))
+            prompts = reading.read(model, *map(jnp.asarray, (tokens, length)), shared, shards)
+            _, cache = for_decoding(model, prompts.cache)
+            return dataclasses.replace(prompts, cache=cache)
 
         return read
 

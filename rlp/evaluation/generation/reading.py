@@ -1,0 +1,110 @@
+"""Reading prompts: what all of them begin with is read once."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models import cache as caches
+from models.cache import Cache
+from models.sharding import constrain
+from models.transformer import Transformer
+from models.tree import Branches, ForkPoints, Trunk, extend, prefill
+
+LEAST_SHARED = 64  # tokens; the number of shared tokens is a multiple of it
+
+
+@flax.struct.dataclass
+class Prompts:
+    """Prompts that have been read.
+
+    Attributes:
+      trunk: the prompts, [B, T].
+      cache: of the trunk.
+      hidden: [B, D], final hidden state of the last token of each.
+    """
+
+    trunk: Trunk
+    cache: Cache
+    hidden: jax.Array
+
+
+def prompt_arrays(prompts: Sequence[tuple[int, ...]], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids of prompts, int32 [B, size], and their lengths, int32 [B]."""
+    tokens = np.zeros((len(prompts), size), np.int32)
+    for row, prompt in zip(tokens, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    return tokens, np.array(list(map(len, prompts)), np.int32)
+
+
+def shared_tokens(prompts: Sequence[tuple[int, ...]], shards: int) -> int:
+    """Return how many tokens of prompts are read once; 0 if that would save nothing.
+
+    At least one token of each prompt is not among them.
+
+    Args:
+      prompts: token ids, at least one each.
+      shards: devices that split the prompts, each of which reads the shared tokens.
+    """
+    if len(prompts) <= shards:
+        return 0
+    common = len(os.path.commonprefix(list(prompts)))
+    return min(common, min(map(len, prompts)) - 1) // LEAST_SHARED * LEAST_SHARED
+
+
+def read(
+    model: Transformer, tokens: jax.Array, length: jax.Array, shared: int, shards: int
+) -> Prompts:
+    """Prefill prompts.
+
+    Args:
+      model: the network.
+      tokens: [B, T] int32.
+      length: [B], tokens of each prompt, at least 1.
+      shared: number of tokens that all prompts begin with, less than each length; 0 to read every
+        prompt as a whole. Not 0 only if `models.cache.can_join`.
+      shards: devices that split the rows.
+    """
+    tokens, length = (constrain(x, "rows") for x in (tokens, length))
+    trunk, end = _rows(tokens, length), length - 1
+    if shared:
+        hidden, cache = _read_branches(model, tokens, length, shared, shards)
+        end = end - shared
+    else:
+        hidden, cache = prefill(model, trunk)
+    last = jnp.take_along_axis(hidden, end[:, None, None], axis=1)[:, 0]
+    return Prompts(trunk, cache, constrain(last, "rows"))
+
+
+def _rows(tokens: jax.Array, length: jax.Array) -> Trunk:
+    position = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None, :], tokens.shape)
+    segment = (position < length[:, None]).astype(jnp.int32)
+    end = ForkPoints(length[:, None], jnp.ones_like(length)[:, None])
+    return Trunk(tokens, segment, position, end)
+
+
+def _read_branches(
+    model: Transformer, tokens: jax.Array, length: jax.Array, shared: int, shards: int
+) -> tuple[jax.Array, Cache]:
+    """Read the rests of prompts as branches of one row on every device, the shared tokens.
+
+    Returns:
+      The final hidden states of the rests, [B, T - shared, D], and the cache of the prompts.
+    """
+    by_row = lambda x: constrain(x.reshape(shards, -1, *x.shape[1:]), "rows")
+    trunk = _rows(by_row(tokens)[:, 0, :shared], jnp.full(shards, shared, jnp.int32))
+    rest, left = by_row(tokens[:, shared:]), by_row(length - shared)
+    slot = jax.lax.broadcasted_iota(jnp.int32, rest.shape, 2)
+    ones = jnp.ones_like(left)
+    branches = Branches(rest, shared + slot, slot < left[..., None], ones, shared * ones)
+    _, trunk_cache = prefill(model, trunk)
+    slots = rest.shape[-1]
+    room = caches.begin(model.config, trunk, trunk_cache, branches, slots)
+    hidden, cache = extend(model, trunk, trunk_cache, branches, room, 0, slots)
+    return hidden.reshape(-1, slots, hidden.shape[-1]), caches.joined(
+        model.config, trunk_cache, dataclasses.replace(cache, slots=slots)
+    )
