@@ -3,7 +3,7 @@
     reasoning_gym:chain_sum?max_terms=4&size=200&seed=7  →  200 problems, each with its scorer
 
 A response is correct if the scorer of its problem gives its answer 1. The examples of few-shot
-prompts are the entries after the last problem, so they are not among the problems.
+prompts are the first entries after the last problem whose questions are not among the problems.
 """
 
 import functools
@@ -97,27 +97,33 @@ def _problems(name: Name) -> Iterator[Problem]:
 
 
 def _examples(name: Name) -> Sequence[Example]:
-    """Return the entries after the last one of a dataset."""
+    """Return entries after the last one of a dataset, with answers and with other questions than
+    those before.
+
+    Raises:
+      UserError: If there are too few of them.
+    """
     values = name.values
-    after = {"seed": values["seed"] + values["size"], "size": SHOTS}
+    after = {"seed": values["seed"] + values["size"], "size": 16 * SHOTS}
     options = {key: value for key, value in name.options if key not in after}
     written = options | {key: str(value) for key, value in after.items()}
     others = Name(name.dataset, tuple(sorted(written.items())))
-    return [
-        Example(_shown(others, number, question, answer))
-        for number, (question, answer) in enumerate(gym.entries(others, FIELD))
-    ]
-
-
-def _shown(name: Name, number: int, question: str, answer: Answer) -> Problem:
-    if not answer:
-        raise UserError.of(
-            FIELD,
-            str(name),
-            "has entries without an answer, which no example can show; choose a prompt without "
-            "examples: --prompt=gym-line-zero-shot",
-        )
-    return Problem(f"example-{number}", question, str(answer))
+    asked = {question for question, _ in gym.entries(name, FIELD)}
+    found: dict[str, Answer] = {}
+    for question, answer in gym.entries(others, FIELD):
+        if answer and question not in asked:
+            found.setdefault(question, answer)
+        if len(found) == SHOTS:
+            return [
+                Example(Problem(f"example-{number}", question, str(answer)))
+                for number, (question, answer) in enumerate(found.items())
+            ]
+    raise UserError.of(
+        FIELD,
+        str(name),
+        f"has fewer than {SHOTS} other questions with an answer, which the prompt would show; "
+        "choose the prompt gym-line-zero-shot",
+    )
 
 
 def _prompts(examples: Examples) -> tuple[Prompt, ...]:

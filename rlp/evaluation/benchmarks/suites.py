@@ -133,21 +133,23 @@ def find(spec: str) -> Suite:
     Raises:
       UserError: If it is empty, a task is listed twice, or a task does not exist.
     """
+    spec = spec.strip()
     if spec in SUITES:
         return SUITES[spec]
     generated, rest = gym.split(spec)
     names = generated + [name.strip() for name in rest.split(",") if name.strip()]
     if not names:
         raise UserError(f"no tasks: name a suite ({', '.join(SUITES)}) or tasks, with commas")
-    if len(set(names)) < len(names):
-        raise UserError(f"{spec!r} lists a task twice; name each task once")
     if len(names) == 1 and names[0].isidentifier() and names[0] not in benchmarks.BENCHMARKS:
         known = ", ".join([*SUITES, *benchmarks.BENCHMARKS])
         raise UserError(
             f"{names[0]!r} is neither a suite nor a task; use one of {known}, or the Python file "
             "of a task of your own"
         )
-    return Suite(spec, tuple(map(_default_entry, names)))
+    entries = tuple(map(_default_entry, names))
+    if len({entry.spec for entry in entries}) < len(entries):
+        raise UserError(f"{spec!r} lists a task twice; name each task once")
+    return Suite(spec, entries)
 
 
 def _default_entry(spec: str) -> Entry:

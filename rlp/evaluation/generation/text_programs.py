@@ -118,7 +118,8 @@ class TextPrograms:
             params: Params, tokens: Array, length: Array, *, shared: int = 0, shards: int = 1
         ) -> Prompts:
             model = bind(self.model, params)
-            prompts = reading.read(model, *map(jnp.asarray, (tokens, length)), shared, shards)
+            rows = jnp.asarray(tokens), jnp.asarray(length)
+            prompts = reading.read(model, *rows, shared, shards)
             _, cache = for_decoding(model, prompts.cache)
             return dataclasses.replace(prompts, cache=cache)
 

@@ -35,10 +35,17 @@ from rlp.evaluation.options.questions import (
     Row,
     check_ids,
     check_questions,
-    mean_over_thoughts,
     question_arrays,
 )
-from rlp.evaluation.options.row_batches import Shape, doubled, placed, row_batches, table
+from rlp.evaluation.options.row_batches import (
+    MAX_BRANCHES,
+    Shape,
+    doubled,
+    placed,
+    row_batches,
+    slots_of,
+    table,
+)
 from rlp.evaluation.options.shared_contexts import (
     SharedRow,
     shared_arrays,
@@ -47,11 +54,6 @@ from rlp.evaluation.options.shared_contexts import (
 )
 from rlp.evaluation.options.text_windows import rolling_windows
 from rlp.runtime.errors import UserError
-
-__all__ = ["OptionScore", "OptionScorer", "Question", "mean_over_thoughts"]
-
-MAX_BRANCHES = 16  # of a row; more options of a question are divided over several rows
-MIN_SLOTS = 8  # tokens of options of several tokens are padded to 8, 16, 32, …
 
 Done = Callable[[int, Any], None]  # called with the index and the result of what is finished
 
@@ -95,27 +97,29 @@ class OptionScorer:
         """
         self._check(questions)
         found: list[dict[int, OptionScore]] = [{} for _ in questions]
+
+        def add(i: int, options: Sequence[int], logprob: np.ndarray, greedy: np.ndarray) -> None:
+            """Add the scores of these options of question i."""
+            found[i] |= _scores(questions[i], options, logprob, greedy)
+            if done and len(found[i]) == len(questions[i].options):
+                done(i, _in_order(found[i]))
+
         shared, alone = shared_rows(questions, self.batch_tokens)
-        self._score_shared(questions, shared, found, done)
+        self._score_shared(questions, shared, add)
         tokens = lambda shape: shape[0] + shape[1] * (shape[2] - 1)
         rows = [row for i in alone for row in self._rows(i, questions[i])]
         for shape, part, count in self._batches(rows, questions, tokens):
             arrays = question_arrays(questions, part, count, shape)
             result = self.run(option_programs.score_options, self.method.model, *arrays)
             for (i, options), logprob, greedy in zip(part, *result, strict=False):
-                found[i] |= _scores(questions[i], options, logprob, greedy)
-                if done and len(found[i]) == len(questions[i].options):
-                    done(i, _in_order(found[i]))
+                add(i, options, logprob, greedy)
         return [_in_order(scores) for scores in found]
 
     def _score_shared(
-        self,
-        questions: Sequence[Question],
-        rows: Sequence[SharedRow],
-        found: list[dict[int, OptionScore]],
-        done: Done | None,
+        self, questions: Sequence[Question], rows: Sequence[SharedRow], add: Callable[..., None]
     ) -> None:
-        """Add the scores of rows with shared contexts to those that were found, by option."""
+        """Score rows with shared contexts; `add(i, options, logprob, greedy)` takes the scores of
+        some options of question i."""
         shape = lambda row: shared_sizes(questions, row, padded(len(row.prefix)))
         tokens = lambda sizes: sizes[0] + sizes[1] * sizes[2]
         limits = (self.batch_tokens, batch_shards(self.mesh))
@@ -124,10 +128,7 @@ class OptionScorer:
             result = self.run(option_programs.score_branches, self.method.model, *arrays)
             for row, *of_row in zip(part, *result, strict=False):
                 for branch, logprob, greedy in zip(row.branches, *of_row, strict=False):
-                    i = branch.question
-                    found[i] |= _scores(questions[i], branch.options, logprob, greedy)
-                    if done and len(found[i]) == len(questions[i].options):
-                        done(i, _in_order(found[i]))
+                    add(branch.question, branch.options, logprob, greedy)
 
     def score_after_thoughts(
         self,
@@ -270,7 +271,7 @@ class OptionScorer:
         by_size = sorted(range(len(question.options)), key=size)
         room = self.batch_tokens - padded(len(question.context))
         while by_size:
-            most = doubled(size(by_size[-1]), MIN_SLOTS) if size(by_size[-1]) > 1 else 1
+            most = slots_of(size(by_size[-1]))
             count = max(1, min(MAX_BRANCHES, room // most))
             by_size, part = by_size[:-count], by_size[-count:]
             yield number, part
@@ -283,7 +284,7 @@ class OptionScorer:
         def shape(row: Row) -> Shape:
             i, options = row
             longest = max(len(questions[i].options[o]) for o in options)
-            slots = doubled(longest, MIN_SLOTS) if longest > 1 else 1
+            slots = slots_of(longest)
             return padded(len(questions[i].context)), doubled(len(options)), slots
 
         return row_batches(rows, shape, tokens, self.batch_tokens, batch_shards(self.mesh))

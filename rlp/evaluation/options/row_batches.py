@@ -12,12 +12,19 @@ from jax.sharding import Mesh
 from models.sharding import batch_sharding
 
 T = TypeVar("T")
+MAX_BRANCHES = 16  # of a row; more options or questions are divided over several rows
+MIN_SLOTS = 8  # tokens of options of several tokens are padded to 8, 16, 32, …
 Shape = tuple[int, ...]
 
 
 def doubled(size: int, least: int = 1) -> int:
     """Return the smallest of least, 2 · least, 4 · least, … that is at least `size`."""
     return least * 2 ** max(0, math.ceil(math.log2(max(size, 1) / least)))
+
+
+def slots_of(size: int) -> int:
+    """Return the padded number of tokens of options of which the longest has `size`."""
+    return doubled(size, MIN_SLOTS) if size > 1 else 1
 
 
 def row_batches(

@@ -1,7 +1,7 @@
 """Questions whose contexts begin with the same tokens, such as the examples of a few-shot prompt.
 
-These tokens are read once for many questions. The rest of each context is a branch, at whose end
-its options are scored: all of them if they have one token each, else one option per branch.
+These tokens are read once for up to `MAX_BRANCHES` branches. The rest of each context is a branch,
+at whose end its options are scored: all of them if they have one token each, else one per branch.
 """
 
 import dataclasses
@@ -10,11 +10,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rlp.evaluation.options.questions import Question
-from rlp.evaluation.options.row_batches import Shape, doubled
+from rlp.evaluation.options.row_batches import MAX_BRANCHES, Shape, doubled, slots_of
 
-MAX_BRANCHES = 16  # of a row
 MIN_REST = 32  # tokens of branches are padded to 32, 64, 128, …
-MIN_SLOTS = 8  # tokens of options of several tokens are padded to 8, 16, 32, …
 LEAST_SHARED = 64  # tokens; fewer are read again for every question
 
 
@@ -134,7 +132,7 @@ def shared_sizes(questions: Sequence[Question], row: SharedRow, length: int) -> 
         doubled(len(row.branches)),
         doubled(max(len(branch.tokens) for branch in row.branches), MIN_REST),
         doubled(max(len(branch.options) for branch in row.branches)),
-        doubled(longest, MIN_SLOTS) if longest > 1 else 1,
+        slots_of(longest),
     )
 
 

@@ -146,7 +146,7 @@ def test_answers_of_files_have_no_scorer(tmp_path):
         ("chain_sum?size=0", "", "; size must be an integer from 1 on"),
         ("chain_sum?seed=a", "", "; seed must be an integer from 0 on"),
         ("chain_sum?size=20", "chain_sum?seed=19", "set its seed to 20 or more"),
-        ("word_ladder", "", "generates other entries in every process; use another dataset"),
+        ("word_ladder", "", "does not generate the same entries every time; use another dataset"),
         ("codeio", "", "runs programs that its data contain"),
         ("n_queens?size=2", "", "evaluates responses as Python, so a model could run code"),
     ],

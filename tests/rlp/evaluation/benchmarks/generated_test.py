@@ -51,16 +51,24 @@ def test_an_answer_outside_of_what_the_prompt_asks_for_is_none(sums):
     assert [(verdict.answer, verdict.complies) for verdict in verdicts] == [(None, False)] * 4
 
 
-def test_examples_are_not_among_the_problems(sums):
-    task = benchmarks.find(SUMS)
+@pytest.mark.parametrize("spec", [SUMS, "reasoning_gym:coin_flip?size=150"])  # repeats questions
+def test_examples_are_not_among_the_problems(spec):
+    task = benchmarks.find(spec)
+    problems = files.load(task, NOWHERE).problems
     prompt = task.prompt(base=True)
     examples = prompt.load_examples(NOWHERE)
-    asked = {problem.question for problem in sums}
-    assert len(examples) == prompt.shots
-    assert not asked & {example.problem.question for example in examples}
-    text = prompt.fill(sums[0], examples)
-    assert text.endswith(f"{sums[0].question}\nAnswer:")
+    shown = {example.problem.question for example in examples}
+    assert len(shown) == prompt.shots
+    assert not shown & {problem.question for problem in problems}
+    text = prompt.fill(problems[0], examples)
+    assert text.endswith(f"{problems[0].question}\nAnswer:")
     assert all(f"Answer: {example.problem.gold}\n\n" in text for example in examples)
+
+
+def test_a_dataset_with_too_few_questions_has_no_examples():
+    few = "reasoning_gym:chain_sum?size=500&min_terms=2&max_terms=2&min_digits=1&max_digits=1"
+    with pytest.raises(UserError, match="gym-line-zero-shot"):
+        benchmarks.find(few).prompt(base=True).load_examples(NOWHERE)
 
 
 def test_a_list_of_tasks_may_have_generated_ones_with_commas_in_brackets():
@@ -75,6 +83,8 @@ def test_a_name_that_is_spelled_in_two_ways_is_one_task():
     other = "reasoning_gym:chain_sum?seed=5&size=12"
     (first,), (second,) = (suites.find(spec).entries for spec in (SUMS, other))
     assert first == second
+    with pytest.raises(UserError, match="twice"):
+        suites.find(f"{SUMS},{other}")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +93,8 @@ def test_a_name_that_is_spelled_in_two_ways_is_one_task():
         (f"reasoning_gym:{gym.EVALUATING[1]}", "Python"),
         ("reasoning_gym:chain_sums", "chain_sum"),
         ("reasoning_gym:chain_sum?sizes=3", "size"),
-        ("reasoning_gym:word_ladder", "every process"),
+        ("reasoning_gym:word_ladder", "same entries"),
+        ("reasoning_gym:list_functions", "same entries"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_by_name(spec, reason):
