@@ -107,7 +107,8 @@ class Serving:
             texts=settings.texts * batch_shards(model.generator.mesh),
         )
         self.engine = Engine(generator, model.scorer, settings.queue, failed=self.end)
-        routes = app.build_app(Service(model, limit), self.engine, settings.body_limit)
+        service = Service(model, limit, settings.queue)
+        routes = app.build_app(service, self.engine, settings.body_limit)
         self._server = server.Server(routes, ready)
         self._grace = threading.Timer(settings.grace, self.engine.stop)
         self._grace.daemon = True

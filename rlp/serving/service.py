@@ -53,14 +53,16 @@ class Service:
     Its methods encode and decode texts, which takes time; none uses the network.
     """
 
-    def __init__(self, model: EvaluatedModel, context: int) -> None:
+    def __init__(self, model: EvaluatedModel, context: int, queue: int) -> None:
         """Create it.
 
         Args:
           model: the model.
           context: the most tokens of a prompt with its response.
+          queue: the most texts of a request.
         """
         self.model, self.context, self.created = model, context, int(time.time())
+        self._queue = queue
         self.names = TokenNames(model.tokenizer)
 
     def completion(self, query: Completion) -> Work:
@@ -69,6 +71,7 @@ class Service:
         Raises:
           ApiError, UserError: If it cannot be served.
         """
+        self._check_count(len(query.prompts) * query.options.n)
         prompts = tuple(self._ids(prompt, query.bos) for prompt in query.prompts)
         shown = tuple(map(self._text, query.prompts)) if query.echo else ("",) * len(prompts)
         return self._work(False, prompts, shown, query.options, query.echo)
@@ -79,6 +82,7 @@ class Service:
         Raises:
           ApiError, UserError: If it cannot be served.
         """
+        self._check_count(query.options.n)
         prompt = tuple(self.model.tokenizer.encode(self._rendered(query.messages, True)))
         return self._work(True, (prompt,), ("",), query.options, echo=False)
 
@@ -171,6 +175,13 @@ class Service:
                 requests.append(request)
         header = responses.Header.new(self.model.name, chat)
         return Work(header, options, prompts, shown, echo, tuple(requests))
+
+    def _check_count(self, count: int) -> None:
+        """Refuse more texts than the queue takes, before any prompt is encoded."""
+        if count > self._queue:
+            raise ApiError(
+                f"{count} texts were asked for; this server takes {self._queue} at most", param="n"
+            )
 
     def _limit(self, prompt: tuple[int, ...], wanted: int | None) -> int:
         """Return the most tokens of a response."""

@@ -230,7 +230,7 @@ def test_the_routes_about_the_model_are_those_of_its_tokenizer(server, client):
         ({"prompt": [264]}, "prompt"),
         ({"prompt": [-1]}, "prompt"),
         ({"prompt": [[]]}, "prompt"),
-        ({"prompt": ["a"] * 100, "n": 3}, None),
+        ({"prompt": ["a"] * 100, "n": 3}, "n"),
         ({"prompt": "a", "temperature": float("nan")}, "temperature"),
         ({"prompt": "a", "seed": 10**250}, "seed"),
     ],
