@@ -6,6 +6,7 @@ protocol     requests of all routes, as records
 responses    the JSON of responses
 token_names  the text of single tokens
 engine       the thread that owns the network: texts join a running batch as they arrive
+updates      what the engine reports to the event loop
 service      from a request of a route to texts and log-probabilities, and back
 app          routes, limits, errors; needs starlette
 server       runs the app on a socket; needs uvicorn

@@ -19,9 +19,10 @@ from rlp.runtime.display import printable
 from rlp.runtime.errors import UserError
 from rlp.serving import fields, protocol, responses
 from rlp.serving.body import Bodies, ClientLeft
-from rlp.serving.engine import Engine, Event, Failed, Finished, Job, Piece
+from rlp.serving.engine import Engine, Finished, Job, Piece
 from rlp.serving.fields import ApiError
 from rlp.serving.service import Service, Work
+from rlp.serving.updates import Updates
 
 LOGGER = logging.getLogger(__name__)
 CLIENT_LEFT = 499  # the status in the log when nobody waits for the response
@@ -160,51 +161,50 @@ class _Routes:
 
     async def _answer(self, request: Request, work: Work) -> Response:
         """Generate the texts of a request, and answer it."""
-        loop, events = asyncio.get_running_loop(), asyncio.Queue[Event]()
+        updates = Updates()
         job = Job(
             requests=work.requests,
             top=work.options.top,
             stream=work.options.stream,
-            notify=lambda event: _notify(loop, events, event),
+            notify=updates.notify,
         )
         self._engine.submit(job)
         if work.options.stream:
-            return _Stream(request, job, self._parts(request, work, events))
+            return _Stream(request, job, self._parts(request, work, updates))
         try:
-            finished = await _unless_left(request, _all_finished(events, len(work.requests)))
+            finished = await _unless_left(request, _all_finished(updates, len(work.requests)))
         except BaseException:
             job.cancelled = True
             raise
         request.state.note = _numbers(work, finished)
         return _json(await self._in_thread(self._service.response, work, finished))
 
-    async def _parts(
-        self, request: Request, work: Work, events: asyncio.Queue[Event]
-    ) -> AsyncIterator[bytes]:
+    async def _parts(self, request: Request, work: Work, updates: Updates) -> AsyncIterator[bytes]:
         """Yield the events of a stream."""
         header, sent = work.header, [""] * len(work.requests)
         finished: list[Finished] = []
         started: set[int] = set()
         more = {"usage": None} if work.options.include_usage else {}
         while len(finished) < len(work.requests):
-            event = await events.get()
-            if isinstance(event, Failed):
-                error = ApiError(event.reason, status=503)
+            try:
+                events = await updates.take()
+            except ApiError as error:
                 request.state.note, request.state.status = error.message, error.status
                 yield responses.event(responses.error(error))
                 return
-            index, text, finish = event.index, _text_of(event), None
-            if isinstance(event, Finished):
-                finished.append(event)
-                finish = event.response.finish
-            new = _new(sent[index], text, finish is not None)
-            if not new and finish is None:
-                continue
-            sent[index] += new
-            first = index not in started
-            started.add(index)
-            shown = (work.prefix(index) if first else "") + new
-            yield responses.event(responses.chunk(header, index, shown, finish, first) | more)
+            for event in events:
+                index, text, finish = event.index, _text_of(event), None
+                if isinstance(event, Finished):
+                    finished.append(event)
+                    finish = event.response.finish
+                new = _new(sent[index], text, finish is not None)
+                if not new and finish is None:
+                    continue
+                sent[index] += new
+                first = index not in started
+                started.add(index)
+                shown = (work.prefix(index) if first else "") + new
+                yield responses.event(responses.chunk(header, index, shown, finish, first) | more)
         if work.options.include_usage:
             whole = header.json(chunk=True) | {"choices": [], "usage": work.usage(finished)}
             yield responses.event(whole)
@@ -230,21 +230,13 @@ class _Stream(StreamingResponse):
             _log(self._request, self._request.state.status)
 
 
-def _notify(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[Event], event: Event) -> None:
-    """Hand an event from the engine's thread to the loop, unless that has ended."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(events.put_nowait, event)
-
-
-async def _all_finished(events: asyncio.Queue[Event], count: int) -> list[Finished]:
+async def _all_finished(updates: Updates, count: int) -> list[Finished]:
     """Return `count` finished texts, in order."""
     found: dict[int, Finished] = {}
     while len(found) < count:
-        event = await events.get()
-        if isinstance(event, Failed):
-            raise ApiError(event.reason, status=503)
-        if isinstance(event, Finished):
-            found[event.index] = event
+        for event in await updates.take():
+            if isinstance(event, Finished):
+                found[event.index] = event
     return [found[index] for index in range(count)]
 
 
