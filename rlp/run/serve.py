@@ -19,6 +19,7 @@ from rlp.serving.installed import app_and_server
 from rlp.serving.service import Service
 
 LOGGER = logging.getLogger(__name__)
+LAST_SECONDS = 2.0  # in which clients can read why their requests have failed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +111,8 @@ class Serving:
         service = Service(model, limit, settings.queue)
         routes = app.build_app(service, self.engine, settings.body_limit)
         self._server = server.Server(routes, ready)
-        self._grace = threading.Timer(settings.grace, self.engine.stop)
-        self._grace.daemon = True
+        self._grace = _timer(settings.grace, self.engine.stop)
+        self._abort = _timer(settings.grace + LAST_SECONDS, self._server.abort)
         self._ending = threading.Lock()  # held once the server is ending
 
     def run(self, bound: socket.socket) -> None:
@@ -128,17 +129,27 @@ class Serving:
             self._server.run(sockets=[bound])
         finally:
             self._grace.cancel()
+            self._abort.cancel()
             self.engine.stop()
         if self.engine.error is not None:
             raise self.engine.error
 
     def end(self, number: int | None = None) -> None:
         """Accept no more connections, and end when all requests are answered; after the time of
-        grace, those that are left fail. May be called by any thread."""
+        grace, those that are left fail, and then their connections are closed. May be called by any
+        thread."""
         del number  # of the signal that calls this
         if self._ending.acquire(blocking=False):
             self._server.end()
             self._grace.start()
+            self._abort.start()
+
+
+def _timer(seconds: float, function: Callable[[], None]) -> threading.Timer:
+    """Return a timer that does not keep the program from ending."""
+    timer = threading.Timer(seconds, function)
+    timer.daemon = True
+    return timer
 
 
 def _context(model: EvaluatedModel, wanted: int) -> int:

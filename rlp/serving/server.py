@@ -1,5 +1,6 @@
 """Runs an application on a socket with uvicorn, until it is asked to end."""
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -25,8 +26,9 @@ def listening_socket(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
-    except OSError as error:  # also of the name
-        raise UserError(f"--host={host} cannot be used: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:  # also of the name
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--host={host} cannot be used: {reason}") from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
@@ -66,10 +68,23 @@ class Server(uvicorn.Server):
         )
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         self._ready = ready
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def end(self) -> None:
         """Ask the server to end; may be called by any thread."""
         self.should_exit = True
+
+    def abort(self) -> None:
+        """Close all connections at once, also those whose clients do not read their response; may
+        be called by any thread."""
+
+        def close_all() -> None:
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(close_all)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -78,5 +93,6 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept connections."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self._ready()

@@ -82,6 +82,7 @@ def test_requests_that_are_not_finished_in_time_fail(programs, tmp_path):
         (["--checkpoint=a=hf,b=hf"], "has 2 models; serve one of them"),
         (["--checkpoint=nothing"], "nothing"),
         (["--context=513"], "--context=513 is more than the 512 tokens that hf reads"),
+        (["--host=.."], "--host=.. cannot be used"),
         (["--host=no.such.host.invalid"], "--host=no.such.host.invalid cannot be used"),
         (["--grace=nan"], "--grace=nan; it must be a finite number"),
         ([], "--port=PORT cannot be used: Address already in use"),

@@ -1,0 +1,67 @@
+"""Clients that send or read nothing do not keep the server."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("starlette", reason="requirements-serve.txt")
+
+from rlp.evaluation.generation.requests import Response
+from rlp.serving import app, server
+from rlp.serving.engine import Finished
+from rlp.serving.service import Service
+from tests.support.scripted import scripted_model
+
+
+class Endless:
+    """An engine with long texts."""
+
+    running, texts = True, 0
+
+    def __init__(self):
+        self.submitted = threading.Event()
+
+    def submit(self, job):
+        for at in range(len(job.requests)):
+            job.notify(Finished(at, Response((97,), "x" * 2**20, (0.0,), "length"), None))
+        self.submitted.set()
+
+
+@contextlib.contextmanager
+def serving(engine):
+    """Serve a scripted model until the end of the context, and close all connections then."""
+    ready = threading.Event()
+    service = Service(scripted_model("tiny"), context=64, queue=128)
+    running = server.Server(app.build_app(service, engine, 2**20), ready.set)
+    with contextlib.closing(server.listening_socket("127.0.0.1", 0)) as bound:
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
+        thread.start()
+        assert ready.wait(30)
+        try:
+            yield running, bound.getsockname(), thread
+        finally:
+            running.end()
+            running.abort()
+            thread.join(30)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_does_not_read_is_left(stream):
+    engine = Endless()
+    with serving(engine) as (running, address, thread), socket.create_connection(address) as client:
+        body = json.dumps({"prompt": "a", "n": 16, "stream": stream}).encode()
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+        client.sendall(head % len(body) + body)
+        assert engine.submitted.wait(30)
+        time.sleep(0.2)  # until the buffers of the connection are full
+        running.end()
+        thread.join(0.3)
+        assert thread.is_alive()  # else this test cannot fail
+        running.abort()
+        thread.join(10)
+        assert not thread.is_alive()
+    running.abort()  # does nothing
