@@ -7,11 +7,14 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from rlp.runtime.errors import UserError
 
 CONNECTIONS = 1024  # at a time; more are answered with 503
+SILENT = 60.0  # seconds after which a connection without a new request is closed
 BACKLOG = 128  # connections that the system keeps until they are accepted
 
 
@@ -41,6 +44,33 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return bound
 
 
+class Connection(H11Protocol):
+    """A connection that is closed when its client begins no request."""
+
+    _look: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to look for requests."""
+        super().connection_made(transport)
+        self._look_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop looking for them."""
+        super().connection_lost(exc)
+        if self._look is not None:
+            self._look.cancel()
+
+    def _look_later(self) -> None:
+        self._look = self.loop.call_later(SILENT, self._close_if_silent, self.cycle)
+
+    def _close_if_silent(self, before: RequestResponseCycle | None) -> None:
+        """Close the connection if no request has begun since the last look, and none is running."""
+        if self.cycle is before and self.conn.their_state is h11.IDLE:
+            self.transport.abort()
+        else:
+            self._look_later()
+
+
 class Server(uvicorn.Server):
     """A server that leaves signals to the program and says when it is ready."""
 
@@ -55,7 +85,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="h11",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,

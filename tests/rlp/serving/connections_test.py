@@ -65,3 +65,18 @@ def test_a_client_that_does_not_read_is_left(stream):
         thread.join(10)
         assert not thread.is_alive()
     running.abort()  # does nothing
+
+
+def test_a_connection_without_a_request_is_closed(monkeypatch):
+    monkeypatch.setattr(server, "SILENT", 0.2)
+    with serving(Endless()) as (_, address, _), contextlib.ExitStack() as opened:
+        connect = lambda: opened.enter_context(socket.create_connection(address, timeout=10))
+        silent, slow, busy = connect(), connect(), connect()
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost:")
+        busy.sendall(b"POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\n")
+        for client in (silent, slow):
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+        time.sleep(0.5)
+        busy.sendall(b'{"prompt": "a"}')
+        assert busy.recv(15) == b"HTTP/1.1 200 OK"
