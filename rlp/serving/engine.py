@@ -176,11 +176,14 @@ class Engine:
         """Take what was submitted, and wait for it if there is nothing else to do. Returns whether
         to go on."""
         with self._changed:
-            while not (self._submitted or self._waiting or self._running or self._stopping):
+            while not (self._submitted or self._stopping or self._busy()):
                 self._changed.wait()
             self._waiting.extend(self._submitted)
             self._submitted.clear()
             return not self._stopping
+
+    def _busy(self) -> bool:
+        return bool(self._waiting or self._running or self._unranked)
 
     def _turn(self) -> None:
         """Begin what fits, choose some tokens of all texts, and report them."""
@@ -199,8 +202,10 @@ class Engine:
             self._batch.drop(dropped)
         self._running -= dropped
         waiting = [name for name in self._waiting if not name[0].cancelled]
-        self._count_finished(len(dropped) + len(self._waiting) - len(waiting))
-        self._waiting = deque(waiting)
+        unranked = [pair for pair in self._unranked if not pair[0][0].cancelled]
+        left = len(self._waiting) - len(waiting) + len(self._unranked) - len(unranked)
+        self._count_finished(len(dropped) + left)
+        self._waiting, self._unranked = deque(waiting), unranked
 
     def _count_finished(self, count: int) -> None:
         with self._changed:
@@ -252,19 +257,23 @@ class Engine:
             job.notify(Finished(index, response, None))
 
     def _rank(self) -> None:
-        """Compute the log-probabilities of finished texts."""
-        for top in (1, MAX_TOP):  # few numbers, so that few programs are compiled
-            some = [pair for pair in self._unranked if _program(pair[0][0]) == top]
-            if not some:
-                continue
-            rows = [(*job.requests[i].prompt, *response.tokens) for (job, i), response in some]
-            found = rank_tokens(self._scorer, rows, top)
-            for ((job, i), response), ranked in zip(some, found, strict=True):
-                self._count_finished(1)
-                job.notify(Finished(i, response, ranked))
-        self._unranked = []
+        """Compute the log-probabilities of the first finished texts, at most as many as a batch
+        has; the others wait for the next turn."""
+        if not self._unranked:
+            return
+        top = _program(self._unranked[0])
+        some = [pair for pair in self._unranked if _program(pair) == top][: self._generator.texts]
+        rows = [(*job.requests[i].prompt, *response.tokens) for (job, i), response in some]
+        found = rank_tokens(self._scorer, rows, top)
+        for ((job, i), response), ranked in zip(some, found, strict=True):
+            self._count_finished(1)
+            job.notify(Finished(i, response, ranked))
+        done = {name for name, _ in some}
+        self._unranked = [pair for pair in self._unranked if pair[0] not in done]
 
 
-def _program(job: Job) -> int:
-    """Return the alternatives that are found for the texts of a job."""
+def _program(unranked: tuple[_Name, Response]) -> int:
+    """Return the alternatives that are found for a text: few numbers, so that few programs are
+    compiled."""
+    (job, _), _ = unranked
     return 1 if (job.top or 0) <= 1 else MAX_TOP

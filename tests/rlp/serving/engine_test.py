@@ -2,6 +2,7 @@
 
 import dataclasses
 import queue
+import time
 
 import pytest
 
@@ -32,8 +33,8 @@ def test_nothing_passes_a_text_that_does_not_fit(engine):
     engine.start()
     order = [events.get(timeout=60).index for _ in range(3)]
     assert order == [0, 1, 2]
-    engine.submit(Job((Request((98,), 1), short), None, False, events.put))
-    assert events.get(timeout=60).index == 0  # these two fit together
+    engine.submit(Job((short, Request((98,), 1)), None, False, events.put))
+    assert events.get(timeout=60).index == 1  # these two fit together
 
 
 def test_a_text_without_tokens_is_finished_at_once_and_scored(engine):
@@ -44,6 +45,30 @@ def test_a_text_without_tokens_is_finished_at_once_and_scored(engine):
     assert found[0].response.tokens == ()
     assert found[0].ranked.logprobs.shape == (1,)
     assert found[1].ranked is None  # a single token has nothing before it
+
+
+def test_texts_are_scored_some_at_a_time_and_not_when_nobody_waits(engine, monkeypatch):
+    calls = []
+
+    def rank(scorer, rows, top):
+        calls.append((len(rows), top))
+        many.cancelled = len(calls) == 2
+        return [None] * len(rows)
+
+    monkeypatch.setattr("rlp.serving.engine.rank_tokens", rank)
+    events = queue.Queue()
+    one = Job((Request((97, 98), 0),), 5, False, events.put)
+    many = Job((Request((97, 98), 0),) * 7, 1, False, lambda _: None)
+    for jobs in ((one, many), (many, one)):
+        many.cancelled = False
+        for submitted in jobs:
+            engine.submit(submitted)
+        if not calls:
+            engine.start()
+        assert isinstance(events.get(timeout=60), Finished)
+        while engine.texts:
+            time.sleep(0.001)
+    assert calls == [(1, 20), (4, 1), (4, 1), (3, 1), (1, 20)]
 
 
 def test_a_cancelled_job_leaves_the_queue(engine):
