@@ -26,6 +26,7 @@ from rlp.serving.updates import Updates
 
 LOGGER = logging.getLogger(__name__)
 CLIENT_LEFT = 499  # the status in the log when nobody waits for the response
+Query = TypeVar("Query")
 Result = TypeVar("Result")
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -61,9 +62,10 @@ def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = N
     return Response(responses.encoded(content), status, headers=headers, media_type=kind)
 
 
-def _refused(error: ApiError) -> Response:
+def _refused(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
     """Return an error. After a body that was not read to its end, the connection is closed."""
-    headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
+    headers = dict(headers or {})
+    headers |= {"Retry-After": "1"} if error.status in (429, 503) else {}
     headers |= {"Connection": "close"} if error.status in (408, 413) else {}
     return _json(responses.error(error), error.status, headers)
 
@@ -72,7 +74,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Answer an unknown route or method."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path[:80]}: {error.detail}"
-    return _refused(ApiError(message, status=error.status_code))
+    return _refused(ApiError(message, status=error.status_code), error.headers)
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
@@ -108,20 +110,22 @@ class _Routes:
         return _json(await self._in_thread(self._service.tokenizer_info))
 
     async def tokenize(self, request: Request) -> Response:
-        query = await self._read(request, protocol.read_tokenize)
-        return _json(await self._in_thread(self._service.tokenize, query))
+        read = protocol.read_tokenize
+        return _json(await self._read(request, read, self._service.tokenize))
 
     async def detokenize(self, request: Request) -> Response:
-        ids = await self._read(request, protocol.read_detokenize)
-        return _json(await self._in_thread(self._service.detokenize, ids))
+        read = protocol.read_detokenize
+        return _json(await self._read(request, read, self._service.detokenize))
 
     async def completions(self, request: Request) -> Response:
-        query = await self._read(request, protocol.read_completion)
-        return await self._answer(request, await self._in_thread(self._service.completion, query))
+        read = protocol.read_completion
+        return await self._answer(
+            request, await self._read(request, read, self._service.completion)
+        )
 
     async def chat_completions(self, request: Request) -> Response:
-        query = await self._read(request, protocol.read_chat)
-        return await self._answer(request, await self._in_thread(self._service.chat, query))
+        read = protocol.read_chat
+        return await self._answer(request, await self._read(request, read, self._service.chat))
 
     def logged(self, handler: Handler) -> Handler:
         """Return a handler that answers errors, and logs one line for every request."""
@@ -140,6 +144,10 @@ class _Routes:
             except ClientLeft:
                 request.state.note = "the client has left"
                 response = Response(status_code=CLIENT_LEFT)
+            except Exception:  # an error of this program, which is answered elsewhere
+                request.state.note = "the server has failed"
+                _log(request, 500)
+                raise
             if not isinstance(response, StreamingResponse):
                 _log(request, response.status_code)
             return response
@@ -147,12 +155,15 @@ class _Routes:
         return run
 
     async def _read(
-        self, request: Request, read: Callable[[Mapping[str, Any], str], Result]
+        self,
+        request: Request,
+        read: Callable[[Mapping[str, Any], str], Query],
+        use: Callable[[Query], Result],
     ) -> Result:
-        """Read the JSON of a request."""
-        parse = lambda body: read(fields.read_object(body), self._service.model.name)
+        """Read the JSON of a request and encode its texts; its body counts as held until then."""
+        run = lambda body: use(read(fields.read_object(body), self._service.model.name))
         async with self._bodies.read(request.receive) as body:
-            return await self._in_thread(parse, body)
+            return await self._in_thread(run, body)
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run work on texts outside of the event loop."""

@@ -75,6 +75,7 @@ class Bodies:
                 count(len(part))
                 parts.append(part)
                 continue
+            count(-sum(map(len, parts)))
             parts.clear()
             if size > DRAINED:
                 break

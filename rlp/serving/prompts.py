@@ -58,7 +58,11 @@ def _message(value: Any, where: str) -> Mapping[str, str]:
 
 def _part(value: Any, where: str) -> str:
     kind = value.get("type") if isinstance(value, dict) else None
-    if kind != "text" or set(value) != {"type", "text"}:
-        what = f"type {kind!a}" if isinstance(kind, str) else "no text"
+    if kind != "text":
+        what = f"type {kind[:80]!a}" if isinstance(kind, str) else "no type"
         raise ApiError(f"{where} has a part of {what}; only texts are supported", param="messages")
-    return checked_text(f"{where}.content", value["text"])
+    for name in value:
+        if name not in ("type", "text"):
+            message = f"{where} has a part with {name[:80]!a}, which is not supported"
+            raise ApiError(message, param="messages")
+    return checked_text(f"{where}.content", value.get("text"))

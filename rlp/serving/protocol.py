@@ -14,6 +14,7 @@ from rlp.serving.prompts import Prompt, read_messages, read_prompts
 MAX_CHOICES = 128  # of a prompt
 MAX_TOP = 20  # alternatives of a token
 MAX_STOPS = 64  # stop strings
+LONGEST_STOP = 1000  # characters of one
 COMPLETION_TOKENS = 16  # of a completion without max_tokens, as in OpenAI's interface
 COLDEST = 0.01  # smallest temperature above 0: below, logits divided by it lose their precision
 _LARGE = 2**31 - 1
@@ -33,6 +34,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "include_stop_str_in_output": (False,),
     "truncate_prompt_tokens": (),
     "prompt_logprobs": (),
+    "request_id": (),
     "return_tokens_as_token_ids": (False,),
 }
 _NEUTRAL_COMPLETION: dict[str, tuple[Any, ...]] = _NEUTRAL | {"suffix": ("",)}
@@ -57,7 +59,7 @@ _NEUTRAL_CHAT: dict[str, tuple[Any, ...]] = _NEUTRAL | {
     "echo": (False,),
 }
 # Texts that OpenAI's service uses for bookkeeping; they change no response.
-_IGNORED = ("user", "safety_identifier", "prompt_cache_key", "request_id")
+_IGNORED = ("user", "safety_identifier", "prompt_cache_key")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,6 +276,8 @@ def _stop(value: Any) -> tuple[str, ...]:
     listed = value if isinstance(value, list) else [value]
     if len(listed) > MAX_STOPS or not all(isinstance(text, str) and text for text in listed):
         raise wrong("stop", value, f"it must be a text or at most {MAX_STOPS} texts, none empty")
+    if any(len(text) > LONGEST_STOP for text in listed):
+        raise wrong("stop", value, f"a text may have at most {LONGEST_STOP} characters")
     return tuple(checked_text("stop", text) for text in listed)
 
 

@@ -71,6 +71,9 @@ class Service:
         Raises:
           ApiError, UserError: If it cannot be served.
         """
+        for text in query.prompts:
+            if isinstance(text, str):
+                self._check_size(text)
         self._check_count(len(query.prompts) * query.options.n)
         prompts = tuple(self._ids(prompt, query.bos) for prompt in query.prompts)
         shown = tuple(map(self._text, query.prompts)) if query.echo else ("",) * len(prompts)
@@ -83,7 +86,9 @@ class Service:
           ApiError, UserError: If it cannot be served.
         """
         self._check_count(query.options.n)
-        prompt = tuple(self.model.tokenizer.encode(self._rendered(query.messages, True)))
+        text = self._rendered(query.messages, True)
+        self._check_size(text)
+        prompt = tuple(self.model.tokenizer.encode(text))
         return self._work(True, (prompt,), ("",), query.options, echo=False)
 
     def tokenize(self, query: Tokenize) -> dict[str, Any]:
@@ -156,6 +161,7 @@ class Service:
         options: Options,
         echo: bool,
     ) -> Work:
+        self._check_ids("stop_token_ids", options.stop_ids)
         ends = () if options.ignore_eos else self.model.chat_ends if chat else self.model.ends
         ends = tuple(dict.fromkeys([*ends, *options.stop_ids]))
         requests: list[Request] = []
@@ -183,6 +189,18 @@ class Service:
                 f"{count} texts were asked for; this server takes {self._queue} at most", param="n"
             )
 
+    def _check_size(self, text: str) -> None:
+        """Refuse a text that is too long for the context whatever its tokens are, because it would
+        take long to encode."""
+        longest = self.names.longest
+        if longest is not None and len(text.encode()) > longest * self.context:
+            raise ApiError(
+                f"the prompt of {len(text)} characters exceeds the context of this server, "
+                f"{self.context} tokens; shorten it",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+
     def _limit(self, prompt: tuple[int, ...], wanted: int | None) -> int:
         """Return the most tokens of a response."""
         left = self.context - len(prompt)
@@ -204,13 +222,16 @@ class Service:
         if isinstance(prompt, str):
             ids = tuple(words.encode(prompt))
             return (*words.bos, *ids) if bos and ids[: len(words.bos)] != words.bos else ids
-        if not all(0 <= token < words.vocab_size for token in prompt):
-            raise ApiError(
-                f"there are ids outside of 0 … {words.vocab_size - 1}; encode the text with the "
-                "tokenizer of the model",
-                param="prompt",
-            )
+        self._check_ids("prompt", prompt)
         return prompt
+
+    def _check_ids(self, param: str, ids: Sequence[int]) -> None:
+        last = self.model.tokenizer.vocab_size - 1
+        if not all(0 <= token <= last for token in ids):
+            raise ApiError(
+                f"{param} has ids outside of 0 … {last}; use those of the tokenizer of the model",
+                param=param,
+            )
 
     def _text(self, prompt: Prompt) -> str:
         return prompt if isinstance(prompt, str) else self.model.tokenizer.decode(prompt)

@@ -18,6 +18,16 @@ class TokenNames:
     def _bytes(self) -> list[bytes]:
         return self._tokenizer.token_bytes()
 
+    @functools.cached_property
+    def longest(self) -> int | None:
+        """The most bytes that a token stands for; None if the tokenizer does not say, as for one
+        whose tokens are words."""
+        named = [token for token, own in enumerate(self._bytes) if not own]
+        if not all(token in self._tokenizer.added for token in named):
+            return None
+        names = [self._tokenizer.decode([token]).encode() for token in named]
+        return max(map(len, [*self._bytes, *names]))
+
     def bytes_of(self, token: int) -> bytes:
         """Return the bytes of a token; b"" if it has none of its own, or does not exist."""
         return self._bytes[token] if token < len(self._bytes) else b""
@@ -40,7 +50,9 @@ class TokenNames:
         character is where the character is."""
         found, at = [], 0
         for token, piece in zip(tokens, self._tokenizer.pieces(tokens), strict=True):
-            found.append(at)
-            if piece != PARTIAL or self.name(token) == PARTIAL:
+            name = self.name(token)
+            # A piece may begin with what tokens before it have left: a broken character.
+            found.append(at + (len(piece) - len(name) if piece.endswith(name) else 0))
+            if piece != PARTIAL or name == PARTIAL:
                 at += len(piece) + len(self._tokenizer.between_pieces)
         return found

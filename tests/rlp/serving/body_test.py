@@ -86,6 +86,31 @@ def test_bodies_are_bounded_together():
     asyncio.run(run())
 
 
+def test_what_was_dropped_of_a_body_does_not_count_while_the_rest_arrives():
+    async def run():
+        bodies = Bodies(LIMIT)
+        waiting, last = asyncio.Event(), asyncio.Event()
+        parts = iter([b"x" * LIMIT, b"x"])
+
+        async def slow():
+            part = next(parts, None)
+            if part is None:
+                waiting.set()
+                await last.wait()
+            return {"type": "http.request", "body": part or b"", "more_body": part is not None}
+
+        async with contextlib.AsyncExitStack() as held:
+            refused = asyncio.ensure_future(held.enter_async_context(bodies.read(slow)))
+            await waiting.wait()
+            for _ in range(body.TOGETHER):
+                await held.enter_async_context(bodies.read(receive(b"x" * LIMIT)))
+            last.set()
+            with pytest.raises(ApiError, match="more than"):
+                await refused
+
+    asyncio.run(run())
+
+
 def test_a_client_that_leaves_or_sends_nothing_is_given_up(monkeypatch):
     with pytest.raises(ClientLeft):
         read(Bodies(LIMIT), receive(b"a", left=True))

@@ -162,6 +162,8 @@ WRONG = [
     ("stop", {"x": 1}),
     ("stop", ["x"] * 65),
     ("stop", "\ud800"),
+    ("stop", "x" * 1001),
+    ("request_id", "mine"),
     ("stop_token_ids", [-1]),
     ("stop_token_ids", [1.0]),
     ("ignore_eos", 1),
@@ -229,12 +231,16 @@ def test_a_wrong_value_is_refused_by_its_name(kind, name, value):
         {"role": "user", "content": ["a"]},
         {"role": "user", "content": [{"type": ["text"]}]},
         {"role": "user", "content": "\ud800"},
+        {"role": "user", "content": [{"type": "text", "text": "a", "unknown": {}}]},
+        {"role": "user", "content": [{"type": "x" * 10**6}]},
     ],
 )
 def test_a_message_with_something_else_than_text_is_refused(message):
     with pytest.raises(ApiError) as refused:
         chat(messages=[*HI, message])
     assert str(refused.value.param).startswith("messages")
+    assert len(refused.value.message) < 250
+    assert ("unknown" in str(message)) == ("'unknown', which is not" in refused.value.message)
 
 
 def test_combinations_that_contradict_each_other_are_refused():

@@ -229,6 +229,7 @@ def test_the_routes_about_the_model_are_those_of_its_tokenizer(server, client):
         ({"prompt": "a", "max_tokens": 191}, "max_tokens"),
         ({"prompt": [264]}, "prompt"),
         ({"prompt": [-1]}, "prompt"),
+        ({"prompt": "a", "stop_token_ids": [264]}, "stop_token_ids"),
         ({"prompt": [[]]}, "prompt"),
         ({"prompt": ["a"] * 100, "n": 3}, "n"),
         ({"prompt": "a", "temperature": float("nan")}, "temperature"),
@@ -252,16 +253,19 @@ def test_clients_see_the_kinds_of_errors(server, client):
         client.models.retrieve("gpt")
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model=served.NAME, input="a")
-    assert requests.get(f"{server.url}/v1/completions").status_code == 405
+    wrong_method = requests.get(f"{server.url}/v1/completions")
+    assert (wrong_method.status_code, wrong_method.headers["Allow"]) == (405, "POST")
     too_deep = requests.post(f"{server.url}/tokenize", data=b"[" * 10_000)
     assert too_deep.status_code == 400
 
 
-def test_an_error_of_the_program_is_500_without_its_traceback(server, monkeypatch):
+def test_an_error_of_the_program_is_500_without_its_traceback(server, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "rlp.serving")
     monkeypatch.setattr(Service, "tokenize", lambda *_: 1 / 0)
     answer = requests.post(f"{server.url}/tokenize", json={"prompt": "a"})
     assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
     assert "ZeroDivision" not in answer.text
+    assert "POST /tokenize 500 " in caplog.text
 
 
 def test_a_body_of_100_mb_is_refused(server, client):

@@ -36,6 +36,13 @@ def test_whole_characters_are_where_their_offsets_say(tokenizer):
     assert checked > 5
 
 
+def test_a_token_after_a_broken_character_is_where_its_offset_says():
+    tokenizer = ByteTokenizer()
+    names, ids = TokenNames(tokenizer), [*b"a\x8ab\xe4\xb8c"]
+    text, offsets = tokenizer.decode(ids), names.offsets(ids)
+    assert [text[offsets[ids.index(ord(letter))]] for letter in "abc"] == ["a", "b", "c"]
+
+
 def test_names_do_not_depend_on_neighbours(tokenizer):
     names = TokenNames(tokenizer)
     ids = tokenizer.encode("é")
