@@ -163,6 +163,7 @@ def test_log_probabilities_of_a_chat_have_alternatives(client):
     assert [token.top_logprobs for token in plain.logprobs.content] == [[]] * 4
 
 
+# Its remote backend adds no BOS to a text; the other one does with add_bos_token, as the adapter.
 @pytest.mark.parametrize("backend", ["remote", pytest.param("huggingface", marks=pytest.mark.slow)])
 def test_lm_evals_client_agrees_with_the_adapter(server, backend, tmp_path):
     pytest.importorskip("lm_eval", reason="requirements-harness.txt")
@@ -183,26 +184,32 @@ def test_lm_evals_client_agrees_with_the_adapter(server, backend, tmp_path):
         model=served.NAME,
         tokenizer_backend=backend,
         tokenizer=None if backend == "remote" else str(served.write(tmp_path)),
+        add_bos_token=backend == "huggingface",
         max_length=served.CONTEXT,
         num_concurrent=1 if backend == "remote" else 4,
         batch_size=2,
         max_retries=1,
     )
+    begin = BOS if backend == "remote" else ""
     for context in ("The cat sat on the", *"abcdefghijklmnop"):
         (greedy,) = model.generator.generate([Request(ids(model, context), 1)])
         if greedy.text.isascii():  # encoding it gives its token
             break
     endings = [" mat", " m", greedy.text, "x"]
-    pairs = [(f"{BOS}{context}", ending) for ending in endings] + [(f"{BOS}1 + 1 =", " 2")]
+    pairs = [(f"{begin}{context}", ending) for ending in endings] + [(f"{begin}1 + 1 =", " 2")]
     instances = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
     found, expected = theirs.loglikelihood(instances), ours.loglikelihood(instances)
     assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
     assert [x for x, _ in found] == pytest.approx([x for x, _ in expected], abs=1e-4)
     assert {greedy for _, greedy in found} == {True, False}
     arguments = {"until": ["e", "\n"], "max_gen_toks": 12}
-    asked = [(f"{BOS}{text}", arguments) for text in ("abc", "x y", "1 + 1")]
+    asked = [(f"{begin}{text}", arguments) for text in ("abc", "x y", "1 + 1")]
     instances = [Instance("generate_until", {}, pair, i) for i, pair in enumerate(asked)]
     assert theirs.generate_until(instances) == ours.generate_until(instances)
+    if backend == "remote":  # without a BOS, it differs
+        instance = Instance("loglikelihood", {}, (context, " mat"), 0)
+        (other, _), (with_bos, _) = [m.loglikelihood([instance])[0] for m in (theirs, ours)]
+        assert other != pytest.approx(with_bos, abs=1e-3)
 
 
 def test_the_routes_about_the_model_are_those_of_its_tokenizer(server, client):
