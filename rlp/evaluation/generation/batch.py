@@ -150,7 +150,8 @@ class Batch:
         requests = [text.request for text in row.members]
         self._length = max(self._length, padded(len(row.prompt)))
         self._most = max(self._most, *(text.held for text in row.members))
-        self._ends = max(self._ends, *(len(request.ends) for request in requests))
+        if ends := max(len(request.ends) for request in requests):
+            self._ends = max(self._ends, power_above(ends))  # so that few programs are compiled
         self._sampled |= any(request.sampling.temperature for request in requests)
         self._top_k |= any(request.sampling.top_k for request in requests)
         self._top_p |= any(request.sampling.top_p < 1 for request in requests)

@@ -167,3 +167,12 @@ def test_a_batch_is_outgrown_when_its_largest_text_is_finished():
         while batch.busy:
             batch.step()
         assert not batch.outgrown
+
+
+def test_few_programs_are_compiled_for_texts_with_many_ends():
+    generate = generator()
+    sizes = []
+    for count in (0, 1, 2, 3, 5, 8):
+        request = Request(prompt(4), 16, ends=tuple(range(count)))
+        sizes.append(generate.batch([row(generate, 0, request)])._ends)
+    assert sizes == [0, 1, 2, 4, 8, 8]
