@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from rlp.evaluation.generation.generator import Request, Response
 from rlp.evaluation.options.questions import OptionScore
 from rlp.evaluation.runner.model import EvaluatedModel
 from rlp.tokenizers.byte_tokenizer import ByteTokenizer
+
+SIZE = SimpleNamespace(vocab_size=ByteTokenizer().vocab_size)
 
 
 class Killed(Exception):
@@ -21,6 +24,8 @@ class ScriptedGenerator:
     respond: Callable[[str, int], str]
     most: int = 10**9  # responses until it is killed
     requests: list[Request] = dataclasses.field(default_factory=list)
+    model = SIZE
+    context = None
 
     def generate(self, requests, done):
         for number, request in reversed(list(enumerate(requests))):
@@ -39,6 +44,7 @@ class ScriptedScorer:
 
     logprob: Callable[[str, str], float]
     questions: int = 0
+    method = SimpleNamespace(model=SIZE)
 
     def score(self, questions, done):
         decode = ByteTokenizer().decode

@@ -17,6 +17,7 @@ from rlp.evaluation import benchmarks
 from rlp.evaluation.benchmarks.benchmark import Extractor, Problem, Prompt
 from rlp.evaluation.benchmarks.grading import ResponseGrader, Verdict
 from rlp.evaluation.benchmarks.metrics import score
+from rlp.evaluation.generation import requests
 from rlp.evaluation.generation.generator import Request, Response, Sampling
 from rlp.evaluation.runner.answer_file import Key
 from rlp.evaluation.runner.result import Answer, Result
@@ -91,8 +92,11 @@ class GenerationTask(Task):
 
     def check(self) -> None:
         """See `Task`."""
+        generator = self.model.generator
         for problem in self.problems.problems:
-            self._request(problem, 0)
+            request = self._request(problem, 0)
+            with self.naming(problem.id):
+                requests.check(request, generator.model.vocab_size, generator.context)
 
     def run(self, finished: Sequence[Key], add: Add) -> None:
         """See `Task`."""
@@ -103,14 +107,14 @@ class GenerationTask(Task):
             for run in range(self.runs)
             if (problem.id, run) not in known
         ]
-        requests = [self._request(problem, run) for problem, run in missing]
+        asked = [self._request(problem, run) for problem, run in missing]
 
         def done(number: int, response: Response) -> None:
             problem, run = missing[number]
             add(problem.id, run, self._record(problem, response))
 
-        if requests:
-            self.model.generator.generate(requests, done)
+        if asked:
+            self.model.generator.generate(asked, done)
 
     def result(self, records: Records) -> Result:
         """See `Task`."""

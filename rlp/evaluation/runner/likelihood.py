@@ -10,7 +10,12 @@ import numpy as np
 from rlp.evaluation.benchmarks.benchmark import OptionScoring, Problem
 from rlp.evaluation.benchmarks.metrics import score
 from rlp.evaluation.generation.single import Thought
-from rlp.evaluation.options.questions import OptionScore, Question, mean_over_thoughts
+from rlp.evaluation.options.questions import (
+    OptionScore,
+    Question,
+    check_questions,
+    mean_over_thoughts,
+)
 from rlp.evaluation.runner.answer_file import Key
 from rlp.evaluation.runner.result import Answer, Result
 from rlp.evaluation.runner.task import Add, Records, Task, identity, seed_of
@@ -52,7 +57,7 @@ class LikelihoodTask(Task):
 
     def check(self) -> None:
         """See `Task`."""
-        longest = self.model.longest
+        longest, rows = self.model.longest, self.model.scorer.method.model.vocab_size
         thought = self.thoughts and self.model.scorer.thought_tokens(self.thought_length)
         for name, question in self._questions.items():
             needed = len(question.context) + thought + max(map(len, question.options))
@@ -62,6 +67,8 @@ class LikelihoodTask(Task):
                     f"{needed:,} tokens, but {self.model.name} reads {longest:,}; choose a context "
                     "with fewer examples as the prompt, or lower thought_length"
                 )
+            with self.naming(name):
+                check_questions([question], rows, longest, thought)
 
     def run(self, finished: Sequence[Key], add: Add) -> None:
         """See `Task`."""

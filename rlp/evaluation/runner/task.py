@@ -1,10 +1,11 @@
 """A task as it is posed to one model, whatever its answers are."""
 
 import abc
+import contextlib
 import dataclasses
 import hashlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rlp.evaluation.benchmarks.benchmark import Example
@@ -13,6 +14,7 @@ from rlp.evaluation.benchmarks.suites import Entry
 from rlp.evaluation.runner.answer_file import Key
 from rlp.evaluation.runner.model import EvaluatedModel
 from rlp.evaluation.runner.result import Result
+from rlp.runtime.errors import UserError
 
 Add = Callable[[str, int, dict[str, Any]], None]  # receives a problem, a run and its record
 Records = Mapping[Key, Mapping[str, Any]]
@@ -58,8 +60,17 @@ class Task(abc.ABC):
         """Check all prompts before anything is computed.
 
         Raises:
-          UserError: If a text cannot be encoded, or leaves no room for a response.
+          UserError: If a text cannot be encoded, leaves no room for a response, or is one that the
+            model cannot answer, such as a question with an option without tokens.
         """
+
+    @contextlib.contextmanager
+    def naming(self, problem: str) -> Iterator[None]:
+        """Let an error name the task and a problem."""
+        try:
+            yield
+        except UserError as error:
+            raise error.within(f"{self.entry.task}, problem {problem}") from error
 
     @abc.abstractmethod
     def run(self, finished: Sequence[Key], add: Add) -> None:
