@@ -111,7 +111,7 @@ def problem_streams(
         if train:
             files, names = sources(train, f"{GROUP}.train")
             check_disjoint(files, held_files, GROUP)
-            check_apart(names, held_names, GROUP)
+            check_apart(names, held_names, f"{GROUP}.train", f"{GROUP}.evaluation")
         held = reader.held_out(held_files, held_names)
     if not train:
         return None, held

@@ -49,7 +49,7 @@ def text_streams(
         return layout.streams(tokenize(files, "data.train", *how, *bounds, exclude, names))
     held_files, held_names = sources(evaluation, "data.evaluation")
     check_disjoint(files, held_files)
-    check_apart(names, held_names, "data")
+    check_apart(names, held_names, "data.train", "data.evaluation")
     corpus = tokenize(files, "data.train", *how, *bounds, exclude, names)
     held_out = tokenize(held_files, "data.evaluation", *how, *bounds, generated=held_names)
     return layout.streams(corpus, held_out)

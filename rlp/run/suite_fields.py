@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from configs.default import Config
+from rlp.answers.verifiers import gym
 from rlp.evaluation.benchmarks import suites
 from rlp.evaluation.benchmarks.suites import Entry, Suite
 from rlp.evaluation.runner.settings import Settings
@@ -39,10 +40,22 @@ def check(config: Config) -> None:
             evaluation.suite_max_tokens,
             "has no effect with evaluation.suite_likelihood; set it to 0",
         )
-    if suite_of(config).reads_files and not evaluation.suite_data:
+    suite = suite_of(config)
+    if suite.reads_files and not evaluation.suite_data:
         raise UserError.of(
             FIELD, evaluation.suite, "needs evaluation.suite_data, the folder with its files"
         )
+    _check_apart(config, suite)
+
+
+def _check_apart(config: Config, suite: Suite) -> None:
+    """Raise UserError if a generated problem of a suite may be one that the run trains on."""
+    specs = [entry.spec for entry in suite.entries if entry.spec.startswith(gym.PREFIX)]
+    evaluated = [gym.Name.parse(spec, FIELD) for spec in specs]
+    data = config.data
+    for field, spec in (("data.train", data.train), ("data.problems.train", data.problems.train)):
+        trained = [gym.Name.parse(name, field) for name in gym.split(spec)[0]]
+        gym.check_apart(trained, evaluated, field, FIELD)
 
 
 def folder_of(config: Config) -> Path:

@@ -133,8 +133,15 @@ def entries(name: Name, field: str) -> Iterator[tuple[str, Answer]]:
         yield entry["question"], answer
 
 
-def check_apart(train: Sequence[Name], evaluation: Sequence[Name], group: str) -> None:
-    """Raise UserError if an entry that is trained on may also be held out."""
+def check_apart(
+    train: Sequence[Name], evaluation: Sequence[Name], train_field: str, field: str
+) -> None:
+    """Raise UserError if an entry that is trained on may also be evaluated.
+
+    Args:
+      train, evaluation: the datasets.
+      train_field, field: config fields that name them, for messages.
+    """
     for one in train:
         for other in evaluation:
             first, second = one.values, other.values
@@ -143,9 +150,9 @@ def check_apart(train: Sequence[Name], evaluation: Sequence[Name], group: str) -
             )
             if one.dataset == other.dataset and not apart:
                 raise UserError.of(
-                    f"{group}.evaluation",
+                    field,
                     str(other),
-                    f"has entries that {one} in {group}.train may have too, since entry k is drawn "
+                    f"has entries that {one} in {train_field} may have too, since entry k is drawn "
                     f"with seed + k; set its seed to {first['seed'] + first['size']} or more",
                 )
 

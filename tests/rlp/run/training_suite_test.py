@@ -16,7 +16,7 @@ from rlp.metrics import catalogue
 from rlp.report import load_folders
 from rlp.report.compare import group_runs
 from rlp.report.curves import build_plots
-from rlp.run import experiment, loop
+from rlp.run import experiment, loop, suite_fields
 from rlp.run.checks import check
 from rlp.run.evaluate import evaluate
 from rlp.run.evaluated_models import open_on_mesh
@@ -245,6 +245,14 @@ def test_several_processes_are_refused(suite, text, monkeypatch):
     fields = flat(runs.config(runs.TEXT, text, suite), Config)
     with pytest.raises(UserError, match="is evaluated by runs of one process only"):
         check(fields)
+
+
+@pytest.mark.parametrize("field", ["data.train", "data.problems.train"])
+def test_generated_problems_that_a_run_trains_on_are_refused(text, field):
+    suite = {"evaluation.suite": "reasoning_gym:chain_sum?size=20"}
+    train = {"data.train": "", field: "reasoning_gym:chain_sum?seed=10&size=60"}
+    with pytest.raises(UserError, match=f"suite='reasoning_gym:.* in {field} may have too"):
+        suite_fields.check(Config.of(runs.config(runs.TEXT, text, suite, train)))
 
 
 @pytest.mark.parametrize("kind", ["next_token"], indirect=True)
