@@ -159,14 +159,17 @@ def files_for(
 
 def same_tokenizer(config: ConfigDict, files: Path | None) -> bool:
     """Return whether the Hugging Face files contain the tokenizer of a run: if its config names no
-    tokenizer, or the files belong to a run whose config names the same one.
+    tokenizer, or the files belong to a run whose config names the same one. They never contain the
+    byte tokenizer: beside it, a run keeps the files of its initial model as they are.
 
     Args:
       config: config of the run.
       files: folder from `files_for`.
     """
-    if files is None or not config.data.tokenizer:
-        return files is not None
+    if files is None or config.data.tokenizer == "bytes":
+        return False
+    if not config.data.tokenizer:
+        return True
     return _saved_with(config, files, "tokenizer")
 
 

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 from configs import default
+from configs.default import Config
 from models.sharding import make_mesh
 from rlp.capacity.device_memory import DoesNotFit, Limits
 from rlp.evaluation.generation.generator import Request, Sampling
-from rlp.run import export_model, memory_check, opened_model, prompts
+from rlp.interop import init_from
+from rlp.run import export_model, memory_check, opened_model, prompts, resume
+from rlp.run.method import build_method
 from rlp.run.model import Model
 from rlp.run.text_generation import build_generator, context
 from rlp.runtime.errors import UserError
+from tests.support import chats, runs
 
 GB = 10**9
 TEXTS = ("w7 w9 w12", "w20", "w7 w9 w12", "w30 w8 w8 w41 w66")
@@ -119,3 +123,18 @@ def test_truncation_by_one_token_is_greedy(one):
 def test_truncation_that_leaves_nothing_is_refused(one, setting, message):
     with pytest.raises(UserError, match=message):
         Model(one).generate(TEXTS[0], 12, **setting)
+
+
+def test_the_ends_beside_another_tokenizer_remain_when_the_run_has_begun(tmp_path):
+    base, workdir = chats.model(tmp_path / "base"), tmp_path / "run"
+    fields = {"init_from": str(base), "data.tokenizer": "bytes"}
+    config = init_from.adopt(runs.config(runs.TEXT, fields), workdir)
+    ends = []
+    for _ in range(2):
+        files = init_from.files_for(config, workdir)
+        method = build_method(Config.of(config), files)
+        run = opened_model.Opened("run", config, method, {}, chats.CPU, 0, files)
+        ends.append((prompts.stop_ids(run), export_model.exported_files(run)))
+        resume.begin(config, method, files, workdir)
+    assert ends[0] == ends[1]
+    assert ends[0][0] == (method.tokenizer.eos,)
