@@ -268,11 +268,14 @@ class _Loop:
         checkpoints: Checkpoints,
         unwritten: Mapping[str, float] = MappingProxyType({}),
     ) -> Iterator[None]:
-        """Save the state, with its metrics if they are not written yet, if a signal stops what runs
-        in this context."""
+        """Save the state, with its metrics if they are not written yet, if a signal or a UserError
+        stops what runs in this context. (After an error in one of several processes, the others
+        would not take part in saving.)"""
         try:
             yield
-        except Preempted:
+        except (Preempted, UserError) as stop:
+            if isinstance(stop, UserError) and hosts.count() > 1:
+                raise
             self.progress.unwritten = dict(unwritten)
             self._save(state, checkpoints)
             checkpoints.wait()

@@ -18,6 +18,7 @@ THOUGHT_FIELDS = (
     "batch_size",
     "data.sequence_length",
 )
+SUITE_FIELDS = ("evaluation.thoughts", "rlp.thought_length")  # with evaluation.suite_think
 
 
 @contextlib.contextmanager
@@ -30,26 +31,57 @@ def as_user_error(config: Config) -> Iterator[None]:
     Raises:
       UserError: If the host or a device runs out of memory.
     """
-    try:
-        yield
-    except MemoryError as error:
-        raise UserError(_message(config, "the host", str(error))) from error
-    except jax.errors.JaxRuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise UserError(_message(config, "a device", str(error))) from error
-
-
-def _message(config: Config, where: str, reason: str) -> str:
-    first_line = (reason.splitlines() or [""])[0][:200]
     fields = NEXT_TOKEN_FIELDS if config.objective == "next_token" else THOUGHT_FIELDS
     cures = [cure for name in fields if (cure := _cure(name, value_of(config, name)))]
-    return (
-        f"{where} is out of memory" + (f" ({first_line})" if first_line else "") + "; "
+    with _told(
         f"{', '.join(cures)}; `python -m launch.compile` with this config and "
         "--topology=<chips> prints the memory of each stage. The same command resumes the run; add "
         "--allow_config_change if you changed batch_size or data.sequence_length"
-    )
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def in_suite(config: Config) -> Iterator[None]:
+    """Turn out-of-memory errors while benchmarks are evaluated into a UserError.
+
+    Args:
+      config: The config of the run.
+
+    Raises:
+      UserError: If the host or a device runs out of memory; names the fields of `evaluation.suite`.
+    """
+    evaluation, cures = config.evaluation, []
+    if not evaluation.suite_likelihood:
+        limit = evaluation.suite_max_tokens
+        now = f"it is {limit}" if limit else "it is 0, the limit of each benchmark"
+        cures.append(f"lower evaluation.suite_max_tokens ({now})")
+    if evaluation.suite_think:
+        cures += filter(None, (_cure(name, value_of(config, name)) for name in SUITE_FIELDS))
+    with _told(
+        f"{', '.join([*cures, 'choose an evaluation.suite_prompt with fewer examples'])}, or set "
+        "evaluation.suite to '' and evaluate checkpoints of the run with launch.evaluate. The same "
+        "command with --allow_config_change resumes the run before this evaluation"
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _told(cures: str) -> Iterator[None]:
+    """Turn out-of-memory errors into a UserError that ends with cures."""
+    try:
+        yield
+    except MemoryError as error:
+        raise UserError(_message("the host", str(error), cures)) from error
+    except jax.errors.JaxRuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(_message("a device", str(error), cures)) from error
+
+
+def _message(where: str, reason: str, cures: str) -> str:
+    first_line = (reason.splitlines() or [""])[0][:200]
+    return f"{where} is out of memory" + (f" ({first_line})" if first_line else "") + f"; {cures}"
 
 
 def _cure(name: str, value: object) -> str:

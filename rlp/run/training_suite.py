@@ -20,7 +20,7 @@ from rlp.evaluation.runner.answer_file import Key
 from rlp.evaluation.runner.posed import pose
 from rlp.evaluation.runner.result import Result
 from rlp.evaluation.runner.task import Task
-from rlp.run import suite_fields
+from rlp.run import out_of_memory, suite_fields
 from rlp.run.assembly import RunParts
 from rlp.run.evaluated_models import evaluated_model
 from rlp.run.opened_model import Opened
@@ -36,12 +36,12 @@ class TrainingSuite:
     Attributes:
       label: Of progress bars.
       tasks: The tasks, whose model has shapes in the place of parameters.
-      thinks: Whether responses, or options, are preceded by thoughts.
+      config: The config of the run.
     """
 
     label: str
     tasks: Sequence[Task]
-    thinks: bool
+    config: Config
 
     @property
     def fingerprint(self) -> dict[str, Fingerprint]:
@@ -60,18 +60,16 @@ class TrainingSuite:
         Args:
           params: The parameters, sharded over the mesh of the run.
           check: Is called at every response, and may raise to end the evaluation.
+
+        Raises:
+          UserError: If a task cannot be evaluated, or memory does not suffice.
         """
-        model = self.tasks[0].model
-        model = dataclasses.replace(
-            model,
-            generator=dataclasses.replace(model.generator, params=params),
-            scorer=dataclasses.replace(model.scorer, params=params),
-        )
         metrics: dict[str, float] = {}
         accuracies = []
         for task in self.tasks:
-            scores = self._result(dataclasses.replace(task, model=model), check).scores
-            names = suite_fields.metrics_of(task.entry, self.thinks)
+            with out_of_memory.in_suite(self.config):
+                scores = self._result(_with(task, params), check).scores
+            names = suite_fields.metrics_of(task.entry, self.config.evaluation.suite_think)
             metrics |= {name: getattr(scores, score) for score, name in names.items()}
             accuracies.append(scores.accuracy)
         return {suite_fields.MEAN: float(np.mean(accuracies)), **metrics}
@@ -89,6 +87,18 @@ class TrainingSuite:
 
             task.run([], add)
         return task.result(records)
+
+
+def _with(task: Task, params: Params) -> Task:
+    """Return a task for a model with these parameters. Generator and scorer are its own, so that
+    the copies of parameters that they gather are freed with it."""
+    model = task.model
+    model = dataclasses.replace(
+        model,
+        generator=dataclasses.replace(model.generator, params=params),
+        scorer=dataclasses.replace(model.scorer, params=params),
+    )
+    return dataclasses.replace(task, model=model)
 
 
 def added(run: RunParts, config: ConfigDict, name: str, files: Path | None) -> RunParts:
@@ -116,6 +126,7 @@ def added(run: RunParts, config: ConfigDict, name: str, files: Path | None) -> R
         model = evaluated_model(name, opened, identity={})
         tasks = [posed.to(model, settings, data) for posed in pose(suite, settings, data)]
         for task in tasks:
-            task.check()
-    suite_of_run = TrainingSuite(f"{name} evaluation", tasks, settings.think)
+            # A copy, since a task keeps the ids of its prompts, and these would never be used.
+            dataclasses.replace(task).check()
+    suite_of_run = TrainingSuite(f"{name} evaluation", tasks, typed)
     return dataclasses.replace(run, suite=suite_of_run)

@@ -153,6 +153,25 @@ def test_a_run_that_is_killed_or_stopped_while_it_evaluates_ends_like_one_that_n
 
 
 @pytest.mark.parametrize("kind", ["next_token"], indirect=True)
+def test_a_run_whose_evaluation_fails_keeps_its_steps(kind, suite, tmp_path, finished, monkeypatch):
+    _, _, config = kind
+    config.update_from_flattened_dict(suite | {"evaluation.suite_every": 0})
+
+    def fails(*_):
+        raise MemoryError("8 GiB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GenerationTask, "_record", fails)
+        with pytest.raises(
+            UserError, match="out of memory .8 GiB.; lower evaluation.suite_max_tok"
+        ):
+            loop.train(config, tmp_path, report=False)
+    assert max(runs.steps(tmp_path)) == 5
+    loop.train(config, tmp_path, report=False)
+    assert runs.outcome(tmp_path) == runs.outcome(finished(config))
+
+
+@pytest.mark.parametrize("kind", ["next_token"], indirect=True)
 @pytest.mark.parametrize("think", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_options_are_scored_by_their_likelihood(kind, suite, tmp_path, think):
     _, _, config = kind
