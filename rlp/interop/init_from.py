@@ -111,7 +111,7 @@ def adopt(
     started = _started(config, workdir)
     if started is not None:
         model, tokens = _of_run(started)
-    elif source := _pending(config.init_from, pending):
+    elif source := pending_source(config.init_from, pending):
         model, tokens = _of_run(pending[source])
     else:
         try:
@@ -152,7 +152,7 @@ def files_for(
     started; None if there are no such files."""
     if _started(config, workdir) is not None:
         return _run_files(workdir)
-    if source := _pending(config.init_from, pending):
+    if source := pending_source(config.init_from, pending):
         return files_for(pending[source], Path(source), pending)
     return find(config.init_from).files if config.init_from else None
 
@@ -207,7 +207,7 @@ def _started(config: ConfigDict, workdir: Path) -> ConfigDict | None:
     return saved if saved_steps(workdir / run_folder.CHECKPOINTS) else None
 
 
-def _pending(name: str, pending: Mapping[str, ConfigDict]) -> str:
+def pending_source(name: str, pending: Mapping[str, ConfigDict]) -> str:
     """Return the folder of the pending run that `name` refers to, or ""."""
     return same_folder(name, pending) or same_folder(run_reference.checkpoint(name).run, pending)
 

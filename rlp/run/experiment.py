@@ -5,6 +5,7 @@ A config with `arms` is an experiment. An arm is the shared config updated with 
 each in its own folder, and finished arms are skipped.
 """
 
+import dataclasses
 import importlib.metadata
 import platform
 from collections.abc import Collection, Mapping
@@ -85,8 +86,10 @@ def _run(
     """Train every arm, and return the results of `loop.train` in the order in which they ran."""
     resume.check_config(config, workdir, allow_config_change)
     pending: dict[str, ConfigDict] = {}
+    templates: dict[str, str | None] = {}
     for name, arm in arms.items():
-        pending[str(workdir / name)] = _check_arm(name, arm, workdir, explicit, pending)
+        checked = _check_arm(name, arm, workdir, explicit, pending, templates)
+        pending[str(workdir / name)], templates[str(workdir / name)] = checked
     results: dict[str, dict[str, Any]] = {}
     for name, arm in arms.items():
         results[name] = loop.train(
@@ -165,7 +168,8 @@ def _check_arm(
     workdir: Path,
     explicit: Collection[str],
     pending: Mapping[str, ConfigDict],
-) -> ConfigDict:
+    templates: Mapping[str, str | None],
+) -> tuple[ConfigDict, str | None]:
     """Check that an arm can be built, before any arm runs.
 
     Args:
@@ -174,9 +178,11 @@ def _check_arm(
       workdir: The folder of the experiment.
       explicit: As in `loop.train`.
       pending: The configs of the arms that run before it, by their folders.
+      templates: Their chat templates, likewise.
 
     Returns:
-      The arm's config, with the architecture of the model that it is initialized from.
+      The arm's config, with the architecture of the model that it is initialized from, and its chat
+      template.
 
     Raises:
       UserError: If the arm cannot be built; names the arm.
@@ -190,10 +196,36 @@ def _check_arm(
         adopted = starting.adopt(arm, folder, explicit, pending)
         files = resume.starting_files(adopted, folder, pending)
         run = memory_check.build(Config.of(adopted), files)
+        template = _template(adopted, run.method.template, folder, pending, templates)
+        run = dataclasses.replace(run, method=dataclasses.replace(run.method, template=template))
         training_suite.added(run, adopted, name, files)
     except UserError as error:
         raise error.within(f"arm {name}") from error
-    return adopted
+    return adopted, template
+
+
+def _template(
+    arm: ConfigDict,
+    built: str | None,
+    folder: Path,
+    pending: Mapping[str, ConfigDict],
+    templates: Mapping[str, str | None],
+) -> str | None:
+    """Return the chat template of an arm, which may be that of an arm that runs before it.
+
+    Args:
+      arm: Its config, as adopted.
+      built: The template as it is while no arm has run.
+      folder: Its folder.
+      pending, templates: As in `_check_arm`.
+    """
+    source = starting.pending_source(arm.init_from, pending)
+    if not source or arm.data.chat_template or (folder / run_folder.CONFIG).is_file():
+        return built
+    if arm.data.tokenizer != pending[source].data.tokenizer:
+        return built
+    # Without a template, the source leaves that of a tokenizer which the config names.
+    return built if arm.data.tokenizer and templates[source] is None else templates[source]
 
 
 def arm_config(config: ConfigDict, name: str, workdir: Path) -> ConfigDict:

@@ -259,6 +259,21 @@ def test_an_arm_whose_benchmarks_are_missing_is_refused_before_any_arm_runs(suit
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_arm_inherits_the_chat_template_of_an_arm_that_has_not_run(suite, text, tmp_path):
+    base, template = model(tmp_path / "base"), tmp_path / "chatml.jinja"
+    template.write_text(CHATML)
+    chat = str(Path(suite["evaluation.suite_data"]) / "chat.py")
+    config = runs.config(runs.TEXT, text, suite, {"evaluation.suite": chat})
+    with config.unlocked():
+        config.arms = {
+            "sft": {"init_from": str(base), "data": {"chat_template": str(template)}},
+            "rl": {"init_from": "sft"},
+            "base": {"init_from": "rl", "data": {"chat_template": "none"}},
+        }
+    with pytest.raises(UserError, match="arm base: .*no prompt that a base model continues"):
+        experiment.run(config, tmp_path / "runs")
+
+
 def test_several_processes_are_refused(suite, text, monkeypatch):
     monkeypatch.setattr(hosts, "count", lambda: 2)
     fields = flat(runs.config(runs.TEXT, text, suite), Config)
