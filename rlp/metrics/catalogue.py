@@ -153,6 +153,11 @@ HELD_OUT = (
         "benchmarks", lower_is_better=False, group="Benchmarks",
     ),
     Metric(
+        "benchmark/<score>/failed", "<score>, failed checks", "share",
+        "share of responses whose check exceeded its time or memory, which count as wrong",
+        "benchmarks", lower_is_better=True, group="Benchmarks", shown=False,
+    ),
+    Metric(
         "benchmark/<score>/format", "<score>, format", "share",
         "share of responses with the format that the prompt asks for",
         "benchmarks", lower_is_better=False, group="Benchmarks", shown=False,

@@ -109,7 +109,7 @@ def metrics_of(entry: Entry, thinks: bool) -> dict[str, str]:
     """
     measured = {"accuracy": "accuracy", "no_answer": "no_answer"}
     if not entry.by_likelihood:
-        measured["complies"] = "format"
+        measured |= {"complies": "format", "failed": "failed"}
     if thinks or not entry.by_likelihood:
         measured["truncated"] = "truncated"
     return {score: f"{PREFIX}{entry.key}/{name}" for score, name in measured.items()}

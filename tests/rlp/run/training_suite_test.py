@@ -90,7 +90,8 @@ def without_benchmarks(outcome):
     }
 
 
-SCORES = ("accuracy", "no_answer", "complies", "truncated")
+SCORES = ("accuracy", "no_answer", "complies", "failed", "truncated")
+MEASURED = ("accuracy", "no_answer", "format", "failed", "truncated")
 LAST = ("5", "best")
 KINDS = [
     "next_token",
@@ -109,9 +110,7 @@ def test_a_run_with_benchmarks_is_the_run_without_and_has_the_scores_of_its_chec
     folder = finished(config)
     with_suite = runs.outcome(folder)
     assert without_benchmarks(with_suite) == without_benchmarks(plain)
-    names = ["benchmark/accuracy"] + [
-        f"benchmark/words_avg@2/{name}" for name in ("accuracy", "no_answer", "format", "truncated")
-    ]
+    names = ["benchmark/accuracy", *(f"benchmark/words_avg@2/{name}" for name in MEASURED)]
     scores = {
         row["step"]: {name: row[f"evaluation/{name}"] for name in names}
         for row in with_suite["metrics"]
