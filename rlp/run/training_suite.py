@@ -5,7 +5,8 @@ kept in memory until they are graded: an evaluation that is interrupted begins a
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from configs.default import Config
 from models.transformer import Params
 from rlp.data.fingerprint import digest
 from rlp.engine.placement import abstract_params
+from rlp.evaluation import benchmarks
 from rlp.evaluation.runner.answer_file import Key
 from rlp.evaluation.runner.posed import pose
 from rlp.evaluation.runner.result import Result
@@ -45,12 +47,8 @@ class TrainingSuite:
 
     @property
     def fingerprint(self) -> dict[str, Fingerprint]:
-        """The fingerprint of the problems, and of the examples in their prompts."""
-        parts = [
-            text
-            for task in self.tasks
-            for text in (task.entry.name, task.problems.digest, repr(task.examples))
-        ]
+        """The fingerprint of the problems, of their prompts, and of the files of the user's tasks."""
+        parts = [part for task in self.tasks for part in _parts(task)]
         count = sum(len(task.problems.problems) for task in self.tasks)
         return {suite_fields.FIELD: {"digest": digest(parts), "problems": count}}
 
@@ -87,6 +85,13 @@ class TrainingSuite:
 
             task.run([], add)
         return task.result(records)
+
+
+def _parts(task: Task) -> Iterator[str]:
+    """Yield what the scores of a task depend on besides the model and the config."""
+    yield from (task.entry.name, task.problems.digest, repr(task.examples), repr(task.wording()))
+    if code := benchmarks.code_of(task.entry.spec):
+        yield hashlib.sha256(Path(code).read_bytes()).hexdigest()
 
 
 def _with(task: Task, params: Params) -> Task:

@@ -21,7 +21,7 @@ from rlp.evaluation.generation import requests
 from rlp.evaluation.generation.generator import Request, Response, Sampling
 from rlp.evaluation.runner.answer_file import Key
 from rlp.evaluation.runner.result import Answer, Result
-from rlp.evaluation.runner.task import Add, Records, Task, identity, seed_of
+from rlp.evaluation.runner.task import Add, Records, Task, identity, seed_of, texts_of
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import THINK_CLOSE, THINK_OPEN
 
@@ -89,6 +89,11 @@ class GenerationTask(Task):
             graded = (problem.gold, digest) if self.private else ()
             found[problem.id] = identity(request, *graded)
         return found
+
+    def wording(self) -> tuple[str, ...]:
+        """See `Task`."""
+        extractor = self._chosen_extractor
+        return (*texts_of(self.prompt), extractor.name, extractor.date)
 
     def check(self) -> None:
         """See `Task`."""

@@ -18,7 +18,7 @@ from rlp.evaluation.options.questions import (
 )
 from rlp.evaluation.runner.answer_file import Key
 from rlp.evaluation.runner.result import Answer, Result
-from rlp.evaluation.runner.task import Add, Records, Task, identity, seed_of
+from rlp.evaluation.runner.task import Add, Records, Task, identity, seed_of, texts_of
 from rlp.runtime.errors import UserError
 
 TEMPERATURE = 0.7  # of thoughts
@@ -54,6 +54,10 @@ class LikelihoodTask(Task):
     def identities(self) -> dict[str, str]:
         """See `Task`."""
         return {name: identity(question) for name, question in self._questions.items()}
+
+    def wording(self) -> tuple[str, ...]:
+        """See `Task`."""
+        return texts_of(self.scoring.context)
 
     def check(self) -> None:
         """See `Task`."""

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rlp.evaluation.benchmarks.benchmark import Example
+from rlp.evaluation.benchmarks.benchmark import Example, Prompt
 from rlp.evaluation.benchmarks.files import ProblemSet
 from rlp.evaluation.benchmarks.suites import Entry
 from rlp.evaluation.runner.answer_file import Key
@@ -56,6 +56,11 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
+    def wording(self) -> tuple[str, ...]:
+        """Return what its problems are posed in and read with: the prompt or context with its
+        texts, and the extractor."""
+
+    @abc.abstractmethod
     def check(self) -> None:
         """Check all prompts before anything is computed.
 
@@ -85,6 +90,12 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def result(self, records: Records) -> Result:
         """Return the scores, given the records of all responses."""
+
+
+def texts_of(prompt: Prompt) -> tuple[str, ...]:
+    """Return the name, the date and the texts of a prompt."""
+    around = (prompt.before_examples, prompt.after_examples)
+    return (prompt.name, prompt.date, prompt.text, prompt.example, *around, *prompt.stop)
 
 
 def identity(*parts: object) -> str:

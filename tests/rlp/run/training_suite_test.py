@@ -289,7 +289,7 @@ def test_generated_problems_that_a_run_trains_on_are_refused(text, field):
 
 
 @pytest.mark.parametrize("kind", ["next_token"], indirect=True)
-def test_other_problems_are_other_data(kind, suite, tmp_path):
+def test_other_problems_or_another_task_are_other_data(kind, suite, tmp_path):
     _, _, config = kind
     data = tmp_path / "data"
     shutil.copytree(suite["evaluation.suite_data"], data)
@@ -299,5 +299,10 @@ def test_other_problems_are_other_data(kind, suite, tmp_path):
         loop.train(config, tmp_path / "run", report=False)
     problems = data / "words" / "test.jsonl"
     problems.write_text(problems.read_text().replace("turns", "faces"))
+    with pytest.raises(UserError, match="evaluation.suite: other 4 problems"):
+        loop.train(config, tmp_path / "run", report=False)
+    shutil.copy(Path(suite["evaluation.suite_data"]) / "words" / "test.jsonl", problems)
+    with (data / "words.py").open("a") as code:
+        code.write("# another task\n")
     with pytest.raises(UserError, match="evaluation.suite: other 4 problems"):
         loop.train(config, tmp_path / "run", report=False)
