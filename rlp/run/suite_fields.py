@@ -1,10 +1,11 @@
 """The fields `evaluation.suite*`: which benchmarks a run evaluates, and how they are posed."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from configs.default import Config
+from configs.default import Config, Evaluation
 from rlp.answers.verifiers import gym
 from rlp.evaluation.benchmarks import suites
 from rlp.evaluation.benchmarks.suites import Entry, Suite
@@ -21,11 +22,12 @@ def check(config: Config) -> None:
     """Check the fields, without looking for the files of problems.
 
     Raises:
-      UserError: If a task does not exist or cannot be posed in this way, or the run has several
-        processes.
+      UserError: If a task does not exist or cannot be posed in this way, a field has no effect, a
+        generated problem may be one that the run trains on, or the run has several processes.
     """
     evaluation = config.evaluation
     if not evaluation.suite:
+        _refuse_settings(evaluation)
         return
     if hosts.count() > 1:
         raise UserError.of(
@@ -34,18 +36,30 @@ def check(config: Config) -> None:
             "is evaluated by runs of one process only; set it to '', and evaluate checkpoints of "
             "the run with launch.evaluate",
         )
-    if evaluation.suite_likelihood and evaluation.suite_max_tokens:
+    suite = suite_of(config)
+    if evaluation.suite_max_tokens and all(entry.by_likelihood for entry in suite.entries):
         raise UserError.of(
             "evaluation.suite_max_tokens",
             evaluation.suite_max_tokens,
-            "has no effect with evaluation.suite_likelihood; set it to 0",
+            f"has no effect, since no answers to {suite.name} are generated; set it to 0",
         )
-    suite = suite_of(config)
     if suite.reads_files and not evaluation.suite_data:
         raise UserError.of(
             FIELD, evaluation.suite, "needs evaluation.suite_data, the folder with its files"
         )
     _check_apart(config, suite)
+
+
+def _refuse_settings(evaluation: Evaluation) -> None:
+    """Raise UserError if a field that only a suite reads is set."""
+    for field in dataclasses.fields(evaluation):
+        value = getattr(evaluation, field.name)
+        if field.name.startswith("suite_") and value != field.default:
+            raise UserError.of(
+                f"evaluation.{field.name}",
+                value,
+                f"has no effect without {FIELD}; set it to {field.default!r}, or name a suite",
+            )
 
 
 def _check_apart(config: Config, suite: Suite) -> None:

@@ -58,7 +58,7 @@ WORDS = Benchmark(
 OPTIONS = """(OptionScoring(
     Prompt("context", "2026-11", "here", "{problem}", chat=False),
     lambda problem: tuple(" " + x for x in problem.options)),)"""
-EVERY_2 = {"steps": 5, "checkpoint.every": 3, "evaluation.every": 3, "evaluation.suite_every": 2}
+TIMES = {"steps": 5, "checkpoint.every": 3, "evaluation.every": 3}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,8 @@ def suite(tmp_path_factory):
     (folder / "plain.py").write_text(task.replace("OPTIONS", "()"))
     (folder / "chat.py").write_text(TASK.replace("CHAT", "True").replace("OPTIONS", "()"))
     fields = {"evaluation.suite": str(folder / "words.py"), "evaluation.suite_data": str(folder)}
-    return fields | EVERY_2 | {"evaluation.best_metric": "benchmark/accuracy"}
+    fields |= {"evaluation.suite_every": 2, "evaluation.best_metric": "benchmark/accuracy"}
+    return fields | TIMES
 
 
 def without_benchmarks(outcome):
@@ -104,7 +105,7 @@ def test_a_run_with_benchmarks_is_the_run_without_and_has_the_scores_of_its_chec
     kind, suite, tmp_path, finished
 ):
     _, _, config = kind
-    config.update_from_flattened_dict(EVERY_2)
+    config.update_from_flattened_dict(TIMES)
     plain = runs.outcome(finished(config))
     config.update_from_flattened_dict(suite)
     folder = finished(config)
@@ -221,13 +222,20 @@ BAD = {
     "only chats": ({"evaluation.suite": "chat"}, "has no prompt that a base model continues"),
     "a limit that options do not have": (
         {"evaluation.suite_likelihood": True, "evaluation.suite_max_tokens": 4},
-        "evaluation.suite_max_tokens=4 has no effect with evaluation.suite_likelihood",
+        "evaluation.suite_max_tokens=4 has no effect, since no answers to",
     ),
     "a best metric of another suite": (
         {"evaluation.best_metric": "benchmark/gsm8k_greedy/accuracy"},
         "use one of benchmark/accuracy, benchmark/words_avg@2/accuracy",
     ),
-    "a best metric without a suite": ({"evaluation.suite": ""}, "set evaluation.suite"),
+    "a best metric without a suite": (
+        {"evaluation.suite": "", "evaluation.suite_data": "", "evaluation.suite_every": 0},
+        "set evaluation.suite",
+    ),
+    "a field of no suite": (
+        {"evaluation.suite": "", "evaluation.suite_data": ""},
+        "evaluation.suite_every=2 has no effect without evaluation.suite; set it to 0",
+    ),
 }
 
 
