@@ -42,21 +42,22 @@ def as_user_error(config: Config) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_suite(config: Config) -> Iterator[None]:
-    """Turn out-of-memory errors while benchmarks are evaluated into a UserError.
+def in_suite(config: Config, by_likelihood: bool) -> Iterator[None]:
+    """Turn out-of-memory errors while a benchmark is evaluated into a UserError.
 
     Args:
       config: The config of the run.
+      by_likelihood: Whether options are scored; otherwise answers are generated.
 
     Raises:
       UserError: If the host or a device runs out of memory; names the fields of `evaluation.suite`.
     """
     evaluation, cures = config.evaluation, []
-    if not evaluation.suite_likelihood:
+    if not by_likelihood:
         limit = evaluation.suite_max_tokens
         now = f"it is {limit}" if limit else "it is 0, the limit of each benchmark"
         cures.append(f"lower evaluation.suite_max_tokens ({now})")
-    if evaluation.suite_think:
+    elif evaluation.suite_think:
         cures += filter(None, (_cure(name, value_of(config, name)) for name in SUITE_FIELDS))
     with _told(
         f"{', '.join([*cures, 'choose an evaluation.suite_prompt with fewer examples'])}, or set "

@@ -9,7 +9,7 @@ from configs.default import Config, Evaluation
 from rlp.answers.verifiers import gym
 from rlp.evaluation.benchmarks import suites
 from rlp.evaluation.benchmarks.suites import Entry, Suite
-from rlp.evaluation.runner.settings import Settings
+from rlp.evaluation.runner.settings import Cures, Settings
 from rlp.runtime import hosts
 from rlp.runtime.errors import UserError
 
@@ -111,6 +111,11 @@ def settings_of(config: Config) -> Settings:
         thoughts=evaluation.thoughts,
         thought_length=config.rlp.thought_length,
         seed=config.seed,
+        cures=Cures(
+            fewer_tokens="lower evaluation.suite_max_tokens",
+            shorter_thoughts="lower rlp.thought_length",
+            no_think="set evaluation.suite_think to False",
+        ),
     )
 
 

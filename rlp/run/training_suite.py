@@ -47,7 +47,7 @@ class TrainingSuite:
 
     @property
     def fingerprint(self) -> dict[str, Fingerprint]:
-        """The fingerprint of the problems, of their prompts, and of the files of the user's tasks."""
+        """The fingerprint of the problems, their prompts, and the files of the user's tasks."""
         parts = [part for task in self.tasks for part in _parts(task)]
         count = sum(len(task.problems.problems) for task in self.tasks)
         return {suite_fields.FIELD: {"digest": digest(parts), "problems": count}}
@@ -65,7 +65,7 @@ class TrainingSuite:
         metrics: dict[str, float] = {}
         accuracies = []
         for task in self.tasks:
-            with out_of_memory.in_suite(self.config):
+            with out_of_memory.in_suite(self.config, task.entry.by_likelihood):
                 scores = self._result(_with(task, params), check).scores
             names = suite_fields.metrics_of(task.entry, self.config.evaluation.suite_think)
             metrics |= {name: getattr(scores, score) for score, name in names.items()}

@@ -97,6 +97,11 @@ class GenerationTask(Task):
 
     def check(self) -> None:
         """See `Task`."""
+        if self.think and self.prompt.chat and self.model.opens_thought:
+            raise UserError(
+                f"the chat template of {self.model.name} opens a thought itself; "
+                f"{self.cures.no_think}"
+            )
         generator = self.model.generator
         for problem in self.problems.problems:
             request = self._request(problem, 0)
@@ -187,7 +192,8 @@ class GenerationTask(Task):
         room, longest = self.max_tokens, self.model.longest
         if longest and len(ids) + room > longest:
             if self.fixed or len(ids) >= longest:
-                cure = "lower max_tokens" if len(ids) < longest else "choose a shorter prompt"
+                fits = len(ids) < longest
+                cure = self.cures.fewer_tokens if fits else "choose a shorter prompt"
                 raise UserError(
                     f"{self.entry.task}, problem {problem.id}: its prompt of {len(ids):,} tokens "
                     f"and a response of {room:,} exceed the {longest:,} tokens that "

@@ -66,10 +66,11 @@ class LikelihoodTask(Task):
         for name, question in self._questions.items():
             needed = len(question.context) + thought + max(map(len, question.options))
             if longest and needed > longest:
+                shorter = f", or {self.cures.shorter_thoughts}" if self.thoughts else ""
                 raise UserError(
                     f"{self.entry.task}, problem {name}: its context with thought and option has "
                     f"{needed:,} tokens, but {self.model.name} reads {longest:,}; choose a context "
-                    "with fewer examples as the prompt, or lower thought_length"
+                    f"with fewer examples as the prompt{shorter}"
                 )
             with self.naming(name):
                 check_questions([question], rows, longest, thought)

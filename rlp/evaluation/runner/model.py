@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from rlp.evaluation.generation.generator import Generator
 from rlp.evaluation.options.option_scores import OptionScorer
-from rlp.runtime.errors import UserError
 from rlp.tokenizers import prompts
 from rlp.tokenizers.tokenizer import THINK_OPEN, Tokenizer
 
@@ -50,22 +49,29 @@ class EvaluatedModel:
           think: the opening thinking tag follows it.
 
         Raises:
-          UserError: If the text is empty or cannot be encoded, if there is no chat template, or if
-            the template opens a thought itself.
+          UserError: If the text is empty or cannot be encoded, or there is no chat template.
         """
         opening = self.tokenizer.think_open if think else ()
         if not chat:
             return (*prompts.with_bos(self.tokenizer, self.tokenizer.encode(text)), *opening)
-        messages = [{"role": "user", "content": text}]
-        shown = prompts.chat_text(self.name, self.tokenizer, self.template, messages)
-        if think and shown.rstrip().endswith(THINK_OPEN):
-            raise UserError(
-                f"the chat template of {self.name} opens a thought itself; leave out think"
-            )
-        return (*self.tokenizer.encode(shown), *opening)
+        return (*self.tokenizer.encode(self._chat(text)), *opening)
+
+    @functools.cached_property
+    def opens_thought(self) -> bool:
+        """Whether the chat template ends with the opening thinking tag.
+
+        Raises:
+          UserError: If there is no chat template, or it fails.
+        """
+        return self._chat("?").rstrip().endswith(THINK_OPEN)
 
     def begins_in_thought(self, ids: tuple[int, ...]) -> bool:
         """Return whether a response to a prompt begins inside a thought."""
         opening = self.tokenizer.think_open
         trimmed = self.tokenizer.decode(ids).rstrip()
         return ids[-len(opening) :] == opening or trimmed.endswith(THINK_OPEN)
+
+    def _chat(self, text: str) -> str:
+        """Return the message of a user as the chat template formats it."""
+        messages = [{"role": "user", "content": text}]
+        return prompts.chat_text(self.name, self.tokenizer, self.template, messages)

@@ -50,6 +50,7 @@ class Posed:
                 thoughts=settings.thoughts if settings.think else 0,
                 thought_length=settings.thought_length,
                 seed=settings.seed,
+                cures=settings.cures,
             )
         prompt = benchmark.prompt(name, base=model.template is None)
         return GenerationTask(
@@ -64,6 +65,7 @@ class Posed:
             max_tokens=settings.max_tokens or benchmark.max_tokens,
             fixed=settings.max_tokens > 0,
             seed=settings.seed,
+            cures=settings.cures,
         )
 
 

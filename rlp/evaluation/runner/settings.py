@@ -11,6 +11,21 @@ from rlp.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
+class Cures:
+    """What a user does who is told to change a setting, in messages.
+
+    Attributes:
+      fewer_tokens: lowers `Settings.max_tokens`.
+      shorter_thoughts: lowers `Settings.thought_length`.
+      no_think: leaves out `Settings.think`.
+    """
+
+    fewer_tokens: str = "lower --max_tokens"
+    shorter_thoughts: str = "lower --thought_length"
+    no_think: str = "leave out --think"
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """How tasks are posed.
 
@@ -31,6 +46,8 @@ class Settings:
       thoughts: thoughts before the options of a problem, with `think`.
       thought_length: most tokens of such a thought.
       seed: of the sampling.
+      cures: how the settings are changed, for messages; the default names the flags of
+        `launch.evaluate`.
     """
 
     likelihood: bool = False
@@ -46,6 +63,7 @@ class Settings:
     thoughts: int = 4
     thought_length: int = 256
     seed: int = 0
+    cures: Cures = Cures()
 
     def of(self, suite: Suite) -> Suite:
         """Return a suite whose tasks are posed in this way.

@@ -14,6 +14,7 @@ from rlp.evaluation.benchmarks.suites import Entry
 from rlp.evaluation.runner.answer_file import Key
 from rlp.evaluation.runner.model import EvaluatedModel
 from rlp.evaluation.runner.result import Result
+from rlp.evaluation.runner.settings import Cures
 from rlp.runtime.errors import UserError
 
 Add = Callable[[str, int, dict[str, Any]], None]  # receives a problem, a run and its record
@@ -30,6 +31,7 @@ class Task(abc.ABC):
       problems: the problems.
       examples: solved problems in its prompts.
       seed: of the sampling.
+      cures: how settings are changed, for messages.
     """
 
     model: EvaluatedModel
@@ -37,6 +39,7 @@ class Task(abc.ABC):
     problems: ProblemSet
     examples: Sequence[Example]
     seed: int
+    cures: Cures
 
     @property
     def total(self) -> int:

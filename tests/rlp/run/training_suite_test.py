@@ -214,7 +214,7 @@ BAD = {
     "no file": ({"evaluation.suite": "gsm8k"}, "gsm8k: no file"),
     "no prompt": ({"evaluation.suite_prompt": "aks"}, "has the prompt 'aks'; they have: ask, long"),
     "a long prompt": ({"evaluation.suite_prompt": "long"}, "choose a shorter prompt"),
-    "long responses": ({"evaluation.suite_max_tokens": 99}, "lower max_tokens"),
+    "long responses": ({"evaluation.suite_max_tokens": 99}, "lower evaluation.suite_max_tokens"),
     "no options": (
         {"evaluation.suite": "plain", "evaluation.suite_likelihood": True},
         "no options",

@@ -21,7 +21,14 @@ class Merging(ByteTokenizer):
         return super().encode(text.replace("(A", "\x01"))
 
 
-def task(model, prompts=(), options=()):
+class Chatting(ByteTokenizer):
+    """A tokenizer with the simplest chats."""
+
+    def chat(self, messages, template, ask):
+        return "".join(x["content"] + "\n" for x in messages) + (template if ask else "")
+
+
+def task(model, prompts=(), options=(), **settings):
     """Return a task with one problem as it is posed to a model."""
     about = {"name": "words", "title": "Words", "group": "other", "size": 1, "file": "words"}
     about |= {"source": "here", "licence": "CC0", "read": lambda path: []}
@@ -29,7 +36,7 @@ def task(model, prompts=(), options=()):
     problem = Problem("p7", "north or east?", "A", ("north", "east"))
     entry = Entry("words", "words", "", 1, 0.0, 1.0, by_likelihood=bool(options))
     posed = Posed(entry, ProblemSet(benchmark, Path("words"), (problem,)))
-    return posed.to(model, Settings(), Path())
+    return posed.to(model, Settings(**settings), Path())
 
 
 def test_an_option_without_tokens():
@@ -44,3 +51,11 @@ def test_an_empty_stop_string():
     prompt = Prompt("ask", "2026-11", "here", "{problem}", chat=False, stop=("\n", ""))
     with pytest.raises(UserError, match="^words, problem p7: a stop string is empty"):
         task(scripted_model("base"), prompts=(prompt,)).check()
+
+
+def test_a_template_that_opens_a_thought():
+    prompt = Prompt("ask", "2026-11", "here", "{problem}")
+    model = scripted_model("m", tokenizer=Chatting(), template=" <think>\n")
+    with pytest.raises(UserError, match="of m opens a thought itself; leave out --think"):
+        task(model, prompts=(prompt,), think=True).check()
+    task(model, prompts=(prompt,)).check()
