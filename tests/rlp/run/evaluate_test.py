@@ -197,7 +197,7 @@ def test_bad_settings_are_refused_before_a_model_is_opened(folder):
 
 def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_generated(folder):
     model = scripted_model("m", right, longest=10)
-    with pytest.raises(UserError, match="lower max_tokens"):
+    with pytest.raises(UserError, match="lower --max_tokens"):
         run(folder, model, settings=Settings(max_tokens=20))
     assert not model.generator.requests
     run(folder, model)  # the limit of the task itself is lowered
