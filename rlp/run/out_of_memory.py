@@ -60,8 +60,8 @@ def in_suite(config: Config, by_likelihood: bool) -> Iterator[None]:
     elif evaluation.suite_think:
         cures += filter(None, (_cure(name, value_of(config, name)) for name in SUITE_FIELDS))
     with _told(
-        f"{', '.join([*cures, 'choose an evaluation.suite_prompt with fewer examples'])}, or set "
-        "evaluation.suite to '' and evaluate checkpoints of the run with launch.evaluate. The same "
+        f"{', '.join([*cures, 'choose an evaluation.suite_prompt with fewer examples'])}, or leave "
+        "out evaluation.suite and evaluate checkpoints of the run with launch.evaluate. The same "
         "command with --allow_config_change resumes the run before this evaluation"
     ):
         yield
