@@ -146,9 +146,9 @@ def test_prompts_that_join_are_read_with_their_own_length_and_number(monkeypatch
     shapes, programs = [], generator().programs
     read = programs.read
 
-    def watched(params, tokens, length):
+    def watched(params, tokens, length, **sharing):
         shapes.append(tokens.shape)
-        return read(params, tokens, length)
+        return read(params, tokens, length, **sharing)
 
     monkeypatch.setitem(vars(programs), "read", watched)
     requests = [Request(prompt(n), 20 + n) for n in (70, 5, 6, 7, 8, 9)]
