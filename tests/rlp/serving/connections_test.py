@@ -5,15 +5,18 @@ import json
 import socket
 import threading
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
 pytest.importorskip("starlette", reason="requirements-serve.txt")
 
 from rlp.evaluation.generation.requests import Response
+from rlp.run import serve
 from rlp.serving import app, server
 from rlp.serving.engine import Finished
 from rlp.serving.service import Service
+from tests.support import served
 from tests.support.scripted import scripted_model
 
 
@@ -80,3 +83,16 @@ def test_a_connection_without_a_request_is_closed(monkeypatch):
         time.sleep(0.5)
         busy.sendall(b'{"prompt": "a"}')
         assert busy.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def test_a_signal_ends_the_server_though_a_body_never_arrives(model, monkeypatch):
+    monkeypatch.setattr(serve, "LAST_SECONDS", 0.1)
+    with contextlib.ExitStack() as opened:
+        with served.served(model, grace=0.0) as running:
+            address = urlsplit(running.url)
+            client = socket.create_connection((address.hostname, address.port), timeout=10)
+            opened.enter_context(client)
+            client.sendall(b"POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\n")
+            time.sleep(0.2)
+            began = time.monotonic()
+        assert time.monotonic() - began < 10
