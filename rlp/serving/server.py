@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
@@ -65,7 +64,8 @@ class Connection(H11Protocol):
 
     def _close_if_silent(self, before: RequestResponseCycle | None) -> None:
         """Close the connection if no request has begun since the last look, and none is running."""
-        if self.cycle is before and self.conn.their_state is h11.IDLE:
+        running = self.cycle is not None and not self.cycle.response_complete
+        if self.cycle is before and not running:
             self.transport.abort()
         else:
             self._look_later()
