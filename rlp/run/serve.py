@@ -111,8 +111,8 @@ class Serving:
         service = Service(model, limit, settings.queue)
         routes = app.build_app(service, self.engine, settings.body_limit)
         self._server = server.Server(routes, ready)
-        self._grace = _timer(settings.grace, self.engine.stop)
-        self._abort = _timer(settings.grace + LAST_SECONDS, self._server.abort)
+        self._grace = _timer(settings.grace, self._fail_requests)
+        self._abort = _timer(LAST_SECONDS, self._server.abort)
         self._ending = threading.Lock()  # held once the server is ending
 
     def run(self, bound: socket.socket) -> None:
@@ -142,7 +142,12 @@ class Serving:
         if self._ending.acquire(blocking=False):
             self._server.end()
             self._grace.start()
-            self._abort.start()
+
+    def _fail_requests(self) -> None:
+        """Let the requests that are left fail, and close connections whose clients do not read it.
+        The engine first ends its current step, which may have to be compiled."""
+        self.engine.stop()
+        self._abort.start()
 
 
 def _timer(seconds: float, function: Callable[[], None]) -> threading.Timer:

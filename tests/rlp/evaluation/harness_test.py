@@ -21,6 +21,9 @@ pytest.importorskip("lm_eval", reason="requirements-harness.txt")
 pytest.importorskip("torch")
 
 MAX_LENGTH = 64
+# Nats. On the context of equal words, the logits of SmolLM2 have a range of 60; in float32, their
+# log-probabilities differ from those in float64 by 1e-4 (ours, on an AMD EPYC) and 4e-6 (theirs).
+NEAR = {"tiny": 1e-4, "smollm2": 5e-6 * 60}
 CHAT = (
     "{{ bos_token }}{% for m in messages %}<{{ m.role }}> {{ m.content | trim }}{{ eos_token }}"
     "{% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}"
@@ -164,7 +167,7 @@ def test_every_request_has_the_answer_of_transformers(both, task):
                 assert actual == pytest.approx(wanted, rel=1e-5)
             else:
                 ((logprob, greedy),), ((their_logprob, their_greedy),) = actual, wanted
-                assert logprob == pytest.approx(their_logprob, abs=1e-4)
+                assert logprob == pytest.approx(their_logprob, abs=NEAR[both[2]])
                 assert greedy == their_greedy
 
 
