@@ -1,6 +1,5 @@
 """Reading prompts: what all of them begin with is read once."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 
@@ -65,8 +64,8 @@ def read(
       model: the network.
       tokens: [B, T] int32.
       length: [B], tokens of each prompt, at least 1.
-      shared: number of tokens that all prompts begin with, less than each length; 0 to read every
-        prompt as a whole. Not 0 only if `models.cache.can_join`.
+      shared: number of tokens that all prompts begin with, less than each length; it needs
+        `models.cache.can_join`. 0 reads every prompt as a whole.
       shards: devices that split the rows.
     """
     tokens, length = (constrain(x, "rows") for x in (tokens, length))
@@ -105,6 +104,5 @@ def _read_branches(
     slots = rest.shape[-1]
     room = caches.begin(model.config, trunk, trunk_cache, branches, slots)
     hidden, cache = extend(model, trunk, trunk_cache, branches, room, 0, slots)
-    return hidden.reshape(-1, slots, hidden.shape[-1]), caches.joined(
-        model.config, trunk_cache, dataclasses.replace(cache, slots=slots)
-    )
+    whole = caches.joined(model.config, trunk_cache, cache)
+    return hidden.reshape(-1, slots, hidden.shape[-1]), whole
