@@ -51,6 +51,17 @@ class Trunk:
     position: jax.Array  # [B, T] int32, tokens from the start of the document
     forks: ForkPoints | None = None  # where branches will leave; None if there are none
 
+    @classmethod
+    def of_documents(cls, tokens: jax.Array, length: jax.Array) -> "Trunk":
+        """Return rows [B, T] of one document with `length` [B] tokens and a fork at its end."""
+        place = jnp.broadcast_to(
+            jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :], tokens.shape
+        )
+        segment = (place < length[:, None]).astype(jnp.int32)
+        return cls(
+            tokens, segment, place, ForkPoints(length[:, None], jnp.ones_like(length)[:, None])
+        )
+
     @property
     def at(self) -> Coordinates:
         """Coordinates of the tokens, [B, T]."""
@@ -66,6 +77,15 @@ class Branches:
     live: jax.Array  # [B, N, W] bool
     segment: jax.Array  # [B, N] int32, number of the document that the branch leaves
     fork: jax.Array  # [B, N] int32; the branch sees trunk positions below this one
+
+    @classmethod
+    def after(cls, length: jax.Array, tokens: jax.Array, size: jax.Array) -> "Branches":
+        """Return branches that continue documents of `Trunk.of_documents`, of `length` [B] tokens,
+        by the first `size` [B, N] of `tokens` [B, N, W]."""
+        slot = jnp.arange(tokens.shape[-1], dtype=jnp.int32)[None, None, :]
+        fork = jnp.broadcast_to(length[:, None], size.shape)
+        live = slot < size[..., None]
+        return cls(tokens, fork[..., None] + slot, live, jnp.ones_like(fork), fork)
 
     @property
     def at(self) -> Coordinates:

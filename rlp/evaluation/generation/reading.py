@@ -12,7 +12,7 @@ from models import cache as caches
 from models.cache import Cache
 from models.sharding import constrain
 from models.transformer import Transformer
-from models.tree import Branches, ForkPoints, Trunk, extend, prefill
+from models.tree import Branches, Trunk, extend, prefill
 
 LEAST_SHARED = 64  # tokens; the number of shared tokens is a multiple of it
 
@@ -69,7 +69,7 @@ def read(
       shards: devices that split the rows.
     """
     tokens, length = (constrain(x, "rows") for x in (tokens, length))
-    trunk, end = _rows(tokens, length), length - 1
+    trunk, end = Trunk.of_documents(tokens, length), length - 1
     if shared:
         hidden, cache = _read_branches(model, tokens, length, shared, shards)
         end = end - shared
@@ -77,13 +77,6 @@ def read(
         hidden, cache = prefill(model, trunk)
     last = jnp.take_along_axis(hidden, end[:, None, None], axis=1)[:, 0]
     return Prompts(trunk, cache, constrain(last, "rows"))
-
-
-def _rows(tokens: jax.Array, length: jax.Array) -> Trunk:
-    position = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None, :], tokens.shape)
-    segment = (position < length[:, None]).astype(jnp.int32)
-    end = ForkPoints(length[:, None], jnp.ones_like(length)[:, None])
-    return Trunk(tokens, segment, position, end)
 
 
 def _read_branches(
@@ -95,13 +88,11 @@ def _read_branches(
       The final hidden states of the rests, [B, T - shared, D], and the cache of the prompts.
     """
     by_row = lambda x: constrain(x.reshape(shards, -1, *x.shape[1:]), "rows")
-    trunk = _rows(by_row(tokens)[:, 0, :shared], jnp.full(shards, shared, jnp.int32))
-    rest, left = by_row(tokens[:, shared:]), by_row(length - shared)
-    slot = jax.lax.broadcasted_iota(jnp.int32, rest.shape, 2)
-    ones = jnp.ones_like(left)
-    branches = Branches(rest, shared + slot, slot < left[..., None], ones, shared * ones)
+    prefix = jnp.full(shards, shared, jnp.int32)
+    trunk = Trunk.of_documents(by_row(tokens)[:, 0, :shared], prefix)
+    branches = Branches.after(prefix, by_row(tokens[:, shared:]), by_row(length - shared))
     _, trunk_cache = prefill(model, trunk)
-    slots = rest.shape[-1]
+    slots = branches.tokens.shape[-1]
     room = caches.begin(model.config, trunk, trunk_cache, branches, slots)
     hidden, cache = extend(model, trunk, trunk_cache, branches, room, 0, slots)
     whole = caches.joined(model.config, trunk_cache, cache)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from models.config import ModelConfig
 from models.sharding import constrain, replicated
 from models.transformer import Params, bind
-from models.tree import Branches, ForkPoints, Trunk, extend, forward, prefill
+from models.tree import Branches, Trunk, extend, forward, prefill
 from rlp.data.batch import Batch
 from rlp.engine.branches import lay_out
 from rlp.engine.method import Method
@@ -54,21 +54,10 @@ def score_options(
       The log-probability of every option, [B, N] nats, and whether all its tokens are the likeliest
       ones, [B, N] bool.
     """
-    model, trunk = bind(config, params), _trunk(context, length)
-    fork, segment = length[:, None], jnp.ones_like(length)[:, None]
-    last = lambda hidden: jnp.take_along_axis(hidden, fork[..., None] - 1, axis=1)[:, None]
-    over_options = lambda x: jnp.broadcast_to(x, sizes.shape)
-    count = options.shape[-1] - 1  # slots of a branch; the last token of an option is not read
-    if count:
-        slot = jnp.arange(count, dtype=jnp.int32)[None, None, :]
-        branches = Branches(
-            tokens=options[..., :-1],
-            position=jnp.broadcast_to(fork[..., None] + slot, options[..., :-1].shape),
-            live=slot < sizes[..., None] - 1,
-            segment=over_options(segment),
-            fork=over_options(fork),
-        )
-        trunk = dataclasses.replace(trunk, forks=ForkPoints(fork, segment))
+    model, trunk = bind(config, params), Trunk.of_documents(context, length)
+    last = lambda hidden: jnp.take_along_axis(hidden, length[:, None, None] - 1, axis=1)[:, None]
+    if options.shape[-1] > 1:  # the last token of an option is not read
+        branches = Branches.after(length, options[..., :-1], sizes - 1)
         hidden, cache = prefill(model, trunk)
         after, _ = extend(model, trunk, cache, branches)
         first = jnp.broadcast_to(last(hidden), (*sizes.shape, 1, hidden.shape[-1]))
@@ -107,18 +96,8 @@ def score_branches(
       The log-probability of every option, [B, N, O] nats, and whether all its tokens are the
       likeliest ones, [B, N, O] bool.
     """
-    model = bind(config, params)
-    fork, segment = length[:, None], jnp.ones_like(length)[:, None]
-    trunk = dataclasses.replace(_trunk(prefix, length), forks=ForkPoints(fork, segment))
-    slot = jnp.arange(branch.shape[-1], dtype=jnp.int32)[None, None, :]
-    over_branches = lambda x: jnp.broadcast_to(x, size.shape)
-    branches = Branches(
-        tokens=branch,
-        position=jnp.broadcast_to(fork[..., None] + slot, branch.shape),
-        live=slot < size[..., None],
-        segment=over_branches(segment),
-        fork=over_branches(fork),
-    )
+    model, trunk = bind(config, params), Trunk.of_documents(prefix, length)
+    branches = Branches.after(length, branch, size)
     _, cache = prefill(model, trunk)
     hidden, _ = extend(model, trunk, cache, branches)
     token = jnp.arange(options.shape[-1], dtype=jnp.int32)[None, None, :]
@@ -139,7 +118,7 @@ def score_rows(config: ModelConfig, params: Params, ids: jax.Array, size: jax.Ar
       size: [B], tokens of each row.
     """
     model = bind(config, params)
-    hidden = forward(model, _trunk(ids[:, :-1], size - 1))
+    hidden = forward(model, Trunk.of_documents(ids[:, :-1], size - 1))
     return token_scores(model, hidden, ids[:, 1:]).logprob
 
 
@@ -160,7 +139,7 @@ def rank_rows(
       int32, the likeliest first; and their log-probabilities, [B, T, top] nats.
     """
     model, (rows, length) = bind(config, params), ids[:, 1:].shape
-    hidden = forward(model, _trunk(ids[:, :-1], size - 1))
+    hidden = forward(model, Trunk.of_documents(ids[:, :-1], size - 1))
 
     def rank(inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
         hidden, targets = (x.reshape(-1, *x.shape[2:]) for x in inputs)
@@ -207,7 +186,7 @@ def score_after_thoughts(
       [B, G]; the log-probability of every option after it, [B, N, G] nats, and whether all tokens
       of the option are the likeliest ones, [B, N, G] bool.
     """
-    trunk, words = _trunk(context, length), method.vocabulary
+    trunk, words = Trunk.of_documents(context, length), method.vocabulary
     batch = Batch(context, trunk.segment, trunk.position, index, length[:, None])
     forked, rollout = sample_thoughts(method.model, method.settings, words, params, batch, key)
     model, documents = bind(method.model, params), forked.documents
@@ -225,13 +204,6 @@ def score_after_thoughts(
     logprob, greedy = (x.swapaxes(0, 1) for x in jax.lax.map(score, each))
     thoughts = rollout.thoughts
     return thoughts.actions, thoughts.words(words), thoughts.closed, logprob, greedy
-
-
-def _trunk(tokens: jax.Array, length: jax.Array) -> Trunk:
-    """Return rows [B, T] of one document each."""
-    place = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
-    inside = place < length[:, None]
-    return Trunk(tokens, inside.astype(jnp.int32), jnp.where(inside, place, 0))
 
 
 def _of_options(
