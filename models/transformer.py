@@ -19,9 +19,9 @@ from flax import nnx
 from models.backend import choices
 from models.blocks import init_blocks, unstack
 from models.config import ModelConfig
-from models.layers.linear import INIT_STDDEV, Linear
+from models.layers.linear import INIT_STDDEV, Linear, kernel_gradient
 from models.layers.norm import RMSNorm, rms_norm
-from models.products import operands
+from models.products import operands, product
 from models.sharding import constrain, in_use
 
 Params = dict[str, Any]  # nested dict of float32 arrays
@@ -62,12 +62,33 @@ def project(config: ModelConfig, head: jax.Array, hidden: jax.Array) -> jax.Arra
 
     A tied embedding is read as it is: a transposed copy would take as long as hundreds of rows.
     """
-    of_head = 1 if config.tie_embeddings else 0
-    axes = (((hidden.ndim - 1,), (of_head,)), ((), ()))
-    hidden, head = operands(hidden, head.astype(hidden.dtype))
-    logits = jax.lax.dot_general(hidden, head, axes, preferred_element_type=jnp.float32)
+    logits = _logits(hidden, head.astype(hidden.dtype), config.tie_embeddings)
     cap = config.logit_softcap
     return cap * jnp.tanh(logits / cap) if cap else logits
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _logits(hidden: jax.Array, head: jax.Array, tied: bool) -> jax.Array:
+    """Compute hidden [..., D] @ head [D, V], or [V, D] if tied, in float32.
+
+    Like all other gradients, that of the logits is rounded to the dtype of the products that it
+    enters; products of two dtypes would be computed in float32.
+    """
+    axes = (((hidden.ndim - 1,), (1 if tied else 0,)), ((), ()))
+    return jax.lax.dot_general(*operands(hidden, head), axes, preferred_element_type=jnp.float32)
+
+
+def _logits_backward(tied: bool, residuals: tuple, cotangent: jax.Array) -> tuple:
+    hidden, head = residuals
+    cotangent = cotangent.astype(hidden.dtype)
+    if tied:
+        return product(cotangent, head), kernel_gradient(cotangent, hidden)
+    return product(cotangent, head.T), kernel_gradient(hidden, cotangent)
+
+
+_logits.defvjp(
+    lambda hidden, head, tied: (_logits(hidden, head, tied), (hidden, head)), _logits_backward
+)
 
 
 def init(config: ModelConfig, key: jax.Array) -> Params:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.layers.attention import Attention
-from models.transformer import bind, count_parameters, init, shapes, unrolled
+from models.transformer import bind, count_parameters, init, project, shapes, unrolled
 from models.tree import Branches, Trunk, empty_branch_cache, extend, forward, prefill
 from tests.support import tiny
 
@@ -61,3 +61,20 @@ def test_equal_layers_of_a_decoding_step_are_traced_once(pattern, traced):
     with mock.patch.object(Attention, "on_slots", lambda *arguments: on_slots(*arguments)):
         jax.eval_shape(step, model)
     assert on_slots.call_count == traced
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2**-8)])
+def test_the_gradient_of_logits_is_that_of_the_product_up_to_rounding(tied, dtype, tolerance):
+    config = tiny.model_config(tie_embeddings=tied, vocab_size=50, compute_dtype=dtype)
+    keys = jax.random.split(jax.random.key(0), 3)
+    rounded = lambda x: x.astype(dtype).astype(jnp.float32)
+    hidden = rounded(jax.random.normal(keys[0], (2, 3, config.hidden_size)))
+    head = rounded(jax.random.normal(keys[1], (50, config.hidden_size)))
+    cotangent = jax.random.normal(keys[2], (2, 3, 50))
+    given = head if tied else head.T
+    logits, vjp = jax.vjp(lambda h, w: project(config, w, h.astype(dtype)), hidden, given)
+    expected, expected_vjp = jax.vjp(lambda h, w: h @ (w.T if tied else w), hidden, given)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    for found, wanted in zip(vjp(cotangent), expected_vjp(cotangent), strict=True):
+        assert np.linalg.norm(found - wanted) <= tolerance * np.linalg.norm(wanted)
