@@ -9,6 +9,7 @@
 #   make harness                       install lm-evaluation-harness (docs/evaluation.md)
 #   make serve                         install what launch.serve needs (docs/serving.md)
 #   make models                        fetch two small pretrained models and import them into runs/models
+#   make real                          RLP on a real model, with controls (docs/real_model.md); SETTING=a SEED=0 SCALE=full
 #   make compilers                     install what launch.compile needs (1.4 GB, Linux x86-64)
 #   make docs                          build the documentation: docs/_build/html/index.html
 #   make lint                          run ruff and mypy;  make format  rewrites the code in ruff's format
@@ -19,6 +20,9 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 WORKDIR ?= runs/demo
+SETTING ?= a
+SEED ?= 0
+SCALE ?= full
 
 # Programs that take at least 0.2 seconds to compile are cached between runs.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
@@ -42,7 +46,7 @@ check_python = $(if $(shell "$(PYTHON)" -c '$(usable)' >/dev/null 2>&1 && echo y
 alive := $(shell test -e "$(VENV)/.ready" && "$(VENV)/bin/python" -c 'print("yes")' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow-test gym harness serve models compilers docs lint format clean remake
+.PHONY: help setup demo test slow-test gym harness serve models real compilers docs lint format clean remake
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -66,6 +70,10 @@ serve: $(VENV)/.ready-serve
 
 models: $(VENV)/.ready-gguf
 	@$(run) launch.fetch_models
+
+real: models
+	$(run) launch.real --setting=$(SETTING) --seed=$(SEED) --scale=$(SCALE) \
+		--workdir=runs/real/$(SETTING)-$(SEED)$(if $(filter small,$(SCALE)),-small) $(ARGS)
 
 compilers: $(VENV)/compilers/.ready
 

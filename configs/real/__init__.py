@@ -1,0 +1,1 @@
+"""The experiment on a real pretrained model (docs/real_model.md)."""
