@@ -290,6 +290,10 @@ class MethodFields(Group):
         "penalty": "see unclosed_penalty"})
     unclosed_penalty: float = field(1.0, 'subtracted from the reward, for unclosed="penalty"', unit="nats",
         at_least=0)
+    reward_floor: float = field(0.0, "lower rewards are raised to this, before unclosed_penalty is subtracted",
+        unit="nats", below=0, special={0: "no floor"})
+    min_reward_std: float = field(0.0, "groups whose rewards have a smaller standard deviation are excluded "
+        "from the loss (as in DAPO, without resampling)", unit="nats", at_least=0)
     advantages: str = field("", "advantages of the thoughts of a group", choices={"leave_one_out": "eq. 4",
         "standardized": "GRPO", "jensen": "JEPO"}, special={"": "the default of the objective"})
     length_normalization: str = field("thought", "divisor of the loss of a thought",

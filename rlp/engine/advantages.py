@@ -19,6 +19,7 @@ class Credit:
     counted: jax.Array  # bool: in the mean of the group and in the loss
     advantages: jax.Array
     target_weights: jax.Array | None  # of the target's log-likelihood; None if it is not trained on
+    narrow: jax.Array | None  # [B, K] bool: groups excluded by `rlp.min_reward_std`; None without
 
 
 def assign_credit(
@@ -27,6 +28,8 @@ def assign_credit(
     *,
     unclosed: str,
     unclosed_penalty: float,
+    reward_floor: float = 0.0,
+    min_reward_std: float = 0.0,
     advantages: str = "",
 ) -> Credit:
     """Compute rewards (eq. 3), advantages (eq. 4) and target weights of an outcome.
@@ -36,13 +39,17 @@ def assign_credit(
     Args:
       objective: whose reward, advantages and target weights are used.
       outcome: of G thoughts at each of K forks of B documents.
-      unclosed, unclosed_penalty: `rlp.unclosed` and `rlp.unclosed_penalty` (nats).
+      unclosed, unclosed_penalty, reward_floor, min_reward_std: fields of `rlp`; all numbers are in
+        the unit of the reward.
       advantages: a name of `equations.ADVANTAGES` that overrides the objective's; "" for none.
     """
     compare = equations.ADVANTAGES[advantages] if advantages else objective.advantages
     raw, closed = objective.reward(outcome), outcome.closed
-    rewards = equations.rewards(raw, closed, unclosed, unclosed_penalty)
-    counted = equations.counted_thoughts(closed, unclosed)
+    rewards = equations.rewards(raw, closed, unclosed, unclosed_penalty, reward_floor)
+    counted, narrow = equations.counted_thoughts(closed, unclosed), None
+    if min_reward_std:
+        narrow = equations.narrow_groups(rewards, counted, min_reward_std)
+        counted &= ~narrow[..., None]
     weights = objective.target_weights
     constant = jax.lax.stop_gradient
     return Credit(
@@ -50,4 +57,5 @@ def assign_credit(
         counted=counted,
         advantages=constant(compare(rewards, counted)),
         target_weights=None if weights is None else constant(weights(outcome, counted)),
+        narrow=narrow,
     )

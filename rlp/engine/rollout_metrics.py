@@ -62,6 +62,8 @@ def _metrics(
         "distinct_thoughts": distinct_share(thoughts.actions, settings.group_size),
         "decode_use": thoughts.length.sum() / rollout.decoded,
     }
+    if evidence.narrow is not None:
+        metrics["narrow_groups_share"] = evidence.narrow.mean()
     metrics |= {name: values.mean() for name, values in evidence.metrics.items()}
     if evidence.answers is not None:
         return metrics | _answer_metrics(evidence.answers, evidence.planning, thoughts)

@@ -31,6 +31,10 @@ TRAINING = (
         for metric in (
             Metric("reward_mean", "Reward", "", "mean over thoughts"),
             Metric("advantage_std", "Advantage std", "", "standard deviation over thoughts"),
+            Metric(
+                "narrow_groups_share", "Narrow groups", "share",
+                "groups excluded because their rewards have a spread below rlp.min_reward_std",
+            ),
             Metric("reasoned_evidence", "Reasoned evidence", "nats", "targets after a thought"),
             Metric("baseline_evidence", "Baseline evidence", "nats", "targets without a thought"),
             Metric(

@@ -56,16 +56,21 @@ def information_gain(reasoned: jax.Array, baseline: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(reasoned - baseline[..., None])
 
 
-def rewards(gain: jax.Array, closed: jax.Array, unclosed: str, penalty: float) -> jax.Array:
-    """Return the rewards, less `penalty` for thoughts that did not close if unclosed="penalty".
+def rewards(
+    gain: jax.Array, closed: jax.Array, unclosed: str, penalty: float, floor: float = 0.0
+) -> jax.Array:
+    """Return the rewards: at least `floor`, and then, if unclosed="penalty", less `penalty` for
+    thoughts that did not close.
 
     Args:
       gain: reward of the objective, [B, K, G] (nats for an information gain).
       closed: [B, K, G] bool.
       unclosed: `rlp.unclosed`.
       penalty: `rlp.unclosed_penalty`, in the unit of the reward.
+      floor: `rlp.reward_floor`, below 0, in the unit of the reward; 0 for none.
     """
-    return gain - penalty * ~closed if unclosed == "penalty" else gain
+    bounded = jnp.maximum(gain, floor) if floor else gain
+    return bounded - penalty * ~closed if unclosed == "penalty" else bounded
 
 
 def counted_thoughts(closed: jax.Array, unclosed: str) -> jax.Array:
@@ -105,12 +110,32 @@ def standardized_advantages(rewards: jax.Array, counted: jax.Array) -> jax.Array
     From GRPO (arXiv 2402.03300, section 4.1). Advantages are 0 if all rewards of a group are equal,
     and nan if one is not finite. Arguments and shapes as in `group_advantages`; without unit.
     """
+    mean, deviation = _moments(rewards, counted)
+    centered = jnp.where(counted, rewards - mean, 0.0)
+    scale = 1e-6 * (1.0 + jnp.abs(mean))  # smaller deviations are rounding errors
+    return jnp.where(deviation <= scale, 0.0, centered / jnp.maximum(deviation, scale))
+
+
+def narrow_groups(rewards: jax.Array, counted: jax.Array, least: float) -> jax.Array:
+    """Return the groups whose counted rewards have a standard deviation below `least`, [B, K] bool.
+
+    Their differences say little about their thoughts. DAPO (arXiv 2503.14476, section 3.2) leaves
+    out the groups without any, and samples others instead.
+
+    Args:
+      rewards: [B, K, G]; a group with one that is not finite is not narrow.
+      counted: [B, K, G] bool.
+      least: in the unit of the rewards. As in `standardized_advantages`, the deviation is that of
+        the group itself: the mean square is over n thoughts, not n - 1.
+    """
+    return _moments(rewards, counted)[1][..., 0] < least
+
+
+def _moments(rewards: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return mean and standard deviation of the counted rewards of every group, [B, K, 1] each."""
     number = jnp.maximum(counted.sum(axis=-1, keepdims=True), 1)
     mean = lambda x: jnp.where(counted, x, 0.0).sum(axis=-1, keepdims=True) / number
-    centered = jnp.where(counted, rewards - mean(rewards), 0.0)
-    deviation = jnp.sqrt(mean(centered**2))
-    scale = 1e-6 * (1.0 + jnp.abs(mean(rewards)))  # smaller deviations are rounding errors
-    return jnp.where(deviation <= scale, 0.0, centered / jnp.maximum(deviation, scale))
+    return mean(rewards), jnp.sqrt(mean((rewards - mean(rewards)) ** 2))
 
 
 def jensen_advantages(evidence: jax.Array, counted: jax.Array) -> jax.Array:

@@ -40,6 +40,7 @@ class Evidence:
     target_weights: jax.Array | None  # [B, K, G], of the target's log-likelihood in the loss
     no_think: jax.Array  # [B, K] nats per target token, no-think loss of theta
     unselected: jax.Array | None  # [B, K] nats, no-think loss at the document's other positions
+    narrow: jax.Array | None  # [B, K] bool: groups excluded by `rlp.min_reward_std`
     reference: jax.Array | None = None  # [B, N, L] nats, log pi_ref of the actions, for a KL term
     answers: Answers | None = None  # of responses to problems
     planning: jax.Array | None = None  # [B, N, L] bool: planning actions, if the objective weighs
@@ -117,6 +118,7 @@ def evidence_stage(
         unselected=None
         if forked.unselected is None
         else jnp.broadcast_to(forked.unselected[:, None], no_think.policy.shape),
+        narrow=credit.narrow,
         metrics=metrics_of(s, thought),
     )
 
@@ -187,6 +189,8 @@ def credit_of(settings: RLPSettings, outcome: Outcome) -> Credit:
         outcome,
         unclosed=s.unclosed,
         unclosed_penalty=s.unclosed_penalty,
+        reward_floor=s.reward_floor,
+        min_reward_std=s.min_reward_std,
         advantages=s.advantages,
     )
 
@@ -247,6 +251,7 @@ def answer_rewards_stage(
         unselected=None,
         answers=jax.tree.map(jnp.asarray, answers),
         planning=planning,
+        narrow=credit.narrow,
         metrics=metrics_of(s, graded),
     )
 

@@ -87,6 +87,12 @@ class SamplingTask(Task):
                 1,
                 "leaves no other sample in the group to compare with; set group_size to 2 or more",
             )
+        if lone and (least := self.config.rlp.min_reward_std):
+            raise UserError.of(
+                "rlp.min_reward_std",
+                least,
+                "would exclude every group, since rlp.group_size=1; set it to 0",
+            )
         return lone
 
     @property

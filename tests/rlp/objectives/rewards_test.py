@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlp.engine.advantages import assign_credit
 from rlp.objectives import equations, rewards
 from rlp.objectives.registry import OBJECTIVES, find
 from rlp.runtime.errors import UserError
@@ -72,6 +73,29 @@ def test_rewards_are_constants_of_the_update():
         if "baseline" in objective.reads or name == "rlp":
             gain = lambda x, objective=objective: objective.reward(outcome(reasoned=x)).sum()
             assert not jax.grad(gain)(outcome().reasoned).any(), name
+
+
+def test_thoughts_of_narrow_groups_count_for_nothing():
+    """Three groups, whose rewards have standard deviations of 0, 0.3 and 3; the floor is what
+    narrows the last one."""
+    gains = jnp.array([[[1.0, 1.0, 1.0, 1.0], [0.2, 0.8, 0.8, 0.2], [3.0, -3.0, 3.0, -3.0]]])
+    closed = jnp.ones((1, 3, 4), bool)
+    given = outcome(reasoned=gains, baseline=jnp.zeros((1, 3)), closed=closed)
+
+    def credit(**limits):
+        return assign_credit(find("latro"), given, unclosed="mask", unclosed_penalty=0.0, **limits)
+
+    free = credit()
+    assert free.narrow is None
+    assert free.counted.all()
+    for least, narrow in ((0.2, [1, 0, 0]), (0.31, [1, 1, 0]), (3.1, [1, 1, 1])):
+        found = credit(min_reward_std=least)
+        assert found.narrow.tolist() == [[bool(x) for x in narrow]]
+        kept = ~found.narrow[..., None]
+        assert np.array_equal(found.counted, jnp.broadcast_to(kept, (1, 3, 4)))
+        assert np.array_equal(found.advantages, jnp.where(kept, free.advantages, 0.0))
+        assert np.array_equal(found.target_weights, jnp.where(kept, free.target_weights, 0.0))
+    assert credit(min_reward_std=2.0, reward_floor=-0.5).narrow.tolist() == [[True, True, True]]
 
 
 def test_standardized_advantages_by_hand():
