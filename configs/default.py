@@ -250,12 +250,14 @@ class Optimizer(Group):
 
 @dataclass(frozen=True)
 class MethodFields(Group):
-    """The fields of the method that its stages use directly: all fields of `RLP` but the prompt."""
+    """The fields of the method that its stages use directly; a run resolves the other ones of `RLP`."""
 
     group_size: int = count(16, "thoughts per fork", symbol="G")
     forks_per_document: int = count(1, "positions t per document at which thoughts are sampled", symbol="K")
     thought_length: int = count(64, "maximum length of a sampled thought, including its closing tag", symbol=
         "L", unit="tokens")
+    min_thought_length: int = count(1, "minimum length of a thought without its closing tag, which is not "
+        "sampled before", unit="tokens")
     horizon: int = count(1, "document tokens scored after the thought; the paper scores 1", symbol="H",
         unit="tokens")
     horizon_weighting: str = field("sum", "how the H log-likelihoods are combined", choices=("sum", "mean",
@@ -320,10 +322,14 @@ class MethodFields(Group):
 
 @dataclass(frozen=True)
 class RLP(MethodFields):
-    """The method; its stages receive the prompt as token ids (`rlp.engine.step.RLPSettings`)."""
+    """The method; its stages receive the prompt as token ids and the schedule as numbers
+    (`rlp.engine.step.RLPSettings`)."""
 
     prompt: str = field("default", 'prompt between BOS and document when thinking: "default", "none" or a '
         'text file')
+    thought_length_schedule: str = field("", 'maximum length of thoughts in training by the number of steps '
+        'taken, "STEP:TOKENS,…": "0:64,500:128" is 64 tokens before step 500 is taken and 128 from then on, '
+        'of at most thought_length, which sets the shapes', special={"": "always thought_length"})
 
 
 @dataclass(frozen=True)

@@ -173,6 +173,7 @@ def settings(sizes: Workload) -> RLPSettings:
         "group_size": sizes.group,
         "temperature": sizes.temperature,
         "prompt": (),
+        "thought_length_schedule": (),
         "bos": 0,
     }
     return response_settings(RLPSettings(**(dict(get_config().rlp) | method)), sizes.length)

@@ -42,6 +42,7 @@ def make_case(sizes: Workload) -> Case:
         "temperature": sizes.temperature,
         "positions": "given",
         "prompt": (),
+        "thought_length_schedule": (),
         "bos": 0,
         "baseline": "ema",
         "ema_decay": sizes.ema,

@@ -145,23 +145,27 @@ def closes(actions: jax.Array, last: jax.Array, tag: tuple[int, ...]) -> jax.Arr
     return _equal_ids(end, tag) & (last >= size)
 
 
-def unclosable(actions: jax.Array, number: jax.Array, tag: tuple[int, ...]) -> jax.Array:
-    """Return where the last token of the closing tag is banned: where the thought would be empty.
-
-    A thought has at least one word. Sampler and trainer share this rule.
+def unclosable(
+    actions: jax.Array, number: jax.Array, tag: tuple[int, ...], min_words: int
+) -> jax.Array:
+    """Return where the last token of the closing tag is banned: where it would close a thought that
+    has fewer than `min_words` words. Sampler and trainer share this rule.
 
     Args:
-      actions: [..., L] int32; only the first C - 1 are read.
+      actions: [..., L] int32; only those before the checked ones are read.
       number: [M], indices of the actions to check, counted from 0.
       tag: C ids of the closing tag.
+      min_words: `rlp.min_thought_length`, at least 1.
 
     Returns:
       [..., M] bool.
     """
     before = len(tag) - 1
-    begun = _equal_ids(actions[..., :before], tag[: min(before, actions.shape[-1])])
-    is_last = jnp.reshape(number == before, (1,) * begun.ndim + (-1,))
-    return begun[..., None] & is_last
+    words = number - before  # of a thought that closes with this action
+    early = (words >= 0) & (words < min_words)
+    index = jnp.clip(words[:, None] + jnp.arange(before)[None, :], 0, actions.shape[-1] - 1)
+    begun = _equal_ids(actions[..., index], tag[:before])
+    return begun & jnp.broadcast_to(early, begun.shape)
 
 
 def _equal_ids(tokens: jax.Array, ids: tuple[int, ...]) -> jax.Array:

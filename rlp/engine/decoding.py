@@ -33,8 +33,10 @@ def decode(
     uniforms: jax.Array,
     temperature: float,
     vocabulary: Vocabulary,
+    min_words: int,
+    limit: jax.Array | int,
 ) -> tuple[Thoughts, Cache, jax.Array]:
-    """Sample a thought on every branch, until each has closed or has L actions.
+    """Sample a thought on every branch, until each has closed or has `limit` actions.
 
     Args:
       model: the behavior policy theta_old.
@@ -44,6 +46,8 @@ def decode(
       uniforms: [B, N, L] in [0, 1), one number per action.
       temperature: of the sampler; 0 takes the likeliest token and ignores `uniforms`.
       vocabulary: tags and banned ids.
+      min_words: minimum number of actions before the closing tag.
+      limit: maximum number of actions, at most L.
 
     Returns:
       The thoughts [B, N, L]; the cache of slots 0 … O + L - 2 of the branches; and the number of
@@ -51,7 +55,7 @@ def decode(
     """
     scanned = not isinstance(model.blocks, list)
     model, trunk_cache = for_decoding(model, trunk_cache)
-    decoder = _Decoder(model, trunk, trunk_cache, temperature, vocabulary)
+    decoder = _Decoder(model, trunk, trunk_cache, temperature, vocabulary, min_words, limit)
     slots = len(vocabulary.think_open) + uniforms.shape[-1]
     branches = empty_branches(fork, segment, slots, vocabulary)
     cache = empty_branch_cache(model, trunk, trunk_cache, branches, slots - 1)
@@ -180,6 +184,8 @@ class _Decoder:
     trunk_cache: Cache
     temperature: float
     vocabulary: Vocabulary
+    min_words: int
+    limit: jax.Array | int
 
     def begin(self, partial: _PartialThoughts) -> _PartialThoughts:
         """Add the opening tag to the cache, except its last token, which predicts an action."""
@@ -190,7 +196,7 @@ class _Decoder:
 
     def run(self, state: _State, width: int, next_width: int) -> _State:
         """Decode `width` branches of every document, which include all open ones, until no document
-        has more than `next_width` open ones or L actions were taken."""
+        has more than `next_width` open ones or `limit` actions were taken."""
         number, partial, decoded = state
         if width == partial.open.shape[1]:
             return self._loop(state, next_width)
@@ -201,8 +207,7 @@ class _Decoder:
     def _loop(self, state: _State, next_width: int) -> _State:
         def running(state: _State) -> jax.Array:
             number, partial, _ = state
-            limit = partial.uniforms.shape[-1]
-            return (number < limit) & (partial.open.sum(axis=1).max() > next_width)
+            return (number < self.limit) & (partial.open.sum(axis=1).max() > next_width)
 
         def step(state: _State) -> _State:
             number, partial, decoded = state
@@ -233,7 +238,7 @@ class _Decoder:
             self.vocabulary.not_in_thoughts,
             self.temperature,
             close[-1],
-            unclosable(partial.thoughts.actions, number[None], close)[:, :, 0],
+            unclosable(partial.thoughts.actions, number[None], close, self.min_words)[:, :, 0],
         )
 
 

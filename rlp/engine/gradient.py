@@ -250,6 +250,7 @@ def _branch_loss(
         actions.actions,
         vocabulary,
         settings.temperature,
+        settings.min_thought_length,
         entropy_gradient=entropy,
     )
     advantages = actions.advantages

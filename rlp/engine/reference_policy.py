@@ -24,6 +24,7 @@ def reference_logprobs(
     rollout: Rollout,
     vocabulary: Vocabulary,
     temperature: float,
+    min_words: int,
     *,
     max_branches: int = 0,
     shards: int = 1,
@@ -34,7 +35,7 @@ def reference_logprobs(
       model: the reference.
       rollout: its trunk, branches and thoughts are read, its cache is not.
       vocabulary: tags and banned ids.
-      temperature: of the sampler, above 0.
+      temperature, min_words: of the sampler; the temperature is above 0.
       max_branches: at most this number of branches per batch, over all devices; 0 for all.
       shards: devices that split the documents.
     """
@@ -52,7 +53,8 @@ def reference_logprobs(
         def score(inputs: tuple) -> jax.Array:
             branches, actions = inputs
             hidden, _ = extend(model, trunk, cache, branches)
-            return action_scores(model, hidden, actions, vocabulary, temperature).logprob
+            scores = action_scores(model, hidden, actions, vocabulary, temperature, min_words)
+            return scores.logprob
 
         return _mapped(score, acting, number // columns, axis=1)
 

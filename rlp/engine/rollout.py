@@ -2,7 +2,7 @@
 
 `read_documents` prefills each document once. `roll_out` extends its cache by all but the last token
 of the opening tag in one pass, then decodes one token per branch and step until every thought has
-closed or has L actions.
+closed or is as long as it may be.
 """
 
 import dataclasses
@@ -60,6 +60,8 @@ def roll_out(
     prompt_length: int,
     temperature: float,
     vocabulary: Vocabulary,
+    min_words: int,
+    limit: jax.Array | int,
 ) -> Rollout:
     """Sample G thoughts at each fork (arXiv 2510.01265, Algorithm 1).
 
@@ -67,22 +69,32 @@ def roll_out(
       model: the behavior policy theta_old, which prefilled the documents.
       documents: [B, P + T].
       forks: [B, K] with targets [B, K, H].
-      uniforms: [B, N, L] in [0, 1), from `thought_uniforms`; N = K · G, L the limit of actions.
+      uniforms: [B, N, L] in [0, 1), from `thought_uniforms`; N = K · G.
       prompt_length: P.
       temperature: of the sampler; 0 takes the likeliest token and ignores `uniforms`.
       vocabulary: tags and banned ids.
+      min_words: minimum number of words of a thought, the actions before its closing tag.
+      limit: maximum number of actions, at most L.
 
     Returns:
       Thoughts [B, N, L], their branches [B, N, W] and the branches' cache.
     """
-    count, limit = uniforms.shape[1:]
-    group = count // forks.position.shape[1]
+    group = uniforms.shape[1] // forks.position.shape[1]
     fork = jnp.repeat(forks.position + prompt_length, group, axis=1)  # [B, N]
     target = jnp.repeat(forks.target, group, axis=1)  # [B, N, H]
     segment = jnp.ones_like(fork)
 
     thoughts, cache, decoded = decode(
-        model, documents.trunk, documents.cache, fork, segment, uniforms, temperature, vocabulary
+        model,
+        documents.trunk,
+        documents.cache,
+        fork,
+        segment,
+        uniforms,
+        temperature,
+        vocabulary,
+        min_words,
+        limit,
     )
     return Rollout(
         trunk=documents.trunk,

@@ -177,6 +177,7 @@ def action_scores(
     actions: jax.Array,
     vocabulary: Vocabulary,
     temperature: float,
+    min_words: int,
     *,
     entropy_gradient: bool = False,
 ) -> Scores:
@@ -188,7 +189,7 @@ def action_scores(
         O - 1 … O + L - 2 predict actions.
       actions: [B, N, L] int32.
       vocabulary: tags and banned ids.
-      temperature: of the sampler, above 0.
+      temperature, min_words: of the sampler; the temperature is above 0.
       entropy_gradient: as in `token_scores`.
     """
     close, limit = vocabulary.think_close, actions.shape[-1]
@@ -200,7 +201,7 @@ def action_scores(
         vocabulary.not_in_thoughts,
         temperature,
         close[-1],
-        unclosable(actions, jnp.arange(limit), close),
+        unclosable(actions, jnp.arange(limit), close, min_words),
         entropy_gradient=entropy_gradient,
     )
 

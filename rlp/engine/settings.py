@@ -2,6 +2,9 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
+
 from configs.default import MethodFields
 from rlp.objectives.options import Options
 from rlp.objectives.registry import find
@@ -15,6 +18,8 @@ class RLPSettings(MethodFields):
     prompt: tuple[int, ...]  # P token ids of the thinking prompt, without BOS
     bos: int  # number of BOS tokens at the start of a row, before prompt and text
     options: Options = Options()  # of the objective
+    # (steps taken, maximum number of actions from then on), from step 0 on; () for L at all steps
+    thought_length_schedule: tuple[tuple[int, int], ...] = ()
 
     @property
     def updates(self) -> int:
@@ -25,6 +30,16 @@ class RLPSettings(MethodFields):
     def first_predicted(self) -> int:
         """Trunk position of the first predicted token of the text, after BOS and prompt."""
         return len(self.prompt) + max(self.bos, 1)
+
+    def thought_limit(self, step: jax.Array | int) -> jax.Array | int:
+        """Return the maximum number of actions of a thought, at most L, after `step` steps.
+
+        It is a number on the device, so that shapes and programs are those of L at all steps.
+        """
+        if not self.thought_length_schedule:
+            return self.thought_length
+        starts, limits = jnp.asarray(self.thought_length_schedule, jnp.int32).T
+        return limits[jnp.searchsorted(starts, step, side="right") - 1]
 
     @property
     def learns_target(self) -> bool:

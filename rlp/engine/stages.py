@@ -274,8 +274,10 @@ def sample_thoughts(
       key: root PRNG key.
 
     Returns:
-      The documents with their forks, and G thoughts at each fork.
+      The documents with their forks, and G thoughts of at most L actions at each fork: the schedule
+      of the limit is one of training.
     """
+    settings = dataclasses.replace(settings, thought_length_schedule=())
     values: Values = {"policy": params, "scorer": params, "batch": batch, "key": key, "step": 0}
     values |= {"first": 0, "forks": None}
     values = _computed("rollout", values, (model, settings, vocabulary))

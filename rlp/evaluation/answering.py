@@ -23,6 +23,8 @@ def response_settings(settings: RLPSettings, length: int) -> RLPSettings:
     return dataclasses.replace(
         settings,
         thought_length=length,
+        thought_length_schedule=(),
+        min_thought_length=1,
         forks_per_document=1,
         horizon=1,
         positions="given",

@@ -12,7 +12,7 @@ from configs.default import Config
 from configs.fields import nested, value_of, walk
 from rlp.data.problem_format import PROBLEM
 from rlp.metrics import catalogue
-from rlp.run import datasets, suite_fields, tasks
+from rlp.run import datasets, suite_fields, tasks, thought_lengths
 from rlp.run.datasets.dataset import given_forks
 from rlp.runtime.config_json import Value
 from rlp.runtime.errors import UserError
@@ -52,6 +52,7 @@ def check(values: Mapping[str, Value]) -> None:
     _check_problem_fields(config, task.answers_problems)
     suite_fields.check(config)
     _check_best_metric(config, task, dataset)
+    thought_lengths.check(config)
     profiled_steps(config)
 
 

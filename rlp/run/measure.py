@@ -213,11 +213,12 @@ def _check(name: str, opened: Opened, settings: Settings) -> None:
             f"--window={s.window} is too short for --horizon={s.horizon} and {name}; set it to "
             f"{shortest} or more"
         )
-    close = len(method.tokenizer.think_close)
-    if s.length <= close:
+    close, words = len(method.tokenizer.think_close), method.settings.min_thought_length
+    if s.length < words + close:
+        before = "a word" if words == 1 else f"rlp.min_thought_length={words} tokens"
         raise UserError(
-            f"--length={s.length} leaves no room for a word and the closing tag of {name}, which "
-            f"has {close} token(s); set it to {close + 1} or more"
+            f"--length={s.length} leaves no room for {before} and the closing tag of {name}, which "
+            f"has {close} token(s); set it to {words + close} or more"
         )
 
 

@@ -13,9 +13,10 @@ from rlp.engine.method import Method
 from rlp.engine.step import RLPSettings
 from rlp.interop.init_from import network
 from rlp.objectives.options import Options
-from rlp.run import datasets, tasks, tokens
+from rlp.run import datasets, tasks, thought_lengths, tokens
 from rlp.run.objective_options import options_of
 from rlp.run.tasks import Task
+from rlp.run.tasks.task import THOUGHT
 from rlp.runtime.errors import UserError
 from rlp.tokenizers.tokenizer import Tokenizer
 
@@ -107,6 +108,7 @@ def _settings(config: Config, task: Task, tokenizer: Tokenizer) -> RLPSettings:
     bos = len(tokenizer.bos)
     derived = {
         "prompt": tokens.thinking_prompt(config, tokenizer),
+        "thought_length_schedule": thought_lengths.schedule(config),
         "bos": bos,
         "min_prefix": max(config.rlp.min_prefix, bos),
         "objective": task.thought_objective,
@@ -117,14 +119,22 @@ def _settings(config: Config, task: Task, tokenizer: Tokenizer) -> RLPSettings:
 
 def _check_room(config: Config, task: Task, tokenizer: Tokenizer) -> None:
     """Refuse a length limit that leaves no room to close, if unclosed samples are masked."""
-    limit = task.limit
-    end = limit.end_tokens(tokenizer)
-    if limit.length <= end and config.rlp.unclosed == "mask":
-        name = limit.field.rpartition(".")[2]
-        raise UserError.of(
-            limit.field,
-            limit.length,
-            f"leaves no room for {limit.end} of {end} token{'s' * (end > 1)} after a word, so "
-            f"rlp.unclosed='mask' would mask everything; set {name} to {end + 1} or more, or "
-            "unclosed to 'append'",
-        )
+    if config.rlp.unclosed != "mask":
+        return
+    limit, rlp = task.limit, config.rlp
+    end, words = limit.end_tokens(tokenizer), 1
+    limits: list[tuple[str, int | str, int]] = [(limit.field, limit.length, limit.length)]
+    if limit.field == THOUGHT:
+        words, text = rlp.min_thought_length, rlp.thought_length_schedule
+        of_schedule = thought_lengths.schedule(config)
+        limits += [(thought_lengths.SCHEDULE, text, length) for _, length in of_schedule]
+    after = "a word" if words == 1 else f"rlp.min_thought_length={words} tokens"
+    for field, value, length in limits:
+        if length < words + end:
+            raise UserError.of(
+                field,
+                value,
+                f"leaves no room for {limit.end} of {end} token{'s' * (end > 1)} after {after}, so "
+                f"rlp.unclosed='mask' would mask everything; set {field.rpartition('.')[2]} to "
+                f"{words + end} or more, or unclosed to 'append'",
+            )

@@ -200,8 +200,9 @@ def test_the_network_and_the_optimizer_take_the_fields_of_their_groups():
 
 
 def test_the_stages_of_a_step_get_the_fields_of_the_method():
-    """All of the group `rlp`; its prompt as token ids."""
+    """All of the group `rlp`; its prompt as token ids, its schedule as numbers."""
     ours = {field.name: field.type for field in dataclasses.fields(default.RLP)}
     stages = {field.name: field.type for field in dataclasses.fields(RLPSettings)}
     assert set(stages) - set(ours) == {"objective", "options", "bos"}
-    assert {name for name in ours if stages[name] is not ours[name]} == {"prompt"}
+    resolved = {"prompt", "thought_length_schedule"}
+    assert {name for name in ours if stages[name] is not ours[name]} == resolved

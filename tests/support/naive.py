@@ -40,15 +40,21 @@ class Rows:
     length: jax.Array  # [R], tokens of the row; the rest is padding
     action: jax.Array  # [R, L], ids; 0 after the last
     action_at: jax.Array  # [R, L], index of each action in the row; 0 after the last
-    empty: jax.Array  # [R, L] bool, whether a closing tag that ends here would be the whole thought
+    early: jax.Array  # [R, L] bool, whether a closing tag that ends here would end a thought early
     target: jax.Array  # [R, H]
     target_at: jax.Array  # [R, H]
 
 
 def write_out(
-    branches: list[Branch], vocabulary: Vocabulary, limit: int, width: int, prompt=()
+    branches: list[Branch],
+    vocabulary: Vocabulary,
+    limit: int,
+    width: int,
+    prompt=(),
+    least: int = 1,
 ) -> Rows:
-    """Write branches as rows of `width` tokens; thoughts have at most `limit` actions.
+    """Write branches as rows of `width` tokens; thoughts have at most `limit` actions, of which at
+    least `least` precede the closing tag.
 
     A document begins with its BOS, and the prompt follows the BOS.
     """
@@ -67,12 +73,20 @@ def write_out(
                 "length": len(line),
                 "action": _pad(branch.actions, limit),
                 "action_at": _pad(action_at, limit),
-                "empty": [[*branch.actions[:u], close[-1]] == close for u in range(limit)],
+                "early": [
+                    _ends_early([*branch.actions[:u], close[-1]], close, least)
+                    for u in range(limit)
+                ],
                 "target": target,
                 "target_at": [len(prefix) + len(thought) + h for h in range(branch.horizon)],
             }
         )
     return Rows(**{name: np.array([row[name] for row in rows], np.int32) for name in rows[0]})
+
+
+def _ends_early(actions: list[int], close: list[int], least: int) -> bool:
+    """Return whether actions end with the closing tag after fewer than `least` others."""
+    return actions[-len(close) :] == close and len(actions) < least + len(close)
 
 
 def _pad(line: list[int], width: int) -> list[int]:
@@ -127,10 +141,10 @@ def traced_action_logprobs(
     everything = logits(config, params, rows.tokens, rows.length)
     banned = vocabulary.not_in_thoughts
     either = _predicted(distribution(everything, banned, temperature), rows.action, rows.action_at)
-    banned = (*banned, vocabulary.think_close[-1])  # a thought has at least one token
+    banned = (*banned, vocabulary.think_close[-1])  # a thought has at least so many tokens
     unclosed = distribution(everything, banned, temperature)
     unclosed = _predicted(unclosed, rows.action, rows.action_at)
-    chosen = jnp.where(jnp.asarray(rows.empty) > 0, unclosed, either)
+    chosen = jnp.where(jnp.asarray(rows.early) > 0, unclosed, either)
     return jnp.where(jnp.asarray(rows.action_at) > 0, chosen, 0.0)
 
 

@@ -64,7 +64,7 @@ COMPASS_RLVR = COMPASS | {
 }
 TEXT = {"data.kind": "text", "data.sequence_length": 24, "data.holdout_every": 4}
 # Uses what the compass task does not: random forks, several target tokens, several passes over
-# minibatches, and a KL term.
+# minibatches, a KL term, and limits of the thoughts that depend on the step.
 TEXT_RLP = TEXT | {
     "objective": "rlp",
     "rlp.forks_per_document": 2,
@@ -72,6 +72,8 @@ TEXT_RLP = TEXT | {
     "rlp.updates_per_rollout": 2,
     "rlp.minibatches": 2,
     "rlp.kl_weight": 0.1,
+    "rlp.min_thought_length": 2,
+    "rlp.thought_length_schedule": "0:2,4:4",
     "evaluation.forks_per_document": 2,
 }
 

@@ -75,6 +75,8 @@ def rollout_stage(
         prompt_length=len(s.prompt),
         temperature=s.temperature,
         vocabulary=vocabulary,
+        min_words=s.min_thought_length,
+        limit=s.thought_limit(forked.step),
     )
 
 
@@ -274,6 +276,7 @@ def reference_stage(
         rollout,
         vocabulary,
         settings.temperature,
+        settings.min_thought_length,
         max_branches=settings.max_branches_in_flight,
         shards=shards("rows"),
     )

@@ -132,18 +132,19 @@ def test_a_long_tag_stands_among_the_actions_or_after_them_and_ends_in_its_own_s
 
 
 @pytest.mark.parametrize("tag", [(0,), (0, 0), (0, 1), (0, 1, 0), (1, 1, 0)], ids=str)
-@pytest.mark.parametrize("limit", [1, 2, 5])
-def test_the_tag_ends_a_thought_that_has_a_word(tag, limit):
-    """For all sequences of two token ids, after every action."""
+@pytest.mark.parametrize(("limit", "least"), [(1, 1), (2, 1), (5, 1), (5, 2), (6, 4)])
+def test_the_tag_ends_a_thought_that_has_its_words(tag, limit, least):
+    """For all sequences of two token ids, after every action; `least` words are the minimum."""
     every = np.array(list(itertools.product((0, 1), repeat=limit)))
-    banned = np.asarray(unclosable(jnp.asarray(every), jnp.arange(limit), tag))
+    banned = np.asarray(unclosable(jnp.asarray(every), jnp.arange(limit), tag, least))
     for number in range(limit):
         ends = np.asarray(closes(jnp.asarray(every), jnp.int32(number), tag))
         for line, end, ban in zip(every.tolist(), ends, banned[:, number], strict=True):
             written = tuple(line[: number + 1])
             words = written[: max(0, len(written) - len(tag))]
             assert end == (bool(words) and written == (*words, *tag))
-            assert ban == ((*written[:-1], tag[-1]) == tag)
+            closing = (*written[:-1], tag[-1])  # if the action were the last token of the tag
+            assert ban == (closing[len(words) :] == tag and len(words) < least)
 
 
 def test_empty_branches_hold_their_opening_tag():
