@@ -266,8 +266,12 @@ class MethodFields(Group):
     temperature: float = field(0.7, "sampling temperature of the behavior policy pi_theta_old and of held-out "
         "thoughts; rewards use temperature 1", above=0)
     positions: str = field("uniform", "how the positions of thoughts (forks) are chosen", choices={"uniform":
-        "", "stride": "", "loss": "highest first", "entropy": "highest first", "easy_to_hard": "", "given":
-        "by the data"})
+        "", "stride": "", "loss": "highest first", "entropy": "highest first", "easy_to_hard": "", "band":
+        "where the no-think loss of the target is in a band", "given": "by the data"})
+    band_low: float = field(1.0, 'for positions="band": lowest mean no-think loss of the H target tokens, under '
+        "phi (under theta without it)", unit="nats/token", at_least=0)
+    band_high: float = field(4.5, "the highest; a document without such a position has a thought elsewhere that "
+        "is not in the loss", unit="nats/token", above=0)
     hardest_at: int = count(1000, 'for positions="easy_to_hard": the step at which forks are where the '
         'no-think loss of the document is highest; at the first step, they are where it is lowest', unit=
         "steps")

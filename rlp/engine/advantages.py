@@ -31,6 +31,7 @@ def assign_credit(
     reward_floor: float = 0.0,
     min_reward_std: float = 0.0,
     advantages: str = "",
+    in_band: jax.Array | None = None,
 ) -> Credit:
     """Compute rewards (eq. 3), advantages (eq. 4) and target weights of an outcome.
 
@@ -42,6 +43,7 @@ def assign_credit(
       unclosed, unclosed_penalty, reward_floor, min_reward_std: fields of `rlp`; all numbers are in
         the unit of the reward.
       advantages: a name of `equations.ADVANTAGES` that overrides the objective's; "" for none.
+      in_band: [B, K] bool, forks whose thoughts count; None for all.
     """
     compare = equations.ADVANTAGES[advantages] if advantages else objective.advantages
     raw, closed = objective.reward(outcome), outcome.closed
@@ -50,6 +52,8 @@ def assign_credit(
     if min_reward_std:
         narrow = equations.narrow_groups(rewards, counted, min_reward_std)
         counted &= ~narrow[..., None]
+    if in_band is not None:
+        counted &= in_band[..., None]
     weights = objective.target_weights
     constant = jax.lax.stop_gradient
     return Credit(

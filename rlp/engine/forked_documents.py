@@ -18,6 +18,7 @@ class ForkedDocuments:
     unselected: jax.Array | None  # [B] nats, mean no-think loss at allowed positions without fork
     keys: jax.Array  # [B] PRNG keys, one per document and step
     step: jax.Array | int  # number of steps before this one
+    in_band: jax.Array | None  # [B, K] bool: forks that count; None but for rlp.positions="band"
 
 
 def some_forks(of_forks: Any, first: jax.Array | int, forks: int) -> Any:

@@ -74,6 +74,8 @@ def _metrics(
         ).mean(),
         "no_think_loss": evidence.no_think.mean(),
     }
+    if evidence.in_band is not None:
+        metrics["in_band_share"] = evidence.in_band.mean()
     if evidence.unselected is not None:
         metrics["no_think_loss_unselected"] = evidence.unselected.mean()
     if settings.baseline != "none":

@@ -22,6 +22,11 @@ class RLPSettings(MethodFields):
     thought_length_schedule: tuple[tuple[int, int], ...] = ()
 
     @property
+    def band(self) -> tuple[float, float]:
+        """Lowest and highest no-think loss of a target, for positions="band", nats per token."""
+        return self.band_low, self.band_high
+
+    @property
     def updates(self) -> int:
         """Optimizer updates per step: one per minibatch and pass over the rollout."""
         return self.updates_per_rollout * self.minibatches

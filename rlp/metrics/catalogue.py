@@ -32,6 +32,10 @@ TRAINING = (
             Metric("reward_mean", "Reward", "", "mean over thoughts"),
             Metric("advantage_std", "Advantage std", "", "standard deviation over thoughts"),
             Metric(
+                "in_band_share", "Forks in the band", "share",
+                'with rlp.positions="band"; the thoughts of the others are not in the loss',
+            ),
+            Metric(
                 "narrow_groups_share", "Narrow groups", "share",
                 "groups excluded because their rewards have a spread below rlp.min_reward_std",
             ),

@@ -53,6 +53,7 @@ def check(values: Mapping[str, Value]) -> None:
     suite_fields.check(config)
     _check_best_metric(config, task, dataset)
     thought_lengths.check(config)
+    _check_band(config)
     profiled_steps(config)
 
 
@@ -84,6 +85,15 @@ def _check_match(config: Config, task: tasks.Task) -> None:
             config.match,
             ": the number of steps is not known in advance, but "
             f"optimizer.schedule={schedule!r} needs it; set optimizer.schedule to 'constant'",
+        )
+
+
+def _check_band(config: Config) -> None:
+    """Check that a loss can be in the band of positions."""
+    low, high = config.rlp.band_low, config.rlp.band_high
+    if config.rlp.positions == "band" and low >= high:
+        raise UserError.of(
+            "rlp.band_low", low, f"is not below rlp.band_high={high}; lower it, or raise band_high"
         )
 
 

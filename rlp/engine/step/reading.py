@@ -12,7 +12,7 @@ from models.tree import ForkPoints, forward
 from rlp.data.batch import Batch
 from rlp.engine.branches import Vocabulary, document_trunk, make_forks
 from rlp.engine.forked_documents import ForkedDocuments
-from rlp.engine.forks import SCORED, allowed_positions, select_forks
+from rlp.engine.forks import SCORED, allowed_positions, in_band, select_forks, target_losses
 from rlp.engine.rollout import read_documents
 from rlp.engine.sampling import document_keys, fork_keys
 from rlp.engine.scoring import document_scores, no_think_scores
@@ -53,6 +53,7 @@ def read_stage(
         tokens = document_scores(bind(model_config, scorer), document_trunk(batch), vocabulary)
         loss = -tokens.logprob
         scores = tokens.entropy if s.positions == "entropy" else loss
+        scores = target_losses(loss, s.horizon) if s.positions == "band" else scores
     fork = select_forks(
         s.positions,
         fork_keys(keys),
@@ -63,15 +64,19 @@ def read_stage(
         horizon=s.horizon,
         scores=scores,
         hardness=jnp.clip(step / s.hardest_at, 0.0, 1.0),
+        band=s.band,
         given=batch.forks,
     )
+    inside = None
+    if scores is not None and s.positions == "band":
+        inside = in_band(jnp.take_along_axis(scores, fork, axis=1), s.band)
     trunk = document_trunk(batch, s.prompt, s.bos)
     points = ForkPoints(position=fork + len(s.prompt), segment=jnp.ones_like(fork))
     trunk = dataclasses.replace(trunk, forks=points)
     documents = read_documents(bind(model_config, params), trunk)
     forks = make_forks(batch, fork, s.horizon)
     unselected = None if loss is None else _loss_elsewhere(s, batch, fork, loss)
-    return ForkedDocuments(documents, forks, unselected, keys, step)
+    return ForkedDocuments(documents, forks, unselected, keys, step, inside)
 
 
 def _loss_elsewhere(

@@ -41,6 +41,7 @@ class Evidence:
     no_think: jax.Array  # [B, K] nats per target token, no-think loss of theta
     unselected: jax.Array | None  # [B, K] nats, no-think loss at the document's other positions
     narrow: jax.Array | None  # [B, K] bool: groups excluded by `rlp.min_reward_std`
+    in_band: jax.Array | None = None  # [B, K] bool: forks in the band; the others do not count
     reference: jax.Array | None = None  # [B, N, L] nats, log pi_ref of the actions, for a KL term
     answers: Answers | None = None  # of responses to problems
     planning: jax.Array | None = None  # [B, N, L] bool: planning actions, if the objective weighs
@@ -107,7 +108,8 @@ def evidence_stage(
     thought, _ = outcome_of(
         model_config, s, vocabulary, params, forked, rollout, no_think.baseline, first, table
     )
-    credit = credit_of(s, thought)
+    in_band = some_forks(forked.in_band, first, forks)
+    credit = credit_of(s, thought, in_band)
     return Evidence(
         reasoned=thought.reasoned,
         baseline=thought.baseline,
@@ -121,6 +123,7 @@ def evidence_stage(
         if forked.unselected is None
         else jnp.broadcast_to(forked.unselected[:, None], no_think.policy.shape),
         narrow=credit.narrow,
+        in_band=in_band,
         metrics=metrics_of(s, thought),
     )
 
@@ -183,8 +186,9 @@ def outcome(
     )
 
 
-def credit_of(settings: RLPSettings, outcome: Outcome) -> Credit:
-    """Compute rewards, advantages and target weights by the settings' objective."""
+def credit_of(settings: RLPSettings, outcome: Outcome, in_band: jax.Array | None = None) -> Credit:
+    """Compute rewards, advantages and target weights by the settings' objective; `in_band` as in
+    `assign_credit`."""
     s = settings
     return assign_credit(
         find(s.objective),
@@ -194,6 +198,7 @@ def credit_of(settings: RLPSettings, outcome: Outcome) -> Credit:
         reward_floor=s.reward_floor,
         min_reward_std=s.min_reward_std,
         advantages=s.advantages,
+        in_band=in_band,
     )
 
 

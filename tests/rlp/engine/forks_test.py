@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlp.engine.forks import select_forks
+from rlp.engine.forks import select_forks, target_losses
 
 LIMIT = 20
 
@@ -92,6 +92,42 @@ def test_highest_scores_are_taken(rule):
         allowed = range(2, n - 2 + 1)
         best = sorted(allowed, key=lambda t: -scores[row, t])[:3]
         assert forks[row].tolist() == sorted(best)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_forks_in_a_band_are_uniform_in_it(count):
+    """Of positions 2 … 12, five have a score in the band, which includes its bounds."""
+    scores = np.full(LIMIT, 9.0, np.float32)
+    scores[[0, 1, 13, 14]] = 2  # out of range
+    inside = [3, 4, 7, 8, 12]
+    scores[inside] = [1, 1.5, 2, 2.5, 3]
+    scores[5] = 0.5
+    rows = 3000
+    forks = select(
+        "band", np.full(rows, 14), count, min_prefix=2, horizon=2,
+        scores=jnp.broadcast_to(scores, (rows, LIMIT)), band=(1.0, 3.0),
+    )  # fmt: skip
+    seen = np.bincount(forks.ravel(), minlength=LIMIT)
+    assert set(np.flatnonzero(seen)) == set(inside)
+    expected = rows * count / len(inside)
+    assert ((seen[inside] - expected) ** 2 / expected).sum() < 24  # 4 degrees of freedom: 8e-5
+
+
+def test_where_the_band_has_too_few_positions_the_others_fill_up():
+    scores = jnp.zeros((50, LIMIT)).at[:, 6].set(2.0)
+    forks = select("band", np.full(50, 14), 3, scores=scores, band=(1.0, 3.0))
+    assert (forks == 6).any(axis=-1).all()
+    assert (np.diff(forks, axis=-1) > 0).all()
+    assert len(np.unique(forks)) == 13  # uniformly from all of them, 1 … 13
+
+
+def test_the_loss_of_a_target_is_the_mean_over_its_tokens():
+    loss = np.random.default_rng(0).random((3, LIMIT)).astype(np.float32)
+    for horizon in (1, 2, 7):
+        actual = np.asarray(target_losses(jnp.asarray(loss), horizon))
+        for t in range(LIMIT - horizon + 1):
+            expected = loss[:, t : t + horizon].mean(axis=-1)
+            np.testing.assert_allclose(actual[:, t], expected, rtol=1e-6)
 
 
 def test_given_forks_are_kept():
