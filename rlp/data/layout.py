@@ -36,7 +36,7 @@ class Layout:
       fork_marker: the fork is after the last occurrence of this text in a document; windows
         without the fork are left out and counted. "" sets no forks.
       min_prefix: minimum tokens of a window before its fork, if `fork_marker` sets one; at least 1.
-      horizon: H, minimum tokens of a window from such a fork on.
+      horizon: H; a window has so many tokens from such a fork on, or all that its document has.
       seed: seed of the training order.
     """
 
@@ -113,9 +113,11 @@ class Layout:
                 f"{field}: every {which} window contains {excluded_tokens(tokenizer)}, so no "
                 "thought can branch off: use documents without these tokens"
             )
+        ends = np.searchsorted(corpus.bounds, untagged.start, side="right")  # of their documents
         windows = usable_windows(
             which,
             untagged,
+            len(tokenizer.bos) + corpus.bounds[ends] - untagged.start,
             self.min_tokens if is_train else self.held_out_min_tokens,
             self.fork_marker if has_forks else "",
             self.min_prefix,

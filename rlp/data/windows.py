@@ -106,12 +106,25 @@ def pack_windows(lengths: np.ndarray, size: int) -> list[list[int]]:
 def usable_windows(
     which: str,
     windows: Windows,
+    rest: np.ndarray,
     min_tokens: int,
     fork_marker: str,
     min_prefix: int,
     horizon: int,
 ) -> Windows:
     """Return the windows that are long enough and, if `fork_marker` is set, have a usable fork.
+
+    A fork is usable if enough tokens are before it, and all tokens of its target that its document
+    has are in the window: a document may end within H tokens of the fork, but no row may.
+
+    Args:
+      which: "training" or "held-out", for errors.
+      windows: of documents.
+      rest: int [windows], the length that each would have if it went on to the end of its document.
+      min_tokens: minimum length.
+      fork_marker: text that precedes the fork; "" for no forks.
+      min_prefix: minimum tokens before a fork, at least 1.
+      horizon: H.
 
     Raises:
       UserError: If no window is usable.
@@ -130,13 +143,14 @@ def usable_windows(
                 field="data.fork_marker",
                 value=fork_marker,
             )
-        room = (windows.fork >= max(1, min_prefix)) & (windows.fork + horizon <= windows.length)
-        keep &= room
+        end = np.minimum(windows.fork + horizon, rest)  # of the target
+        keep &= (windows.fork >= max(1, min_prefix)) & (end <= windows.length)
         if not keep.any():
             raise UserError(
-                f"no {which} window has at least {max(1, min_prefix)} tokens before and {horizon} "
-                f"tokens after the end of data.fork_marker={fork_marker!r}: raise "
-                "data.sequence_length, or lower rlp.min_prefix or rlp.horizon",
+                f"no {which} window has at least {max(1, min_prefix)} tokens before the end of "
+                f"data.fork_marker={fork_marker!r} and the {horizon} tokens after it that belong "
+                "to the document: raise data.sequence_length, or lower rlp.min_prefix or "
+                "rlp.horizon",
                 field="data.sequence_length",
             )
     return windows.select(keep)

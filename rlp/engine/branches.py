@@ -110,7 +110,8 @@ class Forks:
     """The K forks of every document: their positions, and the text that follows."""
 
     position: jax.Array  # [B, K] int32, t, counted in tokens of the document
-    target: jax.Array  # [B, K, H] int32, x_t … x_{t+H-1}
+    target: jax.Array  # [B, K, H] int32, x_t … x_{t+H-1}; 0 after the end of the document
+    present: jax.Array  # [B, K, H] bool: target tokens that the document has
 
 
 @flax.struct.dataclass
@@ -214,20 +215,22 @@ def document_tokens(trunk: Trunk, prompt: int, bos: int) -> tuple[jax.Array, jax
 
 def make_forks(batch: Batch, position: jax.Array, horizon: int) -> Forks:
     """Return forks at `position` [B, K] of single-document rows, with their targets."""
-    tokens = jnp.asarray(batch.tokens)
-    return Forks(position=position, target=target_tokens(tokens, position, horizon))
+    return forks_of(jnp.asarray(batch.tokens), jnp.asarray(batch.segment), position, horizon)
 
 
-def target_tokens(tokens: jax.Array, position: jax.Array, horizon: int) -> jax.Array:
-    """Return the H tokens from each position on, [B, K, H] int32.
+def forks_of(tokens: jax.Array, segment: jax.Array, position: jax.Array, horizon: int) -> Forks:
+    """Return forks with their targets: the H tokens from each position on, or fewer at the end.
 
     Args:
-      tokens: [B, T] int32.
+      tokens, segment: of single-document rows, [B, T] int32 each.
       position: [B, K] int32.
       horizon: H.
     """
     index = position[:, :, None] + jnp.arange(horizon, dtype=jnp.int32)[None, None, :]
-    return jnp.take_along_axis(tokens[:, None, :], index, axis=2)
+    present = index < (segment > 0).sum(axis=-1)[:, None, None]
+    index = jnp.minimum(index, tokens.shape[1] - 1)
+    target = jnp.take_along_axis(tokens[:, None, :], index, axis=2)
+    return Forks(position, jnp.where(present, target, 0), present)
 
 
 def empty_branches(

@@ -49,6 +49,7 @@ class _Actions:
     advantages: jax.Array  # [B, N] or [B, N, L]
     reference: jax.Array | None  # [B, N, L] nats, log pi_ref; None without a KL term
     target: jax.Array | None  # [B, N, H] int32; None if the loss does not include it
+    present: jax.Array | None  # [B, N, H] bool: target tokens that the document has
     target_weights: jax.Array | None  # [B, N], of each target in the mean over the whole batch
 
 
@@ -114,6 +115,7 @@ def policy_gradient(
         advantages=advantages,
         reference=reference if settings.kl_weight else None,
         target=None,
+        present=None,
         target_weights=None,
     )
     if target_weights is not None:
@@ -121,6 +123,7 @@ def policy_gradient(
             actions,
             branches=rollout.branches,
             target=rollout.target,
+            present=rollout.present,
             target_weights=target_weights / thoughts.length.size,
         )
     trunk = rollout.trunk
@@ -276,13 +279,13 @@ def _branch_loss(
         value = value + settings.kl_weight * jnp.sum(actions.weights * kl)
         sums["kl"] = kl.sum()
     if actions.target is not None and actions.target_weights is not None:
-        horizon = actions.target.shape[-1]
-        last = hidden[:, :, -horizon:]
+        assert actions.present is not None
+        last, present = hidden[:, :, -actions.target.shape[-1] :], actions.present
         after = token_scores(model, last, actions.target, vocabulary.not_in_documents)
-        weights = equations.horizon_weights(horizon, settings.horizon_weighting, settings.discount)
+        weights = equations.horizon_weights(present, settings.horizon_weighting, settings.discount)
         evidence = equations.evidence(after.logprob, weights)
         value = value - jnp.sum(actions.target_weights * evidence)
-        sums["target"] = -after.logprob.mean(axis=-1).sum()
+        sums["target"] = -equations.target_mean(after.logprob, present).sum()
     return value, sums
 
 

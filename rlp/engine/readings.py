@@ -18,14 +18,14 @@ from rlp.engine.branches import (
     Forks,
     Vocabulary,
     document_tokens,
+    forks_of,
     lay_out,
-    target_tokens,
     with_target,
 )
 from rlp.engine.forked_documents import ForkedDocuments, some_forks
 from rlp.engine.rollout import Rollout
 from rlp.engine.sampling import other_positions
-from rlp.engine.scoring import Scores, reasoned_scores, transplanted_scores
+from rlp.engine.scoring import Scores, reasoned_scores, transplanted_scores, where_present
 from rlp.engine.settings import RLPSettings
 from rlp.engine.token_bytes import TokenBytes, matches
 from rlp.objectives import equations
@@ -81,21 +81,24 @@ class RolloutBatch:
         """Reshape [B, K · G, …] to [B, K, G, …]."""
         return x.reshape(x.shape[0], -1, self.settings.group_size, *x.shape[2:])
 
-    def evidence(self, logprobs: jax.Array) -> jax.Array:
-        """Return the evidence [B, K, G] of target log-probabilities [B, K, G, H], nats."""
+    def evidence(self, logprobs: jax.Array, present: jax.Array) -> jax.Array:
+        """Return the evidence [B, K, …] of target log-probabilities [B, K, …, H], nats; `present`
+        [B, K, H] bool are the tokens that there are."""
         s = self.settings
-        weights = equations.horizon_weights(s.horizon, s.horizon_weighting, s.discount)
+        present = present.reshape(*present.shape[:2], *(1,) * (logprobs.ndim - 3), -1)
+        weights = equations.horizon_weights(present, s.horizon_weighting, s.discount)
         return equations.evidence(logprobs, weights)
 
-    def scores_of(self, target: jax.Array) -> Scores:
-        """Score targets [B, K, H] after each thought of their fork, [B, K, G, H]."""
-        target = jnp.repeat(target, self.settings.group_size, axis=1)
+    def scores_of(self, forks: Forks) -> Scores:
+        """Score the targets of K forks after each thought of the forks of the batch, [B, K, G, H];
+        0 for tokens that the document does not have."""
+        target = jnp.repeat(forks.target, self.settings.group_size, axis=1)
         r, branches = self.rollout, with_target(self.rollout.branches, target)
         scores = reasoned_scores(
             self.model, r.trunk, self.forked.documents.cache, branches, r.branch_cache, target,
             self.vocabulary,
         )  # fmt: skip
-        return jax.tree.map(self.grouped, scores)
+        return where_present(jax.tree.map(self.grouped, scores), forks.present[:, :, None])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +121,8 @@ class Reading:
 def _matches(batch: RolloutBatch) -> jax.Array:
     assert batch.scores is not None
     assert batch.table is not None
-    target = batch.forks.target[:, :, None, :]
-    return matches(batch.scores.likeliest[..., 0], target, batch.table)
+    target, present = (x[:, :, None] for x in (batch.forks.target, batch.forks.present))
+    return matches(batch.scores.likeliest[..., 0], target, present, batch.table)
 
 
 def _elsewhere(batch: RolloutBatch) -> jax.Array:
@@ -127,8 +130,8 @@ def _elsewhere(batch: RolloutBatch) -> jax.Array:
     tokens, segment = document_tokens(forked.documents.trunk, len(s.prompt), s.bos)
     length, fork = (segment > 0).sum(axis=-1), forked.forks.position
     position = other_positions(forked.keys, fork, length, s.min_prefix, s.horizon)
-    target = batch.at_forks(target_tokens(tokens, position, s.horizon))
-    return batch.evidence(batch.scores_of(target).logprob)
+    there = batch.at_forks(forks_of(tokens, segment, position, s.horizon))
+    return batch.evidence(batch.scores_of(there).logprob, there.present)
 
 
 def _in_another(batch: RolloutBatch) -> jax.Array:
@@ -139,7 +142,7 @@ def _in_another(batch: RolloutBatch) -> jax.Array:
     branches = lay_out(moved, target, at.fork, at.segment, batch.vocabulary)
     trunk, cache = batch.rollout.trunk, batch.forked.documents.cache
     scores = transplanted_scores(batch.model, trunk, cache, branches, target, batch.vocabulary)
-    return batch.evidence(batch.grouped(roll(scores.logprob, 1)))
+    return batch.evidence(batch.grouped(roll(scores.logprob, 1)), roll(batch.forks.present, 1))
 
 
 READINGS = {

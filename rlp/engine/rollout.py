@@ -36,7 +36,8 @@ class Rollout:
     branches: Branches  # [B, N, W], see rlp/engine/branches.py
     branch_cache: Cache  # slots 0 … O + L - 2, which predict actions
     thoughts: Thoughts  # [B, N, L]
-    target: jax.Array  # [B, N, H] int32, the text after the fork
+    target: jax.Array  # [B, N, H] int32, the text after the fork; 0 after its end
+    present: jax.Array  # [B, N, H] bool: target tokens that the document has
     decoded: jax.Array  # int32, decoded tokens: rows of all decoding steps, also of closed thoughts
 
     def without_cache(self) -> "Rollout":
@@ -68,7 +69,7 @@ def roll_out(
     Args:
       model: the behavior policy theta_old, which prefilled the documents.
       documents: [B, P + T].
-      forks: [B, K] with targets [B, K, H].
+      forks: [B, K], with targets of H tokens.
       uniforms: [B, N, L] in [0, 1), from `thought_uniforms`; N = K · G.
       prompt_length: P.
       temperature: of the sampler; 0 takes the likeliest token and ignores `uniforms`.
@@ -102,5 +103,6 @@ def roll_out(
         branch_cache=cache,
         thoughts=thoughts,
         target=target,
+        present=jnp.repeat(forks.present, group, axis=1),
         decoded=decoded,
     )

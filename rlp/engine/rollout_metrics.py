@@ -70,7 +70,7 @@ def _metrics(
     metrics |= {
         "reasoned_evidence": evidence.reasoned.mean(),
         "target_named_share": names_target(
-            thoughts.actions, thoughts.words(vocabulary), rollout.target
+            thoughts.actions, thoughts.words(vocabulary), rollout.target, rollout.present
         ).mean(),
         "no_think_loss": evidence.no_think.mean(),
     }
@@ -114,17 +114,21 @@ def distinct_share(actions: jax.Array, group: int) -> jax.Array:
     return 1 - seen.mean()
 
 
-def names_target(actions: jax.Array, words: jax.Array, target: jax.Array) -> jax.Array:
+def names_target(
+    actions: jax.Array, words: jax.Array, target: jax.Array, present: jax.Array
+) -> jax.Array:
     """Return whether thoughts contain the whole target as consecutive tokens, [B, N] bool.
 
     Args:
       actions: [B, N, L] int32.
       words: [B, N] int32, number of actions without the closing tag.
       target: [B, N, H] int32.
+      present: [B, N, H] bool, target tokens that the document has.
     """
     limit, horizon = actions.shape[-1], target.shape[-1]
-    starts = max(limit - horizon + 1, 0)
-    named = jnp.arange(starts)[None, None, :] <= (words - horizon)[..., None]
+    named = jnp.arange(limit)[None, None, :] <= (words - present.sum(axis=-1))[..., None]
+    after = jnp.pad(actions, ((0, 0), (0, 0), (0, horizon)))
     for h in range(min(horizon, limit)):
-        named &= actions[..., h : h + starts] == target[..., h, None]
+        same = after[..., h : h + limit] == target[..., h, None]
+        named &= same | ~present[..., h, None]
     return named.any(axis=-1)

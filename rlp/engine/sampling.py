@@ -236,13 +236,15 @@ def other_positions(
       min_prefix: first allowed position.
       horizon: H.
     """
-    count = (length - horizon - min_prefix + 1)[:, None]  # allowed positions
+    last = (length - horizon)[:, None]
+    inside = (fork >= min_prefix) & (fork <= last)  # a given fork may be outside
+    others = last - min_prefix + 1 - inside  # allowed positions but the fork
 
     def draw(key, number, others):
         key = jax.random.fold_in(jax.random.fold_in(key, number), POSITION_STREAM)
         return jax.random.randint(key, (), 0, others)
 
-    over = jax.vmap(jax.vmap(draw, (None, 0, None)), (0, None, 0))
-    drawn = over(keys, jnp.arange(fork.shape[1]), jnp.maximum(count[:, 0] - 1, 1))
+    over = jax.vmap(jax.vmap(draw, (None, 0, 0)), (0, None, 0))
+    drawn = over(keys, jnp.arange(fork.shape[1]), jnp.maximum(others, 1))
     position = min_prefix + drawn
-    return jnp.where(count > 1, position + (position >= fork), fork)
+    return jnp.where(others > 0, position + (inside & (position >= fork)), fork)

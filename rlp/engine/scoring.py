@@ -21,7 +21,7 @@ from models.mask import HIDDEN_SCORE
 from models.sharding import constrain, shards
 from models.transformer import Transformer
 from models.tree import Branches, Trunk, extend, forward
-from rlp.engine.branches import Vocabulary, unclosable
+from rlp.engine.branches import Forks, Vocabulary, unclosable
 
 
 @flax.struct.dataclass
@@ -259,26 +259,31 @@ def transplanted_scores(
 def no_think_scores(
     model: Transformer,
     hidden: jax.Array,
-    fork: jax.Array,
-    target: jax.Array,
+    forks: Forks,
     vocabulary: Vocabulary,
 ) -> Scores:
-    """Score every target token without a thought, log p(x_{t+h} | x_<t+h), [B, K, H].
+    """Score every target token without a thought, log p(x_{t+h} | x_<t+h), [B, K, H]; 0 for those
+    that the document does not have.
 
     Under the baseline phi, their weighted sum is S_ema of eq. 3.
 
     Args:
       model: theta, or the baseline phi.
       hidden: its final hidden states [B, T, D] of the documents.
-      fork: [B, K] int32, t.
-      target: [B, K, H] int32.
+      forks: [B, K], with targets of H tokens.
       vocabulary: for the ids that cannot occur in document text.
     """
-    batch, forks, horizon = target.shape
-    index = fork[:, :, None] - 1 + jnp.arange(horizon, dtype=jnp.int32)[None, None, :]
-    index = index.reshape(batch, -1, 1)
-    predicting = jnp.take_along_axis(hidden, index, axis=1).reshape(batch, forks, horizon, -1)
-    return token_scores(model, predicting, target, vocabulary.not_in_documents)
+    shape = forks.target.shape
+    index = forks.position[:, :, None] - 1 + jnp.arange(shape[-1], dtype=jnp.int32)[None, None, :]
+    index = jnp.minimum(index, hidden.shape[1] - 1).reshape(shape[0], -1, 1)
+    predicting = jnp.take_along_axis(hidden, index, axis=1).reshape(*shape, -1)
+    scores = token_scores(model, predicting, forks.target, vocabulary.not_in_documents)
+    return where_present(scores, forks.present)
+
+
+def where_present(scores: Scores, present: jax.Array) -> Scores:
+    """Return scores that are 0 at the tokens that are not present; `present` broadcasts, bool."""
+    return jax.tree.map(lambda x: jnp.where(present, x, jnp.zeros((), x.dtype)), scores)
 
 
 def document_scores(
@@ -294,8 +299,8 @@ def document_scores(
     banned = vocabulary.not_in_documents if vocabulary else ()
     scores = token_scores(model, hidden[:, :-1], trunk.tokens[:, 1:], banned)
     predicted = predicted_tokens(trunk)
-    align = lambda x: jnp.where(predicted, jnp.pad(x, ((0, 0), (1, 0))), jnp.zeros((), x.dtype))
-    return jax.tree.map(align, scores)
+    aligned = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (1, 0))), scores)
+    return where_present(aligned, predicted)
 
 
 def predicted_tokens(trunk: Trunk) -> jax.Array:

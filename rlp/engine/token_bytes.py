@@ -30,7 +30,9 @@ def token_table(texts: Sequence[bytes], rows: int) -> TokenBytes:
     return TokenBytes(table, np.array(list(map(len, compared)), np.int32))
 
 
-def matches(predicted: jax.Array, target: jax.Array, table: TokenBytes) -> jax.Array:
+def matches(
+    predicted: jax.Array, target: jax.Array, present: jax.Array, table: TokenBytes
+) -> jax.Array:
     """Return whether predicted tokens match the text that follows, byte for byte, [...] bool.
 
     This is the rule of RPT (arXiv 2506.08007) for a prediction of one token. The same text can be
@@ -40,16 +42,18 @@ def matches(predicted: jax.Array, target: jax.Array, table: TokenBytes) -> jax.A
     Args:
       predicted: [...] int32 ids.
       target: [..., H] int32 ids, the tokens that follow.
+      present: [..., H] bool, those that the document has.
       table: bytes of the tokens.
     """
     table = jax.tree.map(jnp.asarray, table)
     most = table.text.shape[1]
     index = jnp.arange(most).reshape((1,) * predicted.ndim + (most,))  # of a byte
-    ends = jnp.cumsum(table.length[target], axis=-1)  # [..., H]
-    known = jnp.cumprod(table.length[target] > 0, axis=-1) > 0
+    size = table.length[target]
+    ends = jnp.cumsum(size, axis=-1)  # [..., H]
+    known = jnp.cumprod((size > 0) & present, axis=-1) > 0
     token = (ends[..., None, :] <= index[..., None]).sum(axis=-1)  # [..., M], token of each byte
     token = jnp.minimum(token, target.shape[-1] - 1)
-    begin = jnp.take_along_axis(ends - table.length[target], token, axis=-1)
+    begin = jnp.take_along_axis(ends - size, token, axis=-1)
     inside = jnp.clip(index - begin, 0, most - 1)
     text = table.text[jnp.take_along_axis(target, token, axis=-1), inside]
     length = table.length[predicted][..., None]

@@ -34,6 +34,7 @@ from rlp.engine.token_bytes import TokenBytes
 from rlp.evaluation.answer_evaluator import AnswerEvaluator
 from rlp.evaluation.thinking import think
 from rlp.metrics import catalogue
+from rlp.objectives import equations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,17 +143,21 @@ class Evaluator:
             whole = document_scores(bind(model, params), trunk, words)
             thoughts = result["rollout"].thoughts
             finite = jnp.isfinite(thoughts.logprobs).all(axis=-1)
-            values = {
-                "no_think_accuracy": _hits(result["no_think"], result["target"]),
-                "greedy_think_accuracy": _hits(best["reasoned"], best["target"]),
-                "sampled_think_accuracy": _hits(result["reasoned"], result["target"]),
+            target, present = result["target"], result["present"]
+            of_tokens = {
+                "no_think_accuracy": _hits(result["no_think"], target),
+                "greedy_think_accuracy": _hits(best["reasoned"], target),
+                "sampled_think_accuracy": _hits(result["reasoned"], target),
                 "no_think_loss": -result["no_think"].logprob,
                 "think_loss": -result["reasoned"].logprob,
+            }
+            of_thoughts = {
                 "mean_information_gain": result["gain"],
                 "thought_length": jnp.where(finite, thoughts.length, jnp.nan),
                 "closed_fraction": jnp.where(finite, thoughts.closed, jnp.nan),
             }
-            means = {name: x.reshape(x.shape[0], -1).mean(axis=-1) for name, x in values.items()}
+            means = {name: _mean(x, present) for name, x in of_tokens.items()}
+            means |= {name: _mean(x) for name, x in of_thoughts.items()}
             return means | {
                 "document_nats": -whole.logprob.sum(axis=-1),
                 "document_tokens": predicted_tokens(trunk).sum(axis=-1),
@@ -243,7 +248,8 @@ class Evaluator:
         branches = range(i * group, (i + 1) * group)
         thoughts = result["thoughts"]
         words = thoughts.words(self.method.vocabulary)
-        target = np.asarray(documents.tokens)[row, fork : fork + self.method.settings.horizon]
+        text = np.asarray(documents.tokens)[row, np.asarray(documents.segment)[row] > 0]
+        target = text[fork : fork + self.method.settings.horizon]
         return {
             "fork": fork,
             "given": bool((np.asarray(documents.forks)[row] == fork).any()),
@@ -271,12 +277,32 @@ def _hits(scores: Scores, target: jax.Array) -> jax.Array:
       scores: [B, K, …, H].
       target: [B, K, H] int32.
     """
-    between = (1,) * (scores.likeliest.ndim - target.ndim)
-    hits = scores.likeliest == target.reshape(*target.shape[:2], *between, target.shape[-1])
+    hits = scores.likeliest == _per_thought(target, scores.likeliest)
     return jnp.where(jnp.isfinite(scores.logprob), hits, jnp.nan)
 
 
+def _per_thought(of_forks: jax.Array, like: jax.Array) -> jax.Array:
+    """Return an array [B, K, H] with axes of size 1 between K and H, so that it broadcasts."""
+    between = (1,) * (like.ndim - of_forks.ndim)
+    return of_forks.reshape(*of_forks.shape[:2], *between, of_forks.shape[-1])
+
+
+def _mean(values: jax.Array, present: jax.Array | None = None) -> jax.Array:
+    """Return the mean over all axes but the first, [B].
+
+    Args:
+      values: [B, …], or of every target token, [B, K, …, H].
+      present: [B, K, H] bool, target tokens that the documents have and the mean is over; None for
+        all values.
+    """
+    flat = lambda x: jnp.broadcast_to(x, values.shape).reshape(len(values), -1)
+    if present is None:
+        return flat(values).mean(axis=-1)
+    return equations.target_mean(flat(values), flat(_per_thought(present, values)))
+
+
 def _even_positions(first: int, last: int, count: int, given: list[int]) -> list[int]:
-    """Return at most `count` even positions from `first` to `last`, and the given ones (not -1)."""
-    even = np.linspace(first, last, min(count, last - first + 1)).round().astype(int)
+    """Return at most `count` even positions from `first` to `last`, of which there may be none, and
+    the given ones (not -1)."""
+    even = np.linspace(first, last, max(0, min(count, last - first + 1))).round().astype(int)
     return sorted({*even.tolist(), *(fork for fork in given if fork >= 0)})

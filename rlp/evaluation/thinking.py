@@ -33,22 +33,23 @@ def think(
       table: bytes of the tokens, for an objective that reads `Outcome.matches`.
 
     Returns:
-      The rollout; target [B, K, H]; scores of the targets, "reasoned" [B, K, G, H] and "no_think"
-      [B, K, H]; "gain" [B, K, G] in nats, summed over the target; "rewards" and "advantages"
-      [B, K, G].
+      The rollout; target [B, K, H], and which of its tokens are present, bool; scores of the
+      targets, "reasoned" [B, K, G, H] and "no_think" [B, K, H], 0 for tokens that are not present;
+      "gain" [B, K, G] in nats, summed over the target; "rewards" and "advantages" [B, K, G].
     """
     s, model, words = method.settings, bind(method.model, params), method.vocabulary
     stage = (method.model, s, words)
     forked, rollout = sample_thoughts(*stage, params, batch, key)
     forks = forked.forks
     hidden = forward(model, document_trunk(batch)) if s.prompt else forked.documents.hidden
-    no_think = no_think_scores(model, hidden, forks.position, forks.target, words)
+    no_think = no_think_scores(model, hidden, forks, words)
     outcome, reasoned = outcome_of(*stage, params, forked, rollout, no_think.logprob, 0, table)
     credit = credit_of(s, outcome)
     total = lambda scores: scores.logprob.sum(axis=-1)
     return {
         "rollout": rollout,
         "target": forks.target,
+        "present": forks.present,
         "reasoned": reasoned,
         "no_think": no_think,
         "gain": equations.information_gain(total(reasoned), total(no_think)),

@@ -21,29 +21,43 @@ RATIOS = ("token", "sequence")
 HIDDEN = -1e30  # nats, for entries that do not count; finite, so that differences are finite
 
 
-def horizon_weights(horizon: int, weighting: str, discount: float) -> jax.Array:
-    """Return the weight of each target token in the evidence, [H] float32; the paper has H = 1.
+def horizon_weights(present: jax.Array, weighting: str, discount: float) -> jax.Array:
+    """Return the weight of each target token in the evidence, [..., H]; the paper has H = 1.
 
     Args:
-      horizon: H.
-      weighting: "sum", "mean", or "discount" for discount^h.
+      present: [..., H] bool, target tokens that the document has: the first ones. The others have
+        weight 0.
+      weighting: "sum", "mean" over the tokens that are present, or "discount" for discount^h.
       discount: in (0, 1], for "discount".
 
     Raises:
       ValueError: If the weighting is unknown.
     """
+    ones = present.astype(jnp.float32)
     if weighting == "sum":
-        return jnp.ones((horizon,))
+        return ones
     if weighting == "mean":
-        return jnp.full((horizon,), 1.0 / horizon)
+        return ones / jnp.maximum(ones.sum(axis=-1, keepdims=True), 1)
     if weighting == "discount":
-        return discount ** jnp.arange(horizon, dtype=jnp.float32)
+        powers = discount ** jnp.arange(present.shape[-1], dtype=jnp.float32)
+        return ones * jnp.broadcast_to(powers, ones.shape)
     raise ValueError(f"rlp.horizon_weighting={weighting!r}; use one of ['sum', 'mean', 'discount']")
 
 
 def evidence(target_logprobs: jax.Array, weights: jax.Array) -> jax.Array:
-    """Return S, the weighted log-likelihood of targets, in nats: [..., H] and [H] to [...]."""
-    return target_logprobs @ weights
+    """Return S, the weighted log-likelihood of targets, [...] nats; arguments [..., H] each."""
+    return (target_logprobs * weights).sum(axis=-1)
+
+
+def target_mean(values: jax.Array, present: jax.Array) -> jax.Array:
+    """Return the mean over the target tokens that the document has, [...].
+
+    Args:
+      values: of every target token, [..., H].
+      present: [..., H] bool, broadcast to the values.
+    """
+    present = jnp.broadcast_to(present, values.shape)
+    return jnp.where(present, values, 0.0).sum(axis=-1) / jnp.maximum(present.sum(axis=-1), 1)
 
 
 def information_gain(reasoned: jax.Array, baseline: jax.Array) -> jax.Array:

@@ -41,6 +41,7 @@ class Outcome:
     baseline: jax.Array  # [B, K], S_ema: evidence without a thought; 0 without a baseline
     logprobs: jax.Array  # [B, K, G, H], of every target token after the thought
     baseline_logprobs: jax.Array  # [B, K, H], without a thought; 0 without a baseline
+    present: jax.Array  # [B, K, H] bool: target tokens that the document has; the others have 0
     closed: jax.Array  # [B, K, G] bool: the thought closed by itself
     length: jax.Array  # [B, K, G] int32, |c|: actions of the thought
     uniform: jax.Array  # [B, K, G], random numbers in [0, 1), independent of all else

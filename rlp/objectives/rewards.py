@@ -1,13 +1,14 @@
 """Rewards and target weights of the objectives; each function returns [B, K, G].
 
-c is a thought, y its target of H tokens, p(y|c) the probability of y after the thought, and p(y)
-without one. S = log p(y|c) includes the weights of `rlp.horizon_weighting`.
+c is a thought, y its target of H tokens (fewer at the end of a document), p(y|c) the probability of
+y after the thought, and p(y) without one. S = log p(y|c) includes the weights of
+`rlp.horizon_weighting`.
 """
 
 import jax
 import jax.numpy as jnp
 
-from rlp.objectives.equations import information_gain
+from rlp.objectives.equations import information_gain, target_mean
 from rlp.objectives.outcome import Outcome
 
 
@@ -33,16 +34,17 @@ def probability(outcome: Outcome) -> jax.Array:
 
 def probability_gain(outcome: Outcome) -> jax.Array:
     """Return r = clip(mean_h p(y_h|c) - mean_h p(y_h), 0, 1) (RLPR, arXiv 2506.18254)."""
-    mean = lambda logprobs: jnp.exp(logprobs).mean(axis=-1)
-    with_thought, without = mean(outcome.logprobs), mean(outcome.baseline_logprobs)
-    return jnp.clip(with_thought - without[..., None], 0.0, 1.0)
+    mean = lambda logprobs: target_mean(jnp.exp(logprobs), outcome.present[:, :, None])
+    with_thought, without = mean(outcome.logprobs), mean(outcome.baseline_logprobs[:, :, None])
+    return jnp.clip(with_thought - without, 0.0, 1.0)
 
 
 def reasoning_perplexity(outcome: Outcome) -> jax.Array:
     """Return r = -exp(-log p(y|c) / (H N)), N = max(1, 1 + log |c|): the negative reasoning
     perplexity (NOVER, arXiv 2505.16022)."""
     length = jnp.maximum(outcome.length, 1).astype(jnp.float32)
-    return -jnp.exp(-outcome.logprobs.mean(axis=-1) / jnp.maximum(1.0, 1.0 + jnp.log(length)))
+    mean = target_mean(outcome.logprobs, outcome.present[:, :, None])
+    return -jnp.exp(-mean / jnp.maximum(1.0, 1.0 + jnp.log(length)))
 
 
 def noise(outcome: Outcome) -> jax.Array:

@@ -36,6 +36,7 @@ def outcome(**changes):
         "baseline": jnp.array([[sum(WITHOUT)]]),
         "logprobs": logprobs,
         "baseline_logprobs": jnp.array([[WITHOUT]]),
+        "present": jnp.ones((1, 1, 2), bool),
         "closed": jnp.array([[[True, True, False]]]),
         "length": jnp.array([[[1, 3, 8]]]),
         "uniform": jnp.array([[[0.7, 0.1, 0.4]]]),

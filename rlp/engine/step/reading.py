@@ -17,13 +17,14 @@ from rlp.engine.rollout import read_documents
 from rlp.engine.sampling import document_keys, fork_keys
 from rlp.engine.scoring import document_scores, no_think_scores
 from rlp.engine.settings import RLPSettings
+from rlp.objectives import equations
 
 
 @flax.struct.dataclass
 class NoThink:
     """Log-probabilities of the targets without a thought."""
 
-    policy: jax.Array  # [B, K], under theta: mean over the target, nats per token
+    policy: jax.Array  # [B, K], under theta: mean over the tokens of the target, nats per token
     baseline: jax.Array  # [B, K, H] nats, under phi (S_ema is their weighted sum); 0 without phi
 
 
@@ -115,9 +116,9 @@ def no_think_stage(
     def score(params, hidden=None):
         model = bind(model_config, params)
         hidden = forward(model, documents) if hidden is None else hidden
-        return no_think_scores(model, hidden, forks.position, forks.target, vocabulary).logprob
+        return no_think_scores(model, hidden, forks, vocabulary).logprob
 
     # Without a prompt, the prefill is also the policy's no-think pass.
     policy = score(params, None if s.prompt else forked.documents.hidden)
     base = jnp.zeros_like(policy) if baseline is None else score(baseline)
-    return NoThink(policy=policy.mean(axis=-1), baseline=base)
+    return NoThink(policy=equations.target_mean(policy, forks.present), baseline=base)

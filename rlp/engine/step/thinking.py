@@ -150,14 +150,15 @@ def outcome_of(
     s = settings
     model = bind(model_config, params)
     batch = RolloutBatch(model, s, vocabulary, forked, rollout, first, table=table)
-    batch = dataclasses.replace(batch, scores=batch.scores_of(batch.forks.target))
+    batch = dataclasses.replace(batch, scores=batch.scores_of(batch.forks))
     assert batch.scores is not None
     result = outcome(
         batch,
-        reasoned=batch.evidence(batch.scores.logprob),
-        baseline=batch.evidence(without),
+        reasoned=batch.evidence(batch.scores.logprob, batch.forks.present),
+        baseline=batch.evidence(without, batch.forks.present),
         logprobs=batch.scores.logprob,
         baseline_logprobs=without,
+        present=batch.forks.present,
     )
     return result, batch.scores
 
@@ -244,6 +245,7 @@ def answer_rewards_stage(
         baseline=per_fork,
         logprobs=per_thought[..., None],
         baseline_logprobs=per_fork[..., None],
+        present=jnp.zeros((*per_fork.shape, 1), bool),
     )
     credit = credit_of(s, graded)
     return Evidence(

@@ -106,22 +106,21 @@ def _check_text_fields(config: Config) -> None:
 
 
 def _check_forks(config: Config, task: "Task") -> None:
-    """Check that a document is long enough for its forks and their targets."""
+    """Check that a document is long enough for its forks and their targets, but for given ones,
+    whose targets end with it."""
     prefix, horizon = config.rlp.min_prefix, config.rlp.horizon
-    forks = max(config.evaluation.forks_per_document, task.forks)
-    if prefix + horizon + forks - 1 > compass.DOCUMENT_LENGTH:
+    given = {count for _, count in given_forks(config)}
+    counts = {
+        "rlp.forks_per_document": task.forks,
+        "evaluation.forks_per_document": config.evaluation.forks_per_document,
+    }
+    forks = max((count for field, count in counts.items() if field not in given), default=0)
+    if forks and prefix + horizon + forks - 1 > compass.DOCUMENT_LENGTH:
         raise UserError.of(
             "rlp.min_prefix",
             prefix,
             f"with rlp.horizon={horizon} and {forks} forks exceeds the {compass.DOCUMENT_LENGTH} "
             "tokens of a compass document; lower one of them",
-        )
-    for rule, _ in given_forks(config) if horizon > compass.ANSWER_LENGTH else ():
-        raise UserError.of(
-            "rlp.horizon",
-            horizon,
-            f"is too long: with {rule}='given', targets begin at the answer, which has "
-            f"{compass.ANSWER_LENGTH} tokens; set it to {compass.ANSWER_LENGTH} or less",
         )
 
 

@@ -322,17 +322,37 @@ def test_a_long_document_has_its_fork_in_one_window(make):
     assert (batch.tokens[:, 8] == ord("b")).all()
 
 
-def test_a_given_fork_has_its_prefix_and_its_target_in_the_window(make):
+def test_a_given_fork_has_its_prefix_and_what_there_is_of_its_target_in_the_window(make):
     texts = [f"{'p' * before}={'t' * after}" for before in range(9) for after in range(1, 9)]
     train, held = make(texts=texts, fork_marker="=", min_prefix=5, horizon=4)
     batches = [stream.batch(0, len(stream)) for stream in (train, held)]
     forks = np.concatenate([batch.forks[:, 0] for batch in batches])
     lengths = np.concatenate([batch.segment.sum(axis=1) for batch in batches])
     assert forks.min() == 5
-    assert (lengths - forks).min() == 4
-    # The prefix consists of BOS, the p's and "="; the target of the t's and EOS.
-    usable = sum(b + 2 >= 5 and a + 1 >= 4 for b in range(9) for a in range(1, 9))
+    assert (lengths - forks).min() == 2  # one "t" and EOS, of the four tokens of the horizon
+    # The prefix consists of BOS, the p's and "=".
+    usable = sum(b + 2 >= 5 for b in range(9) for a in range(1, 9))
     assert len(train) + len(held) == usable
+
+
+@pytest.mark.parametrize("horizon", [1, 4, 30])
+def test_a_document_may_end_a_target_but_a_row_may_not(make, horizon):
+    """A window of 48 has a BOS and 47 tokens of its document, which ends with an EOS."""
+    lengths = [(before, after) for before in range(38, 48) for after in range(1, 12)]
+    texts = [f"{'p' * before}={'t' * after}" for before, after in lengths]
+    streams = make(texts=texts, fork_marker="=", horizon=horizon)
+    found = {
+        (int(row.forks[0, 0]), int(row.segment.sum()))
+        for stream in streams
+        for row in (stream.batch(i, 1) for i in range(len(stream)))
+    }
+    expected = set()
+    for before, after in lengths:
+        fork, end = before + 1, before + after + 2  # in tokens of the document
+        window = fork // 47 * 47
+        if min(fork + horizon, end) <= window + 47:
+            expected.add((1 + fork - window, 1 + min(end, window + 47) - window))
+    assert found == expected
 
 
 def test_rows_without_given_forks_say_so(make):

@@ -46,7 +46,12 @@ TH, E, THE, SPACE, THE_SPACE, SPECIAL, T, LONG = range(8)
 )
 def test_a_prediction_matches_up_to_the_end_of_a_token(predicted, target, right):
     table = token_table(PIECES, 10)
-    assert bool(jax.jit(matches)(jnp.array(predicted), jnp.array(target), table)) is right
+    target, match = jnp.array(target), jax.jit(matches)
+    assert bool(match(jnp.array(predicted), target, jnp.ones(target.shape, bool), table)) is right
+    # After the end of the document there is no text, whatever the ids there.
+    longer = jnp.append(target, jnp.array([TH, E, SPACE]))
+    present = jnp.arange(len(longer)) < len(target)
+    assert bool(match(jnp.array(predicted), longer, present, table)) is right
 
 
 def bpe(folder, kind="bytes"):
@@ -101,18 +106,20 @@ def test_every_way_to_cut_a_text_into_bpe_tokens_begins_right(tmp_path):
     table = token_table(pieces, len(pieces) + 3)
     every = jnp.arange(len(pieces) + 3)
     spread = jnp.broadcast_to(jnp.array(target), (len(every), len(target)))
-    actual = np.flatnonzero(jax.jit(matches)(every, spread, table))
+    present = jnp.ones(spread.shape, bool)
+    actual = np.flatnonzero(jax.jit(matches)(every, spread, present, table))
     prefixes = {b"".join(pieces[i] for i in target[: n + 1]) for n in range(len(target))}
     expected = [i for i, piece in enumerate(pieces) if piece in prefixes]
     assert actual.tolist() == expected
     # If the text is tokenized as single bytes, the tokenizer's first token still matches.
     single = [pieces.index(bytes([b])) for b in b"thing then"]
-    assert matches(jnp.array(target[0]), jnp.array(single), table)
+    assert matches(jnp.array(target[0]), jnp.array(single), jnp.ones(len(single), bool), table)
     assert len(pieces[target[0]]) > 1
 
 
 def test_another_place_is_another_one_and_any_of_them():
-    length, fork = jnp.array([9, 12, 3]), jnp.array([[2, 5], [10, 1], [1, 1]])
+    """Forks 8 of the first document and 2 of the third have one token after them, fewer than H."""
+    length, fork = jnp.array([9, 12, 3]), jnp.array([[2, 8], [10, 1], [1, 2]])
     many = tiny.jit(lambda keys: other_positions(keys, *repeated, 1, 2))
     repeated = jnp.tile(fork, (400, 1)), jnp.tile(length, 400)
     drawn = np.asarray(many(keys(1200))).reshape(400, 3, 2)

@@ -183,6 +183,7 @@ def memory(branches, length, micro_batch=0, choices=CHUNKED, layers=1):
         branch_cache=None,
         thoughts=Thoughts(action, per_branch, counted, of(jnp.float32, *action.shape[1:])),
         target=None,
+        present=None,
         decoded=None,
     )
 

@@ -11,6 +11,7 @@ import pytest
 from models import backend
 from models.transformer import bind
 from models.tree import Trunk, forward
+from rlp.engine.branches import Forks
 from rlp.engine.scoring import (
     document_scores,
     logit_chunks,
@@ -109,7 +110,7 @@ def test_no_think_scores_are_those_of_the_document():
     fork = np.array([[1, 5, 9], [2, 8, 9]])
     place = fork[:, :, None] + np.arange(3)
     target = jnp.asarray(batch.tokens[np.arange(2)[:, None, None], place])
-    run = tiny.jit(lambda t, f, x: no_think_scores(MODEL(), forward(MODEL(), t), f, x, WORDS))
-    actual = run(trunk, jnp.asarray(fork), target)
+    run = tiny.jit(lambda t, forks: no_think_scores(MODEL(), forward(MODEL(), t), forks, WORDS))
+    actual = run(trunk, Forks(jnp.asarray(fork), target, jnp.ones(target.shape, bool)))
     expected = np.asarray(whole)[np.arange(2)[:, None, None], place - 1]
     np.testing.assert_allclose(actual.logprob, expected, atol=1e-5)

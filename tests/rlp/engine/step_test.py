@@ -13,6 +13,7 @@ from models.tree import Trunk
 from rlp.engine import step
 from rlp.engine.branches import Thoughts, lay_out
 from rlp.engine.rollout import Rollout
+from rlp.engine.rollout_metrics import rollout_metrics
 from tests.support import naive, tiny
 from tests.support.step import BATCH, CONFIG, KEY, PARAMS, PHI, SETTINGS, WORDS, run
 from tests.support.tiny import CLOSE, PAD
@@ -279,7 +280,8 @@ def random_forest(seed: int):
     laid_out = lay_out(thoughts, *map(jnp.asarray, (target, fork, document)), WORDS)
     advantages = random.normal(size=(rows, count)).astype(np.float32)
     counted = random.random((rows, count)) < 0.8
-    rollout = Rollout(trunk, laid_out, None, thoughts, jnp.asarray(target), None)  # type: ignore[arg-type]
+    present = jnp.ones(target.shape, bool)
+    rollout = Rollout(trunk, laid_out, None, thoughts, jnp.asarray(target), present, None)  # type: ignore[arg-type]
     return rollout, written, advantages, counted
 
 
@@ -339,6 +341,34 @@ def test_the_rollout_does_not_read_the_baseline():
     one, _ = stage(PARAMS, PARAMS, BATCH, KEY, jnp.int32(5))
     other, _ = stage(PARAMS, PHI, BATCH, KEY, jnp.int32(5))
     assert np.array_equal(one.thoughts.actions, other.thoughts.actions)
+
+
+def test_only_forks_whose_target_is_in_the_band_are_in_the_loss():
+    """Under phi, as in the baseline evidence. The band is narrow, so that some documents have fewer
+    positions in it than forks."""
+    low, high = 2.0, 4.0
+    settings = dataclasses.replace(SETTINGS, positions="band", band_low=low, band_high=high)
+    rollout, reading = tiny.rollout_stage(CONFIG, settings, WORDS)(
+        PARAMS, PHI, BATCH, KEY, jnp.int32(5)
+    )
+    evidence = tiny.evidence_stage(CONFIG, settings, WORDS)(PARAMS, PHI, BATCH, rollout, reading)
+    loss = -np.asarray(evidence.baseline) / settings.horizon  # the weighting is "sum"
+    inside = (loss >= low) & (loss <= high)
+    assert 0 < inside.mean() < 1
+    assert np.array_equal(evidence.in_band, inside)
+    assert np.array_equal(evidence.counted, np.broadcast_to(inside[..., None], (4, 2, 4)))
+    assert not np.asarray(evidence.advantages)[~inside].any()
+    assert np.asarray(evidence.advantages)[inside].any()
+    metrics = rollout_metrics(rollout, evidence, settings, WORDS)
+    assert metrics["in_band_share"] == pytest.approx(inside.mean())
+    assert "no_think_loss_unselected" in metrics
+    # A document has as many forks in the band as it has positions there, up to K.
+    without = -np.asarray(
+        naive.document_logprobs(PHI, BATCH.tokens, config=CONFIG, vocabulary=WORDS)
+    )
+    for row, length in enumerate([12, 16, 9, 14]):
+        means = [without[row, t - 1 : t + 1].mean() for t in range(1, length - 1)]
+        assert inside[row].sum() == min(2, sum(low <= x <= high for x in means))
 
 
 @pytest.mark.parametrize("rule", ["loss", "entropy"])

@@ -242,9 +242,17 @@ def test_a_thought_names_the_target_that_stands_whole_among_its_words():
         [7, 0, 0, 0, 0],  # shorter than the target
     ]
     words = [4, 4, 4, 3, 5, 1]
-    target = [[6, 7]] * 6
     as_branches = lambda x: jnp.asarray(x, jnp.int32)[None]
-    found = names_target(*map(as_branches, (actions, words, target)))
-    assert np.array_equal(found[0], [True, True, False, False, True, False])
-    long = names_target(*map(as_branches, (actions, words, [[5, 6, 7, 8, 3, 1]] * 6)))
-    assert not np.any(long)  # the target is longer than every thought
+
+    def found(target, size=None):
+        present = np.arange(len(target)) < (size or len(target))
+        return names_target(
+            *(as_branches(x) for x in (actions, words, [target] * 6)),
+            jnp.broadcast_to(present, (1, 6, len(target))),
+        )[0].tolist()
+
+    assert found([6, 7]) == [True, True, False, False, True, False]
+    # Of a longer target, only the tokens that the document has are named.
+    for rest in ([9], [0, 0, 0], [1] * 5):
+        assert found([6, 7, *rest], size=2) == found([6, 7])
+    assert not any(found([5, 6, 7, 8, 3, 1]))  # the target is longer than every thought

@@ -63,17 +63,43 @@ def test_penalty_falls_on_unclosed_thoughts_only():
         assert equations.rewards(gain, closed, unclosed, 0.75).tolist() == gain.tolist()
 
 
+def test_the_floor_bounds_the_reward_before_the_penalty():
+    gain, closed = jnp.array([[[1.0, -2.0, -9.0]]]), jnp.array([[[False, True, False]]])
+    for unclosed in ("mask", "append"):
+        floored = equations.rewards(gain, closed, unclosed, 0.75, -4.0)
+        assert floored.tolist() == [[[1.0, -2.0, -4.0]]]
+    assert equations.rewards(gain, closed, "penalty", 0.75, -4.0).tolist() == [[[0.25, -2, -4.75]]]
+    assert jnp.isnan(equations.rewards(gain * jnp.nan, closed, "append", 0.0, -4.0)).all()
+
+
+@settings(deadline=None, max_examples=60)  # the first example compiles
+@given(st.lists(st.tuples(nats, st.booleans()), min_size=GROUP, max_size=GROUP))
+def test_a_group_is_narrow_by_the_deviation_of_its_counted_rewards(group):
+    rewards, counted = map(np.array, zip(*group, strict=True))
+    deviation = np.std(rewards[counted]) if counted.any() else 0.0
+    narrow = lambda least: bool(
+        equations.narrow_groups(jnp.array([[rewards]], jnp.float32), jnp.array([[counted]]), least)
+    )
+    assert narrow(deviation + 1e-4)
+    assert not narrow(max(deviation - 1e-4, 0.0))
+
+
 def test_horizon_weights():
-    weights = lambda name: equations.horizon_weights(4, name, 0.5).tolist()
+    there = lambda count, size=4: jnp.arange(size) < count
+    weights = lambda name: equations.horizon_weights(there(4), name, 0.5).tolist()
     assert weights("sum") == [1, 1, 1, 1]
     assert weights("mean") == [0.25] * 4
     assert weights("discount") == [1, 0.5, 0.25, 0.125]
     for name in ("sum", "mean", "discount"):  # H = 1 is the paper's, whatever the weighting
-        assert equations.horizon_weights(1, name, 0.5).tolist() == [1]
+        assert equations.horizon_weights(there(1, 1), name, 0.5).tolist() == [1]
+        # Tokens that are not there change nothing.
+        short = equations.horizon_weights(there(2), name, 0.5).tolist()
+        assert short == [*equations.horizon_weights(there(2, 2), name, 0.5).tolist(), 0, 0]
+        assert equations.horizon_weights(there(0), name, 0.5).tolist() == [0] * 4
     with pytest.raises(ValueError, match="horizon_weighting='median'.*'discount'"):
-        equations.horizon_weights(4, "median", 0.5)
-    logprobs = jnp.array([[-1.0, -2.0, -3.0, -4.0]])
-    assert equations.evidence(logprobs, jnp.array(weights("discount"))).tolist() == [-3.25]
+        equations.horizon_weights(there(4), "median", 0.5)
+    logprobs = jnp.array([-1.0, -2.0, -3.0, -4.0])
+    assert float(equations.evidence(logprobs, jnp.array(weights("discount")))) == -3.25
 
 
 @settings(deadline=None, max_examples=60)  # the first example compiles

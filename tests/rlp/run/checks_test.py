@@ -37,6 +37,46 @@ BAD = {
         "data.train: file or folder not found: no/such",
     ),
     "no such held-out documents": ({"data.evaluation": "no/such.txt"}, "data.evaluation: file"),
+    "a minimum above the maximum": (
+        {"rlp.min_thought_length": 5},
+        "rlp.min_thought_length=5 is more than rlp.thought_length=4; lower it, or raise",
+    ),
+    "a schedule of words": (
+        {"rlp.thought_length_schedule": "short:4"},
+        "rlp.thought_length_schedule='short:4' is not 0:TOKENS,STEP:TOKENS,… with rising steps",
+    ),
+    "a schedule that begins late": (
+        {"rlp.thought_length_schedule": "1:4"},
+        "rlp.thought_length_schedule='1:4' is not 0:TOKENS,STEP:TOKENS,… with rising steps",
+    ),
+    "a schedule that goes back": (
+        {"rlp.thought_length_schedule": "0:2,5:3,5:4"},
+        "rlp.thought_length_schedule='0:2,5:3,5:4' is not 0:TOKENS,STEP:TOKENS,…",
+    ),
+    "a schedule above the maximum": (
+        {"rlp.thought_length_schedule": "0:2,5:8"},
+        "rlp.thought_length_schedule='0:2,5:8' has the limit 8; it must be between rlp.min_thought_"
+        "length=1 and rlp.thought_length=4",
+    ),
+    "a schedule without room to close": (
+        {"rlp.thought_length_schedule": "0:1,5:4", "rlp.unclosed": "mask"},
+        "rlp.thought_length_schedule='0:1,5:4' leaves no room for a closing tag of 1 token after a "
+        "word, so rlp.unclosed='mask' would mask everything; set thought_length_schedule to 2 or",
+    ),
+    "a minimum without room to close": (
+        {"rlp.min_thought_length": 4, "rlp.unclosed": "mask"},
+        "rlp.thought_length=4 leaves no room for a closing tag of 1 token after rlp.min_thought_"
+        "length=4 tokens, so rlp.unclosed='mask' would mask everything; set thought_length to 5",
+    ),
+    "a band upside down": (
+        {"rlp.positions": "band", "rlp.band_low": 5.0},
+        "rlp.band_low=5.0 is not below rlp.band_high=4.5; lower it, or raise band_high",
+    ),
+    "a floor above 0": ({"rlp.reward_floor": 1.0}, "rlp.reward_floor=1.0; it must be below 0"),
+    "a group of one that must differ": (
+        RLP | {"rlp.group_size": 1, "rlp.min_reward_std": 0.1},
+        "rlp.min_reward_std=0.1 would exclude every group, since rlp.group_size=1; set it to 0",
+    ),
     "no place for a fork": ({"rlp.positions": "given"}, "needs data.fork_marker"),
     "a marker that never comes": (
         {"rlp.positions": "given", "data.fork_marker": "~~"},
@@ -283,7 +323,6 @@ BAD_COMPASS = {
         "data.sequence_length=31 is too short for compass; set it to 32 or more",
     ),
     "a prompt": ({"rlp.prompt": "default"}, "compass does not support a thinking prompt"),
-    "a target past the end": ({"rlp.horizon": 4}, "rlp.horizon=4 is too long: with rlp.positions="),
     "a template": (
         {"data.chat_template": "a.jinja"},
         "data.chat_template='a.jinja'; compass does not support chat templates: set it to ''",
