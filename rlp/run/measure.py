@@ -39,7 +39,7 @@ class Settings:
       documents: The most documents.
       positions: How the positions of thoughts are chosen.
       thoughts: S, thoughts per position.
-      horizon: H, tokens of a target.
+      horizon: H, tokens of a target; fewer if a document ends within them, with a fork marker.
       length: L, the most tokens of a thought, including its closing tag.
       temperature: Of the sampler; 0 for greedy thoughts.
       window: T, tokens of a row, including BOS.
@@ -241,12 +241,12 @@ def _check_memory(scorer: TextScorer, rows: Batch, settings: Settings) -> None:
 def _documents(settings: Settings, tokenizer: Tokenizer) -> tuple[list[LocatedText], int]:
     """Return the first documents that have room for a position, and how many were left out."""
     documents: list[LocatedText] = []
-    left_out = 0
+    left_out, longest = 0, 1 if settings.positions.marker else settings.horizon
     for text in settings.texts:
         if len(documents) == settings.documents:
             break
         document = locate(text, tokenizer)
-        fits = len(document.ids) > settings.horizon
+        fits = len(document.ids) > longest
         if fits and windows_of(document, settings.window, tokenizer):
             documents.append(document)
         else:
@@ -258,8 +258,9 @@ def _why_none(name: str, settings: Settings) -> str:
     """Return the message for a text without positions."""
     if settings.positions.marker:
         return (
-            f"{name}: no document contains --fork_marker={settings.positions.marker!r} with "
-            f"{settings.horizon} tokens after it; set it to a text that precedes what is predicted"
+            f"{name}: no document contains --fork_marker={settings.positions.marker!r} with text "
+            "after it, in a window without a thinking tag; set it to a text that precedes what is "
+            "predicted"
         )
     return (
         f"{name}: no document has more than --horizon={settings.horizon} tokens without a thinking "
@@ -283,6 +284,7 @@ def _plain(scored: ScoredThoughts, tokenizer: Tokenizer) -> list[dict[str, Any]]
     """Return thoughts with their targets and gains (nats per target) as plain data."""
     nats = lambda logprobs: float(logprobs.sum(axis=-1))
     plain = []
+    targets = scored.target_texts(tokenizer)
     for p, group in enumerate(scored.words):
         without = nats(scored.without[p])
         for s, ids in enumerate(group):
@@ -294,7 +296,7 @@ def _plain(scored: ScoredThoughts, tokenizer: Tokenizer) -> list[dict[str, Any]]
                 {
                     "document": int(scored.document[p]),
                     "position": int(scored.position[p]),
-                    "target": tokenizer.decode(scored.target[p].tolist()),
+                    "target": targets[p],
                     "thought": tokenizer.decode(ids),
                     "closed": bool(scored.closed[p, s]),
                     "without": without,

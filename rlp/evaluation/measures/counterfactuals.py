@@ -39,7 +39,7 @@ class ScoredThoughts:
     Attributes:
       document: int [P], number of the document of each position.
       position: int [P], position in the document, tokens.
-      target: int [P, H], ids.
+      target: int [P, H], ids; -1 after the end of a document, where log-probabilities are 0.
       words: S thoughts at each position, [P][S].
       closed: bool [P, S].
       without: float [P, H] nats, without a thought.
@@ -58,6 +58,10 @@ class ScoredThoughts:
     given: dict[str, list[list[Words]]]
     replaced: dict[str, np.ndarray]
 
+    def target_texts(self, tokenizer: Tokenizer) -> list[str]:
+        """Return the texts of the targets."""
+        return [tokenizer.decode([i for i in ids if i >= 0]) for ids in self.target.tolist()]
+
 
 @dataclasses.dataclass(frozen=True)
 class Counterfactuals:
@@ -66,7 +70,7 @@ class Counterfactuals:
     Attributes:
       positions, documents: numbers of them.
       thoughts: S, per position.
-      horizon: H, tokens of a target.
+      horizon: H, most tokens of a target.
       gain: of the real thoughts, nats per target.
       replaced: gain of each replacement.
       lost: gain of the real thought minus that of its replacement, paired.
@@ -196,7 +200,7 @@ def summarize(scored: ScoredThoughts, tokenizer: Tokenizer) -> Counterfactuals:
     real = scored.after.sum(axis=-1) - without
     gains = {name: after.sum(axis=-1) - without for name, after in scored.replaced.items()}
     decode = lambda groups: [[tokenizer.decode(ids) for ids in group] for group in groups]
-    texts, targets = decode(scored.words), [tokenizer.decode(ids) for ids in scored.target.tolist()]
+    texts, targets = decode(scored.words), scored.target_texts(tokenizer)
     words = [[text.split() for text in group] for group in texts]
     shuffled_words = zip(scored.given["shuffled"], scored.words, strict=True)
     unchanged = [[a == b for a, b in zip(*pair, strict=True)] for pair in shuffled_words]

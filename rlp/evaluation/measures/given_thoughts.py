@@ -25,7 +25,7 @@ from rlp.data.rows import parts, spread
 from rlp.engine.branches import Thoughts, document_trunk, lay_out
 from rlp.engine.method import Method
 from rlp.engine.placement import gatherer
-from rlp.engine.scoring import document_scores, transplanted_scores
+from rlp.engine.scoring import document_scores, transplanted_scores, where_present
 from rlp.engine.step import read_stage
 from rlp.evaluation.thinking import think
 from rlp.objectives.options import Options
@@ -43,7 +43,8 @@ class Sampled:
       closed: bool [R, K, S], whether the network closed the thought.
       after: float [R, K, S, H] nats, of the targets after the thoughts.
       without: float [R, K, H] nats, of the targets without a thought.
-      target: int [R, K, H], ids of the targets.
+      target: int [R, K, H], ids of the targets; -1 after the end of a document, where the
+        log-probabilities are 0.
     """
 
     words: list[list[list[Words]]]
@@ -96,7 +97,7 @@ class TextScorer:
 
         Args:
           params, watch: as in `text`.
-          rows: with forks [R, K], each of which has a token before it and H from it on.
+          rows: with forks [R, K], each of which has a token before it and one from it on.
           thoughts: S, per fork.
           key: PRNG key of the sampling.
         """
@@ -121,7 +122,8 @@ class TextScorer:
         words: Sequence[Sequence[Sequence[Words]]],
         watch: Callable = iter,
     ) -> np.ndarray:
-        """Return the log-probability of every target token after given thoughts, [R, K, M, H] nats.
+        """Return the log-probability of every target token after given thoughts, [R, K, M, H] nats;
+        0 after the end of a document.
 
         Args:
           params, watch: as in `text`.
@@ -214,7 +216,7 @@ class TextScorer:
                 "closed": sampled.closed,
                 "after": result["reasoned"].logprob,
                 "without": result["no_think"].logprob,
-                "target": result["target"],
+                "target": jnp.where(result["present"], result["target"], -1),
             }
 
         return sample
@@ -240,10 +242,11 @@ class TextScorer:
             )
             trunk, cache = forked.documents.trunk, forked.documents.cache
             fork = jnp.repeat(forked.forks.position + len(method.settings.prompt), group, axis=1)
-            target = jnp.repeat(forked.forks.target, group, axis=1)
+            of_thoughts = lambda x: jnp.repeat(x, group, axis=1)
+            target = of_thoughts(forked.forks.target)
             branches = lay_out(thoughts, target, fork, jnp.ones_like(fork), method.vocabulary)
             model = bind(method.model, params)
             scores = transplanted_scores(model, trunk, cache, branches, target, method.vocabulary)
-            return scores.logprob
+            return where_present(scores, of_thoughts(forked.forks.present)).logprob
 
         return score

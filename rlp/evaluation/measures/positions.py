@@ -27,6 +27,7 @@ class Positions:
       stride: if not 0, every `stride`-th token of all windows instead. With the horizon as stride,
         the targets are the whole text.
       marker: if not "", the token after the last occurrence of this text in a document instead.
+        Its document may end within H tokens from it on.
     """
 
     count: int = 8
@@ -67,9 +68,9 @@ def choose(
 ) -> Forked | None:
     """Choose positions of documents; None if no document has one.
 
-    A position has at least one token of its document before it, and H tokens from it on. It belongs
-    to the window in which its target is first complete. The draws of a document depend on the seed
-    and its number only.
+    A position has at least one token of its document before it, and H tokens from it on, or after a
+    marker at least one. It belongs to the window in which its target is first
+    complete. The draws of a document depend on the seed and its number only.
 
     Args:
       documents: in their order.
@@ -82,7 +83,8 @@ def choose(
     chosen: list[tuple[int, Window, list[int]]] = []
     for number, document in enumerate(documents):
         random = np.random.default_rng((seed, number))
-        allowed = _allowed(windows_of(document, length, tokenizer), horizon)
+        least = 1 if rule.marker else horizon
+        allowed = _allowed(document, windows_of(document, length, tokenizer), horizon, least)
         for window, positions in _positions(document, allowed, rule, tokenizer, random):
             for first in range(0, len(positions), FORKS):
                 chosen.append((number, window, positions[first : first + FORKS]))
@@ -100,12 +102,16 @@ def choose(
     return Forked(rows_of(windows, forks, index, length, tokenizer), real, numbers, position)
 
 
-def _allowed(windows: Sequence[Window], horizon: int) -> list[tuple[Window, range]]:
-    """Return the windows that have positions, with these positions of the document."""
+def _allowed(
+    document: LocatedText, windows: Sequence[Window], horizon: int, least: int
+) -> list[tuple[Window, range]]:
+    """Return the windows that have positions, with these positions of the document; the targets at
+    its end have at least `least` tokens."""
     ranges = []
     for window in windows:
         first = 1 if window.scored == 0 else window.scored - horizon + 1
-        ranges.append((window, range(max(first, window.start + 1), window.end - horizon + 1)))
+        size = least if window.end == len(document.ids) else horizon
+        ranges.append((window, range(max(first, window.start + 1), window.end - size + 1)))
     return [(window, allowed) for window, allowed in ranges if len(allowed)]
 
 

@@ -167,19 +167,24 @@ def measure(
       classes: of the tokens of every document, indices of `token_classes.CLASSES`.
       sizes: bytes of the tokens of every document.
     """
-    horizon = scored.target.shape[1]
-    places = scored.position[:, None] + np.arange(horizon)
-    of_targets = lambda arrays: np.stack(
-        [arrays[number][place] for number, place in zip(scored.document, places, strict=True)]
-    )
+    horizon, present = scored.target.shape[1], scored.target >= 0
+
+    def of_targets(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the values of the target tokens [P, H], given those of all documents."""
+        values = np.zeros(present.shape, np.asarray(arrays[0]).dtype)
+        where = zip(values, present, scored.document, scored.position, strict=True)
+        for row, inside, number, start in where:
+            row[inside] = arrays[number][start : start + inside.sum()]
+        return values
+
     kinds, size = of_targets(classes), of_targets(sizes)
     bucket = np.digitize(-scored.without, EDGES)
-    group = lambda name, chosen: _group(name, scored, size, chosen)
+    group = lambda name, chosen: _group(name, scored, size, chosen & present)
     return TextMeasures(
         text=text,
         thoughts=scored.after.shape[1],
         horizon=horizon,
-        targets=group("all", np.ones_like(kinds, bool)),
+        targets=group("all", present),
         classes=tuple(group(name, kinds == i) for i, name in enumerate(CLASSES)),
         buckets=tuple(group(name, bucket == i) for i, name in enumerate(BUCKETS)),
     )

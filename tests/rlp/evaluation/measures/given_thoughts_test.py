@@ -1,5 +1,6 @@
 """Given thoughts are scored like the text with the thought written out, in any batch and mesh."""
 
+import dataclasses
 import functools
 
 import jax
@@ -104,6 +105,27 @@ def test_without_a_thought_it_is_the_text_alone():
     for row, length in enumerate(rows.segment.sum(axis=1)):
         expected = [table[row, t - 1, rows.tokens[row, t]] for t in range(1, length)]
         assert_close(whole[row, :length], [0, *expected])
+
+
+def test_a_target_ends_with_its_document():
+    """It is that of a smaller horizon: one token before the ends of all documents."""
+    ends = [len(document.ids) - 1 for document in DOCUMENTS]
+    at_the_end = choose(DOCUMENTS, Positions(stride=1), 1, LENGTH, TOKENIZER, 0)
+    assert at_the_end is not None
+    number = at_the_end.document[:, None]
+    last = at_the_end.real & (at_the_end.position == np.array(ends)[number])
+    whole, short = scorer(), TextScorer(shorter(), ONE_DEVICE, 12)
+    thoughts = [[[(5, 9)] for _ in row] for row in last]
+    found = whole.given(PARAMS, at_the_end.rows, thoughts)[last]
+    expected = short.given(PARAMS, at_the_end.rows, thoughts)[last]
+    assert len(found) == len(DOCUMENTS)
+    assert_close(found[..., :1], expected)
+    assert (found[..., 1:] == 0).all()
+
+
+def shorter() -> Method:
+    settings = dataclasses.replace(SETTINGS, horizon=1)
+    return Method(CONFIG, settings, method().vocabulary)
 
 
 def test_a_thought_that_is_longer_than_the_limit_is_not_cut():

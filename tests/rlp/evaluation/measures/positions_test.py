@@ -92,5 +92,14 @@ def test_a_marked_position_is_after_the_last_marker():
     assert marked == [(0, 2), (1, 3), (2, 5)]
 
 
+def test_a_marked_position_may_have_fewer_tokens_after_it_than_the_horizon():
+    documents = [locate(text, BYTES) for text in ("xya12345", "x=a7", "nothing follows a")]
+    assert HORIZON > 1
+    assert places(chosen(Positions(marker="a"), documents)) == [(0, 3), (1, 3)]
+    assert places(chosen(Positions(stride=1), documents[1:2])) == [
+        (0, t) for t in range(1, 4 - HORIZON + 1)
+    ]
+
+
 def test_documents_without_a_position_are_no_rows():
     assert choose([DOCUMENTS[3]], Positions(), HORIZON, LENGTH, BYTES, 0) is None

@@ -107,6 +107,34 @@ def measured():
     return text_measures.measure(whole_text(12), scored, classes, sizes), scored
 
 
+def test_tokens_after_the_end_of_a_document_are_in_no_group():
+    size = len(DOCUMENTS[0].ids)
+    position = np.array([2, size - 1])
+    target = np.full((2, H), -1)
+    target[0], target[1, 0] = DOCUMENTS[0].ids[2 : 2 + H], DOCUMENTS[0].ids[-1]
+    present = target >= 0
+    zeroed = lambda x: np.where(present.reshape(2, *[1] * (x.ndim - 2), H), x, 0.0)
+    scored = ScoredThoughts(
+        document=np.zeros(2, int),
+        position=position,
+        target=target,
+        words=[[()] * S] * 2,
+        closed=np.zeros((2, S), bool),
+        without=zeroed(-RANDOM.exponential(2.0, (2, H))),
+        after=zeroed(AFTER[:2]),
+        given={},
+        replaced={name: zeroed(-RANDOM.exponential(2.0, (2, S, H))) for name in REPLACEMENTS},
+    )
+    classes = [classify(document) for document in DOCUMENTS]
+    sizes = [document.bytes_of_tokens() for document in DOCUMENTS]
+    found = text_measures.measure(whole_text(12), scored, classes, sizes)
+    assert found.targets.tokens == H + 1
+    assert found.targets.bytes == sizes[0][2 : 2 + H].sum() + sizes[0][-1]
+    assert found.targets.loss["none"].value == pytest.approx(-scored.without.sum() / (H + 1))
+    for which in ("classes", "buckets"):
+        assert sum(group.tokens for group in getattr(found, which)) == H + 1
+
+
 def test_groups_are_parts_of_all_targets():
     found, scored = measured()
     assert [group.name for group in found.classes] == list(CLASSES)
