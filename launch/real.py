@@ -156,14 +156,20 @@ def _write_texts(folder: Path, start: Path, setting: recipe.Setting) -> None:
         )
 
     seed = _SEED.value
-    if files := FILES.get(_SETTING.value):
-        problems, tests = (
-            filter(fits, grade_school.read(Path(_DATA.value) / file, seed)) for file in files
-        )
+    if _SETTING.value in FILES:
+        problems, tests = (filter(fits, _grade_school(name)) for name in FILES[_SETTING.value])
     else:
         problems = tests = filter(fits, sums.draw(sums.Level(), seed))
     with unfinished(folder) as scratch:
         texts.write(scratch, texts.split(problems, tests, setting.sizes), seed)
+
+
+def _grade_school(name: str) -> list[Problem]:
+    path = Path(_DATA.value) / name
+    try:
+        return grade_school.read(path, _SEED.value)
+    except ValueError as error:
+        raise UserError(f"{path} is not the file of GSM8K: {error}") from error
 
 
 def _write_results(workdir: Path) -> None:

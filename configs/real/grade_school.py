@@ -28,8 +28,8 @@ def _rows(path: Path) -> Iterator[Problem]:
         for number, line in enumerate(lines, 1):
             row = json.loads(line)
             if not (isinstance(row, dict) and {"question", "answer"} <= set(row)):
-                raise ValueError(f"{path}, line {number}: it has no question and answer")
+                raise ValueError(f"line {number} has no question and answer")
             if not (found := _ANSWER.search(row["answer"])):
-                raise ValueError(f"{path}, line {number}: its answer does not end with #### and a number")
+                raise ValueError(f"the answer of line {number} does not end with #### and a number")
             solution = _CALCULATION.sub("", row["answer"][: found.start()]).strip()
             yield Problem(row["question"].strip(), solution, found[1].replace(",", ""))
