@@ -6,6 +6,7 @@ larger, as far as the bound on tokens allows.
 """
 
 import dataclasses
+import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -16,13 +17,19 @@ import numpy as np
 from models.cache import can_join
 from models.transformer import Params
 from rlp.engine.sampling import Sampler
-from rlp.evaluation.generation.reading import Prompts, prompt_arrays, shared_tokens
+from rlp.evaluation.generation.reading import (
+    Prompts,
+    padded,
+    power_above,
+    prompt_arrays,
+    read_together,
+    shared_tokens,
+)
 from rlp.evaluation.generation.requests import Reader, Request
 from rlp.evaluation.generation.text_programs import Choosing, TextPrograms, Texts
 
 STEP = 16  # tokens of every text between two looks of the host
 FIRST_SLOTS = 256  # room for the tokens of a text; doubled when it is used up
-SHORTEST = 32  # tokens of a row; longer rows have 2^k or 3 · 2^k tokens, so that few are compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,18 +86,6 @@ def power_below(count: int) -> int:
     return 1 << (max(count, 1).bit_length() - 1)
 
 
-def power_above(count: int) -> int:
-    """Return the smallest power of two from `count` on; `count` is 1 or more."""
-    return 1 << (count - 1).bit_length()
-
-
-def padded(length: int) -> int:
-    """Return the tokens of a row for a prompt: 2^k or 3 · 2^k, and a multiple of `SHORTEST`."""
-    power = power_above(length)
-    size = power * 3 // 4 if length <= power * 3 // 4 else power
-    return -(-size // SHORTEST) * SHORTEST
-
-
 class Batch:
     """Generates the texts of rows with equally many texts each.
 
@@ -105,7 +100,7 @@ class Batch:
           rows: the first rows, at least one; more may be added.
           small_reads: read no more rows than begin, each time with their own length, which compiles
             more programs. Otherwise, all prompts are read with the length of the longest one, and
-            a quarter of the rows at a time.
+            a quarter of the rows at a time (at first, all of them), or fewer that begin alike.
         """
         self._network, self._small_reads = network, small_reads
         self._waiting: deque[Row] = deque()
@@ -167,9 +162,8 @@ class Batch:
         """Choose up to `STEP` tokens of every text; return those that have new ones by name."""
         programs = self._network.programs
         state, self._state = self._state, None  # the arrays of the old state are donated
-        prompts, texts = self._refilled(
-            *(self._begun() if state is None else self._resized(*state))
-        )
+        state = self._begun() if state is None else state
+        prompts, texts = self._refilled(*self._resized(*state))
         # One program at a time: on a CPU, several on many devices may wait for one another.
         prompts, texts = jax.block_until_ready(self._refilled(prompts, texts))
         if not self._used:
@@ -207,8 +201,8 @@ class Batch:
     def _begun(self) -> tuple[Prompts, Texts]:
         self._size = self._rows_for(len(self._waiting))
         self._written = [-1] * (min(FIRST_SLOTS, self._most) // STEP)
-        self._places = [self._next_place() for _ in range(self._size)]
-        prompts = self._read(self._places, self._length)
+        self._places, prompts = self._read_next(self._size, self._size)
+        self._size = len(self._places)
         slots = len(self._written) * STEP
         return prompts, self._network.programs.begin(prompts, count=self._count, slots=slots)
 
@@ -227,43 +221,44 @@ class Batch:
         return self._network.programs.resized(prompts, texts, **sizes)
 
     def _next_place(self) -> "_Place":
-        """Return the next row to begin, or one without open texts if none is waiting."""
-        if not self._waiting:
-            return _Place.spare(self._count)
+        """Return the next row to begin."""
         row = self._waiting.popleft()
         readers = [Reader(text.request, self._network.decode) for text in row.members]
         return _Place(row, readers, self._calls, np.ones(self._count, bool))
 
-    def _read(self, places: Sequence["_Place"], size: int) -> Prompts:
-        """Read the prompts of places, padded to `size` tokens; what spare rows have is any."""
-        network = self._network
-        given = [place.row.prompt for place in places if place.row.members]
-        prompts = [place.row.prompt if place.row.members else given[0] for place in places]
+    def _read_next(self, free: int, most: int) -> tuple[list["_Place"], Prompts]:
+        """Read the prompts of the next rows, at most `free`, and return as many as `most` or fewer
+        places, some of which may be spare."""
+        network, rows, size = self._network, most, self._length
+        most = min(free, most, len(self._waiting))
+        prompts = [row.prompt for row in itertools.islice(self._waiting, most)]
+        joins = can_join(network.programs.model)
+        count = read_together(prompts) if joins else most
+        if self._small_reads or count < most:
+            rows = network.shards * power_above(-(-count // network.shards))
+        if self._small_reads:
+            size = padded(max(map(len, prompts[:count])))
+        begun = [self._next_place() for _ in range(count)]
+        begun += [_Place.spare(self._count) for _ in range(rows - count)]
+        prompts = [*prompts[:count], *prompts[:1] * (rows - count)]  # what spare rows have is any
         tokens, length = prompt_arrays(prompts, size)
-        shared = shared_tokens(prompts, network.shards) if can_join(network.programs.model) else 0
+        shared = shared_tokens(prompts, network.shards) if joins else 0
         sharing = {"shared": shared, "shards": network.shards}
-        return network.programs.read(network.weights[0], tokens, length, **sharing)
+        return begun, network.programs.read(network.weights[0], tokens, length, **sharing)
 
     def _refilled(self, prompts: Prompts, texts: Texts) -> tuple[Prompts, Texts]:
-        """Give rows without open texts to waiting ones, some at a time."""
-        shards = self._network.shards
-        most = shards * max(1, self._size // shards // 4)
-        while self._waiting:
-            free = [at for at, place in enumerate(self._places) if not place.open.any()][:most]
-            if len(free) < min(most, len(self._waiting)):
-                break
-            part, size = most, self._length
-            if self._small_reads:
-                part = shards * power_above(-(-min(len(free), len(self._waiting)) // shards))
-            begun = [self._next_place() for _ in range(part)]
-            if self._small_reads:
-                size = padded(max(len(place.row.prompt) for place in begun))
-            rows = np.full(part, self._size, np.int32)  # beyond the last row: nowhere
-            rows[: len(free)] = free[:part]
-            prompts, texts = self._network.programs.put(
-                prompts, texts, self._read(begun, size), rows
-            )
-            for at, place in zip(free, begun, strict=False):
+        """Give rows without open texts to waiting ones, once there are enough of them."""
+        free = [at for at, place in enumerate(self._places) if not place.open.any()]
+        most = self._network.shards * max(1, self._size // self._network.shards // 4)
+        if len(free) < min(most, len(self._waiting)):
+            return prompts, texts
+        while self._waiting and free:
+            begun, read = self._read_next(len(free), most)
+            used, free = free[: len(begun)], free[len(begun) :]
+            rows = np.full(len(begun), self._size, np.int32)  # beyond the last row: nowhere
+            rows[: len(used)] = used
+            prompts, texts = self._network.programs.put(prompts, texts, read, rows)
+            for at, place in zip(used, begun, strict=False):
                 self._places[at] = place
         return prompts, texts
 

@@ -21,7 +21,8 @@ from models.config import ModelConfig
 from models.sharding import batch_shards
 from models.transformer import Params
 from rlp.engine.placement import gatherer
-from rlp.evaluation.generation.batch import Batch, Network, Row, Text, padded, power_below
+from rlp.evaluation.generation.batch import Batch, Network, Row, Text, power_below
+from rlp.evaluation.generation.reading import padded
 from rlp.evaluation.generation.requests import Request, Response, Sampling, check
 from rlp.evaluation.generation.text_programs import TextPrograms, text_programs
 
@@ -120,12 +121,12 @@ class Generator:
 
     def _groups(self, texts: Sequence[Text]) -> Iterator[list[Row]]:
         """Yield rows that are generated together: with equally many texts, and prompts of similar
-        lengths unless there are few."""
+        lengths unless there are few. Those that begin alike follow one another."""
         by_count = defaultdict(list)
         for row in self._rows(texts):
             by_count[len(row.members)].append(row)
         for count, rows in sorted(by_count.items()):
-            rows.sort(key=lambda row: padded(len(row.prompt)))
+            rows.sort(key=lambda row: (padded(len(row.prompt)), row.prompt))
             group: list[Row] = []
             for _, similar in itertools.groupby(rows, lambda row: padded(len(row.prompt))):
                 group += similar

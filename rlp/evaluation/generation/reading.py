@@ -1,5 +1,6 @@
 """Reading prompts: what all of them begin with is read once."""
 
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -14,7 +15,8 @@ from models.sharding import constrain
 from models.transformer import Transformer
 from models.tree import Branches, Trunk, extend, prefill
 
-LEAST_SHARED = 64  # tokens; the number of shared tokens is a multiple of it
+LEAST_SHARED = 64  # tokens
+SHORTEST = 32  # tokens of a row; longer rows have 2^k or 3 · 2^k tokens, so that few are compiled
 
 
 @flax.struct.dataclass
@@ -32,12 +34,41 @@ class Prompts:
     hidden: jax.Array
 
 
+def power_above(count: int) -> int:
+    """Return the smallest power of two from `count` on; `count` is 1 or more."""
+    return 1 << (count - 1).bit_length()
+
+
+def padded(length: int) -> int:
+    """Return the tokens of a row for a prompt: 2^k or 3 · 2^k, and a multiple of `SHORTEST`."""
+    power = power_above(length)
+    size = power * 3 // 4 if length <= power * 3 // 4 else power
+    return -(-size // SHORTEST) * SHORTEST
+
+
 def prompt_arrays(prompts: Sequence[tuple[int, ...]], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids of prompts, int32 [B, size], and their lengths, int32 [B]."""
     tokens = np.zeros((len(prompts), size), np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         row[: len(prompt)] = prompt
     return tokens, np.array(list(map(len, prompts)), np.int32)
+
+
+def read_together(prompts: Sequence[tuple[int, ...]]) -> int:
+    """Return how many of the first prompts are read together: those in which each begins like the
+    one before it, for at least half of its tokens, or those before the next ones that do.
+
+    Args:
+      prompts: token ids, at least one; those that begin alike follow one another.
+    """
+    alike = [
+        len(os.path.commonprefix([a, b])) >= max(LEAST_SHARED, len(b) / 2)
+        for a, b in itertools.pairwise(prompts)
+    ]
+    if not alike:
+        return 1
+    count = next((i for i, same in enumerate(alike) if same != alike[0]), len(alike))
+    return count + 1 if alike[0] or count == len(alike) else count
 
 
 def shared_tokens(prompts: Sequence[tuple[int, ...]], shards: int) -> int:
@@ -52,7 +83,9 @@ def shared_tokens(prompts: Sequence[tuple[int, ...]], shards: int) -> int:
     if len(prompts) <= shards:
         return 0
     common = len(os.path.commonprefix(list(prompts)))
-    return min(common, min(map(len, prompts)) - 1) // LEAST_SHARED * LEAST_SHARED
+    common = min(common, min(map(len, prompts)) - 1)
+    unit = max(LEAST_SHARED, (1 << common.bit_length()) // 16)  # so that few programs are compiled
+    return common // unit * unit
 
 
 def read(

@@ -26,7 +26,7 @@ from models.sharding import batch_shards
 from models.transformer import Params
 from rlp.engine.method import Method
 from rlp.engine.placement import gatherer
-from rlp.evaluation.generation.batch import padded
+from rlp.evaluation.generation.reading import padded
 from rlp.evaluation.generation.single import Thought
 from rlp.evaluation.options import option_programs
 from rlp.evaluation.options.questions import (

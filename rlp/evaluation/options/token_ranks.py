@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.sharding import batch_shards
-from rlp.evaluation.generation.batch import padded
+from rlp.evaluation.generation.reading import padded
 from rlp.evaluation.options import option_programs
 from rlp.evaluation.options.option_scores import OptionScorer
 from rlp.evaluation.options.questions import check_ids

@@ -10,8 +10,8 @@ import pytest
 from models import backend
 from models.sharding import make_mesh, parameter_shardings
 from rlp.evaluation.generation import batch as batches
-from rlp.evaluation.generation.batch import padded
 from rlp.evaluation.generation.generator import Generator, Request, Response, Sampling
+from rlp.evaluation.generation.reading import padded
 from rlp.evaluation.generation.single import continuation
 from rlp.runtime.errors import UserError
 from tests.support import naive, tiny
@@ -202,24 +202,20 @@ def test_an_end_wins_over_a_stop_in_its_own_name():
     assert response.tokens == free.tokens[: first + 1]
 
 
-def test_what_is_held_is_bounded_and_few_shapes_are_read(monkeypatch):
+def test_what_is_held_is_bounded_and_few_shapes_are_decoded(monkeypatch):
     shapes = []
     programs = one_device().programs
-    read, begin, decode_some = programs.read, programs.begin, programs.decode
-
-    def watched_begin(prompts, *, count, slots):
-        shapes.append((*prompts.trunk.tokens.shape, count))
-        return begin(prompts, count=count, slots=slots)
+    decode_some = programs.decode
 
     def watched_decode(params, blocks, prompts, texts, *rest, **options):
         rows, count, slots = texts.branches.tokens.shape
         held = rows * (prompts.trunk.tokens.shape[1] + count * slots)
         assert held <= 1000 or rows == 1
+        shape = (*prompts.trunk.tokens.shape, count)
+        shapes.extend([shape] if shape not in shapes else [])
         return decode_some(params, blocks, prompts, texts, *rest, **options)
 
-    monkeypatch.setitem(vars(programs), "begin", watched_begin)
     monkeypatch.setitem(vars(programs), "decode", watched_decode)
-    monkeypatch.setitem(vars(programs), "read", read)
     requests = [Request(prompt(1 + n), 1 + n % 32, seed=n) for n in range(40)]
     requests += [Request(prompt(50), 20, Sampling(1.0), seed=n) for n in range(7)]
     small = one_device(texts=16, tokens=1000)

@@ -14,9 +14,14 @@ from models.sharding import make_mesh, parameter_shardings
 from models.transformer import bind
 from rlp.evaluation.generation import batch as batches
 from rlp.evaluation.generation import reading
-from rlp.evaluation.generation.batch import padded
 from rlp.evaluation.generation.generator import Generator, Request
-from rlp.evaluation.generation.reading import LEAST_SHARED, prompt_arrays, shared_tokens
+from rlp.evaluation.generation.reading import (
+    LEAST_SHARED,
+    padded,
+    prompt_arrays,
+    read_together,
+    shared_tokens,
+)
 from tests.rlp.evaluation.generation.generator_test import (
     BANNED,
     CONFIG,
@@ -120,6 +125,41 @@ def test_responses_are_those_to_whole_prompts(sizes, texts, whole, monkeypatch):
 )
 def test_what_is_shared_is_shorter_than_every_prompt(prompts, shards, expected):
     assert shared_tokens(prompts, shards) == expected
+
+
+def subjects(*counts: int) -> list[tuple[int, ...]]:
+    """Return prompts of which each that is counted begins like the ones before it."""
+    starts = [DRAWN[100 * n :] for n in range(len(counts))]
+    return [
+        (*start[:80], *range(number + 1))
+        for start, count in zip(starts, counts, strict=True)
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [((1,), 1), ((5,), 5), ((3, 2), 3), ((1, 1, 1), 3), ((1, 1, 4), 2), ((2, 1, 1), 2)],
+)
+def test_prompts_are_read_with_those_that_begin_alike(counts, expected):
+    assert read_together(subjects(*counts)) == expected
+
+
+def test_each_subject_is_read_once_and_the_order_of_requests_does_not_matter(monkeypatch):
+    """The prompts of two subjects alternate, more of each than are read at a time."""
+    read = []
+
+    def spy(prompts, shards):
+        read.append((len(prompts), shared_tokens(prompts, shards)))
+        return read[-1][1]
+
+    first, second = subjects(7, 7)[:7], subjects(7, 7)[7:]
+    requests = [Request(p, 3) for pair in zip(first, second, strict=True) for p in pair]
+    monkeypatch.setattr(batches, "shared_tokens", lambda *_: 0)
+    expected = one_device(texts=16).generate(requests)
+    monkeypatch.setattr(batches, "shared_tokens", spy)
+    assert_same(one_device(texts=16).generate(requests), expected)
+    assert read == [(8, 64), (4, 64), (4, 64)]  # at first 7 and a spare one, then 4, 3 and another
 
 
 def test_a_kind_of_layer_that_cannot_join_caches_reads_whole_prompts(whole, monkeypatch):
