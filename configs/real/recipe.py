@@ -81,6 +81,9 @@ def chain(setting: Setting, arguments: str) -> ConfigDict:
     config.rlp.unclosed = "append"
     config.rlp.update_micro_batch = 64
 
+    config.checkpoint.every = 10  # one takes 1.5 GiB
+    config.checkpoint.keep = 1
+
     config.evaluation.documents = part(setting.sizes.development)
     config.evaluation.thoughts = 4
     config.evaluation.problems = part(256)
@@ -121,6 +124,7 @@ def chain(setting: Setting, arguments: str) -> ConfigDict:
         "optimizer.learning_rate": 3e-4,
         "optimizer.schedule": "cosine",
         "optimizer.warmup_steps": part(setting.warm_steps / 10),
+        "checkpoint.every": 50,
     }
     config.arms.warm = chains.changed(ConfigDict(), warm)
     return config
