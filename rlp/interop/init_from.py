@@ -139,7 +139,7 @@ def adopt(
                 f", but {config.init_from} has {after[path]!r}; leave it out: init_from determines "
                 "the architecture of a run",
             )
-    if changed and started is None:
+    if changed and started is None and not pending_source(config.init_from, pending):
         values = ", ".join(f"{path}={after[path]!r}" for path in changed)
         LOGGER.info("using the architecture of %s: %s", config.init_from, values)
     return adopted
