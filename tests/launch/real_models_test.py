@@ -24,7 +24,7 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
-TOKENS = 16
+TOKENS = 8
 PROMPTS = (
     "The capital of France is",
     " a space before",
@@ -78,6 +78,7 @@ def test_greedy_continuations_are_those_of_transformers_also_after_an_export(
 
     found, opened, before = model
     network, tokenizer = theirs
+    chosen = PROMPTS[:: 1 if not before else 2]  # Gemma is the slower one
     export_model.export_model(opened, tmp_path / "out", "float32", 2**31)
     again = opened_model.open_model(
         str(tmp_path / "out"), default.get_config(), opened_model.one_device()
@@ -92,11 +93,11 @@ def test_greedy_continuations_are_those_of_transformers_also_after_an_export(
     their_words = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     ran = subprocess.run(
         [sys.executable, "-m", "tests.support.greedy", str(found.run), str(TOKENS)],
-        input=json.dumps(PROMPTS), capture_output=True, text=True, check=True, cwd=ROOT,
+        input=json.dumps(chosen), capture_output=True, text=True, check=True, cwd=ROOT,
         env=environment.of_a_user(),
     )  # fmt: skip
     continued = json.loads(ran.stdout)
-    for number, prompt in enumerate(PROMPTS):
+    for number, prompt in enumerate(chosen):
         ids = prompts.prompt_ids(opened, prompt)
         assert ids[: len(before)] == before
         assert ids == tokenizer(prompt)["input_ids"] == their_words(prompt)["input_ids"]
