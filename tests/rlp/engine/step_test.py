@@ -346,7 +346,7 @@ def test_the_rollout_does_not_read_the_baseline():
 def test_only_forks_whose_target_is_in_the_band_are_in_the_loss():
     """Under phi, as in the baseline evidence. The band is narrow, so that some documents have fewer
     positions in it than forks."""
-    low, high = 2.0, 4.0
+    low, high = 1.0, 2.5
     settings = dataclasses.replace(SETTINGS, positions="band", band_low=low, band_high=high)
     rollout, reading = tiny.rollout_stage(CONFIG, settings, WORDS)(
         PARAMS, PHI, BATCH, KEY, jnp.int32(5)
