@@ -65,7 +65,7 @@ class Rope(Group):
 
 @dataclass(frozen=True)
 class Model(Group):
-    """The network, and how it is computed; with init_from only the last three fields are used."""
+    """The network, and how it is computed; with init_from only the last four fields are used."""
 
     vocab_size: int = count(0, "rows of the embedding", symbol="V", at_least=0,
         special={0: "size of the tokenizer, rounded up to a multiple of 64"})
@@ -74,8 +74,9 @@ class Model(Group):
     num_heads: int = field(4, "query heads", at_least=1)
     num_kv_heads: int = field(4, "key and value heads; must divide num_heads", at_least=1)
     head_dim: int = field(32, "width of a head; must be even", at_least=1)
-    ffn_size: int = field(256, "inner width of the gated feed-forward layer", at_least=1)
-    activation: str = field("silu", "activation of the feed-forward gate", choices=("silu", "gelu_tanh"))
+    ffn_size: int = field(256, "inner width of the feed-forward layer", at_least=1)
+    activation: str = field("silu", "activation of the feed-forward, of its gate if it has one",
+        choices={"silu": "", "gelu_tanh": "", "relu2": "the square of relu (Nemotron-H)"})
     norm: str = field("before", "position of RMSNorm", choices={"before": "each sublayer",
         "after": "each sublayer (OLMo 2)", "around": "each sublayer: before and after it (Gemma 3)"})
     zero_centered_norm: bool = field(False, "norms scale by 1 + their parameter (Gemma 3)")
@@ -87,8 +88,16 @@ class Model(Group):
         at_least=0, special={0: "head_dim"})
     sliding_window: int = field(0, "number of tokens that a local layer attends to", unit="tokens", at_least=0,
         special={0: "no local layers"})
-    layer_pattern: str = field("G", 'G: global layer, L: local layer; repeated to cover all layers ("LLLLLG": '
-        'Gemma 3)')
+    layer_pattern: str = field("G", 'G: global layer, L: local layer, each of attention and feed-forward; as '
+        'layers of their own M: Mamba-2, *: attention without positions, -: feed-forward without a gate; '
+        'repeated to cover all layers ("LLLLLG": Gemma 3)')
+    mamba_heads: int = field(0, "heads of a Mamba-2 layer", at_least=0)
+    mamba_head_dim: int = field(64, "width of a head of Mamba-2", at_least=1)
+    mamba_groups: int = field(8, "groups of these heads that share B and C; must divide mamba_heads", at_least=1)
+    mamba_state: int = field(128, "size of the state of each dimension of a head", at_least=1)
+    mamba_taps: int = field(4, "tokens that the convolution of Mamba-2 sees", unit="tokens", at_least=2)
+    mamba_step_min: float = field(0.0, "least step of the recurrence", at_least=0)
+    mamba_step_max: float = field(0.0, "largest step of the recurrence", at_least=0, special={0: "no limit"})
     scale_embedding: bool = field(False, "multiply embeddings by sqrt(hidden_size) (Gemma 3)")
     tie_embeddings: bool = field(True, "use the embedding matrix for the output logits too")
     logit_softcap: float = field(0.0, "replace logits by cap * tanh(logits / cap)", at_least=0,
@@ -102,6 +111,8 @@ class Model(Group):
     attention: str = field("", "implementation of attention",
         choices=("reference", "xla", "pallas_tpu", "pallas_gpu", "pallas_hopper"),
         special={"": "the best one for the backend"})
+    state_dtype: str = field("float32", "dtype of the states of Mamba-2 in caches",
+        choices=("float32", "bfloat16"))
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class Choices:
         as much as the products. It compiles faster than the other passes, although once for each
         of `decode_divisors`.
       row_scores: maximum number of attention scores per row of documents in memory at once.
+      scan_chunk: maximum number of tokens of which a recurrence computes all pairs at once.
       logits: maximum number of logits of a chunk.
       kept_logits: up to this number of logits are computed at once and kept for the backward pass.
         With more, those of each chunk are computed again, and each chunk adds to the gradient of
@@ -58,6 +59,7 @@ class Choices:
     unrolled_layers: int
     unrolled_decoding: int
     row_scores: int
+    scan_chunk: int
     logits: int
     kept_logits: int
     cache_slots: int
@@ -73,6 +75,7 @@ CPU = Choices(
     unrolled_layers=8,
     unrolled_decoding=64,
     row_scores=2**22,
+    scan_chunk=64,
     logits=2**25,
     kept_logits=2**27,
     cache_slots=1,
@@ -87,6 +90,7 @@ ACCELERATOR = Choices(
     unrolled_layers=0,
     unrolled_decoding=0,
     row_scores=2**25,
+    scan_chunk=128,
     logits=2**25,
     kept_logits=2**25,
     cache_slots=16,

@@ -1,6 +1,7 @@
 """The config of a network. Model families are values of its fields, not copies of the code."""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 
@@ -11,15 +12,17 @@ COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 REMAT_POLICIES = ("none", "block", "dots")
 QK_NORMS = ("none", "head", "all_heads")
 NORMS = ("before", "after", "around")
-ACTIVATIONS = ("silu", "gelu_tanh")
-HOW = ("compute_dtype", "remat", "attention")  # how the network is computed: not its architecture
+ACTIVATIONS = ("silu", "gelu_tanh", "relu2")
+# How the network is computed: not its architecture.
+HOW = ("compute_dtype", "remat", "attention", "state_dtype")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Config of a decoder with grouped-query attention, RMSNorm, RoPE and a gated feed-forward.
+    """Config of a decoder with grouped-query attention, RMSNorm, RoPE and a gated feed-forward, or
+    of a hybrid with Mamba-2 (Nemotron-H).
 
-    Defaults are those of Qwen3.
+    Defaults are those of Qwen3, and for Mamba-2 those of Nemotron-H.
 
     Attributes:
       vocab_size: rows of the embedding (V).
@@ -29,7 +32,8 @@ class ModelConfig:
       num_kv_heads: number of key and value heads; divides `num_heads`.
       head_dim: width of one head; even, because RoPE rotates pairs.
       ffn_size: inner width of the feed-forward.
-      activation: activation of the feed-forward's gate, "silu" or "gelu_tanh".
+      activation: activation of the feed-forward, of its gate if it has one: "silu", "gelu_tanh" or
+        "relu2", the square of relu.
       norm: position of the RMSNorm of a sublayer: "before" it, "after" it (on its output, before
         the residual addition; OLMo 2), or "around" (both; Gemma 3).
       zero_centered_norm: norms multiply by 1 + their parameter (Gemma).
@@ -41,8 +45,17 @@ class ModelConfig:
       sliding_window: tokens that a query of a local layer sees, itself included; 0 if no layer is
         local.
       layer_pattern: a letter of `models.layers.registry` for every layer: "G" for global attention,
-        "L" for local attention. The pattern is repeated over the layers: "LLLLLG" is five local
-        layers and a global one, and so on.
+        "L" for local attention, each with a feed-forward; or, as layers of their own, "M" for
+        Mamba-2, "*" for global attention without positions and "-" for a feed-forward without a
+        gate. The pattern is repeated over the layers: "LLLLLG" is five local layers and a global
+        one, and so on.
+      mamba_heads: heads of a Mamba-2 layer.
+      mamba_head_dim: width of such a head.
+      mamba_groups: groups of these heads that share their b and c; divides `mamba_heads`.
+      mamba_state: size of a state, for each dimension of a head.
+      mamba_taps: tokens that the convolution of a Mamba-2 layer sees, the last one included.
+      mamba_step_min: least step of the recurrence.
+      mamba_step_max: largest step of the recurrence; 0 for no limit.
       rope: rotary position embedding.
       scale_embedding: embeddings are multiplied by the square root of `hidden_size` (Gemma).
       tie_embeddings: the output projection is the transposed embedding, not a separate matrix.
@@ -52,6 +65,7 @@ class ModelConfig:
       remat: what the backward pass recomputes: "none", "block" (all but the residual stream) or
         "dots" (all but the outputs of weight matmuls).
       attention: name of the attention implementation; None selects the best for the backend.
+      state_dtype: "float32" or "bfloat16", for the states of Mamba-2 in caches.
 
     Raises:
       ValueError: If a field has an invalid value; the message names the field.
@@ -73,6 +87,13 @@ class ModelConfig:
     query_pre_attn_scalar: float = 0.0
     sliding_window: int = 0
     layer_pattern: str = "G"
+    mamba_heads: int = 0
+    mamba_head_dim: int = 64
+    mamba_groups: int = 8
+    mamba_state: int = 128
+    mamba_taps: int = 4
+    mamba_step_min: float = 0.0
+    mamba_step_max: float = 0.0
     rope: Rope = Rope()
     scale_embedding: bool = False
     tie_embeddings: bool = True
@@ -80,6 +101,7 @@ class ModelConfig:
     compute_dtype: str = "float32"
     remat: str = "none"
     attention: str | None = None
+    state_dtype: str = "float32"
 
     def __post_init__(self):
         for field in ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads",
@@ -99,14 +121,16 @@ class ModelConfig:
             ("qk_norm", QK_NORMS),
             ("compute_dtype", sorted(COMPUTE_DTYPES)),
             ("remat", REMAT_POLICIES),
+            ("state_dtype", sorted(COMPUTE_DTYPES)),
         ):
             if (value := getattr(self, field)) not in allowed:
                 raise ValueError(f"model.{field}={value!r}; use one of {list(allowed)}")
         if not self.layer_pattern or set(self.layer_pattern) - set(LAYERS):
             raise ValueError(
                 f"model.layer_pattern={self.layer_pattern!r}; use G for every global layer and L "
-                f"for every local one (letters: {', '.join(sorted(LAYERS))}; a letter of your own "
-                "exists once its module has been imported)"
+                "for every local one, or M, * and - for Mamba-2, attention and feed-forward "
+                f"(letters: {', '.join(sorted(LAYERS))}; a letter of your own exists once its "
+                "module has been imported)"
             )
         # This reads the pattern, not `letters`: if num_layers is too large for any memory, the run
         # is refused later, and a loop over all layers would not end.
@@ -116,10 +140,38 @@ class ModelConfig:
                 f"{self.layer_pattern!r}; it must be above 0 if there are local layers, else 0"
             )
 
+        if "M" in self.layer_pattern[: self.num_layers]:
+            self._check_mamba()
+
+    def _check_mamba(self) -> None:
+        for field in ("mamba_heads", "mamba_head_dim", "mamba_groups", "mamba_state"):
+            if getattr(self, field) < 1:
+                raise ValueError(
+                    f"model.{field} is {getattr(self, field)}; it must be at least 1 with Mamba-2 "
+                    f"layers (M in model.layer_pattern={self.layer_pattern!r})"
+                )
+        if self.mamba_heads % self.mamba_groups:
+            raise ValueError(
+                f"model.mamba_heads={self.mamba_heads} is not a multiple of model.mamba_groups="
+                f"{self.mamba_groups}; set mamba_groups to a divisor"
+            )
+        if self.mamba_taps < 2:
+            raise ValueError(f"model.mamba_taps is {self.mamba_taps}; it must be at least 2")
+        if not 0 <= self.mamba_step_min < (self.mamba_step_max or math.inf):
+            raise ValueError(
+                f"model.mamba_step_min={self.mamba_step_min} must be at least 0, and below "
+                f"model.mamba_step_max={self.mamba_step_max} unless that is 0, for no limit"
+            )
+
     @property
     def dtype(self) -> type:
         """JAX dtype of activations and matmuls."""
         return COMPUTE_DTYPES[self.compute_dtype]
+
+    @property
+    def dtype_of_states(self) -> type:
+        """JAX dtype of the states of Mamba-2 in caches."""
+        return COMPUTE_DTYPES[self.state_dtype]
 
     @property
     def letters(self) -> tuple[str, ...]:

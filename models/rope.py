@@ -140,6 +140,12 @@ class Rotation:
         size = rope.qk_factor(local)
         return cls(cos=size * jnp.cos(angle), sin=size * jnp.sin(angle))
 
+    @classmethod
+    def by_nothing(cls, position: jax.Array, head_dim: int) -> "Rotation":
+        """Return the rotation at `position` [B, S] that changes nothing."""
+        one = jnp.ones((*position.shape, head_dim // 2), jnp.float32)
+        return cls(cos=one, sin=jnp.zeros_like(one))
+
 
 def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
     """Apply the rotary position embedding to x [B, S, heads, head_dim].

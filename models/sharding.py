@@ -40,11 +40,16 @@ MESH_AXES: dict[str | None, str | tuple[str, ...] | None] = {
     "width": "fsdp",
     "heads": "tensor",
     "kv_heads": "tensor",
+    "mamba_heads": "tensor",
+    "mamba_groups": "tensor",
     "ffn": "tensor",
     "vocab": "tensor",
     "norm": None,
     None: None,
 }
+
+# Last names of the parameters that stay float32 in use: factors, and terms of sums in float32.
+IN_FLOAT32 = ("scale", "offset")
 
 
 def largest_axis(shapes: Any) -> str | None:
@@ -152,20 +157,20 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
 
 def in_use(params: Any, root: str = "", dtype: Any = None) -> Any:
-    """Return parameters for use in a product: gathered over `fsdp`, and matrices in `dtype`.
+    """Return parameters for use: gathered over `fsdp`, and all but those in float32 in `dtype`.
 
     Their gradient is sharded at rest again, so that it is reduce-scattered over `fsdp`.
 
     Args:
       params: a tree of parameters of one layer or of the network, or one array.
       root: path of the tree in that of the network, "blocks" for a layer.
-      dtype: dtype of matrices and biases; None keeps theirs.
+      dtype: dtype of matrices and biases; None keeps theirs, as do `IN_FLOAT32` in any case.
     """
 
     def use(path: Any, leaf: jax.Array) -> jax.Array:
         name = "/".join(filter(None, (root, name_of(path))))
         logical = _logical_axes(name)
-        if dtype is not None and not name.endswith("scale"):
+        if dtype is not None and not name.endswith(IN_FLOAT32):
             leaf = leaf.astype(dtype)
         return _gathered(leaf, logical[-leaf.ndim :]) if on_a_mesh() else leaf
 

@@ -79,12 +79,14 @@ class Projections(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Attention(LayerKind):
-    """Attention over all earlier tokens, or over a sliding window if `local`.
+    """Attention over all earlier tokens, or over a sliding window if `local`; with rotary position
+    embedding, or without positions if not `rotary`.
 
     It prepares the rotary angles, and the window and work lists for `models.attention`.
     """
 
     local: bool = False
+    rotary: bool = True
 
     name: ClassVar[str] = "attention"
     axes: ClassVar = {
@@ -187,6 +189,8 @@ class Attention(LayerKind):
         return {"window": window, "worklists": worklists}
 
     def _rotation(self, config: ModelConfig, position: jax.Array) -> Rotation:
+        if not self.rotary:
+            return Rotation.by_nothing(position, config.head_dim)
         return Rotation.at(position, config.rope, config.head_dim, local=self.local)
 
     def trunk_cache(self, config: ModelConfig, rows: int, length: int, forks: int) -> KeyValues:

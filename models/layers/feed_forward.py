@@ -1,4 +1,5 @@
-"""The gated feed-forward as a kind of layer. It works on single tokens, so it has no cache."""
+"""The feed-forward, gated or plain, as kinds of layers. They work on single tokens, so they have no
+cache."""
 
 from __future__ import annotations
 
@@ -42,9 +43,23 @@ class GatedFeedForward(nnx.Module):
         return gated(x, cast(self.gate), cast(self.up), cast(self.down), self.activation)
 
 
+class PlainFeedForward(nnx.Module):
+    """The feed-forward without a gate, down(activation(up(x)))."""
+
+    def __init__(self, config: ModelConfig, key: jax.Array):
+        up, down = jax.random.split(key)
+        self.up = Linear(config.hidden_size, config.ffn_size, up)
+        self.down = Linear(config.ffn_size, config.hidden_size, down)
+        self.activation = config.activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.down(ACTIVATION[self.activation](self.up(x)))
+
+
 ACTIVATION: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu2": lambda x: jnp.square(jax.nn.relu(x)),
 }
 
 
@@ -96,6 +111,7 @@ class FeedForward(LayerKind):
         "up/kernel": ("width", "ffn"),
         "down/kernel": ("ffn", "width"),
     }
+    kernels: ClassVar[int] = 3
 
     def init(self, config: ModelConfig, key: jax.Array) -> nnx.Module:
         return GatedFeedForward(config, key)
@@ -131,7 +147,19 @@ class FeedForward(LayerKind):
     def cost(self, config: ModelConfig, tokens: TrunkTokens | BranchTokens) -> Cost:
         width, inner, count = config.hidden_size, config.ffn_size, tokens.count
         return Cost(
-            linear=6 * count * width * inner,
+            linear=2 * count * self.kernels * width * inner,
             last=2 * count * width * inner,
-            moved=count * (2 * width + 3 * inner),
+            moved=count * (2 * width + self.kernels * inner),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainFeed(FeedForward):
+    """The feed-forward without a gate, with `model.ffn_size` and `model.activation`."""
+
+    name: ClassVar[str] = "plain_ffn"
+    axes: ClassVar = {"up/kernel": ("width", "ffn"), "down/kernel": ("ffn", "width")}
+    kernels: ClassVar[int] = 2
+
+    def init(self, config: ModelConfig, key: jax.Array) -> nnx.Module:
+        return PlainFeedForward(config, key)

@@ -184,7 +184,8 @@ class Cost:
       again: FLOPs of the mixing that its backward pass always recomputes.
       last: part of `linear`: the last product, which a rematerialized layer does not recompute,
         because no gradient needs its output.
-      cached: part of `linear` that the trunk or branch cache needs even if the output is unused.
+      cached: part of `linear` and `mixing` that the trunk or branch cache needs even if the output
+        is unused.
       moved: numbers in the compute dtype that products with weights read and write.
       scratch: float32 numbers that the mixing writes to memory and reads again.
     """
@@ -212,8 +213,8 @@ class LayerKind(abc.ABC):
     def init(self, config: ModelConfig, key: jax.Array) -> nnx.Module:
         """Initialize the parameters of one layer, float32.
 
-        A parameter named `scale` stays float32 in use. Parameters named `scale` or `bias` have no
-        weight decay.
+        Parameters named `scale` or `offset` stay float32 in use. Those and parameters named `bias`
+        have no weight decay.
         """
 
     def check(self, config: ModelConfig, tensor: int) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from models.layers.attention import Attention
-from models.layers.feed_forward import FeedForward
+from models.layers.feed_forward import FeedForward, PlainFeed
+from models.layers.mamba import Mamba2
 from models.layers.protocol import LayerKind
 from models.sharding import LOGICAL_AXES
 
@@ -90,3 +91,7 @@ def check_layers(config: ModelConfig, tensor: int) -> None:
 
 register("G", Attention(), FeedForward())
 register("L", Attention(local=True), FeedForward())
+# Networks of Mamba-2, attention and feed-forward, as Nemotron-H writes them.
+register("M", Mamba2())
+register("*", Attention(rotary=False))
+register("-", PlainFeed())

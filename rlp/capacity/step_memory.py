@@ -46,6 +46,8 @@ _FIELDS = {
     "width": ("hidden_size",),
     "heads": ("num_heads", "head_dim"),
     "kv_heads": ("num_kv_heads", "head_dim"),
+    "mamba_heads": ("mamba_heads", "mamba_head_dim"),
+    "mamba_groups": ("mamba_groups", "mamba_state"),
     "ffn": ("ffn_size",),
     "layers": ("num_layers",),
     "norm": ("hidden_size", "head_dim"),

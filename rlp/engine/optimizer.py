@@ -142,8 +142,10 @@ def _clip(limit: float) -> optax.GradientTransformationExtraArgs:
 
 
 def _is_matrix(params):
-    """Return which parameters decay: kernels and the embedding, but not norm scales and biases."""
+    """Return which parameters decay: kernels and the embedding, but not scales, offsets, biases."""
     return {
-        name: _is_matrix(child) if isinstance(child, dict) else name not in ("scale", "bias")
+        name: _is_matrix(child)
+        if isinstance(child, dict)
+        else name not in ("scale", "offset", "bias")
         for name, child in params.items()
     }

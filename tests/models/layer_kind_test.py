@@ -7,19 +7,17 @@ import re
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.cache import branch_bytes, trunk_bytes
 from models.layers.registry import LAYERS, kind_counts, register
 from models.sharding import batch_sharding, make_mesh, parameter_shardings
 from models.transformer import bind, shapes
-from models.tree import empty_branch_cache, forward, prefill
+from models.tree import forward
 from rlp.evaluation.generation.generator import Generator, Request
 from rlp.evaluation.generation.single import continuation
 from rlp.training import flops
-from tests.support import naive, tiny, trees
+from tests.support import equations, tiny, trees
 from tests.support.paths import ROOT
 from tests.support.trees import B, N, T, W
 
@@ -53,27 +51,12 @@ def params(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_branches_with_their_trunk_are_plain_rows(name):
-    config, theta = CONFIGS[name], params(name)
-    trunk, branches = trees.random_tree(7)
-    rows, live = trees.alone(trunk, branches), np.asarray(branches.live)
-    expected = np.asarray(trees.plain(theta, *rows, config=config))[live]
-    hidden = np.asarray(trees.packed(theta, trunk, branches, config=config))[live]
-    np.testing.assert_allclose(hidden, expected, rtol=1e-5, atol=1e-5)
-    cotangent = trees.random_cotangent(7)
-    error = tiny.relative_error(
-        trees.packed_gradient(theta, trunk, branches, cotangent, config=config),
-        trees.plain_gradient(theta, rows, branches.live, cotangent, config=config),
-    )
-    assert error < 1e-5
+    trees.assert_branches_are_plain_rows(CONFIGS[name], params(name))
 
 
 @pytest.mark.parametrize(("name", "sizes"), [("alone", (1,) * W), *((n, (2, 3)) for n in CONFIGS)])
 def test_it_decodes_as_it_scores(name, sizes):
-    trunk, branches = trees.random_tree(2)
-    inputs, live = (params(name), trunk, branches), np.asarray(branches.live)
-    hidden = np.asarray(trees.cached(*inputs, sizes=sizes, config=CONFIGS[name]))
-    expected = np.asarray(trees.packed(*inputs, config=CONFIGS[name]))
-    np.testing.assert_allclose(hidden[live], expected[live], rtol=1e-5, atol=1e-5)
+    trees.assert_it_decodes_as_it_scores(CONFIGS[name], params(name), sizes)
 
 
 @pytest.mark.parametrize(
@@ -100,16 +83,7 @@ def test_texts_that_take_the_place_of_others_begin_from_their_own_prompts(name):
 
 
 def test_documents_of_a_row_leak_no_gradient():
-    """The gradient of a document's loss with respect to the document before it is exactly zero."""
-    config, (trunk, _) = CONFIGS["alone"], trees.random_tree(4)
-    ids = jnp.arange(B * T, dtype=jnp.int32).reshape(B, T)
-    trunk = dataclasses.replace(trunk, tokens=ids)
-    config = dataclasses.replace(config, vocab_size=B * T)
-    second = (trunk.segment == 2)[..., None]
-    loss = lambda p: jnp.where(second, forward(bind(config, p), trunk), 0.0).sum()
-    gradient = tiny.jit(jax.grad(loss))(tiny.params(config))["embedding"]
-    read = np.any(np.asarray(gradient) != 0, axis=-1)
-    assert np.array_equal(read, np.asarray(trunk.segment == 2).ravel())
+    trees.assert_documents_leak_no_gradient(CONFIGS["alone"])
 
 
 def test_a_rematerialized_scan_has_the_same_gradient():
@@ -125,17 +99,7 @@ def test_a_rematerialized_scan_has_the_same_gradient():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_caches_have_the_shapes_that_the_kinds_declare(name):
     """The memory check reads only the declared shapes."""
-    config, (trunk, branches) = CONFIGS[name], trees.random_tree(0)
-
-    def caches(params):
-        model = bind(config, params)
-        _, cache = prefill(model, trunk)
-        return cache, empty_branch_cache(model, trunk, cache, branches, W)
-
-    size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-    of_trunk, of_branches = map(size, jax.eval_shape(caches, shapes(config)))
-    assert of_trunk == sum(trunk_bytes(config, B, T, N).values())
-    assert of_branches == sum(branch_bytes(config, B, N, W).values())
+    trees.assert_caches_have_declared_shapes(CONFIGS[name])
 
 
 def test_its_flops_are_counted():
@@ -178,54 +142,7 @@ def test_a_mesh_changes_nothing():
 
 
 def test_a_step_matches_its_equations_on_repeated_prefixes():
-    """Compare rollout, evidence and gradient with rows that repeat the prefix for every thought."""
-    config = tiny.model_config(num_layers=3, layer_pattern="AGm")
-    words, settings = tiny.words(config), tiny.rlp_settings(prompt=(14, 5), update_micro_batch=6)
-    theta, batch = tiny.params(config, 4), tiny.documents(0, [12, 16, 9, 14], 16, 22, forks=2)
-    stage = tiny.rollout_stage(config, settings, words)
-    rollout, reading = stage(theta, theta, batch, jax.random.key(3), jnp.int32(5))
-    evidence = tiny.evidence_stage(config, settings, words)(theta, theta, batch, rollout, reading)
-    thoughts = jax.tree.map(np.asarray, rollout.thoughts)
-    rows = naive.write_out(
-        [
-            naive.Branch(
-                batch.tokens[b].tolist(),
-                int(reading.forks.position[b, n // settings.group_size]),
-                thoughts.actions[b, n, : thoughts.length[b, n]].tolist(),
-                settings.horizon,
-            )
-            for b, n in np.ndindex(*thoughts.length.shape)
-        ],
-        words,
-        settings.thought_length,
-        30,
-        settings.prompt,
-    )
-    by_hand = naive.action_logprobs(theta, rows, config=config, vocabulary=words, temperature=1.0)
-    recorded = thoughts.logprobs.reshape(by_hand.shape)
-    np.testing.assert_allclose(recorded, by_hand, atol=1e-4)
-    by_hand = naive.target_logprobs(theta, rows, config=config, vocabulary=words).sum(axis=1)
-    np.testing.assert_allclose(np.ravel(evidence.reasoned), by_hand, rtol=1e-5, atol=1e-4)
-
-    advantages = np.random.default_rng(0).normal(size=thoughts.length.shape)
-    counted = np.ones_like(thoughts.closed)
-    policy_gradient = tiny.policy_gradient(config, settings, words)
-    (loss, _), gradient = policy_gradient(theta, rollout, advantages, counted)
-    expected, expected_gradient = naive.surrogate(
-        theta,
-        rows,
-        jnp.asarray(recorded),
-        jnp.asarray(advantages, jnp.float32).ravel(),
-        jnp.asarray(counted).ravel(),
-        (rows.action_at > 0).sum(axis=1),
-        config=config,
-        vocabulary=words,
-        temperature=1.0,
-        clip=(settings.clip_low, settings.clip_high, settings.clip_dual),
-        sequence=False,
-    )
-    np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
-    assert tiny.relative_error(gradient, expected_gradient) < 1e-4
+    equations.assert_a_step_matches(tiny.model_config(num_layers=3, layer_pattern="AGm"))
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,10 @@ def model_config(**changes) -> ModelConfig:
 @functools.cache
 def params(config: ModelConfig, seed: int = 0, scale: float = 10.0) -> Params:
     """Return parameters `scale` times as large as those of `init`, with norm scales between 0.5 and
-    1.5 and biases between -0.5 and 0.5."""
+    1.5, and biases and offsets between -0.5 and 0.5."""
 
     def enlarge(path, leaf):
-        if path[-1].key in ("scale", "bias"):
+        if path[-1].key in ("scale", "offset", "bias"):
             name = zlib.crc32(jax.tree_util.keystr(path).encode())  # a different key for each leaf
             key = jax.random.fold_in(jax.random.key(seed), name)
             around_one = path[-1].key == "scale" and not config.zero_centered_norm

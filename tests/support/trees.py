@@ -5,13 +5,15 @@ states must equal those of the plain row `trunk before the fork + live tokens of
 gradients must equal those of such rows.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.transformer import bind
+from models.cache import branch_bytes, trunk_bytes
+from models.transformer import bind, shapes
 from models.tree import (
     Branches,
     ForkPoints,
@@ -174,3 +176,55 @@ def assert_one_pass_is_a_pass_each(config, params):
         np.testing.assert_allclose(x[read], y[read], rtol=1e-5, atol=1e-5)
     expected = jax.tree.map(jnp.add, through_rows, through_branches)
     assert tiny.relative_error(gradient, expected) < 1e-5
+
+
+def assert_branches_are_plain_rows(config, params):
+    """Compare branches on their trunk with rows that repeat the prefix: hidden states, gradient."""
+    trunk, branches = random_tree(7)
+    rows, live = alone(trunk, branches), np.asarray(branches.live)
+    expected = np.asarray(plain(params, *rows, config=config))[live]
+    hidden = np.asarray(packed(params, trunk, branches, config=config))[live]
+    np.testing.assert_allclose(hidden, expected, rtol=1e-5, atol=1e-5)
+    cotangent = random_cotangent(7)
+    error = tiny.relative_error(
+        packed_gradient(params, trunk, branches, cotangent, config=config),
+        plain_gradient(params, rows, branches.live, cotangent, config=config),
+    )
+    assert error < 1e-5
+
+
+def assert_it_decodes_as_it_scores(config, params, sizes):
+    """Compare slots that run these numbers at a time on the caches with all of them at once."""
+    trunk, branches = random_tree(2)
+    inputs, live = (params, trunk, branches), np.asarray(branches.live)
+    hidden = np.asarray(cached(*inputs, sizes=sizes, config=config))
+    expected = np.asarray(packed(*inputs, config=config))
+    np.testing.assert_allclose(hidden[live], expected[live], rtol=1e-5, atol=1e-5)
+
+
+def assert_documents_leak_no_gradient(config):
+    """The gradient of a document's loss with respect to the one before it is exactly zero."""
+    trunk, _ = random_tree(4)
+    ids = jnp.arange(B * T, dtype=jnp.int32).reshape(B, T)
+    trunk = dataclasses.replace(trunk, tokens=ids)
+    config = dataclasses.replace(config, vocab_size=B * T, tie_embeddings=True)
+    second = (trunk.segment == 2)[..., None]
+    loss = lambda p: jnp.where(second, forward(bind(config, p), trunk), 0.0).sum()
+    gradient = tiny.jit(jax.grad(loss))(tiny.params(config))["embedding"]
+    read = np.any(np.asarray(gradient) != 0, axis=-1)
+    assert np.array_equal(read, np.asarray(trunk.segment == 2).ravel())
+
+
+def assert_caches_have_declared_shapes(config):
+    """Compare the bytes of the caches with those that the kinds declare."""
+    trunk, branches = random_tree(0)
+
+    def caches(params):
+        model = bind(config, params)
+        _, cache = prefill(model, trunk)
+        return cache, empty_branch_cache(model, trunk, cache, branches, W)
+
+    size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    of_trunk, of_branches = map(size, jax.eval_shape(caches, shapes(config)))
+    assert of_trunk == sum(trunk_bytes(config, B, T, N).values())
+    assert of_branches == sum(branch_bytes(config, B, N, W).values())

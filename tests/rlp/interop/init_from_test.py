@@ -24,8 +24,13 @@ from tests.support.runs import Crash, crash_at, one_device  # noqa: F401  a fixt
 pytestmark = pytest.mark.usefixtures("one_device")
 
 CPU = opened_model.conversion_mesh()
-COMPUTE = {"compute_dtype": "bfloat16", "remat": "block", "attention": "xla"}
-PLAIN = {"compute_dtype": "float32", "remat": "none", "attention": ""}
+COMPUTE = {
+    "compute_dtype": "bfloat16",
+    "remat": "block",
+    "attention": "xla",
+    "state_dtype": "bfloat16",
+}
+PLAIN = {"compute_dtype": "float32", "remat": "none", "attention": "", "state_dtype": "float32"}
 
 
 def config(**changes) -> ConfigDict:
