@@ -74,6 +74,8 @@ def _compared(opened: "Opened", compared: "list[Prompt]", out: Path) -> bool:
     from rlp.run import export_model, prompts
 
     theirs, ends = verify.TransformersModel(out), prompts.exported_stop_ids(opened)
+    if theirs.corrected:
+        print(f"corrected: {theirs.corrected}")
     params = export_model.round_trip(opened.params, _DTYPE.value)
     shown = lambda ids: ", ".join(f"{opened.method.tokenizer.decode([i])!r} {i}" for i in ids)
     lines = [

@@ -58,6 +58,10 @@ def _network(family: "hf.Family") -> "ModelConfig":
     from models.rope import Rope
 
     pattern = family.layers.example
+    activations = {"hidden_activation": "gelu_tanh", "mlp_hidden_act": "relu2"}
+    own = dict(family.shared)
+    if "M" in pattern:
+        own |= {"mamba_heads": 4, "mamba_head_dim": 16, "mamba_groups": 2, "mamba_state": 16}
     return ModelConfig(
         vocab_size=320,
         hidden_size=64,
@@ -66,12 +70,12 @@ def _network(family: "hf.Family") -> "ModelConfig":
         num_kv_heads=2,
         head_dim=32,
         ffn_size=128,
-        activation="gelu_tanh" if family.activation_field == "hidden_activation" else "silu",
+        activation=activations.get(family.activation_field, "silu"),
         sliding_window=64 if "L" in pattern else 0,
         layer_pattern=pattern,
         rope=Rope(family.default_theta, local_theta=family.default_local_theta),
         tie_embeddings=family.defaults["tie_word_embeddings"],
-        **family.shared,
+        **own,
     )
 
 

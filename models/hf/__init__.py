@@ -4,7 +4,7 @@
     fields        the fields of config.json: supported, fixed to one value, or without effect
     local_layers  the ways in which config.json marks local layers
     family        the declaration of a family: shared fields, weights, defaults
-    gemma, llama, olmo, qwen  the families, a file for each group; `families` lists all of them
+    gemma, llama, nemotron, olmo, qwen  the families, a file for each group; `families` lists all
     rope          rotary position embeddings in config.json
     config        config.json to `ModelConfig` and back
 
@@ -21,8 +21,8 @@ from models.hf.config import (
 )
 from models.hf.families import BY_NAME, tensors
 from models.hf.family import Family
-from models.hf.fields import INERT, Json, Unsupported
-from models.hf.weights import Tensor, is_buffer
+from models.hf.fields import INERT, Json, Unsupported, inert
+from models.hf.weights import Tensor, as_in, is_buffer, whole_shapes
 
 __all__ = [
     "BY_NAME",
@@ -31,12 +31,15 @@ __all__ = [
     "Json",
     "Tensor",
     "Unsupported",
+    "as_in",
     "family_for",
     "family_of",
+    "inert",
     "is_buffer",
     "read_config",
     "replaced",
     "tensors",
     "unread_fields",
+    "whole_shapes",
     "write_config",
 ]

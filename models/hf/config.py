@@ -15,17 +15,24 @@ from models.hf.fields import (
     COUNT,
     FIXED,
     FLAG,
-    INERT,
     NUMBER,
     TEXT,
     Fields,
     Json,
     Unsupported,
+    inert,
     supported,
+    under_own_names,
 )  # fmt: skip
 from models.hf.rope import read_rope, unread_parameters, write_rope
+from models.rope import Rope
 
-ACTIVATIONS = {"swish": "silu", "silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+ACTIVATIONS = {
+    "swish": "silu",
+    "silu": "silu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu2": "relu2",
+}
 MAX_LAYERS = 2**16  # far beyond any network; bounds the list of layer types
 # Groups of fields that describe one thing: if one changes, all are rewritten.
 FIELD_GROUPS = (
@@ -36,6 +43,14 @@ FIELD_GROUPS = (
     frozenset(
         ("original_max_position_embeddings", "rope_local_base_freq", "rope_parameters",
          "rope_scaling", "rope_theta")
+    ),
+    frozenset(
+        ("hybrid_override_pattern", "layers_block_type", "layer_types", "num_hidden_layers")
+    ),
+    *(
+        frozenset((name, other))
+        for family in FAMILIES
+        for other, name in (*family.aliases.items(), *family.same.items())
     ),
 )  # fmt: skip
 
@@ -73,7 +88,7 @@ def read_config(config: Json) -> ModelConfig:
         the field.
     """
     family = family_of(config)
-    f = Fields(family, config)
+    f = Fields(family, under_own_names(family, config))
     f.check(fixed(family))
     width, heads = f.take("hidden_size", COUNT), f.take("num_attention_heads", COUNT)
     if family.whole_heads and width % heads:
@@ -81,7 +96,7 @@ def read_config(config: Json) -> ModelConfig:
             f"hidden_size={width} is not a multiple of num_attention_heads={heads}, as "
             f"{family.name} needs"
         )
-    layers = f.take("num_hidden_layers", COUNT)
+    layers = family.layers.count(f)
     if layers > MAX_LAYERS:
         raise Unsupported(f"num_hidden_layers={layers} is more than {MAX_LAYERS}")
     activation = f.take(family.activation_field, TEXT)
@@ -98,10 +113,10 @@ def read_config(config: Json) -> ModelConfig:
         "head_dim": f.take("head_dim", COUNT) or width // heads,
         "ffn_size": f.take("intermediate_size", COUNT),
         "activation": ACTIVATIONS[activation],
-        "norm_epsilon": float(f.take("rms_norm_eps", NUMBER)),
+        "norm_epsilon": float(f.take(family.epsilon_field, NUMBER)),
         "sliding_window": window,
         "layer_pattern": pattern,
-        "rope": read_rope(family, f),
+        "rope": read_rope(family, f) if family.rotary else Rope(),
         "tie_embeddings": f.take("tie_word_embeddings", FLAG),
     }
     values |= family.read_own(f, values)
@@ -120,8 +135,9 @@ def unread_fields(config: Json) -> list[str]:
       Unsupported: If the family is not supported.
     """
     family = family_of(config)
-    known = supported(family) | fixed(family) | INERT
-    return sorted([*(config.keys() - known), *unread_parameters(config)])
+    known = supported(family) | fixed(family) | inert(family)
+    rotary = unread_parameters(config) if family.rotary else []
+    return sorted([*(config.keys() - known), *rotary])
 
 
 def write_config(family: Family, model: ModelConfig) -> Json:
@@ -142,12 +158,14 @@ def write_config(family: Family, model: ModelConfig) -> Json:
         "head_dim": model.head_dim,
         "intermediate_size": model.ffn_size,
         family.activation_field: activations[model.activation],
-        "rms_norm_eps": model.norm_epsilon,
+        family.epsilon_field: model.norm_epsilon,
         "tie_word_embeddings": model.tie_embeddings,
     }
     fields |= {name: FIXED[name][0] for name in family.defaults if name in FIXED}
     fields |= family.write_own(model)
-    fields |= family.layers.write(model) | write_rope(family, model.rope)
+    fields |= family.layers.write(model)
+    if family.rotary:
+        fields |= write_rope(family, model.rope)
     round_trip = read_config(fields)
     if differences := [
         f"model.{field.name}={getattr(model, field.name)!r}"

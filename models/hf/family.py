@@ -34,6 +34,12 @@ class Family:
       whole_heads: its config class requires hidden_size to be a multiple of the number of heads,
         even if head_dim is set.
       more: supported fields that its config class accepts without declaring them.
+      epsilon_field: the field with the epsilon of its norms.
+      rotary: whether its attention has rotary positions.
+      aliases: other names of fields, which replace them if they are present.
+      same: fields that nobody reads, but that must have the value of another one if present.
+      inert: fields without effect on its networks, also if they have one in other families.
+      other_prefix: a prefix of the names of its tensors, and what is in its place in some files.
     """
 
     name: str
@@ -51,11 +57,18 @@ class Family:
     default_local_theta: float = 0.0
     whole_heads: bool = False
     more: tuple[str, ...] = ()
+    epsilon_field: str = "rms_norm_eps"
+    rotary: bool = True
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    same: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    inert: tuple[str, ...] = ()
+    other_prefix: tuple[str, str] = ("", "")
 
     @property
     def activation_field(self) -> str:
         """Name of the field with the activation."""
-        return next(name for name in ("hidden_act", "hidden_activation") if name in self.defaults)
+        names = ("hidden_act", "hidden_activation", "mlp_hidden_act")
+        return next(name for name in names if name in self.defaults)
 
 
 TRANSPOSED = (Transposed(),)

@@ -57,6 +57,13 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "num_local_experts": (None, 0),
     "n_routed_experts": (None, 0),
     "num_mtp_layers": (None, 0),
+    # Parts of a Mamba-2 layer, of the residual stream, and further layers, in other forms.
+    "mamba_hidden_act": ("silu",),
+    "mamba_proj_bias": (False,),
+    "num_nextn_predict_layers": (0,),
+    "residual_in_fp32": (False,),
+    "use_bias": (False,),
+    "use_conv_bias": (True,),
     # The network is of another type, or only a part of the model.
     "is_encoder_decoder": (False,),
     "decoder": (None,),
@@ -205,4 +212,27 @@ class Fields:
 
 def supported(family: Family) -> frozenset[str]:
     """Return the fields that define a network of this family."""
-    return SHARED | family.defaults.keys() | set(family.more)
+    own = family.defaults.keys() | set(family.more) | family.aliases.keys() | family.same.keys()
+    return (SHARED | own) - set(family.inert)
+
+
+def inert(family: Family) -> frozenset[str]:
+    """Return the fields that transformers reads for this family without effect on a network."""
+    return INERT | set(family.inert)
+
+
+def under_own_names(family: Family, config: Json) -> Json:
+    """Return a config.json with the fields of aliases under the names of the family.
+
+    Raises:
+      Unsupported: If two fields that mean the same contradict each other.
+    """
+    fields = {name: x for name, x in config.items() if name not in family.aliases}
+    for alias, name in family.aliases.items():
+        if alias in config and fields.setdefault(name, config[alias]) != config[alias]:
+            raise Unsupported(f"{alias}={config[alias]!r} contradicts {name}={fields[name]!r}")
+    for copy, name in family.same.items():
+        value = fields.get(name, family.defaults[name])
+        if config.get(copy) not in (None, value):
+            raise Unsupported(f"{copy}={config[copy]!r} contradicts {name}={value!r}")
+    return fields

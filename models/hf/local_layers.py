@@ -20,6 +20,10 @@ class NoLocalLayers:
     windowed = False  # whether sliding_window may be set
     example = "G"  # a pattern that such a family can have
 
+    def count(self, f: Fields) -> int:
+        """Return the number of layers."""
+        return f.take("num_hidden_layers", COUNT)
+
     def read(self, f: Fields, name: str, layers: int) -> tuple[int, str]:
         """Return the window and the layer pattern (`ModelConfig.layer_pattern`).
 
@@ -52,7 +56,7 @@ class NoLocalLayers:
                 f"sliding_window={window!r} leaves local layers nothing to see; set it to the "
                 "number of tokens that they see, or to null if no layer is local"
             )
-        return window, _shortest("".join(letters))
+        return window, shortest("".join(letters))
 
     def window(self, f: Fields, window: int | None) -> int | None:
         """Return the window, given the value of the field `sliding_window`."""
@@ -132,7 +136,7 @@ def _every(every: int, layers: int) -> list[str]:
     return ["G" if (i + 1) % every == 0 else "L" for i in range(layers)]
 
 
-def _shortest(letters: str) -> str:
+def shortest(letters: str) -> str:
     """Return the shortest pattern that, repeated, gives these layers."""
     size = len(letters)
     # A pattern repeats if the letters shifted by its length are the same.

@@ -3,6 +3,7 @@ effect, and missing or null fields mean the same as in transformers."""
 
 import copy
 import dataclasses
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,8 @@ from tests.support import transformers_source as source
 
 @configs.every_family
 def test_what_the_source_of_transformers_reads_is_declared(family):
-    declared = supported(hf.BY_NAME[family]) | fixed(hf.BY_NAME[family]) | hf.INERT
+    known = hf.BY_NAME[family]
+    declared = supported(known) | fixed(known) | hf.inert(known)
     unknown = source.in_source(family) - declared
     assert not unknown, "support, refuse (FIXED) or declare (HARMLESS) these in models/hf/fields.py"
 
@@ -55,7 +57,8 @@ def test_what_a_run_of_transformers_reads_is_declared(family, tmp_path):
         model(tokens, labels=tokens).loss.backward()
         model.generate(tokens, do_sample=False, max_new_tokens=2)
     assert "hidden_size" in read
-    unknown = read - supported(hf.BY_NAME[family]) - fixed(hf.BY_NAME[family]) - hf.INERT
+    known = hf.BY_NAME[family]
+    unknown = read - supported(known) - fixed(known) - hf.inert(known)
     assert not unknown, "support, refuse (FIXED) or declare (HARMLESS) these in models/hf/fields.py"
 
 
@@ -86,7 +89,7 @@ def test_the_parameters_of_rotary_scaling_are_those_that_transformers_reads():
 @configs.every_family
 def test_what_only_other_families_read_changes_nothing(family):
     """Fields that only other config classes declare, even if shared code reads them."""
-    own = source.in_source(family)
+    own = source.in_source(family) | supported(hf.BY_NAME[family])
     others = {name for other in hf.BY_NAME.values() for name in other.defaults} - own - hf.INERT
     assert others
     config = configs.tiny(family)
@@ -109,6 +112,8 @@ def test_defaults_are_those_of_the_config_class(family):
 
 def network_of(config: Any) -> dict[str, Any]:
     """Return the network that a transformers config object describes, in terms of `ModelConfig`."""
+    if config.model_type == "nemotron_h":
+        return hybrid_of(config)
     kinds = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None)
     if kinds is None:
@@ -140,8 +145,41 @@ def network_of(config: Any) -> dict[str, Any]:
     }
 
 
+def hybrid_of(config: Any) -> dict[str, Any]:
+    """Return `network_of` a hybrid with Mamba-2."""
+    letters = tuple(config.hybrid_override_pattern)
+    assert "E" not in letters
+    low, high = config.time_step_limit
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_layers": len(letters),
+        "num_heads": config.num_attention_heads,
+        "num_kv_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "ffn_size": config.intermediate_size,
+        "activation": ACTIVATIONS[config.mlp_hidden_act],
+        "norm_epsilon": config.layer_norm_epsilon,
+        "letters": letters,
+        "sliding_window": config.sliding_window or 0,
+        "tie_embeddings": config.tie_word_embeddings,
+        "scale": config.head_dim,
+        "softcap": 0.0,
+        "thetas": (1e4, 1e4),
+        "mamba_heads": config.mamba_num_heads,
+        "mamba_head_dim": config.mamba_head_dim,
+        "mamba_groups": config.n_groups,
+        "mamba_state": config.ssm_state_size,
+        "mamba_taps": config.conv_kernel,
+        "mamba_step_min": low,
+        "mamba_step_max": 0.0 if high == math.inf else high,
+    }
+
+
 def our_network(model: ModelConfig) -> dict[str, Any]:
     fields = {name: getattr(model, name) for name in network_names()}
+    if "M" in model.letters:
+        fields |= {name: getattr(model, name) for name in vars(model) if name.startswith("mamba_")}
     return fields | {
         "scale": model.query_pre_attn_scalar or model.head_dim,
         "softcap": model.logit_softcap,
@@ -204,8 +242,7 @@ def test_a_field_that_is_missing_or_null_means_what_it_means_to_transformers(fam
 
 @configs.every_family
 def test_a_config_with_only_a_model_type_is_the_default_one(family):
-    config = {"model_type": family}
-    assert our_network(hf.read_config(config)) == network_of(configs.their_config(config))
+    assert_same_reading({"model_type": family})
 
 
 @pytest.mark.parametrize(
@@ -271,10 +308,12 @@ VALUES: dict[str, list[Any]] = {
 @configs.every_family
 @pytest.mark.parametrize("seed", range(3))
 def test_fields_together_are_read_as_transformers_reads_them(family, seed):
-    draw = random.Random(f"{family} {seed}")
+    draw, known = random.Random(f"{family} {seed}"), hf.BY_NAME[family]
+    # What contradicts another field is refused here, and ignored there.
+    told_twice = {*known.same, *({"layer_types"} if known.aliases else ())}
     for _ in range(15):
         config = configs.tiny(family)
-        for name in draw.sample(sorted(VALUES), 3):
+        for name in draw.sample(sorted(VALUES.keys() - told_twice), 3):
             config[name] = copy.deepcopy(draw.choice(VALUES[name]))
         if draw.random() < 0.5:
             del config["rope_theta"]

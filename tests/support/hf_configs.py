@@ -22,6 +22,15 @@ OWN: dict[str, hf.Json] = {
         "head_dim": 16,
         "query_pre_attn_scalar": 24,
     },
+    "nemotron_h": {
+        "head_dim": 16,
+        "hybrid_override_pattern": "M-M*",
+        "mamba_num_heads": 8,
+        "mamba_head_dim": 12,
+        "n_groups": 2,
+        "ssm_state_size": 16,
+        "time_step_min": 1e-9,
+    },
 }
 BASE = theirs.BASE | {
     "hidden_size": 64,

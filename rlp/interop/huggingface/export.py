@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from models.hf import Tensor
+from models.hf import Tensor, whole_shapes
 from models.paths import by_name
 from rlp.interop.huggingface.folder import CONFIG, INDEX, WEIGHTS
 from rlp.interop.huggingface.tensors import stacked_layers
@@ -69,7 +69,8 @@ def write_folder(
     _check_files(files, texts)
     if dtype not in DTYPES:
         raise UserError(f"cannot write weights with dtype {dtype!r}; choose {' or '.join(DTYPES)}")
-    sizes = {tensor.name: math.prod(tensor.shape) * jnp.dtype(dtype).itemsize for tensor in written}
+    width = jnp.dtype(dtype).itemsize
+    sizes = {name: math.prod(shape) * width for name, shape in whole_shapes(written).items()}
     _check_target(out, sum(sizes.values()))
     weight_map = _plan(sizes, shard_bytes)
     if len(set(weight_map.values())) > 1:
@@ -140,13 +141,16 @@ def _write_shard(
     path: Path, leaves: Mapping[str, jax.Array], tensors: Iterable[Tensor], dtype: str
 ) -> None:
     """Write one safetensors shard; its arrays are freed when this returns."""
-    arrays = {tensor.name: _gather(leaves[tensor.path], tensor, dtype) for tensor in tensors}
+    arrays = {}
+    for name, parts in itertools.groupby(tensors, lambda tensor: tensor.name):
+        first, *others = (_gather(leaves[part.path], part, dtype) for part in parts)
+        arrays[name] = np.concatenate([first, *others]) if others else first
     save_file(arrays, path, metadata={"format": "pt"})  # transformers requires this metadata
     path.chmod((path.parent / CONFIG).stat().st_mode)  # safetensors allows only the owner to read
 
 
 def _gather(leaf: jax.Array, tensor: Tensor, dtype: str) -> np.ndarray:
-    """Return a tensor on the host as it is written to the file, in C order.
+    """Return a tensor, or its part, on the host as it is written to the file, in C order.
 
     Raises:
       UserError: If a value is not finite in `dtype`, whose range may be smaller.

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,7 @@ class TransformersModel:
     Attributes:
       template: whether its tokenizer has a chat template.
       ends: the ids at which `generate` stops.
+      corrected: what was corrected in the model; "" if nothing was.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -98,6 +100,7 @@ class TransformersModel:
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"transformers cannot load {folder}: {error}") from error
+        self.corrected = _follow_step_limits(self._model)
         self._torch = torch
         self.template: bool = self._tokenizer.chat_template is not None
         ends = self._model.generation_config.eos_token_id
@@ -133,6 +136,29 @@ class TransformersModel:
                 max_new_tokens=tokens,
             )
         return outputs[0, len(ids) :].tolist()
+
+
+def _follow_step_limits(model: Any) -> str:
+    """Let the Mamba-2 layers of Nemotron-H follow config.json, and return what was changed.
+
+    transformers 5.23 bounds their steps from below by `time_step_min`, which is meant for the
+    initialization, in place of `time_step_limit`, and only where it computes several tokens at once
+    (https://github.com/huggingface/transformers/pull/48989).
+    """
+    config = model.config
+    if config.model_type != "nemotron_h":
+        return ""
+    limits = tuple(map(float, config.time_step_limit))
+    mixers = [module for module in model.modules() if hasattr(module, "time_step_limit")]
+    ignored = {tuple(mixer.time_step_limit) for mixer in mixers} - {limits}
+    for mixer in mixers:
+        mixer.time_step_limit = limits
+    if not ignored:
+        return ""
+    return (
+        f"transformers ignores time_step_limit={list(limits)} of config.json and uses "
+        f"{list(*ignored)}; it is compared with the limits of config.json"
+    )
 
 
 def compare(

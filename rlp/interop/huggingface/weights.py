@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from models.hf import Tensor, is_buffer
+from models.hf import Tensor, as_in, is_buffer, whole_shapes
 from models.paths import by_name
 from rlp.interop.huggingface.folder import open_weights, weight_files
 from rlp.interop.huggingface.tensors import stacked_layers
@@ -61,6 +61,7 @@ def read_params(
     """
     stacked_layers(tensors, by_name(shardings))
     files = weight_files(folder)
+    tensors = as_in(files, tensors)
     _check_headers(folder, files, tensors)
     _check_copies(files, tensors)
     read = lambda name: _read(files[name], name)
@@ -78,7 +79,8 @@ def params_from(
 
     Args:
       read: returns the values of a tensor by name, in float32 and with the shape in `tensors`. It
-        is called once for each tensor except copies, in the order of `tensors`.
+        is called once for each tensor except copies, in the order of `tensors`, in which parts of
+        the same tensor are next to each other.
       tensors, shardings, dtype, watch: as for `read_params`.
 
     Raises:
@@ -88,12 +90,13 @@ def params_from(
     leaf_shardings = by_name(shardings)
     layers = stacked_layers(tensors, leaf_shardings)
     params: dict[str, jax.Array] = {}
+    part = _reader(read)
     for tensor in watch([tensor for tensor in tensors if not tensor.copy_of]):
         path, sharding = tensor.path, leaf_shardings[tensor.path]
         stacked = tensor.layer is not None
         axes = PartitionSpec(*sharding.spec[1:]) if stacked else sharding.spec
         layer_sharding = NamedSharding(sharding.mesh, axes)
-        x = _placed(tensor.ours(_finite(tensor.name, read(tensor.name))), layer_sharding)
+        x = _placed(tensor.ours(_finite(tensor.name, part(tensor))), layer_sharding)
         # Wait at every step: otherwise the host reads ahead and keeps tensors in memory.
         jax.block_until_ready(x)
         if stacked and path not in params:
@@ -107,6 +110,19 @@ def params_from(
         del x  # before the next tensor is read
     leaves = [params[path] for path in leaf_shardings]
     return jax.tree.unflatten(jax.tree.structure(shardings), leaves)
+
+
+def _reader(read: Callable[[str], np.ndarray]) -> Callable[[Tensor], np.ndarray]:
+    """Return a function that reads a tensor, or a part of one that is kept until its next part."""
+    kept = functools.lru_cache(maxsize=1)(read)
+
+    def part(tensor: Tensor) -> np.ndarray:
+        if tensor.rows is not None:
+            return tensor.part(kept(tensor.name))
+        kept.cache_clear()
+        return read(tensor.name)
+
+    return part
 
 
 def _placed(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
@@ -181,7 +197,7 @@ def _check_headers(folder: Path, files: Mapping[str, Path], tensors: Sequence[Te
     Raises:
       UserError: If tensors do not fit; all of them are named.
     """
-    expected = {tensor.name: tuple(tensor.shape) for tensor in tensors}
+    expected = whole_shapes(tensors)
     headers = _headers(files)
     shapes = {name: shape for name, (shape, _) in headers.items()}
     others = {name: dtype for name, (_, dtype) in headers.items() if dtype not in DTYPES}

@@ -1,5 +1,6 @@
 """Round trips from the Hugging Face format and back preserve every bit and the behavior."""
 
+import json
 import shutil
 
 import jax.numpy as jnp
@@ -113,6 +114,37 @@ def test_verify_passes_an_export_and_not_one_with_another_weight(saved, tmp_path
     (result,) = compared(ours, tmp_path / "out", 12)
     assert not result.same_text
     assert result.error > verify.TOLERANCE
+
+
+@pytest.mark.slow
+def test_verify_corrects_the_least_step_of_transformers(saved, tmp_path):
+    """It fails when transformers follows `time_step_limit`; `verify` then has nothing to do."""
+    folder = shutil.copytree(saved("nemotron_h"), tmp_path / "m")
+    fields = folders.config_json(folder) | {"time_step_min": 0.5}
+    (folder / "config.json").write_text(json.dumps(fields))
+    ours = opened(folder)
+    export_model.export_model(ours, tmp_path / "out", "float32", GB)
+    assert folders.config_json(tmp_path / "out")["time_step_min"] == 0.5
+    tokens = np.random.default_rng(0).integers(0, ROWS, (1, 40))
+    expected = our_logits(ours.method.model, ours.params, tokens)[0]
+    spread = expected.max() - expected.min()
+    plain = theirs.their_logits(loaded(tmp_path / "out"), tokens)[0]
+    assert np.abs(plain - expected).max() > 10 * verify.TOLERANCE * spread
+    corrected = verify.TransformersModel(tmp_path / "out")
+    assert "ignores time_step_limit=[0.0, inf] of config.json and uses [0.5" in corrected.corrected
+    assert np.abs(corrected.logits(tokens[0].tolist()) - expected).max() < 1e-5 * spread
+    (result,) = compared(ours, tmp_path / "out", 12)
+    assert result.same_text
+
+
+@pytest.mark.slow
+def test_weights_under_the_names_of_other_files_are_read(saved, tmp_path):
+    folder = shutil.copytree(saved("nemotron_h"), tmp_path / "m")
+    values = folders.tensors(folder)
+    renamed = {name.replace("backbone.", "model."): x for name, x in values.items()}
+    assert renamed.keys() != values.keys()
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    folders.assert_same_bits(opened(folder).params, opened(saved("nemotron_h")).params)
 
 
 # Rows of the embedding and the output projection.
