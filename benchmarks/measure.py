@@ -22,7 +22,8 @@ MATMUL_SIZE = 1024
 
 
 def make_model(sizes: NetworkSizes) -> ModelConfig:
-    """Return the config of the network; other fields have their defaults."""
+    """Return the config of the network; other fields have their defaults. Mamba-2 has heads of the
+    same width as attention, and as many groups as there are key and value heads."""
     return ModelConfig(
         vocab_size=sizes.vocab,
         hidden_size=sizes.hidden,
@@ -33,6 +34,10 @@ def make_model(sizes: NetworkSizes) -> ModelConfig:
         ffn_size=sizes.ffn_size,
         compute_dtype=sizes.dtype,
         remat=sizes.remat,
+        layer_pattern=sizes.pattern,
+        mamba_heads=sizes.mamba_heads,
+        mamba_head_dim=sizes.head_dim,
+        mamba_groups=sizes.kv_heads,
     )
 
 

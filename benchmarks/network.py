@@ -12,6 +12,7 @@ from rlp.runtime.errors import UserError
 FIRST_WORD = 8  # lower ids are special or unused, so that documents contain words only
 DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "block", "dots")
+LETTERS = "GM*-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,9 @@ class NetworkSizes:
     lr: float = fields.flag(1e-6, "learning rate of AdamW", least=0)
     dtype: str = fields.flag("float32", "dtype of activations and matmuls", choices=DTYPES)
     remat: str = fields.flag("none", "what the backward pass recomputes", choices=REMAT, own=True)
+    pattern: str = fields.flag(
+        "G", "model.layer_pattern: G, or M (Mamba-2), * (attention) and - (feed-forward)", own=True
+    )
 
     def __post_init__(self):
         fields.check_ranges(self)
@@ -47,11 +51,23 @@ class NetworkSizes:
             )
         if self.head_dim % 2:
             raise UserError(f"--head_dim={self.head_dim} is odd; RoPE needs an even number")
+        if not self.pattern or set(self.pattern) - set(LETTERS):
+            raise UserError(f"--pattern={self.pattern!r}; use letters of {LETTERS}")
+        if "M" in self.pattern and self.mamba_heads % self.kv_heads:
+            raise UserError(
+                f"--kv_heads={self.kv_heads} does not divide the {self.mamba_heads} heads of "
+                "Mamba-2, 2 * hidden / head_dim; change one"
+            )
 
     @property
     def ffn_size(self) -> int:
         """Inner width of the feed-forward."""
         return self.ffn or 3 * self.hidden
+
+    @property
+    def mamba_heads(self) -> int:
+        """Heads of Mamba-2, together twice as wide as the residual stream."""
+        return 2 * self.hidden // self.head_dim
 
     def command(self) -> list[str]:
         """Return the command line that times this project."""

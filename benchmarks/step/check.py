@@ -29,6 +29,7 @@ from benchmarks.step import naive
 from benchmarks.step.naive import StepResults
 from benchmarks.step.product import Case, batches, make_case, make_trainer
 from benchmarks.step.workload import Workload
+from models.sharding import IN_FLOAT32
 from models.transformer import Params, init
 from rlp.data.batch import Batch
 from rlp.data.rows import Rows
@@ -168,7 +169,7 @@ def _named(unit: str, errors: dict[str, Any]) -> dict[str, float]:
 
 def sharpened(case: Case, seed: int) -> Params:
     """Return initial parameters with larger matrices."""
-    enlarge = lambda path, x: x if path[-1].key == "scale" else SHARPENING * x
+    enlarge = lambda path, x: x if path[-1].key in IN_FLOAT32 else SHARPENING * x
     return jax.tree_util.tree_map_with_path(enlarge, init(case.model, jax.random.key(seed)))
 
 

@@ -101,6 +101,12 @@ def test_the_step_equals_the_naive_layout(both):
     assert complaints(check.differences(results, expected)) == []
 
 
+@pytest.mark.slow
+def test_the_step_of_a_hybrid_equals_the_naive_layout():
+    sizes = dataclasses.replace(TINY, pattern="M*-", layers=3)
+    assert complaints(check.differences_of(sizes), sizes) == []
+
+
 def test_closed_and_unclosed_thoughts_are_compared(both):
     _, case, (*_, thoughts), _ = both
     ends = [(actions[-1],) for document in thoughts for group in document for actions in group]
