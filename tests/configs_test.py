@@ -8,8 +8,18 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from configs import ablations, default, demo, qwen3_1p7b_rlp, qwen3_14b_rlp, sft, text
+from configs import (
+    ablations,
+    default,
+    demo,
+    nemotron_nano_12b_rlp,
+    qwen3_1p7b_rlp,
+    qwen3_14b_rlp,
+    sft,
+    text,
+)
 from models.backend import compiling_for
+from models.layers.registry import LAYERS
 from models.transformer import count_parameters, shapes
 from rlp.capacity import compilers
 from rlp.capacity.chips import parse_topology
@@ -29,6 +39,7 @@ CONFIGS = {
     "sft": sft.get_config(),
     "qwen3_1p7b_rlp": qwen3_1p7b_rlp.get_config(),
     "qwen3_14b_rlp": qwen3_14b_rlp.get_config(),
+    "nemotron_nano_12b_rlp": nemotron_nano_12b_rlp.get_config(),
     "ablations:rollouts": ablations.get_config("rollouts"),
 }
 BYTES = {"data.train": "some.txt", "data.eos": ""}  # data for the byte tokenizer
@@ -96,6 +107,25 @@ def test_the_recipe_for_qwen3_14b_has_the_published_shape():
     by_hand = 2 * 151_936 * d + layers * (attention + 3 * d * ffn + 2 * d) + d
     assert count_parameters(assembly.build(config).method.model) == by_hand == 14_768_307_200
     assert f"{by_hand:,}" in (ROOT / "configs" / "qwen3_14b_rlp.py").read_text()
+
+
+def test_the_recipe_for_nemotron_nano_12b_has_the_published_shape():
+    config = nemotron_nano_12b_rlp.get_config()
+    config.update_from_flattened_dict(BYTES)
+    model = assembly.build(config).method.model
+    letters = [model.letters.count(letter) for letter in "M*-"]
+    d, inner, shared, heads, ffn = 5120, 128 * 80, 8 * 128, 128, 20480
+    mamba = d * (2 * inner + 2 * shared + heads) + 5 * (inner + 2 * shared) + inner + 3 * heads
+    of_layers = mamba + inner * d, d * 128 * 2 * (40 + 8), 2 * d * ffn
+    by_hand = sum(n * (x + d) for n, x in zip(letters, of_layers, strict=True))
+    by_hand += 2 * 131_072 * d + d
+    assert letters == [28, 6, 28]
+    assert count_parameters(model) == by_hand == 12_310_001_152
+    text = (ROOT / "configs" / "nemotron_nano_12b_rlp.py").read_text()
+    assert f"{by_hand:,}" in text
+    state = LAYERS["M"][0].branch_cache(model, 1, 1, 0).state
+    assert 28 * state.size * 4 == 140 * 2**20
+    assert "140 MiB" in text
 
 
 def recipe():

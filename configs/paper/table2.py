@@ -4,11 +4,11 @@
 
 (base.py in this folder lists the files of <folder>; `--config.init_from=…` selects another model.)
 
-The larger model of the paper is Nemotron-Nano-12B-v2, a hybrid of Mamba-2 and attention. **This project does not
-support that family**: `init_from` refuses it by name. Here the same chain starts from Qwen3-14B-Base, the other
-larger model of the paper, with the 250M tokens of the 12B run. The paper compares a base trained on 20T tokens
-with RLP from a checkpoint at 19.8T; here both starts are the same model, so `none` and `rlp` differ by the 250M
-tokens only.
+The larger model of the paper is Nemotron-Nano-12B-v2, a hybrid of Mamba-2 and attention, from a checkpoint at
+19.8T tokens that is not public; the paper compares it with the base trained on 20T. Here the same chain starts from
+Qwen3-14B-Base, the other larger model of the paper, with the 250M tokens of the 12B run. Both starts are the same
+model, so `none` and `rlp` differ by the 250M tokens only. With
+--config.init_from=nvidia/NVIDIA-Nemotron-Nano-12B-v2-Base both start from the base trained on 20T tokens.
 
 The paper publishes averages, whose "overall" counts science twice, so the table of the pipeline shows none of
 them: Nemotron-Nano-12B-v2 42.81 -> 61.32 with RLP, after SFT and RLVR 65.31 and 68.09; from its checkpoint at 4T
