@@ -9,7 +9,7 @@
 #   make harness                       install lm-evaluation-harness (docs/evaluation.md)
 #   make serve                         install what launch.serve needs (docs/serving.md)
 #   make models                        fetch two small pretrained models and import them into runs/models
-#   make real                          RLP on a real model, with controls (docs/real_model.md); SETTING=a SEED=0 SCALE=full
+#   make real                          RLP on a real model with its controls; SETTING=a SEED=0 SCALE=full
 #   make compilers                     install what launch.compile needs (1.4 GB, Linux x86-64)
 #   make docs                          build the documentation: docs/_build/html/index.html
 #   make lint                          run ruff and mypy;  make format  rewrites the code in ruff's format
