@@ -131,7 +131,7 @@ def stages(workdir: Path) -> list[Stage]:
     return [
         Stage("start", start, add_tags),
         Stage("texts", folder := workdir / "texts", lambda: _write_texts(folder, start, setting)),
-        Stage("chain", chain / "pipeline.md", train),
+        Stage("chain", chain / run_folder.PIPELINE, train),
         *(
             Stage(f"measures of {arm}", workdir / "measures" / arm, functools.partial(measure, arm))
             for arm in arms

@@ -6,7 +6,6 @@ answer without and with thoughts. A table is made from several such files, which
 different days and machines.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from rlp.evaluation.measures.estimates import Estimate, mean
 from rlp.report.markdown import aligned
 from rlp.runtime import run_folder
 from rlp.runtime.atomic_files import write_json, write_whole
+from rlp.runtime.strict_json import read_object
 
 Unit = Mapping[str, Any]  # the content of results.json
 
@@ -52,16 +52,12 @@ def write(workdir: Path, setting: str, seed: int, scale: str) -> None:
 
 def _results(workdir: Path, arm: str) -> dict[str, Any]:
     chain = workdir / "chain"
-    measures = _read(workdir / "measures" / arm / "measures.json")
+    measures = read_object(workdir / "measures" / arm / "measures.json")
     return {
-        "metrics": _read(chain / arm / run_folder.EVALUATION),
-        "metrics_after_rlvr": _read(chain / f"{arm}_rlvr" / run_folder.EVALUATION),
+        "metrics": read_object(chain / arm / run_folder.EVALUATION),
+        "metrics_after_rlvr": read_object(chain / f"{arm}_rlvr" / run_folder.EVALUATION),
         "documents": by_document(measures["models"][0]["thoughts"]),
     }
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def by_document(thoughts: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:

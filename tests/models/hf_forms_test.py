@@ -64,6 +64,8 @@ def test_a_field_that_is_supported_at_one_value_is_refused_at_others_by_name(nam
         for value in allowed:
             if value is not None:
                 hf.read_config(tiny(family, **{name: value}))
+        if name in hf.BY_NAME[family].inert:
+            continue
         if name not in fixed(hf.BY_NAME[family]):
             assert hf.unread_fields(tiny(family, **{name: other})) == [name]
             continue

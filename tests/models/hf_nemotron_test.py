@@ -131,6 +131,13 @@ SIZES = {
         "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-", 4096, 21504, 32, 128, 64,
         8_100_852_736,
     ),
+    "Nemotron-Nano-9B-v2": (
+        "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-", 4480, 15680, 40, 128, 80,
+        8_888_227_328,
+    ),
+    "Nemotron-3-Nano-4B": (
+        "M-M-M-MM-M-M*-M-M*-M-M-M*-M-M-MM*-MMM-M-M-", 3136, 12544, 40, 96, 80, 3_973_556_832,
+    ),
 }  # fmt: skip
 
 

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 STARTS = re.compile(r"(?:^|[\s(])(?:python[\d.]* -m|make) ", re.MULTILINE)
 INTERPRETER = re.compile(r'"?[\w./~-]*/bin/python[\d.]*"?(?= -m )')  # does not exist here
-# Records every command with its line; `cd` and the like do nothing.
+# Records every command with its line; `cd` and the like do nothing. Commands of a pipeline run at
+# the same time, so each is recorded by a single write.
 RECORDER = """
-record() { printf '%s\\0' "$LINE" "$@" >&9; printf '\\36' >&9; }
+record() { printf '%s\\0' "$LINE" "$@" $'\\36' >&9; }
 command_not_found_handle() { LINE=${BASH_LINENO[0]} record "$@"; }
 for name in cd source . exit exec mkdir kill; do eval "$name() { :; }"; done
 PATH=/nonexistent
@@ -151,8 +152,8 @@ def _recorded(script: str) -> list[tuple[int, list[str]]] | None:
             )  # fmt: skip
         if "syntax error" in ran.stderr or "unexpected EOF" in ran.stderr:
             return None
-        entries = record.read_text(encoding="utf-8").split("\36")[:-1]
-    return [(int(line), words) for line, *words in (entry[:-1].split("\0") for entry in entries)]
+        entries = record.read_text(encoding="utf-8").split("\0\36\0")[:-1]
+    return [(int(line), words) for line, *words in (entry.split("\0") for entry in entries)]
 
 
 def _command(line: int, words: list[str], inline: bool) -> Iterator[Command]:
