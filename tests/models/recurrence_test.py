@@ -1,5 +1,5 @@
-"""The recurrence in chunks, with documents in rows and branches that leave them, is the one that
-reads every text alone, token by token."""
+"""The recurrences in chunks, with documents in rows and branches that leave them, are those that
+read every text alone, token by token."""
 
 import functools
 
@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.recurrence import Places, convolve, convolve_live, ssd, step, windows_at
+from models.convolution import convolve, convolve_live, windows_at
+from models.recurrence import Places, Tokens, delta_tokens, mamba_tokens, recur, step
 from tests.support import tiny
 
 B, T, K, G, W = 2, 24, 5, 2, 9  # G branches leave each of K places
@@ -26,18 +27,23 @@ FIRST = {(0, 1): 0, (0, 2): 13, (1, 1): 0}
 LIVE = np.random.default_rng(0).random((B, K * G, W)) < 0.6
 LIVE[0, 0], LIVE[0, 1], LIVE[1, 0, :2], LIVE[1, 1, -3:] = True, False, False, False
 
+every_recurrence = pytest.mark.parametrize("kind", ["mamba", "delta"])
 
-def drawn(dtype):
+
+def drawn(kind, dtype):
     """Draw weights, and the inputs of rows [B, 1, T, …] and of branches [B, N, W, …]."""
     random = np.random.default_rng(1)
     draw = lambda *shape: random.normal(size=shape).astype(dtype)
     channels = INNER + 2 * SHARED
-    weights = {
-        "taps": draw(TAPS, channels),
-        "bias": draw(channels),
-        "rate": -np.exp(draw(HEADS)),
-    }
-    inputs = lambda *shape: {"xbc": draw(*shape, channels), "dt": draw(*shape, HEADS)}
+    gates, bias = {
+        "mamba": (("dt",), {"bias": draw(channels)}),
+        "delta": (("dt", "strength"), {}),
+    }[kind]
+    weights = {"taps": draw(TAPS, channels), "rate": -np.exp(draw(HEADS)), **bias}
+
+    def inputs(*shape):
+        return {"xbc": draw(*shape, channels)} | {gate: draw(*shape, HEADS) for gate in gates}
+
     return weights, inputs(B, 1, T), inputs(B, K * G, W)
 
 
@@ -49,30 +55,35 @@ def split(xbc):
     return x.reshape(*shape, HEADS, WIDTH), shared(b), shared(c)
 
 
-def steps(dt, live):
-    return jnp.where(live[..., None], jax.nn.softplus(dt), 0)
+def tokens_of(weights, mixed, inputs, live) -> Tokens:
+    """Return what tokens with these mixed channels and gates do; nothing where they are dead."""
+    where_live = lambda y: jnp.where(live[..., None], y, 0)
+    x, b, c = split(mixed)
+    dt, rate = where_live(jax.nn.softplus(inputs["dt"])), weights["rate"]
+    if "strength" not in inputs:
+        return mamba_tokens(x, dt, rate, b, c)
+    strength = where_live(jax.nn.sigmoid(inputs["strength"]))
+    return delta_tokens(x, b, c, dt * rate.reshape((1,) * (dt.ndim - 1) + (-1,)), strength)
 
 
 def rows(weights, inputs, chunk):
     """Return the outputs of rows, and the states and windows at the places."""
     segment, places = jnp.asarray(SEGMENT[:, None]), Places(PLACE[:, None], OF[:, None])
-    x, b, c = split(convolve(inputs["xbc"], weights["taps"], weights["bias"], segment))
-    dt = steps(inputs["dt"], jnp.ones(segment.shape, bool))
-    y, state = ssd(x, dt, weights["rate"], b, c, segment, chunk=chunk, places=places)
+    mixed = convolve(inputs["xbc"], weights["taps"], weights.get("bias"), segment)
+    tokens = tokens_of(weights, mixed, inputs, jnp.ones(segment.shape, bool))
+    y, state = recur(tokens, segment, chunk=chunk, places=places)
     return y, (state[:, :, 0], windows_at(inputs["xbc"], segment, places, TAPS - 1)[:, 0])
 
 
 def slots(weights, inputs, live, cache, chunk):
     """Return the outputs of slots on the states and windows before them, and those after them."""
-    (state, window), rate = cache, weights["rate"]
-    mixed, window = convolve_live(inputs["xbc"], weights["taps"], weights["bias"], live, window)
-    x, b, c = split(mixed)
-    dt = steps(inputs["dt"], live)
+    (state, window), taps = cache, (weights["taps"], weights.get("bias"))
+    mixed, window = convolve_live(inputs["xbc"], *taps, live, window)
+    tokens = tokens_of(weights, mixed, inputs, live)
     if chunk:
-        segment = jnp.ones_like(live, jnp.int32)
-        y, state = ssd(x, dt, rate, b, c, segment, chunk=chunk, start=state)
+        y, state = recur(tokens, jnp.ones_like(live, jnp.int32), chunk=chunk, start=state)
     else:
-        y, state = step(*(z[:, :, 0] for z in (x, dt)), rate, b[:, :, 0], c[:, :, 0], state)
+        y, state = step(jax.tree.map(lambda z: z[:, :, 0], tokens), state)
         y = y[:, :, None]
     return y, (state, window)
 
@@ -115,14 +126,19 @@ def token_by_token(weights, of_rows, of_branches):
     def token(carry, part):
         state, window = carry
         window = jnp.concatenate([window[1:], part["xbc"][None]])
-        mixed = weights["bias"] + sum(
-            tap * x for tap, x in zip(weights["taps"], window, strict=True)
-        )
-        x, b, c = split(mixed)
+        mixed = sum(tap * x for tap, x in zip(weights["taps"], window, strict=True))
+        x, b, c = split(mixed + weights.get("bias", 0))
         b, c = (jnp.repeat(y, HEADS // GROUPS, axis=0) for y in (b, c))
         dt = jax.nn.softplus(part["dt"])
         state = jnp.exp(dt * weights["rate"])[:, None, None] * state
-        state = state + dt[:, None, None] * x[:, :, None] * b[:, None, :]
+        if "strength" in part:
+            b, c = (y / jnp.sqrt((y * y).sum(axis=-1, keepdims=True) + 1e-6) for y in (b, c))
+            held = (state * b[:, None, :]).sum(axis=-1)
+            added = jax.nn.sigmoid(part["strength"])[:, None] * (x - held)
+            c = c / STATE**0.5
+        else:
+            added = dt[:, None] * x
+        state = state + added[:, :, None] * b[:, None, :]
         return (state, window), (state * c[:, None, :]).sum(axis=-1)
 
     dtype = weights["rate"].dtype
@@ -144,12 +160,12 @@ def masked(y, z):
 
 
 @functools.cache
-def expected(dtype):
+def expected(kind, dtype):
     """Return the outputs of single texts, and the gradient."""
-    return value_and_gradient(token_by_token, dtype)
+    return value_and_gradient(token_by_token, kind, dtype)
 
 
-def value_and_gradient(run, dtype, of_loss=None):
+def value_and_gradient(run, kind, dtype, of_loss=None):
     """Return the outputs, and the gradient of a random sum of those that count, all by default."""
 
     @tiny.jit
@@ -164,9 +180,10 @@ def value_and_gradient(run, dtype, of_loss=None):
         return outputs, back(tuple(slopes))
 
     with jax.enable_x64(dtype == np.float64):
-        return jax.tree.map(np.asarray, both(*drawn(dtype)))
+        return jax.tree.map(np.asarray, both(*drawn(kind, dtype)))
 
 
+@every_recurrence
 @pytest.mark.parametrize(
     ("dtype", "chunk", "limit"),
     [
@@ -174,28 +191,30 @@ def value_and_gradient(run, dtype, of_loss=None):
         (np.float32, 8, 1e-5),
     ],
 )
-def test_in_chunks_it_is_the_recurrence_of_single_texts(dtype, chunk, limit):
+def test_in_chunks_it_is_the_recurrence_of_single_texts(kind, dtype, chunk, limit):
     """Outputs, and gradients of weights and of all inputs, which pass through the states."""
-    found = value_and_gradient(functools.partial(packed, chunk=chunk), dtype)
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected(dtype)), strict=True):
+    found = value_and_gradient(functools.partial(packed, chunk=chunk), kind, dtype)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected(kind, dtype)), strict=True):
         assert np.abs(x - y).max() < limit * np.abs(y).max()
 
 
-def test_no_gradient_leaks():
+@every_recurrence
+def test_no_gradient_leaks(kind):
     """The gradient of a document and of its branches in another, and in dead slots, is zero."""
     of_second = SEGMENT == 2, LIVE & np.repeat(OF == 2, G, axis=1)[..., None]
     run = functools.partial(packed, chunk=8)
-    _, (_, of_rows, of_branches) = value_and_gradient(run, np.float32, of_second)
+    _, (_, of_rows, of_branches) = value_and_gradient(run, kind, np.float32, of_second)
     for slope in of_rows.values():
         assert np.array_equal(np.any(slope[:, 0] != 0, axis=-1), of_second[0])
     for slope in of_branches.values():
         assert np.array_equal(np.any(slope != 0, axis=-1), of_second[1])
 
 
+@every_recurrence
 @pytest.mark.parametrize("sizes", [(1,) * W, (4, 5), (2, 1, 6)])
-def test_some_slots_at_a_time_are_all_at_once(sizes):
+def test_some_slots_at_a_time_are_all_at_once(kind, sizes):
     """Decoding one slot after the other, and evidence on the state that it left."""
-    weights, of_rows, of_branches = drawn(np.float32)
+    weights, of_rows, of_branches = drawn(kind, np.float32)
     run = tiny.jit(slots, static_argnames="chunk")
     cache = whole = begun(tiny.jit(rows, static_argnums=2)(weights, of_rows, 8)[1])
     live, parts, start = jnp.asarray(LIVE), [], 0
@@ -213,9 +232,10 @@ def test_some_slots_at_a_time_are_all_at_once(sizes):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_a_dead_slot_leaves_no_trace():
+@every_recurrence
+def test_a_dead_slot_leaves_no_trace(kind):
     """Whatever is in it, states and windows after it keep their bits."""
-    weights, of_rows, of_branches = drawn(np.float32)
+    weights, of_rows, of_branches = drawn(kind, np.float32)
     cache = begun(tiny.jit(rows, static_argnums=2)(weights, of_rows, 8)[1])
     other = jax.tree.map(lambda x: np.where(LIVE[..., None], x, 7), of_branches)
     for size, chunk in ((W, 4), (1, None)):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from models import backend
-from models.layers.mamba import places_of_forks
 from models.layers.protocol import BranchTokens, Cost
+from models.layers.recurrent import places_of_forks
 from models.layers.registry import check_layers, kind_counts
 from models.sharding import batch_sharding, make_mesh, parameter_shardings
 from models.transformer import bind, shapes
