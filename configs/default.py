@@ -61,6 +61,8 @@ class Rope(Group):
     beta_slow: float = field(1.0, "yarn: pairs with fewer rotations are divided by factor")
     attention_factor: float = field(0.0, "yarn: scale of queries and keys", at_least=0,
         special={0: "1 + ln(factor) / 10"})
+    partial_rotary_factor: float = field(1.0, "share of the dimensions of a head that are rotated", above=0,
+        at_most=1)
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,14 @@ class Model(Group):
     qk_norm: str = field("head", "RMSNorm of queries and keys", choices={"none": "",
         "head": "per head (Qwen3)", "all_heads": "over all heads as one vector (OLMo 2)"})
     qkv_bias: bool = field(False, "add a bias to queries, keys and values (Qwen 2)")
+    attention_gate: bool = field(False, "multiply the output of attention by a sigmoid of its input (Qwen3.5)")
     query_pre_attn_scalar: float = field(0.0, "attention scores are divided by the square root of this",
         at_least=0, special={0: "head_dim"})
     sliding_window: int = field(0, "number of tokens that a local layer attends to", unit="tokens", at_least=0,
         special={0: "no local layers"})
-    layer_pattern: str = field("G", 'G: global layer, L: local layer, each of attention and feed-forward; as '
-        'layers of their own M: Mamba-2, *: attention without positions, -: feed-forward without a gate; '
-        'repeated to cover all layers ("LLLLLG": Gemma 3)')
+    layer_pattern: str = field("G", 'G: global layer, L: local layer, each of attention and feed-forward; D: '
+        'gated DeltaNet and feed-forward; as layers of their own M: Mamba-2, *: attention without positions, '
+        '-: feed-forward without a gate; repeated to cover all layers ("LLLLLG": Gemma 3)')
     mamba_heads: int = field(0, "heads of a Mamba-2 layer", at_least=0)
     mamba_head_dim: int = field(64, "width of a head of Mamba-2", at_least=1)
     mamba_groups: int = field(8, "groups of these heads that share B and C; must divide mamba_heads", at_least=1)
@@ -98,6 +101,11 @@ class Model(Group):
     mamba_taps: int = field(4, "tokens that the convolution of Mamba-2 sees", unit="tokens", at_least=2)
     mamba_step_min: float = field(0.0, "least step of the recurrence", at_least=0)
     mamba_step_max: float = field(0.0, "largest step of the recurrence", at_least=0, special={0: "no limit"})
+    delta_heads: int = field(0, "heads of the values of a DeltaNet layer", at_least=0)
+    delta_head_dim: int = field(128, "width of such a head", at_least=1)
+    delta_key_heads: int = field(16, "heads of its keys and queries; must divide delta_heads", at_least=1)
+    delta_key_dim: int = field(128, "width of such a head", at_least=1)
+    delta_taps: int = field(4, "tokens that the convolution of DeltaNet sees", unit="tokens", at_least=2)
     scale_embedding: bool = field(False, "multiply embeddings by sqrt(hidden_size) (Gemma 3)")
     tie_embeddings: bool = field(True, "use the embedding matrix for the output logits too")
     logit_softcap: float = field(0.0, "replace logits by cap * tanh(logits / cap)", at_least=0,
@@ -111,7 +119,7 @@ class Model(Group):
     attention: str = field("", "implementation of attention",
         choices=("reference", "xla", "pallas_tpu", "pallas_gpu", "pallas_hopper"),
         special={"": "the best one for the backend"})
-    state_dtype: str = field("float32", "dtype of the states of Mamba-2 in caches",
+    state_dtype: str = field("float32", "dtype of the states of Mamba-2 and DeltaNet in caches",
         choices=("float32", "bfloat16"))
 
 

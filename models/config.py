@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 
@@ -20,9 +21,9 @@ HOW = ("compute_dtype", "remat", "attention", "state_dtype")
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Config of a decoder with grouped-query attention, RMSNorm, RoPE and a gated feed-forward, or
-    of a hybrid with Mamba-2 (Nemotron-H).
+    of a hybrid with Mamba-2 (Nemotron-H) or gated DeltaNet (Qwen3.5).
 
-    Defaults are those of Qwen3, and for Mamba-2 those of Nemotron-H.
+    Defaults are those of Qwen3, for Mamba-2 those of Nemotron-H, for DeltaNet those of Qwen3.5.
 
     Attributes:
       vocab_size: rows of the embedding (V).
@@ -41,14 +42,16 @@ class ModelConfig:
       qk_norm: RMSNorm of queries and keys before RoPE: "none", over every "head" (Qwen3), or over
         "all_heads" as one vector (OLMo 2).
       qkv_bias: the projections of queries, keys and values have a bias (Qwen 2).
+      attention_gate: the output of attention is multiplied by the sigmoid of a projection of its
+        own, with which a head's queries share a matrix: [query, gate] of each head (Qwen3.5).
       query_pre_attn_scalar: attention scores are divided by its square root; 0 means `head_dim`.
       sliding_window: tokens that a query of a local layer sees, itself included; 0 if no layer is
         local.
       layer_pattern: a letter of `models.layers.registry` for every layer: "G" for global attention,
-        "L" for local attention, each with a feed-forward; or, as layers of their own, "M" for
-        Mamba-2, "*" for global attention without positions and "-" for a feed-forward without a
-        gate. The pattern is repeated over the layers: "LLLLLG" is five local layers and a global
-        one, and so on.
+        "L" for local attention, "D" for gated DeltaNet, each with a feed-forward; or, as layers
+        of their own, "M" for Mamba-2, "*" for global attention without positions and "-" for a
+        feed-forward without a gate. The pattern is repeated over the layers: "LLLLLG" is five local
+        layers and a global one, and so on.
       mamba_heads: heads of a Mamba-2 layer.
       mamba_head_dim: width of such a head.
       mamba_groups: groups of these heads that share their b and c; divides `mamba_heads`.
@@ -56,6 +59,11 @@ class ModelConfig:
       mamba_taps: tokens that the convolution of a Mamba-2 layer sees, the last one included.
       mamba_step_min: least step of the recurrence.
       mamba_step_max: largest step of the recurrence; 0 for no limit.
+      delta_heads: heads of the values of a DeltaNet layer.
+      delta_head_dim: width of such a head.
+      delta_key_heads: heads of its keys and queries; divides `delta_heads`.
+      delta_key_dim: width of such a head.
+      delta_taps: tokens that the convolution of a DeltaNet layer sees, the last one included.
       rope: rotary position embedding.
       scale_embedding: embeddings are multiplied by the square root of `hidden_size` (Gemma).
       tie_embeddings: the output projection is the transposed embedding, not a separate matrix.
@@ -65,7 +73,8 @@ class ModelConfig:
       remat: what the backward pass recomputes: "none", "block" (all but the residual stream) or
         "dots" (all but the outputs of weight matmuls).
       attention: name of the attention implementation; None selects the best for the backend.
-      state_dtype: "float32" or "bfloat16", for the states of Mamba-2 in caches.
+      state_dtype: "float32" or "bfloat16", for the states of Mamba-2 and DeltaNet in
+        caches.
 
     Raises:
       ValueError: If a field has an invalid value; the message names the field.
@@ -84,6 +93,7 @@ class ModelConfig:
     norm_epsilon: float = 1e-6
     qk_norm: str = "head"
     qkv_bias: bool = False
+    attention_gate: bool = False
     query_pre_attn_scalar: float = 0.0
     sliding_window: int = 0
     layer_pattern: str = "G"
@@ -94,6 +104,11 @@ class ModelConfig:
     mamba_taps: int = 4
     mamba_step_min: float = 0.0
     mamba_step_max: float = 0.0
+    delta_heads: int = 0
+    delta_head_dim: int = 128
+    delta_key_heads: int = 16
+    delta_key_dim: int = 128
+    delta_taps: int = 4
     rope: Rope = Rope()
     scale_embedding: bool = False
     tie_embeddings: bool = True
@@ -115,6 +130,12 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"model.head_dim={self.head_dim} is odd; RoPE needs an even width")
+        if (size := self.rope.rotary_dim(self.head_dim)) % 2 or not size:
+            raise ValueError(
+                f"model.rope.partial_rotary_factor={self.rope.partial_rotary_factor} rotates "
+                f"{size} of model.head_dim={self.head_dim} dimensions; RoPE needs an even number "
+                "above 0"
+            )
         for field, allowed in (
             ("activation", ACTIVATIONS),
             ("norm", NORMS),
@@ -127,10 +148,10 @@ class ModelConfig:
                 raise ValueError(f"model.{field}={value!r}; use one of {list(allowed)}")
         if not self.layer_pattern or set(self.layer_pattern) - set(LAYERS):
             raise ValueError(
-                f"model.layer_pattern={self.layer_pattern!r}; use G for every global layer and L "
-                "for every local one, or M, * and - for Mamba-2, attention and feed-forward "
-                f"(letters: {', '.join(sorted(LAYERS))}; a letter of your own exists once its "
-                "module has been imported)"
+                f"model.layer_pattern={self.layer_pattern!r}; use G for every global layer, L for "
+                "every local one and D for every one with DeltaNet, or M, * and - for Mamba-2, "
+                f"attention and feed-forward (letters: {', '.join(sorted(LAYERS))}; a letter of "
+                "your own exists once its module has been imported)"
             )
         # This reads the pattern, not `letters`: if num_layers is too large for any memory, the run
         # is refused later, and a loop over all layers would not end.
@@ -139,24 +160,32 @@ class ModelConfig:
                 f"model.sliding_window={self.sliding_window} does not match model.layer_pattern="
                 f"{self.layer_pattern!r}; it must be above 0 if there are local layers, else 0"
             )
-
+        if "D" in self.layer_pattern[: self.num_layers]:
+            sizes = ("delta_heads", "delta_head_dim", "delta_key_heads", "delta_key_dim")
+            self._check_recurrence("D", "DeltaNet", sizes, "delta_taps")
         if "M" in self.layer_pattern[: self.num_layers]:
-            self._check_mamba()
+            sizes = ("mamba_heads", "mamba_head_dim", "mamba_groups", "mamba_state")
+            self._check_recurrence("M", "Mamba-2", sizes, "mamba_taps")
+            self._check_steps()
 
-    def _check_mamba(self) -> None:
-        for field in ("mamba_heads", "mamba_head_dim", "mamba_groups", "mamba_state"):
+    def _check_recurrence(self, letter: str, kind: str, sizes: Sequence[str], taps: str) -> None:
+        """Check the sizes of a kind of layer; the first must be a multiple of the third."""
+        for field in sizes:
             if getattr(self, field) < 1:
                 raise ValueError(
-                    f"model.{field} is {getattr(self, field)}; it must be at least 1 with Mamba-2 "
-                    f"layers (M in model.layer_pattern={self.layer_pattern!r})"
+                    f"model.{field} is {getattr(self, field)}; it must be at least 1 with {kind} "
+                    f"layers ({letter} in model.layer_pattern={self.layer_pattern!r})"
                 )
-        if self.mamba_heads % self.mamba_groups:
+        heads, _, groups, _ = sizes
+        if getattr(self, heads) % getattr(self, groups):
             raise ValueError(
-                f"model.mamba_heads={self.mamba_heads} is not a multiple of model.mamba_groups="
-                f"{self.mamba_groups}; set mamba_groups to a divisor"
+                f"model.{heads}={getattr(self, heads)} is not a multiple of model.{groups}="
+                f"{getattr(self, groups)}; set {groups} to a divisor"
             )
-        if self.mamba_taps < 2:
-            raise ValueError(f"model.mamba_taps is {self.mamba_taps}; it must be at least 2")
+        if getattr(self, taps) < 2:
+            raise ValueError(f"model.{taps} is {getattr(self, taps)}; it must be at least 2")
+
+    def _check_steps(self) -> None:
         if not 0 <= self.mamba_step_min < (self.mamba_step_max or math.inf):
             raise ValueError(
                 f"model.mamba_step_min={self.mamba_step_min} must be at least 0, and below "
@@ -170,7 +199,7 @@ class ModelConfig:
 
     @property
     def dtype_of_states(self) -> type:
-        """JAX dtype of the states of Mamba-2 in caches."""
+        """JAX dtype of the states of Mamba-2 and DeltaNet in caches."""
         return COMPUTE_DTYPES[self.state_dtype]
 
     @property

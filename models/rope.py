@@ -34,6 +34,7 @@ class Rope:
       high_frequency_factor: llama3: frequencies with more rotations are unchanged.
       beta_fast: yarn: as `high_frequency_factor`.
       beta_slow: yarn: as `low_frequency_factor`.
+      partial_rotary_factor: share of the dimensions of a head that are rotated, the first ones.
       attention_factor: yarn: factor of queries and of keys; 0 means 1 + ln(factor) / 10.
 
     Raises:
@@ -50,6 +51,7 @@ class Rope:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention_factor: float = 0.0
+    partial_rotary_factor: float = 1.0
 
     def __post_init__(self):
         if self.scaling not in SCALINGS:
@@ -58,6 +60,11 @@ class Rope:
             raise ValueError(
                 f"model.rope.theta={self.theta} must be above 0, and model.rope.local_theta="
                 f"{self.local_theta} at least 0"
+            )
+        if not 0 < self.partial_rotary_factor <= 1:
+            raise ValueError(
+                f"model.rope.partial_rotary_factor={self.partial_rotary_factor} must be above 0, "
+                "and at most 1"
             )
         if self.scaling != "none" and self.factor < 1:
             raise ValueError(f"model.rope.factor={self.factor}; it must be at least 1")
@@ -76,14 +83,19 @@ class Rope:
                 f"model.rope.beta_fast={self.beta_fast} must be above beta_slow={self.beta_slow}"
             )
 
+    def rotary_dim(self, head_dim: int) -> int:
+        """Return the number of dimensions of a head that are rotated."""
+        return int(head_dim * self.partial_rotary_factor)
+
     def frequencies(self, head_dim: int, local: bool) -> np.ndarray:
-        """Return the radians per token of every pair, float64 [head_dim / 2].
+        """Return the radians per token of every pair, float64 [rotary_dim / 2].
 
         Args:
           head_dim: size of a head.
           local: for layers with a sliding window.
         """
-        exponent = np.arange(0, head_dim, 2) / head_dim
+        size = self.rotary_dim(head_dim)
+        exponent = np.arange(0, size, 2) / size
         if local and self.local_theta:
             return self.local_theta**-exponent
         plain = self.theta**-exponent
@@ -92,7 +104,7 @@ class Rope:
         if self.scaling == "llama3":
             return _interpolate(plain, self.factor, self._llama3_unscaled(plain))
         if self.scaling == "yarn":
-            return _interpolate(plain, self.factor, self._yarn_unscaled(head_dim))
+            return _interpolate(plain, self.factor, self._yarn_unscaled(size))
         return plain
 
     def qk_factor(self, local: bool) -> float:
@@ -107,17 +119,17 @@ class Rope:
         low, high = self.low_frequency_factor, self.high_frequency_factor
         return np.clip((turns - low) / (high - low), 0, 1)
 
-    def _yarn_unscaled(self, head_dim: int) -> np.ndarray:
+    def _yarn_unscaled(self, size: int) -> np.ndarray:
         """Return for each pair the share of its frequency that is not scaled."""
 
         def pair(turns: float) -> float:  # index of the pair with `turns` in the original context
             ratio = self.original_length / (turns * 2 * math.pi)
-            return head_dim * math.log(ratio) / (2 * math.log(self.theta))
+            return size * math.log(ratio) / (2 * math.log(self.theta))
 
         first = max(math.floor(pair(self.beta_fast)), 0)
-        last = min(math.ceil(pair(self.beta_slow)), head_dim - 1)
+        last = min(math.ceil(pair(self.beta_slow)), size - 1)
         width = last - first if last != first else 0.001
-        return 1 - np.clip((np.arange(head_dim // 2) - first) / width, 0, 1)
+        return 1 - np.clip((np.arange(size // 2) - first) / width, 0, 1)
 
 
 def _interpolate(plain: np.ndarray, factor: float, unscaled: np.ndarray) -> np.ndarray:
@@ -127,7 +139,7 @@ def _interpolate(plain: np.ndarray, factor: float, unscaled: np.ndarray) -> np.n
 
 @flax.struct.dataclass
 class Rotation:
-    """Cosines and sines of the rotary angles of tokens, float32 [B, S, head_dim / 2] each."""
+    """Cosines and sines of the rotary angles of tokens, float32 [B, S, rotary_dim / 2] each."""
 
     cos: jax.Array
     sin: jax.Array
@@ -141,17 +153,19 @@ class Rotation:
         return cls(cos=size * jnp.cos(angle), sin=size * jnp.sin(angle))
 
     @classmethod
-    def by_nothing(cls, position: jax.Array, head_dim: int) -> "Rotation":
-        """Return the rotation at `position` [B, S] that changes nothing."""
-        one = jnp.ones((*position.shape, head_dim // 2), jnp.float32)
+    def by_nothing(cls, position: jax.Array, rope: Rope, head_dim: int) -> "Rotation":
+        """Return the rotation at `position` [B, S] that changes nothing, in the shape of others."""
+        one = jnp.ones((*position.shape, rope.rotary_dim(head_dim) // 2), jnp.float32)
         return cls(cos=one, sin=jnp.zeros_like(one))
 
 
 def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
     """Apply the rotary position embedding to x [B, S, heads, head_dim].
 
-    As in Llama and Qwen, dimension i is paired with dimension i + head_dim / 2.
+    As in Llama and Qwen, dimension i is paired with dimension i + rotary_dim / 2; those after
+    rotary_dim stay as they are.
     """
     cos, sin = rotation.cos[:, :, None], rotation.sin[:, :, None]
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+    size = cos.shape[-1]
+    a, b, rest = jnp.split(x.astype(jnp.float32), [size, 2 * size], axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1).astype(x.dtype)

@@ -42,6 +42,8 @@ MESH_AXES: dict[str | None, str | tuple[str, ...] | None] = {
     "kv_heads": "tensor",
     "mamba_heads": "tensor",
     "mamba_groups": "tensor",
+    "delta_heads": "tensor",
+    "delta_key_heads": "tensor",
     "ffn": "tensor",
     "vocab": "tensor",
     "norm": None,

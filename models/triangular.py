@@ -31,6 +31,12 @@ def unit_inverse(lower: jax.Array) -> jax.Array:
     return inverse[..., 0, :size, :size]
 
 
+def unit_inverse_flops(size: int) -> int:
+    """Return the FLOPs of `unit_inverse` of one matrix [size, size]."""
+    whole = 1 << (size - 1).bit_length()
+    return 2 * whole * (whole**2 - 1) // 3  # pairs of blocks b: whole / 2b, each 4 b^3
+
+
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision=HIGHEST)
 

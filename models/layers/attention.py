@@ -1,4 +1,5 @@
-"""Softmax attention as a kind of layer: grouped queries, RoPE, QK norm, local windows.
+"""Softmax attention as a kind of layer: grouped queries, RoPE, QK norm, local windows,
+an output gate.
 
 Its caches are keys and values: [B, kv_heads, T, head_dim] for the tokens of a trunk, and [B,
 kv_heads, N, W, head_dim] for the slots of branches. `models.attention` computes attention itself.
@@ -47,7 +48,8 @@ class Projections(nnx.Module):
         q, k, v, o = jax.random.split(key, 4)
         width, head_dim = config.hidden_size, config.head_dim
         queries, keys = config.num_heads * head_dim, config.num_kv_heads * head_dim
-        self.q = Linear(width, queries, q, bias=config.qkv_bias)
+        self.gated = config.attention_gate
+        self.q = Linear(width, queries * (1 + self.gated), q, bias=config.qkv_bias)
         self.k = Linear(width, keys, k, bias=config.qkv_bias)
         self.v = Linear(width, keys, v, bias=config.qkv_bias)
         self.o = Linear(queries, width, o)
@@ -68,13 +70,17 @@ class Projections(nnx.Module):
             attention output in the shape of q, and a cache.
         """
         heads = lambda y: y.reshape(*y.shape[:2], -1, self.head_dim)  # [B, S, heads, head_dim]
-        q, k, v = self.q(x), self.k(x), heads(self.v(x))
+        q, k, v, gate = self.q(x), self.k(x), heads(self.v(x)), None
+        if self.gated:  # each head has [query, gate]
+            pairs = q.reshape(*q.shape[:2], -1, 2, self.head_dim)
+            q, gate = (pairs[..., i, :].reshape(*x.shape[:2], -1) for i in range(2))
         if self.norm_all_heads:
             q, k = heads(normed(self.q_norm, q)), heads(normed(self.k_norm, k))
         else:
             q, k = normed(self.q_norm, heads(q)), normed(self.k_norm, heads(k))
         out, cache = attend(rotate(q, rotation), rotate(k, rotation), v)
-        return self.o(out.reshape(*x.shape[:2], -1)), cache
+        out = out.reshape(*x.shape[:2], -1)
+        return self.o(out if gate is None else out * jax.nn.sigmoid(gate)), cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +196,7 @@ class Attention(LayerKind):
 
     def _rotation(self, config: ModelConfig, position: jax.Array) -> Rotation:
         if not self.rotary:
-            return Rotation.by_nothing(position, config.head_dim)
+            return Rotation.by_nothing(position, config.rope, config.head_dim)
         return Rotation.at(position, config.rope, config.head_dim, local=self.local)
 
     def trunk_cache(self, config: ModelConfig, rows: int, length: int, forks: int) -> KeyValues:
@@ -220,17 +226,18 @@ class Attention(LayerKind):
     def cost(self, config: ModelConfig, tokens: TrunkTokens | BranchTokens) -> Cost:
         width, kernels, count = config.hidden_size, by_kernels(config), tokens.count
         q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        projected = (2 + config.attention_gate) * q + 2 * kv
         pairs = offered_pairs(config, tokens)
         mixing = 4 * pairs * q
         return Cost(
-            linear=2 * count * width * (2 * q + 2 * kv),
+            linear=2 * count * width * projected,
             mixing=mixing,
             # The backward pass recomputes the scores; in the kernels, dq and dkv both do, and dkv
             # also the products with the values.
             again=(3 if kernels else 1) * mixing // 2,
             last=2 * count * width * q,
             cached=4 * count * width * kv,
-            moved=count * (2 * width + 2 * q + 2 * kv),
+            moved=count * (2 * width + projected),
             scratch=0 if kernels else pairs * config.num_heads,
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from models.layers.attention import Attention
+from models.layers.delta_net import DeltaNet
 from models.layers.feed_forward import FeedForward, PlainFeed
 from models.layers.mamba import Mamba2
 from models.layers.protocol import LayerKind
@@ -91,6 +92,8 @@ def check_layers(config: ModelConfig, tensor: int) -> None:
 
 register("G", Attention(), FeedForward())
 register("L", Attention(local=True), FeedForward())
+# Qwen3.5 has three of four layers with DeltaNet in place of attention.
+register("D", DeltaNet(), FeedForward())
 # Networks of Mamba-2, attention and feed-forward, as Nemotron-H writes them.
 register("M", Mamba2())
 register("*", Attention(rotary=False))

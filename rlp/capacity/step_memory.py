@@ -48,6 +48,8 @@ _FIELDS = {
     "kv_heads": ("num_kv_heads", "head_dim"),
     "mamba_heads": ("mamba_heads", "mamba_head_dim"),
     "mamba_groups": ("mamba_groups", "mamba_state"),
+    "delta_heads": ("delta_heads", "delta_head_dim"),
+    "delta_key_heads": ("delta_key_heads", "delta_key_dim"),
     "ffn": ("ffn_size",),
     "layers": ("num_layers",),
     "norm": ("hidden_size", "head_dim"),

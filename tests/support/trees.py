@@ -12,7 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models import backend
 from models.cache import branch_bytes, trunk_bytes
+from models.layers.protocol import BranchTokens, Cost
+from models.layers.registry import kind_counts
+from models.paths import by_name
+from models.sharding import batch_sharding, make_mesh, parameter_shardings
 from models.transformer import bind, shapes
 from models.tree import (
     Branches,
@@ -24,6 +29,7 @@ from models.tree import (
     forward_together,
     prefill,
 )
+from rlp.training import flops
 from tests.support import tiny
 
 B, T, N, W = 2, 20, 3, 5
@@ -228,3 +234,40 @@ def assert_caches_have_declared_shapes(config):
     of_trunk, of_branches = map(size, jax.eval_shape(caches, shapes(config)))
     assert of_trunk == sum(trunk_bytes(config, B, T, N).values())
     assert of_branches == sum(branch_bytes(config, B, N, W).values())
+
+
+def assert_flops_are_counted(config, monkeypatch):
+    """Compare the FLOPs of rows with those of the program, in one chunk of a recurrence."""
+    monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, scan_chunk=T))
+    trunk = dataclasses.replace(random_tree(0)[0], forks=None)
+    loss = lambda p, trunk: forward(bind(config, p), trunk).sum()
+    work = flops.on_rows(B, T)
+    for run, count in (
+        (loss, flops.forward_flops(config, work)),
+        (jax.value_and_grad(loss), flops.training_flops(config, work)),
+    ):
+        compiled = jax.jit(run).lower(shapes(config), trunk).cost_analysis()["flops"]
+        assert 1 <= compiled / count < 1.2  # `count` leaves out elementwise operations
+    for kind in kind_counts(config):
+        assert kind.cost(config, BranchTokens(0, range(0), T, W)) == Cost()
+
+
+def assert_a_mesh_changes_nothing(config, params, kernel):
+    """Compare the gradient on four devices with that on one; `tensor` splits the kernel's columns.
+
+    Args:
+      config: config of the network.
+      params: its parameters.
+      kernel: path of a kernel in the parameters of the layers.
+    """
+    trunk, branches = random_tree(6)
+    loss = lambda p, *x: weighted(run_packed(p, *x, config=config), random_cotangent(6), x[1].live)
+    expected = tiny.jit(jax.grad(loss))(params, trunk, branches)
+    mesh = make_mesh(1, 2, 2, jax.devices()[:4])
+    placed = parameter_shardings(mesh, shapes(config))
+    with jax.set_mesh(mesh):
+        inputs = jax.device_put((trunk, branches), batch_sharding(mesh))
+        gradient = tiny.jit(jax.grad(loss))(jax.device_put(params, placed), *inputs)
+    assert tiny.relative_error(gradient, expected) < 1e-5
+    split = by_name(gradient["blocks"])[kernel].sharding.spec
+    assert split == jax.sharding.PartitionSpec(None, "fsdp", "tensor")

@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 
 from models import backend
-from models.layers.protocol import BranchTokens, Cost
 from models.layers.recurrent import places_of_forks
-from models.layers.registry import check_layers, kind_counts
-from models.sharding import batch_sharding, make_mesh, parameter_shardings
-from models.transformer import bind, shapes
-from models.tree import forward
+from models.layers.registry import check_layers
+from models.sharding import make_mesh
 from rlp.evaluation.generation.generator import Generator, Request
 from rlp.evaluation.generation.reading import LEAST_SHARED
 from rlp.evaluation.generation.single import continuation
-from rlp.training import flops
 from tests.support import equations, tiny, trees
-from tests.support.trees import B, N, T, W
+from tests.support.trees import B, N, W
 
 
 def hybrid(pattern, **changes):
@@ -126,38 +122,12 @@ def test_a_fork_is_after_the_tokens_of_its_document_before_it():
 
 
 def test_its_flops_are_counted(monkeypatch):
-    monkeypatch.setattr(backend, "CPU", dataclasses.replace(backend.CPU, scan_chunk=T))
     shape = {"mamba_heads": 8, "mamba_head_dim": 32, "mamba_state": 32, "hidden_size": 256}
-    config = hybrid("M", **shape)
-    trunk, _ = trees.random_tree(0)
-    loss = lambda p, trunk: forward(bind(config, p), trunk).sum()
-    work = flops.on_rows(B, T)
-    trunk = dataclasses.replace(trunk, forks=None)
-    for run, count in (
-        (loss, flops.forward_flops(config, work)),
-        (jax.value_and_grad(loss), flops.training_flops(config, work)),
-    ):
-        compiled = jax.jit(run).lower(shapes(config), trunk).cost_analysis()["flops"]
-        assert 1 <= compiled / count < 1.2  # `count` leaves out elementwise operations
-    (kind,) = kind_counts(config)
-    assert kind.cost(config, BranchTokens(0, range(0), T, W)) == Cost()
+    trees.assert_flops_are_counted(hybrid("M", **shape), monkeypatch)
 
 
 def test_a_mesh_changes_nothing():
-    config, theta = CONFIGS["hybrid"], params("hybrid")
-    trunk, branches = trees.random_tree(6)
-    loss = lambda p, *x: trees.weighted(
-        trees.run_packed(p, *x, config=config), trees.random_cotangent(6), x[1].live
-    )
-    expected = tiny.jit(jax.grad(loss))(theta, trunk, branches)
-    mesh = make_mesh(1, 2, 2, jax.devices()[:4])
-    placed = parameter_shardings(mesh, shapes(config))
-    with jax.set_mesh(mesh):
-        inputs = jax.device_put((trunk, branches), batch_sharding(mesh))
-        gradient = tiny.jit(jax.grad(loss))(jax.device_put(theta, placed), *inputs)
-    assert tiny.relative_error(gradient, expected) < 1e-5
-    kernel = gradient["blocks"]["mamba"]["x"]["kernel"]
-    assert kernel.sharding.spec == jax.sharding.PartitionSpec(None, "fsdp", "tensor")
+    trees.assert_a_mesh_changes_nothing(CONFIGS["hybrid"], params("hybrid"), "mamba/x/kernel")
 
 
 @pytest.mark.parametrize(
