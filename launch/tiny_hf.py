@@ -62,6 +62,13 @@ def _network(family: "hf.Family") -> "ModelConfig":
     own = dict(family.shared)
     if "M" in pattern:
         own |= {"mamba_heads": 4, "mamba_head_dim": 16, "mamba_groups": 2, "mamba_state": 16}
+    if "D" in pattern:
+        own |= {"delta_heads": 4, "delta_head_dim": 16, "delta_key_heads": 2, "delta_key_dim": 16}
+    rope = Rope(
+        family.default_theta,
+        local_theta=family.default_local_theta,
+        partial_rotary_factor=family.default_partial_rotary or 1.0,
+    )
     return ModelConfig(
         vocab_size=320,
         hidden_size=64,
@@ -73,7 +80,7 @@ def _network(family: "hf.Family") -> "ModelConfig":
         activation=activations.get(family.activation_field, "silu"),
         sliding_window=64 if "L" in pattern else 0,
         layer_pattern=pattern,
-        rope=Rope(family.default_theta, local_theta=family.default_local_theta),
+        rope=rope,
         tie_embeddings=family.defaults["tie_word_embeddings"],
         **own,
     )

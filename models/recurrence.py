@@ -29,6 +29,7 @@ Axis letters: H heads of P values each, S size of a key, G groups of heads that 
 queries, R heads in each group.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -168,7 +169,7 @@ def _grouped(tokens: Tokens, groups: int) -> Tokens:
     """Split the heads [..., H, …] of tokens [B, N, T, …] into [..., G, R, …]."""
     split = lambda y: y.reshape(*y.shape[:3], groups, y.shape[3] // groups, *y.shape[4:])
     value, decay, strength = jax.tree.map(split, (tokens.value, tokens.decay, tokens.strength))
-    return tokens.replace(value=value, decay=decay, strength=strength)
+    return dataclasses.replace(tokens, value=value, decay=decay, strength=strength)
 
 
 def _chunks(x: jax.Array, chunk: int, mode: str) -> jax.Array:

@@ -14,6 +14,7 @@ These modules do no input or output: `rlp.interop.huggingface` reads and writes 
 from models.hf.config import (
     family_for,
     family_of,
+    language_model,
     read_config,
     replaced,
     unread_fields,
@@ -22,7 +23,7 @@ from models.hf.config import (
 from models.hf.families import BY_NAME, tensors
 from models.hf.family import Family
 from models.hf.fields import INERT, Json, Unsupported, inert
-from models.hf.weights import Tensor, as_in, is_buffer, whole_shapes
+from models.hf.weights import Tensor, as_in, is_buffer, is_unused, whole_shapes
 
 __all__ = [
     "BY_NAME",
@@ -36,6 +37,8 @@ __all__ = [
     "family_of",
     "inert",
     "is_buffer",
+    "is_unused",
+    "language_model",
     "read_config",
     "replaced",
     "tensors",

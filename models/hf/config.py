@@ -33,16 +33,20 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu2": "relu2",
 }
+# Models of images and text -> the families of their language models.
+LANGUAGE_MODELS = {"qwen3_5": "qwen3_5_text"}
+# Fields beside `text_config` that hold for the language model.
+OF_WHOLE_MODELS = ("quantization_config", "tie_word_embeddings")
 MAX_LAYERS = 2**16  # far beyond any network; bounds the list of layer types
 # Groups of fields that describe one thing: if one changes, all are rewritten.
 FIELD_GROUPS = (
     frozenset(
-        ("layer_types", "max_window_layers", "sliding_window", "sliding_window_pattern",
-         "use_sliding_window")
+        ("full_attention_interval", "layer_types", "max_window_layers", "sliding_window",
+         "sliding_window_pattern", "use_sliding_window")
     ),
     frozenset(
-        ("original_max_position_embeddings", "rope_local_base_freq", "rope_parameters",
-         "rope_scaling", "rope_theta")
+        ("original_max_position_embeddings", "partial_rotary_factor", "rope_local_base_freq",
+         "rope_parameters", "rope_scaling", "rope_theta")
     ),
     frozenset(
         ("hybrid_override_pattern", "layers_block_type", "layer_types", "num_hidden_layers")
@@ -53,6 +57,26 @@ FIELD_GROUPS = (
         for other, name in (*family.aliases.items(), *family.same.items())
     ),
 )  # fmt: skip
+
+
+def language_model(config: Json) -> Json:
+    """Return config.json of the language model of a model of images and text, if its weights can be
+    read from the same files; any other config.json as it is.
+
+    Raises:
+      Unsupported: If the language model is of another family, or two fields contradict each other.
+    """
+    name, text = config.get("model_type"), config.get("text_config")
+    if name not in LANGUAGE_MODELS:
+        return config
+    family = BY_NAME[LANGUAGE_MODELS[name]]
+    if type(text) is not dict or text.get("model_type", family.name) != family.name:
+        raise Unsupported(f"text_config of model_type={name!r} is not a {family.name}")
+    fields = {field: config[field] for field in OF_WHOLE_MODELS if field in config} | text
+    for field in OF_WHOLE_MODELS:
+        if field in config and fields[field] != config[field]:
+            raise Unsupported(f"{field} of text_config contradicts {field}={config[field]!r}")
+    return fields | {"model_type": family.name, "architectures": [family.architecture]}
 
 
 def family_of(config: Json) -> Family:
@@ -68,6 +92,8 @@ def family_of(config: Json) -> Family:
             "model_type='gemma3' is a model of images and text; save its text part alone, with "
             "transformers: Gemma3ForCausalLM.from_pretrained(…).save_pretrained(…)"
         )
+    if name in ("qwen3_5_moe", "qwen3_5_moe_text"):
+        raise Unsupported(f"model_type={name!r} has layers of experts, which are not supported")
     if name is None:
         raise Unsupported(f"it lacks model_type; these are supported: {known}")
     if not isinstance(name, str) or name not in BY_NAME:
@@ -136,7 +162,7 @@ def unread_fields(config: Json) -> list[str]:
     """
     family = family_of(config)
     known = supported(family) | fixed(family) | inert(family)
-    rotary = unread_parameters(config) if family.rotary else []
+    rotary = unread_parameters(family, config) if family.rotary else []
     return sorted([*(config.keys() - known), *rotary])
 
 

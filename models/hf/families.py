@@ -19,7 +19,8 @@ BY_NAME = {family.name: family for family in FAMILIES}
 def fixed(family: Family) -> frozenset[str]:
     """Return the fields of `FIXED` that apply to this family."""
     declared = {name for other in FAMILIES for name in other.defaults}
-    return frozenset(FIXED.keys() - (declared - family.defaults.keys()) - set(family.inert))
+    others = declared - family.defaults.keys()
+    return frozenset(FIXED.keys() - others - set(family.inert) - set(family.more))
 
 
 def tensors(family: Family, model: ModelConfig) -> list[Tensor]:

@@ -31,6 +31,9 @@ class Family:
       local_rope: local layers have separate rotary frequencies, which are never scaled.
       local_theta_field: the field with their base for old readers; "" if they have none.
       default_local_theta: that base if config.json lacks it.
+      default_partial_rotary: share of the dimensions of a head that are rotated if config.json
+        lacks it; None if a head is always rotated as a whole.
+      inert_rope: rotary parameters without effect on a text.
       whole_heads: its config class requires hidden_size to be a multiple of the number of heads,
         even if head_dim is set.
       more: supported fields that its config class accepts without declaring them.
@@ -55,6 +58,8 @@ class Family:
     local_rope: bool = False
     local_theta_field: str = ""
     default_local_theta: float = 0.0
+    default_partial_rotary: float | None = None
+    inert_rope: tuple[str, ...] = ()
     whole_heads: bool = False
     more: tuple[str, ...] = ()
     epsilon_field: str = "rms_norm_eps"

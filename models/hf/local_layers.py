@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # "attention" is an old name of "full_attention".
 LAYER_TYPES = {"full_attention": "G", "attention": "G", "sliding_attention": "L"}
+DELTA_TYPES = {"full_attention": "G", "attention": "G", "linear_attention": "D"}
 
 
 class NoLocalLayers:
@@ -131,9 +132,36 @@ class SwitchedLayers(LayerTypes):
         return fields
 
 
-def _every(every: int, layers: int) -> list[str]:
+class DeltaLayers(NoLocalLayers):
+    """`layer_types`; without them, every `full_attention_interval`-th layer has attention, and the
+    others have DeltaNet."""
+
+    example = "DDDG"
+
+    def read(self, f: Fields, name: str, layers: int) -> tuple[int, str]:
+        if (window := f.get("sliding_window")) is not None:
+            raise Unsupported(f"sliding_window={window!r} is not supported in {name}")
+        types = f.take("layer_types", TEXTS)
+        if types is None:
+            every = checked("full_attention_interval", f.get("full_attention_interval", 4), COUNT)
+            return 0, shortest("".join(_every(every, layers, other="D")))
+        letters = [DELTA_TYPES.get(kind, "") for kind in types]
+        if len(letters) != layers or "" in letters:
+            raise Unsupported(f"layer_types={types!r} is not supported in {layers} layers")
+        return 0, shortest("".join(letters))
+
+    def write(self, model: ModelConfig) -> Json:
+        names = {letter: name for name, letter in reversed(DELTA_TYPES.items())}
+        if others := sorted(set(model.letters) - names.keys()):
+            raise Unsupported(
+                f"qwen3_5_text has no layers {', '.join(others)} in model.layer_pattern"
+            )
+        return {"layer_types": [names[letter] for letter in model.letters]}
+
+
+def _every(every: int, layers: int, other: str = "L") -> list[str]:
     """Return the letters of layers of which every `every`-th is global."""
-    return ["G" if (i + 1) % every == 0 else "L" for i in range(layers)]
+    return ["G" if (i + 1) % every == 0 else other for i in range(layers)]
 
 
 def shortest(letters: str) -> str:

@@ -43,6 +43,7 @@ NEUTRAL: dict[str, Any] = {
     "short_factor": None,
     "truncate": True,
 }
+PARTIAL = "partial_rotary_factor"
 # The other parameters: the type of scaling, the base, and the original context length.
 ORIGINAL = "original_max_position_embeddings"
 OTHERS = frozenset((ORIGINAL, "rope_theta", "rope_type", "type"))
@@ -79,20 +80,22 @@ def read_rope(family: Family, f: Fields) -> Rope:
     elif new:
         forms.append(_rope(f, family, new, theta, local))
     if not new or scaling or f.get("rope_theta") is not None:
-        forms.append(_rope(f, family, scaling, theta, local))
+        shared = {name: x for name, x in new.items() if name == PARTIAL}  # it has no old form
+        forms.append(_rope(f, family, shared | scaling, theta, local))
     if forms[0] != forms[-1]:
         raise Unsupported("rope_parameters contradicts rope_theta and rope_scaling; keep one form")
     return forms[0]
 
 
-def unread_parameters(config: Json) -> list[str]:
+def unread_parameters(family: Family, config: Json) -> list[str]:
     """Return the dotted names of rotary parameters of a config.json that have no effect."""
+    known = NEUTRAL.keys() | OTHERS | set(family.inert_rope)
     names = []
     for field in ("rope_scaling", "rope_parameters"):
         value = config.get(field) or {}
         nested = {f"{field}.{kind}": value[kind] or {} for kind in (GLOBAL, LOCAL) if kind in value}
         for prefix, parameters in (nested or {field: value}).items():
-            names += [f"{prefix}.{x}" for x in parameters.keys() - NEUTRAL.keys() - OTHERS]
+            names += [f"{prefix}.{x}" for x in parameters.keys() - known]
     return names
 
 
@@ -109,7 +112,8 @@ def _rope(f: Fields, family: Family, parameters: Json, theta: Any, local: Any) -
             raise Unsupported(f"it lacks {name}, which is null; set a number, or remove the field")
         checked(name, base, NUMBER)
     try:
-        return Rope(theta=float(theta), local_theta=float(local), **_values(f, family, parameters))
+        values = _values(f, family, parameters)
+        return Rope(theta=float(theta), local_theta=float(local), **values)
     except ValueError as error:
         raise Unsupported(str(error)) from error
 
@@ -124,8 +128,15 @@ def _values(f: Fields, family: Family, parameters: Json) -> Json:
     kind = _kind(parameters)
     if kind not in ROPES:
         raise Unsupported(f"rope_type={kind!r} is not supported; {', '.join(ROPES)} are")
-    names = ROPES[kind]
+    names, partial = ROPES[kind], {}
+    if family.default_partial_rotary is not None:
+        share = f.get(PARTIAL, family.default_partial_rotary)
+        share = checked(PARTIAL, parameters.get(PARTIAL, 1.0 if share is None else share), NUMBER)
+        partial = {PARTIAL: float(share)}
+    ignored = {*family.inert_rope, *partial}
     for name, value in sorted(parameters.items()):
+        if name in ignored:
+            continue
         foreign = name in NEUTRAL and name not in names
         nested = type(value) is dict or name in (GLOBAL, LOCAL)
         if nested or (foreign and value not in (None, NEUTRAL[name])):
@@ -149,11 +160,14 @@ def _values(f: Fields, family: Family, parameters: Json) -> Json:
     }
     if "original_length" in values:
         values["original_length"] = int(values["original_length"])
-    return values | ({"scaling": kind} if kind != "default" else {})
+    return values | partial | ({"scaling": kind} if kind != "default" else {})
 
 
 def write_rope(family: Family, rope: Rope) -> Json:
-    """Return the fields of config.json, in the old form if it suffices; new readers accept both."""
+    """Return the fields of config.json, in the old form if it suffices; new readers accept both.
+
+    Families whose heads are rotated in part are younger than the new form.
+    """
     scaling: Json = {}
     if rope.scaling != "none":
         names = ROPES[rope.scaling]
@@ -162,6 +176,9 @@ def write_rope(family: Family, rope: Rope) -> Json:
         }
         if not scaling.get("attention_factor", True):
             del scaling["attention_factor"]
+    if family.default_partial_rotary is not None:
+        own = {"rope_theta": rope.theta, PARTIAL: rope.partial_rotary_factor}
+        return {"rope_parameters": {"rope_type": "default"} | scaling | own}
     fields: Json = {"rope_theta": rope.theta, "rope_scaling": scaling or None}
     if not family.local_rope:
         return fields

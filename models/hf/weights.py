@@ -29,6 +29,12 @@ def is_buffer(name: str, shape: Sequence[int]) -> bool:
     return bool(mask or _BUFFER.search(name))
 
 
+def is_unused(name: str) -> bool:
+    """Return whether a tensor of a checkpoint belongs to a part that the logits of a text do not
+    need: a vision tower, or extra layers that predict further tokens."""
+    return name.startswith(("model.visual.", "mtp."))
+
+
 class Operation(Protocol):
     """An invertible step from the checkpoint's array to ours, for numpy and jax arrays."""
 
@@ -183,6 +189,10 @@ def whole_shapes(tensors: Iterable[Tensor]) -> dict[str, tuple[int, ...]]:
 
 def as_in(names: Container[str], tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the tensors under their aliases if a checkpoint with these names uses them."""
-    if any(tensor.alias != tensor.name and tensor.alias in names for tensor in tensors):
-        return [dataclasses.replace(tensor, name=tensor.alias) for tensor in tensors]
-    return list(tensors)
+    if not any(tensor.alias != tensor.name and tensor.alias in names for tensor in tensors):
+        return list(tensors)
+    aliases = {tensor.name: tensor.alias for tensor in tensors} | {"": ""}
+    return [
+        dataclasses.replace(tensor, name=tensor.alias, copy_of=aliases[tensor.copy_of])
+        for tensor in tensors
+    ]

@@ -164,7 +164,11 @@ class Recurrent(LayerKind):
         any."""
         segment = rows.trunk.segment[:, None]
         inputs = each(lambda y: y[:, None], inputs)
-        convolved = each(lambda y, t: convolve(y, *t.arrays(), segment), inputs, layer.taps)
+
+        def run(y: jax.Array, taps: Taps) -> jax.Array:
+            return convolve(y, *taps.arrays(), segment)
+
+        convolved = each(run, inputs, layer.taps)
         mixed = self._activated(config, convolved)
         tokens = layer.tokens(mixed, tuple(gate[:, None] for gate in gates))
         y, state = recur(tokens, segment, chunk=choices().scan_chunk, places=places)

@@ -16,6 +16,7 @@ from models.config import ModelConfig
 from models.hf.config import ACTIVATIONS
 from models.hf.families import fixed
 from models.hf.fields import FIXED, HARMLESS, supported
+from models.hf.qwen import DELTA
 from models.hf.rope import NEUTRAL, OTHERS, ROPES
 from tests.support import hf as theirs
 from tests.support import hf_configs as configs
@@ -110,6 +111,14 @@ def test_defaults_are_those_of_the_config_class(family):
     assert not undeclared & fields.keys()
 
 
+LETTERS = {
+    "full_attention": "G",
+    "attention": "G",
+    "sliding_attention": "L",
+    "linear_attention": "D",
+}
+
+
 def network_of(config: Any) -> dict[str, Any]:
     """Return the network that a transformers config object describes, in terms of `ModelConfig`."""
     if config.model_type == "nemotron_h":
@@ -119,12 +128,13 @@ def network_of(config: Any) -> dict[str, Any]:
     if kinds is None:
         kinds = ["full_attention" if window is None else "sliding_attention"]
         kinds *= config.num_hidden_layers
-    letters = tuple("L" if kind == "sliding_attention" else "G" for kind in kinds)
+    letters = tuple(LETTERS[kind] for kind in kinds)
     rope = config.rope_parameters
     wide, near = rope.get("full_attention", rope), rope.get("sliding_attention", rope)
     gemma = config.model_type == "gemma3_text"
     width = config.hidden_size // config.num_attention_heads
     head_dim = getattr(config, "head_dim", width)
+    delta = {ours: getattr(config, theirs) for theirs, ours in DELTA.items() if "D" in letters}
     activation = config.hidden_activation if gemma else config.hidden_act
     return {
         "vocab_size": config.vocab_size,
@@ -142,6 +152,8 @@ def network_of(config: Any) -> dict[str, Any]:
         "scale": config.query_pre_attn_scalar if gemma else head_dim,
         "softcap": (config.final_logit_softcapping or 0.0) if gemma else 0.0,
         "thetas": (wide["rope_theta"], near["rope_theta"]),
+        "rotary": int(head_dim * wide.get("partial_rotary_factor", 1.0)),
+        **delta,
     }
 
 
@@ -166,6 +178,7 @@ def hybrid_of(config: Any) -> dict[str, Any]:
         "scale": config.head_dim,
         "softcap": 0.0,
         "thetas": (1e4, 1e4),
+        "rotary": config.head_dim,
         "mamba_heads": config.mamba_num_heads,
         "mamba_head_dim": config.mamba_head_dim,
         "mamba_groups": config.n_groups,
@@ -180,10 +193,13 @@ def our_network(model: ModelConfig) -> dict[str, Any]:
     fields = {name: getattr(model, name) for name in network_names()}
     if "M" in model.letters:
         fields |= {name: getattr(model, name) for name in vars(model) if name.startswith("mamba_")}
+    if "D" in model.letters:
+        fields |= {name: getattr(model, name) for name in DELTA.values()}
     return fields | {
         "scale": model.query_pre_attn_scalar or model.head_dim,
         "softcap": model.logit_softcap,
         "thetas": (model.rope.theta, model.rope.local_theta or model.rope.theta),
+        "rotary": model.rope.rotary_dim(model.head_dim),
     }
 
 
@@ -274,6 +290,17 @@ def test_a_config_with_only_a_model_type_is_the_default_one(family):
         ("llama", {"rope_parameters": {"rope_theta": None}}),
         ("qwen3", {"rope_parameters": {"full_attention": {}, "sliding_attention": {}}}),
         ("llama", {"layer_types": ["full_attention"] * 4}),
+        ("qwen3_5_text", {"full_attention_interval": 2}),
+        ("qwen3_5_text", {"full_attention_interval": 0}),
+        ("qwen3_5_text", {"layer_types": ["full_attention", "linear_attention"] * 2}),
+        ("qwen3_5_text", {"layer_types": ["full_attention"] * 4}),
+        ("qwen3_5_text", {"layer_types": ["linear_attention"] * 3}),
+        ("qwen3_5_text", {"layer_types": ["sliding_attention", "linear_attention"] * 2}),
+        ("qwen3_5_text", {"partial_rotary_factor": 0.5}),
+        ("qwen3_5_text", {"partial_rotary_factor": None}),
+        ("qwen3_5_text", {"rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 7.0}}),
+        ("qwen3_5_text", {"rope_parameters": {"partial_rotary_factor": None, "rope_theta": 7.0}}),
+        ("qwen3_5_text", {"linear_num_value_heads": 3}),
         ("llama", {"num_attention_heads": 3, "num_key_value_heads": None, "head_dim": None}),
     ],
 )

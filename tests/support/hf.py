@@ -74,6 +74,17 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_scaling": {"rope_type": "linear", "factor": 8.0},
         },
     ),
+    "qwen3_5": (
+        "Qwen3_5Text",
+        {
+            "head_dim": 16,
+            "rope_theta": 1e6,
+            "linear_num_value_heads": 4,
+            "linear_value_head_dim": 12,
+            "linear_num_key_heads": 2,
+            "linear_key_head_dim": 16,
+        },
+    ),
     # transformers clamps steps from below by time_step_min, whatever time_step_limit is.
     "nemotron_h": (
         "NemotronH",
@@ -113,14 +124,15 @@ def randomized(model: Any) -> Any:
     """Replace the weights of a model by larger random ones, and set it to evaluation mode."""
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    around_one = model.config.model_type != "gemma3_text"
+    around_zero = model.config.model_type in ("gemma3_text", "qwen3_5_text")
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.15)
             else:
-                around = around_one and not path.endswith(("bias", "A_log"))
-                parameter.uniform_(-0.5, 0.5).add_(around)
+                around_one = not around_zero or path.endswith("linear_attn.norm.weight")
+                around_one &= not path.endswith(("bias", "A_log"))
+                parameter.uniform_(-0.5, 0.5).add_(around_one)
     return model.eval()
 
 

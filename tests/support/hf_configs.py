@@ -22,6 +22,13 @@ OWN: dict[str, hf.Json] = {
         "head_dim": 16,
         "query_pre_attn_scalar": 24,
     },
+    "qwen3_5_text": {
+        "head_dim": 16,
+        "linear_num_value_heads": 4,
+        "linear_value_head_dim": 12,
+        "linear_num_key_heads": 2,
+        "linear_key_head_dim": 8,
+    },
     "nemotron_h": {
         "head_dim": 16,
         "hybrid_override_pattern": "M-M*",

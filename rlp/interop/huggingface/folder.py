@@ -12,6 +12,7 @@ import huggingface_hub
 import safetensors
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
+from models.hf import Unsupported, language_model
 from rlp.interop import gguf
 from rlp.runtime import disk_errors
 from rlp.runtime.errors import UserError
@@ -91,12 +92,17 @@ def may_be_on_hub(name: str) -> bool:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read config.json of a folder.
+    """Read config.json of a folder; of a model of images and text, that of its language model, if
+    it can be read alone.
 
     Raises:
-      UserError: If it does not exist or is not a JSON object.
+      UserError: If it does not exist, is not a JSON object, or the language model is not supported.
     """
-    return read_object(folder / CONFIG, "pass the folder of a model in the Hugging Face format")
+    config = read_object(folder / CONFIG, "pass the folder of a model in the Hugging Face format")
+    try:
+        return language_model(config)
+    except Unsupported as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from error
 
 
 def weight_files(folder: Path) -> dict[str, Path]:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from models.hf import Tensor, as_in, is_buffer, whole_shapes
+from models.hf import Tensor, as_in, is_buffer, is_unused, whole_shapes
 from models.paths import by_name
 from rlp.interop.huggingface.folder import open_weights, weight_files
 from rlp.interop.huggingface.tensors import stacked_layers
@@ -192,7 +192,7 @@ def _copier(sharding: NamedSharding, dtype: Any) -> Callable[[jax.Array], jax.Ar
 
 
 def _check_headers(folder: Path, files: Mapping[str, Path], tensors: Sequence[Tensor]) -> None:
-    """Check names, shapes and dtypes of all tensors; log the buffers that are ignored.
+    """Check names, shapes and dtypes of all tensors; log those that are ignored.
 
     Raises:
       UserError: If tensors do not fit; all of them are named.
@@ -203,12 +203,12 @@ def _check_headers(folder: Path, files: Mapping[str, Path], tensors: Sequence[Te
     others = {name: dtype for name, (_, dtype) in headers.items() if dtype not in DTYPES}
     known = sorted(headers.keys() & expected.keys())
     extra = sorted(headers.keys() - expected.keys())
-    buffers = [name for name in extra if is_buffer(name, shapes[name])]
+    ignored = [name for name in extra if is_buffer(name, shapes[name]) or is_unused(name)]
     unsupported = [f"{name} is {others[name]}" for name in known if name in others]
     only_doubles = all(others[name] == DOUBLE for name in known if name in others)
     names_by_fault = {
         "missing": [t.name for t in tensors if t.name not in files and not t.copy_of],
-        "unexpected": [name for name in extra if name not in buffers],
+        "unexpected": [name for name in extra if name not in ignored],
         "misshapen": [
             f"{name} is {list(shapes[name])} instead of {list(expected[name])}"
             for name in known
@@ -224,8 +224,8 @@ def _check_headers(folder: Path, files: Mapping[str, Path], tensors: Sequence[Te
         raise UserError(
             f"the weights in {folder} do not match its config.json: {'; '.join(faults)}; {advice}"
         )
-    if buffers:
-        LOGGER.info("%s contains buffers that are ignored: %s", folder, _first_names(buffers))
+    if ignored:
+        LOGGER.info("%s contains tensors that are ignored: %s", folder, _first_names(ignored))
 
 
 def _headers(files: Mapping[str, Path]) -> dict[str, tuple[tuple[int, ...], str]]:

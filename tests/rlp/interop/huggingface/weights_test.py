@@ -164,7 +164,7 @@ def test_buffers_of_old_checkpoints_are_ignored_and_logged_once(tmp_path, caplog
         )
     standin.assert_same_bits(read, tree)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "contains buffers that are ignored: " in line
+    assert "contains tensors that are ignored: " in line
     assert line.endswith("and 3 more")
     for name in ("model.layers.0.self_attn.bias", "inv_freq", "model.layers.0.attn.bias"):
         wrong = values | {name: np.ones(4, np.float32)}
