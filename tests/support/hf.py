@@ -124,7 +124,7 @@ def randomized(model: Any) -> Any:
     """Replace the weights of a model by larger random ones, and set it to evaluation mode."""
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    around_zero = model.config.model_type in ("gemma3_text", "qwen3_5_text")
+    around_zero = model.config.model_type in ("gemma3_text", "qwen3_5", "qwen3_5_text")
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             if parameter.ndim > 1:

@@ -147,6 +147,38 @@ def test_weights_under_the_names_of_other_files_are_read(saved, tmp_path):
     folders.assert_same_bits(opened(folder).params, opened(saved("nemotron_h")).params)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_language_model_of_a_model_of_images_and_text_is_read_alone(tied, saved, tmp_path):
+    """Its vision tower is left out, and its export is that of a language model."""
+    transformers = pytest.importorskip("transformers")
+    text = theirs.their_model("qwen3_5").config.to_dict() | {"tie_word_embeddings": tied}
+    sizes = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    config = transformers.Qwen3_5Config(
+        text_config=text,
+        vision_config=sizes | {"out_hidden_size": text["hidden_size"]},
+        tie_word_embeddings=tied,
+    )
+    config._attn_implementation = "eager"
+    model = theirs.randomized(transformers.Qwen3_5ForConditionalGeneration(config))
+    folder = shutil.copytree(saved("qwen3_5"), tmp_path / "m")
+    model.save_pretrained(folder)
+    names = folders.tensors(folder)
+    assert any(name.startswith("model.visual.") for name in names)
+    assert ("lm_head.weight" in names) != tied
+    values = names | {"mtp.norm.weight": np.ones(3, np.float32)}
+    save_file(values, folder / "model.safetensors", metadata={"format": "pt"})
+    ours = opened(folder)
+    tokens = np.random.default_rng(0).integers(0, ROWS, (2, 40))
+    found = our_logits(ours.method.model, ours.params, tokens)
+    assert_same_logits(found, theirs.their_logits(model, tokens))
+    export_model.export_model(ours, tmp_path / "out", "float32", GB)
+    assert folders.config_json(tmp_path / "out")["model_type"] == "qwen3_5_text"
+    assert_same_logits(found, theirs.their_logits(loaded(tmp_path / "out"), tokens))
+    (result,) = compared(ours, tmp_path / "out", 12)
+    assert result.same_text
+
+
 # Rows of the embedding and the output projection.
 
 
