@@ -35,6 +35,8 @@ YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
         ("llama", {"rope_scaling": {"type": "linear", "factor": 4}}),
         ("llama", {"num_key_value_heads": None, "head_dim": None}),
         ("olmo3", {"rope_theta": 50.0}),
+        ("qwen3_5_text", {"rope_scaling": YARN, "partial_rotary_factor": 0.5}),
+        ("qwen3_5_text", {"rope_parameters": {"mrope_section": [1, 1, 0], "rope_theta": 3e4}}),
         ("olmo3", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
         ("gemma3_text", {"rope_local_base_freq": 50.0, "sliding_window_pattern": 2}),
         ("qwen2", {"attention_bias": True, "mlp_dropout": 0.5, "layer_norm_eps": 1.0}),
