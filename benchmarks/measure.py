@@ -22,8 +22,9 @@ MATMUL_SIZE = 1024
 
 
 def make_model(sizes: NetworkSizes) -> ModelConfig:
-    """Return the config of the network; other fields have their defaults. Mamba-2 has heads of the
-    same width as attention, and as many groups as there are key and value heads."""
+    """Return the config of the network; other fields have their defaults. Mamba-2 and
+    DeltaNet have heads of the same width as attention, and as many groups as there are key and
+    value heads."""
     return ModelConfig(
         vocab_size=sizes.vocab,
         hidden_size=sizes.hidden,
@@ -35,9 +36,13 @@ def make_model(sizes: NetworkSizes) -> ModelConfig:
         compute_dtype=sizes.dtype,
         remat=sizes.remat,
         layer_pattern=sizes.pattern,
-        mamba_heads=sizes.mamba_heads,
+        mamba_heads=sizes.recurrent_heads,
         mamba_head_dim=sizes.head_dim,
         mamba_groups=sizes.kv_heads,
+        delta_heads=sizes.recurrent_heads,
+        delta_head_dim=sizes.head_dim,
+        delta_key_heads=sizes.kv_heads,
+        delta_key_dim=sizes.head_dim,
     )
 
 

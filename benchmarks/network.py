@@ -12,7 +12,7 @@ from rlp.runtime.errors import UserError
 FIRST_WORD = 8  # lower ids are special or unused, so that documents contain words only
 DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "block", "dots")
-LETTERS = "GM*-"
+LETTERS = "GDM*-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,9 @@ class NetworkSizes:
     dtype: str = fields.flag("float32", "dtype of activations and matmuls", choices=DTYPES)
     remat: str = fields.flag("none", "what the backward pass recomputes", choices=REMAT, own=True)
     pattern: str = fields.flag(
-        "G", "model.layer_pattern: G, or M (Mamba-2), * (attention) and - (feed-forward)", own=True
+        "G",
+        "model.layer_pattern: G, D (DeltaNet), or M (Mamba-2), * (attention) and - (feed-forward)",
+        own=True,
     )
 
     def __post_init__(self):
@@ -53,10 +55,10 @@ class NetworkSizes:
             raise UserError(f"--head_dim={self.head_dim} is odd; RoPE needs an even number")
         if not self.pattern or set(self.pattern) - set(LETTERS):
             raise UserError(f"--pattern={self.pattern!r}; use letters of {LETTERS}")
-        if "M" in self.pattern and self.mamba_heads % self.kv_heads:
+        if set(self.pattern) & {"M", "D"} and self.recurrent_heads % self.kv_heads:
             raise UserError(
-                f"--kv_heads={self.kv_heads} does not divide the {self.mamba_heads} heads of "
-                "Mamba-2, 2 * hidden / head_dim; change one"
+                f"--kv_heads={self.kv_heads} does not divide the {self.recurrent_heads} heads of "
+                "Mamba-2 or DeltaNet, 2 * hidden / head_dim; change one"
             )
 
     @property
@@ -65,8 +67,8 @@ class NetworkSizes:
         return self.ffn or 3 * self.hidden
 
     @property
-    def mamba_heads(self) -> int:
-        """Heads of Mamba-2, together twice as wide as the residual stream."""
+    def recurrent_heads(self) -> int:
+        """Heads of Mamba-2 or DeltaNet, together twice as wide as the residual stream."""
         return 2 * self.hidden // self.head_dim
 
     def command(self) -> list[str]:

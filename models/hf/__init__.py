@@ -12,6 +12,7 @@ These modules do no input or output: `rlp.interop.huggingface` reads and writes 
 """
 
 from models.hf.config import (
+    LANGUAGE_MODELS,
     family_for,
     family_of,
     language_model,
@@ -28,6 +29,7 @@ from models.hf.weights import Tensor, as_in, is_buffer, is_unused, whole_shapes
 __all__ = [
     "BY_NAME",
     "INERT",
+    "LANGUAGE_MODELS",
     "Family",
     "Json",
     "Tensor",

@@ -75,6 +75,7 @@ class DeltaNet(Recurrent):
     and queries."""
 
     name: ClassVar[str] = "delta"
+    pair_arrays: ClassVar[int] = 3  # with the triangular system and its inverse
     axes: ClassVar = {
         "z/kernel": ("width", "delta_heads"),
         "v/kernel": ("width", "delta_heads"),

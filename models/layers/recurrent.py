@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import functools
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import flax.struct
 import jax
@@ -92,6 +92,8 @@ class Recurrent(LayerKind):
     [..., heads or groups, channels of each] and gates; and `outputs(y, mixed)`, y [..., channels]
     for outputs of the recurrence [..., heads, head_dim].
     """
+
+    pair_arrays: ClassVar[int] = 1  # arrays of all pairs of tokens of a chunk, for each head
 
     @abc.abstractmethod
     def sizes(self, config: ModelConfig) -> Sizes:
@@ -282,7 +284,7 @@ class Recurrent(LayerKind):
             last=2 * count * width * inner,
             cached=2 * count * of_cache + states + at_forks,
             moved=count * (2 * width + 3 * inner + 2 * shared + s.gates * heads),
-            scratch=count * chunk * heads + count * of_state // chunk,
+            scratch=self.pair_arrays * count * chunk * heads + count * of_state // chunk,
         )
 
     def traffic(

@@ -50,7 +50,12 @@ def small_files(
       UserError: If the tokenizer cannot add the BOS token of the config.
     """
     generation = generation_config(method, folder, known, data)
-    return _tokenizer_files(method, data) | {GENERATION: generation}
+    files, tokenizer = _tokenizer_files(method, data), method.tokenizer
+    in_part = folder is not None and known and huggingface.has_other_parts(folder)
+    if in_part and isinstance(tokenizer, FolderTokenizer):
+        # transformers selects another class for a language model than for the whole model.
+        files = edits.with_class(files, tokenizer.class_name)
+    return files | {GENERATION: generation}
 
 
 def config_ids(

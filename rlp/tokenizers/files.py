@@ -67,6 +67,11 @@ def with_token(files: Files, role: str, name: str) -> dict[str, Path | str]:
     return changed
 
 
+def with_class(files: Files, name: str) -> dict[str, Path | str]:
+    """Name the class with which transformers loads a tokenizer."""
+    return dict(files) | {CONFIG: readable(object_of(files, CONFIG) | {"tokenizer_class": name})}
+
+
 def with_leading_tokens(files: Files, tokens: Mapping[str, int]) -> dict[str, Path | str]:
     """Make the tokenizer put exactly these tokens before every text.
 

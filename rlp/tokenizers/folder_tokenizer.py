@@ -24,6 +24,7 @@ class FolderTokenizer:
     See `Tokenizer` for the other attributes and the methods.
 
     Attributes:
+      class_name: Name of the class of transformers that loaded the folder.
       default_bos: Ids that transformers puts before every text if it loads the folder.
 
     As in transformers, the name of a special token in a text encodes to that token, so a corpus may
@@ -53,6 +54,7 @@ class FolderTokenizer:
         """
         regex_probe.check(folder)
         self._folder, self._tokenizer = folder, read_folder(folder)
+        self.class_name: str = type(self._tokenizer).__name__
         vocabulary = self._tokenizer.get_vocab()
         special = self._tokenizer.get_added_vocab()
         self.vocab_size = max(vocabulary.values()) + 1

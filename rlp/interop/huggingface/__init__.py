@@ -9,6 +9,7 @@ from rlp.interop.huggingface.export import write_folder
 from rlp.interop.huggingface.folder import (
     CONFIG,
     find,
+    has_other_parts,
     holds_gguf,
     may_be_on_hub,
     quantization,
@@ -20,6 +21,7 @@ from rlp.interop.huggingface.weights import read_params
 __all__ = [
     "CONFIG",
     "find",
+    "has_other_parts",
     "holds_gguf",
     "may_be_on_hub",
     "quantization",

@@ -12,7 +12,7 @@ import huggingface_hub
 import safetensors
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
-from models.hf import Unsupported, language_model
+from models.hf import LANGUAGE_MODELS, Unsupported, language_model
 from rlp.interop import gguf
 from rlp.runtime import disk_errors
 from rlp.runtime.errors import UserError
@@ -89,6 +89,12 @@ def quantization(name: str) -> str:
 def may_be_on_hub(name: str) -> bool:
     """Return whether a name looks like "<owner>/<name>" and not like a path."""
     return not name.startswith(("/", ".", "~")) and name.partition("@")[0].count("/") == 1
+
+
+def has_other_parts(folder: Path) -> bool:
+    """Return whether a folder has a model of which only the language model is read."""
+    path = folder / CONFIG
+    return path.is_file() and read_object(path).get("model_type") in LANGUAGE_MODELS
 
 
 def read_config(folder: Path) -> dict[str, Any]:

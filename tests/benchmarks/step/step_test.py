@@ -102,8 +102,9 @@ def test_the_step_equals_the_naive_layout(both):
 
 
 @pytest.mark.slow
-def test_the_step_of_a_hybrid_equals_the_naive_layout():
-    sizes = dataclasses.replace(TINY, pattern="M*-", layers=3)
+@pytest.mark.parametrize("pattern", ["M*-", "DDG"])
+def test_the_step_of_a_hybrid_equals_the_naive_layout(pattern):
+    sizes = dataclasses.replace(TINY, pattern=pattern, layers=3)
     assert complaints(check.differences_of(sizes), sizes) == []
 
 

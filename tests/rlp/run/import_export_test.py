@@ -174,6 +174,8 @@ def test_the_language_model_of_a_model_of_images_and_text_is_read_alone(tied, sa
     assert_same_logits(found, theirs.their_logits(model, tokens))
     export_model.export_model(ours, tmp_path / "out", "float32", GB)
     assert folders.config_json(tmp_path / "out")["model_type"] == "qwen3_5_text"
+    settings = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "Qwen3_5Tokenizer"
     assert_same_logits(found, theirs.their_logits(loaded(tmp_path / "out"), tokens))
     (result,) = compared(ours, tmp_path / "out", 12)
     assert result.same_text
