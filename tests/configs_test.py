@@ -12,6 +12,8 @@ from configs import (
     ablations,
     default,
     demo,
+    demo_hybrid,
+    nemotron_3_nano_4b_rlp,
     nemotron_nano_12b_rlp,
     qwen3_1p7b_rlp,
     qwen3_14b_rlp,
@@ -40,6 +42,7 @@ CONFIGS = {
     "qwen3_1p7b_rlp": qwen3_1p7b_rlp.get_config(),
     "qwen3_14b_rlp": qwen3_14b_rlp.get_config(),
     "nemotron_nano_12b_rlp": nemotron_nano_12b_rlp.get_config(),
+    "nemotron_3_nano_4b_rlp": nemotron_3_nano_4b_rlp.get_config(),
     "ablations:rollouts": ablations.get_config("rollouts"),
 }
 BYTES = {"data.train": "some.txt", "data.eos": ""}  # data for the byte tokenizer
@@ -56,14 +59,15 @@ def test_a_config_of_a_run_can_be_built_once_it_has_data(name):
     assert set(dict(fields(config))) == set(KNOWN)
 
 
-def test_the_arms_of_the_demo_can_be_built_and_share_a_model(tmp_path):
-    config = demo.get_config()
+@pytest.mark.parametrize(("recipe_of", "count"), [(demo, 336_640), (demo_hybrid, 333_932)])
+def test_the_arms_of_the_demo_can_be_built_and_share_a_model(recipe_of, count, tmp_path):
+    config = recipe_of.get_config()
     config.batch_size = 64
     arms = {name: experiment.arm_config(config, name, tmp_path) for name in config.arms}
     assert experiment.arm_order(arms, tmp_path) == ["base", "rlp", "cpt"]
     runs = {name: assembly.build(arm) for name, arm in arms.items()}
     assert len({run.method.model for run in runs.values()}) == 1
-    assert count_parameters(runs["base"].method.model) == pytest.approx(336_512, rel=0.01)
+    assert count_parameters(runs["base"].method.model) == count
     for arm in arms.values():
         assert set(dict(fields(arm))) == set(KNOWN)
 
@@ -109,23 +113,29 @@ def test_the_recipe_for_qwen3_14b_has_the_published_shape():
     assert f"{by_hand:,}" in (ROOT / "configs" / "qwen3_14b_rlp.py").read_text()
 
 
-def test_the_recipe_for_nemotron_nano_12b_has_the_published_shape():
-    config = nemotron_nano_12b_rlp.get_config()
+@pytest.mark.parametrize(
+    ("name", "kinds", "d", "heads", "ffn", "count", "mib"),
+    [
+        ("nemotron_nano_12b_rlp", [28, 6, 28], 5120, 128, 20480, 12_310_001_152, 140),
+        ("nemotron_3_nano_4b_rlp", [21, 4, 17], 3136, 96, 12544, 3_973_556_832, 78.75),
+    ],
+)
+def test_the_recipes_for_hybrids_have_the_published_shapes(name, kinds, d, heads, ffn, count, mib):
+    config = CONFIGS[name].copy_and_resolve_references()
     config.update_from_flattened_dict(BYTES)
     model = assembly.build(config).method.model
-    letters = [model.letters.count(letter) for letter in "M*-"]
-    d, inner, shared, heads, ffn = 5120, 128 * 80, 8 * 128, 128, 20480
+    inner, shared = heads * 80, 8 * 128
     mamba = d * (2 * inner + 2 * shared + heads) + 5 * (inner + 2 * shared) + inner + 3 * heads
     of_layers = mamba + inner * d, d * 128 * 2 * (40 + 8), 2 * d * ffn
-    by_hand = sum(n * (x + d) for n, x in zip(letters, of_layers, strict=True))
+    by_hand = sum(n * (x + d) for n, x in zip(kinds, of_layers, strict=True))
     by_hand += 2 * 131_072 * d + d
-    assert letters == [28, 6, 28]
-    assert count_parameters(model) == by_hand == 12_310_001_152
-    text = (ROOT / "configs" / "nemotron_nano_12b_rlp.py").read_text()
+    assert [model.letters.count(letter) for letter in "M*-"] == kinds
+    assert count_parameters(model) == by_hand == count
+    text = (ROOT / "configs" / f"{name}.py").read_text()
     assert f"{by_hand:,}" in text
     state = LAYERS["M"][0].branch_cache(model, 1, 1, 0).state
-    assert 28 * state.size * 4 == 140 * 2**20
-    assert "140 MiB" in text
+    assert kinds[0] * state.size * 4 == mib * 2**20
+    assert f"{mib:.0f} MiB" in text
 
 
 def recipe():

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from models.cache import Cache
 from models.sharding import batch_sharding, parameter_shardings, replicated
 from models.transformer import shapes
 from rlp.capacity.programs import CompiledStep, Compiler
@@ -195,8 +196,12 @@ def _on_device(spec: StepSpec, params: Any) -> Any:
     return placed(params, parameter_shardings(spec.mesh, params))
 
 
-def _described(cache: Any) -> str:
-    """Return dtype, shape and sharding of the first array of a cache."""
-    leaf = jax.tree.leaves(cache)[0]
+def _described(cache: Cache) -> str:
+    """Return dtype, shape and sharding of the largest array of each kind of layers."""
+    return ", ".join(_largest(arrays) for arrays in cache.kinds.values())
+
+
+def _largest(arrays: Any) -> str:
+    leaf = max(jax.tree.leaves(arrays), key=lambda leaf: leaf.size * leaf.dtype.itemsize)
     shape = "×".join(map(str, leaf.shape))
     return f"{leaf.dtype} {shape} over {getattr(leaf.sharding, 'spec', leaf.sharding)}"
