@@ -31,5 +31,6 @@ def get_config() -> ConfigDict:
     config.model.norm_epsilon = 1e-5
     config.model.tie_embeddings = False
     config.data.eos = ""  # the one of the tokenizer
+    config.rlp.update_micro_batch = 256  # a document for each of 16 shards
     config.mesh.tensor = 4
     return config
