@@ -14,12 +14,17 @@ from tests.support.trees import W
 
 
 def hybrid(pattern, **changes):
-    """Return a small network with these layers, as Qwen3.5 has them."""
+    """Return a small network with these layers, as Qwen3.5 has them.
+
+    The norms of heads enlarge the rounding of outputs near zero by up to the inverse square root of
+    their epsilon, so it is larger than that of Qwen3.5.
+    """
     shape = {
         "vocab_size": 40,
         "num_layers": len(pattern),
         "layer_pattern": pattern,
         "zero_centered_norm": True,
+        "norm_epsilon": 1e-3,
         "attention_gate": True,
         "rope": Rope(theta=100.0, partial_rotary_factor=0.5),
         "delta_heads": 4,
@@ -43,7 +48,7 @@ CONFIGS = {
         mamba_groups=2,
         mamba_state=3,
     ),
-    "scanned": hybrid("DDDG" * 3, remat="block"),
+    "scanned": hybrid("DG" * 5, remat="block"),
 }
 
 
@@ -54,7 +59,10 @@ def _in_chunks(monkeypatch):
 
 
 def params(name):
-    return tiny.params(CONFIGS[name], scale=5.0)
+    """Return parameters. Those of deep networks are smaller: with larger ones, a change of the
+    weights by an ulp would change the outputs by more than the tolerance."""
+    config = CONFIGS[name]
+    return tiny.params(config, scale=5.0 if config.num_layers == 2 else 2.0)
 
 
 @pytest.mark.parametrize(
