@@ -29,6 +29,10 @@ from tests.support import tiny
 from tests.support.engine import OPTIMIZER
 
 CONFIG = tiny.model_config(num_heads=8, num_kv_heads=8, head_dim=4)
+HYBRID = dataclasses.replace(
+    CONFIG, num_layers=3, layer_pattern="MD*", mamba_heads=4, mamba_head_dim=8, mamba_groups=2,
+    mamba_state=4, delta_heads=4, delta_head_dim=8, delta_key_heads=2, delta_key_dim=4,
+)  # fmt: skip
 WORDS = tiny.words(CONFIG)
 SETTINGS = tiny.rlp_settings(group_size=3, thought_length=3, horizon=2)
 BATCH = tiny.documents(0, [12, 10, 9, 12, 7, 8, 11, 12], 12, 22)
@@ -179,7 +183,8 @@ def test_a_scan_over_layers_in_batches_is_one_device_at_once(sizes, micro_batch,
 
 
 @slow
-def test_no_layout_and_no_memory_changes_a_bit():
+@pytest.mark.parametrize("network", [CONFIG, HYBRID], ids=["attention", "hybrid"])
+def test_no_layout_and_no_memory_changes_a_bit(network):
     """In bfloat16, in which a gathered copy must round as the layers do."""
     changes = [
         {},
@@ -188,7 +193,7 @@ def test_no_layout_and_no_memory_changes_a_bit():
         {"baseline_memory": "host", "baseline": "frozen"},
         {"baseline": "frozen"},
     ]
-    config = dataclasses.replace(CONFIG, compute_dtype="bfloat16")
+    config = dataclasses.replace(network, compute_dtype="bfloat16")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(globals(), "CONFIG", config)
         run = rlp_step.__wrapped__
