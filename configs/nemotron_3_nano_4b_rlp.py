@@ -1,5 +1,6 @@
 """A recipe for one H200: RLP for Nemotron-3-Nano-4B, a hybrid of Mamba-2 and attention.
 
+    export XLA_PYTHON_CLIENT_MEM_FRACTION=0.9
     python -m launch.train --config=configs/nemotron_3_nano_4b_rlp.py --workdir=<folder> \
         --config.data.train=<documents> --config.init_from=nvidia/NVIDIA-Nemotron-3-Nano-4B-BF16
 
