@@ -238,7 +238,7 @@ class Recurrent(LayerKind):
         del slots
         s = self.sizes(config)
         heads, groups = (rows, s.heads, branches), (rows, s.groups, branches)
-        array = lambda *shape: jax.ShapeDtypeStruct((*shape,), config.dtype)
+        array = lambda *shape: jax.ShapeDtypeStruct(shape, config.dtype)
         shared = array(*groups, s.taps - 1, s.key_dim)
         return State(
             jax.ShapeDtypeStruct((*heads, s.head_dim, s.key_dim), config.dtype_of_states),

@@ -85,7 +85,7 @@ class RolloutBatch:
         """Return the evidence [B, K, …] of target log-probabilities [B, K, …, H], nats; `present`
         [B, K, H] bool are the tokens that there are."""
         s = self.settings
-        present = present.reshape(*present.shape[:2], *(1,) * (logprobs.ndim - 3), -1)
+        present = equations.over_thoughts(present, logprobs)
         weights = equations.horizon_weights(present, s.horizon_weighting, s.discount)
         return equations.evidence(logprobs, weights)
 

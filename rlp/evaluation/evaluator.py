@@ -277,14 +277,8 @@ def _hits(scores: Scores, target: jax.Array) -> jax.Array:
       scores: [B, K, …, H].
       target: [B, K, H] int32.
     """
-    hits = scores.likeliest == _per_thought(target, scores.likeliest)
+    hits = scores.likeliest == equations.over_thoughts(target, scores.likeliest)
     return jnp.where(jnp.isfinite(scores.logprob), hits, jnp.nan)
-
-
-def _per_thought(of_forks: jax.Array, like: jax.Array) -> jax.Array:
-    """Return an array [B, K, H] with axes of size 1 between K and H, so that it broadcasts."""
-    between = (1,) * (like.ndim - of_forks.ndim)
-    return of_forks.reshape(*of_forks.shape[:2], *between, of_forks.shape[-1])
 
 
 def _mean(values: jax.Array, present: jax.Array | None = None) -> jax.Array:
@@ -298,7 +292,7 @@ def _mean(values: jax.Array, present: jax.Array | None = None) -> jax.Array:
     flat = lambda x: jnp.broadcast_to(x, values.shape).reshape(len(values), -1)
     if present is None:
         return flat(values).mean(axis=-1)
-    return equations.target_mean(flat(values), flat(_per_thought(present, values)))
+    return equations.target_mean(flat(values), flat(equations.over_thoughts(present, values)))
 
 
 def _even_positions(first: int, last: int, count: int, given: list[int]) -> list[int]:

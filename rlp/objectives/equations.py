@@ -49,6 +49,13 @@ def evidence(target_logprobs: jax.Array, weights: jax.Array) -> jax.Array:
     return (target_logprobs * weights).sum(axis=-1)
 
 
+def over_thoughts(of_forks: jax.Array, like: jax.Array) -> jax.Array:
+    """Return an array [B, K, H] of the targets of forks with axes of size 1 between K and H, so
+    that it broadcasts to `like`, [B, K, …, H]."""
+    between = (1,) * (like.ndim - of_forks.ndim)
+    return of_forks.reshape(*of_forks.shape[:2], *between, of_forks.shape[-1])
+
+
 def target_mean(values: jax.Array, present: jax.Array) -> jax.Array:
     """Return the mean over the target tokens that the document has, [...].
 
