@@ -8,9 +8,15 @@ import sys
 
 SMOLLM2 = "--hidden=576 --layers=30 --heads=9 --kv_heads=3 --head_dim=64 --ffn=1536 --vocab=49152"
 QWEN3 = "--hidden=2048 --layers=28 --heads=16 --kv_heads=8 --head_dim=128 --ffn=6144 --vocab=151936"
+# 1.2 billion parameters: 12 layers of Mamba-2, 3 of attention, 12 feed-forwards.
+HYBRID = (
+    "--pattern=M-M-M-M*- --hidden=2048 --layers=27 --heads=16 --kv_heads=8 --head_dim=128 "
+    "--ffn=6144 --vocab=131072"
+)
 # Attention of one layer of Qwen3-1.7B, with the lengths of the paper.
 LAYER = "--trunk=2048 --slots=2048 --thoughts=16 --heads=16 --kv_heads=8 --head_dim=128"
 TINY_NETWORK = "--hidden=32 --layers=1 --heads=2 --kv_heads=1 --head_dim=16 --ffn=48 --vocab=64"
+TINY_HYBRID = f"--pattern=M- {TINY_NETWORK} --layers=2"
 TINY_LAYER = "--trunk=64 --slots=16 --thoughts=2 --heads=2 --kv_heads=1 --head_dim=16"
 
 # Backend of JAX -> implementations of attention, and peers for rows of documents. A library's
@@ -25,7 +31,9 @@ NEEDED = {
     "benchmarks.attention": ("matmul_tflop_per_s", "copy_gb_per_s"),
     "benchmarks.step": ("step_s", "rollout_s", "score_s", "update_s"),
     "benchmarks.next_token": ("step_s",),
+    "benchmarks.recurrence": ("forward_s", "gradient_s", "decode_s"),
 }
+HYBRID_STEP = "RLP, a hybrid of 1.2 billion parameters"
 # Exit statuses of a program with a result, if not only 0: with 1, one implementation refused.
 STATUSES = {"benchmarks.attention": (0, 1)}
 
@@ -71,6 +79,7 @@ def measurements(backend: str) -> list[Measurement]:
                     f"--rows=2 --length=8 {TINY_NETWORK}",
                 )
             },
+            hybrid=f"--docs=2 --group=2 --prefix=8 --thought=4 --horizon=2 {TINY_HYBRID}",
         )
     return _measurements(
         backend,
@@ -86,11 +95,16 @@ def measurements(backend: str) -> list[Measurement]:
                 f"--rows=8 --length=2048 --remat=block {QWEN3}",
             ),
         },
+        hybrid=f"--docs=8 --group=16 --prefix=2048 --thought=512 --remat=block {HYBRID}",
     )
 
 
 def _measurements(
-    backend: str, layer: str, docs: tuple[str, str, str], steps: dict[str, tuple[str, str]]
+    backend: str,
+    layer: str,
+    docs: tuple[str, str, str],
+    steps: dict[str, tuple[str, str]],
+    hybrid: str,
 ) -> list[Measurement]:
     """Return the measurements with some sizes.
 
@@ -99,6 +113,7 @@ def _measurements(
       layer: flags of attention.
       docs: of attention of branches, while decoding, and of rows.
       steps: name of a network -> flags of its RLP step and of its next-token step.
+      hybrid: flags of the RLP step of a hybrid.
     """
     update, decode, rows = docs
     kernels, peers = ATTENTION[backend]
@@ -123,5 +138,7 @@ def _measurements(
         attention("of branches", f"{branches} {update} --passes=forward,backward,whole"),
         attention("while decoding", f"{branches} {decode} --passes=decode"),
         *ours,
+        Measurement(HYBRID_STEP, "benchmarks.step", f"{hybrid} {timing}", 180),
+        Measurement("recurrence of the hybrid", "benchmarks.recurrence", f"{hybrid} {timing}", 90),
         attention("of rows", f"{kernels} --peers={peers} --forks=0 {rows}"),
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import runs
-from benchmarks.accelerator.plan import Measurement
+from benchmarks.accelerator.plan import HYBRID_STEP, Measurement
 from benchmarks.attention import tables
 from rlp.runtime.atomic_files import write_json, write_whole
 from rlp.runtime.errors import UserError
@@ -25,6 +25,8 @@ TIMES = {
     "score_s": "score s",
     "update_s": "update s",
 }
+# Stage, and its seconds in the lines of the recurrence and of the step.
+RECURRENCE = (("rollout", "decode_s", "rollout_s"), ("update", "gradient_s", "update_s"))
 
 
 class Results:
@@ -99,6 +101,7 @@ class Results:
         parts += [self._attention(one) for one in self._with_line("benchmarks.attention")]
         if steps := self._with_line("benchmarks.step", "benchmarks.next_token"):
             parts.append(self._steps(steps))
+        parts += [self._recurrence(one) for one in self._with_line("benchmarks.recurrence")]
         if missing := self.missing():
             lines = [
                 f"- {one.name}: {self._entry(one).get('failed', 'not yet')}" for one in missing
@@ -128,6 +131,19 @@ class Results:
             "the device's memory includes compilation."
         )
         return f"## Steps\n\n{explained}\n\n{runs.markdown(header, rows)}"
+
+    def _recurrence(self, one: Measurement) -> str:
+        line = self.measured[one.name]["line"]
+        steps = {o.name: self.measured[o.name]["line"] for o in self._with_line("benchmarks.step")}
+        step = steps.get(HYBRID_STEP)
+        rows = [
+            [what, f"{line[name]:.4g}", f"{line[name] / step[stage]:.1%}" if step else "unknown"]
+            for what, name, stage in RECURRENCE
+        ]
+        explained = "Of all layers of Mamba-2 alone, with the sizes of the step of the hybrid."
+        title = one.name[0].upper() + one.name[1:]
+        header = ["stage", "s", "share of the stage"]
+        return f"## {title}\n\n{explained}\n\n{runs.markdown(header, rows)}"
 
     def _with_line(self, *programs: str) -> list[Measurement]:
         return [o for o in self._plan if o.program in programs and "line" in self._entry(o)]

@@ -33,7 +33,7 @@ def measure(sizes: Workload) -> dict[str, Any]:
     places = Places(forks, jnp.ones_like(forks))
 
     def forward(documents: Tokens, thoughts: Tokens) -> tuple[jax.Array, ...]:
-        y, states = _in_chunks(documents, places=places)  # states [B, H, 1, K, P, S]
+        y, states = _in_chunks(documents, places=places)  # states [B, H, 1, K, S, P]
         start = jnp.repeat(states[:, :, 0], sizes.group, axis=2)
         return y, *_in_chunks(thoughts, start=start)
 
@@ -50,7 +50,7 @@ def measure(sizes: Workload) -> dict[str, Any]:
 
         return jax.lax.scan(slot, state, slots)
 
-    shape = (sizes.docs, model.mamba_heads, branches, model.mamba_head_dim, model.mamba_state)
+    shape = (sizes.docs, model.mamba_heads, branches, model.mamba_state, model.mamba_head_dim)
     state = jnp.zeros(shape, jnp.float32)
     seconds = {
         "forward_s": _seconds(sizes, forward, documents, thoughts),

@@ -186,6 +186,8 @@ class Cost:
         because no gradient needs its output.
       cached: part of `linear` and `mixing` that the trunk or branch cache needs even if the output
         is unused.
+      final: part of `mixing`, for what is known after the last token. Only a branch cache needs it,
+        and a training pass has none.
       moved: numbers in the compute dtype that products with weights read and write.
       scratch: float32 numbers that the mixing writes to memory and reads again.
     """
@@ -195,6 +197,7 @@ class Cost:
     again: int = 0
     last: int = 0
     cached: int = 0
+    final: int = 0
     moved: int = 0
     scratch: int = 0
 

@@ -42,7 +42,7 @@ class State:
     """What a layer needs of the text before: at the K forks of rows, or for N branches.
 
     Attributes:
-      state: [B, heads, K or N, head_dim, key_dim] in `model.state_dtype`.
+      state: [B, heads, K or N, key_dim, head_dim] in `model.state_dtype`.
       window: the last inputs of the convolution, [B, heads or groups, K or N, taps - 1, …].
     """
 
@@ -55,7 +55,7 @@ class Sizes:
     """The sizes of a recurrence.
 
     Attributes:
-      heads: heads, each with a state [head_dim, key_dim].
+      heads: heads, each with a state [key_dim, head_dim].
       head_dim: width of the values of a head.
       groups: groups of heads that share keys and queries.
       key_dim: width of keys and queries.
@@ -241,7 +241,7 @@ class Recurrent(LayerKind):
         array = lambda *shape: jax.ShapeDtypeStruct(shape, config.dtype)
         shared = array(*groups, s.taps - 1, s.key_dim)
         return State(
-            jax.ShapeDtypeStruct((*heads, s.head_dim, s.key_dim), config.dtype_of_states),
+            jax.ShapeDtypeStruct((*heads, s.key_dim, s.head_dim), config.dtype_of_states),
             Inputs(array(*heads, s.taps - 1, s.head_dim), shared, shared),
         )
 
@@ -264,25 +264,31 @@ class Recurrent(LayerKind):
         return jax.tree.map(as_row, branch_cache)
 
     def cost(self, config: ModelConfig, tokens: TrunkTokens | BranchTokens) -> Cost:
-        """Decoding counts as if all slots ran at once; both differ by the pairs of a chunk."""
+        """Decoding counts as if all slots ran at once; both differ by the pairs of a chunk.
+
+        The states after the only chunk of a row are computed for its forks alone.
+        """
         s, width, count = self.sizes(config), config.hidden_size, tokens.count
         heads, inner, shared, of_state = s.heads, s.inner, s.shared, s.inner * s.key_dim
         length = tokens.length if isinstance(tokens, TrunkTokens) else len(tokens.slots)
         chunks, chunk = chunks_of(max(length, 1), choices().scan_chunk)
-        states = 2 * count * (of_state + chunk * heads) + self.correction(config, count, chunk)
+        rows, forks = (tokens.rows, tokens.forks) if isinstance(tokens, TrunkTokens) else (0, 0)
+        updates = 2 * count * of_state
+        if rows and chunks == 1 and not forks:
+            updates = 0
+        final = 0 if rows or chunks > 1 else updates
+        states = updates + 2 * count * chunk * heads + self.correction(config, count, chunk)
         mixing = states + 2 * count * (of_state + chunk * (shared + inner))
-        at_forks = 0
-        if isinstance(tokens, TrunkTokens):
-            selected = chunks * chunk * (inner + shared + heads) + (chunks + 1) * of_state
-            each_fork = selected + chunk * of_state + chunk**2 * heads
-            at_forks = 2 * tokens.rows * tokens.forks * each_fork
+        selected = chunks * chunk * (inner + shared + heads) + (chunks + 1) * of_state
+        at_forks = 2 * rows * forks * (selected + chunk * of_state + chunk**2 * heads)
         of_cache = width * (inner + shared + s.gates * heads)
         return Cost(
             linear=2 * count * width * (3 * inner + 2 * shared + s.gates * heads),
             mixing=mixing + at_forks,
-            again=mixing,
+            again=mixing - final,
             last=2 * count * width * inner,
             cached=2 * count * of_cache + states + at_forks,
+            final=final,
             moved=count * (2 * width + 3 * inner + 2 * shared + s.gates * heads),
             scratch=self.pair_arrays * count * chunk * heads + count * of_state // chunk,
         )

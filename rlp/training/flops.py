@@ -58,7 +58,7 @@ def on_rows(rows: int, length: int, forks: int = 0, logits: int = 0) -> Work:
 
 
 def forward_flops(config: ModelConfig, work: Work) -> int:
-    """Return the FLOPs of a forward pass."""
+    """Return the FLOPs of a forward pass, with those of branch caches."""
     layer_flops = _of_layers(config, work.passes, lambda cost, ends: cost.linear + cost.mixing)
     return layer_flops + (work.logits + work.text) * logit_flops(config)
 
@@ -66,16 +66,17 @@ def forward_flops(config: ModelConfig, work: Work) -> int:
 def training_flops(config: ModelConfig, work: Work) -> int:
     """Return the FLOPs of a forward and a backward pass, with the recomputation of the latter."""
     recomputed = _of_layers(config, work.passes, lambda cost, ends: _recomputed(config, cost, ends))
+    final = _of_layers(config, work.passes, lambda cost, ends: cost.final)
     if not logits_are_kept(work.logits, config.vocab_size):
         recomputed += work.logits * logit_flops(config)
-    return 3 * forward_flops(config, work) + recomputed
+    return 3 * (forward_flops(config, work) - final) + recomputed
 
 
 def _recomputed(config: ModelConfig, cost: Cost, ends: bool) -> int:
     """Return the FLOPs that a backward pass recomputes; `ends` if the kind is the layer's last."""
     recomputed = cost.again
     if config.remat in ("block", "dots"):
-        recomputed += cost.mixing
+        recomputed += cost.mixing - cost.final
     if config.remat == "block":  # all but the last matmul, whose output no gradient needs
         recomputed += cost.linear - cost.last * ends
     return recomputed

@@ -89,7 +89,7 @@ def slots(weights, inputs, live, cache, chunk):
 
 
 def begun(cache):
-    """Return the states [B, H, N, P, S] and windows [B, N, …] with which branches begin."""
+    """Return the states [B, H, N, S, P] and windows [B, N, …] with which branches begin."""
     state, window = cache
     return jnp.repeat(state, G, axis=2), jnp.repeat(window, G, axis=1)
 

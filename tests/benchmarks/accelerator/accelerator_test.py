@@ -20,6 +20,7 @@ SIZES = {
     "benchmarks.attention": AttentionSizes,
     "benchmarks.step": StepWorkload,
     "benchmarks.next_token": NextTokenWorkload,
+    "benchmarks.recurrence": StepWorkload,
 }
 H200 = {
     "backend": "gpu", "device_kind": "NVIDIA H200", "devices": 1, "driver": "580.1",
@@ -40,6 +41,7 @@ LINES = {
     },
     "benchmarks.step": STEP,
     "benchmarks.next_token": {"step_s": 0.5, "tokens_per_s": 3e4, "model_gflop_per_s": 2e5},
+    "benchmarks.recurrence": {"forward_s": 0.05, "gradient_s": 0.1, "decode_s": 0.125},
 }  # fmt: skip
 
 
@@ -115,6 +117,9 @@ def test_the_table_has_every_measurement_with_device_versions_and_commands(machi
     unknown = ["0.5", "", "", "", "3e+04", "200", "unknown", "unknown"]
     assert table_row(tmp_path, "next token, SmolLM2-135M") == unknown
     assert "## Attention while decoding" in text
+    assert "## Recurrence of the hybrid" in text
+    assert table_row(tmp_path, "rollout") == ["0.125", "25.0%"]
+    assert table_row(tmp_path, "update") == ["0.1", "8.0%"]
     assert "| forward | models.attention pallas_gpu | refused: why |" in text
     assert "A large matmul reaches 750 TFLOP/s and a large copy 4000 GB/s." in text
     assert "Not measured" not in text
